@@ -1,0 +1,1 @@
+"""The data lake of MAmmoTH-VL and its Dagster graph. Imports no torch."""

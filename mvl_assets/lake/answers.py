@@ -1,0 +1,129 @@
+"""What was paid for: one Lance table of raw answers per stage and source, written as they come in.
+
+The table is the checkpoint. An answer that `append` has returned for survives a kill of the process and, on a local
+disk, a power cut; pending work is whatever `answered` does not name. Rows are never changed: rewrites and verdicts are
+derived from them and can be derived again for nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from types import TracebackType
+
+import pyarrow as pa
+
+from mvl_assets.lake import sql
+from mvl_assets.lake.durable import Syncer, local_path
+from mvl_assets.lake.errors import LakeError, disk_errors
+from mvl_assets.lake.lease import ConfigLease, FileLease, lease_for
+from mvl_assets.lake.schema import ANSWERS, Answer
+from mvl_assets.lake.table import RETRIES, Table
+
+# A commit reads the whole key column and one small file per fragment: fold fragments before they add up.
+COMMITS_PER_COMPACTION = 200
+ROWS_PER_FRAGMENT = 100_000
+KEYS_PER_QUERY = 4_096
+
+
+class AnswerLog:
+    """Reading needs nothing; writing needs `with log:`, which takes the partition's lease."""
+
+    def __init__(self, table: Table, stage: str, source: str) -> None:
+        self.table = table
+        self.stage = stage
+        self.source = source
+        self._stack: ExitStack | None = None
+        self._lease: FileLease | ConfigLease | None = None
+        self._syncer: Syncer | None = None
+        self._commits = 0
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def count(self) -> int:
+        return self.table.count()
+
+    def answered(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` that have an answer. Holds the keys of one query at a time in memory."""
+        found: set[str] = set()
+        wanted = list(keys)
+        for start in range(0, len(wanted), KEYS_PER_QUERY):
+            condition = sql.within("request_key", wanted[start : start + KEYS_PER_QUERY])
+            for batch in self.table.scan(["request_key"], condition, 8192):
+                found.update(batch.column(0).to_pylist())
+        return found
+
+    def get(self, keys: Iterable[str], columns: Sequence[str] | None = None) -> dict[str, dict]:
+        """The stored answers of `keys`, by key."""
+        found: dict[str, dict] = {}
+        names = None if columns is None else ["request_key", *(c for c in columns if c != "request_key")]
+        wanted = list(keys)
+        for start in range(0, len(wanted), KEYS_PER_QUERY):
+            condition = sql.within("request_key", wanted[start : start + KEYS_PER_QUERY])
+            for row in self.table.rows(names, condition):
+                found[row["request_key"]] = row
+        return found
+
+    def scan(self, columns: Sequence[str] | None = None, filter: str | None = None) -> Iterator[pa.RecordBatch]:
+        yield from self.table.scan(columns, filter)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> AnswerLog:
+        """Takes the lease (raises `LeaseHeld`), mends a torn newest version and folds what a kill left behind."""
+        with disk_errors(self.table.uri), ExitStack() as stack:
+            path = local_path(self.table.uri)
+            if path is None:
+                self.table.create()  # its lease lives inside the table
+            self._lease = lease_for(self.table)
+            stack.enter_context(self._lease)
+            if path is not None:
+                if (path / "_versions").is_dir():
+                    self.table.repair()
+                self.table.create()
+            self._stack = stack.pop_all()
+        self._syncer = Syncer(self.table.uri)
+        if len(self.table.open().get_fragments()) > COMMITS_PER_COMPACTION:
+            self.maintain()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._stack is not None
+        self._stack.close()
+        self._stack = self._lease = self._syncer = None
+
+    def append(self, answers: Sequence[Answer]) -> int:
+        """Stores answers durably in one commit and returns how many were new; equal keys keep the first answer."""
+        if self._lease is None or self._syncer is None:
+            raise LakeError(f"{self.table.uri}: append needs the lease", hint="use `with log:`")
+        unique = list({a.request_key: a for a in reversed(answers)}.values())
+        if not unique:
+            return 0
+        with disk_errors(self.table.uri):
+            self._lease.renew()
+            stats = (
+                self.table.open()
+                .merge_insert("request_key")
+                .when_not_matched_insert_all()
+                .use_index(False)
+                .conflict_retries(RETRIES)
+                .execute(pa.Table.from_pylist([asdict(a) for a in unique], schema=ANSWERS.schema))
+            )
+            self._syncer.sync()
+        self._commits += 1
+        if self._commits % COMMITS_PER_COMPACTION == 0:
+            self.maintain()
+        return stats["num_inserted_rows"]
+
+    def maintain(self) -> None:
+        """Folds small fragments and drops old versions; safe at any time for the holder of the lease."""
+        dataset = self.table.open()
+        # The default target of a million rows would rewrite the big fragment every time.
+        dataset.optimize.compact_files(target_rows_per_fragment=ROWS_PER_FRAGMENT)
+        dataset.cleanup_old_versions(older_than=dt.timedelta(0), retain_versions=5)
+        if self._syncer is not None:
+            self._syncer.sync()

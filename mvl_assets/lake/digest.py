@@ -1,0 +1,66 @@
+"""Identity: how ids, row hashes and data versions are made. Every id in the lake comes from `digest_hex`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+MODULUS = 1 << 128
+
+
+def digest_hex(*parts: object) -> str:
+    """32 hex characters for a sequence of parts.
+
+    `bytes` count as they are, everything else as canonical JSON. Parts are length-prefixed, so ("ab", "c") and
+    ("a", "bc") differ.
+    """
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part if isinstance(part, bytes) else canonical_json(part)
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    """Sorted keys, no white space, UTF-8; NaN is refused because it has no JSON form."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
+    ).encode("utf-8", errors="surrogatepass")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no canonical JSON form")
+
+
+def row_hashes(rows: pa.Table | pa.RecordBatch, columns: Iterable[str]) -> list[str]:
+    """One digest per row over the given columns, in the order of their names."""
+    names = sorted(columns)
+    listed: list[dict[str, Any]] = rows.select(names).to_pylist()
+    return [digest_hex(row) for row in listed]
+
+
+class DigestSum:
+    """An order-independent digest of a set of rows: the sum of their hashes modulo 2^128, with their count."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.count = 0
+
+    def add(self, hashes: Iterable[str | None]) -> None:
+        for value in hashes:
+            self.total = (self.total + int(value or "0", 16)) % MODULUS
+            self.count += 1
+
+    def hex(self) -> str:
+        return f"{self.count}-{self.total:032x}"

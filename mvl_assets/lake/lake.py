@@ -1,0 +1,40 @@
+"""The lake: one root, many tables. Everything else asks it for a table by name."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mvl_assets.lake.images import ImageStore
+from mvl_assets.lake.schema import ANSWERS, IMAGES, spec_of
+from mvl_assets.lake.table import Table
+
+if TYPE_CHECKING:
+    from mvl_assets.lake.answers import AnswerLog
+
+
+class Lake:
+    """A folder or object-store prefix of Lance tables.
+
+    Table names are `images`, `samples`, `rejects`, `category/<c>`, `rewritten/<c>`, `judged/<c>`, `curation/<x>`,
+    `mixture/<stage>`, `pack_plan/<stage>`, `evaluation/<suite>`; answers are one table per stage and source.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+        self._tables: dict[str, Table] = {}
+
+    def table(self, name: str) -> Table:
+        if name not in self._tables:
+            self._tables[name] = Table(f"{self.root}/{name}.lance", spec_of(name))
+        return self._tables[name]
+
+    @cached_property
+    def images(self) -> ImageStore:
+        return ImageStore(Table(f"{self.root}/images.lance", IMAGES))
+
+    def answers(self, stage: str, source: str) -> AnswerLog:
+        """What was paid for in one stage for one source."""
+        from mvl_assets.lake.answers import AnswerLog
+
+        return AnswerLog(Table(f"{self.root}/answers/{stage}/{source}.lance", ANSWERS), stage, source)

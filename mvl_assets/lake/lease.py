@@ -1,0 +1,115 @@
+"""One writer per partition: a lease that ends with the process that holds it, however that process ends.
+
+A lease keeps two runs from paying for the same answers. It is not what keeps rows unique; the key does that.
+
+On a local disk it is an advisory lock of the kernel, released by the kernel even after kill -9. On an object store it
+is a compare-and-swap on the table's own config, renewed by its holder and taken over once it has not been renewed for
+`STALE_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import lance
+
+from mvl_assets.lake.durable import local_path
+from mvl_assets.lake.errors import LeaseHeld
+
+if TYPE_CHECKING:
+    from mvl_assets.lake.table import Table
+
+STALE_SECONDS = 120.0
+CONFIG_KEY = "mvl.lease"
+
+
+class FileLease:
+    """A kernel lock on a small file beside the table; the file says who holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = None
+
+    def __enter__(self) -> FileLease:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 200).decode(errors="replace") or "another process"
+            os.close(handle)
+            raise LeaseHeld(
+                f"{self.path.stem} is being written by {holder}",
+                hint="wait for that run or cancel it; what it has written stays",
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        self._handle = handle
+        return self
+
+    def renew(self) -> None:
+        """Nothing to do: the kernel keeps the lock as long as the process lives."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._handle is not None:
+            os.close(self._handle)  # the file stays: unlinking it would let a third process lock another inode
+            self._handle = None
+
+
+class ConfigLease:
+    """A lease inside a Lance table on an object store, taken by compare-and-swap on the table's config."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.token = uuid.uuid4().hex
+        self._renewed = 0.0
+
+    def __enter__(self) -> ConfigLease:
+        dataset = self.table.open()
+        held = json.loads(dataset.config().get(CONFIG_KEY) or "{}")
+        if held and held["token"] != self.token and time.time() - held["at"] < STALE_SECONDS:
+            raise LeaseHeld(
+                f"{self.table.uri} is being written by {held['holder']}",
+                hint=f"wait for that run; a dead one's lease ends after {STALE_SECONDS:.0f} s",
+            )
+        self._write(dataset)
+        return self
+
+    def _write(self, dataset: lance.LanceDataset) -> None:
+        value = {"token": self.token, "at": time.time(), "holder": f"{socket.gethostname()}:{os.getpid()}"}
+        operation = lance.LanceOperation.UpdateConfig(config_updates=_update(json.dumps(value)))
+        try:
+            lance.LanceDataset.commit(self.table.uri, operation, read_version=dataset.version)
+        except OSError as error:
+            raise LeaseHeld(f"{self.table.uri}: another process took the lease first") from error
+        self._renewed = time.monotonic()
+
+    def renew(self) -> None:
+        """Called by the holder with every commit; writes only when a third of the time is gone."""
+        if time.monotonic() - self._renewed > STALE_SECONDS / 3:
+            self._write(self.table.open())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        operation = lance.LanceOperation.UpdateConfig(config_updates=_update("{}"))
+        lance.LanceDataset.commit(self.table.uri, operation, read_version=self.table.open().version)
+
+
+def _update(value: str) -> lance.LanceOperation.UpdateMap:
+    return lance.LanceOperation.UpdateMap(updates={CONFIG_KEY: value}, replace=False)
+
+
+def lease_for(table: Table) -> FileLease | ConfigLease:
+    path = local_path(table.uri)
+    return ConfigLease(table) if path is None else FileLease(path.with_suffix(".lease"))

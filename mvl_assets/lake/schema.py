@@ -1,0 +1,382 @@
+"""What every table holds. One `TableSpec` per table (or family of tables), and the rows other rooms hand over.
+
+Belongs here: columns, keys, schema versions. Does not: how rows are written (`table`, `answers`), what they mean.
+
+Types of keys: 32-hex strings. Lance protects a declared key only for variable-length strings and binary (a
+fixed-size key lets two writers insert the same row twice without an error), so no key here is a fixed-size type.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+
+import lance
+import pyarrow as pa
+
+KEY_METADATA = {b"lance-schema:unenforced-primary-key": b"true"}
+STAGES = ("alignment", "single_image", "one_vision")
+
+CONVERSATIONS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
+STRINGS = pa.list_(pa.string())
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table's columns.
+
+    `key` names the primary key. `partition` names the column whose value one publish replaces (None: the whole table).
+    `volatile` columns say when and by which run a row was made; they are left out of `row_hash`, so doing the same
+    work again changes no data version.
+    """
+
+    name: str
+    columns: pa.Schema
+    key: str
+    partition: str | None = None
+    volatile: frozenset[str] = frozenset({"run_id", "created_at"})
+    schema_version: int = 1
+    hashed: bool = True
+    schema: pa.Schema = field(init=False)
+
+    def __post_init__(self) -> None:
+        fields = [f.with_nullable(False).with_metadata(KEY_METADATA) if f.name == self.key else f for f in self.columns]
+        if self.hashed:
+            fields.append(pa.field("row_hash", pa.string()))
+        metadata = {b"mvl:schema_version": str(self.schema_version).encode()}
+        object.__setattr__(self, "schema", pa.schema(fields, metadata=metadata))
+
+    @property
+    def content_columns(self) -> list[str]:
+        return [n for n in self.columns.names if n not in self.volatile]
+
+
+def _spec(name: str, columns: list[pa.Field | tuple[str, pa.DataType]], **kwargs: object) -> TableSpec:
+    return TableSpec(name, pa.schema(columns), **kwargs)  # type: ignore[arg-type]
+
+
+IMAGES = _spec(
+    "images",
+    [
+        ("image_id", pa.string()),
+        lance.blob_field("bytes"),
+        ("size", pa.int64()),
+        ("format", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("frames", pa.int32()),
+        ("mode", pa.string()),
+        ("phash", pa.string()),
+    ],
+    key="image_id",
+    hashed=False,
+)
+
+SAMPLES = _spec(
+    "samples",
+    [
+        ("version_id", pa.string()),
+        ("sample_id", pa.string()),
+        ("source", pa.string()),
+        ("revision", pa.int32()),
+        ("withdrawn", pa.bool_()),
+        ("native_id", pa.string()),
+        ("file", pa.string()),
+        ("position", pa.int64()),
+        ("conversations", CONVERSATIONS),
+        ("image_ids", STRINGS),
+        ("video", pa.struct([("name", pa.string()), ("seconds", pa.list_(pa.float64()))])),
+        ("license", pa.string()),
+        # Of the content alone (conversations, pictures, video, licence), so that moving a row is not a new version.
+        ("content_hash", pa.string()),
+        ("run_id", pa.string()),
+    ],
+    key="version_id",
+    partition="source",
+)
+
+ANSWERS = _spec(
+    "answers",
+    [
+        ("request_key", pa.string()),
+        ("source", pa.string()),
+        ("stage", pa.string()),
+        ("model", pa.string()),
+        ("model_revision", pa.string()),
+        ("prompt", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("first_logprobs", pa.string()),
+        ("latency_s", pa.float64()),
+        ("attempts", pa.int32()),
+        ("run_id", pa.string()),
+        ("created_at", TIMESTAMP),
+    ],
+    key="request_key",
+    hashed=False,
+)
+
+REJECTS = _spec(
+    "rejects",
+    [
+        ("reject_id", pa.string()),
+        ("part", pa.string()),
+        ("stage", pa.string()),
+        ("source", pa.string()),
+        ("row_key", pa.string()),
+        ("error", pa.string()),
+        ("message", pa.string()),
+        ("file", pa.string()),
+        ("position", pa.int64()),
+        ("attempts", pa.int32()),
+        ("request_key", pa.string()),
+        ("run_id", pa.string()),
+    ],
+    key="reject_id",
+    partition="part",
+)
+
+CATEGORY = _spec(
+    "category",
+    [
+        ("sample_id", pa.string()),
+        ("version_id", pa.string()),
+        ("source", pa.string()),
+        ("category", pa.string()),
+        ("group", pa.string()),
+        ("family", pa.string()),
+        ("modality", pa.string()),
+        ("n_images", pa.int32()),
+        ("n_turns", pa.int32()),
+        ("n_chars", pa.int64()),
+        # "as_is", "resized", "padded": what standardising will do to the pictures (paper §2: 224–4,096 px, 7:1).
+        ("standardised", pa.string()),
+        ("run_id", pa.string()),
+    ],
+    key="sample_id",
+    partition="source",
+)
+
+REWRITTEN = _spec(
+    "rewritten",
+    [
+        ("rewrite_id", pa.string()),
+        ("sample_id", pa.string()),
+        ("version_id", pa.string()),
+        ("source", pa.string()),
+        ("category", pa.string()),
+        ("family", pa.string()),
+        ("ordinal", pa.int32()),
+        ("conversations", CONVERSATIONS),
+        ("request_key", pa.string()),
+        ("prompt", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("model", pa.string()),
+        ("model_revision", pa.string()),
+        # True when the model did not see the sample's pictures (a text-only model stood in for one that sees).
+        ("blind", pa.bool_()),
+        ("run_id", pa.string()),
+    ],
+    key="rewrite_id",
+    partition="source",
+)
+
+VERDICTS = pa.list_(
+    pa.struct(
+        [
+            ("criterion", pa.string()),
+            ("request_key", pa.string()),
+            ("verdict", pa.bool_()),
+            ("p_yes", pa.float64()),
+        ]
+    )
+)
+
+JUDGED = _spec(
+    "judged",
+    [
+        ("judged_id", pa.string()),
+        ("rewrite_id", pa.string()),
+        ("sample_id", pa.string()),
+        ("source", pa.string()),
+        ("category", pa.string()),
+        ("family", pa.string()),
+        ("verdicts", VERDICTS),
+        ("all_yes", pa.bool_()),
+        ("p_yes", pa.float64()),
+        ("answer_agrees", pa.bool_()),
+        ("keep", pa.bool_()),
+        ("drop_reason", pa.string()),
+        ("keep_rule", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("model", pa.string()),
+        ("model_revision", pa.string()),
+        ("blind", pa.bool_()),
+        ("run_id", pa.string()),
+    ],
+    key="judged_id",
+    partition="source",
+)
+
+DUPLICATES = _spec(
+    "curation/duplicates",
+    [
+        ("sample_id", pa.string()),
+        ("source", pa.string()),
+        ("category", pa.string()),
+        ("fingerprint", pa.string()),
+        # The sample that stays in place of this one.
+        ("kept_sample_id", pa.string()),
+        ("kept_source", pa.string()),
+        ("run_id", pa.string()),
+    ],
+    key="sample_id",
+)
+
+CONTAMINATION = _spec(
+    "curation/contamination",
+    [
+        ("hit_id", pa.string()),
+        ("sample_id", pa.string()),
+        ("source", pa.string()),
+        ("category", pa.string()),
+        ("benchmark", pa.string()),
+        ("benchmark_item", pa.string()),
+        # "declared" (the source is itself a benchmark), "image" (same bytes or perceptual hash), "text".
+        ("kind", pa.string()),
+        ("run_id", pa.string()),
+    ],
+    key="hit_id",
+)
+
+MIXTURE = _spec(
+    "mixture",
+    [
+        ("row_id", pa.string()),
+        ("position", pa.int64()),
+        # "original" refers to a version of a sample, "rewritten" to one rewrite of it.
+        ("kind", pa.string()),
+        ("sample_id", pa.string()),
+        ("version_id", pa.string()),
+        ("rewrite_id", pa.string()),
+        ("judged_id", pa.string()),
+        ("source", pa.string()),
+        ("category", pa.string()),
+        ("modality", pa.string()),
+        ("license", pa.string()),
+        # 0 unless `upsample` repeats a row.
+        ("copy", pa.int32()),
+        ("run_id", pa.string()),
+    ],
+    key="row_id",
+)
+
+PACK_PLAN = _spec(
+    "pack_plan",
+    [
+        ("pack_id", pa.string()),
+        ("position", pa.int64()),
+        ("row_ids", STRINGS),
+        ("n_tokens", pa.int32()),
+        ("n_tiles", pa.int32()),
+        ("n_targets", pa.int32()),
+        ("lengths", pa.list_(pa.int32())),
+        ("run_id", pa.string()),
+    ],
+    key="pack_id",
+)
+
+EVALUATION = _spec(
+    "evaluation",
+    [
+        ("result_id", pa.string()),
+        ("checkpoint", pa.string()),
+        ("checkpoint_version", pa.string()),
+        ("suite", pa.string()),
+        ("settings_hash", pa.string()),
+        ("question_id", pa.string()),
+        ("source", pa.string()),
+        ("category", pa.string()),
+        ("question", pa.string()),
+        ("expected", pa.string()),
+        ("answer", pa.string()),
+        ("correct", pa.bool_()),
+        # The same question over a grey picture: what the language alone gets right.
+        ("blank_answer", pa.string()),
+        ("blank_correct", pa.bool_()),
+        ("loss", pa.float64()),
+        ("blank_loss", pa.float64()),
+        ("via", pa.string()),
+        ("run_id", pa.string()),
+    ],
+    key="result_id",
+    partition="checkpoint",
+)
+
+_SINGLE = {s.name: s for s in (IMAGES, SAMPLES, REJECTS, DUPLICATES, CONTAMINATION)}
+_FAMILIES = {s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, MIXTURE, PACK_PLAN, EVALUATION)}
+
+
+def spec_of(name: str) -> TableSpec:
+    """The spec behind a table's name, such as `samples` or `rewritten/ocr`. Raises `KeyError` for other names."""
+    if name in _SINGLE:
+        return _SINGLE[name]
+    return _FAMILIES[name.split("/", 1)[0]]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One picture as its file has it. `image_id` is the digest of `data`."""
+
+    image_id: str
+    data: bytes
+    format: str
+    width: int
+    height: int
+    frames: int
+    mode: str
+    phash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one request brought back: the thing that was paid for. Kept raw; everything else is derived from it.
+
+    `first_logprobs` is JSON {token: log-probability} of the first generated token, for constrained choices.
+    """
+
+    request_key: str
+    source: str
+    stage: str
+    model: str
+    model_revision: str
+    prompt: str
+    prompt_hash: str
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    first_logprobs: str | None
+    latency_s: float
+    attempts: int
+    run_id: str
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One row that did not make it through a stage, with enough to find it and to try again."""
+
+    stage: str
+    source: str
+    row_key: str
+    error: str
+    message: str
+    file: str | None = None
+    position: int | None = None
+    attempts: int = 1
+    request_key: str | None = None

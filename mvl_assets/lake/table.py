@@ -1,0 +1,309 @@
+"""One Lance table: open, read, insert by key, publish a partition. The only place where derived tables are written.
+
+What was paid for goes through `answers` instead, which adds the lease and the one-second rhythm.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import lance
+import pyarrow as pa
+
+from mvl_assets.lake import sql
+from mvl_assets.lake.digest import DigestSum, row_hashes
+from mvl_assets.lake.durable import Syncer, local_path, open_repaired
+from mvl_assets.lake.errors import LakeError, SchemaMismatch, UnsafeTable, disk_errors
+from mvl_assets.lake.schema import KEY_METADATA, TableSpec
+
+# Lance's filter against concurrent duplicates holds 8,192 keys; larger merges conflict falsely and start over.
+MERGE_ROWS = 5_000
+RETRIES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a publish did. `version` is the table's version afterwards; nothing changed means no new version."""
+
+    rows: int
+    added: int
+    changed: int
+    removed: int
+    version: int
+    data_version: str
+
+    @property
+    def touched(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+
+class Table:
+    """A named table below the lake's root. Cheap to make; opens on first use."""
+
+    def __init__(self, uri: str, spec: TableSpec) -> None:
+        self.uri = uri
+        self.spec = spec
+        self._dataset: lance.LanceDataset | None = None
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.spec.schema
+
+    def exists(self) -> bool:
+        try:
+            self.open()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def open(self) -> lance.LanceDataset:
+        """The newest version. Raises `FileNotFoundError`, `SchemaMismatch` or `UnsafeTable`."""
+        if self._dataset is None:
+            path = local_path(self.uri)
+            if path is not None and not (path / "_versions").is_dir():
+                raise FileNotFoundError(self.uri)
+            try:
+                dataset = lance.dataset(self.uri)
+            except ValueError as error:
+                if "not found" in str(error).lower():
+                    raise FileNotFoundError(self.uri) from error
+                raise
+            check_safe(dataset, self.spec)
+            self._dataset = dataset
+        else:
+            self._dataset.checkout_latest()
+        return self._dataset
+
+    @property
+    def version(self) -> int:
+        """Lance's version number, 0 for a table that does not exist yet."""
+        return self.open().version if self.exists() else 0
+
+    def count(self, filter: str | None = None) -> int:
+        return self.open().count_rows(filter) if self.exists() else 0
+
+    def scan(
+        self, columns: Sequence[str] | None = None, filter: str | None = None, batch_size: int = 1024
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches of at most `batch_size` rows; the filter runs inside Lance's scanner. Nothing for a missing table."""
+        if not self.exists():
+            return
+        names = list(columns) if columns is not None else self.schema.names
+        yield from self.open().scanner(columns=names, filter=filter, batch_size=batch_size).to_batches()
+
+    def rows(
+        self, columns: Sequence[str] | None = None, filter: str | None = None, batch_size: int = 1024
+    ) -> Iterator[dict]:
+        """The same as dictionaries, one row at a time."""
+        for batch in self.scan(columns, filter, batch_size):
+            yield from batch.to_pylist()
+
+    def data_version(self, filter: str | None = None) -> str:
+        """An order-independent digest of the rows' content: equal rows give an equal version in any order."""
+        digest = DigestSum()
+        for batch in self.scan(["row_hash"], filter, 8192):
+            digest.add(batch.column(0).to_pylist())
+        return digest.hex()
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def insert(self, rows: pa.Table) -> int:
+        """Adds the rows whose key is not there yet and returns how many that were. Safe beside other writers.
+
+        Rows may lack `row_hash`. Duplicate keys within `rows` keep their first row.
+        """
+        rows = first_per_key(self._complete(rows), self.spec.key)
+        if not len(rows):
+            return 0
+        inserted = 0
+        with disk_errors(self.uri):
+            dataset = self._create_or_open()
+            syncer = Syncer(self.uri)
+            for start in range(0, len(rows), MERGE_ROWS):
+                # Without use_index(False) an index on the key would silently let two writers insert the same row.
+                stats = (
+                    dataset.merge_insert(self.spec.key)
+                    .when_not_matched_insert_all()
+                    .use_index(False)
+                    .conflict_retries(RETRIES)
+                    .execute(rows.slice(start, MERGE_ROWS))
+                )
+                inserted += stats["num_inserted_rows"]
+            syncer.sync()
+        return inserted
+
+    def publish(self, batches: Iterable[pa.RecordBatch | pa.Table], where: str | None = None) -> Published:
+        """Makes `batches` the exact content of the part of the table that matches `where`, in one commit.
+
+        `where` is the value of the spec's partition column (None: the whole table, for specs without one). Equal
+        content commits nothing, so a run that changed nothing makes nothing stale. The rows are spooled to a temporary file:
+        memory holds one batch and the keys.
+        """
+        if (where is None) != (self.spec.partition is None):
+            raise LakeError(f"{self.uri}: publish needs the value of {self.spec.partition!r}")
+        condition = None if where is None else sql.equals(self.spec.partition or "", where)
+        with disk_errors(self.uri), tempfile.TemporaryDirectory(prefix="mvl-publish-") as folder:
+            spool = Path(folder) / "rows.arrow"
+            digest = self._spool(batches, spool, where)
+            added, changed, removed = self._difference(spool, condition)
+            if added or changed or removed or not self.exists():
+                self._replace(spool, condition)
+            return Published(digest.count, added, changed, removed, version=self.version, data_version=digest.hex())
+
+    def _spool(self, batches: Iterable[pa.RecordBatch | pa.Table], spool: Path, where: str | None) -> DigestSum:
+        digest = DigestSum()
+        seen: set[bytes] = set()
+        with pa.OSFile(str(spool), "wb") as sink, pa.ipc.new_file(sink, self.schema) as writer:
+            for batch in batches:
+                rows = self._complete(batch)
+                if where is not None and len(rows):
+                    values = rows.column(self.spec.partition or "").unique().to_pylist()
+                    if values != [where]:
+                        raise LakeError(f"{self.uri}: rows of {values} offered for partition {where!r}")
+                keys = rows.column(self.spec.key).to_pylist()
+                for key in keys:
+                    short = bytes.fromhex(key)
+                    if short in seen:
+                        raise LakeError(f"{self.uri}: two rows with the key {key} in one publish")
+                    seen.add(short)
+                digest.add(rows.column("row_hash").to_pylist())
+                writer.write_table(rows)
+        return digest
+
+    def _difference(self, spool: Path, condition: str | None) -> tuple[int, int, int]:
+        """Rows added, changed and removed, by key and row hash."""
+        columns = [self.spec.key, "row_hash"]
+        with pa.memory_map(str(spool)) as source:
+            new = pa.ipc.open_file(source).read_all().select(columns)
+            if not self.exists():
+                return len(new), 0, 0
+            old = self.open().scanner(columns=columns, filter=condition).to_table()
+            with duckdb.connect() as con:
+                con.register("new_rows", new)
+                con.register("old_rows", old)
+                key = self.spec.key
+                found = con.execute(
+                    f"""SELECT count(*) FILTER (o.{key} IS NULL),
+                               count(*) FILTER (o.row_hash <> n.row_hash),
+                               count(*) FILTER (n.{key} IS NULL)
+                        FROM new_rows n FULL JOIN old_rows o ON n.{key} = o.{key}"""  # noqa: S608 - names of our specs
+                ).fetchone()
+        assert found is not None
+        return int(found[0]), int(found[1]), int(found[2])
+
+    def _replace(self, spool: Path, condition: str | None) -> None:
+        syncer = Syncer(self.uri)
+        with pa.memory_map(str(spool)) as source:
+            rows = pa.ipc.open_file(source).read_all()  # memory-mapped: pages come and go, nothing is copied
+            if condition is None and self.exists():
+                self._dataset = lance.write_dataset(rows, self.uri, schema=self.schema, mode="overwrite")
+            else:
+                dataset = self._create_or_open()
+                builder = (
+                    dataset.merge_insert(self.spec.key)
+                    .when_matched_update_all()
+                    .when_not_matched_insert_all()
+                    .use_index(False)
+                    .conflict_retries(RETRIES)
+                )
+                if condition is not None:
+                    builder = builder.when_not_matched_by_source_delete(condition)
+                if len(rows):
+                    builder.execute(rows)
+                elif condition is not None:
+                    dataset.delete(condition)
+        syncer.sync()
+
+    def delete(self, filter: str) -> None:
+        """Removes the rows that match. For purging; derived tables lose rows through `publish`."""
+        if self.exists():
+            with disk_errors(self.uri):
+                self.open().delete(filter)
+                Syncer(self.uri).sync()
+
+    def _complete(self, rows: pa.RecordBatch | pa.Table) -> pa.Table:
+        """The rows as this table's schema has them, with their `row_hash`."""
+        table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+        if self.spec.hashed and "row_hash" not in table.column_names:
+            hashes = row_hashes(table, self.spec.content_columns)
+            table = table.append_column("row_hash", pa.array(hashes, pa.string()))
+        missing = [n for n in self.schema.names if n not in table.column_names]
+        if missing:
+            raise LakeError(f"{self.uri}: rows lack the columns {missing}")
+        return table.select(self.schema.names).cast(self.schema)
+
+    def _create_or_open(self) -> lance.LanceDataset:
+        """Creates the table when it is missing; losing the race to another creator is fine."""
+        if self.exists():
+            return self.open()
+        for attempt in range(RETRIES):
+            try:
+                path = local_path(self.uri)
+                if path is not None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                lance.write_dataset(self.schema.empty_table(), self.uri, schema=self.schema, mode="create")
+                break
+            except (OSError, ValueError) as error:
+                if self.exists():
+                    break
+                if attempt == RETRIES - 1 or "exist" not in str(error).lower():
+                    raise
+                time.sleep(random.uniform(0.01, 0.05))
+        return self.open()
+
+    def create(self) -> None:
+        """Makes the table when it is not there yet."""
+        self._create_or_open()
+
+    def repair(self) -> Path | None:
+        """Moves a torn newest manifest aside (only while nobody else writes). Returns where it went."""
+        self._dataset, moved = open_repaired(self.uri)
+        return moved
+
+
+def first_per_key(rows: pa.Table, key: str) -> pa.Table:
+    """`rows` without later rows of a key that came before: Lance refuses duplicates within one merge."""
+    seen: set[str] = set()
+    keep = []
+    for index, value in enumerate(rows.column(key).to_pylist()):
+        if value not in seen:
+            seen.add(value)
+            keep.append(index)
+    return rows if len(keep) == len(rows) else rows.take(keep)
+
+
+def check_safe(dataset: lance.LanceDataset, spec: TableSpec) -> None:
+    """Refuses a table whose key two writers could duplicate, or whose columns are not this version's.
+
+    Raises `UnsafeTable` for a key that is no variable-length string or lacks Lance's key metadata, or that carries an
+    index; `SchemaMismatch` for other columns than `spec` has.
+    """
+    schema = dataset.schema
+    if spec.key not in schema.names:
+        raise SchemaMismatch(f"{dataset.uri}: no key column {spec.key!r}", hint="is this a lake of `mvl`?")
+    key = schema.field(spec.key)
+    if key.type != pa.string():
+        raise UnsafeTable(f"{dataset.uri}: the key {spec.key} is {key.type}, which Lance does not protect")
+    if not KEY_METADATA.items() <= (key.metadata or {}).items():
+        raise UnsafeTable(f"{dataset.uri}: the key {spec.key} is not declared as primary key")
+    for index in dataset.describe_indices():
+        if spec.key in index.field_names:
+            raise UnsafeTable(
+                f"{dataset.uri}: the key {spec.key} has an index ({index.name}), which undoes its protection",
+                hint=f"drop it: lance.dataset({dataset.uri!r}).drop_index({index.name!r})",
+            )
+    found = int((schema.metadata or {}).get(b"mvl:schema_version", b"0"))
+    if found != spec.schema_version or schema.names != spec.schema.names:
+        raise SchemaMismatch(
+            f"{dataset.uri}: schema version {found} with columns {schema.names}, "
+            f"this program expects version {spec.schema_version} with {spec.schema.names}",
+            hint="derived tables can be dropped and materialised again; see lake/upgrade.py for the rest",
+        )

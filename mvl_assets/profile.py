@@ -1,0 +1,159 @@
+"""Profiles: which sources, which models for which role, which pairs to keep, how to mix. Data, not code.
+
+A profile is a YAML file in `mvl_assets/profiles/` (by name) or anywhere (by path). Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mvl_assets.errors import MvlError
+
+FOLDER = Path(__file__).parent / "profiles"
+Role = Literal["caption", "rewrite", "judge"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Serve(_Part):
+    """A vLLM server this machine starts when it is needed. `model` is a prepared model's name, a path or a hub id."""
+
+    model: str
+    max_model_len: int = 2048
+    max_num_seqs: int = 32
+    kv_cache_gib: int = 1
+    idle_seconds: float = 900
+    args: list[str] = Field(default_factory=list)
+
+
+class Price(_Part):
+    """For forecasts only. Money per million tokens, or GPUs held times their price per hour."""
+
+    input_per_million: float = 0.0
+    output_per_million: float = 0.0
+    tokens_per_gpu_second: float | None = None
+    gpu_hour: float | None = None
+    currency: str = "USD"
+
+
+class ModelProfile(_Part):
+    """One model behind an OpenAI-compatible endpoint: a list of `base_urls`, or a local server to start."""
+
+    name: str
+    revision: str
+    sees_images: bool
+    base_urls: list[str] = Field(default_factory=list)
+    api_key_env: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    serve: Serve | None = None
+    concurrency: int = Field(default=32, gt=0)
+    # Longest side of a picture that is worth sending, in pixels.
+    max_side: int = Field(default=1344, gt=0)
+    license: str | None = None
+    price: Price = Price()
+
+    @model_validator(mode="after")
+    def _has_a_home(self) -> ModelProfile:
+        if bool(self.base_urls) == bool(self.serve):
+            raise ValueError("give either base_urls or serve")
+        return self
+
+
+class Keep(_Part):
+    """Which judged pairs stay. `rule` is a small expression over `all_yes`, `p_yes >= t` and `answer_agrees`.
+
+    Terms are joined by `and` / `or`, for example `answer_agrees and p_yes >= 0.4`. The paper's rule is `all_yes`.
+    """
+
+    rule: str = "all_yes"
+    # What `answer_agrees` says where there is no key to compare with (captions, open questions).
+    without_key: bool = True
+
+
+class Mixture(_Part):
+    """How the stages are filled. The defaults are the paper's (§2.3, Table 1, Figure 3)."""
+
+    seed: int = 0
+    alignment: int = 558_000
+    single_image: int = 10_000_000
+    one_vision: int = 2_000_000
+    # Of the one_vision stage: single-image rows that stage two did not use; the rest is multi-image and video.
+    one_vision_single_share: float = 0.5
+    rewritten_share: float = 0.7
+    shares: dict[str, float] = Field(
+        default_factory=lambda: {
+            "general": 0.154,
+            "ocr": 0.137,
+            "chart": 0.154,
+            "caption": 0.109,
+            "domain": 0.089,
+            "code_math": 0.083,
+            "detection": 0.032,
+            "multi_image": 0.058,
+            "video": 0.025,
+            "language": 0.160,
+        }
+    )
+    upsample: bool = False
+    drop_duplicates: bool = True
+    drop_contaminated: bool = True
+
+
+class Profile(_Part):
+    """Everything a run needs to know besides the catalog."""
+
+    name: str
+    sources: list[str] | Literal["all"] = "all"
+    # Rows per source, chosen by the hash of their key; null takes all.
+    limit: int | None = Field(default=None, gt=0)
+    # Rows sent to rewriting per source, likewise by hash; null takes all.
+    rewrite_limit: int | None = Field(default=None, gt=0)
+    models: dict[str, ModelProfile]
+    roles: dict[Role, str]
+    keep: Keep = Keep()
+    mixture: Mixture = Mixture()
+    # Share of the samples with a short answer that no mixture may take; evaluation asks them.
+    holdout: float = Field(default=0.0, ge=0, lt=1)
+    recipe: str = "paper-7b"
+    # The paper's choices where ours differ: no duplicate or contamination removal, its loss mask.
+    paper_parity: bool = False
+
+    @model_validator(mode="after")
+    def _roles_are_filled(self) -> Profile:
+        missing = {"caption", "rewrite", "judge"} - set(self.roles)
+        unknown = set(self.roles.values()) - set(self.models)
+        if missing or unknown:
+            raise ValueError(f"roles without a model: {sorted(missing)}; models not declared: {sorted(unknown)}")
+        return self
+
+    def model_for(self, role: Role) -> ModelProfile:
+        return self.models[self.roles[role]]
+
+
+def load_profile(name: str) -> Profile:
+    """A profile by name or path. Raises `MvlError` naming the file and the key that is wrong."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
+        raise MvlError(f"there is no profile {name!r}", hint=f"set MVL_PROFILE to one of {known}, or to a YAML file")
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache
+def _read(path: Path, changed: int) -> Profile:
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Profile.model_validate(data)
+    except yaml.YAMLError as error:
+        raise MvlError(f"{path}: not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "profile"
+        raise MvlError(f"{path}: {key}: {first['msg']}") from error

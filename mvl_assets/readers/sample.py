@@ -1,0 +1,85 @@
+"""What every reader yields: a `Sample`, or a `Broken` row with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from mvl_assets.catalog import SourceSpec
+
+IMAGE_MARKER = "<image>"
+VIDEO_MARKER = "<video>"
+
+Role = Literal["system", "human", "gpt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message. Human turns hold one `<image>` marker per picture (in order), or one `<video>` marker."""
+
+    role: Role
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture nobody has looked at yet: bytes already in hand, or a file below the source's root."""
+
+    name: str
+    data: bytes | None = None
+    path: Path | None = None
+
+    def read(self, limit: int = 256 << 20) -> bytes:
+        """The bytes. Raises `ValueError` above `limit` bytes, `OSError` when the file cannot be read."""
+        if self.data is not None:
+            data = self.data
+        else:
+            assert self.path is not None
+            if self.path.stat().st_size > limit:
+                raise ValueError(f"{self.name} is larger than {limit} bytes")
+            data = self.path.read_bytes()
+        if len(data) > limit:
+            raise ValueError(f"{self.name} is larger than {limit} bytes")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video file below the source's root; its frames are sampled at ingest."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a source, as its files say it.
+
+    `file` is relative to the source's root, `position` counts rows in that file from 0. `native_id` is the source's own
+    id or None. The number of `<image>` markers over all turns equals `len(pictures)`; readers add missing leading
+    markers (`with_markers`), and yield `Broken("marker_mismatch")` for other disagreements.
+    """
+
+    file: str
+    position: int
+    turns: tuple[Turn, ...]
+    native_id: str | None = None
+    pictures: tuple[Picture, ...] = ()
+    video: Video | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A row that cannot be used. `error` is a snake_case class such as `bad_json` or `missing_picture`."""
+
+    file: str
+    position: int
+    error: str
+    message: str
+    native_id: str | None = None
+
+
+Reader = Callable[["SourceSpec", Path], Iterator[Sample | Broken]]

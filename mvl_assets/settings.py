@@ -1,0 +1,59 @@
+"""Where things lie. Read from the environment on every call, so tests and runs can differ in one process.
+
+| variable | meaning | default |
+|---|---|---|
+| MVL_HOME | everything the pipeline writes on this machine | `.mvl` in the current folder |
+| MVL_LAKE | root of the Lance tables, a path or an object-store URI | `$MVL_HOME/lake` |
+| MVL_PROFILE | name of a profile in `mvl_assets/profiles`, or a path to a YAML file | `demo` |
+| MVL_PROMPTS | folder of prompt files | `prompts/` of the project |
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Resolved locations. Folders are not created here; whoever writes creates."""
+
+    home: Path
+    lake_root: str
+    profile: str
+    prompts: Path
+
+    @property
+    def raw(self) -> Path:
+        """One folder per source slug, in the source's native format."""
+        return self.home / "raw"
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.home / "checkpoints"
+
+    @property
+    def servers(self) -> Path:
+        """Lock files, flags and logs of local model servers."""
+        return self.home / "servers"
+
+    @property
+    def dagster_home(self) -> Path:
+        return Path(os.environ.get("DAGSTER_HOME", self.home / "dagster"))
+
+
+def settings() -> Settings:
+    home = Path(os.environ.get("MVL_HOME", ".mvl")).absolute()
+    return Settings(
+        home=home,
+        lake_root=os.environ.get("MVL_LAKE", str(home / "lake")),
+        profile=os.environ.get("MVL_PROFILE", "demo"),
+        prompts=Path(os.environ.get("MVL_PROMPTS", PROJECT / "prompts")),
+    )

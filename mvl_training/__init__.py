@@ -1,0 +1,1 @@
+"""Training and evaluating the student on what the data lake holds."""
