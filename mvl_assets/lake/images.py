@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import lance
-import numpy as np
 import pyarrow as pa
 
+from mvl_assets.lake.index import KeyIndex
 from mvl_assets.lake.schema import IMAGES, ImageRow
 from mvl_assets.lake.table import Table
 
@@ -33,18 +33,16 @@ class ImageInfo:
 
 
 class ImageStore:
-    """Find, add and fetch pictures by id. Ids are looked up in a sorted array of 24 bytes a picture."""
+    """Find, add and fetch pictures by id."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self._version = -1
-        self._ids = np.empty(0, dtype="S16")
-        self._offsets = np.empty(0, dtype=np.int64)
+        self.index = KeyIndex(table)
 
     def missing(self, ids: Iterable[str]) -> set[str]:
         """Those of `ids` that are not stored yet."""
         wanted = set(ids)
-        return wanted - set(self._locate(wanted))
+        return wanted - set(self.index.locate(wanted))
 
     def insert(self, rows: Sequence[ImageRow]) -> int:
         """Adds pictures that are not there yet, in one commit; returns how many. Callers bound the batch in bytes."""
@@ -65,7 +63,7 @@ class ImageStore:
 
     def fetch(self, ids: Collection[str]) -> dict[str, bytes]:
         """The original bytes of each picture. Raises `KeyError` with the first id that is not stored."""
-        places = self._locate(set(ids))
+        places = self.index.locate(ids)
         for image_id in ids:
             if image_id not in places:
                 raise KeyError(image_id)
@@ -77,32 +75,4 @@ class ImageStore:
 
     def describe(self, ids: Collection[str]) -> dict[str, ImageInfo]:
         """Size and kind of each stored picture; ids that are not stored are left out."""
-        places = self._locate(set(ids))
-        if not places:
-            return {}
-        rows = self.table.open().take(list(places.values()), columns=list(_META)).to_pylist()
-        return {r["image_id"]: ImageInfo(**r) for r in rows}
-
-    def _locate(self, ids: set[str]) -> dict[str, int]:
-        """Offset in the table by id, for the ids that are stored."""
-        self._refresh()
-        if not ids or not len(self._ids):
-            return {}
-        names = list(ids)
-        keys = np.array([bytes.fromhex(n) for n in names], dtype="S16")
-        spots = np.minimum(np.searchsorted(self._ids, keys), len(self._ids) - 1)
-        found = self._ids[spots] == keys
-        return {n: int(self._offsets[s]) for n, s, ok in zip(names, spots, found, strict=True) if ok}
-
-    def _refresh(self) -> None:
-        version = self.table.version
-        if version == self._version:
-            return
-        parts = [
-            np.array([bytes.fromhex(i) for i in batch.column(0).to_pylist()], dtype="S16")
-            for batch in self.table.scan(["image_id"], batch_size=65536)
-        ]
-        ids = np.concatenate(parts) if parts else np.empty(0, dtype="S16")
-        self._offsets = np.argsort(ids)
-        self._ids = ids[self._offsets]
-        self._version = version
+        return {i: ImageInfo(**row) for i, row in self.index.rows(ids, _META).items()}

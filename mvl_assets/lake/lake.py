@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mvl_assets.lake.images import ImageStore
+from mvl_assets.lake.index import KeyIndex
 from mvl_assets.lake.schema import ANSWERS, IMAGES, spec_of
 from mvl_assets.lake.table import Table
 
@@ -23,11 +24,18 @@ class Lake:
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/")
         self._tables: dict[str, Table] = {}
+        self._indices: dict[str, KeyIndex] = {}
 
     def table(self, name: str) -> Table:
         if name not in self._tables:
             self._tables[name] = Table(f"{self.root}/{name}.lance", spec_of(name))
         return self._tables[name]
+
+    def index(self, name: str) -> KeyIndex:
+        """Random access by key to a table; shared by all readers of this lake."""
+        if name not in self._indices:
+            self._indices[name] = KeyIndex(self.table(name))
+        return self._indices[name]
 
     @cached_property
     def images(self) -> ImageStore:

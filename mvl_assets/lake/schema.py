@@ -150,6 +150,9 @@ CATEGORY = _spec(
         ("group", pa.string()),
         ("family", pa.string()),
         ("modality", pa.string()),
+        # The first picture's id, the sample's own without pictures: held-out questions never share it with training.
+        ("picture_key", pa.string()),
+        ("license", pa.string()),
         ("n_images", pa.int32()),
         ("n_turns", pa.int32()),
         ("n_chars", pa.int64()),

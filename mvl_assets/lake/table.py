@@ -144,8 +144,8 @@ class Table:
         """Makes `batches` the exact content of the part of the table that matches `where`, in one commit.
 
         `where` is the value of the spec's partition column (None: the whole table, for specs without one). Equal
-        content commits nothing, so a run that changed nothing makes nothing stale. The rows are spooled to a temporary file:
-        memory holds one batch and the keys.
+        content commits nothing, so a run that changed nothing makes nothing stale. The rows are spooled to a
+        temporary file: memory holds one batch and the keys.
         """
         if (where is None) != (self.spec.partition is None):
             raise LakeError(f"{self.uri}: publish needs the value of {self.spec.partition!r}")

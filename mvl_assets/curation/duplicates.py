@@ -1,0 +1,74 @@
+"""Rows that say the same about the same pictures, within and across sources (the 153 contain each other's copies).
+
+A duplicate has the same pictures *and* the same text. The row that stays is the one that stayed before (it may have
+been paid for), then one outside group C, then the first in the catalog.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mvl_assets.catalog import SourceSpec
+from mvl_assets.lake.digest import digest_hex
+from mvl_assets.lake.duplicates import FINGERPRINTED, later_equals
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import DUPLICATES
+from mvl_assets.lake.spill import batches_of
+from mvl_assets.lake.table import Published
+from mvl_assets.lake.views import samples_now
+
+_MARKERS = re.compile(r"<image>|<video>")
+_NOT_WORD = re.compile(r"\W+")
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateReport:
+    compared: int
+    duplicates: int
+    published: Published
+
+
+def fingerprint(conversations: Sequence[Mapping[str, Any]], image_ids: Sequence[str]) -> str:
+    """Equal for rows with the same pictures in the same order and the same words, whatever their case and marks."""
+    words = [
+        f"{t['from']}:{_NOT_WORD.sub(' ', _MARKERS.sub('', t['value'])).strip().casefold()}" for t in conversations
+    ]
+    return digest_hex(list(image_ids), words)
+
+
+def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -> DuplicateReport:
+    """Compares the newest samples of all `sources` (in catalog order) and writes `curation/duplicates`."""
+    table = lake.table("curation/duplicates")
+    kept_before = {row["kept_sample_id"] for row in table.rows(["kept_sample_id"])}
+    compared = 0
+
+    def rows() -> Iterator[dict]:
+        nonlocal compared
+        for order, source in enumerate(sources):
+            for row in samples_now(lake, source.slug, ["sample_id", "conversations", "image_ids"]):
+                compared += 1
+                yield {
+                    "fingerprint": fingerprint(row["conversations"], row["image_ids"] or []),
+                    "sample_id": row["sample_id"],
+                    "source": source.slug,
+                    "category": source.category,
+                    "rank": order + (len(sources) if source.group == "C" else 0),
+                    "kept_before": row["sample_id"] in kept_before,
+                }
+
+    found = 0
+
+    def duplicates() -> Iterator[pa.Table]:
+        nonlocal found
+        for batch in later_equals(batches_of(rows(), FINGERPRINTED)):
+            found += len(batch)
+            with_run = pa.table(batch).append_column("run_id", pa.array([run_id] * len(batch), pa.string()))
+            yield with_run.select(DUPLICATES.columns.names)
+
+    published = table.publish(duplicates())
+    return DuplicateReport(compared, found, published)

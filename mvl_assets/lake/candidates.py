@@ -1,0 +1,136 @@
+"""The rows a mixture may choose from, and choosing the first so-many of each kind in a seeded order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from mvl_assets.lake import sql
+from mvl_assets.lake.digest import digest_hex
+from mvl_assets.lake.holdout import is_held_out
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.spill import batches_of, spilled
+
+CANDIDATE = pa.schema(
+    [
+        ("category", pa.string()),
+        ("kind", pa.string()),
+        ("rank", pa.string()),
+        ("sample_id", pa.string()),
+        ("version_id", pa.string()),
+        ("rewrite_id", pa.string()),
+        ("judged_id", pa.string()),
+        ("source", pa.string()),
+        ("modality", pa.string()),
+        ("license", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Take `count` rows of one category and kind from position `start` of their seeded order, as copy number `copy`."""
+
+    category: str
+    kind: str
+    start: int
+    count: int
+    copy: int = 0
+
+
+class Pool:
+    """All candidates of a mixture, on disk."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, seed: int) -> None:
+        self._con = connection
+        self._seed = seed
+        connection.execute(
+            """CREATE TABLE ranked AS SELECT *, row_number() OVER (PARTITION BY category, kind ORDER BY rank) - 1 AS nth
+               FROM rows"""
+        )
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Available rows by (category, kind)."""
+        found = self._con.execute("SELECT category, kind, count(*) FROM ranked GROUP BY ALL").fetchall()
+        return {(category, kind): count for category, kind, count in found}
+
+    def choose(self, quotas: Sequence[Quota], stage: str) -> Iterator[pa.RecordBatch]:
+        """The rows of the quotas with `row_id`, `copy` and `position`, shuffled across categories by the seed."""
+        wanted = pa.Table.from_pylist(
+            [
+                {"category": q.category, "kind": q.kind, "start": q.start, "stop": q.start + q.count, "copy": q.copy}
+                for q in quotas
+                if q.count
+            ],
+            schema=pa.schema(
+                [
+                    ("category", pa.string()),
+                    ("kind", pa.string()),
+                    ("start", pa.int64()),
+                    ("stop", pa.int64()),
+                    ("copy", pa.int32()),
+                ]
+            ),
+        )
+        self._con.register("quota", wanted)
+        reader = self._con.sql(
+            """SELECT row_number() OVER (ORDER BY shuffle, copy) - 1 AS position, * EXCLUDE (shuffle) FROM (
+                 SELECT r.*, q.copy, md5(concat_ws('/', $seed, $stage, r.rank, q.copy)) AS shuffle
+                 FROM ranked r JOIN quota q
+                   ON r.category = q.category AND r.kind = q.kind AND r.nth >= q.start AND r.nth < q.stop)
+               ORDER BY position""",
+            params={"seed": str(self._seed), "stage": stage},
+        ).to_arrow_reader(4096)
+        for batch in reader:
+            ids = [
+                digest_hex(stage, r["kind"], r["rewrite_id"] or r["version_id"], r["copy"])
+                for r in batch.select(["kind", "rewrite_id", "version_id", "copy"]).to_pylist()
+            ]
+            yield batch.append_column("row_id", pa.array(ids, pa.string()))
+
+
+@contextmanager
+def candidate_pool(
+    lake: Lake, categories: Iterable[str], *, seed: int, holdout: float, excluded: Iterable[str]
+) -> Iterator[Pool]:
+    """Every sample of the category tables that is not held out and not among the `excluded` sample ids.
+
+    A sample whose rewrite was kept enters as that rewrite, never as itself too.
+    """
+    dropped = {bytes.fromhex(s) for s in excluded}
+    rows = (row for c in categories for row in _candidates(lake, c, seed=seed, holdout=holdout, dropped=dropped))
+    with spilled(batches_of(rows, CANDIDATE), CANDIDATE) as con:
+        yield Pool(con, seed)
+
+
+def _candidates(lake: Lake, category: str, *, seed: int, holdout: float, dropped: set[bytes]) -> Iterator[dict]:
+    kept: dict[str, list[tuple[str, str]]] = {}
+    for row in lake.table(f"judged/{category}").rows(
+        ["judged_id", "rewrite_id", "sample_id"], sql.equals("keep", True)
+    ):
+        kept.setdefault(row["sample_id"], []).append((row["rewrite_id"], row["judged_id"]))
+    current = {
+        row["rewrite_id"]: row["version_id"]
+        for row in lake.table(f"rewritten/{category}").rows(["rewrite_id", "version_id"])
+    }
+    columns = ["sample_id", "version_id", "source", "picture_key", "modality", "license"]
+    for row in lake.table(f"category/{category}").rows(columns):
+        if is_held_out(row.pop("picture_key"), holdout) or bytes.fromhex(row["sample_id"]) in dropped:
+            continue
+        # A rewrite of an older version of the sample says something about a question that has changed since.
+        rewrites = [r for r in kept.get(row["sample_id"], []) if current.get(r[0]) == row["version_id"]]
+        for rewrite_id, judged_id in rewrites:
+            yield {
+                **row,
+                "category": category,
+                "kind": "rewritten",
+                "rank": digest_hex(seed, rewrite_id),
+                "rewrite_id": rewrite_id,
+                "judged_id": judged_id,
+            }
+        if not rewrites:
+            yield {**row, "category": category, "kind": "original", "rank": digest_hex(seed, row["version_id"])}

@@ -1,0 +1,34 @@
+"""Which of several equal rows stays: the one that stayed before, else the first by rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+
+from mvl_assets.lake.spill import spilled
+
+FINGERPRINTED = pa.schema(
+    [
+        ("fingerprint", pa.string()),
+        ("sample_id", pa.string()),
+        ("source", pa.string()),
+        ("category", pa.string()),
+        # Lower stays. The rank of a source: group C last, then the order of the catalog.
+        ("rank", pa.int32()),
+        ("kept_before", pa.bool_()),
+    ]
+)
+
+
+def later_equals(batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
+    """Every row but the one that stays of each fingerprint, with `kept_sample_id` and `kept_source` beside it."""
+    with spilled(batches, FINGERPRINTED) as con:
+        yield from con.sql(
+            """SELECT sample_id, source, category, fingerprint, kept_sample_id, kept_source FROM (
+                 SELECT *, row_number() OVER one AS nth,
+                        first_value(sample_id) OVER one AS kept_sample_id, first_value(source) OVER one AS kept_source
+                 FROM rows
+                 WINDOW one AS (PARTITION BY fingerprint ORDER BY NOT kept_before, rank, sample_id))
+               WHERE nth > 1 ORDER BY sample_id"""
+        ).to_arrow_reader(4096)

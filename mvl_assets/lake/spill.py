@@ -1,0 +1,33 @@
+"""Sorting and grouping more rows than memory holds: a temporary DuckDB database on disk, thrown away afterwards."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import duckdb
+import pyarrow as pa
+
+
+@contextmanager
+def spilled(batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection whose table `rows` holds all batches. Memory stays below 1 GB whatever their number."""
+    with tempfile.TemporaryDirectory(prefix="mvl-spill-") as folder, duckdb.connect(f"{folder}/rows.duckdb") as con:
+        con.execute("SET memory_limit = '1GB'")
+        con.execute(f"SET temp_directory = '{folder}/spill'")
+        con.register("empty", schema.empty_table())
+        con.execute("CREATE TABLE rows AS SELECT * FROM empty")
+        for batch in batches:
+            con.register("batch", pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch)
+            con.execute("INSERT INTO rows SELECT * FROM batch")
+            con.unregister("batch")
+        yield con
+
+
+def batches_of(rows: Iterable[dict], schema: pa.Schema, size: int = 4096) -> Iterator[pa.Table]:
+    """Dictionaries as Arrow tables of at most `size` rows."""
+    stream = iter(rows)
+    while held := list(islice(stream, size)):
+        yield pa.Table.from_pylist(held, schema=schema)
