@@ -42,6 +42,10 @@ class Price(_Part):
     gpu_hour: float | None = None
     currency: str = "USD"
 
+    def cost(self, tokens_in: int, tokens_out: int) -> float:
+        """Money for so many tokens at the per-token prices."""
+        return round((tokens_in * self.input_per_million + tokens_out * self.output_per_million) / 1e6, 6)
+
 
 class ModelProfile(_Part):
     """One model behind an OpenAI-compatible endpoint: a list of `base_urls`, or a local server to start."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import pyarrow.fs as pafs
+
 from mvl_assets.lake.images import ImageStore
 from mvl_assets.lake.index import KeyIndex
 from mvl_assets.lake.schema import ANSWERS, IMAGES, spec_of
@@ -36,6 +38,14 @@ class Lake:
         if name not in self._indices:
             self._indices[name] = KeyIndex(self.table(name))
         return self._indices[name]
+
+    def names(self, family: str) -> list[str]:
+        """The tables of a family that exist, such as `rewritten/ocr` and `rewritten/chart` for `rewritten`."""
+        filesystem, path = (
+            pafs.FileSystem.from_uri(self.root) if "://" in self.root else (pafs.LocalFileSystem(), self.root)
+        )
+        found = filesystem.get_file_info(pafs.FileSelector(f"{path}/{family}", allow_not_found=True))
+        return sorted(f"{family}/{f.base_name.removesuffix('.lance')}" for f in found if f.base_name.endswith(".lance"))
 
     @cached_property
     def images(self) -> ImageStore:

@@ -104,16 +104,25 @@ def _resolve(lake: Lake, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def query(lake: Lake, statement: str, tables: dict[str, tuple[str, Sequence[str], str | None]]) -> pa.Table:
-    """Runs DuckDB SQL over Lance tables. `tables` maps a name in the statement to (table, columns, filter).
-
-    DuckDB pushes columns but not filters into Lance, so the filter is given apart and runs in Lance's scanner. A table
-    that does not exist is empty.
-    """
+def composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
+    """What a mixture holds: rows with category, source, n, rewritten (of these n) and licence (null when unknown)."""
+    table = lake.table(f"mixture/{stage}")
+    columns = ["category", "source", "kind", "license"]
+    schema = pa.schema([table.schema.field(c) for c in columns])
     with duckdb.connect() as con:
-        for alias, (name, columns, condition) in tables.items():
-            table = lake.table(name)
-            schema = pa.schema([table.schema.field(c) for c in columns])
-            batches = table.scan(columns, condition, 65536)
-            con.register(alias, pa.RecordBatchReader.from_batches(schema, batches).read_all())
-        return con.sql(statement).to_arrow_table()
+        con.register("m", pa.RecordBatchReader.from_batches(schema, table.scan(columns, None, 65536)))
+        return (
+            con.sql(
+                """SELECT category, source, count(*) AS n, count(*) FILTER (kind = 'rewritten') AS rewritten,
+                          any_value(license) AS license
+                   FROM m GROUP BY category, source ORDER BY category, source"""
+            )
+            .to_arrow_table()
+            .to_pylist()
+        )
+
+
+def first_samples(lake: Lake, source: str, count: int = 6) -> list[dict[str, Any]]:
+    """The first newest samples of a source, for looking at."""
+    columns = ["sample_id", "native_id", "file", "position", "conversations", "image_ids"]
+    return list(islice(samples_now(lake, source, columns, count), count))

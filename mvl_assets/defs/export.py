@@ -1,0 +1,67 @@
+"""`export/llava_json` and `dataset_card`: the mixtures for other people's trainers.
+
+Belongs here: the assets. The formats themselves are in `export/`.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from mvl_assets.components.resources import LakeResource
+from mvl_assets.defs import graph
+from mvl_assets.defs.metadata import markdown_table
+from mvl_assets.lake.digest import digest_hex
+from mvl_assets.lake.schema import STAGES
+from mvl_assets.profile import load_profile
+from mvl_assets.settings import settings
+
+UPSTREAM = [dg.AssetKey(["mixture", stage]) for stage in STAGES]
+
+
+@dg.asset(
+    key=["export", "llava_json"],
+    group_name="export",
+    deps=UPSTREAM,
+    description="The three mixtures as LLaVA training JSON with their pictures, as MAmmoTH-VL released its data.",
+    kinds={"json"},
+    owners=graph.OWNERS,
+)
+def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    from mvl_assets.export.llava_json import export_stage
+
+    folder = settings().home / "export" / "llava_json"
+    done = [export_stage(lake.lake, stage, folder) for stage in STAGES]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(digest_hex(*(e.digest for e in done))),
+        metadata={
+            "dagster/row_count": sum(e.rows for e in done),
+            "dagster/uri": str(folder),
+            "files": markdown_table([{"file": e.file.name, "rows": e.rows, "pictures": e.pictures} for e in done]),
+        },
+    )
+
+
+@dg.asset(
+    key=["export", "dataset_card"],
+    group_name="export",
+    deps=UPSTREAM,
+    description="What the mixtures hold by category, source and licence, in the hub's card format.",
+    kinds={"markdown"},
+    owners=graph.OWNERS,
+)
+def dataset_card(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    from mvl_assets.export.card import dataset_card as write
+
+    text = write(lake.lake, load_profile(settings().profile))
+    path = settings().home / "export" / "README.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(digest_hex(text)),
+        metadata={"dagster/uri": str(path), "card": dg.MetadataValue.md(text)},
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.Definitions(assets=[llava_json, dataset_card])

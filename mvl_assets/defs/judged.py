@@ -1,0 +1,89 @@
+"""`judged/<c>`: the judge's verdict on every rewritten pair and whether it stays, one partition per source.
+
+Belongs here: the assets and their checks. Does not: what is asked (`prompts/judge_*`), how, or the keep rule's meaning
+(`judging/`). The rule itself is data of the profile: changing it asks nothing again.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from mvl_assets.catalog import Category
+from mvl_assets.components.resources import LakeResource
+from mvl_assets.defs import graph
+from mvl_assets.defs.metadata import (
+    first_rows,
+    markdown_table,
+    preview,
+    sound_check,
+    sound_result,
+    table_metadata,
+    with_pictures,
+)
+from mvl_assets.defs.progress import log_progress
+from mvl_assets.defs.prompts import prompt_key
+from mvl_assets.defs.rewritten import current_check, current_result, families
+from mvl_assets.judging.judge import outdated_verdicts
+from mvl_assets.profile import load_profile
+from mvl_assets.prompts import judge_prompts, load_prompts
+from mvl_assets.settings import settings
+
+
+def judged_asset(category: Category) -> dg.AssetsDefinition:
+    key = dg.AssetKey(["judged", category])
+    prompts = load_prompts()
+    asked = sorted({p.name for family in families(category) for p in judge_prompts(prompts, family)})
+
+    @dg.asset(
+        key=key,
+        group_name="judged",
+        partitions_def=graph.rewritten_partitions(category),
+        deps=[dg.AssetKey(["rewritten", category]), *(prompt_key(name) for name in asked)],
+        description=f"Verdicts on the rewritten pairs of the {category} sources, one constrained Yes/No per criterion "
+        "with its probability (paper §3), the agreement with the original key, and what the keep rule says.",
+        kinds={"lance", "llm"},
+        tags=graph.tags(category),
+        owners=graph.OWNERS,
+        pool="llm-judge",
+        check_specs=[sound_check(key), current_check(key)],
+    )
+    def _judged(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from mvl_assets.judging.judge import judge_source
+
+        source, profile = graph.source_of(context), load_profile(settings().profile)
+        report = judge_source(lake.lake, source, profile, run_id=context.run_id, progress=log_progress(context))
+        table = lake.lake.table(f"judged/{category}")
+        model = profile.model_for("judge")
+        stale = outdated_verdicts(lake.lake, source, profile, load_prompts())
+        columns = ["rewrite_id", "sample_id", "p_yes", "answer_agrees", "keep", "drop_reason"]
+        shown = with_pictures(lake.lake, first_rows(table, columns, source.slug), rewritten=category)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(report.published.data_version),
+            metadata=table_metadata(
+                table,
+                rows=report.rows,
+                where=source.slug,
+                kept=report.kept,
+                keep_rate=round(report.kept / report.rows, 4) if report.rows else None,
+                keep_rule=profile.keep.rule,
+                drop_reasons=markdown_table([{"reason": r, "rows": n} for r, n in report.drop_reasons.items()]),
+                requests_wanted=report.wanted,
+                requests_reused=report.reused,
+                requests_sent=report.sent,
+                tokens_in=report.prompt_tokens,
+                tokens_out=report.completion_tokens,
+                cost=model.price.cost(report.prompt_tokens, report.completion_tokens),
+                seconds=round(report.seconds, 2),
+                model=f"{model.name}@{model.revision}",
+                blind_rows=report.blind,
+                preview=preview(lake.lake, shown, ["conversations", "keep", "drop_reason", "p_yes", "answer_agrees"]),
+            ),
+            check_results=[sound_result(key, table, source.slug), current_result(key, stale)],
+        )
+
+    return _judged
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.Definitions(assets=[judged_asset(c) for c in graph.rewritten_categories()])

@@ -1,0 +1,143 @@
+"""What every materialization shows: counts, table version, uri, columns, a preview. One builder for all stages."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from mvl_assets.lake import sql
+from mvl_assets.lake.checks import check_table
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.table import Table
+from mvl_assets.media.picture import thumbnail
+
+PREVIEW_PICTURES = 4
+PREVIEW_BYTES = 60_000
+CELL = 160
+SOUND = "table_is_sound"
+
+
+def sound_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
+    """The blocking check every table asset carries: its rows are what the schema promises."""
+    return dg.AssetCheckSpec(
+        SOUND,
+        asset=key,
+        blocking=True,
+        description="Columns and key protection as declared, no two rows with one key, row hashes match their rows.",
+    )
+
+
+def sound_result(key: dg.AssetKey, table: Table, where: str | None = None) -> dg.AssetCheckResult:
+    finding = check_table(table, where)
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=SOUND,
+        passed=finding.sound,
+        metadata={"rows": finding.rows, "problems": dg.MetadataValue.md("\n".join(finding.problems) or "none")},
+    )
+
+
+def table_metadata(table: Table, *, rows: int, where: str | None = None, **facts: object) -> dict[str, Any]:
+    """The metadata all table assets share, and `facts` of the stage. None values are left out."""
+    count = "dagster/partition_row_count" if where is not None else "dagster/row_count"
+    return {
+        count: rows,
+        "dagster/uri": table.uri,
+        "dagster/table_name": table.spec.name if where is None else f"{table.spec.name} where {where}",
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn(
+                    f.name,
+                    str(f.type),
+                    constraints=dg.TableColumnConstraints(nullable=f.nullable, unique=f.name == table.spec.key),
+                )
+                for f in table.schema
+            ]
+        ),
+        "table_version": table.version,
+        "schema_version": table.spec.schema_version,
+        **{k: v for k, v in facts.items() if v is not None},
+    }
+
+
+def preview(lake: Lake, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.MetadataValue:
+    """A markdown table of a few rows with their first picture, below `PREVIEW_BYTES` in all.
+
+    Rows may carry `image_ids`; only the first `PREVIEW_PICTURES` of them get a thumbnail. What comes from the data is
+    escaped: it can neither break the table nor bring markup of its own.
+    """
+    listed = list(rows)
+    first = [next(iter(r.get("image_ids") or []), None) for r in listed]
+    wanted = [i for i in first if i][:PREVIEW_PICTURES]
+    pictures = {i: data_uri(d) for i, d in lake.images.fetch(wanted).items()} if wanted else {}
+    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    size = 0
+    for row, image in zip(listed, first, strict=True):
+        shown = f"![]({pictures[image]})" if image in pictures else ""
+        line = f"| {shown} | " + " | ".join(cell(row.get(c)) for c in columns) + " |"
+        size += len(line)
+        if size > PREVIEW_BYTES:
+            break
+        lines.append(line)
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def data_uri(picture: bytes) -> str:
+    """A stored picture as a small JPEG that fits into an event."""
+    return "data:image/jpeg;base64," + base64.b64encode(thumbnail(picture, 96)).decode()
+
+
+def cell(value: object) -> str:
+    """One table cell: conversations as `human: … gpt: …`, cut to `CELL` characters, with all markup escaped."""
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "from" in value[0]:
+        text = " ".join(f"{t['from']}: {t['value']}" for t in value)
+    else:
+        text = "" if value is None else str(value)
+    text = " ".join(text.split())
+    text = text if len(text) <= CELL else text[: CELL - 1] + "…"
+    escaped = html.escape(text, quote=False)
+    for mark in "\\`*_{}[]()#!|~$":
+        escaped = escaped.replace(mark, f"\\{mark}" if mark == "\\" else f"&#{ord(mark)};")
+    return escaped
+
+
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
+    """Small result tables (reject reasons, mixture fills) as markdown; the columns are the first row's."""
+    if not rows:
+        return dg.MetadataValue.md("none")
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(cell(r[n]) for n in names) + " |" for r in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def first_rows(table: Table, columns: Sequence[str], where: str | None, count: int = 6) -> list[dict[str, Any]]:
+    """The first rows of a partition, for its preview."""
+    condition = None if where is None else sql.equals(table.spec.partition or "", where)
+    rows: list[dict[str, Any]] = []
+    for row in table.rows(columns, condition, count):
+        rows.append(row)
+        if len(rows) == count:
+            break
+    return rows
+
+
+def with_pictures(
+    lake: Lake, rows: Sequence[Mapping[str, Any]], *, rewritten: str | None = None
+) -> list[dict[str, Any]]:
+    """Rows of `rewritten` or `judged` with their sample's pictures, and the rewrite's conversation where it is named.
+
+    Rows refer to their sample by `version_id`, or to their rewrite by `rewrite_id` (then give its category).
+    """
+    out = [dict(r) for r in rows]
+    if rewritten is not None:
+        said = lake.index(f"rewritten/{rewritten}").rows(
+            [r["rewrite_id"] for r in out], ["version_id", "conversations"]
+        )
+        out = [{**r, **said[r["rewrite_id"]]} for r in out if r["rewrite_id"] in said]
+    seen = lake.index("samples").rows([r["version_id"] for r in out], ["image_ids"])
+    return [{**r, "image_ids": seen.get(r["version_id"], {}).get("image_ids")} for r in out]

@@ -1,0 +1,94 @@
+"""`mixture/<stage>`: the manifests training reads, unpartitioned, in their final order.
+
+Belongs here: the three assets. Does not: how many of what (`curation/mixing.py`) and the numbers (the profile).
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from mvl_assets.components.resources import LakeResource
+from mvl_assets.defs import graph
+from mvl_assets.defs.curation import CONTAMINATION, DUPLICATES
+from mvl_assets.defs.metadata import markdown_table, preview, sound_check, sound_result, table_metadata
+from mvl_assets.lake.schema import STAGES
+from mvl_assets.lake.views import mixture_rows
+from mvl_assets.profile import load_profile
+from mvl_assets.settings import settings
+
+WORDS = {
+    "alignment": "Picture-caption pairs for the projector alone (paper, Table 1, stage 1).",
+    "single_image": "Single pictures and text, by category shares and 70% rewritten where a category has rewrites "
+    "(paper, Table 1, stage 2; Figure 3; §2.3).",
+    "one_vision": "Single pictures that stage 2 did not take, several pictures, and video (paper, Table 1, stage 3).",
+}
+
+
+def mixture_asset(stage: str) -> dg.AssetsDefinition:
+    key = dg.AssetKey(["mixture", stage])
+    upstream = (
+        [dg.AssetKey(["category", "alignment"])]
+        if stage == "alignment"
+        else [
+            *(dg.AssetKey(["category", c]) for c in graph.categories() if c not in ("alignment", "released")),
+            *(dg.AssetKey(["judged", c]) for c in graph.rewritten_categories()),
+        ]
+    )
+
+    @dg.asset(
+        key=key,
+        group_name="mixture",
+        deps=[*upstream, DUPLICATES, CONTAMINATION],
+        description=WORDS[stage],
+        kinds={"lance", "duckdb"},
+        owners=graph.OWNERS,
+        check_specs=[
+            sound_check(key),
+            dg.AssetCheckSpec("targets_met", asset=key, description="Every category filled its share."),
+        ],
+    )
+    def _mixture(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from mvl_assets.curation.mixing import mix
+
+        report = mix(lake.lake, load_profile(settings().profile), stage, run_id=context.run_id)
+        table = lake.lake.table(f"mixture/{stage}")
+        fills = [
+            {
+                "category": f.category,
+                "target": f.target,
+                "available": f.available,
+                "taken": f.taken,
+                "rewritten": f.rewritten,
+                "shortfall": f.shortfall,
+            }
+            for f in report.fills
+        ]
+        short = sum(f.shortfall for f in report.fills)
+        shown = mixture_rows(lake.lake, stage, 0, 6)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(report.published.data_version),
+            metadata=table_metadata(
+                table,
+                rows=report.published.rows,
+                fill=markdown_table(fills),
+                shortfall=short,
+                preview=preview(lake.lake, shown, ["category", "source", "kind", "conversations"]),
+            ),
+            check_results=[
+                sound_result(key, table),
+                dg.AssetCheckResult(
+                    asset_key=key,
+                    check_name="targets_met",
+                    passed=short == 0,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    metadata={"shortfall": short},
+                ),
+            ],
+        )
+
+    return _mixture
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.Definitions(assets=[mixture_asset(stage) for stage in STAGES])

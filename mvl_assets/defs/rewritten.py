@@ -1,0 +1,124 @@
+"""`rewritten/<c>`: what the models made of a category's group B samples, one partition per source.
+
+Belongs here: the assets and their checks. Does not: what is asked (`prompts/`), how (`rewriting/`), or whether it is
+good (`judged`). Only categories with group B sources have one. It spends model time, so nothing launches it by itself.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from mvl_assets.catalog import Category, load_catalog
+from mvl_assets.components.resources import LakeResource
+from mvl_assets.defs import graph
+from mvl_assets.defs.metadata import (
+    first_rows,
+    markdown_table,
+    preview,
+    sound_check,
+    sound_result,
+    table_metadata,
+    with_pictures,
+)
+from mvl_assets.defs.progress import log_progress
+from mvl_assets.defs.prompts import prompt_key
+from mvl_assets.lake.currency import outdated
+from mvl_assets.profile import load_profile
+from mvl_assets.prompts import load_prompts, rewrite_prompt
+from mvl_assets.settings import settings
+
+CURRENT = "inputs_current"
+
+
+def current_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
+    """The badge Dagster's staleness label cannot give a partitioned asset as a whole."""
+    return dg.AssetCheckSpec(
+        CURRENT, asset=key, description="No row was made with another prompt or model than the current ones."
+    )
+
+
+def current_result(key: dg.AssetKey, rows: int) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=CURRENT,
+        passed=rows == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"outdated_rows": rows},
+    )
+
+
+def families(category: Category) -> list[str]:
+    """The prompt families of a category's group B sources."""
+    return sorted({load_catalog()[s].family or "" for s in graph.rewritten_sources(category)} - {""})
+
+
+def rewritten_asset(category: Category) -> dg.AssetsDefinition:
+    key = dg.AssetKey(["rewritten", category])
+    partitions = graph.rewritten_partitions(category)
+    same = dg.StaticPartitionMapping({k: k for k in partitions.get_partition_keys()})
+    prompts = load_prompts()
+
+    @dg.asset(
+        key=key,
+        group_name="rewritten",
+        partitions_def=partitions,
+        deps=[
+            dg.AssetDep(dg.AssetKey(["category", category]), partition_mapping=same),
+            *(prompt_key(rewrite_prompt(prompts, family).name) for family in families(category)),
+        ],
+        description=f"Reasoned question-answer pairs made of the short answers of the {category} sources (paper §2.3). "
+        "Recomputed from the stored answers; only what was never asked is sent.",
+        kinds={"lance", "llm"},
+        tags=graph.tags(category),
+        owners=graph.OWNERS,
+        pool="llm-rewrite",
+        check_specs=[sound_check(key), current_check(key)],
+    )
+    def _rewritten(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from mvl_assets.rewriting.rewrite import rewrite_source
+
+        source, profile = graph.source_of(context), load_profile(settings().profile)
+        report = rewrite_source(lake.lake, source, profile, run_id=context.run_id, progress=log_progress(context))
+        table = lake.lake.table(f"rewritten/{category}")
+        model = profile.model_for("caption" if source.family == "caption" else "rewrite")
+        prompt = rewrite_prompt(load_prompts(), source.family or "")
+        stale = outdated(
+            lake.lake,
+            f"rewritten/{category}",
+            source.slug,
+            prompt_hashes=[prompt.hash],
+            model=model.name,
+            model_revision=model.revision,
+        )
+        columns = ["sample_id", "version_id", "prompt", "model", "blind", "conversations"]
+        shown = with_pictures(lake.lake, first_rows(table, columns, source.slug))
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(report.published.data_version),
+            metadata=table_metadata(
+                table,
+                rows=report.rows,
+                where=source.slug,
+                samples=report.samples,
+                requests_wanted=report.wanted,
+                requests_reused=report.reused,
+                requests_sent=report.sent,
+                asked_again=report.asked_again,
+                tokens_in=report.prompt_tokens,
+                tokens_out=report.completion_tokens,
+                tokens_per_s=round(report.completion_tokens / max(report.seconds, 1e-9), 1),
+                cost=model.price.cost(report.prompt_tokens, report.completion_tokens),
+                seconds=round(report.seconds, 2),
+                blind_rows=report.blind,
+                model=f"{model.name}@{model.revision}",
+                unusable=markdown_table([{"error": e, "rows": n} for e, n in report.unusable.items()]),
+                preview=preview(lake.lake, shown, ["conversations", "prompt", "model", "blind"]),
+            ),
+            check_results=[sound_result(key, table, source.slug), current_result(key, stale)],
+        )
+
+    return _rewritten
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.Definitions(assets=[rewritten_asset(c) for c in graph.rewritten_categories()])

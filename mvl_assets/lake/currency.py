@@ -1,0 +1,19 @@
+"""Which rows were made with another prompt or model than the current ones: what has to be asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from mvl_assets.lake import sql
+from mvl_assets.lake.lake import Lake
+
+
+def outdated(
+    lake: Lake, table: str, source: str, *, prompt_hashes: Collection[str], model: str, model_revision: str
+) -> int:
+    """Rows of a partition of `rewritten/<c>` or `judged/<c>` made with other prompts or another model."""
+    current = (
+        f"{sql.within('prompt_hash', prompt_hashes)} AND {sql.equals('model', model)} "
+        f"AND {sql.equals('model_revision', model_revision)}"
+    )
+    return lake.table(table).count(f"{sql.equals('source', source)} AND NOT ({current})")
