@@ -11,8 +11,6 @@ from mvl_assets.catalog import load_catalog, partition_sources
 from mvl_assets.components.resources import LakeResource
 from mvl_assets.defs import graph
 from mvl_assets.defs.metadata import first_rows, markdown_table, preview, sound_check, sound_result, table_metadata
-from mvl_assets.profile import load_profile
-from mvl_assets.settings import settings
 
 DUPLICATES = dg.AssetKey(["curation", "duplicates"])
 CONTAMINATION = dg.AssetKey(["curation", "contamination"])
@@ -50,6 +48,7 @@ def duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
 
 @dg.asset(
     key=CONTAMINATION,
+    code_version=graph.settings_version(graph.profile().holdout),
     group_name="curation",
     deps=UPSTREAM,
     description="Samples that evaluation would ask again: of sources that are benchmarks themselves, and copies of "
@@ -62,7 +61,7 @@ def contamination(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
     from mvl_assets.curation.contamination import find_contamination
 
     sources = [load_catalog()[slug] for c in graph.categories() for slug in partition_sources(c)]
-    holdout = load_profile(settings().profile).holdout
+    holdout = graph.profile().holdout
     report = find_contamination(lake.lake, sources, holdout=holdout, run_id=context.run_id)
     table = lake.lake.table("curation/contamination")
     return dg.MaterializeResult(

@@ -12,7 +12,6 @@ from mvl_assets.defs import graph
 from mvl_assets.defs.metadata import markdown_table
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.schema import STAGES
-from mvl_assets.profile import load_profile
 from mvl_assets.settings import settings
 
 UPSTREAM = [dg.AssetKey(["mixture", stage]) for stage in STAGES]
@@ -52,7 +51,7 @@ def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
 def dataset_card(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     from mvl_assets.export.card import dataset_card as write
 
-    text = write(lake.lake, load_profile(settings().profile))
+    text = write(lake.lake, graph.profile())
     path = settings().home / "export" / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

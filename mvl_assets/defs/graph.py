@@ -9,8 +9,12 @@ from __future__ import annotations
 from functools import cache
 
 import dagster as dg
+from pydantic import BaseModel
 
 from mvl_assets.catalog import CATEGORIES, Category, SourceSpec, load_catalog, partition_sources
+from mvl_assets.lake.digest import digest_hex
+from mvl_assets.profile import Profile, load_profile
+from mvl_assets.settings import settings
 
 OWNERS = ["team:data"]
 
@@ -49,6 +53,19 @@ def from_raw(slug: str) -> dg.AssetDep:
 
 def source_of(context: dg.AssetExecutionContext) -> SourceSpec:
     return load_catalog()[context.partition_key]
+
+
+def settings_version(*parts: object) -> str:
+    """A Dagster code version made of the settings an asset depends on, so that changing a model, a limit or the keep
+    rule in the profile shows as out of date exactly where it matters. Edits of the code itself do not."""
+    plain = [p.model_dump(mode="json") if isinstance(p, BaseModel) else p for p in parts]
+    return digest_hex(*plain)[:12]
+
+
+@cache
+def profile() -> Profile:
+    """The profile this code location was loaded with."""
+    return load_profile(settings().profile)
 
 
 def tags(category: str | None = None) -> dict[str, str]:

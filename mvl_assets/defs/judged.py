@@ -24,9 +24,7 @@ from mvl_assets.defs.progress import log_progress
 from mvl_assets.defs.prompts import prompt_key
 from mvl_assets.defs.rewritten import current_check, current_result, families
 from mvl_assets.judging.judge import outdated_verdicts
-from mvl_assets.profile import load_profile
 from mvl_assets.prompts import judge_prompts, load_prompts
-from mvl_assets.settings import settings
 
 
 def judged_asset(category: Category) -> dg.AssetsDefinition:
@@ -34,8 +32,11 @@ def judged_asset(category: Category) -> dg.AssetsDefinition:
     prompts = load_prompts()
     asked = sorted({p.name for family in families(category) for p in judge_prompts(prompts, family)})
 
+    judge = graph.profile().model_for("judge")
+
     @dg.asset(
         key=key,
+        code_version=graph.settings_version(judge.name, judge.revision, graph.profile().keep),
         group_name="judged",
         partitions_def=graph.rewritten_partitions(category),
         deps=[dg.AssetKey(["rewritten", category]), *(prompt_key(name) for name in asked)],
@@ -50,7 +51,7 @@ def judged_asset(category: Category) -> dg.AssetsDefinition:
     def _judged(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.judging.judge import judge_source
 
-        source, profile = graph.source_of(context), load_profile(settings().profile)
+        source, profile = graph.source_of(context), graph.profile()
         report = judge_source(lake.lake, source, profile, run_id=context.run_id, progress=log_progress(context))
         table = lake.lake.table(f"judged/{category}")
         model = profile.model_for("judge")

@@ -13,8 +13,6 @@ from mvl_assets.defs.curation import CONTAMINATION, DUPLICATES
 from mvl_assets.defs.metadata import markdown_table, preview, sound_check, sound_result, table_metadata
 from mvl_assets.lake.schema import STAGES
 from mvl_assets.lake.views import mixture_rows
-from mvl_assets.profile import load_profile
-from mvl_assets.settings import settings
 
 WORDS = {
     "alignment": "Picture-caption pairs for the projector alone (paper, Table 1, stage 1).",
@@ -35,8 +33,11 @@ def mixture_asset(stage: str) -> dg.AssetsDefinition:
         ]
     )
 
+    profile = graph.profile()
+
     @dg.asset(
         key=key,
+        code_version=graph.settings_version(profile.mixture, profile.holdout, profile.paper_parity),
         group_name="mixture",
         deps=[*upstream, DUPLICATES, CONTAMINATION],
         description=WORDS[stage],
@@ -50,7 +51,7 @@ def mixture_asset(stage: str) -> dg.AssetsDefinition:
     def _mixture(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.curation.mixing import mix
 
-        report = mix(lake.lake, load_profile(settings().profile), stage, run_id=context.run_id)
+        report = mix(lake.lake, graph.profile(), stage, run_id=context.run_id)
         table = lake.lake.table(f"mixture/{stage}")
         fills = [
             {

@@ -50,15 +50,21 @@ def prompt_observer(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     prompts = load_prompts()
     return dg.SensorResult(
         cursor=json.dumps({name: p.hash for name, p in prompts.items()}, sort_keys=True),
-        asset_events=[
-            dg.AssetObservation(
-                prompt_key(name),
-                tags={"dagster/data_version": p.hash},
-                metadata={"template": dg.MetadataValue.md(_fenced(p)), "version": p.version, "note": p.note},
-            )
-            for name, p in prompts.items()
-            if seen.get(name) != p.hash
-        ],
+        asset_events=[_observation(p) for name, p in prompts.items() if seen.get(name) != p.hash],
+    )
+
+
+def report_prompts(instance: dg.DagsterInstance) -> None:
+    """The same, now: for commands that cannot wait for the sensor's next tick."""
+    for prompt in load_prompts().values():
+        instance.report_runless_asset_event(_observation(prompt))
+
+
+def _observation(prompt: Prompt) -> dg.AssetObservation:
+    return dg.AssetObservation(
+        prompt_key(prompt.name),
+        tags={"dagster/data_version": prompt.hash},
+        metadata={"template": dg.MetadataValue.md(_fenced(prompt)), "version": prompt.version, "note": prompt.note},
     )
 
 

@@ -23,9 +23,7 @@ from mvl_assets.defs.metadata import (
 from mvl_assets.defs.progress import log_progress
 from mvl_assets.defs.prompts import prompt_key
 from mvl_assets.lake.currency import outdated
-from mvl_assets.profile import load_profile
 from mvl_assets.prompts import load_prompts, rewrite_prompt
-from mvl_assets.settings import settings
 
 CURRENT = "inputs_current"
 
@@ -57,9 +55,12 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
     partitions = graph.rewritten_partitions(category)
     same = dg.StaticPartitionMapping({k: k for k in partitions.get_partition_keys()})
     prompts = load_prompts()
+    profile = graph.profile()
+    models = [profile.model_for("caption"), profile.model_for("rewrite")]
 
     @dg.asset(
         key=key,
+        code_version=graph.settings_version([(m.name, m.revision) for m in models], profile.rewrite_limit),
         group_name="rewritten",
         partitions_def=partitions,
         deps=[
@@ -77,7 +78,7 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
     def _rewritten(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.rewriting.rewrite import rewrite_source
 
-        source, profile = graph.source_of(context), load_profile(settings().profile)
+        source, profile = graph.source_of(context), graph.profile()
         report = rewrite_source(lake.lake, source, profile, run_id=context.run_id, progress=log_progress(context))
         table = lake.lake.table(f"rewritten/{category}")
         model = profile.model_for("caption" if source.family == "caption" else "rewrite")

@@ -16,7 +16,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from mvl_assets.lake import sql
-from mvl_assets.lake.durable import Syncer, local_path
+from mvl_assets.lake.durable import local_path
 from mvl_assets.lake.errors import LakeError, disk_errors
 from mvl_assets.lake.lease import ConfigLease, FileLease, lease_for
 from mvl_assets.lake.schema import ANSWERS, Answer
@@ -37,7 +37,6 @@ class AnswerLog:
         self.source = source
         self._stack: ExitStack | None = None
         self._lease: FileLease | ConfigLease | None = None
-        self._syncer: Syncer | None = None
         self._commits = 0
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -74,19 +73,15 @@ class AnswerLog:
     def __enter__(self) -> AnswerLog:
         """Takes the lease (raises `LeaseHeld`), mends a torn newest version and folds what a kill left behind."""
         with disk_errors(self.table.uri), ExitStack() as stack:
-            path = local_path(self.table.uri)
-            if path is None:
+            if local_path(self.table.uri) is None:
                 self.table.create()  # its lease lives inside the table
-            self._lease = lease_for(self.table)
-            stack.enter_context(self._lease)
-            if path is not None:
-                if (path / "_versions").is_dir():
-                    self.table.repair()
-                self.table.create()
-            self._stack = stack.pop_all()
-        self._syncer = Syncer(self.table.uri)
-        if len(self.table.open().get_fragments()) > COMMITS_PER_COMPACTION:
-            self.maintain()
+            lease = lease_for(self.table)
+            stack.enter_context(lease)
+            self.table.create()
+            self.table.sync()
+            if len(self.table.open().get_fragments()) > COMMITS_PER_COMPACTION:
+                self.maintain()
+            self._stack, self._lease = stack.pop_all(), lease
         return self
 
     def __exit__(
@@ -94,11 +89,11 @@ class AnswerLog:
     ) -> None:
         assert self._stack is not None
         self._stack.close()
-        self._stack = self._lease = self._syncer = None
+        self._stack = self._lease = None
 
     def append(self, answers: Sequence[Answer]) -> int:
         """Stores answers durably in one commit and returns how many were new; equal keys keep the first answer."""
-        if self._lease is None or self._syncer is None:
+        if self._lease is None:
             raise LakeError(f"{self.table.uri}: append needs the lease", hint="use `with log:`")
         unique = list({a.request_key: a for a in reversed(answers)}.values())
         if not unique:
@@ -106,14 +101,14 @@ class AnswerLog:
         with disk_errors(self.table.uri):
             self._lease.renew()
             stats = (
-                self.table.open()
+                self.table.handle()
                 .merge_insert("request_key")
                 .when_not_matched_insert_all()
                 .use_index(False)
                 .conflict_retries(RETRIES)
                 .execute(pa.Table.from_pylist([asdict(a) for a in unique], schema=ANSWERS.schema))
             )
-            self._syncer.sync()
+            self.table.sync()
         self._commits += 1
         if self._commits % COMMITS_PER_COMPACTION == 0:
             self.maintain()
@@ -121,9 +116,9 @@ class AnswerLog:
 
     def maintain(self) -> None:
         """Folds small fragments and drops old versions; safe at any time for the holder of the lease."""
-        dataset = self.table.open()
-        # The default target of a million rows would rewrite the big fragment every time.
-        dataset.optimize.compact_files(target_rows_per_fragment=ROWS_PER_FRAGMENT)
-        dataset.cleanup_old_versions(older_than=dt.timedelta(0), retain_versions=5)
-        if self._syncer is not None:
-            self._syncer.sync()
+        dataset = self.table.handle()
+        with disk_errors(self.table.uri):
+            # The default target of a million rows would rewrite the big fragment every time.
+            dataset.optimize.compact_files(target_rows_per_fragment=ROWS_PER_FRAGMENT)
+            self.table.sync()  # before the files it replaces can go
+            dataset.cleanup_old_versions(older_than=dt.timedelta(0), retain_versions=5)

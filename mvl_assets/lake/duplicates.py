@@ -1,4 +1,4 @@
-"""Which of several equal rows stays: the one that stayed before, else the first by rank."""
+"""Which of several equal rows stays: the one with the better standing, then the first by rank."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ FINGERPRINTED = pa.schema(
         ("category", pa.string()),
         # Lower stays. The rank of a source: group C last, then the order of the catalog.
         ("rank", pa.int32()),
-        ("kept_before", pa.bool_()),
+        # Lower stays, before the rank: 0 stayed in place of another before, 1 was paid for, 2 neither.
+        ("standing", pa.int32()),
     ]
 )
 
@@ -29,6 +30,6 @@ def later_equals(batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
                  SELECT *, row_number() OVER one AS nth,
                         first_value(sample_id) OVER one AS kept_sample_id, first_value(source) OVER one AS kept_source
                  FROM rows
-                 WINDOW one AS (PARTITION BY fingerprint ORDER BY NOT kept_before, rank, sample_id))
+                 WINDOW one AS (PARTITION BY fingerprint ORDER BY standing, rank, sample_id))
                WHERE nth > 1 ORDER BY sample_id"""
         ).to_arrow_reader(4096)

@@ -1,4 +1,4 @@
-"""Making a commit survive a power cut on a local disk, and opening a table whose newest manifest did not.
+"""Making a commit survive a power cut on a local disk, and mending a table whose newest version did not.
 
 Lance makes no fsync call on local files, so a commit it has acknowledged can still be lost or torn by a power cut
 (a kill of the process cannot do that). Object stores are durable when they answer; for them everything here is a no-op.
@@ -6,13 +6,21 @@ Lance makes no fsync call on local files, so a commit it has acknowledged can st
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lance
 
+from mvl_assets.lake.errors import LakeError
+
 FOLDERS = ("data", "_versions", "_transactions", "_deletions")
+MAGIC = b"LANC"
+# Only files of the last few versions can be torn: everything older was fsynced before it was built upon.
+LAST_VERSIONS = 8
 
 
 def local_path(uri: str) -> Path | None:
@@ -23,43 +31,44 @@ def local_path(uri: str) -> Path | None:
 
 
 class Syncer:
-    """Remembers which files of one table are already on disk and fsyncs the rest."""
+    """Remembers which files of one table are on disk and fsyncs the rest.
+
+    It starts by trusting nothing: a process that was killed may have left a commit behind that was never fsynced, and
+    what is built on that commit is only as durable as it is.
+    """
 
     def __init__(self, uri: str) -> None:
         self.root = local_path(uri)
-        self._seen: set[str] = set(self._files()) if self.root else set()
-
-    def _files(self) -> list[str]:
-        assert self.root is not None
-        found: list[str] = []
-        for folder in FOLDERS:
-            path = self.root / folder
-            if path.is_dir():
-                found.extend(e.path for e in os.scandir(path) if e.is_file())
-        return found
+        self._synced: set[str] = set()
 
     def sync(self) -> None:
-        """Fsyncs every file that appeared since the last call, then the folders that hold them."""
+        """Fsyncs everything that appeared since the last call, then the folders that hold it."""
         if self.root is None or not self.root.exists():
             return
-        present = set(self._files())
-        fresh = present - self._seen
-        folders = {str(self.root)}
-        for name in fresh:
-            _fsync(name)
-            folders.add(os.path.dirname(name))  # noqa: PTH120 - hot path, names are plain strings
-        first = not self._seen
-        for folder in folders:
-            _fsync(folder)
-        if first:
-            _fsync(str(self.root.parent))
-        self._seen = present
+        present: set[str] = set()
+        for name in FOLDERS:
+            folder = self.root / name
+            entries = list(os.scandir(folder)) if folder.is_dir() else []
+            fresh = [e for e in entries if e.path not in self._synced]
+            for entry in fresh:
+                if entry.is_dir():  # the larger pictures of one data file lie in a folder beside it
+                    for inner in os.scandir(entry.path):
+                        _fsync(inner.path)
+                _fsync(entry.path)
+            if fresh:
+                _fsync(str(folder))
+            present.update(e.path for e in entries)
+        _fsync(str(self.root))
+        if not self._synced:
+            for parent in list(self.root.parents)[:3]:
+                _fsync(str(parent))
+        self._synced = present
 
 
 def _fsync(path: str) -> None:
     try:
         handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:  # compaction and clean-up may remove a file between listing and opening
+    except (FileNotFoundError, PermissionError):  # removed by a clean-up since it was listed; a parent not ours
         return
     try:
         os.fsync(handle)
@@ -67,47 +76,74 @@ def _fsync(path: str) -> None:
         os.close(handle)
 
 
-def open_repaired(uri: str) -> tuple[lance.LanceDataset, Path | None]:
-    """Opens a local table; a torn newest manifest is moved aside so that the version before it is the newest again.
+def mend(root: Path) -> Path | None:
+    """Moves torn newest manifests of a local table aside, so that the version before them is the newest again.
 
-    Only for the holder of the table's lease: a manifest that is being written looks torn too. Returns the dataset and
-    where the torn manifest was put (None: it was healthy). Raises what Lance raises when no version opens.
+    A manifest is torn when it does not end as manifests do, or when a data file that its version added does not end as
+    data files do. A power cut does that to commits that were not fsynced yet, which nobody was told of. Lance links a
+    manifest to its name only when it is whole, so none is torn because it is being written. Returns where the last one
+    was put (None: the table is healthy). Raises `LakeError` for damage that is no torn commit.
     """
-    root = local_path(uri)
     moved: Path | None = None
-    while True:
-        try:
-            dataset = lance.dataset(uri)
-            # All-zero bytes open without an error, as version 0 with no columns.
-            if len(dataset.schema) and dataset.version > 0:
-                return dataset, moved
-            failure: Exception = OSError(f"{uri}: the newest manifest is empty")
-        except (OSError, ValueError) as error:
-            failure = error
-        newest = _newest_manifest(root) if root else None
-        if newest is None or not _looks_torn(newest):
-            raise failure
-        moved = newest.with_name(f"torn-{time.time_ns()}-{newest.name}.aside")
-        newest.rename(moved)
+    with _only_one(root):
+        while manifests := _manifests(root):
+            newest = manifests[0]
+            if not _is_torn(newest) and not _adds_torn_data(root, manifests):
+                break
+            moved = newest.with_name(f"torn-{time.time_ns()}-{newest.name}.aside")
+            newest.rename(moved)
+    return moved
 
 
-def _newest_manifest(root: Path) -> Path | None:
-    versions = root / "_versions"
-    if not versions.is_dir():
-        return None
-
-    # Names are either the version or 2^64-1 minus it (so that a plain listing starts with the newest).
-    def version(path: Path) -> int:
-        number = int(path.stem)
-        return (1 << 64) - 1 - number if number > 1 << 63 else number
-
-    named = [p for p in versions.glob("*.manifest") if p.stem.isdigit()]
-    return max(named, key=version, default=None)
+def is_torn(root: Path) -> bool:
+    """Whether the newest manifest of a local table is torn."""
+    manifests = _manifests(root)
+    return bool(manifests) and _is_torn(manifests[0])
 
 
-def _looks_torn(manifest: Path) -> bool:
-    """A whole manifest ends with the format's magic bytes; an empty or zeroed one does not."""
-    with manifest.open("rb") as handle:
-        size = handle.seek(0, os.SEEK_END)
-        handle.seek(max(0, size - 4))
-        return handle.read(4) != b"LANC"
+@contextmanager
+def _only_one(root: Path) -> Iterator[None]:
+    """Without the lock one process could move aside what another has just written in place of a torn manifest."""
+    handle = os.open(root.with_suffix(".mend"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _manifests(root: Path) -> list[Path]:
+    """The manifests of a table, newest first."""
+    named = [p for p in (root / "_versions").glob("*.manifest") if p.stem.isdigit()]
+    return sorted(named, key=_version, reverse=True)
+
+
+def _version(manifest: Path) -> int:
+    """Names are the version, or 2^64-1 minus it (so that a plain listing starts with the newest)."""
+    number = int(manifest.stem)
+    return (1 << 64) - 1 - number if number > 1 << 63 else number
+
+
+def _adds_torn_data(root: Path, manifests: list[Path]) -> bool:
+    whole = [m for m in manifests[1:] if not _is_torn(m)]
+    before = _data_files(root, whole[min(LAST_VERSIONS, len(whole)) - 1]) if whole else set()
+    torn = [p for p in sorted(_data_files(root, manifests[0]) - before) if _is_torn(p)]
+    if torn and not whole:
+        raise LakeError(f"{root}: {torn[0].name} is damaged and there is no earlier version", hint="restore the table")
+    return bool(torn)
+
+
+def _data_files(root: Path, manifest: Path) -> set[Path]:
+    dataset = lance.dataset(str(root), version=_version(manifest))
+    return {root / "data" / file.path for fragment in dataset.get_fragments() for file in fragment.data_files()}
+
+
+def _is_torn(path: Path) -> bool:
+    """A whole file of Lance ends with the format's magic bytes; a missing, empty or zeroed one does not."""
+    try:
+        with path.open("rb") as handle:
+            size = handle.seek(0, os.SEEK_END)
+            handle.seek(max(0, size - len(MAGIC)))
+            return handle.read(len(MAGIC)) != MAGIC
+    except FileNotFoundError:
+        return True

@@ -42,7 +42,7 @@ class ImageStore:
     def missing(self, ids: Iterable[str]) -> set[str]:
         """Those of `ids` that are not stored yet."""
         wanted = set(ids)
-        return wanted - set(self.index.locate(wanted))
+        return wanted - self.index.locate(wanted)
 
     def insert(self, rows: Sequence[ImageRow]) -> int:
         """Adds pictures that are not there yet, in one commit; returns how many. Callers bound the batch in bytes."""
@@ -63,15 +63,15 @@ class ImageStore:
 
     def fetch(self, ids: Collection[str]) -> dict[str, bytes]:
         """The original bytes of each picture. Raises `KeyError` with the first id that is not stored."""
-        places = self.index.locate(ids)
+        places = self.index.places()
+        found = {} if places is None else places.of(ids)
         for image_id in ids:
-            if image_id not in places:
+            if image_id not in found:
                 raise KeyError(image_id)
-        if not places:
+        if places is None or not found:
             return {}
-        names = list(places)
-        blobs = self.table.open().read_blobs("bytes", indices=[places[n] for n in names], preserve_order=True)
-        return {n: data or b"" for n, (_, data) in zip(names, blobs, strict=True)}
+        blobs = places.dataset.read_blobs("bytes", indices=list(found.values()), preserve_order=True)
+        return {n: data or b"" for n, (_, data) in zip(found, blobs, strict=True)}
 
     def describe(self, ids: Collection[str]) -> dict[str, ImageInfo]:
         """Size and kind of each stored picture; ids that are not stored are left out."""

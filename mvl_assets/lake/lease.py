@@ -15,11 +15,13 @@ import os
 import socket
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lance
+from lance.commit import CommitConflictError
 
 from mvl_assets.lake.durable import local_path
 from mvl_assets.lake.errors import LeaseHeld
@@ -75,39 +77,48 @@ class ConfigLease:
         self._renewed = 0.0
 
     def __enter__(self) -> ConfigLease:
+        self._write()
+        return self
+
+    def _write(self) -> None:
         dataset = self.table.open()
-        held = json.loads(dataset.config().get(CONFIG_KEY) or "{}")
+        held = _held(dataset)
         if held and held["token"] != self.token and time.time() - held["at"] < STALE_SECONDS:
             raise LeaseHeld(
                 f"{self.table.uri} is being written by {held['holder']}",
                 hint=f"wait for that run; a dead one's lease ends after {STALE_SECONDS:.0f} s",
             )
-        self._write(dataset)
-        return self
-
-    def _write(self, dataset: lance.LanceDataset) -> None:
         value = {"token": self.token, "at": time.time(), "holder": f"{socket.gethostname()}:{os.getpid()}"}
-        operation = lance.LanceOperation.UpdateConfig(config_updates=_update(json.dumps(value)))
         try:
-            lance.LanceDataset.commit(self.table.uri, operation, read_version=dataset.version)
-        except OSError as error:
+            lance.LanceDataset.commit(self.table.uri, _update(value), read_version=dataset.version)
+        except CommitConflictError as error:
             raise LeaseHeld(f"{self.table.uri}: another process took the lease first") from error
         self._renewed = time.monotonic()
 
     def renew(self) -> None:
-        """Called by the holder with every commit; writes only when a third of the time is gone."""
+        """Called by the holder with every commit; writes only when a third of the time is gone.
+
+        Raises `LeaseHeld` when this process stood still for so long that another one took over.
+        """
         if time.monotonic() - self._renewed > STALE_SECONDS / 3:
-            self._write(self.table.open())
+            self._write()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        operation = lance.LanceOperation.UpdateConfig(config_updates=_update("{}"))
-        lance.LanceDataset.commit(self.table.uri, operation, read_version=self.table.open().version)
+        dataset = self.table.open()
+        if _held(dataset).get("token") == self.token:
+            with suppress(CommitConflictError):  # taken over in this very moment
+                lance.LanceDataset.commit(self.table.uri, _update({}), read_version=dataset.version)
 
 
-def _update(value: str) -> lance.LanceOperation.UpdateMap:
-    return lance.LanceOperation.UpdateMap(updates={CONFIG_KEY: value}, replace=False)
+def _held(dataset: lance.LanceDataset) -> dict[str, Any]:
+    return json.loads(dataset.config().get(CONFIG_KEY) or "{}")
+
+
+def _update(value: dict[str, Any]) -> lance.LanceOperation.UpdateConfig:
+    updates = lance.LanceOperation.UpdateMap(updates={CONFIG_KEY: json.dumps(value)}, replace=False)
+    return lance.LanceOperation.UpdateConfig(config_updates=updates)
 
 
 def lease_for(table: Table) -> FileLease | ConfigLease:

@@ -249,7 +249,7 @@ CONTAMINATION = _spec(
         ("category", pa.string()),
         ("benchmark", pa.string()),
         ("benchmark_item", pa.string()),
-        # "declared" (the source is itself a benchmark), "image" (same bytes or perceptual hash), "text".
+        # "declared" (the source is itself a benchmark) or "copy" (of a held-out row: its words and looks).
         ("kind", pa.string()),
         ("run_id", pa.string()),
     ],

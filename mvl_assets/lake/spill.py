@@ -10,6 +10,8 @@ from itertools import islice
 import duckdb
 import pyarrow as pa
 
+from mvl_assets.lake.errors import disk_errors
+
 
 @contextmanager
 def spilled(batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -19,10 +21,11 @@ def spilled(batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> 
         con.execute(f"SET temp_directory = '{folder}/spill'")
         con.register("empty", schema.empty_table())
         con.execute("CREATE TABLE rows AS SELECT * FROM empty")
-        for batch in batches:
-            con.register("batch", pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch)
-            con.execute("INSERT INTO rows SELECT * FROM batch")
-            con.unregister("batch")
+        with disk_errors(folder):
+            for batch in batches:
+                con.register("batch", pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch)
+                con.execute("INSERT INTO rows SELECT * FROM batch")
+                con.unregister("batch")
         yield con
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from mvl_assets.lake import sql
 from mvl_assets.lake.digest import DigestSum, row_hashes
-from mvl_assets.lake.durable import Syncer, local_path, open_repaired
+from mvl_assets.lake.durable import Syncer, is_torn, local_path, mend
 from mvl_assets.lake.errors import LakeError, SchemaMismatch, UnsafeTable, disk_errors
 from mvl_assets.lake.schema import KEY_METADATA, TableSpec
 
@@ -50,6 +51,9 @@ class Table:
         self.uri = uri
         self.spec = spec
         self._dataset: lance.LanceDataset | None = None
+        self._lock = threading.Lock()
+        self._syncer = Syncer(uri)
+        self._mended = False
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -65,22 +69,41 @@ class Table:
         return True
 
     def open(self) -> lance.LanceDataset:
-        """The newest version. Raises `FileNotFoundError`, `SchemaMismatch` or `UnsafeTable`."""
-        if self._dataset is None:
-            path = local_path(self.uri)
-            if path is not None and not (path / "_versions").is_dir():
-                raise FileNotFoundError(self.uri)
-            try:
-                dataset = lance.dataset(self.uri)
-            except ValueError as error:
-                if "not found" in str(error).lower():
-                    raise FileNotFoundError(self.uri) from error
-                raise
-            check_safe(dataset, self.spec)
-            self._dataset = dataset
-        else:
-            self._dataset.checkout_latest()
-        return self._dataset
+        """The newest version, as a handle that stays at that version and may be shared between threads.
+
+        Raises `FileNotFoundError`, `SchemaMismatch`, `UnsafeTable`, or `LakeError` when its newest version is torn.
+        """
+        with self._lock:
+            if self._dataset is None:
+                self._dataset = self._open_checked()
+            # Never `checkout_latest`: it moves the handle under a scan of another thread, and panics when they meet.
+            newest = self._dataset.latest_version
+            if newest != self._dataset.version:
+                self._dataset = self._dataset.checkout_version(newest)
+            return self._dataset
+
+    def _open_checked(self) -> lance.LanceDataset:
+        path = local_path(self.uri)
+        if path is not None and not (path / "_versions").is_dir():
+            raise FileNotFoundError(self.uri)
+        if path is not None and is_torn(path):
+            raise LakeError(
+                f"{self.uri}: the newest version was not written to its end, as after a power cut",
+                hint="the next run that writes this table puts it aside; what was committed before is kept",
+            )
+        try:
+            dataset = lance.dataset(self.uri)
+        except ValueError as error:
+            if "not found" in str(error).lower():
+                raise FileNotFoundError(self.uri) from error
+            raise
+        check_safe(dataset, self.spec)
+        return dataset
+
+    def handle(self) -> lance.LanceDataset:
+        """The newest version as a handle of the caller's own, to commit with: Lance moves the one that commits."""
+        dataset = self.open()
+        return dataset.checkout_version(dataset.version)
 
     @property
     def version(self) -> int:
@@ -125,8 +148,8 @@ class Table:
             return 0
         inserted = 0
         with disk_errors(self.uri):
-            dataset = self._create_or_open()
-            syncer = Syncer(self.uri)
+            self.create()
+            dataset = self.handle()
             for start in range(0, len(rows), MERGE_ROWS):
                 # Without use_index(False) an index on the key would silently let two writers insert the same row.
                 stats = (
@@ -137,7 +160,7 @@ class Table:
                     .execute(rows.slice(start, MERGE_ROWS))
                 )
                 inserted += stats["num_inserted_rows"]
-            syncer.sync()
+                self.sync()
         return inserted
 
     def publish(self, batches: Iterable[pa.RecordBatch | pa.Table], where: str | None = None) -> Published:
@@ -153,9 +176,9 @@ class Table:
         with disk_errors(self.uri), tempfile.TemporaryDirectory(prefix="mvl-publish-") as folder:
             spool = Path(folder) / "rows.arrow"
             digest = self._spool(batches, spool, where)
+            self.create()
             added, changed, removed = self._difference(spool, condition)
-            if added or changed or removed or not self.exists():
-                self._replace(spool, condition)
+            self._settle(spool, condition, digest.hex())
             return Published(digest.count, added, changed, removed, version=self.version, data_version=digest.hex())
 
     def _spool(self, batches: Iterable[pa.RecordBatch | pa.Table], spool: Path, where: str | None) -> DigestSum:
@@ -183,8 +206,6 @@ class Table:
         columns = [self.spec.key, "row_hash"]
         with pa.memory_map(str(spool)) as source:
             new = pa.ipc.open_file(source).read_all().select(columns)
-            if not self.exists():
-                return len(new), 0, 0
             old = self.open().scanner(columns=columns, filter=condition).to_table()
             with duckdb.connect() as con:
                 con.register("new_rows", new)
@@ -199,74 +220,93 @@ class Table:
         assert found is not None
         return int(found[0]), int(found[1]), int(found[2])
 
+    def _settle(self, spool: Path, condition: str | None, data_version: str) -> None:
+        """Replaces the content until it is what was spooled.
+
+        Once is enough unless another process publishes the same partition at the same moment: Lance sees no conflict
+        between two commits that each add their own keys to an empty partition, and would leave both.
+        """
+        for _ in range(RETRIES):
+            if self.data_version(condition) == data_version:
+                return
+            self._replace(spool, condition)
+            self.sync()
+        raise LakeError(f"{self.uri}: another run keeps publishing the same rows", hint="cancel one of the runs")
+
     def _replace(self, spool: Path, condition: str | None) -> None:
-        syncer = Syncer(self.uri)
         with pa.memory_map(str(spool)) as source:
             rows = pa.ipc.open_file(source).read_all()  # memory-mapped: pages come and go, nothing is copied
-            if condition is None and self.exists():
-                self._dataset = lance.write_dataset(rows, self.uri, schema=self.schema, mode="overwrite")
+            if condition is None:  # not by merge: whole tables are read in the order they were written
+                lance.write_dataset(rows, self.uri, schema=self.schema, mode="overwrite")
+            elif not len(rows):
+                self.handle().delete(condition)
             else:
-                dataset = self._create_or_open()
-                builder = (
-                    dataset.merge_insert(self.spec.key)
+                (
+                    self.handle()
+                    .merge_insert(self.spec.key)
                     .when_matched_update_all()
                     .when_not_matched_insert_all()
+                    .when_not_matched_by_source_delete(condition)
                     .use_index(False)
                     .conflict_retries(RETRIES)
+                    .execute(rows)
                 )
-                if condition is not None:
-                    builder = builder.when_not_matched_by_source_delete(condition)
-                if len(rows):
-                    builder.execute(rows)
-                elif condition is not None:
-                    dataset.delete(condition)
-        syncer.sync()
 
     def delete(self, filter: str) -> None:
         """Removes the rows that match. For purging; derived tables lose rows through `publish`."""
         if self.exists():
             with disk_errors(self.uri):
-                self.open().delete(filter)
-                Syncer(self.uri).sync()
+                self.handle().delete(filter)
+                self.sync()
 
     def _complete(self, rows: pa.RecordBatch | pa.Table) -> pa.Table:
         """The rows as this table's schema has them, with their `row_hash`."""
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+        missing = [n for n in self.schema.names if n not in table.column_names and n != "row_hash"]
+        if missing:
+            raise LakeError(f"{self.uri}: rows lack the columns {missing}")
         if self.spec.hashed and "row_hash" not in table.column_names:
             hashes = row_hashes(table, self.spec.content_columns)
             table = table.append_column("row_hash", pa.array(hashes, pa.string()))
-        missing = [n for n in self.schema.names if n not in table.column_names]
-        if missing:
-            raise LakeError(f"{self.uri}: rows lack the columns {missing}")
         return table.select(self.schema.names).cast(self.schema)
 
-    def _create_or_open(self) -> lance.LanceDataset:
-        """Creates the table when it is missing; losing the race to another creator is fine."""
-        if self.exists():
-            return self.open()
-        for attempt in range(RETRIES):
-            try:
-                path = local_path(self.uri)
-                if path is not None:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                lance.write_dataset(self.schema.empty_table(), self.uri, schema=self.schema, mode="create")
-                break
-            except (OSError, ValueError) as error:
-                if self.exists():
-                    break
-                if attempt == RETRIES - 1 or "exist" not in str(error).lower():
-                    raise
-                time.sleep(random.uniform(0.01, 0.05))
-        return self.open()
-
     def create(self) -> None:
-        """Makes the table when it is not there yet."""
-        self._create_or_open()
+        """Makes the table when it is not there yet; losing the race to another creator is fine.
+
+        Every write goes through here first, so this is where a torn newest version is put aside.
+        """
+        self.repair()
+        if self.exists():
+            return
+        path = local_path(self.uri)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lance.write_dataset(self.schema.empty_table(), self.uri, schema=self.schema, mode="create")
+        except (OSError, ValueError):
+            if not self._appears():
+                raise
+
+    def _appears(self) -> bool:
+        """Whether another creator's table is there within a second."""
+        for _ in range(50):
+            if self.exists():
+                return True
+            time.sleep(random.uniform(0.01, 0.03))
+        return False
 
     def repair(self) -> Path | None:
-        """Moves a torn newest manifest aside (only while nobody else writes). Returns where it went."""
-        self._dataset, moved = open_repaired(self.uri)
+        """Puts a torn newest version aside, once per process. Returns where its manifest went."""
+        path = local_path(self.uri)
+        if self._mended or path is None or not (path / "_versions").is_dir():
+            return None
+        moved = mend(path)
+        self._mended = True
         return moved
+
+    def sync(self) -> None:
+        """Makes what was committed survive a power cut."""
+        self._syncer.sync()
 
 
 def first_per_key(rows: pa.Table, key: str) -> pa.Table:
@@ -305,5 +345,5 @@ def check_safe(dataset: lance.LanceDataset, spec: TableSpec) -> None:
         raise SchemaMismatch(
             f"{dataset.uri}: schema version {found} with columns {schema.names}, "
             f"this program expects version {spec.schema_version} with {spec.schema.names}",
-            hint="derived tables can be dropped and materialised again; see lake/upgrade.py for the rest",
+            hint="remove the table and materialise it again; answers of an older schema are worth keeping",
         )

@@ -1,0 +1,60 @@
+# `make demo` and `make test` do all the set-up they need. Everything is installed into .venv; data goes to .mvl.
+
+PYTHON ?= python3
+# PyTorch's own index of CPU builds, used when the first index has none.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+EXTRAS ?= serve-cpu,train,miniature,dev
+PIP := .venv/bin/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet -c requirements.lock -e '.[$(EXTRAS)]'
+READY := .venv/.ready
+
+export DAGSTER_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+
+.PHONY: help setup demo ui test lint unit lock clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## the virtual environment and the demo's model files
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+	  || { echo "error: Python 3.11 or 3.12 is needed; run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv \
+	  || { echo "error: no virtual environment; install your system's python3-venv package"; exit 1; }
+	@echo "installing into .venv (3.5 GB, a few minutes)"
+	@if $(INSTALL) 2>.venv/install.log; then echo "torch came from the default package index"; \
+	 elif $(INSTALL) --extra-index-url $(TORCH_CPU_INDEX) 2>>.venv/install.log; then \
+	   echo "torch came from $(TORCH_CPU_INDEX)"; \
+	 else tail -n 3 .venv/install.log; \
+	   echo "error: the install failed (.venv/install.log); without vLLM's CPU build: make EXTRAS=train,miniature,dev," \
+	        "and give your profile a base_url"; exit 1; fi
+	@touch $(READY)
+
+demo: setup  ## the whole road on this machine, from raw files to scores (ALL=1: every row of every miniature)
+	@.venv/bin/mvl doctor --quiet
+	@.venv/bin/mvl miniature
+	@$(if $(ALL),MVL_PROFILE=demo-all) .venv/bin/mvl run
+
+ui: setup  ## Dagster's web interface on what was built
+	@.venv/bin/mvl ui
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+
+unit: setup  ## tests that need no model server and no browser
+	@.venv/bin/python -m pytest -q -m "not server and not browser and not road"
+
+test: setup lint  ## everything CI runs: lint, types, import directions, all tests
+	@.venv/bin/python -m pytest -q
+
+lock: setup  ## write requirements.lock from .venv
+	@$(PIP) freeze --exclude-editable > requirements.lock
+
+clean:  ## remove the environment and everything that was built
+	@.venv/bin/mvl serve stop >/dev/null 2>&1 || true
+	@rm -rf .venv .mvl

@@ -1,0 +1,64 @@
+"""The command line, `mvl`. One module per command, imported when it is called; nothing else may print.
+
+Commands call the same plain functions as the assets do, or drive the assets themselves (`mvl run`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from mvl_assets.errors import MvlError
+
+COMMANDS = {
+    "doctor": "Check what this machine has and lacks, with the command that mends it.",
+    "miniature": "Write small raw data sets in the sources' native formats.",
+    "run": "Materialise the whole road, or a part of it, in this process.",
+    "status": "Per stage: what is materialised, what is out of date, rows and rejects.",
+    "sources": "List the declared sources with what is known and what was found.",
+    "plan": "Say what rewriting or judging would send, before anything is sent.",
+    "stale": "List the partitions that are out of date; --launch backfills them through Dagster.",
+    "trace": "Show where a row came from.",
+    "serve": "Look at, stop or start the local model servers.",
+    "ui": "Open Dagster's web interface on this lake.",
+}
+
+
+class Lazy(click.Group):
+    """Imports a command's module when the command is used, so that `mvl --help` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"mvl_assets.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Lazy)
+def group() -> None:
+    """MAmmoTH-VL's road from 153 sources to a trained model, as a lake with lineage."""
+
+
+def main() -> None:
+    """Runs the command line. An error a person can act on ends with one line and exit status 1."""
+    try:
+        group(standalone_mode=False)
+    except MvlError as error:
+        click.secho(f"error: {error.message}", fg="red", err=True)
+        if error.hint:
+            click.echo(f"  what to do: {error.hint}", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; run the same command again to go on", err=True)
+        sys.exit(130)

@@ -1,0 +1,60 @@
+"""Dagster's instance and the code locations of `workspace.yaml`, as the commands need them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import dagster as dg
+import yaml
+
+from mvl_assets.errors import MvlError
+from mvl_assets.settings import PROJECT, settings
+
+
+def prepare_home() -> Path:
+    """Makes DAGSTER_HOME with the laptop's `dagster.yaml` when there is none, and sets the variable for children."""
+    home = settings().dagster_home.absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if not config.exists():
+        shutil.copyfile(PROJECT / "deploy" / "dagster.yaml", config)
+    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ.setdefault("MVL_HOME", str(settings().home))
+    return home
+
+
+def instance() -> dg.DagsterInstance:
+    prepare_home()
+    return dg.DagsterInstance.get()
+
+
+def workspace_file() -> Path:
+    for folder in (Path.cwd(), PROJECT):
+        if (folder / "workspace.yaml").is_file():
+            return folder / "workspace.yaml"
+    raise MvlError("there is no workspace.yaml here", hint="run mvl from the project's folder")
+
+
+def code_locations() -> dict[str, dg.Definitions]:
+    """The definitions of every `python_module` entry, by location name, in the file's order."""
+    listed = yaml.safe_load(workspace_file().read_text(encoding="utf-8"))["load_from"]
+    found: dict[str, dg.Definitions] = {}
+    for entry in listed:
+        module = entry["python_module"]
+        name = module["module_name"]
+        made = importlib.import_module(name).defs
+        found[module.get("location_name", name)] = made if isinstance(made, dg.Definitions) else made()
+    return found
+
+
+def quiet_dagster() -> None:
+    """Dagster's own warnings about beta features are for this project's developers, not for its users."""
+    if not sys.warnoptions:
+        import warnings
+
+        warnings.filterwarnings("ignore", category=dg.BetaWarning)
+        warnings.filterwarnings("ignore", category=dg.PreviewWarning)

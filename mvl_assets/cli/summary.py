@@ -1,0 +1,61 @@
+"""What a run ends with: a short table of what went in and out, losses, scores, and where to look next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from mvl_assets.cli.tables import show
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.report import category_lines, scores
+from mvl_assets.lake.schema import STAGES
+from mvl_assets.settings import settings
+
+
+def summary(instance: dg.DagsterInstance, seconds: Mapping[str, float]) -> str:
+    lake = Lake(settings().lake_root)
+    parts = [""]
+    parts.append(
+        show(
+            "Rows by category",
+            ["category", "rows in", "rewritten", "kept", "dropped", "most frequent reasons"],
+            [
+                [
+                    line.category,
+                    line.rows,
+                    line.rewritten or None,
+                    line.kept if line.judged else None,
+                    line.judged - line.kept if line.judged else None,
+                    ", ".join(f"{reason} {n}" for reason, n in line.reasons.most_common(2)),
+                ]
+                for line in category_lines(lake)
+            ],
+        )
+    )
+    parts.append(show("Training", ["checkpoint", "steps", "loss first", "loss last"], _losses(instance)))
+    parts.append(
+        show(
+            "Held-out questions, share correct",
+            ["checkpoint", "questions", "true picture", "grey picture"],
+            [list(line) for line in scores(lake)],
+        )
+    )
+    spent = ", ".join(f"{stage} {s:.0f}" for stage, s in seconds.items() if s >= 0.5)
+    parts.append(f"seconds by stage: {spent}; {sum(seconds.values()):.0f} in all")
+    parts.append("next: `make ui` shows the graph and every preview; `mvl status`; `mvl trace ID` for any row")
+    return "\n\n".join(parts)
+
+
+def _losses(instance: dg.DagsterInstance) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for stage in STAGES:
+        event = instance.get_latest_materialization_event(dg.AssetKey(["checkpoint", stage]))
+        if event and event.asset_materialization:
+            metadata = event.asset_materialization.metadata
+            rows.append([stage, *(_value(metadata.get(k)) for k in ("steps", "loss first", "loss last"))])
+    return rows
+
+
+def _value(entry: object) -> object:
+    return getattr(entry, "value", None)

@@ -1,0 +1,65 @@
+"""`mvl trace`: from any row back to its source file, prompt, raw answer and verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mvl_assets.catalog import load_catalog
+from mvl_assets.cli.tables import as_json
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.trace import trace
+from mvl_assets.settings import settings
+
+
+@click.command(name="trace")
+@click.argument("row_id", metavar="ID")
+@click.option("--json", "json_", is_flag=True, help="Everything, as one JSON object.")
+def command(row_id: str, json_: bool) -> None:
+    """Show where a row came from. ID is a mixture row, verdict, rewrite or sample, or the beginning of one."""
+    found = trace(Lake(settings().lake_root), row_id)
+    click.echo(as_json(found) if json_ else "\n".join(_lines(found)))
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    sample = found["sample"]
+    source = load_catalog().get(sample["source"])
+    root = f"{source.root}/" if source else ""
+    lines = [f"{found['id']}  ({found['found_in']})"]
+    for row in found.get("mixture", []):
+        lines.append(f"used in   mixture/{row['stage']} at position {row['position']} as {row['kind']}")
+    if judged := found.get("judged"):
+        state = "kept" if judged["keep"] else f"dropped ({judged['drop_reason']})"
+        lines.append(f"verdict   {state} by rule `{judged['keep_rule']}`; answer agrees: {judged['answer_agrees']}")
+        for v in judged["verdicts"]:
+            p = "unknown" if v["p_yes"] is None else f"{v['p_yes']:.3f}"
+            lines.append(f"            {v['criterion']}: {'Yes' if v['verdict'] else 'No'}, P(yes) {p}")
+        lines.append(
+            f"          by {judged['model']}@{judged['model_revision']}" + (" (blind)" if judged["blind"] else "")
+        )
+    if rewrite := found.get("rewritten"):
+        lines.append(f"rewrite   {rewrite['rewrite_id']}  pair {rewrite['ordinal']}")
+        lines += [f"            {t['from']}: {_short(t['value'])}" for t in rewrite["conversations"]]
+        lines.append(f"          prompt {rewrite['prompt']} ({rewrite['prompt_hash'][:12]})")
+        lines.append(
+            f"          by {rewrite['model']}@{rewrite['model_revision']}" + (" (blind)" if rewrite["blind"] else "")
+        )
+    if answer := found.get("answer"):
+        lines.append(
+            f"answer    {answer['request_key']}  {answer['completion_tokens']} tokens, {answer['finish_reason']}"
+        )
+        lines.append(f"            {_short(answer['text'])}")
+    lines.append(
+        f"sample    {sample['sample_id']}  revision {sample['revision']}, licence {sample['license'] or 'unknown'}"
+    )
+    lines += [f"            {t['from']}: {_short(t['value'])}" for t in sample["conversations"]]
+    lines += [f"          picture {i.image_id}  {i.width}x{i.height} {i.format}" for i in found["images"]]
+    lines.append(f"file      {root}{sample['file']} row {sample['position']}, native id {sample['native_id']}")
+    lines += [f"rejected  {r['stage']}: {r['error']}: {_short(r['message'])}" for r in found["rejects"]]
+    return lines
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 200 else flat[:199] + "…"

@@ -1,0 +1,29 @@
+"""`mvl ui`: Dagster's web interface on this lake, on loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+import click
+
+from mvl_assets.cli.dagster_home import prepare_home, workspace_file
+from mvl_assets.errors import MvlError
+
+
+@click.command(name="ui")
+@click.option("--port", default=3000, show_default=True)
+def command(port: int) -> None:
+    """Open Dagster's web interface on this lake."""
+    home = prepare_home()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise MvlError(f"port {port} is in use", hint=f"mvl ui --port {port + 1}") from error
+    click.echo(f"http://127.0.0.1:{port}  (DAGSTER_HOME {home}; Ctrl-C stops it)")
+    os.chdir(workspace_file().parent)
+    arguments = ["dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    os.execv(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606 - replaces this process, no shell

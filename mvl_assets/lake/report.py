@@ -1,0 +1,68 @@
+"""Counts over the whole lake for status pages and the summary at the end of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from mvl_assets.lake.lake import Lake
+
+
+@dataclass
+class CategoryLine:
+    """One category: samples in its table, rewritten pairs, how many of these stay, and why the others go."""
+
+    category: str
+    rows: int = 0
+    rewritten: int = 0
+    judged: int = 0
+    kept: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+def category_lines(lake: Lake) -> list[CategoryLine]:
+    lines = []
+    for name in lake.names("category"):
+        category = name.split("/", 1)[1]
+        line = CategoryLine(category, rows=lake.table(name).count())
+        line.rewritten = lake.table(f"rewritten/{category}").count()
+        for row in lake.table(f"judged/{category}").rows(["keep", "drop_reason"]):
+            line.judged += 1
+            line.kept += row["keep"]
+            if row["drop_reason"]:
+                line.reasons[row["drop_reason"]] += 1
+        lines.append(line)
+    return lines
+
+
+def counts_by_source(lake: Lake) -> tuple[Counter[str], Counter[str]]:
+    """Samples in use and rejects of reading, by source."""
+    rows: Counter[str] = Counter()
+    newest: dict[str, set[str]] = {}
+    for row in lake.table("samples").rows(["source", "sample_id", "revision", "withdrawn"], batch_size=8192):
+        if row["revision"] == 1 and not row["withdrawn"]:
+            rows[row["source"]] += 1
+        elif row["withdrawn"]:
+            newest.setdefault(row["source"], set()).add(row["sample_id"])
+    rejects = Counter(row["source"] for row in lake.table("rejects").rows(["source"], "stage = 'raw'"))
+    for source, gone in newest.items():
+        rows[source] -= len(gone)
+    return rows, rejects
+
+
+def rejects_by_stage(lake: Lake) -> Counter[str]:
+    return Counter(row["stage"] for row in lake.table("rejects").rows(["stage"]))
+
+
+def scores(lake: Lake) -> list[tuple[str, int, float, float | None]]:
+    """Per checkpoint of every evaluation: name, questions, share correct, share correct over a grey picture."""
+    found = []
+    for name in lake.names("evaluation"):
+        by_checkpoint: dict[str, list[dict]] = {}
+        for row in lake.table(name).rows(["checkpoint", "correct", "blank_correct"]):
+            by_checkpoint.setdefault(row["checkpoint"], []).append(row)
+        for checkpoint, rows in by_checkpoint.items():
+            blanks = [r["blank_correct"] for r in rows if r["blank_correct"] is not None]
+            right = sum(bool(r["correct"]) for r in rows) / len(rows)
+            found.append((checkpoint, len(rows), right, sum(blanks) / len(blanks) if blanks else None))
+    return found
