@@ -197,7 +197,8 @@ def command(sources: tuple[str, ...], until: str, force: bool) -> None:
     report_prompts(road.instance)
     rewritten = {s for c in graph.categories() for s in partition_sources(c) if load_catalog()[s].group == "B"}
     if "rewritten" in stages and rewritten & set(chosen):
-        warm_up(graph.profile())
+        for name in dict.fromkeys(graph.profile().roles.values()):
+            warm_up(graph.profile().models[name])
     for stage in stages:
         tally = road.drive(stage, chosen)
         done = f"{tally.made} made, {tally.fresh} up to date, {len(tally.failed)} failed"

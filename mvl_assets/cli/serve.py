@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
+
+from mvl_assets.cli.tables import as_json, show
+from mvl_assets.defs import graph
+from mvl_assets.inference import server
+from mvl_assets.inference.endpoints import endpoint_for
 
 
 @click.group(name="serve")
 def command() -> None:
     """Look at, stop or start the local model servers."""
+
+
+@command.command(name="status")
+@click.option("--json", "json_", is_flag=True, help="As a JSON list.")
+def status(json_: bool) -> None:
+    """The servers of this machine: model, address, process, memory, idle time."""
+    listed = [asdict(s) for s in server.status()]
+    if json_:
+        click.echo(as_json(listed))
+    elif listed:
+        click.echo(show("local model servers", list(listed[0]), [list(s.values()) for s in listed]))
+    else:
+        click.echo("no local model server is running; the next run that needs one starts it")
+
+
+@command.command(name="stop")
+@click.argument("name", required=False)
+def stop(name: str | None) -> None:
+    """Stop the server of the model NAME, or all of them."""
+    stopped = server.stop(name)
+    click.echo(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@command.command(name="start")
+def start() -> None:
+    """Start the profile's local servers and wait until they answer."""
+    for name in dict.fromkeys(graph.profile().roles.values()):
+        model = graph.profile().models[name]
+        click.echo(f"{model.name}: {endpoint_for(model).base_url}")

@@ -3,8 +3,7 @@
 Belongs here: the assets. Does not: what a row holds (`lake/schema.py`) or how it is made (`ingest/categorise.py`).
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
 from mvl_assets.catalog import Category

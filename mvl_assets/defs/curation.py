@@ -3,8 +3,7 @@
 Both look at the category tables' sources as they are now; neither removes a row anywhere.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
 from mvl_assets.catalog import load_catalog, partition_sources

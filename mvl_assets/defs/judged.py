@@ -4,8 +4,7 @@ Belongs here: the assets and their checks. Does not: what is asked (`prompts/jud
 (`judging/`). The rule itself is data of the profile: changing it asks nothing again.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
 from mvl_assets.catalog import Category
@@ -23,8 +22,8 @@ from mvl_assets.defs.metadata import (
 from mvl_assets.defs.progress import log_progress
 from mvl_assets.defs.prompts import prompt_key
 from mvl_assets.defs.rewritten import current_check, current_result, families
-from mvl_assets.judging.judge import outdated_verdicts
-from mvl_assets.prompts import judge_prompts, load_prompts
+from mvl_assets.lake.currency import outdated
+from mvl_assets.prompts import criteria_hash, judge_prompts, load_prompts
 
 
 def judged_asset(category: Category) -> dg.AssetsDefinition:
@@ -55,7 +54,15 @@ def judged_asset(category: Category) -> dg.AssetsDefinition:
         report = judge_source(lake.lake, source, profile, run_id=context.run_id, progress=log_progress(context))
         table = lake.lake.table(f"judged/{category}")
         model = profile.model_for("judge")
-        stale = outdated_verdicts(lake.lake, source, profile, load_prompts())
+        criteria = judge_prompts(load_prompts(), source.family or "")
+        stale = outdated(
+            lake.lake,
+            f"judged/{category}",
+            source.slug,
+            prompt_hashes=[criteria_hash(criteria)],
+            model=model.name,
+            model_revision=model.revision,
+        )
         columns = ["rewrite_id", "sample_id", "p_yes", "answer_agrees", "keep", "drop_reason"]
         shown = with_pictures(lake.lake, first_rows(table, columns, source.slug), rewritten=category)
         return dg.MaterializeResult(
@@ -67,7 +74,7 @@ def judged_asset(category: Category) -> dg.AssetsDefinition:
                 kept=report.kept,
                 keep_rate=round(report.kept / report.rows, 4) if report.rows else None,
                 keep_rule=profile.keep.rule,
-                drop_reasons=markdown_table([{"reason": r, "rows": n} for r, n in report.drop_reasons.items()]),
+                drop_reasons=markdown_table([{"reason": r, "rows": n} for r, n in report.dropped.items()]),
                 requests_wanted=report.wanted,
                 requests_reused=report.reused,
                 requests_sent=report.sent,

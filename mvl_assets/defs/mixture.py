@@ -3,8 +3,7 @@
 Belongs here: the three assets. Does not: how many of what (`curation/mixing.py`) and the numbers (the profile).
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
 from mvl_assets.components.resources import LakeResource

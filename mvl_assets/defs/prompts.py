@@ -4,8 +4,7 @@ A prompt's data version is the hash of what decides a request, so a changed comm
 The sensor costs nothing and runs by default; it reports observations and starts no run.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import json
 
 import dagster as dg

@@ -4,8 +4,7 @@ Belongs here: the assets and their checks. Does not: what is asked (`prompts/`),
 good (`judged`). Only categories with group B sources have one. It spends model time, so nothing launches it by itself.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
 from mvl_assets.catalog import Category, load_catalog

@@ -1,0 +1,1 @@
+"""Dagster component types and resources."""

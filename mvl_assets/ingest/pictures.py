@@ -1,0 +1,102 @@
+"""The pictures of a batch of rows: read, named by their bytes, looked at once, stored before the rows that use them."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import ImageRow
+from mvl_assets.media.picture import PictureError, image_id, inspect
+from mvl_assets.media.video import VideoError, sample_frames
+from mvl_assets.readers.rows import RowError
+from mvl_assets.readers.sample import Sample
+
+MAX_PICTURE = 128 << 20
+MAX_ROW = 512 << 20
+"""Bytes of one picture file, and of all pictures of one row."""
+
+VIDEOS_REMEMBERED = 4096
+
+
+class PictureBatch:
+    """Pictures on their way into the lake. `held` is what waits in memory, in bytes; the caller bounds it."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.held = 0
+        self.stored = 0
+        self.stored_bytes = 0
+        self._lake = lake
+        self._waiting: dict[str, bytes] = {}
+        self._videos: OrderedDict[Path, tuple[list[str], list[float]]] = OrderedDict()
+        self._threads = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="decode")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def add_pictures(self, sample: Sample) -> list[str]:
+        """Reads a sample's pictures and returns their ids. Raises `RowError`; nothing is decoded yet."""
+        found: list[tuple[str, bytes]] = []
+        room = MAX_ROW
+        for picture in sample.pictures:
+            try:
+                data = picture.read(min(MAX_PICTURE, room))
+            except ValueError as error:
+                raise RowError("picture_too_large", str(error)) from error
+            except OSError as error:
+                raise RowError("unreadable_picture", f"{picture.name}: {error.strerror or error}") from error
+            room -= len(data)
+            found.append((image_id(data), data))
+        return self._keep(found)
+
+    def add_video(self, path: Path) -> tuple[list[str], list[float]]:
+        """Samples a video's frames; returns their ids and times in seconds. Raises `RowError`."""
+        known = self._videos.get(path)
+        if known is not None:
+            self._videos.move_to_end(path)
+            return known
+        try:
+            frames = list(sample_frames(path))
+        except VideoError as error:
+            raise RowError(error.error, error.message) from error
+        except OSError as error:
+            raise RowError("unreadable_video", f"{path.name}: {error.strerror}") from error
+        ids = self._keep([(image_id(data), data) for _, data in frames])
+        known = self._videos[path] = (ids, [seconds for seconds, _ in frames])
+        if len(self._videos) > VIDEOS_REMEMBERED:
+            self._videos.popitem(last=False)
+        return known
+
+    def store(self, rows: Iterable[list[str]]) -> dict[str, PictureError]:
+        """Looks at the waiting pictures that the lake lacks and stores the good ones that `rows` (lists of ids) use.
+
+        Returns the bad ones with the reason. A picture is stored only when a row of good pictures uses it.
+        """
+        missing = sorted(self._lake.images.missing(self._waiting))
+        looked = dict(zip(missing, self._threads.map(self._look, missing), strict=True))
+        bad = {name: found for name, found in looked.items() if isinstance(found, PictureError)}
+        used = {name for ids in rows if not bad.keys() & set(ids) for name in ids}
+        good = [found for name, found in looked.items() if isinstance(found, ImageRow) and name in used]
+        self.stored += self._lake.images.insert(good)
+        self.stored_bytes += sum(len(row.data) for row in good)
+        self._waiting.clear()
+        self.held = 0
+        return bad
+
+    def _keep(self, found: list[tuple[str, bytes]]) -> list[str]:
+        for name, data in found:
+            if name not in self._waiting:
+                self._waiting[name] = data
+                self.held += len(data)
+        return [name for name, _ in found]
+
+    def _look(self, name: str) -> ImageRow | PictureError:
+        data = self._waiting[name]
+        try:
+            info = inspect(data)
+        except PictureError as error:
+            return error
+        return ImageRow(name, data, info.format, info.width, info.height, info.frames, info.mode, info.phash)

@@ -1,0 +1,239 @@
+"""Looking at pictures: is it one, how large, what does it look like; and one standard form for models.
+
+Belongs here: everything that decodes a still picture. Does not: video (`video`), tiles and token counts (`tiles`).
+
+Pictures come from strangers. The size in the header is checked before anything is decoded, only the formats below are
+tried, and a picture counts as good only after its last pixel was decoded (`verify()` does not notice a truncation).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from mvl_assets.lake.digest import digest_hex
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+MAX_PIXELS = 64_000_000
+"""Larger pictures are refused undecoded: 64 MP is 192 MB in RGB, nearly four times the paper's largest."""
+
+SHORTEST, LONGEST, STEEPEST = 224, 4096, 7
+"""The paper's bounds (arXiv 2412.05237 §2): sides in pixels, and long side : short side."""
+
+WHITE = (255, 255, 255)
+
+# Pillow only warns between one and two times its limit; here the limit is a limit.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+class PictureError(Exception):
+    """Bytes that are no usable picture.
+
+    `error` is one of `not_a_picture`, `svg_picture`, `zero_size`, `too_many_pixels`, `truncated_picture`,
+    `broken_picture`. (Pillow itself refuses most headers with a side of zero, as `not_a_picture`.)
+    """
+
+    def __init__(self, error: str, message: str) -> None:
+        self.error = error
+        self.message = message
+        super().__init__(f"{error}: {message}")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureInfo:
+    """What a full decode showed. Sides are pixels as stored, before an EXIF turn; `format` and `mode` as Pillow says.
+
+    `phash` is 16 hex digits: the 64-bit perceptual hash (ImageHash's `phash`) of the first frame as a viewer shows it.
+    """
+
+    width: int
+    height: int
+    format: str
+    frames: int
+    mode: str
+    phash: str
+
+
+@dataclass(frozen=True, slots=True)
+class StandardSize:
+    """How a picture is brought within the paper's bounds: scaled to `scaled`, then padded with white to `canvas`."""
+
+    scaled: tuple[int, int]
+    canvas: tuple[int, int]
+    verdict: Literal["as_is", "resized", "padded"]
+
+
+def image_id(data: bytes) -> str:
+    """The id of a picture: 32 hex characters, digest of its original bytes."""
+    return digest_hex(data)
+
+
+def inspect(data: bytes) -> PictureInfo:
+    """Decodes the whole first frame and says what it is. Raises `PictureError`."""
+    with _decoding():
+        image = _open(data)
+        width, height = image.size
+        mode = image.mode
+        image.load()
+        phash = _perceptual_hash(image)
+        frames = int(getattr(image, "n_frames", 1))
+    return PictureInfo(width, height, str(image.format), frames, mode, phash)
+
+
+def standardise(data: bytes) -> Image.Image:
+    """The one form in which pictures go to models. Raises `PictureError`.
+
+    First frame, turned as its EXIF orientation says, RGB over white, sides within 224 to 4,096 px and at most 7:1. The
+    paper does not say how it adjusted pictures outside the bounds; here they are scaled (Lanczos, same aspect ratio)
+    and, when longer than 7:1, centred on a white canvas of 7:1, so that nothing is cropped or distorted.
+    """
+    with _decoding():
+        image = _upright(_open(data))
+        size = standard_size(*image.size)
+        if size.scaled != image.size:
+            image = image.resize(size.scaled, Image.Resampling.LANCZOS)
+        if size.canvas != image.size:
+            canvas = Image.new("RGB", size.canvas, WHITE)
+            left = (size.canvas[0] - image.width) // 2
+            canvas.paste(image, (left, (size.canvas[1] - image.height) // 2))
+            image = canvas
+    return image
+
+
+def standard_size(width: int, height: int) -> StandardSize:
+    """What `standardise` does to a picture of this size; computed without the picture."""
+    long, short = max(width, height), min(width, height)
+    # The short side of the canvas, were it padded first: padding needs less enlarging than the picture alone would.
+    canvas_short = max(short, long / STEEPEST)
+    scale = 1.0
+    if long > LONGEST:
+        scale = LONGEST / long
+    elif canvas_short < SHORTEST:
+        scale = SHORTEST / canvas_short
+    scaled = (width, height) if scale == 1.0 else tuple(max(1, round(side * scale)) for side in (width, height))
+    least = max(SHORTEST, -(-max(scaled) // STEEPEST))
+    canvas = tuple(max(side, least) for side in scaled)
+    verdict: Literal["as_is", "resized", "padded"] = "as_is"
+    if canvas != scaled:
+        verdict = "padded"
+    elif scale != 1.0:
+        verdict = "resized"
+    return StandardSize((scaled[0], scaled[1]), (canvas[0], canvas[1]), verdict)
+
+
+def encode(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG") -> bytes:
+    """The picture as a file. Equal pixels give equal bytes: fixed settings, no metadata."""
+    plain = image if image.mode == "RGB" else image.convert("RGB")
+    buffer = io.BytesIO()
+    if format == "JPEG":
+        plain.save(buffer, "JPEG", quality=90, subsampling=0, exif=b"", icc_profile=None)
+    else:
+        plain.save(buffer, "PNG", compress_level=6, exif=b"", icc_profile=None)
+    return buffer.getvalue()
+
+
+def thumbnail(data: bytes, px: int = 96) -> bytes:
+    """A JPEG of a few kB whose longer side is at most `px`, for previews. Raises `PictureError`."""
+    with _decoding():
+        image = _open(data)
+        image.draft("RGB", (2 * px, 2 * px))
+        image = _upright(image)
+        image.thumbnail((px, px), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=75, exif=b"", icc_profile=None)
+    return buffer.getvalue()
+
+
+def _open(data: bytes) -> Image.Image:
+    """The picture with its header read and its size checked; no pixel is decoded yet."""
+    if not data:
+        raise PictureError("not_a_picture", "no bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if b"<svg" in data[:4096].lower():
+            raise PictureError("svg_picture", "an SVG drawing has no pixels; convert it to PNG first") from error
+        raise PictureError(
+            "not_a_picture", f"{len(data)} bytes that start with {data[:8].hex(' ')} are none of {', '.join(FORMATS)}"
+        ) from error
+    check_size(*image.size)
+    return image
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises `PictureError` for a size that cannot be or that nobody should decode."""
+    if width < 1 or height < 1:
+        raise PictureError("zero_size", f"{width} x {height} pixels")
+    if width * height > MAX_PIXELS:
+        raise PictureError("too_many_pixels", f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Turns whatever a decoder throws at hostile bytes into `PictureError`."""
+    try:
+        yield
+    except PictureError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        size = str(error).split(" exceeds")[0]
+        raise PictureError("too_many_pixels", f"{size} is above {MAX_PIXELS:,}") from error
+    except MemoryError as error:
+        raise PictureError("too_many_pixels", "not enough memory to decode it") from error
+    except Exception as error:
+        # Decoders fail in many ways (OSError, SyntaxError, struct.error, zlib.error, EOFError, ...): all are its fault.
+        text = str(error) or type(error).__name__
+        short = isinstance(error, EOFError) or any(t in text.lower() for t in ("truncated", "end of file", "eof"))
+        raise PictureError("truncated_picture" if short else "broken_picture", text[:300]) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """First frame as a viewer shows it: EXIF turn applied, RGB over white."""
+    flat = _over_white(_turned(image))
+    return flat if flat.mode == "RGB" else flat.convert("RGB")
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """As the EXIF orientation says. Decodes; makes no copy of a picture that stands upright."""
+    image.load()
+    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    return image if upright else ImageOps.exif_transpose(image)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """RGB or L, with what is transparent shown white."""
+    if image.mode in ("RGB", "L") and "transparency" not in image.info:
+        return image
+    if image.mode.startswith(("I", "F")):
+        return _eight_bits(image)
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, (*WHITE, 255)), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float pictures as L. Pillow's own conversion clips at 255, which turns most of them white."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
+    highest = float(values.max(initial=0.0))
+    white = 255.0 if image.mode in ("I", "F") and highest <= 255.0 else max(65535.0, highest)
+    if image.mode == "F" and highest <= 1.0:
+        white = 1.0
+    return Image.fromarray(np.clip(values * (255.0 / white), 0, 255).astype(np.uint8))
+
+
+def _perceptual_hash(image: Image.Image) -> str:
+    import imagehash  # brings scipy: only where pictures are really looked at
+
+    flat = _over_white(_turned(image))
+    factor = min(flat.size) // 64
+    small = flat.reduce(factor) if factor > 1 else flat
+    return str(imagehash.phash(small))

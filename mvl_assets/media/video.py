@@ -1,0 +1,162 @@
+"""Frames of a video file, as JPEG pictures: the form in which videos enter the lake.
+
+Belongs here: everything that opens a video. What becomes of the frames is the caller's business.
+
+Sampling follows LLaVA-Video as the paper's released training code does it (arXiv 2412.05237 §4): one frame a second,
+and when those are more than `most`, `most` of them evenly spaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from mvl_assets.media.picture import PictureError, check_size, encode
+
+SEEK_AFTER = 4.0
+"""Seconds: over longer gaps the nearest key frame before the target is sought instead of decoding up to it."""
+
+GRACE = 1.0
+"""Seconds by which the last frame may come before the announced end; a file that ends earlier is truncated."""
+
+
+class VideoError(Exception):
+    """A file whose frames cannot be sampled.
+
+    `error` is one of `not_a_video`, `no_video_stream`, `no_frames`, `too_many_pixels`, `truncated_video`,
+    `broken_video`.
+    """
+
+    def __init__(self, error: str, message: str) -> None:
+        self.error = error
+        self.message = message
+        super().__init__(f"{error}: {message}")
+
+
+def sample_frames(path: Path, fps: float = 1.0, most: int = 32) -> Iterator[tuple[float, bytes]]:
+    """(seconds from the start, JPEG bytes) of what is on screen at evenly spaced times, in order.
+
+    Holds two decoded frames at a time. The same file gives the same bytes. Raises `VideoError`, possibly after some
+    frames were yielded: take the frames of a video all or not at all. `OSError` passes through.
+    """
+    try:
+        with av.open(str(path), mode="r", metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise VideoError("no_video_stream", f"{path.name} has no pictures")
+            stream = container.streams.video[0]
+            _check(stream.codec_context.width, stream.codec_context.height)
+            seconds = _duration(container, stream)
+            if seconds is None:
+                raise VideoError("no_frames", f"{path.name} holds no frame")
+            for target, frame in _frames_at(container, stream, sample_times(seconds, fps, most)):
+                yield target, _jpeg(frame)
+    except av.error.InvalidDataError as error:
+        # An mp4's index usually comes last: without it nothing is readable, though the file begins like an mp4.
+        begun = _head(path)[4:8] == b"ftyp"
+        raise VideoError("truncated_video" if begun else "not_a_video", f"{path.name}: {error.strerror}") from error
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError) and not path.is_file():
+            raise
+        raise VideoError("broken_video", f"{path.name}: {error.strerror}") from error
+
+
+def sample_times(seconds: float, fps: float, most: int) -> list[float]:
+    """The times to look at in a video of this length: 0, 1/fps, 2/fps, ...; `most` of them when there are more."""
+    count = max(1, int(np.ceil(seconds * fps - 1e-6)))
+    picks = np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(int)
+    return [float(p) / fps for p in picks]
+
+
+@dataclass(slots=True)
+class _Position:
+    """Where the decoder stands. `may_seek` turns false when a seek did not help, so nothing is decoded twice over."""
+
+    seconds: float = -1.0
+    may_seek: bool = True
+
+
+def _frames_at(
+    container: InputContainer, stream: VideoStream, targets: list[float]
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """For every target the last frame that starts at or before it."""
+    position = _Position()
+    start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
+    shown: av.VideoFrame | None = None
+    upcoming: av.VideoFrame | None = None
+    frames = _decode(container, stream)
+    for target in targets:
+        if position.may_seek and target - position.seconds > SEEK_AFTER and shown is not None:
+            before = position.seconds
+            assert stream.time_base is not None
+            container.seek(int((target + start) / stream.time_base), stream=stream, backward=True)
+            frames = _decode(container, stream)
+            shown, upcoming = next(frames, None), None
+            if shown is None:
+                raise VideoError("truncated_video", f"nothing can be read at {target:.1f} s")
+            position.seconds = _seconds(shown, start)
+            position.may_seek = position.seconds > before
+        while True:
+            if upcoming is None:
+                upcoming = next(frames, None)
+            if upcoming is None or (shown is not None and _seconds(upcoming, start) > target + 1e-6):
+                break
+            shown, upcoming = upcoming, None
+            position.seconds = _seconds(shown, start)
+        if shown is None:
+            raise VideoError("no_frames", "no frame could be decoded")
+        if upcoming is None and target - position.seconds > GRACE:
+            raise VideoError("truncated_video", f"frames end at {position.seconds:.1f} s, {target:.1f} s is missing")
+        yield target, shown
+
+
+def _decode(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    for frame in container.decode(stream):
+        _check(frame.width, frame.height)
+        yield frame
+
+
+def _seconds(frame: av.VideoFrame, start: float) -> float:
+    if frame.time is None:
+        raise VideoError("broken_video", "a frame without a time stamp")
+    return frame.time - start
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    """Seconds, from the header or else from the packets' time stamps; None when there is not one packet."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if container.duration:
+        return container.duration / 1_000_000
+    last: float | None = None
+    for packet in container.demux(stream):
+        if packet.pts is not None and packet.time_base is not None:
+            end = float((packet.pts + (packet.duration or 0) - (stream.start_time or 0)) * packet.time_base)
+            last = end if last is None else max(last, end)
+    container.seek(0)
+    return last
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(16)
+
+
+def _check(width: int, height: int) -> None:
+    try:
+        check_size(width, height)
+    except PictureError as error:
+        kind = "no_frames" if error.error == "zero_size" else error.error
+        raise VideoError(kind, error.message) from error
+
+
+def _jpeg(frame: av.VideoFrame) -> bytes:
+    """Upright: a phone's display matrix is applied (PyAV gives the counterclockwise angle)."""
+    image = frame.to_image()
+    return encode(image.rotate(frame.rotation, expand=True) if frame.rotation else image)

@@ -1,0 +1,210 @@
+"""Which sources have a miniature, and how each is made: format, content, rows per picture, faults.
+
+Two sources per category that occur in the catalog under these slugs, one kept unchanged (group A: detailed answers) and
+one to be rewritten (group B: short answers) where the category has both; also COCO captions for their format, TabMWP
+in its own layout, two text-only sources and the alignment corpus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from types import MappingProxyType
+
+from mvl_assets.miniature import contents as c
+from mvl_assets.miniature.comparisons import claim, edit
+from mvl_assets.miniature.drawing import Drawing
+from mvl_assets.miniature.encode import encode, style_of
+from mvl_assets.miniature.formats import WRITERS
+from mvl_assets.miniature.rows import RawFile, Row, damage
+
+PICTURE_FAULTS = ("truncated_picture", "missing_picture", "not_a_picture")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """`layout` names a writer of `formats`; `faults` are applied to that many rows, in places the seed chooses.
+
+    `picture_name` is filled with the number of the picture and the folder it goes to, `key` with the slug and the
+    number of the row.
+    """
+
+    slug: str
+    layout: str
+    maker: c.Maker
+    faults: tuple[str, ...]
+    rows_per_picture: int = 1
+    picture_name: str = "{number:06d}"
+    key: str = "{slug}_{number:06d}"
+    png_only: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.layout in WRITERS, self.layout
+
+    def broken(self, rows: int) -> tuple[str, ...]:
+        """The faults that `rows` rows hold: at most one row in six is broken."""
+        return self.faults[: rows // 6]
+
+    def rows(self, rows: int, seed: int) -> list[Row]:
+        """All rows, the same for equal arguments; about `rows` small pictures are held at once."""
+        faults = self.broken(rows)
+        places = Random(f"{self.slug}/{seed}/faults").sample(range(rows), len(faults))
+        fault_at = dict(zip(places, faults, strict=True))
+        made = []
+        for position in range(rows):
+            row = self._row(position, seed)
+            made.append(damage(row, fault_at[position]) if position in fault_at else row)
+        return made
+
+    def _row(self, position: int, seed: int) -> Row:
+        index, part = divmod(position, self.rows_per_picture)
+        content = self.maker(Random(f"{self.slug}/{seed}/{index}"), index, part)
+        several = len(content.drawings) > 1
+        pictures = tuple(
+            self._file(drawing, index, f"_{n}" if several else "") for n, drawing in enumerate(content.drawings)
+        )
+        video = None if content.film is None else RawFile(f"{self.slug}_{index:05d}.mp4", content.film.data)
+        key = self.key.format(slug=self.slug, number=position)
+        return Row(key, content.turns, pictures, video, fields=content.fields)
+
+    def _file(self, drawing: Drawing, index: int, ending: str) -> RawFile:
+        suffix, data = encode(drawing, "png" if self.png_only else style_of(drawing, index))
+        return RawFile(self.picture_name.format(number=index, folder=f"{index // 16:05d}") + ending + suffix, data)
+
+
+def _recipes() -> list[Recipe]:
+    text_faults = ("no_answer", "unknown_role")
+    return [
+        # general
+        Recipe(
+            "allava_laion",
+            "llava_json",
+            c.discussed(c.everyday),
+            (*PICTURE_FAULTS, "marker_mismatch", *text_faults),
+            2,
+        ),
+        Recipe(
+            "visual7w_cauldron_llava_format",
+            "cauldron_parquet",
+            c.asked(c.one_shape, 1, False),
+            ("truncated_picture", "not_a_picture", "no_turns"),
+        ),
+        # ocr
+        Recipe("visualmrc_cauldron", "cauldron_parquet", c.asked(c.pages, 2, True), ("truncated_picture", "no_turns")),
+        Recipe(
+            "st_vqa_cauldron_llava_format",
+            "llava_parquet",
+            c.asked(c.SIGNS, 3, False),
+            ("truncated_picture", "missing_picture", "marker_mismatch"),
+        ),
+        # chart
+        Recipe(
+            "robut_wtq_cauldron_llava_format",
+            "cauldron_parquet",
+            c.asked(c.TABLES, 2, True),
+            ("truncated_picture", "no_turns"),
+        ),
+        Recipe(
+            "chartqa_cauldron_llava_format",
+            "llava_parquet",
+            c.asked(c.CHARTS, 1, False),
+            (*PICTURE_FAULTS, "unknown_role"),
+        ),
+        # caption
+        Recipe(
+            "sharegpt4v",
+            "llava_json",
+            c.described(c.photos_first),
+            (*PICTURE_FAULTS, "no_answer"),
+            picture_name="coco/train2017/{number:012d}",
+        ),
+        Recipe(
+            "sharegpt_4o",
+            "llava_parquet_roles",
+            c.described(c.everyday),
+            ("truncated_picture", "missing_picture", "no_answer"),
+        ),
+        Recipe(
+            "coco_caption_val",
+            "coco_captions",
+            c.captioned,
+            ("truncated_picture", "missing_picture"),
+            picture_name="{number:012d}",
+        ),
+        # domain
+        Recipe(
+            "ai2d_gpt4v", "llava_parquet", c.multiple_choice(c.DIAGRAMS, True), ("not_a_picture", "marker_mismatch")
+        ),
+        Recipe(
+            "tqa_cauldron_llava_format",
+            "cauldron_parquet",
+            c.multiple_choice(c.DIAGRAMS, False),
+            ("truncated_picture", "no_turns"),
+        ),
+        # code and math
+        Recipe(
+            "geomverse_cauldron",
+            "cauldron_parquet",
+            c.asked(c.GEOMETRY, 1, True),
+            ("truncated_picture", "not_a_picture"),
+        ),
+        Recipe("geo170k", "llava_json", c.asked(c.GEOMETRY, 1, False), (*PICTURE_FAULTS, "unknown_role"), 2),
+        Recipe(
+            "tabmwp", "tabmwp", c.word_problem, ("truncated_picture", "missing_picture"), key="{number}", png_only=True
+        ),
+        # detection
+        Recipe(
+            "tallyqa_cauldron_llava_format",
+            "cauldron_parquet",
+            c.asked(c.plain(_counting), 1, False),
+            ("truncated_picture", "no_turns"),
+        ),
+        Recipe(
+            "vsr_cauldron_llava_format",
+            "cauldron_parquet",
+            c.asked(c.plain(_placing), 1, False),
+            ("not_a_picture", "no_turns"),
+        ),
+        # several pictures
+        Recipe(
+            "nlvr2",
+            "m4_instruct",
+            c.compared(claim, 1),
+            ("truncated_picture", "missing_picture", "swapped_roles", "swapped_roles"),
+        ),
+        Recipe("hq_edit", "m4_instruct_zip", c.compared(edit, 1), ("marker_mismatch", "swapped_roles")),
+        # video
+        Recipe("llava_video_perceptiontest", "llava_video", c.filmed(True), ("truncated_video", "missing_video"), 3),
+        Recipe("llava_video_next_qa", "llava_video", c.filmed(True), ("missing_video", "no_answer"), 3),
+        # text only
+        Recipe("numinamath", "llava_json", c.sums, ("no_answer", "unknown_role")),
+        Recipe("magpie_pro_multi_turn", "llava_jsonl", c.talked, ("bad_json", "swapped_roles")),
+        # alignment
+        Recipe(
+            "lcs_558k",
+            "llava_json",
+            c.paired,
+            ("truncated_picture", "missing_picture"),
+            picture_name="{folder}/{number:09d}",
+        ),
+    ]
+
+
+def _counting(rng: Random) -> Drawing:
+    """A scene asked about numbers only."""
+    drawing = c.SCENES(rng, 0)
+    return _only(drawing, "How many")
+
+
+def _placing(rng: Random) -> Drawing:
+    """A scene asked about places and relations only."""
+    return _only(c.SCENES(rng, 0), "In which part", "Is the")
+
+
+def _only(drawing: Drawing, *beginnings: str) -> Drawing:
+    kept = tuple(pair for pair in drawing.pairs if pair.question.startswith(beginnings))
+    return Drawing(drawing.picture, kept, drawing.caption, drawing.needs_colour)
+
+
+RECIPES: MappingProxyType[str, Recipe] = MappingProxyType({recipe.slug: recipe for recipe in _recipes()})
+DEFAULT_SLUGS = tuple(RECIPES)

@@ -1,0 +1,42 @@
+"""Parquet files of any size, a few rows at a time (parquet.apache.org).
+
+Rows come as dictionaries. One batch and one page of every column are held, not a row group; how large a page is was
+decided by whoever wrote the file (usually 1 MB, or one picture).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mvl_assets.readers.json_stream import BROKEN_FILE, BadItem, Item
+
+ROWS = 32
+"""Rows in hand at a time: pictures inside rows are up to a few MB each."""
+
+
+def rows(path: Path, columns: Sequence[str] | None = None, batch_size: int = ROWS) -> Iterator[Item | BadItem]:
+    """The rows of a file; `columns` that it lacks are left out. A damaged file ends in a `broken_file` item."""
+    position = 0
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+            names = file.schema_arrow.names
+            wanted = names if columns is None else [c for c in columns if c in names]
+            for batch in file.iter_batches(batch_size, columns=wanted, use_threads=False):
+                for row in batch.to_pylist():
+                    yield Item(position, row)
+                    position += 1
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield BadItem(position, BROKEN_FILE, f"not readable as Parquet: {str(error).splitlines()[0][:300]}")
+
+
+def row_count(path: Path) -> int:
+    """From the footer alone; 0 for a file that is no Parquet."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return int(file.metadata.num_rows)
+    except (pa.ArrowException, OSError, ValueError):
+        return 0

@@ -1,0 +1,76 @@
+"""Which module reads which format. Readers are imported when they are asked for.
+
+A module of a format has `read(source, root)`, a reader as `sample.Reader` says. Where rows can be named without reading
+them (Parquet), it also has `keys(source, root)`, which yields the same rows' keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from mvl_assets.errors import SourceError
+from mvl_assets.readers.sample import Reader
+
+if TYPE_CHECKING:
+    from mvl_assets.catalog import SourceSpec
+
+_MODULES = {
+    "llava_json": "llava_json",
+    # Cambrian-10M's jsonl is LLaVA's row with a `source`; rows without `image` are text (cards of nyu-visionx).
+    "cambrian_jsonl": "llava_json",
+    "llava_parquet": "llava_parquet",
+    "cauldron_parquet": "cauldron_parquet",
+    "coco_captions": "coco_captions",
+    "m4_instruct": "m4_instruct",
+    "llava_video": "llava_video",
+    "records": "records",
+}
+FORMATS = tuple(_MODULES)
+
+
+class RowKey(NamedTuple):
+    """What names a row without its content."""
+
+    file: str
+    position: int
+    native_id: str | None
+
+
+Keys = Callable[["SourceSpec", Path], Iterator[RowKey]]
+
+
+def reader_for(format: str | None) -> Reader:
+    """The reader of a format. Raises `SourceError` for a format that has none."""
+    return cast(Reader, _module(format).read)  # type: ignore[attr-defined]
+
+
+def keys_for(format: str | None) -> Keys:
+    """Names the rows that `reader_for(format)` reads, in the same order, as cheaply as the format allows.
+
+    The rows of a file come together and count from 0. A `broken_file` row at the end of a file may be missing.
+    """
+    module = _module(format)
+    special = getattr(module, "keys", None)
+    return cast(Keys, special) if special is not None else _keys_by_reading(module.read)  # type: ignore[attr-defined]
+
+
+def _module(format: str | None) -> object:
+    name = _MODULES.get(format or "")
+    if name is None:
+        raise SourceError(
+            f"format {format}",
+            "there is no reader for it yet",
+            hint=f"declare the source as `records` with a field map, or convert it to one of {', '.join(FORMATS)}",
+        )
+    return import_module(f"mvl_assets.readers.{name}")
+
+
+def _keys_by_reading(read: Reader) -> Keys:
+    def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
+        for row in read(source, root):
+            yield RowKey(row.file, row.position, row.native_id)
+
+    return keys

@@ -1,0 +1,75 @@
+"""Killed (-9) at every step of writing, then run again: the lake is what an undisturbed run makes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from raw_files import picture, put, put_json, source, talk
+
+from mvl_assets.ingest import ingest as module
+from mvl_assets.ingest.ingest import ingest_source
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.views import samples_now
+
+SPEC = source("llava_json")
+SMALL = {"PICTURE_ROWS": 3, "SAMPLE_ROWS": 4}
+# Kills the process before or after the n-th of its six writes (three of pictures, two of samples, the rejects).
+CHILD = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[4])
+from raw_files import source
+from mvl_assets.ingest import ingest
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.table import Table
+for name, value in {SMALL!r}.items():
+    setattr(ingest, name, value)
+writes = 0
+def deadly(method):
+    def call(*args, **kwargs):
+        global writes
+        writes += 1
+        if str(writes) + "-before" == sys.argv[3]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = method(*args, **kwargs)
+        if str(writes) + "-after" == sys.argv[3]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+    return call
+Table.insert, Table.publish = deadly(Table.insert), deadly(Table.publish)
+ingest.ingest_source(Lake(sys.argv[2]), source("llava_json"), Path(sys.argv[1]), run_id="killed")
+"""
+
+
+def state(lake: Lake) -> tuple[object, ...]:
+    samples = sorted((s["sample_id"], s["revision"], s["content_hash"]) for s in samples_now(lake, SPEC.slug))
+    stored = sorted(r["image_id"] for r in lake.images.table.rows(["image_id"]))
+    found = sorted((r["row_key"], r["error"]) for r in lake.table("rejects").rows(["row_key", "error"]))
+    return samples, stored, found
+
+
+@pytest.mark.parametrize("moment", ["1-after", "3-after", "4-before", "5-after", "6-before"])
+def test_a_killed_ingest_is_simply_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    root = tmp_path / "raw"
+    rows = [{"id": n, "image": f"{n}.png", "conversations": talk("?", "!")} for n in range(9)]
+    for n in range(8):
+        put(root, f"{n}.png", picture(n))
+    put_json(root, "rows.json", rows)
+    for name, value in SMALL.items():
+        monkeypatch.setattr(module, name, value)
+    undisturbed = Lake(str(tmp_path / "undisturbed"))
+    expected = ingest_source(undisturbed, SPEC, root, run_id="whole")
+
+    command = [sys.executable, "-c", CHILD, str(root), str(tmp_path / "lake"), moment, str(Path(__file__).parents[1])]
+    killed = subprocess.run(command, timeout=120, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+    lake = Lake(str(tmp_path / "lake"))
+    again = ingest_source(lake, SPEC, root, run_id="again")
+    assert state(lake) == state(undisturbed)
+    assert again.data_version == expected.data_version
+    assert again.rejects == expected.rejects == {"missing_picture": 1}

@@ -1,0 +1,300 @@
+"""Files into the lake: once is enough, changes become revisions, what is wrong becomes a reject with its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from raw_files import TABMWP, picture, put, put_json, put_parquet, source, talk
+
+from mvl_assets.errors import SourceError
+from mvl_assets.ingest import ingest as module
+from mvl_assets.ingest.ingest import IngestReport, ingest_source
+from mvl_assets.lake.checks import check_table
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.views import samples_now
+from mvl_assets.media import picture as media
+
+LLAVA = source("llava_json", license="cc-by-4.0")
+REAL_TABMWP = Path(__file__).resolve().parents[3] / "shared" / "data" / "tabmwp"
+
+
+def row(name: str, colour: int = 0, answer: str = "A cat.") -> dict[str, Any]:
+    return {"id": name, "image": f"{colour}.png", "conversations": talk("<image>\nWhat?", answer)}
+
+
+def write(root: Path, rows: list[dict[str, Any]]) -> None:
+    """The rows, and the pictures that they name by colour."""
+    put_json(root, "rows.json", rows)
+    for one in rows:
+        if str(one.get("image", ""))[:-4].isdecimal():
+            put(root, one["image"], picture(int(one["image"][:-4])))
+
+
+def ingest(lake: Lake, root: Path, limit: int | None = None, run_id: str = "run") -> IngestReport:
+    return ingest_source(lake, LLAVA, root, run_id=run_id, limit=limit)
+
+
+def now(lake: Lake) -> dict[str, dict[str, Any]]:
+    """The samples in use by their native id."""
+    return {s["native_id"]: s for s in samples_now(lake, LLAVA.slug)}
+
+
+def rejects(lake: Lake) -> list[tuple[str, int, str]]:
+    found = lake.table("rejects").rows(["file", "position", "error"])
+    return sorted((r["file"], r["position"], r["error"]) for r in found)
+
+
+def test_a_sample_carries_its_text_pictures_licence_and_place(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "raw", [row("a", 1), {"id": "t", "conversations": talk("Hi", "Hello")}])
+    report = ingest(lake, tmp_path / "raw")
+    assert (report.rows, report.new, report.rejects, report.pictures) == (2, 2, {}, 1)
+    sample = now(lake)["a"]
+    assert sample["conversations"] == [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+    assert (sample["file"], sample["position"], sample["license"]) == ("rows.json", 0, "cc-by-4.0")
+    assert (sample["revision"], sample["withdrawn"], sample["run_id"]) == (1, False, "run")
+    (image_id,) = sample["image_ids"]
+    assert lake.images.fetch([image_id]) == {image_id: picture(1)}
+    assert lake.images.describe([image_id])[image_id].width == 240
+    assert now(lake)["t"]["image_ids"] == []
+    assert check_table(lake.table("samples")).sound
+
+
+def test_a_second_ingest_finds_nothing_new_writes_nothing_and_decodes_nothing(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(
+        tmp_path / "raw", [row("a", 1), row("b", 2), {"id": "c", "image": "gone.png", "conversations": talk("?", "!")}]
+    )
+    first = ingest(lake, tmp_path / "raw")
+    versions = [lake.table(n).version for n in ("samples", "rejects")] + [lake.images.table.version]
+    monkeypatch.setattr("mvl_assets.ingest.pictures.inspect", lambda data: pytest.fail("decoded again"))
+    second = ingest(lake, tmp_path / "raw", run_id="later")
+    assert (second.new, second.changed, second.withdrawn, second.pictures, second.bytes) == (0, 0, 0, 0, 0)
+    assert second.rejects == first.rejects == {"missing_picture": 1}
+    assert second.data_version == first.data_version
+    assert versions == [lake.table(n).version for n in ("samples", "rejects")] + [lake.images.table.version]
+
+
+def test_a_picture_that_rows_and_sources_share_is_stored_once(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "raw", [row("a", 1), row("b", 1)])
+    assert ingest(lake, tmp_path / "raw").pictures == 1
+    put_parquet(
+        tmp_path / "other",
+        "a.parquet",
+        [{"images": [{"bytes": picture(1), "path": None}], "texts": [{"user": "?", "assistant": "!", "source": ""}]}],
+    )
+    other = source("cauldron_parquet").model_copy(update={"slug": "other"})
+    assert ingest_source(lake, other, tmp_path / "other", run_id="r").pictures == 0
+    assert lake.images.table.count() == 1
+    assert len({s["image_ids"][0] for slug in ("demo", "other") for s in samples_now(lake, slug)}) == 1
+
+
+def test_a_changed_row_is_a_new_revision_and_the_others_stay(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "raw", [row("a", 1), row("b", 2)])
+    before = ingest(lake, tmp_path / "raw")
+    write(tmp_path / "raw", [row("a", 1, answer="A dog."), row("b", 2)])
+    after = ingest(lake, tmp_path / "raw")
+    assert (after.new, after.changed, after.withdrawn) == (0, 1, 0)
+    assert after.data_version != before.data_version
+    assert {k: (s["revision"], s["conversations"][1]["value"]) for k, s in now(lake).items()} == {
+        "a": (2, "A dog."),
+        "b": (1, "A cat."),
+    }
+    assert lake.table("samples").count() == 3
+
+
+def test_a_changed_picture_under_the_same_name_is_a_new_revision(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "raw", [row("a", 1)])
+    ingest(lake, tmp_path / "raw")
+    put(tmp_path / "raw", "1.png", picture(99))
+    assert ingest(lake, tmp_path / "raw").changed == 1
+    assert lake.images.fetch(now(lake)["a"]["image_ids"]).popitem()[1] == picture(99)
+
+
+def test_a_row_that_only_moves_is_no_new_revision(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "raw", [row("a", 1), row("b", 2)])
+    ingest(lake, tmp_path / "raw")
+    write(tmp_path / "raw", [row("b", 2), row("a", 1)])
+    report = ingest(lake, tmp_path / "raw")
+    assert (report.new, report.changed, report.withdrawn) == (0, 0, 0)
+
+
+def test_a_row_that_is_gone_is_withdrawn_and_may_come_back(lake: Lake, tmp_path: Path) -> None:
+    rows = [row("a", 1), row("b", 2)]
+    write(tmp_path / "raw", rows)
+    ingest(lake, tmp_path / "raw")
+    write(tmp_path / "raw", rows[:1])
+    assert ingest(lake, tmp_path / "raw").withdrawn == 1
+    assert set(now(lake)) == {"a"}
+    assert ingest(lake, tmp_path / "raw").withdrawn == 0
+    write(tmp_path / "raw", rows)
+    assert ingest(lake, tmp_path / "raw").changed == 1
+    assert {k: s["revision"] for k, s in now(lake).items()} == {"a": 1, "b": 3}
+
+
+def test_a_row_that_cannot_be_read_any_more_is_a_reject_and_keeps_what_it_was(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "raw", [row("a", 1), row("b", 2)])
+    ingest(lake, tmp_path / "raw")
+    (tmp_path / "raw" / "2.png").unlink()
+    report = ingest(lake, tmp_path / "raw")
+    assert (report.withdrawn, report.rejects) == (0, {"missing_picture": 1})
+    assert set(now(lake)) == {"a", "b"}
+
+
+def test_nothing_is_withdrawn_while_a_file_cannot_be_read_to_its_end(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "raw", [row("a", 1), row("b", 2)])
+    ingest(lake, tmp_path / "raw")
+    whole = (tmp_path / "raw" / "rows.json").read_bytes()
+    put(tmp_path / "raw", "rows.json", whole[:-30])
+    report = ingest(lake, tmp_path / "raw")
+    assert (report.rejects, report.withdrawn) == ({"broken_file": 1}, 0)
+    assert set(now(lake)) == {"a", "b"}
+
+
+def test_bad_pictures_are_rejects_with_their_reason_and_are_not_stored(lake: Lake, tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    bad = {"cut.png": picture(5)[:-40], "page.png": b"<html>", "drawing.png": b"<svg/>", "empty.png": b""}
+    for name, data in bad.items():
+        put(root, name, data)
+    put(root, "wrong-extension.png", picture(3, format="JPEG"))
+    rows = [row("good", 1), *({**row(name), "image": name} for name in [*bad, "wrong-extension.png"])]
+    write(root, [*rows, {**row("two"), "image": ["9.png", "cut.png"], "conversations": talk("?", "!")}])
+    put(root, "9.png", picture(9))
+    report = ingest(lake, root)
+    assert report.rejects == {"truncated_picture": 2, "not_a_picture": 2, "svg_picture": 1}
+    assert set(now(lake)) == {"good", "wrong-extension.png"}
+    assert lake.images.table.count() == 2
+    assert rejects(lake)[0] == ("rows.json", 1, "truncated_picture")
+
+
+def test_a_repaired_row_leaves_the_rejects(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "raw", [{**row("a", 1), "image": "late.png"}])
+    assert ingest(lake, tmp_path / "raw").rejects == {"missing_picture": 1}
+    put(tmp_path / "raw", "late.png", picture(4))
+    report = ingest(lake, tmp_path / "raw")
+    assert (report.new, report.rejects, rejects(lake)) == (1, {}, [])
+
+
+def test_rejects_of_other_sources_and_stages_stay(lake: Lake, tmp_path: Path) -> None:
+    put_json(tmp_path / "raw", "a.json", [{"id": "x"}])
+    ingest(lake, tmp_path / "raw")
+    other = LLAVA.model_copy(update={"slug": "other"})
+    ingest_source(lake, other, tmp_path / "raw", run_id="r")
+    put_json(tmp_path / "raw", "a.json", [])
+    ingest_source(lake, other, tmp_path / "raw", run_id="r")
+    assert [r["source"] for r in lake.table("rejects").rows()] == ["demo"]
+
+
+def test_a_larger_limit_contains_a_smaller_one_and_looks_at_no_other_picture(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row(f"r{n}", n) for n in range(60)]
+    write(tmp_path / "raw", rows)
+    looked: list[bytes] = []
+    monkeypatch.setattr("mvl_assets.ingest.pictures.inspect", lambda d: (looked.append(d), media.inspect(d))[1])
+    seen = []
+    for limit in (5, 20, None, 10):
+        report = ingest(lake, tmp_path / "raw", limit)
+        seen.append(set(now(lake)))
+        assert report.rows == (limit or 60)
+    assert [len(s) for s in seen] == [5, 20, 60, 60]
+    assert seen[0] < seen[1] < seen[2]
+    assert len(looked) == 60
+
+
+def test_ids_that_repeat_name_different_samples(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "raw", [row("same", 1), row("same", 2), row("same", 1)])
+    assert ingest(lake, tmp_path / "raw").new == 3
+    assert len({s["sample_id"] for s in samples_now(lake, LLAVA.slug)}) == 3
+    assert ingest(lake, tmp_path / "raw").new == 0
+
+
+def test_a_video_becomes_frames_once_for_all_its_rows(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "raw"
+    root.mkdir()
+    with av.open(str(root / "v.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width = stream.height = 240
+        for n in range(24):
+            grey = np.full((240, 240, 3), 40 + 60 * (n // 8), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    put(root, "cut.mp4", (root / "v.mp4").read_bytes()[:300])
+    asked = [{"id": n, "video": "v.mp4", "conversations": talk(f"Q{n}?", "A.")} for n in range(3)]
+    put_json(root, "rows.json", [*asked, {"id": 9, "video": "cut.mp4", "conversations": talk("?", "!")}])
+    sampled: list[Path] = []
+    from mvl_assets.media.video import sample_frames
+
+    monkeypatch.setattr("mvl_assets.ingest.pictures.sample_frames", lambda p: (sampled.append(p), sample_frames(p))[1])
+    report = ingest_source(lake, source("llava_video"), root, run_id="r")
+    assert (report.new, report.pictures, report.rejects) == (3, 3, {"truncated_video": 1})
+    assert len(sampled) == 2
+    samples = list(samples_now(lake, "demo"))
+    assert [s["video"] for s in samples] == [{"name": "v.mp4", "seconds": [0.0, 1.0, 2.0]}] * 3
+    assert len({tuple(s["image_ids"]) for s in samples}) == 1
+    assert samples[0]["conversations"][0]["value"].startswith("<video>\n")
+
+
+def test_small_batches_give_the_same_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row(f"r{n}", n) for n in range(12)]
+    write(tmp_path / "raw", [*rows, {"id": "bad"}])
+    whole = ingest(Lake(str(tmp_path / "whole")), tmp_path / "raw")
+    for name, value in {"PICTURE_BYTES": 1, "PICTURE_ROWS": 2, "SAMPLE_ROWS": 3, "SAMPLE_CHARS": 40}.items():
+        monkeypatch.setattr(module, name, value)
+    pieces = ingest(Lake(str(tmp_path / "pieces")), tmp_path / "raw")
+    assert (pieces.new, pieces.rejects, pieces.pictures) == (whole.new, whole.rejects, whole.pictures)
+    assert pieces.data_version == whole.data_version
+
+
+def test_progress_ends_at_what_was_wanted(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "raw", [row(f"r{n}", n) for n in range(6)])
+    told: list[tuple[int, int]] = []
+    ingest_source(
+        lake, LLAVA, tmp_path / "raw", run_id="r", limit=4, progress=lambda done, wanted: told.append((done, wanted))
+    )
+    assert told == [(n, 4) for n in range(1, 5)]
+
+
+def test_a_missing_folder_says_how_to_get_files(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="mvl miniature"):
+        ingest(lake, tmp_path / "nowhere")
+    assert not lake.table("samples").exists()
+
+
+def test_a_file_that_changes_between_the_passes_is_noticed(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "raw", [row("a", 1), row("b", 2)])
+    take = module.take_census
+
+    def census_then_change(*args: Any) -> Any:
+        found = take(*args)
+        write(tmp_path / "raw", [row("b", 2), row("a", 1)])
+        return found
+
+    monkeypatch.setattr(module, "take_census", census_then_change)
+    with pytest.raises(SourceError, match="changed while it was read"):
+        ingest(lake, tmp_path / "raw")
+
+
+@pytest.mark.skipif(
+    not REAL_TABMWP.is_dir(), reason="the real TabMWP files do not lie beside the project (../shared/data)"
+)
+def test_the_real_tabmwp_is_ingested(lake: Lake) -> None:
+    spec = source("records", TABMWP)
+    report = ingest_source(lake, spec, REAL_TABMWP, run_id="r", limit=100)
+    assert (report.rows, report.new, report.rejects) == (100, 100, {})
+    problems = json.loads((REAL_TABMWP / "problems.json").read_text(encoding="utf-8"))
+    for sample in samples_now(lake, spec.slug):
+        assert sample["conversations"][1]["value"] == problems[sample["native_id"]]["answer"]
+        (image_id,) = sample["image_ids"]
+        assert (
+            lake.images.fetch([image_id])[image_id] == (REAL_TABMWP / f"tables/{sample['native_id']}.png").read_bytes()
+        )

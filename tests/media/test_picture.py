@@ -1,0 +1,208 @@
+"""Pictures from strangers: what is good is described and standardised, everything else has a named reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import imagehash
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mvl_assets.media.picture import (
+    MAX_PIXELS,
+    PictureError,
+    check_size,
+    encode,
+    image_id,
+    inspect,
+    standard_size,
+    standardise,
+    thumbnail,
+)
+
+
+def scene(width: int = 96, height: int = 64) -> Image.Image:
+    """Smooth colours with a dark corner at the top left, so that turns and flips show."""
+    y, x = np.mgrid[0:height, 0:width]
+    pixels = np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (width + height)], axis=-1)
+    pixels[: height // 2, : width // 2] //= 8
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def file_of(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds almost nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+
+
+def error_of(data: bytes) -> str:
+    with pytest.raises(PictureError) as caught:
+        inspect(data)
+    return caught.value.error
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+def test_a_whole_picture_is_described_by_its_content_not_its_name(format: str) -> None:
+    info = inspect(file_of(scene(), format))
+    assert (info.width, info.height, info.format, info.frames) == (96, 64, format, 1)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP"])
+def test_half_a_picture_is_refused(format: str) -> None:
+    data = file_of(scene(), format)
+    # WebP's decoder does not tell short from broken.
+    assert error_of(data[: len(data) // 2]) == ("broken_picture" if format == "WEBP" else "truncated_picture")
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=200),
+    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF", b"BM", b"II*\0", b"P6 "]),
+)
+def test_any_bytes_end_in_a_picture_or_a_picture_error(tail: bytes, head: bytes) -> None:
+    try:
+        inspect(head + tail)
+    except PictureError as error:
+        assert error.error and error.message
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", "not_a_picture"),
+        (b"<html>404 not found</html>", "not_a_picture"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "svg_picture"),
+        (png_header(20_000, 20_000), "too_many_pixels"),
+        (png_header(9_000, 8_000), "too_many_pixels"),
+    ],
+    ids=["nothing", "an error page", "svg", "400 MP", "72 MP"],
+)
+def test_what_is_no_usable_picture_has_a_named_reason(data: bytes, error: str) -> None:
+    assert error_of(data) == error
+
+
+def test_the_pixel_bound_is_checked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    assert MAX_PIXELS < 20_000 * 20_000
+    assert error_of(png_header(20_000, 20_000)) == "too_many_pixels"
+
+
+def test_a_size_of_zero_is_named() -> None:
+    with pytest.raises(PictureError) as caught:
+        check_size(0, 5)
+    assert caught.value.error == "zero_size"
+
+
+def test_an_animation_counts_its_frames_and_shows_the_first() -> None:
+    frames = [Image.new("RGB", (300, 300), c) for c in ("red", "lime", "blue")]
+    data = file_of(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert inspect(data).frames == 3
+    assert standardise(data).getpixel((5, 5)) == (255, 0, 0)
+
+
+def test_the_id_is_of_the_bytes_not_of_the_pixels() -> None:
+    png, bmp = file_of(scene(), "PNG"), file_of(scene(), "BMP")
+    assert image_id(png) == image_id(bytes(png)) != image_id(bmp)
+    assert len(image_id(png)) == 32
+
+
+def test_the_perceptual_hash_is_that_of_imagehash_and_survives_a_new_encoding() -> None:
+    spots = np.random.default_rng(1).integers(0, 255, (9, 12, 3), dtype=np.uint8)
+    picture = Image.fromarray(spots).resize((640, 480), Image.Resampling.BICUBIC)
+    ours = imagehash.hex_to_hash(inspect(file_of(picture)).phash)
+    assert ours - imagehash.phash(picture) <= 4
+    assert ours - imagehash.hex_to_hash(inspect(file_of(picture.resize((320, 240)), "JPEG", quality=60)).phash) <= 4
+    mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    assert ours - imagehash.hex_to_hash(inspect(file_of(mirrored)).phash) > 10
+
+
+def test_a_picture_turned_by_its_exif_is_standardised_upright_and_hashes_like_the_upright_one() -> None:
+    upright = scene(640, 480)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = file_of(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=exif)
+    assert (inspect(data).width, inspect(data).height) == (480, 640)
+    result = standardise(data)
+    assert result.size == (640, 480)
+    assert np.abs(np.asarray(result, float) - np.asarray(upright, float)).mean() < 3
+    distance = imagehash.hex_to_hash(inspect(data).phash) - imagehash.hex_to_hash(inspect(file_of(upright)).phash)
+    assert distance <= 4
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "LA", "RGBA", "I;16", "F"])
+def test_every_mode_becomes_the_same_rgb_picture(mode: str) -> None:
+    grey = scene(300, 240).convert("L")
+    if mode == "I;16":
+        data = file_of(Image.fromarray(np.asarray(grey).astype(np.uint16) * 257))
+    elif mode in ("CMYK", "F"):
+        data = file_of(grey.convert(mode) if mode == "F" else grey.convert("RGB").convert("CMYK"), "TIFF")
+    else:
+        data = file_of(grey.convert(mode))
+    result = standardise(data)
+    assert result.mode == "RGB"
+    tolerance = 12 if mode in ("1", "P") else 3  # dithered
+    means = [np.asarray(i, float).reshape(240, 300, -1)[120:].mean() for i in (result, grey)]
+    assert means[0] == pytest.approx(means[1], abs=tolerance)
+
+
+def test_transparent_is_white() -> None:
+    assert standardise(file_of(Image.new("RGBA", (300, 300), (9, 9, 9, 0)))).getpixel((1, 1)) == (255, 255, 255)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 8000), st.integers(1, 8000))
+def test_every_size_ends_within_the_papers_bounds(width: int, height: int) -> None:
+    size = standard_size(width, height)
+    long, short = max(size.canvas), min(size.canvas)
+    assert 224 <= short <= long <= 4096
+    assert long <= 7 * short
+    assert size.scaled[0] <= size.canvas[0] and size.scaled[1] <= size.canvas[1]
+    inside = min(width, height) >= 224 and max(width, height) <= min(4096, 7 * min(width, height))
+    assert (size.verdict == "as_is") == inside
+    assert (size.canvas == (width, height)) == inside
+    if min(size.scaled) > 20:
+        assert size.scaled[0] / size.scaled[1] == pytest.approx(width / height, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("size", "result", "verdict"),
+    [((500, 300), (500, 300), "as_is"), ((8000, 4000), (4096, 2048), "resized"), ((2000, 20), (2000, 286), "padded")],
+)
+def test_standardise_does_what_standard_size_says(size: tuple[int, int], result: tuple[int, int], verdict: str) -> None:
+    picture = standardise(file_of(Image.new("RGB", size, "red")))
+    assert picture.size == result == standard_size(*size).canvas
+    assert standard_size(*size).verdict == verdict
+    assert picture.getpixel((result[0] // 2, result[1] // 2)) == (255, 0, 0)
+    assert (picture.getpixel((0, 0)) == (255, 255, 255)) == (verdict == "padded")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_encoding_is_deterministic_and_drops_metadata(format: str) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a secret"
+    tagged = Image.open(io.BytesIO(file_of(scene(), "JPEG", exif=exif)))
+    first, second = encode(tagged, format), encode(tagged.copy(), format)  # type: ignore[arg-type]
+    assert first == second
+    assert b"a secret" not in first
+    assert Image.open(io.BytesIO(first)).format == format
+
+
+def test_a_thumbnail_is_a_small_jpeg() -> None:
+    data = thumbnail(file_of(scene(3000, 1000), "JPEG"))
+    assert Image.open(io.BytesIO(data)).size == (96, 32)
+    assert len(data) < 6_000

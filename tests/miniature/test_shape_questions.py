@@ -1,0 +1,63 @@
+"""The learnable questions: balanced, repeatable, and true in the pixels."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.measure import label, regionprops
+
+from mvl_assets.miniature.drawing import COLOURS, NUMBER_WORDS, RGB
+from mvl_assets.miniature.questions import ANSWERS, shape_questions
+
+
+def blobs(picture: Image.Image) -> list[tuple[RGB, float]]:
+    """(colour, filled share of its bounding box) of every connected patch that is not paper."""
+    pixels = np.asarray(picture).astype(int)
+    marked = label(np.abs(pixels - pixels[0, 0]).sum(axis=2) > 30)
+    found = []
+    for region in regionprops(marked):
+        if region.area > 60:
+            y, x = region.coords[len(region.coords) // 2]
+            found.append((tuple(int(v) for v in pixels[y, x]), float(region.extent)))
+    return found
+
+
+def test_a_longer_series_begins_with_the_shorter_one() -> None:
+    short = [(p.tobytes(), q, a, f) for p, q, a, f in shape_questions(7, seed=3)]
+    long = [(p.tobytes(), q, a, f) for p, q, a, f in shape_questions(20, seed=3)]
+    assert long[:7] == short
+    assert [q for _, q, _, _ in shape_questions(20, seed=4)] != [q for _, q, _, _ in shape_questions(20, seed=3)]
+
+
+def test_every_answer_of_every_family_comes_equally_often() -> None:
+    deck = sum(len(answers) for answers in ANSWERS.values())
+    seen = Counter((family, answer) for _, _, answer, family in shape_questions(5 * deck, seed=0, side=32))
+    assert set(seen.values()) == {5}
+    assert {family for family, _ in seen} == set(ANSWERS)
+    assert all(" " not in answer for _, answer in seen)
+
+
+@pytest.mark.parametrize("side", [64, 112, 224])
+def test_colour_and_number_are_what_the_pixels_show(side: int) -> None:
+    for picture, question, answer, family in shape_questions(56, seed=1, side=side):
+        assert picture.size == (side, side)
+        found = blobs(picture)
+        if family == "count":
+            assert len(found) == NUMBER_WORDS.index(answer), question
+        else:
+            assert len(found) == 1
+        if family == "colour":
+            assert found[0][0] == COLOURS[answer], question
+
+
+def test_the_four_shapes_can_be_told_apart_by_how_much_of_their_box_they_fill() -> None:
+    fill: dict[str, list[float]] = {}
+    for picture, _, answer, family in shape_questions(14 * 6, seed=2):
+        if family == "shape":
+            fill.setdefault(answer, []).append(blobs(picture)[0][1])
+    means = {shape: float(np.mean(values)) for shape, values in fill.items()}
+    assert means["square"] > 0.97 and 0.75 < means["circle"] < 0.81 and 0.47 < means["triangle"] < 0.53
+    assert means["star"] < 0.45

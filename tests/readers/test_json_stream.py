@@ -1,0 +1,148 @@
+"""JSON element by element: a bad element costs one element, a bad file costs its rest, and both say so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mvl_assets.readers import json_stream
+from mvl_assets.readers.json_stream import BadItem, Item, elements, lines, starts_with
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def write(folder: Path, data: bytes | str) -> Path:
+    path = folder / "rows.json"
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def said(path: Path, under: tuple[str, ...] = ()) -> list[object]:
+    """Values as they are, bad elements by their class."""
+    return [i.value if isinstance(i, Item) else i.error for i in elements(path, under)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(VALUES, max_size=6), indent=st.sampled_from([None, 1]), ascii=st.booleans(), chunk=st.integers(1, 9)
+)
+def test_any_array_comes_back_whatever_the_buffer_size(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[object], indent: int | None, ascii: bool, chunk: int
+) -> None:
+    path = write(tmp_path_factory.mktemp("json"), json.dumps(rows, indent=indent, ensure_ascii=ascii))
+    before, json_stream.CHUNK = json_stream.CHUNK, chunk
+    try:
+        assert list(elements(path)) == [Item(n, row) for n, row in enumerate(rows)]
+    finally:
+        json_stream.CHUNK = before
+
+
+def test_an_object_gives_its_members_with_their_keys(tmp_path: Path) -> None:
+    assert list(elements(write(tmp_path, '{"7": {"a": 1}, "8": 2}'))) == [Item(0, {"a": 1}, "7"), Item(1, 2, "8")]
+
+
+def test_an_array_inside_the_file_is_found_and_its_neighbours_are_skipped(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"info": {"v": [1, {"rows": 9}]}, "n": NaN, "data": {"rows": [1, 2]}, "rest": "x"}')
+    assert said(path, ("data", "rows")) == [1, 2]
+    assert said(path, ("data", "nothing")) == ["broken_file"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (b'{"a": NaN}', "not_a_number"),
+        (b'{"a": [-Infinity]}', "not_a_number"),
+        (b'{"a": "\xff\xfe"}', "bad_utf8"),
+        (b'{"a": tru}', "bad_json"),
+        (b'{"a" "b"}', "bad_json"),
+        (b'{"a": "he said "no" twice"}', "bad_json"),
+        (b'{"a": "line\nbreak"}', "bad_json"),
+        (b"[" * 100_000 + b"]" * 100_000, "bad_json"),
+        (b"1" * 5_000, "bad_json"),
+        (b"nul", "bad_json"),
+    ],
+)
+def test_a_bad_element_costs_only_itself(tmp_path: Path, bad: bytes, error: str) -> None:
+    path = write(tmp_path, b'[{"id": 1}, ' + bad + b', {"id": 3}]')
+    assert said(path) == [{"id": 1}, error, {"id": 3}]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'[{"id": 1}, {"id": 2',
+        b'[{"id": 1}',
+        b'[{"id": 1},',
+        b'[{"id": 1}, {"a": [1}, {"id": 3}]',
+        b'[{"id": 1}]]',
+        b'[{"id": 1},]',
+    ],
+)
+def test_a_file_that_ends_early_or_whose_brackets_do_not_match_keeps_what_came_before(
+    tmp_path: Path, data: bytes
+) -> None:
+    found = said(write(tmp_path, data))
+    assert (found[0], found[-1]) == ({"id": 1}, "broken_file")
+    assert len(found) <= 3
+
+
+@pytest.mark.parametrize("data", [b"", b"   ", b"7", b"\xff\xfe[\x00", b"<html>"])
+def test_a_file_without_an_array_or_object_is_broken(tmp_path: Path, data: bytes) -> None:
+    assert said(write(tmp_path, data)) == ["broken_file"]
+
+
+def test_the_message_names_the_place_in_the_file(tmp_path: Path) -> None:
+    (bad,) = elements(write(tmp_path, "[ {'a': 1}]"))
+    assert isinstance(bad, BadItem) and "character 3" in bad.message
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    assert said(write(tmp_path, b"\xef\xbb\xbf[1]")) == [1]
+    assert [i.value for i in lines(write(tmp_path, b"\xef\xbb\xbf1\n2")) if isinstance(i, Item)] == [1, 2]
+
+
+def test_an_element_above_the_bound_is_refused_without_reading_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "MAX_ELEMENT", 1000)
+    monkeypatch.setattr(json_stream, "CHUNK", 100)
+    assert said(write(tmp_path, '[1, {"a": "' + "x" * 5000 + '"}]')) == [1, "broken_file"]
+    long = list(lines(write(tmp_path, '{"a": "' + "x" * 5000 + '"}\n[2]\n')))
+    assert [getattr(i, "error", None) for i in long] == ["too_large", None]
+
+
+def test_bad_lines_cost_one_line_each(tmp_path: Path) -> None:
+    path = write(tmp_path, b'{"id": 1}\n\n{"id": NaN}\n{"id": "\xff"}\n{"id"\n{"id": 5}')
+    found = [i.value if isinstance(i, Item) else i.error for i in lines(path)]
+    assert found == [{"id": 1}, "not_a_number", "bad_utf8", "bad_json", {"id": 5}]
+    assert [i.position for i in lines(path)] == [0, 1, 2, 3, 4]
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    import tracemalloc
+
+    path = tmp_path / "long.json"
+    with path.open("w") as stream:
+        stream.write("[")
+        for n in range(20_000):
+            stream.write(("," if n else "") + json.dumps({"id": n, "text": "x" * 1000}))
+        stream.write("]")
+    tracemalloc.start()
+    count = sum(1 for _ in elements(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 20_000
+    assert peak < 8 << 20 < path.stat().st_size
+
+
+def test_the_first_character_is_known_without_reading_the_file(tmp_path: Path) -> None:
+    assert starts_with(write(tmp_path, "\n  {}")) == "{"
+    assert starts_with(write(tmp_path, "")) == ""

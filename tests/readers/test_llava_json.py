@@ -1,0 +1,169 @@
+"""LLaVA's JSON: roles, markers, order and pictures come through; what is wrong with a row costs that row."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
+
+from mvl_assets.errors import SourceError
+from mvl_assets.readers.sample import Broken
+
+LLAVA = source("llava_json")
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    return {"id": "1", "conversations": talk("Why?", "So."), **fields}
+
+
+def test_rows_keep_their_text_order_roles_ids_and_pictures(tmp_path: Path) -> None:
+    put(tmp_path, "coco/1.png", picture(1))
+    put(tmp_path, "images/2.png", picture(2))
+    turns = [{"from": "system", "value": "Be brief."}, *talk("<image>\nWhat?", "A cat."), *talk("Sure?", "Yes.")]
+    put_json(
+        tmp_path,
+        "a.json",
+        [
+            {"id": "x", "image": "coco/1.png", "conversations": turns},
+            {"id": 7, "image": ["coco/1.png", "2.png"], "conversations": talk("<image> or <image>?", "First.")},
+            {"id": 8, "conversations": talk("Hi", "Hello")},
+        ],
+    )
+    first, second, text = good(read_all(LLAVA, tmp_path))
+    assert (first.native_id, first.file, first.position) == ("x", "a.json", 0)
+    assert said(first) == [
+        ("system", "Be brief."),
+        ("human", "<image>\nWhat?"),
+        ("gpt", "A cat."),
+        ("human", "Sure?"),
+        ("gpt", "Yes."),
+    ]
+    assert [p.read() for p in second.pictures] == [picture(1), picture(2)]
+    assert (second.native_id, text.native_id, text.pictures) == ("7", "8", ())
+
+
+def test_missing_markers_are_put_before_the_first_question(tmp_path: Path) -> None:
+    put(tmp_path, "1.png", picture())
+    put_json(tmp_path, "a.json", [row(image=["1.png", "1.png"])])
+    (sample,) = good(read_all(LLAVA, tmp_path))
+    assert said(sample)[0] == ("human", "<image>\n<image>\nWhy?")
+
+
+def test_a_video_row_carries_a_video_marker(tmp_path: Path) -> None:
+    put(tmp_path, "videos/v.mp4", b"film")
+    put_json(tmp_path, "a.json", [row(video="v.mp4", conversations=talk("<image>\nWhat happens?", "Rain."))])
+    (sample,) = good(read_all(LLAVA, tmp_path))
+    assert sample.video is not None and sample.video.path.read_bytes() == b"film"
+    assert said(sample)[0] == ("human", "<video>\nWhat happens?")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_json_lines_are_read_whatever_the_file_is_called(tmp_path: Path, name: str) -> None:
+    lines = [json.dumps(row(id=n)) for n in range(3)]
+    put(tmp_path, name, "\n".join([lines[0], "{broken", *lines[1:]]).encode())
+    rows = read_all(LLAVA, tmp_path)
+    assert [s.native_id for s in good(rows)] == ["0", "1", "2"]
+    assert errors(rows) == [(1, "bad_json")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"conversations": None}, "no_turns"),
+        ({"conversations": []}, "no_turns"),
+        ({"conversations": ["hello"]}, "bad_turn"),
+        ({"conversations": [{"from": "human", "value": 3}, {"from": "gpt", "value": "x"}]}, "bad_turn"),
+        ({"conversations": [{"from": "alien", "value": "?"}]}, "unknown_role"),
+        ({"conversations": talk("?", "!")[::-1]}, "swapped_roles"),
+        ({"conversations": talk("?", "!")[:1]}, "no_answer"),
+        ({"conversations": [*talk("?", "!"), *talk("?", "!")[1:]]}, "roles_do_not_alternate"),
+        ({"conversations": talk("?", " ")}, "empty_answer"),
+        ({"conversations": talk("", "!")}, "empty_question"),
+        ({"conversations": talk("\ud800", "!")}, "bad_utf8"),
+        ({"conversations": talk("<image> what?", "!")}, "marker_mismatch"),
+        ({"image": "1.png", "conversations": talk("<image><image>", "!")}, "marker_mismatch"),
+        ({"image": "gone.png"}, "missing_picture"),
+        ({"image": "https://example.org/1.png"}, "missing_picture"),
+        ({"image": [3]}, "bad_path"),
+        ({"image": "a\0b.png"}, "bad_path"),
+        ({"image": "x" * 5000}, "bad_path"),
+        ({"video": "gone.mp4"}, "missing_video"),
+        ({"video": "1.png", "image": "1.png"}, "image_and_video"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_named_and_costs_only_that_row(
+    tmp_path: Path, fields: dict[str, Any], error: str
+) -> None:
+    put(tmp_path, "1.png", picture())
+    put_json(tmp_path, "a.json", [row(id="bad", **fields), row(id="good")])
+    rows = read_all(LLAVA, tmp_path)
+    assert errors(rows) == [(0, error)]
+    assert [s.native_id for s in good(rows)] == ["good"]
+    assert isinstance(rows[0], Broken) and rows[0].native_id == "bad" and rows[0].message
+
+
+def test_values_that_are_no_rows_are_named(tmp_path: Path) -> None:
+    put(tmp_path, "a.json", b'[3, {"id": "n", "v": NaN}, {"id": "\xff"}, ' + json.dumps(row()).encode() + b"]")
+    rows = read_all(LLAVA, tmp_path)
+    assert errors(rows) == [(0, "not_an_object"), (1, "not_a_number"), (2, "bad_utf8")]
+    assert len(good(rows)) == 1
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "/etc/hostname", "..\\secret.png", "C:/x.png"])
+def test_a_path_never_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "root"
+    put(tmp_path, "secret.png", picture())
+    put_json(root, "a.json", [row(image=name)])
+    assert errors(read_all(LLAVA, root)) == [(0, "outside_root")]
+
+
+def test_a_link_never_leads_out_of_the_folder_but_may_stay_inside(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    put(tmp_path, "secret/1.png", picture())
+    put(root, "real.png", picture())
+    (root / "file.png").symlink_to(tmp_path / "secret" / "1.png")
+    (root / "folder").symlink_to(tmp_path / "secret")
+    (root / "inside.png").symlink_to(root / "real.png")
+    put_json(root, "a.json", [row(image=n) for n in ("file.png", "folder/1.png", "inside.png")])
+    rows = read_all(LLAVA, root)
+    assert errors(rows) == [(0, "outside_root"), (1, "outside_root")]
+    assert len(good(rows)) == 1
+
+
+def test_the_whole_root_may_be_a_link(tmp_path: Path) -> None:
+    put(tmp_path / "real", "1.png", picture())
+    put_json(tmp_path / "real", "a.json", [row(image="1.png")])
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert len(good(read_all(LLAVA, tmp_path / "link"))) == 1
+
+
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    put_json(tmp_path, "a.json", [row(image="pipe.png")])
+    assert errors(read_all(LLAVA, tmp_path)) == [(0, "missing_picture")]
+
+
+def test_names_that_a_zip_wrote_with_escapes_are_found(tmp_path: Path) -> None:
+    put(tmp_path, "caf#U00e9.png", picture())
+    put_json(tmp_path, "a.json", [row(image="café.png")])
+    assert len(good(read_all(LLAVA, tmp_path))) == 1
+
+
+def test_the_mark_of_a_miniature_is_no_data(tmp_path: Path) -> None:
+    put_json(tmp_path, "MINIATURE.json", {"broken": 1})
+    put_json(tmp_path, "a.json", [row()])
+    assert len(read_all(LLAVA, tmp_path)) == 1
+
+
+def test_a_folder_without_data_is_a_source_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no \*\.json"):
+        read_all(LLAVA, tmp_path)
+
+
+def test_a_format_without_a_reader_is_named_with_a_way_out() -> None:
+    with pytest.raises(SourceError, match=r"vqa_v2.*records"):
+        read_all(source("vqa_v2"), Path())

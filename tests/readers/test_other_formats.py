@@ -1,0 +1,141 @@
+"""COCO captions, M4-Instruct and LLaVA-Video, each from a small set built by its public description."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+from raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
+
+from mvl_assets.readers.coco_captions import REQUEST
+
+COCO = source("coco_captions")
+M4 = source("m4_instruct")
+VIDEO = source("llava_video")
+
+
+def coco(root: Path, images: list[object], annotations: list[object], split: str = "val2017") -> None:
+    info = {"info": {"year": 2017}, "licenses": [{"id": 1}]}
+    put_json(root, f"annotations/captions_{split}.json", {**info, "images": images, "annotations": annotations})
+
+
+def test_coco_gives_one_sample_a_picture_with_its_captions_in_order_of_their_ids(tmp_path: Path) -> None:
+    put(tmp_path, "val2017/a.jpg", picture(1))
+    put(tmp_path, "images/b.jpg", picture(2))
+    coco(
+        tmp_path,
+        [{"id": 9, "file_name": "a.jpg"}, {"id": 4, "file_name": "b.jpg"}],
+        [
+            {"id": 30, "image_id": 9, "caption": "Third of nine.\n"},
+            {"id": 2, "image_id": 4, "caption": "Of four."},
+            {"id": 1, "image_id": 9, "caption": " First  of nine."},
+        ],
+    )
+    first, second = good(read_all(COCO, tmp_path))
+    assert (first.native_id, second.native_id) == ("9", "4")
+    assert said(first) == [("human", f"<image>\n{REQUEST}"), ("gpt", "First of nine.\nThird of nine.")]
+    assert [p.read() for p in (*first.pictures, *second.pictures)] == [picture(1), picture(2)]
+
+
+def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:
+    put(tmp_path, "val2017/a.jpg", picture(1))
+    images = [{"id": n, "file_name": name} for n, name in enumerate(["a.jpg", "gone.jpg", "a.jpg", "../a.jpg"])]
+    captions = [{"id": n, "image_id": n, "caption": "x"} for n in (0, 1, 3, 99)]
+    coco(tmp_path, images, [*captions, {"id": 7, "image_id": 0, "caption": None}])
+    rows = read_all(COCO, tmp_path)
+    assert [s.native_id for s in good(rows)] == ["0"]
+    assert errors(rows) == [
+        (1, "missing_picture"),
+        (2, "no_caption"),
+        (3, "outside_root"),
+        (4, "unknown_picture"),
+        (5, "bad_annotation"),
+    ]
+
+
+def test_a_cut_off_coco_file_is_one_broken_file(tmp_path: Path) -> None:
+    put(tmp_path, "annotations/captions_val2017.json", b'{"images": [{"id": 1, "file_name": "a.jpg"}], "annot')
+    assert [e for _, e in errors(read_all(COCO, tmp_path))] == ["no_caption", "broken_file"]
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, data in members.items():
+            target.writestr(name, data)
+    return buffer.getvalue()
+
+
+def m4_row(*names: str, **fields: object) -> dict[str, object]:
+    markers = "<image>\n" * len(names)
+    return {
+        "sample_id": "s",
+        "image": list(names),
+        "conversations": talk(f"{markers}Alike?", "No."),
+        "metadata": {},
+        **fields,
+    }
+
+
+def test_m4_takes_pictures_from_folders_and_from_zips_in_order(tmp_path: Path) -> None:
+    put(tmp_path, "nlvr2/1.png", picture(1))
+    put(tmp_path, "plain.zip", archive({"2.png": picture(2)}))
+    put(tmp_path, "nested.zip", archive({"nested/3.png": picture(3)}))
+    put_json(tmp_path, "a.json", [m4_row("nested/3.png", "nlvr2/1.png", "plain/2.png")])
+    (sample,) = good(read_all(M4, tmp_path))
+    assert sample.native_id == "s"
+    assert [p.read() for p in sample.pictures] == [picture(3), picture(1), picture(2)]
+
+
+def test_m4_names_swapped_roles_and_missing_members(tmp_path: Path) -> None:
+    put(tmp_path, "z.zip", archive({"1.png": picture()}))
+    put(tmp_path, "parts.zip.001", b"PK")
+    put(tmp_path, "bad.zip", b"no zip")
+    put_json(
+        tmp_path,
+        "a.json",
+        [
+            m4_row("z/1.png", conversations=talk("<image>?", "!")[::-1]),
+            m4_row("z/2.png"),
+            m4_row("parts/1.png"),
+            m4_row("bad/1.png"),
+            m4_row("../z/1.png"),
+            m4_row("z/../../1.png"),
+            m4_row("z/1.png"),
+        ],
+    )
+    rows = read_all(M4, tmp_path)
+    assert [e for _, e in errors(rows)] == ["swapped_roles", *["missing_picture"] * 3, "outside_root", "outside_root"]
+    assert "join the parts" in rows[2].message  # type: ignore[union-attr]
+    assert len(good(rows)) == 1
+
+
+def test_a_picture_that_unpacks_beyond_its_bound_is_not_read_whole(tmp_path: Path) -> None:
+    put(tmp_path, "z.zip", archive({"bomb.png": bytes(5_000_000)}))
+    put_json(tmp_path, "a.json", [m4_row("z/bomb.png")])
+    (sample,) = good(read_all(M4, tmp_path))
+    try:
+        sample.pictures[0].read(limit=1000)
+    except ValueError as error:
+        assert "larger than 1000 bytes" in str(error)
+    else:
+        raise AssertionError("a bomb was unpacked")
+
+
+def test_llava_video_finds_films_beside_the_json_and_writes_video_markers(tmp_path: Path) -> None:
+    put(tmp_path, "0_30_s/academic/a.mp4", b"film a")
+    put(tmp_path, "videos/b.mp4", b"film b")
+    rows = [
+        {"id": 1, "video": "academic/a.mp4", "conversations": talk("<image>\nWhat?", "Rain."), "data_source": "0_30_s"},
+        {"id": 2, "video": "b.mp4", "conversations": [*talk("What?", "Rain."), *talk("And then?", "Sun.")]},
+        {"id": 3, "video": "gone.mp4", "conversations": talk("?", "!")},
+        {"id": 4, "video": "../b.mp4", "conversations": talk("?", "!")},
+        {"id": 5, "video": None, "conversations": talk("?", "!")},
+        {"id": 6, "video": "b.mp4", "conversations": talk("<image><image>?", "!")},
+    ]
+    put_json(tmp_path, "0_30_s/qa.json", rows)
+    found = read_all(VIDEO, tmp_path)
+    assert [s.video.path.read_bytes() for s in good(found) if s.video] == [b"film a", b"film b"]
+    assert [said(s)[0][1] for s in good(found)] == ["<video>\nWhat?", "<video>\nWhat?"]
+    assert [e for _, e in errors(found)] == ["missing_video", "outside_root", "bad_path", "marker_mismatch"]

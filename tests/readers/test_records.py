@@ -1,0 +1,180 @@
+"""Any table by a field map: every shape gives the same samples, and every part of the map does what it says."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raw_files import TABMWP, errors, good, picture, put, put_json, put_parquet, read_all, said, source
+
+from mvl_assets.catalog import RecordsMap
+from mvl_assets.errors import SourceError
+from mvl_assets.readers.sample import Broken, Sample
+
+REAL_TABMWP = Path(__file__).resolve().parents[3] / "shared" / "data" / "tabmwp"
+
+
+def read(root: Path, **fields: Any) -> list[Sample | Broken]:
+    values: dict[str, Any] = {"files": "rows.json", "shape": "list", "question": "{q}", "answer": "{a}", **fields}
+    return read_all(source("records", RecordsMap(**values)), root)
+
+
+def asked(root: Path, record: dict[str, Any], **fields: Any) -> list[str]:
+    """What human and gpt say for one record, or its error."""
+    put_json(root, "rows.json", [record])
+    (row,) = read(root, **fields)
+    return [row.error] if isinstance(row, Broken) else [turn.value for turn in row.turns]
+
+
+RECORDS = [{"key": "k1", "q": 'One, "two"?', "a": "three\nlines"}, {"key": "k2", "q": "é?", "a": "ü"}]
+
+
+def delimited(delimiter: str) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(RECORDS[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(RECORDS)
+    return buffer.getvalue().encode()
+
+
+@pytest.mark.parametrize("shape", ["list", "dict_of_id", "jsonl", "csv", "tsv", "parquet"])
+def test_every_shape_gives_the_same_samples(tmp_path: Path, shape: str) -> None:
+    data = {
+        "list": json.dumps({"data": {"rows": RECORDS}}).encode(),
+        "dict_of_id": json.dumps({r["key"]: r for r in RECORDS}).encode(),
+        "jsonl": "\n".join(json.dumps(r) for r in RECORDS).encode(),
+        "csv": delimited(","),
+        "tsv": delimited("\t"),
+    }
+    if shape == "parquet":
+        put_parquet(tmp_path, "rows", RECORDS)
+    else:
+        put(tmp_path, "rows", data[shape])
+    rows = read(
+        tmp_path,
+        files="rows",
+        shape=shape,
+        id=None if shape == "dict_of_id" else "key",
+        key="data.rows" if shape == "list" else None,
+    )
+    assert [(s.native_id, s.position) for s in good(rows)] == [("k1", 0), ("k2", 1)]
+    assert [said(s) for s in good(rows)] == [[("human", r["q"]), ("gpt", r["a"])] for r in RECORDS]
+
+
+def test_context_unit_hint_and_choices_stand_around_the_question(tmp_path: Path) -> None:
+    record = {"q": "How much?", "a": "2 $", "c": ["1 $", "2 $"], "u": "$", "ctx": "A shop.", "h": "Count."}
+    extra = {"choices": "c", "unit": "u", "context": "ctx", "hint": "h"}
+    assert asked(tmp_path, record, **extra) == ["A shop.\nHow much? (Unit: $)\nCount.\nA. 1 $\nB. 2 $", "2 $"]
+    assert asked(tmp_path, {"q": "How much?", "a": "2", "c": None, "u": ""}, **extra) == ["How much?", "2"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "answer_is", "choices", "said_back"),
+    [
+        ("b", "letter", ["red", "blue"], "blue"),
+        ("(B)", "letter", ["red", "blue"], "blue"),
+        (1, "index", ["red", "blue"], "blue"),
+        ("y", "letter", {"x": "red", "y": "blue"}, "blue"),
+        ("1", "index", '["red", "blue"]', "blue"),
+        ("blue", "text", ["red", "blue"], "blue"),
+        (2, "index", ["red", "blue"], "bad_answer"),
+        ("-1", "index", ["red", "blue"], "bad_answer"),
+        ("C", "letter", ["red", "blue"], "bad_answer"),
+        ("A", "letter", 3, "bad_choices"),
+        ("A", "letter", ["x"] * 27, "bad_choices"),
+        ("A", "letter", "[broken", "bad_json"),
+        ("7", "index", None, "7"),
+    ],
+)
+def test_the_answer_to_choices_is_the_text_of_the_right_one(
+    tmp_path: Path, answer: object, answer_is: str, choices: object, said_back: str
+) -> None:
+    found = asked(tmp_path, {"q": "Which?", "a": answer, "c": choices}, choices="c", answer_is=answer_is)
+    assert found[-1] == said_back
+
+
+def test_templates_look_inside_objects_and_name_what_is_missing(tmp_path: Path) -> None:
+    record = {"q": {"text": "Why"}, "a": 4}
+    assert asked(tmp_path, record, question="{{x}} {q.text}?", answer="= {a}") == ["{x} Why?", "= 4"]
+    assert asked(tmp_path, record, question="{q.nothing}") == ["missing_field"]
+    assert asked(tmp_path, {"q": "", "a": "x"}) == ["missing_field"]
+    assert asked(tmp_path, {"q": ["x"], "a": "x"}) == ["bad_field"]
+
+
+def test_a_template_that_cannot_be_used_is_a_source_error(tmp_path: Path) -> None:
+    for template in ("{q", "{}", "{q!r}", "{q:>9}"):
+        with pytest.raises(SourceError, match="template"):
+            asked(tmp_path, {"q": "x", "a": "y"}, question=template)
+
+
+def test_pictures_by_template_stay_inside_the_folder(tmp_path: Path) -> None:
+    put(tmp_path, "p/7.png", picture(7))
+    put(tmp_path.parent, "secret.png", picture(8))
+    put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "n": n} for n in ("7", "8", "../../secret")])
+    rows = read(tmp_path, pictures=["p/{n}.png"])
+    assert [p.read() for s in good(rows) for p in s.pictures] == [picture(7)]
+    assert errors(rows) == [(1, "missing_picture"), (2, "outside_root")]
+
+
+def test_a_picture_field_holds_base64_a_data_url_a_path_or_a_list(tmp_path: Path) -> None:
+    put(tmp_path, "7.png", picture(7))
+    text = base64.b64encode(picture(1)).decode()
+    cells: list[object] = [text, f"data:image/png;base64,{text}", "7.png", [text, "7.png"], None, "=" * 300, 5]
+    put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "p": cell} for cell in cells])
+    rows = read(tmp_path, picture_field="p")
+    one, seven = picture(1), picture(7)
+    assert [[p.read() for p in s.pictures] for s in good(rows)] == [[one], [one], [seven], [one, seven], []]
+    assert errors(rows) == [(5, "bad_base64"), (6, "missing_picture")]
+
+
+def test_a_parquet_table_may_hold_bytes_or_the_hubs_struct(tmp_path: Path) -> None:
+    for cell in (picture(3), {"bytes": picture(3), "path": "x.png"}):
+        put_parquet(tmp_path, "rows", [{"q": "?", "a": "!", "p": cell}])
+        (sample,) = good(read(tmp_path, files="rows", shape="parquet", picture_field="p"))
+        assert [p.read() for p in sample.pictures] == [picture(3)]
+
+
+def test_whole_conversations_may_stand_in_a_field_even_as_text_in_a_csv(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    put_json(tmp_path, "rows.json", [{"talk": turns}])
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows([["talk"], [json.dumps(turns)], ["[oops"]])
+    put(tmp_path, "rows.csv", buffer.getvalue().encode())
+    plain = read(tmp_path, question=None, answer=None, turns="talk")
+    in_csv = read(tmp_path, files="rows.csv", shape="csv", question=None, answer=None, turns="talk")
+    assert said(good(plain)[0]) == said(good(in_csv)[0]) == [("human", "Hi"), ("gpt", "Hello")]
+    assert errors(in_csv) == [(1, "bad_json")]
+
+
+def test_bad_lines_of_a_csv_cost_one_row_each(tmp_path: Path) -> None:
+    put(tmp_path, "rows.csv", b"q,a\none,1\ntoo,many,cells\nbad,\xff\n\nfour,4\n")
+    rows = read(tmp_path, files="rows.csv", shape="csv")
+    assert [said(s)[0][1] for s in good(rows)] == ["one", "four"]
+    assert errors(rows) == [(1, "bad_csv"), (2, "bad_utf8")]
+
+
+def test_an_empty_csv_is_a_broken_file(tmp_path: Path) -> None:
+    put(tmp_path, "rows.csv", b"")
+    assert errors(read(tmp_path, files="rows.csv", shape="csv")) == [(0, "broken_file")]
+
+
+@pytest.mark.skipif(
+    not REAL_TABMWP.is_dir(), reason="the real TabMWP files do not lie beside the project (../shared/data)"
+)
+def test_the_real_tabmwp_is_read_whole() -> None:
+    rows = read_all(source("records", TABMWP), REAL_TABMWP)
+    problems = json.loads((REAL_TABMWP / "problems.json").read_text(encoding="utf-8"))
+    assert errors(rows) == []
+    assert [s.native_id for s in good(rows)] == list(problems)
+    for sample in good(rows)[:50]:
+        problem = problems[sample.native_id or ""]
+        question, answer = (turn.value for turn in sample.turns)
+        assert question.startswith(f"<image>\n{problem['question']}")
+        assert answer == problem["answer"]
+        assert all(choice in question for choice in problem["choices"] or ())
+        assert sample.pictures[0].read().startswith(b"\x89PNG")
