@@ -11,7 +11,7 @@ from mvl_assets.settings import PROJECT, settings
 
 @click.command(name="miniature")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
-@click.option("--rows", default=48, show_default=True, help="Good rows per source, about.")
+@click.option("--rows", default=48, show_default=True, help="Rows per source, a few of them broken.")
 @click.option("--seed", default=0, show_default=True)
 def command(sources: tuple[str, ...], rows: int, seed: int) -> None:
     """Write small raw data sets in the sources' native formats."""

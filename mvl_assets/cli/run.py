@@ -50,6 +50,8 @@ SHOWN = (
     "loss first",
     "loss last",
 )
+# The event log keeps everything; the terminal gets one line a step.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ASKING = ("rewritten", "judged")
 # Partitions whose requests share one server: together they fill its batches.
 ASKING_AT_ONCE = 4
@@ -147,6 +149,7 @@ class Road:
             asset_selection=[step.key],
             partition_key=step.partition,
             raise_on_error=False,
+            run_config=QUIET,
             tags={"mvl/driver": "mvl run"},
         )
         took, at = time.monotonic() - began, time.monotonic() - self.started

@@ -1,7 +1,7 @@
 """Rows that say the same about the same pictures, within and across sources (the 153 contain each other's copies).
 
-A duplicate has the same pictures *and* the same text. The row that stays is the one that stayed before (it may have
-been paid for), then one outside group C, then the first in the catalog.
+A duplicate has the same pictures *and* the same text. The row that stays is the one that stayed before, then one that
+was rewritten (it was paid for), then one outside group C, then the first in the catalog.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mvl_assets.lake.duplicates import FINGERPRINTED, later_equals
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import DUPLICATES
 from mvl_assets.lake.spill import batches_of
+from mvl_assets.lake.sql import equals
 from mvl_assets.lake.table import Published
 from mvl_assets.lake.views import samples_now
 
@@ -50,6 +51,7 @@ def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -
     def rows() -> Iterator[dict]:
         nonlocal compared
         for order, source in enumerate(sources):
+            paid = _rewritten(lake, source)
             for row in samples_now(lake, source.slug, ["sample_id", "conversations", "image_ids"]):
                 compared += 1
                 yield {
@@ -58,7 +60,7 @@ def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -
                     "source": source.slug,
                     "category": source.category,
                     "rank": order + (len(sources) if source.group == "C" else 0),
-                    "kept_before": row["sample_id"] in kept_before,
+                    "standing": 0 if row["sample_id"] in kept_before else 1 if row["sample_id"] in paid else 2,
                 }
 
     found = 0
@@ -72,3 +74,9 @@ def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -
 
     published = table.publish(duplicates())
     return DuplicateReport(compared, found, published)
+
+
+def _rewritten(lake: Lake, source: SourceSpec) -> set[str]:
+    """The samples of a source that have rewrites."""
+    table = lake.table(f"rewritten/{source.category}")
+    return {row["sample_id"] for row in table.rows(["sample_id"], equals("source", source.slug))}

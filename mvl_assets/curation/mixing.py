@@ -73,7 +73,7 @@ def apportion(total: int, shares: dict[str, float]) -> dict[str, int]:
 
 
 def quotas(mixture: Mixture, stage: str, counts: Counts) -> tuple[list[Quota], list[Fill]]:
-    """What a stage takes of what is there. The one_vision stage starts where single_image stopped: no row is in both."""
+    """What a stage takes of what is there. one_vision starts where single_image stopped: no row is in both."""
     before = _taken(mixture, counts) if stage == "one_vision" else {}
     chosen: list[Quota] = []
     fills: list[Fill] = []

@@ -74,7 +74,7 @@ def judged_asset(category: Category) -> dg.AssetsDefinition:
                 kept=report.kept,
                 keep_rate=round(report.kept / report.rows, 4) if report.rows else None,
                 keep_rule=profile.keep.rule,
-                drop_reasons=markdown_table([{"reason": r, "rows": n} for r, n in report.dropped.items()]),
+                drop_reasons=markdown_table([{"reason": r, "rows": n} for r, n in report.drop_reasons.items()]),
                 requests_wanted=report.wanted,
                 requests_reused=report.reused,
                 requests_sent=report.sent,

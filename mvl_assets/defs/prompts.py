@@ -9,7 +9,6 @@ import json
 
 import dagster as dg
 
-from mvl_assets.defs import graph
 from mvl_assets.prompts import Prompt, load_prompts
 
 
@@ -25,8 +24,11 @@ def prompt_asset(prompt: Prompt) -> dg.SourceAsset:
         group_name="prompts",
         description=f"The {prompt.role} prompt of the family {prompt.family}: prompts/{prompt.file}. {prompt.note}",
         tags={"mvl/family": prompt.family},
-        metadata={"output": prompt.output, "sees": prompt.sees, "template": dg.MetadataValue.md(_fenced(prompt))},
-        owners=graph.OWNERS,
+        metadata={
+            "output": dg.MetadataValue.text(prompt.output),
+            "sees": dg.MetadataValue.text(prompt.sees),
+            "template": dg.MetadataValue.md(_fenced(prompt)),
+        },
     )
     def _prompt() -> dg.DataVersion:
         return dg.DataVersion(load_prompts()[name].hash)

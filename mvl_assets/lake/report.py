@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+import duckdb
+import pyarrow as pa
+
 from mvl_assets.lake.lake import Lake
 
 
@@ -36,18 +39,19 @@ def category_lines(lake: Lake) -> list[CategoryLine]:
 
 
 def counts_by_source(lake: Lake) -> tuple[Counter[str], Counter[str]]:
-    """Samples in use and rejects of reading, by source."""
-    rows: Counter[str] = Counter()
-    newest: dict[str, set[str]] = {}
-    for row in lake.table("samples").rows(["source", "sample_id", "revision", "withdrawn"], batch_size=8192):
-        if row["revision"] == 1 and not row["withdrawn"]:
-            rows[row["source"]] += 1
-        elif row["withdrawn"]:
-            newest.setdefault(row["source"], set()).add(row["sample_id"])
+    """Samples in use (newest version, not withdrawn) and rejects of reading, by source."""
     rejects = Counter(row["source"] for row in lake.table("rejects").rows(["source"], "stage = 'raw'"))
-    for source, gone in newest.items():
-        rows[source] -= len(gone)
-    return rows, rejects
+    table = lake.table("samples")
+    columns = ["source", "sample_id", "revision", "withdrawn"]
+    schema = pa.schema([table.schema.field(c) for c in columns])
+    with duckdb.connect() as con:
+        con.register("s", pa.RecordBatchReader.from_batches(schema, table.scan(columns, None, 65536)))
+        found = con.execute(
+            """SELECT source, count(*) FILTER (NOT gone)
+               FROM (SELECT source, sample_id, arg_max(withdrawn, revision) AS gone FROM s GROUP BY ALL)
+               GROUP BY source"""
+        ).fetchall()
+    return Counter(dict(found)), rejects
 
 
 def rejects_by_stage(lake: Lake) -> Counter[str]:

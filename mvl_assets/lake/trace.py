@@ -20,15 +20,15 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
     `rejects`. Raises `LakeError` when nothing or more than one row matches.
     """
     name, column, full = _find(lake, row_id.strip().lower())
-    row = next(lake.table(name).rows(None, sql.equals(column, full)))
+    # A sample is traced from its newest version; other ids name one row.
+    row = max(lake.table(name).rows(None, sql.equals(column, full)), key=lambda r: r.get("revision", 1))
     out: dict[str, Any] = {"found_in": name, "id": full}
     family = name.split("/", 1)[0]
     if family == "mixture":
         out["mixture"] = [{"stage": name.split("/", 1)[1], **row}]
     if family != "samples":
         _rewrite_side(lake, row["category"], row["rewrite_id"], out)
-    version = out.get("rewritten", row).get("version_id")
-    _sample_side(lake, version or row["version_id"], out)
+    _sample_side(lake, out.get("rewritten", row), out)
     if "mixture" not in out:
         key, value = (
             ("rewrite_id", out["rewritten"]["rewrite_id"]) if "rewritten" in out else ("sample_id", row["sample_id"])
@@ -83,8 +83,12 @@ def _rewrite_side(lake: Lake, category: str, rewrite_id: str | None, out: dict[s
         out["verdicts"] = list(lake.answers("judge", rewrite["source"]).get(keys).values())
 
 
-def _sample_side(lake: Lake, version_id: str, out: dict[str, Any]) -> None:
-    sample = lake.index("samples").rows([version_id])[version_id]
+def _sample_side(lake: Lake, row: dict[str, Any], out: dict[str, Any]) -> None:
+    if "version_id" in row:
+        sample = lake.index("samples").rows([row["version_id"]])[row["version_id"]]
+    else:  # a verdict over a rewrite that has been replaced since
+        versions = lake.table("samples").rows(None, sql.equals("sample_id", row["sample_id"]))
+        sample = max(versions, key=lambda r: r["revision"])
     out["sample"] = sample
     out["images"] = list(lake.images.describe(sample["image_ids"] or []).values())
     out["rejects"] = list(lake.table("rejects").rows(None, sql.equals("row_key", sample["sample_id"])))

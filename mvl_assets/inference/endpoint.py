@@ -1,0 +1,58 @@
+"""Where a model is served: the value the engine sends to. How it is found or started is `endpoints.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mvl_assets.errors import MvlError
+
+
+class EndpointError(MvlError):
+    """An endpoint as a whole cannot be used: unreachable for too long, or it refuses every request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One OpenAI-compatible server.
+
+    `base_url` ends before `/chat/completions` (so usually in `/v1`). `model` is the name the server knows. The key is
+    read from the environment variable `api_key_env` when a session opens, and is never stored or logged. `heal` brings
+    a local server back and returns where it is now; `in_use` is touched while requests run, so an idle server can end.
+    """
+
+    base_url: str
+    model: str
+    api_key_env: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    start_concurrency: int = 8
+    max_concurrency: int = 256
+    # Longest side, in pixels, of a picture that the model can use.
+    max_side: int = 1344
+    # The CPU build of vLLM dies of a seed with temperature above 0.
+    seeds_sampling: bool = True
+    heal: Callable[[], Endpoint] | None = field(default=None, compare=False)
+    in_use: Path | None = field(default=None, compare=False)
+
+    @property
+    def chat_url(self) -> str:
+        return f"{self.base_url.rstrip('/')}/chat/completions"
+
+    @property
+    def health_url(self) -> str:
+        return f"{self.base_url.rstrip('/').removesuffix('/v1')}/health"
+
+    def request_headers(self) -> dict[str, str]:
+        """Raises `EndpointError` when the key's variable is not set."""
+        headers = {"Content-Type": "application/json", **self.headers}
+        if self.api_key_env is not None:
+            key = os.environ.get(self.api_key_env, "")
+            if not key:
+                raise EndpointError(
+                    f"the environment variable {self.api_key_env} is not set, and {self.base_url} needs a key",
+                    hint=f"export {self.api_key_env}=... and run again",
+                )
+            headers["Authorization"] = f"Bearer {key}"
+        return headers

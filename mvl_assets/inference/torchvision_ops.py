@@ -1,0 +1,74 @@
+"""Makes `import torchvision` work where torchvision's compiled operators don't match the installed torch.
+
+The PyPI file of torchvision is a CUDA build. Beside a CPU torch its operators are missing, `import torchvision` raises
+`operator torchvision::nms does not exist`, and so does everything in transformers that touches a video processor.
+Declaring the two operator schemas is enough: nothing here runs them. Call before the first import of torchvision.
+
+This module imports nothing heavy by itself; the functions import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from typing import Any
+
+SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+# The declarations last as long as this object: torch removes them when it is collected.
+_declared: list[Any] = []
+
+
+def make_torchvision_importable() -> bool:
+    """Declares the missing operators. Returns True when they were missing.
+
+    Does nothing where torchvision is healthy or not installed. Raises torchvision's own error when it cannot be
+    imported for another reason.
+    """
+    if importlib.util.find_spec("torchvision") is None or _imports("torchvision"):
+        return False
+    _forget("torchvision")
+    if not _declared:
+        import torch
+
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in SCHEMAS:
+            library.define(schema)
+        _declared.append(library)
+    importlib.import_module("torchvision")
+    return True
+
+
+def repair_torch_companions() -> bool:
+    """Everything a process that uses transformers or vLLM beside a CPU torch needs. Call it before importing them.
+
+    Returns True when something had to be repaired: a Python process started by this one then needs the same.
+
+    torchvision is made importable. torchcodec and torchaudio, whose PyPI files are CUDA builds too, are made to look
+    absent where they cannot load: importing them raises OSError, and their users only handle a missing package.
+    """
+    repaired = make_torchvision_importable()
+    for package in ("torchcodec", "torchaudio"):
+        if importlib.util.find_spec(package) is not None and not _imports(package):
+            _forget(package)
+            sys.modules[package] = None  # type: ignore[assignment]
+            repaired = True
+    return repaired
+
+
+def _imports(package: str) -> bool:
+    try:
+        importlib.import_module(package)
+    except (ImportError, RuntimeError, OSError):
+        return False
+    return True
+
+
+def _forget(package: str) -> None:
+    """Drops half-imported modules, or the next import would find them and believe them whole."""
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        del sys.modules[name]

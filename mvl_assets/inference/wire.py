@@ -1,0 +1,127 @@
+"""The chat-completions protocol: a `Request` as a body, a body as a `Reply`. No network, no waiting.
+
+Belongs here: field names of OpenAI's chat API and of vLLM's additions (`structured_outputs`). Pictures arrive here as
+standardised bytes and become base64 only inside the body.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.request import Request
+
+# The most vLLM gives by default: with a weak judge, Yes and No may both lie far down the list.
+TOP_LOGPROBS = 20
+IMPOSSIBLE = -1000.0
+
+_SIGNATURES = ((b"\xff\xd8", "image/jpeg"), (b"\x89PNG", "image/png"), (b"RIFF", "image/webp"))
+
+
+class MalformedReply(ValueError):
+    """An HTTP 200 whose body is not a chat completion: HTML, broken JSON, or missing fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a completion said. `first_logprobs` is JSON {token: log-probability} of the first token, or None."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    first_logprobs: str | None
+
+
+def encode(request: Request, endpoint: Endpoint, pictures: Mapping[str, bytes]) -> bytes:
+    """The JSON body. `pictures` holds standardised bytes for every image id of the request."""
+    body: dict[str, Any] = {"model": endpoint.model, **request.sampling}
+    if body.get("temperature", 1) > 0 and not endpoint.seeds_sampling:
+        body.pop("seed", None)
+    output = request.output
+    if output.kind == "json":
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": output.schema, "strict": True},
+        }
+    elif output.kind == "choice":
+        body["structured_outputs"] = {"choice": list(output.options)}
+        body["logprobs"] = True
+        body["top_logprobs"] = TOP_LOGPROBS
+    body["messages"] = [_message(message, pictures) for message in request.messages]
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _message(message: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Mapping[str, Any]:
+    if isinstance(message["content"], str):
+        return message
+    parts = [
+        {"type": "image_url", "image_url": {"url": data_url(pictures[part["image"]])}}
+        if part["type"] == "image"
+        else part
+        for part in message["content"]
+    ]
+    return {**message, "content": parts}
+
+
+def data_url(data: bytes) -> str:
+    media_type = next((name for start, name in _SIGNATURES if data.startswith(start)), "image/png")
+    return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def probe_body(endpoint: Endpoint) -> bytes:
+    """The smallest request there is: does this endpoint answer at all?"""
+    return json.dumps(
+        {"model": endpoint.model, "messages": [{"role": "user", "content": "."}], "max_tokens": 1}
+    ).encode("ascii")
+
+
+def decode(body: bytes) -> Reply:
+    """Raises `MalformedReply`."""
+    try:
+        document = json.loads(body)
+        choice = document["choices"][0]
+        text = choice["message"]["content"]
+        usage = document.get("usage") or {}
+        reply = Reply(
+            text="" if text is None else text,
+            finish_reason=choice.get("finish_reason") or "unknown",
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
+            first_logprobs=_first_logprobs(choice),
+        )
+        if not isinstance(reply.text, str) or not isinstance(reply.finish_reason, str):
+            raise TypeError("message content is not a string")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        start = body[:80].decode("utf-8", "replace")
+        raise MalformedReply(f"not a chat completion ({type(error).__name__}): {start!r}") from error
+    return reply
+
+
+def _first_logprobs(choice: Mapping[str, Any]) -> str | None:
+    content = (choice.get("logprobs") or {}).get("content")
+    if not content:
+        return None
+    first = content[0]
+    # The chosen token first: it may lie outside the top few.
+    found = {first["token"]: first["logprob"]}
+    for entry in first.get("top_logprobs") or ():
+        # vLLM gives tokens that the constraint forbids -9999.
+        if entry["logprob"] > IMPOSSIBLE:
+            found.setdefault(entry["token"], entry["logprob"])
+    return json.dumps(found, ensure_ascii=False)
+
+
+def error_message(body: bytes) -> str:
+    """The server's own words in an error body, at most 300 characters."""
+    try:
+        document = json.loads(body)
+        error = document.get("error", document)
+        text = str(error.get("message", error) if isinstance(error, dict) else error)
+    except (ValueError, AttributeError):
+        text = body[:300].decode("utf-8", "replace")
+    return " ".join(text.split())[:300]

@@ -1,0 +1,170 @@
+"""Does a rewritten answer agree with the key the source gives? By numbers, choices and normalised text; no model.
+
+A pair can be compared where the rewrite kept the question. Says nothing about the steps before the answer: the paper's
+example of a right result by a wrong step is for the judge.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from mvl_assets.judging.numbers import Number, numbers_in, same_number
+from mvl_assets.rewriting.conversation import Pair, readable
+
+# A key longer than this without a marked result is prose, and prose is not compared.
+SHORT_KEY = 60
+
+_MARKED = re.compile(
+    r"(?:^|[\s*_>#])(?:final\s+answer|correct\s+answer|answer)\s*(?:is|:|=)+[\s:*_]*(?P<value>\S[^\n]*)", re.IGNORECASE
+)
+_BOXED = re.compile(r"\\boxed\s*\{")
+# "(A) red", "A. red", "A) red", "A: red", at the start of a line or after white space.
+_OPTION = re.compile(
+    r"(?:^|(?<=\s))\(?(?P<letter>[A-Ha-h])(?:\)|\.|:)\s+(?P<text>.+?)(?=\s*(?:$|[\n;,]?\s*\(?[A-Ha-h](?:\)|\.|:)\s))",
+    re.MULTILINE,
+)
+_LETTER = re.compile(r"^\(?(?P<letter>[A-Ha-h])(?:\)|\.|:|$)(?=\s|$)\s*")
+_LATEX_WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname)\s*\{([^{}]*)\}")
+_NEGATION = re.compile(r"\b(?:not|no|non|never|isn't|aren't|neither)[\s-]+(?:an?\s+|the\s+)?$")
+
+
+def answers_agree(rewritten: Sequence[Pair], originals: Sequence[Pair]) -> bool | None:
+    """Whether every comparable answer of a dialogue agrees with its original; None when none is comparable."""
+    keys = {normal(readable(pair.question)): pair for pair in originals}
+    found = [
+        agrees(pair.answer, key.answer, readable(key.question))
+        for pair in rewritten
+        if (key := keys.get(normal(readable(pair.question)))) is not None
+    ]
+    known = [one for one in found if one is not None]
+    return all(known) if known else None
+
+
+def agrees(answer: str, key: str, question: str = "") -> bool | None:
+    """Compares the result of `answer` with the result of `key`; None when `key` states no short result.
+
+    `question` may hold lettered options: then "B", "(B) red" and "red" are the same.
+    """
+    wanted = result_of(key)
+    if wanted is None and len(key.strip()) <= SHORT_KEY:
+        wanted = key.strip()
+    if not wanted:
+        return None
+    given = result_of(answer) or _last_line(answer)
+    if not given:
+        return False
+    options = options_in(question)
+    if options and (right := option_of(wanted, options)) is not None:
+        chosen = option_of(given, options)
+        if chosen is not None:
+            return chosen == right
+        wanted = options[right]
+    return _same(given, wanted)
+
+
+def result_of(text: str) -> str | None:
+    """The result a text marks as such: the last `\\boxed{...}`, or what follows the last "Answer:" / "answer is"."""
+    boxed = [m.end() for m in _BOXED.finditer(text)]
+    if boxed:
+        inside = _braced(text, boxed[-1])
+        if inside is not None:
+            return inside.strip()
+    marked = list(_MARKED.finditer(text))
+    return marked[-1]["value"].strip() if marked else None
+
+
+def options_in(question: str) -> dict[str, str]:
+    """Lettered options of a question, by letter; empty unless there are two that begin with A and B."""
+    options = {m["letter"].upper(): m["text"].strip() for m in _OPTION.finditer(question)}
+    return options if {"A", "B"} <= set(options) else {}
+
+
+def option_of(statement: str, options: dict[str, str]) -> str | None:
+    """The letter of the one option a statement names, by letter or by text; None when it is none or several."""
+    tidy = _unwrapped(statement).strip(" .*_`'\"")
+    texts = {letter: normal(text) for letter, text in options.items()}
+    same = [letter for letter, text in texts.items() if text == normal(tidy)]
+    if len(same) == 1:
+        return same[0]
+    letter = _LETTER.match(tidy)
+    if letter and letter["letter"].upper() in options:
+        return letter["letter"].upper()
+    said = normal(tidy)
+    named = [letter for letter, text in texts.items() if _phrase_in(text, said)]
+    # "dark red" names "red" too: of options inside one another the longest counts.
+    longest = [a for a in named if not any(a != b and _phrase_in(texts[a], texts[b]) for b in named)]
+    return longest[0] if len(longest) == 1 else None
+
+
+def normal(text: str) -> str:
+    """Text for comparison: compatibility forms, lower case, no LaTeX wrappers, no outer punctuation, no articles."""
+    text = unicodedata.normalize("NFKC", _unwrapped(text)).casefold()
+    text = re.sub(r"[\"'`´“”‘’*_$]", "", text)
+    text = re.sub(r"\b(?:an?|the)\s+", " ", text)
+    return " ".join(text.split()).strip(" .,;:!?")
+
+
+def _same(given: str, wanted: str) -> bool:
+    if normal(given) == normal(wanted):
+        return True
+    right = numbers_in(wanted)
+    if right and _is_quantity(wanted, right):
+        return _same_numbers(numbers_in(given), right, given)
+    key = normal(wanted)
+    if key in ("yes", "no", "true", "false"):
+        words = re.findall(r"\w+", normal(given))
+        return words[:1] == [key]
+    return _phrase_in(key, normal(given))
+
+
+def _is_quantity(key: str, numbers: Sequence[Number]) -> bool:
+    """A key that is its numbers, with units around at most: "10 pounds" is, "8:30 A.M." is not."""
+    rest = key
+    for number in numbers:
+        rest = rest.replace(number.text, " ", 1)
+    words = re.findall(r"[^\W\d_]+", rest)
+    return ":" not in key and len(words) <= 3
+
+
+def _same_numbers(given: Sequence[Number], right: Sequence[Number], statement: str) -> bool:
+    if len(right) > 1:
+        return len(given) == len(right) and all(same_number(a, b) for a, b in zip(given, right, strict=True))
+    if not given:
+        return False
+    if "=" in statement:
+        return same_number(given[-1], right[0])
+    return same_number(given[0], right[0]) or same_number(given[-1], right[0])
+
+
+def _phrase_in(phrase: str, text: str) -> bool:
+    """The phrase as whole words and not denied by the word before it."""
+    if not phrase:
+        return False
+    for match in re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", text):
+        if not _NEGATION.search(text[: match.start()]):
+            return True
+    return False
+
+
+def _unwrapped(text: str) -> str:
+    before = None
+    while before != text:
+        before, text = text, _LATEX_WRAP.sub(r"\1", text)
+    return text.replace("\\(", " ").replace("\\)", " ").replace("\\[", " ").replace("\\]", " ").replace("\\%", "%")
+
+
+def _braced(text: str, start: int) -> str | None:
+    """What stands between an open brace that ends at `start` and its partner."""
+    depth = 1
+    for place in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return text[start:place]
+    return None
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,57 @@
+"""From a stored Yes/No answer to a verdict and P(yes)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+YES, NO = "yes", "no"
+
+
+class VerdictError(ValueError):
+    """An answer that is no verdict. `error` is a snake_case class."""
+
+    def __init__(self, error: str, message: str) -> None:
+        self.error = error
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`p_yes` is None when the server gave log-probabilities of neither word."""
+
+    criterion: str
+    request_key: str
+    yes: bool
+    p_yes: float | None
+
+
+def read_verdict(criterion: str, request_key: str, text: str, finish_reason: str, logprobs: str | None) -> Verdict:
+    """Raises `VerdictError` unless the answer is one of the two words and the server finished it.
+
+    A constrained choice may come back with `length` when its one word filled the token limit; the word is whole then.
+    """
+    word = text.strip().casefold()
+    if word not in (YES, NO):
+        raise VerdictError("no_verdict", f"{text[:80]!r} is neither Yes nor No")
+    if finish_reason not in ("stop", "length"):
+        raise VerdictError("not_finished", f"finish_reason {finish_reason!r}")
+    return Verdict(criterion, request_key, word == YES, p_yes(logprobs))
+
+
+def p_yes(logprobs: str | None) -> float | None:
+    """p(Yes) / (p(Yes) + p(No)) over the first token, each word summed over its spellings ("Yes", " yes", "YES").
+
+    `logprobs` is JSON {token: log-probability}. A word outside the tokens listed counts as 0. Tokenizers mark a leading
+    space as "Ġ" or "▁".
+    """
+    if logprobs is None:
+        return None
+    mass = {YES: 0.0, NO: 0.0}
+    for token, logprob in json.loads(logprobs).items():
+        word = token.strip(" \n\tĠ▁").casefold()
+        if word in mass and logprob is not None:
+            mass[word] += math.exp(logprob)
+    total = mass[YES] + mass[NO]
+    return mass[YES] / total if total > 0 else None

@@ -1,0 +1,87 @@
+"""Asking one model for one stage of one source: sends what has no answer yet, and starts a server only for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+
+from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.endpoints import endpoints_for
+from mvl_assets.inference.engine import answer_all
+from mvl_assets.inference.progress import Failure, Outcome, Progress
+from mvl_assets.inference.request import ModelRef, Request
+from mvl_assets.lake.lake import Lake
+from mvl_assets.profile import ModelProfile
+
+BATCH = 1024
+
+ProgressSink = Callable[[Progress], None]
+
+
+def model_ref(model: ModelProfile) -> ModelRef:
+    return ModelRef(model.name, model.revision, model.sees_images)
+
+
+class Asker:
+    """Sums up what its calls did: requests wanted and reused, those sent, tokens, and failures by request key."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        stage: str,
+        source: str,
+        model: ModelProfile,
+        run_id: str,
+        endpoints: Sequence[Endpoint] | None = None,
+        progress: ProgressSink | None = None,
+    ) -> None:
+        self._lake = lake
+        self._log = lake.answers(stage, source)
+        # The engine reads the requests in another thread than it commits in: looking keys up has its own handle.
+        self._seen = lake.answers(stage, source)
+        self._model = model
+        self._run_id = run_id
+        self._endpoints = endpoints
+        self._progress = progress
+        self.wanted = 0
+        self.reused = 0
+        self.sent = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.failures: dict[str, Failure] = {}
+
+    def ask(self, requests: Iterable[Request]) -> Outcome | None:
+        """Returns when every request is answered durably or has failed; None when there was nothing to send.
+
+        `requests` is consumed once, in batches. Raises what `answer_all` raises.
+        """
+        pending = self._pending(requests)
+        first = next(pending, None)
+        if first is None:
+            return None
+        if self._endpoints is None:
+            self._endpoints = endpoints_for(self._model)
+        outcome = answer_all(
+            chain([first], pending),
+            endpoints=self._endpoints,
+            log=self._log,
+            pictures=self._lake.images.fetch,
+            run_id=self._run_id,
+            progress=self._progress,
+        )
+        self.sent += outcome.sent
+        self.prompt_tokens += outcome.prompt_tokens
+        self.completion_tokens += outcome.completion_tokens
+        self.failures |= {failure.request_key: failure for failure in outcome.failures}
+        return outcome
+
+    def _pending(self, requests: Iterable[Request]) -> Iterator[Request]:
+        requests = iter(requests)
+        while batch := list(islice(requests, BATCH)):
+            answered = self._seen.answered({request.key for request in batch})
+            self.wanted += len(batch)
+            for request in batch:
+                if request.key in answered:
+                    self.reused += 1
+                else:
+                    yield request

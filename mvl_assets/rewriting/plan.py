@@ -1,0 +1,135 @@
+"""What a stage would send for a source, before anything is sent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from mvl_assets.catalog import SourceSpec
+from mvl_assets.inference.request import Request
+from mvl_assets.lake.lake import Lake
+from mvl_assets.profile import ModelProfile, Profile
+from mvl_assets.prompts import Prompt, load_prompts, rewrite_prompt
+from mvl_assets.rewriting.asking import BATCH, model_ref
+from mvl_assets.rewriting.rewrite import STAGE
+from mvl_assets.rewriting.rows import asks_for, family_of
+
+# Forecasts only. English takes about four characters a token; a seeing model of the paper's kind spends 256 tokens on a
+# tile of 448 pixels, at most 12 tiles a picture.
+CHARS_PER_TOKEN = 4.0
+TILE, TOKENS_PER_TILE, MOST_TILES = 448, 256, 12
+MEASURED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Distinct requests: `wanted == answered + to_send`. Tokens and money are for `to_send`, and are estimates.
+
+    `completion_tokens` is the mean of what this prompt has cost so far, or half its token limit where nothing was asked
+    yet. `gpu_hours` and `cost` are None where the model's price table has no entry for them. Re-asks are not in it.
+    """
+
+    stage: str
+    source: str
+    model: str
+    wanted: int
+    answered: int
+    to_send: int
+    prompt_tokens: int
+    completion_tokens: int
+    gpu_hours: float | None
+    cost: float | None
+    currency: str
+
+
+def plan_rewrite(
+    lake: Lake,
+    source: SourceSpec,
+    profile: Profile,
+    *,
+    prompts: Mapping[str, Prompt] | None = None,
+    limit: int | None = None,
+) -> Plan:
+    """The plan of `rewrite_source` with the same arguments. Reads the lake and sends nothing."""
+    family = family_of(source)
+    prompt = rewrite_prompt(load_prompts() if prompts is None else prompts, family)
+    model = profile.model_for("caption" if family == "caption" else "rewrite")
+    most = limit if limit is not None else profile.rewrite_limit
+    asks = asks_for(lake, source, prompt, model_ref(model), most)
+    return plan_requests(lake, STAGE, source.slug, model, (a.request for _, some in asks for a in some))
+
+
+def plan_requests(lake: Lake, stage: str, source: str, model: ModelProfile, requests: Iterable[Request]) -> Plan:
+    """Counts requests against the stored answers and estimates from the first `MEASURED` that are to be sent."""
+    log = lake.answers(stage, source)
+    seen: set[bytes] = set()
+    answered = 0
+    sample: list[Request] = []
+    requests = iter(requests)
+    while batch := list(islice(requests, BATCH)):
+        fresh = {r.key: r for r in batch if bytes.fromhex(r.key) not in seen}
+        seen.update(bytes.fromhex(key) for key in fresh)
+        known = log.answered(fresh)
+        answered += len(known)
+        unknown = (r for key, r in fresh.items() if key not in known)
+        sample.extend(islice(unknown, MEASURED - len(sample)))
+    to_send = len(seen) - answered
+    asked = sum(_prompt_tokens(lake, request, model) for request in sample) / max(1, len(sample))
+    said = _mean_completion(lake, stage, source, sample)
+    prompt_tokens, completion_tokens = round(asked * to_send), round(said * to_send)
+    gpu_hours, cost = _price(model, prompt_tokens, completion_tokens)
+    return Plan(
+        stage=stage,
+        source=source,
+        model=model.name,
+        wanted=len(seen),
+        answered=answered,
+        to_send=to_send,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        gpu_hours=gpu_hours,
+        cost=cost,
+        currency=model.price.currency,
+    )
+
+
+def _prompt_tokens(lake: Lake, request: Request, model: ModelProfile) -> float:
+    chars = sum(len(text) for message in request.messages for text in _texts(message["content"]))
+    tiles = 0
+    for info in lake.images.describe(set(request.images)).values():
+        scale = min(1.0, model.max_side / max(info.width, info.height, 1))
+        across, down = (max(1, math.ceil(side * scale / TILE)) for side in (info.width, info.height))
+        tiles += min(across * down, MOST_TILES)
+    return chars / CHARS_PER_TOKEN + tiles * TOKENS_PER_TILE
+
+
+def _texts(content: Any) -> list[str]:
+    return [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
+
+
+def _mean_completion(lake: Lake, stage: str, source: str, sample: list[Request]) -> float:
+    if not sample:
+        return 0.0
+    prompts = {request.prompt for request in sample}
+    spent = [
+        row["completion_tokens"]
+        for row in lake.answers(stage, source).table.rows(["prompt", "completion_tokens"])
+        if row["prompt"] in prompts
+    ]
+    if spent:
+        return sum(spent) / len(spent)
+    return sum(request.max_tokens for request in sample) / len(sample) / 2
+
+
+def _price(model: ModelProfile, prompt_tokens: int, completion_tokens: int) -> tuple[float | None, float | None]:
+    price = model.price
+    gpu_hours = None
+    if price.tokens_per_gpu_second:
+        gpu_hours = completion_tokens / price.tokens_per_gpu_second / 3600
+    cost = prompt_tokens / 1e6 * price.input_per_million + completion_tokens / 1e6 * price.output_per_million
+    if gpu_hours is not None and price.gpu_hour is not None:
+        cost += gpu_hours * price.gpu_hour
+    return gpu_hours, cost or None

@@ -1,0 +1,217 @@
+"""A declared source becomes one raw asset with one partition, and Dagster loads all of them quickly."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster.components.testing import create_defs_folder_sandbox
+
+from mvl_assets.catalog import Expected, SourceSpec, load_catalog
+from mvl_assets.components.resources import LakeResource
+from mvl_assets.components.source_dataset import EXPECTED, LICENSED, SourceDataset, expected_result, raw_asset
+from mvl_assets.defs import graph
+from mvl_assets.defs.metadata import SOUND
+from mvl_assets.lake.lake import Lake
+from mvl_assets.miniature.write import write_miniatures
+from mvl_assets.settings import PROJECT
+
+LOAD = """
+import json, resource, sys
+from mvl_assets.definitions import defs
+graph = defs().resolve_asset_graph()
+used = resource.getrusage(resource.RUSAGE_SELF)
+raw = [k.path[1] for k in graph.get_all_asset_keys() if k.path[0] == "raw"]
+heavy = [m for m in ("torch", "transformers", "vllm", "lancedb", "skimage") if m in sys.modules]
+print(json.dumps({"cpu": used.ru_utime + used.ru_stime, "raw": raw, "heavy": heavy}))
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MVL_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MVL_LAKE", raising=False)
+    monkeypatch.delenv("MVL_PROFILE", raising=False)
+    return tmp_path / "home"
+
+
+def spec_of(asset: dg.AssetsDefinition) -> dg.AssetSpec:
+    (spec,) = asset.specs
+    return spec
+
+
+def test_the_asset_carries_key_partition_group_tags_kinds_and_owner() -> None:
+    asset = raw_asset(load_catalog()["chartqa_cauldron_llava_format"])
+    spec = spec_of(asset)
+    assert spec.key == dg.AssetKey(["raw", "chartqa_cauldron_llava_format"])
+    assert asset.partitions_def == dg.StaticPartitionsDefinition(["chartqa_cauldron_llava_format"])
+    assert spec.group_name == "raw"
+    assert spec.tags["mvl/category"] == "chart"
+    assert spec.tags["mvl/group"] == "B"
+    assert spec.tags["mvl/family"] == "chart"
+    assert spec.kinds == {"lance", "huggingface"}
+    assert spec.owners == ["team:data"]
+
+
+def test_the_asset_shows_licence_count_origin_and_evidence() -> None:
+    metadata = spec_of(raw_asset(load_catalog()["visual7w_cauldron_llava_format"])).metadata
+    assert metadata["license"] == "unknown"
+    assert metadata["expected"] == "14,366 rows"
+    assert metadata["hub"] == "HuggingFaceM4/the_cauldron: visual7w"
+    assert "| group | read | paper v2, figure A4 |" in metadata["evidence"].value
+
+
+def test_a_screened_out_source_says_why() -> None:
+    assert "too brief or vague" in (spec_of(raw_asset(load_catalog()["cap2qa"])).description or "")
+
+
+def test_only_the_check_of_the_rows_themselves_stops_what_comes_after() -> None:
+    checks = {c.name: c.blocking for c in raw_asset(load_catalog()["gqa"]).check_specs}
+    assert checks == {SOUND: True, EXPECTED: False, LICENSED: False}
+
+
+def test_every_source_of_the_catalog_becomes_an_asset_with_a_description() -> None:
+    keys = set()
+    for spec in load_catalog().values():
+        asset = spec_of(raw_asset(spec))
+        assert asset.description
+        keys.add(asset.key)
+    assert len(keys) == len(load_catalog())
+
+
+def test_dagster_loads_an_entry_as_the_catalog_reads_it() -> None:
+    attributes = load_catalog()["tabmwp"].model_dump(mode="json")
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(
+            component_cls=SourceDataset,
+            defs_yaml_contents={
+                "type": "mvl_assets.components.source_dataset.SourceDataset",
+                "attributes": attributes,
+            },
+        )
+        with sandbox.load_component_and_build_defs(defs_path=path) as (component, definitions):
+            assert isinstance(component, SourceDataset)
+            assert component.spec == load_catalog()["tabmwp"]
+            with_lake = dg.Definitions.merge(definitions, dg.Definitions(resources={"lake": LakeResource()}))
+            assert with_lake.resolve_asset_graph().get_all_asset_keys() == {dg.AssetKey(["raw", "tabmwp"])}
+
+
+def test_dagster_refuses_what_the_catalog_refuses() -> None:
+    attributes = load_catalog()["tabmwp"].model_dump(mode="json") | {"titel": "x"}
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(
+            component_cls=SourceDataset,
+            defs_yaml_contents={
+                "type": "mvl_assets.components.source_dataset.SourceDataset",
+                "attributes": attributes,
+            },
+        )
+        with pytest.raises(Exception) as caught, sandbox.load_component_and_build_defs(defs_path=path):
+            pass
+        assert "titel" in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_miniature_runs_through_the_asset_into_the_lake_and_again_changes_nothing(home: Path) -> None:
+    write_miniatures(home / "raw", ["chartqa_cauldron_llava_format"], rows=12)
+    asset = raw_asset(load_catalog()["chartqa_cauldron_llava_format"])
+    versions = []
+    for _ in range(2):
+        result = dg.materialize(
+            [asset], partition_key="chartqa_cauldron_llava_format", resources={"lake": LakeResource()}
+        )
+        (event,) = result.asset_materializations_for_node("raw__chartqa_cauldron_llava_format")
+        versions.append((event.tags or {})["dagster/data_version"])
+    assert versions[0] == versions[1]
+    shown = event.metadata
+    rows = shown["dagster/partition_row_count"].value
+    assert shown["new"].value == 0
+    assert rows == Lake(str(home / "lake")).table("samples").count()
+    assert rows + shown["rejected"].value == shown["rows_read"].value == 12
+    assert "data:image/jpeg" in str(shown["preview"].value)
+    checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
+    assert checks[SOUND].passed
+    assert checks[EXPECTED].passed and "not_compared" in checks[EXPECTED].metadata
+    licensed = checks[LICENSED]
+    assert licensed.passed == (load_catalog()["chartqa_cauldron_llava_format"].license is not None)
+    assert licensed.severity == dg.AssetCheckSeverity.WARN
+
+
+def test_a_source_without_files_fails_with_what_to_do(home: Path) -> None:
+    result = dg.materialize(
+        [raw_asset(load_catalog()["geo3k"])],
+        partition_key="geo3k",
+        resources={"lake": LakeResource()},
+        raise_on_error=False,
+    )
+    assert not result.success
+    failure = result.failure_data_for_node("raw__geo3k")
+    assert failure is not None and "mvl miniature" in failure.error.to_string()  # type: ignore[union-attr]
+
+
+def counted(count: int | None, unit: str = "rows") -> SourceSpec:
+    expected = None if count is None else Expected(count=count, unit=unit)  # type: ignore[arg-type]
+    return load_catalog()["geo3k"].model_copy(update={"expected": expected})
+
+
+@pytest.mark.parametrize(
+    ("spec", "found", "limit", "passed"),
+    [
+        (counted(1000), 1000, None, True),
+        (counted(1000), 950, None, True),
+        (counted(1000), 800, None, False),
+        (counted(1000), 1200, None, False),
+        (counted(1000), 48, 48, True),
+        (counted(1000, "images"), 5000, None, True),
+        (counted(None), 5, None, True),
+    ],
+)
+def test_a_count_is_compared_only_where_it_can_be(
+    home: Path, spec: SourceSpec, found: int, limit: int | None, passed: bool
+) -> None:
+    result = expected_result(dg.AssetKey(["raw", spec.slug]), spec, found, limit)
+    assert result.passed == passed
+    assert result.severity == dg.AssetCheckSeverity.WARN
+
+
+def test_a_miniature_is_not_held_against_the_declared_count(home: Path) -> None:
+    write_miniatures(home / "raw", ["ai2d_gpt4v"], rows=6)
+    spec = load_catalog()["ai2d_gpt4v"]
+    result = expected_result(dg.AssetKey(["raw", spec.slug]), spec, 6, None)
+    assert result.passed
+    shutil.rmtree(home / "raw" / "ai2d_gpt4v")
+    assert not expected_result(dg.AssetKey(["raw", spec.slug]), spec, 6, None).passed
+
+
+def test_a_change_of_what_the_rows_are_made_with_changes_the_code_version_and_a_note_does_not() -> None:
+    spec = load_catalog()["tabmwp"]
+    assert spec.records is not None
+    other_map = spec.model_copy(update={"records": spec.records.model_copy(update={"unit": None})})
+    other_note = spec.model_copy(update={"evidence": {}})
+    version = spec_of(raw_asset(spec)).code_version
+    assert spec_of(raw_asset(other_map)).code_version != version
+    assert spec_of(raw_asset(other_note)).code_version == version
+
+
+def test_tags_name_the_category_as_all_assets_do() -> None:
+    for spec in load_catalog().values():
+        assert spec_of(raw_asset(spec)).tags["mvl/category"] == graph.tags(spec.category)["mvl/category"]
+
+
+def test_the_code_location_loads_all_sources_in_under_three_seconds_of_cpu_without_torch(tmp_path: Path) -> None:
+    environment = os.environ | {"MVL_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found["raw"]) == set(load_catalog())
+    assert found["heavy"] == []
+    # Alone on a quiet core it is about 2.5 s; the bound leaves room for a busy machine.
+    assert found["cpu"] < 6
