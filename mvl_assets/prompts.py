@@ -20,7 +20,8 @@ A file `prompts/<role>_<family>.md`:
     ---
     The template. {{question}} is replaced by the input of that name; single braces are ordinary text.
 
-Text that comes from data stands between the lines `<sample>` and `</sample>`, and nothing in it can close that fence.
+Text that comes from data stands between the lines `<sample>` and `</sample>`, every input once, and nothing in it can
+close that fence. An input may be repeated outside, as one line of at most 80 characters.
 A judge's file may hold `criteria: {name: wording}`: each becomes a prompt of its own that differs from the others only
 where `{{criterion}}` stands, which is the end, so that a server caches everything before it.
 """
@@ -43,13 +44,14 @@ from mvl_assets.lake.digest import digest_hex
 from mvl_assets.settings import settings
 
 FENCE_OPEN, FENCE_CLOSE = "<sample>", "</sample>"
+BRIEF = 80
 PICTURES, CRITERION = "pictures", "criterion"
 _INPUTS = {
     ("rewrite", "pair"): frozenset({"question", "answer"}),
     ("rewrite", "sample"): frozenset({"pairs", "caption"}),
     ("judge", "pair"): frozenset({"conversation"}),
 }
-_SLOT = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+_SLOT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*)\}\}")
 # What in a value could end the fence, or the whole message (`<|im_end|>` and its like are tokens to most servers).
 _FENCE_IN_DATA = re.compile(r"<(\s*/?\s*sample\s*)>", re.IGNORECASE)
 _CONTROL_TOKEN = re.compile(r"<\|(.{0,40}?)\|>")
@@ -75,6 +77,8 @@ class Sampling(BaseModel):
     temperature: float = Field(ge=0, le=2)
     top_p: float = Field(gt=0, le=1)
     max_tokens: int = Field(ge=1)
+    # Above 0 it breaks the loops small models fall into; it also punishes the digits a long calculation repeats.
+    frequency_penalty: float | None = Field(default=None, ge=0, le=2)
 
 
 class AskAgain(BaseModel):
@@ -85,6 +89,7 @@ class AskAgain(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     max_tokens: int | None = Field(default=None, ge=1)
+    frequency_penalty: float | None = Field(default=None, ge=0, le=2)
 
 
 class FrontMatter(BaseModel):
@@ -180,23 +185,33 @@ class Prompt:
         missing, unknown = set(self.inputs) - set(values), set(values) - set(self.inputs)
         if missing or unknown:
             raise PromptError(self.file, "inputs", f"missing {sorted(missing)}, unknown {sorted(unknown)}")
-        head, _, tail = self._split()
-        return self._fill(head, values), self._fill(tail, values)
+        before, fenced, after = self._parts()
+        head, _, tail = before.partition(f"{{{{{PICTURES}}}}}") if self.sees == "vision" else ("", "", before)
+        brief = {name: one_line(value) for name, value in values.items()}
+        data = _fill(fenced, {name: harmless(value) for name, value in values.items()})
+        return _fill(head, brief).strip(), f"{_fill(tail, brief)}{data}{_fill(after, brief)}".strip()
 
-    def _split(self) -> tuple[str, str, str]:
-        for match in _SLOT.finditer(self.template):
-            if match[1] == PICTURES:
-                return self.template[: match.start()].strip(), match[0], self.template[match.end() :].strip()
-        return "", "", self.template.strip()
+    def _parts(self) -> tuple[str, str, str]:
+        """The template before, in and after the fence."""
+        start = self.template.index(f"\n{FENCE_OPEN}\n") + 1
+        end = self.template.index(f"\n{FENCE_CLOSE}\n", start) + 1
+        return self.template[:start], self.template[start:end], self.template[end:]
 
-    @staticmethod
-    def _fill(text: str, values: Mapping[str, str]) -> str:
-        return _SLOT.sub(lambda slot: harmless(values[slot[1]]), text)
+
+def _fill(text: str, values: Mapping[str, str]) -> str:
+    """One pass: what a value holds is never read as a template."""
+    return _SLOT.sub(lambda slot: values[slot[1]], text)
 
 
 def harmless(value: str) -> str:
     """The value with square brackets where its angle brackets could be read as our fence or as a control token."""
     return _CONTROL_TOKEN.sub(r"[|\1|]", _FENCE_IN_DATA.sub(r"[\1]", value))
+
+
+def one_line(value: str) -> str:
+    """The value as it may stand outside the fence: harmless, on one line, at most `BRIEF` characters."""
+    line = " ".join(harmless(value).split())
+    return line if len(line) <= BRIEF else f"{line[: BRIEF - 1]}…"
 
 
 def load_prompts(folder: Path | None = None) -> dict[str, Prompt]:
@@ -320,20 +335,23 @@ def _check_template(file: str, front: FrontMatter, template: str) -> None:
     for name in slots:
         if name not in declared | reserved:
             raise PromptError(file, "template", f"{{{{{name}}}}} is not one of {sorted(declared | reserved)}")
-    for name in sorted(declared | reserved):
+    for name in sorted(reserved):
         if slots.count(name) != 1:
             raise PromptError(file, "template", f"{{{{{name}}}}} must stand exactly once, found {slots.count(name)}")
-    lines = [line.strip() for line in template.splitlines()]
-    if lines.count(FENCE_OPEN) != 1 or lines.count(FENCE_CLOSE) != 1:
+    lines = template.splitlines()
+    if lines.count(FENCE_OPEN) != 1 or lines.count(FENCE_CLOSE) != 1 or FENCE_OPEN == lines[0]:
         raise PromptError(file, "template", f"needs one line {FENCE_OPEN} and one line {FENCE_CLOSE} around the data")
     start, end = lines.index(FENCE_OPEN), lines.index(FENCE_CLOSE)
-    inside = {slot[1] for slot in _SLOT.finditer("\n".join(lines[start:end]))}
-    if inside != declared:
-        raise PromptError(file, "template", f"exactly the inputs {sorted(declared)} stand inside the fence")
+    inside = [slot[1] for slot in _SLOT.finditer("\n".join(lines[start:end]))]
+    if sorted(inside) != sorted(declared):
+        raise PromptError(file, "template", f"each of {sorted(declared)} must stand once inside the fence, and no other")
+    outside = [slot[1] for slot in _SLOT.finditer("\n".join(lines[:start]))]
+    if declared & set(outside):
+        raise PromptError(file, "template", "data comes after the instructions, which a server can cache then")
 
 
 def _prompt(path: Path, front: FrontMatter, name: str, criterion: str | None, template: str) -> Prompt:
-    sampling = front.sampling.model_dump()
+    sampling = front.sampling.model_dump(exclude_none=True)
     again = front.ask_again.model_dump(exclude_none=True) if front.ask_again else None
     if again is not None and {**sampling, **again} == sampling:
         raise PromptError(path.name, "ask_again", "equals sampling, so the same request would be asked twice")

@@ -28,8 +28,11 @@ def prepare_home() -> Path:
 
 
 def instance() -> dg.DagsterInstance:
+    """The instance of DAGSTER_HOME. One step at a time may train; `dagster.yaml` bounds the other pools."""
     prepare_home()
-    return dg.DagsterInstance.get()
+    made = dg.DagsterInstance.get()
+    made.event_log_storage.set_concurrency_slots("gpu-train", 1)
+    return made
 
 
 def workspace_file() -> Path:

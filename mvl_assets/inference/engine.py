@@ -24,11 +24,12 @@ from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.lane import Item, Lane
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.pictures import FetchPictures, PictureFault, load_pictures
-from mvl_assets.inference.progress import Failure, Outcome, Progress, Rate
+from mvl_assets.inference.progress import Failure, Outcome, Progress
 from mvl_assets.inference.quarantine import Quarantine
 from mvl_assets.inference.request import Request
 from mvl_assets.inference.retry import Blame, Fault, backoff_s
 from mvl_assets.inference.transport import Transport
+from mvl_assets.inference.watch import Reporter, check_patience
 from mvl_assets.inference.wire import Reply, encode
 from mvl_assets.inference.writer import AnswerWriter
 from mvl_assets.lake.answers import AnswerLog
@@ -90,7 +91,7 @@ class _Run:
         self._log = log
         self._fetch = fetch
         self._run_id = run_id
-        self._total = total
+        self._reporter = Reporter(total)
         self._progress = progress
         self._lanes = [Lane(endpoint) for endpoint in endpoints]
         self._longest_side = min(endpoint.max_side for endpoint in endpoints)
@@ -117,6 +118,7 @@ class _Run:
     async def go(self, requests: Iterator[Request]) -> Outcome:
         started = time.monotonic()
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._loop_error)
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._room = asyncio.Event()
         self._to_load = asyncio.Event()
@@ -128,7 +130,7 @@ class _Run:
                 try:
                     self._spawn(self._read(requests))
                     self._spawn(self._writer.run(self._in_log_thread))
-                    self._spawn(self._tick(started))
+                    self._spawn(self._tick())
                     for _ in range(PICTURE_THREADS if self._fetch else 0):
                         self._spawn(self._load())
                     await self._finished
@@ -392,55 +394,27 @@ class _Run:
 
     # -- watching --------------------------------------------------------------------------------------------------
 
-    async def _tick(self, started: float) -> None:
-        rate = Rate()
+    async def _tick(self) -> None:
         next_report = 0.0
         while True:
             now = self._loop.time()
-            self._check_patience(now)
+            check_patience(self._lanes, self.options, now)
             for lane in self._lanes:
                 lane.touch()
             if self._progress is not None and now >= next_report:
                 next_report = now + self.options.progress_s
-                self._progress(self._report(rate, started))
+                self._progress(self._reporter.report(self.outcome, self._lanes, self._errors))
             # Whatever waits for a time to pass (a rest, a quarantine's patience) gets its turn.
             self._pump()
             await asyncio.sleep(TICK_S)
 
-    def _check_patience(self, now: float) -> None:
-        if any(lane.up or lane.healing for lane in self._lanes):
-            return
-        # All are down: since when was the last of them?
-        lane = max(self._lanes, key=lambda lane: lane.down_since or 0.0)
-        down_for = now - (lane.down_since or now)
-        patience = self.options.patience_s if lane.reached else self.options.first_contact_s
-        if down_for >= patience:
-            last = lane.last_fault.message if lane.last_fault else "no connection"
-            raise EndpointError(
-                f"{lane.endpoint.base_url} has not answered for {down_for:.0f} s (last: {last})",
-                hint="start it, or correct its address in the profile, and run again; stored answers are kept",
-            )
-
-    def _report(self, rate: Rate, started: float) -> Progress:
-        outcome = self.outcome
-        rows = outcome.reused + outcome.equal + outcome.answered + len(outcome.failures)
-        now = time.monotonic()
-        rows_per_s, tokens_per_s = rate.read(now, rows, outcome.completion_tokens)
-        left = None if self._total is None else max(0, self._total - rows)
-        return Progress(
-            rows=rows,
-            total=self._total,
-            rows_per_s=rows_per_s,
-            tokens_per_s=tokens_per_s,
-            in_flight=sum(lane.in_flight for lane in self._lanes),
-            limit=sum(lane.limit.value for lane in self._lanes),
-            endpoints_up=sum(lane.up for lane in self._lanes),
-            endpoints=len(self._lanes),
-            errors=dict(self._errors),
-            failed=len(outcome.failures),
-            seconds=now - started,
-            eta_s=left / rows_per_s if left is not None and rows_per_s > 0 else None,
-        )
+    def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An interrupt that a signal handler raised inside a callback ends the run; the loop would only log it."""
+        error = context.get("exception")
+        if error is not None and not isinstance(error, Exception):
+            self._abort(error)
+        else:
+            loop.default_exception_handler(context)
 
 
 def _take(requests: Iterator[Request], most: int) -> tuple[list[Request], bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 
@@ -70,18 +69,3 @@ class Progress:
         if self.eta_s is not None:
             parts.append(f"{self.eta_s:.0f} s left")
         return " · ".join(parts)
-
-
-class Rate:
-    """Rows and tokens per second over the last few readings."""
-
-    def __init__(self, readings: int = 6) -> None:
-        self._readings: deque[tuple[float, int, int]] = deque(maxlen=readings)
-
-    def read(self, now: float, rows: int, tokens: int) -> tuple[float, float]:
-        self._readings.append((now, rows, tokens))
-        then, rows_then, tokens_then = self._readings[0]
-        span = now - then
-        if span <= 0:
-            return 0.0, 0.0
-        return (rows - rows_then) / span, (tokens - tokens_then) / span

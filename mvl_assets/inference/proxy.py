@@ -2,8 +2,8 @@
 
 `python -m mvl_assets.inference.proxy --upstream http://127.0.0.1:8000 --port 8001 --journal requests.jsonl` forwards
 everything, and appends one JSON line for each chat request it receives and one when the whole answer has gone back:
-`{"event": "asked" | "answered", "digest": <of the body>, "at": <seconds since the epoch>, "status": ...}`. Bodies are not
-kept. The engine's tiny recovery questions are not journalled.
+`{"event": "asked" | "answered", "digest": <of the body>, "at": <seconds since the epoch>, "status": ...}`. Bodies are
+not kept. The engine's tiny recovery questions are not journalled.
 """
 
 from __future__ import annotations

@@ -94,6 +94,8 @@ class ServeSpec:
         flags += ["--max-model-len", str(self.max_model_len), "--max-num-seqs", str(self.max_num_seqs)]
         flags += ["--max-num-queued-reqs", str(QUEUE_PER_SEQUENCE * self.max_num_seqs)]
         flags += ["--structured-outputs-config", STRUCTURED_OUTPUTS]
+        # Its log lives as long as the server: no line per request.
+        flags += ["--disable-uvicorn-access-log"]
         if on_cpu():
             flags += ["--enforce-eager", "--dtype", "bfloat16"]
         return [*flags, *self.args]

@@ -102,23 +102,37 @@ def candidate_pool(
     A sample whose rewrite was kept enters as that rewrite, never as itself too.
     """
     dropped = {bytes.fromhex(s) for s in excluded}
-    rows = (row for c in categories for row in _candidates(lake, c, seed=seed, holdout=holdout, dropped=dropped))
+    rows = (
+        row
+        for category in categories
+        for source in _sources(lake, category)
+        for row in _candidates(lake, category, source, seed=seed, holdout=holdout, dropped=dropped)
+    )
     with spilled(batches_of(rows, CANDIDATE), CANDIDATE) as con:
         yield Pool(con, seed)
 
 
-def _candidates(lake: Lake, category: str, *, seed: int, holdout: float, dropped: set[bytes]) -> Iterator[dict]:
+def _sources(lake: Lake, category: str) -> list[str]:
+    found: set[str] = set()
+    for batch in lake.table(f"category/{category}").scan(["source"], batch_size=65536):
+        found.update(batch.column(0).unique().to_pylist())
+    return sorted(found)
+
+
+def _candidates(
+    lake: Lake, category: str, source: str, *, seed: int, holdout: float, dropped: set[bytes]
+) -> Iterator[dict]:
+    """The candidates of one source: memory holds the ids of its rewrites, not those of the category."""
+    own = sql.equals("source", source)
     kept: dict[str, list[tuple[str, str]]] = {}
-    for row in lake.table(f"judged/{category}").rows(
-        ["judged_id", "rewrite_id", "sample_id"], sql.equals("keep", True)
-    ):
+    for row in lake.table(f"judged/{category}").rows(["judged_id", "rewrite_id", "sample_id"], f"{own} AND keep"):
         kept.setdefault(row["sample_id"], []).append((row["rewrite_id"], row["judged_id"]))
     current = {
         row["rewrite_id"]: row["version_id"]
-        for row in lake.table(f"rewritten/{category}").rows(["rewrite_id", "version_id"])
+        for row in lake.table(f"rewritten/{category}").rows(["rewrite_id", "version_id"], own)
     }
     columns = ["sample_id", "version_id", "source", "picture_key", "modality", "license"]
-    for row in lake.table(f"category/{category}").rows(columns):
+    for row in lake.table(f"category/{category}").rows(columns, own):
         if is_held_out(row.pop("picture_key"), holdout) or bytes.fromhex(row["sample_id"]) in dropped:
             continue
         # A rewrite of an older version of the sample says something about a question that has changed since.

@@ -1,0 +1,115 @@
+"""Running one asset, or one partition of it, in this process: what `mvl run` and `mvl stale --launch` are made of.
+
+A process runs one step at a time. Dagster configures Python's logging at the start of every run and redirects the
+process's output during it, so two runs in threads of one process lock each other up.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import dagster as dg
+
+from mvl_assets.cli.dagster_home import code_locations, instance, quiet_dagster
+
+# The event log keeps everything; the terminal gets one line a step.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+# The numbers of a materialization that are worth a place in its line.
+SHOWN = (
+    "dagster/row_count",
+    "dagster/partition_row_count",
+    "rejected",
+    "requests_sent",
+    "requests_reused",
+    "kept",
+    "packs",
+    "fill",
+    "steps",
+    "loss first",
+    "loss last",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One run: an asset and, where it has them, one of its partitions."""
+
+    location: str
+    key: tuple[str, ...]
+    partition: str | None
+
+    @property
+    def stage(self) -> str:
+        return self.key[0]
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.key) + (f"[{self.partition}]" if self.partition else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a step ended. `problem` is None when it was made."""
+
+    step: Step
+    problem: str | None
+    facts: str
+    seconds: float
+
+
+class Runner:
+    """Dagster's instance and the jobs of all code locations, loaded once per process."""
+
+    def __init__(self) -> None:
+        quiet_dagster()
+        self.instance = instance()
+        self.locations = code_locations()
+        self._jobs = {n: d.resolve_implicit_global_asset_job_def() for n, d in self.locations.items()}
+
+    def run(self, step: Step) -> Done:
+        """Materialises the step as a run of its own; a failure is returned, not raised."""
+        began = time.monotonic()
+        result = self._jobs[step.location].execute_in_process(
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(step.key)],
+            partition_key=step.partition,
+            raise_on_error=False,
+            run_config=QUIET,
+            tags={"mvl/driver": "mvl run"},
+        )
+        problem = None if result.success else _reason(result)
+        return Done(step, problem, _facts(result), time.monotonic() - began)
+
+
+@cache
+def _runner() -> Runner:
+    return Runner()
+
+
+def run_here(step: Step) -> Done:
+    """For worker processes: the runner is made on the first step and kept."""
+    return _runner().run(step)
+
+
+def _reason(result: dg.ExecuteInProcessResult) -> str:
+    """The first line of the innermost error."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error and error.cause:
+                error = error.cause
+            if error:
+                return error.message.strip().splitlines()[0]
+    return "the run failed; see its log in the UI"
+
+
+def _facts(result: dg.ExecuteInProcessResult) -> str:
+    words = []
+    for event in result.get_asset_materialization_events():
+        for key in SHOWN:
+            value = getattr(event.materialization.metadata.get(key), "value", None)
+            if isinstance(value, int | float):
+                words.append(f"{key.split('/')[-1].removeprefix('partition_')} {value:g}")
+    return ", ".join(words)

@@ -1,0 +1,63 @@
+"""Watching a run: how fast it goes, and when waiting for its endpoints has gone on long enough."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from mvl_assets.inference.endpoint import EndpointError
+from mvl_assets.inference.lane import Lane
+from mvl_assets.inference.options import EngineOptions
+from mvl_assets.inference.progress import Outcome, Progress
+
+# Speed is measured over the last so many reports.
+READINGS = 6
+
+
+class Reporter:
+    """Makes one run's progress reports. `total` is the number of requests, when it is known."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._started = time.monotonic()
+        self._readings: deque[tuple[float, int, int]] = deque(maxlen=READINGS)
+
+    def report(self, outcome: Outcome, lanes: Sequence[Lane], errors: Mapping[str, int]) -> Progress:
+        rows = outcome.reused + outcome.equal + outcome.answered + len(outcome.failures)
+        now = time.monotonic()
+        self._readings.append((now, rows, outcome.completion_tokens))
+        then, rows_then, tokens_then = self._readings[0]
+        span = max(now - then, 1e-9)
+        rows_per_s = (rows - rows_then) / span
+        left = None if self._total is None else max(0, self._total - rows)
+        return Progress(
+            rows=rows,
+            total=self._total,
+            rows_per_s=rows_per_s,
+            tokens_per_s=(outcome.completion_tokens - tokens_then) / span,
+            in_flight=sum(lane.in_flight for lane in lanes),
+            limit=sum(lane.limit.value for lane in lanes),
+            endpoints_up=sum(lane.up for lane in lanes),
+            endpoints=len(lanes),
+            errors=dict(errors),
+            failed=len(outcome.failures),
+            seconds=now - self._started,
+            eta_s=left / rows_per_s if left is not None and rows_per_s > 0 else None,
+        )
+
+
+def check_patience(lanes: Sequence[Lane], options: EngineOptions, now: float) -> None:
+    """Raises `EndpointError` when every endpoint has been down for too long; a server being started is waited for."""
+    if any(lane.up or lane.healing for lane in lanes):
+        return
+    # All are down: how long has the last of them been?
+    lane = max(lanes, key=lambda lane: lane.down_since or 0.0)
+    down_for = now - (lane.down_since or now)
+    patience = options.patience_s if lane.reached else options.first_contact_s
+    if down_for >= patience:
+        last = lane.last_fault.message if lane.last_fault else "no connection"
+        raise EndpointError(
+            f"{lane.endpoint.base_url} has not answered for {down_for:.0f} s (last: {last})",
+            hint="start it, or correct its address in the profile, and run again; stored answers are kept",
+        )

@@ -1,0 +1,154 @@
+"""Checkpoints of a run: whole or absent, the newest few, and never someone else's.
+
+Belongs here: the folder layout, atomic saving, finding what to resume from, refusing what does not belong. Does not:
+what DeepSpeed writes inside, exporting (`export`).
+
+Layout: `checkpoints/step-00000120/` holds `zero/` (DeepSpeed's files), `model/` (config, tokenizer: what an export
+needs besides weights) and `state.json`, which is written last and lists every file with its size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from mvl_assets.errors import MvlError
+
+STATE = "state.json"
+TAG = "zero"
+FORMAT = 1
+
+
+class CheckpointError(MvlError):
+    """A checkpoint that cannot be used, with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a checkpoint says of itself.
+
+    `run` is the identity of the run (recipe of the stage, data, initial weights, steps); `step` counts finished
+    optimizer steps, `weights` names the model's parameters. Data order and learning rates are functions of the step,
+    so nothing else is needed to go on.
+    """
+
+    run: str
+    step: int
+    world: int
+    zero: int
+    stage: str
+    recipe: dict[str, Any]
+    plan_version: str
+    weights: list[str]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+    files: dict[str, int] = field(default_factory=dict)
+
+
+def save(engine: Any, folder: Path, state: State, model_files: Path, keep: int) -> Path:
+    """Write a checkpoint on all ranks and publish it in one rename; then remove all but the newest `keep`.
+
+    Collective. A kill at any moment leaves the earlier checkpoints as they were.
+    """
+    first = dist.get_rank() == 0
+    final = folder / name_of(state.step)
+    building = folder / f".building-{final.name}"
+    if first:
+        for leftover in folder.glob(".building-*"):
+            shutil.rmtree(leftover)
+        building.mkdir(parents=True)
+    dist.barrier()
+    engine.save_checkpoint(str(building), tag=TAG, save_latest=False)
+    dist.barrier()
+    if first:
+        shutil.copytree(model_files, building / "model")
+        files = {str(p.relative_to(building)): p.stat().st_size for p in sorted(building.rglob("*")) if p.is_file()}
+        content = asdict(state) | {"files": files}
+        (building / STATE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        sync_tree(building)
+        if final.exists():
+            shutil.rmtree(final)
+        building.rename(final)
+        sync(folder)
+        for old in all_in(folder)[:-keep]:
+            shutil.rmtree(old)
+    dist.barrier()
+    return final
+
+
+def load(engine: Any, checkpoint: Path, state: State, *, world: int, zero: int) -> None:
+    """Put a checkpoint into the engine. Collective. Raises CheckpointError when ranks or ZeRO stage differ."""
+    if (state.world, state.zero) != (world, zero):
+        raise CheckpointError(
+            f"{checkpoint} was saved by {state.world} ranks with ZeRO-{state.zero}; "
+            f"this run has {world} ranks with ZeRO-{zero}",
+            hint=f"run with {state.world} ranks, or start again with --resume never",
+        )
+    loaded, _ = engine.load_checkpoint(str(checkpoint), tag=TAG, load_lr_scheduler_states=False)
+    if loaded is None:
+        raise CheckpointError(f"{checkpoint} could not be loaded", hint="start again with --resume never")
+
+
+def newest(folder: Path, run: str) -> tuple[Path, State] | None:
+    """The newest whole checkpoint of this run, or None. Raises CheckpointError when all there are unusable."""
+    problems = []
+    for checkpoint in reversed(all_in(folder)):
+        try:
+            state = read(checkpoint)
+            if state.run != run:
+                raise CheckpointError(f"{checkpoint} belongs to another run ({state.run[:12]}, not {run[:12]})")
+            return checkpoint, state
+        except CheckpointError as error:
+            problems.append(error.message)
+    if problems:
+        raise CheckpointError("; ".join(problems), hint="start again with --resume never")
+    return None
+
+
+def read(checkpoint: Path) -> State:
+    """A checkpoint's state, after checking that all its files are there in full. Raises CheckpointError."""
+    file = checkpoint / STATE
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        state = State(**data)
+    except FileNotFoundError:
+        raise CheckpointError(f"{checkpoint} is no checkpoint ({STATE} is missing)") from None
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if state.format != FORMAT:
+        raise CheckpointError(f"{checkpoint} has format {state.format}, this program reads {FORMAT}")
+    for name, size in state.files.items():
+        path = checkpoint / name
+        if not path.is_file() or path.stat().st_size != size:
+            raise CheckpointError(f"{checkpoint} is damaged: {name} is missing or not {size} bytes long")
+    return state
+
+
+def all_in(folder: Path) -> list[Path]:
+    """Published checkpoints, oldest first."""
+    return sorted(p for p in folder.glob("step-*") if p.is_dir())
+
+
+def name_of(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def sync_tree(folder: Path) -> None:
+    """Everything below a folder, and the folder, to the disk."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,215 @@
+"""The training loop of one stage on `deepspeed.initialize`: from a student and a plan to checkpoints.
+
+Belongs here: the engine's configuration, parameter groups, learning rates, steps, what stops a run. Does not: the
+command line and files of a run (`train`), the model (`model`), the order of the data (`batches`).
+
+The loss of a step is the sum over all its targets divided by their number, whatever the ranks, packs and micro-steps
+they lie in. Data order and learning rate are functions of the step, and nothing draws random numbers, so a checkpoint
+and a step number are enough to go on bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from mvl_assets.errors import MvlError
+from mvl_training.batches import Order, Packed, PackLoader, Prefetch
+from mvl_training.model import Student
+from mvl_training.packing import Pack
+from mvl_training.recipe import Stage
+
+
+class Diverged(MvlError):
+    """The loss is not a finite number. `row_ids` are the mixture rows of the packs it came from."""
+
+    def __init__(self, step: int, row_ids: Sequence[str]) -> None:
+        self.step = step
+        self.row_ids = list(row_ids)
+        shown = ", ".join(row_ids[:20]) + (f" and {len(row_ids) - 20} more" if len(row_ids) > 20 else "")
+        super().__init__(
+            f"the loss is not a finite number in step {step}; mixture rows: {shown or 'none (weights are not finite)'}",
+            hint="look at these rows (mvl trace ID) or lower the learning rate; the last checkpoint is intact",
+        )
+
+
+class Interrupted(Exception):
+    """A signal asked to stop; the step it names is finished."""
+
+    def __init__(self, signum: int, step: int) -> None:
+        self.signum = signum
+        self.step = step
+        super().__init__(f"stopped by signal {signum} after step {step}")
+
+
+class StopSignals:
+    """SIGINT and SIGTERM become a flag that the loop looks at between steps."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+
+
+def rate_factor(step: int, total: int, warmup: float, schedule: str) -> float:
+    """What learning rates are multiplied with in step `step` (from 0): linear warm-up over a share of the steps, then
+    half a cosine to 0; transformers' `get_cosine_schedule_with_warmup`, which the released code uses."""
+    warm = math.ceil(total * warmup)
+    if step < warm:
+        return step / max(1, warm)
+    if schedule == "constant":
+        return 1.0
+    progress = (step - warm) / max(1, total - warm)
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def engine_config(stage: Stage, micro_steps: int) -> dict[str, Any]:
+    """DeepSpeed's configuration of a stage. Learning rates are set by the loop, not by a DeepSpeed scheduler."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": micro_steps,
+        "gradient_clipping": stage.clip,
+        "bf16": {"enabled": stage.precision == "bf16"},
+        # Sums of many micro-steps in bf16 would lose what the small ones add.
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_optimization": {"stage": stage.zero},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1 << 40,
+        "wall_clock_breakdown": False,
+    }
+
+
+def parameter_groups(student: Student, stage: Stage) -> list[dict[str, Any]]:
+    """One AdamW group per part that learns; everything else is frozen."""
+    groups: dict[str, list[torch.nn.Parameter]] = {part: [] for part in stage.train}
+    for name, parameter in student.named_parameters():
+        part = student.part_of(name)
+        parameter.requires_grad_(part in groups)
+        if part in groups:
+            groups[part].append(parameter)
+    return [{"params": groups[part], "lr": rate, "name": part} for part, rate in stage.train.items()]
+
+
+def build_engine(student: Student, stage: Stage, micro_steps: int) -> Any:
+    """The DeepSpeed engine around a student. Collective; torch.distributed must be up."""
+    import deepspeed
+
+    if stage.gradient_checkpointing:
+        student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    groups = parameter_groups(student, stage)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=stage.weight_decay)
+    if stage.zero == 3:
+        # Read in Student's own forward, not in that of the module that owns it.
+        deepspeed.zero.register_external_parameter(student, student.llava.model.image_newline)
+    engine, *_ = deepspeed.initialize(model=student, optimizer=optimizer, config=engine_config(stage, micro_steps))
+    engine.train()
+    return engine
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Steps `start` to `total` of a stage over a plan."""
+
+    stage: Stage
+    packs: Sequence[Pack]
+    order: Order
+    start: int
+    total: int
+
+
+def train(
+    engine: Any,
+    loader: PackLoader,
+    schedule: Schedule,
+    stop: StopSignals,
+    report: Callable[[dict[str, Any]], None],
+    save: Callable[[int], None],
+) -> None:
+    """Run the steps. `report` gets each step's numbers, `save` (finished steps) is called on all ranks every
+    `save_every` steps, at the end and before an interruption is raised. Raises Diverged, Interrupted, and what the
+    loader raises."""
+    stage, order, total = schedule.stage, schedule.order, schedule.total
+    rank, world = dist.get_rank(), dist.get_world_size()
+    positions = (p for step in range(schedule.start, total) for p in order.share(step, rank, world))
+    prefetch = Prefetch(loader, positions)
+    batches = iter(prefetch)
+    try:
+        for step in range(schedule.start, total):
+            factor = rate_factor(step, total, stage.warmup, stage.schedule)
+            for group in engine.optimizer.param_groups:
+                group["lr"] = stage.train[group["name"]] * factor
+            members = [schedule.packs[p] for p in order.step(step)]
+            began = time.monotonic()
+            loss, waited, signum = _step(engine, batches, order.micro_steps(world), members, step, stop)
+            seconds = time.monotonic() - began
+            done = step + 1
+            targets = sum(p.n_targets for p in members)
+            norm = engine.get_global_grad_norm()
+            report(
+                {
+                    "step": done,
+                    "loss": loss,
+                    "lr": {part: rate * factor for part, rate in stage.train.items()},
+                    "grad_norm": None if norm is None else float(norm),
+                    "tokens": sum(p.n_tokens for p in members),
+                    "targets": targets,
+                    "samples": sum(len(p.row_ids) for p in members),
+                    "packs": len(members),
+                    "epoch": step // order.steps_per_epoch,
+                    "seconds": seconds,
+                    "data_wait": waited,
+                    "target_tokens_per_second": targets / seconds,
+                }
+            )
+            if done % stage.save_every == 0 or done == total or signum:
+                save(done)
+            if signum and done < total:
+                raise Interrupted(signum, done)
+    finally:
+        prefetch.close()
+
+
+def _step(
+    engine: Any, batches: Iterator[Packed], micro_steps: int, members: Sequence[Pack], step: int, stop: StopSignals
+) -> tuple[float, float, int]:
+    """One optimizer step: (loss per target, seconds waited for data, signal received by any rank or 0)."""
+    world = dist.get_world_size()
+    targets = sum(p.n_targets for p in members)
+    # DeepSpeed averages over ranks and micro-steps; undone here, so that what remains is sum / targets.
+    scale = world * micro_steps / targets
+    total, waited = 0.0, 0.0
+    bad: list[str] = []
+    for micro in range(micro_steps):
+        began = time.monotonic()
+        batch = next(batches).to(engine.device)
+        waited += time.monotonic() - began
+        loss = engine(batch)
+        value = float(loss.detach())
+        total += value
+        if not math.isfinite(value):
+            bad.extend(batch.row_ids)
+        engine.backward(loss * scale)
+        if micro + 1 < micro_steps:
+            engine.step()
+    shared = torch.tensor([total], dtype=torch.float64, device=engine.device)
+    flags = torch.tensor([stop.received, not math.isfinite(total)], dtype=torch.int64, device=engine.device)
+    dist.all_reduce(shared)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    signum, diverged = (int(v) for v in flags)
+    if diverged:
+        everyone: list[list[str]] = [[] for _ in range(world)]
+        dist.all_gather_object(everyone, bad)
+        raise Diverged(step + 1, [row for rows in everyone for row in rows])
+    engine.step()
+    return float(shared[0]) / targets, waited, signum

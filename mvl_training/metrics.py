@@ -1,0 +1,85 @@
+"""What a run tells of itself while it goes: one JSON line per step, TensorBoard, progress lines, Dagster Pipes.
+
+Belongs here: writing numbers down, on rank 0. Does not: measuring them (`loop`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LOG = logging.getLogger("mvl.train")
+LINE_EVERY_S = 2.0
+
+
+class Reporter:
+    """Rank 0's voice. `step` may be called for every step; progress lines come every `LINE_EVERY_S` seconds at most.
+
+    Under Dagster (Pipes variables in the environment) progress lines appear in the run's event log.
+    """
+
+    def __init__(self, folder: Path, stage: str, steps: int, resumed_at: int) -> None:
+        self.stage = stage
+        self.steps = steps
+        self._stack = contextlib.ExitStack()
+        self._pipes: Any = None
+        if "DAGSTER_PIPES_CONTEXT" in os.environ:
+            from dagster_pipes import open_dagster_pipes
+
+            self._pipes = self._stack.enter_context(open_dagster_pipes())
+        self.file = folder / "metrics.jsonl"
+        kept = [row for row in read_metrics(self.file) if row["step"] <= resumed_at]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        self.file.write_text(text, encoding="utf-8")
+        self._lines = self._stack.enter_context(self.file.open("a", encoding="utf-8"))
+        from torch.utils.tensorboard import SummaryWriter
+
+        # Steps after the checkpoint are trained again: TensorBoard drops what it had of them.
+        self._board = SummaryWriter(folder / "tensorboard", purge_step=resumed_at + 1 if resumed_at else None)
+        self._stack.callback(self._board.close)
+        self._last_line = 0.0
+
+    def say(self, text: str) -> None:
+        LOG.info(text)
+        if self._pipes is not None:
+            self._pipes.log.info(text)
+
+    def step(self, numbers: Mapping[str, Any]) -> None:
+        """`numbers` holds at least `step`, `loss` and `seconds`."""
+        self._lines.write(json.dumps(numbers) + "\n")
+        self._lines.flush()
+        for name, value in numbers.items():
+            values = value.items() if isinstance(value, Mapping) else [("", value)]
+            for part, number in values:
+                if isinstance(number, int | float) and name != "step":
+                    self._board.add_scalar(f"{name}/{part}" if part else name, number, numbers["step"])
+        now = time.monotonic()
+        if now - self._last_line >= LINE_EVERY_S or numbers["step"] == self.steps:
+            self._last_line = now
+            self.say(
+                f"{self.stage} step {numbers['step']}/{self.steps}  loss {numbers['loss']:.4f}  "
+                f"{numbers['target_tokens_per_second']:.0f} target tokens/s  "
+                f"waited {numbers['data_wait']:.2f} s for data"
+            )
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The steps written so far; a last line cut short by a kill is left out."""
+    if not file.exists():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

@@ -1,0 +1,218 @@
+"""Recipes: everything that decides what is trained and how, as data.
+
+Belongs here: the fields, their limits, reading a YAML file, and hashes of what a result depends on. Does not: anything
+that needs torch (this module is imported by the asset definitions).
+
+Sources of the values in `recipes/paper-7b.yaml`: MAmmoTH-VL (arXiv 2412.05237) Table 1 and the authors' released
+training scripts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mvl_assets.errors import MvlError
+from mvl_assets.media.tiles import TileGrid
+
+RECIPES = Path(__file__).parent / "recipes"
+
+StageName = Literal["alignment", "single_image", "one_vision"]
+STAGES: tuple[StageName, ...] = ("alignment", "single_image", "one_vision")
+Part = Literal["projector", "language", "vision"]
+
+
+class RecipeError(MvlError):
+    """A recipe cannot be found or says something impossible."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tower(_Strict):
+    """A tower: either ready weights (`model`) or a configuration to start from scratch (`config`).
+
+    `model` is a local folder or a hub id with safetensors. `config` holds the arguments of a transformers config of
+    type `config.model_type`. `tokenizer` (language tower only) is a local folder, the name of a model that
+    `mvl_assets.inference.local_models` prepares, or a hub id; with `model` it defaults to the model's own.
+    """
+
+    model: str | None = None
+    revision: str | None = None
+    config: dict[str, Any] | None = None
+    tokenizer: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.model is None) == (self.config is None):
+            raise ValueError("give either `model` (ready weights) or `config` (from scratch)")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("`config` needs `model_type`")
+        return self
+
+
+class Grid(_Strict):
+    """Tiling. `tile` and `patch` in pixels; tile shapes are 1x1 … `side`x`side` with at most `tiles` tiles;
+    `shrink_to` is the N of "anyres_max_N": features beyond N tiles are shrunk to N tiles."""
+
+    tile: int = Field(gt=0)
+    patch: int = Field(gt=0)
+    side: int = Field(ge=1)
+    tiles: int | None = Field(default=None, ge=1)
+    shrink_to: int = Field(ge=1)
+
+    def build(self) -> TileGrid:
+        limit = self.tiles or self.side**2
+        shapes = tuple(
+            (rows, columns)
+            for rows in range(1, self.side + 1)
+            for columns in range(1, self.side + 1)
+            if rows * columns <= limit
+        )
+        return TileGrid(self.tile, self.patch, shapes, self.shrink_to)
+
+
+class Stage(_Strict):
+    """One stage of training.
+
+    `train` maps the parts that learn to their learning rate; parts not named are frozen. `batch` counts samples per
+    optimizer step over all ranks, as in the paper; with packing it decides the packs per step. `length` is the token
+    limit of a sample and the size of a pack. `steps` overrides `epochs` (the data is repeated when it runs out).
+    `pictures`: `flat` gives every picture one tile without newline (the released alignment script), `anyres` tiles a
+    sample's only picture and pads several. `frames` is the limit per video.
+    """
+
+    train: dict[Part, float] = Field(min_length=1)
+    conversation: Literal["plain", "chatml"]
+    pictures: Literal["flat", "anyres"]
+    batch: int = Field(ge=1)
+    length: int = Field(ge=16)
+    epochs: int = Field(default=1, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    clip: float = Field(default=1.0, gt=0.0)
+    frames: int = Field(default=32, ge=1)
+    zero: Literal[0, 1, 2, 3] = 2
+    precision: Literal["fp32", "bf16"] = "bf16"
+    gradient_checkpointing: bool = False
+    save_every: int = Field(default=1000, ge=1)
+    keep: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for part, rate in self.train.items():
+            if not rate > 0 or not math.isfinite(rate):
+                raise ValueError(f"the learning rate of {part} must be above 0 (leave the part out to freeze it)")
+        return self
+
+
+class Recipe(_Strict):
+    """The whole road from towers to the last checkpoint.
+
+    `paper_parity` takes the loss as the released code does: on the markers `<|im_start|>`, `<|im_end|>` and newline
+    everywhere, user turns included, and on the assistant's header. Off, the loss is taken on the assistant's words and
+    the `<|im_end|>` that ends them. `processes` is the number of ranks on one machine that the recipe is meant for.
+    """
+
+    name: str
+    description: str = ""
+    seed: int = 0
+    paper_parity: bool = False
+    processes: int = Field(default=1, ge=1)
+    system: str = "You are a helpful assistant."
+    language: Tower
+    vision: Tower
+    grid: Grid
+    stages: dict[StageName, Stage] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.language.config is not None and self.language.tokenizer is None:
+            raise ValueError("language: a tower from scratch needs a `tokenizer`")
+        if self.vision.tokenizer is not None:
+            raise ValueError("vision: a vision tower has no `tokenizer`")
+        config = self.vision.config
+        if config is not None:
+            sides = (config.get("image_size"), config.get("patch_size"))
+            if sides != (self.grid.tile, self.grid.patch):
+                raise ValueError(
+                    f"grid: tile {self.grid.tile} px in patches of {self.grid.patch} px, "
+                    f"but the vision tower takes {sides}"
+                )
+        side = self.grid.tile // self.grid.patch
+        for name, stage in self.stages.items():
+            if stage.length < side**2 + 16:
+                raise ValueError(f"stages.{name}.length: one picture alone takes {side**2} tokens")
+        return self
+
+    def stage(self, name: str) -> Stage:
+        """The stage, or RecipeError naming those there are."""
+        for known, stage in self.stages.items():
+            if known == name:
+                return stage
+        raise RecipeError(f"recipe {self.name} has no stage {name!r}", hint=f"it has {', '.join(self.stages)}")
+
+    def as_data(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def plan_inputs(self, stage: StageName) -> dict[str, Any]:
+        """The fields a pack plan depends on, and no others: a changed learning rate keeps the plan."""
+        chosen = self.stage(stage)
+        return {
+            "tokenizer": self.language.tokenizer or self.language.model,
+            "tokenizer_revision": self.language.revision,
+            "grid": self.grid.model_dump(mode="json"),
+            "seed": self.seed,
+            "system": self.system,
+            "paper_parity": self.paper_parity,
+            "length": chosen.length,
+            "frames": chosen.frames,
+            "pictures": chosen.pictures,
+            "conversation": chosen.conversation,
+        }
+
+    def training_inputs(self, stage: StageName) -> dict[str, Any]:
+        """What the weights of a stage depend on besides its data and its initial weights. Left out: names, other
+        stages, how often and how many checkpoints are kept."""
+        chosen = self.stage(stage).model_dump(mode="json", exclude={"save_every", "keep"})
+        common = self.model_dump(mode="json", exclude={"name", "description", "stages", "processes"})
+        return {**common, "stage": stage, "settings": chosen}
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """A recipe of `recipes/` by name, or a YAML file by path. Raises RecipeError with the line of each mistake."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = RECIPES / f"{name_or_path}.yaml"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise RecipeError(
+            f"no recipe {str(name_or_path)!r}", hint=f"known: {known}, or a path to a YAML file"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"{path.name}: expected a mapping at the top")
+    return parse_recipe(data, path.name)
+
+
+def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """A recipe from plain data; raises RecipeError with every mistake in one line."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(str(p) for p in e['loc']) or 'top'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
+        raise RecipeError(f"{where}: {mistakes}") from error

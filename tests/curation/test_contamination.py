@@ -1,0 +1,81 @@
+"""Contamination: sources that are benchmarks, and copies of held-out questions under other bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from mvl_assets.curation.contamination import find_contamination
+from mvl_assets.lake.holdout import is_held_out
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import ImageRow
+from tests.curation.sources import source
+from tests.lake.rows import picture, put_samples, sample
+
+SHARE = 0.5
+
+
+def pictures(held_out: bool, count: int = 1) -> list[ImageRow]:
+    """Pictures that are (not) held out at `SHARE`."""
+    return [p for p in map(picture, range(40)) if is_held_out(p.image_id, SHARE) == held_out][:count]
+
+
+def looks_like(shown: ImageRow, other: ImageRow) -> ImageRow:
+    """Other bytes with the perceptual hash of `shown`."""
+    return ImageRow(other.image_id, other.data, "PNG", 32, 24, 1, "RGB", shown.phash)
+
+
+def hits(lake: Lake) -> dict[tuple[str, str], str | None]:
+    rows = lake.table("curation/contamination").rows()
+    return {(r["sample_id"], r["kind"]): r["benchmark_item"] for r in rows}
+
+
+def test_every_row_of_a_source_that_is_a_benchmark_is_a_hit(lake: Lake) -> None:
+    put_samples(lake, "a", [sample("a", n) for n in range(3)])
+    put_samples(lake, "b", [sample("b", 1)])
+    relations = [{"name": "EgoSchema", "relation": "is_benchmark"}, {"name": "MMMU", "relation": "shares_origin"}]
+    report = find_contamination(lake, [source("a", benchmarks=relations), source("b")], holdout=0, run_id="one")
+    assert report.hits == {"declared": 3}
+    assert set(hits(lake)) == {(sample("a", n)["sample_id"], "declared") for n in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("words", "same_look", "is_copy"),
+    [("what is it?", True, True), ("What IS it", True, True), ("where?", True, False), ("what is it?", False, False)],
+)
+def test_a_copy_has_the_words_and_the_looks_of_a_held_out_row(
+    lake: Lake, words: str, same_look: bool, is_copy: bool
+) -> None:
+    (asked,), (shown,) = pictures(held_out=True), pictures(held_out=False)
+    shown = looks_like(asked, shown) if same_look else shown
+    lake.images.insert([asked, shown])
+    exam = sample("a", 1, question="what is it?", answer="a cat", image_ids=[asked.image_id])
+    lesson = sample("b", 1, question=words, answer="a cat", image_ids=[shown.image_id])
+    put_samples(lake, "a", [exam])
+    put_samples(lake, "b", [lesson])
+    report = find_contamination(lake, [source("b"), source("a")], holdout=SHARE, run_id="one")
+    assert report.hits == ({"copy": 1} if is_copy else {})
+    assert hits(lake) == ({(lesson["sample_id"], "copy"): exam["sample_id"]} if is_copy else {})
+
+
+def test_a_held_out_row_is_no_copy_of_itself_or_of_another_held_out_one(lake: Lake) -> None:
+    first, second = pictures(held_out=True, count=2)
+    lake.images.insert([first, looks_like(first, second)])
+    rows = [sample("a", n, question="?", answer="!", image_ids=[p.image_id]) for n, p in enumerate((first, second))]
+    put_samples(lake, "a", rows)
+    assert find_contamination(lake, [source("a")], holdout=SHARE, run_id="one").hits == {}
+
+
+def test_nothing_is_held_out_and_nothing_declared_so_nothing_is_hit(lake: Lake) -> None:
+    put_samples(lake, "a", [sample("a", n) for n in range(5)])
+    report = find_contamination(lake, [source("a")], holdout=0, run_id="one")
+    assert report.published.rows == 0
+    assert report.hits == {}
+
+
+def test_running_it_again_changes_nothing(lake: Lake) -> None:
+    put_samples(lake, "a", [sample("a", n) for n in range(5)])
+    of = [source("a", benchmarks=[{"name": "EgoSchema", "relation": "is_benchmark"}])]
+    first = find_contamination(lake, of, holdout=SHARE, run_id="one").published
+    again = find_contamination(lake, of, holdout=SHARE, run_id="two").published
+    assert first.added == 5
+    assert not again.touched

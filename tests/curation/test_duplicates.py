@@ -1,0 +1,120 @@
+"""Duplicates: the same pictures and the same words. Which of them stays does not change once it mattered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mvl_assets.curation.duplicates import find_duplicates, fingerprint
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import REWRITTEN, SAMPLES
+from tests.curation.sources import source
+from tests.lake.rows import put, put_samples, rewrite, sample, table_of
+
+PICTURE, OTHER = "aa" * 16, "bb" * 16
+
+
+def copy(of: str, number: int = 0, **said: Any) -> dict[str, Any]:
+    """A sample that says what every other copy says."""
+    same: dict[str, Any] = {"question": "What is it?", "answer": "A cat.", "image_ids": [PICTURE]}
+    return sample(of, number, **(same | said))
+
+
+def dropped(lake: Lake) -> dict[str, str]:
+    """Who is dropped, and in favour of whom."""
+    return {r["source"]: r["kept_source"] for r in lake.table("curation/duplicates").rows()}
+
+
+def put_copies(lake: Lake, *slugs: str) -> None:
+    for slug in slugs:
+        put_samples(lake, slug, [copy(slug)])
+
+
+@pytest.mark.parametrize(
+    ("other", "is_duplicate"),
+    [
+        ({}, True),
+        ({"question": "<image>\nwhat is it", "answer": "a  CAT!"}, True),
+        ({"answer": "A dog."}, False),
+        ({"image_ids": [OTHER]}, False),
+        ({"image_ids": []}, False),
+        ({"image_ids": [PICTURE, PICTURE]}, False),
+    ],
+)
+def test_a_duplicate_has_the_same_pictures_and_the_same_words(lake: Lake, other: dict, is_duplicate: bool) -> None:
+    put_samples(lake, "a", [copy("a")])
+    put_samples(lake, "b", [copy("b", **other)])
+    report = find_duplicates(lake, [source("a"), source("b")], run_id="one")
+    assert (report.compared, report.duplicates) == (2, int(is_duplicate))
+    assert dropped(lake) == ({"b": "a"} if is_duplicate else {})
+
+
+def test_the_order_of_the_pictures_counts() -> None:
+    turns = sample("a", 1)["conversations"]
+    assert fingerprint(turns, [PICTURE, OTHER]) != fingerprint(turns, [OTHER, PICTURE])
+
+
+def test_who_says_it_counts() -> None:
+    turns = sample("a", 1)["conversations"]
+    swapped = [{"from": b["from"], "value": a["value"]} for a, b in zip(turns, reversed(turns), strict=True)]
+    assert fingerprint(turns, []) != fingerprint(swapped, [])
+
+
+def test_words_in_other_scripts_count() -> None:
+    assert fingerprint([{"from": "human", "value": "猫"}], []) != fingerprint([{"from": "human", "value": "犬"}], [])
+
+
+def test_copies_within_one_source_leave_one(lake: Lake) -> None:
+    put_samples(lake, "a", [copy("a", n) for n in range(3)])
+    assert find_duplicates(lake, [source("a")], run_id="one").duplicates == 2
+    rows = list(lake.table("curation/duplicates").rows())
+    assert len({r["kept_sample_id"] for r in rows}) == 1
+    assert {r["sample_id"] for r in rows}.isdisjoint(r["kept_sample_id"] for r in rows)
+
+
+def test_the_first_of_the_catalog_stays_and_group_c_comes_last(lake: Lake) -> None:
+    put_copies(lake, "z", "y", "x")
+    sources = [source("z", group="C", reason="too noisy"), source("y"), source("x")]
+    find_duplicates(lake, sources, run_id="one")
+    assert dropped(lake) == {"x": "y", "z": "y"}
+
+
+def test_what_stayed_before_stays_when_an_earlier_source_arrives(lake: Lake) -> None:
+    put_copies(lake, "b", "c")
+    sources = [source("a"), source("b"), source("c")]
+    find_duplicates(lake, sources, run_id="one")
+    put_copies(lake, "a")
+    find_duplicates(lake, sources, run_id="two")
+    assert dropped(lake) == {"a": "b", "c": "b"}
+    find_duplicates(lake, sources, run_id="three")
+    assert dropped(lake) == {"a": "b", "c": "b"}
+
+
+def test_what_was_paid_for_stays_when_an_earlier_source_arrives(lake: Lake) -> None:
+    put_copies(lake, "a", "b")
+    put(lake, "rewritten/ocr", REWRITTEN, [rewrite(copy("b"), "ocr")], "b")
+    find_duplicates(lake, [source("a"), source("b")], run_id="one")
+    assert dropped(lake) == {"a": "b"}
+
+
+def test_running_it_again_changes_nothing(lake: Lake) -> None:
+    put_copies(lake, "a", "b")
+    first = find_duplicates(lake, [source("a"), source("b")], run_id="one").published
+    again = find_duplicates(lake, [source("a"), source("b")], run_id="two").published
+    assert first.added == 1
+    assert not again.touched
+    assert again.version == first.version
+
+
+def test_a_duplicate_whose_keeper_is_withdrawn_comes_back(lake: Lake) -> None:
+    put_copies(lake, "a", "b")
+    sources = [source("a"), source("b")]
+    find_duplicates(lake, sources, run_id="one")
+    lake.table("samples").insert(table_of(SAMPLES, [copy("a", revision=2, withdrawn=True)]))
+    assert find_duplicates(lake, sources, run_id="two").duplicates == 0
+    assert dropped(lake) == {}
+
+
+def test_an_empty_lake_has_no_duplicates(lake: Lake) -> None:
+    assert find_duplicates(lake, [source("a")], run_id="one").compared == 0

@@ -1,0 +1,97 @@
+"""A small lake with held-out questions: drawn pictures, samples, category rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from PIL import Image, ImageDraw
+
+from mvl_assets.lake.digest import digest_hex
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import ImageRow
+from mvl_assets.media.picture import encode, image_id
+
+COLOURS = ("red", "green", "blue", "white")
+CATEGORIES = ("general", "chart", "language")
+ROWS = 12
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MVL_HOME", str(tmp_path))
+    monkeypatch.delenv("MVL_LAKE", raising=False)
+    monkeypatch.setenv("MVL_PROFILE", "demo")
+    return tmp_path
+
+
+@pytest.fixture
+def lake(home: Path) -> Lake:
+    """`ROWS` samples in each of three categories, all of source `drawn-<category>`; `language` has no pictures."""
+    lake = Lake(str(home / "lake"))
+    for category in CATEGORIES:
+        fill(lake, category)
+    return lake
+
+
+def fill(lake: Lake, category: str) -> None:
+    source = f"drawn-{category}"
+    samples, rows = [], []
+    for number in range(ROWS):
+        colour = COLOURS[number % len(COLOURS)]
+        pictures = [] if category == "language" else [draw(colour, number)]
+        lake.images.insert([_image(data) for data in pictures])
+        sample_id = digest_hex(source, number)
+        samples.append(
+            {
+                "version_id": digest_hex(sample_id, 1),
+                "sample_id": sample_id,
+                "source": source,
+                "revision": 1,
+                "withdrawn": False,
+                "native_id": str(number),
+                "file": "rows.json",
+                "position": number,
+                "conversations": [
+                    {"from": "human", "value": "<image>\n" * len(pictures) + f"What colour is shape {number}?"},
+                    {"from": "gpt", "value": colour},
+                ],
+                "image_ids": [image_id(data) for data in pictures],
+                "video": None,
+                "license": "cc0-1.0",
+                "content_hash": digest_hex("content", number),
+                "run_id": "test",
+            }
+        )
+        rows.append(
+            {
+                "sample_id": sample_id,
+                "version_id": digest_hex(sample_id, 1),
+                "source": source,
+                "category": category,
+                "picture_key": image_id(pictures[0]) if pictures else sample_id,
+            }
+        )
+    insert(lake, "samples", samples)
+    table = lake.table(f"category/{category}")
+    table.publish([_complete(rows, table.spec.columns)], where=source)
+
+
+def insert(lake: Lake, name: str, rows: list[dict]) -> None:
+    table = lake.table(name)
+    table.insert(_complete(rows, table.spec.columns))
+
+
+def _complete(rows: list[dict], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([{n: row.get(n) for n in schema.names} for row in rows], schema=schema)
+
+
+def draw(colour: str, number: int) -> bytes:
+    image = Image.new("RGB", (256, 240), "black")
+    ImageDraw.Draw(image).rectangle((20 + number, 20, 200, 200), fill=colour)
+    return encode(image, "PNG")
+
+
+def _image(data: bytes) -> ImageRow:
+    return ImageRow(image_id(data), data, "PNG", 256, 240, 1, "RGB", None)

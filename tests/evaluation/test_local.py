@@ -1,0 +1,122 @@
+"""Asking on this machine: what the runner is shown, and what survives a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mvl_assets.lake.lake import Lake
+from mvl_assets.profile import FOLDER
+from mvl_assets.settings import settings
+from mvl_training.evaluation import asking, local
+from mvl_training.evaluation.blank import blank_like
+from mvl_training.evaluation.held_out import held_out_questions
+from mvl_training.evaluation.questions import PER_CATEGORY
+from mvl_training.stages import Checkpoint
+
+Shown = tuple[list[bytes], str]
+
+
+class Recorder:
+    """The runner's two methods; answers by the number of pictures' bytes and keeps what it was shown."""
+
+    def __init__(self) -> None:
+        self.questions: list[Shown] = []
+
+    def answer(self, questions: Sequence[Shown]) -> list[str]:
+        self.questions += questions
+        return [f"{sum(map(len, pictures))} bytes" for pictures, _ in questions]
+
+    def loss(self, samples: Sequence[tuple[list[bytes], str, str]]) -> list[float]:
+        return [float(sum(map(len, pictures))) for pictures, _, _ in samples]
+
+
+def test_each_question_is_asked_with_its_pictures_and_once_over_grey(lake: Lake) -> None:
+    questions = held_out_questions(lake, ["general", "language"], 0.999999, per_category=6)
+    runner = Recorder()
+    said = {row.question_id: row for row in local.ask(lake, runner, questions, answers=True)}
+    assert set(said) == {question.question_id for question in questions}
+    for question in questions:
+        data = [lake.images.fetch([i])[i] for i in question.image_ids]
+        row = said[question.question_id]
+        assert row.answer == f"{sum(map(len, data))} bytes"
+        assert row.loss == sum(map(len, data))
+        if data:
+            assert row.blank_answer == f"{len(blank_like(data[0]))} bytes"
+            assert row.blank_loss == len(blank_like(data[0]))
+        else:
+            assert (row.blank_answer, row.blank_loss) == (None, None)
+    assert len(runner.questions) == 6 + 6 + 6, "a question without pictures is asked once"
+    assert all("<image>" not in text for _, text in runner.questions)
+
+
+def test_a_checkpoint_that_is_only_measured_is_asked_nothing(lake: Lake) -> None:
+    questions = held_out_questions(lake, ["general"], 0.999999, per_category=2)
+    runner = Recorder()
+    rows = list(local.ask(lake, runner, questions, answers=False))
+    assert runner.questions == []
+    assert all(row.answer is None and row.loss is not None for row in rows)
+
+
+def test_a_line_torn_by_a_kill_does_not_count_and_later_lines_stay_whole(tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    good = {"question_id": "a" * 32, "answer": "red", "blank_answer": None, "loss": 1.0, "blank_loss": None}
+    out.write_text(json.dumps(good) + "\n" + json.dumps(good)[:25], encoding="utf-8")
+    known = local.asked(out)
+    assert set(known) == {"a" * 32}
+    local._rewrite(out, known)
+    assert out.read_text(encoding="utf-8").endswith("}\n")
+
+
+def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: Lake, home: Path) -> None:
+    checkpoint = Checkpoint("alignment", settings().checkpoints / "alignment" / "abc", "v1", 512)
+    launched: list[list[str]] = []
+
+    def launch(command: Sequence[str], folder: Path) -> None:
+        launched.append(list(command))
+        job = json.loads(Path(command[-1]).read_text(encoding="utf-8"))
+        (task,) = job["tasks"]
+        out = Path(task["out"])
+        wanted = [local.Question.from_data(q) for q in job["questions"]]
+        rows = local.ask(lake, Recorder(), [q for q in wanted if q.question_id not in local.asked(out)], answers=True)
+        lines = "".join(local._line(row) for row in rows)
+        with out.open("a", encoding="utf-8") as file:
+            file.write(lines)
+
+    def ask(count: int) -> dict:
+        questions = held_out_questions(lake, ["general"], 0.999999, per_category=count)
+        said = asking.ask_here(lake, questions, [(checkpoint, True)], max_new_tokens=8, launch=launch)
+        return dict(said["alignment"])
+
+    first = ask(2)
+    assert len(first) == 2 and len(launched) == 1
+    assert ask(2) == first and len(launched) == 1, "all was known"
+    assert first.items() <= ask(5).items() and len(launched) == 2
+
+
+def test_a_job_with_nothing_left_to_ask_loads_no_model(lake: Lake, tmp_path: Path) -> None:
+    (question,) = held_out_questions(lake, ["general"], 0.999999, per_category=1)
+    out = tmp_path / "answers.jsonl"
+    out.write_text(local._line(local.Asked(question.question_id, "red", None, 1.0, None)), encoding="utf-8")
+    job = tmp_path / "job.json"
+    task = local.Task(tmp_path / "no-such-export", out, answers=True)
+    local.write_job(job, lake=lake.root, questions=[question], tasks=[task], max_new_tokens=8)
+    assert local.main([str(job)]) == 0
+
+
+def test_preview_questions_have_pictures_and_are_among_those_the_suite_asks(
+    lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = (FOLDER / "demo.yaml").read_text(encoding="utf-8")
+    held = home / "held.yaml"
+    held.write_text(yaml.safe_dump(yaml.safe_load(demo) | {"holdout": 0.7}), encoding="utf-8")
+    monkeypatch.setenv("MVL_PROFILE", str(held))
+    suite = asking.questions_of_profile(lake, PER_CATEGORY)
+    preview = asking.preview_questions(lake)
+    assert preview and all(question.image_ids for question in preview)
+    assert len({question.category for question in preview}) == len(preview)
+    assert {q.question_id for q in preview} <= {q.question_id for q in suite}

@@ -1,0 +1,96 @@
+"""What counts as right, and the numbers a score is read beside."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mvl_training.evaluation.scoring import Outcome, is_correct, normalise, score, standard_error
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Red", "red."),
+        ("  The  red circle ", "red circle"),
+        ("1,200", "1200.0"),
+        ("$5.00", "5"),
+        ("-3", "-3.0"),
+        ("Half the bars are taller, so the answer is 7.", "7"),
+        ("We add 3 and 4.\nAnswer: 7", "7"),
+        ("First I thought the answer is 6. But no: the answer is 7", "7"),
+        ("B", "(B) dog"),
+        ("(b) dog", "B. dog"),
+        ("dog", "(B) dog"),
+    ],
+)
+def test_an_answer_that_says_the_same_in_other_letters_is_correct(answer: str, expected: str) -> None:
+    assert is_correct(answer, expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("", "red"),
+        ("the", "a"),
+        ("3", "-3"),
+        ("0.5", "5"),
+        ("red or blue", "red"),
+        ("(C) dog", "(B) dog"),
+        ("the answer is 6", "7"),
+        ("there are 7 of them", "7"),
+    ],
+)
+def test_an_answer_that_says_something_else_or_hedges_is_wrong(answer: str, expected: str) -> None:
+    assert not is_correct(answer, expected)
+
+
+@given(st.text(max_size=40))
+def test_normalising_twice_changes_nothing_more(text: str) -> None:
+    once = normalise(text)
+    assert normalise(once) == once
+
+
+def test_chance_is_computed_per_category_and_the_total_weighs_categories_by_their_questions() -> None:
+    outcomes = [
+        Outcome("chart", "7", True),
+        Outcome("chart", "7.0", False),
+        Outcome("chart", "9", False),
+        Outcome("chart", "8", False),
+        Outcome("ocr", "stop", True),
+        Outcome("ocr", "go", True),
+    ]
+    chart, ocr, total = score(outcomes)
+    assert (chart.category, ocr.category, total.category) == ("chart", "ocr", "all")
+    assert chart.majority == pytest.approx(2 / 4)
+    assert chart.uniform == pytest.approx(1 / 3)
+    assert (ocr.majority, ocr.uniform) == (0.5, 0.5)
+    assert total.majority == pytest.approx((4 * 0.5 + 2 * 0.5) / 6)
+    assert total.uniform == pytest.approx((4 / 3 + 2 / 2) / 6)
+    assert total.accuracy == 0.5
+
+
+def test_the_blank_control_is_compared_over_the_same_questions_only() -> None:
+    outcomes = [
+        Outcome("general", "red", True, blank_correct=False, loss=1.0, blank_loss=3.0),
+        Outcome("general", "blue", False, blank_correct=True, loss=2.0, blank_loss=2.0),
+        # A question without a picture has no control and must not move it.
+        Outcome("general", "42", True),
+    ]
+    general, _ = score(outcomes)
+    assert (general.with_pictures, general.sighted, general.blank) == (2, 0.5, 0.5)
+    assert (general.loss, general.blank_loss) == (1.5, 2.5)
+    assert general.accuracy == pytest.approx(2 / 3)
+
+
+def test_the_standard_error_needs_two_questions_and_matches_the_textbook() -> None:
+    assert standard_error(1, 1) is None
+    assert standard_error(5, 10) == pytest.approx(math.sqrt(0.25 / 9))
+    assert standard_error(10, 10) == 0.0
+
+
+def test_no_outcomes_give_no_scores() -> None:
+    assert score([]) == []

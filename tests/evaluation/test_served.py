@@ -1,0 +1,104 @@
+"""A checkpoint behind a server is asked once, with the true pictures and with grey ones; a fake server stands in."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mvl_assets.inference import server
+from mvl_assets.inference.request import ModelRef
+from mvl_assets.inference.servespec import ServeSpec
+from mvl_assets.lake.lake import Lake
+from mvl_training.evaluation import served
+from mvl_training.evaluation.blank import GREY
+from mvl_training.evaluation.held_out import held_out_questions
+from mvl_training.evaluation.questions import Question
+from mvl_training.recipe import load_recipe
+from mvl_training.stages import Checkpoint
+
+CHECKPOINT = Checkpoint("one_vision", Path("/no/export"), "v1", 512)
+FAKE = (sys.executable, "-m", "mvl_assets.inference.fake_server", "--port")
+MODEL = ModelRef("student", "v1")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The checkpoint's server is the fake one, whose name is whatever it is asked for; collects what is logged."""
+    _serve_by(monkeypatch, FAKE)
+    yield []
+    server.stop()
+
+
+def _serve_by(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
+    def spec(*_: object, **__: object) -> ServeSpec:
+        return ServeSpec(model="fake", served_name="fake", idle_seconds=30.0, command=command)
+
+    monkeypatch.setattr(served, "serve_spec", spec)
+
+
+def _ask(lake: Lake, questions: list[Question], log: list[str], checkpoint: Checkpoint = CHECKPOINT) -> dict:
+    return served.ask(lake, checkpoint, questions, max_new_tokens=8, run_id="r1", log=log.append)
+
+
+def test_every_question_is_answered_and_asked_again_costs_no_server(lake: Lake, fake: list[str]) -> None:
+    questions = held_out_questions(lake, ["general", "language"], 0.999999, per_category=3)
+    # Two rows with the same words and no picture are one request.
+    twin = dataclasses.replace(next(q for q in questions if not q.image_ids), question_id="f" * 32)
+    questions.append(twin)
+    said = _ask(lake, questions, fake)
+    assert said.keys() == {question.question_id for question in questions}
+    for question in questions:
+        row = said[question.question_id]
+        assert row.answer
+        assert (row.blank_answer is None) == (not question.image_ids)
+    assert fake == ["asking the server of one_vision 9 requests"]
+
+    server.stop()
+    assert _ask(lake, questions, fake) == said
+    served.start(lake, CHECKPOINT, questions, max_new_tokens=8)
+    assert len(fake) == 1 and server.status() == []
+    _ask(lake, questions, fake, dataclasses.replace(CHECKPOINT, version="v2"))
+    assert len(fake) == 2, "another checkpoint is asked anew"
+
+
+def test_a_failed_question_is_named_instead_of_scored_as_wrong(
+    lake: Lake, fake: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _serve_by(monkeypatch, (*FAKE[:-1], "--fault", "400=1.0", "--port"))
+    questions = held_out_questions(lake, ["language"], 0.999999, per_category=2)
+    with pytest.raises(served.NotAnswered, match="2 of 2 requests to one_vision failed"):
+        _ask(lake, questions, fake)
+
+
+def test_the_grey_request_differs_from_the_true_one_in_its_pictures_only(lake: Lake) -> None:
+    (question,) = held_out_questions(lake, ["general"], 0.999999, per_category=1)
+    true, grey = (served.request_of(question, MODEL, max_new_tokens=8, grey=flag) for flag in (False, True))
+    assert true.key != grey.key
+    assert true.messages[0]["content"][-1] == grey.messages[0]["content"][-1]
+    pictures = served.fetch_pictures(lake, [*true.images, *grey.images])
+    with (
+        Image.open(io.BytesIO(pictures[true.images[0]])) as seen,
+        Image.open(io.BytesIO(pictures[grey.images[0]])) as blank,
+    ):
+        assert blank.size == seen.size
+        assert blank.convert("RGB").getcolors() == [(blank.width * blank.height, GREY)]
+
+
+def test_the_student_of_the_demo_has_heads_that_the_cpu_build_of_vllm_can_serve() -> None:
+    config = load_recipe("demo").language.config or {}
+    # `CPUAttentionBackend.get_supported_head_sizes` of vLLM 0.32; other sizes end the engine at the first request.
+    assert config["hidden_size"] / config["num_attention_heads"] in (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
+
+
+def test_the_server_has_room_for_the_longest_sequence_and_the_most_pictures(lake: Lake) -> None:
+    questions = held_out_questions(lake, ["general"], 0.999999, per_category=2)
+    many = dataclasses.replace(questions[0], image_ids=questions[0].image_ids * 3)
+    spec = served.serve_spec(CHECKPOINT, [*questions, many], max_new_tokens=8)
+    assert spec.max_model_len == 520
+    assert spec.args[-1] == '{"image": 3}'

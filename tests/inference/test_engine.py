@@ -1,0 +1,341 @@
+"""The engine against a server that misbehaves: every request ends as exactly one of answer or failure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from asking import ask, asks
+from servers import FakeProcess, free_port, serving
+
+from mvl_assets.inference.endpoint import Endpoint, EndpointError
+from mvl_assets.inference.engine import answer_all
+from mvl_assets.inference.fake_server import Behaviour
+from mvl_assets.inference.options import EngineOptions
+from mvl_assets.inference.progress import Outcome, Progress
+from mvl_assets.inference.request import choice_form, json_form
+from mvl_assets.lake.answers import AnswerLog
+
+NewLog = Callable[[], AnswerLog]
+
+
+def stored(log: AnswerLog) -> dict[str, dict]:
+    return {row["request_key"]: row for batch in log.scan() for row in batch.to_pylist()}
+
+
+def assert_accounted_for(requests: list, outcome: Outcome, log: AnswerLog) -> None:
+    answered = set(stored(log))
+    failed = {failure.request_key for failure in outcome.failures}
+    assert answered | failed == {request.key for request in requests}
+    assert not answered & failed
+    assert log.count() == len(answered)
+    assert outcome.wanted == outcome.reused + outcome.equal + outcome.answered + len(outcome.failures)
+
+
+def test_every_request_is_answered_and_sent_once(new_log: NewLog, quick: EngineOptions) -> None:
+    requests = asks(300)
+    with serving(Behaviour(latency_s=0.002)) as (server, endpoint):
+        outcome = answer_all(iter(requests), endpoints=[endpoint], log=new_log(), run_id="r1", options=quick)
+    assert (outcome.wanted, outcome.sent, outcome.answered, outcome.failures) == (300, 300, 300, [])
+    assert set(server.seen.values()) == {1}
+    assert_accounted_for(requests, outcome, new_log())
+    row = stored(new_log())[requests[7].key]
+    assert row["text"].startswith("answer ")
+    assert (row["finish_reason"], row["attempts"], row["run_id"]) == ("stop", 1, "r1")
+    assert (row["stage"], row["source"], row["prompt"]) == ("rewrite", "source", "test")
+
+
+def test_a_second_run_sends_only_the_difference(new_log: NewLog, quick: EngineOptions) -> None:
+    with serving() as (server, endpoint):
+        answer_all(asks(100), endpoints=[endpoint], log=new_log(), options=quick)
+        outcome = answer_all(asks(110), endpoints=[endpoint], log=new_log(), options=quick)
+    assert (outcome.wanted, outcome.reused, outcome.sent) == (110, 100, 10)
+    assert sum(server.seen.values()) == 110
+
+
+def test_equal_requests_are_sent_once(new_log: NewLog, quick: EngineOptions) -> None:
+    requests = [ask(f"question {i % 40}") for i in range(400)]
+    with serving(Behaviour(latency_s=0.005)) as (server, endpoint):
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
+    assert sum(server.seen.values()) == outcome.sent == 40
+    assert outcome.answered == 40
+    assert outcome.reused + outcome.equal == 360
+
+
+def test_the_iterable_is_read_as_answers_come_and_not_ahead(new_log: NewLog, quick: EngineOptions) -> None:
+    read = 0
+    ahead = 0
+    options = dataclasses.replace(quick, max_rows=100)
+    with serving(Behaviour(latency_s=0.001)) as (server, endpoint):
+
+        def requests():
+            nonlocal read, ahead
+            for request in asks(600):
+                read += 1
+                ahead = max(ahead, read - sum(server.answered.values()))
+                yield request
+
+        answer_all(requests(), endpoints=[endpoint], log=new_log(), options=options)
+    assert read == 600
+    assert ahead <= 101
+
+
+@pytest.mark.parametrize("fault", ["429", "429_bare", "500", "503", "reset", "html", "malformed"])
+def test_a_fault_that_passes_costs_no_row(fault: str, new_log: NewLog, quick: EngineOptions) -> None:
+    requests = asks(120)
+    behaviour = Behaviour(faults={fault: 0.3}, retry_after_s=0.02)
+    with serving(behaviour) as (server, endpoint):
+        options = dataclasses.replace(quick, max_attempts=12)
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=options)
+    assert outcome.failures == []
+    assert server.faults[fault] > 20
+    assert set(server.answered.values()) == {1}
+    assert_accounted_for(requests, outcome, new_log())
+
+
+def test_a_hang_ends_with_the_time_out_and_is_asked_again(new_log: NewLog, quick: EngineOptions) -> None:
+    requests = asks(30)
+    options = dataclasses.replace(quick, base_timeout_s=0.3, min_tokens_per_s=1000)
+    with serving(Behaviour(markers={"question 7": "hang"}, fail_first=1)) as (_, endpoint):
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=options)
+    assert outcome.failures == []
+    assert stored(new_log())[requests[7].key]["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "attempts"),
+    [
+        ("400", "http_400", 1),
+        ("500", "http_500", 5),
+        ("malformed", "malformed_reply", 5),
+        ("reset", "connection_lost", 5),
+    ],
+)
+def test_a_row_that_never_succeeds_fails_alone(
+    fault: str, error: str, attempts: int, new_log: NewLog, quick: EngineOptions
+) -> None:
+    requests = [*asks(60), ask("the bad row"), *asks(60, "later")]
+    with serving(Behaviour(markers={"the bad row": fault})) as (_, endpoint):
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
+    assert [(f.request_key, f.error, f.attempts) for f in outcome.failures] == [(requests[60].key, error, attempts)]
+    assert_accounted_for(requests, outcome, new_log())
+
+
+def test_an_answer_cut_by_the_token_limit_is_kept_as_such(new_log: NewLog, quick: EngineOptions) -> None:
+    requests = asks(3)
+    with serving(Behaviour(faults={"length": 1.0})) as (_, endpoint):
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
+    assert outcome.answered == 3
+    assert {row["finish_reason"] for row in stored(new_log()).values()} == {"length"}
+
+
+def test_a_storm_of_errors_pauses_the_run_and_fails_nothing(new_log: NewLog, quick: EngineOptions) -> None:
+    requests = asks(200)
+    with serving(Behaviour(latency_s=0.002)) as (server, endpoint):
+        server.down = True
+        threading.Timer(1.0, lambda: setattr(server, "down", False)).start()
+        options = dataclasses.replace(quick, first_contact_s=15)
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=options)
+    assert outcome.failures == []
+    assert outcome.answered == 200
+    # Paused: a second of 503 costs far fewer attempts than asking on would.
+    assert outcome.sent < 300
+
+
+def test_an_endpoint_that_never_answers_ends_the_run_with_one_clear_error(
+    new_log: NewLog, quick: EngineOptions
+) -> None:
+    endpoint = Endpoint(base_url=f"http://127.0.0.1:{free_port()}/v1", model="fake")
+    options = dataclasses.replace(quick, first_contact_s=0.3)
+    with pytest.raises(EndpointError, match="has not answered") as caught:
+        answer_all(asks(10), endpoints=[endpoint], log=new_log(), options=options)
+    assert caught.value.hint
+
+
+def test_a_wrong_key_ends_the_run_at_once(
+    new_log: NewLog, quick: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MVL_TEST_KEY", raising=False)
+    endpoint = Endpoint(base_url="http://127.0.0.1:9/v1", model="fake", api_key_env="MVL_TEST_KEY")
+    with pytest.raises(EndpointError, match="MVL_TEST_KEY is not set"):
+        answer_all(asks(1), endpoints=[endpoint], log=new_log(), options=quick)
+
+
+def test_what_arrived_before_an_error_of_the_iterable_is_stored(new_log: NewLog, quick: EngineOptions) -> None:
+    requests = asks(64)
+
+    def broken():
+        yield from requests
+        raise RuntimeError("the source broke")
+
+    with serving() as (server, endpoint), pytest.raises(RuntimeError, match="the source broke"):
+        answer_all(broken(), endpoints=[endpoint], log=new_log(), options=quick)
+    assert new_log().count() == sum(server.answered.values())
+
+
+def test_only_the_poison_row_fails_when_it_kills_the_server(new_log: NewLog, quick: EngineOptions) -> None:
+    requests = [*asks(40), ask("the poison row"), *asks(40, "later")]
+    with FakeProcess("--poison", "the poison row", "--latency-ms", "20") as server:
+        endpoint = server.revive()
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
+        assert [(f.request_key, f.error) for f in outcome.failures] == [(requests[40].key, "killed_server")]
+        assert server.starts <= 5
+    assert_accounted_for(requests, outcome, new_log())
+
+
+def test_a_killed_server_costs_no_row(new_log: NewLog, quick: EngineOptions) -> None:
+    requests = asks(200)
+    with FakeProcess("--latency-ms", "20") as server:
+        killed = threading.Event()
+
+        def kill_in_the_middle():
+            for i, request in enumerate(requests):
+                if i == 128 and not killed.is_set():
+                    killed.set()
+                    server.kill()
+                yield request
+
+        options = dataclasses.replace(quick, max_rows=64)
+        outcome = answer_all(kill_in_the_middle(), endpoints=[server.revive()], log=new_log(), options=options)
+        assert server.starts == 2
+    assert outcome.failures == []
+    assert_accounted_for(requests, outcome, new_log())
+
+
+def test_two_endpoints_share_the_work_and_one_may_die(new_log: NewLog, quick: EngineOptions) -> None:
+    requests = asks(300)
+    with serving(Behaviour(latency_s=0.01)) as (first, one), serving(Behaviour(latency_s=0.01)) as (second, two):
+
+        def lose_the_second():
+            for i, request in enumerate(requests):
+                if i == 200:
+                    second.down = True
+                yield request
+
+        options = dataclasses.replace(quick, max_rows=64)
+        outcome = answer_all(lose_the_second(), endpoints=[one, two], log=new_log(), options=options)
+    assert outcome.failures == []
+    assert sum(first.answered.values()) > 30 and sum(second.answered.values()) > 30
+    assert_accounted_for(requests, outcome, new_log())
+
+
+def test_a_choice_is_constrained_and_keeps_the_first_tokens_log_probabilities(
+    new_log: NewLog, quick: EngineOptions
+) -> None:
+    request = ask("is it so?", choice_form("Yes", "No"))
+    with serving() as (server, endpoint):
+        server.keep_bodies = True
+        answer_all([request], endpoints=[endpoint], log=new_log(), options=quick)
+    assert server.bodies[0]["structured_outputs"] == {"choice": ["Yes", "No"]}
+    row = stored(new_log())[request.key]
+    assert row["text"] in ("Yes", "No")
+    assert set(json.loads(row["first_logprobs"])) == {"Yes", "No"}
+
+
+def test_a_schema_goes_out_as_response_format(new_log: NewLog, quick: EngineOptions) -> None:
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+    request = ask("answer in JSON", json_form(schema))
+    with serving() as (server, endpoint):
+        server.keep_bodies = True
+        answer_all([request], endpoints=[endpoint], log=new_log(), options=quick)
+    assert server.bodies[0]["response_format"]["json_schema"]["schema"] == schema
+    assert json.loads(stored(new_log())[request.key]["text"])["answer"]
+
+
+def test_progress_ends_at_the_number_of_rows(new_log: NewLog, quick: EngineOptions) -> None:
+    seen: list[Progress] = []
+    options = dataclasses.replace(quick, progress_s=0.0)
+    with serving(Behaviour(latency_s=0.3)) as (_, endpoint):
+        answer_all(asks(40), endpoints=[endpoint], log=new_log(), total=40, progress=seen.append, options=options)
+    assert seen[0].rows == 0 and seen[0].total == 40
+    assert any(p.in_flight for p in seen)
+    assert all(p.in_flight <= p.limit for p in seen)
+    assert "of" in seen[-1].line()
+
+
+CLIENT = """
+import sys
+from pathlib import Path
+from asking import asks
+from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.engine import answer_all
+from mvl_assets.lake.lake import Lake
+
+lake, url, count = sys.argv[1:]
+log = Lake(lake).answers("rewrite", "source")
+answer_all(asks(int(count)), endpoints=[Endpoint(base_url=url, model="fake")], log=log)
+"""
+
+
+def start_client(tmp_path: Path, url: str, count: int, before: str = "") -> subprocess.Popen[bytes]:
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    return subprocess.Popen(
+        [sys.executable, "-c", before + CLIENT, str(tmp_path / "lake"), url, str(count)],
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+@pytest.mark.parametrize("requests_before_the_kill", [30, 240])
+def test_a_killed_client_loses_nothing_and_asks_little_twice(
+    requests_before_the_kill: int, tmp_path: Path, new_log: NewLog
+) -> None:
+    count = 400
+    with serving(Behaviour(latency_s=0.05)) as (server, endpoint):
+        client = start_client(tmp_path, endpoint.base_url, count)
+        while sum(server.seen.values()) < requests_before_the_kill:
+            assert client.poll() is None
+            time.sleep(0.005)
+        client.kill()
+        client.wait()
+        in_flight_or_lately = sum(server.seen.values()) - new_log().count()
+        assert start_client(tmp_path, endpoint.base_url, count).wait(60) == 0
+        assert new_log().count() == count
+        asked_twice = sum(n - 1 for n in server.seen.values())
+        assert asked_twice <= in_flight_or_lately
+    assert len(server.seen) == count
+
+
+def test_ctrl_c_stores_what_arrived_and_leaves_cleanly(tmp_path: Path, new_log: NewLog) -> None:
+    with serving(Behaviour(latency_s=0.05)) as (server, endpoint):
+        client = start_client(tmp_path, endpoint.base_url, 5000)
+        while sum(server.answered.values()) < 100:
+            assert client.poll() is None
+            time.sleep(0.005)
+        client.send_signal(signal.SIGINT)
+        assert client.wait(20) not in (0, -signal.SIGKILL)
+        assert new_log().count() >= 100 - server.most_in_flight
+        outcome = answer_all(asks(5000)[:50], endpoints=[endpoint], log=new_log())
+        assert outcome.sent == 0
+
+
+INTERRUPTED = """
+import signal
+class Interrupted(BaseException):
+    pass
+def interrupt(*_):
+    raise Interrupted
+signal.signal(signal.SIGTERM, interrupt)
+"""
+
+
+@pytest.mark.parametrize("answers_before", [40, 130, 260])
+def test_an_interrupt_that_dagster_raises_anywhere_stores_what_arrived(
+    answers_before: int, tmp_path: Path, new_log: NewLog
+) -> None:
+    with serving(Behaviour(latency_s=0.02)) as (server, endpoint):
+        client = start_client(tmp_path, endpoint.base_url, 100_000, INTERRUPTED)
+        while sum(server.answered.values()) < answers_before:
+            assert client.poll() is None
+            time.sleep(0.005)
+        client.send_signal(signal.SIGTERM)
+        assert client.wait(20) == 1
+        assert new_log().count() >= answers_before - server.most_in_flight

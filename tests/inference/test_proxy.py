@@ -1,0 +1,39 @@
+"""The logging proxy counts what is asked and changes nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from asking import asks
+from servers import free_port, serving, wait_for
+
+from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.engine import answer_all
+from mvl_assets.inference.fake_server import Behaviour
+from mvl_assets.inference.options import EngineOptions
+from mvl_assets.inference.proxy import asked, read_journal
+from mvl_assets.lake.answers import AnswerLog
+
+
+def test_the_journal_holds_every_request_once_and_its_answer(
+    new_log: Callable[[], AnswerLog], quick: EngineOptions, tmp_path: Path
+) -> None:
+    journal, port = tmp_path / "requests.jsonl", free_port()
+    with serving(Behaviour(markers={"question 3": "500"}, fail_first=1)) as (server, endpoint):
+        upstream = endpoint.base_url.removesuffix("/v1")
+        command = [sys.executable, "-m", "mvl_assets.inference.proxy", "--upstream", upstream]
+        proxy = subprocess.Popen([*command, "--port", str(port), "--journal", str(journal)])
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health")
+            through = Endpoint(f"http://127.0.0.1:{port}/v1", "fake")
+            outcome = answer_all(asks(10), endpoints=[through], log=new_log(), options=quick)
+        finally:
+            proxy.kill()
+            proxy.wait()
+        assert (outcome.answered, outcome.sent) == (10, 11)
+        assert asked(journal) == server.seen
+    answers = [entry.status for entry in read_journal(journal) if entry.event == "answered"]
+    assert sorted(answers) == [200] * 10 + [500]  # type: ignore[type-var]

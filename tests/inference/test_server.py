@@ -1,0 +1,210 @@
+"""The lease of a local server, with the fake server in place of vLLM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from asking import asks
+from servers import free_port
+
+from mvl_assets.inference import server
+from mvl_assets.inference.engine import answer_all
+from mvl_assets.inference.options import EngineOptions
+from mvl_assets.inference.server import ServerError, ensure_server, start_in_background, status, stop
+from mvl_assets.inference.servespec import ServeSpec
+from mvl_assets.lake.answers import AnswerLog
+
+FAKE = (sys.executable, "-m", "mvl_assets.inference.fake_server", "--latency-ms", "20", "--port")
+PROJECT = Path(__file__).parents[2]
+
+
+def spec(idle_seconds: float = 60.0, command: tuple[str, ...] = FAKE, port: int | None = None) -> ServeSpec:
+    return ServeSpec(model="fake", served_name="fake", idle_seconds=idle_seconds, command=command, port=port)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("MVL_HOME", str(tmp_path / "home"))
+    yield tmp_path / "home"
+    stop()
+    assert group_members(tmp_path) == []
+
+
+def group_members(folder: Path) -> list[psutil.Process]:
+    """Everything that was started for a server below this folder: the keeper names it in its command."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(folder) in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def is_up(base_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(base_url.removesuffix("/v1") + "/health", timeout=5) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def in_another_process(code: str) -> subprocess.Popen[str]:
+    preamble = """
+        import sys
+        from mvl_assets.inference.server import ensure_server
+        from mvl_assets.inference.servespec import ServeSpec
+        FAKE = (sys.executable, "-m", "mvl_assets.inference.fake_server", "--latency-ms", "20", "--port")
+        spec = ServeSpec(model="fake", served_name="fake", idle_seconds=60.0, command=FAKE)
+        """
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(preamble) + textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
+
+
+def test_the_second_caller_finds_the_server_of_the_first() -> None:
+    first, second = ensure_server(spec()), ensure_server(spec())
+    assert first.base_url == second.base_url
+    assert [(s.state, s.served_name, s.base_url) for s in status()] == [("ready", "fake", first.base_url)]
+
+
+def test_callers_at_the_same_time_start_one_server() -> None:
+    clients = [in_another_process("print(ensure_server(spec).base_url)") for _ in range(3)]
+    urls = {client.communicate(timeout=60)[0].strip() for client in clients}
+    assert urls == {ensure_server(spec()).base_url}
+    assert len(status()) == 1
+
+
+def test_other_flags_are_another_server() -> None:
+    other = ServeSpec(model="fake", served_name="fake", max_model_len=4096, command=FAKE)
+    assert ensure_server(spec()).base_url != ensure_server(other).base_url
+    assert len(status()) == 2
+
+
+def test_a_killed_client_leaves_the_server_usable() -> None:
+    client = in_another_process("print(ensure_server(spec).base_url, flush=True); sys.stdin.read()")
+    assert client.stdout is not None
+    url = client.stdout.readline().strip()
+    client.kill()
+    client.wait()
+    assert ensure_server(spec()).base_url == url
+
+
+def test_a_killed_server_is_started_again_by_the_next_caller() -> None:
+    url = ensure_server(spec()).base_url
+    (running,) = status()
+    os.killpg(running.pid, signal.SIGKILL)
+    wait_until(lambda: not is_up(url))
+    assert is_up(ensure_server(spec()).base_url)
+
+
+def test_the_engine_heals_a_server_that_is_killed_under_it(
+    new_log: Callable[[], AnswerLog], quick: EngineOptions
+) -> None:
+    endpoint = ensure_server(spec())
+
+    def kill_in_the_middle():
+        for i, request in enumerate(asks(300)):
+            if i == 200:
+                os.killpg(status()[0].pid, signal.SIGKILL)
+            yield request
+
+    outcome = answer_all(kill_in_the_middle(), endpoints=[endpoint], log=new_log(), options=quick)
+    assert (outcome.answered, outcome.failures) == (300, [])
+
+
+def test_the_death_of_the_server_process_alone_ends_the_whole_group() -> None:
+    url = ensure_server(spec()).base_url
+    keeper = psutil.Process(status()[0].pid)
+    (child,) = keeper.children()
+    child.kill()
+    wait_until(lambda: status()[0].state == "ended")
+    assert is_up(ensure_server(spec()).base_url)
+    assert url
+
+
+def test_the_death_of_the_keeper_ends_the_server() -> None:
+    url = ensure_server(spec()).base_url
+    os.kill(status()[0].pid, signal.SIGKILL)
+    wait_until(lambda: not is_up(url))
+
+
+def test_an_idle_server_ends_by_itself(home: Path) -> None:
+    url = ensure_server(spec(idle_seconds=1.5)).base_url
+    assert is_up(url)
+    wait_until(lambda: not is_up(url))
+    wait_until(lambda: status()[0].state == "ended")
+
+
+def test_stop_ends_it_and_leaves_no_process(home: Path) -> None:
+    url = ensure_server(spec()).base_url
+    assert stop("another") == []
+    assert len(stop("fake")) == 1
+    assert not is_up(url)
+    assert status() == []
+    assert group_members(home) == []
+
+
+def test_stop_ends_a_server_that_ignores_being_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stubborn = (sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)")
+    start_in_background(spec(command=stubborn))
+    assert status()[0].state == "starting"
+    monkeypatch.setattr(server, "GRACE_S", -1.5)
+    assert len(stop()) == 1
+    assert group_members(home) == []
+
+
+def test_a_start_in_the_background_is_joined_by_who_needs_it() -> None:
+    start_in_background(spec())
+    (starting,) = status()
+    assert is_up(ensure_server(spec()).base_url)
+    assert status()[0].pid == starting.pid
+
+
+def test_a_server_that_ends_while_starting_shows_its_last_words() -> None:
+    broken = (sys.executable, "-c", "raise SystemExit('the weights are gone')")
+    with pytest.raises(ServerError, match="the weights are gone") as caught:
+        ensure_server(spec(command=broken))
+    assert "log" in str(caught.value.hint)
+
+
+def test_a_server_that_never_answers_is_ended_after_the_time_out() -> None:
+    mute = (sys.executable, "-c", "import time; time.sleep(600)")
+    with pytest.raises(ServerError, match="did not answer within"):
+        ensure_server(spec(command=mute), timeout_s=0.5)
+    assert status() == []
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        squatter.listen()
+        with pytest.raises(ServerError, match="is in use"):
+            ensure_server(spec(port=squatter.getsockname()[1]))
+
+
+def test_a_chosen_port_is_used() -> None:
+    port = free_port()
+    assert ensure_server(spec(port=port)).base_url == f"http://127.0.0.1:{port}/v1"

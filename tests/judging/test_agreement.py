@@ -1,0 +1,115 @@
+"""Rewritten answers against the source's key."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mvl_assets.judging.agreement import agrees, answers_agree, option_of, options_in
+from mvl_assets.judging.numbers import numbers_in
+from mvl_assets.rewriting.conversation import Pair
+
+LETTERED = "Is the function linear?\n(A) linear\n(B) nonlinear"
+
+
+@pytest.mark.parametrize(
+    ("answer", "key", "agreed"),
+    [
+        ("We add.\nAnswer: 10", "10", True),
+        ("We add.\nAnswer: 10 pounds", "10", True),
+        ("We add.\nAnswer: 11", "10", False),
+        ("We add.\n**Answer:** 10.", "10", True),
+        ("The final answer is: 10", "10 pounds", True),
+        ("First 7, then 3.\nThe total is 3 + 7 = 10.", "10", True),
+        ("Answer: $1,234.00", "1234", True),
+        ("Answer: 1.234", "1,234", False),
+        ("Answer: 12%", "12", True),
+        ("Answer: 12%", "0.12", True),
+        ("Answer: 12%", "0.13", False),
+        ("Answer: 0.5", r"\frac{1}{2}", True),
+        (r"So it is \boxed{\frac{1}{2}}.", "0.5", True),
+        (r"So it is $\boxed{x = 5}$", "5", True),
+        ("Answer: 2 3/4", "2.75", True),
+        ("Answer: 3.14", "3.14159", True),
+        ("Answer: 3.2", "3.14159", False),
+        ("Answer: 10.4", "10", False),
+        ("Answer: -5", "5", False),
+        ("Answer: −5", "-5", True),
+        ("Answer: 3 million", "3,000,000", True),
+        ("Answer: There are two.", "2", True),
+        ("Answer: 1, 2 and 3", "1, 2, 3", True),
+        ("Answer: 1, 3 and 2", "1, 2, 3", False),
+        ("Answer: 8:30 P.M.", "8:30 A.M.", False),
+        ("It starts at 8:30 A.M.", "8:30 A.M.", True),
+        ("Answer: Yes, it is.", "yes", True),
+        ("Answer: No.", "Yes", False),
+        ("Answer: the Red ball", "red ball", True),
+        ("Answer: not linear", "linear", False),
+        ("Answer: nonlinear", "linear", False),
+        ("I cannot tell.", "10", False),
+        ("", "10", False),
+        ("Answer: 10", "Count them all.\nAnswer: 10", True),
+        (
+            "Answer: a cat on a sofa",
+            "A cat lies on a red sofa in a bright room with two doors and a lamp.",
+            None,
+        ),
+        ("Answer: 10", "", None),
+    ],
+)
+def test_answer_against_key(answer: str, key: str, agreed: bool | None):
+    assert agrees(answer, key) is agreed
+
+
+@pytest.mark.parametrize(
+    ("answer", "key", "agreed"),
+    [
+        ("Answer: B", "nonlinear", True),
+        ("Answer: (B) nonlinear", "B", True),
+        ("Answer: (A)", "B", False),
+        ("The rate changes.\nThe function is nonlinear.", "nonlinear", True),
+        ("The function is linear.", "(B) nonlinear", False),
+        ("Answer: C", "B", False),
+    ],
+)
+def test_a_choice_by_letter_or_by_text(answer: str, key: str, agreed: bool):
+    assert agrees(answer, key, LETTERED) is agreed
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Pick one.\nA. red\nB. dark red\nC. blue",
+        "Pick one. (A) red (B) dark red (C) blue",
+        "Pick: A: red, B: dark red, C: blue",
+    ],
+)
+def test_options_are_found_in_their_usual_forms(question: str):
+    options = options_in(question)
+    assert options == {"A": "red", "B": "dark red", "C": "blue"}
+    assert option_of("It is dark red.", options) == "B"
+    assert option_of("red or blue", options) is None
+
+
+def test_only_a_kept_question_is_compared():
+    original = [Pair("<image>\nHow many?", "10"), Pair("What colour?", "red")]
+    assert answers_agree([Pair("<image>\nHow many?", "Answer: 10")], original) is True
+    assert answers_agree([Pair("<image>\nHow many?", "Answer: 9")], original) is False
+    assert answers_agree([Pair("What colour?", "Answer: red"), Pair("How many?", "Answer: 9")], original) is False
+    assert answers_agree([Pair("Why is it so?", "Answer: 10")], original) is None
+    assert answers_agree([], original) is None
+
+
+@given(st.integers(-(10**9), 10**9), st.sampled_from(["{:,}", "{}", "${:,}", "{} km", "about {:,} people"]))
+def test_a_whole_number_is_found_however_it_is_written(value: int, form: str):
+    text = form.format(abs(value))
+    assert [n.value for n in numbers_in(text)] == [abs(value)]
+    assert agrees(f"Answer: {text}", str(abs(value))) is True
+    assert agrees(f"Answer: {text}", str(abs(value) + 1)) is False
+
+
+@given(st.text(), st.text(max_size=60), st.text())
+def test_no_text_breaks_the_comparison(answer: str, key: str, question: str):
+    assert agrees(answer, key, question) in (True, False, None)
+    numbers_in(answer)

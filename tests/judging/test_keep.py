@@ -1,0 +1,91 @@
+"""The keep rule's small language, and P(yes)."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from mvl_assets.errors import MvlError
+from mvl_assets.judging.keep import Judgement, parse_rule
+from mvl_assets.judging.verdict import Verdict, VerdictError, p_yes, read_verdict
+
+CRITERIA = ("relevance", "consistency", "accuracy")
+
+
+def judged(*p: float | None, agrees: bool | None = True) -> Judgement:
+    verdicts = [Verdict(c, c, value is not None and value >= 0.5, value) for c, value in zip(CRITERIA, p, strict=True)]
+    return Judgement(verdicts, agrees)
+
+
+GOOD, WEAK, BAD = judged(0.9, 0.8, 0.7), judged(0.9, 0.8, 0.3), judged(0.1, 0.2, 0.3, agrees=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "reasons"),
+    [
+        ("all_yes", [None, "no_accuracy", "no_relevance"]),
+        ("answer_agrees", [None, None, "answer_differs"]),
+        ("p_yes >= 0.5", [None, "low_p_yes", "low_p_yes"]),
+        ("p_yes>=.25", [None, None, "low_p_yes"]),
+        ("p_yes.accuracy >= 0.3", [None, None, None]),
+        ("p_yes.accuracy >= 0.5", [None, "low_p_yes_accuracy", "low_p_yes_accuracy"]),
+        ("answer_agrees and p_yes >= 0.5", [None, "low_p_yes", "answer_differs"]),
+        ("all_yes or answer_agrees", [None, None, "no_relevance"]),
+        ("all_yes or answer_agrees and p_yes >= 0.25", [None, None, "no_relevance"]),
+        ("(all_yes or answer_agrees) and p_yes >= 0.5", [None, "low_p_yes", "no_relevance"]),
+    ],
+)
+def test_a_rule_keeps_and_names_why_not(rule: str, reasons: list[str | None]):
+    parsed = parse_rule(rule, without_key=True, criteria=CRITERIA)
+    assert [parsed.drop_reason(j) for j in (GOOD, WEAK, BAD)] == reasons
+
+
+def test_without_a_key_the_profile_decides():
+    open_question = judged(0.9, 0.9, 0.9, agrees=None)
+    assert parse_rule("answer_agrees", without_key=True).drop_reason(open_question) is None
+    assert parse_rule("answer_agrees", without_key=False).drop_reason(open_question) == "no_key"
+
+
+def test_an_unknown_p_yes_passes_no_threshold():
+    assert parse_rule("p_yes >= 0", without_key=True).drop_reason(judged(0.9, None, 0.9)) == "no_p_yes"
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ("", "found ''"),
+        ("all_yess", "all_yess"),
+        ("p_yes", "needs `>=`"),
+        ("p_yes >= high", "needs `>=`"),
+        ("p_yes >= 1.5", "no probability"),
+        ("p_yes.truth >= 0.5", "relevance, consistency, accuracy"),
+        ("all_yes answer_agrees", "expected `and` or `or`"),
+        ("(all_yes", "closing parenthesis"),
+        ("all_yes; import os", "cannot read"),
+        ("all_yes or", "found ''"),
+    ],
+)
+def test_a_wrong_rule_is_explained(rule: str, problem: str):
+    with pytest.raises(MvlError, match="keep rule") as caught:
+        parse_rule(rule, without_key=True, criteria=CRITERIA)
+    assert problem in str(caught.value)
+
+
+def test_p_yes_sums_the_spellings_of_each_word():
+    found = {"Yes": math.log(0.3), " yes": math.log(0.1), "ĠYES": math.log(0.1), "No": math.log(0.25), "Maybe": -1.0}
+    assert p_yes(json.dumps(found)) == pytest.approx(0.5 / 0.75)
+    assert p_yes(json.dumps({"Yes": -0.1})) == 1.0
+    assert p_yes(json.dumps({"No": -0.1, "The": -3.0})) == 0.0
+    assert p_yes(json.dumps({"The": -0.1})) is None
+    assert p_yes(None) is None
+
+
+def test_a_verdict_is_one_of_the_two_words():
+    assert read_verdict("accuracy", "k", " Yes\n", "stop", None) == Verdict("accuracy", "k", True, None)
+    assert read_verdict("accuracy", "k", "No", "length", None).yes is False
+    for text, finish, error in [("Yes and no", "stop", "no_verdict"), ("Yes", "content_filter", "not_finished")]:
+        with pytest.raises(VerdictError) as caught:
+            read_verdict("accuracy", "k", text, finish, None)
+        assert caught.value.error == error

@@ -1,0 +1,35 @@
+"""A full disk and a read-only one end in one clear line; what was stored stays, and the next run goes on."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.lake.processes import Worker
+
+SMALL_DISK = ("unshare", "--map-root-user", "--mount", "sh", "-c")
+
+
+def small_disk(folder: Path) -> tuple[str, ...]:
+    """The start of a command that runs with a file system of two megabytes at `folder`, its own."""
+    return (*SMALL_DISK, 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"', str(folder))
+
+
+def test_a_full_disk_and_a_read_only_one_say_so_and_lose_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if shutil.which("unshare") is None or subprocess.run([*small_disk(folder), "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a small file system of their own")
+    worker = Worker("fill_disk", str(folder / "lake"), before=small_disk(folder))
+    said = {line.split(" disk ")[0].split(" the ")[0].split(" 0 ")[0]: line for line in worker.rest()}
+    lines = list(said.values())
+    assert worker.process.wait() == 0, lines
+    full = [line for line in lines if "the disk is full" in line and "free some space" in line]
+    assert {line.split()[0] for line in full} == {"answers", "publish", "insert", "pictures"}, lines
+    assert "kept 0 more 1" in lines, "what was acknowledged before the disk was full is there, and writing goes on"
+    refused = [line for line in lines if "is read-only at" in line and "MVL_LAKE" in line]
+    assert {line.split()[1] for line in refused} == {"answers", "publish", "insert", "pictures"}, lines
+    assert "readable 1" in lines

@@ -1,0 +1,104 @@
+"""The lease inside a table, for object stores; here on a local table, where it works the same."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from mvl_assets.lake import lease as leases
+from mvl_assets.lake.errors import LakeError, LeaseHeld
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.lease import ConfigLease
+from mvl_assets.lake.table import Table
+from tests.lake.rows import answer, pages
+
+
+@pytest.fixture
+def uri(lake: Lake) -> str:
+    lake.table("category/ocr").create()
+    return lake.root
+
+
+def table(root: str) -> Table:
+    """As another process would see it."""
+    return Lake(root).table("category/ocr")
+
+
+def test_the_second_is_refused_until_the_first_lets_go(uri: str) -> None:
+    with ConfigLease(table(uri)):
+        with pytest.raises(LeaseHeld) as refused, ConfigLease(table(uri)):
+            pass
+        assert refused.value.hint is not None
+    with ConfigLease(table(uri)):
+        pass
+
+
+def test_of_several_that_reach_for_it_at_once_one_wins(uri: str) -> None:
+    rounds, people = 10, 4
+    barrier = threading.Barrier(people)
+    winners: list[int] = []
+
+    def reach() -> None:
+        lease = ConfigLease(table(uri))
+        for turn in range(rounds):
+            barrier.wait(10)
+            try:
+                lease.__enter__()
+                winners.append(turn)
+                held = True
+            except LeaseHeld:
+                held = False
+            barrier.wait(10)
+            if held:
+                lease.__exit__(None, None, None)
+
+    threads = [threading.Thread(target=reach) for _ in range(people)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert winners == list(range(rounds))
+
+
+def test_a_lease_that_was_not_renewed_is_taken_over(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    paused = ConfigLease(table(uri))
+    paused.__enter__()
+    with monkeypatch.context() as later:
+        later.setattr(leases, "STALE_SECONDS", 0.0)
+        heir = ConfigLease(table(uri)).__enter__()
+    paused._renewed -= leases.STALE_SECONDS
+    with pytest.raises(LeaseHeld):
+        paused.renew()
+    paused.__exit__(None, None, None)
+    with pytest.raises(LeaseHeld):
+        ConfigLease(table(uri)).__enter__()
+    heir.__exit__(None, None, None)
+    with ConfigLease(table(uri)):
+        pass
+
+
+def test_its_holder_renews_it_and_writes_only_when_it_is_time(uri: str) -> None:
+    with ConfigLease(table(uri)) as lease:
+        before = table(uri).version
+        lease.renew()
+        assert table(uri).version == before
+        lease._renewed -= leases.STALE_SECONDS
+        lease.renew()
+        assert table(uri).version == before + 1
+
+
+def test_rows_can_be_added_while_it_is_held(uri: str) -> None:
+    with ConfigLease(table(uri)):
+        assert table(uri).insert(pages("a", "x", range(5))) == 5
+    assert table(uri).count() == 5
+
+
+def test_answers_are_not_appended_without_a_lease(lake: Lake) -> None:
+    log = lake.answers("rewrite", "drawn")
+    with pytest.raises(LakeError, match="lease"):
+        log.append([answer(1)])
+    with log:
+        log.append([answer(1)])
+    with pytest.raises(LakeError, match="lease"):
+        log.append([answer(2)])

@@ -1,0 +1,197 @@
+"""Publishing makes rows the exact content of a partition, in one step, and commits nothing when nothing changed."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+
+from mvl_assets.lake.errors import LakeError
+from mvl_assets.lake.lake import Lake
+from tests.lake.processes import Worker, workers
+from tests.lake.rows import duplicates, mixture, pages
+
+
+def test_equal_content_commits_nothing_whoever_made_it_and_in_whatever_order(lake: Lake) -> None:
+    table = lake.table("category/ocr")
+    rows = pages("a", "x", range(50))
+    first = table.publish([rows], "a")
+    shuffled = rows.take(random.Random(1).sample(range(50), 50))
+    run = shuffled.schema.get_field_index("run_id")
+    by_another_run = shuffled.set_column(run, "run_id", pa.array(["another"] * 50))
+    again = table.publish(by_another_run.to_batches(max_chunksize=7), "a")
+    assert first.touched
+    assert not again.touched
+    assert (again.version, again.data_version) == (first.version, first.data_version)
+
+
+def test_it_counts_what_was_added_changed_and_removed(lake: Lake) -> None:
+    table = lake.table("category/ocr")
+    table.publish([pages("b", "x", range(5))], "b")
+    table.publish([pages("a", "x", range(10))], "a")
+    done = table.publish([pages("a", "x", range(4)), pages("a", "y", range(4, 8)), pages("a", "x", range(20, 25))], "a")
+    assert (done.rows, done.added, done.changed, done.removed) == (13, 5, 4, 2)
+    assert table.count("source = 'a'") == 13
+    assert table.count("source = 'b'") == 5
+    assert done.data_version == table.data_version("source = 'a'") != table.data_version()
+
+
+def test_an_empty_publish_clears_its_partition_alone(lake: Lake) -> None:
+    table = lake.table("category/ocr")
+    table.publish([pages("a", "x", range(10))], "a")
+    table.publish([pages("b", "x", range(3))], "b")
+    done = table.publish([], "a")
+    assert (done.rows, done.removed) == (0, 10)
+    assert table.count() == 3
+    assert not table.publish([], "a").touched
+
+
+def test_publishing_nothing_into_a_new_table_makes_an_empty_one(lake: Lake) -> None:
+    assert not lake.table("category/ocr").exists()
+    assert lake.table("category/ocr").publish([], "a").rows == 0
+    assert lake.table("mixture/alignment").publish([]).rows == 0
+    assert lake.table("category/ocr").exists()
+    assert lake.table("mixture/alignment").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "where", "words"),
+    [
+        (pages("b", "x", range(2)), "a", r"\['b'\].*'a'"),
+        (pa.concat_tables([pages("a", "x", [1]), pages("a", "y", [1])]), "a", "two rows with the key"),
+        (pages("a", "x", [1]).drop_columns("license"), "a", r"lack.*license"),
+        (pages("a", "x", [1]), None, "needs the value of 'source'"),
+    ],
+)
+def test_wrong_rows_are_refused_and_change_nothing(lake: Lake, rows: pa.Table, where: str | None, words: str) -> None:
+    table = lake.table("category/ocr")
+    before = table.publish([pages("a", "old", range(3))], "a")
+    with pytest.raises(LakeError, match=words):
+        table.publish([pages("a", "new", [7]), rows], where)
+    assert (table.version, table.data_version()) == (before.version, before.data_version)
+
+
+def test_a_whole_table_takes_no_partition(lake: Lake) -> None:
+    with pytest.raises(LakeError, match="publish"):
+        lake.table("mixture/alignment").publish([mixture(2)], "a")
+
+
+def test_a_producer_that_breaks_half_way_leaves_the_old_content(lake: Lake) -> None:
+    def broken() -> Iterator[pa.Table]:
+        yield pages("a", "new", range(5))
+        raise RuntimeError("the stage broke")
+
+    table = lake.table("category/ocr")
+    before = table.publish([pages("a", "old", range(3))], "a")
+    with pytest.raises(RuntimeError):
+        table.publish(broken(), "a")
+    assert (table.version, table.data_version()) == (before.version, before.data_version)
+
+
+@pytest.mark.parametrize("count", [10, 9_000])
+def test_a_whole_table_keeps_the_order_of_its_rows(lake: Lake, count: int) -> None:
+    table = lake.table("mixture/alignment")
+    for _ in range(2):
+        for name in ("first", "second"):
+            table.publish(mixture(count, name).to_batches(max_chunksize=4096))
+            assert [r["position"] for r in table.rows(["position"])] == list(range(count))
+
+
+def test_the_data_version_is_of_the_content_not_of_its_history(lake: Lake) -> None:
+    straight, winding = lake.table("category/ocr"), lake.table("category/chart")
+    straight.publish([pages("a", "x", range(20))], "a")
+    winding.publish([pages("a", "y", range(9, 30))], "a")
+    winding.insert(pages("a", "x", range(3)))
+    winding.publish([pages("a", "x", reversed(range(20)))], "a")
+    assert straight.data_version() == winding.data_version() != lake.table("category/domain").data_version()
+
+
+def test_a_scan_sees_one_version_however_long_it_takes(lake: Lake) -> None:
+    table = lake.table("category/ocr")
+    table.publish([pages("a", "old", range(50))], "a")
+    rows = table.rows(["license"], batch_size=10)
+    seen = [next(rows)["license"]]
+    table.publish([pages("a", "new", range(60))], "a")
+    seen += [r["license"] for r in rows]
+    assert seen == ["old"] * 50
+    assert {r["license"] for r in table.rows()} == {"new"}
+
+
+def test_a_handle_stays_at_its_version(lake: Lake) -> None:
+    table = lake.table("category/ocr")
+    table.insert(pages("a", "x", range(5)))
+    handle, version = table.open(), table.version
+    table.insert(pages("a", "x", range(9)))
+    assert table.count() == 9
+    assert (handle.version, handle.count_rows()) == (version, 5)
+
+
+def test_one_table_can_be_written_and_read_by_several_threads(lake: Lake) -> None:
+    """Lance's handles panic when one thread moves a handle that another is using."""
+    table = lake.table("category/ocr")
+    table.insert(pages("a", "x", range(10)))
+    stop, errors, reads = threading.Event(), [], [0]
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                assert table.count() % 10 == 0
+                assert sum(1 for _ in table.rows(["license"])) % 10 == 0
+                reads[0] += 1
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for turn in range(1, 20):
+            table.insert(pages("a", "x", range(turn * 10, turn * 10 + 10)))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not errors
+    assert reads[0] > 0
+    assert table.count() == 200
+
+
+def rounds(lake: Lake, own: str) -> list[tuple[str, str]]:
+    """Two processes publish eight times at the same moments; the data versions each of them reports."""
+    said: list[tuple[str, str]] = []
+    commands = [("publish_rounds", lake.root, who, own) for who in ("x", "y")]
+    with workers(*commands) as both:
+        for worker in both:
+            assert worker.line() == "ready"
+        for _ in range(8):
+            for worker in both:
+                worker.go()
+            said.append((published(both[0]), published(both[1])))
+    return said
+
+
+def published(worker: Worker) -> str:
+    return worker.line().removeprefix("published ")
+
+
+def test_two_processes_publish_two_partitions_at_once_and_nothing_is_lost(lake: Lake) -> None:
+    said = rounds(lake, "own")
+    table = lake.table("category/ocr")
+    for turn, versions in enumerate(said):
+        for who, version in zip("xy", versions, strict=True):
+            assert table.data_version(f"source = '{who} {turn}'") == version
+    assert table.count() == 2 * 8 * 20
+    assert duplicates(table) == 0
+
+
+def test_two_processes_publish_one_partition_at_once_and_one_of_them_wins_whole(lake: Lake) -> None:
+    """Lance alone would keep the rows of both: neither commit touches a key of the other."""
+    lake.table("category/ocr").publish([pages("before", "x", range(10))], "before")
+    said = rounds(lake, "same")
+    table = lake.table("category/ocr")
+    for turn, versions in enumerate(said):
+        assert table.data_version(f"source = 'all {turn}'") in versions
+    assert duplicates(table) == 0

@@ -1,0 +1,94 @@
+"""Counts over the lake, the checks of its tables, and what another prompt or model has made."""
+
+from __future__ import annotations
+
+import lance
+import pyarrow as pa
+
+from mvl_assets.lake.checks import check_table
+from mvl_assets.lake.currency import outdated
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.report import category_lines, counts_by_source, rejects_by_stage, scores
+from mvl_assets.lake.schema import EVALUATION, REJECTS, REWRITTEN, SAMPLES
+from tests.lake.rows import pages, put, put_category, rewrite, sample, table_of
+
+
+def test_a_category_counts_its_rows_rewrites_and_what_stays(lake: Lake) -> None:
+    put_category(lake, "ocr", "a", 10, rewritten=3, dropped=2)
+    put_category(lake, "video", "b", 2)
+    ocr, video = category_lines(lake)
+    assert (ocr.category, ocr.rows, ocr.rewritten, ocr.judged, ocr.kept) == ("ocr", 10, 5, 5, 3)
+    assert (video.category, video.rows, video.rewritten, video.judged, video.kept) == ("video", 2, 0, 0, 0)
+
+
+def test_samples_in_use_are_counted_once_whatever_happened_to_them(lake: Lake) -> None:
+    history = [
+        *(sample("a", n) for n in range(5)),
+        sample("a", 0, revision=2),
+        sample("a", 1, revision=2, withdrawn=True),
+        sample("a", 2, revision=2, withdrawn=True),
+        sample("a", 2, revision=3),
+        sample("b", 0),
+    ]
+    lake.table("samples").insert(table_of(SAMPLES, history))
+    rejects = [
+        {"reject_id": f"{n:032x}", "part": "p", "stage": s, "source": "a"} for n, s in enumerate(["raw", "judge"])
+    ]
+    put(lake, "rejects", REJECTS, rejects, "p")
+    rows, rejected = counts_by_source(lake)
+    assert (rows["a"], rows["b"]) == (4, 1)
+    assert dict(rejected) == {"a": 1}
+    assert dict(rejects_by_stage(lake)) == {"raw": 1, "judge": 1}
+
+
+def test_an_empty_lake_counts_nothing(lake: Lake) -> None:
+    assert category_lines(lake) == scores(lake) == []
+    assert counts_by_source(lake) == ({}, {})
+
+
+def test_scores_are_shares_of_right_answers(lake: Lake) -> None:
+    rows = [
+        {"result_id": f"{n:032x}", "checkpoint": "c", "correct": n < 3, "blank_correct": None if n == 0 else n < 2}
+        for n in range(4)
+    ]
+    put(lake, "evaluation/held_out", EVALUATION, rows, "c")
+    assert scores(lake) == [("c", 4, 0.75, 1 / 3)]
+
+
+def test_rows_made_by_another_prompt_or_model_are_counted_as_outdated(lake: Lake) -> None:
+    made = [
+        rewrite(sample("a", n), "ocr") | {"prompt_hash": f"p{n % 2}", "model": "m", "model_revision": r}
+        for n, r in enumerate(["1", "1", "1", "2"])
+    ]
+    put(lake, "rewritten/ocr", REWRITTEN, made, "a")
+
+    def count(*prompts: str, model: str = "m", source: str = "a") -> int:
+        return outdated(lake, "rewritten/ocr", source, prompt_hashes=prompts, model=model, model_revision="1")
+
+    assert count("p0", "p1") == 1
+    assert count("p0") == 2
+    assert count("p0", "p1", model="other") == 4
+    assert count() == 4
+    assert count(source="b") == 0
+
+
+def test_a_sound_table_passes_its_check(lake: Lake) -> None:
+    put_category(lake, "ocr", "a", 5)
+    assert check_table(lake.table("category/ocr")).sound
+    assert check_table(lake.table("category/ocr"), "a").rows == 5
+    assert check_table(lake.table("category/ocr"), "b").rows == 0
+    assert not check_table(lake.table("category/chart")).sound
+
+
+def test_a_check_finds_duplicate_keys_and_missing_hashes(lake: Lake) -> None:
+    table = lake.table("category/ocr")
+    table.publish([pages("a", "x", range(3))], "a")
+    rows = pages("a", "y", range(2, 4)).append_column("row_hash", pa.array(["00" * 16, None]))
+    lance.write_dataset(rows.cast(table.schema), table.uri, mode="append")
+    assert check_table(table).problems == ["1 rows share a key", "1 rows have no row hash"]
+
+
+def test_a_check_finds_rows_that_are_not_what_their_hash_says(lake: Lake) -> None:
+    table = lake.table("category/ocr")
+    table.insert(pages("a", "x", range(3)).append_column("row_hash", pa.array(["00" * 16] * 3)))
+    assert check_table(table).problems == ["3 of 3 rows do not match their row hash"]

@@ -1,0 +1,134 @@
+"""After a power cut the newest version of a table may be torn. The next writer puts it aside, nobody else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mvl_assets.lake.errors import LakeError
+from mvl_assets.lake.lake import Lake
+from tests.lake.rows import answer, newest_manifest, pages
+
+TORN: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda whole: b"",
+    "zeroed": lambda whole: bytes(len(whole)),
+    "half": lambda whole: whole[: len(whole) // 2],
+    "half zeroed": lambda whole: whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2),
+    "one byte short": lambda whole: whole[:-1],
+}
+
+
+def built(root: Path) -> Path:
+    """Five answers in five commits; returns the table's folder."""
+    log = Lake(str(root)).answers("rewrite", "drawn")
+    with log:
+        for number in range(5):
+            log.append([answer(number)])
+    return Path(log.table.uri)
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def acked(root: Path) -> set[str]:
+    return Lake(str(root)).answers("rewrite", "drawn").answered(answer(n).request_key for n in range(10))
+
+
+@pytest.mark.parametrize("how", TORN)
+def test_a_torn_manifest_costs_only_its_own_commit(tmp_path: Path, how: str) -> None:
+    folder = built(tmp_path)
+    manifest = newest_manifest(Lake(str(tmp_path)).answers("rewrite", "drawn").table)
+    manifest.write_bytes(TORN[how](manifest.read_bytes()))
+    with Lake(str(tmp_path)).answers("rewrite", "drawn") as log:
+        assert log.count() == 4
+        assert log.append([answer(4), answer(5)]) == 2
+        log.maintain()
+        assert log.append([answer(6)]) == 1
+    assert len(acked(tmp_path)) == 7
+    assert len(list(folder.glob("_versions/torn-*.aside"))) == 1
+
+
+def test_several_torn_versions_are_all_put_aside(tmp_path: Path) -> None:
+    folder = built(tmp_path)
+    for manifest in sorted(folder.glob("_versions/*.manifest"))[:2]:
+        manifest.write_bytes(b"")
+    with Lake(str(tmp_path)).answers("rewrite", "drawn") as log:
+        assert log.count() == 3
+
+
+def test_a_table_torn_at_its_birth_is_made_again(tmp_path: Path) -> None:
+    folder = built(tmp_path)
+    for manifest in folder.glob("_versions/*.manifest"):
+        manifest.write_bytes(b"")
+    with Lake(str(tmp_path)).answers("rewrite", "drawn") as log:
+        assert log.append([answer(1)]) == 1
+    assert len(acked(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("how", ["empty", "zeroed", "gone"])
+def test_a_whole_manifest_over_a_torn_data_file_is_put_aside_too(tmp_path: Path, how: str) -> None:
+    folder = built(tmp_path)
+    newest = max((folder / "data").iterdir(), key=lambda p: p.stat().st_mtime_ns)
+    if how == "gone":
+        newest.unlink()
+    else:
+        newest.write_bytes(TORN[how](newest.read_bytes()))
+    with Lake(str(tmp_path)).answers("rewrite", "drawn") as log:
+        assert [r["text"] for r in log.table.rows()] == [answer(n).text for n in range(4)]
+        assert log.append([answer(4)]) == 1
+
+
+def test_damage_to_the_only_version_is_an_error_and_not_an_empty_table(tmp_path: Path) -> None:
+    folder = built(tmp_path)
+    for manifest in sorted(folder.glob("_versions/*.manifest"))[1:]:
+        manifest.unlink()
+    next((folder / "data").iterdir()).write_bytes(b"")
+    with pytest.raises(LakeError, match="damaged"), Lake(str(tmp_path)).answers("rewrite", "drawn"):
+        pass
+
+
+@pytest.mark.parametrize("how", ["empty", "zeroed"])
+def test_a_reader_says_what_happened_and_changes_nothing(tmp_path: Path, how: str) -> None:
+    folder = built(tmp_path)
+    manifest = newest_manifest(Lake(str(tmp_path)).answers("rewrite", "drawn").table)
+    manifest.write_bytes(TORN[how](manifest.read_bytes()))
+    before = listing(folder)
+    with pytest.raises(LakeError) as said:
+        Lake(str(tmp_path)).answers("rewrite", "drawn").count()
+    assert said.value.hint is not None
+    assert "next run" in said.value.hint
+    assert listing(folder) == before
+
+
+def test_somebody_elses_lease_keeps_a_torn_table_as_it_is(tmp_path: Path) -> None:
+    folder = built(tmp_path)
+    with Lake(str(tmp_path)).answers("rewrite", "drawn"):
+        manifest = newest_manifest(Lake(str(tmp_path)).answers("rewrite", "drawn").table)
+        manifest.write_bytes(b"")
+        before = listing(folder)
+        with pytest.raises(LakeError), Lake(str(tmp_path)).answers("rewrite", "drawn"):
+            pass
+        assert listing(folder) == before
+
+
+def test_the_next_publish_mends_a_derived_table(lake: Lake) -> None:
+    table = lake.table("category/ocr")
+    table.publish([pages("a", "x", range(5))], "a")
+    kept = table.data_version("source = 'a'")
+    table.publish([pages("b", "x", range(5))], "b")
+    newest_manifest(table).write_bytes(b"")
+    table = Lake(lake.root).table("category/ocr")
+    table.publish([pages("c", "x", range(5))], "c")
+    assert table.data_version("source = 'a'") == kept
+    assert {r["source"] for r in table.rows()} == {"a", "c"}
+
+
+def test_a_healthy_table_is_left_alone(tmp_path: Path) -> None:
+    folder = built(tmp_path)
+    before = listing(folder)
+    with Lake(str(tmp_path)).answers("rewrite", "drawn") as log:
+        assert log.count() == 5
+    assert listing(folder) == before

@@ -1,0 +1,95 @@
+"""From any id back to the file, the raw answer and the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from mvl_assets.curation.mixing import mix
+from mvl_assets.lake.errors import LakeError
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import JUDGED, REWRITTEN, SAMPLES
+from mvl_assets.lake.trace import trace
+from mvl_assets.profile import load_profile
+from tests.lake.rows import answer, judgement, picture, put, put_category, put_samples, rewrite, sample, table_of
+
+
+@pytest.fixture
+def traced(lake: Lake) -> Lake:
+    """A source of four samples with pictures, two of them rewritten and judged, all in a mixture."""
+    put_category(lake, "ocr", "a", 4)
+    shown = picture(1)
+    lake.images.insert([shown])
+    rows = [sample("a", n, image_ids=[shown.image_id]) for n in range(4)]
+    put_samples(lake, "a", rows)
+    made = [rewrite(r, "ocr") | {"request_key": answer(n).request_key} for n, r in enumerate(rows[:2])]
+    asked = [{"criterion": "relevant", "request_key": answer(90).request_key, "verdict": True, "p_yes": 0.9}]
+    put(lake, "rewritten/ocr", REWRITTEN, made, "a")
+    put(lake, "judged/ocr", JUDGED, [judgement(r, keep=True) | {"verdicts": asked} for r in made], "a")
+    with lake.answers("rewrite", "a") as log:
+        log.append([answer(0), answer(1)])
+    with lake.answers("judge", "a") as log:
+        log.append([dataclasses.replace(answer(90), text="Yes")])
+    base = load_profile("demo")
+    shares = base.mixture.model_copy(update={"shares": {"ocr": 1.0}, "single_image": 4})
+    mix(lake, base.model_copy(update={"mixture": shares, "holdout": 0.0}), "single_image", run_id="run")
+    return lake
+
+
+def test_a_training_row_leads_back_to_everything_that_made_it(traced: Lake) -> None:
+    rows = list(traced.table("mixture/single_image").rows())
+    row = next(r for r in rows if r["sample_id"] == sample("a", 1)["sample_id"])
+    history = trace(traced, row["row_id"][:12].upper())
+    assert history["found_in"] == "mixture/single_image"
+    assert history["mixture"] == [{"stage": "single_image", **row}]
+    assert history["rewritten"]["rewrite_id"] == row["rewrite_id"]
+    assert history["answer"]["text"] == "text 1"
+    assert [v["text"] for v in history["verdicts"]] == ["Yes"]
+    assert (history["sample"]["file"], history["sample"]["position"]) == ("rows.json", 1)
+    assert [i.image_id for i in history["images"]] == [picture(1).image_id]
+
+
+def test_an_original_has_no_answer_and_no_verdict(traced: Lake) -> None:
+    rows = traced.table("mixture/single_image").rows()
+    history = trace(traced, next(r["row_id"] for r in rows if r["kind"] == "original"))
+    assert not {"rewritten", "answer", "judged"} & history.keys()
+    assert history["sample"]["source"] == "a"
+
+
+def test_a_rewrite_and_its_verdict_lead_to_the_rows_that_use_them(traced: Lake) -> None:
+    made = rewrite(sample("a", 0), "ocr")
+    for row_id in (made["rewrite_id"], judgement(made, keep=True)["judged_id"]):
+        history = trace(traced, row_id)
+        assert [m["rewrite_id"] for m in history["mixture"]] == [made["rewrite_id"]]
+        assert history["sample"]["native_id"] == "0"
+
+
+def test_a_sample_is_traced_from_its_newest_version(traced: Lake) -> None:
+    new = sample("a", 0, revision=2, answer="new")
+    traced.table("samples").insert(table_of(SAMPLES, [new]))
+    assert trace(traced, new["sample_id"])["sample"]["conversations"][1]["value"] == "new"
+    assert trace(traced, sample("a", 0)["version_id"])["sample"]["conversations"][1]["value"] == "it is 0"
+
+
+def test_a_verdict_over_a_rewrite_that_is_gone_still_finds_its_sample(traced: Lake) -> None:
+    verdict = judgement(rewrite(sample("a", 0), "ocr"), keep=True)
+    put(traced, "rewritten/ocr", REWRITTEN, [], "a")
+    history = trace(traced, verdict["judged_id"])
+    assert "rewritten" not in history
+    assert history["sample"]["native_id"] == "0"
+
+
+@pytest.mark.parametrize(("row_id", "words"), [("abc", "is no id"), ("no hex!", "is no id"), ("0" * 32, "nothing")])
+def test_what_is_no_id_or_unknown_is_said_in_one_line(traced: Lake, row_id: str, words: str) -> None:
+    with pytest.raises(LakeError, match=words) as said:
+        trace(traced, row_id)
+    assert said.value.hint is not None
+
+
+def test_a_beginning_that_fits_two_rows_is_refused(lake: Lake) -> None:
+    rows = [sample("a", n) | {"sample_id": f"abcdef{n}" + "0" * 25} for n in range(2)]
+    put_samples(lake, "a", rows)
+    with pytest.raises(LakeError, match="more than one"):
+        trace(lake, "abcdef")
+    assert trace(lake, "abcdef1")["id"] == rows[1]["sample_id"]

@@ -1,0 +1,90 @@
+"""A drawn source in a lake of its own, for the tests of rewriting and judging."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from mvl_assets.catalog import SourceSpec
+from mvl_assets.lake.digest import digest_hex
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import CATEGORY, SAMPLES, ImageRow
+from mvl_assets.profile import Profile
+from mvl_assets.settings import PROJECT
+
+
+def source_of(family: str, category: str, slug: str = "drawn") -> SourceSpec:
+    fields = {"title": "Drawn", "group": "B", "modality": "single_image", "format": "llava_json"}
+    return SourceSpec.model_validate({"slug": slug, "category": category, "family": family, **fields})
+
+
+MATH = source_of("math", "code_math")
+CHART = source_of("chart", "chart")
+
+
+def profile(*, sees_images: bool = True, rule: str = "all_yes", revision: str = "1") -> Profile:
+    model = {"name": "fake", "revision": revision, "sees_images": sees_images, "base_urls": ["http://127.0.0.1:9/v1"]}
+    roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
+    return Profile.model_validate({"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": rule}})
+
+
+def picture(number: int) -> ImageRow:
+    buffer = io.BytesIO()
+    Image.new("RGB", (240, 240), (number % 256, 90, 30)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    return ImageRow(digest_hex(data), data, "PNG", 240, 240, 1, "RGB", None)
+
+
+def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) -> None:
+    """Makes samples of these numbers all there is of the source. `changed` overrides columns of every sample."""
+    numbers = list(numbers)
+    pictures = [picture(n) for n in numbers]
+    lake.images.insert(pictures)
+    samples, rows = [], []
+    for number, shown in zip(numbers, pictures, strict=True):
+        key = digest_hex(source.slug, number)
+        turns = [
+            {"from": "human", "value": f"<image>\nWhat is {number} plus 1?"},
+            {"from": "gpt", "value": str(number + 1)},
+        ]
+        sample = {
+            "version_id": digest_hex(key, 1),
+            "sample_id": key,
+            "source": source.slug,
+            "revision": 1,
+            "withdrawn": False,
+            "conversations": turns,
+            "image_ids": [shown.image_id],
+        } | changed
+        samples.append(sample)
+        rows.append(
+            {
+                "sample_id": key,
+                "version_id": sample["version_id"],
+                "source": source.slug,
+                "category": source.category,
+                "group": "B",
+                "family": source.family,
+            }
+        )
+    lake.table("samples").publish([pa.Table.from_pylist(samples, schema=SAMPLES.columns)], source.slug)
+    category = lake.table(f"category/{source.category}")
+    category.publish([pa.Table.from_pylist(rows, schema=CATEGORY.columns)], source.slug)
+
+
+def prompt_folder(folder: Path, **edits: tuple[str, str]) -> Path:
+    """A copy of the shipped prompts. `edits` maps a file's stem to (old, new)."""
+    copy = folder / f"prompts-{len(list(folder.glob('prompts-*')))}"
+    shutil.copytree(PROJECT / "prompts", copy)
+    for stem, (old, new) in edits.items():
+        path = copy / f"{stem}.md"
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return copy

@@ -1,0 +1,219 @@
+"""A source through rewriting against a fake server: what is sent, what becomes of it, what a change costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import serving
+from small_source import CHART, MATH, profile, prompt_folder, put, source_of
+
+from mvl_assets.errors import SourceError
+from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.fake_server import FakeServer
+from mvl_assets.lake.lake import Lake
+from mvl_assets.prompts import load_prompts
+from mvl_assets.rewriting import rewrite as rewriting
+from mvl_assets.rewriting.plan import plan_rewrite
+from mvl_assets.rewriting.rewrite import rewrite_source
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[FakeServer, Endpoint]]:
+    with serving() as (server, endpoint):
+        server.keep_bodies = True
+        yield server, endpoint
+
+
+def rows(lake: Lake, table: str) -> list[dict[str, Any]]:
+    return sorted(lake.table(table).rows(), key=lambda r: r["row_hash"])
+
+
+def test_a_row_carries_what_made_it_and_keeps_the_question(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    server, endpoint = served
+    put(lake, MATH, range(3))
+    report = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    assert (report.samples, report.wanted, report.sent, report.rows, report.unusable) == (3, 3, 3, 3, {})
+    prompt = load_prompts()["rewrite_math"]
+    samples = {s["version_id"]: s for s in lake.table("samples").rows()}
+    for row in rows(lake, "rewritten/code_math"):
+        sample = samples[row["version_id"]]
+        assert row["sample_id"] == sample["sample_id"]
+        assert row["conversations"][0] == sample["conversations"][0]
+        assert row["conversations"][1]["value"].startswith("answer ")
+        assert (row["prompt"], row["prompt_hash"], row["model"]) == ("rewrite_math", prompt.hash, "fake")
+        assert (row["blind"], row["ordinal"], row["run_id"]) == (False, 0, "r1")
+        assert lake.answers("rewrite", "drawn").answered([row["request_key"]])
+    content = server.bodies[0]["messages"][0]["content"]
+    assert [part["type"] for part in content] == ["text", "image_url", "text"]
+    assert content[0]["text"] == server.bodies[1]["messages"][0]["content"][0]["text"]
+
+
+def test_a_second_run_sends_nothing_starts_nothing_and_changes_nothing(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    put(lake, MATH, range(5))
+    first = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
+    # No endpoint is given and the profile's address is dead: only an attempt to send would notice.
+    second = rewrite_source(lake, MATH, profile(), run_id="r2")
+    assert (second.sent, second.reused, second.rows) == (0, 5, 5)
+    assert second.published.version == first.published.version
+    assert second.published.data_version == first.published.data_version
+
+
+def test_appended_rows_alone_are_sent(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    put(lake, MATH, range(20))
+    rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
+    put(lake, MATH, range(22))
+    report = rewrite_source(lake, MATH, profile(), run_id="r2", endpoints=[served[1]])
+    assert (report.sent, report.reused, report.rows) == (2, 20, 22)
+    assert report.published.added == 2
+    assert report.published.changed == 0
+
+
+def test_an_edited_prompt_asks_its_family_again_and_no_other(
+    lake: Lake, served: tuple[FakeServer, Endpoint], tmp_path: Path
+):
+    for source in (MATH, CHART):
+        put(lake, source, range(4))
+        rewrite_source(lake, source, profile(), run_id="r1", endpoints=[served[1]])
+    prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("sample lines", "two sample lines")))
+    math = rewrite_source(lake, MATH, profile(), run_id="r2", prompts=prompts, endpoints=[served[1]])
+    chart = rewrite_source(lake, CHART, profile(), run_id="r2", prompts=prompts, endpoints=[served[1]])
+    assert (math.sent, math.rows, math.published.removed) == (4, 4, 4)
+    assert (chart.sent, chart.rows, chart.published.touched) == (0, chart.wanted, False)
+
+
+def test_another_model_is_asked_again_and_the_old_answers_stay(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    put(lake, MATH, range(3))
+    rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
+    assert rewrite_source(lake, MATH, profile(revision="2"), run_id="r2", endpoints=[served[1]]).sent == 3
+    assert rewrite_source(lake, MATH, profile(), run_id="r3").sent == 0
+    assert lake.answers("rewrite", "drawn").count() == 6
+
+
+def test_a_larger_limit_contains_the_smaller(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    put(lake, MATH, range(12))
+    small = rewrite_source(lake, MATH, profile(), run_id="r1", limit=4, endpoints=[served[1]])
+    large = rewrite_source(lake, MATH, profile(), run_id="r2", limit=9, endpoints=[served[1]])
+    again = rewrite_source(lake, MATH, profile(), run_id="r3", limit=2)
+    assert (small.sent, small.rows) == (4, 4)
+    assert (large.sent, large.reused, large.rows) == (5, 4, 9)
+    assert (again.sent, again.rows) == (0, 9)
+
+
+def test_a_model_that_reads_text_only_is_told_so_and_the_rows_say_blind(
+    lake: Lake, served: tuple[FakeServer, Endpoint]
+):
+    server, endpoint = served
+    put(lake, CHART, range(2))
+    report = rewrite_source(lake, CHART, profile(sees_images=False), run_id="r1", endpoints=[endpoint])
+    assert report.blind == report.rows == 2
+    assert all(row["blind"] for row in rows(lake, "rewritten/chart"))
+    for body in server.bodies:
+        assert isinstance(body["messages"][0]["content"], str)
+        assert "The picture is not shown." in body["messages"][0]["content"]
+    turns = rows(lake, "rewritten/chart")[0]["conversations"]
+    assert turns[0]["value"].startswith("<image>\n")
+
+
+def test_a_caption_prompt_never_gets_the_picture_and_is_not_blind(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    server, endpoint = served
+    source = source_of("caption", "caption")
+    put(lake, source, range(2))
+    report = rewrite_source(lake, source, profile(), run_id="r1", endpoints=[endpoint])
+    assert (report.rows, report.blind) == (2, 0)
+    assert all(isinstance(body["messages"][0]["content"], str) for body in server.bodies)
+
+
+def test_an_unusable_answer_is_asked_for_once_more_and_then_rejected(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    server, endpoint = served
+    put(lake, MATH, range(3))
+    server.behaviour.markers = {"What is 1 plus 1": "length"}
+    report = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    assert (report.wanted, report.sent, report.asked_again, report.rows) == (3, 4, 1, 2)
+    assert report.unusable == {"length": 1}
+    (reject,) = rows(lake, "rejects")
+    assert (reject["part"], reject["error"], reject["attempts"]) == ("rewrite/drawn", "length", 2)
+    temperatures = Counter(body["temperature"] for body in server.bodies)
+    assert sorted(temperatures.values()) == [1, 3]
+    # Both answers are stored, so the same run again sends nothing and rejects the same row.
+    again = rewrite_source(lake, MATH, profile(), run_id="r2")
+    assert (again.sent, again.unusable) == (0, {"length": 1})
+
+
+def test_a_failed_request_is_a_reject_until_it_is_answered(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    server, endpoint = served
+    put(lake, MATH, range(3))
+    server.behaviour.markers = {"What is 1 plus 1": "400"}
+    first = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    assert (first.rows, first.unusable) == (2, {"http_400": 1})
+    server.behaviour.markers = {}
+    second = rewrite_source(lake, MATH, profile(), run_id="r2", endpoints=[endpoint])
+    assert (second.sent, second.rows, second.unusable) == (1, 3, {})
+    assert rows(lake, "rejects") == []
+
+
+def test_a_better_parser_makes_rows_of_old_answers_for_nothing(
+    lake: Lake, served: tuple[FakeServer, Endpoint], monkeypatch: pytest.MonkeyPatch
+):
+    put(lake, MATH, range(2))
+    rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
+    parse = rewriting.parse_answer
+    monkeypatch.setattr(rewriting, "parse_answer", lambda p, text, *rest: parse(p, text.upper(), *rest))
+    report = rewrite_source(lake, MATH, profile(), run_id="r2")
+    assert (report.sent, report.published.changed) == (0, 2)
+    assert all(r["conversations"][1]["value"].startswith("ANSWER") for r in rows(lake, "rewritten/code_math"))
+
+
+def test_equal_samples_are_asked_once_and_each_gets_its_row(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    turns = [{"from": "human", "value": "What is one plus one?"}, {"from": "gpt", "value": "2"}]
+    put(lake, MATH, range(3), conversations=turns, image_ids=[])
+    report = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
+    assert (report.sent, report.rows) == (1, 3)
+
+
+def test_every_pair_of_a_math_sample_is_asked_and_all_pairs_of_a_chart_at_once(
+    lake: Lake, served: tuple[FakeServer, Endpoint]
+):
+    server, endpoint = served
+    turns = [
+        {"from": "human", "value": "<image>\nHow many?"},
+        {"from": "gpt", "value": "2"},
+        {"from": "human", "value": "What colour?"},
+        {"from": "gpt", "value": "red"},
+    ]
+    put(lake, MATH, [0], conversations=turns)
+    put(lake, CHART, [0], conversations=turns)
+    assert rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint]).wanted == 2
+    questions = sorted(r["conversations"][0]["value"] for r in rows(lake, "rewritten/code_math"))
+    assert questions == ["<image>\nHow many?", "<image>\nWhat colour?"]
+    server.bodies.clear()
+    assert rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint]).wanted == 1
+    data = server.bodies[0]["messages"][0]["content"][2]["text"]
+    assert "Question 2: What colour?\nAnswer 2: red" in data
+
+
+def test_a_sample_without_an_answered_question_is_a_reject(lake: Lake):
+    put(lake, MATH, [0], conversations=[{"from": "human", "value": "<image>\nWhat is it?"}])
+    report = rewrite_source(lake, MATH, profile(), run_id="r1")
+    assert (report.wanted, report.rows, report.unusable) == (0, 0, {"no_question": 1})
+
+
+def test_a_source_that_is_not_rewritten_says_so(lake: Lake):
+    with pytest.raises(SourceError, match="group A is not rewritten"):
+        rewrite_source(lake, MATH.model_copy(update={"group": "A"}), profile(), run_id="r1")
+
+
+def test_the_plan_is_what_is_then_sent(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    put(lake, MATH, range(6))
+    before = plan_rewrite(lake, MATH, profile(), limit=4)
+    assert (before.wanted, before.answered, before.to_send) == (4, 0, 4)
+    assert before.prompt_tokens > 4 * 256
+    assert before.completion_tokens == 4 * load_prompts()["rewrite_math"].sampling["max_tokens"] // 2
+    assert rewrite_source(lake, MATH, profile(), run_id="r1", limit=4, endpoints=[served[1]]).sent == before.to_send
+    after = plan_rewrite(lake, MATH, profile())
+    assert (after.wanted, after.answered, after.to_send) == (6, 4, 2)
+    # Every answer of the fake server counts two words.
+    assert after.completion_tokens == 2 * 2

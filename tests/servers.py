@@ -1,0 +1,152 @@
+"""Model servers for tests: fake ones in a thread or a process, and the one real vLLM server of a session.
+
+A conftest takes the fixture by importing it: `from servers import vllm_server  # noqa: F401`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.fake_server import Behaviour, FakeServer
+from mvl_assets.inference.local_models import prepare_model
+from mvl_assets.inference.server import ensure_server, stop
+from mvl_assets.inference.servespec import ServeSpec, vllm_is_installed
+
+PROJECT = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, seconds: float = 30.0) -> None:
+    """Until something answers there."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=10).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+@contextmanager
+def serving(behaviour: Behaviour | None = None, port: int = 0) -> Iterator[tuple[FakeServer, Endpoint]]:
+    """A fake server in a thread of this process, so a test can look at what it saw."""
+    server = FakeServer(behaviour)
+    loop = asyncio.new_event_loop()
+    started = threading.Event()
+    address: list[int] = []
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        runner = web.AppRunner(server.app(), access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", port, shutdown_timeout=0.1)
+        await site.start()
+        address.append(runner.addresses[0][1])
+        started.set()
+        await stop.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield server, Endpoint(base_url=f"http://127.0.0.1:{address[0]}/v1", model="fake")
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()
+
+
+class FakeProcess:
+    """A fake server in a process of its own, which can be killed and started again on the same port."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.port = free_port()
+        self.arguments = arguments
+        self.starts = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> None:
+        self.starts += 1
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mvl_assets.inference.fake_server", "--port", str(self.port), *self.arguments]
+        )
+        wait_for(f"http://127.0.0.1:{self.port}/health")
+
+    def get(self, path: str) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
+            return bytes(response.read())
+
+    def counts(self) -> dict:
+        return dict(json.loads(self.get("/counts")))
+
+    def endpoint(self, **fields: object) -> Endpoint:
+        return Endpoint(base_url=self.base_url, model="fake", **fields)  # type: ignore[arg-type]
+
+    def revive(self) -> Endpoint:
+        """What an endpoint's `heal` does: starts it again when it is gone."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        return self.endpoint(heal=self.revive)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self) -> FakeProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+def cache_folder() -> Path:
+    """Prepared models that tests of several sessions share; `MVL_TEST_CACHE`, or a folder git ignores."""
+    return Path(os.environ.get("MVL_TEST_CACHE", PROJECT / ".mvl" / "test-cache")).absolute()
+
+
+@pytest.fixture(scope="session")
+def vllm_server() -> Iterator[Endpoint]:
+    """SmolLM2-135M-Instruct on a real vLLM server, started once per session. Skips where vLLM is not installed.
+
+    It reads text only: the model name to ask for is `endpoint.model`.
+    """
+    if not vllm_is_installed():
+        pytest.skip("vLLM is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MVL_HOME", str(cache_folder()))
+        weights = prepare_model("smollm2-135m-instruct")
+        spec = ServeSpec(str(weights), "smollm2", max_model_len=2048, max_num_seqs=16, idle_seconds=300)
+        endpoint = ensure_server(spec)
+    yield endpoint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MVL_HOME", str(cache_folder()))
+        stop(spec.name)

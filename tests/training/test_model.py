@@ -1,0 +1,229 @@
+"""The forward pass: samples in one pack do not see each other, and features are transformers' own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny_model as small
+import torch
+
+from mvl_assets.errors import MvlError
+from mvl_assets.lake.lake import Lake
+from mvl_training.batches import Packed, PackLoader, collate
+from mvl_training.conversation import IGNORE, ChatTokens
+from mvl_training.model import Student, assemble, load_student
+from mvl_training.packing import read_packs
+from mvl_training.processing import Sample, SampleProcessor
+from mvl_training.recipe import Recipe, parse_recipe
+
+
+@pytest.fixture
+def student(recipe: Recipe, tokens: ChatTokens) -> Student:
+    return assemble(recipe, tokens)
+
+
+@pytest.fixture
+def processor(recipe: Recipe, tokens: ChatTokens) -> SampleProcessor:
+    return SampleProcessor.for_stage(recipe, "single_image", tokens)
+
+
+def built(processor: SampleProcessor, count: int = 5, seed: int = 0) -> list[Sample]:
+    samples = []
+    for number, (pictures, question, answer) in enumerate(small.shape_samples(count, seed)):
+        images = {str(i): data for i, data in enumerate(pictures)}
+        row = {
+            "row_id": str(number),
+            "image_ids": list(images),
+            "video": None,
+            "conversations": [
+                {"from": "human", "value": "<image>\n" * len(pictures) + question},
+                {"from": "gpt", "value": answer},
+            ],
+        }
+        samples.append(processor.build(row, images))
+    row = {
+        "row_id": "film",
+        "image_ids": ["a", "b", "c"],
+        "video": {"name": "film"},
+        "conversations": [{"from": "human", "value": "<video>\nAnd?"}, {"from": "gpt", "value": "moves"}],
+    }
+    film = {i: small.draw("circle", "red", at=(n, n)) for n, i in enumerate("abc")}
+    return [*samples, processor.build(row, film)]
+
+
+def together(processor: SampleProcessor, samples: list[Sample]) -> Packed:
+    return collate(samples, (processor.tokens.image, processor.tokens.video), processor.grid.tile)
+
+
+def logits(student: Student, batch: Packed) -> torch.Tensor:
+    with torch.no_grad():
+        return student.llava.lm_head(student.hidden(batch))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_packed_logits_loss_and_gradients_equal_those_of_samples_alone(
+    student: Student, processor: SampleProcessor, checkpointing: bool
+) -> None:
+    student.train()
+    if checkpointing:
+        student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    samples = built(processor)
+    packed = together(processor, samples)
+    alone = [together(processor, [s]) for s in samples]
+    assert torch.allclose(logits(student, packed), torch.cat([logits(student, b) for b in alone]), atol=1e-5)
+
+    student(packed).backward()
+    gradients = {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
+    student.zero_grad()
+    losses = [student(b) for b in alone]
+    sum(losses).backward()
+    assert student(packed).item() == pytest.approx(sum(x.item() for x in losses), rel=1e-5)
+    for name, parameter in student.named_parameters():
+        if parameter.grad is not None:
+            assert torch.allclose(gradients[name], parameter.grad, atol=2e-4, rtol=1e-4), name
+
+
+def test_changing_one_sample_never_moves_its_neighbours(student: Student, processor: SampleProcessor) -> None:
+    samples = built(processor)
+    before = logits(student, together(processor, samples))
+    start = 0
+    for place, sample in enumerate(samples):
+        length = len(sample.encoded.ids)
+        other = replace(
+            sample,
+            tiles=255 - sample.tiles,
+            encoded=replace(sample.encoded, ids=sample.encoded.ids.copy()),
+        )
+        text = (other.encoded.ids != processor.tokens.image) & (other.encoded.ids != processor.tokens.video)
+        other.encoded.ids[text] = (other.encoded.ids[text] + 1) % 250
+        after = logits(student, together(processor, [*samples[:place], other, *samples[place + 1 :]]))
+        moved = (after - before).abs().amax(dim=1)
+        assert moved[start : start + length].max() > 1e-3
+        moved[start : start + length] = 0
+        assert moved.max() < 1e-5, place
+        start += length
+
+
+def test_features_equal_those_of_transformers_own_forward(student: Student, processor: SampleProcessor) -> None:
+    llava = student.llava.eval()
+    samples = built(processor)
+    for (pictures, _, _), sample in zip(small.shape_samples(5), samples, strict=False):
+        if not pictures:
+            continue
+        sizes = []
+        from mvl_assets.media.picture import standardise
+
+        for data in pictures:
+            width, height = standardise(data).size
+            sizes.append([height, width])
+        pixels = torch.from_numpy(sample.tiles) / 127.5 - 1.0
+        with torch.no_grad():
+            theirs = llava.model.get_image_features(
+                pixel_values=pixels,
+                image_sizes=torch.tensor(sizes),
+                batch_num_images=torch.tensor([len(pictures)]),
+            ).pooler_output
+            ours, _ = student.features(torch.from_numpy(sample.tiles), sample.layouts)
+        assert torch.allclose(torch.cat(list(theirs)), ours, atol=1e-6)
+    film = samples[-1]
+    pixels = torch.from_numpy(film.tiles) / 127.5 - 1.0
+    with torch.no_grad():
+        theirs = llava.model.get_video_features(pixel_values_videos=pixels[None]).pooler_output[0]
+        ours, _ = student.features(torch.from_numpy(film.tiles), film.layouts)
+    assert torch.allclose(theirs, ours, atol=1e-6)
+
+
+def test_shrunk_pictures_have_transformers_features_too(tokenizer: Path, tokens: ChatTokens) -> None:
+    data = small.recipe_data(tokenizer)
+    data["grid"] |= {"side": 4, "tiles": None, "shrink_to": 2}
+    recipe = parse_recipe(data)
+    student = assemble(recipe, tokens).eval()
+    processor = SampleProcessor.for_stage(recipe, "single_image", tokens)
+    from mvl_assets.media.picture import standardise
+
+    image = standardise(small.draw("circle", "red", (300, 240)))
+    cut, layouts = processor.cut([image], video=False)
+    assert layouts[0].shrunk is not None
+    with torch.no_grad():
+        theirs = student.llava.model.get_image_features(
+            pixel_values=torch.from_numpy(cut) / 127.5 - 1.0, image_sizes=torch.tensor([[240, 300]])
+        ).pooler_output
+        ours, _ = student.features(torch.from_numpy(cut), layouts)
+    assert len(ours) == layouts[0].tokens
+    assert torch.allclose(theirs[0], ours, atol=1e-6)
+
+
+def test_a_pack_without_pictures_still_reaches_every_parameter(student: Student, processor: SampleProcessor) -> None:
+    """Ranks whose gradients differ in kind crash ZeRO-2 and hang ZeRO-3."""
+    words = [s for s in built(processor) if not s.layouts]
+    assert words
+    for batch in (together(processor, words), together(processor, [])):
+        student.zero_grad(set_to_none=True)
+        student(batch).backward()
+        missing = [n for n, p in student.named_parameters() if p.grad is None and student.part_of(n) is not None]
+        assert not missing
+        vision = [p.grad.abs().max() for n, p in student.named_parameters() if student.part_of(n) == "vision"]
+        assert max(vision) == 0
+
+
+def test_the_loss_is_the_sum_over_answers_only(student: Student, processor: SampleProcessor) -> None:
+    sample = built(processor, 1)[0]
+    batch = together(processor, [sample])
+    scores = logits(student, batch).float()
+    labels = torch.from_numpy(sample.encoded.labels).long()
+    expected = torch.nn.functional.cross_entropy(scores[:-1], labels[1:], ignore_index=IGNORE, reduction="sum")
+    assert student(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_siglip_tower_gives_the_states_before_its_last_layer(
+    tmp_path: Path, tokenizer: Path, tokens: ChatTokens
+) -> None:
+    """The released code deletes the last encoder layer and skips the post-layernorm."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipConfig, SiglipModel
+
+    torch.manual_seed(0)
+    data = small.recipe_data(tokenizer)
+    vision = {k: v for k, v in data["vision"]["config"].items() if k != "model_type"} | {"num_hidden_layers": 3}
+    whole = SiglipModel(
+        SiglipConfig(
+            vision_config=vision,
+            text_config={
+                "num_hidden_layers": 1,
+                "hidden_size": 32,
+                "num_attention_heads": 2,
+                "vocab_size": 50,
+                "intermediate_size": 32,
+            },
+        )
+    ).eval()
+    whole.save_pretrained(tmp_path / "siglip")
+    text = {k: v for k, v in data["language"]["config"].items() if k != "model_type"}
+    Qwen2ForCausalLM(Qwen2Config(**text, vocab_size=259)).save_pretrained(tmp_path / "qwen")
+    data["language"] = {"model": str(tmp_path / "qwen"), "tokenizer": str(tokenizer)}
+    data["vision"] = {"model": str(tmp_path / "siglip")}
+    student = assemble(parse_recipe(data), tokens).eval()
+    tiles = torch.randint(0, 256, (2, 3, 42, 42), dtype=torch.uint8)
+    pixels = tiles / 127.5 - 1.0
+    with torch.no_grad():
+        expected = whole.vision_model(pixels, output_hidden_states=True).hidden_states[-2]
+        ours = student.llava.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+    assert torch.equal(expected, ours)
+    assert student.llava.get_input_embeddings().weight.shape[0] >= tokens.size
+
+
+def test_a_pack_of_the_plan_holds_what_the_plan_counted(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:
+    packs = read_packs(lake, "single_image")
+    loader = PackLoader(lake, "single_image", packs, SampleProcessor.for_stage(recipe, "single_image", tokens))
+    for position, pack in enumerate(packs):
+        batch = loader.load(position)
+        assert batch.ids_1L.shape[1] == pack.n_tokens <= 256
+        assert (batch.n_targets, batch.row_ids) == (pack.n_targets, pack.row_ids)
+        assert max(len(batch.tiles_T3PP), 1) == max(pack.n_tiles, 1)
+        assert len(batch.visual_V) == sum(y.tokens for y in batch.layouts)
+
+
+def test_a_folder_that_is_no_model_is_one_clear_error(tmp_path: Path, recipe: Recipe) -> None:
+    with pytest.raises(MvlError, match="no model can be loaded"):
+        load_student(tmp_path, recipe.grid.build())

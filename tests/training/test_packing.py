@@ -1,0 +1,135 @@
+"""The pack plan: exact, deterministic, full, and honest about what it leaves out."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import pytest
+import tiny_model as small
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mvl_assets.errors import MvlError
+from mvl_assets.lake.lake import Lake
+from mvl_training.packing import Member, max_tiles, pack, plan_stage, read_packs
+from mvl_training.processing import Counts
+from mvl_training.recipe import Recipe
+
+
+def members(counts: list[tuple[int, int]]) -> list[Member]:
+    return [Member(str(i), Counts(t, n, 1)) for i, (t, n) in enumerate(counts)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 12)), max_size=60))
+def test_every_sample_is_in_exactly_one_pack_and_no_pack_is_too_full(counts: list[tuple[int, int]]) -> None:
+    packs = pack(members(counts), 100, 8)
+    assert sorted(int(m.row_id) for p in packs for m in p) == list(range(len(counts)))
+    for one in packs:
+        assert sum(m.counts.tokens for m in one) <= 100
+        assert sum(m.counts.tiles for m in one) <= 8 or len([m for m in one if m.counts.tiles]) == 1
+
+
+def test_packs_of_a_mixture_like_the_papers_are_full() -> None:
+    """12 % text, the rest around 2,400 tokens: best-fit fills 8k packs to 0.95 and more, 16k packs to 0.99."""
+    rng = random.Random(0)
+    counts = []
+    for _ in range(20_000):
+        tokens = rng.randint(50, 600) if rng.random() < 0.12 else round(min(4600, max(800, rng.gauss(2700, 700))))
+        counts.append((tokens, tokens // 729))
+    for length, least in ((8192, 0.95), (16384, 0.99)):
+        packs = pack(members(counts), length, max_tiles(length, 27))
+        fill = sum(t for t, _ in counts) / (len(packs) * length)
+        assert fill > least, (length, fill)
+
+
+def test_a_plan_is_the_same_every_time_and_changes_with_what_it_depends_on(
+    tmp_path: Path, tokenizer: Path, recipe: Recipe
+) -> None:
+    lake = small.fill_lake(tmp_path, small.shape_samples(30))
+    first = plan_stage(lake, "single_image", recipe, run_id="a")
+    version = lake.table("pack_plan/single_image").version
+    again = plan_stage(lake, "single_image", recipe, run_id="b")
+    assert again.data_version == first.data_version
+    assert lake.table("pack_plan/single_image").version == version
+    slower = small.recipe(tokenizer, train={"projector": 1e-4}, steps=99, zero=3)
+    assert plan_stage(lake, "single_image", slower, run_id="c").data_version == first.data_version
+    longer = small.recipe(tokenizer, length=512)
+    assert plan_stage(lake, "single_image", longer, run_id="d").data_version != first.data_version
+
+
+def test_the_report_adds_up_to_the_table(lake: Lake, recipe: Recipe) -> None:
+    report = plan_stage(lake, "single_image", recipe, run_id="again")
+    packs = read_packs(lake, "single_image")
+    assert [p.position for p in packs] == list(range(report.packs))
+    assert report.samples == sum(len(p.row_ids) for p in packs) == 41
+    assert report.tokens == sum(p.n_tokens for p in packs) == sum(sum(p.lengths) for p in packs)
+    assert report.fill == pytest.approx(report.tokens / (report.packs * 256))
+    assert report.rejected == {}
+
+
+def test_rows_that_cannot_be_trained_on_are_rejected_by_name_and_never_cut(tmp_path: Path, recipe: Recipe) -> None:
+    good = small.draw("circle", "red")
+    lake = Lake(str(tmp_path))
+    small.put_rows(
+        lake,
+        [
+            ([good], "<image>\nWhat?", "red", None),
+            ([good], "<image>\nWhat?", "red " * 200, None),
+            ([good], "No marker?", "red", None),
+            ([good], "<image>\nWhat?", "", None),
+        ],
+        "single_image",
+    )
+    told: list[tuple[int, int]] = []
+    report = plan_stage(lake, "single_image", recipe, run_id="r", progress=lambda d, n: told.append((d, n)))
+    assert (report.samples, report.rejected) == (1, {"too_long": 1, "marker_mismatch": 1, "no_answer": 1})
+    rejects = list(lake.table("rejects").rows())
+    assert {(r["position"], r["error"]) for r in rejects} == {
+        (1, "too_long"),
+        (2, "marker_mismatch"),
+        (3, "no_answer"),
+    }
+    assert told[-1] == (4, 4)
+
+
+def test_a_picture_that_its_exif_turns_is_counted_as_it_is_seen(tmp_path: Path, recipe: Recipe, tokens) -> None:
+    from mvl_training.batches import PackLoader
+    from mvl_training.processing import SampleProcessor
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (600, 240), "red").save(buffer, "JPEG", exif=exif)
+    lake = small.fill_lake(tmp_path, [([buffer.getvalue()], "What?", "red")])
+    plan_stage(lake, "single_image", recipe, run_id="r")
+    packs = read_packs(lake, "single_image")
+    loader = PackLoader(lake, "single_image", packs, SampleProcessor.for_stage(recipe, "single_image", tokens))
+    (layout,) = loader.load(0).layouts
+    assert (layout.rows, layout.columns) == (2, 1)
+
+
+def test_a_missing_or_empty_mixture_is_one_clear_error(tmp_path: Path, recipe: Recipe) -> None:
+    lake = Lake(str(tmp_path))
+    with pytest.raises(MvlError, match="no mixture/single_image"):
+        plan_stage(lake, "single_image", recipe, run_id="r")
+    with pytest.raises(MvlError, match="no pack_plan/single_image"):
+        read_packs(lake, "single_image")
+    small.put_rows(lake, [([], "Hi", "", None)], "single_image")
+    with pytest.raises(MvlError, match="nothing to train on: 1 no_answer"):
+        plan_stage(lake, "single_image", recipe, run_id="r")
+
+
+def test_training_on_a_plan_of_another_lake_stops_with_the_rows_name(tmp_path: Path, recipe: Recipe, tokens) -> None:
+    from mvl_training.batches import PackLoader
+    from mvl_training.processing import SampleProcessor
+
+    lake = small.fill_lake(tmp_path, small.shape_samples(4))
+    plan_stage(lake, "single_image", recipe, run_id="r")
+    packs = read_packs(lake, "single_image")
+    small.fill_lake(tmp_path, [(p, q, a + "!") for p, q, a in small.shape_samples(4)])
+    loader = PackLoader(lake, "single_image", packs, SampleProcessor.for_stage(recipe, "single_image", tokens))
+    with pytest.raises(MvlError, match=f"row {packs[0].row_ids[0]} .* the plan says"):
+        loader.load(0)

@@ -1,0 +1,104 @@
+"""Recipes: the paper's values, and mistakes that are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_model as small
+
+from mvl_training.recipe import STAGES, RecipeError, load_recipe, parse_recipe
+
+
+def test_paper_7b_has_the_papers_values() -> None:
+    """arXiv 2412.05237 Table 1 and the released scripts."""
+    recipe = load_recipe("paper-7b")
+    assert recipe.language.model == "Qwen/Qwen2.5-7B-Instruct"
+    assert recipe.vision.model == "google/siglip-so400m-patch14-384"
+    assert recipe.paper_parity
+    alignment, single, one = (recipe.stage(s) for s in STAGES)
+    assert alignment.train == {"projector": 1e-3}
+    assert single.train == one.train == {"language": 1e-5, "projector": 1e-5, "vision": 2e-6}
+    assert [s.batch for s in (alignment, single, one)] == [512, 256, 256]
+    assert [s.length for s in (alignment, single, one)] == [8192, 8192, 16384]
+    assert [s.conversation for s in (alignment, single, one)] == ["plain", "chatml", "chatml"]
+    assert [s.pictures for s in (alignment, single, one)] == ["flat", "anyres", "anyres"]
+    for stage in (alignment, single, one):
+        assert (stage.schedule, stage.warmup, stage.weight_decay, stage.epochs) == ("cosine", 0.03, 0.0, 1)
+        assert (stage.zero, stage.precision, stage.gradient_checkpointing) == (3, "bf16", True)
+        assert (stage.save_every, stage.keep) == (1000, 20)
+    assert one.frames == 32
+    grid = recipe.grid.build()
+    assert (grid.side, grid.max_tiles, len(grid.shapes)) == (27, 4, 36)
+    assert grid.pinpoints[0] == [384, 384]
+    assert grid.pinpoints[-1] == [2304, 2304]
+
+
+@pytest.mark.parametrize("name", ["paper-7b", "ablation-1.5b", "demo"])
+def test_every_recipe_loads_and_has_the_three_stages(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert tuple(recipe.stages) == STAGES
+
+
+def test_the_demo_never_cuts_more_tiles_than_vllm_counts_like() -> None:
+    assert max(r * c for r, c in load_recipe("demo").grid.build().shapes) <= 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "colour: Extra inputs"),
+        ({"stages": {}}, "stages: Dictionary should have at least 1 item"),
+        ({"language": {"tokenizer": "x"}}, "give either `model`"),
+        ({"language": {"model": "a", "config": {"model_type": "qwen2"}}}, "give either `model`"),
+        ({"language": {"config": {"model_type": "qwen2"}}}, "needs a `tokenizer`"),
+        ({"language": {"config": {}, "tokenizer": "x"}}, "needs `model_type`"),
+        ({"vision": {"model": "x", "tokenizer": "y"}}, "has no `tokenizer`"),
+        ({"grid": {"tile": 56, "patch": 14, "side": 2, "shrink_to": 4}}, "the vision tower takes"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(tokenizer: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(small.recipe_data(tokenizer) | change, "mine.yaml")
+    assert message in caught.value.message
+    assert caught.value.message.startswith("mine.yaml: ")
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"train": {}}, "stages.single_image.train"),
+        ({"train": {"vision": 0.0}}, "must be above 0"),
+        ({"train": {"everything": 1e-3}}, "stages.single_image.train"),
+        ({"zero": 4}, "stages.single_image.zero"),
+        ({"precision": "fp8"}, "stages.single_image.precision"),
+        ({"length": 20}, "one picture alone takes"),
+        ({"warmup": 1.0}, "stages.single_image.warmup"),
+    ],
+)
+def test_impossible_stages_are_refused(tokenizer: Path, stage: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        small.recipe(tokenizer, **stage)
+
+
+def test_files_that_are_no_recipe_are_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"known: ablation-1\.5b, demo, paper-7b"):
+        load_recipe("nonsense")
+    bad = tmp_path / "bad.yaml"
+    for text, message in (("a: [", "not YAML"), ("- 1", "expected a mapping")):
+        bad.write_text(text, encoding="utf-8")
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(bad)
+    with pytest.raises(RecipeError, match="has no stage 'two'"):
+        load_recipe("demo").stage("two")
+
+
+def test_a_learning_rate_changes_the_training_but_not_the_plan(tokenizer: Path) -> None:
+    one, other = small.recipe(tokenizer), small.recipe(tokenizer, train={"projector": 1e-4})
+    assert one.plan_inputs("single_image") == other.plan_inputs("single_image")
+    assert one.training_inputs("single_image") != other.training_inputs("single_image")
+    kept = small.recipe(tokenizer, save_every=50, keep=9)
+    assert one.training_inputs("single_image") == kept.training_inputs("single_image")

@@ -1,0 +1,49 @@
+"""Learning rates and the reporter's file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mvl_training.loop import rate_factor
+from mvl_training.metrics import Reporter, read_metrics
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(100, 0.03), (7, 0.1), (40, 0.0), (3, 0.5)])
+def test_the_cosine_is_transformers_cosine(total: int, warmup: float) -> None:
+    import math
+
+    from transformers import get_cosine_schedule_with_warmup
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = get_cosine_schedule_with_warmup(optimizer, math.ceil(total * warmup), total)
+    for step in range(total):
+        assert rate_factor(step, total, warmup, "cosine") == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        reference.step()
+
+
+def test_a_constant_rate_stays_after_warm_up() -> None:
+    assert [rate_factor(s, 10, 0.2, "constant") for s in range(4)] == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_steps_after_the_checkpoint_are_forgotten_on_resume(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": s, "loss": 1.0}) + "\n" for s in (1, 2, 3)]
+    file.write_text("".join(lines) + '{"step": 4, "lo', encoding="utf-8")
+    reporter = Reporter(tmp_path, "single_image", 5, resumed_at=2)
+    numbers = {
+        "step": 3,
+        "loss": 0.5,
+        "seconds": 1.0,
+        "data_wait": 0.0,
+        "target_tokens_per_second": 1.0,
+        "lr": {"a": 1.0},
+    }
+    reporter.step(numbers)
+    reporter.close()
+    assert [(s["step"], s["loss"]) for s in read_metrics(file)] == [(1, 1.0), (2, 1.0), (3, 0.5)]
+    assert list((tmp_path / "tensorboard").iterdir())

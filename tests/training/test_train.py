@@ -1,0 +1,246 @@
+"""The launched process: what survives kill -9, signals, foreign checkpoints and a loss that is no number."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_model as small
+import yaml
+from safetensors.torch import load_file
+
+from mvl_assets.lake.lake import Lake
+from mvl_training import checkpoint
+from mvl_training.checkpoint import CheckpointError
+from mvl_training.export import export_checkpoint
+
+PROJECT = Path(__file__).parents[2]
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path, tokenizer: Path) -> Path:
+    return write_recipe(tmp_path / "tiny.yaml", tokenizer)
+
+
+def write_recipe(file: Path, tokenizer: Path, **stage: Any) -> Path:
+    file.write_text(yaml.safe_dump(small.recipe_data(tokenizer, **stage)), encoding="utf-8")
+    return file
+
+
+def command(recipe: Path, lake: Lake, out: Path, *more: str, ranks: int = 1) -> list[str]:
+    launcher = [sys.executable, "-m"]
+    if ranks > 1:
+        launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), "-m"]
+    options = ["--recipe", str(recipe), "--stage", "single_image", "--lake", lake.root, "--out", str(out)]
+    return [*launcher, "mvl_training.train", *options, *more]
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def steps_of(out: Path) -> list[dict[str, Any]]:
+    file = out / "metrics.jsonl"
+    if not file.is_file():
+        return []
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+class Started:
+    """A run in a process group of its own, to be hit at a chosen step."""
+
+    def __init__(self, arguments: list[str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                arguments,
+                cwd=PROJECT,
+                env=environment(),
+                start_new_session=True,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def hit(self, out: Path, step: int, signum: int) -> int:
+        """Sends the signal to the launcher's group once this run has written `step`; returns the exit code."""
+        deadline = time.monotonic() + PATIENCE_S
+        # Its first line comes after it cut the metrics back to the checkpoint it goes on from.
+        while "packs, " not in self.log.read_text() or not any(line["step"] >= step for line in steps_of(out)):
+            assert self.process.poll() is None, f"ended before it could be hit: {self.log.read_text()[-3000:]}"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.killpg(self.process.pid, signum)
+        return self.process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Any]:
+    begun: list[Started] = []
+
+    def starter(arguments: list[str]) -> Started:
+        begun.append(Started(arguments, tmp_path / f"log-{len(begun)}.txt"))
+        return begun[-1]
+
+    yield starter
+    for one in begun:
+        if one.process.poll() is None:
+            os.killpg(one.process.pid, signal.SIGKILL)
+            one.process.wait()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path, lake: Lake) -> tuple[Path, list[str]]:
+    """A finished run of 30 steps on two ranks, over more than four epochs: its folder and its command."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    recipe = write_recipe(folder / "tiny.yaml", tokenizer)
+    again = command(recipe, lake, folder / "out", "--steps", "30", ranks=2)
+    done = run(again)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "out", again
+
+
+def test_two_ranks_killed_and_interrupted_end_bit_for_bit_where_an_undisturbed_run_ends(
+    tmp_path: Path, recipe_file: Path, lake: Lake, start: Any, undisturbed: tuple[Path, list[str]]
+) -> None:
+    """ZeRO-2: kill -9 first, then SIGTERM, then to the end."""
+    out = tmp_path / "out"
+    again = command(recipe_file, lake, out, "--steps", "30", ranks=2)
+    assert start(again).hit(out, 5, signal.SIGKILL) == -signal.SIGKILL
+    killed_after = steps_of(out)[-1]["step"]
+    stopped = start(again)
+    assert stopped.hit(out, killed_after + 2, signal.SIGTERM) != 0
+    stopped_after = steps_of(out)[-1]["step"]
+    assert stopped_after < 30, "the run was over before the signal came"
+    # The signal left a checkpoint of the very step it came in, though only every second step is saved.
+    assert (out / "checkpoints" / f"step-{stopped_after:08d}" / "state.json").is_file(), stopped.log.read_text()
+    done = run(again)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    assert json.loads((out / "result.json").read_text())["resumed_from"] == stopped_after
+    exact = ("step", "loss", "lr", "grad_norm", "samples", "targets", "epoch")
+    assert [{k: s[k] for k in exact} for s in steps_of(out)] == [
+        {k: s[k] for k in exact} for s in steps_of(undisturbed[0])
+    ]
+    weights = [load_file(o / "export" / "model.safetensors") for o in (undisturbed[0], out)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+    assert len(list((out / "checkpoints").glob("step-*"))) == 2  # keep: 2
+
+
+def test_one_rank_trains_like_two(
+    tmp_path: Path, recipe_file: Path, lake: Lake, undisturbed: tuple[Path, list[str]]
+) -> None:
+    out = tmp_path / "alone"
+    done = run(command(recipe_file, lake, out, "--steps", "30"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    losses = [[s["loss"] for s in steps_of(o)] for o in (out, undisturbed[0])]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0][-1] < losses[0][0]
+    result = json.loads((out / "result.json").read_text())
+    assert (result["steps"], result["world"], result["export_max_difference"]) == (30, 1, 0.0)
+
+
+def test_a_finished_run_is_not_repeated(undisturbed: tuple[Path, list[str]]) -> None:
+    from mvl_training.train import main
+
+    out, again = undisturbed
+    before = (out / "result.json").stat().st_mtime_ns
+    assert main(again[again.index("mvl_training.train") + 1 :]) == 0
+    assert (out / "result.json").stat().st_mtime_ns == before
+
+
+def test_frozen_parts_stay_and_the_next_stage_starts_from_the_export(
+    tmp_path: Path, tokenizer: Path, lake: Lake
+) -> None:
+    first = write_recipe(tmp_path / "one.yaml", tokenizer, train={"projector": 1e-2}, zero=1, steps=3)
+    done = run(command(first, lake, tmp_path / "one"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    second = write_recipe(tmp_path / "two.yaml", tokenizer, train={"vision": 1e-2}, zero=2, steps=3)
+    done = run(command(second, lake, tmp_path / "two", "--init-from", str(tmp_path / "one" / "export")))
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(tmp_path / n / "export" / "model.safetensors") for n in ("one", "two"))
+    assert one.keys() == two.keys()
+    moved = {name.split(".")[0] for name in one if (one[name] != two[name]).any()}
+    assert moved == {"vision_tower"}
+    about = json.loads((tmp_path / "two" / "export" / "mvl.json").read_text())
+    assert about["initial"] == {"run": json.loads((tmp_path / "one" / "result.json").read_text())["run"], "step": 3}
+
+
+def test_a_loss_that_is_no_number_stops_with_the_rows_and_keeps_the_last_checkpoint(
+    tmp_path: Path, tokenizer: Path, lake: Lake
+) -> None:
+    wild = write_recipe(tmp_path / "wild.yaml", tokenizer, train={"language": 1e30}, warmup=0.0, save_every=1)
+    out = tmp_path / "out"
+    done = run(command(wild, lake, out))
+    assert done.returncode == 3, done.stderr[-3000:]
+    assert "the loss is not a finite number in step 2; mixture rows: " in done.stderr
+    rows = {r["row_id"] for r in lake.table("mixture/single_image").rows(["row_id"])}
+    named = done.stderr.split("mixture rows: ")[1].split(" ")[0].strip(",")
+    assert named in rows
+    assert (out / "checkpoints" / "step-00000001" / "state.json").is_file()
+
+
+def test_foreign_and_damaged_checkpoints_are_refused_with_the_reason(
+    tmp_path: Path, undisturbed: tuple[Path, list[str]]
+) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(undisturbed[0] / "checkpoints", folder)
+    whole, state = checkpoint.newest(folder, checkpoint.read(checkpoint.all_in(folder)[-1]).run) or pytest.fail("none")
+    assert (whole.name, state.step, state.world) == ("step-00000030", 30, 2)
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        checkpoint.newest(folder, "0" * 32)
+    with pytest.raises(CheckpointError, match="saved by 2 ranks with ZeRO-2; this run has 1 ranks"):
+        checkpoint.load(None, whole, state, world=1, zero=2)
+
+    shard = next(whole.rglob("*optim_states.pt"))
+    os.truncate(shard, 100)
+    with pytest.raises(CheckpointError, match=f"is damaged: zero/{shard.name}"):
+        checkpoint.read(whole)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        export_checkpoint(whole, tmp_path / "export")
+    older = checkpoint.newest(folder, state.run)
+    assert older is not None
+    assert older[0].name == "step-00000028"
+    (older[0] / "state.json").write_text("{", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        checkpoint.newest(folder, state.run)
+    assert "--resume never" in (caught.value.hint or "")
+    assert checkpoint.newest(tmp_path / "nothing", state.run) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--recipe", "nonsense"], "no recipe 'nonsense'"),
+        (["--lake", "/nowhere"], "there is no pack_plan/single_image"),
+        (["--init-from", "/nowhere"], "/nowhere is no export"),
+        (["--stage", "one_vision"], "has no stage 'one_vision'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(
+    tmp_path: Path, recipe_file: Path, lake: Lake, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    from mvl_training.train import main
+
+    # The last of two equal options counts.
+    assert main(command(recipe_file, lake, tmp_path / "out")[3:] + options) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1

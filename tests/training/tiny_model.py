@@ -1,0 +1,192 @@
+"""A model, a tokenizer and a lake small enough for tests that train for real on a CPU."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image, ImageDraw
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from mvl_assets.lake.digest import digest_hex
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import ImageRow
+from mvl_training.recipe import Recipe, parse_recipe
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220), "yellow": (230, 210, 40)}
+SHAPES = ("circle", "square", "triangle")
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """A ChatML tokenizer over bytes: no merges, 259 ids."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    tokenizer.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in names])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}',
+        encoding="utf-8",
+    )
+    return folder
+
+
+def recipe_data(tokenizer: Path, **stage: Any) -> dict[str, Any]:
+    """Two layers of 32 and 42-px tiles of 3 x 3 patches; one stage `single_image`, changed by `stage`."""
+    settings = {
+        "train": {"language": 3e-3, "projector": 3e-3, "vision": 3e-3},
+        "conversation": "chatml",
+        "pictures": "anyres",
+        "batch": 6,
+        "length": 256,
+        "steps": 6,
+        "warmup": 0.1,
+        "zero": 2,
+        "precision": "fp32",
+        "frames": 3,
+        "save_every": 2,
+        "keep": 2,
+    }
+    return {
+        "name": "tiny",
+        "seed": 3,
+        "system": "S",
+        "language": {
+            "tokenizer": str(tokenizer),
+            "config": {
+                "model_type": "qwen2",
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "max_position_embeddings": 2048,
+                "tie_word_embeddings": True,
+            },
+        },
+        "vision": {
+            "config": {
+                "model_type": "siglip_vision_model",
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "image_size": 42,
+                "patch_size": 14,
+            }
+        },
+        "grid": {"tile": 42, "patch": 14, "side": 2, "tiles": 4, "shrink_to": 4},
+        "stages": {"single_image": settings | stage},
+    }
+
+
+def recipe(tokenizer: Path, **stage: Any) -> Recipe:
+    return parse_recipe(recipe_data(tokenizer, **stage))
+
+
+def draw(shape: str, colour: str, size: tuple[int, int] = (240, 240), at: tuple[int, int] | None = None) -> bytes:
+    """PNG of one shape on white."""
+    image = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(image)
+    side = min(size) // 2
+    left, top = at or ((size[0] - side) // 2, (size[1] - side) // 2)
+    box = (left, top, left + side, top + side)
+    if shape == "circle":
+        pen.ellipse(box, fill=COLOURS[colour])
+    elif shape == "square":
+        pen.rectangle(box, fill=COLOURS[colour])
+    else:
+        pen.polygon([(left, top + side), (left + side // 2, top), (left + side, top + side)], fill=COLOURS[colour])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shape_samples(count: int, seed: int = 0) -> list[tuple[list[bytes], str, str]]:
+    """(pictures, question, answer): one picture, none, or two, in seeded sizes."""
+    rng = random.Random(seed)
+    samples: list[tuple[list[bytes], str, str]] = []
+    for number in range(count):
+        colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
+        size = (rng.choice([230, 300, 480]), rng.choice([230, 300, 480]))
+        if number % 5 == 3:
+            samples.append(([], f"Say {colour}.", colour))
+        elif number % 5 == 4:
+            other = rng.choice(list(COLOURS))
+            samples.append(([draw(shape, colour), draw(shape, other)], "Both colours?", f"{colour}, {other}"))
+        else:
+            samples.append(([draw(shape, colour, size)], "What is it?", f"{colour} {shape}"))
+    return samples
+
+
+def fill_lake(
+    root: Path, samples: Sequence[tuple[list[bytes], str, str]], stage: str = "single_image", frames: int = 0
+) -> Lake:
+    """A lake whose `mixture/<stage>` holds the samples in order. With `frames`, one more row is a video."""
+    lake = Lake(str(root))
+    rows = [(pictures, "<image>\n" * len(pictures) + q, a, None) for pictures, q, a in samples]
+    if frames:
+        film = [
+            draw("circle", c, at=(4 * i, 4 * i)) for i, c in zip(range(frames), list(COLOURS) * frames, strict=False)
+        ]
+        rows.append(
+            (film, "<video>\nWhat moves?", "a circle", {"name": "film", "seconds": [float(i) for i in range(frames)]})
+        )
+    put_rows(lake, rows, stage)
+    return lake
+
+
+def put_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stage: str) -> None:
+    sample_rows, mixture_rows = [], []
+    for position, (pictures, question, answer, video) in enumerate(rows):
+        ids = [put_picture(lake, p) for p in pictures]
+        sample_id = digest_hex("drawn", position)
+        version_id = digest_hex(sample_id, 1)
+        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        sample_rows.append(
+            {
+                "version_id": version_id,
+                "sample_id": sample_id,
+                "source": "drawn",
+                "revision": 1,
+                "withdrawn": False,
+                "position": position,
+                "conversations": turns,
+                "image_ids": ids,
+                "video": video,
+                "content_hash": digest_hex(turns, ids),
+            }
+        )
+        mixture_rows.append(
+            {
+                "row_id": digest_hex("mixture", stage, sample_id),
+                "position": position,
+                "kind": "original",
+                "sample_id": sample_id,
+                "version_id": version_id,
+                "source": "drawn",
+                "category": "general",
+                "modality": "single_image",
+                "copy": 0,
+            }
+        )
+    for name, content, where in (("samples", sample_rows, "drawn"), (f"mixture/{stage}", mixture_rows, None)):
+        table = lake.table(name)
+        schema = pa.schema([f for f in table.schema if f.name != "row_hash"])
+        table.publish([pa.Table.from_pylist(content, schema=schema)], where)
+
+
+def put_picture(lake: Lake, data: bytes) -> str:
+    image_id = digest_hex(data)
+    with Image.open(io.BytesIO(data)) as image:
+        row = ImageRow(image_id, data, str(image.format), image.width, image.height, 1, image.mode, None)
+    if lake.images.missing([image_id]):
+        lake.images.insert([row])
+    return image_id

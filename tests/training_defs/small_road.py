@@ -1,0 +1,54 @@
+"""A lake, a recipe and a profile small enough to run all three stages through Dagster on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from mvl_assets.lake.lake import Lake
+from mvl_assets.profile import FOLDER
+from mvl_training.recipe import STAGES
+from tests.training import small
+
+STEPS = 4
+
+
+def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
+    """Points the settings below `home` and fills it: 24 drawn samples in every mixture, half of them held out too
+    (nobody is fooled: these checkpoints have learnt nothing). `stage` changes every stage of the recipe."""
+    patch.setenv("MVL_HOME", str(home))
+    patch.delenv("MVL_LAKE", raising=False)
+    patch.setenv("MVL_PROFILE", str(write_profile(home, **stage)))
+    samples = small.shape_samples(24)
+    lake = Lake(str(home / "lake"))
+    for name in STAGES:
+        small.fill_lake(home / "lake", samples, stage=name)
+    columns = ["sample_id", "version_id", "source", "image_ids"]
+    rows = [
+        {**row, "category": "general", "picture_key": (row["image_ids"] or [row["sample_id"]])[0]}
+        for row in lake.table("samples").rows(columns)
+    ]
+    table = lake.table("category/general")
+    schema = table.spec.columns
+    content = [{name: row.get(name) for name in schema.names} for row in rows]
+    table.publish([pa.Table.from_pylist(content, schema=schema)], where="drawn")
+    return lake
+
+
+def write_profile(home: Path, **stage: Any) -> Path:
+    data = small.recipe_data(small.write_tokenizer(home / "tokenizer"), **{"steps": STEPS, **stage})
+    # vLLM's CPU attention has kernels for heads of 32 and up.
+    data["language"]["config"] |= {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+    settings = data["stages"].pop("single_image")
+    alignment = {"train": {"projector": 3e-3}, "conversation": "plain", "pictures": "flat"}
+    data["stages"] = {"alignment": settings | alignment, "single_image": settings, "one_vision": settings}
+    recipe = home / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(data), encoding="utf-8")
+    profile = yaml.safe_load((FOLDER / "demo.yaml").read_text(encoding="utf-8"))
+    file = home / "profile.yaml"
+    file.write_text(yaml.safe_dump(profile | {"holdout": 0.5, "recipe": str(recipe)}), encoding="utf-8")
+    return file

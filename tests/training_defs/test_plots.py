@@ -1,0 +1,51 @@
+"""Curves are pictures small enough for an event, whatever the numbers are."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+from PIL import Image
+
+from mvl_training.plots import LARGEST_MARKDOWN, curves, embedded, running_mean
+
+
+def _metrics(steps: int) -> list[dict]:
+    return [
+        {"step": n, "loss": 10 / (n + 1) + 0.3 * math.sin(n * 12.9), "lr": {"language": 1e-5, "vision": 2e-6}}
+        for n in range(steps)
+    ]
+
+
+def test_a_long_run_makes_a_picture_that_fits_into_an_event() -> None:
+    picture = curves(_metrics(3000), "single_image")
+    markdown = embedded(picture, "loss")
+    assert len(markdown) < LARGEST_MARKDOWN
+    assert markdown.startswith("![loss](data:image/png;base64,")
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.size == (720, 260)
+        image.load()
+        assert len(image.convert("RGB").getcolors(1 << 18)) > 20, "something is drawn"
+
+
+def test_equal_metrics_make_an_equal_picture() -> None:
+    assert curves(_metrics(20), "a") == curves(_metrics(20), "a")
+
+
+def test_steps_without_a_finite_loss_and_a_single_step_are_drawn_too() -> None:
+    metrics = _metrics(6)
+    metrics[2]["loss"] = math.nan
+    metrics[3]["lr"] = {"language": 0.0, "vision": 0.0}
+    assert curves(metrics, "a")
+    assert curves([{"step": 1, "loss": 2.0, "lr": 1e-3}], "a")
+    with pytest.raises(ValueError, match="no metrics"):
+        curves([], "a")
+
+
+def test_the_running_mean_leaves_out_what_is_not_finite() -> None:
+    assert running_mean([1.0, math.nan, 3.0]) == [1.0, 1.0, 2.0]
+
+
+def test_a_picture_too_large_for_an_event_is_named_instead() -> None:
+    assert embedded(b"x" * 60_000, "loss") == "*loss: 60 kB, too large to show here*"

@@ -1,0 +1,219 @@
+"""Whatever is launched ends whole, or is taken down whole: the cases that leave processes behind elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mvl_training.process_group import (
+    GROUP_FILE,
+    CommandFailed,
+    FolderBusy,
+    members,
+    reap,
+    supervise,
+)
+
+# A launcher like torchrun: its worker gets a session of its own, the worker has a helper, and all of them ignore SIGINT
+# and SIGTERM. Each writes its pid, so a test can look for it by name instead of trusting the code it tests.
+STUBBORN = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+folder, depth = Path(sys.argv[1]), int(sys.argv[2])
+child = None
+if depth:
+    command = [sys.executable, __file__, str(folder), str(depth - 1)]
+    child = subprocess.Popen(command, start_new_session=depth == 2)
+(folder / f"{depth}.part").write_text(str(os.getpid()))
+(folder / f"{depth}.part").rename(folder / f"{depth}.pid")
+time.sleep(600)
+"""
+
+# Saves on SIGINT after a while and then ends by itself; a SIGTERM would end it before it has saved.
+SAVING = """
+import os, signal, sys, time
+from pathlib import Path
+folder = Path(sys.argv[1])
+def save(number, frame):
+    time.sleep(0.5)
+    (folder / "saved").write_text("yes")
+    raise SystemExit(0)
+signal.signal(signal.SIGINT, save)
+(folder / "0.pid").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+class Cancelled(BaseException):
+    """Stands for the interrupt that Dagster raises in a cancelled step."""
+
+
+def _script(folder: Path, text: str) -> Path:
+    file = folder / "child.py"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def _pids(folder: Path, count: int) -> list[int]:
+    _wait_for(lambda: len(list(folder.glob("*.pid"))) == count)
+    return [int(file.read_text()) for file in folder.glob("*.pid")]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _cancel_when(started: Callable[[], bool]) -> Callable[[str], None]:
+    """An `echo` that raises like a cancelled step does, once `started`."""
+
+    def echo(text: str) -> None:
+        _wait_for(started)
+        raise Cancelled
+
+    return echo
+
+
+def test_a_cancel_ends_a_launcher_its_workers_and_their_helpers_even_when_all_ignore_sigint_and_sigterm(
+    tmp_path: Path,
+) -> None:
+    script = _script(tmp_path, "print('up', flush=True)\n" + STUBBORN)
+    with pytest.raises(Cancelled):
+        supervise(
+            [sys.executable, str(script), str(tmp_path), "2"],
+            folder=tmp_path / "run",
+            echo=_cancel_when(lambda: len(list(tmp_path.glob("*.pid"))) == 3),
+            grace=0.3,
+        )
+    assert not [pid for pid in _pids(tmp_path, 3) if _alive(pid)]
+
+
+def test_a_worker_that_saves_on_sigint_is_given_the_time_to_save(tmp_path: Path) -> None:
+    script = _script(tmp_path, "print('up', flush=True)\n" + SAVING)
+    with pytest.raises(Cancelled):
+        supervise(
+            [sys.executable, str(script), str(tmp_path)],
+            folder=tmp_path / "run",
+            echo=_cancel_when(lambda: (tmp_path / "0.pid").exists()),
+            grace=20.0,
+        )
+    assert (tmp_path / "saved").read_text() == "yes"
+
+
+def test_helpers_left_behind_by_a_command_that_succeeded_are_ended_too(tmp_path: Path) -> None:
+    text = """
+import subprocess, sys
+from pathlib import Path
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+Path(sys.argv[1], "0.pid").write_text(str(helper.pid))
+"""
+    supervise(
+        [sys.executable, str(_script(tmp_path, text)), str(tmp_path)], folder=tmp_path / "run", echo=lambda text: None
+    )
+    assert not [pid for pid in _pids(tmp_path, 1) if _alive(pid)]
+
+
+def test_the_group_of_a_supervisor_that_was_killed_is_reaped_by_the_next_start(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    script = _script(tmp_path, STUBBORN)
+    code = (
+        "import sys; from pathlib import Path; from mvl_training.process_group import supervise\n"
+        "supervise(sys.argv[2:], folder=Path(sys.argv[1]), echo=lambda text: None)"
+    )
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", code, str(run), sys.executable, str(script), str(tmp_path), "2"]
+    )
+    pids = _pids(tmp_path, 3)
+    supervisor.send_signal(signal.SIGKILL)
+    supervisor.wait()
+    assert all(_alive(pid) for pid in pids), "a kill -9 of the supervisor leaves the group running"
+
+    mark = json.loads((run / GROUP_FILE).read_text())["mark"]
+    assert {process.pid for process in members(mark)} == set(pids)
+    # The launcher alone goes first: its workers are then nobody's children, which is when a process group loses them.
+    launcher = int((tmp_path / "2.pid").read_text())
+    os.kill(launcher, signal.SIGKILL)
+    assert reap(run, grace=0.2) >= 2
+    assert not [pid for pid in pids if _alive(pid)]
+    assert not (run / GROUP_FILE).exists()
+
+
+def test_a_second_start_in_the_same_folder_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    script = _script(tmp_path, "print('up', flush=True)\n" + SAVING)
+    run = tmp_path / "run"
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def first() -> None:
+        try:
+            supervise(
+                [sys.executable, str(script), str(tmp_path)],
+                folder=run,
+                echo=_cancel_when(stop.is_set),
+                grace=20.0,
+            )
+        except Cancelled as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    try:
+        (pid,) = _pids(tmp_path, 1)
+        with pytest.raises(FolderBusy):
+            supervise([sys.executable, "-c", "pass"], folder=run, echo=lambda text: None)
+        assert _alive(pid), "the refused start must not touch the living run"
+    finally:
+        stop.set()
+        thread.join()
+    assert len(errors) == 1
+
+
+def test_a_failing_command_says_its_code_and_its_last_lines(tmp_path: Path) -> None:
+    heard: list[str] = []
+    with pytest.raises(CommandFailed) as caught:
+        supervise(
+            [sys.executable, "-c", "print('no such recipe'); raise SystemExit(3)"],
+            folder=tmp_path,
+            echo=heard.append,
+        )
+    assert caught.value.code == 3
+    assert "no such recipe" in caught.value.message
+    assert "no such recipe" in "".join(heard)
+
+
+def test_what_a_worker_said_is_shown_in_place_of_the_report_of_torchrun_behind_it(tmp_path: Path) -> None:
+    report = "E1123 13:47:17.381000 1 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 2)"
+    code = f"print('there is no pack plan'); print({report!r}); print('Traceback\\n' * 40); raise SystemExit(1)"
+    with pytest.raises(CommandFailed) as caught:
+        supervise([sys.executable, "-c", code], folder=tmp_path, echo=lambda text: None)
+    assert caught.value.tail == "there is no pack plan"
+    assert caught.value.message.startswith("there is no pack plan (")
+    assert len(caught.value.message.splitlines()) == 1
+
+
+def test_a_half_written_group_file_does_not_stop_the_next_start(tmp_path: Path) -> None:
+    (tmp_path / GROUP_FILE).write_text('{"mark": "ab', encoding="utf-8")
+    heard: list[str] = []
+    supervise([sys.executable, "-c", "print('ran')"], folder=tmp_path, echo=heard.append)
+    assert "ran" in "".join(heard)

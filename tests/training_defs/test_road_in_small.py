@@ -1,0 +1,181 @@
+"""All three stages and the suite, through Dagster, with the real trainer and the real server."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mvl_assets.inference import server
+from mvl_assets.lake.lake import Lake
+from mvl_training import stages
+from mvl_training.definitions import CHECKS, defs
+from mvl_training.process_group import members, supervise
+from mvl_training.recipe import STAGES
+from tests.training_defs import small_road
+
+pytestmark = [pytest.mark.road]
+
+TRAINED = 'key:"pack_plan/*" or key:"checkpoint/*"'
+
+
+def _materialize(instance: dg.DagsterInstance, selection: str) -> dg.ExecuteInProcessResult:
+    found = defs()
+    return dg.materialize(
+        list(found.assets or ()), selection=selection, instance=instance, resources=dict(found.resources or {})
+    )
+
+
+@pytest.fixture(scope="module")
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Iterator[Lake]:
+    yield small_road.prepare(tmp_path_factory.mktemp("home"), patch)
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def instance(lake: Lake) -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+@pytest.fixture(scope="module")
+def trained(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    return _materialize(instance, TRAINED)
+
+
+def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, object]]:
+    return {
+        event.asset_key.to_user_string(): {name: value.value for name, value in event.materialization.metadata.items()}
+        for event in result.get_asset_materialization_events()
+    }
+
+
+def _versions(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    return {
+        event.asset_key.to_user_string(): event.materialization.tags["dagster/data_version"]
+        for event in result.get_asset_materialization_events()
+    }
+
+
+def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
+    lake: Lake, trained: dg.ExecuteInProcessResult
+) -> None:
+    assert trained.success
+    shown = _metadata(trained)
+    for before, stage in zip((None, *STAGES), STAGES, strict=False):
+        checkpoint = stages.current_checkpoint(stage)
+        assert (checkpoint.export / "model.safetensors").is_file()
+        said = shown[f"checkpoint/{stage}"]
+        initial = "the recipe's towers" if before is None else stages.current_checkpoint(before).version
+        assert said["initial weights"] == initial
+        assert said["steps"] == small_road.STEPS
+        assert said["pack plan"] == lake.table(f"pack_plan/{stage}").data_version()
+        assert shown[f"pack_plan/{stage}"]["dagster/row_count"] == lake.table(f"pack_plan/{stage}").count()
+    checks = {(c.asset_key.path[1], c.check_name): c for c in trained.get_asset_check_evaluations()}
+    assert checks.keys() == {(stage, name) for stage in STAGES for name in CHECKS}
+    for stage in STAGES:
+        assert checks[stage, "loss_is_finite"].passed
+        assert checks[stage, "export_reloads"].passed
+        # Four steps may or may not move the loss of a projector; they must not move it up.
+        loss = checks[stage, "loss_fell"]
+        assert loss.passed or loss.severity is dg.AssetCheckSeverity.WARN
+
+
+def test_what_the_page_of_a_checkpoint_shows_fits_into_an_event(trained: dg.ExecuteInProcessResult) -> None:
+    for stage in STAGES:
+        said = _metadata(trained)[f"checkpoint/{stage}"]
+        assert str(said["curves"]).startswith("![loss and learning rate](data:image/png;base64,")
+        assert "data:image/jpeg;base64," in str(said["preview"])
+        assert sum(len(str(value)) for value in said.values()) < 100_000
+
+
+def test_the_losses_appear_in_the_event_log_while_training(
+    instance: dg.DagsterInstance, trained: dg.ExecuteInProcessResult
+) -> None:
+    lines = [entry.user_message for entry in instance.all_logs(trained.run_id)]
+    for stage in STAGES:
+        assert any(f"{stage} step {small_road.STEPS}/{small_road.STEPS}  loss" in line for line in lines)
+
+
+def test_the_same_again_trains_nothing_and_makes_nothing_stale(
+    instance: dg.DagsterInstance, trained: dg.ExecuteInProcessResult
+) -> None:
+    logs = [stages.current_checkpoint(stage).folder / "log.txt" for stage in STAGES]
+    before = [log.stat().st_mtime_ns for log in logs]
+    again = _materialize(instance, 'key:"checkpoint/*"')
+    assert [log.stat().st_mtime_ns for log in logs] == before
+    assert _versions(again).items() <= _versions(trained).items()
+
+
+def test_another_learning_rate_would_train_beside_what_is_there(lake: Lake, trained: dg.ExecuteInProcessResult) -> None:
+    run = stages.stage_run(lake, "alignment")
+    assert run.finished
+    changed = run.recipe.model_copy(
+        update={
+            "stages": {
+                **run.recipe.stages,
+                "alignment": run.recipe.stages["alignment"].model_copy(update={"train": {"projector": 1e-4}}),
+            }
+        }
+    )
+    other = stages.StageRun(run.stage, run.recipe_name, changed, run.lake_root, run.plan_version, run.initial)
+    assert other.folder != run.folder and not other.finished
+
+
+def test_a_cancelled_training_saves_its_last_step_and_leaves_no_process(
+    lake: Lake, trained: dg.ExecuteInProcessResult, tmp_path: Path, patch: pytest.MonkeyPatch
+) -> None:
+    with pytest.MonkeyPatch.context() as own:
+        # Would run for an hour and save nothing on its own: whatever is saved, the cancel saved.
+        own.setenv("MVL_PROFILE", str(small_road.write_profile(tmp_path, steps=5000, save_every=5000)))
+        run = stages.stage_run(lake, "alignment")
+
+    class Cancelled(BaseException):
+        pass
+
+    marks: list[str] = []
+
+    def echo(text: str) -> None:
+        if "step " in text and "loss" in text:
+            marks.append(stages.read_json(run.folder / "process_group.json")["mark"])
+            raise Cancelled
+
+    with contextlib.suppress(Cancelled):
+        supervise(run.command(), folder=run.folder, echo=echo, grace=60.0)
+    assert len(marks) == 1, "the training had begun"
+    assert members(marks[0]) == []
+    (saved,) = (run.folder / "checkpoints").glob("step-*")
+    assert (saved / "state.json").is_file()
+    assert not run.finished
+
+
+@pytest.mark.server
+def test_the_suite_asks_every_checkpoint_the_last_one_through_its_server(
+    lake: Lake, instance: dg.DagsterInstance, trained: dg.ExecuteInProcessResult
+) -> None:
+    first = _materialize(instance, 'key:"evaluation/held_out"')
+    said = _metadata(first)["evaluation/held_out"]
+    rows = list(lake.table("evaluation/held_out").rows())
+    questions = {row["question_id"] for row in rows}
+    assert len(rows) == 3 * len(questions) == said["dagster/row_count"]
+    assert {(row["checkpoint"], row["via"]) for row in rows} == {
+        ("alignment", "runner"),
+        ("single_image", "runner"),
+        ("one_vision", "server"),
+    }
+    assert all(row["loss"] is not None for row in rows)
+    assert any(row["blank_answer"] is not None and row["blank_loss"] is not None for row in rows)
+    assert 0.0 < float(str(said["accuracy of the most frequent answer"])) <= 1.0
+    assert all(stage in str(said["scores"]) for stage in STAGES)
+
+    server.stop()
+    again = _materialize(instance, 'key:"evaluation/held_out"')
+    assert not [one for one in server.status() if one.state != "ended"], "all answers were known: no server was started"
+    assert _versions(again) == _versions(first)

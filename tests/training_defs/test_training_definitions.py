@@ -1,0 +1,130 @@
+"""The graph of the training location: what depends on what, and what loading it may cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from mvl_training.definitions import CHECKS, POOL, defs
+from mvl_training.recipe import STAGES
+
+pytestmark = pytest.mark.usefixtures("demo_profile")
+
+
+@pytest.fixture(scope="module")
+def graph() -> dg.AssetGraph:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MVL_PROFILE", "demo")
+        return defs().resolve_asset_graph()
+
+
+@pytest.fixture
+def demo_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MVL_PROFILE", "demo")
+
+
+def _key(*parts: str) -> dg.AssetKey:
+    return dg.AssetKey(list(parts))
+
+
+def test_the_location_holds_a_plan_and_a_checkpoint_per_stage_and_one_suite(graph: dg.AssetGraph) -> None:
+    assert graph.materializable_asset_keys == {
+        *(_key("pack_plan", stage) for stage in STAGES),
+        *(_key("checkpoint", stage) for stage in STAGES),
+        _key("evaluation", "held_out"),
+    }
+
+
+def test_stages_are_chained_and_hang_on_the_mixtures_of_the_other_location(graph: dg.AssetGraph) -> None:
+    for stage in STAGES:
+        assert graph.get(_key("pack_plan", stage)).parent_keys == {_key("mixture", stage)}
+    assert graph.get(_key("checkpoint", "alignment")).parent_keys == {_key("pack_plan", "alignment")}
+    assert graph.get(_key("checkpoint", "single_image")).parent_keys == {
+        _key("pack_plan", "single_image"),
+        _key("checkpoint", "alignment"),
+    }
+    assert graph.get(_key("checkpoint", "one_vision")).parent_keys == {
+        _key("pack_plan", "one_vision"),
+        _key("checkpoint", "single_image"),
+    }
+    assert graph.get(_key("evaluation", "held_out")).parent_keys == {_key("checkpoint", s) for s in STAGES}
+    assert graph.external_asset_keys == {_key("mixture", stage) for stage in STAGES}
+
+
+def test_every_asset_is_described_owned_grouped_and_named_by_kind(graph: dg.AssetGraph) -> None:
+    for key in graph.materializable_asset_keys:
+        node = graph.get(key)
+        assert node.group_name == key.path[0]
+        assert len(node.description or "") > 80, key
+        assert node.owners == ["team:training"]
+        assert node.tags, key
+        assert node.code_version, key
+        assert 1 <= len(node.kinds) <= 3
+
+
+def test_what_uses_the_accelerator_waits_its_turn_in_one_pool() -> None:
+    by_key = {asset.key: asset for asset in defs().assets or () if isinstance(asset, dg.AssetsDefinition)}
+    for key, asset in by_key.items():
+        expected = None if key.path[0] == "pack_plan" else POOL
+        assert asset.op.pool == expected, key
+
+
+def test_every_checkpoint_is_gated_by_blocking_checks(graph: dg.AssetGraph) -> None:
+    for stage in STAGES:
+        keys = {key for key in graph.asset_check_keys if key.asset_key == _key("checkpoint", stage)}
+        assert {key.name for key in keys} == set(CHECKS)
+        assert all(graph.get(key).blocking for key in keys)
+
+
+def test_every_asset_returns_its_result_instead_of_a_value_to_pickle() -> None:
+    for asset in defs().assets or ():
+        assert isinstance(asset, dg.AssetsDefinition)
+        assert asset.op.compute_fn.decorated_fn.__annotations__["return"] is dg.MaterializeResult, asset.key
+
+
+def test_a_changed_learning_rate_makes_the_checkpoint_stale_but_not_the_plan(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def versions() -> dict[dg.AssetKey, str | None]:
+        graph = defs().resolve_asset_graph()
+        return {key: graph.get(key).code_version for key in graph.materializable_asset_keys}
+
+    from mvl_assets.profile import FOLDER
+    from mvl_training.recipe import RECIPES
+
+    before = versions()
+    text = (RECIPES / "demo.yaml").read_text(encoding="utf-8")
+    recipe = tmp_path / "mine.yaml"
+    assert "projector: 1.0e-3" in text
+    recipe.write_text(text.replace("train: {projector: 1.0e-3}", "train: {projector: 2.0e-3}"), encoding="utf-8")
+    profile = tmp_path / "profile.yaml"
+    demo = (FOLDER / "demo.yaml").read_text(encoding="utf-8")
+    profile.write_text(demo.replace("recipe: demo", f"recipe: {recipe}"), encoding="utf-8")
+    monkeypatch.setenv("MVL_PROFILE", str(profile))
+    changed = {key for key, version in versions().items() if version != before[key]}
+    assert changed == {_key("checkpoint", "alignment")}
+
+
+def test_loading_the_location_imports_no_model_library_and_takes_little_time() -> None:
+    code = (
+        "import sys, time; start = time.process_time()\n"
+        "import dagster as dg\n"
+        "from mvl_training.definitions import defs\n"
+        "dg.Definitions.validate_loadable(defs())\n"
+        "print(time.process_time() - start)\n"
+        "heavy = {'torch', 'transformers', 'tokenizers', 'deepspeed', 'vllm', 'lancedb', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    seconds, heavy = done.stdout.splitlines()[-2:]
+    assert heavy == "[]"
+    assert float(seconds) < 3.0
+
+
+def test_an_unknown_profile_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MVL_PROFILE", "no-such-profile")
+    with pytest.raises(Exception, match="there is no profile 'no-such-profile'"):
+        defs()
