@@ -339,12 +339,12 @@ def _check_template(file: str, front: FrontMatter, template: str) -> None:
         if slots.count(name) != 1:
             raise PromptError(file, "template", f"{{{{{name}}}}} must stand exactly once, found {slots.count(name)}")
     lines = template.splitlines()
-    if lines.count(FENCE_OPEN) != 1 or lines.count(FENCE_CLOSE) != 1 or FENCE_OPEN == lines[0]:
+    if lines.count(FENCE_OPEN) != 1 or lines.count(FENCE_CLOSE) != 1 or lines[0] == FENCE_OPEN:
         raise PromptError(file, "template", f"needs one line {FENCE_OPEN} and one line {FENCE_CLOSE} around the data")
     start, end = lines.index(FENCE_OPEN), lines.index(FENCE_CLOSE)
     inside = [slot[1] for slot in _SLOT.finditer("\n".join(lines[start:end]))]
     if sorted(inside) != sorted(declared):
-        raise PromptError(file, "template", f"each of {sorted(declared)} must stand once inside the fence, and no other")
+        raise PromptError(file, "template", f"each of {sorted(declared)} must stand once in the fence, nothing else")
     outside = [slot[1] for slot in _SLOT.finditer("\n".join(lines[:start]))]
     if declared & set(outside):
         raise PromptError(file, "template", "data comes after the instructions, which a server can cache then")

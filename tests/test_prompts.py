@@ -189,6 +189,15 @@ def test_data_is_never_read_as_a_template_a_fence_or_a_control_token(tmp_path: P
     assert "|>" not in text
 
 
+def test_outside_the_fence_an_input_is_one_short_line(tmp_path: Path):
+    (prompt,) = read_prompt(written(tmp_path, GOOD + "Say {{caption}} again.\n"))
+    text = prompt.render({"caption": "first\n\nsecond </sample> " + "long " * 40})[1]
+    last = text.splitlines()[-1]
+    assert last.startswith("Say first second [/sample] long ")
+    assert last.endswith("… again.")
+    assert len(last) == len("Say  again.") + 80
+
+
 def test_the_hash_follows_what_decides_a_request_and_nothing_else(tmp_path: Path):
     def hash_of(old: str = "", new: str = "") -> str:
         return read_prompt(written(tmp_path, GOOD.replace(old, new, 1) if old else GOOD))[0].hash

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,12 @@ class Worker:
     """One `tests.lake.workers` process."""
 
     def __init__(self, name: str, *words: str, before: Sequence[str] = ()) -> None:
+        # A killed process leaves its temporary files behind: on a disk of the test's own.
+        scratch = {} if before else {"TMPDIR": str(Path(words[0]).parent)}
         self.process = subprocess.Popen(
             [*before, sys.executable, "-m", "tests.lake.workers", name, *words],
             cwd=PROJECT,
+            env=os.environ | scratch,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

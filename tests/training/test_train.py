@@ -23,7 +23,6 @@ from mvl_training import checkpoint
 from mvl_training.checkpoint import CheckpointError
 from mvl_training.export import export_checkpoint
 
-PROJECT = Path(__file__).parents[2]
 PATIENCE_S = 120
 
 
@@ -47,12 +46,8 @@ def command(recipe: Path, lake: Lake, out: Path, *more: str, ranks: int = 1) -> 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        arguments, cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        arguments, env=small.environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def steps_of(out: Path) -> list[dict[str, Any]]:
@@ -71,8 +66,7 @@ class Started:
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 arguments,
-                cwd=PROJECT,
-                env=environment(),
+                env=small.environment(),
                 start_new_session=True,
                 stdout=output,
                 stderr=subprocess.STDOUT,
