@@ -50,7 +50,7 @@ unit: setup  ## tests that need no model server and no browser
 	@.venv/bin/python -m pytest -q -m "not server and not browser and not road"
 
 test: setup lint  ## everything CI runs: lint, types, import directions, all tests
-	@.venv/bin/python -m pytest -q
+	@.venv/bin/python -m pytest -q --junitxml .mvl/test-report.xml
 
 lock: setup  ## write requirements.lock from .venv
 	@$(PIP) freeze --exclude-editable > requirements.lock
