@@ -24,7 +24,8 @@ $(READY): pyproject.toml requirements.lock
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv \
 	  || { echo "error: no virtual environment; install your system's python3-venv package"; exit 1; }
 	@echo "installing into .venv (3.5 GB, a few minutes)"
-	@if $(INSTALL) 2>.venv/install.log; then echo "torch came from the default package index"; \
+	@$(PIP) install --quiet pip==26.3 2>.venv/install.log || true  # older ones resolve this for ten minutes
+	@if $(INSTALL) 2>>.venv/install.log; then echo "torch came from the default package index"; \
 	 elif $(INSTALL) --extra-index-url $(TORCH_CPU_INDEX) 2>>.venv/install.log; then \
 	   echo "torch came from $(TORCH_CPU_INDEX)"; \
 	 else tail -n 3 .venv/install.log; \
