@@ -18,6 +18,13 @@ class MvlError(Exception):
         super().__init__(message if hint is None else f"{message} | {hint}")
 
 
+class MachineError(MvlError):
+    """Something that every step needs is missing or broken: a full disk, a server that does not start.
+
+    A run of many steps ends with it, because the others would only say it again.
+    """
+
+
 class SourceError(MvlError):
     """A source as a whole cannot be read (its rows that cannot be read become rejects instead)."""
 

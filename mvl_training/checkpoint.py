@@ -64,22 +64,41 @@ def save(engine: Any, folder: Path, state: State, model_files: Path, keep: int) 
             shutil.rmtree(leftover)
         building.mkdir(parents=True)
     dist.barrier()
-    engine.save_checkpoint(str(building), tag=TAG, save_latest=False)
+    try:
+        engine.save_checkpoint(str(building), tag=TAG, save_latest=False)
+    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
+        raise _unwritten(building, error) from error
     dist.barrier()
     if first:
-        shutil.copytree(model_files, building / "model")
-        files = {str(p.relative_to(building)): p.stat().st_size for p in sorted(building.rglob("*")) if p.is_file()}
-        content = asdict(state) | {"files": files}
-        (building / STATE).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        sync_tree(building)
-        if final.exists():
-            shutil.rmtree(final)
-        building.rename(final)
-        sync(folder)
+        try:
+            _publish(building, final, state, model_files)
+        except OSError as error:
+            raise _unwritten(building, error) from error
         for old in all_in(folder)[:-keep]:
             shutil.rmtree(old)
     dist.barrier()
     return final
+
+
+def _publish(building: Path, final: Path, state: State, model_files: Path) -> None:
+    """Completes a checkpoint, brings it to the disk and gives it its name."""
+    shutil.copytree(model_files, building / "model")
+    files = {str(p.relative_to(building)): p.stat().st_size for p in sorted(building.rglob("*")) if p.is_file()}
+    content = asdict(state) | {"files": files}
+    (building / STATE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    sync_tree(building)
+    if final.exists():
+        shutil.rmtree(final)
+    building.rename(final)
+    sync(final.parent)
+
+
+def _unwritten(building: Path, error: Exception) -> CheckpointError:
+    room = shutil.disk_usage(building.parent).free >> 20
+    return CheckpointError(
+        f"{building.parent}: the checkpoint could not be written ({' '.join(str(error).split())[:160]})",
+        hint=f"{room} MiB are free there; the checkpoint before it is intact, and the same command goes on from it",
+    )
 
 
 def load(engine: Any, checkpoint: Path, state: State, *, world: int, zero: int) -> None:

@@ -10,8 +10,6 @@ import sys
 
 import click
 
-from mvl_assets.errors import MvlError
-
 COMMANDS = {
     "doctor": "Check what this machine has and lacks, with the command that mends it.",
     "miniature": "Write small raw data sets in the sources' native formats.",
@@ -51,14 +49,19 @@ def main() -> None:
     """Runs the command line. An error a person can act on ends with one line and exit status 1."""
     try:
         group(standalone_mode=False)
-    except MvlError as error:
-        click.secho(f"error: {error.message}", fg="red", err=True)
-        if error.hint:
-            click.echo(f"  what to do: {error.hint}", err=True)
-        sys.exit(1)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped; run the same command again to go on", err=True)
         sys.exit(130)
+    except Exception as error:
+        from mvl_assets.cli.failures import problem_of
+
+        problem = problem_of(error)
+        if problem is None:
+            raise
+        click.secho(f"error: {problem.message}", fg="red", err=True)
+        if problem.hint:
+            click.echo(f"  what to do: {problem.hint}", err=True)
+        sys.exit(1)

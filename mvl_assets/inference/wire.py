@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,13 +91,15 @@ def decode(body: bytes) -> Reply:
         reply = Reply(
             text="" if text is None else text,
             finish_reason=choice.get("finish_reason") or "unknown",
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            completion_tokens=_count(usage.get("completion_tokens")),
             first_logprobs=_first_logprobs(choice),
         )
         if not isinstance(reply.text, str) or not isinstance(reply.finish_reason, str):
             raise TypeError("message content is not a string")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        # Half a character (a lone surrogate) is JSON and a Python string, and no table can store it.
+        (reply.text + reply.finish_reason).encode("utf-8")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         start = body[:80].decode("utf-8", "replace")
         raise MalformedReply(f"not a chat completion ({type(error).__name__}): {start!r}") from error
     return reply
@@ -108,12 +111,22 @@ def _first_logprobs(choice: Mapping[str, Any]) -> str | None:
         return None
     first = content[0]
     # The chosen token first: it may lie outside the top few.
-    found = {first["token"]: first["logprob"]}
-    for entry in first.get("top_logprobs") or ():
-        # vLLM gives tokens that the constraint forbids -9999.
-        if entry["logprob"] > IMPOSSIBLE:
-            found.setdefault(entry["token"], entry["logprob"])
-    return json.dumps(found, ensure_ascii=False)
+    found: dict[str, float] = {}
+    for entry in (first, *(first.get("top_logprobs") or ())):
+        logprob = entry["logprob"]
+        # vLLM gives tokens that the constraint forbids -9999, others -Infinity or null; NaN says nothing.
+        if logprob is not None and math.isfinite(logprob) and logprob > IMPOSSIBLE:
+            found.setdefault(str(entry["token"]), logprob)
+    # Escaped: a token may be half a character.
+    return json.dumps(found)
+
+
+def _count(value: Any) -> int:
+    """A token count as tables hold it. Raises `ValueError` for nonsense."""
+    count = int(value or 0)
+    if not 0 <= count < 1 << 31:
+        raise ValueError(f"{count} tokens")
+    return count
 
 
 def error_message(body: bytes) -> str:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
+from contextlib import ExitStack
 from types import TracebackType
 
 import pyarrow as pa
 
-from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.rejects import publish_rejects, reject_table
 from mvl_assets.lake.schema import REJECTS, Reject
+from mvl_assets.lake.scratch import scratch
 from mvl_assets.lake.table import Published
 
 STAGE = "raw"
 BATCH = 1024
-MESSAGE = 500
-"""Characters of a message that are kept."""
 
 
 class RejectSpool:
@@ -29,33 +26,22 @@ class RejectSpool:
         self.source = source
         self.counts: Counter[str] = Counter()
         self._run_id = run_id
-        self._schema = REJECTS.columns
-        self._held: list[dict[str, object]] = []
+        self._held: list[Reject] = []
+        self._stack = ExitStack()
 
     def __enter__(self) -> RejectSpool:
-        self._folder = tempfile.TemporaryDirectory(prefix="mvl-rejects-")
-        self._path = Path(self._folder.name) / "rejects.arrow"
-        self._writer = pa.ipc.new_stream(str(self._path), self._schema)
+        self._path = self._stack.enter_context(scratch("rejects")) / "rejects.arrow"
+        self._writer = self._stack.enter_context(pa.ipc.new_stream(str(self._path), REJECTS.columns))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
-        self._folder.cleanup()
+        self._stack.close()
 
     def add(self, row_key: str, error: str, message: str, file: str, position: int) -> None:
         self.counts[error] += 1
-        text = message[:MESSAGE].encode("utf-8", "backslashreplace").decode()
-        reject = Reject(STAGE, self.source, row_key, error, text, file, position)
-        self._held.append(
-            {
-                "reject_id": digest_hex(STAGE, self.source, row_key, None),
-                "part": f"{STAGE}/{self.source}",
-                **asdict(reject),
-                "run_id": self._run_id,
-            }
-        )
+        self._held.append(Reject(STAGE, self.source, row_key, error, message, file, position))
         if len(self._held) >= BATCH:
             self._spill()
 
@@ -63,11 +49,11 @@ class RejectSpool:
         """Makes what was added all the rejects there are of this source and stage."""
         self._spill()
         self._writer.close()
-        return lake.table("rejects").publish(self._batches(), f"{STAGE}/{self.source}")
+        return publish_rejects(lake, STAGE, self.source, self._batches())
 
     def _spill(self) -> None:
         if self._held:
-            self._writer.write_table(pa.Table.from_pylist(self._held, schema=self._schema))
+            self._writer.write_table(reject_table(self._held, self._run_id))
             self._held = []
 
     def _batches(self) -> Iterator[pa.RecordBatch]:

@@ -24,6 +24,7 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.rejects import publish_rejects, reject_table
 from mvl_assets.lake.schema import JUDGED, Reject
 from mvl_assets.lake.table import Published
 from mvl_assets.profile import Profile
@@ -31,7 +32,6 @@ from mvl_assets.prompts import Prompt, criteria_hash, judge_prompts, load_prompt
 from mvl_assets.rewriting.asking import Asker, ProgressSink, model_ref
 from mvl_assets.rewriting.build import messages_of, output_form
 from mvl_assets.rewriting.conversation import listed, pairs_of
-from mvl_assets.rewriting.rejects import publish_rejects
 from mvl_assets.rewriting.rows import family_of
 
 STAGE = "judge"
@@ -100,7 +100,7 @@ def judge_source(
     rows = _Rows(source, family, criteria, model, rule, lake.answers(STAGE, source.slug), asker, run_id)
     table = lake.table(f"judged/{source.category}")
     published = table.publish(rows.batches(cases_for(lake, source, criteria, model)), source.slug)
-    publish_rejects(lake, STAGE, source.slug, rows.rejects, run_id)
+    publish_rejects(lake, STAGE, source.slug, [reject_table(rows.rejects, run_id)])
     return JudgeReport(
         source=source.slug,
         wanted=asker.wanted,

@@ -51,7 +51,8 @@ def p_yes(logprobs: str | None) -> float | None:
     mass = {YES: 0.0, NO: 0.0}
     for token, logprob in json.loads(logprobs).items():
         word = token.strip(" \n\tĠ▁").casefold()
-        if word in mass and logprob is not None:
-            mass[word] += math.exp(logprob)
+        # A server's arithmetic may have failed: NaN is no probability, and 0 is the most a logarithm of one can be.
+        if word in mass and logprob is not None and not math.isnan(logprob):
+            mass[word] += math.exp(min(logprob, 0.0))
     total = mass[YES] + mass[NO]
     return mass[YES] / total if total > 0 else None

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mvl_assets.errors import MvlError
+from mvl_assets.errors import MachineError, MvlError
 
 
 class LakeError(MvlError):
@@ -17,7 +17,11 @@ class UnsafeTable(LakeError):
     """A table whose key is not protected against duplicates: wrong key type, missing key metadata, or a BTREE on it."""
 
 
-class SchemaMismatch(LakeError):
+class DiskError(LakeError, MachineError):
+    """The disk is full, or may not be written."""
+
+
+class SchemaMismatch(LakeError, MachineError):
     """A table on disk has other columns than this version of the code expects."""
 
 
@@ -27,7 +31,7 @@ class LeaseHeld(LakeError):
 
 @contextmanager
 def disk_errors(uri: str) -> Iterator[None]:
-    """Turns a full or read-only disk into a `LakeError` that says so; other errors pass through.
+    """Turns a full or read-only disk into a `DiskError` that says so; other errors pass through.
 
     Lance reports the operating system's errors inside the text of its own, so both forms are looked for.
     """
@@ -39,14 +43,14 @@ def disk_errors(uri: str) -> Iterator[None]:
         text = str(error)
         number = getattr(error, "errno", None)
         if number == errno.ENOSPC or "No space left on device" in text:
-            raise LakeError(
+            raise DiskError(
                 f"the disk is full while writing {uri}",
                 hint="free some space and run again; what was committed is kept",
             ) from error
         if number in (errno.EROFS, errno.EACCES, errno.EPERM) or any(
             t in text for t in ("Read-only file system", "Permission denied")
         ):
-            raise LakeError(
+            raise DiskError(
                 f"the lake is read-only at {uri}",
                 hint="make it writable or set MVL_LAKE to a folder you may write, then run again",
             ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -11,17 +10,18 @@ import duckdb
 import pyarrow as pa
 
 from mvl_assets.lake.errors import disk_errors
+from mvl_assets.lake.scratch import scratch
 
 
 @contextmanager
 def spilled(batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection whose table `rows` holds all batches. Memory stays below 1 GB whatever their number."""
-    with tempfile.TemporaryDirectory(prefix="mvl-spill-") as folder, duckdb.connect(f"{folder}/rows.duckdb") as con:
+    with scratch("spill") as folder, duckdb.connect(f"{folder}/rows.duckdb") as con:
         con.execute("SET memory_limit = '1GB'")
         con.execute(f"SET temp_directory = '{folder}/spill'")
         con.register("empty", schema.empty_table())
         con.execute("CREATE TABLE rows AS SELECT * FROM empty")
-        with disk_errors(folder):
+        with disk_errors(str(folder)):
             for batch in batches:
                 con.register("batch", pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch)
                 con.execute("INSERT INTO rows SELECT * FROM batch")

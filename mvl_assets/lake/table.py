@@ -6,7 +6,6 @@ What was paid for goes through `answers` instead, which adds the lease and the o
 from __future__ import annotations
 
 import random
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from mvl_assets.lake.digest import DigestSum, row_hashes
 from mvl_assets.lake.durable import Syncer, is_torn, local_path, mend
 from mvl_assets.lake.errors import LakeError, SchemaMismatch, UnsafeTable, disk_errors
 from mvl_assets.lake.schema import KEY_METADATA, TableSpec
+from mvl_assets.lake.scratch import scratch
 
 # Lance's filter against concurrent duplicates holds 8,192 keys; larger merges conflict falsely and start over.
 MERGE_ROWS = 5_000
@@ -173,8 +173,8 @@ class Table:
         if (where is None) != (self.spec.partition is None):
             raise LakeError(f"{self.uri}: publish needs the value of {self.spec.partition!r}")
         condition = None if where is None else sql.equals(self.spec.partition or "", where)
-        with disk_errors(self.uri), tempfile.TemporaryDirectory(prefix="mvl-publish-") as folder:
-            spool = Path(folder) / "rows.arrow"
+        with disk_errors(self.uri), scratch("publish") as folder:
+            spool = folder / "rows.arrow"
             digest = self._spool(batches, spool, where)
             self.create()
             added, changed, removed = self._difference(spool, condition)

@@ -28,6 +28,8 @@ SHORTEST, LONGEST, STEEPEST = 224, 4096, 7
 """The paper's bounds (arXiv 2412.05237 §2): sides in pixels, and long side : short side."""
 
 WHITE = (255, 255, 255)
+GREY = (128, 128, 128)
+"""The middle of the value range: after normalising with mean 0.5 every patch is nearly zero."""
 
 # Pillow only warns between one and two times its limit; here the limit is a limit.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -138,6 +140,13 @@ def encode(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG") -> bytes
     else:
         plain.save(buffer, "PNG", compress_level=6, exif=b"", icc_profile=None)
     return buffer.getvalue()
+
+
+def blank_like(data: bytes) -> bytes:
+    """A grey PNG with the size `data` has once it is standardised, so that it becomes the same number of tokens: the
+    control for what a model answers from the language alone. Raises `PictureError` when `data` is no picture.
+    """
+    return encode(Image.new("RGB", standardise(data).size, GREY), "PNG")
 
 
 def thumbnail(data: bytes, px: int = 96) -> bytes:

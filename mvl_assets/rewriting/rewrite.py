@@ -21,6 +21,7 @@ from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.rejects import publish_rejects, reject_table
 from mvl_assets.lake.schema import REWRITTEN, Reject
 from mvl_assets.lake.table import Published
 from mvl_assets.profile import Profile
@@ -29,7 +30,6 @@ from mvl_assets.rewriting.asking import Asker, ProgressSink, model_ref
 from mvl_assets.rewriting.build import Ask
 from mvl_assets.rewriting.conversation import with_pictures
 from mvl_assets.rewriting.parse import Dialogue, ParseError, parse_answer
-from mvl_assets.rewriting.rejects import publish_rejects
 from mvl_assets.rewriting.rows import asks_for, family_of
 
 STAGE = "rewrite"
@@ -105,7 +105,7 @@ def rewrite_source(
     rows = _Rows(source, family, prompt, model, log, asker.failures, run_id)
     everything = asks_for(lake, source, prompt, model, None)
     published = lake.table(f"rewritten/{source.category}").publish(rows.batches(everything), source.slug)
-    publish_rejects(lake, STAGE, source.slug, rows.rejects, run_id)
+    publish_rejects(lake, STAGE, source.slug, [reject_table(rows.rejects, run_id)])
     return RewriteReport(
         source=source.slug,
         samples=samples["samples"],

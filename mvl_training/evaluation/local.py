@@ -18,7 +18,7 @@ from typing import Any
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.blank import blank_like
+from mvl_assets.media.picture import blank_like
 from mvl_training.evaluation.questions import Question
 
 BATCH = 8

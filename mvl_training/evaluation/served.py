@@ -15,7 +15,7 @@ from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.inference.server import ensure_server, start_in_background
 from mvl_assets.inference.servespec import ServeSpec
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.blank import blank_like
+from mvl_assets.media.picture import blank_like
 from mvl_training.evaluation.local import Asked
 from mvl_training.evaluation.questions import Question
 from mvl_training.stages import Checkpoint

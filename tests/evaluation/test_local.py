@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from mvl_assets.lake.lake import Lake
+from mvl_assets.media.picture import blank_like
 from mvl_assets.profile import FOLDER
 from mvl_assets.settings import settings
 from mvl_training.evaluation import asking, local
-from mvl_training.evaluation.blank import blank_like
 from mvl_training.evaluation.held_out import held_out_questions
 from mvl_training.evaluation.questions import PER_CATEGORY
 from mvl_training.stages import Checkpoint

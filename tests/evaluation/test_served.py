@@ -15,8 +15,8 @@ from mvl_assets.inference import server
 from mvl_assets.inference.request import ModelRef
 from mvl_assets.inference.servespec import ServeSpec
 from mvl_assets.lake.lake import Lake
+from mvl_assets.media.picture import GREY
 from mvl_training.evaluation import served
-from mvl_training.evaluation.blank import GREY
 from mvl_training.evaluation.held_out import held_out_questions
 from mvl_training.evaluation.questions import Question
 from mvl_training.recipe import load_recipe

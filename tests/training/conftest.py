@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_model as small
 import yaml
 
 from mvl_assets.lake.lake import Lake
 from mvl_training.conversation import ChatTokens
 from mvl_training.packing import plan_stage
 from mvl_training.recipe import Recipe, parse_recipe
+from tests.training import tiny_model as small
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_model as small
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -21,6 +20,7 @@ from mvl_assets.inference.servespec import ServeSpec, vllm_is_installed
 from mvl_assets.media.picture import standardise
 from mvl_training.hub import hub_name
 from mvl_training.runner import Runner
+from tests.training import tiny_model as small
 
 LANGUAGE_LAYER = (
     "input_layernorm.weight",

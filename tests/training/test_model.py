@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny_model as small
 import torch
 
 from mvl_assets.errors import MvlError
@@ -17,6 +16,7 @@ from mvl_training.model import Student, assemble, load_student
 from mvl_training.packing import read_packs
 from mvl_training.processing import Sample, SampleProcessor
 from mvl_training.recipe import Recipe, parse_recipe
+from tests.training import tiny_model as small
 
 
 @pytest.fixture

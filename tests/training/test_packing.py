@@ -7,7 +7,6 @@ import random
 from pathlib import Path
 
 import pytest
-import tiny_model as small
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,6 +16,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.packing import Member, max_tiles, pack, plan_stage, read_packs
 from mvl_training.processing import Counts
 from mvl_training.recipe import Recipe
+from tests.training import tiny_model as small
 
 
 def members(counts: list[tuple[int, int]]) -> list[Member]:

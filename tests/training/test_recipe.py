@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_model as small
 
 from mvl_training.recipe import STAGES, RecipeError, load_recipe, parse_recipe
+from tests.training import tiny_model as small
 
 
 def test_paper_7b_has_the_papers_values() -> None:

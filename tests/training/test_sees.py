@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import tiny_model as small
-
 from mvl_training.runner import Runner
+from tests.training import tiny_model as small
 
 
 def test_the_true_picture_explains_the_answer_better_than_another_one(

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_model as small
 import yaml
 from safetensors.torch import load_file
 
@@ -22,6 +21,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_training import checkpoint
 from mvl_training.checkpoint import CheckpointError
 from mvl_training.export import export_checkpoint
+from tests.training import tiny_model as small
 
 PATIENCE_S = 120
 

@@ -7,8 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from mvl_assets.media.picture import PictureError, encode, standardise
-from mvl_training.evaluation.blank import GREY, blank_like
+from mvl_assets.media.picture import GREY, PictureError, blank_like, encode, standardise
 
 
 def _picture(width: int, height: int) -> bytes:
