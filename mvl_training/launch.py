@@ -9,6 +9,7 @@ run worker is reaped by the next start in the same run folder.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -52,10 +53,16 @@ class Launcher(dg.ConfigurableResource):
             supervise(
                 command,
                 folder=folder,
-                env=session.get_bootstrap_env_vars(),
+                env={**patience(), **session.get_bootstrap_env_vars()},
                 echo=_echo,
                 grace=self.grace_seconds,
             )
+
+
+def patience() -> dict[str, str]:
+    """Environment that makes OpenMP's threads sleep while they wait: spinning ones starve a model server on the same
+    processors. What the user set stays."""
+    return {k: v for k, v in {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}.items() if k not in os.environ}
 
 
 def _echo(text: str) -> None:

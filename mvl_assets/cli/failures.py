@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mvl_assets.errors import MachineError, MvlError
-from mvl_assets.lake.errors import DiskError, disk_errors
+from mvl_assets.lake.errors import DiskError, disk_error
 from mvl_assets.settings import settings
 
 # SQLite, which keeps Dagster's events, has words of its own.
@@ -67,13 +67,7 @@ def _disk(error: BaseException) -> DiskError | None:
             f"{home} cannot be written",
             hint="make it writable, or set MVL_HOME to a folder you may write",
         )
-    try:
-        with disk_errors(str(getattr(error, "filename", None) or home)):
-            raise error
-    except DiskError as found:
-        return found
-    except BaseException:
-        return None
+    return disk_error(error, str(getattr(error, "filename", None) or home))
 
 
 def _line(text: str) -> str:

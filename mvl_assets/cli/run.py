@@ -21,10 +21,10 @@ from mvl_assets.cli.abandoned import end_abandoned
 from mvl_assets.cli.failures import Problem
 from mvl_assets.cli.pool import run_beside
 from mvl_assets.cli.runner import Done, Runner, Step
-from mvl_assets.cli.staleness import Standing, Standings
 from mvl_assets.cli.summary import summary
 from mvl_assets.defs import graph
 from mvl_assets.defs.prompts import report_prompts
+from mvl_assets.defs.staleness import Standing, Standings
 from mvl_assets.errors import MachineError, MvlError
 from mvl_assets.inference.endpoints import warm_up
 from mvl_assets.settings import settings
@@ -82,7 +82,7 @@ class Road:
         """Runs a stage's steps that are missing or stale."""
         began = time.monotonic()
         tally = self.tally[stage]
-        standings = {n: Standings(d, self.runner.instance) for n, d in self.runner.locations.items()}
+        standings = {n: Standings(g, self.runner.instance) for n, g in self.graphs.items()}
         todo: list[Step] = []
         for step in self.steps(stage, sources):
             # What the files hold is known only by reading them.

@@ -1,40 +1,57 @@
-"""`mvl stale`: the partitions whose inputs changed since they were made, and backfilling exactly those."""
+"""`mvl stale`: the partitions whose inputs changed since they were made, and making exactly those again."""
 
 from __future__ import annotations
 
 import click
+import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from mvl_assets.cli.dagster_home import code_locations, instance, quiet_dagster
-from mvl_assets.cli.staleness import Standings
 from mvl_assets.cli.tables import as_json, show
 from mvl_assets.defs.prompts import report_prompts
+from mvl_assets.defs.staleness import Standing, Standings
 
 
 @click.command(name="stale")
+@click.argument("assets", nargs=-1, metavar="[ASSET]...")
 @click.option("--launch", is_flag=True, help="Make them again now, as one run per partition.")
 @click.option("--json", "json_", is_flag=True, help="As a JSON list.")
-def command(launch: bool, json_: bool) -> None:
-    """List the partitions that are out of date; --launch makes exactly those again."""
+def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
+    """List the partitions that are out of date; --launch makes exactly those again.
+
+    ASSET is a stage (`rewritten`) or one asset (`rewritten/ocr`); without any, all are looked at.
+    """
     quiet_dagster()
     dagster_instance = instance()
     report_prompts(dagster_instance)
-    found = [
-        standing
-        for definitions in code_locations().values()
-        for standing in Standings(definitions, dagster_instance).all()
-        if standing.state == "stale"
-    ]
-    if launch:
+    graphs = [definitions.resolve_asset_graph() for definitions in code_locations().values()]
+    found = _stale(graphs, dagster_instance, assets)
+    if json_ and not launch:
+        rows = [
+            {"asset": s.key.to_user_string(), "partition": s.partition, "because": "; ".join(s.causes)} for s in found
+        ]
+        click.echo(as_json(rows))
+        return
+    click.echo(_listed(found, "out of date") if found else "everything that was made is up to date")
+    if launch and found:
         from mvl_assets.cli.run import drive_stale
 
         drive_stale(found)
-        return
-    rows = [{"asset": s.key.to_user_string(), "partition": s.partition, "because": "; ".join(s.causes)} for s in found]
-    if json_:
-        click.echo(as_json(rows))
-    elif rows:
-        click.echo(
-            show(f"{len(rows)} out of date", ["asset", "partition", "because"], [list(r.values()) for r in rows])
-        )
-    else:
-        click.echo("everything that was made is up to date")
+        if after := _stale(graphs, dagster_instance, ()):
+            click.echo(_listed(after, "out of date now"))
+            click.echo("`mvl stale --launch` makes these, `mvl run` everything that is missing or out of date")
+
+
+def _stale(graphs: list[AssetGraph], dagster_instance: dg.DagsterInstance, assets: tuple[str, ...]) -> list[Standing]:
+    return [
+        standing
+        for graph in graphs
+        for standing in Standings(graph, dagster_instance).all()
+        if standing.state == "stale"
+        and (not assets or standing.key.path[0] in assets or standing.key.to_user_string() in assets)
+    ]
+
+
+def _listed(found: list[Standing], words: str) -> str:
+    rows = [[s.key.to_user_string(), s.partition, "; ".join(s.causes)] for s in found]
+    return show(f"{len(rows)} {words}", ["asset", "partition", "because"], rows)

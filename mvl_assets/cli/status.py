@@ -8,8 +8,8 @@ import click
 
 from mvl_assets.cli.dagster_home import code_locations, instance, quiet_dagster
 from mvl_assets.cli.run import STAGES
-from mvl_assets.cli.staleness import Standings
 from mvl_assets.cli.tables import as_json, show
+from mvl_assets.defs.staleness import Standings
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.report import rejects_by_stage
 from mvl_assets.settings import settings
@@ -26,7 +26,7 @@ def command(json_: bool) -> None:
     dagster_instance = instance()
     states: dict[str, Counter[str]] = {stage: Counter() for stage in STAGES}
     for definitions in code_locations().values():
-        for standing in Standings(definitions, dagster_instance).all():
+        for standing in Standings(definitions.resolve_asset_graph(), dagster_instance).all():
             states[standing.key.path[0]][standing.state] += 1
     rejects = rejects_by_stage(lake)
     listed = [

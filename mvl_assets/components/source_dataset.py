@@ -103,7 +103,9 @@ def raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
                 folder=dg.MetadataValue.path(spec.root),
                 seconds=round(report.seconds, 2),
                 rows_per_s=round(report.rows / max(report.seconds, 1e-9), 1),
-                preview=preview(lake.lake, first_samples(lake.lake, spec.slug), ["file", "position", "conversations"]),
+                preview=preview(
+                    lake.lake, first_samples(lake.lake, spec.slug), ["file", "position", "question", "answer"]
+                ),
             ),
             check_results=[
                 sound_result(key, table, spec.slug),

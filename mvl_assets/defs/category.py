@@ -9,7 +9,7 @@ import dagster as dg
 from mvl_assets.catalog import Category
 from mvl_assets.components.resources import LakeResource
 from mvl_assets.defs import graph
-from mvl_assets.defs.metadata import preview, sound_check, sound_result, table_metadata
+from mvl_assets.defs.metadata import SAMPLE_COLUMNS, preview, sound_check, sound_result, table_metadata
 from mvl_assets.lake.views import first_samples
 
 
@@ -27,7 +27,7 @@ def category_asset(category: Category) -> dg.AssetsDefinition:
         kinds={"lance"},
         tags=graph.tags(category),
         owners=graph.OWNERS,
-        check_specs=[sound_check(key)],
+        check_specs=[sound_check(key, partitions)],
     )
     def _category(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.ingest.categorise import categorise_source
@@ -41,9 +41,7 @@ def category_asset(category: Category) -> dg.AssetsDefinition:
                 table,
                 rows=report.rows,
                 where=source.slug,
-                preview=preview(
-                    lake.lake, first_samples(lake.lake, source.slug), ["file", "position", "conversations"]
-                ),
+                preview=preview(lake.lake, first_samples(lake.lake, source.slug), SAMPLE_COLUMNS),
                 **report.facts,
             ),
             check_results=[sound_result(key, table, source.slug)],

@@ -2,10 +2,12 @@
 
 One partition is one source. `raw/<slug>` has a single partition of that name, so that a change of one source reaches
 that partition of its category and no other (a plain edge from an unpartitioned asset would reach all of them).
+`prompts/<name>` has one too: an edit reaches the sources of its family, and not the others of their category.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import dagster as dg
@@ -49,6 +51,24 @@ def rewritten_partitions(category: Category) -> dg.StaticPartitionsDefinition:
 def from_raw(slug: str) -> dg.AssetDep:
     """The edge from one source to its own partition of a category."""
     return dg.AssetDep(dg.AssetKey(["raw", slug]), partition_mapping=dg.StaticPartitionMapping({slug: slug}))
+
+
+def prompt_key(name: str) -> dg.AssetKey:
+    return dg.AssetKey(["prompts", name])
+
+
+def from_prompt(name: str, sources: Iterable[str]) -> dg.AssetDep:
+    """The edge from one prompt to the partitions of the sources it is used for."""
+    return dg.AssetDep(prompt_key(name), partition_mapping=dg.StaticPartitionMapping({name: set(sources)}))
+
+
+def families(category: Category) -> dict[str, list[str]]:
+    """The prompt families of a category's group B sources, each with these sources."""
+    found: dict[str, list[str]] = {}
+    for slug in rewritten_sources(category):
+        if family := load_catalog()[slug].family:
+            found.setdefault(family, []).append(slug)
+    return found
 
 
 def source_of(context: dg.AssetExecutionContext) -> SourceSpec:

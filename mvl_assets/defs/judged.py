@@ -10,6 +10,7 @@ import dagster as dg
 from mvl_assets.catalog import Category
 from mvl_assets.components.resources import LakeResource
 from mvl_assets.defs import graph
+from mvl_assets.defs.currency import current_check, current_result
 from mvl_assets.defs.metadata import (
     first_rows,
     markdown_table,
@@ -20,32 +21,37 @@ from mvl_assets.defs.metadata import (
     with_pictures,
 )
 from mvl_assets.defs.progress import log_progress
-from mvl_assets.defs.prompts import prompt_key
-from mvl_assets.defs.rewritten import current_check, current_result, families
-from mvl_assets.lake.currency import outdated
-from mvl_assets.prompts import criteria_hash, judge_prompts, load_prompts
+from mvl_assets.prompts import judge_prompts, load_prompts
+
+SHOWN = ("question", "answer", "original_answer", "answer_agrees", "p_yes", "keep", "drop_reason")
 
 
 def judged_asset(category: Category) -> dg.AssetsDefinition:
     key = dg.AssetKey(["judged", category])
+    partitions = graph.rewritten_partitions(category)
     prompts = load_prompts()
-    asked = sorted({p.name for family in families(category) for p in judge_prompts(prompts, family)})
-
+    asked: dict[str, list[str]] = {}
+    for family, sources in graph.families(category).items():
+        for prompt in judge_prompts(prompts, family):
+            asked.setdefault(prompt.name, []).extend(sources)
     judge = graph.profile().model_for("judge")
 
     @dg.asset(
         key=key,
         code_version=graph.settings_version(judge.name, judge.revision, graph.profile().keep),
         group_name="judged",
-        partitions_def=graph.rewritten_partitions(category),
-        deps=[dg.AssetKey(["rewritten", category]), *(prompt_key(name) for name in asked)],
+        partitions_def=partitions,
+        deps=[
+            dg.AssetKey(["rewritten", category]),
+            *(graph.from_prompt(name, sources) for name, sources in asked.items()),
+        ],
         description=f"Verdicts on the rewritten pairs of the {category} sources, one constrained Yes/No per criterion "
         "with its probability (paper §3), the agreement with the original key, and what the keep rule says.",
         kinds={"lance", "llm"},
         tags=graph.tags(category),
         owners=graph.OWNERS,
         pool="llm-judge",
-        check_specs=[sound_check(key), current_check(key)],
+        check_specs=[sound_check(key, partitions), current_check(key)],
     )
     def _judged(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.judging.judge import judge_source
@@ -54,15 +60,6 @@ def judged_asset(category: Category) -> dg.AssetsDefinition:
         report = judge_source(lake.lake, source, profile, run_id=context.run_id, progress=log_progress(context))
         table = lake.lake.table(f"judged/{category}")
         model = profile.model_for("judge")
-        criteria = judge_prompts(load_prompts(), source.family or "")
-        stale = outdated(
-            lake.lake,
-            f"judged/{category}",
-            source.slug,
-            prompt_hashes=[criteria_hash(criteria)],
-            model=model.name,
-            model_revision=model.revision,
-        )
         columns = ["rewrite_id", "sample_id", "p_yes", "answer_agrees", "keep", "drop_reason"]
         shown = with_pictures(lake.lake, first_rows(table, columns, source.slug), rewritten=category)
         return dg.MaterializeResult(
@@ -84,9 +81,10 @@ def judged_asset(category: Category) -> dg.AssetsDefinition:
                 seconds=round(report.seconds, 2),
                 model=f"{model.name}@{model.revision}",
                 blind_rows=report.blind,
-                preview=preview(lake.lake, shown, ["conversations", "keep", "drop_reason", "p_yes", "answer_agrees"]),
+                unusable=markdown_table([{"error": e, "rows": n} for e, n in report.unusable.items()]),
+                preview=preview(lake.lake, shown, SHOWN),
             ),
-            check_results=[sound_result(key, table, source.slug), current_result(key, stale)],
+            check_results=[sound_result(key, table, source.slug), current_result(key, lake.lake, category)],
         )
 
     return _judged

@@ -25,6 +25,7 @@ ANSWER = CELL - 30
 LONG_WORD = re.compile(r"\S{40}")
 ESCAPES = {ord(mark): f"&#{ord(mark)};" for mark in "&<>\\`*_{}[]()#!|~$"}
 SOUND = "table_is_sound"
+SAMPLE_COLUMNS = ("file", "position", "question", "answer")
 
 
 def partition_check(
@@ -34,9 +35,7 @@ def partition_check(
     as two partitions are made at the same time.)"""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            name, asset=key, description=description, blocking=blocking, partitions_def=partitions
-        )
+        return dg.AssetCheckSpec(name, asset=key, description=description, blocking=blocking, partitions_def=partitions)
 
 
 def sound_check(key: dg.AssetKey, partitions: dg.PartitionsDefinition | None = None) -> dg.AssetCheckSpec:
@@ -93,6 +92,8 @@ def preview(lake: Lake, rows: Iterable[Mapping[str, Any]], columns: Sequence[str
     break the table nor bring markup of its own.
     """
     listed = [{**_first_exchange(row), **row} for row in rows]
+    if not listed:
+        return dg.MetadataValue.md("none")
     first = [next(iter(r.get("image_ids") or []), None) for r in listed]
     wanted = list(dict.fromkeys(i for i in first if i))[:PREVIEW_PICTURES]
     pictures = {i: data_uri(d) for i, d in lake.images.fetch(wanted).items()} if wanted else {}
@@ -162,7 +163,8 @@ def first_rows(table: Table, columns: Sequence[str], where: str | None, count: i
 def with_pictures(
     lake: Lake, rows: Sequence[Mapping[str, Any]], *, rewritten: str | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of `rewritten` or `judged` with their sample's pictures, and the rewrite's conversation where it is named.
+    """Rows of `rewritten` or `judged` with their sample's pictures and `original_answer`, and the rewrite's
+    conversation where it is named.
 
     Rows refer to their sample by `version_id`, or to their rewrite by `rewrite_id` (then give its category).
     """
@@ -172,5 +174,9 @@ def with_pictures(
             [r["rewrite_id"] for r in out], ["version_id", "conversations"]
         )
         out = [{**r, **said[r["rewrite_id"]]} for r in out if r["rewrite_id"] in said]
-    seen = lake.index("samples").rows([r["version_id"] for r in out], ["image_ids"])
-    return [{**r, "image_ids": seen.get(r["version_id"], {}).get("image_ids")} for r in out]
+    seen = lake.index("samples").rows([r["version_id"] for r in out], ["image_ids", "conversations"])
+    samples = [seen.get(r["version_id"], {}) for r in out]
+    return [
+        {**r, "image_ids": s.get("image_ids"), "original_answer": _first_exchange(s).get("answer")}
+        for r, s in zip(out, samples, strict=True)
+    ]

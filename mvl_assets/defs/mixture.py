@@ -72,7 +72,7 @@ def mixture_asset(stage: str) -> dg.AssetsDefinition:
                 rows=report.published.rows,
                 fill=markdown_table(fills),
                 shortfall=short,
-                preview=preview(lake.lake, shown, ["category", "source", "kind", "conversations"]),
+                preview=preview(lake.lake, shown, ["category", "source", "kind", "question", "answer"]),
             ),
             check_results=[
                 sound_result(key, table),

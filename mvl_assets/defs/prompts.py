@@ -1,74 +1,92 @@
-"""`prompts/<name>`: the prompt files as nodes of the graph, and the sensor that notices an edit.
+"""`prompts/<name>`: the prompt files as nodes of the graph.
 
-A prompt's data version is the hash of what decides a request, so a changed comment in its front matter stales nothing.
-The sensor costs nothing and runs by default; it reports observations and starts no run.
+Belongs here: the assets and how an edit becomes an observation. Does not: a prompt's form (`mvl_assets.prompts`), what
+an edit makes out of date (`currency`). A prompt's data version is the hash of what decides a request, so a changed
+comment in its front matter makes nothing stale.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
-import json
+import textwrap
+from typing import Any
 
 import dagster as dg
 
+from mvl_assets.defs import graph
 from mvl_assets.prompts import Prompt, load_prompts
 
+# Observations carry the version as this tag; so do Dagster's own.
+VERSION_TAG = "dagster/data_version"
+LINE = 80
 
-def prompt_key(name: str) -> dg.AssetKey:
-    return dg.AssetKey(["prompts", name])
 
-
-def prompt_asset(prompt: Prompt) -> dg.SourceAsset:
+def prompt_asset(prompt: Prompt) -> dg.AssetsDefinition:
+    """The asset `prompts/<name>`."""
     name = prompt.name
 
-    @dg.observable_source_asset(
-        key=prompt_key(name),
-        group_name="prompts",
-        description=f"The {prompt.role} prompt of the family {prompt.family}: prompts/{prompt.file}. {prompt.note}",
-        tags={"mvl/family": prompt.family},
-        metadata={
-            "output": dg.MetadataValue.text(prompt.output),
-            "sees": dg.MetadataValue.text(prompt.sees),
-            "template": dg.MetadataValue.md(_fenced(prompt)),
-        },
+    @dg.multi_observable_source_asset(
+        name=f"observe_{name}", specs=[_spec(prompt)], partitions_def=dg.StaticPartitionsDefinition([name])
     )
-    def _prompt() -> dg.DataVersion:
-        return dg.DataVersion(load_prompts()[name].hash)
+    def _observe(context: dg.AssetExecutionContext) -> dg.ObserveResult:
+        now = load_prompts()[name]
+        return dg.ObserveResult(
+            asset_key=graph.prompt_key(name), data_version=dg.DataVersion(now.hash), metadata=_metadata(now)
+        )
 
-    return _prompt
-
-
-def _fenced(prompt: Prompt) -> str:
-    return "\n".join("    " + line for line in prompt.template.splitlines())
-
-
-@dg.sensor(
-    name="prompt_observer",
-    description="Reports an observation for every prompt file whose request-deciding content changed.",
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
-def prompt_observer(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    seen: dict[str, str] = json.loads(context.cursor or "{}")
-    prompts = load_prompts()
-    return dg.SensorResult(
-        cursor=json.dumps({name: p.hash for name, p in prompts.items()}, sort_keys=True),
-        asset_events=[_observation(p) for name, p in prompts.items() if seen.get(name) != p.hash],
-    )
+    return _observe
 
 
-def report_prompts(instance: dg.DagsterInstance) -> None:
-    """The same, now: for commands that cannot wait for the sensor's next tick."""
+def report_prompts(instance: dg.DagsterInstance) -> list[str]:
+    """Reports the prompts whose hash is not the last observed one; returns their names."""
+    edited = []
     for prompt in load_prompts().values():
-        instance.report_runless_asset_event(_observation(prompt))
+        key = graph.prompt_key(prompt.name)
+        if _observed(instance, key) != prompt.hash:
+            instance.report_runless_asset_event(
+                dg.AssetObservation(
+                    key, partition=prompt.name, tags={VERSION_TAG: prompt.hash}, metadata=_metadata(prompt)
+                )
+            )
+            edited.append(prompt.name)
+    return edited
 
 
-def _observation(prompt: Prompt) -> dg.AssetObservation:
-    return dg.AssetObservation(
-        prompt_key(prompt.name),
-        tags={"dagster/data_version": prompt.hash},
-        metadata={"template": dg.MetadataValue.md(_fenced(prompt)), "version": prompt.version, "note": prompt.note},
+def _observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    for record in instance.fetch_observations(key, limit=1).records:
+        observation = record.asset_observation
+        return None if observation is None else observation.tags.get(VERSION_TAG)
+    return None
+
+
+def _spec(prompt: Prompt) -> dg.AssetSpec:
+    role = "rewriting" if prompt.role == "rewrite" else "judging"
+    return dg.AssetSpec(
+        graph.prompt_key(prompt.name),
+        group_name="prompts",
+        description=f"The {role} prompt of the family {prompt.family}, in prompts/{prompt.file}. {prompt.note}",
+        kinds={"prompt"},
+        owners=graph.OWNERS,
+        tags={"mvl/family": prompt.family},
     )
+
+
+def _metadata(prompt: Prompt) -> dict[str, Any]:
+    return {
+        "template": dg.MetadataValue.md(_wrapped(prompt.template)),
+        "output": prompt.output,
+        "sees": prompt.sees,
+        "sampling": dg.MetadataValue.json(dict(prompt.sampling)),
+        "version": prompt.version,
+        "note": prompt.note,
+        "hash": prompt.hash,
+    }
+
+
+def _wrapped(template: str) -> str:
+    """As a code block whose lines fit the page."""
+    lines = [part for line in template.splitlines() for part in textwrap.wrap(line, LINE) or [""]]
+    return "\n".join("    " + line for line in lines)
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.Definitions(assets=[prompt_asset(p) for p in load_prompts().values()], sensors=[prompt_observer])
+    return dg.Definitions(assets=[prompt_asset(p) for p in load_prompts().values()])

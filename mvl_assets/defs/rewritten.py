@@ -7,9 +7,10 @@ good (`judged`). Only categories with group B sources have one. It spends model 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
-from mvl_assets.catalog import Category, load_catalog
+from mvl_assets.catalog import Category
 from mvl_assets.components.resources import LakeResource
 from mvl_assets.defs import graph
+from mvl_assets.defs.currency import current_check, current_result, rewriter
 from mvl_assets.defs.metadata import (
     first_rows,
     markdown_table,
@@ -20,33 +21,7 @@ from mvl_assets.defs.metadata import (
     with_pictures,
 )
 from mvl_assets.defs.progress import log_progress
-from mvl_assets.defs.prompts import prompt_key
-from mvl_assets.lake.currency import outdated
 from mvl_assets.prompts import load_prompts, rewrite_prompt
-
-CURRENT = "inputs_current"
-
-
-def current_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
-    """The badge Dagster's staleness label cannot give a partitioned asset as a whole."""
-    return dg.AssetCheckSpec(
-        CURRENT, asset=key, description="No row was made with another prompt or model than the current ones."
-    )
-
-
-def current_result(key: dg.AssetKey, rows: int) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        asset_key=key,
-        check_name=CURRENT,
-        passed=rows == 0,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"outdated_rows": rows},
-    )
-
-
-def families(category: Category) -> list[str]:
-    """The prompt families of a category's group B sources."""
-    return sorted({load_catalog()[s].family or "" for s in graph.rewritten_sources(category)} - {""})
 
 
 def rewritten_asset(category: Category) -> dg.AssetsDefinition:
@@ -64,7 +39,10 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
         partitions_def=partitions,
         deps=[
             dg.AssetDep(dg.AssetKey(["category", category]), partition_mapping=same),
-            *(prompt_key(rewrite_prompt(prompts, family).name) for family in families(category)),
+            *(
+                graph.from_prompt(rewrite_prompt(prompts, family).name, sources)
+                for family, sources in graph.families(category).items()
+            ),
         ],
         description=f"Reasoned question-answer pairs made of the short answers of the {category} sources (paper §2.3). "
         "Recomputed from the stored answers; only what was never asked is sent.",
@@ -72,7 +50,7 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
         tags=graph.tags(category),
         owners=graph.OWNERS,
         pool="llm-rewrite",
-        check_specs=[sound_check(key), current_check(key)],
+        check_specs=[sound_check(key, partitions), current_check(key)],
     )
     def _rewritten(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.rewriting.rewrite import rewrite_source
@@ -80,17 +58,8 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
         source, profile = graph.source_of(context), graph.profile()
         report = rewrite_source(lake.lake, source, profile, run_id=context.run_id, progress=log_progress(context))
         table = lake.lake.table(f"rewritten/{category}")
-        model = profile.model_for("caption" if source.family == "caption" else "rewrite")
-        prompt = rewrite_prompt(load_prompts(), source.family or "")
-        stale = outdated(
-            lake.lake,
-            f"rewritten/{category}",
-            source.slug,
-            prompt_hashes=[prompt.hash],
-            model=model.name,
-            model_revision=model.revision,
-        )
-        columns = ["sample_id", "version_id", "prompt", "model", "blind", "conversations"]
+        model, _ = rewriter(source)
+        columns = ["sample_id", "version_id", "blind", "conversations"]
         shown = with_pictures(lake.lake, first_rows(table, columns, source.slug))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
@@ -111,9 +80,9 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
                 blind_rows=report.blind,
                 model=f"{model.name}@{model.revision}",
                 unusable=markdown_table([{"error": e, "rows": n} for e, n in report.unusable.items()]),
-                preview=preview(lake.lake, shown, ["conversations", "prompt", "model", "blind"]),
+                preview=preview(lake.lake, shown, ["question", "answer", "original_answer", "blind"]),
             ),
-            check_results=[sound_result(key, table, source.slug), current_result(key, stale)],
+            check_results=[sound_result(key, table, source.slug), current_result(key, lake.lake, category)],
         )
 
     return _rewritten

@@ -23,10 +23,6 @@ class Standing:
     state: State
     causes: list[str]
 
-    @property
-    def because(self) -> str:
-        return "; ".join(self.causes)
-
 
 class Standings:
     """Looks at the instance's event log through one code location's graph, as it is when this is made."""

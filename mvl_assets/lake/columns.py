@@ -25,7 +25,7 @@ COLUMNS: Mapping[str, str] = {
     "checkpoint_version": "Digest of what the checkpoint was made with.",
     "completion_tokens": "Tokens of the answer.",
     "content_hash": "Digest of conversation, pictures, video and licence: moving a row makes no new version.",
-    "conversations": "Turns of human and gpt in order; <image> and <video> mark where pictures go.",
+    "conversations": "Turns of human and gpt in order, with a marker where each picture or video stands.",
     "copy": "0 unless upsampling repeats a row.",
     "correct": "Whether that was the known answer.",
     "created_at": "When the answer came.",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.home import TWO, Home
+from tests.cli.home import SOURCES, Home
 from tests.servers import FakeProcess
 
 
@@ -19,10 +19,10 @@ def model() -> Iterator[FakeProcess]:
 
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory: pytest.TempPathFactory, model: FakeProcess) -> Home:
-    """A home with the files of two drawn sources and nothing in the lake. Not to be written to."""
+    """A home with the files of three drawn sources and nothing in the lake. Not to be written to."""
     home = Home(tmp_path_factory.mktemp("raw") / "home")
     home.profile(model_base_urls=[model.base_url])
-    home.run("miniature", *TWO, "--rows", "16")
+    home.run("miniature", *SOURCES, "--rows", "16")
     return home
 
 
@@ -30,7 +30,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory, model: FakeProcess) -> Home:
 def built(raw: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """The same after `mvl run --until mixture`. Not to be written to."""
     home = raw.copy(tmp_path_factory.mktemp("built") / "home")
-    home.run("run", *TWO, "--until", "mixture")
+    home.run("run", *SOURCES, "--until", "mixture")
     return home
 
 

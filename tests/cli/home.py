@@ -21,9 +21,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-c", "from mvl_assets.cli import main; main()")
 MODEL = "fake"
 
-# One source that is kept as it is, one that is rewritten (captions are asked by text), both drawn.
-KEPT, REWRITTEN = "llavar", "sharegpt4v"
-TWO = ("--source", KEPT, "--source", REWRITTEN)
+# One source that is kept as it is and two that are rewritten, all drawn.
+KEPT, REWRITTEN = "allava_laion", ("sharegpt4v", "geo170k")
+SOURCES = tuple(word for slug in (KEPT, *REWRITTEN) for word in ("--source", slug))
 
 
 @dataclass(frozen=True)

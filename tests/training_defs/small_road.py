@@ -12,7 +12,7 @@ import yaml
 from mvl_assets.lake.lake import Lake
 from mvl_assets.profile import FOLDER
 from mvl_training.recipe import STAGES
-from tests.training import small
+from tests.training import tiny_model as small
 
 STEPS = 4
 

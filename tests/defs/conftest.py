@@ -1,0 +1,67 @@
+"""The two code locations as declared, and a small world that was built once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mvl_assets.cli.dagster_home import code_locations
+from tests.defs.world import FORGETFUL, PARTITIONS, TABLES, World, point_at, prepare
+from tests.servers import FakeServer, serving
+
+
+@pytest.fixture(scope="session")
+def locations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dg.Definitions]:
+    """Both code locations with the default profile, by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MVL_HOME", str(tmp_path_factory.mktemp("home")))
+        for name in ("MVL_LAKE", "MVL_PROFILE", "MVL_PROMPTS"):
+            patch.delenv(name, raising=False)
+        _forget()
+        found = code_locations()
+    _forget()
+    return found
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[tuple[FakeServer, str]]:
+    """A fake model server and its address."""
+    with serving() as (server, endpoint):
+        yield server, endpoint.base_url
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, model: tuple[FakeServer, str]) -> World:
+    """Not to be written to: take `world`."""
+    home = tmp_path_factory.mktemp("built") / "home"
+    home.mkdir()
+    prepare(home, model[1])
+    with pytest.MonkeyPatch.context() as patch:
+        point_at(home, patch)
+        world = World(home, dg.Definitions())
+        world.reload()
+        world.report_prompts()
+        for asset, partition in [*PARTITIONS, *((table, None) for table in TABLES)]:
+            assert world.make(asset, partition).success
+    _forget()
+    return world
+
+
+@pytest.fixture
+def world(built: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A copy of the built world, which a test may change."""
+    home = tmp_path / "home"
+    shutil.copytree(built.home, home, symlinks=True)
+    point_at(home, monkeypatch)
+    _forget()
+    yield World(home, built.definitions)
+    _forget()
+
+
+def _forget() -> None:
+    for remembered in FORGETFUL:
+        remembered.cache_clear()

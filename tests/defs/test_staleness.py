@@ -1,0 +1,148 @@
+"""What becomes out of date by which change: exactly the partitions concerned, seen by `mvl stale` and in the browser."""
+
+from __future__ import annotations
+
+import json
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+
+from mvl_assets.cli.stale import command as stale_command
+from mvl_assets.defs.currency import CURRENT
+from tests.defs.world import GENERAL, MATH, PARTITIONS, World, put_general
+from tests.servers import FakeServer
+
+CODE_MATH = dg.AssetKey(["rewritten", "code_math"])
+
+
+def materialization(result: dg.ExecuteInProcessResult) -> dict[str, object]:
+    (event,) = result.get_asset_materialization_events()
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def test_nothing_is_stale_after_everything_was_made_once(world: World) -> None:
+    made = {(s.key.to_user_string(), s.partition) for s in world.standing() if s.state == "fresh"}
+    assert made >= set(PARTITIONS)
+    assert world.stale() == []
+
+
+def test_making_the_same_again_makes_nothing_stale(world: World) -> None:
+    for asset in (f"raw/{MATH}", "category/code_math", "rewritten/code_math"):
+        world.make(asset, MATH)
+    assert world.stale() == []
+
+
+def test_a_changed_source_reaches_its_own_partition_and_no_other_stage_by_stage(world: World) -> None:
+    put_general(world.home, range(1, 7))
+    world.make(f"raw/{GENERAL}", GENERAL)
+    assert world.stale() == [("category/code_math", GENERAL)]
+    world.make("category/code_math", GENERAL)
+    assert [s for s in world.stale() if s[1]] == [("rewritten/code_math", GENERAL)]
+
+
+def test_an_edited_prompt_makes_the_sources_of_its_family_stale_and_no_other(world: World) -> None:
+    world.edit("rewrite_general.md", "</sample>\n", "</sample>\n\nBe brief.\n")
+    assert world.report_prompts() == ["rewrite_general"]
+    assert world.stale() == [("rewritten/code_math", GENERAL)]
+
+
+def test_an_edited_criterion_makes_what_it_judged_stale_and_no_rewrite(world: World) -> None:
+    world.edit("judge_general.md", "criteria:\n", "criteria:\n  is_kind: Is the answer kind?\n")
+    assert world.report_prompts() == []  # a new criterion is a new node, which a reload brings
+    world.edit("judge_general.md", "</sample>\n", "</sample>\n\nBe strict.\n")
+    assert len(world.report_prompts()) >= 3
+    assert world.stale() == [("judged/code_math", MATH), ("judged/code_math", GENERAL)]
+
+
+def test_an_edited_note_makes_nothing_stale_and_an_edit_taken_back_neither(world: World) -> None:
+    world.edit("rewrite_math.md", "note: ", "note: Reworded. ")
+    assert world.report_prompts() == []
+    world.edit("rewrite_math.md", "</sample>\n", "</sample>\n\nBe brief.\n")
+    world.report_prompts()
+    assert world.stale() == [("rewritten/code_math", MATH)]
+    world.edit("rewrite_math.md", "</sample>\n\nBe brief.\n", "</sample>\n")
+    assert world.report_prompts() == ["rewrite_math"]
+    assert world.stale() == []
+
+
+def test_a_changed_keep_rule_makes_judged_stale_and_asks_nothing_again(
+    world: World, model: tuple[FakeServer, str]
+) -> None:
+    world.profile(keep={"rule": "p_yes >= 0.99"})
+    world.reload()
+    stale = [("judged/code_math", MATH), ("judged/code_math", GENERAL)]
+    assert [s for s in world.stale() if s[1]] == stale
+    asked = sum(model[0].seen.values())
+    for asset, partition in stale:
+        shown = materialization(world.make(asset, partition))
+        assert shown["requests_sent"] == 0 and shown["requests_reused"] == shown["requests_wanted"] != 0
+        assert shown["kept"] == 0
+    assert sum(model[0].seen.values()) == asked
+
+
+def test_the_sensor_reports_an_edit_once_and_marks_what_was_made_with_the_old_prompt(world: World) -> None:
+    quiet = world.tick(None)
+    assert all(event.passed for event in quiet.asset_events)
+    world.edit("rewrite_general.md", "</sample>\n", "</sample>\n\nBe brief.\n")
+    told = world.tick(quiet.cursor)
+    (marked,) = told.asset_events
+    assert isinstance(marked, dg.AssetCheckEvaluation)
+    assert (marked.asset_key, marked.check_name, marked.passed) == (CODE_MATH, CURRENT, False)
+    assert marked.severity == dg.AssetCheckSeverity.WARN
+    assert marked.metadata["partitions out of date"].value == 1
+    assert "prompts/rewrite_general" in str(marked.metadata[GENERAL].value)
+    assert MATH not in marked.metadata
+    again = world.tick(told.cursor)
+    assert again.asset_events == []
+    assert told.run_requests == [] and again.run_requests == []
+
+
+def test_the_sensor_takes_its_mark_back_when_the_partition_was_made_again(world: World) -> None:
+    world.edit("rewrite_general.md", "</sample>\n", "</sample>\n\nBe brief.\n")
+    cursor = world.tick(None).cursor
+    assert latest_check(world).passed is False
+    result = world.make("rewritten/code_math", GENERAL)
+    assert materialization(result)["requests_sent"] == 3
+    ticked = {e.asset_key.to_user_string(): e for e in world.tick(cursor).asset_events}
+    assert ticked["rewritten/code_math"].passed
+    assert not ticked["judged/code_math"].passed and GENERAL in ticked["judged/code_math"].metadata
+
+
+def test_a_run_that_makes_one_of_two_stale_partitions_still_warns_of_the_other(world: World) -> None:
+    for prompt in ("rewrite_general.md", "rewrite_math.md"):
+        world.edit(prompt, "</sample>\n", "</sample>\n\nBe brief.\n")
+    world.report_prompts()
+    result = world.make("rewritten/code_math", GENERAL)
+    (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == CURRENT]
+    assert not check.passed and result.success
+    assert MATH in check.metadata and GENERAL not in check.metadata
+
+
+def test_mvl_stale_lists_and_launches_exactly_the_stale_partitions(
+    world: World, model: tuple[FakeServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.edit("rewrite_general.md", "</sample>\n", "</sample>\n\nBe brief.\n")
+    listed = CliRunner().invoke(stale_command, ["--json"], catch_exceptions=False)
+    (one,) = json.loads(listed.stdout)
+    assert (one["asset"], one["partition"]) == ("rewritten/code_math", GENERAL)
+    assert "prompts/rewrite_general" in one["because"]
+    none = CliRunner().invoke(stale_command, ["judged", "--json"], catch_exceptions=False)
+    assert json.loads(none.stdout) == []
+    asked = sum(model[0].seen.values())
+    with world.instance() as instance:
+        runs = instance.get_runs_count()
+    launched = CliRunner().invoke(stale_command, ["--launch"], catch_exceptions=False)
+    assert launched.exit_code == 0
+    assert sum(model[0].seen.values()) == asked + 3
+    with world.instance() as instance:
+        assert instance.get_runs_count() == runs + 1
+    assert [s for s in world.stale() if s[1]] == [("judged/code_math", GENERAL)]
+
+
+def latest_check(world: World) -> dg.AssetCheckEvaluation:
+    key = dg.AssetCheckKey(CODE_MATH, CURRENT)
+    with world.instance() as instance:
+        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert record.evaluation is not None
+    return record.evaluation
