@@ -26,9 +26,9 @@ from tests.raw_files import picture, put_parquet, talk
 # Of one category, rewritten by different prompts.
 MATH, GENERAL = "geo170k", "vizwiz_mathv360k"
 PARTITIONS = [
-    (f"{stage}/{where}", source)
+    (asset, source)
     for source in (MATH, GENERAL)
-    for stage, where in (("raw", source), ("category", "code_math"), ("rewritten", "code_math"), ("judged", "code_math"))
+    for asset in (f"raw/{source}", "category/code_math", "rewritten/code_math", "judged/code_math")
 ]
 TABLES = ["curation/duplicates", "curation/contamination", "mixture/single_image", "export/dataset_card"]
 FORGETFUL = (graph.profile, graph.categories, graph.rewritten_sources, graph.rewritten_categories)
@@ -49,6 +49,7 @@ class World:
     def instance(self) -> Iterator[dg.DagsterInstance]:
         folder = self.home / "dagster"
         folder.mkdir(exist_ok=True)
+        (folder / "dagster.yaml").touch()
         with dg.DagsterInstance.local_temp(str(folder)) as instance:
             yield instance
 
@@ -60,8 +61,11 @@ class World:
             )
 
     def standing(self) -> list[Standing]:
+        """Of everything that was made; what was not cannot be stale."""
+        made = sorted({dg.AssetKey(asset.split("/")) for asset in (*(a for a, _ in PARTITIONS), *TABLES)})
         with self.instance() as instance:
-            return list(Standings(self.definitions.resolve_asset_graph(), instance).all())
+            standings = Standings(self.definitions.resolve_asset_graph(), instance)
+            return [standing for key in made for standing in standings.of_asset(key)]
 
     def stale(self) -> list[tuple[str, str | None]]:
         return [(s.key.to_user_string(), s.partition) for s in self.standing() if s.state == "stale"]

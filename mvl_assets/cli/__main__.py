@@ -1,0 +1,5 @@
+"""`python -m mvl_assets.cli` is `mvl`."""
+
+from mvl_assets.cli import main
+
+main()

@@ -1,0 +1,145 @@
+"""The whole road in small, as a user drives it: `mvl run` through the real vLLM, the real DeepSpeed and real Lance."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mvl_assets.catalog import load_catalog
+from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.lake.holdout import is_held_out
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import STAGES
+from mvl_assets.lake.trace import trace
+from mvl_assets.lake.views import mixture_rows
+from mvl_assets.profile import FOLDER
+from mvl_assets.settings import PROJECT
+from tests.servers import vllm_server
+from tests.training_defs import small_road
+
+pytestmark = [pytest.mark.road, pytest.mark.server]
+__all__ = ["vllm_server"]
+
+SOURCES = [
+    "tabmwp",
+    "chartqa_cauldron_llava_format",
+    "visual7w_cauldron_llava_format",
+    "sharegpt4v",
+    "nlvr2",
+    "llava_video_next_qa",
+    "numinamath",
+    "lcs_558k",
+]
+# Long enough for eight sources, three trainings and two servers on two busy cores.
+PATIENCE_S = 1500
+HOLDOUT = 0.25
+
+
+def mvl(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mvl_assets.cli", *arguments]
+    return subprocess.run(
+        command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory, vllm_server: Endpoint) -> Iterator[dict[str, str]]:
+    home = tmp_path_factory.mktemp("road")
+    profile = yaml.safe_load((FOLDER / "demo.yaml").read_text(encoding="utf-8"))
+    model = profile["models"]["smollm2"]
+    del model["serve"]
+    model |= {"name": vllm_server.model, "base_urls": [vllm_server.base_url]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MVL_HOME", str(home))
+        recipe = yaml.safe_load(small_road.write_profile(home).read_text(encoding="utf-8"))["recipe"]
+    mixture = {"seed": 1, "alignment": 12, "single_image": 80, "one_vision": 24}
+    profile |= {"limit": 24, "rewrite_limit": 2, "mixture": mixture, "holdout": HOLDOUT, "recipe": recipe}
+    (home / "road.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
+    environment = {**os.environ, "MVL_HOME": str(home), "MVL_PROFILE": str(home / "road.yaml")}
+    environment.pop("DAGSTER_HOME", None)
+    yield environment
+    mvl(environment, "serve", "stop")
+
+
+@pytest.fixture(scope="module")
+def first(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    named = [word for slug in SOURCES for word in ("--source", slug)]
+    written = mvl(environment, "miniature", "--rows", "36", *named)
+    assert written.returncode == 0, written.stderr
+    return mvl(environment, "run")
+
+
+@pytest.fixture(scope="module")
+def lake(environment: dict[str, str], first: subprocess.CompletedProcess[str]) -> Lake:
+    assert first.returncode == 0, first.stdout + first.stderr
+    return Lake(str(Path(environment["MVL_HOME"]) / "lake"))
+
+
+def test_the_whole_road_runs_and_every_stage_has_rows(lake: Lake, environment: dict[str, str]) -> None:
+    listed = {line["stage"]: line for line in json.loads(mvl(environment, "status", "--json").stdout)}
+    for stage in ("raw", "category", "rewritten", "judged", "mixture", "pack_plan", "evaluation"):
+        assert listed[stage]["rows"] > 0, stage
+        assert listed[stage]["stale"] == 0, stage
+    assert listed["checkpoint"]["materialised"] == 3
+
+
+def test_the_last_checkpoint_was_asked_through_its_server_and_the_others_here(lake: Lake) -> None:
+    asked = {(row["checkpoint"], row["via"]) for row in lake.table("evaluation/held_out").rows(["checkpoint", "via"])}
+    assert asked == {("alignment", "runner"), ("single_image", "runner"), ("one_vision", "server")}
+
+
+def test_every_training_row_can_be_traced_to_its_file(lake: Lake) -> None:
+    kinds = set()
+    for stage in STAGES:
+        for row in mixture_rows(lake, stage):
+            found = trace(lake, row["row_id"])
+            source = load_catalog()[found["sample"]["source"]]
+            assert found["sample"]["source"] in SOURCES
+            assert (Path(lake.root).parent / "raw" / source.slug / found["sample"]["file"]).exists()
+            if row["kind"] == "rewritten":
+                assert found["answer"]["text"]
+                assert found["judged"]["keep"]
+                assert len(found["verdicts"]) == len(found["judged"]["verdicts"]) > 0
+            kinds.add(row["kind"])
+    assert kinds == {"original", "rewritten"}
+
+
+def test_held_out_questions_are_in_no_mixture(lake: Lake) -> None:
+    held_out = {
+        row["sample_id"]
+        for name in lake.names("category")
+        for row in lake.table(name).rows(["sample_id", "picture_key"])
+        if is_held_out(row["picture_key"], HOLDOUT)
+    }
+    trained = {row["sample_id"] for stage in STAGES for row in lake.table(f"mixture/{stage}").rows(["sample_id"])}
+    assert held_out
+    assert trained
+    assert not held_out & trained
+
+
+def test_a_second_run_asks_nothing_trains_nothing_and_changes_no_table(lake: Lake, environment: dict[str, str]) -> None:
+    names = ["samples", *(name for family in ("rewritten", "judged", "mixture") for name in lake.names(family))]
+    before = {name: lake.table(name).version for name in names}
+    answers = {(stage, s): lake.answers(stage, s).count() for stage in ("rewrite", "judge") for s in SOURCES}
+    again = mvl(environment, "run")
+    assert again.returncode == 0, again.stderr
+    assert {name: lake.table(name).version for name in names} == before
+    assert {(stage, s): lake.answers(stage, s).count() for stage, s in answers} == answers
+    assert "checkpoint: 0 made, 3 up to date" in again.stdout
+
+
+@pytest.mark.skipif(
+    not (PROJECT.parent / "shared" / "data" / "tabmwp").is_dir(),
+    reason="the real TabMWP files lie beside no project here",
+)
+def test_real_tabmwp_problems_ran_the_whole_road(lake: Lake) -> None:
+    assert (Path(lake.root).parent / "raw" / "tabmwp").is_symlink()
+    assert lake.table("rewritten/code_math").count("source = 'tabmwp'") > 0
+    assert lake.table("mixture/single_image").count("source = 'tabmwp'") > 0
