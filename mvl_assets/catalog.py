@@ -233,6 +233,13 @@ def load_catalog() -> dict[str, SourceSpec]:
     return read_catalog(SOURCES)
 
 
+def source_named(slug: str) -> SourceSpec:
+    """The declared source. Raises `MvlError` when there is none of that name."""
+    if slug not in load_catalog():
+        raise MvlError(f"there is no source {slug!r}", hint="`mvl sources` lists them")
+    return load_catalog()[slug]
+
+
 @cache
 def partition_sources(category: Category) -> tuple[str, ...]:
     """Slugs of a category's group A and B sources, inside the 153 and outside, in catalog order."""

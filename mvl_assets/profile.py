@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mvl_assets.errors import MvlError
+from mvl_assets.strict_yaml import documents
 
 FOLDER = Path(__file__).parent / "profiles"
 Role = Literal["caption", "rewrite", "judge"]
@@ -58,6 +58,8 @@ class ModelProfile(_Part):
     headers: dict[str, str] = Field(default_factory=dict)
     serve: Serve | None = None
     concurrency: int = Field(default=32, gt=0)
+    # How long its endpoints may be gone before a run ends with an error; a tenth of it when none has answered yet.
+    patience_seconds: float = Field(default=300.0, gt=0)
     # Longest side of a picture that is worth sending, in pixels.
     max_side: int = Field(default=1344, gt=0)
     license: str | None = None
@@ -152,12 +154,18 @@ def load_profile(name: str) -> Profile:
 
 @lru_cache
 def _read(path: Path, changed: int) -> Profile:
+    hint = "correct the file, or set MVL_PROFILE to another profile"
     try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Profile.model_validate(data)
-    except yaml.YAMLError as error:
-        raise MvlError(f"{path}: not YAML: {error}") from error
+        found = list(documents(path))
+    except MvlError as error:
+        raise MvlError(error.message, hint=hint) from error
+    if len(found) != 1:
+        raise MvlError(f"{path}: a profile is one YAML document, this file holds {len(found)}", hint=hint)
+    try:
+        return Profile.model_validate(found[0].value)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "profile"
-        raise MvlError(f"{path}: {key}: {first['msg']}") from error
+        key = ".".join(str(part) for part in first["loc"])
+        message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        line = found[0].line_of(first["loc"])
+        raise MvlError(f"{path}:{line}: {f'{key}: ' if key else ''}{message}", hint=hint) from error

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from mvl_assets.errors import MvlError
+from mvl_assets.inference.servespec import vllm_is_installed
 from mvl_assets.profile import load_profile
 from mvl_assets.settings import settings
 
@@ -111,7 +112,7 @@ def _server() -> Check:
         local = any(model.serve for model in load_profile(settings().profile).models.values())
     except MvlError:  # the check of the profile says so
         local = False
-    there = importlib.util.find_spec("vllm") is not None
+    there = vllm_is_installed()
     return Check(
         "vllm",
         there or not local,

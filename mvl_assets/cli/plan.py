@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.catalog import source_named
 from mvl_assets.cli.tables import as_json, show
 from mvl_assets.defs import graph
 from mvl_assets.judging.plan import plan_judge
@@ -28,7 +28,7 @@ def command(stage: str, sources: tuple[str, ...], limit: int | None, json_: bool
     slugs = sources or [s for c in graph.rewritten_categories() for s in graph.rewritten_sources(c)]
     plans = []
     for slug in slugs:
-        spec = load_catalog()[slug]
+        spec = source_named(slug)
         if not lake.table(f"category/{spec.category}").exists():
             continue
         plan = plan_judge(lake, spec, profile) if stage == "judge" else plan_rewrite(lake, spec, profile, limit=limit)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import click
 import dagster as dg
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.catalog import load_catalog, source_named
 from mvl_assets.cli.abandoned import end_abandoned
 from mvl_assets.cli.failures import Problem
 from mvl_assets.cli.pool import run_beside
@@ -131,8 +131,7 @@ def sources_to_drive(wanted: tuple[str, ...]) -> list[str]:
     """The slugs named, or the profile's that have files."""
     catalog, declared = load_catalog(), graph.profile().sources
     for slug in (*wanted, *([] if declared == "all" else declared)):
-        if slug not in catalog:
-            raise MvlError(f"there is no source {slug!r}", hint="`mvl sources` lists them")
+        source_named(slug)
     if wanted:
         return [slug for slug in catalog if slug in wanted]
     found = [s for s, spec in catalog.items() if spec.root.is_dir() and (declared == "all" or s in declared)]

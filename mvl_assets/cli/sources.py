@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.catalog import CATEGORIES, load_catalog
 from mvl_assets.cli.tables import as_json, show
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.report import counts_by_source
@@ -12,7 +12,7 @@ from mvl_assets.settings import settings
 
 
 @click.command(name="sources")
-@click.option("--category", help="Only this category.")
+@click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
 @click.option("--group", type=click.Choice(["A", "B", "C"]), help="Only this group of the paper.")
 @click.option("--json", "json_", is_flag=True, help="As a JSON list of objects.")
 def command(category: str | None, group: str | None, json_: bool) -> None:

@@ -92,7 +92,12 @@ def _ensure(spec: ServeSpec, folder: Path, timeout_s: float) -> Endpoint:
         now = time.monotonic()
         (folder / USED).touch()
         if not _is_alive(state):
-            raise _ended_while_starting(spec, state, folder)
+            if not (folder / "ready").exists():
+                raise _ended_while_starting(spec, state, folder)
+            # It was ready once and died since, perhaps between our finding it alive and asking it.
+            state = _find_or_start(spec, folder)
+            answered_at = now
+            continue
         if now > deadline:
             _end(folder, state)
             raise ServerError(

@@ -341,6 +341,12 @@ def check_safe(dataset: lance.LanceDataset, spec: TableSpec) -> None:
                 hint=f"drop it: lance.dataset({dataset.uri!r}).drop_index({index.name!r})",
             )
     found = int((schema.metadata or {}).get(b"mvl:schema_version", b"0"))
+    if found > spec.schema_version:
+        raise SchemaMismatch(
+            f"{dataset.uri}: made by a newer version of this program (its schema is {found}, this one's "
+            f"{spec.schema_version})",
+            hint="update the program, or set MVL_LAKE to another folder",
+        )
     if found != spec.schema_version or schema.names != spec.schema.names:
         raise SchemaMismatch(
             f"{dataset.uri}: schema version {found} with columns {schema.names}, "

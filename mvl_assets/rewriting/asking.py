@@ -8,6 +8,7 @@ from itertools import chain, islice
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.endpoints import endpoints_for
 from mvl_assets.inference.engine import answer_all
+from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.progress import Failure, Outcome, Progress
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake.lake import Lake
@@ -68,6 +69,9 @@ class Asker:
             pictures=self._lake.images.fetch,
             run_id=self._run_id,
             progress=self._progress,
+            options=EngineOptions(
+                patience_s=self._model.patience_seconds, first_contact_s=self._model.patience_seconds / 10
+            ),
         )
         self.sent += outcome.sent
         self.prompt_tokens += outcome.prompt_tokens

@@ -27,9 +27,17 @@ def raw(tmp_path_factory: pytest.TempPathFactory, model: FakeProcess) -> Home:
 
 
 @pytest.fixture(scope="session")
-def built(raw: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+def sorted_in(raw: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The same after `mvl run --until category`. Not to be written to."""
+    home = raw.copy(tmp_path_factory.mktemp("sorted") / "home")
+    home.run("run", *SOURCES, "--until", "category")
+    return home
+
+
+@pytest.fixture(scope="session")
+def built(sorted_in: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """The same after `mvl run --until mixture`. Not to be written to."""
-    home = raw.copy(tmp_path_factory.mktemp("built") / "home")
+    home = sorted_in.copy(tmp_path_factory.mktemp("built") / "home")
     home.run("run", *SOURCES, "--until", "mixture")
     return home
 

@@ -11,17 +11,27 @@ import yaml
 from dagster._config import process_config
 from dagster._core.instance.config import dagster_instance_config_schema
 
+from mvl_assets.cli import dagster_home
+
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
 
-def test_the_file_for_one_machine_makes_an_instance_that_runs_one_training_at_a_time(tmp_path: Path) -> None:
+def test_the_file_for_one_machine_makes_an_instance_that_sends_nothing_home(tmp_path: Path) -> None:
     shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert not instance.telemetry_enabled
         assert not instance.nux_enabled
         assert instance.run_monitoring_enabled
         assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 4
-        assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
+        assert instance.get_concurrency_config().pool_config.default_pool_limit == 3
+
+
+def test_the_instance_of_the_command_line_trains_one_thing_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dagster_home.instance() as instance:
+        assert instance.event_log_storage.get_concurrency_info("gpu-train").slot_count == 1
 
 
 @pytest.mark.parametrize("name", ["dagster.yaml", "dagster.cluster.yaml"])

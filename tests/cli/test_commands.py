@@ -1,0 +1,215 @@
+"""Every command tried as a user tries it, on a small lake that was built by the commands themselves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+
+from mvl_assets.catalog import load_catalog
+from mvl_assets.cli import COMMANDS, group
+from mvl_assets.errors import MvlError
+from mvl_assets.lake.schema import SAMPLES
+from mvl_assets.settings import PROJECT
+from tests.cli.home import KEPT, MODEL, REWRITTEN, SOURCES, Home, lines_with, one_error
+from tests.lake.rows import sample
+
+
+def here(home: Home, *words: str) -> Result:
+    """The command in this process: for those that read the lake and nothing of Dagster."""
+    return CliRunner().invoke(group, words, env=home.environment)
+
+
+def first(home: Home, table: str, condition: str | None = None) -> dict[str, Any]:
+    return next(home.lake.table(table).rows(None, condition))
+
+
+# -- help, doctor, miniature ---------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command_and_each_explains_itself() -> None:
+    said = CliRunner().invoke(group, ["--help"]).output
+    for name, words in COMMANDS.items():
+        assert lines_with(said, [name, words.split(",")[0][:40]]), name
+        own = CliRunner().invoke(group, [name, "--help"])
+        assert own.exit_code == 0 and "Usage:" in own.output
+
+
+def test_an_unknown_command_and_a_wrong_option_are_refused_in_a_line(raw: Home) -> None:
+    done = raw.mvl("fly")
+    assert done.returncode == 2 and "No such command 'fly'" in done.stderr and "Traceback" not in done.stderr
+    done = raw.mvl("run", "--until", "the end")
+    assert done.returncode == 2 and "'raw'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_doctor_names_what_it_looked_at_and_how_to_mend_what_failed(raw: Home) -> None:
+    done = raw.mvl("doctor")
+    lines = done.stdout.splitlines()
+    for name in ("python", "c++ compiler", "libnuma", "disk", "profile", "vllm", "port 3000", "chromium"):
+        assert lines_with(done.stdout, [f" {name}: "]), name
+    failed = [i for i, line in enumerate(lines) if line.startswith(("FAIL", "--"))]
+    assert all(lines[i + 1].strip().startswith("mend: ") for i in failed)
+    assert done.returncode == any(line.startswith("FAIL") for line in lines)
+    quiet = raw.mvl("doctor", "--quiet")
+    assert quiet.returncode == done.returncode
+    assert len(quiet.stdout.splitlines()) == 2 * sum(line.startswith("FAIL") for line in lines)
+
+
+def test_doctor_says_that_the_profile_is_missing(raw: Home) -> None:
+    done = raw.using(MVL_PROFILE="nobody").mvl("doctor", "--quiet")
+    assert done.returncode == 1
+    assert "FAIL profile: there is no profile 'nobody'" in done.stdout
+    assert "mend: set MVL_PROFILE to one of" in done.stdout and "demo-all" in done.stdout
+
+
+def test_miniatures_are_written_once_and_named(raw: Home, fresh: Home) -> None:
+    said = fresh.run("miniature", *SOURCES, "--rows", "16")
+    for slug in (KEPT, *REWRITTEN):
+        assert lines_with(said, [slug, "llava_json", "14", "2"]), said
+    one_error(fresh.mvl("miniature", "--source", "nothing"), "no miniature is made for: nothing", KEPT)
+
+
+# -- sources, status, plan -----------------------------------------------------------------------------------------
+
+
+def test_sources_are_the_153_and_those_outside_with_what_was_found(built: Home) -> None:
+    listed = built.json("sources")
+    assert isinstance(listed, list)
+    assert all({"slug", "category", "group", "outside_153", "rows", "rejects"} <= source.keys() for source in listed)
+    inside = [source for source in listed if not source["outside_153"]]
+    assert len(inside) == 153
+    assert {g: sum(s["group"] == g for s in inside) for g in "ABC"} == {"A": 58, "B": 60, "C": 35}
+    found = {s["slug"]: (s["state"], s["rows"], s["rejects"]) for s in listed if s["rows"] or s["rejects"]}
+    rejects = list(built.lake.table("rejects").rows(["source"], "stage = 'raw'"))
+    for slug in (KEPT, *REWRITTEN):
+        rejected = sum(row["source"] == slug for row in rejects)
+        assert found.pop(slug) == ("ingested", 12 - rejected, rejected)
+    assert found == {}
+
+
+def test_sources_can_be_narrowed(built: Home) -> None:
+    listed = json.loads(here(built, "sources", "--category", "caption", "--group", "B", "--json").output)
+    expected = {s for s, spec in load_catalog().items() if (spec.category, spec.group) == ("caption", "B")}
+    assert {source["slug"] for source in listed} == expected
+    assert lines_with(here(built, "sources").output, [KEPT, "general", "ingested"])
+    assert here(built, "sources", "--category", "dogs").exit_code == 2
+
+
+def test_status_counts_what_was_made_and_what_is_in_it(built: Home) -> None:
+    stages = {stage["stage"]: stage for stage in built.json("status")}
+    assert all({"materialised", "stale", "rows", "rejects"} <= stage.keys() for stage in stages.values())
+    made = {name: (stage["materialised"], stage["stale"]) for name, stage in stages.items()}
+    assert made["raw"] == made["category"] == (3, 0)
+    assert made["rewritten"] == made["judged"] == (2, 0)
+    assert made["mixture"] == (3, 0) and made["checkpoint"] == (0, 0)
+    lake = built.lake
+    assert stages["raw"]["rows"] == lake.table("samples").count("NOT withdrawn") > 20
+    assert stages["raw"]["rejects"] == lake.table("rejects").count("stage = 'raw'") > 0
+    assert stages["judged"]["rows"] == sum(lake.table(f"judged/{c}").count() for c in ("caption", "code_math")) > 10
+    assert "materialised, stale and missing count partitions" in built.run("status")
+
+
+def test_status_of_nothing_is_nothing(raw: Home, copy_of: Callable[[Home], Home]) -> None:
+    stages = copy_of(raw).json("status")
+    assert {stage["materialised"] for stage in stages} == {0}
+    assert not any(stage["rows"] for stage in stages)
+
+
+def test_a_plan_says_what_is_answered_and_what_would_be_sent(built: Home, copy_of: Callable[[Home], Home]) -> None:
+    for stage in ("rewrite", "judge"):
+        plans = {plan["source"]: plan for plan in built.json("plan", stage)}
+        assert plans.keys() == set(REWRITTEN)
+        for plan in plans.values():
+            assert (plan["to_send"], plan["model"]) == (0, MODEL)
+            assert plan["wanted"] == plan["answered"] > 0
+    other = copy_of(built)
+    other.profile(model_revision="2", model_price={"input_per_million": 1.0, "output_per_million": 2.0})
+    plan = other.json("plan", "rewrite", "--source", REWRITTEN[0], "--limit", "5")[0]
+    assert (plan["wanted"], plan["answered"], plan["to_send"]) == (5, 0, 5)
+    assert plan["prompt_tokens"] > 100 and plan["cost"] > 0
+    assert lines_with(other.run("plan", "rewrite"), ["all"])
+
+
+def test_a_plan_for_a_source_that_is_not_there_or_not_rewritten_says_so(built: Home) -> None:
+    one_error(built.mvl("plan", "rewrite", "--source", "nothing"), "there is no source 'nothing'", "`mvl sources`")
+    one_error(built.mvl("plan", "rewrite", "--source", KEPT), f"{KEPT}: group A is not rewritten", "only group B is")
+
+
+# -- stale ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_edited_prompt_makes_stale_exactly_what_was_made_with_it(
+    built: Home, copy_of: Callable[[Home], Home], tmp_path: Path
+) -> None:
+    assert "up to date" in built.run("stale")
+    prompts = tmp_path / "prompts"
+    shutil.copytree(PROJECT / "prompts", prompts)
+    edited = prompts / "rewrite_math.md"
+    edited.write_text(edited.read_text(encoding="utf-8").rstrip() + " Be brief.\n", encoding="utf-8")
+    listed = copy_of(built).using(MVL_PROMPTS=str(prompts)).json("stale")
+    assert {(row["asset"], row["partition"]) for row in listed} == {("rewritten/code_math", "geo170k")}
+
+
+# -- trace ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_id_leads_back_to_the_file(built: Home) -> None:
+    rewrite = first(built, "rewritten/code_math")
+    used = first(built, "mixture/single_image")
+    judged = first(built, "judged/code_math", f"rewrite_id = '{rewrite['rewrite_id']}'")
+    for row_id, place in (
+        (used["row_id"], "mixture/single_image"),
+        (judged["judged_id"], "judged/code_math"),
+        (rewrite["rewrite_id"], "rewritten/code_math"),
+        (rewrite["sample_id"], "samples"),
+        (rewrite["sample_id"][:12].upper(), "samples"),
+    ):
+        found = json.loads(here(built, "trace", row_id, "--json").output)
+        assert found["found_in"] == place and found["id"].startswith(row_id.lower())
+        assert found["sample"]["file"].endswith(".json")
+    found = json.loads(here(built, "trace", judged["judged_id"], "--json").output)
+    assert found["answer"]["request_key"] == rewrite["request_key"] and found["answer"]["text"]
+    assert len(found["verdicts"]) == len(judged["verdicts"]) > 1
+
+
+def test_a_trace_reads_from_the_training_row_to_the_file(built: Home) -> None:
+    used = first(built, "mixture/single_image", "rewrite_id IS NOT NULL")
+    said = here(built, "trace", used["row_id"][:16]).output.splitlines()
+    order = ["used in", "verdict", "rewrite", "answer", "sample", "file"]
+    marks = [next(i for i, line in enumerate(said) if line.startswith(mark)) for mark in order]
+    assert marks == sorted(marks)
+    file = next(line for line in said if line.startswith("file"))
+    assert str(built.folder / "raw" / used["source"]) in file and " row " in file
+
+
+@pytest.mark.parametrize(
+    ("row_id", "message"),
+    [("0" * 32, "nothing in the lake has an id that begins with"), ("abc", "is no id"), ("hello there", "is no id")],
+)
+def test_an_id_that_leads_nowhere_is_one_line(built: Home, row_id: str, message: str) -> None:
+    result = here(built, "trace", row_id)
+    assert isinstance(result.exception, MvlError)
+    assert message in result.exception.message and result.exception.hint
+
+
+def test_an_ambiguous_beginning_is_refused_and_named(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    rows = [sample("drawn", n, sample_id=f"abcdef{n}".ljust(32, "0")) for n in range(2)]
+    home.lake.table("samples").insert(pa.Table.from_pylist(rows, schema=SAMPLES.columns))
+    one_error(home.mvl("trace", "abcdef"), "more than one row begins with abcdef", "give more characters")
+    assert home.mvl("trace", "abcdef1").returncode == 0
+
+
+# -- serve ---------------------------------------------------------------------------------------------------------
+
+
+def test_serve_says_that_nothing_runs(raw: Home) -> None:
+    assert "no local model server is running" in raw.run("serve", "status")
+    assert raw.json("serve", "status") == []
+    assert "nothing was running" in raw.run("serve", "stop")

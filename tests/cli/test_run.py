@@ -1,0 +1,177 @@
+"""`mvl run`: twice, in part, interrupted and killed. What was paid for is kept, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+
+from mvl_assets.cli.abandoned import UNFINISHED
+from tests.cli.home import KEPT, REWRITTEN, SOURCES, Home, lines_with, one_error
+from tests.servers import FakeProcess
+
+AT_ONCE = 2
+# Two sources are asked beside each other.
+IN_FLIGHT = AT_ONCE * len(REWRITTEN)
+
+
+@pytest.fixture
+def slow() -> Iterator[FakeProcess]:
+    """A model that takes its time, so that there is a middle to be stopped in."""
+    with FakeProcess("--latency-ms", "300") as server:
+        yield server
+
+
+@pytest.fixture
+def halfway(sorted_in: Home, slow: FakeProcess, tmp_path: Path) -> Home:
+    """Everything before the rewriting is made, and the model is the slow one."""
+    home = sorted_in.copy(tmp_path / "home")
+    home.profile(model_base_urls=[slow.base_url], model_concurrency=AT_ONCE)
+    return home
+
+
+@contextmanager
+def stopped_after(
+    home: Home, model: FakeProcess, requests: int, stop: Callable[[subprocess.Popen[str]], object]
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A run that is stopped when so many requests have arrived; gives its process and what it said."""
+    process = home.start("run", *SOURCES, "--until", "rewritten")
+    try:
+        deadline = time.monotonic() + 120
+        while model.counts()["requests"] < requests:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+            time.sleep(0.05)
+        stop(process)
+        yield process, process.communicate(timeout=60)[0]
+    finally:
+        for left in home.processes():
+            left.kill()
+        process.wait()
+
+
+def gone(processes: Callable[[], list[psutil.Process]], seconds: float = 15) -> bool:
+    """Whether they end within so many seconds; a killed process is gone a moment after the kill."""
+    deadline = time.monotonic() + seconds
+    while processes():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def asked_keys(home: Home) -> dict[str, set[str]]:
+    """The requests behind the rewritten rows, by source."""
+    keys: dict[str, set[str]] = {}
+    for name in home.lake.names("rewritten"):
+        for row in home.lake.table(name).rows(["source", "request_key"]):
+            keys.setdefault(row["source"], set()).add(row["request_key"])
+    return keys
+
+
+def assert_goes_on(home: Home, model: FakeProcess, built: Home, asked_twice: int) -> None:
+    """The next run ends well with the rows of an undisturbed one, and asks at most so many requests again."""
+    home.run("run", *SOURCES, "--until", "rewritten")
+    assert asked_keys(home) == asked_keys(built)
+    counts = model.counts()
+    assert counts["requests"] - counts["distinct"] <= asked_twice
+    instance = dg.DagsterInstance.from_config(str(home.folder / "dagster"))
+    with instance:
+        assert instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)) == []
+        for pool in instance.event_log_storage.get_concurrency_keys():
+            assert instance.event_log_storage.get_concurrency_info(pool).active_slot_count == 0, pool
+
+
+# -- undisturbed ---------------------------------------------------------------------------------------------------
+
+
+def test_the_second_run_sends_nothing_and_makes_nothing_stale(
+    built: Home, copy_of: Callable[[Home], Home], model: FakeProcess
+) -> None:
+    home = copy_of(built)
+    before = model.counts()["requests"]
+    names = ["samples", *(n for f in ("category", "rewritten", "judged", "mixture") for n in home.lake.names(f))]
+    versions = {name: home.lake.table(name).version for name in names}
+    said = home.run("run", *SOURCES, "--until", "mixture")
+    assert model.counts()["requests"] == before
+    assert lines_with(said, ["-- raw: 3 made, 0 up to date, 0 failed"])
+    for stage, fresh in {"category": 3, "rewritten": 2, "judged": 2, "curation": 2, "mixture": 3}.items():
+        assert lines_with(said, [f"-- {stage}: 0 made, {fresh} up to date, 0 failed"]), said
+    assert {name: home.lake.table(name).version for name in names} == versions
+    assert "up to date" in home.run("stale")
+
+
+def test_a_part_of_the_road_for_some_sources_leaves_the_rest_alone(fresh: Home) -> None:
+    said = fresh.run("run", "--source", KEPT, "--source", REWRITTEN[0], "--until", "category")
+    assert said.startswith("2 sources, 2 stages")
+    assert {row["source"] for row in fresh.lake.table("samples").rows(["source"])} == {KEPT, REWRITTEN[0]}
+    assert fresh.lake.names("category") == ["category/caption", "category/general"]
+    assert fresh.lake.names("rewritten") == []
+
+
+def test_a_source_that_nobody_declared_is_named(raw: Home) -> None:
+    one_error(raw.mvl("run", "--source", "nothing"), "there is no source 'nothing'", "`mvl sources` lists them")
+
+
+def test_no_files_at_all_is_said_with_the_way_to_get_some(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.profile()
+    one_error(home.mvl("run"), "no source has files", "mvl miniature")
+
+
+def test_a_source_without_files_fails_alone(fresh: Home) -> None:
+    done = fresh.mvl("run", "--source", "numinamath", "--source", KEPT, "--until", "raw")
+    one_error(done, "raw/numinamath[numinamath]: numinamath: there is no folder", "put the source's files into")
+    assert lines_with(done.stdout, ["-- raw: 1 made, 0 up to date, 1 failed"])
+    assert fresh.lake.table("samples").count() > 0
+
+
+# -- stopped in the middle -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param(lambda process: os.killpg(process.pid, signal.SIGINT), id="Ctrl-C at a terminal"),
+        pytest.param(lambda process: process.terminate(), id="kill"),
+    ],
+)
+def test_an_interrupt_stores_what_has_arrived_and_leaves_no_process(
+    halfway: Home, slow: FakeProcess, built: Home, stop: Callable[[subprocess.Popen[str]], object]
+) -> None:
+    with stopped_after(halfway, slow, 3 * IN_FLIGHT, stop) as (process, said):
+        assert process.returncode == 130, said
+        assert said.rstrip().endswith("stopped; run the same command again to go on") and "Traceback" not in said
+        assert halfway.processes() == []
+    stored = sum(halfway.lake.answers("rewrite", source).count() for source in REWRITTEN)
+    assert stored >= 2 * IN_FLIGHT, "everything answered before the interrupt is stored"
+    assert_goes_on(halfway, slow, built, asked_twice=IN_FLIGHT)
+
+
+def test_a_kill_leaves_no_process_no_lease_and_no_run_that_never_ends(
+    halfway: Home, slow: FakeProcess, built: Home
+) -> None:
+    with stopped_after(halfway, slow, 5 * IN_FLIGHT, lambda process: process.kill()):
+        assert gone(halfway.processes)
+    # Besides what was in flight, what was finished within the last second: a request takes a third of one.
+    assert_goes_on(halfway, slow, built, asked_twice=IN_FLIGHT + 4 * IN_FLIGHT)
+
+
+def test_a_killed_worker_is_said_in_one_line(halfway: Home, slow: FakeProcess, built: Home) -> None:
+    def kill_a_worker(process: subprocess.Popen[str]) -> None:
+        workers = [p for p in halfway.processes() if p.pid != process.pid and "spawn_main" in " ".join(p.cmdline())]
+        workers[0].kill()
+
+    with stopped_after(halfway, slow, 2 * IN_FLIGHT, kill_a_worker) as (process, said):
+        assert process.returncode == 1 and "Traceback" not in said, said
+        assert lines_with(said, ["error:", "the process that ran it was killed"])
+        assert lines_with(said, ["what to do:", "memory"])
+        assert gone(halfway.processes)
+    assert_goes_on(halfway, slow, built, asked_twice=5 * IN_FLIGHT)

@@ -1,0 +1,223 @@
+"""The wiring of the graph: what there is, what feeds what, what is checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+from mvl_assets.catalog import load_catalog, partition_sources
+from mvl_assets.defs import graph
+from mvl_assets.defs.currency import CURRENT
+from mvl_assets.defs.metadata import SOUND
+from mvl_assets.prompts import judge_prompts, load_prompts, rewrite_prompt
+from mvl_assets.settings import PROJECT
+
+# Between groups, as in the README's picture.
+EDGES = {
+    ("raw", "category"),
+    ("category", "rewritten"),
+    ("prompts", "rewritten"),
+    ("rewritten", "judged"),
+    ("prompts", "judged"),
+    ("category", "curation"),
+    ("category", "mixture"),
+    ("judged", "mixture"),
+    ("curation", "mixture"),
+    ("mixture", "export"),
+    ("mixture", "pack_plan"),
+    ("pack_plan", "checkpoint"),
+    ("checkpoint", "checkpoint"),
+    ("checkpoint", "evaluation"),
+}
+# From this many partitions on, Dagster silently stops looking whether an upstream asset changed.
+BLIND_FROM = 100
+
+LOAD = """
+import importlib, json, resource, sys
+graph = importlib.import_module(sys.argv[1]).defs().resolve_asset_graph()
+used = resource.getrusage(resource.RUSAGE_SELF)
+heavy = {"torch", "transformers", "vllm", "deepspeed", "lancedb", "skimage", "matplotlib"} & set(sys.modules)
+cpu = used.ru_utime + used.ru_stime
+print(json.dumps({"cpu": cpu, "assets": len(graph.get_all_asset_keys()), "heavy": sorted(heavy)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def graphs(locations: dict[str, dg.Definitions]) -> list[AssetGraph]:
+    return [definitions.resolve_asset_graph() for definitions in locations.values()]
+
+
+@pytest.fixture(scope="module")
+def lake_graph(locations: dict[str, dg.Definitions]) -> AssetGraph:
+    return locations["mvl_assets"].resolve_asset_graph()
+
+
+def declared(one: AssetGraph) -> list[dg.AssetKey]:
+    """What a location defines itself; what it only names as upstream belongs to the other one."""
+    return [key for key in one.get_all_asset_keys() if one.get(key).description]
+
+
+def test_both_code_locations_load_and_are_sound(locations: dict[str, dg.Definitions]) -> None:
+    assert list(locations) == ["mvl_assets", "mvl_training"]
+    for definitions in locations.values():
+        dg.Definitions.validate_loadable(definitions)
+
+
+def test_every_source_has_a_raw_asset_and_153_of_them_are_the_papers(lake_graph: AssetGraph) -> None:
+    raw = {key.path[1] for key in lake_graph.get_all_asset_keys() if key.path[0] == "raw"}
+    assert raw == set(load_catalog())
+    assert Counter(load_catalog()[slug].outside_153 for slug in raw)[False] == 153
+
+
+def test_no_asset_is_defined_in_both_locations(graphs: list[AssetGraph]) -> None:
+    assert max(Counter(chain.from_iterable(declared(g) for g in graphs)).values()) == 1
+
+
+def test_every_asset_says_what_it_is_who_owns_it_and_what_it_is_made_of(graphs: list[AssetGraph]) -> None:
+    for one in graphs:
+        for key in declared(one):
+            node = one.get(key)
+            assert node.group_name == key.path[0], key
+            assert re.fullmatch(r".{20,}[.?!]", node.description or "", re.DOTALL), (key, node.description)
+            assert node.owners and node.kinds, key
+
+
+def test_every_key_is_a_stage_and_a_name(graphs: list[AssetGraph]) -> None:
+    for key in chain.from_iterable(g.get_all_asset_keys() for g in graphs):
+        assert len(key.path) == 2 and all(re.fullmatch(r"[a-z0-9][a-z0-9_]*", part) for part in key.path), key
+
+
+def test_the_groups_fold_to_the_picture(graphs: list[AssetGraph]) -> None:
+    found = {
+        (parent.path[0], key.path[0]) for one in graphs for key in declared(one) for parent in one.get(key).parent_keys
+    }
+    assert found == EDGES
+
+
+def test_what_the_training_location_names_as_upstream_is_defined_by_the_lake(graphs: list[AssetGraph]) -> None:
+    lake, training = graphs
+    named = set(training.get_all_asset_keys()) - set(declared(training))
+    assert named == {dg.AssetKey(["mixture", s]) for s in ("alignment", "single_image", "one_vision")}
+    assert named <= set(declared(lake))
+
+
+def test_no_asset_has_so_many_partitions_that_dagster_stops_looking(graphs: list[AssetGraph]) -> None:
+    for one in graphs:
+        for key in one.get_all_asset_keys():
+            partitions = one.get(key).partitions_def
+            assert partitions is None or len(partitions.get_partition_keys()) < BLIND_FROM, key
+
+
+def test_a_source_feeds_its_own_partition_only(lake_graph: AssetGraph) -> None:
+    for category in graph.categories():
+        child = dg.AssetKey(["category", category])
+        for slug in partition_sources(category):
+            fed = lake_graph.get_child_partition_keys_of_parent(slug, dg.AssetKey(["raw", slug]), child)
+            assert set(fed) == {slug}
+
+
+def test_a_prompt_feeds_the_partitions_of_its_family_only(lake_graph: AssetGraph) -> None:
+    prompts = load_prompts()
+    for category in graph.rewritten_categories():
+        for slug in graph.rewritten_sources(category):
+            family = load_catalog()[slug].family or ""
+            for stage, used in (
+                ("rewritten", {rewrite_prompt(prompts, family).name}),
+                ("judged", {p.name for p in judge_prompts(prompts, family)}),
+            ):
+                key = dg.AssetKey([stage, category])
+                parents = [p for p in lake_graph.get(key).parent_keys if p.path[0] == "prompts"]
+                feeding = {
+                    p.path[1]
+                    for p in parents
+                    if slug in lake_graph.get_child_partition_keys_of_parent(p.path[1], p, key)
+                }
+                assert feeding == used, (key, slug)
+
+
+def test_every_prompt_is_used_by_a_source(lake_graph: AssetGraph) -> None:
+    for name in load_prompts():
+        assert lake_graph.get(graph.prompt_key(name)).child_keys, name
+
+
+def test_sources_that_were_screened_out_enter_no_category(lake_graph: AssetGraph) -> None:
+    for slug, source in load_catalog().items():
+        children = lake_graph.get(dg.AssetKey(["raw", slug])).child_keys
+        assert bool(children) == (source.group in ("A", "B")), slug
+
+
+def test_every_table_has_a_check_that_stops_what_comes_after(lake_graph: AssetGraph) -> None:
+    for key in lake_graph.materializable_asset_keys:
+        checks = {c.name: lake_graph.get(c).blocking for c in lake_graph.get(key).check_keys}
+        if key.path[0] == "export":
+            continue
+        assert checks[SOUND] is True, key
+        assert all(not blocking for name, blocking in checks.items() if name != SOUND), key
+        assert (CURRENT in checks) == (key.path[0] in ("rewritten", "judged")), key
+
+
+def test_a_bad_checkpoint_stops_what_would_be_trained_on_it(locations: dict[str, dg.Definitions]) -> None:
+    training = locations["mvl_training"].resolve_asset_graph()
+    for stage in ("alignment", "single_image", "one_vision"):
+        checks = training.get(dg.AssetKey(["checkpoint", stage])).check_keys
+        assert checks and all(training.get(check).blocking for check in checks)
+
+
+def test_what_spends_model_time_has_a_pool_and_nothing_starts_it_by_itself(
+    locations: dict[str, dg.Definitions],
+) -> None:
+    pools: dict[str, set[str]] = {}
+    for definitions in locations.values():
+        one = definitions.resolve_asset_graph()
+        for key in one.materializable_asset_keys:
+            node = one.get(key)
+            assert node.automation_condition is None, key
+            pools.setdefault(key.path[0], set()).update(node.assets_def.computation.node_def.pools)  # type: ignore[union-attr]
+    assert {stage: pool for stage, pool in pools.items() if pool} == {
+        "rewritten": {"llm-rewrite"},
+        "judged": {"llm-judge"},
+        "checkpoint": {"gpu-train"},
+        "evaluation": {"gpu-train"},
+    }
+    (sensor,) = locations["mvl_assets"].sensors or ()
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING and not sensor.targets
+
+
+@pytest.mark.parametrize("module", ["mvl_assets.definitions", "mvl_training.definitions"])
+def test_a_code_location_loads_quickly_and_without_torch(module: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, module],
+        env=os.environ | {"MVL_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["assets"] > 0 and found["heavy"] == []
+    # Under 3 s alone on a quiet core; the bound leaves room for a busy machine.
+    assert found["cpu"] < 6
+
+
+def test_dagster_itself_finds_the_workspace_valid(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"],
+        cwd=PROJECT,
+        env=os.environ | {"MVL_HOME": str(tmp_path), "DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

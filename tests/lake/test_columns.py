@@ -1,0 +1,29 @@
+"""Every column a person may look at has a line that says what it means."""
+
+from __future__ import annotations
+
+import pytest
+
+from mvl_assets.lake.columns import COLUMNS, describe_column
+from mvl_assets.lake.schema import TableSpec, spec_of
+
+NAMES = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination"] + [
+    f"{family}/x" for family in ("answers", "category", "rewritten", "judged", "mixture", "pack_plan", "evaluation")
+]
+SPECS = [spec_of(name) for name in NAMES]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_every_column_of_every_table_is_described(spec: TableSpec) -> None:
+    for name in spec.schema.names:
+        assert describe_column(spec.name, name).endswith("."), name
+
+
+def test_nothing_is_described_that_no_table_has() -> None:
+    known = {name for spec in SPECS for name in spec.schema.names}
+    known |= {f"{spec.name}.{name}" for spec in SPECS for name in spec.schema.names}
+    assert set(COLUMNS) <= known
+
+
+def test_a_table_may_mean_something_of_its_own_by_a_name() -> None:
+    assert describe_column("samples", "position") != describe_column("mixture", "position")
