@@ -230,7 +230,10 @@ class SourceSpec(_Strict):
 @cache
 def load_catalog() -> dict[str, SourceSpec]:
     """All declared sources by slug, in catalog order: categories as in `CATEGORIES`, then as in the file."""
-    return read_catalog(SOURCES)
+    try:
+        return read_catalog(SOURCES)
+    except MvlError as error:
+        raise MvlError(error.message, hint=error.hint or "correct the entry and run again") from error
 
 
 def source_named(slug: str) -> SourceSpec:

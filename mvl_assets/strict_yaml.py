@@ -80,6 +80,6 @@ def documents(path: Path) -> Iterator[Document]:
         where = f"{path}" if mark is None else f"{path}:{mark.line + 1}"
         raise MvlError(f"{where}: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
-        raise MvlError(f"{path}: {error}") from error
+        raise MvlError(f"{path}: {' '.join(str(error).split())}") from error
     finally:
         loader.dispose()

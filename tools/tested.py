@@ -1,6 +1,6 @@
 """Turns pytest's JUnit report into `docs/tested.md`: what was run, what was skipped and why.
 
-    make test && .venv/bin/python tools/tested.py
+make test && .venv/bin/python tools/tested.py
 """
 
 from __future__ import annotations

@@ -11,12 +11,19 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
+from mvl_assets.catalog import load_catalog
 from mvl_assets.errors import MvlError
+from mvl_assets.profile import load_profile
 from mvl_assets.settings import PROJECT, settings
 
 
 def prepare_home() -> Path:
-    """Makes DAGSTER_HOME with the laptop's `dagster.yaml` when there is none, and sets the variable for children."""
+    """Makes DAGSTER_HOME with the laptop's `dagster.yaml` when there is none, and sets the variable for children.
+
+    Reads the profile and the catalog first: a mistake in them is one line here, and a long story once Dagster meets it.
+    """
+    load_profile(settings().profile)
+    load_catalog()
     home = settings().dagster_home.absolute()
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"

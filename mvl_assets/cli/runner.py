@@ -103,8 +103,11 @@ def run_here(step: Step) -> Done:
 def _facts(result: dg.ExecuteInProcessResult) -> str:
     words = []
     for event in result.get_asset_materialization_events():
+        metadata = event.materialization.metadata
         for key in SHOWN:
-            value = getattr(event.materialization.metadata.get(key), "value", None)
+            if key == "dagster/row_count" and "dagster/partition_row_count" in metadata:
+                continue
+            value = getattr(metadata.get(key), "value", None)
             if isinstance(value, int | float):
                 words.append(f"{key.split('/')[-1].removeprefix('partition_')} {value:g}")
     return ", ".join(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 
@@ -23,7 +24,22 @@ def command(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise MvlError(f"port {port} is in use", hint=f"mvl ui --port {port + 1}") from error
-    click.echo(f"http://127.0.0.1:{port}  (DAGSTER_HOME {home}; Ctrl-C stops it)")
+    click.echo(f"in a moment: http://127.0.0.1:{port}  (DAGSTER_HOME {home}; Ctrl-C stops it)")
     os.chdir(workspace_file().parent)
-    arguments = ["dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
-    os.execv(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606 - replaces this process, no shell
+    # Background jobs of a plain shell are started deaf to SIGINT; Dagster's processes would be too, and never stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The warning ignored says that `dg dev` is the command's new name; that one does the same here.
+    arguments = [
+        "-W",
+        "ignore::FutureWarning",
+        "-m",
+        "dagster",
+        "dev",
+        "-w",
+        "workspace.yaml",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - replaces this process, no shell

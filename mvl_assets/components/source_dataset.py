@@ -85,12 +85,14 @@ def raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
 
         report = ingest_source(lake.lake, spec, spec.root, run_id=context.run_id, limit=limit)
         table = lake.lake.table("samples")
+        rows = _in_use(lake.lake, spec.slug)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.data_version),
             metadata=table_metadata(
                 table,
-                rows=_in_use(lake.lake, spec.slug),
+                rows=rows,
                 where=spec.slug,
+                total=rows,
                 rows_read=report.rows,
                 new=report.new,
                 changed=report.changed,

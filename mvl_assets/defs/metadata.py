@@ -54,11 +54,21 @@ def sound_result(key: dg.AssetKey, table: Table, where: str | None = None) -> dg
     )
 
 
-def table_metadata(table: Table, *, rows: int, where: str | None = None, **facts: object) -> dict[str, Any]:
-    """The metadata all table assets share, and `facts` of the stage. None values are left out."""
-    count = "dagster/partition_row_count" if where is not None else "dagster/row_count"
+def table_metadata(
+    table: Table, *, rows: int, where: str | None = None, total: int | None = None, **facts: object
+) -> dict[str, Any]:
+    """The metadata all table assets share, and `facts` of the stage. None values are left out.
+
+    `rows` are those of the partition `where`, if any. `total` is for an asset that shares its table with others.
+    """
+    counts = {"dagster/row_count": rows}
+    if where is not None:
+        counts = {
+            "dagster/row_count": table.count() if total is None else total,
+            "dagster/partition_row_count": rows,
+        }
     return {
-        count: rows,
+        **counts,
         "dagster/uri": table.uri,
         "dagster/table_name": table_name(table),
         "dagster/column_schema": dg.TableSchema(

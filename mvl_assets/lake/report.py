@@ -42,6 +42,9 @@ def counts_by_source(lake: Lake) -> tuple[Counter[str], Counter[str]]:
     """Samples in use (newest version, not withdrawn) and rejects of reading, by source."""
     rejects = Counter(row["source"] for row in lake.table("rejects").rows(["source"], "stage = 'raw'"))
     table = lake.table("samples")
+    # Asked first: an error inside a stream that DuckDB reads would come out as DuckDB's.
+    if not table.exists():
+        return Counter(), rejects
     columns = ["source", "sample_id", "revision", "withdrawn"]
     schema = pa.schema([table.schema.field(c) for c in columns])
     with duckdb.connect() as con:

@@ -104,8 +104,6 @@ class _running:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                # A shell without job control starts its background jobs deaf to SIGINT, and so are their children.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
         deadline = time.monotonic() + START_S
         while not self._answers():
@@ -152,7 +150,8 @@ class Browser:
         self.page.on("request", self._request)
 
     def open(self, path: str) -> None:
-        self.page.goto(self.site.url + path)
+        """Until the page has asked all it asks at first: before that its buttons do nothing."""
+        self.page.goto(self.site.url + path, wait_until="networkidle")
 
     def click(self, text: str) -> None:
         """Clicks the button of that text. Dagster's pages carry no test ids, and roles do not find its buttons."""
@@ -171,7 +170,7 @@ class Browser:
 
 
 @pytest.fixture
-def browser(site: Site) -> Iterator[Browser]:
+def browser(site: Site, tmp_path: Path) -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -179,6 +178,7 @@ def browser(site: Site) -> Iterator[Browser]:
         page = chromium.new_page(viewport={"width": 1600, "height": 900})
         page.set_default_timeout(60_000)
         yield Browser(page, site)
+        page.screenshot(path=tmp_path / "last.png")
         chromium.close()
 
 

@@ -28,11 +28,14 @@ SOURCES = tuple(word for slug in (KEPT, *REWRITTEN) for word in ("--source", slu
 
 @dataclass(frozen=True)
 class Home:
-    """`folder` is MVL_HOME; `extra` are further environment variables; `before` begins the command line."""
+    """`folder` is MVL_HOME; `extra` are further environment variables; `before` and `command`
+    begin the command line, which runs in the folder `project`."""
 
     folder: Path
     extra: dict[str, str] = field(default_factory=dict)
     before: tuple[str, ...] = ()
+    command: tuple[str, ...] = COMMAND
+    project: Path = PROJECT
 
     @property
     def lake(self) -> Lake:
@@ -51,8 +54,8 @@ class Home:
     def mvl(self, *words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
         """Runs the command to its end."""
         return subprocess.run(
-            [*self.before, *COMMAND, *words],
-            cwd=PROJECT,
+            [*self.before, *self.command, *words],
+            cwd=self.project,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -63,8 +66,8 @@ class Home:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Starts the command in a session of its own, as a terminal's foreground job is one."""
         return subprocess.Popen(
-            [*self.before, *COMMAND, *words],
-            cwd=PROJECT,
+            [*self.before, *self.command, *words],
+            cwd=self.project,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -1,0 +1,25 @@
+"""Rewrites and judges one source in a process of its own, which a test may kill.
+
+`python -m tests.road.client SLUG`; lake, profile and prompts are those of the settings.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from mvl_assets.catalog import source_named
+from mvl_assets.judging.judge import judge_source
+from mvl_assets.lake.lake import Lake
+from mvl_assets.profile import load_profile
+from mvl_assets.rewriting.rewrite import rewrite_source
+from mvl_assets.settings import settings
+
+
+def main(slug: str) -> None:
+    lake, profile, source = Lake(settings().lake_root), load_profile(settings().profile), source_named(slug)
+    rewrite_source(lake, source, profile, run_id="run")
+    judge_source(lake, source, profile, run_id="run")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,254 @@
+"""kill -9 of a run that rewrites and judges, at seeded points, with a logging proxy between it and the model server.
+
+The points count forwarded requests, so they do not depend on the machine's speed. The proxy's journal is the oracle:
+what was asked twice must have been in flight at a kill, or finished within the last second before it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mvl_assets.catalog import source_named
+from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.proxy import Entry, asked, read_journal
+from mvl_assets.ingest.categorise import categorise_source
+from mvl_assets.ingest.ingest import ingest_source
+from mvl_assets.judging.plan import plan_judge
+from mvl_assets.lake.lake import Lake
+from mvl_assets.miniature.write import write_miniatures
+from mvl_assets.profile import load_profile
+from mvl_assets.prompts import load_prompts
+from mvl_assets.rewriting.plan import plan_rewrite
+from mvl_assets.settings import PROJECT
+from tests.servers import FakeProcess, free_port, vllm_server, wait_for
+
+__all__ = ["vllm_server"]
+
+SLUG, CATEGORY = "chartqa_cauldron_llava_format", "chart"
+SAMPLES, CRITERIA = 8, 3
+REQUESTS = SAMPLES + SAMPLES * CRITERIA
+KILLS = 5
+AT_ONCE = 2
+# A flush every second, and the commit itself, on a machine that does other things too.
+UNSTORED_S = 2.0
+
+
+@dataclass
+class Stage:
+    """A lake with one drawn source that is ready to be rewritten, and what a client process of it needs."""
+
+    folder: Path
+    model: dict[str, Any]
+    kills: list[float] = field(default_factory=list)
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(str(self.folder / "lake"))
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal.jsonl"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        names = {"MVL_HOME": ".", "MVL_LAKE": "lake", "MVL_PROFILE": "profile.yaml", "MVL_PROMPTS": "prompts"}
+        return os.environ | {name: str(self.folder / place) for name, place in names.items()}
+
+    def prepare(self, patch: pytest.MonkeyPatch) -> None:
+        for name, value in self.environment.items():
+            if name.startswith("MVL_"):
+                patch.setenv(name, value)
+        self.folder.mkdir()
+        write_miniatures(self.folder / "raw", [SLUG], rows=SAMPLES + 1, seed=0)
+        ingest_source(self.lake, source_named(SLUG), self.folder / "raw" / SLUG, run_id="run")
+        assert categorise_source(self.lake, source_named(SLUG), run_id="run").rows == SAMPLES
+        short_prompts(self.folder / "prompts")
+
+    @contextmanager
+    def proxied(self, upstream: str) -> Iterator[None]:
+        """The proxy between, and a profile that names it."""
+        port = free_port()
+        words = ["--upstream", upstream.removesuffix("/v1"), "--port", str(port), "--journal", str(self.journal)]
+        proxy = subprocess.Popen([sys.executable, "-m", "mvl_assets.inference.proxy", *words], cwd=PROJECT)
+        model = self.model | {"revision": "1", "base_urls": [f"http://127.0.0.1:{port}/v1"], "concurrency": AT_ONCE}
+        roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
+        profile = {"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": "p_yes >= 0"}}
+        (self.folder / "profile.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health")
+            yield
+        finally:
+            proxy.kill()
+            proxy.wait()
+
+    def run(self) -> None:
+        """A client that nobody disturbs."""
+        done = subprocess.run(
+            self.command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+
+    def run_and_kill(self, after: int) -> None:
+        """A client that is killed when so many requests have been forwarded in all, but at least one of its own."""
+        after = max(after, self.forwarded() + 1)
+        client = subprocess.Popen(self.command, cwd=PROJECT, env=self.environment, stderr=subprocess.PIPE, text=True)
+        try:
+            deadline = time.monotonic() + 120
+            while self.forwarded() < after:
+                assert client.poll() is None, client.communicate()[1]
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+        finally:
+            client.kill()
+            self.kills.append(time.time())
+            client.communicate()
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "tests.road.client", SLUG]
+
+    def forwarded(self) -> int:
+        return sum(asked(self.journal).values())
+
+    def rows(self, stage: str) -> list[dict[str, Any]]:
+        return list(self.lake.table(f"{stage}/{CATEGORY}").rows())
+
+    def keys(self) -> set[str]:
+        """The requests whose answers the final rows are made of."""
+        judged = {verdict["request_key"] for row in self.rows("judged") for verdict in row["verdicts"]}
+        return judged | {row["request_key"] for row in self.rows("rewritten")}
+
+
+def short_prompts(folder: Path) -> None:
+    """The chart prompts as they are shipped, with answers of a few tokens: one short pair, always the likeliest."""
+    folder.mkdir()
+    for name in ("rewrite_chart.md", "judge_general.md"):
+        _, front, template = (PROJECT / "prompts" / name).read_text(encoding="utf-8").split("---\n", 2)
+        data = yaml.safe_load(front)
+        data["sampling"]["temperature"] = 0.0
+        if data["output"] == "json":
+            pairs = data["schema"]["properties"]["pairs"]
+            pairs["maxItems"] = 1
+            pairs["items"]["properties"]["question"]["maxLength"] = 24
+            pairs["items"]["properties"]["answer"]["maxLength"] = 16
+        (folder / name).write_text(f"---\n{yaml.safe_dump(data)}---\n{template}", encoding="utf-8")
+
+
+def asked_again_for_no_reason(entries: Sequence[Entry], kills: Sequence[float]) -> list[str]:
+    """Requests that were asked again although their answer had come back long enough before the kill between."""
+    history: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        history[entry.digest].append(entry)
+    wrong = []
+    for digest, seen in history.items():
+        questions = [entry.at for entry in seen if entry.event == "asked"]
+        for before, after in pairwise(questions):
+            between = [kill for kill in kills if before <= kill <= after]
+            answered = [entry.at for entry in seen if entry.event == "answered" and before <= entry.at <= after]
+            if not between or any(at < between[0] - UNSTORED_S for at in answered):
+                wrong.append(digest)
+    return wrong
+
+
+def kill_and_go_on(stage: Stage, seed: int) -> None:
+    points = sorted(random.Random(seed).sample(range(1, REQUESTS), KILLS))
+    for point in points:
+        stage.run_and_kill(point)
+    stage.run()
+    entries = list(read_journal(stage.journal))
+    assert asked_again_for_no_reason(entries, stage.kills) == [], points
+    again = sum(count - 1 for count in asked(stage.journal).values())
+    # In flight at each kill, and what a second of a model this fast has finished: never everything.
+    assert again < len(entries) / 2
+
+
+def assert_complete(stage: Stage, patch: pytest.MonkeyPatch) -> None:
+    """Every sample is rewritten, every rewrite judged, every answer stored once, and nothing is left to send."""
+    rewritten, judged = stage.rows("rewritten"), stage.rows("judged")
+    assert len({row["sample_id"] for row in rewritten}) == len(rewritten) == SAMPLES
+    assert {row["rewrite_id"] for row in judged} == {row["rewrite_id"] for row in rewritten}
+    assert stage.lake.table("rejects").count("stage <> 'raw'") == 0
+    for name, value in stage.environment.items():
+        if name.startswith("MVL_"):
+            patch.setenv(name, value)
+    profile, prompts = load_profile(str(stage.folder / "profile.yaml")), load_prompts(stage.folder / "prompts")
+    plans = [plan(stage.lake, source_named(SLUG), profile, prompts=prompts) for plan in (plan_rewrite, plan_judge)]
+    assert [(plan.wanted, plan.to_send) for plan in plans] == [(SAMPLES, 0), (SAMPLES * CRITERIA, 0)]
+    stored = [
+        row["request_key"]
+        for s in ("rewrite", "judge")
+        for b in stage.lake.answers(s, SLUG).scan()
+        for row in b.to_pylist()
+    ]
+    assert len(stored) == len(set(stored)) == REQUESTS
+    assert set(stored) == stage.keys()
+
+
+@pytest.mark.parametrize("seed", [20241206, 20241207, 20241208])
+def test_kills_against_a_fake_server_cost_only_what_was_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    with FakeProcess("--latency-ms", "120") as server:
+        undisturbed = Stage(tmp_path / "undisturbed", {"name": "fake", "sees_images": True})
+        undisturbed.prepare(monkeypatch)
+        with undisturbed.proxied(server.base_url):
+            undisturbed.run()
+        assert_complete(undisturbed, monkeypatch)
+        assert set(asked(undisturbed.journal).values()) == {1} and undisturbed.forwarded() == REQUESTS
+        killed = Stage(tmp_path / "killed", undisturbed.model)
+        killed.prepare(monkeypatch)
+        with killed.proxied(server.base_url):
+            kill_and_go_on(killed, seed)
+        assert_complete(killed, monkeypatch)
+        assert asked(killed.journal).keys() == asked(undisturbed.journal).keys()
+        assert killed.keys() == undisturbed.keys()
+
+
+@pytest.mark.server
+def test_kills_against_the_real_server_cost_only_what_was_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vllm_server: Endpoint
+) -> None:
+    stages = []
+    for name in ("undisturbed", "killed"):
+        stage = Stage(tmp_path / name, {"name": vllm_server.model, "sees_images": False})
+        stage.prepare(monkeypatch)
+        with stage.proxied(vllm_server.base_url):
+            if name == "killed":
+                kill_and_go_on(stage, seed=20241206)
+            else:
+                stage.run()
+        assert_complete(stage, monkeypatch)
+        stages.append(stage)
+    undisturbed, killed = stages
+    # What the judge is asked holds the rewriter's words, which a real server may choose differently in other company.
+    assert {r["request_key"] for r in killed.rows("rewritten")} == {
+        r["request_key"] for r in undisturbed.rows("rewritten")
+    }
+
+
+def test_the_oracle_sees_what_it_is_there_for() -> None:
+    def journal(*lines: tuple[str, float]) -> list[Entry]:
+        return [Entry(event, "a", at, None) for event, at in lines]
+
+    in_flight = journal(("asked", 1.0), ("asked", 6.0), ("answered", 7.0))
+    just_finished = journal(("asked", 1.0), ("answered", 4.5), ("asked", 6.0), ("answered", 7.0))
+    long_finished = journal(("asked", 1.0), ("answered", 2.0), ("asked", 6.0), ("answered", 7.0))
+    assert asked_again_for_no_reason(in_flight, [5.0]) == []
+    assert asked_again_for_no_reason(just_finished, [5.0]) == []
+    assert asked_again_for_no_reason(long_finished, [5.0]) == ["a"]
+    assert asked_again_for_no_reason(in_flight, []) == ["a"]
+    assert asked_again_for_no_reason(in_flight, [8.0]) == ["a"]
