@@ -87,8 +87,11 @@ class Proxy:
             body=content,
             headers={n: v for n, v in answer.headers.items() if n.lower() not in _HOP_BY_HOP},
         )
-        await response.prepare(request)
-        await response.write_eof()
+        try:
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionResetError:  # the client is gone: nobody was answered
+            return response
         if counted:
             self._note("answered", digest, answer.status)
         return response
