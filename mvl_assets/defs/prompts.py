@@ -16,7 +16,7 @@ from mvl_assets.prompts import Prompt, load_prompts
 
 # Observations carry the version as this tag; so do Dagster's own.
 VERSION_TAG = "dagster/data_version"
-LINE = 80
+LINE = 64
 
 
 def prompt_asset(prompt: Prompt) -> dg.AssetsDefinition:

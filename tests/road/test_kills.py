@@ -47,13 +47,22 @@ AT_ONCE = 2
 UNSTORED_S = 2.0
 
 
+@dataclass(frozen=True)
+class Kill:
+    """When a client was killed, and when the last words it had spoken were certainly in the journal."""
+
+    at: float
+    over: float
+
+
 @dataclass
 class Stage:
     """A lake with one drawn source that is ready to be rewritten, and what a client process of it needs."""
 
     folder: Path
     model: dict[str, Any]
-    kills: list[float] = field(default_factory=list)
+    kills: list[Kill] = field(default_factory=list)
+    proxy_health: str = ""
 
     @property
     def lake(self) -> Lake:
@@ -88,8 +97,9 @@ class Stage:
         roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
         profile = {"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": "p_yes >= 0"}}
         (self.folder / "profile.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
+        self.proxy_health = f"http://127.0.0.1:{port}/health"
         try:
-            wait_for(f"http://127.0.0.1:{port}/health")
+            wait_for(self.proxy_health)
             yield
         finally:
             proxy.kill()
@@ -113,9 +123,12 @@ class Stage:
                 assert time.monotonic() < deadline
                 time.sleep(0.002)
         finally:
+            killed_at = time.time()
             client.kill()
-            self.kills.append(time.time())
             client.communicate()
+            # What it had sent may still lie between it and the proxy, which answers in turn.
+            wait_for(self.proxy_health)
+            self.kills.append(Kill(killed_at, time.time()))
 
     @property
     def command(self) -> list[str]:
@@ -148,7 +161,7 @@ def short_prompts(folder: Path) -> None:
         (folder / name).write_text(f"---\n{yaml.safe_dump(data)}---\n{template}", encoding="utf-8")
 
 
-def asked_again_for_no_reason(entries: Sequence[Entry], kills: Sequence[float]) -> list[str]:
+def asked_again_for_no_reason(entries: Sequence[Entry], kills: Sequence[Kill]) -> list[str]:
     """Requests that were asked again although their answer had come back long enough before the kill between."""
     history: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -157,9 +170,9 @@ def asked_again_for_no_reason(entries: Sequence[Entry], kills: Sequence[float]) 
     for digest, seen in history.items():
         questions = [entry.at for entry in seen if entry.event == "asked"]
         for before, after in pairwise(questions):
-            between = [kill for kill in kills if before <= kill <= after]
+            between = [kill for kill in kills if before <= kill.over and kill.at <= after]
             answered = [entry.at for entry in seen if entry.event == "answered" and before <= entry.at <= after]
-            if not between or any(at < between[0] - UNSTORED_S for at in answered):
+            if not between or any(at < between[0].at - UNSTORED_S for at in answered):
                 wrong.append(digest)
     return wrong
 
@@ -247,8 +260,9 @@ def test_the_oracle_sees_what_it_is_there_for() -> None:
     in_flight = journal(("asked", 1.0), ("asked", 6.0), ("answered", 7.0))
     just_finished = journal(("asked", 1.0), ("answered", 4.5), ("asked", 6.0), ("answered", 7.0))
     long_finished = journal(("asked", 1.0), ("answered", 2.0), ("asked", 6.0), ("answered", 7.0))
-    assert asked_again_for_no_reason(in_flight, [5.0]) == []
-    assert asked_again_for_no_reason(just_finished, [5.0]) == []
-    assert asked_again_for_no_reason(long_finished, [5.0]) == ["a"]
+    kill = Kill(5.0, 5.1)
+    assert asked_again_for_no_reason(in_flight, [kill]) == []
+    assert asked_again_for_no_reason(just_finished, [kill]) == []
+    assert asked_again_for_no_reason(long_finished, [kill]) == ["a"]
     assert asked_again_for_no_reason(in_flight, []) == ["a"]
-    assert asked_again_for_no_reason(in_flight, [8.0]) == ["a"]
+    assert asked_again_for_no_reason(in_flight, [Kill(8.0, 8.1)]) == ["a"]
