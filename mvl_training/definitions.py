@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mvl_assets.errors import MvlError
+from mvl_assets.lake.columns import describe_column
 from mvl_assets.lake.digest import digest_hex
 from mvl_training.evaluation.questions import MAX_NEW_TOKENS, PER_CATEGORY
 from mvl_training.launch import Launcher
@@ -173,12 +174,14 @@ def _version(code: str, inputs: Mapping[str, Any]) -> str:
 
 def _table(table: "Table") -> dict[str, Any]:
     """What every materialization of a table says."""
-    columns = [dg.TableColumn(field.name, str(field.type)) for field in table.schema]
+    columns = [
+        dg.TableColumn(f.name, str(f.type), description=describe_column(table.spec.name, f.name)) for f in table.schema
+    ]
     return {
         "dagster/row_count": table.count(),
         "dagster/uri": table.uri,
         "dagster/column_schema": dg.TableSchema(columns=columns),
-        "table version": table.version,
+        "table_version": table.version,
     }
 
 

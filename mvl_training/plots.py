@@ -26,6 +26,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], title: str) -> bytes:
         raise ValueError("no metrics to draw")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     steps = [line["step"] for line in metrics]
     losses = [_finite(line["loss"]) for line in metrics]
@@ -46,8 +47,11 @@ def curves(metrics: Sequence[Mapping[str, Any]], title: str) -> bytes:
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", metadata={"Software": None})
+    # 32 colours are enough for a few lines, and a third of the bytes: the picture has to fit into an event.
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(32).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -5,6 +5,7 @@ Belongs here: tables and previews. Does not: numbers themselves (`stages`, `eval
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from mvl_assets.lake.lake import Lake
@@ -97,10 +98,15 @@ def _said(asked: Asked | None, question: Question) -> str:
     return mark + (_cell(asked.answer) or "*empty*")
 
 
+_UNBROKEN = re.compile(r"\S{40}")
+
+
 def _cell(text: str, longest: int = 160) -> str:
     """Text as one markdown cell: what would end the cell or read as markup is shown as it is."""
     flat = " ".join(text.split())
     short = flat if len(flat) <= longest else f"{flat[: longest - 1]}…"
+    # A model that repeats itself without a space would push the other columns out of sight.
+    short = _UNBROKEN.sub(lambda run: f"{run[0]}\u200b", short)
     for mark in "\\`*_<>[]|":
         short = short.replace(mark, f"\\{mark}")
     return short
