@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -35,6 +36,8 @@ FAULTS = (
     "html",
     "malformed",  # broken JSON
     "length",  # finish_reason: length
+    "half_character",  # a lone surrogate, which no UTF-8 holds
+    "nan",  # log-probabilities that are no numbers
 )
 
 
@@ -134,7 +137,9 @@ class FakeServer:
             if response is not None:
                 return response
         self.answered[digest] += 1
-        return web.json_response(_completion(body, _text(body, digest), "length" if fault == "length" else "stop"))
+        text = "\ud83d" if fault == "half_character" else _text(body, digest)
+        finish_reason = "length" if fault == "length" else "stop"
+        return web.json_response(_completion(body, text, finish_reason, math.nan if fault == "nan" else -0.2))
 
     def _fault(self, raw: bytes, digest: str) -> str | None:
         behaviour = self.behaviour
@@ -204,7 +209,7 @@ def _example(schema: Mapping[str, Any], digest: str) -> Any:
     return text.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength", len(text))]
 
 
-def _completion(body: dict[str, Any], text: str, finish_reason: str) -> dict[str, Any]:
+def _completion(body: dict[str, Any], text: str, finish_reason: str, logprob: float = -0.2) -> dict[str, Any]:
     choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": text},
@@ -212,8 +217,8 @@ def _completion(body: dict[str, Any], text: str, finish_reason: str) -> dict[str
     }
     if body.get("logprobs"):
         options = (body.get("structured_outputs") or {}).get("choice") or [text]
-        top = [{"token": o, "logprob": -0.2 if o == text else -1.7} for o in options]
-        choice["logprobs"] = {"content": [{"token": text, "logprob": -0.2, "top_logprobs": top}]}
+        top = [{"token": o, "logprob": logprob if o == text else logprob - 1.5} for o in options]
+        choice["logprobs"] = {"content": [{"token": text, "logprob": logprob, "top_logprobs": top}]}
     prompt_tokens = sum(len(re.findall(r"\w+", str(m["content"])[:4000])) for m in body["messages"])
     completion_tokens = len(text.split())
     return {

@@ -102,3 +102,30 @@ def test_anything_else_is_a_malformed_reply(raw: bytes) -> None:
 )
 def test_the_servers_own_words_are_kept(raw: bytes, words: str) -> None:
     assert error_message(raw) == words
+
+
+def test_a_reply_that_no_table_can_hold_is_malformed() -> None:
+    for choice in ({"message": {"content": "half \ud83d"}}, {"finish_reason": "st\udc00p"}):
+        with pytest.raises(MalformedReply):
+            decode(completion(**choice))
+    for tokens in (-1, 1 << 40, float("inf")):
+        with pytest.raises(MalformedReply):
+            decode(json.dumps({**json.loads(completion()), "usage": {"prompt_tokens": tokens}}).encode())
+    with pytest.raises(MalformedReply):
+        decode(b"[" * 100_000)
+
+
+def test_log_probabilities_that_are_no_numbers_are_left_out_and_the_answer_stays() -> None:
+    top = [
+        {"token": "Yes", "logprob": float("nan")},
+        {"token": "No", "logprob": -0.5},
+        {"token": "\udce2", "logprob": -2.0},
+        {"token": "maybe", "logprob": None},
+        {"token": "never", "logprob": float("-inf")},
+    ]
+    first = {"token": "Yes", "logprob": float("nan"), "top_logprobs": top}
+    reply = decode(completion(logprobs={"content": [first]}))
+    assert reply.text == "hi"
+    assert reply.first_logprobs is not None
+    assert json.loads(reply.first_logprobs) == {"No": -0.5, "\udce2": -2.0}
+    reply.first_logprobs.encode("utf-8")

@@ -80,6 +80,10 @@ def test_p_yes_sums_the_spellings_of_each_word():
     assert p_yes(json.dumps({"No": -0.1, "The": -3.0})) == 0.0
     assert p_yes(json.dumps({"The": -0.1})) is None
     assert p_yes(None) is None
+    # Answers stored by whoever was less careful: NaN says nothing, and no logarithm of a probability is above 0.
+    assert p_yes('{"Yes": NaN}') is None
+    assert p_yes('{"Yes": NaN, "No": -0.1}') == 0.0
+    assert p_yes('{"Yes": 1e9, "No": 0.0}') == 0.5
 
 
 def test_a_verdict_is_one_of_the_two_words():

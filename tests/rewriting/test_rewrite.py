@@ -155,6 +155,14 @@ def test_a_failed_request_is_a_reject_until_it_is_answered(lake: Lake, served: t
     assert rows(lake, "rejects") == []
 
 
+def test_half_a_character_in_a_reply_is_a_reject_and_the_others_go_on(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    server, endpoint = served
+    put(lake, MATH, range(3))
+    server.behaviour.markers = {"What is 1 plus 1": "half_character"}
+    report = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    assert (report.rows, report.unusable) == (2, {"malformed_reply": 1})
+
+
 def test_a_better_parser_makes_rows_of_old_answers_for_nothing(
     lake: Lake, served: tuple[FakeServer, Endpoint], monkeypatch: pytest.MonkeyPatch
 ):

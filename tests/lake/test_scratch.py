@@ -1,0 +1,70 @@
+"""Spooled files go when they are done with, and those of a killed process when the next one comes by."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from mvl_assets.lake.scratch import START, scratch, sweep
+
+HOLD = """
+import sys
+from mvl_assets.lake.scratch import scratch
+with scratch("test") as folder:
+    (folder / "rows").write_text("many", encoding="utf-8")
+    print(folder, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return tmp_path
+
+
+def holder() -> tuple[subprocess.Popen[str], Path]:
+    """A process that has a folder and keeps it, and the folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_a_folder_goes_with_its_block(temporary: Path) -> None:
+    with pytest.raises(ValueError, match="wrong"), scratch("test") as folder:
+        assert folder.parent == temporary and folder.name.startswith(START)
+        (folder / "rows").touch()
+        raise ValueError("wrong")
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_when_the_next_one_asks_for_a_folder(temporary: Path) -> None:
+    killed, left = holder()
+    killed.kill()
+    killed.wait()
+    assert (left / "rows").exists()
+    living, kept = holder()
+    try:
+        assert kept.is_dir() and not left.exists()
+    finally:
+        living.communicate("done\n")
+    assert not kept.exists()
+
+
+def test_folders_in_use_and_folders_of_others_are_left_alone(temporary: Path) -> None:
+    other = temporary / "mvl-something"
+    other.mkdir()
+    living, kept = holder()
+    try:
+        with scratch("test") as own:
+            assert sweep(temporary) == 0
+            assert own.is_dir() and (kept / "rows").exists() and other.is_dir()
+    finally:
+        living.kill()
+        living.wait()
+    assert sweep(temporary) == 1
