@@ -17,12 +17,12 @@ of training, the `small` and `paper` profiles and recipes), downloads from a hub
 """
 
 
-def table(report: Path) -> str:
-    """The report's Markdown. Rooms are the folders below `tests/`."""
+def table(reports: list[Path]) -> str:
+    """The reports as Markdown. Rooms are the folders below `tests/`."""
     rooms: dict[str, Counter[str]] = defaultdict(Counter)
     seconds: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
-    for case in ET.parse(report).iter("testcase"):  # noqa: S314 - written by our own test run
+    for case in (c for r in reports for c in ET.parse(r).iter("testcase")):  # noqa: S314 - of our own test runs
         parts = case.get("classname", "").split(".")
         room = parts[1] if len(parts) > 2 else parts[-1]
         seconds[room] += float(case.get("time", 0))
@@ -31,7 +31,7 @@ def table(report: Path) -> str:
         rooms[room]["failed" if failed else "skipped" if skip is not None else "passed"] += 1
         if skip is not None:
             skipped[f"{room}: {skip.get('message', '')}"] += 1
-    lines = ["# What was run", "", "Written by `tools/tested.py` from the report of `make test`.", ""]
+    lines = ["# What was run", "", "Written by `tools/tested.py` from the reports of test runs.", ""]
     lines += ["| room | passed | skipped | failed | seconds |", "|---|---|---|---|---|"]
     for room in sorted(rooms):
         count = rooms[room]
@@ -43,5 +43,5 @@ def table(report: Path) -> str:
 
 
 if __name__ == "__main__":
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(".mvl/test-report.xml")
-    Path("docs/tested.md").write_text(table(source), encoding="utf-8")
+    sources = [Path(name) for name in sys.argv[1:]] or [Path(".mvl/test-report.xml")]
+    Path("docs/tested.md").write_text(table(sources), encoding="utf-8")

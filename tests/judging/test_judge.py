@@ -52,6 +52,16 @@ def test_each_rewrite_gets_one_verdict_per_criterion(lake: Lake, served: tuple[F
     assert {tuple(body["structured_outputs"]["choice"]) for body in server.bodies} == {("Yes", "No")}
 
 
+def test_log_probabilities_that_are_no_numbers_cost_the_p_yes_and_not_the_verdict(
+    lake: Lake, served: tuple[FakeServer, Endpoint]
+):
+    server, endpoint = served
+    server.behaviour.faults = {"nan": 1.0}
+    report = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    assert (report.rows, report.unusable) == (12, {})
+    assert all(v["p_yes"] is None for row in rows(lake) for v in row["verdicts"])
+
+
 def test_the_three_requests_of_a_rewrite_differ_only_at_their_end(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
