@@ -179,9 +179,7 @@ def test_a_full_disk_is_said_and_the_next_run_goes_on(fresh: Home, tmp_path: Pat
 
 
 @needs_own_mounts
-@pytest.mark.parametrize(
-    ("variable", "message"), [("MVL_LAKE", "is read-only at"), ("MVL_HOME", "is read-only at")]
-)
+@pytest.mark.parametrize(("variable", "message"), [("MVL_LAKE", "is read-only at"), ("MVL_HOME", "is read-only at")])
 def test_a_read_only_disk_is_said(raw: Home, tmp_path: Path, variable: str, message: str) -> None:
     disk = tmp_path / "disk"
     script = f'cp -r {raw.folder}/. "$0" && mount -o remount,ro "$0" && exec "$@"'
