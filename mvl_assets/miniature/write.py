@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 from mvl_assets.errors import MvlError
-from mvl_assets.miniature.formats import WRITERS, dump
-from mvl_assets.miniature.recipes import DEFAULT_SLUGS, RECIPES, Recipe
+from mvl_assets.miniature.layouts import LAYOUTS
+from mvl_assets.miniature.layouts.common import dump
+from mvl_assets.miniature.recipes import DEMO_SLUGS, RECIPES
+from mvl_assets.miniature.recipes.recipe import Recipe
 
 MARKER = "MINIATURE.json"
 EDITION = 1  # raise it when the same parameters give other files, so that older miniatures are written anew
@@ -44,7 +46,7 @@ class Written:
 def write_miniatures(
     raw_root: Path, slugs: Iterable[str] | None = None, rows: int = 48, seed: int = 0
 ) -> list[Written]:
-    """Write `<raw_root>/<slug>/…` for each slug (default: all there are), `rows` rows each, broken ones included.
+    """Write `<raw_root>/<slug>/…` for each slug (default: the demo's), `rows` rows each, broken ones included.
 
     The same arguments give the same bytes. A folder that is not a miniature (no marker, not empty, or a link) is left
     alone and not listed in the result; a complete miniature with the same parameters is kept; one with other parameters
@@ -52,12 +54,10 @@ def write_miniatures(
     """
     if rows < 1:
         raise MvlError(f"a miniature needs at least one row, not {rows}", hint="pass --rows 48")
-    wanted = list(dict.fromkeys(DEFAULT_SLUGS if slugs is None else slugs))
+    wanted = list(dict.fromkeys(DEMO_SLUGS if slugs is None else slugs))
     unknown = [slug for slug in wanted if slug not in RECIPES]
     if unknown:
-        raise MvlError(
-            f"no miniature is made for: {', '.join(unknown)}", hint=f"choose from: {', '.join(DEFAULT_SLUGS)}"
-        )
+        raise MvlError(f"no miniature is made for: {', '.join(unknown)}", hint="`mvl sources` lists them")
     done = []
     for slug in wanted:
         try:
@@ -110,7 +110,8 @@ def _write(raw_root: Path, recipe: Recipe, rows: int, seed: int) -> Written | No
         "broken": dict(faults),
         "note": NOTE,
     }
-    result = Written(recipe.slug, place, _format(recipe), rows - faults.total(), faults.total(), "written")
+    layout = LAYOUTS[recipe.layout]
+    result = Written(recipe.slug, place, layout.format, rows - faults.total(), faults.total(), "written")
     if place.is_symlink() or (place.exists() and not is_miniature(place) and not _is_empty(place)):
         return None
     if is_miniature(place) and _marker_of(place) == marker:
@@ -119,21 +120,11 @@ def _write(raw_root: Path, recipe: Recipe, rows: int, seed: int) -> Written | No
     with tempfile.TemporaryDirectory(dir=raw_root, prefix=f".{recipe.slug}.") as hidden:
         fresh = Path(hidden) / recipe.slug
         fresh.mkdir()
-        WRITERS[recipe.layout](fresh, recipe.slug, recipe.rows(rows, seed))
+        layout.write(fresh, recipe.slug, recipe.rows(rows, seed))
         dump(fresh / MARKER, marker)
         _remove(place)
         fresh.rename(place)
     return result
-
-
-def _format(recipe: Recipe) -> str:
-    """The catalog's name of the layout's format."""
-    return {
-        "llava_jsonl": "llava_json",
-        "llava_parquet_roles": "llava_parquet",
-        "m4_instruct_zip": "m4_instruct",
-        "tabmwp": "records",
-    }.get(recipe.layout, recipe.layout)
 
 
 def _marker_of(folder: Path) -> object:

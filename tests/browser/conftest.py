@@ -63,7 +63,7 @@ class Site:
             time.sleep(0.5)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """`mvl ui` on a free port: two sources of one category are read and categorised, nothing is rewritten."""
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

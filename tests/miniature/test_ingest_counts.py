@@ -13,7 +13,7 @@ from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.picture import PictureError, inspect
 from mvl_assets.media.video import VideoError, sample_frames
-from mvl_assets.miniature.recipes import DEFAULT_SLUGS
+from mvl_assets.miniature.recipes import DEMO_SLUGS
 from mvl_assets.miniature.write import MARKER, Written
 from mvl_assets.readers.registry import reader_for
 from mvl_assets.readers.sample import Broken, Sample
@@ -33,7 +33,7 @@ def verdict(row: Sample | Broken) -> str:
     return "good"
 
 
-@pytest.mark.parametrize("slug", DEFAULT_SLUGS)
+@pytest.mark.parametrize("slug", DEMO_SLUGS)
 def test_every_row_is_read_with_the_verdict_that_was_written_down(slug: str, miniatures: dict[str, Written]) -> None:
     written = miniatures[slug]
     found = Counter(verdict(row) for row in reader_for(written.format)(load_catalog()[slug], written.folder))
@@ -57,7 +57,7 @@ def test_ingest_counts_what_was_written_and_nothing_new_the_second_time(
     assert (second.new, second.changed, second.withdrawn, second.pictures) == (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("slug", DEFAULT_SLUGS)
+@pytest.mark.parametrize("slug", DEMO_SLUGS)
 def test_the_catalog_declares_the_source_in_the_format_of_its_miniature(
     slug: str, miniatures: dict[str, Written]
 ) -> None:
@@ -67,7 +67,7 @@ def test_the_catalog_declares_the_source_in_the_format_of_its_miniature(
 def test_every_category_has_two_miniatures_of_different_groups_where_it_has_both() -> None:
     catalog = load_catalog()
     groups: dict[str, set[str | None]] = {}
-    for slug in DEFAULT_SLUGS:
+    for slug in DEMO_SLUGS:
         groups.setdefault(catalog[slug].category, set()).add(catalog[slug].group)
     for category in ("general", "ocr", "chart", "domain", "code_math"):
         assert {"A", "B"} <= groups[category]

@@ -11,7 +11,7 @@ import pytest
 
 from mvl_assets.catalog import load_catalog
 from mvl_assets.errors import MvlError
-from mvl_assets.miniature.recipes import DEFAULT_SLUGS, RECIPES
+from mvl_assets.miniature.recipes import DEMO_SLUGS, RECIPES
 from mvl_assets.miniature.write import MARKER, Written, is_miniature, link_real, write_miniatures
 from mvl_assets.readers.registry import reader_for
 
@@ -36,7 +36,7 @@ def test_another_seed_gives_other_rows(tmp_path: Path) -> None:
 
 
 def test_the_whole_set_stays_small(miniatures: dict[str, Written]) -> None:
-    assert set(miniatures) == set(DEFAULT_SLUGS)
+    assert set(miniatures) == set(DEMO_SLUGS)
     files = [path for written in miniatures.values() for path in written.folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 40_000_000
 
@@ -87,8 +87,8 @@ def test_a_write_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_slug_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(MvlError, match=r"nosuch.*geo170k"):
+def test_an_unknown_slug_says_where_the_known_ones_are(tmp_path: Path) -> None:
+    with pytest.raises(MvlError, match=r"nosuch.*mvl sources"):
         write_miniatures(tmp_path, ["nosuch"])
     with pytest.raises(MvlError, match="at least one row"):
         write_miniatures(tmp_path, rows=0)

@@ -1,0 +1,7 @@
+"""The sources of questions about pictures that come in a format of their own."""
+
+from __future__ import annotations
+
+from mvl_assets.miniature.recipes.recipe import Recipe
+
+RECIPES: tuple[Recipe, ...] = ()

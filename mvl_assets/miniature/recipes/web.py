@@ -1,0 +1,7 @@
+"""The sources from the web: pages, chats, tables, screenshots."""
+
+from __future__ import annotations
+
+from mvl_assets.miniature.recipes.recipe import Recipe
+
+RECIPES: tuple[Recipe, ...] = ()
