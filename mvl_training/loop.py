@@ -23,7 +23,7 @@ import torch.distributed as dist
 
 from mvl_assets.errors import MvlError
 from mvl_training.batches import Order, Packed, PackLoader, Prefetch
-from mvl_training.model import Student
+from mvl_training.model import Student, part_of
 from mvl_training.packing import Pack
 from mvl_training.recipe import Stage
 
@@ -94,7 +94,7 @@ def parameter_groups(student: Student, stage: Stage) -> list[dict[str, Any]]:
     """One AdamW group per part that learns; everything else is frozen."""
     groups: dict[str, list[torch.nn.Parameter]] = {part: [] for part in stage.train}
     for name, parameter in student.named_parameters():
-        part = student.part_of(name)
+        part = part_of(name)
         parameter.requires_grad_(part in groups)
         if part in groups:
             groups[part].append(parameter)

@@ -23,7 +23,7 @@ from mvl_assets.inference.torchvision_ops import repair_torch_companions
 from mvl_assets.media.tiles import Layout, TileGrid, pooled_side
 from mvl_training.batches import Packed
 from mvl_training.conversation import IGNORE, ChatTokens
-from mvl_training.processing import locate
+from mvl_training.processing import load_tokens, locate
 from mvl_training.recipe import Part, Recipe
 
 repair_torch_companions()  # before transformers: it imports torchvision
@@ -128,13 +128,14 @@ class Student(nn.Module):
         with_lines = torch.cat([map_DHW, lines], dim=2).flatten(1).transpose(0, 1)
         return torch.cat([tiles_TSD[0], with_lines])
 
-    def part_of(self, name: str) -> Part | None:
-        """The part a parameter belongs to; None for the vision tower's post-layernorm, which nothing uses."""
-        if "vision_tower" in name:
-            return None if "post_layernorm" in name else "vision"
-        if "multi_modal_projector" in name or "image_newline" in name:
-            return "projector"
-        return "language"
+
+def part_of(name: str) -> Part | None:
+    """The part a parameter belongs to by its name; None for the vision tower's post-layernorm, which nothing uses."""
+    if "vision_tower" in name:
+        return None if "post_layernorm" in name else "vision"
+    if "multi_modal_projector" in name or "image_newline" in name:
+        return "projector"
+    return "language"
 
 
 def assemble(recipe: Recipe, tokens: ChatTokens, dtype: torch.dtype = torch.float32) -> Student:
@@ -146,17 +147,7 @@ def assemble(recipe: Recipe, tokens: ChatTokens, dtype: torch.dtype = torch.floa
     language = _language(recipe, tokens, dtype)
     vision = _vision(recipe, dtype)
     text = language.config
-    config = LlavaOnevisionConfig(
-        text_config=text,
-        vision_config=vision.config,
-        image_token_index=tokens.image,
-        video_token_index=tokens.video,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-        vision_aspect_ratio=f"anyres_max_{recipe.grid.shrink_to}",
-        image_grid_pinpoints=recipe.grid.build().pinpoints,
-        tie_word_embeddings=bool(text.tie_word_embeddings),
-    )
+    config = llava_config(recipe, text, vision.config, image=tokens.image, video=tokens.video)
     # The shell holds no memory; the towers, which do, are put in whole.
     with torch.device("meta"):
         llava = LlavaOnevisionForConditionalGeneration(config)
@@ -179,6 +170,40 @@ def assemble(recipe: Recipe, tokens: ChatTokens, dtype: torch.dtype = torch.floa
     return Student(llava, recipe.grid.build())
 
 
+def llava_config(recipe: Recipe, text: Any, vision: Any, *, image: int, video: int) -> LlavaOnevisionConfig:
+    """The whole model's config from its towers'. `image` and `video` are the ids of the placeholder tokens."""
+    return LlavaOnevisionConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_index=image,
+        video_token_index=video,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio=f"anyres_max_{recipe.grid.shrink_to}",
+        image_grid_pinpoints=recipe.grid.build().pinpoints,
+        tie_word_embeddings=bool(text.tie_word_embeddings),
+    )
+
+
+def tower_configs(recipe: Recipe) -> tuple[Any, Any]:
+    """The configs that the assembled language and vision towers will have, without loading weights.
+
+    A ready tower's come from the recipe's `sizes` where it has them, else from its files.
+    """
+    language, vision = recipe.language, recipe.vision
+    if language.config is not None:
+        text = _scratch_language(language.config, load_tokens(recipe))
+    elif language.sizes is not None:
+        text = _config(language.sizes)
+    else:
+        text = AutoConfig.from_pretrained(locate(language.model or "", language.revision), local_files_only=True)
+    if vision.config is not None:
+        seen = _config(vision.config, vision_use_head=False)
+    else:
+        seen = _ready_vision(recipe, None if vision.sizes is None else _config(vision.sizes))
+    return text, seen
+
+
 def load_student(folder: Path, grid: TileGrid, dtype: torch.dtype = torch.float32) -> Student:
     """A student from an export. Raises MvlError when the folder is no export of this grid."""
     try:
@@ -194,9 +219,7 @@ def load_student(folder: Path, grid: TileGrid, dtype: torch.dtype = torch.float3
 def _language(recipe: Recipe, tokens: ChatTokens, dtype: torch.dtype) -> PreTrainedModel:
     tower = recipe.language
     if tower.config is not None:
-        rows = -(-tokens.size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-        config = _config(tower.config, vocab_size=rows, bos_token_id=None, eos_token_id=tokens.end)
-        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return AutoModelForCausalLM.from_config(_scratch_language(tower.config, tokens), dtype=dtype)
     model = _pretrained(AutoModelForCausalLM, tower.model or "", tower.revision, dtype)
     embedding: Any = model.get_input_embeddings()
     if embedding.weight.shape[0] < tokens.size:
@@ -209,16 +232,28 @@ def _vision(recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel:
     if tower.config is not None:
         config = _config(tower.config, vision_use_head=False)
         return SiglipVisionModel._from_config(config, dtype=dtype)
-    folder = locate(tower.model or "", tower.revision)
-    loaded = AutoConfig.from_pretrained(folder, local_files_only=True)
-    config = getattr(loaded, "vision_config", loaded)
+    config = _ready_vision(recipe)
+    return _pretrained(SiglipVisionModel, tower.model or "", tower.revision, dtype, config=config)
+
+
+def _scratch_language(arguments: dict[str, Any], tokens: ChatTokens) -> Any:
+    rows = -(-tokens.size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    return _config(arguments, vocab_size=rows, bos_token_id=None, eos_token_id=tokens.end)
+
+
+def _ready_vision(recipe: Recipe, config: Any = None) -> Any:
+    """The config of a ready SigLIP tower (by default its files') as it is used here: without last layer and head."""
+    tower = recipe.vision
+    if config is None:
+        loaded = AutoConfig.from_pretrained(locate(tower.model or "", tower.revision), local_files_only=True)
+        config = getattr(loaded, "vision_config", loaded)
     if not isinstance(config, SiglipVisionConfig):
         raise MvlError(f"{tower.model} is a {config.model_type}, not a SigLIP vision tower")
     if (config.image_size, config.patch_size) != (recipe.grid.tile, recipe.grid.patch):
         raise MvlError(f"{tower.model} takes {config.image_size} px, the recipe's grid has {recipe.grid.tile} px")
     config.num_hidden_layers -= 1
     config.vision_use_head = False
-    return _pretrained(SiglipVisionModel, str(folder), None, dtype, config=config)
+    return config
 
 
 def _config(arguments: dict[str, Any], **fixed: Any) -> Any:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake import views
@@ -257,6 +258,27 @@ class _Planner:
 def max_tiles(length: int, side: int) -> int:
     """The most tiles that samples may bring into one pack of `length` tokens (one sample alone may bring more)."""
     return max(8, TILE_ALLOWANCE * length // side**2)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTotals:
+    """What a stage's plan adds up to."""
+
+    samples: int
+    tokens: int
+    tiles: int
+
+
+def plan_totals(lake: Lake, stage: StageName) -> PlanTotals | None:
+    """The totals of the stage's plan, None when there is none."""
+    table = lake.table(f"pack_plan/{stage}")
+    samples = tokens = tiles = 0
+    if table.exists():
+        for batch in table.scan(["lengths", "n_tokens", "n_tiles"]):
+            samples += len(pc.list_flatten(batch.column("lengths")))
+            tokens += pc.sum(batch.column("n_tokens")).as_py() or 0
+            tiles += pc.sum(batch.column("n_tiles")).as_py() or 0
+    return PlanTotals(samples, tokens, tiles) if samples else None
 
 
 def read_packs(lake: Lake, stage: StageName) -> list[Pack]:

@@ -38,22 +38,27 @@ class _Strict(BaseModel):
 class Tower(_Strict):
     """A tower: either ready weights (`model`) or a configuration to start from scratch (`config`).
 
-    `model` is a local folder or a hub id with safetensors. `config` holds the arguments of a transformers config of
-    type `config.model_type`. `tokenizer` (language tower only) is a local folder, the name of a model that
-    `mvl_assets.inference.local_models` prepares, or a hub id; with `model` it defaults to the model's own.
+    `model` is a local folder or a hub id with safetensors; `sizes` are its config's numbers, for forecasts before it is
+    downloaded. `config` holds the arguments of a transformers config of type `config.model_type`. `tokenizer` (language
+    tower only) is a local folder, the name of a model that `mvl_assets.inference.local_models` prepares, or a hub id;
+    with `model` it defaults to the model's own.
     """
 
     model: str | None = None
     revision: str | None = None
     config: dict[str, Any] | None = None
+    sizes: dict[str, Any] | None = None
     tokenizer: str | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.model is None) == (self.config is None):
             raise ValueError("give either `model` (ready weights) or `config` (from scratch)")
-        if self.config is not None and "model_type" not in self.config:
-            raise ValueError("`config` needs `model_type`")
+        if self.config is not None and self.sizes is not None:
+            raise ValueError("`sizes` belongs to a `model`; a `config` says them itself")
+        for name in ("config", "sizes"):
+            if (given := getattr(self, name)) is not None and "model_type" not in given:
+                raise ValueError(f"`{name}` needs `model_type`")
         return self
 
 
@@ -78,6 +83,15 @@ class Grid(_Strict):
         return TileGrid(self.tile, self.patch, shapes, self.shrink_to)
 
 
+class Expected(_Strict):
+    """What a forecast assumes of a stage's data until it is planned: samples, and the mean number of language-model
+    tokens and vision tiles of one."""
+
+    samples: int = Field(ge=1)
+    tokens: float = Field(gt=0)
+    tiles: float = Field(ge=0)
+
+
 class Stage(_Strict):
     """One stage of training.
 
@@ -85,7 +99,7 @@ class Stage(_Strict):
     optimizer step over all ranks, as in the paper; with packing it decides the packs per step. `length` is the token
     limit of a sample and the size of a pack. `steps` overrides `epochs` (the data is repeated when it runs out).
     `pictures`: `flat` gives every picture one tile without newline (the released alignment script), `anyres` tiles a
-    sample's only picture and pads several. `frames` is the limit per video.
+    sample's only picture and pads several. `frames` is the limit per video. `expected` is for forecasts.
     """
 
     train: dict[Part, float] = Field(min_length=1)
@@ -105,6 +119,7 @@ class Stage(_Strict):
     gradient_checkpointing: bool = False
     save_every: int = Field(default=1000, ge=1)
     keep: int = Field(default=2, ge=1)
+    expected: Expected | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -181,9 +196,10 @@ class Recipe(_Strict):
 
     def training_inputs(self, stage: StageName) -> dict[str, Any]:
         """What the weights of a stage depend on besides its data and its initial weights. Left out: names, other
-        stages, how often and how many checkpoints are kept."""
-        chosen = self.stage(stage).model_dump(mode="json", exclude={"save_every", "keep"})
-        common = self.model_dump(mode="json", exclude={"name", "description", "stages", "processes"})
+        stages, how often and how many checkpoints are kept, and what only forecasts use."""
+        chosen = self.stage(stage).model_dump(mode="json", exclude={"save_every", "keep", "expected"})
+        left_out: Any = {"name": True, "description": True, "stages": True, "processes": True}
+        common = self.model_dump(mode="json", exclude=left_out | {"language": {"sizes"}, "vision": {"sizes"}})
         return {**common, "stage": stage, "settings": chosen}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from importlib.metadata import entry_points
 
 import click
 
@@ -24,20 +25,26 @@ COMMANDS = {
 }
 
 
+# Of other packages (entry points of the group `mvl.commands`), which this one does not import.
+GUESTS = {"recipe": "Show what a training recipe would run: parameters, FLOPs, memory, days."}
+
+
 class Lazy(click.Group):
     """Imports a command's module when the command is used, so that `mvl --help` answers at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *GUESTS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        return importlib.import_module(f"mvl_assets.cli.{cmd_name}").command
+        if cmd_name in COMMANDS:
+            return importlib.import_module(f"mvl_assets.cli.{cmd_name}").command
+        for entry in entry_points(group="mvl.commands", name=cmd_name):
+            return entry.load()
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list((COMMANDS | GUESTS).items()))
 
 
 @click.group(cls=Lazy)

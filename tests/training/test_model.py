@@ -12,7 +12,7 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.batches import Packed, PackLoader, collate
 from mvl_training.conversation import IGNORE, ChatTokens
-from mvl_training.model import Student, assemble, load_student
+from mvl_training.model import Student, assemble, load_student, part_of
 from mvl_training.packing import read_packs
 from mvl_training.processing import Sample, SampleProcessor
 from mvl_training.recipe import Recipe, parse_recipe
@@ -162,9 +162,9 @@ def test_a_pack_without_pictures_still_reaches_every_parameter(student: Student,
     for batch in (together(processor, words), together(processor, [])):
         student.zero_grad(set_to_none=True)
         student(batch).backward()
-        missing = [n for n, p in student.named_parameters() if p.grad is None and student.part_of(n) is not None]
+        missing = [n for n, p in student.named_parameters() if p.grad is None and part_of(n) is not None]
         assert not missing
-        vision = [p.grad.abs().max() for n, p in student.named_parameters() if student.part_of(n) == "vision"]
+        vision = [p.grad.abs().max() for n, p in student.named_parameters() if part_of(n) == "vision"]
         assert max(vision) == 0
 
 

@@ -1,0 +1,174 @@
+"""What a stage costs before it runs: parameters, steps, floating-point operations, memory per GPU, days.
+
+Belongs here: arithmetic over a recipe and the sizes of its data. Does not: measuring (`metrics`), printing (`cli`).
+
+Operations are counted as the field counts model FLOPs: every multiply and add of the forward and backward pass once,
+attention by the mean length of a sample (packed samples do not see each other), nothing for recomputation, norms and
+softmax. Memory follows the ZeRO paper (arXiv 1910.02054 §3.1) with this loop's types; activations are estimates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mvl_assets.errors import MvlError
+from mvl_training.recipe import Expected, Part, Recipe, Stage, StageName
+
+GIB = 1 << 30
+PARTS: tuple[Part, ...] = ("language", "projector", "vision")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A model by part: all parameters, and those in matrices that every token (or patch) is multiplied with."""
+
+    parameters: dict[Part, int]
+    multiplied: dict[Part, int]
+    layers: int
+    width: int
+    inner: int
+    vocabulary: int
+    vision_layers: int
+    vision_width: int
+    patches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """GiB on one GPU under one ZeRO stage. `activations` is of one pack, with the recipe's gradient checkpointing."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """One stage. `flops` is of the whole stage, `memory` by ZeRO stage on `gpus` GPUs."""
+
+    recipe: str
+    stage: StageName
+    parameters: dict[Part, int]
+    trained: dict[Part, float]
+    data: Expected
+    basis: str
+    steps: int
+    flops: float
+    flops_per_token: float
+    zero: int
+    gpus: int
+    memory: dict[int, Memory]
+
+    def gpu_days(self, mfu: float, peak: float) -> float:
+        """Days of one GPU whose dense bf16 peak is `peak` FLOP/s, used to the share `mfu`."""
+        return self.flops / (mfu * peak) / 86400
+
+    def as_data(self) -> dict[str, Any]:
+        memory = {f"zero_{z}": {**asdict(m), "total": m.total} for z, m in self.memory.items()}
+        return {**asdict(self), "data": self.data.model_dump(), "memory": memory}
+
+
+def sizes_of(recipe: Recipe) -> Sizes:
+    """The model's sizes, from its modules on the meta device. Raises `MvlError` when a tower's config is not known."""
+    import torch
+
+    from mvl_training import model
+
+    text, seen = model.tower_configs(recipe)
+    with torch.device("meta"):
+        llava = model.LlavaOnevisionForConditionalGeneration(model.llava_config(recipe, text, seen, image=0, video=1))
+    parameters = dict.fromkeys(PARTS, 0)
+    multiplied = dict.fromkeys(PARTS, 0)
+    table = llava.get_input_embeddings().weight
+    for name, parameter in llava.named_parameters():
+        part = model.part_of(name) or "vision"
+        parameters[part] += parameter.numel()
+        # The word table is looked up, not multiplied with; tied to the head it is both.
+        looked_up = parameter is table and not text.tie_word_embeddings
+        if parameter.dim() >= 2 and not looked_up and "position_embedding" not in name:
+            multiplied[part] += parameter.numel()
+    return Sizes(
+        parameters=parameters,
+        multiplied=multiplied,
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+        inner=text.intermediate_size,
+        vocabulary=text.vocab_size,
+        vision_layers=seen.num_hidden_layers,
+        vision_width=seen.hidden_size,
+        patches=recipe.grid.build().side ** 2,
+    )
+
+
+def forecast(recipe: Recipe, name: StageName, sizes: Sizes, *, gpus: int, planned: Expected | None = None) -> Forecast:
+    """The forecast of a stage on `gpus` GPUs for `planned` data, else what the recipe expects. Raises `MvlError`."""
+    stage = recipe.stage(name)
+    data = planned or stage.expected
+    if data is None:
+        raise MvlError(
+            f"recipe {recipe.name} does not say what data {name} expects, and no pack plan is there",
+            hint=f"materialise pack_plan/{name}, or give the stage `expected: {{samples: …, tokens: …, tiles: …}}`",
+        )
+    steps = stage.steps or stage.epochs * math.ceil(data.samples / stage.batch)
+    samples = min(steps * stage.batch, stage.epochs * data.samples) if stage.steps is None else steps * stage.batch
+    per_sample = _flops_of_sample(sizes, stage, data)
+    return Forecast(
+        recipe=recipe.name,
+        stage=name,
+        parameters=sizes.parameters,
+        trained=dict(stage.train),
+        data=data,
+        basis="the pack plan" if planned else "assumed by the recipe",
+        steps=steps,
+        flops=per_sample * samples,
+        flops_per_token=per_sample / data.tokens,
+        zero=stage.zero,
+        gpus=gpus,
+        memory={zero: _memory(sizes, stage, zero, gpus) for zero in (0, 1, 2, 3)},
+    )
+
+
+def _flops_of_sample(sizes: Sizes, stage: Stage, data: Expected) -> float:
+    """Per parameter and token 2 forward, 4 more backward where the part learns, 2 more where only the activations'
+    gradients pass through it to something that does."""
+    learns_before = {"vision": False, "projector": "vision" in stage.train}
+    learns_before["language"] = learns_before["projector"] or "projector" in stage.train
+    factor = {part: 6 if part in stage.train else 4 if learns_before[part] else 2 for part in PARTS}
+    attention = sizes.layers * sizes.width * data.tokens
+    language = factor["language"] * data.tokens * (sizes.multiplied["language"] + attention)
+    patches = data.tiles * sizes.patches
+    vision_attention = 2 * sizes.vision_layers * sizes.vision_width * sizes.patches
+    return (
+        language
+        + factor["vision"] * patches * (sizes.multiplied["vision"] + vision_attention)
+        + factor["projector"] * patches * sizes.multiplied["projector"]
+    )
+
+
+def _memory(sizes: Sizes, stage: Stage, zero: int, gpus: int) -> Memory:
+    low = stage.precision == "bf16"
+    everything = sum(sizes.parameters.values())
+    learning = sum(sizes.parameters[part] for part in stage.train)
+    shared = {level: gpus if zero >= level else 1 for level in (1, 2, 3)}
+    return Memory(
+        weights=everything * (2 if low else 4) / shared[3] / GIB,
+        gradients=learning * 4 / shared[2] / GIB,
+        # AdamW's two moments, and in bf16 the weights once more in fp32.
+        optimizer=learning * (12 if low else 8) / shared[1] / GIB,
+        activations=_activations(sizes, stage, 2 if low else 4) / GIB,
+    )
+
+
+def _activations(sizes: Sizes, stage: Stage, each: int) -> float:
+    """Bytes kept for the backward pass of one full pack in the language tower, logits not counted."""
+    layer = stage.length * (6 * sizes.width + 4 * sizes.inner) * each
+    if stage.gradient_checkpointing:
+        return sizes.layers * stage.length * sizes.width * each + layer
+    return sizes.layers * layer

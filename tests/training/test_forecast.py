@@ -1,0 +1,67 @@
+"""Forecasts: the published model's known numbers, and the demo's real ones."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from mvl_assets.errors import MvlError
+from mvl_training.cli import command
+from mvl_training.forecast import forecast, sizes_of
+from mvl_training.model import assemble, part_of
+from mvl_training.processing import load_tokens
+from mvl_training.recipe import Expected, load_recipe
+
+
+def test_the_published_model_has_its_known_size_and_cost() -> None:
+    """Table 1 of arXiv 2412.05237: 8.0B parameters, 20.0M in the projector's stage (17M of them in the projector)."""
+    recipe = load_recipe("paper-7b")
+    sizes = sizes_of(recipe)
+    assert sum(sizes.parameters.values()) == pytest.approx(8.030e9, rel=1e-3)
+    single = forecast(recipe, "single_image", sizes, gpus=8)
+    assert single.steps == 39_063
+    language = 6 * (28 * 233.05e6 + 544.997e6) + 6 * 28 * 3584 * 2400
+    tile = 3 * (2 * 729 * (26 * 15.23e6 + 0.68e6) + 26 * 4 * 729**2 * 1152 + 2 * 729 * 16.97e6)
+    assert single.flops_per_token == pytest.approx(language + 5 * tile / 2400, rel=5e-3)
+    weights = 8.03e9 / (1 << 30)
+    whole = single.memory[0]
+    assert (whole.weights, whole.optimizer) == pytest.approx((2 * weights, 12 * weights), rel=1e-3)
+    shared = single.memory[3]
+    assert (shared.weights, shared.gradients) == pytest.approx((2 * weights / 8, 4 * weights / 8), rel=1e-3)
+
+
+def test_a_frozen_tower_costs_no_gradients_of_its_own() -> None:
+    recipe = load_recipe("paper-7b")
+    sizes = sizes_of(recipe)
+    same = Expected(samples=1000, tokens=1000, tiles=1)
+    one, all_parts = (forecast(recipe, stage, sizes, gpus=8, planned=same) for stage in ("alignment", "single_image"))
+    assert 0.6 < one.flops_per_token / all_parts.flops_per_token < 2 / 3
+    assert one.memory[0].gradients < 0.1 < all_parts.memory[0].gradients
+    assert one.basis == "the pack plan"
+
+
+def test_the_demos_parts_are_counted_as_they_are_built() -> None:
+    recipe = load_recipe("demo")
+    student = assemble(recipe, load_tokens(recipe))
+    built = {"language": 0, "projector": 0, "vision": 0}
+    for name, parameter in student.named_parameters():
+        built[part_of(name) or "vision"] += parameter.numel()
+    assert sizes_of(recipe).parameters == built
+
+
+def test_without_a_plan_or_an_expectation_the_way_out_is_named() -> None:
+    recipe = load_recipe("demo")
+    with pytest.raises(MvlError, match="does not say what data alignment expects") as caught:
+        forecast(recipe, "alignment", sizes_of(recipe), gpus=1)
+    assert "pack_plan/alignment" in (caught.value.hint or "")
+
+
+def test_the_command_prints_every_stage_and_the_same_as_json() -> None:
+    text = CliRunner().invoke(command, ["show", "paper-7b", "--stage", "single_image", "--gpus", "128"])
+    assert text.exit_code == 0
+    assert "39,063 of 256 samples" in text.output and "<- the recipe's" in text.output
+    found = json.loads(CliRunner().invoke(command, ["show", "ablation-1.5b", "--json"]).output)
+    assert [one["stage"] for one in found] == ["alignment", "single_image", "one_vision"]
+    assert found[1]["gpu_days"] == pytest.approx(found[1]["flops"] / (0.4 * 989e12) / 86400)
