@@ -25,16 +25,16 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake import views
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.picture import PictureError
+from mvl_assets.media.picture import standard_size
 from mvl_training.conversation import Unusable
-from mvl_training.processing import Counts, SampleProcessor, load_tokens, plan_hash, standard_size_of
+from mvl_training.processing import Counts, SampleProcessor, load_tokens, plan_hash
 from mvl_training.recipe import Recipe, StageName
 
 SHARD = 1 << 18
 """Rows packed together. Larger fills better by little: 0.96 at 4,096 rows, 0.97 at a million (8k packs)."""
 
 READ = 256
-"""Rows whose pictures' headers are looked at together."""
+"""Rows whose pictures' sizes are looked up together."""
 
 TILE_ALLOWANCE = 8
 """A pack's tile limit, as a multiple of the tiles whose features would just fill it: bounds the vision tower's memory.
@@ -191,7 +191,7 @@ class _Planner:
     def _row(self, position: int, members: Sequence[Member], run_id: str) -> dict[str, Any]:
         ids = [m.row_id for m in members]
         row: dict[str, Any] = {
-            "pack_id": digest_hex(self.identity, position, ids),
+            "pack_id": digest_hex(self.identity, position, ids, [m.counts.content for m in members]),
             "position": position,
             "row_ids": ids,
             "n_tokens": sum(m.counts.tokens for m in members),
@@ -206,34 +206,21 @@ class _Planner:
     def _members(self) -> Iterator[Member]:
         done = 0
         for rows in _chunks(views.mixture_rows(self.lake, self.stage), READ):
-            sizes, broken = self._sizes(rows)
+            sizes = self._sizes(rows)
             for row in rows:
                 try:
-                    for image_id in self.processor.used_pictures(row):
-                        if image_id in broken:
-                            raise broken[image_id]
                     yield Member(row["row_id"], self.processor.count(row, sizes))
-                except (Unusable, PictureError) as error:
+                except Unusable as error:
                     self._reject(row, error.error, error.message)
             done += len(rows)
             if self.progress is not None:
                 self.progress(done, self.rows)
 
-    def _sizes(self, rows: Sequence[dict[str, Any]]) -> tuple[dict[str, tuple[int, int]], dict[str, PictureError]]:
-        """Standardised sizes of the rows' pictures, and the pictures that cannot be opened.
-
-        Headers are read, because the stored size is that before an EXIF turn, and a turned picture tiles differently.
-        """
-        wanted = list(dict.fromkeys(i for row in rows for i in self.processor.used_pictures(row)))
-        sizes: dict[str, tuple[int, int]] = {}
-        broken: dict[str, PictureError] = {}
-        for start in range(0, len(wanted), READ):
-            for image_id, data in self.lake.images.fetch(wanted[start : start + READ]).items():
-                try:
-                    sizes[image_id] = standard_size_of(data)
-                except PictureError as error:
-                    broken[image_id] = error
-        return sizes, broken
+    def _sizes(self, rows: Sequence[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+        """Standardised (width, height) of the rows' pictures, by id."""
+        wanted = {i for row in rows for i in self.processor.used_pictures(row)}
+        known = self.lake.images.describe(wanted)
+        return {name: standard_size(info.width, info.height).canvas for name, info in known.items()}
 
     def _reject(self, row: dict[str, Any], error: str, message: str) -> None:
         self.reasons[error] += 1

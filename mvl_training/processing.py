@@ -6,7 +6,6 @@ itself (`mvl_assets.media.tiles`), the chat format (`conversation`), tensors (`b
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +23,15 @@ from mvl_training import conversation
 from mvl_training.conversation import ChatTokens, Encoded, Unusable, Visual
 from mvl_training.recipe import Recipe, StageName
 
-_EXIF_ORIENTATION = 0x0112
-_TURNED_BY_90 = (5, 6, 7, 8)
-
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What one sample will take."""
+    """What one sample will take. `content` is a digest of its tokens, targets and pictures: what it will teach."""
 
     tokens: int
     tiles: int
     targets: int
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,28 +139,17 @@ class SampleProcessor:
 
         Raises Unusable.
         """
-        layouts = self.layouts([sizes[i] for i in self.used_pictures(row)], video=row["video"] is not None)
+        used = self.used_pictures(row)
+        layouts = self.layouts([sizes[i] for i in used], video=row["video"] is not None)
         encoded = self.encode(row, layouts)
-        return Counts(len(encoded.ids), sum(y.tiles for y in layouts), encoded.targets)
+        content = digest_hex(encoded.ids.tobytes(), encoded.labels.tobytes(), used)
+        return Counts(len(encoded.ids), sum(y.tiles for y in layouts), encoded.targets, content)
 
     def build(self, row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sample:
         """The sample with its pixels. Raises Unusable, `picture.PictureError`."""
         images = [picture.standardise(pictures[i]) for i in self.used_pictures(row)]
         cut, layouts = self.cut(images, video=row["video"] is not None)
         return Sample(row["row_id"], self.encode(row, layouts), cut, layouts)
-
-
-def standard_size_of(data: bytes) -> tuple[int, int]:
-    """(width, height) of the picture once standardised, from its header alone. Raises `picture.PictureError`."""
-    try:
-        with Image.open(io.BytesIO(data), formats=picture.FORMATS) as image:
-            width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in _TURNED_BY_90
-    except Exception as error:
-        raise picture.PictureError("broken_picture", str(error)[:300]) from error
-    if turned:
-        width, height = height, width
-    return picture.standard_size(width, height).canvas
 
 
 def locate(name: str, revision: str | None = None) -> Path:

@@ -100,7 +100,7 @@ COLUMNS: Mapping[str, str] = {
     "version_id": "One version of one sample.",
     "via": "runner or server.",
     "video": "Name of the film and the seconds at which frames are taken.",
-    "width": "Pixels.",
+    "width": "Pixels, as a viewer shows the picture.",
     "withdrawn": "True when the source no longer holds the sample.",
     "rejects.position": "Row in its file, from 0.",
     "samples.position": "Row in its file, from 0.",

@@ -20,7 +20,7 @@ _META = ("image_id", "size", "format", "width", "height", "frames", "mode", "pha
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What is known of a picture without its bytes; sides in pixels as stored (before an EXIF turn)."""
+    """What is known of a picture without its bytes; sides in pixels as a viewer shows it (after its EXIF turn)."""
 
     image_id: str
     size: int

@@ -51,7 +51,8 @@ class PictureError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PictureInfo:
-    """What a full decode showed. Sides are pixels as stored, before an EXIF turn; `format` and `mode` as Pillow says.
+    """What a full decode showed. Sides are pixels as a viewer shows the picture (after its EXIF turn), so that what
+    `standardise` makes of it can be computed without the picture; `format` and `mode` as Pillow says.
 
     `phash` is 16 hex digits: the 64-bit perceptual hash (ImageHash's `phash`) of the first frame as a viewer shows it.
     """
@@ -82,10 +83,10 @@ def inspect(data: bytes) -> PictureInfo:
     """Decodes the whole first frame and says what it is. Raises `PictureError`."""
     with _decoding():
         image = _open(data)
-        width, height = image.size
         mode = image.mode
-        image.load()
-        phash = _perceptual_hash(image)
+        upright = _turned(image)
+        width, height = upright.size
+        phash = _perceptual_hash(upright)
         frames = int(getattr(image, "n_frames", 1))
     return PictureInfo(width, height, str(image.format), frames, mode, phash)
 
@@ -239,10 +240,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(values * (255.0 / white), 0, 255).astype(np.uint8))
 
 
-def _perceptual_hash(image: Image.Image) -> str:
+def _perceptual_hash(upright: Image.Image) -> str:
     import imagehash  # brings scipy: only where pictures are really looked at
 
-    flat = _over_white(_turned(image))
+    flat = _over_white(upright)
     factor = min(flat.size) // 64
     small = flat.reduce(factor) if factor > 1 else flat
     return str(imagehash.phash(small))

@@ -136,7 +136,7 @@ def test_a_picture_turned_by_its_exif_is_standardised_upright_and_hashes_like_th
     exif = Image.Exif()
     exif[0x0112] = 6
     data = file_of(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=exif)
-    assert (inspect(data).width, inspect(data).height) == (480, 640)
+    assert (inspect(data).width, inspect(data).height) == (640, 480)
     result = standardise(data)
     assert result.size == (640, 480)
     assert np.abs(np.asarray(result, float) - np.asarray(upright, float)).mean() < 3

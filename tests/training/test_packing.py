@@ -20,7 +20,7 @@ from tests.training import tiny_model as small
 
 
 def members(counts: list[tuple[int, int]]) -> list[Member]:
-    return [Member(str(i), Counts(t, n, 1)) for i, (t, n) in enumerate(counts)]
+    return [Member(str(i), Counts(t, n, 1, "")) for i, (t, n) in enumerate(counts)]
 
 
 @given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 12)), max_size=60))
@@ -109,6 +109,15 @@ def test_a_picture_that_its_exif_turns_is_counted_as_it_is_seen(tmp_path: Path, 
     loader = PackLoader(lake, "single_image", packs, SampleProcessor.for_stage(recipe, "single_image", tokens))
     (layout,) = loader.load(0).layouts
     assert (layout.rows, layout.columns) == (2, 1)
+
+
+def test_another_text_of_the_same_length_is_another_plan(tmp_path: Path, recipe: Recipe) -> None:
+    versions = []
+    for answer in ("red", "sad"):
+        lake = small.fill_lake(tmp_path / answer, [([], "Which?", answer)])
+        versions.append(plan_stage(lake, "single_image", recipe, run_id="r"))
+    assert versions[0].tokens == versions[1].tokens
+    assert versions[0].data_version != versions[1].data_version
 
 
 def test_a_missing_or_empty_mixture_is_one_clear_error(tmp_path: Path, recipe: Recipe) -> None:

@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
+from mvl_assets.media.picture import inspect
 from mvl_training.recipe import Recipe, parse_recipe
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220), "yellow": (230, 210, 40)}
@@ -213,9 +214,8 @@ def put_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stag
 
 
 def put_picture(lake: Lake, data: bytes) -> str:
-    image_id = digest_hex(data)
-    with Image.open(io.BytesIO(data)) as image:
-        row = ImageRow(image_id, data, str(image.format), image.width, image.height, 1, image.mode, None)
+    image_id, info = digest_hex(data), inspect(data)
+    row = ImageRow(image_id, data, info.format, info.width, info.height, info.frames, info.mode, info.phash)
     if lake.images.missing([image_id]):
         lake.images.insert([row])
     return image_id
