@@ -13,6 +13,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.media.picture import PictureError
 from mvl_assets.media.tiles import Layout
 from mvl_training.conversation import IGNORE, Unusable
-from mvl_training.packing import Pack
+from mvl_training.pack_plan import PackPlan
 from mvl_training.processing import Sample, SampleProcessor
 from mvl_training.recipe import StageName
 
@@ -98,11 +99,10 @@ class Order:
     seed: int
 
     @classmethod
-    def of(cls, packs: Sequence[Pack], samples_per_step: int, seed: int) -> Order:
+    def of(cls, plan: PackPlan, samples_per_step: int, seed: int) -> Order:
         """Packs per step such that a step holds about `samples_per_step` samples."""
-        samples = sum(len(p.row_ids) for p in packs)
-        per_step = max(1, round(samples_per_step * len(packs) / samples))
-        return cls(len(packs), min(per_step, len(packs)), seed)
+        per_step = max(1, round(samples_per_step * len(plan) / int(plan.n_samples.sum())))
+        return cls(len(plan), min(per_step, len(plan)), seed)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -111,8 +111,10 @@ class Order:
     def step(self, number: int) -> list[int]:
         """Positions of the packs of step `number` (from 0). The first epoch follows the plan, later ones shuffle it."""
         epoch, within = divmod(number, self.steps_per_epoch)
-        order = self._epoch(epoch)
-        return [int(p) for p in order[within * self.per_step : (within + 1) * self.per_step]]
+        places = slice(within * self.per_step, min((within + 1) * self.per_step, self.packs))
+        if epoch == 0:
+            return list(range(places.start, places.stop))
+        return [int(p) for p in _shuffled(self.packs, self.seed, epoch)[places]]
 
     def micro_steps(self, world: int) -> int:
         """Forward passes per rank and step."""
@@ -123,19 +125,19 @@ class Order:
         mine: list[int | None] = list(self.step(number)[rank::world])
         return mine + [None] * (self.micro_steps(world) - len(mine))
 
-    def _epoch(self, epoch: int) -> np.ndarray:
-        if epoch == 0:
-            return np.arange(self.packs)
-        return np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(self.packs)
+
+@lru_cache(maxsize=1)
+def _shuffled(packs: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(packs)
 
 
 class PackLoader:
     """Reads the samples of a pack from the lake and makes it tensors."""
 
-    def __init__(self, lake: Lake, stage: StageName, packs: Sequence[Pack], processor: SampleProcessor) -> None:
+    def __init__(self, lake: Lake, stage: StageName, plan: PackPlan, processor: SampleProcessor) -> None:
         self.lake = lake
         self.stage = stage
-        self.packs = packs
+        self.plan = plan
         self.processor = processor
 
     def load(self, position: int | None) -> Packed:
@@ -144,7 +146,7 @@ class PackLoader:
         placeholders = (self.processor.tokens.image, self.processor.tokens.video)
         if position is None:
             return collate([], placeholders, self.processor.grid.tile)
-        pack = self.packs[position]
+        pack = self.plan[position]
         rows = views.rows_by_id(self.lake, self.stage, pack.row_ids)
         wanted = {i for row in rows.values() for i in self.processor.used_pictures(row)}
         pictures = self.lake.images.fetch(wanted)

@@ -46,15 +46,15 @@ def _planned(recipe: Recipe, stage: StageName) -> Expected | None:
     """The data of the stage's pack plan, when the lake has one and the profile in use names this recipe."""
     from mvl_assets.lake.lake import Lake
     from mvl_assets.settings import settings
-    from mvl_training.packing import plan_totals
+    from mvl_training.pack_plan import PackPlan
     from mvl_training.stages import current_recipe
 
-    if current_recipe()[1] != recipe:
+    lake = Lake(settings().lake_root)
+    if current_recipe()[1] != recipe or not lake.table(f"pack_plan/{stage}").count():
         return None
-    totals = plan_totals(Lake(settings().lake_root), stage)
-    if totals is None:
-        return None
-    return Expected(samples=totals.samples, tokens=totals.tokens / totals.samples, tiles=totals.tiles / totals.samples)
+    plan = PackPlan(lake, stage)
+    samples = int(plan.n_samples.sum())
+    return Expected(samples=samples, tokens=int(plan.n_tokens.sum()) / samples, tiles=int(plan.n_tiles.sum()) / samples)
 
 
 def _lines(one: Forecast, recipe: Recipe, mfu: float, peak: float) -> list[str]:

@@ -97,6 +97,7 @@ class ChatTokens:
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
+        self._fixed: dict[str, list[int]] = {}
         self.image = self._id(IMAGE)
         self.video = self._id(VIDEO)
         self.start = self._id(START)
@@ -121,6 +122,12 @@ class ChatTokens:
 
     def text(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def fixed(self, text: str) -> list[int]:
+        """The same for what every sample has (headers, the system prompt); remembered, so do not change the list."""
+        if text not in self._fixed:
+            self._fixed[text] = self.text(text)
+        return self._fixed[text]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -211,11 +218,11 @@ def prompt(question: str, visuals: Sequence[Visual], tokens: ChatTokens, *, syst
     """Ids up to where the assistant's answer begins; markers for the visuals are put before the question."""
     markers = "".join((IMAGE if v.kind == "image" else VIDEO) + "\n" for v in visuals)
     builder = _Builder(tokens, visuals)
-    # The question is not searched for markers: a person may ask about the word "<image>".
-    _open_turn(builder, "system", system)
-    builder.add([tokens.end], trained=False)
-    builder.add(tokens.text("\n"), trained=False)
     builder.add([tokens.start], trained=False)
+    builder.add(tokens.fixed(f"system\n{system}"), trained=False)
+    _close_turn(builder, end_trained=False, newline_trained=False)
+    builder.add([tokens.start], trained=False)
+    # The question is not searched for markers: a person may ask about the word "<image>".
     parts = _split("user\n" + markers)
     for part in parts[:-1]:
         if part in (IMAGE, VIDEO):
@@ -223,10 +230,9 @@ def prompt(question: str, visuals: Sequence[Visual], tokens: ChatTokens, *, syst
         else:
             builder.add(tokens.text(part), trained=False)
     builder.add(tokens.text(parts[-1] + question), trained=False)
-    builder.add([tokens.end], trained=False)
-    builder.add(tokens.text("\n"), trained=False)
+    _close_turn(builder, end_trained=False, newline_trained=False)
     builder.add([tokens.start], trained=False)
-    builder.add(tokens.text("assistant\n"), trained=False)
+    builder.add(tokens.fixed("assistant\n"), trained=False)
     return builder.finish().ids.tolist()
 
 
@@ -234,7 +240,9 @@ def _chatml(turns: Sequence[dict[str, Any]], builder: _Builder, system: str, pap
     tokens = builder.tokens
     own = turns[0]["value"] if turns and turns[0]["from"] == "system" and not paper_parity else None
     rest = [t for t in turns if t["from"] != "system"]
-    _open_turn(builder, "system", own or system)
+    builder.add([tokens.start], trained=False)
+    header = f"system\n{own or system}"
+    builder.add(tokens.text(header) if own else tokens.fixed(header), trained=False)
     _close_turn(builder, end_trained=False, newline_trained=False)
     for turn in rest:
         value = turn["value"] or ""
@@ -245,7 +253,7 @@ def _chatml(turns: Sequence[dict[str, Any]], builder: _Builder, system: str, pap
         else:
             # Header and answer are tokenised apart, because that is how a prompt ends when the model is asked.
             builder.add([tokens.start], trained=paper_parity)
-            builder.add(tokens.text("assistant\n"), trained=paper_parity)
+            builder.add(tokens.fixed("assistant\n"), trained=paper_parity)
             builder.add(tokens.text(value), trained=True)
             _close_turn(builder, end_trained=True, newline_trained=paper_parity)
 
@@ -260,14 +268,9 @@ def _plain(turns: Sequence[dict[str, Any]], builder: _Builder) -> Encoded:
     return builder.finish()
 
 
-def _open_turn(builder: _Builder, role: str, text: str) -> None:
-    builder.add([builder.tokens.start], trained=False)
-    builder.add(builder.tokens.text(f"{role}\n{text}"), trained=False)
-
-
 def _close_turn(builder: _Builder, *, end_trained: bool, newline_trained: bool) -> None:
     builder.add([builder.tokens.end], trained=end_trained)
-    builder.add(builder.tokens.text("\n"), trained=newline_trained)
+    builder.add(builder.tokens.fixed("\n"), trained=newline_trained)
 
 
 def _split(text: str) -> list[str]:

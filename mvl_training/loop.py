@@ -24,7 +24,7 @@ import torch.distributed as dist
 from mvl_assets.errors import MvlError
 from mvl_training.batches import Order, Packed, PackLoader, Prefetch
 from mvl_training.model import Student, part_of
-from mvl_training.packing import Pack
+from mvl_training.pack_plan import PackPlan
 from mvl_training.recipe import Stage
 
 
@@ -122,7 +122,7 @@ class Schedule:
     """Steps `start` to `total` of a stage over a plan."""
 
     stage: Stage
-    packs: Sequence[Pack]
+    plan: PackPlan
     order: Order
     start: int
     total: int
@@ -149,12 +149,12 @@ def train(
             factor = rate_factor(step, total, stage.warmup, stage.schedule)
             for group in engine.optimizer.param_groups:
                 group["lr"] = stage.train[group["name"]] * factor
-            members = [schedule.packs[p] for p in order.step(step)]
+            members = order.step(step)
+            targets = int(schedule.plan.n_targets[members].sum())
             began = time.monotonic()
-            loss, waited, signum = _step(engine, batches, order.micro_steps(world), members, step, stop)
+            loss, waited, signum = _step(engine, batches, order.micro_steps(world), targets, step, stop)
             seconds = time.monotonic() - began
             done = step + 1
-            targets = sum(p.n_targets for p in members)
             norm = engine.get_global_grad_norm()
             report(
                 {
@@ -162,9 +162,9 @@ def train(
                     "loss": loss,
                     "lr": {part: rate * factor for part, rate in stage.train.items()},
                     "grad_norm": None if norm is None else float(norm),
-                    "tokens": sum(p.n_tokens for p in members),
+                    "tokens": int(schedule.plan.n_tokens[members].sum()),
                     "targets": targets,
-                    "samples": sum(len(p.row_ids) for p in members),
+                    "samples": int(schedule.plan.n_samples[members].sum()),
                     "packs": len(members),
                     "epoch": step // order.steps_per_epoch,
                     "seconds": seconds,
@@ -181,11 +181,13 @@ def train(
 
 
 def _step(
-    engine: Any, batches: Iterator[Packed], micro_steps: int, members: Sequence[Pack], step: int, stop: StopSignals
+    engine: Any, batches: Iterator[Packed], micro_steps: int, targets: int, step: int, stop: StopSignals
 ) -> tuple[float, float, int]:
-    """One optimizer step: (loss per target, seconds waited for data, signal received by any rank or 0)."""
+    """One optimizer step with `targets` target tokens over all ranks.
+
+    Returns the loss per target, the seconds waited for data, and the signal that any rank received, or 0.
+    """
     world = dist.get_world_size()
-    targets = sum(p.n_targets for p in members)
     # DeepSpeed averages over ranks and micro-steps; undone here, so that what remains is sum / targets.
     scale = world * micro_steps / targets
     total, waited = 0.0, 0.0

@@ -59,7 +59,7 @@ from mvl_training.hub import write_model_files
 from mvl_training.loop import Diverged, Interrupted, Schedule, StopSignals, build_engine, train
 from mvl_training.metrics import LOG, Reporter, read_metrics
 from mvl_training.model import Student, assemble, load_student
-from mvl_training.packing import Pack, read_packs
+from mvl_training.pack_plan import PackPlan
 from mvl_training.processing import SampleProcessor, load_tokens, locate
 from mvl_training.recipe import STAGES, Recipe, Stage, StageName, load_recipe
 
@@ -79,7 +79,7 @@ class Job:
     out: Path
     init_from: Path | None
     resume: str
-    packs: list[Pack]
+    plan: PackPlan
     plan_version: str
     order: Order
     steps: int
@@ -115,13 +115,11 @@ def _job(options: argparse.Namespace) -> Job:
     recipe = load_recipe(options.recipe)
     stage = recipe.stage(options.stage)
     lake = Lake(options.lake)
-    packs = read_packs(lake, options.stage)
-    if not packs:
-        raise MvlError(f"pack_plan/{options.stage} is empty", hint=f"materialise pack_plan/{options.stage} again")
+    plan = PackPlan(lake, options.stage)
     if options.init_from is not None and not (options.init_from / "config.json").is_file():
         raise MvlError(f"{options.init_from} is no export", hint="name the `export` folder of a finished stage")
     plan_version = lake.table(f"pack_plan/{options.stage}").data_version()
-    order = Order.of(packs, stage.batch, recipe.seed)
+    order = Order.of(plan, stage.batch, recipe.seed)
     steps = options.steps or stage.steps or stage.epochs * order.steps_per_epoch
     initial = None if options.init_from is None else _weights_of(options.init_from)
     return Job(
@@ -132,7 +130,7 @@ def _job(options: argparse.Namespace) -> Job:
         options.out,
         options.init_from,
         options.resume,
-        packs,
+        plan,
         plan_version,
         order,
         steps,
@@ -217,7 +215,7 @@ def _train(job: Job, stop: StopSignals) -> int:
         checkpoints.load(engine, checkpoint, state, world=world, zero=job.stage.zero)
         start = state.step
     loader = PackLoader(
-        job.lake, job.stage_name, job.packs, SampleProcessor.for_stage(job.recipe, job.stage_name, tokens)
+        job.lake, job.stage_name, job.plan, SampleProcessor.for_stage(job.recipe, job.stage_name, tokens)
     )
     reporter = Reporter(job.out, job.stage_name, job.steps, start) if first else None
     began = time.monotonic()
@@ -239,13 +237,13 @@ def _train(job: Job, stop: StopSignals) -> int:
     try:
         if reporter is not None:
             reporter.say(
-                f"{job.stage_name}: {len(job.packs)} packs, {job.order.per_step} per step, "
+                f"{job.stage_name}: {len(job.plan)} packs, {job.order.per_step} per step, "
                 f"steps {start} to {job.steps}, {world} ranks, ZeRO-{job.stage.zero}, {job.stage.precision}"
             )
         train(
             engine,
             loader,
-            Schedule(job.stage, job.packs, job.order, start, job.steps),
+            Schedule(job.stage, job.plan, job.order, start, job.steps),
             stop,
             reporter.step if reporter is not None else lambda numbers: None,
             save,

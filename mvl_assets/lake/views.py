@@ -51,8 +51,8 @@ def mixture_rows(
     Raises `KeyError` when a row refers to a sample or rewrite that is not there.
     """
     table = lake.table(f"mixture/{stage}")
-    condition = f"position >= {start}" + ("" if stop is None else f" AND position < {stop}")
-    yield from resolved(lake, _in_order(table.rows(None, condition, batch_size), start), batch_size)
+    rows = table.window(start, table.count() if stop is None else stop, batch_size=batch_size)
+    yield from resolved(lake, _in_order(rows, start), batch_size)
 
 
 def _in_order(rows: Iterator[dict[str, Any]], start: int) -> Iterator[dict[str, Any]]:

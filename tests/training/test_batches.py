@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mvl_assets.lake.lake import Lake
 from mvl_training.batches import Order, PackLoader, Prefetch
 from mvl_training.conversation import ChatTokens
-from mvl_training.packing import read_packs
+from mvl_training.pack_plan import PackPlan
 from mvl_training.processing import SampleProcessor
 from mvl_training.recipe import Recipe
 
@@ -37,19 +37,19 @@ def test_later_epochs_are_shuffled_by_seed() -> None:
 
 
 def test_a_step_holds_about_the_samples_the_recipe_asks_for(lake: Lake) -> None:
-    packs = read_packs(lake, "single_image")
-    samples = sum(len(p.row_ids) for p in packs)
-    order = Order.of(packs, 6, seed=0)
-    assert order.per_step == round(6 * len(packs) / samples)
-    assert Order.of(packs, 10_000, seed=0).per_step == len(packs)
+    plan = PackPlan(lake, "single_image")
+    samples = sum(len(p.row_ids) for p in plan)
+    order = Order.of(plan, 6, seed=0)
+    assert order.per_step == round(6 * len(plan) / samples)
+    assert Order.of(plan, 10_000, seed=0).per_step == len(plan)
 
 
 def test_an_error_while_loading_ahead_reaches_the_loop(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:
-    packs = read_packs(lake, "single_image")
-    loader = PackLoader(lake, "single_image", packs, SampleProcessor.for_stage(recipe, "single_image", tokens))
+    plan = PackPlan(lake, "single_image")
+    loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
     prefetch = Prefetch(loader, iter([0, None, 10_000]))
     batches = iter(prefetch)
-    assert next(batches).row_ids == packs[0].row_ids
+    assert next(batches).row_ids == plan[0].row_ids
     assert next(batches).row_ids == ()
     with pytest.raises(IndexError):
         next(batches)
@@ -57,8 +57,8 @@ def test_an_error_while_loading_ahead_reaches_the_loop(lake: Lake, recipe: Recip
 
 
 def test_closing_a_loader_in_the_middle_ends_its_thread(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:
-    packs = read_packs(lake, "single_image")
-    loader = PackLoader(lake, "single_image", packs, SampleProcessor.for_stage(recipe, "single_image", tokens))
+    plan = PackPlan(lake, "single_image")
+    loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
     prefetch = Prefetch(loader, iter([0] * 1000))
     next(iter(prefetch))
     prefetch.close()

@@ -13,7 +13,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.batches import Packed, PackLoader, collate
 from mvl_training.conversation import IGNORE, ChatTokens
 from mvl_training.model import Student, assemble, load_student, part_of
-from mvl_training.packing import read_packs
+from mvl_training.pack_plan import PackPlan
 from mvl_training.processing import Sample, SampleProcessor
 from mvl_training.recipe import Recipe, parse_recipe
 from tests.training import tiny_model as small
@@ -214,13 +214,13 @@ def test_a_siglip_tower_gives_the_states_before_its_last_layer(
 
 
 def test_a_pack_of_the_plan_holds_what_the_plan_counted(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:
-    packs = read_packs(lake, "single_image")
-    loader = PackLoader(lake, "single_image", packs, SampleProcessor.for_stage(recipe, "single_image", tokens))
-    for position, pack in enumerate(packs):
+    plan = PackPlan(lake, "single_image")
+    loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
+    for position, pack in enumerate(plan):
         batch = loader.load(position)
-        assert batch.ids_1L.shape[1] == pack.n_tokens <= 256
-        assert (batch.n_targets, batch.row_ids) == (pack.n_targets, pack.row_ids)
-        assert max(len(batch.tiles_T3PP), 1) == max(pack.n_tiles, 1)
+        assert batch.ids_1L.shape[1] == plan.n_tokens[position] <= 256
+        assert (batch.n_targets, batch.row_ids) == (plan.n_targets[position], pack.row_ids)
+        assert max(len(batch.tiles_T3PP), 1) == max(plan.n_tiles[position], 1)
         assert len(batch.visual_V) == sum(y.tokens for y in batch.layouts)
 
 

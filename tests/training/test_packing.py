@@ -13,7 +13,10 @@ from PIL import Image
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training.packing import Member, max_tiles, pack, plan_stage, read_packs
+from mvl_training import counting
+from mvl_training.counting import Member
+from mvl_training.pack_plan import PackPlan
+from mvl_training.packing import max_tiles, pack, plan_stage
 from mvl_training.processing import Counts
 from mvl_training.recipe import Recipe
 from tests.training import tiny_model as small
@@ -62,10 +65,11 @@ def test_a_plan_is_the_same_every_time_and_changes_with_what_it_depends_on(
 
 def test_the_report_adds_up_to_the_table(lake: Lake, recipe: Recipe) -> None:
     report = plan_stage(lake, "single_image", recipe, run_id="again")
-    packs = read_packs(lake, "single_image")
-    assert [p.position for p in packs] == list(range(report.packs))
-    assert report.samples == sum(len(p.row_ids) for p in packs) == 41
-    assert report.tokens == sum(p.n_tokens for p in packs) == sum(sum(p.lengths) for p in packs)
+    plan = PackPlan(lake, "single_image")
+    assert [p.position for p in plan] == list(range(report.packs))
+    assert report.samples == sum(len(p.row_ids) for p in plan) == plan.n_samples.sum() == 41
+    assert report.tokens == plan.n_tokens.sum() == sum(sum(p.lengths) for p in plan)
+    assert (report.targets, report.tiles) == (plan.n_targets.sum(), plan.n_tiles.sum())
     assert report.fill == pytest.approx(report.tokens / (report.packs * 256))
     assert report.rejected == {}
 
@@ -105,10 +109,24 @@ def test_a_picture_that_its_exif_turns_is_counted_as_it_is_seen(tmp_path: Path, 
     Image.new("RGB", (600, 240), "red").save(buffer, "JPEG", exif=exif)
     lake = small.fill_lake(tmp_path, [([buffer.getvalue()], "What?", "red")])
     plan_stage(lake, "single_image", recipe, run_id="r")
-    packs = read_packs(lake, "single_image")
-    loader = PackLoader(lake, "single_image", packs, SampleProcessor.for_stage(recipe, "single_image", tokens))
+    plan = PackPlan(lake, "single_image")
+    loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
     (layout,) = loader.load(0).layouts
     assert (layout.rows, layout.columns) == (2, 1)
+
+
+def test_several_processes_count_the_same_plan(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = small.fill_lake(tmp_path, small.shape_samples(20))
+    alone = plan_stage(lake, "single_image", recipe, run_id="a", processes=1)
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(counting, "PART", 6)
+    plan = lake.table("pack_plan/single_image")
+    plan.delete("position >= 0")
+    shared = plan_stage(
+        lake, "single_image", recipe, run_id="b", processes=2, progress=lambda done, rows: told.append((done, rows))
+    )
+    assert shared.data_version == alone.data_version
+    assert told == [(6, 20), (12, 20), (18, 20), (20, 20)]
 
 
 def test_another_text_of_the_same_length_is_another_plan(tmp_path: Path, recipe: Recipe) -> None:
@@ -125,7 +143,7 @@ def test_a_missing_or_empty_mixture_is_one_clear_error(tmp_path: Path, recipe: R
     with pytest.raises(MvlError, match="no mixture/single_image"):
         plan_stage(lake, "single_image", recipe, run_id="r")
     with pytest.raises(MvlError, match="no pack_plan/single_image"):
-        read_packs(lake, "single_image")
+        PackPlan(lake, "single_image")
     small.put_rows(lake, [([], "Hi", "", None)], "single_image")
     with pytest.raises(MvlError, match="nothing to train on: 1 no_answer"):
         plan_stage(lake, "single_image", recipe, run_id="r")
@@ -137,8 +155,8 @@ def test_training_on_a_plan_of_another_lake_stops_with_the_rows_name(tmp_path: P
 
     lake = small.fill_lake(tmp_path, small.shape_samples(4))
     plan_stage(lake, "single_image", recipe, run_id="r")
-    packs = read_packs(lake, "single_image")
+    plan = PackPlan(lake, "single_image")
     small.fill_lake(tmp_path, [(p, q, a + "!") for p, q, a in small.shape_samples(4)])
-    loader = PackLoader(lake, "single_image", packs, SampleProcessor.for_stage(recipe, "single_image", tokens))
-    with pytest.raises(MvlError, match=f"row {packs[0].row_ids[0]} .* the plan says"):
+    loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
+    with pytest.raises(MvlError, match=f"row {plan[0].row_ids[0]} .* the plan says"):
         loader.load(0)
