@@ -50,6 +50,8 @@ class Table:
     def __init__(self, uri: str, spec: TableSpec) -> None:
         self.uri = uri
         self.spec = spec
+        # Lance's caches; None takes its default, which may grow to gigabytes.
+        self.session: lance.Session | None = None
         self._dataset: lance.LanceDataset | None = None
         self._lock = threading.Lock()
         self._syncer = Syncer(uri)
@@ -92,7 +94,7 @@ class Table:
                 hint="the next run that writes this table puts it aside; what was committed before is kept",
             )
         try:
-            dataset = lance.dataset(self.uri)
+            dataset = lance.dataset(self.uri, session=self.session)
         except ValueError as error:
             if "not found" in str(error).lower():
                 raise FileNotFoundError(self.uri) from error
@@ -127,6 +129,17 @@ class Table:
     ) -> Iterator[dict]:
         """The same as dictionaries, one row at a time."""
         for batch in self.scan(columns, filter, batch_size):
+            yield from batch.to_pylist()
+
+    def window(
+        self, start: int, stop: int, columns: Sequence[str] | None = None, batch_size: int = 1024
+    ) -> Iterator[dict]:
+        """Rows `start` to `stop` in the order in which they were written, as dictionaries; what is before is not read."""
+        if not self.exists() or start >= stop:
+            return
+        names = list(columns) if columns is not None else self.schema.names
+        scanner = self.open().scanner(columns=names, offset=start, limit=stop - start, batch_size=batch_size)
+        for batch in scanner.to_batches():
             yield from batch.to_pylist()
 
     def data_version(self, filter: str | None = None) -> str:
