@@ -35,13 +35,16 @@ GREY = 127
 class Packed:
     """One sequence of samples that do not see each other. L tokens, V visual tokens, T tiles (at least one).
 
-    `ids_1L` and `positions_1L` int64, positions restart at 0 with each sample. `targets_L` is the next token where the
+    `ids_1L` and `positions_1L` int64, positions restart at 0 with each sample; sample n lies between `bounds_N[n]` and
+    `bounds_N[n + 1]` (int32), the longest has `longest` tokens. `targets_L` is the next token where the
     loss is taken, else IGNORE; it never crosses samples. `visual_V` are the places of the placeholder tokens in order.
     `tiles_T3PP` is uint8. `layouts` are those of the pictures and videos in order; none when the only tile is a dummy.
     """
 
     ids_1L: torch.Tensor
     positions_1L: torch.Tensor
+    bounds_N: torch.Tensor
+    longest: int
     targets_L: torch.Tensor
     visual_V: torch.Tensor
     tiles_T3PP: torch.Tensor
@@ -56,6 +59,7 @@ class Packed:
             self,
             ids_1L=self.ids_1L.to(device, non_blocking=True),
             positions_1L=self.positions_1L.to(device, non_blocking=True),
+            bounds_N=self.bounds_N.to(device, non_blocking=True),
             targets_L=self.targets_L.to(device, non_blocking=True),
             visual_V=self.visual_V.to(device, non_blocking=True),
             tiles_T3PP=self.tiles_T3PP.to(device, non_blocking=True),
@@ -68,19 +72,21 @@ def collate(samples: Sequence[Sample], placeholders: tuple[int, int], tile: int)
     No samples, or none with pictures: one grey tile, so that every rank calls the vision tower every time (ranks that
     skip it hang ZeRO-3 and crash ZeRO-2).
     """
+    lengths = [len(s.encoded.ids) for s in samples] or [2]
+    positions = np.concatenate([np.arange(length) for length in lengths])
     if not samples:
         ids = np.zeros(2, dtype=np.int64)
         targets = np.full(2, IGNORE, dtype=np.int64)
-        positions = np.arange(2)
     else:
         ids = np.concatenate([s.encoded.ids for s in samples]).astype(np.int64)
-        positions = np.concatenate([np.arange(len(s.encoded.ids)) for s in samples])
         targets = np.concatenate([np.append(s.encoded.labels[1:], np.int32(IGNORE)) for s in samples]).astype(np.int64)
     pixels = [s.tiles for s in samples if len(s.tiles)] or [np.full((1, 3, tile, tile), GREY, dtype=np.uint8)]
     visual = np.flatnonzero(np.isin(ids, placeholders)) if samples else np.empty(0, dtype=np.int64)
     return Packed(
         ids_1L=torch.from_numpy(ids)[None],
         positions_1L=torch.from_numpy(positions)[None],
+        bounds_N=torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32)),
+        longest=max(lengths),
         targets_L=torch.from_numpy(targets),
         visual_V=torch.from_numpy(visual),
         tiles_T3PP=torch.from_numpy(np.concatenate(pixels)),

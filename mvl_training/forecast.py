@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mvl_assets.errors import MvlError
+from mvl_assets.media.tiles import TileGrid
 from mvl_training.recipe import Expected, Part, Recipe, Stage, StageName
 
 GIB = 1 << 30
@@ -29,7 +30,6 @@ class Sizes:
     layers: int
     width: int
     inner: int
-    vocabulary: int
     vision_layers: int
     vision_width: int
     patches: int
@@ -76,7 +76,8 @@ class Forecast:
 
 
 def sizes_of(recipe: Recipe) -> Sizes:
-    """The model's sizes, from its modules on the meta device. Raises `MvlError` when a tower's config is not known."""
+    """The sizes of a recipe's model, from its modules on the meta device. Raises `MvlError` when a tower's config is
+    not known."""
     import torch
 
     from mvl_training import model
@@ -84,11 +85,19 @@ def sizes_of(recipe: Recipe) -> Sizes:
     text, seen = model.tower_configs(recipe)
     with torch.device("meta"):
         llava = model.LlavaOnevisionForConditionalGeneration(model.llava_config(recipe, text, seen, image=0, video=1))
+    return sizes_of_model(llava, recipe.grid.build())
+
+
+def sizes_of_model(llava: Any, grid: TileGrid) -> Sizes:
+    """The sizes of a model whose parameters are whole (not yet shared out by ZeRO-3)."""
+    from mvl_training.model import part_of
+
+    text, seen = llava.config.text_config, llava.config.vision_config
     parameters = dict.fromkeys(PARTS, 0)
     multiplied = dict.fromkeys(PARTS, 0)
     table = llava.get_input_embeddings().weight
     for name, parameter in llava.named_parameters():
-        part = model.part_of(name) or "vision"
+        part = part_of(name) or "vision"
         parameters[part] += parameter.numel()
         # The word table is looked up, not multiplied with; tied to the head it is both.
         looked_up = parameter is table and not text.tie_word_embeddings
@@ -100,10 +109,9 @@ def sizes_of(recipe: Recipe) -> Sizes:
         layers=text.num_hidden_layers,
         width=text.hidden_size,
         inner=text.intermediate_size,
-        vocabulary=text.vocab_size,
         vision_layers=seen.num_hidden_layers,
         vision_width=seen.hidden_size,
-        patches=recipe.grid.build().side ** 2,
+        patches=grid.side**2,
     )
 
 
@@ -118,7 +126,7 @@ def forecast(recipe: Recipe, name: StageName, sizes: Sizes, *, gpus: int, planne
         )
     steps = stage.steps or stage.epochs * math.ceil(data.samples / stage.batch)
     samples = min(steps * stage.batch, stage.epochs * data.samples) if stage.steps is None else steps * stage.batch
-    per_sample = _flops_of_sample(sizes, stage, data)
+    per_sample = flops_of_sample(sizes, stage, data.tokens, data.tiles)
     return Forecast(
         recipe=recipe.name,
         stage=name,
@@ -135,15 +143,18 @@ def forecast(recipe: Recipe, name: StageName, sizes: Sizes, *, gpus: int, planne
     )
 
 
-def _flops_of_sample(sizes: Sizes, stage: Stage, data: Expected) -> float:
-    """Per parameter and token 2 forward, 4 more backward where the part learns, 2 more where only the activations'
-    gradients pass through it to something that does."""
+def flops_of_sample(sizes: Sizes, stage: Stage, tokens: float, tiles: float) -> float:
+    """Model FLOPs of one sample, forward and backward.
+
+    Per parameter and token 2 forward, 4 more backward where the part learns, 2 more where only the activations'
+    gradients pass through it to something that does.
+    """
     learns_before = {"vision": False, "projector": "vision" in stage.train}
     learns_before["language"] = learns_before["projector"] or "projector" in stage.train
     factor = {part: 6 if part in stage.train else 4 if learns_before[part] else 2 for part in PARTS}
-    attention = sizes.layers * sizes.width * data.tokens
-    language = factor["language"] * data.tokens * (sizes.multiplied["language"] + attention)
-    patches = data.tiles * sizes.patches
+    attention = sizes.layers * sizes.width * tokens
+    language = factor["language"] * tokens * (sizes.multiplied["language"] + attention)
+    patches = tiles * sizes.patches
     vision_attention = 2 * sizes.vision_layers * sizes.vision_width * sizes.patches
     return (
         language

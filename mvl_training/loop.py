@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 import signal
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -26,19 +28,42 @@ from mvl_training.batches import Order, Packed, PackLoader, Prefetch
 from mvl_training.model import Student, part_of
 from mvl_training.pack_plan import PackPlan
 from mvl_training.recipe import Stage
+from mvl_training.speed import Speed
+
+SPIKE_WINDOW = 50
+HEAD_ROWS = 2048
+"""Targets whose logits exist at a time, at most: 2048 x 152k words are 1.2 GB in float32."""
 
 
 class Diverged(MvlError):
-    """The loss is not a finite number. `row_ids` are the mixture rows of the packs it came from."""
+    """The loss is not a finite number, or jumped. `row_ids` are the mixture rows of the packs it came from."""
 
-    def __init__(self, step: int, row_ids: Sequence[str]) -> None:
+    def __init__(self, step: int, what: str, row_ids: Sequence[str]) -> None:
         self.step = step
         self.row_ids = list(row_ids)
         shown = ", ".join(row_ids[:20]) + (f" and {len(row_ids) - 20} more" if len(row_ids) > 20 else "")
         super().__init__(
-            f"the loss is not a finite number in step {step}; mixture rows: {shown or 'none (weights are not finite)'}",
+            f"the loss {what} in step {step}; mixture rows: {shown or 'none (weights are not finite)'}",
             hint="look at these rows (mvl trace ID) or lower the learning rate; the last checkpoint is intact",
         )
+
+
+class Watch:
+    """Knows the losses of the last steps, and when one has jumped away from them."""
+
+    def __init__(self, spike: float | None) -> None:
+        self._spike = spike
+        self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
+
+    @property
+    def limit(self) -> float:
+        """The highest loss per target that is no spike; infinite until the window is full."""
+        if self._spike is None or len(self._losses) < SPIKE_WINDOW:
+            return math.inf
+        return self._spike * statistics.median(self._losses)
+
+    def see(self, loss: float) -> None:
+        self._losses.append(loss)
 
 
 class Interrupted(Exception):
@@ -105,6 +130,7 @@ def build_engine(student: Student, stage: Stage, micro_steps: int) -> Any:
     """The DeepSpeed engine around a student. Collective; torch.distributed must be up."""
     import deepspeed
 
+    student.head_calls = -(-stage.length // HEAD_ROWS)
     if stage.gradient_checkpointing:
         student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     groups = parameter_groups(student, stage)
@@ -123,6 +149,7 @@ class Schedule:
 
     stage: Stage
     plan: PackPlan
+    speed: Speed
     order: Order
     start: int
     total: int
@@ -144,6 +171,7 @@ def train(
     positions = (p for step in range(schedule.start, total) for p in order.share(step, rank, world))
     prefetch = Prefetch(loader, positions)
     batches = iter(prefetch)
+    watch = Watch(stage.spike)
     try:
         for step in range(schedule.start, total):
             factor = rate_factor(step, total, stage.warmup, stage.schedule)
@@ -152,7 +180,7 @@ def train(
             members = order.step(step)
             targets = int(schedule.plan.n_targets[members].sum())
             began = time.monotonic()
-            loss, waited, signum = _step(engine, batches, order.micro_steps(world), targets, step, stop)
+            loss, waited, signum = _step(engine, batches, order.micro_steps(world), targets, step, stop, watch)
             seconds = time.monotonic() - began
             done = step + 1
             norm = engine.get_global_grad_norm()
@@ -170,6 +198,7 @@ def train(
                     "seconds": seconds,
                     "data_wait": waited,
                     "target_tokens_per_second": targets / seconds,
+                    **schedule.speed.of(members, seconds),
                 }
             )
             if done % stage.save_every == 0 or done == total or signum:
@@ -181,7 +210,7 @@ def train(
 
 
 def _step(
-    engine: Any, batches: Iterator[Packed], micro_steps: int, targets: int, step: int, stop: StopSignals
+    engine: Any, batches: Iterator[Packed], micro_steps: int, targets: int, step: int, stop: StopSignals, watch: Watch
 ) -> tuple[float, float, int]:
     """One optimizer step with `targets` target tokens over all ranks.
 
@@ -191,7 +220,7 @@ def _step(
     # DeepSpeed averages over ranks and micro-steps; undone here, so that what remains is sum / targets.
     scale = world * micro_steps / targets
     total, waited = 0.0, 0.0
-    bad: list[str] = []
+    seen: list[tuple[float, tuple[str, ...]]] = []
     for micro in range(micro_steps):
         began = time.monotonic()
         batch = next(batches).to(engine.device)
@@ -199,19 +228,27 @@ def _step(
         loss = engine(batch)
         value = float(loss.detach())
         total += value
-        if not math.isfinite(value):
-            bad.extend(batch.row_ids)
+        seen.append((value / max(1, batch.n_targets), batch.row_ids))
         engine.backward(loss * scale)
         if micro + 1 < micro_steps:
             engine.step()
     shared = torch.tensor([total], dtype=torch.float64, device=engine.device)
-    flags = torch.tensor([stop.received, not math.isfinite(total)], dtype=torch.int64, device=engine.device)
+    flags = torch.tensor([stop.received], dtype=torch.int64, device=engine.device)
     dist.all_reduce(shared)
     dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-    signum, diverged = (int(v) for v in flags)
-    if diverged:
-        everyone: list[list[str]] = [[] for _ in range(world)]
-        dist.all_gather_object(everyone, bad)
-        raise Diverged(step + 1, [row for rows in everyone for row in rows])
+    mean, signum = float(shared[0]) / targets, int(flags[0])
+    if not mean <= watch.limit:
+        what = f"rose to {mean:.3g}, above {watch.limit:.3g}" if math.isfinite(mean) else "is not a finite number"
+        # Before the optimizer takes the step: the weights are still good.
+        raise Diverged(step + 1, what, _worst(seen, watch.limit if math.isfinite(mean) else math.inf))
+    watch.see(mean)
     engine.step()
-    return float(shared[0]) / targets, waited, signum
+    return mean, waited, signum
+
+
+def _worst(seen: Sequence[tuple[float, tuple[str, ...]]], limit: float) -> list[str]:
+    """The rows of all ranks' packs whose loss per target is above the limit or no finite number. Collective."""
+    mine = [row for loss, rows in seen if not (loss <= limit and math.isfinite(loss)) for row in rows]
+    everyone: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everyone, mine)
+    return [row for rows in everyone for row in rows]

@@ -16,6 +16,9 @@ from typing import Any
 
 LOG = logging.getLogger("mvl.train")
 LINE_EVERY_S = 2.0
+EMA = 0.1
+SMOOTHED = ("target_tokens_per_second", "tflops", "data_wait")
+"""Numbers that jump from step to step: progress lines show their moving average, of which a step is a tenth."""
 
 
 class Reporter:
@@ -44,6 +47,7 @@ class Reporter:
         self._board = SummaryWriter(folder / "tensorboard", purge_step=resumed_at + 1 if resumed_at else None)
         self._stack.callback(self._board.close)
         self._last_line = 0.0
+        self._smooth: dict[str, float] = {}
 
     def say(self, text: str) -> None:
         LOG.info(text)
@@ -51,7 +55,7 @@ class Reporter:
             self._pipes.log.info(text)
 
     def step(self, numbers: Mapping[str, Any]) -> None:
-        """`numbers` holds at least `step`, `loss` and `seconds`."""
+        """`numbers` are those of `loop.train`."""
         self._lines.write(json.dumps(numbers) + "\n")
         self._lines.flush()
         for name, value in numbers.items():
@@ -59,13 +63,19 @@ class Reporter:
             for part, number in values:
                 if isinstance(number, int | float) and name != "step":
                     self._board.add_scalar(f"{name}/{part}" if part else name, number, numbers["step"])
+        for name in SMOOTHED:
+            before = self._smooth.get(name, numbers[name])
+            self._smooth[name] = before + EMA * (numbers[name] - before)
         now = time.monotonic()
         if now - self._last_line >= LINE_EVERY_S or numbers["step"] == self.steps:
             self._last_line = now
+            mfu = f" ({numbers['mfu']:.0%} of peak)" if numbers["mfu"] is not None else ""
             self.say(
                 f"{self.stage} step {numbers['step']}/{self.steps}  loss {numbers['loss']:.4f}  "
-                f"{numbers['target_tokens_per_second']:.0f} target tokens/s  "
-                f"waited {numbers['data_wait']:.2f} s for data"
+                f"{self._smooth['target_tokens_per_second']:.0f} target tokens/s, "
+                f"{self._smooth['tflops']:.3g} TFLOP/s{mfu}, "
+                f"{numbers['memory_gib']:.1f} GiB, "
+                f"waited {self._smooth['data_wait']:.2f} s for data"
             )
 
     def close(self) -> None:

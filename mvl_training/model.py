@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.torchvision_ops import repair_torch_companions
@@ -39,6 +40,8 @@ from transformers import (  # noqa: E402
 )
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
+from mvl_training import attention  # noqa: E402
+
 transformers_logging.disable_progress_bar()
 
 VOCABULARY_MULTIPLE = 64
@@ -48,31 +51,47 @@ class Student(nn.Module):
     """LLaVA-OneVision over packed sequences: `forward` gives the summed loss of one pack.
 
     One call of the vision tower per pass over all tiles and frames together; samples see only themselves; the language
-    head runs on positions that have a target only.
+    head runs on positions that have a target only, in `head_calls` parts whose logits are made again in the backward
+    pass (a pack's whole logits would take gigabytes). Ranks of ZeRO-3 must call it equally often, whatever they hold.
     """
 
     def __init__(self, llava: LlavaOnevisionForConditionalGeneration, grid: TileGrid) -> None:
         super().__init__()
         self.llava = llava
         self.grid = grid
+        self.head_calls = 1
+        llava.model.language_model.set_attn_implementation(attention.NAME)
 
     def forward(self, batch: Packed) -> torch.Tensor:
         """Cross-entropy summed over the pack's targets, float32 scalar."""
         hidden_LD = self.hidden(batch)
         places = torch.nonzero(batch.targets_L != IGNORE).flatten()
+        if self.head_calls == 1:
+            return self._head_loss(hidden_LD, places, batch.targets_L)
+        losses = [
+            checkpoint(self._head_loss, hidden_LD, part, batch.targets_L, use_reentrant=False)
+            for part in torch.tensor_split(places, self.head_calls)
+        ]
+        return torch.stack(losses).sum()
+
+    def _head_loss(self, hidden_LD: torch.Tensor, places: torch.Tensor, targets_L: torch.Tensor) -> torch.Tensor:
         if not len(places):
             # Still through the head, so that every rank has the same gradients to exchange.
             return self.llava.lm_head(hidden_LD[:1]).float().sum() * 0.0
-        logits = self.llava.lm_head(hidden_LD[places]).float()
-        return functional.cross_entropy(logits, batch.targets_L[places], reduction="sum")
+        return functional.cross_entropy(
+            self.llava.lm_head(hidden_LD[places]).float(), targets_L[places], reduction="sum"
+        )
 
     def hidden(self, batch: Packed) -> torch.Tensor:
         """Last hidden states of the language tower, (L, D)."""
-        embedded_1LD = self.embed(batch)
-        # No mask and no cache: only then do restarting positions keep packed samples apart (with a cache, or with a
-        # mask of ones, later samples attend to earlier ones while the loss still falls).
+        # No cache and no mask: transformers would take the samples of a masked or cached sequence for one.
         out = self.llava.model.language_model(
-            inputs_embeds=embedded_1LD, position_ids=batch.positions_1L, attention_mask=None, use_cache=False
+            inputs_embeds=self.embed(batch),
+            position_ids=batch.positions_1L,
+            attention_mask=None,
+            use_cache=False,
+            bounds=batch.bounds_N,
+            longest=batch.longest,
         )
         return out.last_hidden_state[0]
 

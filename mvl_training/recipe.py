@@ -99,7 +99,8 @@ class Stage(_Strict):
     optimizer step over all ranks, as in the paper; with packing it decides the packs per step. `length` is the token
     limit of a sample and the size of a pack. `steps` overrides `epochs` (the data is repeated when it runs out).
     `pictures`: `flat` gives every picture one tile without newline (the released alignment script), `anyres` tiles a
-    sample's only picture and pads several. `frames` is the limit per video. `expected` is for forecasts.
+    sample's only picture and pads several. `frames` is the limit per video. `spike` stops the
+    run when a step's loss is above so many times the median of the 50 before it. `expected` is for forecasts.
     """
 
     train: dict[Part, float] = Field(min_length=1)
@@ -113,6 +114,7 @@ class Stage(_Strict):
     warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
     clip: float = Field(default=1.0, gt=0.0)
+    spike: float | None = Field(default=None, gt=1.0)
     frames: int = Field(default=32, ge=1)
     zero: Literal[0, 1, 2, 3] = 2
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -196,8 +198,8 @@ class Recipe(_Strict):
 
     def training_inputs(self, stage: StageName) -> dict[str, Any]:
         """What the weights of a stage depend on besides its data and its initial weights. Left out: names, other
-        stages, how often and how many checkpoints are kept, and what only forecasts use."""
-        chosen = self.stage(stage).model_dump(mode="json", exclude={"save_every", "keep", "expected"})
+        stages, how often and how many checkpoints are kept, when a spike stops the run, what only forecasts use."""
+        chosen = self.stage(stage).model_dump(mode="json", exclude={"save_every", "keep", "spike", "expected"})
         left_out: Any = {"name": True, "description": True, "stages": True, "processes": True}
         common = self.model_dump(mode="json", exclude=left_out | {"language": {"sizes"}, "vision": {"sizes"}})
         return {**common, "stage": stage, "settings": chosen}

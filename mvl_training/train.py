@@ -55,6 +55,7 @@ from mvl_training.batches import Order, PackLoader
 from mvl_training.checkpoint import CheckpointError, State
 from mvl_training.conversation import IGNORE
 from mvl_training.export import DTYPES, PROVENANCE, export_checkpoint
+from mvl_training.forecast import sizes_of_model
 from mvl_training.hub import write_model_files
 from mvl_training.loop import Diverged, Interrupted, Schedule, StopSignals, build_engine, train
 from mvl_training.metrics import LOG, Reporter, read_metrics
@@ -62,6 +63,7 @@ from mvl_training.model import Student, assemble, load_student
 from mvl_training.pack_plan import PackPlan
 from mvl_training.processing import SampleProcessor, load_tokens, locate
 from mvl_training.recipe import STAGES, Recipe, Stage, StageName, load_recipe
+from mvl_training.speed import Speed
 
 PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "pylance", "mvl")
 PR_SET_PDEATHSIG = 1
@@ -208,6 +210,7 @@ def _train(job: Job, stop: StopSignals) -> int:
         source = job.init_from or locate(job.recipe.language.tokenizer or job.recipe.language.model or "")
         write_model_files(student.llava, source, model_files, grid=student.grid, system=job.recipe.system)
     names = [name for name, _ in student.named_parameters()]
+    sizes = sizes_of_model(student.llava, student.grid)  # before ZeRO-3 shares the parameters out
     engine = build_engine(student, job.stage, job.order.micro_steps(world))
     start = 0
     if found is not None:
@@ -243,7 +246,7 @@ def _train(job: Job, stop: StopSignals) -> int:
         train(
             engine,
             loader,
-            Schedule(job.stage, job.plan, job.order, start, job.steps),
+            Schedule(job.stage, job.plan, Speed(sizes, job.stage, job.plan, world), job.order, start, job.steps),
             stop,
             reporter.step if reporter is not None else lambda numbers: None,
             save,

@@ -72,7 +72,7 @@ def test_miniatures_are_written_once_and_named(raw: Home, fresh: Home) -> None:
     said = fresh.run("miniature", *SOURCES, "--rows", "16")
     for slug in (KEPT, *REWRITTEN):
         assert lines_with(said, [slug, "llava_json", "14", "2"]), said
-    one_error(fresh.mvl("miniature", "--source", "nothing"), "no miniature is made for: nothing", KEPT)
+    one_error(fresh.mvl("miniature", "--source", "nothing"), "no miniature is made for: nothing", "`mvl sources`")
 
 
 # -- sources, status, plan -----------------------------------------------------------------------------------------

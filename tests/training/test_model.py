@@ -62,6 +62,10 @@ def logits(student: Student, batch: Packed) -> torch.Tensor:
         return student.llava.lm_head(student.hidden(batch))
 
 
+def gradients(student: Student) -> dict[str, torch.Tensor]:
+    return {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_packed_logits_loss_and_gradients_equal_those_of_samples_alone(
     student: Student, processor: SampleProcessor, checkpointing: bool
@@ -75,14 +79,31 @@ def test_packed_logits_loss_and_gradients_equal_those_of_samples_alone(
     assert torch.allclose(logits(student, packed), torch.cat([logits(student, b) for b in alone]), atol=1e-5)
 
     student(packed).backward()
-    gradients = {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
+    found = gradients(student)
     student.zero_grad()
     losses = [student(b) for b in alone]
     sum(losses).backward()
     assert student(packed).item() == pytest.approx(sum(x.item() for x in losses), rel=1e-5)
     for name, parameter in student.named_parameters():
         if parameter.grad is not None:
-            assert torch.allclose(gradients[name], parameter.grad, atol=2e-4, rtol=1e-4), name
+            assert torch.allclose(found[name], parameter.grad, atol=2e-4, rtol=1e-4), name
+
+
+def test_a_head_called_in_parts_gives_the_same_loss_and_gradients(student: Student, processor: SampleProcessor) -> None:
+    packs = [together(processor, built(processor)), collate([], (0, 1), processor.grid.tile)]
+    for pack in packs:
+        found = []
+        for calls in (1, 3, 64):
+            student.head_calls = calls
+            student.zero_grad()
+            loss = student(pack)
+            loss.backward()
+            found.append((loss.item(), gradients(student)))
+        for loss, grads in found[1:]:
+            assert loss == pytest.approx(found[0][0], rel=1e-6)
+            assert grads.keys() == found[0][1].keys()
+            assert all(torch.allclose(grads[n], found[0][1][n], atol=1e-5) for n in grads)
+    student.head_calls = 1
 
 
 def test_changing_one_sample_never_moves_its_neighbours(student: Student, processor: SampleProcessor) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from mvl_training.loop import rate_factor
+from mvl_training.loop import Watch, rate_factor
 from mvl_training.metrics import Reporter, read_metrics
 
 
@@ -41,9 +42,24 @@ def test_steps_after_the_checkpoint_are_forgotten_on_resume(tmp_path: Path) -> N
         "seconds": 1.0,
         "data_wait": 0.0,
         "target_tokens_per_second": 1.0,
+        "tflops": 0.1,
+        "mfu": None,
+        "memory_gib": 0.1,
         "lr": {"a": 1.0},
     }
     reporter.step(numbers)
     reporter.close()
     assert [(s["step"], s["loss"]) for s in read_metrics(file)] == [(1, 1.0), (2, 1.0), (3, 0.5)]
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_loss_far_above_the_last_fifty_is_a_spike() -> None:
+    watch = Watch(4.0)
+    for step in range(50):
+        assert watch.limit == math.inf
+        watch.see(2.0 if step % 2 else 1.0)
+    assert watch.limit == 6.0
+    never = Watch(None)
+    for _ in range(60):
+        never.see(1.0)
+    assert never.limit == math.inf

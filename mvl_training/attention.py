@@ -1,0 +1,92 @@
+"""Attention in a sequence that holds several samples: every token sees the tokens before it in its own sample.
+
+Belongs here: the attention function of the language tower, in transformers' interface. Does not: which samples share a
+sequence (`batches`), the model (`model`).
+
+On CUDA in half precision it is one call of `torch.nn.attention.varlen`, elsewhere one `scaled_dot_product_attention` a
+sample. Neither builds a mask of the whole sequence. Without `bounds` (when text is generated) it is transformers' sdpa.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "samples_apart"
+
+
+def samples_apart(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    bounds: torch.Tensor | None = None,
+    longest: int = 0,
+    **rest: Any,
+) -> tuple[torch.Tensor, None]:
+    """`query` (1, H, L, D), `key` and `value` (1, K, L, D) with K dividing H; returns (1, L, H, D).
+
+    `bounds` int32 (N + 1): sample n holds the tokens `bounds[n]` to `bounds[n + 1]`; `longest` is the most of one.
+    """
+    if bounds is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        return _varlen(query, key, value, bounds, longest, scaling), None
+    edges = bounds.tolist()
+    parts = [
+        functional.scaled_dot_product_attention(
+            query[:, :, start:stop],
+            key[:, :, start:stop],
+            value[:, :, start:stop],
+            is_causal=True,
+            scale=scaling,
+            enable_gqa=key.shape[1] != query.shape[1],
+        )
+        for start, stop in pairwise(edges)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+def _varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    scaling: float | None,
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    query_LHD, key_LKD, value_LKD = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
+    attended_LHD = varlen_attn(
+        query_LHD,
+        key_LKD,
+        value_LKD,
+        bounds,
+        bounds,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1, 0),  # causal
+        enable_gqa=key_LKD.shape[1] != query_LHD.shape[1],
+    )
+    assert isinstance(attended_LHD, torch.Tensor)
+    return attended_LHD[None]
+
+
+def _mask(*, attention_mask: torch.Tensor | None = None, **rest: Any) -> torch.Tensor | None:
+    """None for packed sequences, which come without a mask; otherwise sdpa's."""
+    return None if attention_mask is None else sdpa_mask(attention_mask=attention_mask, **rest)
+
+
+AttentionInterface.register(NAME, samples_apart)
+AttentionMaskInterface.register(NAME, _mask)
