@@ -11,7 +11,7 @@ READY := .venv/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo ui test lint unit lock clean
+.PHONY: help setup demo ui test lint unit soak lock clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,10 +48,13 @@ lint: setup
 	@.venv/bin/lint-imports --no-cache
 
 unit: setup  ## tests that need no model server and no browser
-	@.venv/bin/python -m pytest -q -m "not server and not browser and not road"
+	@.venv/bin/python -m pytest -q -m "not server and not browser and not road and not soak"
 
-test: setup lint  ## everything CI runs: lint, types, import directions, all tests
-	@.venv/bin/python -m pytest -q --junitxml .mvl/test-report.xml
+test: setup lint  ## everything CI runs: lint, types, import directions, all tests but the longest
+	@.venv/bin/python -m pytest -q -m "not soak" --junitxml .mvl/test-report.xml
+
+soak: setup  ## the longest tests
+	@.venv/bin/python -m pytest -q -m soak --junitxml .mvl/soak-report.xml
 
 lock: setup  ## write requirements.lock from .venv
 	@$(PIP) freeze --exclude-editable > requirements.lock

@@ -82,6 +82,7 @@ def test_a_prompt_too_long_for_the_model_fails_alone(vllm_server: Endpoint, new_
     assert outcome.answered == 1
 
 
+@pytest.mark.soak
 def test_a_killed_vllm_is_healed_and_no_row_is_lost(vllm_server: Endpoint, new_log: Callable[[], AnswerLog]) -> None:
     # Keeps the server busy long enough to be killed with rows in flight.
     requests = [ask(f"Tell a story about the number {i}.", max_tokens=200) for i in range(6)]

@@ -10,7 +10,7 @@ from mvl_assets.judging.judge import judge_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.rewriting.rewrite import rewrite_source
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.soak]
 
 
 def test_a_small_text_model_writes_rows_and_verdicts(lake: Lake, vllm_server: Endpoint):

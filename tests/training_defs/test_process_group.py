@@ -74,8 +74,11 @@ def _wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 def _pids(folder: Path, count: int) -> list[int]:
-    _wait_for(lambda: len(list(folder.glob("*.pid"))) == count)
-    return [int(file.read_text()) for file in folder.glob("*.pid")]
+    def written() -> list[str]:
+        return [text for file in folder.glob("*.pid") if (text := file.read_text())]
+
+    _wait_for(lambda: len(written()) == count)
+    return [int(text) for text in written()]
 
 
 def _alive(pid: int) -> bool:

@@ -15,7 +15,7 @@ from mvl_training.process_group import members, supervise
 from mvl_training.recipe import STAGES
 from tests.training_defs import small_road
 
-pytestmark = [pytest.mark.road]
+pytestmark = [pytest.mark.road, pytest.mark.soak]
 
 TRAINED = 'key:"pack_plan/*" or key:"checkpoint/*"'
 
