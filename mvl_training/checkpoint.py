@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,16 +104,47 @@ def _unwritten(building: Path, error: Exception) -> CheckpointError:
 
 
 def load(engine: Any, checkpoint: Path, state: State, *, world: int, zero: int) -> None:
-    """Put a checkpoint into the engine. Collective. Raises CheckpointError when ranks or ZeRO stage differ."""
-    if (state.world, state.zero) != (world, zero):
+    """Put a checkpoint into the engine. Collective. Raises CheckpointError when the ZeRO stages differ.
+
+    One saved by another number of ranks is converted to DeepSpeed's universal form first; the engine must have been
+    built for that (`build_engine(universal=True)`). Weights and optimizer states are then equal, sums over ranks are
+    rounded in another order.
+    """
+    if state.zero != zero:
         raise CheckpointError(
-            f"{checkpoint} was saved by {state.world} ranks with ZeRO-{state.zero}; "
-            f"this run has {world} ranks with ZeRO-{zero}",
-            hint=f"run with {state.world} ranks, or start again with --resume never",
+            f"{checkpoint} was saved with ZeRO-{state.zero}; this run has ZeRO-{zero}",
+            hint=f"set the recipe's `zero` back to {state.zero}, or start again with --resume never",
         )
-    loaded, _ = engine.load_checkpoint(str(checkpoint), tag=TAG, load_lr_scheduler_states=False)
+    folder = checkpoint if state.world == world else _universal(checkpoint)
+    loaded, _ = engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
     if loaded is None:
         raise CheckpointError(f"{checkpoint} could not be loaded", hint="start again with --resume never")
+    if folder != checkpoint:
+        dist.barrier()
+        if dist.get_rank() == 0:
+            shutil.rmtree(folder)
+
+
+def _universal(checkpoint: Path) -> Path:
+    """The checkpoint in DeepSpeed's universal form, in a folder beside it. Collective; rank 0 converts."""
+    folder = checkpoint.with_name(f".universal-{checkpoint.name}")
+    problem: list[str | None] = [None]
+    if dist.get_rank() == 0:
+        for leftover in checkpoint.parent.glob(".universal-*"):
+            shutil.rmtree(leftover)
+        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+        command += ["--input_folder", str(checkpoint / TAG), "--output_folder", str(folder / TAG)]
+        command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            problem = [" ".join(done.stderr.split())[-300:]]
+    dist.broadcast_object_list(problem, src=0)
+    if problem[0] is not None:
+        raise CheckpointError(
+            f"{checkpoint} could not be converted for another number of ranks: {problem[0]}",
+            hint="run with the number of ranks that saved it, or start again with --resume never",
+        )
+    return folder
 
 
 def newest(folder: Path, run: str) -> tuple[Path, State] | None:

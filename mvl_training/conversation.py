@@ -216,21 +216,37 @@ def encode(
 
 def prompt(question: str, visuals: Sequence[Visual], tokens: ChatTokens, *, system: str) -> list[int]:
     """Ids up to where the assistant's answer begins; markers for the visuals are put before the question."""
-    markers = "".join((IMAGE if v.kind == "image" else VIDEO) + "\n" for v in visuals)
-    builder = _Builder(tokens, visuals)
-    builder.add([tokens.start], trained=False)
-    builder.add(tokens.fixed(f"system\n{system}"), trained=False)
-    _close_turn(builder, end_trained=False, newline_trained=False)
-    builder.add([tokens.start], trained=False)
-    # The question is not searched for markers: a person may ask about the word "<image>".
-    parts = _split("user\n" + markers)
-    for part in parts[:-1]:
-        if part in (IMAGE, VIDEO):
-            builder.add_visual("image" if part == IMAGE else "video")
-        else:
-            builder.add(tokens.text(part), trained=False)
-    builder.add(tokens.text(parts[-1] + question), trained=False)
-    _close_turn(builder, end_trained=False, newline_trained=False)
+    return chat_prompt([("user", [*visuals, question])], tokens, system=system)
+
+
+def chat_prompt(
+    messages: Sequence[tuple[str, Sequence[str | Visual]]], tokens: ChatTokens, *, system: str
+) -> list[int]:
+    """Ids up to where the assistant's answer begins, visuals where they stand among the words.
+
+    `messages` are (role, parts) with the roles system, user and assistant; a first system message stands in place of
+    `system`. Equal to what `CHAT_TEMPLATE` renders. Texts are not searched for markers: a person may ask about the
+    word "<image>".
+    """
+    builder = _Builder(tokens, [part for _, parts in messages for part in parts if isinstance(part, Visual)])
+    opening = [] if messages and messages[0][0] == "system" else [("system", (system,))]
+    for role, parts in [*opening, *messages]:
+        builder.add([tokens.start], trained=False)
+        text = f"{role}\n"
+        if role == "assistant":
+            # As in training, where header and answer are tokenised apart.
+            builder.add(tokens.fixed(text), trained=False)
+            text = ""
+        for part in parts:
+            if isinstance(part, Visual):
+                if text:
+                    builder.add(tokens.text(text), trained=False)
+                builder.add_visual(part.kind)
+                text = "\n"
+            else:
+                text += part
+        builder.add(tokens.text(text), trained=False)
+        _close_turn(builder, end_trained=False, newline_trained=False)
     builder.add([tokens.start], trained=False)
     builder.add(tokens.fixed("assistant\n"), trained=False)
     return builder.finish().ids.tolist()

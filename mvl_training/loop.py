@@ -99,7 +99,7 @@ def rate_factor(step: int, total: int, warmup: float, schedule: str) -> float:
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def engine_config(stage: Stage, micro_steps: int) -> dict[str, Any]:
+def engine_config(stage: Stage, micro_steps: int, universal: bool) -> dict[str, Any]:
     """DeepSpeed's configuration of a stage. Learning rates are set by the loop, not by a DeepSpeed scheduler."""
     return {
         "train_micro_batch_size_per_gpu": 1,
@@ -108,11 +108,18 @@ def engine_config(stage: Stage, micro_steps: int) -> dict[str, Any]:
         "bf16": {"enabled": stage.precision == "bf16"},
         # Sums of many micro-steps in bf16 would lose what the small ones add.
         "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_optimization": {"stage": stage.zero},
+        "zero_optimization": _zero(stage),
+        "checkpoint": {"load_universal": universal},
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # that one is compiled at the first use
         "steps_per_print": 1 << 40,
         "wall_clock_breakdown": False,
     }
+
+
+def _zero(stage: Stage) -> dict[str, Any]:
+    offload = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {"stage": stage.zero, **({"offload_optimizer": offload} if stage.offload else {})}
 
 
 def parameter_groups(student: Student, stage: Stage) -> list[dict[str, Any]]:
@@ -126,8 +133,11 @@ def parameter_groups(student: Student, stage: Stage) -> list[dict[str, Any]]:
     return [{"params": groups[part], "lr": rate, "name": part} for part, rate in stage.train.items()]
 
 
-def build_engine(student: Student, stage: Stage, micro_steps: int) -> Any:
-    """The DeepSpeed engine around a student. Collective; torch.distributed must be up."""
+def build_engine(student: Student, stage: Stage, micro_steps: int, *, universal: bool = False) -> Any:
+    """The DeepSpeed engine around a student. Collective; torch.distributed must be up.
+
+    `universal`: it will load a checkpoint of another number of ranks.
+    """
     import deepspeed
 
     student.head_calls = -(-stage.length // HEAD_ROWS)
@@ -138,7 +148,9 @@ def build_engine(student: Student, stage: Stage, micro_steps: int) -> Any:
     if stage.zero == 3:
         # Read in Student's own forward, not in that of the module that owns it.
         deepspeed.zero.register_external_parameter(student, student.llava.model.image_newline)
-    engine, *_ = deepspeed.initialize(model=student, optimizer=optimizer, config=engine_config(stage, micro_steps))
+    engine, *_ = deepspeed.initialize(
+        model=student, optimizer=optimizer, config=engine_config(stage, micro_steps, universal)
+    )
     engine.train()
     return engine
 

@@ -99,8 +99,9 @@ class Stage(_Strict):
     optimizer step over all ranks, as in the paper; with packing it decides the packs per step. `length` is the token
     limit of a sample and the size of a pack. `steps` overrides `epochs` (the data is repeated when it runs out).
     `pictures`: `flat` gives every picture one tile without newline (the released alignment script), `anyres` tiles a
-    sample's only picture and pads several. `frames` is the limit per video. `spike` stops the
-    run when a step's loss is above so many times the median of the 50 before it. `expected` is for forecasts.
+    sample's only picture and pads several. `frames` is the limit per video. `offload` keeps the optimizer's states in
+    the CPU's memory (ZeRO-1 to 3). `spike` stops the run when a step's loss is above so many times the median of the
+    50 before it. `expected` is for forecasts.
     """
 
     train: dict[Part, float] = Field(min_length=1)
@@ -119,6 +120,7 @@ class Stage(_Strict):
     zero: Literal[0, 1, 2, 3] = 2
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
+    offload: bool = False
     save_every: int = Field(default=1000, ge=1)
     keep: int = Field(default=2, ge=1)
     expected: Expected | None = None
@@ -128,6 +130,8 @@ class Stage(_Strict):
         for part, rate in self.train.items():
             if not rate > 0 or not math.isfinite(rate):
                 raise ValueError(f"the learning rate of {part} must be above 0 (leave the part out to freeze it)")
+        if self.offload and not self.zero:
+            raise ValueError("`offload` needs `zero` 1, 2 or 3")
         return self
 
 

@@ -16,12 +16,16 @@ import torch
 
 from mvl_assets.errors import MvlError
 from mvl_assets.media import picture
+from mvl_assets.media.tiles import Layout
 from mvl_training.batches import Packed, collate
-from mvl_training.conversation import IGNORE, ChatTokens, Encoded, Visual, prompt
+from mvl_training.conversation import IGNORE, ChatTokens, Encoded, Visual, chat_prompt, prompt
 from mvl_training.export import PROVENANCE, export_checkpoint
 from mvl_training.model import load_student
 from mvl_training.processing import Sample, SampleProcessor
 from mvl_training.recipe import parse_recipe
+
+Message = tuple[str, Sequence[str | bytes | list[bytes]]]
+"""(role, parts): words, the bytes of a picture, or the frames of a video."""
 
 
 class Runner:
@@ -60,7 +64,7 @@ class Runner:
 
         Raises `picture.PictureError` for bytes that are no picture.
         """
-        return [self._answer(pictures, question) for pictures, question in questions]
+        return [self.reply([("user", [*pictures, question])]) for pictures, question in questions]
 
     def loss(self, samples: Sequence[tuple[list[bytes], str, str]]) -> list[float]:
         """Mean loss per target token of each (pictures, question, true answer); the end of the answer counts."""
@@ -91,17 +95,46 @@ class Runner:
         """Recipe (name and content), stage, step, run, plan version, library versions of the checkpoint."""
         return self._about
 
-    def _answer(self, pictures: list[bytes], question: str) -> str:
-        cut, layouts = self.processor.cut([picture.standardise(p) for p in pictures], video=False)
-        visuals = [Visual("image", layout.tokens) for layout in layouts]
-        ids = prompt(question, visuals, self.tokens, system=self.system)
-        batch = self._batch([_unlabelled(ids, cut, layouts)])
+    def reply(self, messages: Sequence[Message], *, max_new_tokens: int | None = None) -> str:
+        """The greedy continuation of a conversation, pictures and videos where they stand among the words.
+
+        One picture is tiled as in training, several are shown whole each, as training shows them; so is a video.
+        Raises MvlError when prompt and answer do not fit into the model, `picture.PictureError` for broken pictures.
+        """
+        room = max_new_tokens or self.max_new_tokens
+        stills = [picture.standardise(part) for _, parts in messages for part in parts if isinstance(part, bytes)]
+        cut, layouts = self.processor.cut(stills, video=False)
+        still = iter(zip(layouts, _split(cut, layouts), strict=True))
+        shown: list[tuple[Layout, np.ndarray]] = []
+        asked: list[tuple[str, list[str | Visual]]] = []
+        for role, parts in messages:
+            said: list[str | Visual] = []
+            for part in parts:
+                if isinstance(part, str):
+                    said.append(part)
+                    continue
+                if isinstance(part, bytes):
+                    layout, tiles = next(still)
+                else:
+                    tiles, (layout,) = self.processor.cut([picture.standardise(f) for f in part], video=True)
+                shown.append((layout, tiles))
+                said.append(Visual("video" if layout.kind == "video" else "image", layout.tokens))
+            asked.append((role, said))
+        ids = chat_prompt(asked, self.tokens, system=self.system)
+        if len(ids) + room > self.processor.length:
+            raise MvlError(
+                f"a question of {len(ids)} tokens and an answer of {room} do not fit into the {self.processor.length}"
+                " positions of the model",
+                hint="ask with fewer pictures or a lower max_new_tokens",
+            )
+        every = np.concatenate([cut[:0], *(tiles for _, tiles in shown)])
+        batch = self._batch([_unlabelled(ids, every, tuple(layout for layout, _ in shown))])
         with torch.no_grad():
             embedded = self.student.embed(batch)
             made = self.student.llava.generate(  # type: ignore[misc]
                 inputs_embeds=embedded,
                 attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=self.device),
-                max_new_tokens=self.max_new_tokens,
+                max_new_tokens=room,
                 do_sample=False,
                 eos_token_id=self.tokens.end,
                 pad_token_id=self.tokens.end,
@@ -113,8 +146,12 @@ class Runner:
         return collate(samples, placeholders, self.processor.grid.tile).to(self.device)
 
 
-def _unlabelled(ids: list[int], cut: Any, layouts: Any) -> Sample:
+def _split(tiles: np.ndarray, layouts: Sequence[Layout]) -> list[np.ndarray]:
+    """The tiles of each layout."""
+    return np.split(tiles, np.cumsum([layout.tiles for layout in layouts])[:-1]) if layouts else []
 
+
+def _unlabelled(ids: list[int], cut: np.ndarray, layouts: tuple[Layout, ...]) -> Sample:
     array = np.array(ids, dtype=np.int32)
     return Sample("", Encoded(array, np.full(len(ids), IGNORE, dtype=np.int32)), cut, layouts)
 

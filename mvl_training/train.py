@@ -211,7 +211,8 @@ def _train(job: Job, stop: StopSignals) -> int:
         write_model_files(student.llava, source, model_files, grid=student.grid, system=job.recipe.system)
     names = [name for name, _ in student.named_parameters()]
     sizes = sizes_of_model(student.llava, student.grid)  # before ZeRO-3 shares the parameters out
-    engine = build_engine(student, job.stage, job.order.micro_steps(world))
+    other_world = found is not None and found[1].world != world
+    engine = build_engine(student, job.stage, job.order.micro_steps(world), universal=other_world)
     start = 0
     if found is not None:
         checkpoint, state = found

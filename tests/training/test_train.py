@@ -151,6 +151,25 @@ def test_one_rank_trains_like_two(
     assert (result["steps"], result["world"], result["export_max_difference"]) == (30, 1, 0.0)
 
 
+def test_another_number_of_ranks_goes_on_with_the_same_data_and_loss(
+    tmp_path: Path, recipe_file: Path, lake: Lake, undisturbed: tuple[Path, list[str]]
+) -> None:
+    out = tmp_path / "out"
+    saved = undisturbed[0] / "checkpoints" / "step-00000028"
+    shutil.copytree(saved, out / "checkpoints" / saved.name)
+    lines = (undisturbed[0] / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (out / "metrics.jsonl").write_text("".join(lines[:28]), encoding="utf-8")
+    done = run(command(recipe_file, lake, out, "--steps", "30"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((out / "result.json").read_text())
+    assert (result["resumed_from"], result["world"]) == (28, 1)
+    ours, theirs = steps_of(out), steps_of(undisturbed[0])
+    for name in ("step", "lr", "samples", "targets", "epoch"):
+        assert [s[name] for s in ours] == [s[name] for s in theirs]
+    assert [s["loss"] for s in ours[28:]] == pytest.approx([s["loss"] for s in theirs[28:]], rel=1e-5)
+    assert not list((out / "checkpoints").glob(".universal-*"))
+
+
 def test_a_finished_run_is_not_repeated(undisturbed: tuple[Path, list[str]]) -> None:
     from mvl_training.train import main
 
@@ -200,8 +219,8 @@ def test_foreign_and_damaged_checkpoints_are_refused_with_the_reason(
     assert (whole.name, state.step, state.world) == ("step-00000030", 30, 2)
     with pytest.raises(CheckpointError, match="belongs to another run"):
         checkpoint.newest(folder, "0" * 32)
-    with pytest.raises(CheckpointError, match="saved by 2 ranks with ZeRO-2; this run has 1 ranks"):
-        checkpoint.load(None, whole, state, world=1, zero=2)
+    with pytest.raises(CheckpointError, match="saved with ZeRO-2; this run has ZeRO-3"):
+        checkpoint.load(None, whole, state, world=2, zero=3)
 
     shard = next(whole.rglob("*optim_states.pt"))
     os.truncate(shard, 100)
