@@ -257,3 +257,22 @@ def test_bad_input_is_one_line_and_exit_code_two(
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_zero_three_in_bf16_with_offload_and_checkpointing_trains(tmp_path: Path, tokenizer: Path, lake: Lake) -> None:
+    recipe = write_recipe(
+        tmp_path / "tiny.yaml",
+        tokenizer,
+        zero=3,
+        offload=True,
+        precision="bf16",
+        gradient_checkpointing=True,
+        steps=12,
+        save_every=6,
+    )
+    out = tmp_path / "out"
+    done = run(command(recipe, lake, out, ranks=2))
+    assert done.returncode == 0, done.stderr[-3000:]
+    losses = [s["loss"] for s in steps_of(out)]
+    assert losses[-1] < losses[0]
+    assert json.loads((out / "result.json").read_text())["export_max_difference"] < 0.1
