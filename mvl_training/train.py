@@ -53,16 +53,17 @@ from mvl_assets.lake.lake import Lake
 from mvl_training import checkpoint as checkpoints
 from mvl_training.batches import Order, PackLoader
 from mvl_training.checkpoint import CheckpointError, State
-from mvl_training.conversation import IGNORE
+from mvl_training.conversation import IGNORE, ChatTokens
 from mvl_training.export import DTYPES, PROVENANCE, export_checkpoint
 from mvl_training.forecast import sizes_of_model
 from mvl_training.hub import write_model_files
-from mvl_training.loop import Diverged, Interrupted, Schedule, StopSignals, build_engine, train
+from mvl_training.loop import Diverged, Interrupted, Schedule, StopSignals, build_engine, engine_config, train
 from mvl_training.metrics import LOG, Reporter, read_metrics
 from mvl_training.model import Student, assemble, load_student
 from mvl_training.pack_plan import PackPlan
 from mvl_training.processing import SampleProcessor, load_tokens, locate
 from mvl_training.recipe import STAGES, Recipe, Stage, StageName, load_recipe
+from mvl_training.sharding import shared_out
 from mvl_training.speed import Speed
 
 PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "pylance", "mvl")
@@ -201,18 +202,21 @@ def _train(job: Job, stop: StopSignals) -> int:
     folder = job.out / "checkpoints"
     found = _resume_point(job, folder, first)
     tokens = load_tokens(job.recipe)
-    student = (
-        assemble(job.recipe, tokens) if job.init_from is None else load_student(job.init_from, job.recipe.grid.build())
-    )
+    other_world = found is not None and found[1].world != world
+    micro_steps = job.order.micro_steps(world)
+    if job.stage.zero == 3:
+        settings = engine_config(job.stage, micro_steps, universal=other_world)
+        student, sizes = shared_out(lambda: _student(job, tokens), settings)
+    else:
+        student = _student(job, tokens)
+        sizes = sizes_of_model(student.llava, student.grid)
     model_files = job.out / "model"
     if first:
         shutil.rmtree(model_files, ignore_errors=True)
         source = job.init_from or locate(job.recipe.language.tokenizer or job.recipe.language.model or "")
         write_model_files(student.llava, source, model_files, grid=student.grid, system=job.recipe.system)
     names = [name for name, _ in student.named_parameters()]
-    sizes = sizes_of_model(student.llava, student.grid)  # before ZeRO-3 shares the parameters out
-    other_world = found is not None and found[1].world != world
-    engine = build_engine(student, job.stage, job.order.micro_steps(world), universal=other_world)
+    engine = build_engine(student, job.stage, micro_steps, universal=other_world)
     start = 0
     if found is not None:
         checkpoint, state = found
@@ -261,6 +265,13 @@ def _train(job: Job, stop: StopSignals) -> int:
         if reporter is not None:
             reporter.close()
     return 0
+
+
+def _student(job: Job, tokens: ChatTokens) -> Student:
+    """The student as the stage finds it."""
+    if job.init_from is None:
+        return assemble(job.recipe, tokens)
+    return load_student(job.init_from, job.recipe.grid.build())
 
 
 def _resume_point(job: Job, folder: Path, first: bool) -> tuple[Path, State] | None:

@@ -259,7 +259,9 @@ def test_bad_input_is_one_line_and_exit_code_two(
     assert err.count("\n") == 1
 
 
-def test_zero_three_in_bf16_with_offload_and_checkpointing_trains(tmp_path: Path, tokenizer: Path, lake: Lake) -> None:
+def test_zero_three_in_bf16_with_offload_and_checkpointing_starts_from_the_same_weights_and_learns(
+    tmp_path: Path, tokenizer: Path, lake: Lake, undisturbed: tuple[Path, list[str]]
+) -> None:
     recipe = write_recipe(
         tmp_path / "tiny.yaml",
         tokenizer,
@@ -274,5 +276,6 @@ def test_zero_three_in_bf16_with_offload_and_checkpointing_trains(tmp_path: Path
     done = run(command(recipe, lake, out, ranks=2))
     assert done.returncode == 0, done.stderr[-3000:]
     losses = [s["loss"] for s in steps_of(out)]
+    assert losses[0] == pytest.approx(steps_of(undisturbed[0])[0]["loss"], rel=3e-3)
     assert losses[-1] < losses[0]
     assert json.loads((out / "result.json").read_text())["export_max_difference"] < 0.1

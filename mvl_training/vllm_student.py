@@ -1,0 +1,64 @@
+"""vLLM's LLaVA-OneVision with the N of "anyres_max_N" taken from the model's config, where vLLM has 9.
+
+Belongs here: what differs from vLLM's class. Imported by vLLM only (`vllm_plugin`). A model whose config says
+"anyres_max_9", the default, is treated as vLLM treats it.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import torch
+from vllm.model_executor.models import llava_onevision as upstream
+from vllm.model_executor.models.llava_next import LlavaNextProcessingInfo
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.multimodal.parse import ImageSize
+
+SHRINK_ABOVE = 1.1
+"""As in `mvl_assets.media.tiles`, which this module cannot import where it is installed alone."""
+
+
+class ProcessingInfo(upstream.LlavaOnevisionProcessingInfo):
+    """Counts tokens."""
+
+    def _get_num_unpadded_features(self, *, npatches: int, **of_picture: int) -> tuple[int, int]:
+        """(features, newlines) of a picture's tiles, each of `npatches` x `npatches` features."""
+        features, lines = LlavaNextProcessingInfo._get_num_unpadded_features(self, npatches=npatches, **of_picture)
+        tiles = int(self.get_hf_config().vision_aspect_ratio.removeprefix("anyres_max_"))
+        ratio = math.sqrt(features / (tiles * npatches**2))
+        if ratio <= SHRINK_ABOVE:
+            return features, lines
+        height = int(lines // ratio)
+        return height * int(features // lines // ratio), height
+
+    def get_image_size_with_most_features(self) -> ImageSize:
+        """vLLM refuses pictures of more tokens than this size has."""
+        return self._largest
+
+    @cached_property
+    def _largest(self) -> ImageSize:
+        # A picture fills its tiles along one side at least; the other ends somewhere, patch by patch.
+        encoder = self.get_vision_encoder_info()
+        tile, patch = encoder.get_image_size(), encoder.get_patch_size()
+        shapes = {(height // tile, width // tile) for height, width in self.get_hf_config().image_grid_pinpoints}
+        longest = max(max(shape) for shape in shapes) * tile
+        sizes = [(whole, part) for whole in range(tile, longest + 1, tile) for part in range(patch, longest + 1, patch)]
+        candidates = [ImageSize(width, height) for pair in sizes for width, height in (pair, pair[::-1])]
+        return max(candidates, key=lambda s: self.get_num_image_tokens(image_width=s.width, image_height=s.height))
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    upstream.LlavaOnevisionMultiModalProcessor,
+    info=ProcessingInfo,
+    dummy_inputs=upstream.LlavaOnevisionDummyInputsBuilder,
+)
+class LlavaOnevisionForConditionalGeneration(upstream.LlavaOnevisionForConditionalGeneration):
+    """Arranges features."""
+
+    def _merge_image_patch_embeddings(
+        self, image_size: torch.Tensor, patch_embeddings: torch.Tensor, **rest: Any
+    ) -> torch.Tensor:
+        rest["vision_aspect_ratio"] = self.config.vision_aspect_ratio
+        return super()._merge_image_patch_embeddings(image_size, patch_embeddings, **rest)
