@@ -42,6 +42,7 @@ Format = Literal[
     "llava_json",
     "llava_parquet",
     "cauldron_parquet",
+    "finevision_parquet",
     "cambrian_jsonl",
     "m4_instruct",
     "llava_video",
@@ -53,13 +54,10 @@ Format = Literal[
     "doc_vqa",
     "ocr_vqa",
     "icdar_text",
-    "clevr",
     "science_qa",
     "wit",
     "localized_narratives",
     "ref_coco",
-    "m3it",
-    "wildvision",
     "url_captions",
     "video_choice",
     "video_instruct",
@@ -80,6 +78,13 @@ class Hub(_Strict):
 
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     config: str | None = None
+    files: tuple[str, ...] = ()
+    """Patterns of the files the source needs (`*` also matches across folders), instead of the format's own rule."""
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _list_is_a_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
 
 
 class Expected(_Strict):
@@ -107,8 +112,9 @@ class RecordsMap(_Strict):
     """How the `records` reader makes a conversation of one record: the way in for any table, without code.
 
     `question`, `answer` and `pictures` are templates: `{field}` (or `{field.inner}`) stands for a value of the record,
-    everything else for itself, `{{` for a brace. `{id}` is the native id. The other keys are plain field names; a
-    record in which such a field is absent, null or empty goes without that part.
+    `{field:012d}` for a whole number padded with zeros, everything else for itself, `{{` for a brace. `{id}` is the
+    native id. The other keys are plain field names; a record in which such a field is absent, null or empty goes
+    without that part. Worked examples: `docs/add_a_source.md`.
 
     ```yaml
     records:
@@ -127,7 +133,8 @@ class RecordsMap(_Strict):
     shape: Literal["list", "dict_of_id", "jsonl", "csv", "tsv", "parquet"]
     """`list`: JSON array of objects. `dict_of_id`: JSON object, id -> object."""
     key: str | None = None
-    """Dotted path to the list or object inside the JSON file (`data.items`); null = the file itself."""
+    """Dotted path to the list or object inside the JSON file (`data.items`); null = the file itself. A file that is a
+    bare list is read whatever the key says."""
     id: str | None = None
     """Field of the native id. `dict_of_id` uses its keys; elsewhere null = rows are named by file and position."""
     question: str | None = None
@@ -142,21 +149,28 @@ class RecordsMap(_Strict):
     """Field of a text that goes after the question."""
     unit: str | None = None
     """Field of the unit the answer is asked in; it follows the question."""
+    pairs: str | None = None
+    """Field of a list of objects, each one question and answer of the same conversation; `question` and `answer` (and
+    `choices`, `hint`, ...) are then filled from each of them, and from the record where it lacks a field."""
     pictures: tuple[str, ...] = ()
-    """Templates of picture paths below the source's folder, in the order of their markers."""
+    """Templates of picture paths, in the order of their markers. They are looked for beside the record's file and in
+    the source's folder, in each of them also in `images` and `picture_folders`. Of a web address the longest end of its
+    path that is there counts (`http://host/a/b.jpg`: `a/b.jpg`, then `b.jpg`); nothing is fetched."""
+    picture_folders: tuple[str, ...] = ()
+    """More folders to look in, such as COCO's `train2017` and `val2017`."""
     picture_field: str | None = None
     """Field that holds the picture itself: bytes, base64 text, a {bytes, path} object, a path, or a list of these."""
     turns: str | None = None
     """Field of a whole conversation (list of from/value or role/content objects), instead of question and answer."""
 
-    @field_validator("pictures", mode="before")
+    @field_validator("pictures", "picture_folders", mode="before")
     @classmethod
     def _list_is_a_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _one_kind_of_text_and_of_pictures(self) -> RecordsMap:
-        if self.turns is not None and (self.question is not None or self.answer is not None):
+        if self.turns is not None and (self.question, self.answer, self.pairs) != (None, None, None):
             raise ValueError("give either `turns`, or `question` and `answer`")
         if self.turns is None and (self.question is None or self.answer is None):
             raise ValueError("`question` and `answer` are needed when there is no `turns`")

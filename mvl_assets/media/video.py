@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import av.error
@@ -40,31 +41,32 @@ class VideoError(Exception):
         super().__init__(f"{error}: {message}")
 
 
-def sample_frames(path: Path, fps: float = 1.0, most: int = 32) -> Iterator[tuple[float, bytes]]:
+def sample_frames(file: Path | BinaryIO, fps: float = 1.0, most: int = 32) -> Iterator[tuple[float, bytes]]:
     """(seconds from the start, JPEG bytes) of what is on screen at evenly spaced times, in order.
 
-    Holds two decoded frames at a time. The same file gives the same bytes. Raises `VideoError`, possibly after some
-    frames were yielded: take the frames of a video all or not at all. `OSError` passes through.
+    `file` is a path or a seekable stream. Holds two decoded frames at a time. The same file gives the same bytes.
+    Raises `VideoError`, possibly after some frames were yielded: take the frames of a video all or not at all.
+    `OSError` passes through.
     """
     try:
-        with av.open(str(path), mode="r", metadata_errors="ignore") as container:
+        with av.open(str(file) if isinstance(file, Path) else file, "r", metadata_errors="ignore") as container:
             if not container.streams.video:
-                raise VideoError("no_video_stream", f"{path.name} has no pictures")
+                raise VideoError("no_video_stream", "the file has no pictures")
             stream = container.streams.video[0]
             _check(stream.codec_context.width, stream.codec_context.height)
             seconds = _duration(container, stream)
             if seconds is None:
-                raise VideoError("no_frames", f"{path.name} holds no frame")
+                raise VideoError("no_frames", "the file holds no frame")
             for target, frame in _frames_at(container, stream, sample_times(seconds, fps, most)):
                 yield target, _jpeg(frame)
     except av.error.InvalidDataError as error:
         # An mp4's index usually comes last: without it nothing is readable, though the file begins like an mp4.
-        begun = _head(path)[4:8] == b"ftyp"
-        raise VideoError("truncated_video" if begun else "not_a_video", f"{path.name}: {error.strerror}") from error
+        begun = _head(file)[4:8] == b"ftyp"
+        raise VideoError("truncated_video" if begun else "not_a_video", str(error.strerror)) from error
     except av.error.FFmpegError as error:
-        if isinstance(error, OSError) and not path.is_file():
+        if isinstance(error, OSError) and isinstance(file, Path) and not file.is_file():
             raise
-        raise VideoError("broken_video", f"{path.name}: {error.strerror}") from error
+        raise VideoError("broken_video", str(error.strerror)) from error
 
 
 def sample_times(seconds: float, fps: float, most: int) -> list[float]:
@@ -143,9 +145,12 @@ def _duration(container: InputContainer, stream: VideoStream) -> float | None:
     return last
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(16)
+def _head(file: Path | BinaryIO) -> bytes:
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+            return stream.read(16)
+    file.seek(0)
+    return file.read(16)
 
 
 def _check(width: int, height: int) -> None:

@@ -16,9 +16,9 @@ COLUMNS = ROWS = 3
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two pictures in order and what is true about both together."""
+    """Pictures in order and what is true about all of them together."""
 
-    pictures: tuple[Image.Image, Image.Image]
+    pictures: tuple[Image.Image, ...]
     pairs: tuple[Pair, ...]
 
 

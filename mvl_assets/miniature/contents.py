@@ -105,12 +105,12 @@ def paired(rng: Random, index: int, part: int) -> Content:
 
 
 def compared(compare: Callable[[Random], comparisons.Comparison], turns: int) -> Maker:
-    """Questions about two pictures."""
+    """Questions about several pictures together."""
 
     def make(rng: Random, index: int, part: int) -> Content:
-        both = compare(rng)
-        drawings = tuple(Drawing(picture, (), "") for picture in both.pictures)
-        return Content(_turns(_some(rng, both.pairs, turns, part), True), drawings)
+        shown = compare(rng)
+        drawings = tuple(Drawing(picture, (), "") for picture in shown.pictures)
+        return Content(_turns(_some(rng, shown.pairs, turns, part), True), drawings)
 
     return make
 
@@ -134,6 +134,20 @@ def talked(rng: Random, index: int, part: int) -> Content:
     """Two or three small tasks in one conversation, text only."""
     tasks = [chat.small_task(rng) for _ in range(2 + index % 2)]
     return Content(_turns(tuple(tasks), True))
+
+
+def one_task(rng: Random, index: int, part: int) -> Content:
+    """One small task, text only."""
+    return Content(_turns((chat.small_task(rng),), True))
+
+
+def mixed(maker: Maker) -> Maker:
+    """Every fifth row is a text-only task, as collections of many sets have them."""
+
+    def make(rng: Random, index: int, part: int) -> Content:
+        return one_task(rng, index, part) if index % 5 == 3 else maker(rng, index, part)
+
+    return make
 
 
 def word_problem(rng: Random, index: int, part: int) -> Content:

@@ -58,4 +58,15 @@ def _spoil(file: RawFile, fault: str, key: str) -> RawFile:
         return RawFile(renamed, None)
     if fault == "not_a_picture":
         return RawFile(renamed, ERROR_PAGE)
-    return RawFile(renamed, file.data[: len(file.data) * 2 // 5])
+    at = len(file.data) * 2 // 5
+    return RawFile(renamed, file.data[: _inside_pixels(file.data, at) if fault == "truncated_picture" else at])
+
+
+def _inside_pixels(data: bytes, at: int) -> int:
+    """`at`, or later: cut before its pixels begin, a small PNG or JPEG would be no picture at all."""
+    if data.startswith(b"\x89PNG"):
+        begin = data.find(b"IDAT")
+        end = begin + 4 + int.from_bytes(data[begin - 4 : begin])
+    else:
+        begin, end = data.find(b"\xff\xda"), len(data)
+    return at if at > begin + 16 else (begin + end) // 2

@@ -36,9 +36,13 @@ def paint(things: list[Thing], columns: int, rows: int, cell: int, paper: RGB) -
     """Draw the things on their grid; the middle of each cell carries the thing's colour."""
     picture, draw = canvas((columns * cell, rows * cell), paper)
     for thing in things:
-        centre = ((thing.column + 0.5) * cell, (thing.row + 0.5) * cell)
-        draw_shape(draw, thing.shape, centre, cell * 0.36, COLOURS[thing.colour])
+        draw_shape(draw, thing.shape, *spot(thing, cell), COLOURS[thing.colour])
     return picture
+
+
+def spot(thing: Thing, cell: int) -> tuple[tuple[float, float], float]:
+    """Centre and radius of the thing in pixels, where cells have sides of `cell` pixels."""
+    return ((thing.column + 0.5) * cell, (thing.row + 0.5) * cell), cell * 0.36
 
 
 def choose(rng: Random, columns: int, rows: int, count: int) -> list[Thing]:

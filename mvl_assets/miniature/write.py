@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,13 +52,17 @@ def write_miniatures(
     alone and not listed in the result; a complete miniature with the same parameters is kept; one with other parameters
     is replaced. Raises `MvlError` for an unknown slug, fewer than one row, or a folder that cannot be written.
     """
+    return list(write_each(raw_root, DEMO_SLUGS if slugs is None else slugs, rows, seed))
+
+
+def write_each(raw_root: Path, slugs: Iterable[str], rows: int, seed: int = 0) -> Iterator[Written]:
+    """As `write_miniatures`, one after the other: nothing is written before it is asked for."""
     if rows < 1:
         raise MvlError(f"a miniature needs at least one row, not {rows}", hint="pass --rows 48")
-    wanted = list(dict.fromkeys(DEMO_SLUGS if slugs is None else slugs))
+    wanted = list(dict.fromkeys(slugs))
     unknown = [slug for slug in wanted if slug not in RECIPES]
     if unknown:
         raise MvlError(f"no miniature is made for: {', '.join(unknown)}", hint="`mvl sources` lists them")
-    done = []
     for slug in wanted:
         try:
             written = _write(raw_root, RECIPES[slug], rows, seed)
@@ -68,8 +72,7 @@ def write_miniatures(
                 hint="free some space, or point MVL_HOME at a folder you may write to",
             ) from error
         if written is not None:
-            done.append(written)
-    return done
+            yield written
 
 
 def link_real(raw_root: Path, project_root: Path) -> list[str]:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers import parquet_stream
+from mvl_assets.readers import parquet_columns, parquet_stream
 from mvl_assets.readers.files import files_below, relative
 from mvl_assets.readers.llava_parquet import picture_in_row
 from mvl_assets.readers.registry import RowKey
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
     for path in files_below(source.slug, root, "**/*.parquet"):
-        for row in rows_of(relative(root, path), parquet_stream.rows(path, ("images", "texts"))):
+        for row in rows_of(relative(root, path), parquet_columns.rows(path, (("images",), ("texts",)))):
             yield built(row, partial(_sample, root))
 
 

@@ -1,41 +1,61 @@
-"""Which files a source has, and the pictures and videos its rows name. A name never leads out of the source's folder.
+"""Which files a source has, and the pictures and videos its rows name: as files, or in the archives they come in.
 
-Belongs here: looking files up below the root. Does not: what is in them.
+A name never leads out of the source's folder. Belongs here: looking things up below the root. Does not: what is in
+them, and how archives are read (`archives`).
 """
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from mvl_assets.errors import SourceError
+from mvl_assets.readers.archives.find import member_at, members_below
+from mvl_assets.readers.archives.member import Member
+from mvl_assets.readers.archives.parts import natural
 from mvl_assets.readers.rows import RowError
-from mvl_assets.readers.sample import Picture, Video
+from mvl_assets.readers.sample import FrameFolder, Picture, Video
 
 NOT_DATA = frozenset({"MINIATURE.json", "dataset_infos.json", "dataset_info.json"})
 """Files that describe a folder: the mark of a drawn miniature, and the Hugging Face hub's."""
 
+FRAMES_A_SECOND = 2.0
+MOST_FRAMES = 32
+"""How folders of frames were cut (the trainer of LLaVA-VL/LLaVA-NeXT, `train.py`, where a path holds `shareVideoGPTV`),
+and how many of a video are taken, as of all videos (arXiv 2412.05237 §4)."""
+
+VIDEO_ENDINGS = ("", ".mp4", ".mkv", ".webm", ".avi", ".mov", ".MP4")
+"""What may follow an id that names a video, in order of preference."""
+
+_FRAMES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
 
 @dataclass(frozen=True, slots=True)
 class PackedPicture(Picture):
-    """A picture inside a zip archive (`path`), under the member's name; read when it is wanted."""
+    """A picture inside an archive, read when it is wanted. `path` is the archive's file."""
 
-    member: str = ""
+    member: Member | None = None
 
     def read(self, limit: int = 256 << 20) -> bytes:
-        assert self.path is not None
-        try:
-            with _archive(self.path).open(self.member) as stream:
-                data = stream.read(limit + 1)
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
-            raise OSError(f"{self.name} cannot be unpacked: {error}") from error
-        if len(data) > limit:
-            raise ValueError(f"{self.name} is larger than {limit} bytes")
-        return data
+        assert self.member is not None
+        return self.member.read(limit)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedVideo(Video):
+    """A video inside an archive, read where it lies. `path` is the archive's file."""
+
+    member: Member | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[Path | BinaryIO]:
+        assert self.member is not None
+        with self.member.seekable() as stream:
+            yield stream
 
 
 def files_below(source: str, root: Path, *patterns: str) -> list[Path]:
@@ -54,47 +74,63 @@ def relative(root: Path, path: Path) -> str:
 
 
 def picture_at(root: Path, name: object, folders: Sequence[str] = ("", "images")) -> Picture:
-    """The picture file called `name` in one of `folders` of the root.
+    """The picture called `name` in one of `folders` of the root: a file, or a member of an archive on the way to it.
 
-    Raises `RowError`: `bad_path`, `outside_root` (also through a symlink), `missing_picture`.
+    Raises `RowError`: `bad_path`, `outside_root` (also through a symlink), `missing_picture`; what is wrong with the
+    archive that should hold it (`broken_archive`, `archive_bomb`) or with the member (`unsafe_member`,
+    `ambiguous_member`, `encrypted_member`, `unsupported_member`).
     """
     path = find(root, name, folders)
-    if path is None:
-        raise RowError("missing_picture", f"{_short(name)} is not there")
-    return Picture(str(name), path=path)
-
-
-def zipped_picture_at(root: Path, name: object) -> Picture:
-    """Like `picture_at`; a picture whose top folder is missing is looked for in `<top folder>.zip`."""
-    path = find(root, name, ("", "images"))
     if path is not None:
         return Picture(str(name), path=path)
-    top, _, rest = str(name).partition("/")
-    archive = find(root, f"{top}.zip", ("", "images")) if rest else None
-    if archive is None:
-        parts = sorted(p.name for p in root.glob(f"{_plain(top)}.z*")) if rest else []
-        also = f"; join the parts {parts[0]}, ... to {top}.zip first" if parts else ""
-        raise RowError("missing_picture", f"{_short(name)} is not there{also}")
-    try:
-        members = _archive(archive).NameToInfo
-    except (zipfile.BadZipFile, OSError) as error:
-        raise RowError("missing_picture", f"{archive.name} cannot be opened: {error}") from error
-    for member in (str(name), rest):
-        if member in members:
-            return PackedPicture(str(name), path=archive, member=member)
-    raise RowError("missing_picture", f"{_short(name)} is not in {archive.name}")
+    member = member_at(root, _places(str(name), folders))
+    if member is None:
+        raise RowError("missing_picture", f"{_short(name)} is not there")
+    return PackedPicture(str(name), path=member.paths[0], member=member)
 
 
 def video_at(root: Path, name: object, folders: Sequence[str]) -> Video:
-    """The video file called `name`. Raises `RowError`: `bad_path`, `outside_root`, `missing_video`."""
+    """The video called `name`: a file, a member of an archive, or a folder of frames in either (`FrameFolder`).
+
+    Raises `RowError` as `picture_at` does, with `missing_video`.
+    """
     path = find(root, name, folders)
-    if path is None:
+    if path is not None:
+        return Video(str(name), path)
+    folder = _found(root, name, folders, Path.is_dir)
+    if folder is not None:
+        inside = sorted((p for p in folder.iterdir() if p.suffix.lower() in _FRAMES), key=lambda p: natural(p.name))
+        return _frame_folder(str(name), folder, [Picture(p.name, path=p) for p in inside if _is_inside(root, p)])
+    places = _places(str(name), folders)
+    members = [m for m in members_below(root, places) if PurePosixPath(m.entry.name).suffix.lower() in _FRAMES]
+    if members:
+        pictures = [PackedPicture(m.entry.name, path=m.paths[0], member=m) for m in members]
+        return _frame_folder(str(name), members[0].paths[0], pictures)
+    member = member_at(root, places)
+    if member is None:
         raise RowError("missing_video", f"{_short(name)} is not there")
-    return Video(str(name), path)
+    return PackedVideo(str(name), member.paths[0], member)
+
+
+def video_by_id(root: Path, own_id: object, folders: Sequence[str]) -> Video:
+    """The video called by its id, with one of `VIDEO_ENDINGS`. Raises `RowError` as `video_at` does."""
+    names = [f"{own_id}{ending}" for ending in VIDEO_ENDINGS] if isinstance(own_id, str) and own_id else [own_id]
+    for name in names:
+        path = find(root, name, folders)
+        if path is not None:
+            return Video(str(name), path)
+    member = member_at(root, [place for name in names for place in _places(str(name), folders)])
+    if member is None:
+        raise RowError("missing_video", f"there is no video called {_short(own_id)}")
+    return PackedVideo(PurePosixPath(member.entry.name).name, member.paths[0], member)
 
 
 def find(root: Path, name: object, folders: Sequence[str]) -> Path | None:
     """The regular file `name` below `root/<folder>` for the first folder that has it."""
+    return _found(root, name, folders, Path.is_file)
+
+
+def _found(root: Path, name: object, folders: Sequence[str], is_there: Callable[[Path], bool]) -> Path | None:
     if not isinstance(name, str) or not name or "\0" in name:
         raise RowError("bad_path", f"{_short(name)} is no file name")
     parts = PurePosixPath(name.replace("\\", "/")).parts
@@ -104,13 +140,27 @@ def find(root: Path, name: object, folders: Sequence[str]) -> Path | None:
         for folder in folders:
             path = root / folder / spelled
             try:
-                if path.is_file():
-                    if not path.resolve().is_relative_to(_resolved(root)):
+                if is_there(path):
+                    if not _is_inside(root, path):
                         raise RowError("outside_root", f"{_short(name)} is a link out of the source's folder")
                     return path
             except (OSError, UnicodeError) as error:
                 raise RowError("bad_path", f"{_short(name)}: {type(error).__name__}") from error
     return None
+
+
+def _frame_folder(name: str, folder: Path, pictures: Sequence[Picture]) -> FrameFolder:
+    """At most `MOST_FRAMES` of the pictures, evenly spread from the first to the last."""
+    if not pictures:
+        raise RowError("missing_video", f"the folder {_short(name)} holds no frames")
+    last, most = len(pictures) - 1, min(len(pictures), MOST_FRAMES)
+    chosen = [round(n * last / max(1, most - 1)) for n in range(most)]
+    return FrameFolder(name, folder, tuple((n / FRAMES_A_SECOND, pictures[n]) for n in chosen))
+
+
+def _places(name: str, folders: Sequence[str]) -> list[str]:
+    """Where to look for `name`, relative to the root."""
+    return [f"{folder}/{spelled}" if folder else spelled for spelled in _spellings(name) for folder in folders]
 
 
 def _spellings(name: str) -> tuple[str, ...]:
@@ -124,21 +174,10 @@ def _short(name: object) -> str:
     return repr(name)[:200].encode("utf-8", "backslashreplace").decode()
 
 
-def _plain(text: str) -> str:
-    """`text` without what a glob would take as a pattern."""
-    return "".join("?" if c in "*?[]" else c for c in text)
+def _is_inside(root: Path, path: Path) -> bool:
+    return path.resolve().is_relative_to(_resolved(root))
 
 
 @lru_cache(maxsize=64)
 def _resolved(root: Path) -> Path:
     return root.resolve()
-
-
-@lru_cache(maxsize=8)
-def _opened(archive: Path, size: int, changed: int) -> zipfile.ZipFile:
-    return zipfile.ZipFile(archive)
-
-
-def _archive(path: Path) -> zipfile.ZipFile:
-    state = path.stat()
-    return _opened(path, state.st_size, state.st_mtime_ns)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers import parquet_stream
+from mvl_assets.readers import parquet_columns, parquet_stream
 from mvl_assets.readers.files import files_below, picture_at, relative
 from mvl_assets.readers.registry import RowKey
 from mvl_assets.readers.rows import Row, RowError, built, rows_of, turns_of, with_markers
@@ -24,12 +24,13 @@ from mvl_assets.readers.sample import Broken, Picture, Sample
 if TYPE_CHECKING:
     from mvl_assets.catalog import SourceSpec
 
-COLUMNS = ("id", "image", "images", "conversations")
+NEEDED = (("conversations",),)
+ALSO = ("id", "image", "images")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
     for path in files_below(source.slug, root, "**/*.parquet"):
-        for row in rows_of(relative(root, path), parquet_stream.rows(path, COLUMNS), "id"):
+        for row in rows_of(relative(root, path), parquet_columns.rows(path, NEEDED, ALSO), "id"):
             yield built(row, partial(_sample, root))
 
 

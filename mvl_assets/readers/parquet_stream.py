@@ -33,6 +33,15 @@ def rows(path: Path, columns: Sequence[str] | None = None, batch_size: int = ROW
         yield BadItem(position, BROKEN_FILE, f"not readable as Parquet: {str(error).splitlines()[0][:300]}")
 
 
+def names(path: Path) -> tuple[str, ...]:
+    """The columns of a file; none for one that is no Parquet."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return tuple(file.schema_arrow.names)
+    except (pa.ArrowException, OSError, ValueError):
+        return ()
+
+
 def row_count(path: Path) -> int:
     """From the footer alone; 0 for a file that is no Parquet."""
     try:

@@ -2,39 +2,42 @@ r"""Any table of records, made a source by a field map in its catalog entry (`ca
 
     {"33": {"question": "Is it linear?", "choices": ["linear", "nonlinear"], "answer": "nonlinear", "unit": null}, ...}
     question,answer,file                     (or csv, tsv, jsonl, a JSON array, Parquet)
+    {"image": "7.jpg", "qa": [{"question": "Where?", "answer": "At sea."}, {"question": "When?", "answer": "At noon."}]}
 
-Templates such as `"tables/{id}.png"` are filled from the record. The question is put together as context, question
-(with its unit), hint, choices; with choices the answer is the text of the right one. TabMWP
-(promptpg.github.io) comes in this way.
+The question is put together as context, question (with its unit), hint, choices; with choices the answer is the text of
+the right one. What the names in a map mean is in `templates`; worked examples are in `docs/add_a_source.md`. TabMWP
+(promptpg.github.io), PlotQA (NiteshMethani/PlotQA), Sherlock (allenai/sherlock), ViQuAE (PaulLerner/ViQuAE) and others
+come in this way.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import csv
 import json
-import math
 import string
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from mvl_assets.errors import SourceError
-from mvl_assets.readers import json_stream, parquet_stream
+from mvl_assets.readers import delimited, json_stream, parquet_columns, parquet_stream
 from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.json_stream import BROKEN_FILE, BadItem, Item
+from mvl_assets.readers.json_stream import BadItem, Item
 from mvl_assets.readers.llava_parquet import picture_in_row
+from mvl_assets.readers.registry import RowKey
 from mvl_assets.readers.rows import Row, RowError, built, question_and_answer, rows_of, turns_of, with_markers
-from mvl_assets.readers.sample import Broken, Picture, Sample
+from mvl_assets.readers.sample import Broken, Picture, Sample, Turn
+from mvl_assets.readers.templates import Record, check_template, plain
 
 if TYPE_CHECKING:
     from mvl_assets.catalog import RecordsMap, SourceSpec
 
-FIELD_LIMIT = 16 << 20
-"""Bytes one field of a csv or tsv file may have."""
+WEB = ("http://", "https://")
+ENCODED = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")
+"""How JPEG, PNG, GIF and WebP begin in base64."""
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
@@ -42,7 +45,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
     if fields is None:
         raise SourceError(source.slug, "the format `records` needs a `records` field map in the catalog")
     for template in (fields.question, fields.answer, *fields.pictures):
-        _check_template(source.slug, template or "")
+        check_template(source.slug, template or "")
     make = partial(_sample, root, fields)
     id_fields = (fields.id,) if fields.id is not None else ()
     for path in files_below(source.slug, root, fields.files):
@@ -50,69 +53,69 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
             yield built(row, make)
 
 
-def _check_template(slug: str, template: str) -> None:
-    try:
-        for _, field, form, conversion in string.Formatter().parse(template):
-            if form or conversion or field == "":
-                raise ValueError("write fields as {field} or {field.inner}")
-    except ValueError as error:
-        raise SourceError(slug, f"the template {template!r} cannot be used: {error}") from error
+def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
+    """Ids and places; no picture is looked at."""
+    fields = source.records
+    if fields is None:
+        raise SourceError(source.slug, "the format `records` needs a `records` field map in the catalog")
+    for path in files_below(source.slug, root, fields.files):
+        name = relative(root, path)
+        if fields.shape != "parquet":
+            items = _items(path, fields)
+        elif fields.id is not None:
+            items = parquet_stream.rows(path, (fields.id,), batch_size=8192)
+        else:
+            yield from (RowKey(name, position, None) for position in range(parquet_stream.row_count(path)))
+            continue
+        for row in rows_of(name, items, *((fields.id,) if fields.id is not None else ())):
+            yield RowKey(name, row.position, row.native_id)
 
 
 def _items(path: Path, fields: RecordsMap) -> Iterator[Item | BadItem]:
     if fields.shape in ("list", "dict_of_id"):
-        return json_stream.elements(path, tuple(fields.key.split(".")) if fields.key else ())
+        under = tuple(fields.key.split(".")) if fields.key and not _is_bare_list(path, fields) else ()
+        return json_stream.elements(path, under)
     if fields.shape == "jsonl":
         return json_stream.lines(path)
     if fields.shape == "parquet":
-        return parquet_stream.rows(path)
-    return _delimited(path, "," if fields.shape == "csv" else "\t")
+        shown = () if fields.picture_field is None else ((fields.picture_field.split(".")[0],),)
+        return parquet_columns.rows(path, shown, also=parquet_stream.names(path))
+    return delimited.rows(path, "," if fields.shape == "csv" else "\t")
 
 
-def _delimited(path: Path, delimiter: str) -> Iterator[Item | BadItem]:
-    """Rows of a csv or tsv file with a header line (RFC 4180), as objects of strings."""
-    csv.field_size_limit(FIELD_LIMIT)
-    position = 0
+def _is_bare_list(path: Path, fields: RecordsMap) -> bool:
+    """Some lists are in circulation both bare and inside an object (PlotQA's `qa_pairs`)."""
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            reader = csv.reader(stream, delimiter=delimiter)
-            header = next(reader, None)
-            if not header:
-                yield BadItem(0, BROKEN_FILE, "there is no header line")
-                return
-            while True:
-                try:
-                    cells = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    yield BadItem(position, "bad_csv", f"line {reader.line_num}: {error}")
-                    position += 1
-                    continue
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    yield BadItem(position, "bad_csv", f"{len(cells)} cells for {len(header)} columns")
-                elif any("\udc80" <= c <= "\udcff" for cell in cells if not cell.isascii() for c in cell):
-                    yield BadItem(position, "bad_utf8", f"line {reader.line_num} is not UTF-8")
-                else:
-                    yield Item(position, dict(zip(header, cells, strict=True)))
-                position += 1
-    except OSError as error:
-        yield BadItem(position, BROKEN_FILE, f"cannot be read: {error.strerror}")
+        return fields.shape == "list" and json_stream.starts_with(path) == "["
+    except OSError:
+        return False
 
 
 def _sample(root: Path, fields: RecordsMap, row: Row) -> Sample:
-    record = _Record(row)
+    record = Record(row)
     if fields.turns is not None:
         turns = turns_of(_decoded(record.value(fields.turns)))
+    elif fields.pairs is not None:
+        turns = _turns_of_pairs(record, fields, fields.pairs)
     else:
         turns = question_and_answer(*_question_and_answer(record, fields))
     pictures = _pictures(root, record, fields)
     return Sample(row.file, row.position, with_markers(turns, len(pictures)), row.native_id, pictures)
 
 
-def _question_and_answer(record: _Record, fields: RecordsMap) -> tuple[str, str]:
+def _turns_of_pairs(record: Record, fields: RecordsMap, pairs: str) -> tuple[Turn, ...]:
+    entries = _decoded(record.value(pairs))
+    if not isinstance(entries, list) or not entries:
+        raise RowError("no_turns", f"{pairs} is no list of questions")
+    turns: list[Turn] = []
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise RowError("bad_field", f"{pairs} holds a {type(entry).__name__} where an object was expected")
+        turns += question_and_answer(*_question_and_answer(record.narrowed(entry), fields))
+    return tuple(turns)
+
+
+def _question_and_answer(record: Record, fields: RecordsMap) -> tuple[str, str]:
     question, answer = record.fill(fields.question or ""), record.fill(fields.answer or "")
     if unit := record.text(fields.unit):
         question = f"{question} (Unit: {unit})"
@@ -137,7 +140,7 @@ def _choices(value: Any) -> dict[str, str]:
         found = dict(zip(string.ascii_uppercase, found, strict=False))
     if not isinstance(found, dict):
         raise RowError("bad_choices", f"the choices are a {type(found).__name__} of {len(str(found))} characters")
-    return {str(label): _plain(text, "choices") for label, text in found.items()}
+    return {str(label): plain(text, "choices") for label, text in found.items()}
 
 
 def _chosen(choices: Mapping[str, str], answer: str, answer_is: str) -> str:
@@ -152,21 +155,44 @@ def _chosen(choices: Mapping[str, str], answer: str, answer_is: str) -> str:
     return found[0]
 
 
-def _pictures(root: Path, record: _Record, fields: RecordsMap) -> tuple[Picture, ...]:
+def _pictures(root: Path, record: Record, fields: RecordsMap) -> tuple[Picture, ...]:
+    folders = _folders(record.row.file, fields)
     if fields.picture_field is None:
-        return tuple(picture_at(root, record.fill(template)) for template in fields.pictures)
+        return tuple(_named(root, record.fill(template), folders) for template in fields.pictures)
     found = record.value(fields.picture_field)
     cells = found if isinstance(found, list) else [] if found in (None, "") else [found]
     place = f"{record.row.file}#{record.row.position}"
-    return tuple(_picture(root, cell, f"{place}.{index}") for index, cell in enumerate(cells))
+    return tuple(_picture(root, cell, f"{place}.{index}", folders) for index, cell in enumerate(cells))
 
 
-def _picture(root: Path, cell: Any, name: str) -> Picture:
+def _folders(file: str, fields: RecordsMap) -> tuple[str, ...]:
+    """Where a record's pictures are looked for: beside its file, then in the source's folder."""
+    beside = PurePosixPath(file).parent.as_posix()
+    bases = ("",) if beside == "." else (f"{beside}/", "")
+    return tuple(base + folder for base in bases for folder in ("", "images", *fields.picture_folders))
+
+
+def _named(root: Path, name: str, folders: tuple[str, ...]) -> Picture:
+    """The picture file called `name`; for a web address, the file under the longest end of its path that is there."""
+    if not name.startswith(WEB):
+        return picture_at(root, name, folders)
+    parts = unquote(urlsplit(name).path).strip("/").split("/")
+    for start in range(len(parts)):
+        try:
+            return picture_at(root, "/".join(parts[start:]), folders)
+        except RowError as error:
+            if error.error not in ("missing_picture", "bad_path"):  # parts of an address may be no file name
+                raise
+    raise RowError("missing_picture", f"no file here ends the path of {name[:200]!r}")
+
+
+def _picture(root: Path, cell: Any, name: str, folders: tuple[str, ...]) -> Picture:
     if not isinstance(cell, str):
         return picture_in_row(root, cell, name)
     text = cell.partition(";base64,")[2] if cell.startswith("data:") else cell
-    if text is cell and len(cell) <= 255:  # longer than any file name: the picture itself
-        return picture_at(root, cell)
+    # A name, unless it begins like a picture or is longer than any file name.
+    if text is cell and not cell.startswith(ENCODED) and (len(cell) <= 255 or cell.startswith(WEB)):
+        return _named(root, cell, folders)
     try:
         return Picture(name, data=base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError) as error:
@@ -181,45 +207,3 @@ def _decoded(value: Any) -> Any:
         except (ValueError, RecursionError) as error:
             raise RowError("bad_json", f"a cell begins like JSON but is none: {error}") from error
     return value
-
-
-def _plain(value: Any, field: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RowError("bad_field", f"{field} holds a {type(value).__name__} where text was expected")
-    return str(value)
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """A record, with templates and dotted field names filled from it."""
-
-    row: Row
-
-    def value(self, field: str | None) -> Any:
-        """The value of a field (`a.b` looks inside), None when it or the field's name is absent."""
-        if field is None:
-            return None
-        if field == "id" and "id" not in self.row.value:
-            return self.row.native_id
-        found: Any = self.row.value
-        for part in [field] if field in self.row.value else field.split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        # Tables written by pandas say NaN where a cell is empty.
-        return None if isinstance(found, float) and math.isnan(found) else found
-
-    def text(self, field: str | None) -> str:
-        """The field's text, "" when there is none."""
-        found = self.value(field)
-        return "" if field is None or found is None else _plain(found, field).strip()
-
-    def fill(self, template: str) -> str:
-        """The template with its fields filled. Raises `RowError("missing_field")` for one that has no value."""
-        parts = []
-        for literal, field, _, _ in string.Formatter().parse(template):
-            parts.append(literal)
-            if field is not None:
-                found = self.row.native_id if field == "id" else self.value(field)
-                if found is None or found == "":
-                    raise RowError("missing_field", f"the record has no {field!r}")
-                parts.append(_plain(found, field))
-        return "".join(parts)

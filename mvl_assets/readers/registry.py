@@ -19,14 +19,34 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "llava_json": "llava_json",
-    # Cambrian-10M's jsonl is LLaVA's row with a `source`; rows without `image` are text (cards of nyu-visionx).
-    "cambrian_jsonl": "llava_json",
+    "cambrian_jsonl": "cambrian_jsonl",
     "llava_parquet": "llava_parquet",
     "cauldron_parquet": "cauldron_parquet",
     "coco_captions": "coco_captions",
     "m4_instruct": "m4_instruct",
     "llava_video": "llava_video",
     "records": "records",
+    # A row of HuggingFaceM4/FineVision is The Cauldron's with ratings of every turn, which no table of ours holds.
+    "finevision_parquet": "cauldron_parquet",
+    "vqa_v2": "vqa_v2",
+    "coco": "coco_instances",
+    "gqa": "gqa",
+    "visual_genome": "visual_genome",
+    "doc_vqa": "doc_vqa",
+    "ocr_vqa": "ocr_vqa",
+    "icdar_text": "icdar_text",
+    "science_qa": "science_qa",
+    "wit": "wit",
+    "localized_narratives": "localized_narratives",
+    "ref_coco": "ref_coco",
+    "url_captions": "url_captions",
+    "video_choice": "video_choice",
+    "video_instruct": "video_instruct",
+    # LLaVA-Hound is published among LLaVA-Video-178K's files, in their rows.
+    "frame_folders": "llava_video",
+    "table_text": "table_text",
+    "screenshot_html": "screenshot_html",
+    "mammoth_release": "mammoth_release",
 }
 FORMATS = tuple(_MODULES)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 if TYPE_CHECKING:
     from mvl_assets.catalog import SourceSpec
@@ -52,6 +53,18 @@ class Video:
 
     name: str
     path: Path
+
+    @contextmanager
+    def opened(self) -> Iterator[Path | BinaryIO]:
+        """What `media.video` samples frames from. Raises `OSError` when it cannot be read."""
+        yield self.path
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFolder(Video):
+    """A video given as a folder (`path`) of pictures of its frames: the ones to take, with their times in seconds."""
+
+    frames: tuple[tuple[float, Picture], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ import pytest
 
 from mvl_assets.catalog import load_catalog
 from mvl_assets.ingest.ingest import ingest_source
+from mvl_assets.ingest.pictures import frames_of
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.picture import PictureError, inspect
-from mvl_assets.media.video import VideoError, sample_frames
 from mvl_assets.miniature.recipes import DEMO_SLUGS
 from mvl_assets.miniature.write import MARKER, Written
 from mvl_assets.readers.registry import reader_for
+from mvl_assets.readers.rows import RowError
 from mvl_assets.readers.sample import Broken, Sample
 
 
@@ -27,8 +28,8 @@ def verdict(row: Sample | Broken) -> str:
         for picture in row.pictures:
             inspect(picture.read())
         if row.video is not None:
-            assert len(list(sample_frames(row.video.path))) >= 2
-    except (PictureError, VideoError) as error:
+            assert len(frames_of(row.video)) >= 2
+    except (PictureError, RowError) as error:
         return error.error
     return "good"
 

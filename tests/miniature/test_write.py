@@ -17,10 +17,11 @@ from mvl_assets.readers.registry import reader_for
 
 
 def digests(folder: Path) -> dict[str, str]:
+    """Of the files that were written; hidden folders hold what readers keep about archives."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }
 
 

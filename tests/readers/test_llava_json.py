@@ -11,6 +11,7 @@ import pytest
 from raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
 
 from mvl_assets.errors import SourceError
+from mvl_assets.readers.registry import reader_for
 from mvl_assets.readers.sample import Broken
 
 LLAVA = source("llava_json")
@@ -165,5 +166,5 @@ def test_a_folder_without_data_is_a_source_error(tmp_path: Path) -> None:
 
 
 def test_a_format_without_a_reader_is_named_with_a_way_out() -> None:
-    with pytest.raises(SourceError, match=r"vqa_v2.*records"):
-        read_all(source("vqa_v2"), Path())
+    with pytest.raises(SourceError, match=r"smoke_signals.*records"):
+        reader_for("smoke_signals")

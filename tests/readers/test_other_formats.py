@@ -90,7 +90,7 @@ def test_m4_takes_pictures_from_folders_and_from_zips_in_order(tmp_path: Path) -
 
 def test_m4_names_swapped_roles_and_missing_members(tmp_path: Path) -> None:
     put(tmp_path, "z.zip", archive({"1.png": picture()}))
-    put(tmp_path, "parts.zip.001", b"PK")
+    put(tmp_path, "parts.zip.002", b"PK")
     put(tmp_path, "bad.zip", b"no zip")
     put_json(
         tmp_path,
@@ -106,8 +106,15 @@ def test_m4_names_swapped_roles_and_missing_members(tmp_path: Path) -> None:
         ],
     )
     rows = read_all(M4, tmp_path)
-    assert [e for _, e in errors(rows)] == ["swapped_roles", *["missing_picture"] * 3, "outside_root", "outside_root"]
-    assert "join the parts" in rows[2].message  # type: ignore[union-attr]
+    assert [e for _, e in errors(rows)] == [
+        "swapped_roles",
+        "missing_picture",
+        "broken_archive",
+        "broken_archive",
+        "outside_root",
+        "outside_root",
+    ]
+    assert "parts are not complete: parts.zip.002" in rows[2].message  # type: ignore[union-attr]
     assert len(good(rows)) == 1
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from raw_files import TABMWP, errors, good, picture, put, put_json, put_parquet, read_all, said, source
 
-from mvl_assets.catalog import RecordsMap
+from mvl_assets.catalog import RecordsMap, load_catalog
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.sample import Broken, Sample
 
@@ -106,8 +107,59 @@ def test_templates_look_inside_objects_and_name_what_is_missing(tmp_path: Path) 
     assert asked(tmp_path, {"q": ["x"], "a": "x"}) == ["bad_field"]
 
 
+def test_whole_numbers_are_padded_with_zeros_and_other_values_refused(tmp_path: Path) -> None:
+    for value, filled in (
+        (7, "is 00007"),
+        ("12", "is 00012"),
+        (1234567, "is 1234567"),
+        (-3, None),
+        ("x1", None),
+        (2.5, None),
+    ):
+        found = asked(tmp_path, {"q": "?", "a": value}, answer="is {a:05d}")
+        assert found[-1] == (filled or "bad_field")
+
+
+def test_id_stands_for_the_native_id_or_for_a_field_of_that_name(tmp_path: Path) -> None:
+    assert asked(tmp_path, {"id": 5, "key": "k", "a": "!"}, question="{id}", id="key") == ["k", "!"]
+    assert asked(tmp_path, {"id": 5, "key": "k", "a": "!"}, question="{id}") == ["5", "!"]
+    assert asked(tmp_path, {"key": "k", "a": "!"}, question="{id}") == ["missing_field"]
+
+
+def test_pairs_of_a_record_make_one_conversation(tmp_path: Path) -> None:
+    record = {"about": "Tea.", "qa": [{"q": "Hot?", "a": "Yes", "c": ["Yes", "No"]}, {"q": "Green?", "a": "No"}]}
+    pairs = {"pairs": "qa", "choices": "c", "context": "about"}
+    assert asked(tmp_path, record, **pairs) == ["Tea.\nHot?\nA. Yes\nB. No", "Yes", "Tea.\nGreen?", "No"]
+    assert asked(tmp_path, {"qa": '[{"q": "Hot?", "a": "Yes"}]'}, pairs="qa") == ["Hot?", "Yes"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "error"),
+    [
+        ([], "no_turns"),
+        (None, "no_turns"),
+        ({"q": "?"}, "no_turns"),
+        (["x"], "bad_field"),
+        ([{"q": "?"}], "missing_field"),
+    ],
+)
+def test_pairs_that_are_none_break_their_record(tmp_path: Path, pairs: object, error: str) -> None:
+    assert asked(tmp_path, {"qa": pairs}, pairs="qa") == [error]
+
+
+def test_a_list_is_found_bare_or_under_its_key(tmp_path: Path) -> None:
+    put_json(tmp_path, "a.json", {"qa_pairs": RECORDS})
+    put_json(tmp_path, "b.json", RECORDS)
+    assert [s.file for s in good(read(tmp_path, files="*.json", key="qa_pairs"))] == ["a.json"] * 2 + ["b.json"] * 2
+
+
+def test_an_unreadable_file_is_a_broken_file(tmp_path: Path) -> None:
+    put_json(tmp_path, "rows.json", {"other": RECORDS})
+    assert errors(read(tmp_path, key="rows")) == [(0, "broken_file")]
+
+
 def test_a_template_that_cannot_be_used_is_a_source_error(tmp_path: Path) -> None:
-    for template in ("{q", "{}", "{q!r}", "{q:>9}"):
+    for template in ("{q", "{}", "{q!r}", "{q:>9}", "{q:d}", "{q:0d}", "{q:05.2f}"):
         with pytest.raises(SourceError, match="template"):
             asked(tmp_path, {"q": "x", "a": "y"}, question=template)
 
@@ -119,6 +171,38 @@ def test_pictures_by_template_stay_inside_the_folder(tmp_path: Path) -> None:
     rows = read(tmp_path, pictures=["p/{n}.png"])
     assert [p.read() for s in good(rows) for p in s.pictures] == [picture(7)]
     assert errors(rows) == [(1, "missing_picture"), (2, "outside_root")]
+
+
+def test_pictures_lie_beside_the_records_file_before_the_sources_folder(tmp_path: Path) -> None:
+    for split, colour in (("train", 1), ("val", 2)):
+        put_json(tmp_path, f"{split}/rows.json", [{"q": "?", "a": "!", "n": n} for n in (0, 1)])
+        put(tmp_path, f"{split}/png/0.png", picture(colour))
+    put(tmp_path, "png/0.png", picture(3))
+    put(tmp_path, "extra/png/1.png", picture(4))
+    rows = read(tmp_path, files="*/rows.json", pictures=["png/{n}.png"], picture_folders=["extra"])
+    assert [s.pictures[0].read() for s in good(rows)] == [picture(1), picture(4), picture(2), picture(4)]
+
+
+def test_a_picture_named_by_address_is_the_file_under_the_longest_end_of_its_path(tmp_path: Path) -> None:
+    put(tmp_path, "b/c d.png", picture(1))
+    put(tmp_path, "c d.png", picture(2))
+    put(tmp_path.parent, "secret.png", picture(3))
+    long = "x" * 300
+    addresses = [
+        "https://h/a/b/c%20d.png?size=9",
+        f"http://h/{long}/c%20d.png",
+        "http://h/none.png",
+        "http://h/../secret.png",
+    ]
+    put_json(
+        tmp_path,
+        "rows.json",
+        [{"q": "?", "a": "!", "u": u} for u in [*addresses, "http://h/%2e%2e/secret.png", "https://"]],
+    )
+    for fields in ({"pictures": ["{u}"]}, {"picture_field": "u"}):
+        rows = read(tmp_path, **fields)
+        assert [s.pictures[0].read() for s in good(rows)] == [picture(1), picture(2)]
+        assert [error for _, error in errors(rows)] == ["missing_picture", *["outside_root"] * 2, "missing_picture"]
 
 
 def test_a_picture_field_holds_base64_a_data_url_a_path_or_a_list(tmp_path: Path) -> None:
@@ -163,6 +247,104 @@ def test_an_empty_csv_is_a_broken_file(tmp_path: Path) -> None:
     assert errors(read(tmp_path, files="rows.csv", shape="csv")) == [(0, "broken_file")]
 
 
+PUBLISHED: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
+    "sherlock": (
+        {
+            "sherlock_train_v1_1.json": [
+                {
+                    "instance_id": "0a1b",
+                    "inputs": {
+                        "image": {
+                            "url": "https://cs.stanford.edu/people/rak248/VG_100K_2/7.jpg",
+                            "width": 8,
+                            "height": 8,
+                        },
+                        "bboxes": [{"left": 1, "top": 1, "width": 2, "height": 2}],
+                        "clue": "wet umbrellas by the door",
+                        "obs_idx": 0,
+                    },
+                    "targets": {"inference": "it has been raining"},
+                }
+            ],
+            "VG_100K_2/7.jpg": None,
+        },
+        [("One can see: wet umbrellas by the door. What may be inferred from it?", "it has been raining")],
+    ),
+    "plotqa": (
+        {
+            "val/qa_pairs_V1.json": {
+                "qa_pairs": [
+                    {"image_index": 7, "qid": 1, "question_string": "How many bars?", "answer": 4, "answer_bbox": []},
+                    {"image_index": 7, "qid": 2, "question_string": "Is there a legend?", "answer": "Yes"},
+                ]
+            },
+            "val/png/7.png": None,
+        },
+        [("How many bars?", "4"), ("Is there a legend?", "Yes")],
+    ),
+    "macaw_llm": (
+        {
+            "generated_examples_coco.json": {
+                "data": [{"id": "COCO_train2014_000000000007.jpg", "instruction": "What is it?", "response": "A boat."}]
+            },
+            "train2014/COCO_train2014_000000000007.jpg": None,
+        },
+        [("What is it?", "A boat.")],
+    ),
+    "detgpt": (
+        {
+            "coco_task_annotation.json": {
+                "annotations": [{"image_id": "000000000007", "task": "Find a seat.", "answer": "There is a <chair>."}]
+            },
+            "val2017/000000000007.jpg": None,
+        },
+        [("Find a seat.", "There is a <chair>.")],
+    ),
+    "viquae": (
+        {
+            "test.jsonl": {
+                "image": "512px-Someone.jpg",
+                "input": "In which town was this painter born?",
+                "kilt_id": "qw_1",
+                "id": "abc",
+                "meta": {},
+                "original_question": "?",
+                "output": {"answer": ["Delft", "delft"], "original_answer": "Delft", "provenance": []},
+                "url": "http://upload.wikimedia.org/wikipedia/commons/thumb/a/ae/Someone.jpg/512px-Someone.jpg",
+                "wikidata_id": "Q1",
+            },
+            "images/512px-Someone.jpg": None,
+        },
+        [("In which town was this painter born?", "Delft")],
+    ),
+    "cap2qa": (
+        {
+            "instructions/val.json": [
+                {"image_id": 7, "question": "What stands there?", "answer": "A horse stands there."}
+            ],
+            "val2017/000000000007.jpg": None,
+        },
+        [("What stands there?", "A horse stands there.")],
+    ),
+}
+"""By source: files in the form that its publishers describe (None: a picture), and what they say."""
+
+
+@pytest.mark.parametrize("slug", PUBLISHED)
+def test_the_field_map_of_a_source_reads_files_in_the_form_its_publishers_describe(slug: str, tmp_path: Path) -> None:
+    files, expected = PUBLISHED[slug]
+    for name, value in files.items():
+        if value is None:
+            put(tmp_path, name, picture(7))
+        else:
+            put_json(tmp_path, name, value)
+    rows = read_all(load_catalog()[slug], tmp_path)
+    talks = [tuple(turn.value.removeprefix("<image>\n") for turn in sample.turns) for sample in good(rows)]
+    assert talks == expected and errors(rows) == []
+    assert all(found.read() == picture(7) for sample in good(rows) for found in sample.pictures)
+    assert all(len(sample.pictures) == 1 for sample in good(rows))
+
+
 @pytest.mark.skipif(
     not REAL_TABMWP.is_dir(), reason="the real TabMWP files do not lie beside the project (../shared/data)"
 )
@@ -178,3 +360,20 @@ def test_the_real_tabmwp_is_read_whole() -> None:
         assert answer == problem["answer"]
         assert all(choice in question for choice in problem["choices"] or ())
         assert sample.pictures[0].read().startswith(b"\x89PNG")
+
+
+def test_a_parquet_table_without_the_column_of_the_pictures_is_refused_and_says_what_it_has(tmp_path: Path) -> None:
+    put_parquet(tmp_path, "rows", [{"q": "?", "a": "!"}])
+    (row,) = read(tmp_path, files="rows", shape="parquet", picture_field="photo")
+    assert isinstance(row, Broken) and row.error == "broken_file"
+    assert "q, a" in row.message and "photo" in row.message
+
+
+def test_a_small_picture_in_base64_is_no_file_name(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (8, 8)).save(buffer, "PNG")
+    text = base64.b64encode(buffer.getvalue()).decode()
+    assert len(text) < 255
+    put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "p": text}])
+    (sample,) = good(read(tmp_path, picture_field="p"))
+    assert sample.pictures[0].read() == buffer.getvalue()

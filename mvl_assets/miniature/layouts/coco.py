@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from mvl_assets.miniature.layouts.common import Layout, dump, save
 from mvl_assets.miniature.rows import Row
 
 
-def coco_captions(folder: Path, name: str, rows: Sequence[Row]) -> None:
-    """`annotations/captions_val2017.json` {info, licenses, images, annotations} and the pictures in `val2017/`.
+def coco_captions(split: str, folder: Path, name: str, rows: Sequence[Row]) -> None:
+    """`annotations/captions_<split>.json` {info, licenses, images, annotations} and the pictures in `<split>/`.
 
     The answers of a row are its captions; ids of captions go round the pictures, as in the original.
     """
@@ -30,10 +31,11 @@ def coco_captions(folder: Path, name: str, rows: Sequence[Row]) -> None:
         "images": images,
         "annotations": captions,
     }
-    dump(folder / "annotations" / "captions_val2017.json", whole)
-    save(folder / "val2017", (picture for row in rows for picture in row.pictures))
+    dump(folder / "annotations" / f"captions_{split}.json", whole)
+    save(folder / split, (picture for row in rows for picture in row.pictures))
 
 
 LAYOUTS = {
-    "coco_captions": Layout("coco_captions", coco_captions),
+    "coco_captions": Layout("coco_captions", partial(coco_captions, "val2017")),
+    "coco_captions_train": Layout("coco_captions", partial(coco_captions, "train2017")),
 }

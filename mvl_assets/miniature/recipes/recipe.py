@@ -30,6 +30,7 @@ class Recipe:
     picture_name: str = "{number:06d}"
     key: str = "{slug}_{number:06d}"
     png_only: bool = False
+    jpeg_only: bool = False
 
     def __post_init__(self) -> None:
         assert self.layout in LAYOUTS, self.layout
@@ -61,5 +62,6 @@ class Recipe:
         return Row(key, content.turns, pictures, video, fields=content.fields)
 
     def _file(self, drawing: Drawing, index: int, ending: str) -> RawFile:
-        suffix, data = encode(drawing, "png" if self.png_only else style_of(drawing, index))
+        style = "png" if self.png_only else "jpeg" if self.jpeg_only else style_of(drawing, index)
+        suffix, data = encode(drawing, style)
         return RawFile(self.picture_name.format(number=index, folder=f"{index // 16:05d}") + ending + suffix, data)

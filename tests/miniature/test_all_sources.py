@@ -1,0 +1,72 @@
+"""Every source of the catalog has a miniature in its format, and reading and ingest find what its marker says."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from test_ingest_counts import verdict
+
+from mvl_assets.catalog import load_catalog
+from mvl_assets.ingest.ingest import ingest_source
+from mvl_assets.lake.lake import Lake
+from mvl_assets.miniature.layouts import LAYOUTS
+from mvl_assets.miniature.recipes import RECIPES, same_formats
+from mvl_assets.miniature.write import MARKER, Written, write_each
+from mvl_assets.readers.registry import reader_for
+
+ROWS = 12
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
+    """A small miniature of every source that has a recipe."""
+    return {done.slug: done for done in write_each(tmp_path_factory.mktemp("raw"), RECIPES, ROWS)}
+
+
+def broken_in(written: Written) -> dict[str, int]:
+    """The broken rows by error class, as the marker has them."""
+    marker = json.loads((written.folder / MARKER).read_text(encoding="utf-8"))
+    found: dict[str, int] = marker["broken"]
+    return found
+
+
+def test_every_source_of_the_catalog_has_a_recipe_in_its_format() -> None:
+    catalog = load_catalog()
+    missing, undeclared = sorted(set(catalog) - set(RECIPES)), sorted(set(RECIPES) - set(catalog))
+    assert missing == [], f"these sources have no miniature: {', '.join(missing)}"
+    assert undeclared == [], f"these recipes are for no declared source: {', '.join(undeclared)}"
+    other = {slug: LAYOUTS[recipe.layout].format for slug, recipe in RECIPES.items()}
+    assert {s: f for s, f in other.items() if catalog[s].format != f} == {}, "written in another format than declared"
+
+
+@pytest.mark.parametrize("slug", sorted(RECIPES))
+def test_every_row_is_read_with_the_verdict_of_its_marker(slug: str, small: dict[str, Written]) -> None:
+    written = small[slug]
+    found = Counter(verdict(row) for row in reader_for(written.format)(load_catalog()[slug], written.folder))
+    assert found == Counter({"good": written.good_rows, **broken_in(written)})
+    assert written.good_rows + written.broken_rows == ROWS
+
+
+def test_one_lake_takes_all_sources_and_counts_what_was_written(small: dict[str, Written], tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    wrong = {}
+    for slug, written in small.items():
+        found = ingest_source(lake, load_catalog()[slug], written.folder, run_id="all")
+        counts = (found.rows, found.new, dict(found.rejects))
+        if counts != (ROWS, written.good_rows, broken_in(written)):
+            wrong[slug] = counts
+    assert wrong == {}
+    assert lake.table("samples").count() == sum(written.good_rows for written in small.values())
+
+
+def test_few_rows_of_all_sources_hold_every_fault_their_formats_can_have(small: dict[str, Written]) -> None:
+    found = {kind for slug in small for kind in broken_in(small[slug])}
+    assert {fault for recipe in same_formats.RECIPES for fault in recipe.faults} - found == set()
+
+
+def test_all_miniatures_stay_small(small: dict[str, Written]) -> None:
+    files = [path for written in small.values() for path in written.folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 45_000_000

@@ -1,0 +1,149 @@
+"""Answers about screens, scans, maps, series and writing hold in the pixels, without the code that drew them."""
+
+from __future__ import annotations
+
+import re
+from random import Random
+
+import numpy as np
+import pytest
+from PIL import Image, ImageChops
+from skimage.measure import label
+
+from mvl_assets.miniature import chinese, scans, screens, series, writing
+from mvl_assets.miniature.drawing import COLOURS, RGB, Drawing
+
+SEEDS = range(8)
+
+
+def patches(picture: Image.Image, colour: RGB) -> int:
+    """How many separate areas of exactly this colour there are."""
+    found: int = label(np.all(np.asarray(picture) == colour, axis=2)).max()
+    return found
+
+
+def answers(drawing: Drawing) -> dict[str, str]:
+    return {pair.question: pair.answer for pair in drawing.pairs}
+
+
+def answer_to(drawing: Drawing, beginning: str) -> str:
+    return next(answer for question, answer in answers(drawing).items() if question.startswith(beginning))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_switches_that_are_on_are_green_and_as_many_as_told(seed: int) -> None:
+    drawing = screens.phone(Random(seed))
+    assert patches(drawing.picture, (52, 168, 83)) == drawing.caption.count(" is on")
+    assert patches(drawing.picture, (190, 190, 196)) == drawing.caption.count(" is off")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_page_is_told_as_html_that_names_its_heading(seed: int) -> None:
+    (pair,) = screens.page_as_html(Random(seed)).pairs
+    assert pair.answer.startswith("<!DOCTYPE html>") and pair.answer.rstrip().endswith("</html>")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_spots_of_a_scan_are_where_and_as_many_as_told(seed: int) -> None:
+    drawing = scans.scan(Random(seed))
+    spots = label(np.all(np.asarray(drawing.picture) == (240, 240, 240), axis=2))
+    assert spots.max() == int(answer_to(drawing, "How many"))
+    middle = np.nonzero(spots)[1].mean()
+    assert answer_to(drawing, "In which half") == ("left" if middle < drawing.picture.width / 2 else "right")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_areas_of_a_map_have_the_shades_that_are_counted(seed: int) -> None:
+    drawing = scans.tile_map(Random(seed))
+    question = next(question for question in answers(drawing) if question.startswith("How many areas"))
+    level = re.findall(r"have a (\w+) rainfall", question)[0]
+    pixels = np.asarray(drawing.picture)
+    corners = [
+        tuple(pixels[top + 3, left + 3])
+        for top in range(32, drawing.picture.height - 20, 1)
+        for left in (6,)
+        if tuple(pixels[top, left + 8]) == (30, 30, 34) and tuple(pixels[top + 1, left + 8]) != (30, 30, 34)
+    ]
+    first_column = [name for name in scans.SHADES for corner in corners if corner == scans.SHADES[name]]
+    assert len(first_column) == 3
+    assert int(answers(drawing)[question]) >= first_column.count(level)
+    assert len(answer_to(drawing, "Which areas").split(", ")) == int(answers(drawing)[question])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_rows_of_a_puzzle_count_one_two_three_and_the_last_panel_is_missing(seed: int) -> None:
+    shown = series.puzzle(Random(seed))
+    assert len(shown.pictures) == 8
+    answer = shown.pairs[0].answer
+    colour = COLOURS[answer.split()[1]]
+    assert [patches(picture, colour) for picture in shown.pictures] == [1, 2, 3, 1, 2, 3, 1, 2]
+    whole = series.matrix(Random(seed))
+    assert whole.pairs[0].answer == answer and patches(whole.picture, colour) == 15
+    assert answer in whole.pairs[0].choices and len(set(whole.pairs[0].choices)) == 4
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_story_goes_the_way_it_tells_and_ends_in_another_colour(seed: int) -> None:
+    shown = series.story(Random(seed))
+    first, last = shown.pictures[0], shown.pictures[-1]
+    colour = shown.pairs[1].answer
+    assert patches(last, COLOURS[colour]) == 1 and patches(first, COLOURS[colour]) == 0
+    places = [np.mean(np.nonzero(np.any(np.asarray(p) != p.getpixel((0, 0)), axis=2)), axis=1) for p in (first, last)]
+    down, right = places[1] - places[0]
+    way = {"left to right": right, "right to left": -right, "top to bottom": down, "bottom to top": -down}
+    assert shown.pairs[2].answer == f"from {max(way, key=way.__getitem__)}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_contrasted_scenes_differ_in_the_shape_that_is_named(seed: int) -> None:
+    shown = series.contrast(Random(seed))
+    box = ImageChops.difference(*shown.pictures).getbbox()
+    assert box is not None
+    colour = shown.pairs[1].answer.split()[1]
+    middle = ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2)
+    assert shown.pictures[1].getpixel(middle) == COLOURS[colour]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_odd_picture_is_the_one_that_is_named(seed: int) -> None:
+    shown = series.odd_one(Random(seed))
+    data = [picture.tobytes() for picture in shown.pictures]
+    odd = [number for number, picture in enumerate(data, 1) if data.count(picture) == 1]
+    assert [str(number) for number in odd] == [shown.pairs[0].answer]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_chinese_questions_count_what_is_drawn(seed: int) -> None:
+    drawing = chinese.scene(Random(seed))
+    pixels = np.asarray(drawing.picture).astype(int)
+    count = label(np.abs(pixels - pixels[0, 0]).sum(axis=2) > 30).max()
+    assert drawing.pairs[0].answer == str(count)
+    assert all(any("\u4e00" <= letter <= "\u9fff" for letter in pair.question) for pair in drawing.pairs)
+
+
+@pytest.mark.parametrize("draw", [writing.word, writing.digits, writing.line, writing.arithmetic, writing.formula])
+def test_writing_stays_inside_its_picture_and_its_answers_agree(draw) -> None:
+    for seed in SEEDS:
+        drawing = draw(Random(seed))
+        pixels = np.asarray(drawing.picture).astype(int)
+        edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        assert (edge == pixels[0, 0]).all(), drawing.caption
+        assert (np.abs(pixels - pixels[0, 0]).sum(axis=2) > 100).sum() > 50
+        assert all(pair.answer and pair.steps for pair in drawing.pairs)
+
+
+def test_sums_by_hand_come_to_their_answer() -> None:
+    for seed in range(30):
+        said = answers(writing.arithmetic(Random(seed)))
+        written = said["Which sum is written in the picture?"]
+        assert eval(written.replace("x", "*")) == int(said["What is the result of the sum in the picture?"])
+
+
+def test_poor_photos_are_as_told() -> None:
+    good, blurred, dark, faded = (
+        np.asarray(scans.poor_photo(Random(0), index).picture.convert("L")).astype(float) for index in range(4)
+    )
+    assert dark.mean() < 60 < good.mean()
+    sharpness = [np.abs(np.diff(picture, axis=1)).mean() for picture in (good, blurred)]
+    assert sharpness[1] < sharpness[0] / 2
+    assert faded.std() < good.std() / 2

@@ -1,0 +1,96 @@
+"""The miniatures of questions about pictures are read with exactly the verdicts their markers give."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+from test_ingest_counts import verdict
+
+from mvl_assets.catalog import load_catalog
+from mvl_assets.ingest.ingest import ingest_source
+from mvl_assets.lake.lake import Lake
+from mvl_assets.miniature import contents as c
+from mvl_assets.miniature.diagrams import diagram
+from mvl_assets.miniature.layouts import LAYOUTS
+from mvl_assets.miniature.recipes.questions import RECIPES
+from mvl_assets.miniature.recipes.recipe import PICTURE_FAULTS, Recipe
+from mvl_assets.miniature.write import MARKER, Written, write_miniatures
+from mvl_assets.readers import science_qa
+from mvl_assets.readers.registry import reader_for
+from mvl_assets.readers.sample import Sample
+
+SLUGS = tuple(recipe.slug for recipe in RECIPES)
+
+
+@pytest.fixture(scope="module")
+def question_miniatures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
+    raw = tmp_path_factory.mktemp("raw")
+    return {written.slug: written for written in write_miniatures(raw, SLUGS)}
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_every_row_is_read_with_the_verdict_that_was_written_down(
+    slug: str, question_miniatures: dict[str, Written]
+) -> None:
+    written, source = question_miniatures[slug], load_catalog()[slug]
+    assert source.format == written.format
+    rows = list(reader_for(source.format)(source, written.folder))
+    marker = json.loads((written.folder / MARKER).read_text(encoding="utf-8"))
+    assert Counter(map(verdict, rows)) == Counter({"good": written.good_rows, **marker["broken"]})
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_what_was_drawn_is_what_is_asked_and_answered(slug: str, question_miniatures: dict[str, Written]) -> None:
+    source = load_catalog()[slug]
+    drawn = {turn for row in next(r for r in RECIPES if r.slug == slug).rows(48, 0) for turn in row.turns}
+    for row in reader_for(source.format)(source, question_miniatures[slug].folder):
+        if isinstance(row, Sample):
+            values = [turn.value.removeprefix("<image>\n") for turn in row.turns]
+            assert set(zip(values[::2], values[1::2], strict=True)) <= drawn
+
+
+def test_ingest_counts_a_joined_source_and_finds_nothing_new_the_second_time(
+    question_miniatures: dict[str, Written], tmp_path: Path
+) -> None:
+    written, source = question_miniatures["vqav2"], load_catalog()["vqav2"]
+    marker = json.loads((written.folder / MARKER).read_text(encoding="utf-8"))
+    lake = Lake(str(tmp_path))
+    first = ingest_source(lake, source, written.folder, run_id="first")
+    assert (first.rows, first.new, first.rejects) == (48, written.good_rows, marker["broken"])
+    second = ingest_source(lake, source, written.folder, run_id="second")
+    assert (second.new, second.changed, second.withdrawn, second.pictures) == (0, 0, 0, 0)
+
+
+def science(rng: Random, index: int, part: int) -> c.Content:
+    """A question about a diagram with its choices; every third one is asked without the picture."""
+    drawing = diagram(rng)
+    pair = next(pair for pair in drawing.pairs if pair.choices)
+    fields = {
+        "choices": list(pair.choices),
+        "answer": pair.choices.index(pair.answer),
+        "hint": "",
+        "lecture": "A diagram shows how things hang together.",
+        "solution": pair.steps,
+    }
+    return c.Content(((pair.question, pair.answer),), () if index % 3 == 1 else (drawing,), fields=fields)
+
+
+def test_science_qa_is_written_and_read_though_no_source_has_it_as_its_first_format(tmp_path: Path) -> None:
+    rows = Recipe("scienceqa", "science_qa", science, ("bad_answer",) * 3, key="{number}", png_only=True).rows(24, 0)
+    LAYOUTS["science_qa"].write(tmp_path, "scienceqa", rows)
+    spec = load_catalog()["scienceqa_nona_context"]
+    assert "science_qa" in spec.alternates
+    found = list(science_qa.read(spec, tmp_path))
+    assert Counter(map(verdict, found)) == Counter(good=21, bad_answer=3)
+    for row, read in zip(rows, found, strict=True):
+        if isinstance(read, Sample):
+            assert read.turns[-1].value.endswith(f". {row.turns[0][1]}")
+            assert [p.read() for p in read.pictures] == [p.data for p in row.pictures]
+
+
+def test_a_picture_fault_spoils_one_picture_only() -> None:
+    assert all(set(PICTURE_FAULTS) < set(recipe.faults) for recipe in RECIPES)

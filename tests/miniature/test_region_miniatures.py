@@ -1,0 +1,153 @@
+"""Miniatures that say what is where: read with the verdicts written down, and true in the pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_ingest_counts import verdict
+
+from mvl_assets.catalog import load_catalog
+from mvl_assets.ingest.ingest import ingest_source
+from mvl_assets.lake.lake import Lake
+from mvl_assets.miniature.drawing import COLOURS
+from mvl_assets.miniature.recipes.regions import RECIPES
+from mvl_assets.miniature.signboards import BOARDS, Line, wall
+from mvl_assets.miniature.strokes import STROKES, WORDS
+from mvl_assets.miniature.write import MARKER, Written, write_miniatures
+from mvl_assets.readers.registry import RowKey, keys_for, reader_for
+from mvl_assets.readers.sample import Broken, Sample
+
+SLUGS = tuple(recipe.slug for recipe in RECIPES)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
+    return {one.slug: one for one in write_miniatures(tmp_path_factory.mktemp("regions"), SLUGS)}
+
+
+def rows_of(one: Written) -> list[Sample | Broken]:
+    return list(reader_for(one.format)(load_catalog()[one.slug], one.folder))
+
+
+def test_every_source_of_these_formats_has_a_miniature() -> None:
+    formats = {"coco", "visual_genome", "ref_coco", "localized_narratives", "icdar_text"}
+    assert set(SLUGS) == {slug for slug, spec in load_catalog().items() if spec.format in formats}
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_every_row_is_read_with_the_verdict_that_was_written_down(slug: str, written: dict[str, Written]) -> None:
+    one, spec = written[slug], load_catalog()[slug]
+    rows = rows_of(one)
+    marker = json.loads((one.folder / MARKER).read_text(encoding="utf-8"))
+    assert spec.format == one.format
+    assert Counter(map(verdict, rows)) == Counter({"good": one.good_rows, **marker["broken"]})
+    assert list(keys_for(one.format)(spec, one.folder)) == [RowKey(r.file, r.position, r.native_id) for r in rows]
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_the_same_seed_gives_the_same_bytes(slug: str, written: dict[str, Written], tmp_path: Path) -> None:
+    (again,) = write_miniatures(tmp_path, [slug])
+    one, other = (
+        {path.relative_to(folder): hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*.*")}
+        for folder in (written[slug].folder, again.folder)
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize("slug", ["mscoco", "refcoco", "rctw_17"])
+def test_ingest_counts_what_was_written_and_nothing_new_the_second_time(
+    slug: str, written: dict[str, Written], tmp_path: Path
+) -> None:
+    one, lake = written[slug], Lake(str(tmp_path))
+    marker = json.loads((one.folder / MARKER).read_text(encoding="utf-8"))
+    first = ingest_source(lake, load_catalog()[slug], one.folder, run_id="first")
+    assert (first.new, first.rejects) == (one.good_rows, marker["broken"])
+    second = ingest_source(lake, load_catalog()[slug], one.folder, run_id="second")
+    assert (second.new, second.changed, second.withdrawn, second.pictures) == (0, 0, 0, 0)
+
+
+BOX = re.compile(r"\[([0-9., ]+)\]")
+
+
+def pixels(row: Sample) -> np.ndarray:
+    path = row.pictures[0].path
+    assert path is not None
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def is_framed(picture: np.ndarray, box: str, colour: str | None = None) -> bool:
+    """Whether the box is the smallest around the patch in it, and its middle has the colour (as JPEG keeps it)."""
+    high, wide = picture.shape[:2]
+    x1, y1, x2, y2 = (float(share) * side for share, side in zip(box.split(","), (wide, high, wide, high), strict=True))
+    near = picture[max(0, round(y1) - 6) : round(y2) + 7, max(0, round(x1) - 6) : round(x2) + 7]
+    ys, xs = np.nonzero(np.abs(near - picture[0, 0]).sum(axis=2) > 60)
+    found = np.array([xs.min(), ys.min(), xs.max(), ys.max()]) + np.tile(
+        [max(0, round(x1) - 6), max(0, round(y1) - 6)], 2
+    )
+    middle = picture[round((y1 + y2) / 2), round((x1 + x2) / 2)]
+    right_colour = colour is None or np.abs(middle - COLOURS[colour]).sum() < 40
+    return bool(np.abs(found - [x1, y1, x2, y2]).max() <= 3 and right_colour)
+
+
+@pytest.mark.parametrize("slug", ["visualgenome", "refcoco"])
+def test_boxes_are_where_the_shapes_are_and_names_have_their_colours(slug: str, written: dict[str, Written]) -> None:
+    checked = 0
+    for row in rows_of(written[slug]):
+        if verdict(row) != "good" or not isinstance(row, Sample):
+            continue
+        if slug == "refcoco":
+            told = [f"{row.turns[0].value.rsplit(': ', 1)[1]} {row.turns[1].value}"]
+        elif row.file == "relationships.json":
+            told = re.findall(r"\w+ \w+ \[[^]]*\]", row.turns[1].value)
+        else:
+            told = row.turns[1].value.splitlines() if row.file != "question_answers.json" else []
+        for line in told:
+            (colour,) = set(line.replace(":", " ").split()) & set(COLOURS)
+            for box in BOX.findall(line):
+                assert is_framed(pixels(row), box, colour), (row.native_id, line)
+                checked += 1
+    assert checked >= 40
+
+
+def test_coco_boxes_frame_as_many_shapes_as_there_are(written: dict[str, Written]) -> None:
+    crowds = 0
+    for row in rows_of(written["mscoco"]):
+        path = row.pictures[0].path if isinstance(row, Sample) else None
+        # Pictures that are stored turned have the boxes of the upright picture.
+        if verdict(row) != "good" or not isinstance(row, Sample) or path is None or Image.open(path).getexif():
+            continue
+        for line in row.turns[1].value.splitlines():
+            if "(group)" in line:
+                crowds += 1
+            else:
+                assert all(is_framed(pixels(row), box) for box in BOX.findall(line)), (row.native_id, line)
+    assert crowds >= 5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_corners_of_a_board_are_where_its_colour_ends(seed: int) -> None:
+    content = wall(Random(seed), seed, 0)
+    picture = np.asarray(content.drawings[0].picture).astype(int)
+    lines: list[Line] = content.fields["lines"]  # type: ignore[assignment]
+    for line in lines:
+        middle = np.mean(line.corners, axis=0)
+        for x, y in line.corners:
+            inside = np.array([x, y]) + 5 * np.sign(middle - [x, y])
+            outside = np.array([x, y]) - 5 * np.sign(middle - [x, y])
+            near, far = (picture[int(at[1]), int(at[0])] for at in (inside, outside))
+            assert any(np.abs(near - back).sum() < 30 for back, _ in BOARDS), (line, near)
+            assert np.abs(far - picture[0, 0]).sum() < 30, (line, far)
+
+
+def test_every_character_can_be_drawn_and_looks_like_no_other() -> None:
+    assert set("".join(WORDS)) <= set(STROKES)
+    assert len(set(STROKES.values())) == len(STROKES)

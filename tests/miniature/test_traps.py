@@ -1,0 +1,121 @@
+"""The ways in which published files differ from their description are in the miniatures of their sources."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from mvl_assets.catalog import load_catalog
+from mvl_assets.media.picture import PictureError, inspect
+from mvl_assets.miniature.drawing import Drawing
+from mvl_assets.miniature.encode import encode
+from mvl_assets.miniature.rows import RawFile, Row, damage
+from mvl_assets.miniature.write import write_miniatures
+from mvl_assets.readers.registry import reader_for
+from mvl_assets.readers.sample import Sample
+
+
+def folder(root: Path, slug: str) -> Path:
+    return write_miniatures(root, [slug], rows=12)[0].folder
+
+
+def samples(root: Path, slug: str) -> list[Sample]:
+    source = load_catalog()[slug]
+    return [row for row in reader_for(source.format)(source, root / slug) if isinstance(row, Sample)]
+
+
+def rows_of_parquet(root: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(root.glob("data/*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def test_turns_carry_the_keys_of_both_styles_with_nulls(tmp_path: Path) -> None:
+    turns = [turn for row in rows_of_parquet(folder(tmp_path, "hme100k")) for turn in row["conversations"]]
+    assert all(set(turn) == {"from", "value", "role", "content"} for turn in turns)
+    assert {turn["from"] is None for turn in turns} == {turn["role"] is None for turn in turns} == {True, False}
+    assert all((turn["from"] is None) != (turn["role"] is None) for turn in turns)
+
+
+def test_both_key_styles_occur(tmp_path: Path) -> None:
+    styles = set()
+    for slug in ("iiit5k", "textocr_cleaned"):
+        styles |= {tuple(turn) for row in rows_of_parquet(folder(tmp_path, slug)) for turn in row["conversations"]}
+    assert styles == {("from", "value"), ("role", "content")}
+
+
+def test_a_svit_file_has_more_fields_in_the_turns_of_some_rows(tmp_path: Path) -> None:
+    rows = json.loads((folder(tmp_path, "svit_core") / "svit_core.json").read_text(encoding="utf-8"))
+    keys = {tuple(turn) for row in rows for turn in row["conversations"]}
+    assert keys == {("from", "value"), ("from", "value", "markdown", "text")}
+
+
+@pytest.mark.parametrize("slug", ["ureader_chart", "pathvqa"])
+def test_turns_name_their_data_source(slug: str, tmp_path: Path) -> None:
+    (path,) = (p for p in folder(tmp_path, slug).glob("*.json*") if p.name != "MINIATURE.json")
+    assert path.read_text(encoding="utf-8").count('"data_source"') >= 12
+    assert len(samples(tmp_path, slug)) >= 10
+
+
+def test_integer_ids_become_native_ids(tmp_path: Path) -> None:
+    rows = json.loads((folder(tmp_path, "orca") / "orca.json").read_text(encoding="utf-8"))
+    assert [row["id"] for row in rows] == list(range(12))
+    assert {sample.native_id for sample in samples(tmp_path, "orca")} <= {str(number) for number in range(12)}
+
+
+def test_names_outside_ascii_are_escaped_on_disk_and_found(tmp_path: Path) -> None:
+    root = folder(tmp_path, "vision_flan_filtered")
+    names = [path.name for path in root.rglob("images/**/*") if path.is_file()]
+    assert names and all(name.isascii() and "#U" in name for name in names)
+    asked = {row["image"]["path"] for row in rows_of_parquet(root)}
+    assert not any(path.isascii() for path in asked)
+    found = samples(tmp_path, "vision_flan_filtered")
+    assert len(found) >= 10 and all(picture.path is not None for s in found for picture in s.pictures)
+
+
+def test_cambrian_rows_without_a_picture_are_text(tmp_path: Path) -> None:
+    folder(tmp_path, "idefics375k")
+    assert {len(sample.pictures) for sample in samples(tmp_path, "idefics375k")} == {0, 1}
+
+
+def test_stories_have_as_many_markers_as_pictures(tmp_path: Path) -> None:
+    folder(tmp_path, "vist")
+    found = samples(tmp_path, "vist")
+    assert {len(sample.pictures) for sample in found} <= {3, 4, 5} and len(found) >= 10
+    assert all(sum(t.value.count("<image>") for t in sample.turns) == len(sample.pictures) for sample in found)
+
+
+def test_chinese_turns_arrive_whole(tmp_path: Path) -> None:
+    rows = json.loads((folder(tmp_path, "llava_zh") / "llava_zh.json").read_text(encoding="utf-8"))
+    written = {row["id"]: [turn["value"] for turn in row["conversations"]] for row in rows}
+    for sample in samples(tmp_path, "llava_zh"):
+        assert [turn.value for turn in sample.turns] == written[sample.native_id or ""]
+        assert "图" in sample.turns[0].value
+
+
+def test_plotqa_pictures_are_those_of_their_own_split(tmp_path: Path) -> None:
+    root = folder(tmp_path, "plotqa")
+    for sample in samples(tmp_path, "plotqa"):
+        (picture,) = sample.pictures
+        assert picture.path is not None and picture.path.parent.parent == (root / sample.file).parent
+
+
+def test_sherlock_pictures_are_found_by_the_end_of_their_address(tmp_path: Path) -> None:
+    root = folder(tmp_path, "sherlock")
+    found = {
+        str(p.path.relative_to(root).parts[0]) for s in samples(tmp_path, "sherlock") for p in s.pictures if p.path
+    }
+    assert found == {"VG_100K", "vcr1images"}
+
+
+@pytest.mark.parametrize("style", ["png", "palette", "jpeg"])
+def test_a_picture_cut_short_is_one_however_small(style: str) -> None:
+    drawing = Drawing(Image.new("RGB", (40, 30), (90, 30, 200)), (), "")
+    suffix, data = encode(drawing, style)
+    (cut,) = damage(Row("k", (), (RawFile(f"a{suffix}", data),)), "truncated_picture").pictures
+    with pytest.raises(PictureError) as found:
+        inspect(cut.data or b"")
+    assert found.value.error == "truncated_picture"

@@ -1,0 +1,678 @@
+"""VQA v2, VizWiz, GQA, TextVQA and its kin, OCR-VQA, CLEVR and ScienceQA, each from rows as its publisher describes."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raw_files import errors, good, picture, put, put_json, read_all, said, source
+
+from mvl_assets.catalog import load_catalog
+from mvl_assets.errors import SourceError
+from mvl_assets.readers import by_picture, gathered, json_stream, vqa_v2
+from mvl_assets.readers.human_answers import majority
+from mvl_assets.readers.rows import RowError
+from mvl_assets.readers.sample import Broken
+
+VQA = source("vqa_v2")
+GQA = source("gqa")
+DOC = source("doc_vqa")
+OCR = source("ocr_vqa")
+SCIENCE = source("science_qa")
+CLEVR = load_catalog()["clevr"]
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+    lambda text: text.strip() != "" and "<image>" not in text
+)
+
+
+# VQA v2
+
+
+def ten(answer: str, others: int = 3) -> list[dict[str, object]]:
+    said_by = [answer] * (10 - others) + ["something else"] * others
+    return [{"answer": a, "answer_confidence": "yes", "answer_id": n} for n, a in enumerate(said_by, 1)]
+
+
+def asked(question_id: int, question: Any, **fields: Any) -> dict[str, Any]:
+    return {"image_id": question_id // 1000, "question": question, "question_id": question_id, **fields}
+
+
+def told(question_id: int, answer: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "question_type": "what is this",
+        "multiple_choice_answer": answer,
+        "answers": ten(answer),
+        "image_id": question_id // 1000,
+        "answer_type": "other",
+        "question_id": question_id,
+        **fields,
+    }
+
+
+def vqa(root: Path, questions: list[Any], annotations: list[Any], folder: str = "") -> None:
+    about = {"info": {"year": 2017}, "data_subtype": "train2014", "license": {}}
+    put_json(root, f"{folder}v2_OpenEnded_mscoco_train2014_questions.json", {**about, "questions": questions})
+    put_json(root, f"{folder}v2_mscoco_train2014_annotations.json", {**about, "annotations": annotations})
+
+
+def coco(image_id: int) -> str:
+    return f"train2014/COCO_train2014_{image_id:012d}.jpg"
+
+
+def test_vqa_gives_one_sample_a_picture_with_its_questions_in_their_order(tmp_path: Path) -> None:
+    put(tmp_path, coco(458752), picture(1))
+    put(tmp_path, "images/" + coco(262146), picture(2))
+    vqa(
+        tmp_path,
+        [
+            asked(458752000, "What is this photo taken looking through?"),
+            asked(262146000, "What color is the snow?"),
+            asked(458752001, "What position is this man playing?"),
+        ],
+        [told(262146000, "white"), told(458752001, "pitcher"), told(458752000, "net")],
+    )
+    snow, field = read_all(VQA, tmp_path)
+    assert [(r.native_id, r.position) for r in (snow, field)] == [("262146", 0), ("458752", 1)]
+    assert said(good([field])[0]) == [
+        ("human", "<image>\nWhat is this photo taken looking through?"),
+        ("gpt", "net"),
+        ("human", "What position is this man playing?"),
+        ("gpt", "pitcher"),
+    ]
+    assert [p.read() for row in good([snow, field]) for p in row.pictures] == [picture(2), picture(1)]
+
+
+@pytest.mark.parametrize("folders", [("Questions/", "Annotations/"), ("questions/", "annotations/")])
+def test_vqa_files_may_lie_in_folders_of_their_own(tmp_path: Path, folders: tuple[str, str]) -> None:
+    put(tmp_path, coco(1), picture())
+    vqa(tmp_path, [asked(1000, "What?")], [told(1000, "net")])
+    names = ("v2_OpenEnded_mscoco_train2014_questions", "v2_mscoco_train2014_annotations")
+    for name, folder in zip(names, folders, strict=True):
+        (tmp_path / folder).mkdir()
+        (tmp_path / f"{name}.json").rename(tmp_path / folder / f"{name}.json")
+    assert len(good(read_all(VQA, tmp_path))) == 1
+
+
+def test_vqa_files_without_a_chosen_answer_give_the_one_most_people_gave(tmp_path: Path) -> None:
+    put(tmp_path, coco(1), picture())
+    annotation = told(1000, "race")
+    del annotation["multiple_choice_answer"]
+    put_json(tmp_path, "OpenEnded_mscoco_train2014_questions.json", {"questions": [asked(1000, "What sport?")]})
+    put_json(tmp_path, "mscoco_train2014_annotations.json", {"annotations": [annotation]})
+    assert said(good(read_all(VQA, tmp_path))[0])[1] == ("gpt", "race")
+
+
+def test_vqa_names_what_does_not_fit_together_and_keeps_the_rest_of_the_picture(tmp_path: Path) -> None:
+    for image_id in (1, 2):
+        put(tmp_path, coco(image_id), picture(image_id))
+    vqa(
+        tmp_path,
+        [
+            asked(1000, "Kept?"),
+            asked(1001, "Without annotation?"),
+            asked(1000, "Asked twice?"),
+            asked(1002, "Answered with nothing?"),
+            asked(1003, 7),
+            asked(1004, "Where is the <image>?"),
+            asked(1005, "Can it be said?"),
+            asked(2000, "Also kept?"),
+            asked(3000, "Where is the picture?"),
+            asked(4000, "About what?", image_id=None),
+            {"image_id": 2, "question": "Who am I?"},
+            "no question",
+        ],
+        [
+            told(1000, "yes"),
+            told(1002, "", answers=ten("", 0)),
+            told(1003, "seven"),
+            told(1004, "here"),
+            told(1005, "unanswerable"),
+            told(2000, "yes"),
+            told(2001, "to what?"),
+            told(3000, "gone"),
+        ],
+    )
+    rows = read_all(VQA, tmp_path)
+    assert [(r.native_id, said(r)) for r in good(rows)] == [
+        ("1", [("human", "<image>\nKept?"), ("gpt", "yes")]),
+        ("2", [("human", "<image>\nAlso kept?"), ("gpt", "yes")]),
+    ]
+    assert [r.position for r in rows] == list(range(len(rows)))
+    assert [e for _, e in errors(rows)] == [
+        *("no_answer", "no_answer", "bad_turn", "marker_mismatch", "unanswerable", "duplicate_id"),
+        "no_question",
+        "missing_picture",
+        *("missing_field", "missing_field", "not_an_object"),
+    ]
+    messages = [row.message for row in rows if isinstance(row, Broken)]
+    assert "question 1001 about 1" in messages[0]
+    assert "element 9 of v2_OpenEnded_mscoco_train2014_questions.json" in messages[8]
+
+
+def test_numbers_that_json_has_not_cost_one_question(tmp_path: Path) -> None:
+    put(tmp_path, coco(1), picture())
+    vqa(tmp_path, [asked(1000, "Kept?"), asked(1001, "Lost?", width=float("nan"))], [told(1000, "yes")])
+    rows = read_all(VQA, tmp_path)
+    assert len(good(rows)) == 1 and [e for _, e in errors(rows)] == ["not_a_number"]
+
+
+def test_a_cut_off_file_of_annotations_ends_with_a_broken_file(tmp_path: Path) -> None:
+    put(tmp_path, coco(1), picture())
+    vqa(tmp_path, [asked(1000, "Kept?"), asked(1001, "Lost?")], [told(1000, "yes"), told(1001, "no")])
+    path = tmp_path / "v2_mscoco_train2014_annotations.json"
+    path.write_bytes(path.read_bytes()[:-300])
+    rows = read_all(VQA, tmp_path)
+    assert len(good(rows)) == 1
+    assert [e for _, e in errors(rows)] == ["no_answer", "broken_file"]
+
+
+def test_questions_without_their_file_of_annotations_are_a_source_error(tmp_path: Path) -> None:
+    put_json(tmp_path, "v2_OpenEnded_mscoco_train2014_questions.json", {"questions": [asked(1000, "Why?")]})
+    with pytest.raises(SourceError, match=r"v2_mscoco_train2014_annotations\.json is not there"):
+        read_all(VQA, tmp_path)
+
+
+def test_too_many_questions_about_one_picture_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_picture, "MAX_QUESTIONS", 5)
+    for image_id in (1, 2):
+        put(tmp_path, coco(image_id), picture())
+    ids = [1000, *range(2000, 2009)]
+    vqa(tmp_path, [asked(n, "Why?") for n in ids], [told(n, "So.") for n in ids])
+    rows = read_all(VQA, tmp_path)
+    assert [r.native_id for r in good(rows)] == ["1"]
+    assert errors(rows) == [(1, "too_many_questions")]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(st.integers(1, 3), TEXT, TEXT), min_size=1, max_size=8),
+    order=st.randoms(use_true_random=False),
+    run=st.sampled_from([1, 1 << 20]),
+)
+def test_whatever_was_asked_and_answered_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[int, str, str]], order: Any, run: int
+) -> None:
+    root = tmp_path_factory.mktemp("vqa")
+    for image_id in (1, 2, 3):
+        put(root, coco(image_id), picture(image_id))
+    questions = [asked(image_id * 1000 + n, q) for n, (image_id, q, _) in enumerate(pairs)]
+    annotations = [told(image_id * 1000 + n, a) for n, (image_id, _, a) in enumerate(pairs)]
+    order.shuffle(annotations)
+    vqa(root, questions, annotations)
+    before, gathered.RUN_BYTES = gathered.RUN_BYTES, run
+    try:
+        rows = read_all(VQA, root)
+    finally:
+        gathered.RUN_BYTES = before
+    answerable = [p for p in pairs if p[2].strip().casefold() != "unanswerable"]
+    assert [row.native_id for row in good(rows)] == sorted({str(i) for i, _, _ in answerable})
+    for row in good(rows):
+        turns = [t for i, q, a in answerable if str(i) == row.native_id for t in (("human", q), ("gpt", a))]
+        assert said(row) == [("human", f"<image>\n{turns[0][1]}"), *turns[1:]]
+        assert row.pictures[0].read() == picture(int(row.native_id or 0))
+
+
+def test_memory_does_not_grow_with_the_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathered, "RUN_BYTES", 1 << 19)
+    monkeypatch.setattr(json_stream, "CHUNK", 1 << 16)
+    peaks = []
+    for pictures in (500, 2_000):
+        ids = [image_id * 1000 + n for n in range(2) for image_id in range(pictures)]
+        vqa(tmp_path, [asked(i, "Which of them?" * 10) for i in ids], [told(i, "red", answers=[]) for i in ids])
+        for image_id in range(pictures):
+            put(tmp_path, coco(image_id), b"")
+        tracemalloc.start()
+        assert sum(1 for _ in vqa_v2.read(VQA, tmp_path)) == pictures
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    size = sum(path.stat().st_size for path in tmp_path.glob("*.json"))
+    assert peaks[1] < 1.3 * peaks[0] < size
+
+
+# VizWiz
+
+
+def vizwiz(told: list[str], **fields: Any) -> dict[str, Any]:
+    return {
+        "image": "VizWiz_train_00000000.jpg",
+        "question": "What's the name of this product?",
+        "answers": [{"answer": a, "answer_confidence": "yes"} for a in told],
+        "answer_type": "other",
+        "answerable": 1,
+        **fields,
+    }
+
+
+@pytest.mark.parametrize("file", ["train.json", "Annotations/train.json", "annotations/train.json"])
+def test_vizwiz_gives_the_answer_most_people_gave(tmp_path: Path, file: str) -> None:
+    put(tmp_path, "train/VizWiz_train_00000000.jpg", picture(3))
+    put_json(tmp_path, file, [vizwiz(["basil", "", "basil leaves", "basil leaves ", "basil", "basil leaves"])])
+    (sample,) = good(read_all(VQA, tmp_path))
+    assert said(sample) == [("human", "<image>\nWhat's the name of this product?"), ("gpt", "basil leaves")]
+    assert (sample.native_id, sample.pictures[0].read()) == ("VizWiz_train_00000000.jpg", picture(3))
+
+
+def test_vizwiz_names_what_cannot_be_answered(tmp_path: Path) -> None:
+    put(tmp_path, "train/VizWiz_train_00000000.jpg", picture())
+    rows = [
+        vizwiz(["a", "b"], answerable=0),
+        vizwiz(["unanswerable", "unanswerable", "can"]),
+        vizwiz(["Unsuitable", "unsuitable image", "Unsuitable"]),
+        vizwiz(["", " "]),
+        vizwiz([], answers=None),
+        vizwiz([], answers=[{"answer": 3}]),
+        vizwiz(["can"], question=None),
+        vizwiz(["can"], image="VizWiz_train_00000001.jpg"),
+        vizwiz(["can"], image="../VizWiz_train_00000000.jpg"),
+        vizwiz(["kept", "other"]),
+    ]
+    put_json(tmp_path, "train.json", rows)
+    found = read_all(VQA, tmp_path)
+    assert errors(found) == [
+        *((n, "unanswerable") for n in range(3)),
+        (3, "no_answer"),
+        (4, "bad_answers"),
+        (5, "bad_answers"),
+        (6, "no_question"),
+        (7, "missing_picture"),
+        (8, "outside_root"),
+    ]
+    assert [(s.position, said(s)[1]) for s in good(found)] == [(9, ("gpt", "kept"))]
+
+
+def test_of_answers_given_equally_often_the_first_one_counts() -> None:
+    assert majority(["dog", "cat", "", "cat ", "dog", {"answer": "cow"}]) == "dog"
+    with pytest.raises(RowError, match="unanswerable"):
+        majority(["Answering does not require reading text in the image", "nokia"][:1])
+
+
+# GQA
+
+
+def gqa_question(**fields: Any) -> dict[str, Any]:
+    return {
+        "imageId": "2407890",
+        "question": "Is there a red apple on the table?",
+        "answer": "no",
+        "fullAnswer": "No, there is an apple but it is green.",
+        "isBalanced": True,
+        "groups": {"global": None, "local": "10-apple_color"},
+        "entailed": [],
+        "semantic": [{"operation": "select", "dependencies": [], "argument": "table (279472)"}],
+        **fields,
+    }
+
+
+def test_gqa_brings_the_questions_about_a_picture_together(tmp_path: Path) -> None:
+    put(tmp_path, "images/2407890.jpg", picture(1))
+    put(tmp_path, "images/n161313.jpg", picture(2))
+    put_json(
+        tmp_path,
+        "questions1.2/train_balanced_questions.json",
+        {
+            "05515938": gqa_question(),
+            "201640614": gqa_question(imageId="n161313", question="Is it overcast?", answer="yes"),
+            "05515939": gqa_question(question="What is green?", answer="apple"),
+        },
+    )
+    put_json(tmp_path, "questions1.2/train_all_questions/train_all_questions_0.json", {"1": gqa_question()})
+    put_json(tmp_path, "questions1.2/testdev_balanced_questions.json", {"1": gqa_question()})
+    apple, sky = good(read_all(GQA, tmp_path))
+    assert said(apple) == [
+        ("human", "<image>\nIs there a red apple on the table?"),
+        ("gpt", "no"),
+        ("human", "What is green?"),
+        ("gpt", "apple"),
+    ]
+    assert [(s.native_id, s.pictures[0].read()) for s in (apple, sky)] == [
+        ("2407890", picture(1)),
+        ("n161313", picture(2)),
+    ]
+
+
+def test_gqa_reads_the_parts_of_all_questions_where_there_is_no_balanced_file(tmp_path: Path) -> None:
+    put(tmp_path, "images/2407890.jpg", picture(1))
+    for part in (0, 1):
+        put_json(tmp_path, f"train_all_questions/train_all_questions_{part}.json", {f"{part}": gqa_question()})
+    assert [(s.file[-6:], s.position) for s in good(read_all(GQA, tmp_path))] == [("0.json", 0), ("1.json", 0)]
+
+
+def test_gqa_names_what_is_wrong_with_a_question(tmp_path: Path) -> None:
+    put(tmp_path, "images/2407890.jpg", picture(1))
+    unanswered = gqa_question()
+    del unanswered["answer"]
+    questions = {
+        "1": unanswered,
+        "2": gqa_question(question=None),
+        "3": gqa_question(answer=" "),
+        "4": gqa_question(answer=["no"]),
+        "5": gqa_question(imageId=["2407890"]),
+        "6": gqa_question(imageId="1"),
+        "7": gqa_question(imageId="../images/2407890"),
+        "8": [],
+        "9": gqa_question(),
+    }
+    put_json(tmp_path, "train_balanced_questions.json", questions)
+    # The last key comes twice, which only text can say.
+    path = tmp_path / "train_balanced_questions.json"
+    path.write_text(path.read_text()[:-1] + ', "9": ' + json.dumps(gqa_question()) + "}")
+    rows = read_all(GQA, tmp_path)
+    assert len(good(rows)) == 1 and len(good(rows)[0].turns) == 2
+    assert sorted(e for _, e in errors(rows)) == sorted(
+        [
+            *("no_answer", "no_question", "empty_answer", "bad_turn", "duplicate_id"),
+            *("missing_field", "missing_picture", "outside_root", "not_an_object"),
+        ]
+    )
+
+
+# TextVQA, DocVQA, InfographicVQA, ST-VQA
+
+
+def test_text_vqa_takes_the_answer_of_most_of_ten_people(tmp_path: Path) -> None:
+    put(tmp_path, "train_images/0054c91397f2fe05.jpg", picture(1))
+    row = {
+        "question": "what is the brand of phone?",
+        "image_id": "0054c91397f2fe05",
+        "image_classes": ["Belt", "Mobile phone"],
+        "flickr_original_url": "https://example.org/o.jpg",
+        "image_width": 1024,
+        "answers": ["toni", "nokia", "nokia", "nokia", "nokia", "toni", "nokia", "nokia", "nokia", "nokia"],
+        "question_tokens": ["what", "is", "the", "brand", "of", "phone"],
+        "question_id": 0,
+        "set_name": "train",
+    }
+    other = {**row, "question_id": 1, "question": "what is it called?", "answers": ["unanswerable"] * 10}
+    whole = {"dataset_type": "train", "dataset_name": "textvqa", "dataset_version": "0.5.1", "data": [row, other]}
+    put_json(tmp_path, "TextVQA_0.5.1_train.json", whole)
+    put_json(tmp_path, "TextVQA_Rosetta_OCR_v0.2_train.json", {"data": [{"image_id": "0054c91397f2fe05"}]})
+    put_json(tmp_path, "TextVQA_0.5.1_val.json", whole)
+    rows = read_all(DOC, tmp_path)
+    assert [said(s) for s in good(rows)] == [[("human", "<image>\nwhat is the brand of phone?"), ("gpt", "nokia")]]
+    assert errors(rows) == [(1, "unanswerable")]
+
+
+def doc_question(**fields: Any) -> dict[str, Any]:
+    return {
+        "questionId": 337,
+        "question": "what is the date mentioned in this letter?",
+        "question_types": ["handwritten", "form"],
+        "image": "documents/xnbl0037_1.png",
+        "docId": 279,
+        "ucsf_document_id": "xnbl0037",
+        "ucsf_document_page_no": "1",
+        "answers": ["1/8/93"],
+        "data_split": "train",
+        **fields,
+    }
+
+
+@pytest.mark.parametrize(
+    ("questions", "picture_file"),
+    [
+        ("train/train_v1.0.json", "train/documents/xnbl0037_1.png"),
+        ("train_v1.0.json", "documents/xnbl0037_1.png"),
+        ("spdocvqa_qas/train_v1.0_withQT.json", "spdocvqa_images/xnbl0037_1.png"),
+    ],
+)
+def test_doc_vqa_is_read_in_each_of_its_releases(tmp_path: Path, questions: str, picture_file: str) -> None:
+    put(tmp_path, picture_file, picture(5))
+    rows = [doc_question(), doc_question(questionId=338, question="Who?", answers=["A. B", "a. b"])]
+    put_json(tmp_path, questions, {"dataset_name": "SP-DocVQA", "dataset_split": "train", "data": rows})
+    (sample,) = good(read_all(DOC, tmp_path))
+    assert [value for _, value in said(sample)][1:] == ["1/8/93", "Who?", "A. B"]
+    assert (sample.native_id, sample.pictures[0].read()) == ("documents/xnbl0037_1.png", picture(5))
+
+
+def test_doc_vqa_in_two_editions_of_the_same_questions_is_read_once(tmp_path: Path) -> None:
+    put(tmp_path, "documents/xnbl0037_1.png", picture())
+    for name in ("train_v1.0.json", "train_v1.0_withQT.json"):
+        put_json(tmp_path, name, {"data": [doc_question()]})
+    assert [s.file for s in read_all(DOC, tmp_path)] == ["train_v1.0_withQT.json"]
+
+
+def test_infographics_and_scene_texts_name_their_pictures_in_their_own_ways(tmp_path: Path) -> None:
+    put(tmp_path, "infographicsvqa_images/20471.jpeg", picture(1))
+    put(tmp_path, "train_imgs/coco-text/COCO_train2014_000000481798.jpg", picture(2))
+    info = {
+        "questionId": 65718,
+        "question": "Which social platform has heavy female audience?",
+        "image_local_name": "20471.jpeg",
+        "image_url": "https://example.org/i.jpg",
+        "ocr_output_file": "20471.json",
+        "answers": ["pinterest"],
+        "data_split": "train",
+    }
+    scene = {
+        "file_path": "coco-text/COCO_train2014_000000481798.jpg",
+        "file_name": "COCO_train2014_000000481798.jpg",
+        "dataset": "coco-text",
+        "question_id": 1,
+        "question": "Where is this train going?",
+        "answers": ["mexico"],
+        "set_name": "train",
+    }
+    put_json(tmp_path, "infographicsvqa_qas/infographicsVQA_train_v1.0.json", {"data": [info]})
+    put_json(tmp_path, "train_task_3.json", {"data": [scene]})
+    samples = good(read_all(DOC, tmp_path))
+    assert [(s.native_id, said(s)[1][1], s.pictures[0].read()) for s in samples] == [
+        ("20471.jpeg", "pinterest", picture(1)),
+        ("coco-text/COCO_train2014_000000481798.jpg", "mexico", picture(2)),
+    ]
+
+
+def test_doc_vqa_names_what_is_wrong_with_a_question(tmp_path: Path) -> None:
+    put(tmp_path, "documents/xnbl0037_1.png", picture())
+    unanswered = doc_question(questionId=2)
+    del unanswered["answers"]
+    data = [
+        doc_question(questionId=1, answers=[]),
+        unanswered,
+        doc_question(questionId=3, answers=["a", None]),
+        doc_question(questionId=4, question=""),
+        doc_question(questionId=5, image=None),
+        doc_question(questionId=6, image="documents/gone_1.png"),
+        doc_question(questionId=7),
+        doc_question(questionId=7),
+        None,
+    ]
+    put_json(tmp_path, "train_v1.0.json", {"data": data})
+    rows = read_all(DOC, tmp_path)
+    assert [s.native_id for s in good(rows)] == ["documents/xnbl0037_1.png"]
+    assert sorted(e for _, e in errors(rows)) == sorted(
+        [
+            *("no_answer", "bad_answers", "bad_answers", "empty_question", "missing_field"),
+            *("missing_picture", "duplicate_id", "not_an_object"),
+        ]
+    )
+
+
+# OCR-VQA
+
+
+def cover(**fields: Any) -> dict[str, Any]:
+    return {
+        "imageURL": "http://ecx.images-amazon.com/images/I/61Y5cOdHJbL.jpg",
+        "questions": ["Who wrote this book?", "Is this a games related book?"],
+        "answers": ["Sandra Boynton", "No"],
+        "title": "Mom's Family Wall Calendar 2016",
+        "authorName": "Sandra Boynton",
+        "genre": "Calendars",
+        "split": 1,
+        **fields,
+    }
+
+
+def test_ocr_vqa_gives_one_sample_a_cover_of_the_training_split(tmp_path: Path) -> None:
+    put(tmp_path, "images/761183272.jpg", picture(1))
+    put(tmp_path, "images/042528.gif", picture(2))
+    put(tmp_path, "images/0439.jpg", picture(3))
+    covers = {
+        "13": cover(split=3),
+        "761183272": cover(),
+        "14": cover(split=2),
+        "042528": cover(imageURL="http://ecx.images-amazon.com/images/I/a.gif"),
+        "0439": cover(imageURL="http://ecx.images-amazon.com/images/I/b.gif"),
+    }
+    put_json(tmp_path, "dataset.json", covers)
+    samples = good(read_all(OCR, tmp_path))
+    assert [(s.native_id, s.position) for s in samples] == [("761183272", 0), ("042528", 1), ("0439", 2)]
+    assert [s.pictures[0].read() for s in samples] == [picture(n) for n in (1, 2, 3)]
+    assert said(samples[0]) == [
+        ("human", "<image>\nWho wrote this book?"),
+        ("gpt", "Sandra Boynton"),
+        ("human", "Is this a games related book?"),
+        ("gpt", "No"),
+    ]
+
+
+def test_ocr_vqa_names_what_is_wrong_with_a_cover_or_one_of_its_questions(tmp_path: Path) -> None:
+    put(tmp_path, "images/1.jpg", picture(1))
+    covers = {
+        "1": cover(answers=["", "No"]),
+        "2": cover(answers=["No"]),
+        "3": cover(questions=[], answers=[]),
+        "4": cover(questions=None),
+        "5": cover(split=9),
+        "6": cover(split=[]),
+        "7": cover(imageURL="http://[", split=1),
+        "8": "cover",
+        "../1": cover(),
+    }
+    put_json(tmp_path, "dataset.json", covers)
+    rows = read_all(OCR, tmp_path)
+    assert [(s.native_id, len(s.turns)) for s in good(rows)] == [("1", 2)]
+    assert errors(rows) == [
+        (1, "empty_answer"),
+        (2, "uneven_lists"),
+        (3, "uneven_lists"),
+        (4, "no_turns"),
+        (5, "bad_split"),
+        (6, "bad_split"),
+        (7, "missing_picture"),
+        (8, "not_an_object"),
+        (9, "outside_root"),
+    ]
+
+
+# CLEVR, by the field map of its catalog entry
+
+
+def clevr_question(index: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "image_index": 0,
+        "program": [{"inputs": [], "function": "scene", "value_inputs": []}],
+        "question_index": index,
+        "image_filename": "CLEVR_train_000000.png",
+        "question_family_index": 2,
+        "split": "train",
+        "answer": "yes",
+        "question": "Are there more big green things than large purple shiny cubes?",
+        **fields,
+    }
+
+
+@pytest.mark.parametrize("folder", ["", "CLEVR_v1.0/"])
+def test_clevr_is_read_by_its_field_map_unpacked_here_or_in_the_folder_of_the_release(
+    tmp_path: Path, folder: str
+) -> None:
+    put(tmp_path, f"{folder}images/train/CLEVR_train_000000.png", picture(1))
+    of_test_split = clevr_question(2)
+    del of_test_split["answer"]
+    rows = [
+        clevr_question(0),
+        clevr_question(1, answer="0"),
+        of_test_split,
+        clevr_question(3, image_filename="CLEVR_train_000001.png"),
+    ]
+    put_json(tmp_path, f"{folder}questions/CLEVR_train_questions.json", {"info": {"split": "train"}, "questions": rows})
+    put_json(tmp_path, f"{folder}questions/CLEVR_test_questions.json", {"questions": [of_test_split]})
+    found = read_all(CLEVR, tmp_path)
+    assert [(s.native_id, said(s)[1][1], s.pictures[0].read()) for s in good(found)] == [
+        ("0", "yes", picture(1)),
+        ("1", "0", picture(1)),
+    ]
+    assert errors(found) == [(2, "missing_field"), (3, "missing_picture")]
+
+
+# ScienceQA
+
+
+def problem(**fields: Any) -> dict[str, Any]:
+    return {
+        "question": "Which of these states is farthest north?",
+        "choices": ["West Virginia", "Louisiana", "Arizona", "Oklahoma"],
+        "answer": 0,
+        "hint": "",
+        "image": "image.png",
+        "task": "closed choice",
+        "grade": "grade2",
+        "subject": "social science",
+        "lecture": "Maps have four cardinal directions, or main directions.",
+        "solution": "To find the answer, look at the compass rose.",
+        "split": "train",
+        **fields,
+    }
+
+
+@pytest.mark.parametrize("folder", ["", "scienceqa/", "data/scienceqa/"])
+def test_science_qa_asks_with_choices_and_answers_with_reasons(tmp_path: Path, folder: str) -> None:
+    put(tmp_path, f"{folder}images/train/1/image.png", picture(1))
+    text_only = problem(question="Which tense?", choices=["present", "past"], answer=1, image=None, hint="Mona ran.")
+    problems = {"1": problem(), "2": problem(split="test"), "3": {**text_only, "lecture": "", "solution": ""}}
+    put_json(tmp_path, f"{folder}problems.json", problems)
+    put_json(tmp_path, f"{folder}pid_splits.json", {"train": ["1", "3"], "val": [], "test": ["2"]})
+    states, tense = good(read_all(SCIENCE, tmp_path))
+    assert said(states) == [
+        (
+            "human",
+            "<image>\nWhich of these states is farthest north?\n"
+            "A. West Virginia\nB. Louisiana\nC. Arizona\nD. Oklahoma",
+        ),
+        (
+            "gpt",
+            "Maps have four cardinal directions, or main directions.\n\n"
+            "To find the answer, look at the compass rose.\n\nAnswer: A. West Virginia",
+        ),
+    ]
+    assert [p.read() for p in states.pictures] == [picture(1)]
+    assert said(tense) == [("human", "Which tense?\nMona ran.\nA. present\nB. past"), ("gpt", "Answer: B. past")]
+    assert [(s.native_id, s.position, len(s.pictures)) for s in (states, tense)] == [("1", 0, 1), ("3", 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"answer": 4}, "bad_answer"),
+        ({"answer": "0"}, "bad_answer"),
+        ({"answer": True}, "bad_answer"),
+        ({"choices": []}, "bad_choices"),
+        ({"choices": "West Virginia"}, "bad_choices"),
+        ({"choices": ["West Virginia", None]}, "bad_field"),
+        ({"question": None}, "no_question"),
+        ({"hint": 7}, "bad_field"),
+        ({"image": "gone.png"}, "missing_picture"),
+        ({"image": "../2/image.png"}, "outside_root"),
+        ({"split": None}, "bad_split"),
+    ],
+)
+def test_science_qa_names_what_is_wrong_with_a_problem(tmp_path: Path, fields: dict[str, Any], error: str) -> None:
+    for pid in ("1", "2"):
+        put(tmp_path, f"images/train/{pid}/image.png", picture())
+    put_json(tmp_path, "problems.json", {"1": problem(**fields), "2": problem()})
+    rows = read_all(SCIENCE, tmp_path)
+    assert errors(rows) == [(0, error)]
+    assert [s.native_id for s in good(rows)] == ["2"]
+
+
+@pytest.mark.parametrize("format", ["vqa_v2", "gqa", "doc_vqa", "ocr_vqa", "science_qa"])
+def test_a_folder_without_a_training_split_is_a_source_error(tmp_path: Path, format: str) -> None:
+    put_json(tmp_path, "val_v1.0.json", {})
+    with pytest.raises(SourceError, match="put the source's files there"):
+        read_all(source(format), tmp_path)

@@ -1,0 +1,504 @@
+"""Formats from the web and tables with text, each from a small set built by its public description."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raw_files import errors, good, picture, put, put_json, put_parquet, read_all, said, source
+
+from mvl_assets.catalog import load_catalog
+from mvl_assets.errors import SourceError
+from mvl_assets.media.picture import inspect
+from mvl_assets.readers import delimited, parquet_columns
+from mvl_assets.readers.coco_captions import REQUEST
+from mvl_assets.readers.registry import keys_for, reader_for
+from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.unmarked import MAX_TEXT
+
+WIT = source("wit")
+URLS = source("url_captions")
+TABLES = source("table_text")
+PAGES = source("screenshot_html")
+WIT_HEADER = (
+    *("language", "page_url", "image_url", "page_title", "section_title", "hierarchical_section_title"),
+    *("caption_reference_description", "caption_attribution_description", "caption_alt_text_description"),
+)
+
+
+def tsv(*rows: Mapping[str, str], header: Sequence[str] = WIT_HEADER, quoting: Any = csv.QUOTE_MINIMAL) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=quoting)
+    writer.writerow(header)
+    writer.writerows([row.get(name, "") for name in header] for row in rows)
+    return text.getvalue().encode()
+
+
+def fetched(root: Path, url: str, data: bytes, ending: str = ".jpg") -> None:
+    put(root, f"pictures/{hashlib.sha256(url.encode()).hexdigest()}{ending}", data)
+
+
+def messages(rows: Sequence[Sample | Broken]) -> list[str]:
+    return [row.message for row in rows if isinstance(row, Broken)]
+
+
+def keyed(spec: Any, root: Path) -> None:
+    """The keys name exactly the rows that are read, but for the ends of broken files."""
+    read = read_all(spec, root)
+    ends = {(row.file, row.position) for row in read if isinstance(row, Broken) and row.error == "broken_file"}
+    rows = [(row.file, row.position, row.native_id) for row in read if (row.file, row.position) not in ends]
+    assert [key for key in keys_for(spec.format)(spec, root) if key[:2] not in ends] == rows
+
+
+# WIT
+
+
+def test_wit_asks_by_title_and_section_and_takes_the_surest_caption(tmp_path: Path) -> None:
+    base = {"page_title": "Half Dome", "section_title": "Geology", "language": "en"}
+    rows = [
+        {**base, "image_url": "u1", "caption_reference_description": 'Seen from\n"Glacier Point"\t.', "page_url": "p"},
+        {**base, "image_url": "u2", "caption_attribution_description": "A dome.", "caption_alt_text_description": "x"},
+        {"page_title": "Half Dome", "image_url": "u3", "caption_alt_text_description": "Dome."},
+    ]
+    put(tmp_path, "wit_v1.train.all-00000-of-00010.tsv.gz", gzip.compress(tsv(*rows)))
+    for number, url in enumerate(("u1", "u2", "u3")):
+        fetched(tmp_path, url, picture(number), (".jpg", ".png", "")[number])
+    read = good(read_all(WIT, tmp_path))
+    assert [said(sample)[1] for sample in read] == [
+        ("gpt", 'Seen from "Glacier Point" .'),
+        ("gpt", "A dome."),
+        ("gpt", "Dome."),
+    ]
+    article = 'This picture is shown in the Wikipedia article "Half Dome"'
+    assert said(read[0])[0] == ("human", f'<image>\n{article}, section "Geology". What does it show?')
+    assert said(read[2])[0] == ("human", f"<image>\n{article}. What does it show?")
+    assert [sample.native_id for sample in read] == ["u1", "u2", "u3"]
+    assert [p.read() for sample in read for p in sample.pictures] == [picture(n) for n in range(3)]
+    keyed(WIT, tmp_path)
+
+
+def test_wit_names_every_broken_row_and_goes_on(tmp_path: Path) -> None:
+    caption = {"caption_reference_description": "It.", "page_title": "T"}
+    rows = tsv(
+        {**caption, "image_url": "gone"},
+        {"image_url": "u", "page_title": "T"},
+        {**caption, "image_url": ""},
+        {**caption, "image_url": "u", "caption_reference_description": "see <image>"},
+        {**caption, "image_url": "u"},
+    )
+    put(tmp_path, "wit.tsv", rows + b"en\tshort row\nen\tp\tu\tT\t\t\t\xff\t\t\n")
+    fetched(tmp_path, "u", picture())
+    read = read_all(WIT, tmp_path)
+    assert errors(read) == [
+        (0, "missing_picture"),
+        (1, "no_caption"),
+        (2, "no_url"),
+        (3, "marker_in_text"),
+        (5, "bad_csv"),
+        (6, "bad_utf8"),
+    ]
+    assert "gone was not fetched" in messages(read)[0]
+    assert [sample.position for sample in good(read)] == [4]
+    keyed(WIT, tmp_path)
+
+
+def test_wit_with_the_pictures_inside_prefers_english_and_falls_back_to_the_attribution(tmp_path: Path) -> None:
+    def features(*captions: str | None) -> dict[str, list[str | None]]:
+        return {
+            "language": ["da", "en"],
+            "page_title": ["Bro", "Bridge"],
+            "section_title": [None, None],
+            "caption_reference_description": list(captions),
+        }
+
+    def row(url: str, captions: tuple[str | None, str | None], attribution: str | None = None) -> dict[str, Any]:
+        image = {"bytes": picture(len(url)), "path": None}
+        return {
+            "image": image,
+            "image_url": url,
+            "caption_attribution_description": attribution,
+            "embedding": [0.1],
+        } | {"wit_features": features(*captions)}
+
+    put_parquet(
+        tmp_path,
+        "data/train-00000-of-00330.parquet",
+        [
+            row("a", ("En bro.", "A bridge.")),
+            row("bb", ("En bro.", None), "English: the old bridge"),
+            row("ccc", (None, None), "The old bridge"),
+            row("dddd", (None, None)),
+        ],
+    )
+    read = read_all(WIT, tmp_path)
+    told = [(turns[0][1].split('"')[1], turns[1][1]) for turns in map(said, good(read))]
+    assert told == [("Bridge", "A bridge."), ("Bro", "En bro."), ("Bridge", "The old bridge")]
+    assert errors(read) == [(3, "no_caption")]
+    assert good(read)[1].pictures[0].read() == picture(2)
+    keyed(WIT, tmp_path)
+
+
+def test_wit_rows_of_one_page_in_parquet_are_read_from_their_own_fields(tmp_path: Path) -> None:
+    row = {"image": {"bytes": picture(), "path": None}, "image_url": "u", "caption_reference_description": "Et hus."}
+    put_parquet(tmp_path, "a.parquet", [{**row, "page_title": "Hus", "section_title": None}])
+    (sample,) = good(read_all(WIT, tmp_path))
+    assert said(sample)[1] == ("gpt", "Et hus.") and '"Hus"' in said(sample)[0][1]
+
+
+def test_a_table_with_other_columns_or_cut_off_is_one_broken_file_by_name(tmp_path: Path) -> None:
+    put(tmp_path, "a.tsv", b"id\tcaption\n1\tx\n")
+    whole = gzip.compress(tsv(*[{"image_url": f"u{n}" * 50, "page_title": str(n)} for n in range(3000)]))
+    put(tmp_path, "b.tsv.gz", whole[: len(whole) // 2])
+    put_parquet(tmp_path, "c.parquet", [{"id": "1", "text": "x"}])
+    read = read_all(WIT, tmp_path)
+    broken = [row for row in read if isinstance(row, Broken) and row.error == "broken_file"]
+    assert [row.file for row in broken] == ["a.tsv", "b.tsv.gz", "c.parquet"]
+    assert "has the columns id, caption, but not image_url, page_title" in broken[0].message
+    assert broken[1].position > 0
+    assert "has the columns id, text, but not image_url, image, wit_features or caption" in broken[2].message
+    keyed(WIT, tmp_path)
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(delimited, "FIELD_LIMIT", 1000)
+    put(tmp_path, "a.tsv.gz", gzip.compress(tsv({"image_url": "u"}) + b"x" * 1_000_000))
+    assert errors(read_all(WIT, tmp_path)) == [(0, "no_caption"), (1, "broken_file")]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=6))
+def test_any_cells_come_back_as_they_were_written(cells: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [{"image_url": one, "page_title": two} for one, two in cells]
+        path = Path(folder) / "a.tsv"
+        path.write_bytes(tsv(*rows, header=("image_url", "page_title"), quoting=csv.QUOTE_ALL))
+        assert [item.value for item in delimited.rows(path, "\t")] == rows  # type: ignore[union-attr]
+
+
+# Links with captions
+
+
+def shard(root: Path, number: int, rows: Sequence[tuple[str, str, str]]) -> None:
+    """What img2dataset writes beside the folder of a shard."""
+    listed = [{"url": url, "key": key, "status": status, "error_message": None} for url, key, status in rows]
+    put_parquet(root, f"pictures/{number:05d}.parquet", listed)
+
+
+@pytest.mark.parametrize("columns", [("link", "caption"), ("url", "caption"), ("URL", "TEXT")])
+def test_links_are_found_under_all_names_that_published_sets_use(tmp_path: Path, columns: tuple[str, str]) -> None:
+    put_parquet(tmp_path, "data/a.parquet", [{columns[0]: "https://h/1.png?x=1", columns[1]: "A cat.", "id": 1}])
+    fetched(tmp_path, "https://h/1.png?x=1", picture(9), ".webp")
+    (sample,) = good(read_all(URLS, tmp_path))
+    assert said(sample) == [("human", f"<image>\n{REQUEST}"), ("gpt", "A cat.")]
+    assert (sample.file, sample.native_id) == ("data/a.parquet", "https://h/1.png?x=1")
+    assert sample.pictures[0].read() == picture(9)
+
+
+def test_img2dataset_shards_are_joined_by_link_and_what_failed_is_missing_by_name(tmp_path: Path) -> None:
+    links = [f"https://h/{n}" for n in range(6)]
+    put_parquet(tmp_path, "a.parquet", [{"link": link, "caption": f"It is {link}."} for link in links])
+    shard(tmp_path, 0, [(links[2], "000000000", "success"), (links[1], "000000001", "failed_to_download")])
+    shard(tmp_path, 1, [(links[0], "000010000", "success"), (links[3], "000010001", "success")])
+    shard(tmp_path, 2, [(links[4], "../../../etc/passwd", "success")])
+    put(tmp_path, "pictures/00000/000000000.jpg", picture(2))
+    put(tmp_path, "pictures/00001/000010000.webp", picture(0))
+    put(tmp_path, "pictures/00003.parquet", b"PAR1 an unfinished shard")
+    read = read_all(URLS, tmp_path)
+    assert [(s.position, s.pictures[0].read()) for s in good(read)] == [(0, picture(0)), (2, picture(2))]
+    assert errors(read) == [(n, "missing_picture") for n in (1, 3, 4, 5)]
+    assert "https://h/1 was not fetched into pictures/" in messages(read)[0]
+    assert "https://h/3 was fetched as pictures/00001/000010001, but is not there" in messages(read)[1]
+    keyed(URLS, tmp_path)
+
+
+def test_img2datasets_webdataset_shards_are_read_where_they_lie(tmp_path: Path) -> None:
+    links = [f"https://h/{n}" for n in range(4)]
+    put_parquet(tmp_path, "a.parquet", [{"url": link, "caption": "x"} for link in links])
+    for number in range(2):
+        listed = [(links[2 * number + n], f"{number:05d}000{n}", "success") for n in range(2)]
+        shard(tmp_path, number, listed)
+        with tarfile.open(tmp_path / "pictures" / f"{number:05d}.tar", "w") as tar:
+            for n, (_, key, _) in enumerate(listed):
+                for ending, data in ((".webp", picture(2 * number + n)), (".json", b"{}"), (".txt", b"x")):
+                    member = tarfile.TarInfo(key + ending)
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+    assert [p.read() for s in good(read_all(URLS, tmp_path)) for p in s.pictures] == [picture(n) for n in range(4)]
+
+
+def test_a_fetched_picture_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    put_parquet(root, "a.parquet", [{"url": "u", "caption": "x"}])
+    fetched(root, "other", picture())
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(picture())
+    (root / "pictures" / f"{hashlib.sha256(b'u').hexdigest()}.jpg").symlink_to(secret)
+    assert errors(read_all(URLS, root)) == [(0, "outside_root")]
+
+
+def test_rows_without_a_link_or_caption_cost_only_themselves(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"url": None, "caption": "x"},
+        {"url": "u", "caption": None},
+        {"url": "u", "caption": " "},
+        {"url": "u", "caption": "x" * (MAX_TEXT + 1)},
+        {"url": "u", "caption": "see <video>"},
+        {"url": "u", "caption": "good"},
+    ]
+    put_parquet(tmp_path, "a.parquet", rows)
+    fetched(tmp_path, "u", picture())
+    read = read_all(URLS, tmp_path)
+    assert errors(read) == [
+        (0, "no_url"),
+        (1, "no_caption"),
+        (2, "no_caption"),
+        (3, "too_large"),
+        (4, "marker_in_text"),
+    ]
+    assert [sample.position for sample in good(read)] == [5]
+    keyed(URLS, tmp_path)
+
+
+def test_other_columns_break_that_file_by_name_and_not_the_next(tmp_path: Path) -> None:
+    put_parquet(tmp_path, "a.parquet", [{"href": "u", "caption": "x"}])
+    put_parquet(tmp_path, "b.parquet", [{"url": "u", "caption": "x"}])
+    put(tmp_path, "c.parquet", b"PAR1 no")
+    fetched(tmp_path, "u", picture())
+    read = read_all(URLS, tmp_path)
+    assert [s.file for s in good(read)] == ["b.parquet"]
+    assert errors(read) == [(0, "broken_file"), (0, "broken_file")]
+    assert messages(read)[0] == "has the columns href, caption, but not url or link or URL"
+    keyed(URLS, tmp_path)
+
+
+def test_pictures_alone_are_no_source(tmp_path: Path) -> None:
+    shard(tmp_path, 0, [("u", "1", "success")])
+    with pytest.raises(SourceError, match="beside pictures/"):
+        read_all(URLS, tmp_path)
+
+
+def test_heavy_rows_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_columns, "BATCH_BYTES", 4_000_000)
+    table = pa.table({"image": [bytes([n]) * 1_000_000 for n in range(64)], "text": ["x"] * 64})
+    path = tmp_path / "a.parquet"
+    options = {"compression": "none", "use_dictionary": False, "data_page_size": 1 << 20, "write_batch_size": 1}
+    pq.write_table(table, path, **options)
+    del table
+    before, peak = pa.total_allocated_bytes(), 0
+    for _ in parquet_columns.rows(path, (("image",), ("text",))):
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert peak < 16_000_000
+    assert sum(1 for _ in parquet_columns.rows(path, (("image",), ("text",)), only=("text",))) == 64
+
+
+# Tables with text
+
+FINQA = {
+    "id": "ABC/2016/page_23.pdf-2",
+    "pre_text": ["the table shows net revenue .", ""],
+    "post_text": ["all figures in millions ."],
+    "table": [["", "amount"], ["2014 net revenue", "$ 5735"], ["2015 net revenue", "$ 5829"]],
+    "qa": {"question": "what is the net change ?", "answer": "94", "exe_ans": 94.0, "program": "subtract(5829, 5735)"},
+}
+TATQA = {
+    "table": {"uid": "3ffd", "table": [["", "2019 €m"], ["Fixed", "1,452.4"], ["Other", "44.1"]]},
+    "paragraphs": [
+        {"uid": "b", "order": 2, "text": "Second."},
+        {"uid": "a", "order": 1, "text": "First."},
+    ],
+    "questions": [
+        {"order": 1, "question": "Which kinds are there?", "answer": ["Fixed", "Other"], "scale": ""},
+        {"order": 2, "question": "What is the change?", "answer": -12.6, "scale": "million"},
+    ],
+}
+
+
+def test_finqa_draws_the_table_between_its_texts(tmp_path: Path) -> None:
+    empty = {**FINQA, "id": "x", "qa": {"question": "up ?", "answer": "", "exe_ans": "yes"}}
+    put_json(tmp_path, "dataset/train.json", [FINQA, empty])
+    first, second = good(read_all(TABLES, tmp_path))
+    assert said(first) == [("human", "<image>\nwhat is the net change ?"), ("gpt", "94")]
+    assert said(second)[1] == ("gpt", "yes")
+    assert first.native_id == "ABC/2016/page_23.pdf-2"
+    assert inspect(first.pictures[0].read()).width == 1000
+    assert first.pictures[0].read() == second.pictures[0].read() == first.pictures[0].read()
+    with pytest.raises(ValueError, match="larger than 10 bytes"):
+        first.pictures[0].read(10)
+
+
+def test_tat_qa_asks_all_questions_of_a_table_with_spans_and_scales(tmp_path: Path) -> None:
+    put_json(tmp_path, "tatqa_dataset_train.json", [TATQA])
+    (sample,) = good(read_all(TABLES, tmp_path))
+    assert sample.native_id == "3ffd"
+    assert said(sample) == [
+        ("human", "<image>\nWhich kinds are there?"),
+        ("gpt", "Fixed, Other"),
+        ("human", "What is the change?"),
+        ("gpt", "-12.6 million"),
+    ]
+    shown = sample.pictures[0].page.words  # type: ignore[attr-defined]
+    assert [word for _, _, word in shown if word][:3] == ["First.", "Second.", "2019 EURm"]
+
+
+def test_broken_tables_are_named(tmp_path: Path) -> None:
+    asked = {"order": 1, "question": "?", "scale": ""}
+    put_json(
+        tmp_path,
+        "a.json",
+        [
+            {**FINQA, "qa": {"question": "held back ?"}},
+            {**TATQA, "questions": [asked]},
+            {**FINQA, "qa": None},
+            {**TATQA, "questions": []},
+            {**FINQA, "table": "a | b"},
+            {**FINQA, "table": [[{"cell": 1}]]},
+            {**FINQA, "table": []},
+            {**FINQA, "table": [["x"]] * 500},
+            {**FINQA, "table": [["营业收入"]], "pre_text": []},
+            {**FINQA, "table": [["\ud800" * 50]]},
+            {**FINQA, "pre_text": ["see <image>"], "qa": {"question": "see <image> ?", "answer": "1"}},
+            ["no object"],
+            FINQA,
+        ],
+    )
+    read = read_all(TABLES, tmp_path)
+    assert [error for _, error in errors(read)] == [
+        *("no_answer", "no_answer", "no_turns", "no_turns", "no_table", "bad_field", "empty_table"),
+        *("table_too_large", "no_glyphs", "no_glyphs", "marker_in_text", "not_an_object"),
+    ]
+    assert [sample.position for sample in good(read)] == [12]
+
+
+TEXTS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8))
+JSONS = st.recursive(TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.dictionaries(st.sampled_from(["id", "table", "qa", "questions", "paragraphs", "pre_text"]), JSONS))
+def test_any_object_is_a_sample_or_a_reject(value: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        put_json(Path(folder), "a.json", [value, FINQA])
+        read = read_all(TABLES, Path(folder))
+        assert len(read) == 2 and isinstance(read[1], Sample)
+
+
+# Screenshots
+
+
+def test_design2code_pairs_are_one_sample_a_page_and_the_placeholder_none(tmp_path: Path) -> None:
+    html = "<html><body>\n<p>Olá</p>\n<img src='rick.jpg'></body></html>\n"
+    put(tmp_path, "testset_final/10.html", html.encode())
+    put(tmp_path, "testset_final/10.png", picture(1))
+    put(tmp_path, "testset_final/rick.jpg", picture(2, format="JPEG"))
+    (sample,) = read_all(PAGES, tmp_path)
+    assert isinstance(sample, Sample)
+    assert (sample.file, sample.position, sample.native_id) == ("testset_final/10.html", 0, "10")
+    assert said(sample)[1] == ("gpt", html)
+    assert sample.pictures[0].read() == picture(1)
+    keyed(PAGES, tmp_path)
+
+
+def test_pages_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    pages = {
+        "big": b"<p>" + b"x" * MAX_TEXT,
+        "huge": b"<p>" + "é".encode() * (3 * MAX_TEXT),
+        "empty": b" ",
+        "latin": b"caf\xe9",
+        "marked": b"<svg><image></svg>",
+        "whole": b"\xef\xbb\xbf<p>",
+    }
+    for name, data in pages.items():
+        put(tmp_path, f"{name}.html", data)
+        put(tmp_path, f"{name}.png", picture())
+    put(tmp_path, "alone.html", b"<p>")
+    put(tmp_path, "widow.png", picture())
+    read = {row.file: row for row in read_all(PAGES, tmp_path)}
+    assert {name: row.error for name, row in read.items() if isinstance(row, Broken)} == {
+        "alone.html": "missing_picture",
+        "big.html": "too_large",
+        "huge.html": "too_large",
+        "empty.html": "empty_answer",
+        "latin.html": "bad_utf8",
+        "marked.html": "marker_in_text",
+        "widow.png": "missing_html",
+    }
+    assert said(read["whole.html"])[1] == ("gpt", "<p>")  # type: ignore[arg-type]
+    keyed(PAGES, tmp_path)
+
+
+def test_websight_rows_hold_picture_and_html(tmp_path: Path) -> None:
+    image = {"bytes": picture(3), "path": "0.png"}
+    rows = [{"image": image, "text": "<html></html>", "llm_generated_idea": "A shop"}, {"image": None, "text": "<p>"}]
+    put_parquet(tmp_path, "data/train-00000-of-00738.parquet", rows)
+    put_parquet(tmp_path, "other.parquet", [{"image": image, "html": "<p>"}])
+    read = read_all(PAGES, tmp_path)
+    assert said(good(read)[0])[1] == ("gpt", "<html></html>")
+    assert errors(read) == [(1, "missing_picture"), (0, "broken_file")]
+    assert messages(read)[1] == "has the columns image, html, but not text"
+    keyed(PAGES, tmp_path)
+
+
+# Formats that need no module
+
+
+def test_m3it_comes_in_by_its_field_map_with_several_pictures_and_empty_inputs(tmp_path: Path) -> None:
+    encoded = [base64.b64encode(picture(n, (320, 240), "JPEG")).decode() for n in range(2)]
+    rows = [
+        {"instruction": "Compare.", "inputs": "Which is brighter?", "image_base64_str": encoded, "outputs": "Second."},
+        {
+            "instruction": "Describe.",
+            "inputs": "",
+            "image_base64_str": encoded[:1],
+            "outputs": "Blue.",
+            "meta_info": {},
+        },
+        {"instruction": "Describe.", "inputs": None, "image_base64_str": encoded[:1], "outputs": ""},
+    ]
+    put(tmp_path, "data/reasoning/nlvr/train.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    spec = load_catalog()["m3it_flan"]
+    read = list(reader_for(spec.format)(spec, tmp_path))
+    first, second = good(read)
+    assert said(first)[0] == ("human", "<image>\n<image>\nCompare.\nWhich is brighter?")
+    assert [p.read() for p in first.pictures] == [picture(n, (320, 240), "JPEG") for n in range(2)]
+    assert said(second) == [("human", "<image>\nDescribe."), ("gpt", "Blue.")]
+    assert errors(read) == [(2, "missing_field")]
+
+
+def test_wildvision_comes_in_by_its_field_map_with_and_without_a_picture(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A cat."}]
+    rows = [
+        {"conversation_id": "c1", "model": "m", "conversation": talk * 2, "image": {"bytes": picture(), "path": None}},
+        {"conversation_id": "c2", "model": "m", "conversation": talk[:1], "image": {"bytes": picture(), "path": None}},
+    ]
+    put_parquet(tmp_path, "data/a.parquet", rows)
+    spec = load_catalog()["wildvision_chat"]
+    read = list(reader_for(spec.format)(spec, tmp_path))
+    (sample,) = good(read)
+    assert sample.native_id == "c1"
+    assert [turn for _, turn in said(sample)] == ["<image>\nWhat?", "A cat.", "What?", "A cat."]
+    assert errors(read) == [(1, "no_answer")]
+
+
+def test_finevision_rows_are_the_cauldrons_and_their_ratings_are_left(tmp_path: Path) -> None:
+    text = {"user": "What?", "assistant": "A cat."}
+    rows = [
+        {"images": [{"bytes": picture(), "path": None}], "texts": [text, text], "relevance_ratings": [5, 1]},
+        {"images": [], "texts": [text], "relevance_ratings": [4]},
+    ]
+    put_parquet(tmp_path, "a.parquet", [{**row, "source": "x", "relevance_min": 1} for row in rows])
+    read = list(reader_for("finevision_parquet")(source("cauldron_parquet"), tmp_path))
+    assert [(len(s.turns), len(s.pictures)) for s in good(read)] == [(4, 1), (2, 0)]
