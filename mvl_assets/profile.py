@@ -15,7 +15,7 @@ from mvl_assets.errors import MvlError
 from mvl_assets.strict_yaml import documents
 
 FOLDER = Path(__file__).parent / "profiles"
-Role = Literal["caption", "rewrite", "judge"]
+Role = Literal["caption", "rewrite", "judge", "second_judge"]
 
 
 class _Part(BaseModel):
@@ -38,7 +38,9 @@ class Price(_Part):
 
     input_per_million: float = 0.0
     output_per_million: float = 0.0
+    # Written by the model, and read by it: a judge reads a picture and a conversation for one word.
     tokens_per_gpu_second: float | None = None
+    prompt_tokens_per_gpu_second: float | None = None
     gpu_hour: float | None = None
     currency: str = "USD"
 
@@ -119,6 +121,9 @@ class Profile(_Part):
     sources: list[str] | Literal["all"] = "all"
     # Rows per source, chosen by the hash of their key; null takes all.
     limit: int | None = Field(default=None, gt=0)
+    # Whether a source whose files are lacking is fetched when it is read, and whether its files stay afterwards.
+    fetch: bool = False
+    keep_archives: bool = True
     # Rows sent to rewriting per source, likewise by hash; null takes all.
     rewrite_limit: int | None = Field(default=None, gt=0)
     models: dict[str, ModelProfile]
@@ -137,10 +142,17 @@ class Profile(_Part):
         unknown = set(self.roles.values()) - set(self.models)
         if missing or unknown:
             raise ValueError(f"roles without a model: {sorted(missing)}; models not declared: {sorted(unknown)}")
+        if self.roles.get("second_judge") == self.roles["judge"]:
+            raise ValueError("the second judge is the judge, and would agree with itself")
         return self
 
     def model_for(self, role: Role) -> ModelProfile:
         return self.models[self.roles[role]]
+
+    @property
+    def second_judge(self) -> ModelProfile | None:
+        """A judge of another model family, asked the same beside the first; most profiles have none."""
+        return self.model_for("second_judge") if "second_judge" in self.roles else None
 
 
 def load_profile(name: str) -> Profile:

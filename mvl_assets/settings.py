@@ -6,6 +6,8 @@
 | MVL_LAKE | root of the Lance tables, a path or an object-store URI | `$MVL_HOME/lake` |
 | MVL_PROFILE | name of a profile in `mvl_assets/profiles`, or a path to a YAML file | `demo` |
 | MVL_PROMPTS | folder of prompt files | `prompts/` of the project |
+| MVL_ALLOW_PRIVATE_FETCH | `1`: files may also be fetched from the local network | public addresses only |
+| MVL_SOURCES_LOCK | the lock file of the sources (`mvl sources lock`) | `$MVL_HOME/sources.lock.json` |
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ class Settings:
     lake_root: str
     profile: str
     prompts: Path
+    lock_file: Path
 
     @property
     def raw(self) -> Path:
@@ -56,4 +59,5 @@ def settings() -> Settings:
         lake_root=os.environ.get("MVL_LAKE", str(home / "lake")),
         profile=os.environ.get("MVL_PROFILE", "demo"),
         prompts=Path(os.environ.get("MVL_PROMPTS", PROJECT / "prompts")),
+        lock_file=Path(os.environ.get("MVL_SOURCES_LOCK", home / "sources.lock.json")),
     )

@@ -1,4 +1,4 @@
-"""`mvl plan`: what rewriting and judging would send, and what it would cost, before anything is sent."""
+"""`mvl plan`: what a stage would fetch or send, and what it would cost, before anything moves."""
 
 from __future__ import annotations
 
@@ -6,30 +6,81 @@ from dataclasses import asdict
 
 import click
 
-from mvl_assets.catalog import source_named
+from mvl_assets.catalog import CATEGORIES, load_catalog, source_named
 from mvl_assets.cli.tables import as_json, show
 from mvl_assets.defs import graph
+from mvl_assets.fetch.lock import read_lock
+from mvl_assets.fetch.plan import IngestPlan, plan_ingest, total
+from mvl_assets.fetch.progress import size_text
 from mvl_assets.judging.plan import plan_judge
 from mvl_assets.lake.lake import Lake
+from mvl_assets.profile import Profile
 from mvl_assets.rewriting.plan import plan_rewrite
 from mvl_assets.settings import settings
 
 
 @click.command(name="plan")
-@click.argument("stage", type=click.Choice(["rewrite", "judge"]))
+@click.argument("stage", type=click.Choice(["ingest", "rewrite", "judge"]))
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
+@click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Rows per source, by hash; a larger limit contains a smaller."
 )
+@click.option(
+    "--mbit", type=click.FloatRange(min=0, min_open=True), default=1000.0, show_default=True, help="Line, in Mbit/s."
+)
 @click.option("--json", "json_", is_flag=True, help="As a JSON list.")
-def command(stage: str, sources: tuple[str, ...], limit: int | None, json_: bool) -> None:
-    """Say what rewriting or judging would send, before anything is sent."""
-    lake, profile = Lake(settings().lake_root), graph.profile()
+def command(
+    stage: str, sources: tuple[str, ...], category: str | None, limit: int | None, mbit: float, json_: bool
+) -> None:
+    """Say what a stage would fetch (ingest) or send (rewrite, judge), before anything moves."""
+    if stage == "ingest":
+        _ingest(sources, category, limit, mbit, graph.profile(), json_)
+    else:
+        _models(stage, sources, category, limit, graph.profile(), json_)
+
+
+def _ingest(
+    sources: tuple[str, ...], category: str | None, limit: int | None, mbit: float, profile: Profile, json_: bool
+) -> None:
+    named = [source_named(slug) for slug in sources] or [
+        spec for slug, spec in load_catalog().items() if profile.sources == "all" or slug in profile.sources
+    ]
+    chosen = [spec for spec in named if category is None or spec.category == category]
+    lock = read_lock()
+    plans = [plan_ingest(spec, lock, limit=limit or profile.limit, mbit=mbit) for spec in chosen]
+    plans.append(total(plans, chosen, lock, mbit=mbit, keep_archives=profile.keep_archives))
+    if json_:
+        click.echo(as_json([asdict(plan) for plan in plans]))
+        return
+    columns = ["source", "state", "files", "there", "size", "to fetch", "hours", "archives", "lake", "note"]
+    click.echo(show(f"ingest at {mbit:g} Mbit/s; lake is an estimate", columns, [_row(plan) for plan in plans]))
+
+
+def _row(plan: IngestPlan) -> list[object]:
+    return [
+        plan.source,
+        plan.state,
+        "unknown" if plan.files is None else plan.files,
+        plan.files_here,
+        size_text(plan.size),
+        size_text(plan.to_fetch),
+        "unknown" if plan.hours is None else f"{plan.hours:.2f}",
+        size_text(plan.archives),
+        size_text(plan.lake),
+        plan.note,
+    ]
+
+
+def _models(
+    stage: str, sources: tuple[str, ...], category: str | None, limit: int | None, profile: Profile, json_: bool
+) -> None:
+    lake = Lake(settings().lake_root)
     slugs = sources or [s for c in graph.rewritten_categories() for s in graph.rewritten_sources(c)]
     plans = []
     for slug in slugs:
         spec = source_named(slug)
-        if not lake.table(f"category/{spec.category}").exists():
+        if (category not in (None, spec.category)) or not lake.table(f"category/{spec.category}").exists():
             continue
         plan = plan_judge(lake, spec, profile) if stage == "judge" else plan_rewrite(lake, spec, profile, limit=limit)
         if plan.wanted:
@@ -50,6 +101,6 @@ def command(stage: str, sources: tuple[str, ...], limit: int | None, json_: bool
     ]
     rows = [[p[c] for c in columns] for p in plans]
     if plans:
-        total = [sum(p[c] or 0 for p in plans) for c in columns[2:7]]
-        rows.append(["all", "", *total, None, sum(p["cost"] or 0 for p in plans)])
+        sums = [sum(p[c] or 0 for p in plans) for c in columns[2:7]]
+        rows.append(["all", "", *sums, None, sum(p["cost"] or 0 for p in plans)])
     click.echo(show(f"{stage}: requests, tokens and cost still to come are estimates", columns, rows))

@@ -26,6 +26,7 @@ from mvl_assets.defs import graph
 from mvl_assets.defs.prompts import report_prompts
 from mvl_assets.defs.staleness import Standing, Standings
 from mvl_assets.errors import MachineError, MvlError
+from mvl_assets.fetch.overview import is_fetchable
 from mvl_assets.inference.endpoints import warm_up
 from mvl_assets.settings import settings
 
@@ -128,13 +129,18 @@ class Road:
 
 
 def sources_to_drive(wanted: tuple[str, ...]) -> list[str]:
-    """The slugs named, or the profile's that have files."""
-    catalog, declared = load_catalog(), graph.profile().sources
+    """The slugs named, or the profile's that have files or, where it says so, can be fetched."""
+    catalog, profile = load_catalog(), graph.profile()
+    declared = profile.sources
     for slug in (*wanted, *([] if declared == "all" else declared)):
         source_named(slug)
     if wanted:
         return [slug for slug in catalog if slug in wanted]
-    found = [s for s, spec in catalog.items() if spec.root.is_dir() and (declared == "all" or s in declared)]
+    found = [
+        slug
+        for slug, spec in catalog.items()
+        if (declared == "all" or slug in declared) and (spec.root.is_dir() or (profile.fetch and is_fetchable(spec)))
+    ]
     if not found:
         raise MvlError("no source has files", hint=f"run `mvl miniature`, or put files under {settings().raw}/<slug>")
     return found

@@ -25,7 +25,9 @@ from mvl_assets.ingest.pictures import PictureBatch
 from mvl_assets.ingest.rejects import RejectSpool
 from mvl_assets.lake import sql
 from mvl_assets.lake.digest import digest_hex
+from mvl_assets.lake.guard import taking_in
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.purged import PURGED_CLASS, Purged, purged_of
 from mvl_assets.lake.schema import SAMPLES
 from mvl_assets.readers.json_stream import BROKEN_FILE
 from mvl_assets.readers.registry import keys_for, reader_for
@@ -69,7 +71,8 @@ def ingest_source(
     """Brings the lake up to date with the files below `root`. Doing it twice changes nothing.
 
     `limit` takes the rows with the smallest ids; only their pictures are decoded. `progress` is told (rows done, rows
-    wanted). Raises `SourceError` when the source as a whole cannot be read.
+    wanted). What was purged becomes a reject; a purged source is not read at all. Raises `SourceError` when the source
+    as a whole cannot be read, `LeaseHeld` while data is being taken out of the lake.
     """
     begun = time.monotonic()
     if not root.is_dir():
@@ -79,11 +82,14 @@ def ingest_source(
             hint=f"run `mvl miniature` for drawn data, or put the source's files into {root}",
         )
     read, keys = reader_for(source.format), keys_for(source.format)
-    census = take_census(source.slug, keys(source, root), limit)
-    with RejectSpool(source.slug, run_id) as rejects:
-        work = _Ingest(lake, source, run_id, census, rejects)
+    with taking_in(lake), RejectSpool(source.slug, run_id) as rejects:
+        purged = purged_of(lake, source.slug)
+        if purged.whole:
+            rejects.add(source.slug, PURGED_CLASS, purged.reason, "", 0)
+        census = take_census(source.slug, () if purged.whole else keys(source, root), limit)
+        work = _Ingest(lake, source, run_id, census, rejects, purged)
         try:
-            for row in read(source, root):
+            for row in () if purged.whole else read(source, root):
                 if work.take(row) and progress is not None:
                     progress(work.rows, work.wanted)
             work.finish()
@@ -116,7 +122,9 @@ class _Read:
 class _Ingest:
     """The second pass: rows through the two buffers (`_looked_at_next`, `_written_next`) into the lake."""
 
-    def __init__(self, lake: Lake, source: SourceSpec, run_id: str, census: Census, rejects: RejectSpool) -> None:
+    def __init__(
+        self, lake: Lake, source: SourceSpec, run_id: str, census: Census, rejects: RejectSpool, purged: Purged
+    ) -> None:
         self.rows = self.new = self.changed = self.withdrawn = 0
         self.wanted = len(census) if census.chosen is None else int(census.chosen.sum())
         self.pictures = PictureBatch(lake)
@@ -126,6 +134,7 @@ class _Ingest:
         self._census = census
         self._known = KnownSamples(lake, source.slug)
         self._rejects = rejects
+        self._purged = purged
         self._file_broke = False
         self._looked_at_next: list[_Read] = []
         self._written_next: list[dict[str, object]] = []
@@ -166,13 +175,17 @@ class _Ingest:
         seconds: list[float] | None = None
         try:
             if sample.video is not None:
-                image_ids, seconds = self.pictures.add_video(sample.video.path)
+                image_ids, seconds = self.pictures.add_video(sample.video)
             else:
                 image_ids = self.pictures.add_pictures(sample)
         except RowError as error:
             self._rejects.add(sample_id, error.error, error.message, sample.file, sample.position)
             return
-        self._looked_at_next.append(_Read(sample, sample_id, image_ids, seconds))
+        found = _Read(sample, sample_id, image_ids, seconds)
+        if self._purged and self._purged.holds(sample_id, self._content(found)["content_hash"]):
+            self._rejects.add(sample_id, PURGED_CLASS, self._purged.reason, sample.file, sample.position)
+            return
+        self._looked_at_next.append(found)
         if self.pictures.held >= PICTURE_BYTES or len(self._looked_at_next) >= PICTURE_ROWS:
             self._look()
 

@@ -6,14 +6,13 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
 from mvl_assets.media.picture import PictureError, image_id, inspect
 from mvl_assets.media.video import VideoError, sample_frames
 from mvl_assets.readers.rows import RowError
-from mvl_assets.readers.sample import Sample
+from mvl_assets.readers.sample import FrameFolder, Picture, Sample, Video
 
 MAX_PICTURE = 128 << 20
 MAX_ROW = 512 << 20
@@ -31,7 +30,7 @@ class PictureBatch:
         self.stored_bytes = 0
         self._lake = lake
         self._waiting: dict[str, bytes] = {}
-        self._videos: OrderedDict[Path, tuple[list[str], list[float]]] = OrderedDict()
+        self._videos: OrderedDict[Video, tuple[list[str], list[float]]] = OrderedDict()
         self._threads = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="decode")
 
     def close(self) -> None:
@@ -42,30 +41,20 @@ class PictureBatch:
         found: list[tuple[str, bytes]] = []
         room = MAX_ROW
         for picture in sample.pictures:
-            try:
-                data = picture.read(min(MAX_PICTURE, room))
-            except ValueError as error:
-                raise RowError("picture_too_large", str(error)) from error
-            except OSError as error:
-                raise RowError("unreadable_picture", f"{picture.name}: {error.strerror or error}") from error
+            data = _bytes_of(picture, room)
             room -= len(data)
             found.append((image_id(data), data))
         return self._keep(found)
 
-    def add_video(self, path: Path) -> tuple[list[str], list[float]]:
+    def add_video(self, video: Video) -> tuple[list[str], list[float]]:
         """Samples a video's frames; returns their ids and times in seconds. Raises `RowError`."""
-        known = self._videos.get(path)
+        known = self._videos.get(video)
         if known is not None:
-            self._videos.move_to_end(path)
+            self._videos.move_to_end(video)
             return known
-        try:
-            frames = list(sample_frames(path))
-        except VideoError as error:
-            raise RowError(error.error, error.message) from error
-        except OSError as error:
-            raise RowError("unreadable_video", f"{path.name}: {error.strerror}") from error
+        frames = frames_of(video)
         ids = self._keep([(image_id(data), data) for _, data in frames])
-        known = self._videos[path] = (ids, [seconds for seconds, _ in frames])
+        known = self._videos[video] = (ids, [seconds for seconds, _ in frames])
         if len(self._videos) > VIDEOS_REMEMBERED:
             self._videos.popitem(last=False)
         return known
@@ -100,3 +89,25 @@ class PictureBatch:
         except PictureError as error:
             return error
         return ImageRow(name, data, info.format, info.width, info.height, info.frames, info.mode, info.phash)
+
+
+def frames_of(video: Video) -> list[tuple[float, bytes]]:
+    """(seconds, bytes of a picture) of a video's frames: sampled, or as they lie in its folder. Raises `RowError`."""
+    if isinstance(video, FrameFolder):
+        return [(seconds, _bytes_of(picture, MAX_PICTURE)) for seconds, picture in video.frames]
+    try:
+        with video.opened() as file:
+            return list(sample_frames(file))
+    except VideoError as error:
+        raise RowError(error.error, f"{video.name}: {error.message}") from error
+    except OSError as error:
+        raise RowError("unreadable_video", f"{video.name}: {error.strerror or error}") from error
+
+
+def _bytes_of(picture: Picture, room: int) -> bytes:
+    try:
+        return picture.read(min(MAX_PICTURE, room))
+    except ValueError as error:
+        raise RowError("picture_too_large", str(error)) from error
+    except OSError as error:
+        raise RowError("unreadable_picture", f"{picture.name}: {error.strerror or error}") from error

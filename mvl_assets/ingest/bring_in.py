@@ -1,0 +1,113 @@
+"""A source from wherever it is into the lake: fetched and, when all is read, removed again, as the profile says.
+
+Belongs here: the order of the three. Does not: how files are fetched (`fetch/`) or how they become rows (`ingest`).
+"""
+
+from __future__ import annotations
+
+import time
+
+from mvl_assets.catalog import SourceSpec
+from mvl_assets.errors import SourceError
+from mvl_assets.fetch.archives import remembered, remove_archives
+from mvl_assets.fetch.lock import read_lock
+from mvl_assets.fetch.overview import agrees, is_fetchable, lacks
+from mvl_assets.fetch.progress import Say, quiet
+from mvl_assets.fetch.rules import supply
+from mvl_assets.fetch.source import fetch_source
+from mvl_assets.fetch.state import Ingested, load_state, state_path
+from mvl_assets.ingest.ingest import IngestReport, ingest_source
+from mvl_assets.lake import sql
+from mvl_assets.lake.digest import digest_hex
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.purged import purged_of
+from mvl_assets.profile import Profile
+from mvl_assets.readers.json_stream import BROKEN_FILE
+
+UNREAD = frozenset(
+    {
+        BROKEN_FILE,
+        "broken_archive",
+        "encrypted_member",
+        "missing_html",
+        "missing_picture",
+        "missing_video",
+        "unreadable_file",
+        "unsupported_member",
+    }
+)
+"""Rejects that say a row is not lost for good: another copy of the files, or a later reader, may still bring it."""
+
+
+def bring_in(lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, say: Say = quiet) -> IngestReport:
+    """Brings the lake up to date with the source; with `profile.fetch` its files are fetched where they are lacking.
+
+    A source whose archives were removed after they were ingested is left as it is, and reported as it was then.
+    Raises `SourceError` when its files are lacking and may not or cannot be fetched.
+    """
+    begun = time.monotonic()
+    made_with = digest_hex(
+        source.format, source.records.model_dump_json() if source.records else None, source.license, profile.limit
+    )
+    before = remembered(source, made_with)
+    if before is not None and _holds(lake, source):
+        say(f"{source.slug}: ingested, archives removed: nothing to read")
+        return IngestReport(
+            rows=before.rows,
+            new=0,
+            changed=0,
+            withdrawn=0,
+            rejects=before.rejects,
+            pictures=0,
+            bytes=0,
+            seconds=time.monotonic() - begun,
+            data_version=lake.table("samples").data_version(sql.equals("source", source.slug)),
+        )
+    _make_ready(source, profile, say)
+    report = ingest_source(lake, source, source.root, run_id=run_id, limit=profile.limit)
+    if not profile.keep_archives and load_state(source) is not None:
+        unread = _unread(report, profile.limit)
+        if unread is None:
+            remove_archives(source, Ingested(made_with=made_with, rows=report.rows, rejects=report.rejects), say)
+        else:
+            say(f"{source.slug}: the files stay: {unread}")
+    return report
+
+
+def _make_ready(source: SourceSpec, profile: Profile, say: Say) -> None:
+    lacking, state = lacks(source), load_state(source)
+    outdated = state is not None and not agrees(state, read_lock().of(source))
+    if profile.fetch and is_fetchable(source) and (lacking is not None or outdated):
+        fetch_source(source, say=say, again=True)
+    elif lacking is not None and state is not None:
+        raise SourceError(
+            source.slug,
+            lacking,
+            hint=f"run `mvl sources fetch --again --source {source.slug}`, "
+            f"or remove {state_path(source.slug)} if the folder is your own now",
+        )
+    elif not source.root.is_dir():
+        raise SourceError(
+            source.slug,
+            f"there is no folder {source.root}",
+            hint=f"run `mvl miniature` for drawn data, {_or_fetch(source)}or {supply(source)}",
+        )
+
+
+def _or_fetch(source: SourceSpec) -> str:
+    return f"`mvl sources fetch --source {source.slug}`, " if is_fetchable(source) else ""
+
+
+def _unread(report: IngestReport, limit: int | None) -> str | None:
+    """Why the files may still hold what the lake does not; None when all of it is there."""
+    if limit is not None and report.rows >= limit:
+        return f"the profile reads at most {limit} rows of them"
+    lost = sorted(UNREAD & report.rejects.keys())
+    return f"rows were rejected as {', '.join(lost)}" if lost else None
+
+
+def _holds(lake: Lake, source: SourceSpec) -> bool:
+    """Whether this lake (and not another one) took the source in; one that was purged from it is not wanted back."""
+    table = lake.table("samples")
+    taken = table.exists() and table.count(sql.equals("source", source.slug)) > 0
+    return taken or purged_of(lake, source.slug).whole

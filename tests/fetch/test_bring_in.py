@@ -1,0 +1,189 @@
+"""From a hub into the lake, and what stays when the archives are removed."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mvl_assets.catalog import SourceSpec
+from mvl_assets.errors import SourceError
+from mvl_assets.fetch.lock import read_lock, write_lock
+from mvl_assets.fetch.lookup import lock_sources
+from mvl_assets.fetch.overview import files_in, sentence
+from mvl_assets.fetch.plan import plan_ingest
+from mvl_assets.fetch.source import fetch_source
+from mvl_assets.ingest.bring_in import bring_in
+from mvl_assets.ingest.ingest import IngestReport
+from mvl_assets.lake.lake import Lake
+from mvl_assets.profile import Profile, load_profile
+from tests.fetch.hub_server import HubServer, Repo
+from tests.fetch.sources import spec
+from tests.raw_files import picture, talk
+
+SOURCE = spec(format="llava_parquet")
+
+
+def table(*numbers: int, broken: int | None = None) -> bytes:
+    """A Parquet file of rows with drawn pictures; the picture of `broken` is named and not there."""
+    rows = [
+        {
+            "id": str(n),
+            "image": {"bytes": None if n == broken else picture(n), "path": f"{n}.png"},
+            "conversations": talk(f"<image>\nWhich is {n}?", f"Number {n}."),
+        }
+        for n in numbers
+    ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def data(hub: HubServer) -> Repo:
+    hub.repos["lab/data"] = Repo({"a.parquet": table(0, 1, 2), "b.parquet": table(3, 4)})
+    return hub.repos["lab/data"]
+
+
+def profile(**fields: Any) -> Profile:
+    return load_profile("demo").model_copy(update={"limit": None, "fetch": True, **fields})
+
+
+def brought(lake: Lake, source: SourceSpec = SOURCE, **fields: Any) -> IngestReport:
+    return bring_in(lake, source, profile(**fields), run_id="r")
+
+
+def counts(report: IngestReport) -> tuple[int, int, int, int]:
+    return report.rows, report.new, report.changed, report.withdrawn
+
+
+def relock() -> None:
+    write_lock(lock_sources([SOURCE], read_lock()))
+
+
+def test_what_is_lacking_is_fetched_where_the_profile_says_so(lake: Lake, data: Repo, hub: HubServer) -> None:
+    with pytest.raises(SourceError, match="there is no folder") as caught:
+        brought(lake, fetch=False)
+    assert "`mvl sources fetch --source demo`" in (caught.value.hint or "")
+    assert hub.asked == []
+    lines: list[str] = []
+    report = bring_in(lake, SOURCE, profile(), run_id="r", say=lines.append)
+    assert counts(report) == (5, 5, 0, 0)
+    assert any("unverified" in line for line in lines) and any("all there" in line for line in lines)
+    asked = len(hub.asked)
+    assert counts(brought(lake)) == (5, 0, 0, 0)
+    assert len(hub.asked) == asked
+
+
+def test_a_folder_that_is_not_whole_is_not_ingested(lake: Lake, data: Repo) -> None:
+    relock()
+    brought(lake)
+    (SOURCE.root / "b.parquet").unlink()
+    with pytest.raises(SourceError, match=r"b\.parquet is gone or was changed") as caught:
+        brought(lake, fetch=False)
+    assert "mvl sources fetch --again --source demo" in (caught.value.hint or "")
+    assert counts(brought(lake)) == (5, 0, 0, 0)
+
+
+def test_a_lock_of_another_commit_is_followed_where_the_profile_fetches(lake: Lake, data: Repo) -> None:
+    relock()
+    brought(lake)
+    data.change({"a.parquet": table(0, 1)})
+    relock()
+    assert counts(brought(lake, fetch=False)) == (5, 0, 0, 0)
+    assert counts(brought(lake)) == (4, 0, 0, 1)
+
+
+def test_files_put_there_by_hand_are_never_asked_for(lake: Lake, data: Repo, hub: HubServer) -> None:
+    SOURCE.root.mkdir(parents=True)
+    (SOURCE.root / "mine.parquet").write_bytes(table(7))
+    assert counts(brought(lake, keep_archives=False)) == (1, 1, 0, 0)
+    assert hub.asked == [] and files_in(SOURCE.root) == ["mine.parquet"]
+
+
+def test_removed_archives_are_neither_fetched_again_nor_taken_for_rows_that_are_gone(
+    lake: Lake, data: Repo, hub: HubServer
+) -> None:
+    relock()
+    first = brought(lake, keep_archives=False)
+    assert files_in(SOURCE.root) == []
+    assert sentence(SOURCE, read_lock()) == f"ingested, archives removed at {data.commit[:12]}"
+    asked = len(hub.asked)
+    for fetch in (True, False):
+        again = brought(lake, keep_archives=False, fetch=fetch)
+        assert counts(again) == (5, 0, 0, 0)
+        assert (again.data_version, again.rejects) == (first.data_version, first.rejects)
+    fetch_source(SOURCE)
+    assert len(hub.asked) == asked
+    plan = plan_ingest(SOURCE, read_lock(), limit=None, mbit=1000)
+    assert (plan.state, plan.to_fetch, plan.archives) == ("removed", 0, 0)
+
+
+def test_a_new_commit_is_fetched_whole_and_its_missing_rows_are_withdrawn(lake: Lake, data: Repo) -> None:
+    relock()
+    brought(lake, keep_archives=False)
+    data.change({"a.parquet": table(0, 1), "b.parquet": None, "c.parquet": table(5)})
+    assert counts(brought(lake, keep_archives=False)) == (5, 0, 0, 0)
+    relock()
+    assert counts(brought(lake, keep_archives=False)) == (3, 1, 0, 3)
+    assert files_in(SOURCE.root) == []
+
+
+def test_another_limit_or_licence_asks_for_the_archives_again(lake: Lake, data: Repo) -> None:
+    relock()
+    brought(lake, keep_archives=False)
+    with pytest.raises(SourceError, match="its archives were removed after they were ingested"):
+        brought(lake, keep_archives=False, fetch=False, limit=100)
+    assert counts(brought(lake, keep_archives=False, limit=100)) == (5, 0, 0, 0)
+    licensed = SOURCE.model_copy(update={"license": "mit"})
+    assert counts(brought(lake, licensed, keep_archives=False, limit=100)) == (5, 0, 5, 0)
+
+
+def test_archives_stay_while_the_lake_may_still_want_something_of_them(lake: Lake, data: Repo) -> None:
+    relock()
+    brought(lake, keep_archives=False, limit=4)
+    assert files_in(SOURCE.root) == ["a.parquet", "b.parquet"]
+    data.change({"b.parquet": table(3, 4, broken=4)})
+    relock()
+    fetch_source(SOURCE)
+    assert brought(lake, keep_archives=False).rejects == {"missing_picture": 1}
+    assert files_in(SOURCE.root) == ["a.parquet", "b.parquet"]
+
+
+def test_files_of_a_person_are_not_removed(lake: Lake, data: Repo) -> None:
+    SOURCE.root.mkdir(parents=True)
+    (SOURCE.root / "a.parquet").write_bytes(data.files["a.parquet"])
+    fetch_source(SOURCE)
+    brought(lake, keep_archives=False)
+    assert files_in(SOURCE.root) == ["a.parquet", "b.parquet"]
+
+
+def test_another_lake_gets_the_rows_from_the_archives(lake: Lake, data: Repo, tmp_path: Path) -> None:
+    relock()
+    brought(lake, keep_archives=False)
+    other = Lake(str(tmp_path / "other"))
+    assert counts(brought(other, keep_archives=False)) == (5, 5, 0, 0)
+
+
+def test_a_process_killed_while_it_removes_is_finished_by_the_next(lake: Lake, data: Repo) -> None:
+    relock()
+    brought(lake, keep_archives=False)
+    fetch_source(SOURCE, again=True)
+    kept = {name: (SOURCE.root / name).read_bytes() for name in files_in(SOURCE.root)}
+    before = [(SOURCE.root / name).stat() for name in kept]
+    brought(lake, keep_archives=False)
+    for (name, content), stat in zip(kept.items(), before, strict=True):
+        (SOURCE.root / name).write_bytes(content)
+        os.utime(SOURCE.root / name, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    assert counts(brought(lake, keep_archives=False)) == (5, 0, 0, 0)
+    assert files_in(SOURCE.root) == []
+
+
+def test_the_paper_and_the_small_profile_fetch_and_the_demo_does_not() -> None:
+    assert [load_profile(name).fetch for name in ("paper", "small", "demo", "demo-all")] == [True, True, False, False]
+    assert load_profile("paper").keep_archives

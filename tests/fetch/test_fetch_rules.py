@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from mvl_assets.catalog import Format, RecordsMap, load_catalog
+from mvl_assets.fetch.rules import RULES, choose, supply
+from tests.fetch.sources import spec
+
+ONE_VISION = [
+    ".gitattributes",
+    "README.md",
+    "ai2d(gpt4v)/train-00000-of-00001.parquet",
+    "ai2d(gpt4v)/notes.md",
+    "ai2d/train-00000-of-00001.parquet",
+    "cambrian(filtered)/cambrian.json",
+    "cambrian(filtered)/cambrian.tar.gz",
+    "dataset_infos.json",
+]
+CAMBRIAN = [
+    ".git.tar.gz",
+    "Cambrian10M.jsonl",
+    "README.md",
+    "idk.tar.gz",
+    "jsons/idk_11k.json",
+    "jsons/idk_110k.json",
+    "lnqa.tar.gz",
+]
+
+
+def test_a_config_that_is_a_folder_becomes_the_sources_folder() -> None:
+    source = spec(config="ai2d(gpt4v)", format="llava_parquet")
+    assert choose(source, ONE_VISION) == {"train-00000-of-00001.parquet": "ai2d(gpt4v)/train-00000-of-00001.parquet"}
+    archives = choose(spec(config="cambrian(filtered)"), ONE_VISION)
+    assert sorted(archives) == ["cambrian.json", "cambrian.tar.gz"]
+
+
+def test_a_config_that_is_a_file_brings_its_pictures_and_no_other_subset() -> None:
+    source = spec(config="idk_11k", format="cambrian_jsonl")
+    assert choose(source, CAMBRIAN) == {"idk.tar.gz": "idk.tar.gz", "idk_11k.json": "jsons/idk_11k.json"}
+
+
+def test_without_a_config_all_data_files_are_taken_and_hidden_ones_never() -> None:
+    chosen = choose(spec(format="cambrian_jsonl"), CAMBRIAN)
+    assert set(chosen) == {n for n in CAMBRIAN if n not in (".git.tar.gz", "README.md")}
+    assert choose(spec(files=["*.tar.gz"]), CAMBRIAN).keys() == {"idk.tar.gz", "lnqa.tar.gz"}
+
+
+def test_pictures_without_rows_are_no_source() -> None:
+    assert choose(spec(config="lnqa_302k", format="cambrian_jsonl"), CAMBRIAN) == {}
+    assert choose(spec(format="llava_parquet"), CAMBRIAN) == {}
+
+
+def test_files_of_the_entry_take_the_place_of_the_rule() -> None:
+    names = ["allava_laion/a.json", "allava_laion/image_chunks/images_0.zip", "allava_vflan/b.json"]
+    assert choose(spec(files=["allava_laion/*"]), names).keys() == set(names[:2])
+    assert choose(spec(files=["other/*"]), names) == {}
+
+
+@pytest.mark.parametrize("name", ["dreamsim_split.z01", "allava.tar.gz_part12", "partII.tar.gz_part_aa", "x.zip.001"])
+def test_archives_in_parts_are_archives(name: str) -> None:
+    assert name in choose(spec(format="m4_instruct"), [name, "m4_instruct_annotations.json"])
+
+
+def test_rules_are_of_formats_and_a_format_without_one_takes_any_rows() -> None:
+    assert RULES.keys() <= set(get_args(Format))
+    assert choose(spec(format=None), ["a.csv", "b.zip", "c.md"]).keys() == {"a.csv", "b.zip"}
+
+
+def test_a_field_map_names_its_files_itself() -> None:
+    records = RecordsMap(files="**/train_*.jsonl", shape="jsonl", question="{q}", answer="{a}")
+    source = spec(format="records", records=records)
+    names = ["deep/train_1.jsonl", "train_2.jsonl", "test_1.jsonl", "images.zip"]
+    assert choose(source, names).keys() == {"deep/train_1.jsonl", "train_2.jsonl", "images.zip"}
+
+
+def test_a_source_without_a_public_home_says_what_to_put_where() -> None:
+    homeless = [s for s in load_catalog().values() if s.hub is None and s.url is None]
+    assert len(homeless) > 10
+    for source in homeless:
+        line = supply(source)
+        assert str(source.root) in line and source.title in line and "`path:`" in line and "\n" not in line

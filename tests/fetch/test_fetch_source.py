@@ -1,0 +1,189 @@
+"""A source as a whole: which commit, whose files, and what a second run does."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mvl_assets.catalog import SourceSpec
+from mvl_assets.errors import MvlError
+from mvl_assets.fetch.errors import FetchError
+from mvl_assets.fetch.lock import read_lock, write_lock
+from mvl_assets.fetch.lookup import lock_sources
+from mvl_assets.fetch.overview import file_state, files_in, lacks, sentence
+from mvl_assets.fetch.source import CONNECTIONS, fetch_source
+from mvl_assets.fetch.state import alone, load_state, state_path
+from tests.fetch.hub_server import Fault, HubServer, Repo, wait_until
+from tests.fetch.sources import QUICK, noise, spec
+
+FILES = {"a.json": noise(3000, 1), "b.json": b"[]", "images.zip": noise(9000, 2)}
+
+
+@pytest.fixture
+def data(hub: HubServer) -> Repo:
+    hub.repos["lab/data"] = Repo(dict(FILES))
+    return hub.repos["lab/data"]
+
+
+def lock(*sources: SourceSpec) -> None:
+    write_lock(lock_sources(sources, read_lock()))
+
+
+def there(source: SourceSpec) -> dict[str, bytes]:
+    return {name: (source.root / name).read_bytes() for name in files_in(source.root)}
+
+
+def state_of(source: SourceSpec) -> str:
+    return file_state(source, read_lock().of(source), load_state(source))
+
+
+def test_the_locked_commit_is_fetched_whatever_the_hub_holds_now(data: Repo) -> None:
+    lock(spec())
+    commit = data.commit
+    data.change({"a.json": b"[1]", "c.json": b"[]"})
+    lines: list[str] = []
+    state = fetch_source(spec(), say=lines.append, patience=QUICK)
+    assert there(spec()) == FILES
+    assert (state.commit, state.locked, state.complete) == (commit, True, True)
+    assert not any("unverified" in line for line in lines)
+    assert lines[-1] == "demo: 3 files, 12.0 kB, all there"
+
+
+def test_without_a_lock_the_newest_is_taken_and_called_unverified(data: Repo) -> None:
+    assert state_of(spec()) == "unverified"
+    lines: list[str] = []
+    state = fetch_source(spec(), say=lines.append, patience=QUICK)
+    assert lines[0] == f"demo: unverified: there is no lock, taking lab/data as it is now, at {data.commit[:12]}"
+    assert not state.locked and "unverified" in sentence(spec(), read_lock())
+
+
+def test_a_second_run_asks_for_no_file(data: Repo, hub: HubServer) -> None:
+    lock(spec())
+    fetch_source(spec(), patience=QUICK)
+    asked = len(hub.asked)
+    fetch_source(spec(), patience=QUICK)
+    assert len(hub.asked) == asked
+
+
+def test_a_new_lock_brings_what_changed_and_removes_what_is_gone(data: Repo, hub: HubServer) -> None:
+    lock(spec())
+    fetch_source(spec(), patience=QUICK)
+    data.change({"a.json": None, "b.json": b"{}", "c.json": noise(2000, 5)})
+    hub.sent.clear()
+    lock(spec())
+    fetch_source(spec(), patience=QUICK)
+    assert there(spec()) == {"b.json": b"{}", "c.json": noise(2000, 5), "images.zip": FILES["images.zip"]}
+    assert hub.sent.keys() == {"b.json", "c.json"}
+
+
+def test_states_follow_the_files(data: Repo, hub: HubServer) -> None:
+    source = spec()
+    lock(source)
+    assert state_of(source) == "locked" and lacks(source) == "its files are not there"
+    hub.faults["images.zip"] = Fault(times=9, status=404)
+    with pytest.raises(FetchError):
+        fetch_source(source, patience=QUICK)
+    assert state_of(source) == "fetching" and lacks(source) == "its fetch is not finished"
+    hub.faults.clear()
+    fetch_source(source, patience=QUICK)
+    assert state_of(source) == "fetched" and lacks(source) is None
+    (source.root / "b.json").write_bytes(b"[2]")
+    assert lacks(source) == "b.json is gone or was changed since it was fetched"
+    fetch_source(source, patience=QUICK)
+    assert there(source) == FILES
+
+
+def test_files_a_person_put_there_are_taken_when_they_are_right(data: Repo, hub: HubServer) -> None:
+    lock(spec())
+    spec().root.mkdir(parents=True)
+    (spec().root / "images.zip").write_bytes(FILES["images.zip"])
+    assert state_of(spec()) == "files"
+    state = fetch_source(spec(), patience=QUICK)
+    assert there(spec()) == FILES and hub.sent["images.zip"] == 0
+    assert [name for name, file in state.files.items() if file.by_hand] == ["images.zip"]
+
+
+def test_a_file_of_a_person_is_never_overwritten_or_removed(data: Repo) -> None:
+    lock(spec())
+    spec().root.mkdir(parents=True)
+    for name in ("images.zip", "b.json"):
+        (spec().root / name).write_bytes(FILES[name])
+    fetch_source(spec(), patience=QUICK)
+    for content, says in ((noise(9000, 8), "with other content"), (None, "other files")):
+        data.change({"images.zip": content})
+        lock(spec())
+        with pytest.raises(FetchError, match=says):
+            fetch_source(spec(), patience=QUICK)
+        assert there(spec()) == FILES
+
+
+@pytest.mark.parametrize(("name", "says"), [("images.zip", "other content"), ("MINIATURE.json", "already holds other")])
+def test_other_files_in_the_folder_are_left_alone(data: Repo, name: str, says: str) -> None:
+    spec().root.mkdir(parents=True)
+    (spec().root / name).write_bytes(b"mine")
+    with pytest.raises(FetchError, match=says) as caught:
+        fetch_source(spec(), patience=QUICK)
+    assert "away" in (caught.value.hint or "")
+    assert there(spec()) == {name: b"mine"}
+
+
+def test_a_file_that_two_sources_share_is_fetched_once(data: Repo, hub: HubServer) -> None:
+    one, two = spec("one"), spec("two", files=["images.zip", "b.json"])
+    fetch_source(one, patience=QUICK)
+    hub.sent.clear()
+    fetch_source(two, patience=QUICK)
+    assert there(two) == {name: FILES[name] for name in ("images.zip", "b.json")}
+    assert hub.sent["images.zip"] == 0
+    assert (one.root / "images.zip").stat().st_ino == (two.root / "images.zip").stat().st_ino
+
+
+def test_a_config_folder_becomes_the_sources_folder(hub: HubServer) -> None:
+    table = noise(4000)
+    hub.repos["lab/data"] = Repo({"ai2d(gpt4v)/train-0.parquet": table, "other/train-0.parquet": noise(4000, 9)})
+    source = spec(config="ai2d(gpt4v)", format="llava_parquet")
+    fetch_source(source, patience=QUICK)
+    assert there(source) == {"train-0.parquet": table}
+
+
+def test_only_so_many_files_come_at_the_same_time(hub: HubServer) -> None:
+    files = {f"{i}.json": noise(2000, i) for i in range(CONNECTIONS + 3)}
+    hub.repos["lab/data"] = Repo(files)
+    hub.faults["/cdn/"] = Fault(times=CONNECTIONS, hold=2000)
+    with ThreadPoolExecutor(1) as pool:
+        fetching = pool.submit(fetch_source, spec(), patience=QUICK)
+        wait_until(lambda: hub.at_once == CONNECTIONS)
+        hub.release.set()
+        fetching.result(30)
+    assert there(spec()) == files
+    assert hub.most_at_once == CONNECTIONS
+
+
+def test_two_processes_do_not_fetch_the_same_source(data: Repo) -> None:
+    with alone("demo"), pytest.raises(FetchError, match="another process is fetching it"):
+        fetch_source(spec(), patience=QUICK)
+
+
+def test_a_gated_source_says_what_to_accept(data: Repo, hub: HubServer) -> None:
+    data.gated = "auto"
+    lock(spec())
+    assert "gated: accept its terms" in sentence(spec(), read_lock())
+    with pytest.raises(FetchError, match=r"HTTP 401") as caught:
+        fetch_source(spec(), patience=QUICK)
+    assert "accept its terms on the hub and set HF_TOKEN" in (caught.value.hint or "")
+
+
+def test_a_source_without_a_home_and_one_with_a_folder_of_its_own_are_not_fetched(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="no public home is known") as caught:
+        fetch_source(spec(repo=None))
+    assert "put the source's files into" in (caught.value.hint or "")
+    with pytest.raises(FetchError, match="a folder of yours"):
+        fetch_source(spec(path=str(tmp_path)))
+
+
+def test_a_damaged_state_file_is_an_error_that_names_it(home: Path) -> None:
+    state_path("demo").parent.mkdir(parents=True)
+    state_path("demo").write_text("{", encoding="utf-8")
+    with pytest.raises(MvlError, match=r"fetched/demo\.json is not a fetch state"):
+        load_state(spec())

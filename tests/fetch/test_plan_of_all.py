@@ -1,0 +1,117 @@
+"""The fetch plan of every source of the catalog, against a recorded hub and without a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from mvl_assets.catalog import SourceSpec, load_catalog
+from mvl_assets.cli import group
+from mvl_assets.fetch.lock import Lock, read_lock, write_lock
+from mvl_assets.fetch.lookup import lock_sources
+from mvl_assets.fetch.plan import LAKE_SHARE, plan_ingest, total
+from mvl_assets.fetch.source import fetch_source
+from tests.fetch.hub_server import HubServer, Repo
+from tests.fetch.recorded_hub import GB, MB, SHAREGPT4O, repositories
+from tests.fetch.sources import QUICK, noise, spec
+
+ON_THE_HUB = [source for source in load_catalog().values() if source.hub is not None]
+
+
+@pytest.fixture
+def recorded(hub: HubServer) -> Lock:
+    hub.repos = repositories(load_catalog().values())
+    write_lock(lock_sources(ON_THE_HUB, Lock()))
+    return read_lock()
+
+
+def said(*words: str) -> Any:
+    done = CliRunner().invoke(group, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output)
+
+
+def test_every_source_on_the_hub_is_resolved_to_files_that_hold_rows(recorded: Lock, hub: HubServer) -> None:
+    unresolved = {s.slug: recorded.sources[s.slug].reason for s in ON_THE_HUB if recorded.of(s) is None}
+    assert unresolved == {}
+    assert len(ON_THE_HUB) > 115
+    assert len(hub.requests_of("/api/datasets/")) == len({s.hub.repo for s in ON_THE_HUB if s.hub})
+
+
+def test_a_source_takes_its_own_part_of_a_repository(recorded: Lock) -> None:
+    sizes = {s.slug: recorded.sources[s.slug].size for s in ON_THE_HUB}
+    assert sizes["sharegpt_4o"] == sum(SHAREGPT4O) * MB
+    assert sizes["allava_vflan"] == 468 * MB and sizes["allava_4v_chinese_vflan"] == 326 * MB
+    assert sizes["llava_video_next_qa"] == (3_980 + 1_740) * 1000 + 2780 * MB
+    assert sizes["idk"] == 1_710 * MB + MB and sizes["lnqa"] == 31_300 * MB + MB
+    assert sizes["nlvr2"] == sizes["vist"] == 61 * GB + 1_010 * MB
+    names = {s.slug: [f.name for f in recorded.sources[s.slug].files] for s in ON_THE_HUB}
+    assert names["ai2d_gpt4v"] == ["train-00000-of-00001.parquet"]
+    assert not any(".git" in name for files in names.values() for name in files)
+
+
+def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded: Lock) -> None:
+    plans = {plan["source"]: plan for plan in said("plan", "ingest")}
+    everything = plans.pop("all")
+    assert plans.keys() == load_catalog().keys()
+    unknown = {slug for slug, plan in plans.items() if plan["to_fetch"] is None}
+    assert unknown == {s.slug for s in load_catalog().values() if s.hub is None}
+    assert all(plans[slug]["note"] for slug in unknown)
+    assert everything["note"].startswith(f"without {len(unknown)} of unknown size")
+    known = sum(plan["to_fetch"] for slug, plan in plans.items() if slug not in unknown)
+    assert everything["to_fetch"] == known - 10 * (61 * GB + 1_010 * MB)  # eleven sources share M4-Instruct's files
+    assert everything["hours"] == pytest.approx(everything["to_fetch"] * 8 / 1e9 / 3600)
+    assert said("plan", "ingest", "--mbit", "100")[-1]["hours"] == pytest.approx(everything["hours"] * 10)
+
+
+def test_a_plan_can_be_of_a_category_or_of_sources(recorded: Lock) -> None:
+    videos = said("plan", "ingest", "--category", "video")
+    assert [plan["category"] for plan in videos] == ["video"] * 9 + [""]
+    named = said("plan", "ingest", "--source", "geo3k", "--source", "idk")
+    assert [plan["source"] for plan in named] == ["geo3k", "idk", "all"]
+    text = CliRunner().invoke(group, ["plan", "ingest", "--source", "lnqa"]).output
+    assert "31.3 GB" in text and "0.07" in text and "locked" in text
+
+
+def test_the_lake_takes_its_share_and_a_limit_its_share_of_that(recorded: Lock) -> None:
+    rows, source = 57_284, load_catalog()["sharegpt_4o"]
+    assert source.expected is not None and source.expected.count == rows
+    size = sum(SHAREGPT4O) * MB
+    whole = plan_ingest(source, recorded, limit=None, mbit=1000)
+    some = plan_ingest(source, recorded, limit=1000, mbit=1000)
+    more = plan_ingest(source, recorded, limit=10**9, mbit=1000)
+    assert (whole.lake, more.lake) == (round(size * LAKE_SHARE),) * 2
+    assert some.lake == round(size * LAKE_SHARE * 1000 / rows) and some.archives == size
+    assert plan_ingest(load_catalog()["allava_vflan"], recorded, limit=1000, mbit=1000).lake is None
+
+
+def test_without_archives_the_largest_source_decides_over_the_disk(recorded: Lock) -> None:
+    chosen = [load_catalog()[slug] for slug in ("geo3k", "idk", "lnqa")]
+    plans = [plan_ingest(s, recorded, limit=None, mbit=1000) for s in chosen]
+    kept = total(plans, chosen, recorded, mbit=1000, keep_archives=True)
+    removed = total(plans, chosen, recorded, mbit=1000, keep_archives=False)
+    assert kept.archives == kept.size and removed.archives == 31_301 * MB
+
+
+def test_without_a_lock_everything_is_unknown_and_says_what_to_run(home: Path) -> None:
+    everything = said("plan", "ingest")[-1]
+    assert (everything["size"], everything["to_fetch"], everything["hours"]) == (None, None, None)
+    assert "mvl sources lock" in CliRunner().invoke(group, ["plan", "ingest", "--source", "geo3k"]).output
+
+
+def test_what_is_there_is_not_planned_again(hub: HubServer) -> None:
+    hub.repos["lab/data"] = Repo({"a.json": noise(3000), "b.json": noise(2000, 1)})
+    source: SourceSpec = spec()
+    write_lock(lock_sources([source], Lock()))
+    before = plan_ingest(source, read_lock(), limit=None, mbit=1000)
+    assert (before.files, before.files_here, before.to_fetch) == (2, 0, 5000)
+    fetch_source(source, patience=QUICK)
+    after = plan_ingest(source, read_lock(), limit=None, mbit=1000)
+    assert (after.state, after.files_here, after.here, after.to_fetch) == ("fetched", 2, 5000, 0)
+    (source.root / "a.json").unlink()
+    part = plan_ingest(source, read_lock(), limit=None, mbit=1000)
+    assert (part.state, part.files_here, part.to_fetch) == ("fetching", 1, 3000)

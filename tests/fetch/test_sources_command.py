@@ -1,0 +1,120 @@
+"""`mvl sources`, its lock and its fetch, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mvl_assets.catalog import load_catalog
+from mvl_assets.cli import group
+from mvl_assets.settings import PROJECT, settings
+from tests.fetch.hub_server import Fault, HubServer, Repo
+from tests.fetch.sources import noise
+
+SLUG, REPO = "ai2d_gpt4v", "lmms-lab/LLaVA-OneVision-Data"
+OTHER = "iiit5k"
+
+
+@pytest.fixture
+def data(hub: HubServer) -> Repo:
+    files = {"ai2d(gpt4v)/train-0.parquet": noise(3_000_000), "iiit5k/train-0.parquet": noise(9000, 1)}
+    hub.repos[REPO] = Repo(files, license="apache-2.0")
+    return hub.repos[REPO]
+
+
+def mvl(*words: str) -> Result:
+    return CliRunner().invoke(group, ["sources", *words])
+
+
+def line_of(slug: str) -> dict[str, Any]:
+    lines: list[dict[str, Any]] = json.loads(mvl("--json").output)
+    return next(line for line in lines if line["slug"] == slug)
+
+
+def test_a_source_goes_from_unverified_to_locked_to_fetched(data: Repo) -> None:
+    assert line_of(SLUG)["state"] == "unverified"
+    assert "1 of 1 sources locked" in mvl("lock", "--source", SLUG).output
+    line = line_of(SLUG)
+    assert (line["state"], line["size"], line["card_license"]) == ("locked", 3_000_000, "apache-2.0")
+    done = mvl("fetch", "--source", SLUG)
+    assert done.exit_code == 0 and "3.0 MB of 3.0 MB" in done.output
+    assert line_of(SLUG)["state"] == "fetched" and line_of(OTHER)["state"] == "unverified"
+    assert (settings().raw / SLUG / "train-0.parquet").read_bytes() == noise(3_000_000)
+
+
+def test_the_list_can_be_narrowed_by_state_and_licence_and_then_says_what_to_do(data: Repo) -> None:
+    mvl("lock", "--source", SLUG)
+    locked = mvl("--state", "locked").output
+    assert locked.startswith("1 sources") and f"{SLUG}: locked at {data.commit[:12]}, not fetched" in locked
+    declared = mvl("--state", "declared").output
+    assert "cn_ocr_1: declared: no public home is known; put the source's files into" in declared
+    by_licence = json.loads(mvl("--license", "CC-BY-4.0", "--json").output)
+    assert {line["license"] for line in by_licence} == {"cc-by-4.0"}
+    unknown = json.loads(mvl("--license", "unknown", "--json").output)
+    assert {line["license"] for line in unknown} == {None}
+    assert mvl("--state", "lost").exit_code == 2
+    misplaced = mvl("--category", "ocr", "lock")
+    assert misplaced.exit_code == 2 and "options of `lock` come after it" in misplaced.output
+
+
+def test_locking_all_sources_of_a_category_names_those_that_fail(data: Repo, hub: HubServer) -> None:
+    done = mvl("lock", "--category", "ocr")
+    assert done.exit_code == 0
+    assert "HuggingFaceM4/the_cauldron is missing, private or gated (HTTP 401)" in done.output
+    assert f"{OTHER}: 1 files, 9.0 kB, {REPO} at {data.commit[:12]}" in done.output
+    listed = json.loads(settings().lock_file.read_text(encoding="utf-8"))["sources"]
+    assert listed.keys() == {s for s, spec in load_catalog().items() if spec.category == "ocr"}
+    hub.repos.clear()
+    alone = mvl("lock", "--source", SLUG)
+    assert alone.exit_code == 1 and "no source could be looked up" in str(alone.exception)
+
+
+def test_one_source_that_fails_stops_no_other(data: Repo, hub: HubServer) -> None:
+    hub.faults["ai2d"] = Fault(times=99, status=404)
+    done = mvl("fetch", "--source", SLUG, "--source", OTHER)
+    assert done.exit_code == 1 and f"1 of 2 sources were not fetched: {SLUG}" in str(done.exception)
+    assert "what to do: `mvl sources lock`" in done.output
+    assert (settings().raw / OTHER / "train-0.parquet").is_file()
+
+
+def test_a_fetch_killed_in_the_middle_goes_on_when_it_is_run_again(data: Repo, hub: HubServer) -> None:
+    """The whole way: a hub, a redirect to its storage, kill -9 of the command, the same command once more."""
+    mvl("lock", "--source", SLUG)
+    root = settings().raw / SLUG
+    hub.written = lambda: sum(p.stat().st_size for p in root.glob(".fetch/*.part"))
+    hub.faults["/cdn/"] = Fault(hold=2_000_000)
+    code = "from mvl_assets.cli import main; main()"
+    words = ["sources", "fetch", "--source", SLUG]
+    process = subprocess.Popen([sys.executable, "-c", code, *words], cwd=PROJECT, stdout=subprocess.DEVNULL)
+    try:
+        assert hub.held.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+        hub.release.set()
+    assert line_of(SLUG)["state"] == "fetching" and not (root / "train-0.parquet").exists()
+    kept = hub.written()
+    assert kept == 2_000_000
+    hub.sent.clear()
+    assert mvl("fetch", "--source", SLUG).exit_code == 0
+    assert (root / "train-0.parquet").read_bytes() == noise(3_000_000)
+    assert hub.sent["train-0.parquet"] == 3_000_000 - kept
+    assert line_of(SLUG)["state"] == "fetched"
+
+
+def test_without_a_choice_the_profiles_sources_with_a_home_are_fetched(
+    data: Repo, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (PROJECT / "mvl_assets" / "profiles" / "demo.yaml").read_text(encoding="utf-8")
+    home.mkdir()
+    profile = home / "two.yaml"
+    profile.write_text(text.replace("sources: all ", f"sources: [{OTHER}, cn_ocr_1] "), encoding="utf-8")
+    monkeypatch.setenv("MVL_PROFILE", str(profile))
+    assert mvl("fetch").exit_code == 0
+    assert [p.name for p in settings().raw.iterdir()] == [OTHER]

@@ -1,0 +1,82 @@
+"""What was purged does not come back with the same files, until it is allowed to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from raw_files import picture, put, put_json, source, talk
+
+from mvl_assets.ingest.ingest import ingest_source
+from mvl_assets.lake.errors import LeaseHeld
+from mvl_assets.lake.guard import taking_out
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.purge import Purge
+from mvl_assets.lake.purged import allow_samples, allow_source
+from mvl_assets.lake.views import samples_now
+
+SPEC = source("llava_json")
+
+
+def write(root: Path, numbers: list[int], *, named: bool = True) -> Path:
+    """Rows of these numbers, each with a picture of its own; without `named` a row is called by its place."""
+    rows = [
+        {"image": f"{n}.png", "conversations": talk("?", f"it is {n}")} | ({"id": n} if named else {}) for n in numbers
+    ]
+    for n in numbers:
+        put(root, f"{n}.png", picture(n))
+    put_json(root, "rows.json", rows)
+    return root
+
+
+def said(lake: Lake) -> dict[str, str]:
+    """Sample id by answer."""
+    return {s["conversations"][1]["value"]: s["sample_id"] for s in samples_now(lake, SPEC.slug)}
+
+
+def test_a_purged_sample_is_a_reject_of_the_next_ingest_and_its_picture_stays_out(lake: Lake, tmp_path: Path) -> None:
+    root = write(tmp_path / "raw", [0, 1, 2])
+    ingest_source(lake, SPEC, root, run_id="first")
+    gone = said(lake)["it is 1"]
+    Purge(lake, SPEC.slug, [gone]).run()
+    again = ingest_source(lake, SPEC, root, run_id="again")
+    assert again.rejects == {"purged": 1} and (again.new, again.pictures, again.withdrawn) == (0, 0, 0)
+    assert said(lake).keys() == {"it is 0", "it is 2"} and lake.images.table.count() == 2
+    (reject,) = lake.table("rejects").rows()
+    assert reject["row_key"] == gone and "mvl purge allow" in reject["message"]
+    assert allow_samples(lake, [gone]) and not allow_samples(lake, [gone])
+    assert ingest_source(lake, SPEC, root, run_id="allowed").new == 1
+    assert said(lake)["it is 1"] == gone
+
+
+def test_a_row_that_is_called_by_its_place_stays_out_when_its_place_changes(lake: Lake, tmp_path: Path) -> None:
+    ingest_source(lake, SPEC, write(tmp_path / "raw", [0, 1, 2], named=False), run_id="first")
+    Purge(lake, SPEC.slug, [said(lake)["it is 1"]]).run()
+    again = ingest_source(lake, SPEC, write(tmp_path / "raw", [1, 0, 2], named=False), run_id="again")
+    assert "it is 1" not in said(lake)
+    assert again.rejects["purged"] == 2, "the row, and the one that now stands in its old place"
+
+
+def test_a_purged_source_is_not_read_and_says_so_in_one_reject(lake: Lake, tmp_path: Path) -> None:
+    root = write(tmp_path / "raw", [0, 1])
+    ingest_source(lake, SPEC, root, run_id="first")
+    Purge(lake, SPEC.slug).run()
+    (root / "rows.json").write_text("[", encoding="utf-8")
+    again = ingest_source(lake, SPEC, root, run_id="again")
+    assert (again.rows, again.rejects) == (0, {"purged": 1}) and not said(lake)
+    write(root, [0, 1])
+    assert allow_source(lake, SPEC.slug) and not allow_source(lake, SPEC.slug)
+    assert ingest_source(lake, SPEC, root, run_id="allowed").new == 2
+
+
+def test_a_source_that_was_never_purged_asks_nobody(lake: Lake, tmp_path: Path) -> None:
+    root = write(tmp_path / "raw", [0])
+    assert ingest_source(lake, SPEC, root, run_id="first").new == 1
+    assert not lake.table("purged").exists()
+
+
+def test_an_ingest_waits_for_nothing_but_says_that_data_is_taken_out(lake: Lake, tmp_path: Path) -> None:
+    root = write(tmp_path / "raw", [0])
+    with taking_out(lake), pytest.raises(LeaseHeld, match="taken out"):
+        ingest_source(lake, SPEC, root, run_id="first")
+    assert ingest_source(lake, SPEC, root, run_id="again").new == 1
