@@ -17,9 +17,11 @@ COMMANDS = {
     "run": "Materialise the whole road, or a part of it, in this process.",
     "status": "Per stage: what is materialised, what is out of date, rows and rejects.",
     "sources": "List the declared sources with what is known and what was found.",
-    "plan": "Say what rewriting or judging would send, before anything is sent.",
+    "plan": "Say what a stage would fetch or send, before anything moves.",
     "stale": "List the partitions that are out of date; --launch backfills them through Dagster.",
     "trace": "Show where a row came from.",
+    "purge": "Take a source, or samples, out of everything that was made of them.",
+    "gc": "Remove what nothing needs: unused pictures, old versions, leftovers of killed runs.",
     "serve": "Look at, stop or start the local model servers.",
     "ui": "Open Dagster's web interface on this lake.",
 }

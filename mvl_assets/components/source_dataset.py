@@ -13,15 +13,19 @@ import dagster as dg
 
 from mvl_assets.catalog import SourceSpec
 from mvl_assets.components.resources import LakeResource
+from mvl_assets.components.source_checks import (
+    benchmark_result,
+    expected_result,
+    licensed_result,
+    screening_result,
+    screening_table,
+    source_checks,
+)
 from mvl_assets.defs import graph
-from mvl_assets.defs.metadata import markdown_table, preview, sound_check, sound_result, table_metadata
-from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.views import first_samples, samples_now
+from mvl_assets.defs.metadata import SAMPLE_COLUMNS, markdown_table, preview, sound_check, sound_result, table_metadata
+from mvl_assets.fetch.lock import read_lock
+from mvl_assets.fetch.overview import sentence
 
-EXPECTED = "rows_as_expected"
-LICENSED = "license_known"
-# Declared counts come from copies of a source and are sometimes rounded ("79k").
-TOLERANCE = 0.1
 GROUPS = {
     "A": "used as it is (group A)",
     "B": "to be rewritten (group B)",
@@ -74,25 +78,22 @@ def raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
         tags=tags(spec),
         owners=graph.OWNERS,
         metadata=declared(spec),
-        check_specs=[
-            sound_check(key),
-            dg.AssetCheckSpec(EXPECTED, asset=key, description="About as many rows as the source is said to hold."),
-            dg.AssetCheckSpec(LICENSED, asset=key, description="The source's own licence is known."),
-        ],
+        check_specs=[sound_check(key), *source_checks(key)],
     )
     def _raw(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-        from mvl_assets.ingest.ingest import ingest_source
+        from mvl_assets.curation.screening import screen
+        from mvl_assets.ingest.bring_in import bring_in
 
-        report = ingest_source(lake.lake, spec, spec.root, run_id=context.run_id, limit=limit)
+        report = bring_in(lake.lake, spec, graph.profile(), run_id=context.run_id, say=context.log.info)
         table = lake.lake.table("samples")
-        rows = _in_use(lake.lake, spec.slug)
+        screened = screen(lake.lake, spec.slug)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.data_version),
             metadata=table_metadata(
                 table,
-                rows=rows,
+                rows=screened.total,
                 where=spec.slug,
-                total=rows,
+                total=screened.total,
                 rows_read=report.rows,
                 new=report.new,
                 changed=report.changed,
@@ -105,14 +106,15 @@ def raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
                 folder=dg.MetadataValue.path(spec.root),
                 seconds=round(report.seconds, 2),
                 rows_per_s=round(report.rows / max(report.seconds, 1e-9), 1),
-                preview=preview(
-                    lake.lake, first_samples(lake.lake, spec.slug), ["file", "position", "question", "answer"]
-                ),
+                screening=screening_table(screened),
+                preview=preview(lake.lake, screened.shown, SAMPLE_COLUMNS),
             ),
             check_results=[
                 sound_result(key, table, spec.slug),
                 expected_result(key, spec, report.rows, limit),
                 licensed_result(key, spec),
+                screening_result(key, spec, screened),
+                benchmark_result(key, spec),
             ],
         )
 
@@ -146,6 +148,7 @@ def declared(spec: SourceSpec) -> dict[str, Any]:
         "expected": f"{spec.expected.count:,} {spec.expected.unit}" if spec.expected else "unknown",
         "format": spec.format or "unknown",
         "hub": hub or "unknown",
+        "state": sentence(spec, read_lock()),
         "outside_153": spec.outside_153,
         "evidence": markdown_table(
             [{"field": f, "basis": e.basis, "note": e.note or ""} for f, e in spec.evidence.items()]
@@ -154,55 +157,3 @@ def declared(spec: SourceSpec) -> dict[str, Any]:
     if spec.url:
         facts["url"] = dg.MetadataValue.url(spec.url)
     return facts
-
-
-def expected_result(key: dg.AssetKey, spec: SourceSpec, found: int, limit: int | None) -> dg.AssetCheckResult:
-    """Warns when the whole source was read and the rows differ from the declared count by more than `TOLERANCE`."""
-    from mvl_assets.miniature.write import is_miniature
-
-    expected = spec.expected
-    skipped = (
-        "no count is declared"
-        if expected is None
-        else f"the declared count is of {expected.unit}, not of rows"
-        if expected.unit != "rows"
-        else f"the profile reads at most {limit} rows"
-        if limit is not None
-        else "the files are a miniature"
-        if is_miniature(spec.root)
-        else None
-    )
-    metadata: dict[str, Any] = {"found": found}
-    if expected is not None:
-        metadata["expected"] = expected.count
-    if skipped:
-        metadata["not_compared"] = skipped
-    close = expected is not None and abs(found - expected.count) <= TOLERANCE * expected.count
-    return dg.AssetCheckResult(
-        asset_key=key,
-        check_name=EXPECTED,
-        passed=skipped is not None or close,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata=metadata,
-    )
-
-
-def licensed_result(key: dg.AssetKey, spec: SourceSpec) -> dg.AssetCheckResult:
-    """Warns when nobody knows the licence; an aggregator's card does not count."""
-    evidence = spec.evidence.get("license")
-    return dg.AssetCheckResult(
-        asset_key=key,
-        check_name=LICENSED,
-        passed=spec.license is not None,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "license": spec.license or "unknown",
-            "basis": evidence.basis if evidence else "unknown",
-            "note": (evidence and evidence.note) or "",
-        },
-    )
-
-
-def _in_use(lake: Lake, slug: str) -> int:
-    """Samples of the source that count now: the newest versions that are not withdrawn."""
-    return sum(1 for _ in samples_now(lake, slug, ["sample_id"], batch_size=8192))

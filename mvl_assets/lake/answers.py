@@ -15,17 +15,18 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from mvl_assets.lake import sql
 from mvl_assets.lake.durable import local_path
 from mvl_assets.lake.errors import LakeError, disk_errors
+from mvl_assets.lake.index import KeyIndex
 from mvl_assets.lake.lease import ConfigLease, FileLease, lease_for
+from mvl_assets.lake.memory import give_back_freed_memory, small_session
 from mvl_assets.lake.schema import ANSWERS, Answer
 from mvl_assets.lake.table import RETRIES, Table
 
-# A commit reads the whole key column and one small file per fragment: fold fragments before they add up.
-COMMITS_PER_COMPACTION = 200
-ROWS_PER_FRAGMENT = 100_000
-KEYS_PER_QUERY = 4_096
+# A commit reads the whole key column and one small file per fragment: fold fragments before they add up. Fragments of
+# this size hold a few seconds of a fast run; little is rewritten, and held in memory, to fill one.
+COMMITS_PER_COMPACTION = 50
+ROWS_PER_FRAGMENT = 10_000
 
 
 class AnswerLog:
@@ -35,6 +36,8 @@ class AnswerLog:
         self.table = table
         self.stage = stage
         self.source = source
+        table.session = small_session()
+        self._index = KeyIndex(table)
         self._stack: ExitStack | None = None
         self._lease: FileLease | ConfigLease | None = None
         self._commits = 0
@@ -45,25 +48,12 @@ class AnswerLog:
         return self.table.count()
 
     def answered(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` that have an answer. Holds the keys of one query at a time in memory."""
-        found: set[str] = set()
-        wanted = list(keys)
-        for start in range(0, len(wanted), KEYS_PER_QUERY):
-            condition = sql.within("request_key", wanted[start : start + KEYS_PER_QUERY])
-            for batch in self.table.scan(["request_key"], condition, 8192):
-                found.update(batch.column(0).to_pylist())
-        return found
+        """Those of `keys` that have an answer."""
+        return self._index.locate(list(keys))
 
     def get(self, keys: Iterable[str], columns: Sequence[str] | None = None) -> dict[str, dict]:
         """The stored answers of `keys`, by key."""
-        found: dict[str, dict] = {}
-        names = None if columns is None else ["request_key", *(c for c in columns if c != "request_key")]
-        wanted = list(keys)
-        for start in range(0, len(wanted), KEYS_PER_QUERY):
-            condition = sql.within("request_key", wanted[start : start + KEYS_PER_QUERY])
-            for row in self.table.rows(names, condition):
-                found[row["request_key"]] = row
-        return found
+        return self._index.rows(list(keys), columns)
 
     def scan(self, columns: Sequence[str] | None = None, filter: str | None = None) -> Iterator[pa.RecordBatch]:
         yield from self.table.scan(columns, filter)
@@ -72,6 +62,7 @@ class AnswerLog:
 
     def __enter__(self) -> AnswerLog:
         """Takes the lease (raises `LeaseHeld`), mends a torn newest version and folds what a kill left behind."""
+        give_back_freed_memory()
         with disk_errors(self.table.uri), ExitStack() as stack:
             if local_path(self.table.uri) is None:
                 self.table.create()  # its lease lives inside the table
@@ -79,7 +70,8 @@ class AnswerLog:
             stack.enter_context(lease)
             self.table.create()
             self.table.sync()
-            if len(self.table.open().get_fragments()) > COMMITS_PER_COMPACTION:
+            small = sum(f.physical_rows < ROWS_PER_FRAGMENT for f in self.table.open().get_fragments())
+            if small > COMMITS_PER_COMPACTION:
                 self.maintain()
             self._stack, self._lease = stack.pop_all(), lease
         return self

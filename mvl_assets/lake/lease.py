@@ -52,8 +52,12 @@ class FileLease:
                 f"{self.path.stem} is being written by {holder}",
                 hint="wait for that run or cancel it; what it has written stays",
             ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        except OSError:
+            os.close(handle)  # or this process would keep a lock that it does not know of
+            raise
         self._handle = handle
         return self
 

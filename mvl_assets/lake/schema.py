@@ -28,7 +28,8 @@ class TableSpec:
 
     `key` names the primary key. `partition` names the column whose value one publish replaces (None: the whole table).
     `volatile` columns say when and by which run a row was made; they are left out of `row_hash`, so doing the same
-    work again changes no data version.
+    work again changes no data version. `added` are the columns that versions 2, 3, ... added; older tables get them,
+    with nulls, when they are opened (`upgrade`).
     """
 
     name: str
@@ -36,8 +37,8 @@ class TableSpec:
     key: str
     partition: str | None = None
     volatile: frozenset[str] = frozenset({"run_id", "created_at"})
-    schema_version: int = 1
     hashed: bool = True
+    added: tuple[tuple[str, ...], ...] = ()
     schema: pa.Schema = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,6 +47,10 @@ class TableSpec:
             fields.append(pa.field("row_hash", pa.string()))
         metadata = {b"mvl:schema_version": str(self.schema_version).encode()}
         object.__setattr__(self, "schema", pa.schema(fields, metadata=metadata))
+
+    @property
+    def schema_version(self) -> int:
+        return 1 + len(self.added)
 
     @property
     def content_columns(self) -> list[str]:
@@ -199,6 +204,15 @@ VERDICTS = pa.list_(
     )
 )
 
+# Null where the profile has no second judge, or it gave no verdict.
+SECOND_JUDGE: list[tuple[str, pa.DataType]] = [
+    ("second_verdicts", VERDICTS),
+    ("second_all_yes", pa.bool_()),
+    ("second_p_yes", pa.float64()),
+    ("second_model", pa.string()),
+    ("second_model_revision", pa.string()),
+]
+
 JUDGED = _spec(
     "judged",
     [
@@ -220,9 +234,11 @@ JUDGED = _spec(
         ("model_revision", pa.string()),
         ("blind", pa.bool_()),
         ("run_id", pa.string()),
+        *SECOND_JUDGE,
     ],
     key="judged_id",
     partition="source",
+    added=(tuple(name for name, _ in SECOND_JUDGE),),
 )
 
 DUPLICATES = _spec(
@@ -320,7 +336,74 @@ EVALUATION = _spec(
     partition="checkpoint",
 )
 
-_SINGLE = {s.name: s for s in (IMAGES, SAMPLES, REJECTS, DUPLICATES, CONTAMINATION)}
+BENCHMARKS = _spec(
+    "evaluation_benchmarks",
+    [
+        ("result_id", pa.string()),
+        # Checkpoint version, benchmark and settings: what one run of a benchmark replaces.
+        ("part", pa.string()),
+        ("checkpoint", pa.string()),
+        ("checkpoint_version", pa.string()),
+        ("suite", pa.string()),
+        ("benchmark", pa.string()),
+        # Null in the row that holds the benchmark's own score.
+        ("task", pa.string()),
+        ("metric", pa.string()),
+        ("score", pa.float64()),
+        ("stderr", pa.float64()),
+        ("questions", pa.int64()),
+        ("paper_score", pa.float64()),
+        ("task_version", pa.string()),
+        ("task_hash", pa.string()),
+        ("lmms_eval_version", pa.string()),
+        ("settings_hash", pa.string()),
+        ("via", pa.string()),
+        ("run_id", pa.string()),
+    ],
+    key="result_id",
+    partition="part",
+)
+
+BENCHMARK_ANSWERS = _spec(
+    "evaluation_benchmark_answers",
+    [
+        ("result_id", pa.string()),
+        ("part", pa.string()),
+        ("checkpoint", pa.string()),
+        ("checkpoint_version", pa.string()),
+        ("benchmark", pa.string()),
+        ("task", pa.string()),
+        ("task_hash", pa.string()),
+        ("settings_hash", pa.string()),
+        # Of all that was asked, pictures included: the same for every checkpoint.
+        ("question_id", pa.string()),
+        ("document", pa.int64()),
+        ("expected", pa.string()),
+        ("answer", pa.string()),
+        ("score", pa.float64()),
+        ("run_id", pa.string()),
+    ],
+    key="result_id",
+    partition="part",
+)
+
+PURGED = _spec(
+    "purged",
+    [
+        ("purge_id", pa.string()),
+        ("source", pa.string()),
+        # Null: the whole source.
+        ("sample_id", pa.string()),
+        ("content_hash", pa.string()),
+        ("created_at", TIMESTAMP),
+    ],
+    key="purge_id",
+    hashed=False,
+)
+
+_SINGLE = {
+    s.name: s for s in (IMAGES, SAMPLES, REJECTS, DUPLICATES, CONTAMINATION, BENCHMARKS, BENCHMARK_ANSWERS, PURGED)
+}
 _FAMILIES = {s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, MIXTURE, PACK_PLAN, EVALUATION)}
 
 

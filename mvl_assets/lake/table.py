@@ -22,6 +22,7 @@ from mvl_assets.lake.durable import Syncer, is_torn, local_path, mend
 from mvl_assets.lake.errors import LakeError, SchemaMismatch, UnsafeTable, disk_errors
 from mvl_assets.lake.schema import KEY_METADATA, TableSpec
 from mvl_assets.lake.scratch import scratch
+from mvl_assets.lake.upgrade import upgrade, version_of
 
 # Lance's filter against concurrent duplicates holds 8,192 keys; larger merges conflict falsely and start over.
 MERGE_ROWS = 5_000
@@ -99,6 +100,10 @@ class Table:
             if "not found" in str(error).lower():
                 raise FileNotFoundError(self.uri) from error
             raise
+        with disk_errors(self.uri):
+            if upgrade(dataset, self.spec):
+                self.sync()
+                dataset = lance.dataset(self.uri, session=self.session)
         check_safe(dataset, self.spec)
         return dataset
 
@@ -134,7 +139,7 @@ class Table:
     def window(
         self, start: int, stop: int, columns: Sequence[str] | None = None, batch_size: int = 1024
     ) -> Iterator[dict]:
-        """Rows `start` to `stop` in the order in which they were written, as dictionaries; what is before is not read."""
+        """Rows `start` to `stop` in the order they were written in, as dictionaries; what is before is not read."""
         if not self.exists() or start >= stop:
             return
         names = list(columns) if columns is not None else self.schema.names
@@ -353,14 +358,15 @@ def check_safe(dataset: lance.LanceDataset, spec: TableSpec) -> None:
                 f"{dataset.uri}: the key {spec.key} has an index ({index.name}), which undoes its protection",
                 hint=f"drop it: lance.dataset({dataset.uri!r}).drop_index({index.name!r})",
             )
-    found = int((schema.metadata or {}).get(b"mvl:schema_version", b"0"))
+    found = version_of(schema)
     if found > spec.schema_version:
         raise SchemaMismatch(
             f"{dataset.uri}: made by a newer version of this program (its schema is {found}, this one's "
             f"{spec.schema_version})",
             hint="update the program, or set MVL_LAKE to another folder",
         )
-    if found != spec.schema_version or schema.names != spec.schema.names:
+    # In any order: upgraded tables have the added columns at their end.
+    if found != spec.schema_version or sorted(schema.names) != sorted(spec.schema.names):
         raise SchemaMismatch(
             f"{dataset.uri}: schema version {found} with columns {schema.names}, "
             f"this program expects version {spec.schema_version} with {spec.schema.names}",

@@ -12,7 +12,8 @@ from dagster.components.testing import create_defs_folder_sandbox
 
 from mvl_assets.catalog import Expected, SourceSpec, load_catalog
 from mvl_assets.components.resources import LakeResource
-from mvl_assets.components.source_dataset import EXPECTED, LICENSED, SourceDataset, expected_result, raw_asset
+from mvl_assets.components.source_checks import BENCHMARKS, EXPECTED, LICENSED, SCREENING, expected_result
+from mvl_assets.components.source_dataset import SourceDataset, raw_asset
 from mvl_assets.defs import graph
 from mvl_assets.defs.metadata import SOUND
 from mvl_assets.lake.lake import Lake
@@ -59,7 +60,7 @@ def test_a_screened_out_source_says_why() -> None:
 
 def test_only_the_check_of_the_rows_themselves_stops_what_comes_after() -> None:
     checks = {c.name: c.blocking for c in raw_asset(load_catalog()["gqa"]).check_specs}
-    assert checks == {SOUND: True, EXPECTED: False, LICENSED: False}
+    assert checks == {SOUND: True, EXPECTED: False, LICENSED: False, SCREENING: False, BENCHMARKS: False}
 
 
 def test_every_source_of_the_catalog_becomes_an_asset_with_a_description() -> None:
@@ -120,12 +121,14 @@ def test_a_miniature_runs_through_the_asset_into_the_lake_and_again_changes_noth
     assert rows == Lake(str(home / "lake")).table("samples").count()
     assert rows + shown["rejected"].value == shown["rows_read"].value == 12
     assert "data:image/jpeg" in str(shown["preview"].value)
+    assert f"{rows} of 1" in str(shown["screening"].value)
     checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
     assert checks[SOUND].passed
     assert checks[EXPECTED].passed and "not_compared" in checks[EXPECTED].metadata
     licensed = checks[LICENSED]
     assert licensed.passed == (load_catalog()["chartqa_cauldron_llava_format"].license is not None)
     assert licensed.severity == dg.AssetCheckSeverity.WARN
+    assert "not enough rows" in (checks[SCREENING].description or "")
 
 
 def test_a_source_without_files_fails_with_what_to_do(home: Path) -> None:

@@ -7,7 +7,9 @@ import pytest
 from mvl_assets.lake.columns import COLUMNS, describe_column
 from mvl_assets.lake.schema import TableSpec, spec_of
 
-NAMES = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination"] + [
+NAMES = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination"]
+NAMES += ["evaluation_benchmarks", "evaluation_benchmark_answers"]
+NAMES += [
     f"{family}/x" for family in ("answers", "category", "rewritten", "judged", "mixture", "pack_plan", "evaluation")
 ]
 SPECS = [spec_of(name) for name in NAMES]

@@ -9,6 +9,7 @@ import pytest
 
 from mvl_assets.lake.errors import LeaseHeld
 from mvl_assets.lake.lake import Lake
+from tests.kills import LAKE_KILLS
 from tests.lake.processes import Worker, workers
 from tests.lake.rows import answer, duplicates, pages
 from tests.lake.workers import PUBLISHED_ROWS
@@ -24,7 +25,7 @@ def stored(lines: list[str]) -> int:
 def test_answers_survive_any_moment_of_being_killed(lake: Lake) -> None:
     chance = random.Random(20241206)
     acked = 0
-    for kill in range(10):
+    for kill in range(LAKE_KILLS):
         awaited = "maintain" if kill % 3 == 2 else "stored"
         with workers(("append", lake.root)) as (worker,):
             lines = [worker.line()]

@@ -16,7 +16,7 @@ from mvl_assets.lake.errors import SchemaMismatch, UnsafeTable
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ANSWERS, CATEGORY, KEY_METADATA
 from mvl_assets.lake.table import Table
-from tests.lake.processes import Worker, workers
+from tests.lake.processes import PROJECT, Worker, workers
 from tests.lake.rows import answer, duplicates, pages
 
 KEYS = 300
@@ -76,6 +76,40 @@ def test_the_trap_is_real_a_plain_append_stores_every_row_twice(tmp_path: Path) 
     lance.write_dataset(rows, tmp_path / "t.lance")
     lance.write_dataset(rows, tmp_path / "t.lance", mode="append")
     assert lance.dataset(tmp_path / "t.lance").count_rows() == 2 * KEYS
+
+
+def test_the_trap_is_real_a_plain_append_beside_a_merge_stores_every_row_twice(tmp_path: Path) -> None:
+    key = protected(pa.string())
+    schema = pa.schema([key])
+    lance.write_dataset(schema.empty_table(), tmp_path / "t.lance", schema=schema)
+    merging, appending = lance.dataset(tmp_path / "t.lance"), lance.dataset(tmp_path / "t.lance")
+    merge(merging, "id", ids(pa.string(), key))
+    lance.write_dataset(ids(pa.string(), key), appending, mode="append")
+    assert lance.dataset(tmp_path / "t.lance").count_rows() == 2 * KEYS
+
+
+def test_the_trap_is_real_a_merge_committed_in_two_steps_stores_every_row_twice(tmp_path: Path) -> None:
+    key = protected(pa.string())
+    schema = pa.schema([key])
+    uri = tmp_path / "t.lance"
+    lance.write_dataset(schema.empty_table(), uri, schema=schema)
+    writers = [lance.dataset(uri), lance.dataset(uri)]
+    for dataset in writers:
+        builder = dataset.merge_insert("id").when_not_matched_insert_all().use_index(False)
+        transaction, _ = builder.execute_uncommitted(ids(pa.string(), key))
+        lance.LanceDataset.commit(dataset, transaction)
+    assert lance.dataset(uri).count_rows() == 2 * KEYS
+
+
+def test_nothing_in_the_project_writes_a_keyed_table_in_a_way_that_is_a_trap() -> None:
+    """Plain appends and merges in two steps are nowhere; every merge says `use_index(False)`; no index is made."""
+    for file in sorted([*(PROJECT / "mvl_assets").rglob("*.py"), *(PROJECT / "mvl_training").rglob("*.py")]):
+        text = file.read_text(encoding="utf-8")
+        assert "execute_uncommitted" not in text, file
+        assert "create_scalar_index" not in text, file
+        if "import lance" in text:
+            assert 'mode="append"' not in text, file
+        assert text.count(".merge_insert(") == text.count(".use_index(False)"), file
 
 
 def made(tmp_path: Path, schema: pa.Schema) -> Table:

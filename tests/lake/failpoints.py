@@ -1,0 +1,86 @@
+"""Failpoints around every step of storing answers: a process may end there, or the step may fail.
+
+`python -m tests.lake.failpoints ROOT POINT WHEN TURN` stores answers and is killed at the TURN-th passage of POINT.
+The points are the calls that touch the disk, so the product needs no code for this.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lance
+from lance.dataset import DatasetOptimizer, MergeInsertBuilder
+
+from mvl_assets.lake import answers as answers_module
+from mvl_assets.lake import durable
+from mvl_assets.lake.answers import AnswerLog
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.lease import FileLease
+from tests.lake.rows import answer
+
+# Each step of opening, appending and folding, in the order in which it is taken, with the object that takes it.
+POINTS: dict[str, tuple[Any, str]] = {
+    "lease signed": (os, "pwrite"),
+    "table made": (lance, "write_dataset"),
+    "lease renewed": (FileLease, "renew"),
+    "commit": (MergeInsertBuilder, "execute"),
+    "fsync of a file": (durable, "_fsync"),
+    "commit made durable": (durable.Syncer, "sync"),
+    "fragments folded": (DatasetOptimizer, "compact_files"),
+    "old versions removed": (lance.LanceDataset, "cleanup_old_versions"),
+}
+BATCH = 4
+BATCHES = 6
+
+
+@contextmanager
+def failpoint(point: str, when: str, turn: int, action: Callable[[], object]) -> Iterator[None]:
+    """`action` happens before or after the `turn`-th passage of `point`."""
+    owner, name = POINTS[point]
+    original = getattr(owner, name)
+    passed = 0
+
+    def watched(*given: Any, **named: Any) -> Any:
+        nonlocal passed
+        passed += 1
+        if when == "before" and passed == turn:
+            action()
+        result = original(*given, **named)
+        if when == "after" and passed == turn:
+            action()
+        return result
+
+    setattr(owner, name, watched)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def append_all(log: AnswerLog, acked: Callable[[int], object]) -> None:
+    """Stores what is missing of BATCHES times BATCH answers, folding after every second commit."""
+    answers_module.COMMITS_PER_COMPACTION = 2
+    with log:
+        wanted = [answer(number) for number in range(BATCH * BATCHES)]
+        stored = log.answered(a.request_key for a in wanted)
+        missing = [a for a in wanted if a.request_key not in stored]
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            log.append(batch)
+            acked(len(batch))
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    root, at, moment, number = sys.argv[1:]
+    with failpoint(at, moment, int(number), die):
+        append_all(Lake(root).answers("rewrite", "drawn"), lambda count: print(count, flush=True))
+    print("not reached", flush=True)

@@ -1,0 +1,189 @@
+"""A lake with two sources in every table, which share a picture; and a process that is killed while it purges one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mvl_assets.lake import purge as module
+from mvl_assets.lake.digest import digest_hex
+from mvl_assets.lake.inventory import inventory
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.purge import Purge
+from mvl_assets.lake.rejects import publish_rejects, reject_table
+from mvl_assets.lake.schema import (
+    CATEGORY,
+    CONTAMINATION,
+    DUPLICATES,
+    EVALUATION,
+    JUDGED,
+    MIXTURE,
+    PACK_PLAN,
+    REWRITTEN,
+    ImageRow,
+    Reject,
+)
+from mvl_assets.lake.table import Table
+from mvl_training.evaluation.questions import question_of
+from tests.lake.rows import answer, category_row, judgement, picture, put, put_samples, rewrite, sample
+
+GONE, STAYS = "gone", "stays"
+SOURCES = (GONE, STAYS)
+STAGE = "single_image"
+# Row 3 is an exact copy of row 0; row 2 was answered by the request of row 1.
+SAYS = (0, 1, 2, 0)
+ASKED = (0, 1, 1, 3)
+# Small, middling and large: Lance keeps them in three different kinds of place.
+SIZES = (3_000, 120_000, 3_000_000)
+
+Row = dict[str, Any]
+
+
+def own_picture(source: str, row: int) -> ImageRow:
+    return picture(int(digest_hex(source, row)[:8], 16), SIZES[SAYS[row]])
+
+
+SHARED = picture(1, 50_000)
+
+
+def secret(source: str, row: int) -> str:
+    """The words of a row; what was made of it holds them, too."""
+    return f"{source} said {digest_hex(source, 'secret', SAYS[row])[:12]}"
+
+
+def key_of(source: str, stage: str, number: int | str) -> str:
+    return digest_hex(source, stage, number)
+
+
+def fill(lake: Lake) -> dict[str, list[Row]]:
+    """The samples by source."""
+    made = {source: _source(lake, source) for source in SOURCES}
+    mixed = [
+        {"row_id": digest_hex("row", row["sample_id"]), "position": place, "kind": "original", "category": "ocr"}
+        | {name: row[name] for name in ("sample_id", "version_id", "source")}
+        for place, row in enumerate(row for pair in zip(*made.values(), strict=True) for row in pair)
+    ]
+    put(lake, f"mixture/{STAGE}", MIXTURE, mixed)
+    packs = [mixed[start : start + 2] for start in range(0, len(mixed), 2)]
+    planned = [
+        {"pack_id": digest_hex("pack", place), "position": place, "row_ids": [row["row_id"] for row in pack]}
+        for place, pack in enumerate(packs)
+    ]
+    put(lake, f"pack_plan/{STAGE}", PACK_PLAN, planned)
+    copy, kept = made[STAYS][1], made[GONE][1]
+    twin = {"sample_id": copy["sample_id"], "source": STAYS, "category": "ocr", "fingerprint": digest_hex("same")}
+    twin |= {"kept_sample_id": kept["sample_id"], "kept_source": GONE}
+    put(lake, "curation/duplicates", DUPLICATES, [twin])
+    hits = [
+        {"hit_id": digest_hex("hit", source), "sample_id": rows[0]["sample_id"], "source": source, "category": "ocr"}
+        for source, rows in made.items()
+    ]
+    put(lake, "curation/contamination", CONTAMINATION, hits)
+    put(lake, "evaluation/held_out", EVALUATION, [_asked(r) for rows in made.values() for r in rows[:2]], STAGE)
+    _answer(lake, "evaluation", STAGE, {digest_hex(source): f"evaluated {secret(source, 0)}" for source in SOURCES})
+    return made
+
+
+def _source(lake: Lake, source: str) -> list[Row]:
+    lake.images.insert([SHARED, *(own_picture(source, row) for row in range(3))])
+    rows = [
+        sample(
+            source,
+            number,
+            image_ids=[own_picture(source, like).image_id, SHARED.image_id],
+            answer=secret(source, number),
+            content_hash=digest_hex(source, "says", like),
+        )
+        for number, like in enumerate(SAYS)
+    ]
+    put_samples(lake, source, rows)
+    put(lake, "category/ocr", CATEGORY, [category_row(row, "ocr") for row in rows], source)
+    rewrites = [
+        rewrite(row, "ocr") | {"request_key": key_of(source, "rewrite", asked)}
+        for row, asked in zip(rows, ASKED, strict=True)
+    ]
+    for number, row in enumerate(rewrites):
+        row["conversations"][1]["value"] = f"rewritten {secret(source, number)}"
+    put(lake, "rewritten/ocr", REWRITTEN, rewrites, source)
+    verdicts = [
+        judgement(row, keep=True)
+        | {"verdicts": [{"criterion": "all", "request_key": key_of(source, "judge", number)}]}
+        | {"second_verdicts": [{"criterion": "all", "request_key": key_of(source, "judge", f"second {number}")}]}
+        for number, row in enumerate(rewrites)
+    ]
+    put(lake, "judged/ocr", JUDGED, verdicts, source)
+    asked = {key_of(source, "rewrite", n): f"answered {secret(source, n)}" for n in sorted(set(ASKED))}
+    _answer(lake, "rewrite", source, asked | {key_of(source, "rewrite", "first try"): "useless"})
+    judged = {key_of(source, "judge", w): n for n in range(4) for w in (n, f"second {n}")}
+    _answer(lake, "judge", source, {key: f"judged {secret(source, n)}" for key, n in judged.items()})
+    wrong = f"cannot read {secret(source, 2)}"
+    for stage, key in (("rewrite", rows[2]["sample_id"]), ("judge", rewrites[2]["rewrite_id"])):
+        publish_rejects(lake, stage, source, [reject_table([Reject(stage, source, key, "parse", wrong)], "run")])
+    return rows
+
+
+def _answer(lake: Lake, stage: str, source: str, said: Mapping[str, str]) -> None:
+    with lake.answers(stage, source) as log:
+        log.append([replace(answer(0, t), request_key=k, source=source, stage=stage) for k, t in said.items()])
+
+
+def _asked(of: Row) -> Row:
+    question = question_of(of | {"category": "ocr"})
+    assert question is not None
+    return {
+        "result_id": digest_hex("result", question.question_id),
+        "checkpoint": STAGE,
+        "question_id": question.question_id,
+        "source": of["source"],
+        "question": question.text,
+        "expected": question.expected,
+        "answer": f"evaluated {question.expected}",
+    }
+
+
+def state(lake: Lake) -> dict[str, list[str]]:
+    """What every table that has rows says, without when and by whom."""
+    found = {}
+    for name in inventory(lake):
+        table = lake.table(name)
+        columns = [c for c in table.schema.names if c not in ("bytes", "run_id", "created_at")]
+        found[name] = sorted(str(row) for row in table.rows(columns))
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def on_disk(root: str, what: bytes) -> list[str]:
+    """The files of a lake that hold these bytes."""
+    return [str(p.relative_to(root)) for p in Path(root).rglob("*") if p.is_file() and what in p.read_bytes()]
+
+
+def _deadly(method: Callable[..., Any], moment: str, writes: list[str]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        writes.append(method.__name__)
+        if f"{len(writes)}-before" == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = method(*args, **kwargs)
+        if f"{len(writes)}-after" == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    return call
+
+
+def main(root: str, moment: str) -> None:
+    """Purges the source `gone`, killed before or after its n-th write (`3-after`); says how many there were if not."""
+    writes: list[str] = []
+    for name in ("delete_keys", "rewrite", "forget", "remember"):
+        setattr(module, name, _deadly(getattr(module, name), moment, writes))
+    for name in ("delete", "publish"):
+        setattr(Table, name, _deadly(getattr(Table, name), moment, writes))
+    Purge(Lake(root), GONE).run()
+    print(len(writes))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

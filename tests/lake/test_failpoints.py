@@ -1,0 +1,65 @@
+"""At every step of storing answers the process ends, or the step fails: what was acknowledged is there, once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mvl_assets.lake.errors import DiskError
+from mvl_assets.lake.lake import Lake
+from tests.lake.failpoints import BATCH, BATCHES, POINTS, append_all, failpoint
+from tests.lake.processes import PROJECT
+from tests.lake.rows import answer, duplicates
+
+# The passage at which it happens: once there is something to lose, where a step is passed more than once.
+TURNS = {"lease signed": 1, "table made": 1, "commit": 3, "commit made durable": 4, "lease renewed": 3}
+
+
+def turn(point: str) -> int:
+    return TURNS.get(point, 2)
+
+
+def assert_whole(lake: Lake, acked: int) -> None:
+    """The acknowledged answers are stored, at most one batch more, each once and as it was; the rest can be added."""
+    log = Lake(lake.root).answers("rewrite", "drawn")
+    found = {row["request_key"]: row["text"] for row in log.table.rows(["request_key", "text"])}
+    expected = {answer(n).request_key: answer(n).text for n in range(BATCH * BATCHES)}
+    assert acked <= len(found) <= acked + BATCH
+    assert found.items() <= expected.items()
+    assert duplicates(log.table) == 0
+    append_all(log, lambda count: None)
+    again = Lake(lake.root).answers("rewrite", "drawn")
+    assert again.answered(expected) == expected.keys()
+    assert again.count() == len(expected)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_process_that_ends_there_leaves_what_it_acknowledged(lake: Lake, point: str, when: str) -> None:
+    command = [sys.executable, "-m", "tests.lake.failpoints", lake.root, point, when, str(turn(point))]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert done.returncode < 0, done.stdout + done.stderr
+    assert_whole(lake, sum(int(line) for line in done.stdout.split()))
+
+
+# A table that is there when making it fails was made by somebody else, and is as good.
+@pytest.mark.parametrize(
+    ("point", "when"), [(p, w) for p in POINTS for w in ("before", "after") if (p, w) != ("table made", "after")]
+)
+def test_a_step_that_fails_for_a_full_disk_says_so_and_the_next_run_goes_on(lake: Lake, point: str, when: str) -> None:
+    acked: list[int] = []
+
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with (
+        pytest.raises(DiskError, match="the disk is full") as error,
+        failpoint(point, when, turn(point), fail),
+    ):
+        append_all(lake.answers("rewrite", "drawn"), acked.append)
+    assert error.value.hint is not None
+    assert_whole(lake, sum(acked))

@@ -1,0 +1,204 @@
+"""`mvl gc` removes what nothing needs, and nothing that a row or a running process needs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mvl_assets.lake import gc, remove
+from mvl_assets.lake.errors import LeaseHeld
+from mvl_assets.lake.gc import collect
+from mvl_assets.lake.guard import taking_in
+from mvl_assets.lake.inventory import inventory
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import ImageRow
+from tests.lake.processes import PROJECT, workers
+from tests.lake.purge_world import on_disk
+from tests.lake.rows import pages, picture, put_samples, sample
+
+NOW, WEEK = dt.timedelta(0), dt.timedelta(days=7)
+KILLED = """
+import datetime as dt, os, signal, sys
+from mvl_assets.lake import gc
+from mvl_assets.lake.lake import Lake
+calls = 0
+def deadly(method):
+    def call(*args, **kwargs):
+        global calls
+        done = method(*args, **kwargs)
+        calls += 1
+        if calls == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+    return call
+for name in ("delete_keys", "rewrite", "forget"):
+    setattr(gc, name, deadly(getattr(gc, name)))
+gc.collect(Lake(sys.argv[1]), dt.timedelta(0), rewrite_pictures=True)
+"""
+
+
+def fill(lake: Lake, used: int, unused: int, size: int = 20_000) -> tuple[list[ImageRow], list[ImageRow]]:
+    """Two fragments of pictures: in the first all are in use, in the second `used` are and `unused` are not."""
+    first = [picture(n, size) for n in range(4)]
+    second = [picture(100 + n, size) for n in range(used + unused)]
+    lake.images.insert(first)
+    lake.images.insert(second)
+    kept = [*first, *second[:used]]
+    put_samples(lake, "drawn", [sample("drawn", n, image_ids=[p.image_id]) for n, p in enumerate(kept)])
+    return kept, second[used:]
+
+
+def stored(lake: Lake) -> set[str]:
+    return {row["image_id"] for row in Lake(lake.root).images.table.rows(["image_id"])}
+
+
+def test_pictures_that_no_sample_refers_to_go_and_all_others_stay(lake: Lake) -> None:
+    kept, unused = fill(lake, used=1, unused=3)
+    found = collect(lake, WEEK)
+    assert (found.pictures, found.picture_bytes) == (3, sum(len(p.data) for p in unused))
+    assert stored(lake) == {p.image_id for p in kept}
+    assert Lake(lake.root).images.fetch([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
+
+
+def test_the_picture_of_an_earlier_revision_and_of_a_withdrawn_sample_stays(lake: Lake) -> None:
+    pictures = [picture(n) for n in range(3)]
+    lake.images.insert(pictures)
+    put_samples(
+        lake,
+        "drawn",
+        [
+            sample("drawn", 0, image_ids=[pictures[0].image_id]),
+            sample("drawn", 0, revision=2, image_ids=[pictures[1].image_id]),
+            sample("drawn", 0, revision=3, withdrawn=True, conversations=[]),
+        ],
+    )
+    assert collect(lake, WEEK).pictures == 1
+    assert stored(lake) == {p.image_id for p in pictures[:2]}
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(lake: Lake) -> None:
+    fill(lake, used=1, unused=3)
+    lake.table("category/ocr").publish([pages("drawn", "x", range(50))], "drawn")
+    lake.table("category/ocr").publish([pages("drawn", "y", range(50))], "drawn")
+    before = {p: p.read_bytes() for p in Path(lake.root).rglob("*") if p.is_file()}
+    looked = collect(lake, NOW, rewrite_pictures=True, dry_run=True)
+    assert {p: p.read_bytes() for p in Path(lake.root).rglob("*") if p.is_file()} == before
+    assert looked.before == looked.after == sum(inventory(lake).values())
+    done = collect(lake, NOW)
+    assert looked.pictures == done.pictures == 3
+    assert looked.versions["category/ocr"] > 0 and looked.freed["category/ocr"] > 0
+    assert done.after < done.before
+
+
+def test_bytes_of_deleted_pictures_leave_the_disk_only_when_their_file_is_rewritten(lake: Lake) -> None:
+    kept, unused = fill(lake, used=1, unused=3)
+    found = collect(lake, NOW)
+    assert found.marked_bytes == sum(len(p.data) for p in unused)
+    assert on_disk(lake.root, unused[0].data), "three of the four pictures of its file are marked, one is in use"
+    assert collect(lake, NOW, rewrite_pictures=True).rewritten == {"images": 1}
+    assert not any(on_disk(lake.root, p.data) for p in unused)
+    assert Lake(lake.root).images.fetch([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
+    assert collect(lake, NOW, rewrite_pictures=True).rewritten == {}
+
+
+def test_a_file_that_is_mostly_in_use_is_not_rewritten(lake: Lake) -> None:
+    _, unused = fill(lake, used=9, unused=1)
+    files = {p: p.stat().st_mtime_ns for p in (Path(lake.root) / "images.lance" / "data").rglob("*")}
+    assert collect(lake, NOW, rewrite_pictures=True).rewritten == {}
+    assert {p: p.stat().st_mtime_ns for p in (Path(lake.root) / "images.lance" / "data").rglob("*")} == files
+    assert on_disk(lake.root, unused[0].data)
+
+
+def test_young_versions_stay_readable_for_whoever_has_them_open(lake: Lake) -> None:
+    table = lake.table("category/ocr")
+    table.publish([pages("drawn", "x", range(50))], "drawn")
+    reader = table.handle()
+    table.publish([pages("drawn", "y", range(50))], "drawn")
+    assert collect(lake, WEEK).versions == {}
+    assert set(reader.to_table(columns=["license"]).column(0).to_pylist()) == {"x"}
+    collect(lake, NOW)
+    assert len(table.open().versions()) == 1
+    assert {row["license"] for row in Lake(lake.root).table("category/ocr").rows()} == {"y"}
+
+
+def test_replaced_rows_give_their_room_back(lake: Lake) -> None:
+    table = lake.table("category/ocr")
+    for who in ("the words of old", "x"):
+        table.publish([pages("drawn", who, range(50))], "drawn")
+        table.publish([pages("other", who, range(50))], "other")
+    collect(lake, NOW)
+    assert not on_disk(lake.root, b"the words of old")
+    assert {r["license"] for r in Lake(lake.root).table("category/ocr").rows()} == {"x"}
+
+
+def test_answers_that_are_being_written_and_pictures_that_come_in_are_left_alone(lake: Lake) -> None:
+    kept, unused = fill(lake, used=1, unused=3)
+    with workers(("hold", lake.root)) as (holder,), taking_in(lake):
+        assert holder.line() == "held"
+        found = collect(lake, WEEK)
+        assert found.busy.keys() == {"pictures", "answers/rewrite/drawn"}
+        assert str(holder.process.pid) in found.busy["answers/rewrite/drawn"]
+        assert stored(lake) == {p.image_id for p in (*kept, *unused)}
+
+
+def test_versions_a_running_process_may_read_go_only_when_none_runs(lake: Lake) -> None:
+    fill(lake, used=1, unused=3)
+    before = stored(lake)
+    with workers(("hold", lake.root)) as (holder,):
+        assert holder.line() == "held"
+        with pytest.raises(LeaseHeld):
+            collect(lake, NOW)
+    with taking_in(lake), pytest.raises(LeaseHeld):
+        collect(lake, NOW)
+    assert stored(lake) == before
+
+
+def test_answers_are_never_removed(lake: Lake) -> None:
+    with workers(("append", lake.root)) as (worker,):
+        while worker.line() != "stored 40":
+            pass
+    count = lake.answers("rewrite", "drawn").count()
+    collect(lake, NOW)
+    assert Lake(lake.root).answers("rewrite", "drawn").count() == count >= 40
+
+
+def test_a_damaged_table_is_left_out_and_the_rest_is_done(lake: Lake) -> None:
+    fill(lake, used=1, unused=3)
+    lake.table("category/ocr").publish([pages("drawn", "x", range(5))], "drawn")
+    newest = min((Path(lake.root) / "category" / "ocr.lance" / "_versions").glob("*.manifest"))
+    newest.write_bytes(b"")
+    found = collect(Lake(lake.root), WEEK)
+    assert "category/ocr" in found.busy and found.pictures == 3
+
+
+def test_manifests_put_aside_long_ago_are_removed(lake: Lake) -> None:
+    lake.table("category/ocr").publish([pages("drawn", "x", range(5))], "drawn")
+    aside = Path(lake.root) / "category" / "ocr.lance" / "_versions" / "torn-1-2.manifest.aside"
+    aside.write_bytes(b"")
+    assert collect(lake, WEEK).torn == 0 and aside.exists()
+    assert collect(lake, NOW).torn == 1 and not aside.exists()
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_killed_collection_is_simply_run_again(lake: Lake, call: int) -> None:
+    kept, unused = fill(lake, used=1, unused=3)
+    command = [sys.executable, "-c", KILLED, lake.root, str(call)]
+    killed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert Lake(lake.root).images.fetch([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
+    collect(Lake(lake.root), NOW, rewrite_pictures=True)
+    assert stored(lake) == {p.image_id for p in kept}
+    assert not any(on_disk(lake.root, p.data) for p in unused)
+
+
+def test_many_keys_go_in_several_commits(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remove, "KEYS_PER_MERGE", 2)
+    kept, _ = fill(lake, used=0, unused=5)
+    assert collect(lake, WEEK).pictures == 5
+    assert stored(lake) == {p.image_id for p in kept}
+    assert gc.unused_pictures(lake).column().to_pylist() == []

@@ -1,0 +1,245 @@
+"""What is purged is gone from every table and from the disk, and nothing else is; killed anywhere, it is run again."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mvl_assets.lake.errors import LakeError, LeaseHeld
+from mvl_assets.lake.guard import taking_in
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.purge import Purge, samples_named
+from mvl_assets.lake.purged import purged_of
+from mvl_assets.lake.schema import SAMPLES
+from mvl_assets.lake.views import mixture_rows
+from tests.lake.processes import PROJECT, workers
+from tests.lake.purge_world import (
+    GONE,
+    SHARED,
+    STAGE,
+    STAYS,
+    Row,
+    fill,
+    key_of,
+    on_disk,
+    own_picture,
+    secret,
+    state,
+)
+from tests.lake.rows import sample, table_of
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Row]]]:
+    folder = tmp_path_factory.mktemp("world") / "lake"
+    return folder, fill(Lake(str(folder)))
+
+
+@pytest.fixture
+def rows(world: tuple[Path, dict[str, list[Row]]]) -> dict[str, list[Row]]:
+    return world[1]
+
+
+@pytest.fixture
+def lake(world: tuple[Path, dict[str, list[Row]]], tmp_path: Path) -> Lake:
+    return Lake(str(shutil.copytree(world[0], tmp_path / "lake")))
+
+
+@pytest.fixture(scope="module")
+def purged(world: tuple[Path, dict[str, list[Row]]], tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """The lake after the source was purged; a killed ingest had left a file that no table knows. Not to be written."""
+    lake = Lake(str(shutil.copytree(world[0], tmp_path_factory.mktemp("purged") / "lake")))
+    lost(lake).write_bytes(own_picture(GONE, 0).data)
+    left = Purge(lake, GONE).run()
+    assert not left.rows and not left.pictures
+    return Lake(lake.root)
+
+
+def lost(lake: Lake) -> Path:
+    return Path(lake.root) / "images.lance" / "data" / "lost.lance"
+
+
+def without_source(before: dict[str, list[str]], rows: dict[str, list[Row]]) -> dict[str, list[str]]:
+    """What every table has to say when the source is gone, but for those that are made anew or emptied."""
+    words = [repr(GONE), *(repr(r["sample_id"]) for r in rows[GONE])]
+    words += [own_picture(GONE, row).image_id for row in range(3)]
+    anew = (f"mixture/{STAGE}", f"pack_plan/{STAGE}", f"answers/evaluation/{STAGE}")
+    kept = {n: [r for r in said if not any(w in r for w in words)] for n, said in before.items() if n not in anew}
+    return {name: said for name, said in kept.items() if said}
+
+
+def test_a_purged_source_is_gone_from_every_table_and_the_other_source_is_untouched(
+    lake: Lake, purged: Lake, rows: dict[str, list[Row]]
+) -> None:
+    plan = Purge(lake, GONE).plan()
+    assert plan.rows["samples"] == plan.rows["judged/ocr"] == 4 == plan.rows["answers/judge/gone"] / 2
+    assert (plan.pictures, plan.shared, plan.stages) == (3, 1, [STAGE])
+    found = state(purged)
+    assert len(found.pop("purged")) == 1
+    remixed = found.pop(f"mixture/{STAGE}")
+    assert found == without_source(state(lake), rows)
+    assert len(remixed) == 4 and not any(repr(GONE) in row for row in remixed)
+
+
+def test_the_bytes_of_what_was_purged_are_on_no_disk_any_more(lake: Lake, purged: Lake) -> None:
+    for row in range(3):
+        data, words = own_picture(GONE, row).data, secret(GONE, row).encode()
+        assert on_disk(lake.root, data) and on_disk(lake.root, words)
+        assert on_disk(purged.root, data[:200]) == on_disk(purged.root, data[-200:]) == []
+        assert on_disk(purged.root, words) == []
+    assert not lost(purged).exists()
+
+
+def test_a_picture_that_another_source_uses_stays(purged: Lake) -> None:
+    kept = {p.image_id: p.data for p in (SHARED, *(own_picture(STAYS, row) for row in range(3)))}
+    assert purged.images.fetch(kept) == kept
+
+
+def test_a_mixture_stays_readable_without_the_source_and_its_pack_plan_is_empty(purged: Lake) -> None:
+    mixed = list(mixture_rows(purged, STAGE))
+    assert [row["position"] for row in mixed] == list(range(4))
+    assert {row["source"] for row in mixed} == {STAYS}
+    assert purged.table(f"pack_plan/{STAGE}").count() == 0
+
+
+def test_a_purged_sample_takes_its_exact_copies_along_and_nothing_of_the_others(
+    lake: Lake, rows: dict[str, list[Row]]
+) -> None:
+    ids = [r["sample_id"] for r in rows[GONE]]
+    assert samples_named(lake, [ids[0][:10]]) == {GONE: [ids[0]]}
+    purge = Purge(lake, GONE, [ids[0]])
+    plan = purge.plan()
+    assert plan.copies == 1 and plan.rows["samples"] == plan.rows["rewritten/ocr"] == 2
+    assert plan.rows["evaluation/held_out"] == plan.rows[f"answers/evaluation/{STAGE}"] - 1 == 1
+    purge.run()
+    again = Lake(lake.root)
+    assert {r["sample_id"] for r in again.table("samples").rows()} == set(ids[1:3]) | {
+        r["sample_id"] for r in rows[STAYS]
+    }
+    assert on_disk(lake.root, secret(GONE, 0).encode()) == []
+    assert on_disk(lake.root, own_picture(GONE, 0).data[:200]) == []
+    assert on_disk(lake.root, secret(GONE, 1).encode()) != []
+    assert again.table(f"mixture/{STAGE}").count() == 6
+    purged = purged_of(again, GONE)
+    assert purged.sample_ids == {ids[0], ids[3]} and not purged.whole
+
+
+def test_an_answer_that_another_sample_shares_stays(lake: Lake, rows: dict[str, list[Row]]) -> None:
+    Purge(lake, GONE, [rows[GONE][1]["sample_id"]]).run()
+    left = {r["request_key"] for r in lake.table("answers/rewrite/gone").rows()}
+    assert key_of(GONE, "rewrite", 1) in left, "row 2 was answered by the same request"
+    judged = {r["request_key"] for r in lake.table("answers/judge/gone").rows()}
+    assert judged == {key_of(GONE, "judge", which) for n in (0, 2, 3) for which in (n, f"second {n}")}
+
+
+def test_answers_that_belong_to_no_row_are_counted_and_go_only_when_asked(
+    lake: Lake, rows: dict[str, list[Row]]
+) -> None:
+    purge = Purge(lake, GONE, [rows[GONE][2]["sample_id"]])
+    assert purge.plan().unclaimed == 1
+    purge.run(keep_bytes=True)
+    table = lake.table("answers/rewrite/gone")
+    assert table.count() == 4
+    Purge(lake, GONE, [rows[GONE][2]["sample_id"]]).run(unclaimed=True)
+    assert {r["request_key"] for r in table.rows()} == {key_of(GONE, "rewrite", n) for n in (0, 1, 3)}
+
+
+def test_an_equal_sample_elsewhere_is_named_and_no_duplicate_any_more(lake: Lake, rows: dict[str, list[Row]]) -> None:
+    purge = Purge(lake, GONE, [rows[GONE][1]["sample_id"]])
+    assert purge.plan().elsewhere == [(STAYS, rows[STAYS][1]["sample_id"])]
+    purge.run()
+    assert lake.table("curation/duplicates").count() == 0
+
+
+def test_looking_changes_nothing(lake: Lake) -> None:
+    before = {p: p.stat().st_mtime_ns for p in Path(lake.root).rglob("*") if p.is_file()}
+    Purge(lake, GONE).plan()
+    assert {p: p.stat().st_mtime_ns for p in Path(lake.root).rglob("*") if p.is_file()} == before
+
+
+def test_rows_can_go_first_and_their_bytes_later(lake: Lake) -> None:
+    left = Purge(lake, GONE).run(keep_bytes=True)
+    assert not left.rows and not left.pictures
+    assert on_disk(lake.root, own_picture(GONE, 1).data)
+    Purge(lake, GONE).run()
+    assert not on_disk(lake.root, own_picture(GONE, 1).data[:200])
+
+
+def test_nothing_is_purged_while_its_answers_are_written_or_rows_come_in(lake: Lake) -> None:
+    before = state(lake)
+    called: list[str] = []
+    with workers(("hold", lake.root)) as (holder,):
+        assert holder.line() == "held"
+        with pytest.raises(LeaseHeld, match=str(holder.process.pid)):
+            Purge(lake, "drawn").run(keep_bytes=True, first=lambda: called.append("first"))
+        with pytest.raises(LeaseHeld):
+            Purge(lake, GONE).run(first=lambda: called.append("first"))
+    with taking_in(lake), pytest.raises(LeaseHeld, match="into the lake"):
+        Purge(lake, GONE).run(first=lambda: called.append("first"))
+    assert state(lake) == before and not called
+
+
+def test_rows_may_go_while_other_answers_are_written(lake: Lake) -> None:
+    with workers(("hold", lake.root)) as (holder,):
+        assert holder.line() == "held"
+        assert not Purge(lake, GONE).run(keep_bytes=True).rows
+
+
+def test_a_picture_that_another_source_begins_to_use_before_the_purge_is_confirmed_stays(lake: Lake) -> None:
+    purge = Purge(lake, GONE)
+    assert purge.plan().pictures == 3
+    wanted = own_picture(GONE, 1)
+    late = sample("late", 0, image_ids=[wanted.image_id])
+    Lake(lake.root).table("samples").insert(table_of(SAMPLES, [late]))
+    purge.run()
+    assert Lake(lake.root).images.fetch([wanted.image_id]) == {wanted.image_id: wanted.data}
+
+
+def test_nothing_comes_in_while_data_is_taken_out(lake: Lake) -> None:
+    seen: list[type[BaseException]] = []
+
+    def ingest() -> None:
+        with pytest.raises(LeaseHeld, match="taken out") as caught, taking_in(Lake(lake.root)):
+            pass
+        seen.append(caught.type)
+
+    Purge(lake, GONE).run(first=ingest)
+    assert seen == [LeaseHeld]
+
+
+@pytest.mark.parametrize("words", ["abc", "xyz-no-hex", "0123456789"])
+def test_an_id_that_names_no_sample_is_an_error(lake: Lake, words: str) -> None:
+    with pytest.raises(LakeError):
+        samples_named(lake, [words])
+
+
+def test_a_purge_that_was_killed_anywhere_is_simply_run_again(
+    world: tuple[Path, dict[str, list[Row]]], tmp_path: Path
+) -> None:
+    def copy(name: str) -> str:
+        return str(shutil.copytree(world[0], tmp_path / name))
+
+    undisturbed = copy("undisturbed")
+    writes = int(purge_in_a_process(undisturbed, "none").stdout)
+    chance = random.Random(20241206)
+    for write in chance.sample(range(1, writes + 1), 5):
+        moment = f"{write}-{chance.choice(('before', 'after'))}"
+        root = copy(moment)
+        killed = purge_in_a_process(root, moment)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        Purge(Lake(root), GONE).run()
+        assert state(Lake(root)) == state(Lake(undisturbed)), moment
+        for row in range(3):
+            assert on_disk(root, own_picture(GONE, row).data[:200]) == [], moment
+            assert on_disk(root, secret(GONE, row).encode()) == [], moment
+
+
+def purge_in_a_process(root: str, moment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.lake.purge_world", root, moment]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)

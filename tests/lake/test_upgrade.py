@@ -1,0 +1,84 @@
+"""A table of an older schema version is brought to the current one when it is opened."""
+
+from __future__ import annotations
+
+import lance
+import pyarrow as pa
+import pytest
+
+from mvl_assets.lake.digest import row_hashes
+from mvl_assets.lake.errors import DiskError, SchemaMismatch
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import JUDGED
+from mvl_assets.lake.upgrade import upgrade
+
+ADDED = JUDGED.added[0]
+
+
+def of_version_one(lake: Lake, rows: int = 3) -> list[dict[str, object]]:
+    """`judged/chart` as it was before there were second judges."""
+    columns = [name for name in JUDGED.columns.names if name not in ADDED]
+    schema = pa.schema([JUDGED.schema.field(n) for n in [*columns, "row_hash"]], {b"mvl:schema_version": b"1"})
+    listed = [{"judged_id": f"{n:032x}", "source": "drawn", "keep": True, "p_yes": 0.5} for n in range(rows)]
+    table = pa.Table.from_pylist(listed, schema=schema)
+    hashes = row_hashes(table, [n for n in columns if n != "run_id"])
+    table = table.set_column(table.schema.get_field_index("row_hash"), "row_hash", pa.array(hashes, pa.string()))
+    lance.write_dataset(table, f"{lake.root}/judged/chart.lance", schema=schema)
+    return table.to_pylist()
+
+
+def test_reading_an_older_table_adds_its_columns_and_keeps_its_rows(lake: Lake):
+    before = of_version_one(lake)
+    rows = list(lake.table("judged/chart").rows())
+    assert [{k: v for k, v in row.items() if k not in ADDED} for row in rows] == before
+    assert {row[name] for row in rows for name in ADDED} == {None}
+    schema = lance.dataset(lake.table("judged/chart").uri).schema
+    assert schema.metadata[b"mvl:schema_version"] == b"2"
+    assert schema.field("judged_id").metadata == JUDGED.schema.field("judged_id").metadata
+    version = lake.table("judged/chart").version
+    assert Lake(lake.root).table("judged/chart").version == version
+
+
+def test_an_upgraded_table_takes_rows_and_publishes_partitions(lake: Lake):
+    of_version_one(lake)
+    new = [{"judged_id": f"{n:032x}", "source": "drawn", "second_all_yes": n == 9} for n in (1, 9)]
+    done = lake.table("judged/chart").publish([pa.Table.from_pylist(new, schema=JUDGED.columns)], "drawn")
+    assert (done.rows, done.added, done.removed) == (2, 1, 2)
+    found = {row["judged_id"]: row["second_all_yes"] for row in Lake(lake.root).table("judged/chart").rows()}
+    assert found == {f"{1:032x}": False, f"{9:032x}": True}
+
+
+def test_an_upgrade_that_was_killed_in_the_middle_goes_on(lake: Lake):
+    of_version_one(lake)
+    lance.dataset(f"{lake.root}/judged/chart.lance").add_columns([JUDGED.schema.field(name) for name in ADDED])
+    assert [row["second_model"] for row in lake.table("judged/chart").rows()] == [None] * 3
+
+
+def test_two_who_open_it_at_once_both_read_it(lake: Lake):
+    of_version_one(lake)
+    late = lance.dataset(f"{lake.root}/judged/chart.lance")
+    assert lake.table("judged/chart").count() == 3
+    assert upgrade(late, JUDGED)
+    assert Lake(lake.root).table("judged/chart").count() == 3
+
+
+def test_a_table_without_what_an_upgrade_cannot_give_is_refused(lake: Lake):
+    schema = pa.schema([JUDGED.schema.field(n) for n in ("judged_id", "source", "row_hash")])
+    lance.write_dataset(
+        schema.empty_table(),
+        f"{lake.root}/judged/chart.lance",
+        schema=schema.with_metadata({b"mvl:schema_version": b"1"}),
+    )
+    with pytest.raises(SchemaMismatch, match="schema version"):
+        lake.table("judged/chart").open()
+
+
+def test_an_older_table_that_cannot_be_written_says_so(lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    of_version_one(lake)
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(lance.LanceDataset, "add_columns", refuse)
+    with pytest.raises(DiskError, match="read-only"):
+        lake.table("judged/chart").open()
