@@ -245,6 +245,7 @@ class _Ingest:
                 "revision": revision,
                 "withdrawn": sample is None,
                 "native_id": sample.native_id if sample is not None else None,
+                "origin": sample.origin if sample is not None else None,
                 "file": sample.file if sample is not None else None,
                 "position": sample.position if sample is not None else None,
                 **content,

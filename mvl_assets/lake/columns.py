@@ -69,6 +69,7 @@ COLUMNS: Mapping[str, str] = {
     "n_tokens": "Tokens.",
     "n_turns": "Turns of the conversation.",
     "native_id": "The row's name in its source; null when it has none.",
+    "origin": "The data set that a collection (the authors' release) says the row is from.",
     "ordinal": "Which of the answer's pairs this is.",
     "p_yes": "Lowest probability of Yes over the criteria.",
     "pack_id": "Key: the rows of the pack.",

@@ -96,9 +96,12 @@ SAMPLES = _spec(
         # Of the content alone (conversations, pictures, video, licence), so that moving a row is not a new version.
         ("content_hash", pa.string()),
         ("run_id", pa.string()),
+        # The data set a collection says the row is from; null for what is no collection.
+        ("origin", pa.string()),
     ],
     key="version_id",
     partition="source",
+    added=(("origin",),),
 )
 
 ANSWERS = _spec(

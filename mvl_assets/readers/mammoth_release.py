@@ -5,20 +5,22 @@ r"""The rows that the authors released: LLaVA's JSON arrays beside numbered arch
      {"id": "3", "source": "...", "video": "LLaVA-Video-178K/...mp4", "conversations": [...]}, ...]
 
 `mammoth_si_10M.json` and `mammoth_ov_2M.json` are arrays; `image` is a path, a list or absent, and rows without it and
-`video` are text. What they name lies in `single_image_data/*.tar.gz`, `multi_image_data/shard_1.tar.gz`, ... and
-`video_data/*.tar.gz`, under the same paths. Dataset card, file list and viewer: MAmmoTH-VL/MAmmoTH-VL-Instruct-12M.
+`video` are text; `source` becomes the sample's `origin`. What they name lies in `single_image_data/*.tar.gz`,
+`multi_image_data/shard_1.tar.gz`, ... and `video_data/*.tar.gz`, under the same paths. Dataset card, file list and
+viewer: MAmmoTH-VL/MAmmoTH-VL-Instruct-12M.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.readers.files import files_below, relative
 from mvl_assets.readers.llava_json import items, sample_of
-from mvl_assets.readers.rows import built, rows_of
+from mvl_assets.readers.rows import Row, built, rows_of
 from mvl_assets.readers.sample import Broken, Sample
 
 if TYPE_CHECKING:
@@ -29,7 +31,13 @@ VIDEOS = ("", "video_data")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    make = partial(sample_of, root, images=IMAGES, videos=VIDEOS)
+    make = partial(_sample, root)
     for path in files_below(source.slug, root, "*.json"):
         for row in rows_of(relative(root, path), items(path), "id"):
             yield built(row, make)
+
+
+def _sample(root: Path, row: Row) -> Sample:
+    told = row.value.get("source")
+    origin = told if isinstance(told, str) and told else None
+    return replace(sample_of(root, row, images=IMAGES, videos=VIDEOS), origin=origin)

@@ -72,8 +72,9 @@ class Sample:
     """One row of a source, as its files say it.
 
     `file` is relative to the source's root, `position` counts rows in that file from 0. `native_id` is the source's own
-    id or None. The number of `<image>` markers over all turns equals `len(pictures)`; readers add missing leading
-    markers (`with_markers`), and yield `Broken("marker_mismatch")` for other disagreements.
+    id or None; `origin` is the data set that a collection says the row is from. The number of `<image>` markers over
+    all turns equals `len(pictures)`; readers add missing leading markers (`with_markers`), and yield
+    `Broken("marker_mismatch")` for other disagreements.
     """
 
     file: str
@@ -82,6 +83,7 @@ class Sample:
     native_id: str | None = None
     pictures: tuple[Picture, ...] = ()
     video: Video | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,7 +243,7 @@ def test_released_rows_of_every_kind_are_read_from_their_shards(tmp_path: Path) 
     )
     rows = read_all(source("mammoth_release"), tmp_path)
     found = good(rows)
-    assert [s.native_id for s in found] == ["4", "5", "1", "2"]
+    assert [(s.native_id, s.origin) for s in found] == [("4", "m"), ("5", "v"), ("1", "s"), ("2", "s")]
     assert [p.read() for s in found for p in s.pictures] == [picture(3), picture(4), picture(2)]
     assert found[1].video is not None and len(frames_of(found[1].video)) == 2
     assert errors(rows) == [(2, "missing_picture")]
