@@ -1,4 +1,4 @@
-"""`mvl recipe`: what training would run, before it runs. The command line finds it by an entry point."""
+"""`mvl recipe` and `mvl step`: what training would run, and what a step of it saw. Found through entry points."""
 
 from __future__ import annotations
 
@@ -40,6 +40,26 @@ def show(name: str, stages: tuple[StageName, ...], gpus: int | None, mfu: float,
         return
     for one in found:
         click.echo("\n".join(_lines(one, recipe, mfu, peak)))
+
+
+@click.command(name="step")
+@click.argument("stage", type=click.Choice(STAGES))
+@click.argument("number", type=click.IntRange(min=1))
+@click.option("--json", "json_", is_flag=True, help="As a JSON list, one object a row.")
+def step(stage: StageName, number: int, json_: bool) -> None:
+    """List the mixture rows that step NUMBER of the current checkpoint of STAGE was trained on."""
+    from mvl_assets.lake.lake import Lake
+    from mvl_assets.settings import settings
+    from mvl_training.stages import current_checkpoint
+    from mvl_training.steps import rows_of_step
+
+    rows = rows_of_step(Lake(settings().lake_root), current_checkpoint(stage), number)
+    if json_:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        click.echo(f"{row['row_id']}  pack {row['pack']}  {row['tokens']:>6} tokens  {row['kind']:<9} {row['source']}")
+    click.echo(f"{len(rows)} rows; `mvl trace ROW` says where one came from")
 
 
 def _planned(recipe: Recipe, stage: StageName) -> Expected | None:

@@ -28,7 +28,11 @@ COMMANDS = {
 
 
 # Of other packages (entry points of the group `mvl.commands`), which this one does not import.
-GUESTS = {"recipe": "Show what a training recipe would run: parameters, FLOPs, memory, days."}
+GUESTS = {
+    "recipe": "Show what a training recipe would run: parameters, FLOPs, memory, days.",
+    "step": "List the rows that a step of a checkpoint was trained on.",
+    "compare": "Compare two checkpoints on the benchmarks, question by question.",
+}
 
 
 class Lazy(click.Group):

@@ -17,10 +17,13 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training import checkpoint
 from mvl_training.checkpoint import CheckpointError
 from mvl_training.export import export_checkpoint
+from mvl_training.stages import Checkpoint
+from mvl_training.steps import rows_of_step
 from tests.training import tiny_model as small
 
 PATIENCE_S = 120
@@ -168,6 +171,18 @@ def test_another_number_of_ranks_goes_on_with_the_same_data_and_loss(
         assert [s[name] for s in ours] == [s[name] for s in theirs]
     assert [s["loss"] for s in ours[28:]] == pytest.approx([s["loss"] for s in theirs[28:]], rel=1e-5)
     assert not list((out / "checkpoints").glob(".universal-*"))
+
+
+def test_every_step_leads_back_to_the_rows_it_saw(lake: Lake, undisturbed: tuple[Path, list[str]]) -> None:
+    trained = Checkpoint("single_image", undisturbed[0], "v", 256)
+    for line in steps_of(undisturbed[0]):
+        rows = rows_of_step(lake, trained, line["step"])
+        assert (len(rows), sum(r["tokens"] for r in rows)) == (line["samples"], line["tokens"])
+    known = {row["row_id"] for row in lake.table("mixture/single_image").rows(["row_id"])}
+    first_epoch = [r["row_id"] for n in range(1, 8) for r in rows_of_step(lake, trained, n)]
+    assert set(first_epoch) <= known
+    with pytest.raises(MvlError, match="was trained for 30 steps"):
+        rows_of_step(lake, trained, 31)
 
 
 def test_a_finished_run_is_not_repeated(undisturbed: tuple[Path, list[str]]) -> None:
