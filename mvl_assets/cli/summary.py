@@ -33,14 +33,11 @@ def summary(instance: dg.DagsterInstance, seconds: Mapping[str, float]) -> str:
             ],
         )
     )
-    parts.append(show("Training", ["checkpoint", "steps", "loss first", "loss last"], _losses(instance)))
-    parts.append(
-        show(
-            "Held-out questions, share correct",
-            ["checkpoint", "questions", "true picture", "grey picture"],
-            [list(line) for line in scores(lake)],
-        )
-    )
+    if losses := _losses(instance):
+        parts.append(show("Training", ["checkpoint", "steps", "loss first", "loss last"], losses))
+    if asked := [list(line) for line in scores(lake)]:
+        columns = ["checkpoint", "questions", "true picture", "grey picture"]
+        parts.append(show("Held-out questions, share correct", columns, asked))
     spent = ", ".join(f"{stage} {s:.0f}" for stage, s in seconds.items() if s >= 0.5)
     parts.append(f"seconds by stage: {spent}; {sum(seconds.values()):.0f} in all")
     parts.append("next: `make ui` shows the graph and every preview; `mvl status`; `mvl trace ID` for any row")

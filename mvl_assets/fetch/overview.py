@@ -42,7 +42,7 @@ def sentence(source: SourceSpec, lock: Lock, state: FetchState | None = None) ->
     if kind == "fetching":
         return f"fetching{_at(state)}, not finished: `mvl sources fetch --source {source.slug}` goes on"
     if kind == "files":
-        return f"put there by hand, in {source.root}"
+        return f"files in {source.root} that were not fetched by `mvl`"
     if kind == "locked" and entry is not None:
         gated = ", gated: accept its terms on the hub and set HF_TOKEN" if entry.gated else ""
         at = f" at {entry.commit[:12]}" if entry.commit else ""
