@@ -11,7 +11,7 @@ READY := .venv/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo ui test lint unit soak lock clean
+.PHONY: help setup demo ui test lint unit soak eval-setup test-eval lock clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,23 @@ test: setup lint  ## everything CI runs: lint, types, import directions, all tes
 
 soak: setup  ## the longest tests
 	@.venv/bin/python -m pytest -q -m soak --junitxml .mvl/soak-report.xml
+
+EVAL := .venv-eval/bin/python -m pip --disable-pip-version-check install --quiet
+EVAL_READY := .venv-eval/.ready
+
+eval-setup: $(EVAL_READY)  ## lmms-eval in an environment of its own
+
+$(EVAL_READY): evaluation.lock pyproject.toml
+	@test -x .venv-eval/bin/python || $(PYTHON) -m venv .venv-eval
+	@echo "installing lmms-eval into .venv-eval (2.4 GB, a few minutes)"
+	@$(EVAL) pip==26.3 2>.venv-eval/install.log || true
+	@$(EVAL) -r evaluation.lock 2>>.venv-eval/install.log \
+	  || $(EVAL) -r evaluation.lock --extra-index-url $(TORCH_CPU_INDEX) 2>>.venv-eval/install.log \
+	  || { tail -n 3 .venv-eval/install.log; exit 1; }
+	@$(EVAL) --no-deps -e . && touch $(EVAL_READY)
+
+test-eval: setup eval-setup  ## the tests that need lmms-eval
+	@MVL_TEST_EVAL=1 .venv/bin/python -m pytest -q tests/evaluation/test_lmms_eval.py
 
 lock: setup  ## write requirements.lock from .venv
 	@$(PIP) freeze --exclude-editable > requirements.lock

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mvl_assets.errors import MvlError
-from mvl_assets.lake.columns import describe_column
 from mvl_assets.lake.digest import digest_hex
+from mvl_training.benchmark_assets import benchmark_suites
 from mvl_training.evaluation.questions import MAX_NEW_TOKENS, PER_CATEGORY
 from mvl_training.launch import Launcher
 from mvl_training.recipe import STAGES, Recipe, StageName
+from mvl_training.table_metadata import table_metadata
 
 if TYPE_CHECKING:
-    from mvl_assets.lake.table import Table
     from mvl_training.evaluation.held_out import Report
     from mvl_training.stages import Checkpoint, StageRun
 
@@ -65,7 +65,7 @@ def pack_plan(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
         out = folder / "report.json"
         launcher.run(context, stages.plan_command(stage, lake.root, context.run_id, out), folder=folder)
         report = stages.read_json(out)
-        metadata = {**_table(lake.table(f"pack_plan/{stage}")), **_plan_metadata(report)}
+        metadata = {**table_metadata(lake.table(f"pack_plan/{stage}")), **_plan_metadata(report)}
         return dg.MaterializeResult(data_version=dg.DataVersion(report["data_version"]), metadata=metadata)
 
     return plan
@@ -155,7 +155,7 @@ def evaluation_held_out() -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found.data_version),
             metadata={
-                **_table(lake.table(held_out.TABLE)),
+                **table_metadata(lake.table(held_out.TABLE)),
                 **_score_metadata(found),
                 "scores": dg.MarkdownMetadataValue(report.summary_table(found)),
                 "by category": dg.MarkdownMetadataValue(report.category_table(found.scores)),
@@ -170,19 +170,6 @@ def evaluation_held_out() -> dg.AssetsDefinition:
 
 def _version(code: str, inputs: Mapping[str, Any]) -> str:
     return f"{code}-{digest_hex('inputs', inputs)[:12]}"
-
-
-def _table(table: "Table") -> dict[str, Any]:
-    """What every materialization of a table says."""
-    columns = [
-        dg.TableColumn(f.name, str(f.type), description=describe_column(table.spec.name, f.name)) for f in table.schema
-    ]
-    return {
-        "dagster/row_count": table.count(),
-        "dagster/uri": table.uri,
-        "dagster/column_schema": dg.TableSchema(columns=columns),
-        "table_version": table.version,
-    }
 
 
 def _plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,6 +286,7 @@ def defs() -> dg.Definitions:
             *(pack_plan(stage, recipe) for stage in STAGES),
             *(checkpoint(stage, recipe) for stage in STAGES),
             evaluation_held_out(),
+            *benchmark_suites(owners=OWNERS, pool=POOL),
         ],
         resources={"launcher": Launcher()},
         # Steps are few and fat, and wait for the processes they launch: a process per step would only cost imports.

@@ -20,6 +20,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,6 +28,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.servespec import ServeSpec
 from mvl_assets.lake.digest import digest_hex
 
 STAGE = "benchmarks"
@@ -36,8 +38,9 @@ FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 class AnswerJob(BaseModel):
     """Whom to ask, and where to keep the answers. `version` names the weights: other weights are asked anew.
 
-    With `base_url` an OpenAI-compatible server is asked, which knows the model as `model`, else the export in
-    `checkpoint` is loaded here. Answers of the runner are lines of the file `known`, those of a server rows of `lake`.
+    With `checkpoint` an export is loaded here, and its answers are lines of the file `known`. Else a server is asked:
+    the one at `base_url`, which knows the model as `model`, or the one `serve` describes, started if need be; answers
+    are then rows of `lake`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +51,7 @@ class AnswerJob(BaseModel):
     base_url: str | None = None
     model: str = "default"
     api_key_env: str | None = None
+    serve: ServeSpec | None = None
     lake: str | None = None
     run_id: str = ""
 
@@ -98,6 +102,7 @@ def _frames(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.suffix.lower() in FRAME_SUFFIXES)
 
 
+@lru_cache(maxsize=1024)
 def _file_digest(file: Path) -> str:
     try:
         with file.open("rb") as stream:
@@ -123,7 +128,8 @@ class RunnerSide:
                 if key in self._known:
                     continue
                 self._known[key] = self._reply(question)
-                out.write(json.dumps({"key": key, "text": self._known[key]}, ensure_ascii=False) + "\n")
+                # A line break first: the line before may have been torn by a kill.
+                out.write("\n" + json.dumps({"key": key, "text": self._known[key]}))
                 out.flush()
         return [self._known[digest_hex(self._version, question.question_id)] for question in questions]
 
@@ -152,20 +158,15 @@ class RunnerSide:
 
 
 def _read_known(file: Path) -> dict[str, str]:
-    """Answers by key. A line that a kill tore is dropped, so that later lines stay whole."""
+    """Answers by key. A line that a kill tore does not count."""
     known: dict[str, str] = {}
-    if not file.exists():
-        return known
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-            known[row["key"]] = row["text"]
-        except (ValueError, KeyError, TypeError):
-            continue
-    part = file.with_suffix(".part")
-    lines = (json.dumps({"key": key, "text": text}, ensure_ascii=False) + "\n" for key, text in known.items())
-    part.write_text("".join(lines), encoding="utf-8")
-    part.replace(file)
+    if file.exists():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+                known[row["key"]] = row["text"]
+            except (ValueError, KeyError, TypeError):
+                continue
     return known
 
 
@@ -175,10 +176,10 @@ class ServerSide:
     def __init__(self, job: AnswerJob) -> None:
         from mvl_assets.lake.lake import Lake
 
-        assert job.base_url is not None and job.lake is not None
+        assert job.lake is not None
         self._job = job
-        self._log = Lake(job.lake).answers(STAGE, f"{job.model}-{job.version[:12]}")
-        self._endpoint = Endpoint(base_url=job.base_url, model=job.model, api_key_env=job.api_key_env)
+        self._log = Lake(job.lake).answers(STAGE, digest_hex(job.model, job.version)[:16])
+        self._endpoint: Endpoint | None = None
 
     def answer(self, questions: Sequence[Asked]) -> list[str]:
         from mvl_assets.inference.engine import answer_all
@@ -187,20 +188,30 @@ class ServerSide:
         requests = [self._request(question, pictures) for question in questions]
         outcome = answer_all(
             requests,
-            endpoints=[self._endpoint],
+            endpoints=[self._server()],
             log=self._log,
             pictures=lambda ids: {i: pictures[i] for i in ids},
             run_id=self._job.run_id,
         )
         if outcome.failures:
-            first = outcome.failures[0]
+            first, failed = outcome.failures[0], len(outcome.failures)
             raise NotAnswerable(
-                f"{len(outcome.failures)} of {len(requests)} questions to {self._job.base_url} failed, the first with"
-                f" {first.error}: {first.message}",
+                f"{failed} of {len(requests)} questions failed, the first with {first.error}: {first.message}",
                 hint="a rerun asks only what is missing",
             )
         said = self._log.get([request.key for request in requests], ["text"])
         return [said[request.key]["text"] for request in requests]
+
+    def _server(self) -> Endpoint:
+        from mvl_assets.inference.server import ensure_server
+
+        job = self._job
+        if self._endpoint is None and job.serve is not None:
+            self._endpoint = ensure_server(job.serve)
+        elif self._endpoint is None:
+            assert job.base_url is not None
+            self._endpoint = Endpoint(base_url=job.base_url, model=job.model, api_key_env=job.api_key_env)
+        return self._endpoint
 
     def _request(self, question: Asked, pictures: dict[str, bytes]) -> Any:
         from mvl_assets.inference.request import ModelRef, Request
@@ -249,7 +260,7 @@ def main(arguments: Sequence[str]) -> int:
     os.dup2(2, 1)
     try:
         job = AnswerJob.model_validate_json(arguments[0])
-        side = RunnerSide(job) if job.base_url is None else ServerSide(job)
+        side = ServerSide(job) if job.checkpoint is None else RunnerSide(job)
         _write(out, {"ready": True})
         serve(side.answer, sys.stdin, out)
     except MvlError as error:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from mvl_training.definitions import CHECKS, POOL, defs
+from mvl_training.evaluation.benchmarks import load_suites
 from mvl_training.recipe import STAGES
 
 pytestmark = pytest.mark.usefixtures("demo_profile")
@@ -31,11 +32,11 @@ def _key(*parts: str) -> dg.AssetKey:
     return dg.AssetKey(list(parts))
 
 
-def test_the_location_holds_a_plan_and_a_checkpoint_per_stage_and_one_suite(graph: dg.AssetGraph) -> None:
+def test_the_location_holds_a_plan_and_a_checkpoint_per_stage_and_the_suites(graph: dg.AssetGraph) -> None:
     assert graph.materializable_asset_keys == {
         *(_key("pack_plan", stage) for stage in STAGES),
         *(_key("checkpoint", stage) for stage in STAGES),
-        _key("evaluation", "held_out"),
+        *(_key("evaluation", suite) for suite in ("held_out", *load_suites())),
     }
 
 

@@ -10,34 +10,24 @@ Interface: lmms_eval/api/model.py and docs/guides/model_guide.md of lmms-eval 0.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
-from PIL import Image
+
+from mvl_training.evaluation.lmms.fault import Fault
+from mvl_training.evaluation.lmms.question import cut_at, lines, question, stops
 
 MODULE = "mvl_training.evaluation.answering"
-MAX_NEW_TOKENS = 1024
-"""Where a task says nothing: room for a reasoned answer (the paper's chain-of-thought tasks allow as much)."""
-
-# One line of the pipe holds so many questions, and about so many bytes of pictures: a server answers them at a time.
-QUESTIONS_PER_LINE = 64
-BYTES_PER_LINE = 64 << 20
 
 
-class AnswerError(RuntimeError):
-    """A question got no answer. `hint` says what to do."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        self.message, self.hint = message, hint
-        super().__init__(message if hint is None else f"{message} | {hint}")
+class AnswerError(Fault):
+    """A question got no answer."""
 
 
 class _Piped(lmms):
@@ -64,7 +54,7 @@ class _Piped(lmms):
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         answers: list[str] = []
-        for line in _lines(self._question(request) for request in requests):
+        for line in lines(self._question(request) for request in requests):
             self._write({"ask": line})
             answers += [self._keep(one, requests[len(answers) + i]) for i, one in enumerate(self._read()["answers"])]
             sys.stdout.write(f"answered {len(answers)} of {len(requests)}\n")
@@ -86,18 +76,13 @@ class _Piped(lmms):
 
     def _question(self, request: Any) -> dict[str, Any]:
         _, doc_to_messages, settings, doc_id, task, split = request.args
-        if refused := _sampling(settings):
-            raise AnswerError(f"{task} wants {refused}, and answers here are greedy, as in the paper")
-        messages = doc_to_messages(self.task_dict[task][split][doc_id])
-        return {
-            "messages": [{"role": m["role"], "parts": [_part(p) for p in _listed(m["content"])]} for m in messages],
-            "max_new_tokens": self._bound or int(settings.get("max_new_tokens") or MAX_NEW_TOKENS),
-        }
+        return question(task, doc_to_messages(self.task_dict[task][split][doc_id]), settings, bound=self._bound)
 
     def _keep(self, answer: Mapping[str, str], request: Any) -> str:
         _, doc_to_messages, settings, doc_id, task, _ = request.args
         self.asked[task, doc_id] = answer["question_id"]
-        return cut_at(answer["text"], stops(settings, getattr(doc_to_messages, "__self__", None)))
+        config = getattr(getattr(doc_to_messages, "__self__", None), "config", None)
+        return cut_at(answer["text"], stops(settings, getattr(config, "fewshot_delimiter", None)))
 
     def _write(self, value: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -128,11 +113,11 @@ class MvlRunner(_Piped):
 
 
 class MvlServed(_Piped):
-    """`base_url`: an OpenAI-compatible server; `model`: its name there; `version` names the weights behind it;
-    `lake`: where the answers are kept."""
+    """`base_url`: an OpenAI-compatible server, `model`: its name there; or `serve`: the server to start. `version`
+    names the weights behind it, `lake`: where the answers are kept."""
 
-    def __init__(self, *, base_url: str, model: str, version: str, lake: str, **rest: Any) -> None:
-        super().__init__(base_url=base_url, model=model, version=version, lake=lake, **rest)
+    def __init__(self, *, version: str, lake: str, **rest: Any) -> None:
+        super().__init__(version=version, lake=lake, **rest)
 
 
 def manifests() -> list[ModelManifest]:
@@ -142,79 +127,6 @@ def manifests() -> list[ModelManifest]:
         ModelManifest(model_id="mvl_runner", chat_class_path=f"{here}.{MvlRunner.__name__}"),
         ModelManifest(model_id="mvl_served", chat_class_path=f"{here}.{MvlServed.__name__}"),
     ]
-
-
-def stops(settings: Mapping[str, Any], task: Any) -> list[str]:
-    """The texts at which the task wants the answer cut.
-
-    lmms-eval gives a task that says nothing its few-shot delimiter (an empty line), at which a reasoned answer would end
-    after its first paragraph: that one is not the task's word.
-    """
-    until = settings.get("until") or []
-    said = [until] if isinstance(until, str) else list(until)
-    injected = [task.config.fewshot_delimiter] if task is not None else []
-    return [] if said == injected else [stop for stop in said if stop]
-
-
-def cut_at(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of `stops`."""
-    return text[: min([len(text), *(at for stop in stops if (at := text.find(stop)) >= 0)])]
-
-
-def _sampling(settings: Mapping[str, Any]) -> str | None:
-    """What a task asks beyond greedy decoding, in words. A temperature beside `do_sample: false` has no effect."""
-    drawn = settings.get("do_sample", (settings.get("temperature") or 0) > 0)
-    if drawn:
-        return "sampled answers"
-    beams = int(settings.get("num_beams") or 1)
-    return f"{beams} beams" if beams > 1 else None
-
-
-def _listed(content: Any) -> Sequence[Mapping[str, Any]]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _part(part: Mapping[str, Any]) -> dict[str, str]:
-    kind = part["type"]
-    if kind == "text":
-        return {"text": part["text"]}
-    if kind == "image":
-        return {"picture": _png(part["url"])}
-    if (
-        kind == "video"
-        and isinstance(part["url"], str | Path)
-        and not part.get("start_time")
-        and not part.get("end_time")
-    ):
-        return {"film": str(Path(part["url"]).resolve())}
-    raise AnswerError(f"a question holds a {kind} in a form that cannot be shown: {str(part)[:120]}")
-
-
-def _png(picture: Any) -> str:
-    """Base64 of the picture without loss; a file as it is."""
-    if isinstance(picture, str | Path):
-        return base64.b64encode(Path(picture).read_bytes()).decode("ascii")
-    if not isinstance(picture, Image.Image):
-        raise AnswerError(f"a picture is a {type(picture).__name__}")
-    data = io.BytesIO()
-    # CMYK and other modes have no PNG.
-    (picture if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA") else picture.convert("RGB")).save(data, "PNG")
-    return base64.b64encode(data.getvalue()).decode("ascii")
-
-
-def _lines(questions: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Questions in lines of bounded size, made as they are sent."""
-    line: list[dict[str, Any]] = []
-    size = 0
-    for question in questions:
-        weight = sum(len(part.get("picture", "")) for m in question["messages"] for part in m["parts"])
-        if line and (len(line) == QUESTIONS_PER_LINE or size + weight > BYTES_PER_LINE):
-            yield line
-            line, size = [], 0
-        line.append(question)
-        size += weight
-    if line:
-        yield line
 
 
 def _weights_digest(folder: Path) -> str:

@@ -1,7 +1,8 @@
 """Runs lmms-eval on tasks and leaves its results as files: `python -m mvl_training.evaluation.lmms.run JOB.json`.
 
 The job is JSON: `model` (a name of `adapters`), `model_args`, `tasks`, `include` (a folder of task files that stands in
-place of lmms-eval's own, or null), `limit` (questions a task, or null), `out` (a folder).
+place of lmms-eval's own, or null), `limit` (questions a task, or null), `cwd` (where the data of local tasks lies, or
+null), `env` (variables set before lmms-eval is imported), `out` (a folder).
 
 Leaves in `out`: `samples.jsonl`, one line per question and filter; then `results.json`, so that results are never
 without their samples; or `error.json` {"message", "hint"} and exit code 1.
@@ -21,10 +22,12 @@ import statistics
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mvl_assets.inference.torchvision_ops import repair_torch_companions
+from mvl_training.evaluation.lmms.fault import Fault
 
 SEED = 20241206
 RESAMPLES = 200
@@ -33,29 +36,29 @@ RESAMPLES = 200
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-class TaskError(Exception):
-    """A task cannot be run here. `hint` says what to do."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        self.message, self.hint = message, hint
-        super().__init__(message)
+class TaskError(Fault):
+    """A task cannot be run here."""
 
 
 def run(job: Mapping[str, Any], out: Path) -> None:
-    """Raises `TaskError`, `adapters.AnswerError`."""
+    """Raises `Fault`."""
     # Before the first import of lmms_eval, which imports torchvision.
     repair_torch_companions()
     from lmms_eval import evaluator
-    from lmms_eval.models import get_model
+    from lmms_eval.models import MODEL_REGISTRY_V2
     from lmms_eval.tasks import TaskManager
 
+    from mvl_training.evaluation.lmms.adapters import manifests
+
+    for manifest in manifests():
+        MODEL_REGISTRY_V2.register_manifest(manifest, overwrite=True)
     include = job["include"]
     manager = TaskManager("WARNING", include_path=include, include_defaults=include is None)
     if unknown := [task for task in job["tasks"] if task not in manager.all_tasks]:
         raise TaskError(f"lmms-eval has no task {', '.join(unknown)}", "see `lmms-eval tasks list`")
     # The data first: what cannot be fetched must not cost the loading of a model.
     tasks = [task for name in job["tasks"] for task in _tasks(_load(manager, name))]
-    model = get_model(job["model"])(**job["model_args"])
+    model = MODEL_REGISTRY_V2.get_model_class(job["model"])(**job["model_args"])
     with _failing_in_words():
         results = evaluator.simple_evaluate(
             model=model,
@@ -73,8 +76,9 @@ def run(job: Mapping[str, Any], out: Path) -> None:
             for sample in listed:
                 row = {"task": task, "question_id": model.asked[task, sample["doc_id"]], **sample}
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-    kept = ("results", "versions", "n-samples", "higher_is_better", "lmms_eval_version", "configs")
+    kept = ("results", "versions", "n-samples", "higher_is_better", "configs")
     report = {name: results[name] for name in kept}
+    report["lmms_eval_version"] = metadata.version("lmms_eval")
     report["task_hashes"] = {task.config.task: task_hash(task) for task in tasks}
     report["bootstrap"] = {task.config.task: _bootstrapped(task, samples[task.config.task]) for task in tasks}
     part = out / "results.json.part"
@@ -89,40 +93,31 @@ def _load(manager: Any, name: str) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = get_task_dict([name], manager, "chat")
     except Exception as error:
-        causes = list(_causes(error))
-        root = causes[-1]
+        root = _root(error)
         said = " ".join(f"{type(root).__name__}: {root}".split())[:300]
-        where = next((path for path in map(_dataset_of, causes) if path), None) or _dataset_path(manager, name)
+        where = _dataset_path(manager, name)
         raise TaskError(
-            f"the data of {name} cannot be loaded from {where}: {said}",
-            "where the hub can be reached, unset HF_HUB_OFFLINE and set HF_TOKEN for data behind a login; else download"
-            f" it elsewhere (`hf download --repo-type dataset {where}`) and set HF_HOME to that cache",
+            f"{name} cannot be loaded, nor its data from {where}: {said}",
+            "where the hub can be reached, unset HF_HUB_OFFLINE and set HF_TOKEN (most tasks want one, for public data"
+            f" too); else download elsewhere (`hf download --repo-type dataset {where}`) and set HF_HOME to that cache",
         ) from error
     return loaded
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what lies below it; tenacity hides the last attempt's in the `last_attempt` of its own."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        attempt = getattr(current, "last_attempt", None)
-        current = attempt.exception() if attempt is not None else current.__cause__
-
-
-def _dataset_of(error: BaseException) -> str | None:
-    found = re.search(r"datasets/([\w.-]+/[\w.-]+)|'([\w.-]+/[\w.-]+)'", str(error))
-    return (found.group(1) or found.group(2)) if found else None
+def _root(error: BaseException) -> BaseException:
+    """What lies at the bottom of an error; tenacity hides the last attempt's in one of its own."""
+    while True:
+        attempt = getattr(error, "last_attempt", None)
+        below = error.__cause__ if attempt is None else attempt.exception()
+        if below is None:
+            return error
+        error = below
 
 
 def _dataset_path(manager: Any, name: str) -> str:
     from lmms_eval.utils import load_yaml_config
 
-    file = manager.task_index[name]["yaml_path"]
-    config = load_yaml_config(file, mode="full") if file != -1 else {}
-    return str(config.get("dataset_path", "the hub"))
+    return str(load_yaml_config(manager.task_index[name]["yaml_path"], mode="full").get("dataset_path", "the hub"))
 
 
 def _tasks(loaded: Mapping[Any, Any]) -> Iterator[Any]:
@@ -189,18 +184,17 @@ def _bootstrapped(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, 
 
 
 def main(arguments: Sequence[str]) -> int:
-    from mvl_training.evaluation.lmms.adapters import AnswerError
-
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     out = Path(job["out"])
     out.mkdir(parents=True, exist_ok=True)
     for name in ("results.json", "error.json"):
         (out / name).unlink(missing_ok=True)
+    os.environ.update(job["env"])
     # Local tasks name their data relative to the folder it lies in.
     os.chdir(job["cwd"] or ".")
     try:
         run(job, out)
-    except (TaskError, AnswerError) as error:
+    except Fault as error:
         sys.stdout.write(error.message + "\n")
         (out / "error.json").write_text(json.dumps({"message": error.message, "hint": error.hint}), encoding="utf-8")
         return 1

@@ -1,0 +1,150 @@
+"""The process that answers for lmms-eval: its protocol, what it remembers, and whom it asks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import serving
+
+from mvl_assets.errors import MvlError
+from mvl_assets.inference.fake_server import Behaviour
+from mvl_assets.lake.lake import Lake
+from mvl_training.evaluation.answering import AnswerJob, Asked, NotAnswerable, RunnerSide, ServerSide
+from mvl_training.runner import Runner
+from mvl_training.stages import Checkpoint
+from tests.evaluation.untrained import untrained_checkpoint
+from tests.training import tiny_model
+
+RED, BLUE = tiny_model.draw("circle", "red"), tiny_model.draw("square", "blue")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return untrained_checkpoint(tmp_path_factory.mktemp("untrained"))
+
+
+def _question(*parts: str | bytes | Path, tokens: int = 6) -> dict[str, Any]:
+    said: list[dict[str, str]] = []
+    for part in parts:
+        if isinstance(part, bytes):
+            said.append({"picture": base64.b64encode(part).decode()})
+        else:
+            said.append({"text": part} if isinstance(part, str) else {"film": str(part)})
+    return {"messages": [{"role": "user", "parts": said}], "max_new_tokens": tokens}
+
+
+def _exchange(job: dict[str, Any], *lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the real process writes to these lines of questions."""
+    asked = "".join(json.dumps({"ask": line}) + "\n" for line in lines)
+    command = [sys.executable, "-m", "mvl_training.evaluation.answering", json.dumps(job)]
+    done = subprocess.run(
+        command, input=asked, env=tiny_model.environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _runner_job(checkpoint: Checkpoint, known: Path, **more: str) -> dict[str, Any]:
+    return {"version": "v1", "checkpoint": str(checkpoint.export), "known": str(known), **more}
+
+
+def test_the_process_answers_line_after_line_and_ends_with_a_reason_at_the_first_that_it_cannot(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    frames = tmp_path / "film"
+    frames.mkdir()
+    for number in range(5):
+        (frames / f"{number}.png").write_bytes(tiny_model.draw("circle", "red", at=(20 * number, 0)))
+    lines = [[_question("First: ", RED, "Second: ", BLUE, "Which?"), _question("Hi")], [_question(frames, "What?")]]
+    job = _runner_job(checkpoint, tmp_path / "known.jsonl")
+    ready, first, second, broken = _exchange(job, *lines, [_question(b"no picture", "What?")], [_question("Ho")])
+    assert ready == {"ready": True}
+    runner = Runner(checkpoint.export)
+    shown = [(frames / f"{number}.png").read_bytes() for number in (0, 2, 4)]
+    expected = [["First: ", RED, "Second: ", BLUE, "Which?"], ["Hi"], [shown, "What?"]]
+    said = [one["text"] for one in [*first["answers"], *second["answers"]]]
+    assert said == [runner.reply([("user", parts)], max_new_tokens=6) for parts in expected]
+    assert len({one["question_id"] for one in first["answers"]}) == 2
+    assert set(broken) == {"error", "hint"}, "no empty answer, and nothing after it"
+
+
+def test_what_was_answered_is_never_asked_again_unless_the_weights_change(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    job = AnswerJob(**_runner_job(checkpoint, tmp_path / "known.jsonl"))
+    hi, ho = Asked.of(_question("Hi")), Asked.of(_question("Ho"))
+    first = RunnerSide(job).answer([hi])
+    # As a kill in the middle of a line leaves it.
+    with (tmp_path / "known.jsonl").open("a", encoding="utf-8") as file:
+        file.write('\n{"key": "ab')
+    gone = job.model_copy(update={"checkpoint": tmp_path / "no-export"})
+    assert RunnerSide(gone).answer([hi]) == first
+    with pytest.raises(MvlError, match="holds no exported model"):
+        RunnerSide(gone.model_copy(update={"version": "v2"})).answer([hi])
+    both = RunnerSide(job).answer([hi, ho])
+    assert RunnerSide(gone).answer([ho, hi]) == both[::-1] and both[0] == first[0]
+
+
+def test_a_film_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotAnswerable, match=r"no\.mp4"):
+        Asked.of(_question(tmp_path / "no.mp4", "What?"))
+
+
+def test_a_question_is_the_same_for_every_checkpoint_and_another_when_anything_in_it_changes() -> None:
+    questions = [
+        _question(RED, BLUE, "What?"),
+        _question(BLUE, RED, "What?"),
+        _question(RED, "What?", BLUE),
+        _question(RED, BLUE, "What"),
+        _question(RED, BLUE, "What?", tokens=7),
+    ]
+    ids = [Asked.of(question).question_id for question in questions]
+    assert len(set(ids)) == len(ids)
+    assert Asked.of(_question(RED, BLUE, "What?")).question_id == ids[0]
+
+
+def test_a_server_is_asked_with_each_picture_in_its_place_and_only_once(lake: Lake) -> None:
+    questions = [Asked.of(_question("First: ", RED, "Second: ", BLUE, "Which?")), Asked.of(_question("Hi"))]
+    with serving() as (server, endpoint):
+        server.keep_bodies = True
+        job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake=lake.root)
+        said = ServerSide(job).answer(questions)
+        assert ServerSide(job).answer(questions) == said
+    assert len(server.bodies) == 2
+    (asked,) = [body for body in server.bodies if len(body["messages"][0]["content"]) > 1]
+    assert [part["type"] for part in asked["messages"][0]["content"]] == [
+        *("text", "image_url", "text", "image_url", "text"),
+    ]
+    assert (asked["max_tokens"], asked["temperature"]) == (6, 0.0)
+    assert all(text.startswith("answer ") for text in said) and len(set(said)) == 2
+
+
+def test_a_question_that_the_server_refuses_is_an_error_and_so_is_a_film(lake: Lake, tmp_path: Path) -> None:
+    with serving(Behaviour(faults={"400": 1.0})) as (_, endpoint):
+        job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake=lake.root)
+        with pytest.raises(NotAnswerable, match=r"1 of 1 questions failed"):
+            ServerSide(job).answer([Asked.of(_question("Hi"))])
+        film = tmp_path / "film"
+        film.mkdir()
+        with pytest.raises(NotAnswerable, match="shows films"):
+            ServerSide(job).answer([Asked.of(_question(film, "What?"))])
+
+
+def test_libraries_that_print_do_not_disturb_the_protocol(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, sys\nprint('hello from a library')\natexit.register(print, 'bye')\n", encoding="utf-8"
+    )
+    job = {"version": "v1", "checkpoint": str(tmp_path), "known": str(tmp_path / "known.jsonl")}
+    command = [sys.executable, "-m", "mvl_training.evaluation.answering", json.dumps(job)]
+    env = tiny_model.environment()
+    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
+    done = subprocess.run(command, input="", env=env, capture_output=True, text=True, timeout=60, check=False)
+    # The first line is written before anything of ours runs.
+    assert done.stdout.splitlines() == ["hello from a library", '{"ready": true}']
+    assert "bye" in done.stderr

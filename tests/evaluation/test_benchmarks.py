@@ -1,0 +1,109 @@
+"""The declared benchmarks, and the arithmetic from lmms-eval's results to a score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mvl_assets.catalog import load_catalog
+from mvl_training.evaluation.benchmarks import (
+    LOCAL,
+    TASKS,
+    Benchmark,
+    BenchmarkError,
+    load_suites,
+    question_score,
+    result_of,
+)
+
+
+def _report(results: dict[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """As `lmms.run` leaves it; lmms-eval 0.7.3 names scores `metric,filter`."""
+    return {
+        "results": results,
+        "versions": dict.fromkeys(results, 1.0),
+        "n-samples": {task: {"original": 900, "effective": 100} for task in results},
+        "lmms_eval_version": "0.7.3",
+        "task_hashes": {task: f"hash of {task}" for task in results},
+        "bootstrap": {},
+        **more,
+    }
+
+
+def test_the_papers_23_benchmarks_are_declared_with_their_numbers_after_the_last_stage() -> None:
+    suites = load_suites()
+    paper = {name: one for key, suite in suites.items() if key != LOCAL for name, one in suite.benchmarks.items()}
+    assert [len(suite.benchmarks) for suite in suites.values()] == [8, 7, 8, 3]
+    assert all("one_vision" in one.paper for one in paper.values())
+    assert paper["DocVQA"].paper == {"single_image": 93.8, "one_vision": 93.7}
+    assert {name for name, one in paper.items() if one.judge} == {
+        *("MM-Vet", "MathVerse", "MathVista", "WildVision", "LLaVA-Wilder"),
+    }
+    assert {name for name, one in paper.items() if one.metric is None} == {"MMBench", "MEGA-Bench", "EgoSchema"}
+
+
+def test_no_benchmark_is_called_like_a_source() -> None:
+    # A run of chosen sources makes the partitions that are named after them.
+    assert not load_catalog().keys() & {name for suite in load_suites().values() for name in suite.benchmarks}
+
+
+def test_every_local_benchmark_has_its_task_file() -> None:
+    tasks = {task for one in load_suites()[LOCAL].benchmarks.values() for task in one.tasks}
+    assert tasks == {file.stem for file in TASKS.glob("*.yaml")}
+
+
+def test_a_share_becomes_a_percentage_with_the_aggregates_own_standard_error() -> None:
+    found = {"exact_match,none": 0.64, "exact_match_stderr,none": 0.02, "exact_match_stderr_clt,none": 0.03}
+    result = result_of(Benchmark(tasks=("t",), metric="exact_match", scale=100), _report({"t": found}))
+    assert (result.score, result.stderr, result.questions) == (64.0, 2.0, 100)
+    assert result.tasks[0].task_hash == "hash of t"
+
+
+def test_questions_about_one_film_count_as_one_in_the_standard_error() -> None:
+    found = {"s,none": 58.0, "s_stderr,none": "N/A", "s_stderr_clt,none": 0.01, "s_stderr_clustered,none": 0.025}
+    result = result_of(Benchmark(tasks=("t",), metric="s"), _report({"t": found}))
+    assert (result.score, result.stderr) == (58.0, 2.5)
+
+
+def test_an_aggregate_without_a_formula_has_the_error_of_resampling() -> None:
+    found = {"acc,none": 0.5, "acc_stderr,none": "N/A", "acc_stderr_clt,none": "N/A"}
+    report = _report({"t": found}, bootstrap={"t": {"acc": 0.015}})
+    assert result_of(Benchmark(tasks=("t",), metric="acc", scale=100), report).stderr == 1.5
+    assert result_of(Benchmark(tasks=("t",), metric="acc", scale=100), _report({"t": found})).stderr is None
+
+
+def test_several_tasks_are_averaged_with_their_errors() -> None:
+    results = {f"t{n}": {"a,none": score, "a_stderr,none": 0.03} for n, score in enumerate((0.2, 0.4))}
+    result = result_of(Benchmark(tasks=("t0", "t1"), metric="a", scale=100), _report(results))
+    assert result.score == pytest.approx(30.0)
+    assert result.stderr == pytest.approx(3 / 2**0.5)
+    assert result.questions == 200
+
+
+def test_a_number_that_a_task_gives_as_text_counts_and_a_file_for_submission_is_no_score() -> None:
+    assert result_of(Benchmark(tasks=("t",), metric="j"), _report({"t": {"j,none": "67.60"}})).score == 67.6
+    nothing = result_of(Benchmark(tasks=("t",), metric=None), _report({"t": {"submission,none": None}}))
+    assert (nothing.score, nothing.stderr, nothing.questions) == (None, None, 100)
+
+
+def test_a_score_that_lmms_eval_did_not_give_is_named() -> None:
+    with pytest.raises(BenchmarkError, match=r"no 'b,none' for t, only a,none"):
+        result_of(Benchmark(tasks=("t",), metric="b"), _report({"t": {"a,none": 1.0}}))
+
+
+@pytest.mark.parametrize(
+    ("value", "score"),
+    [
+        (1.0, 1.0),
+        ({"score": 0, "question_id": 3}, 0.0),
+        ({"correct": True}, 1.0),
+        ({"pred": "b ", "answer": "B"}, 1.0),
+        ({"pred_answer": "A", "answer": "C"}, 0.0),
+        ({"pred": ["a"], "answer": "a"}, None),
+        ("said", None),
+    ],
+)
+def test_what_one_question_brought_is_found_in_the_forms_that_tasks_use(value: object, score: float | None) -> None:
+    assert question_score({"m": value}, "m") == score
+    assert question_score({"m": value}, None) is None

@@ -1,0 +1,290 @@
+"""lmms-eval itself, in its own environment, without a network: local tasks, both ways to ask, and what goes wrong.
+
+Run by `make test-eval`, which makes the environment first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from servers import serving
+
+from mvl_assets.inference.fake_server import Behaviour
+from mvl_assets.lake.lake import Lake
+from mvl_training import stages
+from mvl_training.benchmark_assets import benchmark_suites
+from mvl_training.evaluation import drawn
+from mvl_training.evaluation.benchmarking import ANSWERS, Asking, Found, eval_python, run
+from mvl_training.evaluation.benchmarks import TASKS, BenchmarkError, load_suites
+from mvl_training.evaluation.compare import compare_stored
+from mvl_training.launch import Launcher
+from mvl_training.process_group import CommandFailed
+from mvl_training.runner import Runner
+from mvl_training.stages import Checkpoint
+from tests.evaluation.untrained import untrained_checkpoint
+from tests.training import tiny_model
+
+LIMIT = 6
+
+
+pytestmark = pytest.mark.skipif("MVL_TEST_EVAL" not in os.environ, reason="run by `make test-eval`")
+
+
+@pytest.fixture(scope="module")
+def module_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lmms")
+
+
+@pytest.fixture(autouse=True)
+def shared_home(module_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One home for the module: data is drawn and answers are given once."""
+    monkeypatch.setenv("MVL_HOME", str(module_home))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(module_home / "hub"))
+
+
+@pytest.fixture(scope="module")
+def world(module_home: Path) -> Lake:
+    return Lake(str(module_home / "lake"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(module_home: Path) -> Checkpoint:
+    (module_home / "one").mkdir()
+    return untrained_checkpoint(module_home / "one", version="1" * 32)
+
+
+def _launch(command: Sequence[str], folder: Path) -> None:
+    log = folder / "log.txt"
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(
+            command, env=tiny_model.environment(), stdout=file, stderr=subprocess.STDOUT, timeout=300, check=False
+        )
+    if done.returncode:
+        raise CommandFailed(command, done.returncode, log)
+
+
+def _run(world: Lake, checkpoint: Checkpoint, name: str, asking: Asking, suite: str = "local") -> Found:
+    return run(world, checkpoint, suite, name, asking=asking, run_id="r", launch=_launch)
+
+
+def _answers(world: Lake, found: Found) -> list[dict]:
+    rows = world.table(ANSWERS).rows(filter=f"settings_hash = '{found.settings_hash}'")
+    mine = [row for row in rows if row["checkpoint_version"] == found.checkpoint.version]
+    return sorted(mine, key=lambda row: row["document"])
+
+
+@pytest.fixture(scope="module")
+def pairs(module_home: Path, world: Lake, checkpoint: Checkpoint) -> Found:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MVL_HOME", str(module_home))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        return _run(world, checkpoint, "Drawn-Pairs", Asking(limit=LIMIT))
+
+
+def test_the_scored_answers_are_the_runners_own_with_both_pictures_in_their_places(
+    world: Lake, checkpoint: Checkpoint, pairs: Found
+) -> None:
+    rows = _answers(world, pairs)
+    assert len(rows) == pairs.result.questions == LIMIT
+    assert (pairs.result.lmms_eval_version, pairs.result.tasks[0].version) == ("0.7.3", "1.0")
+    assert pairs.result.stderr is not None
+    runner = Runner(checkpoint.export)
+    rng = random.Random(f"{drawn.SEED} drawn_pairs")
+    for row in rows:
+        one = drawn.pairs(rng)
+        first, second = one.pictures
+        ask = one.text.split("<image>\n")[-1]
+        parts = ["First picture: ", first, "Second picture: ", second, ask]
+        assert row["answer"] == runner.reply([("user", parts)], max_new_tokens=16) != ""
+        assert row["expected"] == one.answer
+
+
+def test_another_checkpoint_is_compared_question_by_question(world: Lake, module_home: Path, pairs: Found) -> None:
+    (module_home / "two").mkdir()
+    other = untrained_checkpoint(module_home / "two", version="2" * 32, seed=7)
+    found = _run(world, other, "Drawn-Pairs", Asking(limit=LIMIT))
+    assert found.settings_hash == pairs.settings_hash and found.data_version != pairs.data_version
+    assert [row["question_id"] for row in _answers(world, found)] == [
+        row["question_id"] for row in _answers(world, pairs)
+    ]
+    assert [row["answer"] for row in _answers(world, found)] != [row["answer"] for row in _answers(world, pairs)]
+    (compared,) = compare_stored(world, "1" * 32, "2" * 32)
+    assert (compared.benchmark, compared.questions) == ("Drawn-Pairs", LIMIT)
+
+
+def test_a_server_is_asked_the_same_questions(world: Lake, checkpoint: Checkpoint, pairs: Found) -> None:
+    with serving() as (server, endpoint):
+        server.keep_bodies = True
+        asking = Asking(via="server", limit=LIMIT, base_url=endpoint.base_url, model="fake")
+        found = _run(world, checkpoint, "Drawn-Pairs", asking)
+    rows = _answers(world, found)
+    assert [row["question_id"] for row in rows] == [row["question_id"] for row in _answers(world, pairs)]
+    assert all(row["answer"].startswith("answer ") for row in rows)
+    assert len(server.bodies) == LIMIT
+    for body in server.bodies:
+        kinds = [part["type"] for part in body["messages"][0]["content"]]
+        assert kinds == ["text", "image_url", "text", "image_url", "text"]
+        assert body["max_tokens"] == 16
+
+
+def test_a_server_that_refuses_fails_the_benchmark_instead_of_scoring_empty_answers(
+    world: Lake, checkpoint: Checkpoint
+) -> None:
+    with (
+        serving(Behaviour(faults={"400": 1.0})) as (_, endpoint),
+        pytest.raises(BenchmarkError, match=r"Drawn-Bars: 2 of 2 questions failed, the first with .*400"),
+    ):
+        _run(world, checkpoint, "Drawn-Bars", Asking(via="server", limit=2, base_url=endpoint.base_url, model="fake"))
+
+
+def test_data_behind_an_unreachable_hub_is_named_in_one_line(world: Lake, checkpoint: Checkpoint) -> None:
+    with pytest.raises(BenchmarkError) as caught:
+        _run(world, checkpoint, "MuirBench", Asking(limit=2), suite="several_and_film")
+    assert "MuirBench: muirbench cannot be loaded, nor its data from MUIRBENCH/MUIRBENCH: " in caught.value.message
+    assert "\n" not in caught.value.message and "HF_TOKEN" in str(caught.value.hint)
+
+
+def test_the_asset_of_a_local_benchmark_shows_its_score_beside_chance(
+    module_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    stages.set_current(checkpoint)
+    suites = benchmark_suites(owners=["team:training"], pool="gpu-train")
+    (local,) = [suite for suite in suites if suite.key.path[1] == "local"]
+    result = dg.materialize(
+        [local],
+        partition_key="Drawn-Counts",
+        resources={"launcher": Launcher()},
+        run_config={"ops": {local.op.name: {"config": {"stage": "single_image", "limit": 3, "max_new_tokens": 4}}}},
+    )
+    (event,) = result.get_asset_materialization_events()
+    shown = event.materialization.metadata
+    assert event.partition == "Drawn-Counts"
+    assert "| – | 20.0 | 3 |" in str(shown["scores"].value)
+    assert shown["lmms-eval"].value == "0.7.3" and shown["questions"].value == 3
+
+
+TASK = """
+task: odd
+dataset_path: parquet
+dataset_kwargs: {data_files: {test: drawn_counts.parquet}}
+test_split: test
+output_type: generate_until
+doc_to_visual: !function odd.doc_to_visual
+doc_to_text: !function odd.doc_to_text
+doc_to_target: "answer"
+process_results: !function odd.process_results
+metric_list:
+  - {metric: by_hand, aggregation: !function odd.aggregate, higher_is_better: true}
+  - {metric: submission, aggregation: !function odd.submit, higher_is_better: true}
+"""
+CODE = """
+import json, sys
+from pathlib import Path
+
+def doc_to_visual(doc):
+    if %(gives_up)s:
+        sys.exit("video path: a.mp4 does not exist, please check")
+    return [image.convert("RGB") for image in doc["images"]]
+
+def doc_to_text(doc, lmms_eval_specific_kwargs=None):
+    return doc["text"].replace("<image>", "")
+
+def process_results(doc, results):
+    odd = {"score": int(doc["answer"]) %% 2, "said": results[0]}
+    return {"by_hand": odd, "submission": odd}
+
+def aggregate(results):
+    return sum(one["score"] for one in results) / len(results)
+
+def submit(results, args):
+    Path(args.output_path, "submission.json").write_text(json.dumps(results))
+"""
+
+
+def _odd_job(folder: Path, checkpoint: Checkpoint, *, gives_up: bool) -> Path:
+    """A task in the manner of the paper's benchmarks: no bound, no stop, its own aggregate, a file for submission."""
+    drawn.write(folder, questions=16)
+    (folder / "odd.yaml").write_text(TASK, encoding="utf-8")
+    (folder / "odd.py").write_text(CODE % {"gives_up": gives_up}, encoding="utf-8")
+    model_args = {"python": sys.executable, "version": "v", "checkpoint": str(checkpoint.export), "max_new_tokens": 24}
+    job = {
+        "model": "mvl_runner",
+        "model_args": model_args | {"known": str(folder / "known.jsonl")},
+        "tasks": ["odd"],
+        "include": str(folder),
+        "limit": None,
+        "cwd": str(folder),
+        "env": {"LMMS_EVAL_DATASETS_CACHE": str(folder / "datasets")},
+        "out": str(folder / "out"),
+    }
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    return folder / "job.json"
+
+
+def test_a_task_with_its_own_aggregate_gets_a_standard_error_and_may_write_a_file_for_submission(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
+    job = _odd_job(tmp_path, checkpoint, gives_up=False)
+    _launch([str(eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
+    report = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    share = report["results"]["odd"]["by_hand,none"]
+    assert report["results"]["odd"]["by_hand_stderr,none"] == "N/A"
+    assert report["bootstrap"]["odd"] == {"by_hand": pytest.approx((share * (1 - share) / 16) ** 0.5, rel=0.25)}
+    assert len(json.loads((tmp_path / "out" / "submission.json").read_text(encoding="utf-8"))) == 16
+    samples = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text("utf-8").splitlines()]
+    known = [json.loads(line) for line in (tmp_path / "known.jsonl").read_text("utf-8").split("\n") if line]
+    assert [sample["resps"][0][0] for sample in samples] == [row["text"] for row in known]
+    assert len({sample["question_id"] for sample in samples}) == 16
+    before = report["task_hashes"]["odd"]
+    (tmp_path / "odd.py").write_text((tmp_path / "odd.py").read_text("utf-8") + "\n", encoding="utf-8")
+    _launch([str(eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
+    again = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert again["task_hashes"]["odd"] != before and again["results"] == report["results"]
+
+
+def test_a_task_that_ends_the_process_is_an_error_with_its_words(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    job = _odd_job(tmp_path, checkpoint, gives_up=True)
+    with pytest.raises(CommandFailed):
+        _launch([str(eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
+    said = json.loads((tmp_path / "out" / "error.json").read_text(encoding="utf-8"))
+    assert "a.mp4 does not exist" in said["message"] and said["hint"]
+
+
+def test_every_declared_task_and_both_models_can_be_imported() -> None:
+    tasks = sorted({t for suite in load_suites().values() for one in suite.benchmarks.values() for t in one.tasks})
+    code = (
+        "import json, sys\n"
+        "from mvl_assets.inference.torchvision_ops import repair_torch_companions\n"
+        "repair_torch_companions()\n"
+        "from lmms_eval.tasks import TaskManager\n"
+        "from mvl_training.evaluation.lmms.adapters import manifests\n"
+        "from lmms_eval.utils import load_yaml_config\n"
+        "index = TaskManager('ERROR', include_path=sys.argv[1]).task_index\n"
+        "tasks = json.loads(sys.argv[2])\n"
+        "[load_yaml_config(index[t]['yaml_path'], mode='full') for t in tasks if t in index]\n"
+        "print(json.dumps([t for t in tasks if t not in index]))\n"
+        "print(json.dumps([m.model_id for m in manifests()]))\n"
+    )
+    done = subprocess.run(
+        [str(eval_python()), "-c", code, str(TASKS), json.dumps(tasks)],
+        # The tasks with a judge make its client when their code is imported.
+        env=tiny_model.environment() | {"OPENAI_API_KEY": "none"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    missing, models = done.stdout.splitlines()[-2:]
+    assert json.loads(missing) == []
+    assert json.loads(models) == ["mvl_runner", "mvl_served"]

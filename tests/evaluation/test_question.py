@@ -1,0 +1,105 @@
+"""What goes over the pipe from a task of lmms-eval: nothing moved, nothing left open, nothing silently changed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mvl_training.evaluation.lmms import question as asked
+from mvl_training.evaluation.lmms.question import MAX_NEW_TOKENS, QuestionError, cut_at, lines, question, stops
+from mvl_training.evaluation.tasks import utils
+
+SAYS_NOTHING = {"until": ["\n\n"], "do_sample": False}
+
+
+def _said(content: Any, settings: dict[str, Any] | None = None, bound: int | None = None) -> dict[str, Any]:
+    return question("t", [{"role": "user", "content": content}], settings or SAYS_NOTHING, bound=bound)
+
+
+def test_pictures_stay_where_they_stand_and_lose_nothing() -> None:
+    pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
+    doc = {"images": pictures, "text": "First picture: <image>\nSecond picture: <image>\nWhich?", "answer": "first"}
+    (message,) = utils.doc_to_messages(doc)
+    (asked_message,) = _said(message["content"])["messages"]
+    parts = asked_message["parts"]
+    assert [next(iter(part)) for part in parts] == ["text", "picture", "text", "picture", "text"]
+    assert [part["text"] for part in parts[::2]] == ["First picture: ", "Second picture: ", "Which?"]
+    for part, picture in zip(parts[1::2], pictures, strict=True):
+        with Image.open(io.BytesIO(base64.b64decode(part["picture"]))) as sent:
+            assert list(sent.getdata()) == list(picture.getdata())
+
+
+def test_every_answer_is_bounded_by_the_caller_or_the_task_or_a_default() -> None:
+    assert _said("Hi", {"max_new_tokens": 16})["max_new_tokens"] == 16
+    assert _said("Hi", {"max_new_tokens": 16}, bound=512)["max_new_tokens"] == 512
+    assert _said("Hi")["max_new_tokens"] == MAX_NEW_TOKENS
+
+
+@pytest.mark.parametrize("settings", [{"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}])
+def test_a_task_that_wants_anything_but_greedy_answers_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(QuestionError, match=r"t wants .*greedy"):
+        _said("Hi", settings)
+
+
+def test_a_temperature_without_sampling_has_no_effect_and_is_no_reason_to_refuse() -> None:
+    assert _said("Hi", {"temperature": 0.2, "do_sample": False, "num_beams": 1})
+
+
+def test_films_go_as_files_and_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
+    film = {"type": "video", "url": str(tmp_path / "a.mp4")}
+    assert _said([film])["messages"][0]["parts"] == [{"film": str(tmp_path / "a.mp4")}]
+    for part in (
+        {**film, "start_time": 3.0},
+        {"type": "audio", "url": "a.wav"},
+        {"type": "video", "url": {"path": "a"}},
+    ):
+        with pytest.raises(QuestionError, match="cannot be shown"):
+            _said([part])
+
+
+def test_a_stop_of_the_task_cuts_and_the_one_that_lmms_eval_adds_does_not() -> None:
+    assert stops(SAYS_NOTHING, "\n\n") == []
+    assert stops({"until": ["ASSISTANT:"]}, "\n\n") == ["ASSISTANT:"]
+    assert stops({"until": "\n"}, "\n\n") == ["\n"]
+    assert stops({"until": None}, "\n\n") == []
+    reasoned = "First.\n\nSo B.\nASSISTANT: more"
+    assert cut_at(reasoned, []) == reasoned
+    assert cut_at(reasoned, ["ASSISTANT:", "zzz"]) == "First.\n\nSo B.\n"
+    assert cut_at(reasoned, ["So", "First"]) == ""
+
+
+def test_lines_of_the_pipe_are_bounded_and_made_as_they_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asked, "QUESTIONS_PER_LINE", 3)
+    monkeypatch.setattr(asked, "BYTES_PER_LINE", 1000)
+    made: list[int] = []
+
+    def ask(size: int) -> dict[str, Any]:
+        made.append(size)
+        return {"messages": [{"parts": [{"picture": "x" * size}]}]}
+
+    sizes = [10, 10, 10, 10, 990, 2000, 5]
+    sent = lines(ask(size) for size in sizes)
+    assert len(next(sent)) == 3 and len(made) == 4
+    assert [len(line) for line in sent] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "score"),
+    [
+        ("4", "4", 1),
+        ("4", "There are 4 discs, not 5.", 1),
+        ("4", "14", 0),
+        ("B", " b. red", 1),
+        ("B", "Blue is the highest: C", 0),
+        ("first", "In the First picture", 1),
+        ("first", "second", 0),
+        ("4", "", 0),
+    ],
+)
+def test_the_first_thing_that_could_be_an_answer_decides(answer: str, said: str, score: int) -> None:
+    assert utils.process_results({"answer": answer}, [said]) == {"exact_match": float(score)}

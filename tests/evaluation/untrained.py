@@ -1,0 +1,38 @@
+"""A checkpoint that nobody trained: real files, random weights, made in a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from huggingface_hub import save_torch_state_dict
+
+from mvl_training.conversation import ChatTokens
+from mvl_training.export import PROVENANCE
+from mvl_training.hub import hub_name, write_model_files
+from mvl_training.model import assemble
+from mvl_training.recipe import parse_recipe
+from mvl_training.stages import Checkpoint
+from tests.training import tiny_model
+
+
+def untrained_checkpoint(folder: Path, *, version: str = "v1", seed: int = 4) -> Checkpoint:
+    """The tiny model of the training tests as an export of the stage `single_image`; another seed, other weights."""
+    tokenizer = tiny_model.write_tokenizer(folder / "tokenizer")
+    recipe = parse_recipe(tiny_model.recipe_data(tokenizer) | {"seed": seed})
+    torch.manual_seed(seed)
+    student = assemble(recipe, ChatTokens.load(tokenizer))
+    export = folder / "export"
+    export.mkdir()
+    write_model_files(student.llava, tokenizer, export, grid=recipe.grid.build(), system=recipe.system)
+    weights = {hub_name(name): tensor.detach().clone() for name, tensor in student.state_dict().items()}
+    weights.pop("language_model.lm_head.weight", None)
+    for name, tensor in weights.items():
+        # As they begin, the layers add next to nothing, and the model would repeat the line break it was given.
+        if tensor.dim() > 1 and "embed" not in name:
+            tensor *= 12
+    save_torch_state_dict(weights, export, metadata={"format": "pt"})
+    about = {"recipe": recipe.model_dump(mode="json"), "stage": "single_image"}
+    (export / PROVENANCE).write_text(json.dumps(about), encoding="utf-8")
+    return Checkpoint("single_image", folder, version, length=256)
