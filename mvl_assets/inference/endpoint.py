@@ -42,7 +42,15 @@ class Endpoint:
 
     @property
     def health_url(self) -> str:
-        return f"{self.base_url.rstrip('/').removesuffix('/v1')}/health"
+        return f"{self._root}/health"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"{self._root}/metrics"
+
+    @property
+    def _root(self) -> str:
+        return self.base_url.rstrip("/").removesuffix("/v1")
 
     def request_headers(self) -> dict[str, str]:
         """Raises `EndpointError` when the key's variable is not set."""

@@ -1,11 +1,12 @@
 """Answers every request of an iterable, durably, whatever the servers do. `answer_all` is the way in.
 
-How a request travels: the reader takes it from the iterable (skipping what the log already holds), its pictures are
-loaded, `_pump` gives it to the least loaded endpoint, `_attempt` asks, the writer makes the answer durable. What
+How a request travels: the intake takes it from the iterable (skipping what the log already holds) and loads its
+pictures, `_pump` gives it to the least loaded endpoint, `_attempt` asks, the writer makes the answer durable. What
 happens to a failed attempt is decided in `_failed`; an endpoint that may have died is looked at in `_examine`.
 
-Belongs here: this flow. The parts it is made of lie beside it: `lane` (one endpoint), `transport` (HTTP), `retry`
-(the meaning of faults), `limits` (AIMD), `writer` (commits), `quarantine` (suspects of a server's death).
+Belongs here: this flow. The parts it is made of lie beside it: `intake` (what is to be asked), `lane` (one endpoint),
+`limits` (how many at once), `pace` (how long), `shown` (pictures it has), `transport` (HTTP), `retry` (the meaning of
+faults), `writer` (commits), `quarantine` (suspects of a server's death).
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import asyncio
 import datetime as dt
 import random
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
-from mvl_assets.inference.lane import Item, Lane
+from mvl_assets.inference.intake import Intake
+from mvl_assets.inference.lane import Attempt, Item, Lane
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.pictures import FetchPictures, PictureFault, load_pictures
+from mvl_assets.inference.pictures import FetchPictures
 from mvl_assets.inference.progress import Failure, Outcome, Progress
 from mvl_assets.inference.quarantine import Quarantine
 from mvl_assets.inference.request import Request
@@ -35,12 +38,12 @@ from mvl_assets.inference.writer import AnswerWriter
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.schema import Answer
 
-FIRST_CHUNK, LARGEST_CHUNK = 64, 1024
-PICTURE_BATCH = 16
+if TYPE_CHECKING:
+    from mvl_assets.profile import Price
+
 PICTURE_THREADS = 2
 TICK_S = 0.5
-# Reading stops this often to let a commit through.
-SLICE_S = 0.1
+QUEUE_EVERY_S = 2.0
 
 
 def answer_all(
@@ -51,16 +54,17 @@ def answer_all(
     pictures: FetchPictures | None = None,
     run_id: str = "",
     total: int | None = None,
+    price: Price | None = None,
     progress: Callable[[Progress], None] | None = None,
     options: EngineOptions | None = None,
 ) -> Outcome:
     """Asks for every request that `log` has no answer for, and returns when all are answered durably or failed.
 
     Takes the log's lease itself (do not hold it), and runs its own event loop, so call it from ordinary code such as a
-    Dagster step. `requests` is consumed lazily, in one other thread, which is
-    also the one that uses `log`: the iterable may read it. `pictures` fetches original bytes for image ids; needed
-    as soon as a request holds a picture. `total`, when known, gives the progress an end. `progress` is called about
-    every two seconds, from the event loop: it must not block.
+    Dagster step. `requests` is consumed lazily, in one other thread, which is also the one that uses `log`: the
+    iterable may read it. `pictures` fetches original bytes for image ids; needed as soon as a request holds a picture.
+    `total`, when known, gives the progress an end, and `price` a sum of money. `progress` is called about every two
+    seconds and at the end, from the event loop: it must not block.
 
     One row's trouble never raises: it becomes a `Failure` in the outcome. Raises `LeaseHeld` when another process
     writes this log, `EndpointError` when no endpoint can be used, the lake's error when answers cannot be stored, and
@@ -68,7 +72,8 @@ def answer_all(
     """
     if not endpoints:
         raise EndpointError("no endpoint to ask", hint="give the model base_urls or serve in the profile")
-    run = _Run(endpoints, log, pictures, run_id, total, progress, options or EngineOptions())
+    reporter = Reporter(f"{log.stage} {log.source}", total, price)
+    run = _Run(endpoints, log, pictures, run_id, reporter, progress, options or EngineOptions())
     with log:
         return asyncio.run(run.go(iter(requests)))
 
@@ -82,7 +87,7 @@ class _Run:
         log: AnswerLog,
         fetch: FetchPictures | None,
         run_id: str,
-        total: int | None,
+        reporter: Reporter,
         progress: Callable[[Progress], None] | None,
         options: EngineOptions,
     ) -> None:
@@ -91,22 +96,13 @@ class _Run:
         self._log = log
         self._fetch = fetch
         self._run_id = run_id
-        self._reporter = Reporter(total)
+        self._reporter = reporter
         self._progress = progress
         self._lanes = [Lane(endpoint) for endpoint in endpoints]
-        self._longest_side = min(endpoint.max_side for endpoint in endpoints)
         self._rng = random.Random()
         self._transport = Transport()
         self._errors: Counter[str] = Counter()
-        # Keys read and not yet durable; keys that failed; items neither answered nor failed.
-        self._open_keys: set[str] = set()
-        self._failed_keys: set[str] = set()
-        self._unfinished = 0
-        self._all_read = False
-        self._unloaded: deque[Item] = deque()
-        self._ready: deque[Item] = deque()
         self._quarantine = Quarantine(options.quarantine_groups, options.deaths_to_fail)
-        self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         # One thread for the log and for the iterable, which may read the same log: a Lance table open in this process
         # must not be read and committed to at the same time.
@@ -120,19 +116,27 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._loop_error)
         self._finished: asyncio.Future[None] = self._loop.create_future()
-        self._room = asyncio.Event()
-        self._to_load = asyncio.Event()
+        self._intake = Intake(
+            self._log,
+            self._fetch,
+            min(lane.endpoint.max_side for lane in self._lanes),
+            self.options,
+            self.outcome,
+            self._in_log_thread,
+            self._go_on,
+            self._fail,
+        )
         self._writer = AnswerWriter(self._log.append, self._durable, self.options.flush_rows, self.options.flush_s)
         for lane in self._lanes:
             self._transport.headers(lane.endpoint)
         try:
             async with self._transport:
                 try:
-                    self._spawn(self._read(requests))
+                    self._spawn(self._intake.read(requests))
                     self._spawn(self._writer.run(self._in_log_thread))
                     self._spawn(self._tick())
                     for _ in range(PICTURE_THREADS if self._fetch else 0):
-                        self._spawn(self._load())
+                        self._spawn(self._intake.load())
                     await self._finished
                 finally:
                     self._stopping = True
@@ -143,6 +147,8 @@ class _Run:
         finally:
             self._log_thread.shutdown(wait=True)
         self.outcome.seconds = time.monotonic() - started
+        if self._progress is not None:
+            self._progress(self._reporter.report(self.outcome, self._lanes, self._errors))
         return self.outcome
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
@@ -161,81 +167,15 @@ class _Run:
             self._finished.set_exception(error)
 
     def _finish_if_done(self) -> None:
-        if self._all_read and not self._unfinished and not self._finished.done():
+        if self._intake.all_read and not self._intake.unfinished and not self._finished.done():
             self._finished.set_result(None)
+
+    def _go_on(self) -> None:
+        self._finish_if_done()
+        self._pump()
 
     def _in_log_thread(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         return self._loop.run_in_executor(self._log_thread, function, *arguments)
-
-    # -- reading ---------------------------------------------------------------------------------------------------
-
-    async def _read(self, requests: Iterator[Request]) -> None:
-        size = FIRST_CHUNK
-        while True:
-            while len(self._open_keys) + size > self.options.max_rows and self._open_keys:
-                self._room.clear()
-                await self._room.wait()
-            chunk, ended = await self._in_log_thread(_take, requests, size)
-            if chunk:
-                await self._admit(chunk)
-            if ended:
-                break
-            size = min(size * 2, LARGEST_CHUNK, max(1, self.options.max_rows // 2))
-        self._all_read = True
-        self._finish_if_done()
-
-    async def _admit(self, chunk: list[Request]) -> None:
-        self.outcome.wanted += len(chunk)
-        fresh: dict[str, Request] = {}
-        for request in chunk:
-            # Asked before the log is: a key that leaves the open set from here on is in the log by then.
-            if request.key in self._open_keys or request.key in self._failed_keys or request.key in fresh:
-                self.outcome.equal += 1
-            else:
-                fresh[request.key] = request
-        answered = await self._in_log_thread(self._log.answered, list(fresh)) if fresh else set()
-        self.outcome.reused += len(answered)
-        for key, request in fresh.items():
-            if key in answered:
-                continue
-            item = Item(request)
-            self._open_keys.add(key)
-            self._unfinished += 1
-            if not request.images:
-                self._ready.append(item)
-            elif self._fetch is None:
-                raise MvlError("a request holds a picture, and no way to fetch pictures was given")
-            else:
-                self._unloaded.append(item)
-                self._to_load.set()
-        self._pump()
-
-    async def _load(self) -> None:
-        """Keeps loaded pictures below `max_bytes`, give or take the batches under way."""
-        assert self._fetch is not None
-        while True:
-            if not self._unloaded or self._bytes >= self.options.max_bytes:
-                self._to_load.clear()
-                await self._to_load.wait()
-                continue
-            count = min(PICTURE_BATCH, len(self._unloaded))
-            batch = [self._unloaded.popleft() for _ in range(count)]
-            ids = [image_id for item in batch for image_id in item.request.images]
-            loaded = await asyncio.to_thread(load_pictures, self._fetch, ids, self._longest_side)
-            for item in batch:
-                self._loaded(item, loaded)
-            self._pump()
-
-    def _loaded(self, item: Item, loaded: dict[str, bytes | PictureFault]) -> None:
-        for image_id in item.request.images:
-            picture = loaded[image_id]
-            if isinstance(picture, PictureFault):
-                self._fail(item, picture.error, picture.message)
-                return
-            item.pictures[image_id] = picture
-        item.weight = sum(len(data) for data in item.pictures.values())
-        self._bytes += item.weight
-        self._ready.append(item)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -244,37 +184,80 @@ class _Run:
         if self._stopping:
             return
         now = self._loop.time()
+        for lane in self._lanes:
+            lane.look_for_late()
         while (turn := self._quarantine.next_group(self._lanes, now)) is not None:
             lane, group = turn
             for item in group:
                 self._start(item, lane)
-        while self._ready:
+        while self._intake.ready:
             free = [lane for lane in self._lanes if lane.is_free(now)]
             if not free:
                 break
-            self._start(self._ready.popleft(), min(free, key=lambda lane: lane.load))
+            item = self._intake.ready.popleft()
+            if not any(lane.takes_names and lane.shown.wait(item) for lane in self._lanes):
+                near = [lane for lane in free if item.pictures and lane.shown.has(item.request.images)]
+                self._start(item, min(near or free, key=lambda lane: lane.load))
+        if self._intake.exhausted and not self._quarantine:
+            self._hurry(now)
+
+    def _hurry(self, now: float) -> None:
+        """At the end, when the servers have room, nobody waits for a few requests that hang: they are asked beside."""
+        for item in [item for lane in self._lanes for item in lane.worth_asking_beside(now)]:
+            free = [lane for lane in self._lanes if lane.is_free(now)]
+            if free:
+                self._start(item, min(free, key=lambda lane: lane.load))
 
     def _start(self, item: Item, lane: Lane) -> None:
-        lane.in_flight += 1
+        attempt = Attempt(item, self._loop.time())
+        item.attempts.append(attempt)
         item.sent += 1
         self.outcome.sent += 1
-        self._spawn(self._attempt(item, lane))
+        lane.sent(attempt)
+        if item.pictures and lane.takes_names and not item.plain:
+            attempt.by_name = lane.shown.send(item.pictures)
+        attempt.task = self._spawn(self._attempt(attempt, lane))
 
-    async def _attempt(self, item: Item, lane: Lane) -> None:
-        sent_at = self._loop.time()
-        body = encode(item.request, lane.endpoint, item.pictures)
+    async def _attempt(self, attempt: Attempt, lane: Lane) -> None:
+        item, request = attempt.item, attempt.item.request
+        longest_s = self.options.timeout_s(request)
+        timeout_s = lane.pace.timeout_s(longest_s, item.given_up)
+        body = encode(request, lane.endpoint, item.pictures, attempt.by_name)
         result: Reply | Fault | None = None
         try:
-            result = await self._transport.ask(lane.endpoint, body, self.options.timeout_s(item.request))
+            result = await self._transport.ask(lane.endpoint, body, timeout_s)
         finally:
+            now = self._loop.time()
             if isinstance(result, Reply):
-                lane.succeeded()
-            lane.in_flight -= 1
+                lane.succeeded(attempt, result.completion_tokens, now)
+            lane.ended(attempt)
+            item.attempts.remove(attempt)
+            if attempt.by_name is not None:
+                self._intake.ready.extendleft(self._shown(attempt, lane, result))
+        if item.done:
+            return
         if isinstance(result, Reply):
-            self._answered(item, result, self._loop.time() - sent_at)
+            self._answered(item, result, now - attempt.sent_at)
         else:
-            self._failed(item, lane, result, sent_at)
+            if result.error == "timeout" and timeout_s < longest_s:
+                # Given up early on the word of other replies: not held against the row.
+                item.given_up += 1
+                result = replace(result, blame=Blame.ENDPOINT)
+            if result.blame is Blame.ROW and attempt.by_name is not None:
+                # Perhaps it has forgotten a picture; whatever it is, the bytes alone will show it.
+                self._errors["picture_refused"] += 1
+                item.plain = True
+                self._intake.ready.appendleft(item)
+            else:
+                self._failed(item, lane, result, attempt.sent_at)
         self._pump()
+
+    def _shown(self, attempt: Attempt, lane: Lane, result: Reply | Fault | None) -> list[Item]:
+        """What may go now that the pictures of `attempt` have arrived at the server, or have not."""
+        images = attempt.item.request.images
+        if isinstance(result, Reply):
+            return lane.shown.arrived(images)
+        return lane.shown.failed(images, refused=result is not None and result.blame is Blame.ROW)
 
     def _answered(self, item: Item, reply: Reply, latency_s: float) -> None:
         request = item.request
@@ -304,16 +287,15 @@ class _Run:
 
     def _durable(self, answers: Sequence[Answer]) -> None:
         self.outcome.answered += len(answers)
-        self._open_keys.difference_update(answer.request_key for answer in answers)
-        self._room.set()
+        self._intake.durable(answer.request_key for answer in answers)
 
     def _release(self, item: Item) -> None:
         """The item is answered or has failed."""
-        self._unfinished -= 1
-        if item.weight:
-            self._bytes -= item.weight
-            item.pictures = {}
-            self._to_load.set()
+        item.done = True
+        for attempt in item.attempts:
+            if attempt.task is not None:
+                attempt.task.cancel()
+        self._intake.finished(item)
         self._finish_if_done()
 
     # -- failing ---------------------------------------------------------------------------------------------------
@@ -336,7 +318,9 @@ class _Run:
         lane.failed(fault, sent_at, now)
         if lane.resting_until > now:
             self._loop.call_at(lane.resting_until, self._pump)
-        if fault.lost:
+        if item.attempts:
+            pass  # another attempt is under way, and decides
+        elif fault.lost:
             lane.suspects.append((item, fault))
         else:
             self._retry(item, fault)
@@ -378,24 +362,23 @@ class _Run:
                 self._fail(item, fault.error, fault.message)
                 return
         delay = backoff_s(item.sent, self.options.backoff_base_s, self.options.backoff_cap_s, self._rng)
+        delay = max(delay, fault.retry_after or 0.0)
         self._loop.call_later(delay, self._again, item)
 
     def _again(self, item: Item) -> None:
-        self._ready.append(item)
+        self._intake.ready.append(item)
         self._pump()
 
     def _fail(self, item: Item, error: str, message: str) -> None:
         key = item.request.key
         self.outcome.failures.append(Failure(key, error, message, item.sent))
-        self._failed_keys.add(key)
-        self._open_keys.discard(key)
-        self._room.set()
+        self._intake.failed(key)
         self._release(item)
 
     # -- watching --------------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        next_report = 0.0
+        next_report = next_look = 0.0
         while True:
             now = self._loop.time()
             check_patience(self._lanes, self.options, now)
@@ -404,6 +387,11 @@ class _Run:
             if self._progress is not None and now >= next_report:
                 next_report = now + self.options.progress_s
                 self._progress(self._reporter.report(self.outcome, self._lanes, self._errors))
+            if now >= next_look:
+                next_look = now + QUEUE_EVERY_S
+                for lane in self._lanes:
+                    if lane.up and lane.reached and lane.tells_queue:
+                        self._spawn(lane.look_at_queue(self._transport))
             # Whatever waits for a time to pass (a rest, a quarantine's patience) gets its turn.
             self._pump()
             await asyncio.sleep(TICK_S)
@@ -415,15 +403,3 @@ class _Run:
             self._abort(error)
         else:
             loop.default_exception_handler(context)
-
-
-def _take(requests: Iterator[Request], most: int) -> tuple[list[Request], bool]:
-    """At most `most` requests, fewer when they come slowly, and whether that was all."""
-    chunk: list[Request] = []
-    until = time.monotonic() + SLICE_S
-    while len(chunk) < most and time.monotonic() < until:
-        request = next(requests, None)
-        if request is None:
-            return chunk, True
-        chunk.append(request)
-    return chunk, False

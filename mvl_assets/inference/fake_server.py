@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime as dt
 import hashlib
 import json
 import math
 import os
 import re
 import sys
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +30,24 @@ from aiohttp import web
 FAULTS = (
     "429",  # with Retry-After, see `retry_after_s`
     "429_bare",  # without
+    "429_date",  # with Retry-After as a date: two seconds from now
     "400",
     "500",
+    "502",
     "503",
     "reset",  # in the middle of the body
     "hang",
+    "drip",  # an answer that comes a byte at a time and never ends
     "html",
     "malformed",  # broken JSON
+    "schema",  # JSON of another form than was asked for
+    "white_space",  # nothing else, up to the token limit
     "length",  # finish_reason: length
     "half_character",  # a lone surrogate, which no UTF-8 holds
     "nan",  # log-probabilities that are no numbers
 )
+DRIP_S = 0.02
+_ODD_TEXTS = {"half_character": "\ud83d", "schema": '{"nothing": ["of", "the kind"]}', "white_space": " \n\t" * 200}
 
 
 @dataclass(slots=True)
@@ -46,10 +55,15 @@ class Behaviour:
     """`faults` maps a fault to the share of attempts that suffer it. A body holding `poison` kills the process.
 
     `markers` maps a text to a fault that every request holding it suffers, each time. With `fail_first` only the first
-    so many attempts of a body can suffer a fault.
+    so many attempts of a body can suffer a fault. Of `slots` requests at a time each takes `latency_s`; more wait, and
+    beyond `queue` waiting ones the answer is 503, as vLLM's with `--max-num-queued-reqs`.
     """
 
     latency_s: float = 0.0
+    slots: int | None = None
+    queue: int | None = None
+    # How many pictures it remembers by their `uuid`.
+    pictures: int = 0
     faults: Mapping[str, float] = field(default_factory=dict)
     markers: Mapping[str, str] = field(default_factory=dict)
     fail_first: int | None = None
@@ -74,6 +88,10 @@ class FakeServer:
         self.down = False
         self.bodies: list[dict[str, Any]] = []
         self.keep_bodies = False
+        self.waiting = 0
+        self.pictures: OrderedDict[str, None] = OrderedDict()
+        # Made by the first request: a semaphore belongs to the event loop that serves.
+        self._slots: asyncio.Semaphore | None = None
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=1 << 30)
@@ -81,10 +99,16 @@ class FakeServer:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/counts", self._counts)
+        app.router.add_get("/metrics", self._metrics)
         return app
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(status=503 if self.down else 200)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        """As vLLM has it; a server without slots has no queue and says nothing of one."""
+        text = "" if self.behaviour.slots is None else f'vllm:num_requests_waiting{{engine="0"}} {self.waiting:.1f}\n'
+        return web.Response(text=text, content_type="text/plain")
 
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "fake", "object": "model"}]})
@@ -128,8 +152,14 @@ class FakeServer:
                 journal.write(f"{digest}\n")
         if behaviour.poison and behaviour.poison.encode() in raw:
             os._exit(9)
-        if behaviour.latency_s:
-            await asyncio.sleep(behaviour.latency_s)
+        if behaviour.slots is not None and behaviour.queue is not None and self.waiting >= behaviour.queue:
+            self.faults["full"] += 1
+            return web.json_response({"error": {"message": "the queue is full"}}, status=503)
+        if (missing := self._look_at_pictures(body)) is not None:
+            self.faults["forgotten"] += 1
+            message = f"Cache miss for image at index {missing} but data is not provided."
+            return web.json_response({"error": {"message": message}}, status=400)
+        await self._work()
         fault = self._fault(raw, digest)
         if fault is not None:
             self.faults[fault] += 1
@@ -137,9 +167,41 @@ class FakeServer:
             if response is not None:
                 return response
         self.answered[digest] += 1
-        text = "\ud83d" if fault == "half_character" else _text(body, digest)
-        finish_reason = "length" if fault == "length" else "stop"
+        text = _ODD_TEXTS.get(fault or "") or _text(body, digest)
+        finish_reason = "length" if fault in ("length", "white_space") else "stop"
         return web.json_response(_completion(body, text, finish_reason, math.nan if fault == "nan" else -0.2))
+
+    def _look_at_pictures(self, body: dict[str, Any]) -> int | None:
+        """Remembers those that have a name. Returns the place of one that came without bytes and is not known."""
+        parts = [p for m in body["messages"] if isinstance(m["content"], list) for p in m["content"]]
+        for place, part in enumerate(part for part in parts if part["type"] == "image_url"):
+            name = part.get("uuid")
+            if "url" not in (part["image_url"] or {}) and name not in self.pictures:
+                return place
+            if name is not None:
+                self.pictures[name] = None
+                self.pictures.move_to_end(name)
+        while len(self.pictures) > self.behaviour.pictures:
+            self.pictures.popitem(last=False)
+        return None
+
+    async def _work(self) -> None:
+        latency_s = self.behaviour.latency_s
+        if self.behaviour.slots is None:
+            if latency_s:
+                await asyncio.sleep(latency_s)
+            return
+        if self._slots is None:
+            self._slots = asyncio.Semaphore(self.behaviour.slots)
+        self.waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self.waiting -= 1
+        try:
+            await asyncio.sleep(latency_s)
+        finally:
+            self._slots.release()
 
     def _fault(self, raw: bytes, digest: str) -> str | None:
         behaviour = self.behaviour
@@ -158,10 +220,14 @@ class FakeServer:
         return None
 
     async def _suffer(self, request: web.Request, fault: str, body: Any) -> web.StreamResponse | None:
-        if fault in ("429", "429_bare"):
-            headers = {"Retry-After": str(self.behaviour.retry_after_s)} if fault == "429" else {}
+        if fault in ("429", "429_bare", "429_date"):
+            later = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
+            wait = {"429": str(self.behaviour.retry_after_s), "429_date": format_datetime(later, usegmt=True)}.get(
+                fault
+            )
+            headers = {} if wait is None else {"Retry-After": wait}
             return web.json_response({"error": {"message": "too many requests"}}, status=429, headers=headers)
-        if fault in ("400", "500", "503"):
+        if fault in ("400", "500", "502", "503"):
             return web.json_response({"error": {"message": f"fault {fault}"}}, status=int(fault))
         if fault == "html":
             return web.Response(text="<html><body>Service unavailable</body></html>", content_type="text/html")
@@ -169,6 +235,12 @@ class FakeServer:
             return web.Response(text='{"choices": [{"message": {"content": "cut', content_type="application/json")
         if fault == "hang":
             await asyncio.sleep(3600)
+        if fault == "drip":
+            response = web.StreamResponse()
+            await response.prepare(request)
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(DRIP_S)
         if fault == "reset":
             response = web.StreamResponse(headers={"Content-Length": "1000"})
             await response.prepare(request)
@@ -240,6 +312,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--latency-ms", type=float, default=0.0)
+    parser.add_argument("--slots", type=int, help="requests worked on at a time; others wait")
+    parser.add_argument("--queue", type=int, help="requests that may wait; beyond them 503")
     parser.add_argument("--fault", action="append", default=[], metavar="NAME=SHARE", help=", ".join(FAULTS))
     parser.add_argument("--poison", help="a request that holds this text kills the server")
     parser.add_argument("--retry-after", type=float, default=0.1)
@@ -251,6 +325,8 @@ def main(arguments: list[str]) -> None:
         parser.error(f"unknown faults: {', '.join(sorted(unknown))}")
     behaviour = Behaviour(
         latency_s=options.latency_ms / 1000,
+        slots=options.slots,
+        queue=options.queue,
         faults=faults,
         poison=options.poison,
         retry_after_s=options.retry_after,

@@ -15,23 +15,54 @@ from typing import Any
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.limits import AimdLimit
+from mvl_assets.inference.limits import Limit
 from mvl_assets.inference.options import EngineOptions
+from mvl_assets.inference.pace import Pace
 from mvl_assets.inference.request import Request
 from mvl_assets.inference.retry import Fault
+from mvl_assets.inference.shown import Shown
 from mvl_assets.inference.transport import Transport
+
+# Refusals in a row after which Retry-After holds for the whole endpoint.
+REFUSALS_TO_REST = 3
+# Connections that hang, in multiples of the highest limit, beyond which nothing more is sent beside them.
+MOST_LATE = 4
+# Attempts of one request at the same time, at the end of a run, and how old the latest must be for another.
+MOST_BESIDE = 3
+SHORTEST_PATIENCE_S = 0.5
 
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """A request under way. `charged` counts the attempts that may have failed by its own fault."""
+    """A request under way. `charged` counts the attempts that may have failed by its own fault, `given_up` those that
+    ended before the run's own time-out. `attempts` are those in flight, oldest first: more than one only at the end.
+    `done` says that it is answered or has failed; what is still in flight then does not count. `plain` has its pictures
+    sent with their bytes and without a name.
+    """
 
     request: Request
     pictures: dict[str, bytes] = field(default_factory=dict)
     weight: int = 0
     sent: int = 0
     charged: int = 0
+    given_up: int = 0
     deaths_alone: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
+    done: bool = False
+    plain: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """`beside` counts what its endpoint held when it was sent, itself included. `by_name` are the pictures that are
+    sent without bytes; None when pictures have no names.
+    """
+
+    item: Item
+    sent_at: float
+    beside: int = 1
+    by_name: frozenset[str] | None = None
+    task: asyncio.Task[None] | None = None
 
 
 class Lane:
@@ -39,8 +70,12 @@ class Lane:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.limit = AimdLimit(endpoint.start_concurrency, endpoint.max_concurrency)
-        self.in_flight = 0
+        self.limit = Limit(endpoint.start_concurrency, endpoint.max_concurrency)
+        self.pace = Pace()
+        # What it holds, oldest first; and what took so long that it holds no place any more.
+        self._sent: dict[Attempt, None] = {}
+        self._late: dict[Attempt, None] = {}
+        self._replied_at = 0.0
         self.resting_until = 0.0
         self.streak = 0
         self.reached = False
@@ -55,35 +90,89 @@ class Lane:
         self.reserved = False
         self.group = 0
         self.deaths = 0
+        # Whether the server tells how long its queue is, which only vLLM does: None until it was asked.
+        self.tells_queue: bool | None = None
+        self.shown = Shown()
 
     @property
     def up(self) -> bool:
         return self.down_since is None
 
+    @property
+    def takes_names(self) -> bool:
+        """Whether pictures may be sent by name: to vLLM."""
+        return self.tells_queue is True and self.shown.pays
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._sent) + len(self._late)
+
     def is_free(self, now: float) -> bool:
         return (
             self.down_since is None
             and not self.reserved
-            and self.in_flight < self.limit.value
+            and len(self._sent) < self.limit.value
+            and len(self._late) < MOST_LATE * self.limit.maximum
             and now >= self.resting_until
         )
 
     @property
     def load(self) -> float:
-        return self.in_flight / self.limit.value
+        return len(self._sent) / self.limit.value
 
-    def succeeded(self) -> None:
-        """Call before `in_flight` is lowered."""
+    def sent(self, attempt: Attempt) -> None:
+        self._sent[attempt] = None
+        attempt.beside = len(self._sent)
+
+    def ended(self, attempt: Attempt) -> None:
+        self._sent.pop(attempt, None)
+        self._late.pop(attempt, None)
+
+    def succeeded(self, attempt: Attempt, tokens: int, now: float) -> None:
+        """Call before the attempt has `ended`."""
+        latency_s = now - attempt.sent_at
         self.reached = True
         self.streak = 0
-        self.limit.succeeded(self.in_flight)
+        self._replied_at = now
+        self.pace.replied(latency_s, tokens, attempt.item.request.max_tokens)
+        self.limit.succeeded(len(self._sent), attempt.beside, latency_s)
+
+    def look_for_late(self) -> None:
+        """A request that hangs while others are answered shall not keep them waiting.
+
+        When nothing is answered any more the server is slow or gone, and nobody is late.
+        """
+        late_s = self.pace.late_s
+        while late_s is not None and self._sent:
+            attempt = next(iter(self._sent))
+            if self._replied_at - attempt.sent_at <= late_s:
+                break
+            del self._sent[attempt]
+            self._late[attempt] = None
+
+    def worth_asking_beside(self, now: float) -> list[Item]:
+        """Requests whose latest attempt takes so long that, where there is room, another should be made beside it."""
+        late_s = self.pace.late_s
+        if late_s is None or self.reserved:
+            return []
+        patience_s = max(late_s, SHORTEST_PATIENCE_S)
+        return [
+            attempt.item
+            for attempt in (*self._late, *self._sent)
+            if now - attempt.sent_at > patience_s
+            and not attempt.item.done
+            and attempt is attempt.item.attempts[-1]
+            and len(attempt.item.attempts) < MOST_BESIDE
+        ]
 
     def failed(self, fault: Fault, sent_at: float, now: float) -> None:
         self.last_fault = fault
         self.streak += 1
-        if fault.error != "malformed_reply":
-            self.limit.stressed(sent_at, now)
-        if fault.retry_after is not None:
+        if fault.error == "malformed_reply":
+            return
+        stressed = self.limit.stressed(sent_at, now)
+        # One refusal among many answers is the business of its own request.
+        if fault.retry_after is not None and (stressed or self.streak >= REFUSALS_TO_REST):
             self.resting_until = max(self.resting_until, now + fault.retry_after)
 
     def touch(self) -> None:
@@ -91,6 +180,15 @@ class Lane:
         if self.endpoint.in_use is not None:
             with contextlib.suppress(OSError):
                 self.endpoint.in_use.touch()
+
+    async def look_at_queue(self, transport: Transport) -> None:
+        try:
+            waiting = await transport.waiting(self.endpoint)
+        except ConnectionError:  # another time
+            return
+        self.tells_queue = waiting is not None
+        if waiting is not None and self.up:
+            self.limit.waiting(waiting)
 
     async def recover(self, transport: Transport, options: EngineOptions, rng: random.Random) -> None:
         """Returns when the endpoint answers a tiny question again. The caller has set `down_since`.
@@ -123,6 +221,8 @@ class Lane:
         self.streak = 0
         self.down_since = None
         self.resting_until = 0.0
+        self.pace = Pace()
+        self.shown.forget()
         self.limit.restart(loop.time())
 
 

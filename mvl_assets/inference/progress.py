@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass, field
 
 
@@ -36,11 +37,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands. `rows` are finished: reused, answered durably, or failed. `eta_s` needs a known total."""
+    """Where a run stands. `rows` are finished: reused, answered durably, or failed. `eta_s` needs a known total.
 
+    `name` is what is asked for, as stage and source. `cost` is what this run's answers cost so far, in `currency`; None
+    without a price.
+    """
+
+    name: str
     rows: int
     total: int | None
     rows_per_s: float
+    prompt_tokens: int
+    completion_tokens: int
     tokens_per_s: float
     in_flight: int
     limit: int
@@ -50,11 +58,14 @@ class Progress:
     failed: int
     seconds: float
     eta_s: float | None
+    cost: float | None
+    currency: str
 
     def line(self) -> str:
         """One line for a person."""
         rows = f"{self.rows}/{self.total}" if self.total is not None else str(self.rows)
         parts = [
+            self.name,
             f"{rows} rows",
             f"{self.rows_per_s:.1f} rows/s",
             f"{self.tokens_per_s:.0f} tokens/s",
@@ -66,6 +77,8 @@ class Progress:
             parts.append("retried " + ", ".join(f"{name} {n}" for name, n in sorted(self.errors.items())))
         if self.failed:
             parts.append(f"{self.failed} failed")
+        if self.cost is not None:
+            parts.append(f"{self.cost:.2f} {self.currency}")
         if self.eta_s is not None:
-            parts.append(f"{self.eta_s:.0f} s left")
+            parts.append(f"{dt.timedelta(seconds=round(self.eta_s))} left")
         return " · ".join(parts)

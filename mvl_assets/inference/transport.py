@@ -11,7 +11,7 @@ import aiohttp
 
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.retry import Blame, Fault, fault_of_status
-from mvl_assets.inference.wire import MalformedReply, Reply, decode, probe_body
+from mvl_assets.inference.wire import MalformedReply, Reply, decode, probe_body, requests_waiting
 
 CONNECT_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 10.0
@@ -75,6 +75,21 @@ class Transport:
                 return response.status < 500
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
             return False
+
+    async def waiting(self, endpoint: Endpoint) -> int | None:
+        """How many requests wait inside the server for their turn; None from one that does not say (only vLLM does).
+
+        Raises `ConnectionError` when it cannot be asked just now.
+        """
+        assert self._session is not None
+        timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+        try:
+            async with self._session.get(
+                endpoint.metrics_url, headers=self.headers(endpoint), timeout=timeout
+            ) as response:
+                return requests_waiting(await response.read()) if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ConnectionError(_words(error)) from error
 
     async def probe(self, endpoint: Endpoint) -> Fault | None:
         """Asks the smallest question. None when it was answered."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from mvl_assets.inference.endpoint import EndpointError
 from mvl_assets.inference.lane import Lane
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.progress import Outcome, Progress
+
+if TYPE_CHECKING:
+    from mvl_assets.profile import Price
 
 # Speed is measured over the last so many reports.
 READINGS = 6
@@ -18,8 +22,11 @@ READINGS = 6
 class Reporter:
     """Makes one run's progress reports. `total` is the number of requests, when it is known."""
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, name: str, total: int | None, price: Price | None) -> None:
+        self._name = name
         self._total = total
+        # A price of nothing is none: a model of one's own has no price per token.
+        self._price = price if price is not None and price.cost(1_000_000, 1_000_000) else None
         self._started = time.monotonic()
         self._readings: deque[tuple[float, int, int]] = deque(maxlen=READINGS)
 
@@ -32,9 +39,12 @@ class Reporter:
         rows_per_s = (rows - rows_then) / span
         left = None if self._total is None else max(0, self._total - rows)
         return Progress(
+            name=self._name,
             rows=rows,
             total=self._total,
             rows_per_s=rows_per_s,
+            prompt_tokens=outcome.prompt_tokens,
+            completion_tokens=outcome.completion_tokens,
             tokens_per_s=(outcome.completion_tokens - tokens_then) / span,
             in_flight=sum(lane.in_flight for lane in lanes),
             limit=sum(lane.limit.value for lane in lanes),
@@ -44,6 +54,8 @@ class Reporter:
             failed=len(outcome.failures),
             seconds=now - self._started,
             eta_s=left / rows_per_s if left is not None and rows_per_s > 0 else None,
+            cost=self._price.cost(outcome.prompt_tokens, outcome.completion_tokens) if self._price else None,
+            currency=self._price.currency if self._price else "",
         )
 
 

@@ -1,7 +1,7 @@
 """The chat-completions protocol: a `Request` as a body, a body as a `Reply`. No network, no waiting.
 
-Belongs here: field names of OpenAI's chat API and of vLLM's additions (`structured_outputs`). Pictures arrive here as
-standardised bytes and become base64 only inside the body.
+Belongs here: field names of OpenAI's chat API and of vLLM's additions (`structured_outputs`, `uuid`, metrics). Pictures
+arrive here as standardised bytes and become base64 only inside the body.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +39,13 @@ class Reply:
     first_logprobs: str | None
 
 
-def encode(request: Request, endpoint: Endpoint, pictures: Mapping[str, bytes]) -> bytes:
-    """The JSON body. `pictures` holds standardised bytes for every image id of the request."""
+def encode(
+    request: Request, endpoint: Endpoint, pictures: Mapping[str, bytes], by_name: Collection[str] | None = None
+) -> bytes:
+    """The JSON body. `pictures` holds standardised bytes for every image id of the request.
+
+    With `by_name` each picture gets its id as vLLM's `uuid`, and those in it go without their bytes.
+    """
     body: dict[str, Any] = {"model": endpoint.model, **request.sampling}
     if body.get("temperature", 1) > 0 and not endpoint.seeds_sampling:
         body.pop("seed", None)
@@ -53,20 +59,31 @@ def encode(request: Request, endpoint: Endpoint, pictures: Mapping[str, bytes]) 
         body["structured_outputs"] = {"choice": list(output.options)}
         body["logprobs"] = True
         body["top_logprobs"] = TOP_LOGPROBS
-    body["messages"] = [_message(message, pictures) for message in request.messages]
+    body["messages"] = [_message(message, pictures, by_name) for message in request.messages]
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def _message(message: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Mapping[str, Any]:
+def _message(
+    message: Mapping[str, Any], pictures: Mapping[str, bytes], by_name: Collection[str] | None
+) -> Mapping[str, Any]:
     if isinstance(message["content"], str):
         return message
     parts = [
-        {"type": "image_url", "image_url": {"url": data_url(pictures[part["image"]])}}
-        if part["type"] == "image"
-        else part
-        for part in message["content"]
+        _picture(part["image"], pictures, by_name) if part["type"] == "image" else part for part in message["content"]
     ]
     return {**message, "content": parts}
+
+
+def _picture(image: str, pictures: Mapping[str, bytes], by_name: Collection[str] | None) -> dict[str, Any]:
+    if by_name is None:
+        return {"type": "image_url", "image_url": {"url": data_url(pictures[image])}}
+    # The name is of the bytes that are sent, which depend on the size they were brought to.
+    name = f"{image}-{len(pictures[image])}"
+    return {
+        "type": "image_url",
+        "image_url": {} if image in by_name else {"url": data_url(pictures[image])},
+        "uuid": name,
+    }
 
 
 def data_url(data: bytes) -> str:
@@ -127,6 +144,12 @@ def _count(value: Any) -> int:
     if not 0 <= count < 1 << 31:
         raise ValueError(f"{count} tokens")
     return count
+
+
+def requests_waiting(metrics: bytes) -> int | None:
+    """The length of vLLM's queue, over all its engines, from its Prometheus text; None when that is not there."""
+    found = re.findall(rb"^vllm:num_requests_waiting(?:\{[^\n]*\})? ([0-9.e+]+)$", metrics, re.MULTILINE)
+    return int(sum(float(number) for number in found)) if found else None
 
 
 def error_message(body: bytes) -> str:

@@ -43,11 +43,15 @@ class AnswerWriter:
             await self.flush(in_thread)
 
     async def flush(self, in_thread: Callable[..., asyncio.Future[int]]) -> None:
+        """Stores what has come in until now. What comes in meanwhile waits: it would make a commit of a few rows."""
         async with self._flushing:
-            while self._buffer:
-                batch = self._buffer[: self._flush_rows]
+            waiting = len(self._buffer)
+            while waiting > 0:
+                batch = self._buffer[: min(waiting, self._flush_rows)]
                 # Shielded: a cancelled flush must not lose track of a commit that goes on in the thread.
                 await asyncio.shield(in_thread(self._append, batch))
                 del self._buffer[: len(batch)]
+                waiting -= len(batch)
                 self._on_durable(batch)
-            self._full.clear()
+            if len(self._buffer) < self._flush_rows:
+                self._full.clear()

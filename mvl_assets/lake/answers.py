@@ -25,7 +25,7 @@ from mvl_assets.lake.table import RETRIES, Table
 
 # A commit reads the whole key column and one small file per fragment: fold fragments before they add up. Fragments of
 # this size hold a few seconds of a fast run; little is rewritten, and held in memory, to fill one.
-COMMITS_PER_COMPACTION = 50
+COMMITS_PER_COMPACTION = 20
 ROWS_PER_FRAGMENT = 10_000
 
 
@@ -109,7 +109,7 @@ class AnswerLog:
     def maintain(self) -> None:
         """Folds small fragments and drops old versions; safe at any time for the holder of the lease."""
         dataset = self.table.handle()
-        with disk_errors(self.table.uri):
+        with disk_errors(self.table.uri), self._index.folding():
             # The default target of a million rows would rewrite the big fragment every time.
             dataset.optimize.compact_files(target_rows_per_fragment=ROWS_PER_FRAGMENT)
             self.table.sync()  # before the files it replaces can go

@@ -6,7 +6,8 @@ follow the table's versions: what was appended is read, anything else makes them
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import lance
@@ -75,19 +76,32 @@ class KeyIndex:
         # A handle of its own: the table's moves on to later versions, and these offsets do not.
         dataset = newest.checkout_version(newest.version)
         fragments = dataset.get_fragments()
-        listed = tuple((f.fragment_id, f.physical_rows, f.num_deletions) for f in fragments)
+        listed = _listed(fragments)
         known = len(before.fragments) if before is not None else 0
         runs: tuple[Run, ...] = before.runs if before is not None else ()
         if before is not None and listed[:known] != before.fragments:
             known, runs = 0, ()
         start = sum(rows - gone for _, rows, gone in listed[:known])
         if fragments[known:]:
-            scanner = dataset.scanner(columns=[self.table.spec.key], fragments=fragments[known:], batch_size=65536)
+            scanner = dataset.scanner(columns=[self.table.spec.key], fragments=fragments[known:], batch_size=8192)
             parts = [_packed(batch.column(0).to_pylist()) for batch in scanner.to_batches()]
             keys = np.concatenate(parts) if parts else np.empty(0, dtype="S16")
             runs = _merged(runs, keys, np.arange(start, start + len(keys)))
         self._places = Places(dataset, listed, runs)
         return self._places
+
+    @contextmanager
+    def folding(self) -> Iterator[None]:
+        """For a compaction, which leaves every row at its offset, by the only writer: nothing has to be read again."""
+        before = self.places() if self._places is not None else None
+        yield
+        if before is not None:
+            dataset = self.table.handle()
+            self._places = Places(dataset, _listed(dataset.get_fragments()), before.runs)
+
+
+def _listed(fragments: Sequence[lance.LanceFragment]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((f.fragment_id, f.physical_rows, f.num_deletions) for f in fragments)
 
 
 def _packed(keys: Sequence[str]) -> np.ndarray:

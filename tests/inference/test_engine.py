@@ -24,6 +24,7 @@ from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.progress import Outcome, Progress
 from mvl_assets.inference.request import choice_form, json_form
 from mvl_assets.lake.answers import AnswerLog
+from mvl_assets.profile import Price
 
 NewLog = Callable[[], AnswerLog]
 
@@ -89,7 +90,7 @@ def test_the_iterable_is_read_as_answers_come_and_not_ahead(new_log: NewLog, qui
     assert ahead <= 101
 
 
-@pytest.mark.parametrize("fault", ["429", "429_bare", "500", "503", "reset", "html", "malformed"])
+@pytest.mark.parametrize("fault", ["429", "429_bare", "500", "502", "503", "reset", "html", "malformed"])
 def test_a_fault_that_passes_costs_no_row(fault: str, new_log: NewLog, quick: EngineOptions) -> None:
     requests = asks(120)
     behaviour = Behaviour(faults={fault: 0.3}, retry_after_s=0.02)
@@ -100,6 +101,54 @@ def test_a_fault_that_passes_costs_no_row(fault: str, new_log: NewLog, quick: En
     assert server.faults[fault] > 20
     assert set(server.answered.values()) == {1}
     assert_accounted_for(requests, outcome, new_log())
+
+
+def test_a_date_in_retry_after_is_waited_for_by_its_own_row_alone(new_log: NewLog, quick: EngineOptions) -> None:
+    requests = asks(100)
+    with serving(Behaviour(markers={"question 7": "429_date"}, fail_first=1)) as (server, endpoint):
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
+    assert (outcome.sent, outcome.failures) == (111, []), "questions 7 and 70 to 79 are refused once"
+    assert outcome.seconds >= 1, "a date has whole seconds: the second after next is at least one away"
+    assert set(server.seen.values()) == {1, 2}
+
+
+def test_an_answer_that_drips_in_without_an_end_is_given_up_and_asked_again(
+    new_log: NewLog, quick: EngineOptions
+) -> None:
+    requests = asks(10)
+    options = dataclasses.replace(quick, base_timeout_s=0.3, min_tokens_per_s=1000)
+    with serving(Behaviour(markers={"question 7": "drip"}, fail_first=1)) as (_, endpoint):
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=options)
+    assert outcome.failures == []
+    assert stored(new_log())[requests[7].key]["attempts"] == 2
+
+
+def test_a_request_that_hangs_does_not_keep_the_run_waiting_for_its_time_out(
+    new_log: NewLog, quick: EngineOptions
+) -> None:
+    requests = asks(200)
+    # By its own time-out each would take a minute.
+    with serving(Behaviour(latency_s=0.01, markers={"question 7": "hang"}, fail_first=1)) as (_, endpoint):
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
+    assert outcome.failures == []
+    assert outcome.seconds < 30
+    assert_accounted_for(requests, outcome, new_log())
+    assert stored(new_log())[requests[7].key]["attempts"] == 2
+
+
+@pytest.mark.parametrize(("fault", "finish_reason"), [("schema", "stop"), ("white_space", "length")])
+def test_an_answer_of_another_form_is_kept_as_it_came(
+    fault: str, finish_reason: str, new_log: NewLog, quick: EngineOptions
+) -> None:
+    """It was paid for, and whether it can be read is not the engine's to say."""
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+    request = ask("answer in JSON", json_form(schema))
+    with serving(Behaviour(faults={fault: 1.0})) as (_, endpoint):
+        outcome = answer_all([request], endpoints=[endpoint], log=new_log(), options=quick)
+    assert (outcome.answered, outcome.failures) == (1, [])
+    row = stored(new_log())[request.key]
+    assert row["finish_reason"] == finish_reason
+    assert "answer" not in row["text"]
 
 
 def test_a_hang_ends_with_the_time_out_and_is_asked_again(new_log: NewLog, quick: EngineOptions) -> None:
@@ -228,6 +277,36 @@ def test_two_endpoints_share_the_work_and_one_may_die(new_log: NewLog, quick: En
     assert_accounted_for(requests, outcome, new_log())
 
 
+@pytest.mark.parametrize("queue", [None, 4])
+def test_a_server_that_is_full_is_not_given_all_it_may_have(
+    queue: int | None, new_log: NewLog, quick: EngineOptions
+) -> None:
+    requests = asks(1500)
+    limits: list[int] = []
+    options = dataclasses.replace(quick, progress_s=0.0)
+    with serving(Behaviour(latency_s=0.02, slots=8, queue=queue)) as (server, endpoint):
+        wide = dataclasses.replace(endpoint, start_concurrency=4, max_concurrency=512)
+        outcome = answer_all(
+            requests, endpoints=[wide], log=new_log(), options=options, progress=lambda p: limits.append(p.limit)
+        )
+    assert outcome.failures == []
+    assert 4 <= limits[-1] <= 40
+    assert server.most_in_flight < 200
+    assert_accounted_for(requests, outcome, new_log())
+
+
+def test_the_faster_of_two_endpoints_gets_more(new_log: NewLog, quick: EngineOptions) -> None:
+    requests = asks(600)
+    with (
+        serving(Behaviour(latency_s=0.02, slots=8)) as (fast, one),
+        serving(Behaviour(latency_s=0.1, slots=8)) as (slow, two),
+    ):
+        endpoints = [dataclasses.replace(endpoint, max_concurrency=8) for endpoint in (one, two)]
+        outcome = answer_all(requests, endpoints=endpoints, log=new_log(), options=quick)
+    assert outcome.failures == []
+    assert sum(fast.answered.values()) > 1.5 * sum(slow.answered.values()) > 0
+
+
 def test_a_choice_is_constrained_and_keeps_the_first_tokens_log_probabilities(
     new_log: NewLog, quick: EngineOptions
 ) -> None:
@@ -255,11 +334,20 @@ def test_progress_ends_at_the_number_of_rows(new_log: NewLog, quick: EngineOptio
     seen: list[Progress] = []
     options = dataclasses.replace(quick, progress_s=0.0)
     with serving(Behaviour(latency_s=0.3)) as (_, endpoint):
-        answer_all(asks(40), endpoints=[endpoint], log=new_log(), total=40, progress=seen.append, options=options)
+        price = Price(input_per_million=10_000.0, output_per_million=50_000.0, currency="EUR")
+        answer_all(
+            asks(40), endpoints=[endpoint], log=new_log(), total=40, price=price, progress=seen.append, options=options
+        )
     assert seen[0].rows == 0 and seen[0].total == 40
     assert any(p.in_flight for p in seen)
     assert all(p.in_flight <= p.limit for p in seen)
-    assert "of" in seen[-1].line()
+    last = seen[-1]
+    assert (last.rows, last.in_flight, last.eta_s) == (40, 0, 0)
+    assert last.cost == pytest.approx(last.prompt_tokens / 100 + last.completion_tokens / 20)
+    assert last.cost > 0
+    assert last.line().startswith(f"rewrite source · {last.rows}/40 rows · ")
+    for part in (" in flight of ", f" · {last.cost:.2f} EUR", " tokens/s"):
+        assert part in last.line()
 
 
 CLIENT = """

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.lane import Item, Lane
-from mvl_assets.inference.limits import AimdLimit
+from mvl_assets.inference.lane import Attempt, Item, Lane
 from mvl_assets.inference.quarantine import Quarantine
 from mvl_assets.inference.retry import Blame, backoff_s, fault_of_status, parse_retry_after
 
@@ -61,40 +60,6 @@ def test_backoff_stays_within_its_cap(attempt: int, seed: int) -> None:
     assert 0 <= backoff_s(attempt, 0.5, 30.0, random.Random(seed)) <= min(30.0, 0.5 * 2 ** min(attempt - 1, 30))
 
 
-def test_a_limit_doubles_until_stress_then_creeps() -> None:
-    limit = AimdLimit(4, 64)
-    for _ in range(4):
-        limit.succeeded(in_flight=4)
-    assert limit.value == 8
-    limit.stressed(sent_at=1.0, now=2.0)
-    assert limit.value == 4
-    for _ in range(5):
-        limit.succeeded(in_flight=4)
-    assert limit.value == 5
-
-
-def test_a_burst_of_stress_halves_once() -> None:
-    limit = AimdLimit(32, 64)
-    for _ in range(10):
-        limit.stressed(sent_at=1.0, now=2.0)
-    assert limit.value == 16
-    limit.stressed(sent_at=3.0, now=4.0)
-    assert limit.value == 8
-
-
-def test_a_limit_that_is_not_used_does_not_grow_and_never_leaves_its_bounds() -> None:
-    limit = AimdLimit(8, 10)
-    for _ in range(100):
-        limit.succeeded(in_flight=1)
-    assert limit.value == 8
-    for _ in range(100):
-        limit.succeeded(in_flight=8)
-    assert limit.value == 10
-    for moment in range(100):
-        limit.stressed(sent_at=moment + 0.5, now=moment + 0.5)
-    assert limit.value == 1
-
-
 @given(st.integers(1, 300), st.data())
 def test_quarantine_convicts_the_poison_row_and_frees_all_others(count: int, data: st.DataObject) -> None:
     items = [Item(request) for request in asks(count)]
@@ -122,10 +87,11 @@ def test_a_group_waits_until_its_lane_is_empty_and_nothing_else_goes_there() -> 
     lane = Lane(Endpoint("http://host/v1", "m"))
     quarantine = Quarantine(parts=8, deaths_to_fail=2)
     quarantine.put(lane, [Item(request) for request in asks(2)])
-    lane.in_flight = 1
+    attempt = Attempt(Item(asks(1)[0]), sent_at=0.0)
+    lane.sent(attempt)
     assert quarantine.next_group([lane], now=0.0) is None
     assert not lane.is_free(0.0)
-    lane.in_flight = 0
+    lane.ended(attempt)
     turn = quarantine.next_group([lane], now=0.0)
     assert turn is not None and len(turn[1]) == 1
 

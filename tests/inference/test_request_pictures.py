@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+import pytest
 from asking import MODEL
 from PIL import Image
 from servers import serving
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.engine import answer_all
+from mvl_assets.inference.fake_server import Behaviour, FakeServer
+from mvl_assets.inference.lane import Lane
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.pictures import PictureFault, load_pictures
 from mvl_assets.inference.request import Request
@@ -72,6 +76,101 @@ def test_requests_with_pictures_go_out_with_their_bytes_and_bad_ones_fail(
     sent = {body["messages"][0]["content"][0]["image_url"]["url"].split(",")[1] for body in server.bodies}
     assert {base64.b64decode(data) for data in sent} == {stored[f"p{i}"] for i in range(40)}
     assert sorted(fetched) == sorted([*stored, "gone"])
+
+
+def questions(images: Sequence[str], each: int) -> list[Request]:
+    return [
+        Request(
+            ({"role": "user", "content": [{"type": "image", "image": i}, {"type": "text", "text": f"question {n}"}]},),
+            MODEL,
+            {"max_tokens": 4},
+            "p",
+            "h",
+        )
+        for i in images
+        for n in range(each)
+    ]
+
+
+def bytes_sent(server: FakeServer) -> Counter[str]:
+    """How often each picture came with its bytes, by name; under "" without a name."""
+    parts = [part for body in server.bodies for part in body["messages"][0]["content"] if part["type"] == "image_url"]
+    return Counter(part.get("uuid", "") for part in parts if part["image_url"])
+
+
+@pytest.fixture
+def by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after the first look at vLLM's metrics, which comes a moment after a run's first answer."""
+    monkeypatch.setattr(Lane, "takes_names", property(lambda lane: lane.shown.pays))
+
+
+def test_several_questions_about_a_picture_send_its_bytes_once(
+    new_log: Callable[[], AnswerLog], quick: EngineOptions, by_name: None
+) -> None:
+    stored = {f"p{i}": picture(300 + i, 300) for i in range(12)}
+    with serving(Behaviour(latency_s=0.01, slots=8, pictures=100)) as (server, endpoint):
+        server.keep_bodies = True
+        requests = questions(list(stored), 5)
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), pictures=lambda ids: stored, options=quick)
+    assert (outcome.answered, outcome.sent, outcome.failures) == (60, 60, [])
+    assert bytes_sent(server) == {f"{i}-{len(data)}": 1 for i, data in stored.items()}
+
+
+def test_a_server_that_forgets_pictures_gets_their_bytes_again_and_no_row_is_lost(
+    new_log: Callable[[], AnswerLog], quick: EngineOptions, by_name: None
+) -> None:
+    stored = {f"p{i}": picture(300 + i, 300) for i in range(12)}
+    with serving(Behaviour(latency_s=0.01, slots=8, pictures=1)) as (server, endpoint):
+        server.keep_bodies = True
+        outcome = answer_all(
+            questions(list(stored), 5), endpoints=[endpoint], log=new_log(), pictures=lambda ids: stored, options=quick
+        )
+    assert (outcome.answered, outcome.failures) == (60, [])
+    assert server.faults["forgotten"] > 0
+    assert outcome.sent == 60 + server.faults["forgotten"]
+    assert bytes_sent(server)[""] >= server.faults["forgotten"], "what was refused goes again as to any other server"
+
+
+def test_questions_about_one_picture_go_to_the_server_that_has_it_if_there_is_a_place(
+    new_log: Callable[[], AnswerLog], quick: EngineOptions, by_name: None
+) -> None:
+    stored = {f"p{i}": picture(300 + i, 300) for i in range(60)}
+    behaviour = Behaviour(latency_s=0.01, slots=8, pictures=100)
+    with serving(behaviour) as (one, first), serving(behaviour) as (two, second):
+        one.keep_bodies = two.keep_bodies = True
+        requests = questions(list(stored), 4)
+        outcome = answer_all(
+            requests, endpoints=[first, second], log=new_log(), pictures=lambda ids: stored, options=quick
+        )
+    assert (outcome.answered, outcome.sent) == (240, 240)
+    assert one.bodies and two.bodies
+    # Wherever there is a place first, three in four pictures would go to both.
+    assert (bytes_sent(one) + bytes_sent(two)).total() < 100
+
+
+def test_a_server_that_is_not_vllm_gets_no_names(new_log: Callable[[], AnswerLog], quick: EngineOptions) -> None:
+    stored = {"p0": picture(300, 300)}
+    with serving(Behaviour(latency_s=0.01)) as (server, endpoint):
+        server.keep_bodies = True
+        answer_all(questions(["p0"], 5), endpoints=[endpoint], log=new_log(), pictures=lambda ids: stored)
+    assert bytes_sent(server) == {"": 5}
+
+
+def test_several_pictures_travel_in_their_order(new_log: Callable[[], AnswerLog], quick: EngineOptions) -> None:
+    stored = {name: picture(side, 300) for name, side in (("a", 300), ("b", 400), ("c", 500))}
+    content = [{"type": "image", "image": name} for name in ("b", "a", "c", "a")]
+    request = Request(
+        ({"role": "user", "content": [*content, {"type": "text", "text": "compare"}]},),
+        MODEL,
+        {"max_tokens": 4},
+        "p",
+        "h",
+    )
+    with serving() as (server, endpoint):
+        server.keep_bodies = True
+        answer_all([request], endpoints=[endpoint], log=new_log(), pictures=lambda ids: stored, options=quick)
+    sent = [part["image_url"]["url"].split(",")[1] for part in server.bodies[0]["messages"][0]["content"][:4]]
+    assert [size(base64.b64decode(data))[0] for data in sent] == [400, 300, 500, 300]
 
 
 def test_without_a_way_to_fetch_pictures_the_run_says_so(new_log: Callable[[], AnswerLog]) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import lance
 from lance.dataset import DatasetOptimizer, MergeInsertBuilder
@@ -64,8 +65,7 @@ def failpoint(point: str, when: str, turn: int, action: Callable[[], object]) ->
 
 def append_all(log: AnswerLog, acked: Callable[[int], object]) -> None:
     """Stores what is missing of BATCHES times BATCH answers, folding after every second commit."""
-    answers_module.COMMITS_PER_COMPACTION = 2
-    with log:
+    with mock.patch.object(answers_module, "COMMITS_PER_COMPACTION", 2), log:
         wanted = [answer(number) for number in range(BATCH * BATCHES)]
         stored = log.answered(a.request_key for a in wanted)
         missing = [a for a in wanted if a.request_key not in stored]

@@ -34,6 +34,7 @@ from mvl_assets.profile import load_profile
 from mvl_assets.prompts import load_prompts
 from mvl_assets.rewriting.plan import plan_rewrite
 from mvl_assets.settings import PROJECT
+from tests.kills import ROAD_KILLS
 from tests.servers import FakeProcess, free_port, vllm_server, wait_for
 
 __all__ = ["vllm_server"]
@@ -112,8 +113,11 @@ class Stage:
         )
         assert done.returncode == 0, done.stderr
 
-    def run_and_kill(self, after: int) -> None:
-        """A client that is killed when so many requests have been forwarded in all, but at least one of its own."""
+    def run_and_kill(self, after: int, server: FakeProcess | None = None) -> None:
+        """A client that is killed when so many requests have been forwarded in all, but at least one of its own.
+
+        With `server`, that dies first and is started again for the next client.
+        """
         after = max(after, self.forwarded() + 1)
         client = subprocess.Popen(self.command, cwd=PROJECT, env=self.environment, stderr=subprocess.PIPE, text=True)
         try:
@@ -124,8 +128,12 @@ class Stage:
                 time.sleep(0.002)
         finally:
             killed_at = time.time()
+            if server is not None:
+                server.kill()
             client.kill()
             client.communicate()
+            if server is not None:
+                server.start()
             # What it had sent may still lie between it and the proxy, which answers in turn.
             wait_for(self.proxy_health)
             self.kills.append(Kill(killed_at, time.time()))
@@ -177,10 +185,11 @@ def asked_again_for_no_reason(entries: Sequence[Entry], kills: Sequence[Kill]) -
     return wrong
 
 
-def kill_and_go_on(stage: Stage, seed: int) -> None:
+def kill_and_go_on(stage: Stage, seed: int, server: FakeProcess | None = None) -> None:
+    """Every third kill takes the server with it, where it can be started again."""
     points = sorted(random.Random(seed).sample(range(1, REQUESTS), KILLS))
-    for point in points:
-        stage.run_and_kill(point)
+    for number, point in enumerate(points):
+        stage.run_and_kill(point, server if number % 3 == seed % 3 else None)
     stage.run()
     entries = list(read_journal(stage.journal))
     assert asked_again_for_no_reason(entries, stage.kills) == [], points
@@ -211,7 +220,7 @@ def assert_complete(stage: Stage, patch: pytest.MonkeyPatch) -> None:
     assert set(stored) == stage.keys()
 
 
-@pytest.mark.parametrize("seed", [20241206, 20241207, 20241208])
+@pytest.mark.parametrize("seed", [20241206 + number for number in range(-(-ROAD_KILLS // KILLS))])
 def test_kills_against_a_fake_server_cost_only_what_was_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -225,7 +234,7 @@ def test_kills_against_a_fake_server_cost_only_what_was_under_way(
         killed = Stage(tmp_path / "killed", undisturbed.model)
         killed.prepare(monkeypatch)
         with killed.proxied(server.base_url):
-            kill_and_go_on(killed, seed)
+            kill_and_go_on(killed, seed, server)
         assert_complete(killed, monkeypatch)
         assert asked(killed.journal).keys() == asked(undisturbed.journal).keys()
         assert killed.keys() == undisturbed.keys()

@@ -1,0 +1,34 @@
+"""The rhythm of commits: what comes in while one is made waits for the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mvl_assets.inference.writer import AnswerWriter
+from mvl_assets.lake.schema import Answer
+from tests.lake.rows import answer
+
+
+def test_answers_that_come_during_a_commit_do_not_make_one_of_their_own() -> None:
+    commits: list[int] = []
+    durable: list[Answer] = []
+
+    async def run() -> None:
+        writer = AnswerWriter(lambda batch: len(batch), durable.extend, flush_rows=100, flush_s=60.0)
+
+        async def in_thread(append: Callable[[Sequence[Answer]], int], batch: Sequence[Answer]) -> Any:
+            for number in range(10):
+                writer.add(answer(1000 * len(commits) + number))
+            commits.append(append(batch))
+
+        for number in range(250):
+            writer.add(answer(number))
+        await writer.flush(in_thread)  # type: ignore[arg-type]
+        assert commits == [100, 100, 50]
+        assert len(durable) == 250
+        await writer.flush(in_thread)  # type: ignore[arg-type]
+        assert commits == [100, 100, 50, 30]
+
+    asyncio.run(run())

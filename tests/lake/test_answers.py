@@ -1,0 +1,39 @@
+"""The log of answers finds what it holds, whatever became of its fragments."""
+
+from __future__ import annotations
+
+import pytest
+
+from mvl_assets.lake import answers as answers_module
+from mvl_assets.lake.lake import Lake
+from tests.lake.rows import answer
+
+
+@pytest.mark.parametrize("known_before", [True, False])
+def test_what_was_stored_is_found_before_and_after_fragments_are_folded(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, known_before: bool
+) -> None:
+    monkeypatch.setattr(answers_module, "COMMITS_PER_COMPACTION", 3)
+    monkeypatch.setattr(answers_module, "ROWS_PER_FRAGMENT", 10)
+    log, other = lake.answers("rewrite", "drawn"), Lake(lake.root).answers("rewrite", "drawn")
+    keys = [answer(number).request_key for number in range(60)]
+    with log:
+        for start in range(0, 50, 5):
+            log.append([answer(number) for number in range(start, start + 5)])
+            if known_before:
+                assert log.answered(keys) == set(keys[: start + 5])
+        folded = len(log.table.open().get_fragments())
+        assert folded <= 6
+        assert log.answered(keys) == other.answered(keys) == set(keys[:50])
+        for reader in (log, other):
+            found = reader.get(keys[::7], ["text"])
+            assert {key: row["text"] for key, row in found.items()} == {
+                keys[number]: f"text {number}" for number in range(0, 50, 7)
+            }
+
+
+def test_an_absent_table_has_answered_nothing(lake: Lake) -> None:
+    log = lake.answers("rewrite", "drawn")
+    assert log.answered([answer(1).request_key]) == set()
+    assert log.get([answer(1).request_key]) == {}
+    assert log.count() == 0
