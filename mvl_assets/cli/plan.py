@@ -15,7 +15,7 @@ from mvl_assets.fetch.progress import size_text
 from mvl_assets.judging.plan import plan_judge
 from mvl_assets.lake.lake import Lake
 from mvl_assets.profile import Profile
-from mvl_assets.rewriting.plan import plan_rewrite
+from mvl_assets.rewriting.plan import Plan, plan_rewrite
 from mvl_assets.settings import settings
 
 
@@ -77,30 +77,38 @@ def _models(
 ) -> None:
     lake = Lake(settings().lake_root)
     slugs = sources or [s for c in graph.rewritten_categories() for s in graph.rewritten_sources(c)]
-    plans = []
+    plans: list[Plan] = []
     for slug in slugs:
         spec = source_named(slug)
         if (category not in (None, spec.category)) or not lake.table(f"category/{spec.category}").exists():
             continue
-        plan = plan_judge(lake, spec, profile) if stage == "judge" else plan_rewrite(lake, spec, profile, limit=limit)
-        if plan.wanted:
-            plans.append(asdict(plan))
+        if stage == "rewrite":
+            plans.append(plan_rewrite(lake, spec, profile, limit=limit))
+            continue
+        plans.append(plan_judge(lake, spec, profile, limit=limit))
+        if profile.second_judge is not None:
+            plans.append(plan_judge(lake, spec, profile, limit=limit, role="second_judge"))
+    plans = [plan for plan in plans if plan.wanted]
     if json_:
-        click.echo(as_json(plans))
+        click.echo(as_json([asdict(plan) for plan in plans]))
         return
-    columns = [
-        "source",
-        "model",
-        "wanted",
-        "answered",
-        "to_send",
-        "prompt_tokens",
-        "completion_tokens",
-        "gpu_hours",
-        "cost",
+    lines = [[plan.source, plan.model, *_amounts([plan])] for plan in plans]
+    for model in dict.fromkeys(plan.model for plan in plans):
+        lines.append(["all", model, *_amounts([plan for plan in plans if plan.model == model])])
+    columns = ["source", "model", "rows", "requests", "answered", "left", "to send", "tokens in", "tokens out"]
+    money = "/".join(dict.fromkeys(plan.currency for plan in plans)) or "cost"
+    click.echo(show(f"{stage}: what to send is exact, the rest is estimated", [*columns, "GPU hours", money], lines))
+    if any(plan.left for plan in plans):
+        click.echo("left: failed before; `mvl retry --list` says how")
+
+
+def _amounts(plans: list[Plan]) -> list[object]:
+    """Sums in the order of the columns; empty where no plan has a price."""
+    counts = ("rows", "wanted", "answered", "left", "to_send", "prompt_tokens", "completion_tokens")
+    hours = [plan.gpu_hours for plan in plans if plan.gpu_hours is not None]
+    costs = [plan.cost for plan in plans if plan.cost is not None]
+    return [
+        *(sum(getattr(plan, name) for plan in plans) for name in counts),
+        round(sum(hours), 3) if hours else None,
+        round(sum(costs), 2) if costs else None,
     ]
-    rows = [[p[c] for c in columns] for p in plans]
-    if plans:
-        sums = [sum(p[c] or 0 for p in plans) for c in columns[2:7]]
-        rows.append(["all", "", *sums, None, sum(p["cost"] or 0 for p in plans)])
-    click.echo(show(f"{stage}: requests, tokens and cost still to come are estimates", columns, rows))

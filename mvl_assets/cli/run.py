@@ -1,7 +1,8 @@
 """`mvl run`: the whole road from raw files to scores, through the same assets the UI shows.
 
 Sources are read every time (what has not changed adds nothing); everything behind them runs only where it is missing or
-out of date, unless `--force`. A partition that fails is reported and the others go on; the next run picks it up.
+out of date, or has requests that failed by chance, unless `--force`. A partition is judged while others are still
+rewritten. One that fails is reported and the others go on; the next run picks it up.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import click
@@ -19,7 +21,7 @@ import dagster as dg
 from mvl_assets.catalog import load_catalog, source_named
 from mvl_assets.cli.abandoned import end_abandoned
 from mvl_assets.cli.failures import Problem
-from mvl_assets.cli.pool import run_beside
+from mvl_assets.cli.flow import run_beside
 from mvl_assets.cli.runner import Done, Runner, Step
 from mvl_assets.cli.summary import summary
 from mvl_assets.defs import graph
@@ -28,6 +30,8 @@ from mvl_assets.defs.staleness import Standing, Standings
 from mvl_assets.errors import MachineError, MvlError
 from mvl_assets.fetch.overview import is_fetchable
 from mvl_assets.inference.endpoints import warm_up
+from mvl_assets.lake.lake import Lake
+from mvl_assets.rewriting.failed import groups
 from mvl_assets.settings import settings
 
 STAGES = (
@@ -42,9 +46,8 @@ STAGES = (
     "checkpoint",
     "evaluation",
 )
-ASKING = ("rewritten", "judged")
-# Partitions whose requests share one server: together they fill its batches.
-ASKING_AT_ONCE = 3
+# Stages that ask a model, with the name of what they ask in the lake.
+ASKING = {"rewritten": "rewrite", "judged": "judge"}
 
 
 @dataclass
@@ -57,6 +60,11 @@ class Tally:
     seconds: float = 0.0
 
 
+def _pair(step: Step) -> tuple[str, str | None]:
+    """Category and source: what a rewriting and the judging behind it share."""
+    return step.key[1], step.partition
+
+
 class Road:
     """Drives the stages in order; steps of one stage in the order of the graph."""
 
@@ -64,6 +72,7 @@ class Road:
         self.runner = Runner()
         end_abandoned(self.runner.instance)
         self.graphs = {n: d.resolve_asset_graph() for n, d in self.runner.locations.items()}
+        self.lake = Lake(settings().lake_root)
         self.force = force
         self.started = time.monotonic()
         self.tally: dict[str, Tally] = {stage: Tally() for stage in STAGES}
@@ -79,45 +88,102 @@ class Road:
                 names = [None] if partitions is None else [p for p in partitions.get_partition_keys() if p in chosen]
                 yield from (Step(location, tuple(key.path), name) for name in names)
 
-    def drive(self, stage: str, sources: list[str]) -> Tally:
-        """Runs a stage's steps that are missing or stale."""
+    def drive(self, stage: str, sources: list[str]) -> None:
+        """Runs the stage's steps that are missing or out of date."""
         began = time.monotonic()
-        tally = self.tally[stage]
+        self._take(map(self.runner.run, self._todo(self.steps(stage, sources))))
+        self.tally[stage].seconds += time.monotonic() - began
+
+    def drive_asking(self, stages: Sequence[str], sources: list[str]) -> None:
+        """Runs the steps of rewriting and, if it is among the stages, judging that are missing or out of date. What is
+        judged behind a rewriting is looked at when that has ended."""
+        first = self._todo(self.steps("rewritten", sources))
+        rewriting = {_pair(step) for step in first}
+        judging = {_pair(step): step for step in self.steps("judged", sources)} if "judged" in stages else {}
+        now = self._todo(step for pair, step in judging.items() if pair not in rewriting)
+
+        def behind(done: Step) -> list[Step]:
+            return self._todo([judging[_pair(done)]]) if _pair(done) in judging else []
+
+        self.ask([*first, *now], behind)
+
+    def make(self, steps: list[Step]) -> None:
+        """Runs exactly these steps, all of one stage or all of rewriting and judging."""
+        if not steps or steps[0].stage not in ASKING:
+            self._take(map(self.runner.run, steps))
+            return
+        rewriting = {_pair(step) for step in steps if step.stage == "rewritten"}
+        behind = {_pair(step): step for step in steps if step.stage == "judged" and _pair(step) in rewriting}
+        now = [step for step in steps if step not in behind.values()]
+        self.ask(now, lambda done: [behind[_pair(done)]] if _pair(done) in behind else [])
+
+    def ask(self, steps: list[Step], behind: Callable[[Step], list[Step]]) -> None:
+        """Runs steps that ask a model, and what is `behind` each rewriting that went well: those of one source in this
+        process, those of several in processes of their own."""
+        began = time.monotonic()
+
+        def then(done: Done) -> list[Step]:
+            if done.step.stage != "rewritten":
+                return []
+            self.tally["rewritten"].seconds = time.monotonic() - began
+            return behind(done.step) if done.problem is None else []
+
+        alone = len({step.partition for step in steps}) < 2
+        self._take(self._one_by_one(deque(steps), then) if alone else run_beside(steps, then, self.lake, self._say))
+        self.tally["judged"].seconds = time.monotonic() - began - self.tally["rewritten"].seconds
+
+    def _one_by_one(self, steps: deque[Step], then: Callable[[Done], list[Step]]) -> Iterator[Done]:
+        while steps:
+            done = self.runner.run(steps.popleft())
+            yield done
+            steps.extend(then(done))
+
+    def _todo(self, steps: Iterable[Step]) -> list[Step]:
+        """Those of the steps that have to run; the others are counted as fresh."""
         standings = {n: Standings(g, self.runner.instance) for n, g in self.graphs.items()}
+        again = self._failed_by_chance()
         todo: list[Step] = []
-        for step in self.steps(stage, sources):
-            # What the files hold is known only by reading them.
+        for step in steps:
             fresh = standings[step.location].of(dg.AssetKey(step.key), step.partition).state == "fresh"
-            if fresh and stage != "raw" and not self.force:
-                tally.fresh += 1
+            # What the files hold is known only by reading them.
+            if fresh and step.stage != "raw" and not self.force and (step.stage, step.partition) not in again:
+                self.tally[step.stage].fresh += 1
             else:
                 todo.append(step)
-        self.make(todo, tally)
-        tally.seconds += time.monotonic() - began
-        return tally
+        return todo
 
-    def make(self, steps: list[Step], tally: Tally) -> None:
-        """Runs steps of one stage; those that ask a model several at a time, in processes of their own. Raises
-        `MachineError` for a failure that every other step would meet too."""
-        beside = len(steps) > 1 and steps[0].stage in ASKING
-        with closing(run_beside(steps, ASKING_AT_ONCE) if beside else self._in_turn(steps)) as done:
-            for one in done:
-                at = time.monotonic() - self.started
+    def _failed_by_chance(self) -> set[tuple[str, str | None]]:
+        """(stage, source) of partitions with requests that failed and that a run asks again by itself."""
+        names = {asked: stage for stage, asked in ASKING.items()}
+        return {(names[g.stage], g.source) for g in groups(self.lake, list(names)) if g.asked_again}
+
+    def _take(self, ended: Iterator[Done]) -> None:
+        """Says and counts what became of each step. Raises `MachineError` for a failure that every other step would
+        meet too."""
+        with ExitStack() as stack:
+            if isinstance(ended, Generator):
+                stack.enter_context(closing(ended))
+            for one in ended:
+                tally = self.tally[one.step.stage]
                 if one.problem is None:
                     tally.made += 1
-                    click.echo(f"{at:7.1f} s  {one.step.name}  {one.facts} ({one.seconds:.1f} s)")
+                    self._say(f"{one.step.name}  {one.facts} ({one.seconds:.1f} s)")
                 elif one.problem.stops:
                     raise MachineError(f"{one.step.name}: {one.problem.message}", hint=one.problem.hint)
                 else:
                     tally.failed.append((one.step.name, one.problem))
-                    click.secho(f"{at:7.1f} s  {one.step.name}  FAILED: {one.problem.line}", fg="red")
+                    self._say(f"{one.step.name}  FAILED: {one.problem.line}", fg="red")
 
-    def _in_turn(self, steps: Iterable[Step]) -> Generator[Done, None, None]:
-        yield from map(self.runner.run, steps)
+    def _say(self, line: str, fg: str | None = None) -> None:
+        click.secho(f"{time.monotonic() - self.started:7.1f} s  {line}", fg=fg)
 
     def end(self) -> None:
         """Prints the summary; exits with 1 when a step failed."""
         click.echo(summary(self.runner.instance, {stage: t.seconds for stage, t in self.tally.items()}))
+        self.end_if_failed()
+
+    def end_if_failed(self) -> None:
+        """Names the steps that failed and exits with 1, if there are any."""
         failed = [f for t in self.tally.values() for f in t.failed]
         for name, problem in failed:
             click.secho(f"error: {name}: {problem.line}", fg="red", err=True)
@@ -169,7 +235,11 @@ def command(sources: tuple[str, ...], until: str, force: bool) -> None:
     road = Road(force=force)
     report_prompts(road.runner.instance)
     for stage in stages:
-        tally = road.drive(stage, chosen)
+        if stage == "rewritten":
+            road.drive_asking(stages, chosen)
+        elif stage not in ASKING:
+            road.drive(stage, chosen)
+        tally = road.tally[stage]
         done = f"{tally.made} made, {tally.fresh} up to date, {len(tally.failed)} failed"
         click.secho(f"-- {stage}: {done}, {tally.seconds:.1f} s", bold=True)
     road.end()
@@ -178,12 +248,14 @@ def command(sources: tuple[str, ...], until: str, force: bool) -> None:
 def drive_stale(standings: list[Standing]) -> None:
     """Makes exactly these partitions again, stage by stage."""
     road = Road(force=True)
+    steps = [
+        Step(location, tuple(standing.key.path), standing.partition)
+        for standing in standings
+        for location, asset_graph in road.graphs.items()
+        if standing.key in asset_graph.materializable_asset_keys
+    ]
     for stage in STAGES:
-        steps = [
-            Step(location, tuple(standing.key.path), standing.partition)
-            for standing in standings
-            for location, asset_graph in road.graphs.items()
-            if standing.key.path[0] == stage and standing.key in asset_graph.materializable_asset_keys
-        ]
-        road.make(steps, road.tally[stage])
+        if stage != "judged":
+            together = ASKING if stage == "rewritten" else (stage,)
+            road.make([step for step in steps if step.stage in together])
     road.end()

@@ -15,6 +15,7 @@ import dagster as dg
 from mvl_assets.cli.abandoned import tags_of_this_process
 from mvl_assets.cli.dagster_home import code_locations, instance, quiet_dagster
 from mvl_assets.cli.failures import Problem, problem_of, unexpected
+from mvl_assets.defs.retry import TAG as RETRY
 
 # The event log keeps everything; the terminal gets one line a step.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -25,6 +26,7 @@ SHOWN = (
     "rejected",
     "requests_sent",
     "requests_reused",
+    "requests_left",
     "kept",
     "packs",
     "fill",
@@ -36,11 +38,13 @@ SHOWN = (
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One run: an asset and, where it has them, one of its partitions."""
+    """One run: an asset and, where it has them, one of its partitions. `retry` names the error classes of rejects that
+    it asks again."""
 
     location: str
     key: tuple[str, ...]
     partition: str | None
+    retry: str | None = None
 
     @property
     def stage(self) -> str:
@@ -80,7 +84,7 @@ class Runner:
                 asset_selection=[dg.AssetKey(step.key)],
                 partition_key=step.partition,
                 run_config=QUIET,
-                tags=tags_of_this_process(),
+                tags=tags_of_this_process() | ({RETRY: step.retry} if step.retry else {}),
             )
             facts = _facts(result)
         except dg.DagsterExecutionInterruptedError:

@@ -8,10 +8,11 @@ import click
 
 from mvl_assets.cli.dagster_home import code_locations, instance, quiet_dagster
 from mvl_assets.cli.run import STAGES
+from mvl_assets.cli.summary import keep_rates
 from mvl_assets.cli.tables import as_json, show
 from mvl_assets.defs.staleness import Standings
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.report import rejects_by_stage
+from mvl_assets.lake.report import category_lines, rejects_by_stage
 from mvl_assets.settings import settings
 
 REJECTING = {"raw": "raw", "rewritten": "rewrite", "judged": "judge"}
@@ -45,6 +46,8 @@ def command(json_: bool) -> None:
         return
     columns = ["stage", "materialised", "stale", "missing", "rows", "rejects"]
     click.echo(show(f"lake {lake.root}", columns, [[s[c] for c in columns] for s in listed]))
+    if rates := keep_rates(category_lines(lake)):
+        click.echo("\n" + rates + "\n")
     click.echo("materialised, stale and missing count partitions; `mvl stale` names the stale ones")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
 from mvl_assets.cli.tables import show
+from mvl_assets.judging.paper import paper_keep_rate
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.report import category_lines, scores
+from mvl_assets.lake.report import CategoryLine, category_lines, scores
 from mvl_assets.lake.schema import STAGES
 from mvl_assets.settings import settings
 
@@ -16,6 +17,7 @@ from mvl_assets.settings import settings
 def summary(instance: dg.DagsterInstance, seconds: Mapping[str, float]) -> str:
     lake = Lake(settings().lake_root)
     parts = [""]
+    lines = category_lines(lake)
     parts.append(
         show(
             "Rows by category",
@@ -29,10 +31,12 @@ def summary(instance: dg.DagsterInstance, seconds: Mapping[str, float]) -> str:
                     line.judged - line.kept if line.judged else None,
                     ", ".join(f"{reason} {n}" for reason, n in line.reasons.most_common(2)),
                 ]
-                for line in category_lines(lake)
+                for line in lines
             ],
         )
     )
+    if rates := keep_rates(lines):
+        parts.append(rates)
     if losses := _losses(instance):
         parts.append(show("Training", ["checkpoint", "steps", "loss first", "loss last"], losses))
     if asked := [list(line) for line in scores(lake)]:
@@ -42,6 +46,17 @@ def summary(instance: dg.DagsterInstance, seconds: Mapping[str, float]) -> str:
     parts.append(f"seconds by stage: {spent}; {sum(seconds.values()):.0f} in all")
     parts.append("next: `make ui` shows the graph and every preview; `mvl status`; `mvl trace ID` for any row")
     return "\n\n".join(parts)
+
+
+def keep_rates(lines: Sequence[CategoryLine]) -> str:
+    """What the keep rule leaves of each category, beside what the paper's judge left; empty when nothing is judged."""
+    rows = [
+        [line.category, line.judged, line.kept, line.kept / line.judged, paper_keep_rate(line.category)]
+        for line in lines
+        if line.judged
+    ]
+    title = "Share kept, and in the paper (Table A2)"
+    return show(title, ["category", "judged", "kept", "share", "paper"], rows) if rows else ""
 
 
 def _losses(instance: dg.DagsterInstance) -> list[list[object]]:

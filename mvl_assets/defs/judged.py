@@ -5,6 +5,8 @@ Belongs here: the assets and their checks. Does not: what is asked (`prompts/jud
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 
 from mvl_assets.catalog import Category
@@ -20,8 +22,15 @@ from mvl_assets.defs.metadata import (
     table_metadata,
     with_pictures,
 )
-from mvl_assets.defs.progress import log_progress
+from mvl_assets.defs.progress import Watch
+from mvl_assets.defs.retry import retried
+from mvl_assets.judging.paper import paper_keep_rate
+from mvl_assets.lake.table import Table
+from mvl_assets.profile import Profile
 from mvl_assets.prompts import judge_prompts, load_prompts
+
+if TYPE_CHECKING:
+    from mvl_assets.judging.judge import JudgeReport
 
 SHOWN = ("question", "answer", "original_answer", "answer_agrees", "p_yes", "keep", "drop_reason")
 
@@ -34,11 +43,12 @@ def judged_asset(category: Category) -> dg.AssetsDefinition:
     for family, sources in graph.families(category).items():
         for prompt in judge_prompts(prompts, family):
             asked.setdefault(prompt.name, []).extend(sources)
-    judge = graph.profile().model_for("judge")
+    judge, second = graph.profile().model_for("judge"), graph.profile().second_judge
+    judges = [judge.name, judge.revision, *((second.name, second.revision) if second else ())]
 
     @dg.asset(
         key=key,
-        code_version=graph.settings_version(judge.name, judge.revision, graph.profile().keep),
+        code_version=graph.settings_version(*judges, graph.profile().keep),
         group_name="judged",
         partitions_def=partitions,
         deps=[
@@ -57,7 +67,8 @@ def judged_asset(category: Category) -> dg.AssetsDefinition:
         from mvl_assets.judging.judge import judge_source
 
         source, profile = graph.source_of(context), graph.profile()
-        report = judge_source(lake.lake, source, profile, run_id=context.run_id, progress=log_progress(context))
+        watch = Watch(context)
+        report = judge_source(lake.lake, source, profile, run_id=context.run_id, retry=retried(context), progress=watch)
         table = lake.lake.table(f"judged/{category}")
         model = profile.model_for("judge")
         columns = ["rewrite_id", "sample_id", "p_yes", "answer_agrees", "keep", "drop_reason"]
@@ -70,24 +81,49 @@ def judged_asset(category: Category) -> dg.AssetsDefinition:
                 where=source.slug,
                 kept=report.kept,
                 keep_rate=round(report.kept / report.rows, 4) if report.rows else None,
+                category_keep_rate=_keep_rate(table),
+                paper_keep_rate=round(paper_keep_rate(category), 4),
                 keep_rule=profile.keep.rule,
                 drop_reasons=markdown_table([{"reason": r, "rows": n} for r, n in report.drop_reasons.items()]),
                 requests_wanted=report.wanted,
                 requests_reused=report.reused,
+                requests_left=report.left,
                 requests_sent=report.sent,
                 tokens_in=report.prompt_tokens,
                 tokens_out=report.completion_tokens,
-                cost=model.price.cost(report.prompt_tokens, report.completion_tokens),
+                cost=report.cost,
                 seconds=round(report.seconds, 2),
                 model=f"{model.name}@{model.revision}",
                 blind_rows=report.blind,
+                **_second(profile, report),
                 unusable=markdown_table([{"error": e, "rows": n} for e, n in report.unusable.items()]),
+                speed=watch.plot(),
                 preview=preview(lake.lake, shown, SHOWN),
             ),
             check_results=[sound_result(key, table, source.slug), current_result(key, lake.lake, category)],
         )
 
     return _judged
+
+
+def _keep_rate(table: Table) -> float | None:
+    """Over all the category's sources."""
+    rows = table.count()
+    return round(table.count("keep") / rows, 4) if rows else None
+
+
+def _second(profile: Profile, report: "JudgeReport") -> dict[str, Any]:
+    """How the two judges agree, where there are two."""
+    model = profile.second_judge
+    if model is None or report.second is None:
+        return {}
+    share, kappa = report.second.share, report.second.kappa
+    return {
+        "second_judge": f"{model.name}@{model.revision}",
+        "judges_compared": report.second.n,
+        "judges_agree": None if share is None else round(share, 4),
+        "judges_kappa": None if kappa is None else round(kappa, 4),
+    }
 
 
 @dg.definitions

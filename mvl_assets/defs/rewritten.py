@@ -20,7 +20,8 @@ from mvl_assets.defs.metadata import (
     table_metadata,
     with_pictures,
 )
-from mvl_assets.defs.progress import log_progress
+from mvl_assets.defs.progress import Watch
+from mvl_assets.defs.retry import retried
 from mvl_assets.prompts import load_prompts, rewrite_prompt
 
 
@@ -56,7 +57,10 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
         from mvl_assets.rewriting.rewrite import rewrite_source
 
         source, profile = graph.source_of(context), graph.profile()
-        report = rewrite_source(lake.lake, source, profile, run_id=context.run_id, progress=log_progress(context))
+        watch = Watch(context)
+        report = rewrite_source(
+            lake.lake, source, profile, run_id=context.run_id, retry=retried(context), progress=watch
+        )
         table = lake.lake.table(f"rewritten/{category}")
         model, _ = rewriter(source)
         columns = ["sample_id", "version_id", "blind", "conversations"]
@@ -70,6 +74,7 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
                 samples=report.samples,
                 requests_wanted=report.wanted,
                 requests_reused=report.reused,
+                requests_left=report.left,
                 requests_sent=report.sent,
                 asked_again=report.asked_again,
                 tokens_in=report.prompt_tokens,
@@ -80,6 +85,7 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
                 blind_rows=report.blind,
                 model=f"{model.name}@{model.revision}",
                 unusable=markdown_table([{"error": e, "rows": n} for e, n in report.unusable.items()]),
+                speed=watch.plot(),
                 preview=preview(lake.lake, shown, ["question", "answer", "original_answer", "blind"]),
             ),
             check_results=[sound_result(key, table, source.slug), current_result(key, lake.lake, category)],

@@ -113,10 +113,17 @@ def _same(given: str, wanted: str) -> bool:
     if right and _is_quantity(wanted, right):
         return _same_numbers(numbers_in(given), right, given)
     key = normal(wanted)
+    if len(_items(key)) > 1 and _items(normal(given)) == _items(key):
+        return True
     if key in ("yes", "no", "true", "false"):
         words = re.findall(r"\w+", normal(given))
         return words[:1] == [key]
     return _phrase_in(key, normal(given))
+
+
+def _items(text: str) -> list[str]:
+    """The parts of a listing: "red, blue and green"."""
+    return [part for part in re.split(r"\s*(?:,|;|\band\b|&)\s*", text) if part]
 
 
 def _is_quantity(key: str, numbers: Sequence[Number]) -> bool:

@@ -1,37 +1,34 @@
 """Judging one source: a Yes/No request per rewrite and criterion, then the source's rows of `judged/<category>` anew.
 
-The rows are derived from the stored answers and the profile's keep rule: moving a threshold sends nothing.
+The rows (`rows`) are derived from the stored answers and the profile's keep rule: moving a threshold sends nothing. A
+second judge, where the profile has one, is asked the same; its verdicts stand beside the first one's in each row.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
-
-import pyarrow as pa
 
 from mvl_assets.catalog import SourceSpec
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import ModelRef, Request
-from mvl_assets.judging.agreement import answers_agree
-from mvl_assets.judging.keep import Judgement, KeepRule, parse_rule
-from mvl_assets.judging.verdict import Verdict, VerdictError, read_verdict
+from mvl_assets.judging.kappa import Confusion
+from mvl_assets.judging.keep import parse_rule
+from mvl_assets.judging.rows import Case, JudgedRows, Judges, rulings
+from mvl_assets.judging.verdict import Verdict
 from mvl_assets.lake import sql
 from mvl_assets.lake.answers import AnswerLog
-from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.rejects import publish_rejects, reject_table
-from mvl_assets.lake.schema import JUDGED, Reject
 from mvl_assets.lake.table import Published
-from mvl_assets.profile import Profile
-from mvl_assets.prompts import Prompt, criteria_hash, judge_prompts, load_prompts
+from mvl_assets.profile import ModelProfile, Profile
+from mvl_assets.prompts import Prompt, judge_prompts, load_prompts
 from mvl_assets.rewriting.asking import Asker, ProgressSink, model_ref
 from mvl_assets.rewriting.build import messages_of, output_form
 from mvl_assets.rewriting.conversation import listed, pairs_of
+from mvl_assets.rewriting.failed import chosen
 from mvl_assets.rewriting.rows import family_of
 
 STAGE = "judge"
@@ -44,13 +41,16 @@ _SAMPLE_COLUMNS = ["version_id", "conversations", "image_ids"]
 class JudgeReport:
     """What one call did.
 
-    Requests: `wanted`, `reused` of them (answered before), `sent` counts attempts. Rows: `rows` published, `kept` of
-    them, the rest by `drop_reasons`, `blind` judged without the sample's pictures; `unusable` are rejects by error.
+    Requests: `wanted`, `reused` (answered before) and `left` of them (failed before and not asked again; see
+    `rewriting.failed`); `sent` counts attempts. Rows: `rows` published, `kept` of them, the rest by `drop_reasons`,
+    `blind` judged without the sample's pictures; `unusable` are rewrites that lack a verdict, by error class. `second`
+    compares the two judges (Yes to every criterion); None without a second judge.
     """
 
     source: str
     wanted: int
     reused: int
+    left: int
     sent: int
     rows: int
     kept: int
@@ -59,18 +59,10 @@ class JudgeReport:
     unusable: dict[str, int]
     prompt_tokens: int
     completion_tokens: int
+    cost: float
     seconds: float
+    second: Confusion | None
     published: Published
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One rewrite with the requests that judge it, one per criterion in the order of the prompts."""
-
-    rewrite: Mapping[str, Any]
-    original: Sequence[Mapping[str, str]]
-    requests: tuple[Request, ...]
-    blind: bool
 
 
 def judge_source(
@@ -80,158 +72,94 @@ def judge_source(
     *,
     run_id: str,
     prompts: Mapping[str, Prompt] | None = None,
+    retry: Collection[str] = (),
     progress: ProgressSink | None = None,
     endpoints: Sequence[Endpoint] | None = None,
+    second_endpoints: Sequence[Endpoint] | None = None,
 ) -> JudgeReport:
     """Judges every row the source has in `rewritten/<category>` and publishes `judged/<category>` for it.
 
-    Raises `SourceError` for a source that is not in group B, `MvlError` for a keep rule that cannot be read (before
-    anything is sent), `LeaseHeld` when another process judges it now.
+    `retry` names error classes (or `all`) whose rejects are asked once more. Raises `SourceError` for a source that is
+    not in group B, `MvlError` for a keep rule that cannot be read (before anything is sent), `LeaseHeld` when another
+    process judges it now.
     """
     started = time.monotonic()
-    family = family_of(source)
-    criteria = judge_prompts(load_prompts() if prompts is None else prompts, family)
-    rule = parse_rule(profile.keep.rule, profile.keep.without_key, [p.criterion or p.name for p in criteria])
-    profile_model = profile.model_for("judge")
-    model = model_ref(profile_model)
-    asker = Asker(lake, STAGE, source.slug, profile_model, run_id, endpoints, progress)
-    # Rewrite by rewrite, the criteria side by side: their prefix is equal, and the server's cache still holds it.
-    asker.ask(request for case in cases_for(lake, source, criteria, model) for request in case.requests)
-    rows = _Rows(source, family, criteria, model, rule, lake.answers(STAGE, source.slug), asker, run_id)
+    criteria = judge_prompts(load_prompts() if prompts is None else prompts, family_of(source))
+    names = [p.criterion or p.name for p in criteria]
+    models = [profile.model_for("judge"), *([profile.second_judge] if profile.second_judge else [])]
+    rule = parse_rule(profile.keep.rule, profile.keep.without_key, names, second_judge=len(models) > 1)
+    refs = [model_ref(model) for model in models]
+    total = len(criteria) * lake.table(f"rewritten/{source.category}").count(sql.equals("source", source.slug))
+    askers = []
+    for place, (model, at) in enumerate(zip(models, (endpoints, second_endpoints), strict=False)):
+        asker = Asker(lake, STAGE, source.slug, model, run_id, at, progress, retry=retry, total=total)
+        # Rewrite by rewrite, the criteria side by side: their prefix is equal, and the server's cache still holds it.
+        asker.ask(r for case in cases_for(lake, source, criteria, [refs[place]]) for r in case.requests[0])
+        if retry:
+            cases = cases_for(lake, source, criteria, [refs[place]])
+            asker.ask(_following(lake.answers(STAGE, source.slug), cases, names, retry))
+        askers.append(asker)
+    failures = {key: failure for asker in askers for key, failure in asker.failures.items()}
+    judges = Judges(criteria, *refs)
+    rows = JudgedRows(source, judges, rule, lake.answers(STAGE, source.slug), failures, STAGE, run_id)
     table = lake.table(f"judged/{source.category}")
-    published = table.publish(rows.batches(cases_for(lake, source, criteria, model)), source.slug)
+    published = table.publish(rows.batches(cases_for(lake, source, criteria, refs)), source.slug)
     publish_rejects(lake, STAGE, source.slug, [reject_table(rows.rejects, run_id)])
     return JudgeReport(
         source=source.slug,
-        wanted=asker.wanted,
-        reused=asker.reused,
-        sent=asker.sent,
+        wanted=sum(asker.wanted for asker in askers),
+        reused=sum(asker.reused for asker in askers),
+        left=sum(asker.left for asker in askers),
+        sent=sum(asker.sent for asker in askers),
         rows=published.rows,
         kept=rows.kept,
         blind=rows.blind,
         drop_reasons=dict(rows.dropped),
-        unusable=dict(Counter(reject.error for reject in rows.rejects)),
-        prompt_tokens=asker.prompt_tokens,
-        completion_tokens=asker.completion_tokens,
+        unusable=dict(rows.unusable),
+        prompt_tokens=sum(asker.prompt_tokens for asker in askers),
+        completion_tokens=sum(asker.completion_tokens for asker in askers),
+        cost=_cost(models, askers),
         seconds=time.monotonic() - started,
+        second=rows.agreement if len(models) > 1 else None,
         published=published,
     )
 
 
-def cases_for(lake: Lake, source: SourceSpec, criteria: Sequence[Prompt], model: ModelRef) -> Iterator[Case]:
-    """Every rewrite of the source with its requests; the judge does not get the original key (arXiv 2412.05237 §2)."""
+def cases_for(lake: Lake, source: SourceSpec, criteria: Sequence[Prompt], models: Sequence[ModelRef]) -> Iterator[Case]:
+    """Every rewrite of the source with the requests to each model; no judge gets the original key (arXiv 2412.05237
+    §2)."""
     table = lake.table(f"rewritten/{source.category}")
     rewrites = table.rows(_REWRITE_COLUMNS, sql.equals("source", source.slug))
     while batch := list(islice(rewrites, BATCH)):
         samples = lake.index("samples").rows([row["version_id"] for row in batch], _SAMPLE_COLUMNS)
         for row in batch:
             sample = samples[row["version_id"]]
-            values = {"conversation": listed(pairs_of(row["conversations"]))}
-            asked = [messages_of(p, values, sample["image_ids"] or (), model) for p in criteria]
-            requests = tuple(
-                Request(messages, model, p.sampling, p.name, p.hash, output_form(p))
-                for p, (messages, _) in zip(criteria, asked, strict=True)
-            )
-            yield Case(row, sample["conversations"], requests, blind=any(blind for _, blind in asked))
+            asked = [judging_requests(criteria, row["conversations"], sample["image_ids"] or (), m) for m in models]
+            yield Case(row, sample["conversations"], tuple(r for r, _ in asked), blind=asked[0][1])
 
 
-class _Rows:
-    """The rows and rejects of one source, made in one pass over its rewrites."""
+def judging_requests(
+    criteria: Sequence[Prompt], turns: Iterable[Mapping[str, str]], images: Sequence[str], model: ModelRef
+) -> tuple[tuple[Request, ...], bool]:
+    """One request per criterion about a conversation, and whether the model judges it without its pictures."""
+    values = {"conversation": listed(pairs_of(turns))}
+    asked = [messages_of(p, values, images, model) for p in criteria]
+    requests = tuple(
+        Request(messages, model, p.sampling, p.name, p.hash, output_form(p))
+        for p, (messages, _) in zip(criteria, asked, strict=True)
+    )
+    return requests, any(blind for _, blind in asked)
 
-    def __init__(
-        self,
-        source: SourceSpec,
-        family: str,
-        criteria: Sequence[Prompt],
-        model: ModelRef,
-        rule: KeepRule,
-        log: AnswerLog,
-        asker: Asker,
-        run_id: str,
-    ) -> None:
-        self.source = source
-        self.family = family
-        self.criteria = criteria
-        self.model = model
-        self.rule = rule
-        self.log = log
-        self.asker = asker
-        self.run_id = run_id
-        self.prompt_hash = criteria_hash(criteria)
-        self.rejects: list[Reject] = []
-        self.dropped = Counter[str]()
-        self.kept = 0
-        self.blind = 0
 
-    def batches(self, cases: Iterable[Case]) -> Iterator[pa.Table]:
-        cases = iter(cases)
-        while batch := list(islice(cases, BATCH)):
-            keys = {request.key for case in batch for request in case.requests}
-            stored = self.log.get(keys, ["text", "finish_reason", "first_logprobs"])
-            rows = [row for case in batch if (row := self._row(case, stored)) is not None]
-            yield pa.Table.from_pylist(rows, schema=JUDGED.columns)
+def _following(
+    log: AnswerLog, cases: Iterator[Case], criteria: Sequence[str], retry: Collection[str]
+) -> Iterator[Request]:
+    while batch := list(islice(cases, BATCH)):
+        for found in rulings(log, batch, criteria):
+            wrong = found.read
+            if found.following and wrong and not isinstance(wrong, Verdict) and chosen(wrong.error, retry):
+                yield found.following
 
-    def _row(self, case: Case, stored: Mapping[str, Any]) -> dict[str, Any] | None:
-        verdicts = self._verdicts(case, stored)
-        if verdicts is None:
-            return None
-        rewrite = case.rewrite
-        agreed = answers_agree(pairs_of(rewrite["conversations"]), pairs_of(case.original))
-        judgement = Judgement(verdicts, agreed)
-        reason = self.rule.drop_reason(judgement)
-        self.kept += reason is None
-        self.blind += case.blind
-        if reason is not None:
-            self.dropped[reason] += 1
-        return {
-            "judged_id": digest_hex(rewrite["rewrite_id"], [request.key for request in case.requests]),
-            "rewrite_id": rewrite["rewrite_id"],
-            "sample_id": rewrite["sample_id"],
-            "source": self.source.slug,
-            "category": self.source.category,
-            "family": self.family,
-            "verdicts": [
-                {"criterion": v.criterion, "request_key": v.request_key, "verdict": v.yes, "p_yes": v.p_yes}
-                for v in verdicts
-            ],
-            "all_yes": judgement.all_yes,
-            "p_yes": judgement.p_yes,
-            "answer_agrees": agreed,
-            "keep": reason is None,
-            "drop_reason": reason,
-            "keep_rule": self.rule.text,
-            "prompt_hash": self.prompt_hash,
-            "model": self.model.name,
-            "model_revision": self.model.revision,
-            "blind": case.blind,
-            "run_id": self.run_id,
-        }
 
-    def _verdicts(self, case: Case, stored: Mapping[str, Any]) -> list[Verdict] | None:
-        """One verdict per criterion, or None and a reject for the first that is missing."""
-        verdicts = []
-        for prompt, request in zip(self.criteria, case.requests, strict=True):
-            answer, failure = stored.get(request.key), self.asker.failures.get(request.key)
-            if answer is None:
-                error, message = (failure.error, failure.message) if failure else ("unanswered", "no answer yet")
-                self._reject(case, request, error, message, failure.attempts if failure else 0)
-                return None
-            try:
-                verdict = read_verdict(
-                    prompt.criterion or prompt.name,
-                    request.key,
-                    answer["text"],
-                    answer["finish_reason"],
-                    answer["first_logprobs"],
-                )
-            except VerdictError as problem:
-                self._reject(case, request, problem.error, str(problem), 1)
-                return None
-            verdicts.append(verdict)
-        return verdicts
-
-    def _reject(self, case: Case, request: Request, error: str, message: str, attempts: int) -> None:
-        row_key = case.rewrite["rewrite_id"]
-        self.rejects.append(
-            Reject(STAGE, self.source.slug, row_key, error, message, attempts=attempts, request_key=request.key)
-        )
+def _cost(models: Sequence[ModelProfile], askers: Sequence[Asker]) -> float:
+    return sum(m.price.cost(a.prompt_tokens, a.completion_tokens) for m, a in zip(models, askers, strict=True))

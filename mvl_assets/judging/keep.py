@@ -2,11 +2,11 @@
 
     rule    := all { "or" all }
     all     := term { "and" term }
-    term    := "all_yes" | "answer_agrees" | "p_yes" ["." criterion] ">=" number | "(" rule ")"
+    term    := "all_yes" | "both_yes" | "answer_agrees" | "p_yes" ["." criterion] ">=" number | "(" rule ")"
 
-`all_yes`: every criterion's verdict is Yes (the paper's rule, arXiv 2412.05237 §2). `p_yes >= t`: the least P(yes) of
-all criteria is at least t; with a criterion's name, that one's. `answer_agrees`: the rewritten answer agrees with the
-original key; where there is nothing to compare, the profile's `without_key` decides.
+`all_yes`: every criterion's verdict is Yes (the paper's rule, arXiv 2412.05237 §2). `both_yes`: the second judge's too.
+`p_yes >= t`: the least P(yes) of all criteria is at least t; with a criterion's name, that one's. `answer_agrees`: the
+rewritten answer agrees with the original key; where there is nothing to compare, the profile's `without_key` decides.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ _TOKEN = re.compile(r"\s*(?:(>=)|(\(|\))|(\d+(?:\.\d*)?|\.\d+)|([A-Za-z_][A-Za-z
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What is known of one rewrite. `answer_agrees` is None where there is nothing to compare with."""
+    """What is known of one rewrite. `answer_agrees` is None where there is nothing to compare with, `second` where
+    there is no second judge or it gave no verdict."""
 
     verdicts: Sequence[Verdict]
     answer_agrees: bool | None
+    second: Sequence[Verdict] | None = None
 
     @property
     def all_yes(self) -> bool:
@@ -34,13 +36,17 @@ class Judgement:
 
     @property
     def p_yes(self) -> float | None:
-        """The least of the criteria's P(yes); None when one is not known."""
-        values = [v.p_yes for v in self.verdicts]
-        return None if None in values or not values else min(v for v in values if v is not None)
+        return least_p_yes(self.verdicts)
 
     @property
     def p_yes_by_criterion(self) -> Mapping[str, float | None]:
         return {v.criterion: v.p_yes for v in self.verdicts}
+
+
+def least_p_yes(verdicts: Sequence[Verdict]) -> float | None:
+    """The least of the criteria's P(yes); None when one is not known."""
+    values = [v.p_yes for v in verdicts]
+    return None if None in values or not values else min(v for v in values if v is not None)
 
 
 # A term says None for "holds", or the class of why it does not.
@@ -58,16 +64,18 @@ class KeepRule:
         return self.check(judgement)
 
 
-def parse_rule(text: str, without_key: bool, criteria: Sequence[str] = ()) -> KeepRule:
-    """Raises `MvlError` that names the place where the rule is wrong. `criteria` are the names `p_yes.` may have."""
-    return KeepRule(text, _Parser(text, without_key, criteria).parse())
+def parse_rule(text: str, without_key: bool, criteria: Sequence[str] = (), *, second_judge: bool = False) -> KeepRule:
+    """Raises `MvlError` that names the place where the rule is wrong. `criteria` are the names `p_yes.` may have;
+    `both_yes` needs a second judge."""
+    return KeepRule(text, _Parser(text, without_key, criteria, second_judge).parse())
 
 
 class _Parser:
-    def __init__(self, text: str, without_key: bool, criteria: Sequence[str]) -> None:
+    def __init__(self, text: str, without_key: bool, criteria: Sequence[str], second_judge: bool) -> None:
         self.text = text
         self.without_key = without_key
         self.criteria = criteria
+        self.second_judge = second_judge
         self.tokens: list[str] = []
         place = 0
         while text[place:].strip():
@@ -104,6 +112,10 @@ class _Parser:
         word = self.tokens.pop(0) if self.tokens else ""
         if word == "all_yes":
             return _all_yes
+        if word == "both_yes":
+            if not self.second_judge:
+                raise self._error("both_yes needs a second_judge among the profile's roles")
+            return _both_yes
         if word == "answer_agrees":
             return self._answer_agrees
         name, _, criterion = word.partition(".")
@@ -111,7 +123,7 @@ class _Parser:
             if criterion and criterion not in self.criteria:
                 raise self._error(f"no criterion {criterion!r}; there are {', '.join(self.criteria)}")
             return _p_yes(criterion, self._threshold())
-        raise self._error(f"expected all_yes, answer_agrees or p_yes, found {word!r}")
+        raise self._error(f"expected all_yes, both_yes, answer_agrees or p_yes, found {word!r}")
 
     def _threshold(self) -> float:
         if not self._take(">=") or not self.tokens or not re.fullmatch(r"[\d.]+", self.tokens[0]):
@@ -141,6 +153,14 @@ class _Parser:
 
 def _all_yes(judgement: Judgement) -> str | None:
     return next((f"no_{v.criterion}" for v in judgement.verdicts if not v.yes), None)
+
+
+def _both_yes(judgement: Judgement) -> str | None:
+    if (reason := _all_yes(judgement)) is not None:
+        return reason
+    if judgement.second is None:
+        return "no_second_verdict"
+    return next((f"second_no_{v.criterion}" for v in judgement.second if not v.yes), None)
 
 
 def _p_yes(criterion: str, threshold: float) -> Check:

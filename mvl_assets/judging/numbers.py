@@ -1,20 +1,47 @@
-"""Numbers in text: thousands separators, currencies, percent, fractions, LaTeX, small number words; and when two are
-the same."""
+"""Numbers in text: thousands separators, currencies, percent, fractions, powers of ten, LaTeX, number words up to
+ninety-nine, lengths, masses, times and volumes; and when two are the same."""
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from dataclasses import dataclass
 
+_SMALL = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _WORDS = {
-    word: value
-    for value, word in enumerate(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"],
-    )
+    **{word: value for value, word in enumerate(_SMALL)},
+    **{word: 10 * value for value, word in enumerate(_TENS, 2)},
+    **{
+        f"{tens}-{unit}": 10 * ten + value
+        for ten, tens in enumerate(_TENS, 2)
+        for value, unit in enumerate(_SMALL[:10])
+        if value
+    },
 }
 _SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 
+# How much one of each is in the unit of its kind; metres, grams, seconds, litres.
+_MEASURES: dict[str, tuple[str, float]] = {
+    **dict.fromkeys(("mm", "millimetre", "millimeter"), ("length", 1e-3)),
+    **dict.fromkeys(("cm", "centimetre", "centimeter"), ("length", 1e-2)),
+    **dict.fromkeys(("m", "metre", "meter"), ("length", 1.0)),
+    **dict.fromkeys(("km", "kilometre", "kilometer"), ("length", 1e3)),
+    **dict.fromkeys(("mg", "milligram"), ("mass", 1e-3)),
+    **dict.fromkeys(("g", "gram"), ("mass", 1.0)),
+    **dict.fromkeys(("kg", "kilogram"), ("mass", 1e3)),
+    **dict.fromkeys(("s", "sec", "second"), ("time", 1.0)),
+    **dict.fromkeys(("min", "minute"), ("time", 60.0)),
+    **dict.fromkeys(("h", "hr", "hour"), ("time", 3600.0)),
+    **dict.fromkeys(("ml", "millilitre", "milliliter"), ("volume", 1e-3)),
+    **dict.fromkeys(("l", "litre", "liter"), ("volume", 1.0)),
+}
+
+_ANY_WORD = "|".join(sorted(_WORDS, key=len, reverse=True)).replace("-", r"[-\s]")
 # Digits inside a word, such as "B2" or "3f9a", are no number; a unit may follow directly ("5km").
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(
@@ -24,10 +51,12 @@ _NUMBER = re.compile(
     (?:
       (?:(?P<lwhole>\d+)\s*)?\\[dt]?frac\s*\{{\s*(?P<lsign>-?)(?P<ltop>\d+(?:\.\d+)?)\s*\}}\s*\{{\s*(?P<lbottom>\d+(?:\.\d+)?)\s*\}}
     | (?:(?P<whole>\d+)\s+)?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?![\d/])
+    | (?:(?<![^\W_])(?P<factor>{_DIGITS})\s?(?:\\times|\\cdot|[x×·*])\s?)?10\s?\^\s?\{{?(?P<ten>-?\d{{1,2}})(?!\d)\}}?
     | (?<![^\W_])(?P<plain>{_DIGITS})(?:e(?P<power>[+-]?\d{{1,2}})(?!\d))?(?![^\W\d_]+\d)
-    | (?<!\w)(?P<word>{"|".join(_WORDS)})(?!\w)
+    | (?<!\w)(?P<word>{_ANY_WORD})(?!\w)
     )
-    (?:\s?(?P<percent>%|percent\b|per\scent\b)|\s(?P<scale>{"|".join(_SCALES)})\b)?
+    (?:\s?(?P<percent>%|percent\b|per\scent\b)|\s(?P<scale>{"|".join(_SCALES)})\b
+      |\s?(?P<measure>{"|".join(sorted(_MEASURES, key=len, reverse=True))})s?(?![\w²³^/]))?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -35,12 +64,14 @@ _NUMBER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number found in a text. `decimals` are the digits after the point as written; `percent` if marked as such."""
+    """A number found in a text. `decimals` are the digits after the point as written; `percent` if marked as such;
+    `measure` is the unit behind it, if it is one whose size is known."""
 
     text: str
     value: float
     decimals: int
     percent: bool
+    measure: str | None = None
 
 
 def numbers_in(text: str) -> list[Number]:
@@ -54,8 +85,13 @@ def numbers_in(text: str) -> list[Number]:
 def same_number(a: Number, b: Number) -> bool:
     """Equal up to rounding to the digits of the one written with fewer decimals (two at least); 12% equals 0.12 too.
 
-    Units are not compared: "$5" equals "5 dollars".
+    Two units of one kind are converted: 50 mm equals 5 cm, and 5 cm does not equal 5 m. Other units are not compared:
+    "$5" equals "5 dollars".
     """
+    if a.measure and b.measure and a.measure != b.measure:
+        (kind, size), (other_kind, other_size) = _MEASURES[a.measure], _MEASURES[b.measure]
+        if kind == other_kind and size != other_size:
+            return math.isclose(a.value * size, b.value * other_size, rel_tol=1e-6)
     if a.percent != b.percent:
         plain, percent = (a, b) if b.percent else (b, a)
         if _close(plain.value, percent.value / 100, max(plain.decimals, 4), percent.decimals + 2):
@@ -89,8 +125,10 @@ def _number(match: re.Match[str]) -> Number | None:
         decimals = 12
         if match["lsign"]:
             value = -value
+    elif match["ten"] is not None:
+        value = float((match["factor"] or "1").replace(",", "")) * 10.0 ** int(match["ten"])
     elif match["word"] is not None:
-        value = float(_WORDS[match["word"].lower()])
+        value = float(_WORDS["-".join(re.split(r"[-\s]", match["word"].lower()))])
     else:
         digits = match["plain"].replace(",", "")
         decimals = len(digits.partition(".")[2])
@@ -99,4 +137,5 @@ def _number(match: re.Match[str]) -> Number | None:
         value *= _SCALES[match["scale"].lower()]
     if match["sign"]:
         value = -value
-    return Number(match[0], value, decimals, match["percent"] is not None)
+    measure = match["measure"].lower() if match["measure"] else None
+    return Number(match[0], value, decimals, match["percent"] is not None, measure)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.endpoints import endpoints_for
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.options import EngineOptions
+from mvl_assets.inference.pictures import FetchPictures
 from mvl_assets.inference.progress import Failure, Outcome, Progress
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake.lake import Lake
 from mvl_assets.profile import ModelProfile
+from mvl_assets.rewriting.failed import rejected
 
 BATCH = 1024
 
@@ -24,7 +27,12 @@ def model_ref(model: ModelProfile) -> ModelRef:
 
 
 class Asker:
-    """Sums up what its calls did: requests wanted and reused, those sent, tokens, and failures by request key."""
+    """Sums up what its calls did: requests wanted and reused, those sent, tokens, and failures by request key.
+
+    `left` of the wanted ones failed in an earlier run in a way that is not asked again (see `failed`), unless `retry`
+    names their error class; they count among the failures. `total`, about how many requests there are, gives the
+    progress an end. `pictures` fetches pictures that are not the lake's.
+    """
 
     def __init__(
         self,
@@ -35,8 +43,12 @@ class Asker:
         run_id: str,
         endpoints: Sequence[Endpoint] | None = None,
         progress: ProgressSink | None = None,
+        *,
+        retry: Collection[str] = (),
+        total: int | None = None,
+        pictures: FetchPictures | None = None,
     ) -> None:
-        self._lake = lake
+        self._pictures = lake.images.fetch if pictures is None else pictures
         self._log = lake.answers(stage, source)
         # The engine reads the requests in another thread than it commits in: looking keys up has its own handle.
         self._seen = lake.answers(stage, source)
@@ -44,12 +56,17 @@ class Asker:
         self._run_id = run_id
         self._endpoints = endpoints
         self._progress = progress
+        self._total = total
+        self._earlier = rejected(lake, stage, source, retry)
+        # Rows of earlier calls of `ask`, which the engine's report of this one does not count.
+        self._finished = 0
         self.wanted = 0
         self.reused = 0
+        self.left = 0
         self.sent = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
-        self.failures: dict[str, Failure] = {}
+        self.failures: dict[str, Failure] = dict(self._earlier.left)
 
     def ask(self, requests: Iterable[Request]) -> Outcome | None:
         """Returns when every request is answered durably or has failed; None when there was nothing to send.
@@ -66,17 +83,20 @@ class Asker:
             chain([first], pending),
             endpoints=self._endpoints,
             log=self._log,
-            pictures=self._lake.images.fetch,
+            pictures=self._pictures,
             run_id=self._run_id,
-            progress=self._progress,
+            progress=None if self._progress is None else self._report,
             options=EngineOptions(
                 patience_s=self._model.patience_seconds, first_contact_s=self._model.patience_seconds / 10
             ),
         )
+        self._finished += outcome.wanted
         self.sent += outcome.sent
         self.prompt_tokens += outcome.prompt_tokens
         self.completion_tokens += outcome.completion_tokens
-        self.failures |= {failure.request_key: failure for failure in outcome.failures}
+        for failure in outcome.failures:
+            before = self._earlier.attempts.get(failure.request_key, 0)
+            self.failures[failure.request_key] = replace(failure, attempts=failure.attempts + before)
         return outcome
 
     def _pending(self, requests: Iterable[Request]) -> Iterator[Request]:
@@ -87,5 +107,18 @@ class Asker:
             for request in batch:
                 if request.key in answered:
                     self.reused += 1
+                elif request.key in self.failures:
+                    self.left += 1
                 else:
                     yield request
+
+    def _report(self, progress: Progress) -> None:
+        """The engine's report, with what it never saw because it was answered or left before."""
+        assert self._progress is not None
+        rows = self._finished + progress.rows + self.reused + self.left
+        if self._total is None:
+            self._progress(replace(progress, rows=rows))
+            return
+        total = max(self._total, rows)
+        eta_s = (total - rows) / progress.rows_per_s if progress.rows_per_s > 0 else None
+        self._progress(replace(progress, rows=rows, total=total, eta_s=eta_s))

@@ -7,7 +7,7 @@ instructions, pictures, data: what is equal for many samples comes first, where 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mvl_assets.inference.request import ModelRef, OutputForm, Request
@@ -20,7 +20,7 @@ class Ask:
     """One request with what is needed to make rows of its answer.
 
     `kept_question` is the sample's question, markers included, where the prompt keeps it. `blind` says that the prompt
-    wants the sample's pictures and the model cannot see them. `ask_again` is the sampling of the second request.
+    wants the sample's pictures and the model cannot see them.
     """
 
     request: Request
@@ -30,11 +30,6 @@ class Ask:
     video: bool
     kept_question: str | None
     blind: bool
-    ask_again: Mapping[str, Any] | None
-
-    def again(self) -> Request | None:
-        """The one re-ask after an unusable answer: another sampling, and so another key."""
-        return None if self.ask_again is None else replace(self.request, sampling=self.ask_again)
 
 
 def asks_of(sample: Mapping[str, Any], prompt: Prompt, model: ModelRef) -> list[Ask]:
@@ -60,7 +55,6 @@ def asks_of(sample: Mapping[str, Any], prompt: Prompt, model: ModelRef) -> list[
             video=sample["video"] is not None,
             kept_question=kept,
             blind=blind,
-            ask_again=prompt.ask_again,
         )
         asks.setdefault(request.key, ask)
     return list(asks.values())

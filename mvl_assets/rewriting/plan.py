@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from mvl_assets.catalog import SourceSpec
 from mvl_assets.inference.request import Request
+from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.profile import ModelProfile, Profile
 from mvl_assets.prompts import Prompt, load_prompts, rewrite_prompt
 from mvl_assets.rewriting.asking import BATCH, model_ref
+from mvl_assets.rewriting.failed import rejected
 from mvl_assets.rewriting.rewrite import STAGE
 from mvl_assets.rewriting.rows import asks_for, family_of
 
@@ -22,12 +24,15 @@ from mvl_assets.rewriting.rows import asks_for, family_of
 CHARS_PER_TOKEN = 4.0
 TILE, TOKENS_PER_TILE, MOST_TILES = 448, 256, 12
 MEASURED = 256
+# Stored answers that the length of an answer is learnt from.
+LEARNT_FROM = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Distinct requests: `wanted == answered + to_send`. Tokens and money are for `to_send`, and are estimates.
+    """Distinct requests: `wanted == answered + left + to_send`. Tokens and money are for `to_send`, and are estimates.
 
+    `rows` are what is asked about: samples, or rewrites. `left` failed before and wait for `mvl retry`.
     `completion_tokens` is the mean of what this prompt has cost so far, or half its token limit where nothing was asked
     yet. `gpu_hours` and `cost` are None where the model's price table has no entry for them. Re-asks are not in it.
     """
@@ -35,8 +40,10 @@ class Plan:
     stage: str
     source: str
     model: str
+    rows: int
     wanted: int
     answered: int
+    left: int
     to_send: int
     prompt_tokens: int
     completion_tokens: int
@@ -59,24 +66,30 @@ def plan_rewrite(
     model = profile.model_for("caption" if family == "caption" else "rewrite")
     most = limit if limit is not None else profile.rewrite_limit
     asks = asks_for(lake, source, prompt, model_ref(model), most)
-    return plan_requests(lake, STAGE, source.slug, model, (a.request for _, some in asks for a in some))
+    return plan_requests(lake, STAGE, source.slug, model, ([ask.request for ask in some] for _, some in asks))
 
 
-def plan_requests(lake: Lake, stage: str, source: str, model: ModelProfile, requests: Iterable[Request]) -> Plan:
-    """Counts requests against the stored answers and estimates from the first `MEASURED` that are to be sent."""
+def plan_requests(
+    lake: Lake, stage: str, source: str, model: ModelProfile, by_row: Iterable[Sequence[Request]]
+) -> Plan:
+    """Counts requests, given row by row, against the stored answers and failures, and estimates from the first
+    `MEASURED` that are to be sent. Memory holds 16 bytes a request."""
     log = lake.answers(stage, source)
+    failed = rejected(lake, stage, source).left
     seen: set[bytes] = set()
-    answered = 0
+    rows = answered = left = 0
     sample: list[Request] = []
-    requests = iter(requests)
-    while batch := list(islice(requests, BATCH)):
-        fresh = {r.key: r for r in batch if bytes.fromhex(r.key) not in seen}
+    by_row = iter(by_row)
+    while batch := list(islice(by_row, BATCH)):
+        rows += len(batch)
+        fresh = {r.key: r for requests in batch for r in requests if bytes.fromhex(r.key) not in seen}
         seen.update(bytes.fromhex(key) for key in fresh)
         known = log.answered(fresh)
         answered += len(known)
-        unknown = (r for key, r in fresh.items() if key not in known)
-        sample.extend(islice(unknown, MEASURED - len(sample)))
-    to_send = len(seen) - answered
+        unknown = {key: r for key, r in fresh.items() if key not in known}
+        left += sum(key in failed for key in unknown)
+        sample.extend(islice((r for key, r in unknown.items() if key not in failed), MEASURED - len(sample)))
+    to_send = len(seen) - answered - left
     asked = sum(_prompt_tokens(lake, request, model) for request in sample) / max(1, len(sample))
     said = _mean_completion(lake, stage, source, sample)
     prompt_tokens, completion_tokens = round(asked * to_send), round(said * to_send)
@@ -85,8 +98,10 @@ def plan_requests(lake: Lake, stage: str, source: str, model: ModelProfile, requ
         stage=stage,
         source=source,
         model=model.name,
+        rows=rows,
         wanted=len(seen),
         answered=answered,
+        left=left,
         to_send=to_send,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
@@ -113,14 +128,11 @@ def _texts(content: Any) -> list[str]:
 def _mean_completion(lake: Lake, stage: str, source: str, sample: list[Request]) -> float:
     if not sample:
         return 0.0
-    prompts = {request.prompt for request in sample}
-    spent = [
-        row["completion_tokens"]
-        for row in lake.answers(stage, source).table.rows(["prompt", "completion_tokens"])
-        if row["prompt"] in prompts
-    ]
-    if spent:
-        return sum(spent) / len(spent)
+    prompts = sql.within("prompt", {request.prompt for request in sample})
+    spent = lake.answers(stage, source).table.rows(["completion_tokens"], prompts)
+    counted = [row["completion_tokens"] for row in islice(spent, LEARNT_FROM)]
+    if counted:
+        return sum(counted) / len(counted)
     return sum(request.max_tokens for request in sample) / len(sample) / 2
 
 
@@ -128,7 +140,10 @@ def _price(model: ModelProfile, prompt_tokens: int, completion_tokens: int) -> t
     price = model.price
     gpu_hours = None
     if price.tokens_per_gpu_second:
-        gpu_hours = completion_tokens / price.tokens_per_gpu_second / 3600
+        seconds = completion_tokens / price.tokens_per_gpu_second
+        if price.prompt_tokens_per_gpu_second:
+            seconds += prompt_tokens / price.prompt_tokens_per_gpu_second
+        gpu_hours = seconds / 3600
     cost = prompt_tokens / 1e6 * price.input_per_million + completion_tokens / 1e6 * price.output_per_million
     if gpu_hours is not None and price.gpu_hour is not None:
         cost += gpu_hours * price.gpu_hour

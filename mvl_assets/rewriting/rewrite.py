@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -29,8 +29,10 @@ from mvl_assets.prompts import Prompt, load_prompts, rewrite_prompt
 from mvl_assets.rewriting.asking import Asker, ProgressSink, model_ref
 from mvl_assets.rewriting.build import Ask
 from mvl_assets.rewriting.conversation import with_pictures
+from mvl_assets.rewriting.failed import chosen
 from mvl_assets.rewriting.parse import Dialogue, ParseError, parse_answer
-from mvl_assets.rewriting.rows import asks_for, family_of
+from mvl_assets.rewriting.rounds import Found, Question, look_up
+from mvl_assets.rewriting.rows import about_requests, asks_for, family_of
 
 STAGE = "rewrite"
 BATCH = 1024
@@ -40,15 +42,16 @@ BATCH = 1024
 class RewriteReport:
     """What one call did.
 
-    Requests: `wanted` at first, `asked_again` after an unusable answer, `reused` of both (answered before); `sent`
-    counts attempts. Rows: `rows` published, `blind` of them by a model that could not see the sample's pictures;
-    `unusable` are the rejects by error class.
+    Requests: `wanted` at first, `asked_again` after an unusable answer, `reused` of both (answered before), `left` of
+    both (failed before, and not asked again; see `failed`); `sent` counts attempts. Rows: `rows` published, `blind` of
+    them by a model that could not see the sample's pictures; `unusable` are the rejects by error class.
     """
 
     source: str
     samples: int
     wanted: int
     reused: int
+    left: int
     sent: int
     asked_again: int
     rows: int
@@ -61,16 +64,11 @@ class RewriteReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
-    """What the log says to one ask: dialogues, an error, or neither (not asked yet). `request` is the one that counts;
-    `final` is False when the re-ask is still to come."""
+class Parsed:
+    """One stored answer as the parser reads it: dialogues, or why there are none."""
 
-    ask: Ask
-    request: Request
     dialogues: list[Dialogue]
     error: ParseError | None
-    final: bool
-    attempts: int
 
 
 def rewrite_source(
@@ -81,13 +79,15 @@ def rewrite_source(
     run_id: str,
     prompts: Mapping[str, Prompt] | None = None,
     limit: int | None = None,
+    retry: Collection[str] = (),
     progress: ProgressSink | None = None,
     endpoints: Sequence[Endpoint] | None = None,
 ) -> RewriteReport:
     """Rewrites the source's samples in its category table and publishes `rewritten/<category>` for it.
 
-    `limit` bounds whose requests may be sent; rows of answers that exist already are published all the same. Raises
-    `SourceError` for a source that is not in group B, `LeaseHeld` when another process rewrites it now.
+    `limit` bounds whose requests may be sent; rows of answers that exist already are published all the same. `retry`
+    names error classes (or `all`) whose rejects are asked once more. Raises `SourceError` for a source that is not in
+    group B, `LeaseHeld` when another process rewrites it now.
     """
     started = time.monotonic()
     family = family_of(source)
@@ -96,12 +96,13 @@ def rewrite_source(
     model = model_ref(profile_model)
     most = limit if limit is not None else profile.rewrite_limit
     log = lake.answers(STAGE, source.slug)
-    asker = Asker(lake, STAGE, source.slug, profile_model, run_id, endpoints, progress)
+    total = about_requests(lake, source, prompt, most)
+    asker = Asker(lake, STAGE, source.slug, profile_model, run_id, endpoints, progress, retry=retry, total=total)
     samples = Counter[str]()
     asker.ask(a.request for a in _counted(asks_for(lake, source, prompt, model, most), samples))
     first_wanted = asker.wanted
     asks = (a for _, some in asks_for(lake, source, prompt, model, most) for a in some)
-    asker.ask(_second_requests(log, asks, prompt))
+    asker.ask(_following(resolve(log, asks, prompt), retry))
     rows = _Rows(source, family, prompt, model, log, asker.failures, run_id)
     everything = asks_for(lake, source, prompt, model, None)
     published = lake.table(f"rewritten/{source.category}").publish(rows.batches(everything), source.slug)
@@ -111,6 +112,7 @@ def rewrite_source(
         samples=samples["samples"],
         wanted=first_wanted,
         reused=asker.reused,
+        left=asker.left,
         sent=asker.sent,
         asked_again=asker.wanted - first_wanted,
         rows=published.rows,
@@ -123,34 +125,17 @@ def rewrite_source(
     )
 
 
-def resolve(log: AnswerLog, asks: Iterable[Ask], prompt: Prompt) -> Iterator[Resolved]:
-    """Each ask with what is stored for it, in order; looks a batch of keys up at a time."""
-    asks = iter(asks)
-    columns = ["text", "finish_reason"]
-    while batch := list(islice(asks, BATCH)):
-        stored = log.get({a.request.key for a in batch}, columns)
-        firsts = [_read(a, a.request, stored, prompt, attempts=1) for a in batch]
-        seconds = {i: r for i, r in enumerate(a.again() for a in batch) if r and firsts[i].error}
-        stored = log.get({r.key for r in seconds.values()}, columns) if seconds else {}
-        for place, found in enumerate(firsts):
-            second = seconds.get(place)
-            if second is not None and second.key in stored:
-                yield _read(found.ask, second, stored, prompt, attempts=2)
-            else:
-                yield found
+def resolve(log: AnswerLog, asks: Iterable[Ask], prompt: Prompt) -> Iterator[Found[Ask, Parsed]]:
+    """Each ask with what is stored for it, in order."""
 
-
-def _read(ask: Ask, request: Request, stored: Mapping[str, Any], prompt: Prompt, attempts: int) -> Resolved:
-    answer = stored.get(request.key)
-    dialogues: list[Dialogue] = []
-    error = None
-    if answer is not None:
+    def read(ask: Ask, _: Request, answer: Mapping[str, Any]) -> Parsed:
         try:
-            dialogues = parse_answer(prompt, answer["text"], answer["finish_reason"], ask.kept_question)
-        except ParseError as found:
-            error = found
-    final = attempts > 1 or ask.ask_again is None
-    return Resolved(ask, request, dialogues, error, final, attempts)
+            return Parsed(parse_answer(prompt, answer["text"], answer["finish_reason"], ask.kept_question), None)
+        except ParseError as error:
+            return Parsed([], error)
+
+    questions = (Question(ask, ask.request, prompt.ask_again) for ask in asks)
+    return look_up(log, questions, read, lambda parsed: parsed.error is None)
 
 
 def _counted(asked: Iterable[tuple[str, list[Ask]]], counts: Counter[str]) -> Iterator[Ask]:
@@ -159,10 +144,12 @@ def _counted(asked: Iterable[tuple[str, list[Ask]]], counts: Counter[str]) -> It
         yield from asks
 
 
-def _second_requests(log: AnswerLog, asks: Iterable[Ask], prompt: Prompt) -> Iterator[Request]:
-    for found in resolve(log, asks, prompt):
-        if found.error is not None and not found.final and (again := found.ask.again()) is not None:
-            yield again
+def _following(found: Iterable[Found[Ask, Parsed]], retry: Collection[str]) -> Iterator[Request]:
+    """The requests that follow an answer of no use: the one re-ask, and what is to be retried."""
+    for one in found:
+        wrong = one.read.error if one.read else None
+        if one.following and wrong and (one.is_due or chosen(wrong.error, retry)):
+            yield one.following
 
 
 class _Rows:
@@ -201,13 +188,15 @@ class _Rows:
                 self._reject(sample_id, "no_question", "the sample has no question with an answer")
             yield from asks
 
-    def _rows(self, found: Resolved) -> Iterator[dict[str, Any]]:
-        ask, key = found.ask, found.request.key
-        if found.error is not None:
-            self._reject(ask.sample_id, found.error.error, str(found.error), key, found.attempts)
-        elif not found.dialogues and (failure := self.failures.get(ask.request.key)):
-            self._reject(ask.sample_id, failure.error, failure.message, key, failure.attempts)
-        for ordinal, dialogue in enumerate(found.dialogues):
+    def _rows(self, found: Found[Ask, Parsed]) -> Iterator[dict[str, Any]]:
+        ask, key = found.question.asked, found.request.key
+        parsed = found.read or Parsed([], None)
+        failure = self.failures.get(found.following.key) if found.following else None
+        if failure is not None:
+            self._reject(ask.sample_id, failure.error, failure.message, failure.request_key, failure.attempts)
+        elif parsed.error is not None:
+            self._reject(ask.sample_id, parsed.error.error, str(parsed.error), key, found.rounds)
+        for ordinal, dialogue in enumerate(parsed.dialogues):
             yield {
                 "rewrite_id": digest_hex(ask.sample_id, key, ordinal),
                 "sample_id": ask.sample_id,

@@ -39,6 +39,16 @@ def asks_for(
             yield sample["sample_id"], asks_of(sample, prompt, model)
 
 
+def about_requests(lake: Lake, source: SourceSpec, prompt: Prompt, limit: int | None) -> int:
+    """About how many requests `asks_for` makes, without building them: samples that ask the same count twice."""
+    table = lake.table(f"category/{source.category}")
+    samples = pairs = 0
+    for row in table.rows(["n_turns"], sql.equals("source", source.slug), 8192):
+        samples += 1
+        pairs += max(1, (row["n_turns"] or 0) // 2) if prompt.per == "pair" else 1
+    return pairs if limit is None or limit >= samples else round(pairs * limit / samples)
+
+
 def _batches(lake: Lake, source: SourceSpec, limit: int | None) -> Iterator[list[str]]:
     table = lake.table(f"category/{source.category}")
     rows = table.rows(["sample_id", "version_id"], sql.equals("source", source.slug), 8192)

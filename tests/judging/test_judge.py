@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.fake_server import FakeServer
 from mvl_assets.judging.judge import judge_source
+from mvl_assets.judging.kappa import Confusion
 from mvl_assets.judging.plan import plan_judge
 from mvl_assets.lake.lake import Lake
+from mvl_assets.profile import Profile
 from mvl_assets.prompts import criteria_hash, judge_prompts, load_prompts
 from mvl_assets.rewriting.rewrite import rewrite_source
 
@@ -116,16 +120,100 @@ def test_appended_rewrites_alone_are_judged(lake: Lake, served: tuple[FakeServer
     assert (report.sent, report.reused, report.rows, report.published.added) == (3, 36, 13, 1)
 
 
-def test_a_missing_verdict_is_a_reject_until_it_is_there(lake: Lake, served: tuple[FakeServer, Endpoint]):
+def test_a_refused_verdict_is_a_reject_until_it_is_asked_for_again(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     server.behaviour.markers = {"What is 5 plus 1": "400"}
     first = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     assert (first.rows, first.unusable) == (11, {"http_400": 1})
-    (reject,) = rows(lake, "rejects")
-    assert reject["part"] == "judge/drawn"
+    rejects = rows(lake, "rejects")
+    assert {(r["part"], r["error"], r["attempts"]) for r in rejects} == {("judge/drawn", "http_400", 1)}
+    assert len(rejects) == 3
     server.behaviour.markers = {}
-    second = judge_source(lake, MATH, profile(), run_id="r2", endpoints=[endpoint])
-    assert (second.sent, second.rows, rows(lake, "rejects")) == (3, 12, [])
+    # No endpoint: only an attempt to send would notice.
+    same = judge_source(lake, MATH, profile(), run_id="r2")
+    assert (same.sent, same.left, same.rows, same.unusable) == (0, 3, 11, {"http_400": 1})
+    assert judge_source(lake, MATH, profile(), run_id="r3", retry=["timeout"]).sent == 0
+    again = judge_source(lake, MATH, profile(), run_id="r4", retry=["http_400"], endpoints=[endpoint])
+    assert (again.sent, again.rows, rows(lake, "rejects")) == (3, 12, [])
+
+
+def test_a_verdict_that_is_none_stays_until_it_is_asked_for_in_another_round(
+    lake: Lake, served: tuple[FakeServer, Endpoint]
+):
+    server, endpoint = served
+    server.behaviour.markers = {"What is 5 plus 1": "white_space"}
+    first = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    assert (first.rows, first.unusable) == (11, {"no_verdict": 1})
+    server.behaviour.markers = {}
+    assert judge_source(lake, MATH, profile(), run_id="r2").unusable == {"no_verdict": 1}
+    again = judge_source(lake, MATH, profile(), run_id="r3", retry=["all"], endpoints=[endpoint])
+    assert (again.sent, again.rows, rows(lake, "rejects")) == (3, 12, [])
+    # What came back first is kept, and the second answer counts without being asked for again.
+    assert lake.answers("judge", "drawn").count() == 39
+    assert judge_source(lake, MATH, profile(), run_id="r4").published.version == again.published.version
+
+
+# -- a second judge ----------------------------------------------------------------------------------------------------
+
+
+def two_judges(rule: str = "all_yes") -> Profile:
+    one = profile(rule=rule)
+    other = one.models["one"].model_copy(update={"name": "other"})
+    return one.model_copy(
+        update={"models": {**one.models, "two": other}, "roles": {**one.roles, "second_judge": "two"}}
+    )
+
+
+def test_a_second_judge_is_asked_the_same_and_stands_beside_the_first(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    server, endpoint = served
+    other = replace(endpoint, model="other")
+    judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    before = {row["rewrite_id"]: row for row in rows(lake)}
+    assert {row["second_all_yes"] for row in before.values()} == {None}
+    server.bodies.clear()
+    plans = [plan_judge(lake, MATH, two_judges(), role=role) for role in ("judge", "second_judge")]
+    assert [(p.model, p.to_send) for p in plans] == [("fake", 0), ("other", 36)]
+    report = judge_source(lake, MATH, two_judges(), run_id="r2", second_endpoints=[other])
+    assert (report.sent, report.reused, report.rows) == (36, 36, 12)
+    assert {body["model"] for body in server.bodies} == {"other"}
+    for row in rows(lake):
+        assert row["verdicts"] == before[row["rewrite_id"]]["verdicts"]
+        assert (row["judged_id"], row["keep"]) == tuple(before[row["rewrite_id"]][c] for c in ("judged_id", "keep"))
+        assert [v["criterion"] for v in row["second_verdicts"]] == ["relevance", "consistency", "accuracy"]
+        assert row["second_all_yes"] == all(v["verdict"] for v in row["second_verdicts"])
+        assert row["second_p_yes"] == min(v["p_yes"] for v in row["second_verdicts"])
+        assert (row["second_model"], row["second_model_revision"]) == ("other", "1")
+    both = Counter((row["all_yes"], row["second_all_yes"]) for row in rows(lake))
+    assert report.second == Confusion(both[True, True], both[True, False], both[False, True], both[False, False])
+    # Both, without asking either again.
+    strict = judge_source(lake, MATH, two_judges("both_yes"), run_id="r3")
+    assert (strict.sent, strict.kept) == (0, both[True, True])
+    assert all((r["drop_reason"] or "").startswith("second_no_") for r in rows(lake) if r["all_yes"] and not r["keep"])
+    alone = judge_source(lake, MATH, profile(), run_id="r4")
+    assert alone.second is None
+    assert {row["second_model"] for row in rows(lake)} == {None}
+
+
+def test_a_second_judge_that_gives_no_verdict_leaves_the_first_ones_row(
+    lake: Lake, served: tuple[FakeServer, Endpoint]
+):
+    server, endpoint = served
+    judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    server.behaviour.markers = {"What is 5 plus 1": "400"}
+    other = replace(endpoint, model="other")
+    report = judge_source(lake, MATH, two_judges("both_yes"), run_id="r2", second_endpoints=[other])
+    assert (report.rows, report.unusable) == (12, {"http_400": 1})
+    (silent,) = [row for row in rows(lake) if row["second_all_yes"] is None]
+    assert silent["all_yes"] is not None and silent["second_model"] is None and not silent["keep"]
+    assert silent["drop_reason"] == ("no_second_verdict" if silent["all_yes"] else silent["drop_reason"])
+    assert {r["row_key"] for r in rows(lake, "rejects")} == {silent["rewrite_id"]}
+
+
+def test_both_yes_without_a_second_judge_is_explained(lake: Lake):
+    with pytest.raises(MvlError, match="second_judge among the profile's roles"):
+        judge_source(lake, MATH, profile(rule="both_yes"), run_id="r1")
+    with pytest.raises(ValueError, match="would agree with itself"):
+        Profile.model_validate({**profile().model_dump(), "roles": {**profile().roles, "second_judge": "one"}})
 
 
 def test_a_judge_that_reads_text_only_is_told_so_and_its_rows_say_blind(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,22 @@ def test_a_rule_keeps_and_names_why_not(rule: str, reasons: list[str | None]):
     assert [parsed.drop_reason(j) for j in (GOOD, WEAK, BAD)] == reasons
 
 
+def test_both_yes_needs_the_second_judges_yes_too():
+    rule = parse_rule("both_yes or p_yes >= 0.95", without_key=True, second_judge=True)
+    yes, no = GOOD.verdicts, [*GOOD.verdicts[:2], replace(GOOD.verdicts[2], yes=False)]
+    reasons = [
+        rule.drop_reason(replace(judgement, second=second))
+        for judgement, second in [
+            (GOOD, yes),
+            (GOOD, no),
+            (GOOD, None),
+            (WEAK, yes),
+            (judged(0.99, 0.99, 0.99), no),
+        ]
+    ]
+    assert reasons == [None, "second_no_accuracy", "no_second_verdict", "no_accuracy", None]
+
+
 def test_without_a_key_the_profile_decides():
     open_question = judged(0.9, 0.9, 0.9, agrees=None)
     assert parse_rule("answer_agrees", without_key=True).drop_reason(open_question) is None
@@ -58,6 +75,7 @@ def test_an_unknown_p_yes_passes_no_threshold():
         ("", "found ''"),
         ("all_yess", "all_yess"),
         ("p_yes", "needs `>=`"),
+        ("both_yes", "second_judge among the profile's roles"),
         ("p_yes >= high", "needs `>=`"),
         ("p_yes >= 1.5", "no probability"),
         ("p_yes.truth >= 0.5", "relevance, consistency, accuracy"),

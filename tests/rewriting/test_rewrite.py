@@ -17,6 +17,7 @@ from mvl_assets.inference.fake_server import FakeServer
 from mvl_assets.lake.lake import Lake
 from mvl_assets.prompts import load_prompts
 from mvl_assets.rewriting import rewrite as rewriting
+from mvl_assets.rewriting.failed import groups
 from mvl_assets.rewriting.plan import plan_rewrite
 from mvl_assets.rewriting.rewrite import rewrite_source
 
@@ -143,16 +144,81 @@ def test_an_unusable_answer_is_asked_for_once_more_and_then_rejected(lake: Lake,
     assert (again.sent, again.unusable) == (0, {"length": 1})
 
 
-def test_a_failed_request_is_a_reject_until_it_is_answered(lake: Lake, served: tuple[FakeServer, Endpoint]):
+def test_a_refused_request_is_a_reject_until_it_is_asked_for_again(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     put(lake, MATH, range(3))
     server.behaviour.markers = {"What is 1 plus 1": "400"}
     first = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     assert (first.rows, first.unusable) == (2, {"http_400": 1})
+    # Still refused: asked once more, and both attempts are counted.
+    again = rewrite_source(lake, MATH, profile(), run_id="r2", retry=["http_400"], endpoints=[endpoint])
+    assert (again.sent, again.unusable, [r["attempts"] for r in rows(lake, "rejects")]) == (1, {"http_400": 1}, [2])
+    server.behaviour.markers = {}
+    # No endpoint is given and the profile's address is dead: only an attempt to send would notice.
+    left = rewrite_source(lake, MATH, profile(), run_id="r3")
+    assert (left.sent, left.left, left.rows, left.unusable) == (0, 1, 2, {"http_400": 1})
+    plan = plan_rewrite(lake, MATH, profile())
+    assert (plan.wanted, plan.answered, plan.left, plan.to_send) == (3, 2, 1, 0)
+    assert [(g.error, g.rows, g.attempts, g.asked_again) for g in groups(lake, ["rewrite"])] == [
+        ("http_400", 1, 2, False)
+    ]
+    last = rewrite_source(lake, MATH, profile(), run_id="r4", retry=["all"], endpoints=[endpoint])
+    assert (last.sent, last.rows, last.unusable, rows(lake, "rejects")) == (1, 3, {}, [])
+
+
+def test_a_refused_row_is_asked_again_when_it_is_another_request(
+    lake: Lake, served: tuple[FakeServer, Endpoint], tmp_path: Path
+):
+    server, endpoint = served
+    put(lake, MATH, range(3))
+    server.behaviour.markers = {"What is 1 plus 1": "400"}
+    rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    server.behaviour.markers = {}
+    prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("sample lines", "two sample lines")))
+    report = rewrite_source(lake, MATH, profile(), run_id="r2", prompts=prompts, endpoints=[endpoint])
+    assert (report.sent, report.left, report.rows, rows(lake, "rejects")) == (3, 0, 3, [])
+
+
+def test_what_may_have_been_the_servers_fault_is_asked_again_by_the_next_run(
+    lake: Lake, served: tuple[FakeServer, Endpoint]
+):
+    server, endpoint = served
+    put(lake, MATH, range(3))
+    server.behaviour.markers = {"What is 1 plus 1": "malformed"}
+    first = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    assert first.unusable == {"malformed_reply": 1}
+    assert [g.asked_again for g in groups(lake, ["rewrite"])] == [True]
     server.behaviour.markers = {}
     second = rewrite_source(lake, MATH, profile(), run_id="r2", endpoints=[endpoint])
-    assert (second.sent, second.rows, second.unusable) == (1, 3, {})
-    assert rows(lake, "rejects") == []
+    assert (second.sent, second.left, second.rows, second.unusable) == (1, 0, 3, {})
+
+
+def test_an_unusable_answer_is_retried_in_a_round_of_its_own_and_no_answer_is_lost(
+    lake: Lake, served: tuple[FakeServer, Endpoint]
+):
+    server, endpoint = served
+    put(lake, MATH, range(3))
+    server.behaviour.markers = {"What is 1 plus 1": "length"}
+    rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    third = rewrite_source(lake, MATH, profile(), run_id="r2", retry=["length"], endpoints=[endpoint])
+    assert (third.sent, third.unusable, rows(lake, "rejects")[0]["attempts"]) == (1, {"length": 1}, 3)
+    assert rewrite_source(lake, MATH, profile(), run_id="r3", retry=["schema"]).sent == 0
+    server.behaviour.markers = {}
+    fourth = rewrite_source(lake, MATH, profile(), run_id="r4", retry=["length"], endpoints=[endpoint])
+    assert (fourth.sent, fourth.rows, rows(lake, "rejects")) == (1, 3, [])
+    assert [body.get("seed") for body in server.bodies if "What is 1 plus 1" in str(body)] == [None, None, 3, 4]
+    assert lake.answers("rewrite", "drawn").count() == 6
+    assert rewrite_source(lake, MATH, profile(), run_id="r5").published.version == fourth.published.version
+
+
+def test_a_refused_second_try_is_not_asked_by_every_run(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    server, endpoint = served
+    put(lake, MATH, range(3))
+    server.behaviour.markers = {'"frequency_penalty"': "400", "What is 1 plus 1": "length"}
+    first = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
+    assert first.unusable == {"http_400": 1}
+    second = rewrite_source(lake, MATH, profile(), run_id="r2")
+    assert (second.sent, second.left, second.unusable) == (0, 1, {"http_400": 1})
 
 
 def test_half_a_character_in_a_reply_is_a_reject_and_the_others_go_on(lake: Lake, served: tuple[FakeServer, Endpoint]):

@@ -1,0 +1,82 @@
+"""`mvl judge`: a sheet, labels, a threshold, and the planted pairs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from mvl_assets.cli import group
+from mvl_assets.judging.paper import paper_keep_rate
+from tests.cli.home import Home, lines_with, one_error
+
+
+def test_a_sheet_is_written_labelled_and_compared(built: Home, tmp_path: Path) -> None:
+    sheet = tmp_path / "labels.csv"
+    said = built.run("judge", "sample", "--rows", "12", "--out", str(sheet))
+    assert "12 pairs (caption 6, code_math 6)" in said
+    one_error(built.mvl("judge", "sample", "--out", str(sheet)), "exists, and may hold labels", "--out")
+    one_error(built.mvl("judge", "calibrate", str(sheet)), "no row has a label", "good or bad")
+    with sheet.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    verdicts = {
+        row["rewrite_id"]: row
+        for category in ("caption", "code_math")
+        for row in built.lake.table(f"judged/{category}").rows(["rewrite_id", "all_yes", "p_yes"])
+    }
+    # One person agrees with the judge, the other calls the first two the opposite.
+    listed = [
+        {
+            **row,
+            "label": "good" if verdicts[row["rewrite_id"]]["all_yes"] != (who == "bob" and n < 2) else "bad",
+            "annotator": who,
+        }
+        for who in ("ann", "bob")
+        for n, row in enumerate(rows)
+    ]
+    labelled = tmp_path / "both.csv"
+    with labelled.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(listed[0]))
+        writer.writeheader()
+        writer.writerows(listed)
+    found = built.json("judge", "calibrate", str(labelled))
+    assert (found["items"], found["split"], found["unknown"]) == (12, 2, 0)
+    assert found["annotators"]["ann"]["share"] == 1.0
+    assert found["annotators"]["bob"]["share"] == found["between"]["ann, bob"]["share"] == 10 / 12
+    said = built.run("judge", "calibrate", str(labelled))
+    assert lines_with(said, ["judge, bob", "0.833"]) and "left out: 2 split" in said
+
+
+def test_calibration_of_a_lake_without_verdicts_says_what_to_do(raw: Home, tmp_path: Path) -> None:
+    one_error(raw.mvl("judge", "sample", "--out", str(tmp_path / "x.csv")), "nothing is judged yet", "--until judged")
+
+
+def test_the_planted_pairs_are_asked_once_and_counted_by_fault(built: Home, copy_of: Callable[[Home], Home]) -> None:
+    home = copy_of(built)
+    said = home.run("judge", "planted")
+    for fault in ("unseen_content", "misread_content", "wrong_step", "off_image"):
+        assert lines_with(said, [fault, " 4 ", "%"])
+    assert "saw no picture" in said
+    home.profile(model_base_urls=["http://127.0.0.1:9/v1"])
+    listed = home.json("judge", "planted")
+    assert len(listed) == 16 and all(one["heard"]["good"]["p_yes"] for one in listed)
+    one_error(home.mvl("judge", "planted", "--second"), "no second judge", "second_judge")
+
+
+def test_keep_rates_stand_beside_the_papers(built: Home) -> None:
+    said = built.run("status")
+    assert lines_with(said, ["category", "judged", "kept", "paper"])
+    assert lines_with(said, ["caption", f"{paper_keep_rate('caption'):.3f}"])
+
+
+def test_the_papers_rates_are_those_of_its_table() -> None:
+    assert round(1 - paper_keep_rate("ocr"), 3) == 0.549
+    assert round(1 - paper_keep_rate("chart"), 3) == 0.484
+    assert round(1 - paper_keep_rate("domain"), 3) == 0.104
+
+
+def test_every_command_of_the_group_explains_itself() -> None:
+    for name in ("sample", "calibrate", "planted"):
+        assert "Usage:" in CliRunner().invoke(group, ["judge", name, "--help"]).output

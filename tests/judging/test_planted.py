@@ -1,0 +1,85 @@
+"""The planted pairs: what ships, and what a judge's verdicts on them come to."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from servers import serving
+from small_source import profile
+
+from mvl_assets.errors import MvlError
+from mvl_assets.judging.numbers import numbers_in
+from mvl_assets.judging.planted import FAULTS, Asked, Heard, ask_planted, read_planted, score
+from mvl_assets.lake.lake import Lake
+from mvl_assets.miniature.planted import drawn
+
+PLANTED = read_planted()
+
+
+def test_each_of_the_papers_faults_has_as_many_twins():
+    assert set(Counter(case.fault for case in PLANTED.cases).items()) == {(fault, 4) for fault in FAULTS}
+    assert {case.picture for case in PLANTED.cases} == set(PLANTED.pictures)
+    for case in PLANTED.cases:
+        assert case.good != case.bad and case.why.endswith(".")
+        # The fault alone tells them apart: same question, unless the question is the fault or leads to it.
+        assert case.good.question == case.bad.question or case.fault in ("off_image", "unseen_content")
+        assert 0.4 < len(case.good.answer) / len(case.bad.answer) < 2.5 or case.fault == "off_image"
+
+
+def test_a_wrong_step_ends_with_the_right_result():
+    for case in PLANTED.cases:
+        if case.fault == "wrong_step":
+            assert numbers_in(case.good.answer)[-1].value == numbers_in(case.bad.answer)[-1].value
+
+
+@pytest.mark.parametrize("name", PLANTED.pictures)
+def test_a_picture_is_drawn_the_same_each_time_and_a_model_may_see_it(name: str):
+    data = drawn(PLANTED.pictures[name])
+    assert data == drawn(PLANTED.pictures[name])
+    with Image.open(io.BytesIO(data)) as picture:
+        assert min(picture.size) >= 224
+        assert len(picture.getcolors(1 << 20) or []) > 2
+
+
+def test_an_unknown_kind_of_picture_and_a_wrong_file_are_named(tmp_path: Path):
+    with pytest.raises(KeyError, match="poem"):
+        drawn({"kind": "poem"})
+    path = tmp_path / "planted.yaml"
+    path.write_text("pictures: {}\ncases:\n  - {fault: rude, why: w, picture: p}\n", encoding="utf-8")
+    with pytest.raises(MvlError, match=r"planted.yaml:3: cases.0.fault"):
+        read_planted(path)
+    said = "{question: q, answer: a}"
+    path.write_text(
+        f"pictures: {{}}\ncases:\n  - {{fault: off_image, why: w, picture: p, good: {said}, bad: {said}}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(MvlError, match="no picture is described for p"):
+        read_planted(path)
+
+
+def test_a_judge_is_asked_every_criterion_with_the_picture_once(lake: Lake):
+    pictures = {name: drawn(description) for name, description in PLANTED.pictures.items()}
+    with serving() as (server, endpoint):
+        server.keep_bodies = True
+        asked = ask_planted(lake, profile(), PLANTED, pictures, run_id="r", endpoints=[endpoint])
+        assert len(server.bodies) == len(PLANTED.cases) * 2 * 3
+        assert all(body["messages"][0]["content"][1]["type"] == "image_url" for body in server.bodies)
+    # No endpoint: only an attempt to send would notice.
+    assert ask_planted(lake, profile(), PLANTED, pictures, run_id="r2") == asked
+    found = score(asked)
+    assert (found.twins, found.unanswered) == (16, 0)
+    assert found.kept == sum(one.good.yes for one in asked if one.good)
+    assert lake.images.table.count() == 0, "the drawn pictures are no part of the lake"
+
+
+def test_a_judge_that_always_says_yes_keeps_all_and_catches_nothing():
+    yes, no = Heard(True, 0.9), Heard(False, 0.3)
+    twins = PLANTED.cases[0]
+    always = score([Asked(twins, yes, yes)] * 4)
+    assert (always.caught, always.kept, always.told_apart) == (0, 4, 0)
+    right = score([Asked(twins, yes, no), Asked(twins, None, no)])
+    assert (right.twins, right.unanswered, right.caught, right.kept, right.told_apart) == (2, 1, 1, 1, 1)

@@ -1,0 +1,176 @@
+"""A change costs what it changes: after each, the plan says the difference, and the server is sent exactly that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from servers import serving
+from small_source import MATH, profile, prompt_folder, put, source_of
+
+from mvl_assets.catalog import SourceSpec
+from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.fake_server import FakeServer
+from mvl_assets.judging.judge import judge_source
+from mvl_assets.judging.plan import plan_judge
+from mvl_assets.lake.lake import Lake
+from mvl_assets.profile import Profile, Role
+from mvl_assets.prompts import Prompt, load_prompts
+from mvl_assets.rewriting.plan import plan_rewrite
+from mvl_assets.rewriting.rewrite import rewrite_source
+
+ROWS = 20
+CHART = source_of("chart", "chart", "charts")
+SOURCES = (MATH, CHART)
+CRITERIA = 3
+
+
+@dataclass
+class Road:
+    """Two sources of different families, and the prompts and profile they are made with now."""
+
+    lake: Lake
+    server: FakeServer
+    endpoint: Endpoint
+    profile: Profile = field(default_factory=profile)
+    prompts: Mapping[str, Prompt] = field(default_factory=load_prompts)
+
+    def make(self, limit: int | None = None) -> dict[tuple[str, str], int]:
+        """Requests sent by stage and family, as the server counts them; the plan must have said so before."""
+        sent = {}
+        for source in SOURCES:
+            for stage in ("rewrite", "judge"):
+                planned = self.plan(stage, source, limit)
+                before = sum(self.server.seen.values())
+                if stage == "rewrite":
+                    rewrite_source(self.lake, source, self.profile, run_id="r", limit=limit, **self.given("rewrite"))
+                else:
+                    judge_source(self.lake, source, self.profile, run_id="r", **self.given("judge"))
+                sent[stage, source.family or ""] = sum(self.server.seen.values()) - before
+                assert sent[stage, source.family or ""] == planned, (stage, source.family)
+        assert max(self.server.seen.values()) == 1, "no request was sent twice"
+        return {key: count for key, count in sent.items() if count}
+
+    def plan(self, stage: str, source: SourceSpec, limit: int | None) -> int:
+        plan = plan_rewrite if stage == "rewrite" else plan_judge
+        found = plan(self.lake, source, self.profile, prompts=self.prompts, limit=limit)
+        assert found.wanted == found.answered + found.to_send
+        return found.to_send
+
+    def given(self, role: Role) -> dict[str, object]:
+        served = replace(self.endpoint, model=self.profile.model_for(role).name)
+        return {"prompts": self.prompts, "endpoints": [served]}
+
+
+@pytest.fixture
+def road(lake: Lake) -> Iterator[Road]:
+    """Everything was made once."""
+    with serving() as (server, endpoint):
+        road = Road(lake, server, endpoint)
+        for source in SOURCES:
+            put(lake, source, range(ROWS))
+        everything = {("rewrite", "math"): ROWS, ("rewrite", "chart"): ROWS}
+        assert road.make() == everything | {("judge", family): CRITERIA * n for (_, family), n in everything.items()}
+        yield road
+
+
+def test_nothing_changed_and_nothing_is_sent(road: Road):
+    assert road.make() == {}
+
+
+def test_a_tenth_more_rows_of_one_source(road: Road):
+    put(road.lake, MATH, range(ROWS + ROWS // 10))
+    assert road.make() == {("rewrite", "math"): 2, ("judge", "math"): 2 * CRITERIA}
+
+
+def test_one_familys_prompt_edited(road: Road, tmp_path: Path):
+    road.prompts = load_prompts(prompt_folder(tmp_path, rewrite_chart=("Values are copied", "Numbers are copied")))
+    # The rewrites are others now, and so is what is judged; the other family keeps its own.
+    assert road.make() == {("rewrite", "chart"): ROWS, ("judge", "chart"): ROWS * CRITERIA}
+
+
+def test_another_temperature(road: Road, tmp_path: Path):
+    road.prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("temperature: 0.2", "temperature: 0.3")))
+    assert road.make() == {("rewrite", "math"): ROWS, ("judge", "math"): ROWS * CRITERIA}
+    # And back: both are stored.
+    road.prompts = load_prompts()
+    assert road.make() == {}
+
+
+def test_the_sampling_of_the_re_ask_alone_concerns_only_what_is_asked_again(road: Road, tmp_path: Path):
+    road.prompts = load_prompts(
+        prompt_folder(tmp_path, rewrite_math=("ask_again: {temperature: 0.7", "ask_again: {temperature: 0.8"))
+    )
+    assert road.make() == {}
+
+
+def test_the_judge_swapped(road: Road):
+    judge = road.profile.models["one"].model_copy(update={"name": "other"})
+    road.profile = road.profile.model_copy(
+        update={"models": {**road.profile.models, "two": judge}, "roles": {**road.profile.roles, "judge": "two"}}
+    )
+    assert road.make() == {("judge", "math"): ROWS * CRITERIA, ("judge", "chart"): ROWS * CRITERIA}
+
+
+def test_one_criterion_reworded(road: Road, tmp_path: Path):
+    road.prompts = load_prompts(prompt_folder(tmp_path, judge_general=("completely", "in full")))
+    assert road.make() == {("judge", "math"): ROWS, ("judge", "chart"): ROWS}
+
+
+def test_a_moved_threshold(road: Road):
+    road.profile = profile(rule="p_yes >= 0.3")
+    assert road.make() == {}
+
+
+def test_a_prompts_note_costs_nothing(road: Road, tmp_path: Path):
+    road.prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("note: First", "note: The first")))
+    assert road.make() == {}
+
+
+def test_a_larger_limit_sends_what_the_smaller_did_not(lake: Lake):
+    with serving() as (server, endpoint):
+        road = Road(lake, server, endpoint)
+        for source in SOURCES:
+            put(lake, source, range(ROWS))
+        assert road.make(limit=5)["rewrite", "math"] == 5
+        assert road.make(limit=12)["judge", "chart"] == 7 * CRITERIA
+        assert road.make(limit=12) == {}
+        assert road.make()["rewrite", "math"] == ROWS - 12
+
+
+def test_equal_requests_are_planned_and_sent_once_and_answer_all_their_rows(lake: Lake):
+    turns = [{"from": "human", "value": "What is one plus one?"}, {"from": "gpt", "value": "2"}]
+    with serving() as (server, endpoint):
+        road = Road(lake, server, endpoint)
+        put(lake, MATH, range(ROWS), conversations=turns, image_ids=[])
+        put(lake, CHART, range(2))
+        plan = plan_rewrite(lake, MATH, profile())
+        assert (plan.rows, plan.wanted, plan.to_send) == (ROWS, 1, 1)
+        assert road.make() == {
+            ("rewrite", "math"): 1,
+            ("judge", "math"): CRITERIA,
+            ("rewrite", "chart"): 2,
+            ("judge", "chart"): 2 * CRITERIA,
+        }
+        assert lake.table("rewritten/code_math").count() == lake.table("judged/code_math").count() == ROWS
+
+
+def test_prices_make_hours_and_money_of_tokens_in_and_out(road: Road):
+    put(road.lake, MATH, range(ROWS + 10))
+    price = {
+        "prompt_tokens_per_gpu_second": 100.0,
+        "tokens_per_gpu_second": 10.0,
+        "gpu_hour": 2.0,
+        "input_per_million": 1.0,
+    }
+    model = profile().models["one"].model_dump() | {"price": price}
+    priced = Profile.model_validate(profile().model_dump() | {"models": {"one": model}})
+    plan = plan_rewrite(road.lake, MATH, priced)
+    assert plan.to_send == 10
+    hours = (plan.prompt_tokens / 100 + plan.completion_tokens / 10) / 3600
+    assert plan.gpu_hours == pytest.approx(hours)
+    assert plan.cost == pytest.approx(2.0 * hours + plan.prompt_tokens / 1e6)
+    free = plan_rewrite(road.lake, MATH, profile())
+    assert (free.prompt_tokens, free.gpu_hours, free.cost) == (plan.prompt_tokens, None, None)
