@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from mvl_assets.lake.lake import Lake
@@ -38,13 +38,7 @@ class PictureBatch:
 
     def add_pictures(self, sample: Sample) -> list[str]:
         """Reads a sample's pictures and returns their ids. Raises `RowError`; nothing is decoded yet."""
-        found: list[tuple[str, bytes]] = []
-        room = MAX_ROW
-        for picture in sample.pictures:
-            data = _bytes_of(picture, room)
-            room -= len(data)
-            found.append((image_id(data), data))
-        return self._keep(found)
+        return self._keep([(image_id(data), data) for data in _bytes_of_all(sample.pictures)])
 
     def add_video(self, video: Video) -> tuple[list[str], list[float]]:
         """Samples a video's frames; returns their ids and times in seconds. Raises `RowError`."""
@@ -94,7 +88,8 @@ class PictureBatch:
 def frames_of(video: Video) -> list[tuple[float, bytes]]:
     """(seconds, bytes of a picture) of a video's frames: sampled, or as they lie in its folder. Raises `RowError`."""
     if isinstance(video, FrameFolder):
-        return [(seconds, _bytes_of(picture, MAX_PICTURE)) for seconds, picture in video.frames]
+        times, pictures = zip(*video.frames, strict=True)
+        return list(zip(times, _bytes_of_all(pictures), strict=True))
     try:
         with video.opened() as file:
             return list(sample_frames(file))
@@ -102,6 +97,15 @@ def frames_of(video: Video) -> list[tuple[float, bytes]]:
         raise RowError(error.error, f"{video.name}: {error.message}") from error
     except OSError as error:
         raise RowError("unreadable_video", f"{video.name}: {error.strerror or error}") from error
+
+
+def _bytes_of_all(pictures: Iterable[Picture]) -> Iterator[bytes]:
+    """The bytes of a row's pictures, together at most `MAX_ROW`."""
+    room = MAX_ROW
+    for picture in pictures:
+        data = _bytes_of(picture, room)
+        room -= len(data)
+        yield data
 
 
 def _bytes_of(picture: Picture, room: int) -> bytes:

@@ -10,7 +10,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.rejects import publish_rejects, reject_table
+from mvl_assets.lake.rejects import MESSAGE, publish_rejects, reject_table
 from mvl_assets.lake.schema import REJECTS, Reject
 from mvl_assets.lake.scratch import scratch
 from mvl_assets.lake.table import Published
@@ -41,7 +41,7 @@ class RejectSpool:
 
     def add(self, row_key: str, error: str, message: str, file: str, position: int) -> None:
         self.counts[error] += 1
-        self._held.append(Reject(STAGE, self.source, row_key, error, message, file, position))
+        self._held.append(Reject(STAGE, self.source, row_key, error, message[:MESSAGE], file, position))
         if len(self._held) >= BATCH:
             self._spill()
 

@@ -24,8 +24,27 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused undecoded: 64 MP is 192 MB in RGB, nearly four times the paper's largest."""
 
+MAX_SCANNED = 1 << 31
+"""Pixels times scans of a JPEG. A progressive one has about ten scans; a few bytes make one more, and each covers the
+whole picture. At this bound decoding takes some two seconds."""
+
 SHORTEST, LONGEST, STEEPEST = 224, 4096, 7
 """The paper's bounds (arXiv 2412.05237 §2): sides in pixels, and long side : short side."""
+
+JPEGS = ("JPEG", "MPO")
+"""What Pillow calls a JPEG; the second holds more pictures behind the first, as many phones and cameras write it."""
+
+SCAN_BYTES = 8
+"""The header of a scan over one channel, its marker not counted."""
+
+BAND = 256
+"""Rows of a picture that are in hand at a time as numbers."""
+
+LYING = (5, 6, 7, 8)
+"""EXIF orientations of pictures that are stored lying on their side."""
+
+HASHED = 64
+"""Pixels that the short side keeps at least before the perceptual hash is taken."""
 
 WHITE = (255, 255, 255)
 GREY = (128, 128, 128)
@@ -39,8 +58,8 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 class PictureError(Exception):
     """Bytes that are no usable picture.
 
-    `error` is one of `not_a_picture`, `svg_picture`, `zero_size`, `too_many_pixels`, `truncated_picture`,
-    `broken_picture`. (Pillow itself refuses most headers with a side of zero, as `not_a_picture`.)
+    `error` is one of `not_a_picture`, `svg_picture`, `zero_size`, `too_many_pixels`, `too_many_scans`,
+    `truncated_picture`, `broken_picture`. (Pillow itself refuses most headers with a side of zero, as `not_a_picture`.)
     """
 
     def __init__(self, error: str, message: str) -> None:
@@ -83,11 +102,19 @@ def inspect(data: bytes) -> PictureInfo:
     """Decodes the whole first frame and says what it is. Raises `PictureError`."""
     with _decoding():
         image = _open(data)
-        mode = image.mode
+        mode, (width, height) = image.mode, image.size
+        if image.format in JPEGS:
+            # All of the file is still read and unpacked; only colours and pixels that the hash has no use for are not
+            # computed. What is cut off or broken shows as it does in full.
+            shrink = _shrink(image)
+            image.draft("L", (width // shrink, height // shrink))
         upright = _turned(image)
-        width, height = upright.size
+        if image.getexif().get(ExifTags.Base.Orientation) in LYING:
+            width, height = height, width
         phash = _perceptual_hash(upright)
         frames = int(getattr(image, "n_frames", 1))
+        if frames > len(data):  # a header may claim billions
+            raise PictureError("broken_picture", f"{frames} frames in {len(data)} bytes")
     return PictureInfo(width, height, str(image.format), frames, mode, phash)
 
 
@@ -175,6 +202,11 @@ def _open(data: bytes) -> Image.Image:
             "not_a_picture", f"{len(data)} bytes that start with {data[:8].hex(' ')} are none of {', '.join(FORMATS)}"
         ) from error
     check_size(*image.size)
+    if image.format in JPEGS:
+        most = MAX_SCANNED // (image.width * image.height)
+        # No scan is shorter than its header, so most files need not be searched.
+        if len(data) > SCAN_BYTES * most and (scans := data.count(b"\xff\xda")) > most:
+            raise PictureError("too_many_scans", f"{scans} scans over {image.width} x {image.height} pixels")
     return image
 
 
@@ -225,25 +257,44 @@ def _over_white(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _eight_bits(image)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, (*WHITE, 255)), layer).convert("RGB")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        flat = Image.new("RGB", layer.size, WHITE)
+        flat.paste(layer, mask=layer)
+        return flat
     return image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float pictures as L. Pillow's own conversion clips at 255, which turns most of them white."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
-    highest = float(values.max(initial=0.0))
+    """16-bit, 32-bit and float pictures as L. Pillow's own conversion clips at 255, which turns most of them white.
+
+    Goes through the picture in bands: as numbers of 32 bits a large one takes four times its own memory.
+    """
+    highest = max(float(band.max(initial=0.0)) for _, band in _bands(image))
     white = 255.0 if image.mode in ("I", "F") and highest <= 255.0 else max(65535.0, highest)
     if image.mode == "F" and highest <= 1.0:
         white = 1.0
-    return Image.fromarray(np.clip(values * (255.0 / white), 0, 255).astype(np.uint8))
+    result = np.empty((image.height, image.width), np.uint8)
+    for top, band in _bands(image):
+        result[top : top + len(band)] = np.clip(band * (255.0 / white), 0, 255)
+    return Image.fromarray(result)
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, values) of a picture of one channel, from top to bottom."""
+    for top in range(0, image.height, BAND):
+        band = image.crop((0, top, image.width, min(top + BAND, image.height)))
+        yield top, np.nan_to_num(np.asarray(band, dtype=np.float32), posinf=0.0, neginf=0.0)
 
 
 def _perceptual_hash(upright: Image.Image) -> str:
     import imagehash  # brings scipy: only where pictures are really looked at
 
     flat = _over_white(upright)
-    factor = min(flat.size) // 64
-    small = flat.reduce(factor) if factor > 1 else flat
-    return str(imagehash.phash(small))
+    shrink = _shrink(flat)
+    return str(imagehash.phash(flat.reduce(shrink) if shrink > 1 else flat))
+
+
+def _shrink(image: Image.Image) -> int:
+    """By how much a picture is made smaller before its hash is taken: a power of two, as JPEG's decoder has them, so that
+    the same picture in two formats comes to the same size."""
+    return 1 << (max(1, min(image.size) // HASHED).bit_length() - 1)

@@ -28,6 +28,11 @@ GRACE = 1.0
 """Seconds by which the last frame may come before the announced end; a file that ends earlier is truncated."""
 
 
+KINDS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,rm,ogg,ivf,mxf,wtv,dv,gif,apng,wav,mp3"
+"""What FFmpeg may take a file for. Left to itself it also follows playlists (`hls`, `concat`), which name other files,
+and draws plain text as a film."""
+
+
 class VideoError(Exception):
     """A file whose frames cannot be sampled.
 
@@ -49,10 +54,12 @@ def sample_frames(file: Path | BinaryIO, fps: float = 1.0, most: int = 32) -> It
     `OSError` passes through.
     """
     try:
-        with av.open(str(file) if isinstance(file, Path) else file, "r", metadata_errors="ignore") as container:
+        with _opened(file) as container:
             if not container.streams.video:
                 raise VideoError("no_video_stream", "the file has no pictures")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise VideoError("broken_video", "its pictures are packed in a way that is not known")
             _check(stream.codec_context.width, stream.codec_context.height)
             seconds = _duration(container, stream)
             if seconds is None:
@@ -61,12 +68,23 @@ def sample_frames(file: Path | BinaryIO, fps: float = 1.0, most: int = 32) -> It
                 yield target, _jpeg(frame)
     except av.error.InvalidDataError as error:
         # An mp4's index usually comes last: without it nothing is readable, though the file begins like an mp4.
-        begun = _head(file)[4:8] == b"ftyp"
-        raise VideoError("truncated_video" if begun else "not_a_video", str(error.strerror)) from error
+        raise VideoError("truncated_video" if _is_mp4(file) else "not_a_video", str(error.strerror)) from error
+    except OverflowError as error:
+        raise VideoError("broken_video", f"a time in it is out of range: {error}") from error
     except av.error.FFmpegError as error:
         if isinstance(error, OSError) and isinstance(file, Path) and not file.is_file():
             raise
         raise VideoError("broken_video", str(error.strerror)) from error
+
+
+def _opened(file: Path | BinaryIO) -> InputContainer:
+    name = str(file) if isinstance(file, Path) else file
+    try:
+        return av.open(name, "r", options={"format_whitelist": KINDS}, metadata_errors="ignore")
+    except av.error.ArgumentError as error:
+        if _is_mp4(file):
+            raise VideoError("broken_video", str(error.strerror)) from error
+        raise VideoError("not_a_video", "the file is of no kind of film that is read") from error
 
 
 def sample_times(seconds: float, fps: float, most: int) -> list[float]:
@@ -145,12 +163,13 @@ def _duration(container: InputContainer, stream: VideoStream) -> float | None:
     return last
 
 
-def _head(file: Path | BinaryIO) -> bytes:
+def _is_mp4(file: Path | BinaryIO) -> bool:
+    """Whether the file begins as one."""
     if isinstance(file, Path):
         with file.open("rb") as stream:
-            return stream.read(16)
+            return stream.read(8)[4:] == b"ftyp"
     file.seek(0)
-    return file.read(16)
+    return file.read(8)[4:] == b"ftyp"
 
 
 def _check(width: int, height: int) -> None:

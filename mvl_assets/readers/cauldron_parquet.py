@@ -53,8 +53,10 @@ def _sample(root: Path, row: Row) -> Sample:
             )
         ]
     )
+    images = row.value.get("images")
+    if not isinstance(images, list | None):
+        raise RowError("bad_field", f"`images` holds a {type(images).__name__} where a list was expected")
     pictures = tuple(
-        picture_in_row(root, cell, f"{row.file}#{row.position}.{index}")
-        for index, cell in enumerate(row.value.get("images") or ())
+        picture_in_row(root, cell, f"{row.file}#{row.position}.{index}") for index, cell in enumerate(images or ())
     )
     return Sample(row.file, row.position, with_markers(turns, len(pictures)), None, pictures)

@@ -22,7 +22,8 @@ FIELD_LIMIT = 16 << 20
 
 
 def rows(path: Path, delimiter: str, needed: Sequence[str] = ()) -> Iterator[Item | BadItem]:
-    """The rows as objects of strings. A file that lacks a column of `needed`, or is cut off, ends in `broken_file`."""
+    """The rows as objects of strings. A file that lacks a column of `needed`, is cut off, or opens a quote that it does
+    not close, ends in `broken_file`."""
     csv.field_size_limit(FIELD_LIMIT)
     position = 0
     try:
@@ -31,7 +32,8 @@ def rows(path: Path, delimiter: str, needed: Sequence[str] = ()) -> Iterator[Ite
             file.seek(0)
             raw = gzip.GzipFile(fileobj=file) if packed else file
             text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            reader = csv.reader(_lines(text), delimiter=delimiter)
+            lines = _Lines(text)
+            reader = csv.reader(lines, delimiter=delimiter)
             header = next(reader, [])
             missing = [name for name in needed if name not in header]
             if missing:
@@ -42,13 +44,19 @@ def rows(path: Path, delimiter: str, needed: Sequence[str] = ()) -> Iterator[Ite
                 yield BadItem(0, BROKEN_FILE, "there is no header line")
                 return
             while True:
+                first = reader.line_num + 1
                 try:
                     cells = next(reader, None)
                 except csv.Error as error:
-                    yield BadItem(position, "bad_csv", f"line {reader.line_num}: {error}")
+                    if reader.line_num > first:  # inside a cell: the lines that follow may be text of it
+                        raise
+                    yield BadItem(position, "bad_csv", f"line {first}: {error}")
                     position += 1
                     continue
                 if cells is None:
+                    return
+                if lines.are_over:
+                    yield BadItem(position, BROKEN_FILE, f"a quote that opens in line {first} is not closed")
                     return
                 if cells:
                     yield _row(position, header, cells, reader.line_num)
@@ -61,16 +69,31 @@ class _EndlessLine(Exception):
     """A line longer than `FIELD_LIMIT`."""
 
 
-def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    while line := text.readline(FIELD_LIMIT):
+class _Lines:
+    """The lines of a text. `are_over` once more was asked for than there are, which `csv` only does inside a quote."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self.are_over = False
+        self._text = text
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(FIELD_LIMIT)
+        if not line:
+            self.are_over = True
+            raise StopIteration
         if len(line) >= FIELD_LIMIT:
             raise _EndlessLine(f"a line of more than {FIELD_LIMIT} characters")
-        yield line
+        return line
 
 
 def _row(position: int, header: Sequence[str], cells: Sequence[str], line: int) -> Item | BadItem:
     if len(cells) != len(header):
         return BadItem(position, "bad_csv", f"{len(cells)} cells for {len(header)} columns (line {line})")
+    if any("\0" in cell for cell in cells):
+        return BadItem(position, "bad_csv", f"line {line} holds a zero byte")
     if any("\udc80" <= c <= "\udcff" for cell in cells if not cell.isascii() for c in cell):
         return BadItem(position, "bad_utf8", f"line {line} is not UTF-8")
     return Item(position, dict(zip(header, cells, strict=True)))

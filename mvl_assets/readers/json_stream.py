@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class BadItem:
-    """An element that cannot be read: `bad_json`, `not_a_number`, `bad_utf8`, `too_large`; `broken_file` comes last."""
+    """An element that cannot be read: `bad_json`, `not_a_number`, `duplicate_key`, `bad_utf8`, `too_large`; in tables
+    `bad_csv`, `bad_cell`. `broken_file` comes last."""
 
     position: int
     error: str
@@ -106,10 +108,8 @@ def _line(line: bytes, position: int) -> Item | BadItem:
         return Item(position, _decode(line.decode("utf-8-sig")))
     except UnicodeDecodeError as error:
         return BadItem(position, "bad_utf8", f"byte {error.start} of the line is not UTF-8")
-    except _NotANumber as error:
-        return BadItem(position, "not_a_number", str(error))
     except (ValueError, RecursionError) as error:
-        return BadItem(position, "bad_json", str(error))
+        return BadItem(position, _kind(error), str(error))
 
 
 class _Lost(Exception):
@@ -117,6 +117,10 @@ class _Lost(Exception):
 
 
 class _NotANumber(ValueError):
+    pass
+
+
+class _DuplicateKey(ValueError):
     pass
 
 
@@ -133,7 +137,16 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _NotANumber(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object; one that gives a key twice says two things, and which is meant is not known (RFC 8259 §4)."""
+    found = dict(members)
+    if len(found) != len(members):
+        twice, _ = Counter(key for key, _ in members).most_common(1)[0]
+        raise _DuplicateKey(f"the key {twice[:100]!r} is given twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object)
 _decode = _DECODER.decode
 
 
@@ -174,8 +187,7 @@ class _Text:
                 behind = self._behind_value()
                 if behind is not None:
                     self._at = behind
-                    kind = "not_a_number" if isinstance(error, _NotANumber) else "bad_json"
-                    raise _BadValue(kind, _said(error, self._dropped)) from error
+                    raise _BadValue(_kind(error), _said(error, self._dropped)) from error
             else:
                 if self._is_whole(start):
                     self._at = end
@@ -225,6 +237,12 @@ class _Text:
         self._buffer = self._buffer[self._at :] + self._decoder.decode(data, final=self._ended)
         self._at = 0
         return True
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, _NotANumber):
+        return "not_a_number"
+    return "duplicate_key" if isinstance(error, _DuplicateKey) else "bad_json"
 
 
 def _said(error: Exception, dropped: int) -> str:

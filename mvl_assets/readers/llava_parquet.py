@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers import parquet_columns, parquet_stream
+from mvl_assets.readers import parquet_columns
 from mvl_assets.readers.files import files_below, picture_at, relative
 from mvl_assets.readers.registry import RowKey
 from mvl_assets.readers.rows import Row, RowError, built, rows_of, turns_of, with_markers
@@ -38,9 +38,8 @@ def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     """The ids alone; no picture is read."""
     for path in files_below(source.slug, root, "**/*.parquet"):
         name = relative(root, path)
-        for row in rows_of(name, parquet_stream.rows(path, ("id",), batch_size=8192), "id"):
-            if not isinstance(row, Broken):
-                yield RowKey(name, row.position, row.native_id)
+        for row in rows_of(name, parquet_columns.rows(path, NEEDED, ALSO, only=("id",)), "id"):
+            yield RowKey(name, row.position, row.native_id)
 
 
 def _sample(root: Path, row: Row) -> Sample:

@@ -27,11 +27,11 @@ def rows(
     """The rows of a file with the columns `needed` (under the first of their names) and `also` where it has them.
 
     A file without one of them is one `broken_file` item that names the columns it has. `only` reads no more than these
-    of the columns, still asking for all.
+    of the columns, still asking for all, and as many rows at a time, so that damage ends both readings alike.
     """
     try:
         with pq.ParquetFile(path) as file:
-            names, footer = file.schema_arrow.names, file.metadata
+            names, weights = file.schema_arrow.names, _weights(file.metadata)
     except (pa.ArrowException, OSError, ValueError) as error:
         yield BadItem(0, BROKEN_FILE, f"not readable as Parquet: {str(error).splitlines()[0][:300]}")
         return
@@ -42,20 +42,29 @@ def rows(
         return
     taken = {found: wanted for wanted, found in chosen.items() if found is not None}
     taken |= {name: name for name in also if name in names}
+    at_a_time = _rows_at_a_time(weights, set(taken))
     if only is not None:
         taken = {found: wanted for found, wanted in taken.items() if wanted in only}
-    for item in parquet_stream.rows(path, tuple(taken), _rows_at_a_time(footer, set(taken))):
+    for item in parquet_stream.rows(path, tuple(taken), at_a_time):
         if isinstance(item, Item):
             item = Item(item.position, {taken[name]: value for name, value in item.value.items()})
         yield item
 
 
-def _rows_at_a_time(footer: pq.FileMetaData, columns: set[str]) -> int:
-    """As many rows as `parquet_stream` takes, fewer where the footer says that rows are heavy."""
-    heaviest = 1.0
+def _weights(footer: pq.FileMetaData) -> list[dict[str, float]]:
+    """Bytes a row, by column, of each row group. Raises `UnicodeDecodeError` for a footer with damaged names."""
+    found = []
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
-        chunks = (group.column(index) for index in range(group.num_columns))
-        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
-        heaviest = max(heaviest, size / max(1, group.num_rows))
-    return max(1, min(parquet_stream.ROWS, int(BATCH_BYTES / heaviest)))
+        weights: dict[str, float] = {}
+        for chunk in (group.column(index) for index in range(group.num_columns)):
+            name = chunk.path_in_schema.split(".")[0]
+            weights[name] = weights.get(name, 0.0) + chunk.total_uncompressed_size / max(1, group.num_rows)
+        found.append(weights)
+    return found
+
+
+def _rows_at_a_time(weights: list[dict[str, float]], columns: set[str]) -> int:
+    """As many rows as `parquet_stream` takes, fewer where the footer says that rows are heavy."""
+    heaviest = max((sum(w for name, w in group.items() if name in columns) for group in weights), default=1.0)
+    return max(1, min(parquet_stream.ROWS, int(BATCH_BYTES / max(1.0, heaviest))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,18 +20,39 @@ ROWS = 32
 
 
 def rows(path: Path, columns: Sequence[str] | None = None, batch_size: int = ROWS) -> Iterator[Item | BadItem]:
-    """The rows of a file; `columns` that it lacks are left out. A damaged file ends in a `broken_file` item."""
+    """The rows of a file; `columns` that it lacks are left out. A damaged file ends in a `broken_file` item.
+
+    A cell whose value Python cannot hold (text that is no UTF-8, a date in the year 300,000) is a `BadItem`.
+    """
     position = 0
     try:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             names = file.schema_arrow.names
             wanted = names if columns is None else [c for c in columns if c in names]
             for batch in file.iter_batches(batch_size, columns=wanted, use_threads=False):
-                for row in batch.to_pylist():
+                for row in _plain(batch, position):
                     yield Item(position, row)
                     position += 1
     except (pa.ArrowException, OSError, ValueError) as error:
         yield BadItem(position, BROKEN_FILE, f"not readable as Parquet: {str(error).splitlines()[0][:300]}")
+
+
+def _plain(batch: pa.RecordBatch, position: int) -> list[dict[str, Any]]:
+    """The batch's rows; one by one when they cannot be had together."""
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError):
+        cells = [(name, batch.column(at)) for at, name in enumerate(batch.schema.names)]
+        return [{name: _cell(name, column, n, position + n) for name, column in cells} for n in range(len(batch))]
+
+
+def _cell(name: str, column: pa.Array, at: int, position: int) -> Any:
+    try:
+        return column[at].as_py()
+    except UnicodeDecodeError as error:
+        return BadItem(position, "bad_utf8", f"the column {name!r} holds text that is not UTF-8: {error.reason}")
+    except (ValueError, OverflowError) as error:
+        return BadItem(position, "bad_cell", f"the column {name!r} holds a value that cannot be read: {error}"[:300])
 
 
 def names(path: Path) -> tuple[str, ...]:

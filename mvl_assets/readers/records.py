@@ -63,7 +63,7 @@ def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
         if fields.shape != "parquet":
             items = _items(path, fields)
         elif fields.id is not None:
-            items = parquet_stream.rows(path, (fields.id,), batch_size=8192)
+            items = _table(path, fields, (fields.id,))
         else:
             yield from (RowKey(name, position, None) for position in range(parquet_stream.row_count(path)))
             continue
@@ -78,9 +78,13 @@ def _items(path: Path, fields: RecordsMap) -> Iterator[Item | BadItem]:
     if fields.shape == "jsonl":
         return json_stream.lines(path)
     if fields.shape == "parquet":
-        shown = () if fields.picture_field is None else ((fields.picture_field.split(".")[0],),)
-        return parquet_columns.rows(path, shown, also=parquet_stream.names(path))
+        return _table(path, fields)
     return delimited.rows(path, "," if fields.shape == "csv" else "\t")
+
+
+def _table(path: Path, fields: RecordsMap, only: tuple[str, ...] | None = None) -> Iterator[Item | BadItem]:
+    shown = () if fields.picture_field is None else ((fields.picture_field.split(".")[0],),)
+    return parquet_columns.rows(path, shown, parquet_stream.names(path), only)
 
 
 def _is_bare_list(path: Path, fields: RecordsMap) -> bool:
@@ -148,7 +152,7 @@ def _chosen(choices: Mapping[str, str], answer: str, answer_is: str) -> str:
         wanted = answer.strip().strip("().").casefold()
         found = [text for label, text in choices.items() if label.casefold() == wanted]
     else:
-        index = int(answer) if answer.strip().isdecimal() else len(choices)
+        index = int(answer) if answer.strip().isdecimal() and len(answer) < 10 else len(choices)
         found = list(choices.values())[index : index + 1]
     if not found:
         raise RowError("bad_answer", f"the answer {answer[:40]!r} names none of {len(choices)} choices")

@@ -57,8 +57,12 @@ def rows_of(file: str, items: Iterable[Item | BadItem], *id_fields: str) -> Iter
             yield Broken(file, item.position, "not_an_object", f"a {found} where an object was expected")
         else:
             fields = (item.value.get(f) for f in id_fields)
-            own = item.key if item.key is not None else next((f for f in fields if f is not None), None)
-            yield Row(file, item.position, native_id(own), item.value)
+            own = native_id(item.key if item.key is not None else next((f for f in fields if f is not None), None))
+            bad = next((cell for cell in item.value.values() if isinstance(cell, BadItem)), None)
+            if bad is not None:
+                yield Broken(file, item.position, bad.error, bad.message, own)
+            else:
+                yield Row(file, item.position, own, item.value)
 
 
 def built(row: Row | Broken, make: Callable[[Row], Sample]) -> Sample | Broken:
@@ -132,7 +136,7 @@ def _turn(entry: object, index: int) -> Turn:
     if not isinstance(entry, Mapping):
         raise RowError("bad_turn", f"turn {index} is a {type(entry).__name__}")
     role, value = _first(entry, "from", "role"), _first(entry, "value", "content")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise RowError("unknown_role", f"turn {index} is spoken by {str(role)[:40]!r}")
     if not isinstance(value, str):
         raise RowError("bad_turn", f"the text of turn {index} is a {type(value).__name__}")

@@ -72,6 +72,8 @@ class Record:
 def plain(value: Any, field: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError("bad_field", f"{field} holds a {type(value).__name__} where text was expected")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RowError("not_a_number", f"{field} holds {value}")
     return str(value)
 
 

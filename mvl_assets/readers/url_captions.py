@@ -41,8 +41,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
 def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     """The links alone; no picture is looked for."""
     for row in _rows(source, root, only=(URL[0],)):
-        if not isinstance(row, Broken):
-            yield RowKey(row.file, row.position, row.native_id)
+        yield RowKey(row.file, row.position, row.native_id)
 
 
 def _rows(source: SourceSpec, root: Path, only: tuple[str, ...] | None = None) -> Iterator[Row | Broken]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mvl_assets.media.picture import (
     MAX_PIXELS,
@@ -32,6 +32,12 @@ def scene(width: int = 96, height: int = 64) -> Image.Image:
     pixels = np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (width + height)], axis=-1)
     pixels[: height // 2, : width // 2] //= 8
     return Image.fromarray(pixels.astype(np.uint8))
+
+
+def spots(width: int, height: int) -> Image.Image:
+    """Large soft spots: a picture whose hash no rounding turns over."""
+    few = np.random.default_rng(1).integers(0, 255, (9, 12, 3), dtype=np.uint8)
+    return Image.fromarray(few).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def file_of(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -122,8 +128,7 @@ def test_the_id_is_of_the_bytes_not_of_the_pixels() -> None:
 
 
 def test_the_perceptual_hash_is_that_of_imagehash_and_survives_a_new_encoding() -> None:
-    spots = np.random.default_rng(1).integers(0, 255, (9, 12, 3), dtype=np.uint8)
-    picture = Image.fromarray(spots).resize((640, 480), Image.Resampling.BICUBIC)
+    picture = spots(640, 480)
     ours = imagehash.hex_to_hash(inspect(file_of(picture)).phash)
     assert ours - imagehash.phash(picture) <= 4
     assert ours - imagehash.hex_to_hash(inspect(file_of(picture.resize((320, 240)), "JPEG", quality=60)).phash) <= 4
@@ -132,7 +137,7 @@ def test_the_perceptual_hash_is_that_of_imagehash_and_survives_a_new_encoding() 
 
 
 def test_a_picture_turned_by_its_exif_is_standardised_upright_and_hashes_like_the_upright_one() -> None:
-    upright = scene(640, 480)
+    upright = spots(640, 480)
     exif = Image.Exif()
     exif[0x0112] = 6
     data = file_of(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=exif)
@@ -206,3 +211,46 @@ def test_a_thumbnail_is_a_small_jpeg() -> None:
     data = thumbnail(file_of(scene(3000, 1000), "JPEG"))
     assert Image.open(io.BytesIO(data)).size == (96, 32)
     assert len(data) < 6_000
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 95}], ids=str)
+def test_a_jpeg_that_is_decoded_small_is_refused_where_it_would_be_in_full(options: dict[str, object]) -> None:
+    whole = file_of(scene(320, 200), "JPEG", **options)
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        data = bytearray(whole[: rng.integers(len(whole))] if seed % 2 else whole)
+        data[rng.integers(max(1, len(data)))] = rng.integers(256)
+        try:
+            Image.open(io.BytesIO(bytes(data)), formats=["JPEG"]).load()
+        except Exception:
+            with pytest.raises(PictureError):
+                inspect(bytes(data))
+        else:
+            assert inspect(bytes(data)).format in ("JPEG", "MPO")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(640, 480), (301, 300), (70, 900)])
+def test_the_size_is_that_of_the_turned_picture(orientation: int, size: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = file_of(scene(*size), "JPEG", exif=exif)
+    assert (inspect(data).width, inspect(data).height) == upright_size(data)
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size
+
+
+def test_many_scans_over_many_pixels_are_refused_undecoded() -> None:
+    jpeg = file_of(Image.new("L", (4096, 4096)), "JPEG", progressive=True)
+    again = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    assert inspect(jpeg[:-2] + 20 * again + jpeg[-2:]).width == 4096
+    assert error_of(jpeg[:-2] + 200 * again + jpeg[-2:]) == "too_many_scans"
+
+
+def test_frames_that_cannot_be_there_are_no_number_of_frames() -> None:
+    png = file_of(scene())
+    chunk = b"acTL" + struct.pack(">II", 0x7FFFFFFF, 0)
+    claim = struct.pack(">I", 8) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    assert error_of(png[:33] + claim + png[33:]) == "broken_picture"

@@ -1,0 +1,450 @@
+"""What is fuzzed: every parser of bytes that strangers wrote, with valid seeds and the outcomes it may have.
+
+A seed is a small folder of files. A target reads the folder after one file was damaged; it may give results, rejects or
+the errors that its docstrings name. Everything else that it raises is a finding, as are crashes and hangs.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pickle
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from mvl_assets.catalog import RecordsMap, SourceSpec, load_catalog, read_catalog
+from mvl_assets.errors import MvlError
+from mvl_assets.ingest.census import row_key, take_census
+from mvl_assets.media.picture import PictureError, inspect, standardise, thumbnail
+from mvl_assets.media.video import VideoError, sample_frames
+from mvl_assets.miniature.recipes import RECIPES
+from mvl_assets.miniature.write import MARKER, write_miniatures
+from mvl_assets.readers import delimited, json_stream
+from mvl_assets.readers.archives.find import member_at
+from mvl_assets.readers.json_stream import BROKEN_FILE, BadItem, Item
+from mvl_assets.readers.plain_pickle import PickleRefused, load
+from mvl_assets.readers.regions import box_of, box_text, size_of
+from mvl_assets.readers.registry import keys_for, reader_for
+from mvl_assets.readers.rows import RowError
+from mvl_assets.readers.sample import IMAGE_MARKER, Broken, Sample
+from mvl_assets.strict_yaml import documents
+from tests.raw_files import TABMWP, picture, source, talk
+
+Tree = dict[str, bytes]
+_CLASS = re.compile(r"[a-z][a-z0-9_]{2,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One parser. `seeds` makes the valid folders, `run` reads one of them, `tokens` are words of its format."""
+
+    seeds: Callable[[], list[Tree]]
+    run: Callable[[Path], None]
+    allowed: tuple[type[Exception], ...] = ()
+    tokens: tuple[bytes, ...] = ()
+
+
+# Parsers of one file
+
+
+def _items(found: Iterable[Item | BadItem]) -> None:
+    """Positions count from 0, bad items have a reason, and `broken_file` comes last."""
+    ended = False
+    for position, item in enumerate(found):
+        assert item.position == position and not ended
+        if isinstance(item, BadItem):
+            assert _CLASS.fullmatch(item.error) and item.message
+            ended = item.error == BROKEN_FILE
+
+
+def _read_json(folder: Path) -> None:
+    _items(json_stream.elements(folder / "data"))
+    _items(json_stream.elements(folder / "data", ("a", "rows")))
+
+
+def _json_seeds() -> list[Tree]:
+    rows = [
+        {"id": n, "image": f"é{n}.png", "conversations": talk("<image>\n\\frac{1}{2} ☃?", 'so "so"')} for n in range(4)
+    ]
+    texts = [
+        json.dumps(rows),
+        json.dumps(rows, ensure_ascii=False, indent=1),
+        json.dumps({str(n): r for n, r in enumerate(rows)}),
+    ]
+    texts += [
+        json.dumps({"info": {"x": [1, {"y": None}]}, "a": {"b": 1.5e3, "rows": rows}}),
+        "[1, -2.5, true, null, [[]], {}]",
+    ]
+    return [{"data": text.encode()} for text in texts]
+
+
+def _line_seeds() -> list[Tree]:
+    return [{"data": b"\n".join(json.dumps(row).encode() for row in json.loads(t["data"]))} for t in _json_seeds()[:2]]
+
+
+def _read_delimited(folder: Path) -> None:
+    for delimiter in ",\t":
+        _items(delimited.rows(folder / "data", delimiter, ("a",)))
+
+
+def _delimited_seeds() -> list[Tree]:
+    text = 'a,b,c\r\n1,"two, ""2""\r\nlines",3\r\né,,"x"\n' + "p,q,r\n" * 20
+    return [
+        {"data": d}
+        for d in (text.encode(), b"\xef\xbb\xbf" + text.replace(",", "\t").encode(), gzip.compress(text.encode()))
+    ]
+
+
+def _read_archive(folder: Path) -> None:
+    """Members are found, then read in full; a `MachineError` would be a fault too."""
+    for name in ("a/0.png", "a/1.png", "deep/er/2.png", "late.png", "none.png"):
+        member = member_at(folder, [name])
+        if member is not None:
+            try:
+                assert len(member.read(64 << 20)) == member.entry.size
+                with member.seekable() as stream:
+                    stream.seek(10)
+                    stream.read(100)
+            except (ValueError, OSError):
+                pass
+    for made in (folder / ".unpacked").glob("*"):
+        made.unlink()
+
+
+def _members() -> list[tuple[str, bytes]]:
+    names = ("a/0.png", "a/1.png", "deep/er/2.png", "ä" * 60 + ".png", "late.png")
+    return [(name, picture(n, (8, 8)) * 3) for n, name in enumerate(names)]
+
+
+def _tars() -> list[bytes]:
+    made = []
+    for format in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=format) as target:
+            for name, data in _members():
+                info = tarfile.TarInfo(name if format != tarfile.USTAR_FORMAT else name[-40:])
+                info.size = len(data)
+                target.addfile(info, io.BytesIO(data))
+            link = tarfile.TarInfo("link")
+            link.type, link.linkname = tarfile.SYMTYPE, "a/0.png"
+            target.addfile(link)
+        made.append(buffer.getvalue())
+    return made
+
+
+def _zips() -> list[bytes]:
+    made = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", method) as target:
+            for name, data in _members():
+                with target.open(name, "w", force_zip64=method == zipfile.ZIP_LZMA) as file:
+                    file.write(data)
+        made.append(buffer.getvalue())
+    return made
+
+
+def _read_pickle(folder: Path) -> None:
+    load(folder / "data")
+
+
+def _pickle_seeds() -> list[Tree]:
+    refs = [
+        {"ref_id": n, "sentences": [{"sent": "é", "raw": "x" * 300, "tokens": ["a"]}], "box": (1, 2.5, None, True)}
+        for n in range(3)
+    ]
+    refs.append({"same": refs[0], "long": 1 << 40, "text": "☃" * 90, "t": ((), (1,), (1, 2), (1, 2, 3, 4))})
+    return [{"data": pickle.dumps(refs, protocol)} for protocol in range(6)]
+
+
+def _read_picture(folder: Path) -> None:
+    """What `inspect` lets pass, the others may not refuse."""
+    data = (folder / "data").read_bytes()
+    info = inspect(data)
+    assert info.frames >= 1 and info.width * info.height > 0 and info.frames < 1 << 31
+    assert max(standardise(data).size) <= 4096
+    thumbnail(data)
+
+
+def _picture_seeds() -> list[Tree]:
+    noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
+    plain = Image.fromarray(noise)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    more = [plain.rotate(90 * n) for n in range(1, 3)]
+    kinds: list[tuple[Image.Image, str, dict[str, object]]] = [
+        (plain, "JPEG", {"exif": exif, "icc_profile": b"x" * 128}),
+        (plain, "JPEG", {"progressive": True, "quality": 50}),
+        (plain.convert("CMYK"), "JPEG", {}),
+        (plain, "PNG", {"exif": exif, "dpi": (72, 72)}),
+        (plain.convert("P"), "PNG", {"transparency": 3}),
+        (Image.fromarray(noise[..., 0].astype(np.uint16) * 257), "PNG", {}),
+        (plain, "PNG", {"save_all": True, "append_images": more}),
+        (plain.convert("P"), "GIF", {"save_all": True, "append_images": more, "loop": 0}),
+        (plain, "WEBP", {"save_all": True, "append_images": more}),
+        (plain, "WEBP", {"lossless": True}),
+        (plain, "BMP", {}),
+        (plain.convert("P"), "BMP", {}),
+        (plain, "PPM", {}),
+        (plain.convert("F").convert("F"), "TIFF", {}),
+        (plain.convert("CMYK"), "TIFF", {"compression": "tiff_lzw"}),
+        (plain, "TIFF", {"compression": "jpeg", "save_all": True, "append_images": more}),
+        (plain.convert("1"), "TIFF", {"compression": "group4"}),
+    ]
+    seeds = []
+    for image, format, options in kinds:
+        buffer = io.BytesIO()
+        image.save(buffer, format, **options)
+        seeds.append({"data": buffer.getvalue()})
+    return [
+        *seeds,
+        {"data": b"P3\n2 2\n255\n0 0 0 9 9 9 1 2 3 255 255 255\n"},
+        {"data": b"PF\n2 1\n-1.0\n" + bytes(24)},
+    ]
+
+
+def _read_video(folder: Path) -> None:
+    path = folder / "data"
+    ends = []
+    for stream in (path, path.open("rb")):
+        try:
+            ends.append(len([seconds for seconds, _ in sample_frames(stream, most=4)]))
+        except VideoError as error:
+            assert _CLASS.fullmatch(error.error) and error.message
+            ends.append(-1)
+    stream.close()  # type: ignore[union-attr]
+
+
+def _video_seeds() -> list[Tree]:
+    seeds = []
+    for kind, codec in (
+        ("mp4", "mpeg4"),
+        ("mkv", "mpeg4"),
+        ("webm", "libvpx"),
+        ("avi", "mpeg4"),
+        ("mov", "mjpeg"),
+        ("mpegts", "mpeg2video"),
+        ("gif", "gif"),
+    ):
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format={"mkv": "matroska"}.get(kind, kind)) as container:
+            stream = container.add_stream(codec, rate=25 if codec == "mpeg2video" else 4)
+            stream.width, stream.height = 32, 32
+            stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(codec, "yuv420p")
+            for n in range(12):
+                frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * n, np.uint8), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        seeds.append({"data": buffer.getvalue()})
+    return seeds
+
+
+def _read_box(folder: Path) -> None:
+    for item in json_stream.lines(folder / "data.jsonl"):
+        if isinstance(item, Item) and isinstance(item.value, dict):
+            try:
+                assert len(box_text(box_of(item.value.get("bbox")), size_of(item.value))) < 60
+            except RowError:
+                pass
+
+
+def _read_yaml(folder: Path) -> None:
+    for document in documents(folder / "general" / "defs.yaml"):
+        document.line_of(["attributes", "hub", "repo"])
+    read_catalog(folder)
+
+
+def _yaml_seeds() -> list[Tree]:
+    text = (Path(__file__).parents[2] / "mvl_assets/defs/sources/general/defs.yaml").read_bytes()
+    entries = text.split(b"\n---\n")
+    fancy = (
+        b"a: &a [1, 2.5, 2001-01-01, 0x1f, !!binary aGk=, ~, yes]\nb: {<<: {c: *a}, ? [d] : e}\nf: |\n  long\n  text\n"
+    )
+    return [{"general/defs.yaml": data} for data in (b"\n---\n".join(entries[:2]), entries[3], fancy)]
+
+
+# Readers of whole sources, as ingest uses them
+
+
+def _read_source(spec: SourceSpec) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        """Both passes give the same rows, and every row is one that the lake can take."""
+        census = take_census(spec.slug, keys_for(spec.format)(spec, folder), None)
+        for row in reader_for(spec.format)(spec, folder):
+            assert row.file.encode() and row.position >= 0
+            if isinstance(row, Broken):
+                assert _CLASS.fullmatch(row.error) and row.message, row
+            if not (isinstance(row, Broken) and row.error == BROKEN_FILE):
+                index = census.index(row.file, row.position)
+                assert index is not None and census.is_called(index, row_key(row.file, row.position, row.native_id)), (
+                    row
+                )
+            if isinstance(row, Sample):
+                _check(row)
+
+    return read
+
+
+def _check(row: Sample) -> None:
+    assert row.turns and row.turns[-1].role == "gpt" and row.turns[-1].value.strip()
+    assert sum(turn.value.count(IMAGE_MARKER) for turn in row.turns) == len(row.pictures)
+    for turn in row.turns:
+        turn.value.encode()
+    for one in row.pictures:
+        try:
+            one.read(1 << 20)
+        except (OSError, ValueError):
+            pass
+    if row.video is not None:
+        row.video.name.encode()
+
+
+def _miniature(slug: str) -> Callable[[], list[Tree]]:
+    """A source drawn in its native format; pictures are cut to a few bytes, because readers do not decode them."""
+
+    def seeds() -> list[Tree]:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as scratch:
+            (written,) = write_miniatures(Path(scratch), [slug], rows=6)
+            files = sorted(p for p in written.folder.rglob("*") if p.is_file() and p.name != MARKER)
+            return [{p.relative_to(written.folder).as_posix(): _short(p) for p in files}]
+
+    return seeds
+
+
+def _short(path: Path) -> bytes:
+    looked_into = path.suffix in (
+        ".json",
+        ".jsonl",
+        ".parquet",
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".html",
+        ".p",
+        ".gz",
+        ".tar",
+        ".zip",
+    )
+    return path.read_bytes() if looked_into or path.suffix[:2] == ".z" else path.read_bytes()[:64]
+
+
+def _sources() -> Iterator[tuple[str, Target]]:
+    """One miniature of every format, and every shape of the `records` reader."""
+    catalog = load_catalog()
+    formats = {}
+    for slug in RECIPES:
+        spec = catalog[slug]
+        formats.setdefault(
+            spec.format if spec.records is None else f"records_{spec.records.shape}_{bool(spec.records.turns)}", slug
+        )
+    for format, slug in sorted(formats.items(), key=str):
+        yield f"source_{format}", Target(_miniature(slug), _read_source(catalog[slug]), (MvlError,), _TOKENS)
+    spec = source("records", TABMWP)
+    problems = {
+        str(n): {"question": "Is it?", "choices": ["no", "yes"], "answer": "yes", "unit": None} for n in range(4)
+    }
+    tree = {"problems.json": json.dumps(problems).encode(), **{f"tables/{n}.png": b"x" for n in range(4)}}
+    yield "source_records_choices", Target(lambda: [tree], _read_source(spec), (MvlError,), _TOKENS)
+    by_index = RecordsMap(
+        files="*.csv", shape="csv", question="{q}", answer="{a}", choices="c", answer_is="index", picture_field="p"
+    )
+    rows = b'q,a,c,p\nWhich?,1,"[""x"", ""y""]",0.png\nWhat?,0,"{""k"": ""v""}",data:image/png;base64,iVBO\n'
+    spec = source("records", by_index)
+    yield (
+        "source_records_csv_index",
+        Target(lambda: [{"a.csv": rows, "0.png": b"x"}], _read_source(spec), (MvlError,), _TOKENS),
+    )
+
+
+_TOKENS = (
+    b'"',
+    b"\\",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b"null",
+    b"NaN",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b'"id"',
+    b"<image>",
+    b"\\ud800",
+    b"\0",
+    b"\n",
+)
+_BOXES = b"\n".join(json.dumps({"bbox": [1.5, 2, 30, 40], "width": 64, "height": 48}).encode() for _ in range(4))
+
+TARGETS: dict[str, Target] = {
+    "json": Target(_json_seeds, _read_json, (), _TOKENS),
+    "jsonl": Target(_line_seeds, lambda folder: _items(json_stream.lines(folder / "data")), (), _TOKENS),
+    "delimited": Target(
+        _delimited_seeds, _read_delimited, (), (b'"', b'""', b",", b"\t", b"\0", b"\r", b"\n", b"\xff")
+    ),
+    "tar": Target(
+        lambda: [{"x.tar": data} for data in _tars()],
+        _read_archive,
+        (RowError,),
+        (b"path=", b"size=", b"ustar", b"././@LongLink"),
+    ),
+    "packed_tar": Target(
+        lambda: [{"x.tar.gz": pack(_tars()[1])} for pack in (gzip.compress, bz2.compress, lzma.compress)],
+        _read_archive,
+        (RowError,),
+    ),
+    "zip": Target(
+        lambda: [{"x.zip": data} for data in _zips()],
+        _read_archive,
+        (RowError,),
+        (b"PK\1\2", b"PK\3\4", b"PK\5\6", b"PK\6\6", b"PK\6\7"),
+    ),
+    "pickle": Target(
+        _pickle_seeds, _read_pickle, (PickleRefused,), tuple(bytes([b]) for b in b"cio\x81\x93R(.}]0q\x8a\x8bL\x94")
+    ),
+    "picture": Target(
+        _picture_seeds,
+        _read_picture,
+        (PictureError,),
+        (b"IDAT", b"IHDR", b"acTL", b"eXIf", b"\xff\xda", b"\xff\xc2", b"RIFF", b"P5", b"\x2c"),
+    ),
+    "video": Target(
+        _video_seeds,
+        _read_video,
+        (),
+        (b"moov", b"mdat", b"ffconcat version 1.0\nfile ", b"#EXTM3U\n", b"stts", b"\x1a\x45\xdf\xa3"),
+    ),
+    "boxes": Target(lambda: [{"data.jsonl": _BOXES}], _read_box, (), _TOKENS),
+    "yaml": Target(
+        _yaml_seeds,
+        _read_yaml,
+        (MvlError,),
+        (
+            b"!!python/object/apply:os.system ",
+            b"*a",
+            b"&a",
+            b"<<: ",
+            b"? ",
+            b"!!int ",
+            b"!!timestamp ",
+            b"{",
+            b"[",
+            b"- ",
+            b"---\n",
+        ),
+    ),
+    **dict(_sources()),
+}
