@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,10 @@ from mvl_training.recipe import STAGES, Recipe, StageName, load_recipe
 PLAN_MODULE = "mvl_training.planning"
 TRAIN_MODULE = "mvl_training.train"
 RESULT, METRICS = "result.json", "metrics.jsonl"
+
+LAUNCHER = "MVL_LAUNCHER"
+"""Environment variable: the command that runs torchrun's arguments on several machines (`deploy/train-*.sh`). It gets
+`--nproc_per_node N -m …` and ends when all ranks have ended. Unset, torchrun runs on this machine."""
 
 # Largest difference of a logit between the trained model and its export, loaded again: equal weights, other kernels.
 EXPORT_TOLERANCE = 1e-3
@@ -86,8 +92,10 @@ class StageRun:
         return (self.folder / RESULT).is_file() and (self.folder / "export").is_dir()
 
     def command(self) -> list[str]:
-        """torchrun with the recipe's number of processes; the trainer resumes what it finds in the folder."""
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        """torchrun, or what stands in for it, with the recipe's number of processes; the trainer resumes what it finds
+        in the folder."""
+        command = shlex.split(os.environ.get(LAUNCHER, ""))
+        command = command or [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc_per_node", str(self.recipe.processes), "-m", TRAIN_MODULE]
         command += ["--recipe", self.recipe_name, "--stage", self.stage]
         command += ["--lake", self.lake_root, "--out", str(self.folder)]

@@ -26,7 +26,8 @@ class ProcessingInfo(upstream.LlavaOnevisionProcessingInfo):
     def _get_num_unpadded_features(self, *, npatches: int, **of_picture: int) -> tuple[int, int]:
         """(features, newlines) of a picture's tiles, each of `npatches` x `npatches` features."""
         features, lines = LlavaNextProcessingInfo._get_num_unpadded_features(self, npatches=npatches, **of_picture)
-        tiles = int(self.get_hf_config().vision_aspect_ratio.removeprefix("anyres_max_"))
+        config: Any = self.get_hf_config()
+        tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
         ratio = math.sqrt(features / (tiles * npatches**2))
         if ratio <= SHRINK_ABOVE:
             return features, lines

@@ -1,0 +1,74 @@
+"""The training benchmarks run and say what they promise; their figures mean nothing here."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from mvl_training.recipe import load_recipe
+from tests.training import tiny_model as small
+
+BENCHMARKS = small.PROJECT / "benchmarks"
+
+
+@pytest.fixture
+def length_law(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("length_law")
+
+
+def said(*command: str, home: Path) -> dict[str, Any]:
+    """The JSON in the last line that a benchmark writes."""
+    environment = small.environment() | {"MVL_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_drawn_samples_are_as_long_as_their_law_says(length_law: ModuleType) -> None:
+    drawn = length_law.draw(50_000, load_recipe("paper-7b").grid.build(), 0, 8192)
+    tokens = sorted(drawn.tokens_N.tolist())
+    assert sum(drawn.picture_N < 0) / 50_000 == pytest.approx(0.12, abs=0.01)
+    assert sum(tokens) / 50_000 == pytest.approx(2400, rel=0.03)
+    assert tokens[int(0.99 * 50_000)] == pytest.approx(4350, rel=0.03)
+    assert 0 < tokens[0] and tokens[-1] <= 8192
+
+
+def test_the_fill_of_packs_is_measured(tmp_path: Path) -> None:
+    found = said(str(BENCHMARKS / "training.py"), "--quick", "--json", "--parts", "fill", home=tmp_path)
+    assert 0.9 < found["fill_8k"] < found["fill_16k"] <= 1
+    assert found["fill"]["even_128_ranks_single_samples"] < found["fill"]["even_128_ranks_packed"] <= 1
+
+
+def test_a_gpus_benchmark_runs_its_whole_path_on_a_cpu(tmp_path: Path) -> None:
+    found = said(str(BENCHMARKS / "gpu_step.py"), "--tiny", "--json", "--steps", "1", home=tmp_path)
+    for name in ("parity", "parity_fp32_two_layers"):
+        assert found[name]["loss"] < 1e-5
+        assert found[name]["norm"] < 1e-5
+    assert any(samples > 1 for samples, _ in found["packs"]["8k"]), "packs of one sample compare nothing"
+    assert all(step["targets_per_second"] > 0 for step in found["steps"].values())
+
+
+@pytest.mark.soak
+def test_our_step_and_hugging_faces_are_measured_on_the_same_data(tmp_path: Path, tokenizer: Path) -> None:
+    data = small.recipe_data(tokenizer, length=1024, batch=8)
+    data["grid"]["tiles"] = None
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    parts = ["--parts", "step", "planning", "loader", "--recipe", str(file)]
+    found = said(str(BENCHMARKS / "training.py"), "--quick", "--json", *parts, home=tmp_path)
+    assert found["speedup_vs_hf_trainer"] > 0
+    losses = found["step"]["first_loss"]
+    assert max(losses.values()) - min(losses.values()) < 0.2, "equal weights, equal data"
+    assert found["planning"]["rows_per_second_and_core"]["median"] > 0
+    assert "skipped" in found["loader"] or found["loader_vs_webdataset"] > 0

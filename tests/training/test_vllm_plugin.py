@@ -1,0 +1,103 @@
+"""A checkpoint of a grid beyond four tiles, served by the real vLLM with our plugin."""
+
+from __future__ import annotations
+
+import io
+import random
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from mvl_assets.inference.server import ensure_server, stop
+from mvl_assets.inference.servespec import ServeSpec, vllm_is_installed
+from mvl_assets.media.picture import standard_size
+from mvl_assets.media.tiles import anyres_layout
+from mvl_training.packing import plan_stage
+from mvl_training.recipe import parse_recipe
+from mvl_training.runner import Runner
+from tests.training import tiny_model as small
+from tests.training.test_hub_export import asked
+
+QUESTION = "Which colour?"
+
+
+def wide_recipe(tokenizer: Path) -> dict[str, Any]:
+    """Up to 6 x 6 tiles, shrunk to 4, as in paper-7b; tiles of 112 px and 4 x 4 patches."""
+    data = small.seeing_recipe(tokenizer)
+    data["vision"]["config"] |= {"image_size": 112, "patch_size": 28}
+    data["grid"] = {"tile": 112, "patch": 28, "side": 6, "shrink_to": 4}
+    data["stages"]["single_image"] |= {"steps": 120, "batch": 8}
+    return data
+
+
+def plain(colour: str, size: tuple[int, int]) -> bytes:
+    """One colour: resizing, which vLLM does with torch and we do with Pillow, leaves every pixel as it is."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, small.COLOURS[colour]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
+    """The output folder of a run that learned to tell the colours of plain pictures."""
+    folder = tmp_path_factory.mktemp("wide")
+    file, data = folder / "wide.yaml", wide_recipe(tokenizer)
+    file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    rng = random.Random(0)
+    samples = [
+        ([plain(colour, (rng.choice([224, 336]), 224))], QUESTION, colour) for colour in 40 * list(small.COLOURS)
+    ]
+    lake = small.fill_lake(folder / "lake", samples)
+    plan_stage(lake, "single_image", parse_recipe(data), run_id="test")
+    command = [sys.executable, "-m", "mvl_training.train", "--recipe", str(file), "--stage", "single_image"]
+    command += ["--lake", lake.root, "--out", str(folder / "out")]
+    done = subprocess.run(command, env=small.environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "out"
+
+
+def sizes_to_ask() -> list[tuple[int, int]]:
+    """Small, square, wide, tall, steep, large, and odd ones, as (width, height)."""
+    rng = random.Random(1)
+    named = [(10, 10), (224, 224), (448, 448), (900, 240), (240, 900), (1600, 230), (230, 1600), (2000, 1500)]
+    return named + [(rng.randint(224, 900), rng.randint(224, 900)) for _ in range(16)]
+
+
+@pytest.mark.server
+@pytest.mark.soak
+def test_vllm_counts_and_answers_as_our_runner_for_pictures_of_every_shape(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not vllm_is_installed():
+        pytest.skip("vLLM is not installed")
+    assert any(p.value.startswith("mvl_training.vllm_plugin") for p in entry_points(group="vllm.general_plugins"))
+    runner = Runner(trained, max_new_tokens=8)
+    grid = runner.processor.grid
+    sizes = sizes_to_ask()
+    layouts = [anyres_layout(*reversed(standard_size(*size).canvas), grid) for size in sizes]
+    assert sum(layout.shrunk is not None for layout in layouts) >= 8, "these would tell max_4 from max_9"
+    assert sum(layout.shrunk is None for layout in layouts) >= 2
+    monkeypatch.setenv("MVL_HOME", str(tmp_path))
+    spec = ServeSpec(
+        str(trained / "export"), "student", max_model_len=1024, max_num_seqs=4, args=("--dtype", "float32")
+    )
+    endpoint = ensure_server(spec)
+    try:
+        answers = set()
+        for number, size in enumerate(sizes):
+            colour = list(small.COLOURS)[number % 4]
+            pictures = [plain(colour, size)]
+            body = asked(endpoint.base_url, pictures, QUESTION)
+            assert body["usage"]["prompt_tokens"] == len(runner.prompt_ids(pictures, QUESTION)), size
+            answer = body["choices"][0]["message"]["content"].strip()
+            assert answer == runner.answer([(pictures, QUESTION)])[0], size
+            answers.add(answer)
+        assert len(answers) == 4, "the model sees its pictures"
+    finally:
+        stop(spec.name)
