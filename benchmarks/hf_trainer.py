@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch.nn import functional
 from mvl_assets.lake import views
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.picture import standard_size
-from mvl_training.conversation import IGNORE
+from mvl_training.conversation import IGNORE, Unusable
 from mvl_training.model import assemble
 from mvl_training.processing import Sample, SampleProcessor, load_tokens
 from mvl_training.recipe import Recipe, load_recipe
@@ -43,7 +44,8 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
             pictures, known = lake.images.fetch(ids), lake.images.describe(ids)
             for row in rows:
                 canvas = [standard_size(known[i].width, known[i].height).canvas for i in processor.used_pictures(row)]
-                self.items.append(as_item(processor.build(row, pictures), canvas))
+                with suppress(Unusable):  # the plan leaves them out too
+                    self.items.append(as_item(processor.build(row, pictures), canvas))
 
     def __len__(self) -> int:
         return len(self.items)

@@ -1,13 +1,22 @@
-"""Ingest of synthetic JPEG rows, beside the floors it cannot go under on this machine.
+"""Ingest of three sources of many rows, beside the floors on this machine and beside other libraries.
 
-    python benchmarks/ingest.py [--rows 2000] [--repeats 3] [--seed 0] [--json]
+    python benchmarks/ingest.py [--rows 20000] [--repeats 3] [--peers PYTHON] [--memory] [--large] [--json]
 
-Measured, each in a process of its own, interleaved, medians with minimum and maximum:
-  ingest        `ingest_source` of a LLaVA JSON with one 640 x 480 JPEG a row into an empty lake
-  again         the same once more: nothing is new
-  decode_floor  sha256 + header + full decode of the same files with Pillow, in as many threads as ingest uses
-  append_floor  the same bytes appended to a bare Lance table, in batches of 64 MB
-With `--json` the last line of the output is one JSON object.
+Sources, in the layouts of the miniatures (`ingest_data`): `jpeg`, LLaVA JSON with a file a row; `parquet`, LLaVA
+Parquet with the same pictures inside; `text`, LLaVA lines of 1 kB. Each case runs in a process of its own, by turns:
+
+  ingest         `ingest_source` into an empty lake
+  again          the same once more: nothing is new
+  decode_floor   sha256, header and full decode with Pillow of the same bytes (text: `json.loads` of the same lines), in
+                 as many threads as ingest uses
+  append_floor   the same bytes (text: rows) appended to a bare Lance table, in batches of 64 MB
+  datasets, daft the same reading, decoding and writing by other libraries (`ingest_peers`), where `--peers` names an
+                 interpreter that has them
+
+`x2` is two processes at the same time with half of the rows each, as two sources of a run are. Processor time covers
+all threads and children of a case; the shares of the floors are of that, because other work on a machine disturbs it
+least. With `--memory`, the peak of 10,000 and of 200,000 text rows; with `--large`, of JSON arrays and tars of 0.2 and
+1.2 GB. With `--json` the last line of the output is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,158 +27,286 @@ import json
 import os
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-CASES = ("ingest", "again", "decode_floor", "append_floor")
+HERE = Path(__file__).resolve()
+OURS = ("ingest", "again", "decode_floor", "append_floor")
+PEERS = ("datasets", "daft")
 PACKAGES = ("pylance", "pyarrow", "pillow", "numpy", "ImageHash")
 BATCH = 64 << 20
 
 
-def write_rows(folder: Path, rows: int, seed: int) -> int:
-    """The raw source below `folder`; returns its pictures' bytes. Smooth noise: about 70 kB a picture at quality 85."""
-    rng = np.random.default_rng(seed)
-    (folder / "images").mkdir(parents=True)
-    listed, total = [], 0
-    for n in range(rows):
-        small = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
-        buffer = io.BytesIO()
-        small.resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
-        (folder / "images" / f"{n}.jpg").write_bytes(buffer.getvalue())
-        total += buffer.tell()
-        talk = [{"from": "human", "value": f"<image>\nQuestion {n}?"}, {"from": "gpt", "value": "An answer. " * 20}]
-        listed.append({"id": str(n), "image": f"{n}.jpg", "conversations": talk})
-    (folder / "rows.json").write_text(json.dumps(listed), encoding="utf-8")
-    return total
+# One case, in a process of its own
 
 
-def measure(case: str, raw: Path, lake: Path) -> dict[str, float]:
-    """Seconds and peak memory (MB, of this process) of one case."""
-    if case in ("ingest", "again"):
-        from mvl_assets.catalog import SourceSpec
-        from mvl_assets.ingest.ingest import ingest_source
-        from mvl_assets.lake.lake import Lake
+def measure(case: str, kind: str, raw: Path, out: Path, workers: int) -> dict[str, float]:
+    """Wall and processor seconds, peak memory (MB) and rows of one case. The time of imports is counted."""
+    begun = time.perf_counter()
+    if case in PEERS:
+        import ingest_peers
 
-        spec = SourceSpec(
-            slug="bench", title="Bench", category="general", group="A", modality="single_image", format="llava_json"
-        )
-        begun = time.perf_counter()
-        report = ingest_source(Lake(str(lake)), spec, raw, run_id="bench")
-        seconds = time.perf_counter() - begun
-        assert (report.new > 0) == (case == "ingest"), report
+        rows = ingest_peers.run(case, kind, raw, out, workers)
+    elif case in ("ingest", "again"):
+        rows = ingest(kind, raw, out)
     else:
-        begun = time.perf_counter()
-        decode(raw) if case == "decode_floor" else append(raw, lake)
-        seconds = time.perf_counter() - begun
-    return {"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        rows = decode(kind, raw) if case == "decode_floor" else append(kind, raw, out)
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "wall": time.perf_counter() - begun,
+        "cpu": own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
+        "peak_mb": max(own.ru_maxrss, children.ru_maxrss) / 1024,
+        "rows": rows,
+    }
 
 
-def decode(raw: Path) -> None:
+def ingest(kind: str, raw: Path, out: Path) -> int:
+    from mvl_assets.catalog import SourceSpec
+    from mvl_assets.ingest.ingest import ingest_source
+    from mvl_assets.lake.lake import Lake
+
+    format: Any = "llava_parquet" if kind == "parquet" else "llava_json"
+    spec = SourceSpec(
+        slug="bench", title="Bench", category="general", group="A", modality="single_image", format=format
+    )
+    report = ingest_source(Lake(str(out / "lake")), spec, raw, run_id="bench")
+    assert not report.rejects, report
+    return report.rows
+
+
+def pictures(kind: str, raw: Path) -> Iterator[bytes]:
+    if kind == "jpeg":
+        for path in sorted(raw.glob("images/*/*.jpg")):
+            yield path.read_bytes()
+        return
+    import pyarrow.parquet as pq
+
+    for path in sorted(raw.rglob("*.parquet")):
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+            for batch in file.iter_batches(32, columns=["image"], use_threads=False):
+                for cell in batch.column("image"):
+                    yield cell["bytes"].as_py()
+
+
+def lines(raw: Path) -> Iterator[bytes]:
+    for path in sorted(raw.glob("*.jsonl")):
+        with path.open("rb") as file:
+            yield from file
+
+
+def decode(kind: str, raw: Path) -> int:
+    if kind == "text":
+        return sum(bool(json.loads(line)) for line in lines(raw))
     import hashlib
+    from concurrent.futures import ThreadPoolExecutor
+    from itertools import islice
 
-    def look(path: Path) -> None:
-        data = path.read_bytes()
+    from PIL import Image
+
+    def look(data: bytes) -> bool:
         hashlib.sha256(data).digest()
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
         assert image.size == (640, 480)
         image.load()
+        return True
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(look, sorted(raw.glob("images/*.jpg"))):
-            pass
+        found, rows = pictures(kind, raw), 0
+        while some := list(islice(found, 512)):
+            rows += sum(pool.map(look, some))
+        return rows
 
 
-def append(raw: Path, lake: Path) -> None:
+def append(kind: str, raw: Path, out: Path) -> int:
     import lance
     import pyarrow as pa
 
-    schema = pa.schema([("name", pa.string()), lance.blob_field("bytes")])
-
-    def batches() -> Iterator[list[tuple[str, bytes]]]:
-        held: list[tuple[str, bytes]] = []
-        for path in sorted(raw.glob("images/*.jpg")):
-            held.append((path.name, path.read_bytes()))
-            if sum(len(data) for _, data in held) >= BATCH:
-                yield held
-                held = []
-        yield held
-
-    for held in batches():
-        columns = [pa.array([name for name, _ in held]), lance.blob_array([data for _, data in held])]
-        lance.write_dataset(pa.table(columns, schema=schema), f"{lake}/bare.lance", mode="append")
+    rows = 0
+    for held in _held(lines(raw) if kind == "text" else pictures(kind, raw)):
+        names = pa.array([str(rows + n) for n in range(len(held))])
+        if kind == "text":
+            talks = [json.loads(line)["conversations"] for line in held]
+            table = pa.table({"name": names, "talk": pa.array(talks)})
+        else:
+            schema = pa.schema([("name", pa.string()), lance.blob_field("bytes")])
+            table = pa.table([names, lance.blob_array(held)], schema=schema)
+        lance.write_dataset(table, str(out / "bare.lance"), mode="append")
+        rows += len(held)
+    return rows
 
 
-def run(rows: int, repeats: int, seed: int) -> dict[str, Any]:
-    found: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
-    with tempfile.TemporaryDirectory(prefix="mvl-bench-") as folder:
-        raw = Path(folder) / "raw"
-        size = write_rows(raw, rows, seed)
-        for repeat in range(repeats + 1):
-            for case in CASES:
-                lake = Path(folder) / f"lake-{repeat}"
-                command = [sys.executable, __file__, "--case", case, "--raw", str(raw), "--lake", str(lake)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                if repeat:  # the first round warms the page cache
-                    found[case].append(json.loads(done.stdout.splitlines()[-1]))
+def _held(found: Iterator[bytes]) -> Iterator[list[bytes]]:
+    held: list[bytes] = []
+    size = 0
+    for data in found:
+        held.append(data)
+        size += len(data)
+        if size >= BATCH:
+            yield held
+            held, size = [], 0
+    yield held
+
+
+# Many cases by turns
+
+
+def once(case: str, kind: str, folders: list[Path], lakes: list[Path], peers: Path | None) -> dict[str, float]:
+    """A case over the folders, one process each at the same time; a peer gets the whole with its own workers."""
+    begun = time.perf_counter()
+    running = []
+    python = str(peers) if case in PEERS else sys.executable
+    for folder, lake in zip(folders, lakes, strict=True):
+        lake.mkdir(parents=True, exist_ok=True)
+        command = [python, str(HERE), "--case", case, "--kind", kind, "--raw", str(folder), "--lake", str(lake)]
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    said = [process.communicate()[0] for process in running]
+    for process in running:
+        if process.returncode:
+            raise SystemExit(f"{case} of {kind} ended with {process.returncode}")
+    found = [json.loads(text.splitlines()[-1]) for text in said]
+    wall = max(f["wall"] for f in found) if len(found) == 1 else time.perf_counter() - begun
+    rows = sum(f["rows"] for f in found)
     return {
-        "benchmark": "ingest",
+        "wall": wall,
+        "cpu": sum(f["cpu"] for f in found),
+        "peak_mb": max(f["peak_mb"] for f in found),
         "rows": rows,
-        "mb": round(size / 1e6, 1),
-        "seed": seed,
-        "repeats": repeats,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "cases": {case: summary(runs, rows, size) for case, runs in found.items()},
-        "raw": found,
     }
 
 
-def summary(runs: list[dict[str, float]], rows: int, size: int) -> dict[str, float]:
-    seconds = [r["seconds"] for r in runs]
-    middle = statistics.median(seconds)
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    """Every case of every kind, in one and in two processes, by turns."""
+    import ingest_data
+
+    cases = OURS if args.peers is None else (*OURS, *PEERS)
+    results: dict[str, Any] = {}
+    for kind in args.kinds:
+        split = {n: ingest_data.source_at(args.cache, kind, args.rows, args.seed, n) for n in (1, 2)}
+        size = ingest_data.size_of(split[1][0])
+        found: dict[str, list[dict[str, float]]] = {}
+        for _ in range(args.repeats):
+            for processes, folders in split.items():
+                with tempfile.TemporaryDirectory(prefix="mvl-bench-", dir=args.cache) as scratch:
+                    for case in cases:
+                        shared = "ingest" if case == "again" else case
+                        lakes = [Path(scratch) / f"{shared}-{part}" for part in range(processes)]
+                        took = once(case, kind, folders, lakes, args.peers)
+                        found.setdefault(f"{case} x{processes}", []).append(took)
+                        if case not in ("ingest",):
+                            for lake in lakes:
+                                shutil.rmtree(lake)
+        results[kind] = {name: summary(runs, size) for name, runs in found.items()}
+        for name, line in results[kind].items():
+            processes = name[-1]
+            floor = sum(
+                results[kind][f"{case} x{processes}"]["cpu_ms_per_row"] for case in ("decode_floor", "append_floor")
+            )
+            decoded = results[kind][f"decode_floor x{processes}"]["cpu_ms_per_row"]
+            line["share_of_decode_floor"] = round(decoded / line["cpu_ms_per_row"], 2)
+            line["share_of_both_floors"] = round(floor / line["cpu_ms_per_row"], 2)
+        show(kind, results[kind])
+    return results
+
+
+def summary(runs: list[dict[str, float]], size: int) -> dict[str, float]:
+    wall, cpu = sorted(r["wall"] for r in runs), statistics.median(r["cpu"] for r in runs)
+    middle, rows = statistics.median(wall), runs[0]["rows"]
     return {
-        "seconds": round(middle, 3),
-        "seconds_min": round(min(seconds), 3),
-        "seconds_max": round(max(seconds), 3),
+        "rows": rows,
         "rows_per_s": round(rows / middle, 1),
         "mb_per_s": round(size / 1e6 / middle, 1),
+        "cpu_ms_per_row": round(1000 * cpu / rows, 3),
+        "seconds": round(middle, 2),
+        "seconds_min": round(wall[0], 2),
+        "seconds_max": round(wall[-1], 2),
         "peak_mb": round(max(r["peak_mb"] for r in runs), 1),
     }
 
 
+def show(title: str, lines: dict[str, Any]) -> None:
+    columns = [name for name in next(iter(lines.values())) if name != "rows"]
+    print(f"\n{title:18}" + "".join(f"{name.replace('share_of_', 'of_'):>17}" for name in columns))
+    for name, line in lines.items():
+        print(f"{name:18}" + "".join(f"{line[column]:>17}" for column in columns), flush=True)
+
+
+def peak_of(kind: str, folder: Path, cache: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="mvl-bench-", dir=cache) as scratch:
+        return once("ingest", kind, [folder], [Path(scratch) / "lake"], None)
+
+
+def memory(args: argparse.Namespace) -> dict[str, Any]:
+    """Peaks of 10,000 and 200,000 text rows, of which all but what the format asks for should be the same."""
+    import ingest_data
+
+    found = {}
+    for rows in (10_000, 200_000):
+        (folder,) = ingest_data.source_at(args.cache, "text", rows, args.seed, 1)
+        found[f"text {rows}"] = summary([peak_of("text", folder, args.cache)], ingest_data.size_of(folder))
+    show("memory by rows", found)
+    return found
+
+
+def large(args: argparse.Namespace) -> dict[str, Any]:
+    """Peaks of the same file at 0.2 and 1.2 GB."""
+    import ingest_data
+
+    found = {}
+    for name, make in (("array", ingest_data.large_array), ("tar", ingest_data.large_tar)):
+        for size in (200_000_000, 1_200_000_000):
+            with tempfile.TemporaryDirectory(prefix="mvl-bench-", dir=args.cache) as scratch:
+                folder = Path(scratch) / "raw"
+                make(folder, size, args.seed)
+                kind = "text" if name == "array" else "jpeg"
+                found[f"{name} {size / 1e9:.1f} GB"] = summary([peak_of(kind, folder, args.cache)], size)
+    show("memory by file", found)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="*", default=["jpeg", "parquet", "text"], choices=["jpeg", "parquet", "text"])
+    parser.add_argument("--peers", type=Path, help="an interpreter that has datasets, daft and pillow")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "mvl-bench-ingest")
+    parser.add_argument("--memory", action="store_true", help="only the peaks at two numbers of rows")
+    parser.add_argument("--large", action="store_true", help="only the peaks at two sizes of file")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=(*OURS, *PEERS), help=argparse.SUPPRESS)
+    parser.add_argument("--kind", help=argparse.SUPPRESS)
     parser.add_argument("--raw", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--lake", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case is not None:
-        print(json.dumps(measure(args.case, args.raw, args.lake)))
+        print(json.dumps(measure(args.case, args.kind, args.raw, args.lake, workers=1)))
         return
-    result = run(args.rows, args.repeats, args.seed)
+    args.cache.mkdir(parents=True, exist_ok=True)
+    from importlib.metadata import version
+
+    result: dict[str, Any] = {
+        "benchmark": "ingest",
+        **{name: getattr(args, name) for name in ("rows", "seed", "repeats")},
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
     print(", ".join(f"{name} {number}" for name, number in result["versions"].items()))
-    print(f"{'case':14}{'rows/s':>10}{'MB/s':>9}{'seconds':>10}{'min':>8}{'max':>8}{'peak MB':>9}")
-    for case, line in result["cases"].items():
-        print(
-            f"{case:14}{line['rows_per_s']:>10}{line['mb_per_s']:>9}{line['seconds']:>10}"
-            f"{line['seconds_min']:>8}{line['seconds_max']:>8}{line['peak_mb']:>9}"
-        )
+    if args.memory:
+        result["memory"] = memory(args)
+    if args.large:
+        result["large"] = large(args)
+    if not (args.memory or args.large):
+        result["sources"] = compare(args)
     if args.json:
         print(json.dumps(result))
 

@@ -30,10 +30,10 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
 from mvl_assets.media.picture import inspect
+from mvl_training.conversation import Unusable
 from mvl_training.counting import Member, count_mixture
 from mvl_training.pack_plan import PackPlan
 from mvl_training.packing import SHARD, max_tiles, pack, plan_stage
@@ -338,8 +339,14 @@ def loader(size: Size, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, An
         return sum(len(lake.images.fetch(some)) for some in groups(ids, together))
 
     def made() -> int:
-        built = (processor.build(json.loads(s["json"]), {"0": s.get("jpg", b"")}) for s in shards())
-        return sum(1 for _ in islice(built, SAMPLES_MADE))
+        done = 0
+        for sample in shards():
+            with suppress(Unusable):
+                processor.build(json.loads(sample["json"]), {"0": sample.get("jpg", b"")})
+                done += 1
+            if done == SAMPLES_MADE:
+                break
+        return done
 
     def loaded() -> int:
         done = 0

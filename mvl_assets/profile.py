@@ -75,7 +75,8 @@ class ModelProfile(_Part):
 
 
 class Keep(_Part):
-    """Which judged pairs stay. `rule` is a small expression over `all_yes`, `p_yes >= t` and `answer_agrees`.
+    """Which judged pairs stay. `rule` is a small expression over `all_yes`, `both_yes` (with a second judge),
+    `p_yes >= t` and `answer_agrees`.
 
     Terms are joined by `and` / `or`, for example `answer_agrees and p_yes >= 0.4`. The paper's rule is `all_yes`.
     """

@@ -115,7 +115,7 @@ def _run(
             said = time.monotonic()
             for step in workers.running.values():
                 if step.name in load.latest:
-                    say(f"{step.name}  {load.latest[step.name].line()}")
+                    say(load.latest[step.name].line())
         for future in ended:
             done = workers.ended(future)
             yield done

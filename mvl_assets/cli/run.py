@@ -21,15 +21,17 @@ import dagster as dg
 from mvl_assets.catalog import load_catalog, source_named
 from mvl_assets.cli.abandoned import end_abandoned
 from mvl_assets.cli.failures import Problem
-from mvl_assets.cli.flow import run_beside
+from mvl_assets.cli.flow import SAY_EVERY_S, run_beside
 from mvl_assets.cli.runner import Done, Runner, Step
 from mvl_assets.cli.summary import summary
 from mvl_assets.defs import graph
+from mvl_assets.defs.progress import listen
 from mvl_assets.defs.prompts import report_prompts
 from mvl_assets.defs.staleness import Standing, Standings
 from mvl_assets.errors import MachineError, MvlError
 from mvl_assets.fetch.overview import is_fetchable
 from mvl_assets.inference.endpoints import warm_up
+from mvl_assets.inference.progress import Progress
 from mvl_assets.lake.lake import Lake
 from mvl_assets.rewriting.failed import groups
 from mvl_assets.settings import settings
@@ -76,6 +78,8 @@ class Road:
         self.force = force
         self.started = time.monotonic()
         self.tally: dict[str, Tally] = {stage: Tally() for stage in STAGES}
+        self._said = self.started
+        listen(self._heard)
 
     def steps(self, stage: str, sources: list[str]) -> Iterator[Step]:
         """The stage's steps for these sources."""
@@ -173,6 +177,12 @@ class Road:
                 else:
                     tally.failed.append((one.step.name, one.problem))
                     self._say(f"{one.step.name}  FAILED: {one.problem.line}", fg="red")
+
+    def _heard(self, _: str, progress: Progress) -> None:
+        """Of steps in this process; those of others report through the flow."""
+        if time.monotonic() - self._said >= SAY_EVERY_S:
+            self._said = time.monotonic()
+            self._say(progress.line())
 
     def _say(self, line: str, fg: str | None = None) -> None:
         click.secho(f"{time.monotonic() - self.started:7.1f} s  {line}", fg=fg)

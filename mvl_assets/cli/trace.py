@@ -38,6 +38,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(
             f"          by {judged['model']}@{judged['model_revision']}" + (" (blind)" if judged["blind"] else "")
         )
+        if judged["second_model"]:
+            said = {v["criterion"]: "Yes" if v["verdict"] else "No" for v in judged["second_verdicts"]}
+            words = ", ".join(f"{criterion} {word}" for criterion, word in said.items())
+            lines.append(f"          {judged['second_model']}@{judged['second_model_revision']} says {words}")
     if rewrite := found.get("rewritten"):
         lines.append(f"rewrite   {rewrite['rewrite_id']}  pair {rewrite['ordinal']}")
         lines += [f"            {t['from']}: {_short(t['value'])}" for t in rewrite["conversations"]]

@@ -195,9 +195,10 @@ class _Run:
             if not free:
                 break
             item = self._intake.ready.popleft()
-            if not any(lane.takes_names and lane.shown.wait(item) for lane in self._lanes):
-                near = [lane for lane in free if item.pictures and lane.shown.has(item.request.images)]
-                self._start(item, min(near or free, key=lambda lane: lane.load))
+            if item.done or any(lane.takes_names and lane.shown.wait(item) for lane in self._lanes):
+                continue
+            near = [lane for lane in free if item.pictures and lane.shown.has(item.request.images)]
+            self._start(item, min(near or free, key=lambda lane: lane.load))
         if self._intake.exhausted and not self._quarantine:
             self._hurry(now)
 
@@ -217,6 +218,8 @@ class _Run:
         if item.pictures and lane.takes_names and not item.plain:
             attempt.by_name = lane.shown.send(item.pictures)
         attempt.task = self._spawn(self._attempt(attempt, lane))
+        # A task that is cancelled before its first step never comes to its own end.
+        attempt.task.add_done_callback(lambda _: self._left(attempt, lane, None))
 
     async def _attempt(self, attempt: Attempt, lane: Lane) -> None:
         item, request = attempt.item, attempt.item.request
@@ -230,10 +233,7 @@ class _Run:
             now = self._loop.time()
             if isinstance(result, Reply):
                 lane.succeeded(attempt, result.completion_tokens, now)
-            lane.ended(attempt)
-            item.attempts.remove(attempt)
-            if attempt.by_name is not None:
-                self._intake.ready.extendleft(self._shown(attempt, lane, result))
+            self._left(attempt, lane, result)
         if item.done:
             return
         if isinstance(result, Reply):
@@ -252,12 +252,19 @@ class _Run:
                 self._failed(item, lane, result, attempt.sent_at)
         self._pump()
 
-    def _shown(self, attempt: Attempt, lane: Lane, result: Reply | Fault | None) -> list[Item]:
-        """What may go now that the pictures of `attempt` have arrived at the server, or have not."""
-        images = attempt.item.request.images
-        if isinstance(result, Reply):
-            return lane.shown.arrived(images)
-        return lane.shown.failed(images, refused=result is not None and result.blame is Blame.ROW)
+    def _left(self, attempt: Attempt, lane: Lane, result: Reply | Fault | None) -> None:
+        """The attempt holds nothing any more. Lets go what waited for its pictures. Called twice, it counts once."""
+        if attempt not in attempt.item.attempts:
+            return
+        attempt.item.attempts.remove(attempt)
+        lane.ended(attempt)
+        if attempt.by_name is not None:
+            images = attempt.item.request.images
+            if isinstance(result, Reply):
+                waited = lane.shown.arrived(images)
+            else:
+                waited = lane.shown.failed(images, refused=result is not None and result.blame is Blame.ROW)
+            self._intake.ready.extendleft(reversed(waited))
 
     def _answered(self, item: Item, reply: Reply, latency_s: float) -> None:
         request = item.request

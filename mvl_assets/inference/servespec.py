@@ -22,7 +22,7 @@ from mvl_assets.profile import ModelProfile
 
 # The only structured-output settings that never let a small model fill its answer with white space.
 STRUCTURED_OUTPUTS = '{"backend":"xgrammar","disable_any_whitespace":true}'
-# vLLM's queue has no end by default and then never says that it is full.
+# vLLM's queue has no end by default; beyond this many requests, running and waiting, it answers 503 instead.
 QUEUE_PER_SEQUENCE = 8
 
 # On a CPU that is shared with anything else, threads that spin at their barriers keep the others from arriving there:

@@ -295,6 +295,6 @@ def _perceptual_hash(upright: Image.Image) -> str:
 
 
 def _shrink(image: Image.Image) -> int:
-    """By how much a picture is made smaller before its hash is taken: a power of two, as JPEG's decoder has them, so that
+    """By how much a picture is made smaller before its hash is taken: a power of two, as JPEG's decoder has them, so
     the same picture in two formats comes to the same size."""
     return 1 << (max(1, min(image.size) // HASHED).bit_length() - 1)

@@ -85,6 +85,7 @@ class Asker:
             log=self._log,
             pictures=self._pictures,
             run_id=self._run_id,
+            price=self._model.price,
             progress=None if self._progress is None else self._report,
             options=EngineOptions(
                 patience_s=self._model.patience_seconds, first_contact_s=self._model.patience_seconds / 10

@@ -28,7 +28,25 @@ def judging(step: Step) -> Step:
 
 
 def progress(rows: int, total: int) -> Progress:
-    return Progress(rows, total, 1.0, 1.0, 1, 1, 1, 1, {}, 0, 1.0, None)
+    return Progress(
+        name="rewrite somewhere",
+        rows=rows,
+        total=total,
+        rows_per_s=1.0,
+        prompt_tokens=0,
+        completion_tokens=0,
+        tokens_per_s=1.0,
+        in_flight=1,
+        limit=1,
+        endpoints_up=1,
+        endpoints=1,
+        errors={},
+        failed=0,
+        seconds=1.0,
+        eta_s=None,
+        cost=None,
+        currency="",
+    )
 
 
 class AtOnce:

@@ -190,7 +190,7 @@ def _parquet(data: bytes, rng: random.Random) -> bytes:
     how = rng.randrange(4)
     if how == 0:
         table = table.rename_columns(
-            [rng.choice(table.column_names + ["x"]) if n == name else n for n in table.column_names]
+            [rng.choice([*table.column_names, "x"]) if n == name else n for n in table.column_names]
         )
     elif how == 1:
         table = table.drop_columns([name]) if table.num_columns > 1 else table.slice(0, 0)

@@ -265,7 +265,7 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
 BAD_FILMS: dict[str, tuple[Make, str]] = {
     "cut.mp4": (lambda: film()[:-900], "truncated_video"),
     "half.mkv": (lambda: half(film(frames=48, format="matroska")), "truncated_video"),
-    "no_frames.mp4": (lambda: film(frames=0), "broken_video"),
+    "no_frames.mkv": (lambda: film(format="matroska").partition(b"\x1f\x43\xb6\x75")[0], "broken_video"),
     "text.mp4": (lambda: b"This is a film.\n" * 400, "not_a_video"),
     "text.txt": (lambda: b"This is a film.\n" * 400, "not_a_video"),
     "empty.mp4": (lambda: b"", "not_a_video"),

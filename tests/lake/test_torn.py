@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import lance
 import pytest
 
 from mvl_assets.lake.errors import LakeError
@@ -53,10 +54,12 @@ def test_a_torn_manifest_costs_only_its_own_commit(tmp_path: Path, how: str) -> 
 
 def test_several_torn_versions_are_all_put_aside(tmp_path: Path) -> None:
     folder = built(tmp_path)
+    newest = lance.dataset(str(folder)).latest_version
+    kept = lance.dataset(str(folder), version=newest - 2).count_rows()
     for manifest in sorted(folder.glob("_versions/*.manifest"))[:2]:
         manifest.write_bytes(b"")
     with Lake(str(tmp_path)).answers("rewrite", "drawn") as log:
-        assert log.count() == 3
+        assert log.count() == kept < 5
 
 
 def test_a_table_torn_at_its_birth_is_made_again(tmp_path: Path) -> None:

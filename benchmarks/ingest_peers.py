@@ -1,0 +1,72 @@
+"""The same work in other libraries, for `ingest.py --peers PYTHON`: read the rows, decode every picture in full, write
+rows and original bytes to one table. Run by an interpreter that has them; imports nothing of this project.
+
+datasets   `load_dataset`, `map` over `Image()`, `to_parquet` (which takes the files' bytes in)
+daft       `download` or the bytes of the Parquet, `decode_image`, `write_parquet`; on its local runner
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def run(library: str, kind: str, raw: Path, out: Path, workers: int) -> int:
+    """The number of rows that were written. `raw` is a source as `ingest_data` writes it."""
+    return {"datasets": with_datasets, "daft": with_daft}[library](kind, raw, out, workers)
+
+
+def _listed(raw: Path, out: Path) -> Path:
+    """The LLaVA JSON as lines with whole paths: neither library finds pictures relative to a source's folder."""
+    path = out / "rows.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for part in sorted(raw.glob("*.json")):
+            for row in json.loads(part.read_text(encoding="utf-8")):
+                file.write(json.dumps({**row, "image": str(raw / "images" / row["image"])}) + "\n")
+    return path
+
+
+def with_datasets(kind: str, raw: Path, out: Path, workers: int) -> int:
+    import datasets
+
+    datasets.disable_progress_bars()
+    cache: dict[str, Any] = {"cache_dir": str(out / "cache"), "split": "train"}
+    if kind == "jpeg":
+        rows = datasets.load_dataset("json", data_files=str(_listed(raw, out)), **cache)
+    elif kind == "parquet":
+        rows = datasets.load_dataset("parquet", data_files=[str(p) for p in sorted(raw.rglob("*.parquet"))], **cache)
+    else:
+        rows = datasets.load_dataset("json", data_files=[str(p) for p in sorted(raw.glob("*.jsonl"))], **cache)
+    if kind != "text":
+        # `Image()` decodes a picture in full before it hands it over.
+        rows = rows.cast_column("image", datasets.Image())
+        rows = rows.map(_looked_at, num_proc=workers if workers > 1 else None)
+    rows.to_parquet(str(out / "out.parquet"))
+    return len(rows)
+
+
+def _looked_at(row: dict[str, Any]) -> dict[str, Any]:
+    return {"width": row["image"].width, "height": row["image"].height}
+
+
+def with_daft(kind: str, raw: Path, out: Path, workers: int) -> int:
+    import daft
+    from daft import col
+    from daft.functions import decode_image, download, image_height, image_width
+
+    daft.set_execution_config(default_morsel_size=1024)
+    if kind == "text":
+        rows = daft.read_json(f"{raw}/*.jsonl")
+    elif kind == "parquet":
+        rows = daft.read_parquet(f"{raw}/**/*.parquet").with_column("data", col("image")["bytes"])
+    else:
+        rows = daft.read_json(str(_listed(raw, out))).with_column("data", download(col("image")))
+    if kind != "text":
+        rows = rows.with_column("decoded", decode_image(col("data"), on_error="null"))
+        rows = rows.with_column("width", image_width(col("decoded"))).with_column(
+            "height", image_height(col("decoded"))
+        )
+        rows = rows.exclude("decoded")
+    rows.write_parquet(str(out / "out"))
+    return int(daft.read_parquet(f"{out}/out/*.parquet").count_rows())
