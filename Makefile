@@ -11,7 +11,7 @@ READY := .venv/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo ui test lint unit soak eval-setup test-eval lock clean
+.PHONY: help setup demo ui test lint unit soak fuzz eval-setup test-eval lock clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,11 @@ test: setup lint  ## everything CI runs: lint, types, import directions, all tes
 
 soak: setup  ## the longest tests
 	@.venv/bin/python -m pytest -q -m soak --junitxml .mvl/soak-report.xml
+
+SECONDS ?= 600
+
+fuzz: setup  ## damaged input into every parser of untrusted bytes, SECONDS each
+	@.venv/bin/python -m tests.fuzz.run --seconds $(SECONDS)
 
 EVAL := .venv-eval/bin/python -m pip --disable-pip-version-check install --quiet
 EVAL_READY := .venv-eval/.ready

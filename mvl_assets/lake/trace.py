@@ -79,7 +79,7 @@ def _rewrite_side(lake: Lake, category: str, rewrite_id: str | None, out: dict[s
     out["answer"] = lake.answers("rewrite", rewrite["source"]).get([rewrite["request_key"]]).get(rewrite["request_key"])
     for judged in lake.table(f"judged/{category}").rows(None, sql.equals("rewrite_id", rewrite_id)):
         out["judged"] = judged
-        keys = [v["request_key"] for v in judged["verdicts"] or []]
+        keys = [v["request_key"] for v in (judged["verdicts"] or []) + (judged["second_verdicts"] or [])]
         out["verdicts"] = list(lake.answers("judge", rewrite["source"]).get(keys).values())
 
 
