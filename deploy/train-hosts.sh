@@ -10,12 +10,13 @@
 #   MVL_PORT   a free port of the first machine (29500)
 #   MVL_SSH    what runs a line of shell on a host (ssh; `pdsh -R ssh -S -w` takes the same two arguments)
 #
-# Variables whose names begin as below go along; secrets (AWS_…) belong into each machine's own environment.
+# Variables whose names begin as below go along; secrets (AWS_…) belong into each machine's own environment. Progress
+# appears in the log of the Dagster step.
 set -euo pipefail
 
 mapfile -t hosts < <(grep -Ev '^[[:space:]]*(#|$)' "$1")
 shift
-passed=$(env -0 | grep -zE '^(MVL|NCCL|GLOO|TORCH|DAGSTER_PIPES|HF|OMP|KMP)_|^(TMPDIR|PYTHONPATH|TOKENIZERS_PARALLELISM)=' |
+passed=$(env -0 | grep -zE '^(MVL|NCCL|GLOO|TORCH|HF|OMP|KMP)_|^(PYTHONPATH|TOKENIZERS_PARALLELISM)=' |
   xargs -0 -r printf '%q ')
 arguments=$(printf '%q ' "$@")
 # With a terminal, a remote command ends with its connection.

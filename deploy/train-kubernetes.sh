@@ -9,17 +9,18 @@ set -euo pipefail
 
 name=mvl-train-$(date +%s)
 escaped() { printf '%s' "$1" | sed -e 's/[\\&|]/\\&/g'; }
-trap 'kubectl delete job,service "$name" --ignore-not-found >/dev/null' EXIT
+ended() {
+  conditions=$(kubectl get job "$name" -o jsonpath='{.status.conditions[?(@.status=="True")].type}')
+  [ -n "$conditions" ]
+}
+
+trap 'kill $(jobs -p) 2>/dev/null || true; kubectl delete job,service "$name" --ignore-not-found >/dev/null' EXIT
 trap 'exit 143' INT TERM
 sed -e "s|@NAME@|$name|g" -e "s|@NODES@|${MVL_NODES:?}|g" -e "s|@IMAGE@|$(escaped "${MVL_IMAGE:?}")|g" \
   -e "s|@MVL_HOME@|$(escaped "${MVL_HOME:?}")|g" -e "s|@MVL_LAKE@|$(escaped "${MVL_LAKE:-$MVL_HOME/lake}")|g" \
   -e "s|@ARGUMENTS@|$(escaped "$(printf '%q ' "$@")")|g" "$(dirname "$0")/train-kubernetes.yaml" | kubectl apply -f -
 
-kubectl wait --for=condition=Ready pod -l "job-name=$name" --timeout=-1s >/dev/null &
-wait $!
+until kubectl wait --for=condition=Ready pod -l "job-name=$name" --timeout=5s >/dev/null 2>&1 || ended; do sleep 1; done
 kubectl logs --follow --prefix --selector "job-name=$name" --max-log-requests "$MVL_NODES" &
-until ended=$(kubectl get job "$name" -o jsonpath='{.status.conditions[?(@.status=="True")].type}') && [ -n "$ended" ]; do
-  sleep 5 &
-  wait $!
-done
-[[ $ended == *Complete* ]]
+until ended; do sleep 5; done
+[[ $conditions == *Complete* || $conditions == *SuccessCriteriaMet* ]]

@@ -6,8 +6,11 @@
 # Inside an allocation (`sbatch --nodes 4 --gpus-per-node 8 …`) it uses that one. Outside, srun asks for one with the
 # variables it reads itself: export SLURM_NNODES=4 SLURM_GPUS_PER_NODE=8 SLURM_PARTITION=… SLURM_TIMELIMIT=…
 # This folder with its .venv, MVL_HOME and MVL_LAKE lie on a file system that all machines share. MVL_PORT (29500) must
-# be free on the first machine.
+# be free on the first machine. Progress appears in the log of the Dagster step.
 set -euo pipefail
+
+# They name files of this machine, and rank 0 may be another.
+unset DAGSTER_PIPES_CONTEXT DAGSTER_PIPES_MESSAGES
 
 srun --ntasks-per-node 1 --kill-on-bad-exit=1 bash -c '
   first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)

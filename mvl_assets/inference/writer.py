@@ -38,8 +38,10 @@ class AnswerWriter:
     async def run(self, in_thread: Callable[..., asyncio.Future[int]]) -> None:
         """Flushes until cancelled. Raises what the log raises."""
         while True:
+            # Not `wait_for`: before Python 3.12 it may swallow a cancellation that comes as the event is set.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._full.wait(), self._flush_s)
+                async with asyncio.timeout(self._flush_s):
+                    await self._full.wait()
             await self.flush(in_thread)
 
     async def flush(self, in_thread: Callable[..., asyncio.Future[int]]) -> None:

@@ -32,3 +32,21 @@ def test_answers_that_come_during_a_commit_do_not_make_one_of_their_own() -> Non
         assert commits == [100, 100, 50, 30]
 
     asyncio.run(run())
+
+
+def test_a_writer_that_is_stopped_as_its_buffer_fills_stops() -> None:
+    async def run() -> None:
+        writer = AnswerWriter(len, lambda batch: None, flush_rows=1, flush_s=60.0)
+
+        async def in_thread(append: Callable[[Sequence[Answer]], int], batch: Sequence[Answer]) -> Any:
+            return append(batch)
+
+        task = asyncio.create_task(writer.run(in_thread))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        writer.add(answer(1))
+        await asyncio.sleep(0)  # what waits for the event has seen it, what waits for that has not
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
+
+    asyncio.run(run())
