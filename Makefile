@@ -55,6 +55,7 @@ test: setup lint  ## everything CI runs: lint, types, import directions, all tes
 
 soak: setup  ## the longest tests
 	@.venv/bin/python -m pytest -q -m soak --junitxml .mvl/soak-report.xml
+	@MVL_KILLS=200 .venv/bin/python -m pytest -q -m "not server" tests/lake/test_kill.py tests/road/test_kills.py
 
 SECONDS ?= 600
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 
-def run(library: str, kind: str, raw: Path, out: Path, workers: int) -> int:
+def run(library: str, kind: str, raw: Path, out: Path) -> int:
     """The number of rows that were written. `raw` is a source as `ingest_data` writes it."""
-    return {"datasets": with_datasets, "daft": with_daft}[library](kind, raw, out, workers)
+    return {"datasets": with_datasets, "daft": with_daft}[library](kind, raw, out)
 
 
 def _listed(raw: Path, out: Path) -> Path:
@@ -27,7 +27,7 @@ def _listed(raw: Path, out: Path) -> Path:
     return path
 
 
-def with_datasets(kind: str, raw: Path, out: Path, workers: int) -> int:
+def with_datasets(kind: str, raw: Path, out: Path) -> int:
     import datasets
 
     datasets.disable_progress_bars()
@@ -41,7 +41,7 @@ def with_datasets(kind: str, raw: Path, out: Path, workers: int) -> int:
     if kind != "text":
         # `Image()` decodes a picture in full before it hands it over.
         rows = rows.cast_column("image", datasets.Image())
-        rows = rows.map(_looked_at, num_proc=workers if workers > 1 else None)
+        rows = rows.map(_looked_at)
     rows.to_parquet(str(out / "out.parquet"))
     return len(rows)
 
@@ -50,7 +50,7 @@ def _looked_at(row: dict[str, Any]) -> dict[str, Any]:
     return {"width": row["image"].width, "height": row["image"].height}
 
 
-def with_daft(kind: str, raw: Path, out: Path, workers: int) -> int:
+def with_daft(kind: str, raw: Path, out: Path) -> int:
     import daft
     from daft import col
     from daft.functions import decode_image, download, image_height, image_width

@@ -232,6 +232,9 @@ def load_student(folder: Path, grid: TileGrid, dtype: torch.dtype = torch.float3
     seen: Any = llava.config.vision_config
     if (seen.image_size, seen.patch_size) != (grid.tile, grid.patch):
         raise MvlError(f"{folder}: takes {seen.image_size} px tiles, the recipe's grid has {grid.tile} px")
+    # The stage before may have been trained on another grid; what is exported next says this one.
+    llava.config.image_grid_pinpoints = grid.pinpoints
+    llava.config.vision_aspect_ratio = f"anyres_max_{grid.max_tiles}"
     return Student(llava, grid)
 
 

@@ -53,6 +53,8 @@ GREY = (128, 128, 128)
 # Pillow only warns between one and two times its limit; here the limit is a limit.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+# What it finds odd about a picture that it decodes all the same would fill the log of a run over millions.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class PictureError(Exception):

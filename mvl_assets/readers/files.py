@@ -17,7 +17,7 @@ from mvl_assets.errors import SourceError
 from mvl_assets.readers.archives.find import member_at, members_below
 from mvl_assets.readers.archives.member import Member
 from mvl_assets.readers.archives.parts import natural
-from mvl_assets.readers.rows import RowError
+from mvl_assets.readers.rows import RowError, is_text
 from mvl_assets.readers.sample import FrameFolder, Picture, Video
 
 NOT_DATA = frozenset({"MINIATURE.json", "dataset_infos.json", "dataset_info.json"})
@@ -131,7 +131,7 @@ def find(root: Path, name: object, folders: Sequence[str]) -> Path | None:
 
 
 def _found(root: Path, name: object, folders: Sequence[str], is_there: Callable[[Path], bool]) -> Path | None:
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not isinstance(name, str) or not name or "\0" in name or not is_text(name):
         raise RowError("bad_path", f"{_short(name)} is no file name")
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if ".." in parts or parts[:1] == ("/",) or (parts and len(parts[0]) == 2 and parts[0][1] == ":"):

@@ -80,7 +80,7 @@ def native_id(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     text = str(value)
-    return text if 0 < len(text) <= MAX_ID and _is_text(text) else None
+    return text if 0 < len(text) <= MAX_ID and is_text(text) else None
 
 
 def turns_of(conversations: object) -> tuple[Turn, ...]:
@@ -140,7 +140,7 @@ def _turn(entry: object, index: int) -> Turn:
         raise RowError("unknown_role", f"turn {index} is spoken by {str(role)[:40]!r}")
     if not isinstance(value, str):
         raise RowError("bad_turn", f"the text of turn {index} is a {type(value).__name__}")
-    if not _is_text(value):
+    if not is_text(value):
         raise RowError("bad_utf8", f"turn {index} holds a lone surrogate, which no UTF-8 text can")
     return Turn(_ROLES[role], value)
 
@@ -149,7 +149,8 @@ def _first(entry: Mapping[str, Any], *keys: str) -> Any:
     return next((entry[k] for k in keys if entry.get(k) is not None), None)
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
+    """Whether it is free of lone surrogates, which no UTF-8 text can hold."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

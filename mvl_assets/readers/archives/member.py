@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import shutil
 import tempfile
 import zipfile
@@ -14,6 +15,8 @@ from typing import BinaryIO, cast
 from mvl_assets.readers.archives.entry import Entry
 from mvl_assets.readers.archives.parts import Window, opened
 from mvl_assets.readers.archives.zip import LOCAL
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Member:
         try:
             with self._unpacking() as stream:
                 data = stream.read(self.entry.size + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+        except _BROKEN as error:
             raise OSError(f"{self} cannot be unpacked: {error}") from error
         if len(data) != self.entry.size:
             raise OSError(f"{self} has {len(data)} bytes where {self.entry.size} were announced")
@@ -52,7 +55,7 @@ class Member:
             whole = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  # the caller closes it
             try:
                 shutil.copyfileobj(stream, whole, 1 << 20)
-            except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+            except _BROKEN as error:
                 whole.close()
                 raise OSError(f"{self} cannot be unpacked: {error}") from error
             whole.seek(0)

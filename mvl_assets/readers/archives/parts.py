@@ -56,7 +56,8 @@ def archives_in(folder: Path) -> tuple[Archive, ...]:
 
 def natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts `part2` before `part10`."""
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in _DIGITS.split(name)]
+    pieces = _DIGITS.split(name)
+    return [(int(piece), "") if piece.isdecimal() and len(piece) < 20 else (-1, piece) for piece in pieces]
 
 
 @lru_cache(maxsize=256)
