@@ -55,7 +55,7 @@ def keep_rates(lines: Sequence[CategoryLine]) -> str:
         for line in lines
         if line.judged
     ]
-    title = "Share kept, and in the paper (Table A2)"
+    title = "Share kept (paper: Table A2)"
     return show(title, ["category", "judged", "kept", "share", "paper"], rows) if rows else ""
 
 
