@@ -108,15 +108,11 @@ def starts_of(paths: Sequence[Path]) -> tuple[list[int], int]:
     return [0, *ends[:-1]], ends[-1]
 
 
-class _Joined(io.RawIOBase):
-    """Files read one after another as if they were one."""
+class _Sized(io.RawIOBase):
+    """A readable stream of known size with a place in it."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-        self._starts, self._size = starts_of(paths)
-        self._at = 0
-        self._number = -1
-        self._file: BinaryIO | None = None
+    _size: int
+    _at: int
 
     def readable(self) -> bool:
         return True
@@ -131,6 +127,17 @@ class _Joined(io.RawIOBase):
 
     def tell(self) -> int:
         return self._at
+
+
+class _Joined(_Sized):
+    """Files read one after another as if they were one."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._starts, self._size = starts_of(paths)
+        self._at = 0
+        self._number = -1
+        self._file: BinaryIO | None = None
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         if self._at >= self._size:
@@ -154,7 +161,7 @@ class _Joined(io.RawIOBase):
             self._file = None
 
 
-class Window(io.RawIOBase):
+class Window(_Sized):
     """The `size` bytes at `offset` of a stream that it owns, as a file of their own."""
 
     def __init__(self, stream: BinaryIO, offset: int, size: int) -> None:
@@ -162,20 +169,6 @@ class Window(io.RawIOBase):
         self._offset = offset
         self._size = size
         self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         wanted = min(len(buffer), self._size - self._at)
