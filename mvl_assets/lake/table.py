@@ -300,7 +300,10 @@ class Table:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lance.write_dataset(self.schema.empty_table(), self.uri, schema=self.schema, mode="create")
+            # Without retries a creation that comes second fails. With them, which is what write_dataset does even for
+            # mode="create", it now and then becomes an overwrite of what the first creator has stored since.
+            empty = lance.LanceOperation.Overwrite(self.schema, [])
+            lance.LanceDataset.commit(self.uri, empty, max_retries=0)
         except (OSError, ValueError):
             if not self._appears():
                 raise

@@ -27,7 +27,7 @@ from tests.lake.rows import answer
 # Each step of opening, appending and folding, in the order in which it is taken, with the object that takes it.
 POINTS: dict[str, tuple[Any, str]] = {
     "lease signed": (os, "pwrite"),
-    "table made": (lance, "write_dataset"),
+    "table made": (lance.LanceDataset, "commit"),
     "lease renewed": (FileLease, "renew"),
     "commit": (MergeInsertBuilder, "execute"),
     "fsync of a file": (durable, "_fsync"),

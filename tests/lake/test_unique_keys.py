@@ -6,7 +6,9 @@ Two handles on one version stand for two processes that read before either has w
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import lance
 import pyarrow as pa
@@ -166,6 +168,16 @@ def test_two_processes_that_append_the_same_answers_store_each_once(lake: Lake) 
     assert duplicates(table) == 0
     assert inserted == table.count() == 200
     assert {r["request_key"] for r in table.rows()} == {answer(n).request_key for n in range(200)}
+
+
+def test_many_creators_at_once_make_one_table_once(tmp_path: Path) -> None:
+    """A creation that came second and overwrote would lose what was stored between the two."""
+    with ThreadPoolExecutor(8) as creators:
+        for number in range(20):
+            tables = [Table(str(tmp_path / f"{number}.lance"), CATEGORY) for _ in range(8)]
+            together = Barrier(len(tables))
+            list(creators.map(lambda table, together=together: (together.wait(), table.create()), tables))
+            assert lance.dataset(tables[0].uri).version == 1
 
 
 def test_two_processes_that_insert_the_same_rows_into_a_new_table_store_each_once(lake: Lake) -> None:

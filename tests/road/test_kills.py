@@ -163,7 +163,7 @@ def short_prompts(folder: Path) -> None:
         data["sampling"]["temperature"] = 0.0
         if data["output"] == "json":
             pairs = data["schema"]["properties"]["pairs"]
-            pairs["maxItems"] = 1
+            pairs["minItems"] = pairs["maxItems"] = 1
             pairs["items"]["properties"]["question"]["maxLength"] = 24
             pairs["items"]["properties"]["answer"]["maxLength"] = 16
         (folder / name).write_text(f"---\n{yaml.safe_dump(data)}---\n{template}", encoding="utf-8")
