@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 
 import click
 
-from mvl_assets.catalog import CATEGORIES, load_catalog, source_named
+from mvl_assets.catalog import CATEGORIES, SourceSpec, load_catalog, source_named
+from mvl_assets.cli import selection
 from mvl_assets.cli.tables import as_json, show
 from mvl_assets.defs import graph
+from mvl_assets.errors import MvlError
 from mvl_assets.fetch.lock import read_lock
 from mvl_assets.fetch.plan import IngestPlan, plan_ingest, total
 from mvl_assets.fetch.progress import size_text
@@ -18,11 +21,17 @@ from mvl_assets.profile import Profile
 from mvl_assets.rewriting.plan import Plan, plan_rewrite
 from mvl_assets.settings import settings
 
+# The assets a stage makes, by the first part of their keys; the second part is a source (raw) or a category.
+MAKES = {"ingest": "raw", "rewrite": "rewritten", "judge": "judged"}
+# The stage whose rows are asked about.
+BEFORE = {"rewrite": "category", "judge": "rewritten"}
+
 
 @click.command(name="plan")
 @click.argument("stage", type=click.Choice(["ingest", "rewrite", "judge"]))
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
 @click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
+@click.option("--select", metavar="SELECTION", help=selection.HELP)
 @click.option(
     "--limit", type=click.IntRange(min=1), help="Rows per source, by hash; a larger limit contains a smaller."
 )
@@ -31,22 +40,50 @@ from mvl_assets.settings import settings
 )
 @click.option("--json", "json_", is_flag=True, help="As a JSON list.")
 def command(
-    stage: str, sources: tuple[str, ...], category: str | None, limit: int | None, mbit: float, json_: bool
+    stage: str,
+    sources: tuple[str, ...],
+    category: str | None,
+    select: str | None,
+    limit: int | None,
+    mbit: float,
+    json_: bool,
 ) -> None:
     """Say what a stage would fetch (ingest) or send (rewrite, judge), before anything moves."""
+    made = None if select is None else _made(stage, select)
+
+    def wanted(spec: SourceSpec) -> bool:
+        part = spec.slug if stage == "ingest" else spec.category
+        return category in (None, spec.category) and (made is None or part in made)
+
     if stage == "ingest":
-        _ingest(sources, category, limit, mbit, graph.profile(), json_)
+        _ingest(filter(wanted, _to_ingest(sources, graph.profile())), limit, mbit, graph.profile(), json_)
     else:
-        _models(stage, sources, category, limit, graph.profile(), json_)
+        _models(stage, filter(wanted, _to_ask(sources)), limit, graph.profile(), json_)
 
 
-def _ingest(
-    sources: tuple[str, ...], category: str | None, limit: int | None, mbit: float, profile: Profile, json_: bool
-) -> None:
-    named = [source_named(slug) for slug in sources] or [
-        spec for slug, spec in load_catalog().items() if profile.sources == "all" or slug in profile.sources
-    ]
-    chosen = [spec for spec in named if category is None or spec.category == category]
+def _made(stage: str, expression: str) -> set[str]:
+    """The sources (ingest) or categories (rewrite, judge) of the stage's assets among the selected ones."""
+    found = {key.path[1] for key in selection.selected(expression) if key.path[0] == MAKES[stage]}
+    if not found:
+        raise MvlError(
+            f"--select {expression!r} selects no asset of {stage}", hint=f"name some of key:{MAKES[stage]}/*"
+        )
+    return found
+
+
+def _to_ingest(sources: tuple[str, ...], profile: Profile) -> list[SourceSpec]:
+    named = [source_named(slug) for slug in sources]
+    declared = profile.sources
+    return named or [spec for slug, spec in load_catalog().items() if declared == "all" or slug in declared]
+
+
+def _to_ask(sources: tuple[str, ...]) -> list[SourceSpec]:
+    slugs = sources or [s for c in graph.rewritten_categories() for s in graph.rewritten_sources(c)]
+    return [source_named(slug) for slug in slugs]
+
+
+def _ingest(specs: Iterable[SourceSpec], limit: int | None, mbit: float, profile: Profile, json_: bool) -> None:
+    chosen = list(specs)
     lock = read_lock()
     plans = [plan_ingest(spec, lock, limit=limit or profile.limit, mbit=mbit) for spec in chosen]
     plans.append(total(plans, chosen, lock, mbit=mbit, keep_archives=profile.keep_archives))
@@ -72,15 +109,11 @@ def _row(plan: IngestPlan) -> list[object]:
     ]
 
 
-def _models(
-    stage: str, sources: tuple[str, ...], category: str | None, limit: int | None, profile: Profile, json_: bool
-) -> None:
+def _models(stage: str, specs: Iterable[SourceSpec], limit: int | None, profile: Profile, json_: bool) -> None:
     lake = Lake(settings().lake_root)
-    slugs = sources or [s for c in graph.rewritten_categories() for s in graph.rewritten_sources(c)]
     plans: list[Plan] = []
-    for slug in slugs:
-        spec = source_named(slug)
-        if (category not in (None, spec.category)) or not lake.table(f"category/{spec.category}").exists():
+    for spec in specs:
+        if not lake.table(f"category/{spec.category}").exists():
             continue
         if stage == "rewrite":
             plans.append(plan_rewrite(lake, spec, profile, limit=limit))
@@ -91,6 +124,11 @@ def _models(
     plans = [plan for plan in plans if plan.wanted]
     if json_:
         click.echo(as_json([asdict(plan) for plan in plans]))
+        return
+    if not plans:
+        click.echo(
+            f"nothing to {stage}: the rows it needs are not there yet; `mvl run --until {BEFORE[stage]}` makes them"
+        )
         return
     lines = [[plan.source, plan.model, *_amounts([plan])] for plan in plans]
     for model in dict.fromkeys(plan.model for plan in plans):

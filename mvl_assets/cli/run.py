@@ -19,6 +19,7 @@ import click
 import dagster as dg
 
 from mvl_assets.catalog import load_catalog, source_named
+from mvl_assets.cli import selection
 from mvl_assets.cli.abandoned import end_abandoned
 from mvl_assets.cli.failures import Problem
 from mvl_assets.cli.flow import SAY_EVERY_S, run_beside
@@ -70,12 +71,13 @@ def _pair(step: Step) -> tuple[str, str | None]:
 class Road:
     """Drives the stages in order; steps of one stage in the order of the graph."""
 
-    def __init__(self, *, force: bool) -> None:
+    def __init__(self, *, force: bool, keys: frozenset[dg.AssetKey] | None = None) -> None:
         self.runner = Runner()
         end_abandoned(self.runner.instance)
         self.graphs = {n: d.resolve_asset_graph() for n, d in self.runner.locations.items()}
         self.lake = Lake(settings().lake_root)
         self.force = force
+        self.keys = keys
         self.started = time.monotonic()
         self.tally: dict[str, Tally] = {stage: Tally() for stage in STAGES}
         self._said = self.started
@@ -88,6 +90,8 @@ class Road:
             for key in asset_graph.toposorted_asset_keys:
                 if key.path[0] != stage or key not in asset_graph.materializable_asset_keys:
                     continue
+                if self.keys is not None and key not in self.keys:
+                    continue
                 partitions = asset_graph.get(key).partitions_def
                 names = [None] if partitions is None else [p for p in partitions.get_partition_keys() if p in chosen]
                 yield from (Step(location, tuple(key.path), name) for name in names)
@@ -99,9 +103,9 @@ class Road:
         self.tally[stage].seconds += time.monotonic() - began
 
     def drive_asking(self, stages: Sequence[str], sources: list[str]) -> None:
-        """Runs the steps of rewriting and, if it is among the stages, judging that are missing or out of date. What is
-        judged behind a rewriting is looked at when that has ended."""
-        first = self._todo(self.steps("rewritten", sources))
+        """Runs the steps of rewriting, judging or both that are missing or out of date. What is judged behind a
+        rewriting is looked at when that has ended."""
+        first = self._todo(self.steps("rewritten", sources)) if "rewritten" in stages else []
         rewriting = {_pair(step) for step in first}
         judging = {_pair(step): step for step in self.steps("judged", sources)} if "judged" in stages else {}
         now = self._todo(step for pair, step in judging.items() if pair not in rewriting)
@@ -231,24 +235,31 @@ def warm_up_models(sources: list[str]) -> None:
 
 @click.command(name="run")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
+@click.option("--select", metavar="SELECTION", help=selection.HELP)
 @click.option("--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage.")
 @click.option("--force", is_flag=True, help="Run what is up to date too.")
-def command(sources: tuple[str, ...], until: str, force: bool) -> None:
+def command(sources: tuple[str, ...], select: str | None, until: str, force: bool) -> None:
     """Materialise the whole road, or a part of it."""
     # `kill` ends the run as Ctrl-C does: what has arrived is stored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = sources_to_drive(sources)
-    stages = STAGES[: STAGES.index(until) + 1]
+    keys = None if select is None else selection.selected(select)
+    stages = [
+        stage
+        for stage in STAGES[: STAGES.index(until) + 1]
+        if keys is None or any(key.path[0] == stage for key in keys)
+    ]
     click.echo(f"{len(chosen)} sources, {len(stages)} stages, lake {settings().lake_root}")
-    if "rewritten" in stages:
+    if ASKING.keys() & set(stages):
         warm_up_models(chosen)
-    road = Road(force=force)
+    road = Road(force=force, keys=keys)
     report_prompts(road.runner.instance)
+    asking = [stage for stage in stages if stage in ASKING]
     for stage in stages:
-        if stage == "rewritten":
-            road.drive_asking(stages, chosen)
-        elif stage not in ASKING:
+        if stage not in ASKING:
             road.drive(stage, chosen)
+        elif stage == asking[0]:
+            road.drive_asking(asking, chosen)
         tally = road.tally[stage]
         done = f"{tally.made} made, {tally.fresh} up to date, {len(tally.failed)} failed"
         click.secho(f"-- {stage}: {done}, {tally.seconds:.1f} s", bold=True)

@@ -136,6 +136,13 @@ def test_a_plan_says_what_is_answered_and_what_would_be_sent(built: Home, copy_o
     assert lines_with(other.run("plan", "rewrite"), ["all"])
 
 
+def test_a_plan_of_a_selection_is_that_of_the_assets_it_selects(built: Home) -> None:
+    assert [plan["source"] for plan in built.json("plan", "judge", "--select", "key:judged/caption")] == ["sharegpt4v"]
+    one_error(built.mvl("plan", "judge", "--select", "key:rewritten/caption"), "no asset of judge", "key:judged/*")
+    one_error(built.mvl("plan", "judge", "--select", "key:("), "no asset selection", "key:rewritten/chart")
+    one_error(built.mvl("plan", "judge", "--select", "nothing"), "selects no asset", "mvl status")
+
+
 def test_a_plan_for_a_source_that_is_not_there_or_not_rewritten_says_so(built: Home) -> None:
     one_error(built.mvl("plan", "rewrite", "--source", "nothing"), "there is no source 'nothing'", "`mvl sources`")
     one_error(built.mvl("plan", "rewrite", "--source", KEPT), f"{KEPT}: group A is not rewritten", "only group B is")

@@ -116,6 +116,13 @@ def test_a_part_of_the_road_for_some_sources_leaves_the_rest_alone(fresh: Home) 
     assert fresh.lake.names("rewritten") == []
 
 
+def test_a_selection_runs_those_assets_alone(built: Home, copy_of: Callable[[Home], Home]) -> None:
+    said = copy_of(built).run("run", *SOURCES, "--select", "key:judged/caption", "--force")
+    assert said.startswith("3 sources, 1 stages")
+    assert lines_with(said, ["-- judged: 1 made, 0 up to date, 0 failed"])
+    assert not lines_with(said, ["-- rewritten"])
+
+
 def test_a_source_that_nobody_declared_is_named(raw: Home) -> None:
     one_error(raw.mvl("run", "--source", "nothing"), "there is no source 'nothing'", "`mvl sources` lists them")
 
