@@ -89,12 +89,15 @@ def judge_source(
     models = [profile.model_for("judge"), *([profile.second_judge] if profile.second_judge else [])]
     rule = parse_rule(profile.keep.rule, profile.keep.without_key, names, second_judge=len(models) > 1)
     refs = [model_ref(model) for model in models]
-    total = len(criteria) * lake.table(f"rewritten/{source.category}").count(sql.equals("source", source.slug))
+    rewrites = lake.table(f"rewritten/{source.category}").count(sql.equals("source", source.slug))
     askers = []
     for place, (model, at) in enumerate(zip(models, (endpoints, second_endpoints), strict=False)):
-        asker = Asker(lake, STAGE, source.slug, model, run_id, at, progress, retry=retry, total=total)
+        asker = Asker(
+            lake, STAGE, source.slug, model, run_id, at, progress, retry=retry, total=len(criteria) * rewrites
+        )
+        first = asker.begin_at(criteria, rewrites)
         # Rewrite by rewrite, the criteria side by side: their prefix is equal, and the server's cache still holds it.
-        asker.ask(r for case in cases_for(lake, source, criteria, [refs[place]]) for r in case.requests[0])
+        asker.ask(r for case in cases_for(lake, source, criteria, [refs[place]], first) for r in case.requests[0])
         if retry:
             cases = cases_for(lake, source, criteria, [refs[place]])
             asker.ask(_following(lake.answers(STAGE, source.slug), cases, names, retry))
@@ -125,11 +128,13 @@ def judge_source(
     )
 
 
-def cases_for(lake: Lake, source: SourceSpec, criteria: Sequence[Prompt], models: Sequence[ModelRef]) -> Iterator[Case]:
-    """Every rewrite of the source with the requests to each model; no judge gets the original key (arXiv 2412.05237
-    §2)."""
+def cases_for(
+    lake: Lake, source: SourceSpec, criteria: Sequence[Prompt], models: Sequence[ModelRef], first: int = 0
+) -> Iterator[Case]:
+    """Every rewrite of the source with the requests to each model, those of the rewrites before the `first` last; no
+    judge gets the original key (arXiv 2412.05237 §2)."""
     table = lake.table(f"rewritten/{source.category}")
-    rewrites = table.rows(_REWRITE_COLUMNS, sql.equals("source", source.slug))
+    rewrites = table.rows(_REWRITE_COLUMNS, sql.equals("source", source.slug), first=first)
     while batch := list(islice(rewrites, BATCH)):
         samples = lake.index("samples").rows([row["version_id"] for row in batch], _SAMPLE_COLUMNS)
         for row in batch:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import lance
 import pyarrow as pa
 
@@ -121,19 +120,27 @@ class Table:
         return self.open().count_rows(filter) if self.exists() else 0
 
     def scan(
-        self, columns: Sequence[str] | None = None, filter: str | None = None, batch_size: int = 1024
+        self, columns: Sequence[str] | None = None, filter: str | None = None, batch_size: int = 1024, first: int = 0
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of at most `batch_size` rows; the filter runs inside Lance's scanner. Nothing for a missing table."""
+        """Batches of at most `batch_size` rows in the order they were written in, those before the `first` last; the
+        filter runs inside Lance's scanner. Nothing for a missing table."""
         if not self.exists():
             return
         names = list(columns) if columns is not None else self.schema.names
-        yield from self.open().scanner(columns=names, filter=filter, batch_size=batch_size).to_batches()
+        dataset = self.open()
+
+        def part(offset: int | None, limit: int | None) -> Iterator[pa.RecordBatch]:
+            return dataset.scanner(names, filter, limit, offset, batch_size=batch_size).to_batches()
+
+        yield from part(first or None, None)
+        if first:
+            yield from part(None, first)
 
     def rows(
-        self, columns: Sequence[str] | None = None, filter: str | None = None, batch_size: int = 1024
+        self, columns: Sequence[str] | None = None, filter: str | None = None, batch_size: int = 1024, first: int = 0
     ) -> Iterator[dict]:
         """The same as dictionaries, one row at a time."""
-        for batch in self.scan(columns, filter, batch_size):
+        for batch in self.scan(columns, filter, batch_size, first):
             yield from batch.to_pylist()
 
     def window(
@@ -195,8 +202,10 @@ class Table:
             spool = folder / "rows.arrow"
             digest = self._spool(batches, spool, where)
             self.create()
-            added, changed, removed = self._difference(spool, condition)
-            self._settle(spool, condition, digest.hex())
+            added = changed = removed = 0
+            if self.data_version(condition) != digest.hex():
+                added, changed, removed = self._difference(spool, condition)
+                self._settle(spool, condition, digest.hex())
             return Published(digest.count, added, changed, removed, version=self.version, data_version=digest.hex())
 
     def _spool(self, batches: Iterable[pa.RecordBatch | pa.Table], spool: Path, where: str | None) -> DigestSum:
@@ -221,6 +230,8 @@ class Table:
 
     def _difference(self, spool: Path, condition: str | None) -> tuple[int, int, int]:
         """Rows added, changed and removed, by key and row hash."""
+        import duckdb  # costs as much to import as a small source to take in, and most runs change nothing
+
         columns = [self.spec.key, "row_hash"]
         with pa.memory_map(str(spool)) as source:
             new = pa.ipc.open_file(source).read_all().select(columns)

@@ -13,8 +13,10 @@ from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.pictures import FetchPictures
 from mvl_assets.inference.progress import Failure, Outcome, Progress
 from mvl_assets.inference.request import ModelRef, Request
+from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.profile import ModelProfile
+from mvl_assets.prompts import Prompt
 from mvl_assets.rewriting.failed import rejected
 
 BATCH = 1024
@@ -32,6 +34,9 @@ class Asker:
     `left` of the wanted ones failed in an earlier run in a way that is not asked again (see `failed`), unless `retry`
     names their error class; they count among the failures. `total`, about how many requests there are, gives the
     progress an end. `pictures` fetches pictures that are not the lake's.
+
+    The answers stored so far are mostly those of the first rows: a run goes through its rows in the order of the run
+    before. One that begins where those end (`begin_at`) has something to send at once, however many there are.
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class Asker:
         self._earlier = rejected(lake, stage, source, retry)
         # Rows of earlier calls of `ask`, which the engine's report of this one does not count.
         self._finished = 0
+        # What was stored before, as far as it was counted; `reused` gets there only when the rows come by.
+        self._stored = 0
         self.wanted = 0
         self.reused = 0
         self.left = 0
@@ -67,6 +74,13 @@ class Asker:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.failures: dict[str, Failure] = dict(self._earlier.left)
+
+    def begin_at(self, prompts: Iterable[Prompt], rows: int) -> int:
+        """The row, of so many, with which to begin: all before have answers if they came in order."""
+        table = self._seen.table
+        mine = f"{sql.equals('model', self._model.name)} AND {sql.equals('model_revision', self._model.revision)}"
+        self._stored = table.count(f"{mine} AND {sql.within('prompt_hash', {prompt.hash for prompt in prompts})}")
+        return int(rows * min(1.0, self._stored / self._total)) if self._total else 0
 
     def ask(self, requests: Iterable[Request]) -> Outcome | None:
         """Returns when every request is answered durably or has failed; None when there was nothing to send.
@@ -116,7 +130,7 @@ class Asker:
     def _report(self, progress: Progress) -> None:
         """The engine's report, with what it never saw because it was answered or left before."""
         assert self._progress is not None
-        rows = self._finished + progress.rows + self.reused + self.left
+        rows = self._finished + progress.rows + max(self.reused, self._stored) + self.left
         if self._total is None:
             self._progress(replace(progress, rows=rows))
             return

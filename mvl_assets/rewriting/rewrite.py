@@ -32,7 +32,7 @@ from mvl_assets.rewriting.conversation import with_pictures
 from mvl_assets.rewriting.failed import chosen
 from mvl_assets.rewriting.parse import Dialogue, ParseError, parse_answer
 from mvl_assets.rewriting.rounds import Found, Question, look_up
-from mvl_assets.rewriting.rows import about_requests, asks_for, family_of
+from mvl_assets.rewriting.rows import about_requests, asks_for, count_samples, family_of
 
 STAGE = "rewrite"
 BATCH = 1024
@@ -99,7 +99,8 @@ def rewrite_source(
     total = about_requests(lake, source, prompt, most)
     asker = Asker(lake, STAGE, source.slug, profile_model, run_id, endpoints, progress, retry=retry, total=total)
     samples = Counter[str]()
-    asker.ask(a.request for a in _counted(asks_for(lake, source, prompt, model, most), samples))
+    first = asker.begin_at([prompt], count_samples(lake, source, most))
+    asker.ask(a.request for a in _counted(asks_for(lake, source, prompt, model, most, first), samples))
     first_wanted = asker.wanted
     asks = (a for _, some in asks_for(lake, source, prompt, model, most) for a in some)
     asker.ask(_following(resolve(log, asks, prompt), retry))

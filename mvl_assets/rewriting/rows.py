@@ -26,17 +26,24 @@ def family_of(source: SourceSpec) -> str:
 
 
 def asks_for(
-    lake: Lake, source: SourceSpec, prompt: Prompt, model: ModelRef, limit: int | None
+    lake: Lake, source: SourceSpec, prompt: Prompt, model: ModelRef, limit: int | None, first: int = 0
 ) -> Iterator[tuple[str, list[Ask]]]:
     """(sample id, its requests), sample by sample; no requests for one that holds no answered question.
 
-    `limit` takes the samples whose id, a hash, is smallest: a larger limit contains the smaller.
+    `limit` takes the samples whose id, a hash, is smallest: a larger limit contains the smaller. The samples before
+    the `first` come last.
     """
-    for versions in _batches(lake, source, limit):
+    for versions in _batches(lake, source, limit, first):
         found = lake.index("samples").rows(versions, _COLUMNS)
         for version in versions:
             sample = found[version]
             yield sample["sample_id"], asks_of(sample, prompt, model)
+
+
+def count_samples(lake: Lake, source: SourceSpec, limit: int | None) -> int:
+    """How many samples `asks_for` goes through."""
+    count = lake.table(f"category/{source.category}").count(sql.equals("source", source.slug))
+    return count if limit is None else min(count, limit)
 
 
 def about_requests(lake: Lake, source: SourceSpec, prompt: Prompt, limit: int | None) -> int:
@@ -49,11 +56,14 @@ def about_requests(lake: Lake, source: SourceSpec, prompt: Prompt, limit: int | 
     return pairs if limit is None or limit >= samples else round(pairs * limit / samples)
 
 
-def _batches(lake: Lake, source: SourceSpec, limit: int | None) -> Iterator[list[str]]:
-    table = lake.table(f"category/{source.category}")
-    rows = table.rows(["sample_id", "version_id"], sql.equals("source", source.slug), 8192)
-    if limit is not None:
-        rows = iter(heapq.nsmallest(limit, rows, key=lambda row: row["sample_id"]))
+def _batches(lake: Lake, source: SourceSpec, limit: int | None, first: int) -> Iterator[list[str]]:
+    table, of_source = lake.table(f"category/{source.category}"), sql.equals("source", source.slug)
+    columns = ["sample_id", "version_id"]
+    if limit is None:
+        rows = table.rows(columns, of_source, 8192, first)
+    else:
+        smallest = heapq.nsmallest(limit, table.rows(columns, of_source, 8192), key=lambda row: row["sample_id"])
+        rows = iter(smallest[first:] + smallest[:first])
     versions = (row["version_id"] for row in rows)
     while batch := list(islice(versions, BATCH)):
         yield batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from small_source import CHART, MATH, profile, prompt_folder, put, source_of
 from mvl_assets.errors import SourceError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.fake_server import FakeServer
+from mvl_assets.inference.request import ModelRef
 from mvl_assets.lake.lake import Lake
 from mvl_assets.prompts import load_prompts
 from mvl_assets.rewriting import rewrite as rewriting
+from mvl_assets.rewriting.asking import Asker
 from mvl_assets.rewriting.failed import groups
 from mvl_assets.rewriting.plan import plan_rewrite
 from mvl_assets.rewriting.rewrite import rewrite_source
+from mvl_assets.rewriting.rows import asks_for, count_samples
 
 
 @pytest.fixture
@@ -71,6 +75,32 @@ def test_appended_rows_alone_are_sent(lake: Lake, served: tuple[FakeServer, Endp
     assert (report.sent, report.reused, report.rows) == (2, 20, 22)
     assert report.published.added == 2
     assert report.published.changed == 0
+
+
+def test_a_run_begins_behind_the_rows_that_earlier_answers_are_of(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    put(lake, MATH, range(20))
+    rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
+    put(lake, MATH, range(80))
+    prompt = load_prompts()["rewrite_math"]
+    for model, prompts, begin in (
+        (profile().models["one"], [prompt], 20),
+        (profile(revision="2").models["one"], [prompt], 0),
+        (profile().models["one"], [replace(prompt, template=prompt.template + " now")], 0),
+    ):
+        asker = Asker(lake, "rewrite", MATH.slug, model, "r2", total=80)
+        assert asker.begin_at(prompts, 80) == begin
+
+
+def test_samples_come_in_the_same_order_wherever_one_begins(lake: Lake):
+    put(lake, MATH, range(20))
+    prompt, model = load_prompts()["rewrite_math"], ModelRef("fake", "1")
+    for limit in (None, 9, 50):
+        samples = [sample for sample, _ in asks_for(lake, MATH, prompt, model, limit)]
+        assert len(samples) == count_samples(lake, MATH, limit)
+        for first in (0, 1, 8, len(samples)):
+            assert [s for s, _ in asks_for(lake, MATH, prompt, model, limit, first)] == (
+                samples[first:] + samples[:first]
+            )
 
 
 def test_an_edited_prompt_asks_its_family_again_and_no_other(
