@@ -330,7 +330,7 @@ class _Run:
         elif fault.lost:
             lane.suspects.append((item, fault))
         else:
-            self._retry(item, fault)
+            self._retry(item, fault, lane)
         stormy = lane.streak >= self.options.breaker_after
         if (fault.lost or fault.error == "no_connection" or stormy) and lane.examination is None:
             lane.examination = self._spawn(self._examine(lane))
@@ -356,19 +356,19 @@ class _Run:
         suspects, lane.suspects = lane.suspects, []
         if alive:
             for item, fault in suspects:
-                self._retry(item, fault)
+                self._retry(item, fault, lane)
         else:
             for item in self._quarantine.put(lane, [item for item, _ in suspects]):
                 self._fail(item, "killed_server", "the server died each time it held this request alone")
         self._pump()
 
-    def _retry(self, item: Item, fault: Fault) -> None:
+    def _retry(self, item: Item, fault: Fault, lane: Lane) -> None:
         if fault.blame is Blame.UNCLEAR:
             item.charged += 1
             if item.charged >= self.options.max_attempts:
                 self._fail(item, fault.error, fault.message)
                 return
-        delay = backoff_s(item.sent, self.options.backoff_base_s, self.options.backoff_cap_s, self._rng)
+        delay = backoff_s(item.sent, lane.pause_s(self.options.backoff_base_s), self.options.backoff_cap_s, self._rng)
         delay = max(delay, fault.retry_after or 0.0)
         self._loop.call_later(delay, self._again, item)
 

@@ -29,7 +29,7 @@ REFUSALS_TO_REST = 3
 MOST_LATE = 4
 # Attempts of one request at the same time, at the end of a run, and how old the latest must be for another.
 MOST_BESIDE = 3
-SHORTEST_PATIENCE_S = 0.5
+SHORTEST_PATIENCE_S = 0.25
 
 
 @dataclass(slots=True, eq=False)
@@ -174,6 +174,13 @@ class Lane:
         # One refusal among many answers is the business of its own request.
         if fault.retry_after is not None and (stressed or self.streak >= REFUSALS_TO_REST):
             self.resting_until = max(self.resting_until, now + fault.retry_after)
+
+    def pause_s(self, longest_s: float) -> float:
+        """The base of the pause before what it refused is asked again: short where it answers quickly, so that a few
+        refusals at the end of a run do not keep everybody waiting; `longest_s` once it refuses one after another."""
+        if self.streak >= REFUSALS_TO_REST or self.pace.late_s is None:
+            return longest_s
+        return min(longest_s, self.pace.late_s / 2)
 
     def touch(self) -> None:
         """Tells a local server's keeper that it is in use."""
