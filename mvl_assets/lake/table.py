@@ -273,7 +273,8 @@ class Table:
                 (
                     self.handle()
                     .merge_insert(self.spec.key)
-                    .when_matched_update_all()
+                    # What is equal stays where it is: little is written, and rows keep the order they came in.
+                    .when_matched_update_all("source.row_hash <> target.row_hash")
                     .when_not_matched_insert_all()
                     .when_not_matched_by_source_delete(condition)
                     .use_index(False)

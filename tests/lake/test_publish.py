@@ -39,6 +39,17 @@ def test_it_counts_what_was_added_changed_and_removed(lake: Lake) -> None:
     assert done.data_version == table.data_version("source = 'a'") != table.data_version()
 
 
+def test_what_is_equal_stays_in_its_place_and_the_new_comes_behind(lake: Lake) -> None:
+    table = lake.table("category/ocr")
+    table.publish([pages("a", "x", range(50))], "a")
+    stored = [row["sample_id"] for row in table.rows(["sample_id"])]
+    table.publish([pages("a", "x", range(1, 60))], "a")
+    now = [row["sample_id"] for row in table.rows(["sample_id"])]
+    assert now[:49] == stored[1:]
+    assert set(now[49:]).isdisjoint(stored) and len(now) == 59
+    assert [f.physical_rows for f in table.open().get_fragments()] == [50, 10]
+
+
 def test_an_empty_publish_clears_its_partition_alone(lake: Lake) -> None:
     table = lake.table("category/ocr")
     table.publish([pages("a", "x", range(10))], "a")
