@@ -47,11 +47,15 @@ lint: setup
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
 
+# Two at a time; tests/conftest.py says which must stay together.
+WORKERS ?= 2
+PYTEST = .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
 unit: setup  ## tests that need no model server and no browser
-	@.venv/bin/python -m pytest -q -m "not server and not browser and not road and not soak"
+	@$(PYTEST) -m "not server and not browser and not road and not soak"
 
 test: setup lint  ## everything CI runs: lint, types, import directions, all tests but the longest
-	@.venv/bin/python -m pytest -q -m "not soak" --junitxml .mvl/test-report.xml
+	@$(PYTEST) -m "not soak" --junitxml .mvl/test-report.xml
 
 soak: setup  ## the longest tests
 	@.venv/bin/python -m pytest -q -m soak --junitxml .mvl/soak-report.xml
