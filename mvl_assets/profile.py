@@ -34,7 +34,7 @@ class Serve(_Part):
 
 
 class Price(_Part):
-    """For forecasts only. Money per million tokens, or GPUs held times their price per hour."""
+    """What so many tokens cost: money per million, and the GPU time they take at its price per hour."""
 
     input_per_million: float = 0.0
     output_per_million: float = 0.0
@@ -44,9 +44,19 @@ class Price(_Part):
     gpu_hour: float | None = None
     currency: str = "USD"
 
+    def gpu_hours(self, tokens_in: int, tokens_out: int) -> float | None:
+        """At the rates given; None without one. A rate that is not given counts as none to wait for."""
+        if not self.tokens_per_gpu_second:
+            return None
+        seconds = tokens_out / self.tokens_per_gpu_second
+        if self.prompt_tokens_per_gpu_second:
+            seconds += tokens_in / self.prompt_tokens_per_gpu_second
+        return seconds / 3600
+
     def cost(self, tokens_in: int, tokens_out: int) -> float:
-        """Money for so many tokens at the per-token prices."""
-        return round((tokens_in * self.input_per_million + tokens_out * self.output_per_million) / 1e6, 6)
+        """Money for so many tokens and, where its price is given, for the GPU time they take."""
+        tokens = (tokens_in * self.input_per_million + tokens_out * self.output_per_million) / 1e6
+        return round(tokens + (self.gpu_hours(tokens_in, tokens_out) or 0.0) * (self.gpu_hour or 0.0), 6)
 
 
 class ModelProfile(_Part):

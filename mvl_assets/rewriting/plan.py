@@ -93,7 +93,6 @@ def plan_requests(
     asked = sum(_prompt_tokens(lake, request, model) for request in sample) / max(1, len(sample))
     said = _mean_completion(lake, stage, source, sample)
     prompt_tokens, completion_tokens = round(asked * to_send), round(said * to_send)
-    gpu_hours, cost = _price(model, prompt_tokens, completion_tokens)
     return Plan(
         stage=stage,
         source=source,
@@ -105,8 +104,8 @@ def plan_requests(
         to_send=to_send,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
-        gpu_hours=gpu_hours,
-        cost=cost,
+        gpu_hours=model.price.gpu_hours(prompt_tokens, completion_tokens),
+        cost=model.price.cost(prompt_tokens, completion_tokens) or None,
         currency=model.price.currency,
     )
 
@@ -134,17 +133,3 @@ def _mean_completion(lake: Lake, stage: str, source: str, sample: list[Request])
     if counted:
         return sum(counted) / len(counted)
     return sum(request.max_tokens for request in sample) / len(sample) / 2
-
-
-def _price(model: ModelProfile, prompt_tokens: int, completion_tokens: int) -> tuple[float | None, float | None]:
-    price = model.price
-    gpu_hours = None
-    if price.tokens_per_gpu_second:
-        seconds = completion_tokens / price.tokens_per_gpu_second
-        if price.prompt_tokens_per_gpu_second:
-            seconds += prompt_tokens / price.prompt_tokens_per_gpu_second
-        gpu_hours = seconds / 3600
-    cost = prompt_tokens / 1e6 * price.input_per_million + completion_tokens / 1e6 * price.output_per_million
-    if gpu_hours is not None and price.gpu_hour is not None:
-        cost += gpu_hours * price.gpu_hour
-    return gpu_hours, cost or None
