@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from mvl_assets.catalog import RecordsMap, SourceSpec
-from mvl_assets.readers.registry import reader_for
+from mvl_assets.readers.registry import keys_for, reader_for
 from mvl_assets.readers.sample import Broken, Sample
 
 TABMWP = RecordsMap(
@@ -78,3 +78,15 @@ def errors(rows: Iterable[Sample | Broken]) -> list[tuple[int, str]]:
 
 def said(sample: Sample) -> list[tuple[str, str]]:
     return [(turn.role, turn.value) for turn in sample.turns]
+
+
+def messages(rows: Sequence[Sample | Broken]) -> list[str]:
+    return [row.message for row in rows if isinstance(row, Broken)]
+
+
+def keyed(spec: SourceSpec, root: Path) -> None:
+    """The keys name exactly the rows that are read, but for the ends of broken files."""
+    read = read_all(spec, root)
+    ends = {(row.file, row.position) for row in read if isinstance(row, Broken) and row.error == "broken_file"}
+    rows = [(row.file, row.position, row.native_id) for row in read if (row.file, row.position) not in ends]
+    assert [key for key in keys_for(spec.format)(spec, root) if key[:2] not in ends] == rows

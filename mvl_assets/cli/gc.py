@@ -40,6 +40,8 @@ def command(keep_days: float, rewrite_pictures: bool, dry_run: bool) -> None:
 
 def _lines(lake: Lake, found: Collected, dry_run: bool) -> Iterator[str]:
     names = sorted({*found.versions, *found.rewritten})
+    if not (names or found.pictures or found.marked_bytes or found.torn or found.scratch or found.busy):
+        yield "nothing to remove"
     if names:
         rows = [[n, found.versions.get(n), found.freed.get(n), found.rewritten.get(n)] for n in names]
         title = "would go" if dry_run else "gone"

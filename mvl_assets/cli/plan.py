@@ -91,7 +91,9 @@ def _ingest(specs: Iterable[SourceSpec], limit: int | None, mbit: float, profile
         click.echo(as_json([asdict(plan) for plan in plans]))
         return
     columns = ["source", "state", "files", "there", "size", "to fetch", "hours", "archives", "lake", "note"]
-    click.echo(show(f"ingest at {mbit:g} Mbit/s; lake is an estimate", columns, [_row(plan) for plan in plans]))
+    most = limit or profile.limit
+    rows = f", of at most {most:,} rows a source" if most else ""
+    click.echo(show(f"ingest at {mbit:g} Mbit/s; lake is an estimate{rows}", columns, [_row(plan) for plan in plans]))
 
 
 def _row(plan: IngestPlan) -> list[object]:
@@ -102,7 +104,7 @@ def _row(plan: IngestPlan) -> list[object]:
         plan.files_here,
         size_text(plan.size),
         size_text(plan.to_fetch),
-        "unknown" if plan.hours is None else f"{plan.hours:.2f}",
+        "unknown" if plan.hours is None else "<0.01" if 0 < plan.hours < 0.005 else f"{plan.hours:.2f}",
         size_text(plan.archives),
         size_text(plan.lake),
         plan.note,

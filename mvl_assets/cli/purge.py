@@ -119,7 +119,9 @@ def _unlink(files: Sequence[Path]) -> None:
 
 def _lines(lake: Lake, source: str, plan: Plan, files: Sequence[Path]) -> Iterator[str]:
     yield f"{source}: what goes"
-    if plan.rows:
+    if not plan.rows:
+        yield "no row of it is in the lake; it is only kept out from now on"
+    else:
         yield show("", ["table", "rows"], [[name, n] for name, n in plan.rows.items()]).strip()
     yield f"pictures: {plan.pictures} go ({plan.picture_bytes:,} bytes), {plan.shared} stay because others use them"
     if plan.copies:

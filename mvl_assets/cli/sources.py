@@ -15,11 +15,12 @@ from mvl_assets.fetch.progress import size_text
 from mvl_assets.fetch.rules import supply
 from mvl_assets.fetch.state import load_state
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.purged import purged_of
 from mvl_assets.lake.report import counts_by_source
 from mvl_assets.profile import load_profile
 from mvl_assets.settings import settings
 
-STATES = ("declared", "unverified", "locked", "fetching", "fetched", "files", "ingested")
+STATES = ("declared", "unverified", "locked", "fetching", "fetched", "files", "ingested", "purged")
 COLUMNS = ("slug", "category", "group", "format", "license", "state", "rows", "rejects", "size")
 
 
@@ -28,6 +29,7 @@ COLUMNS = ("slug", "category", "group", "format", "license", "state", "rows", "r
 @click.option("--group", type=click.Choice(["A", "B", "C"]), help="Only this group of the paper.")
 @click.option("--license", "license_", metavar="WORD", help="Only licences with this word; `unknown` for none known.")
 @click.option("--state", type=click.Choice(STATES), help="Only sources in this state.")
+@click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
 @click.option("--json", "json_", is_flag=True, help="As a JSON list of objects.")
 @click.pass_context
 def command(
@@ -36,19 +38,21 @@ def command(
     group: str | None,
     license_: str | None,
     state: str | None,
+    sources: tuple[str, ...],
     json_: bool,
 ) -> None:
     """List the declared sources with what is known and what was found."""
-    filters = (category, group, license_, state)
+    filters = (category, group, license_, state, sources)
     if context.invoked_subcommand is not None:
         if json_ or any(filters):
             raise click.UsageError(f"options of `{context.invoked_subcommand}` come after it")
         return
-    rows, rejects = counts_by_source(Lake(settings().lake_root))
+    lake = Lake(settings().lake_root)
+    rows, rejects = counts_by_source(lake)
     lock = read_lock()
     listed = [
-        _line(spec, lock, rows[slug], rejects[slug])
-        for slug, spec in load_catalog().items()
+        _line(spec, lock, rows[slug], rejects[slug], is_purged=purged_of(lake, slug).whole)
+        for slug, spec in _named(sources).items()
         if (category is None or spec.category == category)
         and (group is None or spec.group == group)
         and (license_ is None or license_.lower() in (spec.license or "unknown").lower())
@@ -56,6 +60,9 @@ def command(
     listed = [line for line in listed if state is None or line["state"].split(",")[0] == state]
     if json_:
         click.echo(as_json(listed))
+        return
+    if not listed:
+        click.echo("no source is like that; `mvl sources` lists all")
         return
     table = [[size_text(s[c]) if c == "size" and s[c] is not None else s[c] for c in COLUMNS] for s in listed]
     click.echo(show(f"{len(listed)} sources", COLUMNS, table))
@@ -95,6 +102,7 @@ def fetch_command(sources: tuple[str, ...], category: str | None, again: bool) -
     if not sources:
         wanted = load_profile(settings().profile).sources
         chosen = [s for s in chosen if is_fetchable(s) and (wanted == "all" or s.slug in wanted)]
+    chosen = _not_purged(chosen, named=bool(sources))
     failed: list[str] = []
     for spec in chosen:
         try:
@@ -114,14 +122,36 @@ def fetch_command(sources: tuple[str, ...], category: str | None, again: bool) -
 
 
 def _chosen(sources: tuple[str, ...], category: str | None) -> list[SourceSpec]:
-    named = [source_named(slug) for slug in sources] or list(load_catalog().values())
-    return [spec for spec in named if category is None or spec.category == category]
+    return [spec for spec in _named(sources).values() if category is None or spec.category == category]
 
 
-def _line(spec: SourceSpec, lock: Lock, rows: int, rejects: int) -> dict[str, Any]:
+def _named(sources: tuple[str, ...]) -> dict[str, SourceSpec]:
+    return {slug: source_named(slug) for slug in sources} or load_catalog()
+
+
+def _not_purged(chosen: list[SourceSpec], *, named: bool) -> list[SourceSpec]:
+    """What was purged as a whole is passed over; to name it is an error."""
+    lake = Lake(settings().lake_root)
+    purged = [spec.slug for spec in chosen if purged_of(lake, spec.slug).whole]
+    if purged and named:
+        raise MvlError(
+            f"{', '.join(purged)}: purged from {lake.root}, so nothing is fetched",
+            hint="; ".join(f"`mvl purge allow source {slug}`" for slug in purged) + " lets it come back",
+        )
+    for slug in purged:
+        click.echo(f"{slug}: purged, so not fetched; `mvl purge allow source {slug}` lets it come back")
+    return [spec for spec in chosen if spec.slug not in purged]
+
+
+def _line(spec: SourceSpec, lock: Lock, rows: int, rejects: int, *, is_purged: bool) -> dict[str, Any]:
     state, entry = load_state(spec), lock.of(spec)
     kind = file_state(spec, entry, state)
-    shown = "ingested" if rows and kind != "fetching" else kind
+    shown: str = "ingested" if rows and kind != "fetching" else kind
+    note = sentence(spec, lock, state)
+    if is_purged:
+        shown, note = "purged", f"purged, `mvl purge allow source {spec.slug}` lets it come back; {note}"
+    elif kind == "removed":
+        shown = "ingested, archives removed"
     if state is not None and kind in ("fetched", "removed"):
         size: int | None = sum(file.size for file in state.files.values())
     else:
@@ -139,10 +169,10 @@ def _line(spec: SourceSpec, lock: Lock, rows: int, rejects: int) -> dict[str, An
         "card_license": entry.card_license if entry else None,
         "gated": entry.gated if entry else None,
         "expected": spec.expected.model_dump() if spec.expected else None,
-        "state": "ingested, archives removed" if kind == "removed" else shown,
+        "state": shown,
         "rows": rows,
         "rejects": rejects,
         "size": size,
         "commit": state.commit if state is not None else entry.commit if entry else None,
-        "note": sentence(spec, lock, state),
+        "note": note,
     }

@@ -15,3 +15,7 @@ class Unreachable(MvlError):
 
 class AddressRefused(Unreachable):
     """An address outside the public internet; fetching from there has to be allowed first."""
+
+
+class HubDown(Unreachable):
+    """The hub itself does not answer, whatever repository it is asked for."""

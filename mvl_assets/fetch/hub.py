@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import DatasetInfo
 
 from mvl_assets.fetch.connection import LONGEST_WAIT_S, wait_asked
-from mvl_assets.fetch.errors import Unreachable
+from mvl_assets.fetch.errors import HubDown, Unreachable
 
 TIMEOUT_S = 60.0
 TRIES, PAUSE_S = 4, 1.0
@@ -117,7 +117,7 @@ def _asked(repo: str) -> DatasetInfo:
         except (httpx2.HTTPError, OSError) as error:
             wait = None
             if attempt == TRIES:
-                raise Unreachable(
+                raise HubDown(
                     f"{endpoint()} cannot be reached ({type(error).__name__})",
                     hint="check the network, and HF_ENDPOINT if it is set",
                 ) from None

@@ -50,7 +50,8 @@ class LockedSource(_Stored):
 
     `card_license` is what the repository's card says, `license` what the catalog says: they may differ, as a card of
     an aggregator does not speak for its parts. `gated` is how the repository gives access, null where all may read.
-    A reason without a hint is one that no look-up mends: the files have to be supplied by hand.
+    A reason without a hint is one that no look-up mends: the files have to be supplied by hand. With files, a reason
+    says why they are those of an earlier look-up, or what of the entry was not found beside them.
     """
 
     declared: Declared

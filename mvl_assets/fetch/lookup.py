@@ -9,10 +9,10 @@ from urllib.parse import unquote, urlsplit
 
 from mvl_assets.catalog import SourceSpec
 from mvl_assets.fetch import connection, hub
-from mvl_assets.fetch.errors import Unreachable
+from mvl_assets.fetch.errors import HubDown, Unreachable
 from mvl_assets.fetch.lock import Lock, LockedFile, LockedSource, declared
 from mvl_assets.fetch.progress import Say, quiet, size_text
-from mvl_assets.fetch.rules import choose, rule_of
+from mvl_assets.fetch.rules import choose, rule_of, without_a_file
 
 
 def lock_sources(sources: Iterable[SourceSpec], old: Lock, say: Say = quiet) -> Lock:
@@ -22,7 +22,8 @@ def lock_sources(sources: Iterable[SourceSpec], old: Lock, say: Say = quiet) -> 
     for source in sources:
         try:
             entry = look_up(source, repositories)
-            say(f"{source.slug}: {len(entry.files)} files, {size_text(entry.size)}, {_where(entry)}")
+            but = f"; {entry.reason}" if entry.reason else ""
+            say(f"{source.slug}: {len(entry.files)} files, {size_text(entry.size)}, {_where(entry)}{but}")
         except Unreachable as error:
             before = old.of(source) or LockedSource(declared=declared(source), license=source.license)
             entry = before.model_copy(update={"reason": error.message, "hint": error.hint})
@@ -47,6 +48,7 @@ def _on_the_hub(source: SourceSpec, repositories: dict[str, hub.Repository | Unr
     assert source.hub is not None
     name = source.hub.repo
     if name not in repositories:
+        _give_up_without_a_hub(repositories)
         try:
             repositories[name] = hub.look_up(name)
         except Unreachable as error:
@@ -63,14 +65,24 @@ def _on_the_hub(source: SourceSpec, repositories: dict[str, hub.Repository | Unr
             f"none of the {len(by_path)} files of {name} is {wanted}{of}",
             hint="name the files with `files:` in the `hub` of its catalog entry",
         )
+    absent = without_a_file(source, by_path)
     return LockedSource(
         declared=declared(source),
+        reason=f"no file of {name} is called {' or '.join(absent)}" if absent else None,
+        hint="correct `files:` in the `hub` of its catalog entry" if absent else None,
         commit=repository.commit,
         gated=repository.gated,
         license=source.license,
         card_license=repository.license,
         files=[_locked(place, by_path[path]) for place, path in sorted(chosen.items())],
     )
+
+
+def _give_up_without_a_hub(repositories: dict[str, hub.Repository | Unreachable]) -> None:
+    """A hub that could not be reached once and has answered nothing is not tried again for every repository."""
+    down = next((found for found in repositories.values() if isinstance(found, HubDown)), None)
+    if down is not None and not any(isinstance(found, hub.Repository) for found in repositories.values()):
+        raise Unreachable(down.message, hint=down.hint)
 
 
 def _locked(place: str, file: hub.RepoFile) -> LockedFile:

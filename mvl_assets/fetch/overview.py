@@ -46,7 +46,8 @@ def sentence(source: SourceSpec, lock: Lock, state: FetchState | None = None) ->
     if kind == "locked" and entry is not None:
         gated = ", gated: accept its terms on the hub and set HF_TOKEN" if entry.gated else ""
         at = f" at {entry.commit[:12]}" if entry.commit else ""
-        return f"locked{at}{gated}, not fetched"
+        lacking = f"; {entry.reason}" if entry.reason else ""
+        return f"locked{at}{gated}, not fetched{lacking}"
     listed = lock.sources.get(source.slug)
     if listed is not None and listed.reason is not None:
         return f"{kind}: {listed.reason}; {listed.hint or supply(source)}"

@@ -81,11 +81,12 @@ def plan_ingest(source: SourceSpec, lock: Lock, *, limit: int | None, mbit: floa
 def total(
     plans: Sequence[IngestPlan], chosen: Sequence[SourceSpec], lock: Lock, *, mbit: float, keep_archives: bool
 ) -> IngestPlan:
-    """All sources together, as far as it is known. A file that several sources share is fetched and kept once.
+    """All sources together, as far as it is known. A file that several sources share is fetched, kept and read into
+    the lake once: each takes its own rows of it.
 
     Without `keep_archives` the folders hold one source at a time, so the largest counts.
     """
-    shared = _counted_twice(chosen, plans, lock)
+    shared, shared_lake = _counted_twice(chosen, plans, lock)
     known = [p for p in plans if p.to_fetch is not None]
     to_fetch = sum(p.to_fetch or 0 for p in known) - shared if known or not plans else None
     archives = [p.archives or 0 for p in known]
@@ -98,12 +99,12 @@ def total(
         state="",
         files=sum(p.files or 0 for p in plans),
         files_here=sum(p.files_here for p in plans),
-        size=sum(p.size or 0 for p in known) if known or not plans else None,
+        size=sum(p.size or 0 for p in known) - shared if known or not plans else None,
         here=sum(p.here for p in plans),
         to_fetch=to_fetch,
         hours=_hours(to_fetch, mbit),
         archives=None if to_fetch is None else sum(archives) - shared if keep_archives else max(archives, default=0),
-        lake=sum(p.lake or 0 for p in known) if known or not plans else None,
+        lake=sum(p.lake or 0 for p in known) - shared_lake if known or not plans else None,
         note="; ".join(notes) or None,
     )
 
@@ -136,18 +137,22 @@ def _here(source: SourceSpec, entry: LockedSource, state: FetchState | None) -> 
     return [state.files[f.name].size for f in entry.files if state.has(source.root, f.name)]
 
 
-def _counted_twice(chosen: Sequence[SourceSpec], plans: Sequence[IngestPlan], lock: Lock) -> int:
-    waiting = {p.source for p in plans if p.to_fetch}
+def _counted_twice(chosen: Sequence[SourceSpec], plans: Sequence[IngestPlan], lock: Lock) -> tuple[int, int]:
+    """Bytes of files, and of the lake, that the sources still to be fetched name again after another has."""
+    waiting = {p.source: p for p in plans if p.to_fetch}
     seen: set[str] = set()
-    twice = 0
+    twice, lake = 0, 0.0
     for source in chosen:
-        entry = lock.of(source) if source.slug in waiting else None
+        plan = waiting.get(source.slug)
+        entry = lock.of(source) if plan is not None else None
         for file in entry.files if entry is not None else ():
-            if file.sha256 is None or file.size is None:
+            if plan is None or file.sha256 is None or file.size is None:
                 continue
-            twice += file.size if file.sha256 in seen else 0
+            if file.sha256 in seen:
+                twice += file.size
+                lake += file.size * (plan.lake or 0) / (plan.size or 1)
             seen.add(file.sha256)
-    return twice
+    return twice, round(lake)
 
 
 def _lake(source: SourceSpec, size: int | None, limit: int | None) -> int | None:

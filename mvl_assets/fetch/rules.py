@@ -5,14 +5,12 @@ pictures and archives they refer to, `what` the same in words. A pattern's `*` a
 entry that needs other files says so itself, with `files:` in its `hub` entry.
 
 A config that is a folder of the repository becomes the source's folder (`<config>/train-00000.parquet` in
-lmms-lab/LLaVA-OneVision-Data and HuggingFaceM4/the_cauldron), and so does one that is a file and its pictures
-(`jsons/idk_11k.json` and `idk.tar.gz` in nyu-visionx/Cambrian-10M). All other files keep the place they have there.
+lmms-lab/LLaVA-OneVision-Data and HuggingFaceM4/the_cauldron). All other files keep the place they have there. Where all
+sub-datasets share one file of rows, the config is what the reader picks them by, and the entry names its files.
 """
 
 from __future__ import annotations
 
-import glob
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -21,6 +19,7 @@ from pathlib import PurePosixPath
 from mvl_assets.catalog import Format, SourceSpec
 
 ARCHIVES = ("*.tar", "*.tar.*", "*.tar_*", "*.tgz", "*.zip", "*.zip.*", "*.z[0-9][0-9]")
+VIDEOS = ("*.mp4", "*.MP4", "*.mkv", "*.webm", "*.avi", "*.mov")
 JSON = ("*.json", "*.jsonl")
 NOT_DATA = frozenset({"dataset_infos.json", "dataset_info.json"})
 
@@ -39,11 +38,11 @@ RULES: dict[Format, Rule] = {
     "llava_parquet": Rule(("*.parquet",), "the *.parquet files"),
     "cauldron_parquet": Rule(("*.parquet",), "the *.parquet files"),
     "cambrian_jsonl": Rule(
-        JSON, "the *.jsonl or *.json of the subset and its picture tars, or their folders", ARCHIVES
+        JSON, "the *.jsonl of all subsets or of this one and its picture tars, or their folders", ARCHIVES
     ),
     "finevision_parquet": Rule(("*.parquet",), "the *.parquet files"),
     "m4_instruct": Rule(("*.json",), "the annotations *.json and the picture zips", ARCHIVES),
-    "llava_video": Rule(("*.json",), "the *.json files and the video tars, or their folders", ARCHIVES),
+    "llava_video": Rule(JSON, "the *.json or *.jsonl files and the video tars, or their folders", (*ARCHIVES, *VIDEOS)),
     "vqa_v2": Rule(("*.json",), "the questions and annotations *.json and the folders of pictures", ARCHIVES),
     "coco": Rule(("*.json",), "annotations/instances_*.json and the folders of pictures", ARCHIVES),
     "coco_captions": Rule(("*.json",), "annotations/captions_*.json and the folders of pictures", ARCHIVES),
@@ -57,10 +56,8 @@ RULES: dict[Format, Rule] = {
     "localized_narratives": Rule(("*.jsonl",), "the *.jsonl files and the pictures", ARCHIVES),
     "ref_coco": Rule(("*.p", "*.json", "*.zip"), "refs(*).p, instances.json and the pictures", ARCHIVES),
     "url_captions": Rule(("*.parquet",), "the *.parquet of addresses and captions, and the pictures"),
-    "video_choice": Rule(
-        ("*.parquet", "*.json", "*.csv"), "the table of questions and the videos", (*ARCHIVES, "*.mp4")
-    ),
-    "video_instruct": Rule(("*.json",), "the *.json of questions and the videos", (*ARCHIVES, "*.mp4")),
+    "video_choice": Rule(("*.parquet", *JSON), "the table of questions and the videos", (*ARCHIVES, *VIDEOS)),
+    "video_instruct": Rule(("*.json",), "the *.json of questions and the videos", (*ARCHIVES, *VIDEOS)),
     "frame_folders": Rule(JSON, "the *.json of conversations and one folder of frames a video", ARCHIVES),
     "table_text": Rule(("*.json",), "the *.json files of tables and questions"),
     "screenshot_html": Rule(("*.html", "*.parquet"), "one *.html and one picture of the same name a page", ("*.png",)),
@@ -98,11 +95,15 @@ def choose(source: SourceSpec, names: Iterable[str]) -> dict[str, str]:
     if config is None:
         return _with_rows(rule, {n: n for n in data if _matches(n, rule.rows + rule.beside)})
     prefix = f"{config}/"
-    if any(n.startswith(prefix) for n in data):
-        inside = {n.removeprefix(prefix): n for n in data if n.startswith(prefix)}
-        return _with_rows(rule, {place: n for place, n in inside.items() if _matches(place, rule.rows + rule.beside)})
-    own = [n for n in data if _is_of_config(n, rule, config)]
-    return _with_rows(rule, {PurePosixPath(n).name: n for n in own})
+    inside = {n.removeprefix(prefix): n for n in data if n.startswith(prefix)}
+    return _with_rows(rule, {place: n for place, n in inside.items() if _matches(place, rule.rows + rule.beside)})
+
+
+def without_a_file(source: SourceSpec, names: Iterable[str]) -> list[str]:
+    """Those of the entry's own patterns that no file of the repository is called by."""
+    found = list(names)
+    patterns = source.hub.files if source.hub is not None else ()
+    return [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in found)]
 
 
 def supply(source: SourceSpec) -> str:
@@ -117,16 +118,6 @@ def supply(source: SourceSpec) -> str:
 
 def _with_rows(rule: Rule, found: dict[str, str]) -> dict[str, str]:
     return found if any(_matches(place, rule.rows) for place in found) else {}
-
-
-def _is_of_config(name: str, rule: Rule, config: str) -> bool:
-    """Cambrian-10M's way: `jsons/idk_11k.json` for the config `idk_11k`, its pictures in `idk.tar.gz`."""
-    subject = re.sub(r"_?\d+k$", "", config)
-    base = PurePosixPath(name).name
-    own, pictures = f"{glob.escape(config)}.*", f"{glob.escape(subject)}.*"
-    return (fnmatchcase(base, own) and _matches(base, rule.rows)) or (
-        fnmatchcase(base, pictures) and _matches(base, rule.beside)
-    )
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

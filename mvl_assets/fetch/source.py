@@ -49,6 +49,8 @@ def fetch_source(
             say(f"{source.slug}: ingested, archives removed: nothing to fetch")
             return old
         entry = locked or _unlocked(source, say)
+        if entry.reason is not None:
+            say(f"{source.slug}: {entry.reason}")
         return _Fetch(source, entry, old, say, patience, is_locked=locked is not None).run()
 
 

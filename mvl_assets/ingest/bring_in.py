@@ -43,7 +43,8 @@ def bring_in(lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, s
     """Brings the lake up to date with the source; with `profile.fetch` its files are fetched where they are lacking.
 
     A source whose archives were removed after they were ingested is left as it is, and reported as it was then.
-    Raises `SourceError` when its files are lacking and may not or cannot be fetched.
+    Raises `SourceError` when its files are lacking and may not or cannot be fetched; of a source that was purged as a
+    whole nothing is fetched.
     """
     begun = time.monotonic()
     made_with = digest_hex(
@@ -63,7 +64,7 @@ def bring_in(lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, s
             seconds=time.monotonic() - begun,
             data_version=lake.table("samples").data_version(sql.equals("source", source.slug)),
         )
-    _make_ready(source, profile, say)
+    _make_ready(lake, source, profile, say)
     report = ingest_source(lake, source, source.root, run_id=run_id, limit=profile.limit)
     if not profile.keep_archives and load_state(source) is not None:
         unread = _unread(report, profile.limit)
@@ -74,8 +75,16 @@ def bring_in(lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, s
     return report
 
 
-def _make_ready(source: SourceSpec, profile: Profile, say: Say) -> None:
+def _make_ready(lake: Lake, source: SourceSpec, profile: Profile, say: Say) -> None:
     lacking, state = lacks(source), load_state(source)
+    if purged_of(lake, source.slug).whole:
+        if lacking is not None:
+            raise SourceError(
+                source.slug,
+                "it was purged from the lake, so its files are not fetched",
+                hint=f"`mvl purge allow source {source.slug}` lets it come back",
+            )
+        return
     outdated = state is not None and not agrees(state, read_lock().of(source))
     if profile.fetch and is_fetchable(source) and (lacking is not None or outdated):
         fetch_source(source, say=say, again=True)

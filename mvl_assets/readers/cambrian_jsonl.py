@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvl_assets.readers.files import files_below, relative
 from mvl_assets.readers.llava_json import items, own_rows, sample_of
-from mvl_assets.readers.rows import built, rows_of
+from mvl_assets.readers.rows import Row, built, rows_of
 from mvl_assets.readers.sample import Broken, Sample
 
 if TYPE_CHECKING:
@@ -29,11 +29,17 @@ if TYPE_CHECKING:
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
+    make = partial(sample_of, root)
+    for row in rows(source, root):
+        yield built(row, make)
+
+
+def rows(source: SourceSpec, root: Path) -> Iterator[Row | Broken]:
+    """The rows as the files have them; no picture is looked for."""
     config = source.hub.config if source.hub is not None else None
     for path in files_below(source.slug, root, "*.json", "*.jsonl", "jsons/*.json", "jsons/*.jsonl"):
         found = items(path) if config is None else own_rows(items(path), partial(_is_of, config))
-        for row in rows_of(relative(root, path), found, "id"):
-            yield built(row, partial(sample_of, root))
+        yield from rows_of(relative(root, path), found, "id")
 
 
 def _is_of(config: str, row: Mapping[str, Any]) -> bool:

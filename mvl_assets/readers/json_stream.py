@@ -105,7 +105,7 @@ def starts_with(path: Path) -> str:
 
 def _line(line: bytes, position: int) -> Item | BadItem:
     try:
-        return Item(position, _decode(line.decode("utf-8-sig")))
+        return Item(position, _decode(line.removeprefix(codecs.BOM_UTF8).decode("utf-8")))
     except UnicodeDecodeError as error:
         return BadItem(position, "bad_utf8", f"byte {error.start} of the line is not UTF-8")
     except (ValueError, RecursionError) as error:

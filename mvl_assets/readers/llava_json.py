@@ -27,11 +27,17 @@ if TYPE_CHECKING:
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
+    make = partial(sample_of, root)
+    for row in rows(source, root):
+        yield built(row, make)
+
+
+def rows(source: SourceSpec, root: Path) -> Iterator[Row | Broken]:
+    """The rows as the files have them; no picture is looked for."""
     listed = source.hub.files if source.hub is not None and source.hub.files else ()
     deeper = [pattern for pattern in listed if pattern.endswith((".json", ".jsonl"))]
     for path in files_below(source.slug, root, "*.json", "*.jsonl", *deeper):
-        for row in rows_of(relative(root, path), items(path), "id"):
-            yield built(row, partial(sample_of, root))
+        yield from rows_of(relative(root, path), items(path), "id")
 
 
 def items(path: Path) -> Iterator[Item | BadItem]:

@@ -5,8 +5,10 @@ r"""M4-Instruct: interleaved multi-picture JSON, with one folder or one zip of p
 
 `nlvr2/1.png` is a file, or a member of `nlvr2.zip`; `dreamsim/...` lies in the parts `dreamsim_split.z01` and
 `dreamsim_split.zip`. All sub-datasets share one file: a source whose `hub.config` is `nlvr2` takes the rows whose
-`metadata.dataset` is, counted from 0; without a config it takes all. Rows whose roles are swapped are known and become
-`swapped_roles`. Dataset card: lmms-lab/M4-Instruct-Data.
+pictures lie in that folder, or whose `metadata.dataset` is called so, counted from 0; without a config it takes all.
+The two names differ (pictures of `HQ-Edit/`, the dataset `HQ-Edit-Diff`), so either may go on behind a `-` or `_`. Rows
+whose roles are swapped are known and become `swapped_roles`. Dataset card: lmms-lab/M4-Instruct-Data; a row of it is in
+NVlabs/VILA, llava/data/dataset_impl/llava.py, and one in issue 107 of LLaVA-VL/LLaVA-NeXT.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mvl_assets.readers.files import files_below, relative
 from mvl_assets.readers.json_stream import elements
 from mvl_assets.readers.llava_json import own_rows, sample_of
-from mvl_assets.readers.rows import built, rows_of
+from mvl_assets.readers.rows import Row, built, rows_of
 from mvl_assets.readers.sample import Broken, Sample
 
 if TYPE_CHECKING:
@@ -27,13 +29,24 @@ if TYPE_CHECKING:
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
+    make = partial(sample_of, root)
+    for row in rows(source, root):
+        yield built(row, make)
+
+
+def rows(source: SourceSpec, root: Path) -> Iterator[Row | Broken]:
+    """The rows as the files have them; no picture is looked for."""
     config = source.hub.config if source.hub is not None else None
     for path in files_below(source.slug, root, "*.json"):
         items = elements(path) if config is None else own_rows(elements(path), partial(_is_of, config))
-        for row in rows_of(relative(root, path), items, "sample_id", "id"):
-            yield built(row, partial(sample_of, root))
+        yield from rows_of(relative(root, path), items, "sample_id", "id")
 
 
 def _is_of(config: str, row: Mapping[str, Any]) -> bool:
-    about = row.get("metadata")
-    return not isinstance(about, Mapping) or about.get("dataset") in (config, None)
+    """A row that names neither a folder nor a dataset is taken by everybody, so that it is rejected and not lost."""
+    about, pictures = row.get("metadata"), row.get("image")
+    first = pictures[0] if isinstance(pictures, list) and pictures else pictures
+    names = [about.get("dataset") if isinstance(about, Mapping) else None]
+    names.append(first.partition("/")[0] if isinstance(first, str) and "/" in first else None)
+    known = [name for name in names if isinstance(name, str)]
+    return not known or any(name == config or name.startswith((f"{config}-", f"{config}_")) for name in known)

@@ -32,9 +32,14 @@ VIDEOS = ("", "video_data")
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
     make = partial(_sample, root)
+    for row in rows(source, root):
+        yield built(row, make)
+
+
+def rows(source: SourceSpec, root: Path) -> Iterator[Row | Broken]:
+    """The rows as the files have them; no picture is looked for."""
     for path in files_below(source.slug, root, "*.json"):
-        for row in rows_of(relative(root, path), items(path), "id"):
-            yield built(row, make)
+        yield from rows_of(relative(root, path), items(path), "id")
 
 
 def _sample(root: Path, row: Row) -> Sample:

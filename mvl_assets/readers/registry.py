@@ -1,7 +1,8 @@
 """Which module reads which format. Readers are imported when they are asked for.
 
-A module of a format has `read(source, root)`, a reader as `sample.Reader` says. Where rows can be named without reading
-them (Parquet), it also has `keys(source, root)`, which yields the same rows' keys.
+A module of a format has `read(source, root)`, a reader as `sample.Reader` says. Where rows can be named without looking
+for their pictures it also has `rows(source, root)`, which `read` makes its samples of; where they can be named without
+reading them (Parquet), `keys(source, root)`, which yields the same rows' keys.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from mvl_assets.errors import SourceError
-from mvl_assets.readers.sample import Reader
+from mvl_assets.readers.sample import Broken, Reader, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.catalog import SourceSpec
+    from mvl_assets.readers.rows import Row
 
 _MODULES = {
     "llava_json": "llava_json",
@@ -74,7 +76,9 @@ def keys_for(format: str | None) -> Keys:
     """
     module = _module(format)
     special = getattr(module, "keys", None)
-    return cast(Keys, special) if special is not None else _keys_by_reading(module.read)  # type: ignore[attr-defined]
+    if special is not None:
+        return cast(Keys, special)
+    return _keys_by_reading(getattr(module, "rows", None) or module.read)  # type: ignore[attr-defined]
 
 
 def _module(format: str | None) -> object:
@@ -88,7 +92,7 @@ def _module(format: str | None) -> object:
     return import_module(f"mvl_assets.readers.{name}")
 
 
-def _keys_by_reading(read: Reader) -> Keys:
+def _keys_by_reading(read: Callable[[SourceSpec, Path], Iterator[Row | Sample | Broken]]) -> Keys:
     def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
         for row in read(source, root):
             yield RowKey(row.file, row.position, row.native_id)

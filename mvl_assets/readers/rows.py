@@ -56,8 +56,7 @@ def rows_of(file: str, items: Iterable[Item | BadItem], *id_fields: str) -> Iter
             found = type(item.value).__name__
             yield Broken(file, item.position, "not_an_object", f"a {found} where an object was expected")
         else:
-            fields = (item.value.get(f) for f in id_fields)
-            own = native_id(item.key if item.key is not None else next((f for f in fields if f is not None), None))
+            own = native_id(item.key if item.key is not None else _first(item.value, *id_fields))
             bad = next((cell for cell in item.value.values() if isinstance(cell, BadItem)), None)
             if bad is not None:
                 yield Broken(file, item.position, bad.error, bad.message, own)
@@ -146,11 +145,16 @@ def _turn(entry: object, index: int) -> Turn:
 
 
 def _first(entry: Mapping[str, Any], *keys: str) -> Any:
-    return next((entry[k] for k in keys if entry.get(k) is not None), None)
+    for key in keys:
+        if (value := entry.get(key)) is not None:
+            return value
+    return None
 
 
 def is_text(value: str) -> bool:
     """Whether it is free of lone surrogates, which no UTF-8 text can hold."""
+    if value.isascii():
+        return True
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

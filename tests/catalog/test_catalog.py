@@ -125,6 +125,19 @@ def test_every_value_says_how_it_is_known_and_an_unknown_one_is_null(slug: str) 
             assert (getattr(spec, field) is None) == (evidence.basis == "unknown"), field
 
 
+def test_sources_that_share_a_file_of_rows_say_which_part_is_theirs() -> None:
+    shared: dict[tuple[str, str], list[str | None]] = {}
+    for source in load_catalog().values():
+        hub = source.hub
+        for file in hub.files if hub is not None else ():
+            if hub is not None and not re.search(r"[*?[]", file):
+                shared.setdefault((hub.repo, file), []).append(hub.config)
+    parts = {file: configs for file, configs in shared.items() if len(configs) > 1}
+    assert len(parts[("lmms-lab/M4-Instruct-Data", "m4_instruct_annotations.json")]) == 9
+    assert len(parts[("nyu-visionx/Cambrian-10M", "jsons/Cambrian10M.jsonl")]) == 10
+    assert all(None not in configs and len(set(configs)) == len(configs) for configs in parts.values())
+
+
 def test_every_rewritten_source_has_a_prompt_family_and_every_dropped_one_a_reason() -> None:
     assert all(s.family for s in inside() if s.group == "B")
     assert all(s.reason for s in inside() if s.group == "C")

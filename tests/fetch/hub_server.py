@@ -59,7 +59,8 @@ class Fault:
 
     `status` answers with that; `drop` closes the connection after so many bytes of body, `hold` waits there for
     `release`; `redirect` sends elsewhere; `page` answers with HTML; `headers` are added; `body` is sent instead;
-    `no_ranges` sends the whole file whatever is asked for; `chunked` sends it in chunks, without its length.
+    `no_ranges` sends the whole file whatever is asked for; `chunked` sends it in chunks, without its length; `hang_up`
+    closes the connection without an answer.
     """
 
     times: int = 1
@@ -71,6 +72,7 @@ class Fault:
     body: bytes | None = None
     no_ranges: bool = False
     chunked: bool = False
+    hang_up: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -175,7 +177,9 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             path = unquote(urlsplit(self.path).path)
             hub.asked.append((self.command, path, {k.lower(): v for k, v in self.headers.items()}))
             fault = self._fault(path)
-            if fault.status is not None:
+            if fault.hang_up:
+                self.close_connection = True
+            elif fault.status is not None:
                 self._plain(fault.status, b"no", fault.headers)
             elif fault.redirect is not None:
                 self._plain(302, b"", {"Location": fault.redirect})

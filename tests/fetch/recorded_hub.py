@@ -60,11 +60,22 @@ LISTED: dict[str, dict[str, int]] = {
         "m4_instruct_annotations.json": 1_010 * MB,
         "m4_instruct_video.json": 100 * MB,
         "nlvr2.zip": 11 * GB,
+        # The sizes of these were not seen.
+        "FlintstonesSV.zip": MB,
+        "HQ-Edit.zip": MB,
+        "PororoSV.zip": MB,
+        "RAVEN_train_images.zip": MB,
+        "VIST.zip": MB,
+        "coinstruct.zip": MB,
+        "contrastive_caption.zip": MB,
+        "iconqa.zip": MB,
     },
     "nyu-visionx/Cambrian-10M": {
         ".git.tar.gz": 4_010 * MB,
-        "Cambrian10M.jsonl": 9_130 * MB,
         "data_engine/partII.tar.gz_part_aa": 10_700 * MB,
+        "jsons/Cambrian10M.jsonl": 9_120 * MB,
+        "jsons/Cambrian7M.jsonl": 7_200 * MB,
+        "jsons/gpt4v_77k.jsonl": 43_200_000,
         "idk.tar.gz": 1_710 * MB,
         "lnqa.tar.gz": 31_300 * MB,
         "pathvqa.tar.gz": 2_380 * MB,
@@ -80,9 +91,7 @@ def repositories(sources: Iterable[SourceSpec]) -> dict[str, Repo]:
             continue
         name, config = source.hub.repo, source.hub.config
         repo = found.setdefault(name, Repo(sizes={"README.md": 1000, ".gitattributes": 2000}))
-        if name == "nyu-visionx/Cambrian-10M":
-            repo.sizes[f"jsons/{config}.json"] = MB
-        elif config == "sharegpt4o":
+        if config == "sharegpt4o":
             repo.sizes |= {f"{config}/train-{n:05}-of-00014.parquet": s * MB for n, s in enumerate(SHAREGPT4O)}
         elif config is not None and name not in LISTED:
             ending = rule_of(source).rows[0].removeprefix("*")

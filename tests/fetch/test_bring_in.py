@@ -21,6 +21,7 @@ from mvl_assets.fetch.source import fetch_source
 from mvl_assets.ingest.bring_in import bring_in
 from mvl_assets.ingest.ingest import IngestReport
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.purged import allow_source, remember
 from mvl_assets.profile import Profile, load_profile
 from tests.fetch.hub_server import HubServer, Repo
 from tests.fetch.sources import spec
@@ -64,6 +65,23 @@ def counts(report: IngestReport) -> tuple[int, int, int, int]:
 
 def relock() -> None:
     write_lock(lock_sources([SOURCE], read_lock()))
+
+
+def test_a_source_that_was_purged_is_not_fetched_until_it_may_come_back(lake: Lake, data: Repo, hub: HubServer) -> None:
+    remember(lake, "demo", [(None, None)])
+    with pytest.raises(SourceError, match="was purged from the lake, so its files are not fetched") as caught:
+        brought(lake)
+    assert caught.value.hint == "`mvl purge allow source demo` lets it come back"
+    assert hub.asked == [] and not SOURCE.root.exists()
+    assert allow_source(lake, "demo")
+    assert counts(brought(lake)) == (5, 5, 0, 0)
+    asked = len(hub.asked)
+    data.files["c.parquet"] = table(5)
+    relock()
+    remember(lake, "demo", [(None, None)])
+    report = brought(lake)
+    assert (report.rows, report.rejects) == (0, {"purged": 1})
+    assert not any("c.parquet" in name for name in hub.asked[asked:])
 
 
 def test_what_is_lacking_is_fetched_where_the_profile_says_so(lake: Lake, data: Repo, hub: HubServer) -> None:

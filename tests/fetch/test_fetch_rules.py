@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from mvl_assets.catalog import Format, RecordsMap, load_catalog
-from mvl_assets.fetch.rules import RULES, choose, supply
+from mvl_assets.fetch.rules import RULES, choose, supply, without_a_file
 from tests.fetch.sources import spec
 
 ONE_VISION = [
@@ -20,11 +20,10 @@ ONE_VISION = [
 ]
 CAMBRIAN = [
     ".git.tar.gz",
-    "Cambrian10M.jsonl",
     "README.md",
     "idk.tar.gz",
-    "jsons/idk_11k.json",
-    "jsons/idk_110k.json",
+    "jsons/Cambrian10M.jsonl",
+    "jsons/Cambrian7M.jsonl",
     "lnqa.tar.gz",
 ]
 
@@ -36,9 +35,12 @@ def test_a_config_that_is_a_folder_becomes_the_sources_folder() -> None:
     assert sorted(archives) == ["cambrian.json", "cambrian.tar.gz"]
 
 
-def test_a_config_that_is_a_file_brings_its_pictures_and_no_other_subset() -> None:
-    source = spec(config="idk_11k", format="cambrian_jsonl")
-    assert choose(source, CAMBRIAN) == {"idk.tar.gz": "idk.tar.gz", "idk_11k.json": "jsons/idk_11k.json"}
+def test_a_part_of_a_shared_file_names_that_file_and_its_own_pictures() -> None:
+    source = load_catalog()["idk"]
+    assert list(choose(source, CAMBRIAN)) == ["idk.tar.gz", "jsons/Cambrian10M.jsonl"]
+    assert without_a_file(source, CAMBRIAN) == []
+    assert without_a_file(load_catalog()["sketchyvqa"], CAMBRIAN) == ["oodvqa*"]
+    assert choose(spec(config="idk_11k", format="cambrian_jsonl"), CAMBRIAN) == {}
 
 
 def test_without_a_config_all_data_files_are_taken_and_hidden_ones_never() -> None:

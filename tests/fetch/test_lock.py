@@ -179,3 +179,10 @@ def test_the_lock_file_may_lie_elsewhere(home: Path, tmp_path: Path, monkeypatch
     monkeypatch.setenv("MVL_SOURCES_LOCK", str(tmp_path / "mine.json"))
     write_lock(Lock())
     assert json.loads((tmp_path / "mine.json").read_text(encoding="utf-8")) == {"sources": {}, "version": 1}
+
+
+def test_a_hub_that_never_answers_is_not_asked_for_every_repository(data: Repo, hub: HubServer) -> None:
+    hub.faults["/api/datasets/"] = Fault(times=99, hang_up=True)
+    lock = locked(spec(), spec("other", repo="lab/other"))
+    assert {entry.reason for entry in lock.sources.values()} == {f"{hub.url} cannot be reached (RemoteProtocolError)"}
+    assert hub.requests_of("lab/data") and not hub.requests_of("lab/other")

@@ -15,10 +15,14 @@ from mvl_assets.fetch.lock import Lock, read_lock, write_lock
 from mvl_assets.fetch.lookup import lock_sources
 from mvl_assets.fetch.plan import LAKE_SHARE, plan_ingest, total
 from mvl_assets.fetch.source import fetch_source
+from mvl_assets.readers.registry import reader_for
+from mvl_assets.readers.sample import Broken
 from tests.fetch.hub_server import HubServer, Repo
-from tests.fetch.recorded_hub import GB, MB, SHAREGPT4O, repositories
+from tests.fetch.recorded_hub import GB, LISTED, MB, SHAREGPT4O, repositories
 from tests.fetch.sources import QUICK, noise, spec
+from tests.raw_files import put
 
+M4_ROWS, CAMBRIAN_ROWS = 1_010 * MB, 9_120 * MB
 ON_THE_HUB = [source for source in load_catalog().values() if source.hub is not None]
 
 
@@ -47,11 +51,21 @@ def test_a_source_takes_its_own_part_of_a_repository(recorded: Lock) -> None:
     assert sizes["sharegpt_4o"] == sum(SHAREGPT4O) * MB
     assert sizes["allava_vflan"] == 468 * MB and sizes["allava_4v_chinese_vflan"] == 326 * MB
     assert sizes["llava_video_next_qa"] == (3_980 + 1_740) * 1000 + 2780 * MB
-    assert sizes["idk"] == 1_710 * MB + MB and sizes["lnqa"] == 31_300 * MB + MB
-    assert sizes["nlvr2"] == sizes["vist"] == 61 * GB + 1_010 * MB
+    assert sizes["idk"] == 1_710 * MB + CAMBRIAN_ROWS and sizes["lnqa"] == 31_300 * MB + CAMBRIAN_ROWS
+    assert sizes["nlvr2"] == 11 * GB + M4_ROWS and sizes["vist"] == sizes["raven_multi_image"] == MB + M4_ROWS
+    assert sizes["m4_instruct_video"] == 100 * MB
     names = {s.slug: [f.name for f in recorded.sources[s.slug].files] for s in ON_THE_HUB}
     assert names["ai2d_gpt4v"] == ["train-00000-of-00001.parquet"]
     assert not any(".git" in name for files in names.values() for name in files)
+
+
+@pytest.mark.parametrize("slug", [s.slug for s in ON_THE_HUB if s.hub and s.hub.repo in LISTED])
+def test_the_reader_looks_for_rows_where_the_fetch_puts_them(recorded: Lock, slug: str, tmp_path: Path) -> None:
+    """Of empty files nothing comes but broken files; a reader that finds no file of rows raises `SourceError`."""
+    for file in recorded.sources[slug].files:
+        put(tmp_path / slug, file.name, b"")
+    source = load_catalog()[slug]
+    assert all(isinstance(row, Broken) for row in reader_for(source.format)(source, tmp_path / slug))
 
 
 def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded: Lock) -> None:
@@ -63,7 +77,8 @@ def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded
     assert all(plans[slug]["note"] for slug in unknown)
     assert everything["note"].startswith(f"without {len(unknown)} of unknown size")
     known = sum(plan["to_fetch"] for slug, plan in plans.items() if slug not in unknown)
-    assert everything["to_fetch"] == known - 10 * (61 * GB + 1_010 * MB)  # eleven sources share M4-Instruct's files
+    # Nine sources share M4-Instruct's rows, ten Cambrian-10M's.
+    assert everything["to_fetch"] == known - 8 * M4_ROWS - 9 * CAMBRIAN_ROWS
     assert everything["hours"] == pytest.approx(everything["to_fetch"] * 8 / 1e9 / 3600)
     assert said("plan", "ingest", "--mbit", "100")[-1]["hours"] == pytest.approx(everything["hours"] * 10)
 
@@ -74,7 +89,15 @@ def test_a_plan_can_be_of_a_category_or_of_sources(recorded: Lock) -> None:
     named = said("plan", "ingest", "--source", "geo3k", "--source", "idk")
     assert [plan["source"] for plan in named] == ["geo3k", "idk", "all"]
     text = CliRunner().invoke(group, ["plan", "ingest", "--source", "lnqa"]).output
-    assert "31.3 GB" in text and "0.07" in text and "locked" in text
+    assert "40.4 GB" in text and "0.09" in text and "locked" in text
+
+
+def test_a_file_of_the_entry_that_the_repository_lacks_is_told(recorded: Lock) -> None:
+    lacking = "no file of nyu-visionx/Cambrian-10M is called oodvqa*"
+    (plan, _) = said("plan", "ingest", "--source", "sketchyvqa")
+    assert (plan["files"], plan["note"]) == (1, lacking)
+    (line,) = [line for line in said("sources", "--category", "general") if line["slug"] == "sketchyvqa"]
+    assert line["state"] == "locked" and line["note"].endswith(lacking)
 
 
 def test_the_lake_takes_its_share_and_a_limit_its_share_of_that(recorded: Lock) -> None:
@@ -86,7 +109,7 @@ def test_the_lake_takes_its_share_and_a_limit_its_share_of_that(recorded: Lock) 
     more = plan_ingest(source, recorded, limit=10**9, mbit=1000)
     assert (whole.lake, more.lake) == (round(size * LAKE_SHARE),) * 2
     assert some.lake == round(size * LAKE_SHARE * 1000 / rows) and some.archives == size
-    assert plan_ingest(load_catalog()["allava_vflan"], recorded, limit=1000, mbit=1000).lake is None
+    assert plan_ingest(load_catalog()["svit_core"], recorded, limit=1000, mbit=1000).lake is None
 
 
 def test_without_archives_the_largest_source_decides_over_the_disk(recorded: Lock) -> None:
@@ -94,7 +117,9 @@ def test_without_archives_the_largest_source_decides_over_the_disk(recorded: Loc
     plans = [plan_ingest(s, recorded, limit=None, mbit=1000) for s in chosen]
     kept = total(plans, chosen, recorded, mbit=1000, keep_archives=True)
     removed = total(plans, chosen, recorded, mbit=1000, keep_archives=False)
-    assert kept.archives == kept.size and removed.archives == 31_301 * MB
+    assert kept.archives == kept.size == 31_300 * MB + 1_710 * MB + CAMBRIAN_ROWS + MB
+    assert kept.lake == pytest.approx(kept.size * LAKE_SHARE, abs=9)
+    assert removed.archives == 31_300 * MB + CAMBRIAN_ROWS
 
 
 def test_without_a_lock_everything_is_unknown_and_says_what_to_run(home: Path) -> None:

@@ -13,6 +13,9 @@ from click.testing import CliRunner, Result
 
 from mvl_assets.catalog import load_catalog
 from mvl_assets.cli import group
+from mvl_assets.errors import MvlError
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.purged import remember
 from mvl_assets.settings import PROJECT, settings
 from tests.fetch.hub_server import Fault, HubServer, Repo
 from tests.fetch.sources import noise
@@ -58,6 +61,9 @@ def test_the_list_can_be_narrowed_by_state_and_licence_and_then_says_what_to_do(
     assert {line["license"] for line in by_licence} == {"cc-by-4.0"}
     unknown = json.loads(mvl("--license", "unknown", "--json").output)
     assert {line["license"] for line in unknown} == {None}
+    alone = mvl("--source", SLUG, "--state", "locked").output
+    assert alone.startswith("1 sources") and f"{SLUG}: locked" in alone
+    assert mvl("--source", SLUG, "--license", "proprietary").output.startswith("no source is like that")
     assert mvl("--state", "lost").exit_code == 2
     misplaced = mvl("--category", "ocr", "lock")
     assert misplaced.exit_code == 2 and "options of `lock` come after it" in misplaced.output
@@ -118,3 +124,15 @@ def test_without_a_choice_the_profiles_sources_with_a_home_are_fetched(
     monkeypatch.setenv("MVL_PROFILE", str(profile))
     assert mvl("fetch").exit_code == 0
     assert [p.name for p in settings().raw.iterdir()] == [OTHER]
+
+
+def test_a_purged_source_is_not_fetched(data: Repo, hub: HubServer) -> None:
+    remember(Lake(settings().lake_root), SLUG, [(None, None)])
+    line = line_of(SLUG)
+    assert line["state"] == "purged" and "`mvl purge allow source ai2d_gpt4v` lets it come back" in line["note"]
+    done = mvl("fetch", "--source", SLUG)
+    assert isinstance(done.exception, MvlError) and "purged" in done.exception.message
+    assert f"`mvl purge allow source {SLUG}`" in str(done.exception.hint)
+    done = mvl("fetch", "--category", load_catalog()[SLUG].category)
+    assert f"{SLUG}: purged, so not fetched" in done.output
+    assert not (settings().raw / SLUG).exists()

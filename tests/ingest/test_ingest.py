@@ -232,7 +232,7 @@ def test_a_video_becomes_frames_once_for_all_its_rows(
     sampled: list[Path] = []
     from mvl_assets.media.video import sample_frames
 
-    monkeypatch.setattr("mvl_assets.ingest.pictures.sample_frames", lambda p: (sampled.append(p), sample_frames(p))[1])
+    monkeypatch.setattr("mvl_assets.media.video.sample_frames", lambda p: (sampled.append(p), sample_frames(p))[1])
     report = ingest_source(lake, source("llava_video"), root, run_id="r")
     assert (report.new, report.pictures, report.rejects) == (3, 3, {"truncated_video": 1})
     assert len(sampled) == 2
@@ -251,6 +251,23 @@ def test_small_batches_give_the_same_lake(tmp_path: Path, monkeypatch: pytest.Mo
     pieces = ingest(Lake(str(tmp_path / "pieces")), tmp_path / "raw")
     assert (pieces.new, pieces.rejects, pieces.pictures) == (whole.new, whole.rejects, whole.pictures)
     assert pieces.data_version == whole.data_version
+
+
+def test_pictures_that_neighbouring_batches_share_are_looked_at_and_stored_once(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled = {"image": ["1.png", "bad.png"], "conversations": talk("<image><image>", "Two.")}
+    rows = [{"id": "0", **spoiled}, *(row(f"{n}", 1 + n // 4) for n in range(1, 8)), {"id": "8", **spoiled}]
+    write(tmp_path / "raw", rows)
+    put(tmp_path / "raw", "bad.png", b"no picture")
+    monkeypatch.setattr(module, "PICTURE_ROWS", 1)
+    looked: list[bytes] = []
+    monkeypatch.setattr("mvl_assets.ingest.pictures.inspect", lambda d: (looked.append(d), media.inspect(d))[1])
+    report = ingest(lake, tmp_path / "raw")
+    assert (report.new, report.rejects, report.pictures) == (7, {"not_a_picture": 2}, 2)
+    assert report.bytes == len(picture(1)) + len(picture(2))
+    assert len([data for data in looked if data != b"no picture"]) == 2
+    assert lake.images.table.count() == 2
 
 
 def test_progress_ends_at_what_was_wanted(lake: Lake, tmp_path: Path) -> None:

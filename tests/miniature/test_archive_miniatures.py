@@ -79,9 +79,9 @@ def test_the_same_seed_gives_the_same_bytes(packed: dict[str, Written], tmp_path
 @pytest.mark.skipif(shutil.which("zip") is None, reason="Info-ZIP's zip is not installed")
 def test_the_parts_of_a_zip_are_those_of_info_zip(packed: dict[str, Written], tmp_path: Path) -> None:
     folder = packed["co_instruct"].folder
-    joined = tmp_path / "co_instruct.zip"
+    joined = tmp_path / "coinstruct.zip"
     done = subprocess.run(
-        ["zip", "-s", "0", str(folder / "co_instruct_split.zip"), "--out", str(joined)],
+        ["zip", "-s", "0", str(folder / "coinstruct_split.zip"), "--out", str(joined)],
         capture_output=True,
         check=False,
     )

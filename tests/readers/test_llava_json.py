@@ -11,7 +11,7 @@ import pytest
 from raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
 
 from mvl_assets.errors import SourceError
-from mvl_assets.readers.registry import reader_for
+from mvl_assets.readers.registry import keys_for, reader_for
 from mvl_assets.readers.sample import Broken
 
 LLAVA = source("llava_json")
@@ -168,3 +168,16 @@ def test_a_folder_without_data_is_a_source_error(tmp_path: Path) -> None:
 def test_a_format_without_a_reader_is_named_with_a_way_out() -> None:
     with pytest.raises(SourceError, match=r"smoke_signals.*records"):
         reader_for("smoke_signals")
+
+
+@pytest.mark.parametrize("format", ["llava_json", "cambrian_jsonl", "m4_instruct", "mammoth_release"])
+def test_rows_are_named_alike_with_and_without_their_pictures(tmp_path: Path, format: str) -> None:
+    spec = source(format)
+    put(tmp_path, "1.png", picture())
+    rows = [row(image="1.png"), row(image="gone.png"), {"id": 2}, "text", row(id=None), row(id=[3], image=7)]
+    put_json(tmp_path, "a.json", rows)
+    put(tmp_path, "b.json", b'[{"id": 1}, {"id": NaN}, {"id": 4, "id": 5}, {"id": 6')
+    read = read_all(spec, tmp_path)
+    ended = [n for n, found in enumerate(read) if isinstance(found, Broken) and found.error == "broken_file"]
+    assert ended == [len(read) - 1] and len(good(read)) == 2
+    assert list(keys_for(format)(spec, tmp_path)) == [(r.file, r.position, r.native_id) for r in read]

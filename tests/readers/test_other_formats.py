@@ -8,6 +8,7 @@ from pathlib import Path
 
 from raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
 
+from mvl_assets.catalog import Hub
 from mvl_assets.readers.coco_captions import REQUEST
 
 COCO = source("coco_captions")
@@ -86,6 +87,30 @@ def test_m4_takes_pictures_from_folders_and_from_zips_in_order(tmp_path: Path) -
     (sample,) = good(read_all(M4, tmp_path))
     assert sample.native_id == "s"
     assert [p.read() for p in sample.pictures] == [picture(3), picture(1), picture(2)]
+
+
+def test_m4_takes_its_own_rows_by_the_folder_of_their_pictures_or_by_their_dataset(tmp_path: Path) -> None:
+    put(tmp_path, "HQ-Edit.zip", archive({"HQ-Edit/images/1.jpg": picture(1)}))
+    put(tmp_path, "RAVEN_train_images.zip", archive({"RAVEN_train_images/1.png": picture(2)}))
+    rows = [
+        m4_row("HQ-Edit/images/1.jpg", sample_id=1, metadata={"dataset": "HQ-Edit-Diff", "split": "train"}),
+        m4_row("MagicBrush/images/1.jpg", sample_id=2, metadata={"dataset": "MagicBrush-Diff"}),
+        m4_row("RAVEN/1.png", sample_id=3, metadata={"dataset": "RAVEN"}),
+        m4_row("RAVEN_train_images/1.png", sample_id=4),
+        m4_row("VISION/1.png", sample_id=5),
+        m4_row(sample_id=6, metadata={"dataset": "HQ-Edit"}, image=[]),
+    ]
+    put_json(tmp_path, "m4_instruct_annotations.json", rows)
+
+    def taken(config: str) -> list[tuple[int, str | None]]:
+        hub = Hub(repo="lmms-lab/M4-Instruct-Data", config=config)
+        return [(row.position, row.native_id) for row in read_all(source("m4_instruct", hub=hub), tmp_path)]
+
+    assert taken("HQ-Edit") == [(0, "1"), (1, "6")]
+    assert taken("RAVEN") == [(0, "3"), (1, "4")]
+    assert taken("VIST") == []
+    (by_alias, by_folder) = good(read_all(source("m4_instruct", hub=Hub(repo="a/b", config="RAVEN")), tmp_path))
+    assert by_alias.pictures[0].read() == by_folder.pictures[0].read() == picture(2)
 
 
 def test_m4_names_swapped_roles_and_missing_members(tmp_path: Path) -> None:

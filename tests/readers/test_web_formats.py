@@ -1,4 +1,4 @@
-"""Formats from the web and tables with text, each from a small set built by its public description."""
+"""WIT, links with captions, and formats that need no module, each from a small set built by its public description."""
 
 from __future__ import annotations
 
@@ -19,21 +19,18 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import errors, good, picture, put, put_json, put_parquet, read_all, said, source
+from raw_files import errors, good, keyed, messages, picture, put, put_parquet, read_all, said, source
 
 from mvl_assets.catalog import load_catalog
 from mvl_assets.errors import SourceError
-from mvl_assets.media.picture import inspect
 from mvl_assets.readers import delimited, parquet_columns
 from mvl_assets.readers.coco_captions import REQUEST
-from mvl_assets.readers.registry import keys_for, reader_for
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.registry import reader_for
+from mvl_assets.readers.sample import Broken
 from mvl_assets.readers.unmarked import MAX_TEXT
 
 WIT = source("wit")
 URLS = source("url_captions")
-TABLES = source("table_text")
-PAGES = source("screenshot_html")
 WIT_HEADER = (
     *("language", "page_url", "image_url", "page_title", "section_title", "hierarchical_section_title"),
     *("caption_reference_description", "caption_attribution_description", "caption_alt_text_description"),
@@ -50,18 +47,6 @@ def tsv(*rows: Mapping[str, str], header: Sequence[str] = WIT_HEADER, quoting: A
 
 def fetched(root: Path, url: str, data: bytes, ending: str = ".jpg") -> None:
     put(root, f"pictures/{hashlib.sha256(url.encode()).hexdigest()}{ending}", data)
-
-
-def messages(rows: Sequence[Sample | Broken]) -> list[str]:
-    return [row.message for row in rows if isinstance(row, Broken)]
-
-
-def keyed(spec: Any, root: Path) -> None:
-    """The keys name exactly the rows that are read, but for the ends of broken files."""
-    read = read_all(spec, root)
-    ends = {(row.file, row.position) for row in read if isinstance(row, Broken) and row.error == "broken_file"}
-    rows = [(row.file, row.position, row.native_id) for row in read if (row.file, row.position) not in ends]
-    assert [key for key in keys_for(spec.format)(spec, root) if key[:2] not in ends] == rows
 
 
 # WIT
@@ -307,153 +292,6 @@ def test_heavy_rows_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest
         peak = max(peak, pa.total_allocated_bytes() - before)
     assert peak < 16_000_000
     assert sum(1 for _ in parquet_columns.rows(path, (("image",), ("text",)), only=("text",))) == 64
-
-
-# Tables with text
-
-FINQA = {
-    "id": "ABC/2016/page_23.pdf-2",
-    "pre_text": ["the table shows net revenue .", ""],
-    "post_text": ["all figures in millions ."],
-    "table": [["", "amount"], ["2014 net revenue", "$ 5735"], ["2015 net revenue", "$ 5829"]],
-    "qa": {"question": "what is the net change ?", "answer": "94", "exe_ans": 94.0, "program": "subtract(5829, 5735)"},
-}
-TATQA = {
-    "table": {"uid": "3ffd", "table": [["", "2019 €m"], ["Fixed", "1,452.4"], ["Other", "44.1"]]},
-    "paragraphs": [
-        {"uid": "b", "order": 2, "text": "Second."},
-        {"uid": "a", "order": 1, "text": "First."},
-    ],
-    "questions": [
-        {"order": 1, "question": "Which kinds are there?", "answer": ["Fixed", "Other"], "scale": ""},
-        {"order": 2, "question": "What is the change?", "answer": -12.6, "scale": "million"},
-    ],
-}
-
-
-def test_finqa_draws_the_table_between_its_texts(tmp_path: Path) -> None:
-    empty = {**FINQA, "id": "x", "qa": {"question": "up ?", "answer": "", "exe_ans": "yes"}}
-    put_json(tmp_path, "dataset/train.json", [FINQA, empty])
-    first, second = good(read_all(TABLES, tmp_path))
-    assert said(first) == [("human", "<image>\nwhat is the net change ?"), ("gpt", "94")]
-    assert said(second)[1] == ("gpt", "yes")
-    assert first.native_id == "ABC/2016/page_23.pdf-2"
-    assert inspect(first.pictures[0].read()).width == 1000
-    assert first.pictures[0].read() == second.pictures[0].read() == first.pictures[0].read()
-    with pytest.raises(ValueError, match="larger than 10 bytes"):
-        first.pictures[0].read(10)
-
-
-def test_tat_qa_asks_all_questions_of_a_table_with_spans_and_scales(tmp_path: Path) -> None:
-    put_json(tmp_path, "tatqa_dataset_train.json", [TATQA])
-    (sample,) = good(read_all(TABLES, tmp_path))
-    assert sample.native_id == "3ffd"
-    assert said(sample) == [
-        ("human", "<image>\nWhich kinds are there?"),
-        ("gpt", "Fixed, Other"),
-        ("human", "What is the change?"),
-        ("gpt", "-12.6 million"),
-    ]
-    shown = sample.pictures[0].page.words  # type: ignore[attr-defined]
-    assert [word for _, _, word in shown if word][:3] == ["First.", "Second.", "2019 EURm"]
-
-
-def test_broken_tables_are_named(tmp_path: Path) -> None:
-    asked = {"order": 1, "question": "?", "scale": ""}
-    put_json(
-        tmp_path,
-        "a.json",
-        [
-            {**FINQA, "qa": {"question": "held back ?"}},
-            {**TATQA, "questions": [asked]},
-            {**FINQA, "qa": None},
-            {**TATQA, "questions": []},
-            {**FINQA, "table": "a | b"},
-            {**FINQA, "table": [[{"cell": 1}]]},
-            {**FINQA, "table": []},
-            {**FINQA, "table": [["x"]] * 500},
-            {**FINQA, "table": [["营业收入"]], "pre_text": []},
-            {**FINQA, "table": [["\ud800" * 50]]},
-            {**FINQA, "pre_text": ["see <image>"], "qa": {"question": "see <image> ?", "answer": "1"}},
-            ["no object"],
-            FINQA,
-        ],
-    )
-    read = read_all(TABLES, tmp_path)
-    assert [error for _, error in errors(read)] == [
-        *("no_answer", "no_answer", "no_turns", "no_turns", "no_table", "bad_field", "empty_table"),
-        *("table_too_large", "no_glyphs", "no_glyphs", "marker_in_text", "not_an_object"),
-    ]
-    assert [sample.position for sample in good(read)] == [12]
-
-
-TEXTS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8))
-JSONS = st.recursive(TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner))
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.dictionaries(st.sampled_from(["id", "table", "qa", "questions", "paragraphs", "pre_text"]), JSONS))
-def test_any_object_is_a_sample_or_a_reject(value: dict[str, Any]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        put_json(Path(folder), "a.json", [value, FINQA])
-        read = read_all(TABLES, Path(folder))
-        assert len(read) == 2 and isinstance(read[1], Sample)
-
-
-# Screenshots
-
-
-def test_design2code_pairs_are_one_sample_a_page_and_the_placeholder_none(tmp_path: Path) -> None:
-    html = "<html><body>\n<p>Olá</p>\n<img src='rick.jpg'></body></html>\n"
-    put(tmp_path, "testset_final/10.html", html.encode())
-    put(tmp_path, "testset_final/10.png", picture(1))
-    put(tmp_path, "testset_final/rick.jpg", picture(2, format="JPEG"))
-    (sample,) = read_all(PAGES, tmp_path)
-    assert isinstance(sample, Sample)
-    assert (sample.file, sample.position, sample.native_id) == ("testset_final/10.html", 0, "10")
-    assert said(sample)[1] == ("gpt", html)
-    assert sample.pictures[0].read() == picture(1)
-    keyed(PAGES, tmp_path)
-
-
-def test_pages_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    pages = {
-        "big": b"<p>" + b"x" * MAX_TEXT,
-        "huge": b"<p>" + "é".encode() * (3 * MAX_TEXT),
-        "empty": b" ",
-        "latin": b"caf\xe9",
-        "marked": b"<svg><image></svg>",
-        "whole": b"\xef\xbb\xbf<p>",
-    }
-    for name, data in pages.items():
-        put(tmp_path, f"{name}.html", data)
-        put(tmp_path, f"{name}.png", picture())
-    put(tmp_path, "alone.html", b"<p>")
-    put(tmp_path, "widow.png", picture())
-    read = {row.file: row for row in read_all(PAGES, tmp_path)}
-    assert {name: row.error for name, row in read.items() if isinstance(row, Broken)} == {
-        "alone.html": "missing_picture",
-        "big.html": "too_large",
-        "huge.html": "too_large",
-        "empty.html": "empty_answer",
-        "latin.html": "bad_utf8",
-        "marked.html": "marker_in_text",
-        "widow.png": "missing_html",
-    }
-    assert said(read["whole.html"])[1] == ("gpt", "<p>")  # type: ignore[arg-type]
-    keyed(PAGES, tmp_path)
-
-
-def test_websight_rows_hold_picture_and_html(tmp_path: Path) -> None:
-    image = {"bytes": picture(3), "path": "0.png"}
-    rows = [{"image": image, "text": "<html></html>", "llm_generated_idea": "A shop"}, {"image": None, "text": "<p>"}]
-    put_parquet(tmp_path, "data/train-00000-of-00738.parquet", rows)
-    put_parquet(tmp_path, "other.parquet", [{"image": image, "html": "<p>"}])
-    read = read_all(PAGES, tmp_path)
-    assert said(good(read)[0])[1] == ("gpt", "<html></html>")
-    assert errors(read) == [(1, "missing_picture"), (0, "broken_file")]
-    assert messages(read)[1] == "has the columns image, html, but not text"
-    keyed(PAGES, tmp_path)
 
 
 # Formats that need no module

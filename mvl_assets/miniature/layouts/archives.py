@@ -15,8 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mvl_assets.catalog import source_named
-from mvl_assets.miniature.layouts.common import Layout, conversation, dump
+from mvl_assets.miniature.layouts.common import Layout, config_of, conversation, dump
 from mvl_assets.miniature.rows import RawFile, Row
 
 PARTS = 3
@@ -30,7 +29,7 @@ def cambrian_tars(folder: Path, name: str, rows: Sequence[Row]) -> None:
 
 def cambrian_tar_parts(folder: Path, name: str, rows: Sequence[Row]) -> None:
     """`jsons/<config>.jsonl`, and the pictures' tar cut into `<name>.tar.gz_part1`, ..., as large ones are."""
-    _cambrian_rows(folder / "jsons" / f"{_config(name)}.jsonl", name, rows, among_others=False)
+    _cambrian_rows(folder / "jsons" / f"{config_of(name)}.jsonl", name, rows, among_others=False)
     whole = packed(tar_of(_pictures(name, rows), _links(name, rows)))
     size = -(-len(whole) // PARTS)
     for number in range(PARTS):
@@ -39,21 +38,22 @@ def cambrian_tar_parts(folder: Path, name: str, rows: Sequence[Row]) -> None:
 
 
 def m4_instruct_parts(folder: Path, name: str, rows: Sequence[Row]) -> None:
-    """`m4_instruct_annotations.json`, and the pictures in `<name>_split.z01`, ..., `<name>_split.zip`."""
+    """`m4_instruct_annotations.json`, and the pictures in `<config>_split.z01`, ..., `<config>_split.zip`."""
+    part_of = config_of(name)
     records = [
         {
             "sample_id": row.key,
-            "image": [f"{name}/{picture.name}" for picture in row.pictures],
+            "image": [f"{part_of}/{picture.name}" for picture in row.pictures],
             "conversations": conversation(row),
-            "metadata": {"dataset": name, "split": "train", "question_type": "open-ended"},
+            "metadata": {"dataset": part_of, "split": "train", "question_type": "open-ended"},
         }
         for row in rows
     ]
     dump(folder / "m4_instruct_annotations.json", records)
-    parts = split_zip(_pictures(name, rows), PARTS)
+    parts = split_zip(_pictures(part_of, rows), PARTS)
     for number, part in enumerate(parts, 1):
         ending = "zip" if number == len(parts) else f"z{number:02d}"
-        (folder / f"{name}_split.{ending}").write_bytes(part)
+        (folder / f"{part_of}_split.{ending}").write_bytes(part)
 
 
 def llava_video_tars(folder: Path, name: str, rows: Sequence[Row]) -> None:
@@ -148,18 +148,13 @@ def _cambrian_rows(path: Path, name: str, rows: Sequence[Row], among_others: boo
     lines = []
     for number, row in enumerate(rows):
         image = {"image": f"{name}/{row.pictures[0].name}"} if row.pictures else {}
-        record = {"id": row.key, "source": f"{_config(name)}.json", **image, "conversations": conversation(row)}
+        record = {"id": row.key, "source": f"{config_of(name)}.json", **image, "conversations": conversation(row)}
         line = json.dumps(record, ensure_ascii=False)
         lines.append(line[: len(line) // 2] if row.fault == "bad_json" else line)
         if among_others and number % 3 == 0:
             lines.append(json.dumps({**record, "id": number, "source": "wizardlm_143k.json"}, ensure_ascii=False))
     path.parent.mkdir()
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _config(name: str) -> str:
-    hub = source_named(name).hub
-    return name if hub is None or hub.config is None else hub.config
 
 
 def _pictures(name: str, rows: Iterable[Row]) -> dict[str, bytes]:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mvl_assets.catalog import source_named
 from mvl_assets.miniature.rows import RawFile, Row
 
 BYTES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -25,6 +26,12 @@ class Layout:
 
     format: str
     write: Callable[[Path, str, Sequence[Row]], None]
+
+
+def config_of(name: str) -> str:
+    """What the source is called inside its repository: the config of its `hub` entry, or its slug."""
+    hub = source_named(name).hub
+    return name if hub is None or hub.config is None else hub.config
 
 
 def dump(path: Path, value: object) -> None:

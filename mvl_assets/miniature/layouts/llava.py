@@ -14,8 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.catalog import source_named
-from mvl_assets.miniature.layouts.common import BYTES, Layout, cell, conversation, dump, save, shards
+from mvl_assets.miniature.layouts.common import BYTES, Layout, cell, config_of, conversation, dump, save, shards
 from mvl_assets.miniature.rows import RawFile, Row
 
 
@@ -109,19 +108,21 @@ def _escaped(name: str) -> str:
 
 
 def m4_instruct(folder: Path, name: str, rows: Sequence[Row]) -> None:
-    """`<name>.json`, an array of {sample_id, image[], conversations, metadata}; pictures in `<name>/`."""
-    dump(folder / f"{name}.json", [_m4_row(name, row) for row in rows])
-    save(folder / name, (picture for row in rows for picture in row.pictures))
+    """`<name>.json`, an array of {sample_id, image[], conversations, metadata}; pictures in `<config>/`."""
+    part_of = config_of(name)
+    dump(folder / f"{name}.json", [_m4_row(part_of, row) for row in rows])
+    save(folder / part_of, (picture for row in rows for picture in row.pictures))
 
 
 def m4_instruct_zip(folder: Path, name: str, rows: Sequence[Row]) -> None:
-    """As `m4_instruct`, the pictures still packed in `<name>.zip` as they are published."""
-    dump(folder / f"{name}.json", [_m4_row(name, row) for row in rows])
+    """As `m4_instruct`, the pictures still packed in `<config>.zip` as they are published."""
+    part_of = config_of(name)
+    dump(folder / f"{name}.json", [_m4_row(part_of, row) for row in rows])
     files = {picture.name: picture.data for row in rows for picture in row.pictures if picture.data is not None}
-    with zipfile.ZipFile(folder / f"{name}.zip", "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(folder / f"{part_of}.zip", "w", zipfile.ZIP_STORED) as archive:
         for member, data in files.items():
             # A ZipInfo of its own carries 1980-01-01 instead of the time of writing: equal rows, equal bytes.
-            archive.writestr(zipfile.ZipInfo(f"{name}/{member}"), data)
+            archive.writestr(zipfile.ZipInfo(f"{part_of}/{member}"), data)
 
 
 def llava_video(folder: Path, name: str, rows: Sequence[Row]) -> None:
@@ -150,8 +151,7 @@ def _sourced(name: str, row: Row) -> list[dict[str, str]]:
 
 
 def _cambrian(folder: Path, name: str, rows: Sequence[Row], talks: Sequence[list[dict[str, str]]]) -> None:
-    hub = source_named(name).hub
-    file = f"{name if hub is None else hub.config}.json"
+    file = f"{config_of(name)}.json"
     lines = []
     for row, turns in zip(rows, talks, strict=True):
         image = {"image": f"{name}/{row.pictures[0].name}"} if row.pictures else {}

@@ -144,7 +144,7 @@ TABLE: tuple[tuple[str, str, c.Maker], ...] = (
     ("flintstonessv", "m4_instruct_zip", c.compared(series.story, 1)),
     ("vist", "m4_instruct", c.compared(series.story, 2)),
     ("pororosv", "m4_instruct_zip", c.compared(series.story, 1)),
-    ("mimic_cgd", "m4_instruct", c.compared(edit, 2)),
+    ("mimic_cgd", "cauldron_parquet", c.compared(edit, 2)),
     ("raven_multi_image", "m4_instruct", c.compared(series.puzzle, 1)),
     ("contrast_caption", "m4_instruct_zip", c.compared(series.contrast, 1)),
     # video

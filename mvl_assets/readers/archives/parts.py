@@ -5,6 +5,8 @@ x.zip.001 x.zip.002    x.tar.gz.part-aa x.tar.gz.part-ab   cut by `split`
 allava.tar.gz_part1 ... allava.tar.gz_part12               (nyu-visionx/Cambrian-10M; numbers without zeros)
 dreamsim_split.z01 dreamsim_split.zip                      zip's own parts, the last of them `.zip`
                                                            (lmms-lab/M4-Instruct-Data)
+image_chunks/images_0.zip ... image_chunks/images_9.zip    each whole, of the folder `images` beside it
+                                                           (FreedomIntelligence/ALLaVA-4V)
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ _IS_DISK = re.compile(r"(?P<stem>.+)\.z(?P<number>\d{2,3})", re.IGNORECASE)
 _ANY = re.compile(r"\.(?:t|z)", re.IGNORECASE)  # keeps the look at each file's kind from a million pictures
 _DIGITS = re.compile(r"(\d+)")
 
+CHUNKS = "image_chunks"
+"""A folder of archives that counts as the one it lies in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Archive:
@@ -46,12 +51,13 @@ class Archive:
 
 
 def archives_in(folder: Path) -> tuple[Archive, ...]:
-    """The archives that lie in a folder itself, in natural order of their names."""
+    """The archives that lie in a folder itself, in natural order of their names, then those in its `CHUNKS`."""
     try:
         changed = folder.stat().st_mtime_ns
-        return _listed(folder, changed)
+        found = _listed(folder, changed)
     except OSError:
         return ()
+    return found if folder.name == CHUNKS else found + archives_in(folder / CHUNKS)
 
 
 def natural(name: str) -> list[tuple[int, str]]:
