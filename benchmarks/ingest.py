@@ -1,22 +1,27 @@
-"""Ingest of three sources of many rows, beside the floors on this machine and beside other libraries.
+"""Ingest of three sources of many rows, beside the floor on this machine and beside other libraries.
 
-    python benchmarks/ingest.py [--rows 20000] [--repeats 3] [--peers PYTHON] [--memory] [--large] [--json]
+    python benchmarks/ingest.py [--rows 20000] [--repeats 1] [--peers PYTHON] [--memory] [--large] [--json]
 
 Sources, in the layouts of the miniatures (`ingest_data`): `jpeg`, LLaVA JSON with a file a row; `parquet`, LLaVA
 Parquet with the same pictures inside; `text`, LLaVA lines of 1 kB. Each case runs in a process of its own, by turns:
 
   ingest         `ingest_source` into an empty lake
   again          the same once more: nothing is new
-  decode_floor   sha256, header and full decode with Pillow of the same bytes (text: `json.loads` of the same lines), in
-                 as many threads as ingest uses
-  append_floor   the same bytes (text: rows) appended to a bare Lance table, in batches of 64 MB
+  floor          what any of it has to do: read the same bytes once, sha256, header and full decode with Pillow (text:
+                 sha256 and `json.loads`) in as many threads as ingest uses, and append them to a bare Lance table in
+                 batches of 64 MB. No ids, no checks, no fsync
   datasets, daft the same reading, decoding and writing by other libraries (`ingest_peers`), where `--peers` names an
                  interpreter that has them
 
-`x2` is two processes at the same time with half of the rows each, as two sources of a run are. Processor time covers
-all threads of a case; the shares of the floors are of that, because other work on a machine disturbs it
-least. With `--memory`, the peak of 10,000 and of 200,000 text rows; with `--large`, of JSON arrays and tars of 0.2 and
-1.2 GB. With `--json` the last line of the output is one JSON object.
+`x2` is two processes at the same time with half of the rows each, as two sources of a run are. Imports are part of
+every case. Rows, MB (of the source's files) and pictures a second are of wall time; `cpu_ms_per_row` covers all threads
+of a case, and `share_of_floor_per_core` is the floor's of these to the case's own, because other work on a machine
+disturbs processor time least. `peak_rss_mb` is the largest of the processes'. `times` compares ingest's rows a second
+with each peer's, in as many processes.
+
+`--memory` instead: peaks of 10,000 and of 200,000 text rows. `--large` instead: peaks of one JSON array, one tar of
+pictures and one Parquet file with pictures, of 0.2 and of 4 GB each (`--large-gb`; needs twice that on disk). With
+`--json` the last line of the output is one JSON object.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve()
-OURS = ("ingest", "again", "decode_floor", "append_floor")
+OURS = ("ingest", "again", "floor")
 PEERS = ("datasets", "daft")
 PACKAGES = ("pylance", "pyarrow", "pillow", "numpy", "ImageHash")
 BATCH = 64 << 20
@@ -47,7 +52,7 @@ BATCH = 64 << 20
 
 
 def measure(case: str, kind: str, raw: Path, out: Path) -> dict[str, float]:
-    """Wall and processor seconds, peak memory (MB) and rows of one case. The time of imports is counted."""
+    """Wall and processor seconds, peak memory (MB) and rows of one case."""
     begun = time.perf_counter()
     if case in PEERS:
         import ingest_peers
@@ -56,11 +61,11 @@ def measure(case: str, kind: str, raw: Path, out: Path) -> dict[str, float]:
     elif case in ("ingest", "again"):
         rows = ingest(kind, raw, out)
     else:
-        rows = decode(kind, raw) if case == "decode_floor" else append(kind, raw, out)
+        rows = floor(kind, raw, out)
     return {
         "wall": time.perf_counter() - begun,
         "cpu": time.process_time(),
-        "peak_mb": peak(),
+        "peak_rss_mb": peak(),
         "rows": rows,
     }
 
@@ -105,44 +110,36 @@ def lines(raw: Path) -> Iterator[bytes]:
             yield from file
 
 
-def decode(kind: str, raw: Path) -> int:
-    if kind == "text":
-        return sum(bool(json.loads(line)) for line in lines(raw))
+def floor(kind: str, raw: Path, out: Path) -> int:
     import hashlib
     from concurrent.futures import ThreadPoolExecutor
-    from itertools import islice
 
+    import lance
+    import pyarrow as pa
     from PIL import Image
 
-    def look(data: bytes) -> bool:
+    def look(data: bytes) -> bytes:
         hashlib.sha256(data).digest()
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
         assert image.size == (640, 480)
         image.load()
-        return True
+        return data
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found, rows = pictures(kind, raw), 0
-        while some := list(islice(found, 512)):
-            rows += sum(pool.map(look, some))
-        return rows
-
-
-def append(kind: str, raw: Path, out: Path) -> int:
-    import lance
-    import pyarrow as pa
+    def talk(line: bytes) -> Any:
+        hashlib.sha256(line).digest()
+        return json.loads(line)["conversations"]
 
     rows = 0
-    for held in _held(lines(raw) if kind == "text" else pictures(kind, raw)):
-        names = pa.array([str(rows + n) for n in range(len(held))])
-        if kind == "text":
-            talks = [json.loads(line)["conversations"] for line in held]
-            table = pa.table({"name": names, "talk": pa.array(talks)})
-        else:
-            schema = pa.schema([("name", pa.string()), lance.blob_field("bytes")])
-            table = pa.table([names, lance.blob_array(held)], schema=schema)
-        lance.write_dataset(table, str(out / "bare.lance"), mode="append")
-        rows += len(held)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for held in _held(lines(raw) if kind == "text" else pictures(kind, raw)):
+            names = pa.array([str(rows + n) for n in range(len(held))])
+            if kind == "text":
+                table = pa.table({"name": names, "talk": pa.array([talk(line) for line in held])})
+            else:
+                schema = pa.schema([("name", pa.string()), lance.blob_field("bytes")])
+                table = pa.table([names, lance.blob_array(list(pool.map(look, held)))], schema=schema)
+            lance.write_dataset(table, str(out / "bare.lance"), mode="append")
+            rows += len(held)
     return rows
 
 
@@ -155,7 +152,8 @@ def _held(found: Iterator[bytes]) -> Iterator[list[bytes]]:
         if size >= BATCH:
             yield held
             held, size = [], 0
-    yield held
+    if held:
+        yield held
 
 
 # Many cases by turns
@@ -180,7 +178,7 @@ def once(case: str, kind: str, folders: list[Path], lakes: list[Path], peers: Pa
     return {
         "wall": wall,
         "cpu": sum(f["cpu"] for f in found),
-        "peak_mb": max(f["peak_mb"] for f in found),
+        "peak_rss_mb": max(f["peak_rss_mb"] for f in found),
         "rows": rows,
     }
 
@@ -203,42 +201,44 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
                         lakes = [Path(scratch) / f"{shared}-{part}" for part in range(processes)]
                         took = once(case, kind, folders, lakes, args.peers)
                         found.setdefault(f"{case} x{processes}", []).append(took)
-                        if case not in ("ingest",):
+                        if case != "ingest":
                             for lake in lakes:
                                 shutil.rmtree(lake)
-        results[kind] = {name: summary(runs, size) for name, runs in found.items()}
-        for name, line in results[kind].items():
-            processes = name[-1]
-            floor = sum(
-                results[kind][f"{case} x{processes}"]["cpu_ms_per_row"] for case in ("decode_floor", "append_floor")
-            )
-            decoded = results[kind][f"decode_floor x{processes}"]["cpu_ms_per_row"]
-            line["share_of_decode_floor"] = round(decoded / line["cpu_ms_per_row"], 2)
-            line["share_of_both_floors"] = round(floor / line["cpu_ms_per_row"], 2)
-        show(kind, results[kind])
+        lines = {name: summary(runs, size, pictures=kind != "text") for name, runs in found.items()}
+        for name, line in lines.items():
+            least = lines[f"floor x{name[-1]}"]["cpu_ms_per_row"]
+            line["share_of_floor_per_core"] = round(least / line["cpu_ms_per_row"], 2)
+        show(kind, lines)
+        times = {
+            f"{peer} x{n}": round(lines[f"ingest x{n}"]["rows_per_s"] / lines[f"{peer} x{n}"]["rows_per_s"], 2)
+            for peer in cases[len(OURS) :]
+            for n in split
+        }
+        results[kind] = {"cases": lines, "times": times}
     return results
 
 
-def summary(runs: list[dict[str, float]], size: int) -> dict[str, float]:
+def summary(runs: list[dict[str, float]], size: int, pictures: bool) -> dict[str, float]:
     wall, cpu = sorted(r["wall"] for r in runs), statistics.median(r["cpu"] for r in runs)
     middle, rows = statistics.median(wall), runs[0]["rows"]
     return {
         "rows": rows,
         "rows_per_s": round(rows / middle, 1),
         "mb_per_s": round(size / 1e6 / middle, 1),
+        "pictures_per_s": round(rows / middle, 1) if pictures else 0.0,
         "cpu_ms_per_row": round(1000 * cpu / rows, 3),
         "seconds": round(middle, 2),
         "seconds_min": round(wall[0], 2),
         "seconds_max": round(wall[-1], 2),
-        "peak_mb": round(max(r["peak_mb"] for r in runs), 1),
+        "peak_rss_mb": round(max(r["peak_rss_mb"] for r in runs), 1),
     }
 
 
 def show(title: str, lines: dict[str, Any]) -> None:
     columns = [name for name in next(iter(lines.values())) if name != "rows"]
-    print(f"\n{title:18}" + "".join(f"{name.replace('share_of_', 'of_'):>17}" for name in columns))
+    print(f"\n{title:18}" + "".join(f"{name.removesuffix('_per_core'):>16}" for name in columns))
     for name, line in lines.items():
-        print(f"{name:18}" + "".join(f"{line[column]:>17}" for column in columns), flush=True)
+        print(f"{name:18}" + "".join(f"{line[column]:>16}" for column in columns), flush=True)
 
 
 def peak_of(kind: str, folder: Path, cache: Path) -> dict[str, float]:
@@ -253,23 +253,25 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for rows in (10_000, 200_000):
         (folder,) = ingest_data.source_at(args.cache, "text", rows, args.seed, 1)
-        found[f"text {rows}"] = summary([peak_of("text", folder, args.cache)], ingest_data.size_of(folder))
+        size = ingest_data.size_of(folder)
+        found[f"text {rows}"] = summary([peak_of("text", folder, args.cache)], size, pictures=False)
     show("memory by rows", found)
     return found
 
 
 def large(args: argparse.Namespace) -> dict[str, Any]:
-    """Peaks of the same file at 0.2 and 1.2 GB."""
+    """Peaks of the same kind of file at two sizes."""
     import ingest_data
 
     found = {}
-    for name, make in (("array", ingest_data.large_array), ("tar", ingest_data.large_tar)):
-        for size in (200_000_000, 1_200_000_000):
+    makers = {"text": ingest_data.large_array, "jpeg": ingest_data.large_tar, "parquet": ingest_data.large_parquet}
+    for kind, make in makers.items():
+        for size in (int(gb * 1e9) for gb in args.large_gb):
             with tempfile.TemporaryDirectory(prefix="mvl-bench-", dir=args.cache) as scratch:
                 folder = Path(scratch) / "raw"
                 make(folder, size, args.seed)
-                kind = "text" if name == "array" else "jpeg"
-                found[f"{name} {size / 1e9:.1f} GB"] = summary([peak_of(kind, folder, args.cache)], size)
+                name = f"{make.__name__.removeprefix('large_')} {size / 1e9:g} GB"
+                found[name] = summary([peak_of(kind, folder, args.cache)], size, pictures=kind != "text")
     show("memory by file", found)
     return found
 
@@ -277,13 +279,14 @@ def large(args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="*", default=["jpeg", "parquet", "text"], choices=["jpeg", "parquet", "text"])
     parser.add_argument("--peers", type=Path, help="an interpreter that has datasets, daft and pillow")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "mvl-bench-ingest")
     parser.add_argument("--memory", action="store_true", help="only the peaks at two numbers of rows")
     parser.add_argument("--large", action="store_true", help="only the peaks at two sizes of file")
+    parser.add_argument("--large-gb", type=float, nargs=2, default=[0.2, 4.0], metavar="GB")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--case", choices=(*OURS, *PEERS), help=argparse.SUPPRESS)
     parser.add_argument("--kind", help=argparse.SUPPRESS)

@@ -16,6 +16,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from mvl_assets.miniature.layouts import LAYOUTS
@@ -96,34 +98,61 @@ def _numbered(jpeg: bytes, number: int) -> bytes:
 def large_array(folder: Path, size: int, seed: int) -> None:
     """`rows.json`, one JSON array of `size` bytes or a little more: rows of some 5 kB of text."""
     rng = np.random.default_rng(seed)
+    answers = [" ".join(rng.choice(WORDS, 1000)) for _ in range(DRAWINGS)]
     folder.mkdir(parents=True)
     with (folder / "rows.json").open("w", encoding="utf-8") as file:
-        number = 0
-        while file.tell() < size:
-            answer = " ".join(rng.choice(WORDS, 1000))
-            talk = [{"from": "human", "value": f"Question {number}?"}, {"from": "gpt", "value": answer}]
-            file.write(("[" if number == 0 else ",\n") + json.dumps({"id": str(number), "conversations": talk}))
+        number = written = 0
+        while written < size:
+            row = {"id": str(number), "conversations": _talk(f"Question {number}?", answers[number % DRAWINGS])}
+            written += file.write(("[" if number == 0 else ",\n") + json.dumps(row))
             number += 1
         file.write("]\n")
 
 
 def large_tar(folder: Path, size: int, seed: int) -> None:
     """`images.tar` of `size` bytes or a little more, and a row for each of its pictures."""
-    rng = np.random.default_rng(seed)
-    drawings = [_drawing(rng) for _ in range(DRAWINGS)]
     folder.mkdir(parents=True)
-    number = written = 0
     with (
         tarfile.open(folder / "images.tar", "w") as archive,
         (folder / "rows.jsonl").open("w", encoding="utf-8") as file,
     ):
-        while written < size:
-            data = _numbered(drawings[number % DRAWINGS], number)
+        for number, data in _pictures(size, seed):
             info = tarfile.TarInfo(f"images/{number:08d}.jpg")
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-            talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": f"Picture {number}."}]
-            file.write(
-                json.dumps({"id": str(number), "image": f"images/{info.name[7:]}", "conversations": talk}) + "\n"
-            )
-            number, written = number + 1, written + len(data)
+            talk = _talk("<image>\nWhat?", f"Picture {number}.")
+            file.write(json.dumps({"id": str(number), "image": info.name, "conversations": talk}) + "\n")
+
+
+def large_parquet(folder: Path, size: int, seed: int) -> None:
+    """`rows.parquet` with `size` bytes of pictures or a little more, in groups of 1,000 rows."""
+    folder.mkdir(parents=True)
+    turn = pa.struct([("from", pa.string()), ("value", pa.string())])
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("id", pa.string()), ("image", image), ("conversations", pa.list_(turn))])
+    rows = (
+        {
+            "id": str(number),
+            "image": {"bytes": data, "path": f"{number:08d}.jpg"},
+            "conversations": _talk("<image>\nWhat?", f"Picture {number}."),
+        }
+        for number, data in _pictures(size, seed)
+    )
+    with pq.ParquetWriter(folder / "rows.parquet", schema) as writer:
+        while some := list(islice(rows, AT_A_TIME)):
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+
+
+def _pictures(size: int, seed: int) -> Iterator[tuple[int, bytes]]:
+    """Numbered pictures of `size` bytes together."""
+    rng = np.random.default_rng(seed)
+    drawings = [_drawing(rng) for _ in range(DRAWINGS)]
+    number = written = 0
+    while written < size:
+        data = _numbered(drawings[number % DRAWINGS], number)
+        yield number, data
+        number, written = number + 1, written + len(data)
+
+
+def _talk(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]

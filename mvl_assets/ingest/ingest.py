@@ -20,8 +20,8 @@ import pyarrow as pa
 from mvl_assets.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.ingest.census import Census, row_key, take_census
-from mvl_assets.ingest.known import KnownSamples
-from mvl_assets.ingest.pictures import PictureBatch
+from mvl_assets.ingest.known import KnownSamples, Version
+from mvl_assets.ingest.pictures import Looks, PictureBatch
 from mvl_assets.ingest.rejects import RejectSpool
 from mvl_assets.lake import sql
 from mvl_assets.lake.digest import digest_hex
@@ -38,7 +38,8 @@ PICTURE_BYTES = 64 << 20
 PICTURE_ROWS = 512
 SAMPLE_ROWS = 4096
 SAMPLE_CHARS = 32 << 20
-"""How much is held before it is written: pictures and the rows that use them, then rows alone."""
+"""How much is held before it is written: pictures and the rows that use them (twice that, because some are looked at
+while others are stored), then rows alone."""
 
 Progress = Callable[[int, int], None]
 
@@ -120,7 +121,7 @@ class _Read:
 
 
 class _Ingest:
-    """The second pass: rows through the two buffers (`_looked_at_next`, `_written_next`) into the lake."""
+    """The second pass: rows through three buffers (`_looked_at_next`, `_looked_at`, `_written_next`) into the lake."""
 
     def __init__(
         self, lake: Lake, source: SourceSpec, run_id: str, census: Census, rejects: RejectSpool, purged: Purged
@@ -137,6 +138,7 @@ class _Ingest:
         self._purged = purged
         self._file_broke = False
         self._looked_at_next: list[_Read] = []
+        self._looked_at: tuple[list[_Read], Looks] = ([], {})
         self._written_next: list[dict[str, object]] = []
         self._chars = 0
 
@@ -165,6 +167,7 @@ class _Ingest:
     def finish(self) -> None:
         """Writes what is held, then withdraws what is gone."""
         self._look()
+        self._store()
         if not self._file_broke:
             for sample_id, version in self._known.gone(self._census.sorted_ids()):
                 self._add(sample_id, version.revision + 1, None, None)
@@ -190,11 +193,24 @@ class _Ingest:
             self._look()
 
     def _look(self) -> None:
-        bad = self.pictures.store(read.image_ids for read in self._looked_at_next)
-        for read in self._looked_at_next:
+        """Stores what has been looked at, while threads look at the pictures of the rows that came since."""
+        is_heavy = self.pictures.held > 2 * PICTURE_BYTES
+        batch = (self._looked_at_next, self.pictures.look())
+        self._looked_at_next = []
+        self._store()
+        self._looked_at = batch
+        if is_heavy:  # memory holds one such row, not two
+            self._store()
+
+    def _store(self) -> None:
+        reads, looks = self._looked_at
+        self._looked_at = ([], {})
+        bad = self.pictures.store(looks, (read.image_ids for read in reads))
+        good = []
+        for read in reads:
             spoiled = next((name for name in read.image_ids if name in bad), None)
             if spoiled is None:
-                self._compare(read)
+                good.append(read)
             else:
                 error = bad[spoiled]
                 place = read.image_ids.index(spoiled)
@@ -206,11 +222,12 @@ class _Ingest:
                     read.sample.file,
                     read.sample.position,
                 )
-        self._looked_at_next = []
+        known = self._known.find([read.sample_id for read in good])
+        for read, version in zip(good, known, strict=True):
+            self._compare(read, version)
 
-    def _compare(self, read: _Read) -> None:
+    def _compare(self, read: _Read, known: Version | None) -> None:
         """Adds the sample as a new one or a new revision, unless the lake has it as it is."""
-        known = self._known.find(read.sample_id)
         content = self._content(read)
         if known is None:
             self.new += 1

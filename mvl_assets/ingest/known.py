@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,11 +45,14 @@ class KnownSamples:
         self._withdrawn = np.concatenate(withdrawn)[order] if withdrawn else np.empty(0, dtype=bool)
         self._hashes = np.frombuffer(bytes(hashes), dtype=np.uint8).reshape(-1, WIDTH)[order]
 
-    def find(self, sample_id: str) -> Version | None:
-        spot = int(np.searchsorted(self._ids, np.bytes_(bytes.fromhex(sample_id))))
-        if spot == len(self._ids) or self._hex(spot) != sample_id:
-            return None
-        return self._version(spot)
+    def find(self, sample_ids: Sequence[str]) -> list[Version | None]:
+        """The newest version of each, None for what the lake does not hold."""
+        if not len(self._ids):
+            return [None] * len(sample_ids)
+        wanted = np.frombuffer(bytes.fromhex("".join(sample_ids)), dtype=f"S{WIDTH}")
+        spots = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
+        there = self._ids[spots] == wanted
+        return [self._version(spot) if found else None for spot, found in zip(spots.tolist(), there, strict=True)]
 
     def gone(self, present: np.ndarray) -> Iterator[tuple[str, Version]]:
         """The samples in use whose ids are not in `present` (sorted 16-byte ids)."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
 from mvl_assets.media.picture import PictureError, image_id, inspect
-from mvl_assets.media.video import VideoError, sample_frames
 from mvl_assets.readers.rows import RowError
 from mvl_assets.readers.sample import FrameFolder, Picture, Sample, Video
 
@@ -19,6 +18,9 @@ MAX_ROW = 512 << 20
 """Bytes of one picture file, and of all pictures of one row."""
 
 VIDEOS_REMEMBERED = 4096
+
+Looks = dict[str, "Future[ImageRow | PictureError]"]
+"""Pictures by id that are being looked at."""
 
 
 class PictureBatch:
@@ -30,6 +32,7 @@ class PictureBatch:
         self.stored_bytes = 0
         self._lake = lake
         self._waiting: dict[str, bytes] = {}
+        self._looks: Looks = {}
         self._videos: OrderedDict[Video, tuple[list[str], list[float]]] = OrderedDict()
         self._threads = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="decode")
 
@@ -53,20 +56,31 @@ class PictureBatch:
             self._videos.popitem(last=False)
         return known
 
-    def store(self, rows: Iterable[list[str]]) -> dict[str, PictureError]:
-        """Looks at the waiting pictures that the lake lacks and stores the good ones that `rows` (lists of ids) use.
+    def look(self) -> Looks:
+        """Has the waiting pictures that the lake lacks looked at by threads; none is waiting afterwards."""
+        missing = self._lake.images.missing(self._waiting)
+        # A picture of the rows before may not be stored yet.
+        self._looks = {
+            name: self._looks.get(name) or self._threads.submit(_look, name, data)
+            for name, data in self._waiting.items()
+            if name in missing
+        }
+        self._waiting = {}
+        self.held = 0
+        return self._looks
+
+    def store(self, looks: Looks, rows: Iterable[list[str]]) -> dict[str, PictureError]:
+        """Stores the good ones of the pictures that `rows` (lists of ids) use, once they have been looked at.
 
         Returns the bad ones with the reason. A picture is stored only when a row of good pictures uses it.
         """
-        missing = sorted(self._lake.images.missing(self._waiting))
-        looked = dict(zip(missing, self._threads.map(self._look, missing), strict=True))
+        looked = {name: look.result() for name, look in looks.items()}
         bad = {name: found for name, found in looked.items() if isinstance(found, PictureError)}
         used = {name for ids in rows if not bad.keys() & set(ids) for name in ids}
-        good = [found for name, found in looked.items() if isinstance(found, ImageRow) and name in used]
+        lacking = self._lake.images.missing(used & looked.keys())
+        good = [found for name, found in looked.items() if isinstance(found, ImageRow) and name in lacking]
         self.stored += self._lake.images.insert(good)
         self.stored_bytes += sum(len(row.data) for row in good)
-        self._waiting.clear()
-        self.held = 0
         return bad
 
     def _keep(self, found: list[tuple[str, bytes]]) -> list[str]:
@@ -76,13 +90,13 @@ class PictureBatch:
                 self.held += len(data)
         return [name for name, _ in found]
 
-    def _look(self, name: str) -> ImageRow | PictureError:
-        data = self._waiting[name]
-        try:
-            info = inspect(data)
-        except PictureError as error:
-            return error
-        return ImageRow(name, data, info.format, info.width, info.height, info.frames, info.mode, info.phash)
+
+def _look(name: str, data: bytes) -> ImageRow | PictureError:
+    try:
+        info = inspect(data)
+    except PictureError as error:
+        return error
+    return ImageRow(name, data, info.format, info.width, info.height, info.frames, info.mode, info.phash)
 
 
 def frames_of(video: Video) -> list[tuple[float, bytes]]:
@@ -90,6 +104,8 @@ def frames_of(video: Video) -> list[tuple[float, bytes]]:
     if isinstance(video, FrameFolder):
         times, pictures = zip(*video.frames, strict=True)
         return list(zip(times, _bytes_of_all(pictures), strict=True))
+    from mvl_assets.media.video import VideoError, sample_frames  # brings FFmpeg, which few sources need
+
     try:
         with video.opened() as file:
             return list(sample_frames(file))

@@ -28,9 +28,7 @@ def digest_hex(*parts: object) -> str:
 
 def canonical_json(value: object) -> bytes:
     """Sorted keys, no white space, UTF-8; NaN is refused because it has no JSON form."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
-    ).encode("utf-8", errors="surrogatepass")
+    return _encode(value).encode("utf-8", errors="surrogatepass")
 
 
 def _plain(value: object) -> object:
@@ -41,6 +39,12 @@ def _plain(value: object) -> object:
     if hasattr(value, "isoformat"):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no canonical JSON form")
+
+
+# Made once: `json.dumps` with settings makes an encoder for every call, which for short values is most of its time.
+_encode = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
+).encode
 
 
 def row_hashes(rows: pa.Table | pa.RecordBatch, columns: Iterable[str]) -> list[str]:

@@ -73,6 +73,10 @@ class ImageStore:
         blobs = places.dataset.read_blobs("bytes", indices=list(found.values()), preserve_order=True)
         return {n: data or b"" for n, (_, data) in zip(found, blobs, strict=True)}
 
+    def sizes(self, ids: Collection[str]) -> dict[str, int]:
+        """Bytes of each stored picture; ids that are not stored are left out."""
+        return {i: row["size"] for i, row in self.index.rows(ids, ("size",)).items()}
+
     def describe(self, ids: Collection[str]) -> dict[str, ImageInfo]:
         """Size and kind of each stored picture; ids that are not stored are left out."""
         return {i: ImageInfo(**row) for i, row in self.index.rows(ids, _META).items()}

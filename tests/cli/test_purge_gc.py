@@ -67,6 +67,7 @@ def test_a_sample_is_taken_out_by_the_beginning_of_its_id(sorted_in: Home, copy_
     assert gone >= 1
     again = home.run("purge", "sample", sample["sample_id"], "--yes")
     assert lines_with(again, ["pictures: 0 go"]), "it is remembered, and there is nothing left"
+    assert lines_with(again, ["no row of it is in the lake"])
     freed = home.run("gc", "--dry-run")
     assert str(home.folder / "lake") in freed and "after" not in freed
     done = home.run("gc", "--keep-days", "0", "--rewrite-pictures")
