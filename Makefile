@@ -49,7 +49,7 @@ lint: setup
 
 # Two at a time; tests/conftest.py says which must stay together.
 WORKERS ?= 2
-PYTEST = .venv/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST = .venv/bin/python -m pytest -q -n $(WORKERS) --no-loadscope-reorder
 
 unit: setup  ## tests that need no model server and no browser
 	@$(PYTEST) -m "not server and not browser and not road and not soak"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,24 +17,36 @@ TESTS = Path(__file__).parent
 # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Rooms whose tests take longest: two workers that begin with these end at about the same time.
+# What takes longest comes first: two workers then end at about the same time.
 LONGEST = ("servers", "cli", "training", "training_defs", "readers", "defs")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a fixture runs in one of the workers of `pytest -n 2 --dist loadgroup`: the tests of one room, and
-    all that use the real server, which so is started once."""
-    groups = {item: _group(item) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
-
-
-def _group(item: pytest.Item) -> str:
-    if any(item.get_closest_marker(name) for name in ("server", "road", "browser")):
+@cache
+def together(file: str) -> str:
+    """The name of the tests that one worker of `pytest -n 2` runs because they share what is costly to make: those of a
+    room, and those of every file that needs the real server, which so is started once."""
+    if re.search(r"mark\.(server|road|browser)\b", (TESTS.parent / file).read_text(encoding="utf-8")):
         return "servers"
-    return item.path.relative_to(TESTS).parts[0]
+    return Path(file).parts[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def turn(item: pytest.Item) -> int:
+        name = together(item.nodeid.partition("::")[0])
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=turn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Rooms(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid.partition("::")[0])
+
+    return Rooms(config, log)
 
 
 @pytest.fixture
