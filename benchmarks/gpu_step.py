@@ -86,9 +86,9 @@ from mvl_training import model  # noqa: E402
 from mvl_training.batches import Packed, collate  # noqa: E402
 from mvl_training.conversation import IGNORE, Encoded  # noqa: E402
 from mvl_training.counting import Member  # noqa: E402
+from mvl_training.filling import pack  # noqa: E402
 from mvl_training.forecast import flops_of_sample, sizes_of_model  # noqa: E402
-from mvl_training.loop import HEAD_ROWS  # noqa: E402
-from mvl_training.packing import max_tiles, pack  # noqa: E402
+from mvl_training.packing import max_tiles  # noqa: E402
 from mvl_training.processing import Counts, Sample  # noqa: E402
 from mvl_training.recipe import Recipe, load_recipe  # noqa: E402
 
@@ -145,7 +145,8 @@ def works(student: model.Student, recipe: Recipe, length: int, count: int, devic
     vocabulary = student.llava.config.text_config.vocab_size
     drawn = draw(40 * count, grid, SEED, length)
     tokens, tiles = drawn.tokens_N.tolist(), drawn.tiles_N.tolist()
-    members = [Member(str(n), Counts(t, k, 1, "")) for n, (t, k) in enumerate(zip(tokens, tiles, strict=True))]
+    pairs = enumerate(zip(tokens, tiles, strict=True))
+    members = [Member(str(n), Counts(t, k, 1, 0, ""), "", "") for n, (t, k) in pairs]
     packs = pack(members, length, max_tiles(length, grid.side))
     rng = np.random.default_rng(SEED)
     rng.shuffle(packs)
@@ -234,7 +235,7 @@ class Case:
 
     def prepare(self, student: model.Student, tokens: int) -> None:
         student.llava.model.language_model.set_attn_implementation(self.attention)
-        student.head_calls = -(-tokens // HEAD_ROWS)
+        student.head_calls = -(-tokens // model.HEAD_ROWS)
         if self.checkpointing:
             student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         else:

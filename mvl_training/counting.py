@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
+from sys import intern
 from typing import Any
 
 from mvl_assets.lake import views
@@ -37,6 +38,8 @@ class Member:
 
     row_id: str
     counts: Counts
+    category: str
+    modality: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,8 @@ def _count(lake: Lake, stage: StageName, processor: SampleProcessor, start: int,
         sizes = _sizes(lake, processor, rows)
         for row in rows:
             try:
-                counted.members.append(Member(row["row_id"], processor.count(row, sizes)))
+                counts = processor.count(row, sizes)
+                counted.members.append(Member(row["row_id"], counts, intern(row["category"]), intern(row["modality"])))
             except Unusable as error:
                 refused = Refused(row["row_id"], row["source"], row["position"], error.error, error.message)
                 counted.refused.append(refused)

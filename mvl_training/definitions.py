@@ -32,7 +32,7 @@ CHECKS = {
 }
 
 # Raised by hand when the meaning of the code changes; data-like inputs are hashed beside it.
-PLAN_CODE, TRAIN_CODE, EVALUATION_CODE = "1", "1", "1"
+PLAN_CODE, TRAIN_CODE, EVALUATION_CODE = "2", "1", "1"
 
 ABOUT: Mapping[str, str] = {
     "alignment": "Stage 1: the projector alone learns to put pictures into the language tower's space.",
@@ -173,6 +173,8 @@ def _version(code: str, inputs: Mapping[str, Any]) -> str:
 
 
 def _plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
+    from mvl_training.balance import loads_table, shares_table
+
     rejected = "\n".join(f"| {reason} | {rows} |" for reason, rows in report["rejected"].items())
     return {
         "samples": report["samples"],
@@ -181,6 +183,10 @@ def _plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
         "tokens": report["tokens"],
         "target tokens": report["targets"],
         "tiles": report["tiles"],
+        "straggler efficiency": report["loads"][0]["tokens"],
+        "load of ranks": dg.MarkdownMetadataValue(loads_table(report["loads"])),
+        "balance": dg.MarkdownMetadataValue(shares_table(report["shares"])),
+        **{f"visual share of a pack, {name}": share for name, share in report["visual_share"].items()},
         "rejected rows": sum(report["rejected"].values()),
         "rejected": dg.MarkdownMetadataValue(f"| reason | rows |\n|---|---|\n{rejected}" if rejected else "none"),
         "seconds": report["seconds"],

@@ -1,7 +1,7 @@
 """The training loop of one stage on `deepspeed.initialize`: from a student and a plan to checkpoints.
 
 Belongs here: the engine's configuration, parameter groups, learning rates, steps, what stops a run. Does not: the
-command line and files of a run (`train`), the model (`model`), the order of the data (`batches`).
+command line and files of a run (`train`), the model (`model`), the order of the data (`order`).
 
 The loss of a step is the sum over all its targets divided by their number, whatever the ranks, packs and micro-steps
 they lie in. Data order and learning rate are functions of the step, and nothing draws random numbers, so a checkpoint
@@ -24,15 +24,14 @@ import torch
 import torch.distributed as dist
 
 from mvl_assets.errors import MvlError
-from mvl_training.batches import Order, Packed, PackLoader, Prefetch
-from mvl_training.model import Student, part_of
+from mvl_training.batches import Packed, PackLoader, Prefetch
+from mvl_training.model import HEAD_ROWS, Student, part_of
+from mvl_training.order import Order
 from mvl_training.pack_plan import PackPlan
 from mvl_training.recipe import Stage
 from mvl_training.speed import Speed
 
 SPIKE_WINDOW = 50
-HEAD_ROWS = 2048
-"""Targets whose logits exist at a time, at most: 2048 x 152k words are 1.2 GB in float32."""
 
 
 class Diverged(MvlError):
@@ -140,7 +139,7 @@ def build_engine(student: Student, stage: Stage, micro_steps: int, *, universal:
     """
     import deepspeed
 
-    student.head_calls = -(-stage.length // HEAD_ROWS)
+    student.head_calls = -(-stage.length // HEAD_ROWS) if stage.zero == 3 else None
     if stage.gradient_checkpointing:
         student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     groups = parameter_groups(student, stage)

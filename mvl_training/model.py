@@ -46,31 +46,36 @@ transformers_logging.disable_progress_bar()
 
 VOCABULARY_MULTIPLE = 64
 
+HEAD_ROWS = 2048
+"""Targets whose logits exist at a time, at most: 2048 x 152k words are 1.2 GB in float32."""
+
 
 class Student(nn.Module):
     """LLaVA-OneVision over packed sequences: `forward` gives the summed loss of one pack.
 
     One call of the vision tower per pass over all tiles and frames together; samples see only themselves; the language
-    head runs on positions that have a target only, in `head_calls` parts whose logits are made again in the backward
-    pass (a pack's whole logits would take gigabytes). Ranks of ZeRO-3 must call it equally often, whatever they hold.
+    head runs on positions that have a target only, in parts of `HEAD_ROWS` whose logits are made again in the backward
+    pass (a pack's whole logits would take gigabytes). Ranks of ZeRO-3 must call it equally often, whatever they hold:
+    they set `head_calls`, the number of parts.
     """
 
     def __init__(self, llava: LlavaOnevisionForConditionalGeneration, grid: TileGrid) -> None:
         super().__init__()
         self.llava = llava
         self.grid = grid
-        self.head_calls = 1
+        self.head_calls: int | None = None
         llava.model.language_model.set_attn_implementation(attention.NAME)
 
     def forward(self, batch: Packed) -> torch.Tensor:
         """Cross-entropy summed over the pack's targets, float32 scalar."""
         hidden_LD = self.hidden(batch)
         places = torch.nonzero(batch.targets_L != IGNORE).flatten()
-        if self.head_calls == 1:
+        calls = self.head_calls or max(1, math.ceil(len(places) / HEAD_ROWS))
+        if calls == 1:
             return self._head_loss(hidden_LD, places, batch.targets_L)
         losses = [
             checkpoint(self._head_loss, hidden_LD, part, batch.targets_L, use_reentrant=False)
-            for part in torch.tensor_split(places, self.head_calls)
+            for part in torch.tensor_split(places, calls)
         ]
         return torch.stack(losses).sum()
 

@@ -6,6 +6,7 @@ held, 50 MB for the packs of ten million samples.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,11 @@ import pyarrow.compute as pc
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.recipe import StageName
+
+NEAR = 64
+"""Packs this far apart are read in one go: ranks take every so manieth pack, and one more scan costs more than that."""
+
+_PACK = ("pack_id", "position", "row_ids", "lengths")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +59,32 @@ class PackPlan:
         return len(self.n_tokens)
 
     def __getitem__(self, position: int) -> Pack:
-        if not 0 <= position < len(self):
-            raise IndexError(position)
-        columns = ["pack_id", "position", "row_ids", "lengths"]
-        (row,) = self._table.window(position, position + 1, columns)
-        if row["position"] != position:
-            raise MvlError(
-                f"pack_plan/{self.stage} has position {row['position']} where {position} was expected",
-                hint=f"materialise pack_plan/{self.stage} again",
-            )
-        return Pack(row["pack_id"], position, tuple(row["row_ids"]), tuple(row["lengths"]))
+        (found,) = self.at([position])
+        return found
+
+    def at(self, positions: Sequence[int]) -> list[Pack]:
+        """The packs at these positions, in their order. Raises IndexError, and MvlError for a table out of order."""
+        found: dict[int, Pack] = {}
+        for start, stop in _stretches(positions):
+            if not 0 <= start < stop <= len(self):
+                raise IndexError(start if start < 0 else stop - 1)
+            for expected, row in enumerate(self._table.window(start, stop, _PACK), start):
+                if row["position"] != expected:
+                    raise MvlError(
+                        f"pack_plan/{self.stage} has position {row['position']} where {expected} was expected",
+                        hint=f"materialise pack_plan/{self.stage} again",
+                    )
+                found[expected] = Pack(row["pack_id"], expected, tuple(row["row_ids"]), tuple(row["lengths"]))
+        return [found[position] for position in positions]
+
+
+def _stretches(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(start, stop) around all of them: near ones are read together with what lies between."""
+    together: list[int] = []
+    for position in sorted(positions):
+        if together and position - together[-1] > NEAR:
+            yield together[0], together[-1] + 1
+            together = []
+        together.append(position)
+    if together:
+        yield together[0], together[-1] + 1

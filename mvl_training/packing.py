@@ -1,18 +1,17 @@
 """The pack plan of a stage: which mixture rows share a sequence, decided before training, exactly and for good.
 
-Belongs here: best-fit packing and the table `pack_plan/<stage>`. Does not: counting (`counting`), reading the plan back
-(`pack_plan`). No torch.
+Belongs here: the table `pack_plan/<stage>` and the report on it. Does not: counting (`counting`), which samples share a
+pack (`filling`), reading the plan back (`pack_plan`). No torch.
 
-Packing is best-fit decreasing within shards of consecutive mixture rows (a mixture is shuffled already, so a shard is a
-random sample of it). Best-fit sorts by length; the packs of a shard are therefore shuffled again, or a step would hold
-samples of one length.
+Packs are filled within shards of consecutive mixture rows (a mixture is shuffled already, so a shard is a random sample
+of it), which bounds memory. Filling takes long samples first; the packs of a shard are therefore shuffled again, or a
+step would hold samples of one length.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,21 +23,40 @@ import pyarrow as pa
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
+from mvl_training.balance import Balance, Share
 from mvl_training.counting import Counted, Member, Refused, count_mixture
+from mvl_training.filling import pack
+from mvl_training.order import Order
+from mvl_training.pack_plan import PackPlan
 from mvl_training.processing import SampleProcessor, load_tokens, plan_hash
 from mvl_training.recipe import Recipe, StageName
 
 SHARD = 1 << 18
-"""Rows packed together. Larger fills better by little: 0.96 at 4,096 rows, 0.97 at a million (8k packs)."""
+"""Rows packed together. More would not fill better: 8k packs are full to 0.990 at 30,000 rows already."""
 
 TILE_ALLOWANCE = 8
 """A pack's tile limit, as a multiple of the tiles whose features would just fill it: bounds the vision tower's memory.
 Pictures of many tiles are shrunk to few tokens, so a limit near 1 would leave packs of them half empty."""
 
 
+RANKS = (8, 32, 128)
+"""Numbers of ranks that a report says the load of, beside the recipe's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How evenly this many ranks are loaded (`Order.evenness`), each with `micro_steps` packs in a step."""
+
+    ranks: int
+    micro_steps: int
+    tokens: float
+    tiles: float
+
+
 @dataclass(frozen=True, slots=True)
 class PackReport:
-    """What planning a stage did. `fill` = tokens / (packs * length); `rejected` counts rows by reason."""
+    """What planning a stage did. `fill` = tokens / (packs * length); `rejected` counts rows by reason. `loads` begins
+    with the recipe's own number of ranks; `visual_share` is that of a pack's tokens, for some of its percentiles."""
 
     stage: str
     samples: int
@@ -48,6 +66,9 @@ class PackReport:
     targets: int
     tiles: int
     rejected: dict[str, int] = field(default_factory=dict)
+    loads: list[Load] = field(default_factory=list)
+    shares: list[Share] = field(default_factory=list)
+    visual_share: dict[str, float] = field(default_factory=dict)
     data_version: str = ""
     seconds: float = 0.0
 
@@ -94,40 +115,12 @@ def plan_stage(
         targets=totals["targets"],
         tiles=totals["tiles"],
         rejected=dict(reasons),
+        loads=_loads(PackPlan(lake, stage), recipe, stage),
+        shares=planner.balance.shares(),
+        visual_share=planner.balance.visual_share_of_packs(),
         data_version=published.data_version,
         seconds=time.monotonic() - started,
     )
-
-
-def pack(members: Sequence[Member], length: int, max_tiles: int) -> list[list[Member]]:
-    """Best-fit decreasing: each sample, longest first, goes to the fullest pack it still fits in.
-
-    No pack exceeds `length` tokens, nor `max_tiles` tiles unless one sample alone does. O(n log n) for n samples whose
-    tiles fit; ties are broken by the order of `members`, so equal input gives equal packs.
-    """
-    order = sorted(range(len(members)), key=lambda i: (-members[i].counts.tokens, i))
-    packs: list[list[Member]] = []
-    tiles: list[int] = []
-    open_packs: list[tuple[int, int]] = []  # (room in tokens, pack), sorted
-    for index in order:
-        member = members[index]
-        need = member.counts
-        spot = bisect_left(open_packs, (need.tokens, -1))
-        while spot < len(open_packs) and tiles[open_packs[spot][1]] + need.tiles > max_tiles:
-            spot += 1
-        if spot < len(open_packs):
-            room, chosen = open_packs.pop(spot)
-        else:
-            room, chosen = length, len(packs)
-            packs.append([])
-            tiles.append(0)
-        packs[chosen].append(member)
-        tiles[chosen] += need.tiles
-        room -= need.tokens
-        # A pack without room for anything is closed: the list stays short.
-        if room >= 16 and tiles[chosen] < max_tiles:
-            insort(open_packs, (room, chosen))
-    return packs
 
 
 class _Planner:
@@ -140,12 +133,14 @@ class _Planner:
         self.seed = seed
         self.refused: list[Refused] = []
         self.totals: Counter[str] = Counter()
+        self.balance = Balance()
 
     def tables(self, counted: Iterable[Counted], schema: pa.Schema, run_id: str) -> Iterator[pa.Table]:
         """The plan's rows, a shard at a time."""
         length = self.processor.length
         for shard, members in enumerate(_shards(self._members(counted))):
             packs = pack(members, length, max_tiles(length, self.processor.grid.side))
+            self.balance.see(packs)
             random.Random(f"{self.seed}/{shard}").shuffle(packs)
             rows = [self._row(position, p, run_id) for position, p in enumerate(packs, self.totals["packs"])]
             self.totals["packs"] += len(packs)
@@ -188,6 +183,19 @@ def _reject(stage: StageName, row: Refused, run_id: str) -> dict[str, Any]:
         "request_key": None,
         "run_id": run_id,
     }
+
+
+def _loads(plan: PackPlan, recipe: Recipe, stage: StageName) -> list[Load]:
+    order = Order.of(plan, recipe.stage(stage).batch, recipe.seed)
+    return [
+        Load(
+            ranks,
+            order.micro_steps(ranks),
+            tokens=order.evenness(plan.n_tokens, ranks),
+            tiles=order.evenness(plan.n_tiles, ranks),
+        )
+        for ranks in dict.fromkeys((recipe.processes, *RANKS))
+    ]
 
 
 def max_tiles(length: int, side: int) -> int:

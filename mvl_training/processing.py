@@ -26,11 +26,13 @@ from mvl_training.recipe import Recipe, StageName
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What one sample will take. `content` is a digest of its tokens, targets and pictures: what it will teach."""
+    """What one sample will take. `visual` of the `tokens` come from its pictures. `content` is a digest of its tokens,
+    targets and pictures: what it will teach."""
 
     tokens: int
     tiles: int
     targets: int
+    visual: int
     content: str
 
 
@@ -143,7 +145,8 @@ class SampleProcessor:
         layouts = self.layouts([sizes[i] for i in used], video=row["video"] is not None)
         encoded = self.encode(row, layouts)
         content = digest_hex(encoded.ids.tobytes(), encoded.labels.tobytes(), used)
-        return Counts(len(encoded.ids), sum(y.tiles for y in layouts), encoded.targets, content)
+        tiles, visual = sum(y.tiles for y in layouts), sum(y.tokens for y in layouts)
+        return Counts(len(encoded.ids), tiles, encoded.targets, visual, content)
 
     def build(self, row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sample:
         """The sample with its pixels. Raises Unusable, `picture.PictureError`."""

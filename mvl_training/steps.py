@@ -11,6 +11,7 @@ from typing import Any
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.export import PROVENANCE
+from mvl_training.order import Order
 from mvl_training.pack_plan import PackPlan
 from mvl_training.recipe import parse_recipe
 from mvl_training.stages import RESULT, Checkpoint, read_json
@@ -19,8 +20,6 @@ from mvl_training.stages import RESULT, Checkpoint, read_json
 def rows_of_step(lake: Lake, checkpoint: Checkpoint, number: int) -> list[dict[str, Any]]:
     """The rows of optimizer step `number` (from 1) in the order of its packs: row_id, pack (its position in the plan),
     tokens, kind, source. Raises `MvlError` for a step that was not, or when the plan has been made anew since."""
-    from mvl_training.batches import Order
-
     result = read_json(checkpoint.folder / RESULT)
     if number > result["steps"]:
         raise MvlError(f"checkpoint/{checkpoint.stage} was trained for {result['steps']} steps")
@@ -34,7 +33,7 @@ def rows_of_step(lake: Lake, checkpoint: Checkpoint, number: int) -> list[dict[s
     recipe = parse_recipe(about["recipe"], str(checkpoint.export / PROVENANCE))
     plan = PackPlan(lake, checkpoint.stage)
     order = Order.of(plan, recipe.stage(checkpoint.stage).batch, recipe.seed)
-    packs = [plan[position] for position in order.step(number - 1)]
+    packs = plan.at(order.step(number - 1))
     known = lake.index(f"mixture/{checkpoint.stage}").rows([row for pack in packs for row in pack.row_ids])
     return [
         {

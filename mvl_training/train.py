@@ -51,7 +51,8 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_training import checkpoint as checkpoints
-from mvl_training.batches import Order, PackLoader
+from mvl_training.allocator import keep_freed_memory
+from mvl_training.batches import PackLoader
 from mvl_training.checkpoint import CheckpointError, State
 from mvl_training.conversation import IGNORE, ChatTokens
 from mvl_training.export import DTYPES, PROVENANCE, export_checkpoint
@@ -60,6 +61,7 @@ from mvl_training.hub import write_model_files
 from mvl_training.loop import Diverged, Interrupted, Schedule, StopSignals, build_engine, engine_config, train
 from mvl_training.metrics import LOG, Reporter, read_metrics
 from mvl_training.model import Student, assemble, load_student
+from mvl_training.order import Order
 from mvl_training.pack_plan import PackPlan
 from mvl_training.processing import SampleProcessor, load_tokens, locate
 from mvl_training.recipe import STAGES, Recipe, Stage, StageName, load_recipe
@@ -380,6 +382,7 @@ def _join_ranks() -> None:
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
+        keep_freed_memory()
         ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
         # torchrun gives every rank one thread unless told otherwise; a lone rank takes what its environment says.
         if ranks > 1 or "OMP_NUM_THREADS" not in os.environ:

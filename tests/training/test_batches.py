@@ -1,65 +1,80 @@
-"""The order of the data: a function of plan, seed and step, whatever the number of ranks."""
+"""Packs are read ahead, in order, and errors arrive."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.batches import Order, PackLoader, Prefetch
+from mvl_training import batches, pack_plan
+from mvl_training.batches import PackLoader, Prefetch
 from mvl_training.conversation import ChatTokens
 from mvl_training.pack_plan import PackPlan
 from mvl_training.processing import SampleProcessor
 from mvl_training.recipe import Recipe
 
 
-@given(st.integers(1, 50), st.integers(1, 12), st.integers(1, 5))
-def test_an_epoch_takes_every_pack_once_and_ranks_share_each_step(packs: int, per_step: int, world: int) -> None:
-    order = Order(packs, min(per_step, packs), seed=5)
-    for epoch in (0, 1):
-        taken = []
-        for step in range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch):
-            shares = [order.share(step, rank, world) for rank in range(world)]
-            assert {len(s) for s in shares} == {order.micro_steps(world)}
-            together = [p for s in shares for p in s if p is not None]
-            assert sorted(together) == sorted(order.step(step))
-            taken += together
-        assert sorted(taken) == list(range(packs))
-
-
-def test_later_epochs_are_shuffled_by_seed() -> None:
-    order = Order(50, 5, seed=1)
-    second = [p for s in range(10, 20) for p in order.step(s)]
-    assert second != list(range(50))
-    assert second == [p for s in range(10, 20) for p in Order(50, 5, seed=1).step(s)]
-    assert second != [p for s in range(10, 20) for p in Order(50, 5, seed=2).step(s)]
-
-
-def test_a_step_holds_about_the_samples_the_recipe_asks_for(lake: Lake) -> None:
+def loader_of(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> PackLoader:
     plan = PackPlan(lake, "single_image")
-    samples = sum(len(p.row_ids) for p in plan)
-    order = Order.of(plan, 6, seed=0)
-    assert order.per_step == round(6 * len(plan) / samples)
-    assert Order.of(plan, 10_000, seed=0).per_step == len(plan)
+    return PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
+
+
+@pytest.mark.parametrize(("packs", "size"), [(1, 1), (3, 1), (4, 700), (100, 1 << 20)])
+def test_packs_read_together_are_those_read_one_by_one_in_order(
+    lake: Lake, recipe: Recipe, tokens: ChatTokens, monkeypatch: pytest.MonkeyPatch, packs: int, size: int
+) -> None:
+    loader = loader_of(lake, recipe, tokens)
+    positions = [7, None, 2, 3, 3, len(loader.plan) - 1, 0, None]
+    alone = [loader.load(position) for position in positions]
+    monkeypatch.setattr(batches, "READ_PACKS", packs)
+    monkeypatch.setattr(batches, "READ_BYTES", size)
+    for one, other in zip(loader.stream(positions), alone, strict=True):
+        assert one.row_ids == other.row_ids
+        assert torch.equal(one.ids_1L, other.ids_1L)
+        assert torch.equal(one.tiles_T3PP, other.tiles_T3PP)
+
+
+def test_no_more_bytes_of_pictures_are_held_than_allowed_but_for_one_pack_alone(
+    lake: Lake, recipe: Recipe, tokens: ChatTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = loader_of(lake, recipe, tokens)
+    monkeypatch.setattr(batches, "READ_BYTES", 9000)
+    portions = {id(read.pictures): read.pictures for read in list(loader.read(range(len(loader.plan))))}
+    held = [sum(map(len, pictures.values())) for pictures in portions.values()]
+    of_packs = [sum(map(len, read.pictures.values())) for p in range(len(loader.plan)) for read in loader.read([p])]
+    assert 1 < len(held) < len(loader.plan)
+    assert max(held) <= max(9000, *of_packs)
+
+
+def test_positions_far_apart_are_found(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = PackPlan(lake, "single_image")
+    monkeypatch.setattr(pack_plan, "NEAR", 2)
+    positions = [9, 0, 1, 4, 9]
+    assert [pack.position for pack in plan.at(positions)] == positions
+    assert plan.at([]) == []
+    for outside in (-1, len(plan)):
+        with pytest.raises(IndexError):
+            plan.at([0, outside])
 
 
 def test_an_error_while_loading_ahead_reaches_the_loop(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:
-    plan = PackPlan(lake, "single_image")
-    loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
-    prefetch = Prefetch(loader, iter([0, None, 10_000]))
-    batches = iter(prefetch)
-    assert next(batches).row_ids == plan[0].row_ids
-    assert next(batches).row_ids == ()
-    with pytest.raises(IndexError):
-        next(batches)
+    loader = loader_of(lake, recipe, tokens)
+    prefetch = Prefetch(loader, chain([0, None], failing()))
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(prefetch)
     prefetch.close()
 
 
+def failing() -> Iterator[int | None]:
+    raise OSError("the disk is gone")
+    yield
+
+
 def test_closing_a_loader_in_the_middle_ends_its_thread(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:
-    plan = PackPlan(lake, "single_image")
-    loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
-    prefetch = Prefetch(loader, iter([0] * 1000))
+    prefetch = Prefetch(loader_of(lake, recipe, tokens), iter([0] * 1000))
     next(iter(prefetch))
     prefetch.close()
     assert not prefetch._thread.is_alive()

@@ -10,6 +10,7 @@ import torch
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
+from mvl_training import model
 from mvl_training.batches import Packed, PackLoader, collate
 from mvl_training.conversation import IGNORE, ChatTokens
 from mvl_training.model import Student, assemble, load_student, part_of
@@ -89,11 +90,14 @@ def test_packed_logits_loss_and_gradients_equal_those_of_samples_alone(
             assert torch.allclose(found[name], parameter.grad, atol=2e-4, rtol=1e-4), name
 
 
-def test_a_head_called_in_parts_gives_the_same_loss_and_gradients(student: Student, processor: SampleProcessor) -> None:
+def test_a_head_called_in_parts_gives_the_same_loss_and_gradients(
+    student: Student, processor: SampleProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "HEAD_ROWS", 5)
     packs = [together(processor, built(processor)), collate([], (0, 1), processor.grid.tile)]
     for pack in packs:
         found = []
-        for calls in (1, 3, 64):
+        for calls in (1, None, 3, 64):
             student.head_calls = calls
             student.zero_grad()
             loss = student(pack)
@@ -103,7 +107,7 @@ def test_a_head_called_in_parts_gives_the_same_loss_and_gradients(student: Stude
             assert loss == pytest.approx(found[0][0], rel=1e-6)
             assert grads.keys() == found[0][1].keys()
             assert all(torch.allclose(grads[n], found[0][1][n], atol=1e-5) for n in grads)
-    student.head_calls = 1
+    student.head_calls = None
 
 
 def test_changing_one_sample_never_moves_its_neighbours(student: Student, processor: SampleProcessor) -> None:

@@ -203,7 +203,7 @@ def put_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stag
                 "version_id": version_id,
                 "source": "drawn",
                 "category": "general",
-                "modality": "single_image",
+                "modality": "video" if video else ("text", "single_image", "multi_image")[min(2, len(ids))],
                 "copy": 0,
             }
         )
