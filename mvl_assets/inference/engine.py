@@ -47,7 +47,7 @@ QUEUE_EVERY_S = 2.0
 
 
 def answer_all(
-    requests: Iterable[Request],
+    requests: Iterable[Request | None],
     *,
     endpoints: Sequence[Endpoint],
     log: AnswerLog,
@@ -62,9 +62,10 @@ def answer_all(
 
     Takes the log's lease itself (do not hold it), and runs its own event loop, so call it from ordinary code such as a
     Dagster step. `requests` is consumed lazily, in one other thread, which is also the one that uses `log`: the
-    iterable may read it. `pictures` fetches original bytes for image ids; needed as soon as a request holds a picture.
-    `total`, when known, gives the progress an end, and `price` a sum of money. `progress` is called about every two
-    seconds and at the end, from the event loop: it must not block.
+    iterable may read it. No answer can be stored while the iterable is at work: one that passes over many rows with
+    nothing to ask says None now and then. `pictures` fetches original bytes for image ids; needed as soon as a request
+    holds a picture. `total`, when known, gives the progress an end, and `price` a sum of money. `progress` is called
+    about every two seconds and at the end, from the event loop: it must not block.
 
     One row's trouble never raises: it becomes a `Failure` in the outcome. Raises `LeaseHeld` when another process
     writes this log, `EndpointError` when no endpoint can be used, the lake's error when answers cannot be stored, and
@@ -111,7 +112,7 @@ class _Run:
 
     # -- the run as a whole ----------------------------------------------------------------------------------------
 
-    async def go(self, requests: Iterator[Request]) -> Outcome:
+    async def go(self, requests: Iterator[Request | None]) -> Outcome:
         started = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._loop_error)
@@ -323,6 +324,9 @@ class _Run:
             self._fail(item, fault.error, fault.message)
             return
         lane.failed(fault, sent_at, now)
+        if lane.refuses_for_good(item, fault, self.options, now):
+            self._fail(item, fault.error, fault.message)
+            return
         if lane.resting_until > now:
             self._loop.call_at(lane.resting_until, self._pump)
         if item.attempts:

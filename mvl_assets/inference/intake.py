@@ -70,7 +70,7 @@ class Intake:
 
     # -- in --------------------------------------------------------------------------------------------------------
 
-    async def read(self, requests: Iterator[Request]) -> None:
+    async def read(self, requests: Iterator[Request | None]) -> None:
         size = FIRST_CHUNK
         while not self.all_read:
             while len(self._open_keys) + size > self._options.max_rows and self._open_keys:
@@ -155,13 +155,15 @@ class Intake:
         self._room.set()
 
 
-def _take(requests: Iterator[Request], most: int) -> tuple[list[Request], bool]:
+def _take(requests: Iterator[Request | None], most: int) -> tuple[list[Request], bool]:
     """At most `most` requests, fewer when they come slowly, and whether that was all."""
     chunk: list[Request] = []
     until = time.monotonic() + SLICE_S
     while len(chunk) < most and time.monotonic() < until:
-        request = next(requests, None)
-        if request is None:
+        try:
+            request = next(requests)
+        except StopIteration:
             return chunk, True
-        chunk.append(request)
+        if request is not None:
+            chunk.append(request)
     return chunk, False

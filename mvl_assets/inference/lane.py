@@ -19,12 +19,14 @@ from mvl_assets.inference.limits import Limit
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.pace import Pace
 from mvl_assets.inference.request import Request
-from mvl_assets.inference.retry import Fault
+from mvl_assets.inference.retry import Blame, Fault
 from mvl_assets.inference.shown import Shown
 from mvl_assets.inference.transport import Transport
 
 # Refusals in a row after which Retry-After holds for the whole endpoint.
 REFUSALS_TO_REST = 3
+# Refusals that any request may meet on a busy server.
+MOST_REFUSALS = 20
 # Connections that hang, in multiples of the highest limit, beyond which nothing more is sent beside them.
 MOST_LATE = 4
 # Attempts of one request at the same time, at the end of a run, and how old the latest must be for another.
@@ -35,9 +37,9 @@ SHORTEST_PATIENCE_S = 0.25
 @dataclass(slots=True, eq=False)
 class Item:
     """A request under way. `charged` counts the attempts that may have failed by its own fault, `given_up` those that
-    ended before the run's own time-out. `attempts` are those in flight, oldest first: more than one only at the end.
-    `done` says that it is answered or has failed; what is still in flight then does not count. `plain` has its pictures
-    sent with their bytes and without a name.
+    ended before the run's own time-out, `refusals` those an endpoint would not take. `attempts` are those in flight,
+    oldest first: more than one only at the end. `done` says that it is answered or has failed; what is still in flight
+    then does not count. `plain` has its pictures sent with their bytes and without a name.
     """
 
     request: Request
@@ -46,6 +48,8 @@ class Item:
     sent: int = 0
     charged: int = 0
     given_up: int = 0
+    refusals: int = 0
+    refused_since: float | None = None
     deaths_alone: int = 0
     attempts: list[Attempt] = field(default_factory=list)
     done: bool = False
@@ -175,6 +179,20 @@ class Lane:
         if fault.retry_after is not None and (stressed or self.streak >= REFUSALS_TO_REST):
             self.resting_until = max(self.resting_until, now + fault.retry_after)
 
+    def refuses_for_good(self, item: Item, fault: Fault, options: EngineOptions, now: float) -> bool:
+        """Whether it is this one request that is refused: again and again, for as long as a run bears an outage, while
+        the endpoint answers others. So does a gateway with one that is larger than its tokens a minute."""
+        if fault.blame is not Blame.ENDPOINT or not fault.error.startswith("http_"):
+            return False
+        item.refusals += 1
+        if item.refused_since is None:
+            item.refused_since = now
+        return (
+            item.refusals > MOST_REFUSALS
+            and now - item.refused_since > options.patience_s
+            and self._replied_at > item.refused_since
+        )
+
     def pause_s(self, longest_s: float) -> float:
         """The base of the pause before what it refused is asked again: short where it answers quickly, so that a few
         refusals at the end of a run do not keep everybody waiting; `longest_s` once it refuses one after another."""
@@ -225,6 +243,7 @@ class Lane:
             await asyncio.sleep(options.probe_every_s * rng.uniform(0.5, 1.0))
         loop = asyncio.get_running_loop()
         self.reached = True
+        self._replied_at = loop.time()
         self.streak = 0
         self.down_since = None
         self.resting_until = 0.0

@@ -46,7 +46,8 @@ class PictureBatch:
     def add_video(self, video: Video) -> tuple[list[str], list[float]]:
         """Samples a video's frames; returns their ids and times in seconds. Raises `RowError`."""
         known = self._videos.get(video)
-        if known is not None:
+        # Its frames are read again when they neither wait nor were stored: the rows that had them may all be rejected.
+        if known is not None and not self._lake.images.missing(set(known[0]) - self._waiting.keys()):
             self._videos.move_to_end(video)
             return known
         frames = frames_of(video)

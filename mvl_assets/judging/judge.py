@@ -158,12 +158,12 @@ def judging_requests(
 
 def _following(
     log: AnswerLog, cases: Iterator[Case], criteria: Sequence[str], retry: Collection[str]
-) -> Iterator[Request]:
+) -> Iterator[Request | None]:
     while batch := list(islice(cases, BATCH)):
         for found in rulings(log, batch, criteria):
             wrong = found.read
-            if found.following and wrong and not isinstance(wrong, Verdict) and chosen(wrong.error, retry):
-                yield found.following
+            due = wrong and not isinstance(wrong, Verdict) and chosen(wrong.error, retry)
+            yield found.following if due else None
 
 
 def _cost(models: Sequence[ModelProfile], askers: Sequence[Asker]) -> float:

@@ -63,11 +63,16 @@ class ImageStore:
 
     def fetch(self, ids: Collection[str]) -> dict[str, bytes]:
         """The original bytes of each picture. Raises `KeyError` with the first id that is not stored."""
-        places = self.index.places()
-        found = {} if places is None else places.of(ids)
+        found = self.fetch_stored(ids)
         for image_id in ids:
             if image_id not in found:
                 raise KeyError(image_id)
+        return found
+
+    def fetch_stored(self, ids: Collection[str]) -> dict[str, bytes]:
+        """The original bytes of each picture; ids that are not stored are left out."""
+        places = self.index.places()
+        found = {} if places is None else places.of(ids)
         if places is None or not found:
             return {}
         blobs = places.dataset.read_blobs("bytes", indices=list(found.values()), preserve_order=True)

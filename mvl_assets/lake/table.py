@@ -55,7 +55,6 @@ class Table:
         self._dataset: lance.LanceDataset | None = None
         self._lock = threading.Lock()
         self._syncer = Syncer(uri)
-        self._mended = False
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -73,7 +72,8 @@ class Table:
     def open(self) -> lance.LanceDataset:
         """The newest version, as a handle that stays at that version and may be shared between threads.
 
-        Raises `FileNotFoundError`, `SchemaMismatch`, `UnsafeTable`, or `LakeError` when its newest version is torn.
+        A torn newest version is put aside. Raises `FileNotFoundError`, `SchemaMismatch`, `UnsafeTable`, or `LakeError`
+        when it is torn where nothing may be written.
         """
         with self._lock:
             if self._dataset is None:
@@ -88,11 +88,15 @@ class Table:
         path = local_path(self.uri)
         if path is not None and not (path / "_versions").is_dir():
             raise FileNotFoundError(self.uri)
-        if path is not None and is_torn(path):
-            raise LakeError(
-                f"{self.uri}: the newest version was not written to its end, as after a power cut",
-                hint="the next run that writes this table puts it aside; what was committed before is kept",
-            )
+        if path is not None:
+            try:
+                mend(path)
+            except OSError as error:  # where nothing may be written, a whole table can still be read
+                if is_torn(path):
+                    raise LakeError(
+                        f"{self.uri}: the newest version was not written to its end, as after a power cut",
+                        hint="let a process that may write here open it: that version is put aside, the rest is kept",
+                    ) from error
         try:
             dataset = lance.dataset(self.uri, session=self.session)
         except ValueError as error:
@@ -301,11 +305,7 @@ class Table:
         return table.select(self.schema.names).cast(self.schema)
 
     def create(self) -> None:
-        """Makes the table when it is not there yet; losing the race to another creator is fine.
-
-        Every write goes through here first, so this is where a torn newest version is put aside.
-        """
-        self.repair()
+        """Makes the table when it is not there yet; losing the race to another creator is fine."""
         if self.exists():
             return
         path = local_path(self.uri)
@@ -327,15 +327,6 @@ class Table:
                 return True
             time.sleep(random.uniform(0.01, 0.03))
         return False
-
-    def repair(self) -> Path | None:
-        """Puts a torn newest version aside, once per process. Returns where its manifest went."""
-        path = local_path(self.uri)
-        if self._mended or path is None or not (path / "_versions").is_dir():
-            return None
-        moved = mend(path)
-        self._mended = True
-        return moved
 
     def sync(self) -> None:
         """Makes what was committed survive a power cut."""

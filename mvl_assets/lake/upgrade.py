@@ -35,7 +35,9 @@ def upgrade(dataset: lance.LanceDataset, spec: TableSpec) -> bool:
             if missing:
                 dataset.add_columns(missing)
             dataset.update_schema_metadata({VERSION.decode(): str(spec.schema_version)})
-        except CommitConflictError:  # another process does the same: see how far it got
-            pass
+        except (CommitConflictError, OSError):
+            # Another process does the same: see how far it got. An error that nobody's commit explains is one.
+            if dataset.latest_version == dataset.version:
+                raise
         dataset = dataset.checkout_version(dataset.latest_version)
     return True

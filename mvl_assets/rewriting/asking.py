@@ -19,7 +19,7 @@ from mvl_assets.profile import ModelProfile
 from mvl_assets.prompts import Prompt
 from mvl_assets.rewriting.failed import rejected
 
-BATCH = 1024
+BATCH = 512
 
 ProgressSink = Callable[[Progress], None]
 
@@ -53,7 +53,7 @@ class Asker:
         total: int | None = None,
         pictures: FetchPictures | None = None,
     ) -> None:
-        self._pictures = lake.images.fetch if pictures is None else pictures
+        self._pictures = lake.images.fetch_stored if pictures is None else pictures
         self._log = lake.answers(stage, source)
         # The engine reads the requests in another thread than it commits in: looking keys up has its own handle.
         self._seen = lake.answers(stage, source)
@@ -82,13 +82,14 @@ class Asker:
         self._stored = table.count(f"{mine} AND {sql.within('prompt_hash', {prompt.hash for prompt in prompts})}")
         return int(rows * min(1.0, self._stored / self._total)) if self._total else 0
 
-    def ask(self, requests: Iterable[Request]) -> Outcome | None:
+    def ask(self, requests: Iterable[Request | None]) -> Outcome | None:
         """Returns when every request is answered durably or has failed; None when there was nothing to send.
 
-        `requests` is consumed once, in batches. Raises what `answer_all` raises.
+        `requests` is consumed once, in batches; a None in it stands for a row that asks nothing. Raises what
+        `answer_all` raises.
         """
         pending = self._pending(requests)
-        first = next(pending, None)
+        first = next((request for request in pending if request is not None), None)
         if first is None:
             return None
         if self._endpoints is None:
@@ -114,9 +115,12 @@ class Asker:
             self.failures[failure.request_key] = replace(failure, attempts=failure.attempts + before)
         return outcome
 
-    def _pending(self, requests: Iterable[Request]) -> Iterator[Request]:
+    def _pending(self, requests: Iterable[Request | None]) -> Iterator[Request | None]:
+        """What is to be sent, with a None after every batch: the engine commits between two, however many rows in a row
+        have their answers."""
         requests = iter(requests)
-        while batch := list(islice(requests, BATCH)):
+        while rows := list(islice(requests, BATCH)):
+            batch = [request for request in rows if request is not None]
             answered = self._seen.answered({request.key for request in batch})
             self.wanted += len(batch)
             for request in batch:
@@ -126,6 +130,7 @@ class Asker:
                     self.left += 1
                 else:
                     yield request
+            yield None
 
     def _report(self, progress: Progress) -> None:
         """The engine's report, with what it never saw because it was answered or left before."""

@@ -145,12 +145,12 @@ def _counted(asked: Iterable[tuple[str, list[Ask]]], counts: Counter[str]) -> It
         yield from asks
 
 
-def _following(found: Iterable[Found[Ask, Parsed]], retry: Collection[str]) -> Iterator[Request]:
-    """The requests that follow an answer of no use: the one re-ask, and what is to be retried."""
+def _following(found: Iterable[Found[Ask, Parsed]], retry: Collection[str]) -> Iterator[Request | None]:
+    """The requests that follow an answer of no use: the one re-ask, and what is to be retried. None for any other."""
     for one in found:
         wrong = one.read.error if one.read else None
-        if one.following and wrong and (one.is_due or chosen(wrong.error, retry)):
-            yield one.following
+        due = wrong and (one.is_due or chosen(wrong.error, retry))
+        yield one.following if due else None
 
 
 class _Rows:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.fake_server import Behaviour
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.progress import Outcome, Progress
-from mvl_assets.inference.request import choice_form, json_form
+from mvl_assets.inference.request import Request, choice_form, json_form
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.profile import Price
 
@@ -110,6 +110,37 @@ def test_a_date_in_retry_after_is_waited_for_by_its_own_row_alone(new_log: NewLo
     assert (outcome.sent, outcome.failures) == (111, []), "questions 7 and 70 to 79 are refused once"
     assert outcome.seconds >= 1, "a date has whole seconds: the second after next is at least one away"
     assert set(server.seen.values()) == {1, 2}
+
+
+@pytest.mark.parametrize("fault", ["429_bare", "503"])
+def test_a_request_that_alone_is_refused_for_good_fails_and_the_run_ends(
+    new_log: NewLog, quick: EngineOptions, fault: str
+) -> None:
+    with serving(Behaviour(markers={"question 7": fault})) as (_, endpoint):
+        outcome = answer_all(
+            asks(20), endpoints=[endpoint], log=new_log(), options=dataclasses.replace(quick, patience_s=1)
+        )
+    assert outcome.answered == 19
+    (failure,) = outcome.failures
+    assert failure.error == f"http_{fault[:3]}"
+    assert failure.attempts > 20
+
+
+def test_answers_are_stored_while_the_rows_that_come_ask_nothing(new_log: NewLog, quick: EngineOptions) -> None:
+    """As after a restart, when what is stored comes by behind the new rows."""
+    stored: list[int] = []
+
+    def rows() -> Iterator[Request | None]:
+        yield from asks(4)
+        deadline = time.monotonic() + 20
+        while not stored and time.monotonic() < deadline:
+            time.sleep(0.01)
+            stored.extend([count] if (count := new_log().count()) == 4 else [])
+            yield None
+
+    with serving() as (_, endpoint):
+        outcome = answer_all(rows(), endpoints=[endpoint], log=new_log(), options=quick)
+    assert (outcome.answered, stored) == (4, [4])
 
 
 def test_an_answer_that_drips_in_without_an_end_is_given_up_and_asked_again(
@@ -220,15 +251,18 @@ def test_a_wrong_key_ends_the_run_at_once(
 
 
 def test_what_arrived_before_an_error_of_the_iterable_is_stored(new_log: NewLog, quick: EngineOptions) -> None:
-    requests = asks(64)
-
-    def broken():
-        yield from requests
+    def broken() -> Iterator[Request | None]:
+        yield from asks(64)
+        yield None
+        deadline = time.monotonic() + 20
+        while sum(server.answered.values()) < 64 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.5)  # from the server to the client
         raise RuntimeError("the source broke")
 
     with serving() as (server, endpoint), pytest.raises(RuntimeError, match="the source broke"):
         answer_all(broken(), endpoints=[endpoint], log=new_log(), options=quick)
-    assert new_log().count() == sum(server.answered.values())
+    assert new_log().count() == 64
 
 
 def test_only_the_poison_row_fails_when_it_kills_the_server(new_log: NewLog, quick: EngineOptions) -> None:

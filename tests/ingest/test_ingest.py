@@ -214,6 +214,18 @@ def test_ids_that_repeat_name_different_samples(lake: Lake, tmp_path: Path) -> N
     assert ingest(lake, tmp_path / "raw").new == 0
 
 
+def test_rows_of_a_video_with_a_broken_frame_are_rejects_in_every_batch(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PICTURE_ROWS", 2)
+    root = tmp_path / "raw"
+    for number in range(1, 5):
+        put(root, f"v/{number:05}.jpg", picture(number) if number > 1 else b"\xff\xd8\xff broken")
+    put_json(root, "rows.json", [{"id": n, "video": "v", "conversations": talk(f"Q{n}?", "A.")} for n in range(7)])
+    report = ingest_source(lake, source("llava_video"), root, run_id="r")
+    assert (report.new, report.pictures, report.rejects) == (0, 0, {"not_a_picture": 7})
+
+
 def test_a_video_becomes_frames_once_for_all_its_rows(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,8 +170,10 @@ def test_answers_are_never_removed(lake: Lake) -> None:
 def test_a_damaged_table_is_left_out_and_the_rest_is_done(lake: Lake) -> None:
     fill(lake, used=1, unused=3)
     lake.table("category/ocr").publish([pages("drawn", "x", range(5))], "drawn")
-    newest = min((Path(lake.root) / "category" / "ocr.lance" / "_versions").glob("*.manifest"))
-    newest.write_bytes(b"")
+    table = Path(lake.root) / "category" / "ocr.lance"
+    for before in sorted((table / "_versions").glob("*.manifest"))[1:]:
+        before.unlink()
+    next((table / "data").iterdir()).write_bytes(b"")
     found = collect(Lake(lake.root), WEEK)
     assert "category/ocr" in found.busy and found.pictures == 3
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
 import lance
 import pyarrow as pa
 import pytest
@@ -82,3 +86,17 @@ def test_an_older_table_that_cannot_be_written_says_so(lake: Lake, monkeypatch: 
     monkeypatch.setattr(lance.LanceDataset, "add_columns", refuse)
     with pytest.raises(DiskError, match="read-only"):
         lake.table("judged/chart").open()
+
+
+def test_many_who_open_it_at_the_same_moment_all_read_it(tmp_path: Path):
+    with ThreadPoolExecutor(6) as readers:
+        for number in range(10):
+            lake = Lake(str(tmp_path / str(number)))
+            of_version_one(lake)
+            together = Barrier(6)
+
+            def count(root: str = lake.root, together: Barrier = together) -> int:
+                together.wait()
+                return Lake(root).table("judged/chart").count()
+
+            assert [done.result() for done in [readers.submit(count) for _ in range(6)]] == [3] * 6

@@ -16,6 +16,7 @@ from mvl_assets.errors import SourceError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.fake_server import FakeServer
 from mvl_assets.inference.request import ModelRef
+from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.prompts import load_prompts
 from mvl_assets.rewriting import rewrite as rewriting
@@ -55,6 +56,15 @@ def test_a_row_carries_what_made_it_and_keeps_the_question(lake: Lake, served: t
     content = server.bodies[0]["messages"][0]["content"]
     assert [part["type"] for part in content] == ["text", "image_url", "text"]
     assert content[0]["text"] == server.bodies[1]["messages"][0]["content"][0]["text"]
+
+
+def test_a_picture_the_lake_lacks_is_the_reject_of_its_sample_alone(lake: Lake, served: tuple[FakeServer, Endpoint]):
+    put(lake, MATH, range(4))
+    lost = next(lake.table("samples").rows(["image_ids", "sample_id"]))
+    lake.images.table.delete(sql.equals("image_id", lost["image_ids"][0]))
+    report = rewrite_source(Lake(lake.root), MATH, profile(), run_id="r1", endpoints=[served[1]])
+    assert (report.rows, report.unusable) == (3, {"missing_picture": 1})
+    assert [r["row_key"] for r in lake.table("rejects").rows()] == [lost["sample_id"]]
 
 
 def test_a_second_run_sends_nothing_starts_nothing_and_changes_nothing(lake: Lake, served: tuple[FakeServer, Endpoint]):
