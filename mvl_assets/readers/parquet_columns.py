@@ -31,7 +31,7 @@ def rows(
     """
     try:
         with pq.ParquetFile(path) as file:
-            names, weights = file.schema_arrow.names, _weights(file.metadata)
+            names, weight = file.schema_arrow.names, _weight(file.metadata)
     except (pa.ArrowException, OSError, ValueError) as error:
         yield BadItem(0, BROKEN_FILE, f"not readable as Parquet: {str(error).splitlines()[0][:300]}")
         return
@@ -42,7 +42,7 @@ def rows(
         return
     taken = {found: wanted for wanted, found in chosen.items() if found is not None}
     taken |= {name: name for name in also if name in names}
-    at_a_time = _rows_at_a_time(weights, set(taken))
+    at_a_time = _rows_at_a_time(weight)
     if only is not None:
         taken = {found: wanted for found, wanted in taken.items() if wanted in only}
     for item in parquet_stream.rows(path, tuple(taken), at_a_time):
@@ -51,20 +51,13 @@ def rows(
         yield item
 
 
-def _weights(footer: pq.FileMetaData) -> list[dict[str, float]]:
-    """Bytes a row, by column, of each row group. Raises `UnicodeDecodeError` for a footer with damaged names."""
-    found = []
-    for number in range(footer.num_row_groups):
-        group = footer.row_group(number)
-        weights: dict[str, float] = {}
-        for chunk in (group.column(index) for index in range(group.num_columns)):
-            name = chunk.path_in_schema.split(".")[0]
-            weights[name] = weights.get(name, 0.0) + chunk.total_uncompressed_size / max(1, group.num_rows)
-        found.append(weights)
-    return found
+def _weight(footer: pq.FileMetaData) -> float:
+    """Bytes of the heaviest rows by the footer's account. Of whole row groups: pyarrow 26 ends the process, instead of
+    raising, when it is asked for one column of a group whose statistics are damaged."""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    return max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1.0)
 
 
-def _rows_at_a_time(weights: list[dict[str, float]], columns: set[str]) -> int:
+def _rows_at_a_time(weight: float) -> int:
     """As many rows as `parquet_stream` takes, fewer where the footer says that rows are heavy."""
-    heaviest = max((sum(w for name, w in group.items() if name in columns) for group in weights), default=1.0)
-    return max(1, min(parquet_stream.ROWS, int(BATCH_BYTES / max(1.0, heaviest))))
+    return max(1, min(parquet_stream.ROWS, int(BATCH_BYTES / max(1.0, weight))))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from mvl_assets.readers.files import picture_at, video_at
 from mvl_assets.readers.json_stream import BROKEN_FILE
 from mvl_assets.readers.registry import keys_for
 from mvl_assets.readers.sample import Broken
+from mvl_assets.settings import PROJECT
 
 
 def test_numbers_in_place_of_pictures_cost_their_row(tmp_path: Path) -> None:
@@ -117,3 +121,27 @@ def zipped(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> b
         for name, data in members:
             target.writestr(name, data)
     return buffer.getvalue()
+
+
+def test_statistics_damaged_in_the_footer_do_not_end_the_process(tmp_path: Path) -> None:
+    """pyarrow ends it when it is asked for a column of such a group, so this reads in a process of its own."""
+    put_parquet(tmp_path, "a.parquet", [{"id": "1", "conversations": talk("?", "!"), "image": None}])
+    reads = """
+import sys
+from pathlib import Path
+from raw_files import read_all, source
+
+folder = Path(sys.argv[1])
+whole = (folder / "a.parquet").read_bytes()
+begin = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+marks = [at for at in range(begin, len(whole)) if whole[at] == 0x19]  # a list field
+assert marks
+for at in marks:
+    (folder / "a.parquet").write_bytes(whole[:at] + b"\\x09" + whole[at + 1 :])
+    assert read_all(source("llava_parquet"), folder)
+"""
+    paths = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", reads, str(tmp_path)], env=os.environ | {"PYTHONPATH": paths}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()

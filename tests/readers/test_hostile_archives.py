@@ -105,6 +105,11 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "tar_huge_header": ("x.tar", lambda: tar(("good.png", GOOD))[:1536] + huge_header(), "broken_archive"),
     "tar_bad_pax": ("x.tar", lambda: tar(("good.png", GOOD))[:1536] + pax(b"99 path=evil.png\n"), "broken_archive"),
     "tar_pax_no_number": ("x.tar", lambda: tar(("good.png", GOOD))[:1536] + pax(b"-7 a=b\n"), "broken_archive"),
+    "tar_pax_no_space": (
+        "x.tar",
+        lambda: tar(("good.png", GOOD))[:1536] + pax(b"7 a=b\n\n" + b"x" * 99),
+        "broken_archive",
+    ),
     "tar_pax_size": ("x.tar", lambda: tar(("good.png", GOOD))[:1536] + pax(b"13 size=1e99\n"), "broken_archive"),
     "gz_cut": ("x.tar.gz", lambda: cut(gzip.compress(many_and_evil())), "broken_archive"),
     "gz_of_text": ("y.tar.gz", lambda: gzip.compress(b"no tar" * 200), "broken_archive"),

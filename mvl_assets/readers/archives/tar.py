@@ -131,8 +131,8 @@ def _pax_records(data: bytes) -> dict[str, str]:
     at = 0
     while at < len(data) and data[at] != 0:
         space = data.find(b" ", at, at + 20)
-        length = _number(data[at:space].decode("ascii", "replace")) if space > 0 else 0
-        if not space - at + 2 < length <= len(data) - at:
+        length = _number(data[at:space].decode("ascii", "replace")) if space >= 0 else 0
+        if space < 0 or not space - at + 2 < length <= len(data) - at:
             raise ArchiveError("it has a damaged pax header")
         key, _, value = data[space + 1 : at + length - 1].partition(b"=")
         found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
