@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Trains on every machine of a hosts file, over ssh; one machine a line, the first holds rank 0.
+# Trains on every machine of a hosts file, over ssh; the first holds rank 0. The first word of each line is what ssh is
+# given (`node1`, `user@node1`), the rest is for others (`slots=8`, `# a remark`).
 #
 #     export MVL_LAUNCHER="$PWD/deploy/train-hosts.sh $PWD/hosts.txt"
 #
@@ -10,14 +11,23 @@
 #   MVL_PORT   a free port of the first machine (29500)
 #   MVL_SSH    what runs a line of shell on a host (ssh; `pdsh -R ssh -S -w` takes the same two arguments)
 #
-# Variables whose names begin as below go along; secrets (AWS_…) belong into each machine's own environment. Progress
-# appears in the log of the Dagster step.
+# Variables whose names begin as below go along, on a command line that others may see; secrets (AWS_…, HF_TOKEN, names
+# with KEY) belong into each machine's own environment. Progress appears in the log of the Dagster step.
 set -euo pipefail
 
-mapfile -t hosts < <(grep -Ev '^[[:space:]]*(#|$)' "$1")
+mapfile -t hosts < <(awk '{ sub(/[#\r].*/, "") } NF { print $1 }' "$1")
+first=${hosts[0]:?"$1 names no machine"}
 shift
-passed=$(env -0 | grep -zE '^(MVL|NCCL|GLOO|TORCH|HF|OMP|KMP)_|^(PYTHONPATH|TOKENIZERS_PARALLELISM)=' |
-  xargs -0 -r printf '%q ')
+passed=
+while IFS= read -r -d '' variable; do
+  case ${variable%%=*} in
+    PYTHONPATH | TOKENIZERS_PARALLELISM) ;;
+    *TOKEN* | *KEY* | *SECRET* | *PASSWORD*) continue ;;
+    MVL_* | NCCL_* | GLOO_* | TORCH_* | HF_* | OMP_* | KMP_*) ;;
+    *) continue ;;
+  esac
+  passed+=$(printf '%q ' "$variable")
+done < <(env -0)
 arguments=$(printf '%q ' "$@")
 # With a terminal, a remote command ends with its connection.
 shell=${MVL_SSH:-ssh -tt -o BatchMode=yes}
@@ -25,7 +35,7 @@ shell=${MVL_SSH:-ssh -tt -o BatchMode=yes}
 trap 'kill $(jobs -p) 2>/dev/null' INT TERM
 for node in "${!hosts[@]}"; do
   $shell "${hosts[$node]}" "cd $(printf '%q' "$PWD") && exec env $passed .venv/bin/python -m torch.distributed.run \
-    --nnodes ${#hosts[@]} --node-rank $node --rdzv-endpoint ${hosts[0]}:${MVL_PORT:-29500} $arguments" </dev/null &
+    --nnodes ${#hosts[@]} --node-rank $node --rdzv-endpoint ${first#*@}:${MVL_PORT:-29500} $arguments" </dev/null &
 done
 # One that fails takes the others along: they would wait for it until their time-outs.
 for _ in "${hosts[@]}"; do

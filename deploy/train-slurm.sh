@@ -12,9 +12,10 @@ set -euo pipefail
 # They name files of this machine, and rank 0 may be another.
 unset DAGSTER_PIPES_CONTEXT DAGSTER_PIPES_MESSAGES
 
+# Torchrun gives ranks that it ends 30 seconds by itself; a checkpoint takes longer.
 srun --ntasks-per-node 1 --kill-on-bad-exit=1 bash -c '
   first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-  exec .venv/bin/python -m torch.distributed.run \
+  exec .venv/bin/python -m torch.distributed.run --shutdown-timeout 270 \
     --nnodes "$SLURM_NNODES" --node-rank "$SLURM_NODEID" --rdzv-endpoint "$first:${MVL_PORT:-29500}" "$@"
 ' torchrun "$@" </dev/null &
 # srun keeps an interrupt to itself; a SIGTERM it hands on, and the ranks save.

@@ -23,10 +23,12 @@ PARTS: tuple[Part, ...] = ("language", "projector", "vision")
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """A model by part: all parameters, and those in matrices that every token (or patch) is multiplied with."""
+    """A model by part: all parameters, and those in matrices that every token (or patch) is multiplied with. `head`:
+    how many of the language part's are the word head's."""
 
     parameters: dict[Part, int]
     multiplied: dict[Part, int]
+    head: int
     layers: int
     width: int
     inner: int
@@ -106,6 +108,7 @@ def sizes_of_model(llava: Any, grid: TileGrid) -> Sizes:
     return Sizes(
         parameters=parameters,
         multiplied=multiplied,
+        head=llava.get_output_embeddings().weight.numel(),
         layers=text.num_hidden_layers,
         width=text.hidden_size,
         inner=text.intermediate_size,
@@ -143,17 +146,19 @@ def forecast(recipe: Recipe, name: StageName, sizes: Sizes, *, gpus: int, planne
     )
 
 
-def flops_of_sample(sizes: Sizes, stage: Stage, tokens: float, tiles: float) -> float:
+def flops_of_sample(sizes: Sizes, stage: Stage, tokens: float, tiles: float, targets: float | None = None) -> float:
     """Model FLOPs of one sample, forward and backward.
 
     Per parameter and token 2 forward, 4 more backward where the part learns, 2 more where only the activations'
-    gradients pass through it to something that does.
+    gradients pass through it to something that does. The head runs on the `targets` among the tokens; None, where they
+    are not known, counts it on all.
     """
     learns_before = {"vision": False, "projector": "vision" in stage.train}
     learns_before["language"] = learns_before["projector"] or "projector" in stage.train
     factor = {part: 6 if part in stage.train else 4 if learns_before[part] else 2 for part in PARTS}
     attention = sizes.layers * sizes.width * tokens
-    language = factor["language"] * tokens * (sizes.multiplied["language"] + attention)
+    spared = 0.0 if targets is None else (tokens - targets) * sizes.head
+    language = factor["language"] * (tokens * (sizes.multiplied["language"] + attention) - spared)
     patches = tiles * sizes.patches
     vision_attention = 2 * sizes.vision_layers * sizes.vision_width * sizes.patches
     return (

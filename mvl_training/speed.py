@@ -30,12 +30,14 @@ class Speed:
         self._peak = peak_tflops()
 
     def of(self, packs: Sequence[int], seconds: float) -> dict[str, Any]:
-        """`tflops`: model TFLOP/s of one rank (nothing for what gradient checkpointing computes again). `mfu`: its
-        share of the device's peak, None where that is not known. `memory_gib`: the most this rank held."""
+        """`tflops`: model TFLOP/s of one rank (the head on targets only, as the loop runs it; nothing for what gradient
+        checkpointing computes again). `mfu`: its share of the device's peak, None where that is not known.
+        `memory_gib`: the most this rank held."""
         members = list(packs)
         samples = int(self._plan.n_samples[members].sum())
-        tokens, tiles = (int(n[members].sum()) / samples for n in (self._plan.n_tokens, self._plan.n_tiles))
-        flops = samples * flops_of_sample(self._sizes, self._stage, tokens, tiles)
+        counted = (self._plan.n_tokens, self._plan.n_tiles, self._plan.n_targets)
+        tokens, tiles, targets = (int(n[members].sum()) / samples for n in counted)
+        flops = samples * flops_of_sample(self._sizes, self._stage, tokens, tiles, targets)
         tflops = flops / seconds / self._world / 1e12
         return {
             "tflops": tflops,

@@ -102,6 +102,9 @@ class ServeSpec:
 
     def environment(self) -> dict[str, str]:
         environment = dict(os.environ)
+        # The mark of a launched command and all that ends with it (`mvl_training.process_group`): a server outlives
+        # whoever needed it first.
+        environment.pop("MVL_PROCESS_GROUP", None)
         if Path(self.model).is_dir() or is_packaged(self.model):
             environment["HF_HUB_OFFLINE"] = "1"
         environment.setdefault("VLLM_NO_USAGE_STATS", "1")

@@ -61,8 +61,9 @@ def load_suites() -> Mapping[str, Suite]:
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
-    """What lmms-eval found for one task. `score` and `stderr` are on the benchmark's scale of 0 to 100; None where the
-    task only writes a file for submission. `task_hash` is the digest of its settings and code."""
+    """What lmms-eval found for one task. `questions`: those that count in the score. `score` and `stderr` are on the
+    benchmark's scale of 0 to 100; None where the task only writes a file for submission. `task_hash` is the digest of
+    its settings and code."""
 
     task: str
     questions: int
@@ -111,9 +112,11 @@ def _task_score(benchmark: Benchmark, task: str, report: Mapping[str, Any]) -> T
             )
         score = _number(found[key])
         error = _stderr(found, report["bootstrap"].get(task, {}), benchmark)
+    asked = int(report["n-samples"][task]["effective"])
     return TaskScore(
         task=task,
-        questions=int(report["n-samples"][task]["effective"]),
+        # Some tasks hold several benchmarks' questions, each with a metric of its own.
+        questions=report["counted"][task].get(benchmark.metric, asked),
         score=None if score is None else score * benchmark.scale,
         stderr=error,
         version=str(report["versions"].get(task)),
@@ -145,14 +148,18 @@ def _number(value: object) -> float | None:
 
 def question_score(sample: Mapping[str, Any], metric: str | None) -> float | None:
     """What one question brought, from its line in `samples.jsonl`: the number, or the one that a task keeps in its
-    record of the question as `score`, `correct`, or two answers to be compared. None where there is no such thing."""
+    record of the question as `score`, `correct`, `true_false`, or two answers to be compared (the one that was said may
+    stand alone in a list). None where there is no such thing, as in MMMU's open questions: a list of candidates."""
     value = sample.get(metric) if metric is not None else None
     if not isinstance(value, Mapping):
         return _number(value)
-    for name in ("score", "correct"):
+    for name in ("score", "correct", "true_false"):
         if (number := _number(value.get(name))) is not None:
             return number
     for said, true in (("pred", "answer"), ("pred_answer", "answer"), ("parsed_pred", "answer")):
-        if said in value and isinstance(value.get(true), str) and isinstance(value[said], str):
-            return float(value[said].lower().strip() == value[true].lower().strip())
+        answer = value.get(said)
+        if isinstance(answer, list) and len(answer) == 1:
+            answer = answer[0]
+        if isinstance(answer, str) and isinstance(value.get(true), str):
+            return float(answer.lower().strip() == value[true].lower().strip())
     return None

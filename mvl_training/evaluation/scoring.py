@@ -16,6 +16,7 @@ ALL = "all"
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _CONCLUSION = re.compile(r"\banswer(?: is|:)", re.IGNORECASE)
+_LETTER = re.compile(r"[a-h]")
 _OPTION = re.compile(r"^\(?([a-h])\)?[.:)]\s*(.*)$", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _NUMBER = re.compile(r"^[-+]?\d*\.?\d+$")
@@ -25,16 +26,17 @@ _PUNCTUATION = re.compile(r"[^\w\s.%$€£+-]")
 def normalise(text: str) -> str:
     """The form in which two answers are compared.
 
-    Lower case, Unicode NFKC, no articles, no punctuation around words and numbers, single spaces; `1,200.0` and `1200`
-    are one number, `$5.00` and `5` one amount.
+    Lower case, Unicode NFKC, no articles (unless there is nothing else), no punctuation around words and numbers,
+    single spaces; `1,200.0` and `1200` are one number, `$5.00` and `5` one amount.
     """
     plain = _THOUSANDS.sub("", unicodedata.normalize("NFKC", text).lower())
-    words = []
+    words: list[str] = []
+    articles: list[str] = []
     for word in _PUNCTUATION.sub(" ", plain).split():
         bare = _as_number(word if _NUMBER.match(word) else word.lstrip("$€£%+").rstrip(".$€£%+-"))
-        if bare and bare not in _ARTICLES:
-            words.append(bare)
-    return " ".join(words)
+        if bare:
+            (articles if bare in _ARTICLES else words).append(bare)
+    return " ".join(words or articles)
 
 
 def _as_number(word: str) -> str:
@@ -47,8 +49,8 @@ def _as_number(word: str) -> str:
 def is_correct(answer: str, expected: str) -> bool:
     """Normalised exact match of the whole answer, or of the line after its last "answer is" or "answer:".
 
-    When both name an option letter (`(B) dog` or `B.`), the letters decide; a bare letter matches the option it names.
-    An empty answer is wrong.
+    When both name an option letter (`(B) dog` or `B.`), the letters decide; a bare letter, on either side, is the
+    option it names. An empty answer is wrong.
     """
     *reasoning, conclusion = _CONCLUSION.split(answer)
     concluded = bool(reasoning) and _matches(conclusion.strip().split("\n")[0], expected)
@@ -58,10 +60,12 @@ def is_correct(answer: str, expected: str) -> bool:
 def _matches(answer: str, expected: str) -> bool:
     letter, said = _option(answer)
     true_letter, truth = _option(expected)
+    if _LETTER.fullmatch(bare := expected.strip().lower()):
+        true_letter = bare
     if true_letter and letter:
         return letter == true_letter
     normal, true_normal = normalise(said), normalise(truth)
-    if true_letter and (normal == true_letter or answer.strip().lower() == true_letter):
+    if true_letter and normal == true_letter:
         return True
     return bool(true_normal) and normal == true_normal
 

@@ -16,6 +16,7 @@ from mvl_training.evaluation.benchmarks import (
     question_score,
     result_of,
 )
+from mvl_training.evaluation.lmms.run import counted
 
 
 def _report(results: dict[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def _report(results: dict[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
         "n-samples": {task: {"original": 900, "effective": 100} for task in results},
         "lmms_eval_version": "0.7.3",
         "task_hashes": {task: f"hash of {task}" for task in results},
+        "counted": {task: {} for task in results},
         "bootstrap": {},
         **more,
     }
@@ -87,6 +89,24 @@ def test_a_number_that_a_task_gives_as_text_counts_and_a_file_for_submission_is_
     assert (nothing.score, nothing.stderr, nothing.questions) == (None, None, 100)
 
 
+def test_of_a_task_with_two_kinds_of_questions_only_those_of_the_metric_are_counted() -> None:
+    found = {"seed_image,none": 0.7, "seed_video,none": 0.5}
+    report = _report({"seedbench": found}, counted={"seedbench": {"seed_all": 100, "seed_image": 80, "seed_video": 20}})
+    several = {**load_suites()["knowledge"].benchmarks, **load_suites()["several_and_film"].benchmarks}
+    counts = {name: result_of(several[name], report).questions for name in ("SEED-Bench", "SEED-Bench-Video")}
+    assert counts == {"SEED-Bench": 80, "SEED-Bench-Video": 20}
+
+
+def test_a_question_with_a_line_per_filter_is_counted_once() -> None:
+    lines = [
+        {"doc_id": n, "filter": f, "seed_all": 1, f"seed_{k}": 1}
+        for n, k in enumerate(("image", "video", "image"))
+        for f in "ab"
+    ]
+    found = counted(lines)
+    assert (found["seed_all"], found["seed_image"], found["seed_video"]) == (3, 2, 1)
+
+
 def test_a_score_that_lmms_eval_did_not_give_is_named() -> None:
     with pytest.raises(BenchmarkError, match=r"no 'b,none' for t, only a,none"):
         result_of(Benchmark(tasks=("t",), metric="b"), _report({"t": {"a,none": 1.0}}))
@@ -100,7 +120,14 @@ def test_a_score_that_lmms_eval_did_not_give_is_named() -> None:
         ({"correct": True}, 1.0),
         ({"pred": "b ", "answer": "B"}, 1.0),
         ({"pred_answer": "A", "answer": "C"}, 0.0),
-        ({"pred": ["a"], "answer": "a"}, None),
+        ({"pred": ["a"], "answer": "a"}, 1.0),
+        ({"pred": ["a", "b"], "answer": "a"}, None),
+        # MMMU: an option letter, and the candidates of an open answer. MathVista: whether it was right.
+        ({"id": "validation_Art_1", "question_type": "multiple-choice", "answer": "B", "parsed_pred": ["B"]}, 1.0),
+        ({"id": "validation_Art_2", "question_type": "multiple-choice", "answer": "B", "parsed_pred": ["C"]}, 0.0),
+        ({"id": "validation_Math_1", "question_type": "open", "answer": "7", "parsed_pred": [["7", 7.0]]}, None),
+        ({"question_id": "1", "answer": "7", "prediction": "7", "true_false": True}, 1.0),
+        ({"question_id": "2", "answer": "7", "prediction": "8", "true_false": False}, 0.0),
         ("said", None),
     ],
 )

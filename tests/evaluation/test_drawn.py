@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from mvl_training.evaluation import drawn
+from mvl_training.evaluation.tasks.utils import process_results
 
 
 def _where(picture: bytes, colour: str) -> np.ndarray:
@@ -42,6 +43,25 @@ def test_the_picture_of_the_answer_has_the_larger_disc(seed: int) -> None:
     colour = re.search(r"the (\w+) disc", one.text).group(1)  # type: ignore[union-attr]
     first, second = (_where(picture, colour).sum() for picture in one.pictures)
     assert one.answer == ("first" if first > second else "second")
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "right"),
+    [
+        ("a green bar, C", "C", 1.0),
+        ("A green bar: C.", "C", 1.0),
+        ("a green bar, C", "A", 0.0),
+        ("A", "A", 1.0),
+        ("a.", "A", 1.0),
+        ("A is higher than B", "A", 1.0),
+        ("(D) red", "D", 1.0),
+        ("There are 3 discs, not 4", "3", 1.0),
+        ("In the second picture", "second", 1.0),
+        ("a larger one", "second", 0.0),
+    ],
+)
+def test_an_article_is_not_an_option(said: str, answer: str, right: float) -> None:
+    assert process_results({"answer": answer}, [said]) == {"exact_match": right}
 
 
 def test_the_same_questions_are_written_twice_and_every_picture_has_its_marker(tmp_path: Path) -> None:

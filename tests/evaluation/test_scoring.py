@@ -25,6 +25,17 @@ from mvl_training.evaluation.scoring import Outcome, is_correct, normalise, scor
         ("B", "(B) dog"),
         ("(b) dog", "B. dog"),
         ("dog", "(B) dog"),
+        ("A", "A"),
+        ("a", "(A) dog"),
+        ("The answer is A", "A"),
+        ("The answer is (A).", "A"),
+        ("(B)", "B"),
+        ("B.", "B"),
+        ("B. dog", "B"),
+        ("b) dog", "B"),
+        ("**B**", "B"),
+        ("The answer is B.", "B"),
+        ("the", "The"),
     ],
 )
 def test_an_answer_that_says_the_same_in_other_letters_is_correct(answer: str, expected: str) -> None:
@@ -42,6 +53,11 @@ def test_an_answer_that_says_the_same_in_other_letters_is_correct(answer: str, e
         ("(C) dog", "(B) dog"),
         ("the answer is 6", "7"),
         ("there are 7 of them", "7"),
+        ("B", "A"),
+        ("(C) dog", "B"),
+        ("a dog", "A"),
+        ("the", "A"),
+        ("The answer is C.", "A"),
     ],
 )
 def test_an_answer_that_says_something_else_or_hedges_is_wrong(answer: str, expected: str) -> None:
@@ -71,6 +87,11 @@ def test_chance_is_computed_per_category_and_the_total_weighs_categories_by_thei
     assert total.majority == pytest.approx((4 * 0.5 + 2 * 0.5) / 6)
     assert total.uniform == pytest.approx((4 / 3 + 2 / 2) / 6)
     assert total.accuracy == 0.5
+
+
+def test_the_letter_a_is_an_answer_of_its_own_in_chance() -> None:
+    options, _ = score([Outcome("options", letter, True) for letter in ("A", "The", "B", "A")])
+    assert (options.majority, options.uniform) == (0.5, pytest.approx(1 / 3))
 
 
 def test_the_blank_control_is_compared_over_the_same_questions_only() -> None:

@@ -56,6 +56,17 @@ time.sleep(600)
 """
 
 
+# Starts a model server as a benchmark does, and ends.
+SERVING = """
+import subprocess, sys
+from pathlib import Path
+from mvl_assets.inference.servespec import ServeSpec
+spec = ServeSpec(model="m", served_name="s", command=("sleep", "600"))
+server = subprocess.Popen(spec.prepare(), env=spec.environment(), start_new_session=True)
+(Path(sys.argv[1]) / "server.pid").write_text(str(server.pid))
+"""
+
+
 class Cancelled(BaseException):
     """Stands for the interrupt that Dagster raises in a cancelled step."""
 
@@ -213,6 +224,17 @@ def test_what_a_worker_said_is_shown_in_place_of_the_report_of_torchrun_behind_i
     assert caught.value.tail == "there is no pack plan"
     assert caught.value.message.startswith("there is no pack plan (")
     assert len(caught.value.message.splitlines()) == 1
+
+
+def test_a_model_server_that_a_command_started_stays_when_the_command_has_ended(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    script = _script(tmp_path, SERVING)
+    supervise([sys.executable, str(script), str(tmp_path)], folder=tmp_path / "run", echo=lambda text: None)
+    server = psutil.Process(int((tmp_path / "server.pid").read_text()))
+    try:
+        assert server.status() != psutil.STATUS_ZOMBIE
+    finally:
+        server.kill()
 
 
 def test_a_half_written_group_file_does_not_stop_the_next_start(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def run(job: Mapping[str, Any], out: Path) -> None:
     report = {name: results[name] for name in kept}
     report["lmms_eval_version"] = metadata.version("lmms_eval")
     report["task_hashes"] = {task.config.task: task_hash(task) for task in tasks}
+    report["counted"] = {task: counted(listed) for task, listed in samples.items()}
     report["bootstrap"] = {task.config.task: _bootstrapped(task, samples[task.config.task]) for task in tasks}
     part = out / "results.json.part"
     part.write_text(json.dumps(report, ensure_ascii=False, default=str, indent=1), encoding="utf-8")
@@ -157,6 +158,15 @@ def _functions(task: Any) -> Iterator[Callable[..., Any]]:
     for value in values:
         if inspect.isfunction(value):
             yield value
+
+
+def counted(samples: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many questions have each of the numbers and records in their lines. A question has a line per filter."""
+    asked: dict[str, set[int]] = {}
+    for sample in samples:
+        for name in sample:
+            asked.setdefault(name, set()).add(sample["doc_id"])
+    return {name: len(documents) for name, documents in asked.items()}
 
 
 def _bootstrapped(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MARKER = "<image>"
+# "A" names an option unless it is the article of what follows: "a green bar", but "a is higher" and "a, the green bar".
+_LETTER = r"\b(?:[b-d]|a(?!\s+(?!(?:is|has)\b)\w))\b"
 
 
 def doc_to_visual(doc: Mapping[str, Any]) -> list[Any]:
@@ -40,6 +42,6 @@ def doc_to_messages(
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """1 when the first number, option letter or place that was said is the answer, whatever its case."""
     answer = str(doc["answer"]).lower()
-    kind = r"\d+" if answer.isdigit() else r"\b[a-d]\b" if len(answer) == 1 else r"\b(?:first|second)\b"
+    kind = r"\d+" if answer.isdigit() else _LETTER if len(answer) == 1 else r"\b(?:first|second)\b"
     said = re.search(kind, results[0].lower())
     return {"exact_match": float(said is not None and said.group() == answer)}
