@@ -115,14 +115,36 @@ def load(engine: Any, checkpoint: Path, state: State, *, world: int, zero: int) 
             f"{checkpoint} was saved with ZeRO-{state.zero}; this run has ZeRO-{zero}",
             hint=f"set the recipe's `zero` back to {state.zero}, or start again with --resume never",
         )
-    folder = checkpoint if state.world == world else _universal(checkpoint)
+    converted = needs_universal(state, world)
+    folder = _universal(checkpoint) if converted else checkpoint
+    groups = [_without_params(group) for group in engine.optimizer.param_groups] if converted else []
     loaded, _ = engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
     if loaded is None:
         raise CheckpointError(f"{checkpoint} could not be loaded", hint="start again with --resume never")
-    if folder != checkpoint:
+    if converted:
+        _separate(engine.optimizer, groups, zero)
         dist.barrier()
         if dist.get_rank() == 0:
             shutil.rmtree(folder)
+
+
+def needs_universal(state: State, world: int) -> bool:
+    """Whether `world` ranks cannot read the checkpoint as it is; without ZeRO every rank holds everything."""
+    return state.world != world and state.zero > 0
+
+
+def _without_params(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _separate(optimizer: Any, groups: list[dict[str, Any]], zero: int) -> None:
+    """Undo what DeepSpeed's universal load of ZeRO-3 makes one of many: every parameter group gets the settings of the
+    first, and all states one `step` tensor, which the optimizer would then count up once per group."""
+    for group, settings in zip(optimizer.param_groups, groups, strict=True):
+        group.update(settings)
+    if zero == 3:
+        for states in optimizer.optimizer.state.values():
+            states["step"] = states["step"].clone()
 
 
 def _universal(checkpoint: Path) -> Path:

@@ -231,7 +231,7 @@ def _checks(run: "StageRun") -> list[dg.AssetCheckResult]:
             passed=fall.fell,
             # A flat curve of a few steps is worth a look; only a rise beyond noise must not be built on.
             severity=dg.AssetCheckSeverity.ERROR if fall.rose else dg.AssetCheckSeverity.WARN,
-            metadata={"first": fall.first, "last": fall.last, "noise": fall.noise},
+            metadata={"first": fall.first, "last": fall.last, "noise": fall.noise, "steps": len(metrics)},
         ),
         dg.AssetCheckResult(
             check_name="loss_is_finite",

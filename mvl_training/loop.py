@@ -15,7 +15,7 @@ import signal
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -35,14 +35,15 @@ SPIKE_WINDOW = 50
 
 
 class Diverged(MvlError):
-    """The loss is not a finite number, or jumped. `row_ids` are the mixture rows of the packs it came from."""
+    """Loss or gradient norm is not a finite number, or the loss jumped. `row_ids` are the mixture rows of the packs it
+    came from."""
 
     def __init__(self, step: int, what: str, row_ids: Sequence[str]) -> None:
         self.step = step
         self.row_ids = list(row_ids)
         shown = ", ".join(row_ids[:20]) + (f" and {len(row_ids) - 20} more" if len(row_ids) > 20 else "")
         super().__init__(
-            f"the loss {what} in step {step}; mixture rows: {shown or 'none (weights are not finite)'}",
+            f"the {what} in step {step}; mixture rows: {shown or 'none (weights are not finite)'}",
             hint="look at these rows (mvl trace ID) or lower the learning rate; the last checkpoint is intact",
         )
 
@@ -50,9 +51,10 @@ class Diverged(MvlError):
 class Watch:
     """Knows the losses of the last steps, and when one has jumped away from them."""
 
-    def __init__(self, spike: float | None) -> None:
+    def __init__(self, spike: float | None, losses: Sequence[float] = ()) -> None:
+        """`losses` are those of the steps before, oldest first."""
         self._spike = spike
-        self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
+        self._losses: deque[float] = deque(losses, maxlen=SPIKE_WINDOW)
 
     @property
     def limit(self) -> float:
@@ -156,7 +158,8 @@ def build_engine(student: Student, stage: Stage, micro_steps: int, *, universal:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Steps `start` to `total` of a stage over a plan."""
+    """Steps `start` to `total` of a stage over a plan. `losses` are those of the steps before `start`, oldest first, at
+    least the last `SPIKE_WINDOW`; equal on all ranks."""
 
     stage: Stage
     plan: PackPlan
@@ -164,6 +167,7 @@ class Schedule:
     order: Order
     start: int
     total: int
+    losses: Sequence[float] = ()
 
 
 def train(
@@ -182,7 +186,7 @@ def train(
     positions = (p for step in range(schedule.start, total) for p in order.share(step, rank, world))
     prefetch = Prefetch(loader, positions)
     batches = iter(prefetch)
-    watch = Watch(stage.spike)
+    watch = Watch(stage.spike, schedule.losses)
     try:
         for step in range(schedule.start, total):
             factor = rate_factor(step, total, stage.warmup, stage.schedule)
@@ -191,16 +195,15 @@ def train(
             members = order.step(step)
             targets = int(schedule.plan.n_targets[members].sum())
             began = time.monotonic()
-            loss, waited, signum = _step(engine, batches, order.micro_steps(world), targets, step, stop, watch)
+            loss, norm, waited, signum = _step(engine, batches, order.micro_steps(world), targets, step, stop, watch)
             seconds = time.monotonic() - began
             done = step + 1
-            norm = engine.get_global_grad_norm()
             report(
                 {
                     "step": done,
                     "loss": loss,
                     "lr": {part: rate * factor for part, rate in stage.train.items()},
-                    "grad_norm": None if norm is None else float(norm),
+                    "grad_norm": norm,
                     "tokens": int(schedule.plan.n_tokens[members].sum()),
                     "targets": targets,
                     "samples": int(schedule.plan.n_samples[members].sum()),
@@ -222,10 +225,11 @@ def train(
 
 def _step(
     engine: Any, batches: Iterator[Packed], micro_steps: int, targets: int, step: int, stop: StopSignals, watch: Watch
-) -> tuple[float, float, int]:
+) -> tuple[float, float | None, float, int]:
     """One optimizer step with `targets` target tokens over all ranks.
 
-    Returns the loss per target, the seconds waited for data, and the signal that any rank received, or 0.
+    Returns the loss per target, the gradient norm, the seconds waited for data, and the signal that any rank received,
+    or 0.
     """
     world = dist.get_world_size()
     # DeepSpeed averages over ranks and micro-steps; undone here, so that what remains is sum / targets.
@@ -249,17 +253,31 @@ def _step(
     dist.all_reduce(flags, op=dist.ReduceOp.MAX)
     mean, signum = float(shared[0]) / targets, int(flags[0])
     if not mean <= watch.limit:
-        what = f"rose to {mean:.3g}, above {watch.limit:.3g}" if math.isfinite(mean) else "is not a finite number"
+        what = (
+            f"loss rose to {mean:.3g}, above {watch.limit:.3g}"
+            if math.isfinite(mean)
+            else "loss is not a finite number"
+        )
         # Before the optimizer takes the step: the weights are still good.
         raise Diverged(step + 1, what, _worst(seen, watch.limit if math.isfinite(mean) else math.inf))
     watch.see(mean)
     engine.step()
-    return mean, waited, signum
+    norm = engine.get_global_grad_norm()
+    if norm is not None and not math.isfinite(norm):
+        # DeepSpeed skips such a step without a word, or takes it and ruins the weights.
+        raise Diverged(
+            step + 1, "gradient norm is not a finite number", _everyones(r for _, rows in seen for r in rows)
+        )
+    return mean, None if norm is None else float(norm), waited, signum
 
 
 def _worst(seen: Sequence[tuple[float, tuple[str, ...]]], limit: float) -> list[str]:
     """The rows of all ranks' packs whose loss per target is above the limit or no finite number. Collective."""
-    mine = [row for loss, rows in seen if not (loss <= limit and math.isfinite(loss)) for row in rows]
+    return _everyones(row for loss, rows in seen if not (loss <= limit and math.isfinite(loss)) for row in rows)
+
+
+def _everyones(mine: Iterable[str]) -> list[str]:
+    """The rows of all ranks. Collective."""
     everyone: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(everyone, mine)
+    dist.all_gather_object(everyone, list(mine))
     return [row for rows in everyone for row in rows]

@@ -100,8 +100,9 @@ class Stage(_Strict):
     limit of a sample and the size of a pack. `steps` overrides `epochs` (the data is repeated when it runs out).
     `pictures`: `flat` gives every picture one tile without newline (the released alignment script), `anyres` tiles a
     sample's only picture and pads several. `frames` is the limit per video. `offload` keeps the optimizer's states in
-    the CPU's memory (ZeRO-1 to 3). `spike` stops the run when a step's loss is above so many times the median of the
-    50 before it. `expected` is for forecasts.
+    the CPU's memory (ZeRO-1 to 3). `precision` bf16 needs ZeRO-2 or 3: without ZeRO, DeepSpeed sums no fp32 gradients
+    of bf16 weights, and the fp32 copy that ZeRO-1 keeps of them cannot be gathered for an export. `spike` stops the run
+    when a step's loss is above so many times the median of the 50 before it. `expected` is for forecasts.
     """
 
     train: dict[Part, float] = Field(min_length=1)
@@ -132,6 +133,8 @@ class Stage(_Strict):
                 raise ValueError(f"the learning rate of {part} must be above 0 (leave the part out to freeze it)")
         if self.offload and not self.zero:
             raise ValueError("`offload` needs `zero` 1, 2 or 3")
+        if self.precision == "bf16" and self.zero < 2:
+            raise ValueError(f"`precision` bf16 needs `zero` 2 or 3, not {self.zero} (2 takes no more memory)")
         return self
 
 

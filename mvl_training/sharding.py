@@ -16,10 +16,13 @@ from mvl_training.forecast import Sizes, sizes_of_model
 from mvl_training.model import LlavaOnevisionForConditionalGeneration, Student
 
 
-def shared_out(whole: Callable[[], Student], settings: dict[str, Any]) -> tuple[Student, Sizes]:
-    """The student that `whole` makes, and its sizes. Collective; `settings` is DeepSpeed's configuration.
+def shared_out(whole: Callable[[], Student], settings: dict[str, Any], dtype: torch.dtype) -> tuple[Student, Sizes]:
+    """The student that `whole` makes, with weights in `dtype`, and its sizes. Collective; `settings` is DeepSpeed's
+    configuration.
 
     Only rank 0 calls `whole`, so a machine holds its weights once and not once a rank. What rank 0 raises, all raise.
+    DeepSpeed never casts a model made this way, so `dtype` is what the stage trains in. Buffers (the rotary
+    frequencies) are rank 0's as they are: positions in bf16 would not be those of the model that is exported.
     """
     import deepspeed
     from transformers.initialization import no_init_weights
@@ -30,14 +33,15 @@ def shared_out(whole: Callable[[], Student], settings: dict[str, Any]) -> tuple[
         try:
             source = whole()
             llava = source.llava
-            about = [(llava.config, llava.generation_config, source.grid, sizes_of_model(llava, source.grid))]
+            sizes, buffers = sizes_of_model(llava, source.grid), dict(source.named_buffers())
+            about = [(llava.config, llava.generation_config, source.grid, sizes, buffers)]
         except MvlError as error:
             about = [error]
     dist.broadcast_object_list(about, src=0)
     if isinstance(about[0], MvlError):
         raise about[0]
-    config, generation, grid, sizes = about[0]
-    with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=settings, dtype=torch.float32):
+    config, generation, grid, sizes, buffers = about[0]
+    with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=settings, dtype=dtype):
         llava = LlavaOnevisionForConditionalGeneration(config)
     llava.tie_weights()
     llava.generation_config = generation
@@ -47,4 +51,7 @@ def shared_out(whole: Callable[[], Student], settings: dict[str, Any]) -> tuple[
         with torch.no_grad(), deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             if source is not None:
                 parameter.copy_(weights[name])
+    for name, buffer in list(student.named_buffers()):
+        owner, _, leaf = name.rpartition(".")
+        setattr(student.get_submodule(owner), leaf, buffers[name].to(buffer.device))
     return student, sizes

@@ -229,10 +229,11 @@ def is_finite(line: Mapping[str, Any]) -> bool:
 
 
 def fall_of(losses: Sequence[float]) -> Fall:
-    """Compares both ends of a loss curve, at least 3 steps each where there are 6. `ValueError` below 2 steps."""
-    if len(losses) < 2:
-        raise ValueError("a fall needs two steps")
-    width = min(max(3, len(losses) // 10), len(losses) // 2)
+    """Compares both ends of a loss curve, at least 3 steps each where there are 6. One step alone is both ends and
+    neither fell nor rose; `ValueError` without any."""
+    if not losses:
+        raise ValueError("a fall needs a step")
+    width = max(1, min(max(3, len(losses) // 10), len(losses) // 2))
     first, last = losses[:width], losses[-width:]
     return Fall(statistics.fmean(first), statistics.fmean(last), math.hypot(_error(first), _error(last)))
 

@@ -19,7 +19,7 @@ Leaves in DIR:
                          export, export_max_difference (largest difference of a logit after loading the export again), …
 
 Under Dagster (Pipes variables in the environment) rank 0's progress lines go to the event log.
-Exit codes: 0 done, 2 bad input (one line on stderr), 3 the loss is not finite (row ids on stderr), 130/143 stopped.
+Exit codes: 0 done, 2 bad input (one line on stderr), 3 loss or gradients diverged (row ids on stderr), 130/143 stopped.
 Belongs here: the command line, identity of a run, start and end. Does not: the loop (`loop`).
 """
 
@@ -58,7 +58,16 @@ from mvl_training.conversation import IGNORE, ChatTokens
 from mvl_training.export import DTYPES, PROVENANCE, export_checkpoint
 from mvl_training.forecast import sizes_of_model
 from mvl_training.hub import write_model_files
-from mvl_training.loop import Diverged, Interrupted, Schedule, StopSignals, build_engine, engine_config, train
+from mvl_training.loop import (
+    SPIKE_WINDOW,
+    Diverged,
+    Interrupted,
+    Schedule,
+    StopSignals,
+    build_engine,
+    engine_config,
+    train,
+)
 from mvl_training.metrics import LOG, Reporter, read_metrics
 from mvl_training.model import Student, assemble, load_student
 from mvl_training.order import Order
@@ -204,11 +213,11 @@ def _train(job: Job, stop: StopSignals) -> int:
     folder = job.out / "checkpoints"
     found = _resume_point(job, folder, first)
     tokens = load_tokens(job.recipe)
-    other_world = found is not None and found[1].world != world
+    universal = found is not None and checkpoints.needs_universal(found[1], world)
     micro_steps = job.order.micro_steps(world)
     if job.stage.zero == 3:
-        settings = engine_config(job.stage, micro_steps, universal=other_world)
-        student, sizes = shared_out(lambda: _student(job, tokens), settings)
+        settings = engine_config(job.stage, micro_steps, universal=universal)
+        student, sizes = shared_out(lambda: _student(job, tokens), settings, DTYPES[job.stage.precision])
     else:
         student = _student(job, tokens)
         sizes = sizes_of_model(student.llava, student.grid)
@@ -218,7 +227,7 @@ def _train(job: Job, stop: StopSignals) -> int:
         source = job.init_from or locate(job.recipe.language.tokenizer or job.recipe.language.model or "")
         write_model_files(student.llava, source, model_files, grid=student.grid, system=job.recipe.system)
     names = [name for name, _ in student.named_parameters()]
-    engine = build_engine(student, job.stage, micro_steps, universal=other_world)
+    engine = build_engine(student, job.stage, micro_steps, universal=universal)
     start = 0
     if found is not None:
         checkpoint, state = found
@@ -227,6 +236,7 @@ def _train(job: Job, stop: StopSignals) -> int:
     loader = PackLoader(
         job.lake, job.stage_name, job.plan, SampleProcessor.for_stage(job.recipe, job.stage_name, tokens)
     )
+    losses = _losses_before(job.out, start)
     reporter = Reporter(job.out, job.stage_name, job.steps, start) if first else None
     began = time.monotonic()
 
@@ -253,7 +263,9 @@ def _train(job: Job, stop: StopSignals) -> int:
         train(
             engine,
             loader,
-            Schedule(job.stage, job.plan, Speed(sizes, job.stage, job.plan, world), job.order, start, job.steps),
+            Schedule(
+                job.stage, job.plan, Speed(sizes, job.stage, job.plan, world), job.order, start, job.steps, losses
+            ),
             stop,
             reporter.step if reporter is not None else lambda numbers: None,
             save,
@@ -298,6 +310,16 @@ def _resume_point(job: Job, folder: Path, first: bool) -> tuple[Path, State] | N
         raise answer[1]
     found: tuple[Path, State] | None = answer[0]
     return found
+
+
+def _losses_before(out: Path, start: int) -> list[float]:
+    """The last losses of the steps up to `start`, as rank 0 reads them, on all ranks. Collective."""
+    answer: list[Any] = [[]]
+    if start and dist.get_rank() == 0:
+        answer = [[s["loss"] for s in read_metrics(out / "metrics.jsonl") if s["step"] <= start][-SPIKE_WINDOW:]]
+    dist.broadcast_object_list(answer, src=0)
+    losses: list[float] = answer[0]
+    return losses
 
 
 def _finish(job: Job, engine: Any, loader: PackLoader, start: int, seconds: float) -> None:

@@ -59,6 +59,7 @@ def test_a_loss_far_above_the_last_fifty_is_a_spike() -> None:
         assert watch.limit == math.inf
         watch.see(2.0 if step % 2 else 1.0)
     assert watch.limit == 6.0
+    assert Watch(4.0, [9.0] * 30 + [1.0, 2.0] * 25).limit == 6.0  # a resumed run knows the steps before
     never = Watch(None)
     for _ in range(60):
         never.see(1.0)

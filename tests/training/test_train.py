@@ -22,11 +22,29 @@ from mvl_assets.lake.lake import Lake
 from mvl_training import checkpoint
 from mvl_training.checkpoint import CheckpointError
 from mvl_training.export import export_checkpoint
-from mvl_training.stages import Checkpoint
+from mvl_training.stages import EXPORT_TOLERANCE, Checkpoint
 from mvl_training.steps import rows_of_step
 from tests.training import tiny_model as small
 
 PATIENCE_S = 120
+ZERO_THREE_TOLERANCE = 1e-3
+
+INFINITE_IN_STEP_TWO = """
+import sys
+from mvl_training import loop, train
+
+step, done = loop._step, []
+
+def spoilt(engine, *rest):
+    done.append(1)
+    if len(done) == 2:
+        weight = engine.module.llava.model.multi_modal_projector.linear_1.weight
+        weight.register_hook(lambda gradient: gradient * float("inf"))
+    return step(engine, *rest)
+
+loop._step = spoilt
+raise SystemExit(train.main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture
@@ -274,12 +292,14 @@ def test_bad_input_is_one_line_and_exit_code_two(
     assert err.count("\n") == 1
 
 
-def test_zero_three_in_bf16_with_offload_and_checkpointing_starts_from_the_same_weights_and_learns(
-    tmp_path: Path, tokenizer: Path, lake: Lake, undisturbed: tuple[Path, list[str]]
-) -> None:
+@pytest.fixture(scope="module")
+def zero_three(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path, lake: Lake) -> tuple[Path, Path]:
+    """A finished run of 12 steps on two ranks with ZeRO-3 in bf16, every part at a rate of its own: folder, recipe."""
+    folder = tmp_path_factory.mktemp("zero-three")
     recipe = write_recipe(
-        tmp_path / "tiny.yaml",
+        folder / "tiny.yaml",
         tokenizer,
+        train={"language": 3e-3, "projector": 1e-2, "vision": 3e-4},
         zero=3,
         offload=True,
         precision="bf16",
@@ -287,10 +307,76 @@ def test_zero_three_in_bf16_with_offload_and_checkpointing_starts_from_the_same_
         steps=12,
         save_every=6,
     )
+    done = run(command(recipe, lake, folder / "out", ranks=2))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "out", recipe
+
+
+def test_zero_three_in_bf16_with_offload_and_checkpointing_starts_from_the_same_weights_and_learns(
+    zero_three: tuple[Path, Path], undisturbed: tuple[Path, list[str]]
+) -> None:
+    losses = [s["loss"] for s in steps_of(zero_three[0])]
+    whole = steps_of(undisturbed[0])[0]["loss"]
+    assert losses[0] == pytest.approx(whole, rel=3e-3)
+    assert losses[0] != pytest.approx(whole, rel=1e-7), "trained in float32"
+    assert losses[-1] < losses[0]
+    result = json.loads((zero_three[0] / "result.json").read_text())
+    assert result["export_max_difference"] <= EXPORT_TOLERANCE
+
+
+def test_zero_three_goes_on_with_the_same_loss_on_another_number_of_ranks(
+    tmp_path: Path, lake: Lake, zero_three: tuple[Path, Path]
+) -> None:
+    """Equal within bf16, with every part's own rate and every state's own step count."""
+    done_before, recipe = zero_three
+    out = tmp_path / "out"
+    shutil.copytree(done_before / "checkpoints" / "step-00000006", out / "checkpoints" / "step-00000006")
+    shutil.copy(done_before / "metrics.jsonl", out)
+    done = run(command(recipe, lake, out))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((out / "result.json").read_text())["resumed_from"] == 6
+    ours, theirs = ([s["loss"] for s in steps_of(o)] for o in (out, done_before))
+    assert ours == pytest.approx(theirs, rel=ZERO_THREE_TOLERANCE)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("zero", "precision"), [(0, "fp32"), (1, "fp32"), (2, "bf16"), (3, "fp32"), (3, "bf16")])
+def test_what_two_ranks_trained_is_exported_and_goes_on_alone(
+    tmp_path: Path, tokenizer: Path, lake: Lake, zero: int, precision: str
+) -> None:
+    recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, zero=zero, precision=precision, keep=3)
     out = tmp_path / "out"
     done = run(command(recipe, lake, out, ranks=2))
     assert done.returncode == 0, done.stderr[-3000:]
-    losses = [s["loss"] for s in steps_of(out)]
-    assert losses[0] == pytest.approx(steps_of(undisturbed[0])[0]["loss"], rel=3e-3)
-    assert losses[-1] < losses[0]
-    assert json.loads((out / "result.json").read_text())["export_max_difference"] < 0.1
+    assert json.loads((out / "result.json").read_text())["export_max_difference"] <= EXPORT_TOLERANCE
+    before = [s["loss"] for s in steps_of(out)]
+    for step in (4, 6):
+        shutil.rmtree(out / "checkpoints" / f"step-{step:08d}")
+    (out / "result.json").unlink()
+    done = run(command(recipe, lake, out))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((out / "result.json").read_text())["resumed_from"] == 2
+    tolerance = 1e-5 if precision == "fp32" else ZERO_THREE_TOLERANCE
+    assert [s["loss"] for s in steps_of(out)] == pytest.approx(before, rel=tolerance)
+
+
+def test_an_infinite_gradient_stops_before_the_checkpoint_and_the_resume_knows_the_losses_before(
+    tmp_path: Path, tokenizer: Path, lake: Lake
+) -> None:
+    recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, precision="bf16", spike=2.0, save_every=1)
+    out = tmp_path / "out"
+    arguments = command(recipe, lake, out)
+    done = run([sys.executable, "-c", INFINITE_IN_STEP_TWO, *arguments[3:]])
+    assert done.returncode == 3, done.stderr[-3000:]
+    assert "the gradient norm is not a finite number in step 2; mixture rows: " in done.stderr
+    named = done.stderr.split("mixture rows: ")[1].split(" ")[0].strip(",")
+    assert named in {r["row_id"] for r in lake.table("mixture/single_image").rows(["row_id"])}
+    assert [p.name for p in checkpoint.all_in(out / "checkpoints")] == ["step-00000001"]
+    assert [s["step"] for s in steps_of(out)] == [1]
+
+    # As if the run had been going for fifty steps, far below the loss that comes next.
+    lines = [json.dumps({"step": step, "loss": 0.001}) + "\n" for step in range(-48, 2)]
+    (out / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
+    done = run(arguments)
+    assert done.returncode == 3, done.stderr[-3000:]
+    assert "above 0.002 in step 2; mixture rows: " in done.stderr
