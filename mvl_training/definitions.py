@@ -32,7 +32,7 @@ CHECKS = {
 }
 
 # Raised by hand when the meaning of the code changes; data-like inputs are hashed beside it.
-PLAN_CODE, TRAIN_CODE, EVALUATION_CODE = "2", "1", "1"
+PLAN_CODE, TRAIN_CODE, EVALUATION_CODE = "2", "2", "1"
 
 ABOUT: Mapping[str, str] = {
     "alignment": "Stage 1: the projector alone learns to put pictures into the language tower's space.",
