@@ -144,9 +144,11 @@ def works(student: model.Student, recipe: Recipe, length: int, count: int, devic
     grid = recipe.grid.build()
     vocabulary = student.llava.config.text_config.vocab_size
     drawn = draw(40 * count, grid, SEED, length)
-    tokens, tiles = drawn.tokens_N.tolist(), drawn.tiles_N.tolist()
-    pairs = enumerate(zip(tokens, tiles, strict=True))
-    members = [Member(str(n), Counts(t, k, 1, 0, ""), "", "") for n, (t, k) in pairs]
+    sizes_3N = (drawn.tokens_N.tolist(), drawn.tiles_N.tolist(), drawn.targets_N.tolist())
+    members = [
+        Member(str(n), Counts(tokens, tiles, targets, 0, ""), "", "")
+        for n, (tokens, tiles, targets) in enumerate(zip(*sizes_3N, strict=True))
+    ]
     packs = pack(members, length, max_tiles(length, grid.side))
     rng = np.random.default_rng(SEED)
     rng.shuffle(packs)
@@ -166,7 +168,8 @@ def works(student: model.Student, recipe: Recipe, length: int, count: int, devic
             size = drawn.sizes[drawn.picture_N[n]][::-1] if layouts else None
             single.append(alone(samples[-1], size, device))
         batch = collate(samples, (vocabulary - 2, vocabulary - 1), grid.tile).to(device)
-        flops = sum(flops_of_sample(sizes, stage, m.counts.tokens, m.counts.tiles) for m in members)
+        counts = [m.counts for m in members]
+        flops = sum(flops_of_sample(sizes, stage, c.tokens, c.tiles, c.targets) for c in counts)
         found.append(Work(batch, single, batch.n_targets, batch.ids_1L.shape[1], len(samples), flops))
     return found
 
