@@ -28,6 +28,8 @@ import psutil
 
 from mvl_assets.errors import MvlError
 
+# How old a process may be to count as just being started.
+STARTING_S = 1.0
 MARK = "MVL_PROCESS_GROUP"
 GROUP_FILE = "process_group.json"
 LOCK_FILE = "process_group.lock"
@@ -140,8 +142,15 @@ def members(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if _environment(process).get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
+    return found
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """Read again for a moment while it is empty: the kernel shows none of a program that is just being started."""
+    while not (found := process.environ()) and time.time() - process.create_time() < STARTING_S:
+        time.sleep(0.005)
     return found
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from mvl_training.process_group import (
     GROUP_FILE,
+    MARK,
     CommandFailed,
     FolderBusy,
     members,
@@ -242,3 +243,20 @@ def test_a_half_written_group_file_does_not_stop_the_next_start(tmp_path: Path) 
     heard: list[str] = []
     supervise([sys.executable, "-c", "print('ran')"], folder=tmp_path, echo=heard.append)
     assert "ran" in "".join(heard)
+
+
+def test_a_program_that_is_just_being_started_belongs_to_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment it shows no environment."""
+    shown, asked = psutil.Process.environ, set[int]()
+
+    def late(process: psutil.Process) -> dict[str, str]:
+        first = process.pid not in asked
+        asked.add(process.pid)
+        return {} if first else shown(process)
+
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(command, env=os.environ | {MARK: "just-started"}) as helper:
+        monkeypatch.setattr(psutil.Process, "environ", late)
+        found = [process.pid for process in members("just-started")]
+        helper.kill()
+    assert found == [helper.pid]
