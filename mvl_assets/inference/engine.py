@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mvl_assets.profile import Price
 
 PICTURE_THREADS = 2
-TICK_S = 0.5
+TICK_S = 0.1
 QUEUE_EVERY_S = 2.0
 
 
