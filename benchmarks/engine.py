@@ -31,6 +31,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.progress import Outcome
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.inference.transport import Transport
+from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import Answer
 
@@ -167,33 +169,38 @@ def restart(options: argparse.Namespace, endpoints: Sequence[Endpoint]) -> dict[
 
 
 def fill(folder: Path, rows: int) -> None:
-    """Stores answers to the first `rows` requests, as a run of the engine would have left them."""
+    """Stores answers to the first `rows` requests."""
+    store(Lake(str(folder)).answers("benchmark", "rows"), requests_of(0, rows, []))
+
+
+def store(log: AnswerLog, requests: Iterator[Request]) -> None:
+    """Stores an answer to each request, as a run of the engine would have left them."""
     made = dt.datetime(2024, 12, 6, tzinfo=dt.UTC)
-    log = Lake(str(folder)).answers("benchmark", "rows")
     with log:
-        for first in range(0, rows, FILL_BATCH):
-            batch = [
-                Answer(
-                    request_key=request.key,
-                    source="rows",
-                    stage="benchmark",
-                    model="fake",
-                    model_revision="1",
-                    prompt="benchmark",
-                    prompt_hash="0" * 32,
-                    text=f"answer {request.key}",
-                    finish_reason="stop",
-                    prompt_tokens=50,
-                    completion_tokens=20,
-                    first_logprobs=None,
-                    latency_s=0.05,
-                    attempts=1,
-                    run_id="",
-                    created_at=made,
-                )
-                for request in requests_of(first, min(FILL_BATCH, rows - first), [])
-            ]
-            log.append(batch)
+        while batch := list(islice(requests, FILL_BATCH)):
+            log.append(
+                [
+                    Answer(
+                        request_key=request.key,
+                        source=log.source,
+                        stage=log.stage,
+                        model=request.model.name,
+                        model_revision=request.model.revision,
+                        prompt=request.prompt,
+                        prompt_hash=request.prompt_hash,
+                        text=f"answer {request.key}",
+                        finish_reason="stop",
+                        prompt_tokens=50,
+                        completion_tokens=20,
+                        first_logprobs=None,
+                        latency_s=0.05,
+                        attempts=1,
+                        run_id="",
+                        created_at=made,
+                    )
+                    for request in batch
+                ]
+            )
         log.maintain()
 
 

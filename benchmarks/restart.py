@@ -10,7 +10,6 @@ of the stored answers included. The floor is the imports. The last line is one J
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import os
 import statistics
@@ -19,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.transport import Transport
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import CATEGORY, SAMPLES, Answer
+from mvl_assets.lake.schema import CATEGORY, SAMPLES
 from mvl_assets.profile import Profile
 from mvl_assets.prompts import load_prompts
 from mvl_assets.rewriting.asking import model_ref
@@ -38,7 +36,7 @@ from mvl_assets.rewriting.rewrite import STAGE, rewrite_source
 from mvl_assets.rewriting.rows import asks_for
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine import fake_servers, peak_mb
+from engine import fake_servers, peak_mb, store
 
 NEW = 64
 BATCH = 20_000
@@ -106,35 +104,9 @@ def put(lake: Lake, count: int) -> None:
 
 def answer(lake: Lake) -> None:
     """Stores an answer to each request the source makes."""
-    made = dt.datetime(2024, 12, 6, tzinfo=dt.UTC)
     prompt, model = load_prompts()["rewrite_math"], model_ref(PROFILE.model_for("rewrite"))
-    requests = (ask.request for _, asks in asks_for(lake, SOURCE, prompt, model, None) for ask in asks)
-    with lake.answers(STAGE, SOURCE.slug) as log:
-        while batch := list(islice(requests, BATCH)):
-            log.append(
-                [
-                    Answer(
-                        request_key=request.key,
-                        source=SOURCE.slug,
-                        stage=STAGE,
-                        model=model.name,
-                        model_revision=model.revision,
-                        prompt=prompt.name,
-                        prompt_hash=prompt.hash,
-                        text="The answer is 1.",
-                        finish_reason="stop",
-                        prompt_tokens=50,
-                        completion_tokens=20,
-                        first_logprobs=None,
-                        latency_s=0.05,
-                        attempts=1,
-                        run_id="",
-                        created_at=made,
-                    )
-                    for request in batch
-                ]
-            )
-        log.maintain()
+    asked = asks_for(lake, SOURCE, prompt, model, None)
+    store(lake.answers(STAGE, SOURCE.slug), (ask.request for _, asks in asked for ask in asks))
 
 
 def restart(folder: Path, base_url: str) -> None:
