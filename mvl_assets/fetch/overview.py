@@ -24,10 +24,12 @@ def file_state(source: SourceSpec, entry: LockedSource | None, state: FetchState
     there = [state.has(source.root, name) for name in state.files] if state is not None else []
     if state is not None and any(there):
         return "fetched" if state.complete and all(there) else "fetching"
+    # A file takes its name before the state tells of it, so a fetch that just ended may have files it does not name.
+    begun = state is not None and not state.complete
     if has_files(source.root):
-        return "files"
+        return "fetching" if begun else "files"
     if entry is not None:
-        return "fetching" if state is not None and not state.complete else "locked"
+        return "fetching" if begun else "locked"
     return "unverified" if is_fetchable(source) else "declared"
 
 

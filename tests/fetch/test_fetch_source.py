@@ -14,7 +14,7 @@ from mvl_assets.fetch.lock import read_lock, write_lock
 from mvl_assets.fetch.lookup import lock_sources
 from mvl_assets.fetch.overview import file_state, files_in, lacks, sentence
 from mvl_assets.fetch.source import CONNECTIONS, fetch_source
-from mvl_assets.fetch.state import alone, load_state, state_path
+from mvl_assets.fetch.state import alone, load_state, save_state, state_path
 from tests.fetch.hub_server import Fault, HubServer, Repo, wait_until
 from tests.fetch.sources import QUICK, noise, spec
 
@@ -93,6 +93,16 @@ def test_states_follow_the_files(data: Repo, hub: HubServer) -> None:
     assert lacks(source) == "b.json is gone or was changed since it was fetched"
     fetch_source(source, patience=QUICK)
     assert there(source) == FILES
+
+
+def test_a_fetch_that_ended_between_a_file_and_its_note_is_unfinished(data: Repo) -> None:
+    source = spec()
+    lock(source)
+    state = fetch_source(source, patience=QUICK)
+    save_state(source.slug, state.model_copy(update={"complete": False, "files": {}}))
+    assert state_of(source) == "fetching" and lacks(source) == "its fetch is not finished"
+    again = fetch_source(source, patience=QUICK)
+    assert again == state and state_of(source) == "fetched"
 
 
 def test_files_a_person_put_there_are_taken_when_they_are_right(data: Repo, hub: HubServer) -> None:
