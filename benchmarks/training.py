@@ -45,6 +45,7 @@ import yaml
 from length_law import TEXT_ONLY, draw, picture_size
 from PIL import Image
 
+from mvl_assets.ingest.ingest import PICTURE_ROWS
 from mvl_assets.lake import views
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
@@ -179,7 +180,7 @@ def write_lake(root: Path, rows: int) -> Lake:
     lake, rng = Lake(str(root)), np.random.default_rng(SEED)
     samples: list[dict[str, Any]] = []
     mixture: list[dict[str, Any]] = []
-    for numbers in groups(list(range(rows)), 64):
+    for numbers in groups(list(range(rows)), PICTURE_ROWS):  # commits of ingest's size: speed goes with theirs
         pictures: list[ImageRow] = []
         for n in numbers:
             alone = rng.random() < TEXT_ONLY
