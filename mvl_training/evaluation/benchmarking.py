@@ -246,11 +246,13 @@ def _publish(lake: Lake, found: Found, benchmark: Benchmark, *, via: Via, run_id
     }
     schema = lake.table(TABLE).spec.columns
     lake.table(TABLE).publish([pa.Table.from_pylist([whole, *rows], schema=schema)], where=part)
-    answers = _answer_rows(found, common, benchmark.metric, lake.table(ANSWERS).spec.columns)
+    answers = _answer_rows(found, common, benchmark, lake.table(ANSWERS).spec.columns)
     lake.table(ANSWERS).publish(answers, where=part)
 
 
-def _answer_rows(found: Found, common: Mapping[str, Any], metric: str | None, schema: pa.Schema) -> Iterator[pa.Table]:
+def _answer_rows(
+    found: Found, common: Mapping[str, Any], benchmark: Benchmark, schema: pa.Schema
+) -> Iterator[pa.Table]:
     """One row per question; tables of at most `ROWS`. Where a task has several filters, the first one's line counts."""
     hashes = {one.task: one.task_hash for one in found.result.tasks}
     rows: list[dict[str, Any]] = []
@@ -271,7 +273,7 @@ def _answer_rows(found: Found, common: Mapping[str, Any], metric: str | None, sc
                     "document": sample["doc_id"],
                     "expected": _text(sample["target"]),
                     "answer": _text(sample["filtered_resps"]),
-                    "score": question_score(sample, metric),
+                    "score": question_score(sample, benchmark),
                 }
             )
             if len(rows) == ROWS:

@@ -146,16 +146,23 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def question_score(sample: Mapping[str, Any], metric: str | None) -> float | None:
-    """What one question brought, from its line in `samples.jsonl`: the number, or the one that a task keeps in its
-    record of the question as `score`, `correct`, `true_false`, or two answers to be compared (the one that was said may
-    stand alone in a list). None where there is no such thing, as in MMMU's open questions: a list of candidates."""
+def question_score(sample: Mapping[str, Any], benchmark: Benchmark) -> float | None:
+    """What one question brought, from 0 to 1, from its line in `samples.jsonl`.
+
+    That is the metric's number, or the one that a task keeps in its record of the question as `score`, `correct` or
+    `true_false`, or what the task's aggregate makes of the question by itself, or else whether two answers are equal
+    (the one that was said may stand alone in a list). None where there is no such thing.
+    """
+    metric = benchmark.metric
     value = sample.get(metric) if metric is not None else None
-    if not isinstance(value, Mapping):
+    if metric is None or not isinstance(value, Mapping):
         return _number(value)
     for name in ("score", "correct", "true_false"):
         if (number := _number(value.get(name))) is not None:
             return number
+    by_itself = _number(sample.get("alone", {}).get(metric))
+    if by_itself is not None and 0 <= by_itself * benchmark.scale <= 100:
+        return by_itself * benchmark.scale / 100
     for said, true in (("pred", "answer"), ("pred_answer", "answer"), ("parsed_pred", "answer")):
         answer = value.get(said)
         if isinstance(answer, list) and len(answer) == 1:

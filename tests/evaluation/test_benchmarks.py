@@ -122,15 +122,21 @@ def test_a_score_that_lmms_eval_did_not_give_is_named() -> None:
         ({"pred_answer": "A", "answer": "C"}, 0.0),
         ({"pred": ["a"], "answer": "a"}, 1.0),
         ({"pred": ["a", "b"], "answer": "a"}, None),
-        # MMMU: an option letter, and the candidates of an open answer. MathVista: whether it was right.
+        # MMMU: an option letter. MathVista: whether it was right.
         ({"id": "validation_Art_1", "question_type": "multiple-choice", "answer": "B", "parsed_pred": ["B"]}, 1.0),
         ({"id": "validation_Art_2", "question_type": "multiple-choice", "answer": "B", "parsed_pred": ["C"]}, 0.0),
-        ({"id": "validation_Math_1", "question_type": "open", "answer": "7", "parsed_pred": [["7", 7.0]]}, None),
         ({"question_id": "1", "answer": "7", "prediction": "7", "true_false": True}, 1.0),
         ({"question_id": "2", "answer": "7", "prediction": "8", "true_false": False}, 0.0),
         ("said", None),
     ],
 )
 def test_what_one_question_brought_is_found_in_the_forms_that_tasks_use(value: object, score: float | None) -> None:
-    assert question_score({"m": value}, "m") == score
-    assert question_score({"m": value}, None) is None
+    assert question_score({"m": value}, Benchmark(tasks=("t",), metric="m")) == score
+    assert question_score({"m": value}, Benchmark(tasks=("t",), metric=None)) is None
+
+
+@pytest.mark.parametrize(("by_itself", "score"), [(1.0, 1.0), (0.0, 0.0), (0.5, 0.5), (3.0, None), ("N/A", None)])
+def test_a_record_in_a_form_of_its_own_is_scored_by_the_tasks_aggregate(by_itself: object, score: float | None) -> None:
+    record = {"id": "validation_Math_1", "question_type": "open", "answer": "7", "parsed_pred": [["7", 7.0]]}
+    percent = Benchmark(tasks=("t",), metric="m", scale=100)
+    assert question_score({"m": record, "alone": {"m": by_itself}}, percent) == score

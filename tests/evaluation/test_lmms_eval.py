@@ -245,6 +245,8 @@ def test_a_task_with_its_own_aggregate_gets_a_standard_error_and_may_write_a_fil
     known = [json.loads(line) for line in (tmp_path / "known.jsonl").read_text("utf-8").split("\n") if line]
     assert [sample["resps"][0][0] for sample in samples] == [row["text"] for row in known]
     assert len({sample["question_id"] for sample in samples}) == 16
+    assert {sample["alone"]["by_hand"] for sample in samples} <= {0.0, 1.0}
+    assert sum(sample["alone"]["by_hand"] for sample in samples) == pytest.approx(16 * share)
     before = report["task_hashes"]["odd"]
     (tmp_path / "odd.py").write_text((tmp_path / "odd.py").read_text("utf-8") + "\n", encoding="utf-8")
     _launch([str(eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)

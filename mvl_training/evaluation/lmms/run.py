@@ -4,8 +4,9 @@ The job is JSON: `model` (a name of `adapters`), `model_args`, `tasks`, `include
 place of lmms-eval's own, or null), `limit` (questions a task, or null), `cwd` (where the data of local tasks lies, or
 null), `env` (variables set before lmms-eval is imported), `out` (a folder).
 
-Leaves in `out`: `samples.jsonl`, one line per question and filter; then `results.json`, so that results are never
-without their samples; or `error.json` {"message", "hint"} and exit code 1.
+Leaves in `out`: `samples.jsonl`, one line per question and filter, `alone` saying what each aggregate makes of that
+question by itself; then `results.json`, so that results are never without their samples; or `error.json` {"message",
+"hint"} and exit code 1.
 """
 
 from __future__ import annotations
@@ -71,10 +72,12 @@ def run(job: Mapping[str, Any], out: Path) -> None:
         )
     model.close()
     samples = results.pop("samples")
+    by_name = {task.config.task: task for task in tasks}
     with (out / "samples.jsonl").open("w", encoding="utf-8") as file:
-        for task, listed in samples.items():
+        for name, listed in samples.items():
             for sample in listed:
-                row = {"task": task, "question_id": model.asked[task, sample["doc_id"]], **sample}
+                about = {"question_id": model.asked[name, sample["doc_id"]], "alone": alone(by_name[name], sample)}
+                row = {"task": name, **about, **sample}
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
     kept = ("results", "versions", "n-samples", "higher_is_better", "configs")
     report = {name: results[name] for name in kept}
@@ -169,19 +172,39 @@ def counted(samples: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {name: len(documents) for name, documents in asked.items()}
 
 
+def alone(task: Any, sample: Mapping[str, Any]) -> dict[str, float]:
+    """What the task's aggregates make of this question by itself, for metrics whose lines hold a record.
+
+    So a record in a form of the task's own, such as MMMU's candidates for an open answer, is scored by the code it is
+    meant for. What no aggregate can make a number of is left out.
+    """
+    found: dict[str, float] = {}
+    for metric, aggregate in _aggregates(task):
+        if isinstance(sample.get(metric), dict):
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
+                found[metric] = float(aggregate([sample[metric]]))
+    return found
+
+
+def _aggregates(task: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """By metric. Those that write files (they take `args`) are left out."""
+    for metric, aggregate in task.aggregation().items():
+        if "args" not in inspect.signature(aggregate).parameters:
+            yield metric, aggregate
+
+
 def _bootstrapped(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The standard error of each metric whose aggregate has no formula, by resampling questions.
 
-    lmms-eval leaves those without one, most of the paper's among them. Aggregates that write files (they take `args`)
-    are left alone.
+    lmms-eval leaves those without one, most of the paper's among them.
     """
     import numpy as np
 
     rng = np.random.default_rng(SEED)
     found: dict[str, float] = {}
-    for metric, aggregate in task.aggregation().items():
+    for metric, aggregate in _aggregates(task):
         items = [sample[metric] for sample in samples if metric in sample]
-        if len(items) < 2 or "args" in inspect.signature(aggregate).parameters or not isinstance(items[0], dict):
+        if len(items) < 2 or not isinstance(items[0], dict):
             continue
         drawn: list[float] = []
         for _ in range(RESAMPLES):
