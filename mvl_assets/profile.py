@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -96,33 +96,42 @@ class Keep(_Part):
     without_key: bool = True
 
 
+PAPER_SHARES = {
+    "general": 0.154,
+    "ocr": 0.137,
+    "chart": 0.154,
+    "caption": 0.109,
+    "domain": 0.089,
+    "code_math": 0.083,
+    "detection": 0.032,
+    "multi_image": 0.058,
+    "video": 0.025,
+    "language": 0.160,
+}
+"""The categories of the two last stages and their shares (Figure 3)."""
+
+
 class Mixture(_Part):
     """How the stages are filled. The defaults are the paper's (§2.3, Table 1, Figure 3)."""
 
     seed: int = 0
-    alignment: int = 558_000
-    single_image: int = 10_000_000
-    one_vision: int = 2_000_000
+    alignment: int = Field(default=558_000, ge=0)
+    single_image: int = Field(default=10_000_000, ge=0)
+    one_vision: int = Field(default=2_000_000, ge=0)
     # Of the one_vision stage: single-image rows that stage two did not use; the rest is multi-image and video.
-    one_vision_single_share: float = 0.5
-    rewritten_share: float = 0.7
-    shares: dict[str, float] = Field(
-        default_factory=lambda: {
-            "general": 0.154,
-            "ocr": 0.137,
-            "chart": 0.154,
-            "caption": 0.109,
-            "domain": 0.089,
-            "code_math": 0.083,
-            "detection": 0.032,
-            "multi_image": 0.058,
-            "video": 0.025,
-            "language": 0.160,
-        }
-    )
+    one_vision_single_share: float = Field(default=0.5, ge=0, le=1)
+    rewritten_share: float = Field(default=0.7, ge=0, le=1)
+    # Of the categories in the two last stages, in proportion to each other.
+    shares: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(PAPER_SHARES))
     upsample: bool = False
     drop_duplicates: bool = True
     drop_contaminated: bool = True
+
+    @model_validator(mode="after")
+    def _shares_are_of_categories(self) -> Mixture:
+        if unknown := sorted(set(self.shares) - set(PAPER_SHARES)):
+            raise ValueError(f"shares of {', '.join(unknown)}, which are no categories of a mixture")
+        return self
 
 
 class Profile(_Part):

@@ -234,7 +234,10 @@ def _read_all(files: tuple[tuple[Path, int, int], ...]) -> dict[str, Prompt]:
 
 def read_prompt(path: Path) -> list[Prompt]:
     """The prompts of one file: one, or one per criterion."""
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(path.name, "text", f"byte {error.start} is not UTF-8") from error
     parts = re.split(r"^---\s*$", text, maxsplit=2, flags=re.MULTILINE)
     if len(parts) != 3 or parts[0].strip():
         raise PromptError(path.name, "front matter", "the file must begin with a block between two `---` lines")

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
+UNPACKED = ".unpacked"
+"""Folder inside a source's folder for what reading its archives leaves there; it can always be made again."""
 
 
 @dataclass(frozen=True)

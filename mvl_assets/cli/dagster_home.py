@@ -13,6 +13,7 @@ import yaml
 
 from mvl_assets.catalog import load_catalog
 from mvl_assets.errors import MvlError
+from mvl_assets.judging.keep import check_rule
 from mvl_assets.profile import load_profile
 from mvl_assets.settings import PROJECT, settings
 
@@ -22,7 +23,7 @@ def prepare_home() -> Path:
 
     Reads the profile and the catalog first: a mistake in them is one line here, and a long story once Dagster meets it.
     """
-    load_profile(settings().profile)
+    check_rule(load_profile(settings().profile))
     load_catalog()
     home = settings().dagster_home.absolute()
     home.mkdir(parents=True, exist_ok=True)

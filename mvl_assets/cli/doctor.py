@@ -16,6 +16,7 @@ import click
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.servespec import vllm_is_installed
+from mvl_assets.judging.keep import check_rule
 from mvl_assets.profile import load_profile
 from mvl_assets.settings import settings
 
@@ -101,6 +102,7 @@ def _profile() -> Check:
     name = settings().profile
     try:
         profile = load_profile(name)
+        check_rule(profile)
     except MvlError as error:
         return Check("profile", False, error.message, error.hint or "")
     words = ", ".join(f"{role}: {profile.models[model].name}" for role, model in profile.roles.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Iterator
 
 import click
@@ -18,7 +19,7 @@ from mvl_assets.settings import settings
     "--keep-days",
     default=7.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=36_500),
     help="Versions of tables younger than this stay: a process may be reading them. With 0 nothing else may run.",
 )
 @click.option(
@@ -33,6 +34,8 @@ def command(keep_days: float, rewrite_pictures: bool, dry_run: bool) -> None:
     Answers that were paid for, and earlier revisions of samples, stay. It may be killed, and run beside everything
     else; on an object store, nothing may be ingested meanwhile.
     """
+    if math.isnan(keep_days):
+        raise click.BadParameter("nan is no number of days", param_hint="--keep-days")
     lake = Lake(settings().lake_root)
     found = collect(lake, dt.timedelta(days=keep_days), rewrite_pictures=rewrite_pictures, dry_run=dry_run)
     click.echo("\n".join(_lines(lake, found, dry_run)))

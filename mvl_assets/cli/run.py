@@ -33,6 +33,7 @@ from mvl_assets.errors import MachineError, MvlError
 from mvl_assets.fetch.overview import is_fetchable
 from mvl_assets.inference.endpoints import warm_up
 from mvl_assets.inference.progress import Progress
+from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.rewriting.failed import groups
 from mvl_assets.settings import settings
@@ -49,6 +50,8 @@ STAGES = (
     "checkpoint",
     "evaluation",
 )
+# Stages whose assets are tables, or parts of tables, of their own.
+TABLES = frozenset({"category", "rewritten", "judged", "curation", "mixture", "pack_plan"})
 # Stages that ask a model, with the name of what they ask in the lake.
 ASKING = {"rewritten": "rewrite", "judged": "judge"}
 
@@ -154,11 +157,29 @@ class Road:
         for step in steps:
             fresh = standings[step.location].of(dg.AssetKey(step.key), step.partition).state == "fresh"
             # What the files hold is known only by reading them.
-            if fresh and step.stage != "raw" and not self.force and (step.stage, step.partition) not in again:
+            is_asked_again = (step.stage, step.partition) in again
+            if fresh and step.stage != "raw" and not self.force and not is_asked_again and self._is_stored(step):
                 self.tally[step.stage].fresh += 1
             else:
                 todo.append(step)
         return todo
+
+    def _is_stored(self, step: Step) -> bool:
+        """Whether the lake has as many rows of the step as were made last. Dagster remembers that they were made, but
+        the lake may be another one now, or have lost them in a purge."""
+        if step.stage not in TABLES:
+            return True
+        wanted = dg.AssetRecordsFilter(
+            dg.AssetKey(step.key), asset_partitions=[step.partition] if step.partition else None
+        )
+        made = self.runner.instance.fetch_materializations(wanted, limit=1).records
+        told = made[0].asset_materialization if made else None
+        count = "dagster/partition_row_count" if step.partition else "dagster/row_count"
+        if told is None or count not in told.metadata:
+            return True
+        table = self.lake.table("/".join(step.key))
+        own = sql.equals(table.spec.partition or "", step.partition) if step.partition else None
+        return told.metadata[count].value == table.count(own)
 
     def _failed_by_chance(self) -> set[tuple[str, str | None]]:
         """(stage, source) of partitions with requests that failed and that a run asks again by itself."""

@@ -10,6 +10,7 @@ from mvl_assets.cli.dagster_home import code_locations, instance, quiet_dagster
 from mvl_assets.cli.tables import as_json, show
 from mvl_assets.defs.prompts import report_prompts
 from mvl_assets.defs.staleness import Standing, Standings
+from mvl_assets.errors import MvlError
 
 
 @click.command(name="stale")
@@ -25,6 +26,11 @@ def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
     dagster_instance = instance()
     report_prompts(dagster_instance)
     graphs = [definitions.resolve_asset_graph() for definitions in code_locations().values()]
+    known = {
+        name for graph in graphs for key in graph.get_all_asset_keys() for name in (key.path[0], key.to_user_string())
+    }
+    if unknown := sorted(set(assets) - known):
+        raise MvlError(f"there is no asset or stage {', '.join(unknown)}", hint="`mvl status` lists the stages")
     found = _stale(graphs, dagster_instance, assets)
     if json_ and not launch:
         rows = [

@@ -12,7 +12,7 @@ from mvl_assets.cli.summary import keep_rates
 from mvl_assets.cli.tables import as_json, show
 from mvl_assets.defs.staleness import Standings
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.report import category_lines, rejects_by_stage
+from mvl_assets.lake.report import category_lines, counts_by_source, rejects_by_stage
 from mvl_assets.settings import settings
 
 REJECTING = {"raw": "raw", "rewritten": "rewrite", "judged": "judge"}
@@ -53,6 +53,6 @@ def command(json_: bool) -> None:
 
 def _rows(lake: Lake, stage: str) -> int | None:
     if stage == "raw":
-        return lake.table("samples").count("NOT withdrawn")
+        return counts_by_source(lake)[0].total()
     names = lake.names(stage)
     return sum(lake.table(n).count() for n in names) if names else None

@@ -14,7 +14,7 @@ from mvl_assets.errors import MvlError
 
 
 @click.command(name="ui")
-@click.option("--port", default=3000, show_default=True)
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65_535))
 def command(port: int) -> None:
     """Open Dagster's web interface on this lake."""
     home = prepare_home()

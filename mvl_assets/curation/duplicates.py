@@ -1,7 +1,8 @@
 """Rows that say the same about the same pictures, within and across sources (the 153 contain each other's copies).
 
-A duplicate has the same pictures *and* the same text. The row that stays is the one that stayed before, then one that
-was rewritten (it was paid for), then one outside group C, then the first in the catalog.
+A duplicate has the same pictures *and* the same text. The row that stays is one of groups A and B, since mixtures
+take no other; of these the one that stayed before, then one that was rewritten (it was paid for), then the first in the
+catalog.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from mvl_assets.lake.table import Published
 from mvl_assets.lake.views import samples_now
 
 _MARKERS = re.compile(r"<image>|<video>")
-_NOT_WORD = re.compile(r"\W+")
+# Marks inside a word or number, and signs between them, make another text: 3.5 is not 35, and -5 not 5.
+_MARKS = re.compile(r"[.,;:!?]+(?=\s|$)")
+_SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +38,13 @@ class DuplicateReport:
 
 
 def fingerprint(conversations: Sequence[Mapping[str, Any]], image_ids: Sequence[str]) -> str:
-    """Equal for rows with the same pictures in the same order and the same words, whatever their case and marks."""
-    words = [
-        f"{t['from']}:{_NOT_WORD.sub(' ', _MARKERS.sub('', t['value'])).strip().casefold()}" for t in conversations
-    ]
-    return digest_hex(list(image_ids), words)
+    """Equal for rows with the same pictures in the same order and the same words, whatever their case and spaces and
+    the marks behind them."""
+    return digest_hex(list(image_ids), [f"{t['from']}:{_plain(t['value'])}" for t in conversations])
+
+
+def _plain(text: str) -> str:
+    return _SPACE.sub(" ", _MARKS.sub("", _MARKERS.sub("", text))).strip().casefold()
 
 
 def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -> DuplicateReport:
@@ -54,13 +59,14 @@ def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -
             paid = _rewritten(lake, source)
             for row in samples_now(lake, source.slug, ["sample_id", "conversations", "image_ids"]):
                 compared += 1
+                standing = 0 if row["sample_id"] in kept_before else 1 if row["sample_id"] in paid else 2
                 yield {
                     "fingerprint": fingerprint(row["conversations"], row["image_ids"] or []),
                     "sample_id": row["sample_id"],
                     "source": source.slug,
                     "category": source.category,
-                    "rank": order + (len(sources) if source.group == "C" else 0),
-                    "standing": 0 if row["sample_id"] in kept_before else 1 if row["sample_id"] in paid else 2,
+                    "rank": order,
+                    "standing": standing + (0 if source.group in ("A", "B") else 3),
                 }
 
     found = 0

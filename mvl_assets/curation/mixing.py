@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from mvl_assets.lake.candidates import Quota, candidate_pool
+from mvl_assets.lake.candidates import Groups, Quota, candidate_pool
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import MIXTURE
 from mvl_assets.lake.table import Published
@@ -64,6 +64,8 @@ def targets(mixture: Mixture, stage: str) -> dict[str, int]:
 def apportion(total: int, shares: dict[str, float]) -> dict[str, int]:
     """`total` divided by shares into whole rows that add up to it (largest remainder)."""
     whole = sum(shares.values())
+    if not whole:
+        return dict.fromkeys(shares, 0)
     exact = {c: total * s / whole for c, s in shares.items()}
     floors = {c: int(x) for c, x in exact.items()}
     left = total - sum(floors.values())
@@ -122,12 +124,20 @@ def _again(chosen: list[Quota], category: str, count: int, copy: int) -> list[Qu
     return out
 
 
-def mix(lake: Lake, profile: Profile, stage: str, *, run_id: str) -> MixReport:
-    """Writes `mixture/<stage>`: references to samples and rewrites in their final, seeded order."""
+def mix(lake: Lake, profile: Profile, stage: str, *, run_id: str, groups: Groups | None = None) -> MixReport:
+    """Writes `mixture/<stage>`: references to samples and rewrites in their final, seeded order.
+
+    `groups` are the sources that count, by category, with their groups; None takes all that are stored.
+    """
     mixture = profile.mixture
     categories = list(targets(mixture, stage))
     with candidate_pool(
-        lake, categories, seed=mixture.seed, holdout=profile.holdout, excluded=_excluded(lake, profile)
+        lake,
+        categories,
+        seed=mixture.seed,
+        holdout=profile.holdout,
+        excluded=_excluded(lake, profile),
+        groups=groups,
     ) as pool:
         chosen, fills = quotas(mixture, stage, pool.counts())
         rows = (_with_run(batch, run_id) for batch in pool.choose(chosen, stage))

@@ -47,7 +47,7 @@ def duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
 
 @dg.asset(
     key=CONTAMINATION,
-    code_version=graph.settings_version(graph.profile().holdout),
+    code_version=graph.settings_version(graph.profile().holdout, graph.benchmarks()),
     group_name="curation",
     deps=UPSTREAM,
     description="Samples that evaluation would ask again: of sources that are benchmarks themselves, and copies of "

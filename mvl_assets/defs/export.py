@@ -41,6 +41,7 @@ def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
 
 @dg.asset(
     key=["export", "dataset_card"],
+    code_version=graph.settings_version([(m.name, m.license) for m in graph.profile().models.values()]),
     group_name="export",
     deps=UPSTREAM,
     description="What the mixtures hold by category, source and licence, in the hub's card format.",

@@ -27,6 +27,19 @@ def categories() -> tuple[Category, ...]:
     return tuple(c for c in CATEGORIES if partition_sources(c))
 
 
+def groups(category: str) -> dict[str, str]:
+    """The sources of a category that the profile takes, with their groups, A or B."""
+    found = {slug: spec.group for slug, spec in load_catalog().items() if spec.category == category}
+    chosen = profile().sources
+    return {slug: group for slug, group in found.items() if group in ("A", "B") and (chosen == "all" or slug in chosen)}
+
+
+def benchmarks() -> list[tuple[str, list[str]]]:
+    """The sources that are benchmarks themselves, with the names of these."""
+    found = {s: [b.name for b in c.benchmarks if b.relation == "is_benchmark"] for s, c in load_catalog().items()}
+    return [(slug, names) for slug, names in found.items() if names]
+
+
 @cache
 def rewritten_sources(category: Category) -> tuple[str, ...]:
     """The slugs of a category's group B sources, in catalog order."""

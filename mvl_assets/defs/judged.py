@@ -44,7 +44,7 @@ def judged_asset(category: Category) -> dg.AssetsDefinition:
         for prompt in judge_prompts(prompts, family):
             asked.setdefault(prompt.name, []).extend(sources)
     judge, second = graph.profile().model_for("judge"), graph.profile().second_judge
-    judges = [judge.name, judge.revision, *((second.name, second.revision) if second else ())]
+    judges = [(m.name, m.revision, m.sees_images) for m in (judge, second) if m is not None]
 
     @dg.asset(
         key=key,

@@ -33,10 +33,12 @@ def mixture_asset(stage: str) -> dg.AssetsDefinition:
     )
 
     profile = graph.profile()
+    # A source that the catalog moves to another group or category leaves the rows it had in the tables.
+    groups = {asset.path[1]: graph.groups(asset.path[1]) for asset in upstream if asset.path[0] == "category"}
 
     @dg.asset(
         key=key,
-        code_version=graph.settings_version(profile.mixture, profile.holdout, profile.paper_parity),
+        code_version=graph.settings_version(profile.mixture, profile.holdout, profile.paper_parity, groups),
         group_name="mixture",
         deps=[*upstream, DUPLICATES, CONTAMINATION],
         description=WORDS[stage],
@@ -50,7 +52,7 @@ def mixture_asset(stage: str) -> dg.AssetsDefinition:
     def _mixture(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.curation.mixing import mix
 
-        report = mix(lake.lake, graph.profile(), stage, run_id=context.run_id)
+        report = mix(lake.lake, graph.profile(), stage, run_id=context.run_id, groups=groups)
         table = lake.lake.table(f"mixture/{stage}")
         fills = [
             {

@@ -7,7 +7,7 @@ good (`judged`). Only categories with group B sources have one. It spends model 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
-from mvl_assets.catalog import Category
+from mvl_assets.catalog import Category, load_catalog
 from mvl_assets.components.resources import LakeResource
 from mvl_assets.defs import graph
 from mvl_assets.defs.currency import current_check, current_result, rewriter
@@ -31,11 +31,14 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
     same = dg.StaticPartitionMapping({k: k for k in partitions.get_partition_keys()})
     prompts = load_prompts()
     profile = graph.profile()
-    models = [profile.model_for("caption"), profile.model_for("rewrite")]
+    # Captions have a model of their own.
+    models = {m.name: m for m in (rewriter(load_catalog()[slug])[0] for slug in graph.rewritten_sources(category))}
 
     @dg.asset(
         key=key,
-        code_version=graph.settings_version([(m.name, m.revision) for m in models], profile.rewrite_limit),
+        code_version=graph.settings_version(
+            [(m.name, m.revision, m.sees_images) for m in models.values()], profile.rewrite_limit
+        ),
         group_name="rewritten",
         partitions_def=partitions,
         deps=[

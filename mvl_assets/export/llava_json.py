@@ -88,6 +88,11 @@ def _entry(row: dict[str, Any], paths: dict[str, str]) -> dict[str, Any]:
     if images:
         entry["image"] = images[0] if len(images) == 1 else images
     entry["conversations"] = [
-        {"from": t["from"], "value": t["value"].replace(VIDEO, IMAGE * frames)} for t in row["conversations"]
+        {
+            "from": t["from"],
+            # Elsewhere it is a word: an answer may be about the tag of that name.
+            "value": t["value"].replace(VIDEO, IMAGE * frames) if row["video"] and t["from"] == "human" else t["value"],
+        }
+        for t in row["conversations"]
     ]
     return entry

@@ -6,6 +6,7 @@ as ingested; so its missing files are never taken for rows that are gone. Files 
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from mvl_assets.catalog import SourceSpec
@@ -13,6 +14,7 @@ from mvl_assets.fetch.lock import read_lock
 from mvl_assets.fetch.overview import agrees
 from mvl_assets.fetch.progress import Say, size_text
 from mvl_assets.fetch.state import FetchState, Ingested, alone, load_state, save_state
+from mvl_assets.settings import UNPACKED
 
 
 def remembered(source: SourceSpec, made_with: str) -> Ingested | None:
@@ -54,3 +56,4 @@ def _sweep(root: Path, state: FetchState) -> None:
     for name in state.files:
         if state.has(root, name):
             (root / name).unlink()
+    shutil.rmtree(root / UNPACKED, ignore_errors=True)

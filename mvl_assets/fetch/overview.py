@@ -11,6 +11,7 @@ from mvl_assets.catalog import SourceSpec
 from mvl_assets.fetch.lock import Lock, LockedSource
 from mvl_assets.fetch.rules import supply
 from mvl_assets.fetch.state import PARTS, FetchState, load_state
+from mvl_assets.settings import UNPACKED
 
 State = Literal["declared", "unverified", "locked", "fetching", "fetched", "files", "removed"]
 
@@ -85,7 +86,8 @@ def agrees(state: FetchState, entry: LockedSource | None) -> bool:
 
 
 def files_in(root: Path) -> list[str]:
-    """Names of all files below a source's folder, in order, without what a fetch has not finished."""
+    """Names of all files below a source's folder, in order, without what a fetch has not finished, and without what
+    reading archives has left beside them."""
     return sorted(_walk(root))
 
 
@@ -101,8 +103,8 @@ def folder_size(root: Path) -> tuple[int, int]:
 
 def _walk(root: Path) -> Iterator[str]:
     for folder, folders, names in os.walk(root):
-        if Path(folder) == root and PARTS in folders:
-            folders.remove(PARTS)
+        if Path(folder) == root:
+            folders[:] = [name for name in folders if name not in (PARTS, UNPACKED)]
         for name in names:
             yield (Path(folder) / name).relative_to(root).as_posix()
 

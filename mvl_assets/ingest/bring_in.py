@@ -33,6 +33,8 @@ UNREAD = frozenset(
         "missing_picture",
         "missing_video",
         "unreadable_file",
+        "unreadable_picture",
+        "unreadable_video",
         "unsupported_member",
     }
 )

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from mvl_assets.catalog import SourceSpec
 from mvl_assets.errors import SourceError
-from mvl_assets.ingest.census import Census, row_key, take_census
+from mvl_assets.ingest.census import WIDTH, Census, row_key, take_census
 from mvl_assets.ingest.known import KnownSamples, Version
 from mvl_assets.ingest.pictures import Looks, PictureBatch
 from mvl_assets.ingest.rejects import RejectSpool
@@ -137,10 +138,11 @@ class _Ingest:
         self._rejects = rejects
         self._purged = purged
         self._file_broke = False
+        self._purged_ids: list[str] = []
         self._looked_at_next: list[_Read] = []
         self._looked_at: tuple[list[_Read], Looks] = ([], {})
         self._written_next: list[dict[str, object]] = []
-        self._chars = 0
+        self._chars = self._waiting_chars = 0
 
     def take(self, row: Sample | Broken) -> bool:
         """Takes in one row of the reader; False for a row that the limit leaves out."""
@@ -169,7 +171,9 @@ class _Ingest:
         self._look()
         self._store()
         if not self._file_broke:
-            for sample_id, version in self._known.gone(self._census.sorted_ids()):
+            # What stood in the place of a purged row before it moved there is elsewhere now, or gone.
+            purged = np.array([bytes.fromhex(name) for name in self._purged_ids], dtype=f"S{WIDTH}")
+            for sample_id, version in self._known.gone(np.setdiff1d(self._census.sorted_ids(), purged)):
                 self._add(sample_id, version.revision + 1, None, None)
                 self.withdrawn += 1
         self._write()
@@ -185,11 +189,15 @@ class _Ingest:
             self._rejects.add(sample_id, error.error, error.message, sample.file, sample.position)
             return
         found = _Read(sample, sample_id, image_ids, seconds)
-        if self._purged and self._purged.holds(sample_id, self._content(found)["content_hash"]):
+        is_named = sample.native_id is not None
+        if self._purged and self._purged.holds(sample_id, self._content(found), is_named=is_named):
+            self._purged_ids.append(sample_id)
             self._rejects.add(sample_id, PURGED_CLASS, self._purged.reason, sample.file, sample.position)
             return
         self._looked_at_next.append(found)
-        if self.pictures.held >= PICTURE_BYTES or len(self._looked_at_next) >= PICTURE_ROWS:
+        self._waiting_chars += sum(len(turn.value) for turn in sample.turns)
+        is_heavy = self.pictures.held >= PICTURE_BYTES or self._waiting_chars >= SAMPLE_CHARS
+        if is_heavy or len(self._looked_at_next) >= PICTURE_ROWS:
             self._look()
 
     def _look(self) -> None:
@@ -197,6 +205,7 @@ class _Ingest:
         is_heavy = self.pictures.held > 2 * PICTURE_BYTES
         batch = (self._looked_at_next, self.pictures.look())
         self._looked_at_next = []
+        self._waiting_chars = 0
         self._store()
         self._looked_at = batch
         if is_heavy:  # memory holds one such row, not two

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.verdict import Verdict
+from mvl_assets.profile import Profile
+from mvl_assets.prompts import load_prompts
 
 _TOKEN = re.compile(r"\s*(?:(>=)|(\(|\))|(\d+(?:\.\d*)?|\.\d+)|([A-Za-z_][A-Za-z_0-9.]*))")
 
@@ -68,6 +70,12 @@ def parse_rule(text: str, without_key: bool, criteria: Sequence[str] = (), *, se
     """Raises `MvlError` that names the place where the rule is wrong. `criteria` are the names `p_yes.` may have;
     `both_yes` needs a second judge."""
     return KeepRule(text, _Parser(text, without_key, criteria, second_judge).parse())
+
+
+def check_rule(profile: Profile) -> None:
+    """Raises `MvlError` when the profile's rule cannot be read with the criteria of any prompt, before it is needed."""
+    names = sorted({prompt.criterion or prompt.name for prompt in load_prompts().values()})
+    parse_rule(profile.keep.rule, profile.keep.without_key, names, second_judge=profile.second_judge is not None)
 
 
 class _Parser:

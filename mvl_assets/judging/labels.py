@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import heapq
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,11 @@ class Labels:
 def read_labels(path: Path) -> Labels:
     """Raises `MvlError` naming the line for a missing column, an unknown label, or two labels of one person for one
     pair."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MvlError(f"{path}: byte {error.start} is not UTF-8", hint="save the sheet as CSV in UTF-8") from error
+    with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames or []
         id_column = next((name for name in ("rewrite_id", "judged_id") if name in names), None)

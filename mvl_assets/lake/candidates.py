@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,6 +29,10 @@ CANDIDATE = pa.schema(
         ("license", pa.string()),
     ]
 )
+
+
+Groups = Mapping[str, Mapping[str, str]]
+"""The sources of each category, with their groups A or B."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +99,34 @@ class Pool:
 
 @contextmanager
 def candidate_pool(
-    lake: Lake, categories: Iterable[str], *, seed: int, holdout: float, excluded: Iterable[str]
+    lake: Lake,
+    categories: Iterable[str],
+    *,
+    seed: int,
+    holdout: float,
+    excluded: Iterable[str],
+    groups: Groups | None = None,
 ) -> Iterator[Pool]:
     """Every sample of the category tables that is not held out and not among the `excluded` sample ids.
 
-    A sample whose rewrite was kept enters as that rewrite, never as itself too.
+    A sample whose rewrite was kept enters as that rewrite, never as itself too. With `groups`, sources that are not
+    among them (any more) are left out, and rewrites of those that are not in group B: tables keep what was made.
     """
     dropped = {bytes.fromhex(s) for s in excluded}
     rows = (
         row
         for category in categories
         for source in _sources(lake, category)
-        for row in _candidates(lake, category, source, seed=seed, holdout=holdout, dropped=dropped)
+        if groups is None or source in groups.get(category, {})
+        for row in _candidates(
+            lake,
+            category,
+            source,
+            seed=seed,
+            holdout=holdout,
+            dropped=dropped,
+            is_rewritten=groups is None or groups[category][source] == "B",
+        )
     )
     with spilled(batches_of(rows, CANDIDATE), CANDIDATE) as con:
         yield Pool(con, seed)
@@ -120,12 +140,13 @@ def _sources(lake: Lake, category: str) -> list[str]:
 
 
 def _candidates(
-    lake: Lake, category: str, source: str, *, seed: int, holdout: float, dropped: set[bytes]
+    lake: Lake, category: str, source: str, *, seed: int, holdout: float, dropped: set[bytes], is_rewritten: bool
 ) -> Iterator[dict]:
     """The candidates of one source: memory holds the ids of its rewrites, not those of the category."""
     own = sql.equals("source", source)
     kept: dict[str, list[tuple[str, str]]] = {}
-    for row in lake.table(f"judged/{category}").rows(["judged_id", "rewrite_id", "sample_id"], f"{own} AND keep"):
+    judged = lake.table(f"judged/{category}")
+    for row in judged.rows(["judged_id", "rewrite_id", "sample_id"], f"{own} AND keep") if is_rewritten else ():
         kept.setdefault(row["sample_id"], []).append((row["rewrite_id"], row["judged_id"]))
     current = {
         row["rewrite_id"]: row["version_id"]

@@ -28,7 +28,7 @@ from mvl_assets.lake.idset import IdSet
 from mvl_assets.lake.inventory import inventory
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.lease import lease_for
-from mvl_assets.lake.purged import remember
+from mvl_assets.lake.purged import remember, said_hash
 from mvl_assets.lake.remove import delete_keys, forget, rewrite, with_deleted
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.used import pictures_of, stored_sizes
@@ -94,7 +94,8 @@ class Purge:
 
     def plan(self) -> Plan:
         rows = {name: self.lake.table(name).count(condition) for name, condition in self._conditions.items()}
-        rows |= {name: self.lake.table(name).count(self._own) for name in (*self._mixtures, "samples")}
+        rows |= {name: self.lake.table(name).count(self._own_in("mixture")) for name in self._mixtures}
+        rows["samples"] = self.lake.table("samples").count(self._own_in("samples"))
         rows |= {f"pack_plan/{stage}": self.lake.table(f"pack_plan/{stage}").count() for stage in self._packed}
         for name in self._answer_tables:
             whole = self._goes_whole(name)
@@ -142,14 +143,53 @@ class Purge:
     @cached_property
     def _ids(self) -> frozenset[str]:
         """The named samples and their exact copies in the same source: the same data under another name."""
-        hashes = {r["content_hash"] for r in self._versions(self._named)} - {None}
-        condition = f"{sql.equals('source', self.source)} AND {sql.within('content_hash', hashes)}"
-        return self._named | {r["sample_id"] for r in self.lake.table("samples").rows(["sample_id"], condition)}
+        alike = self.lake.table("samples").rows(["sample_id"], self._alike)
+        hashes = self._hashes
+        copies = self._versions({r["sample_id"] for r in alike})
+        return self._named | {r["sample_id"] for r in copies if r["content_hash"] in hashes}
+
+    @cached_property
+    def _hashes(self) -> frozenset[str]:
+        return frozenset(r["content_hash"] for r in self._versions(self._named))
+
+    @cached_property
+    def _alike(self) -> str:
+        """The condition for versions of the source's samples that say what the named ones do."""
+        return f"{sql.equals('source', self.source)} AND {sql.within('content_hash', self._hashes)}"
+
+    def _own_in(self, family: str) -> str:
+        """The condition for the rows that go from a family of tables whose rows are about one version of a sample.
+
+        A row without a name that has moved left its words in an earlier version of what stands in its place now.
+        """
+        if self._whole:
+            return self._own
+        if family == "samples":
+            return f"({self._own}) OR ({self._alike})"
+        column, ids = ("rewrite_id", self._left[1]) if family == "judged" else ("version_id", self._left[0])
+        return f"({self._own}) OR {sql.within(column, ids)}"
+
+    @cached_property
+    def _left(self) -> tuple[set[str], set[str]]:
+        """Versions of other samples that say what the named ones do, and the rewrites of these."""
+        elsewhere = f"{self._alike} AND NOT ({self._own})"
+        versions = {r["version_id"] for r in self.lake.table("samples").rows(["version_id"], elsewhere)}
+        names = self.lake.names("rewritten") if versions else []
+        about = sql.within("version_id", versions)
+        return versions, {r["rewrite_id"] for n in names for r in self.lake.table(n).rows(["rewrite_id"], about)}
 
     def _versions(self, ids: Collection[str]) -> Iterator[dict]:
-        """The versions of samples that say something."""
-        columns = ["sample_id", "content_hash", "image_ids"]
-        yield from self.lake.table("samples").rows(columns, f"{sql.within('sample_id', ids)} AND NOT withdrawn")
+        """The versions of samples that say something; of samples to which their source gives no name the newest alone,
+        because other rows stood in their places before."""
+        columns = ["sample_id", "native_id", "revision", "content_hash", "conversations", "image_ids", "video"]
+        condition = f"{sql.within('sample_id', ids)} AND NOT withdrawn"
+        table = self.lake.table("samples")
+        newest: dict[str, int] = {}
+        for row in table.rows(["sample_id", "revision"], condition):
+            newest[row["sample_id"]] = max(row["revision"], newest.get(row["sample_id"], 0))
+        for row in table.rows(columns, condition):
+            if row["native_id"] is not None or row["revision"] == newest[row["sample_id"]]:
+                yield row
 
     @cached_property
     def _own(self) -> str:
@@ -169,7 +209,7 @@ class Purge:
         return {
             "rejects": rejects,
             **{name: self._asked(name) for name in names(EVALUATION)},
-            **{name: self._own for family in ("judged", "rewritten", "category") for name in names(family)},
+            **{name: self._own_in(f) for f in ("judged", "rewritten", "category") for name in names(f)},
             # A copy in another source that was left out in favour of a purged sample is no duplicate any more.
             "curation/duplicates": f"{self._own} OR {sql.within(column, gone)}",
             "curation/contamination": self._own,
@@ -180,7 +220,7 @@ class Purge:
         keys = set(self._ids)
         for family, column in (("rewritten", "rewrite_id"), ("mixture", "row_id")):
             for name in self.lake.names(family):
-                keys.update(r[column] for r in self.lake.table(name).rows([column], self._own))
+                keys.update(r[column] for r in self.lake.table(name).rows([column], self._own_in(family)))
         return keys
 
     def _asked(self, name: str) -> str:
@@ -203,7 +243,9 @@ class Purge:
         found = []
         for name in self._mixtures:
             stage = name.split("/", 1)[1]
-            gone = IdSet(b.column(0).to_pylist() for b in self.lake.table(name).scan(["row_id"], self._own, BATCH))
+            gone = IdSet(
+                b.column(0).to_pylist() for b in self.lake.table(name).scan(["row_id"], self._own_in("mixture"), BATCH)
+            )
             packs = self.lake.table(f"pack_plan/{stage}").scan(["row_ids"], None, BATCH) if len(gone) else ()
             if any(gone.has(pc.list_flatten(b.column(0)).to_pylist()).any() for b in packs):
                 found.append(stage)
@@ -241,8 +283,8 @@ class Purge:
     @cached_property
     def _keys(self) -> set[str]:
         """The request keys of the samples alone: an answer that another sample of the source shares stays."""
-        keys = {key for batch in self._claimed(self._own, self._conditions["rejects"]) for key in batch}
-        for batch in self._claimed(*self._others):
+        keys = {key for batch in self._claimed() for key in batch}
+        for batch in self._claimed(others=True):
             keys.difference_update(batch)
         return keys
 
@@ -250,25 +292,26 @@ class Purge:
         if self._goes_whole(name):
             return IdSet(())
         stored = IdSet(b.column(0).to_pylist() for b in self.lake.table(name).scan(["request_key"], None, BATCH))
-        return stored.without(
-            chain(self._claimed(self._own, self._conditions["rejects"]), self._claimed(*self._others))
-        )
+        return stored.without(chain(self._claimed(), self._claimed(others=True)))
 
-    @property
-    def _others(self) -> tuple[str, str]:
-        """The conditions for the source's other samples, in tables with sample ids and in the rejects."""
-        of_source = sql.equals("source", self.source)
-        return f"{of_source} AND NOT ({self._own})", f"{of_source} AND NOT ({self._conditions['rejects']})"
+    def _claimed(self, *, others: bool = False) -> Iterator[list[str]]:
+        """The request keys that rows about the samples refer to, or those about all others of the source."""
 
-    def _claimed(self, rows: str, rejects: str) -> Iterator[list[str]]:
-        """The request keys that rows refer to."""
+        def among(condition: str) -> str:
+            return f"{sql.equals('source', self.source)} AND NOT ({condition})" if others else f"({condition})"
+
+        asked = "request_key IS NOT NULL"
         for name in self.lake.names("rewritten"):
-            for batch in self.lake.table(name).scan(["request_key"], f"{rows} AND request_key IS NOT NULL", BATCH):
+            rows = f"{among(self._own_in('rewritten'))} AND {asked}"
+            for batch in self.lake.table(name).scan(["request_key"], rows, BATCH):
                 yield batch.column(0).to_pylist()
         for name in self.lake.names("judged"):
-            for row in self.lake.table(name).rows(["verdicts", "second_verdicts"], rows, BATCH):
+            for row in self.lake.table(name).rows(
+                ["verdicts", "second_verdicts"], among(self._own_in("judged")), BATCH
+            ):
                 yield [v["request_key"] for said in row.values() for v in said or ()]
-        for batch in self.lake.table("rejects").scan(["request_key"], f"{rejects} AND request_key IS NOT NULL", BATCH):
+        rejects = f"{among(self._conditions['rejects'])} AND {asked}"
+        for batch in self.lake.table("rejects").scan(["request_key"], rejects, BATCH):
             yield batch.column(0).to_pylist()
 
     # -- pictures --------------------------------------------------------------------------------------------------
@@ -276,17 +319,17 @@ class Purge:
     @cached_property
     def pictures(self) -> IdSet:
         """Those that no other sample uses."""
-        return self._pictures.without(pictures_of(self.lake, f"NOT ({self._own})"))
+        return self._pictures.without(pictures_of(self.lake, f"NOT ({self._own_in('samples')})"))
 
     @cached_property
     def _pictures(self) -> IdSet:
-        return IdSet(pictures_of(self.lake, self._own))
+        return IdSet(pictures_of(self.lake, self._own_in("samples")))
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def _take_out(self, *, keep_bytes: bool, unclaimed: bool) -> None:
         # Before the rows go that tell them.
-        conditions, pictures = self._conditions, self.pictures
+        conditions, pictures, versions = self._conditions, self.pictures, self._own_in("samples")
         self._remember()
         self._delete_answers(unclaimed)
         for stage in self._packed:
@@ -296,12 +339,12 @@ class Purge:
         for name, condition in conditions.items():
             self._delete(name, condition)
         delete_keys(self.lake.images.table, pictures)
-        self._delete("samples", self._own)
+        self._delete("samples", versions)
         if not keep_bytes:
             self._erase()
 
     def _remember(self) -> None:
-        said = {(r["sample_id"], r["content_hash"]) for r in self._versions(self._ids)}
+        said = {(r["sample_id"], said_hash(r)) for r in self._versions(self._ids)}
         silent = {(sample_id, None) for sample_id in self._ids - {sample_id for sample_id, _ in said}}
         remember(self.lake, self.source, [(None, None)] if self._whole else said | silent)
 
@@ -316,8 +359,9 @@ class Purge:
     def _thin_out(self, name: str) -> None:
         """Publishes a mixture without the samples; its readers count on positions without gaps."""
         table = self.lake.table(name)
-        if table.count(self._own):
-            table.publish(_numbered(table, f"NOT ({self._own})"))
+        gone = self._own_in("mixture")
+        if table.count(gone):
+            table.publish(_numbered(table, f"NOT ({gone})"))
 
     def _delete(self, name: str, condition: str) -> None:
         table = self.lake.table(name)

@@ -1,14 +1,15 @@
 """What was purged and may not come back with the next ingest of the same files: whole sources, and single samples.
 
-A sample is remembered by its id and by its content, because a row that its source gives no name is called by its place,
-and places move. Nothing of what it said is kept, only digests.
+A sample is remembered by its id and by what it said. A row that its source gives no name is called by its place, and
+places move: of such rows only what they say counts. Nothing of that is kept, only digests.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -23,18 +24,22 @@ PURGED_CLASS = "purged"
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """What of one source may not be taken in: all of it, or some samples by id or content hash."""
+    """What of one source may not be taken in: all of it, or some samples by id or by what they said."""
 
     source: str
     whole: bool
     sample_ids: frozenset[str]
-    content_hashes: frozenset[str]
+    said: frozenset[str]
 
     def __bool__(self) -> bool:
         return self.whole or bool(self.sample_ids)
 
-    def holds(self, sample_id: str, content_hash: object) -> bool:
-        return self.whole or sample_id in self.sample_ids or content_hash in self.content_hashes
+    def holds(self, sample_id: str, content: Mapping[str, Any], *, is_named: bool) -> bool:
+        """`is_named`: the source gives the sample a name of its own."""
+        if self.whole or (is_named and sample_id in self.sample_ids):
+            return True
+        # Earlier versions of this program remembered the content hash, licence included.
+        return bool(self.said & {said_hash(content), content["content_hash"]})
 
     @property
     def reason(self) -> str:
@@ -49,12 +54,17 @@ def purged_of(lake: Lake, source: str) -> Purged:
         source,
         whole=any(r["sample_id"] is None for r in rows),
         sample_ids=frozenset(r["sample_id"] for r in rows if r["sample_id"] is not None),
-        content_hashes=frozenset(r["content_hash"] for r in rows if r["content_hash"] is not None),
+        said=frozenset(r["content_hash"] for r in rows if r["content_hash"] is not None),
     )
 
 
+def said_hash(content: Mapping[str, Any]) -> str:
+    """Digest of a sample's words and pictures. Not of its licence, which the catalog may correct."""
+    return digest_hex({name: content[name] for name in ("conversations", "image_ids", "video")})
+
+
 def remember(lake: Lake, source: str, samples: Iterable[tuple[str | None, str | None]]) -> None:
-    """Adds (sample id, content hash) pairs of a source; (None, None) stands for the whole source."""
+    """Adds pairs (sample id, `said_hash`) of a source; (None, None) stands for the whole source."""
     now = dt.datetime.now(dt.UTC)
     rows = [
         {

@@ -8,6 +8,7 @@ and when those are more than `most`, `most` of them evenly spaced.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ SEEK_AFTER = 4.0
 GRACE = 1.0
 """Seconds by which the last frame may come before the announced end; a file that ends earlier is truncated."""
 
+_CLOCK = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d+)?)")
 
 KINDS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,rm,ogg,ivf,mxf,wtv,dv,gif,apng,wav,mp3"
 """What FFmpeg may take a file for. Left to itself it also follows playlists (`hls`, `concat`), which name other files,
@@ -131,7 +133,7 @@ def _frames_at(
             position.seconds = _seconds(shown, start)
         if shown is None:
             raise VideoError("no_frames", "no frame could be decoded")
-        if upcoming is None and target - position.seconds > GRACE:
+        if upcoming is None and target - position.seconds - _lasts(shown) > GRACE:
             raise VideoError("truncated_video", f"frames end at {position.seconds:.1f} s, {target:.1f} s is missing")
         yield target, shown
 
@@ -148,10 +150,18 @@ def _seconds(frame: av.VideoFrame, start: float) -> float:
     return frame.time - start
 
 
+def _lasts(frame: av.VideoFrame) -> float:
+    """Seconds the frame stays on screen: the last one of a slide show is there for long."""
+    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+
+
 def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """Seconds, from the header or else from the packets' time stamps; None when there is not one packet."""
+    """Seconds, from the header or else from the packets' time stamps; None when there is not one packet. The whole
+    file's, which may be its sound's, only where the pictures' own is not told (Matroska tells it in a tag)."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
+    if told := _CLOCK.fullmatch(stream.metadata.get("DURATION", "")):
+        return int(told[1]) * 3600 + int(told[2]) * 60 + float(told[3])
     if container.duration:
         return container.duration / 1_000_000
     last: float | None = None

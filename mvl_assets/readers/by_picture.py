@@ -3,7 +3,8 @@
 LLaVA-1.5's mix (arXiv 2310.03744, table 7) and The Cauldron convert these sets so: the 943,000 questions of GQA's
 balanced training split are 72,000 rows, the 443,757 of VQA v2 are 83,000. The paper's prompt for text-rich pictures
 takes all questions of a picture at once, too (arXiv 2412.05237). A question that cannot be used is a broken row of its
-own and costs its picture nothing. Only training splits are read, as those sets do: the other ones hold no answers, or
+own and costs its picture nothing; but of a file that cannot be read to its end no picture is taken, because questions
+about it may lie behind the break. Only training splits are read, as those sets do: the other ones hold no answers, or
 are benchmarks.
 
 A file's questions about one picture need not stand together, so rows come in the order of the pictures' names.
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 from mvl_assets.readers.files import picture_at
 from mvl_assets.readers.gathered import gathered
+from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE
 from mvl_assets.readers.rows import Row, RowError, native_id, question_and_answer, with_markers
 from mvl_assets.readers.sample import Broken, Picture, Sample, Turn
 
@@ -114,22 +116,29 @@ def numbered(rows: Iterable[Sample | Broken]) -> Iterator[Sample | Broken]:
 
 
 def _conversations(file: str, parts: Iterable[Part | Broken], find: Find) -> Iterator[Sample | Broken]:
-    for key, values in gathered(map(_entry, parts)):
+    breaks: list[Broken] = []
+    for key, values in gathered(_entry(part, breaks) for part in parts):  # all are read before the first comes back
         if key == _LOST:
             for error, message in values:
                 yield Broken(file, 0, error, message)
             continue
         picture = key.removeprefix(_PICTURE)
         found = [Question(*value) for value in islice(values, MAX_QUESTIONS + 1)]
-        if len(found) > MAX_QUESTIONS:
+        if breaks:
+            message = f"{breaks[0].file} breaks off, so questions about {picture} may be missing"
+            yield Broken(file, 0, INCOMPLETE, message, picture)
+        elif len(found) > MAX_QUESTIONS:
             message = f"there are more than {MAX_QUESTIONS} questions or answers about {picture}"
             yield Broken(file, 0, "too_many_questions", message, picture)
         else:
             yield from conversation(file, picture, _joined(found), find)
 
 
-def _entry(part: Part | Broken) -> tuple[str, Any]:
+def _entry(part: Part | Broken, breaks: list[Broken]) -> tuple[str, Any]:
+    """What is sorted. The first part that is a broken file is put into `breaks`."""
     if isinstance(part, Broken):
+        if part.error == BROKEN_FILE and not breaks:
+            breaks.append(part)
         return _LOST, [part.error, f"element {part.position} of {part.file}: {part.message}"]
     return _PICTURE + part.picture, part.question
 

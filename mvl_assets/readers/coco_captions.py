@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.json_stream import BadItem, elements
+from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE, BadItem, elements
 from mvl_assets.readers.rows import Row, RowError, built, question_and_answer, rows_of, with_markers
 from mvl_assets.readers.sample import Broken, Sample
 
@@ -32,11 +32,12 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
     for path in files_below(source.slug, root, "annotations/captions_*.json", "captions_*.json"):
         split = path.stem.removeprefix("captions_")
         captions, bad = _captions(path)
+        is_whole = all(item.error != BROKEN_FILE for item in bad)
         name = relative(root, path)
         position = 0
         for row in rows_of(name, elements(path, ("images",)), "id"):
             position = row.position + 1
-            yield built(row, partial(_sample, root, split, captions))
+            yield built(row, partial(_sample, root, split, captions, is_whole))
         # What is left belongs to no picture; these rows are numbered behind the pictures.
         for image_id in captions:
             message = f"there are captions for picture {image_id}, which the file does not list"
@@ -64,9 +65,11 @@ def _captions(path: Path) -> tuple[Captions, list[BadItem]]:
     return found, bad
 
 
-def _sample(root: Path, split: str, captions: Captions, row: Row) -> Sample:
+def _sample(root: Path, split: str, captions: Captions, is_whole: bool, row: Row) -> Sample:
     image_id = row.value.get("id")
     told = captions.pop(image_id, []) if isinstance(image_id, int) else []
+    if not is_whole:
+        raise RowError(INCOMPLETE, f"the file breaks off, so captions of picture {image_id!r} may be missing")
     lines = [" ".join(caption.split()) for _, caption in sorted(told)]
     answer = "\n".join(line for line in lines if line)
     if not answer:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.json_stream import BROKEN_FILE, BadItem, Item, elements
+from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE, BadItem, Item, elements
 from mvl_assets.readers.regions import BOX_FORM, Box, about_picture, box_of, box_text, by_name, one_line, size_of
 from mvl_assets.readers.rows import Row, RowError, built, rows_of
 from mvl_assets.readers.sample import Broken, Sample
@@ -47,12 +47,12 @@ Objects = dict[int, bytearray | RowError]
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
     for path in files_below(source.slug, root, "annotations/instances_*.json", "instances_*.json"):
         name, split = relative(root, path), path.stem.removeprefix("instances_")
-        objects, strays = _objects(path)
+        objects, strays, is_whole = _objects(path)
         names, lost = _names(path)
         position = 0
         for row in rows_of(name, elements(path, ("images",)), "id"):
             position = row.position + 1
-            yield built(row, partial(_sample, root, split, names, objects))
+            yield built(row, partial(_sample, root, split, names, objects, is_whole))
         # What is left belongs to no picture; these rows are numbered behind the pictures.
         for image_id in objects:
             message = f"there are objects of picture {image_id}, which the file does not list"
@@ -65,14 +65,15 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
             yield Broken(name, position, lost.error, f"categories: {lost.message}")
 
 
-def _objects(path: Path) -> tuple[Objects, bool]:
-    """The objects by picture id, and whether some annotation names no picture."""
+def _objects(path: Path) -> tuple[Objects, bool, bool]:
+    """The objects by picture id, whether some annotation names no picture, and whether all could be read."""
     found: Objects = {}
-    strays = False
+    strays, is_whole = False, True
     for item in elements(path, ("annotations",)):
         image_id = _image_id(item)
         if isinstance(item, BadItem) or image_id is None:
             strays = True
+            is_whole &= not isinstance(item, BadItem) or item.error != BROKEN_FILE
             continue
         told = found.setdefault(image_id, bytearray())
         if isinstance(told, bytearray):
@@ -80,7 +81,7 @@ def _objects(path: Path) -> tuple[Objects, bool]:
                 told += _packed(item.value)
             except RowError as error:
                 found[image_id] = RowError(error.error, f"annotation {item.position}: {error.message}")
-    return found, strays
+    return found, strays, is_whole
 
 
 def _strays(path: Path) -> Iterator[BadItem]:
@@ -116,9 +117,11 @@ def _names(path: Path) -> tuple[dict[int, str], BadItem | None]:
     return names, None
 
 
-def _sample(root: Path, split: str, names: Mapping[int, str], objects: Objects, row: Row) -> Sample:
+def _sample(root: Path, split: str, names: Mapping[int, str], objects: Objects, is_whole: bool, row: Row) -> Sample:
     image_id = row.value.get("id")
     told = objects.pop(image_id, None) if isinstance(image_id, int) else None
+    if not is_whole:
+        raise RowError(INCOMPLETE, f"the file breaks off, so objects of picture {image_id!r} may be missing")
     if isinstance(told, RowError):
         raise told
     if told is None:

@@ -40,6 +40,10 @@ def rows(path: Path, delimiter: str, needed: Sequence[str] = ()) -> Iterator[Ite
                 found = ", ".join(header)[:300]
                 yield BadItem(0, BROKEN_FILE, f"has the columns {found}, but not {', '.join(missing)}")
                 return
+            if len(set(header)) != len(header):
+                twice = next(name for name in header if header.count(name) > 1)
+                yield BadItem(0, BROKEN_FILE, f"has two columns called {twice[:100]!r}")
+                return
             if not header:
                 yield BadItem(0, BROKEN_FILE, "there is no header line")
                 return

@@ -61,7 +61,7 @@ class PackedVideo(Video):
 def files_below(source: str, root: Path, *patterns: str) -> list[Path]:
     """The source's data files in sorted order. Raises `SourceError` when there is none."""
     matches = {p for pattern in patterns for p in root.glob(pattern)}
-    found = sorted(p for p in matches if p.name not in NOT_DATA and p.is_file())
+    found = sorted(p for p in matches if p.name not in NOT_DATA and not p.name.startswith("._") and p.is_file())
     if not found:
         wanted = " or ".join(patterns)
         raise SourceError(source, f"no {wanted} in {root}", hint="put the source's files there, in its native format")
@@ -99,7 +99,10 @@ def video_at(root: Path, name: object, folders: Sequence[str]) -> Video:
         return Video(str(name), path)
     folder = _found(root, name, folders, Path.is_dir)
     if folder is not None:
-        inside = sorted((p for p in folder.iterdir() if p.suffix.lower() in _FRAMES), key=lambda p: natural(p.name))
+        inside = sorted(
+            (p for p in folder.iterdir() if p.suffix.lower() in _FRAMES and p.name[:2] != "._"),
+            key=lambda p: natural(p.name),
+        )
         return _frame_folder(str(name), folder, [Picture(p.name, path=p) for p in inside if _is_inside(root, p)])
     places = _places(str(name), folders)
     members = [m for m in members_below(root, places) if PurePosixPath(m.entry.name).suffix.lower() in _FRAMES]
@@ -164,10 +167,10 @@ def _places(name: str, folders: Sequence[str]) -> list[str]:
 
 
 def _spellings(name: str) -> tuple[str, ...]:
-    """Some zips (Vision-FLAN's) hold non-ASCII names with `#Uxxxx` for every such character."""
-    if name.isascii():
-        return (name,)
-    return (name, "".join(c if c.isascii() else f"#U{ord(c):04x}" for c in name))
+    """As it is, with the slashes of other systems, and with `#Uxxxx` for every non-ASCII character as in some zips
+    (Vision-FLAN's)."""
+    coded = "".join(c if c.isascii() else f"#U{ord(c):04x}" for c in name)
+    return tuple(dict.fromkeys((name, name.replace("\\", "/"), coded)))
 
 
 def _short(name: object) -> str:

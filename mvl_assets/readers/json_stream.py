@@ -26,6 +26,9 @@ MAX_ELEMENT = 64 << 20
 BROKEN_FILE = "broken_file"
 """Error class of a file that cannot be read from some point on, which says nothing about the rows behind that point."""
 
+INCOMPLETE = "incomplete_file"
+"""Error class of a row whose parts lie apart in a file that cannot be read to its end: some may lie behind it."""
+
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+("?)|[{}\[\]]', re.DOTALL)
 _SCALAR = re.compile(r"[^\s,\]}]+")
 _SPACE = re.compile(r"[ \t\n\r]*+")
@@ -95,12 +98,12 @@ def lines(path: Path) -> Iterator[Item | BadItem]:
 
 
 def starts_with(path: Path) -> str:
-    """The first character of the file that is not white space, "" when there is none."""
-    with path.open("rb") as stream:
-        try:
+    """The first character of the file that is not white space, "" when there is none or it cannot be read."""
+    try:
+        with path.open("rb") as stream:
             return _Text(stream).peek()
-        except _Lost:
-            return ""
+    except (_Lost, OSError):
+        return ""
 
 
 def _line(line: bytes, position: int) -> Item | BadItem:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from mvl_assets.readers.files import files_below, relative
 from mvl_assets.readers.llava_json import items, sample_of
-from mvl_assets.readers.rows import Row, built, rows_of
+from mvl_assets.readers.rows import Row, built, is_text, rows_of
 from mvl_assets.readers.sample import Broken, Sample
 
 if TYPE_CHECKING:
@@ -44,5 +44,5 @@ def rows(source: SourceSpec, root: Path) -> Iterator[Row | Broken]:
 
 def _sample(root: Path, row: Row) -> Sample:
     told = row.value.get("source")
-    origin = told if isinstance(told, str) and told else None
+    origin = told if isinstance(told, str) and told and is_text(told) else None
     return replace(sample_of(root, row, images=IMAGES, videos=VIDEOS), origin=origin)

@@ -18,6 +18,9 @@ from mvl_assets.readers.json_stream import BROKEN_FILE, BadItem, Item
 ROWS = 32
 """Rows in hand at a time: pictures inside rows are up to a few MB each."""
 
+_UNREADABLE = (ValueError, OverflowError, LookupError, pa.ArrowException)
+"""What values raise that Python cannot hold; a `LookupError` is of a time zone nobody knows."""
+
 
 def rows(path: Path, columns: Sequence[str] | None = None, batch_size: int = ROWS) -> Iterator[Item | BadItem]:
     """The rows of a file; `columns` that it lacks are left out. A damaged file ends in a `broken_file` item.
@@ -41,7 +44,7 @@ def _plain(batch: pa.RecordBatch, position: int) -> list[dict[str, Any]]:
     """The batch's rows; one by one when they cannot be had together."""
     try:
         return batch.to_pylist()
-    except (ValueError, OverflowError):
+    except _UNREADABLE:
         cells = [(name, batch.column(at)) for at, name in enumerate(batch.schema.names)]
         return [{name: _cell(name, column, n, position + n) for name, column in cells} for n in range(len(batch))]
 
@@ -51,7 +54,7 @@ def _cell(name: str, column: pa.Array, at: int, position: int) -> Any:
         return column[at].as_py()
     except UnicodeDecodeError as error:
         return BadItem(position, "bad_utf8", f"the column {name!r} holds text that is not UTF-8: {error.reason}")
-    except (ValueError, OverflowError) as error:
+    except _UNREADABLE as error:
         return BadItem(position, "bad_cell", f"the column {name!r} holds a value that cannot be read: {error}"[:300])
 
 

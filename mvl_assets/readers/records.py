@@ -63,7 +63,7 @@ def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
         if fields.shape != "parquet":
             items = _items(path, fields)
         elif fields.id is not None:
-            items = _table(path, fields, (fields.id,))
+            items = _table(path, fields, (fields.id, fields.id.split(".")[0]))
         else:
             yield from (RowKey(name, position, None) for position in range(parquet_stream.row_count(path)))
             continue
@@ -84,15 +84,14 @@ def _items(path: Path, fields: RecordsMap) -> Iterator[Item | BadItem]:
 
 def _table(path: Path, fields: RecordsMap, only: tuple[str, ...] | None = None) -> Iterator[Item | BadItem]:
     shown = () if fields.picture_field is None else ((fields.picture_field.split(".")[0],),)
-    return parquet_columns.rows(path, shown, parquet_stream.names(path), only)
+    # Columns that the map does not name may hold what Python cannot, such as nanoseconds.
+    named = repr(fields.model_dump()).replace("\\'", "'")
+    return parquet_columns.rows(path, shown, [name for name in parquet_stream.names(path) if name in named], only)
 
 
 def _is_bare_list(path: Path, fields: RecordsMap) -> bool:
     """Some lists are in circulation both bare and inside an object (PlotQA's `qa_pairs`)."""
-    try:
-        return fields.shape == "list" and json_stream.starts_with(path) == "["
-    except OSError:
-        return False
+    return fields.shape == "list" and json_stream.starts_with(path) == "["
 
 
 def _sample(root: Path, fields: RecordsMap, row: Row) -> Sample:

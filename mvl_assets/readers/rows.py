@@ -48,7 +48,8 @@ class Row:
 
 
 def rows_of(file: str, items: Iterable[Item | BadItem], *id_fields: str) -> Iterator[Row | Broken]:
-    """The objects among `items`; the native id is the first of `id_fields` that is there, or else the item's key."""
+    """The objects among `items`; the native id is the item's key, or else the first of `id_fields` that is there
+    (`meta.id` is the `id` inside `meta`)."""
     for item in items:
         if isinstance(item, BadItem):
             yield Broken(file, item.position, item.error, item.message, native_id(item.key))
@@ -56,12 +57,22 @@ def rows_of(file: str, items: Iterable[Item | BadItem], *id_fields: str) -> Iter
             found = type(item.value).__name__
             yield Broken(file, item.position, "not_an_object", f"a {found} where an object was expected")
         else:
-            own = native_id(item.key if item.key is not None else _first(item.value, *id_fields))
+            own = native_id(item.key if item.key is not None else _own_id(item.value, id_fields))
             bad = next((cell for cell in item.value.values() if isinstance(cell, BadItem)), None)
             if bad is not None:
                 yield Broken(file, item.position, bad.error, bad.message, own)
             else:
                 yield Row(file, item.position, own, item.value)
+
+
+def _own_id(value: Mapping[str, Any], fields: Iterable[str]) -> Any:
+    for field in fields:
+        found: Any = value
+        for part in [field] if field in value else field.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found is not None:
+            return found
+    return None
 
 
 def built(row: Row | Broken, make: Callable[[Row], Sample]) -> Sample | Broken:
@@ -110,6 +121,10 @@ def question_and_answer(question: str, answer: str) -> tuple[Turn, ...]:
 
 def with_markers(turns: tuple[Turn, ...], pictures: int) -> tuple[Turn, ...]:
     """The turns with one `<image>` per picture; missing ones go before the first question. Raises `RowError`."""
+    if any(VIDEO_MARKER in turn.value for turn in turns if turn.role == "human"):
+        raise RowError("marker_mismatch", f"a question holds {VIDEO_MARKER}, and there is no video")
+    if any(IMAGE_MARKER in turn.value for turn in turns if turn.role == "gpt"):
+        raise RowError("marker_mismatch", f"an answer holds {IMAGE_MARKER}, where no picture can be")
     found = sum(turn.value.count(IMAGE_MARKER) for turn in turns)
     if found == 0 and pictures:
         turns = _before_first_question(turns, f"{IMAGE_MARKER}\n" * pictures)

@@ -73,8 +73,8 @@ class Sample:
 
     `file` is relative to the source's root, `position` counts rows in that file from 0. `native_id` is the source's own
     id or None; `origin` is the data set that a collection says the row is from. The number of `<image>` markers over
-    all turns equals `len(pictures)`; readers add missing leading markers (`with_markers`), and yield
-    `Broken("marker_mismatch")` for other disagreements.
+    all turns, none of them in an answer, equals `len(pictures)`; readers add missing leading markers (`with_markers`),
+    and yield `Broken("marker_mismatch")` for other disagreements.
     """
 
     file: str

@@ -229,3 +229,30 @@ def test_a_lake_of_a_newer_version_is_left_alone(
     before = table.version
     one_error(home.mvl(*words), "made by a newer version of this program (its schema is 99", "update the program")
     assert lance.dataset(table.uri).version == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("stale", "rewriten"), "there is no asset or stage rewriten"),
+        (("gc", "--keep-days", "nan"), "nan is no number of days"),
+        (("gc", "--keep-days", "1e10"), "is not in the range"),
+        (("ui", "--port", "70000"), "is not in the range"),
+    ],
+)
+def test_words_that_mean_nothing_are_an_error_that_names_them(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    home = Home(tmp_path)
+    home.profile()
+    done = home.mvl(*words)
+    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_keep_rule_that_cannot_be_read_is_found_before_anything_is_asked(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.profile(keep={"rule": "all_yess"})
+    for words in (("doctor",), ("status",)):
+        done = home.mvl(*words)
+        assert done.returncode != 0 and "all_yess" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr

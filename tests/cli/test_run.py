@@ -182,3 +182,11 @@ def test_a_killed_worker_is_said_in_one_line(halfway: Home, slow: FakeProcess, b
         assert lines_with(said, ["what to do:", "memory"])
         assert gone(halfway.processes)
     assert_goes_on(halfway, slow, built, asked_twice=5 * IN_FLIGHT)
+
+
+def test_what_the_lake_lacks_is_made_although_it_was_made_before(
+    built: Home, copy_of: Callable[[Home], Home], tmp_path: Path
+) -> None:
+    home = copy_of(built)
+    said = home.using(MVL_LAKE=str(tmp_path / "other")).run("run", *SOURCES, "--until", "category")
+    assert lines_with(said, ["-- category: 3 made, 0 up to date, 0 failed"]), said

@@ -79,3 +79,15 @@ def test_running_it_again_changes_nothing(lake: Lake) -> None:
     again = find_contamination(lake, of, holdout=SHARE, run_id="two").published
     assert first.added == 5
     assert not again.touched
+
+
+def test_a_row_that_shows_a_held_out_rows_picture_among_others_is_a_hit(lake: Lake) -> None:
+    (asked,), (shown,) = pictures(held_out=True), pictures(held_out=False)
+    lake.images.insert([asked, shown])
+    exam = sample("a", 1, image_ids=[asked.image_id])
+    lesson = sample("b", 1, image_ids=[shown.image_id, asked.image_id])
+    other = sample("b", 2, image_ids=[shown.image_id])
+    put_samples(lake, "a", [exam])
+    put_samples(lake, "b", [lesson, other])
+    find_contamination(lake, [source("b"), source("a")], holdout=SHARE, run_id="one")
+    assert hits(lake) == {(lesson["sample_id"], "picture"): exam["sample_id"]}

@@ -118,3 +118,20 @@ def test_a_duplicate_whose_keeper_is_withdrawn_comes_back(lake: Lake) -> None:
 
 def test_an_empty_lake_has_no_duplicates(lake: Lake) -> None:
     assert find_duplicates(lake, [source("a")], run_id="one").compared == 0
+
+
+def test_a_row_of_group_c_or_of_no_group_never_stays_for_one_that_mixtures_take(lake: Lake) -> None:
+    sources = [source("released", group=None), source("c", group="C", reason="too noisy"), source("a")]
+    put_copies(lake, "released", "c")
+    find_duplicates(lake, sources, run_id="before")
+    put_copies(lake, "a")
+    find_duplicates(lake, sources, run_id="after")
+    assert dropped(lake) == {"released": "a", "c": "a"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("-5 - 3", "5 + 3"), ("is 3 < 4?", "is 3 > 4?"), ("3.5", "35"), ("x^2/2", "x-2*2"), ("C", "C++")],
+)
+def test_signs_and_marks_inside_words_make_another_text(one: str, other: str) -> None:
+    assert fingerprint([{"from": "human", "value": one}], []) != fingerprint([{"from": "human", "value": other}], [])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from mvl_assets.curation.mixing import apportion, mix, quotas, split, targets
 from mvl_assets.lake.candidates import Quota
@@ -256,3 +257,37 @@ def test_an_empty_lake_gives_an_empty_mixture_that_is_all_shortfall(lake: Lake) 
     report = mix(lake, profile(), "one_vision", run_id="one")
     assert report.published.rows == 0
     assert sum(f.shortfall for f in report.fills) == 10
+
+
+def test_sources_that_left_their_category_or_group_leave_the_mixture(full: Lake) -> None:
+    def taken(groups: dict[str, dict[str, str]]) -> Counter[tuple[str, str]]:
+        mix(full, profile(single_image=1000), "single_image", run_id="one", groups=groups)
+        return Counter((r["source"], r["kind"]) for r in manifest(full, "single_image"))
+
+    everything = {"ocr": {"a": "B", "b": "A"}, "chart": {"c": "A"}}
+    assert taken(everything) == {
+        ("a", "rewritten"): 20,
+        ("a", "original"): 10,
+        ("b", "original"): 10,
+        ("c", "original"): 4,
+    }
+    assert taken({"ocr": {"a": "A"}}) == {("a", "original"): 30}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"rewritten_share": 70}, "rewritten_share"),
+        ({"one_vision_single_share": -0.1}, "one_vision_single_share"),
+        ({"single_image": -1}, "single_image"),
+        ({"shares": {"chrat": 1.0}}, "chrat"),
+        ({"shares": {"chart": -1.0}}, "shares.chart"),
+    ],
+)
+def test_numbers_that_no_mixture_can_have_are_refused(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        profile(**changed)
+
+
+def test_shares_of_nothing_take_nothing() -> None:
+    assert apportion(10, {"ocr": 0.0, "chart": 0.0}) == {"ocr": 0, "chart": 0}

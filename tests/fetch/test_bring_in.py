@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from mvl_assets.ingest.ingest import IngestReport
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.purged import allow_source, remember
 from mvl_assets.profile import Profile, load_profile
+from mvl_assets.settings import UNPACKED
+from tests.archive_files import zipped
 from tests.fetch.hub_server import HubServer, Repo
 from tests.fetch.sources import spec
 from tests.raw_files import picture, talk
@@ -205,3 +208,16 @@ def test_a_process_killed_while_it_removes_is_finished_by_the_next(lake: Lake, d
 def test_the_paper_and_the_small_profile_fetch_and_the_demo_does_not() -> None:
     assert [load_profile(name).fetch for name in ("paper", "small", "demo", "demo-all")] == [True, True, False, False]
     assert load_profile("paper").keep_archives
+
+
+def test_what_reading_archives_leaves_is_nobodys_file_and_goes_with_them(lake: Lake, data: Repo) -> None:
+    packed = zipped(("images/1.png", picture(1)))
+    rows = [{"id": "1", "image": "images/1.png", "conversations": talk("<image>\n?", "One.")}]
+    data.change({"a.parquet": None, "b.parquet": None, "rows.json": json.dumps(rows).encode(), "images.zip": packed})
+    source = spec(format="llava_json")
+    write_lock(lock_sources([source], read_lock()))
+    assert counts(brought(lake, source)) == (1, 1, 0, 0) and (source.root / UNPACKED).is_dir()
+    assert files_in(source.root) == ["images.zip", "rows.json"]
+    fetch_source(source)
+    assert counts(brought(lake, source, keep_archives=False)) == (1, 0, 0, 0)
+    assert not (source.root / UNPACKED).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -126,3 +127,17 @@ def test_a_sound_file_has_no_video_stream(tmp_path: Path) -> None:
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         list(sample_frames(tmp_path / "gone.mp4"))
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
+def test_a_slide_show_is_whole_although_its_last_frame_begins_long_before_the_end(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"slides.{kind}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(1, 5))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for shade in (50, 100, 150):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade, np.uint8), "rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    assert [t for t, _ in sample_frames(path)] == list(range(15))

@@ -24,6 +24,7 @@ from raw_files import put
 from mvl_assets.readers.archives import tar as tars
 from mvl_assets.readers.archives import zip as zips
 from mvl_assets.readers.files import PackedVideo, video_at
+from mvl_assets.readers.rows import RowError
 
 
 @pytest.mark.parametrize(
@@ -230,3 +231,26 @@ def test_a_packed_video_is_a_stream_to_jump_about_in_and_a_folder_of_frames_is_o
             assert (stream.tell(), stream.read()) == (4990, film[-10:])
             stream.seek(100)
             assert stream.read(50) == film[100:150]
+
+
+def test_what_macos_adds_to_an_archive_is_no_part_of_it(tmp_path: Path) -> None:
+    mac = [("__MACOSX/data/coco/._1.jpg", b"mac"), ("data/coco/._1.jpg", b"mac"), (".DS_Store", b"mac")]
+    put(tmp_path, "coco.zip", zipped(("data/coco/1.jpg", b"one"), *mac))
+    assert read(tmp_path, "coco/1.jpg") == b"one"
+
+
+def test_a_member_whose_own_header_is_damaged_is_an_os_error(tmp_path: Path) -> None:
+    whole = zipped(("v/1.mp4", b"x" * 100), ("v/2.mp4", b"y" * 100))
+    second = whole.index(b"PK\3\4", 4)
+    put(tmp_path, "v.zip", whole[:second] + b"PK\3\5" + whole[second + 4 :])
+    video = video_at(tmp_path, "v/2.mp4", ("",))
+    with pytest.raises(OSError, match="cannot be unpacked"), video.opened():
+        pass
+
+
+def test_a_video_whose_frames_may_be_behind_a_break_is_not_taken_by_halves(tmp_path: Path) -> None:
+    whole = tar(*((f"v_a/{n:02}.jpg", bytes([n]) * 600) for n in range(10)))
+    put(tmp_path, "frames.tar", whole[: len(whole) // 2])
+    with pytest.raises(RowError, match="may not be whole") as caught:
+        video_at(tmp_path, "v_a", ("",))
+    assert caught.value.error == "broken_archive"

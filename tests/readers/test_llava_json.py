@@ -87,6 +87,8 @@ def test_json_lines_are_read_whatever_the_file_is_called(tmp_path: Path, name: s
         ({"conversations": talk("\ud800", "!")}, "bad_utf8"),
         ({"conversations": talk("<image> what?", "!")}, "marker_mismatch"),
         ({"image": "1.png", "conversations": talk("<image><image>", "!")}, "marker_mismatch"),
+        ({"image": "1.png", "conversations": talk("which tag?", "It is <image>.")}, "marker_mismatch"),
+        ({"image": "1.png", "conversations": talk("<video> what?", "!")}, "marker_mismatch"),
         ({"image": "gone.png"}, "missing_picture"),
         ({"image": "https://example.org/1.png"}, "missing_picture"),
         ({"image": [3]}, "bad_path"),

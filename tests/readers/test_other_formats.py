@@ -57,7 +57,7 @@ def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:
 
 def test_a_cut_off_coco_file_is_one_broken_file(tmp_path: Path) -> None:
     put(tmp_path, "annotations/captions_val2017.json", b'{"images": [{"id": 1, "file_name": "a.jpg"}], "annot')
-    assert [e for _, e in errors(read_all(COCO, tmp_path))] == ["no_caption", "broken_file"]
+    assert [e for _, e in errors(read_all(COCO, tmp_path))] == ["incomplete_file", "broken_file"]
 
 
 def archive(members: dict[str, bytes]) -> bytes:

@@ -9,9 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from raw_files import TABMWP, errors, good, picture, put, put_json, put_parquet, read_all, said, source
+from raw_files import TABMWP, errors, good, keyed, picture, put, put_json, put_parquet, read_all, said, source
 
 from mvl_assets.catalog import RecordsMap, load_catalog
 from mvl_assets.errors import SourceError
@@ -377,3 +379,26 @@ def test_a_small_picture_in_base64_is_no_file_name(tmp_path: Path) -> None:
     put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "p": text}])
     (sample,) = good(read(tmp_path, picture_field="p"))
     assert sample.pictures[0].read() == buffer.getvalue()
+
+
+def test_an_id_may_lie_inside_an_object(tmp_path: Path) -> None:
+    rows = [{"q": "?", "a": "!", "meta": {"id": f"n{n}"}} for n in range(2)]
+    put_json(tmp_path, "rows.json", rows)
+    assert [s.native_id for s in good(read(tmp_path, id="meta.id"))] == ["n0", "n1"]
+    put_parquet(tmp_path, "rows.parquet", rows)
+    nested = RecordsMap(files="*.parquet", shape="parquet", id="meta.id", question="{q}", answer="{a}")
+    keyed(source("records", nested), tmp_path)
+    assert [s.native_id for s in good(read_all(source("records", nested), tmp_path))] == ["n0", "n1"]
+
+
+def test_a_column_that_the_map_does_not_name_may_hold_anything(tmp_path: Path) -> None:
+    strange = pa.array([1], pa.timestamp("us", tz="Mars/Base"))
+    pq.write_table(pa.table({"q": ["?"], "a": ["!"], "when": strange}), tmp_path / "a.parquet")
+    fields = {"files": "*.parquet", "shape": "parquet"}
+    assert [said(s) for s in good(read(tmp_path, **fields))] == [[("human", "?"), ("gpt", "!")]]
+    assert errors(read(tmp_path, **fields, hint="{when}")) == [(0, "bad_cell")]
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "a.csv", b"q,a,a\n?,!,.\n")
+    assert errors(read(tmp_path, files="a.csv", shape="csv")) == [(0, "broken_file")]

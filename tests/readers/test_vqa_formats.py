@@ -155,14 +155,14 @@ def test_numbers_that_json_has_not_cost_one_question(tmp_path: Path) -> None:
     assert len(good(rows)) == 1 and [e for _, e in errors(rows)] == ["not_a_number"]
 
 
-def test_a_cut_off_file_of_annotations_ends_with_a_broken_file(tmp_path: Path) -> None:
+def test_of_a_cut_off_file_of_annotations_no_picture_is_taken_by_halves(tmp_path: Path) -> None:
     put(tmp_path, coco(1), picture())
     vqa(tmp_path, [asked(1000, "Kept?"), asked(1001, "Lost?")], [told(1000, "yes"), told(1001, "no")])
     path = tmp_path / "v2_mscoco_train2014_annotations.json"
     path.write_bytes(path.read_bytes()[:-300])
     rows = read_all(VQA, tmp_path)
-    assert len(good(rows)) == 1
-    assert [e for _, e in errors(rows)] == ["no_answer", "broken_file"]
+    assert not good(rows)
+    assert [e for _, e in errors(rows)] == ["incomplete_file", "broken_file"]
 
 
 def test_questions_without_their_file_of_annotations_are_a_source_error(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def member_at(root: Path, names: Sequence[str]) -> Member | None:
 def members_below(root: Path, names: Sequence[str]) -> list[Member]:
     """The files in the folder of an archive that the first of `names` leads to, in natural order; [] without one.
 
-    Archives that cannot be read are passed over. Raises `RowError` for a member that must not be read.
+    Archives that cannot be opened are passed over. Raises `RowError` for a member that must not be read, and when the
+    archive cannot be read to its end: nobody knows then which files the folder has.
     """
     # A folder is found by way of any file in it.
     for ask in _asks(root, [f"{name}/*" for name in names]):
@@ -77,6 +78,11 @@ def members_below(root: Path, names: Sequence[str]) -> list[Member]:
         for name in _spelled(ask, index):
             folder, _, _ = name.rpartition("/")
             entries = index.below(folder) if folder else []
+            if entries and index.trouble is not None:
+                why = index.trouble
+                raise RowError(
+                    why.error, f"{names[0]!r} may not be whole in {_shown(root, ask.archive)}: {why.message}"
+                )
             if entries:
                 entries.sort(key=lambda entry: natural(entry.name))
                 return [_usable(root, ask.archive, index, entry) for entry in entries]

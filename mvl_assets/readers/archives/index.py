@@ -29,9 +29,9 @@ from mvl_assets.readers.archives import zip as zips
 from mvl_assets.readers.archives.entry import ArchiveError, Entry
 from mvl_assets.readers.archives.parts import Archive, opened, starts_of
 from mvl_assets.readers.archives.unpack import is_compressed, unpack
+from mvl_assets.settings import UNPACKED
 
-FOLDER = ".unpacked"
-EDITION = 1  # raise it when an index is to hold something else, so that older ones are made anew
+EDITION = 2  # raise it when an index is to hold something else, so that older ones are made anew
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TABLES = """
@@ -91,7 +91,7 @@ def _index(root: Path, archive: Archive, state: tuple[tuple[str, int, int], ...]
     if not all(path.resolve().is_relative_to(home) for path in archive.paths):
         raise ArchiveError("it is a link out of the source's folder")
     name = _digest(archive.paths[0].parent.relative_to(root).as_posix(), archive.name)
-    place = root / FOLDER / f"{name}-{_digest(EDITION, state)}"
+    place = root / UNPACKED / f"{name}-{_digest(EDITION, state)}"
     with opened(archive.paths) as stream:
         compressed = is_compressed(stream)
     index, plain = place.with_suffix(".index"), place.with_suffix(".tar")
@@ -152,7 +152,7 @@ def _fill(connection: sqlite3.Connection, paths: Sequence[Path], trouble: Archiv
 
 def _rows(members: Iterable[Entry], top: _Top) -> Iterator[tuple[object, ...]]:
     for entry in members:
-        if entry.name:
+        if entry.name and not _is_of_macos(entry.name):
             if entry.error is None:
                 top.add(entry.name)
             yield (
@@ -165,6 +165,12 @@ def _rows(members: Iterable[Entry], top: _Top) -> Iterator[tuple[object, ...]]:
                 entry.error,
                 entry.note,
             )
+
+
+def _is_of_macos(name: str) -> bool:
+    """Whether macOS put it there beside somebody's files: attributes, icons."""
+    parts = name.split("/")
+    return "__MACOSX" in parts[:-1] or parts[-1].startswith("._") or parts[-1] == ".DS_Store"
 
 
 class _Top:
@@ -191,9 +197,9 @@ class _Top:
 @contextlib.contextmanager
 def _only_writer(root: Path) -> Iterator[None]:
     """One process at a time writes below `.unpacked`; unfinished files that are there then belong to nobody."""
-    folder = root / FOLDER
+    folder = root / UNPACKED
     if folder.is_symlink():
-        raise OSError(errno.ELOOP, f"{FOLDER} is a link")
+        raise OSError(errno.ELOOP, f"{UNPACKED} is a link")
     folder.mkdir(exist_ok=True)
     lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
     try:

@@ -62,7 +62,7 @@ class Member:
             return whole
 
     def _unpacking(self) -> Window | zipfile.ZipExtFile:
-        """The member's own bytes. `ZipExtFile` stops at the announced size and checks the sum."""
+        """The member's own bytes. `ZipExtFile` stops at the announced size and checks the sum. Raises `OSError`."""
         stream = opened(self.paths)
         try:
             if self.entry.method is None:
@@ -75,6 +75,9 @@ class Member:
             info.compress_size, info.file_size = self.entry.stored, self.entry.size
             stream.seek(begin)
             return zipfile.ZipExtFile(stream, "r", info, None, True)
+        except _BROKEN as error:
+            stream.close()
+            raise OSError(f"{self} cannot be unpacked: {error}") from error
         except BaseException:
             stream.close()
             raise
