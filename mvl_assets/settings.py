@@ -16,7 +16,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvl_assets.errors import MvlError
+
 PROJECT = Path(__file__).resolve().parents[1]
+LAKE_SCHEMES = ("file", "s3", "gs", "abfss")
+"""Object stores that both Lance and Arrow's file systems reach."""
+
 UNPACKED = ".unpacked"
 """Folder inside a source's folder for what reading its archives leaves there; it can always be made again."""
 
@@ -52,6 +57,18 @@ class Settings:
     @property
     def dagster_home(self) -> Path:
         return Path(os.environ.get("DAGSTER_HOME", self.home / "dagster"))
+
+
+def check_places() -> None:
+    """Raises `MvlError` for a home that cannot be a folder, and for a lake where none can be."""
+    found = settings()
+    in_the_way = next((place for place in (found.home, *found.home.parents) if place.exists()), found.home)
+    if not in_the_way.is_dir():
+        raise MvlError(f"MVL_HOME={found.home}: {in_the_way} is no folder", hint="set MVL_HOME to a folder")
+    scheme, mark, _ = found.lake_root.partition("://")
+    if mark and scheme not in LAKE_SCHEMES:
+        known = ", ".join(f"{name}://" for name in LAKE_SCHEMES)
+        raise MvlError(f"MVL_LAKE={found.lake_root}: a lake cannot be there", hint=f"a path, or one of {known}")
 
 
 def settings() -> Settings:

@@ -11,6 +11,8 @@ from importlib.metadata import entry_points
 
 import click
 
+from mvl_assets.settings import check_places
+
 COMMANDS = {
     "doctor": "Check what this machine has and lacks, with the command that mends it.",
     "miniature": "Write small raw data sets in the sources' native formats.",
@@ -58,6 +60,7 @@ class Lazy(click.Group):
 @click.group(cls=Lazy)
 def group() -> None:
     """MAmmoTH-VL's road from 153 sources to a trained model, as a lake with lineage."""
+    check_places()
 
 
 def main() -> None:

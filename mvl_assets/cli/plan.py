@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from mvl_assets.catalog import CATEGORIES, SourceSpec, load_catalog, source_named
+from mvl_assets.catalog import CATEGORIES, SourceSpec, source_named
 from mvl_assets.cli import selection
 from mvl_assets.cli.tables import as_json, show
 from mvl_assets.defs import graph
@@ -56,7 +56,7 @@ def command(
         return category in (None, spec.category) and (made is None or part in made)
 
     if stage == "ingest":
-        _ingest(filter(wanted, _to_ingest(sources, graph.profile())), limit, mbit, graph.profile(), json_)
+        _ingest(filter(wanted, _to_ingest(sources)), limit, mbit, graph.profile(), json_)
     else:
         _models(stage, filter(wanted, _to_ask(sources)), limit, graph.profile(), json_)
 
@@ -71,15 +71,13 @@ def _made(stage: str, expression: str) -> set[str]:
     return found
 
 
-def _to_ingest(sources: tuple[str, ...], profile: Profile) -> list[SourceSpec]:
-    named = [source_named(slug) for slug in sources]
-    declared = profile.sources
-    return named or [spec for slug, spec in load_catalog().items() if declared == "all" or slug in declared]
+def _to_ingest(sources: tuple[str, ...]) -> list[SourceSpec]:
+    return [source_named(slug) for slug in sources or graph.chosen_sources()]
 
 
 def _to_ask(sources: tuple[str, ...]) -> list[SourceSpec]:
-    slugs = sources or [s for c in graph.rewritten_categories() for s in graph.rewritten_sources(c)]
-    return [source_named(slug) for slug in slugs]
+    asked = [spec for spec in map(source_named, graph.chosen_sources()) if spec.group == "B"]
+    return [source_named(slug) for slug in sources] or sorted(asked, key=lambda spec: CATEGORIES.index(spec.category))
 
 
 def _ingest(specs: Iterable[SourceSpec], limit: int | None, mbit: float, profile: Profile, json_: bool) -> None:

@@ -231,17 +231,13 @@ class Road:
 
 def sources_to_drive(wanted: tuple[str, ...]) -> list[str]:
     """The slugs named, or the profile's that have files or, where it says so, can be fetched."""
-    catalog, profile = load_catalog(), graph.profile()
-    declared = profile.sources
-    for slug in (*wanted, *([] if declared == "all" else declared)):
+    catalog, declared = load_catalog(), graph.chosen_sources()
+    for slug in wanted:
         source_named(slug)
     if wanted:
         return [slug for slug in catalog if slug in wanted]
-    found = [
-        slug
-        for slug, spec in catalog.items()
-        if (declared == "all" or slug in declared) and (spec.root.is_dir() or (profile.fetch and is_fetchable(spec)))
-    ]
+    fetches = graph.profile().fetch
+    found = [s for s in declared if catalog[s].root.is_dir() or (fetches and is_fetchable(catalog[s]))]
     if not found:
         raise MvlError("no source has files", hint=f"run `mvl miniature`, or put files under {settings().raw}/<slug>")
     return found
@@ -270,6 +266,9 @@ def command(sources: tuple[str, ...], select: str | None, until: str, force: boo
         for stage in STAGES[: STAGES.index(until) + 1]
         if keys is None or any(key.path[0] == stage for key in keys)
     ]
+    if not stages:
+        made = ", ".join(STAGES[: STAGES.index(until) + 1])
+        raise MvlError(f"--select {select!r} selects nothing of the stages to run", hint=f"these are {made}")
     click.echo(f"{len(chosen)} sources, {len(stages)} stages, lake {settings().lake_root}")
     if ASKING.keys() & set(stages):
         warm_up_models(chosen)

@@ -13,7 +13,7 @@ from functools import cache
 import dagster as dg
 from pydantic import BaseModel
 
-from mvl_assets.catalog import CATEGORIES, Category, SourceSpec, load_catalog, partition_sources
+from mvl_assets.catalog import CATEGORIES, Category, SourceSpec, load_catalog, partition_sources, source_named
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.profile import Profile, load_profile
 from mvl_assets.settings import settings
@@ -32,6 +32,15 @@ def groups(category: str) -> dict[str, str]:
     found = {slug: spec.group for slug, spec in load_catalog().items() if spec.category == category}
     chosen = profile().sources
     return {slug: group for slug, group in found.items() if group in ("A", "B") and (chosen == "all" or slug in chosen)}
+
+
+def chosen_sources() -> list[str]:
+    """The sources the profile takes, in catalog order. Raises `MvlError` for a name that no source has."""
+    chosen = profile().sources
+    if chosen != "all":
+        for slug in chosen:
+            source_named(slug)
+    return [slug for slug in load_catalog() if chosen == "all" or slug in chosen]
 
 
 def benchmarks() -> list[tuple[str, list[str]]]:

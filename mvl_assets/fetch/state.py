@@ -41,11 +41,13 @@ class StoredFile(_Stored):
 
 
 class Ingested(_Stored):
-    """What came of the files before they were removed: rows looked at, rejects by class, and what decided both."""
+    """What came of the files before they were removed: rows looked at, rejects by class, and what decided both.
+    `purged` counts the samples that were not wanted then."""
 
     made_with: str
     rows: int
     rejects: dict[str, int]
+    purged: int = 0
 
 
 class FetchState(_Stored):

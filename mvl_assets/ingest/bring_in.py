@@ -19,6 +19,7 @@ from mvl_assets.fetch.state import Ingested, load_state, state_path
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
 from mvl_assets.lake import sql
 from mvl_assets.lake.digest import digest_hex
+from mvl_assets.lake.idset import IdSet
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.purged import purged_of
 from mvl_assets.profile import Profile
@@ -53,7 +54,7 @@ def bring_in(lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, s
         source.format, source.records.model_dump_json() if source.records else None, source.license, profile.limit
     )
     before = remembered(source, made_with)
-    if before is not None and _holds(lake, source):
+    if before is not None and _holds(lake, source, before):
         say(f"{source.slug}: ingested, archives removed: nothing to read")
         return IngestReport(
             rows=before.rows,
@@ -71,7 +72,9 @@ def bring_in(lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, s
     if not profile.keep_archives and load_state(source) is not None:
         unread = _unread(report, profile.limit)
         if unread is None:
-            remove_archives(source, Ingested(made_with=made_with, rows=report.rows, rejects=report.rejects), say)
+            purged = len(purged_of(lake, source.slug).sample_ids)
+            ingested = Ingested(made_with=made_with, rows=report.rows, rejects=report.rejects, purged=purged)
+            remove_archives(source, ingested, say)
         else:
             say(f"{source.slug}: the files stay: {unread}")
     return report
@@ -117,8 +120,13 @@ def _unread(report: IngestReport, limit: int | None) -> str | None:
     return f"rows were rejected as {', '.join(lost)}" if lost else None
 
 
-def _holds(lake: Lake, source: SourceSpec) -> bool:
-    """Whether this lake (and not another one) took the source in; one that was purged from it is not wanted back."""
-    table = lake.table("samples")
-    taken = table.exists() and table.count(sql.equals("source", source.slug)) > 0
-    return taken or purged_of(lake, source.slug).whole
+def _holds(lake: Lake, source: SourceSpec, taken: Ingested) -> bool:
+    """Whether this lake (and not another one) has all that was taken in, but for what was purged from it since and is
+    not wanted back."""
+    purged = purged_of(lake, source.slug)
+    if purged.whole:
+        return True
+    found = lake.table("samples").scan(["sample_id"], sql.equals("source", source.slug))
+    there = IdSet(batch.column(0).to_pylist() for batch in found)
+    rows = taken.rows - sum(taken.rejects.values())
+    return len(there) + len(purged.sample_ids) >= rows and len(purged.sample_ids) >= taken.purged

@@ -94,6 +94,12 @@ def ingest_source(
             for row in () if purged.whole else read(source, root):
                 if work.take(row) and progress is not None:
                     progress(work.rows, work.wanted)
+            if not (purged.whole or len(census)):
+                raise SourceError(
+                    source.slug,
+                    f"the files in {root} hold no row",
+                    hint=f"they should be as the format `{source.format}` has them; `mvl purge` takes a source out",
+                )
             work.finish()
         finally:
             work.pictures.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 
 from mvl_assets.judging.numbers import Number, numbers_in, same_number
 from mvl_assets.rewriting.conversation import Pair, readable
@@ -27,7 +28,14 @@ _OPTION = re.compile(
 )
 _LETTER = re.compile(r"^\(?(?P<letter>[A-Ha-h])(?:\)|\.|:|$)(?=\s|$)\s*")
 _LATEX_WRAP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname)\s*\{([^{}]*)\}")
-_NEGATION = re.compile(r"\b(?:not|no|non|never|isn't|aren't|neither)[\s-]+(?:an?\s+|the\s+)?$")
+# In normal form, so without apostrophes: "not a hat", "isnt wearing any hat"; but "not red but blue" is blue.
+_NEGATION = re.compile(
+    r"\b(?:not|no|non|never|neither|without|cannot|(?:is|are|was|were|do|does|did|has|have|ca|wo)nt)"
+    r"(?:[\s-]+(?!but\b|only\b|rather\b|instead\b)\w+){0,2}[\s-]+$"
+)
+_OR_BEFORE = re.compile(r"\bor\s+$")
+_OR_BEHIND = re.compile(r"^\s*,?\s*or\b")
+_OR_BETWEEN = re.compile(r"^\W*(?:\w+\W+)?or\W+(?:\w+\W+)?$")
 
 
 def answers_agree(rewritten: Sequence[Pair], originals: Sequence[Pair]) -> bool | None:
@@ -138,19 +146,30 @@ def _is_quantity(key: str, numbers: Sequence[Number]) -> bool:
 def _same_numbers(given: Sequence[Number], right: Sequence[Number], statement: str) -> bool:
     if len(right) > 1:
         return len(given) == len(right) and all(same_number(a, b) for a, b in zip(given, right, strict=True))
-    if not given:
+    if not given or _is_either_or(given, statement):
         return False
     if "=" in statement:
         return same_number(given[-1], right[0])
     return same_number(given[0], right[0]) or same_number(given[-1], right[0])
 
 
+def _is_either_or(numbers: Sequence[Number], statement: str) -> bool:
+    """Whether the statement leaves open which of two different numbers it means."""
+    behind = unicodedata.normalize("NFKC", statement)
+    for number, following in pairwise(numbers):
+        behind = behind.partition(number.text)[2]
+        if _OR_BETWEEN.match(behind.partition(following.text)[0]) and not same_number(number, following):
+            return True
+    return False
+
+
 def _phrase_in(phrase: str, text: str) -> bool:
-    """The phrase as whole words and not denied by the word before it."""
+    """The phrase as whole words, not denied by what stands before it, and no mere alternative."""
     if not phrase:
         return False
     for match in re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", text):
-        if not _NEGATION.search(text[: match.start()]):
+        before, behind = text[: match.start()], text[match.end() :]
+        if not (_NEGATION.search(before) or _OR_BEFORE.search(before) or _OR_BEHIND.match(behind)):
             return True
     return False
 

@@ -22,7 +22,7 @@ from mvl_assets.miniature.recipes import DEMO_SLUGS, RECIPES
 from mvl_assets.miniature.recipes.recipe import Recipe
 
 MARKER = "MINIATURE.json"
-EDITION = 1  # raise it when the same parameters give other files, so that older miniatures are written anew
+EDITION = 2  # raise it when the same parameters give other files, so that older miniatures are written anew
 NOTE = (
     "Made by `mvl miniature`: pictures are drawn, or are photos that ship inside scikit-image. Not the real data set."
 )

@@ -6,6 +6,7 @@ them, and how archives are read (`archives`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,13 +60,26 @@ class PackedVideo(Video):
 
 
 def files_below(source: str, root: Path, *patterns: str) -> list[Path]:
-    """The source's data files in sorted order. Raises `SourceError` when there is none."""
+    """The source's data files in sorted order. Raises `SourceError` when there is none, or a folder cannot be read."""
+    if any("**" in pattern for pattern in patterns):
+        _check_readable(source, root)
     matches = {p for pattern in patterns for p in root.glob(pattern)}
     found = sorted(p for p in matches if p.name not in NOT_DATA and not p.name.startswith("._") and p.is_file())
     if not found:
         wanted = " or ".join(patterns)
         raise SourceError(source, f"no {wanted} in {root}", hint="put the source's files there, in its native format")
     return found
+
+
+def _check_readable(source: str, root: Path) -> None:
+    """`glob` passes over folders that it may not read: their rows would count as withdrawn."""
+
+    def refuse(error: OSError) -> None:
+        why = f"cannot read the folder {error.filename}: {error.strerror}"
+        raise SourceError(source, why, hint="let this user read everything below the source's folder")
+
+    for _ in os.walk(root, onerror=refuse):
+        pass
 
 
 def relative(root: Path, path: Path) -> str:

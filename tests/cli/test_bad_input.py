@@ -238,6 +238,7 @@ def test_a_lake_of_a_newer_version_is_left_alone(
         (("gc", "--keep-days", "nan"), "nan is no number of days"),
         (("gc", "--keep-days", "1e10"), "is not in the range"),
         (("ui", "--port", "70000"), "is not in the range"),
+        (("run", "--source", "geo170k", "--select", "key:prompts/*"), "selects nothing of the stages to run"),
     ],
 )
 def test_words_that_mean_nothing_are_an_error_that_names_them(
@@ -247,6 +248,22 @@ def test_words_that_mean_nothing_are_an_error_that_names_them(
     home.profile()
     done = home.mvl(*words)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("variable", "value"), [("MVL_HOME", "taken"), ("MVL_LAKE", "s4://bucket/lake")])
+def test_a_place_where_nothing_can_be_is_named(tmp_path: Path, variable: str, value: str) -> None:
+    (tmp_path / "taken").write_text("a file")
+    home = Home(tmp_path, {variable: value if "://" in value else str(tmp_path / value)})
+    one_error(
+        home.mvl("status"), f"{variable}={home.extra[variable]}", "a folder" if variable == "MVL_HOME" else "s3://"
+    )
+
+
+def test_sources_of_the_profile_that_nobody_declared_are_named_by_plan(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.profile(sources=["geo170k", "geo171k"])
+    for stage in ("ingest", "rewrite", "judge"):
+        one_error(home.mvl("plan", stage), "there is no source 'geo171k'", "mvl sources")
 
 
 def test_a_keep_rule_that_cannot_be_read_is_found_before_anything_is_asked(tmp_path: Path) -> None:

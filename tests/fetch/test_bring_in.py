@@ -22,7 +22,8 @@ from mvl_assets.fetch.source import fetch_source
 from mvl_assets.ingest.bring_in import bring_in
 from mvl_assets.ingest.ingest import IngestReport
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.purged import allow_source, remember
+from mvl_assets.lake.purge import Purge
+from mvl_assets.lake.purged import allow_samples, allow_source, remember
 from mvl_assets.profile import Profile, load_profile
 from mvl_assets.settings import UNPACKED
 from tests.archive_files import zipped
@@ -143,6 +144,19 @@ def test_removed_archives_are_neither_fetched_again_nor_taken_for_rows_that_are_
     assert len(hub.asked) == asked
     plan = plan_ingest(SOURCE, read_lock(), limit=None, mbit=1000)
     assert (plan.state, plan.to_fetch, plan.archives) == ("removed", 0, 0)
+
+
+def test_a_purged_sample_of_removed_archives_comes_back_when_it_may(lake: Lake, data: Repo) -> None:
+    relock()
+    brought(lake, keep_archives=False)
+    gone = next(row["sample_id"] for row in lake.table("samples").rows(["sample_id"]))
+    Purge(lake, SOURCE.slug, [gone]).run()
+    assert counts(brought(lake, keep_archives=False)) == (5, 0, 0, 0)
+    assert lake.table("samples").count() == 4
+    allow_samples(lake, [gone])
+    assert counts(brought(lake, keep_archives=False)) == (5, 1, 0, 0)
+    assert lake.table("samples").count() == 5
+    assert files_in(SOURCE.root) == []
 
 
 def test_a_new_commit_is_fetched_whole_and_its_missing_rows_are_withdrawn(lake: Lake, data: Repo) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from mvl_assets.lake.checks import check_table
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.views import samples_now
 from mvl_assets.media import picture as media
+from mvl_assets.readers.files import files_below
 
 LLAVA = source("llava_json", license="cc-by-4.0")
 REAL_TABMWP = Path(__file__).resolve().parents[3] / "shared" / "data" / "tabmwp"
@@ -185,7 +188,7 @@ def test_rejects_of_other_sources_and_stages_stay(lake: Lake, tmp_path: Path) ->
     ingest(lake, tmp_path / "raw")
     other = LLAVA.model_copy(update={"slug": "other"})
     ingest_source(lake, other, tmp_path / "raw", run_id="r")
-    put_json(tmp_path / "raw", "a.json", [])
+    put_json(tmp_path / "raw", "a.json", [{"id": "x", "conversations": talk("What?", "A cat.")}])
     ingest_source(lake, other, tmp_path / "raw", run_id="r")
     assert [r["source"] for r in lake.table("rejects").rows()] == ["demo"]
 
@@ -295,6 +298,33 @@ def test_a_missing_folder_says_how_to_get_files(lake: Lake, tmp_path: Path) -> N
     with pytest.raises(SourceError, match="mvl miniature"):
         ingest(lake, tmp_path / "nowhere")
     assert not lake.table("samples").exists()
+
+
+def test_files_without_a_row_are_an_error_and_withdraw_nothing(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "raw", [row("a", 1)])
+    ingest(lake, tmp_path / "raw")
+    write(tmp_path / "raw", [])
+    with pytest.raises(SourceError, match="hold no row"):
+        ingest(lake, tmp_path / "raw")
+    assert set(now(lake)) == {"a"}
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shut").mkdir()
+    (tmp_path / "a.json").write_text("[]")
+    assert files_below("s", tmp_path, "**/*.json") == [tmp_path / "a.json"]
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("shut"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SourceError, match="shut: Permission denied"):
+        files_below("s", tmp_path, "**/*.json")
 
 
 def test_a_file_that_changes_between_the_passes_is_noticed(

@@ -31,6 +31,9 @@ from mvl_assets.readers.archives.parts import Archive, opened, starts_of
 from mvl_assets.readers.archives.unpack import is_compressed, unpack
 from mvl_assets.settings import UNPACKED
 
+OPEN = 600
+"""Indexes kept open: more than the 332 archives of CC3M, fewer than the 1,024 files a process may usually open."""
+
 EDITION = 2  # raise it when an index is to hold something else, so that older ones are made anew
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -85,7 +88,7 @@ def index_of(root: Path, archive: Archive) -> Index:
         raise ArchiveError(f"its index cannot be read: {error}") from error
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=OPEN)
 def _index(root: Path, archive: Archive, state: tuple[tuple[str, int, int], ...]) -> Index:
     home = root.resolve()
     if not all(path.resolve().is_relative_to(home) for path in archive.paths):
@@ -113,6 +116,7 @@ def _index(root: Path, archive: Archive, state: tuple[tuple[str, int, int], ...]
 
 
 def _opened(paths: tuple[Path, ...], connection: sqlite3.Connection) -> Index:
+    connection.execute("PRAGMA cache_size = -64")  # KiB; many are open at once
     top, error, note = connection.execute("SELECT top, error, note FROM facts").fetchone()
     return Index(paths, top, None if error is None else ArchiveError(note, error), connection)
 
