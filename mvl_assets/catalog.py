@@ -132,6 +132,9 @@ class RecordsMap(_Strict):
     """Glob below the source's folder; matches are read in sorted order."""
     shape: Literal["list", "dict_of_id", "jsonl", "csv", "tsv", "parquet"]
     """`list`: JSON array of objects. `dict_of_id`: JSON object, id -> object."""
+    quoted: bool = True
+    """Of `csv` and `tsv`: whether a cell may stand in quotes (RFC 4180). False: a quote is a character like any other,
+    as in the TSV of captions that begin with one."""
     key: str | None = None
     """Dotted path to the list or object inside the JSON file (`data.items`); null = the file itself. A file that is a
     bare list is read whatever the key says."""
@@ -178,6 +181,8 @@ class RecordsMap(_Strict):
             raise ValueError("give either `pictures` or `picture_field`")
         if self.shape == "dict_of_id" and self.id is not None:
             raise ValueError("`dict_of_id` takes the id from its keys: leave `id` out")
+        if not self.quoted and self.shape not in ("csv", "tsv"):
+            raise ValueError(f"`quoted` has no meaning for the shape `{self.shape}`")
         if self.key is not None and self.shape not in ("list", "dict_of_id"):
             raise ValueError(f"`key` has no meaning for the shape `{self.shape}`")
         return self

@@ -51,7 +51,10 @@ def bring_in(lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, s
     """
     begun = time.monotonic()
     made_with = digest_hex(
-        source.format, source.records.model_dump_json() if source.records else None, source.license, profile.limit
+        source.format,
+        source.records.model_dump_json(exclude_defaults=True) if source.records else None,
+        source.license,
+        profile.limit,
     )
     before = remembered(source, made_with)
     if before is not None and _holds(lake, source, before):

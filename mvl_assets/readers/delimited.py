@@ -21,9 +21,11 @@ FIELD_LIMIT = 16 << 20
 """Characters a line, or a cell that spans lines, may have."""
 
 
-def rows(path: Path, delimiter: str, needed: Sequence[str] = ()) -> Iterator[Item | BadItem]:
-    """The rows as objects of strings. A file that lacks a column of `needed`, is cut off, or opens a quote that it does
-    not close, ends in `broken_file`."""
+def rows(path: Path, delimiter: str, needed: Sequence[str] = (), *, quoted: bool = True) -> Iterator[Item | BadItem]:
+    """The rows as objects of strings; with `quoted` a cell may stand in quotes and hold anything.
+
+    A file that lacks a column of `needed`, is cut off, or opens a quote that it does not close, ends in `broken_file`.
+    """
     csv.field_size_limit(FIELD_LIMIT)
     position = 0
     try:
@@ -33,7 +35,8 @@ def rows(path: Path, delimiter: str, needed: Sequence[str] = ()) -> Iterator[Ite
             raw = gzip.GzipFile(fileobj=file) if packed else file
             text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
             lines = _Lines(text)
-            reader = csv.reader(lines, delimiter=delimiter)
+            quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+            reader = csv.reader(lines, delimiter=delimiter, quoting=quoting)
             header = next(reader, [])
             missing = [name for name in needed if name not in header]
             if missing:

@@ -79,7 +79,7 @@ def _items(path: Path, fields: RecordsMap) -> Iterator[Item | BadItem]:
         return json_stream.lines(path)
     if fields.shape == "parquet":
         return _table(path, fields)
-    return delimited.rows(path, "," if fields.shape == "csv" else "\t")
+    return delimited.rows(path, "," if fields.shape == "csv" else "\t", quoted=fields.quoted)
 
 
 def _table(path: Path, fields: RecordsMap, only: tuple[str, ...] | None = None) -> Iterator[Item | BadItem]:

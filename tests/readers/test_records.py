@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from raw_files import TABMWP, errors, good, keyed, picture, put, put_json, put_parquet, read_all, said, source
 
 from mvl_assets.catalog import RecordsMap, load_catalog
@@ -242,6 +243,19 @@ def test_bad_lines_of_a_csv_cost_one_row_each(tmp_path: Path) -> None:
     rows = read(tmp_path, files="rows.csv", shape="csv")
     assert [said(s)[0][1] for s in good(rows)] == ["one", "four"]
     assert errors(rows) == [(1, "bad_csv"), (2, "bad_utf8")]
+
+
+def test_quotes_are_characters_where_the_map_says_so(tmp_path: Path) -> None:
+    put(tmp_path, "rows.tsv", b'q\ta\n"one\t1\ntwo"\t2\n')
+    rows = read(tmp_path, files="rows.tsv", shape="tsv", quoted=False)
+    assert [said(row) for row in good(rows)] == [
+        [("human", '"one'), ("gpt", "1")],
+        [("human", 'two"'), ("gpt", "2")],
+    ]
+    swallowed = read(tmp_path, files="rows.tsv", shape="tsv")
+    assert [said(row)[0] for row in good(swallowed)] == [("human", "one\t1\ntwo")]
+    with pytest.raises(ValidationError, match="no meaning for the shape `list`"):
+        read(tmp_path, files="rows.json", shape="list", quoted=False)
 
 
 def test_an_empty_csv_is_a_broken_file(tmp_path: Path) -> None:
