@@ -35,8 +35,7 @@ def rows(path: Path, delimiter: str, needed: Sequence[str] = (), *, quoted: bool
             raw = gzip.GzipFile(fileobj=file) if packed else file
             text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
             lines = _Lines(text)
-            quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-            reader = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+            reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
             header = next(reader, [])
             missing = [name for name in needed if name not in header]
             if missing:
