@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.endpoint import Endpoint
+from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.limits import Limit
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.pace import Pace
@@ -32,6 +32,8 @@ MOST_LATE = 4
 # Attempts of one request at the same time, at the end of a run, and how old the latest must be for another.
 MOST_BESIDE = 3
 SHORTEST_PATIENCE_S = 0.25
+# Of a local server that ends each time before it has answered the tiny question.
+MOST_STARTS = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -218,15 +220,26 @@ class Lane:
     async def recover(self, transport: Transport, options: EngineOptions, rng: random.Random) -> None:
         """Returns when the endpoint answers a tiny question again. The caller has set `down_since`.
 
-        A local server is started again when it is gone. Raises `MvlError` when that fails twice.
+        A local server is started again when it is gone. Raises `MvlError` when that fails twice, or when the server
+        keeps ending before it answers.
         """
-        failures = 0
+        loop = asyncio.get_running_loop()
+        failures = starts = 0
         while True:
             healthy = await transport.is_healthy(self.endpoint)
             if not healthy and self.endpoint.heal is not None:
-                self.healing = True
+                if starts == MOST_STARTS:
+                    raise EndpointError(
+                        f"{self.endpoint.base_url} was started {starts} times and ended before it answered",
+                        hint="`mvl serve status` names its log",
+                    )
+                self.healing, began = True, loop.time()
                 try:
                     self.endpoint = await in_daemon_thread(self.endpoint.heal)
+                    starts += 1
+                    # It was silent for a reason: the start, which may take minutes, costs no patience.
+                    self.reached = True
+                    self.down_since = (self.down_since or began) + loop.time() - began
                 except MvlError:
                     failures += 1
                     if failures == 2:
@@ -241,7 +254,6 @@ class Lane:
             if fault.retry_after is not None:
                 await asyncio.sleep(fault.retry_after)
             await asyncio.sleep(options.probe_every_s * rng.uniform(0.5, 1.0))
-        loop = asyncio.get_running_loop()
         self.reached = True
         self._replied_at = loop.time()
         self.streak = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -19,10 +20,14 @@ from asking import asks
 from servers import free_port
 
 from mvl_assets.inference import server
+from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.options import EngineOptions
+from mvl_assets.inference.request import Request
+from mvl_assets.inference.retry import Blame, Fault
 from mvl_assets.inference.server import ServerError, ensure_server, start_in_background, status, stop
 from mvl_assets.inference.servespec import ServeSpec
+from mvl_assets.inference.transport import Transport
 from mvl_assets.lake.answers import AnswerLog
 
 FAKE = (sys.executable, "-m", "mvl_assets.inference.fake_server", "--latency-ms", "20", "--port")
@@ -73,6 +78,7 @@ def in_another_process(code: str) -> subprocess.Popen[str]:
         import sys
         from mvl_assets.inference.server import ensure_server
         from mvl_assets.inference.servespec import ServeSpec
+from mvl_assets.inference.transport import Transport
         FAKE = (sys.executable, "-m", "mvl_assets.inference.fake_server", "--latency-ms", "20", "--port")
         spec = ServeSpec(model="fake", served_name="fake", idle_seconds=60.0, command=FAKE)
         """
@@ -133,6 +139,47 @@ def test_the_engine_heals_a_server_that_is_killed_under_it(
 
     outcome = answer_all(kill_in_the_middle(), endpoints=[endpoint], log=new_log(), options=quick)
     assert (outcome.answered, outcome.failures) == (300, [])
+
+
+def test_a_start_that_takes_longer_than_the_first_contact_may_costs_no_patience(
+    new_log: Callable[[], AnswerLog], quick: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = ("sh", "-c", f"sleep 1.5; exec {sys.executable} -m {FAKE[2]} --port $0")
+    endpoint = ensure_server(spec(command=slow))
+    probe = Transport.probe
+
+    async def slow_probe(self: Transport, endpoint: Endpoint) -> Fault | None:
+        # The run looks at its patience between the start and the first answer.
+        await asyncio.sleep(0.5)
+        return await probe(self, endpoint)
+
+    monkeypatch.setattr(Transport, "probe", slow_probe)
+
+    def kill_before_the_first() -> Iterator[Request]:
+        os.killpg(status()[0].pid, signal.SIGKILL)
+        yield from asks(3)
+
+    outcome = answer_all(kill_before_the_first(), endpoints=[endpoint], log=new_log(), options=quick)
+    assert (outcome.answered, outcome.failures) == (3, [])
+
+
+def test_a_server_that_ends_whenever_it_is_asked_is_not_started_for_ever(
+    new_log: Callable[[], AnswerLog], quick: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = ensure_server(spec())
+
+    async def deadly_probe(self: Transport, endpoint: Endpoint) -> Fault | None:
+        os.killpg(status()[0].pid, signal.SIGKILL)
+        return Fault("no_connection", "gone", Blame.ENDPOINT)
+
+    monkeypatch.setattr(Transport, "probe", deadly_probe)
+
+    def kill_before_the_first() -> Iterator[Request]:
+        os.killpg(status()[0].pid, signal.SIGKILL)
+        yield from asks(3)
+
+    with pytest.raises(EndpointError, match="was started 3 times and ended before it answered"):
+        answer_all(kill_before_the_first(), endpoints=[endpoint], log=new_log(), options=quick)
 
 
 def test_the_death_of_the_server_process_alone_ends_the_whole_group() -> None:
