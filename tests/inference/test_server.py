@@ -78,7 +78,6 @@ def in_another_process(code: str) -> subprocess.Popen[str]:
         import sys
         from mvl_assets.inference.server import ensure_server
         from mvl_assets.inference.servespec import ServeSpec
-from mvl_assets.inference.transport import Transport
         FAKE = (sys.executable, "-m", "mvl_assets.inference.fake_server", "--latency-ms", "20", "--port")
         spec = ServeSpec(model="fake", served_name="fake", idle_seconds=60.0, command=FAKE)
         """
