@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from mvl_assets.errors import MvlError
 STATE = "state.json"
 TAG = "zero"
 FORMAT = 1
+READERS = 8
 
 
 class CheckpointError(MvlError):
@@ -76,7 +80,10 @@ def save(engine: Any, folder: Path, state: State, model_files: Path, keep: int) 
             _publish(building, final, state, model_files)
         except OSError as error:
             raise _unwritten(building, error) from error
-        for old in all_in(folder)[:-keep]:
+        there = all_in(folder)
+        # Those behind this one could not be used, or the run would have gone on from them.
+        later = [old for old in there if old.name > final.name]
+        for old in (*later, *there[: -len(later) - keep]):
             shutil.rmtree(old)
     dist.barrier()
     return final
@@ -118,9 +125,14 @@ def load(engine: Any, checkpoint: Path, state: State, *, world: int, zero: int) 
     converted = needs_universal(state, world)
     folder = _universal(checkpoint) if converted else checkpoint
     groups = [_without_params(group) for group in engine.optimizer.param_groups] if converted else []
-    loaded, _ = engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
+    hint = "start again with --resume never"
+    try:
+        loaded, _ = engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{checkpoint} could not be loaded ({said})", hint=hint) from error
     if loaded is None:
-        raise CheckpointError(f"{checkpoint} could not be loaded", hint="start again with --resume never")
+        raise CheckpointError(f"{checkpoint} could not be loaded", hint=hint)
     if converted:
         _separate(engine.optimizer, groups, zero)
         dist.barrier()
@@ -186,7 +198,8 @@ def newest(folder: Path, run: str) -> tuple[Path, State] | None:
 
 
 def read(checkpoint: Path) -> State:
-    """A checkpoint's state, after checking that all its files are there in full. Raises CheckpointError."""
+    """A checkpoint's state, after checking that all its files are there in full and as they were written. Reads them
+    all. Raises CheckpointError."""
     file = checkpoint / STATE
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -201,7 +214,21 @@ def read(checkpoint: Path) -> State:
         path = checkpoint / name
         if not path.is_file() or path.stat().st_size != size:
             raise CheckpointError(f"{checkpoint} is damaged: {name} is missing or not {size} bytes long")
+    saved_by_torch = [checkpoint / name for name in state.files if name.endswith(".pt")]
+    with ThreadPoolExecutor(READERS) as pool:
+        for file, record in zip(saved_by_torch, pool.map(_bad_record, saved_by_torch), strict=True):
+            if record is not None:
+                raise CheckpointError(f"{checkpoint} is damaged: {file.relative_to(checkpoint)}, {record}")
     return state
+
+
+def _bad_record(file: Path) -> str | None:
+    """The record whose checksum is wrong in a file that torch wrote, which is a zip; torch itself does not look."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        return str(error)
 
 
 def all_in(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from mvl_assets.lake.digest import digest_hex
 from mvl_training.benchmark_assets import benchmark_suites
 from mvl_training.evaluation.questions import MAX_NEW_TOKENS, PER_CATEGORY
 from mvl_training.launch import Launcher
-from mvl_training.recipe import STAGES, Recipe, StageName
+from mvl_training.recipe import STAGES, TRAIN_CODE, Recipe, StageName
 from mvl_training.table_metadata import table_metadata
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ CHECKS = {
 }
 
 # Raised by hand when the meaning of the code changes; data-like inputs are hashed beside it.
-PLAN_CODE, TRAIN_CODE, EVALUATION_CODE = "2", "2", "1"
+PLAN_CODE, EVALUATION_CODE = "2", "2"
 
 ABOUT: Mapping[str, str] = {
     "alignment": "Stage 1: the projector alone learns to put pictures into the language tower's space.",
@@ -128,7 +128,8 @@ def evaluation_held_out() -> dg.AssetsDefinition:
         key=["evaluation", "held_out"],
         group_name="evaluation",
         description="Questions with known answers that no mixture may take, asked of every stage's checkpoint (the last"
-        " one through its server): share correct, beside what chance and a grey picture in place of the true one give.",
+        " one through its server where there is one picture at most): share correct, beside what chance and a grey"
+        " picture in place of the true one give.",
         deps=[dg.AssetKey(["checkpoint", stage]) for stage in STAGES],
         kinds={"lance", "vllm"},
         owners=OWNERS,
@@ -261,7 +262,7 @@ def _preview(context: dg.AssetExecutionContext, launcher: Launcher, made: "Check
         answers = asking.ask_here(
             lake,
             questions,
-            [(made, True)],
+            [(made, "all")],
             max_new_tokens=MAX_NEW_TOKENS,
             launch=lambda command, folder: launcher.run(context, command, folder=folder),
         )

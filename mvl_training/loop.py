@@ -225,7 +225,7 @@ def train(
 
 def _step(
     engine: Any, batches: Iterator[Packed], micro_steps: int, targets: int, step: int, stop: StopSignals, watch: Watch
-) -> tuple[float, float | None, float, int]:
+) -> tuple[float, float, float, int]:
     """One optimizer step with `targets` target tokens over all ranks.
 
     Returns the loss per target, the gradient norm, the seconds waited for data, and the signal that any rank received,
@@ -261,14 +261,27 @@ def _step(
         # Before the optimizer takes the step: the weights are still good.
         raise Diverged(step + 1, what, _worst(seen, watch.limit if math.isfinite(mean) else math.inf))
     watch.see(mean)
-    engine.step()
-    norm = engine.get_global_grad_norm()
-    if norm is not None and not math.isfinite(norm):
+    norm = _take_step(engine)
+    if not math.isfinite(norm):
         # DeepSpeed skips such a step without a word, or takes it and ruins the weights.
         raise Diverged(
             step + 1, "gradient norm is not a finite number", _everyones(r for _, rows in seen for r in rows)
         )
-    return mean, None if norm is None else float(norm), waited, signum
+    return mean, norm, waited, signum
+
+
+def _take_step(engine: Any) -> float:
+    """The optimizer's step, and the norm of its gradients before clipping. With a norm that is no finite number the
+    weights stay or, under ZeRO, may be ruined."""
+    if engine.zero_optimization_stage():
+        engine.step()
+        return float(engine.get_global_grad_norm())
+    # Without ZeRO DeepSpeed tells no norm.
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients))
+    if math.isfinite(norm):
+        engine.step()
+    return norm
 
 
 def _worst(seen: Sequence[tuple[float, tuple[str, ...]]], limit: float) -> list[str]:

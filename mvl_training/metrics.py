@@ -38,8 +38,9 @@ class Reporter:
             self._pipes = self._stack.enter_context(open_dagster_pipes())
         self.file = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(self.file) if row["step"] <= resumed_at]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        self.file.write_text(text, encoding="utf-8")
+        part = self.file.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        part.replace(self.file)
         self._lines = self._stack.enter_context(self.file.open("a", encoding="utf-8"))
         from torch.utils.tensorboard import SummaryWriter
 

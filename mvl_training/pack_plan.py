@@ -33,9 +33,10 @@ class Pack:
 
 
 class PackPlan:
-    """The packs of a stage by position. `n_tokens`, `n_targets`, `n_tiles` and `n_samples` are int32 arrays over them.
+    """The packs of a stage by position, as they are now: a plan that is made anew meanwhile changes nothing here.
 
-    Raises `MvlError` when there is no plan.
+    `version` is the table's data version; `n_tokens`, `n_targets`, `n_tiles` and `n_samples` are int32 arrays over the
+    packs. Raises `MvlError` when there is no plan.
     """
 
     def __init__(self, lake: Lake, stage: StageName) -> None:
@@ -44,6 +45,8 @@ class PackPlan:
         hint = f"materialise pack_plan/{stage} first"
         if not self._table.exists():
             raise MvlError(f"there is no pack_plan/{stage}", hint=hint)
+        self._table = self._table.pinned()
+        self.version = self._table.data_version()
         size = self._table.count()
         if not size:
             raise MvlError(f"pack_plan/{stage} is empty", hint=hint)

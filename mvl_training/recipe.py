@@ -26,6 +26,9 @@ StageName = Literal["alignment", "single_image", "one_vision"]
 STAGES: tuple[StageName, ...] = ("alignment", "single_image", "one_vision")
 Part = Literal["projector", "language", "vision"]
 
+TRAIN_CODE = "3"
+"""Raised by hand when the same inputs would be trained to other weights: finished work of older code is not found."""
+
 
 class RecipeError(MvlError):
     """A recipe cannot be found or says something impossible."""
@@ -209,7 +212,7 @@ class Recipe(_Strict):
         chosen = self.stage(stage).model_dump(mode="json", exclude={"save_every", "keep", "spike", "expected"})
         left_out: Any = {"name": True, "description": True, "stages": True, "processes": True}
         common = self.model_dump(mode="json", exclude=left_out | {"language": {"sizes"}, "vision": {"sizes"}})
-        return {**common, "stage": stage, "settings": chosen}
+        return {**common, "stage": stage, "settings": chosen, "code": TRAIN_CODE}
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

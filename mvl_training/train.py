@@ -29,6 +29,7 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -94,7 +95,6 @@ class Job:
     init_from: Path | None
     resume: str
     plan: PackPlan
-    plan_version: str
     order: Order
     steps: int
     run: str
@@ -132,7 +132,6 @@ def _job(options: argparse.Namespace) -> Job:
     plan = PackPlan(lake, options.stage)
     if options.init_from is not None and not (options.init_from / "config.json").is_file():
         raise MvlError(f"{options.init_from} is no export", hint="name the `export` folder of a finished stage")
-    plan_version = lake.table(f"pack_plan/{options.stage}").data_version()
     order = Order.of(plan, stage.batch, recipe.seed)
     steps = options.steps or stage.steps or stage.epochs * order.steps_per_epoch
     initial = None if options.init_from is None else _weights_of(options.init_from)
@@ -145,20 +144,24 @@ def _job(options: argparse.Namespace) -> Job:
         options.init_from,
         options.resume,
         plan,
-        plan_version,
         order,
         steps,
-        run=digest_hex("run", recipe.training_inputs(options.stage), plan_version, initial, steps),
+        run=digest_hex("run", recipe.training_inputs(options.stage), plan.version, initial, steps),
     )
 
 
 def _weights_of(export: Path) -> dict[str, Any]:
-    """What names an export's weights: its run and step; for a foreign folder its files' sizes."""
+    """What names an export's weights: its run and step; for a foreign folder digests of its files."""
     file = export / PROVENANCE
     if file.is_file():
         data = json.loads(file.read_text(encoding="utf-8"))
         return {"run": data["run"], "step": data["step"]}
-    return {p.name: p.stat().st_size for p in sorted(export.iterdir()) if p.is_file()}
+    return {p.name: _file_digest(p) for p in sorted(export.iterdir()) if p.is_file()}
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
 
 
 def _run(job: Job) -> int:
@@ -210,6 +213,7 @@ def _locked(file: TextIO) -> bool:
 
 def _train(job: Job, stop: StopSignals) -> int:
     first, world = dist.get_rank() == 0, dist.get_world_size()
+    _agree(job.run)
     folder = job.out / "checkpoints"
     found = _resume_point(job, folder, first)
     tokens = load_tokens(job.recipe)
@@ -248,7 +252,7 @@ def _train(job: Job, stop: StopSignals) -> int:
             job.stage.zero,
             job.stage_name,
             job.recipe.as_data(),
-            job.plan_version,
+            job.plan.version,
             names,
             _provenance(job),
         )
@@ -279,6 +283,14 @@ def _train(job: Job, stop: StopSignals) -> int:
         if reporter is not None:
             reporter.close()
     return 0
+
+
+def _agree(run: str) -> None:
+    """Raises MvlError on all ranks unless all do the same run: a plan may be made anew while they start. Collective."""
+    runs: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(runs, run)
+    if len(set(runs)) > 1:
+        raise MvlError("the ranks do not read the same plan or weights", hint="run the same command again")
 
 
 def _student(job: Job, tokens: ChatTokens) -> Student:
@@ -350,7 +362,7 @@ def _finish(job: Job, engine: Any, loader: PackLoader, start: int, seconds: floa
             "checkpoint": str(last),
             "export": str(export),
             "export_max_difference": difference,
-            "plan_version": job.plan_version,
+            "plan_version": job.plan.version,
             "resumed_from": start or None,
             "world": dist.get_world_size(),
             **_provenance(job),

@@ -88,11 +88,12 @@ def _entry(row: dict[str, Any], paths: dict[str, str]) -> dict[str, Any]:
     if images:
         entry["image"] = images[0] if len(images) == 1 else images
     entry["conversations"] = [
-        {
-            "from": t["from"],
-            # Elsewhere it is a word: an answer may be about the tag of that name.
-            "value": t["value"].replace(VIDEO, IMAGE * frames) if row["video"] and t["from"] == "human" else t["value"],
-        }
+        {"from": t["from"], "value": _with_frames(t["value"], frames) if t["from"] == "human" else t["value"]}
         for t in row["conversations"]
     ]
     return entry
+
+
+def _with_frames(question: str, frames: int) -> str:
+    """A marker per frame for that of the video. Anywhere else it is a word: an answer may be about the tag."""
+    return question.replace(VIDEO, IMAGE * frames, 1) if frames else question

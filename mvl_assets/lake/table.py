@@ -53,6 +53,7 @@ class Table:
         # Lance's caches; None takes its default, which may grow to gigabytes.
         self.session: lance.Session | None = None
         self._dataset: lance.LanceDataset | None = None
+        self._is_pinned = False
         self._lock = threading.Lock()
         self._syncer = Syncer(uri)
 
@@ -79,6 +80,8 @@ class Table:
             if self._dataset is None:
                 self._dataset = self._open_checked()
             # Never `checkout_latest`: it moves the handle under a scan of another thread, and panics when they meet.
+            if self._is_pinned:
+                return self._dataset
             newest = self._dataset.latest_version
             if newest != self._dataset.version:
                 self._dataset = self._dataset.checkout_version(newest)
@@ -109,6 +112,12 @@ class Table:
                 dataset = lance.dataset(self.uri, session=self.session)
         check_safe(dataset, self.spec)
         return dataset
+
+    def pinned(self) -> Table:
+        """A reader of the version that is newest now, whatever is committed later. Raises as `open` does."""
+        reader = Table(self.uri, self.spec)
+        reader.session, reader._dataset, reader._is_pinned = self.session, self.open(), True
+        return reader
 
     def handle(self) -> lance.LanceDataset:
         """The newest version as a handle of the caller's own, to commit with: Lance moves the one that commits."""

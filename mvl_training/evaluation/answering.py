@@ -13,9 +13,11 @@ path of a video or of a folder of frames}.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +32,7 @@ from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.servespec import ServeSpec
 from mvl_assets.lake.digest import digest_hex
+from mvl_assets.media.picture import LONGEST
 
 STAGE = "benchmarks"
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -99,7 +102,9 @@ def _identity(part: str | bytes | Film) -> object:
 
 
 def _frames(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in FRAME_SUFFIXES)
+    """In the order of their numbers: frame_2 before frame_10."""
+    found = (f for f in folder.iterdir() if f.suffix.lower() in FRAME_SUFFIXES)
+    return sorted(found, key=lambda f: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", f.name)])
 
 
 @lru_cache(maxsize=1024)
@@ -207,10 +212,12 @@ class ServerSide:
 
         job = self._job
         if self._endpoint is None and job.serve is not None:
-            self._endpoint = ensure_server(job.serve)
+            self._endpoint = dataclasses.replace(ensure_server(job.serve), max_side=LONGEST)
         elif self._endpoint is None:
             assert job.base_url is not None
-            self._endpoint = Endpoint(base_url=job.base_url, model=job.model, api_key_env=job.api_key_env)
+            self._endpoint = Endpoint(
+                base_url=job.base_url, model=job.model, api_key_env=job.api_key_env, max_side=LONGEST
+            )
         return self._endpoint
 
     def _request(self, question: Asked, pictures: dict[str, bytes]) -> Any:

@@ -43,15 +43,15 @@ def preview_questions(lake: Lake) -> list[Question]:
 def ask_here(
     lake: Lake,
     questions: Sequence[Question],
-    checkpoints: Sequence[tuple[Checkpoint, bool]],
+    checkpoints: Sequence[tuple[Checkpoint, local.Answers]],
     *,
     max_new_tokens: int,
     launch: Launch,
 ) -> dict[str, Mapping[str, local.Asked]]:
     """Asks checkpoints by the local runner, in one launched process, and returns what each stage's said.
 
-    The flag beside a checkpoint says whether it shall answer, or only be measured on the true answers. Answers are kept
-    in the checkpoint's folder: nothing is asked twice, and nothing is launched when all is known.
+    Beside a checkpoint stands what it shall answer; all are measured on all true answers. Answers are kept in the
+    checkpoint's folder: nothing is asked twice, and nothing is launched when all is known.
     """
     tasks = [
         local.Task(one.export, _answers_file(one, answers, max_new_tokens), answers) for one, answers in checkpoints
@@ -76,7 +76,8 @@ def evaluate(
     launch: Launch,
     log: Callable[[str], None],
 ) -> held_out.Report:
-    """Asks the suite of all `checkpoints` (in order of stages; the last through its server) and publishes the scores.
+    """Asks the suite of all `checkpoints` (in order of stages) and publishes the scores. The last one answers through
+    its server, but for questions with several pictures (`local.has_several`).
 
     Raises `NothingHeldOut` before anything is launched, and what asking raises.
     """
@@ -85,17 +86,18 @@ def evaluate(
     *earlier, last = checkpoints
     log(f"asking {len(questions)} questions of {len(earlier)} checkpoints here and of {last.stage} through its server")
     # It takes a minute to load: meanwhile the others are asked.
-    served.start(lake, last, questions, max_new_tokens=max_new_tokens)
+    for_server = [question for question in questions if not local.has_several(question)]
+    served.start(lake, last, for_server, max_new_tokens=max_new_tokens)
     known = ask_here(
         lake,
         questions,
-        [*((one, True) for one in earlier), (last, False)],
+        [*((one, "all") for one in earlier), (last, "several")],
         max_new_tokens=max_new_tokens,
         launch=launch,
     )
-    said = served.ask(lake, last, questions, max_new_tokens=max_new_tokens, run_id=run_id, log=log)
+    said = served.ask(lake, last, for_server, max_new_tokens=max_new_tokens, run_id=run_id, log=log)
     measured = known[last.stage]
-    merged = {
+    merged = dict(measured) | {
         key: dataclasses.replace(answer, loss=measured[key].loss, blank_loss=measured[key].blank_loss)
         for key, answer in said.items()
     }
@@ -104,6 +106,5 @@ def evaluate(
     return held_out.publish(lake, questions, askings, max_new_tokens=max_new_tokens, run_id=run_id)
 
 
-def _answers_file(checkpoint: Checkpoint, answers: bool, max_new_tokens: int) -> Path:
-    name = f"answers-{max_new_tokens}.jsonl" if answers else "losses.jsonl"
-    return checkpoint.folder / HELD_OUT / name
+def _answers_file(checkpoint: Checkpoint, answers: local.Answers, max_new_tokens: int) -> Path:
+    return checkpoint.folder / HELD_OUT / f"{answers}-{max_new_tokens}.jsonl"

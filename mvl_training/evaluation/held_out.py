@@ -25,7 +25,7 @@ SUITE = "held_out"
 TABLE = f"evaluation/{SUITE}"
 
 # Raised when the same answers may be scored differently, so that scores of two versions are not compared.
-SCORING_VERSION = 2
+SCORING_VERSION = 3
 
 
 class NothingHeldOut(MvlError):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
@@ -22,6 +22,9 @@ from mvl_assets.media.picture import blank_like
 from mvl_training.evaluation.questions import Question
 
 BATCH = 8
+
+Answers = Literal["all", "several"]
+"""`several`: those to questions with several pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One checkpoint to ask: its export folder, the file for its answers, and whether it is to answer or only to be
-    measured (its answers then come from a server)."""
+    """One checkpoint to ask: its export folder, the file for its answers, and which questions it is to answer; on the
+    others it is only measured (their answers come from a server)."""
 
     export: Path
     out: Path
-    answers: bool
+    answers: Answers
 
 
 def write_job(
@@ -73,7 +76,7 @@ def asked(out: Path) -> dict[str, Asked]:
     return found
 
 
-def ask(lake: Lake, runner: Any, questions: Sequence[Question], *, answers: bool) -> Iterator[Asked]:
+def ask(lake: Lake, runner: Any, questions: Sequence[Question], *, answers: Answers) -> Iterator[Asked]:
     """Asks `runner` (a `mvl_training.runner.Runner`) in batches: each question with its pictures, then over grey."""
     for start in range(0, len(questions), BATCH):
         batch = questions[start : start + BATCH]
@@ -82,8 +85,10 @@ def ask(lake: Lake, runner: Any, questions: Sequence[Question], *, answers: bool
         # A question without pictures is asked once: over grey it would be the same question.
         over = [index for index, question in enumerate(batch) if question.image_ids]
         grey = [[blank_like(data) for data in true[index]] for index in over]
-        said = _spread(_answers(runner, batch, true, range(len(batch))) if answers else [], range(len(batch)))
-        blank_said = _spread(_answers(runner, batch, grey, over) if answers else [], over)
+        told = [i for i, question in enumerate(batch) if answers == "all" or has_several(question)]
+        said = _spread(_answers(runner, batch, [true[i] for i in told], told), told)
+        blank_told = [i for i in told if i in over]
+        blank_said = _spread(_answers(runner, batch, [grey[over.index(i)] for i in blank_told], blank_told), blank_told)
         losses = _spread(_losses(runner, batch, true, range(len(batch))), range(len(batch)))
         blank_losses = _spread(_losses(runner, batch, grey, over), over)
         for index, question in enumerate(batch):
@@ -94,6 +99,11 @@ def ask(lake: Lake, runner: Any, questions: Sequence[Question], *, answers: bool
                 loss=losses.get(index),
                 blank_loss=blank_losses.get(index),
             )
+
+
+def has_several(question: Question) -> bool:
+    """Whether it shows several pictures. vLLM cuts each of them into tiles of its own; training gives each one tile."""
+    return len(question.image_ids) > 1
 
 
 def _answers(

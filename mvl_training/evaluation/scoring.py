@@ -11,32 +11,51 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 ALL = "all"
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _CONCLUSION = re.compile(r"\banswer(?: is|:)", re.IGNORECASE)
 _LETTER = re.compile(r"[a-h]")
-_OPTION = re.compile(r"^\(?([a-h])\)?[.:)]\s*(.*)$", re.DOTALL)
+_OPTION = re.compile(r"^(\(?)([a-h])(\)?[.:)])\s*(.*)$", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _NUMBER = re.compile(r"^[-+]?\d*\.?\d+$")
-_PUNCTUATION = re.compile(r"[^\w\s.%$€£+-]")
+_RELATIONS = re.compile(r"([<>=])")
+_UNITS = "$€£%"
+_KEPT = frozenset(".%#+-")
 
 
 def normalise(text: str) -> str:
     """The form in which two answers are compared.
 
-    Lower case, Unicode NFKC, no articles (unless there is nothing else), no punctuation around words and numbers,
-    single spaces; `1,200.0` and `1200` are one number, `$5.00` and `5` one amount.
+    Lower case, Unicode NFKC (but 2² is not 22), no articles and dashes (unless there is nothing else), no punctuation
+    around words and numbers, single spaces; symbols stay. `1,200.0` and `1200` are one number, `$5.00` and `5` one
+    amount.
     """
-    plain = _THOUSANDS.sub("", unicodedata.normalize("NFKC", text).lower())
+    plain = _RELATIONS.sub(r" \1 ", _THOUSANDS.sub("", _compatible(text).lower()))
     words: list[str] = []
-    articles: list[str] = []
-    for word in _PUNCTUATION.sub(" ", plain).split():
-        bare = _as_number(word if _NUMBER.match(word) else word.lstrip("$€£%+").rstrip(".$€£%+-"))
-        if bare:
-            (articles if bare in _ARTICLES else words).append(bare)
-    return " ".join(words or articles)
+    fillers: list[str] = []
+    for word in "".join(c if _is_kept(c) else " " for c in plain).split():
+        bare = _as_number(word if _NUMBER.match(word) else word.lstrip("#" + _UNITS).rstrip("." + _UNITS) or word)
+        (fillers if bare in _ARTICLES or bare in (".", "-") else words).append(bare)
+    return " ".join(words or fillers)
+
+
+def _compatible(text: str) -> str:
+    """NFKC, but for superscripts and subscripts; every minus as a hyphen."""
+    parts = (
+        c if unicodedata.decomposition(c).startswith(("<super>", "<sub>")) else unicodedata.normalize("NFKC", c)
+        for c in unicodedata.normalize("NFC", text.replace("\u2212", "-"))
+    )
+    return unicodedata.normalize("NFC", "".join(parts))
+
+
+def _is_kept(character: str) -> bool:
+    """Letters, digits, marks and symbols; backticks are how text is set."""
+    if character.isalnum() or character in _KEPT or character == "_":
+        return True
+    return character != "`" and unicodedata.category(character)[0] in "MS"
 
 
 def _as_number(word: str) -> str:
@@ -49,8 +68,9 @@ def _as_number(word: str) -> str:
 def is_correct(answer: str, expected: str) -> bool:
     """Normalised exact match of the whole answer, or of the line after its last "answer is" or "answer:".
 
-    When both name an option letter (`(B) dog` or `B.`), the letters decide; a bare letter, on either side, is the
-    option it names. An empty answer is wrong.
+    When both name an option letter (`(B) dog` or `B.`), the letters decide, but for two like `E. coli`, which may be
+    names; a bare letter, on either side, is the option it names. Units that are told on both sides must be the same
+    (`5%` is not `$5`). An empty answer is wrong.
     """
     *reasoning, conclusion = _CONCLUSION.split(answer)
     concluded = bool(reasoning) and _matches(conclusion.strip().split("\n")[0], expected)
@@ -58,22 +78,35 @@ def is_correct(answer: str, expected: str) -> bool:
 
 
 def _matches(answer: str, expected: str) -> bool:
-    letter, said = _option(answer)
-    true_letter, truth = _option(expected)
-    if _LETTER.fullmatch(bare := expected.strip().lower()):
-        true_letter = bare
-    if true_letter and letter:
-        return letter == true_letter
-    normal, true_normal = normalise(said), normalise(truth)
+    if answer.strip() and answer.strip().casefold() == expected.strip().casefold():
+        return True
+    given, true = _option(answer), _option(expected)
+    true_letter = expected.strip().lower() if _LETTER.fullmatch(expected.strip().lower()) else true.letter
+    if true_letter and given.letter and not (given.may_be_a_name and true.may_be_a_name):
+        return given.letter == true_letter
+    if given.letter != true.letter and given.letter and true.letter:
+        return False
+    normal, true_normal = normalise(given.words), normalise(true.words)
     if true_letter and normal == true_letter:
         return True
-    return bool(true_normal) and normal == true_normal
+    units, true_units = ({c for c in text if c in _UNITS} for text in (answer, expected))
+    return bool(true_normal) and normal == true_normal and not (units and true_units and units.isdisjoint(true_units))
 
 
-def _option(text: str) -> tuple[str | None, str]:
-    """The option letter and the words behind it: `(B) dog` is ("b", "dog"), `dog` is (None, "dog")."""
+class _Option(NamedTuple):
+    """The option letter and the words behind it: `(B) dog` is b and dog, `dog` has no letter."""
+
+    letter: str | None
+    words: str
+    may_be_a_name: bool = False
+
+
+def _option(text: str) -> _Option:
     found = _OPTION.match(text.strip().lower())
-    return (found.group(1), found.group(2)) if found else (None, text)
+    if not found:
+        return _Option(None, text)
+    opening, letter, closing, words = found.groups()
+    return _Option(letter, words, may_be_a_name=not opening and closing == "." and bool(words.strip()))
 
 
 @dataclass(frozen=True, slots=True)

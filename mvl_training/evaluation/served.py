@@ -6,6 +6,7 @@ retrying, starting the server (`mvl_assets.inference`).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,7 +16,7 @@ from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.inference.server import ensure_server, start_in_background
 from mvl_assets.inference.servespec import ServeSpec
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.picture import blank_like
+from mvl_assets.media.picture import LONGEST, blank_like
 from mvl_training.evaluation.local import Asked
 from mvl_training.evaluation.questions import Question
 from mvl_training.stages import Checkpoint
@@ -76,7 +77,9 @@ def ask(
     requests = list(asked.values())
     if pending := _pending(lake, checkpoint, requests):
         log(f"asking the server of {checkpoint.stage} {pending} requests")
-        endpoint = ensure_server(serve_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
+        server = ensure_server(serve_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
+        # The checkpoint sees all of a picture that training saw.
+        endpoint = dataclasses.replace(server, max_side=LONGEST)
         outcome = answer_all(
             requests,
             endpoints=[endpoint],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ class Recorder:
 def test_each_question_is_asked_with_its_pictures_and_once_over_grey(lake: Lake) -> None:
     questions = held_out_questions(lake, ["general", "language"], 0.999999, per_category=6)
     runner = Recorder()
-    said = {row.question_id: row for row in local.ask(lake, runner, questions, answers=True)}
+    said = {row.question_id: row for row in local.ask(lake, runner, questions, answers="all")}
     assert set(said) == {question.question_id for question in questions}
     for question in questions:
         data = [lake.images.fetch([i])[i] for i in question.image_ids]
@@ -57,9 +58,13 @@ def test_each_question_is_asked_with_its_pictures_and_once_over_grey(lake: Lake)
 def test_a_checkpoint_that_is_only_measured_is_asked_nothing(lake: Lake) -> None:
     questions = held_out_questions(lake, ["general"], 0.999999, per_category=2)
     runner = Recorder()
-    rows = list(local.ask(lake, runner, questions, answers=False))
+    rows = list(local.ask(lake, runner, questions, answers="several"))
     assert runner.questions == []
     assert all(row.answer is None and row.loss is not None for row in rows)
+    two = dataclasses.replace(questions[0], question_id="b" * 32, image_ids=questions[0].image_ids * 2)
+    one, both = local.ask(lake, runner, [questions[1], two], answers="several")
+    assert one.answer is None and both.answer is not None and both.blank_answer is not None
+    assert len(runner.questions) == 2
 
 
 def test_a_line_torn_by_a_kill_does_not_count_and_later_lines_stay_whole(tmp_path: Path) -> None:
@@ -82,14 +87,14 @@ def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: 
         (task,) = job["tasks"]
         out = Path(task["out"])
         wanted = [local.Question.from_data(q) for q in job["questions"]]
-        rows = local.ask(lake, Recorder(), [q for q in wanted if q.question_id not in local.asked(out)], answers=True)
+        rows = local.ask(lake, Recorder(), [q for q in wanted if q.question_id not in local.asked(out)], answers="all")
         lines = "".join(local._line(row) for row in rows)
         with out.open("a", encoding="utf-8") as file:
             file.write(lines)
 
     def ask(count: int) -> dict:
         questions = held_out_questions(lake, ["general"], 0.999999, per_category=count)
-        said = asking.ask_here(lake, questions, [(checkpoint, True)], max_new_tokens=8, launch=launch)
+        said = asking.ask_here(lake, questions, [(checkpoint, "all")], max_new_tokens=8, launch=launch)
         return dict(said["alignment"])
 
     first = ask(2)
@@ -103,7 +108,7 @@ def test_a_job_with_nothing_left_to_ask_loads_no_model(lake: Lake, tmp_path: Pat
     out = tmp_path / "answers.jsonl"
     out.write_text(local._line(local.Asked(question.question_id, "red", None, 1.0, None)), encoding="utf-8")
     job = tmp_path / "job.json"
-    task = local.Task(tmp_path / "no-such-export", out, answers=True)
+    task = local.Task(tmp_path / "no-such-export", out, answers="all")
     local.write_job(job, lake=lake.root, questions=[question], tasks=[task], max_new_tokens=8)
     assert local.main([str(job)]) == 0
 

@@ -36,6 +36,14 @@ from mvl_training.evaluation.scoring import Outcome, is_correct, normalise, scor
         ("**B**", "B"),
         ("The answer is B.", "B"),
         ("the", "The"),
+        ("\u22125", "-5"),
+        ("E. coli", "e. coli"),
+        ("B. the big dog", "(B) dog"),
+        ("5%", "5"),
+        ("x>3", "X > 3."),
+        ("`print`", "print"),
+        ("red - blue", "red blue"),
+        *((symbol, symbol) for symbol in "+-=<>%?∞→♥"),
     ],
 )
 def test_an_answer_that_says_the_same_in_other_letters_is_correct(answer: str, expected: str) -> None:
@@ -58,6 +66,16 @@ def test_an_answer_that_says_the_same_in_other_letters_is_correct(answer: str, e
         ("a dog", "A"),
         ("the", "A"),
         ("The answer is C.", "A"),
+        ("O-", "O+"),
+        ("C#", "C++"),
+        ("\u22125", "5"),
+        ("√2", "2"),
+        ("2²", "22"),
+        ("<5", ">5"),
+        ("x > 3", "x < 3"),
+        ("5%", "$5"),
+        ("E. faecalis", "E. coli"),
+        ("A. Lincoln", "A. Johnson"),
     ],
 )
 def test_an_answer_that_says_something_else_or_hedges_is_wrong(answer: str, expected: str) -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training import checkpoint
+from mvl_training import checkpoint, stages
 from mvl_training.checkpoint import CheckpointError
 from mvl_training.export import export_checkpoint
 from mvl_training.stages import EXPORT_TOLERANCE, Checkpoint
@@ -271,6 +271,36 @@ def test_foreign_and_damaged_checkpoints_are_refused_with_the_reason(
     assert checkpoint.newest(tmp_path / "nothing", state.run) is None
 
 
+def test_a_checkpoint_whose_bytes_changed_is_refused_and_goes_once_the_run_has_passed_it(
+    tmp_path: Path, tokenizer: Path, lake: Lake
+) -> None:
+    recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, save_every=1, keep=2)
+    out = tmp_path / "out"
+    assert run(command(recipe, lake, out, "--steps", "4")).returncode == 0
+    folder = out / "checkpoints"
+    *_, older, newer = checkpoint.all_in(folder)
+    for damaged in (older, newer):
+        shard = next(damaged.rglob("*optim_states.pt"))
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 1
+        shard.write_bytes(data)
+        with pytest.raises(CheckpointError, match=f"is damaged: zero/{shard.name}, "):
+            checkpoint.read(damaged)
+
+    # As if an earlier one had been kept, whole.
+    whole = tmp_path / "whole"
+    assert run(command(recipe, lake, whole, "--steps", "4")).returncode == 0
+    shutil.copytree(whole / "checkpoints" / older.name, folder / "step-00000002")
+    state = json.loads((folder / "step-00000002" / "state.json").read_text())
+    (folder / "step-00000002" / "state.json").write_text(json.dumps(state | {"step": 2}))
+    (out / "result.json").unlink()
+    assert run(command(recipe, lake, out, "--steps", "4")).returncode == 0
+    assert json.loads((out / "result.json").read_text())["resumed_from"] == 2
+    assert [p.name for p in checkpoint.all_in(folder)] == ["step-00000003", "step-00000004"]
+    for path in checkpoint.all_in(folder):
+        checkpoint.read(path)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -360,10 +390,11 @@ def test_what_two_ranks_trained_is_exported_and_goes_on_alone(
     assert [s["loss"] for s in steps_of(out)] == pytest.approx(before, rel=tolerance)
 
 
+@pytest.mark.parametrize(("zero", "precision"), [(2, "bf16"), (0, "fp32")])
 def test_an_infinite_gradient_stops_before_the_checkpoint_and_the_resume_knows_the_losses_before(
-    tmp_path: Path, tokenizer: Path, lake: Lake
+    tmp_path: Path, tokenizer: Path, lake: Lake, zero: int, precision: str
 ) -> None:
-    recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, precision="bf16", spike=2.0, save_every=1)
+    recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, zero=zero, precision=precision, spike=2.0, save_every=1)
     out = tmp_path / "out"
     arguments = command(recipe, lake, out)
     done = run([sys.executable, "-c", INFINITE_IN_STEP_TWO, *arguments[3:]])
@@ -372,7 +403,7 @@ def test_an_infinite_gradient_stops_before_the_checkpoint_and_the_resume_knows_t
     named = done.stderr.split("mixture rows: ")[1].split(" ")[0].strip(",")
     assert named in {r["row_id"] for r in lake.table("mixture/single_image").rows(["row_id"])}
     assert [p.name for p in checkpoint.all_in(out / "checkpoints")] == ["step-00000001"]
-    assert [s["step"] for s in steps_of(out)] == [1]
+    assert [s["step"] for s in steps_of(out)] == [1] and all(stages.is_finite(s) for s in steps_of(out))
 
     # As if the run had been going for fifty steps, far below the loss that comes next.
     lines = [json.dumps({"step": step, "loss": 0.001}) + "\n" for step in range(-48, 2)]
