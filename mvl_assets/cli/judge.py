@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,15 @@ def _advice(found: Any) -> str:
         return "no threshold to suggest: all labels, or all probabilities, are the same"
     here, unseen = best.found, best.held_out
     return (
-        f"suggested keep rule: p_yes >= {best.value:.3g} (highest kappa that keeps at least {best.min_keep:.0%})\n"
+        f"suggested keep rule: p_yes >= {_exact(best.value)} (highest kappa that keeps at least {best.min_keep:.0%})\n"
         f"  keeps {best.keeps:.0%} of the labelled pairs; kappa {_two(here.kappa)}, F1 {_two(here.f1)} on them;\n"
         f"  kappa {_two(unseen.kappa)} on labels the choice had not seen; all_yes has {_two(found.model.kappa)}"
     )
+
+
+def _exact(value: float) -> str:
+    """As a rule reads it: not rounded, which could keep others, and without an exponent."""
+    return format(Decimal(repr(value)), "f")
 
 
 def _two(value: float | None) -> str:

@@ -37,7 +37,7 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         code_version=graph.settings_version(
-            [(m.name, m.revision, m.sees_images) for m in models.values()], profile.rewrite_limit
+            [(m.name, m.revision, m.sees_images, m.max_side) for m in models.values()], profile.rewrite_limit
         ),
         group_name="rewritten",
         partitions_def=partitions,

@@ -26,7 +26,7 @@ class Endpoint:
     base_url: str
     model: str
     api_key_env: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     start_concurrency: int = 8
     max_concurrency: int = 256
     # Longest side, in pixels, of a picture that the model can use.
@@ -49,6 +49,13 @@ class Endpoint:
         return f"{self._root}/metrics"
 
     @property
+    def shown_url(self) -> str:
+        """`base_url` without name and password, for messages."""
+        scheme, mark, rest = self.base_url.partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+
+    @property
     def _root(self) -> str:
         return self.base_url.rstrip("/").removesuffix("/v1")
 
@@ -56,10 +63,10 @@ class Endpoint:
         """Raises `EndpointError` when the key's variable is not set."""
         headers = {"Content-Type": "application/json", **self.headers}
         if self.api_key_env is not None:
-            key = os.environ.get(self.api_key_env, "")
+            key = os.environ.get(self.api_key_env, "").strip()
             if not key:
                 raise EndpointError(
-                    f"the environment variable {self.api_key_env} is not set, and {self.base_url} needs a key",
+                    f"the environment variable {self.api_key_env} is not set, and {self.shown_url} needs a key",
                     hint=f"export {self.api_key_env}=... and run again",
                 )
             headers["Authorization"] = f"Bearer {key}"

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 PICTURE_THREADS = 2
 TICK_S = 0.1
+RENEW_EVERY_S = 10.0
 QUEUE_EVERY_S = 2.0
 
 
@@ -200,7 +201,7 @@ class _Run:
                 continue
             near = [lane for lane in free if item.pictures and lane.shown.has(item.request.images)]
             self._start(item, min(near or free, key=lambda lane: lane.load))
-        if self._intake.exhausted and not self._quarantine:
+        if self._intake.exhausted and not self._quarantine and self.options.ask_beside:
             self._hurry(now)
 
     def _hurry(self, now: float) -> None:
@@ -315,13 +316,7 @@ class _Run:
             self._fail(item, fault.error, fault.message)
             return
         if fault.blame is Blame.SETTINGS:
-            self._abort(
-                EndpointError(
-                    f"{lane.endpoint.base_url} refuses every request for {lane.endpoint.model}: {fault.message}",
-                    hint="check the address, the model's name and the key in the profile; stored answers are kept",
-                )
-            )
-            self._fail(item, fault.error, fault.message)
+            self._spawn(self._ask_why(item, lane, fault))
             return
         lane.failed(fault, sent_at, now)
         if lane.refuses_for_good(item, fault, self.options, now):
@@ -338,6 +333,22 @@ class _Run:
         stormy = lane.streak >= self.options.breaker_after
         if (fault.lost or fault.error == "no_connection" or stormy) and lane.examination is None:
             lane.examination = self._spawn(self._examine(lane))
+
+    async def _ask_why(self, item: Item, lane: Lane, fault: Fault) -> None:
+        """Whether an endpoint refuses everything, which the tiny question tells, or this row: for what it says, or what
+        it would cost."""
+        probe = await self._transport.probe(lane.endpoint)
+        if probe is None or probe.blame is not Blame.SETTINGS:
+            if not item.done and not item.attempts:
+                self._retry(item, replace(fault, blame=Blame.UNCLEAR), lane)
+            return
+        self._abort(
+            EndpointError(
+                f"{lane.endpoint.shown_url} refuses every request for {lane.endpoint.model}: {fault.message}",
+                hint="check the address, the model's name and the key in the profile; stored answers are kept",
+            )
+        )
+        self._fail(item, fault.error, fault.message)
 
     async def _examine(self, lane: Lane) -> None:
         """Asks the endpoint how it is; waits for it when it is down; decides what becomes of its suspects."""
@@ -389,23 +400,30 @@ class _Run:
     # -- watching --------------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        next_report = next_look = 0.0
+        next_report = next_look = next_renewal = 0.0
         while True:
             now = self._loop.time()
             check_patience(self._lanes, self.options, now)
             for lane in self._lanes:
                 lane.touch()
+            if now >= next_renewal:
+                next_renewal = now + RENEW_EVERY_S
+                self._spawn(self._renew())
             if self._progress is not None and now >= next_report:
                 next_report = now + self.options.progress_s
                 self._progress(self._reporter.report(self.outcome, self._lanes, self._errors))
             if now >= next_look:
                 next_look = now + QUEUE_EVERY_S
                 for lane in self._lanes:
-                    if lane.up and lane.reached and lane.tells_queue:
+                    if lane.up and lane.reached and lane.tells_queue is not False:
                         self._spawn(lane.look_at_queue(self._transport))
             # Whatever waits for a time to pass (a rest, a quarantine's patience) gets its turn.
             self._pump()
             await asyncio.sleep(TICK_S)
+
+    async def _renew(self) -> None:
+        """Keeps the lease of the answers, also while a slow model gives nothing to store."""
+        await self._in_log_thread(self._log.renew)
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An interrupt that a signal handler raised inside a callback ends the run; the loop would only log it."""

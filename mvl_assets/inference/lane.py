@@ -230,7 +230,7 @@ class Lane:
             if not healthy and self.endpoint.heal is not None:
                 if starts == MOST_STARTS:
                     raise EndpointError(
-                        f"{self.endpoint.base_url} was started {starts} times and ended before it answered",
+                        f"{self.endpoint.shown_url} was started {starts} times and ended before it answered",
                         hint="`mvl serve status` names its log",
                     )
                 self.healing, began = True, loop.time()

@@ -30,6 +30,8 @@ class EngineOptions:
     # A request may take this long: a base for the queue and the pictures, then its tokens at the slowest bearable rate.
     base_timeout_s: float = 60.0
     min_tokens_per_s: float = 2.0
+    # Whether, at the end, requests that hang are sent once more beside themselves: quicker, but both may be charged.
+    ask_beside: bool = True
     # Rows in flight when a server died are asked again in this many groups, each alone on the server; see `quarantine`.
     quarantine_groups: int = 8
     # Deaths with nothing else in flight that condemn a row: one may be chance.

@@ -7,6 +7,7 @@ The key of a request is the digest of canonical JSON of everything that decides 
 | messages | the question; a picture counts by its image id, which is the digest of its bytes |
 | model name and revision | another model, another answer |
 | sampling | temperature, top_p, max_tokens, seed, stop... as given, nothing filled in |
+| `max_side`, where there are pictures | the same picture, smaller, shows less |
 | output form | a constrained answer differs from a free one |
 | prompt hash | the prompt file's version, also where an edit happens to leave the rendered text as it was |
 
@@ -43,11 +44,13 @@ class RequestError(MvlError):
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """The model an answer is wanted from. `revision` names the weights."""
+    """The model an answer is wanted from. `revision` names the weights. `max_side` is the longest side in pixels that
+    its pictures are brought to; None where that is not a person's choice."""
 
     name: str
     revision: str
     sees_images: bool = True
+    max_side: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ class Request:
                 f"{self.model.name} reads text only, and a request of prompt {self.prompt!r} holds a picture",
                 hint="drop the pictures where the request is built, or give the role a model with sees_images: true",
             )
-        identity = {
+        identity: dict[str, Any] = {
             "messages": self.messages,
             "model": self.model.name,
             "revision": self.model.revision,
@@ -118,6 +121,8 @@ class Request:
             "output": self.output.identity,
             "prompt_hash": self.prompt_hash,
         }
+        if self.model.max_side is not None and self.images:
+            identity["max_side"] = self.model.max_side
         object.__setattr__(self, "key", digest_hex(identity))
 
     @property

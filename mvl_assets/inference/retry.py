@@ -22,7 +22,7 @@ class Blame(Enum):
     ROW = "row"  # This request can never succeed: never sent again.
     UNCLEAR = "unclear"  # Sent again a bounded number of times.
     ENDPOINT = "endpoint"  # Overload or absence: sent again, does not count against the row.
-    SETTINGS = "settings"  # Every request would fail alike: the run ends with an error.
+    SETTINGS = "settings"  # If the endpoint refuses the tiny question too, the run ends with an error; else UNCLEAR.
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def parse_retry_after(value: str | None) -> float | None:
     except ValueError:
         try:
             when = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if when.tzinfo is None:
             when = when.replace(tzinfo=dt.UTC)

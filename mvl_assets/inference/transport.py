@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import TracebackType
 
 import aiohttp
@@ -16,6 +17,8 @@ from mvl_assets.inference.wire import MalformedReply, Reply, decode, probe_body,
 CONNECT_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 60.0
+MAX_BODY = 16 << 20
+SHORTEST_SECRET = 6
 
 
 class Transport:
@@ -50,12 +53,13 @@ class Transport:
             async with self._session.post(
                 endpoint.chat_url, data=body, headers=self.headers(endpoint), timeout=timeout
             ) as response:
-                content = await response.read()
+                content = await _body(response)
                 if response.status != 200:
-                    return fault_of_status(response.status, content, response.headers.get("Retry-After"))
+                    fault = fault_of_status(response.status, content, response.headers.get("Retry-After"))
+                    return replace(fault, message=self._masked(endpoint, fault.message))
             return decode(content)
         except MalformedReply as error:
-            return Fault("malformed_reply", str(error), Blame.UNCLEAR)
+            return Fault("malformed_reply", self._masked(endpoint, str(error)), Blame.UNCLEAR)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             # Nothing was sent, so the row cannot be the reason.
             return Fault("no_connection", _words(error), Blame.ENDPOINT)
@@ -63,6 +67,14 @@ class Transport:
             return Fault("timeout", f"no answer within {timeout_s:.0f} s", Blame.UNCLEAR, lost=True)
         except (aiohttp.ClientError, ConnectionError) as error:
             return Fault("connection_lost", _words(error), Blame.UNCLEAR, lost=True)
+
+    def _masked(self, endpoint: Endpoint, text: str) -> str:
+        """Without what was sent in the headers: a server may show them in its errors, and messages are stored."""
+        for name, value in self.headers(endpoint).items():
+            for secret in (value, value.removeprefix("Bearer ")):
+                if name != "Content-Type" and len(secret) >= SHORTEST_SECRET:
+                    text = text.replace(secret, "***")
+        return text
 
     async def is_healthy(self, endpoint: Endpoint) -> bool:
         """Whether the server says it is well. A server without /health counts as well when it answers at all."""
@@ -95,6 +107,18 @@ class Transport:
         """Asks the smallest question. None when it was answered."""
         answer = await self.ask(endpoint, probe_body(endpoint), PROBE_TIMEOUT_S)
         return answer if isinstance(answer, Fault) else None
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """All of it, unpacked. Raises `MalformedReply` beyond `MAX_BODY`."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_chunked(1 << 16):
+        parts.append(part)
+        size += len(part)
+        if size > MAX_BODY:
+            raise MalformedReply(f"a reply of more than {MAX_BODY >> 20} MiB")
+    return b"".join(parts)
 
 
 def _words(error: BaseException) -> str:

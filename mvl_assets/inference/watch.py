@@ -70,6 +70,6 @@ def check_patience(lanes: Sequence[Lane], options: EngineOptions, now: float) ->
     if down_for >= patience:
         last = lane.last_fault.message if lane.last_fault else "no connection"
         raise EndpointError(
-            f"{lane.endpoint.base_url} has not answered for {down_for:.0f} s (last: {last})",
+            f"{lane.endpoint.shown_url} has not answered for {down_for:.0f} s (last: {last})",
             hint="start it, or correct its address in the profile, and run again; stored answers are kept",
         )

@@ -158,6 +158,6 @@ def error_message(body: bytes) -> str:
         document = json.loads(body)
         error = document.get("error", document)
         text = str(error.get("message", error) if isinstance(error, dict) else error)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         text = body[:300].decode("utf-8", "replace")
     return " ".join(text.split())[:300]

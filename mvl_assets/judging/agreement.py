@@ -18,7 +18,8 @@ from mvl_assets.rewriting.conversation import Pair, readable
 SHORT_KEY = 60
 
 _MARKED = re.compile(
-    r"(?:^|[\s*_>#])(?:final\s+answer|correct\s+answer|answer)\s*(?:is|:|=)+[\s:*_]*(?P<value>\S[^\n]*)", re.IGNORECASE
+    r"(?:^|[\s*_>#])(?:final\s+answer|correct\s+answer|answer)\s*(?:is|[:：]|=)+[\s:*_]*(?P<value>\S[^\n]*)",
+    re.IGNORECASE,
 )
 _BOXED = re.compile(r"\\boxed\s*\{")
 # "(A) red", "A. red", "A) red", "A: red", at the start of a line or after white space.
@@ -33,6 +34,11 @@ _NEGATION = re.compile(
     r"\b(?:not|no|non|never|neither|without|cannot|(?:is|are|was|were|do|does|did|has|have|ca|wo)nt)"
     r"(?:[\s-]+(?!but\b|only\b|rather\b|instead\b)\w+){0,2}[\s-]+$"
 )
+# LaTeX that only sets a number or its unit; what else makes a formula of it.
+_HARMLESS = re.compile(
+    r"\\(?:text|mathrm|mathbf|[dt]?frac|times|cdot|degree|circ|left|right|quad|[,;! ])|\^\s*\{?\s*\\circ\}?"
+)
+_FORMULA = re.compile(r"\\[a-zA-Z]|[<>^!√π]|(?<![^\W\d_])[b-fijknopqrtu-zB-FH-Z](?![^\W\d_'’])")
 _OR_BEFORE = re.compile(r"\bor\s+$")
 _OR_BEHIND = re.compile(r"^\s*,?\s*or\b")
 _OR_BETWEEN = re.compile(r"^\W*(?:\w+\W+)?or\W+(?:\w+\W+)?$")
@@ -140,7 +146,12 @@ def _is_quantity(key: str, numbers: Sequence[Number]) -> bool:
     for number in numbers:
         rest = rest.replace(number.text, " ", 1)
     words = re.findall(r"[^\W\d_]+", rest)
-    return ":" not in key and len(words) <= 3
+    return ":" not in key and len(words) <= 3 and not _is_formula(rest)
+
+
+def _is_formula(rest: str) -> bool:
+    """Whether what stands around numbers makes them parts of something else: \\sqrt{3}, 5\\pi, 5x, x < 5."""
+    return _FORMULA.search(_HARMLESS.sub(" ", rest)) is not None
 
 
 def _same_numbers(given: Sequence[Number], right: Sequence[Number], statement: str) -> bool:
@@ -148,9 +159,25 @@ def _same_numbers(given: Sequence[Number], right: Sequence[Number], statement: s
         return len(given) == len(right) and all(same_number(a, b) for a, b in zip(given, right, strict=True))
     if not given or _is_either_or(given, statement):
         return False
+    result = statement.rpartition("=")[2]
+    if _is_quantity_of_another_kind(result):
+        return False
     if "=" in statement:
         return same_number(given[-1], right[0])
     return same_number(given[0], right[0]) or same_number(given[-1], right[0])
+
+
+def _is_quantity_of_another_kind(result: str) -> bool:
+    """A short result whose numbers are parts of a formula or a listing, or that is denied."""
+    numbers = numbers_in(result)
+    rest = result
+    for number in numbers:
+        rest = rest.replace(number.text, " ", 1)
+    if len(re.findall(r"[^\W\d_]+", rest)) > 3:
+        return False
+    is_listing = len(numbers) > 1 and re.fullmatch(r"\W*(?:(?:and)?\W*)*", rest) is not None and "," in rest
+    is_denied = bool(numbers) and _NEGATION.search(result[: result.find(numbers[0].text)].lower()) is not None
+    return is_listing or is_denied or _is_formula(rest)
 
 
 def _is_either_or(numbers: Sequence[Number], statement: str) -> bool:

@@ -90,7 +90,9 @@ def same_number(a: Number, b: Number) -> bool:
     """
     if a.measure and b.measure and a.measure != b.measure:
         (kind, size), (other_kind, other_size) = _MEASURES[a.measure], _MEASURES[b.measure]
-        if kind == other_kind and size != other_size:
+        if kind != other_kind:
+            return False
+        if size != other_size:
             return math.isclose(a.value * size, b.value * other_size, rel_tol=1e-6)
     if a.percent != b.percent:
         plain, percent = (a, b) if b.percent else (b, a)

@@ -83,6 +83,12 @@ class AnswerLog:
         self._stack.close()
         self._stack = self._lease = None
 
+    def renew(self) -> None:
+        """Keeps the lease, also where there is nothing to append for long. Raises `LeaseHeld` when it is lost."""
+        if self._lease is not None:
+            with disk_errors(self.table.uri):
+                self._lease.renew()
+
     def append(self, answers: Sequence[Answer]) -> int:
         """Stores answers durably in one commit and returns how many were new; equal keys keep the first answer."""
         if self._lease is None:

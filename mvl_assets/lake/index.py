@@ -92,12 +92,18 @@ class KeyIndex:
 
     @contextmanager
     def folding(self) -> Iterator[None]:
-        """For a compaction, which leaves every row at its offset, by the only writer: nothing has to be read again."""
+        """For a compaction by the only writer. Usually it joins the fragments at the end, and every row stays at its
+        offset: then nothing has to be read again."""
         before = self.places() if self._places is not None else None
         yield
+        self._places = None
         if before is not None:
             dataset = self.table.handle()
-            self._places = Places(dataset, _listed(dataset.get_fragments()), before.runs)
+            listed = _listed(dataset.get_fragments())
+            kept = [fragment for fragment in listed if fragment in before.fragments]
+            # What is rewritten goes to the end, also from the middle, where rows were deleted.
+            if tuple(kept) == listed[: len(kept)] == before.fragments[: len(kept)]:
+                self._places = Places(dataset, listed, before.runs)
 
 
 def _listed(fragments: Sequence[lance.LanceFragment]) -> tuple[tuple[int, int, int], ...]:

@@ -25,7 +25,7 @@ ProgressSink = Callable[[Progress], None]
 
 
 def model_ref(model: ModelProfile) -> ModelRef:
-    return ModelRef(model.name, model.revision, model.sees_images)
+    return ModelRef(model.name, model.revision, model.sees_images, model.max_side)
 
 
 class Asker:
@@ -103,7 +103,10 @@ class Asker:
             price=self._model.price,
             progress=None if self._progress is None else self._report,
             options=EngineOptions(
-                patience_s=self._model.patience_seconds, first_contact_s=self._model.patience_seconds / 10
+                patience_s=self._model.patience_seconds,
+                first_contact_s=self._model.patience_seconds / 10,
+                # Where tokens cost money nothing is asked beside itself.
+                ask_beside=not self._model.price.cost(1_000_000, 1_000_000),
             ),
         )
         self._finished += outcome.wanted

@@ -17,8 +17,15 @@ from mvl_assets.rewriting.conversation import Pair, holds_marker
 # Everything below a space but tab and newline, DEL, and the C1 block. In a parsed JSON string they are the traces of
 # LaTeX: "\frac" reads as a form feed and "rac". A lone surrogate cannot be stored as UTF-8.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-# `\theta`, `\times`, `\neq` in JSON become a tab or a newline and a rest that begins in the middle of a word.
-_EATEN_COMMAND = re.compile(r"\t(?:heta|imes|ext|frac|an\b|o\b|riangle|herefore)|\n(?:eq\b|abla|otin)")
+# `\theta`, `\times`, `\neq` in JSON become a tab or a newline and a rest that begins in the middle of a word. What text
+# may hold too, such as "an" and "not", counts as such a rest only inside a formula.
+_EATEN_COMMAND = re.compile(
+    r"\t(?:heta|imes|ext(?=\s*\{)|ext(?:bf|it|rm|tt)\b|frac|riangle|herefore|ilde)|\n(?:eq|abla|otin)\b"
+    r"|\$[^$]*?(?:\t[a-z]|\n(?:e|u|eg|ot|mid|i)\b)[^$]*\$"
+)
+# What models of some servers think aloud before they answer, and the fence they put around JSON.
+_THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
 
 
 class ParseError(ValueError):
@@ -51,6 +58,9 @@ def parse_answer(prompt: Prompt, text: str, finish_reason: str, kept_question: s
     """
     if finish_reason != "stop":
         raise ParseError("length" if finish_reason == "length" else "not_finished", f"finish_reason {finish_reason!r}")
+    text = text.removeprefix("\ufeff")
+    if thoughts := _THOUGHTS.match(text):
+        text = text[thoughts.end() :]
     if not text.strip():
         raise ParseError("empty", ERRORS["empty"])
     if prompt.output == "text":
@@ -63,8 +73,9 @@ def parse_answer(prompt: Prompt, text: str, finish_reason: str, kept_question: s
 
 
 def _document(prompt: Prompt, text: str) -> dict[str, Any]:
+    fenced = _FENCED.fullmatch(text)
     try:
-        document = json.loads(text, parse_constant=_no_constant)
+        document = json.loads(fenced[1] if fenced else text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ParseError("bad_json", str(error)) from error
     assert prompt.schema is not None
@@ -80,7 +91,8 @@ def _no_constant(name: str) -> None:
 
 
 def _pair(entry: dict[str, str]) -> Pair:
-    question, answer = (_sound(entry[key].strip(), was_json=True) for key in ("question", "answer"))
+    # Stripped afterwards: what an escape has eaten may be white space at the start.
+    question, answer = (_sound(entry[key], was_json=True).strip() for key in ("question", "answer"))
     if not question or not answer:
         raise ParseError("empty", "a question or an answer is nothing but white space")
     return Pair(question, answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -114,6 +115,26 @@ def test_several_questions_about_a_picture_send_its_bytes_once(
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), pictures=lambda ids: stored, options=quick)
     assert (outcome.answered, outcome.sent, outcome.failures) == (60, 60, [])
     assert bytes_sent(server) == {f"{i}-{len(data)}": 1 for i, data in stored.items()}
+
+
+def test_vllm_is_recognised_by_its_metrics_and_gets_names(
+    new_log: Callable[[], AnswerLog], quick: EngineOptions
+) -> None:
+    stored = {f"p{i}": picture(300 + i, 300) for i in range(120)}
+    with serving(Behaviour(latency_s=0.1, slots=8, pictures=1000)) as (server, endpoint):
+        server.keep_bodies = True
+        requests = questions(list(stored), each=3)
+        endpoint = dataclasses.replace(endpoint, start_concurrency=8, max_concurrency=8)
+        outcome = answer_all(
+            requests,
+            endpoints=[endpoint],
+            log=new_log(),
+            pictures=lambda ids: {i: stored[i] for i in ids},
+            options=quick,
+        )
+    assert (outcome.answered, outcome.failures) == (360, [])
+    parts = [part for body in server.bodies for part in body["messages"][0]["content"] if "uuid" in part]
+    assert len([part for part in parts if not part["image_url"]]) > 50
 
 
 def test_a_server_that_forgets_pictures_gets_their_bytes_again_and_no_row_is_lost(

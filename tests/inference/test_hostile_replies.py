@@ -1,0 +1,116 @@
+"""A server that answers one row with something strange: the row fails alone, the others are answered, nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from aiohttp import web
+from asking import asks
+
+from mvl_assets.inference.endpoint import Endpoint, EndpointError
+from mvl_assets.inference.engine import answer_all
+from mvl_assets.inference.options import EngineOptions
+from mvl_assets.inference.retry import parse_retry_after
+from mvl_assets.inference.transport import MAX_BODY
+from mvl_assets.lake.answers import AnswerLog
+
+NewLog = Callable[[], AnswerLog]
+FINE = {
+    "choices": [{"message": {"role": "assistant", "content": "fine"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 3},
+}
+
+
+@contextmanager
+def answering(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Iterator[str]:
+    """The base URL of a server that answers chat requests with `handle`."""
+    loop, started, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    port: list[int] = []
+
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", handle)
+        app.router.add_get("/health", lambda _: _nothing())
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1).start()
+        port.append(runner.addresses[0][1])
+        started.set()
+        await stop.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield f"http://127.0.0.1:{port[0]}/v1"
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()
+
+
+async def _nothing() -> web.Response:
+    return web.Response()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "error"),
+    [
+        (403, b'{"error": {"message": "flagged"}}', {}, "http_403"),
+        (402, b'{"error": "too large for your credits"}', {}, "http_402"),
+        (404, b"not here", {}, "http_404"),
+        (400, b"[" * 200_000, {}, "http_400"),
+        (500, b"[" * 200_000, {}, "http_500"),
+        (200, b"[" * 200_000, {}, "malformed_reply"),
+        (408, b"{}", {"Retry-After": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, "http_408"),
+        (200, b" " * (MAX_BODY + 1), {}, "malformed_reply"),
+        (200, b"garbage", {"Content-Encoding": "gzip"}, "connection_lost"),
+    ],
+)
+def test_a_strange_reply_to_one_row_fails_that_row_alone(
+    status: int, body: bytes, headers: dict[str, str], error: str, new_log: NewLog, quick: EngineOptions
+) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        if b"poison" in await request.read():
+            return web.Response(status=status, body=body, headers=headers)
+        return web.json_response(FINE)
+
+    with answering(handle) as url:
+        for requests in ([*asks(20), *asks(1, "poison"), *asks(20, "more")], asks(1, "poison")):
+            outcome = answer_all(requests, endpoints=[Endpoint(base_url=url, model="m")], log=new_log(), options=quick)
+            assert [failure.error for failure in outcome.failures] == [error]
+            assert outcome.answered + outcome.reused == len(requests) - 1
+
+
+def test_an_endpoint_that_refuses_everything_ends_the_run(new_log: NewLog, quick: EngineOptions) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response({"error": "no such model"}, status=404)
+
+    with answering(handle) as url, pytest.raises(EndpointError, match="refuses every request for m: HTTP 404: no such"):
+        answer_all(asks(5), endpoints=[Endpoint(base_url=url, model="m")], log=new_log(), options=quick)
+
+
+def test_no_secret_is_in_messages(new_log: NewLog, quick: EngineOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MVL_TEST_KEY", "sk-0123456789\n")
+
+    async def handle(request: web.Request) -> web.Response:
+        shown = "; ".join(f"{name}: {value}" for name, value in request.headers.items())
+        return web.json_response({"error": {"message": shown}}, status=400)
+
+    with answering(handle) as url:
+        endpoint = Endpoint(base_url=url, model="m", api_key_env="MVL_TEST_KEY", headers={"X-Token": "t0ken-of-mine"})
+        (failure,) = answer_all(asks(1), endpoints=[endpoint], log=new_log(), options=quick).failures
+    assert "***" in failure.message
+    for secret in ("sk-0123456789", "t0ken-of-mine"):
+        assert secret not in failure.message + repr(endpoint)
+    assert Endpoint(base_url="http://user:hunter2@host:8000/v1", model="m").shown_url == "http://host:8000/v1"
+
+
+@pytest.mark.parametrize("value", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359"])
+def test_a_date_that_no_calendar_has_is_no_time_to_wait(value: str) -> None:
+    assert parse_retry_after(value) in (None, 300.0)
