@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from mvl_training.forecast import Forecast, forecast, sizes_of
-from mvl_training.recipe import STAGES, Expected, Recipe, StageName, load_recipe
+from mvl_training.pack_plan import PackPlan
+from mvl_training.recipe import STAGES, Recipe, StageName, load_recipe
 
 PEAK_TFLOPS = 989.0
 """Dense bf16 of an H100 or H200 (NVIDIA's data sheets)."""
@@ -31,7 +32,7 @@ def show(name: str, stages: tuple[StageName, ...], gpus: int | None, mfu: float,
     recipe = load_recipe(name)
     sizes = sizes_of(recipe)
     found = [
-        forecast(recipe, stage, sizes, gpus=gpus or recipe.processes, planned=_planned(recipe, stage))
+        forecast(recipe, stage, sizes, gpus=gpus or recipe.processes, plan=_planned(recipe, stage))
         for stage in stages or tuple(recipe.stages)
     ]
     if json_:
@@ -62,19 +63,16 @@ def step(stage: StageName, number: int, json_: bool) -> None:
     click.echo(f"{len(rows)} rows; `mvl trace ROW` says where one came from")
 
 
-def _planned(recipe: Recipe, stage: StageName) -> Expected | None:
-    """The data of the stage's pack plan, when the lake has one and the profile in use names this recipe."""
+def _planned(recipe: Recipe, stage: StageName) -> PackPlan | None:
+    """The stage's pack plan, when the lake has one and the profile in use names this recipe."""
     from mvl_assets.lake.lake import Lake
     from mvl_assets.settings import settings
-    from mvl_training.pack_plan import PackPlan
     from mvl_training.stages import current_recipe
 
     lake = Lake(settings().lake_root)
     if current_recipe()[1] != recipe or not lake.table(f"pack_plan/{stage}").count():
         return None
-    plan = PackPlan(lake, stage)
-    samples = int(plan.n_samples.sum())
-    return Expected(samples=samples, tokens=int(plan.n_tokens.sum()) / samples, tiles=int(plan.n_tiles.sum()) / samples)
+    return PackPlan(lake, stage)
 
 
 def _lines(one: Forecast, recipe: Recipe, mfu: float, peak: float) -> list[str]:
@@ -87,7 +85,7 @@ def _lines(one: Forecast, recipe: Recipe, mfu: float, peak: float) -> list[str]:
     rows: list[tuple[str, Any]] = [
         ("parameters", f"{_count(sum(one.parameters.values()))}: {', '.join(parts)}"),
         ("data", f"{one.data.samples:,} samples of {each} ({one.basis})"),
-        ("steps", f"{one.steps:,} of {stage.batch} samples, packs of {stage.length:,} tokens"),
+        ("steps", f"{one.steps:,} of {one.samples / one.steps:,.4g} samples, packs of {stage.length:,} tokens"),
         ("schedule", f"{stage.schedule}, warm-up {stage.warmup:g}, clip {stage.clip:g}, {stage.precision}"),
         ("FLOPs", f"{one.flops:.3g}, {one.flops_per_token / 1e9:.1f} G per token"),
         ("GPU-days", f"{one.gpu_days(mfu, peak * 1e12):.2f} at {mfu:.0%} of {peak:g} TFLOP/s"),
@@ -99,7 +97,9 @@ def _lines(one: Forecast, recipe: Recipe, mfu: float, peak: float) -> list[str]:
             (
                 f"  ZeRO-{zero}",
                 f"{memory.total:6.1f} = weights {memory.weights:.1f} + gradients {memory.gradients:.1f}"
-                f" + optimizer {memory.optimizer:.1f} + activations {memory.activations:.1f}{mark}",
+                f" + optimizer {memory.optimizer:.1f} + activations {memory.activations:.1f}"
+                + (f"; {memory.host:.1f} on the host" if memory.host else "")
+                + mark,
             )
         )
     return [f"{one.recipe} / {one.stage}", *(f"  {name:<15} {value}" for name, value in rows), ""]

@@ -15,6 +15,8 @@ from typing import Any
 
 from mvl_assets.errors import MvlError
 from mvl_assets.media.tiles import TileGrid
+from mvl_training.order import Order
+from mvl_training.pack_plan import PackPlan
 from mvl_training.recipe import Expected, Part, Recipe, Stage, StageName
 
 GIB = 1 << 30
@@ -39,12 +41,14 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """GiB on one GPU under one ZeRO stage. `activations` is of one pack, with the recipe's gradient checkpointing."""
+    """GiB on one GPU under one ZeRO stage. `activations` is of one pack, with the recipe's gradient checkpointing;
+    `host` is what the GPU's share of the optimizer takes of the machine's memory instead, where it is offloaded."""
 
     weights: float
     gradients: float
     optimizer: float
     activations: float
+    host: float
 
     @property
     def total(self) -> float:
@@ -53,7 +57,8 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """One stage. `flops` is of the whole stage, `memory` by ZeRO stage on `gpus` GPUs."""
+    """One stage. `samples` counts those of all steps, `flops` is of the whole stage, `memory` by ZeRO stage on `gpus`
+    GPUs."""
 
     recipe: str
     stage: StageName
@@ -62,6 +67,7 @@ class Forecast:
     data: Expected
     basis: str
     steps: int
+    samples: int
     flops: float
     flops_per_token: float
     zero: int
@@ -118,17 +124,22 @@ def sizes_of_model(llava: Any, grid: TileGrid) -> Sizes:
     )
 
 
-def forecast(recipe: Recipe, name: StageName, sizes: Sizes, *, gpus: int, planned: Expected | None = None) -> Forecast:
-    """The forecast of a stage on `gpus` GPUs for `planned` data, else what the recipe expects. Raises `MvlError`."""
+def forecast(recipe: Recipe, name: StageName, sizes: Sizes, *, gpus: int, plan: PackPlan | None = None) -> Forecast:
+    """The forecast of a stage on `gpus` GPUs over a pack plan, else over what the recipe expects. Raises `MvlError`."""
     stage = recipe.stage(name)
-    data = planned or stage.expected
+    data = stage.expected if plan is None else _data_of(plan)
     if data is None:
         raise MvlError(
             f"recipe {recipe.name} does not say what data {name} expects, and no pack plan is there",
             hint=f"materialise pack_plan/{name}, or give the stage `expected: {{samples: …, tokens: …, tiles: …}}`",
         )
-    steps = stage.steps or stage.epochs * math.ceil(data.samples / stage.batch)
-    samples = min(steps * stage.batch, stage.epochs * data.samples) if stage.steps is None else steps * stage.batch
+    if plan is None:
+        steps = stage.steps or stage.epochs * math.ceil(data.samples / stage.batch)
+        samples = (
+            steps * stage.batch if stage.steps is not None else min(steps * stage.batch, stage.epochs * data.samples)
+        )
+    else:
+        steps, samples = _length_of(Order.of(plan, stage.batch, recipe.seed), plan, stage)
     per_sample = flops_of_sample(sizes, stage, data.tokens, data.tiles)
     return Forecast(
         recipe=recipe.name,
@@ -136,14 +147,28 @@ def forecast(recipe: Recipe, name: StageName, sizes: Sizes, *, gpus: int, planne
         parameters=sizes.parameters,
         trained=dict(stage.train),
         data=data,
-        basis="the pack plan" if planned else "assumed by the recipe",
+        basis="assumed by the recipe" if plan is None else "the pack plan",
         steps=steps,
+        samples=samples,
         flops=per_sample * samples,
         flops_per_token=per_sample / data.tokens,
         zero=stage.zero,
         gpus=gpus,
         memory={zero: _memory(sizes, stage, zero, gpus) for zero in (0, 1, 2, 3)},
     )
+
+
+def _data_of(plan: PackPlan) -> Expected:
+    samples = int(plan.n_samples.sum())
+    return Expected(samples=samples, tokens=int(plan.n_tokens.sum()) / samples, tiles=int(plan.n_tiles.sum()) / samples)
+
+
+def _length_of(order: Order, plan: PackPlan, stage: Stage) -> tuple[int, int]:
+    """Steps, and the samples in them: a step takes whole packs, so it may hold more samples than the recipe's batch."""
+    steps = stage.steps or stage.epochs * order.steps_per_epoch
+    epochs, rest = divmod(steps, order.steps_per_epoch)
+    last = [pack for step in range(steps - rest, steps) for pack in order.step(step)]
+    return steps, epochs * int(plan.n_samples.sum()) + int(plan.n_samples[last].sum())
 
 
 def flops_of_sample(sizes: Sizes, stage: Stage, tokens: float, tiles: float, targets: float | None = None) -> float:
@@ -173,12 +198,15 @@ def _memory(sizes: Sizes, stage: Stage, zero: int, gpus: int) -> Memory:
     everything = sum(sizes.parameters.values())
     learning = sum(sizes.parameters[part] for part in stage.train)
     shared = {level: gpus if zero >= level else 1 for level in (1, 2, 3)}
+    # AdamW's two moments, and in bf16 the weights once more in fp32.
+    optimizer = learning * (12 if low else 8) / shared[1] / GIB
+    is_offloaded = stage.offload and zero > 0
     return Memory(
         weights=everything * (2 if low else 4) / shared[3] / GIB,
         gradients=learning * 4 / shared[2] / GIB,
-        # AdamW's two moments, and in bf16 the weights once more in fp32.
-        optimizer=learning * (12 if low else 8) / shared[1] / GIB,
+        optimizer=0.0 if is_offloaded else optimizer,
         activations=_activations(sizes, stage, 2 if low else 4) / GIB,
+        host=optimizer if is_offloaded else 0.0,
     )
 
 

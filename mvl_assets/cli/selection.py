@@ -27,5 +27,8 @@ def selected(expression: str) -> frozenset[dg.AssetKey]:
     graphs = [definitions.resolve_asset_graph() for definitions in code_locations().values()]
     keys = frozenset(key for graph in graphs for key in selection.resolve(graph, allow_missing=True))
     if not keys:
-        raise MvlError(f"--select {expression!r} selects no asset", hint="`mvl status` names the stages and assets")
+        raise MvlError(
+            f"--select {expression!r} selects no asset",
+            hint="the web UI shows all assets by their keys",
+        )
     return keys

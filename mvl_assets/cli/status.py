@@ -10,6 +10,7 @@ from mvl_assets.cli.dagster_home import code_locations, instance, quiet_dagster
 from mvl_assets.cli.run import STAGES
 from mvl_assets.cli.summary import keep_rates
 from mvl_assets.cli.tables import as_json, show
+from mvl_assets.defs.prompts import report_prompts
 from mvl_assets.defs.staleness import Standings
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.report import category_lines, counts_by_source, rejects_by_stage
@@ -25,6 +26,7 @@ def command(json_: bool) -> None:
     quiet_dagster()
     lake = Lake(settings().lake_root)
     dagster_instance = instance()
+    report_prompts(dagster_instance)
     states: dict[str, Counter[str]] = {stage: Counter() for stage in STAGES}
     for definitions in code_locations().values():
         for standing in Standings(definitions.resolve_asset_graph(), dagster_instance).all():

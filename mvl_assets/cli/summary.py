@@ -40,11 +40,13 @@ def summary(instance: dg.DagsterInstance, seconds: Mapping[str, float]) -> str:
     if losses := _losses(instance):
         parts.append(show("Training", ["checkpoint", "steps", "loss first", "loss last"], losses))
     if asked := [list(line) for line in scores(lake)]:
-        columns = ["checkpoint", "questions", "true picture", "grey picture"]
+        columns = ["checkpoint", "questions", "true picture", "grey picture", "most frequent answer"]
         parts.append(show("Held-out questions, share correct", columns, asked))
     spent = ", ".join(f"{stage} {s:.0f}" for stage, s in seconds.items() if s >= 0.5)
     parts.append(f"seconds by stage: {spent}; {sum(seconds.values()):.0f} in all")
-    parts.append("next: `make ui` shows the graph and every preview; `mvl status`; `mvl trace ID` for any row")
+    trained = next((r["row_id"] for n in lake.names("mixture") for r in lake.table(n).rows(["row_id"])), None)
+    traced = f"`mvl trace {trained[:12]}` shows where a training row came from" if trained else "`mvl trace ID`"
+    parts.append(f"next: `make ui` shows the graph and every preview; `mvl status`; {traced}")
     return "\n\n".join(parts)
 
 

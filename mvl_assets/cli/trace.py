@@ -42,6 +42,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
             said = {v["criterion"]: "Yes" if v["verdict"] else "No" for v in judged["second_verdicts"]}
             words = ", ".join(f"{criterion} {word}" for criterion, word in said.items())
             lines.append(f"          {judged['second_model']}@{judged['second_model_revision']} says {words}")
+    if found.get("replaced"):
+        lost = "" if "rewritten" in found else ", and is gone with the older versions of its table"
+        lines.append(f"replaced  this rewrite has been replaced since{lost}")
     if rewrite := found.get("rewritten"):
         lines.append(f"rewrite   {rewrite['rewrite_id']}  pair {rewrite['ordinal']}")
         lines += [f"            {t['from']}: {_short(t['value'])}" for t in rewrite["conversations"]]

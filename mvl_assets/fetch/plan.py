@@ -126,7 +126,8 @@ def _in_place(source: SourceSpec, kind: str, state: FetchState | None, limit: in
         to_fetch=0,
         hours=0.0,
         archives=left,
-        lake=_lake(source, size, limit),
+        # Files put there by hand may be a part, of which nobody declared the rows.
+        lake=_lake(source, size, None if kind == "files" else limit),
     )
 
 

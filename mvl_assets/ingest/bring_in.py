@@ -21,7 +21,7 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.idset import IdSet
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.purged import purged_of
+from mvl_assets.lake.purged import PURGED_CLASS, purged_of
 from mvl_assets.profile import Profile
 from mvl_assets.readers.json_stream import BROKEN_FILE
 
@@ -72,6 +72,7 @@ def bring_in(lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, s
         )
     _make_ready(lake, source, profile, say)
     report = ingest_source(lake, source, source.root, run_id=run_id, limit=profile.limit)
+    _check_that_some_came(lake, source, report)
     if not profile.keep_archives and load_state(source) is not None:
         unread = _unread(report, profile.limit)
         if unread is None:
@@ -113,6 +114,21 @@ def _make_ready(lake: Lake, source: SourceSpec, profile: Profile, say: Say) -> N
 
 def _or_fetch(source: SourceSpec) -> str:
     return f"`mvl sources fetch --source {source.slug}`, " if is_fetchable(source) else ""
+
+
+def _check_that_some_came(lake: Lake, source: SourceSpec, report: IngestReport) -> None:
+    """Raises `SourceError` when every row was rejected: then it is not the rows that are wrong."""
+    rejects = {error: rows for error, rows in report.rejects.items() if error != PURGED_CLASS}
+    if not report.rows or sum(rejects.values()) < report.rows:
+        return
+    error = max(rejects, key=lambda error: rejects[error])
+    own = f"{sql.equals('source', source.slug)} AND {sql.equals('stage', 'raw')} AND {sql.equals('error', error)}"
+    message = next((row["message"] for row in lake.table("rejects").rows(["message"], own)), "")
+    raise SourceError(
+        source.slug,
+        f"all {report.rows} rows were rejected, {rejects[error]} as {error}: {message[:200]}",
+        hint="correct the format or the field map in the catalog, or the files; what the lake has of it stays",
+    )
 
 
 def _unread(report: IngestReport, limit: int | None) -> str | None:

@@ -61,15 +61,21 @@ def rejects_by_stage(lake: Lake) -> Counter[str]:
     return Counter(row["stage"] for row in lake.table("rejects").rows(["stage"]))
 
 
-def scores(lake: Lake) -> list[tuple[str, int, float, float | None]]:
-    """Per checkpoint of every evaluation: name, questions, share correct, share correct over a grey picture."""
+def scores(lake: Lake) -> list[tuple[str, int, float, float | None, float]]:
+    """Per checkpoint of every evaluation: name, questions, share correct, share correct over a grey picture, and what
+    always giving a category's most frequent answer gets."""
     found = []
     for name in lake.names("evaluation"):
         by_checkpoint: dict[str, list[dict]] = {}
-        for row in lake.table(name).rows(["checkpoint", "correct", "blank_correct"]):
+        for row in lake.table(name).rows(["checkpoint", "correct", "blank_correct", "category", "expected"]):
             by_checkpoint.setdefault(row["checkpoint"], []).append(row)
         for checkpoint, rows in by_checkpoint.items():
             blanks = [r["blank_correct"] for r in rows if r["blank_correct"] is not None]
             right = sum(bool(r["correct"]) for r in rows) / len(rows)
-            found.append((checkpoint, len(rows), right, sum(blanks) / len(blanks) if blanks else None))
+            answers = Counter((r["category"], r["expected"]) for r in rows)
+            most: Counter[str] = Counter()
+            for (category, _), times in answers.items():
+                most[category] = max(most[category], times)
+            blank = sum(blanks) / len(blanks) if blanks else None
+            found.append((checkpoint, len(rows), right, blank, most.total() / len(rows)))
     return found

@@ -156,6 +156,17 @@ class Table:
         for batch in self.scan(columns, filter, batch_size, first):
             yield from batch.to_pylist()
 
+    def newest_row(self, filter: str) -> tuple[dict | None, bool]:
+        """A row that matches, from the newest version that has one, and whether that is the table's own newest."""
+        if not self.exists():
+            return None, False
+        dataset = self.open()
+        for number in sorted((v["version"] for v in dataset.versions()), reverse=True):
+            found = dataset.checkout_version(number).scanner(filter=filter, limit=1).to_table().to_pylist()
+            if found:
+                return found[0], number == dataset.version
+        return None, False
+
     def window(
         self, start: int, stop: int, columns: Sequence[str] | None = None, batch_size: int = 1024
     ) -> Iterator[dict]:

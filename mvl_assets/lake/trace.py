@@ -16,8 +16,10 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
     """The history of a mixture row, verdict, rewrite, sample, or sample version, by its id or an unambiguous beginning.
 
     The result has the keys `found_in`, `id` and, as far as the row goes back: `mixture` (rows that use it), `judged`,
-    `verdicts` (raw judge answers), `rewritten`, `answer` (the raw answer it was read from), `sample`, `images`,
-    `rejects`. Raises `LakeError` when nothing or more than one row matches.
+    `verdicts` (raw judge answers), `rewritten`, `answer` (the raw answer it was read from), `replaced` (whether another
+    rewrite has taken its place since, as after an edit of the prompt; it is then read from an older version of its
+    table, and missing when `mvl gc` has removed that), `sample`, `images`, `rejects`. Raises `LakeError` when nothing
+    or more than one row matches.
     """
     name, column, full = _find(lake, row_id.strip().lower())
     # A sample is traced from its newest version; other ids name one row.
@@ -47,7 +49,8 @@ def _find(lake: Lake, prefix: str) -> tuple[str, str, str]:
     found = list(_matches(lake, prefix))
     if not found:
         raise LakeError(
-            f"nothing in the lake has an id that begins with {prefix}", hint="`mvl status` shows the tables"
+            f"nothing in the lake has an id that begins with {prefix}",
+            hint="`mvl step STAGE NUMBER` lists training rows by id; the web UI shows the ids of every table",
         )
     if len(found) > 1:
         listed = ", ".join(f"{full} in {name}" for name, _, full in found[:4])
@@ -72,12 +75,15 @@ def _matches(lake: Lake, prefix: str) -> Iterator[tuple[str, str, str]]:
 def _rewrite_side(lake: Lake, category: str, rewrite_id: str | None, out: dict[str, Any]) -> None:
     if rewrite_id is None:
         return
-    rewrite = lake.index(f"rewritten/{category}").rows([rewrite_id]).get(rewrite_id)
+    about = sql.equals("rewrite_id", rewrite_id)
+    rewrite, is_current = lake.table(f"rewritten/{category}").newest_row(about)
+    out["replaced"] = not is_current
     if rewrite is None:
         return
     out["rewritten"] = rewrite
     out["answer"] = lake.answers("rewrite", rewrite["source"]).get([rewrite["request_key"]]).get(rewrite["request_key"])
-    for judged in lake.table(f"judged/{category}").rows(None, sql.equals("rewrite_id", rewrite_id)):
+    judged, _ = lake.table(f"judged/{category}").newest_row(about)
+    if judged is not None:
         out["judged"] = judged
         keys = [v["request_key"] for v in (judged["verdicts"] or []) + (judged["second_verdicts"] or [])]
         out["verdicts"] = list(lake.answers("judge", rewrite["source"]).get(keys).values())

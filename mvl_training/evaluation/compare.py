@@ -110,7 +110,7 @@ def compare_stored(lake: Lake, first: str, second: str, benchmarks: Sequence[str
     if not found:
         raise BenchmarkError(
             "no benchmark was asked of both checkpoints in the same way",
-            hint="materialise one of `evaluation/<suite>` for both, with the same settings",
+            hint="materialise a benchmark of a suite for both, with the same settings (`held_out` is no suite)",
         )
     return [found[name] for name in sorted(found)]
 

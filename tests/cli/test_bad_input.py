@@ -266,6 +266,15 @@ def test_sources_of_the_profile_that_nobody_declared_are_named_by_plan(tmp_path:
         one_error(home.mvl("plan", stage), "there is no source 'geo171k'", "mvl sources")
 
 
+def test_a_field_map_that_fits_no_row_is_an_error_with_the_reason(fresh: Home, tmp_path: Path) -> None:
+    folder = fresh.folder / "raw" / "orca"
+    folder.mkdir(parents=True)
+    (folder / "rows.jsonl").write_text('{"id": "a", "talk": []}\n{"id": "b", "talk": []}\n', encoding="utf-8")
+    one_error(
+        fresh.mvl("run", "--source", "orca", "--until", "raw"), "all 2 rows were rejected, 2 as no_turns", "field map"
+    )
+
+
 def test_a_keep_rule_that_cannot_be_read_is_found_before_anything_is_asked(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.profile(keep={"rule": "all_yess"})

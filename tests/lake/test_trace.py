@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 
 import pytest
 
@@ -72,12 +73,19 @@ def test_a_sample_is_traced_from_its_newest_version(traced: Lake) -> None:
     assert trace(traced, sample("a", 0)["version_id"])["sample"]["conversations"][1]["value"] == "it is 0"
 
 
-def test_a_verdict_over_a_rewrite_that_is_gone_still_finds_its_sample(traced: Lake) -> None:
+def test_a_row_whose_rewrite_was_replaced_is_traced_through_the_older_version_of_the_table(traced: Lake) -> None:
     verdict = judgement(rewrite(sample("a", 0), "ocr"), keep=True)
     put(traced, "rewritten/ocr", REWRITTEN, [], "a")
-    history = trace(traced, verdict["judged_id"])
-    assert "rewritten" not in history
-    assert history["sample"]["native_id"] == "0"
+    used = next(r for r in traced.table("mixture/single_image").rows() if r["judged_id"] == verdict["judged_id"])
+    put(traced, "judged/ocr", JUDGED, [], "a")
+    history = trace(traced, used["row_id"])
+    assert history["replaced"] and history["sample"]["native_id"] == "0"
+    assert history["rewritten"]["rewrite_id"] == used["rewrite_id"] and history["answer"]["text"] == "text 0"
+    assert history["judged"]["judged_id"] == used["judged_id"] and history["verdicts"][0]["text"] == "Yes"
+    for name in ("rewritten/ocr", "judged/ocr"):
+        traced.table(name).handle().cleanup_old_versions(older_than=dt.timedelta(0))
+    history = trace(traced, used["row_id"])
+    assert history["replaced"] and "rewritten" not in history and history["sample"]["native_id"] == "0"
 
 
 @pytest.mark.parametrize(("row_id", "words"), [("abc", "is no id"), ("no hex!", "is no id"), ("0" * 32, "nothing")])

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from mvl_assets.errors import MvlError
+from mvl_assets.lake.lake import Lake
 from mvl_training.cli import command
 from mvl_training.forecast import forecast, sizes_of
 from mvl_training.model import assemble, part_of
+from mvl_training.order import Order
+from mvl_training.pack_plan import PackPlan
 from mvl_training.processing import load_tokens
-from mvl_training.recipe import Expected, load_recipe
+from mvl_training.recipe import Expected, load_recipe, parse_recipe
+from tests.training import tiny_model as small
 
 
 def test_the_published_model_has_its_known_size_and_cost() -> None:
@@ -36,10 +41,41 @@ def test_a_frozen_tower_costs_no_gradients_of_its_own() -> None:
     recipe = load_recipe("paper-7b")
     sizes = sizes_of(recipe)
     same = Expected(samples=1000, tokens=1000, tiles=1)
-    one, all_parts = (forecast(recipe, stage, sizes, gpus=8, planned=same) for stage in ("alignment", "single_image"))
+    stages = {name: stage.model_copy(update={"expected": same}) for name, stage in recipe.stages.items()}
+    recipe = recipe.model_copy(update={"stages": stages})
+    one, all_parts = (forecast(recipe, stage, sizes, gpus=8) for stage in ("alignment", "single_image"))
     assert 0.6 < one.flops_per_token / all_parts.flops_per_token < 2 / 3
     assert one.memory[0].gradients < 0.1 < all_parts.memory[0].gradients
-    assert one.basis == "the pack plan"
+    assert one.basis == "assumed by the recipe"
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, None), (4, None), (16, 7)])
+def test_over_a_plan_the_steps_and_samples_are_those_that_will_be_trained(
+    lake: Lake, tokenizer: Path, batch: int, steps: int | None
+) -> None:
+    recipe = parse_recipe(small.recipe_data(tokenizer, batch=batch, steps=steps))
+    plan = PackPlan(lake, "single_image")
+    order = Order.of(plan, batch, recipe.seed)
+    found = forecast(recipe, "single_image", sizes_of(recipe), gpus=1, plan=plan)
+    assert found.basis == "the pack plan" and found.steps == (steps or order.steps_per_epoch)
+    assert found.samples == sum(int(plan.n_samples[order.step(n)].sum()) for n in range(found.steps))
+
+
+def test_an_offloaded_optimizer_is_on_the_host() -> None:
+    recipe = load_recipe("paper-7b")
+    here = recipe.stage("single_image")
+    away = here.model_copy(update={"offload": True})
+    sizes = sizes_of(recipe)
+    kept, moved = (
+        forecast(
+            recipe.model_copy(update={"stages": {**recipe.stages, "single_image": stage}}),
+            "single_image",
+            sizes,
+            gpus=8,
+        ).memory[3]
+        for stage in (here.model_copy(update={"offload": False}), away)
+    )
+    assert (kept.host, moved.optimizer) == (0.0, 0.0) and moved.host == kept.optimizer
 
 
 def test_the_demos_parts_are_counted_as_they_are_built() -> None:
