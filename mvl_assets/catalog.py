@@ -310,7 +310,8 @@ def _spec(document: Document, path: Path, category: str) -> SourceSpec:
     try:
         spec = SourceSpec.model_validate(attributes)
     except ValidationError as error:
-        first = error.errors()[0]
+        # An unknown key first: it may be what a required one was meant to be.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         line = document.line_of(["attributes", *first["loc"]])
         key = ".".join(str(part) for part in first["loc"])
         message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")

@@ -174,7 +174,7 @@ class PackLoader:
         return {i for row in known for i in self.processor.used_pictures(row)}
 
     def _fetched(self, portion: _Portion) -> list[Read]:
-        pictures = self.lake.images.fetch(portion.pictures)
+        pictures = self.lake.images.fetch_stored(portion.pictures)
         return [Read(pack, portion.rows, pictures) for pack in portion.packs]
 
     def _made(self, read: Read) -> Packed:

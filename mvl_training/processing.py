@@ -142,6 +142,8 @@ class SampleProcessor:
         Raises Unusable.
         """
         used = self.used_pictures(row)
+        if missing := [i for i in used if i not in sizes]:
+            raise Unusable("missing_picture", f"picture {missing[0]} is not in the lake")
         layouts = self.layouts([sizes[i] for i in used], video=row["video"] is not None)
         encoded = self.encode(row, layouts)
         content = digest_hex(encoded.ids.tobytes(), encoded.labels.tobytes(), used)
@@ -150,6 +152,8 @@ class SampleProcessor:
 
     def build(self, row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sample:
         """The sample with its pixels. Raises Unusable, `picture.PictureError`."""
+        if missing := [i for i in self.used_pictures(row) if i not in pictures]:
+            raise Unusable("missing_picture", f"picture {missing[0]} is not in the lake")
         images = [picture.standardise(pictures[i]) for i in self.used_pictures(row)]
         cut, layouts = self.cut(images, video=row["video"] is not None)
         return Sample(row["row_id"], self.encode(row, layouts), cut, layouts)

@@ -51,11 +51,11 @@ class Standings:
 
     def of(self, key: dg.AssetKey, partition: str | None) -> Standing:
         status = self._resolver.get_status(key, partition).value.lower()
-        causes = [
+        causes = dict.fromkeys(
             f"{c.reason}" + (f" ({c.dependency.asset_key.to_user_string()})" if c.dependency else "")
             for c in self._resolver.get_stale_causes(key, partition)
-        ]
-        return Standing(key, partition, status, causes)  # type: ignore[arg-type]
+        )
+        return Standing(key, partition, status, list(causes))  # type: ignore[arg-type]
 
     def of_asset(self, key: dg.AssetKey) -> Iterator[Standing]:
         """The asset, or each of its partitions."""

@@ -142,6 +142,23 @@ def test_rows_that_cannot_be_trained_on_are_rejected_by_name_and_never_cut(tmp_p
     assert told[-1] == (4, 4)
 
 
+def test_a_picture_that_is_gone_costs_its_rows_and_a_plan_made_before_names_the_row(
+    tmp_path: Path, recipe: Recipe, tokens
+) -> None:
+    lake = Lake(str(tmp_path))
+    shapes = [small.draw("circle", "red"), small.draw("square", "blue")]
+    small.put_rows(lake, [([shape], "<image>\nWhat?", "red", None) for shape in shapes], "single_image")
+    plan_stage(lake, "single_image", recipe, run_id="r")
+    gone = next(lake.images.table.rows(["image_id"]))["image_id"]
+    lake.images.table.delete(f"image_id = '{gone}'")
+    plan = PackPlan(lake, "single_image")
+    loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
+    with pytest.raises(MvlError, match=f"missing_picture: picture {gone} is not in the lake"):
+        for position in range(len(plan)):
+            loader.load(position)
+    assert plan_stage(lake, "single_image", recipe, run_id="r").rejected == {"missing_picture": 1}
+
+
 def test_a_picture_that_its_exif_turns_is_counted_as_it_is_seen(tmp_path: Path, recipe: Recipe, tokens) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
