@@ -235,6 +235,7 @@ class _Run:
             now = self._loop.time()
             if isinstance(result, Reply):
                 lane.succeeded(attempt, result.completion_tokens, now)
+                lane.proof = lane.proof or encode(request, lane.endpoint, item.pictures)
             self._left(attempt, lane, result)
         if item.done:
             return
@@ -378,7 +379,8 @@ class _Run:
         self._pump()
 
     def _retry(self, item: Item, fault: Fault, lane: Lane) -> None:
-        if fault.blame is Blame.UNCLEAR:
+        # In a storm that nothing has been proven against, it is not the row's fault.
+        if fault.blame is Blame.UNCLEAR and lane.streak < self.options.breaker_after:
             item.charged += 1
             if item.charged >= self.options.max_attempts:
                 self._fail(item, fault.error, fault.message)

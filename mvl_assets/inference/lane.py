@@ -85,6 +85,10 @@ class Lane:
         self.resting_until = 0.0
         self.streak = 0
         self.reached = False
+        # Since when it has answered no request; None while it does.
+        self.barren_since: float | None = None
+        # The body of a request that it answered.
+        self.proof: bytes | None = None
         # Set while the endpoint is down; None while it is up.
         self.down_since: float | None = None
         self.healing = False
@@ -139,6 +143,7 @@ class Lane:
         latency_s = now - attempt.sent_at
         self.reached = True
         self.streak = 0
+        self.barren_since = None
         self._replied_at = now
         self.pace.replied(latency_s, tokens, attempt.item.request.max_tokens)
         self.limit.succeeded(len(self._sent), attempt.beside, latency_s)
@@ -174,6 +179,8 @@ class Lane:
     def failed(self, fault: Fault, sent_at: float, now: float) -> None:
         self.last_fault = fault
         self.streak += 1
+        if self.barren_since is None:
+            self.barren_since = now
         if fault.error == "malformed_reply":
             return
         stressed = self.limit.stressed(sent_at, now)
@@ -218,7 +225,10 @@ class Lane:
             self.limit.waiting(waiting)
 
     async def recover(self, transport: Transport, options: EngineOptions, rng: random.Random) -> None:
-        """Returns when the endpoint answers a tiny question again. The caller has set `down_since`.
+        """Returns when the endpoint answers a tiny question again, and after a storm of failures also the request that
+        it answered before (`proof`). The caller has set `down_since`.
+
+        After a storm before the first answer nothing is proven: the streak of failures goes on.
 
         A local server is started again when it is gone. Raises `MvlError` when that fails twice, or when the server
         keeps ending before it answers.
@@ -239,6 +249,7 @@ class Lane:
                     starts += 1
                     # It was silent for a reason: the start, which may take minutes, costs no patience.
                     self.reached = True
+                    self.barren_since = None
                     self.down_since = (self.down_since or began) + loop.time() - began
                 except MvlError:
                     failures += 1
@@ -248,6 +259,10 @@ class Lane:
                     self.healing = False
             # The question decides, not /health: some proxies answer that one in their own way.
             fault = await transport.probe(self.endpoint)
+            stormy = self.streak >= options.breaker_after
+            if fault is None and stormy and self.proof is not None:
+                answer = await transport.ask(self.endpoint, self.proof, options.base_timeout_s)
+                fault = answer if isinstance(answer, Fault) else None
             if fault is None:
                 break
             self.last_fault = fault
@@ -255,8 +270,9 @@ class Lane:
                 await asyncio.sleep(fault.retry_after)
             await asyncio.sleep(options.probe_every_s * rng.uniform(0.5, 1.0))
         self.reached = True
-        self._replied_at = loop.time()
-        self.streak = 0
+        if not stormy or self.proof is not None:
+            self.streak = 0
+            self.barren_since = None
         self.down_since = None
         self.resting_until = 0.0
         self.pace = Pace()

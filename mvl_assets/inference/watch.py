@@ -60,16 +60,22 @@ class Reporter:
 
 
 def check_patience(lanes: Sequence[Lane], options: EngineOptions, now: float) -> None:
-    """Raises `EndpointError` when every endpoint has been down for too long; a server being started is waited for."""
-    if any(lane.up or lane.healing for lane in lanes):
-        return
-    # All are down: how long has the last of them been?
-    lane = max(lanes, key=lambda lane: lane.down_since or 0.0)
-    down_for = now - (lane.down_since or now)
+    """Raises `EndpointError` when every endpoint has been down, or failed every request, for too long; a server being
+    started is waited for."""
+
+    def gone_since(lane: Lane) -> float:
+        if lane.healing:
+            return now
+        barren = lane.barren_since if lane.streak >= options.breaker_after else None
+        return min(since for since in (lane.down_since, barren, now) if since is not None)
+
+    # How long has the last of them been?
+    lane = max(lanes, key=gone_since)
+    gone_for = now - gone_since(lane)
     patience = options.patience_s if lane.reached else options.first_contact_s
-    if down_for >= patience:
+    if gone_for and gone_for >= patience:
         last = lane.last_fault.message if lane.last_fault else "no connection"
         raise EndpointError(
-            f"{lane.endpoint.shown_url} has not answered for {down_for:.0f} s (last: {last})",
+            f"{lane.endpoint.shown_url} has answered no request for {gone_for:.0f} s (last: {last})",
             hint="start it, or correct its address in the profile, and run again; stored answers are kept",
         )

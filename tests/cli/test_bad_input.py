@@ -103,7 +103,7 @@ def test_an_address_where_nobody_answers_ends_the_run_soon(sorted_in: Home, copy
     home.profile(model_base_urls=[f"http://127.0.0.1:{port}/v1"], model_patience_seconds=5)
     began = time.monotonic()
     done = home.mvl("run", *SOURCES, "--until", "judged")
-    one_error(done, f"http://127.0.0.1:{port}/v1 has not answered for", "correct its address in the profile")
+    one_error(done, f"http://127.0.0.1:{port}/v1 has answered no request for", "correct its address in the profile")
     assert time.monotonic() - began < 60
     assert not lines_with(done.stdout, ["-- judged"]), "what comes after would be made of nothing"
     assert home.processes() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -93,6 +94,41 @@ def test_an_endpoint_that_refuses_everything_ends_the_run(new_log: NewLog, quick
 
     with answering(handle) as url, pytest.raises(EndpointError, match="refuses every request for m: HTTP 404: no such"):
         answer_all(asks(5), endpoints=[Endpoint(base_url=url, model="m")], log=new_log(), options=quick)
+
+
+@pytest.mark.parametrize("answers", [0, 30])
+def test_a_server_that_answers_only_the_tiny_question_is_waited_for_and_rejects_no_row(
+    answers: int, new_log: NewLog, quick: EngineOptions
+) -> None:
+    left = answers
+
+    async def handle(request: web.Request) -> web.Response:
+        nonlocal left
+        tiny = (await request.json()).get("max_tokens") == 1
+        left -= not tiny
+        return web.json_response(FINE) if tiny or left >= 0 else web.json_response({"error": "broken"}, status=500)
+
+    options = dataclasses.replace(quick, patience_s=1.5)
+    log = new_log()
+    with (
+        answering(handle) as url,
+        pytest.raises(EndpointError, match=r"no request for .* HTTP 500: broken"),
+    ):
+        answer_all(asks(60), endpoints=[Endpoint(base_url=url, model="m")], log=log, options=options)
+    assert log.count() == answers
+
+
+def test_rows_that_a_server_cannot_answer_fail_while_it_answers_what_it_answered_before(
+    new_log: NewLog, quick: EngineOptions
+) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        bad = b"poison" in await request.read()
+        return web.json_response({"error": "cannot"}, status=500) if bad else web.json_response(FINE)
+
+    requests = [*asks(10), *asks(40, "poison")]
+    with answering(handle) as url:
+        outcome = answer_all(requests, endpoints=[Endpoint(base_url=url, model="m")], log=new_log(), options=quick)
+    assert (outcome.answered, len(outcome.failures)) == (10, 40)
 
 
 def test_no_secret_is_in_messages(new_log: NewLog, quick: EngineOptions, monkeypatch: pytest.MonkeyPatch) -> None:
