@@ -140,7 +140,7 @@ def test_a_plan_of_a_selection_is_that_of_the_assets_it_selects(built: Home) -> 
     assert [plan["source"] for plan in built.json("plan", "judge", "--select", "key:judged/caption")] == ["sharegpt4v"]
     one_error(built.mvl("plan", "judge", "--select", "key:rewritten/caption"), "no asset of judge", "key:judged/*")
     one_error(built.mvl("plan", "judge", "--select", "key:("), "no asset selection", "key:rewritten/chart")
-    one_error(built.mvl("plan", "judge", "--select", "nothing"), "selects no asset", "mvl status")
+    one_error(built.mvl("plan", "judge", "--select", "nothing"), "selects no asset", "web UI")
 
 
 def test_a_plan_for_a_source_that_is_not_there_or_not_rewritten_says_so(built: Home) -> None:

@@ -48,11 +48,18 @@ def test_an_empty_lake_counts_nothing(lake: Lake) -> None:
 
 def test_scores_are_shares_of_right_answers(lake: Lake) -> None:
     rows = [
-        {"result_id": f"{n:032x}", "checkpoint": "c", "correct": n < 3, "blank_correct": None if n == 0 else n < 2}
+        {
+            "result_id": f"{n:032x}",
+            "checkpoint": "c",
+            "correct": n < 3,
+            "blank_correct": None if n == 0 else n < 2,
+            "category": "chart" if n < 3 else "ocr",
+            "expected": "7" if n < 2 else "8",
+        }
         for n in range(4)
     ]
     put(lake, "evaluation/held_out", EVALUATION, rows, "c")
-    assert scores(lake) == [("c", 4, 0.75, 1 / 3)]
+    assert scores(lake) == [("c", 4, 0.75, 1 / 3, 3 / 4)]
 
 
 def test_rows_made_by_another_prompt_or_model_are_counted_as_outdated(lake: Lake) -> None:
