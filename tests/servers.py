@@ -53,13 +53,20 @@ def wait_for(url: str, seconds: float = 30.0) -> None:
 def serving(behaviour: Behaviour | None = None, port: int = 0) -> Iterator[tuple[FakeServer, Endpoint]]:
     """A fake server in a thread of this process, so a test can look at what it saw."""
     server = FakeServer(behaviour)
+    with in_a_thread(server.app(), port) as url:
+        yield server, Endpoint(base_url=url, model="fake")
+
+
+@contextmanager
+def in_a_thread(app: web.Application, port: int = 0) -> Iterator[str]:
+    """Serves the app and gives the base URL of its chat API."""
     loop = asyncio.new_event_loop()
     started = threading.Event()
     address: list[int] = []
     stop = asyncio.Event()
 
     async def serve() -> None:
-        runner = web.AppRunner(server.app(), access_log=None)
+        runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port, shutdown_timeout=0.1)
         await site.start()
@@ -72,7 +79,7 @@ def serving(behaviour: Behaviour | None = None, port: int = 0) -> Iterator[tuple
     thread.start()
     assert started.wait(10)
     try:
-        yield server, Endpoint(base_url=f"http://127.0.0.1:{address[0]}/v1", model="fake")
+        yield f"http://127.0.0.1:{address[0]}/v1"
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 from aiohttp import web
 from asking import asks
+from servers import in_a_thread
 
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
@@ -29,30 +28,11 @@ FINE = {
 @contextmanager
 def answering(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Iterator[str]:
     """The base URL of a server that answers chat requests with `handle`."""
-    loop, started, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-    port: list[int] = []
-
-    async def serve() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", handle)
-        app.router.add_get("/health", lambda _: _nothing())
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1).start()
-        port.append(runner.addresses[0][1])
-        started.set()
-        await stop.wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
-    thread.start()
-    assert started.wait(10)
-    try:
-        yield f"http://127.0.0.1:{port[0]}/v1"
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
-        loop.close()
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handle)
+    app.router.add_get("/health", lambda _: _nothing())
+    with in_a_thread(app) as url:
+        yield url
 
 
 async def _nothing() -> web.Response:
