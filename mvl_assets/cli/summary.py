@@ -44,7 +44,8 @@ def summary(instance: dg.DagsterInstance, seconds: Mapping[str, float]) -> str:
         parts.append(show("Held-out questions, share correct", columns, asked))
     spent = ", ".join(f"{stage} {s:.0f}" for stage, s in seconds.items() if s >= 0.5)
     parts.append(f"seconds by stage: {spent}; {sum(seconds.values()):.0f} in all")
-    trained = next((r["row_id"] for n in lake.names("mixture") for r in lake.table(n).rows(["row_id"])), None)
+    rows = (row for name in lake.names("mixture") for row in lake.table(name).rows(["row_id", "kind"]))
+    trained = next((row["row_id"] for row in rows if row["kind"] == "rewritten"), None)
     traced = f"`mvl trace {trained[:12]}` shows where a training row came from" if trained else "`mvl trace ID`"
     parts.append(f"next: `make ui` shows the graph and every preview; `mvl status`; {traced}")
     return "\n\n".join(parts)
