@@ -135,9 +135,9 @@ def forecast(recipe: Recipe, name: StageName, sizes: Sizes, *, gpus: int, plan: 
         )
     if plan is None:
         steps = stage.steps or stage.epochs * math.ceil(data.samples / stage.batch)
-        samples = (
-            steps * stage.batch if stage.steps is not None else min(steps * stage.batch, stage.epochs * data.samples)
-        )
+        samples = steps * stage.batch
+        if stage.steps is None:  # the last step of an epoch may be smaller
+            samples = min(samples, stage.epochs * data.samples)
     else:
         steps, samples = _length_of(Order.of(plan, stage.batch, recipe.seed), plan, stage)
     per_sample = flops_of_sample(sizes, stage, data.tokens, data.tiles)

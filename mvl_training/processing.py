@@ -6,7 +6,7 @@ itself (`mvl_assets.media.tiles`), the chat format (`conversation`), tensors (`b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,6 +95,13 @@ class SampleProcessor:
             return ids
         return [ids[i] for i in tiles.pick_frames(len(ids), self.frames)]
 
+    def _stored_pictures(self, row: Mapping[str, Any], stored: Container[str]) -> list[str]:
+        """The pictures it will show. Raises Unusable when one is not among those that the lake has."""
+        used = self.used_pictures(row)
+        if missing := [i for i in used if i not in stored]:
+            raise Unusable("missing_picture", f"picture {missing[0]} is not in the lake")
+        return used
+
     def layouts(self, sizes: Sequence[tuple[int, int]], *, video: bool) -> tuple[Layout, ...]:
         """Layouts for pictures of the given standardised (width, height); one layout for all frames of a video."""
         if video:
@@ -141,9 +148,7 @@ class SampleProcessor:
 
         Raises Unusable.
         """
-        used = self.used_pictures(row)
-        if missing := [i for i in used if i not in sizes]:
-            raise Unusable("missing_picture", f"picture {missing[0]} is not in the lake")
+        used = self._stored_pictures(row, sizes)
         layouts = self.layouts([sizes[i] for i in used], video=row["video"] is not None)
         encoded = self.encode(row, layouts)
         content = digest_hex(encoded.ids.tobytes(), encoded.labels.tobytes(), used)
@@ -152,9 +157,7 @@ class SampleProcessor:
 
     def build(self, row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sample:
         """The sample with its pixels. Raises Unusable, `picture.PictureError`."""
-        if missing := [i for i in self.used_pictures(row) if i not in pictures]:
-            raise Unusable("missing_picture", f"picture {missing[0]} is not in the lake")
-        images = [picture.standardise(pictures[i]) for i in self.used_pictures(row)]
+        images = [picture.standardise(pictures[i]) for i in self._stored_pictures(row, pictures)]
         cut, layouts = self.cut(images, video=row["video"] is not None)
         return Sample(row["row_id"], self.encode(row, layouts), cut, layouts)
 

@@ -85,7 +85,7 @@ LOCK_PATIENCE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A resolved command: what is trained on what, and who it is."""
+    """A resolved command: what is trained on what, and who it is. `initial` names the weights of `init_from`."""
 
     recipe: Recipe
     stage_name: StageName
@@ -94,6 +94,7 @@ class Job:
     out: Path
     init_from: Path | None
     resume: str
+    initial: dict[str, Any] | None
     plan: PackPlan
     order: Order
     steps: int
@@ -143,6 +144,7 @@ def _job(options: argparse.Namespace) -> Job:
         options.out,
         options.init_from,
         options.resume,
+        initial,
         plan,
         order,
         steps,
@@ -391,7 +393,7 @@ def _provenance(job: Job) -> dict[str, Any]:
     return {
         "recipe_name": job.recipe.name,
         "recipe_hash": digest_hex(job.recipe.training_inputs(job.stage_name)),
-        "initial": None if job.init_from is None else _weights_of(job.init_from),
+        "initial": job.initial,
         "versions": {name: _version(name) for name in PACKAGES},
     }
 

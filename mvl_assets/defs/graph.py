@@ -30,17 +30,20 @@ def categories() -> tuple[Category, ...]:
 def groups(category: str) -> dict[str, str]:
     """The sources of a category that the profile takes, with their groups, A or B."""
     found = {slug: spec.group for slug, spec in load_catalog().items() if spec.category == category}
-    chosen = profile().sources
-    return {slug: group for slug, group in found.items() if group in ("A", "B") and (chosen == "all" or slug in chosen)}
+    return {slug: group for slug, group in found.items() if group in ("A", "B") and _is_chosen(slug)}
 
 
 def chosen_sources() -> list[str]:
     """The sources the profile takes, in catalog order. Raises `MvlError` for a name that no source has."""
     chosen = profile().sources
-    if chosen != "all":
-        for slug in chosen:
-            source_named(slug)
-    return [slug for slug in load_catalog() if chosen == "all" or slug in chosen]
+    for slug in () if chosen == "all" else chosen:
+        source_named(slug)
+    return [slug for slug in load_catalog() if _is_chosen(slug)]
+
+
+def _is_chosen(slug: str) -> bool:
+    chosen = profile().sources
+    return chosen == "all" or slug in chosen
 
 
 def benchmarks() -> list[tuple[str, list[str]]]:

@@ -39,6 +39,7 @@ _HARMLESS = re.compile(
     r"\\(?:text|mathrm|mathbf|[dt]?frac|times|cdot|degree|circ|left|right|quad|[,;! ])|\^\s*\{?\s*\\circ\}?"
 )
 _FORMULA = re.compile(r"\\[a-zA-Z]|[<>^!√π]|(?<![^\W\d_])[b-fijknopqrtu-zB-FH-Z](?![^\W\d_'’])")
+_WORD = re.compile(r"[^\W\d_]+")
 _OR_BEFORE = re.compile(r"\bor\s+$")
 _OR_BEHIND = re.compile(r"^\s*,?\s*or\b")
 _OR_BETWEEN = re.compile(r"^\W*(?:\w+\W+)?or\W+(?:\w+\W+)?$")
@@ -142,11 +143,15 @@ def _items(text: str) -> list[str]:
 
 def _is_quantity(key: str, numbers: Sequence[Number]) -> bool:
     """A key that is its numbers, with units around at most: "10 pounds" is, "8:30 A.M." is not."""
-    rest = key
+    rest = _around(numbers, key)
+    return ":" not in key and len(_WORD.findall(rest)) <= 3 and not _is_formula(rest)
+
+
+def _around(numbers: Sequence[Number], text: str) -> str:
+    """What stands around the numbers of a text."""
     for number in numbers:
-        rest = rest.replace(number.text, " ", 1)
-    words = re.findall(r"[^\W\d_]+", rest)
-    return ":" not in key and len(words) <= 3 and not _is_formula(rest)
+        text = text.replace(number.text, " ", 1)
+    return text
 
 
 def _is_formula(rest: str) -> bool:
@@ -170,12 +175,10 @@ def _same_numbers(given: Sequence[Number], right: Sequence[Number], statement: s
 def _is_quantity_of_another_kind(result: str) -> bool:
     """A short result whose numbers are parts of a formula or a listing, or that is denied."""
     numbers = numbers_in(result)
-    rest = result
-    for number in numbers:
-        rest = rest.replace(number.text, " ", 1)
-    if len(re.findall(r"[^\W\d_]+", rest)) > 3:
+    rest = _around(numbers, result)
+    if len(_WORD.findall(rest)) > 3:
         return False
-    is_listing = len(numbers) > 1 and re.fullmatch(r"\W*(?:(?:and)?\W*)*", rest) is not None and "," in rest
+    is_listing = len(numbers) > 1 and "," in rest and not re.search(r"\w", rest.replace("and", ""))
     is_denied = bool(numbers) and _NEGATION.search(result[: result.find(numbers[0].text)].lower()) is not None
     return is_listing or is_denied or _is_formula(rest)
 

@@ -17,7 +17,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +31,7 @@ from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.servespec import ServeSpec
 from mvl_assets.lake.digest import digest_hex
+from mvl_assets.media.numbered import natural
 from mvl_assets.media.picture import LONGEST
 
 STAGE = "benchmarks"
@@ -104,7 +104,7 @@ def _identity(part: str | bytes | Film) -> object:
 def _frames(folder: Path) -> list[Path]:
     """In the order of their numbers: frame_2 before frame_10."""
     found = (f for f in folder.iterdir() if f.suffix.lower() in FRAME_SUFFIXES)
-    return sorted(found, key=lambda f: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", f.name)])
+    return sorted(found, key=lambda f: natural(f.name))
 
 
 @lru_cache(maxsize=1024)

@@ -127,6 +127,10 @@ def test_options_are_found_in_their_usual_forms(question: str):
     assert option_of("red or blue", options) is None
 
 
+def test_marks_without_an_end_are_looked_through_in_no_time():
+    assert agrees(f"Answer: 1, 2{',' * 2000}x", "3") is False
+
+
 def test_only_a_kept_question_is_compared():
     original = [Pair("<image>\nHow many?", "10"), Pair("What colour?", "red")]
     assert answers_agree([Pair("<image>\nHow many?", "Answer: 10")], original) is True

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mvl_assets.media.numbered import natural
 from mvl_assets.readers.archives.entry import ArchiveError, Entry
 from mvl_assets.readers.archives.index import Index, index_of
 from mvl_assets.readers.archives.member import Member
-from mvl_assets.readers.archives.parts import Archive, archives_in, natural
+from mvl_assets.readers.archives.parts import Archive, archives_in
 from mvl_assets.readers.rows import RowError
 
 NAMED, OTHER, NAMED_LATER = range(3)

@@ -22,6 +22,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
+from mvl_assets.media.numbered import natural
+
 _WHOLE = r"\.(?:tar|tgz|tbz2?|txz|tzst|zip|tar\.(?:gz|bz2|xz|zst))"
 _IS_WHOLE = re.compile(rf"(?P<stem>.+){_WHOLE}", re.IGNORECASE)
 _IS_PART = re.compile(
@@ -29,7 +31,6 @@ _IS_PART = re.compile(
 )
 _IS_DISK = re.compile(r"(?P<stem>.+)\.z(?P<number>\d{2,3})", re.IGNORECASE)
 _ANY = re.compile(r"\.(?:t|z)", re.IGNORECASE)  # keeps the look at each file's kind from a million pictures
-_DIGITS = re.compile(r"(\d+)")
 
 CHUNKS = "image_chunks"
 """A folder of archives that counts as the one it lies in."""
@@ -58,12 +59,6 @@ def archives_in(folder: Path) -> tuple[Archive, ...]:
     except OSError:
         return ()
     return found if folder.name == CHUNKS else found + archives_in(folder / CHUNKS)
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts `part2` before `part10`."""
-    pieces = _DIGITS.split(name)
-    return [(int(piece), "") if piece.isdecimal() and len(piece) < 20 else (-1, piece) for piece in pieces]
 
 
 @lru_cache(maxsize=256)
