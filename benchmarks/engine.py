@@ -241,7 +241,7 @@ def peak_mb() -> float:
 @contextmanager
 def fake_servers(count: int, latency_ms: float, faults: Sequence[str] = ()) -> Iterator[list[str]]:
     ports = [free_port() for _ in range(count)]
-    command = [sys.executable, "-m", "mvl_assets.inference.fake_server", "--latency-ms", str(latency_ms)]
+    command = [sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--latency-ms", str(latency_ms)]
     command += ["--seed", str(SEED), *(word for fault in faults for word in ("--fault", fault))]
     servers = [subprocess.Popen([*command, "--port", str(port)]) for port in ports]
     try:

@@ -13,7 +13,7 @@ they are random, in the sizes of the recipe `paper-7b`. On a machine without pyd
 Measured, interleaved, medians with minimum and maximum, on the same samples (drawn by `length_law`):
   reference   one sample at a time, SDPA, gradient checkpointing, all logits at once: the released training's step
   dense       packed, one mask of the whole sequence, all logits at once
-  ours        `mvl_training.model.Student`: samples attend within themselves (varlen), the head in parts; at 8k and 16k,
+  ours        `mvl_training.model.student_model.Student`: samples attend within themselves (varlen), the head in parts; at 8k and 16k,
               with checkpointing and, at 8k, without
 Each in target tokens per second, share of the peak (989 TFLOP/s, dense bf16) and of the measured GEMM, and peak memory.
 Loss and gradient norm of `reference` and `ours` are compared, also in fp32 on two layers. Pictures are decoded and cut
@@ -80,16 +80,16 @@ sys.meta_path.append(StandIns())
 from length_law import draw  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from mvl_assets.media.picture import standardise  # noqa: E402
+from mvl_assets.media.image import standardise  # noqa: E402
 from mvl_assets.media.tiles import TileGrid, cut_anyres  # noqa: E402
-from mvl_training import model  # noqa: E402
-from mvl_training.batches import Packed, collate  # noqa: E402
-from mvl_training.conversation import IGNORE, Encoded  # noqa: E402
-from mvl_training.counting import Member  # noqa: E402
-from mvl_training.filling import pack  # noqa: E402
-from mvl_training.forecast import flops_of_sample, sizes_of_model  # noqa: E402
-from mvl_training.packing import max_tiles  # noqa: E402
-from mvl_training.processing import Counts, Sample  # noqa: E402
+from mvl_training.data.bin_packing import pack  # noqa: E402
+from mvl_training.data.chat_format import IGNORE, Encoded  # noqa: E402
+from mvl_training.data.pack_loader import Packed, collate  # noqa: E402
+from mvl_training.data.packing import max_tiles  # noqa: E402
+from mvl_training.data.processing import Counts, Sample  # noqa: E402
+from mvl_training.data.token_counts import Member  # noqa: E402
+from mvl_training.model import student_model  # noqa: E402
+from mvl_training.model.cost_model import flops_of_sample, sizes_of_model  # noqa: E402
 from mvl_training.recipe import Recipe, load_recipe  # noqa: E402
 
 
@@ -120,26 +120,26 @@ def recipe_of(*, tiny: bool, layers: int | None = None) -> Recipe:
     return Recipe.model_validate(data)
 
 
-def build(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> model.Student:
+def build(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> student_model.Student:
     """Random weights, made on the device; all learn but the post-layernorm, which nothing uses."""
     torch.manual_seed(SEED)
-    text, seen = model.tower_configs(recipe)
-    config = model.llava_config(recipe, text, seen, image=text.vocab_size - 2, video=text.vocab_size - 1)
+    text, seen = student_model.tower_configs(recipe)
+    config = student_model.llava_config(recipe, text, seen, image=text.vocab_size - 2, video=text.vocab_size - 1)
     torch.set_default_dtype(dtype)
     try:
         with device:
-            llava = model.LlavaOnevisionForConditionalGeneration(config)
+            llava = student_model.LlavaOnevisionForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(torch.float32)
-    student = model.Student(llava, recipe.grid.build())
+    student = student_model.Student(llava, recipe.grid.build())
     for name, parameter in student.named_parameters():
-        parameter.requires_grad_(model.part_of(name) is not None)
+        parameter.requires_grad_(student_model.part_of(name) is not None)
         if name.endswith("image_newline"):
             torch.nn.init.normal_(parameter, std=1 / math.sqrt(parameter.numel()))
     return student.train()
 
 
-def works(student: model.Student, recipe: Recipe, length: int, count: int, device: torch.device) -> list[Work]:
+def works(student: student_model.Student, recipe: Recipe, length: int, count: int, device: torch.device) -> list[Work]:
     """`count` packs of up to `length` tokens, as a plan has them."""
     grid = recipe.grid.build()
     vocabulary = student.llava.config.text_config.vocab_size
@@ -189,7 +189,7 @@ def alone(sample: Sample, size: tuple[int, int] | None, device: torch.device) ->
 # -- the steps -----------------------------------------------------------------------------------------------------
 
 
-def reference(student: model.Student, work: Work) -> float:
+def reference(student: student_model.Student, work: Work) -> float:
     total = 0.0
     for inputs in work.single:
         given = dict(inputs)
@@ -203,7 +203,7 @@ def reference(student: model.Student, work: Work) -> float:
     return total
 
 
-def dense(student: model.Student, work: Work) -> float:
+def dense(student: student_model.Student, work: Work) -> float:
     batch = work.packed
     places = torch.arange(batch.ids_1L.shape[1], device=batch.ids_1L.device)
     sample_L = torch.bucketize(places, batch.bounds_N[1:], right=True)
@@ -221,7 +221,7 @@ def dense(student: model.Student, work: Work) -> float:
     return float(loss.detach())
 
 
-def ours(student: model.Student, work: Work) -> float:
+def ours(student: student_model.Student, work: Work) -> float:
     loss = student(work.packed) / work.targets
     loss.backward()
     return float(loss.detach())
@@ -231,14 +231,14 @@ def ours(student: model.Student, work: Work) -> float:
 class Case:
     """A way to take a step: which attention, with gradient checkpointing or without, on packs of which length."""
 
-    step: Callable[[model.Student, Work], float]
+    step: Callable[[student_model.Student, Work], float]
     attention: str
     checkpointing: bool
     length: str
 
-    def prepare(self, student: model.Student, tokens: int) -> None:
+    def prepare(self, student: student_model.Student, tokens: int) -> None:
         student.llava.model.language_model.set_attn_implementation(self.attention)
-        student.head_calls = -(-tokens // model.HEAD_ROWS)
+        student.head_calls = -(-tokens // student.HEAD_ROWS)
         if self.checkpointing:
             student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         else:
@@ -248,14 +248,14 @@ class Case:
 CASES = {
     "reference": Case(reference, "sdpa", True, "8k"),
     "dense": Case(dense, "sdpa", True, "8k"),
-    "ours_8k": Case(ours, model.attention.NAME, True, "8k"),
-    "ours_8k_no_checkpointing": Case(ours, model.attention.NAME, False, "8k"),
-    "ours_16k": Case(ours, model.attention.NAME, True, "16k"),
+    "ours_8k": Case(ours, student_model.varlen_attention.NAME, True, "8k"),
+    "ours_8k_no_checkpointing": Case(ours, student_model.varlen_attention.NAME, False, "8k"),
+    "ours_16k": Case(ours, student_model.varlen_attention.NAME, True, "16k"),
 }
 
 
 def measure(
-    student: model.Student, packs: dict[str, list[Work]], steps: int, device: torch.device, gemm: float
+    student: student_model.Student, packs: dict[str, list[Work]], steps: int, device: torch.device, gemm: float
 ) -> dict[str, Any]:
     """Every case on every pack, interleaved; a case that does not fit is said to be out of memory."""
     learning = [p for p in student.parameters() if p.requires_grad]
@@ -312,7 +312,7 @@ def figures(
     }
 
 
-def parity(student: model.Student, work: Work) -> dict[str, float]:
+def parity(student: student_model.Student, work: Work) -> dict[str, float]:
     """Relative differences of loss and gradient norm between `reference` and `ours` on the same samples."""
     found = {}
     for name in ("reference", "ours_8k"):

@@ -23,12 +23,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional
 
-from mvl_assets.lake import views
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.picture import standard_size
-from mvl_training.conversation import IGNORE, Unusable
-from mvl_training.model import assemble
-from mvl_training.processing import Sample, SampleProcessor, load_tokens
+from mvl_assets.lake_queries import views
+from mvl_assets.media.image import standard_size
+from mvl_training.data.chat_format import IGNORE, Unusable
+from mvl_training.data.processing import Sample, SampleProcessor, load_tokens
+from mvl_training.model.student_model import assemble
 from mvl_training.recipe import Recipe, load_recipe
 
 STAGE = "single_image"

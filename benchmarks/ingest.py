@@ -77,7 +77,7 @@ def peak() -> float:
 
 
 def ingest(kind: str, raw: Path, out: Path) -> int:
-    from mvl_assets.catalog import SourceSpec
+    from mvl_assets.config.catalog import SourceSpec
     from mvl_assets.ingest.ingest import ingest_source
     from mvl_assets.lake.lake import Lake
 

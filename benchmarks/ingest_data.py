@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from mvl_assets.miniature.layouts import LAYOUTS
-from mvl_assets.miniature.rows import RawFile, Row
+from mvl_assets.demo_data.layouts import LAYOUTS
+from mvl_assets.demo_data.rows import RawFile, Row
 
 KINDS = {"jpeg": "llava_json", "parquet": "llava_parquet", "text": "llava_jsonl"}
 """What a source is made of, and the miniature's layout that writes it."""

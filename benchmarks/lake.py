@@ -28,11 +28,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from mvl_assets.common.digest import digest_hex
+from mvl_assets.config.profile import load_profile
 from mvl_assets.curation.mixing import mix
-from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ANSWERS, CATEGORY, JUDGED, REWRITTEN, Answer
-from mvl_assets.profile import load_profile
 
 SEED = 20241206
 PACKAGES = ("pylance", "duckdb", "pyarrow", "numpy")

@@ -23,8 +23,8 @@ from typing import Any
 
 import yaml
 
-from mvl_assets.catalog import load_catalog
-from mvl_assets.miniature.recipes import RECIPES
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.demo_data.recipes import RECIPES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine import free_port, wait_for
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str
     urls = {}
     for name in slots:
         port = free_port()
-        command = [sys.executable, "-m", "mvl_assets.inference.fake_server", "--port", str(port)]
+        command = [sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--port", str(port)]
         command += ["--slots", str(slots[name]), "--latency-ms", str(latency_ms[name])]
         server = subprocess.Popen(command)
         stack.callback(server.kill)
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str
     text = yaml.safe_dump(profile(urls, slots))
     (home.folder / "profile.yaml").write_text(text, encoding="utf-8")
     chosen = [word for slug in sources() for word in ("--source", slug)]
-    home.mvl("miniature", *chosen, "--rows", str(options.rows))
+    home.mvl("demo-data", *chosen, "--rows", str(options.rows))
     home.mvl("run", *chosen, "--until", "category")
     together = Home(folder / "together")
     shutil.copytree(home.folder, together.folder, symlinks=True)

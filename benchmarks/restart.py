@@ -23,17 +23,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.common.digest import digest_hex
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompts import load_prompts
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.transport import Transport
-from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, SAMPLES
-from mvl_assets.profile import Profile
-from mvl_assets.prompts import load_prompts
-from mvl_assets.rewriting.asking import model_ref
+from mvl_assets.model_stage.client import model_ref
+from mvl_assets.rewriting.requests import asks_for
 from mvl_assets.rewriting.rewrite import STAGE, rewrite_source
-from mvl_assets.rewriting.rows import asks_for
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine import fake_servers, peak_mb, store

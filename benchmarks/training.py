@@ -5,7 +5,7 @@
 Parts, each from a fixed seed, repetitions interleaved, medians with minimum and maximum:
   fill      how full packs of 8,192 and 16,384 tokens are on a million samples of `length_law`, with and without the cap
             on tiles; how evenly 128 ranks are loaded by packs and by single samples. 1.0 is the ceiling of both
-  step      target tokens per second of two ranks: `mvl_training.train` as it is, reading and decoding included, under
+  step      target tokens per second of two ranks: `mvl_training.trainer.main` as it is, reading and decoding included, under
             ZeRO-1, which exchanges gradients once a step as DDP does, against `hf_trainer.py`: random order, sorted by
             length, and random with the head on the targets alone, which leaves the packing as the difference. A pack
             is as long as eight samples, so that both sides pass as many samples forward at a time
@@ -45,19 +45,19 @@ import yaml
 from length_law import TEXT_ONLY, draw, picture_size
 from PIL import Image
 
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.ingest.ingest import PICTURE_ROWS
-from mvl_assets.lake import views
-from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
-from mvl_assets.media.picture import inspect
-from mvl_training.conversation import Unusable
-from mvl_training.counting import Member, count_mixture
-from mvl_training.filling import pack
-from mvl_training.order import Order
-from mvl_training.pack_plan import PackPlan
-from mvl_training.packing import SHARD, max_tiles, plan_stage
-from mvl_training.processing import Counts, SampleProcessor, load_tokens
+from mvl_assets.lake_queries import views
+from mvl_assets.media.image import inspect
+from mvl_training.data.batch_order import Order
+from mvl_training.data.bin_packing import pack
+from mvl_training.data.chat_format import Unusable
+from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.packing import SHARD, max_tiles, plan_stage
+from mvl_training.data.processing import Counts, SampleProcessor, load_tokens
+from mvl_training.data.token_counts import Member, count_mixture
 from mvl_training.recipe import Recipe, StageName, load_recipe, parse_recipe
 
 SEED = 20241206
@@ -280,7 +280,7 @@ def step(size: Size, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, Any]
 
 def ours(recipe: Path, lake: Lake, out: Path) -> list[dict[str, Any]]:
     """The metrics of a whole training process; its last step's time holds no checkpoint."""
-    command = ["-m", "mvl_training.train", "--recipe", str(recipe), "--stage", STAGE, "--lake", lake.root]
+    command = ["-m", "mvl_training.trainer.main", "--recipe", str(recipe), "--stage", STAGE, "--lake", lake.root]
     on_ranks([*command, "--out", str(out)])
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
@@ -347,7 +347,7 @@ def loader(size: Size, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, An
     ids = np.random.default_rng(SEED).permutation([i for row in rows for i in row["image_ids"]]).tolist()
     processor = SampleProcessor.for_stage(recipe, STAGE, load_tokens(recipe))
     plan = PackPlan(lake, STAGE)
-    from mvl_training.batches import PackLoader
+    from mvl_training.data.pack_loader import PackLoader
 
     packs = PackLoader(lake, STAGE, plan, processor)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from mvl_assets.components.resources import LakeResource
+from mvl_assets.orchestration.resources import LakeResource
 
 
 @dg.definitions

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from mvl_training.forecast import Forecast, forecast, sizes_of
-from mvl_training.pack_plan import PackPlan
+from mvl_training.data.pack_plan import PackPlan
+from mvl_training.model.cost_model import Forecast, forecast, sizes_of
 from mvl_training.recipe import STAGES, Recipe, StageName, load_recipe
 
 PEAK_TFLOPS = 989.0
@@ -49,10 +49,10 @@ def show(name: str, stages: tuple[StageName, ...], gpus: int | None, mfu: float,
 @click.option("--json", "json_", is_flag=True, help="As a JSON list, one object a row.")
 def step(stage: StageName, number: int, json_: bool) -> None:
     """List the mixture rows that step NUMBER of the current checkpoint of STAGE was trained on."""
+    from mvl_assets.config.settings import settings
     from mvl_assets.lake.lake import Lake
-    from mvl_assets.settings import settings
-    from mvl_training.stages import current_checkpoint
-    from mvl_training.steps import rows_of_step
+    from mvl_training.runs.stage_run import current_checkpoint
+    from mvl_training.runs.step_rows import rows_of_step
 
     rows = rows_of_step(Lake(settings().lake_root), current_checkpoint(stage), number)
     if json_:
@@ -65,9 +65,9 @@ def step(stage: StageName, number: int, json_: bool) -> None:
 
 def _planned(recipe: Recipe, stage: StageName) -> PackPlan | None:
     """The stage's pack plan, when the lake has one and the profile in use names this recipe."""
+    from mvl_assets.config.settings import settings
     from mvl_assets.lake.lake import Lake
-    from mvl_assets.settings import settings
-    from mvl_training.stages import current_recipe
+    from mvl_training.runs.stage_run import current_recipe
 
     lake = Lake(settings().lake_root)
     if current_recipe()[1] != recipe or not lake.table(f"pack_plan/{stage}").count():

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.errors import MvlError
-from mvl_assets.lake.digest import digest_hex
-from mvl_training.benchmark_assets import benchmark_suites
-from mvl_training.evaluation.questions import MAX_NEW_TOKENS, PER_CATEGORY
-from mvl_training.launch import Launcher
+from mvl_training.evaluation.held_out.questions import MAX_NEW_TOKENS, PER_CATEGORY
+from mvl_training.orchestration.benchmark_assets import benchmark_suites
+from mvl_training.orchestration.launch import Launcher
+from mvl_training.orchestration.table_metadata import table_metadata
 from mvl_training.recipe import STAGES, TRAIN_CODE, Recipe, StageName
-from mvl_training.table_metadata import table_metadata
 
 if TYPE_CHECKING:
-    from mvl_training.evaluation.held_out import Report
-    from mvl_training.stages import Checkpoint, StageRun
+    from mvl_training.evaluation.held_out.suite import Report
+    from mvl_training.runs.stage_run import Checkpoint, StageRun
 
 OWNERS = ["team:training"]
 POOL = "gpu-train"
@@ -56,15 +56,15 @@ def pack_plan(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
         code_version=_version(PLAN_CODE, recipe.plan_inputs(stage)),
     )
     def plan(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
+        from mvl_assets.config.settings import settings
         from mvl_assets.lake.lake import Lake
-        from mvl_assets.settings import settings
-        from mvl_training import stages
+        from mvl_training.runs import stage_run
 
         lake = Lake(settings().lake_root)
-        folder = stages.plan_folder(stage)
+        folder = stage_run.plan_folder(stage)
         out = folder / "report.json"
-        launcher.run(context, stages.plan_command(stage, lake.root, context.run_id, out), folder=folder)
-        report = stages.read_json(out)
+        launcher.run(context, stage_run.plan_command(stage, lake.root, context.run_id, out), folder=folder)
+        report = stage_run.read_json(out)
         metadata = {**table_metadata(lake.table(f"pack_plan/{stage}")), **_plan_metadata(report)}
         return dg.MaterializeResult(data_version=dg.DataVersion(report["data_version"]), metadata=metadata)
 
@@ -73,7 +73,7 @@ def pack_plan(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
 
 def checkpoint(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
     """The asset `checkpoint/<stage>` with its blocking checks."""
-    from mvl_training.stages import previous_stage
+    from mvl_training.runs.stage_run import previous_stage
 
     before = previous_stage(stage)
     key = dg.AssetKey(["checkpoint", stage])
@@ -94,17 +94,17 @@ def checkpoint(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
         code_version=_version(TRAIN_CODE, recipe.training_inputs(stage)),
     )
     def train(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
+        from mvl_assets.config.settings import settings
         from mvl_assets.lake.lake import Lake
-        from mvl_assets.settings import settings
-        from mvl_training import stages
+        from mvl_training.runs import stage_run
 
-        run = stages.stage_run(Lake(settings().lake_root), stage)
+        run = stage_run.stage_run(Lake(settings().lake_root), stage)
         if run.finished:
             context.log.info(f"found finished with the same inputs: {run.folder}")
         else:
             launcher.run(context, run.command(), folder=run.folder)
         made = run.checkpoint()
-        stages.set_current(made)
+        stage_run.set_current(made)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(made.version),
             metadata={**_checkpoint_metadata(run), "preview": _preview(context, launcher, made)},
@@ -138,15 +138,16 @@ def evaluation_held_out() -> dg.AssetsDefinition:
         code_version=EVALUATION_CODE,
     )
     def held_out(context: dg.AssetExecutionContext, launcher: Launcher, config: HeldOut) -> dg.MaterializeResult:
+        from mvl_assets.config.settings import settings
         from mvl_assets.lake.lake import Lake
-        from mvl_assets.settings import settings
-        from mvl_training import report, stages
-        from mvl_training.evaluation import asking, held_out
+        from mvl_training.evaluation.held_out import evaluate, suite
+        from mvl_training.orchestration import report
+        from mvl_training.runs import stage_run
 
         lake = Lake(settings().lake_root)
-        found = asking.evaluate(
+        found = evaluate.evaluate(
             lake,
-            [stages.current_checkpoint(stage) for stage in STAGES],
+            [stage_run.current_checkpoint(stage) for stage in STAGES],
             per_category=config.per_category,
             max_new_tokens=config.max_new_tokens,
             run_id=context.run_id,
@@ -156,7 +157,7 @@ def evaluation_held_out() -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found.data_version),
             metadata={
-                **table_metadata(lake.table(held_out.TABLE)),
+                **table_metadata(lake.table(suite.TABLE)),
                 **_score_metadata(found),
                 "scores": dg.MarkdownMetadataValue(report.summary_table(found)),
                 "by category": dg.MarkdownMetadataValue(report.category_table(found.scores)),
@@ -174,7 +175,7 @@ def _version(code: str, inputs: Mapping[str, Any]) -> str:
 
 
 def _plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
-    from mvl_training.balance import loads_table, shares_table
+    from mvl_training.data.mixture_stats import loads_table, shares_table
 
     rejected = "\n".join(f"| {reason} | {rows} |" for reason, rows in report["rejected"].items())
     return {
@@ -195,11 +196,12 @@ def _plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checkpoint_metadata(run: "StageRun") -> dict[str, Any]:
-    from mvl_training import plots, stages
+    from mvl_training.orchestration import plots
+    from mvl_training.runs import stage_run
 
     result = run.result()
-    metrics = stages.curve(run.folder)
-    fall = stages.fall_of([line["loss"] for line in metrics])
+    metrics = stage_run.curve(run.folder)
+    fall = stage_run.fall_of([line["loss"] for line in metrics])
     return {
         "dagster/row_count": result["samples"],
         "dagster/uri": str(run.folder / "export"),
@@ -221,11 +223,11 @@ def _checkpoint_metadata(run: "StageRun") -> dict[str, Any]:
 
 
 def _checks(run: "StageRun") -> list[dg.AssetCheckResult]:
-    from mvl_training import stages
+    from mvl_training.runs import stage_run
 
-    result, metrics = run.result(), stages.curve(run.folder)
-    fall = stages.fall_of([line["loss"] for line in metrics])
-    unfinite = [line["step"] for line in metrics if not stages.is_finite(line)]
+    result, metrics = run.result(), stage_run.curve(run.folder)
+    fall = stage_run.fall_of([line["loss"] for line in metrics])
+    unfinite = [line["step"] for line in metrics if not stage_run.is_finite(line)]
     return [
         dg.AssetCheckResult(
             check_name="loss_fell",
@@ -241,25 +243,25 @@ def _checks(run: "StageRun") -> list[dg.AssetCheckResult]:
         ),
         dg.AssetCheckResult(
             check_name="export_reloads",
-            passed=result["export_max_difference"] <= stages.EXPORT_TOLERANCE,
+            passed=result["export_max_difference"] <= stage_run.EXPORT_TOLERANCE,
             metadata={
                 "largest difference of a logit": result["export_max_difference"],
-                "tolerance": stages.EXPORT_TOLERANCE,
+                "tolerance": stage_run.EXPORT_TOLERANCE,
             },
         ),
     ]
 
 
 def _preview(context: dg.AssetExecutionContext, launcher: Launcher, made: "Checkpoint") -> dg.MarkdownMetadataValue:
+    from mvl_assets.config.settings import settings
     from mvl_assets.lake.lake import Lake
-    from mvl_assets.settings import settings
-    from mvl_training import report
-    from mvl_training.evaluation import asking
+    from mvl_training.evaluation.held_out import evaluate
+    from mvl_training.orchestration import report
 
     lake = Lake(settings().lake_root)
-    questions = asking.preview_questions(lake)
+    questions = evaluate.preview_questions(lake)
     try:
-        answers = asking.ask_here(
+        answers = evaluate.ask_here(
             lake,
             questions,
             [(made, "all")],
@@ -285,7 +287,7 @@ def _score_metadata(found: "Report") -> dict[str, Any]:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    from mvl_training.stages import current_recipe
+    from mvl_training.runs.stage_run import current_recipe
 
     _, recipe = current_recipe()
     return dg.Definitions(

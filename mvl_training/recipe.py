@@ -43,7 +43,7 @@ class Tower(_Strict):
 
     `model` is a local folder or a hub id with safetensors; `sizes` are its config's numbers, for forecasts before it is
     downloaded. `config` holds the arguments of a transformers config of type `config.model_type`. `tokenizer` (language
-    tower only) is a local folder, the name of a model that `mvl_assets.inference.local_models` prepares, or a hub id;
+    tower only) is a local folder, the name of a model that `mvl_assets.inference.local_server.local_models` prepares, or a hub id;
     with `model` it defaults to the model's own.
     """
 

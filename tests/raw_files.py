@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from mvl_assets.catalog import RecordsMap, SourceSpec
+from mvl_assets.config.catalog import RecordsMap, SourceSpec
 from mvl_assets.readers.registry import keys_for, reader_for
 from mvl_assets.readers.sample import Broken, Sample
 

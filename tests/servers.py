@@ -22,10 +22,10 @@ import pytest
 from aiohttp import web
 
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.fake_server import Behaviour, FakeServer
-from mvl_assets.inference.local_models import prepare_model
-from mvl_assets.inference.server import ensure_server, stop
-from mvl_assets.inference.servespec import ServeSpec, vllm_is_installed
+from mvl_assets.inference.local_server.local_models import prepare_model
+from mvl_assets.inference.local_server.server import ensure_server, stop
+from mvl_assets.inference.local_server.server_spec import ServeSpec, vllm_is_installed
+from mvl_assets.inference.testing.fake_server import Behaviour, FakeServer
 
 PROJECT = Path(__file__).parents[1]
 
@@ -102,7 +102,14 @@ class FakeProcess:
     def start(self) -> None:
         self.starts += 1
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mvl_assets.inference.fake_server", "--port", str(self.port), *self.arguments]
+            [
+                sys.executable,
+                "-m",
+                "mvl_assets.inference.testing.fake_server",
+                "--port",
+                str(self.port),
+                *self.arguments,
+            ]
         )
         wait_for(f"http://127.0.0.1:{self.port}/health")
 

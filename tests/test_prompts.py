@@ -8,9 +8,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from mvl_assets.catalog import Family
-from mvl_assets.judging.verdict import VerdictError, read_verdict
-from mvl_assets.prompts import (
+from mvl_assets.config.catalog import Family
+from mvl_assets.config.prompts import (
     PromptError,
     check_schema,
     harmless,
@@ -19,8 +18,9 @@ from mvl_assets.prompts import (
     read_prompt,
     rewrite_prompt,
 )
+from mvl_assets.config.settings import PROJECT
+from mvl_assets.judging.verdict import VerdictError, read_verdict
 from mvl_assets.rewriting.parse import ParseError, parse_answer
-from mvl_assets.settings import PROJECT
 
 FOLDER = PROJECT / "prompts"
 FILES = sorted(FOLDER.glob("*.md"))

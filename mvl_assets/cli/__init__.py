@@ -11,11 +11,10 @@ from importlib.metadata import entry_points
 
 import click
 
-from mvl_assets.settings import check_places
+from mvl_assets.config.settings import check_places
 
 COMMANDS = {
     "doctor": "Check what this machine has and lacks, with the command that mends it.",
-    "miniature": "Write small raw data sets in the sources' native formats.",
     "run": "Materialise the whole road, or a part of it, in this process.",
     "status": "Per stage: what is materialised, what is out of date, rows and rejects.",
     "sources": "List the declared sources with what is known and what was found.",
@@ -33,6 +32,7 @@ COMMANDS = {
 
 # Of other packages (entry points of the group `mvl.commands`), which this one does not import.
 GUESTS = {
+    "demo-data": "Write small raw data sets in the sources' native formats.",
     "recipe": "Show what a training recipe would run: parameters, FLOPs, memory, days.",
     "step": "List the rows that a step of a checkpoint was trained on.",
     "compare": "Compare two checkpoints on the benchmarks, question by question.",
@@ -74,7 +74,7 @@ def main() -> None:
         click.echo("stopped; run the same command again to go on", err=True)
         sys.exit(130)
     except Exception as error:
-        from mvl_assets.cli.failures import problem_of
+        from mvl_assets.runner.user_errors import problem_of
 
         problem = problem_of(error)
         if problem is None:

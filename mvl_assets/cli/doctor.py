@@ -14,11 +14,11 @@ from pathlib import Path
 
 import click
 
+from mvl_assets.config.profile import load_profile
+from mvl_assets.config.settings import settings
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.servespec import vllm_is_installed
+from mvl_assets.inference.local_server.server_spec import vllm_is_installed
 from mvl_assets.judging.keep import check_rule
-from mvl_assets.profile import load_profile
-from mvl_assets.settings import settings
 
 FREE_GB = 12
 MEMORY_GB = 8

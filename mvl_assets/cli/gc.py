@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import click
 
-from mvl_assets.cli.tables import show
-from mvl_assets.lake.gc import Collected, collect
+from mvl_assets.common.tables import show
+from mvl_assets.config.settings import settings
 from mvl_assets.lake.lake import Lake
-from mvl_assets.settings import settings
+from mvl_assets.lake_queries.gc import Collected, collect
 
 
 @click.command(name="gc")

@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from mvl_assets.cli.tables import as_json, show
-from mvl_assets.defs import graph
+from mvl_assets.common.tables import as_json, show
+from mvl_assets.config.profile import Role
+from mvl_assets.config.settings import settings
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.kappa import Confusion
-from mvl_assets.judging.paper import PAPER_KAPPA_ITEMS, PAPER_KAPPA_MODEL, PAPER_KAPPA_PEOPLE
+from mvl_assets.judging.paper_reference import PAPER_KAPPA_ITEMS, PAPER_KAPPA_MODEL, PAPER_KAPPA_PEOPLE
 from mvl_assets.lake.lake import Lake
-from mvl_assets.profile import Role
-from mvl_assets.settings import settings
+from mvl_assets.orchestration import asset_keys
 
 
 @click.group(name="judge")
@@ -154,10 +154,10 @@ def planted_command(second: bool, json_: bool) -> None:
     Each fault has good and bad pairs about the same pictures, so a judge that always says Yes, or always No, gets half.
     Answers are kept: asking the same judge again sends nothing.
     """
-    from mvl_assets.judging.planted import FAULTS, ask_planted, read_planted, score
-    from mvl_assets.miniature.planted import drawn
+    from mvl_assets.demo_data.drawings.probes import drawn
+    from mvl_assets.judging.probes import FAULTS, ask_planted, read_planted, score
 
-    profile = graph.profile()
+    profile = asset_keys.profile()
     if second and profile.second_judge is None:
         raise MvlError("the profile has no second judge", hint="name a model for the role second_judge")
     role: Role = "second_judge" if second else "judge"

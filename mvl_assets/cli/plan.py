@@ -7,19 +7,19 @@ from dataclasses import asdict
 
 import click
 
-from mvl_assets.catalog import CATEGORIES, SourceSpec, source_named
-from mvl_assets.cli import selection
-from mvl_assets.cli.tables import as_json, show
-from mvl_assets.defs import graph
+from mvl_assets.common.tables import as_json, show
+from mvl_assets.config.catalog import CATEGORIES, SourceSpec, source_named
+from mvl_assets.config.profile import Profile
+from mvl_assets.config.settings import settings
 from mvl_assets.errors import MvlError
 from mvl_assets.fetch.lock import read_lock
 from mvl_assets.fetch.plan import IngestPlan, plan_ingest, total
 from mvl_assets.fetch.progress import size_text
 from mvl_assets.judging.plan import plan_judge
 from mvl_assets.lake.lake import Lake
-from mvl_assets.profile import Profile
+from mvl_assets.orchestration import asset_keys
 from mvl_assets.rewriting.plan import Plan, plan_rewrite
-from mvl_assets.settings import settings
+from mvl_assets.runner import selection
 
 # The assets a stage makes, by the first part of their keys; the second part is a source (raw) or a category.
 MAKES = {"ingest": "raw", "rewrite": "rewritten", "judge": "judged"}
@@ -56,9 +56,9 @@ def command(
         return category in (None, spec.category) and (made is None or part in made)
 
     if stage == "ingest":
-        _ingest(filter(wanted, _to_ingest(sources)), limit, mbit, graph.profile(), json_)
+        _ingest(filter(wanted, _to_ingest(sources)), limit, mbit, asset_keys.profile(), json_)
     else:
-        _models(stage, filter(wanted, _to_ask(sources)), limit, graph.profile(), json_)
+        _models(stage, filter(wanted, _to_ask(sources)), limit, asset_keys.profile(), json_)
 
 
 def _made(stage: str, expression: str) -> set[str]:
@@ -72,11 +72,11 @@ def _made(stage: str, expression: str) -> set[str]:
 
 
 def _to_ingest(sources: tuple[str, ...]) -> list[SourceSpec]:
-    return [source_named(slug) for slug in sources or graph.chosen_sources()]
+    return [source_named(slug) for slug in sources or asset_keys.chosen_sources()]
 
 
 def _to_ask(sources: tuple[str, ...]) -> list[SourceSpec]:
-    asked = [spec for spec in map(source_named, graph.chosen_sources()) if spec.group == "B"]
+    asked = [spec for spec in map(source_named, asset_keys.chosen_sources()) if spec.group == "B"]
     return [source_named(slug) for slug in sources] or sorted(asked, key=lambda spec: CATEGORIES.index(spec.category))
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import click
 
-from mvl_assets.catalog import load_catalog, source_named
-from mvl_assets.cli.tables import show
+from mvl_assets.common.tables import show
+from mvl_assets.config.catalog import load_catalog, source_named
+from mvl_assets.config.settings import settings
 from mvl_assets.errors import MvlError
-from mvl_assets.export.outdated import outdated_files
+from mvl_assets.export.stale_exports import outdated_files
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.purge import Plan, Purge, samples_named
-from mvl_assets.lake.purged import allow_samples, allow_source, purged_of
 from mvl_assets.lake.schema import STAGES
-from mvl_assets.settings import settings
+from mvl_assets.lake_queries.purge import Plan, Purge, samples_named
+from mvl_assets.lake_queries.tombstones import allow_samples, allow_source, purged_of
 
 
 @click.group(name="purge")

@@ -8,11 +8,11 @@ from itertools import groupby
 
 import click
 
-from mvl_assets.catalog import load_catalog, source_named
-from mvl_assets.cli.tables import as_json, show
+from mvl_assets.common.tables import as_json, show
+from mvl_assets.config.catalog import load_catalog, source_named
+from mvl_assets.config.settings import settings
 from mvl_assets.lake.lake import Lake
-from mvl_assets.rewriting.failed import ALL, Group, groups
-from mvl_assets.settings import settings
+from mvl_assets.model_stage.retry_policy import ALL, Group, groups
 
 STAGES = {"rewrite": "rewritten", "judge": "judged"}
 
@@ -50,8 +50,8 @@ def command(errors: tuple[str, ...], stage: str | None, sources: tuple[str, ...]
 def _ask(found: list[Group], errors: str) -> None:
     import dagster as dg
 
-    from mvl_assets.cli.run import Road
-    from mvl_assets.cli.runner import Step
+    from mvl_assets.runner.asset_steps import Step
+    from mvl_assets.runner.pipeline_runner import Road
 
     road = Road(force=True)
     places = {key: name for name, graph in road.graphs.items() for key in graph.materializable_asset_keys}

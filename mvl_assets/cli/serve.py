@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import click
 
-from mvl_assets.cli.tables import as_json, show
-from mvl_assets.defs import graph
-from mvl_assets.inference import server
+from mvl_assets.common.tables import as_json, show
 from mvl_assets.inference.endpoints import endpoint_for
+from mvl_assets.inference.local_server import server
+from mvl_assets.orchestration import asset_keys
 
 
 @click.group(name="serve")
@@ -41,6 +41,6 @@ def stop(name: str | None) -> None:
 @command.command(name="start")
 def start() -> None:
     """Start the profile's local servers and wait until they answer."""
-    for name in dict.fromkeys(graph.profile().roles.values()):
-        model = graph.profile().models[name]
+    for name in dict.fromkeys(asset_keys.profile().roles.values()):
+        model = asset_keys.profile().models[name]
         click.echo(f"{model.name}: {endpoint_for(model).base_url}")

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
-from mvl_assets.catalog import CATEGORIES, SourceSpec, load_catalog, source_named
-from mvl_assets.cli.tables import as_json, show
+from mvl_assets.common.tables import as_json, show
+from mvl_assets.config.catalog import CATEGORIES, SourceSpec, load_catalog, source_named
+from mvl_assets.config.profile import load_profile
+from mvl_assets.config.settings import settings
 from mvl_assets.errors import MachineError, MvlError
 from mvl_assets.fetch.lock import Lock, read_lock, write_lock
 from mvl_assets.fetch.overview import file_state, folder_size, is_fetchable, sentence
@@ -15,10 +17,8 @@ from mvl_assets.fetch.progress import size_text
 from mvl_assets.fetch.rules import supply
 from mvl_assets.fetch.state import load_state
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.purged import purged_of
-from mvl_assets.lake.report import counts_by_source
-from mvl_assets.profile import load_profile
-from mvl_assets.settings import settings
+from mvl_assets.lake_queries.summaries import counts_by_source
+from mvl_assets.lake_queries.tombstones import purged_of
 
 STATES = ("declared", "unverified", "locked", "fetching", "fetched", "files", "ingested", "purged")
 COLUMNS = ("slug", "category", "group", "format", "license", "state", "rows", "rejects", "size")

@@ -6,11 +6,11 @@ import click
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from mvl_assets.cli.dagster_home import code_locations, instance, quiet_dagster
-from mvl_assets.cli.tables import as_json, show
+from mvl_assets.common.tables import as_json, show
 from mvl_assets.defs.prompts import report_prompts
-from mvl_assets.defs.staleness import Standing, Standings
 from mvl_assets.errors import MvlError
+from mvl_assets.orchestration.asset_status import Standing, Standings
+from mvl_assets.runner.dagster_home import code_locations, instance, quiet_dagster
 
 
 @click.command(name="stale")
@@ -40,7 +40,7 @@ def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
         return
     click.echo(_listed(found, "out of date") if found else "everything that was made is up to date")
     if launch and found:
-        from mvl_assets.cli.run import drive_stale
+        from mvl_assets.runner.pipeline_runner import drive_stale
 
         drive_stale(found)
         if after := _stale(graphs, dagster_instance, ()):

@@ -6,15 +6,15 @@ from collections import Counter
 
 import click
 
-from mvl_assets.cli.dagster_home import code_locations, instance, quiet_dagster
-from mvl_assets.cli.run import STAGES
-from mvl_assets.cli.summary import keep_rates
-from mvl_assets.cli.tables import as_json, show
+from mvl_assets.common.tables import as_json, show
+from mvl_assets.config.settings import settings
 from mvl_assets.defs.prompts import report_prompts
-from mvl_assets.defs.staleness import Standings
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.report import category_lines, counts_by_source, rejects_by_stage
-from mvl_assets.settings import settings
+from mvl_assets.lake_queries.summaries import category_lines, counts_by_source, rejects_by_stage
+from mvl_assets.orchestration.asset_status import Standings
+from mvl_assets.runner.dagster_home import code_locations, instance, quiet_dagster
+from mvl_assets.runner.pipeline_runner import STAGES
+from mvl_assets.runner.summary import keep_rates
 
 REJECTING = {"raw": "raw", "rewritten": "rewrite", "judged": "judge"}
 

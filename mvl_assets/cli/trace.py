@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from mvl_assets.catalog import load_catalog
-from mvl_assets.cli.tables import as_json
+from mvl_assets.common.tables import as_json
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.config.settings import settings
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.trace import trace
-from mvl_assets.settings import settings
+from mvl_assets.lake_queries.lineage import trace
 
 
 @click.command(name="trace")

@@ -9,8 +9,8 @@ import sys
 
 import click
 
-from mvl_assets.cli.dagster_home import prepare_home, workspace_file
 from mvl_assets.errors import MvlError
+from mvl_assets.runner.dagster_home import prepare_home, workspace_file
 
 
 @click.command(name="ui")

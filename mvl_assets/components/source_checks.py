@@ -9,9 +9,9 @@ from typing import Any
 
 import dagster as dg
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.curation.screening import ENOUGH, ROWS, Screening, suggest
-from mvl_assets.defs.metadata import markdown_table
+from mvl_assets.orchestration.metadata import markdown_table
 
 EXPECTED = "rows_as_expected"
 LICENSED = "license_known"
@@ -35,7 +35,7 @@ def source_checks(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
 
 def expected_result(key: dg.AssetKey, spec: SourceSpec, found: int, limit: int | None) -> dg.AssetCheckResult:
     """Warns when the whole source was read and the rows differ from the declared count by more than `TOLERANCE`."""
-    from mvl_assets.miniature.write import is_miniature
+    from mvl_assets.demo_data.write import is_miniature
 
     expected = spec.expected
     skipped = (

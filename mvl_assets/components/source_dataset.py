@@ -11,8 +11,6 @@ from typing import Any, Self
 
 import dagster as dg
 
-from mvl_assets.catalog import SourceSpec
-from mvl_assets.components.resources import LakeResource
 from mvl_assets.components.source_checks import (
     benchmark_result,
     expected_result,
@@ -21,10 +19,19 @@ from mvl_assets.components.source_checks import (
     screening_table,
     source_checks,
 )
-from mvl_assets.defs import graph
-from mvl_assets.defs.metadata import SAMPLE_COLUMNS, markdown_table, preview, sound_check, sound_result, table_metadata
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.fetch.lock import read_lock
 from mvl_assets.fetch.overview import sentence
+from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.metadata import (
+    SAMPLE_COLUMNS,
+    markdown_table,
+    preview,
+    sound_check,
+    sound_result,
+    table_metadata,
+)
+from mvl_assets.orchestration.resources import LakeResource
 
 GROUPS = {
     "A": "used as it is (group A)",
@@ -54,7 +61,7 @@ class SourceDataset(dg.Component):
     def get_spec(cls) -> dg.ComponentTypeSpec:
         return dg.ComponentTypeSpec(
             description="One source dataset of the catalog: its raw asset and the checks on it.",
-            owners=graph.OWNERS,
+            owners=asset_keys.OWNERS,
             tags=["source"],
         )
 
@@ -65,26 +72,26 @@ class SourceDataset(dg.Component):
 def raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
     """`raw/<slug>`: the files of one source, in the tables `samples`, `images` and `rejects`."""
     key = dg.AssetKey(["raw", spec.slug])
-    limit = graph.profile().limit
+    limit = asset_keys.profile().limit
 
     @dg.asset(
         key=key,
         # What the rows are made with; a note in the evidence makes nothing out of date.
-        code_version=graph.settings_version(spec.format, spec.records, spec.license, limit),
+        code_version=asset_keys.settings_version(spec.format, spec.records, spec.license, limit),
         group_name="raw",
         partitions_def=dg.StaticPartitionsDefinition([spec.slug]),
         description=description(spec),
         kinds={"lance", "huggingface"} if spec.hub else {"lance"},
         tags=tags(spec),
-        owners=graph.OWNERS,
+        owners=asset_keys.OWNERS,
         metadata=declared(spec),
         check_specs=[sound_check(key), *source_checks(key)],
     )
     def _raw(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.curation.screening import screen
-        from mvl_assets.ingest.bring_in import bring_in
+        from mvl_assets.ingest.sync_source import bring_in
 
-        report = bring_in(lake.lake, spec, graph.profile(), run_id=context.run_id, say=context.log.info)
+        report = bring_in(lake.lake, spec, asset_keys.profile(), run_id=context.run_id, say=context.log.info)
         table = lake.lake.table("samples")
         screened = screen(lake.lake, spec.slug)
         return dg.MaterializeResult(
@@ -137,7 +144,7 @@ def description(spec: SourceSpec) -> str:
 
 def tags(spec: SourceSpec) -> dict[str, str]:
     named = {"mvl/group": spec.group, "mvl/family": spec.family, "mvl/modality": spec.modality}
-    return {**graph.tags(spec.category), "mvl/source": spec.slug, **{k: v for k, v in named.items() if v}}
+    return {**asset_keys.tags(spec.category), "mvl/source": spec.slug, **{k: v for k, v in named.items() if v}}
 
 
 def declared(spec: SourceSpec) -> dict[str, Any]:

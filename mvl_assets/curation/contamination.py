@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.common.digest import digest_hex
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.curation.duplicates import fingerprint
-from mvl_assets.lake.digest import digest_hex
-from mvl_assets.lake.holdout import is_held_out
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CONTAMINATION
 from mvl_assets.lake.spill import batches_of
 from mvl_assets.lake.table import Published
-from mvl_assets.lake.views import in_batches, samples_now
+from mvl_assets.lake_queries.holdout import is_held_out
+from mvl_assets.lake_queries.views import in_batches, samples_now
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.catalog import SourceSpec
-from mvl_assets.lake.digest import digest_hex
-from mvl_assets.lake.duplicates import FINGERPRINTED, later_equals
+from mvl_assets.common.digest import digest_hex
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import DUPLICATES
 from mvl_assets.lake.spill import batches_of
 from mvl_assets.lake.sql import equals
 from mvl_assets.lake.table import Published
-from mvl_assets.lake.views import samples_now
+from mvl_assets.lake_queries.duplicates import FINGERPRINTED, later_equals
+from mvl_assets.lake_queries.views import samples_now
 
 _MARKERS = re.compile(r"<image>|<video>")
 # Marks inside a word or number, and signs between them, make another text: 3.5 is not 35, and -5 not 5.

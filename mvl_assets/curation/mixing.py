@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from mvl_assets.lake.candidates import Groups, Quota, candidate_pool
+from mvl_assets.config.profile import Mixture, Profile
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import MIXTURE
 from mvl_assets.lake.table import Published
-from mvl_assets.profile import Mixture, Profile
+from mvl_assets.lake_queries.candidates import Groups, Quota, candidate_pool
 
 ALIGNMENT = "alignment"
 MOVING = ("multi_image", "video")

@@ -17,11 +17,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mvl_assets.catalog import Category, Group
+from mvl_assets.config.catalog import Category, Group
 from mvl_assets.lake.images import ImageInfo
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.screening import rows_by_hash
-from mvl_assets.media.picture import standard_size
+from mvl_assets.lake_queries.screening import rows_by_hash
+from mvl_assets.media.image import standard_size
 
 ROWS = 1_000
 ENOUGH = 200

@@ -6,33 +6,33 @@ Belongs here: the assets. Does not: what a row holds (`lake/schema.py`) or how i
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
-from mvl_assets.catalog import Category
-from mvl_assets.components.resources import LakeResource
-from mvl_assets.defs import graph
-from mvl_assets.defs.metadata import SAMPLE_COLUMNS, preview, sound_check, sound_result, table_metadata
-from mvl_assets.lake.views import first_samples
+from mvl_assets.config.catalog import Category
+from mvl_assets.lake_queries.views import first_samples
+from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.metadata import SAMPLE_COLUMNS, preview, sound_check, sound_result, table_metadata
+from mvl_assets.orchestration.resources import LakeResource
 
 
 def category_asset(category: Category) -> dg.AssetsDefinition:
     key = dg.AssetKey(["category", category])
-    partitions = graph.source_partitions(category)
+    partitions = asset_keys.source_partitions(category)
 
     @dg.asset(
         key=key,
         group_name="category",
         partitions_def=partitions,
-        deps=[graph.from_raw(slug) for slug in partitions.get_partition_keys()],
+        deps=[asset_keys.from_raw(slug) for slug in partitions.get_partition_keys()],
         description=f"The usable samples of the {category} sources, with group, prompt family and what standardising "
         "will do to their pictures (paper §2).",
         kinds={"lance"},
-        tags=graph.tags(category),
-        owners=graph.OWNERS,
+        tags=asset_keys.tags(category),
+        owners=asset_keys.OWNERS,
         check_specs=[sound_check(key, partitions)],
     )
     def _category(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.ingest.categorise import categorise_source
 
-        source = graph.source_of(context)
+        source = asset_keys.source_of(context)
         report = categorise_source(lake.lake, source, run_id=context.run_id)
         table = lake.lake.table(f"category/{category}")
         return dg.MaterializeResult(
@@ -52,4 +52,4 @@ def category_asset(category: Category) -> dg.AssetsDefinition:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.Definitions(assets=[category_asset(c) for c in graph.categories()])
+    return dg.Definitions(assets=[category_asset(c) for c in asset_keys.categories()])

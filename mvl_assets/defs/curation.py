@@ -6,14 +6,21 @@ Both look at the category tables' sources as they are now; neither removes a row
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
-from mvl_assets.catalog import load_catalog, partition_sources
-from mvl_assets.components.resources import LakeResource
-from mvl_assets.defs import graph
-from mvl_assets.defs.metadata import first_rows, markdown_table, preview, sound_check, sound_result, table_metadata
+from mvl_assets.config.catalog import load_catalog, partition_sources
+from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.metadata import (
+    first_rows,
+    markdown_table,
+    preview,
+    sound_check,
+    sound_result,
+    table_metadata,
+)
+from mvl_assets.orchestration.resources import LakeResource
 
 DUPLICATES = dg.AssetKey(["curation", "duplicates"])
 CONTAMINATION = dg.AssetKey(["curation", "contamination"])
-UPSTREAM = [dg.AssetKey(["category", c]) for c in graph.categories()]
+UPSTREAM = [dg.AssetKey(["category", c]) for c in asset_keys.categories()]
 
 
 @dg.asset(
@@ -23,7 +30,7 @@ UPSTREAM = [dg.AssetKey(["category", c]) for c in graph.categories()]
     description="Samples with the same pictures and the same words as another, within and across sources, and which "
     "one stays. The paper did not remove them.",
     kinds={"lance", "duckdb"},
-    owners=graph.OWNERS,
+    owners=asset_keys.OWNERS,
     check_specs=[sound_check(DUPLICATES)],
 )
 def duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
@@ -47,20 +54,20 @@ def duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
 
 @dg.asset(
     key=CONTAMINATION,
-    code_version=graph.settings_version(graph.profile().holdout, graph.benchmarks()),
+    code_version=asset_keys.settings_version(asset_keys.profile().holdout, asset_keys.benchmarks()),
     group_name="curation",
     deps=UPSTREAM,
     description="Samples that evaluation would ask again: of sources that are benchmarks themselves, and copies of "
     "held-out questions. The paper does not check.",
     kinds={"lance"},
-    owners=graph.OWNERS,
+    owners=asset_keys.OWNERS,
     check_specs=[sound_check(CONTAMINATION)],
 )
 def contamination(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     from mvl_assets.curation.contamination import find_contamination
 
-    sources = [load_catalog()[slug] for c in graph.categories() for slug in partition_sources(c)]
-    holdout = graph.profile().holdout
+    sources = [load_catalog()[slug] for c in asset_keys.categories() for slug in partition_sources(c)]
+    holdout = asset_keys.profile().holdout
     report = find_contamination(lake.lake, sources, holdout=holdout, run_id=context.run_id)
     table = lake.lake.table("curation/contamination")
     return dg.MaterializeResult(

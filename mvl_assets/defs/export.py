@@ -6,12 +6,12 @@ Belongs here: the assets. The formats themselves are in `export/`.
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
-from mvl_assets.components.resources import LakeResource
-from mvl_assets.defs import graph
-from mvl_assets.defs.metadata import markdown_table
-from mvl_assets.lake.digest import digest_hex
+from mvl_assets.common.digest import digest_hex
+from mvl_assets.config.settings import settings
 from mvl_assets.lake.schema import STAGES
-from mvl_assets.settings import settings
+from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.metadata import markdown_table
+from mvl_assets.orchestration.resources import LakeResource
 
 UPSTREAM = [dg.AssetKey(["mixture", stage]) for stage in STAGES]
 
@@ -22,7 +22,7 @@ UPSTREAM = [dg.AssetKey(["mixture", stage]) for stage in STAGES]
     deps=UPSTREAM,
     description="The three mixtures as LLaVA training JSON with their pictures, as MAmmoTH-VL released its data.",
     kinds={"json"},
-    owners=graph.OWNERS,
+    owners=asset_keys.OWNERS,
 )
 def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     from mvl_assets.export.llava_json import export_stage
@@ -41,17 +41,17 @@ def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
 
 @dg.asset(
     key=["export", "dataset_card"],
-    code_version=graph.settings_version([(m.name, m.license) for m in graph.profile().models.values()]),
+    code_version=asset_keys.settings_version([(m.name, m.license) for m in asset_keys.profile().models.values()]),
     group_name="export",
     deps=UPSTREAM,
     description="What the mixtures hold by category, source and licence, in the hub's card format.",
     kinds={"markdown"},
-    owners=graph.OWNERS,
+    owners=asset_keys.OWNERS,
 )
 def dataset_card(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-    from mvl_assets.export.card import dataset_card as write
+    from mvl_assets.export.dataset_card import dataset_card as write
 
-    text = write(lake.lake, graph.profile())
+    text = write(lake.lake, asset_keys.profile())
     path = settings().home / "export" / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

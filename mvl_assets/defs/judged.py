@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mvl_assets.catalog import Category
-from mvl_assets.components.resources import LakeResource
-from mvl_assets.defs import graph
-from mvl_assets.defs.currency import current_check, current_result
-from mvl_assets.defs.metadata import (
+from mvl_assets.config.catalog import Category
+from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompts import judge_prompts, load_prompts
+from mvl_assets.defs.freshness import current_check, current_result
+from mvl_assets.judging.paper_reference import paper_keep_rate
+from mvl_assets.lake.table import Table
+from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.metadata import (
     first_rows,
     markdown_table,
     preview,
@@ -22,12 +25,9 @@ from mvl_assets.defs.metadata import (
     table_metadata,
     with_pictures,
 )
-from mvl_assets.defs.progress import Watch
-from mvl_assets.defs.retry import retried
-from mvl_assets.judging.paper import paper_keep_rate
-from mvl_assets.lake.table import Table
-from mvl_assets.profile import Profile
-from mvl_assets.prompts import judge_prompts, load_prompts
+from mvl_assets.orchestration.resources import LakeResource
+from mvl_assets.orchestration.retry_tags import retried
+from mvl_assets.orchestration.stage_progress import Watch
 
 if TYPE_CHECKING:
     from mvl_assets.judging.judge import JudgeReport
@@ -37,36 +37,36 @@ SHOWN = ("question", "answer", "original_answer", "answer_agrees", "p_yes", "kee
 
 def judged_asset(category: Category) -> dg.AssetsDefinition:
     key = dg.AssetKey(["judged", category])
-    partitions = graph.rewritten_partitions(category)
+    partitions = asset_keys.rewritten_partitions(category)
     prompts = load_prompts()
     asked: dict[str, list[str]] = {}
-    for family, sources in graph.families(category).items():
+    for family, sources in asset_keys.families(category).items():
         for prompt in judge_prompts(prompts, family):
             asked.setdefault(prompt.name, []).extend(sources)
-    judge, second = graph.profile().model_for("judge"), graph.profile().second_judge
+    judge, second = asset_keys.profile().model_for("judge"), asset_keys.profile().second_judge
     judges = [(m.name, m.revision, m.sees_images) for m in (judge, second) if m is not None]
 
     @dg.asset(
         key=key,
-        code_version=graph.settings_version(*judges, graph.profile().keep),
+        code_version=asset_keys.settings_version(*judges, asset_keys.profile().keep),
         group_name="judged",
         partitions_def=partitions,
         deps=[
             dg.AssetKey(["rewritten", category]),
-            *(graph.from_prompt(name, sources) for name, sources in asked.items()),
+            *(asset_keys.from_prompt(name, sources) for name, sources in asked.items()),
         ],
         description=f"Verdicts on the rewritten pairs of the {category} sources, one constrained Yes/No per criterion "
         "with its probability (paper §3), the agreement with the original key, and what the keep rule says.",
         kinds={"lance", "llm"},
-        tags=graph.tags(category),
-        owners=graph.OWNERS,
+        tags=asset_keys.tags(category),
+        owners=asset_keys.OWNERS,
         pool="llm-judge",
         check_specs=[sound_check(key, partitions), current_check(key)],
     )
     def _judged(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.judging.judge import judge_source
 
-        source, profile = graph.source_of(context), graph.profile()
+        source, profile = asset_keys.source_of(context), asset_keys.profile()
         watch = Watch(context)
         report = judge_source(lake.lake, source, profile, run_id=context.run_id, retry=retried(context), progress=watch)
         table = lake.lake.table(f"judged/{category}")
@@ -128,4 +128,4 @@ def _second(profile: Profile, report: "JudgeReport") -> dict[str, Any]:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.Definitions(assets=[judged_asset(c) for c in graph.rewritten_categories()])
+    return dg.Definitions(assets=[judged_asset(c) for c in asset_keys.rewritten_categories()])

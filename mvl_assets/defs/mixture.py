@@ -6,12 +6,12 @@ Belongs here: the three assets. Does not: how many of what (`curation/mixing.py`
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
-from mvl_assets.components.resources import LakeResource
-from mvl_assets.defs import graph
 from mvl_assets.defs.curation import CONTAMINATION, DUPLICATES
-from mvl_assets.defs.metadata import markdown_table, preview, sound_check, sound_result, table_metadata
 from mvl_assets.lake.schema import STAGES
-from mvl_assets.lake.views import mixture_rows
+from mvl_assets.lake_queries.views import mixture_rows
+from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.metadata import markdown_table, preview, sound_check, sound_result, table_metadata
+from mvl_assets.orchestration.resources import LakeResource
 
 WORDS = {
     "alignment": "Picture-caption pairs for the projector alone (paper, Table 1, stage 1).",
@@ -27,23 +27,23 @@ def mixture_asset(stage: str) -> dg.AssetsDefinition:
         [dg.AssetKey(["category", "alignment"])]
         if stage == "alignment"
         else [
-            *(dg.AssetKey(["category", c]) for c in graph.categories() if c not in ("alignment", "released")),
-            *(dg.AssetKey(["judged", c]) for c in graph.rewritten_categories()),
+            *(dg.AssetKey(["category", c]) for c in asset_keys.categories() if c not in ("alignment", "released")),
+            *(dg.AssetKey(["judged", c]) for c in asset_keys.rewritten_categories()),
         ]
     )
 
-    profile = graph.profile()
+    profile = asset_keys.profile()
     # A source that the catalog moves to another group or category leaves the rows it had in the tables.
-    groups = {asset.path[1]: graph.groups(asset.path[1]) for asset in upstream if asset.path[0] == "category"}
+    groups = {asset.path[1]: asset_keys.groups(asset.path[1]) for asset in upstream if asset.path[0] == "category"}
 
     @dg.asset(
         key=key,
-        code_version=graph.settings_version(profile.mixture, profile.holdout, profile.paper_parity, groups),
+        code_version=asset_keys.settings_version(profile.mixture, profile.holdout, profile.paper_parity, groups),
         group_name="mixture",
         deps=[*upstream, DUPLICATES, CONTAMINATION],
         description=WORDS[stage],
         kinds={"lance", "duckdb"},
-        owners=graph.OWNERS,
+        owners=asset_keys.OWNERS,
         check_specs=[
             sound_check(key),
             dg.AssetCheckSpec("targets_met", asset=key, description="Every category filled its share."),
@@ -52,7 +52,7 @@ def mixture_asset(stage: str) -> dg.AssetsDefinition:
     def _mixture(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.curation.mixing import mix
 
-        report = mix(lake.lake, graph.profile(), stage, run_id=context.run_id, groups=groups)
+        report = mix(lake.lake, asset_keys.profile(), stage, run_id=context.run_id, groups=groups)
         table = lake.lake.table(f"mixture/{stage}")
         fills = [
             {

@@ -1,6 +1,6 @@
 """`prompts/<name>`: the prompt files as nodes of the graph.
 
-Belongs here: the assets and how an edit becomes an observation. Does not: a prompt's form (`mvl_assets.prompts`), what
+Belongs here: the assets and how an edit becomes an observation. Does not: a prompt's form (`mvl_assets.config.prompts`), what
 an edit makes out of date (`currency`). A prompt's data version is the hash of what decides a request, so a changed
 comment in its front matter makes nothing stale.
 """
@@ -11,8 +11,8 @@ from typing import Any
 
 import dagster as dg
 
-from mvl_assets.defs import graph
-from mvl_assets.prompts import Prompt, load_prompts
+from mvl_assets.config.prompts import Prompt, load_prompts
+from mvl_assets.orchestration import asset_keys
 
 # Observations carry the version as this tag; so do Dagster's own.
 VERSION_TAG = "dagster/data_version"
@@ -29,7 +29,7 @@ def prompt_asset(prompt: Prompt) -> dg.AssetsDefinition:
     def _observe(context: dg.AssetExecutionContext) -> dg.ObserveResult:
         now = load_prompts()[name]
         return dg.ObserveResult(
-            asset_key=graph.prompt_key(name), data_version=dg.DataVersion(now.hash), metadata=_metadata(now)
+            asset_key=asset_keys.prompt_key(name), data_version=dg.DataVersion(now.hash), metadata=_metadata(now)
         )
 
     return _observe
@@ -39,7 +39,7 @@ def report_prompts(instance: dg.DagsterInstance) -> list[str]:
     """Reports the prompts whose hash is not the last observed one; returns their names."""
     edited = []
     for prompt in load_prompts().values():
-        key = graph.prompt_key(prompt.name)
+        key = asset_keys.prompt_key(prompt.name)
         if _observed(instance, key) != prompt.hash:
             instance.report_runless_asset_event(
                 dg.AssetObservation(
@@ -60,11 +60,11 @@ def _observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
 def _spec(prompt: Prompt) -> dg.AssetSpec:
     role = "rewriting" if prompt.role == "rewrite" else "judging"
     return dg.AssetSpec(
-        graph.prompt_key(prompt.name),
+        asset_keys.prompt_key(prompt.name),
         group_name="prompts",
         description=f"The {role} prompt of the family {prompt.family}, in prompts/{prompt.file}. {prompt.note}",
         kinds={"prompt"},
-        owners=graph.OWNERS,
+        owners=asset_keys.OWNERS,
         tags={"mvl/family": prompt.family},
     )
 

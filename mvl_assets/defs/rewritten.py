@@ -7,11 +7,11 @@ good (`judged`). Only categories with group B sources have one. It spends model 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
-from mvl_assets.catalog import Category, load_catalog
-from mvl_assets.components.resources import LakeResource
-from mvl_assets.defs import graph
-from mvl_assets.defs.currency import current_check, current_result, rewriter
-from mvl_assets.defs.metadata import (
+from mvl_assets.config.catalog import Category, load_catalog
+from mvl_assets.config.prompts import load_prompts, rewrite_prompt
+from mvl_assets.defs.freshness import current_check, current_result, rewriter
+from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.metadata import (
     first_rows,
     markdown_table,
     preview,
@@ -20,23 +20,23 @@ from mvl_assets.defs.metadata import (
     table_metadata,
     with_pictures,
 )
-from mvl_assets.defs.progress import Watch
-from mvl_assets.defs.retry import retried
-from mvl_assets.prompts import load_prompts, rewrite_prompt
+from mvl_assets.orchestration.resources import LakeResource
+from mvl_assets.orchestration.retry_tags import retried
+from mvl_assets.orchestration.stage_progress import Watch
 
 
 def rewritten_asset(category: Category) -> dg.AssetsDefinition:
     key = dg.AssetKey(["rewritten", category])
-    partitions = graph.rewritten_partitions(category)
+    partitions = asset_keys.rewritten_partitions(category)
     same = dg.StaticPartitionMapping({k: k for k in partitions.get_partition_keys()})
     prompts = load_prompts()
-    profile = graph.profile()
+    profile = asset_keys.profile()
     # Captions have a model of their own.
-    models = {m.name: m for m in (rewriter(load_catalog()[slug])[0] for slug in graph.rewritten_sources(category))}
+    models = {m.name: m for m in (rewriter(load_catalog()[slug])[0] for slug in asset_keys.rewritten_sources(category))}
 
     @dg.asset(
         key=key,
-        code_version=graph.settings_version(
+        code_version=asset_keys.settings_version(
             [(m.name, m.revision, m.sees_images, m.max_side) for m in models.values()], profile.rewrite_limit
         ),
         group_name="rewritten",
@@ -44,22 +44,22 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
         deps=[
             dg.AssetDep(dg.AssetKey(["category", category]), partition_mapping=same),
             *(
-                graph.from_prompt(rewrite_prompt(prompts, family).name, sources)
-                for family, sources in graph.families(category).items()
+                asset_keys.from_prompt(rewrite_prompt(prompts, family).name, sources)
+                for family, sources in asset_keys.families(category).items()
             ),
         ],
         description=f"Reasoned question-answer pairs made of the short answers of the {category} sources (paper §2.3). "
         "Recomputed from the stored answers; only what was never asked is sent.",
         kinds={"lance", "llm"},
-        tags=graph.tags(category),
-        owners=graph.OWNERS,
+        tags=asset_keys.tags(category),
+        owners=asset_keys.OWNERS,
         pool="llm-rewrite",
         check_specs=[sound_check(key, partitions), current_check(key)],
     )
     def _rewritten(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.rewriting.rewrite import rewrite_source
 
-        source, profile = graph.source_of(context), graph.profile()
+        source, profile = asset_keys.source_of(context), asset_keys.profile()
         watch = Watch(context)
         report = rewrite_source(
             lake.lake, source, profile, run_id=context.run_id, retry=retried(context), progress=watch
@@ -99,4 +99,4 @@ def rewritten_asset(category: Category) -> dg.AssetsDefinition:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.Definitions(assets=[rewritten_asset(c) for c in graph.rewritten_categories()])
+    return dg.Definitions(assets=[rewritten_asset(c) for c in asset_keys.rewritten_categories()])

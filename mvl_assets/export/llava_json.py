@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvl_assets.lake.digest import digest_hex
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.views import in_batches, mixture_rows
+from mvl_assets.lake_queries.views import in_batches, mixture_rows
 
 VIDEO, IMAGE = "<video>", "<image>"
 BATCH = 64

@@ -13,8 +13,8 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 from yarl import URL
 
-from mvl_assets.fetch.address import checked_socket, proxy_for
 from mvl_assets.fetch.errors import Unreachable
+from mvl_assets.fetch.ssrf_guard import checked_socket, proxy_for
 
 REDIRECTS = 5
 CONNECT_S, STALL_S = 30.0, 60.0

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.settings import settings
 from mvl_assets.errors import MvlError
 from mvl_assets.fetch.state import canonical, write_whole
-from mvl_assets.settings import settings
 
 VERSION = 1
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.fetch import connection, hub
 from mvl_assets.fetch.errors import HubDown, Unreachable
 from mvl_assets.fetch.lock import Lock, LockedFile, LockedSource, declared

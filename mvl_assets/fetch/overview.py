@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.settings import UNPACKED
 from mvl_assets.fetch.lock import Lock, LockedSource
 from mvl_assets.fetch.rules import supply
 from mvl_assets.fetch.state import PARTS, FetchState, load_state
-from mvl_assets.settings import UNPACKED
 
 State = Literal["declared", "unverified", "locked", "fetching", "fetched", "files", "removed"]
 

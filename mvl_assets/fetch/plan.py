@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.fetch.lock import Lock, LockedSource
 from mvl_assets.fetch.overview import file_state, folder_size
 from mvl_assets.fetch.state import FetchState, load_state

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from mvl_assets.catalog import Format, SourceSpec
+from mvl_assets.config.catalog import Format, SourceSpec
 
 ARCHIVES = ("*.tar", "*.tar.*", "*.tar_*", "*.tgz", "*.zip", "*.zip.*", "*.z[0-9][0-9]")
 VIDEOS = ("*.mp4", "*.MP4", "*.mkv", "*.webm", "*.avi", "*.mov")

@@ -13,7 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.settings import settings
 from mvl_assets.fetch import hub
 from mvl_assets.fetch.connection import new_session
 from mvl_assets.fetch.errors import FetchError, Unreachable
@@ -24,7 +25,6 @@ from mvl_assets.fetch.progress import Meter, Say, quiet, size_text
 from mvl_assets.fetch.rules import supply
 from mvl_assets.fetch.state import PARTS, FetchState, StoredFile, all_states, alone, load_state, save_state
 from mvl_assets.fetch.transfer import Carrier, Item, Part, Patience, check_room, difference, sha256_of
-from mvl_assets.settings import settings
 
 CONNECTIONS = 4
 """Files of one source that come at the same time."""

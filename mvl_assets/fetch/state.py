@@ -15,10 +15,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.settings import settings
 from mvl_assets.errors import MvlError
 from mvl_assets.fetch.errors import FetchError
-from mvl_assets.settings import settings
 
 PARTS = ".fetch"
 """Folder inside a source's folder for what has not arrived whole."""

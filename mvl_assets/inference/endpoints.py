@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from mvl_assets.config.profile import ModelProfile
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.server import ensure_server, start_in_background
-from mvl_assets.inference.servespec import ServeSpec
-from mvl_assets.profile import ModelProfile
+from mvl_assets.inference.local_server.server import ensure_server, start_in_background
+from mvl_assets.inference.local_server.server_spec import ServeSpec
 
 
 def endpoints_for(model: ModelProfile) -> list[Endpoint]:

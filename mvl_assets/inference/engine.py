@@ -22,24 +22,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.errors import MvlError
+from mvl_assets.inference.chat_protocol import Reply, encode
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
-from mvl_assets.inference.intake import Intake
-from mvl_assets.inference.lane import Attempt, Item, Lane
+from mvl_assets.inference.endpoint_client import Attempt, Item, Lane
+from mvl_assets.inference.faults import Blame, Fault, backoff_s
+from mvl_assets.inference.images import FetchPictures
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.pictures import FetchPictures
 from mvl_assets.inference.progress import Failure, Outcome, Progress
+from mvl_assets.inference.progress_reporter import Reporter, check_patience
 from mvl_assets.inference.quarantine import Quarantine
 from mvl_assets.inference.request import Request
-from mvl_assets.inference.retry import Blame, Fault, backoff_s
+from mvl_assets.inference.request_queue import Intake
 from mvl_assets.inference.transport import Transport
-from mvl_assets.inference.watch import Reporter, check_patience
-from mvl_assets.inference.wire import Reply, encode
 from mvl_assets.inference.writer import AnswerWriter
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.schema import Answer
 
 if TYPE_CHECKING:
-    from mvl_assets.profile import Price
+    from mvl_assets.config.profile import Price
 
 PICTURE_THREADS = 2
 TICK_S = 0.1

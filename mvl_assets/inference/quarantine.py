@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from mvl_assets.inference.lane import Item, Lane
+from mvl_assets.inference.endpoint_client import Item, Lane
 
 # How long a group waits for the endpoint that died, before another one is put at risk.
 WAIT_FOR_HOME_S = 30.0

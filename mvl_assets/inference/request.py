@@ -32,8 +32,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.errors import MvlError
-from mvl_assets.lake.digest import digest_hex
 
 Message = Mapping[str, Any]
 

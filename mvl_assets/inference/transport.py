@@ -10,9 +10,9 @@ from types import TracebackType
 
 import aiohttp
 
+from mvl_assets.inference.chat_protocol import MalformedReply, Reply, decode, probe_body, requests_waiting
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.retry import Blame, Fault, fault_of_status
-from mvl_assets.inference.wire import MalformedReply, Reply, decode, probe_body, requests_waiting
+from mvl_assets.inference.faults import Blame, Fault, fault_of_status
 
 CONNECT_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 10.0

@@ -13,12 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY
-from mvl_assets.lake.views import samples_now
-from mvl_assets.media.picture import standard_size
+from mvl_assets.lake_queries.views import samples_now
+from mvl_assets.media.image import standard_size
 
 BATCH = 1024
 _COLUMNS = ("sample_id", "version_id", "conversations", "image_ids", "video", "license")

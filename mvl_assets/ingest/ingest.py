@@ -18,18 +18,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.common.digest import digest_hex
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
-from mvl_assets.ingest.census import WIDTH, Census, row_key, take_census
-from mvl_assets.ingest.known import KnownSamples, Version
-from mvl_assets.ingest.pictures import Looks, PictureBatch
+from mvl_assets.ingest.existing import KnownSamples, Version
+from mvl_assets.ingest.images import Looks, PictureBatch
 from mvl_assets.ingest.rejects import RejectSpool
+from mvl_assets.ingest.row_index import WIDTH, Census, row_key, take_census
 from mvl_assets.lake import sql
-from mvl_assets.lake.digest import digest_hex
-from mvl_assets.lake.guard import taking_in
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.purged import PURGED_CLASS, Purged, purged_of
+from mvl_assets.lake.locks import taking_in
 from mvl_assets.lake.schema import SAMPLES
+from mvl_assets.lake_queries.tombstones import PURGED_CLASS, Purged, purged_of
 from mvl_assets.readers.json_stream import BROKEN_FILE
 from mvl_assets.readers.registry import keys_for, reader_for
 from mvl_assets.readers.rows import RowError
@@ -81,7 +81,7 @@ def ingest_source(
         raise SourceError(
             source.slug,
             f"there is no folder {root}",
-            hint=f"run `mvl miniature` for drawn data, or put the source's files into {root}",
+            hint=f"run `mvl demo-data` for drawn data, or put the source's files into {root}",
         )
     read, keys = reader_for(source.format), keys_for(source.format)
     with taking_in(lake), RejectSpool(source.slug, run_id) as rejects:

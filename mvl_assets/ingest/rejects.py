@@ -10,10 +10,10 @@ from types import TracebackType
 import pyarrow as pa
 
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.rejects import MESSAGE, publish_rejects, reject_table
 from mvl_assets.lake.schema import REJECTS, Reject
 from mvl_assets.lake.scratch import scratch
 from mvl_assets.lake.table import Published
+from mvl_assets.lake_queries.rejects import MESSAGE, publish_rejects, reject_table
 
 STAGE = "raw"
 BATCH = 1024

@@ -11,25 +11,25 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.profile import ModelProfile, Profile
+from mvl_assets.config.prompts import Prompt, judge_prompts, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import ModelRef, Request
+from mvl_assets.judging.cases import Case, JudgedRows, Judges, rulings
 from mvl_assets.judging.kappa import Confusion
 from mvl_assets.judging.keep import parse_rule
-from mvl_assets.judging.rows import Case, JudgedRows, Judges, rulings
 from mvl_assets.judging.verdict import Verdict
 from mvl_assets.lake import sql
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.rejects import publish_rejects, reject_table
 from mvl_assets.lake.table import Published
-from mvl_assets.profile import ModelProfile, Profile
-from mvl_assets.prompts import Prompt, judge_prompts, load_prompts
-from mvl_assets.rewriting.asking import Asker, ProgressSink, model_ref
+from mvl_assets.lake_queries.rejects import publish_rejects, reject_table
+from mvl_assets.model_stage.client import Asker, ProgressSink, model_ref
+from mvl_assets.model_stage.dialogue import listed, pairs_of
+from mvl_assets.model_stage.retry_policy import chosen
 from mvl_assets.rewriting.build import messages_of, output_form
-from mvl_assets.rewriting.conversation import listed, pairs_of
-from mvl_assets.rewriting.failed import chosen
-from mvl_assets.rewriting.rows import family_of
+from mvl_assets.rewriting.requests import family_of
 
 STAGE = "judge"
 BATCH = 256

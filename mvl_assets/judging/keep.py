@@ -15,10 +15,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompts import load_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.verdict import Verdict
-from mvl_assets.profile import Profile
-from mvl_assets.prompts import load_prompts
 
 _TOKEN = re.compile(r"\s*(?:(>=)|(\(|\))|(\d+(?:\.\d*)?|\.\d+)|([A-Za-z_][A-Za-z_0-9.]*))")
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.errors import MvlError
-from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
-from mvl_assets.rewriting.conversation import pairs_of, readable
+from mvl_assets.model_stage.dialogue import pairs_of, readable
 
 COLUMNS = ("rewrite_id", "category", "source", "pictures", "question", "answer", "label", "annotator")
 WORDS = {

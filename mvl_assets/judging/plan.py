@@ -6,15 +6,15 @@ import heapq
 from collections.abc import Mapping
 from typing import Literal
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompts import Prompt, judge_prompts, load_prompts
 from mvl_assets.judging.judge import STAGE, cases_for
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.profile import Profile
-from mvl_assets.prompts import Prompt, judge_prompts, load_prompts
-from mvl_assets.rewriting.asking import model_ref
+from mvl_assets.model_stage.client import model_ref
 from mvl_assets.rewriting.plan import Plan, plan_requests
-from mvl_assets.rewriting.rows import family_of
+from mvl_assets.rewriting.requests import family_of
 
 
 def plan_judge(

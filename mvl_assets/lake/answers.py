@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from mvl_assets.lake.durable import local_path
 from mvl_assets.lake.errors import LakeError, disk_errors
-from mvl_assets.lake.index import KeyIndex
+from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.lease import ConfigLease, FileLease, lease_for
-from mvl_assets.lake.memory import give_back_freed_memory, small_session
+from mvl_assets.lake.malloc import give_back_freed_memory, small_session
 from mvl_assets.lake.schema import ANSWERS, Answer
 from mvl_assets.lake.table import RETRIES, Table
 

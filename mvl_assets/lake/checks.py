@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from mvl_assets.common.digest import row_hashes
 from mvl_assets.lake import sql
-from mvl_assets.lake.digest import row_hashes
 from mvl_assets.lake.table import Table
 
 SAMPLE = 200

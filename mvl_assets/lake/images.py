@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import lance
 import pyarrow as pa
 
-from mvl_assets.lake.index import KeyIndex
+from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.schema import IMAGES, ImageRow
 from mvl_assets.lake.table import Table
 

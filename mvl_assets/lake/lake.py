@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow.fs as pafs
 
 from mvl_assets.lake.images import ImageStore
-from mvl_assets.lake.index import KeyIndex
+from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.schema import ANSWERS, IMAGES, spec_of
 from mvl_assets.lake.table import Table
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import lance
 import pyarrow as pa
 
+from mvl_assets.common.digest import DigestSum, row_hashes
 from mvl_assets.lake import sql
-from mvl_assets.lake.digest import DigestSum, row_hashes
 from mvl_assets.lake.durable import Syncer, is_torn, local_path, mend
 from mvl_assets.lake.errors import LakeError, SchemaMismatch, UnsafeTable, disk_errors
 from mvl_assets.lake.schema import KEY_METADATA, TableSpec

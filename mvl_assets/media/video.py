@@ -20,7 +20,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from mvl_assets.media.picture import PictureError, check_size, encode
+from mvl_assets.media.image import PictureError, check_size, encode
 
 SEEK_AFTER = 4.0
 """Seconds: over longer gaps the nearest key frame before the target is sought instead of decoding up to it."""

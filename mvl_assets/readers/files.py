@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from mvl_assets.common.natural_sort import natural
 from mvl_assets.errors import SourceError
-from mvl_assets.media.numbered import natural
 from mvl_assets.readers.archives.find import member_at, members_below
 from mvl_assets.readers.archives.member import Member
 from mvl_assets.readers.rows import RowError, is_text

@@ -16,7 +16,7 @@ from mvl_assets.errors import SourceError
 from mvl_assets.readers.sample import Broken, Reader, Sample
 
 if TYPE_CHECKING:
-    from mvl_assets.catalog import SourceSpec
+    from mvl_assets.config.catalog import SourceSpec
     from mvl_assets.readers.rows import Row
 
 _MODULES = {
@@ -42,7 +42,7 @@ _MODULES = {
     "localized_narratives": "localized_narratives",
     "ref_coco": "ref_coco",
     "url_captions": "url_captions",
-    "video_choice": "video_choice",
+    "video_choice": "video_mcq",
     "video_instruct": "video_instruct",
     # LLaVA-Hound is published among LLaVA-Video-178K's files, in their rows.
     "frame_folders": "llava_video",
@@ -89,7 +89,7 @@ def _module(format: str | None) -> object:
             "there is no reader for it yet",
             hint=f"declare the source as `records` with a field map, or convert it to one of {', '.join(FORMATS)}",
         )
-    return import_module(f"mvl_assets.readers.{name}")
+    return import_module(f"mvl_assets.readers.formats.{name}")
 
 
 def _keys_by_reading(read: Callable[[SourceSpec, Path], Iterator[Row | Sample | Broken]]) -> Keys:

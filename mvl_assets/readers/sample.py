@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 if TYPE_CHECKING:
-    from mvl_assets.catalog import SourceSpec
+    from mvl_assets.config.catalog import SourceSpec
 
 IMAGE_MARKER = "<image>"
 VIDEO_MARKER = "<video>"

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mvl_assets.config.prompts import Prompt
 from mvl_assets.inference.request import ModelRef, OutputForm, Request
-from mvl_assets.prompts import Prompt
-from mvl_assets.rewriting.conversation import Pair, listed, pairs_of, readable
+from mvl_assets.model_stage.dialogue import Pair, listed, pairs_of, readable
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import jsonschema
 
-from mvl_assets.prompts import Prompt
-from mvl_assets.rewriting.conversation import Pair, holds_marker
+from mvl_assets.config.prompts import Prompt
+from mvl_assets.model_stage.dialogue import Pair, holds_marker
 
 # Everything below a space but tab and newline, DEL, and the C1 block. In a parsed JSON string they are the traces of
 # LaTeX: "\frac" reads as a form feed and "rac". A lone surrogate cannot be stored as UTF-8.

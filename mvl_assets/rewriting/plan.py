@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.profile import ModelProfile, Profile
+from mvl_assets.config.prompts import Prompt, load_prompts, rewrite_prompt
 from mvl_assets.inference.request import Request
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.profile import ModelProfile, Profile
-from mvl_assets.prompts import Prompt, load_prompts, rewrite_prompt
-from mvl_assets.rewriting.asking import BATCH, model_ref
-from mvl_assets.rewriting.failed import rejected
+from mvl_assets.model_stage.client import BATCH, model_ref
+from mvl_assets.model_stage.retry_policy import rejected
+from mvl_assets.rewriting.requests import asks_for, family_of
 from mvl_assets.rewriting.rewrite import STAGE
-from mvl_assets.rewriting.rows import asks_for, family_of
 
 # Forecasts only. English takes about four characters a token; a seeing model of the paper's kind spends 256 tokens on a
 # tile of 448 pixels, at most 12 tiles a picture.

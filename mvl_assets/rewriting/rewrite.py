@@ -14,25 +14,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.common.digest import digest_hex
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompts import Prompt, load_prompts, rewrite_prompt
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.progress import Failure
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake.answers import AnswerLog
-from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.rejects import publish_rejects, reject_table
 from mvl_assets.lake.schema import REWRITTEN, Reject
 from mvl_assets.lake.table import Published
-from mvl_assets.profile import Profile
-from mvl_assets.prompts import Prompt, load_prompts, rewrite_prompt
-from mvl_assets.rewriting.asking import Asker, ProgressSink, model_ref
+from mvl_assets.lake_queries.rejects import publish_rejects, reject_table
+from mvl_assets.model_stage.client import Asker, ProgressSink, model_ref
+from mvl_assets.model_stage.dialogue import with_pictures
+from mvl_assets.model_stage.reask import Found, Question, look_up
+from mvl_assets.model_stage.retry_policy import chosen
 from mvl_assets.rewriting.build import Ask
-from mvl_assets.rewriting.conversation import with_pictures
-from mvl_assets.rewriting.failed import chosen
 from mvl_assets.rewriting.parse import Dialogue, ParseError, parse_answer
-from mvl_assets.rewriting.rounds import Found, Question, look_up
-from mvl_assets.rewriting.rows import about_requests, asks_for, count_samples, family_of
+from mvl_assets.rewriting.requests import about_requests, asks_for, count_samples, family_of
 
 STAGE = "rewrite"
 BATCH = 1024

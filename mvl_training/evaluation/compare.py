@@ -18,8 +18,8 @@ import numpy as np
 
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.benchmarking import ANSWERS, TABLE
-from mvl_training.evaluation.benchmarks import BenchmarkError
+from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS, TABLE
+from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.recipe import STAGES
 
 SEED = 20241206
@@ -132,7 +132,7 @@ def version_of(lake: Lake, name: str) -> str:
     """The checkpoint version that a stage's name (its current checkpoint) or the beginning of a version means. Raises
     `BenchmarkError` for none or several."""
     if name in STAGES:
-        from mvl_training.stages import current_checkpoint
+        from mvl_training.runs.stage_run import current_checkpoint
 
         return current_checkpoint(name).version
     known = {(row["checkpoint_version"], row["checkpoint"]) for row in lake.table(TABLE).rows()}

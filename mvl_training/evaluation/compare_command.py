@@ -20,8 +20,8 @@ def command(first: str, second: str, benchmarks: tuple[str, ...], json_: bool) -
 
     Both are a stage (its current checkpoint) or the beginning of a checkpoint's version.
     """
+    from mvl_assets.config.settings import settings
     from mvl_assets.lake.lake import Lake
-    from mvl_assets.settings import settings
 
     lake = Lake(settings().lake_root)
     found = compare_stored(lake, version_of(lake, first), version_of(lake, second), benchmarks or None)

@@ -18,8 +18,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mvl_assets.cli.dagster_home import prepare_home
 from mvl_assets.cli.doctor import CHROMIUM
+from mvl_assets.runner.dagster_home import prepare_home
 from tests.defs.world import FORGETFUL, PARTITIONS, World, point_at, prepare
 from tests.servers import FakeServer, free_port, serving
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mvl_assets import catalog
-from mvl_assets.catalog import CATEGORIES, SOURCES, SourceSpec, load_catalog, partition_sources, read_catalog
+from mvl_assets.config import catalog
+from mvl_assets.config.catalog import CATEGORIES, SOURCES, SourceSpec, load_catalog, partition_sources, read_catalog
+from mvl_assets.demo_data.recipes import RECIPES
 from mvl_assets.errors import MvlError
-from mvl_assets.miniature.recipes import RECIPES
 
 # Per category: group A, B, C (counted from figures A3 to A5 of arXiv 2412.05237v2, categories from figure 3).
 GROUPS = {

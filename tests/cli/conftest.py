@@ -22,7 +22,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory, model: FakeProcess) -> Home:
     """A home with the files of three drawn sources and nothing in the lake. Not to be written to."""
     home = Home(tmp_path_factory.mktemp("raw") / "home")
     home.profile(model_base_urls=[model.base_url])
-    home.run("miniature", *SOURCES, "--rows", "16")
+    home.run("demo-data", *SOURCES, "--rows", "16")
     return home
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import lance
 import pytest
 
+from mvl_assets.config.profile import load_profile
+from mvl_assets.config.settings import PROJECT
 from mvl_assets.errors import MvlError
-from mvl_assets.profile import load_profile
-from mvl_assets.settings import PROJECT
 from tests.cli.home import COMMAND, KEPT, SOURCES, Home, lines_with, one_error
 from tests.lake.test_full_disk import SMALL_DISK
 from tests.servers import FakeProcess, free_port

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
-from mvl_assets.catalog import load_catalog
 from mvl_assets.cli import COMMANDS, group
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.config.settings import PROJECT
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.schema import SAMPLES
-from mvl_assets.settings import PROJECT
 from tests.cli.home import KEPT, MODEL, REWRITTEN, SOURCES, Home, lines_with, one_error
 from tests.lake.rows import sample
 
@@ -69,10 +69,10 @@ def test_doctor_says_that_the_profile_is_missing(raw: Home) -> None:
 
 
 def test_miniatures_are_written_once_and_named(raw: Home, fresh: Home) -> None:
-    said = fresh.run("miniature", *SOURCES, "--rows", "16")
+    said = fresh.run("demo-data", *SOURCES, "--rows", "16")
     for slug in (KEPT, *REWRITTEN):
         assert lines_with(said, [slug, "llava_json", "14", "2"]), said
-    one_error(fresh.mvl("miniature", "--source", "nothing"), "no miniature is made for: nothing", "`mvl sources`")
+    one_error(fresh.mvl("demo-data", "--source", "nothing"), "no miniature is made for: nothing", "`mvl sources`")
 
 
 # -- sources, status, plan -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from mvl_assets.cli import group
-from mvl_assets.judging.paper import paper_keep_rate
+from mvl_assets.judging.paper_reference import paper_keep_rate
 from tests.cli.home import Home, lines_with, one_error
 
 

@@ -14,7 +14,7 @@ import dagster as dg
 import psutil
 import pytest
 
-from mvl_assets.cli.abandoned import UNFINISHED
+from mvl_assets.runner.orphaned_runs import UNFINISHED
 from tests.cli.home import KEPT, REWRITTEN, SOURCES, Home, lines_with, one_error
 from tests.servers import FakeProcess
 
@@ -130,7 +130,7 @@ def test_a_source_that_nobody_declared_is_named(raw: Home) -> None:
 def test_no_files_at_all_is_said_with_the_way_to_get_some(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.profile()
-    one_error(home.mvl("run"), "no source has files", "mvl miniature")
+    one_error(home.mvl("run"), "no source has files", "mvl demo-data")
 
 
 def test_a_source_without_files_fails_alone(fresh: Home) -> None:

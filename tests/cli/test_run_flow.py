@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.catalog import load_catalog
-from mvl_assets.cli import flow
-from mvl_assets.cli.flow import AT_ONCE, Load
-from mvl_assets.cli.runner import Done, Step
+from mvl_assets.config.catalog import load_catalog
 from mvl_assets.inference.progress import Progress
 from mvl_assets.lake.lake import Lake
+from mvl_assets.runner import pipelining
+from mvl_assets.runner.asset_steps import Done, Step
+from mvl_assets.runner.pipelining import AT_ONCE, Load
 
 SLUGS = [slug for slug, spec in load_catalog().items() if spec.group == "B"][:5]
 
@@ -83,7 +83,7 @@ def drive(load: Load, steps: list[Step]) -> list[Step]:
     def then(done: Done) -> list[Step]:
         return [judging(done.step)] if done.step.stage == "rewritten" else []
 
-    ended: Iterator[Done] = flow._run(workers, steps, then, load, Silent(), print)  # type: ignore[arg-type]
+    ended: Iterator[Done] = pipelining._run(workers, steps, then, load, Silent(), print)  # type: ignore[arg-type]
     assert {done.step for done in ended} == set(steps) | {judging(step) for step in steps}
     return workers.started
 
@@ -109,10 +109,10 @@ def test_the_next_partition_comes_when_the_last_one_no_longer_fills_the_endpoint
     full = load.full(other)
     assert full > 1
     load.latest[one.name] = progress(1000, 1000 + full)
-    assert not flow._has_room(other, [one], load)
+    assert not pipelining._has_room(other, [one], load)
     load.latest[one.name] = progress(1001, 1000 + full)
-    assert flow._has_room(other, [one], load)
-    assert flow._has_room(judging(other), [], load)
+    assert pipelining._has_room(other, [one], load)
+    assert pipelining._has_room(judging(other), [], load)
 
 
 def test_before_its_first_report_a_partition_counts_as_large_as_its_rows(load: Load) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from mvl_assets.catalog import SourceSpec, load_catalog
 from mvl_assets.components.source_checks import benchmark_result, screening_result, screening_table
+from mvl_assets.config.catalog import SourceSpec, load_catalog
 from mvl_assets.curation.screening import ENOUGH, Screening, Sizes, Spread
 
 KEY = dg.AssetKey(["raw", "x"])

@@ -10,14 +10,14 @@ import dagster as dg
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
-from mvl_assets.catalog import Expected, SourceSpec, load_catalog
-from mvl_assets.components.resources import LakeResource
 from mvl_assets.components.source_checks import BENCHMARKS, EXPECTED, LICENSED, SCREENING, expected_result
 from mvl_assets.components.source_dataset import SourceDataset, raw_asset
-from mvl_assets.defs import graph
-from mvl_assets.defs.metadata import SOUND
+from mvl_assets.config.catalog import Expected, SourceSpec, load_catalog
+from mvl_assets.demo_data.write import write_miniatures
 from mvl_assets.lake.lake import Lake
-from mvl_assets.miniature.write import write_miniatures
+from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.metadata import SOUND
+from mvl_assets.orchestration.resources import LakeResource
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_source_without_files_fails_with_what_to_do(home: Path) -> None:
     )
     assert not result.success
     failure = result.failure_data_for_node("raw__geo3k")
-    assert failure is not None and "mvl miniature" in failure.error.to_string()  # type: ignore[union-attr]
+    assert failure is not None and "mvl demo-data" in failure.error.to_string()  # type: ignore[union-attr]
 
 
 def counted(count: int | None, unit: str = "rows") -> SourceSpec:
@@ -189,4 +189,4 @@ def test_a_change_of_what_the_rows_are_made_with_changes_the_code_version_and_a_
 
 def test_tags_name_the_category_as_all_assets_do() -> None:
     for spec in load_catalog().values():
-        assert spec_of(raw_asset(spec)).tags["mvl/category"] == graph.tags(spec.category)["mvl/category"]
+        assert spec_of(raw_asset(spec)).tags["mvl/category"] == asset_keys.tags(spec.category)["mvl/category"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
 
 
 def source(slug: str, **fields: Any) -> SourceSpec:

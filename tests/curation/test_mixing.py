@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from mvl_assets.config.profile import Mixture, Profile, load_profile
 from mvl_assets.curation.mixing import apportion, mix, quotas, split, targets
-from mvl_assets.lake.candidates import Quota
-from mvl_assets.lake.holdout import is_held_out
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, CONTAMINATION, DUPLICATES
-from mvl_assets.lake.views import mixture_rows
-from mvl_assets.profile import Mixture, Profile, load_profile
+from mvl_assets.lake_queries.candidates import Quota
+from mvl_assets.lake_queries.holdout import is_held_out
+from mvl_assets.lake_queries.views import mixture_rows
 from tests.lake.rows import category_row, put, put_category, put_samples, sample
 
 CATEGORIES = ("ocr", "chart", "video")

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.common.digest import digest_hex
+from mvl_assets.config.catalog import load_catalog
 from mvl_assets.curation.screening import Screening, Sizes, Spread, count_words, screen, script_of, suggest
+from mvl_assets.demo_data.write import write_miniatures
 from mvl_assets.ingest.ingest import ingest_source
-from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
-from mvl_assets.lake.screening import rows_by_hash
-from mvl_assets.miniature.write import write_miniatures
+from mvl_assets.lake_queries.screening import rows_by_hash
 from tests.lake.rows import put_samples, sample
 
 AS_THEY_ARE = ["allava_laion", "ai2d_gpt4v", "robut_wtq_cauldron_llava_format", "nlvr2", "numinamath"]

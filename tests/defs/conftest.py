@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mvl_assets.cli.dagster_home import code_locations
+from mvl_assets.runner.dagster_home import code_locations
 from tests.defs.world import FORGETFUL, PARTITIONS, TABLES, World, point_at, prepare
 from tests.servers import FakeServer, serving
 

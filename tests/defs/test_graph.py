@@ -15,12 +15,12 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from mvl_assets.catalog import load_catalog, partition_sources
-from mvl_assets.defs import graph
-from mvl_assets.defs.currency import CURRENT
-from mvl_assets.defs.metadata import SOUND
-from mvl_assets.prompts import judge_prompts, load_prompts, rewrite_prompt
-from mvl_assets.settings import PROJECT
+from mvl_assets.config.catalog import load_catalog, partition_sources
+from mvl_assets.config.prompts import judge_prompts, load_prompts, rewrite_prompt
+from mvl_assets.config.settings import PROJECT
+from mvl_assets.defs.freshness import CURRENT
+from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.metadata import SOUND
 
 # Between groups, as in the README's picture.
 EDGES = {
@@ -119,7 +119,7 @@ def test_no_asset_has_so_many_partitions_that_dagster_stops_looking(graphs: list
 
 
 def test_a_source_feeds_its_own_partition_only(lake_graph: AssetGraph) -> None:
-    for category in graph.categories():
+    for category in asset_keys.categories():
         child = dg.AssetKey(["category", category])
         for slug in partition_sources(category):
             fed = lake_graph.get_child_partition_keys_of_parent(slug, dg.AssetKey(["raw", slug]), child)
@@ -128,8 +128,8 @@ def test_a_source_feeds_its_own_partition_only(lake_graph: AssetGraph) -> None:
 
 def test_a_prompt_feeds_the_partitions_of_its_family_only(lake_graph: AssetGraph) -> None:
     prompts = load_prompts()
-    for category in graph.rewritten_categories():
-        for slug in graph.rewritten_sources(category):
+    for category in asset_keys.rewritten_categories():
+        for slug in asset_keys.rewritten_sources(category):
             family = load_catalog()[slug].family or ""
             for stage, used in (
                 ("rewritten", {rewrite_prompt(prompts, family).name}),
@@ -147,7 +147,7 @@ def test_a_prompt_feeds_the_partitions_of_its_family_only(lake_graph: AssetGraph
 
 def test_every_prompt_is_used_by_a_source(lake_graph: AssetGraph) -> None:
     for name in load_prompts():
-        assert lake_graph.get(graph.prompt_key(name)).child_keys, name
+        assert lake_graph.get(asset_keys.prompt_key(name)).child_keys, name
 
 
 def test_sources_that_were_screened_out_enter_no_category(lake_graph: AssetGraph) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvl_assets.defs.metadata import CELL, PREVIEW_BYTES, PREVIEW_PICTURES, cell, preview, table_name
-from mvl_assets.lake.digest import digest_hex
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
+from mvl_assets.orchestration.metadata import CELL, PREVIEW_BYTES, PREVIEW_PICTURES, cell, preview, table_name
 from tests.defs.world import GENERAL, MATH, PARTITIONS, TABLES, World
 
 TEXT = "<script>alert(1)</script> **bold** [link](https://example.org) | ![p](x) `code` $x_1$ # ~no~ \\frac {a}"

@@ -8,7 +8,7 @@ import dagster as dg
 from click.testing import CliRunner
 
 from mvl_assets.cli.stale import command as stale_command
-from mvl_assets.defs.currency import CURRENT
+from mvl_assets.defs.freshness import CURRENT
 from tests.defs.world import GENERAL, MATH, PARTITIONS, World, put_general
 from tests.servers import FakeServer
 

@@ -14,13 +14,13 @@ import dagster as dg
 import pytest
 import yaml
 
-from mvl_assets.cli.dagster_home import code_locations
-from mvl_assets.defs import graph
+from mvl_assets.config.settings import PROJECT
 from mvl_assets.defs.prompts import report_prompts
-from mvl_assets.defs.staleness import Standing, Standings
+from mvl_assets.demo_data.write import write_miniatures
 from mvl_assets.lake.lake import Lake
-from mvl_assets.miniature.write import write_miniatures
-from mvl_assets.settings import PROJECT
+from mvl_assets.orchestration import asset_keys
+from mvl_assets.orchestration.asset_status import Standing, Standings
+from mvl_assets.runner.dagster_home import code_locations
 from tests.raw_files import picture, put_parquet, talk
 
 # Of one category, rewritten by different prompts.
@@ -31,7 +31,7 @@ PARTITIONS = [
     for asset in (f"raw/{source}", "category/code_math", "rewritten/code_math", "judged/code_math")
 ]
 TABLES = ["curation/duplicates", "curation/contamination", "mixture/single_image", "export/dataset_card"]
-FORGETFUL = (graph.profile, graph.categories, graph.rewritten_sources, graph.rewritten_categories)
+FORGETFUL = (asset_keys.profile, asset_keys.categories, asset_keys.rewritten_sources, asset_keys.rewritten_categories)
 
 
 @dataclass

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw
 
-from mvl_assets.lake.digest import digest_hex
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
-from mvl_assets.media.picture import encode, image_id
+from mvl_assets.media.image import encode, image_id
 
 COLOURS = ("red", "green", "blue", "white")
 CATEGORIES = ("general", "chart", "language")

@@ -14,11 +14,11 @@ import pytest
 from servers import serving
 
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.fake_server import Behaviour
+from mvl_assets.inference.testing.fake_server import Behaviour
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.answering import AnswerJob, Asked, NotAnswerable, RunnerSide, ServerSide
-from mvl_training.runner import Runner
-from mvl_training.stages import Checkpoint
+from mvl_training.evaluation.benchmarks.lmms_worker import AnswerJob, Asked, NotAnswerable, RunnerSide, ServerSide
+from mvl_training.evaluation.runner import Runner
+from mvl_training.runs.stage_run import Checkpoint
 from tests.evaluation.untrained import untrained_checkpoint
 from tests.training import tiny_model
 
@@ -43,7 +43,7 @@ def _question(*parts: str | bytes | Path, tokens: int = 6) -> dict[str, Any]:
 def _exchange(job: dict[str, Any], *lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the real process writes to these lines of questions."""
     asked = "".join(json.dumps({"ask": line}) + "\n" for line in lines)
-    command = [sys.executable, "-m", "mvl_training.evaluation.answering", json.dumps(job)]
+    command = [sys.executable, "-m", "mvl_training.evaluation.benchmarks.lmms_worker", json.dumps(job)]
     done = subprocess.run(
         command, input=asked, env=tiny_model.environment(), capture_output=True, text=True, timeout=120, check=False
     )
@@ -141,7 +141,7 @@ def test_libraries_that_print_do_not_disturb_the_protocol(tmp_path: Path) -> Non
         "import atexit, sys\nprint('hello from a library')\natexit.register(print, 'bye')\n", encoding="utf-8"
     )
     job = {"version": "v1", "checkpoint": str(tmp_path), "known": str(tmp_path / "known.jsonl")}
-    command = [sys.executable, "-m", "mvl_training.evaluation.answering", json.dumps(job)]
+    command = [sys.executable, "-m", "mvl_training.evaluation.benchmarks.lmms_worker", json.dumps(job)]
     env = tiny_model.environment()
     env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
     done = subprocess.run(command, input="", env=env, capture_output=True, text=True, timeout=60, check=False)

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation import benchmarking
-from mvl_training.evaluation.benchmarking import ANSWERS, TABLE, Asking, run, score_table, scores
-from mvl_training.evaluation.benchmarks import BenchmarkError
+from mvl_training.evaluation.benchmarks import benchmark_run
+from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS, TABLE, Asking, run, score_table, scores
+from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.evaluation.compare import compare_stored
-from mvl_training.process_group import CommandFailed
-from mvl_training.stages import Checkpoint
+from mvl_training.runs.process_group import CommandFailed
+from mvl_training.runs.stage_run import Checkpoint
 
 Launch = Callable[[Sequence[str], Path], None]
 
@@ -25,7 +25,7 @@ Launch = Callable[[Sequence[str], Path], None]
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MVL_EVAL_PYTHON", sys.executable)
-    for key in benchmarking.JUDGE_KEYS:
+    for key in benchmark_run.JUDGE_KEYS:
         monkeypatch.delenv(key, raising=False)
 
 
@@ -111,7 +111,7 @@ def test_a_score_stands_in_the_lake_with_its_error_its_origin_and_the_papers_num
 def test_the_same_again_changes_nothing_and_another_checkpoint_stands_beside_and_can_be_compared(
     lake: Lake, home: Path
 ) -> None:
-    def ask(checkpoint: Checkpoint, right: Sequence[bool], run_id: str) -> benchmarking.Found:
+    def ask(checkpoint: Checkpoint, right: Sequence[bool], run_id: str) -> benchmark_run.Found:
         return run(lake, checkpoint, "documents", "ChartQA", asking=Asking(), run_id=run_id, launch=_leaving(right))
 
     old, new = _checkpoint(home), _checkpoint(home, "b" * 32)

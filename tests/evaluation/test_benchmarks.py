@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mvl_assets.catalog import load_catalog
-from mvl_training.evaluation.benchmarks import (
+from mvl_assets.config.catalog import load_catalog
+from mvl_training.evaluation.benchmarks.registry import (
     LOCAL,
     TASKS,
     Benchmark,

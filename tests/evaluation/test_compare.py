@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from mvl_assets.lake.digest import digest_hex
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.benchmarking import ANSWERS, TABLE
-from mvl_training.evaluation.benchmarks import BenchmarkError
+from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS, TABLE
+from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.evaluation.compare import compare, compare_stored, mcnemar, version_of
 from mvl_training.evaluation.compare_command import command
 

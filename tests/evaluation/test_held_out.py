@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation import held_out
-from mvl_training.evaluation.held_out import Asking, NothingHeldOut, held_out_questions, publish
-from mvl_training.evaluation.local import Asked
-from mvl_training.evaluation.questions import Question
-from mvl_training.report import category_table, preview_table, summary_table
-from mvl_training.stages import Checkpoint
+from mvl_training.evaluation.held_out import suite
+from mvl_training.evaluation.held_out.local_worker import Asked
+from mvl_training.evaluation.held_out.questions import Question
+from mvl_training.evaluation.held_out.suite import Asking, NothingHeldOut, held_out_questions, publish
+from mvl_training.orchestration.report import category_table, preview_table, summary_table
+from mvl_training.runs.stage_run import Checkpoint
 
 # As the fixture `lake` fills it.
 CATEGORIES, ROWS = ("general", "chart", "language"), 12
@@ -54,7 +54,7 @@ def test_scores_stand_beside_chance_and_the_blank_control(lake: Lake) -> None:
     assert (blind.majority, blind.uniform) == (0.25, 0.25)
     assert (knowing.sighted, knowing.blank) == (1.0, 0.25)
     assert knowing.with_pictures == 2 * ROWS
-    rows = list(lake.table(held_out.TABLE).rows())
+    rows = list(lake.table(suite.TABLE).rows())
     assert len(rows) == 2 * 3 * ROWS
     pictureless = [row for row in rows if row["category"] == "language" and row["via"] == "runner"]
     assert pictureless and all(row["blank_correct"] is None for row in pictureless)
@@ -63,10 +63,10 @@ def test_scores_stand_beside_chance_and_the_blank_control(lake: Lake) -> None:
 def test_asking_the_same_again_changes_neither_the_table_nor_the_data_version(lake: Lake) -> None:
     questions = held_out_questions(lake, CATEGORIES, 0.999999, per_category=5)
     first = publish(lake, questions, _askings(questions), max_new_tokens=8, run_id="r1")
-    version = lake.table(held_out.TABLE).version
+    version = lake.table(suite.TABLE).version
     again = publish(lake, questions, _askings(questions), max_new_tokens=8, run_id="r2")
     assert again.data_version == first.data_version
-    assert lake.table(held_out.TABLE).version == version
+    assert lake.table(suite.TABLE).version == version
     other = publish(lake, questions, _askings(questions, "v2"), max_new_tokens=8, run_id="r3")
     assert other.data_version != first.data_version
 
@@ -76,7 +76,7 @@ def test_questions_that_left_the_suite_leave_the_table(lake: Lake) -> None:
     publish(lake, many, _askings(many), max_new_tokens=8, run_id="r1")
     few = held_out_questions(lake, CATEGORIES, 0.999999, per_category=2)
     publish(lake, few, _askings(few), max_new_tokens=8, run_id="r2")
-    kept = {row["question_id"] for row in lake.table(held_out.TABLE).rows(["question_id"])}
+    kept = {row["question_id"] for row in lake.table(suite.TABLE).rows(["question_id"])}
     assert kept == {question.question_id for question in few}
 
 

@@ -17,18 +17,18 @@ import dagster as dg
 import pytest
 from servers import serving
 
-from mvl_assets.inference.fake_server import Behaviour
+from mvl_assets.inference.testing.fake_server import Behaviour
 from mvl_assets.lake.lake import Lake
-from mvl_training import stages
-from mvl_training.benchmark_assets import benchmark_suites
-from mvl_training.evaluation import drawn
-from mvl_training.evaluation.benchmarking import ANSWERS, Asking, Found, eval_python, run
-from mvl_training.evaluation.benchmarks import TASKS, BenchmarkError, load_suites
+from mvl_training.evaluation.benchmarks import synthetic_tasks
+from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS, Asking, Found, eval_python, run
+from mvl_training.evaluation.benchmarks.registry import TASKS, BenchmarkError, load_suites
 from mvl_training.evaluation.compare import compare_stored
-from mvl_training.launch import Launcher
-from mvl_training.process_group import CommandFailed
-from mvl_training.runner import Runner
-from mvl_training.stages import Checkpoint
+from mvl_training.evaluation.runner import Runner
+from mvl_training.orchestration.benchmark_assets import benchmark_suites
+from mvl_training.orchestration.launch import Launcher
+from mvl_training.runs import stage_run
+from mvl_training.runs.process_group import CommandFailed
+from mvl_training.runs.stage_run import Checkpoint
 from tests.evaluation.untrained import untrained_checkpoint
 from tests.training import tiny_model
 
@@ -98,9 +98,9 @@ def test_the_scored_answers_are_the_runners_own_with_both_pictures_in_their_plac
     assert (pairs.result.lmms_eval_version, pairs.result.tasks[0].version) == ("0.7.3", "1.0")
     assert pairs.result.stderr is not None
     runner = Runner(checkpoint.export)
-    rng = random.Random(f"{drawn.SEED} drawn_pairs")
+    rng = random.Random(f"{synthetic_tasks.SEED} drawn_pairs")
     for row in rows:
-        one = drawn.pairs(rng)
+        one = synthetic_tasks.pairs(rng)
         first, second = one.pictures
         ask = one.text.split("<image>\n")[-1]
         parts = ["First picture: ", first, "Second picture: ", second, ask]
@@ -157,7 +157,7 @@ def test_the_asset_of_a_local_benchmark_shows_its_score_beside_chance(
     module_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    stages.set_current(checkpoint)
+    stage_run.set_current(checkpoint)
     suites = benchmark_suites(owners=["team:training"], pool="gpu-train")
     (local,) = [suite for suite in suites if suite.key.path[1] == "local"]
     result = dg.materialize(
@@ -213,7 +213,7 @@ def submit(results, args):
 
 def _odd_job(folder: Path, checkpoint: Checkpoint, *, gives_up: bool) -> Path:
     """A task in the manner of the paper's benchmarks: no bound, no stop, its own aggregate, a file for submission."""
-    drawn.write(folder, questions=16)
+    synthetic_tasks.write(folder, questions=16)
     (folder / "odd.yaml").write_text(TASK, encoding="utf-8")
     (folder / "odd.py").write_text(CODE % {"gives_up": gives_up}, encoding="utf-8")
     model_args = {"python": sys.executable, "version": "v", "checkpoint": str(checkpoint.export), "max_new_tokens": 24}
@@ -266,7 +266,7 @@ def test_every_declared_task_and_both_models_can_be_imported() -> None:
     tasks = sorted({t for suite in load_suites().values() for one in suite.benchmarks.values() for t in one.tasks})
     code = (
         "import json, sys\n"
-        "from mvl_assets.inference.torchvision_ops import repair_torch_companions\n"
+        "from mvl_assets.inference.local_server.torch_compat import repair_torch_companions\n"
         "repair_torch_companions()\n"
         "from lmms_eval.tasks import TaskManager\n"
         "from mvl_training.evaluation.lmms.adapters import manifests\n"

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mvl_assets.config.profile import FOLDER
+from mvl_assets.config.settings import settings
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.picture import blank_like
-from mvl_assets.profile import FOLDER
-from mvl_assets.settings import settings
-from mvl_training.evaluation import asking, local
-from mvl_training.evaluation.held_out import held_out_questions
-from mvl_training.evaluation.questions import PER_CATEGORY
-from mvl_training.stages import Checkpoint
+from mvl_assets.media.image import blank_like
+from mvl_training.evaluation.held_out import evaluate, local_worker
+from mvl_training.evaluation.held_out.questions import PER_CATEGORY
+from mvl_training.evaluation.held_out.suite import held_out_questions
+from mvl_training.runs.stage_run import Checkpoint
 
 Shown = tuple[list[bytes], str]
 
@@ -39,7 +39,7 @@ class Recorder:
 def test_each_question_is_asked_with_its_pictures_and_once_over_grey(lake: Lake) -> None:
     questions = held_out_questions(lake, ["general", "language"], 0.999999, per_category=6)
     runner = Recorder()
-    said = {row.question_id: row for row in local.ask(lake, runner, questions, answers="all")}
+    said = {row.question_id: row for row in local_worker.ask(lake, runner, questions, answers="all")}
     assert set(said) == {question.question_id for question in questions}
     for question in questions:
         data = [lake.images.fetch([i])[i] for i in question.image_ids]
@@ -58,11 +58,11 @@ def test_each_question_is_asked_with_its_pictures_and_once_over_grey(lake: Lake)
 def test_a_checkpoint_that_is_only_measured_is_asked_nothing(lake: Lake) -> None:
     questions = held_out_questions(lake, ["general"], 0.999999, per_category=2)
     runner = Recorder()
-    rows = list(local.ask(lake, runner, questions, answers="several"))
+    rows = list(local_worker.ask(lake, runner, questions, answers="several"))
     assert runner.questions == []
     assert all(row.answer is None and row.loss is not None for row in rows)
     two = dataclasses.replace(questions[0], question_id="b" * 32, image_ids=questions[0].image_ids * 2)
-    one, both = local.ask(lake, runner, [questions[1], two], answers="several")
+    one, both = local_worker.ask(lake, runner, [questions[1], two], answers="several")
     assert one.answer is None and both.answer is not None and both.blank_answer is not None
     assert len(runner.questions) == 2
 
@@ -71,9 +71,9 @@ def test_a_line_torn_by_a_kill_does_not_count_and_later_lines_stay_whole(tmp_pat
     out = tmp_path / "answers.jsonl"
     good = {"question_id": "a" * 32, "answer": "red", "blank_answer": None, "loss": 1.0, "blank_loss": None}
     out.write_text(json.dumps(good) + "\n" + json.dumps(good)[:25], encoding="utf-8")
-    known = local.asked(out)
+    known = local_worker.asked(out)
     assert set(known) == {"a" * 32}
-    local._rewrite(out, known)
+    local_worker._rewrite(out, known)
     assert out.read_text(encoding="utf-8").endswith("}\n")
 
 
@@ -86,15 +86,17 @@ def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: 
         job = json.loads(Path(command[-1]).read_text(encoding="utf-8"))
         (task,) = job["tasks"]
         out = Path(task["out"])
-        wanted = [local.Question.from_data(q) for q in job["questions"]]
-        rows = local.ask(lake, Recorder(), [q for q in wanted if q.question_id not in local.asked(out)], answers="all")
-        lines = "".join(local._line(row) for row in rows)
+        wanted = [local_worker.Question.from_data(q) for q in job["questions"]]
+        rows = local_worker.ask(
+            lake, Recorder(), [q for q in wanted if q.question_id not in local_worker.asked(out)], answers="all"
+        )
+        lines = "".join(local_worker._line(row) for row in rows)
         with out.open("a", encoding="utf-8") as file:
             file.write(lines)
 
     def ask(count: int) -> dict:
         questions = held_out_questions(lake, ["general"], 0.999999, per_category=count)
-        said = asking.ask_here(lake, questions, [(checkpoint, "all")], max_new_tokens=8, launch=launch)
+        said = evaluate.ask_here(lake, questions, [(checkpoint, "all")], max_new_tokens=8, launch=launch)
         return dict(said["alignment"])
 
     first = ask(2)
@@ -106,11 +108,13 @@ def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: 
 def test_a_job_with_nothing_left_to_ask_loads_no_model(lake: Lake, tmp_path: Path) -> None:
     (question,) = held_out_questions(lake, ["general"], 0.999999, per_category=1)
     out = tmp_path / "answers.jsonl"
-    out.write_text(local._line(local.Asked(question.question_id, "red", None, 1.0, None)), encoding="utf-8")
+    out.write_text(
+        local_worker._line(local_worker.Asked(question.question_id, "red", None, 1.0, None)), encoding="utf-8"
+    )
     job = tmp_path / "job.json"
-    task = local.Task(tmp_path / "no-such-export", out, answers="all")
-    local.write_job(job, lake=lake.root, questions=[question], tasks=[task], max_new_tokens=8)
-    assert local.main([str(job)]) == 0
+    task = local_worker.Task(tmp_path / "no-such-export", out, answers="all")
+    local_worker.write_job(job, lake=lake.root, questions=[question], tasks=[task], max_new_tokens=8)
+    assert local_worker.main([str(job)]) == 0
 
 
 def test_preview_questions_have_pictures_and_are_among_those_the_suite_asks(
@@ -120,8 +124,8 @@ def test_preview_questions_have_pictures_and_are_among_those_the_suite_asks(
     held = home / "held.yaml"
     held.write_text(yaml.safe_dump(yaml.safe_load(demo) | {"holdout": 0.7}), encoding="utf-8")
     monkeypatch.setenv("MVL_PROFILE", str(held))
-    suite = asking.questions_of_profile(lake, PER_CATEGORY)
-    preview = asking.preview_questions(lake)
+    suite = evaluate.questions_of_profile(lake, PER_CATEGORY)
+    preview = evaluate.preview_questions(lake)
     assert preview and all(question.image_ids for question in preview)
     assert len({question.category for question in preview}) == len(preview)
     assert {q.question_id for q in preview} <= {q.question_id for q in suite}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from mvl_assets.lake.digest import digest_hex
-from mvl_training.evaluation.questions import Question, choose, question_of, suite_hash
+from mvl_assets.common.digest import digest_hex
+from mvl_training.evaluation.held_out.questions import Question, choose, question_of, suite_hash
 
 
 def _row(number: int, *, category: str = "chart", question: str = "<image>\nHow many?", answer: str = "7") -> dict:

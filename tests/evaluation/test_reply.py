@@ -9,8 +9,8 @@ import jinja2
 import pytest
 
 from mvl_assets.errors import MvlError
-from mvl_training.conversation import ChatTokens, Visual, chat_prompt, chat_template, prompt
-from mvl_training.runner import Runner
+from mvl_training.data.chat_format import ChatTokens, Visual, chat_prompt, chat_template, prompt
+from mvl_training.evaluation.runner import Runner
 from tests.evaluation.untrained import untrained_checkpoint
 from tests.training import tiny_model
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mvl_assets.inference import server
+from mvl_assets.inference.local_server import server
+from mvl_assets.inference.local_server.server_spec import ServeSpec
 from mvl_assets.inference.request import ModelRef
-from mvl_assets.inference.servespec import ServeSpec
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.picture import GREY
-from mvl_training.evaluation import served
-from mvl_training.evaluation.held_out import held_out_questions
-from mvl_training.evaluation.questions import Question
+from mvl_assets.media.image import GREY
+from mvl_training.evaluation.held_out import server_client
+from mvl_training.evaluation.held_out.questions import Question
+from mvl_training.evaluation.held_out.suite import held_out_questions
 from mvl_training.recipe import load_recipe
-from mvl_training.stages import Checkpoint
+from mvl_training.runs.stage_run import Checkpoint
 
 CHECKPOINT = Checkpoint("one_vision", Path("/no/export"), "v1", 512)
-FAKE = (sys.executable, "-m", "mvl_assets.inference.fake_server", "--port")
+FAKE = (sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--port")
 MODEL = ModelRef("student", "v1")
 
 
@@ -39,11 +39,11 @@ def _serve_by(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None
     def spec(*_: object, **__: object) -> ServeSpec:
         return ServeSpec(model="fake", served_name="fake", idle_seconds=30.0, command=command)
 
-    monkeypatch.setattr(served, "serve_spec", spec)
+    monkeypatch.setattr(server_client, "serve_spec", spec)
 
 
 def _ask(lake: Lake, questions: list[Question], log: list[str], checkpoint: Checkpoint = CHECKPOINT) -> dict:
-    return served.ask(lake, checkpoint, questions, max_new_tokens=8, run_id="r1", log=log.append)
+    return server_client.ask(lake, checkpoint, questions, max_new_tokens=8, run_id="r1", log=log.append)
 
 
 def test_every_question_is_answered_and_asked_again_costs_no_server(lake: Lake, fake: list[str]) -> None:
@@ -61,7 +61,7 @@ def test_every_question_is_answered_and_asked_again_costs_no_server(lake: Lake, 
 
     server.stop()
     assert _ask(lake, questions, fake) == said
-    served.start(lake, CHECKPOINT, questions, max_new_tokens=8)
+    server_client.start(lake, CHECKPOINT, questions, max_new_tokens=8)
     assert len(fake) == 1 and server.status() == []
     _ask(lake, questions, fake, dataclasses.replace(CHECKPOINT, version="v2"))
     assert len(fake) == 2, "another checkpoint is asked anew"
@@ -72,16 +72,16 @@ def test_a_failed_question_is_named_instead_of_scored_as_wrong(
 ) -> None:
     _serve_by(monkeypatch, (*FAKE[:-1], "--fault", "400=1.0", "--port"))
     questions = held_out_questions(lake, ["language"], 0.999999, per_category=2)
-    with pytest.raises(served.NotAnswered, match="2 of 2 requests to one_vision failed"):
+    with pytest.raises(server_client.NotAnswered, match="2 of 2 requests to one_vision failed"):
         _ask(lake, questions, fake)
 
 
 def test_the_grey_request_differs_from_the_true_one_in_its_pictures_only(lake: Lake) -> None:
     (question,) = held_out_questions(lake, ["general"], 0.999999, per_category=1)
-    true, grey = (served.request_of(question, MODEL, max_new_tokens=8, grey=flag) for flag in (False, True))
+    true, grey = (server_client.request_of(question, MODEL, max_new_tokens=8, grey=flag) for flag in (False, True))
     assert true.key != grey.key
     assert true.messages[0]["content"][-1] == grey.messages[0]["content"][-1]
-    pictures = served.fetch_pictures(lake, [*true.images, *grey.images])
+    pictures = server_client.fetch_pictures(lake, [*true.images, *grey.images])
     with (
         Image.open(io.BytesIO(pictures[true.images[0]])) as seen,
         Image.open(io.BytesIO(pictures[grey.images[0]])) as blank,
@@ -99,6 +99,6 @@ def test_the_student_of_the_demo_has_heads_that_the_cpu_build_of_vllm_can_serve(
 def test_the_server_has_room_for_the_longest_sequence_and_the_most_pictures(lake: Lake) -> None:
     questions = held_out_questions(lake, ["general"], 0.999999, per_category=2)
     many = dataclasses.replace(questions[0], image_ids=questions[0].image_ids * 3)
-    spec = served.serve_spec(CHECKPOINT, [*questions, many], max_new_tokens=8)
+    spec = server_client.serve_spec(CHECKPOINT, [*questions, many], max_new_tokens=8)
     assert spec.max_model_len == 520
     assert spec.args[-1] == '{"image": 3}'

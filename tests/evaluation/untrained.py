@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from huggingface_hub import save_torch_state_dict
 
-from mvl_training.conversation import ChatTokens
-from mvl_training.export import PROVENANCE
-from mvl_training.hub import hub_name, write_model_files
-from mvl_training.model import assemble
+from mvl_training.data.chat_format import ChatTokens
+from mvl_training.model.hf_layout import hub_name, write_model_files
+from mvl_training.model.student_model import assemble
 from mvl_training.recipe import parse_recipe
-from mvl_training.stages import Checkpoint
+from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.trainer.export import PROVENANCE
 from tests.training import tiny_model
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mvl_assets.fetch import hub as hub_module
-from mvl_assets.fetch.address import ALLOW
+from mvl_assets.fetch.ssrf_guard import ALLOW
 from tests.fetch.hub_server import HubServer
 
 

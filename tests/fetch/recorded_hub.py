@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.fetch.rules import rule_of
 from tests.fetch.hub_server import Repo
 

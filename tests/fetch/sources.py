@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from mvl_assets.catalog import Hub, SourceSpec
+from mvl_assets.config.catalog import Hub, SourceSpec
 from mvl_assets.fetch.transfer import Patience
 
 QUICK = Patience(tries=4, pause=0.001)

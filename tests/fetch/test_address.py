@@ -5,10 +5,10 @@ import socket
 import pytest
 from yarl import URL
 
-from mvl_assets.fetch.address import ALLOW, checked_socket, is_public, proxy_for
 from mvl_assets.fetch.connection import web_address
 from mvl_assets.fetch.errors import AddressRefused, FetchError, Unreachable
 from mvl_assets.fetch.source import fetch_source
+from mvl_assets.fetch.ssrf_guard import ALLOW, checked_socket, is_public, proxy_for
 from tests.fetch.hub_server import Fault, HubServer
 from tests.fetch.sources import QUICK, spec
 
@@ -48,7 +48,7 @@ def test_a_plain_address_is_refused_however_it_spells_loopback(
 def test_a_redirect_into_the_local_network_is_refused(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first host is taken for a public one; the one it redirects to is not."""
     monkeypatch.delenv(ALLOW)
-    monkeypatch.setattr("mvl_assets.fetch.address.is_public", lambda host: host == "127.0.0.1")
+    monkeypatch.setattr("mvl_assets.fetch.ssrf_guard.is_public", lambda host: host == "127.0.0.1")
     hub.plain["rows.json"] = b"[]"
     hub.faults["rows.json"] = Fault(redirect=f"http://127.0.0.2:{hub.port}/plain/rows.json")
     with pytest.raises(FetchError, match=r"127\.0\.0\.2 is not an address of the public internet"):

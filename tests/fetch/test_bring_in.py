@@ -12,20 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.profile import Profile, load_profile
+from mvl_assets.config.settings import UNPACKED
 from mvl_assets.errors import SourceError
 from mvl_assets.fetch.lock import read_lock, write_lock
 from mvl_assets.fetch.lookup import lock_sources
 from mvl_assets.fetch.overview import files_in, sentence
 from mvl_assets.fetch.plan import plan_ingest
 from mvl_assets.fetch.source import fetch_source
-from mvl_assets.ingest.bring_in import bring_in
 from mvl_assets.ingest.ingest import IngestReport
+from mvl_assets.ingest.sync_source import bring_in
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.purge import Purge
-from mvl_assets.lake.purged import allow_samples, allow_source, remember
-from mvl_assets.profile import Profile, load_profile
-from mvl_assets.settings import UNPACKED
+from mvl_assets.lake_queries.purge import Purge
+from mvl_assets.lake_queries.tombstones import allow_samples, allow_source, remember
 from tests.archive_files import zipped
 from tests.fetch.hub_server import HubServer, Repo
 from tests.fetch.sources import spec

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from mvl_assets.catalog import Format, RecordsMap, load_catalog
+from mvl_assets.config.catalog import Format, RecordsMap, load_catalog
 from mvl_assets.fetch.rules import RULES, choose, supply, without_a_file
 from tests.fetch.sources import spec
 

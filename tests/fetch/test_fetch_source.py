@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import MvlError
 from mvl_assets.fetch.errors import FetchError
 from mvl_assets.fetch.lock import read_lock, write_lock

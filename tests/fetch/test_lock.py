@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from mvl_assets.config.settings import settings
 from mvl_assets.errors import MvlError
 from mvl_assets.fetch.lock import Lock, read_lock, write_lock
 from mvl_assets.fetch.lookup import lock_sources
-from mvl_assets.settings import settings
 from tests.fetch.hub_server import Fault, HubServer, Repo, git_sha1
 from tests.fetch.sources import noise, spec
 from tests.servers import free_port

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mvl_assets.catalog import SourceSpec, load_catalog
 from mvl_assets.cli import group
+from mvl_assets.config.catalog import SourceSpec, load_catalog
 from mvl_assets.fetch.lock import Lock, read_lock, write_lock
 from mvl_assets.fetch.lookup import lock_sources
 from mvl_assets.fetch.plan import LAKE_SHARE, plan_ingest, total

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mvl_assets.catalog import load_catalog
 from mvl_assets.cli import group
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.config.settings import PROJECT, settings
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.purged import remember
-from mvl_assets.settings import PROJECT, settings
+from mvl_assets.lake_queries.tombstones import remember
 from tests.fetch.hub_server import Fault, HubServer, Repo
 from tests.fetch.sources import noise
 

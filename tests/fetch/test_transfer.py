@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.settings import PROJECT
 from mvl_assets.errors import MachineError, MvlError
 from mvl_assets.fetch.errors import FetchError
 from mvl_assets.fetch.source import fetch_source
 from mvl_assets.fetch.state import PARTS, load_state, state_path
-from mvl_assets.settings import PROJECT
 from tests.fetch.hub_server import Fault, HubServer, Repo
 from tests.fetch.sources import QUICK, noise, spec
 from tests.lake.test_full_disk import small_disk

@@ -24,13 +24,14 @@ import av
 import numpy as np
 from PIL import Image
 
-from mvl_assets.catalog import RecordsMap, SourceSpec, load_catalog, read_catalog
+from mvl_assets.config.catalog import RecordsMap, SourceSpec, load_catalog, read_catalog
+from mvl_assets.config.strict_yaml import documents
+from mvl_assets.demo_data.recipes import RECIPES
+from mvl_assets.demo_data.write import MARKER, write_miniatures
 from mvl_assets.errors import MvlError
-from mvl_assets.ingest.census import row_key, take_census
-from mvl_assets.media.picture import PictureError, inspect, standardise, thumbnail
+from mvl_assets.ingest.row_index import row_key, take_census
+from mvl_assets.media.image import PictureError, inspect, standardise, thumbnail
 from mvl_assets.media.video import VideoError, sample_frames
-from mvl_assets.miniature.recipes import RECIPES
-from mvl_assets.miniature.write import MARKER, write_miniatures
 from mvl_assets.readers import delimited, json_stream
 from mvl_assets.readers.archives.find import member_at
 from mvl_assets.readers.json_stream import BROKEN_FILE, BadItem, Item
@@ -39,7 +40,6 @@ from mvl_assets.readers.regions import box_of, box_text, size_of
 from mvl_assets.readers.registry import keys_for, reader_for
 from mvl_assets.readers.rows import RowError
 from mvl_assets.readers.sample import IMAGE_MARKER, Broken, Sample
-from mvl_assets.strict_yaml import documents
 from tests.raw_files import TABMWP, picture, source, talk
 
 Tree = dict[str, bytes]

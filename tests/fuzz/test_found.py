@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from raw_files import errors, good, picture, put, put_parquet, read_all, source, talk
 
-from mvl_assets.catalog import RecordsMap
+from mvl_assets.config.catalog import RecordsMap
+from mvl_assets.config.settings import PROJECT
 from mvl_assets.media.video import VideoError, sample_frames
 from mvl_assets.readers.files import picture_at, video_at
 from mvl_assets.readers.json_stream import BROKEN_FILE
 from mvl_assets.readers.registry import keys_for
 from mvl_assets.readers.sample import Broken
-from mvl_assets.settings import PROJECT
 
 
 def test_numbers_in_place_of_pictures_cost_their_row(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 from raw_files import picture, put
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.views import samples_now
+from mvl_assets.lake_queries.views import samples_now
 
 MEMORY = 700 << 20
 """Bytes that taking in any of the sources may add to the process."""

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from raw_files import picture, put, put_json, put_parquet, source, talk
 
-from mvl_assets.catalog import RecordsMap, read_catalog
+from mvl_assets.config.catalog import RecordsMap, read_catalog
 from mvl_assets.errors import MvlError
 from mvl_assets.readers import delimited, json_stream
 from tests.hostile.ground import MEMORY, Taken, link, take_in

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from mvl_assets.config.profile import ModelProfile
 from mvl_assets.errors import MvlError
-from mvl_assets.inference import servespec
 from mvl_assets.inference.endpoint import EndpointError
 from mvl_assets.inference.endpoints import endpoints_for
-from mvl_assets.inference.local_models import prepare_model
-from mvl_assets.inference.servespec import ServeSpec
-from mvl_assets.profile import ModelProfile
+from mvl_assets.inference.local_server import server_spec
+from mvl_assets.inference.local_server.local_models import prepare_model
+from mvl_assets.inference.local_server.server_spec import ServeSpec
 
 
 def model(**fields: object) -> ModelProfile:
@@ -42,8 +42,8 @@ def test_every_address_is_an_endpoint_with_the_profiles_settings(monkeypatch: py
 def test_a_local_server_is_started_with_the_flags_the_engine_relies_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(servespec, "on_cpu", lambda: True)
-    monkeypatch.setattr(servespec, "vllm_is_installed", lambda: True)
+    monkeypatch.setattr(server_spec, "on_cpu", lambda: True)
+    monkeypatch.setattr(server_spec, "vllm_is_installed", lambda: True)
     spec = ServeSpec.of(model(serve={"model": str(tmp_path), "max_num_seqs": 4, "args": ["--seed", "1"]}))
     command = spec.prepare()
     flags = dict(itertools.pairwise(command))
@@ -68,7 +68,7 @@ def test_a_checkpoint_exported_again_is_another_server(tmp_path: Path) -> None:
 
 
 def test_without_vllm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servespec, "vllm_is_installed", lambda: False)
+    monkeypatch.setattr(server_spec, "vllm_is_installed", lambda: False)
     with pytest.raises(MvlError, match="vLLM is not installed") as caught:
         ServeSpec("smollm2-135m-instruct", "m").prepare()
     assert "base_urls" in str(caught.value.hint)

@@ -17,14 +17,14 @@ import pytest
 from asking import ask, asks
 from servers import FakeProcess, free_port, serving
 
+from mvl_assets.config.profile import Price
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
-from mvl_assets.inference.fake_server import Behaviour
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.progress import Outcome, Progress
 from mvl_assets.inference.request import Request, choice_form, json_form
+from mvl_assets.inference.testing.fake_server import Behaviour
 from mvl_assets.lake.answers import AnswerLog
-from mvl_assets.profile import Price
 
 NewLog = Callable[[], AnswerLog]
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.lane import Attempt, Item, Lane
+from mvl_assets.inference.endpoint_client import Attempt, Item, Lane
+from mvl_assets.inference.faults import Blame, backoff_s, fault_of_status, parse_retry_after
 from mvl_assets.inference.quarantine import Quarantine
-from mvl_assets.inference.retry import Blame, backoff_s, fault_of_status, parse_retry_after
 
 
 @pytest.mark.parametrize(

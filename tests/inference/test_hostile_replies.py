@@ -13,8 +13,8 @@ from servers import in_a_thread
 
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
+from mvl_assets.inference.faults import parse_retry_after
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.retry import parse_retry_after
 from mvl_assets.inference.transport import MAX_BODY
 from mvl_assets.lake.answers import AnswerLog
 

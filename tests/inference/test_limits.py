@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mvl_assets.inference.limits import Limit
+from mvl_assets.inference.concurrency_limit import Limit
 
 
 @dataclass

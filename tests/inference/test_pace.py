@@ -5,8 +5,8 @@ from __future__ import annotations
 from asking import asks
 
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.lane import Attempt, Item, Lane
-from mvl_assets.inference.pace import ENOUGH, SHORTEST_TIMEOUT_S, Pace
+from mvl_assets.inference.endpoint_client import Attempt, Item, Lane
+from mvl_assets.inference.latency import ENOUGH, SHORTEST_TIMEOUT_S, Pace
 
 
 def after(replies: int, latency_s: float, tokens: int = 10, max_tokens: int = 100) -> Pace:

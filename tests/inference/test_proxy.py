@@ -12,9 +12,9 @@ from servers import free_port, serving, wait_for
 
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.engine import answer_all
-from mvl_assets.inference.fake_server import Behaviour
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.proxy import asked, read_journal
+from mvl_assets.inference.testing.fake_server import Behaviour
+from mvl_assets.inference.testing.proxy import asked, read_journal
 from mvl_assets.lake.answers import AnswerLog
 
 
@@ -24,7 +24,7 @@ def test_the_journal_holds_every_request_once_and_its_answer(
     journal, port = tmp_path / "requests.jsonl", free_port()
     with serving(Behaviour(markers={"question 3": "500"}, fail_first=1)) as (server, endpoint):
         upstream = endpoint.base_url.removesuffix("/v1")
-        command = [sys.executable, "-m", "mvl_assets.inference.proxy", "--upstream", upstream]
+        command = [sys.executable, "-m", "mvl_assets.inference.testing.proxy", "--upstream", upstream]
         proxy = subprocess.Popen([*command, "--port", str(port), "--journal", str(journal)])
         try:
             wait_for(f"http://127.0.0.1:{port}/health")

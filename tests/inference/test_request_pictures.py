@@ -14,12 +14,12 @@ from PIL import Image
 from servers import serving
 
 from mvl_assets.errors import MvlError
+from mvl_assets.inference.endpoint_client import Lane
 from mvl_assets.inference.engine import answer_all
-from mvl_assets.inference.fake_server import Behaviour, FakeServer
-from mvl_assets.inference.lane import Lane
+from mvl_assets.inference.images import PictureFault, load_pictures
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.pictures import PictureFault, load_pictures
 from mvl_assets.inference.request import Request
+from mvl_assets.inference.testing.fake_server import Behaviour, FakeServer
 from mvl_assets.lake.answers import AnswerLog
 
 

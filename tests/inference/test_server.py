@@ -19,18 +19,18 @@ import pytest
 from asking import asks
 from servers import free_port
 
-from mvl_assets.inference import server
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
+from mvl_assets.inference.faults import Blame, Fault
+from mvl_assets.inference.local_server import server
+from mvl_assets.inference.local_server.server import ServerError, ensure_server, start_in_background, status, stop
+from mvl_assets.inference.local_server.server_spec import ServeSpec
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import Request
-from mvl_assets.inference.retry import Blame, Fault
-from mvl_assets.inference.server import ServerError, ensure_server, start_in_background, status, stop
-from mvl_assets.inference.servespec import ServeSpec
 from mvl_assets.inference.transport import Transport
 from mvl_assets.lake.answers import AnswerLog
 
-FAKE = (sys.executable, "-m", "mvl_assets.inference.fake_server", "--latency-ms", "20", "--port")
+FAKE = (sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--latency-ms", "20", "--port")
 PROJECT = Path(__file__).parents[2]
 
 
@@ -76,9 +76,9 @@ def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
 def in_another_process(code: str) -> subprocess.Popen[str]:
     preamble = """
         import sys
-        from mvl_assets.inference.server import ensure_server
-        from mvl_assets.inference.servespec import ServeSpec
-        FAKE = (sys.executable, "-m", "mvl_assets.inference.fake_server", "--latency-ms", "20", "--port")
+        from mvl_assets.inference.local_server.server import ensure_server
+        from mvl_assets.inference.local_server.server_spec import ServeSpec
+        FAKE = (sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--latency-ms", "20", "--port")
         spec = ServeSpec(model="fake", served_name="fake", idle_seconds=60.0, command=FAKE)
         """
     return subprocess.Popen(

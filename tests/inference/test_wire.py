@@ -8,9 +8,9 @@ import json
 import pytest
 from asking import MODEL, ask
 
+from mvl_assets.inference.chat_protocol import MalformedReply, decode, encode, error_message
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import Request, choice_form
-from mvl_assets.inference.wire import MalformedReply, decode, encode, error_message
 
 ENDPOINT = Endpoint("http://host/v1", "served")
 JPEG = b"\xff\xd8\xff\xe0 rest"

@@ -11,8 +11,8 @@ from mvl_assets.errors import SourceError
 from mvl_assets.ingest.categorise import categorise_source
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.views import samples_now
-from mvl_assets.media.picture import standardise
+from mvl_assets.lake_queries.views import samples_now
+from mvl_assets.media.image import standardise
 
 SPEC = source("llava_json", category="chart", group="B", family="chart")
 SIZES = {"good": (300, 300), "small": (100, 100), "long": (2100, 240), "none": None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvl_assets.ingest.census import row_key, take_census
+from mvl_assets.ingest.row_index import row_key, take_census
 from mvl_assets.readers.registry import RowKey
 
 NAMES = st.lists(st.one_of(st.none(), st.sampled_from(["a", "b", "c"]), st.text(max_size=3)), max_size=40)

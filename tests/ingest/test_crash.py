@@ -13,7 +13,7 @@ from raw_files import picture, put, put_json, source, talk
 from mvl_assets.ingest import ingest as module
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.views import samples_now
+from mvl_assets.lake_queries.views import samples_now
 
 SPEC = source("llava_json")
 SMALL = {"PICTURE_ROWS": 3, "SAMPLE_ROWS": 4}

@@ -18,8 +18,8 @@ from mvl_assets.ingest import ingest as module
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
 from mvl_assets.lake.checks import check_table
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.views import samples_now
-from mvl_assets.media import picture as media
+from mvl_assets.lake_queries.views import samples_now
+from mvl_assets.media import image as media
 from mvl_assets.readers.files import files_below
 
 LLAVA = source("llava_json", license="cc-by-4.0")
@@ -75,7 +75,7 @@ def test_a_second_ingest_finds_nothing_new_writes_nothing_and_decodes_nothing(
     )
     first = ingest(lake, tmp_path / "raw")
     versions = [lake.table(n).version for n in ("samples", "rejects")] + [lake.images.table.version]
-    monkeypatch.setattr("mvl_assets.ingest.pictures.inspect", lambda data: pytest.fail("decoded again"))
+    monkeypatch.setattr("mvl_assets.ingest.images.inspect", lambda data: pytest.fail("decoded again"))
     second = ingest(lake, tmp_path / "raw", run_id="later")
     assert (second.new, second.changed, second.withdrawn, second.pictures, second.bytes) == (0, 0, 0, 0, 0)
     assert second.rejects == first.rejects == {"missing_picture": 1}
@@ -199,7 +199,7 @@ def test_a_larger_limit_contains_a_smaller_one_and_looks_at_no_other_picture(
     rows = [row(f"r{n}", n) for n in range(60)]
     write(tmp_path / "raw", rows)
     looked: list[bytes] = []
-    monkeypatch.setattr("mvl_assets.ingest.pictures.inspect", lambda d: (looked.append(d), media.inspect(d))[1])
+    monkeypatch.setattr("mvl_assets.ingest.images.inspect", lambda d: (looked.append(d), media.inspect(d))[1])
     seen = []
     for limit in (5, 20, None, 10):
         report = ingest(lake, tmp_path / "raw", limit)
@@ -277,7 +277,7 @@ def test_pictures_that_neighbouring_batches_share_are_looked_at_and_stored_once(
     put(tmp_path / "raw", "bad.png", b"no picture")
     monkeypatch.setattr(module, "PICTURE_ROWS", 1)
     looked: list[bytes] = []
-    monkeypatch.setattr("mvl_assets.ingest.pictures.inspect", lambda d: (looked.append(d), media.inspect(d))[1])
+    monkeypatch.setattr("mvl_assets.ingest.images.inspect", lambda d: (looked.append(d), media.inspect(d))[1])
     report = ingest(lake, tmp_path / "raw")
     assert (report.new, report.rejects, report.pictures) == (7, {"not_a_picture": 2}, 2)
     assert report.bytes == len(picture(1)) + len(picture(2))
@@ -295,7 +295,7 @@ def test_progress_ends_at_what_was_wanted(lake: Lake, tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_says_how_to_get_files(lake: Lake, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="mvl miniature"):
+    with pytest.raises(SourceError, match="mvl demo-data"):
         ingest(lake, tmp_path / "nowhere")
     assert not lake.table("samples").exists()
 

@@ -10,12 +10,12 @@ from raw_files import put as put_file
 
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.errors import LeaseHeld
-from mvl_assets.lake.guard import taking_out
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.purge import Purge
-from mvl_assets.lake.purged import allow_samples, allow_source
+from mvl_assets.lake.locks import taking_out
 from mvl_assets.lake.schema import REWRITTEN
-from mvl_assets.lake.views import samples_now
+from mvl_assets.lake_queries.purge import Purge
+from mvl_assets.lake_queries.tombstones import allow_samples, allow_source
+from mvl_assets.lake_queries.views import samples_now
 from tests.lake.rows import put, rewrite
 
 SPEC = source("llava_json")

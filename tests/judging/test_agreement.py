@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvl_assets.judging.agreement import agrees, answers_agree, option_of, options_in
+from mvl_assets.judging.answer_match import agrees, answers_agree, option_of, options_in
 from mvl_assets.judging.numbers import numbers_in
-from mvl_assets.rewriting.conversation import Pair
+from mvl_assets.model_stage.dialogue import Pair
 
 LETTERED = "Is the function linear?\n(A) linear\n(B) nonlinear"
 

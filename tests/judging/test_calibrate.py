@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from small_source import picture
 
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.calibrate import calibrate, suggest
 from mvl_assets.judging.kappa import Confusion
 from mvl_assets.judging.labels import COLUMNS, Label, read_labels, sample, write_sheet
-from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import JUDGED, REWRITTEN, SAMPLES, ImageRow
 

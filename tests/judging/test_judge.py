@@ -12,15 +12,15 @@ import pytest
 from servers import serving
 from small_source import MATH, profile, prompt_folder, put
 
+from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompts import criteria_hash, judge_prompts, load_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.fake_server import FakeServer
+from mvl_assets.inference.testing.fake_server import FakeServer
 from mvl_assets.judging.judge import judge_source
 from mvl_assets.judging.kappa import Confusion
 from mvl_assets.judging.plan import plan_judge
 from mvl_assets.lake.lake import Lake
-from mvl_assets.profile import Profile
-from mvl_assets.prompts import criteria_hash, judge_prompts, load_prompts
 from mvl_assets.rewriting.rewrite import rewrite_source
 
 

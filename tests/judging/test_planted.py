@@ -11,11 +11,11 @@ from PIL import Image
 from servers import serving
 from small_source import profile
 
+from mvl_assets.demo_data.drawings.probes import drawn
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.numbers import numbers_in
-from mvl_assets.judging.planted import FAULTS, Asked, Heard, ask_planted, read_planted, score
+from mvl_assets.judging.probes import FAULTS, Asked, Heard, ask_planted, read_planted, score
 from mvl_assets.lake.lake import Lake
-from mvl_assets.miniature.planted import drawn
 
 PLANTED = read_planted()
 

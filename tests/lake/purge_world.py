@@ -10,12 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mvl_assets.lake import purge as module
-from mvl_assets.lake.digest import digest_hex
-from mvl_assets.lake.inventory import inventory
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.purge import Purge
-from mvl_assets.lake.rejects import publish_rejects, reject_table
 from mvl_assets.lake.schema import (
     CATEGORY,
     CONTAMINATION,
@@ -29,7 +25,11 @@ from mvl_assets.lake.schema import (
     Reject,
 )
 from mvl_assets.lake.table import Table
-from mvl_training.evaluation.questions import question_of
+from mvl_assets.lake.table_sizes import inventory
+from mvl_assets.lake_queries import purge as module
+from mvl_assets.lake_queries.purge import Purge
+from mvl_assets.lake_queries.rejects import publish_rejects, reject_table
+from mvl_training.evaluation.held_out.questions import question_of
 from tests.lake.rows import answer, category_row, judgement, picture, put, put_samples, rewrite, sample
 
 GONE, STAYS = "gone", "stays"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.lake.digest import digest_hex
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, JUDGED, MIXTURE, REWRITTEN, SAMPLES, Answer, ImageRow, TableSpec
 from mvl_assets.lake.table import Table

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.lake import gc, remove
+from mvl_assets.lake import compaction
 from mvl_assets.lake.errors import LeaseHeld
-from mvl_assets.lake.gc import collect
-from mvl_assets.lake.guard import taking_in
-from mvl_assets.lake.inventory import inventory
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.locks import taking_in
 from mvl_assets.lake.schema import ImageRow
+from mvl_assets.lake.table_sizes import inventory
+from mvl_assets.lake_queries import gc
+from mvl_assets.lake_queries.gc import collect
 from tests.lake.processes import PROJECT, workers
 from tests.lake.purge_world import on_disk
 from tests.lake.rows import pages, picture, put_samples, sample
@@ -199,7 +200,7 @@ def test_a_killed_collection_is_simply_run_again(lake: Lake, call: int) -> None:
 
 
 def test_many_keys_go_in_several_commits(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remove, "KEYS_PER_MERGE", 2)
+    monkeypatch.setattr(compaction, "KEYS_PER_MERGE", 2)
     kept, _ = fill(lake, used=0, unused=5)
     assert collect(lake, WEEK).pictures == 5
     assert stored(lake) == {p.image_id for p in kept}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mvl_assets.common.digest import DigestSum, canonical_json, digest_hex, row_hashes
 from mvl_assets.lake import sql
-from mvl_assets.lake.digest import DigestSum, canonical_json, digest_hex, row_hashes
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, spec_of
 from tests.lake.rows import pages, table_of

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvl_assets.lake.digest import digest_hex
-from mvl_assets.lake.index import KeyIndex
+from mvl_assets.common.digest import digest_hex
+from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.lake import Lake
 from tests.lake.rows import mixture, pages, picture
 

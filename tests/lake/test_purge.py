@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from mvl_assets.lake.errors import LakeError, LeaseHeld
-from mvl_assets.lake.guard import taking_in
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.purge import Purge, samples_named
-from mvl_assets.lake.purged import purged_of
+from mvl_assets.lake.locks import taking_in
 from mvl_assets.lake.schema import SAMPLES
-from mvl_assets.lake.views import mixture_rows
+from mvl_assets.lake_queries.purge import Purge, samples_named
+from mvl_assets.lake_queries.tombstones import purged_of
+from mvl_assets.lake_queries.views import mixture_rows
 from tests.lake.processes import PROJECT, workers
 from tests.lake.purge_world import (
     GONE,

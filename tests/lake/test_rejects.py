@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mvl_assets.ingest.rejects import RejectSpool
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.rejects import MESSAGE, publish_rejects, reject_table
 from mvl_assets.lake.schema import Reject
+from mvl_assets.lake_queries.rejects import MESSAGE, publish_rejects, reject_table
 
 
 def test_a_later_run_replaces_the_rejects_of_its_stage_and_source_alone(lake: Lake) -> None:

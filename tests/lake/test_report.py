@@ -6,10 +6,10 @@ import lance
 import pyarrow as pa
 
 from mvl_assets.lake.checks import check_table
-from mvl_assets.lake.currency import outdated
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.report import category_lines, counts_by_source, rejects_by_stage, scores
 from mvl_assets.lake.schema import EVALUATION, REJECTS, REWRITTEN, SAMPLES
+from mvl_assets.lake_queries.freshness import outdated
+from mvl_assets.lake_queries.summaries import category_lines, counts_by_source, rejects_by_stage, scores
 from tests.lake.rows import pages, put, put_category, rewrite, sample, table_of
 
 

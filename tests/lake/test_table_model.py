@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mvl_assets.lake.digest import DigestSum
+from mvl_assets.common.digest import DigestSum
 from mvl_assets.lake.lake import Lake
 from tests.lake.rows import pages
 

@@ -7,12 +7,12 @@ import datetime as dt
 
 import pytest
 
+from mvl_assets.config.profile import load_profile
 from mvl_assets.curation.mixing import mix
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import JUDGED, REWRITTEN, SAMPLES
-from mvl_assets.lake.trace import trace
-from mvl_assets.profile import load_profile
+from mvl_assets.lake_queries.lineage import trace
 from tests.lake.rows import answer, judgement, picture, put, put_category, put_samples, rewrite, sample, table_of
 
 

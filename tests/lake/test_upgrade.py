@@ -10,7 +10,7 @@ import lance
 import pyarrow as pa
 import pytest
 
-from mvl_assets.lake.digest import row_hashes
+from mvl_assets.common.digest import row_hashes
 from mvl_assets.lake.errors import DiskError, SchemaMismatch
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import JUDGED

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mvl_assets.lake.digest import digest_hex
-from mvl_assets.lake.holdout import held_out_rows, is_held_out
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, MIXTURE, REWRITTEN, SAMPLES
-from mvl_assets.lake.views import mixture_rows, rows_by_id, samples_now
+from mvl_assets.lake_queries.holdout import held_out_rows, is_held_out
+from mvl_assets.lake_queries.views import mixture_rows, rows_by_id, samples_now
 from tests.lake.rows import category_row, mixture, put, put_samples, rewrite, sample, table_of
 
 

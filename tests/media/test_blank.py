@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from mvl_assets.media.picture import GREY, PictureError, blank_like, encode, standardise
+from mvl_assets.media.image import GREY, PictureError, blank_like, encode, standardise
 
 
 def _picture(width: int, height: int) -> bytes:

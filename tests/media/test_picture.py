@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from mvl_assets.media.picture import (
+from mvl_assets.media.image import (
     MAX_PIXELS,
     PictureError,
     check_size,

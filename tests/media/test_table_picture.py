@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mvl_assets.media.picture import inspect
-from mvl_assets.media.table_picture import HIGHEST, MAX_CELLS, WIDE, Page, TablePictureError, draw, lay_out
+from mvl_assets.media.image import inspect
+from mvl_assets.media.table_image import HIGHEST, MAX_CELLS, WIDE, Page, TablePictureError, draw, lay_out
 
 TABLE = [["", "2019", "2018"], ["Fixed Price", "$  1,452.4", "$  1,146.2"], ["Other", "44.1", "56.7"]]
 

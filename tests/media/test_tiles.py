@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mvl_assets.inference.torchvision_ops import repair_torch_companions
+from mvl_assets.inference.local_server.torch_compat import repair_torch_companions
 from mvl_assets.media import tiles
 from mvl_assets.media.tiles import TileGrid
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.miniature.write import Written, write_miniatures
+from mvl_assets.demo_data.write import Written, write_miniatures
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from test_ingest_counts import verdict
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.demo_data.layouts import LAYOUTS
+from mvl_assets.demo_data.recipes import RECIPES, same_formats
+from mvl_assets.demo_data.write import MARKER, Written, write_each
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.miniature.layouts import LAYOUTS
-from mvl_assets.miniature.recipes import RECIPES, same_formats
-from mvl_assets.miniature.write import MARKER, Written, write_each
 from mvl_assets.readers.registry import reader_for
 
 ROWS = 12

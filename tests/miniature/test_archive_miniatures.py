@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from test_ingest_counts import verdict
 
-from mvl_assets.catalog import source_named
+from mvl_assets.config.catalog import source_named
+from mvl_assets.demo_data.recipes import RECIPES, archives, videos
+from mvl_assets.demo_data.write import MARKER, Written, write_miniatures
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.views import samples_now
-from mvl_assets.miniature.recipes import RECIPES, archives, videos
-from mvl_assets.miniature.write import MARKER, Written, write_miniatures
+from mvl_assets.lake_queries.views import samples_now
 from mvl_assets.readers.registry import reader_for
 from mvl_assets.readers.sample import Broken, Sample
 

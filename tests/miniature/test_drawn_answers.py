@@ -12,21 +12,21 @@ import pytest
 from PIL import Image, ImageChops
 from skimage.measure import label
 
-from mvl_assets.media.picture import standardise
-from mvl_assets.miniature import (
+from mvl_assets.demo_data import encode
+from mvl_assets.demo_data.drawings import (
     charts,
     chat,
     comparisons,
     diagrams,
     documents,
-    encode,
-    films,
     geometry,
     photos,
     scenes,
     tables,
+    videos,
 )
-from mvl_assets.miniature.drawing import COLOURS, RGB, Drawing, Pair
+from mvl_assets.demo_data.drawings.drawing import COLOURS, RGB, Drawing, Pair
+from mvl_assets.media.image import standardise
 
 SEEDS = range(12)
 
@@ -119,7 +119,7 @@ def test_an_edit_changes_one_cell_and_names_it(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_films_begin_and_end_with_the_colours_told(seed: int) -> None:
-    film = films.film(Random(seed))
+    film = videos.film(Random(seed))
     with av.open(BytesIO(film.data)) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
     at_start, at_end = frames[0], frames[-1]

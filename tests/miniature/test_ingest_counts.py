@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.demo_data.recipes import DEMO_SLUGS
+from mvl_assets.demo_data.write import MARKER, Written
+from mvl_assets.ingest.images import frames_of
 from mvl_assets.ingest.ingest import ingest_source
-from mvl_assets.ingest.pictures import frames_of
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.picture import PictureError, inspect
-from mvl_assets.miniature.recipes import DEMO_SLUGS
-from mvl_assets.miniature.write import MARKER, Written
+from mvl_assets.media.image import PictureError, inspect
 from mvl_assets.readers.registry import reader_for
 from mvl_assets.readers.rows import RowError
 from mvl_assets.readers.sample import Broken, Sample

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageChops
 from skimage.measure import label
 
-from mvl_assets.miniature import chinese, scans, screens, series, writing
-from mvl_assets.miniature.drawing import COLOURS, RGB, Drawing
+from mvl_assets.demo_data.drawings import chinese, scans, screens, series, writing
+from mvl_assets.demo_data.drawings.drawing import COLOURS, RGB, Drawing
 
 SEEDS = range(8)
 

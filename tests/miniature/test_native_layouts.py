@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from mvl_assets.miniature.recipes import DEMO_SLUGS
-from mvl_assets.miniature.write import Written
+from mvl_assets.demo_data.recipes import DEMO_SLUGS
+from mvl_assets.demo_data.write import Written
 
 
 def shows(data: bytes | Path) -> bool:

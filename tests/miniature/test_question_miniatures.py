@@ -10,16 +10,16 @@ from random import Random
 import pytest
 from test_ingest_counts import verdict
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.demo_data import contents as c
+from mvl_assets.demo_data.drawings.diagrams import diagram
+from mvl_assets.demo_data.layouts import LAYOUTS
+from mvl_assets.demo_data.recipes.questions import RECIPES
+from mvl_assets.demo_data.recipes.recipe import PICTURE_FAULTS, Recipe
+from mvl_assets.demo_data.write import MARKER, Written, write_miniatures
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.miniature import contents as c
-from mvl_assets.miniature.diagrams import diagram
-from mvl_assets.miniature.layouts import LAYOUTS
-from mvl_assets.miniature.recipes.questions import RECIPES
-from mvl_assets.miniature.recipes.recipe import PICTURE_FAULTS, Recipe
-from mvl_assets.miniature.write import MARKER, Written, write_miniatures
-from mvl_assets.readers import science_qa
+from mvl_assets.readers.formats import science_qa
 from mvl_assets.readers.registry import reader_for
 from mvl_assets.readers.sample import Sample
 

@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 from test_ingest_counts import verdict
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.demo_data.drawings.drawing import COLOURS
+from mvl_assets.demo_data.drawings.signboards import BOARDS, Line, wall
+from mvl_assets.demo_data.drawings.strokes import STROKES, WORDS
+from mvl_assets.demo_data.recipes.regions import RECIPES
+from mvl_assets.demo_data.write import MARKER, Written, write_miniatures
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.miniature.drawing import COLOURS
-from mvl_assets.miniature.recipes.regions import RECIPES
-from mvl_assets.miniature.signboards import BOARDS, Line, wall
-from mvl_assets.miniature.strokes import STROKES, WORDS
-from mvl_assets.miniature.write import MARKER, Written, write_miniatures
 from mvl_assets.readers.registry import RowKey, keys_for, reader_for
 from mvl_assets.readers.sample import Broken, Sample
 

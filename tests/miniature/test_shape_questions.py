@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from skimage.measure import label, regionprops
 
-from mvl_assets.miniature.drawing import COLOURS, NUMBER_WORDS, RGB
-from mvl_assets.miniature.questions import ANSWERS, shape_questions
+from mvl_assets.demo_data.drawings.drawing import COLOURS, NUMBER_WORDS, RGB
+from mvl_assets.demo_data.drawings.questions import ANSWERS, shape_questions
 
 
 def blobs(picture: Image.Image) -> list[tuple[RGB, float]]:

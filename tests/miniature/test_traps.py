@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mvl_assets.catalog import load_catalog
-from mvl_assets.media.picture import PictureError, inspect
-from mvl_assets.miniature.drawing import Drawing
-from mvl_assets.miniature.encode import encode
-from mvl_assets.miniature.rows import RawFile, Row, damage
-from mvl_assets.miniature.write import write_miniatures
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.demo_data.drawings.drawing import Drawing
+from mvl_assets.demo_data.encode import encode
+from mvl_assets.demo_data.rows import RawFile, Row, damage
+from mvl_assets.demo_data.write import write_miniatures
+from mvl_assets.media.image import PictureError, inspect
 from mvl_assets.readers.registry import reader_for
 from mvl_assets.readers.sample import Sample
 

@@ -11,13 +11,13 @@ import pytest
 from raw_files import source
 from test_ingest_counts import verdict
 
-from mvl_assets.catalog import load_catalog
-from mvl_assets.miniature import contents
-from mvl_assets.miniature.layouts import LAYOUTS
-from mvl_assets.miniature.recipes import web
-from mvl_assets.miniature.recipes.recipe import Recipe
-from mvl_assets.miniature.webpages import page
-from mvl_assets.miniature.write import MARKER, Written, write_miniatures
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.demo_data import contents
+from mvl_assets.demo_data.drawings.webpages import page
+from mvl_assets.demo_data.layouts import LAYOUTS
+from mvl_assets.demo_data.recipes import web
+from mvl_assets.demo_data.recipes.recipe import Recipe
+from mvl_assets.demo_data.write import MARKER, Written, write_miniatures
 from mvl_assets.readers.registry import keys_for, reader_for
 
 SLUGS = [recipe.slug for recipe in web.RECIPES]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.demo_data.recipes import DEMO_SLUGS, RECIPES
+from mvl_assets.demo_data.write import MARKER, Written, is_miniature, link_real, write_miniatures
 from mvl_assets.errors import MvlError
-from mvl_assets.miniature.recipes import DEMO_SLUGS, RECIPES
-from mvl_assets.miniature.write import MARKER, Written, is_miniature, link_real, write_miniatures
 from mvl_assets.readers.registry import reader_for
 
 

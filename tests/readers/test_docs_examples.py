@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from raw_files import good, picture, put, read_all, source
 
-from mvl_assets.catalog import RecordsMap, read_catalog
-from mvl_assets.strict_yaml import documents
+from mvl_assets.config.catalog import RecordsMap, read_catalog
+from mvl_assets.config.strict_yaml import documents
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "add_a_source.md"
 PICTURES = {

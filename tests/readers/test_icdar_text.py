@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_files import errors, picture, put, put_json, read_all, said, source
 
-from mvl_assets.readers import icdar_text
+from mvl_assets.readers.formats import icdar_text
 from mvl_assets.readers.registry import RowKey, keys_for
 from mvl_assets.readers.sample import Broken, Sample
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
 
-from mvl_assets.catalog import Hub
-from mvl_assets.readers.coco_captions import REQUEST
+from mvl_assets.config.catalog import Hub
+from mvl_assets.readers.formats.coco_captions import REQUEST
 
 COCO = source("coco_captions")
 M4 = source("m4_instruct")

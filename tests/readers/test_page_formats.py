@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_files import errors, good, keyed, messages, picture, put, put_json, put_parquet, read_all, said, source
 
-from mvl_assets.media.picture import inspect
+from mvl_assets.media.image import inspect
+from mvl_assets.readers.caption_turns import MAX_TEXT
 from mvl_assets.readers.sample import Broken, Sample
-from mvl_assets.readers.unmarked import MAX_TEXT
 
 TABLES = source("table_text")
 PAGES = source("screenshot_html")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from raw_files import errors, good, picture, put, put_json, read_all, said, source
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.config.catalog import load_catalog
 from mvl_assets.errors import SourceError
 
 GQA = source("gqa")

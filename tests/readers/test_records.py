@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import ValidationError
 from raw_files import TABMWP, errors, good, keyed, picture, put, put_json, put_parquet, read_all, said, source
 
-from mvl_assets.catalog import RecordsMap, load_catalog
+from mvl_assets.config.catalog import RecordsMap, load_catalog
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.sample import Broken, Sample
 

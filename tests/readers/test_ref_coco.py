@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from raw_files import errors, good, picture, put, put_json, read_all, said, source
 
-from mvl_assets.readers import ref_coco
+from mvl_assets.readers.formats import ref_coco
 from mvl_assets.readers.registry import RowKey, keys_for
 from mvl_assets.readers.sample import Broken, Sample
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_files import errors, good, picture, put, put_json, read_all, said, source
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
-from mvl_assets.readers import coco_instances, localized_narratives, visual_genome
+from mvl_assets.readers.formats import coco_instances, localized_narratives, visual_genome
 from mvl_assets.readers.regions import Size, box_of, box_text
 from mvl_assets.readers.registry import RowKey, keys_for
 from mvl_assets.readers.rows import RowError

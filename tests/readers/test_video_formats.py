@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from raw_files import errors, good, picture, put, put_json, put_parquet, read_all, said, source, talk
 
-from mvl_assets.catalog import Hub
-from mvl_assets.ingest.pictures import frames_of
+from mvl_assets.config.catalog import Hub
+from mvl_assets.ingest.images import frames_of
 from mvl_assets.readers.rows import RowError
 from mvl_assets.readers.sample import FrameFolder
 

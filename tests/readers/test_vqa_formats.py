@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from raw_files import errors, good, picture, put, put_json, read_all, said, source
 
 from mvl_assets.errors import SourceError
-from mvl_assets.readers import by_picture, gathered, json_stream, vqa_v2
-from mvl_assets.readers.human_answers import majority
+from mvl_assets.readers import external_group_by, group_by_image, json_stream
+from mvl_assets.readers.formats import vqa_v2
+from mvl_assets.readers.majority_answer import majority
 from mvl_assets.readers.rows import RowError
 from mvl_assets.readers.sample import Broken
 
@@ -172,7 +173,7 @@ def test_questions_without_their_file_of_annotations_are_a_source_error(tmp_path
 
 
 def test_too_many_questions_about_one_picture_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(by_picture, "MAX_QUESTIONS", 5)
+    monkeypatch.setattr(group_by_image, "MAX_QUESTIONS", 5)
     for image_id in (1, 2):
         put(tmp_path, coco(image_id), picture())
     ids = [1000, *range(2000, 2009)]
@@ -198,11 +199,11 @@ def test_whatever_was_asked_and_answered_comes_back(
     annotations = [told(image_id * 1000 + n, a) for n, (image_id, _, a) in enumerate(pairs)]
     order.shuffle(annotations)
     vqa(root, questions, annotations)
-    before, gathered.RUN_BYTES = gathered.RUN_BYTES, run
+    before, external_group_by.RUN_BYTES = external_group_by.RUN_BYTES, run
     try:
         rows = read_all(VQA, root)
     finally:
-        gathered.RUN_BYTES = before
+        external_group_by.RUN_BYTES = before
     answerable = [p for p in pairs if p[2].strip().casefold() != "unanswerable"]
     assert [row.native_id for row in good(rows)] == sorted({str(i) for i, _, _ in answerable})
     for row in good(rows):
@@ -212,7 +213,7 @@ def test_whatever_was_asked_and_answered_comes_back(
 
 
 def test_memory_does_not_grow_with_the_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathered, "RUN_BYTES", 1 << 19)
+    monkeypatch.setattr(external_group_by, "RUN_BYTES", 1 << 19)
     monkeypatch.setattr(json_stream, "CHUNK", 1 << 16)
 
     def peak() -> int:

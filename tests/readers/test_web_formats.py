@@ -21,13 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_files import errors, good, keyed, messages, picture, put, put_parquet, read_all, said, source
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.config.catalog import load_catalog
 from mvl_assets.errors import SourceError
 from mvl_assets.readers import delimited, parquet_columns
-from mvl_assets.readers.coco_captions import REQUEST
+from mvl_assets.readers.caption_turns import MAX_TEXT
+from mvl_assets.readers.formats.coco_captions import REQUEST
 from mvl_assets.readers.registry import reader_for
 from mvl_assets.readers.sample import Broken
-from mvl_assets.readers.unmarked import MAX_TEXT
 
 WIT = source("wit")
 URLS = source("url_captions")

@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from mvl_assets.catalog import SourceSpec
-from mvl_assets.lake.digest import digest_hex
+from mvl_assets.common.digest import digest_hex
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.profile import Profile
+from mvl_assets.config.settings import PROJECT
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, SAMPLES, ImageRow
-from mvl_assets.profile import Profile
-from mvl_assets.settings import PROJECT
 
 
 def source_of(family: str, category: str, slug: str = "drawn") -> SourceSpec:

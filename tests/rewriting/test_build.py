@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from mvl_assets.config.prompts import FENCE_CLOSE, FENCE_OPEN, Prompt, judge_prompts, load_prompts, one_line
+from mvl_assets.config.settings import PROJECT
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.judging.judge import judging_requests
-from mvl_assets.prompts import FENCE_CLOSE, FENCE_OPEN, Prompt, judge_prompts, load_prompts, one_line
+from mvl_assets.model_stage.dialogue import readable
 from mvl_assets.rewriting.build import asks_of
-from mvl_assets.rewriting.conversation import readable
-from mvl_assets.settings import PROJECT
 
 PROMPTS = load_prompts(PROJECT / "prompts")
 REWRITING = [prompt for prompt in PROMPTS.values() if prompt.role == "rewrite"]

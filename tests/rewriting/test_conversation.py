@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvl_assets.rewriting.conversation import Pair, pairs_of, readable, with_pictures
+from mvl_assets.model_stage.dialogue import Pair, pairs_of, readable, with_pictures
 
 TURNS = [
     {"from": "system", "value": "Be kind."},

@@ -10,14 +10,14 @@ import pytest
 from servers import serving
 from small_source import MATH, profile, prompt_folder, put, source_of
 
-from mvl_assets.catalog import SourceSpec
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.config.profile import Profile, Role
+from mvl_assets.config.prompts import Prompt, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.fake_server import FakeServer
+from mvl_assets.inference.testing.fake_server import FakeServer
 from mvl_assets.judging.judge import judge_source
 from mvl_assets.judging.plan import plan_judge
 from mvl_assets.lake.lake import Lake
-from mvl_assets.profile import Profile, Role
-from mvl_assets.prompts import Prompt, load_prompts
 from mvl_assets.rewriting.plan import plan_rewrite
 from mvl_assets.rewriting.rewrite import rewrite_source
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvl_assets.prompts import load_prompts
+from mvl_assets.config.prompts import load_prompts
+from mvl_assets.config.settings import PROJECT
 from mvl_assets.rewriting.parse import ERRORS, ParseError, parse_answer
-from mvl_assets.settings import PROJECT
 
 PROMPTS = load_prompts(PROJECT / "prompts")
 MATH, DOMAIN, OCR = (PROMPTS[f"rewrite_{family}"] for family in ("math", "domain", "ocr"))

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 from small_source import CHART, MATH, profile, put, source_of
 
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.judging.judge import judge_source
-from mvl_assets.lake.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import REWRITTEN
 from mvl_assets.rewriting.rewrite import rewrite_source

@@ -12,19 +12,19 @@ import pytest
 from servers import serving
 from small_source import CHART, MATH, profile, prompt_folder, put, source_of
 
+from mvl_assets.config.prompts import load_prompts
 from mvl_assets.errors import SourceError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.fake_server import FakeServer
 from mvl_assets.inference.request import ModelRef
+from mvl_assets.inference.testing.fake_server import FakeServer
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.prompts import load_prompts
+from mvl_assets.model_stage.client import Asker
+from mvl_assets.model_stage.retry_policy import groups
 from mvl_assets.rewriting import rewrite as rewriting
-from mvl_assets.rewriting.asking import Asker
-from mvl_assets.rewriting.failed import groups
 from mvl_assets.rewriting.plan import plan_rewrite
+from mvl_assets.rewriting.requests import asks_for, count_samples
 from mvl_assets.rewriting.rewrite import rewrite_source
-from mvl_assets.rewriting.rows import asks_for, count_samples
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from mvl_assets.catalog import source_named
+from mvl_assets.config.catalog import source_named
+from mvl_assets.config.profile import load_profile
+from mvl_assets.config.settings import settings
 from mvl_assets.judging.judge import judge_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.profile import load_profile
 from mvl_assets.rewriting.rewrite import rewrite_source
-from mvl_assets.settings import settings
 
 
 def main(slug: str) -> None:

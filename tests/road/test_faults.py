@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from mvl_assets.catalog import source_named
-from mvl_assets.inference.fake_server import Behaviour
+from mvl_assets.config.catalog import source_named
+from mvl_assets.config.profile import Profile
+from mvl_assets.demo_data.write import write_miniatures
+from mvl_assets.inference.testing.fake_server import Behaviour
 from mvl_assets.ingest.categorise import categorise_source
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.miniature.write import write_miniatures
-from mvl_assets.profile import Profile
 from mvl_assets.rewriting.rewrite import rewrite_source
 from tests.servers import serving
 

@@ -22,18 +22,18 @@ from typing import Any
 import pytest
 import yaml
 
-from mvl_assets.catalog import source_named
+from mvl_assets.config.catalog import source_named
+from mvl_assets.config.profile import load_profile
+from mvl_assets.config.prompts import load_prompts
+from mvl_assets.config.settings import PROJECT
+from mvl_assets.demo_data.write import write_miniatures
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.proxy import Entry, asked, read_journal
+from mvl_assets.inference.testing.proxy import Entry, asked, read_journal
 from mvl_assets.ingest.categorise import categorise_source
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.judging.plan import plan_judge
 from mvl_assets.lake.lake import Lake
-from mvl_assets.miniature.write import write_miniatures
-from mvl_assets.profile import load_profile
-from mvl_assets.prompts import load_prompts
 from mvl_assets.rewriting.plan import plan_rewrite
-from mvl_assets.settings import PROJECT
 from tests.kills import ROAD_KILLS
 from tests.servers import FakeProcess, free_port, vllm_server, wait_for
 
@@ -93,7 +93,7 @@ class Stage:
         """The proxy between, and a profile that names it."""
         port = free_port()
         words = ["--upstream", upstream.removesuffix("/v1"), "--port", str(port), "--journal", str(self.journal)]
-        proxy = subprocess.Popen([sys.executable, "-m", "mvl_assets.inference.proxy", *words], cwd=PROJECT)
+        proxy = subprocess.Popen([sys.executable, "-m", "mvl_assets.inference.testing.proxy", *words], cwd=PROJECT)
         model = self.model | {"revision": "1", "base_urls": [f"http://127.0.0.1:{port}/v1"], "concurrency": AT_ONCE}
         roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
         profile = {"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": "p_yes >= 0"}}

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mvl_assets.catalog import load_catalog
+from mvl_assets.config.catalog import load_catalog
+from mvl_assets.config.profile import FOLDER
+from mvl_assets.config.settings import PROJECT
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.lake.holdout import is_held_out
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import STAGES
-from mvl_assets.lake.trace import trace
-from mvl_assets.lake.views import mixture_rows
-from mvl_assets.profile import FOLDER
-from mvl_assets.settings import PROJECT
+from mvl_assets.lake_queries.holdout import is_held_out
+from mvl_assets.lake_queries.lineage import trace
+from mvl_assets.lake_queries.views import mixture_rows
 from tests.servers import vllm_server
 from tests.training_defs import small_road
 
@@ -71,7 +71,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, vllm_server: Endpoint)
 @pytest.fixture(scope="module")
 def first(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     named = [word for slug in SOURCES for word in ("--source", slug)]
-    written = mvl(environment, "miniature", "--rows", "36", *named)
+    written = mvl(environment, "demo-data", "--rows", "36", *named)
     assert written.returncode == 0, written.stderr
     return mvl(environment, "run")
 

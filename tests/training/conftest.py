@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.conversation import ChatTokens
-from mvl_training.packing import plan_stage
+from mvl_training.data.chat_format import ChatTokens
+from mvl_training.data.packing import plan_stage
 from mvl_training.recipe import Recipe, parse_recipe
 from tests.training import tiny_model as small
 
@@ -49,7 +49,7 @@ def seeing(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> tuple[P
     drawn = small.colour_questions(440, seed=0)
     filled = small.fill_lake(folder / "lake", drawn[:400])
     plan_stage(filled, "single_image", parse_recipe(data), run_id="test")
-    command = [sys.executable, "-m", "mvl_training.train", "--recipe", str(file), "--stage", "single_image"]
+    command = [sys.executable, "-m", "mvl_training.trainer.main", "--recipe", str(file), "--stage", "single_image"]
     command += ["--lake", filled.root, "--out", str(folder / "out")]
     done = subprocess.run(command, env=small.environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -11,7 +11,7 @@ from tests.training import tiny_model as small
 
 SCRIPT = """
 import resource, sys
-from mvl_training.allocator import keep_freed_memory
+from mvl_training.trainer.allocator import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mvl_training.model import attention
+from mvl_training.model.student_model import attention
 
 LENGTHS = (5, 1, 9, 2)
 

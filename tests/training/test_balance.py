@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mvl_training.balance import Balance, loads_table, shares_table
-from mvl_training.counting import Member
-from mvl_training.processing import Counts
+from mvl_training.data.mixture_stats import Balance, loads_table, shares_table
+from mvl_training.data.processing import Counts
+from mvl_training.data.token_counts import Member
 
 
 def member(category: str, modality: str, *, targets: int, visual: int = 0) -> Member:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from mvl_assets.lake.lake import Lake
-from mvl_training import batches, pack_plan
-from mvl_training.batches import PackLoader, Prefetch
-from mvl_training.conversation import ChatTokens
-from mvl_training.pack_plan import PackPlan
-from mvl_training.processing import SampleProcessor
+from mvl_training.data import pack_loader, pack_plan
+from mvl_training.data.chat_format import ChatTokens
+from mvl_training.data.pack_loader import PackLoader, Prefetch
+from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.processing import SampleProcessor
 from mvl_training.recipe import Recipe
 
 
@@ -29,8 +29,8 @@ def test_packs_read_together_are_those_read_one_by_one_in_order(
     loader = loader_of(lake, recipe, tokens)
     positions = [7, None, 2, 3, 3, len(loader.plan) - 1, 0, None]
     alone = [loader.load(position) for position in positions]
-    monkeypatch.setattr(batches, "READ_PACKS", packs)
-    monkeypatch.setattr(batches, "READ_BYTES", size)
+    monkeypatch.setattr(pack_loader, "READ_PACKS", packs)
+    monkeypatch.setattr(pack_loader, "READ_BYTES", size)
     for one, other in zip(loader.stream(positions), alone, strict=True):
         assert one.row_ids == other.row_ids
         assert torch.equal(one.ids_1L, other.ids_1L)
@@ -41,7 +41,7 @@ def test_no_more_bytes_of_pictures_are_held_than_allowed_but_for_one_pack_alone(
     lake: Lake, recipe: Recipe, tokens: ChatTokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loader = loader_of(lake, recipe, tokens)
-    monkeypatch.setattr(batches, "READ_BYTES", 9000)
+    monkeypatch.setattr(pack_loader, "READ_BYTES", 9000)
     portions = {id(read.pictures): read.pictures for read in list(loader.read(range(len(loader.plan))))}
     held = [sum(map(len, pictures.values())) for pictures in portions.values()]
     of_packs = [sum(map(len, read.pictures.values())) for p in range(len(loader.plan)) for read in loader.read([p])]

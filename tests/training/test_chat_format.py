@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mvl_assets.errors import MvlError
-from mvl_training.conversation import IGNORE, ChatTokens, Encoded, Unusable, Visual, chat_template, encode, prompt
+from mvl_training.data.chat_format import IGNORE, ChatTokens, Encoded, Unusable, Visual, chat_template, encode, prompt
 
 TURNS = [
     {"from": "human", "value": "<image>\nWhat?\nSay."},

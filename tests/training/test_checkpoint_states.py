@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from mvl_training.checkpoint import _separate
+from mvl_training.trainer.checkpoint import _separate
 
 
 def test_every_group_keeps_its_own_settings_and_every_state_its_own_count_of_steps() -> None:

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.cli import command
-from mvl_training.forecast import forecast, sizes_of
-from mvl_training.model import assemble, part_of
-from mvl_training.order import Order
-from mvl_training.pack_plan import PackPlan
-from mvl_training.processing import load_tokens
+from mvl_training.data.batch_order import Order
+from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.processing import load_tokens
+from mvl_training.model.cost_model import forecast, sizes_of
+from mvl_training.model.student_model import assemble, part_of
 from mvl_training.recipe import Expected, load_recipe, parse_recipe
 from tests.training import tiny_model as small
 

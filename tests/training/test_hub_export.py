@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors import safe_open
 
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.server import ensure_server, stop
-from mvl_assets.inference.servespec import ServeSpec, vllm_is_installed
-from mvl_assets.media.picture import standardise
-from mvl_training.hub import hub_name
-from mvl_training.runner import Runner
+from mvl_assets.inference.local_server.server import ensure_server, stop
+from mvl_assets.inference.local_server.server_spec import ServeSpec, vllm_is_installed
+from mvl_assets.media.image import standardise
+from mvl_training.evaluation.runner import Runner
+from mvl_training.model.hf_layout import hub_name
 from tests.training import tiny_model as small
 
 LANGUAGE_LAYER = (

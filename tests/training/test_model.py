@@ -10,12 +10,12 @@ import torch
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training import model
-from mvl_training.batches import Packed, PackLoader, collate
-from mvl_training.conversation import IGNORE, ChatTokens
-from mvl_training.model import Student, assemble, load_student, part_of
-from mvl_training.pack_plan import PackPlan
-from mvl_training.processing import Sample, SampleProcessor
+from mvl_training.data.chat_format import IGNORE, ChatTokens
+from mvl_training.data.pack_loader import Packed, PackLoader, collate
+from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.processing import Sample, SampleProcessor
+from mvl_training.model import student_model
+from mvl_training.model.student_model import Student, assemble, load_student, part_of
 from mvl_training.recipe import Recipe, parse_recipe
 from tests.training import tiny_model as small
 
@@ -93,7 +93,7 @@ def test_packed_logits_loss_and_gradients_equal_those_of_samples_alone(
 def test_a_head_called_in_parts_gives_the_same_loss_and_gradients(
     student: Student, processor: SampleProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "HEAD_ROWS", 5)
+    monkeypatch.setattr(student_model, "HEAD_ROWS", 5)
     packs = [together(processor, built(processor)), collate([], (0, 1), processor.grid.tile)]
     for pack in packs:
         found = []
@@ -138,7 +138,7 @@ def test_features_equal_those_of_transformers_own_forward(student: Student, proc
         if not pictures:
             continue
         sizes = []
-        from mvl_assets.media.picture import standardise
+        from mvl_assets.media.image import standardise
 
         for data in pictures:
             width, height = standardise(data).size
@@ -166,7 +166,7 @@ def test_shrunk_pictures_have_transformers_features_too(tokenizer: Path, tokens:
     recipe = parse_recipe(data)
     student = assemble(recipe, tokens).eval()
     processor = SampleProcessor.for_stage(recipe, "single_image", tokens)
-    from mvl_assets.media.picture import standardise
+    from mvl_assets.media.image import standardise
 
     image = standardise(small.draw("circle", "red", (300, 240)))
     cut, layouts = processor.cut([image], video=False)

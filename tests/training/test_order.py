@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.order import Order
-from mvl_training.pack_plan import PackPlan
+from mvl_training.data.batch_order import Order
+from mvl_training.data.pack_plan import PackPlan
 
 
 @given(st.integers(1, 50), st.integers(1, 12), st.integers(1, 5))

@@ -13,14 +13,14 @@ from PIL import Image
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training import counting
-from mvl_training.batches import PackLoader
-from mvl_training.conversation import ChatTokens
-from mvl_training.counting import Member
-from mvl_training.filling import pack
-from mvl_training.pack_plan import PackPlan
-from mvl_training.packing import max_tiles, plan_stage
-from mvl_training.processing import Counts, SampleProcessor
+from mvl_training.data import token_counts
+from mvl_training.data.bin_packing import pack
+from mvl_training.data.chat_format import ChatTokens
+from mvl_training.data.pack_loader import PackLoader
+from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.packing import max_tiles, plan_stage
+from mvl_training.data.processing import Counts, SampleProcessor
+from mvl_training.data.token_counts import Member
 from mvl_training.recipe import Recipe
 from tests.training import tiny_model as small
 
@@ -176,7 +176,7 @@ def test_several_processes_count_the_same_plan(tmp_path: Path, recipe: Recipe, m
     lake = small.fill_lake(tmp_path, small.shape_samples(20))
     alone = plan_stage(lake, "single_image", recipe, run_id="a", processes=1)
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr(counting, "PART", 6)
+    monkeypatch.setattr(token_counts, "PART", 6)
     plan = lake.table("pack_plan/single_image")
     plan.delete("position >= 0")
     shared = plan_stage(

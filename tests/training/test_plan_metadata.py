@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from mvl_training.data.packing import plan_stage
 from mvl_training.definitions import _plan_metadata
-from mvl_training.packing import plan_stage
 from tests.training import tiny_model as small
 
 

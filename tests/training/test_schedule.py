@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mvl_training.loop import Watch, rate_factor
-from mvl_training.metrics import Reporter, read_metrics
+from mvl_training.trainer.loop import Watch, rate_factor
+from mvl_training.trainer.metrics import Reporter, read_metrics
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(100, 0.03), (7, 0.1), (40, 0.0), (3, 0.5)])

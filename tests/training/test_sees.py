@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mvl_training.runner import Runner
+from mvl_training.evaluation.runner import Runner
 from tests.training import tiny_model as small
 
 

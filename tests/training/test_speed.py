@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.conversation import ChatTokens
-from mvl_training.forecast import flops_of_sample, sizes_of
-from mvl_training.model import assemble
-from mvl_training.pack_plan import PackPlan
+from mvl_training.data.chat_format import ChatTokens
+from mvl_training.data.pack_plan import PackPlan
+from mvl_training.model.cost_model import flops_of_sample, sizes_of
+from mvl_training.model.student_model import assemble
 from mvl_training.recipe import Recipe
-from mvl_training.speed import Speed
+from mvl_training.trainer.mfu import Speed
 
 
 def test_the_head_is_counted_on_targets_only(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:

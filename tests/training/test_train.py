@@ -19,11 +19,12 @@ from safetensors.torch import load_file
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training import checkpoint, stages
-from mvl_training.checkpoint import CheckpointError
-from mvl_training.export import export_checkpoint
-from mvl_training.stages import EXPORT_TOLERANCE, Checkpoint
-from mvl_training.steps import rows_of_step
+from mvl_training.runs import stage_run
+from mvl_training.runs.stage_run import EXPORT_TOLERANCE, Checkpoint
+from mvl_training.runs.step_rows import rows_of_step
+from mvl_training.trainer import checkpoint
+from mvl_training.trainer.checkpoint import CheckpointError
+from mvl_training.trainer.export import export_checkpoint
 from tests.training import tiny_model as small
 
 PATIENCE_S = 120
@@ -62,7 +63,7 @@ def command(recipe: Path, lake: Lake, out: Path, *more: str, ranks: int = 1) -> 
     if ranks > 1:
         launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), "-m"]
     options = ["--recipe", str(recipe), "--stage", "single_image", "--lake", lake.root, "--out", str(out)]
-    return [*launcher, "mvl_training.train", *options, *more]
+    return [*launcher, "mvl_training.trainer.main", *options, *more]
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -204,11 +205,11 @@ def test_every_step_leads_back_to_the_rows_it_saw(lake: Lake, undisturbed: tuple
 
 
 def test_a_finished_run_is_not_repeated(undisturbed: tuple[Path, list[str]]) -> None:
-    from mvl_training.train import main
+    from mvl_training.trainer.main import main
 
     out, again = undisturbed
     before = (out / "result.json").stat().st_mtime_ns
-    assert main(again[again.index("mvl_training.train") + 1 :]) == 0
+    assert main(again[again.index("mvl_training.trainer.main") + 1 :]) == 0
     assert (out / "result.json").stat().st_mtime_ns == before
 
 
@@ -313,7 +314,7 @@ def test_a_checkpoint_whose_bytes_changed_is_refused_and_goes_once_the_run_has_p
 def test_bad_input_is_one_line_and_exit_code_two(
     tmp_path: Path, recipe_file: Path, lake: Lake, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
-    from mvl_training.train import main
+    from mvl_training.trainer.main import main
 
     # The last of two equal options counts.
     assert main(command(recipe_file, lake, tmp_path / "out")[3:] + options) == 2
@@ -403,7 +404,7 @@ def test_an_infinite_gradient_stops_before_the_checkpoint_and_the_resume_knows_t
     named = done.stderr.split("mixture rows: ")[1].split(" ")[0].strip(",")
     assert named in {r["row_id"] for r in lake.table("mixture/single_image").rows(["row_id"])}
     assert [p.name for p in checkpoint.all_in(out / "checkpoints")] == ["step-00000001"]
-    assert [s["step"] for s in steps_of(out)] == [1] and all(stages.is_finite(s) for s in steps_of(out))
+    assert [s["step"] for s in steps_of(out)] == [1] and all(stage_run.is_finite(s) for s in steps_of(out))
 
     # As if the run had been going for fifty steps, far below the loss that comes next.
     lines = [json.dumps({"step": step, "loss": 0.001}) + "\n" for step in range(-48, 2)]

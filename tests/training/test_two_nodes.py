@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.stages import LAUNCHER
+from mvl_training.runs.stage_run import LAUNCHER
 from tests.training import tiny_model as small
 
 STEPS = 4
@@ -35,7 +35,7 @@ REACH = '#!/bin/bash\nexec ip netns exec node$((${1##*.} - 1)) bash -c "$2"\n'
 
 def trainer(recipe: Path, lake: Lake, out: Path) -> list[str]:
     options = ["--recipe", str(recipe), "--stage", "single_image", "--lake", lake.root, "--out", str(out)]
-    return ["-m", "mvl_training.train", *options, "--steps", str(STEPS)]
+    return ["-m", "mvl_training.trainer.main", *options, "--steps", str(STEPS)]
 
 
 def losses(out: Path) -> list[tuple[int, float, float]]:
@@ -100,7 +100,7 @@ def test_a_machine_that_fails_ends_the_others(tmp_path: Path) -> None:
 
 
 def test_a_launcher_stands_in_for_torchrun(monkeypatch: pytest.MonkeyPatch, tokenizer: Path) -> None:
-    from mvl_training.stages import StageRun
+    from mvl_training.runs.stage_run import StageRun
 
     run = StageRun("single_image", "tiny.yaml", small.recipe(tokenizer), "lake", "1", None)
     alone = run.command()

@@ -14,13 +14,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from mvl_assets.inference.server import ensure_server, stop
-from mvl_assets.inference.servespec import ServeSpec, vllm_is_installed
-from mvl_assets.media.picture import standard_size
+from mvl_assets.inference.local_server.server import ensure_server, stop
+from mvl_assets.inference.local_server.server_spec import ServeSpec, vllm_is_installed
+from mvl_assets.media.image import standard_size
 from mvl_assets.media.tiles import anyres_layout
-from mvl_training.packing import plan_stage
+from mvl_training.data.packing import plan_stage
+from mvl_training.evaluation.runner import Runner
 from mvl_training.recipe import parse_recipe
-from mvl_training.runner import Runner
 from tests.training import tiny_model as small
 from tests.training.test_hub_export import asked
 
@@ -55,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
     ]
     lake = small.fill_lake(folder / "lake", samples)
     plan_stage(lake, "single_image", parse_recipe(data), run_id="test")
-    command = [sys.executable, "-m", "mvl_training.train", "--recipe", str(file), "--stage", "single_image"]
+    command = [sys.executable, "-m", "mvl_training.trainer.main", "--recipe", str(file), "--stage", "single_image"]
     command += ["--lake", lake.root, "--out", str(folder / "out")]
     done = subprocess.run(command, env=small.environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -76,7 +76,7 @@ def test_vllm_counts_and_answers_as_our_runner_for_pictures_of_every_shape(
 ) -> None:
     if not vllm_is_installed():
         pytest.skip("vLLM is not installed")
-    assert any(p.value.startswith("mvl_training.vllm_plugin") for p in entry_points(group="vllm.general_plugins"))
+    assert any(p.value.startswith("mvl_training.model.vllm_plugin") for p in entry_points(group="vllm.general_plugins"))
     runner = Runner(trained, max_new_tokens=8)
     grid = runner.processor.grid
     sizes = sizes_to_ask()

@@ -13,10 +13,10 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from mvl_assets.lake.digest import digest_hex
+from mvl_assets.common.digest import digest_hex
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
-from mvl_assets.media.picture import inspect
+from mvl_assets.media.image import inspect
 from mvl_training.recipe import Recipe, parse_recipe
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220), "yellow": (230, 210, 40)}

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from mvl_assets.config.profile import FOLDER
 from mvl_assets.lake.lake import Lake
-from mvl_assets.profile import FOLDER
 from mvl_training.recipe import STAGES
 from tests.training import tiny_model as small
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mvl_training.stages import fall_of
+from mvl_training.runs.stage_run import fall_of
 
 
 def test_both_ends_of_a_curve_are_compared_beyond_noise() -> None:

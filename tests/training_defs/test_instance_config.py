@@ -11,7 +11,7 @@ import yaml
 from dagster._config import process_config
 from dagster._core.instance.config import dagster_instance_config_schema
 
-from mvl_assets.cli import dagster_home
+from mvl_assets.runner import dagster_home
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 

@@ -12,8 +12,8 @@ import dagster as dg
 import psutil
 import pytest
 
-from mvl_training.launch import Launcher
-from mvl_training.process_group import CommandFailed
+from mvl_training.orchestration.launch import Launcher
+from mvl_training.runs.process_group import CommandFailed
 
 CHILD = """
 import os
@@ -28,7 +28,7 @@ RUN = """
 import sys
 from pathlib import Path
 import dagster as dg
-from mvl_training.launch import Launcher
+from mvl_training.orchestration.launch import Launcher
 
 folder = Path(sys.argv[1])
 

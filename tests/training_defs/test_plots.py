@@ -8,7 +8,7 @@ import math
 import pytest
 from PIL import Image
 
-from mvl_training.plots import LARGEST_MARKDOWN, curves, embedded, running_mean
+from mvl_training.orchestration.plots import LARGEST_MARKDOWN, curves, embedded, running_mean
 
 
 def _metrics(steps: int) -> list[dict]:

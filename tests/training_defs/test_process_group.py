@@ -15,15 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mvl_training.process_group import (
-    GROUP_FILE,
-    MARK,
-    CommandFailed,
-    FolderBusy,
-    members,
-    reap,
-    supervise,
-)
+from mvl_training.runs.process_group import GROUP_FILE, MARK, CommandFailed, FolderBusy, members, reap, supervise
 
 # A launcher like torchrun: its worker gets a session of its own, the worker has a helper, and all of them ignore SIGINT
 # and SIGTERM. Each writes its pid, so a test can look for it by name instead of trusting the code it tests.
@@ -61,7 +53,7 @@ time.sleep(600)
 SERVING = """
 import subprocess, sys
 from pathlib import Path
-from mvl_assets.inference.servespec import ServeSpec
+from mvl_assets.inference.local_server.server_spec import ServeSpec
 spec = ServeSpec(model="m", served_name="s", command=("sleep", "600"))
 server = subprocess.Popen(spec.prepare(), env=spec.environment(), start_new_session=True)
 (Path(sys.argv[1]) / "server.pid").write_text(str(server.pid))
@@ -153,7 +145,7 @@ def test_the_group_of_a_supervisor_that_was_killed_is_reaped_by_the_next_start(t
     run = tmp_path / "run"
     script = _script(tmp_path, STUBBORN)
     code = (
-        "import sys; from pathlib import Path; from mvl_training.process_group import supervise\n"
+        "import sys; from pathlib import Path; from mvl_training.runs.process_group import supervise\n"
         "supervise(sys.argv[2:], folder=Path(sys.argv[1]), echo=lambda text: None)"
     )
     supervisor = subprocess.Popen(

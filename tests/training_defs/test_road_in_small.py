@@ -7,12 +7,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mvl_assets.inference import server
+from mvl_assets.inference.local_server import server
 from mvl_assets.lake.lake import Lake
-from mvl_training import stages
 from mvl_training.definitions import CHECKS, defs
-from mvl_training.process_group import members, supervise
 from mvl_training.recipe import STAGES
+from mvl_training.runs import stage_run
+from mvl_training.runs.process_group import members, supervise
 from tests.training_defs import small_road
 
 pytestmark = [pytest.mark.road, pytest.mark.soak]
@@ -70,10 +70,10 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
     assert trained.success
     shown = _metadata(trained)
     for before, stage in zip((None, *STAGES), STAGES, strict=False):
-        checkpoint = stages.current_checkpoint(stage)
+        checkpoint = stage_run.current_checkpoint(stage)
         assert (checkpoint.export / "model.safetensors").is_file()
         said = shown[f"checkpoint/{stage}"]
-        initial = "the recipe's towers" if before is None else stages.current_checkpoint(before).version
+        initial = "the recipe's towers" if before is None else stage_run.current_checkpoint(before).version
         assert said["initial weights"] == initial
         assert said["steps"] == small_road.STEPS
         assert said["pack plan"] == lake.table(f"pack_plan/{stage}").data_version()
@@ -107,7 +107,7 @@ def test_the_losses_appear_in_the_event_log_while_training(
 def test_the_same_again_trains_nothing_and_makes_nothing_stale(
     instance: dg.DagsterInstance, trained: dg.ExecuteInProcessResult
 ) -> None:
-    logs = [stages.current_checkpoint(stage).folder / "log.txt" for stage in STAGES]
+    logs = [stage_run.current_checkpoint(stage).folder / "log.txt" for stage in STAGES]
     before = [log.stat().st_mtime_ns for log in logs]
     again = _materialize(instance, 'key:"checkpoint/*"')
     assert [log.stat().st_mtime_ns for log in logs] == before
@@ -115,7 +115,7 @@ def test_the_same_again_trains_nothing_and_makes_nothing_stale(
 
 
 def test_another_learning_rate_would_train_beside_what_is_there(lake: Lake, trained: dg.ExecuteInProcessResult) -> None:
-    run = stages.stage_run(lake, "alignment")
+    run = stage_run.stage_run(lake, "alignment")
     assert run.finished
     changed = run.recipe.model_copy(
         update={
@@ -125,7 +125,7 @@ def test_another_learning_rate_would_train_beside_what_is_there(lake: Lake, trai
             }
         }
     )
-    other = stages.StageRun(run.stage, run.recipe_name, changed, run.lake_root, run.plan_version, run.initial)
+    other = stage_run.StageRun(run.stage, run.recipe_name, changed, run.lake_root, run.plan_version, run.initial)
     assert other.folder != run.folder and not other.finished
 
 
@@ -135,7 +135,7 @@ def test_a_cancelled_training_saves_its_last_step_and_leaves_no_process(
     with pytest.MonkeyPatch.context() as own:
         # Would run for an hour and save nothing on its own: whatever is saved, the cancel saved.
         own.setenv("MVL_PROFILE", str(small_road.write_profile(tmp_path, steps=5000, save_every=5000)))
-        run = stages.stage_run(lake, "alignment")
+        run = stage_run.stage_run(lake, "alignment")
 
     class Cancelled(BaseException):
         pass
@@ -144,7 +144,7 @@ def test_a_cancelled_training_saves_its_last_step_and_leaves_no_process(
 
     def echo(text: str) -> None:
         if "step " in text and "loss" in text:
-            marks.append(stages.read_json(run.folder / "process_group.json")["mark"])
+            marks.append(stage_run.read_json(run.folder / "process_group.json")["mark"])
             raise Cancelled
 
     with contextlib.suppress(Cancelled):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mvl_training.definitions import CHECKS, POOL, defs
-from mvl_training.evaluation.benchmarks import load_suites
+from mvl_training.evaluation.benchmarks.registry import load_suites
 from mvl_training.recipe import STAGES
 
 pytestmark = pytest.mark.usefixtures("demo_profile")
@@ -94,7 +94,7 @@ def test_a_changed_learning_rate_makes_the_checkpoint_stale_but_not_the_plan(
         graph = defs().resolve_asset_graph()
         return {key: graph.get(key).code_version for key in graph.materializable_asset_keys}
 
-    from mvl_assets.profile import FOLDER
+    from mvl_assets.config.profile import FOLDER
     from mvl_training.recipe import RECIPES
 
     before = versions()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mvl_assets.media.numbered import natural
+from mvl_assets.common.natural_sort import natural
 from mvl_assets.readers.archives.entry import ArchiveError, Entry
 from mvl_assets.readers.archives.index import Index, index_of
 from mvl_assets.readers.archives.member import Member

@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from mvl_assets.config.settings import UNPACKED
 from mvl_assets.errors import MachineError
 from mvl_assets.readers.archives import tar as tars
 from mvl_assets.readers.archives import zip as zips
 from mvl_assets.readers.archives.entry import ArchiveError, Entry
 from mvl_assets.readers.archives.parts import Archive, opened, starts_of
 from mvl_assets.readers.archives.unpack import is_compressed, unpack
-from mvl_assets.settings import UNPACKED
 
 OPEN = 600
 """Indexes kept open: more than the 332 archives of CC3M, fewer than the 1,024 files a process may usually open."""

@@ -22,7 +22,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
-from mvl_assets.media.numbered import natural
+from mvl_assets.common.natural_sort import natural
 
 _WHOLE = r"\.(?:tar|tgz|tbz2?|txz|tzst|zip|tar\.(?:gz|bz2|xz|zst))"
 _IS_WHOLE = re.compile(rf"(?P<stem>.+){_WHOLE}", re.IGNORECASE)

@@ -2,5 +2,5 @@
 
 Belongs here: code that imports `lmms_eval`. It may use nothing that the environment lacks: the standard library, Pillow
 and what lmms-eval brings. Nothing outside this folder imports it. Asking a model is the work of a process of the
-project's environment (`mvl_training.evaluation.answering`), to which the models here hold a pipe.
+project's environment (`mvl_training.evaluation.benchmarks.lmms_worker`), to which the models here hold a pipe.
 """

@@ -20,10 +20,10 @@ from typing import Any
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 
-from mvl_training.evaluation.lmms.fault import Fault
+from mvl_training.evaluation.lmms.errors import Fault
 from mvl_training.evaluation.lmms.question import cut_at, lines, question, stops
 
-MODULE = "mvl_training.evaluation.answering"
+MODULE = "mvl_training.evaluation.benchmarks.lmms_worker"
 
 
 class AnswerError(Fault):

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from mvl_training.evaluation.lmms.fault import Fault
+from mvl_training.evaluation.lmms.errors import Fault
 
 MAX_NEW_TOKENS = 1024
 """Where a task says nothing: room for a reasoned answer (the paper's chain-of-thought tasks allow as much)."""

@@ -27,8 +27,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mvl_assets.inference.torchvision_ops import repair_torch_companions
-from mvl_training.evaluation.lmms.fault import Fault
+from mvl_assets.inference.local_server.torch_compat import repair_torch_companions
+from mvl_training.evaluation.lmms.errors import Fault
 
 SEED = 20241206
 RESAMPLES = 200

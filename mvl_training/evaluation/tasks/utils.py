@@ -1,6 +1,6 @@
 """How the drawn questions are shown and scored. lmms-eval imports this file by its path, in its own environment.
 
-Belongs here: the functions that the task files beside it name. Does not: drawing (`mvl_training.evaluation.drawn`).
+Belongs here: the functions that the task files beside it name. Does not: drawing (`mvl_training.evaluation.benchmarks.synthetic_tasks`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What users declare: sources, profiles, prompts and settings, read strictly from YAML and the environment."""

@@ -1,0 +1,203 @@
+"""Profiles: which sources, which models for which role, which pairs to keep, how to mix. Data, not code.
+
+A profile is a YAML file in `mvl_assets/profiles/` (by name) or anywhere (by path). Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mvl_assets.config.strict_yaml import documents
+from mvl_assets.errors import MvlError
+
+FOLDER = Path(__file__).parents[1] / "profiles"
+Role = Literal["caption", "rewrite", "judge", "second_judge"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Serve(_Part):
+    """A vLLM server this machine starts when it is needed. `model` is a prepared model's name, a path or a hub id."""
+
+    model: str
+    max_model_len: int = 2048
+    max_num_seqs: int = 32
+    kv_cache_gib: int = 1
+    idle_seconds: float = 900
+    args: list[str] = Field(default_factory=list)
+
+
+class Price(_Part):
+    """What so many tokens cost: money per million, and the GPU time they take at its price per hour."""
+
+    input_per_million: float = 0.0
+    output_per_million: float = 0.0
+    # Written by the model, and read by it: a judge reads a picture and a conversation for one word.
+    tokens_per_gpu_second: float | None = None
+    prompt_tokens_per_gpu_second: float | None = None
+    gpu_hour: float | None = None
+    currency: str = "USD"
+
+    def gpu_hours(self, tokens_in: int, tokens_out: int) -> float | None:
+        """At the rates given; None without one. A rate that is not given counts as none to wait for."""
+        if not self.tokens_per_gpu_second:
+            return None
+        seconds = tokens_out / self.tokens_per_gpu_second
+        if self.prompt_tokens_per_gpu_second:
+            seconds += tokens_in / self.prompt_tokens_per_gpu_second
+        return seconds / 3600
+
+    def cost(self, tokens_in: int, tokens_out: int) -> float:
+        """Money for so many tokens and, where its price is given, for the GPU time they take."""
+        tokens = (tokens_in * self.input_per_million + tokens_out * self.output_per_million) / 1e6
+        return round(tokens + (self.gpu_hours(tokens_in, tokens_out) or 0.0) * (self.gpu_hour or 0.0), 6)
+
+
+class ModelProfile(_Part):
+    """One model behind an OpenAI-compatible endpoint: a list of `base_urls`, or a local server to start."""
+
+    name: str
+    revision: str
+    sees_images: bool
+    base_urls: list[str] = Field(default_factory=list)
+    api_key_env: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    serve: Serve | None = None
+    concurrency: int = Field(default=32, gt=0)
+    # How long its endpoints may be gone before a run ends with an error; a tenth of it when none has answered yet.
+    patience_seconds: float = Field(default=300.0, gt=0)
+    # Longest side of a picture that is worth sending, in pixels.
+    max_side: int = Field(default=1344, gt=0)
+    license: str | None = None
+    price: Price = Price()
+
+    @model_validator(mode="after")
+    def _has_a_home(self) -> ModelProfile:
+        if bool(self.base_urls) == bool(self.serve):
+            raise ValueError("give either base_urls or serve")
+        return self
+
+
+class Keep(_Part):
+    """Which judged pairs stay. `rule` is a small expression over `all_yes`, `both_yes` (with a second judge),
+    `p_yes >= t` and `answer_agrees`.
+
+    Terms are joined by `and` / `or`, for example `answer_agrees and p_yes >= 0.4`. The paper's rule is `all_yes`.
+    """
+
+    rule: str = "all_yes"
+    # What `answer_agrees` says where there is no key to compare with (captions, open questions).
+    without_key: bool = True
+
+
+PAPER_SHARES = {
+    "general": 0.154,
+    "ocr": 0.137,
+    "chart": 0.154,
+    "caption": 0.109,
+    "domain": 0.089,
+    "code_math": 0.083,
+    "detection": 0.032,
+    "multi_image": 0.058,
+    "video": 0.025,
+    "language": 0.160,
+}
+"""The categories of the two last stages and their shares (Figure 3)."""
+
+
+class Mixture(_Part):
+    """How the stages are filled. The defaults are the paper's (§2.3, Table 1, Figure 3)."""
+
+    seed: int = 0
+    alignment: int = Field(default=558_000, ge=0)
+    single_image: int = Field(default=10_000_000, ge=0)
+    one_vision: int = Field(default=2_000_000, ge=0)
+    # Of the one_vision stage: single-image rows that stage two did not use; the rest is multi-image and video.
+    one_vision_single_share: float = Field(default=0.5, ge=0, le=1)
+    rewritten_share: float = Field(default=0.7, ge=0, le=1)
+    # Of the categories in the two last stages, in proportion to each other.
+    shares: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(PAPER_SHARES))
+    upsample: bool = False
+    drop_duplicates: bool = True
+    drop_contaminated: bool = True
+
+    @model_validator(mode="after")
+    def _shares_are_of_categories(self) -> Mixture:
+        if unknown := sorted(set(self.shares) - set(PAPER_SHARES)):
+            raise ValueError(f"shares of {', '.join(unknown)}, which are no categories of a mixture")
+        return self
+
+
+class Profile(_Part):
+    """Everything a run needs to know besides the catalog."""
+
+    name: str
+    sources: list[str] | Literal["all"] = "all"
+    # Rows per source, chosen by the hash of their key; null takes all.
+    limit: int | None = Field(default=None, gt=0)
+    # Whether a source whose files are lacking is fetched when it is read, and whether its files stay afterwards.
+    fetch: bool = False
+    keep_archives: bool = True
+    # Rows sent to rewriting per source, likewise by hash; null takes all.
+    rewrite_limit: int | None = Field(default=None, gt=0)
+    models: dict[str, ModelProfile]
+    roles: dict[Role, str]
+    keep: Keep = Keep()
+    mixture: Mixture = Mixture()
+    # Share of the samples with a short answer that no mixture may take; evaluation asks them.
+    holdout: float = Field(default=0.0, ge=0, lt=1)
+    recipe: str = "paper-7b"
+    # The paper's choices where ours differ: no duplicate or contamination removal, its loss mask.
+    paper_parity: bool = False
+
+    @model_validator(mode="after")
+    def _roles_are_filled(self) -> Profile:
+        missing = {"caption", "rewrite", "judge"} - set(self.roles)
+        unknown = set(self.roles.values()) - set(self.models)
+        if missing or unknown:
+            raise ValueError(f"roles without a model: {sorted(missing)}; models not declared: {sorted(unknown)}")
+        if self.roles.get("second_judge") == self.roles["judge"]:
+            raise ValueError("the second judge is the judge, and would agree with itself")
+        return self
+
+    def model_for(self, role: Role) -> ModelProfile:
+        return self.models[self.roles[role]]
+
+    @property
+    def second_judge(self) -> ModelProfile | None:
+        """A judge of another model family, asked the same beside the first; most profiles have none."""
+        return self.model_for("second_judge") if "second_judge" in self.roles else None
+
+
+def load_profile(name: str) -> Profile:
+    """A profile by name or path. Raises `MvlError` naming the file and the key that is wrong."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
+        raise MvlError(f"there is no profile {name!r}", hint=f"set MVL_PROFILE to one of {known}, or to a YAML file")
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache
+def _read(path: Path, changed: int) -> Profile:
+    hint = "correct the file, or set MVL_PROFILE to another profile"
+    try:
+        found = list(documents(path))
+    except MvlError as error:
+        raise MvlError(error.message, hint=hint) from error
+    if len(found) != 1:
+        raise MvlError(f"{path}: a profile is one YAML document, this file holds {len(found)}", hint=hint)
+    try:
+        return Profile.model_validate(found[0].value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        line = found[0].line_of(first["loc"])
+        raise MvlError(f"{path}:{line}: {f'{key}: ' if key else ''}{message}", hint=hint) from error

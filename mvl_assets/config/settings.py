@@ -1,0 +1,82 @@
+"""Where things lie. Read from the environment on every call, so tests and runs can differ in one process.
+
+| variable | meaning | default |
+|---|---|---|
+| MVL_HOME | everything the pipeline writes on this machine | `.mvl` in the current folder |
+| MVL_LAKE | root of the Lance tables, a path or an object-store URI | `$MVL_HOME/lake` |
+| MVL_PROFILE | name of a profile in `mvl_assets/profiles`, or a path to a YAML file | `demo` |
+| MVL_PROMPTS | folder of prompt files | `prompts/` of the project |
+| MVL_ALLOW_PRIVATE_FETCH | `1`: files may also be fetched from the local network | public addresses only |
+| MVL_SOURCES_LOCK | the lock file of the sources (`mvl sources lock`) | `$MVL_HOME/sources.lock.json` |
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvl_assets.errors import MvlError
+
+PROJECT = Path(__file__).resolve().parents[2]
+LAKE_SCHEMES = ("file", "s3", "gs", "abfss")
+"""Object stores that both Lance and Arrow's file systems reach."""
+
+UNPACKED = ".unpacked"
+"""Folder inside a source's folder for what reading its archives leaves there; it can always be made again."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Resolved locations. Folders are not created here; whoever writes creates."""
+
+    home: Path
+    lake_root: str
+    profile: str
+    prompts: Path
+    lock_file: Path
+
+    @property
+    def raw(self) -> Path:
+        """One folder per source slug, in the source's native format."""
+        return self.home / "raw"
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.home / "checkpoints"
+
+    @property
+    def servers(self) -> Path:
+        """Lock files, flags and logs of local model servers."""
+        return self.home / "servers"
+
+    @property
+    def dagster_home(self) -> Path:
+        return Path(os.environ.get("DAGSTER_HOME", self.home / "dagster"))
+
+
+def check_places() -> None:
+    """Raises `MvlError` for a home that cannot be a folder, and for a lake where none can be."""
+    found = settings()
+    in_the_way = next((place for place in (found.home, *found.home.parents) if place.exists()), found.home)
+    if not in_the_way.is_dir():
+        raise MvlError(f"MVL_HOME={found.home}: {in_the_way} is no folder", hint="set MVL_HOME to a folder")
+    scheme, mark, _ = found.lake_root.partition("://")
+    if mark and scheme not in LAKE_SCHEMES:
+        known = ", ".join(f"{name}://" for name in LAKE_SCHEMES)
+        raise MvlError(f"MVL_LAKE={found.lake_root}: a lake cannot be there", hint=f"a path, or one of {known}")
+
+
+def settings() -> Settings:
+    home = Path(os.environ.get("MVL_HOME", ".mvl")).absolute()
+    return Settings(
+        home=home,
+        lake_root=os.environ.get("MVL_LAKE", str(home / "lake")),
+        profile=os.environ.get("MVL_PROFILE", "demo"),
+        prompts=Path(os.environ.get("MVL_PROMPTS", PROJECT / "prompts")),
+        lock_file=Path(os.environ.get("MVL_SOURCES_LOCK", home / "sources.lock.json")),
+    )

@@ -1,0 +1,1 @@
+"""Drawn images with true questions and answers."""

@@ -1,0 +1,14 @@
+"""Which sources have a miniature, and how each is made, by slug."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from mvl_assets.demo_data.recipes import archives, demo, questions, regions, same_formats, videos, web
+from mvl_assets.demo_data.recipes.recipe import Recipe
+
+_MODULES = (demo, same_formats, questions, regions, web, videos, archives)
+RECIPES: MappingProxyType[str, Recipe] = MappingProxyType(
+    {recipe.slug: recipe for module in _MODULES for recipe in module.RECIPES}
+)
+DEMO_SLUGS = tuple(recipe.slug for recipe in demo.RECIPES)

@@ -1,0 +1,1 @@
+"""The local vLLM server that processes of one machine share."""

@@ -1,0 +1,71 @@
+"""Keeps one local model server: starts it, ends it when nobody uses it, and leaves nothing of it behind.
+
+`python -m mvl_assets.inference.local_server.supervisor FOLDER IDLE_SECONDS COMMAND...` runs as the leader of its own process group, so
+it outlives the run that started it. "Used" means that FOLDER/used was touched. Imports little: it stays for hours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+USED = "used"
+POLL_S = 1.0
+GRACE_S = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+def keep(folder: Path, idle_seconds: float, command: list[str]) -> NoReturn:
+    """Returns only by the end of its own process, the last of the group."""
+    used = folder / USED
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+    while server.poll() is None and not stopping:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(POLL_S)
+        stopping = stopping or time.time() - _touched(used) > idle_seconds
+    if server.poll() is None:
+        server.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(GRACE_S)
+    _end_group()
+
+
+def _touched(used: Path) -> float:
+    try:
+        return used.stat().st_mtime
+    except FileNotFoundError:
+        # The folder was removed: nobody can find this server any more.
+        return 0.0
+
+
+def _end_group() -> NoReturn:
+    """Ends what the server left running (its engine is a process of its own), this process last."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(0.2)
+    os.killpg(0, signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def _die_with_parent() -> None:
+    """If the keeper itself is killed, the server is asked to end (Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,1 @@
+"""A fake model server and a logging proxy, for tests and benchmarks."""

@@ -1,0 +1,124 @@
+"""A logging proxy in front of a model server: shows what was really asked, also across kills of client and server.
+
+`python -m mvl_assets.inference.testing.proxy --upstream http://127.0.0.1:8000 --port 8001 --journal requests.jsonl` forwards
+everything, and appends one JSON line for each chat request it receives and one when the whole answer has gone back:
+`{"event": "asked" | "answered", "digest": <of the body>, "at": <seconds since the epoch>, "status": ...}`. Bodies are
+not kept. The engine's tiny recovery questions are not journalled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+CHAT = "/v1/chat/completions"
+_HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "host", "content-length"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the journal."""
+
+    event: str
+    digest: str
+    at: float
+    status: int | None
+
+
+def read_journal(journal: Path) -> Iterator[Entry]:
+    if journal.exists():
+        with journal.open(encoding="ascii") as lines:
+            for line in lines:
+                yield Entry(**json.loads(line))
+
+
+def asked(journal: Path) -> Counter[str]:
+    """How often each request was asked."""
+    return Counter(entry.digest for entry in read_journal(journal) if entry.event == "asked")
+
+
+class Proxy:
+    def __init__(self, upstream: str, journal: Path) -> None:
+        self._upstream = upstream.rstrip("/")
+        self._journal = journal
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=1 << 30)
+        app.cleanup_ctx.append(self._session)
+        app.router.add_route("*", "/{path:.*}", self._forward)
+        return app
+
+    async def _session(self, app: web.Application):  # type: ignore[no-untyped-def]
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
+        )
+        yield
+        await self._client.close()
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        counted = request.path == CHAT and not _is_probe(body)
+        digest = hashlib.blake2b(body, digest_size=16).hexdigest()
+        if counted:
+            self._note("asked", digest, None)
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
+        try:
+            async with self._client.request(
+                request.method, self._upstream + request.path_qs, data=body, headers=headers
+            ) as answer:
+                content = await answer.read()
+        except aiohttp.ClientError as error:
+            # The client sees what it would have seen without the proxy: a connection that breaks.
+            if request.transport is not None:
+                request.transport.abort()
+            raise web.HTTPBadGateway(text=str(error)) from error
+        response = web.Response(
+            status=answer.status,
+            body=content,
+            headers={n: v for n, v in answer.headers.items() if n.lower() not in _HOP_BY_HOP},
+        )
+        try:
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionResetError:  # the client is gone: nobody was answered
+            return response
+        if counted:
+            self._note("answered", digest, answer.status)
+        return response
+
+    def _note(self, event: str, digest: str, status: int | None) -> None:
+        line = json.dumps({"event": event, "digest": digest, "at": time.time(), "status": status})
+        with self._journal.open("a", encoding="ascii") as journal:
+            journal.write(line + "\n")
+
+
+def _is_probe(body: bytes) -> bool:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return False
+    return document.get("max_tokens") == 1 and document.get("messages") == [{"role": "user", "content": "."}]
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description="forwards to a model server and journals what was asked")
+    parser.add_argument("--upstream", required=True, metavar="URL", help="without /v1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--journal", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    app = Proxy(options.upstream, options.journal).app()
+    web.run_app(app, host="127.0.0.1", port=options.port, print=None, access_log=None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

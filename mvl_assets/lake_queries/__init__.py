@@ -1,0 +1,1 @@
+"""Queries across the lake's tables that know what the rows mean."""

@@ -1,0 +1,1 @@
+"""Dagster helpers shared by definitions, components and the pipeline runner."""

@@ -1,0 +1,23 @@
+"""What assets are handed: the lake. Does not belong here: logic of a stage, clients of model servers."""
+
+from __future__ import annotations
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from mvl_assets.config.settings import settings
+from mvl_assets.lake.lake import Lake
+
+
+class LakeResource(dg.ConfigurableResource):
+    """The lake at `root`, a path or an object-store URI; null is `settings().lake_root` when the run begins."""
+
+    root: str | None = None
+    _lake: Lake | None = PrivateAttr(default=None)
+
+    @property
+    def lake(self) -> Lake:
+        """Opened once per run, so that all its steps share one index per table."""
+        if self._lake is None:
+            self._lake = Lake(self.root or settings().lake_root)
+        return self._lake

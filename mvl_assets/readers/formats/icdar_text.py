@@ -1,0 +1,142 @@
+r"""Text in pictures as the ICDAR competitions publish it: one file per picture with the place and words of each line.
+
+    377,117,463,117,465,130,378,130,Genaxis Theatre          ICDAR 2015, SROIE, MTWI: four corners, the words
+    390,902,1856,902,1856,1225,390,1225,0,"金氏眼镜"           RCTW-17: 1 or 0 for difficult, the words quoted
+    {"lines": [{"points": [170, 468, 381, 480, 376, 554, 168, 540], "transcription": "金氏眼镜", "ignore": 0}, ...],
+     "chars": [...]}                                         ReCTS
+
+The words are everything behind the last comma that the format has, so they may hold commas; a quote in quotes is not
+escaped. One sample per file: a fixed request, answered by the words of all legible lines in the order of the file.
+Lines that are marked as illegible (`###`, `*`, `***`, difficult, ignore) are left out, and the request says so. Places
+are checked and not told: pixels mean nothing without the picture's size, which these files do not give. Files are UTF-8
+with or without a byte order mark. A file with one line that cannot be read is rejected, because its text would be
+incomplete.
+
+`gt_<name>.txt` or `<name>.txt` belongs to the picture `<name>`, in the same folder or in the one beside it that is
+called alike: `gt` or `gt_unicode` and `img` (of both, `gt_unicode` is read), `train_gts` and `train_images`,
+`ch4_training_localization_transcription_gt` and `ch4_training_images`, `txt_train` and `image_train`. Specifications:
+rrc.cvc.uab.es (challenges 4, 12, 13), rctw.vlrlab.net; checked against mindspore-lab/mindocr,
+tools/dataset_converters/{rects,rctw17,sroie,mtwi2018}.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvl_assets.readers.files import files_below, find, relative
+from mvl_assets.readers.json_stream import BROKEN_FILE, BadItem, elements
+from mvl_assets.readers.regions import about_picture, one_line
+from mvl_assets.readers.registry import RowKey
+from mvl_assets.readers.rows import Row, RowError, built
+from mvl_assets.readers.sample import Broken, Picture, Sample
+
+if TYPE_CHECKING:
+    from mvl_assets.config.catalog import SourceSpec
+
+REQUEST = "What text can be read in the picture? Give it line by line, without what is illegible."
+
+ILLEGIBLE = frozenset(("###", "*", "***"))
+MAX_FILE = 16 << 20
+"""Bytes one file may have."""
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+_FOLDERS = (
+    ("gt_unicode", "img"),
+    ("localization_transcription_gt", "images"),
+    ("gts", "images"),
+    ("gt", "img"),
+    ("txt", "image"),
+)
+_NUMBER = r"\s*[-+]?[0-9]{1,7}(?:\.[0-9]{0,12})?\s*"
+_LINE = re.compile(rf"(?:{_NUMBER},){{7}}{_NUMBER},(.*)", re.DOTALL)
+_DIFFICULT = re.compile(r'\s*([01])\s*,\s*"(.*)"\s*', re.DOTALL)
+
+
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
+    for path in _files(source, root):
+        yield built(Row(relative(root, path), 0, None, {}), partial(_sample, root, path))
+
+
+def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
+    """The names of the files; nothing is read."""
+    for path in _files(source, root):
+        yield RowKey(relative(root, path), 0, None)
+
+
+def _files(source: SourceSpec, root: Path) -> Iterator[Path]:
+    for path in files_below(source.slug, root, "**/*.txt", "**/*.json"):
+        if path.parent.name != "gt" or not path.parent.with_name("gt_unicode").is_dir():
+            yield path
+
+
+def _sample(root: Path, path: Path, row: Row) -> Sample:
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE:
+            raise RowError("too_large", f"the file has {size} bytes, more than {MAX_FILE}")
+        told = _of_json(path) if path.suffix == ".json" else _of_text(path)
+    except OSError as error:
+        raise RowError("unreadable_file", f"cannot be read: {error.strerror}") from error
+    words = [text for text in map(one_line, told) if text and text not in ILLEGIBLE]
+    if not words:
+        raise RowError("no_text", "no line of the picture is legible")
+    return Sample(row.file, 0, about_picture(REQUEST, "\n".join(words)), None, (_picture(root, path),))
+
+
+def _of_json(path: Path) -> Iterator[str]:
+    """The words of the lines that are not to be ignored."""
+    for item in elements(path, ("lines",)):
+        if isinstance(item, BadItem):
+            # The file is one row, and what it is called is known: nothing is lost behind the break.
+            raise RowError("bad_json" if item.error == BROKEN_FILE else item.error, item.message)
+        line = item.value if isinstance(item.value, dict) else {}
+        text = line.get("transcription")
+        if not isinstance(text, str) or not _is_outline(line.get("points")):
+            raise RowError("bad_polygon", f"line {item.position} has no words, or no points of three corners or more")
+        if not line.get("ignore"):
+            yield text
+
+
+def _is_outline(points: Any) -> bool:
+    """Whether it is [x1, y1, x2, y2, ...] or [[x1, y1], ...] of at least three corners."""
+    if not isinstance(points, list):
+        return False
+    flat = [part for point in points for part in (point if isinstance(point, list) else [point])]
+    return len(flat) >= 6 and len(flat) % 2 == 0 and all(type(part) in (int, float) for part in flat)
+
+
+def _of_text(path: Path) -> Iterator[str]:
+    """The words of the lines that are not marked as difficult."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RowError("bad_utf8", f"byte {error.start} of the file is not UTF-8") from error
+    # Not `splitlines`, which also breaks at characters that words may hold.
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if not line.strip():
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise RowError("bad_polygon", f"line {number} does not begin with four corners: {json.dumps(line[:60])}")
+        quoted = _DIFFICULT.fullmatch(match.group(1))
+        if quoted is None:
+            yield match.group(1)
+        elif quoted.group(1) == "0":
+            yield quoted.group(2)
+
+
+def _picture(root: Path, path: Path) -> Picture:
+    stem = path.stem.removeprefix("gt_")
+    folder = path.parent.relative_to(root)
+    beside = [folder.parent / folder.name.replace(old, new) for old, new in _FOLDERS if old in folder.name]
+    folders = [place.as_posix() for place in (folder, *beside)]
+    for suffix in _SUFFIXES:
+        found = find(root, f"{stem}{suffix}", folders)
+        if found is not None:
+            return Picture(relative(root, found), path=found)
+    raise RowError("missing_picture", f"{json.dumps(stem)[:200]} is in none of the folders {', '.join(folders)[:400]}")

@@ -1,0 +1,54 @@
+r"""LLaVA-Video-178K: JSON arrays per duration and kind of question, and videos in folders or numbered archives.
+
+    [{"id": "1", "video": "academic_source/a/1.mp4", "data_source": "0_30_s_academic_v0_1",
+      "conversations": [{"from": "human", "value": "<image>\nWhat happens?"}, {"from": "gpt", "value": "..."}]}, ...]
+
+The marker of a video is written `<image>` in these files; samples carry `<video>`. Videos are looked for relative to
+the JSON file's folder, the source's folder and `videos/`, as files or in `0_30_s_academic_v0_1_videos_1.tar.gz` and its
+like. Dataset card: lmms-lab/LLaVA-Video-178K.
+
+LLaVA-Hound's part of it (`llava_hound/sharegptvideo_qa_255k_processed.json`, or the `*.jsonl` of
+ShareGPTVideo/train_video_and_instruction) has the same rows, but `video` names a folder of frames, `v_abc` of
+`c01_0001.jpeg`, ..., in `train_300k/chunk_0.tar.gz` or unpacked, with or without folders before its own name. At most
+32 frames are taken, evenly spread (LLaVA-VL/LLaVA-NeXT, llava/train/train.py, `shareVideoGPTV`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvl_assets.readers.files import files_below, relative, video_at
+from mvl_assets.readers.formats.llava_json import items
+from mvl_assets.readers.rows import Row, RowError, built, rows_of, turns_of, with_video_marker
+from mvl_assets.readers.sample import Broken, Sample, Video
+
+if TYPE_CHECKING:
+    from mvl_assets.config.catalog import SourceSpec
+
+FRAMES = ("train_300k", "train_600k", "frames")
+"""Where LLaVA-Hound's folders of frames lie; rows may give a path in front of their own name."""
+
+
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
+    for path in files_below(source.slug, root, "*.json", "*.jsonl", "*/*.json", "*/*.jsonl"):
+        folder = path.parent.relative_to(root).as_posix()
+        for row in rows_of(relative(root, path), items(path), "id"):
+            yield built(row, partial(_sample, root, (folder, "", "videos")))
+
+
+def _sample(root: Path, folders: tuple[str, ...], row: Row) -> Sample:
+    turns = with_video_marker(turns_of(row.value.get("conversations")))
+    return Sample(row.file, row.position, turns, row.native_id, video=_video(root, row.value.get("video"), folders))
+
+
+def _video(root: Path, name: object, folders: tuple[str, ...]) -> Video:
+    try:
+        return video_at(root, name, (*folders, *FRAMES))
+    except RowError as error:
+        own = name.rstrip("/").rpartition("/")[2] if isinstance(name, str) else ""
+        if error.error != "missing_video" or "." in own:
+            raise
+        return video_at(root, own, FRAMES)

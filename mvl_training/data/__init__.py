@@ -1,0 +1,1 @@
+"""From mixture rows to packed batches."""

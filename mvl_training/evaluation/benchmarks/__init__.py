@@ -1,0 +1,1 @@
+"""The paper's benchmarks, asked through lmms-eval."""

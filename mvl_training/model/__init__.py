@@ -1,0 +1,1 @@
+"""The student model: assembly, attention, cost, and the Hugging Face layout."""

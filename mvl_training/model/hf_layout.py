@@ -1,0 +1,83 @@
+"""The llava-hf layout: names of weights, and the small files around them.
+
+Belongs here: the one map from our parameter names to the hub's, config, processor, tokenizer, chat template. Does not:
+where weights come from (`export`).
+
+transformers 5 would save `vision_tower.embeddings…`; vLLM and the published llava-onevision checkpoints have
+`vision_tower.vision_model.embeddings…`. Loading accepts both, so files carry the published names.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mvl_assets.media.tiles import TileGrid
+from mvl_training.data.chat_format import END, IMAGE, VIDEO, chat_template
+
+PREFIXES = (
+    ("llava.model.language_model.", "language_model.model."),
+    ("llava.model.vision_tower.", "vision_tower.vision_model."),
+    ("llava.model.multi_modal_projector.", "multi_modal_projector."),
+    ("llava.model.image_newline", "image_newline"),
+    ("llava.lm_head.", "language_model.lm_head."),
+)
+
+
+def hub_name(name: str) -> str:
+    """The published name of a `Student` parameter. Raises KeyError for a name that has none."""
+    for ours, theirs in PREFIXES:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise KeyError(name)
+
+
+def write_model_files(llava: Any, tokenizer_source: Path, folder: Path, *, grid: TileGrid, system: str) -> None:
+    """Everything of an export but the weights: config, generation config, processor, tokenizer, chat template."""
+    from transformers import AutoTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    llava.config.architectures = ["LlavaOnevisionForConditionalGeneration"]
+    llava.config.save_pretrained(folder)
+    llava.generation_config.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_source, local_files_only=True)
+    tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE, VIDEO]}, replace_extra_special_tokens=False)
+    tokenizer.eos_token = END
+    tokenizer.chat_template = chat_template(system)
+    tokenizer.save_pretrained(folder)
+    for name, content in _processor_files(grid).items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _processor_files(grid: TileGrid) -> dict[str, dict[str, Any]]:
+    pixels: dict[str, Any] = {
+        "processor_class": "LlavaOnevisionProcessor",
+        "size": {"height": grid.tile, "width": grid.tile},
+        # SigLIP's; transformers' default for this model is CLIP's, which the published checkpoints override too.
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "resample": 3,
+        "do_resize": True,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "do_convert_rgb": True,
+    }
+    return {
+        "preprocessor_config.json": {
+            **pixels,
+            "image_processor_type": "LlavaOnevisionImageProcessor",
+            "image_grid_pinpoints": grid.pinpoints,
+            "do_pad": True,
+        },
+        "video_preprocessor_config.json": {**pixels, "video_processor_type": "LlavaOnevisionVideoProcessor"},
+        "processor_config.json": {
+            "processor_class": "LlavaOnevisionProcessor",
+            "num_image_tokens": grid.side**2,
+            "vision_feature_select_strategy": "full",
+            "vision_aspect_ratio": f"anyres_max_{grid.max_tiles}",
+            "image_token": IMAGE,
+            "video_token": VIDEO,
+        },
+    }

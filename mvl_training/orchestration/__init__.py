@@ -1,0 +1,1 @@
+"""Dagster assets of training, and what they show in the UI."""

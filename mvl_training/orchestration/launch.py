@@ -1,0 +1,70 @@
+"""Runs a command as a supervised process group inside a Dagster step, with a Pipes session to it.
+
+Belongs here: the bridge between Dagster Pipes and `process_group`. What the command is belongs to `stages`.
+
+`dg.PipesSubprocessClient` interrupts its direct child only and never escalates, which leaves torchrun's workers
+running after a cancel. Here a cancel takes down everything that was started, and a group orphaned by a kill -9 of the
+run worker is reaped by the next start in the same run folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import dagster as dg
+
+from mvl_training.runs.process_group import supervise
+
+
+class Launcher(dg.ConfigurableResource):
+    """Starts the processes of this code location, the only ones that import torch."""
+
+    grace_seconds: float = 60.0
+    """How long a process may take to save its state after SIGINT, and again after SIGTERM, before it is killed."""
+
+    def run(
+        self,
+        context: dg.AssetExecutionContext,
+        command: Sequence[str],
+        *,
+        folder: Path,
+    ) -> None:
+        """Runs `command` to its end; `folder` keeps its log. Its Pipes log lines appear in the event log as they come,
+        its stdout and stderr in the step's compute log.
+
+        Results are files the command leaves, not Pipes messages: a later run must find them without running again.
+        Raises `CommandFailed` or `FolderBusy` of `process_group`.
+        """
+        opening = dg.open_pipes_session(
+            context=context,
+            context_injector=dg.PipesTempFileContextInjector(),
+            message_reader=dg.PipesTempFileMessageReader(),
+        )
+        with ExitStack() as stack:
+            with warnings.catch_warnings():
+                # Dagster warns of a preview feature that its own Pipes reader uses.
+                warnings.simplefilter("ignore", dg.PreviewWarning)
+                session = stack.enter_context(opening)
+            supervise(
+                command,
+                folder=folder,
+                env={**patience(), **session.get_bootstrap_env_vars()},
+                echo=_echo,
+                grace=self.grace_seconds,
+            )
+
+
+def patience() -> dict[str, str]:
+    """Environment that makes OpenMP's threads sleep while they wait: spinning ones starve a model server on the same
+    processors. What the user set stays."""
+    return {k: v for k, v in {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}.items() if k not in os.environ}
+
+
+def _echo(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

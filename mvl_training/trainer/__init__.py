@@ -1,0 +1,1 @@
+"""The launched training process: loop, checkpoints, metrics, export."""

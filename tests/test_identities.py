@@ -1,0 +1,189 @@
+"""Identities of fixed inputs, pinned: a rename that moved one of them would ask, and pay for, every stored answer again."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mvl_assets.lake.digest import digest_hex
+
+from mvl_assets.config.prompts import Prompt, criteria_hash, read_prompt
+from mvl_assets.curation import duplicates
+from mvl_assets.inference.request import TEXT, ModelRef, OutputForm, Request, choice_form, json_form
+from mvl_assets.ingest.row_index import row_key, take_census
+from mvl_assets.lake_queries import tombstones
+from mvl_assets.readers.registry import RowKey
+from mvl_assets.rewriting.build import asks_of
+from mvl_training.evaluation.held_out.questions import question_of, suite_hash
+from mvl_training.recipe import load_recipe
+
+IMAGES = ["a" * 32, "b" * 32]
+TURNS = [
+    {"from": "human", "value": "<image>\nHow many bars are red?"},
+    {"from": "gpt", "value": "3"},
+    {"from": "human", "value": "Which is the tallest?"},
+    {"from": "gpt", "value": "The blue one."},
+]
+SAMPLE: dict[str, Any] = {
+    "sample_id": "1" * 32,
+    "version_id": "2" * 32,
+    "source": "chart2text",
+    "category": "chart",
+    "conversations": TURNS,
+    "image_ids": IMAGES[:1],
+    "video": None,
+}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 9}}, "required": ["a"]}
+REWRITE = """---
+role: rewrite
+family: {family}
+per: {per}
+sees: vision
+blind: The picture is not available.
+output: {output}
+sampling: {{temperature: 0.2, top_p: 0.95, max_tokens: 512}}
+ask_again: {{temperature: 0.8}}
+inputs: [{inputs}]
+version: 3
+note: fixed for a test
+---
+Write it anew.
+{{{{pictures}}}}
+Here it is:
+<sample>
+{slots}
+</sample>
+"""
+JUDGE = """---
+role: judge
+family: general
+sees: vision
+blind: The picture is not available.
+output: choice
+options: ["Yes", "No"]
+sampling: {temperature: 0, top_p: 1, max_tokens: 1}
+inputs: [conversation]
+criteria: {correct: "Is it right?", relevant: "Is it about the picture?"}
+version: 1
+note: fixed for a test
+---
+{{pictures}}
+<sample>
+{{conversation}}
+</sample>
+{{criterion}} Yes or No?
+"""
+
+
+def prompt_of(folder: Path, family: str, per: str, inputs: str) -> Prompt:
+    slots = "\n".join(f"{{{{{name.strip()}}}}}" for name in inputs.split(","))
+    file = folder / f"rewrite_{family}.md"
+    file.write_text(REWRITE.format(family=family, per=per, output="text", inputs=inputs, slots=slots))
+    return read_prompt(file)[0]
+
+
+def computed(folder: Path) -> dict[str, str]:
+    model = ModelRef("org/model", "rev1")
+    blind = ModelRef("org/text", "rev1", sees_images=False)
+    small = dataclasses.replace(model, max_side=896)
+    message = {"role": "user", "content": "What is it?"}
+    parts = [{"type": "text", "text": "Look:"}, {"type": "image", "image": IMAGES[0]}]
+    shown = {"role": "user", "content": parts}
+
+    def key(
+        message: dict[str, Any] = message, model: ModelRef = model, output: OutputForm = TEXT, **sampling: float
+    ) -> str:
+        return Request((message,), model, {"max_tokens": 8, **sampling}, "p", "h" * 32, output).key
+
+    pair = prompt_of(folder, "chart", "pair", "question, answer")
+    sample = prompt_of(folder, "ocr", "sample", "pairs")
+    (folder / "judge_general.md").write_text(JUDGE)
+    criteria = read_prompt(folder / "judge_general.md")
+    pins = {
+        "digest": digest_hex("source", 1, {"b": [True, None], "a": "ü"}),
+        "request text": key(),
+        "request sampling": key(temperature=0.2, top_p=0.9),
+        "request image": key(shown),
+        "request max side": key(shown, small),
+        "request max side without image": key(model=small),
+        "request json": key(output=json_form(SCHEMA)),
+        "request choice": key(output=choice_form("Yes", "No")),
+        "prompt pair": pair.hash,
+        "prompt sample": sample.hash,
+        "prompt criterion correct": criteria[0].hash,
+        "prompt criterion relevant": criteria[1].hash,
+        "criteria": criteria_hash(criteria),
+        "duplicate fingerprint": duplicates.fingerprint(TURNS, IMAGES),
+        "tombstone content": tombstones.said_hash({**SAMPLE, "license": "mit"}),
+        "row key native id": row_key("a.json", 3, "id-7").hex(),
+        "row key position": row_key("a.json", 3, None).hex(),
+    }
+    for number, ask in enumerate([*asks_of(SAMPLE, pair, model), *asks_of(SAMPLE, pair, blind)]):
+        pins[f"rewrite request {number}"] = ask.request.key
+    pins["rewrite request of a sample"] = asks_of(SAMPLE, sample, model)[0].request.key
+    rows = [RowKey("a.json", 0, "x"), RowKey("a.json", 1, "x"), RowKey("a.json", 2, None)]
+    census = take_census("chart2text", rows, None)
+    pins |= {f"sample id {n}": census.sample_id(n) for n in range(len(rows))}
+    question = question_of(SAMPLE)
+    assert question is not None
+    pins["question id"] = question.question_id
+    pins["suite version"] = suite_hash([question], per_category=8)
+    for name in ("demo", "paper-7b"):
+        recipe = load_recipe(name)
+        for stage in ("alignment", "one_vision"):
+            pins[f"plan inputs {name} {stage}"] = digest_hex(recipe.plan_inputs(stage))
+            pins[f"training inputs {name} {stage}"] = digest_hex(recipe.training_inputs(stage))
+    pins["counted content"] = digest_hex(np.arange(4, dtype=np.int64).tobytes(), b"", IMAGES)
+    return pins
+
+
+PINNED: dict[str, str] = {
+    "digest": "4f1cca267aee1f78b82617605ed1ddac",
+    "request text": "8114f7556946359b24bcec9e7047a5b1",
+    "request sampling": "3136324f9b8fdf4be4c72cbdd2770182",
+    "request image": "d76f2215e6fe3d583d3f49913dee4489",
+    "request max side": "9b9e6a532ae245f4a107648f8aa45067",
+    "request max side without image": "8114f7556946359b24bcec9e7047a5b1",
+    "request json": "750d74be3c82131d9b209c39e983651a",
+    "request choice": "fc95156ab5e74ecc906b04b3bada93ab",
+    "prompt pair": "506af9afad828a32ac0cf2074f1145e1",
+    "prompt sample": "2b3d35896f853067daf198091cace15d",
+    "prompt criterion correct": "4be0675d56ad5014715b63d98f9f8b71",
+    "prompt criterion relevant": "2b76e439f0f3343f9adf98a47c275e9e",
+    "criteria": "0311151523cddfd295de1fec8de673a3",
+    "duplicate fingerprint": "14bf7efb1d9a621f50b85247d1f836cc",
+    "tombstone content": "a3517892d1d6fff0b39df93d83c28aff",
+    "row key native id": "21132a91672dcd00a40e35c8d5815efb",
+    "row key position": "3dd37ca9a97f433a25c880c91d28c566",
+    "rewrite request 0": "fbd8a57209dc10693be804a5f04810fe",
+    "rewrite request 1": "3a38846df9863b1c9335449aebc1e64b",
+    "rewrite request 2": "cd88513d5ce4abdf9472f505b9ba2b4b",
+    "rewrite request 3": "e30c613eef6b1beb71b461d556bc3a26",
+    "rewrite request of a sample": "01cbe0494a427b4b5ae2553c4eaec7ee",
+    "sample id 0": "55aad946a31271cc3cc0f64f17584528",
+    "sample id 1": "f38e5ae0867ccf7cfe8f3ac131f49adb",
+    "sample id 2": "c778f8531e1a69cbb63bed302ca56873",
+    "question id": "6c949b087e306f40dc8cb8b96f7b78a9",
+    "suite version": "797d25246131cda294c80461bc788c78",
+    "plan inputs demo alignment": "55d4b2b95c68ca7664e375ca3b7cc693",
+    "training inputs demo alignment": "210025956d625985df18e062aa6055e1",
+    "plan inputs demo one_vision": "3782471589f7f594e84367802f76ed00",
+    "training inputs demo one_vision": "2994461e0c838b3966ca12c24e765cc9",
+    "plan inputs paper-7b alignment": "29bac3bede67a6be7416b8b8ddf0199a",
+    "training inputs paper-7b alignment": "015e17c3bb34aa94e6a65074e833a797",
+    "plan inputs paper-7b one_vision": "d0b6cfc73d470ad410bb801ebfc4afd1",
+    "training inputs paper-7b one_vision": "973f78a53f08a5fe8f6a0eff6dcffe6f",
+    "counted content": "b0b31c4bfef316909689b74b77dd165b",
+}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_an_identity_keeps_its_value(name: str, tmp_path: Path) -> None:
+    assert computed(tmp_path)[name] == PINNED[name]
+
+
+def test_every_identity_is_pinned(tmp_path: Path) -> None:
+    assert set(computed(tmp_path)) == set(PINNED)
