@@ -3,7 +3,7 @@
     python benchmarks/engine.py --base-url http://127.0.0.1:8000/v1 --rows 3000 --concurrency 64 --json
 
 Without --base-url it starts the project's fake server (in processes of its own, `--latency-ms`, default 50). The CPU
-time per row is the difference between a run of `rows` and one of a third of them, so start-up cancels out. The last
+time per row is the difference between a run of `n_rows` and one of a third of them, so start-up cancels out. The last
 line is one JSON object: rows_per_s, cpu_ms_per_row (this process), peak_rss_mb, bytes_per_row, requests_sent, and what
 it was run with. Two more things it measures, each with figures of its own in that object:
 
@@ -37,7 +37,7 @@ from typing import Any
 
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.engine import answer_all
-from mvl_assets.inference.progress import Outcome
+from mvl_assets.inference.progress import RunOutcome
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.inference.transport import Transport
 from mvl_assets.lake.answers import AnswerLog
@@ -46,82 +46,84 @@ from mvl_assets.lake.schema import Answer
 
 SEED = 20241206
 PACKAGES = ("aiohttp", "pylance", "pyarrow", "numpy")
-PICTURES = 32
-PICTURE_BYTES = 83_000
+N_IMAGES = 32
+TARGET_IMAGE_BYTES = 83_000
 FAULTS = ("429=0.05", "malformed=0.01", "hang=0.01")
-FAULT_TURNS = 3
-FILL_BATCH = 5_000
+FAULT_REPETITIONS = 3
+STORE_BATCH_SIZE = 5_000
 
 
-def requests_of(first: int, rows: int, images: Sequence[str]) -> Iterator[Request]:
+def iter_requests(first_row: int, n_rows: int, image_ids: Sequence[str]) -> Iterator[Request]:
     model = ModelRef("fake", "1")
-    for row in range(first, first + rows):
+    for row in range(first_row, first_row + n_rows):
         text = f"Question {row}: what is {row} times {row + 1}? Answer with one sentence and show your work. " * 3
         content: str | list[dict[str, str]] = text
-        if images:
-            content = [{"type": "image", "image": images[row % len(images)]}, {"type": "text", "text": text}]
+        if image_ids:
+            content = [{"type": "image", "image": image_ids[row % len(image_ids)]}, {"type": "text", "text": text}]
         yield Request(
             messages=({"role": "user", "content": content},),
             model=model,
             sampling={"temperature": 0, "max_tokens": 128},
-            prompt="benchmark",
+            prompt_name="benchmark",
             prompt_hash="0" * 32,
         )
 
 
-def make_pictures() -> dict[str, bytes]:
+def build_images() -> dict[str, bytes]:
     """JPEGs of about 83 kB: noise over a gradient, cut to size by the quality setting."""
     import numpy as np
     from PIL import Image
 
     rng = np.random.default_rng(SEED)
-    made = {}
-    for i in range(PICTURES):
+    images_by_id = {}
+    for i in range(N_IMAGES):
         ramp = np.linspace(0, 200, 640)[None, :, None] * np.ones((480, 1, 3))
         pixels = (ramp + rng.integers(0, 40, (480, 640, 3))).astype(np.uint8)
         for quality in range(95, 20, -3):
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-            if buffer.tell() <= PICTURE_BYTES:
+            if buffer.tell() <= TARGET_IMAGE_BYTES:
                 break
-        made[f"{i:032x}"] = buffer.getvalue()
-    return made
+        images_by_id[f"{i:032x}"] = buffer.getvalue()
+    return images_by_id
 
 
 def run_once(
-    requests: Iterator[Request], endpoints: Sequence[Endpoint], pictures: Mapping[str, bytes], folder: Path
-) -> tuple[Outcome, float, int]:
+    requests: Iterator[Request], endpoints: Sequence[Endpoint], images: Mapping[str, bytes], folder: Path
+) -> tuple[RunOutcome, float, int]:
     """(outcome, CPU seconds of this process, bytes stored)."""
-    log = Lake(str(folder)).answers("benchmark", "rows")
-    before = time.process_time()
+    log = Lake(str(folder)).get_answer_log("benchmark", "rows")
+    cpu_start = time.process_time()
     outcome = answer_all(
         requests,
         endpoints=endpoints,
         log=log,
-        pictures=lambda ids: {i: pictures[i] for i in ids},
+        fetch_images=lambda ids: {i: images[i] for i in ids},
     )
-    cpu = time.process_time() - before
-    stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    if outcome.failures or outcome.answered + outcome.reused != outcome.wanted:
+    cpu_s = time.process_time() - cpu_start
+    stored_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if outcome.failures or outcome.answered + outcome.cache_hits != outcome.requested:
         raise SystemExit(f"not every row was answered: {outcome.failures[:3]}")
-    return outcome, cpu, stored
+    return outcome, cpu_s, stored_bytes
 
 
-def measure(options: argparse.Namespace, endpoints: Sequence[Endpoint], folder: Path) -> dict[str, Any]:
-    pictures = make_pictures() if options.images else {}
-    names = sorted(pictures)
-    few = max(1, options.rows // 3)
+def measure_throughput(options: argparse.Namespace, endpoints: Sequence[Endpoint], folder: Path) -> dict[str, Any]:
+    images = build_images() if options.images else {}
+    image_ids = sorted(images)
+    n_few = max(1, options.rows // 3)
     # Imports, the table's code paths and the connections are warm after this.
-    run_once(requests_of(0, min(64, few), names), endpoints, pictures, folder / "warm")
-    _, cpu_few, _ = run_once(requests_of(0, few, names), endpoints, pictures, folder / "few")
-    outcome, cpu_all, stored = run_once(requests_of(0, options.rows, names), endpoints, pictures, folder / "all")
+    run_once(iter_requests(0, min(64, n_few), image_ids), endpoints, images, folder / "warm")
+    _, cpu_few_s, _ = run_once(iter_requests(0, n_few, image_ids), endpoints, images, folder / "few")
+    outcome, cpu_all_s, stored_bytes = run_once(
+        iter_requests(0, options.rows, image_ids), endpoints, images, folder / "all"
+    )
     return {
-        "rows_per_s": round(options.rows / outcome.seconds, 1),
-        "cpu_ms_per_row": round(1000 * (cpu_all - cpu_few) / max(1, options.rows - few), 4),
-        "peak_rss_mb": round(peak_mb(), 1),
-        "bytes_per_row": round(stored / options.rows, 1),
-        "requests_sent": outcome.sent,
-        "seconds": round(outcome.seconds, 3),
+        "rows_per_s": round(options.rows / outcome.elapsed_s, 1),
+        "cpu_ms_per_row": round(1000 * (cpu_all_s - cpu_few_s) / max(1, options.rows - n_few), 4),
+        "peak_rss_mb": round(read_peak_rss_mb(), 1),
+        "bytes_per_row": round(stored_bytes / options.rows, 1),
+        "requests_sent": outcome.attempts_sent,
+        "seconds": round(outcome.elapsed_s, 3),
     }
 
 
@@ -130,54 +132,54 @@ def measure(options: argparse.Namespace, endpoints: Sequence[Endpoint], folder: 
 
 def measure_restart(options: argparse.Namespace, endpoints: Sequence[Endpoint], folder: Path) -> dict[str, Any]:
     """Each run is a process of its own, as after a kill; times count from its start, imports included."""
-    fill(folder / "restart", options.prefill)
-    found: dict[str, Any] = {"prefill": options.prefill}
-    for name in ("new_first", "stored_first"):
-        command = [sys.executable, __file__, "--restart", name, "--prefill", str(options.prefill)]
+    store_answers_for_rows(folder / "restart", options.prefill)
+    results: dict[str, Any] = {"prefill": options.prefill}
+    for order in ("new_first", "stored_first"):
+        command = [sys.executable, __file__, "--restart", order, "--prefill", str(options.prefill)]
         command += ["--folder", str(folder / "restart")]
-        command += [word for endpoint in endpoints for word in ("--base-url", endpoint.base_url)]
-        started = time.time()
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        said = json.loads(done.stdout.splitlines()[-1])
-        found[f"first_request_s_{name}"] = round(said["first_request_at"] - started, 3)
-        found[f"restart_peak_rss_mb_{name}"] = said["peak_rss_mb"]
-    return found
+        command += [argument for endpoint in endpoints for argument in ("--base-url", endpoint.base_url)]
+        started_at = time.time()
+        process = subprocess.run(command, check=True, capture_output=True, text=True)
+        child_report = json.loads(process.stdout.splitlines()[-1])
+        results[f"first_request_s_{order}"] = round(child_report["first_request_at"] - started_at, 3)
+        results[f"restart_peak_rss_mb_{order}"] = child_report["peak_rss_mb"]
+    return results
 
 
-def restart(options: argparse.Namespace, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+def run_restart(options: argparse.Namespace, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """The measured process: asks for 64 new rows, and for all that are stored."""
-    asked: list[float] = []
-    ask = Transport.ask
+    first_request_times: list[float] = []
+    original_ask = Transport.send_request
 
-    async def noted(self: Transport, *given: Any) -> Any:
-        if not asked:
-            asked.append(time.time())
-        return await ask(self, *given)
+    async def record_first_request(self: Transport, *args: Any) -> Any:
+        if not first_request_times:
+            first_request_times.append(time.time())
+        return await original_ask(self, *args)
 
-    Transport.ask = noted  # type: ignore[method-assign]
+    Transport.send_request = record_first_request  # type: ignore[method-assign]
     new_first = options.restart == "new_first"
-    new = requests_of(options.prefill * (2 if new_first else 1), 64, [])
+    new_requests = iter_requests(options.prefill * (2 if new_first else 1), 64, [])
 
-    def both() -> Iterator[Request]:
+    def iter_all_requests() -> Iterator[Request]:
         if not new_first:
-            yield from requests_of(0, options.prefill, [])
-        yield from new
+            yield from iter_requests(0, options.prefill, [])
+        yield from new_requests
 
-    outcome, _, _ = run_once(both(), endpoints, {}, options.folder)
-    assert outcome.sent == 64, outcome
-    return {"first_request_at": asked[0], "peak_rss_mb": round(peak_mb(), 1)}
-
-
-def fill(folder: Path, rows: int) -> None:
-    """Stores answers to the first `rows` requests."""
-    store(Lake(str(folder)).answers("benchmark", "rows"), requests_of(0, rows, []))
+    outcome, _, _ = run_once(iter_all_requests(), endpoints, {}, options.folder)
+    assert outcome.attempts_sent == 64, outcome
+    return {"first_request_at": first_request_times[0], "peak_rss_mb": round(read_peak_rss_mb(), 1)}
 
 
-def store(log: AnswerLog, requests: Iterator[Request]) -> None:
+def store_answers_for_rows(folder: Path, n_rows: int) -> None:
+    """Stores answers to the first `n_rows` requests."""
+    store_answers(Lake(str(folder)).get_answer_log("benchmark", "rows"), iter_requests(0, n_rows, []))
+
+
+def store_answers(log: AnswerLog, requests: Iterator[Request]) -> None:
     """Stores an answer to each request, as a run of the engine would have left them."""
-    made = dt.datetime(2024, 12, 6, tzinfo=dt.UTC)
+    created_at = dt.datetime(2024, 12, 6, tzinfo=dt.UTC)
     with log:
-        while batch := list(islice(requests, FILL_BATCH)):
+        while batch := list(islice(requests, STORE_BATCH_SIZE)):
             log.append(
                 [
                     Answer(
@@ -186,7 +188,7 @@ def store(log: AnswerLog, requests: Iterator[Request]) -> None:
                         stage=log.stage,
                         model=request.model.name,
                         model_revision=request.model.revision,
-                        prompt=request.prompt,
+                        prompt=request.prompt_name,
                         prompt_hash=request.prompt_hash,
                         text=f"answer {request.key}",
                         finish_reason="stop",
@@ -196,7 +198,7 @@ def store(log: AnswerLog, requests: Iterator[Request]) -> None:
                         latency_s=0.05,
                         attempts=1,
                         run_id="",
-                        created_at=made,
+                        created_at=created_at,
                     )
                     for request in batch
                 ]
@@ -209,44 +211,46 @@ def store(log: AnswerLog, requests: Iterator[Request]) -> None:
 
 def measure_faults(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The same rows without and with faults, by turns; no row may be lost to them."""
-    share = options.concurrency
+    concurrency = options.concurrency
     rates: dict[str, list[float]] = {"clean": [], "faulty": []}
-    for turn in range(FAULT_TURNS):
+    for repetition in range(FAULT_REPETITIONS):
         for name, faults in (("clean", ()), ("faulty", FAULTS)):
-            with fake_servers(1, options.latency_ms, faults) as urls:
-                endpoints = [Endpoint(urls[0], options.model, start_concurrency=share, max_concurrency=share)]
-                where = folder / f"{name}-{turn}"
-                outcome, _, _ = run_once(requests_of(0, options.rows, []), endpoints, {}, where)
-            rates[name].append(options.rows / outcome.seconds)
+            with start_fake_servers(1, options.latency_ms, faults) as urls:
+                endpoints = [
+                    Endpoint(urls[0], options.model, start_concurrency=concurrency, max_concurrency=concurrency)
+                ]
+                run_dir = folder / f"{name}-{repetition}"
+                outcome, _, _ = run_once(iter_requests(0, options.rows, []), endpoints, {}, run_dir)
+            rates[name].append(options.rows / outcome.elapsed_s)
     clean, faulty = (statistics.median(rates[name]) for name in ("clean", "faulty"))
     return {
         "faults": list(FAULTS),
         "rows_per_s_clean": round(clean, 1),
         "rows_per_s_with_faults": round(faulty, 1),
         "share_of_clean": round(faulty / clean, 3),
-        "requests_sent_with_faults": outcome.sent,
-        "turns": FAULT_TURNS,
+        "requests_sent_with_faults": outcome.attempts_sent,
+        "turns": FAULT_REPETITIONS,
     }
 
 
 # -- servers and the process -------------------------------------------------------------------------------------------
 
 
-def peak_mb() -> float:
+def read_peak_rss_mb() -> float:
     """Of this process alone; `getrusage` would begin with the size of the process that started it."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 @contextmanager
-def fake_servers(count: int, latency_ms: float, faults: Sequence[str] = ()) -> Iterator[list[str]]:
-    ports = [free_port() for _ in range(count)]
+def start_fake_servers(count: int, latency_ms: float, faults: Sequence[str] = ()) -> Iterator[list[str]]:
+    ports = [find_free_port() for _ in range(count)]
     command = [sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--latency-ms", str(latency_ms)]
-    command += ["--seed", str(SEED), *(word for fault in faults for word in ("--fault", fault))]
+    command += ["--seed", str(SEED), *(argument for fault in faults for argument in ("--fault", fault))]
     servers = [subprocess.Popen([*command, "--port", str(port)]) for port in ports]
     try:
         for port in ports:
-            wait_for(f"http://127.0.0.1:{port}/health")
+            wait_until_reachable(f"http://127.0.0.1:{port}/health")
         yield [f"http://127.0.0.1:{port}/v1" for port in ports]
     finally:
         for server in servers:
@@ -254,7 +258,7 @@ def fake_servers(count: int, latency_ms: float, faults: Sequence[str] = ()) -> I
             server.wait()
 
 
-def wait_for(url: str) -> None:
+def wait_until_reachable(url: str) -> None:
     for _ in range(200):
         try:
             urllib.request.urlopen(url, timeout=5).close()
@@ -264,20 +268,20 @@ def wait_for(url: str) -> None:
     raise SystemExit(f"{url} does not answer")
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def run(options: argparse.Namespace, base_urls: Sequence[str]) -> dict[str, Any]:
-    share = max(1, options.concurrency // len(base_urls))
+def run_benchmark(options: argparse.Namespace, base_urls: Sequence[str]) -> dict[str, Any]:
+    concurrency = max(1, options.concurrency // len(base_urls))
     endpoints = [
-        Endpoint(url, options.model, start_concurrency=share, max_concurrency=share, seeds_sampling=False)
+        Endpoint(url, options.model, start_concurrency=concurrency, max_concurrency=concurrency, supports_seed=False)
         for url in base_urls
     ]
     if options.restart:
-        return restart(options, endpoints)
+        return run_restart(options, endpoints)
     folder = Path(tempfile.mkdtemp(prefix="mvl-benchmark-", dir=options.folder))
     try:
         if options.faults:
@@ -285,7 +289,7 @@ def run(options: argparse.Namespace, base_urls: Sequence[str]) -> dict[str, Any]
         elif options.prefill:
             figures = measure_restart(options, endpoints, folder)
         else:
-            figures = measure(options, endpoints, folder)
+            figures = measure_throughput(options, endpoints, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return figures | {
@@ -318,10 +322,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.base_url:
         urls = options.base_url if len(options.base_url) > 1 else options.base_url * options.endpoints
-        result = run(options, urls)
+        result = run_benchmark(options, urls)
     else:
-        with fake_servers(options.endpoints, options.latency_ms) as urls:
-            result = run(options, urls)
+        with start_fake_servers(options.endpoints, options.latency_ms) as urls:
+            result = run_benchmark(options, urls)
     if not options.json:
         for name, value in result.items():
             print(f"{name:>32}  {value}")

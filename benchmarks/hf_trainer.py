@@ -4,7 +4,7 @@
 
 What favours it: its samples are encoded, decoded and cut before the clock starts, where our loop reads and decodes them
 while it runs. What is its default: batches of 8 a rank in random order, padded on the right to the longest, fp32, DDP.
-Rank 0 writes one JSON object: `seconds` of every step, `targets` of every step over all ranks, and `losses`.
+Rank 0 writes one JSON object: `seconds` of every step, `n_loss_tokens_by_batch` of every step over all ranks, and `iter_losses`.
 """
 
 from __future__ import annotations
@@ -25,27 +25,30 @@ from torch.nn import functional
 
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries import views
-from mvl_assets.media.image import standard_size
-from mvl_training.data.chat_format import IGNORE, Unusable
-from mvl_training.data.processing import Sample, SampleProcessor, load_tokens
-from mvl_training.model.student_model import assemble
+from mvl_assets.media.image import compute_standard_size
+from mvl_training.data.chat_format import IGNORE_INDEX, SampleRejected
+from mvl_training.data.processing import ProcessedSample, SampleProcessor, load_tokenizer
+from mvl_training.model.student_model import assemble_student
 from mvl_training.recipe import Recipe, load_recipe
 
 STAGE = "single_image"
 
 
-class Samples(torch.utils.data.Dataset[dict[str, Any]]):
-    """The first `count` rows of the mixture, ready for the model."""
+class EncodedSamples(torch.utils.data.Dataset[dict[str, Any]]):
+    """The first `n_samples` rows of the mixture, ready for the model."""
 
-    def __init__(self, lake: Lake, processor: SampleProcessor, count: int) -> None:
+    def __init__(self, lake: Lake, processor: SampleProcessor, n_samples: int) -> None:
         self.items: list[dict[str, Any]] = []
-        for rows in views.in_batches(views.mixture_rows(lake, STAGE, 0, count), 64):
-            ids = {i for row in rows for i in processor.used_pictures(row)}
-            pictures, known = lake.images.fetch(ids), lake.images.describe(ids)
+        for rows in views.iter_batches(views.iter_mixture_rows(lake, STAGE, 0, n_samples), 64):
+            ids = {i for row in rows for i in processor.select_image_ids(row)}
+            images, image_info = lake.images.read_images(ids), lake.images.read_image_info(ids)
             for row in rows:
-                canvas = [standard_size(known[i].width, known[i].height).canvas for i in processor.used_pictures(row)]
-                with suppress(Unusable):  # the plan leaves them out too
-                    self.items.append(as_item(processor.build(row, pictures), canvas))
+                canvas_sizes = [
+                    compute_standard_size(image_info[i].width, image_info[i].height).canvas
+                    for i in processor.select_image_ids(row)
+                ]
+                with suppress(SampleRejected):  # the plan leaves them out too
+                    self.items.append(to_item(processor.build_sample(row, images), canvas_sizes))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -54,41 +57,41 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
         return self.items[index]
 
 
-def as_item(sample: Sample, canvas: Sequence[tuple[int, int]]) -> dict[str, Any]:
+def to_item(sample: ProcessedSample, canvas_sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
     return {
-        "input_ids": torch.from_numpy(sample.encoded.ids).long(),
+        "input_ids": torch.from_numpy(sample.encoded.input_ids).long(),
         "labels": torch.from_numpy(sample.encoded.labels).long(),
         "tiles": torch.from_numpy(sample.tiles),
-        "sizes": [(height, width) for width, height in canvas],
+        "sizes": [(height, width) for width, height in canvas_sizes],
     }
 
 
-class Padded:
+class PaddingCollator:
     """Right-padded batches in the form of transformers' LLaVA-OneVision; notes how many targets they hold."""
 
-    def __init__(self, pad: int) -> None:
-        self.pad = pad
-        self.targets: list[int] = []
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+        self.n_loss_tokens_by_batch: list[int] = []
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        def padded(values: list[torch.Tensor], fill: int) -> torch.Tensor:
-            return nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=fill)
+        def pad_sequences(values: list[torch.Tensor], padding_value: int) -> torch.Tensor:
+            return nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=padding_value)
 
-        self.targets.append(sum(int((i["labels"][1:] != IGNORE).sum()) for i in items))
+        self.n_loss_tokens_by_batch.append(sum(int((i["labels"][1:] != IGNORE_INDEX).sum()) for i in items))
         batch = {
-            "input_ids": padded([i["input_ids"] for i in items], self.pad),
-            "attention_mask": padded([torch.ones_like(i["input_ids"]) for i in items], 0),
-            "labels": padded([i["labels"] for i in items], IGNORE),
+            "input_ids": pad_sequences([i["input_ids"] for i in items], self.pad_token_id),
+            "attention_mask": pad_sequences([torch.ones_like(i["input_ids"]) for i in items], 0),
+            "labels": pad_sequences([i["labels"] for i in items], IGNORE_INDEX),
         }
-        if seen := [i for i in items if len(i["tiles"])]:
+        if items_with_images := [i for i in items if len(i["tiles"])]:
             # The model skips the padding tiles of a picture.
-            pixels = padded([i["tiles"].float() / 127.5 - 1.0 for i in seen], 0)
-            sizes = torch.tensor([size for i in seen for size in i["sizes"]])
+            pixels = pad_sequences([i["tiles"].float() / 127.5 - 1.0 for i in items_with_images], 0)
+            sizes = torch.tensor([size for i in items_with_images for size in i["sizes"]])
             batch |= {"pixel_values": pixels, "image_sizes": sizes}
         return batch
 
 
-class HeadOnTargets(nn.Module):
+class LossTokenHeadModel(nn.Module):
     """The same model, with the language head on the targets alone, as ours has it."""
 
     def __init__(self, llava: nn.Module) -> None:
@@ -97,25 +100,25 @@ class HeadOnTargets(nn.Module):
 
     def forward(self, labels: torch.Tensor, num_items_in_batch: Any = None, **inputs: Any) -> dict[str, torch.Tensor]:
         hidden = self.llava.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
-        places = labels[:, 1:] != IGNORE
+        loss_mask = labels[:, 1:] != IGNORE_INDEX
         loss = functional.cross_entropy(
-            self.llava.lm_head(hidden[places]).float(), labels[:, 1:][places], reduction="sum"
+            self.llava.lm_head(hidden[loss_mask]).float(), labels[:, 1:][loss_mask], reduction="sum"
         )
         return {"loss": loss / num_items_in_batch}
 
 
-def run(recipe: Recipe, options: argparse.Namespace) -> None:
+def run_trainer(recipe: Recipe, options: argparse.Namespace) -> None:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    tokens = load_tokens(recipe)
-    llava: Any = assemble(recipe, tokens).llava
+    tokens = load_tokenizer(recipe)
+    llava: Any = assemble_student(recipe, tokens).llava
     llava.model.language_model.set_attn_implementation("sdpa")
     arguments = TrainingArguments(
         output_dir=str(options.out.with_suffix(".trainer")),
         max_steps=options.steps,
         per_device_train_batch_size=options.batch,
         train_sampling_strategy=options.order,
-        learning_rate=max(recipe.stage(STAGE).train.values()),
+        learning_rate=max(recipe.get_stage(STAGE).train.values()),
         logging_steps=1,
         save_strategy="no",
         report_to="none",
@@ -124,42 +127,42 @@ def run(recipe: Recipe, options: argparse.Namespace) -> None:
         remove_unused_columns=False,
         seed=recipe.seed,
     )
-    world = dist.get_world_size()
+    world_size = dist.get_world_size()
     lake = Lake(options.lake)
-    count = min(lake.table(f"mixture/{STAGE}").count(), options.steps * options.batch * world)
-    collator = Padded(tokens.end)
-    clock: list[float] = []
+    n_samples = min(lake.get_table(f"mixture/{STAGE}").count(), options.steps * options.batch * world_size)
+    collator = PaddingCollator(tokens.im_end_id)
+    step_times: list[float] = []
 
-    class Clock(TrainerCallback):
-        def on_step_begin(self, *given: Any, **more: Any) -> None:
-            if not clock:
-                clock.append(time.monotonic())
+    class StepTimer(TrainerCallback):
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            if not step_times:
+                step_times.append(time.monotonic())
 
-        def on_step_end(self, *given: Any, **more: Any) -> None:
-            clock.append(time.monotonic())
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            step_times.append(time.monotonic())
 
     trainer = Trainer(
-        model=llava if options.head == "all" else HeadOnTargets(llava),
+        model=llava if options.head == "all" else LossTokenHeadModel(llava),
         args=arguments,
-        train_dataset=Samples(lake, SampleProcessor.for_stage(recipe, STAGE, tokens), count),
+        train_dataset=EncodedSamples(lake, SampleProcessor.for_stage(recipe, STAGE, tokens), n_samples),
         data_collator=collator,
-        callbacks=[Clock],
+        callbacks=[StepTimer],
     )
     trainer.train()
     # The loader is one batch ahead of the step.
-    targets = torch.tensor(collator.targets[: options.steps])
-    dist.all_reduce(targets)
+    n_loss_tokens_by_step = torch.tensor(collator.n_loss_tokens_by_batch[: options.steps])
+    dist.all_reduce(n_loss_tokens_by_step)
     if dist.get_rank() == 0:
-        found = {
-            "seconds": [after - before for before, after in pairwise(clock)],
-            "targets": targets.tolist(),
-            "losses": list(losses(trainer.state.log_history)),
+        results = {
+            "seconds": [after - before for before, after in pairwise(step_times)],
+            "targets": n_loss_tokens_by_step.tolist(),
+            "losses": list(iter_losses(trainer.state.log_history)),
         }
-        options.out.write_text(json.dumps(found), encoding="utf-8")
+        options.out.write_text(json.dumps(results), encoding="utf-8")
 
 
-def losses(history: list[dict[str, Any]]) -> Iterator[float]:
-    return (float(line["loss"]) for line in history if "loss" in line)
+def iter_losses(history: list[dict[str, Any]]) -> Iterator[float]:
+    return (float(log_entry["loss"]) for log_entry in history if "loss" in log_entry)
 
 
 def main() -> None:
@@ -173,7 +176,7 @@ def main() -> None:
     parser.add_argument("--head", default="all", choices=("all", "targets"))
     options = parser.parse_args()
     dist.init_process_group("gloo")
-    run(load_recipe(options.recipe), options)
+    run_trainer(load_recipe(options.recipe), options)
     dist.destroy_process_group()
 
 

@@ -41,42 +41,42 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve()
-OURS = ("ingest", "again", "floor")
-PEERS = ("datasets", "daft")
+SCRIPT_PATH = Path(__file__).resolve()
+OWN_CASES = ("ingest", "again", "floor")
+PEER_CASES = ("datasets", "daft")
 PACKAGES = ("pylance", "pyarrow", "pillow", "numpy", "ImageHash")
-BATCH = 64 << 20
+BATCH_BYTES = 64 << 20
 
 
 # One case, in a process of its own
 
 
-def measure(case: str, kind: str, raw: Path, out: Path) -> dict[str, float]:
+def measure_case(case: str, kind: str, raw: Path, out: Path) -> dict[str, float]:
     """Wall and processor seconds, peak memory (MB) and rows of one case."""
-    begun = time.perf_counter()
-    if case in PEERS:
+    started_at = time.perf_counter()
+    if case in PEER_CASES:
         import ingest_peers
 
-        rows = ingest_peers.run(case, kind, raw, out)
+        rows = ingest_peers.run_peer(case, kind, raw, out)
     elif case in ("ingest", "again"):
-        rows = ingest(kind, raw, out)
+        rows = run_ingest(kind, raw, out)
     else:
-        rows = floor(kind, raw, out)
+        rows = run_floor(kind, raw, out)
     return {
-        "wall": time.perf_counter() - begun,
+        "wall": time.perf_counter() - started_at,
         "cpu": time.process_time(),
-        "peak_rss_mb": peak(),
+        "peak_rss_mb": read_peak_rss_mb(),
         "rows": rows,
     }
 
 
-def peak() -> float:
+def read_peak_rss_mb() -> float:
     """MB. Not `ru_maxrss`, which begins with what the parent held when it forked."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) / 1024
 
 
-def ingest(kind: str, raw: Path, out: Path) -> int:
+def run_ingest(kind: str, raw: Path, out: Path) -> int:
     from mvl_assets.config.catalog import SourceSpec
     from mvl_assets.ingest.ingest import ingest_source
     from mvl_assets.lake.lake import Lake
@@ -86,11 +86,11 @@ def ingest(kind: str, raw: Path, out: Path) -> int:
         slug="bench", title="Bench", category="general", group="A", modality="single_image", format=format
     )
     report = ingest_source(Lake(str(out / "lake")), spec, raw, run_id="bench")
-    assert not report.rejects, report
-    return report.rows
+    assert not report.reject_counts, report
+    return report.n_rows
 
 
-def pictures(kind: str, raw: Path) -> Iterator[bytes]:
+def iter_images(kind: str, raw: Path) -> Iterator[bytes]:
     if kind == "jpeg":
         for path in sorted(raw.glob("images/*/*.jpg")):
             yield path.read_bytes()
@@ -104,13 +104,13 @@ def pictures(kind: str, raw: Path) -> Iterator[bytes]:
                     yield cell["bytes"].as_py()
 
 
-def lines(raw: Path) -> Iterator[bytes]:
+def iter_lines(raw: Path) -> Iterator[bytes]:
     for path in sorted(raw.glob("*.jsonl")):
         with path.open("rb") as file:
             yield from file
 
 
-def floor(kind: str, raw: Path, out: Path) -> int:
+def run_floor(kind: str, raw: Path, out: Path) -> int:
     import hashlib
     from concurrent.futures import ThreadPoolExecutor
 
@@ -118,162 +118,176 @@ def floor(kind: str, raw: Path, out: Path) -> int:
     import pyarrow as pa
     from PIL import Image
 
-    def look(data: bytes) -> bytes:
+    def decode_image(data: bytes) -> bytes:
         hashlib.sha256(data).digest()
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
         assert image.size == (640, 480)
         image.load()
         return data
 
-    def talk(line: bytes) -> Any:
+    def parse_conversations(line: bytes) -> Any:
         hashlib.sha256(line).digest()
         return json.loads(line)["conversations"]
 
     rows = 0
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for held in _held(lines(raw) if kind == "text" else pictures(kind, raw)):
-            names = pa.array([str(rows + n) for n in range(len(held))])
+        for batch in _iter_byte_batches(iter_lines(raw) if kind == "text" else iter_images(kind, raw)):
+            names = pa.array([str(rows + n) for n in range(len(batch))])
             if kind == "text":
-                table = pa.table({"name": names, "talk": pa.array([talk(line) for line in held])})
+                table = pa.table({"name": names, "talk": pa.array([parse_conversations(line) for line in batch])})
             else:
                 schema = pa.schema([("name", pa.string()), lance.blob_field("bytes")])
-                table = pa.table([names, lance.blob_array(list(pool.map(look, held)))], schema=schema)
+                table = pa.table([names, lance.blob_array(list(pool.map(decode_image, batch)))], schema=schema)
             lance.write_dataset(table, str(out / "bare.lance"), mode="append")
-            rows += len(held)
+            rows += len(batch)
     return rows
 
 
-def _held(found: Iterator[bytes]) -> Iterator[list[bytes]]:
-    held: list[bytes] = []
-    size = 0
-    for data in found:
-        held.append(data)
-        size += len(data)
-        if size >= BATCH:
-            yield held
-            held, size = [], 0
-    if held:
-        yield held
+def _iter_byte_batches(items: Iterator[bytes]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    batch_bytes = 0
+    for data in items:
+        batch.append(data)
+        batch_bytes += len(data)
+        if batch_bytes >= BATCH_BYTES:
+            yield batch
+            batch, batch_bytes = [], 0
+    if batch:
+        yield batch
 
 
 # Many cases by turns
 
 
-def once(case: str, kind: str, folders: list[Path], lakes: list[Path], peers: Path | None) -> dict[str, float]:
+def run_case(
+    case: str, kind: str, folders: list[Path], lakes: list[Path], peer_python: Path | None
+) -> dict[str, float]:
     """A case over the folders, one process each at the same time."""
-    begun = time.perf_counter()
-    running = []
-    python = str(peers) if case in PEERS else sys.executable
+    started_at = time.perf_counter()
+    processes = []
+    python = str(peer_python) if case in PEER_CASES else sys.executable
     for folder, lake in zip(folders, lakes, strict=True):
         lake.mkdir(parents=True, exist_ok=True)
-        command = [python, str(HERE), "--case", case, "--kind", kind, "--raw", str(folder), "--lake", str(lake)]
-        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    said = [process.communicate()[0] for process in running]
-    for process in running:
+        command = [python, str(SCRIPT_PATH), "--case", case, "--kind", kind, "--raw", str(folder), "--lake", str(lake)]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    outputs = [process.communicate()[0] for process in processes]
+    for process in processes:
         if process.returncode:
             raise SystemExit(f"{case} of {kind} ended with {process.returncode}")
-    found = [json.loads(text.splitlines()[-1]) for text in said]
-    wall = max(f["wall"] for f in found) if len(found) == 1 else time.perf_counter() - begun
-    rows = sum(f["rows"] for f in found)
+    reports = [json.loads(output.splitlines()[-1]) for output in outputs]
+    wall = max(report["wall"] for report in reports) if len(reports) == 1 else time.perf_counter() - started_at
+    rows = sum(f["rows"] for f in reports)
     return {
         "wall": wall,
-        "cpu": sum(f["cpu"] for f in found),
-        "peak_rss_mb": max(f["peak_rss_mb"] for f in found),
+        "cpu": sum(f["cpu"] for f in reports),
+        "peak_rss_mb": max(f["peak_rss_mb"] for f in reports),
         "rows": rows,
     }
 
 
-def compare(args: argparse.Namespace) -> dict[str, Any]:
+def compare_cases(args: argparse.Namespace) -> dict[str, Any]:
     """Every case of every kind, in one and in two processes, by turns."""
     import ingest_data
 
-    cases = OURS if args.peers is None else (*OURS, *PEERS)
+    cases = OWN_CASES if args.peers is None else (*OWN_CASES, *PEER_CASES)
     results: dict[str, Any] = {}
     for kind in args.kinds:
-        split = {n: ingest_data.source_at(args.cache, kind, args.rows, args.seed, n) for n in (1, 2)}
-        size = ingest_data.size_of(split[1][0])
-        found: dict[str, list[dict[str, float]]] = {}
+        folders_by_process_count = {
+            n: ingest_data.ensure_source(args.cache, kind, args.rows, args.seed, n) for n in (1, 2)
+        }
+        n_bytes = ingest_data.measure_folder_bytes(folders_by_process_count[1][0])
+        runs_by_name: dict[str, list[dict[str, float]]] = {}
         for _ in range(args.repeats):
-            for processes, folders in split.items():
+            for n_processes, folders in folders_by_process_count.items():
                 with tempfile.TemporaryDirectory(prefix="mvl-bench-", dir=args.cache) as scratch:
                     for case in cases:
-                        shared = "ingest" if case == "again" else case
-                        lakes = [Path(scratch) / f"{shared}-{part}" for part in range(processes)]
-                        took = once(case, kind, folders, lakes, args.peers)
-                        found.setdefault(f"{case} x{processes}", []).append(took)
+                        lake_case = "ingest" if case == "again" else case
+                        lakes = [Path(scratch) / f"{lake_case}-{part}" for part in range(n_processes)]
+                        run_figures = run_case(case, kind, folders, lakes, args.peers)
+                        runs_by_name.setdefault(f"{case} x{n_processes}", []).append(run_figures)
                         if case != "ingest":
                             for lake in lakes:
                                 shutil.rmtree(lake)
-        lines = {name: summary(runs, size, pictures=kind != "text") for name, runs in found.items()}
-        for name, line in lines.items():
-            least = lines[f"floor x{name[-1]}"]["cpu_ms_per_row"]
-            line["share_of_floor_per_core"] = round(least / line["cpu_ms_per_row"], 2)
-        show(kind, lines)
-        times = {
-            f"{peer} x{n}": round(lines[f"ingest x{n}"]["rows_per_s"] / lines[f"{peer} x{n}"]["rows_per_s"], 2)
-            for peer in cases[len(OURS) :]
-            for n in split
+        summaries = {
+            name: summarize_runs(runs, n_bytes, has_images=kind != "text") for name, runs in runs_by_name.items()
         }
-        results[kind] = {"cases": lines, "times": times}
+        for name, summary_row in summaries.items():
+            floor_cpu_ms = summaries[f"floor x{name[-1]}"]["cpu_ms_per_row"]
+            summary_row["share_of_floor_per_core"] = round(floor_cpu_ms / summary_row["cpu_ms_per_row"], 2)
+        print_table(kind, summaries)
+        speedups = {
+            f"{peer} x{n}": round(summaries[f"ingest x{n}"]["rows_per_s"] / summaries[f"{peer} x{n}"]["rows_per_s"], 2)
+            for peer in cases[len(OWN_CASES) :]
+            for n in folders_by_process_count
+        }
+        results[kind] = {"cases": summaries, "times": speedups}
     return results
 
 
-def summary(runs: list[dict[str, float]], size: int, pictures: bool) -> dict[str, float]:
-    wall, cpu = sorted(r["wall"] for r in runs), statistics.median(r["cpu"] for r in runs)
-    middle, rows = statistics.median(wall), runs[0]["rows"]
+def summarize_runs(runs: list[dict[str, float]], n_bytes: int, has_images: bool) -> dict[str, float]:
+    wall_times, median_cpu_s = sorted(r["wall"] for r in runs), statistics.median(r["cpu"] for r in runs)
+    median_wall_s, rows = statistics.median(wall_times), runs[0]["rows"]
     return {
         "rows": rows,
-        "rows_per_s": round(rows / middle, 1),
-        "mb_per_s": round(size / 1e6 / middle, 1),
-        "pictures_per_s": round(rows / middle, 1) if pictures else 0.0,
-        "cpu_ms_per_row": round(1000 * cpu / rows, 3),
-        "seconds": round(middle, 2),
-        "seconds_min": round(wall[0], 2),
-        "seconds_max": round(wall[-1], 2),
+        "rows_per_s": round(rows / median_wall_s, 1),
+        "mb_per_s": round(n_bytes / 1e6 / median_wall_s, 1),
+        "pictures_per_s": round(rows / median_wall_s, 1) if has_images else 0.0,
+        "cpu_ms_per_row": round(1000 * median_cpu_s / rows, 3),
+        "seconds": round(median_wall_s, 2),
+        "seconds_min": round(wall_times[0], 2),
+        "seconds_max": round(wall_times[-1], 2),
         "peak_rss_mb": round(max(r["peak_rss_mb"] for r in runs), 1),
     }
 
 
-def show(title: str, lines: dict[str, Any]) -> None:
-    columns = [name for name in next(iter(lines.values())) if name != "rows"]
+def print_table(title: str, summaries: dict[str, Any]) -> None:
+    columns = [name for name in next(iter(summaries.values())) if name != "rows"]
     print(f"\n{title:18}" + "".join(f"{name.removesuffix('_per_core'):>16}" for name in columns))
-    for name, line in lines.items():
-        print(f"{name:18}" + "".join(f"{line[column]:>16}" for column in columns), flush=True)
+    for name, summary_row in summaries.items():
+        print(f"{name:18}" + "".join(f"{summary_row[column]:>16}" for column in columns), flush=True)
 
 
-def peak_of(kind: str, folder: Path, cache: Path) -> dict[str, float]:
+def measure_peak(kind: str, folder: Path, cache: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="mvl-bench-", dir=cache) as scratch:
-        return once("ingest", kind, [folder], [Path(scratch) / "lake"], None)
+        return run_case("ingest", kind, [folder], [Path(scratch) / "lake"], None)
 
 
-def memory(args: argparse.Namespace) -> dict[str, Any]:
+def measure_memory_by_rows(args: argparse.Namespace) -> dict[str, Any]:
     """Peaks of 10,000 and 200,000 text rows, of which all but what the format asks for should be the same."""
     import ingest_data
 
-    found = {}
+    summaries = {}
     for rows in (10_000, 200_000):
-        (folder,) = ingest_data.source_at(args.cache, "text", rows, args.seed, 1)
-        size = ingest_data.size_of(folder)
-        found[f"text {rows}"] = summary([peak_of("text", folder, args.cache)], size, pictures=False)
-    show("memory by rows", found)
-    return found
+        (folder,) = ingest_data.ensure_source(args.cache, "text", rows, args.seed, 1)
+        n_bytes = ingest_data.measure_folder_bytes(folder)
+        summaries[f"text {rows}"] = summarize_runs(
+            [measure_peak("text", folder, args.cache)], n_bytes, has_images=False
+        )
+    print_table("memory by rows", summaries)
+    return summaries
 
 
-def large(args: argparse.Namespace) -> dict[str, Any]:
+def measure_memory_by_file_size(args: argparse.Namespace) -> dict[str, Any]:
     """Peaks of the same kind of file at two sizes."""
     import ingest_data
 
-    found = {}
-    makers = {"text": ingest_data.large_array, "jpeg": ingest_data.large_tar, "parquet": ingest_data.large_parquet}
-    for kind, make in makers.items():
-        for size in (int(gb * 1e9) for gb in args.large_gb):
+    summaries = {}
+    writers = {
+        "text": ingest_data.write_large_array,
+        "jpeg": ingest_data.write_large_tar,
+        "parquet": ingest_data.write_large_parquet,
+    }
+    for kind, write_source in writers.items():
+        for n_bytes in (int(gb * 1e9) for gb in args.large_gb):
             with tempfile.TemporaryDirectory(prefix="mvl-bench-", dir=args.cache) as scratch:
                 folder = Path(scratch) / "raw"
-                make(folder, size, args.seed)
-                name = f"{make.__name__.removeprefix('large_')} {size / 1e9:g} GB"
-                found[name] = summary([peak_of(kind, folder, args.cache)], size, pictures=kind != "text")
-    show("memory by file", found)
-    return found
+                write_source(folder, n_bytes, args.seed)
+                name = f"{write_source.__name__.removeprefix('large_')} {n_bytes / 1e9:g} GB"
+                summaries[name] = summarize_runs(
+                    [measure_peak(kind, folder, args.cache)], n_bytes, has_images=kind != "text"
+                )
+    print_table("memory by file", summaries)
+    return summaries
 
 
 def main() -> None:
@@ -288,13 +302,13 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="only the peaks at two sizes of file")
     parser.add_argument("--large-gb", type=float, nargs=2, default=[0.2, 4.0], metavar="GB")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--case", choices=(*OURS, *PEERS), help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=(*OWN_CASES, *PEER_CASES), help=argparse.SUPPRESS)
     parser.add_argument("--kind", help=argparse.SUPPRESS)
     parser.add_argument("--raw", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--lake", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case is not None:
-        print(json.dumps(measure(args.case, args.kind, args.raw, args.lake)))
+        print(json.dumps(measure_case(args.case, args.kind, args.raw, args.lake)))
         return
     args.cache.mkdir(parents=True, exist_ok=True)
     from importlib.metadata import version
@@ -307,13 +321,13 @@ def main() -> None:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
     }
-    print(", ".join(f"{name} {number}" for name, number in result["versions"].items()))
+    print(", ".join(f"{name} {package_version}" for name, package_version in result["versions"].items()))
     if args.memory:
-        result["memory"] = memory(args)
+        result["memory"] = measure_memory_by_rows(args)
     if args.large:
-        result["large"] = large(args)
+        result["large"] = measure_memory_by_file_size(args)
     if not (args.memory or args.large):
-        result["sources"] = compare(args)
+        result["sources"] = compare_cases(args)
     if args.json:
         print(json.dumps(result))
 

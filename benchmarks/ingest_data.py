@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from mvl_assets.demo_data.layouts import LAYOUTS
-from mvl_assets.demo_data.rows import RawFile, Row
+from mvl_assets.demo_data.rows import RawFile, RawRow
 
-KINDS = {"jpeg": "llava_json", "parquet": "llava_parquet", "text": "llava_jsonl"}
+LAYOUT_BY_KIND = {"jpeg": "llava_json", "parquet": "llava_parquet", "text": "llava_jsonl"}
 """What a source is made of, and the miniature's layout that writes it."""
 
-EDITION = 1
-AT_A_TIME = 1000
-DRAWINGS = 32
+DATA_VERSION = 1
+ROWS_PER_FILE = 1000
+N_DRAWINGS = 32
 WORDS = (
     "the",
     "chart",
@@ -48,111 +48,118 @@ WORDS = (
 )
 
 
-def source_at(cache: Path, kind: str, rows: int, seed: int, parts: int) -> list[Path]:
-    """The folders of `rows` rows in `parts` sources of about equal size, written when they are not there."""
-    folders = [cache / f"{kind}-{rows}-{seed}-{EDITION}-{part}of{parts}" for part in range(parts)]
+def ensure_source(cache: Path, kind: str, n_rows: int, seed: int, n_parts: int) -> list[Path]:
+    """The folders of `n_rows` rows in `n_parts` sources of about equal size, written when they are not there."""
+    folders = [cache / f"{kind}-{n_rows}-{seed}-{DATA_VERSION}-{part}of{n_parts}" for part in range(n_parts)]
     for part, folder in enumerate(folders):
         if not folder.is_dir():
-            fresh = folder.with_suffix(".new")
-            shutil.rmtree(fresh, ignore_errors=True)
-            for number, some in enumerate(_in_lots(_rows(kind, range(part, rows, parts), seed))):
-                place = fresh / f"part{number:04d}" if kind == "parquet" else fresh
-                place.mkdir(parents=True, exist_ok=True)
-                LAYOUTS[KINDS[kind]].write(place, f"part{number:04d}", some)
-            fresh.rename(folder)
+            temp_folder = folder.with_suffix(".new")
+            shutil.rmtree(temp_folder, ignore_errors=True)
+            for file_number, rows_of_file in enumerate(
+                _iter_row_batches(_iter_rows(kind, range(part, n_rows, n_parts), seed))
+            ):
+                file_dir = temp_folder / f"part{file_number:04d}" if kind == "parquet" else temp_folder
+                file_dir.mkdir(parents=True, exist_ok=True)
+                LAYOUTS[LAYOUT_BY_KIND[kind]].write_source(file_dir, f"part{file_number:04d}", rows_of_file)
+            temp_folder.rename(folder)
     return folders
 
 
-def size_of(folder: Path) -> int:
+def measure_folder_bytes(folder: Path) -> int:
     """Bytes of all files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _in_lots(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while some := list(islice(rows, AT_A_TIME)):
-        yield some
+def _iter_row_batches(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:
+    while batch := list(islice(rows, ROWS_PER_FILE)):
+        yield batch
 
 
-def _rows(kind: str, numbers: range, seed: int) -> Iterator[Row]:
+def _iter_rows(kind: str, row_numbers: range, seed: int) -> Iterator[RawRow]:
     rng = np.random.default_rng(seed)
-    drawings = [] if kind == "text" else [_drawing(rng) for _ in range(DRAWINGS)]
-    for number in numbers:
-        words = rng.choice(WORDS, 180)
-        turns = ((f"Question {number}: {' '.join(words[:20])}?", f"{' '.join(words[20:])}."),)
-        name = f"{number // AT_A_TIME:04d}/{number:08d}.jpg"
-        pictures = (RawFile(name, _numbered(drawings[number % DRAWINGS], number)),) if drawings else ()
-        yield Row(str(number), turns, pictures)
+    drawings = [] if kind == "text" else [_draw_jpeg(rng) for _ in range(N_DRAWINGS)]
+    for row_number in row_numbers:
+        text_words = rng.choice(WORDS, 180)
+        turns = ((f"Question {row_number}: {' '.join(text_words[:20])}?", f"{' '.join(text_words[20:])}."),)
+        name = f"{row_number // ROWS_PER_FILE:04d}/{row_number:08d}.jpg"
+        images = (
+            (RawFile(name, _add_number_comment(drawings[row_number % N_DRAWINGS], row_number)),) if drawings else ()
+        )
+        yield RawRow(str(row_number), turns, images)
 
 
-def _drawing(rng: np.random.Generator) -> bytes:
-    small = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
+def _draw_jpeg(rng: np.random.Generator) -> bytes:
+    noise = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
     buffer = io.BytesIO()
-    small.resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
+    noise.resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 
-def _numbered(jpeg: bytes, number: int) -> bytes:
+def _add_number_comment(jpeg: bytes, number: int) -> bytes:
     return jpeg[:2] + b"\xff\xfe\x00\x12" + b"%016d" % number + jpeg[2:]
 
 
-def large_array(folder: Path, size: int, seed: int) -> None:
-    """`rows.json`, one JSON array of `size` bytes or a little more: rows of some 5 kB of text."""
+def write_large_array(folder: Path, n_bytes: int, seed: int) -> None:
+    """`n_rows.json`, one JSON array of `n_bytes` bytes or a little more: rows of some 5 kB of text."""
     rng = np.random.default_rng(seed)
-    answers = [" ".join(rng.choice(WORDS, 1000)) for _ in range(DRAWINGS)]
+    answers = [" ".join(rng.choice(WORDS, 1000)) for _ in range(N_DRAWINGS)]
     folder.mkdir(parents=True)
     with (folder / "rows.json").open("w", encoding="utf-8") as file:
-        number = written = 0
-        while written < size:
-            row = {"id": str(number), "conversations": _talk(f"Question {number}?", answers[number % DRAWINGS])}
-            written += file.write(("[" if number == 0 else ",\n") + json.dumps(row))
+        number = written_bytes = 0
+        while written_bytes < n_bytes:
+            row = {
+                "id": str(number),
+                "conversations": _build_conversations(f"Question {number}?", answers[number % N_DRAWINGS]),
+            }
+            written_bytes += file.write(("[" if number == 0 else ",\n") + json.dumps(row))
             number += 1
         file.write("]\n")
 
 
-def large_tar(folder: Path, size: int, seed: int) -> None:
-    """`images.tar` of `size` bytes or a little more, and a row for each of its pictures."""
+def write_large_tar(folder: Path, n_bytes: int, seed: int) -> None:
+    """`images.tar` of `n_bytes` bytes or a little more, and a row for each of its pictures."""
     folder.mkdir(parents=True)
     with (
         tarfile.open(folder / "images.tar", "w") as archive,
         (folder / "rows.jsonl").open("w", encoding="utf-8") as file,
     ):
-        for number, data in _pictures(size, seed):
+        for number, data in _iter_numbered_images(n_bytes, seed):
             info = tarfile.TarInfo(f"images/{number:08d}.jpg")
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-            talk = _talk("<image>\nWhat?", f"Picture {number}.")
-            file.write(json.dumps({"id": str(number), "image": info.name, "conversations": talk}) + "\n")
+            conversations = _build_conversations("<image>\nWhat?", f"Picture {number}.")
+            file.write(json.dumps({"id": str(number), "image": info.name, "conversations": conversations}) + "\n")
 
 
-def large_parquet(folder: Path, size: int, seed: int) -> None:
-    """`rows.parquet` with `size` bytes of pictures or a little more, in groups of 1,000 rows."""
+def write_large_parquet(folder: Path, n_bytes: int, seed: int) -> None:
+    """`n_rows.parquet` with `n_bytes` bytes of pictures or a little more, in groups of 1,000 rows."""
     folder.mkdir(parents=True)
-    turn = pa.struct([("from", pa.string()), ("value", pa.string())])
-    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    schema = pa.schema([("id", pa.string()), ("image", image), ("conversations", pa.list_(turn))])
+    turn_type = pa.struct([("from", pa.string()), ("value", pa.string())])
+    image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("id", pa.string()), ("image", image_type), ("conversations", pa.list_(turn_type))])
     rows = (
         {
             "id": str(number),
             "image": {"bytes": data, "path": f"{number:08d}.jpg"},
-            "conversations": _talk("<image>\nWhat?", f"Picture {number}."),
+            "conversations": _build_conversations("<image>\nWhat?", f"Picture {number}."),
         }
-        for number, data in _pictures(size, seed)
+        for number, data in _iter_numbered_images(n_bytes, seed)
     )
     with pq.ParquetWriter(folder / "rows.parquet", schema) as writer:
-        while some := list(islice(rows, AT_A_TIME)):
-            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+        while batch := list(islice(rows, ROWS_PER_FILE)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
-def _pictures(size: int, seed: int) -> Iterator[tuple[int, bytes]]:
-    """Numbered pictures of `size` bytes together."""
+def _iter_numbered_images(n_bytes: int, seed: int) -> Iterator[tuple[int, bytes]]:
+    """Numbered pictures of `n_bytes` bytes together."""
     rng = np.random.default_rng(seed)
-    drawings = [_drawing(rng) for _ in range(DRAWINGS)]
-    number = written = 0
-    while written < size:
-        data = _numbered(drawings[number % DRAWINGS], number)
+    drawings = [_draw_jpeg(rng) for _ in range(N_DRAWINGS)]
+    number = written_bytes = 0
+    while written_bytes < n_bytes:
+        data = _add_number_comment(drawings[number % N_DRAWINGS], number)
         yield number, data
-        number, written = number + 1, written + len(data)
+        number, written_bytes = number + 1, written_bytes + len(data)
 
 
-def _talk(question: str, answer: str) -> list[dict[str, str]]:
+def _build_conversations(question: str, answer: str) -> list[dict[str, str]]:
     return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]

@@ -12,28 +12,28 @@ from pathlib import Path
 from typing import Any
 
 
-def run(library: str, kind: str, raw: Path, out: Path) -> int:
+def run_peer(library: str, kind: str, raw: Path, out: Path) -> int:
     """The number of rows that were written. `raw` is a source as `ingest_data` writes it."""
-    return {"datasets": with_datasets, "daft": with_daft}[library](kind, raw, out)
+    return {"datasets": run_datasets, "daft": run_daft}[library](kind, raw, out)
 
 
-def _listed(raw: Path, out: Path) -> Path:
+def _write_jsonl(raw: Path, out: Path) -> Path:
     """The LLaVA JSON as lines with whole paths: neither library finds pictures relative to a source's folder."""
     path = out / "rows.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        for part in sorted(raw.glob("*.json")):
-            for row in json.loads(part.read_text(encoding="utf-8")):
+        for json_file in sorted(raw.glob("*.json")):
+            for row in json.loads(json_file.read_text(encoding="utf-8")):
                 file.write(json.dumps({**row, "image": str(raw / "images" / row["image"])}) + "\n")
     return path
 
 
-def with_datasets(kind: str, raw: Path, out: Path) -> int:
+def run_datasets(kind: str, raw: Path, out: Path) -> int:
     import datasets
 
     datasets.disable_progress_bars()
     cache: dict[str, Any] = {"cache_dir": str(out / "cache"), "split": "train"}
     if kind == "jpeg":
-        rows = datasets.load_dataset("json", data_files=str(_listed(raw, out)), **cache)
+        rows = datasets.load_dataset("json", data_files=str(_write_jsonl(raw, out)), **cache)
     elif kind == "parquet":
         rows = datasets.load_dataset("parquet", data_files=[str(p) for p in sorted(raw.rglob("*.parquet"))], **cache)
     else:
@@ -41,16 +41,16 @@ def with_datasets(kind: str, raw: Path, out: Path) -> int:
     if kind != "text":
         # `Image()` decodes a picture in full before it hands it over.
         rows = rows.cast_column("image", datasets.Image())
-        rows = rows.map(_looked_at)
+        rows = rows.map(_add_image_size)
     rows.to_parquet(str(out / "out.parquet"))
     return len(rows)
 
 
-def _looked_at(row: dict[str, Any]) -> dict[str, Any]:
+def _add_image_size(row: dict[str, Any]) -> dict[str, Any]:
     return {"width": row["image"].width, "height": row["image"].height}
 
 
-def with_daft(kind: str, raw: Path, out: Path) -> int:
+def run_daft(kind: str, raw: Path, out: Path) -> int:
     import daft
     from daft import col
     from daft.functions import decode_image, download, image_height, image_width
@@ -61,7 +61,7 @@ def with_daft(kind: str, raw: Path, out: Path) -> int:
     elif kind == "parquet":
         rows = daft.read_parquet(f"{raw}/**/*.parquet").with_column("data", col("image")["bytes"])
     else:
-        rows = daft.read_json(str(_listed(raw, out))).with_column("data", download(col("image")))
+        rows = daft.read_json(str(_write_jsonl(raw, out))).with_column("data", download(col("image")))
     if kind != "text":
         rows = rows.with_column("decoded", decode_image(col("data"), on_error="null"))
         rows = rows.with_column("width", image_width(col("decoded"))).with_column(

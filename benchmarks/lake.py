@@ -28,9 +28,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.profile import load_profile
-from mvl_assets.curation.mixing import mix
+from mvl_assets.curation.mixing import build_mixture
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ANSWERS, CATEGORY, JUDGED, REWRITTEN, Answer
 
@@ -40,50 +40,50 @@ CATEGORIES = ("general", "ocr", "chart", "caption")
 
 
 @dataclass(frozen=True, slots=True)
-class Took:
+class ElapsedTime:
     """Seconds on the clock, and of processor time in all threads."""
 
-    wall: float
-    cpu: float
+    wall_s: float
+    cpu_s: float
 
 
-def timed(work: Callable[..., object], *given: object) -> Took:
-    wall, cpu = time.perf_counter(), time.process_time()
-    work(*given)
-    return Took(time.perf_counter() - wall, time.process_time() - cpu)
+def time_call(call: Callable[..., object], *args: object) -> ElapsedTime:
+    wall_start, cpu_start = time.perf_counter(), time.process_time()
+    call(*args)
+    return ElapsedTime(time.perf_counter() - wall_start, time.process_time() - cpu_start)
 
 
-def measured(times: list[Took], unit: str = "s", **more: Any) -> dict[str, Any]:
+def summarize_times(times: list[ElapsedTime], unit: str = "s", **extra_fields: Any) -> dict[str, Any]:
     scale = 1000 if unit == "ms" else 1
-    cpu = round(scale * statistics.median(t.cpu for t in times), 3)
-    return spread([scale * t.wall for t in times], unit, cpu_median=cpu, **more)
+    cpu_median = round(scale * statistics.median(t.cpu_s for t in times), 3)
+    return summarize_values([scale * t.wall_s for t in times], unit, cpu_median=cpu_median, **extra_fields)
 
 
-def spread(values: list[float], unit: str, **more: Any) -> dict[str, Any]:
+def summarize_values(values: list[float], unit: str, **extra_fields: Any) -> dict[str, Any]:
     return {
         "unit": unit,
         "median": round(statistics.median(values), 3),
         "min": round(min(values), 3),
         "max": round(max(values), 3),
         "repetitions": len(values),
-        **more,
+        **extra_fields,
     }
 
 
-def answers(start: int, count: int) -> list[Answer]:
+def build_answers(start: int, n_answers: int) -> list[Answer]:
     """Answers with 700 characters of text each."""
-    chance = random.Random(SEED + start)
-    made = dt.datetime(2024, 12, 6, tzinfo=dt.UTC)
+    rng = random.Random(SEED + start)
+    created_at = dt.datetime(2024, 12, 6, tzinfo=dt.UTC)
     return [
         Answer(
-            request_key=digest_hex("request", n),
+            request_key=compute_digest("request", n),
             source="drawn",
             stage="rewrite",
             model="model",
             model_revision="1",
             prompt="general",
-            prompt_hash=digest_hex("prompt"),
-            text=chance.randbytes(350).hex(),
+            prompt_hash=compute_digest("prompt"),
+            text=rng.randbytes(350).hex(),
             finish_reason="stop",
             prompt_tokens=500,
             completion_tokens=200,
@@ -91,31 +91,33 @@ def answers(start: int, count: int) -> list[Answer]:
             latency_s=1.5,
             attempts=1,
             run_id="run",
-            created_at=made,
+            created_at=created_at,
         )
-        for n in range(start, start + count)
+        for n in range(start, start + n_answers)
     ]
 
 
-def append(folder: Path, rows: int = 100, warm: int = 5, repetitions: int = 60) -> dict[str, Any]:
-    """One durable commit of `rows` answers, and the same bytes written and fsynced to a plain file."""
-    ours, floor = [], []
-    plain = folder / "plain"
-    plain.mkdir()
-    with Lake(str(folder / "lake")).answers("rewrite", "drawn") as log:
-        for turn in range(warm + repetitions):  # interleaved: both see the same machine
-            batch = answers(turn * rows, rows)
-            ours.append(timed(log.append, batch))
-            data = ipc_bytes(batch)
-            floor.append(timed(write_durably, plain / f"{turn}.arrow", data))
+def measure_append(
+    folder: Path, rows_per_commit: int = 100, n_warmup: int = 5, repetitions: int = 60
+) -> dict[str, Any]:
+    """One durable commit of `rows_per_commit` answers, and the same bytes written and fsynced to a plain file."""
+    commit_times, floor_times = [], []
+    plain_dir = folder / "plain"
+    plain_dir.mkdir()
+    with Lake(str(folder / "lake")).get_answer_log("rewrite", "drawn") as log:
+        for repetition in range(n_warmup + repetitions):  # interleaved: both see the same machine
+            batch = build_answers(repetition * rows_per_commit, rows_per_commit)
+            commit_times.append(time_call(log.append, batch))
+            data = to_ipc_bytes(batch)
+            floor_times.append(time_call(write_fsynced, plain_dir / f"{repetition}.arrow", data))
     return {
-        "rows_per_commit": rows,
-        "commit": measured(ours[warm:], "ms"),
-        "floor": measured(floor[warm:], "ms", bytes=len(data)),
+        "rows_per_commit": rows_per_commit,
+        "commit": summarize_times(commit_times[n_warmup:], "ms"),
+        "floor": summarize_times(floor_times[n_warmup:], "ms", bytes=len(data)),
     }
 
 
-def ipc_bytes(batch: list[Answer]) -> bytes:
+def to_ipc_bytes(batch: list[Answer]) -> bytes:
     sink = pa.BufferOutputStream()
     table = pa.Table.from_pylist([asdict(a) for a in batch], schema=ANSWERS.schema)
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -123,7 +125,7 @@ def ipc_bytes(batch: list[Answer]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_fsynced(path: Path, data: bytes) -> None:
     with path.open("wb") as handle:
         handle.write(data)
         handle.flush()
@@ -133,92 +135,103 @@ def write_durably(path: Path, data: bytes) -> None:
     os.close(parent)
 
 
-def category_rows(category: str, count: int, says: str = "x") -> Iterator[pa.Table]:
-    for start in range(0, count, 5000):
+def iter_category_tables(category: str, n_rows: int, varied_license: str = "x") -> Iterator[pa.Table]:
+    for start in range(0, n_rows, 5000):
         yield pa.Table.from_pylist(
             [
                 {
-                    "sample_id": digest_hex(category, n),
-                    "version_id": digest_hex(category, n, 1),
+                    "sample_id": compute_digest(category, n),
+                    "version_id": compute_digest(category, n, 1),
                     "source": category,
                     "category": category,
                     "group": "B",
                     "modality": "single_image",
-                    "picture_key": digest_hex("picture", category, n),
-                    "license": says if n % 100 == 0 else "x",
+                    "picture_key": compute_digest("picture", category, n),
+                    "license": varied_license if n % 100 == 0 else "x",
                     "n_images": 1,
                     "n_turns": 2,
                     "n_chars": 400,
                 }
-                for n in range(start, min(count, start + 5000))
+                for n in range(start, min(n_rows, start + 5000))
             ],
             schema=CATEGORY.columns,
         )
 
 
-def publish(folder: Path, rows: int = 100_000, repetitions: int = 3) -> dict[str, Any]:
+def measure_publish(folder: Path, n_rows: int = 100_000, repetitions: int = 3) -> dict[str, Any]:
     """A partition for the first time, again with equal content, and again with 1% of its rows changed."""
-    first, equal, changed = [], [], []
-    some, others = list(category_rows("ocr", rows)), list(category_rows("ocr", rows, "y"))
-    for turn in range(repetitions):
-        table = Lake(str(folder / f"lake{turn}")).table("category/ocr")
-        first.append(timed(table.publish, some, "ocr"))
-        equal.append(timed(table.publish, some, "ocr"))
-        changed.append(timed(table.publish, others, "ocr"))
+    first_times, unchanged_times, changed_times = [], [], []
+    original_tables, changed_tables = (
+        list(iter_category_tables("ocr", n_rows)),
+        list(iter_category_tables("ocr", n_rows, "y")),
+    )
+    for repetition in range(repetitions):
+        table = Lake(str(folder / f"lake{repetition}")).get_table("category/ocr")
+        first_times.append(time_call(table.publish, original_tables, "ocr"))
+        unchanged_times.append(time_call(table.publish, original_tables, "ocr"))
+        changed_times.append(time_call(table.publish, changed_tables, "ocr"))
     return {
-        "rows": rows,
-        "first": measured(first),
-        "equal": measured(equal),
-        "one_percent_changed": measured(changed),
+        "rows": n_rows,
+        "first": summarize_times(first_times),
+        "equal": summarize_times(unchanged_times),
+        "one_percent_changed": summarize_times(changed_times),
     }
 
 
-def mixture(folder: Path, candidates: int = 200_000, repetitions: int = 3) -> dict[str, Any]:
-    """`single_image` from `candidates` samples of four categories, half of them with a kept rewrite."""
-    fill(Lake(str(folder / "lake")), candidates)
-    said = []
+def measure_mixture(folder: Path, n_candidates: int = 200_000, repetitions: int = 3) -> dict[str, Any]:
+    """`single_image` from `n_candidates` samples of four categories, half of them with a kept rewrite."""
+    publish_candidates(Lake(str(folder / "lake")), n_candidates)
+    child_reports = []
     for seed in range(repetitions):
-        command = [sys.executable, __file__, "--mix", str(folder / "lake"), str(candidates), str(seed)]
-        said.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        command = [sys.executable, __file__, "--mix", str(folder / "lake"), str(n_candidates), str(seed)]
+        child_reports.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     return {
-        "candidates": candidates,
-        "rows": said[0]["rows"],
-        "mix": measured([Took(s["wall"], s["cpu"]) for s in said]),
-        "peak_rss": spread([s["peak_mb"] for s in said], "MB", before=round(said[0]["before_mb"], 3)),
+        "candidates": n_candidates,
+        "rows": child_reports[0]["rows"],
+        "mix": summarize_times([ElapsedTime(report["wall"], report["cpu"]) for report in child_reports]),
+        "peak_rss": summarize_values(
+            [s["peak_mb"] for s in child_reports], "MB", before=round(child_reports[0]["before_mb"], 3)
+        ),
     }
 
 
-def fill(lake: Lake, candidates: int) -> None:
-    each = candidates // len(CATEGORIES)
+def publish_candidates(lake: Lake, n_candidates: int) -> None:
+    n_per_category = n_candidates // len(CATEGORIES)
     for category in CATEGORIES:
-        lake.table(f"category/{category}").publish(category_rows(category, each), category)
+        lake.get_table(f"category/{category}").publish(iter_category_tables(category, n_per_category), category)
         rewrites, verdicts = [], []
-        for n in range(each // 2):
-            of = {"sample_id": digest_hex(category, n), "source": category, "category": category}
-            rewrite_id = digest_hex("rewrite", category, n)
-            version_id = digest_hex(category, n, 1)
-            said = [{"from": "human", "value": "why?"}, {"from": "gpt", "value": "because"}]
-            rewrites.append({**of, "rewrite_id": rewrite_id, "version_id": version_id, "conversations": said})
-            verdicts.append({**of, "judged_id": digest_hex("j", rewrite_id), "rewrite_id": rewrite_id, "keep": True})
-        made = pa.Table.from_pylist(rewrites, schema=REWRITTEN.columns)
-        lake.table(f"rewritten/{category}").publish([made], category)
-        judged = pa.Table.from_pylist(verdicts, schema=JUDGED.columns)
-        lake.table(f"judged/{category}").publish([judged], category)
+        for n in range(n_per_category // 2):
+            sample_fields = {"sample_id": compute_digest(category, n), "source": category, "category": category}
+            rewrite_id = compute_digest("rewrite", category, n)
+            version_id = compute_digest(category, n, 1)
+            conversations = [{"from": "human", "value": "why?"}, {"from": "gpt", "value": "because"}]
+            rewrites.append(
+                {**sample_fields, "rewrite_id": rewrite_id, "version_id": version_id, "conversations": conversations}
+            )
+            verdicts.append(
+                {**sample_fields, "judged_id": compute_digest("j", rewrite_id), "rewrite_id": rewrite_id, "keep": True}
+            )
+        rewritten_table = pa.Table.from_pylist(rewrites, schema=REWRITTEN.columns)
+        lake.get_table(f"rewritten/{category}").publish([rewritten_table], category)
+        judged_table = pa.Table.from_pylist(verdicts, schema=JUDGED.columns)
+        lake.get_table(f"judged/{category}").publish([judged_table], category)
 
 
-def mix_once(root: str, candidates: int, seed: int) -> None:
-    """The measured process of `mixture`: takes 90% of what there is, prints its figures as JSON."""
-    base = load_profile("paper")
+def mix_once(root: str, n_candidates: int, seed: int) -> None:
+    """The measured process of `measure_mixture`: takes 90% of what there is, prints its figures as JSON."""
+    base_profile = load_profile("paper")
     shares = dict.fromkeys(CATEGORIES, 1.0)
-    sizes = {"shares": shares, "single_image": candidates * 9 // 10, "seed": seed}
-    profile = base.model_copy(update={"mixture": base.mixture.model_copy(update=sizes), "holdout": 0.01})
-    before = peak_mb()
-    took = timed(lambda: mix(Lake(root), profile, "single_image", run_id="benchmark"))
-    rows = Lake(root).table("mixture/single_image").count()
-    print(json.dumps(asdict(took) | {"before_mb": before, "peak_mb": peak_mb(), "rows": rows}))
+    mixture_settings = {"shares": shares, "single_image": n_candidates * 9 // 10, "seed": seed}
+    profile = base_profile.model_copy(
+        update={"mixture": base_profile.mixture.model_copy(update=mixture_settings), "holdout": 0.01}
+    )
+    peak_mb_before = read_peak_rss_mb()
+    elapsed = time_call(lambda: build_mixture(Lake(root), profile, "single_image", run_id="benchmark"))
+    rows = Lake(root).get_table("mixture/single_image").count()
+    print(json.dumps(asdict(elapsed) | {"before_mb": peak_mb_before, "peak_mb": read_peak_rss_mb(), "rows": rows}))
 
 
-def peak_mb() -> float:
+def read_peak_rss_mb() -> float:
     """Of this process alone; `getrusage` would begin with the size of the process that started it."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
@@ -229,9 +242,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--folder", type=Path, help="where to write (the disk that is measured); default: temporary")
     parser.add_argument("--mix", nargs=3, metavar=("LAKE", "CANDIDATES", "SEED"), help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.mix:
-        mix_once(chosen.mix[0], int(chosen.mix[1]), int(chosen.mix[2]))
+    options = parser.parse_args()
+    if options.mix:
+        mix_once(options.mix[0], int(options.mix[1]), int(options.mix[2]))
         return
     figures: dict[str, Any] = {
         "seed": SEED,
@@ -240,13 +253,13 @@ def main() -> None:
         "load_at_start": os.getloadavg()[0],
         "versions": {p: version(p) for p in PACKAGES},
     }
-    for work in (append, publish, mixture):
-        with tempfile.TemporaryDirectory(prefix="mvl-benchmark-", dir=chosen.folder) as folder:
-            figures[work.__name__] = work(Path(folder))
+    for measure in (measure_append, measure_publish, measure_mixture):
+        with tempfile.TemporaryDirectory(prefix="mvl-benchmark-", dir=options.folder) as folder:
+            figures[measure.__name__] = measure(Path(folder))
     figures["load_at_end"] = os.getloadavg()[0]
     text = json.dumps(figures, indent=2)
-    if chosen.json:
-        chosen.json.write_text(text + "\n", encoding="utf-8")
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

@@ -10,50 +10,57 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvl_assets.media.tiles import Layout, TileGrid, anyres_layout
+from mvl_assets.media.tiles import TileGrid, TileLayout, compute_anyres_layout
 
-TEXT_ONLY = 0.12
-SHORTEST, LONGEST = 224, 4096
-SIZES = 4000
+TEXT_ONLY_FRACTION = 0.12
+MIN_IMAGE_SIDE, MAX_IMAGE_SIDE = 224, 4096
+N_IMAGE_SIZES = 4000
 """Different picture sizes: a million samples share them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """N samples: `text_N` tokens of text, of which `targets_N` are learned; `picture_N` is a place in `layouts`, -1 for
-    text alone. `sizes` are the (width, height) that the layouts were made for."""
+class SampleShapes:
+    """N samples: `text_tokens_N` tokens of text, of which `loss_tokens_N` are learned; `image_index_N` is a place in `layouts`, -1 for
+    text alone. `image_sizes` are the (width, height) that the layouts were made for."""
 
-    text_N: np.ndarray
-    targets_N: np.ndarray
-    picture_N: np.ndarray
-    layouts: tuple[Layout, ...]
-    sizes: tuple[tuple[int, int], ...]
+    text_tokens_N: np.ndarray
+    loss_tokens_N: np.ndarray
+    image_index_N: np.ndarray
+    layouts: tuple[TileLayout, ...]
+    image_sizes: tuple[tuple[int, int], ...]
 
     @property
     def tokens_N(self) -> np.ndarray:
-        return self.text_N + np.array([y.tokens for y in self.layouts] + [0])[self.picture_N]
+        return self.text_tokens_N + np.array([layout.n_tokens for layout in self.layouts] + [0])[self.image_index_N]
 
     @property
     def tiles_N(self) -> np.ndarray:
-        return np.array([y.tiles for y in self.layouts] + [0])[self.picture_N]
+        return np.array([layout.n_tiles for layout in self.layouts] + [0])[self.image_index_N]
 
 
-def draw(count: int, grid: TileGrid, seed: int, longest: int) -> Drawn:
-    """`count` samples of at most `longest` tokens. Equal arguments give equal samples."""
+def draw_samples(n_samples: int, grid: TileGrid, seed: int, max_tokens: int) -> SampleShapes:
+    """`n_samples` samples of at most `max_tokens` tokens. Equal arguments give equal samples."""
     rng = np.random.default_rng(seed)
-    sizes = tuple(picture_size(rng) for _ in range(min(SIZES, count)))
-    layouts = tuple(anyres_layout(height, width, grid) for width, height in sizes)
-    alone = rng.random(count) < TEXT_ONLY
-    text = np.where(alone, 40 + rng.lognormal(np.log(350), 0.8, count), 30 + rng.lognormal(np.log(110), 0.7, count))
-    picture = np.where(alone, -1, rng.integers(0, len(sizes), count))
-    visual = np.array([y.tokens for y in layouts] + [0])[picture]
-    text = np.clip(text.astype(np.int64), 8, longest - visual)
-    return Drawn(text, np.maximum(1, (text * 0.7).astype(np.int64)), picture, layouts, sizes)
+    image_sizes = tuple(draw_image_size(rng) for _ in range(min(N_IMAGE_SIZES, n_samples)))
+    layouts = tuple(compute_anyres_layout(height, width, grid) for width, height in image_sizes)
+    is_text_only_N = rng.random(n_samples) < TEXT_ONLY_FRACTION
+    text_tokens_N = np.where(
+        is_text_only_N, 40 + rng.lognormal(np.log(350), 0.8, n_samples), 30 + rng.lognormal(np.log(110), 0.7, n_samples)
+    )
+    image_index_N = np.where(is_text_only_N, -1, rng.integers(0, len(image_sizes), n_samples))
+    visual_tokens_N = np.array([layout.n_tokens for layout in layouts] + [0])[image_index_N]
+    text_tokens_N = np.clip(text_tokens_N.astype(np.int64), 8, max_tokens - visual_tokens_N)
+    return SampleShapes(
+        text_tokens_N, np.maximum(1, (text_tokens_N * 0.7).astype(np.int64)), image_index_N, layouts, image_sizes
+    )
 
 
-def picture_size(rng: np.random.Generator) -> tuple[int, int]:
+def draw_image_size(rng: np.random.Generator) -> tuple[int, int]:
     """(width, height) in pixels, within the paper's bounds (arXiv 2412.05237 §2)."""
-    longer = rng.lognormal(np.log(500), 0.55)
-    sides = [int(np.clip(side, SHORTEST, LONGEST)) for side in (longer, longer * np.exp(-abs(rng.normal(0, 0.35))))]
+    long_side = rng.lognormal(np.log(500), 0.55)
+    sides = [
+        int(np.clip(side, MIN_IMAGE_SIDE, MAX_IMAGE_SIDE))
+        for side in (long_side, long_side * np.exp(-abs(rng.normal(0, 0.35))))
+    ]
     width, height = sides if rng.random() < 0.7 else sides[::-1]
     return width, height

@@ -27,46 +27,54 @@ from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.recipes import RECIPES
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine import free_port, wait_for
+from engine import find_free_port, wait_until_reachable
 
-PARTITIONS = 8
+N_PARTITIONS = 8
 # One request per sample, and by the fake server's answers one rewrite.
 FAMILIES = ("general", "chart", "ocr", "domain", "detection")
-CRITERIA = 3
+N_CRITERIA = 3
 COMMAND = (sys.executable, "-c", "from mvl_assets.cli import main; main()")
 
 
-def sources() -> list[str]:
-    fitting = [
-        s for s, spec in load_catalog().items() if spec.group == "B" and spec.family in FAMILIES and s in RECIPES
+def select_sources() -> list[str]:
+    matching_sources = [
+        slug
+        for slug, spec in load_catalog().items()
+        if spec.group == "B" and spec.family in FAMILIES and slug in RECIPES
     ]
-    return fitting[:PARTITIONS]
+    return matching_sources[:N_PARTITIONS]
 
 
-class Home:
+class MvlHome:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def mvl(self, *words: str) -> str:
+    def run_mvl(self, *arguments: str) -> str:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("MVL_", "DAGSTER_"))}
         environment |= {"MVL_HOME": str(self.folder), "MVL_PROFILE": str(self.folder / "profile.yaml")}
-        done = subprocess.run(
-            [*COMMAND, *words], env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        process = subprocess.run(
+            [*COMMAND, *arguments], env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
-        if done.returncode:
-            raise SystemExit(done.stdout + done.stderr)
-        return done.stdout
+        if process.returncode:
+            raise SystemExit(process.stdout + process.stderr)
+        return process.stdout
 
-    def seconds(self, *words: str) -> dict[str, float]:
+    def measure_stages(self, *arguments: str) -> dict[str, float]:
         """Of each stage of a run."""
-        said = self.mvl("run", *words)
-        print(said, file=sys.stderr)
-        return {stage: float(s) for stage, s in re.findall(r"^-- (\w+): .*, ([\d.]+) s$", said, re.MULTILINE)}
+        output = self.run_mvl("run", *arguments)
+        print(output, file=sys.stderr)
+        return {stage: float(s) for stage, s in re.findall(r"^-- (\w+): .*, ([\d.]+) s$", output, re.MULTILINE)}
 
 
-def profile(urls: dict[str, str], slots: dict[str, int]) -> dict[str, Any]:
+def build_profile(urls: dict[str, str], slots_by_model: dict[str, int]) -> dict[str, Any]:
     models = {
-        name: {"name": name, "revision": "1", "sees_images": False, "base_urls": [url], "concurrency": 2 * slots[name]}
+        name: {
+            "name": name,
+            "revision": "1",
+            "sees_images": False,
+            "base_urls": [url],
+            "concurrency": 2 * slots_by_model[name],
+        }
         for name, url in urls.items()
     }
     return {
@@ -78,39 +86,39 @@ def profile(urls: dict[str, str], slots: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:
-    slots = {"rewriter": options.slots, "judge": options.slots * CRITERIA}
+def run_benchmark(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:
+    slots_by_model = {"rewriter": options.slots, "judge": options.slots * N_CRITERIA}
     latency_ms = {"rewriter": options.latency_ms, "judge": options.latency_ms * options.judge_slower}
-    urls = {}
-    for name in slots:
-        port = free_port()
+    urls_by_model = {}
+    for name in slots_by_model:
+        port = find_free_port()
         command = [sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--port", str(port)]
-        command += ["--slots", str(slots[name]), "--latency-ms", str(latency_ms[name])]
+        command += ["--slots", str(slots_by_model[name]), "--latency-ms", str(latency_ms[name])]
         server = subprocess.Popen(command)
         stack.callback(server.kill)
-        wait_for(f"http://127.0.0.1:{port}/health")
-        urls[name] = f"http://127.0.0.1:{port}/v1"
-    home = Home(folder / "apart")
-    home.folder.mkdir()
-    text = yaml.safe_dump(profile(urls, slots))
-    (home.folder / "profile.yaml").write_text(text, encoding="utf-8")
-    chosen = [word for slug in sources() for word in ("--source", slug)]
-    home.mvl("demo-data", *chosen, "--rows", str(options.rows))
-    home.mvl("run", *chosen, "--until", "category")
-    together = Home(folder / "together")
-    shutil.copytree(home.folder, together.folder, symlinks=True)
-    rewriting = home.seconds(*chosen, "--until", "rewritten")["rewritten"]
-    judging = home.seconds(*chosen, "--until", "judged")["judged"]
-    both = together.seconds(*chosen, "--until", "judged")
-    slower = max(rewriting, judging)
+        wait_until_reachable(f"http://127.0.0.1:{port}/health")
+        urls_by_model[name] = f"http://127.0.0.1:{port}/v1"
+    sequential_home = MvlHome(folder / "apart")
+    sequential_home.folder.mkdir()
+    text = yaml.safe_dump(build_profile(urls_by_model, slots_by_model))
+    (sequential_home.folder / "profile.yaml").write_text(text, encoding="utf-8")
+    source_arguments = [argument for slug in select_sources() for argument in ("--source", slug)]
+    sequential_home.run_mvl("demo-data", *source_arguments, "--rows", str(options.rows))
+    sequential_home.run_mvl("run", *source_arguments, "--until", "category")
+    pipelined_home = MvlHome(folder / "together")
+    shutil.copytree(sequential_home.folder, pipelined_home.folder, symlinks=True)
+    rewriting_s = sequential_home.measure_stages(*source_arguments, "--until", "rewritten")["rewritten"]
+    judging_s = sequential_home.measure_stages(*source_arguments, "--until", "judged")["judged"]
+    stage_seconds = pipelined_home.measure_stages(*source_arguments, "--until", "judged")
+    slower_s = max(rewriting_s, judging_s)
     return {
-        "partitions": PARTITIONS,
+        "partitions": N_PARTITIONS,
         "rows": options.rows,
-        "rewriting_s": rewriting,
-        "judging_s": judging,
-        "both_s": round(both["rewritten"] + both["judged"], 1),
-        "allowed_s": round(slower * (1.1 + 1 / PARTITIONS), 1),
-        "one_after_the_other_s": round(rewriting + judging, 1),
+        "rewriting_s": rewriting_s,
+        "judging_s": judging_s,
+        "both_s": round(stage_seconds["rewritten"] + stage_seconds["judged"], 1),
+        "allowed_s": round(slower_s * (1.1 + 1 / N_PARTITIONS), 1),
+        "one_after_the_other_s": round(rewriting_s + judging_s, 1),
     }
 
 
@@ -125,13 +133,13 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="mvl-overlap-"))
     try:
         with ExitStack() as stack:
-            found = run(options, folder, stack)
+            results = run_benchmark(options, folder, stack)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if not options.json:
-        for name, value in found.items():
+        for name, value in results.items():
             print(f"{name:>24}  {value}")
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

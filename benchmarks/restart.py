@@ -23,7 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import load_prompts
@@ -31,15 +31,15 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.transport import Transport
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, SAMPLES
-from mvl_assets.model_stage.client import model_ref
-from mvl_assets.rewriting.requests import asks_for
-from mvl_assets.rewriting.rewrite import STAGE, rewrite_source
+from mvl_assets.model_stage.client import to_model_ref
+from mvl_assets.rewriting.requests import iter_requests
+from mvl_assets.rewriting.rewrite import REWRITE_STAGE, rewrite_source
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine import fake_servers, peak_mb, store
+from engine import read_peak_rss_mb, start_fake_servers, store_answers
 
-NEW = 64
-BATCH = 20_000
+N_NEW_SAMPLES = 64
+ROWS_PER_TABLE = 20_000
 SOURCE = SourceSpec.model_validate(
     {
         "slug": "stored",
@@ -63,17 +63,17 @@ PROFILE = Profile.model_validate(
 )
 
 
-def samples(first: int, count: int) -> pa.Table:
+def build_samples_table(first_number: int, n_samples: int) -> pa.Table:
     rows = []
-    for number in range(first, first + count):
+    for number in range(first_number, first_number + n_samples):
         turns = [
             {"from": "human", "value": f"What is {number} times {number + 1}?"},
             {"from": "gpt", "value": str(number * (number + 1))},
         ]
-        sample_id = digest_hex(SOURCE.slug, number)
+        sample_id = compute_digest(SOURCE.slug, number)
         rows.append(
             {
-                "version_id": digest_hex(sample_id, 1),
+                "version_id": compute_digest(sample_id, 1),
                 "sample_id": sample_id,
                 "source": SOURCE.slug,
                 "revision": 1,
@@ -85,63 +85,66 @@ def samples(first: int, count: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SAMPLES.columns)
 
 
-def put(lake: Lake, count: int) -> None:
-    """Makes `count` samples all there is of the source, in the samples and in its category."""
+def publish_samples(lake: Lake, n_samples: int) -> None:
+    """Makes `n_samples` samples all there is of the source, in the samples and in its category."""
 
-    def pages() -> Iterator[pa.Table]:
-        for first in range(0, count, BATCH):
-            yield samples(first, min(BATCH, count - first))
+    def iter_sample_tables() -> Iterator[pa.Table]:
+        for first in range(0, n_samples, ROWS_PER_TABLE):
+            yield build_samples_table(first, min(ROWS_PER_TABLE, n_samples - first))
 
-    def placed() -> Iterator[pa.Table]:
-        for page in pages():
-            rows = page.select(["sample_id", "version_id", "source"]).to_pylist()
-            more = {"category": SOURCE.category, "group": "B", "family": SOURCE.family, "n_turns": 2}
-            yield pa.Table.from_pylist([row | more for row in rows], schema=CATEGORY.columns)
+    def iter_category_tables() -> Iterator[pa.Table]:
+        for sample_table in iter_sample_tables():
+            rows = sample_table.select(["sample_id", "version_id", "source"]).to_pylist()
+            category_fields = {"category": SOURCE.category, "group": "B", "family": SOURCE.family, "n_turns": 2}
+            yield pa.Table.from_pylist([row | category_fields for row in rows], schema=CATEGORY.columns)
 
-    lake.table("samples").publish(pages(), SOURCE.slug)
-    lake.table(f"category/{SOURCE.category}").publish(placed(), SOURCE.slug)
+    lake.get_table("samples").publish(iter_sample_tables(), SOURCE.slug)
+    lake.get_table(f"category/{SOURCE.category}").publish(iter_category_tables(), SOURCE.slug)
 
 
-def answer(lake: Lake) -> None:
+def store_answers_for_source(lake: Lake) -> None:
     """Stores an answer to each request the source makes."""
-    prompt, model = load_prompts()["rewrite_math"], model_ref(PROFILE.model_for("rewrite"))
-    asked = asks_for(lake, SOURCE, prompt, model, None)
-    store(lake.answers(STAGE, SOURCE.slug), (ask.request for _, asks in asked for ask in asks))
+    prompt, model = load_prompts()["rewrite_math"], to_model_ref(PROFILE.get_model("rewrite"))
+    iter_source_requests = iter_requests(lake, SOURCE, prompt, model, None)
+    store_answers(
+        lake.get_answer_log(REWRITE_STAGE, SOURCE.slug),
+        (rewrite_request.request for _, sample_requests in iter_source_requests for rewrite_request in sample_requests),
+    )
 
 
-def restart(folder: Path, base_url: str) -> None:
+def run_restart(folder: Path, base_url: str) -> None:
     """The measured process: prints when it sends its first request, and ends there."""
-    ask = Transport.ask
+    original_ask = Transport.send_request
 
-    async def noted(self: Transport, *given: Any) -> Any:
-        print(json.dumps({"at": time.time(), "peak_rss_mb": round(peak_mb(), 1)}), flush=True)
+    async def report_first_request(self: Transport, *args: Any) -> Any:
+        print(json.dumps({"at": time.time(), "peak_rss_mb": round(read_peak_rss_mb(), 1)}), flush=True)
         os._exit(0)
-        return await ask(self, *given)
+        return await original_ask(self, *args)
 
-    Transport.ask = noted  # type: ignore[method-assign, assignment]
+    Transport.send_request = report_first_request  # type: ignore[method-assign, assignment]
     endpoints = [Endpoint(base_url, "fake", start_concurrency=64)]
     rewrite_source(Lake(str(folder)), SOURCE, PROFILE, run_id="benchmark", endpoints=endpoints)
 
 
-def measure(stored: int, turns: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="mvl-restart-") as folder, fake_servers(1, 50.0) as (base_url,):
+def measure_restart(n_stored: int, repetitions: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="mvl-restart-") as folder, start_fake_servers(1, 50.0) as (base_url,):
         lake = Lake(folder)
-        put(lake, stored)
-        answer(lake)
-        put(lake, stored + NEW)
+        publish_samples(lake, n_stored)
+        store_answers_for_source(lake)
+        publish_samples(lake, n_stored + N_NEW_SAMPLES)
         command = [sys.executable, __file__, "--lake", folder, "--base-url", base_url]
         times, peaks = [], []
-        for _ in range(turns):
-            started = time.time()
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            said = json.loads(done.stdout.splitlines()[-1])
-            times.append(said["at"] - started)
-            peaks.append(said["peak_rss_mb"])
+        for _ in range(repetitions):
+            started_at = time.time()
+            process = subprocess.run(command, check=True, capture_output=True, text=True)
+            child_report = json.loads(process.stdout.splitlines()[-1])
+            times.append(child_report["at"] - started_at)
+            peaks.append(child_report["peak_rss_mb"])
     return {
-        "stored": stored,
+        "stored": n_stored,
         "first_request_s": round(statistics.median(times), 3),
         "peak_rss_mb": statistics.median(peaks),
-        "turns": turns,
+        "turns": repetitions,
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2),
     }
@@ -156,9 +159,9 @@ def main() -> None:
     parser.add_argument("--base-url", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.lake:
-        restart(options.lake, options.base_url)
+        run_restart(options.lake, options.base_url)
         return
-    result = measure(options.stored, options.turns)
+    result = measure_restart(options.stored, options.turns)
     if not options.json:
         for name, value in result.items():
             print(f"{name:>32}  {value}")

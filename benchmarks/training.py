@@ -42,22 +42,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import yaml
-from length_law import TEXT_ONLY, draw, picture_size
+from length_law import TEXT_ONLY_FRACTION, draw_image_size, draw_samples
 from PIL import Image
 
-from mvl_assets.common.digest import digest_hex
-from mvl_assets.ingest.ingest import PICTURE_ROWS
+from mvl_assets.common.digest import compute_digest
+from mvl_assets.ingest.ingest import MAX_PENDING_ROWS
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
 from mvl_assets.lake_queries import views
-from mvl_assets.media.image import inspect
-from mvl_training.data.batch_order import Order
-from mvl_training.data.bin_packing import pack
-from mvl_training.data.chat_format import Unusable
+from mvl_assets.media.image import inspect_image
+from mvl_training.data.batch_order import BatchOrder
+from mvl_training.data.bin_packing import pack_bins
+from mvl_training.data.chat_format import SampleRejected
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.data.packing import SHARD, max_tiles, plan_stage
-from mvl_training.data.processing import Counts, SampleProcessor, load_tokens
-from mvl_training.data.token_counts import Member, count_mixture
+from mvl_training.data.packing import SHARD_ROWS, compute_max_tiles, plan_stage
+from mvl_training.data.processing import SampleCost, SampleProcessor, load_tokenizer
+from mvl_training.data.token_counts import PackableSample, count_mixture
 from mvl_training.recipe import Recipe, StageName, load_recipe, parse_recipe
 
 SEED = 20241206
@@ -73,7 +73,7 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
-TARGETS = {
+THRESHOLDS = {
     "speedup_vs_hf_trainer": 1.4,
     "fill_8k": 0.97,
     "fill_16k": 0.99,
@@ -81,38 +81,38 @@ TARGETS = {
     "loader_share_below": 0.03,
 }
 HEADLINES = (
-    *TARGETS,
+    *THRESHOLDS,
     "speedup_vs_length_grouped",
     "speedup_vs_head_on_targets",
     "planning_rows_per_second_and_core",
     "packing_rows_per_second_and_core",
     "loader_with_rows_vs_webdataset",
 )
-SAMPLES_MADE = 400
-TOGETHER = 256
-RANKS, SAMPLES_PER_RANK, WARM_STEPS = 2, 8, 3
+N_LOADED_SAMPLES = 400
+IMAGES_PER_FETCH = 256
+N_RANKS, SAMPLES_PER_RANK, N_WARMUP_STEPS = 2, 8, 3
 WORDS = ("the", "chart", "shows", "a", "red", "line", "above", "two", "bars", "that", "mean", "nothing", "in", "spring")
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class BenchmarkSize:
     """How much is measured."""
 
-    samples: int
-    rows: int
-    steps: int
-    pairs: int
+    n_samples: int
+    n_rows: int
+    n_steps: int
+    repetitions: int
 
 
-FULL = Size(samples=1_000_000, rows=2400, steps=10, pairs=3)
-QUICK = Size(samples=20_000, rows=80, steps=5, pairs=1)
+FULL_SIZE = BenchmarkSize(n_samples=1_000_000, n_rows=2400, n_steps=10, repetitions=3)
+QUICK_SIZE = BenchmarkSize(n_samples=20_000, n_rows=80, n_steps=5, repetitions=1)
 
 
-def groups(values: list[Any], size: int) -> Iterator[list[Any]]:
-    return (values[start : start + size] for start in range(0, len(values), size))
+def iter_chunks(values: list[Any], chunk_size: int) -> Iterator[list[Any]]:
+    return (values[start : start + chunk_size] for start in range(0, len(values), chunk_size))
 
 
-def spread(values: list[float]) -> dict[str, Any]:
+def summarize_values(values: list[float]) -> dict[str, Any]:
     """Median, extremes and number of repetitions."""
     return {
         "median": round(statistics.median(values), 4),
@@ -125,217 +125,254 @@ def spread(values: list[float]) -> dict[str, Any]:
 # -- fill ----------------------------------------------------------------------------------------------------------
 
 
-def fill(size: Size) -> dict[str, Any]:
+def measure_fill(size: BenchmarkSize) -> dict[str, Any]:
     """Packs as the planner makes them, shard by shard."""
-    grid = load_recipe("paper-7b").grid.build()
-    found: dict[str, Any] = {"samples": size.samples}
+    grid = load_recipe("paper-7b").grid.to_tile_grid()
+    results: dict[str, Any] = {"samples": size.n_samples}
     for name, length in (("8k", 8192), ("16k", 16384)):
-        drawn = draw(size.samples, grid, SEED, 8192)
-        tokens, tiles = drawn.tokens_N, drawn.tiles_N
-        cap = max_tiles(length, grid.side)
-        packs: list[int] = []
-        loose = 0
-        began = time.process_time()
-        for start in range(0, size.samples, SHARD):
-            packs += [sum(m.counts.tokens for m in p) for p in packed(tokens, tiles, start, length, cap)]
-        seconds = time.process_time() - began
-        for start in range(0, size.samples, SHARD):
-            loose += len(packed(tokens, tiles, start, length, size.samples * 100))
-        total = int(tokens.sum())
-        found[f"fill_{name}"] = round(total / (len(packs) * length), 5)
-        found[f"fill_{name}_without_tile_cap"] = round(total / (loose * length), 5)
-        found[f"tile_cap_{name}"] = cap
-        found[f"pack_seconds_{name}"] = round(seconds, 2)
+        sample_shapes = draw_samples(size.n_samples, grid, SEED, 8192)
+        tokens, tiles = sample_shapes.tokens_N, sample_shapes.tiles_N
+        tile_cap = compute_max_tiles(length, grid.patches_per_side)
+        pack_tokens: list[int] = []
+        n_uncapped_packs = 0
+        cpu_start = time.process_time()
+        for start in range(0, size.n_samples, SHARD_ROWS):
+            pack_tokens += [sum(m.cost.n_tokens for m in p) for p in pack_shard(tokens, tiles, start, length, tile_cap)]
+        cpu_s = time.process_time() - cpu_start
+        for start in range(0, size.n_samples, SHARD_ROWS):
+            n_uncapped_packs += len(pack_shard(tokens, tiles, start, length, size.n_samples * 100))
+        total_tokens = int(tokens.sum())
+        results[f"fill_{name}"] = round(total_tokens / (len(pack_tokens) * length), 5)
+        results[f"fill_{name}_without_tile_cap"] = round(total_tokens / (n_uncapped_packs * length), 5)
+        results[f"tile_cap_{name}"] = tile_cap
+        results[f"pack_seconds_{name}"] = round(cpu_s, 2)
         if name == "8k":
-            found |= {
-                "packing_rows_per_second_and_core": round(size.samples / seconds),
+            results |= {
+                "packing_rows_per_second_and_core": round(size.n_samples / cpu_s),
                 "mean_tokens": round(float(tokens.mean()), 1),
                 "p99_tokens": int(np.percentile(tokens, 99)),
-                "even_128_ranks_packed": evenness(np.array(packs), 1),
-                "even_128_ranks_single_samples": evenness(tokens, 2),
+                "even_128_ranks_packed": compute_straggler_efficiency(np.array(pack_tokens), 1),
+                "even_128_ranks_single_samples": compute_straggler_efficiency(tokens, 2),
             }
-    return found
+    return results
 
 
-def packed(tokens_N: np.ndarray, tiles_N: np.ndarray, start: int, length: int, cap: int) -> list[list[Member]]:
-    shard = slice(start, start + SHARD)
+def pack_shard(
+    tokens_N: np.ndarray, tiles_N: np.ndarray, start: int, max_tokens: int, tile_cap: int
+) -> list[list[PackableSample]]:
+    shard = slice(start, start + SHARD_ROWS)
     pairs = zip(tokens_N[shard].tolist(), tiles_N[shard].tolist(), strict=True)
-    members = [Member(str(n), Counts(t, k, 1, 0, ""), "", "") for n, (t, k) in enumerate(pairs)]
-    return pack(members, length, cap)
+    members = [PackableSample(str(n), SampleCost(t, k, 1, 0, ""), "", "") for n, (t, k) in enumerate(pairs)]
+    return pack_bins(members, max_tokens, tile_cap)
 
 
-def evenness(lengths: np.ndarray, micro_steps: int, ranks: int = 128) -> float:
+def compute_straggler_efficiency(lengths: np.ndarray, micro_steps: int, n_ranks: int = 128) -> float:
     """Mean work of a rank in a step over the work of the rank that all others wait for, with work as tokens."""
     shuffled = np.random.default_rng(SEED).permutation(lengths)
-    per_step = ranks * micro_steps
-    whole = shuffled[: len(shuffled) // per_step * per_step]
-    return round(Order(len(whole), per_step, SEED).evenness(whole, ranks), 4) if len(whole) else 0.0
+    packs_per_step = n_ranks * micro_steps
+    whole_steps = shuffled[: len(shuffled) // packs_per_step * packs_per_step]
+    return (
+        round(BatchOrder(len(whole_steps), packs_per_step, SEED).compute_straggler_efficiency(whole_steps, n_ranks), 4)
+        if len(whole_steps)
+        else 0.0
+    )
 
 
 # -- data ----------------------------------------------------------------------------------------------------------
 
 
-def write_lake(root: Path, rows: int) -> Lake:
-    """`mixture/single_image` of `rows` conversations, each with a picture of its own but for the text-only ones."""
+def write_lake(root: Path, n_rows: int) -> Lake:
+    """`mixture/single_image` of `n_rows` conversations, each with a picture of its own but for the text-only ones."""
     lake, rng = Lake(str(root)), np.random.default_rng(SEED)
     samples: list[dict[str, Any]] = []
     mixture: list[dict[str, Any]] = []
-    for numbers in groups(list(range(rows)), PICTURE_ROWS):  # commits of ingest's size: speed goes with theirs
-        pictures: list[ImageRow] = []
-        for n in numbers:
-            alone = rng.random() < TEXT_ONLY
-            pictures += [] if alone else [jpeg(rng)]
-            ids = [] if alone else [pictures[-1].image_id]
-            question, answer = said(rng, 10), said(rng, 120 if alone else 45)
+    for row_numbers in iter_chunks(
+        list(range(n_rows)), MAX_PENDING_ROWS
+    ):  # commits of ingest's size: speed goes with theirs
+        images: list[ImageRow] = []
+        for row_number in row_numbers:
+            is_text_only = rng.random() < TEXT_ONLY_FRACTION
+            images += [] if is_text_only else [draw_jpeg(rng)]
+            image_ids = [] if is_text_only else [images[-1].image_id]
+            question, answer = draw_text(rng, 10), draw_text(rng, 120 if is_text_only else 45)
             turns = [
-                {"from": "human", "value": "<image>\n" * len(ids) + question},
+                {"from": "human", "value": "<image>\n" * len(image_ids) + question},
                 {"from": "gpt", "value": answer},
             ]
-            key = {"sample_id": digest_hex("drawn", n), "version_id": digest_hex("drawn", n, 1)}
-            key |= {"source": "drawn", "position": n}
+            row_key = {
+                "sample_id": compute_digest("drawn", row_number),
+                "version_id": compute_digest("drawn", row_number, 1),
+            }
+            row_key |= {"source": "drawn", "position": row_number}
             samples.append(
-                {**key, "revision": 1, "withdrawn": False, "conversations": turns, "image_ids": ids, "video": None}
-                | {"content_hash": digest_hex(turns, ids)}
+                {
+                    **row_key,
+                    "revision": 1,
+                    "withdrawn": False,
+                    "conversations": turns,
+                    "image_ids": image_ids,
+                    "video": None,
+                }
+                | {"content_hash": compute_digest(turns, image_ids)}
             )
             mixture.append(
-                {**key, "row_id": digest_hex("mixture", n), "kind": "original", "category": "general"}
+                {**row_key, "row_id": compute_digest("mixture", row_number), "kind": "original", "category": "general"}
                 | {"modality": "single_image", "copy": 0}
             )
-        lake.images.insert(pictures)
-    for name, content, where in (("samples", samples, "drawn"), (f"mixture/{STAGE}", mixture, None)):
-        table = lake.table(name)
+        lake.images.insert(images)
+    for name, table_rows, partition_key in (("samples", samples, "drawn"), (f"mixture/{STAGE}", mixture, None)):
+        table = lake.get_table(name)
         schema = pa.schema([f for f in table.schema if f.name != "row_hash"])
-        table.publish([pa.Table.from_pylist(content, schema=schema)], where)
+        table.publish([pa.Table.from_pylist(table_rows, schema=schema)], partition_key)
     return lake
 
 
-def jpeg(rng: np.random.Generator) -> ImageRow:
+def draw_jpeg(rng: np.random.Generator) -> ImageRow:
     """Smooth noise of a drawn size at quality 85."""
     noise = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
     buffer = io.BytesIO()
-    noise.resize(picture_size(rng), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
+    noise.resize(draw_image_size(rng), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
     data = buffer.getvalue()
-    info = inspect(data)
-    return ImageRow(digest_hex(data), data, info.format, info.width, info.height, info.frames, info.mode, info.phash)
+    image_info = inspect_image(data)
+    return ImageRow(
+        compute_digest(data),
+        data,
+        image_info.format,
+        image_info.width,
+        image_info.height,
+        image_info.n_frames,
+        image_info.mode,
+        image_info.phash,
+    )
 
 
-def said(rng: np.random.Generator, median: int) -> str:
-    return " ".join(rng.choice(WORDS, 1 + int(rng.lognormal(np.log(median), 0.7))))
+def draw_text(rng: np.random.Generator, median_words: int) -> str:
+    return " ".join(rng.choice(WORDS, 1 + int(rng.lognormal(np.log(median_words), 0.7))))
 
 
 # -- step ----------------------------------------------------------------------------------------------------------
 
-RIVALS = {
+HF_TRAINER_VARIANTS = {
     "hf_trainer": ["--order", "random"],
     "hf_trainer_length_grouped": ["--order", "group_by_length"],
     "hf_trainer_head_on_targets": ["--order", "random", "--head", "targets"],
 }
 
 
-def step(size: Size, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, Any]:
-    """Our process and the rivals', one after the other, `pairs` times; every second time in reverse."""
-    alone = plan_stage(lake, STAGE, recipe, run_id="benchmark")
+def measure_step(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, Any]:
+    """Our process and the rivals', one after the other, `repetitions` times; every second time in reverse."""
+    sample_plan = plan_stage(lake, STAGE, recipe, run_id="benchmark")
     data = recipe.as_data()
     settings = data["stages"][STAGE]
     # The rivals' default is 8 samples a rank, of which one forward pass holds all.
-    length = max(settings["length"], round(SAMPLES_PER_RANK * alone.tokens / alone.samples))
-    settings |= {"steps": size.steps, "batch": RANKS * SAMPLES_PER_RANK, "length": length}
+    pack_length = max(settings["length"], round(SAMPLES_PER_RANK * sample_plan.n_tokens / sample_plan.n_samples))
+    settings |= {"steps": size.n_steps, "batch": N_RANKS * SAMPLES_PER_RANK, "length": pack_length}
     settings |= {"save_every": 10**6, "spike": None, "zero": 1}
-    report = plan_stage(lake, STAGE, parse_recipe(data), run_id="benchmark")
-    file = folder / "recipe.yaml"
-    file.write_text(yaml.safe_dump(data), encoding="utf-8")
-    speeds: dict[str, list[float]] = {name: [] for name in ("ours", *RIVALS)}
+    pack_report = plan_stage(lake, STAGE, parse_recipe(data), run_id="benchmark")
+    recipe_file = folder / "recipe.yaml"
+    recipe_file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    speeds: dict[str, list[float]] = {name: [] for name in ("ours", *HF_TRAINER_VARIANTS)}
     first_loss: dict[str, float] = {}
-    shares = []
-    for pair in range(size.pairs):
-        for name in list(speeds)[:: -1 if pair % 2 else 1]:
-            out = folder / f"{name}-{pair}"
+    data_wait_fractions = []
+    for repetition in range(size.repetitions):
+        for name in list(speeds)[:: -1 if repetition % 2 else 1]:
+            out = folder / f"{name}-{repetition}"
             if name == "ours":
-                lines = ours(file, lake, out)
-                measured = lines[WARM_STEPS:]
-                seconds = sum(line["seconds"] for line in measured)
-                speeds[name].append(sum(line["targets"] for line in measured) / seconds)
-                shares.append(sum(line["data_wait"] for line in measured) / seconds)
-                first_loss[name] = lines[0]["loss"]
+                metric_rows = run_student(recipe_file, lake, out)
+                measured_rows = metric_rows[N_WARMUP_STEPS:]
+                seconds = sum(metric_row["seconds"] for metric_row in measured_rows)
+                speeds[name].append(sum(line["targets"] for line in measured_rows) / seconds)
+                data_wait_fractions.append(sum(line["data_wait"] for line in measured_rows) / seconds)
+                first_loss[name] = metric_rows[0]["loss"]
             else:
-                took = rival(file, lake, out.with_suffix(".json"), size.steps, RIVALS[name])
-                speeds[name].append(sum(took["targets"][WARM_STEPS:]) / sum(took["seconds"][WARM_STEPS:]))
-                first_loss[name] = took["losses"][0]
-    ratios = {name: [a / b for a, b in zip(speeds["ours"], speeds[name], strict=True)] for name in RIVALS}
+                trainer_results = run_hf_trainer(
+                    recipe_file, lake, out.with_suffix(".json"), size.n_steps, HF_TRAINER_VARIANTS[name]
+                )
+                speeds[name].append(
+                    sum(trainer_results["targets"][N_WARMUP_STEPS:]) / sum(trainer_results["seconds"][N_WARMUP_STEPS:])
+                )
+                first_loss[name] = trainer_results["losses"][0]
+    ratios = {name: [a / b for a, b in zip(speeds["ours"], speeds[name], strict=True)] for name in HF_TRAINER_VARIANTS}
     return {
-        "ranks": RANKS,
-        "mean_tokens": round(report.tokens / report.samples, 1),
-        "plan_fill": round(report.fill, 4),
-        "pack_length": length,
+        "ranks": N_RANKS,
+        "mean_tokens": round(pack_report.n_tokens / pack_report.n_samples, 1),
+        "plan_fill": round(pack_report.fill_ratio, 4),
+        "pack_length": pack_length,
         "samples_per_step": settings["batch"],
-        "target_tokens_per_second": {name: spread(values) for name, values in speeds.items()},
+        "target_tokens_per_second": {name: summarize_values(values) for name, values in speeds.items()},
         "first_loss": {name: round(loss, 4) for name, loss in first_loss.items()},
-        "speedup": {name: spread(values) for name, values in ratios.items()},
-        "loader_share": spread(shares),
+        "speedup": {name: summarize_values(values) for name, values in ratios.items()},
+        "loader_share": summarize_values(data_wait_fractions),
         "speedup_vs_hf_trainer": round(statistics.median(ratios["hf_trainer"]), 3),
         "speedup_vs_length_grouped": round(statistics.median(ratios["hf_trainer_length_grouped"]), 3),
         "speedup_vs_head_on_targets": round(statistics.median(ratios["hf_trainer_head_on_targets"]), 3),
     }
 
 
-def ours(recipe: Path, lake: Lake, out: Path) -> list[dict[str, Any]]:
+def run_student(recipe: Path, lake: Lake, out: Path) -> list[dict[str, Any]]:
     """The metrics of a whole training process; its last step's time holds no checkpoint."""
     command = ["-m", "mvl_training.trainer.main", "--recipe", str(recipe), "--stage", STAGE, "--lake", lake.root]
-    on_ranks([*command, "--out", str(out)])
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    run_on_ranks([*command, "--out", str(out)])
+    return [json.loads(row_line) for row_line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def rival(recipe: Path, lake: Lake, out: Path, steps: int, more: list[str]) -> dict[str, Any]:
+def run_hf_trainer(recipe: Path, lake: Lake, out: Path, n_steps: int, extra_arguments: list[str]) -> dict[str, Any]:
     command = [str(Path(__file__).with_name("hf_trainer.py")), "--recipe", str(recipe), "--lake", lake.root]
-    on_ranks([*command, "--out", str(out), "--steps", str(steps), *more])
-    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    return found
+    run_on_ranks([*command, "--out", str(out), "--steps", str(n_steps), *extra_arguments])
+    results: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    return results
 
 
-def on_ranks(command: list[str]) -> None:
-    threads = max(1, len(os.sched_getaffinity(0)) // RANKS)
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(RANKS)]
-    done = subprocess.run(
-        [*launcher, *command], env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+def run_on_ranks(command: list[str]) -> None:
+    n_threads = max(1, len(os.sched_getaffinity(0)) // N_RANKS)
+    python_path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads), "TOKENIZERS_PARALLELISM": "false"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(N_RANKS)]
+    process = subprocess.run(
+        [*launcher, *command],
+        env=environment | {"PYTHONPATH": python_path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{process.stderr[-3000:]}")
 
 
 # -- planning ------------------------------------------------------------------------------------------------------
 
 
-def planning(size: Size, recipe: Recipe, lake: Lake) -> dict[str, Any]:
+def measure_planning(size: BenchmarkSize, recipe: Recipe, lake: Lake) -> dict[str, Any]:
     """Rows per second of one process, and of the tokenizer alone. Texts are short here: longer ones cost more."""
-    tokens = load_tokens(recipe)
-    texts = [turn["value"] for row in views.mixture_rows(lake, STAGE) for turn in row["conversations"]]
-    rows = lake.table(f"mixture/{STAGE}").count()
-    counted, floor = [], []
-    for _ in range(max(3, size.pairs)):
-        counted.append(rows / cpu(lambda: sum(1 for _ in count_mixture(lake, STAGE, recipe, processes=1))))
-        floor.append(rows / cpu(lambda: [tokens.text(text) for text in texts]))
+    tokens = load_tokenizer(recipe)
+    texts = [turn["value"] for row in views.iter_mixture_rows(lake, STAGE) for turn in row["conversations"]]
+    n_rows = lake.get_table(f"mixture/{STAGE}").count()
+    count_rates, tokenizer_rates = [], []
+    for _ in range(max(3, size.repetitions)):
+        count_rates.append(
+            n_rows / measure_cpu_seconds(lambda: sum(1 for _ in count_mixture(lake, STAGE, recipe, n_processes=1)))
+        )
+        tokenizer_rates.append(n_rows / measure_cpu_seconds(lambda: [tokens.encode(text) for text in texts]))
     return {
-        "rows": rows,
-        "planning_rows_per_second_and_core": round(statistics.median(counted)),
-        "rows_per_second_and_core": spread(counted),
-        "floor_tokenizer_rows_per_second_and_core": spread(floor),
-        "extrapolated_core_minutes_for_12M_rows": round(12e6 / statistics.median(counted) / 60, 1),
+        "rows": n_rows,
+        "planning_rows_per_second_and_core": round(statistics.median(count_rates)),
+        "rows_per_second_and_core": summarize_values(count_rates),
+        "floor_tokenizer_rows_per_second_and_core": summarize_values(tokenizer_rates),
+        "extrapolated_core_minutes_for_12M_rows": round(12e6 / statistics.median(count_rates) / 60, 1),
     }
 
 
-def cpu(work: Callable[[], object]) -> float:
+def measure_cpu_seconds(call: Callable[[], object]) -> float:
     """Processor seconds of all threads: other work on the machine disturbs them least."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
+    cpu_start = time.process_time()
+    call()
+    return time.process_time() - cpu_start
 
 
 # -- loader --------------------------------------------------------------------------------------------------------
 
 
-def loader(size: Size, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, Any]:
+def measure_loader(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, Any]:
     """Lance in the plan's order against WebDataset from its tar file through its shuffle buffer."""
     if find_spec("webdataset") is None:
         return {"skipped": "webdataset is not installed (pip install --target DIR webdataset; PYTHONPATH=DIR)"}
@@ -343,86 +380,86 @@ def loader(size: Size, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, An
 
     plan_stage(lake, STAGE, recipe, run_id="benchmark")
     tar = write_tar(lake, folder / "rows.tar")
-    rows = list(views.mixture_rows(lake, STAGE))
-    ids = np.random.default_rng(SEED).permutation([i for row in rows for i in row["image_ids"]]).tolist()
-    processor = SampleProcessor.for_stage(recipe, STAGE, load_tokens(recipe))
+    rows = list(views.iter_mixture_rows(lake, STAGE))
+    image_ids = np.random.default_rng(SEED).permutation([i for row in rows for i in row["image_ids"]]).tolist()
+    processor = SampleProcessor.for_stage(recipe, STAGE, load_tokenizer(recipe))
     plan = PackPlan(lake, STAGE)
     from mvl_training.data.pack_loader import PackLoader
 
-    packs = PackLoader(lake, STAGE, plan, processor)
+    pack_loader = PackLoader(lake, STAGE, plan, processor)
 
-    def shards() -> Any:
+    def open_webdataset() -> Any:
         return webdataset.WebDataset(str(tar), shardshuffle=False, empty_check=False).shuffle(1000)
 
-    def fetched() -> int:
-        return sum(len(lake.images.fetch(some)) for some in groups(ids, TOGETHER))
+    def fetch_image_bytes() -> int:
+        return sum(len(lake.images.read_images(chunk)) for chunk in iter_chunks(image_ids, IMAGES_PER_FETCH))
 
-    def read() -> int:
+    def read_packs() -> int:
         return sum(
-            len(one.rows[row_id]["image_ids"])
-            for one in packs.read(range(len(plan)))
-            if one.pack is not None
-            for row_id in one.pack.row_ids
+            len(raw_pack.rows[row_id]["image_ids"])
+            for raw_pack in pack_loader.iter_raw_packs(range(len(plan)))
+            if raw_pack.pack is not None
+            for row_id in raw_pack.pack.row_ids
         )
 
-    def made() -> int:
-        done = 0
-        for sample in shards():
-            with suppress(Unusable):
-                processor.build(json.loads(sample["json"]), {"0": sample.get("jpg", b"")})
-                done += 1
-            if done == SAMPLES_MADE:
+    def build_webdataset_samples() -> int:
+        n_samples = 0
+        for sample in open_webdataset():
+            with suppress(SampleRejected):
+                processor.build_sample(json.loads(sample["json"]), {"0": sample.get("jpg", b"")})
+                n_samples += 1
+            if n_samples == N_LOADED_SAMPLES:
                 break
-        return done
+        return n_samples
 
-    def loaded() -> int:
-        done = 0
-        for packed in packs.stream(range(len(plan))):
-            done += len(packed.row_ids)
-            if done >= SAMPLES_MADE:
+    def load_packs() -> int:
+        n_samples = 0
+        for batch in pack_loader.iter_batches(range(len(plan))):
+            n_samples += len(batch.row_ids)
+            if n_samples >= N_LOADED_SAMPLES:
                 break
-        return done
+        return n_samples
 
-    works: dict[str, Callable[[], int]] = {
-        "lance_as_training_reads": read,
-        "lance_bytes": fetched,
-        "webdataset": lambda: sum(len(sample["jpg"]) > 0 for sample in shards() if "jpg" in sample),
-        "samples_lance": loaded,
-        "samples_webdataset": made,
-        "floor_file": lambda: bool(tar.read_bytes()) * len(ids),
+    loaders: dict[str, Callable[[], int]] = {
+        "lance_as_training_reads": read_packs,
+        "lance_bytes": fetch_image_bytes,
+        "webdataset": lambda: sum(len(sample["jpg"]) > 0 for sample in open_webdataset() if "jpg" in sample),
+        "samples_lance": load_packs,
+        "samples_webdataset": build_webdataset_samples,
+        "floor_file": lambda: bool(tar.read_bytes()) * len(image_ids),
     }
-    speeds: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(1 + 3 * size.pairs):
-        for name, work in works.items():
-            if name.startswith("samples") and turn > size.pairs:
+    speeds: dict[str, list[float]] = {name: [] for name in loaders}
+    for repetition in range(1 + 3 * size.repetitions):
+        for name, load in loaders.items():
+            if name.startswith("samples") and repetition > size.repetitions:
                 continue
-            began = time.perf_counter()
-            count = work()
-            if turn:  # the first is to warm the page cache
-                speeds[name].append(count / (time.perf_counter() - began))
+            started_at = time.perf_counter()
+            n_items = load()
+            if repetition:  # the first is to warm the page cache
+                speeds[name].append(n_items / (time.perf_counter() - started_at))
 
-    def times_webdataset(name: str) -> float:
+    def compute_webdataset_speedup(name: str) -> float:
         return round(statistics.median(a / b for a, b in zip(speeds[name], speeds["webdataset"], strict=True)), 3)
 
     return {
-        "pictures": len(ids),
-        "mean_picture_kB": round(tar.stat().st_size / len(ids) / 1000, 1),
-        "rows_per_second": {name: spread(values) for name, values in speeds.items()},
-        "loader_vs_webdataset": times_webdataset("lance_bytes"),
-        "loader_with_rows_vs_webdataset": times_webdataset("lance_as_training_reads"),
+        "pictures": len(image_ids),
+        "mean_picture_kB": round(tar.stat().st_size / len(image_ids) / 1000, 1),
+        "rows_per_second": {name: summarize_values(values) for name, values in speeds.items()},
+        "loader_vs_webdataset": compute_webdataset_speedup("lance_bytes"),
+        "loader_with_rows_vs_webdataset": compute_webdataset_speedup("lance_as_training_reads"),
     }
 
 
 def write_tar(lake: Lake, file: Path) -> Path:
     """The mixture in WebDataset's form: `<n>.json` and `<n>.jpg`."""
     with tarfile.open(file, "w") as tar:
-        for n, row in enumerate(views.mixture_rows(lake, STAGE)):
-            about = {"row_id": row["row_id"], "conversations": row["conversations"], "video": None}
-            about["image_ids"] = ["0"] * len(row["image_ids"])
-            parts = [("json", json.dumps(about).encode())]
-            parts += [("jpg", data) for data in lake.images.fetch(row["image_ids"]).values()]
-            for kind, data in parts:
-                entry = tarfile.TarInfo(f"{n:08d}.{kind}")
+        for n, row in enumerate(views.iter_mixture_rows(lake, STAGE)):
+            row_fields = {"row_id": row["row_id"], "conversations": row["conversations"], "video": None}
+            row_fields["image_ids"] = ["0"] * len(row["image_ids"])
+            members = [("json", json.dumps(row_fields).encode())]
+            members += [("jpg", data) for data in lake.images.read_images(row["image_ids"]).values()]
+            for extension, data in members:
+                entry = tarfile.TarInfo(f"{n:08d}.{extension}")
                 entry.size = len(data)
                 tar.addfile(entry, io.BytesIO(data))
     return file
@@ -431,17 +468,17 @@ def write_tar(lake: Lake, file: Path) -> Path:
 # -- all -----------------------------------------------------------------------------------------------------------
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     return {
         "seed": SEED,
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)),
         "load_at_start": os.getloadavg()[0],
-        "versions": dict(versions()),
+        "versions": dict(iter_package_versions()),
     }
 
 
-def versions() -> Iterator[tuple[str, str | None]]:
+def iter_package_versions() -> Iterator[tuple[str, str | None]]:
     for package in PACKAGES:
         try:
             yield package, version(package)
@@ -449,43 +486,47 @@ def versions() -> Iterator[tuple[str, str | None]]:
             yield package, None
 
 
-def measure(parts: list[str], size: Size, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    figures = machine()
-    works: dict[str, Callable[[], dict[str, Any]]] = {"fill": lambda: fill(size)}
-    if set(parts) - set(works):
-        lake = write_lake(folder / "lake", size.rows)
-        works |= {
-            "step": lambda: step(size, recipe, lake, folder),
-            "planning": lambda: planning(size, recipe, lake),
-            "loader": lambda: loader(size, recipe, lake, folder),
+def measure_parts(parts: list[str], size: BenchmarkSize, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    figures = describe_machine()
+    measurements: dict[str, Callable[[], dict[str, Any]]] = {"fill": lambda: measure_fill(size)}
+    if set(parts) - set(measurements):
+        lake = write_lake(folder / "lake", size.n_rows)
+        measurements |= {
+            "step": lambda: measure_step(size, recipe, lake, folder),
+            "planning": lambda: measure_planning(size, recipe, lake),
+            "loader": lambda: measure_loader(size, recipe, lake, folder),
         }
     for part in parts:
-        began = time.monotonic()
-        figures[part] = works[part]()
-        figures[part]["took_seconds"] = round(time.monotonic() - began, 1)
+        started_at = time.monotonic()
+        figures[part] = measurements[part]()
+        figures[part]["took_seconds"] = round(time.monotonic() - started_at, 1)
     figures["load_at_end"] = os.getloadavg()[0]
-    flat = {name: figures[part][name] for part in parts for name in HEADLINES if name in figures[part]}
+    headline_results = {name: figures[part][name] for part in parts for name in HEADLINES if name in figures[part]}
     if "step" in parts:
-        flat["loader_share_below"] = figures["step"]["loader_share"]["median"]
-    met = {n: v < TARGETS[n] if n.endswith("below") else v >= TARGETS[n] for n, v in flat.items() if n in TARGETS}
-    return {**flat, "targets": TARGETS, "met": met, **figures}
+        headline_results["loader_share_below"] = figures["step"]["loader_share"]["median"]
+    thresholds_met = {
+        n: v < THRESHOLDS[n] if n.endswith("below") else v >= THRESHOLDS[n]
+        for n, v in headline_results.items()
+        if n in THRESHOLDS
+    }
+    return {**headline_results, "targets": THRESHOLDS, "met": thresholds_met, **figures}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = ("fill", "step", "planning", "loader")
+    all_parts = ("fill", "step", "planning", "loader")
     parser.add_argument("--json", action="store_true", help="the figures on one line instead of readable")
-    parser.add_argument("--parts", nargs="+", choices=every, default=list(every))
+    parser.add_argument("--parts", nargs="+", choices=all_parts, default=list(all_parts))
     parser.add_argument("--pairs", type=int, help="repetitions of everything that is timed")
     parser.add_argument("--recipe", default="demo", help="name or path; trains its stage single_image")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; its figures mean nothing")
-    chosen = parser.parse_args()
-    size = QUICK if chosen.quick else FULL
-    if chosen.pairs:
-        size = Size(size.samples, size.rows, size.steps, chosen.pairs)
+    options = parser.parse_args()
+    size = QUICK_SIZE if options.quick else FULL_SIZE
+    if options.pairs:
+        size = BenchmarkSize(size.n_samples, size.n_rows, size.n_steps, options.pairs)
     with tempfile.TemporaryDirectory(prefix="mvl-benchmark-") as folder:
-        figures = measure(chosen.parts, size, load_recipe(chosen.recipe), Path(folder))
-    print(json.dumps(figures) if chosen.json else json.dumps(figures, indent=2))
+        figures = measure_parts(options.parts, size, load_recipe(options.recipe), Path(folder))
+    print(json.dumps(figures) if options.json else json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

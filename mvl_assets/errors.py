@@ -18,7 +18,7 @@ class MvlError(Exception):
         super().__init__(message if hint is None else f"{message} | {hint}")
 
 
-class MachineError(MvlError):
+class InfrastructureError(MvlError):
     """Something that every step needs is missing or broken: a full disk, a server that does not start.
 
     A run of many steps ends with it, because the others would only say it again.
@@ -31,5 +31,5 @@ class SourceError(MvlError):
     def __init__(self, source: str, message: str, *, file: str | None = None, hint: str | None = None) -> None:
         self.source = source
         self.file = file
-        where = source if file is None else f"{source}: {file}"
-        super().__init__(f"{where}: {message}", hint=hint)
+        location = source if file is None else f"{source}: {file}"
+        super().__init__(f"{location}: {message}", hint=hint)

@@ -11,37 +11,37 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
-from mvl_training.evaluation.held_out.questions import MAX_NEW_TOKENS, PER_CATEGORY
-from mvl_training.orchestration.benchmark_assets import benchmark_suites
+from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS, QUESTIONS_PER_CATEGORY
+from mvl_training.orchestration.benchmark_assets import build_benchmark_assets
 from mvl_training.orchestration.launch import Launcher
-from mvl_training.orchestration.table_metadata import table_metadata
-from mvl_training.recipe import STAGES, TRAIN_CODE, Recipe, StageName
+from mvl_training.orchestration.table_metadata import build_table_metadata
+from mvl_training.recipe import STAGES, TRAIN_CODE_VERSION, Recipe, StageName
 
 if TYPE_CHECKING:
-    from mvl_training.evaluation.held_out.suite import Report
+    from mvl_training.evaluation.held_out.suite import HeldOutReport
     from mvl_training.runs.stage_run import Checkpoint, StageRun
 
 OWNERS = ["team:training"]
-POOL = "gpu-train"
-CHECKS = {
+GPU_POOL = "gpu-train"
+CHECK_DESCRIPTIONS = {
     "loss_fell": "The loss is lower at the end than at the start; blocks when it is higher beyond noise.",
     "loss_is_finite": "No step had a loss or gradient norm that is not a number.",
     "export_reloads": "The exported folder, loaded again, gives the logits of the trained model.",
 }
 
 # Raised by hand when the meaning of the code changes; data-like inputs are hashed beside it.
-PLAN_CODE, EVALUATION_CODE = "2", "2"
+PLAN_CODE_VERSION, EVALUATION_CODE_VERSION = "2", "2"
 
-ABOUT: Mapping[str, str] = {
+STAGE_DESCRIPTIONS: Mapping[str, str] = {
     "alignment": "Stage 1: the projector alone learns to put pictures into the language tower's space.",
     "single_image": "Stage 2: everything learns from single-picture and text conversations.",
     "one_vision": "Stage 3: everything goes on with single pictures, several pictures and videos.",
 }
 
 
-def pack_plan(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
+def build_pack_plan_asset(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
     """The asset `pack_plan/<stage>`."""
 
     @dg.asset(
@@ -53,75 +53,81 @@ def pack_plan(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
         kinds={"lance"},
         owners=OWNERS,
         tags={"mvl/stage": stage},
-        code_version=_version(PLAN_CODE, recipe.plan_inputs(stage)),
+        code_version=_build_code_version(PLAN_CODE_VERSION, recipe.build_plan_inputs(stage)),
     )
     def plan(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
-        from mvl_assets.config.settings import settings
+        from mvl_assets.config.settings import load_settings
         from mvl_assets.lake.lake import Lake
         from mvl_training.runs import stage_run
 
-        lake = Lake(settings().lake_root)
-        folder = stage_run.plan_folder(stage)
-        out = folder / "report.json"
-        launcher.run(context, stage_run.plan_command(stage, lake.root, context.run_id, out), folder=folder)
-        report = stage_run.read_json(out)
-        metadata = {**table_metadata(lake.table(f"pack_plan/{stage}")), **_plan_metadata(report)}
+        lake = Lake(load_settings().lake_root)
+        plan_dir = stage_run.get_plan_dir(stage)
+        report_path = plan_dir / "report.json"
+        launcher.run(
+            context, stage_run.build_plan_command(stage, lake.root, context.run_id, report_path), run_dir=plan_dir
+        )
+        report = stage_run.read_json(report_path)
+        metadata = {**build_table_metadata(lake.get_table(f"pack_plan/{stage}")), **_build_plan_metadata(report)}
         return dg.MaterializeResult(data_version=dg.DataVersion(report["data_version"]), metadata=metadata)
 
     return plan
 
 
-def checkpoint(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
+def build_checkpoint_asset(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
     """The asset `checkpoint/<stage>` with its blocking checks."""
-    from mvl_training.runs.stage_run import previous_stage
+    from mvl_training.runs.stage_run import get_previous_stage
 
-    before = previous_stage(stage)
-    key = dg.AssetKey(["checkpoint", stage])
+    previous = get_previous_stage(stage)
+    asset_key = dg.AssetKey(["checkpoint", stage])
 
     @dg.asset(
-        key=key,
+        key=asset_key,
         group_name="checkpoint",
-        description=f"{ABOUT[stage]} Trained by DeepSpeed in processes of their own; interrupted work goes on at its"
+        description=f"{STAGE_DESCRIPTIONS[stage]} Trained by DeepSpeed in processes of their own; interrupted work goes on at its"
         " last step, and finished work with the same recipe, plan and initial weights is found instead of done again.",
-        deps=[dg.AssetKey(["pack_plan", stage]), *([dg.AssetKey(["checkpoint", before])] if before else [])],
+        deps=[dg.AssetKey(["pack_plan", stage]), *([dg.AssetKey(["checkpoint", previous])] if previous else [])],
         check_specs=[
-            dg.AssetCheckSpec(name, asset=key, description=text, blocking=True) for name, text in CHECKS.items()
+            dg.AssetCheckSpec(name, asset=asset_key, description=description, blocking=True)
+            for name, description in CHECK_DESCRIPTIONS.items()
         ],
         kinds={"deepspeed", "pytorch"},
         owners=OWNERS,
         tags={"mvl/stage": stage},
-        pool=POOL,
-        code_version=_version(TRAIN_CODE, recipe.training_inputs(stage)),
+        pool=GPU_POOL,
+        code_version=_build_code_version(TRAIN_CODE_VERSION, recipe.build_training_inputs(stage)),
     )
     def train(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
-        from mvl_assets.config.settings import settings
+        from mvl_assets.config.settings import load_settings
         from mvl_assets.lake.lake import Lake
         from mvl_training.runs import stage_run
 
-        run = stage_run.stage_run(Lake(settings().lake_root), stage)
-        if run.finished:
-            context.log.info(f"found finished with the same inputs: {run.folder}")
+        run = stage_run.resolve_stage_run(Lake(load_settings().lake_root), stage)
+        if run.is_finished:
+            context.log.info(f"found finished with the same inputs: {run.output_dir}")
         else:
-            launcher.run(context, run.command(), folder=run.folder)
-        made = run.checkpoint()
-        stage_run.set_current(made)
+            launcher.run(context, run.build_command(), run_dir=run.output_dir)
+        stage_checkpoint = run.build_checkpoint()
+        stage_run.set_current_checkpoint(stage_checkpoint)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(made.version),
-            metadata={**_checkpoint_metadata(run), "preview": _preview(context, launcher, made)},
-            check_results=_checks(run),
+            data_version=dg.DataVersion(stage_checkpoint.version),
+            metadata={
+                **_build_checkpoint_metadata(run),
+                "preview": _build_preview(context, launcher, stage_checkpoint),
+            },
+            check_results=_build_check_results(run),
         )
 
     return train
 
 
-class HeldOut(dg.Config):
+class HeldOutConfig(dg.Config):
     """How many questions of each category are asked, and how long an answer may be (in tokens)."""
 
-    per_category: int = PER_CATEGORY
-    max_new_tokens: int = MAX_NEW_TOKENS
+    per_category: int = QUESTIONS_PER_CATEGORY
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
 
 
-def evaluation_held_out() -> dg.AssetsDefinition:
+def build_held_out_asset() -> dg.AssetsDefinition:
     """The asset `evaluation/held_out`."""
 
     @dg.asset(
@@ -134,35 +140,42 @@ def evaluation_held_out() -> dg.AssetsDefinition:
         kinds={"lance", "vllm"},
         owners=OWNERS,
         tags={"mvl/suite": "held_out"},
-        pool=POOL,
-        code_version=EVALUATION_CODE,
+        pool=GPU_POOL,
+        code_version=EVALUATION_CODE_VERSION,
     )
-    def held_out(context: dg.AssetExecutionContext, launcher: Launcher, config: HeldOut) -> dg.MaterializeResult:
-        from mvl_assets.config.settings import settings
+    def held_out(context: dg.AssetExecutionContext, launcher: Launcher, config: HeldOutConfig) -> dg.MaterializeResult:
+        from mvl_assets.config.settings import load_settings
         from mvl_assets.lake.lake import Lake
         from mvl_training.evaluation.held_out import evaluate, suite
         from mvl_training.orchestration import report
         from mvl_training.runs import stage_run
 
-        lake = Lake(settings().lake_root)
-        found = evaluate.evaluate(
+        lake = Lake(load_settings().lake_root)
+        held_out_report = evaluate.evaluate_checkpoints(
             lake,
-            [stage_run.current_checkpoint(stage) for stage in STAGES],
+            [stage_run.load_current_checkpoint(stage) for stage in STAGES],
             per_category=config.per_category,
             max_new_tokens=config.max_new_tokens,
             run_id=context.run_id,
-            launch=lambda command, folder: launcher.run(context, command, folder=folder),
+            launch=lambda command, folder: launcher.run(context, command, run_dir=folder),
             log=context.log.info,
         )
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(found.data_version),
+            data_version=dg.DataVersion(held_out_report.data_version),
             metadata={
-                **table_metadata(lake.table(suite.TABLE)),
-                **_score_metadata(found),
-                "scores": dg.MarkdownMetadataValue(report.summary_table(found)),
-                "by category": dg.MarkdownMetadataValue(report.category_table(found.scores)),
+                **build_table_metadata(lake.get_table(suite.TABLE)),
+                **_build_score_metadata(held_out_report),
+                "scores": dg.MarkdownMetadataValue(report.render_summary_table(held_out_report)),
+                "by category": dg.MarkdownMetadataValue(report.render_category_table(held_out_report.scores)),
                 "preview": dg.MarkdownMetadataValue(
-                    report.preview_table(lake, found.questions, {a.checkpoint.stage: a.answers for a in found.askings})
+                    report.render_preview_table(
+                        lake,
+                        held_out_report.questions,
+                        {
+                            checkpoint_answers.checkpoint.stage: checkpoint_answers.answers
+                            for checkpoint_answers in held_out_report.all_checkpoint_answers
+                        },
+                    )
                 ),
             },
         )
@@ -170,14 +183,14 @@ def evaluation_held_out() -> dg.AssetsDefinition:
     return held_out
 
 
-def _version(code: str, inputs: Mapping[str, Any]) -> str:
-    return f"{code}-{digest_hex('inputs', inputs)[:12]}"
+def _build_code_version(code_version: str, inputs: Mapping[str, Any]) -> str:
+    return f"{code_version}-{compute_digest('inputs', inputs)[:12]}"
 
 
-def _plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
-    from mvl_training.data.mixture_stats import loads_table, shares_table
+def _build_plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
+    from mvl_training.data.mixture_stats import render_loads_table, render_shares_table
 
-    rejected = "\n".join(f"| {reason} | {rows} |" for reason, rows in report["rejected"].items())
+    reject_lines = "\n".join(f"| {reason} | {rows} |" for reason, rows in report["rejected"].items())
     return {
         "samples": report["samples"],
         "packs": report["packs"],
@@ -186,28 +199,32 @@ def _plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
         "target tokens": report["targets"],
         "tiles": report["tiles"],
         "straggler efficiency": report["loads"][0]["tokens"],
-        "load of ranks": dg.MarkdownMetadataValue(loads_table(report["loads"])),
-        "balance": dg.MarkdownMetadataValue(shares_table(report["shares"])),
+        "load of ranks": dg.MarkdownMetadataValue(render_loads_table(report["loads"])),
+        "balance": dg.MarkdownMetadataValue(render_shares_table(report["shares"])),
         **{f"visual share of a pack, {name}": share for name, share in report["visual_share"].items()},
         "rejected rows": sum(report["rejected"].values()),
-        "rejected": dg.MarkdownMetadataValue(f"| reason | rows |\n|---|---|\n{rejected}" if rejected else "none"),
+        "rejected": dg.MarkdownMetadataValue(
+            f"| reason | rows |\n|---|---|\n{reject_lines}" if reject_lines else "none"
+        ),
         "seconds": report["seconds"],
     }
 
 
-def _checkpoint_metadata(run: "StageRun") -> dict[str, Any]:
+def _build_checkpoint_metadata(run: "StageRun") -> dict[str, Any]:
     from mvl_training.orchestration import plots
     from mvl_training.runs import stage_run
 
-    result = run.result()
-    metrics = stage_run.curve(run.folder)
-    fall = stage_run.fall_of([line["loss"] for line in metrics])
+    result = run.read_result()
+    metrics = stage_run.read_stage_metrics(run.output_dir)
+    trend = stage_run.compute_loss_trend([line["loss"] for line in metrics])
     return {
         "dagster/row_count": result["samples"],
-        "dagster/uri": str(run.folder / "export"),
-        "curves": dg.MarkdownMetadataValue(plots.embedded(plots.curves(metrics, run.stage), "loss and learning rate")),
-        "loss first": fall.first,
-        "loss last": fall.last,
+        "dagster/uri": str(run.output_dir / "export"),
+        "curves": dg.MarkdownMetadataValue(
+            plots.embed_image(plots.plot_training_curves(metrics, run.stage), "loss and learning rate")
+        ),
+        "loss first": trend.first_mean,
+        "loss last": trend.last_mean,
         "steps": result["steps"],
         "target tokens": result["targets"],
         "target tokens per second": result["target_tokens_per_second"],
@@ -215,31 +232,36 @@ def _checkpoint_metadata(run: "StageRun") -> dict[str, Any]:
         "resumed from": str(result["resumed_from"]),
         "recipe": run.recipe_name,
         "recipe hash": result["recipe_hash"],
-        "settings": dg.JsonMetadataValue(run.recipe.training_inputs(run.stage)),
+        "settings": dg.JsonMetadataValue(run.recipe.build_training_inputs(run.stage)),
         "pack plan": run.plan_version,
-        "initial weights": "the recipe's towers" if run.initial is None else run.initial.version,
+        "initial weights": "the recipe's towers" if run.initial_checkpoint is None else run.initial_checkpoint.version,
         "versions": dg.JsonMetadataValue(result["versions"]),
     }
 
 
-def _checks(run: "StageRun") -> list[dg.AssetCheckResult]:
+def _build_check_results(run: "StageRun") -> list[dg.AssetCheckResult]:
     from mvl_training.runs import stage_run
 
-    result, metrics = run.result(), stage_run.curve(run.folder)
-    fall = stage_run.fall_of([line["loss"] for line in metrics])
-    unfinite = [line["step"] for line in metrics if not stage_run.is_finite(line)]
+    result, metrics = run.read_result(), stage_run.read_stage_metrics(run.output_dir)
+    trend = stage_run.compute_loss_trend([line["loss"] for line in metrics])
+    non_finite_steps = [line["step"] for line in metrics if not stage_run.has_finite_values(line)]
     return [
         dg.AssetCheckResult(
             check_name="loss_fell",
-            passed=fall.fell,
+            passed=trend.has_fallen,
             # A flat curve of a few steps is worth a look; only a rise beyond noise must not be built on.
-            severity=dg.AssetCheckSeverity.ERROR if fall.rose else dg.AssetCheckSeverity.WARN,
-            metadata={"first": fall.first, "last": fall.last, "noise": fall.noise, "steps": len(metrics)},
+            severity=dg.AssetCheckSeverity.ERROR if trend.has_risen else dg.AssetCheckSeverity.WARN,
+            metadata={
+                "first": trend.first_mean,
+                "last": trend.last_mean,
+                "noise": trend.standard_error,
+                "steps": len(metrics),
+            },
         ),
         dg.AssetCheckResult(
             check_name="loss_is_finite",
-            passed=not unfinite,
-            metadata={"steps": len(metrics), "steps not finite": str(unfinite[:20])},
+            passed=not non_finite_steps,
+            metadata={"steps": len(metrics), "steps not finite": str(non_finite_steps[:20])},
         ),
         dg.AssetCheckResult(
             check_name="export_reloads",
@@ -252,50 +274,57 @@ def _checks(run: "StageRun") -> list[dg.AssetCheckResult]:
     ]
 
 
-def _preview(context: dg.AssetExecutionContext, launcher: Launcher, made: "Checkpoint") -> dg.MarkdownMetadataValue:
-    from mvl_assets.config.settings import settings
+def _build_preview(
+    context: dg.AssetExecutionContext, launcher: Launcher, stage_checkpoint: "Checkpoint"
+) -> dg.MarkdownMetadataValue:
+    from mvl_assets.config.settings import load_settings
     from mvl_assets.lake.lake import Lake
     from mvl_training.evaluation.held_out import evaluate
     from mvl_training.orchestration import report
 
-    lake = Lake(settings().lake_root)
-    questions = evaluate.preview_questions(lake)
+    lake = Lake(load_settings().lake_root)
+    questions = evaluate.select_preview_questions(lake)
     try:
-        answers = evaluate.ask_here(
+        answers = evaluate.run_local_worker(
             lake,
             questions,
-            [(made, "all")],
-            max_new_tokens=MAX_NEW_TOKENS,
-            launch=lambda command, folder: launcher.run(context, command, folder=folder),
+            [(stage_checkpoint, "all")],
+            max_new_tokens=DEFAULT_MAX_NEW_TOKENS,
+            launch=lambda command, folder: launcher.run(context, command, run_dir=folder),
         )
     except MvlError as error:
         # The weights are good and were paid for; that nobody could ask them is worth a line, not the run.
         return dg.MarkdownMetadataValue(f"*not asked: {error.message}*")
-    return dg.MarkdownMetadataValue(report.preview_table(lake, questions, {made.stage: answers[made.stage]}))
+    return dg.MarkdownMetadataValue(
+        report.render_preview_table(lake, questions, {stage_checkpoint.stage: answers[stage_checkpoint.stage]})
+    )
 
 
-def _score_metadata(found: "Report") -> dict[str, Any]:
-    numbers: dict[str, Any] = {"questions": len(found.questions), "settings hash": found.settings_hash}
-    for stage, scores in found.scores.items():
-        total = scores[-1]
-        numbers[f"accuracy {stage}"] = total.accuracy
-        if total.blank is not None:
-            numbers[f"accuracy over grey {stage}"] = total.blank
-    numbers["accuracy of the most frequent answer"] = next(iter(found.scores.values()))[-1].majority
-    return numbers
+def _build_score_metadata(held_out_report: "HeldOutReport") -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "questions": len(held_out_report.questions),
+        "settings hash": held_out_report.settings_hash,
+    }
+    for stage, scores in held_out_report.scores.items():
+        total_score = scores[-1]
+        metadata[f"accuracy {stage}"] = total_score.accuracy
+        if total_score.blank_image_accuracy is not None:
+            metadata[f"accuracy over grey {stage}"] = total_score.blank_image_accuracy
+    metadata["accuracy of the most frequent answer"] = next(iter(held_out_report.scores.values()))[-1].majority_baseline
+    return metadata
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    from mvl_training.runs.stage_run import current_recipe
+    from mvl_training.runs.stage_run import load_current_recipe
 
-    _, recipe = current_recipe()
+    _, recipe = load_current_recipe()
     return dg.Definitions(
         assets=[
-            *(pack_plan(stage, recipe) for stage in STAGES),
-            *(checkpoint(stage, recipe) for stage in STAGES),
-            evaluation_held_out(),
-            *benchmark_suites(owners=OWNERS, pool=POOL),
+            *(build_pack_plan_asset(stage, recipe) for stage in STAGES),
+            *(build_checkpoint_asset(stage, recipe) for stage in STAGES),
+            build_held_out_asset(),
+            *build_benchmark_assets(owners=OWNERS, pool=GPU_POOL),
         ],
         resources={"launcher": Launcher()},
         # Steps are few and fat, and wait for the processes they launch: a process per step would only cost imports.

@@ -20,13 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mvl_assets.errors import MvlError
 from mvl_assets.media.tiles import TileGrid
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES_DIR = Path(__file__).parent / "recipes"
 
 StageName = Literal["alignment", "single_image", "one_vision"]
 STAGES: tuple[StageName, ...] = ("alignment", "single_image", "one_vision")
-Part = Literal["projector", "language", "vision"]
+ModelComponent = Literal["projector", "language", "vision"]
 
-TRAIN_CODE = "3"
+TRAIN_CODE_VERSION = "3"
 """Raised by hand when the same inputs would be trained to other weights: finished work of older code is not found."""
 
 
@@ -34,11 +34,11 @@ class RecipeError(MvlError):
     """A recipe cannot be found or says something impossible."""
 
 
-class _Strict(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Tower(_Strict):
+class TowerConfig(_StrictModel):
     """A tower: either ready weights (`model`) or a configuration to start from scratch (`config`).
 
     `model` is a local folder or a hub id with safetensors; `sizes` are its config's numbers, for forecasts before it is
@@ -54,18 +54,18 @@ class Tower(_Strict):
     tokenizer: str | None = None
 
     @model_validator(mode="after")
-    def _one_origin(self) -> Self:
+    def _validate_origin(self) -> Self:
         if (self.model is None) == (self.config is None):
             raise ValueError("give either `model` (ready weights) or `config` (from scratch)")
         if self.config is not None and self.sizes is not None:
             raise ValueError("`sizes` belongs to a `model`; a `config` says them itself")
         for name in ("config", "sizes"):
-            if (given := getattr(self, name)) is not None and "model_type" not in given:
+            if (field_value := getattr(self, name)) is not None and "model_type" not in field_value:
                 raise ValueError(f"`{name}` needs `model_type`")
         return self
 
 
-class Grid(_Strict):
+class GridConfig(_StrictModel):
     """Tiling. `tile` and `patch` in pixels; tile shapes are 1x1 … `side`x`side` with at most `tiles` tiles;
     `shrink_to` is the N of "anyres_max_N": features beyond N tiles are shrunk to N tiles."""
 
@@ -75,7 +75,7 @@ class Grid(_Strict):
     tiles: int | None = Field(default=None, ge=1)
     shrink_to: int = Field(ge=1)
 
-    def build(self) -> TileGrid:
+    def to_tile_grid(self) -> TileGrid:
         limit = self.tiles or self.side**2
         shapes = tuple(
             (rows, columns)
@@ -86,7 +86,7 @@ class Grid(_Strict):
         return TileGrid(self.tile, self.patch, shapes, self.shrink_to)
 
 
-class Expected(_Strict):
+class ExpectedData(_StrictModel):
     """What a forecast assumes of a stage's data until it is planned: samples, and the mean number of language-model
     tokens and vision tiles of one."""
 
@@ -95,7 +95,7 @@ class Expected(_Strict):
     tiles: float = Field(ge=0)
 
 
-class Stage(_Strict):
+class StageConfig(_StrictModel):
     """One stage of training.
 
     `train` maps the parts that learn to their learning rate; parts not named are frozen. `batch` counts samples per
@@ -108,7 +108,7 @@ class Stage(_Strict):
     when a step's loss is above so many times the median of the 50 before it. `expected` is for forecasts.
     """
 
-    train: dict[Part, float] = Field(min_length=1)
+    train: dict[ModelComponent, float] = Field(min_length=1)
     conversation: Literal["plain", "chatml"]
     pictures: Literal["flat", "anyres"]
     batch: int = Field(ge=1)
@@ -127,13 +127,13 @@ class Stage(_Strict):
     offload: bool = False
     save_every: int = Field(default=1000, ge=1)
     keep: int = Field(default=2, ge=1)
-    expected: Expected | None = None
+    expected: ExpectedData | None = None
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
-        for part, rate in self.train.items():
+    def _validate_stage(self) -> Self:
+        for component, rate in self.train.items():
             if not rate > 0 or not math.isfinite(rate):
-                raise ValueError(f"the learning rate of {part} must be above 0 (leave the part out to freeze it)")
+                raise ValueError(f"the learning rate of {component} must be above 0 (leave the part out to freeze it)")
         if self.offload and not self.zero:
             raise ValueError("`offload` needs `zero` 1, 2 or 3")
         if self.precision == "bf16" and self.zero < 2:
@@ -141,7 +141,7 @@ class Stage(_Strict):
         return self
 
 
-class Recipe(_Strict):
+class Recipe(_StrictModel):
     """The whole road from towers to the last checkpoint.
 
     `paper_parity` takes the loss as the released code does: on the markers `<|im_start|>`, `<|im_end|>` and newline
@@ -155,44 +155,44 @@ class Recipe(_Strict):
     paper_parity: bool = False
     processes: int = Field(default=1, ge=1)
     system: str = "You are a helpful assistant."
-    language: Tower
-    vision: Tower
-    grid: Grid
-    stages: dict[StageName, Stage] = Field(min_length=1)
+    language: TowerConfig
+    vision: TowerConfig
+    grid: GridConfig
+    stages: dict[StageName, StageConfig] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _validate_consistency(self) -> Self:
         if self.language.config is not None and self.language.tokenizer is None:
             raise ValueError("language: a tower from scratch needs a `tokenizer`")
         if self.vision.tokenizer is not None:
             raise ValueError("vision: a vision tower has no `tokenizer`")
         config = self.vision.config
         if config is not None:
-            sides = (config.get("image_size"), config.get("patch_size"))
-            if sides != (self.grid.tile, self.grid.patch):
+            tower_sides = (config.get("image_size"), config.get("patch_size"))
+            if tower_sides != (self.grid.tile, self.grid.patch):
                 raise ValueError(
                     f"grid: tile {self.grid.tile} px in patches of {self.grid.patch} px, "
-                    f"but the vision tower takes {sides}"
+                    f"but the vision tower takes {tower_sides}"
                 )
-        side = self.grid.tile // self.grid.patch
-        for name, stage in self.stages.items():
-            if stage.length < side**2 + 16:
-                raise ValueError(f"stages.{name}.length: one picture alone takes {side**2} tokens")
+        patches_per_side = self.grid.tile // self.grid.patch
+        for name, stage_config in self.stages.items():
+            if stage_config.length < patches_per_side**2 + 16:
+                raise ValueError(f"stages.{name}.length: one picture alone takes {patches_per_side**2} tokens")
         return self
 
-    def stage(self, name: str) -> Stage:
+    def get_stage(self, name: str) -> StageConfig:
         """The stage, or RecipeError naming those there are."""
-        for known, stage in self.stages.items():
-            if known == name:
-                return stage
+        for stage_name, stage_config in self.stages.items():
+            if stage_name == name:
+                return stage_config
         raise RecipeError(f"recipe {self.name} has no stage {name!r}", hint=f"it has {', '.join(self.stages)}")
 
     def as_data(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 
-    def plan_inputs(self, stage: StageName) -> dict[str, Any]:
+    def build_plan_inputs(self, stage: StageName) -> dict[str, Any]:
         """The fields a pack plan depends on, and no others: a changed learning rate keeps the plan."""
-        chosen = self.stage(stage)
+        stage_config = self.get_stage(stage)
         return {
             "tokenizer": self.language.tokenizer or self.language.model,
             "tokenizer_revision": self.language.revision,
@@ -200,32 +200,34 @@ class Recipe(_Strict):
             "seed": self.seed,
             "system": self.system,
             "paper_parity": self.paper_parity,
-            "length": chosen.length,
-            "frames": chosen.frames,
-            "pictures": chosen.pictures,
-            "conversation": chosen.conversation,
+            "length": stage_config.length,
+            "frames": stage_config.frames,
+            "pictures": stage_config.pictures,
+            "conversation": stage_config.conversation,
         }
 
-    def training_inputs(self, stage: StageName) -> dict[str, Any]:
+    def build_training_inputs(self, stage: StageName) -> dict[str, Any]:
         """What the weights of a stage depend on besides its data and its initial weights. Left out: names, other
         stages, how often and how many checkpoints are kept, when a spike stops the run, what only forecasts use."""
-        chosen = self.stage(stage).model_dump(mode="json", exclude={"save_every", "keep", "spike", "expected"})
-        left_out: Any = {"name": True, "description": True, "stages": True, "processes": True}
-        common = self.model_dump(mode="json", exclude=left_out | {"language": {"sizes"}, "vision": {"sizes"}})
-        return {**common, "stage": stage, "settings": chosen, "code": TRAIN_CODE}
+        stage_config = self.get_stage(stage).model_dump(
+            mode="json", exclude={"save_every", "keep", "spike", "expected"}
+        )
+        excluded: Any = {"name": True, "description": True, "stages": True, "processes": True}
+        common = self.model_dump(mode="json", exclude=excluded | {"language": {"sizes"}, "vision": {"sizes"}})
+        return {**common, "stage": stage, "settings": stage_config, "code": TRAIN_CODE_VERSION}
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """A recipe of `recipes/` by name, or a YAML file by path. Raises RecipeError with the line of each mistake."""
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        path = RECIPES / f"{name_or_path}.yaml"
+        path = RECIPES_DIR / f"{name_or_path}.yaml"
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        available = ", ".join(sorted(recipe_path.stem for recipe_path in RECIPES_DIR.glob("*.yaml")))
         raise RecipeError(
-            f"no recipe {str(name_or_path)!r}", hint=f"known: {known}, or a path to a YAML file"
+            f"no recipe {str(name_or_path)!r}", hint=f"known: {available}, or a path to a YAML file"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from error
@@ -234,13 +236,13 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     return parse_recipe(data, path.name)
 
 
-def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
+def parse_recipe(data: Mapping[str, Any], source_name: str = "recipe") -> Recipe:
     """A recipe from plain data; raises RecipeError with every mistake in one line."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
         mistakes = "; ".join(
-            f"{'.'.join(str(p) for p in e['loc']) or 'top'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
+            f"{'.'.join(str(field_name) for field_name in detail['loc']) or 'top'}: {detail['msg'].removeprefix('Value error, ')}"
+            for detail in error.errors()
         )
-        raise RecipeError(f"{where}: {mistakes}") from error
+        raise RecipeError(f"{source_name}: {mistakes}") from error

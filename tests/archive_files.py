@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.readers.files import picture_at
-from mvl_assets.readers.rows import RowError
+from mvl_assets.readers.files import resolve_image
+from mvl_assets.readers.rows import RejectError
 
 GOOD = b"a good picture" * 40
 EVIL = b"an evil picture"
@@ -45,11 +45,11 @@ def zipped(*members: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.
 
 
 def read(root: Path, name: str) -> bytes:
-    return picture_at(root, name).read()
+    return resolve_image(root, name).read()
 
 
 def refusal(root: Path, name: str) -> tuple[str, str]:
     """(error class, message) with which a row that names `name` is refused."""
-    with pytest.raises(RowError) as raised:
-        picture_at(root, name)
+    with pytest.raises(RejectError) as raised:
+        resolve_image(root, name)
     return raised.value.error, raised.value.message

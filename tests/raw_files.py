@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from mvl_assets.config.catalog import RecordsMap, SourceSpec
-from mvl_assets.readers.registry import keys_for, reader_for
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.config.catalog import RecordsMapping, SourceSpec
+from mvl_assets.readers.registry import get_key_reader, get_reader
+from mvl_assets.readers.sample import RejectedRow, Sample
 
-TABMWP = RecordsMap(
+TABMWP = RecordsMapping(
     files="problems.json",
     shape="dict_of_id",
     question="{question}",
@@ -27,7 +27,7 @@ TABMWP = RecordsMap(
 )
 
 
-def source(format: str, records: RecordsMap | None = None, **fields: Any) -> SourceSpec:
+def source(format: str, records: RecordsMapping | None = None, **fields: Any) -> SourceSpec:
     values: dict[str, Any] = {"category": "general", "group": "A", "modality": None, **fields}
     return SourceSpec(slug="demo", title="Demo", format=format, records=records, **values)  # type: ignore[arg-type]
 
@@ -63,30 +63,30 @@ def put_parquet(root: Path, name: str, rows: Iterable[Mapping[str, Any]], schema
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path, row_group_size=2)
 
 
-def read_all(spec: SourceSpec, root: Path) -> list[Sample | Broken]:
-    return list(reader_for(spec.format)(spec, root))
+def read_all(spec: SourceSpec, root: Path) -> list[Sample | RejectedRow]:
+    return list(get_reader(spec.format)(spec, root))
 
 
-def good(rows: Iterable[Sample | Broken]) -> list[Sample]:
+def good(rows: Iterable[Sample | RejectedRow]) -> list[Sample]:
     return [row for row in rows if isinstance(row, Sample)]
 
 
-def errors(rows: Iterable[Sample | Broken]) -> list[tuple[int, str]]:
+def errors(rows: Iterable[Sample | RejectedRow]) -> list[tuple[int, str]]:
     """(position, error class) of the broken rows."""
-    return [(row.position, row.error) for row in rows if isinstance(row, Broken)]
+    return [(row.position, row.error) for row in rows if isinstance(row, RejectedRow)]
 
 
 def said(sample: Sample) -> list[tuple[str, str]]:
     return [(turn.role, turn.value) for turn in sample.turns]
 
 
-def messages(rows: Sequence[Sample | Broken]) -> list[str]:
-    return [row.message for row in rows if isinstance(row, Broken)]
+def messages(rows: Sequence[Sample | RejectedRow]) -> list[str]:
+    return [row.message for row in rows if isinstance(row, RejectedRow)]
 
 
 def keyed(spec: SourceSpec, root: Path) -> None:
     """The keys name exactly the rows that are read, but for the ends of broken files."""
     read = read_all(spec, root)
-    ends = {(row.file, row.position) for row in read if isinstance(row, Broken) and row.error == "broken_file"}
+    ends = {(row.file, row.position) for row in read if isinstance(row, RejectedRow) and row.error == "broken_file"}
     rows = [(row.file, row.position, row.native_id) for row in read if (row.file, row.position) not in ends]
-    assert [key for key in keys_for(spec.format)(spec, root) if key[:2] not in ends] == rows
+    assert [key for key in get_key_reader(spec.format)(spec, root) if key[:2] not in ends] == rows

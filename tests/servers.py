@@ -23,9 +23,9 @@ from aiohttp import web
 
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.local_server.local_models import prepare_model
-from mvl_assets.inference.local_server.server import ensure_server, stop
-from mvl_assets.inference.local_server.server_spec import ServeSpec, vllm_is_installed
-from mvl_assets.inference.testing.fake_server import Behaviour, FakeServer
+from mvl_assets.inference.local_server.server import ensure_server, stop_servers
+from mvl_assets.inference.local_server.server_spec import ServerSpec, is_vllm_installed
+from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfig
 
 PROJECT = Path(__file__).parents[1]
 
@@ -50,10 +50,10 @@ def wait_for(url: str, seconds: float = 30.0) -> None:
 
 
 @contextmanager
-def serving(behaviour: Behaviour | None = None, port: int = 0) -> Iterator[tuple[FakeServer, Endpoint]]:
+def serving(behaviour: FakeServerConfig | None = None, port: int = 0) -> Iterator[tuple[FakeServer, Endpoint]]:
     """A fake server in a thread of this process, so a test can look at what it saw."""
     server = FakeServer(behaviour)
-    with in_a_thread(server.app(), port) as url:
+    with in_a_thread(server.build_app(), port) as url:
         yield server, Endpoint(base_url=url, model="fake")
 
 
@@ -153,14 +153,14 @@ def vllm_server() -> Iterator[Endpoint]:
 
     It reads text only: the model name to ask for is `endpoint.model`.
     """
-    if not vllm_is_installed():
+    if not is_vllm_installed():
         pytest.skip("vLLM is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVL_HOME", str(cache_folder()))
         weights = prepare_model("smollm2-135m-instruct")
-        spec = ServeSpec(str(weights), "smollm2", max_model_len=2048, max_num_seqs=16, idle_seconds=300)
+        spec = ServerSpec(str(weights), "smollm2", max_model_len=2048, max_num_seqs=16, idle_timeout_s=300)
         endpoint = ensure_server(spec)
     yield endpoint
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVL_HOME", str(cache_folder()))
-        stop(spec.name)
+        stop_servers(spec.name)

@@ -8,16 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mvl_assets.lake.digest import digest_hex
 
-from mvl_assets.config.prompts import Prompt, criteria_hash, read_prompt
+from mvl_assets.common.digest import compute_digest
+from mvl_assets.config.prompts import Prompt, compute_criteria_hash, load_prompt_file
 from mvl_assets.curation import duplicates
-from mvl_assets.inference.request import TEXT, ModelRef, OutputForm, Request, choice_form, json_form
-from mvl_assets.ingest.row_index import row_key, take_census
+from mvl_assets.inference.request import (
+    TEXT_OUTPUT,
+    ModelRef,
+    OutputFormat,
+    Request,
+    build_choice_output,
+    build_json_output,
+)
+from mvl_assets.ingest.row_index import build_row_index, compute_row_key
 from mvl_assets.lake_queries import tombstones
 from mvl_assets.readers.registry import RowKey
-from mvl_assets.rewriting.build import asks_of
-from mvl_training.evaluation.held_out.questions import question_of, suite_hash
+from mvl_assets.rewriting.build import build_requests
+from mvl_training.evaluation.held_out.questions import build_question, compute_suite_hash
 from mvl_training.recipe import load_recipe
 
 IMAGES = ["a" * 32, "b" * 32]
@@ -82,61 +89,64 @@ def prompt_of(folder: Path, family: str, per: str, inputs: str) -> Prompt:
     slots = "\n".join(f"{{{{{name.strip()}}}}}" for name in inputs.split(","))
     file = folder / f"rewrite_{family}.md"
     file.write_text(REWRITE.format(family=family, per=per, output="text", inputs=inputs, slots=slots))
-    return read_prompt(file)[0]
+    return load_prompt_file(file)[0]
 
 
 def computed(folder: Path) -> dict[str, str]:
     model = ModelRef("org/model", "rev1")
-    blind = ModelRef("org/text", "rev1", sees_images=False)
-    small = dataclasses.replace(model, max_side=896)
+    blind = ModelRef("org/text", "rev1", supports_images=False)
+    small = dataclasses.replace(model, max_image_side=896)
     message = {"role": "user", "content": "What is it?"}
     parts = [{"type": "text", "text": "Look:"}, {"type": "image", "image": IMAGES[0]}]
     shown = {"role": "user", "content": parts}
 
     def key(
-        message: dict[str, Any] = message, model: ModelRef = model, output: OutputForm = TEXT, **sampling: float
+        message: dict[str, Any] = message,
+        model: ModelRef = model,
+        output: OutputFormat = TEXT_OUTPUT,
+        **sampling: float,
     ) -> str:
         return Request((message,), model, {"max_tokens": 8, **sampling}, "p", "h" * 32, output).key
 
     pair = prompt_of(folder, "chart", "pair", "question, answer")
     sample = prompt_of(folder, "ocr", "sample", "pairs")
     (folder / "judge_general.md").write_text(JUDGE)
-    criteria = read_prompt(folder / "judge_general.md")
+    criteria = load_prompt_file(folder / "judge_general.md")
     pins = {
-        "digest": digest_hex("source", 1, {"b": [True, None], "a": "ü"}),
+        "digest": compute_digest("source", 1, {"b": [True, None], "a": "ü"}),
         "request text": key(),
         "request sampling": key(temperature=0.2, top_p=0.9),
         "request image": key(shown),
         "request max side": key(shown, small),
         "request max side without image": key(model=small),
-        "request json": key(output=json_form(SCHEMA)),
-        "request choice": key(output=choice_form("Yes", "No")),
+        "request json": key(output=build_json_output(SCHEMA)),
+        "request choice": key(output=build_choice_output("Yes", "No")),
         "prompt pair": pair.hash,
         "prompt sample": sample.hash,
         "prompt criterion correct": criteria[0].hash,
         "prompt criterion relevant": criteria[1].hash,
-        "criteria": criteria_hash(criteria),
-        "duplicate fingerprint": duplicates.fingerprint(TURNS, IMAGES),
-        "tombstone content": tombstones.said_hash({**SAMPLE, "license": "mit"}),
-        "row key native id": row_key("a.json", 3, "id-7").hex(),
-        "row key position": row_key("a.json", 3, None).hex(),
+        "criteria": compute_criteria_hash(criteria),
+        "duplicate fingerprint": duplicates.compute_fingerprint(TURNS, IMAGES),
+        "tombstone content": tombstones.compute_unlicensed_content_hash({**SAMPLE, "license": "mit"}),
+        "row key native id": compute_row_key("a.json", 3, "id-7").hex(),
+        "row key position": compute_row_key("a.json", 3, None).hex(),
     }
-    for number, ask in enumerate([*asks_of(SAMPLE, pair, model), *asks_of(SAMPLE, pair, blind)]):
+    for number, ask in enumerate([*build_requests(SAMPLE, pair, model), *build_requests(SAMPLE, pair, blind)]):
         pins[f"rewrite request {number}"] = ask.request.key
-    pins["rewrite request of a sample"] = asks_of(SAMPLE, sample, model)[0].request.key
+    pins["rewrite request of a sample"] = build_requests(SAMPLE, sample, model)[0].request.key
     rows = [RowKey("a.json", 0, "x"), RowKey("a.json", 1, "x"), RowKey("a.json", 2, None)]
-    census = take_census("chart2text", rows, None)
-    pins |= {f"sample id {n}": census.sample_id(n) for n in range(len(rows))}
-    question = question_of(SAMPLE)
+    census = build_row_index("chart2text", rows, None)
+    pins |= {f"sample id {n}": census.get_sample_id(n) for n in range(len(rows))}
+    question = build_question(SAMPLE)
     assert question is not None
     pins["question id"] = question.question_id
-    pins["suite version"] = suite_hash([question], per_category=8)
+    pins["suite version"] = compute_suite_hash([question], per_category=8)
     for name in ("demo", "paper-7b"):
         recipe = load_recipe(name)
         for stage in ("alignment", "one_vision"):
-            pins[f"plan inputs {name} {stage}"] = digest_hex(recipe.plan_inputs(stage))
-            pins[f"training inputs {name} {stage}"] = digest_hex(recipe.training_inputs(stage))
-    pins["counted content"] = digest_hex(np.arange(4, dtype=np.int64).tobytes(), b"", IMAGES)
+            pins[f"plan inputs {name} {stage}"] = compute_digest(recipe.build_plan_inputs(stage))
+            pins[f"training inputs {name} {stage}"] = compute_digest(recipe.build_training_inputs(stage))
+    pins["counted content"] = compute_digest(np.arange(4, dtype=np.int64).tobytes(), b"", IMAGES)
     return pins
 
 

@@ -10,38 +10,40 @@ import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from pathlib import Path
 
-NEVER_HERE = """\
+UNTESTED_NOTE = """\
 Never run by these tests, because they need what a CPU machine without a network does not have: any GPU (the CUDA paths
 of training, the `small` and `paper` profiles and recipes), downloads from a hub, an object store, several machines
 (`deploy/dagster.cluster.yaml` is checked against Dagster's schema only), and a model that sees as rewriter or judge.
 """
 
 
-def table(reports: list[Path]) -> str:
+def render_test_report(report_paths: list[Path]) -> str:
     """The reports as Markdown. Rooms are the folders below `tests/`."""
-    rooms: dict[str, Counter[str]] = defaultdict(Counter)
+    counts_by_package: dict[str, Counter[str]] = defaultdict(Counter)
     seconds: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
-    for case in (c for r in reports for c in ET.parse(r).iter("testcase")):  # noqa: S314 - of our own test runs
-        parts = case.get("classname", "").split(".")
-        room = parts[1] if len(parts) > 2 else parts[-1]
-        seconds[room] += float(case.get("time", 0))
-        skip = case.find("skipped")
+    for case in (c for r in report_paths for c in ET.parse(r).iter("testcase")):  # noqa: S314 - of our own test runs
+        name_parts = case.get("classname", "").split(".")
+        package = name_parts[1] if len(name_parts) > 2 else name_parts[-1]
+        seconds[package] += float(case.get("time", 0))
+        skip_element = case.find("skipped")
         failed = case.find("failure") is not None or case.find("error") is not None
-        rooms[room]["failed" if failed else "skipped" if skip is not None else "passed"] += 1
-        if skip is not None:
-            skipped[f"{room}: {skip.get('message', '')}"] += 1
+        counts_by_package[package]["failed" if failed else "skipped" if skip_element is not None else "passed"] += 1
+        if skip_element is not None:
+            skipped[f"{package}: {skip_element.get('message', '')}"] += 1
     lines = ["# What was run", "", "Written by `tools/tested.py` from the reports of test runs.", ""]
     lines += ["| room | passed | skipped | failed | seconds |", "|---|---|---|---|---|"]
-    for room in sorted(rooms):
-        count = rooms[room]
-        lines.append(f"| {room} | {count['passed']} | {count['skipped']} | {count['failed']} | {seconds[room]:.0f} |")
-    total = sum(rooms.values(), Counter())
+    for package in sorted(counts_by_package):
+        count = counts_by_package[package]
+        lines.append(
+            f"| {package} | {count['passed']} | {count['skipped']} | {count['failed']} | {seconds[package]:.0f} |"
+        )
+    total = sum(counts_by_package.values(), Counter())
     lines.append(f"| all | {total['passed']} | {total['skipped']} | {total['failed']} | {sum(seconds.values()):.0f} |")
     lines += ["", "Skipped:", ""] + ([f"- {reason} ({n})" for reason, n in sorted(skipped.items())] or ["- nothing"])
-    return "\n".join([*lines, "", NEVER_HERE])
+    return "\n".join([*lines, "", UNTESTED_NOTE])
 
 
 if __name__ == "__main__":
-    sources = [Path(name) for name in sys.argv[1:]] or [Path(".mvl/test-report.xml")]
-    Path("docs/tested.md").write_text(table(sources), encoding="utf-8")
+    junit_paths = [Path(name) for name in sys.argv[1:]] or [Path(".mvl/test-report.xml")]
+    Path("docs/tested.md").write_text(render_test_report(junit_paths), encoding="utf-8")

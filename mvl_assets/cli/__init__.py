@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 
 import click
 
-from mvl_assets.config.settings import check_places
+from mvl_assets.config.settings import validate_settings
 
 COMMANDS = {
     "doctor": "Check what this machine has and lacks, with the command that mends it.",
@@ -31,19 +31,19 @@ COMMANDS = {
 
 
 # Of other packages (entry points of the group `mvl.commands`), which this one does not import.
-GUESTS = {
+PLUGIN_COMMANDS = {
     "demo-data": "Write small raw data sets in the sources' native formats.",
     "recipe": "Show what a training recipe would run: parameters, FLOPs, memory, days.",
-    "step": "List the rows that a step of a checkpoint was trained on.",
+    "train-rows": "List the rows that a training step of a checkpoint was trained on.",
     "compare": "Compare two checkpoints on the benchmarks, question by question.",
 }
 
 
-class Lazy(click.Group):
+class LazyGroup(click.Group):
     """Imports a command's module when the command is used, so that `mvl --help` answers at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *GUESTS]
+        return [*COMMANDS, *PLUGIN_COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
@@ -54,19 +54,19 @@ class Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list((COMMANDS | GUESTS).items()))
+            formatter.write_dl(list((COMMANDS | PLUGIN_COMMANDS).items()))
 
 
-@click.group(cls=Lazy)
-def group() -> None:
+@click.group(cls=LazyGroup)
+def cli() -> None:
     """MAmmoTH-VL's road from 153 sources to a trained model, as a lake with lineage."""
-    check_places()
+    validate_settings()
 
 
 def main() -> None:
     """Runs the command line. An error a person can act on ends with one line and exit status 1."""
     try:
-        group(standalone_mode=False)
+        cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -74,12 +74,12 @@ def main() -> None:
         click.echo("stopped; run the same command again to go on", err=True)
         sys.exit(130)
     except Exception as error:
-        from mvl_assets.runner.user_errors import problem_of
+        from mvl_assets.runner.user_errors import to_user_facing_error
 
-        problem = problem_of(error)
-        if problem is None:
+        user_error = to_user_facing_error(error)
+        if user_error is None:
             raise
-        click.secho(f"error: {problem.message}", fg="red", err=True)
-        if problem.hint:
-            click.echo(f"  what to do: {problem.hint}", err=True)
+        click.secho(f"error: {user_error.message}", fg="red", err=True)
+        if user_error.hint:
+            click.echo(f"  what to do: {user_error.hint}", err=True)
         sys.exit(1)

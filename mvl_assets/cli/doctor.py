@@ -15,79 +15,89 @@ from pathlib import Path
 import click
 
 from mvl_assets.config.profile import load_profile
-from mvl_assets.config.settings import settings
+from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.local_server.server_spec import vllm_is_installed
-from mvl_assets.judging.keep import check_rule
+from mvl_assets.inference.local_server.server_spec import is_vllm_installed
+from mvl_assets.judging.keep import validate_keep_rule
 
-FREE_GB = 12
-MEMORY_GB = 8
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MIN_FREE_DISK_GB = 12
+MIN_MEMORY_GB = 8
+CHROMIUM_EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at. `needed` is False for what only some commands want; `mend` says how to get it."""
+    """One thing looked at. `required` is False for what only some commands want; `fix` says how to get it."""
 
     name: str
     ok: bool
-    found: str
-    mend: str
-    needed: bool = True
+    detail: str
+    fix: str
+    required: bool = True
 
 
-def checks() -> Iterator[Check]:
+def run_checks() -> Iterator[Check]:
     """Everything, in the order a person would mend it."""
-    for look in LOOKS:
-        yield look()
+    for run_check in CHECKS:
+        yield run_check()
 
 
-def _system() -> Check:
-    found = f"{platform.system()} {platform.machine()}"
-    return Check("system", found == "Linux x86_64", found, "use Linux on x86-64, or a container of it")
+def _check_system() -> Check:
+    platform_name = f"{platform.system()} {platform.machine()}"
+    return Check("system", platform_name == "Linux x86_64", platform_name, "use Linux on x86-64, or a container of it")
 
 
-def _python() -> Check:
-    found = platform.python_version()
-    return Check("python", sys.version_info[:2] in ((3, 11), (3, 12)), found, "make PYTHON=python3.11 setup")
+def _check_python() -> Check:
+    version = platform.python_version()
+    return Check("python", sys.version_info[:2] in ((3, 11), (3, 12)), version, "make PYTHON=python3.11 setup")
 
 
-def _cpu() -> Check:
+def _check_cpu() -> Check:
     cpuinfo = Path("/proc/cpuinfo")
     flags = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set()
-    widest = next((f for f in ("avx512f", "avx2") if f in flags), "neither AVX2 nor AVX-512")
-    return Check("cpu flags", widest.startswith("avx"), widest, "give the profile a base_url instead of a local server")
-
-
-def _compiler() -> Check:
-    found = shutil.which("g++") or shutil.which("clang++")
-    return Check("c++ compiler", found is not None, found or "none", "sudo apt-get install g++")
-
-
-def _numa() -> Check:
-    found = ctypes.util.find_library("numa")
-    return Check("libnuma", found is not None, found or "none", "sudo apt-get install libnuma1")
-
-
-def _memory() -> Check:
-    import psutil
-
-    total = psutil.virtual_memory().total / 1e9
-    return Check("memory", total >= MEMORY_GB, f"{total:.0f} GB", f"{MEMORY_GB} GB or more are needed for the demo")
-
-
-def _disk() -> Check:
-    place = settings().home
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free / 1e9
+    simd_extension = next((f for f in ("avx512f", "avx2") if f in flags), "neither AVX2 nor AVX-512")
     return Check(
-        "disk", free >= FREE_GB, f"{free:.0f} GB free at {place}", f"free {FREE_GB} GB, or set MVL_HOME elsewhere"
+        "cpu flags",
+        simd_extension.startswith("avx"),
+        simd_extension,
+        "give the profile a base_url instead of a local server",
     )
 
 
-def _writable() -> Check:
-    home = settings().home
+def _check_compiler() -> Check:
+    compiler_path = shutil.which("g++") or shutil.which("clang++")
+    return Check("c++ compiler", compiler_path is not None, compiler_path or "none", "sudo apt-get install g++")
+
+
+def _check_numa() -> Check:
+    library_name = ctypes.util.find_library("numa")
+    return Check("libnuma", library_name is not None, library_name or "none", "sudo apt-get install libnuma1")
+
+
+def _check_memory() -> Check:
+    import psutil
+
+    total_gb = psutil.virtual_memory().total / 1e9
+    return Check(
+        "memory", total_gb >= MIN_MEMORY_GB, f"{total_gb:.0f} GB", f"{MIN_MEMORY_GB} GB or more are needed for the demo"
+    )
+
+
+def _check_disk() -> Check:
+    path = load_settings().home
+    while not path.exists():
+        path = path.parent
+    free_gb = shutil.disk_usage(path).free / 1e9
+    return Check(
+        "disk",
+        free_gb >= MIN_FREE_DISK_GB,
+        f"{free_gb:.0f} GB free at {path}",
+        f"free {MIN_FREE_DISK_GB} GB, or set MVL_HOME elsewhere",
+    )
+
+
+def _check_writable() -> Check:
+    home = load_settings().home
     try:
         home.mkdir(parents=True, exist_ok=True)
         probe = home / ".probe"
@@ -98,65 +108,67 @@ def _writable() -> Check:
     return Check("writable", True, str(home), "")
 
 
-def _profile() -> Check:
-    name = settings().profile
+def _check_profile() -> Check:
+    name = load_settings().profile
     try:
         profile = load_profile(name)
-        check_rule(profile)
+        validate_keep_rule(profile)
     except MvlError as error:
         return Check("profile", False, error.message, error.hint or "")
-    words = ", ".join(f"{role}: {profile.models[model].name}" for role, model in profile.roles.items())
-    return Check("profile", True, f"{name} ({words})", "")
+    model_names = ", ".join(f"{role}: {profile.models[model].name}" for role, model in profile.roles.items())
+    return Check("profile", True, f"{name} ({model_names})", "")
 
 
-def _server() -> Check:
+def _check_vllm() -> Check:
     try:
-        local = any(model.serve for model in load_profile(settings().profile).models.values())
+        needs_local_server = any(model.serve for model in load_profile(load_settings().profile).models.values())
     except MvlError:  # the check of the profile says so
-        local = False
-    there = vllm_is_installed()
+        needs_local_server = False
+    is_installed = is_vllm_installed()
     return Check(
         "vllm",
-        there or not local,
-        "installed" if there else "not installed",
+        is_installed or not needs_local_server,
+        "installed" if is_installed else "not installed",
         "make setup, or give the profile's models base_urls",
     )
 
 
-def _training() -> Check:
+def _check_training() -> Check:
     missing = [m for m in ("torch", "transformers", "deepspeed") if importlib.util.find_spec(m) is None]
     return Check("training", not missing, "installed" if not missing else f"no {', '.join(missing)}", "make setup")
 
 
-def _port() -> Check:
+def _check_port() -> Check:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", 3000))
         except OSError:
-            return Check("port 3000", False, "in use", "mvl ui --port 3001", needed=False)
+            return Check("port 3000", False, "in use", "mvl ui --port 3001", required=False)
     return Check("port 3000", True, "free", "")
 
 
-def _chromium() -> Check:
-    found = next((p for p in map(shutil.which, CHROMIUM) if p), None)
-    return Check("chromium", found is not None, found or "none", "sudo apt-get install chromium", needed=False)
+def _check_chromium() -> Check:
+    chromium_path = next((p for p in map(shutil.which, CHROMIUM_EXECUTABLES) if p), None)
+    return Check(
+        "chromium", chromium_path is not None, chromium_path or "none", "sudo apt-get install chromium", required=False
+    )
 
 
-LOOKS: tuple[Callable[[], Check], ...] = (
-    _system,
-    _python,
-    _cpu,
-    _compiler,
-    _numa,
-    _memory,
-    _disk,
-    _writable,
-    _profile,
-    _server,
-    _training,
-    _port,
-    _chromium,
+CHECKS: tuple[Callable[[], Check], ...] = (
+    _check_system,
+    _check_python,
+    _check_cpu,
+    _check_compiler,
+    _check_numa,
+    _check_memory,
+    _check_disk,
+    _check_writable,
+    _check_profile,
+    _check_vllm,
+    _check_training,
+    _check_port,
+    _check_chromium,
 )
 
 
@@ -165,13 +177,13 @@ LOOKS: tuple[Callable[[], Check], ...] = (
 def command(quiet: bool) -> None:
     """Check what this machine has and lacks, with the command that mends it."""
     failed = False
-    for check in checks():
-        if not check.ok and check.needed:
+    for check in run_checks():
+        if not check.ok and check.required:
             failed = True
-        if quiet and (check.ok or not check.needed):
+        if quiet and (check.ok or not check.required):
             continue
-        mark = "ok  " if check.ok else "FAIL" if check.needed else "--  "
-        line = f"{mark} {check.name}: {check.found}"
-        click.secho(line if check.ok else f"{line}\n       mend: {check.mend}", fg=None if check.ok else "yellow")
+        status_label = "ok  " if check.ok else "FAIL" if check.required else "--  "
+        line = f"{status_label} {check.name}: {check.detail}"
+        click.secho(line if check.ok else f"{line}\n       mend: {check.fix}", fg=None if check.ok else "yellow")
     if failed:
         sys.exit(1)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import click
 
-from mvl_assets.common.tables import show
-from mvl_assets.config.settings import settings
+from mvl_assets.common.tables import format_table
+from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.gc import Collected, collect
+from mvl_assets.lake_queries.gc import GcReport, collect_garbage
 
 
 @click.command(name="gc")
@@ -36,29 +36,41 @@ def command(keep_days: float, rewrite_pictures: bool, dry_run: bool) -> None:
     """
     if math.isnan(keep_days):
         raise click.BadParameter("nan is no number of days", param_hint="--keep-days")
-    lake = Lake(settings().lake_root)
-    found = collect(lake, dt.timedelta(days=keep_days), rewrite_pictures=rewrite_pictures, dry_run=dry_run)
-    click.echo("\n".join(_lines(lake, found, dry_run)))
+    lake = Lake(load_settings().lake_root)
+    report = collect_garbage(lake, dt.timedelta(days=keep_days), compact_images=rewrite_pictures, dry_run=dry_run)
+    click.echo("\n".join(_iter_report_lines(lake, report, dry_run)))
 
 
-def _lines(lake: Lake, found: Collected, dry_run: bool) -> Iterator[str]:
-    names = sorted({*found.versions, *found.rewritten})
-    if not (names or found.pictures or found.marked_bytes or found.torn or found.scratch or found.busy):
+def _iter_report_lines(lake: Lake, report: GcReport, dry_run: bool) -> Iterator[str]:
+    names = sorted({*report.n_expired_versions, *report.n_compacted_fragments})
+    if not (
+        names
+        or report.n_images
+        or report.reclaimable_bytes
+        or report.n_torn_manifests
+        or report.n_scratch_dirs
+        or report.skipped
+    ):
         yield "nothing to remove"
     if names:
-        rows = [[n, found.versions.get(n), found.freed.get(n), found.rewritten.get(n)] for n in names]
+        rows = [
+            [n, report.n_expired_versions.get(n), report.reclaimed_bytes.get(n), report.n_compacted_fragments.get(n)]
+            for n in names
+        ]
         title = "would go" if dry_run else "gone"
-        yield show(title, ["table", "old versions", "bytes", "fragments rewritten"], rows)
+        yield format_table(title, ["table", "old versions", "bytes", "fragments rewritten"], rows)
     verb = "would be" if dry_run else "were"
-    if found.pictures:
-        yield f"{found.pictures} pictures that no sample refers to {verb} deleted ({found.picture_bytes:,} bytes)"
-    if found.marked_bytes:
+    if report.n_images:
+        yield f"{report.n_images} pictures that no sample refers to {verb} deleted ({report.image_bytes:,} bytes)"
+    if report.reclaimable_bytes:
         yield (
-            f"{found.marked_bytes:,} bytes of deleted pictures lie in files that hold others too: --rewrite-pictures "
+            f"{report.reclaimable_bytes:,} bytes of deleted pictures lie in files that hold others too: --rewrite-pictures "
             "frees those that are worth it"
         )
-    if found.torn or found.scratch:
-        yield f"{found.torn} torn manifests and {found.scratch} folders of dead processes {verb} removed"
-    for name, reason in found.busy.items():
+    if report.n_torn_manifests or report.n_scratch_dirs:
+        yield f"{report.n_torn_manifests} torn manifests and {report.n_scratch_dirs} folders of dead processes {verb} removed"
+    for name, reason in report.skipped.items():
         yield f"left out: {name}: {reason}"
-    yield f"{lake.root}: {found.before:,} bytes" + ("" if dry_run else f" before, {found.after:,} after")
+    yield f"{lake.root}: {report.lake_bytes_before:,} bytes" + (
+        "" if dry_run else f" before, {report.lake_bytes_after:,} after"
+    )

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from mvl_assets.common.tables import as_json, show
-from mvl_assets.config.profile import Role
-from mvl_assets.config.settings import settings
+from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.config.profile import ModelRole
+from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.kappa import Confusion
-from mvl_assets.judging.paper_reference import PAPER_KAPPA_ITEMS, PAPER_KAPPA_MODEL, PAPER_KAPPA_PEOPLE
+from mvl_assets.judging.paper_reference import PAPER_KAPPA_ANNOTATORS, PAPER_KAPPA_ITEMS, PAPER_KAPPA_MODEL
 from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
 
@@ -32,20 +32,20 @@ def command() -> None:
 @click.option("--rows", type=click.IntRange(min=1), default=PAPER_KAPPA_ITEMS, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The sheet, a CSV file.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, other rows.")
-def sample_command(rows: int, out: Path, seed: int) -> None:
+def create_label_sheet(rows: int, out: Path, seed: int) -> None:
     """Write a sheet of judged pairs for people to label, with their pictures beside it.
 
     Fill the column `label` with good or bad, without knowing what the judge says; then `mvl judge calibrate`.
     """
-    from mvl_assets.judging.labels import sample, write_sheet
+    from mvl_assets.judging.labels import draw_label_set, write_label_sheet
 
-    lake = Lake(settings().lake_root)
-    chosen = sample(lake, rows, seed)
-    if not chosen:
+    lake = Lake(load_settings().lake_root)
+    label_set = draw_label_set(lake, rows, seed)
+    if not label_set:
         raise MvlError("nothing is judged yet", hint="mvl run --until judged")
-    pictures = write_sheet(lake, chosen, out)
-    by_category = ", ".join(f"{name} {count}" for name, count in Counter(r["category"] for r in chosen).items())
-    click.echo(f"{out}: {len(chosen)} pairs ({by_category}), {pictures} pictures in {out.stem}_pictures/")
+    n_images = write_label_sheet(lake, label_set, out)
+    by_category = ", ".join(f"{name} {count}" for name, count in Counter(r["category"] for r in label_set).items())
+    click.echo(f"{out}: {len(label_set)} pairs ({by_category}), {n_images} pictures in {out.stem}_pictures/")
 
 
 @command.command(name="calibrate")
@@ -54,7 +54,7 @@ def sample_command(rows: int, out: Path, seed: int) -> None:
     "--min-keep", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Least share a threshold may keep."
 )
 @click.option("--json", "json_", is_flag=True, help="As one JSON object.")
-def calibrate_command(sheet: Path, min_keep: float, json_: bool) -> None:
+def calibrate_judge(sheet: Path, min_keep: float, json_: bool) -> None:
     """Compare the judge's verdicts with people's labels, and suggest a threshold for P(yes).
 
     SHEET is a CSV file with the columns rewrite_id (or judged_id), label (good or bad; yes, no, 1, 0 mean the same) and
@@ -66,78 +66,91 @@ def calibrate_command(sheet: Path, min_keep: float, json_: bool) -> None:
     labels = read_labels(sheet)
     if not labels.labels:
         raise MvlError(f"{sheet}: no row has a label", hint="fill the column `label` with good or bad")
-    found: Calibration = calibrate(Lake(settings().lake_root), labels.labels, min_keep)
+    calibration: Calibration = calibrate(Lake(load_settings().lake_root), labels.labels, min_keep)
     if json_:
-        click.echo(as_json(_calibration_json(found, labels.blank)))
+        click.echo(as_json(_build_calibration_json(calibration, labels.n_unlabelled)))
         return
     columns = ["", "pairs", "both good", "judge only", "label only", "both bad", "agree", "kappa", "+-"]
-    rows = [["all", *_figures(found.model)]]
-    rows += [[name, *_figures(one)] for name, one in found.categories.items()]
-    click.echo(show("the judge (Yes to every criterion) and the majority of labels", columns, rows))
-    if len(found.annotators) > 1:
-        people = [[f"judge, {name}", *_figures(one)] for name, one in found.annotators.items()]
-        people += [[f"{a}, {b}", *_figures(one)] for (a, b), one in found.between.items()]
-        click.echo("\n" + show("by annotator", ["", *columns[1:]], people))
-        if found.in_place is not None:
+    rows = [["all", *_build_confusion_row(calibration.judge_vs_majority)]]
+    rows += [[name, *_build_confusion_row(confusion)] for name, confusion in calibration.by_category.items()]
+    click.echo(format_table("the judge (Yes to every criterion) and the majority of labels", columns, rows))
+    if len(calibration.judge_vs_annotator) > 1:
+        annotator_rows = [
+            [f"judge, {name}", *_build_confusion_row(one)] for name, one in calibration.judge_vs_annotator.items()
+        ]
+        annotator_rows += [
+            [f"{a}, {b}", *_build_confusion_row(one)] for (a, b), one in calibration.between_annotators.items()
+        ]
+        click.echo("\n" + format_table("by annotator", ["", *columns[1:]], annotator_rows))
+        if calibration.leave_one_out_kappa is not None:
             click.echo(
-                f"kappa {found.in_place:.2f} with the judge in the place of one annotator (the paper's: "
-                f"{PAPER_KAPPA_MODEL}, and {PAPER_KAPPA_PEOPLE} among people, over {PAPER_KAPPA_ITEMS} pairs)"
+                f"kappa {calibration.leave_one_out_kappa:.2f} with the judge in the place of one annotator (the paper's: "
+                f"{PAPER_KAPPA_MODEL}, and {PAPER_KAPPA_ANNOTATORS} among people, over {PAPER_KAPPA_ITEMS} pairs)"
             )
-    click.echo("\n" + _advice(found))
-    left_out = {"without a label": labels.blank, "of rows that are not judged": found.unknown, "split": found.split}
-    if said := [f"{count} {words}" for words, count in left_out.items() if count]:
-        click.echo(f"left out: {', '.join(said)}")
+    click.echo("\n" + _format_suggestion(calibration))
+    excluded_counts = {
+        "without a label": labels.n_unlabelled,
+        "of rows that are not judged": calibration.n_unmatched_labels,
+        "split": calibration.n_tied,
+    }
+    if exclusions := [f"{count} {reason}" for reason, count in excluded_counts.items() if count]:
+        click.echo(f"left out: {', '.join(exclusions)}")
 
 
-def _figures(found: Confusion) -> list[object]:
+def _build_confusion_row(confusion: Confusion) -> list[object]:
     return [
-        found.n, found.both, found.first, found.second, found.neither, found.share, found.kappa, found.standard_error
+        confusion.n, confusion.both_yes, confusion.first_only, confusion.second_only, confusion.both_no, confusion.observed_agreement, confusion.kappa, confusion.standard_error
     ]  # fmt: skip
 
 
-def _advice(found: Any) -> str:
-    best = found.threshold
-    if best is None:
+def _format_suggestion(calibration: Any) -> str:
+    threshold = calibration.threshold
+    if threshold is None:
         return "no threshold to suggest: all labels, or all probabilities, are the same"
-    here, unseen = best.found, best.held_out
+    in_sample, held_out = threshold.found, threshold.held_out
     return (
-        f"suggested keep rule: p_yes >= {_exact(best.value)} (highest kappa that keeps at least {best.min_keep:.0%})\n"
-        f"  keeps {best.keeps:.0%} of the labelled pairs; kappa {_two(here.kappa)}, F1 {_two(here.f1)} on them;\n"
-        f"  kappa {_two(unseen.kappa)} on labels the choice had not seen; all_yes has {_two(found.model.kappa)}"
+        f"suggested keep rule: p_yes >= {_format_exact(threshold.value)} (highest kappa that keeps at least {threshold.min_keep:.0%})\n"
+        f"  keeps {threshold.keeps:.0%} of the labelled pairs; kappa {_format_two_decimals(in_sample.kappa)}, F1 {_format_two_decimals(in_sample.f1)} on them;\n"
+        f"  kappa {_format_two_decimals(held_out.kappa)} on labels the choice had not seen; all_yes has {_format_two_decimals(calibration.model.kappa)}"
     )
 
 
-def _exact(value: float) -> str:
+def _format_exact(value: float) -> str:
     """As a rule reads it: not rounded, which could keep others, and without an exponent."""
     return format(Decimal(repr(value)), "f")
 
 
-def _two(value: float | None) -> str:
+def _format_two_decimals(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f}"
 
 
-def _calibration_json(found: Any, blank: int) -> dict[str, Any]:
-    def plain(one: Confusion) -> dict[str, Any]:
-        return asdict(one) | {"n": one.n, "share": one.share, "kappa": one.kappa, "se": one.standard_error}
+def _build_calibration_json(calibration: Any, n_unlabelled: int) -> dict[str, Any]:
+    def to_dict(confusion: Confusion) -> dict[str, Any]:
+        return asdict(confusion) | {
+            "n": confusion.n,
+            "share": confusion.observed_agreement,
+            "kappa": confusion.kappa,
+            "se": confusion.standard_error,
+        }
 
-    best = found.threshold
+    threshold = calibration.threshold
     return {
-        "items": found.items,
-        "split": found.split,
-        "unknown": found.unknown,
-        "blank": blank,
-        "model": plain(found.model),
-        "annotators": {name: plain(one) for name, one in found.annotators.items()},
-        "between": {", ".join(names): plain(one) for names, one in found.between.items()},
-        "in_place": found.in_place,
-        "categories": {name: plain(one) for name, one in found.categories.items()},
-        "threshold": best
+        "items": calibration.items,
+        "split": calibration.split,
+        "unknown": calibration.unknown,
+        "blank": n_unlabelled,
+        "model": to_dict(calibration.model),
+        "annotators": {name: to_dict(confusion) for name, confusion in calibration.annotators.items()},
+        "between": {", ".join(names): to_dict(one) for names, one in calibration.between.items()},
+        "in_place": calibration.in_place,
+        "categories": {name: to_dict(one) for name, one in calibration.categories.items()},
+        "threshold": threshold
         and {
-            "value": best.value,
-            "min_keep": best.min_keep,
-            "keeps": best.keeps,
-            "found": plain(best.found),
-            "held_out": plain(best.held_out),
+            "value": threshold.value,
+            "min_keep": threshold.min_keep,
+            "keeps": threshold.keeps,
+            "found": to_dict(threshold.found),
+            "held_out": to_dict(threshold.held_out),
         },
     }
 
@@ -148,40 +161,46 @@ def _calibration_json(found: Any, blank: int) -> dict[str, Any]:
 @command.command(name="planted")
 @click.option("--second", is_flag=True, help="Ask the profile's second judge.")
 @click.option("--json", "json_", is_flag=True, help="Every pair and its verdicts, as a JSON list.")
-def planted_command(second: bool, json_: bool) -> None:
+def probe_judge(second: bool, json_: bool) -> None:
     """Ask the judge about pairs that are known to be good or bad, and count what it sees.
 
     Each fault has good and bad pairs about the same pictures, so a judge that always says Yes, or always No, gets half.
     Answers are kept: asking the same judge again sends nothing.
     """
-    from mvl_assets.demo_data.drawings.probes import drawn
-    from mvl_assets.judging.probes import FAULTS, ask_planted, read_planted, score
+    from mvl_assets.demo_data.drawings.probes import render_probe_png
+    from mvl_assets.judging.probes import PROBE_FAULTS, compute_probe_score, load_probes, run_probes
 
-    profile = asset_keys.profile()
+    profile = asset_keys.load_active_profile()
     if second and profile.second_judge is None:
         raise MvlError("the profile has no second judge", hint="name a model for the role second_judge")
-    role: Role = "second_judge" if second else "judge"
-    model = profile.model_for(role)
-    planted = read_planted()
-    pictures = {name: drawn(description) for name, description in planted.pictures.items()}
-    asked = ask_planted(Lake(settings().lake_root), profile, planted, pictures, run_id="planted", role=role)
+    role: ModelRole = "second_judge" if second else "judge"
+    model = profile.get_model(role)
+    probes = load_probes()
+    images = {name: render_probe_png(description) for name, description in probes.pictures.items()}
+    pair_results = run_probes(Lake(load_settings().lake_root), profile, probes, images, run_id="planted", role=role)
     if json_:
-        plain = [
+        json_rows = [
             {
-                **one.twins.model_dump(),
-                "heard": {"good": one.good and asdict(one.good), "bad": one.bad and asdict(one.bad)},
+                **pair_result.pair.model_dump(),
+                "heard": {
+                    "good": pair_result.good and asdict(pair_result.good),
+                    "bad": pair_result.bad and asdict(pair_result.bad),
+                },
             }
-            for one in asked
+            for pair_result in pair_results
         ]
-        click.echo(as_json(plain))
+        click.echo(as_json(json_rows))
         return
     rows = []
-    for name in (*FAULTS, "all"):
-        found = score([one for one in asked if name in (one.twins.fault, "all")])
-        heard = max(1, found.twins - found.unanswered)
-        shares = [f"{n / heard:.0%}" for n in (found.caught, found.kept, found.told_apart)]
-        rows.append([name, found.twins, *shares, found.unanswered or None])
+    for name in (*PROBE_FAULTS, "all"):
+        probe_score = compute_probe_score([one for one in pair_results if name in (one.pair.fault, "all")])
+        n_answered = max(1, probe_score.n_pairs - probe_score.n_unanswered)
+        shares = [
+            f"{n / n_answered:.0%}"
+            for n in (probe_score.true_rejects, probe_score.true_keeps, probe_score.ranked_correctly)
+        ]
+        rows.append([name, probe_score.n_pairs, *shares, probe_score.n_unanswered or None])
     columns = ["fault", "pairs of each", "bad caught", "good kept", "told apart by P(yes)", "no verdict"]
-    click.echo(show(f"planted pairs, judged by {model.name}@{model.revision}", columns, rows))
+    click.echo(format_table(f"planted pairs, judged by {model.name}@{model.revision}", columns, rows))
     if not model.sees_images:
         click.echo("this judge reads text only and saw no picture: its verdicts mean little")

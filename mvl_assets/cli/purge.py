@@ -10,16 +10,16 @@ from pathlib import Path
 
 import click
 
-from mvl_assets.common.tables import show
-from mvl_assets.config.catalog import load_catalog, source_named
-from mvl_assets.config.settings import settings
+from mvl_assets.common.tables import format_table
+from mvl_assets.config.catalog import get_source, load_catalog
+from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
-from mvl_assets.export.stale_exports import outdated_files
+from mvl_assets.export.stale_exports import iter_stale_exports
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import STAGES
-from mvl_assets.lake_queries.purge import Plan, Purge, samples_named
-from mvl_assets.lake_queries.tombstones import allow_samples, allow_source, purged_of
+from mvl_assets.lake.schema import TRAINING_STAGES
+from mvl_assets.lake_queries.purge import Purge, PurgePlan, resolve_sample_ids
+from mvl_assets.lake_queries.tombstones import allow_samples, allow_source, load_tombstones
 
 
 @click.group(name="purge")
@@ -31,9 +31,9 @@ def command() -> None:
     """
 
 
-YES = click.option("--yes", is_flag=True, help="Do not ask.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Only show what would go.")
-KEEP_BYTES = click.option(
+YES_OPTION = click.option("--yes", is_flag=True, help="Do not ask.")
+DRY_RUN_OPTION = click.option("--dry-run", is_flag=True, help="Only show what would go.")
+KEEP_BYTES_OPTION = click.option(
     "--keep-bytes",
     is_flag=True,
     help="Take the rows out now and leave their bytes on disk, for a lake that others are reading. The same command "
@@ -43,28 +43,28 @@ KEEP_BYTES = click.option(
 
 @command.command(name="source")
 @click.argument("slug")
-@YES
-@DRY_RUN
-@KEEP_BYTES
-def _source(slug: str, yes: bool, dry_run: bool, keep_bytes: bool) -> None:
+@YES_OPTION
+@DRY_RUN_OPTION
+@KEEP_BYTES_OPTION
+def _purge_source(slug: str, yes: bool, dry_run: bool, keep_bytes: bool) -> None:
     """Take a whole source out."""
-    lake = Lake(settings().lake_root)
-    if not lake.table("samples").count(sql.equals("source", slug)) and not purged_of(lake, slug):
-        source_named(slug)
-    _purge(lake, [Purge(lake, slug)], yes, dry_run, keep_bytes, unclaimed=False)
+    lake = Lake(load_settings().lake_root)
+    if not lake.get_table("samples").count(sql.equals("source", slug)) and not load_tombstones(lake, slug):
+        get_source(slug)
+    _run_purges(lake, [Purge(lake, slug)], yes, dry_run, keep_bytes, unclaimed=False)
 
 
 @command.command(name="sample")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--unclaimed", is_flag=True, help="With all answers of their sources that no row refers to any more.")
-@YES
-@DRY_RUN
-@KEEP_BYTES
-def _sample(ids: Sequence[str], unclaimed: bool, yes: bool, dry_run: bool, keep_bytes: bool) -> None:
+@YES_OPTION
+@DRY_RUN_OPTION
+@KEEP_BYTES_OPTION
+def _purge_samples(ids: Sequence[str], unclaimed: bool, yes: bool, dry_run: bool, keep_bytes: bool) -> None:
     """Take samples out, with their exact copies in the same source. An ID may be the beginning of one."""
-    lake = Lake(settings().lake_root)
-    purges = [Purge(lake, source, named) for source, named in samples_named(lake, ids).items()]
-    _purge(lake, purges, yes, dry_run, keep_bytes, unclaimed)
+    lake = Lake(load_settings().lake_root)
+    purges = [Purge(lake, source, ids_by_source) for source, ids_by_source in resolve_sample_ids(lake, ids).items()]
+    _run_purges(lake, purges, yes, dry_run, keep_bytes, unclaimed)
 
 
 @command.group(name="allow")
@@ -76,35 +76,41 @@ def _allow() -> None:
 @click.argument("slug")
 def _allow_source(slug: str) -> None:
     """Let a whole source come back; samples that were purged one by one stay out."""
-    if not allow_source(Lake(settings().lake_root), slug):
+    if not allow_source(Lake(load_settings().lake_root), slug):
         raise MvlError(f"the source {slug!r} is not purged", hint="`mvl purge sample` and `source` purge")
     click.echo(f"{slug} may come back: `mvl run --source {slug}`")
 
 
 @_allow.command(name="sample")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-def _allow_sample(ids: Sequence[str]) -> None:
+def _allow_samples(ids: Sequence[str]) -> None:
     """Let samples come back."""
-    lake = Lake(settings().lake_root)
-    named = samples_named(lake, ids)
-    if not allow_samples(lake, [i for some in named.values() for i in some]):
+    lake = Lake(load_settings().lake_root)
+    ids_by_source = resolve_sample_ids(lake, ids)
+    if not allow_samples(lake, [sample_id for sample_ids in ids_by_source.values() for sample_id in sample_ids]):
         raise MvlError("none of these samples is purged", hint="`mvl purge sample ID` purges")
-    click.echo(f"they may come back: `mvl run {' '.join(f'--source {source}' for source in named)}`")
+    click.echo(f"they may come back: `mvl run {' '.join(f'--source {source}' for source in ids_by_source)}`")
 
 
-def _purge(lake: Lake, purges: Sequence[Purge], yes: bool, dry_run: bool, keep_bytes: bool, unclaimed: bool) -> None:
+def _run_purges(
+    lake: Lake, purges: Sequence[Purge], yes: bool, dry_run: bool, keep_bytes: bool, unclaimed: bool
+) -> None:
     for purge in purges:
         plan = purge.plan()
-        files = list(outdated_files(settings().home / "export", plan.stages, purge.pictures))
-        click.echo("\n".join(_lines(lake, purge.source, plan, files)))
+        files = list(
+            iter_stale_exports(load_settings().home / "export", plan.affected_stages, purge.exclusive_image_ids)
+        )
+        click.echo("\n".join(_iter_plan_lines(lake, purge.source, plan, files)))
         if dry_run:
             continue
         if not yes:
             click.confirm(f"take this out of {lake.root}?", abort=True)
-        left = purge.run(keep_bytes=keep_bytes, unclaimed=unclaimed, first=partial(_unlink, files))
-        if left.rows or left.pictures:
+        remaining = purge.run(
+            keep_bytes=keep_bytes, include_orphan_answers=unclaimed, before_delete=partial(_delete_files, files)
+        )
+        if remaining.row_counts or remaining.n_images:
             raise MvlError(
-                f"rows of {purge.source} came in while they were taken out: {', '.join(left.rows)}",
+                f"rows of {purge.source} came in while they were taken out: {', '.join(remaining.row_counts)}",
                 hint="stop what still works on the source, then run the same command again",
             )
         click.echo(f"{purge.source}: done" + (", the bytes are still on disk" if keep_bytes else ""))
@@ -112,52 +118,52 @@ def _purge(lake: Lake, purges: Sequence[Purge], yes: bool, dry_run: bool, keep_b
         click.echo("next: `mvl run` makes again what was made with it")
 
 
-def _unlink(files: Sequence[Path]) -> None:
+def _delete_files(files: Sequence[Path]) -> None:
     for path in files:
         path.unlink(missing_ok=True)
 
 
-def _lines(lake: Lake, source: str, plan: Plan, files: Sequence[Path]) -> Iterator[str]:
+def _iter_plan_lines(lake: Lake, source: str, plan: PurgePlan, files: Sequence[Path]) -> Iterator[str]:
     yield f"{source}: what goes"
-    if not plan.rows:
+    if not plan.row_counts:
         yield "no row of it is in the lake; it is only kept out from now on"
     else:
-        yield show("", ["table", "rows"], [[name, n] for name, n in plan.rows.items()]).strip()
-    yield f"pictures: {plan.pictures} go ({plan.picture_bytes:,} bytes), {plan.shared} stay because others use them"
-    if plan.copies:
-        yield f"{plan.copies} samples say exactly the same in this source and go, too"
-    for other, sample_id in plan.elsewhere:
-        yield f"an equal sample stays in {other}: {sample_id}"
-    if plan.unclaimed:
+        yield format_table("", ["table", "rows"], [[name, n] for name, n in plan.row_counts.items()]).strip()
+    yield f"pictures: {plan.n_images} go ({plan.image_bytes:,} bytes), {plan.n_shared_images} stay because others use them"
+    if plan.n_copies:
+        yield f"{plan.n_copies} samples say exactly the same in this source and go, too"
+    for other_source, sample_id in plan.duplicates_elsewhere:
+        yield f"an equal sample stays in {other_source}: {sample_id}"
+    if plan.n_orphan_answers:
         yield (
-            f"{plan.unclaimed} answers of the source belong to no row (first tries, earlier prompts); some may be "
+            f"{plan.n_orphan_answers} answers of the source belong to no row (first tries, earlier prompts); some may be "
             "about these samples: --unclaimed takes them all, and those of others may have to be paid for again"
         )
-    for folder, number in Counter(str(path.parent) for path in files if path.parent.parent.name != "images").items():
-        yield f"exports that go: {number} files in {folder}, and the pictures beside them"
-    if plan.stages:
-        yield f"to be made again: {', '.join(f'mixture/{s}, pack_plan/{s}' for s in plan.stages)}"
-    for stage, words in _trained(lake, plan):
-        yield f"not undone: {words}: {stage}"
+    for folder, n_files in Counter(str(path.parent) for path in files if path.parent.parent.name != "images").items():
+        yield f"exports that go: {n_files} files in {folder}, and the pictures beside them"
+    if plan.affected_stages:
+        yield f"to be made again: {', '.join(f'mixture/{s}, pack_plan/{s}' for s in plan.affected_stages)}"
+    for checkpoint_dir, effect in _iter_affected_checkpoints(lake, plan):
+        yield f"not undone: {effect}: {checkpoint_dir}"
     if source in load_catalog():
         yield f"left alone: the files in {load_catalog()[source].root}, and previews in Dagster's log of earlier runs"
 
 
-def _trained(lake: Lake, plan: Plan) -> Iterator[tuple[Path, str]]:
+def _iter_affected_checkpoints(lake: Lake, plan: PurgePlan) -> Iterator[tuple[Path, str]]:
     """The checkpoints whose training rows held the data, or may have."""
-    before = False
-    for stage in STAGES:
-        here = False
-        now = lake.table(f"pack_plan/{stage}").data_version()
-        for file in sorted((settings().checkpoints / stage).glob("*/result.json")):
-            known = json.loads(file.read_text(encoding="utf-8")).get("plan_version") == now
-            if known and f"pack_plan/{stage}" in plan.rows:
-                yield file.parent, "a checkpoint was trained on it"
-            elif before:
-                yield file.parent, "a checkpoint that may go back to one of these"
-            elif not known:
-                yield file.parent, "a checkpoint may have been trained on it (its pack plan is gone)"
+    follows_affected = False
+    for stage in TRAINING_STAGES:
+        is_stage_affected = False
+        plan_version = lake.get_table(f"pack_plan/{stage}").compute_data_version()
+        for result_path in sorted((load_settings().checkpoints_dir / stage).glob("*/result.json")):
+            matches_plan = json.loads(result_path.read_text(encoding="utf-8")).get("plan_version") == plan_version
+            if matches_plan and f"pack_plan/{stage}" in plan.row_counts:
+                yield result_path.parent, "a checkpoint was trained on it"
+            elif follows_affected:
+                yield result_path.parent, "a checkpoint that may go back to one of these"
+            elif not matches_plan:
+                yield result_path.parent, "a checkpoint may have been trained on it (its pack plan is gone)"
             else:
                 continue
-            here = True
-        before = before or here
+            is_stage_affected = True
+        follows_affected = follows_affected or is_stage_affected

@@ -8,72 +8,87 @@ from itertools import groupby
 
 import click
 
-from mvl_assets.common.tables import as_json, show
-from mvl_assets.config.catalog import load_catalog, source_named
-from mvl_assets.config.settings import settings
+from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.config.catalog import get_source, load_catalog
+from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.retry_policy import ALL, Group, groups
+from mvl_assets.model_stage.retry_policy import ALL_ERROR_CLASSES, RejectGroup, list_reject_groups
 
-STAGES = {"rewrite": "rewritten", "judge": "judged"}
+ASSET_PREFIXES = {"rewrite": "rewritten", "judge": "judged"}
 
 
 @click.command(name="retry")
 @click.option("--error", "errors", multiple=True, metavar="CLASS", help="Only this error class; may be given again.")
-@click.option("--stage", type=click.Choice(list(STAGES)), help="Only this stage.")
+@click.option("--stage", type=click.Choice(list(ASSET_PREFIXES)), help="Only this stage.")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
 @click.option("--list", "list_", is_flag=True, help="Only say what there is, with an example of each class.")
 @click.option("--json", "json_", is_flag=True, help="The list as JSON.")
 def command(errors: tuple[str, ...], stage: str | None, sources: tuple[str, ...], list_: bool, json_: bool) -> None:
     """Ask requests again that were refused or answered uselessly; others are asked again by `mvl run`."""
     for slug in sources:
-        source_named(slug)
-    lake = Lake(settings().lake_root)
+        get_source(slug)
+    lake = Lake(load_settings().lake_root)
 
-    def rejects() -> list[Group]:
-        listed = groups(lake, [stage] if stage else list(STAGES))
-        return [g for g in listed if (not errors or g.error in errors) and (not sources or g.source in sources)]
+    def select_groups() -> list[RejectGroup]:
+        all_groups = list_reject_groups(lake, [stage] if stage else list(ASSET_PREFIXES))
+        return [g for g in all_groups if (not errors or g.error in errors) and (not sources or g.source in sources)]
 
-    found = rejects()
+    reject_groups = select_groups()
     if list_ or json_:
-        click.echo(as_json([asdict(g) | {"asked_again": g.asked_again} for g in found]) if json_ else _listed(found))
+        click.echo(
+            as_json([asdict(g) | {"asked_again": g.is_auto_retried} for g in reject_groups])
+            if json_
+            else _format_rejects(reject_groups)
+        )
         return
-    if not found:
+    if not reject_groups:
         click.echo("nothing to ask again; `mvl retry --list` without a choice shows every reject")
         return
-    _ask(found, ",".join(errors) or ALL)
-    after = rejects()
-    click.echo(_listed(after))
-    won = sum(g.rows for g in found) - sum(g.rows for g in after)
-    click.echo(f"{won} of {sum(g.rows for g in found)} rejects are gone; `mvl run` goes on from here")
+    _retry_rejects(reject_groups, ",".join(errors) or ALL_ERROR_CLASSES)
+    remaining_groups = select_groups()
+    click.echo(_format_rejects(remaining_groups))
+    n_resolved = sum(g.rows for g in reject_groups) - sum(g.rows for g in remaining_groups)
+    click.echo(f"{n_resolved} of {sum(g.rows for g in reject_groups)} rejects are gone; `mvl run` goes on from here")
 
 
-def _ask(found: list[Group], errors: str) -> None:
+def _retry_rejects(reject_groups: list[RejectGroup], errors: str) -> None:
     import dagster as dg
 
-    from mvl_assets.runner.asset_steps import Step
-    from mvl_assets.runner.pipeline_runner import Road
+    from mvl_assets.runner.asset_steps import AssetStep
+    from mvl_assets.runner.pipeline_runner import PipelineRunner
 
-    road = Road(force=True)
-    places = {key: name for name, graph in road.graphs.items() for key in graph.materializable_asset_keys}
-    parts = {(STAGES[g.stage], load_catalog()[g.source].category, g.source) for g in found}
-    road.make(
+    pipeline_runner = PipelineRunner(force=True)
+    location_by_key = {
+        key: name for name, graph in pipeline_runner.asset_graphs.items() for key in graph.materializable_asset_keys
+    }
+    partitions = {(ASSET_PREFIXES[g.stage], load_catalog()[g.source].category, g.source) for g in reject_groups}
+    pipeline_runner.run_steps(
         [
-            Step(places[dg.AssetKey([stage, category])], (stage, category), source, retry=errors)
-            for stage, category, source in sorted(parts, reverse=True)
+            AssetStep(location_by_key[dg.AssetKey([stage, category])], (stage, category), source, retry_errors=errors)
+            for stage, category, source in sorted(partitions, reverse=True)
         ]
     )
-    road.end_if_failed()
+    pipeline_runner.exit_if_failed()
 
 
-def _listed(found: list[Group]) -> str:
+def _format_rejects(reject_groups: list[RejectGroup]) -> str:
     """One line per stage and class, over all sources."""
-    by_class = sorted(found, key=lambda g: (g.stage, g.error))
+    by_class = sorted(reject_groups, key=lambda g: (g.stage, g.error))
     rows: list[tuple[object, ...]] = []
-    for (stage, error), same in groupby(by_class, key=lambda g: (g.stage, g.error)):
-        some = list(same)
-        sources = Counter({g.source: g.rows for g in some}).most_common(2)
-        where = ", ".join(f"{slug} {n}" for slug, n in sources) + (", ..." if len(some) > 2 else "")
-        asked = "mvl run" if some[0].asked_again else "mvl retry"
-        rows.append((stage, error, sum(g.rows for g in some), asked, where, some[0].example[:120]))
+    for (stage, error), same_class in groupby(by_class, key=lambda g: (g.stage, g.error)):
+        class_groups = list(same_class)
+        sources = Counter({g.source: g.rows for g in class_groups}).most_common(2)
+        sources_text = ", ".join(f"{slug} {n}" for slug, n in sources) + (", ..." if len(class_groups) > 2 else "")
+        retry_command = "mvl run" if class_groups[0].is_auto_retried else "mvl retry"
+        rows.append(
+            (
+                stage,
+                error,
+                sum(g.rows for g in class_groups),
+                retry_command,
+                sources_text,
+                class_groups[0].example[:120],
+            )
+        )
     columns = ["stage", "error", "rejects", "asked again by", "sources", "example"]
-    return show(f"{sum(g.rows for g in found)} requests without a useful answer", columns, rows)
+    return format_table(f"{sum(g.rows for g in reject_groups)} requests without a useful answer", columns, rows)

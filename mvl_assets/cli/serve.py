@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from mvl_assets.common.tables import as_json, show
-from mvl_assets.inference.endpoints import endpoint_for
+from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.inference.endpoints import resolve_endpoint
 from mvl_assets.inference.local_server import server
 from mvl_assets.orchestration import asset_keys
 
@@ -19,13 +19,13 @@ def command() -> None:
 
 @command.command(name="status")
 @click.option("--json", "json_", is_flag=True, help="As a JSON list.")
-def status(json_: bool) -> None:
+def show_status(json_: bool) -> None:
     """The servers of this machine: model, address, process, memory, idle time."""
-    listed = [asdict(s) for s in server.status()]
+    servers = [asdict(s) for s in server.list_servers()]
     if json_:
-        click.echo(as_json(listed))
-    elif listed:
-        click.echo(show("local model servers", list(listed[0]), [list(s.values()) for s in listed]))
+        click.echo(as_json(servers))
+    elif servers:
+        click.echo(format_table("local model servers", list(servers[0]), [list(s.values()) for s in servers]))
     else:
         click.echo("no local model server is running; the next run that needs one starts it")
 
@@ -34,13 +34,13 @@ def status(json_: bool) -> None:
 @click.argument("name", required=False)
 def stop(name: str | None) -> None:
     """Stop the server of the model NAME, or all of them."""
-    stopped = server.stop(name)
+    stopped = server.stop_servers(name)
     click.echo(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 
 @command.command(name="start")
 def start() -> None:
     """Start the profile's local servers and wait until they answer."""
-    for name in dict.fromkeys(asset_keys.profile().roles.values()):
-        model = asset_keys.profile().models[name]
-        click.echo(f"{model.name}: {endpoint_for(model).base_url}")
+    for name in dict.fromkeys(asset_keys.load_active_profile().roles.values()):
+        model = asset_keys.load_active_profile().models[name]
+        click.echo(f"{model.name}: {resolve_endpoint(model).base_url}")

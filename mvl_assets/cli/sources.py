@@ -6,19 +6,19 @@ from typing import Any
 
 import click
 
-from mvl_assets.common.tables import as_json, show
-from mvl_assets.config.catalog import CATEGORIES, SourceSpec, load_catalog, source_named
+from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.config.catalog import CATEGORIES, SourceSpec, get_source, load_catalog
 from mvl_assets.config.profile import load_profile
-from mvl_assets.config.settings import settings
-from mvl_assets.errors import MachineError, MvlError
-from mvl_assets.fetch.lock import Lock, read_lock, write_lock
-from mvl_assets.fetch.overview import file_state, folder_size, is_fetchable, sentence
-from mvl_assets.fetch.progress import size_text
-from mvl_assets.fetch.rules import supply
+from mvl_assets.config.settings import load_settings
+from mvl_assets.errors import InfrastructureError, MvlError
+from mvl_assets.fetch.lock import Lockfile, read_lockfile, write_lockfile
+from mvl_assets.fetch.overview import compute_source_state, describe_state, is_fetchable, measure_folder
+from mvl_assets.fetch.progress import format_bytes
+from mvl_assets.fetch.rules import format_manual_instructions
 from mvl_assets.fetch.state import load_state
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.summaries import counts_by_source
-from mvl_assets.lake_queries.tombstones import purged_of
+from mvl_assets.lake_queries.summaries import count_by_source
+from mvl_assets.lake_queries.tombstones import load_tombstones
 
 STATES = ("declared", "unverified", "locked", "fetching", "fetched", "files", "ingested", "purged")
 COLUMNS = ("slug", "category", "group", "format", "license", "state", "rows", "rejects", "size")
@@ -47,27 +47,31 @@ def command(
         if json_ or any(filters):
             raise click.UsageError(f"options of `{context.invoked_subcommand}` come after it")
         return
-    lake = Lake(settings().lake_root)
-    rows, rejects = counts_by_source(lake)
-    lock = read_lock()
-    listed = [
-        _line(spec, lock, rows[slug], rejects[slug], is_purged=purged_of(lake, slug).whole)
-        for slug, spec in _named(sources).items()
+    lake = Lake(load_settings().lake_root)
+    row_counts, reject_counts = count_by_source(lake)
+    lock = read_lockfile()
+    source_rows = [
+        _build_source_row(
+            spec, lock, row_counts[slug], reject_counts[slug], is_purged=load_tombstones(lake, slug).is_whole_source
+        )
+        for slug, spec in _resolve_specs(sources).items()
         if (category is None or spec.category == category)
         and (group is None or spec.group == group)
         and (license_ is None or license_.lower() in (spec.license or "unknown").lower())
     ]
-    listed = [line for line in listed if state is None or line["state"].split(",")[0] == state]
+    source_rows = [
+        source_row for source_row in source_rows if state is None or source_row["state"].split(",")[0] == state
+    ]
     if json_:
-        click.echo(as_json(listed))
+        click.echo(as_json(source_rows))
         return
-    if not listed:
+    if not source_rows:
         click.echo("no source is like that; `mvl sources` lists all")
         return
-    table = [[size_text(s[c]) if c == "size" and s[c] is not None else s[c] for c in COLUMNS] for s in listed]
-    click.echo(show(f"{len(listed)} sources", COLUMNS, table))
+    cells = [[format_bytes(s[c]) if c == "size" and s[c] is not None else s[c] for c in COLUMNS] for s in source_rows]
+    click.echo(format_table(f"{len(source_rows)} sources", COLUMNS, cells))
     if any(filters):
-        for line in listed:
+        for line in source_rows:
             click.echo(f"{line['slug']}: {line['note']}")
     else:
         click.echo("of each state, what it means and what to do: `mvl sources --state STATE`")
@@ -76,86 +80,91 @@ def command(
 @command.command(name="lock")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
 @click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
-def lock_command(sources: tuple[str, ...], category: str | None) -> None:
+def update_lock_file(sources: tuple[str, ...], category: str | None) -> None:
     """Look up commits, files, sizes and licences, and write them to the lock file."""
     from mvl_assets.fetch.lookup import lock_sources
 
-    chosen = _chosen(sources, category)
-    lock = lock_sources(chosen, read_lock(), click.echo)
-    write_lock(lock)
-    entries = [lock.sources[spec.slug] for spec in chosen]
-    locked = sum(bool(entry.files) for entry in entries)
-    click.echo(f"{locked} of {len(chosen)} sources locked in {settings().lock_file}")
-    if chosen and not locked:
-        raise MvlError(f"no source could be looked up: {entries[0].reason}", hint=entries[0].hint or supply(chosen[0]))
+    specs = _filter_specs(sources, category)
+    lock = lock_sources(specs, read_lockfile(), click.echo)
+    write_lockfile(lock)
+    entries = [lock.sources[spec.slug] for spec in specs]
+    n_locked = sum(bool(entry.files) for entry in entries)
+    click.echo(f"{n_locked} of {len(specs)} sources locked in {load_settings().lock_file}")
+    if specs and not n_locked:
+        raise MvlError(
+            f"no source could be looked up: {entries[0].reason}",
+            hint=entries[0].hint or format_manual_instructions(specs[0]),
+        )
 
 
 @command.command(name="fetch")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
 @click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
 @click.option("--again", is_flag=True, help="Also what was removed after it was ingested.")
-def fetch_command(sources: tuple[str, ...], category: str | None, again: bool) -> None:
+def fetch_sources(sources: tuple[str, ...], category: str | None, again: bool) -> None:
     """Fetch the sources' files; without a choice, all of the profile that have a public home."""
     from mvl_assets.fetch.source import fetch_source
 
-    chosen = _chosen(sources, category)
+    specs = _filter_specs(sources, category)
     if not sources:
-        wanted = load_profile(settings().profile).sources
-        chosen = [s for s in chosen if is_fetchable(s) and (wanted == "all" or s.slug in wanted)]
-    chosen = _not_purged(chosen, named=bool(sources))
-    failed: list[str] = []
-    for spec in chosen:
+        profile_sources = load_profile(load_settings().profile).sources
+        specs = [s for s in specs if is_fetchable(s) and (profile_sources == "all" or s.slug in profile_sources)]
+    specs = _exclude_purged(specs, are_explicit=bool(sources))
+    failed_slugs: list[str] = []
+    for spec in specs:
         try:
-            fetch_source(spec, say=click.echo, again=again)
-        except MachineError:
+            fetch_source(spec, log=click.echo, refetch=again)
+        except InfrastructureError:
             raise
         except MvlError as error:
-            if len(chosen) == 1:
+            if len(specs) == 1:
                 raise
-            failed.append(spec.slug)
-            click.echo(f"{error.message}\n  what to do: {error.hint or supply(spec)}", err=True)
-    if failed:
+            failed_slugs.append(spec.slug)
+            click.echo(f"{error.message}\n  what to do: {error.hint or format_manual_instructions(spec)}", err=True)
+    if failed_slugs:
         raise MvlError(
-            f"{len(failed)} of {len(chosen)} sources were not fetched: {', '.join(failed)}",
+            f"{len(failed_slugs)} of {len(specs)} sources were not fetched: {', '.join(failed_slugs)}",
             hint="each has its reason above; the others are there",
         )
 
 
-def _chosen(sources: tuple[str, ...], category: str | None) -> list[SourceSpec]:
-    return [spec for spec in _named(sources).values() if category is None or spec.category == category]
+def _filter_specs(sources: tuple[str, ...], category: str | None) -> list[SourceSpec]:
+    return [spec for spec in _resolve_specs(sources).values() if category is None or spec.category == category]
 
 
-def _named(sources: tuple[str, ...]) -> dict[str, SourceSpec]:
-    return {slug: source_named(slug) for slug in sources} or load_catalog()
+def _resolve_specs(sources: tuple[str, ...]) -> dict[str, SourceSpec]:
+    return {slug: get_source(slug) for slug in sources} or load_catalog()
 
 
-def _not_purged(chosen: list[SourceSpec], *, named: bool) -> list[SourceSpec]:
+def _exclude_purged(specs: list[SourceSpec], *, are_explicit: bool) -> list[SourceSpec]:
     """What was purged as a whole is passed over; to name it is an error."""
-    lake = Lake(settings().lake_root)
-    purged = [spec.slug for spec in chosen if purged_of(lake, spec.slug).whole]
-    if purged and named:
+    lake = Lake(load_settings().lake_root)
+    purged_slugs = [spec.slug for spec in specs if load_tombstones(lake, spec.slug).is_whole_source]
+    if purged_slugs and are_explicit:
         raise MvlError(
-            f"{', '.join(purged)}: purged from {lake.root}, so nothing is fetched",
-            hint="; ".join(f"`mvl purge allow source {slug}`" for slug in purged) + " lets it come back",
+            f"{', '.join(purged_slugs)}: purged from {lake.root}, so nothing is fetched",
+            hint="; ".join(f"`mvl purge allow source {slug}`" for slug in purged_slugs) + " lets it come back",
         )
-    for slug in purged:
+    for slug in purged_slugs:
         click.echo(f"{slug}: purged, so not fetched; `mvl purge allow source {slug}` lets it come back")
-    return [spec for spec in chosen if spec.slug not in purged]
+    return [spec for spec in specs if spec.slug not in purged_slugs]
 
 
-def _line(spec: SourceSpec, lock: Lock, rows: int, rejects: int, *, is_purged: bool) -> dict[str, Any]:
-    state, entry = load_state(spec), lock.of(spec)
-    kind = file_state(spec, entry, state)
-    shown: str = "ingested" if rows and kind != "fetching" else kind
-    note = sentence(spec, lock, state)
+def _build_source_row(
+    spec: SourceSpec, lock: Lockfile, n_rows: int, n_rejects: int, *, is_purged: bool
+) -> dict[str, Any]:
+    fetch_state, entry = load_state(spec), lock.get_entry(spec)
+    files_state = compute_source_state(spec, entry, fetch_state)
+    display_state: str = "ingested" if n_rows and files_state != "fetching" else files_state
+    note = describe_state(spec, lock, fetch_state)
     if is_purged:
-        shown, note = "purged", f"purged, `mvl purge allow source {spec.slug}` lets it come back; {note}"
-    elif kind == "removed":
-        shown = "ingested, archives removed"
-    if state is not None and kind in ("fetched", "removed"):
-        size: int | None = sum(file.size for file in state.files.values())
+        display_state, note = "purged", f"purged, `mvl purge allow source {spec.slug}` lets it come back; {note}"
+    elif files_state == "removed":
+        display_state = "ingested, archives removed"
+    if fetch_state is not None and files_state in ("fetched", "removed"):
+        size: int | None = sum(file.size for file in fetch_state.files.values())
     else:
-        size = folder_size(spec.root)[1] if kind == "files" else entry.size if entry else None
+        size = measure_folder(spec.root)[1] if files_state == "files" else entry.total_bytes if entry else None
     return {
         "slug": spec.slug,
         "title": spec.title,
@@ -169,10 +178,10 @@ def _line(spec: SourceSpec, lock: Lock, rows: int, rejects: int, *, is_purged: b
         "card_license": entry.card_license if entry else None,
         "gated": entry.gated if entry else None,
         "expected": spec.expected.model_dump() if spec.expected else None,
-        "state": shown,
-        "rows": rows,
-        "rejects": rejects,
+        "state": display_state,
+        "rows": n_rows,
+        "rejects": n_rejects,
         "size": size,
-        "commit": state.commit if state is not None else entry.commit if entry else None,
+        "commit": fetch_state.commit if fetch_state is not None else entry.commit if entry else None,
         "note": note,
     }

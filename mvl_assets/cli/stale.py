@@ -6,11 +6,11 @@ import click
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from mvl_assets.common.tables import as_json, show
-from mvl_assets.defs.prompts import report_prompts
+from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.errors import MvlError
-from mvl_assets.orchestration.asset_status import Standing, Standings
-from mvl_assets.runner.dagster_home import code_locations, instance, quiet_dagster
+from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
+from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
 
 
 @click.command(name="stale")
@@ -22,42 +22,47 @@ def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
 
     ASSET is a stage (`rewritten`) or one asset (`rewritten/ocr`); without any, all are looked at.
     """
-    quiet_dagster()
-    dagster_instance = instance()
-    report_prompts(dagster_instance)
-    graphs = [definitions.resolve_asset_graph() for definitions in code_locations().values()]
-    known = {
+    suppress_dagster_warnings()
+    dagster_instance = get_instance()
+    report_edited_prompts(dagster_instance)
+    graphs = [definitions.resolve_asset_graph() for definitions in load_code_locations().values()]
+    valid_names = {
         name for graph in graphs for key in graph.get_all_asset_keys() for name in (key.path[0], key.to_user_string())
     }
-    if unknown := sorted(set(assets) - known):
+    if unknown := sorted(set(assets) - valid_names):
         raise MvlError(f"there is no asset or stage {', '.join(unknown)}", hint="`mvl status` lists the stages")
-    found = _stale(graphs, dagster_instance, assets)
+    stale_statuses = _list_stale_statuses(graphs, dagster_instance, assets)
     if json_ and not launch:
         rows = [
-            {"asset": s.key.to_user_string(), "partition": s.partition, "because": "; ".join(s.causes)} for s in found
+            {"asset": s.key.to_user_string(), "partition": s.partition_key, "because": "; ".join(s.causes)}
+            for s in stale_statuses
         ]
         click.echo(as_json(rows))
         return
-    click.echo(_listed(found, "out of date") if found else "everything that was made is up to date")
-    if launch and found:
-        from mvl_assets.runner.pipeline_runner import drive_stale
+    click.echo(
+        _format_statuses(stale_statuses, "out of date") if stale_statuses else "everything that was made is up to date"
+    )
+    if launch and stale_statuses:
+        from mvl_assets.runner.pipeline_runner import run_stale
 
-        drive_stale(found)
-        if after := _stale(graphs, dagster_instance, ()):
-            click.echo(_listed(after, "out of date now"))
+        run_stale(stale_statuses)
+        if remaining_statuses := _list_stale_statuses(graphs, dagster_instance, ()):
+            click.echo(_format_statuses(remaining_statuses, "out of date now"))
             click.echo("`mvl stale --launch` makes these, `mvl run` everything that is missing or out of date")
 
 
-def _stale(graphs: list[AssetGraph], dagster_instance: dg.DagsterInstance, assets: tuple[str, ...]) -> list[Standing]:
+def _list_stale_statuses(
+    graphs: list[AssetGraph], dagster_instance: dg.DagsterInstance, assets: tuple[str, ...]
+) -> list[AssetStatus]:
     return [
-        standing
+        status
         for graph in graphs
-        for standing in Standings(graph, dagster_instance).all()
-        if standing.state == "stale"
-        and (not assets or standing.key.path[0] in assets or standing.key.to_user_string() in assets)
+        for status in AssetStatusResolver(graph, dagster_instance).iter_statuses()
+        if status.state == "stale"
+        and (not assets or status.key.path[0] in assets or status.key.to_user_string() in assets)
     ]
 
 
-def _listed(found: list[Standing], words: str) -> str:
-    rows = [[s.key.to_user_string(), s.partition, "; ".join(s.causes)] for s in found]
-    return show(f"{len(rows)} {words}", ["asset", "partition", "because"], rows)
+def _format_statuses(statuses: list[AssetStatus], label: str) -> str:
+    rows = [[s.key.to_user_string(), s.partition_key, "; ".join(s.causes)] for s in statuses]
+    return format_table(f"{len(rows)} {label}", ["asset", "partition", "because"], rows)

@@ -6,55 +6,55 @@ from collections import Counter
 
 import click
 
-from mvl_assets.common.tables import as_json, show
-from mvl_assets.config.settings import settings
-from mvl_assets.defs.prompts import report_prompts
+from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.config.settings import load_settings
+from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.summaries import category_lines, counts_by_source, rejects_by_stage
-from mvl_assets.orchestration.asset_status import Standings
-from mvl_assets.runner.dagster_home import code_locations, instance, quiet_dagster
+from mvl_assets.lake_queries.summaries import count_by_source, count_rejects_by_stage, summarize_categories
+from mvl_assets.orchestration.asset_status import AssetStatusResolver
+from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
 from mvl_assets.runner.pipeline_runner import STAGES
-from mvl_assets.runner.summary import keep_rates
+from mvl_assets.runner.summary import render_keep_rates
 
-REJECTING = {"raw": "raw", "rewritten": "rewrite", "judged": "judge"}
+REJECT_STAGES = {"raw": "raw", "rewritten": "rewrite", "judged": "judge"}
 
 
 @click.command(name="status")
 @click.option("--json", "json_", is_flag=True, help="As JSON, one object per stage.")
 def command(json_: bool) -> None:
     """Per stage: what is materialised, what is out of date, rows and rejects."""
-    quiet_dagster()
-    lake = Lake(settings().lake_root)
-    dagster_instance = instance()
-    report_prompts(dagster_instance)
-    states: dict[str, Counter[str]] = {stage: Counter() for stage in STAGES}
-    for definitions in code_locations().values():
-        for standing in Standings(definitions.resolve_asset_graph(), dagster_instance).all():
-            states[standing.key.path[0]][standing.state] += 1
-    rejects = rejects_by_stage(lake)
-    listed = [
+    suppress_dagster_warnings()
+    lake = Lake(load_settings().lake_root)
+    dagster_instance = get_instance()
+    report_edited_prompts(dagster_instance)
+    state_counts: dict[str, Counter[str]] = {stage: Counter() for stage in STAGES}
+    for definitions in load_code_locations().values():
+        for status in AssetStatusResolver(definitions.resolve_asset_graph(), dagster_instance).iter_statuses():
+            state_counts[status.key.path[0]][status.state] += 1
+    rejects = count_rejects_by_stage(lake)
+    stage_rows = [
         {
             "stage": stage,
-            "materialised": states[stage]["fresh"] + states[stage]["stale"],
-            "stale": states[stage]["stale"],
-            "missing": states[stage]["missing"],
-            "rows": _rows(lake, stage),
-            "rejects": rejects[REJECTING.get(stage, stage)],
+            "materialised": state_counts[stage]["fresh"] + state_counts[stage]["stale"],
+            "stale": state_counts[stage]["stale"],
+            "missing": state_counts[stage]["missing"],
+            "rows": _count_rows(lake, stage),
+            "rejects": rejects[REJECT_STAGES.get(stage, stage)],
         }
         for stage in STAGES
     ]
     if json_:
-        click.echo(as_json(listed))
+        click.echo(as_json(stage_rows))
         return
     columns = ["stage", "materialised", "stale", "missing", "rows", "rejects"]
-    click.echo(show(f"lake {lake.root}", columns, [[s[c] for c in columns] for s in listed]))
-    if rates := keep_rates(category_lines(lake)):
+    click.echo(format_table(f"lake {lake.root}", columns, [[s[c] for c in columns] for s in stage_rows]))
+    if rates := render_keep_rates(summarize_categories(lake)):
         click.echo("\n" + rates + "\n")
     click.echo("materialised, stale and missing count partitions; `mvl stale` names the stale ones")
 
 
-def _rows(lake: Lake, stage: str) -> int | None:
+def _count_rows(lake: Lake, stage: str) -> int | None:
     if stage == "raw":
-        return counts_by_source(lake)[0].total()
-    names = lake.names(stage)
-    return sum(lake.table(n).count() for n in names) if names else None
+        return count_by_source(lake)[0].total()
+    table_names = lake.list_tables(stage)
+    return sum(lake.get_table(n).count() for n in table_names) if table_names else None

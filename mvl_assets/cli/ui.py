@@ -10,7 +10,7 @@ import sys
 import click
 
 from mvl_assets.errors import MvlError
-from mvl_assets.runner.dagster_home import prepare_home, workspace_file
+from mvl_assets.runner.dagster_home import find_workspace_file, prepare_home
 
 
 @click.command(name="ui")
@@ -25,7 +25,7 @@ def command(port: int) -> None:
         except OSError as error:
             raise MvlError(f"port {port} is in use", hint=f"mvl ui --port {port + 1}") from error
     click.echo(f"in a moment: http://127.0.0.1:{port}  (DAGSTER_HOME {home}; Ctrl-C stops it)")
-    os.chdir(workspace_file().parent)
+    os.chdir(find_workspace_file().parent)
     # Background jobs of a plain shell are started deaf to SIGINT; Dagster's processes would be too, and never stop.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # The warning ignored says that `dg dev` is the command's new name; that one does the same here.

@@ -1,4 +1,4 @@
-"""Identity: how ids, row hashes and data versions are made. Every id in the lake comes from `digest_hex`."""
+"""Identity: how ids, row hashes and data versions are made. Every id in the lake comes from `compute_digest`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import pyarrow as pa
 MODULUS = 1 << 128
 
 
-def digest_hex(*parts: object) -> str:
+def compute_digest(*parts: object) -> str:
     """32 hex characters for a sequence of parts.
 
     `bytes` count as they are, everything else as canonical JSON. Parts are length-prefixed, so ("ab", "c") and
     ("a", "bc") differ.
     """
-    state = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=16)
     for part in parts:
-        data = part if isinstance(part, bytes) else canonical_json(part)
-        state.update(len(data).to_bytes(8, "little"))
-        state.update(data)
-    return state.hexdigest()
+        data = part if isinstance(part, bytes) else encode_canonical_json(part)
+        hasher.update(len(data).to_bytes(8, "little"))
+        hasher.update(data)
+    return hasher.hexdigest()
 
 
-def canonical_json(value: object) -> bytes:
+def encode_canonical_json(value: object) -> bytes:
     """Sorted keys, no white space, UTF-8; NaN is refused because it has no JSON form."""
     return _encode(value).encode("utf-8", errors="surrogatepass")
 
 
-def _plain(value: object) -> object:
+def _to_json_type(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, set | frozenset):
@@ -43,15 +43,15 @@ def _plain(value: object) -> object:
 
 # Made once: `json.dumps` with settings makes an encoder for every call, which for short values is most of its time.
 _encode = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_to_json_type
 ).encode
 
 
-def row_hashes(rows: pa.Table | pa.RecordBatch, columns: Iterable[str]) -> list[str]:
+def compute_row_hashes(rows: pa.Table | pa.RecordBatch, columns: Iterable[str]) -> list[str]:
     """One digest per row over the given columns, in the order of their names."""
-    names = sorted(columns)
-    listed: list[dict[str, Any]] = rows.select(names).to_pylist()
-    return [digest_hex(row) for row in listed]
+    column_names = sorted(columns)
+    row_dicts: list[dict[str, Any]] = rows.select(column_names).to_pylist()
+    return [compute_digest(row) for row in row_dicts]
 
 
 class DigestSum:
@@ -59,12 +59,12 @@ class DigestSum:
 
     def __init__(self) -> None:
         self.total = 0
-        self.count = 0
+        self.n_hashes = 0
 
     def add(self, hashes: Iterable[str | None]) -> None:
         for value in hashes:
             self.total = (self.total + int(value or "0", 16)) % MODULUS
-            self.count += 1
+            self.n_hashes += 1
 
-    def hex(self) -> str:
-        return f"{self.count}-{self.total:032x}"
+    def to_hex(self) -> str:
+        return f"{self.n_hashes}-{self.total:032x}"

@@ -7,7 +7,7 @@ import re
 _DIGITS = re.compile(r"(\d+)")
 
 
-def natural(name: str) -> list[tuple[int, str]]:
+def natural_sort_key(name: str) -> list[tuple[int, str]]:
     """A key that sorts `part2` before `part10`."""
     pieces = _DIGITS.split(name)
     return [(int(piece), "") if piece.isdecimal() and len(piece) < 20 else (-1, piece) for piece in pieces]

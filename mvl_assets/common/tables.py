@@ -11,21 +11,21 @@ from rich.console import Console
 from rich.table import Table
 
 
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def format_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table as text; numbers to the right, cut to the terminal's width only when there is a terminal."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, name in enumerate(columns):
         numeric = all(isinstance(r[index], int | float) or r[index] in ("", None) for r in rows) and bool(rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_text(v) for v in row))
+        table.add_row(*(_format_cell(v) for v in row))
     console = Console(width=None if sys.stdout.isatty() else 160)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def _text(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):

@@ -12,28 +12,28 @@ from typing import Any, Self
 import dagster as dg
 
 from mvl_assets.components.source_checks import (
-    benchmark_result,
-    expected_result,
-    licensed_result,
-    screening_result,
-    screening_table,
-    source_checks,
+    build_benchmark_result,
+    build_license_result,
+    build_row_count_result,
+    build_screening_result,
+    build_source_checks,
+    render_screening_table,
 )
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.fetch.lock import read_lock
-from mvl_assets.fetch.overview import sentence
+from mvl_assets.fetch.lock import read_lockfile
+from mvl_assets.fetch.overview import describe_state
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
     SAMPLE_COLUMNS,
-    markdown_table,
-    preview,
-    sound_check,
-    sound_result,
-    table_metadata,
+    build_schema_check,
+    build_schema_result,
+    build_table_metadata,
+    render_markdown_table,
+    render_preview,
 )
 from mvl_assets.orchestration.resources import LakeResource
 
-GROUPS = {
+GROUP_DESCRIPTIONS = {
     "A": "used as it is (group A)",
     "B": "to be rewritten (group B)",
     "C": "screened out (group C)",
@@ -66,72 +66,76 @@ class SourceDataset(dg.Component):
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        return dg.Definitions(assets=[raw_asset(self.spec)])
+        return dg.Definitions(assets=[build_raw_asset(self.spec)])
 
 
-def raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
+def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
     """`raw/<slug>`: the files of one source, in the tables `samples`, `images` and `rejects`."""
     key = dg.AssetKey(["raw", spec.slug])
-    limit = asset_keys.profile().limit
+    limit = asset_keys.load_active_profile().limit
 
     @dg.asset(
         key=key,
         # What the rows are made with; a note in the evidence makes nothing out of date.
-        code_version=asset_keys.settings_version(spec.format, spec.records, spec.license, limit),
+        code_version=asset_keys.compute_code_version(spec.format, spec.records, spec.license, limit),
         group_name="raw",
         partitions_def=dg.StaticPartitionsDefinition([spec.slug]),
-        description=description(spec),
+        description=describe_source(spec),
         kinds={"lance", "huggingface"} if spec.hub else {"lance"},
-        tags=tags(spec),
+        tags=build_source_tags(spec),
         owners=asset_keys.OWNERS,
-        metadata=declared(spec),
-        check_specs=[sound_check(key), *source_checks(key)],
+        metadata=build_declaration_metadata(spec),
+        check_specs=[build_schema_check(key), *build_source_checks(key)],
     )
-    def _raw(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-        from mvl_assets.curation.screening import screen
-        from mvl_assets.ingest.sync_source import bring_in
+    def _materialize_raw(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from mvl_assets.curation.screening import screen_source
+        from mvl_assets.ingest.sync_source import sync_source
 
-        report = bring_in(lake.lake, spec, asset_keys.profile(), run_id=context.run_id, say=context.log.info)
-        table = lake.lake.table("samples")
-        screened = screen(lake.lake, spec.slug)
+        report = sync_source(
+            lake.lake, spec, asset_keys.load_active_profile(), run_id=context.run_id, log=context.log.info
+        )
+        table = lake.lake.get_table("samples")
+        screening = screen_source(lake.lake, spec.slug)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.data_version),
-            metadata=table_metadata(
+            metadata=build_table_metadata(
                 table,
-                rows=screened.total,
-                where=spec.slug,
-                total=screened.total,
-                rows_read=report.rows,
-                new=report.new,
-                changed=report.changed,
-                withdrawn=report.withdrawn,
-                rejected=sum(report.rejects.values()),
-                rejects=markdown_table([{"error": e, "rows": n} for e, n in sorted(report.rejects.items())]),
-                new_pictures=report.pictures,
-                new_picture_bytes=report.bytes,
+                rows=screening.total,
+                partition_key=spec.slug,
+                table_rows=screening.total,
+                rows_read=report.n_rows,
+                new=report.n_new,
+                changed=report.n_changed,
+                withdrawn=report.n_withdrawn,
+                rejected=sum(report.reject_counts.values()),
+                rejects=render_markdown_table(
+                    [{"error": e, "rows": n} for e, n in sorted(report.reject_counts.items())]
+                ),
+                new_pictures=report.n_new_images,
+                new_picture_bytes=report.new_image_bytes,
                 limit=limit,
                 folder=dg.MetadataValue.path(spec.root),
-                seconds=round(report.seconds, 2),
-                rows_per_s=round(report.rows / max(report.seconds, 1e-9), 1),
-                screening=screening_table(screened),
-                preview=preview(lake.lake, screened.shown, SAMPLE_COLUMNS),
+                seconds=round(report.duration_s, 2),
+                rows_per_s=round(report.n_rows / max(report.duration_s, 1e-9), 1),
+                screening=render_screening_table(screening),
+                preview=render_preview(lake.lake, screening.examples, SAMPLE_COLUMNS),
             ),
             check_results=[
-                sound_result(key, table, spec.slug),
-                expected_result(key, spec, report.rows, limit),
-                licensed_result(key, spec),
-                screening_result(key, spec, screened),
-                benchmark_result(key, spec),
+                build_schema_result(key, table, spec.slug),
+                build_row_count_result(key, spec, report.n_rows, limit),
+                build_license_result(key, spec),
+                build_screening_result(key, spec, screening),
+                build_benchmark_result(key, spec),
             ],
         )
 
-    return _raw
+    return _materialize_raw
 
 
-def description(spec: SourceSpec) -> str:
+def describe_source(spec: SourceSpec) -> str:
     """What the graph says about a source: what it is, where it comes from, and why a group C source goes no further."""
     modality = (spec.modality or "mixed").replace("_", "-")
-    parts = [f"{spec.title}: {modality} source of the category {spec.category}, {GROUPS[spec.group]}."]
+    parts = [f"{spec.title}: {modality} source of the category {spec.category}, {GROUP_DESCRIPTIONS[spec.group]}."]
     if spec.outside_153:
         parts.append("Outside the paper's 153.")
     if spec.reason:
@@ -142,25 +146,29 @@ def description(spec: SourceSpec) -> str:
     return " ".join(parts)
 
 
-def tags(spec: SourceSpec) -> dict[str, str]:
-    named = {"mvl/group": spec.group, "mvl/family": spec.family, "mvl/modality": spec.modality}
-    return {**asset_keys.tags(spec.category), "mvl/source": spec.slug, **{k: v for k, v in named.items() if v}}
+def build_source_tags(spec: SourceSpec) -> dict[str, str]:
+    optional_tags = {"mvl/group": spec.group, "mvl/family": spec.family, "mvl/modality": spec.modality}
+    return {
+        **asset_keys.build_category_tags(spec.category),
+        "mvl/source": spec.slug,
+        **{k: v for k, v in optional_tags.items() if v},
+    }
 
 
-def declared(spec: SourceSpec) -> dict[str, Any]:
+def build_declaration_metadata(spec: SourceSpec) -> dict[str, Any]:
     """The declaration as asset metadata. Unknown values say so; the evidence table says how each value is known."""
     hub = spec.hub and (spec.hub.repo if spec.hub.config is None else f"{spec.hub.repo}: {spec.hub.config}")
-    facts: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "license": spec.license or "unknown",
         "expected": f"{spec.expected.count:,} {spec.expected.unit}" if spec.expected else "unknown",
         "format": spec.format or "unknown",
         "hub": hub or "unknown",
-        "state": sentence(spec, read_lock()),
+        "state": describe_state(spec, read_lockfile()),
         "outside_153": spec.outside_153,
-        "evidence": markdown_table(
+        "evidence": render_markdown_table(
             [{"field": f, "basis": e.basis, "note": e.note or ""} for f, e in spec.evidence.items()]
         ),
     }
     if spec.url:
-        facts["url"] = dg.MetadataValue.url(spec.url)
-    return facts
+        metadata["url"] = dg.MetadataValue.url(spec.url)
+    return metadata

@@ -13,12 +13,12 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mvl_assets.config.settings import settings
-from mvl_assets.config.strict_yaml import Document, documents
+from mvl_assets.config.settings import load_settings
+from mvl_assets.config.strict_yaml import YamlDocument, iter_documents
 from mvl_assets.errors import MvlError
 
-SOURCES = Path(__file__).resolve().parents[1] / "defs" / "sources"
-COMPONENT = "mvl_assets.components.source_dataset.SourceDataset"
+SOURCES_DIR = Path(__file__).resolve().parents[1] / "defs" / "sources"
+COMPONENT_TYPE = "mvl_assets.components.source_dataset.SourceDataset"
 
 Category = Literal[
     "general",
@@ -69,11 +69,11 @@ Format = Literal[
 ]
 
 
-class _Strict(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Hub(_Strict):
+class HubDataset(_StrictModel):
     """A dataset repository on the Hugging Face hub, and the config (subset) inside it."""
 
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
@@ -83,32 +83,32 @@ class Hub(_Strict):
 
     @field_validator("files", mode="before")
     @classmethod
-    def _list_is_a_tuple(cls, value: Any) -> Any:
+    def _coerce_list_to_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
 
-class Expected(_Strict):
+class ExpectedSize(_StrictModel):
     """How many items the source is said to hold. Only `rows` can be compared with what a reader finds."""
 
     count: int = Field(gt=0)
     unit: Literal["rows", "images", "qa"]
 
 
-class Evidence(_Strict):
+class Evidence(_StrictModel):
     """How a value of the entry came to be known."""
 
     basis: Literal["read", "computed", "inferred", "general_knowledge", "unknown"]
     note: str | None = None
 
 
-class Benchmark(_Strict):
+class BenchmarkRelation(_StrictModel):
     """A relation to an evaluation benchmark: the source *is* it, or both were built from the same base sets."""
 
     name: str
     relation: Literal["is_benchmark", "shares_origin"]
 
 
-class RecordsMap(_Strict):
+class RecordsMapping(_StrictModel):
     """How the `records` reader makes a conversation of one record: the way in for any table, without code.
 
     `question`, `answer` and `pictures` are templates: `{field}` (or `{field.inner}`) stands for a value of the record,
@@ -168,11 +168,11 @@ class RecordsMap(_Strict):
 
     @field_validator("pictures", "picture_folders", mode="before")
     @classmethod
-    def _list_is_a_tuple(cls, value: Any) -> Any:
+    def _coerce_list_to_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
-    def _one_kind_of_text_and_of_pictures(self) -> RecordsMap:
+    def _validate_text_and_image_fields(self) -> RecordsMapping:
         if self.turns is not None and (self.question, self.answer, self.pairs) != (None, None, None):
             raise ValueError("give either `turns`, or `question` and `answer`")
         if self.turns is None and (self.question is None or self.answer is None):
@@ -188,7 +188,7 @@ class RecordsMap(_Strict):
         return self
 
 
-class SourceSpec(_Strict):
+class SourceSpec(_StrictModel):
     """One source, as declared. A value nobody knows is null; `evidence` says for every value how it is known.
 
     Groups are the paper's (arXiv 2412.05237v2, figures A3 to A5): A is used as it is, B is rewritten, C is ingested and
@@ -206,16 +206,16 @@ class SourceSpec(_Strict):
     """Other formats in which copies of the source exist."""
     family: Family | None = None
     """Prompt family of the rewriting; null where the paper's prompts have no family for the source."""
-    hub: Hub | None = None
+    hub: HubDataset | None = None
     url: str | None = None
     path: str | None = None
     """Folder of the files; null = `settings().raw / slug`."""
-    records: RecordsMap | None = None
+    records: RecordsMapping | None = None
     """Only for the format `records`; null while nobody has written the map, and then the source cannot be read yet."""
     license: str | None = None
     """Null when unknown. A licence on an aggregator's card counts as unknown."""
-    expected: Expected | None = None
-    benchmarks: tuple[Benchmark, ...] = ()
+    expected: ExpectedSize | None = None
+    benchmarks: tuple[BenchmarkRelation, ...] = ()
     """Known relations. Empty means none is known, not that there is none."""
     reason: str | None = None
     """Why a source of group C enters no category table."""
@@ -224,38 +224,38 @@ class SourceSpec(_Strict):
 
     @field_validator("alternates", "benchmarks", mode="before")
     @classmethod
-    def _list_is_a_tuple(cls, value: Any) -> Any:
+    def _coerce_list_to_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> SourceSpec:
+    def _validate_consistency(self) -> SourceSpec:
         if self.records is not None and self.format != "records":
             raise ValueError("`records` belongs to the format `records` only")
         if (self.group == "C") != (self.reason is not None):
             raise ValueError("`reason` belongs to group C, and every source of group C has one")
         if self.group == "B" and self.family is None:
             raise ValueError("a source of group B is rewritten and needs a prompt `family`")
-        unknown = sorted(set(self.evidence) - set(SourceSpec.model_fields))
-        if unknown:
-            raise ValueError(f"`evidence` names no field of the entry: {', '.join(unknown)}")
+        unknown_fields = sorted(set(self.evidence) - set(SourceSpec.model_fields))
+        if unknown_fields:
+            raise ValueError(f"`evidence` names no field of the entry: {', '.join(unknown_fields)}")
         return self
 
     @property
     def root(self) -> Path:
         """The folder where the source's files are looked for."""
-        return Path(self.path).expanduser() if self.path is not None else settings().raw / self.slug
+        return Path(self.path).expanduser() if self.path is not None else load_settings().raw_dir / self.slug
 
 
 @cache
 def load_catalog() -> dict[str, SourceSpec]:
     """All declared sources by slug, in catalog order: categories as in `CATEGORIES`, then as in the file."""
     try:
-        return read_catalog(SOURCES)
+        return read_catalog(SOURCES_DIR)
     except MvlError as error:
         raise MvlError(error.message, hint=error.hint or "correct the entry and run again") from error
 
 
-def source_named(slug: str) -> SourceSpec:
+def get_source(slug: str) -> SourceSpec:
     """The declared source. Raises `MvlError` when there is none of that name."""
     if slug not in load_catalog():
         raise MvlError(f"there is no source {slug!r}", hint="`mvl sources` lists them")
@@ -263,7 +263,7 @@ def source_named(slug: str) -> SourceSpec:
 
 
 @cache
-def partition_sources(category: Category) -> tuple[str, ...]:
+def list_partition_keys(category: Category) -> tuple[str, ...]:
     """Slugs of a category's group A and B sources, inside the 153 and outside, in catalog order."""
     return tuple(s for s, spec in load_catalog().items() if spec.category == category and spec.group in ("A", "B"))
 
@@ -276,50 +276,60 @@ def read_catalog(folder: Path) -> dict[str, SourceSpec]:
     """
     if not folder.is_dir():
         raise MvlError(f"there is no catalog folder {folder}")
-    strange = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in (*CATEGORIES, "__pycache__"))
-    if strange:
-        raise MvlError(f"{folder}: no category is called {', '.join(strange)}", hint=f"one of {', '.join(CATEGORIES)}")
+    unknown_folders = sorted(
+        p.name for p in folder.iterdir() if p.is_dir() and p.name not in (*CATEGORIES, "__pycache__")
+    )
+    if unknown_folders:
+        raise MvlError(
+            f"{folder}: no category is called {', '.join(unknown_folders)}", hint=f"one of {', '.join(CATEGORIES)}"
+        )
     catalog: dict[str, SourceSpec] = {}
-    places: dict[str, str] = {}
+    locations: dict[str, str] = {}
     for category in CATEGORIES:
         path = folder / category / "defs.yaml"
         if not path.is_file():
             continue
-        for document in documents(path):
-            spec = _spec(document, path, category)
-            place = f"{path}:{document.line_of(['attributes', 'slug'])}"
+        for document in iter_documents(path):
+            spec = _parse_spec(document, path, category)
+            location = f"{path}:{document.find_line(['attributes', 'slug'])}"
             if spec.slug in catalog:
-                raise MvlError(f"{place}: the source {spec.slug!r} is declared twice (first in {places[spec.slug]})")
+                raise MvlError(
+                    f"{location}: the source {spec.slug!r} is declared twice (first in {locations[spec.slug]})"
+                )
             catalog[spec.slug] = spec
-            places[spec.slug] = place
+            locations[spec.slug] = location
     return catalog
 
 
-def _spec(document: Document, path: Path, category: str) -> SourceSpec:
+def _parse_spec(document: YamlDocument, path: Path, category: str) -> SourceSpec:
     """One checked entry."""
     value = document.value
     if not isinstance(value, dict) or not isinstance(value.get("attributes"), dict):
-        raise MvlError(f"{path}:{document.line}: an entry is `type: {COMPONENT}` and `attributes: …`")
+        raise MvlError(f"{path}:{document.line}: an entry is `type: {COMPONENT_TYPE}` and `attributes: …`")
     attributes = value["attributes"]
     name = f"source {attributes['slug']!r}" if "slug" in attributes else "a source without `slug`"
     for key in value:
         if key not in ("type", "attributes"):
-            raise MvlError(f"{path}:{document.line_of([key])}: {name}: unknown key `{key}`")
-    if value.get("type") != COMPONENT:
-        raise MvlError(f"{path}:{document.line_of(['type'])}: {name}: `type` must be {COMPONENT}")
+            raise MvlError(f"{path}:{document.find_line([key])}: {name}: unknown key `{key}`")
+    if value.get("type") != COMPONENT_TYPE:
+        raise MvlError(f"{path}:{document.find_line(['type'])}: {name}: `type` must be {COMPONENT_TYPE}")
     try:
         spec = SourceSpec.model_validate(attributes)
     except ValidationError as error:
         # An unknown key first: it may be what a required one was meant to be.
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        line = document.line_of(["attributes", *first["loc"]])
-        key = ".".join(str(part) for part in first["loc"])
-        message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise MvlError(f"{path}:{line}: {name}: {f'`{key}`: ' if key else ''}{message}{more}") from error
+        first_error = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        line = document.find_line(["attributes", *first_error["loc"]])
+        key = ".".join(str(part) for part in first_error["loc"])
+        message = (
+            "unknown key"
+            if first_error["type"] == "extra_forbidden"
+            else first_error["msg"].removeprefix("Value error, ")
+        )
+        more_note = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise MvlError(f"{path}:{line}: {name}: {f'`{key}`: ' if key else ''}{message}{more_note}") from error
     if spec.category != category:
         raise MvlError(
-            f"{path}:{document.line_of(['attributes', 'category'])}: {name}: its category is {spec.category!r}, "
+            f"{path}:{document.find_line(['attributes', 'category'])}: {name}: its category is {spec.category!r}, "
             f"but it stands in the folder {category!r}"
         )
     return spec

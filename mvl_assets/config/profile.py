@@ -11,18 +11,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mvl_assets.config.strict_yaml import documents
+from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.errors import MvlError
 
-FOLDER = Path(__file__).parents[1] / "profiles"
-Role = Literal["caption", "rewrite", "judge", "second_judge"]
+PROFILES_DIR = Path(__file__).parents[1] / "profiles"
+ModelRole = Literal["caption", "rewrite", "judge", "second_judge"]
 
 
-class _Part(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Serve(_Part):
+class LocalServerConfig(_StrictModel):
     """A vLLM server this machine starts when it is needed. `model` is a prepared model's name, a path or a hub id."""
 
     model: str
@@ -33,7 +33,7 @@ class Serve(_Part):
     args: list[str] = Field(default_factory=list)
 
 
-class Price(_Part):
+class Price(_StrictModel):
     """What so many tokens cost: money per million, and the GPU time they take at its price per hour."""
 
     input_per_million: float = 0.0
@@ -44,22 +44,24 @@ class Price(_Part):
     gpu_hour: float | None = None
     currency: str = "USD"
 
-    def gpu_hours(self, tokens_in: int, tokens_out: int) -> float | None:
+    def compute_gpu_hours(self, prompt_tokens: int, completion_tokens: int) -> float | None:
         """At the rates given; None without one. A rate that is not given counts as none to wait for."""
         if not self.tokens_per_gpu_second:
             return None
-        seconds = tokens_out / self.tokens_per_gpu_second
+        seconds = completion_tokens / self.tokens_per_gpu_second
         if self.prompt_tokens_per_gpu_second:
-            seconds += tokens_in / self.prompt_tokens_per_gpu_second
+            seconds += prompt_tokens / self.prompt_tokens_per_gpu_second
         return seconds / 3600
 
-    def cost(self, tokens_in: int, tokens_out: int) -> float:
+    def compute_cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """Money for so many tokens and, where its price is given, for the GPU time they take."""
-        tokens = (tokens_in * self.input_per_million + tokens_out * self.output_per_million) / 1e6
-        return round(tokens + (self.gpu_hours(tokens_in, tokens_out) or 0.0) * (self.gpu_hour or 0.0), 6)
+        token_cost = (prompt_tokens * self.input_per_million + completion_tokens * self.output_per_million) / 1e6
+        return round(
+            token_cost + (self.compute_gpu_hours(prompt_tokens, completion_tokens) or 0.0) * (self.gpu_hour or 0.0), 6
+        )
 
 
-class ModelProfile(_Part):
+class ModelProfile(_StrictModel):
     """One model behind an OpenAI-compatible endpoint: a list of `base_urls`, or a local server to start."""
 
     name: str
@@ -68,7 +70,7 @@ class ModelProfile(_Part):
     base_urls: list[str] = Field(default_factory=list)
     api_key_env: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
-    serve: Serve | None = None
+    serve: LocalServerConfig | None = None
     concurrency: int = Field(default=32, gt=0)
     # How long its endpoints may be gone before a run ends with an error; a tenth of it when none has answered yet.
     patience_seconds: float = Field(default=300.0, gt=0)
@@ -78,21 +80,21 @@ class ModelProfile(_Part):
     price: Price = Price()
 
     @model_validator(mode="after")
-    def _has_a_home(self) -> ModelProfile:
+    def _validate_endpoint(self) -> ModelProfile:
         if bool(self.base_urls) == bool(self.serve):
             raise ValueError("give either base_urls or serve")
         return self
 
 
-class Keep(_Part):
+class KeepConfig(_StrictModel):
     """Which judged pairs stay. `rule` is a small expression over `all_yes`, `both_yes` (with a second judge),
-    `p_yes >= t` and `answer_agrees`.
+    `p_yes >= t` and `matches_reference`.
 
     Terms are joined by `and` / `or`, for example `answer_agrees and p_yes >= 0.4`. The paper's rule is `all_yes`.
     """
 
     rule: str = "all_yes"
-    # What `answer_agrees` says where there is no key to compare with (captions, open questions).
+    # What `matches_reference` says where there is no key to compare with (captions, open questions).
     without_key: bool = True
 
 
@@ -111,7 +113,7 @@ PAPER_SHARES = {
 """The categories of the two last stages and their shares (Figure 3)."""
 
 
-class Mixture(_Part):
+class MixtureConfig(_StrictModel):
     """How the stages are filled. The defaults are the paper's (§2.3, Table 1, Figure 3)."""
 
     seed: int = 0
@@ -128,13 +130,13 @@ class Mixture(_Part):
     drop_contaminated: bool = True
 
     @model_validator(mode="after")
-    def _shares_are_of_categories(self) -> Mixture:
-        if unknown := sorted(set(self.shares) - set(PAPER_SHARES)):
-            raise ValueError(f"shares of {', '.join(unknown)}, which are no categories of a mixture")
+    def _validate_shares(self) -> MixtureConfig:
+        if unknown_categories := sorted(set(self.shares) - set(PAPER_SHARES)):
+            raise ValueError(f"shares of {', '.join(unknown_categories)}, which are no categories of a mixture")
         return self
 
 
-class Profile(_Part):
+class Profile(_StrictModel):
     """Everything a run needs to know besides the catalog."""
 
     name: str
@@ -147,9 +149,9 @@ class Profile(_Part):
     # Rows sent to rewriting per source, likewise by hash; null takes all.
     rewrite_limit: int | None = Field(default=None, gt=0)
     models: dict[str, ModelProfile]
-    roles: dict[Role, str]
-    keep: Keep = Keep()
-    mixture: Mixture = Mixture()
+    roles: dict[ModelRole, str]
+    keep: KeepConfig = KeepConfig()
+    mixture: MixtureConfig = MixtureConfig()
     # Share of the samples with a short answer that no mixture may take; evaluation asks them.
     holdout: float = Field(default=0.0, ge=0, lt=1)
     recipe: str = "paper-7b"
@@ -157,47 +159,55 @@ class Profile(_Part):
     paper_parity: bool = False
 
     @model_validator(mode="after")
-    def _roles_are_filled(self) -> Profile:
-        missing = {"caption", "rewrite", "judge"} - set(self.roles)
-        unknown = set(self.roles.values()) - set(self.models)
-        if missing or unknown:
-            raise ValueError(f"roles without a model: {sorted(missing)}; models not declared: {sorted(unknown)}")
+    def _validate_roles(self) -> Profile:
+        missing_roles = {"caption", "rewrite", "judge"} - set(self.roles)
+        undeclared_models = set(self.roles.values()) - set(self.models)
+        if missing_roles or undeclared_models:
+            raise ValueError(
+                f"roles without a model: {sorted(missing_roles)}; models not declared: {sorted(undeclared_models)}"
+            )
         if self.roles.get("second_judge") == self.roles["judge"]:
             raise ValueError("the second judge is the judge, and would agree with itself")
         return self
 
-    def model_for(self, role: Role) -> ModelProfile:
+    def get_model(self, role: ModelRole) -> ModelProfile:
         return self.models[self.roles[role]]
 
     @property
     def second_judge(self) -> ModelProfile | None:
         """A judge of another model family, asked the same beside the first; most profiles have none."""
-        return self.model_for("second_judge") if "second_judge" in self.roles else None
+        return self.get_model("second_judge") if "second_judge" in self.roles else None
 
 
 def load_profile(name: str) -> Profile:
     """A profile by name or path. Raises `MvlError` naming the file and the key that is wrong."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES_DIR / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
-        raise MvlError(f"there is no profile {name!r}", hint=f"set MVL_PROFILE to one of {known}, or to a YAML file")
-    return _read(path, path.stat().st_mtime_ns)
+        profile_names = ", ".join(sorted(p.stem for p in PROFILES_DIR.glob("*.yaml")))
+        raise MvlError(
+            f"there is no profile {name!r}", hint=f"set MVL_PROFILE to one of {profile_names}, or to a YAML file"
+        )
+    return _read_profile(path, path.stat().st_mtime_ns)
 
 
 @lru_cache
-def _read(path: Path, changed: int) -> Profile:
+def _read_profile(path: Path, mtime_ns: int) -> Profile:
     hint = "correct the file, or set MVL_PROFILE to another profile"
     try:
-        found = list(documents(path))
+        yaml_documents = list(iter_documents(path))
     except MvlError as error:
         raise MvlError(error.message, hint=hint) from error
-    if len(found) != 1:
-        raise MvlError(f"{path}: a profile is one YAML document, this file holds {len(found)}", hint=hint)
+    if len(yaml_documents) != 1:
+        raise MvlError(f"{path}: a profile is one YAML document, this file holds {len(yaml_documents)}", hint=hint)
     try:
-        return Profile.model_validate(found[0].value)
+        return Profile.model_validate(yaml_documents[0].value)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-        line = found[0].line_of(first["loc"])
+        first_error = error.errors()[0]
+        key = ".".join(str(part) for part in first_error["loc"])
+        message = (
+            "unknown key"
+            if first_error["type"] == "extra_forbidden"
+            else first_error["msg"].removeprefix("Value error, ")
+        )
+        line = yaml_documents[0].find_line(first_error["loc"])
         raise MvlError(f"{path}:{line}: {f'{key}: ' if key else ''}{message}", hint=hint) from error

@@ -39,14 +39,14 @@ import jsonschema
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mvl_assets.common.digest import digest_hex
-from mvl_assets.config.settings import settings
+from mvl_assets.common.digest import compute_digest
+from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 
 FENCE_OPEN, FENCE_CLOSE = "<sample>", "</sample>"
-BRIEF = 80
-PICTURES, CRITERION = "pictures", "criterion"
-_INPUTS = {
+MAX_INLINE_CHARS = 80
+IMAGES_SLOT, CRITERION_SLOT = "pictures", "criterion"
+_ALLOWED_INPUTS = {
     ("rewrite", "pair"): frozenset({"question", "answer"}),
     ("rewrite", "sample"): frozenset({"pairs", "caption"}),
     ("judge", "pair"): frozenset({"conversation"}),
@@ -56,8 +56,8 @@ _SLOT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*)\}\}")
 _FENCE_IN_DATA = re.compile(r"<(\s*/?\s*sample\s*)>", re.IGNORECASE)
 _CONTROL_TOKEN = re.compile(r"<\|(.{0,40}?)\|>")
 
-Role = Literal["rewrite", "judge"]
-Output = Literal["text", "json", "choice"]
+PromptRole = Literal["rewrite", "judge"]
+OutputKind = Literal["text", "json", "choice"]
 
 
 class PromptError(MvlError):
@@ -69,7 +69,7 @@ class PromptError(MvlError):
         super().__init__(f"prompt {file}: {key}: {message}", hint=hint)
 
 
-class Sampling(BaseModel):
+class SamplingParams(BaseModel):
     """What is sent as sampling parameters. No seed: vLLM's CPU build dies of a seed with temperature above 0."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,7 +81,7 @@ class Sampling(BaseModel):
     frequency_penalty: float | None = Field(default=None, ge=0, le=2)
 
 
-class AskAgain(BaseModel):
+class RetrySampling(BaseModel):
     """The sampling parameters that differ when an unusable answer is asked for once more."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,40 +97,42 @@ class FrontMatter(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    role: Role
+    role: PromptRole
     family: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     per: Literal["pair", "sample"] = "pair"
     sees: Literal["vision", "text"]
     blind: str | None = None
-    output: Output
+    output: OutputKind
     # `schema` would hide a method of pydantic's.
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
     options: tuple[str, ...] | None = Field(default=None, min_length=2)
-    sampling: Sampling
-    ask_again: AskAgain | None = None
+    sampling: SamplingParams
+    ask_again: RetrySampling | None = None
     inputs: tuple[str, ...] = Field(min_length=1)
     criteria: dict[str, str] | None = Field(default=None, min_length=1)
     version: int = Field(ge=1)
     note: str
 
     @model_validator(mode="after")
-    def _fits_together(self) -> FrontMatter:
+    def _validate_consistency(self) -> FrontMatter:
         if (self.output == "json") != (self.json_schema is not None):
             raise ValueError("`schema` belongs to `output: json` and to nothing else")
         if (self.output == "choice") != (self.options is not None):
             raise ValueError("`options` belongs to `output: choice` and to nothing else")
         if (self.sees == "vision") != (self.blind is not None):
             raise ValueError(
-                "`blind` says what a model reads that cannot see; it belongs to `sees: vision` and to nothing else"
+                "`no_image_note` says what a model reads that cannot see; it belongs to `sees: vision` and to nothing else"
             )
-        known = _INPUTS.get((self.role, self.per))
-        if known is None:
+        allowed_inputs = _ALLOWED_INPUTS.get((self.role, self.per))
+        if allowed_inputs is None:
             raise ValueError(f"a {self.role} prompt cannot be `per: {self.per}`")
-        unknown = sorted(set(self.inputs) - known)
-        if unknown:
-            raise ValueError(f"`inputs` {unknown} unknown; a {self.role} prompt per {self.per} has {sorted(known)}")
+        unknown_inputs = sorted(set(self.inputs) - allowed_inputs)
+        if unknown_inputs:
+            raise ValueError(
+                f"`inputs` {unknown_inputs} unknown; a {self.role} prompt per {self.per} has {sorted(allowed_inputs)}"
+            )
         if self.ask_again is not None and not self.ask_again.model_dump(exclude_none=True):
-            raise ValueError("`ask_again` changes nothing, so the same request would be asked twice")
+            raise ValueError("`retry_sampling` changes nothing, so the same request would be asked twice")
         return self
 
 
@@ -139,22 +141,22 @@ class Prompt:
     """One prompt, ready to render.
 
     `hash` covers everything that decides a first request: template, blind line, output form, sampling, inputs, picture
-    use. Left out: name and file (renaming changes no answer), version and note (words for people), `ask_again` (the
+    use. Left out: name and file (renaming changes no answer), version and note (words for people), `retry_sampling` (the
     sampling in the request's own key tells the second request from the first).
     """
 
     name: str
     file: str
-    role: Role
+    role: PromptRole
     family: str
-    per: Literal["pair", "sample"]
-    sees: Literal["vision", "text"]
-    blind: str | None
-    output: Output
+    unit: Literal["pair", "sample"]
+    modality: Literal["vision", "text"]
+    no_image_note: str | None
+    output: OutputKind
     schema: Mapping[str, Any] | None
     options: tuple[str, ...] | None
     sampling: Mapping[str, float | int]
-    ask_again: Mapping[str, float | int] | None
+    retry_sampling: Mapping[str, float | int] | None
     inputs: tuple[str, ...]
     criterion: str | None
     template: str
@@ -163,10 +165,10 @@ class Prompt:
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
-        decides = {
-            "per": self.per,
-            "sees": self.sees,
-            "blind": self.blind,
+        digest_fields = {
+            "per": self.unit,
+            "sees": self.modality,
+            "blind": self.no_image_note,
             "output": self.output,
             "schema": self.schema,
             "options": self.options,
@@ -174,121 +176,127 @@ class Prompt:
             "inputs": self.inputs,
             "template": self.template,
         }
-        object.__setattr__(self, "hash", digest_hex(decides))
+        object.__setattr__(self, "hash", compute_digest(digest_fields))
 
     def render(self, values: Mapping[str, str]) -> tuple[str, str]:
         """The text before the pictures and the text after them (all of it in the second for a prompt without).
 
         `values` must hold exactly the declared inputs; anything else raises `PromptError`. A value is inserted once
-        and never read as a template; see `harmless` for what is done to tags in it.
+        and never read as a template; see `escape_tags` for what is done to tags in it.
         """
-        missing, unknown = set(self.inputs) - set(values), set(values) - set(self.inputs)
-        if missing or unknown:
-            raise PromptError(self.file, "inputs", f"missing {sorted(missing)}, unknown {sorted(unknown)}")
-        before, fenced, after = self._parts()
-        head, _, tail = before.partition(f"{{{{{PICTURES}}}}}") if self.sees == "vision" else ("", "", before)
-        brief = {name: one_line(value) for name, value in values.items()}
-        data = _fill(fenced, {name: harmless(value) for name, value in values.items()})
-        return _fill(head, brief).strip(), f"{_fill(tail, brief)}{data}{_fill(after, brief)}".strip()
+        missing_inputs, unknown_inputs = set(self.inputs) - set(values), set(values) - set(self.inputs)
+        if missing_inputs or unknown_inputs:
+            raise PromptError(
+                self.file, "inputs", f"missing {sorted(missing_inputs)}, unknown {sorted(unknown_inputs)}"
+            )
+        before, fenced, after = self._split_at_fence()
+        head, _, tail = before.partition(f"{{{{{IMAGES_SLOT}}}}}") if self.modality == "vision" else ("", "", before)
+        inline_values = {name: format_inline(value) for name, value in values.items()}
+        fenced_text = _fill_slots(fenced, {name: escape_tags(value) for name, value in values.items()})
+        return _fill_slots(
+            head, inline_values
+        ).strip(), f"{_fill_slots(tail, inline_values)}{fenced_text}{_fill_slots(after, inline_values)}".strip()
 
-    def _parts(self) -> tuple[str, str, str]:
+    def _split_at_fence(self) -> tuple[str, str, str]:
         """The template before, in and after the fence."""
         start = self.template.index(f"\n{FENCE_OPEN}\n") + 1
         end = self.template.index(f"\n{FENCE_CLOSE}\n", start) + 1
         return self.template[:start], self.template[start:end], self.template[end:]
 
 
-def _fill(text: str, values: Mapping[str, str]) -> str:
+def _fill_slots(text: str, values: Mapping[str, str]) -> str:
     """One pass: what a value holds is never read as a template."""
     return _SLOT.sub(lambda slot: values[slot[1]], text)
 
 
-def harmless(value: str) -> str:
+def escape_tags(value: str) -> str:
     """The value with square brackets where its angle brackets could be read as our fence or as a control token."""
     return _CONTROL_TOKEN.sub(r"[|\1|]", _FENCE_IN_DATA.sub(r"[\1]", value))
 
 
-def one_line(value: str) -> str:
-    """The value as it may stand outside the fence: harmless, on one line, at most `BRIEF` characters."""
-    line = " ".join(harmless(value).split())
-    return line if len(line) <= BRIEF else f"{line[: BRIEF - 1]}…"
+def format_inline(value: str) -> str:
+    """The value as it may stand outside the fence: harmless, on one line, at most `MAX_INLINE_CHARS` characters."""
+    line = " ".join(escape_tags(value).split())
+    return line if len(line) <= MAX_INLINE_CHARS else f"{line[: MAX_INLINE_CHARS - 1]}…"
 
 
-def load_prompts(folder: Path | None = None) -> dict[str, Prompt]:
+def load_prompts(prompts_dir: Path | None = None) -> dict[str, Prompt]:
     """Every prompt of the folder by name. Raises `PromptError` for the first broken file."""
-    root = settings().prompts if folder is None else folder
-    files = sorted(root.glob("*.md"))
+    directory = load_settings().prompts_dir if prompts_dir is None else prompts_dir
+    files = sorted(directory.glob("*.md"))
     if not files:
-        raise MvlError(f"no prompt files in {root}", hint="set MVL_PROMPTS to a folder of prompt files")
-    return dict(_read_all(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)))
+        raise MvlError(f"no prompt files in {directory}", hint="set MVL_PROMPTS to a folder of prompt files")
+    return dict(_load_prompt_files(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)))
 
 
 @lru_cache(maxsize=8)
-def _read_all(files: tuple[tuple[Path, int, int], ...]) -> dict[str, Prompt]:
+def _load_prompt_files(files: tuple[tuple[Path, int, int], ...]) -> dict[str, Prompt]:
     """Keyed by the files' times and sizes, so that an edit is seen and nothing is read twice."""
     prompts: dict[str, Prompt] = {}
     for path, _, _ in files:
-        prompts.update((prompt.name, prompt) for prompt in read_prompt(path))
+        prompts.update((prompt.name, prompt) for prompt in load_prompt_file(path))
     return prompts
 
 
-def read_prompt(path: Path) -> list[Prompt]:
+def load_prompt_file(path: Path) -> list[Prompt]:
     """The prompts of one file: one, or one per criterion."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise PromptError(path.name, "text", f"byte {error.start} is not UTF-8") from error
-    parts = re.split(r"^---\s*$", text, maxsplit=2, flags=re.MULTILINE)
-    if len(parts) != 3 or parts[0].strip():
+    sections = re.split(r"^---\s*$", text, maxsplit=2, flags=re.MULTILINE)
+    if len(sections) != 3 or sections[0].strip():
         raise PromptError(path.name, "front matter", "the file must begin with a block between two `---` lines")
     try:
-        declared = yaml.safe_load(parts[1])
-        front = FrontMatter.model_validate(declared)
+        raw_front_matter = yaml.safe_load(sections[1])
+        front = FrontMatter.model_validate(raw_front_matter)
     except yaml.YAMLError as error:
         raise PromptError(path.name, "front matter", f"not YAML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "front matter"
-        raise PromptError(path.name, key, first["msg"].removeprefix("Value error, ")) from error
+        first_error = error.errors()[0]
+        key = ".".join(str(part) for part in first_error["loc"]) or "front matter"
+        raise PromptError(path.name, key, first_error["msg"].removeprefix("Value error, ")) from error
     if path.stem != f"{front.role}_{front.family}":
         raise PromptError(path.name, "role, family", f"the file should be named {front.role}_{front.family}.md")
-    template = parts[2].strip() + "\n"
+    template = sections[2].strip() + "\n"
     _check_template(path.name, front, template)
     if front.json_schema is not None:
-        check_schema(path.name, front.json_schema)
+        check_bounded_schema(path.name, front.json_schema)
     if front.criteria is None:
-        return [_prompt(path, front, path.stem, None, template)]
+        return [_build_prompt(path, front, path.stem, None, template)]
     # Criterion names become asset keys and the templates must not gain slots from the wording.
     return [
-        _prompt(path, front, f"{path.stem}_{name}", name, _with_criterion(path.name, template, name, wording))
+        _build_prompt(path, front, f"{path.stem}_{name}", name, _insert_criterion(path.name, template, name, wording))
         for name, wording in front.criteria.items()
     ]
 
 
-def rewrite_prompt(prompts: Mapping[str, Prompt], family: str) -> Prompt:
+def get_rewrite_prompt(prompts: Mapping[str, Prompt], family: str) -> Prompt:
     """The prompt of a family. Raises `MvlError` when there is none: a wrong family is a broken source entry."""
     prompt = prompts.get(f"rewrite_{family}")
     if prompt is None:
-        known = sorted(p.family for p in prompts.values() if p.role == "rewrite")
-        raise MvlError(f"no rewriting prompt for the family {family!r}", hint=f"families with one: {', '.join(known)}")
+        families = sorted(p.family for p in prompts.values() if p.role == "rewrite")
+        raise MvlError(
+            f"no rewriting prompt for the family {family!r}", hint=f"families with one: {', '.join(families)}"
+        )
     return prompt
 
 
-def judge_prompts(prompts: Mapping[str, Prompt], family: str) -> list[Prompt]:
+def get_judge_prompts(prompts: Mapping[str, Prompt], family: str) -> list[Prompt]:
     """One prompt per criterion: the family's own where there is a `judge_<family>.md`, otherwise the general ones."""
-    for wanted in (family, "general"):
-        found = [p for p in prompts.values() if p.role == "judge" and p.family == wanted]
-        if found:
-            return found
+    for candidate_family in (family, "general"):
+        criteria = [p for p in prompts.values() if p.role == "judge" and p.family == candidate_family]
+        if criteria:
+            return criteria
     raise MvlError("no judging prompt", hint="the folder of prompts needs a judge_general.md")
 
 
-def criteria_hash(criteria: Sequence[Prompt]) -> str:
+def compute_criteria_hash(criteria: Sequence[Prompt]) -> str:
     """One hash over the prompts that judge a row together."""
-    return digest_hex(*(p.hash for p in criteria))
+    return compute_digest(*(p.hash for p in criteria))
 
 
-def check_schema(file: str, schema: Mapping[str, Any]) -> int:
+def check_bounded_schema(file: str, schema: Mapping[str, Any]) -> int:
     """The most characters an answer under `schema` can hold. Raises `PromptError` when it is broken or unbounded.
 
     Constrained decoding ends for certain only if every string and list has an upper bound and no key is free.
@@ -297,80 +305,87 @@ def check_schema(file: str, schema: Mapping[str, Any]) -> int:
         jsonschema.Draft202012Validator.check_schema(schema)
     except jsonschema.SchemaError as error:
         raise PromptError(file, "schema", error.message) from error
-    return _bound(file, schema, "schema")
+    return _compute_max_chars(file, schema, "schema")
 
 
-def _bound(file: str, schema: Mapping[str, Any], where: str) -> int:
+def _compute_max_chars(file: str, schema: Mapping[str, Any], json_path: str) -> int:
     kind = schema.get("type")
     if "enum" in schema:
         return max(len(str(option)) for option in schema["enum"]) + 2
     if kind == "string":
         if "maxLength" not in schema:
-            raise PromptError(file, where, "a string needs maxLength")
+            raise PromptError(file, json_path, "a string needs maxLength")
         return int(schema["maxLength"]) + 2
     if kind == "array":
         if "maxItems" not in schema:
-            raise PromptError(file, where, "a list needs maxItems")
-        return int(schema["maxItems"]) * (_bound(file, schema["items"], f"{where}.items") + 2) + 2
+            raise PromptError(file, json_path, "a list needs maxItems")
+        return int(schema["maxItems"]) * (_compute_max_chars(file, schema["items"], f"{json_path}.items") + 2) + 2
     if kind == "object":
         properties = schema.get("properties", {})
         if schema.get("additionalProperties") is not False or set(schema.get("required", [])) != set(properties):
-            raise PromptError(file, where, "an object needs additionalProperties: false and every property required")
-        inner = (len(name) + 5 + _bound(file, sub, f"{where}.{name}") for name, sub in properties.items())
-        return sum(inner) + 2
-    raise PromptError(file, where, f"type {kind!r} is not supported; use object, array, string or enum")
+            raise PromptError(
+                file, json_path, "an object needs additionalProperties: false and every property required"
+            )
+        property_chars = (
+            len(name) + 5 + _compute_max_chars(file, property_schema, f"{json_path}.{name}")
+            for name, property_schema in properties.items()
+        )
+        return sum(property_chars) + 2
+    raise PromptError(file, json_path, f"type {kind!r} is not supported; use object, array, string or enum")
 
 
-def _with_criterion(file: str, template: str, name: str, wording: str) -> str:
+def _insert_criterion(file: str, template: str, name: str, wording: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise PromptError(file, f"criteria.{name}", "a criterion's name is made of a-z, 0-9 and _")
     if _SLOT.search(wording):
         raise PromptError(file, f"criteria.{name}", "a criterion's wording has no inputs of its own")
-    return _SLOT.sub(lambda slot: wording.strip() if slot[1] == CRITERION else slot[0], template)
+    return _SLOT.sub(lambda slot: wording.strip() if slot[1] == CRITERION_SLOT else slot[0], template)
 
 
 def _check_template(file: str, front: FrontMatter, template: str) -> None:
-    slots = [slot[1] for slot in _SLOT.finditer(template)]
+    slot_names = [slot[1] for slot in _SLOT.finditer(template)]
     declared = set(front.inputs)
-    reserved = {PICTURES} if front.sees == "vision" else set()
+    reserved = {IMAGES_SLOT} if front.sees == "vision" else set()
     if front.criteria is not None:
-        reserved.add(CRITERION)
-    for name in slots:
+        reserved.add(CRITERION_SLOT)
+    for name in slot_names:
         if name not in declared | reserved:
             raise PromptError(file, "template", f"{{{{{name}}}}} is not one of {sorted(declared | reserved)}")
     for name in sorted(reserved):
-        if slots.count(name) != 1:
-            raise PromptError(file, "template", f"{{{{{name}}}}} must stand exactly once, found {slots.count(name)}")
+        if slot_names.count(name) != 1:
+            raise PromptError(
+                file, "template", f"{{{{{name}}}}} must stand exactly once, found {slot_names.count(name)}"
+            )
     lines = template.splitlines()
     if lines.count(FENCE_OPEN) != 1 or lines.count(FENCE_CLOSE) != 1 or lines[0] == FENCE_OPEN:
         raise PromptError(file, "template", f"needs one line {FENCE_OPEN} and one line {FENCE_CLOSE} around the data")
     start, end = lines.index(FENCE_OPEN), lines.index(FENCE_CLOSE)
-    inside = [slot[1] for slot in _SLOT.finditer("\n".join(lines[start:end]))]
-    if sorted(inside) != sorted(declared):
+    fenced_slots = [slot[1] for slot in _SLOT.finditer("\n".join(lines[start:end]))]
+    if sorted(fenced_slots) != sorted(declared):
         raise PromptError(file, "template", f"each of {sorted(declared)} must stand once in the fence, nothing else")
-    outside = [slot[1] for slot in _SLOT.finditer("\n".join(lines[:start]))]
-    if declared & set(outside):
+    unfenced_slots = [slot[1] for slot in _SLOT.finditer("\n".join(lines[:start]))]
+    if declared & set(unfenced_slots):
         raise PromptError(file, "template", "data comes after the instructions, which a server can cache then")
 
 
-def _prompt(path: Path, front: FrontMatter, name: str, criterion: str | None, template: str) -> Prompt:
+def _build_prompt(path: Path, front: FrontMatter, name: str, criterion: str | None, template: str) -> Prompt:
     sampling = front.sampling.model_dump(exclude_none=True)
-    again = front.ask_again.model_dump(exclude_none=True) if front.ask_again else None
-    if again is not None and {**sampling, **again} == sampling:
+    retry_sampling = front.ask_again.model_dump(exclude_none=True) if front.ask_again else None
+    if retry_sampling is not None and {**sampling, **retry_sampling} == sampling:
         raise PromptError(path.name, "ask_again", "equals sampling, so the same request would be asked twice")
     return Prompt(
         name=name,
         file=path.name,
         role=front.role,
         family=front.family,
-        per=front.per,
-        sees=front.sees,
-        blind=front.blind.strip() if front.blind else None,
+        unit=front.per,
+        modality=front.sees,
+        no_image_note=front.blind.strip() if front.blind else None,
         output=front.output,
         schema=front.json_schema,
         options=front.options,
         sampling=sampling,
-        ask_again=None if again is None else {**sampling, **again},
+        retry_sampling=None if retry_sampling is None else {**sampling, **retry_sampling},
         inputs=front.inputs,
         criterion=criterion,
         template=template,

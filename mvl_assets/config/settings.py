@@ -18,11 +18,11 @@ from pathlib import Path
 
 from mvl_assets.errors import MvlError
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 LAKE_SCHEMES = ("file", "s3", "gs", "abfss")
 """Object stores that both Lance and Arrow's file systems reach."""
 
-UNPACKED = ".unpacked"
+UNPACKED_DIR = ".unpacked"
 """Folder inside a source's folder for what reading its archives leaves there; it can always be made again."""
 
 
@@ -33,24 +33,24 @@ class Settings:
     home: Path
     lake_root: str
     profile: str
-    prompts: Path
+    prompts_dir: Path
     lock_file: Path
 
     @property
-    def raw(self) -> Path:
+    def raw_dir(self) -> Path:
         """One folder per source slug, in the source's native format."""
         return self.home / "raw"
 
     @property
-    def models(self) -> Path:
+    def models_dir(self) -> Path:
         return self.home / "models"
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints_dir(self) -> Path:
         return self.home / "checkpoints"
 
     @property
-    def servers(self) -> Path:
+    def servers_dir(self) -> Path:
         """Lock files, flags and logs of local model servers."""
         return self.home / "servers"
 
@@ -59,24 +59,32 @@ class Settings:
         return Path(os.environ.get("DAGSTER_HOME", self.home / "dagster"))
 
 
-def check_places() -> None:
+def validate_settings() -> None:
     """Raises `MvlError` for a home that cannot be a folder, and for a lake where none can be."""
-    found = settings()
-    in_the_way = next((place for place in (found.home, *found.home.parents) if place.exists()), found.home)
-    if not in_the_way.is_dir():
-        raise MvlError(f"MVL_HOME={found.home}: {in_the_way} is no folder", hint="set MVL_HOME to a folder")
-    scheme, mark, _ = found.lake_root.partition("://")
-    if mark and scheme not in LAKE_SCHEMES:
-        known = ", ".join(f"{name}://" for name in LAKE_SCHEMES)
-        raise MvlError(f"MVL_LAKE={found.lake_root}: a lake cannot be there", hint=f"a path, or one of {known}")
+    current_settings = load_settings()
+    nearest_existing = next(
+        (path for path in (current_settings.home, *current_settings.home.parents) if path.exists()),
+        current_settings.home,
+    )
+    if not nearest_existing.is_dir():
+        raise MvlError(
+            f"MVL_HOME={current_settings.home}: {nearest_existing} is no folder", hint="set MVL_HOME to a folder"
+        )
+    scheme, separator, _ = current_settings.lake_root.partition("://")
+    if separator and scheme not in LAKE_SCHEMES:
+        allowed_schemes = ", ".join(f"{name}://" for name in LAKE_SCHEMES)
+        raise MvlError(
+            f"MVL_LAKE={current_settings.lake_root}: a lake cannot be there",
+            hint=f"a path, or one of {allowed_schemes}",
+        )
 
 
-def settings() -> Settings:
+def load_settings() -> Settings:
     home = Path(os.environ.get("MVL_HOME", ".mvl")).absolute()
     return Settings(
         home=home,
         lake_root=os.environ.get("MVL_LAKE", str(home / "lake")),
         profile=os.environ.get("MVL_PROFILE", "demo"),
-        prompts=Path(os.environ.get("MVL_PROMPTS", PROJECT / "prompts")),
+        prompts_dir=Path(os.environ.get("MVL_PROMPTS", PROJECT_ROOT / "prompts")),
         lock_file=Path(os.environ.get("MVL_SOURCES_LOCK", home / "sources.lock.json")),
     )

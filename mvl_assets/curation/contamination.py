@@ -11,70 +11,77 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.curation.duplicates import fingerprint
+from mvl_assets.curation.duplicates import compute_fingerprint
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CONTAMINATION
-from mvl_assets.lake.spill import batches_of
-from mvl_assets.lake.table import Published
+from mvl_assets.lake.spill import iter_arrow_batches
+from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.holdout import is_held_out
-from mvl_assets.lake_queries.views import in_batches, samples_now
+from mvl_assets.lake_queries.views import iter_batches, iter_current_samples
 
 
 @dataclass(frozen=True, slots=True)
 class ContaminationReport:
-    """`hits` counts rows by kind."""
+    """`hit_counts` counts rows by kind."""
 
-    hits: dict[str, int]
-    published: Published
+    hit_counts: dict[str, int]
+    published: PublishResult
 
 
 def find_contamination(
     lake: Lake, sources: Sequence[SourceSpec], *, holdout: float, run_id: str
 ) -> ContaminationReport:
     """Writes `curation/contamination` for the newest samples of `sources`."""
-    held: dict[str, str] = {}
-    shown: dict[str, str] = {}
+    held_out_fingerprints: dict[str, str] = {}
+    held_out_images: dict[str, str] = {}
     for source in sources:
-        for sample_id, ids, look, held_out in _looks(lake, source, holdout):
-            if held_out:
-                held[look] = sample_id
-                shown |= dict.fromkeys(ids, sample_id)
-    hits: dict[str, int] = {}
+        for sample_id, image_ids, row_fingerprint, is_holdout in _iter_fingerprints(lake, source, holdout):
+            if is_holdout:
+                held_out_fingerprints[row_fingerprint] = sample_id
+                held_out_images |= dict.fromkeys(image_ids, sample_id)
+    hit_counts: dict[str, int] = {}
 
-    def rows() -> Iterator[dict]:
+    def iter_rows() -> Iterator[dict]:
         for source in sources:
-            declared = [b.name for b in source.benchmarks if b.relation == "is_benchmark"]
-            for sample_id, ids, look, held_out in _looks(lake, source, holdout):
-                found: list[tuple[str, str | None, str]] = [(name, None, "declared") for name in declared]
-                if not held_out and look in held:
-                    found.append(("held_out", held[look], "copy"))
-                if not held_out and (seen := [i for i in ids if i in shown]):
-                    found.append(("held_out", shown[seen[0]], "picture"))
-                for benchmark, item, kind in found:
-                    hits[kind] = hits.get(kind, 0) + 1
+            benchmark_names = [b.name for b in source.benchmarks if b.relation == "is_benchmark"]
+            for sample_id, image_ids, row_fingerprint, is_holdout in _iter_fingerprints(lake, source, holdout):
+                row_hits: list[tuple[str, str | None, str]] = [(name, None, "declared") for name in benchmark_names]
+                if not is_holdout and row_fingerprint in held_out_fingerprints:
+                    row_hits.append(("held_out", held_out_fingerprints[row_fingerprint], "copy"))
+                if not is_holdout and (shared_image_ids := [i for i in image_ids if i in held_out_images]):
+                    row_hits.append(("held_out", held_out_images[shared_image_ids[0]], "picture"))
+                for benchmark, held_out_id, kind in row_hits:
+                    hit_counts[kind] = hit_counts.get(kind, 0) + 1
                     yield {
-                        "hit_id": digest_hex(sample_id, benchmark, kind),
+                        "hit_id": compute_digest(sample_id, benchmark, kind),
                         "sample_id": sample_id,
                         "source": source.slug,
                         "category": source.category,
                         "benchmark": benchmark,
-                        "benchmark_item": item,
+                        "benchmark_item": held_out_id,
                         "kind": kind,
                         "run_id": run_id,
                     }
 
-    published = lake.table("curation/contamination").publish(batches_of(rows(), CONTAMINATION.columns))
-    return ContaminationReport(hits, published)
+    published = lake.get_table("curation/contamination").publish(iter_arrow_batches(iter_rows(), CONTAMINATION.columns))
+    return ContaminationReport(hit_counts, published)
 
 
-def _looks(lake: Lake, source: SourceSpec, holdout: float) -> Iterator[tuple[str, list[str], str, bool]]:
+def _iter_fingerprints(lake: Lake, source: SourceSpec, holdout: float) -> Iterator[tuple[str, list[str], str, bool]]:
     """Sample id, its pictures, fingerprint of its words and looks, and whether it is held out."""
-    for batch in in_batches(samples_now(lake, source.slug, ["sample_id", "conversations", "image_ids"]), 512):
-        pictures = lake.images.describe([i for row in batch for i in row["image_ids"] or []])
+    for batch in iter_batches(
+        iter_current_samples(lake, source.slug, ["sample_id", "conversations", "image_ids"]), 512
+    ):
+        image_infos = lake.images.read_image_info([i for row in batch for i in row["image_ids"] or []])
         for row in batch:
-            ids = row["image_ids"] or []
-            looks = [pictures[i].phash or i for i in ids]
-            key = ids[0] if ids else row["sample_id"]
-            yield row["sample_id"], ids, fingerprint(row["conversations"], looks), is_held_out(key, holdout)
+            image_ids = row["image_ids"] or []
+            image_hashes = [image_infos[i].phash or i for i in image_ids]
+            group_id = image_ids[0] if image_ids else row["sample_id"]
+            yield (
+                row["sample_id"],
+                image_ids,
+                compute_fingerprint(row["conversations"], image_hashes),
+                is_held_out(group_id, holdout),
+            )

@@ -14,75 +14,77 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import DUPLICATES
-from mvl_assets.lake.spill import batches_of
+from mvl_assets.lake.spill import iter_arrow_batches
 from mvl_assets.lake.sql import equals
-from mvl_assets.lake.table import Published
-from mvl_assets.lake_queries.duplicates import FINGERPRINTED, later_equals
-from mvl_assets.lake_queries.views import samples_now
+from mvl_assets.lake.table import PublishResult
+from mvl_assets.lake_queries.duplicates import FINGERPRINT_SCHEMA, iter_duplicates
+from mvl_assets.lake_queries.views import iter_current_samples
 
-_MARKERS = re.compile(r"<image>|<video>")
+_MEDIA_MARKERS = re.compile(r"<image>|<video>")
 # Marks inside a word or number, and signs between them, make another text: 3.5 is not 35, and -5 not 5.
-_MARKS = re.compile(r"[.,;:!?]+(?=\s|$)")
-_SPACE = re.compile(r"\s+")
+_PUNCTUATION = re.compile(r"[.,;:!?]+(?=\s|$)")
+_WHITESPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateReport:
-    compared: int
-    duplicates: int
-    published: Published
+    n_compared: int
+    n_duplicates: int
+    published: PublishResult
 
 
-def fingerprint(conversations: Sequence[Mapping[str, Any]], image_ids: Sequence[str]) -> str:
+def compute_fingerprint(conversations: Sequence[Mapping[str, Any]], image_ids: Sequence[str]) -> str:
     """Equal for rows with the same pictures in the same order and the same words, whatever their case and spaces and
     the marks behind them."""
-    return digest_hex(list(image_ids), [f"{t['from']}:{_plain(t['value'])}" for t in conversations])
+    return compute_digest(list(image_ids), [f"{t['from']}:{_normalize_text(t['value'])}" for t in conversations])
 
 
-def _plain(text: str) -> str:
-    return _SPACE.sub(" ", _MARKS.sub("", _MARKERS.sub("", text))).strip().casefold()
+def _normalize_text(text: str) -> str:
+    return _WHITESPACE.sub(" ", _PUNCTUATION.sub("", _MEDIA_MARKERS.sub("", text))).strip().casefold()
 
 
 def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -> DuplicateReport:
     """Compares the newest samples of all `sources` (in catalog order) and writes `curation/duplicates`."""
-    table = lake.table("curation/duplicates")
-    kept_before = {row["kept_sample_id"] for row in table.rows(["kept_sample_id"])}
-    compared = 0
+    table = lake.get_table("curation/duplicates")
+    previously_kept_ids = {row["kept_sample_id"] for row in table.iter_rows(["kept_sample_id"])}
+    n_compared = 0
 
-    def rows() -> Iterator[dict]:
-        nonlocal compared
-        for order, source in enumerate(sources):
-            paid = _rewritten(lake, source)
-            for row in samples_now(lake, source.slug, ["sample_id", "conversations", "image_ids"]):
-                compared += 1
-                standing = 0 if row["sample_id"] in kept_before else 1 if row["sample_id"] in paid else 2
+    def iter_rows() -> Iterator[dict]:
+        nonlocal n_compared
+        for catalog_rank, source in enumerate(sources):
+            rewritten_ids = _load_rewritten_ids(lake, source)
+            for row in iter_current_samples(lake, source.slug, ["sample_id", "conversations", "image_ids"]):
+                n_compared += 1
+                keep_priority = (
+                    0 if row["sample_id"] in previously_kept_ids else 1 if row["sample_id"] in rewritten_ids else 2
+                )
                 yield {
-                    "fingerprint": fingerprint(row["conversations"], row["image_ids"] or []),
+                    "fingerprint": compute_fingerprint(row["conversations"], row["image_ids"] or []),
                     "sample_id": row["sample_id"],
                     "source": source.slug,
                     "category": source.category,
-                    "rank": order,
-                    "standing": standing + (0 if source.group in ("A", "B") else 3),
+                    "rank": catalog_rank,
+                    "standing": keep_priority + (0 if source.group in ("A", "B") else 3),
                 }
 
-    found = 0
+    n_duplicates = 0
 
-    def duplicates() -> Iterator[pa.Table]:
-        nonlocal found
-        for batch in later_equals(batches_of(rows(), FINGERPRINTED)):
-            found += len(batch)
+    def iter_duplicate_tables() -> Iterator[pa.Table]:
+        nonlocal n_duplicates
+        for batch in iter_duplicates(iter_arrow_batches(iter_rows(), FINGERPRINT_SCHEMA)):
+            n_duplicates += len(batch)
             with_run = pa.table(batch).append_column("run_id", pa.array([run_id] * len(batch), pa.string()))
             yield with_run.select(DUPLICATES.columns.names)
 
-    published = table.publish(duplicates())
-    return DuplicateReport(compared, found, published)
+    published = table.publish(iter_duplicate_tables())
+    return DuplicateReport(n_compared, n_duplicates, published)
 
 
-def _rewritten(lake: Lake, source: SourceSpec) -> set[str]:
+def _load_rewritten_ids(lake: Lake, source: SourceSpec) -> set[str]:
     """The samples of a source that have rewrites."""
-    table = lake.table(f"rewritten/{source.category}")
-    return {row["sample_id"] for row in table.rows(["sample_id"], equals("source", source.slug))}
+    table = lake.get_table(f"rewritten/{source.category}")
+    return {row["sample_id"] for row in table.iter_rows(["sample_id"], equals("source", source.slug))}

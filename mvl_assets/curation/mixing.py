@@ -12,150 +12,158 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from mvl_assets.config.profile import Mixture, Profile
+from mvl_assets.config.profile import MixtureConfig, Profile
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import MIXTURE
-from mvl_assets.lake.table import Published
-from mvl_assets.lake_queries.candidates import Groups, Quota, candidate_pool
+from mvl_assets.lake.table import PublishResult
+from mvl_assets.lake_queries.candidates import Quota, SourceGroups, open_candidate_pool
 
-ALIGNMENT = "alignment"
-MOVING = ("multi_image", "video")
+ALIGNMENT_CATEGORY = "alignment"
+MULTI_IMAGE_CATEGORIES = ("multi_image", "video")
 
 
 @dataclass(frozen=True, slots=True)
-class Fill:
+class CategoryFill:
     """How one category fared in one stage, in rows."""
 
     category: str
     target: int
     available: int
-    taken: int
+    selected: int
     rewritten: int
 
     @property
     def shortfall(self) -> int:
-        return self.target - self.taken
+        return self.target - self.selected
 
 
 @dataclass(frozen=True, slots=True)
-class MixReport:
+class MixtureReport:
     """What one stage's manifest holds."""
 
     stage: str
-    fills: list[Fill]
-    published: Published
+    fills: list[CategoryFill]
+    published: PublishResult
 
 
-Counts = dict[tuple[str, str], int]
+CandidateCounts = dict[tuple[str, str], int]
 
 
-def targets(mixture: Mixture, stage: str) -> dict[str, int]:
+def compute_targets(mixture: MixtureConfig, stage: str) -> dict[str, int]:
     """Rows wanted of each category in a stage."""
-    single = {c: s for c, s in mixture.shares.items() if c not in MOVING}
-    moving = {c: s for c, s in mixture.shares.items() if c in MOVING}
+    single_image_shares = {c: s for c, s in mixture.shares.items() if c not in MULTI_IMAGE_CATEGORIES}
+    multi_image_shares = {c: s for c, s in mixture.shares.items() if c in MULTI_IMAGE_CATEGORIES}
     if stage == "alignment":
-        return {ALIGNMENT: mixture.alignment}
+        return {ALIGNMENT_CATEGORY: mixture.alignment}
     if stage == "single_image":
-        return apportion(mixture.single_image, single)
-    still = round(mixture.one_vision * mixture.one_vision_single_share)
-    return apportion(still, single) | apportion(mixture.one_vision - still, moving)
+        return apportion(mixture.single_image, single_image_shares)
+    n_single_image = round(mixture.one_vision * mixture.one_vision_single_share)
+    return apportion(n_single_image, single_image_shares) | apportion(
+        mixture.one_vision - n_single_image, multi_image_shares
+    )
 
 
 def apportion(total: int, shares: dict[str, float]) -> dict[str, int]:
     """`total` divided by shares into whole rows that add up to it (largest remainder)."""
-    whole = sum(shares.values())
-    if not whole:
+    total_share = sum(shares.values())
+    if not total_share:
         return dict.fromkeys(shares, 0)
-    exact = {c: total * s / whole for c, s in shares.items()}
+    exact = {c: total * s / total_share for c, s in shares.items()}
     floors = {c: int(x) for c, x in exact.items()}
-    left = total - sum(floors.values())
-    for category in sorted(exact, key=lambda c: (floors[c] - exact[c], c))[:left]:
+    remainder = total - sum(floors.values())
+    for category in sorted(exact, key=lambda c: (floors[c] - exact[c], c))[:remainder]:
         floors[category] += 1
     return floors
 
 
-def quotas(mixture: Mixture, stage: str, counts: Counts) -> tuple[list[Quota], list[Fill]]:
+def build_quotas(mixture: MixtureConfig, stage: str, counts: CandidateCounts) -> tuple[list[Quota], list[CategoryFill]]:
     """What a stage takes of what is there. one_vision starts where single_image stopped: no row is in both."""
-    before = _taken(mixture, counts) if stage == "one_vision" else {}
-    chosen: list[Quota] = []
-    fills: list[Fill] = []
-    for category, target in targets(mixture, stage).items():
-        free = {
-            kind: counts.get((category, kind), 0) - before.get((category, kind), 0)
+    already_used = _count_single_image_use(mixture, counts) if stage == "one_vision" else {}
+    category_quotas: list[Quota] = []
+    fills: list[CategoryFill] = []
+    for category, target in compute_targets(mixture, stage).items():
+        available = {
+            kind: counts.get((category, kind), 0) - already_used.get((category, kind), 0)
             for kind in ("rewritten", "original")
         }
-        taken = split(target, free["rewritten"], free["original"], mixture.rewritten_share)
-        for kind, count in taken.items():
-            chosen.append(Quota(category, kind, before.get((category, kind), 0), count))
-        total = sum(taken.values())
+        selected = split_by_kind(target, available["rewritten"], available["original"], mixture.rewritten_share)
+        for kind, count in selected.items():
+            category_quotas.append(Quota(category, kind, already_used.get((category, kind), 0), count))
+        total = sum(selected.values())
         if mixture.upsample and total:
-            for copy, repeat in enumerate(_repeats(target - total, total), 1):
-                chosen.extend(_again(chosen, category, repeat, copy))
-                total += repeat
-        fills.append(Fill(category, target, sum(free.values()), total, taken["rewritten"]))
-    return chosen, fills
+            for copy, n_repeated in enumerate(_compute_repeat_counts(target - total, total), 1):
+                category_quotas.extend(_upsample(category_quotas, category, n_repeated, copy))
+                total += n_repeated
+        fills.append(CategoryFill(category, target, sum(available.values()), total, selected["rewritten"]))
+    return category_quotas, fills
 
 
-def split(target: int, rewritten: int, original: int, share: float) -> dict[str, int]:
+def split_by_kind(
+    target: int, available_rewritten: int, available_original: int, rewritten_share: float
+) -> dict[str, int]:
     """How many rewritten and original rows fill `target`, given how many there are. 70/30 only where there are both."""
-    if not rewritten:
-        return {"rewritten": 0, "original": min(target, original)}
-    new = min(rewritten, round(target * share))
-    old = min(original, target - new)
-    new = min(rewritten, target - old)
-    return {"rewritten": new, "original": old}
+    if not available_rewritten:
+        return {"rewritten": 0, "original": min(target, available_original)}
+    n_rewritten = min(available_rewritten, round(target * rewritten_share))
+    n_original = min(available_original, target - n_rewritten)
+    n_rewritten = min(available_rewritten, target - n_original)
+    return {"rewritten": n_rewritten, "original": n_original}
 
 
-def _taken(mixture: Mixture, counts: Counts) -> Counts:
-    used, _ = quotas(mixture, "single_image", counts)
-    return {(q.category, q.kind): q.count for q in used if q.copy == 0}
+def _count_single_image_use(mixture: MixtureConfig, counts: CandidateCounts) -> CandidateCounts:
+    single_image_quotas, _ = build_quotas(mixture, "single_image", counts)
+    return {(q.category, q.kind): q.n_rows for q in single_image_quotas if q.repeat_index == 0}
 
 
-def _repeats(missing: int, whole: int) -> list[int]:
-    return [whole] * (missing // whole) + ([missing % whole] if missing % whole else []) if missing > 0 else []
+def _compute_repeat_counts(n_missing: int, n_rows: int) -> list[int]:
+    return (
+        [n_rows] * (n_missing // n_rows) + ([n_missing % n_rows] if n_missing % n_rows else []) if n_missing > 0 else []
+    )
 
 
-def _again(chosen: list[Quota], category: str, count: int, copy: int) -> list[Quota]:
-    out: list[Quota] = []
-    for quota in [q for q in chosen if q.category == category and q.copy == 0]:
-        part = min(count, quota.count)
-        out.append(Quota(category, quota.kind, quota.start, part, copy))
-        count -= part
-    return out
+def _upsample(category_quotas: list[Quota], category: str, n_remaining: int, repeat_index: int) -> list[Quota]:
+    repeated: list[Quota] = []
+    for quota in [q for q in category_quotas if q.category == category and q.repeat_index == 0]:
+        n_taken = min(n_remaining, quota.n_rows)
+        repeated.append(Quota(category, quota.kind, quota.start, n_taken, repeat_index))
+        n_remaining -= n_taken
+    return repeated
 
 
-def mix(lake: Lake, profile: Profile, stage: str, *, run_id: str, groups: Groups | None = None) -> MixReport:
+def build_mixture(
+    lake: Lake, profile: Profile, stage: str, *, run_id: str, groups: SourceGroups | None = None
+) -> MixtureReport:
     """Writes `mixture/<stage>`: references to samples and rewrites in their final, seeded order.
 
     `groups` are the sources that count, by category, with their groups; None takes all that are stored.
     """
     mixture = profile.mixture
-    categories = list(targets(mixture, stage))
-    with candidate_pool(
+    categories = list(compute_targets(mixture, stage))
+    with open_candidate_pool(
         lake,
         categories,
         seed=mixture.seed,
-        holdout=profile.holdout,
-        excluded=_excluded(lake, profile),
+        holdout_fraction=profile.holdout,
+        excluded_sample_ids=_iter_excluded_ids(lake, profile),
         groups=groups,
     ) as pool:
-        chosen, fills = quotas(mixture, stage, pool.counts())
-        rows = (_with_run(batch, run_id) for batch in pool.choose(chosen, stage))
-        published = lake.table(f"mixture/{stage}").publish(rows)
-    return MixReport(stage, fills, published)
+        stage_quotas, fills = build_quotas(mixture, stage, pool.count_candidates())
+        rows = (_add_run_id(batch, run_id) for batch in pool.iter_selected(stage_quotas, stage))
+        published = lake.get_table(f"mixture/{stage}").publish(rows)
+    return MixtureReport(stage, fills, published)
 
 
-def _excluded(lake: Lake, profile: Profile) -> Iterable[str]:
+def _iter_excluded_ids(lake: Lake, profile: Profile) -> Iterable[str]:
     if profile.paper_parity:
         return
     if profile.mixture.drop_duplicates:
-        for row in lake.table("curation/duplicates").rows(["sample_id"]):
+        for row in lake.get_table("curation/duplicates").iter_rows(["sample_id"]):
             yield row["sample_id"]
     if profile.mixture.drop_contaminated:
-        for row in lake.table("curation/contamination").rows(["sample_id"]):
+        for row in lake.get_table("curation/contamination").iter_rows(["sample_id"]):
             yield row["sample_id"]
 
 
-def _with_run(batch: pa.RecordBatch, run_id: str) -> pa.Table:
+def _add_run_id(batch: pa.RecordBatch, run_id: str) -> pa.Table:
     table = pa.table(batch).append_column("run_id", pa.array([run_id] * len(batch), pa.string()))
     return table.select(MIXTURE.columns.names)

@@ -2,7 +2,7 @@
 
 The paper's authors looked at 1,000 random items of every source and sorted the sources into A (detailed, kept as they
 are), B (short or incomplete, rewritten) and C (too brief or vague, dropped): arXiv 2412.05237 §2.1. The numbers here
-are what such a look is about, and `suggest` is a rule over them. It sees lengths and not sense: a suggestion that
+are what such a look is about, and `suggest_group` is a rule over them. It sees lengths and not sense: a suggestion that
 differs from the declared group is a reason to look, no more.
 
 Belongs here: the numbers and the rule. Does not: which rows (`lake/screening`), how they are shown (`components`).
@@ -20,16 +20,16 @@ from typing import Any
 from mvl_assets.config.catalog import Category, Group
 from mvl_assets.lake.images import ImageInfo
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.screening import rows_by_hash
-from mvl_assets.media.image import standard_size
+from mvl_assets.lake_queries.screening import sample_by_hash
+from mvl_assets.media.image import compute_standard_size
 
-ROWS = 1_000
-ENOUGH = 200
+MAX_ROWS = 1_000
+MIN_ROWS = 200
 """Rows looked at, as many as the paper's authors did; and rows below which nothing is suggested."""
 
-COLUMNS = ("sample_id", "file", "position", "conversations", "image_ids")
+SAMPLE_COLUMNS = ("sample_id", "file", "position", "conversations", "image_ids")
 # Enough to tell a row's script; some rows hold whole pages.
-READ = 2_000
+MAX_SCRIPT_CHARS = 2_000
 MARKER = re.compile(r"<(?:image|video)>")
 # Han, kana and hangul: written without spaces (or nearly), so each counts as a word.
 CJK = re.compile(
@@ -41,25 +41,25 @@ WORD = re.compile(r"\S*[^\W_]\S*")
 
 
 @dataclass(frozen=True, slots=True)
-class Thresholds:
+class GroupThresholds:
     """The rule's numbers.
 
-    Answers are short when half of them or more are one word, or their median is below `short_words`. Short answers
-    that are mostly one and the same (`repeated` of them) leave nothing to write from. Captions are a class of their
+    Answers are short when half of them or more are one word, or their median is below `short_answer_words`. Short answers
+    that are mostly one and the same (`repeated_share` of them) leave nothing to write from. Captions are a class of their
     own: the paper keeps none as it is (its category Caption has no source of group A), and drops the brief ones.
     """
 
-    one_word: float = 0.5
-    short_words: float = 8
-    repeated: float = 0.5
-    brief_caption: float = 15
+    one_word_share: float = 0.5
+    short_answer_words: float = 8
+    repeated_share: float = 0.5
+    brief_caption_words: float = 15
 
 
-RULE = Thresholds()
+DEFAULT_THRESHOLDS = GroupThresholds()
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Quantiles:
     """Median and 90th percentile."""
 
     median: float
@@ -67,125 +67,133 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """Pictures in pixels. `outside` is the share that standardising changes: a side outside 224 to 4,096 px, or longer
+class ImageSizes:
+    """Pictures in pixels. `out_of_range_share` is the share that standardising changes: a side outside 224 to 4,096 px, or longer
     than 7:1 (arXiv 2412.05237 §2)."""
 
-    pictures: int
-    width: float
-    height: float
-    shortest: int
-    longest: int
-    outside: float
+    n_images: int
+    median_width: float
+    median_height: float
+    min_side: int
+    max_side: int
+    out_of_range_share: float
 
 
 @dataclass(frozen=True, slots=True)
-class Screening:
-    """`rows` looked at of `total`; shares are between 0 and 1. `scripts` is by the script of most letters of a row.
-    `copies` are rows of the whole source that say exactly what another says. `shown` are a few of the rows."""
+class ScreeningReport:
+    """`n_rows` looked at of `n_total`; shares are between 0 and 1. `script_shares` is by the script of most letters of a row.
+    `n_copies` are rows of the whole source that say exactly what another says. `examples` are a few of the rows."""
 
     rows: int
     total: int
-    copies: int
-    answers: int
-    chars: Spread
-    words: Spread
-    one_word: float
-    most_frequent: float
-    turns: Spread
-    scripts: dict[str, float]
-    sizes: Sizes | None
-    shown: list[dict[str, Any]]
+    n_copies: int
+    n_answers: int
+    answer_chars: Quantiles
+    answer_words: Quantiles
+    one_word_share: float
+    most_frequent_share: float
+    answers_per_sample: Quantiles
+    script_shares: dict[str, float]
+    image_sizes: ImageSizes | None
+    examples: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Suggestion:
+class GroupSuggestion:
     group: Group
     reason: str
 
 
-def screen(lake: Lake, source: str, shown: int = 6) -> Screening:
+def screen_source(lake: Lake, source: str, n_examples: int = 6) -> ScreeningReport:
     """Looks at the newest rows of a source. Reads no picture: their sizes are stored beside them."""
-    chosen = rows_by_hash(lake, source, ROWS, COLUMNS)
-    rows = chosen.rows
-    talks = [row["conversations"] or [] for row in rows]
-    answers = [turn["value"] for talk in talks for turn in talk if turn["from"] == "gpt"]
-    counts = [count_words(answer) for answer in answers]
-    named = {name for row in rows for name in row["image_ids"] or ()}
-    return Screening(
+    hash_sample = sample_by_hash(lake, source, MAX_ROWS, SAMPLE_COLUMNS)
+    rows = hash_sample.rows
+    conversations = [row["conversations"] or [] for row in rows]
+    answers = [turn["value"] for conversation in conversations for turn in conversation if turn["from"] == "gpt"]
+    word_counts = [count_words(answer) for answer in answers]
+    image_ids = {image_id for row in rows for image_id in row["image_ids"] or ()}
+    return ScreeningReport(
         rows=len(rows),
-        total=chosen.total,
-        copies=chosen.copies,
-        answers=len(answers),
-        chars=_spread([len(answer) for answer in answers]),
-        words=_spread(counts),
-        one_word=_share(count <= 1 for count in counts),
-        most_frequent=_most_frequent(answers),
-        turns=_spread([sum(turn["from"] == "gpt" for turn in talk) for talk in talks]),
-        scripts=_scripts(talks),
-        sizes=_sizes(lake.images.describe(named).values()),
-        shown=rows[:shown],
+        total=hash_sample.n_samples,
+        n_copies=hash_sample.n_copies,
+        n_answers=len(answers),
+        answer_chars=_compute_quantiles([len(answer) for answer in answers]),
+        answer_words=_compute_quantiles(word_counts),
+        one_word_share=_compute_share(count <= 1 for count in word_counts),
+        most_frequent_share=_compute_most_frequent_share(answers),
+        answers_per_sample=_compute_quantiles([sum(turn["from"] == "gpt" for turn in talk) for talk in conversations]),
+        script_shares=_compute_script_shares(conversations),
+        image_sizes=_summarize_image_sizes(lake.images.read_image_info(image_ids).values()),
+        examples=rows[:n_examples],
     )
 
 
-def suggest(found: Screening, category: Category, rule: Thresholds = RULE) -> Suggestion:
+def suggest_group(
+    report: ScreeningReport, category: Category, thresholds: GroupThresholds = DEFAULT_THRESHOLDS
+) -> GroupSuggestion:
     """The group by lengths alone, with the reason in words."""
-    words, one_word = found.words.median, found.one_word
-    long_as = f"half of the answers have {words:.0f} words or fewer"
+    median_words, one_word_share = report.answer_words.median, report.one_word_share
+    length_text = f"half of the answers have {median_words:.0f} words or fewer"
     if category == "caption":
-        if words < rule.brief_caption:
-            return Suggestion("C", f"captions, and brief ones: {long_as}")
-        return Suggestion("B", f"captions, long enough to write questions from: {long_as}")
-    if one_word < rule.one_word and words >= rule.short_words:
-        return Suggestion("A", f"answers are full: {long_as}, {one_word:.0%} are one word")
-    if found.most_frequent >= rule.repeated:
-        return Suggestion("C", f"{found.most_frequent:.0%} of the answers are one and the same short one")
-    return Suggestion("B", f"answers are short: {long_as}, {one_word:.0%} are one word")
+        if median_words < thresholds.brief_caption_words:
+            return GroupSuggestion("C", f"captions, and brief ones: {length_text}")
+        return GroupSuggestion("B", f"captions, long enough to write questions from: {length_text}")
+    if one_word_share < thresholds.one_word_share and median_words >= thresholds.short_answer_words:
+        return GroupSuggestion("A", f"answers are full: {length_text}, {one_word_share:.0%} are one word")
+    if report.most_frequent_share >= thresholds.repeated_share:
+        return GroupSuggestion("C", f"{report.most_frequent_share:.0%} of the answers are one and the same short one")
+    return GroupSuggestion("B", f"answers are short: {length_text}, {one_word_share:.0%} are one word")
 
 
 def count_words(text: str) -> int:
     """Words between spaces that hold a letter or digit, and each Han, kana or hangul character."""
-    characters = len(CJK.findall(text))
-    return characters + len(WORD.findall(CJK.sub(" ", text) if characters else text))
+    n_cjk = len(CJK.findall(text))
+    return n_cjk + len(WORD.findall(CJK.sub(" ", text) if n_cjk else text))
 
 
-def script_of(text: str) -> str:
+def detect_script(text: str) -> str:
     """`Latin`, `CJK` or `other`, whichever most letters of the text belong to; `none` without letters."""
-    text = MARKER.sub("", text)[:READ]
-    letters = len(LETTER.findall(text))
-    found = {"Latin": len(LATIN.findall(text)), "CJK": len(CJK.findall(text))}
-    found["other"] = letters - sum(found.values())
-    return max(found, key=lambda name: found[name]) if letters else "none"
+    text = MARKER.sub("", text)[:MAX_SCRIPT_CHARS]
+    n_letters = len(LETTER.findall(text))
+    letter_counts = {"Latin": len(LATIN.findall(text)), "CJK": len(CJK.findall(text))}
+    letter_counts["other"] = n_letters - sum(letter_counts.values())
+    return max(letter_counts, key=lambda name: letter_counts[name]) if n_letters else "none"
 
 
-def _scripts(talks: Sequence[Sequence[Mapping[str, str]]]) -> dict[str, float]:
-    found = Counter(script_of("\n".join(turn["value"] for turn in talk)) for talk in talks)
-    return {name: count / len(talks) for name, count in found.most_common()}
+def _compute_script_shares(conversations: Sequence[Sequence[Mapping[str, str]]]) -> dict[str, float]:
+    script_counts = Counter(
+        detect_script("\n".join(turn["value"] for turn in conversation)) for conversation in conversations
+    )
+    return {name: count / len(conversations) for name, count in script_counts.most_common()}
 
 
-def _most_frequent(answers: Sequence[str]) -> float:
-    found = Counter(" ".join(answer.casefold().split()).rstrip(".") for answer in answers)
-    return found.most_common(1)[0][1] / len(answers) if answers else 0.0
+def _compute_most_frequent_share(answers: Sequence[str]) -> float:
+    answer_counts = Counter(" ".join(answer.casefold().split()).rstrip(".") for answer in answers)
+    return answer_counts.most_common(1)[0][1] / len(answers) if answers else 0.0
 
 
-def _sizes(pictures: Collection[ImageInfo]) -> Sizes | None:
-    if not pictures:
+def _summarize_image_sizes(image_infos: Collection[ImageInfo]) -> ImageSizes | None:
+    if not image_infos:
         return None
-    return Sizes(
-        pictures=len(pictures),
-        width=statistics.median(p.width for p in pictures),
-        height=statistics.median(p.height for p in pictures),
-        shortest=min(min(p.width, p.height) for p in pictures),
-        longest=max(max(p.width, p.height) for p in pictures),
-        outside=_share(standard_size(p.width, p.height).verdict != "as_is" for p in pictures),
+    return ImageSizes(
+        n_images=len(image_infos),
+        median_width=statistics.median(p.width for p in image_infos),
+        median_height=statistics.median(p.height for p in image_infos),
+        min_side=min(min(p.width, p.height) for p in image_infos),
+        max_side=max(max(p.width, p.height) for p in image_infos),
+        out_of_range_share=_compute_share(
+            compute_standard_size(p.width, p.height).action != "as_is" for p in image_infos
+        ),
     )
 
 
-def _spread(values: Sequence[int]) -> Spread:
+def _compute_quantiles(values: Sequence[int]) -> Quantiles:
     ordered = sorted(values)
-    return Spread(statistics.median(ordered), ordered[(9 * (len(ordered) - 1)) // 10]) if ordered else Spread(0, 0)
+    return (
+        Quantiles(statistics.median(ordered), ordered[(9 * (len(ordered) - 1)) // 10]) if ordered else Quantiles(0, 0)
+    )
 
 
-def _share(flags: Iterable[bool]) -> float:
-    listed = list(flags)
-    return sum(listed) / len(listed) if listed else 0.0
+def _compute_share(flags: Iterable[bool]) -> float:
+    values = list(flags)
+    return sum(values) / len(values) if values else 0.0

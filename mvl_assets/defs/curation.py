@@ -6,78 +6,80 @@ Both look at the category tables' sources as they are now; neither removes a row
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
-from mvl_assets.config.catalog import load_catalog, partition_sources
+from mvl_assets.config.catalog import list_partition_keys, load_catalog
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
-    first_rows,
-    markdown_table,
-    preview,
-    sound_check,
-    sound_result,
-    table_metadata,
+    build_schema_check,
+    build_schema_result,
+    build_table_metadata,
+    read_first_rows,
+    render_markdown_table,
+    render_preview,
 )
 from mvl_assets.orchestration.resources import LakeResource
 
-DUPLICATES = dg.AssetKey(["curation", "duplicates"])
-CONTAMINATION = dg.AssetKey(["curation", "contamination"])
-UPSTREAM = [dg.AssetKey(["category", c]) for c in asset_keys.categories()]
+DUPLICATES_KEY = dg.AssetKey(["curation", "duplicates"])
+CONTAMINATION_KEY = dg.AssetKey(["curation", "contamination"])
+UPSTREAM_KEYS = [dg.AssetKey(["category", c]) for c in asset_keys.list_categories()]
 
 
 @dg.asset(
-    key=DUPLICATES,
+    key=DUPLICATES_KEY,
     group_name="curation",
-    deps=UPSTREAM,
+    deps=UPSTREAM_KEYS,
     description="Samples with the same pictures and the same words as another, within and across sources, and which "
     "one stays. The paper did not remove them.",
     kinds={"lance", "duckdb"},
     owners=asset_keys.OWNERS,
-    check_specs=[sound_check(DUPLICATES)],
+    check_specs=[build_schema_check(DUPLICATES_KEY)],
 )
 def duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     from mvl_assets.curation.duplicates import find_duplicates
 
     sources = list(load_catalog().values())
     report = find_duplicates(lake.lake, sources, run_id=context.run_id)
-    table = lake.lake.table("curation/duplicates")
-    shown = first_rows(table, ["source", "sample_id", "kept_source", "kept_sample_id"], None)
+    table = lake.lake.get_table("curation/duplicates")
+    preview_rows = read_first_rows(table, ["source", "sample_id", "kept_source", "kept_sample_id"], None)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.published.data_version),
-        metadata=table_metadata(
+        metadata=build_table_metadata(
             table,
-            rows=report.duplicates,
-            compared=report.compared,
-            preview=preview(lake.lake, shown, ["source", "sample_id", "kept_source", "kept_sample_id"]),
+            rows=report.n_duplicates,
+            compared=report.n_compared,
+            preview=render_preview(lake.lake, preview_rows, ["source", "sample_id", "kept_source", "kept_sample_id"]),
         ),
-        check_results=[sound_result(DUPLICATES, table)],
+        check_results=[build_schema_result(DUPLICATES_KEY, table)],
     )
 
 
 @dg.asset(
-    key=CONTAMINATION,
-    code_version=asset_keys.settings_version(asset_keys.profile().holdout, asset_keys.benchmarks()),
+    key=CONTAMINATION_KEY,
+    code_version=asset_keys.compute_code_version(
+        asset_keys.load_active_profile().holdout, asset_keys.list_benchmark_sources()
+    ),
     group_name="curation",
-    deps=UPSTREAM,
+    deps=UPSTREAM_KEYS,
     description="Samples that evaluation would ask again: of sources that are benchmarks themselves, and copies of "
     "held-out questions. The paper does not check.",
     kinds={"lance"},
     owners=asset_keys.OWNERS,
-    check_specs=[sound_check(CONTAMINATION)],
+    check_specs=[build_schema_check(CONTAMINATION_KEY)],
 )
 def contamination(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     from mvl_assets.curation.contamination import find_contamination
 
-    sources = [load_catalog()[slug] for c in asset_keys.categories() for slug in partition_sources(c)]
-    holdout = asset_keys.profile().holdout
+    sources = [load_catalog()[slug] for c in asset_keys.list_categories() for slug in list_partition_keys(c)]
+    holdout = asset_keys.load_active_profile().holdout
     report = find_contamination(lake.lake, sources, holdout=holdout, run_id=context.run_id)
-    table = lake.lake.table("curation/contamination")
+    table = lake.lake.get_table("curation/contamination")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.published.data_version),
-        metadata=table_metadata(
+        metadata=build_table_metadata(
             table,
-            rows=report.published.rows,
-            hits=markdown_table([{"kind": k, "rows": n} for k, n in report.hits.items()]),
+            rows=report.published.n_rows,
+            hits=render_markdown_table([{"kind": k, "rows": n} for k, n in report.hit_counts.items()]),
         ),
-        check_results=[sound_result(CONTAMINATION, table)],
+        check_results=[build_schema_result(CONTAMINATION_KEY, table)],
     )
 
 

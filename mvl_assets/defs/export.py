@@ -1,4 +1,4 @@
-"""`export/llava_json` and `dataset_card`: the mixtures for other people's trainers.
+"""`export/llava_json` and `render_dataset_card`: the mixtures for other people's trainers.
 
 Belongs here: the assets. The formats themselves are in `export/`.
 """
@@ -6,20 +6,20 @@ Belongs here: the assets. The formats themselves are in `export/`.
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
-from mvl_assets.common.digest import digest_hex
-from mvl_assets.config.settings import settings
-from mvl_assets.lake.schema import STAGES
+from mvl_assets.common.digest import compute_digest
+from mvl_assets.config.settings import load_settings
+from mvl_assets.lake.schema import TRAINING_STAGES
 from mvl_assets.orchestration import asset_keys
-from mvl_assets.orchestration.metadata import markdown_table
+from mvl_assets.orchestration.metadata import render_markdown_table
 from mvl_assets.orchestration.resources import LakeResource
 
-UPSTREAM = [dg.AssetKey(["mixture", stage]) for stage in STAGES]
+UPSTREAM_KEYS = [dg.AssetKey(["mixture", stage]) for stage in TRAINING_STAGES]
 
 
 @dg.asset(
     key=["export", "llava_json"],
     group_name="export",
-    deps=UPSTREAM,
+    deps=UPSTREAM_KEYS,
     description="The three mixtures as LLaVA training JSON with their pictures, as MAmmoTH-VL released its data.",
     kinds={"json"},
     owners=asset_keys.OWNERS,
@@ -27,36 +27,40 @@ UPSTREAM = [dg.AssetKey(["mixture", stage]) for stage in STAGES]
 def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     from mvl_assets.export.llava_json import export_stage
 
-    folder = settings().home / "export" / "llava_json"
-    done = [export_stage(lake.lake, stage, folder) for stage in STAGES]
+    folder = load_settings().home / "export" / "llava_json"
+    exports = [export_stage(lake.lake, stage, folder) for stage in TRAINING_STAGES]
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(digest_hex(*(e.digest for e in done))),
+        data_version=dg.DataVersion(compute_digest(*(e.digest for e in exports))),
         metadata={
-            "dagster/row_count": sum(e.rows for e in done),
+            "dagster/row_count": sum(e.rows for e in exports),
             "dagster/uri": str(folder),
-            "files": markdown_table([{"file": e.file.name, "rows": e.rows, "pictures": e.pictures} for e in done]),
+            "files": render_markdown_table(
+                [{"file": e.path.name, "rows": e.rows, "pictures": e.images} for e in exports]
+            ),
         },
     )
 
 
 @dg.asset(
     key=["export", "dataset_card"],
-    code_version=asset_keys.settings_version([(m.name, m.license) for m in asset_keys.profile().models.values()]),
+    code_version=asset_keys.compute_code_version(
+        [(m.name, m.license) for m in asset_keys.load_active_profile().models.values()]
+    ),
     group_name="export",
-    deps=UPSTREAM,
+    deps=UPSTREAM_KEYS,
     description="What the mixtures hold by category, source and licence, in the hub's card format.",
     kinds={"markdown"},
     owners=asset_keys.OWNERS,
 )
 def dataset_card(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-    from mvl_assets.export.dataset_card import dataset_card as write
+    from mvl_assets.export.dataset_card import render_dataset_card as write
 
-    text = write(lake.lake, asset_keys.profile())
-    path = settings().home / "export" / "README.md"
+    text = write(lake.lake, asset_keys.load_active_profile())
+    path = load_settings().home / "export" / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(digest_hex(text)),
+        data_version=dg.DataVersion(compute_digest(text)),
         metadata={"dagster/uri": str(path), "card": dg.MetadataValue.md(text)},
     )
 

@@ -15,56 +15,60 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import Category, SourceSpec, load_catalog
 from mvl_assets.config.profile import ModelProfile
-from mvl_assets.config.prompts import criteria_hash, judge_prompts, load_prompts, rewrite_prompt
-from mvl_assets.defs.prompts import report_prompts
+from mvl_assets.config.prompts import compute_criteria_hash, get_judge_prompts, get_rewrite_prompt, load_prompts
+from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.freshness import outdated
+from mvl_assets.lake_queries.freshness import count_stale_rows
 from mvl_assets.orchestration import asset_keys
-from mvl_assets.orchestration.asset_status import Standing, Standings
+from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
 
-CURRENT = "inputs_current"
+FRESHNESS_CHECK = "inputs_current"
 
 
-def current_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
+def build_freshness_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
-        CURRENT,
+        FRESHNESS_CHECK,
         asset=key,
         description="Every partition was made with the current prompts, model and settings from the current rows."
         " `mvl stale --launch` makes those again that were not.",
     )
 
 
-def current_result(key: dg.AssetKey, lake: Lake, category: Category) -> dg.AssetCheckResult:
+def build_freshness_result(key: dg.AssetKey, lake: Lake, category: Category) -> dg.AssetCheckResult:
     """For a run: what the rows of all partitions say they were made with."""
-    table = key.to_user_string()
-    late = {}
-    for slug in asset_keys.rewritten_sources(category):
+    table_name = key.to_user_string()
+    stale_partitions = {}
+    for slug in asset_keys.list_rewritten_sources(category):
         source = load_catalog()[slug]
-        model, hashes = rewriter(source) if key.path[0] == "rewritten" else judge(source)
-        rows = outdated(lake, table, slug, prompt_hashes=hashes, model=model.name, model_revision=model.revision)
-        if rows:
-            late[slug] = f"{rows} rows were made with another prompt or model"
+        model, prompt_hashes = resolve_rewriter(source) if key.path[0] == "rewritten" else resolve_judge(source)
+        n_stale_rows = count_stale_rows(
+            lake, table_name, slug, prompt_hashes=prompt_hashes, model=model.name, model_revision=model.revision
+        )
+        if n_stale_rows:
+            stale_partitions[slug] = f"{n_stale_rows} rows were made with another prompt or model"
     return dg.AssetCheckResult(
         asset_key=key,
-        check_name=CURRENT,
-        passed=not late,
+        check_name=FRESHNESS_CHECK,
+        passed=not stale_partitions,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata=_listed(late),
+        metadata=_build_check_metadata(stale_partitions),
     )
 
 
-def rewriter(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
+def resolve_rewriter(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
     """The model and the hashes of the prompts that rewrite a source now."""
-    model = asset_keys.profile().model_for("caption" if source.family == "caption" else "rewrite")
-    return model, [rewrite_prompt(load_prompts(), source.family or "").hash]
+    model = asset_keys.load_active_profile().get_model("caption" if source.family == "caption" else "rewrite")
+    return model, [get_rewrite_prompt(load_prompts(), source.family or "").hash]
 
 
-def judge(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
+def resolve_judge(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
     """The model and the hashes of the prompts that judge a source now."""
-    return asset_keys.profile().model_for("judge"), [criteria_hash(judge_prompts(load_prompts(), source.family or ""))]
+    return asset_keys.load_active_profile().get_model("judge"), [
+        compute_criteria_hash(get_judge_prompts(load_prompts(), source.family or ""))
+    ]
 
 
 @dg.sensor(
@@ -74,66 +78,71 @@ def judge(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def prompt_observer(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    edited = report_prompts(context.instance)
+def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    edited = report_edited_prompts(context.instance)
     if edited:
         context.log.info(f"edited: {', '.join(edited)}")
     assert context.repository_def is not None  # Dagster leaves it out only where a test builds the context by hand
     asset_graph = context.repository_def.asset_graph
-    seen: dict[str, str] = json.loads(context.cursor or "{}")
-    inputs = {key.to_user_string(): now for key, now in _inputs(asset_graph, context.instance).items()}
-    standings = Standings(asset_graph, context.instance)
-    looked = {
-        name: list(standings.of_asset(dg.AssetKey(name.split("/"))))
-        for name in inputs
-        if seen.get(name) != inputs[name]
+    previous_digests: dict[str, str] = json.loads(context.cursor or "{}")
+    input_digests = {
+        key.to_user_string(): input_digest
+        for key, input_digest in _compute_input_digests(asset_graph, context.instance).items()
+    }
+    status_resolver = AssetStatusResolver(asset_graph, context.instance)
+    statuses_by_asset = {
+        name: list(status_resolver.iter_asset_statuses(dg.AssetKey(name.split("/"))))
+        for name in input_digests
+        if previous_digests.get(name) != input_digests[name]
     }
     events = [
-        _evaluation(found[0].key, [s for s in found if s.state == "stale"])
-        for found in looked.values()
-        if any(s.state != "missing" for s in found)
+        _build_check_evaluation(statuses[0].key, [s for s in statuses if s.state == "stale"])
+        for statuses in statuses_by_asset.values()
+        if any(s.state != "missing" for s in statuses)
     ]
-    late = [f"{e.asset_key.to_user_string()}" for e in events if not e.passed]
+    stale_assets = [f"{e.asset_key.to_user_string()}" for e in events if not e.passed]
     return dg.SensorResult(
-        skip_reason=f"out of date: {', '.join(late)}" if late else "nothing became out of date",
-        cursor=json.dumps(inputs),
+        skip_reason=f"out of date: {', '.join(stale_assets)}" if stale_assets else "nothing became out of date",
+        cursor=json.dumps(input_digests),
         asset_events=events,
     )
 
 
-def _inputs(asset_graph: AssetGraph, instance: dg.DagsterInstance) -> Mapping[dg.AssetKey, str]:
+def _compute_input_digests(asset_graph: AssetGraph, instance: dg.DagsterInstance) -> Mapping[dg.AssetKey, str]:
     """Per asset with the check: a digest that changes whenever one of its partitions may have become stale or fresh."""
-    keys = sorted(k.asset_key for k in asset_graph.asset_check_keys if k.name == CURRENT)
-    prompts = {asset_keys.prompt_key(name): prompt.hash for name, prompt in load_prompts().items()}
+    keys = sorted(k.asset_key for k in asset_graph.asset_check_keys if k.name == FRESHNESS_CHECK)
+    prompt_hashes = {asset_keys.build_prompt_key(name): prompt.hash for name, prompt in load_prompts().items()}
     parents = {key: sorted(asset_graph.get(key).parent_keys) for key in keys}
-    wanted = [*keys, *(p for listed in parents.values() for p in listed if p not in prompts)]
-    made = {
+    tracked_keys = [*keys, *(p for parent_keys in parents.values() for p in parent_keys if p not in prompt_hashes)]
+    latest_storage_ids = {
         r.asset_entry.asset_key: r.asset_entry.last_materialization_storage_id
-        for r in instance.get_asset_records(sorted(set(wanted)))
+        for r in instance.get_asset_records(sorted(set(tracked_keys)))
     }
     return {
-        key: digest_hex(
-            asset_graph.get(key).code_version, made.get(key), *(prompts.get(p) or made.get(p) for p in parents[key])
+        key: compute_digest(
+            asset_graph.get(key).code_version,
+            latest_storage_ids.get(key),
+            *(prompt_hashes.get(p) or latest_storage_ids.get(p) for p in parents[key]),
         )
         for key in keys
     }
 
 
-def _evaluation(key: dg.AssetKey, stale: Sequence[Standing]) -> dg.AssetCheckEvaluation:
+def _build_check_evaluation(key: dg.AssetKey, stale_statuses: Sequence[AssetStatus]) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
         asset_key=key,
-        check_name=CURRENT,
-        passed=not stale,
+        check_name=FRESHNESS_CHECK,
+        passed=not stale_statuses,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata=_listed({s.partition or "": "; ".join(s.causes) for s in stale}),
+        metadata=_build_check_metadata({s.partition_key or "": "; ".join(s.causes) for s in stale_statuses}),
     )
 
 
-def _listed(late: Mapping[str, str]) -> dict[str, int | str]:
+def _build_check_metadata(stale_partitions: Mapping[str, str]) -> dict[str, int | str]:
     """One entry per partition: tables are folded away on the page of a check."""
-    return {"partitions out of date": len(late), **late}
+    return {"partitions out of date": len(stale_partitions), **stale_partitions}
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.Definitions(sensors=[prompt_observer])
+    return dg.Definitions(sensors=[freshness_sensor])

@@ -11,116 +11,131 @@ import dagster as dg
 
 from mvl_assets.config.catalog import Category
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.prompts import judge_prompts, load_prompts
-from mvl_assets.defs.freshness import current_check, current_result
-from mvl_assets.judging.paper_reference import paper_keep_rate
+from mvl_assets.config.prompts import get_judge_prompts, load_prompts
+from mvl_assets.defs.freshness import build_freshness_check, build_freshness_result
+from mvl_assets.judging.paper_reference import get_paper_keep_rate
 from mvl_assets.lake.table import Table
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
-    first_rows,
-    markdown_table,
-    preview,
-    sound_check,
-    sound_result,
-    table_metadata,
-    with_pictures,
+    attach_source_images,
+    build_schema_check,
+    build_schema_result,
+    build_table_metadata,
+    read_first_rows,
+    render_markdown_table,
+    render_preview,
 )
 from mvl_assets.orchestration.resources import LakeResource
-from mvl_assets.orchestration.retry_tags import retried
-from mvl_assets.orchestration.stage_progress import Watch
+from mvl_assets.orchestration.retry_tags import parse_retry_error_classes
+from mvl_assets.orchestration.stage_progress import StageProgressLogger
 
 if TYPE_CHECKING:
     from mvl_assets.judging.judge import JudgeReport
 
-SHOWN = ("question", "answer", "original_answer", "answer_agrees", "p_yes", "keep", "drop_reason")
+PREVIEW_COLUMNS = ("question", "answer", "original_answer", "answer_agrees", "p_yes", "keep", "drop_reason")
 
 
-def judged_asset(category: Category) -> dg.AssetsDefinition:
+def build_judged_asset(category: Category) -> dg.AssetsDefinition:
     key = dg.AssetKey(["judged", category])
-    partitions = asset_keys.rewritten_partitions(category)
+    partitions = asset_keys.build_rewritten_partitions(category)
     prompts = load_prompts()
-    asked: dict[str, list[str]] = {}
-    for family, sources in asset_keys.families(category).items():
-        for prompt in judge_prompts(prompts, family):
-            asked.setdefault(prompt.name, []).extend(sources)
-    judge, second = asset_keys.profile().model_for("judge"), asset_keys.profile().second_judge
-    judges = [(m.name, m.revision, m.sees_images) for m in (judge, second) if m is not None]
+    sources_by_prompt: dict[str, list[str]] = {}
+    for family, sources in asset_keys.group_sources_by_family(category).items():
+        for prompt in get_judge_prompts(prompts, family):
+            sources_by_prompt.setdefault(prompt.name, []).extend(sources)
+    judge, second_judge = (
+        asset_keys.load_active_profile().get_model("judge"),
+        asset_keys.load_active_profile().second_judge,
+    )
+    judges = [(m.name, m.revision, m.sees_images) for m in (judge, second_judge) if m is not None]
 
     @dg.asset(
         key=key,
-        code_version=asset_keys.settings_version(*judges, asset_keys.profile().keep),
+        code_version=asset_keys.compute_code_version(*judges, asset_keys.load_active_profile().keep),
         group_name="judged",
         partitions_def=partitions,
         deps=[
             dg.AssetKey(["rewritten", category]),
-            *(asset_keys.from_prompt(name, sources) for name, sources in asked.items()),
+            *(asset_keys.build_prompt_dep(name, sources) for name, sources in sources_by_prompt.items()),
         ],
         description=f"Verdicts on the rewritten pairs of the {category} sources, one constrained Yes/No per criterion "
         "with its probability (paper §3), the agreement with the original key, and what the keep rule says.",
         kinds={"lance", "llm"},
-        tags=asset_keys.tags(category),
+        tags=asset_keys.build_category_tags(category),
         owners=asset_keys.OWNERS,
         pool="llm-judge",
-        check_specs=[sound_check(key, partitions), current_check(key)],
+        check_specs=[build_schema_check(key, partitions), build_freshness_check(key)],
     )
-    def _judged(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    def _materialize_judged(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.judging.judge import judge_source
 
-        source, profile = asset_keys.source_of(context), asset_keys.profile()
-        watch = Watch(context)
-        report = judge_source(lake.lake, source, profile, run_id=context.run_id, retry=retried(context), progress=watch)
-        table = lake.lake.table(f"judged/{category}")
-        model = profile.model_for("judge")
+        source, profile = asset_keys.get_partition_source(context), asset_keys.load_active_profile()
+        progress_logger = StageProgressLogger(context)
+        report = judge_source(
+            lake.lake,
+            source,
+            profile,
+            run_id=context.run_id,
+            retry_error_classes=parse_retry_error_classes(context),
+            progress=progress_logger,
+        )
+        table = lake.lake.get_table(f"judged/{category}")
+        model = profile.get_model("judge")
         columns = ["rewrite_id", "sample_id", "p_yes", "answer_agrees", "keep", "drop_reason"]
-        shown = with_pictures(lake.lake, first_rows(table, columns, source.slug), rewritten=category)
+        preview_rows = attach_source_images(
+            lake.lake, read_first_rows(table, columns, source.slug), rewritten_category=category
+        )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
-            metadata=table_metadata(
+            metadata=build_table_metadata(
                 table,
                 rows=report.rows,
-                where=source.slug,
+                partition_key=source.slug,
                 kept=report.kept,
                 keep_rate=round(report.kept / report.rows, 4) if report.rows else None,
-                category_keep_rate=_keep_rate(table),
-                paper_keep_rate=round(paper_keep_rate(category), 4),
+                category_keep_rate=_compute_keep_rate(table),
+                paper_keep_rate=round(get_paper_keep_rate(category), 4),
                 keep_rule=profile.keep.rule,
-                drop_reasons=markdown_table([{"reason": r, "rows": n} for r, n in report.drop_reasons.items()]),
-                requests_wanted=report.wanted,
-                requests_reused=report.reused,
-                requests_left=report.left,
-                requests_sent=report.sent,
+                drop_reasons=render_markdown_table([{"reason": r, "rows": n} for r, n in report.drop_reasons.items()]),
+                requests_wanted=report.requested,
+                requests_reused=report.cache_hits,
+                requests_left=report.skipped,
+                requests_sent=report.attempts_sent,
                 tokens_in=report.prompt_tokens,
                 tokens_out=report.completion_tokens,
                 cost=report.cost,
                 seconds=round(report.seconds, 2),
                 model=f"{model.name}@{model.revision}",
                 blind_rows=report.blind,
-                **_second(profile, report),
-                unusable=markdown_table([{"error": e, "rows": n} for e, n in report.unusable.items()]),
-                speed=watch.plot(),
-                preview=preview(lake.lake, shown, SHOWN),
+                **_build_second_judge_metadata(profile, report),
+                unusable=render_markdown_table([{"error": e, "rows": n} for e, n in report.rejects_by_error.items()]),
+                speed=progress_logger.render_plot(),
+                preview=render_preview(lake.lake, preview_rows, PREVIEW_COLUMNS),
             ),
-            check_results=[sound_result(key, table, source.slug), current_result(key, lake.lake, category)],
+            check_results=[
+                build_schema_result(key, table, source.slug),
+                build_freshness_result(key, lake.lake, category),
+            ],
         )
 
-    return _judged
+    return _materialize_judged
 
 
-def _keep_rate(table: Table) -> float | None:
+def _compute_keep_rate(table: Table) -> float | None:
     """Over all the category's sources."""
     rows = table.count()
     return round(table.count("keep") / rows, 4) if rows else None
 
 
-def _second(profile: Profile, report: "JudgeReport") -> dict[str, Any]:
+def _build_second_judge_metadata(profile: Profile, report: "JudgeReport") -> dict[str, Any]:
     """How the two judges agree, where there are two."""
     model = profile.second_judge
-    if model is None or report.second is None:
+    if model is None or report.judge_agreement is None:
         return {}
-    share, kappa = report.second.share, report.second.kappa
+    share, kappa = report.judge_agreement.observed_agreement, report.judge_agreement.kappa
     return {
         "second_judge": f"{model.name}@{model.revision}",
-        "judges_compared": report.second.n,
+        "judges_compared": report.judge_agreement.n,
         "judges_agree": None if share is None else round(share, 4),
         "judges_kappa": None if kappa is None else round(kappa, 4),
     }
@@ -128,4 +143,4 @@ def _second(profile: Profile, report: "JudgeReport") -> dict[str, Any]:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.Definitions(assets=[judged_asset(c) for c in asset_keys.rewritten_categories()])
+    return dg.Definitions(assets=[build_judged_asset(c) for c in asset_keys.list_rewritten_categories()])

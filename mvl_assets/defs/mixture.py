@@ -6,14 +6,20 @@ Belongs here: the three assets. Does not: how many of what (`curation/mixing.py`
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
-from mvl_assets.defs.curation import CONTAMINATION, DUPLICATES
-from mvl_assets.lake.schema import STAGES
-from mvl_assets.lake_queries.views import mixture_rows
+from mvl_assets.defs.curation import CONTAMINATION_KEY, DUPLICATES_KEY
+from mvl_assets.lake.schema import TRAINING_STAGES
+from mvl_assets.lake_queries.views import iter_mixture_rows
 from mvl_assets.orchestration import asset_keys
-from mvl_assets.orchestration.metadata import markdown_table, preview, sound_check, sound_result, table_metadata
+from mvl_assets.orchestration.metadata import (
+    build_schema_check,
+    build_schema_result,
+    build_table_metadata,
+    render_markdown_table,
+    render_preview,
+)
 from mvl_assets.orchestration.resources import LakeResource
 
-WORDS = {
+STAGE_DESCRIPTIONS = {
     "alignment": "Picture-caption pairs for the projector alone (paper, Table 1, stage 1).",
     "single_image": "Single pictures and text, by category shares and 70% rewritten where a category has rewrites "
     "(paper, Table 1, stage 2; Figure 3; §2.3).",
@@ -21,76 +27,84 @@ WORDS = {
 }
 
 
-def mixture_asset(stage: str) -> dg.AssetsDefinition:
+def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
     key = dg.AssetKey(["mixture", stage])
-    upstream = (
+    upstream_keys = (
         [dg.AssetKey(["category", "alignment"])]
         if stage == "alignment"
         else [
-            *(dg.AssetKey(["category", c]) for c in asset_keys.categories() if c not in ("alignment", "released")),
-            *(dg.AssetKey(["judged", c]) for c in asset_keys.rewritten_categories()),
+            *(dg.AssetKey(["category", c]) for c in asset_keys.list_categories() if c not in ("alignment", "released")),
+            *(dg.AssetKey(["judged", c]) for c in asset_keys.list_rewritten_categories()),
         ]
     )
 
-    profile = asset_keys.profile()
+    profile = asset_keys.load_active_profile()
     # A source that the catalog moves to another group or category leaves the rows it had in the tables.
-    groups = {asset.path[1]: asset_keys.groups(asset.path[1]) for asset in upstream if asset.path[0] == "category"}
+    groups_by_category = {
+        upstream_key.path[1]: asset_keys.list_source_groups(upstream_key.path[1])
+        for upstream_key in upstream_keys
+        if upstream_key.path[0] == "category"
+    }
 
     @dg.asset(
         key=key,
-        code_version=asset_keys.settings_version(profile.mixture, profile.holdout, profile.paper_parity, groups),
+        code_version=asset_keys.compute_code_version(
+            profile.mixture, profile.holdout, profile.paper_parity, groups_by_category
+        ),
         group_name="mixture",
-        deps=[*upstream, DUPLICATES, CONTAMINATION],
-        description=WORDS[stage],
+        deps=[*upstream_keys, DUPLICATES_KEY, CONTAMINATION_KEY],
+        description=STAGE_DESCRIPTIONS[stage],
         kinds={"lance", "duckdb"},
         owners=asset_keys.OWNERS,
         check_specs=[
-            sound_check(key),
+            build_schema_check(key),
             dg.AssetCheckSpec("targets_met", asset=key, description="Every category filled its share."),
         ],
     )
-    def _mixture(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-        from mvl_assets.curation.mixing import mix
+    def _materialize_mixture(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from mvl_assets.curation.mixing import build_mixture
 
-        report = mix(lake.lake, asset_keys.profile(), stage, run_id=context.run_id, groups=groups)
-        table = lake.lake.table(f"mixture/{stage}")
+        report = build_mixture(
+            lake.lake, asset_keys.load_active_profile(), stage, run_id=context.run_id, groups=groups_by_category
+        )
+        table = lake.lake.get_table(f"mixture/{stage}")
         fills = [
             {
                 "category": f.category,
                 "target": f.target,
                 "available": f.available,
-                "taken": f.taken,
+                "taken": f.selected,
                 "rewritten": f.rewritten,
                 "shortfall": f.shortfall,
             }
             for f in report.fills
         ]
-        short = sum(f.shortfall for f in report.fills)
-        shown = mixture_rows(lake.lake, stage, 0, 6)
+        shortfall = sum(f.shortfall for f in report.fills)
+        preview_rows = iter_mixture_rows(lake.lake, stage, 0, 6)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
-            metadata=table_metadata(
+            metadata=build_table_metadata(
                 table,
-                rows=report.published.rows,
-                fill=markdown_table(fills),
-                shortfall=short,
-                preview=preview(lake.lake, shown, ["category", "source", "kind", "question", "answer"]),
+                rows=report.published.n_rows,
+                fill=render_markdown_table(fills),
+                shortfall=shortfall,
+                preview=render_preview(lake.lake, preview_rows, ["category", "source", "kind", "question", "answer"]),
             ),
             check_results=[
-                sound_result(key, table),
+                build_schema_result(key, table),
                 dg.AssetCheckResult(
                     asset_key=key,
                     check_name="targets_met",
-                    passed=short == 0,
+                    passed=shortfall == 0,
                     severity=dg.AssetCheckSeverity.WARN,
-                    metadata={"shortfall": short},
+                    metadata={"shortfall": shortfall},
                 ),
             ],
         )
 
-    return _mixture
+    return _materialize_mixture
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.Definitions(assets=[mixture_asset(stage) for stage in STAGES])
+    return dg.Definitions(assets=[build_mixture_asset(stage) for stage in TRAINING_STAGES])

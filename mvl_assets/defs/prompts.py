@@ -15,52 +15,54 @@ from mvl_assets.config.prompts import Prompt, load_prompts
 from mvl_assets.orchestration import asset_keys
 
 # Observations carry the version as this tag; so do Dagster's own.
-VERSION_TAG = "dagster/data_version"
-LINE = 64
+DATA_VERSION_TAG = "dagster/data_version"
+WRAP_WIDTH = 64
 
 
-def prompt_asset(prompt: Prompt) -> dg.AssetsDefinition:
+def build_prompt_asset(prompt: Prompt) -> dg.AssetsDefinition:
     """The asset `prompts/<name>`."""
     name = prompt.name
 
     @dg.multi_observable_source_asset(
-        name=f"observe_{name}", specs=[_spec(prompt)], partitions_def=dg.StaticPartitionsDefinition([name])
+        name=f"observe_{name}", specs=[_build_asset_spec(prompt)], partitions_def=dg.StaticPartitionsDefinition([name])
     )
     def _observe(context: dg.AssetExecutionContext) -> dg.ObserveResult:
-        now = load_prompts()[name]
+        latest_prompt = load_prompts()[name]
         return dg.ObserveResult(
-            asset_key=asset_keys.prompt_key(name), data_version=dg.DataVersion(now.hash), metadata=_metadata(now)
+            asset_key=asset_keys.build_prompt_key(name),
+            data_version=dg.DataVersion(latest_prompt.hash),
+            metadata=_build_metadata(latest_prompt),
         )
 
     return _observe
 
 
-def report_prompts(instance: dg.DagsterInstance) -> list[str]:
+def report_edited_prompts(instance: dg.DagsterInstance) -> list[str]:
     """Reports the prompts whose hash is not the last observed one; returns their names."""
     edited = []
     for prompt in load_prompts().values():
-        key = asset_keys.prompt_key(prompt.name)
-        if _observed(instance, key) != prompt.hash:
+        key = asset_keys.build_prompt_key(prompt.name)
+        if _read_observed_hash(instance, key) != prompt.hash:
             instance.report_runless_asset_event(
                 dg.AssetObservation(
-                    key, partition=prompt.name, tags={VERSION_TAG: prompt.hash}, metadata=_metadata(prompt)
+                    key, partition=prompt.name, tags={DATA_VERSION_TAG: prompt.hash}, metadata=_build_metadata(prompt)
                 )
             )
             edited.append(prompt.name)
     return edited
 
 
-def _observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+def _read_observed_hash(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
     for record in instance.fetch_observations(key, limit=1).records:
         observation = record.asset_observation
-        return None if observation is None else observation.tags.get(VERSION_TAG)
+        return None if observation is None else observation.tags.get(DATA_VERSION_TAG)
     return None
 
 
-def _spec(prompt: Prompt) -> dg.AssetSpec:
+def _build_asset_spec(prompt: Prompt) -> dg.AssetSpec:
     role = "rewriting" if prompt.role == "rewrite" else "judging"
     return dg.AssetSpec(
-        asset_keys.prompt_key(prompt.name),
+        asset_keys.build_prompt_key(prompt.name),
         group_name="prompts",
         description=f"The {role} prompt of the family {prompt.family}, in prompts/{prompt.file}. {prompt.note}",
         kinds={"prompt"},
@@ -69,11 +71,11 @@ def _spec(prompt: Prompt) -> dg.AssetSpec:
     )
 
 
-def _metadata(prompt: Prompt) -> dict[str, Any]:
+def _build_metadata(prompt: Prompt) -> dict[str, Any]:
     return {
-        "template": dg.MetadataValue.md(_wrapped(prompt.template)),
+        "template": dg.MetadataValue.md(_format_code_block(prompt.template)),
         "output": prompt.output,
-        "sees": prompt.sees,
+        "sees": prompt.modality,
         "sampling": dg.MetadataValue.json(dict(prompt.sampling)),
         "version": prompt.version,
         "note": prompt.note,
@@ -81,12 +83,12 @@ def _metadata(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-def _wrapped(template: str) -> str:
+def _format_code_block(template: str) -> str:
     """As a code block whose lines fit the page."""
-    lines = [part for line in template.splitlines() for part in textwrap.wrap(line, LINE) or [""]]
+    lines = [segment for line in template.splitlines() for segment in textwrap.wrap(line, WRAP_WIDTH) or [""]]
     return "\n".join("    " + line for line in lines)
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.Definitions(assets=[prompt_asset(p) for p in load_prompts().values()])
+    return dg.Definitions(assets=[build_prompt_asset(p) for p in load_prompts().values()])

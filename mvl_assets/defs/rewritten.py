@@ -8,95 +8,106 @@ good (`judged`). Only categories with group B sources have one. It spends model 
 import dagster as dg
 
 from mvl_assets.config.catalog import Category, load_catalog
-from mvl_assets.config.prompts import load_prompts, rewrite_prompt
-from mvl_assets.defs.freshness import current_check, current_result, rewriter
+from mvl_assets.config.prompts import get_rewrite_prompt, load_prompts
+from mvl_assets.defs.freshness import build_freshness_check, build_freshness_result, resolve_rewriter
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
-    first_rows,
-    markdown_table,
-    preview,
-    sound_check,
-    sound_result,
-    table_metadata,
-    with_pictures,
+    attach_source_images,
+    build_schema_check,
+    build_schema_result,
+    build_table_metadata,
+    read_first_rows,
+    render_markdown_table,
+    render_preview,
 )
 from mvl_assets.orchestration.resources import LakeResource
-from mvl_assets.orchestration.retry_tags import retried
-from mvl_assets.orchestration.stage_progress import Watch
+from mvl_assets.orchestration.retry_tags import parse_retry_error_classes
+from mvl_assets.orchestration.stage_progress import StageProgressLogger
 
 
-def rewritten_asset(category: Category) -> dg.AssetsDefinition:
+def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
     key = dg.AssetKey(["rewritten", category])
-    partitions = asset_keys.rewritten_partitions(category)
-    same = dg.StaticPartitionMapping({k: k for k in partitions.get_partition_keys()})
+    partitions = asset_keys.build_rewritten_partitions(category)
+    identity_mapping = dg.StaticPartitionMapping({k: k for k in partitions.get_partition_keys()})
     prompts = load_prompts()
-    profile = asset_keys.profile()
+    profile = asset_keys.load_active_profile()
     # Captions have a model of their own.
-    models = {m.name: m for m in (rewriter(load_catalog()[slug])[0] for slug in asset_keys.rewritten_sources(category))}
+    models = {
+        m.name: m
+        for m in (resolve_rewriter(load_catalog()[slug])[0] for slug in asset_keys.list_rewritten_sources(category))
+    }
 
     @dg.asset(
         key=key,
-        code_version=asset_keys.settings_version(
+        code_version=asset_keys.compute_code_version(
             [(m.name, m.revision, m.sees_images, m.max_side) for m in models.values()], profile.rewrite_limit
         ),
         group_name="rewritten",
         partitions_def=partitions,
         deps=[
-            dg.AssetDep(dg.AssetKey(["category", category]), partition_mapping=same),
+            dg.AssetDep(dg.AssetKey(["category", category]), partition_mapping=identity_mapping),
             *(
-                asset_keys.from_prompt(rewrite_prompt(prompts, family).name, sources)
-                for family, sources in asset_keys.families(category).items()
+                asset_keys.build_prompt_dep(get_rewrite_prompt(prompts, family).name, sources)
+                for family, sources in asset_keys.group_sources_by_family(category).items()
             ),
         ],
         description=f"Reasoned question-answer pairs made of the short answers of the {category} sources (paper §2.3). "
         "Recomputed from the stored answers; only what was never asked is sent.",
         kinds={"lance", "llm"},
-        tags=asset_keys.tags(category),
+        tags=asset_keys.build_category_tags(category),
         owners=asset_keys.OWNERS,
         pool="llm-rewrite",
-        check_specs=[sound_check(key, partitions), current_check(key)],
+        check_specs=[build_schema_check(key, partitions), build_freshness_check(key)],
     )
-    def _rewritten(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    def _materialize_rewritten(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from mvl_assets.rewriting.rewrite import rewrite_source
 
-        source, profile = asset_keys.source_of(context), asset_keys.profile()
-        watch = Watch(context)
+        source, profile = asset_keys.get_partition_source(context), asset_keys.load_active_profile()
+        progress_logger = StageProgressLogger(context)
         report = rewrite_source(
-            lake.lake, source, profile, run_id=context.run_id, retry=retried(context), progress=watch
+            lake.lake,
+            source,
+            profile,
+            run_id=context.run_id,
+            retry_error_classes=parse_retry_error_classes(context),
+            progress=progress_logger,
         )
-        table = lake.lake.table(f"rewritten/{category}")
-        model, _ = rewriter(source)
+        table = lake.lake.get_table(f"rewritten/{category}")
+        model, _ = resolve_rewriter(source)
         columns = ["sample_id", "version_id", "blind", "conversations"]
-        shown = with_pictures(lake.lake, first_rows(table, columns, source.slug))
+        preview_rows = attach_source_images(lake.lake, read_first_rows(table, columns, source.slug))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
-            metadata=table_metadata(
+            metadata=build_table_metadata(
                 table,
                 rows=report.rows,
-                where=source.slug,
+                partition_key=source.slug,
                 samples=report.samples,
-                requests_wanted=report.wanted,
-                requests_reused=report.reused,
-                requests_left=report.left,
-                requests_sent=report.sent,
-                asked_again=report.asked_again,
+                requests_wanted=report.requested,
+                requests_reused=report.cache_hits,
+                requests_left=report.skipped,
+                requests_sent=report.attempts_sent,
+                asked_again=report.reask_requests,
                 tokens_in=report.prompt_tokens,
                 tokens_out=report.completion_tokens,
                 tokens_per_s=round(report.completion_tokens / max(report.seconds, 1e-9), 1),
-                cost=model.price.cost(report.prompt_tokens, report.completion_tokens),
+                cost=model.price.compute_cost(report.prompt_tokens, report.completion_tokens),
                 seconds=round(report.seconds, 2),
                 blind_rows=report.blind,
                 model=f"{model.name}@{model.revision}",
-                unusable=markdown_table([{"error": e, "rows": n} for e, n in report.unusable.items()]),
-                speed=watch.plot(),
-                preview=preview(lake.lake, shown, ["question", "answer", "original_answer", "blind"]),
+                unusable=render_markdown_table([{"error": e, "rows": n} for e, n in report.rejects_by_error.items()]),
+                speed=progress_logger.render_plot(),
+                preview=render_preview(lake.lake, preview_rows, ["question", "answer", "original_answer", "blind"]),
             ),
-            check_results=[sound_result(key, table, source.slug), current_result(key, lake.lake, category)],
+            check_results=[
+                build_schema_result(key, table, source.slug),
+                build_freshness_result(key, lake.lake, category),
+            ],
         )
 
-    return _rewritten
+    return _materialize_rewritten
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.Definitions(assets=[rewritten_asset(c) for c in asset_keys.rewritten_categories()])
+    return dg.Definitions(assets=[build_rewritten_asset(c) for c in asset_keys.list_rewritten_categories()])

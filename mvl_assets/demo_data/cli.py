@@ -7,58 +7,64 @@ from collections.abc import Sequence
 
 import click
 
-from mvl_assets.common.tables import show
+from mvl_assets.common.tables import format_table
 from mvl_assets.config.catalog import CATEGORIES, load_catalog
-from mvl_assets.config.settings import PROJECT, settings
+from mvl_assets.config.settings import PROJECT_ROOT, load_settings
 from mvl_assets.demo_data.recipes import DEMO_SLUGS, RECIPES
-from mvl_assets.demo_data.write import Written, link_real, write_each
+from mvl_assets.demo_data.write import WrittenDemoSource, iter_written_demo_sources, link_real_tabmwp
 
-ROWS, ROWS_OF_ALL = 48, 24
-LONG = 40
+DEFAULT_ROWS, DEFAULT_ROWS_ALL = 48, 24
+MAX_LISTED_SOURCES = 40
 """More sources than this are summed up by category; a line for each has been printed by then."""
 
 
 @click.command(name="demo-data")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
 @click.option("--all", "all_", is_flag=True, help="Every source of the catalog instead of the demo's.")
-@click.option("--rows", type=int, help=f"Rows per source, a few of them broken [{ROWS}; {ROWS_OF_ALL} with --all].")
+@click.option(
+    "--rows", type=int, help=f"Rows per source, a few of them broken [{DEFAULT_ROWS}; {DEFAULT_ROWS_ALL} with --all]."
+)
 @click.option("--seed", default=0, show_default=True)
 def command(sources: tuple[str, ...], all_: bool, rows: int | None, seed: int) -> None:
     """Write small raw data sets in the sources' native formats."""
     if all_ and sources:
         raise click.UsageError("give --all or --source, not both")
-    raw = settings().raw
-    wanted = list(dict.fromkeys(sources)) or list(RECIPES if all_ else DEMO_SLUGS)
-    real = link_real(raw, PROJECT)
-    for slug in real:
+    raw_dir = load_settings().raw_dir
+    slugs = list(dict.fromkeys(sources)) or list(RECIPES if all_ else DEMO_SLUGS)
+    real_slugs = link_real_tabmwp(raw_dir, PROJECT_ROOT)
+    for slug in real_slugs:
         click.echo(f"{slug}: real files found, used instead of a miniature")
-    count = rows if rows is not None else ROWS_OF_ALL if all_ else ROWS
-    written = []
-    for done in write_each(raw, wanted, count, seed):
-        written.append(done)
-        if len(wanted) > LONG:
-            place = f"{wanted.index(done.slug) + 1:3d}/{len(wanted)}"
-            click.echo(f"{place} {done.slug}: {done.good_rows} good, {done.broken_rows} broken, {done.state}")
-    title = f"{len(written)} miniatures in {raw}"
-    click.echo(_by_category(title, written) if len(wanted) > LONG else _by_source(title, written))
-    left_alone = [slug for slug in wanted if slug not in {*real, *(done.slug for done in written)}]
-    if left_alone:
-        click.echo(f"left alone, the files there are not miniatures: {', '.join(left_alone)}")
+    n_rows = rows if rows is not None else DEFAULT_ROWS_ALL if all_ else DEFAULT_ROWS
+    datasets = []
+    for dataset in iter_written_demo_sources(raw_dir, slugs, n_rows, seed):
+        datasets.append(dataset)
+        if len(slugs) > MAX_LISTED_SOURCES:
+            progress = f"{slugs.index(dataset.slug) + 1:3d}/{len(slugs)}"
+            click.echo(
+                f"{progress} {dataset.slug}: {dataset.n_good_rows} good, {dataset.n_rejects} broken, {dataset.state}"
+            )
+    title = f"{len(datasets)} miniatures in {raw_dir}"
+    click.echo(
+        _format_by_category(title, datasets) if len(slugs) > MAX_LISTED_SOURCES else _format_by_source(title, datasets)
+    )
+    skipped_slugs = [slug for slug in slugs if slug not in {*real_slugs, *(done.slug for done in datasets)}]
+    if skipped_slugs:
+        click.echo(f"left alone, the files there are not miniatures: {', '.join(skipped_slugs)}")
 
 
-def _by_source(title: str, written: Sequence[Written]) -> str:
-    rows = [[done.slug, done.format, done.good_rows, done.broken_rows] for done in written]
-    return show(title, ["slug", "format", "good", "broken"], rows)
+def _format_by_source(title: str, datasets: Sequence[WrittenDemoSource]) -> str:
+    rows = [[dataset.slug, dataset.format, dataset.n_good_rows, dataset.n_rejects] for dataset in datasets]
+    return format_table(title, ["slug", "format", "good", "broken"], rows)
 
 
-def _by_category(title: str, written: Sequence[Written]) -> str:
-    sources: Counter[str] = Counter()
-    good: Counter[str] = Counter()
-    broken: Counter[str] = Counter()
-    for done in written:
-        for name in (load_catalog()[done.slug].category, "all"):
-            sources[name] += 1
-            good[name] += done.good_rows
-            broken[name] += done.broken_rows
-    rows = [[name, sources[name], good[name], broken[name]] for name in (*CATEGORIES, "all") if sources[name]]
-    return show(title, ["category", "sources", "good", "broken"], rows)
+def _format_by_category(title: str, datasets: Sequence[WrittenDemoSource]) -> str:
+    n_sources: Counter[str] = Counter()
+    n_good: Counter[str] = Counter()
+    n_rejects: Counter[str] = Counter()
+    for dataset in datasets:
+        for name in (load_catalog()[dataset.slug].category, "all"):
+            n_sources[name] += 1
+            n_good[name] += dataset.n_good_rows
+            n_rejects[name] += dataset.n_rejects
+    rows = [[name, n_sources[name], n_good[name], n_rejects[name]] for name in (*CATEGORIES, "all") if n_sources[name]]
+    return format_table(title, ["category", "sources", "good", "broken"], rows)

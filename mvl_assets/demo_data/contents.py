@@ -1,7 +1,7 @@
 """What one row of a miniature says and shows. Each maker draws from the rooms of pictures and chooses the wording.
 
-A maker is `(rng, index, part) -> Content`: `rng` is the same for all rows that share a picture, `index` counts
-pictures, `part` counts the rows of that picture and picks which of its questions are asked.
+A maker is `(rng, index, part) -> Content`: `rng` is the same for all rows that share a picture, `image_index` counts
+pictures, `row_in_image` counts the rows of that picture and picks which of its questions are asked.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from mvl_assets.demo_data.drawings import (
     tables,
     videos,
 )
-from mvl_assets.demo_data.drawings.drawing import Drawing, Pair
-from mvl_assets.demo_data.drawings.questions import ANSWERS, shape_drawing
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair
+from mvl_assets.demo_data.drawings.questions import ANSWERS, draw_shape_question
 
-Draw = Callable[[Random, int], Drawing]
+DrawFn = Callable[[Random, int], Drawing]
 
-SHORTLY = "Describe the picture in one sentence."
-FULLY = (
+SHORT_CAPTION_PROMPT = "Describe the picture in one sentence."
+DETAILED_CAPTION_PROMPTS = (
     "Describe this picture in detail.",
     "What is shown in this picture? Give a full description.",
     "Please explain what can be seen here.",
@@ -37,136 +37,164 @@ FULLY = (
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class RowContent:
     """Turns of one row and what they are about: still pictures, a film, or (text only) neither."""
 
     turns: tuple[tuple[str, str], ...]
     drawings: tuple[Drawing, ...] = ()
-    film: videos.Film | None = None
+    video: videos.VideoClip | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
-Maker = Callable[[Random, int, int], Content]
+ContentBuilder = Callable[[Random, int, int], RowContent]
 
 
-def asked(draw: Draw, turns: int, detailed: bool) -> Maker:
-    """`turns` questions about a drawing; answers are the bare key, or reasons followed by the key."""
+def make_qa_builder(draw: DrawFn, n_turns: int, detailed: bool) -> ContentBuilder:
+    """`n_turns` questions about a drawing; answers are the bare key, or reasons followed by the key."""
 
-    def make(rng: Random, index: int, part: int) -> Content:
-        drawing = draw(rng, index)
-        return Content(_turns(_some(rng, drawing.pairs, turns, part), detailed), (drawing,))
+    def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
+        drawing = draw(rng, image_index)
+        return RowContent(
+            _to_turns(_select_qa_pairs(rng, drawing.qa_pairs, n_turns, row_in_image), detailed), (drawing,)
+        )
 
-    return make
+    return build
 
 
-def discussed(draw: Draw) -> Maker:
+def make_caption_and_qa_builder(draw: DrawFn) -> ContentBuilder:
     """A full description, then a question about the drawing answered with reasons."""
 
-    def make(rng: Random, index: int, part: int) -> Content:
-        drawing = draw(rng, index)
-        first = (FULLY[(index + part) % len(FULLY)], drawing.caption)
-        return Content((first, *_turns(_some(rng, drawing.pairs, 1, part), True)), (drawing,))
+    def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
+        drawing = draw(rng, image_index)
+        caption_turn = (
+            DETAILED_CAPTION_PROMPTS[(image_index + row_in_image) % len(DETAILED_CAPTION_PROMPTS)],
+            drawing.caption,
+        )
+        return RowContent(
+            (caption_turn, *_to_turns(_select_qa_pairs(rng, drawing.qa_pairs, 1, row_in_image), True)), (drawing,)
+        )
 
-    return make
+    return build
 
 
-def multiple_choice(draw: Draw, detailed: bool) -> Maker:
+def make_multiple_choice_builder(draw: DrawFn, detailed: bool) -> ContentBuilder:
     """One of the drawing's questions with choices, lettered in random order."""
 
-    def make(rng: Random, index: int, part: int) -> Content:
-        drawing = draw(rng, index)
-        pair = _some(rng, tuple(pair for pair in drawing.pairs if pair.choices), 1, part)[0]
-        choices = rng.sample(pair.choices, len(pair.choices))
-        letter = "ABCD"[choices.index(pair.answer)]
-        listed = "\n".join(f"{'ABCD'[n]}. {choice}" for n, choice in enumerate(choices))
-        answer = f"{pair.steps}\n\nAnswer: {letter}" if detailed else letter
-        return Content(((f"{pair.question}\n{listed}\nAnswer with the letter of the choice.", answer),), (drawing,))
+    def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
+        drawing = draw(rng, image_index)
+        qa_pair = _select_qa_pairs(rng, tuple(pair for pair in drawing.qa_pairs if pair.choices), 1, row_in_image)[0]
+        choices = rng.sample(qa_pair.choices, len(qa_pair.choices))
+        letter = "ABCD"[choices.index(qa_pair.answer)]
+        choices_text = "\n".join(f"{'ABCD'[n]}. {choice}" for n, choice in enumerate(choices))
+        answer = f"{qa_pair.rationale}\n\nAnswer: {letter}" if detailed else letter
+        return RowContent(
+            ((f"{qa_pair.question}\n{choices_text}\nAnswer with the letter of the choice.", answer),), (drawing,)
+        )
 
-    return make
+    return build
 
 
-def described(draw: Draw) -> Maker:
+def make_caption_builder(draw: DrawFn) -> ContentBuilder:
     """A request for a full description, answered by the caption."""
 
-    def make(rng: Random, index: int, part: int) -> Content:
-        drawing = draw(rng, index)
-        return Content(((FULLY[(index + part) % len(FULLY)], drawing.caption),), (drawing,))
+    def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
+        drawing = draw(rng, image_index)
+        return RowContent(
+            (
+                (
+                    DETAILED_CAPTION_PROMPTS[(image_index + row_in_image) % len(DETAILED_CAPTION_PROMPTS)],
+                    drawing.caption,
+                ),
+            ),
+            (drawing,),
+        )
 
-    return make
+    return build
 
 
-def captioned(rng: Random, index: int, part: int) -> Content:
+def build_coco_captions(rng: Random, image_index: int, row_in_image: int) -> RowContent:
     """Several captions of one photo or scene, one per turn (COCO captions)."""
-    if index % 3 == 2:
-        drawing = scenes.landscape(rng)
-        return Content(((SHORTLY, drawing.caption), (SHORTLY, "A house and trees on a meadow.")), (drawing,))
-    number = index - index // 3
-    drawing = photos.photo(rng, number)
-    captions = (photos.short_caption(number), *_sentences(drawing.caption))
-    return Content(tuple((SHORTLY, caption) for caption in captions), (drawing,))
+    if image_index % 3 == 2:
+        drawing = scenes.draw_landscape(rng)
+        return RowContent(
+            ((SHORT_CAPTION_PROMPT, drawing.caption), (SHORT_CAPTION_PROMPT, "A house and trees on a meadow.")),
+            (drawing,),
+        )
+    photo_index = image_index - image_index // 3
+    drawing = photos.load_photo(rng, photo_index)
+    captions = (photos.get_short_caption(photo_index), *_split_sentences(drawing.caption))
+    return RowContent(tuple((SHORT_CAPTION_PROMPT, caption) for caption in captions), (drawing,))
 
 
-def paired(rng: Random, index: int, part: int) -> Content:
+def build_short_caption(rng: Random, image_index: int, row_in_image: int) -> RowContent:
     """A web picture with its one-line caption (the alignment corpus)."""
-    number = index // 2
-    if index % 2 == 0:
-        return Content(((SHORTLY, photos.short_caption(number)),), (photos.photo(rng, number),))
-    drawing = scenes.landscape(rng) if index % 4 == 1 else scenes.scene(rng)
-    return Content(((SHORTLY, drawing.caption),), (drawing,))
+    photo_index = image_index // 2
+    if image_index % 2 == 0:
+        return RowContent(
+            ((SHORT_CAPTION_PROMPT, photos.get_short_caption(photo_index)),), (photos.load_photo(rng, photo_index),)
+        )
+    drawing = scenes.draw_landscape(rng) if image_index % 4 == 1 else scenes.draw_scene(rng)
+    return RowContent(((SHORT_CAPTION_PROMPT, drawing.caption),), (drawing,))
 
 
-def compared(compare: Callable[[Random], comparisons.Comparison], turns: int) -> Maker:
+def make_multi_image_builder(
+    draw_multi_image: Callable[[Random], comparisons.MultiImageDrawing], n_turns: int
+) -> ContentBuilder:
     """Questions about several pictures together."""
 
-    def make(rng: Random, index: int, part: int) -> Content:
-        shown = compare(rng)
-        drawings = tuple(Drawing(picture, (), "") for picture in shown.pictures)
-        return Content(_turns(_some(rng, shown.pairs, turns, part), True), drawings)
+    def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
+        multi_image = draw_multi_image(rng)
+        drawings = tuple(Drawing(image, (), "") for image in multi_image.images)
+        return RowContent(_to_turns(_select_qa_pairs(rng, multi_image.qa_pairs, n_turns, row_in_image), True), drawings)
 
-    return make
+    return build
 
 
-def filmed(detailed: bool) -> Maker:
+def make_video_builder(detailed: bool) -> ContentBuilder:
     """One question about a film."""
 
-    def make(rng: Random, index: int, part: int) -> Content:
-        film = videos.film(rng)
-        return Content(_turns(_some(rng, film.pairs, 1, part), detailed), film=film)
+    def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
+        video = videos.draw_video(rng)
+        return RowContent(_to_turns(_select_qa_pairs(rng, video.qa_pairs, 1, row_in_image), detailed), video=video)
 
-    return make
+    return build
 
 
-def sums(rng: Random, index: int, part: int) -> Content:
+def build_math_problem_row(rng: Random, image_index: int, row_in_image: int) -> RowContent:
     """One worked sum, text only."""
-    return Content(_turns((chat.sum_problem(rng),), True))
+    return RowContent(_to_turns((chat.build_math_problem(rng),), True))
 
 
-def talked(rng: Random, index: int, part: int) -> Content:
+def build_task_conversation(rng: Random, image_index: int, row_in_image: int) -> RowContent:
     """Two or three small tasks in one conversation, text only."""
-    tasks = [chat.small_task(rng) for _ in range(2 + index % 2)]
-    return Content(_turns(tuple(tasks), True))
+    tasks = [chat.build_text_task(rng) for _ in range(2 + image_index % 2)]
+    return RowContent(_to_turns(tuple(tasks), True))
 
 
-def one_task(rng: Random, index: int, part: int) -> Content:
+def build_text_task_row(rng: Random, image_index: int, row_in_image: int) -> RowContent:
     """One small task, text only."""
-    return Content(_turns((chat.small_task(rng),), True))
+    return RowContent(_to_turns((chat.build_text_task(rng),), True))
 
 
-def mixed(maker: Maker) -> Maker:
+def make_mixed_builder(content_builder: ContentBuilder) -> ContentBuilder:
     """Every fifth row is a text-only task, as collections of many sets have them."""
 
-    def make(rng: Random, index: int, part: int) -> Content:
-        return one_task(rng, index, part) if index % 5 == 3 else maker(rng, index, part)
+    def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
+        return (
+            build_text_task_row(rng, image_index, row_in_image)
+            if image_index % 5 == 3
+            else content_builder(rng, image_index, row_in_image)
+        )
 
-    return make
+    return build
 
 
-def word_problem(rng: Random, index: int, part: int) -> Content:
+def build_word_problem_row(rng: Random, image_index: int, row_in_image: int) -> RowContent:
     """A TabMWP-like problem with its table drawn; `fields` are the problem's native fields."""
-    problem = tables.word_problem(rng)
+    problem = tables.build_word_problem(rng)
     table = problem.table
-    picture = tables.paint(table, 15)
-    lines = ([table.header] if table.header else []) + list(table.rows)
+    image = tables.render_table(table, 15)
+    table_rows = ([table.header] if table.header else []) + list(table.rows)
     fields = {
         "question": problem.question,
         "choices": None if problem.choices is None else list(problem.choices),
@@ -174,67 +202,69 @@ def word_problem(rng: Random, index: int, part: int) -> Content:
         "unit": problem.unit,
         "table_title": table.title,
         "table": table.as_text,
-        "row_num": len(lines),
-        "column_num": len(lines[0]),
+        "row_num": len(table_rows),
+        "column_num": len(table_rows[0]),
         "solution": problem.solution,
         "ques_type": "free_text" if problem.choices is None else "multi_choice",
         "ans_type": problem.answer_kind,
-        "grade": 2 + index % 7,
+        "grade": 2 + image_index % 7,
         "split": "dev",
     }
-    drawing = Drawing(picture, (), table.title or "A table of prices.", needs_colour=False)
-    return Content(((problem.question, problem.answer),), (drawing,), fields=fields)
+    drawing = Drawing(image, (), table.title or "A table of prices.", needs_colour=False)
+    return RowContent(((problem.question, problem.answer),), (drawing,), fields=fields)
 
 
-def one_shape(rng: Random, index: int) -> Drawing:
+def draw_shape_question_image(rng: Random, image_index: int) -> Drawing:
     """The drawings of `questions`, their families in turn."""
-    family = tuple(ANSWERS)[index % len(ANSWERS)]
-    return shape_drawing(rng, family, rng.choice(ANSWERS[family]))
+    family = tuple(ANSWERS)[image_index % len(ANSWERS)]
+    return draw_shape_question(rng, family, rng.choice(ANSWERS[family]))
 
 
-def everyday(rng: Random, index: int) -> Drawing:
+def draw_everyday_image(rng: Random, image_index: int) -> Drawing:
     """Photos, landscapes and grids of shapes, now and then a long strip."""
-    if index % 12 == 5:
-        return scenes.strip(rng)
-    if index % 3 == 0:
-        return photos.photo(rng, index // 3)
-    return scenes.landscape(rng) if index % 3 == 1 else scenes.scene(rng)
+    if image_index % 12 == 5:
+        return scenes.draw_strip(rng)
+    if image_index % 3 == 0:
+        return photos.load_photo(rng, image_index // 3)
+    return scenes.draw_landscape(rng) if image_index % 3 == 1 else scenes.draw_scene(rng)
 
 
-def pages(rng: Random, index: int) -> Drawing:
+def draw_page(rng: Random, image_index: int) -> Drawing:
     """Receipts, notices and forms, now and then a long banner."""
-    return documents.banner(rng) if index % 12 == 5 else documents.document(rng)
+    return documents.draw_banner(rng) if image_index % 12 == 5 else documents.draw_document(rng)
 
 
-def photos_first(rng: Random, index: int) -> Drawing:
+def draw_photo_or_scene(rng: Random, image_index: int) -> Drawing:
     """Each photo once, then drawn pictures."""
-    if index < len(photos.PHOTOS):
-        return photos.photo(rng, index)
-    return rng.choice((scenes.landscape, scenes.scene, charts.bars))(rng)
+    if image_index < len(photos.PHOTOS):
+        return photos.load_photo(rng, image_index)
+    return rng.choice((scenes.draw_landscape, scenes.draw_scene, charts.draw_bar_chart))(rng)
 
 
-def plain(draw: Callable[[Random], Drawing]) -> Draw:
+def ignore_index(draw: Callable[[Random], Drawing]) -> DrawFn:
     """A drawing function that does not ask for the picture's number."""
     return lambda rng, _: draw(rng)
 
 
-def _some(rng: Random, pairs: tuple[Pair, ...], count: int, part: int) -> tuple[Pair, ...]:
-    """`count` different pairs; rows of one picture (same `rng`, another `part`) get others as long as there are."""
-    start = rng.randrange(len(pairs)) + part * count
-    return tuple(pairs[(start + n) % len(pairs)] for n in range(min(count, len(pairs))))
+def _select_qa_pairs(
+    rng: Random, qa_pairs: tuple[DrawnQAPair, ...], count: int, row_in_image: int
+) -> tuple[DrawnQAPair, ...]:
+    """`count` different pairs; rows of one picture (same `rng`, another `row_in_image`) get others as long as there are."""
+    start = rng.randrange(len(qa_pairs)) + row_in_image * count
+    return tuple(qa_pairs[(start + n) % len(qa_pairs)] for n in range(min(count, len(qa_pairs))))
 
 
-def _turns(pairs: tuple[Pair, ...], detailed: bool) -> tuple[tuple[str, str], ...]:
-    return tuple((pair.question, pair.detailed if detailed else pair.answer) for pair in pairs)
+def _to_turns(qa_pairs: tuple[DrawnQAPair, ...], detailed: bool) -> tuple[tuple[str, str], ...]:
+    return tuple((qa_pair.question, qa_pair.detailed_answer if detailed else qa_pair.answer) for qa_pair in qa_pairs)
 
 
-def _sentences(caption: str) -> list[str]:
+def _split_sentences(caption: str) -> list[str]:
     return [f"{sentence.rstrip('.')}." for sentence in caption.split(". ")]
 
 
-GEOMETRY: Draw = plain(geometry.figure)
-DIAGRAMS: Draw = plain(diagrams.diagram)
-CHARTS: Draw = plain(charts.chart)
-TABLES: Draw = plain(tables.table)
-SIGNS: Draw = plain(documents.sign)
-SCENES: Draw = plain(scenes.scene)
+GEOMETRY: DrawFn = ignore_index(geometry.draw_figure)
+DIAGRAMS: DrawFn = ignore_index(diagrams.draw_diagram)
+CHARTS: DrawFn = ignore_index(charts.draw_chart)
+TABLES: DrawFn = ignore_index(tables.draw_table)
+SIGNS: DrawFn = ignore_index(documents.draw_sign)
+SCENES: DrawFn = ignore_index(scenes.draw_scene)

@@ -1,6 +1,6 @@
 """Raw rows between what was drawn and the files of a native format, and the ways in which a few of them are broken.
 
-Belongs here: `Row`, and turning content into rows with known faults. Not here: file formats (`formats`), drawing.
+Belongs here: `RawRow`, and turning content into rows with known faults. Not here: file formats (`formats`), drawing.
 """
 
 from __future__ import annotations
@@ -22,51 +22,54 @@ class RawFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RawRow:
     """One row before it is written. `turns` are (question, answer) without picture markers.
 
     `fault` names the damage that the format's writer has to do itself; damage of files is done already.
     """
 
-    key: str
+    row_id: str
     turns: tuple[tuple[str, str], ...]
-    pictures: tuple[RawFile, ...] = ()
+    images: tuple[RawFile, ...] = ()
     video: RawFile | None = None
     fault: str | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
-def damage(row: Row, fault: str) -> Row:
+def apply_fault(row: RawRow, fault: str) -> RawRow:
     """The row with `fault` in it, which is also the error class that ingest gives it.
 
     A damaged file gets a name of its own, so rows that share the picture stay good.
     """
     if fault in ("truncated_picture", "not_a_picture", "missing_picture"):
-        first, *rest = row.pictures
-        return replace(row, fault=fault, pictures=(_spoil(first, fault, row.key), *rest))
+        first_image, *other_images = row.images
+        return replace(row, fault=fault, images=(_damage_file(first_image, fault, row.row_id), *other_images))
     if fault in ("truncated_video", "missing_video"):
         assert row.video is not None
-        return replace(row, fault=fault, video=_spoil(row.video, fault, row.key))
+        return replace(row, fault=fault, video=_damage_file(row.video, fault, row.row_id))
     return replace(row, fault=fault)
 
 
-def _spoil(file: RawFile, fault: str, key: str) -> RawFile:
+def _damage_file(file: RawFile, fault: str, row_id: str) -> RawFile:
     name = PurePosixPath(file.name)
-    renamed = str(name.with_name(f"{name.stem}_{key}{name.suffix}"))
+    damaged_name = str(name.with_name(f"{name.stem}_{row_id}{name.suffix}"))
     assert file.data is not None
     if fault.startswith("missing"):
-        return RawFile(renamed, None)
+        return RawFile(damaged_name, None)
     if fault == "not_a_picture":
-        return RawFile(renamed, ERROR_PAGE)
-    at = len(file.data) * 2 // 5
-    return RawFile(renamed, file.data[: _inside_pixels(file.data, at) if fault == "truncated_picture" else at])
+        return RawFile(damaged_name, ERROR_PAGE)
+    cut_offset = len(file.data) * 2 // 5
+    return RawFile(
+        damaged_name,
+        file.data[: _move_cut_into_pixel_data(file.data, cut_offset) if fault == "truncated_picture" else cut_offset],
+    )
 
 
-def _inside_pixels(data: bytes, at: int) -> int:
-    """`at`, or later: cut before its pixels begin, a small PNG or JPEG would be no picture at all."""
+def _move_cut_into_pixel_data(data: bytes, cut_offset: int) -> int:
+    """`cut_offset`, or later: cut before its pixels begin, a small PNG or JPEG would be no picture at all."""
     if data.startswith(b"\x89PNG"):
-        begin = data.find(b"IDAT")
-        end = begin + 4 + int.from_bytes(data[begin - 4 : begin])
+        pixel_start = data.find(b"IDAT")
+        pixel_end = pixel_start + 4 + int.from_bytes(data[pixel_start - 4 : pixel_start])
     else:
-        begin, end = data.find(b"\xff\xda"), len(data)
-    return at if at > begin + 16 else (begin + end) // 2
+        pixel_start, pixel_end = data.find(b"\xff\xda"), len(data)
+    return cut_offset if cut_offset > pixel_start + 16 else (pixel_start + pixel_end) // 2

@@ -5,40 +5,40 @@ from __future__ import annotations
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.profile import Profile
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import STAGES
-from mvl_assets.lake_queries.views import composition
+from mvl_assets.lake.schema import TRAINING_STAGES
+from mvl_assets.lake_queries.views import summarize_composition
 
-UNKNOWN = "unknown"
+UNKNOWN_LICENSE = "unknown"
 
 
-def dataset_card(lake: Lake, profile: Profile) -> str:
+def render_dataset_card(lake: Lake, profile: Profile) -> str:
     """The card's text. Licences are per source; the models' own terms stand beside them for rewritten rows."""
     lines = ["---", "task_categories:", "- visual-question-answering", "- image-text-to-text", "---", ""]
     lines += ["# Mixtures", "", f"Made with profile `{profile.name}`; pairs were kept by `{profile.keep.rule}`.", ""]
-    for stage in STAGES:
-        rows = composition(lake, stage)
-        total = sum(r["n"] for r in rows)
+    for stage in TRAINING_STAGES:
+        rows = summarize_composition(lake, stage)
+        n_rows = sum(r["n"] for r in rows)
         lines += [
-            f"## {stage}: {total:,} rows",
+            f"## {stage}: {n_rows:,} rows",
             "",
             "| category | source | rows | rewritten | licence |",
             "|---|---|---|---|---|",
         ]
         lines += [
-            f"| {r['category']} | {r['source']} | {r['n']:,} | {r['rewritten']:,} | {r['license'] or UNKNOWN} |"
+            f"| {r['category']} | {r['source']} | {r['n']:,} | {r['rewritten']:,} | {r['license'] or UNKNOWN_LICENSE} |"
             for r in rows
         ]
         lines.append("")
     lines += ["## Models", ""]
     for role in ("caption", "rewrite", "judge"):
-        model = profile.model_for(role)
-        lines.append(f"- {role}: {model.name} ({model.revision}), output terms: {model.license or UNKNOWN}")
-    known = load_catalog()
+        model = profile.get_model(role)
+        lines.append(f"- {role}: {model.name} ({model.revision}), output terms: {model.license or UNKNOWN_LICENSE}")
+    catalog = load_catalog()
     lines += [
         "",
         "## Sources",
         "",
-        f"{len(known)} sources are declared; a licence that was not read is `{UNKNOWN}`.",
+        f"{len(catalog)} sources are declared; a licence that was not read is `{UNKNOWN_LICENSE}`.",
         "",
     ]
     return "\n".join(lines)

@@ -16,84 +16,84 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.views import in_batches, mixture_rows
+from mvl_assets.lake_queries.views import iter_batches, iter_mixture_rows
 
-VIDEO, IMAGE = "<video>", "<image>"
-BATCH = 64
+VIDEO_MARKER, IMAGE_MARKER = "<video>", "<image>"
+ROW_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportResult:
     """`digest` is of the JSON file's bytes."""
 
-    file: Path
+    path: Path
     rows: int
-    pictures: int
+    images: int
     digest: str
 
 
-def export_stage(lake: Lake, stage: str, folder: Path) -> Exported:
+def export_stage(lake: Lake, stage: str, export_dir: Path) -> ExportResult:
     """Writes `<folder>/<stage>.json` and the pictures it names, streaming; pictures that are there already are kept.
 
     The file appears under its name only when it is whole.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{stage}.json"
-    partial = target.with_suffix(".json.partial")
-    rows = pictures = 0
-    parts: list[str] = []
-    with partial.open("w", encoding="utf-8") as out:
-        out.write("[")
-        for batch in in_batches(mixture_rows(lake, stage), BATCH):
-            paths = _write_pictures(lake, sorted({i for r in batch for i in r["image_ids"]}), folder)
-            pictures += len(paths)
+    export_dir.mkdir(parents=True, exist_ok=True)
+    target = export_dir / f"{stage}.json"
+    partial_path = target.with_suffix(".json.partial")
+    n_rows = n_images = 0
+    line_digests: list[str] = []
+    with partial_path.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for batch in iter_batches(iter_mixture_rows(lake, stage), ROW_BATCH_SIZE):
+            paths = _write_images(lake, sorted({i for r in batch for i in r["image_ids"]}), export_dir)
+            n_images += len(paths)
             for row in batch:
-                line = json.dumps(_entry(row, paths), ensure_ascii=False)
-                out.write(("\n" if rows == 0 else ",\n") + line)
-                parts.append(digest_hex(line))
-                rows += 1
-        out.write("\n]\n")
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(target)
-    return Exported(target, rows, pictures, digest_hex(*parts))
+                line = json.dumps(_build_entry(row, paths), ensure_ascii=False)
+                file.write(("\n" if n_rows == 0 else ",\n") + line)
+                line_digests.append(compute_digest(line))
+                n_rows += 1
+        file.write("\n]\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial_path.replace(target)
+    return ExportResult(target, n_rows, n_images, compute_digest(*line_digests))
 
 
-def _write_pictures(lake: Lake, ids: list[str], folder: Path) -> dict[str, str]:
-    """Path below `folder` by picture id."""
-    known = lake.images.describe(ids)
-    paths = {i: f"images/{i[:2]}/{i}.{known[i].format.lower()}" for i in ids}
-    for some in _chunks([i for i in ids if not (folder / paths[i]).exists()]):
-        for image_id, data in lake.images.fetch(some).items():
-            path = folder / paths[image_id]
+def _write_images(lake: Lake, image_ids: list[str], export_dir: Path) -> dict[str, str]:
+    """Path below `export_dir` by picture id."""
+    image_infos = lake.images.read_image_info(image_ids)
+    paths = {i: f"images/{i[:2]}/{i}.{image_infos[i].format.lower()}" for i in image_ids}
+    for chunk in _iter_chunks([i for i in image_ids if not (export_dir / paths[i]).exists()]):
+        for image_id, data in lake.images.read_images(chunk).items():
+            path = export_dir / paths[image_id]
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(data)
-            partial.replace(path)
+            partial_path = path.with_suffix(".partial")
+            partial_path.write_bytes(data)
+            partial_path.replace(path)
     return paths
 
 
-def _chunks(ids: list[str]) -> Iterator[list[str]]:
+def _iter_chunks(image_ids: list[str]) -> Iterator[list[str]]:
     """A few pictures at a time, so that memory holds a few pictures."""
-    for start in range(0, len(ids), 32):
-        yield ids[start : start + 32]
+    for start in range(0, len(image_ids), 32):
+        yield image_ids[start : start + 32]
 
 
-def _entry(row: dict[str, Any], paths: dict[str, str]) -> dict[str, Any]:
-    frames = len(row["image_ids"]) if row["video"] else 0
+def _build_entry(row: dict[str, Any], path_by_image: dict[str, str]) -> dict[str, Any]:
+    n_frames = len(row["image_ids"]) if row["video"] else 0
     entry: dict[str, Any] = {"id": row["row_id"], "source": row["source"]}
-    images = [paths[i] for i in row["image_ids"]]
+    images = [path_by_image[i] for i in row["image_ids"]]
     if images:
         entry["image"] = images[0] if len(images) == 1 else images
     entry["conversations"] = [
-        {"from": t["from"], "value": _with_frames(t["value"], frames) if t["from"] == "human" else t["value"]}
+        {"from": t["from"], "value": _expand_video_marker(t["value"], n_frames) if t["from"] == "human" else t["value"]}
         for t in row["conversations"]
     ]
     return entry
 
 
-def _with_frames(question: str, frames: int) -> str:
+def _expand_video_marker(question: str, n_frames: int) -> str:
     """A marker per frame for that of the video. Anywhere else it is a word: an answer may be about the tag."""
-    return question.replace(VIDEO, IMAGE * frames, 1) if frames else question
+    return question.replace(VIDEO_MARKER, IMAGE_MARKER * n_frames, 1) if n_frames else question

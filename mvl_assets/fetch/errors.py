@@ -9,13 +9,13 @@ class FetchError(SourceError):
     """A source's files cannot be had, or are not what was asked for. What has arrived of them stays."""
 
 
-class Unreachable(MvlError):
+class FetchRefused(MvlError):
     """Nobody could say what a repository or an address holds: it is missing, gated, busy, or there is no network."""
 
 
-class AddressRefused(Unreachable):
+class AddressNotAllowed(FetchRefused):
     """An address outside the public internet; fetching from there has to be allowed first."""
 
 
-class HubDown(Unreachable):
+class HubUnavailable(FetchRefused):
     """The hub itself does not answer, whatever repository it is asked for."""

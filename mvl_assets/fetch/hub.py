@@ -23,12 +23,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import DatasetInfo
 
-from mvl_assets.fetch.connection import LONGEST_WAIT_S, wait_asked
-from mvl_assets.fetch.errors import HubDown, Unreachable
+from mvl_assets.fetch.connection import MAX_RETRY_AFTER_S, parse_retry_after
+from mvl_assets.fetch.errors import FetchRefused, HubUnavailable
 
 TIMEOUT_S = 60.0
-TRIES, PAUSE_S = 4, 1.0
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+MAX_ATTEMPTS, BACKOFF_BASE_S = 4, 1.0
+_RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +52,29 @@ class Repository:
     files: tuple[RepoFile, ...]
 
 
-def endpoint() -> str:
+def get_endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
-def file_address(repo: str, commit: str, path: str) -> str:
+def build_file_url(repo: str, commit: str, path: str) -> str:
     """Where a file of the repository is, at that commit."""
-    return hf_hub_url(repo, path, repo_type="dataset", revision=commit, endpoint=endpoint())
+    return hf_hub_url(repo, path, repo_type="dataset", revision=commit, endpoint=get_endpoint())
 
 
-def secret() -> dict[str, str]:
+def build_auth_headers() -> dict[str, str]:
     """The header that shows who asks, if the environment has a token."""
     token = os.environ.get("HF_TOKEN")
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def look_up(repo: str) -> Repository:
-    """The repository as it is now. Raises `Unreachable` with the reason and what to do.
+def get_repository(repo: str) -> Repository:
+    """The repository as it is now. Raises `FetchRefused` with the reason and what to do.
 
-    What passes (HTTP 429, 5xx, a lost connection) is tried `TRIES` times, after `Retry-After` or a doubling pause.
+    What passes (HTTP 429, 5xx, a lost connection) is tried `MAX_ATTEMPTS` times, after `Retry-After` or a doubling pause.
     """
-    info = _asked(repo)
+    info = _fetch_dataset_info(repo)
     if info.sha is None:
-        raise Unreachable(f"{endpoint()} tells no commit of {repo}", hint="check that HF_ENDPOINT is a hub")
+        raise FetchRefused(f"{get_endpoint()} tells no commit of {repo}", hint="check that HF_ENDPOINT is a hub")
     files = [
         RepoFile(
             path=sibling.rfilename,
@@ -83,69 +83,71 @@ def look_up(repo: str) -> Repository:
             git_sha1=sibling.blob_id if sibling.lfs is None else None,
         )
         for sibling in info.siblings or []
-        if is_safe(sibling.rfilename)
+        if is_safe_path(sibling.rfilename)
     ]
-    stated = info.card_data.get("license") if info.card_data else None
+    card_license = info.card_data.get("license") if info.card_data else None
     return Repository(
         name=repo,
         commit=info.sha,
-        license=", ".join(map(str, stated)) if isinstance(stated, list) else stated,
+        license=", ".join(map(str, card_license)) if isinstance(card_license, list) else card_license,
         gated=str(info.gated) if info.gated else None,
         files=tuple(sorted(files, key=lambda f: f.path)),
     )
 
 
-def is_safe(name: str) -> bool:
+def is_safe_path(name: str) -> bool:
     """Whether a file name of a repository stays below the folder it is written to."""
     parts = PurePosixPath(name).parts
     return bool(parts) and not name.startswith("/") and "\\" not in name and "\0" not in name and ".." not in parts
 
 
-def _asked(repo: str) -> DatasetInfo:
+def _fetch_dataset_info(repo: str) -> DatasetInfo:
     token = os.environ.get("HF_TOKEN")
-    api = HfApi(endpoint=endpoint(), token=token or False)
-    for attempt in range(1, TRIES + 1):
+    api = HfApi(endpoint=get_endpoint(), token=token or False)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             return api.dataset_info(repo, files_metadata=True, timeout=TIMEOUT_S)
         except HfHubHTTPError as error:
             status = error.response.status_code
-            wait = wait_asked(error.response.headers.get("Retry-After"))
-            if status not in _PASSING or attempt == TRIES or (wait or 0) > LONGEST_WAIT_S:
-                raise _reason(repo, error, has_token=token is not None) from None
+            retry_after_s = parse_retry_after(error.response.headers.get("Retry-After"))
+            if status not in _RETRYABLE_STATUSES or attempt == MAX_ATTEMPTS or (retry_after_s or 0) > MAX_RETRY_AFTER_S:
+                raise _build_refusal(repo, error, has_token=token is not None) from None
         except OfflineModeIsEnabled:
-            raise Unreachable("HF_HUB_OFFLINE is set", hint="unset it to ask the hub") from None
+            raise FetchRefused("HF_HUB_OFFLINE is set", hint="unset it to ask the hub") from None
         except (httpx2.HTTPError, OSError) as error:
-            wait = None
-            if attempt == TRIES:
-                raise HubDown(
-                    f"{endpoint()} cannot be reached ({type(error).__name__})",
+            retry_after_s = None
+            if attempt == MAX_ATTEMPTS:
+                raise HubUnavailable(
+                    f"{get_endpoint()} cannot be reached ({type(error).__name__})",
                     hint="check the network, and HF_ENDPOINT if it is set",
                 ) from None
         except (ValueError, KeyError, TypeError, AttributeError):
             # A proxy's login page, or another service than a hub: the answer has not the form of one.
-            raise Unreachable(
-                f"{endpoint()} does not answer as a hub does", hint="check HF_ENDPOINT, and what stands between"
+            raise FetchRefused(
+                f"{get_endpoint()} does not answer as a hub does", hint="check HF_ENDPOINT, and what stands between"
             ) from None
-        time.sleep(PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5) if wait is None else wait)
+        time.sleep(
+            BACKOFF_BASE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5) if retry_after_s is None else retry_after_s
+        )
     raise AssertionError("unreachable")
 
 
-def _reason(repo: str, error: HfHubHTTPError, *, has_token: bool) -> Unreachable:
+def _build_refusal(repo: str, error: HfHubHTTPError, *, has_token: bool) -> FetchRefused:
     """What an answer of the hub means for a person."""
     status = error.response.status_code
-    terms = f"accept its terms at {endpoint()}/datasets/{repo} and set HF_TOKEN to a token of that account"
-    words, hint = "cannot be asked for", "run it again later"
+    terms_hint = f"accept its terms at {get_endpoint()}/datasets/{repo} and set HF_TOKEN to a token of that account"
+    problem, hint = "cannot be asked for", "run it again later"
     if isinstance(error, GatedRepoError):
-        words, hint = "is gated", terms
+        problem, hint = "is gated", terms_hint
     elif isinstance(error, DisabledRepoError):
-        words, hint = "was disabled", "name another copy in its catalog entry"
+        problem, hint = "was disabled", "name another copy in its catalog entry"
     elif status == 401 and not has_token:
         # What the hub says of a private, a gated and a missing repository alike when no token is shown.
-        words, hint = "is missing, private or gated", f"if it is gated, {terms}"
+        problem, hint = "is missing, private or gated", f"if it is gated, {terms_hint}"
     elif isinstance(error, RepositoryNotFoundError) or status == 404:
-        words, hint = "does not exist", "name another copy in its catalog entry"
+        problem, hint = "does not exist", "name another copy in its catalog entry"
     elif status in (401, 403):
-        words, hint = "is not for this token", terms
+        problem, hint = "is not for this token", terms_hint
     elif status == 429:
-        words, hint = "was asked for too often", "run it again later; a token in HF_TOKEN raises the limit"
-    return Unreachable(f"{repo} {words} (HTTP {status})", hint=hint)
+        problem, hint = "was asked for too often", "run it again later; a token in HF_TOKEN raises the limit"
+    return FetchRefused(f"{repo} {problem} (HTTP {status})", hint=hint)

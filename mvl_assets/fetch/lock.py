@@ -13,18 +13,18 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.config.settings import settings
+from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
-from mvl_assets.fetch.state import canonical, write_whole
+from mvl_assets.fetch.state import to_canonical_json, write_atomic
 
-VERSION = 1
+LOCKFILE_VERSION = 1
 
 
-class _Stored(BaseModel):
+class _StoredModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LockedFile(_Stored):
+class LockedFile(_StoredModel):
     """A file the source needs: its place below the folder, its path in the repository (or its address), its size in
     bytes, and what its content is called. A value nobody told is null."""
 
@@ -35,7 +35,7 @@ class LockedFile(_Stored):
     git_sha1: str | None = None
 
 
-class Declared(_Stored):
+class SourceDeclaration(_StoredModel):
     """What of the catalog decided the files. A lock of another declaration counts as none."""
 
     repo: str | None
@@ -45,7 +45,7 @@ class Declared(_Stored):
     format: str | None
 
 
-class LockedSource(_Stored):
+class LockedSource(_StoredModel):
     """One source at one commit; without `files` it could not be looked up, and `reason` and `hint` say why.
 
     `card_license` is what the repository's card says, `license` what the catalog says: they may differ, as a card of
@@ -54,7 +54,7 @@ class LockedSource(_Stored):
     says why they are those of an earlier look-up, or what of the entry was not found beside them.
     """
 
-    declared: Declared
+    declaration: SourceDeclaration
     commit: str | None = None
     gated: str | None = None
     license: str | None = None
@@ -64,58 +64,61 @@ class LockedSource(_Stored):
     hint: str | None = None
 
     @property
-    def size(self) -> int | None:
+    def total_bytes(self) -> int | None:
         """Bytes of all files; None as soon as one is unknown, or when nothing is locked."""
         sizes = [f.size for f in self.files]
         return sum(s for s in sizes if s is not None) if sizes and None not in sizes else None
 
 
-class Lock(_Stored):
+class Lockfile(_StoredModel):
     """All sources that were looked up, by slug."""
 
-    version: int = VERSION
+    version: int = LOCKFILE_VERSION
     sources: dict[str, LockedSource] = {}
 
-    def of(self, source: SourceSpec) -> LockedSource | None:
+    def get_entry(self, source: SourceSpec) -> LockedSource | None:
         """The source's files as they were locked; None when they are not, or the catalog says otherwise by now."""
-        found = self.sources.get(source.slug)
-        return found if found is not None and found.files and found.declared == declared(source) else None
+        entry = self.sources.get(source.slug)
+        return entry if entry is not None and entry.files and entry.declaration == build_declaration(source) else None
 
 
-def declared(source: SourceSpec) -> Declared:
-    hub_ = source.hub
-    return Declared(
-        repo=hub_.repo if hub_ else None,
-        config=hub_.config if hub_ else None,
-        patterns=list(hub_.files) if hub_ else [],
-        url=None if hub_ else source.url,
+def build_declaration(source: SourceSpec) -> SourceDeclaration:
+    hub_dataset = source.hub
+    return SourceDeclaration(
+        repo=hub_dataset.repo if hub_dataset else None,
+        config=hub_dataset.config if hub_dataset else None,
+        patterns=list(hub_dataset.files) if hub_dataset else [],
+        url=None if hub_dataset else source.url,
         format=source.format,
     )
 
 
-def read_lock(path: Path | None = None) -> Lock:
+def read_lockfile(path: Path | None = None) -> Lockfile:
     """The lock file, empty when there is none. Raises `MvlError` for one that is damaged or of another version."""
-    path = path or settings().lock_file
+    path = path or load_settings().lock_file
     try:
-        return _read(path, path.stat().st_mtime_ns)
+        return _read_cached(path, path.stat().st_mtime_ns)
     except FileNotFoundError:
-        return Lock()
+        return Lockfile()
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, changed: int) -> Lock:
+def _read_cached(path: Path, mtime_ns: int) -> Lockfile:
     try:
-        lock = Lock.model_validate_json(path.read_bytes())
+        lockfile = Lockfile.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        first_error = error.errors()[0]
+        field_path = ".".join(str(part) for part in first_error["loc"])
         raise MvlError(
-            f"{path}: {place}: {first['msg']}", hint="restore the file, or remove it and run `mvl sources lock`"
+            f"{path}: {field_path}: {first_error['msg']}",
+            hint="restore the file, or remove it and run `mvl sources lock`",
         ) from error
-    if lock.version != VERSION:
-        raise MvlError(f"{path} is of version {lock.version}, this program writes {VERSION}", hint="lock again")
-    return lock
+    if lockfile.version != LOCKFILE_VERSION:
+        raise MvlError(
+            f"{path} is of version {lockfile.version}, this program writes {LOCKFILE_VERSION}", hint="lock again"
+        )
+    return lockfile
 
 
-def write_lock(lock: Lock, path: Path | None = None) -> None:
-    write_whole(path or settings().lock_file, canonical(lock.model_dump()))
+def write_lockfile(lockfile: Lockfile, path: Path | None = None) -> None:
+    write_atomic(path or load_settings().lock_file, to_canonical_json(lockfile.model_dump()))

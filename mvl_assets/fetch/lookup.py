@@ -9,112 +9,118 @@ from urllib.parse import unquote, urlsplit
 
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.fetch import connection, hub
-from mvl_assets.fetch.errors import HubDown, Unreachable
-from mvl_assets.fetch.lock import Lock, LockedFile, LockedSource, declared
-from mvl_assets.fetch.progress import Say, quiet, size_text
-from mvl_assets.fetch.rules import choose, rule_of, without_a_file
+from mvl_assets.fetch.errors import FetchRefused, HubUnavailable
+from mvl_assets.fetch.lock import LockedFile, LockedSource, Lockfile, build_declaration
+from mvl_assets.fetch.progress import LogFn, format_bytes, log_nothing
+from mvl_assets.fetch.rules import find_unmatched_patterns, get_file_rule, select_files
 
 
-def lock_sources(sources: Iterable[SourceSpec], old: Lock, say: Say = quiet) -> Lock:
-    """`old` with these sources looked up anew. What cannot be looked up is listed with the reason and stops nothing."""
-    repositories: dict[str, hub.Repository | Unreachable] = {}
-    found = dict(old.sources)
+def lock_sources(sources: Iterable[SourceSpec], previous: Lockfile, log: LogFn = log_nothing) -> Lockfile:
+    """`previous` with these sources looked up anew. What cannot be looked up is listed with the reason and stops nothing."""
+    repositories: dict[str, hub.Repository | FetchRefused] = {}
+    entries = dict(previous.sources)
     for source in sources:
         try:
-            entry = look_up(source, repositories)
-            but = f"; {entry.reason}" if entry.reason else ""
-            say(f"{source.slug}: {len(entry.files)} files, {size_text(entry.size)}, {_where(entry)}{but}")
-        except Unreachable as error:
-            before = old.of(source) or LockedSource(declared=declared(source), license=source.license)
-            entry = before.model_copy(update={"reason": error.message, "hint": error.hint})
-            say(f"{source.slug}: {'kept as it was: ' if entry.files else ''}{error.message}")
-        found[source.slug] = entry
-    return Lock(sources=dict(sorted(found.items())))
+            entry = resolve_source(source, repositories)
+            reason_suffix = f"; {entry.reason}" if entry.reason else ""
+            log(
+                f"{source.slug}: {len(entry.files)} files, {format_bytes(entry.total_bytes)}, {_format_location(entry)}{reason_suffix}"
+            )
+        except FetchRefused as error:
+            previous_entry = previous.get_entry(source) or LockedSource(
+                declaration=build_declaration(source), license=source.license
+            )
+            entry = previous_entry.model_copy(update={"reason": error.message, "hint": error.hint})
+            log(f"{source.slug}: {'kept as it was: ' if entry.files else ''}{error.message}")
+        entries[source.slug] = entry
+    return Lockfile(sources=dict(sorted(entries.items())))
 
 
-def look_up(source: SourceSpec, repositories: dict[str, hub.Repository | Unreachable] | None = None) -> LockedSource:
+def resolve_source(
+    source: SourceSpec, repositories: dict[str, hub.Repository | FetchRefused] | None = None
+) -> LockedSource:
     """The source as it is now at its public home. `repositories` remembers what several sources share.
 
-    Raises `Unreachable`, also for a source without a public home; without a hint where only a person can supply it.
+    Raises `FetchRefused`, also for a source without a public home; without a hint where only a person can supply it.
     """
     if source.hub is not None:
-        return _on_the_hub(source, {} if repositories is None else repositories)
+        return _resolve_hub_source(source, {} if repositories is None else repositories)
     if source.url is not None:
-        return asyncio.run(_at_an_address(source, source.url))
-    raise Unreachable("no public home is known")
+        return asyncio.run(_resolve_url_source(source, source.url))
+    raise FetchRefused("no public home is known")
 
 
-def _on_the_hub(source: SourceSpec, repositories: dict[str, hub.Repository | Unreachable]) -> LockedSource:
+def _resolve_hub_source(source: SourceSpec, repositories: dict[str, hub.Repository | FetchRefused]) -> LockedSource:
     assert source.hub is not None
     name = source.hub.repo
     if name not in repositories:
-        _give_up_without_a_hub(repositories)
+        _fail_fast_offline(repositories)
         try:
-            repositories[name] = hub.look_up(name)
-        except Unreachable as error:
+            repositories[name] = hub.get_repository(name)
+        except FetchRefused as error:
             repositories[name] = error
     repository = repositories[name]
-    if isinstance(repository, Unreachable):
-        raise Unreachable(repository.message, hint=repository.hint)
+    if isinstance(repository, FetchRefused):
+        raise FetchRefused(repository.message, hint=repository.hint)
     by_path = {f.path: f for f in repository.files}
-    chosen = choose(source, by_path)
-    if not chosen:
-        wanted = " or ".join(source.hub.files or rule_of(source).rows)
-        of = f" for the config {source.hub.config}" if source.hub.config else ""
-        raise Unreachable(
-            f"none of the {len(by_path)} files of {name} is {wanted}{of}",
+    selected = select_files(source, by_path)
+    if not selected:
+        patterns = " or ".join(source.hub.files or get_file_rule(source).row_patterns)
+        config_suffix = f" for the config {source.hub.config}" if source.hub.config else ""
+        raise FetchRefused(
+            f"none of the {len(by_path)} files of {name} is {patterns}{config_suffix}",
             hint="name the files with `files:` in the `hub` of its catalog entry",
         )
-    absent = without_a_file(source, by_path)
+    unmatched = find_unmatched_patterns(source, by_path)
     return LockedSource(
-        declared=declared(source),
-        reason=f"no file of {name} is called {' or '.join(absent)}" if absent else None,
-        hint="correct `files:` in the `hub` of its catalog entry" if absent else None,
+        declaration=build_declaration(source),
+        reason=f"no file of {name} is called {' or '.join(unmatched)}" if unmatched else None,
+        hint="correct `files:` in the `hub` of its catalog entry" if unmatched else None,
         commit=repository.commit,
         gated=repository.gated,
         license=source.license,
         card_license=repository.license,
-        files=[_locked(place, by_path[path]) for place, path in sorted(chosen.items())],
+        files=[_build_locked_file(target_name, by_path[path]) for target_name, path in sorted(selected.items())],
     )
 
 
-def _give_up_without_a_hub(repositories: dict[str, hub.Repository | Unreachable]) -> None:
+def _fail_fast_offline(repositories: dict[str, hub.Repository | FetchRefused]) -> None:
     """A hub that could not be reached once and has answered nothing is not tried again for every repository."""
-    down = next((found for found in repositories.values() if isinstance(found, HubDown)), None)
-    if down is not None and not any(isinstance(found, hub.Repository) for found in repositories.values()):
-        raise Unreachable(down.message, hint=down.hint)
+    hub_error = next((result for result in repositories.values() if isinstance(result, HubUnavailable)), None)
+    if hub_error is not None and not any(isinstance(found, hub.Repository) for found in repositories.values()):
+        raise FetchRefused(hub_error.message, hint=hub_error.hint)
 
 
-def _locked(place: str, file: hub.RepoFile) -> LockedFile:
-    return LockedFile(name=place, path=file.path, size=file.size, sha256=file.sha256, git_sha1=file.git_sha1)
+def _build_locked_file(name: str, file: hub.RepoFile) -> LockedFile:
+    return LockedFile(name=name, path=file.path, size=file.size, sha256=file.sha256, git_sha1=file.git_sha1)
 
 
-async def _at_an_address(source: SourceSpec, url: str) -> LockedSource:
+async def _resolve_url_source(source: SourceSpec, url: str) -> LockedSource:
     name = unquote(PurePosixPath(urlsplit(url).path).name)
-    if not hub.is_safe(name) or "/" in name:
-        raise Unreachable(f"{url} is the address of a page, not of a file")
+    if not hub.is_safe_path(name) or "/" in name:
+        raise FetchRefused(f"{url} is the address of a page, not of a file")
     if urlsplit(url).scheme == "file":
         path = Path(unquote(urlsplit(url).path))
         if not path.is_file():
-            raise Unreachable(f"there is no file {path}")
+            raise FetchRefused(f"there is no file {path}")
         size: int | None = path.stat().st_size
     else:
-        size = await _size_at(url, name)
+        size = await _fetch_size(url, name)
     file = LockedFile(name=name, path=url, size=size)
-    return LockedSource(declared=declared(source), license=source.license, files=[file])
+    return LockedSource(declaration=build_declaration(source), license=source.license, files=[file])
 
 
-async def _size_at(url: str, name: str) -> int | None:
-    async with connection.new_session() as session:
+async def _fetch_size(url: str, name: str) -> int | None:
+    async with connection.create_session() as session:
         try:
-            async with connection.answer(session, url, {"Range": "bytes=0-0"}, {}) as got:
-                if connection.is_page(got, name):
-                    raise Unreachable(f"{url} is a web page, not a file")
-                return connection.whole_size(got)
-        except connection.TryAgain as fault:
-            raise Unreachable(fault.reason, hint="run it again later") from fault
+            async with connection.open_response(session, url, {"Range": "bytes=0-0"}, {}) as response:
+                if connection.is_html(response, name):
+                    raise FetchRefused(f"{url} is a web page, not a file")
+                return connection.get_total_size(response)
+        except connection.TransientError as fault:
+            raise FetchRefused(fault.reason, hint="run it again later") from fault
 
 
-def _where(entry: LockedSource) -> str:
+def _format_location(entry: LockedSource) -> str:
     gated = ", gated" if entry.gated else ""
-    return f"{entry.declared.repo} at {entry.commit[:12]}{gated}" if entry.commit else str(entry.declared.url)
+    return f"{entry.declaration.repo} at {entry.commit[:12]}{gated}" if entry.commit else str(entry.declaration.url)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.fetch.lock import Lock, LockedSource
-from mvl_assets.fetch.overview import file_state, folder_size
+from mvl_assets.fetch.lock import LockedSource, Lockfile
+from mvl_assets.fetch.overview import compute_source_state, measure_folder
 from mvl_assets.fetch.state import FetchState, load_state
 
-LAKE_SHARE = 1.1
+LAKE_BYTES_PER_ARCHIVE_BYTE = 1.1
 """Bytes of lake for one byte of archives: pictures keep their bytes; a tenth is for text, indexes and versions."""
 
 
@@ -18,37 +18,39 @@ LAKE_SHARE = 1.1
 class IngestPlan:
     """What one source would take, or all of them together. None is unknown, never a guess.
 
-    Bytes: `size` of all files, `here` of those that are there, `to_fetch` of the rest; `archives` is what the folder
-    holds at most, `lake` what its rows take in the lake. `hours` of fetching. `note` says why something is unknown.
+    Bytes: `total_bytes` of all files, `present_bytes` of those that are there, `bytes_to_fetch` of the rest; `archive_bytes` is what the folder
+    holds at most, `lake_bytes` what its rows take in the lake. `fetch_hours` of fetching. `note` says why something is unknown.
     """
 
     source: str
     category: str
     state: str
-    files: int | None
-    files_here: int
-    size: int | None
-    here: int
-    to_fetch: int | None
-    hours: float | None
-    archives: int | None
-    lake: int | None
+    n_files: int | None
+    n_files_present: int
+    total_bytes: int | None
+    present_bytes: int
+    bytes_to_fetch: int | None
+    fetch_hours: float | None
+    archive_bytes: int | None
+    lake_bytes: int | None
     note: str | None = None
 
 
-def plan_ingest(source: SourceSpec, lock: Lock, *, limit: int | None, mbit: float) -> IngestPlan:
-    """One source. `limit` is the profile's rows per source, `mbit` the line's speed in Mbit/s."""
-    state, entry = load_state(source), lock.of(source)
-    kind = file_state(source, entry, state)
-    if kind == "removed" or (kind in ("fetched", "files")):
-        return _in_place(source, kind, state, limit)
+def plan_ingest(source: SourceSpec, lockfile: Lockfile, *, limit: int | None, bandwidth_mbit: float) -> IngestPlan:
+    """One source. `limit` is the profile's rows per source, `bandwidth_mbit` the line's speed in Mbit/s."""
+    state, entry = load_state(source), lockfile.get_entry(source)
+    source_state = compute_source_state(source, entry, state)
+    if source_state == "removed" or (source_state in ("fetched", "files")):
+        return _plan_present_source(source, source_state, state, limit)
     if entry is None:
-        listed = lock.sources.get(source.slug)
-        note = (listed.reason if listed else None) or ("run `mvl sources lock`" if kind != "declared" else None)
+        lockfile_entry = lockfile.sources.get(source.slug)
+        note = (lockfile_entry.reason if lockfile_entry else None) or (
+            "run `mvl sources lock`" if source_state != "declared" else None
+        )
         return IngestPlan(
             source.slug,
             source.category,
-            kind,
+            source_state,
             None,
             0,
             None,
@@ -59,113 +61,130 @@ def plan_ingest(source: SourceSpec, lock: Lock, *, limit: int | None, mbit: floa
             None,
             note or "no public home is known",
         )
-    here = _here(source, entry, state)
-    size = entry.size
-    to_fetch = None if size is None else size - sum(here)
+    present_sizes = _list_present_sizes(source, entry, state)
+    total_bytes = entry.total_bytes
+    bytes_to_fetch = None if total_bytes is None else total_bytes - sum(present_sizes)
     return IngestPlan(
         source=source.slug,
         category=source.category,
-        state=kind,
-        files=len(entry.files),
-        files_here=len(here),
-        size=size,
-        here=sum(here),
-        to_fetch=to_fetch,
-        hours=_hours(to_fetch, mbit),
-        archives=size,
-        lake=_lake(source, size, limit),
-        note="the address tells no size" if size is None else entry.reason,
+        state=source_state,
+        n_files=len(entry.files),
+        n_files_present=len(present_sizes),
+        total_bytes=total_bytes,
+        present_bytes=sum(present_sizes),
+        bytes_to_fetch=bytes_to_fetch,
+        fetch_hours=_estimate_fetch_hours(bytes_to_fetch, bandwidth_mbit),
+        archive_bytes=total_bytes,
+        lake_bytes=_estimate_lake_bytes(source, total_bytes, limit),
+        note="the address tells no size" if total_bytes is None else entry.reason,
     )
 
 
-def total(
-    plans: Sequence[IngestPlan], chosen: Sequence[SourceSpec], lock: Lock, *, mbit: float, keep_archives: bool
+def sum_plans(
+    plans: Sequence[IngestPlan],
+    sources: Sequence[SourceSpec],
+    lockfile: Lockfile,
+    *,
+    bandwidth_mbit: float,
+    keep_archives: bool,
 ) -> IngestPlan:
     """All sources together, as far as it is known. A file that several sources share is fetched, kept and read into
     the lake once: each takes its own rows of it.
 
     Without `keep_archives` the folders hold one source at a time, so the largest counts.
     """
-    shared, shared_lake = _counted_twice(chosen, plans, lock)
-    known = [p for p in plans if p.to_fetch is not None]
-    to_fetch = sum(p.to_fetch or 0 for p in known) - shared if known or not plans else None
-    archives = [p.archives or 0 for p in known]
-    unknown, without_lake = len(plans) - len(known), sum(p.lake is None for p in known)
-    notes = [f"without {unknown} of unknown size"] if unknown else []
-    notes += [f"lake without {without_lake} whose rows nobody counted"] if without_lake else []
+    shared_bytes, shared_lake_bytes = _count_shared_bytes(sources, plans, lockfile)
+    sized_plans = [p for p in plans if p.bytes_to_fetch is not None]
+    bytes_to_fetch = (
+        sum(p.bytes_to_fetch or 0 for p in sized_plans) - shared_bytes if sized_plans or not plans else None
+    )
+    archive_sizes = [p.archive_bytes or 0 for p in sized_plans]
+    n_unsized, n_without_lake = len(plans) - len(sized_plans), sum(p.lake_bytes is None for p in sized_plans)
+    notes = [f"without {n_unsized} of unknown size"] if n_unsized else []
+    notes += [f"lake without {n_without_lake} whose rows nobody counted"] if n_without_lake else []
     return IngestPlan(
         source="all",
         category="",
         state="",
-        files=sum(p.files or 0 for p in plans),
-        files_here=sum(p.files_here for p in plans),
-        size=sum(p.size or 0 for p in known) - shared if known or not plans else None,
-        here=sum(p.here for p in plans),
-        to_fetch=to_fetch,
-        hours=_hours(to_fetch, mbit),
-        archives=None if to_fetch is None else sum(archives) - shared if keep_archives else max(archives, default=0),
-        lake=sum(p.lake or 0 for p in known) - shared_lake if known or not plans else None,
+        n_files=sum(p.n_files or 0 for p in plans),
+        n_files_present=sum(p.n_files_present for p in plans),
+        total_bytes=sum(p.total_bytes or 0 for p in sized_plans) - shared_bytes if sized_plans or not plans else None,
+        present_bytes=sum(p.present_bytes for p in plans),
+        bytes_to_fetch=bytes_to_fetch,
+        fetch_hours=_estimate_fetch_hours(bytes_to_fetch, bandwidth_mbit),
+        archive_bytes=None
+        if bytes_to_fetch is None
+        else sum(archive_sizes) - shared_bytes
+        if keep_archives
+        else max(archive_sizes, default=0),
+        lake_bytes=sum(p.lake_bytes or 0 for p in sized_plans) - shared_lake_bytes
+        if sized_plans or not plans
+        else None,
         note="; ".join(notes) or None,
     )
 
 
-def _in_place(source: SourceSpec, kind: str, state: FetchState | None, limit: int | None) -> IngestPlan:
-    if kind == "removed" and state is not None:
-        size, files, left = sum(f.size for f in state.files.values()), len(state.files), 0
+def _plan_present_source(
+    source: SourceSpec, source_state: str, state: FetchState | None, limit: int | None
+) -> IngestPlan:
+    if source_state == "removed" and state is not None:
+        total_bytes, n_files, present_bytes = sum(f.size for f in state.files.values()), len(state.files), 0
     else:
-        files, size = folder_size(source.root)
-        left = size
+        n_files, total_bytes = measure_folder(source.root)
+        present_bytes = total_bytes
     return IngestPlan(
         source=source.slug,
         category=source.category,
-        state=kind,
-        files=files,
-        files_here=files if left else 0,
-        size=size,
-        here=left,
-        to_fetch=0,
-        hours=0.0,
-        archives=left,
+        state=source_state,
+        n_files=n_files,
+        n_files_present=n_files if present_bytes else 0,
+        total_bytes=total_bytes,
+        present_bytes=present_bytes,
+        bytes_to_fetch=0,
+        fetch_hours=0.0,
+        archive_bytes=present_bytes,
         # Files put there by hand may be a part, of which nobody declared the rows.
-        lake=_lake(source, size, None if kind == "files" else limit),
+        lake_bytes=_estimate_lake_bytes(source, total_bytes, None if source_state == "files" else limit),
     )
 
 
-def _here(source: SourceSpec, entry: LockedSource, state: FetchState | None) -> list[int]:
+def _list_present_sizes(source: SourceSpec, entry: LockedSource, state: FetchState | None) -> list[int]:
     """Sizes of the entry's files that are there."""
     if state is None:
         return []
-    return [state.files[f.name].size for f in entry.files if state.has(source.root, f.name)]
+    return [state.files[f.name].size for f in entry.files if state.has_intact_file(source.root, f.name)]
 
 
-def _counted_twice(chosen: Sequence[SourceSpec], plans: Sequence[IngestPlan], lock: Lock) -> tuple[int, int]:
+def _count_shared_bytes(
+    sources: Sequence[SourceSpec], plans: Sequence[IngestPlan], lockfile: Lockfile
+) -> tuple[int, int]:
     """Bytes of files, and of the lake, that the sources still to be fetched name again after another has."""
-    waiting = {p.source: p for p in plans if p.to_fetch}
-    seen: set[str] = set()
-    twice, lake = 0, 0.0
-    for source in chosen:
-        plan = waiting.get(source.slug)
-        entry = lock.of(source) if plan is not None else None
+    pending_plans = {p.source: p for p in plans if p.bytes_to_fetch}
+    seen_sha256: set[str] = set()
+    shared_bytes, shared_lake_bytes = 0, 0.0
+    for source in sources:
+        plan = pending_plans.get(source.slug)
+        entry = lockfile.get_entry(source) if plan is not None else None
         for file in entry.files if entry is not None else ():
             if plan is None or file.sha256 is None or file.size is None:
                 continue
-            if file.sha256 in seen:
-                twice += file.size
-                lake += file.size * (plan.lake or 0) / (plan.size or 1)
-            seen.add(file.sha256)
-    return twice, round(lake)
+            if file.sha256 in seen_sha256:
+                shared_bytes += file.size
+                shared_lake_bytes += file.size * (plan.lake_bytes or 0) / (plan.total_bytes or 1)
+            seen_sha256.add(file.sha256)
+    return shared_bytes, round(shared_lake_bytes)
 
 
-def _lake(source: SourceSpec, size: int | None, limit: int | None) -> int | None:
+def _estimate_lake_bytes(source: SourceSpec, archive_bytes: int | None, limit: int | None) -> int | None:
     """A limit takes its share of the rows; of a source whose number of rows nobody declared that share is unknown."""
-    if size is None:
+    if archive_bytes is None:
         return None
     if limit is None:
-        return round(size * LAKE_SHARE)
+        return round(archive_bytes * LAKE_BYTES_PER_ARCHIVE_BYTE)
     if source.expected is None or source.expected.unit != "rows":
         return None
-    return round(size * LAKE_SHARE * min(1.0, limit / source.expected.count))
+    return round(archive_bytes * LAKE_BYTES_PER_ARCHIVE_BYTE * min(1.0, limit / source.expected.count))
 
 
-def _hours(size: int | None, mbit: float) -> float | None:
-    return None if size is None else size * 8 / (mbit * 1e6) / 3600
+def _estimate_fetch_hours(n_bytes: int | None, bandwidth_mbit: float) -> float | None:
+    return None if n_bytes is None else n_bytes * 8 / (bandwidth_mbit * 1e6) / 3600

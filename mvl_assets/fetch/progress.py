@@ -5,55 +5,55 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-Say = Callable[[str], object]
-EVERY_S = 5.0
+LogFn = Callable[[str], object]
+LOG_INTERVAL_S = 5.0
 
 
-def quiet(line: str) -> None:
+def log_nothing(line: str) -> None:
     """For callers that want no lines."""
 
 
-def size_text(count: float | None) -> str:
+def format_bytes(n_bytes: float | None) -> str:
     """A number of bytes in the units in which disks and repositories are sold (1 GB = 10^9 bytes)."""
-    if count is None:
+    if n_bytes is None:
         return "unknown"
-    for unit, power in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= power:
-            return f"{count / power:.1f} {unit}"
-    return f"{count:.0f} B"
+    for unit, unit_bytes in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= unit_bytes:
+            return f"{n_bytes / unit_bytes:.1f} {unit}"
+    return f"{n_bytes:.0f} B"
 
 
-class Meter:
-    """Counts the bytes of one source's fetch and says so every few seconds. `total` None is an unknown total."""
+class TransferMeter:
+    """Counts the bytes of one source's fetch and says so every few seconds. `total_bytes` None is an unknown total."""
 
-    def __init__(self, source: str, total: int | None, say: Say, *, every: float = EVERY_S) -> None:
-        self.source, self.total, self.arrived = source, total, 0
-        self._say, self._every = say, every
-        self._begun = self._said = time.monotonic()
+    def __init__(self, source: str, total_bytes: int | None, log: LogFn, *, interval_s: float = LOG_INTERVAL_S) -> None:
+        self.source, self.total_bytes, self.transferred_bytes = source, total_bytes, 0
+        self._log, self._interval_s = log, interval_s
+        self._started_at = self._logged_at = time.monotonic()
 
-    def begin_again(self, count: int) -> None:
-        """Tells that `count` bytes which were here have to be carried once more."""
-        self.total = None if self.total is None else self.total + count
+    def extend_total(self, n_bytes: int) -> None:
+        """Tells that `n_bytes` bytes which were here have to be carried once more."""
+        self.total_bytes = None if self.total_bytes is None else self.total_bytes + n_bytes
 
-    def add(self, count: int) -> None:
-        """Tells that `count` more bytes are here."""
-        self.arrived += count
+    def add(self, n_bytes: int) -> None:
+        """Tells that `n_bytes` more bytes are here."""
+        self.transferred_bytes += n_bytes
         now = time.monotonic()
-        if now - self._said >= self._every:
-            self._said = now
-            self._say(self.line())
+        if now - self._logged_at >= self._interval_s:
+            self._logged_at = now
+            self._log(self.format_line())
 
-    def line(self) -> str:
-        seconds = max(time.monotonic() - self._begun, 1e-9)
-        rate = self.arrived / seconds
-        left = ""
-        if self.total is not None and rate > 0:
-            left = f", {_time_text(max(0, self.total - self.arrived) / rate)} left"
-        of = f" of {size_text(self.total)}" if self.total is not None else ""
-        return f"{self.source}: {size_text(self.arrived)}{of}, {rate / 1e6:.1f} MB/s{left}"
+    def format_line(self) -> str:
+        elapsed_s = max(time.monotonic() - self._started_at, 1e-9)
+        bytes_per_s = self.transferred_bytes / elapsed_s
+        eta_suffix = ""
+        if self.total_bytes is not None and bytes_per_s > 0:
+            eta_suffix = f", {_format_duration(max(0, self.total_bytes - self.transferred_bytes) / bytes_per_s)} left"
+        total_suffix = f" of {format_bytes(self.total_bytes)}" if self.total_bytes is not None else ""
+        return f"{self.source}: {format_bytes(self.transferred_bytes)}{total_suffix}, {bytes_per_s / 1e6:.1f} MB/s{eta_suffix}"
 
 
-def _time_text(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -10,50 +10,50 @@ import shutil
 from pathlib import Path
 
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.config.settings import UNPACKED
-from mvl_assets.fetch.lock import read_lock
-from mvl_assets.fetch.overview import agrees
-from mvl_assets.fetch.progress import Say, size_text
-from mvl_assets.fetch.state import FetchState, Ingested, alone, load_state, save_state
+from mvl_assets.config.settings import UNPACKED_DIR
+from mvl_assets.fetch.lock import read_lockfile
+from mvl_assets.fetch.overview import matches_lock
+from mvl_assets.fetch.progress import LogFn, format_bytes
+from mvl_assets.fetch.state import FetchState, IngestRecord, load_state, save_state, source_lock
 
 
-def remembered(source: SourceSpec, made_with: str) -> Ingested | None:
+def load_removed_files_record(source: SourceSpec, config_digest: str) -> IngestRecord | None:
     """What came of the source's files when they were removed and are still not needed; else None."""
     state = load_state(source)
-    if state is None or state.removed is None or state.removed.made_with != made_with:
+    if state is None or state.removed is None or state.removed.config_digest != config_digest:
         return None
-    if not agrees(state, read_lock().of(source)):
+    if not matches_lock(state, read_lockfile().get_entry(source)):
         return None
-    _sweep(source.root, state)
+    _delete_files(source.root, state)
     return state.removed
 
 
-def remove_archives(source: SourceSpec, ingested: Ingested, say: Say) -> None:
+def remove_files(source: SourceSpec, ingested: IngestRecord, log: LogFn) -> None:
     """Removes what was fetched, all or nothing, after `ingested` came of it. Says why when it does not."""
-    with alone(source.slug):
+    with source_lock(source.slug):
         state = load_state(source)
-        reason = _why_not(source.root, state)
+        reason = _get_keep_reason(source.root, state)
         if state is None or reason is not None:
-            say(f"{source.slug}: the files stay: {reason}")
+            log(f"{source.slug}: the files stay: {reason}")
             return
         # Remembered first: a process that is killed in between leaves files, never rows without a reason.
         state = state.model_copy(update={"removed": ingested})
         save_state(source.slug, state)
-        _sweep(source.root, state)
-        total = sum(file.size for file in state.files.values())
-        say(f"{source.slug}: {len(state.files)} files removed after they were ingested, {size_text(total)}")
+        _delete_files(source.root, state)
+        total_bytes = sum(file.size for file in state.files.values())
+        log(f"{source.slug}: {len(state.files)} files removed after they were ingested, {format_bytes(total_bytes)}")
 
 
-def _why_not(root: Path, state: FetchState | None) -> str | None:
-    if state is None or any(file.by_hand for file in state.files.values()):
+def _get_keep_reason(root: Path, state: FetchState | None) -> str | None:
+    if state is None or any(file.user_managed for file in state.files.values()):
         return "they were put there by hand"
-    if not state.complete or not all(state.has(root, name) for name in state.files):
+    if not state.complete or not all(state.has_intact_file(root, name) for name in state.files):
         return "they are not as they were fetched"
     return None
 
 
-def _sweep(root: Path, state: FetchState) -> None:
+def _delete_files(root: Path, state: FetchState) -> None:
     for name in state.files:
-        if state.has(root, name):
+        if state.has_intact_file(root, name):
             (root / name).unlink()
-    shutil.rmtree(root / UNPACKED, ignore_errors=True)
+    shutil.rmtree(root / UNPACKED_DIR, ignore_errors=True)

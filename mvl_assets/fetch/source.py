@@ -14,209 +14,233 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.config.settings import settings
+from mvl_assets.config.settings import load_settings
 from mvl_assets.fetch import hub
-from mvl_assets.fetch.connection import new_session
-from mvl_assets.fetch.errors import FetchError, Unreachable
-from mvl_assets.fetch.lock import LockedFile, LockedSource, read_lock
-from mvl_assets.fetch.lookup import look_up
-from mvl_assets.fetch.overview import agrees, files_in
-from mvl_assets.fetch.progress import Meter, Say, quiet, size_text
-from mvl_assets.fetch.rules import supply
-from mvl_assets.fetch.state import PARTS, FetchState, StoredFile, all_states, alone, load_state, save_state
-from mvl_assets.fetch.transfer import Carrier, Item, Part, Patience, check_room, difference, sha256_of
+from mvl_assets.fetch.connection import create_session
+from mvl_assets.fetch.errors import FetchError, FetchRefused
+from mvl_assets.fetch.lock import LockedFile, LockedSource, read_lockfile
+from mvl_assets.fetch.lookup import resolve_source
+from mvl_assets.fetch.overview import list_files, matches_lock
+from mvl_assets.fetch.progress import LogFn, TransferMeter, format_bytes, log_nothing
+from mvl_assets.fetch.rules import format_manual_instructions
+from mvl_assets.fetch.state import PARTIAL_DIR, FetchState, StoredFile, iter_states, load_state, save_state, source_lock
+from mvl_assets.fetch.transfer import (
+    Downloader,
+    PartialFile,
+    RemoteFile,
+    RetryPolicy,
+    check_disk_space,
+    compute_sha256,
+    find_mismatch,
+)
 
-CONNECTIONS = 4
+MAX_CONCURRENT_DOWNLOADS = 4
 """Files of one source that come at the same time."""
-SAVE_S = 1.0
+SAVE_INTERVAL_S = 1.0
 """The state file is written at most this often while files arrive."""
 
 
 def fetch_source(
-    source: SourceSpec, *, say: Say = quiet, again: bool = False, patience: Patience = Patience()
+    source: SourceSpec, *, log: LogFn = log_nothing, refetch: bool = False, retry_policy: RetryPolicy = RetryPolicy()
 ) -> FetchState:
     """Brings the source's files and returns what is there then. Files that are there and right are not asked for.
 
-    `again` also brings files that were removed after they were ingested. Raises `FetchError` with what to do when the
-    source has no public home, cannot be looked up, is gated, or when something arrives wrong; `MachineError` for a
+    `refetch` also brings files that were removed after they were ingested. Raises `FetchError` with what to do when the
+    source has no public home, cannot be looked up, is gated, or when something arrives wrong; `InfrastructureError` for a
     disk without room. Killed anywhere, it goes on where it was when it is run again.
     """
     if source.path is not None:
         raise FetchError(source.slug, "its `path:` names a folder of yours, into which nothing is fetched")
-    with alone(source.slug):
-        locked, old = read_lock().of(source), load_state(source)
-        if old is not None and old.removed is not None and not again and agrees(old, locked):
-            say(f"{source.slug}: ingested, archives removed: nothing to fetch")
-            return old
-        entry = locked or _unlocked(source, say)
+    with source_lock(source.slug):
+        locked_entry, previous_state = read_lockfile().get_entry(source), load_state(source)
+        if (
+            previous_state is not None
+            and previous_state.removed is not None
+            and not refetch
+            and matches_lock(previous_state, locked_entry)
+        ):
+            log(f"{source.slug}: ingested, archives removed: nothing to fetch")
+            return previous_state
+        entry = locked_entry or _resolve_unlocked(source, log)
         if entry.reason is not None:
-            say(f"{source.slug}: {entry.reason}")
-        return _Fetch(source, entry, old, say, patience, is_locked=locked is not None).run()
+            log(f"{source.slug}: {entry.reason}")
+        return _SourceFetch(source, entry, previous_state, log, retry_policy, is_locked=locked_entry is not None).run()
 
 
-def _unlocked(source: SourceSpec, say: Say) -> LockedSource:
+def _resolve_unlocked(source: SourceSpec, log: LogFn) -> LockedSource:
     try:
-        entry = look_up(source)
-    except Unreachable as error:
-        raise FetchError(source.slug, error.message, hint=error.hint or supply(source)) from error
-    at = f"{entry.declared.repo} as it is now, at {entry.commit[:12]}" if entry.commit else "what its address gives"
-    say(f"{source.slug}: unverified: there is no lock, taking {at}")
+        entry = resolve_source(source)
+    except FetchRefused as error:
+        raise FetchError(source.slug, error.message, hint=error.hint or format_manual_instructions(source)) from error
+    origin = (
+        f"{entry.declaration.repo} as it is now, at {entry.commit[:12]}" if entry.commit else "what its address gives"
+    )
+    log(f"{source.slug}: unverified: there is no lock, taking {origin}")
     return entry
 
 
-class _Fetch:
+class _SourceFetch:
     """One run. The state file is written before the first byte, while files arrive, and when all are there."""
 
     def __init__(
         self,
         source: SourceSpec,
         entry: LockedSource,
-        old: FetchState | None,
-        say: Say,
-        patience: Patience,
+        previous_state: FetchState | None,
+        log: LogFn,
+        retry_policy: RetryPolicy,
         *,
         is_locked: bool,
     ) -> None:
-        self.source, self.entry, self.say, self.patience = source, entry, say, patience
+        self.source, self.entry, self.log, self.retry_policy = source, entry, log, retry_policy
         self.root = source.root
-        known = dict(old.files) if old is not None else {}
-        self.state = FetchState(commit=entry.commit, locked=is_locked, files=known)
+        stored_files = dict(previous_state.files) if previous_state is not None else {}
+        self.state = FetchState(commit=entry.commit, locked=is_locked, files=stored_files)
         # A file that is there before the first fetch is a person's; later ones a killed fetch has not written down.
-        self._by_hand = old is None
-        self._saved = 0.0
+        self._is_user_managed = previous_state is None
+        self._saved_at = 0.0
 
     def run(self) -> FetchState:
-        self._refuse_strangers()
-        missing = [item for item in map(self._item, self.entry.files) if not self._is_right(item)]
+        self._check_foreign_files()
+        missing = [
+            remote_file
+            for remote_file in map(self._build_remote_file, self.entry.files)
+            if not self._is_present(remote_file)
+        ]
         if missing:
             self._save()
-            twins = _files_elsewhere(self.source.slug)
-            self._bring([item for item in missing if not self._is_linked(item, twins)])
-        self._remove_stale()
+            shared_files = _find_files_of_other_sources(self.source.slug)
+            self._download([item for item in missing if not self._link_from_other_source(item, shared_files)])
+        self._remove_stale_files()
         self.state = self.state.model_copy(update={"complete": True})
         self._save()
-        shutil.rmtree(self.root / PARTS, ignore_errors=True)
-        total = sum(f.size for f in self.state.files.values())
-        self.say(f"{self.source.slug}: {len(self.state.files)} files, {size_text(total)}, all there")
+        shutil.rmtree(self.root / PARTIAL_DIR, ignore_errors=True)
+        total_bytes = sum(f.size for f in self.state.files.values())
+        self.log(f"{self.source.slug}: {len(self.state.files)} files, {format_bytes(total_bytes)}, all there")
         return self.state
 
     def _save(self) -> None:
         save_state(self.source.slug, self.state)
-        self._saved = time.monotonic()
+        self._saved_at = time.monotonic()
 
-    def _item(self, file: LockedFile) -> Item:
-        declared = self.entry.declared
-        if declared.repo is None:
-            return Item(file.name, file.path, file.size, file.sha256, file.git_sha1)
+    def _build_remote_file(self, file: LockedFile) -> RemoteFile:
+        declaration = self.entry.declaration
+        if declaration.repo is None:
+            return RemoteFile(file.name, file.path, file.size, file.sha256, file.git_sha1)
         assert self.entry.commit is not None
-        address = hub.file_address(declared.repo, self.entry.commit, file.path)
-        return Item(file.name, address, file.size, file.sha256, file.git_sha1, hub.secret())
+        url = hub.build_file_url(declaration.repo, self.entry.commit, file.path)
+        return RemoteFile(file.name, url, file.size, file.sha256, file.git_sha1, hub.build_auth_headers())
 
-    def _refuse_strangers(self) -> None:
+    def _check_foreign_files(self) -> None:
         """A folder that holds other files would mix two sources' rows; a file of the right name is looked at later."""
-        ours = {file.name for file in self.entry.files}
-        ours |= {name for name, file in self.state.files.items() if not file.by_hand}
-        strange = [name for name in files_in(self.root) if name not in ours]
-        if strange:
+        own_names = {file.name for file in self.entry.files}
+        own_names |= {name for name, file in self.state.files.items() if not file.user_managed}
+        foreign_names = [name for name in list_files(self.root) if name not in own_names]
+        if foreign_names:
             raise FetchError(
                 self.source.slug,
-                f"{self.root} already holds other files, such as {strange[0]}",
+                f"{self.root} already holds other files, such as {foreign_names[0]}",
                 hint="move them away (a miniature can be removed), or name another folder with MVL_HOME",
             )
 
-    def _is_right(self, item: Item) -> bool:
+    def _is_present(self, remote_file: RemoteFile) -> bool:
         """Whether the file is there; one that a person put there is checked and then counts as there."""
-        place, known = self.root / item.name, self.state.files.get(item.name)
-        if not place.is_file():
+        path, stored = self.root / remote_file.name, self.state.files.get(remote_file.name)
+        if not path.is_file():
             return False
-        if known is not None and not known.by_hand:
-            return self.state.has(self.root, item.name) and difference(item, place, known.sha256) is None
-        digest = sha256_of(place)
-        wrong = difference(item, place, digest)
-        if wrong is not None:
+        if stored is not None and not stored.user_managed:
+            return (
+                self.state.has_intact_file(self.root, remote_file.name)
+                and find_mismatch(remote_file, path, stored.sha256) is None
+            )
+        digest = compute_sha256(path)
+        mismatch = find_mismatch(remote_file, path, digest)
+        if mismatch is not None:
             raise FetchError(
                 self.source.slug,
-                f"a file of this name is there with other content ({wrong})",
-                file=item.name,
-                hint=f"move {place} away and run again",
+                f"a file of this name is there with other content ({mismatch})",
+                file=remote_file.name,
+                hint=f"move {path} away and run again",
             )
-        self._keep(item.name, digest, by_hand=self._by_hand or known is not None)
+        self._record_file(remote_file.name, digest, user_managed=self._is_user_managed or stored is not None)
         return True
 
-    def _is_linked(self, item: Item, twins: dict[str, tuple[str, Path]]) -> bool:
+    def _link_from_other_source(self, remote_file: RemoteFile, shared_files: dict[str, tuple[str, Path]]) -> bool:
         """Several sources are parts of one repository: a file another one has fetched is linked, not fetched again."""
-        if item.sha256 is None or item.sha256 not in twins:
+        if remote_file.sha256 is None or remote_file.sha256 not in shared_files:
             return False
-        slug, origin = twins[item.sha256]
-        part = Part(self.root, item)
-        part.drop()
+        slug, origin = shared_files[remote_file.sha256]
+        partial = PartialFile(self.root, remote_file)
+        partial.discard()
         try:
-            os.link(origin, part.path)
+            os.link(origin, partial.path)
         except OSError:  # another disk, or one without links
-            check_room(self.root, origin.stat().st_size)
-            shutil.copyfile(origin, part.path)
-        if part.sha256() != item.sha256:
-            part.drop()
+            check_disk_space(self.root, origin.stat().st_size)
+            shutil.copyfile(origin, partial.path)
+        if partial.compute_sha256() != remote_file.sha256:
+            partial.discard()
             return False
-        part.take(self.root / item.name)
-        self._keep(item.name, item.sha256)
-        self.say(f"{self.source.slug}: {item.name} is the one {slug} has")
+        partial.finalize(self.root / remote_file.name)
+        self._record_file(remote_file.name, remote_file.sha256)
+        self.log(f"{self.source.slug}: {remote_file.name} is the one {slug} has")
         return True
 
-    def _bring(self, items: Sequence[Item]) -> None:
-        here = sum(Part(self.root, item).size for item in items)
-        sizes = [item.size for item in items]
-        left = max(0, sum(size for size in sizes if size is not None) - here)
-        check_room(self.root, left)
-        unknown = f" and {sizes.count(None)} files of unknown size" if None in sizes else ""
-        going_on = f"; {size_text(here)} are here" if here else ""
-        self.say(f"{self.source.slug}: {len(items)} files to fetch, {size_text(left)}{unknown}{going_on}")
-        asyncio.run(self._carry(items, None if None in sizes else left))
+    def _download(self, remote_files: Sequence[RemoteFile]) -> None:
+        present_bytes = sum(PartialFile(self.root, remote_file).size for remote_file in remote_files)
+        sizes = [item.size for item in remote_files]
+        remaining_bytes = max(0, sum(size for size in sizes if size is not None) - present_bytes)
+        check_disk_space(self.root, remaining_bytes)
+        unsized_note = f" and {sizes.count(None)} files of unknown size" if None in sizes else ""
+        resume_note = f"; {format_bytes(present_bytes)} are here" if present_bytes else ""
+        self.log(
+            f"{self.source.slug}: {len(remote_files)} files to fetch, {format_bytes(remaining_bytes)}{unsized_note}{resume_note}"
+        )
+        asyncio.run(self._download_all(remote_files, None if None in sizes else remaining_bytes))
 
-    async def _carry(self, items: Sequence[Item], total: int | None) -> None:
-        meter = Meter(self.source.slug, total, self.say)
-        places = asyncio.Semaphore(CONNECTIONS)
-        async with new_session() as session:
-            carrier = Carrier(self.source.slug, self.root, session, meter, self.patience)
+    async def _download_all(self, remote_files: Sequence[RemoteFile], total_bytes: int | None) -> None:
+        meter = TransferMeter(self.source.slug, total_bytes, self.log)
+        semaphore = asyncio.Semaphore(MAX_CONCURRENT_DOWNLOADS)
+        async with create_session() as session:
+            downloader = Downloader(self.source.slug, self.root, session, meter, self.retry_policy)
 
-            async def one(item: Item) -> None:
-                async with places:
-                    self._keep(item.name, await carrier.bring(item))
+            async def download_one(remote_file: RemoteFile) -> None:
+                async with semaphore:
+                    self._record_file(remote_file.name, await downloader.download(remote_file))
 
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    for item in items:
-                        tasks.create_task(one(item))
+                    for remote_file in remote_files:
+                        tasks.create_task(download_one(remote_file))
             except BaseExceptionGroup as group:
                 raise group.exceptions[0] from None
             finally:
                 self._save()
-        if items:
-            self.say(meter.line())
+        if remote_files:
+            self.log(meter.format_line())
 
-    def _keep(self, name: str, digest: str, *, by_hand: bool = False) -> None:
-        found = (self.root / name).stat()
-        stored = StoredFile(size=found.st_size, sha256=digest, mtime_ns=found.st_mtime_ns, by_hand=by_hand)
+    def _record_file(self, name: str, digest: str, *, user_managed: bool = False) -> None:
+        stat = (self.root / name).stat()
+        stored = StoredFile(size=stat.st_size, sha256=digest, mtime_ns=stat.st_mtime_ns, user_managed=user_managed)
         self.state.files[name] = stored
-        if time.monotonic() - self._saved > SAVE_S:
+        if time.monotonic() - self._saved_at > SAVE_INTERVAL_S:
             self._save()
 
-    def _remove_stale(self) -> None:
+    def _remove_stale_files(self) -> None:
         """Files of an earlier commit that this one does not have."""
-        wanted = {file.name for file in self.entry.files}
-        for name in self.state.files.keys() - wanted:
-            if self.state.has(self.root, name):
+        current_names = {file.name for file in self.entry.files}
+        for name in self.state.files.keys() - current_names:
+            if self.state.has_intact_file(self.root, name):
                 (self.root / name).unlink()
-        kept = {name: file for name, file in self.state.files.items() if name in wanted}
+        kept = {name: file for name, file in self.state.files.items() if name in current_names}
         self.state = self.state.model_copy(update={"files": kept})
 
 
-def _files_elsewhere(slug: str) -> dict[str, tuple[str, Path]]:
+def _find_files_of_other_sources(slug: str) -> dict[str, tuple[str, Path]]:
     """What other sources have fetched: sha256 -> (source, path)."""
     return {
-        file.sha256: (other, settings().raw / other / name)
-        for other, state in all_states()
-        if other != slug
+        file.sha256: (other_slug, load_settings().raw_dir / other_slug / name)
+        for other_slug, state in iter_states()
+        if other_slug != slug
         for name, file in state.files.items()
-        if state.has(settings().raw / other, name)
+        if state.has_intact_file(load_settings().raw_dir / other_slug, name)
     }

@@ -16,41 +16,41 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.config.settings import settings
+from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.fetch.errors import FetchError
 
-PARTS = ".fetch"
+PARTIAL_DIR = ".fetch"
 """Folder inside a source's folder for what has not arrived whole."""
 
 
-class _Stored(BaseModel):
+class _StoredModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class StoredFile(_Stored):
+class StoredFile(_StoredModel):
     """A file that was fetched and checked. `mtime_ns` tells whether somebody changed it since.
 
-    `by_hand` was put there by a person and found right; it is never removed.
+    `user_managed` was put there by a person and found right; it is never removed.
     """
 
     size: int
     sha256: str
     mtime_ns: int
-    by_hand: bool = False
+    user_managed: bool = False
 
 
-class Ingested(_Stored):
+class IngestRecord(_StoredModel):
     """What came of the files before they were removed: rows looked at, rejects by class, and what decided both.
-    `purged` counts the samples that were not wanted then."""
+    `n_purged` counts the samples that were not wanted then."""
 
-    made_with: str
-    rows: int
-    rejects: dict[str, int]
-    purged: int = 0
+    config_digest: str
+    n_rows: int
+    reject_counts: dict[str, int]
+    n_purged: int = 0
 
 
-class FetchState(_Stored):
+class FetchState(_StoredModel):
     """`complete` when every file of the commit is there; `removed` says what was ingested before the files went.
 
     `locked` is false when there was no lock and the repository was taken as it was that day.
@@ -60,20 +60,20 @@ class FetchState(_Stored):
     locked: bool
     complete: bool = False
     files: dict[str, StoredFile] = {}
-    removed: Ingested | None = None
+    removed: IngestRecord | None = None
 
-    def has(self, root: Path, name: str) -> bool:
+    def has_intact_file(self, root: Path, name: str) -> bool:
         """Whether the file lies in the source's folder as it was fetched."""
-        known = self.files.get(name)
+        stored = self.files.get(name)
         try:
-            found = (root / name).stat()
+            stat = (root / name).stat()
         except OSError:
             return False
-        return known is not None and (found.st_size, found.st_mtime_ns) == (known.size, known.mtime_ns)
+        return stored is not None and (stat.st_size, stat.st_mtime_ns) == (stored.size, stored.mtime_ns)
 
 
-def state_path(slug: str) -> Path:
-    return settings().home / "fetched" / f"{slug}.json"
+def get_state_path(slug: str) -> Path:
+    return load_settings().home / "fetched" / f"{slug}.json"
 
 
 def load_state(source: SourceSpec) -> FetchState | None:
@@ -81,11 +81,11 @@ def load_state(source: SourceSpec) -> FetchState | None:
 
     Raises `MvlError` for a file that somebody damaged.
     """
-    return _load(source.slug) if source.path is None else None
+    return _load_by_slug(source.slug) if source.path is None else None
 
 
-def _load(slug: str) -> FetchState | None:
-    path = state_path(slug)
+def _load_by_slug(slug: str) -> FetchState | None:
+    path = get_state_path(slug)
     try:
         return FetchState.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -97,33 +97,33 @@ def _load(slug: str) -> FetchState | None:
         ) from error
 
 
-def all_states() -> Iterator[tuple[str, FetchState]]:
+def iter_states() -> Iterator[tuple[str, FetchState]]:
     """The states of all sources, by slug."""
-    for path in sorted((settings().home / "fetched").glob("*.json")):
-        state = _load(path.stem)
+    for path in sorted((load_settings().home / "fetched").glob("*.json")):
+        state = _load_by_slug(path.stem)
         if state is not None:
             yield path.stem, state
 
 
 def save_state(slug: str, state: FetchState) -> None:
-    write_whole(state_path(slug), state.model_dump_json(indent=1))
+    write_atomic(get_state_path(slug), state.model_dump_json(indent=1))
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str) -> None:
     """Replaces a small file in one step, so that a killed process leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("w", encoding="utf-8") as file:
+    temp_path = path.with_name(f".{path.name}.{os.getpid()}")
+    with temp_path.open("w", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
-    fresh.replace(path)
+    temp_path.replace(path)
 
 
 @contextmanager
-def alone(slug: str) -> Iterator[None]:
+def source_lock(slug: str) -> Iterator[None]:
     """One process at a time fetches a source or removes its files; the kernel gives way when that process ends."""
-    path = state_path(slug).with_suffix(".lock")
+    path = get_state_path(slug).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         try:
@@ -133,6 +133,6 @@ def alone(slug: str) -> Iterator[None]:
         yield
 
 
-def canonical(value: object) -> str:
+def to_canonical_json(value: object) -> str:
     """JSON with keys in order, so that equal things are equal files."""
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)

@@ -19,9 +19,9 @@ from mvl_assets.inference.request import Request
 
 # The most vLLM gives by default: with a weak judge, Yes and No may both lie far down the list.
 TOP_LOGPROBS = 20
-IMPOSSIBLE = -1000.0
+MIN_LOGPROB = -1000.0
 
-_SIGNATURES = ((b"\xff\xd8", "image/jpeg"), (b"\x89PNG", "image/png"), (b"RIFF", "image/webp"))
+_IMAGE_SIGNATURES = ((b"\xff\xd8", "image/jpeg"), (b"\x89PNG", "image/png"), (b"RIFF", "image/webp"))
 
 
 class MalformedReply(ValueError):
@@ -30,24 +30,24 @@ class MalformedReply(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a completion said. `first_logprobs` is JSON {token: log-probability} of the first token, or None."""
+    """What a completion said. `first_token_logprobs` is JSON {token: log-probability} of the first token, or None."""
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
-    first_logprobs: str | None
+    first_token_logprobs: str | None
 
 
-def encode(
-    request: Request, endpoint: Endpoint, pictures: Mapping[str, bytes], by_name: Collection[str] | None = None
+def build_request_body(
+    request: Request, endpoint: Endpoint, images: Mapping[str, bytes], cached_image_ids: Collection[str] | None = None
 ) -> bytes:
-    """The JSON body. `pictures` holds standardised bytes for every image id of the request.
+    """The JSON body. `images` holds standardised bytes for every image id of the request.
 
-    With `by_name` each picture gets its id as vLLM's `uuid`, and those in it go without their bytes.
+    With `cached_image_ids` each picture gets its id as vLLM's `uuid`, and those in it go without their bytes.
     """
     body: dict[str, Any] = {"model": endpoint.model, **request.sampling}
-    if body.get("temperature", 1) > 0 and not endpoint.seeds_sampling:
+    if body.get("temperature", 1) > 0 and not endpoint.supports_seed:
         body.pop("seed", None)
     output = request.output
     if output.kind == "json":
@@ -59,46 +59,49 @@ def encode(
         body["structured_outputs"] = {"choice": list(output.options)}
         body["logprobs"] = True
         body["top_logprobs"] = TOP_LOGPROBS
-    body["messages"] = [_message(message, pictures, by_name) for message in request.messages]
+    body["messages"] = [_build_message(message, images, cached_image_ids) for message in request.messages]
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def _message(
-    message: Mapping[str, Any], pictures: Mapping[str, bytes], by_name: Collection[str] | None
+def _build_message(
+    message: Mapping[str, Any], images: Mapping[str, bytes], cached_image_ids: Collection[str] | None
 ) -> Mapping[str, Any]:
     if isinstance(message["content"], str):
         return message
     parts = [
-        _picture(part["image"], pictures, by_name) if part["type"] == "image" else part for part in message["content"]
+        _build_image_part(part["image"], images, cached_image_ids) if part["type"] == "image" else part
+        for part in message["content"]
     ]
     return {**message, "content": parts}
 
 
-def _picture(image: str, pictures: Mapping[str, bytes], by_name: Collection[str] | None) -> dict[str, Any]:
-    if by_name is None:
-        return {"type": "image_url", "image_url": {"url": data_url(pictures[image])}}
+def _build_image_part(
+    image_id: str, images: Mapping[str, bytes], cached_image_ids: Collection[str] | None
+) -> dict[str, Any]:
+    if cached_image_ids is None:
+        return {"type": "image_url", "image_url": {"url": encode_data_url(images[image_id])}}
     # The name is of the bytes that are sent, which depend on the size they were brought to.
-    name = f"{image}-{len(pictures[image])}"
+    image_uuid = f"{image_id}-{len(images[image_id])}"
     return {
         "type": "image_url",
-        "image_url": {} if image in by_name else {"url": data_url(pictures[image])},
-        "uuid": name,
+        "image_url": {} if image_id in cached_image_ids else {"url": encode_data_url(images[image_id])},
+        "uuid": image_uuid,
     }
 
 
-def data_url(data: bytes) -> str:
-    media_type = next((name for start, name in _SIGNATURES if data.startswith(start)), "image/png")
+def encode_data_url(data: bytes) -> str:
+    media_type = next((name for signature, name in _IMAGE_SIGNATURES if data.startswith(signature)), "image/png")
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def probe_body(endpoint: Endpoint) -> bytes:
+def build_probe_body(endpoint: Endpoint) -> bytes:
     """The smallest request there is: does this endpoint answer at all?"""
     return json.dumps(
         {"model": endpoint.model, "messages": [{"role": "user", "content": "."}], "max_tokens": 1}
     ).encode("ascii")
 
 
-def decode(body: bytes) -> Reply:
+def parse_reply(body: bytes) -> Reply:
     """Raises `MalformedReply`."""
     try:
         document = json.loads(body)
@@ -108,9 +111,9 @@ def decode(body: bytes) -> Reply:
         reply = Reply(
             text="" if text is None else text,
             finish_reason=choice.get("finish_reason") or "unknown",
-            prompt_tokens=_count(usage.get("prompt_tokens")),
-            completion_tokens=_count(usage.get("completion_tokens")),
-            first_logprobs=_first_logprobs(choice),
+            prompt_tokens=_parse_token_count(usage.get("prompt_tokens")),
+            completion_tokens=_parse_token_count(usage.get("completion_tokens")),
+            first_token_logprobs=_parse_first_token_logprobs(choice),
         )
         if not isinstance(reply.text, str) or not isinstance(reply.finish_reason, str):
             raise TypeError("message content is not a string")
@@ -122,23 +125,23 @@ def decode(body: bytes) -> Reply:
     return reply
 
 
-def _first_logprobs(choice: Mapping[str, Any]) -> str | None:
+def _parse_first_token_logprobs(choice: Mapping[str, Any]) -> str | None:
     content = (choice.get("logprobs") or {}).get("content")
     if not content:
         return None
     first = content[0]
     # The chosen token first: it may lie outside the top few.
-    found: dict[str, float] = {}
+    logprob_by_token: dict[str, float] = {}
     for entry in (first, *(first.get("top_logprobs") or ())):
         logprob = entry["logprob"]
         # vLLM gives tokens that the constraint forbids -9999, others -Infinity or null; NaN says nothing.
-        if logprob is not None and math.isfinite(logprob) and logprob > IMPOSSIBLE:
-            found.setdefault(str(entry["token"]), logprob)
+        if logprob is not None and math.isfinite(logprob) and logprob > MIN_LOGPROB:
+            logprob_by_token.setdefault(str(entry["token"]), logprob)
     # Escaped: a token may be half a character.
-    return json.dumps(found)
+    return json.dumps(logprob_by_token)
 
 
-def _count(value: Any) -> int:
+def _parse_token_count(value: Any) -> int:
     """A token count as tables hold it. Raises `ValueError` for nonsense."""
     count = int(value or 0)
     if not 0 <= count < 1 << 31:
@@ -146,13 +149,13 @@ def _count(value: Any) -> int:
     return count
 
 
-def requests_waiting(metrics: bytes) -> int | None:
+def parse_queue_length(metrics: bytes) -> int | None:
     """The length of vLLM's queue, over all its engines, from its Prometheus text; None when that is not there."""
-    found = re.findall(rb"^vllm:num_requests_waiting(?:\{[^\n]*\})? ([0-9.e+]+)$", metrics, re.MULTILINE)
-    return int(sum(float(number) for number in found)) if found else None
+    engine_counts = re.findall(rb"^vllm:num_requests_waiting(?:\{[^\n]*\})? ([0-9.e+]+)$", metrics, re.MULTILINE)
+    return int(sum(float(number) for number in engine_counts)) if engine_counts else None
 
 
-def error_message(body: bytes) -> str:
+def parse_error_message(body: bytes) -> str:
     """The server's own words in an error body, at most 300 characters."""
     try:
         document = json.loads(body)

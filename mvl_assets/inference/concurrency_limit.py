@@ -14,44 +14,44 @@ from __future__ import annotations
 import math
 
 # A refusal moves the share of refusals by this much; a share above BEARABLE is stress and not chance.
-WEIGHT = 1 / 64
-BEARABLE = 0.15
+REJECT_RATE_SMOOTHING = 1 / 64
+MAX_REJECT_RATE = 0.15
 # Of twice as many requests in flight this share must come back as answers per second; less is not worth it.
-WORTH = 0.3
-STEP = 1.5
+MIN_GAIN = 0.3
+PROBE_FACTOR = 1.5
 # After a cut the limit grows by one per round up to this share of what it was.
-REGAIN = 0.75
+RECOVERY_FRACTION = 0.75
 # Rounds (of as many answers as the limit is high) before another step is tried, and how many it is tried for.
-HOLD_ROUNDS, LONGEST_HOLD = 8, 64
-TRIAL_ROUNDS = 8
+PROBE_INTERVAL_ROUNDS, MAX_PROBE_INTERVAL_ROUNDS = 8, 64
+PROBE_ROUNDS = 8
 
 
-class Limit:
+class AdaptiveConcurrencyLimit:
     """Starts low, doubles per round while that helps, then tries a step up now and then. Times are of one clock."""
 
     def __init__(self, start: int, maximum: int) -> None:
         self.maximum = max(1, maximum)
         self.start = min(max(1, start), self.maximum)
-        self._answers, self._until, self._held, self._took_s = 0, 0, 0, 0.0
-        self.restart(-math.inf)
+        self._round_answers, self._round_length, self._round_in_flight, self._round_latency_s = 0, 0, 0, 0.0
+        self.reset(-math.inf)
 
-    def restart(self, now: float) -> None:
+    def reset(self, now: float) -> None:
         """After an outage: from the start again."""
         self._value = float(self.start)
-        self._climbing = True
+        self._in_slow_start = True
         self._flat_rounds = 0
         # Where to go back to when growing turns out to be of no use; the limit as the present round began.
-        self._before: float = self._value
-        self._began: float = self._value
+        self._fallback_value: float = self._value
+        self._round_start_value: float = self._value
         # Answers per second, and requests in flight, that growing is compared with.
-        self._rate, self._at = 0.0, 1.0
-        self._trying = False
-        self._regain = 0.0
-        self._room: bool | None = None  # as the server's queue has it; None: it has not said
-        self._hold = HOLD_ROUNDS
-        self._refused = 0.0
-        self._cut_at = now
-        self._forget_round()
+        self._baseline_rate, self._baseline_in_flight = 0.0, 1.0
+        self._probing = False
+        self._recovery_value = 0.0
+        self._queue_has_room: bool | None = None  # as the server's queue has it; None: it has not said
+        self._probe_interval_rounds = PROBE_INTERVAL_ROUNDS
+        self._reject_rate = 0.0
+        self._last_cut_at = now
+        self._reset_round()
 
     @property
     def value(self) -> int:
@@ -59,96 +59,101 @@ class Limit:
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
-    def succeeded(self, in_flight: int, in_flight_then: int, latency_s: float) -> None:
+    def on_success(self, in_flight: int, in_flight_at_send: int, latency_s: float) -> None:
         """How many were in flight when the answer came and when its request was sent, itself included.
 
         An unused limit says nothing about the server.
         """
-        self._refused -= self._refused * WEIGHT
+        self._reject_rate -= self._reject_rate * REJECT_RATE_SMOOTHING
         if in_flight * 2 < self._value:
-            self._forget_round()
+            self._reset_round()
             return
-        if self._climbing:
+        if self._in_slow_start:
             self._value = min(float(self.maximum), self._value + 1.0)
-        elif self._room or self._value < self._regain:
+        elif self._queue_has_room or self._value < self._recovery_value:
             self._value = min(float(self.maximum), self._value + 1.0 / self._value)
-        if self._room is not None or in_flight_then > self._value:  # asked for under a higher limit
+        if self._queue_has_room is not None or in_flight_at_send > self._value:  # asked for under a higher limit
             return
-        if not self._answers:
-            self._until = self._rounds() * max(4, int(self._value))
-        self._answers += 1
-        self._held += in_flight_then
-        self._took_s += latency_s
-        if self._answers >= self._until:
+        if not self._round_answers:
+            self._round_length = self._count_measured_rounds() * max(4, int(self._value))
+        self._round_answers += 1
+        self._round_in_flight += in_flight_at_send
+        self._round_latency_s += latency_s
+        if self._round_answers >= self._round_length:
             # Answers per second by Little's law: counted on the clock they would depend on how bursts fall into rounds.
-            rate, held = self._held / max(self._took_s, 1e-9), self._held / self._answers
-            self._forget_round()
-            self._climb(rate, held) if self._climbing else self._try(rate, held)
+            rate, mean_in_flight = (
+                self._round_in_flight / max(self._round_latency_s, 1e-9),
+                self._round_in_flight / self._round_answers,
+            )
+            self._reset_round()
+            self._continue_slow_start(rate, mean_in_flight) if self._in_slow_start else self._probe_up(
+                rate, mean_in_flight
+            )
 
-    def _rounds(self) -> int:
-        if self._climbing:
+    def _count_measured_rounds(self) -> int:
+        if self._in_slow_start:
             return 1
-        return TRIAL_ROUNDS if self._trying else self._hold
+        return PROBE_ROUNDS if self._probing else self._probe_interval_rounds
 
-    def _forget_round(self) -> None:
-        self._answers, self._until, self._held, self._took_s = 0, 0, 0, 0.0
+    def _reset_round(self) -> None:
+        self._round_answers, self._round_length, self._round_in_flight, self._round_latency_s = 0, 0, 0, 0.0
 
-    def _climb(self, rate: float, held: float) -> None:
-        if self._is_worth(rate, held):
+    def _continue_slow_start(self, rate: float, mean_in_flight: float) -> None:
+        if self._has_enough_gain(rate, mean_in_flight):
             # These answers were asked for in the round before: its limit is what they speak for.
-            self._before, self._began = self._began, self._value
-            self._rate, self._at, self._flat_rounds = rate, held, 0
+            self._fallback_value, self._round_start_value = self._round_start_value, self._value
+            self._baseline_rate, self._baseline_in_flight, self._flat_rounds = rate, mean_in_flight, 0
             return
         self._flat_rounds += 1
         if self._flat_rounds == 2:
-            self._settle(self._before)
+            self._set_value(self._fallback_value)
 
-    def _try(self, rate: float, held: float) -> None:
-        if not self._trying:
-            self._rate, self._at, self._before = rate, held, self._value
-            self._value = min(float(self.maximum), max(self._value + 1, self._value * STEP))
-            self._trying = self._value > self._before
-        elif self._is_worth(rate, held):
-            self._hold = HOLD_ROUNDS
-            self._settle(self._value)
+    def _probe_up(self, rate: float, mean_in_flight: float) -> None:
+        if not self._probing:
+            self._baseline_rate, self._baseline_in_flight, self._fallback_value = rate, mean_in_flight, self._value
+            self._value = min(float(self.maximum), max(self._value + 1, self._value * PROBE_FACTOR))
+            self._probing = self._value > self._fallback_value
+        elif self._has_enough_gain(rate, mean_in_flight):
+            self._probe_interval_rounds = PROBE_INTERVAL_ROUNDS
+            self._set_value(self._value)
         else:
-            self._hold = min(2 * self._hold, LONGEST_HOLD)
-            self._settle(self._before)
+            self._probe_interval_rounds = min(2 * self._probe_interval_rounds, MAX_PROBE_INTERVAL_ROUNDS)
+            self._set_value(self._fallback_value)
 
-    def _is_worth(self, rate: float, held: float) -> bool:
-        return rate >= self._rate * (1 + WORTH * (held / self._at - 1))
+    def _has_enough_gain(self, rate: float, mean_in_flight: float) -> bool:
+        return rate >= self._baseline_rate * (1 + MIN_GAIN * (mean_in_flight / self._baseline_in_flight - 1))
 
-    def _settle(self, value: float) -> None:
+    def _set_value(self, value: float) -> None:
         self._value = max(1.0, value)
-        self._climbing = self._trying = False
-        self._forget_round()
+        self._in_slow_start = self._probing = False
+        self._reset_round()
 
     # -- trouble ---------------------------------------------------------------------------------------------------
 
-    def stressed(self, sent_at: float, now: float) -> bool:
+    def on_backpressure(self, sent_at: float, now: float) -> bool:
         """A request was refused or lost. Returns whether that was one too many, and the limit has been cut.
 
         A burst cuts once: only requests sent after the last cut can cause another.
         """
-        if sent_at < self._cut_at:
+        if sent_at < self._last_cut_at:
             return False
-        self._refused += (1 - self._refused) * WEIGHT
-        if self._refused < BEARABLE:
+        self._reject_rate += (1 - self._reject_rate) * REJECT_RATE_SMOOTHING
+        if self._reject_rate < MAX_REJECT_RATE:
             return False
         # A step that met refusals was one too far; otherwise the server can bear less than it did.
-        if self._trying:
-            self._settle(self._before)
+        if self._probing:
+            self._set_value(self._fallback_value)
         else:
-            self._regain = REGAIN * self._value
-            self._settle(self._value / 2)
-        self._refused = 0.0
-        self._cut_at = now
+            self._recovery_value = RECOVERY_FRACTION * self._value
+            self._set_value(self._value / 2)
+        self._reject_rate = 0.0
+        self._last_cut_at = now
         return True
 
-    def waiting(self, requests: int) -> None:
+    def on_queue_length(self, queue_length: int) -> None:
         """So many requests wait inside the server, whoever sent them: those are of no use there."""
-        too_many = requests - max(2.0, self._value / 8)
-        self._room = too_many <= 0
-        if not self._room:
+        excess = queue_length - max(2.0, self._value / 8)
+        self._queue_has_room = excess <= 0
+        if not self._queue_has_room:
             # A part of them at a time: other clients see the same queue.
-            self._settle(self._value - min(too_many, self._value) / 4)
+            self._set_value(self._value - min(excess, self._value) / 4)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mvl_assets.errors import MachineError
+from mvl_assets.errors import InfrastructureError
 
 
-class EndpointError(MachineError):
+class EndpointError(InfrastructureError):
     """An endpoint as a whole cannot be used: unreachable for too long, or it refuses every request."""
 
 
@@ -19,8 +19,8 @@ class Endpoint:
     """One OpenAI-compatible server.
 
     `base_url` ends before `/chat/completions` (so usually in `/v1`). `model` is the name the server knows. The key is
-    read from the environment variable `api_key_env` when a session opens, and is never stored or logged. `heal` brings
-    a local server back and returns where it is now; `in_use` is touched while requests run, so an idle server can end.
+    read from the environment variable `api_key_env` when a session opens, and is never stored or logged. `restart` brings
+    a local server back and returns where it is now; `heartbeat_file` is touched while requests run, so an idle server can end.
     """
 
     base_url: str
@@ -30,11 +30,11 @@ class Endpoint:
     start_concurrency: int = 8
     max_concurrency: int = 256
     # Longest side, in pixels, of a picture that the model can use.
-    max_side: int = 1344
+    max_image_side: int = 1344
     # The CPU build of vLLM dies of a seed with temperature above 0.
-    seeds_sampling: bool = True
-    heal: Callable[[], Endpoint] | None = field(default=None, compare=False)
-    in_use: Path | None = field(default=None, compare=False)
+    supports_seed: bool = True
+    restart: Callable[[], Endpoint] | None = field(default=None, compare=False)
+    heartbeat_file: Path | None = field(default=None, compare=False)
 
     @property
     def chat_url(self) -> str:
@@ -42,32 +42,32 @@ class Endpoint:
 
     @property
     def health_url(self) -> str:
-        return f"{self._root}/health"
+        return f"{self._root_url}/health"
 
     @property
     def metrics_url(self) -> str:
-        return f"{self._root}/metrics"
+        return f"{self._root_url}/metrics"
 
     @property
-    def shown_url(self) -> str:
+    def redacted_url(self) -> str:
         """`base_url` without name and password, for messages."""
-        scheme, mark, rest = self.base_url.partition("://")
-        host, slash, path = rest.partition("/")
-        return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+        scheme, separator, remainder = self.base_url.partition("://")
+        host, slash, path = remainder.partition("/")
+        return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
     @property
-    def _root(self) -> str:
+    def _root_url(self) -> str:
         return self.base_url.rstrip("/").removesuffix("/v1")
 
-    def request_headers(self) -> dict[str, str]:
+    def build_headers(self) -> dict[str, str]:
         """Raises `EndpointError` when the key's variable is not set."""
         headers = {"Content-Type": "application/json", **self.headers}
         if self.api_key_env is not None:
-            key = os.environ.get(self.api_key_env, "").strip()
-            if not key:
+            api_key = os.environ.get(self.api_key_env, "").strip()
+            if not api_key:
                 raise EndpointError(
-                    f"the environment variable {self.api_key_env} is not set, and {self.shown_url} needs a key",
+                    f"the environment variable {self.api_key_env} is not set, and {self.redacted_url} needs a key",
                     hint=f"export {self.api_key_env}=... and run again",
                 )
-            headers["Authorization"] = f"Bearer {key}"
+            headers["Authorization"] = f"Bearer {api_key}"
         return headers

@@ -7,17 +7,17 @@ import dataclasses
 from mvl_assets.config.profile import ModelProfile
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.local_server.server import ensure_server, start_in_background
-from mvl_assets.inference.local_server.server_spec import ServeSpec
+from mvl_assets.inference.local_server.server import ensure_server, start_server_in_background
+from mvl_assets.inference.local_server.server_spec import ServerSpec
 
 
-def endpoints_for(model: ModelProfile) -> list[Endpoint]:
+def resolve_endpoints(model: ModelProfile) -> list[Endpoint]:
     """Every endpoint of a model. Starts the local server where the profile has one, and waits until it answers.
 
     Raises `MvlError` when it cannot be started. Remote addresses are not contacted here.
     """
     if model.serve is not None:
-        return [_local(model)]
+        return [_ensure_local_endpoint(model)]
     if not model.base_urls:
         raise MvlError(f"the model {model.name} has neither base_urls nor serve in the profile")
     return [
@@ -28,27 +28,27 @@ def endpoints_for(model: ModelProfile) -> list[Endpoint]:
             headers=model.headers,
             start_concurrency=min(8, model.concurrency),
             max_concurrency=model.concurrency,
-            max_side=model.max_side,
+            max_image_side=model.max_side,
         )
         for base_url in model.base_urls
     ]
 
 
-def endpoint_for(model: ModelProfile) -> Endpoint:
+def resolve_endpoint(model: ModelProfile) -> Endpoint:
     """The first endpoint of a model, for callers that ask a question or two."""
-    return endpoints_for(model)[0]
+    return resolve_endpoints(model)[0]
 
 
 def warm_up(model: ModelProfile) -> None:
     """Starts the model's local server, if it has one, without waiting: it loads while other work runs."""
     if model.serve is not None:
-        start_in_background(ServeSpec.of(model))
+        start_server_in_background(ServerSpec.from_profile(model))
 
 
-def _local(model: ModelProfile) -> Endpoint:
+def _ensure_local_endpoint(model: ModelProfile) -> Endpoint:
     return dataclasses.replace(
-        ensure_server(ServeSpec.of(model)),
+        ensure_server(ServerSpec.from_profile(model)),
         start_concurrency=model.concurrency,
         max_concurrency=model.concurrency,
-        max_side=model.max_side,
+        max_image_side=model.max_side,
     )

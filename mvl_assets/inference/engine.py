@@ -1,10 +1,10 @@
 """Answers every request of an iterable, durably, whatever the servers do. `answer_all` is the way in.
 
 How a request travels: the intake takes it from the iterable (skipping what the log already holds) and loads its
-pictures, `_pump` gives it to the least loaded endpoint, `_attempt` asks, the writer makes the answer durable. What
-happens to a failed attempt is decided in `_failed`; an endpoint that may have died is looked at in `_examine`.
+pictures, `_dispatch` gives it to the least loaded endpoint, `_run_attempt` asks, the writer makes the answer durable. What
+happens to a failed attempt is decided in `_handle_fault`; an endpoint that may have died is looked at in `_diagnose`.
 
-Belongs here: this flow. The parts it is made of lie beside it: `intake` (what is to be asked), `lane` (one endpoint),
+Belongs here: this flow. The parts it is made of lie beside it: `intake` (what is to be asked), `client` (one endpoint),
 `limits` (how many at once), `pace` (how long), `shown` (pictures it has), `transport` (HTTP), `retry` (the meaning of
 faults), `writer` (commits), `quarantine` (suspects of a server's death).
 """
@@ -22,17 +22,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.chat_protocol import Reply, encode
+from mvl_assets.inference.chat_protocol import Reply, build_request_body
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
-from mvl_assets.inference.endpoint_client import Attempt, Item, Lane
-from mvl_assets.inference.faults import Blame, Fault, backoff_s
-from mvl_assets.inference.images import FetchPictures
+from mvl_assets.inference.endpoint_client import Attempt, EndpointClient, PendingRequest
+from mvl_assets.inference.faults import FaultScope, RequestFault, compute_backoff_s
+from mvl_assets.inference.images import FetchImages
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.progress import Failure, Outcome, Progress
-from mvl_assets.inference.progress_reporter import Reporter, check_patience
+from mvl_assets.inference.progress import FailedRequest, Progress, RunOutcome
+from mvl_assets.inference.progress_reporter import ProgressReporter, check_outage_timeout
 from mvl_assets.inference.quarantine import Quarantine
 from mvl_assets.inference.request import Request
-from mvl_assets.inference.request_queue import Intake
+from mvl_assets.inference.request_queue import RequestQueue
 from mvl_assets.inference.transport import Transport
 from mvl_assets.inference.writer import AnswerWriter
 from mvl_assets.lake.answers import AnswerLog
@@ -41,10 +41,10 @@ from mvl_assets.lake.schema import Answer
 if TYPE_CHECKING:
     from mvl_assets.config.profile import Price
 
-PICTURE_THREADS = 2
-TICK_S = 0.1
-RENEW_EVERY_S = 10.0
-QUEUE_EVERY_S = 2.0
+IMAGE_LOADER_THREADS = 2
+TICK_INTERVAL_S = 0.1
+LEASE_RENEWAL_INTERVAL_S = 10.0
+QUEUE_POLL_INTERVAL_S = 2.0
 
 
 def answer_all(
@@ -52,59 +52,59 @@ def answer_all(
     *,
     endpoints: Sequence[Endpoint],
     log: AnswerLog,
-    pictures: FetchPictures | None = None,
+    fetch_images: FetchImages | None = None,
     run_id: str = "",
     total: int | None = None,
     price: Price | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress_callback: Callable[[Progress], None] | None = None,
     options: EngineOptions | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Asks for every request that `log` has no answer for, and returns when all are answered durably or failed.
 
     Takes the log's lease itself (do not hold it), and runs its own event loop, so call it from ordinary code such as a
     Dagster step. `requests` is consumed lazily, in one other thread, which is also the one that uses `log`: the
     iterable may read it. No answer can be stored while the iterable is at work: one that passes over many rows with
-    nothing to ask says None now and then. `pictures` fetches original bytes for image ids; needed as soon as a request
-    holds a picture. `total`, when known, gives the progress an end, and `price` a sum of money. `progress` is called
+    nothing to ask says None now and then. `fetch_images` fetches original bytes for image ids; needed as soon as a request
+    holds a picture. `total`, when known, gives the progress an end, and `price` a sum of money. `progress_callback` is called
     about every two seconds and at the end, from the event loop: it must not block.
 
-    One row's trouble never raises: it becomes a `Failure` in the outcome. Raises `LeaseHeld` when another process
+    One row's trouble never raises: it becomes a `FailedRequest` in the outcome. Raises `LeaseHeld` when another process
     writes this log, `EndpointError` when no endpoint can be used, the lake's error when answers cannot be stored, and
     whatever the iterable raises; each time, and on Ctrl-C, what had arrived is stored first.
     """
     if not endpoints:
         raise EndpointError("no endpoint to ask", hint="give the model base_urls or serve in the profile")
-    reporter = Reporter(f"{log.stage} {log.source}", total, price)
-    run = _Run(endpoints, log, pictures, run_id, reporter, progress, options or EngineOptions())
+    reporter = ProgressReporter(f"{log.stage} {log.source}", total, price)
+    run = _EngineRun(endpoints, log, fetch_images, run_id, reporter, progress_callback, options or EngineOptions())
     with log:
-        return asyncio.run(run.go(iter(requests)))
+        return asyncio.run(run.run(iter(requests)))
 
 
-class _Run:
+class _EngineRun:
     """One call of `answer_all`. Everything but the log, the iterable and the pictures happens in one event loop."""
 
     def __init__(
         self,
         endpoints: Sequence[Endpoint],
         log: AnswerLog,
-        fetch: FetchPictures | None,
+        fetch_images: FetchImages | None,
         run_id: str,
-        reporter: Reporter,
-        progress: Callable[[Progress], None] | None,
+        reporter: ProgressReporter,
+        progress_callback: Callable[[Progress], None] | None,
         options: EngineOptions,
     ) -> None:
         self.options = options
-        self.outcome = Outcome()
+        self.outcome = RunOutcome()
         self._log = log
-        self._fetch = fetch
+        self._fetch_images = fetch_images
         self._run_id = run_id
         self._reporter = reporter
-        self._progress = progress
-        self._lanes = [Lane(endpoint) for endpoint in endpoints]
+        self._progress_callback = progress_callback
+        self._clients = [EndpointClient(endpoint) for endpoint in endpoints]
         self._rng = random.Random()
         self._transport = Transport()
-        self._errors: Counter[str] = Counter()
-        self._quarantine = Quarantine(options.quarantine_groups, options.deaths_to_fail)
+        self._error_counts: Counter[str] = Counter()
+        self._quarantine = Quarantine(options.n_quarantine_groups, options.max_solo_crashes)
         self._tasks: set[asyncio.Task[None]] = set()
         # One thread for the log and for the iterable, which may read the same log: a Lance table open in this process
         # must not be read and committed to at the same time.
@@ -113,53 +113,55 @@ class _Run:
 
     # -- the run as a whole ----------------------------------------------------------------------------------------
 
-    async def go(self, requests: Iterator[Request | None]) -> Outcome:
-        started = time.monotonic()
+    async def run(self, requests: Iterator[Request | None]) -> RunOutcome:
+        started_at = time.monotonic()
         self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(self._loop_error)
+        self._loop.set_exception_handler(self._handle_loop_error)
         self._finished: asyncio.Future[None] = self._loop.create_future()
-        self._intake = Intake(
+        self._request_queue = RequestQueue(
             self._log,
-            self._fetch,
-            min(lane.endpoint.max_side for lane in self._lanes),
+            self._fetch_images,
+            min(client.endpoint.max_image_side for client in self._clients),
             self.options,
             self.outcome,
-            self._in_log_thread,
-            self._go_on,
+            self._run_on_log_thread,
+            self._on_progress,
             self._fail,
         )
-        self._writer = AnswerWriter(self._log.append, self._durable, self.options.flush_rows, self.options.flush_s)
-        for lane in self._lanes:
-            self._transport.headers(lane.endpoint)
+        self._writer = AnswerWriter(
+            self._log.append, self._on_durable, self.options.flush_answers, self.options.flush_interval_s
+        )
+        for lane in self._clients:
+            self._transport.get_headers(lane.endpoint)
         try:
             async with self._transport:
                 try:
-                    self._spawn(self._intake.read(requests))
-                    self._spawn(self._writer.run(self._in_log_thread))
-                    self._spawn(self._tick())
-                    for _ in range(PICTURE_THREADS if self._fetch else 0):
-                        self._spawn(self._intake.load())
+                    self._spawn(self._request_queue.read_requests(requests))
+                    self._spawn(self._writer.run_flush_loop(self._run_on_log_thread))
+                    self._spawn(self._run_periodic_tasks())
+                    for _ in range(IMAGE_LOADER_THREADS if self._fetch_images else 0):
+                        self._spawn(self._request_queue.load_pending_images())
                     await self._finished
                 finally:
                     self._stopping = True
                     for task in self._tasks:
                         task.cancel()
                     await asyncio.gather(*self._tasks, return_exceptions=True)
-                    await self._writer.flush(self._in_log_thread)
+                    await self._writer.flush(self._run_on_log_thread)
         finally:
             self._log_thread.shutdown(wait=True)
-        self.outcome.seconds = time.monotonic() - started
-        if self._progress is not None:
-            self._progress(self._reporter.report(self.outcome, self._lanes, self._errors))
+        self.outcome.elapsed_s = time.monotonic() - started_at
+        if self._progress_callback is not None:
+            self._progress_callback(self._reporter.build_report(self.outcome, self._clients, self._error_counts))
         return self.outcome
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_done)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._abort(error)
@@ -169,111 +171,117 @@ class _Run:
             self._finished.set_exception(error)
 
     def _finish_if_done(self) -> None:
-        if self._intake.all_read and not self._intake.unfinished and not self._finished.done():
+        if self._request_queue.all_read and not self._request_queue.n_open and not self._finished.done():
             self._finished.set_result(None)
 
-    def _go_on(self) -> None:
+    def _on_progress(self) -> None:
         self._finish_if_done()
-        self._pump()
+        self._dispatch()
 
-    def _in_log_thread(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+    def _run_on_log_thread(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         return self._loop.run_in_executor(self._log_thread, function, *arguments)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def _pump(self) -> None:
+    def _dispatch(self) -> None:
         """Starts every request that may start now. Called whenever something changes."""
         if self._stopping:
             return
         now = self._loop.time()
-        for lane in self._lanes:
-            lane.look_for_late()
-        while (turn := self._quarantine.next_group(self._lanes, now)) is not None:
-            lane, group = turn
-            for item in group:
-                self._start(item, lane)
-        while self._intake.ready:
-            free = [lane for lane in self._lanes if lane.is_free(now)]
-            if not free:
+        for client in self._clients:
+            client.demote_stragglers()
+        while (assignment := self._quarantine.pop_next_group(self._clients, now)) is not None:
+            client, group = assignment
+            for pending in group:
+                self._start_attempt(pending, client)
+        while self._request_queue.ready:
+            free_clients = [lane for lane in self._clients if lane.is_free(now)]
+            if not free_clients:
                 break
-            item = self._intake.ready.popleft()
-            if item.done or any(lane.takes_names and lane.shown.wait(item) for lane in self._lanes):
+            pending = self._request_queue.ready.popleft()
+            if pending.settled or any(
+                lane.supports_image_cache and lane.image_cache.defer(pending) for lane in self._clients
+            ):
                 continue
-            near = [lane for lane in free if item.pictures and lane.shown.has(item.request.images)]
-            self._start(item, min(near or free, key=lambda lane: lane.load))
-        if self._intake.exhausted and not self._quarantine and self.options.ask_beside:
-            self._hurry(now)
+            clients_with_images = [
+                lane for lane in free_clients if pending.images and lane.image_cache.contains(pending.request.image_ids)
+            ]
+            self._start_attempt(pending, min(clients_with_images or free_clients, key=lambda lane: lane.load))
+        if self._request_queue.is_drained and not self._quarantine and self.options.hedge_requests:
+            self._hedge_stragglers(now)
 
-    def _hurry(self, now: float) -> None:
+    def _hedge_stragglers(self, now: float) -> None:
         """At the end, when the servers have room, nobody waits for a few requests that hang: they are asked beside."""
-        for item in [item for lane in self._lanes for item in lane.worth_asking_beside(now)]:
-            free = [lane for lane in self._lanes if lane.is_free(now)]
-            if free:
-                self._start(item, min(free, key=lambda lane: lane.load))
+        for pending in [item for client in self._clients for item in client.list_hedge_candidates(now)]:
+            free_clients = [lane for lane in self._clients if lane.is_free(now)]
+            if free_clients:
+                self._start_attempt(pending, min(free_clients, key=lambda lane: lane.load))
 
-    def _start(self, item: Item, lane: Lane) -> None:
-        attempt = Attempt(item, self._loop.time())
-        item.attempts.append(attempt)
-        item.sent += 1
-        self.outcome.sent += 1
-        lane.sent(attempt)
-        if item.pictures and lane.takes_names and not item.plain:
-            attempt.by_name = lane.shown.send(item.pictures)
-        attempt.task = self._spawn(self._attempt(attempt, lane))
+    def _start_attempt(self, pending: PendingRequest, client: EndpointClient) -> None:
+        attempt = Attempt(pending, self._loop.time())
+        pending.attempts.append(attempt)
+        pending.attempts_sent += 1
+        self.outcome.attempts_sent += 1
+        client.on_sent(attempt)
+        if pending.images and client.supports_image_cache and not pending.inline_images:
+            attempt.cached_image_ids = client.image_cache.mark_sent(pending.images)
+        attempt.task = self._spawn(self._run_attempt(attempt, client))
         # A task that is cancelled before its first step never comes to its own end.
-        attempt.task.add_done_callback(lambda _: self._left(attempt, lane, None))
+        attempt.task.add_done_callback(lambda _: self._detach_attempt(attempt, client, None))
 
-    async def _attempt(self, attempt: Attempt, lane: Lane) -> None:
-        item, request = attempt.item, attempt.item.request
-        longest_s = self.options.timeout_s(request)
-        timeout_s = lane.pace.timeout_s(longest_s, item.given_up)
-        body = encode(request, lane.endpoint, item.pictures, attempt.by_name)
-        result: Reply | Fault | None = None
+    async def _run_attempt(self, attempt: Attempt, client: EndpointClient) -> None:
+        pending, request = attempt.pending, attempt.pending.request
+        max_timeout_s = self.options.compute_timeout_s(request)
+        timeout_s = client.latency.compute_timeout_s(max_timeout_s, pending.client_timeouts)
+        body = build_request_body(request, client.endpoint, pending.images, attempt.cached_image_ids)
+        result: Reply | RequestFault | None = None
         try:
-            result = await self._transport.ask(lane.endpoint, body, timeout_s)
+            result = await self._transport.send_request(client.endpoint, body, timeout_s)
         finally:
             now = self._loop.time()
             if isinstance(result, Reply):
-                lane.succeeded(attempt, result.completion_tokens, now)
-                lane.proof = lane.proof or encode(request, lane.endpoint, item.pictures)
-            self._left(attempt, lane, result)
-        if item.done:
+                client.on_success(attempt, result.completion_tokens, now)
+                client.canary_body = client.canary_body or build_request_body(request, client.endpoint, pending.images)
+            self._detach_attempt(attempt, client, result)
+        if pending.settled:
             return
         if isinstance(result, Reply):
-            self._answered(item, result, now - attempt.sent_at)
+            self._handle_reply(pending, result, now - attempt.sent_at)
         else:
-            if result.error == "timeout" and timeout_s < longest_s:
+            if result.error == "timeout" and timeout_s < max_timeout_s:
                 # Given up early on the word of other replies: not held against the row.
-                item.given_up += 1
-                result = replace(result, blame=Blame.ENDPOINT)
-            if result.blame is Blame.ROW and attempt.by_name is not None:
+                pending.client_timeouts += 1
+                result = replace(result, scope=FaultScope.ENDPOINT)
+            if result.scope is FaultScope.REQUEST and attempt.cached_image_ids is not None:
                 # Perhaps it has forgotten a picture; whatever it is, the bytes alone will show it.
-                self._errors["picture_refused"] += 1
-                item.plain = True
-                self._intake.ready.appendleft(item)
+                self._error_counts["picture_refused"] += 1
+                pending.inline_images = True
+                self._request_queue.ready.appendleft(pending)
             else:
-                self._failed(item, lane, result, attempt.sent_at)
-        self._pump()
+                self._handle_fault(pending, client, result, attempt.sent_at)
+        self._dispatch()
 
-    def _left(self, attempt: Attempt, lane: Lane, result: Reply | Fault | None) -> None:
+    def _detach_attempt(self, attempt: Attempt, client: EndpointClient, result: Reply | RequestFault | None) -> None:
         """The attempt holds nothing any more. Lets go what waited for its pictures. Called twice, it counts once."""
-        if attempt not in attempt.item.attempts:
+        if attempt not in attempt.pending.attempts:
             return
-        attempt.item.attempts.remove(attempt)
-        lane.ended(attempt)
-        if attempt.by_name is not None:
-            images = attempt.item.request.images
+        attempt.pending.attempts.remove(attempt)
+        client.on_finished(attempt)
+        if attempt.cached_image_ids is not None:
+            image_ids = attempt.pending.request.image_ids
             if isinstance(result, Reply):
-                waited = lane.shown.arrived(images)
+                deferred = client.image_cache.on_hit(image_ids)
             else:
-                waited = lane.shown.failed(images, refused=result is not None and result.blame is Blame.ROW)
-            self._intake.ready.extendleft(reversed(waited))
+                deferred = client.image_cache.on_miss(
+                    image_ids, rejected=result is not None and result.scope is FaultScope.REQUEST
+                )
+            self._request_queue.ready.extendleft(reversed(deferred))
 
-    def _answered(self, item: Item, reply: Reply, latency_s: float) -> None:
-        request = item.request
+    def _handle_reply(self, pending: PendingRequest, reply: Reply, latency_s: float) -> None:
+        request = pending.request
         self.outcome.prompt_tokens += reply.prompt_tokens
         self.outcome.completion_tokens += reply.completion_tokens
-        self._release(item)
+        self._settle(pending)
         self._writer.add(
             Answer(
                 request_key=request.key,
@@ -281,153 +289,164 @@ class _Run:
                 stage=self._log.stage,
                 model=request.model.name,
                 model_revision=request.model.revision,
-                prompt=request.prompt,
+                prompt=request.prompt_name,
                 prompt_hash=request.prompt_hash,
                 text=reply.text,
                 finish_reason=reply.finish_reason,
                 prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
-                first_logprobs=reply.first_logprobs,
+                first_logprobs=reply.first_token_logprobs,
                 latency_s=latency_s,
-                attempts=item.sent,
+                attempts=pending.attempts_sent,
                 run_id=self._run_id,
                 created_at=dt.datetime.now(dt.UTC),
             )
         )
 
-    def _durable(self, answers: Sequence[Answer]) -> None:
+    def _on_durable(self, answers: Sequence[Answer]) -> None:
         self.outcome.answered += len(answers)
-        self._intake.durable(answer.request_key for answer in answers)
+        self._request_queue.mark_durable(answer.request_key for answer in answers)
 
-    def _release(self, item: Item) -> None:
+    def _settle(self, pending: PendingRequest) -> None:
         """The item is answered or has failed."""
-        item.done = True
-        for attempt in item.attempts:
+        pending.settled = True
+        for attempt in pending.attempts:
             if attempt.task is not None:
                 attempt.task.cancel()
-        self._intake.finished(item)
+        self._request_queue.mark_settled(pending)
         self._finish_if_done()
 
     # -- failing ---------------------------------------------------------------------------------------------------
 
-    def _failed(self, item: Item, lane: Lane, fault: Fault, sent_at: float) -> None:
+    def _handle_fault(
+        self, pending: PendingRequest, client: EndpointClient, fault: RequestFault, sent_at: float
+    ) -> None:
         now = self._loop.time()
-        self._errors[fault.error] += 1
-        if fault.blame is Blame.ROW:
-            self._fail(item, fault.error, fault.message)
+        self._error_counts[fault.error] += 1
+        if fault.scope is FaultScope.REQUEST:
+            self._fail(pending, fault.error, fault.message)
             return
-        if fault.blame is Blame.SETTINGS:
-            self._spawn(self._ask_why(item, lane, fault))
+        if fault.scope is FaultScope.CONFIG:
+            self._spawn(self._classify_config_fault(pending, client, fault))
             return
-        lane.failed(fault, sent_at, now)
-        if lane.refuses_for_good(item, fault, self.options, now):
-            self._fail(item, fault.error, fault.message)
+        client.on_failure(fault, sent_at, now)
+        if client.rejects_permanently(pending, fault, self.options, now):
+            self._fail(pending, fault.error, fault.message)
             return
-        if lane.resting_until > now:
-            self._loop.call_at(lane.resting_until, self._pump)
-        if item.attempts:
+        if client.cooldown_until > now:
+            self._loop.call_at(client.cooldown_until, self._dispatch)
+        if pending.attempts:
             pass  # another attempt is under way, and decides
-        elif fault.lost:
-            lane.suspects.append((item, fault))
+        elif fault.server_may_have_crashed:
+            client.crash_suspects.append((pending, fault))
         else:
-            self._retry(item, fault, lane)
-        stormy = lane.streak >= self.options.breaker_after
-        if (fault.lost or fault.error == "no_connection" or stormy) and lane.examination is None:
-            lane.examination = self._spawn(self._examine(lane))
+            self._schedule_retry(pending, fault, client)
+        breaker_open = client.consecutive_failures >= self.options.circuit_breaker_threshold
+        if (
+            fault.server_may_have_crashed or fault.error == "no_connection" or breaker_open
+        ) and client.health_check_task is None:
+            client.health_check_task = self._spawn(self._diagnose(client))
 
-    async def _ask_why(self, item: Item, lane: Lane, fault: Fault) -> None:
+    async def _classify_config_fault(
+        self, pending: PendingRequest, client: EndpointClient, fault: RequestFault
+    ) -> None:
         """Whether an endpoint refuses everything, which the tiny question tells, or this row: for what it says, or what
         it would cost."""
-        probe = await self._transport.probe(lane.endpoint)
-        if probe is None or probe.blame is not Blame.SETTINGS:
-            if not item.done and not item.attempts:
-                self._retry(item, replace(fault, blame=Blame.UNCLEAR), lane)
+        probe_fault = await self._transport.probe(client.endpoint)
+        if probe_fault is None or probe_fault.scope is not FaultScope.CONFIG:
+            if not pending.settled and not pending.attempts:
+                self._schedule_retry(pending, replace(fault, scope=FaultScope.UNKNOWN), client)
             return
         self._abort(
             EndpointError(
-                f"{lane.endpoint.shown_url} refuses every request for {lane.endpoint.model}: {fault.message}",
+                f"{client.endpoint.redacted_url} refuses every request for {client.endpoint.model}: {fault.message}",
                 hint="check the address, the model's name and the key in the profile; stored answers are kept",
             )
         )
-        self._fail(item, fault.error, fault.message)
+        self._fail(pending, fault.error, fault.message)
 
-    async def _examine(self, lane: Lane) -> None:
+    async def _diagnose(self, client: EndpointClient) -> None:
         """Asks the endpoint how it is; waits for it when it is down; decides what becomes of its suspects."""
         try:
-            alive = await self._transport.is_healthy(lane.endpoint)
-            if not alive or lane.streak >= self.options.breaker_after:
-                lane.down_since = self._loop.time()
-                if not alive:
-                    lane.deaths += 1
+            healthy = await self._transport.is_healthy(client.endpoint)
+            if not healthy or client.consecutive_failures >= self.options.circuit_breaker_threshold:
+                client.down_since = self._loop.time()
+                if not healthy:
+                    client.crashes += 1
                 try:
-                    await lane.recover(self._transport, self.options, self._rng)
+                    await client.wait_for_recovery(self._transport, self.options, self._rng)
                 except MvlError as error:
                     # The others go on without it; its suspects move to them.
-                    if not any(other.up for other in self._lanes):
+                    if not any(other.is_up for other in self._clients):
                         raise
-                    lane.last_fault = Fault("server_start_failed", str(error), Blame.ENDPOINT)
-                    self._errors["server_start_failed"] += 1
+                    client.last_fault = RequestFault("server_start_failed", str(error), FaultScope.ENDPOINT)
+                    self._error_counts["server_start_failed"] += 1
         finally:
-            lane.examination = None
-        suspects, lane.suspects = lane.suspects, []
-        if alive:
-            for item, fault in suspects:
-                self._retry(item, fault, lane)
+            client.health_check_task = None
+        suspects, client.crash_suspects = client.crash_suspects, []
+        if healthy:
+            for pending, fault in suspects:
+                self._schedule_retry(pending, fault, client)
         else:
-            for item in self._quarantine.put(lane, [item for item, _ in suspects]):
-                self._fail(item, "killed_server", "the server died each time it held this request alone")
-        self._pump()
+            for pending in self._quarantine.add_suspects(client, [item for item, _ in suspects]):
+                self._fail(pending, "killed_server", "the server died each time it held this request alone")
+        self._dispatch()
 
-    def _retry(self, item: Item, fault: Fault, lane: Lane) -> None:
+    def _schedule_retry(self, pending: PendingRequest, fault: RequestFault, client: EndpointClient) -> None:
         # In a storm that nothing has been proven against, it is not the row's fault.
-        if fault.blame is Blame.UNCLEAR and lane.streak < self.options.breaker_after:
-            item.charged += 1
-            if item.charged >= self.options.max_attempts:
-                self._fail(item, fault.error, fault.message)
+        if fault.scope is FaultScope.UNKNOWN and client.consecutive_failures < self.options.circuit_breaker_threshold:
+            pending.row_failures += 1
+            if pending.row_failures >= self.options.max_attempts:
+                self._fail(pending, fault.error, fault.message)
                 return
-        delay = backoff_s(item.sent, lane.pause_s(self.options.backoff_base_s), self.options.backoff_cap_s, self._rng)
-        delay = max(delay, fault.retry_after or 0.0)
-        self._loop.call_later(delay, self._again, item)
+        delay_s = compute_backoff_s(
+            pending.attempts_sent,
+            client.compute_backoff_base_s(self.options.backoff_base_s),
+            self.options.backoff_cap_s,
+            self._rng,
+        )
+        delay_s = max(delay_s, fault.retry_after_s or 0.0)
+        self._loop.call_later(delay_s, self._requeue, pending)
 
-    def _again(self, item: Item) -> None:
-        self._intake.ready.append(item)
-        self._pump()
+    def _requeue(self, pending: PendingRequest) -> None:
+        self._request_queue.ready.append(pending)
+        self._dispatch()
 
-    def _fail(self, item: Item, error: str, message: str) -> None:
-        key = item.request.key
-        self.outcome.failures.append(Failure(key, error, message, item.sent))
-        self._intake.failed(key)
-        self._release(item)
+    def _fail(self, pending: PendingRequest, error: str, message: str) -> None:
+        request_key = pending.request.key
+        self.outcome.failures.append(FailedRequest(request_key, error, message, pending.attempts_sent))
+        self._request_queue.mark_failed(request_key)
+        self._settle(pending)
 
     # -- watching --------------------------------------------------------------------------------------------------
 
-    async def _tick(self) -> None:
-        next_report = next_look = next_renewal = 0.0
+    async def _run_periodic_tasks(self) -> None:
+        next_report = next_queue_poll = next_renewal = 0.0
         while True:
             now = self._loop.time()
-            check_patience(self._lanes, self.options, now)
-            for lane in self._lanes:
-                lane.touch()
+            check_outage_timeout(self._clients, self.options, now)
+            for client in self._clients:
+                client.send_heartbeat()
             if now >= next_renewal:
-                next_renewal = now + RENEW_EVERY_S
-                self._spawn(self._renew())
-            if self._progress is not None and now >= next_report:
-                next_report = now + self.options.progress_s
-                self._progress(self._reporter.report(self.outcome, self._lanes, self._errors))
-            if now >= next_look:
-                next_look = now + QUEUE_EVERY_S
-                for lane in self._lanes:
-                    if lane.up and lane.reached and lane.tells_queue is not False:
-                        self._spawn(lane.look_at_queue(self._transport))
+                next_renewal = now + LEASE_RENEWAL_INTERVAL_S
+                self._spawn(self._renew_lease())
+            if self._progress_callback is not None and now >= next_report:
+                next_report = now + self.options.progress_interval_s
+                self._progress_callback(self._reporter.build_report(self.outcome, self._clients, self._error_counts))
+            if now >= next_queue_poll:
+                next_queue_poll = now + QUEUE_POLL_INTERVAL_S
+                for client in self._clients:
+                    if client.is_up and client.has_responded and client.reports_queue is not False:
+                        self._spawn(client.poll_queue_length(self._transport))
             # Whatever waits for a time to pass (a rest, a quarantine's patience) gets its turn.
-            self._pump()
-            await asyncio.sleep(TICK_S)
+            self._dispatch()
+            await asyncio.sleep(TICK_INTERVAL_S)
 
-    async def _renew(self) -> None:
+    async def _renew_lease(self) -> None:
         """Keeps the lease of the answers, also while a slow model gives nothing to store."""
-        await self._in_log_thread(self._log.renew)
+        await self._run_on_log_thread(self._log.renew)
 
-    def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _handle_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An interrupt that a signal handler raised inside a callback ends the run; the loop would only log it."""
         error = context.get("exception")
         if error is not None and not isinstance(error, Exception):

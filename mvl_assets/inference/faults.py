@@ -11,50 +11,50 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
-from mvl_assets.inference.chat_protocol import error_message
+from mvl_assets.inference.chat_protocol import parse_error_message
 
 MAX_RETRY_AFTER_S = 300.0
 
 
-class Blame(Enum):
+class FaultScope(Enum):
     """Who is to blame for a failed attempt, which decides what happens next."""
 
-    ROW = "row"  # This request can never succeed: never sent again.
-    UNCLEAR = "unclear"  # Sent again a bounded number of times.
+    REQUEST = "row"  # This request can never succeed: never sent again.
+    UNKNOWN = "unclear"  # Sent again a bounded number of times.
     ENDPOINT = "endpoint"  # Overload or absence: sent again, does not count against the row.
-    SETTINGS = "settings"  # If the endpoint refuses the tiny question too, the run ends with an error; else UNCLEAR.
+    CONFIG = "settings"  # If the endpoint refuses the tiny question too, the run ends with an error; else UNCLEAR.
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One failed attempt. `error` is a snake_case class; `lost` says the server may have died holding the request."""
+class RequestFault:
+    """One failed attempt. `error` is a snake_case class; `server_may_have_crashed` says the server may have died holding the request."""
 
     error: str
     message: str
-    blame: Blame
-    retry_after: float | None = None
-    lost: bool = False
+    scope: FaultScope
+    retry_after_s: float | None = None
+    server_may_have_crashed: bool = False
 
 
-_OVERLOAD = frozenset({429, 503})
+_OVERLOAD_STATUSES = frozenset({429, 503})
 # 504: a proxy gave up waiting, which a row that always runs too long would cause each time.
-_TRY_AGAIN = frozenset({408, 409, 425, 504})
-_SETTINGS = frozenset({401, 402, 403, 404, 405})
+_RETRYABLE_STATUSES = frozenset({408, 409, 425, 504})
+_CONFIG_STATUSES = frozenset({401, 402, 403, 404, 405})
 
 
-def fault_of_status(status: int, body: bytes, retry_after: str | None) -> Fault:
+def classify_http_status(status: int, body: bytes, retry_after_header: str | None) -> RequestFault:
     """The fault behind an HTTP status other than 200."""
-    message = f"HTTP {status}: {error_message(body)}"
-    wait = parse_retry_after(retry_after)
-    if status in _OVERLOAD:
-        return Fault(f"http_{status}", message, Blame.ENDPOINT, wait)
-    if status in _TRY_AGAIN:
-        return Fault(f"http_{status}", message, Blame.UNCLEAR, wait)
+    message = f"HTTP {status}: {parse_error_message(body)}"
+    retry_after_s = parse_retry_after(retry_after_header)
+    if status in _OVERLOAD_STATUSES:
+        return RequestFault(f"http_{status}", message, FaultScope.ENDPOINT, retry_after_s)
+    if status in _RETRYABLE_STATUSES:
+        return RequestFault(f"http_{status}", message, FaultScope.UNKNOWN, retry_after_s)
     if status >= 500:
-        return Fault(f"http_{status}", message, Blame.UNCLEAR, wait, lost=True)
-    if status in _SETTINGS:
-        return Fault(f"http_{status}", message, Blame.SETTINGS)
-    return Fault(f"http_{status}", message, Blame.ROW)
+        return RequestFault(f"http_{status}", message, FaultScope.UNKNOWN, retry_after_s, server_may_have_crashed=True)
+    if status in _CONFIG_STATUSES:
+        return RequestFault(f"http_{status}", message, FaultScope.CONFIG)
+    return RequestFault(f"http_{status}", message, FaultScope.REQUEST)
 
 
 def parse_retry_after(value: str | None) -> float | None:
@@ -65,17 +65,17 @@ def parse_retry_after(value: str | None) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            when = parsedate_to_datetime(value)
+            retry_at = parsedate_to_datetime(value)
         except (ValueError, OverflowError):
             return None
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=dt.UTC)
-        seconds = (when - dt.datetime.now(dt.UTC)).total_seconds()
+        if retry_at.tzinfo is None:
+            retry_at = retry_at.replace(tzinfo=dt.UTC)
+        seconds = (retry_at - dt.datetime.now(dt.UTC)).total_seconds()
     if seconds != seconds:
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
 
-def backoff_s(attempt: int, base: float, cap: float, rng: random.Random) -> float:
-    """Full jitter: anywhere between 0 and `base * 2**(attempt - 1)`, at most `cap`, for the first retry at 1."""
-    return rng.uniform(0.0, min(cap, base * 2 ** min(attempt - 1, 30)))
+def compute_backoff_s(attempt: int, base_s: float, cap_s: float, rng: random.Random) -> float:
+    """Full jitter: anywhere between 0 and `base * 2**(attempt - 1)`, at most `cap_s`, for the first retry at 1."""
+    return rng.uniform(0.0, min(cap_s, base_s * 2 ** min(attempt - 1, 30)))

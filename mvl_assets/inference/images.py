@@ -7,35 +7,37 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 # One reader of a table at a time; decoding, which takes longer, overlaps.
-_FETCHING = threading.Lock()
+_FETCH_LOCK = threading.Lock()
 
-FetchPictures = Callable[[Sequence[str]], Mapping[str, bytes]]
+FetchImages = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFault:
-    """Why a picture cannot be sent. `error` is `missing_picture` or a class of `media.picture.PictureError`."""
+class ImageFault:
+    """Why a picture cannot be sent. `error` is `missing_picture` or a class of `media.picture.ImageError`."""
 
     error: str
     message: str
 
 
-def load_pictures(fetch: FetchPictures, image_ids: Iterable[str], longest_side: int) -> dict[str, bytes | PictureFault]:
-    """JPEG or PNG bytes per image id, no side longer than `longest_side` pixels. Runs in a thread."""
+def load_images(
+    fetch_images: FetchImages, image_ids: Iterable[str], max_image_side: int
+) -> dict[str, bytes | ImageFault]:
+    """JPEG or PNG bytes per image id, no side longer than `max_image_side` pixels. Runs in a thread."""
     # Text-only runs never pay for the import of the imaging libraries.
-    from mvl_assets.media.image import PictureError
-    from mvl_assets.media.model_image import for_model
+    from mvl_assets.media.image import ImageError
+    from mvl_assets.media.model_image import prepare_image
 
-    wanted = list(dict.fromkeys(image_ids))
-    with _FETCHING:
-        fetched = fetch(wanted)
-    loaded: dict[str, bytes | PictureFault] = {}
-    for image_id in wanted:
+    unique_ids = list(dict.fromkeys(image_ids))
+    with _FETCH_LOCK:
+        fetched = fetch_images(unique_ids)
+    loaded: dict[str, bytes | ImageFault] = {}
+    for image_id in unique_ids:
         if image_id not in fetched:
-            loaded[image_id] = PictureFault("missing_picture", f"picture {image_id} is not in the lake")
+            loaded[image_id] = ImageFault("missing_picture", f"picture {image_id} is not in the lake")
             continue
         try:
-            loaded[image_id] = for_model(fetched[image_id], longest_side)
-        except PictureError as error:
-            loaded[image_id] = PictureFault(error.error, f"picture {image_id}: {error.message}")
+            loaded[image_id] = prepare_image(fetched[image_id], max_image_side)
+        except ImageError as error:
+            loaded[image_id] = ImageFault(error.error, f"picture {image_id}: {error.message}")
     return loaded

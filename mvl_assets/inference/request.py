@@ -7,7 +7,7 @@ The key of a request is the digest of canonical JSON of everything that decides 
 | messages | the question; a picture counts by its image id, which is the digest of its bytes |
 | model name and revision | another model, another answer |
 | sampling | temperature, top_p, max_tokens, seed, stop... as given, nothing filled in |
-| `max_side`, where there are pictures | the same picture, smaller, shows less |
+| `max_image_side`, where there are pictures | the same picture, smaller, shows less |
 | output form | a constrained answer differs from a free one |
 | prompt hash | the prompt file's version, also where an edit happens to leave the rendered text as it was |
 
@@ -18,12 +18,12 @@ Left out of the key:
 | prompt name | a file may be renamed; its hash says what it holds |
 | endpoint, base_url, headers, API key | where a model is served decides no answer |
 | served model name, server flags | names of the same weights |
-| `sees_images` | only guards the building of a request; pictures are in the messages |
+| `supports_images` | only guards the building of a request; pictures are in the messages |
 | number of log-probabilities asked for | measures the same answer in more or less detail |
 | picture standardising | a property of the pipeline's release, like the parser; it moves no request |
 | retries, time-outs, concurrency, stage, source, run | how an answer was come by, not what it is |
 
-Belongs here: the value types and their identity. How a request looks on the wire is `wire.py`.
+Belongs here: the value types and their identity. How a request looks on the wire is `chat_protocol.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
 
 Message = Mapping[str, Any]
@@ -44,17 +44,17 @@ class RequestError(MvlError):
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """The model an answer is wanted from. `revision` names the weights. `max_side` is the longest side in pixels that
+    """The model an answer is wanted from. `revision` names the weights. `max_image_side` is the longest side in pixels that
     its pictures are brought to; None where that is not a person's choice."""
 
     name: str
     revision: str
-    sees_images: bool = True
-    max_side: int | None = None
+    supports_images: bool = True
+    max_image_side: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class OutputForm:
+class OutputFormat:
     """`text`: free. `json`: constrained to `schema`. `choice`: exactly one of `options`, with log-probabilities."""
 
     kind: Literal["text", "json", "choice"] = "text"
@@ -70,15 +70,15 @@ class OutputForm:
         return {"kind": self.kind, "schema": self.schema, "options": self.options}
 
 
-TEXT = OutputForm()
+TEXT_OUTPUT = OutputFormat()
 
 
-def json_form(schema: Mapping[str, Any]) -> OutputForm:
-    return OutputForm("json", schema=schema)
+def build_json_output(schema: Mapping[str, Any]) -> OutputFormat:
+    return OutputFormat("json", schema=schema)
 
 
-def choice_form(*options: str) -> OutputForm:
-    return OutputForm("choice", options=options)
+def build_choice_output(*options: str) -> OutputFormat:
+    return OutputFormat("choice", options=options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,9 @@ class Request:
     messages: tuple[Message, ...]
     model: ModelRef
     sampling: Mapping[str, Any]
-    prompt: str
+    prompt_name: str
     prompt_hash: str
-    output: OutputForm = TEXT
+    output: OutputFormat = TEXT_OUTPUT
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,12 +105,12 @@ class Request:
         max_tokens = self.sampling.get("max_tokens")
         if not isinstance(max_tokens, int) or max_tokens < 1:
             raise RequestError(
-                f"prompt {self.prompt!r}: sampling needs max_tokens, a whole number above 0, not {max_tokens!r}",
+                f"prompt {self.prompt_name!r}: sampling needs max_tokens, a whole number above 0, not {max_tokens!r}",
                 hint="an answer without a bound can run for ever; set max_tokens in the prompt's front matter",
             )
-        if not self.model.sees_images and any(True for _ in picture_ids(self.messages)):
+        if not self.model.supports_images and any(True for _ in iter_image_ids(self.messages)):
             raise RequestError(
-                f"{self.model.name} reads text only, and a request of prompt {self.prompt!r} holds a picture",
+                f"{self.model.name} reads text only, and a request of prompt {self.prompt_name!r} holds a picture",
                 hint="drop the pictures where the request is built, or give the role a model with sees_images: true",
             )
         identity: dict[str, Any] = {
@@ -121,21 +121,21 @@ class Request:
             "output": self.output.identity,
             "prompt_hash": self.prompt_hash,
         }
-        if self.model.max_side is not None and self.images:
-            identity["max_side"] = self.model.max_side
-        object.__setattr__(self, "key", digest_hex(identity))
+        if self.model.max_image_side is not None and self.image_ids:
+            identity["max_side"] = self.model.max_image_side
+        object.__setattr__(self, "key", compute_digest(identity))
 
     @property
     def max_tokens(self) -> int:
         return int(self.sampling["max_tokens"])
 
     @property
-    def images(self) -> tuple[str, ...]:
+    def image_ids(self) -> tuple[str, ...]:
         """Image ids in order of appearance, repetitions included."""
-        return tuple(picture_ids(self.messages))
+        return tuple(iter_image_ids(self.messages))
 
 
-def picture_ids(messages: Sequence[Message]) -> Iterator[str]:
+def iter_image_ids(messages: Sequence[Message]) -> Iterator[str]:
     for message in messages:
         content = message["content"]
         if not isinstance(content, str):

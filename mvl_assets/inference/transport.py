@@ -10,15 +10,15 @@ from types import TracebackType
 
 import aiohttp
 
-from mvl_assets.inference.chat_protocol import MalformedReply, Reply, decode, probe_body, requests_waiting
+from mvl_assets.inference.chat_protocol import MalformedReply, Reply, build_probe_body, parse_queue_length, parse_reply
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.faults import Blame, Fault, fault_of_status
+from mvl_assets.inference.faults import FaultScope, RequestFault, classify_http_status
 
 CONNECT_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 60.0
-MAX_BODY = 16 << 20
-SHORTEST_SECRET = 6
+MAX_BODY_BYTES = 16 << 20
+MIN_SECRET_LENGTH = 6
 
 
 class Transport:
@@ -40,39 +40,43 @@ class Transport:
         assert self._session is not None
         await self._session.close()
 
-    def headers(self, endpoint: Endpoint) -> dict[str, str]:
+    def get_headers(self, endpoint: Endpoint) -> dict[str, str]:
         """Raises `EndpointError` for a missing key."""
         if endpoint.base_url not in self._headers:
-            self._headers[endpoint.base_url] = endpoint.request_headers()
+            self._headers[endpoint.base_url] = endpoint.build_headers()
         return self._headers[endpoint.base_url]
 
-    async def ask(self, endpoint: Endpoint, body: bytes, timeout_s: float) -> Reply | Fault:
+    async def send_request(self, endpoint: Endpoint, body: bytes, timeout_s: float) -> Reply | RequestFault:
         assert self._session is not None
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with self._session.post(
-                endpoint.chat_url, data=body, headers=self.headers(endpoint), timeout=timeout
+                endpoint.chat_url, data=body, headers=self.get_headers(endpoint), timeout=timeout
             ) as response:
-                content = await _body(response)
+                content = await _read_body(response)
                 if response.status != 200:
-                    fault = fault_of_status(response.status, content, response.headers.get("Retry-After"))
-                    return replace(fault, message=self._masked(endpoint, fault.message))
-            return decode(content)
+                    fault = classify_http_status(response.status, content, response.headers.get("Retry-After"))
+                    return replace(fault, message=self._mask_secrets(endpoint, fault.message))
+            return parse_reply(content)
         except MalformedReply as error:
-            return Fault("malformed_reply", self._masked(endpoint, str(error)), Blame.UNCLEAR)
+            return RequestFault("malformed_reply", self._mask_secrets(endpoint, str(error)), FaultScope.UNKNOWN)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             # Nothing was sent, so the row cannot be the reason.
-            return Fault("no_connection", _words(error), Blame.ENDPOINT)
+            return RequestFault("no_connection", _format_error(error), FaultScope.ENDPOINT)
         except TimeoutError:
-            return Fault("timeout", f"no answer within {timeout_s:.0f} s", Blame.UNCLEAR, lost=True)
+            return RequestFault(
+                "timeout", f"no answer within {timeout_s:.0f} s", FaultScope.UNKNOWN, server_may_have_crashed=True
+            )
         except (aiohttp.ClientError, ConnectionError) as error:
-            return Fault("connection_lost", _words(error), Blame.UNCLEAR, lost=True)
+            return RequestFault(
+                "connection_lost", _format_error(error), FaultScope.UNKNOWN, server_may_have_crashed=True
+            )
 
-    def _masked(self, endpoint: Endpoint, text: str) -> str:
+    def _mask_secrets(self, endpoint: Endpoint, text: str) -> str:
         """Without what was sent in the headers: a server may show them in its errors, and messages are stored."""
-        for name, value in self.headers(endpoint).items():
+        for name, value in self.get_headers(endpoint).items():
             for secret in (value, value.removeprefix("Bearer ")):
-                if name != "Content-Type" and len(secret) >= SHORTEST_SECRET:
+                if name != "Content-Type" and len(secret) >= MIN_SECRET_LENGTH:
                     text = text.replace(secret, "***")
         return text
 
@@ -82,13 +86,13 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with self._session.get(
-                endpoint.health_url, headers=self.headers(endpoint), timeout=timeout
+                endpoint.health_url, headers=self.get_headers(endpoint), timeout=timeout
             ) as response:
                 return response.status < 500
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
             return False
 
-    async def waiting(self, endpoint: Endpoint) -> int | None:
+    async def read_queue_length(self, endpoint: Endpoint) -> int | None:
         """How many requests wait inside the server for their turn; None from one that does not say (only vLLM does).
 
         Raises `ConnectionError` when it cannot be asked just now.
@@ -97,29 +101,29 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with self._session.get(
-                endpoint.metrics_url, headers=self.headers(endpoint), timeout=timeout
+                endpoint.metrics_url, headers=self.get_headers(endpoint), timeout=timeout
             ) as response:
-                return requests_waiting(await response.read()) if response.status == 200 else None
+                return parse_queue_length(await response.read()) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ConnectionError(_words(error)) from error
+            raise ConnectionError(_format_error(error)) from error
 
-    async def probe(self, endpoint: Endpoint) -> Fault | None:
+    async def probe(self, endpoint: Endpoint) -> RequestFault | None:
         """Asks the smallest question. None when it was answered."""
-        answer = await self.ask(endpoint, probe_body(endpoint), PROBE_TIMEOUT_S)
-        return answer if isinstance(answer, Fault) else None
+        result = await self.send_request(endpoint, build_probe_body(endpoint), PROBE_TIMEOUT_S)
+        return result if isinstance(result, RequestFault) else None
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """All of it, unpacked. Raises `MalformedReply` beyond `MAX_BODY`."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.content.iter_chunked(1 << 16):
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BODY:
-            raise MalformedReply(f"a reply of more than {MAX_BODY >> 20} MiB")
-    return b"".join(parts)
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+    """All of it, unpacked. Raises `MalformedReply` beyond `MAX_BODY_BYTES`."""
+    chunks: list[bytes] = []
+    n_bytes = 0
+    async for chunk in response.content.iter_chunked(1 << 16):
+        chunks.append(chunk)
+        n_bytes += len(chunk)
+        if n_bytes > MAX_BODY_BYTES:
+            raise MalformedReply(f"a reply of more than {MAX_BODY_BYTES >> 20} MiB")
+    return b"".join(chunks)
 
 
-def _words(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:300]

@@ -13,47 +13,47 @@ from mvl_assets.lake.schema import Answer
 
 
 class AnswerWriter:
-    """Buffers answers of one event loop. `in_thread` runs a blocking call in the log's own thread."""
+    """Buffers answers of one event loop. `run_on_log_thread` runs a blocking call in the log's own thread."""
 
     def __init__(
         self,
         append: Callable[[Sequence[Answer]], int],
         on_durable: Callable[[Sequence[Answer]], None],
-        flush_rows: int,
-        flush_s: float,
+        flush_answers: int,
+        flush_interval_s: float,
     ) -> None:
         self._append = append
         self._on_durable = on_durable
-        self._flush_rows = flush_rows
-        self._flush_s = flush_s
+        self._flush_answers = flush_answers
+        self._flush_interval_s = flush_interval_s
         self._buffer: list[Answer] = []
-        self._full = asyncio.Event()
-        self._flushing = asyncio.Lock()
+        self._batch_ready = asyncio.Event()
+        self._flush_lock = asyncio.Lock()
 
     def add(self, answer: Answer) -> None:
         self._buffer.append(answer)
-        if len(self._buffer) >= self._flush_rows:
-            self._full.set()
+        if len(self._buffer) >= self._flush_answers:
+            self._batch_ready.set()
 
-    async def run(self, in_thread: Callable[..., asyncio.Future[int]]) -> None:
+    async def run_flush_loop(self, run_on_log_thread: Callable[..., asyncio.Future[int]]) -> None:
         """Flushes until cancelled. Raises what the log raises."""
         while True:
-            # Not `wait_for`: before Python 3.12 it may swallow a cancellation that comes as the event is set.
+            # Not `wait_until_reachable`: before Python 3.12 it may swallow a cancellation that comes as the event is set.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._flush_s):
-                    await self._full.wait()
-            await self.flush(in_thread)
+                async with asyncio.timeout(self._flush_interval_s):
+                    await self._batch_ready.wait()
+            await self.flush(run_on_log_thread)
 
-    async def flush(self, in_thread: Callable[..., asyncio.Future[int]]) -> None:
+    async def flush(self, run_on_log_thread: Callable[..., asyncio.Future[int]]) -> None:
         """Stores what has come in until now. What comes in meanwhile waits: it would make a commit of a few rows."""
-        async with self._flushing:
-            waiting = len(self._buffer)
-            while waiting > 0:
-                batch = self._buffer[: min(waiting, self._flush_rows)]
+        async with self._flush_lock:
+            n_pending = len(self._buffer)
+            while n_pending > 0:
+                batch = self._buffer[: min(n_pending, self._flush_answers)]
                 # Shielded: a cancelled flush must not lose track of a commit that goes on in the thread.
-                await asyncio.shield(in_thread(self._append, batch))
+                await asyncio.shield(run_on_log_thread(self._append, batch))
                 del self._buffer[: len(batch)]
-                waiting -= len(batch)
+                n_pending -= len(batch)
                 self._on_durable(batch)
-            if len(self._buffer) < self._flush_rows:
-                self._full.clear()
+            if len(self._buffer) < self._flush_answers:
+                self._batch_ready.clear()

@@ -17,30 +17,30 @@ from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY
-from mvl_assets.lake_queries.views import samples_now
-from mvl_assets.media.image import standard_size
+from mvl_assets.lake_queries.views import iter_current_samples
+from mvl_assets.media.image import compute_standard_size
 
-BATCH = 1024
+BATCH_ROWS = 1024
 _COLUMNS = ("sample_id", "version_id", "conversations", "image_ids", "video", "license")
-_SEVERITY = ("as_is", "resized", "padded")
+_ACTIONS_BY_SEVERITY = ("as_is", "resized", "padded")
 
 
 @dataclass(frozen=True, slots=True)
 class CategoriseReport:
-    """What a categorise did. `standardised` counts samples by what happens to their pictures."""
+    """What a categorise did. `image_action_counts` counts samples by what happens to their pictures."""
 
-    rows: int
-    added: int
-    changed: int
-    removed: int
-    standardised: dict[str, int]
+    n_rows: int
+    n_added: int
+    n_changed: int
+    n_removed: int
+    image_action_counts: dict[str, int]
     data_version: str
 
     @property
-    def facts(self) -> dict[str, int]:
+    def metadata(self) -> dict[str, int]:
         """What is worth showing beside the table."""
-        verdicts = {f"pictures_{name}": self.standardised.get(name, 0) for name in _SEVERITY}
-        return {"added": self.added, "changed": self.changed, "removed": self.removed, **verdicts}
+        action_counts = {f"pictures_{name}": self.image_action_counts.get(name, 0) for name in _ACTIONS_BY_SEVERITY}
+        return {"added": self.n_added, "changed": self.n_changed, "removed": self.n_removed, **action_counts}
 
 
 def categorise_source(lake: Lake, source: SourceSpec, *, run_id: str) -> CategoriseReport:
@@ -54,29 +54,35 @@ def categorise_source(lake: Lake, source: SourceSpec, *, run_id: str) -> Categor
             f"a source of group {source.group} enters no category table",
             hint=source.reason or "give it group A or B in the catalog",
         )
-    verdicts: Counter[str] = Counter()
-    published = lake.table(f"category/{source.category}").publish(_batches(lake, source, run_id, verdicts), source.slug)
+    action_counts: Counter[str] = Counter()
+    published = lake.get_table(f"category/{source.category}").publish(
+        _iter_batches(lake, source, run_id, action_counts), source.slug
+    )
     return CategoriseReport(
-        rows=published.rows,
-        added=published.added,
-        changed=published.changed,
-        removed=published.removed,
-        standardised=dict(verdicts),
+        n_rows=published.n_rows,
+        n_added=published.n_added,
+        n_changed=published.n_changed,
+        n_removed=published.n_removed,
+        image_action_counts=dict(action_counts),
         data_version=published.data_version,
     )
 
 
-def _batches(lake: Lake, source: SourceSpec, run_id: str, verdicts: Counter[str]) -> Iterator[pa.Table]:
-    samples = samples_now(lake, source.slug, _COLUMNS, BATCH)
-    while batch := list(islice(samples, BATCH)):
-        sizes = lake.images.describe({name for sample in batch for name in sample["image_ids"]})
-        verdict_of = {name: standard_size(info.width, info.height).verdict for name, info in sizes.items()}
-        rows = [_row(sample, source, run_id, verdict_of) for sample in batch]
-        verdicts.update(str(row["standardised"]) for row in rows)
+def _iter_batches(lake: Lake, source: SourceSpec, run_id: str, action_counts: Counter[str]) -> Iterator[pa.Table]:
+    samples = iter_current_samples(lake, source.slug, _COLUMNS, BATCH_ROWS)
+    while batch := list(islice(samples, BATCH_ROWS)):
+        sizes = lake.images.read_image_info({name for sample in batch for name in sample["image_ids"]})
+        action_by_image_id = {
+            name: compute_standard_size(info.width, info.height).action for name, info in sizes.items()
+        }
+        rows = [_build_row(sample, source, run_id, action_by_image_id) for sample in batch]
+        action_counts.update(str(row["standardised"]) for row in rows)
         yield pa.Table.from_pylist(rows, schema=CATEGORY.columns)
 
 
-def _row(sample: dict[str, Any], source: SourceSpec, run_id: str, verdict_of: Mapping[str, str]) -> dict[str, object]:
+def _build_row(
+    sample: dict[str, Any], source: SourceSpec, run_id: str, action_by_image_id: Mapping[str, str]
+) -> dict[str, object]:
     image_ids = sample["image_ids"]
     return {
         "sample_id": sample["sample_id"],
@@ -85,18 +91,20 @@ def _row(sample: dict[str, Any], source: SourceSpec, run_id: str, verdict_of: Ma
         "category": source.category,
         "group": source.group,
         "family": source.family,
-        "modality": _modality(sample),
+        "modality": _infer_modality(sample),
         "picture_key": image_ids[0] if image_ids else sample["sample_id"],
         "license": sample["license"],
         "n_images": len(image_ids),
         "n_turns": len(sample["conversations"]),
         "n_chars": sum(len(turn["value"]) for turn in sample["conversations"]),
-        "standardised": max((verdict_of[name] for name in image_ids), key=_SEVERITY.index, default="as_is"),
+        "standardised": max(
+            (action_by_image_id[name] for name in image_ids), key=_ACTIONS_BY_SEVERITY.index, default="as_is"
+        ),
         "run_id": run_id,
     }
 
 
-def _modality(sample: dict[str, Any]) -> str:
+def _infer_modality(sample: dict[str, Any]) -> str:
     """Of the row itself: sources that are called single-picture hold text rows and several pictures too."""
     if sample["video"] is not None:
         return "video"

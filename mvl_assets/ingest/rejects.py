@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import REJECTS, Reject
-from mvl_assets.lake.scratch import scratch
-from mvl_assets.lake.table import Published
-from mvl_assets.lake_queries.rejects import MESSAGE, publish_rejects, reject_table
+from mvl_assets.lake.scratch import create_scratch_dir
+from mvl_assets.lake.table import PublishResult
+from mvl_assets.lake_queries.rejects import MAX_MESSAGE_CHARS, build_reject_table, publish_rejects
 
 STAGE = "raw"
-BATCH = 1024
+BATCH_ROWS = 1024
 
 
 class RejectSpool:
@@ -26,11 +26,11 @@ class RejectSpool:
         self.source = source
         self.counts: Counter[str] = Counter()
         self._run_id = run_id
-        self._held: list[Reject] = []
+        self._buffer: list[Reject] = []
         self._stack = ExitStack()
 
     def __enter__(self) -> RejectSpool:
-        self._path = self._stack.enter_context(scratch("rejects")) / "rejects.arrow"
+        self._path = self._stack.enter_context(create_scratch_dir("rejects")) / "rejects.arrow"
         self._writer = self._stack.enter_context(pa.ipc.new_stream(str(self._path), REJECTS.columns))
         return self
 
@@ -41,21 +41,21 @@ class RejectSpool:
 
     def add(self, row_key: str, error: str, message: str, file: str, position: int) -> None:
         self.counts[error] += 1
-        self._held.append(Reject(STAGE, self.source, row_key, error, message[:MESSAGE], file, position))
-        if len(self._held) >= BATCH:
-            self._spill()
+        self._buffer.append(Reject(STAGE, self.source, row_key, error, message[:MAX_MESSAGE_CHARS], file, position))
+        if len(self._buffer) >= BATCH_ROWS:
+            self._flush()
 
-    def publish(self, lake: Lake) -> Published:
+    def publish(self, lake: Lake) -> PublishResult:
         """Makes what was added all the rejects there are of this source and stage."""
-        self._spill()
+        self._flush()
         self._writer.close()
-        return publish_rejects(lake, STAGE, self.source, self._batches())
+        return publish_rejects(lake, STAGE, self.source, self._iter_batches())
 
-    def _spill(self) -> None:
-        if self._held:
-            self._writer.write_table(reject_table(self._held, self._run_id))
-            self._held = []
+    def _flush(self) -> None:
+        if self._buffer:
+            self._writer.write_table(build_reject_table(self._buffer, self._run_id))
+            self._buffer = []
 
-    def _batches(self) -> Iterator[pa.RecordBatch]:
+    def _iter_batches(self) -> Iterator[pa.RecordBatch]:
         with pa.ipc.open_stream(str(self._path)) as reader:
             yield from reader

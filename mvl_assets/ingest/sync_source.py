@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import time
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.errors import SourceError
-from mvl_assets.fetch.lock import read_lock
-from mvl_assets.fetch.overview import agrees, is_fetchable, lacks
-from mvl_assets.fetch.progress import Say, quiet
-from mvl_assets.fetch.retention import remembered, remove_archives
-from mvl_assets.fetch.rules import supply
+from mvl_assets.fetch.lock import read_lockfile
+from mvl_assets.fetch.overview import get_missing_reason, is_fetchable, matches_lock
+from mvl_assets.fetch.progress import LogFn, log_nothing
+from mvl_assets.fetch.retention import load_removed_files_record, remove_files
+from mvl_assets.fetch.rules import format_manual_instructions
 from mvl_assets.fetch.source import fetch_source
-from mvl_assets.fetch.state import Ingested, load_state, state_path
+from mvl_assets.fetch.state import IngestRecord, get_state_path, load_state
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
 from mvl_assets.lake import sql
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.tombstones import PURGED_CLASS, purged_of
+from mvl_assets.lake_queries.tombstones import PURGED_ERROR_CLASS, load_tombstones
 from mvl_assets.readers.json_stream import BROKEN_FILE
 
-UNREAD = frozenset(
+RECOVERABLE_REJECTS = frozenset(
     {
         BROKEN_FILE,
         "broken_archive",
@@ -42,110 +42,114 @@ UNREAD = frozenset(
 """Rejects that say a row is not lost for good: another copy of the files, or a later reader, may still bring it."""
 
 
-def bring_in(lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, say: Say = quiet) -> IngestReport:
+def sync_source(
+    lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, log: LogFn = log_nothing
+) -> IngestReport:
     """Brings the lake up to date with the source; with `profile.fetch` its files are fetched where they are lacking.
 
     A source whose archives were removed after they were ingested is left as it is, and reported as it was then.
     Raises `SourceError` when its files are lacking and may not or cannot be fetched; of a source that was purged as a
     whole nothing is fetched.
     """
-    begun = time.monotonic()
-    made_with = digest_hex(
+    started_at = time.monotonic()
+    config_digest = compute_digest(
         source.format,
         source.records.model_dump_json(exclude_defaults=True) if source.records else None,
         source.license,
         profile.limit,
     )
-    before = remembered(source, made_with)
-    if before is not None and _holds(lake, source, before):
-        say(f"{source.slug}: ingested, archives removed: nothing to read")
+    previous = load_removed_files_record(source, config_digest)
+    if previous is not None and _is_lake_complete(lake, source, previous):
+        log(f"{source.slug}: ingested, archives removed: nothing to read")
         return IngestReport(
-            rows=before.rows,
-            new=0,
-            changed=0,
-            withdrawn=0,
-            rejects=before.rejects,
-            pictures=0,
-            bytes=0,
-            seconds=time.monotonic() - begun,
-            data_version=lake.table("samples").data_version(sql.equals("source", source.slug)),
+            n_rows=previous.n_rows,
+            n_new=0,
+            n_changed=0,
+            n_withdrawn=0,
+            reject_counts=previous.reject_counts,
+            n_new_images=0,
+            new_image_bytes=0,
+            duration_s=time.monotonic() - started_at,
+            data_version=lake.get_table("samples").compute_data_version(sql.equals("source", source.slug)),
         )
-    _make_ready(lake, source, profile, say)
+    _ensure_files(lake, source, profile, log)
     report = ingest_source(lake, source, source.root, run_id=run_id, limit=profile.limit)
-    _check_that_some_came(lake, source, report)
+    _require_rows(lake, source, report)
     if not profile.keep_archives and load_state(source) is not None:
-        unread = _unread(report, profile.limit)
-        if unread is None:
-            purged = len(purged_of(lake, source.slug).sample_ids)
-            ingested = Ingested(made_with=made_with, rows=report.rows, rejects=report.rejects, purged=purged)
-            remove_archives(source, ingested, say)
+        incomplete_reason = _get_incomplete_reason(report, profile.limit)
+        if incomplete_reason is None:
+            n_purged = len(load_tombstones(lake, source.slug).sample_ids)
+            ingested = IngestRecord(
+                config_digest=config_digest, n_rows=report.n_rows, reject_counts=report.reject_counts, n_purged=n_purged
+            )
+            remove_files(source, ingested, log)
         else:
-            say(f"{source.slug}: the files stay: {unread}")
+            log(f"{source.slug}: the files stay: {incomplete_reason}")
     return report
 
 
-def _make_ready(lake: Lake, source: SourceSpec, profile: Profile, say: Say) -> None:
-    lacking, state = lacks(source), load_state(source)
-    if purged_of(lake, source.slug).whole:
-        if lacking is not None:
+def _ensure_files(lake: Lake, source: SourceSpec, profile: Profile, log: LogFn) -> None:
+    missing_reason, state = get_missing_reason(source), load_state(source)
+    if load_tombstones(lake, source.slug).is_whole_source:
+        if missing_reason is not None:
             raise SourceError(
                 source.slug,
                 "it was purged from the lake, so its files are not fetched",
                 hint=f"`mvl purge allow source {source.slug}` lets it come back",
             )
         return
-    outdated = state is not None and not agrees(state, read_lock().of(source))
-    if profile.fetch and is_fetchable(source) and (lacking is not None or outdated):
-        fetch_source(source, say=say, again=True)
-    elif lacking is not None and state is not None:
+    is_stale = state is not None and not matches_lock(state, read_lockfile().get_entry(source))
+    if profile.fetch and is_fetchable(source) and (missing_reason is not None or is_stale):
+        fetch_source(source, log=log, refetch=True)
+    elif missing_reason is not None and state is not None:
         raise SourceError(
             source.slug,
-            lacking,
+            missing_reason,
             hint=f"run `mvl sources fetch --again --source {source.slug}`, "
-            f"or remove {state_path(source.slug)} if the folder is your own now",
+            f"or remove {get_state_path(source.slug)} if the folder is your own now",
         )
     elif not source.root.is_dir():
         raise SourceError(
             source.slug,
             f"there is no folder {source.root}",
-            hint=f"run `mvl demo-data` for drawn data, {_or_fetch(source)}or {supply(source)}",
+            hint=f"run `mvl demo-data` for drawn data, {_format_fetch_hint(source)}or {format_manual_instructions(source)}",
         )
 
 
-def _or_fetch(source: SourceSpec) -> str:
+def _format_fetch_hint(source: SourceSpec) -> str:
     return f"`mvl sources fetch --source {source.slug}`, " if is_fetchable(source) else ""
 
 
-def _check_that_some_came(lake: Lake, source: SourceSpec, report: IngestReport) -> None:
+def _require_rows(lake: Lake, source: SourceSpec, report: IngestReport) -> None:
     """Raises `SourceError` when every row was rejected: then it is not the rows that are wrong."""
-    rejects = {error: rows for error, rows in report.rejects.items() if error != PURGED_CLASS}
-    if not report.rows or sum(rejects.values()) < report.rows:
+    rejects = {top_error: rows for top_error, rows in report.reject_counts.items() if top_error != PURGED_ERROR_CLASS}
+    if not report.n_rows or sum(rejects.values()) < report.n_rows:
         return
     error = max(rejects, key=lambda error: rejects[error])
-    own = f"{sql.equals('source', source.slug)} AND {sql.equals('stage', 'raw')} AND {sql.equals('error', error)}"
-    message = next((row["message"] for row in lake.table("rejects").rows(["message"], own)), "")
+    predicate = f"{sql.equals('source', source.slug)} AND {sql.equals('stage', 'raw')} AND {sql.equals('error', error)}"
+    message = next((row["message"] for row in lake.get_table("rejects").iter_rows(["message"], predicate)), "")
     raise SourceError(
         source.slug,
-        f"all {report.rows} rows were rejected, {rejects[error]} as {error}: {message[:200]}",
+        f"all {report.n_rows} rows were rejected, {rejects[error]} as {error}: {message[:200]}",
         hint="correct the format or the field map in the catalog, or the files; what the lake has of it stays",
     )
 
 
-def _unread(report: IngestReport, limit: int | None) -> str | None:
+def _get_incomplete_reason(report: IngestReport, limit: int | None) -> str | None:
     """Why the files may still hold what the lake does not; None when all of it is there."""
-    if limit is not None and report.rows >= limit:
+    if limit is not None and report.n_rows >= limit:
         return f"the profile reads at most {limit} rows of them"
-    lost = sorted(UNREAD & report.rejects.keys())
-    return f"rows were rejected as {', '.join(lost)}" if lost else None
+    recoverable = sorted(RECOVERABLE_REJECTS & report.reject_counts.keys())
+    return f"rows were rejected as {', '.join(recoverable)}" if recoverable else None
 
 
-def _holds(lake: Lake, source: SourceSpec, taken: Ingested) -> bool:
+def _is_lake_complete(lake: Lake, source: SourceSpec, ingested: IngestRecord) -> bool:
     """Whether this lake (and not another one) has all that was taken in, but for what was purged from it since and is
     not wanted back."""
-    purged = purged_of(lake, source.slug)
-    if purged.whole:
+    purged = load_tombstones(lake, source.slug)
+    if purged.is_whole_source:
         return True
-    found = lake.table("samples").scan(["sample_id"], sql.equals("source", source.slug))
-    there = IdSet(batch.column(0).to_pylist() for batch in found)
-    rows = taken.rows - sum(taken.rejects.values())
-    return len(there) + len(purged.sample_ids) >= rows and len(purged.sample_ids) >= taken.purged
+    batches = lake.get_table("samples").scan(["sample_id"], sql.equals("source", source.slug))
+    sample_ids = IdSet(batch.column(0).to_pylist() for batch in batches)
+    n_expected = ingested.n_rows - sum(ingested.reject_counts.values())
+    return len(sample_ids) + len(purged.sample_ids) >= n_expected and len(purged.sample_ids) >= ingested.n_purged

@@ -14,172 +14,186 @@ from itertools import combinations, pairwise
 from statistics import mean
 
 from mvl_assets.errors import MvlError
-from mvl_assets.judging.kappa import Confusion, confusion
+from mvl_assets.judging.kappa import Confusion, compute_confusion
 from mvl_assets.judging.labels import Label
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 
-FOLDS = 10
-IDS_AT_ONCE = 1000
+N_FOLDS = 10
+ID_BATCH_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class LabelledPair:
     """One judged pair with its labels by annotator."""
 
     rewrite_id: str
     category: str
-    yes: bool
+    all_yes: bool
     p_yes: float | None
     labels: Mapping[str, bool]
 
     @property
-    def good(self) -> bool | None:
+    def majority_label(self) -> bool | None:
         """What most annotators say; None where they are split."""
-        votes = sum(self.labels.values())
-        return None if 2 * votes == len(self.labels) else 2 * votes > len(self.labels)
+        good_votes = sum(self.labels.values())
+        return None if 2 * good_votes == len(self.labels) else 2 * good_votes > len(self.labels)
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
+class KeepThreshold:
     """`p_yes >= value` as a keep rule: the highest kappa with the majority among the thresholds that keep at least
-    `min_keep` of the labelled pairs; of equal ones the one that keeps most.
+    `min_keep_rate` of the labelled pairs; of equal ones the one that keeps most.
 
-    `found` is its agreement with the very labels it was chosen on; `held_out` on labels that the choice had not seen
+    `in_sample` is its agreement with the very labels it was chosen on; `cross_validated` on labels that the choice had not seen
     (ten parts, each judged by the threshold of the nine others): believe that one.
     """
 
     value: float
-    min_keep: float
-    keeps: float
-    found: Confusion
-    held_out: Confusion
+    min_keep_rate: float
+    keep_rate: float
+    in_sample: Confusion
+    cross_validated: Confusion
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """`model` compares all_yes with the majority, `annotators` with each annotator; `between` are pairs of annotators.
-    `in_place` is the mean kappa over the groups in which the model replaces one annotator; None with fewer than two
-    annotators. `split` items have no majority, `unknown` labels belong to no judged row."""
+    """`judge_vs_majority` compares all_yes with the majority, `judge_vs_annotator` with each annotator; `between_annotators` are pairs of annotators.
+    `leave_one_out_kappa` is the mean kappa over the groups in which the model replaces one annotator; None with fewer than two
+    annotators. `n_tied` items have no majority, `n_unmatched_labels` labels belong to no judged row."""
 
-    items: int
-    split: int
-    unknown: int
-    model: Confusion
-    annotators: Mapping[str, Confusion]
-    between: Mapping[tuple[str, str], Confusion]
-    in_place: float | None
-    categories: Mapping[str, Confusion]
-    threshold: Threshold | None
+    n_pairs: int
+    n_tied: int
+    n_unmatched_labels: int
+    judge_vs_majority: Confusion
+    judge_vs_annotator: Mapping[str, Confusion]
+    between_annotators: Mapping[tuple[str, str], Confusion]
+    leave_one_out_kappa: float | None
+    by_category: Mapping[str, Confusion]
+    threshold: KeepThreshold | None
 
 
-def calibrate(lake: Lake, labels: Sequence[Label], min_keep: float = 0.1) -> Calibration:
+def calibrate(lake: Lake, labels: Sequence[Label], min_keep_rate: float = 0.1) -> Calibration:
     """Compares what is in `judged/*` now with the labels. Raises `MvlError` when no label belongs to a judged row."""
-    items, unknown = items_of(lake, labels)
-    if not items:
+    labelled_pairs, n_unmatched_labels = load_labelled_pairs(lake, labels)
+    if not labelled_pairs:
         raise MvlError(
             "none of the labelled rows is judged",
             hint="the sheet is of another lake, or the pairs were rewritten since: `mvl judge sample` writes a new one",
         )
-    people = sorted({name for item in items for name in item.labels})
-    against = {name: _against(items, name) for name in people}
-    between = {(a, b): _between(items, a, b) for a, b in combinations(people, 2)}
-    settled = [(item, item.good) for item in items if item.good is not None]
+    annotators = sorted({annotator for labelled_pair in labelled_pairs for annotator in labelled_pair.labels})
+    judge_vs_annotator = {name: _compare_judge_with_annotator(labelled_pairs, name) for name in annotators}
+    between_annotators = {(a, b): _compare_annotators(labelled_pairs, a, b) for a, b in combinations(annotators, 2)}
+    decided_pairs = [(item, item.majority_label) for item in labelled_pairs if item.majority_label is not None]
     by_category: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    for item, good in settled:
-        by_category[item.category].append((item.yes, good))
-    scored = [(item.p_yes, good) for item, good in settled if item.p_yes is not None]
+    for item, is_good in decided_pairs:
+        by_category[item.category].append((item.all_yes, is_good))
+    scored_labels = [(item.p_yes, good) for item, good in decided_pairs if item.p_yes is not None]
     return Calibration(
-        items=len(items),
-        split=len(items) - len(settled),
-        unknown=unknown,
-        model=confusion((item.yes, good) for item, good in settled),
-        annotators=against,
-        between=between,
-        in_place=_in_place(people, against, between),
-        categories={name: confusion(pairs) for name, pairs in sorted(by_category.items())},
-        threshold=suggest(scored, min_keep),
+        n_pairs=len(labelled_pairs),
+        n_tied=len(labelled_pairs) - len(decided_pairs),
+        n_unmatched_labels=n_unmatched_labels,
+        judge_vs_majority=compute_confusion((item.all_yes, good) for item, good in decided_pairs),
+        judge_vs_annotator=judge_vs_annotator,
+        between_annotators=between_annotators,
+        leave_one_out_kappa=_compute_leave_one_out_kappa(annotators, judge_vs_annotator, between_annotators),
+        by_category={name: compute_confusion(pairs) for name, pairs in sorted(by_category.items())},
+        threshold=suggest_threshold(scored_labels, min_keep_rate),
     )
 
 
-def items_of(lake: Lake, labels: Iterable[Label]) -> tuple[list[Item], int]:
+def load_labelled_pairs(lake: Lake, labels: Iterable[Label]) -> tuple[list[LabelledPair], int]:
     """The judged pairs the labels are about, and how many labels are about none. Memory holds the labelled pairs."""
-    given: dict[str, dict[str, bool]] = defaultdict(dict)
+    labels_by_row: dict[str, dict[str, bool]] = defaultdict(dict)
     for label in labels:
-        given[label.row_id][label.annotator] = label.good
+        labels_by_row[label.row_id][label.annotator] = label.is_good
     columns = ["judged_id", "rewrite_id", "category", "all_yes", "p_yes"]
-    items: dict[str, Item] = {}
-    known: set[str] = set()
-    for name in lake.names("judged"):
-        for ids in _parts(sorted(given)):
-            condition = f"{sql.within('rewrite_id', ids)} OR {sql.within('judged_id', ids)}"
-            for row in lake.table(name).rows(columns, condition):
-                named = [row[key] for key in ("rewrite_id", "judged_id") if row[key] in given]
-                known.update(named)
-                said = {who: good for key in named for who, good in given[key].items()}
-                items[row["rewrite_id"]] = Item(row["rewrite_id"], row["category"], row["all_yes"], row["p_yes"], said)
-    unknown = sum(len(said) for key, said in given.items() if key not in known)
-    return sorted(items.values(), key=lambda item: item.rewrite_id), unknown
+    pairs_by_rewrite: dict[str, LabelledPair] = {}
+    matched_ids: set[str] = set()
+    for table_name in lake.list_tables("judged"):
+        for ids in _iter_id_batches(sorted(labels_by_row)):
+            condition = f"{sql.is_in('rewrite_id', ids)} OR {sql.is_in('judged_id', ids)}"
+            for row in lake.get_table(table_name).iter_rows(columns, condition):
+                row_ids = [row[key] for key in ("rewrite_id", "judged_id") if row[key] in labels_by_row]
+                matched_ids.update(row_ids)
+                votes = {annotator: is_good for key in row_ids for annotator, is_good in labels_by_row[key].items()}
+                pairs_by_rewrite[row["rewrite_id"]] = LabelledPair(
+                    row["rewrite_id"], row["category"], row["all_yes"], row["p_yes"], votes
+                )
+    n_unmatched_labels = sum(len(said) for key, said in labels_by_row.items() if key not in matched_ids)
+    return sorted(pairs_by_rewrite.values(), key=lambda item: item.rewrite_id), n_unmatched_labels
 
 
-def suggest(scored: Collection[tuple[float, bool]], min_keep: float) -> Threshold | None:
+def suggest_threshold(scored_labels: Collection[tuple[float, bool]], min_keep_rate: float) -> KeepThreshold | None:
     """The threshold for (P(yes), label) pairs; None where all labels or all probabilities are equal."""
-    listed = list(scored)
-    best = _best(listed, min_keep)
-    if best is None:
+    points = list(scored_labels)
+    threshold = _find_best_threshold(points, min_keep_rate)
+    if threshold is None:
         return None
-    held_out: list[tuple[bool, bool]] = []
-    for fold in range(FOLDS):
-        rest = [pair for place, pair in enumerate(listed) if place % FOLDS != fold]
-        value = _best(rest, min_keep)
-        held_out += [(value is None or p >= value, good) for p, good in listed[fold::FOLDS]]
-    found = confusion((p >= best, good) for p, good in listed)
-    keeps = sum(p >= best for p, _ in listed) / len(listed)
-    return Threshold(best, min_keep, keeps, found, confusion(held_out))
+    predictions: list[tuple[bool, bool]] = []
+    for fold in range(N_FOLDS):
+        training_points = [point for index, point in enumerate(points) if index % N_FOLDS != fold]
+        fold_threshold = _find_best_threshold(training_points, min_keep_rate)
+        predictions += [
+            (fold_threshold is None or p >= fold_threshold, is_good) for p, is_good in points[fold::N_FOLDS]
+        ]
+    in_sample = compute_confusion((p >= threshold, good) for p, good in points)
+    keep_rate = sum(p >= threshold for p, _ in points) / len(points)
+    return KeepThreshold(threshold, min_keep_rate, keep_rate, in_sample, compute_confusion(predictions))
 
 
-def _best(scored: Sequence[tuple[float, bool]], min_keep: float) -> float | None:
+def _find_best_threshold(scored_labels: Sequence[tuple[float, bool]], min_keep_rate: float) -> float | None:
     """Between two neighbouring probabilities, half-way."""
-    good_in_all = sum(good for _, good in scored)
-    if len({p for p, _ in scored}) < 2 or good_in_all in (0, len(scored)):
+    n_good_total = sum(is_good for _, is_good in scored_labels)
+    if len({p for p, _ in scored_labels}) < 2 or n_good_total in (0, len(scored_labels)):
         return None
-    ordered = sorted(scored, reverse=True)
+    ordered = sorted(scored_labels, reverse=True)
     best: tuple[float, int, float] | None = None
-    kept_good = 0
-    for kept, ((p, good), (following, _)) in enumerate(pairwise(ordered), 1):
-        kept_good += good
-        if p == following or kept < min_keep * len(scored):
+    n_kept_good = 0
+    for n_kept, ((p, good), (next_p, _)) in enumerate(pairwise(ordered), 1):
+        n_kept_good += good
+        if p == next_p or n_kept < min_keep_rate * len(scored_labels):
             continue
-        bad = kept - kept_good
-        agreement = Confusion(kept_good, bad, good_in_all - kept_good, len(scored) - good_in_all - bad)
-        candidate = (agreement.kappa or 0.0, kept, (p + following) / 2)
+        n_kept_bad = n_kept - n_kept_good
+        agreement = Confusion(
+            n_kept_good, n_kept_bad, n_good_total - n_kept_good, len(scored_labels) - n_good_total - n_kept_bad
+        )
+        candidate = (agreement.kappa or 0.0, n_kept, (p + next_p) / 2)
         best = candidate if best is None else max(best, candidate)
     return None if best is None else best[2]
 
 
-def _against(items: Sequence[Item], annotator: str) -> Confusion:
-    return confusion((item.yes, item.labels[annotator]) for item in items if annotator in item.labels)
+def _compare_judge_with_annotator(labelled_pairs: Sequence[LabelledPair], annotator: str) -> Confusion:
+    return compute_confusion(
+        (labelled_pair.all_yes, labelled_pair.labels[annotator])
+        for labelled_pair in labelled_pairs
+        if annotator in labelled_pair.labels
+    )
 
 
-def _between(items: Sequence[Item], one: str, other: str) -> Confusion:
-    return confusion((i.labels[one], i.labels[other]) for i in items if one in i.labels and other in i.labels)
+def _compare_annotators(labelled_pairs: Sequence[LabelledPair], first: str, second: str) -> Confusion:
+    return compute_confusion(
+        (i.labels[first], i.labels[second]) for i in labelled_pairs if first in i.labels and second in i.labels
+    )
 
 
-def _in_place(
-    people: Sequence[str], against: Mapping[str, Confusion], between: Mapping[tuple[str, str], Confusion]
+def _compute_leave_one_out_kappa(
+    annotators: Sequence[str],
+    judge_vs_annotator: Mapping[str, Confusion],
+    between_annotators: Mapping[tuple[str, str], Confusion],
 ) -> float | None:
     """Each annotator in turn gives way to the model; the mean kappa of all pairs of each group, and of the groups."""
-    if len(people) < 2:
+    if len(annotators) < 2:
         return None
-    groups = []
-    for gone in people:
-        pairs = [against[name].kappa for name in people if name != gone]
-        pairs += [found.kappa for names, found in between.items() if gone not in names]
-        known = [kappa for kappa in pairs if kappa is not None]
-        if known:
-            groups.append(mean(known))
-    return mean(groups) if groups else None
+    group_kappas = []
+    for left_out in annotators:
+        kappas = [judge_vs_annotator[name].kappa for name in annotators if name != left_out]
+        kappas += [agreement.kappa for names, agreement in between_annotators.items() if left_out not in names]
+        defined_kappas = [kappa for kappa in kappas if kappa is not None]
+        if defined_kappas:
+            group_kappas.append(mean(defined_kappas))
+    return mean(group_kappas) if group_kappas else None
 
 
-def _parts(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))
+def _iter_id_batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (ids[start : start + ID_BATCH_SIZE] for start in range(0, len(ids), ID_BATCH_SIZE))

@@ -1,6 +1,6 @@
 """Judging one source: a Yes/No request per rewrite and criterion, then the source's rows of `judged/<category>` anew.
 
-The rows (`rows`) are derived from the stored answers and the profile's keep rule: moving a threshold sends nothing. A
+The rows (`n_rows`) are derived from the stored answers and the profile's keep rule: moving a threshold sends nothing. A
 second judge, where the profile has one, is asked the same; its verdicts stand beside the first one's in each row.
 """
 
@@ -13,26 +13,26 @@ from itertools import islice
 
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import ModelProfile, Profile
-from mvl_assets.config.prompts import Prompt, judge_prompts, load_prompts
+from mvl_assets.config.prompts import Prompt, get_judge_prompts, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import ModelRef, Request
-from mvl_assets.judging.cases import Case, JudgedRows, Judges, rulings
+from mvl_assets.judging.cases import JudgeCase, JudgedRowBuilder, JudgePanel, resolve_verdicts
 from mvl_assets.judging.kappa import Confusion
-from mvl_assets.judging.keep import parse_rule
+from mvl_assets.judging.keep import parse_keep_rule
 from mvl_assets.judging.verdict import Verdict
 from mvl_assets.lake import sql
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.table import Published
-from mvl_assets.lake_queries.rejects import publish_rejects, reject_table
-from mvl_assets.model_stage.client import Asker, ProgressSink, model_ref
-from mvl_assets.model_stage.dialogue import listed, pairs_of
-from mvl_assets.model_stage.retry_policy import chosen
-from mvl_assets.rewriting.build import messages_of, output_form
-from mvl_assets.rewriting.requests import family_of
+from mvl_assets.lake.table import PublishResult
+from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
+from mvl_assets.model_stage.client import ModelStageClient, ProgressCallback, to_model_ref
+from mvl_assets.model_stage.dialogue import extract_qa_pairs, format_pairs
+from mvl_assets.model_stage.retry_policy import is_retry_requested
+from mvl_assets.rewriting.build import build_messages, build_output_form
+from mvl_assets.rewriting.requests import resolve_prompt_family
 
-STAGE = "judge"
-BATCH = 256
+JUDGE_STAGE = "judge"
+REWRITE_BATCH_SIZE = 256
 _REWRITE_COLUMNS = ["rewrite_id", "sample_id", "version_id", "conversations"]
 _SAMPLE_COLUMNS = ["version_id", "conversations", "image_ids"]
 
@@ -41,28 +41,28 @@ _SAMPLE_COLUMNS = ["version_id", "conversations", "image_ids"]
 class JudgeReport:
     """What one call did.
 
-    Requests: `wanted`, `reused` (answered before) and `left` of them (failed before and not asked again; see
-    `rewriting.failed`); `sent` counts attempts. Rows: `rows` published, `kept` of them, the rest by `drop_reasons`,
-    `blind` judged without the sample's pictures; `unusable` are rewrites that lack a verdict, by error class. `second`
+    Requests: `requested`, `cache_hits` (answered before) and `skipped` of them (failed before and not asked again; see
+    `rewriting.failed`); `attempts_sent` counts attempts. Rows: `n_rows` published, `n_kept` of them, the rest by `drop_reasons`,
+    `n_blind` judged without the sample's pictures; `rejects_by_error` are rewrites that lack a verdict, by error class. `judge_agreement`
     compares the two judges (Yes to every criterion); None without a second judge.
     """
 
     source: str
-    wanted: int
-    reused: int
-    left: int
-    sent: int
+    requested: int
+    cache_hits: int
+    skipped: int
+    attempts_sent: int
     rows: int
     kept: int
     blind: int
     drop_reasons: dict[str, int]
-    unusable: dict[str, int]
+    rejects_by_error: dict[str, int]
     prompt_tokens: int
     completion_tokens: int
     cost: float
     seconds: float
-    second: Confusion | None
-    published: Published
+    judge_agreement: Confusion | None
+    published: PublishResult
 
 
 def judge_source(
@@ -72,99 +72,123 @@ def judge_source(
     *,
     run_id: str,
     prompts: Mapping[str, Prompt] | None = None,
-    retry: Collection[str] = (),
-    progress: ProgressSink | None = None,
+    retry_error_classes: Collection[str] = (),
+    progress: ProgressCallback | None = None,
     endpoints: Sequence[Endpoint] | None = None,
     second_endpoints: Sequence[Endpoint] | None = None,
 ) -> JudgeReport:
     """Judges every row the source has in `rewritten/<category>` and publishes `judged/<category>` for it.
 
-    `retry` names error classes (or `all`) whose rejects are asked once more. Raises `SourceError` for a source that is
+    `retry_error_classes` names error classes (or `all`) whose rejects are asked once more. Raises `SourceError` for a source that is
     not in group B, `MvlError` for a keep rule that cannot be read (before anything is sent), `LeaseHeld` when another
     process judges it now.
     """
     started = time.monotonic()
-    criteria = judge_prompts(load_prompts() if prompts is None else prompts, family_of(source))
-    names = [p.criterion or p.name for p in criteria]
-    models = [profile.model_for("judge"), *([profile.second_judge] if profile.second_judge else [])]
-    rule = parse_rule(profile.keep.rule, profile.keep.without_key, names, second_judge=len(models) > 1)
-    refs = [model_ref(model) for model in models]
-    rewrites = lake.table(f"rewritten/{source.category}").count(sql.equals("source", source.slug))
-    askers = []
-    for place, (model, at) in enumerate(zip(models, (endpoints, second_endpoints), strict=False)):
-        asker = Asker(
-            lake, STAGE, source.slug, model, run_id, at, progress, retry=retry, total=len(criteria) * rewrites
+    criteria = get_judge_prompts(load_prompts() if prompts is None else prompts, resolve_prompt_family(source))
+    criterion_names = [p.criterion or p.name for p in criteria]
+    models = [profile.get_model("judge"), *([profile.second_judge] if profile.second_judge else [])]
+    rule = parse_keep_rule(profile.keep.rule, profile.keep.without_key, criterion_names, second_judge=len(models) > 1)
+    model_refs = [to_model_ref(model) for model in models]
+    n_rewrites = lake.get_table(f"rewritten/{source.category}").count(sql.equals("source", source.slug))
+    clients = []
+    for index, (model, model_endpoints) in enumerate(zip(models, (endpoints, second_endpoints), strict=False)):
+        client = ModelStageClient(
+            lake,
+            JUDGE_STAGE,
+            source.slug,
+            model,
+            run_id,
+            model_endpoints,
+            progress,
+            retry_error_classes=retry_error_classes,
+            total=len(criteria) * n_rewrites,
         )
-        first = asker.begin_at(criteria, rewrites)
+        resume_offset = client.compute_resume_offset(criteria, n_rewrites)
         # Rewrite by rewrite, the criteria side by side: their prefix is equal, and the server's cache still holds it.
-        asker.ask(r for case in cases_for(lake, source, criteria, [refs[place]], first) for r in case.requests[0])
-        if retry:
-            cases = cases_for(lake, source, criteria, [refs[place]])
-            asker.ask(_following(lake.answers(STAGE, source.slug), cases, names, retry))
-        askers.append(asker)
-    failures = {key: failure for asker in askers for key, failure in asker.failures.items()}
-    judges = Judges(criteria, *refs)
-    rows = JudgedRows(source, judges, rule, lake.answers(STAGE, source.slug), failures, STAGE, run_id)
-    table = lake.table(f"judged/{source.category}")
-    published = table.publish(rows.batches(cases_for(lake, source, criteria, refs)), source.slug)
-    publish_rejects(lake, STAGE, source.slug, [reject_table(rows.rejects, run_id)])
+        client.send_requests(
+            r
+            for case in iter_cases(lake, source, criteria, [model_refs[index]], resume_offset)
+            for r in case.requests[0]
+        )
+        if retry_error_classes:
+            cases = iter_cases(lake, source, criteria, [model_refs[index]])
+            client.send_requests(
+                _iter_reasks(lake.get_answer_log(JUDGE_STAGE, source.slug), cases, criterion_names, retry_error_classes)
+            )
+        clients.append(client)
+    failures = {key: failure for asker in clients for key, failure in asker.failures.items()}
+    judges = JudgePanel(criteria, *model_refs)
+    row_builder = JudgedRowBuilder(
+        source, judges, rule, lake.get_answer_log(JUDGE_STAGE, source.slug), failures, JUDGE_STAGE, run_id
+    )
+    table = lake.get_table(f"judged/{source.category}")
+    published = table.publish(row_builder.iter_batches(iter_cases(lake, source, criteria, model_refs)), source.slug)
+    publish_rejects(lake, JUDGE_STAGE, source.slug, [build_reject_table(row_builder.rejects, run_id)])
     return JudgeReport(
         source=source.slug,
-        wanted=sum(asker.wanted for asker in askers),
-        reused=sum(asker.reused for asker in askers),
-        left=sum(asker.left for asker in askers),
-        sent=sum(asker.sent for asker in askers),
-        rows=published.rows,
-        kept=rows.kept,
-        blind=rows.blind,
-        drop_reasons=dict(rows.dropped),
-        unusable=dict(rows.unusable),
-        prompt_tokens=sum(asker.prompt_tokens for asker in askers),
-        completion_tokens=sum(asker.completion_tokens for asker in askers),
-        cost=_cost(models, askers),
+        requested=sum(asker.requested for asker in clients),
+        cache_hits=sum(asker.cache_hits for asker in clients),
+        skipped=sum(asker.skipped for asker in clients),
+        attempts_sent=sum(asker.attempts_sent for asker in clients),
+        rows=published.n_rows,
+        kept=row_builder.n_kept,
+        blind=row_builder.n_blind,
+        drop_reasons=dict(row_builder.drop_reasons),
+        rejects_by_error=dict(row_builder.rejects_by_error),
+        prompt_tokens=sum(asker.prompt_tokens for asker in clients),
+        completion_tokens=sum(asker.completion_tokens for asker in clients),
+        cost=_compute_cost(models, clients),
         seconds=time.monotonic() - started,
-        second=rows.agreement if len(models) > 1 else None,
+        judge_agreement=row_builder.judge_agreement if len(models) > 1 else None,
         published=published,
     )
 
 
-def cases_for(
-    lake: Lake, source: SourceSpec, criteria: Sequence[Prompt], models: Sequence[ModelRef], first: int = 0
-) -> Iterator[Case]:
-    """Every rewrite of the source with the requests to each model, those of the rewrites before the `first` last; no
+def iter_cases(
+    lake: Lake, source: SourceSpec, criteria: Sequence[Prompt], models: Sequence[ModelRef], rotate_from: int = 0
+) -> Iterator[JudgeCase]:
+    """Every rewrite of the source with the requests to each model, those of the rewrites before the `rotate_from` last; no
     judge gets the original key (arXiv 2412.05237 §2)."""
-    table = lake.table(f"rewritten/{source.category}")
-    rewrites = table.rows(_REWRITE_COLUMNS, sql.equals("source", source.slug), first=first)
-    while batch := list(islice(rewrites, BATCH)):
-        samples = lake.index("samples").rows([row["version_id"] for row in batch], _SAMPLE_COLUMNS)
+    table = lake.get_table(f"rewritten/{source.category}")
+    rewrites = table.iter_rows(_REWRITE_COLUMNS, sql.equals("source", source.slug), rotate_from=rotate_from)
+    while batch := list(islice(rewrites, REWRITE_BATCH_SIZE)):
+        samples = lake.get_index("samples").read_rows([row["version_id"] for row in batch], _SAMPLE_COLUMNS)
         for row in batch:
             sample = samples[row["version_id"]]
-            asked = [judging_requests(criteria, row["conversations"], sample["image_ids"] or (), m) for m in models]
-            yield Case(row, sample["conversations"], tuple(r for r, _ in asked), blind=asked[0][1])
+            requests_by_model = [
+                build_judge_requests(criteria, row["conversations"], sample["image_ids"] or (), m) for m in models
+            ]
+            yield JudgeCase(
+                row, sample["conversations"], tuple(r for r, _ in requests_by_model), blind=requests_by_model[0][1]
+            )
 
 
-def judging_requests(
-    criteria: Sequence[Prompt], turns: Iterable[Mapping[str, str]], images: Sequence[str], model: ModelRef
+def build_judge_requests(
+    criteria: Sequence[Prompt], turns: Iterable[Mapping[str, str]], image_ids: Sequence[str], model: ModelRef
 ) -> tuple[tuple[Request, ...], bool]:
     """One request per criterion about a conversation, and whether the model judges it without its pictures."""
-    values = {"conversation": listed(pairs_of(turns))}
-    asked = [messages_of(p, values, images, model) for p in criteria]
+    values = {"conversation": format_pairs(extract_qa_pairs(turns))}
+    messages_by_criterion = [build_messages(p, values, image_ids, model) for p in criteria]
     requests = tuple(
-        Request(messages, model, p.sampling, p.name, p.hash, output_form(p))
-        for p, (messages, _) in zip(criteria, asked, strict=True)
+        Request(messages, model, p.sampling, p.name, p.hash, build_output_form(p))
+        for p, (messages, _) in zip(criteria, messages_by_criterion, strict=True)
     )
-    return requests, any(blind for _, blind in asked)
+    return requests, any(blind for _, blind in messages_by_criterion)
 
 
-def _following(
-    log: AnswerLog, cases: Iterator[Case], criteria: Sequence[str], retry: Collection[str]
+def _iter_reasks(
+    log: AnswerLog, cases: Iterator[JudgeCase], criterion_names: Sequence[str], retry_error_classes: Collection[str]
 ) -> Iterator[Request | None]:
-    while batch := list(islice(cases, BATCH)):
-        for found in rulings(log, batch, criteria):
-            wrong = found.read
-            due = wrong and not isinstance(wrong, Verdict) and chosen(wrong.error, retry)
-            yield found.following if due else None
+    while batch := list(islice(cases, REWRITE_BATCH_SIZE)):
+        for resolution in resolve_verdicts(log, batch, criterion_names):
+            verdict_or_error = resolution.parsed
+            should_send = (
+                verdict_or_error
+                and not isinstance(verdict_or_error, Verdict)
+                and is_retry_requested(verdict_or_error.error, retry_error_classes)
+            )
+            yield resolution.next_request if should_send else None
 
 
-def _cost(models: Sequence[ModelProfile], askers: Sequence[Asker]) -> float:
-    return sum(m.price.cost(a.prompt_tokens, a.completion_tokens) for m, a in zip(models, askers, strict=True))
+def _compute_cost(models: Sequence[ModelProfile], clients: Sequence[ModelStageClient]) -> float:
+    return sum(m.price.compute_cost(a.prompt_tokens, a.completion_tokens) for m, a in zip(models, clients, strict=True))

@@ -5,8 +5,8 @@
     term    := "all_yes" | "both_yes" | "answer_agrees" | "p_yes" ["." criterion] ">=" number | "(" rule ")"
 
 `all_yes`: every criterion's verdict is Yes (the paper's rule, arXiv 2412.05237 §2). `both_yes`: the second judge's too.
-`p_yes >= t`: the least P(yes) of all criteria is at least t; with a criterion's name, that one's. `answer_agrees`: the
-rewritten answer agrees with the original key; where there is nothing to compare, the profile's `without_key` decides.
+`p_yes >= t`: the least P(yes) of all criteria is at least t; with a criterion's name, that one's. `matches_reference`: the
+rewritten answer agrees with the original key; where there is nothing to compare, the profile's `no_reference` decides.
 """
 
 from __future__ import annotations
@@ -24,127 +24,131 @@ _TOKEN = re.compile(r"\s*(?:(>=)|(\(|\))|(\d+(?:\.\d*)?|\.\d+)|([A-Za-z_][A-Za-z
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What is known of one rewrite. `answer_agrees` is None where there is nothing to compare with, `second` where
+class JudgedPair:
+    """What is known of one rewrite. `matches_reference` is None where there is nothing to compare with, `second_verdicts` where
     there is no second judge or it gave no verdict."""
 
     verdicts: Sequence[Verdict]
-    answer_agrees: bool | None
-    second: Sequence[Verdict] | None = None
+    matches_reference: bool | None
+    second_verdicts: Sequence[Verdict] | None = None
 
     @property
     def all_yes(self) -> bool:
-        return all(v.yes for v in self.verdicts)
+        return all(v.is_yes for v in self.verdicts)
 
     @property
     def p_yes(self) -> float | None:
-        return least_p_yes(self.verdicts)
+        return compute_min_p_yes(self.verdicts)
 
     @property
     def p_yes_by_criterion(self) -> Mapping[str, float | None]:
         return {v.criterion: v.p_yes for v in self.verdicts}
 
 
-def least_p_yes(verdicts: Sequence[Verdict]) -> float | None:
+def compute_min_p_yes(verdicts: Sequence[Verdict]) -> float | None:
     """The least of the criteria's P(yes); None when one is not known."""
     values = [v.p_yes for v in verdicts]
     return None if None in values or not values else min(v for v in values if v is not None)
 
 
 # A term says None for "holds", or the class of why it does not.
-Check = Callable[[Judgement], str | None]
+RuleCheck = Callable[[JudgedPair], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class KeepRule:
-    """A parsed rule. `drop_reason` is None for a pair that stays, else the first term that failed."""
+    """A parsed rule. `find_drop_reason` is None for a pair that stays, else the first term that failed."""
 
     text: str
-    check: Check
+    check: RuleCheck
 
-    def drop_reason(self, judgement: Judgement) -> str | None:
-        return self.check(judgement)
+    def find_drop_reason(self, pair: JudgedPair) -> str | None:
+        return self.check(pair)
 
 
-def parse_rule(text: str, without_key: bool, criteria: Sequence[str] = (), *, second_judge: bool = False) -> KeepRule:
+def parse_keep_rule(
+    text: str, no_reference: bool, criteria: Sequence[str] = (), *, second_judge: bool = False
+) -> KeepRule:
     """Raises `MvlError` that names the place where the rule is wrong. `criteria` are the names `p_yes.` may have;
     `both_yes` needs a second judge."""
-    return KeepRule(text, _Parser(text, without_key, criteria, second_judge).parse())
+    return KeepRule(text, _KeepRuleParser(text, no_reference, criteria, second_judge).parse())
 
 
-def check_rule(profile: Profile) -> None:
+def validate_keep_rule(profile: Profile) -> None:
     """Raises `MvlError` when the profile's rule cannot be read with the criteria of any prompt, before it is needed."""
-    names = sorted({prompt.criterion or prompt.name for prompt in load_prompts().values()})
-    parse_rule(profile.keep.rule, profile.keep.without_key, names, second_judge=profile.second_judge is not None)
+    criterion_names = sorted({prompt.criterion or prompt.name for prompt in load_prompts().values()})
+    parse_keep_rule(
+        profile.keep.rule, profile.keep.without_key, criterion_names, second_judge=profile.second_judge is not None
+    )
 
 
-class _Parser:
-    def __init__(self, text: str, without_key: bool, criteria: Sequence[str], second_judge: bool) -> None:
+class _KeepRuleParser:
+    def __init__(self, text: str, no_reference: bool, criteria: Sequence[str], second_judge: bool) -> None:
         self.text = text
-        self.without_key = without_key
+        self.no_reference = no_reference
         self.criteria = criteria
         self.second_judge = second_judge
         self.tokens: list[str] = []
-        place = 0
-        while text[place:].strip():
-            match = _TOKEN.match(text, place)
+        position = 0
+        while text[position:].strip():
+            match = _TOKEN.match(text, position)
             if match is None:
-                raise self._error(f"cannot read {text[place:].strip()!r}")
+                raise self._build_error(f"cannot read {text[position:].strip()!r}")
             self.tokens.append(match[0].strip())
-            place = match.end()
+            position = match.end()
 
-    def parse(self) -> Check:
-        check = self._any()
+    def parse(self) -> RuleCheck:
+        check = self._parse_any()
         if self.tokens:
-            raise self._error(f"expected `and` or `or` before {self.tokens[0]!r}")
+            raise self._build_error(f"expected `and` or `or` before {self.tokens[0]!r}")
         return check
 
-    def _any(self) -> Check:
-        checks = [self._all()]
+    def _parse_any(self) -> RuleCheck:
+        checks = [self._parse_all()]
         while self._take("or"):
-            checks.append(self._all())
-        return checks[0] if len(checks) == 1 else lambda j: _unless_any([check(j) for check in checks])
+            checks.append(self._parse_all())
+        return checks[0] if len(checks) == 1 else lambda j: _combine_alternatives([check(j) for check in checks])
 
-    def _all(self) -> Check:
-        checks = [self._term()]
+    def _parse_all(self) -> RuleCheck:
+        checks = [self._parse_term()]
         while self._take("and"):
-            checks.append(self._term())
+            checks.append(self._parse_term())
         return checks[0] if len(checks) == 1 else lambda j: next((r for check in checks if (r := check(j))), None)
 
-    def _term(self) -> Check:
+    def _parse_term(self) -> RuleCheck:
         if self._take("("):
-            check = self._any()
+            check = self._parse_any()
             if not self._take(")"):
-                raise self._error("a closing parenthesis is missing")
+                raise self._build_error("a closing parenthesis is missing")
             return check
-        word = self.tokens.pop(0) if self.tokens else ""
-        if word == "all_yes":
-            return _all_yes
-        if word == "both_yes":
+        term = self.tokens.pop(0) if self.tokens else ""
+        if term == "all_yes":
+            return _check_all_yes
+        if term == "both_yes":
             if not self.second_judge:
-                raise self._error("both_yes needs a second_judge among the profile's roles")
-            return _both_yes
-        if word == "answer_agrees":
-            return self._answer_agrees
-        name, _, criterion = word.partition(".")
+                raise self._build_error("both_yes needs a second_judge among the profile's roles")
+            return _check_both_yes
+        if term == "answer_agrees":
+            return self._check_reference_match
+        name, _, criterion = term.partition(".")
         if name == "p_yes":
             if criterion and criterion not in self.criteria:
-                raise self._error(f"no criterion {criterion!r}; there are {', '.join(self.criteria)}")
-            return _p_yes(criterion, self._threshold())
-        raise self._error(f"expected all_yes, both_yes, answer_agrees or p_yes, found {word!r}")
+                raise self._build_error(f"no criterion {criterion!r}; there are {', '.join(self.criteria)}")
+            return _build_p_yes_check(criterion, self._parse_threshold())
+        raise self._build_error(f"expected all_yes, both_yes, answer_agrees or p_yes, found {term!r}")
 
-    def _threshold(self) -> float:
+    def _parse_threshold(self) -> float:
         if not self._take(">=") or not self.tokens or not re.fullmatch(r"[\d.]+", self.tokens[0]):
-            raise self._error("p_yes needs `>=` and a number")
+            raise self._build_error("p_yes needs `>=` and a number")
         value = float(self.tokens.pop(0))
         if not 0 <= value <= 1:
-            raise self._error(f"{value} is no probability")
+            raise self._build_error(f"{value} is no probability")
         return value
 
-    def _answer_agrees(self, judgement: Judgement) -> str | None:
-        if judgement.answer_agrees is None:
-            return None if self.without_key else "no_key"
-        return None if judgement.answer_agrees else "answer_differs"
+    def _check_reference_match(self, pair: JudgedPair) -> str | None:
+        if pair.matches_reference is None:
+            return None if self.no_reference else "no_key"
+        return None if pair.matches_reference else "answer_differs"
 
     def _take(self, token: str) -> bool:
         if self.tokens[:1] == [token]:
@@ -152,28 +156,28 @@ class _Parser:
             return True
         return False
 
-    def _error(self, message: str) -> MvlError:
+    def _build_error(self, message: str) -> MvlError:
         return MvlError(
             f"keep rule {self.text!r}: {message}",
             hint="for example: answer_agrees and p_yes >= 0.4; see judging/keep.py",
         )
 
 
-def _all_yes(judgement: Judgement) -> str | None:
-    return next((f"no_{v.criterion}" for v in judgement.verdicts if not v.yes), None)
+def _check_all_yes(pair: JudgedPair) -> str | None:
+    return next((f"no_{v.criterion}" for v in pair.verdicts if not v.is_yes), None)
 
 
-def _both_yes(judgement: Judgement) -> str | None:
-    if (reason := _all_yes(judgement)) is not None:
+def _check_both_yes(pair: JudgedPair) -> str | None:
+    if (reason := _check_all_yes(pair)) is not None:
         return reason
-    if judgement.second is None:
+    if pair.second_verdicts is None:
         return "no_second_verdict"
-    return next((f"second_no_{v.criterion}" for v in judgement.second if not v.yes), None)
+    return next((f"second_no_{v.criterion}" for v in pair.second_verdicts if not v.is_yes), None)
 
 
-def _p_yes(criterion: str, threshold: float) -> Check:
-    def check(judgement: Judgement) -> str | None:
-        value = judgement.p_yes_by_criterion[criterion] if criterion else judgement.p_yes
+def _build_p_yes_check(criterion: str, threshold: float) -> RuleCheck:
+    def check(pair: JudgedPair) -> str | None:
+        value = pair.p_yes_by_criterion[criterion] if criterion else pair.p_yes
         if value is None:
             return "no_p_yes"
         return None if value >= threshold else f"low_p_yes{'_' + criterion if criterion else ''}"
@@ -181,5 +185,5 @@ def _p_yes(criterion: str, threshold: float) -> Check:
     return check
 
 
-def _unless_any(reasons: Sequence[str | None]) -> str | None:
+def _combine_alternatives(reasons: Sequence[str | None]) -> str | None:
     return None if None in reasons else reasons[0]

@@ -15,19 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.dialogue import pairs_of, readable
+from mvl_assets.model_stage.dialogue import extract_qa_pairs, strip_markers
 
-COLUMNS = ("rewrite_id", "category", "source", "pictures", "question", "answer", "label", "annotator")
-WORDS = {
+SHEET_COLUMNS = ("rewrite_id", "category", "source", "pictures", "question", "answer", "label", "annotator")
+LABEL_VALUES = {
     **dict.fromkeys(("good", "yes", "true", "1", "keep"), True),
     **dict.fromkeys(("bad", "no", "false", "0", "drop"), False),
 }
-SOMEBODY = "somebody"
+DEFAULT_ANNOTATOR = "somebody"
 # Of a cell's first character, which makes a spreadsheet read the cell as a formula.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,18 @@ class Label:
 
     row_id: str
     annotator: str
-    good: bool
+    is_good: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
-    """`blank` rows have no label yet."""
+class LabelSheet:
+    """`n_unlabelled` rows have no label yet."""
 
     labels: list[Label]
-    blank: int
+    n_unlabelled: int
 
 
-def read_labels(path: Path) -> Labels:
+def read_labels(path: Path) -> LabelSheet:
     """Raises `MvlError` naming the line for a missing column, an unknown label, or two labels of one person for one
     pair."""
     try:
@@ -56,114 +56,126 @@ def read_labels(path: Path) -> Labels:
         raise MvlError(f"{path}: byte {error.start} is not UTF-8", hint="save the sheet as CSV in UTF-8") from error
     with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
-        names = reader.fieldnames or []
-        id_column = next((name for name in ("rewrite_id", "judged_id") if name in names), None)
-        if id_column is None or "label" not in names:
+        column_names = reader.fieldnames or []
+        id_column = next((name for name in ("rewrite_id", "judged_id") if name in column_names), None)
+        if id_column is None or "label" not in column_names:
             raise MvlError(
-                f"{path}: needs the columns rewrite_id (or judged_id) and label, has {', '.join(names) or 'none'}",
+                f"{path}: needs the columns rewrite_id (or judged_id) and label, has {', '.join(column_names) or 'none'}",
                 hint="`mvl judge sample --out FILE` writes a sheet with them",
             )
-        found: dict[tuple[str, str], Label] = {}
-        blank = 0
+        labels_by_key: dict[tuple[str, str], Label] = {}
+        n_unlabelled = 0
         for row in reader:
-            word = (row["label"] or "").strip().casefold()
-            if not word:
-                blank += 1
+            label_text = (row["label"] or "").strip().casefold()
+            if not label_text:
+                n_unlabelled += 1
                 continue
-            place = f"{path}:{reader.line_num}"
-            if word not in WORDS:
-                raise MvlError(f"{place}: label {word!r}", hint="good or bad")
-            label = Label((row[id_column] or "").strip(), (row.get("annotator") or "").strip() or SOMEBODY, WORDS[word])
-            if found.setdefault((label.row_id, label.annotator), label) != label:
+            location = f"{path}:{reader.line_num}"
+            if label_text not in LABEL_VALUES:
+                raise MvlError(f"{location}: label {label_text!r}", hint="good or bad")
+            label = Label(
+                (row[id_column] or "").strip(),
+                (row.get("annotator") or "").strip() or DEFAULT_ANNOTATOR,
+                LABEL_VALUES[label_text],
+            )
+            if labels_by_key.setdefault((label.row_id, label.annotator), label) != label:
                 raise MvlError(
-                    f"{place}: {label.annotator} labels {label.row_id} both good and bad", hint="keep one of the two"
+                    f"{location}: {label.annotator} labels {label.row_id} both good and bad", hint="keep one of the two"
                 )
-    return Labels(list(found.values()), blank)
+    return LabelSheet(list(labels_by_key.values()), n_unlabelled)
 
 
 # -- the sheet ---------------------------------------------------------------------------------------------------------
 
 
-def sample(lake: Lake, rows: int, seed: int = 0) -> list[dict[str, Any]]:
+def draw_label_set(lake: Lake, n_rows: int, seed: int = 0) -> list[dict[str, Any]]:
     """Judged rows for labelling: as many of each category as of any other, as far as there are; within a category those
     whose hash with the seed is smallest, so a larger sample contains the smaller. Memory holds the sample and, per
-    category, `rows` ids."""
+    category, `n_rows` ids."""
     columns = ["rewrite_id", "sample_id", "category", "source"]
     by_category: list[list[tuple[str, dict[str, Any]]]] = []
-    for name in lake.names("judged"):
-        keyed = ((digest_hex(seed, row["rewrite_id"]), row) for row in lake.table(name).rows(columns))
-        by_category.append(heapq.nsmallest(rows, keyed, key=lambda pair: pair[0]))
-    shares = _shares([len(some) for some in by_category], rows)
+    for name in lake.list_tables("judged"):
+        hashed_rows = (
+            (compute_digest(seed, row["rewrite_id"]), row) for row in lake.get_table(name).iter_rows(columns)
+        )
+        by_category.append(heapq.nsmallest(n_rows, hashed_rows, key=lambda pair: pair[0]))
+    shares = _allocate_evenly([len(category_rows) for category_rows in by_category], n_rows)
     return [row for some, share in zip(by_category, shares, strict=True) for _, row in some[:share]]
 
 
-def _shares(available: Sequence[int], wanted: int) -> list[int]:
+def _allocate_evenly(available: Sequence[int], total: int) -> list[int]:
     """Equal shares; what one cannot give the others do."""
     shares = [0] * len(available)
-    while wanted > 0 and any(a > s for a, s in zip(available, shares, strict=True)):
-        for place, most in enumerate(available):
-            if wanted and shares[place] < most:
-                shares[place] += 1
-                wanted -= 1
+    while total > 0 and any(a > s for a, s in zip(available, shares, strict=True)):
+        for index, n_available in enumerate(available):
+            if total and shares[index] < n_available:
+                shares[index] += 1
+                total -= 1
     return shares
 
 
-def write_sheet(lake: Lake, chosen: Sequence[Mapping[str, Any]], path: Path) -> int:
+def write_label_sheet(lake: Lake, label_set: Sequence[Mapping[str, Any]], path: Path) -> int:
     """Writes the sheet and, in a folder beside it, the pictures as they are stored; returns how many pictures.
 
     Raises `MvlError` when the sheet exists: it may hold somebody's work.
     """
-    folder = path.with_name(f"{path.stem}_pictures")
+    image_dir = path.with_name(f"{path.stem}_pictures")
     if path.exists():
         raise MvlError(f"{path} exists, and may hold labels", hint="give another name with --out, or move it away")
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = 0
+    image_dir.mkdir(parents=True, exist_ok=True)
+    n_images = 0
     with path.open("x", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, SHEET_COLUMNS)
         writer.writeheader()
-        for row in _resolved(lake, chosen):
-            names = _put_pictures(lake, row["rewrite_id"], row["image_ids"], folder)
-            pictures += len(names)
+        for row in _iter_sheet_rows(lake, label_set):
+            image_paths = _write_images(lake, row["rewrite_id"], row["image_ids"], image_dir)
+            n_images += len(image_paths)
             writer.writerow(
-                {name: _cell(value) for name, value in {**row, "pictures": " ".join(names)}.items() if name in COLUMNS}
+                {
+                    name: _escape_cell(value)
+                    for name, value in {**row, "pictures": " ".join(image_paths)}.items()
+                    if name in SHEET_COLUMNS
+                }
             )
-    return pictures
+    return n_images
 
 
-def _resolved(lake: Lake, chosen: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    for row in chosen:
-        index = lake.index(f"rewritten/{row['category']}")
-        rewrite = index.rows([row["rewrite_id"]], ["rewrite_id", "version_id", "conversations"]).get(row["rewrite_id"])
+def _iter_sheet_rows(lake: Lake, label_set: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in label_set:
+        index = lake.get_index(f"rewritten/{row['category']}")
+        rewrite = index.read_rows([row["rewrite_id"]], ["rewrite_id", "version_id", "conversations"]).get(
+            row["rewrite_id"]
+        )
         if rewrite is None:  # replaced since it was judged
             continue
-        version = rewrite["version_id"]
-        seen = lake.index("samples").rows([version], ["version_id", "image_ids"])[version]
-        pairs = pairs_of(rewrite["conversations"])
+        version_id = rewrite["version_id"]
+        sample_row = lake.get_index("samples").read_rows([version_id], ["version_id", "image_ids"])[version_id]
+        pairs = extract_qa_pairs(rewrite["conversations"])
         yield {
             **row,
-            "image_ids": seen["image_ids"] or [],
-            "question": _numbered([readable(pair.question) for pair in pairs]),
-            "answer": _numbered([pair.answer for pair in pairs]),
+            "image_ids": sample_row["image_ids"] or [],
+            "question": _format_numbered([strip_markers(pair.question) for pair in pairs]),
+            "answer": _format_numbered([pair.answer for pair in pairs]),
         }
 
 
-def _numbered(texts: Sequence[str]) -> str:
+def _format_numbered(texts: Sequence[str]) -> str:
     if len(texts) == 1:
         return texts[0]
     return "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
 
 
-def _put_pictures(lake: Lake, rewrite_id: str, image_ids: Sequence[str], folder: Path) -> list[str]:
-    formats = {i: info.format.lower() for i, info in lake.images.describe(set(image_ids)).items()}
-    names = []
-    for number, (image_id, data) in enumerate(lake.images.fetch(list(dict.fromkeys(image_ids))).items(), 1):
+def _write_images(lake: Lake, rewrite_id: str, image_ids: Sequence[str], image_dir: Path) -> list[str]:
+    formats = {i: info.format.lower() for i, info in lake.images.read_image_info(set(image_ids)).items()}
+    image_paths = []
+    for number, (image_id, data) in enumerate(lake.images.read_images(list(dict.fromkeys(image_ids))).items(), 1):
         name = f"{rewrite_id[:12]}_{number}.{formats.get(image_id, 'img').replace('jpeg', 'jpg')}"
-        (folder / name).write_bytes(data)
-        names.append(f"{folder.name}/{name}")
-    return names
+        (image_dir / name).write_bytes(data)
+        image_paths.append(f"{image_dir.name}/{name}")
+    return image_paths
 
 
-def _cell(value: object) -> str:
+def _escape_cell(value: object) -> str:
     """Text that no spreadsheet takes for a formula: what the data says may begin with an equals sign."""
     text = str(value)
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return f"'{text}" if text.startswith(FORMULA_PREFIXES) else text

@@ -8,25 +8,25 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-_SMALL = (
+_SMALL_NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 )
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_WORDS = {
-    **{word: value for value, word in enumerate(_SMALL)},
-    **{word: 10 * value for value, word in enumerate(_TENS, 2)},
+_TENS_WORDS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_NUMBER_WORDS = {
+    **{word: value for value, word in enumerate(_SMALL_NUMBER_WORDS)},
+    **{word: 10 * value for value, word in enumerate(_TENS_WORDS, 2)},
     **{
         f"{tens}-{unit}": 10 * ten + value
-        for ten, tens in enumerate(_TENS, 2)
-        for value, unit in enumerate(_SMALL[:10])
+        for ten, tens in enumerate(_TENS_WORDS, 2)
+        for value, unit in enumerate(_SMALL_NUMBER_WORDS[:10])
         if value
     },
 }
 _SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 
 # How much one of each is in the unit of its kind; metres, grams, seconds, litres.
-_MEASURES: dict[str, tuple[str, float]] = {
+_UNITS: dict[str, tuple[str, float]] = {
     **dict.fromkeys(("mm", "millimetre", "millimeter"), ("length", 1e-3)),
     **dict.fromkeys(("cm", "centimetre", "centimeter"), ("length", 1e-2)),
     **dict.fromkeys(("m", "metre", "meter"), ("length", 1.0)),
@@ -41,7 +41,7 @@ _MEASURES: dict[str, tuple[str, float]] = {
     **dict.fromkeys(("l", "litre", "liter"), ("volume", 1.0)),
 }
 
-_ANY_WORD = "|".join(sorted(_WORDS, key=len, reverse=True)).replace("-", r"[-\s]")
+_NUMBER_WORD_PATTERN = "|".join(sorted(_NUMBER_WORDS, key=len, reverse=True)).replace("-", r"[-\s]")
 # Digits inside a word, such as "B2" or "3f9a", are no number; a unit may follow directly ("5km").
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(
@@ -53,10 +53,10 @@ _NUMBER = re.compile(
     | (?:(?P<whole>\d+)\s+)?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?![\d/])
     | (?:(?<![^\W_])(?P<factor>{_DIGITS})\s?(?:\\times|\\cdot|[x×·*])\s?)?10\s?\^\s?\{{?(?P<ten>-?\d{{1,2}})(?!\d)\}}?
     | (?<![^\W_])(?P<plain>{_DIGITS})(?:e(?P<power>[+-]?\d{{1,2}})(?!\d))?(?![^\W\d_]+\d)
-    | (?<!\w)(?P<word>{_ANY_WORD})(?!\w)
+    | (?<!\w)(?P<word>{_NUMBER_WORD_PATTERN})(?!\w)
     )
     (?:\s?(?P<percent>%|percent\b|per\scent\b)|\s(?P<scale>{"|".join(_SCALES)})\b
-      |\s?(?P<measure>{"|".join(sorted(_MEASURES, key=len, reverse=True))})s?(?![\w²³^/]))?
+      |\s?(?P<measure>{"|".join(sorted(_UNITS, key=len, reverse=True))})s?(?![\w²³^/]))?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -64,54 +64,54 @@ _NUMBER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number found in a text. `decimals` are the digits after the point as written; `percent` if marked as such;
-    `measure` is the unit behind it, if it is one whose size is known."""
+    """A number found in a text. `decimals` are the digits after the point as written; `is_percent` if marked as such;
+    `unit` is the unit behind it, if it is one whose size is known."""
 
     text: str
     value: float
     decimals: int
-    percent: bool
-    measure: str | None = None
+    is_percent: bool
+    unit: str | None = None
 
 
-def numbers_in(text: str) -> list[Number]:
+def parse_numbers(text: str) -> list[Number]:
     """Every number in reading order. A minus counts as a sign where no value stands before it."""
     text = (
         unicodedata.normalize("NFKC", text).replace("−", "-").replace("⁄", "/").replace("\\%", "%").replace("\\$", "$")
     )
-    return [number for match in _NUMBER.finditer(text) if (number := _number(match)) is not None]
+    return [number for match in _NUMBER.finditer(text) if (number := _parse_number(match)) is not None]
 
 
-def same_number(a: Number, b: Number) -> bool:
+def is_same_number(a: Number, b: Number) -> bool:
     """Equal up to rounding to the digits of the one written with fewer decimals (two at least); 12% equals 0.12 too.
 
     Two units of one kind are converted: 50 mm equals 5 cm, and 5 cm does not equal 5 m. Other units are not compared:
     "$5" equals "5 dollars".
     """
-    if a.measure and b.measure and a.measure != b.measure:
-        (kind, size), (other_kind, other_size) = _MEASURES[a.measure], _MEASURES[b.measure]
+    if a.unit and b.unit and a.unit != b.unit:
+        (kind, size), (other_kind, other_size) = _UNITS[a.unit], _UNITS[b.unit]
         if kind != other_kind:
             return False
         if size != other_size:
             return math.isclose(a.value * size, b.value * other_size, rel_tol=1e-6)
-    if a.percent != b.percent:
-        plain, percent = (a, b) if b.percent else (b, a)
-        if _close(plain.value, percent.value / 100, max(plain.decimals, 4), percent.decimals + 2):
+    if a.is_percent != b.is_percent:
+        plain, percent = (a, b) if b.is_percent else (b, a)
+        if _is_close(plain.value, percent.value / 100, max(plain.decimals, 4), percent.decimals + 2):
             return True
-    return _close(a.value, b.value, a.decimals, b.decimals)
+    return _is_close(a.value, b.value, a.decimals, b.decimals)
 
 
-def _close(a: float, b: float, decimals_a: int, decimals_b: int) -> bool:
+def _is_close(a: float, b: float, decimals_a: int, decimals_b: int) -> bool:
     if abs(a - b) <= 1e-12 * max(abs(a), abs(b)):
         return True
     fewer = min(decimals_a, decimals_b)
     return decimals_a != decimals_b and fewer >= 2 and abs(a - b) <= 0.5000001 * 10**-fewer
 
 
-def _number(match: re.Match[str]) -> Number | None:
+def _parse_number(match: re.Match[str]) -> Number | None:
     decimals = 0
     if match["ltop"] is not None or match["top"] is not None:
-        top, bottom, whole = (
+        numerator, denominator, whole_part = (
             (match["ltop"], match["lbottom"], match["lwhole"])
             if match["ltop"]
             else (
@@ -120,9 +120,9 @@ def _number(match: re.Match[str]) -> Number | None:
                 match["whole"],
             )
         )
-        if float(bottom) == 0:
+        if float(denominator) == 0:
             return None
-        value = float(whole or 0) + float(top) / float(bottom)
+        value = float(whole_part or 0) + float(numerator) / float(denominator)
         # A fraction is exact: as many decimals as anyone will write.
         decimals = 12
         if match["lsign"]:
@@ -130,7 +130,7 @@ def _number(match: re.Match[str]) -> Number | None:
     elif match["ten"] is not None:
         value = float((match["factor"] or "1").replace(",", "")) * 10.0 ** int(match["ten"])
     elif match["word"] is not None:
-        value = float(_WORDS["-".join(re.split(r"[-\s]", match["word"].lower()))])
+        value = float(_NUMBER_WORDS["-".join(re.split(r"[-\s]", match["word"].lower()))])
     else:
         digits = match["plain"].replace(",", "")
         decimals = len(digits.partition(".")[2])
@@ -139,5 +139,5 @@ def _number(match: re.Match[str]) -> Number | None:
         value *= _SCALES[match["scale"].lower()]
     if match["sign"]:
         value = -value
-    measure = match["measure"].lower() if match["measure"] else None
-    return Number(match[0], value, decimals, match["percent"] is not None, measure)
+    unit_name = match["measure"].lower() if match["measure"] else None
+    return Number(match[0], value, decimals, match["percent"] is not None, unit_name)

@@ -16,16 +16,16 @@ TABLE_A2 = MappingProxyType(
     }
 )
 # Our categories in the paper's types; those that are missing here are among its "Other".
-_TYPES = {"ocr": "OCR", "chart": "Chart", "caption": "Caption", "code_math": "Math", "general": "GeneralQA"}
+_PAPER_TYPES = {"ocr": "OCR", "chart": "Chart", "caption": "Caption", "code_math": "Math", "general": "GeneralQA"}
 
 
-def paper_keep_rate(category: str) -> float:
+def get_paper_keep_rate(category: str) -> float:
     """The share of rewrites of a category's type that the paper kept."""
-    before, after = TABLE_A2[_TYPES.get(category, "Other")]
+    before, after = TABLE_A2[_PAPER_TYPES.get(category, "Other")]
     return after / before
 
 
 # Cohen's kappa over 60 items with three annotators: among people, and with the model in the place of one of them.
-PAPER_KAPPA_PEOPLE = 0.55
+PAPER_KAPPA_ANNOTATORS = 0.55
 PAPER_KAPPA_MODEL = 0.64
 PAPER_KAPPA_ITEMS = 60

@@ -8,13 +8,13 @@ from typing import Literal
 
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.prompts import Prompt, judge_prompts, load_prompts
-from mvl_assets.judging.judge import STAGE, cases_for
+from mvl_assets.config.prompts import Prompt, get_judge_prompts, load_prompts
+from mvl_assets.judging.judge import JUDGE_STAGE, iter_cases
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.client import model_ref
-from mvl_assets.rewriting.plan import Plan, plan_requests
-from mvl_assets.rewriting.requests import family_of
+from mvl_assets.model_stage.client import to_model_ref
+from mvl_assets.rewriting.plan import RequestPlan, plan_requests
+from mvl_assets.rewriting.requests import resolve_prompt_family
 
 
 def plan_judge(
@@ -25,16 +25,18 @@ def plan_judge(
     prompts: Mapping[str, Prompt] | None = None,
     limit: int | None = None,
     role: Literal["judge", "second_judge"] = "judge",
-) -> Plan:
+) -> RequestPlan:
     """The plan of `judge_source` with the same arguments, for one of its judges and the rewrites that exist now.
 
     `limit` looks only at the rewrites of the samples that rewriting takes under the same limit.
     """
-    criteria = judge_prompts(load_prompts() if prompts is None else prompts, family_of(source))
-    model = profile.model_for(role)
-    cases = cases_for(lake, source, criteria, [model_ref(model)])
+    criteria = get_judge_prompts(load_prompts() if prompts is None else prompts, resolve_prompt_family(source))
+    model = profile.get_model(role)
+    cases = iter_cases(lake, source, criteria, [to_model_ref(model)])
     if limit is not None:
-        rows = lake.table(f"category/{source.category}").rows(["sample_id"], sql.equals("source", source.slug), 8192)
-        taken = set(heapq.nsmallest(limit, (row["sample_id"] for row in rows)))
-        cases = (case for case in cases if case.rewrite["sample_id"] in taken)
-    return plan_requests(lake, STAGE, source.slug, model, (case.requests[0] for case in cases))
+        rows = lake.get_table(f"category/{source.category}").iter_rows(
+            ["sample_id"], sql.equals("source", source.slug), 8192
+        )
+        selected_sample_ids = set(heapq.nsmallest(limit, (row["sample_id"] for row in rows)))
+        cases = (case for case in cases if case.rewrite["sample_id"] in selected_sample_ids)
+    return plan_requests(lake, JUDGE_STAGE, source.slug, model, (case.requests[0] for case in cases))

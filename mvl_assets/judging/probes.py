@@ -12,32 +12,32 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mvl_assets.common.digest import digest_hex
-from mvl_assets.config.profile import Profile, Role
-from mvl_assets.config.prompts import Prompt, judge_prompts, load_prompts
-from mvl_assets.config.strict_yaml import documents
+from mvl_assets.common.digest import compute_digest
+from mvl_assets.config.profile import ModelRole, Profile
+from mvl_assets.config.prompts import Prompt, get_judge_prompts, load_prompts
+from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.judging.cases import Case, rulings
-from mvl_assets.judging.judge import judging_requests
-from mvl_assets.judging.keep import least_p_yes
+from mvl_assets.judging.cases import JudgeCase, resolve_verdicts
+from mvl_assets.judging.judge import build_judge_requests
+from mvl_assets.judging.keep import compute_min_p_yes
 from mvl_assets.judging.verdict import Verdict
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.client import Asker, model_ref
+from mvl_assets.model_stage.client import ModelStageClient, to_model_ref
 
-FILE = Path(__file__).with_name("probes.yaml")
+PROBES_FILE = Path(__file__).with_name("probes.yaml")
 # Answers of their own, beside those of the sources: a second call with the same judge sends nothing.
-STAGE = "planted"
+PROBE_STAGE = "planted"
 
-Fault = Literal["unseen_content", "misread_content", "wrong_step", "off_image"]
-FAULTS: tuple[Fault, ...] = get_args(Fault)
+ProbeFault = Literal["unseen_content", "misread_content", "wrong_step", "off_image"]
+PROBE_FAULTS: tuple[ProbeFault, ...] = get_args(ProbeFault)
 
 
-class _Part(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Said(_Part):
+class ProbeQAPair(_StrictModel):
     question: str
     answer: str
 
@@ -46,118 +46,129 @@ class Said(_Part):
         return [{"from": "human", "value": self.question}, {"from": "gpt", "value": self.answer}]
 
 
-class Twins(_Part):
+class ContrastPair(_StrictModel):
     """A good and a bad pair about one picture; `why` the bad one is."""
 
-    fault: Fault
+    fault: ProbeFault
     why: str
     picture: str
-    good: Said
-    bad: Said
+    good: ProbeQAPair
+    bad: ProbeQAPair
 
 
-class Planted(_Part):
-    """`pictures` are described for `miniature.planted`."""
+class ProbeSet(_StrictModel):
+    """`images` are described for `cli.probe_set`."""
 
     pictures: dict[str, dict[str, Any]]
-    cases: list[Twins]
+    cases: list[ContrastPair]
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class JudgeResponse:
     """What the judge says to one pair: Yes to every criterion, and the least P(yes)."""
 
-    yes: bool
+    all_yes: bool
     p_yes: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PairResult:
     """One of the twins' pairs each; None where the judge gave no verdict."""
 
-    twins: Twins
-    good: Heard | None
-    bad: Heard | None
+    pair: ContrastPair
+    good: JudgeResponse | None
+    bad: JudgeResponse | None
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ProbeScore:
     """Over the twins of one fault that got verdicts: bad pairs that were caught, good ones that were kept, and twins of
     which the good one had the higher P(yes)."""
 
-    twins: int
-    unanswered: int
-    caught: int
-    kept: int
-    told_apart: int
+    n_pairs: int
+    n_unanswered: int
+    true_rejects: int
+    true_keeps: int
+    ranked_correctly: int
 
 
-def read_planted(path: Path = FILE) -> Planted:
+def load_probes(path: Path = PROBES_FILE) -> ProbeSet:
     """Raises `MvlError` naming the place in the file that is wrong."""
-    (document,) = documents(path)
+    (document,) = iter_documents(path)
     try:
-        planted = Planted.model_validate(document.value)
+        probe_set = ProbeSet.model_validate(document.value)
     except ValidationError as error:
         first = error.errors()[0]
-        line = document.line_of(first["loc"])
+        line = document.find_line(first["loc"])
         raise MvlError(f"{path}:{line}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if unknown := {case.picture for case in planted.cases} - set(planted.pictures):
-        raise MvlError(f"{path}: no picture is described for {', '.join(sorted(unknown))}")
-    return planted
+    if undescribed_images := {case.picture for case in probe_set.cases} - set(probe_set.pictures):
+        raise MvlError(f"{path}: no picture is described for {', '.join(sorted(undescribed_images))}")
+    return probe_set
 
 
-def ask_planted(
+def run_probes(
     lake: Lake,
     profile: Profile,
-    planted: Planted,
-    pictures: Mapping[str, bytes],
+    probe_set: ProbeSet,
+    images: Mapping[str, bytes],
     *,
     run_id: str,
-    role: Role = "judge",
+    role: ModelRole = "judge",
     prompts: Mapping[str, Prompt] | None = None,
     endpoints: Sequence[Endpoint] | None = None,
-) -> list[Asked]:
-    """Asks the profile's judge the general criteria about every pair. `pictures` are the drawn ones, by name.
+) -> list[PairResult]:
+    """Asks the profile's judge the general criteria about every pair. `images` are the drawn ones, by name.
 
     Answers are kept in the lake like any others. Raises what asking a model raises.
     """
-    criteria = judge_prompts(load_prompts() if prompts is None else prompts, "general")
-    names = [p.criterion or p.name for p in criteria]
-    model = profile.model_for(role)
-    ids = {name: digest_hex(data) for name, data in pictures.items()}
-    by_id = {ids[name]: data for name, data in pictures.items()}
+    criteria = get_judge_prompts(load_prompts() if prompts is None else prompts, "general")
+    criterion_names = [p.criterion or p.name for p in criteria]
+    model = profile.get_model(role)
+    image_ids = {name: compute_digest(data) for name, data in images.items()}
+    images_by_id = {image_ids[name]: data for name, data in images.items()}
     cases = [
-        Case(
+        JudgeCase(
             {},
-            said.turns,
-            (judging_requests(criteria, said.turns, [ids[twins.picture]], model_ref(model))[0],),
+            qa_pair.turns,
+            (
+                build_judge_requests(criteria, qa_pair.turns, [image_ids[contrast_pair.picture]], to_model_ref(model))[
+                    0
+                ],
+            ),
             blind=not model.sees_images,
         )
-        for twins in planted.cases
-        for said in (twins.good, twins.bad)
+        for contrast_pair in probe_set.cases
+        for qa_pair in (contrast_pair.good, contrast_pair.bad)
     ]
-    asker = Asker(lake, STAGE, "judge", model, run_id, endpoints, pictures=lambda ids: {i: by_id[i] for i in ids})
-    asker.ask(request for case in cases for request in case.requests[0])
-    found = iter(rulings(lake.answers(STAGE, "judge"), cases, names))
-    heard = [_heard([next(found).read for _ in criteria]) for _ in cases]
-    return [Asked(t, *pair) for t, pair in zip(planted.cases, zip(heard[::2], heard[1::2], strict=True), strict=True)]
+    client = ModelStageClient(
+        lake, PROBE_STAGE, "judge", model, run_id, endpoints, fetch_images=lambda ids: {i: images_by_id[i] for i in ids}
+    )
+    client.send_requests(request for case in cases for request in case.requests[0])
+    resolutions = iter(resolve_verdicts(lake.get_answer_log(PROBE_STAGE, "judge"), cases, criterion_names))
+    responses = [_build_response([next(resolutions).parsed for _ in criteria]) for _ in cases]
+    return [
+        PairResult(contrast_pair, *response_pair)
+        for contrast_pair, response_pair in zip(
+            probe_set.cases, zip(responses[::2], responses[1::2], strict=True), strict=True
+        )
+    ]
 
 
-def _heard(read: Sequence[object]) -> Heard | None:
-    verdicts = [one for one in read if isinstance(one, Verdict)]
-    if len(verdicts) < len(read):
+def _build_response(parsed: Sequence[object]) -> JudgeResponse | None:
+    verdicts = [outcome for outcome in parsed if isinstance(outcome, Verdict)]
+    if len(verdicts) < len(parsed):
         return None
-    return Heard(all(v.yes for v in verdicts), least_p_yes(verdicts))
+    return JudgeResponse(all(v.is_yes for v in verdicts), compute_min_p_yes(verdicts))
 
 
-def score(asked: Sequence[Asked]) -> Score:
-    heard = [(one.good, one.bad) for one in asked if one.good and one.bad]
-    return Score(
-        twins=len(asked),
-        unanswered=len(asked) - len(heard),
-        caught=sum(not bad.yes for _, bad in heard),
-        kept=sum(good.yes for good, _ in heard),
-        told_apart=sum(
-            good.p_yes > bad.p_yes for good, bad in heard if good.p_yes is not None and bad.p_yes is not None
+def compute_probe_score(results: Sequence[PairResult]) -> ProbeScore:
+    answered_pairs = [(result.good, result.bad) for result in results if result.good and result.bad]
+    return ProbeScore(
+        n_pairs=len(results),
+        n_unanswered=len(results) - len(answered_pairs),
+        true_rejects=sum(not bad.all_yes for _, bad in answered_pairs),
+        true_keeps=sum(good.all_yes for good, _ in answered_pairs),
+        ranked_correctly=sum(
+            good.p_yes > bad.p_yes for good, bad in answered_pairs if good.p_yes is not None and bad.p_yes is not None
         ),
     )

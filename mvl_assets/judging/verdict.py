@@ -19,15 +19,15 @@ class VerdictError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`p_yes` is None when the server gave log-probabilities of neither word."""
+    """`compute_p_yes` is None when the server gave log-probabilities of neither word."""
 
     criterion: str
     request_key: str
-    yes: bool
+    is_yes: bool
     p_yes: float | None
 
 
-def read_verdict(criterion: str, request_key: str, text: str, finish_reason: str, logprobs: str | None) -> Verdict:
+def parse_verdict(criterion: str, request_key: str, text: str, finish_reason: str, logprobs: str | None) -> Verdict:
     """Raises `VerdictError` unless the answer is one of the two words and the server finished it.
 
     A constrained choice may come back with `length` when its one word filled the token limit; the word is whole then.
@@ -37,10 +37,10 @@ def read_verdict(criterion: str, request_key: str, text: str, finish_reason: str
         raise VerdictError("no_verdict", f"{text[:80]!r} is neither Yes nor No")
     if finish_reason not in ("stop", "length"):
         raise VerdictError("not_finished", f"finish_reason {finish_reason!r}")
-    return Verdict(criterion, request_key, word == YES, p_yes(logprobs))
+    return Verdict(criterion, request_key, word == YES, compute_p_yes(logprobs))
 
 
-def p_yes(logprobs: str | None) -> float | None:
+def compute_p_yes(logprobs: str | None) -> float | None:
     """p(Yes) / (p(Yes) + p(No)) over the first token, each word summed over its spellings ("Yes", " yes", "YES").
 
     `logprobs` is JSON {token: log-probability}. A word outside the tokens listed counts as 0. Tokenizers mark a leading
@@ -48,11 +48,11 @@ def p_yes(logprobs: str | None) -> float | None:
     """
     if logprobs is None:
         return None
-    mass = {YES: 0.0, NO: 0.0}
+    probability = {YES: 0.0, NO: 0.0}
     for token, logprob in json.loads(logprobs).items():
         word = token.strip(" \n\tĠ▁").casefold()
         # A server's arithmetic may have failed: NaN is no probability, and 0 is the most a logarithm of one can be.
-        if word in mass and logprob is not None and not math.isnan(logprob):
-            mass[word] += math.exp(min(logprob, 0.0))
-    total = mass[YES] + mass[NO]
-    return mass[YES] / total if total > 0 else None
+        if word in probability and logprob is not None and not math.isnan(logprob):
+            probability[word] += math.exp(min(logprob, 0.0))
+    total = probability[YES] + probability[NO]
+    return probability[YES] / total if total > 0 else None

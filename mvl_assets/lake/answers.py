@@ -1,7 +1,7 @@
 """What was paid for: one Lance table of raw answers per stage and source, written as they come in.
 
 The table is the checkpoint. An answer that `append` has returned for survives a kill of the process and, on a local
-disk, a power cut; pending work is whatever `answered` does not name. Rows are never changed: rewrites and verdicts are
+disk, a power cut; pending work is whatever `find_answered` does not name. Rows are never changed: rewrites and verdicts are
 derived from them and can be derived again for nothing.
 """
 
@@ -15,13 +15,13 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from mvl_assets.lake.durable import local_path
-from mvl_assets.lake.errors import LakeError, disk_errors
+from mvl_assets.lake.durable import resolve_local_path
+from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.key_index import KeyIndex
-from mvl_assets.lake.lease import ConfigLease, FileLease, lease_for
-from mvl_assets.lake.malloc import give_back_freed_memory, small_session
+from mvl_assets.lake.lease import ConfigLease, FileLease, create_lease
+from mvl_assets.lake.malloc import create_small_session, release_freed_blocks
 from mvl_assets.lake.schema import ANSWERS, Answer
-from mvl_assets.lake.table import RETRIES, Table
+from mvl_assets.lake.table import MAX_RETRIES, Table
 
 # A commit reads the whole key column and one small file per fragment: fold fragments before they add up. Fragments of
 # this size hold a few seconds of a fast run; little is rewritten, and held in memory, to fill one.
@@ -36,24 +36,24 @@ class AnswerLog:
         self.table = table
         self.stage = stage
         self.source = source
-        table.session = small_session()
+        table.session = create_small_session()
         self._index = KeyIndex(table)
         self._stack: ExitStack | None = None
         self._lease: FileLease | ConfigLease | None = None
-        self._commits = 0
+        self._n_commits = 0
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
         return self.table.count()
 
-    def answered(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` that have an answer."""
-        return self._index.locate(list(keys))
+    def find_answered(self, request_keys: Iterable[str]) -> set[str]:
+        """Those of `request_keys` that have an answer."""
+        return self._index.find_existing(list(request_keys))
 
-    def get(self, keys: Iterable[str], columns: Sequence[str] | None = None) -> dict[str, dict]:
-        """The stored answers of `keys`, by key."""
-        return self._index.rows(list(keys), columns)
+    def get(self, request_keys: Iterable[str], columns: Sequence[str] | None = None) -> dict[str, dict]:
+        """The stored answers of `request_keys`, by key."""
+        return self._index.read_rows(list(request_keys), columns)
 
     def scan(self, columns: Sequence[str] | None = None, filter: str | None = None) -> Iterator[pa.RecordBatch]:
         yield from self.table.scan(columns, filter)
@@ -62,22 +62,22 @@ class AnswerLog:
 
     def __enter__(self) -> AnswerLog:
         """Takes the lease (raises `LeaseHeld`), mends a torn newest version and folds what a kill left behind."""
-        give_back_freed_memory()
-        with disk_errors(self.table.uri), ExitStack() as stack:
-            if local_path(self.table.uri) is None:
+        release_freed_blocks()
+        with translate_disk_errors(self.table.uri), ExitStack() as stack:
+            if resolve_local_path(self.table.uri) is None:
                 self.table.create()  # its lease lives inside the table
-            lease = lease_for(self.table)
+            lease = create_lease(self.table)
             stack.enter_context(lease)
             self.table.create()
             self.table.sync()
-            small = sum(f.physical_rows < ROWS_PER_FRAGMENT for f in self.table.open().get_fragments())
-            if small > COMMITS_PER_COMPACTION:
+            n_small_fragments = sum(f.physical_rows < ROWS_PER_FRAGMENT for f in self.table.open().get_fragments())
+            if n_small_fragments > COMMITS_PER_COMPACTION:
                 self.maintain()
             self._stack, self._lease = stack.pop_all(), lease
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._stack is not None
         self._stack.close()
@@ -86,36 +86,36 @@ class AnswerLog:
     def renew(self) -> None:
         """Keeps the lease, also where there is nothing to append for long. Raises `LeaseHeld` when it is lost."""
         if self._lease is not None:
-            with disk_errors(self.table.uri):
+            with translate_disk_errors(self.table.uri):
                 self._lease.renew()
 
     def append(self, answers: Sequence[Answer]) -> int:
         """Stores answers durably in one commit and returns how many were new; equal keys keep the first answer."""
         if self._lease is None:
             raise LakeError(f"{self.table.uri}: append needs the lease", hint="use `with log:`")
-        unique = list({a.request_key: a for a in reversed(answers)}.values())
-        if not unique:
+        unique_answers = list({a.request_key: a for a in reversed(answers)}.values())
+        if not unique_answers:
             return 0
-        with disk_errors(self.table.uri):
+        with translate_disk_errors(self.table.uri):
             self._lease.renew()
             stats = (
-                self.table.handle()
+                self.table.open_writable()
                 .merge_insert("request_key")
                 .when_not_matched_insert_all()
                 .use_index(False)
-                .conflict_retries(RETRIES)
-                .execute(pa.Table.from_pylist([asdict(a) for a in unique], schema=ANSWERS.schema))
+                .conflict_retries(MAX_RETRIES)
+                .execute(pa.Table.from_pylist([asdict(a) for a in unique_answers], schema=ANSWERS.schema))
             )
             self.table.sync()
-        self._commits += 1
-        if self._commits % COMMITS_PER_COMPACTION == 0:
+        self._n_commits += 1
+        if self._n_commits % COMMITS_PER_COMPACTION == 0:
             self.maintain()
         return stats["num_inserted_rows"]
 
     def maintain(self) -> None:
         """Folds small fragments and drops old versions; safe at any time for the holder of the lease."""
-        dataset = self.table.handle()
-        with disk_errors(self.table.uri), self._index.folding():
+        dataset = self.table.open_writable()
+        with translate_disk_errors(self.table.uri), self._index.keep_during_compaction():
             # The default target of a million rows would rewrite the big fragment every time.
             dataset.optimize.compact_files(target_rows_per_fragment=ROWS_PER_FRAGMENT)
             self.table.sync()  # before the files it replaces can go

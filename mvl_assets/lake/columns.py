@@ -1,14 +1,14 @@
 """What the columns of the lake's tables mean, in one line each, for people who look at a table.
 
 Belongs here: words. Does not: names, types and keys (`schema`). A name means the same wherever it occurs; where a table
-means something of its own by it, the entry is `table.column`.
+means something of its own by it, the entry is `table_name.column`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-COLUMNS: Mapping[str, str] = {
+COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "all_yes": "Whether the judge said yes to every criterion (the paper's rule).",
     "answer": "What the checkpoint said.",
     "answer_agrees": "Whether the rewritten answer holds the original key; null where there is no key.",
@@ -132,6 +132,6 @@ COLUMNS: Mapping[str, str] = {
 }
 
 
-def describe_column(table: str, column: str) -> str:
+def describe_column(table_name: str, column: str) -> str:
     """One line about a column of the table (or family of tables) of that name. Raises `KeyError` for an unknown one."""
-    return COLUMNS.get(f"{table}.{column}") or COLUMNS[column]
+    return COLUMN_DESCRIPTIONS.get(f"{table_name}.{column}") or COLUMN_DESCRIPTIONS[column]

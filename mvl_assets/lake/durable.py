@@ -17,20 +17,20 @@ import lance
 
 from mvl_assets.lake.errors import LakeError
 
-FOLDERS = ("data", "_versions", "_transactions", "_deletions")
-MAGIC = b"LANC"
+LANCE_DIRS = ("data", "_versions", "_transactions", "_deletions")
+LANCE_MAGIC = b"LANC"
 # Only files of the last few versions can be torn: everything older was fsynced before it was built upon.
-LAST_VERSIONS = 8
+MAX_UNSYNCED_VERSIONS = 8
 
 
-def local_path(uri: str) -> Path | None:
+def resolve_local_path(uri: str) -> Path | None:
     """The folder behind a local URI, or None for an object store."""
     if uri.startswith("file://"):
         return Path(uri.removeprefix("file://"))
     return None if "://" in uri else Path(uri)
 
 
-class Syncer:
+class Fsyncer:
     """Remembers which files of one table are on disk and fsyncs the rest.
 
     It starts by trusting nothing: a process that was killed may have left a commit behind that was never fsynced, and
@@ -38,45 +38,45 @@ class Syncer:
     """
 
     def __init__(self, uri: str) -> None:
-        self.root = local_path(uri)
-        self._synced: set[str] = set()
+        self.root = resolve_local_path(uri)
+        self._synced_paths: set[str] = set()
 
     def sync(self) -> None:
         """Fsyncs everything that appeared since the last call, then the folders that hold it."""
         if self.root is None or not self.root.exists():
             return
-        present: set[str] = set()
-        for name in FOLDERS:
-            folder = self.root / name
+        present_paths: set[str] = set()
+        for dir_name in LANCE_DIRS:
+            folder = self.root / dir_name
             entries = list(os.scandir(folder)) if folder.is_dir() else []
-            fresh = [e for e in entries if e.path not in self._synced]
-            for entry in fresh:
+            new_entries = [e for e in entries if e.path not in self._synced_paths]
+            for entry in new_entries:
                 if entry.is_dir():  # the larger pictures of one data file lie in a folder beside it
-                    for inner in os.scandir(entry.path):
-                        _fsync(inner.path)
+                    for inner_entry in os.scandir(entry.path):
+                        _fsync(inner_entry.path)
                 _fsync(entry.path)
-            if fresh:
+            if new_entries:
                 _fsync(str(folder))
-            present.update(e.path for e in entries)
+            present_paths.update(e.path for e in entries)
         _fsync(str(self.root))
-        if not self._synced:
+        if not self._synced_paths:
             for parent in list(self.root.parents)[:3]:
                 _fsync(str(parent))
-        self._synced = present
+        self._synced_paths = present_paths
 
 
 def _fsync(path: str) -> None:
     try:
-        handle = os.open(path, os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY)
     except (FileNotFoundError, PermissionError):  # removed by a clean-up since it was listed; a parent not ours
         return
     try:
-        os.fsync(handle)
+        os.fsync(fd)
     finally:
-        os.close(handle)
+        os.close(fd)
 
 
-def mend(root: Path) -> Path | None:
+def repair(root: Path) -> Path | None:
     """Moves torn newest manifests of a local table aside, so that the version before them is the newest again.
 
     A manifest is torn when it does not end as manifests do, or when a data file that its version added does not end as
@@ -84,66 +84,72 @@ def mend(root: Path) -> Path | None:
     manifest to its name only when it is whole, so none is torn because it is being written. Returns where the last one
     was put (None: the table is healthy). Raises `LakeError` for damage that is no torn commit.
     """
-    moved: Path | None = None
-    with _only_one(root):
-        while manifests := _manifests(root):
+    aside_path: Path | None = None
+    with _acquire_repair_lock(root):
+        while manifests := _list_manifests(root):
             newest = manifests[0]
-            if not _is_torn(newest) and not _adds_torn_data(root, manifests):
+            if not _is_torn_file(newest) and not _adds_torn_data(root, manifests):
                 break
-            moved = newest.with_name(f"torn-{time.time_ns()}-{newest.name}.aside")
-            newest.rename(moved)
-    return moved
+            aside_path = newest.with_name(f"torn-{time.time_ns()}-{newest.name}.aside")
+            newest.rename(aside_path)
+    return aside_path
 
 
-def is_torn(root: Path) -> bool:
+def has_torn_manifest(root: Path) -> bool:
     """Whether the newest manifest of a local table is torn."""
-    manifests = _manifests(root)
-    return bool(manifests) and _is_torn(manifests[0])
+    manifests = _list_manifests(root)
+    return bool(manifests) and _is_torn_file(manifests[0])
 
 
 @contextmanager
-def _only_one(root: Path) -> Iterator[None]:
+def _acquire_repair_lock(root: Path) -> Iterator[None]:
     """Without the lock one process could move aside what another has just written in place of a torn manifest."""
-    handle = os.open(root.with_suffix(".mend"), os.O_RDWR | os.O_CREAT, 0o644)
+    fd = os.open(root.with_suffix(".mend"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        os.close(fd)
 
 
-def _manifests(root: Path) -> list[Path]:
+def _list_manifests(root: Path) -> list[Path]:
     """The manifests of a table, newest first."""
-    named = [p for p in (root / "_versions").glob("*.manifest") if p.stem.isdigit()]
-    return sorted(named, key=_version, reverse=True)
+    manifests = [p for p in (root / "_versions").glob("*.manifest") if p.stem.isdigit()]
+    return sorted(manifests, key=_parse_version, reverse=True)
 
 
-def _version(manifest: Path) -> int:
+def _parse_version(manifest: Path) -> int:
     """Names are the version, or 2^64-1 minus it (so that a plain listing starts with the newest)."""
     number = int(manifest.stem)
     return (1 << 64) - 1 - number if number > 1 << 63 else number
 
 
 def _adds_torn_data(root: Path, manifests: list[Path]) -> bool:
-    whole = [m for m in manifests[1:] if not _is_torn(m)]
-    before = _data_files(root, whole[min(LAST_VERSIONS, len(whole)) - 1]) if whole else set()
-    torn = [p for p in sorted(_data_files(root, manifests[0]) - before) if _is_torn(p)]
-    if torn and not whole:
-        raise LakeError(f"{root}: {torn[0].name} is damaged and there is no earlier version", hint="restore the table")
-    return bool(torn)
+    intact_manifests = [m for m in manifests[1:] if not _is_torn_file(m)]
+    earlier_files = (
+        _list_data_files(root, intact_manifests[min(MAX_UNSYNCED_VERSIONS, len(intact_manifests)) - 1])
+        if intact_manifests
+        else set()
+    )
+    torn_files = [p for p in sorted(_list_data_files(root, manifests[0]) - earlier_files) if _is_torn_file(p)]
+    if torn_files and not intact_manifests:
+        raise LakeError(
+            f"{root}: {torn_files[0].name} is damaged and there is no earlier version", hint="restore the table"
+        )
+    return bool(torn_files)
 
 
-def _data_files(root: Path, manifest: Path) -> set[Path]:
-    dataset = lance.dataset(str(root), version=_version(manifest))
+def _list_data_files(root: Path, manifest: Path) -> set[Path]:
+    dataset = lance.dataset(str(root), version=_parse_version(manifest))
     return {root / "data" / file.path for fragment in dataset.get_fragments() for file in fragment.data_files()}
 
 
-def _is_torn(path: Path) -> bool:
+def _is_torn_file(path: Path) -> bool:
     """A whole file of Lance ends with the format's magic bytes; a missing, empty or zeroed one does not."""
     try:
-        with path.open("rb") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            handle.seek(max(0, size - len(MAGIC)))
-            return handle.read(len(MAGIC)) != MAGIC
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - len(LANCE_MAGIC)))
+            return file.read(len(LANCE_MAGIC)) != LANCE_MAGIC
     except FileNotFoundError:
         return True

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mvl_assets.errors import MachineError, MvlError
+from mvl_assets.errors import InfrastructureError, MvlError
 
 
 class LakeError(MvlError):
@@ -17,11 +17,11 @@ class UnsafeTable(LakeError):
     """A table whose key is not protected against duplicates: wrong key type, missing key metadata, or a BTREE on it."""
 
 
-class DiskError(LakeError, MachineError):
+class DiskError(LakeError, InfrastructureError):
     """The disk is full, or may not be written."""
 
 
-class SchemaMismatch(LakeError, MachineError):
+class SchemaMismatch(LakeError, InfrastructureError):
     """A table on disk has other columns than this version of the code expects."""
 
 
@@ -29,19 +29,19 @@ class LeaseHeld(LakeError):
     """Another process is writing the same partition."""
 
 
-def disk_error(error: BaseException, uri: str) -> DiskError | None:
+def to_disk_error(error: BaseException, uri: str) -> DiskError | None:
     """What a full or read-only disk is in a person's words; None for any other error.
 
     Lance reports the operating system's errors inside the text of its own, so both forms are looked for.
     """
     text = str(error)
-    number = getattr(error, "errno", None)
-    if number == errno.ENOSPC or "No space left on device" in text:
+    error_number = getattr(error, "errno", None)
+    if error_number == errno.ENOSPC or "No space left on device" in text:
         return DiskError(
             f"the disk is full while writing {uri}",
             hint="free some space and run again; what was committed is kept",
         )
-    if number in (errno.EROFS, errno.EACCES, errno.EPERM) or any(
+    if error_number in (errno.EROFS, errno.EACCES, errno.EPERM) or any(
         t in text for t in ("Read-only file system", "Permission denied")
     ):
         return DiskError(
@@ -52,14 +52,14 @@ def disk_error(error: BaseException, uri: str) -> DiskError | None:
 
 
 @contextmanager
-def disk_errors(uri: str) -> Iterator[None]:
+def translate_disk_errors(uri: str) -> Iterator[None]:
     """Turns a full or read-only disk into a `DiskError` that says so; other errors pass through."""
     try:
         yield
     except LakeError:
         raise
     except Exception as error:
-        found = disk_error(error, uri)
-        if found is None:
+        translated = to_disk_error(error, uri)
+        if translated is None:
             raise
-        raise found from error
+        raise translated from error

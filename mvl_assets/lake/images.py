@@ -15,7 +15,7 @@ from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.schema import IMAGES, ImageRow
 from mvl_assets.lake.table import Table
 
-_META = ("image_id", "size", "format", "width", "height", "frames", "mode", "phash")
+_INFO_COLUMNS = ("image_id", "size", "format", "width", "height", "frames", "mode", "phash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class ImageStore:
         self.table = table
         self.index = KeyIndex(table)
 
-    def missing(self, ids: Iterable[str]) -> set[str]:
+    def find_missing(self, ids: Iterable[str]) -> set[str]:
         """Those of `ids` that are not stored yet."""
-        wanted = set(ids)
-        return wanted - self.index.locate(wanted)
+        unique_ids = set(ids)
+        return unique_ids - self.index.find_existing(unique_ids)
 
     def insert(self, rows: Sequence[ImageRow]) -> int:
         """Adds pictures that are not there yet, in one commit; returns how many. Callers bound the batch in bytes."""
@@ -61,27 +61,27 @@ class ImageStore:
         }
         return self.table.insert(pa.table(columns, schema=IMAGES.schema))
 
-    def fetch(self, ids: Collection[str]) -> dict[str, bytes]:
+    def read_images(self, ids: Collection[str]) -> dict[str, bytes]:
         """The original bytes of each picture. Raises `KeyError` with the first id that is not stored."""
-        found = self.fetch_stored(ids)
+        data_by_id = self.read_stored_images(ids)
         for image_id in ids:
-            if image_id not in found:
+            if image_id not in data_by_id:
                 raise KeyError(image_id)
-        return found
+        return data_by_id
 
-    def fetch_stored(self, ids: Collection[str]) -> dict[str, bytes]:
+    def read_stored_images(self, ids: Collection[str]) -> dict[str, bytes]:
         """The original bytes of each picture; ids that are not stored are left out."""
-        places = self.index.places()
-        found = {} if places is None else places.of(ids)
-        if places is None or not found:
+        key_offsets = self.index.load_key_offsets()
+        offset_by_id = {} if key_offsets is None else key_offsets.lookup(ids)
+        if key_offsets is None or not offset_by_id:
             return {}
-        blobs = places.dataset.read_blobs("bytes", indices=list(found.values()), preserve_order=True)
-        return {n: data or b"" for n, (_, data) in zip(found, blobs, strict=True)}
+        blobs = key_offsets.dataset.read_blobs("bytes", indices=list(offset_by_id.values()), preserve_order=True)
+        return {image_id: data or b"" for image_id, (_, data) in zip(offset_by_id, blobs, strict=True)}
 
-    def sizes(self, ids: Collection[str]) -> dict[str, int]:
+    def read_sizes(self, ids: Collection[str]) -> dict[str, int]:
         """Bytes of each stored picture; ids that are not stored are left out."""
-        return {i: row["size"] for i, row in self.index.rows(ids, ("size",)).items()}
+        return {i: row["size"] for i, row in self.index.read_rows(ids, ("size",)).items()}
 
-    def describe(self, ids: Collection[str]) -> dict[str, ImageInfo]:
+    def read_image_info(self, ids: Collection[str]) -> dict[str, ImageInfo]:
         """Size and kind of each stored picture; ids that are not stored are left out."""
-        return {i: ImageInfo(**row) for i, row in self.index.rows(ids, _META).items()}
+        return {i: ImageInfo(**row) for i, row in self.index.read_rows(ids, _INFO_COLUMNS).items()}

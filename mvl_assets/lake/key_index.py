@@ -15,11 +15,11 @@ import numpy as np
 
 from mvl_assets.lake.table import Table
 
-Run = tuple[np.ndarray, np.ndarray]
+SortedRun = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class KeyOffsets:
     """Row offsets by key in one version of a table. Offsets mean nothing in another version.
 
     `runs` are sorted (keys, offsets), each at least twice as long as the next, so that a table that grows by many
@@ -27,19 +27,19 @@ class Places:
     """
 
     dataset: lance.LanceDataset
-    fragments: tuple[tuple[int, int, int], ...]
-    runs: tuple[Run, ...]
+    fragment_signatures: tuple[tuple[int, int, int], ...]
+    runs: tuple[SortedRun, ...]
 
-    def of(self, keys: Collection[str]) -> dict[str, int]:
+    def lookup(self, keys: Collection[str]) -> dict[str, int]:
         """Offset by key, for the keys that are stored, in the order of `keys`."""
-        names = list(dict.fromkeys(keys))
-        wanted = _packed(names)
-        found: dict[int, int] = {}
-        for stored, offsets in self.runs:
-            spots = np.minimum(np.searchsorted(stored, wanted), len(stored) - 1)
-            for hit in np.flatnonzero(stored[spots] == wanted):
-                found[int(hit)] = int(offsets[spots[hit]])
-        return {names[hit]: found[hit] for hit in sorted(found)}
+        unique_keys = list(dict.fromkeys(keys))
+        packed_keys = _pack_keys(unique_keys)
+        offset_by_query: dict[int, int] = {}
+        for run_keys, offsets in self.runs:
+            positions = np.minimum(np.searchsorted(run_keys, packed_keys), len(run_keys) - 1)
+            for query_index in np.flatnonzero(run_keys[positions] == packed_keys):
+                offset_by_query[int(query_index)] = int(offsets[positions[query_index]])
+        return {unique_keys[hit]: offset_by_query[hit] for hit in sorted(offset_by_query)}
 
 
 class KeyIndex:
@@ -47,79 +47,85 @@ class KeyIndex:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self._places: Places | None = None
+        self._key_offsets: KeyOffsets | None = None
 
-    def locate(self, keys: Collection[str]) -> set[str]:
+    def find_existing(self, keys: Collection[str]) -> set[str]:
         """Those of `keys` that are stored."""
-        places = self.places()
-        return set() if places is None else set(places.of(keys))
+        key_offsets = self.load_key_offsets()
+        return set() if key_offsets is None else set(key_offsets.lookup(keys))
 
-    def rows(self, keys: Collection[str], columns: Sequence[str] | None = None) -> dict[str, dict]:
+    def read_rows(self, keys: Collection[str], columns: Sequence[str] | None = None) -> dict[str, dict]:
         """The stored rows of `keys`, by key, in the order of `keys`."""
-        places = self.places()
-        offsets = {} if places is None else places.of(keys)
-        if places is None or not offsets:
+        key_offsets = self.load_key_offsets()
+        offsets = {} if key_offsets is None else key_offsets.lookup(keys)
+        if key_offsets is None or not offsets:
             return {}
-        names = list(columns) if columns is not None else self.table.schema.names
-        rows = places.dataset.take(list(offsets.values()), columns=names).to_pylist()
+        column_names = list(columns) if columns is not None else self.table.schema.names
+        rows = key_offsets.dataset.take(list(offsets.values()), columns=column_names).to_pylist()
         return dict(zip(offsets, rows, strict=True))
 
-    def places(self) -> Places | None:
+    def load_key_offsets(self) -> KeyOffsets | None:
         """The places of the newest version, None for a table that does not exist yet."""
         if not self.table.exists():
-            self._places = None
+            self._key_offsets = None
             return None
         newest = self.table.open()
-        before = self._places
-        if before is not None and before.dataset.version == newest.version:
-            return before
+        previous = self._key_offsets
+        if previous is not None and previous.dataset.version == newest.version:
+            return previous
         # A handle of its own: the table's moves on to later versions, and these offsets do not.
         dataset = newest.checkout_version(newest.version)
         fragments = dataset.get_fragments()
-        listed = _listed(fragments)
-        known = len(before.fragments) if before is not None else 0
-        runs: tuple[Run, ...] = before.runs if before is not None else ()
-        if before is not None and listed[:known] != before.fragments:
-            known, runs = 0, ()
-        start = sum(rows - gone for _, rows, gone in listed[:known])
-        if fragments[known:]:
-            scanner = dataset.scanner(columns=[self.table.spec.key], fragments=fragments[known:], batch_size=8192)
-            parts = [_packed(batch.column(0).to_pylist()) for batch in scanner.to_batches()]
-            keys = np.concatenate(parts) if parts else np.empty(0, dtype="S16")
-            runs = _merged(runs, keys, np.arange(start, start + len(keys)))
-        self._places = Places(dataset, listed, runs)
-        return self._places
+        fragment_signatures = _build_fragment_signatures(fragments)
+        n_indexed = len(previous.fragment_signatures) if previous is not None else 0
+        runs: tuple[SortedRun, ...] = previous.runs if previous is not None else ()
+        if previous is not None and fragment_signatures[:n_indexed] != previous.fragment_signatures:
+            n_indexed, runs = 0, ()
+        first_offset = sum(n_rows - n_deleted for _, n_rows, n_deleted in fragment_signatures[:n_indexed])
+        if fragments[n_indexed:]:
+            scanner = dataset.scanner(
+                columns=[self.table.spec.key_column], fragments=fragments[n_indexed:], batch_size=8192
+            )
+            key_batches = [_pack_keys(batch.column(0).to_pylist()) for batch in scanner.to_batches()]
+            keys = np.concatenate(key_batches) if key_batches else np.empty(0, dtype="S16")
+            runs = _merge_runs(runs, keys, np.arange(first_offset, first_offset + len(keys)))
+        self._key_offsets = KeyOffsets(dataset, fragment_signatures, runs)
+        return self._key_offsets
 
     @contextmanager
-    def folding(self) -> Iterator[None]:
+    def keep_during_compaction(self) -> Iterator[None]:
         """For a compaction by the only writer. Usually it joins the fragments at the end, and every row stays at its
         offset: then nothing has to be read again."""
-        before = self.places() if self._places is not None else None
+        previous = self.load_key_offsets() if self._key_offsets is not None else None
         yield
-        self._places = None
-        if before is not None:
-            dataset = self.table.handle()
-            listed = _listed(dataset.get_fragments())
-            kept = [fragment for fragment in listed if fragment in before.fragments]
+        self._key_offsets = None
+        if previous is not None:
+            dataset = self.table.open_writable()
+            fragment_signatures = _build_fragment_signatures(dataset.get_fragments())
+            kept_signatures = [fragment for fragment in fragment_signatures if fragment in previous.fragment_signatures]
             # What is rewritten goes to the end, also from the middle, where rows were deleted.
-            if tuple(kept) == listed[: len(kept)] == before.fragments[: len(kept)]:
-                self._places = Places(dataset, listed, before.runs)
+            if (
+                tuple(kept_signatures)
+                == fragment_signatures[: len(kept_signatures)]
+                == previous.fragment_signatures[: len(kept_signatures)]
+            ):
+                self._key_offsets = KeyOffsets(dataset, fragment_signatures, previous.runs)
 
 
-def _listed(fragments: Sequence[lance.LanceFragment]) -> tuple[tuple[int, int, int], ...]:
+def _build_fragment_signatures(fragments: Sequence[lance.LanceFragment]) -> tuple[tuple[int, int, int], ...]:
     return tuple((f.fragment_id, f.physical_rows, f.num_deletions) for f in fragments)
 
 
-def _packed(keys: Sequence[str]) -> np.ndarray:
+def _pack_keys(keys: Sequence[str]) -> np.ndarray:
     """Hex keys as 16 bytes each; one call for all of them costs a fifth of one call for each."""
     return np.frombuffer(bytes.fromhex("".join(keys)), dtype="S16")
 
 
-def _merged(runs: tuple[Run, ...], keys: np.ndarray, offsets: np.ndarray) -> tuple[Run, ...]:
+def _merge_runs(runs: tuple[SortedRun, ...], keys: np.ndarray, offsets: np.ndarray) -> tuple[SortedRun, ...]:
     while runs and len(runs[-1][0]) < 2 * len(keys):
-        *rest, (more_keys, more_offsets) = runs
-        runs = tuple(rest)
-        keys, offsets = np.concatenate([more_keys, keys]), np.concatenate([more_offsets, offsets])
+        *remaining_runs, (last_keys, last_offsets) = runs
+        runs = tuple(remaining_runs)
+        keys, offsets = np.concatenate([last_keys, keys]), np.concatenate([last_offsets, offsets])
     if not len(keys):
         return runs
     order = np.argsort(keys, kind="stable")

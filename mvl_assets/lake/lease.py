@@ -4,7 +4,7 @@ A lease keeps two runs from paying for the same answers. It is not what keeps ro
 
 On a local disk it is an advisory lock of the kernel, released by the kernel even after kill -9. On an object store it
 is a compare-and-swap on the table's own config, renewed by its holder and taken over once it has not been renewed for
-`STALE_SECONDS`.
+`LEASE_TTL_S`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 import lance
 from lance.commit import CommitConflictError
 
-from mvl_assets.lake.durable import local_path
+from mvl_assets.lake.durable import resolve_local_path
 from mvl_assets.lake.errors import LeaseHeld
 
 if TYPE_CHECKING:
     from mvl_assets.lake.table import Table
 
-STALE_SECONDS = 120.0
-CONFIG_KEY = "mvl.lease"
+LEASE_TTL_S = 120.0
+LEASE_CONFIG_KEY = "mvl.lease"
 
 
 class FileLease:
@@ -38,38 +38,38 @@ class FileLease:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._handle: int | None = None
+        self._fd: int | None = None
 
     def __enter__(self) -> FileLease:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(handle, 200).decode(errors="replace") or "another process"
-            os.close(handle)
+            holder = os.read(fd, 200).decode(errors="replace") or "another process"
+            os.close(fd)
             raise LeaseHeld(
                 f"{self.path.stem} is being written by {holder}",
                 hint="wait for that run or cancel it; what it has written stays",
             ) from None
         try:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
         except OSError:
-            os.close(handle)  # or this process would keep a lock that it does not know of
+            os.close(fd)  # or this process would keep a lock that it does not know of
             raise
-        self._handle = handle
+        self._fd = fd
         return self
 
     def renew(self) -> None:
         """Nothing to do: the kernel keeps the lock as long as the process lives."""
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._handle is not None:
-            os.close(self._handle)  # the file stays: unlinking it would let a third process lock another inode
-            self._handle = None
+        if self._fd is not None:
+            os.close(self._fd)  # the file stays: unlinking it would let a third process lock another inode
+            self._fd = None
 
 
 class ConfigLease:
@@ -78,53 +78,53 @@ class ConfigLease:
     def __init__(self, table: Table) -> None:
         self.table = table
         self.token = uuid.uuid4().hex
-        self._renewed = 0.0
+        self._renewed_at = 0.0
 
     def __enter__(self) -> ConfigLease:
-        self._write()
+        self._write_lease()
         return self
 
-    def _write(self) -> None:
+    def _write_lease(self) -> None:
         dataset = self.table.open()
-        held = _held(dataset)
-        if held and held["token"] != self.token and time.time() - held["at"] < STALE_SECONDS:
+        holder_lease = _read_lease(dataset)
+        if holder_lease and holder_lease["token"] != self.token and time.time() - holder_lease["at"] < LEASE_TTL_S:
             raise LeaseHeld(
-                f"{self.table.uri} is being written by {held['holder']}",
-                hint=f"wait for that run; a dead one's lease ends after {STALE_SECONDS:.0f} s",
+                f"{self.table.uri} is being written by {holder_lease['holder']}",
+                hint=f"wait for that run; a dead one's lease ends after {LEASE_TTL_S:.0f} s",
             )
-        value = {"token": self.token, "at": time.time(), "holder": f"{socket.gethostname()}:{os.getpid()}"}
+        own_lease = {"token": self.token, "at": time.time(), "holder": f"{socket.gethostname()}:{os.getpid()}"}
         try:
-            lance.LanceDataset.commit(self.table.uri, _update(value), read_version=dataset.version)
+            lance.LanceDataset.commit(self.table.uri, _build_config_update(own_lease), read_version=dataset.version)
         except CommitConflictError as error:
             raise LeaseHeld(f"{self.table.uri}: another process took the lease first") from error
-        self._renewed = time.monotonic()
+        self._renewed_at = time.monotonic()
 
     def renew(self) -> None:
         """Called by the holder with every commit; writes only when a third of the time is gone.
 
         Raises `LeaseHeld` when this process stood still for so long that another one took over.
         """
-        if time.monotonic() - self._renewed > STALE_SECONDS / 3:
-            self._write()
+        if time.monotonic() - self._renewed_at > LEASE_TTL_S / 3:
+            self._write_lease()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         dataset = self.table.open()
-        if _held(dataset).get("token") == self.token:
+        if _read_lease(dataset).get("token") == self.token:
             with suppress(CommitConflictError):  # taken over in this very moment
-                lance.LanceDataset.commit(self.table.uri, _update({}), read_version=dataset.version)
+                lance.LanceDataset.commit(self.table.uri, _build_config_update({}), read_version=dataset.version)
 
 
-def _held(dataset: lance.LanceDataset) -> dict[str, Any]:
-    return json.loads(dataset.config().get(CONFIG_KEY) or "{}")
+def _read_lease(dataset: lance.LanceDataset) -> dict[str, Any]:
+    return json.loads(dataset.config().get(LEASE_CONFIG_KEY) or "{}")
 
 
-def _update(value: dict[str, Any]) -> lance.LanceOperation.UpdateConfig:
-    updates = lance.LanceOperation.UpdateMap(updates={CONFIG_KEY: json.dumps(value)}, replace=False)
+def _build_config_update(lease: dict[str, Any]) -> lance.LanceOperation.UpdateConfig:
+    updates = lance.LanceOperation.UpdateMap(updates={LEASE_CONFIG_KEY: json.dumps(lease)}, replace=False)
     return lance.LanceOperation.UpdateConfig(config_updates=updates)
 
 
-def lease_for(table: Table) -> FileLease | ConfigLease:
-    path = local_path(table.uri)
+def create_lease(table: Table) -> FileLease | ConfigLease:
+    path = resolve_local_path(table.uri)
     return ConfigLease(table) if path is None else FileLease(path.with_suffix(".lease"))

@@ -13,18 +13,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mvl_assets.lake.durable import local_path
-from mvl_assets.lake.errors import LeaseHeld, disk_errors
+from mvl_assets.lake.durable import resolve_local_path
+from mvl_assets.lake.errors import LeaseHeld, translate_disk_errors
 from mvl_assets.lake.lake import Lake
 
-LOCK = "pictures.lock"
+LOCK_FILE = "pictures.lock"
 
 
 @contextmanager
-def taking_in(lake: Lake) -> Iterator[None]:
+def acquire_ingest_lock(lake: Lake) -> Iterator[None]:
     """Held by every ingest. Raises `LeaseHeld` while something removes pictures."""
-    with _locked(lake, fcntl.LOCK_SH) as held:
-        if not held:
+    with _acquire_flock(lake, fcntl.LOCK_SH) as is_acquired:
+        if not is_acquired:
             raise LeaseHeld(
                 f"data is being taken out of the lake {lake.root}",
                 hint="wait until `mvl purge` or `mvl gc` is done, then run again",
@@ -33,10 +33,10 @@ def taking_in(lake: Lake) -> Iterator[None]:
 
 
 @contextmanager
-def taking_out(lake: Lake) -> Iterator[None]:
+def acquire_removal_lock(lake: Lake) -> Iterator[None]:
     """Held by whatever removes pictures. Raises `LeaseHeld` while an ingest runs, or another removal."""
-    with _locked(lake, fcntl.LOCK_EX) as held:
-        if not held:
+    with _acquire_flock(lake, fcntl.LOCK_EX) as is_acquired:
+        if not is_acquired:
             raise LeaseHeld(
                 f"another process takes data into the lake {lake.root}, or out of it",
                 hint="wait for it or cancel it, then run the same command again",
@@ -45,20 +45,20 @@ def taking_out(lake: Lake) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(lake: Lake, kind: int) -> Iterator[bool]:
-    root = local_path(lake.root)
+def _acquire_flock(lake: Lake, operation: int) -> Iterator[bool]:
+    root = resolve_local_path(lake.root)
     if root is None:
         yield True
         return
-    with disk_errors(lake.root):
+    with translate_disk_errors(lake.root):
         root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        fd = os.open(root / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            fcntl.flock(fd, operation | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
     finally:
-        os.close(handle)
+        os.close(fd)

@@ -12,17 +12,17 @@ import lance
 
 # A table of answers is read by its key column alone; one version's manifest takes tens of kilobytes.
 CACHE_BYTES = 4 << 20
-MMAP_BYTES = 128 << 10
+MMAP_THRESHOLD_BYTES = 128 << 10
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def small_session() -> lance.Session:
+def create_small_session() -> lance.Session:
     """Caches for one table that is committed to every second. Lance's default keeps what a thousand versions held."""
     return lance.Session(metadata_cache_size_bytes=CACHE_BYTES, index_cache_size_bytes=CACHE_BYTES)
 
 
 @cache
-def give_back_freed_memory() -> None:
+def release_freed_blocks() -> None:
     """Has glibc return large blocks when they are freed. Once per process; nothing happens with another C library.
 
     By default it raises the size above which it does so to that of the largest block freed yet, up to 32 MB, and what a
@@ -32,5 +32,5 @@ def give_back_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return
-    mallopt(_M_MMAP_THRESHOLD, MMAP_BYTES)
-    mallopt(_M_TRIM_THRESHOLD, MMAP_BYTES)
+    mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, MMAP_THRESHOLD_BYTES)

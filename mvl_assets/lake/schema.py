@@ -15,10 +15,10 @@ import lance
 import pyarrow as pa
 
 KEY_METADATA = {b"lance-schema:unenforced-primary-key": b"true"}
-STAGES = ("alignment", "single_image", "one_vision")
+TRAINING_STAGES = ("alignment", "single_image", "one_vision")
 
 CONVERSATIONS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
-STRINGS = pa.list_(pa.string())
+STRING_LIST = pa.list_(pa.string())
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
@@ -26,174 +26,184 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 class TableSpec:
     """One table's columns.
 
-    `key` names the primary key. `partition` names the column whose value one publish replaces (None: the whole table).
-    `volatile` columns say when and by which run a row was made; they are left out of `row_hash`, so doing the same
-    work again changes no data version. `added` are the columns that versions 2, 3, ... added; older tables get them,
+    `key_column` names the primary key. `partition_column` names the column whose value one publish replaces (None: the whole table).
+    `volatile_columns` columns say when and by which run a row was made; they are left out of `row_hash`, so doing the same
+    work again changes no data version. `added_columns` are the columns that versions 2, 3, ... added; older tables get them,
     with nulls, when they are opened (`upgrade`).
     """
 
     name: str
     columns: pa.Schema
-    key: str
-    partition: str | None = None
-    volatile: frozenset[str] = frozenset({"run_id", "created_at"})
-    hashed: bool = True
-    added: tuple[tuple[str, ...], ...] = ()
+    key_column: str
+    partition_column: str | None = None
+    volatile_columns: frozenset[str] = frozenset({"run_id", "created_at"})
+    has_row_hash: bool = True
+    added_columns: tuple[tuple[str, ...], ...] = ()
     schema: pa.Schema = field(init=False)
 
     def __post_init__(self) -> None:
-        fields = [f.with_nullable(False).with_metadata(KEY_METADATA) if f.name == self.key else f for f in self.columns]
-        if self.hashed:
+        fields = [
+            f.with_nullable(False).with_metadata(KEY_METADATA) if f.name == self.key_column else f for f in self.columns
+        ]
+        if self.has_row_hash:
             fields.append(pa.field("row_hash", pa.string()))
         metadata = {b"mvl:schema_version": str(self.schema_version).encode()}
         object.__setattr__(self, "schema", pa.schema(fields, metadata=metadata))
 
     @property
     def schema_version(self) -> int:
-        return 1 + len(self.added)
+        return 1 + len(self.added_columns)
 
     @property
     def content_columns(self) -> list[str]:
-        return [n for n in self.columns.names if n not in self.volatile]
+        return [n for n in self.columns.names if n not in self.volatile_columns]
 
 
-def _spec(name: str, columns: list[pa.Field | tuple[str, pa.DataType]], **kwargs: object) -> TableSpec:
-    return TableSpec(name, pa.schema(columns), **kwargs)  # type: ignore[arg-type]
-
-
-IMAGES = _spec(
+IMAGES = TableSpec(
     "images",
-    [
-        ("image_id", pa.string()),
-        lance.blob_field("bytes"),
-        ("size", pa.int64()),
-        ("format", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("frames", pa.int32()),
-        ("mode", pa.string()),
-        ("phash", pa.string()),
-    ],
-    key="image_id",
-    hashed=False,
+    pa.schema(
+        [
+            ("image_id", pa.string()),
+            lance.blob_field("bytes"),
+            ("size", pa.int64()),
+            ("format", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("frames", pa.int32()),
+            ("mode", pa.string()),
+            ("phash", pa.string()),
+        ]
+    ),
+    key_column="image_id",
+    has_row_hash=False,
 )
 
-SAMPLES = _spec(
+SAMPLES = TableSpec(
     "samples",
-    [
-        ("version_id", pa.string()),
-        ("sample_id", pa.string()),
-        ("source", pa.string()),
-        ("revision", pa.int32()),
-        ("withdrawn", pa.bool_()),
-        ("native_id", pa.string()),
-        ("file", pa.string()),
-        ("position", pa.int64()),
-        ("conversations", CONVERSATIONS),
-        ("image_ids", STRINGS),
-        ("video", pa.struct([("name", pa.string()), ("seconds", pa.list_(pa.float64()))])),
-        ("license", pa.string()),
-        # Of the content alone (conversations, pictures, video, licence), so that moving a row is not a new version.
-        ("content_hash", pa.string()),
-        ("run_id", pa.string()),
-        # The data set a collection says the row is from; null for what is no collection.
-        ("origin", pa.string()),
-    ],
-    key="version_id",
-    partition="source",
-    added=(("origin",),),
+    pa.schema(
+        [
+            ("version_id", pa.string()),
+            ("sample_id", pa.string()),
+            ("source", pa.string()),
+            ("revision", pa.int32()),
+            ("withdrawn", pa.bool_()),
+            ("native_id", pa.string()),
+            ("file", pa.string()),
+            ("position", pa.int64()),
+            ("conversations", CONVERSATIONS),
+            ("image_ids", STRING_LIST),
+            ("video", pa.struct([("name", pa.string()), ("seconds", pa.list_(pa.float64()))])),
+            ("license", pa.string()),
+            # Of the content alone (conversations, pictures, video, licence), so that moving a row is not a new version.
+            ("content_hash", pa.string()),
+            ("run_id", pa.string()),
+            # The data set a collection says the row is from; null for what is no collection.
+            ("origin", pa.string()),
+        ]
+    ),
+    key_column="version_id",
+    partition_column="source",
+    added_columns=(("origin",),),
 )
 
-ANSWERS = _spec(
+ANSWERS = TableSpec(
     "answers",
-    [
-        ("request_key", pa.string()),
-        ("source", pa.string()),
-        ("stage", pa.string()),
-        ("model", pa.string()),
-        ("model_revision", pa.string()),
-        ("prompt", pa.string()),
-        ("prompt_hash", pa.string()),
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),
-        ("prompt_tokens", pa.int32()),
-        ("completion_tokens", pa.int32()),
-        ("first_logprobs", pa.string()),
-        ("latency_s", pa.float64()),
-        ("attempts", pa.int32()),
-        ("run_id", pa.string()),
-        ("created_at", TIMESTAMP),
-    ],
-    key="request_key",
-    hashed=False,
+    pa.schema(
+        [
+            ("request_key", pa.string()),
+            ("source", pa.string()),
+            ("stage", pa.string()),
+            ("model", pa.string()),
+            ("model_revision", pa.string()),
+            ("prompt", pa.string()),
+            ("prompt_hash", pa.string()),
+            ("text", pa.string()),
+            ("finish_reason", pa.string()),
+            ("prompt_tokens", pa.int32()),
+            ("completion_tokens", pa.int32()),
+            ("first_logprobs", pa.string()),
+            ("latency_s", pa.float64()),
+            ("attempts", pa.int32()),
+            ("run_id", pa.string()),
+            ("created_at", TIMESTAMP),
+        ]
+    ),
+    key_column="request_key",
+    has_row_hash=False,
 )
 
-REJECTS = _spec(
+REJECTS = TableSpec(
     "rejects",
-    [
-        ("reject_id", pa.string()),
-        ("part", pa.string()),
-        ("stage", pa.string()),
-        ("source", pa.string()),
-        ("row_key", pa.string()),
-        ("error", pa.string()),
-        ("message", pa.string()),
-        ("file", pa.string()),
-        ("position", pa.int64()),
-        ("attempts", pa.int32()),
-        ("request_key", pa.string()),
-        ("run_id", pa.string()),
-    ],
-    key="reject_id",
-    partition="part",
+    pa.schema(
+        [
+            ("reject_id", pa.string()),
+            ("part", pa.string()),
+            ("stage", pa.string()),
+            ("source", pa.string()),
+            ("row_key", pa.string()),
+            ("error", pa.string()),
+            ("message", pa.string()),
+            ("file", pa.string()),
+            ("position", pa.int64()),
+            ("attempts", pa.int32()),
+            ("request_key", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="reject_id",
+    partition_column="part",
 )
 
-CATEGORY = _spec(
+CATEGORY = TableSpec(
     "category",
-    [
-        ("sample_id", pa.string()),
-        ("version_id", pa.string()),
-        ("source", pa.string()),
-        ("category", pa.string()),
-        ("group", pa.string()),
-        ("family", pa.string()),
-        ("modality", pa.string()),
-        # The first picture's id, the sample's own without pictures: held-out questions never share it with training.
-        ("picture_key", pa.string()),
-        ("license", pa.string()),
-        ("n_images", pa.int32()),
-        ("n_turns", pa.int32()),
-        ("n_chars", pa.int64()),
-        # "as_is", "resized", "padded": what standardising will do to the pictures (paper §2: 224–4,096 px, 7:1).
-        ("standardised", pa.string()),
-        ("run_id", pa.string()),
-    ],
-    key="sample_id",
-    partition="source",
+    pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("version_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("group", pa.string()),
+            ("family", pa.string()),
+            ("modality", pa.string()),
+            # The first picture's id, the sample's own without pictures: held-out questions never share it with training.
+            ("picture_key", pa.string()),
+            ("license", pa.string()),
+            ("n_images", pa.int32()),
+            ("n_turns", pa.int32()),
+            ("n_chars", pa.int64()),
+            # "as_is", "resized", "padded": what standardising will do to the pictures (paper §2: 224–4,096 px, 7:1).
+            ("standardised", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="sample_id",
+    partition_column="source",
 )
 
-REWRITTEN = _spec(
+REWRITTEN = TableSpec(
     "rewritten",
-    [
-        ("rewrite_id", pa.string()),
-        ("sample_id", pa.string()),
-        ("version_id", pa.string()),
-        ("source", pa.string()),
-        ("category", pa.string()),
-        ("family", pa.string()),
-        ("ordinal", pa.int32()),
-        ("conversations", CONVERSATIONS),
-        ("request_key", pa.string()),
-        ("prompt", pa.string()),
-        ("prompt_hash", pa.string()),
-        ("model", pa.string()),
-        ("model_revision", pa.string()),
-        # True when the model did not see the sample's pictures (a text-only model stood in for one that sees).
-        ("blind", pa.bool_()),
-        ("run_id", pa.string()),
-    ],
-    key="rewrite_id",
-    partition="source",
+    pa.schema(
+        [
+            ("rewrite_id", pa.string()),
+            ("sample_id", pa.string()),
+            ("version_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("family", pa.string()),
+            ("ordinal", pa.int32()),
+            ("conversations", CONVERSATIONS),
+            ("request_key", pa.string()),
+            ("prompt", pa.string()),
+            ("prompt_hash", pa.string()),
+            ("model", pa.string()),
+            ("model_revision", pa.string()),
+            # True when the model did not see the sample's pictures (a text-only model stood in for one that sees).
+            ("blind", pa.bool_()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="rewrite_id",
+    partition_column="source",
 )
 
 VERDICTS = pa.list_(
@@ -216,210 +226,228 @@ SECOND_JUDGE: list[tuple[str, pa.DataType]] = [
     ("second_model_revision", pa.string()),
 ]
 
-JUDGED = _spec(
+JUDGED = TableSpec(
     "judged",
-    [
-        ("judged_id", pa.string()),
-        ("rewrite_id", pa.string()),
-        ("sample_id", pa.string()),
-        ("source", pa.string()),
-        ("category", pa.string()),
-        ("family", pa.string()),
-        ("verdicts", VERDICTS),
-        ("all_yes", pa.bool_()),
-        ("p_yes", pa.float64()),
-        ("answer_agrees", pa.bool_()),
-        ("keep", pa.bool_()),
-        ("drop_reason", pa.string()),
-        ("keep_rule", pa.string()),
-        ("prompt_hash", pa.string()),
-        ("model", pa.string()),
-        ("model_revision", pa.string()),
-        ("blind", pa.bool_()),
-        ("run_id", pa.string()),
-        *SECOND_JUDGE,
-    ],
-    key="judged_id",
-    partition="source",
-    added=(tuple(name for name, _ in SECOND_JUDGE),),
+    pa.schema(
+        [
+            ("judged_id", pa.string()),
+            ("rewrite_id", pa.string()),
+            ("sample_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("family", pa.string()),
+            ("verdicts", VERDICTS),
+            ("all_yes", pa.bool_()),
+            ("p_yes", pa.float64()),
+            ("answer_agrees", pa.bool_()),
+            ("keep", pa.bool_()),
+            ("drop_reason", pa.string()),
+            ("keep_rule", pa.string()),
+            ("prompt_hash", pa.string()),
+            ("model", pa.string()),
+            ("model_revision", pa.string()),
+            ("blind", pa.bool_()),
+            ("run_id", pa.string()),
+            *SECOND_JUDGE,
+        ]
+    ),
+    key_column="judged_id",
+    partition_column="source",
+    added_columns=(tuple(name for name, _ in SECOND_JUDGE),),
 )
 
-DUPLICATES = _spec(
+DUPLICATES = TableSpec(
     "curation/duplicates",
-    [
-        ("sample_id", pa.string()),
-        ("source", pa.string()),
-        ("category", pa.string()),
-        ("fingerprint", pa.string()),
-        # The sample that stays in place of this one.
-        ("kept_sample_id", pa.string()),
-        ("kept_source", pa.string()),
-        ("run_id", pa.string()),
-    ],
-    key="sample_id",
+    pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("fingerprint", pa.string()),
+            # The sample that stays in place of this one.
+            ("kept_sample_id", pa.string()),
+            ("kept_source", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="sample_id",
 )
 
-CONTAMINATION = _spec(
+CONTAMINATION = TableSpec(
     "curation/contamination",
-    [
-        ("hit_id", pa.string()),
-        ("sample_id", pa.string()),
-        ("source", pa.string()),
-        ("category", pa.string()),
-        ("benchmark", pa.string()),
-        ("benchmark_item", pa.string()),
-        # "declared" (the source is itself a benchmark) or "copy" (of a held-out row: its words and looks).
-        ("kind", pa.string()),
-        ("run_id", pa.string()),
-    ],
-    key="hit_id",
+    pa.schema(
+        [
+            ("hit_id", pa.string()),
+            ("sample_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("benchmark", pa.string()),
+            ("benchmark_item", pa.string()),
+            # "declared" (the source is itself a benchmark) or "copy" (of a held-out row: its words and looks).
+            ("kind", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="hit_id",
 )
 
-MIXTURE = _spec(
+MIXTURE = TableSpec(
     "mixture",
-    [
-        ("row_id", pa.string()),
-        ("position", pa.int64()),
-        # "original" refers to a version of a sample, "rewritten" to one rewrite of it.
-        ("kind", pa.string()),
-        ("sample_id", pa.string()),
-        ("version_id", pa.string()),
-        ("rewrite_id", pa.string()),
-        ("judged_id", pa.string()),
-        ("source", pa.string()),
-        ("category", pa.string()),
-        ("modality", pa.string()),
-        ("license", pa.string()),
-        # 0 unless `upsample` repeats a row.
-        ("copy", pa.int32()),
-        ("run_id", pa.string()),
-    ],
-    key="row_id",
+    pa.schema(
+        [
+            ("row_id", pa.string()),
+            ("position", pa.int64()),
+            # "original" refers to a version of a sample, "rewritten" to one rewrite of it.
+            ("kind", pa.string()),
+            ("sample_id", pa.string()),
+            ("version_id", pa.string()),
+            ("rewrite_id", pa.string()),
+            ("judged_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("modality", pa.string()),
+            ("license", pa.string()),
+            # 0 unless `upsample` repeats a row.
+            ("copy", pa.int32()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="row_id",
 )
 
-PACK_PLAN = _spec(
+PACK_PLAN = TableSpec(
     "pack_plan",
-    [
-        ("pack_id", pa.string()),
-        ("position", pa.int64()),
-        ("row_ids", STRINGS),
-        ("n_tokens", pa.int32()),
-        ("n_tiles", pa.int32()),
-        ("n_targets", pa.int32()),
-        ("lengths", pa.list_(pa.int32())),
-        ("run_id", pa.string()),
-    ],
-    key="pack_id",
+    pa.schema(
+        [
+            ("pack_id", pa.string()),
+            ("position", pa.int64()),
+            ("row_ids", STRING_LIST),
+            ("n_tokens", pa.int32()),
+            ("n_tiles", pa.int32()),
+            ("n_targets", pa.int32()),
+            ("lengths", pa.list_(pa.int32())),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="pack_id",
 )
 
-EVALUATION = _spec(
+EVALUATION = TableSpec(
     "evaluation",
-    [
-        ("result_id", pa.string()),
-        ("checkpoint", pa.string()),
-        ("checkpoint_version", pa.string()),
-        ("suite", pa.string()),
-        ("settings_hash", pa.string()),
-        ("question_id", pa.string()),
-        ("source", pa.string()),
-        ("category", pa.string()),
-        ("question", pa.string()),
-        ("expected", pa.string()),
-        ("answer", pa.string()),
-        ("correct", pa.bool_()),
-        # The same question over a grey picture: what the language alone gets right.
-        ("blank_answer", pa.string()),
-        ("blank_correct", pa.bool_()),
-        ("loss", pa.float64()),
-        ("blank_loss", pa.float64()),
-        ("via", pa.string()),
-        ("run_id", pa.string()),
-    ],
-    key="result_id",
-    partition="checkpoint",
+    pa.schema(
+        [
+            ("result_id", pa.string()),
+            ("checkpoint", pa.string()),
+            ("checkpoint_version", pa.string()),
+            ("suite", pa.string()),
+            ("settings_hash", pa.string()),
+            ("question_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("question", pa.string()),
+            ("expected", pa.string()),
+            ("answer", pa.string()),
+            ("correct", pa.bool_()),
+            # The same question over a grey picture: what the language alone gets right.
+            ("blank_answer", pa.string()),
+            ("blank_correct", pa.bool_()),
+            ("loss", pa.float64()),
+            ("blank_loss", pa.float64()),
+            ("via", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="result_id",
+    partition_column="checkpoint",
 )
 
-BENCHMARKS = _spec(
+BENCHMARKS = TableSpec(
     "evaluation_benchmarks",
-    [
-        ("result_id", pa.string()),
-        # Checkpoint version, benchmark and settings: what one run of a benchmark replaces.
-        ("part", pa.string()),
-        ("checkpoint", pa.string()),
-        ("checkpoint_version", pa.string()),
-        ("suite", pa.string()),
-        ("benchmark", pa.string()),
-        # Null in the row that holds the benchmark's own score.
-        ("task", pa.string()),
-        ("metric", pa.string()),
-        ("score", pa.float64()),
-        ("stderr", pa.float64()),
-        ("questions", pa.int64()),
-        ("paper_score", pa.float64()),
-        ("task_version", pa.string()),
-        ("task_hash", pa.string()),
-        ("lmms_eval_version", pa.string()),
-        ("settings_hash", pa.string()),
-        ("via", pa.string()),
-        ("run_id", pa.string()),
-    ],
-    key="result_id",
-    partition="part",
+    pa.schema(
+        [
+            ("result_id", pa.string()),
+            # Checkpoint version, benchmark and settings: what one run of a benchmark replaces.
+            ("part", pa.string()),
+            ("checkpoint", pa.string()),
+            ("checkpoint_version", pa.string()),
+            ("suite", pa.string()),
+            ("benchmark", pa.string()),
+            # Null in the row that holds the benchmark's own score.
+            ("task", pa.string()),
+            ("metric", pa.string()),
+            ("score", pa.float64()),
+            ("stderr", pa.float64()),
+            ("questions", pa.int64()),
+            ("paper_score", pa.float64()),
+            ("task_version", pa.string()),
+            ("task_hash", pa.string()),
+            ("lmms_eval_version", pa.string()),
+            ("settings_hash", pa.string()),
+            ("via", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="result_id",
+    partition_column="part",
 )
 
-BENCHMARK_ANSWERS = _spec(
+BENCHMARK_ANSWERS = TableSpec(
     "evaluation_benchmark_answers",
-    [
-        ("result_id", pa.string()),
-        ("part", pa.string()),
-        ("checkpoint", pa.string()),
-        ("checkpoint_version", pa.string()),
-        ("benchmark", pa.string()),
-        ("task", pa.string()),
-        ("task_hash", pa.string()),
-        ("settings_hash", pa.string()),
-        # Of all that was asked, pictures included: the same for every checkpoint.
-        ("question_id", pa.string()),
-        ("document", pa.int64()),
-        ("expected", pa.string()),
-        ("answer", pa.string()),
-        ("score", pa.float64()),
-        ("run_id", pa.string()),
-    ],
-    key="result_id",
-    partition="part",
+    pa.schema(
+        [
+            ("result_id", pa.string()),
+            ("part", pa.string()),
+            ("checkpoint", pa.string()),
+            ("checkpoint_version", pa.string()),
+            ("benchmark", pa.string()),
+            ("task", pa.string()),
+            ("task_hash", pa.string()),
+            ("settings_hash", pa.string()),
+            # Of all that was asked, pictures included: the same for every checkpoint.
+            ("question_id", pa.string()),
+            ("document", pa.int64()),
+            ("expected", pa.string()),
+            ("answer", pa.string()),
+            ("score", pa.float64()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="result_id",
+    partition_column="part",
 )
 
-PURGED = _spec(
+PURGED = TableSpec(
     "purged",
-    [
-        ("purge_id", pa.string()),
-        ("source", pa.string()),
-        # Null: the whole source.
-        ("sample_id", pa.string()),
-        ("content_hash", pa.string()),
-        ("created_at", TIMESTAMP),
-    ],
-    key="purge_id",
-    hashed=False,
+    pa.schema(
+        [
+            ("purge_id", pa.string()),
+            ("source", pa.string()),
+            # Null: the whole source.
+            ("sample_id", pa.string()),
+            ("content_hash", pa.string()),
+            ("created_at", TIMESTAMP),
+        ]
+    ),
+    key_column="purge_id",
+    has_row_hash=False,
 )
 
-_SINGLE = {
+_SINGLE_TABLES = {
     s.name: s for s in (IMAGES, SAMPLES, REJECTS, DUPLICATES, CONTAMINATION, BENCHMARKS, BENCHMARK_ANSWERS, PURGED)
 }
-_FAMILIES = {s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, MIXTURE, PACK_PLAN, EVALUATION)}
+_TABLE_FAMILIES = {s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, MIXTURE, PACK_PLAN, EVALUATION)}
 
 
-def spec_of(name: str) -> TableSpec:
+def get_table_spec(name: str) -> TableSpec:
     """The spec behind a table's name, such as `samples` or `rewritten/ocr`. Raises `KeyError` for other names."""
-    if name in _SINGLE:
-        return _SINGLE[name]
-    return _FAMILIES[name.split("/", 1)[0]]
+    if name in _SINGLE_TABLES:
+        return _SINGLE_TABLES[name]
+    return _TABLE_FAMILIES[name.split("/", 1)[0]]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One picture as its file has it. `image_id` is the digest of `data`."""
+    """One picture as its file has it. `compute_image_id` is the digest of `data`."""
 
     image_id: str
     data: bytes
@@ -435,7 +463,7 @@ class ImageRow:
 class Answer:
     """What one request brought back: the thing that was paid for. Kept raw; everything else is derived from it.
 
-    `first_logprobs` is JSON {token: log-probability} of the first generated token, for constrained choices.
+    `first_token_logprobs` is JSON {token: log-probability} of the first generated token, for constrained choices.
     """
 
     request_key: str

@@ -9,19 +9,21 @@ from itertools import islice
 import duckdb
 import pyarrow as pa
 
-from mvl_assets.lake.errors import disk_errors
-from mvl_assets.lake.scratch import scratch
+from mvl_assets.lake.errors import translate_disk_errors
+from mvl_assets.lake.scratch import create_scratch_dir
 
 
 @contextmanager
-def spilled(batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> Iterator[duckdb.DuckDBPyConnection]:
+def spill_to_duckdb(
+    batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection whose table `rows` holds all batches. Memory stays below 1 GB whatever their number."""
-    with scratch("spill") as folder, duckdb.connect(f"{folder}/rows.duckdb") as con:
+    with create_scratch_dir("spill") as folder, duckdb.connect(f"{folder}/rows.duckdb") as con:
         con.execute("SET memory_limit = '1GB'")
         con.execute(f"SET temp_directory = '{folder}/spill'")
         con.register("empty", schema.empty_table())
         con.execute("CREATE TABLE rows AS SELECT * FROM empty")
-        with disk_errors(str(folder)):
+        with translate_disk_errors(str(folder)):
             for batch in batches:
                 con.register("batch", pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch)
                 con.execute("INSERT INTO rows SELECT * FROM batch")
@@ -29,8 +31,8 @@ def spilled(batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> 
         yield con
 
 
-def batches_of(rows: Iterable[dict], schema: pa.Schema, size: int = 4096) -> Iterator[pa.Table]:
-    """Dictionaries as Arrow tables of at most `size` rows."""
+def iter_arrow_batches(rows: Iterable[dict], schema: pa.Schema, batch_size: int = 4096) -> Iterator[pa.Table]:
+    """Dictionaries as Arrow tables of at most `batch_size` rows."""
     stream = iter(rows)
-    while held := list(islice(stream, size)):
-        yield pa.Table.from_pylist(held, schema=schema)
+    while chunk := list(islice(stream, batch_size)):
+        yield pa.Table.from_pylist(chunk, schema=schema)

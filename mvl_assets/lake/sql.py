@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def literal(value: str | int | float | bool) -> str:
+def format_literal(value: str | int | float | bool) -> str:
     """A SQL literal. Strings are quoted with doubled quotes; NUL bytes are refused."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -17,14 +17,14 @@ def literal(value: str | int | float | bool) -> str:
 
 
 def equals(column: str, value: str | int | bool) -> str:
-    return f"{quoted(column)} = {literal(value)}"
+    return f"{quote_identifier(column)} = {format_literal(value)}"
 
 
-def within(column: str, values: Iterable[str]) -> str:
-    listed = ", ".join(literal(v) for v in values)
-    return f"{quoted(column)} IN ({listed})" if listed else "false"
+def is_in(column: str, values: Iterable[str]) -> str:
+    literals = ", ".join(format_literal(v) for v in values)
+    return f"{quote_identifier(column)} IN ({literals})" if literals else "false"
 
 
-def quoted(column: str) -> str:
+def quote_identifier(column: str) -> str:
     """A column name that may be an SQL word, such as `group`."""
     return f"`{column}`"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pyarrow.fs as pafs
 
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import spec_of
+from mvl_assets.lake.schema import get_table_spec
 
-END = ".lance"
+TABLE_SUFFIX = ".lance"
 
 
-def inventory(lake: Lake) -> dict[str, int]:
+def measure_table_sizes(lake: Lake) -> dict[str, int]:
     """Bytes by table name, such as `images`, `rewritten/ocr` or `answers/judge/chartqa`, sorted by name.
 
     Folders that are called like a table and are none of this lake's are left out.
@@ -18,18 +18,18 @@ def inventory(lake: Lake) -> dict[str, int]:
     filesystem, root = (
         pafs.FileSystem.from_uri(lake.root) if "://" in lake.root else (pafs.LocalFileSystem(), lake.root)
     )
-    found: dict[str, int] = {}
-    for info in filesystem.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True)):
-        inside = info.path.removeprefix(root).lstrip("/")
-        name, end, _ = inside.partition(f"{END}/")
-        if end:
-            found[name] = found.get(name, 0) + (info.size or 0)
-    return {name: size for name, size in sorted(found.items()) if _is_ours(name)}
+    bytes_by_table: dict[str, int] = {}
+    for file_info in filesystem.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True)):
+        relative_path = file_info.path.removeprefix(root).lstrip("/")
+        name, separator, _ = relative_path.partition(f"{TABLE_SUFFIX}/")
+        if separator:
+            bytes_by_table[name] = bytes_by_table.get(name, 0) + (file_info.size or 0)
+    return {name: size for name, size in sorted(bytes_by_table.items()) if _is_known_table(name)}
 
 
-def _is_ours(name: str) -> bool:
+def _is_known_table(name: str) -> bool:
     try:
-        spec_of(name)
+        get_table_spec(name)
     except KeyError:
         return False
     return True

@@ -12,11 +12,11 @@ from lance.commit import CommitConflictError
 
 from mvl_assets.lake.schema import TableSpec
 
-VERSION = b"mvl:schema_version"
+SCHEMA_VERSION_KEY = b"mvl:schema_version"
 
 
-def version_of(schema: pa.Schema) -> int:
-    return int((schema.metadata or {}).get(VERSION, b"0"))
+def read_schema_version(schema: pa.Schema) -> int:
+    return int((schema.metadata or {}).get(SCHEMA_VERSION_KEY, b"0"))
 
 
 def upgrade(dataset: lance.LanceDataset, spec: TableSpec) -> bool:
@@ -25,16 +25,16 @@ def upgrade(dataset: lance.LanceDataset, spec: TableSpec) -> bool:
     Existing rows and their files stay as they are. Safe beside another process that does the same, and after one that
     was killed in the middle.
     """
-    found = version_of(dataset.schema)
-    if not spec.schema_version - len(spec.added) <= found < spec.schema_version:
+    stored_version = read_schema_version(dataset.schema)
+    if not spec.schema_version - len(spec.added_columns) <= stored_version < spec.schema_version:
         return False
-    wanted = [name for names in spec.added for name in names]
-    while version_of(dataset.schema) < spec.schema_version:
-        missing = [spec.schema.field(name) for name in wanted if name not in dataset.schema.names]
+    added_columns = [name for names in spec.added_columns for name in names]
+    while read_schema_version(dataset.schema) < spec.schema_version:
+        missing = [spec.schema.field(name) for name in added_columns if name not in dataset.schema.names]
         try:
             if missing:
                 dataset.add_columns(missing)
-            dataset.update_schema_metadata({VERSION.decode(): str(spec.schema_version)})
+            dataset.update_schema_metadata({SCHEMA_VERSION_KEY.decode(): str(spec.schema_version)})
         except (CommitConflictError, OSError):
             # Another process does the same: see how far it got. An error that nobody's commit explains is one.
             if dataset.latest_version == dataset.version:

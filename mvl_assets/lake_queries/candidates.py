@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.spill import batches_of, spilled
+from mvl_assets.lake.spill import iter_arrow_batches, spill_to_duckdb
 from mvl_assets.lake_queries.holdout import is_held_out
 
-CANDIDATE = pa.schema(
+CANDIDATE_SCHEMA = pa.schema(
     [
         ("category", pa.string()),
         ("kind", pa.string()),
@@ -31,22 +31,22 @@ CANDIDATE = pa.schema(
 )
 
 
-Groups = Mapping[str, Mapping[str, str]]
+SourceGroups = Mapping[str, Mapping[str, str]]
 """The sources of each category, with their groups A or B."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Take `count` rows of one category and kind from position `start` of their seeded order, as copy number `copy`."""
+    """Take `n_rows` rows of one category and kind from position `start` of their seeded order, as copy number `repeat_index`."""
 
     category: str
     kind: str
     start: int
-    count: int
-    copy: int = 0
+    n_rows: int
+    repeat_index: int = 0
 
 
-class Pool:
+class CandidatePool:
     """All candidates of a mixture, on disk."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, seed: int) -> None:
@@ -57,18 +57,24 @@ class Pool:
                FROM rows"""
         )
 
-    def counts(self) -> dict[tuple[str, str], int]:
+    def count_candidates(self) -> dict[tuple[str, str], int]:
         """Available rows by (category, kind)."""
-        found = self._con.execute("SELECT category, kind, count(*) FROM ranked GROUP BY ALL").fetchall()
-        return {(category, kind): count for category, kind, count in found}
+        count_rows = self._con.execute("SELECT category, kind, count(*) FROM ranked GROUP BY ALL").fetchall()
+        return {(category, kind): count for category, kind, count in count_rows}
 
-    def choose(self, quotas: Sequence[Quota], stage: str) -> Iterator[pa.RecordBatch]:
-        """The rows of the quotas with `row_id`, `copy` and `position`, shuffled across categories by the seed."""
-        wanted = pa.Table.from_pylist(
+    def iter_selected(self, quotas: Sequence[Quota], stage: str) -> Iterator[pa.RecordBatch]:
+        """The rows of the quotas with `row_id`, `repeat_index` and `position`, shuffled across categories by the seed."""
+        quota_table = pa.Table.from_pylist(
             [
-                {"category": q.category, "kind": q.kind, "start": q.start, "stop": q.start + q.count, "copy": q.copy}
+                {
+                    "category": q.category,
+                    "kind": q.kind,
+                    "start": q.start,
+                    "stop": q.start + q.n_rows,
+                    "copy": q.repeat_index,
+                }
                 for q in quotas
-                if q.count
+                if q.n_rows
             ],
             schema=pa.schema(
                 [
@@ -80,7 +86,7 @@ class Pool:
                 ]
             ),
         )
-        self._con.register("quota", wanted)
+        self._con.register("quota", quota_table)
         reader = self._con.sql(
             """SELECT row_number() OVER (ORDER BY shuffle, copy) - 1 AS position, * EXCLUDE (shuffle) FROM (
                  SELECT r.*, q.copy, md5(concat_ws('/', $seed, $stage, r.rank, q.copy)) AS shuffle
@@ -90,82 +96,98 @@ class Pool:
             params={"seed": str(self._seed), "stage": stage},
         ).to_arrow_reader(4096)
         for batch in reader:
-            ids = [
-                digest_hex(stage, r["kind"], r["rewrite_id"] or r["version_id"], r["copy"])
+            row_ids = [
+                compute_digest(stage, r["kind"], r["rewrite_id"] or r["version_id"], r["copy"])
                 for r in batch.select(["kind", "rewrite_id", "version_id", "copy"]).to_pylist()
             ]
-            yield batch.append_column("row_id", pa.array(ids, pa.string()))
+            yield batch.append_column("row_id", pa.array(row_ids, pa.string()))
 
 
 @contextmanager
-def candidate_pool(
+def open_candidate_pool(
     lake: Lake,
     categories: Iterable[str],
     *,
     seed: int,
-    holdout: float,
-    excluded: Iterable[str],
-    groups: Groups | None = None,
-) -> Iterator[Pool]:
-    """Every sample of the category tables that is not held out and not among the `excluded` sample ids.
+    holdout_fraction: float,
+    excluded_sample_ids: Iterable[str],
+    groups: SourceGroups | None = None,
+) -> Iterator[CandidatePool]:
+    """Every sample of the category tables that is not held out and not among the `excluded_sample_ids` sample ids.
 
     A sample whose rewrite was kept enters as that rewrite, never as itself too. With `groups`, sources that are not
     among them (any more) are left out, and rewrites of those that are not in group B: tables keep what was made.
     """
-    dropped = {bytes.fromhex(s) for s in excluded}
+    excluded_id_bytes = {bytes.fromhex(s) for s in excluded_sample_ids}
     rows = (
         row
         for category in categories
-        for source in _sources(lake, category)
+        for source in _list_sources(lake, category)
         if groups is None or source in groups.get(category, {})
-        for row in _candidates(
+        for row in _iter_candidates(
             lake,
             category,
             source,
             seed=seed,
-            holdout=holdout,
-            dropped=dropped,
+            holdout_fraction=holdout_fraction,
+            excluded_id_bytes=excluded_id_bytes,
             is_rewritten=groups is None or groups[category][source] == "B",
         )
     )
-    with spilled(batches_of(rows, CANDIDATE), CANDIDATE) as con:
-        yield Pool(con, seed)
+    with spill_to_duckdb(iter_arrow_batches(rows, CANDIDATE_SCHEMA), CANDIDATE_SCHEMA) as con:
+        yield CandidatePool(con, seed)
 
 
-def _sources(lake: Lake, category: str) -> list[str]:
-    found: set[str] = set()
-    for batch in lake.table(f"category/{category}").scan(["source"], batch_size=65536):
-        found.update(batch.column(0).unique().to_pylist())
-    return sorted(found)
+def _list_sources(lake: Lake, category: str) -> list[str]:
+    sources: set[str] = set()
+    for batch in lake.get_table(f"category/{category}").scan(["source"], batch_size=65536):
+        sources.update(batch.column(0).unique().to_pylist())
+    return sorted(sources)
 
 
-def _candidates(
-    lake: Lake, category: str, source: str, *, seed: int, holdout: float, dropped: set[bytes], is_rewritten: bool
+def _iter_candidates(
+    lake: Lake,
+    category: str,
+    source: str,
+    *,
+    seed: int,
+    holdout_fraction: float,
+    excluded_id_bytes: set[bytes],
+    is_rewritten: bool,
 ) -> Iterator[dict]:
     """The candidates of one source: memory holds the ids of its rewrites, not those of the category."""
-    own = sql.equals("source", source)
-    kept: dict[str, list[tuple[str, str]]] = {}
-    judged = lake.table(f"judged/{category}")
-    for row in judged.rows(["judged_id", "rewrite_id", "sample_id"], f"{own} AND keep") if is_rewritten else ():
-        kept.setdefault(row["sample_id"], []).append((row["rewrite_id"], row["judged_id"]))
-    current = {
+    source_filter = sql.equals("source", source)
+    rewrites_by_sample: dict[str, list[tuple[str, str]]] = {}
+    judged_table = lake.get_table(f"judged/{category}")
+    for row in (
+        judged_table.iter_rows(["judged_id", "rewrite_id", "sample_id"], f"{source_filter} AND keep")
+        if is_rewritten
+        else ()
+    ):
+        rewrites_by_sample.setdefault(row["sample_id"], []).append((row["rewrite_id"], row["judged_id"]))
+    version_by_rewrite = {
         row["rewrite_id"]: row["version_id"]
-        for row in lake.table(f"rewritten/{category}").rows(["rewrite_id", "version_id"], own)
+        for row in lake.get_table(f"rewritten/{category}").iter_rows(["rewrite_id", "version_id"], source_filter)
     }
     columns = ["sample_id", "version_id", "source", "picture_key", "modality", "license"]
-    for row in lake.table(f"category/{category}").rows(columns, own):
-        if is_held_out(row.pop("picture_key"), holdout) or bytes.fromhex(row["sample_id"]) in dropped:
+    for row in lake.get_table(f"category/{category}").iter_rows(columns, source_filter):
+        if (
+            is_held_out(row.pop("picture_key"), holdout_fraction)
+            or bytes.fromhex(row["sample_id"]) in excluded_id_bytes
+        ):
             continue
         # A rewrite of an older version of the sample says something about a question that has changed since.
-        rewrites = [r for r in kept.get(row["sample_id"], []) if current.get(r[0]) == row["version_id"]]
+        rewrites = [
+            r for r in rewrites_by_sample.get(row["sample_id"], []) if version_by_rewrite.get(r[0]) == row["version_id"]
+        ]
         for rewrite_id, judged_id in rewrites:
             yield {
                 **row,
                 "category": category,
                 "kind": "rewritten",
-                "rank": digest_hex(seed, rewrite_id),
+                "rank": compute_digest(seed, rewrite_id),
                 "rewrite_id": rewrite_id,
                 "judged_id": judged_id,
             }
         if not rewrites:
-            yield {**row, "category": category, "kind": "original", "rank": digest_hex(seed, row["version_id"])}
+            yield {**row, "category": category, "kind": "original", "rank": compute_digest(seed, row["version_id"])}

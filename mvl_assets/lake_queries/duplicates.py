@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
-from mvl_assets.lake.spill import spilled
+from mvl_assets.lake.spill import spill_to_duckdb
 
-FINGERPRINTED = pa.schema(
+FINGERPRINT_SCHEMA = pa.schema(
     [
         ("fingerprint", pa.string()),
         ("sample_id", pa.string()),
@@ -22,9 +22,9 @@ FINGERPRINTED = pa.schema(
 )
 
 
-def later_equals(batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
+def iter_duplicates(batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
     """Every row but the one that stays of each fingerprint, with `kept_sample_id` and `kept_source` beside it."""
-    with spilled(batches, FINGERPRINTED) as con:
+    with spill_to_duckdb(batches, FINGERPRINT_SCHEMA) as con:
         yield from con.sql(
             """SELECT sample_id, source, category, fingerprint, kept_sample_id, kept_source FROM (
                  SELECT *, row_number() OVER one AS nth,

@@ -8,12 +8,12 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 
 
-def outdated(
-    lake: Lake, table: str, source: str, *, prompt_hashes: Collection[str], model: str, model_revision: str
+def count_stale_rows(
+    lake: Lake, table_name: str, source: str, *, prompt_hashes: Collection[str], model: str, model_revision: str
 ) -> int:
     """Rows of a partition of `rewritten/<c>` or `judged/<c>` made with other prompts or another model."""
-    current = (
-        f"{sql.within('prompt_hash', prompt_hashes)} AND {sql.equals('model', model)} "
+    fresh_filter = (
+        f"{sql.is_in('prompt_hash', prompt_hashes)} AND {sql.equals('model', model)} "
         f"AND {sql.equals('model_revision', model_revision)}"
     )
-    return lake.table(table).count(f"{sql.equals('source', source)} AND NOT ({current})")
+    return lake.get_table(table_name).count(f"{sql.equals('source', source)} AND NOT ({fresh_filter})")

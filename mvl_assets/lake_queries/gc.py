@@ -19,119 +19,135 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mvl_assets.lake.compaction import delete_keys, forget, rewrite, waste, with_deleted
-from mvl_assets.lake.durable import local_path
+from mvl_assets.lake.compaction import (
+    compact_fragments,
+    delete_keys,
+    expire_versions,
+    find_fragments_with_deletions,
+    measure_waste,
+)
+from mvl_assets.lake.durable import resolve_local_path
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.lease import lease_for
-from mvl_assets.lake.locks import taking_out
-from mvl_assets.lake.scratch import sweep
+from mvl_assets.lake.lease import create_lease
+from mvl_assets.lake.locks import acquire_removal_lock
+from mvl_assets.lake.scratch import sweep_scratch_dirs
 from mvl_assets.lake.table import Table
-from mvl_assets.lake.table_sizes import inventory
-from mvl_assets.lake_queries.image_refs import stored_sizes, unused_pictures
+from mvl_assets.lake.table_sizes import measure_table_sizes
+from mvl_assets.lake_queries.image_refs import find_unreferenced_images, iter_image_sizes
 
-ANSWERS = "answers/"
-ASIDE = "torn-*.aside"
+ANSWERS_PREFIX = "answers/"
+TORN_MANIFEST_GLOB = "torn-*.aside"
 # Below this a fragment is not worth rewriting: most of what would be copied is in use.
-SHARE = 0.3
+MIN_DELETED_FRACTION = 0.3
 # Versions younger than this may be read by any process that runs now.
-SHORTEST = dt.timedelta(hours=1)
+MIN_SAFE_AGE = dt.timedelta(hours=1)
 
 
 @dataclass
-class Collected:
-    """What a collection did, or would do. `before` and `after` are the bytes of the whole lake.
+class GcReport:
+    """What a collection did, or would do. `lake_bytes_before` and `lake_bytes_after` are the bytes of the whole lake.
 
-    `versions` and `freed` are by table: old versions, and bytes removed with them. `pictures` that nothing refers to
-    are only marked as deleted; `marked_bytes` is what all pictures so marked still take on disk. `rewritten` counts
-    fragments by table, `busy` tells why a table or step was left out.
+    `n_expired_versions` and `reclaimed_bytes` are by table: old versions, and bytes removed with them. `n_images` that nothing refers to
+    are only marked as deleted; `reclaimable_bytes` is what all pictures so marked still take on disk. `n_compacted_fragments` counts
+    fragments by table, `skipped` tells why a table or step was left out.
     """
 
-    before: int = 0
-    after: int = 0
-    pictures: int = 0
-    picture_bytes: int = 0
-    marked_bytes: int = 0
-    scratch: int = 0
-    torn: int = 0
-    versions: dict[str, int] = field(default_factory=dict)
-    freed: dict[str, int] = field(default_factory=dict)
-    rewritten: dict[str, int] = field(default_factory=dict)
-    busy: dict[str, str] = field(default_factory=dict)
+    lake_bytes_before: int = 0
+    lake_bytes_after: int = 0
+    n_images: int = 0
+    image_bytes: int = 0
+    reclaimable_bytes: int = 0
+    n_scratch_dirs: int = 0
+    n_torn_manifests: int = 0
+    n_expired_versions: dict[str, int] = field(default_factory=dict)
+    reclaimed_bytes: dict[str, int] = field(default_factory=dict)
+    n_compacted_fragments: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
-def collect(
-    lake: Lake, older_than: dt.timedelta, *, rewrite_pictures: bool = False, dry_run: bool = False
-) -> Collected:
+def collect_garbage(
+    lake: Lake, older_than: dt.timedelta, *, compact_images: bool = False, dry_run: bool = False
+) -> GcReport:
     """Removes what nothing needs; `dry_run` only looks.
 
-    `rewrite_pictures` copies the pictures in use out of fragments of which `SHARE` of the bytes or more is deleted; the
+    `compact_images` copies the pictures in use out of fragments of which `MIN_DELETED_FRACTION` of the bytes or more is deleted; the
     old files go with their versions, `older_than` later. An `older_than` below an hour takes versions that a running
     process may read: then nothing else may run, and `LeaseHeld` is raised when something does.
     """
-    found = Collected()
-    sizes = inventory(lake)
-    found.before = sum(sizes.values())
-    alone = older_than < SHORTEST and not dry_run
+    report = GcReport()
+    table_bytes = measure_table_sizes(lake)
+    report.lake_bytes_before = sum(table_bytes.values())
+    is_exclusive = older_than < MIN_SAFE_AGE and not dry_run
     with ExitStack() as stack:
-        if alone:
-            stack.enter_context(taking_out(lake))
-            for name in sizes:
-                if name.startswith(ANSWERS):
-                    stack.enter_context(lease_for(lake.table(name)))
-        free = alone or dry_run
-        with _unless_busy("pictures", found):
-            _collect_pictures(lake, found, dry_run, nullcontext() if free else taking_out(lake))
-        images = lake.images.table
-        if rewrite_pictures:
-            for fragment in sorted(_wasteful(images)):  # a commit each: a kill loses the work of one
-                found.rewritten["images"] = found.rewritten.get("images", 0) + (dry_run or rewrite(images, [fragment]))
-        for name in sizes:
-            leased = name.startswith(ANSWERS) and not free
-            with _unless_busy(name, found), lease_for(lake.table(name)) if leased else nullcontext():
-                _collect_table(lake.table(name), name, older_than, found, dry_run)
-    found.marked_bytes = sum(w.deleted for w in waste(images))
+        if is_exclusive:
+            stack.enter_context(acquire_removal_lock(lake))
+            for name in table_bytes:
+                if name.startswith(ANSWERS_PREFIX):
+                    stack.enter_context(create_lease(lake.get_table(name)))
+        needs_no_lock = is_exclusive or dry_run
+        with _skip_if_busy("pictures", report):
+            _collect_images(lake, report, dry_run, nullcontext() if needs_no_lock else acquire_removal_lock(lake))
+        images_table = lake.images.table
+        if compact_images:
+            for fragment in sorted(
+                _find_wasteful_fragments(images_table)
+            ):  # a commit each: a kill loses the work of one
+                report.n_compacted_fragments["images"] = report.n_compacted_fragments.get("images", 0) + (
+                    dry_run or compact_fragments(images_table, [fragment])
+                )
+        for name in table_bytes:
+            needs_lease = name.startswith(ANSWERS_PREFIX) and not needs_no_lock
+            with _skip_if_busy(name, report), create_lease(lake.get_table(name)) if needs_lease else nullcontext():
+                _collect_table(lake.get_table(name), name, older_than, report, dry_run)
+    report.reclaimable_bytes = sum(w.deleted_bytes for w in measure_waste(images_table))
     if not dry_run:
-        found.scratch = sweep(Path(tempfile.gettempdir()))
-    found.after = sum(inventory(lake).values())
-    return found
+        report.n_scratch_dirs = sweep_scratch_dirs(Path(tempfile.gettempdir()))
+    report.lake_bytes_after = sum(measure_table_sizes(lake).values())
+    return report
 
 
 @contextmanager
-def _unless_busy(step: str, found: Collected) -> Iterator[None]:
+def _skip_if_busy(step: str, report: GcReport) -> Iterator[None]:
     """Leaves a step out that another process, or a damaged table, stands in the way of."""
     try:
         yield
     except LakeError as error:
-        found.busy[step] = error.message
+        report.skipped[step] = error.message
 
 
-def _collect_pictures(lake: Lake, found: Collected, dry_run: bool, guard: AbstractContextManager[None]) -> None:
-    with guard:
-        unused = unused_pictures(lake)
-        found.picture_bytes = sum(stored_sizes(lake, unused))
-        found.pictures = len(unused)
+def _collect_images(lake: Lake, report: GcReport, dry_run: bool, lock: AbstractContextManager[None]) -> None:
+    with lock:
+        unreferenced = find_unreferenced_images(lake)
+        report.image_bytes = sum(iter_image_sizes(lake, unreferenced))
+        report.n_images = len(unreferenced)
         if not dry_run:
-            delete_keys(lake.images.table, unused)
+            delete_keys(lake.images.table, unreferenced)
 
 
-def _wasteful(images: Table) -> set[int]:
-    return {w.fragment for w in waste(images) if w.deleted >= SHARE * w.total}
+def _find_wasteful_fragments(images_table: Table) -> set[int]:
+    return {
+        w.fragment_id for w in measure_waste(images_table) if w.deleted_bytes >= MIN_DELETED_FRACTION * w.total_bytes
+    }
 
 
-def _collect_table(table: Table, name: str, older_than: dt.timedelta, found: Collected, dry_run: bool) -> None:
+def _collect_table(table: Table, name: str, older_than: dt.timedelta, report: GcReport, dry_run: bool) -> None:
     if not table.exists():
         return
-    if not name.startswith(ANSWERS) and name != "images":  # those fold themselves; pictures are rewritten on request
-        fragments = with_deleted(table, SHARE)
-        if fragments:
-            found.rewritten[name] = len(fragments) if dry_run else rewrite(table, fragments)
-    forgotten = forget(table, older_than, dry_run=dry_run)
-    if forgotten.versions or forgotten.bytes:
-        found.versions[name], found.freed[name] = forgotten.versions, forgotten.bytes
-    path = local_path(table.uri)
-    for manifest in sorted((path / "_versions").glob(ASIDE)) if path is not None else ():
+    if (
+        not name.startswith(ANSWERS_PREFIX) and name != "images"
+    ):  # those fold themselves; pictures are rewritten on request
+        fragment_ids = find_fragments_with_deletions(table, MIN_DELETED_FRACTION)
+        if fragment_ids:
+            report.n_compacted_fragments[name] = (
+                len(fragment_ids) if dry_run else compact_fragments(table, fragment_ids)
+            )
+    expired = expire_versions(table, older_than, dry_run=dry_run)
+    if expired.n_versions or expired.removed_bytes:
+        report.n_expired_versions[name], report.reclaimed_bytes[name] = expired.n_versions, expired.removed_bytes
+    path = resolve_local_path(table.uri)
+    for manifest in sorted((path / "_versions").glob(TORN_MANIFEST_GLOB)) if path is not None else ():
         if time.time() - manifest.stat().st_mtime >= older_than.total_seconds():
-            found.torn += 1
+            report.n_torn_manifests += 1
             if not dry_run:
                 manifest.unlink(missing_ok=True)

@@ -10,22 +10,22 @@ import pyarrow.compute as pc
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
 
-BATCH = 8192
+BATCH_SIZE = 8192
 
 
-def pictures_of(lake: Lake, condition: str | None = None) -> Iterator[list[str]]:
+def iter_referenced_image_ids(lake: Lake, condition: str | None = None) -> Iterator[list[str]]:
     """The picture ids of the rows of `samples` that match, all revisions, in batches; ids repeat."""
-    for batch in lake.table("samples").scan(["image_ids"], condition, BATCH):
+    for batch in lake.get_table("samples").scan(["image_ids"], condition, BATCH_SIZE):
         yield pc.list_flatten(batch.column(0)).to_pylist()
 
 
-def unused_pictures(lake: Lake) -> IdSet:
+def find_unreferenced_images(lake: Lake) -> IdSet:
     """Stored pictures that no revision of any sample refers to."""
-    stored = lake.images.table.scan(["image_id"], None, BATCH)
-    return IdSet(batch.column(0).to_pylist() for batch in stored).without(pictures_of(lake))
+    stored_batches = lake.images.table.scan(["image_id"], None, BATCH_SIZE)
+    return IdSet(batch.column(0).to_pylist() for batch in stored_batches).difference(iter_referenced_image_ids(lake))
 
 
-def stored_sizes(lake: Lake, ids: IdSet) -> Iterator[int]:
+def iter_image_sizes(lake: Lake, ids: IdSet) -> Iterator[int]:
     """The bytes of each picture among `ids` that is stored."""
-    for batch in lake.images.table.scan(["image_id", "size"], None, BATCH):
-        yield from batch.column(1).filter(pa.array(ids.has(batch.column(0).to_pylist()))).to_pylist()
+    for batch in lake.images.table.scan(["image_id", "size"], None, BATCH_SIZE):
+        yield from batch.column(1).filter(pa.array(ids.contains(batch.column(0).to_pylist()))).to_pylist()

@@ -9,7 +9,7 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
 
-SHORTEST = 6
+MIN_ID_PREFIX_LENGTH = 6
 
 
 def trace(lake: Lake, row_id: str) -> dict[str, Any]:
@@ -21,80 +21,84 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
     table, and missing when `mvl gc` has removed that), `sample`, `images`, `rejects`. Raises `LakeError` when nothing
     or more than one row matches.
     """
-    name, column, full = _find(lake, row_id.strip().lower())
+    name, column, full_id = _find_row(lake, row_id.strip().lower())
     # A sample is traced from its newest version; other ids name one row.
-    row = max(lake.table(name).rows(None, sql.equals(column, full)), key=lambda r: r.get("revision", 1))
-    out: dict[str, Any] = {"found_in": name, "id": full}
+    row = max(lake.get_table(name).iter_rows(None, sql.equals(column, full_id)), key=lambda r: r.get("revision", 1))
+    lineage: dict[str, Any] = {"found_in": name, "id": full_id}
     family = name.split("/", 1)[0]
     if family == "mixture":
-        out["mixture"] = [{"stage": name.split("/", 1)[1], **row}]
+        lineage["mixture"] = [{"stage": name.split("/", 1)[1], **row}]
     if family != "samples":
-        _rewrite_side(lake, row["category"], row["rewrite_id"], out)
-    _sample_side(lake, out.get("rewritten", row), out)
-    if "mixture" not in out:
+        _add_rewrite(lake, row["category"], row["rewrite_id"], lineage)
+    _add_sample(lake, lineage.get("rewritten", row), lineage)
+    if "mixture" not in lineage:
         key, value = (
-            ("rewrite_id", out["rewritten"]["rewrite_id"]) if "rewritten" in out else ("sample_id", row["sample_id"])
+            ("rewrite_id", lineage["rewritten"]["rewrite_id"])
+            if "rewritten" in lineage
+            else ("sample_id", row["sample_id"])
         )
-        out["mixture"] = [
+        lineage["mixture"] = [
             {"stage": n.split("/", 1)[1], **r}
-            for n in lake.names("mixture")
-            for r in lake.table(n).rows(None, sql.equals(key, value))
+            for n in lake.list_tables("mixture")
+            for r in lake.get_table(n).iter_rows(None, sql.equals(key, value))
         ]
-    return out
+    return lineage
 
 
-def _find(lake: Lake, prefix: str) -> tuple[str, str, str]:
-    if len(prefix) < SHORTEST or set(prefix) - set("0123456789abcdef"):
-        raise LakeError(f"{prefix!r} is no id", hint=f"give at least {SHORTEST} characters of a row's id")
-    found = list(_matches(lake, prefix))
-    if not found:
+def _find_row(lake: Lake, prefix: str) -> tuple[str, str, str]:
+    if len(prefix) < MIN_ID_PREFIX_LENGTH or set(prefix) - set("0123456789abcdef"):
+        raise LakeError(f"{prefix!r} is no id", hint=f"give at least {MIN_ID_PREFIX_LENGTH} characters of a row's id")
+    matches = list(_iter_matches(lake, prefix))
+    if not matches:
         raise LakeError(
             f"nothing in the lake has an id that begins with {prefix}",
             hint="`mvl step STAGE NUMBER` lists training rows by id; the web UI shows the ids of every table",
         )
-    if len(found) > 1:
-        listed = ", ".join(f"{full} in {name}" for name, _, full in found[:4])
-        raise LakeError(f"more than one row begins with {prefix}: {listed}", hint="give more characters")
-    return found[0]
+    if len(matches) > 1:
+        candidates = ", ".join(f"{full_id} in {name}" for name, _, full_id in matches[:4])
+        raise LakeError(f"more than one row begins with {prefix}: {candidates}", hint="give more characters")
+    return matches[0]
 
 
-def _matches(lake: Lake, prefix: str) -> Iterator[tuple[str, str, str]]:
-    places = [
-        *((n, "row_id") for n in lake.names("mixture")),
-        *((n, "judged_id") for n in lake.names("judged")),
-        *((n, "rewrite_id") for n in lake.names("rewritten")),
+def _iter_matches(lake: Lake, prefix: str) -> Iterator[tuple[str, str, str]]:
+    id_columns = [
+        *((n, "row_id") for n in lake.list_tables("mixture")),
+        *((n, "judged_id") for n in lake.list_tables("judged")),
+        *((n, "rewrite_id") for n in lake.list_tables("rewritten")),
         ("samples", "version_id"),
         ("samples", "sample_id"),
     ]
-    for name, column in places:
-        condition = f"{column} LIKE {sql.literal(prefix + '%')}"
-        seen = {row[column] for row in lake.table(name).rows([column], condition)}
-        yield from ((name, column, full) for full in sorted(seen))
+    for name, column in id_columns:
+        condition = f"{column} LIKE {sql.format_literal(prefix + '%')}"
+        full_ids = {row[column] for row in lake.get_table(name).iter_rows([column], condition)}
+        yield from ((name, column, full_id) for full_id in sorted(full_ids))
 
 
-def _rewrite_side(lake: Lake, category: str, rewrite_id: str | None, out: dict[str, Any]) -> None:
+def _add_rewrite(lake: Lake, category: str, rewrite_id: str | None, lineage: dict[str, Any]) -> None:
     if rewrite_id is None:
         return
-    about = sql.equals("rewrite_id", rewrite_id)
-    rewrite, is_current = lake.table(f"rewritten/{category}").newest_row(about)
-    out["replaced"] = not is_current
+    rewrite_filter = sql.equals("rewrite_id", rewrite_id)
+    rewrite, is_current = lake.get_table(f"rewritten/{category}").find_latest_match(rewrite_filter)
+    lineage["replaced"] = not is_current
     if rewrite is None:
         return
-    out["rewritten"] = rewrite
-    out["answer"] = lake.answers("rewrite", rewrite["source"]).get([rewrite["request_key"]]).get(rewrite["request_key"])
-    judged, _ = lake.table(f"judged/{category}").newest_row(about)
+    lineage["rewritten"] = rewrite
+    lineage["answer"] = (
+        lake.get_answer_log("rewrite", rewrite["source"]).get([rewrite["request_key"]]).get(rewrite["request_key"])
+    )
+    judged, _ = lake.get_table(f"judged/{category}").find_latest_match(rewrite_filter)
     if judged is not None:
-        out["judged"] = judged
-        keys = [v["request_key"] for v in (judged["verdicts"] or []) + (judged["second_verdicts"] or [])]
-        out["verdicts"] = list(lake.answers("judge", rewrite["source"]).get(keys).values())
+        lineage["judged"] = judged
+        request_keys = [v["request_key"] for v in (judged["verdicts"] or []) + (judged["second_verdicts"] or [])]
+        lineage["verdicts"] = list(lake.get_answer_log("judge", rewrite["source"]).get(request_keys).values())
 
 
-def _sample_side(lake: Lake, row: dict[str, Any], out: dict[str, Any]) -> None:
+def _add_sample(lake: Lake, row: dict[str, Any], lineage: dict[str, Any]) -> None:
     if "version_id" in row:
-        sample = lake.index("samples").rows([row["version_id"]])[row["version_id"]]
+        sample = lake.get_index("samples").read_rows([row["version_id"]])[row["version_id"]]
     else:  # a verdict over a rewrite that has been replaced since
-        versions = lake.table("samples").rows(None, sql.equals("sample_id", row["sample_id"]))
+        versions = lake.get_table("samples").iter_rows(None, sql.equals("sample_id", row["sample_id"]))
         sample = max(versions, key=lambda r: r["revision"])
-    out["sample"] = sample
-    out["images"] = list(lake.images.describe(sample["image_ids"] or []).values())
-    out["rejects"] = list(lake.table("rejects").rows(None, sql.equals("row_key", sample["sample_id"])))
+    lineage["sample"] = sample
+    lineage["images"] = list(lake.images.read_image_info(sample["image_ids"] or []).values())
+    lineage["rejects"] = list(lake.get_table("rejects").iter_rows(None, sql.equals("row_key", sample["sample_id"])))

@@ -11,40 +11,44 @@ import numpy as np
 
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.views import superseded
+from mvl_assets.lake_queries.views import read_latest_revisions
 
-BATCH = 65_536
+BATCH_SIZE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """`total` counts the newest versions that are not withdrawn, `copies` those of them whose words and pictures are
+class HashSample:
+    """`n_samples` counts the newest versions that are not withdrawn, `n_copies` those of them whose words and pictures are
     exactly another's; `rows` are the chosen ones in order of their sample ids."""
 
-    total: int
-    copies: int
+    n_samples: int
+    n_copies: int
     rows: list[dict[str, Any]]
 
 
-def rows_by_hash(lake: Lake, source: str, count: int, columns: Sequence[str]) -> Chosen:
-    """The `count` samples with the smallest ids: ids are digests, so these are as good as drawn, and stay the same.
+def sample_by_hash(lake: Lake, source: str, sample_size: int, columns: Sequence[str]) -> HashSample:
+    """The `sample_size` samples with the smallest ids: ids are digests, so these are as good as drawn, and stay the same.
 
     Memory holds the chosen rows, and 16 bytes a row of the source.
     """
-    table = lake.table("samples")
-    counts = superseded(lake, source)
-    own = f"{sql.equals('source', source)} AND NOT withdrawn"
+    table = lake.get_table("samples")
+    latest_revisions = read_latest_revisions(lake, source)
+    current_filter = f"{sql.equals('source', source)} AND NOT withdrawn"
     smallest: list[tuple[str, str]] = []
     digests: list[np.ndarray] = []
-    total = 0
-    for batch in table.scan(["sample_id", "version_id", "revision", "content_hash"], own, BATCH):
+    n_samples = 0
+    for batch in table.scan(["sample_id", "version_id", "revision", "content_hash"], current_filter, BATCH_SIZE):
         ids, versions, revisions, hashes = (column.to_pylist() for column in batch.columns)
-        now = [n for n, key in enumerate(ids) if counts.get(key, 1) == revisions[n]]
-        total += len(now)
-        smallest = heapq.nsmallest(count, [*smallest, *((ids[n], versions[n]) for n in now)])
-        known = "".join(hashes[n] for n in now if hashes[n] is not None)
-        digests.append(np.frombuffer(bytes.fromhex(known), dtype="S16"))
-    every = np.concatenate(digests) if digests else np.empty(0, dtype="S16")
-    wanted = sql.within("version_id", (version for _, version in smallest))
-    rows = table.rows(sorted({*columns, "sample_id"}), f"{own} AND {wanted}") if smallest else ()
-    return Chosen(total, len(every) - len(np.unique(every)), sorted(rows, key=lambda r: r["sample_id"]))
+        current_indices = [n for n, key in enumerate(ids) if latest_revisions.get(key, 1) == revisions[n]]
+        n_samples += len(current_indices)
+        smallest = heapq.nsmallest(sample_size, [*smallest, *((ids[n], versions[n]) for n in current_indices)])
+        joined_hashes = "".join(hashes[n] for n in current_indices if hashes[n] is not None)
+        digests.append(np.frombuffer(bytes.fromhex(joined_hashes), dtype="S16"))
+    all_digests = np.concatenate(digests) if digests else np.empty(0, dtype="S16")
+    version_filter = sql.is_in("version_id", (version for _, version in smallest))
+    rows = (
+        table.iter_rows(sorted({*columns, "sample_id"}), f"{current_filter} AND {version_filter}") if smallest else ()
+    )
+    return HashSample(
+        n_samples, len(all_digests) - len(np.unique(all_digests)), sorted(rows, key=lambda r: r["sample_id"])
+    )

@@ -12,36 +12,36 @@ from mvl_assets.lake.lake import Lake
 
 
 @dataclass
-class CategoryLine:
+class CategorySummary:
     """One category: samples in its table, rewritten pairs, how many of these stay, and why the others go."""
 
     category: str
-    rows: int = 0
-    rewritten: int = 0
-    judged: int = 0
-    kept: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    n_samples: int = 0
+    n_rewritten: int = 0
+    n_judged: int = 0
+    n_kept: int = 0
+    drop_reasons: Counter[str] = field(default_factory=Counter)
 
 
-def category_lines(lake: Lake) -> list[CategoryLine]:
-    lines = []
-    for name in lake.names("category"):
+def summarize_categories(lake: Lake) -> list[CategorySummary]:
+    summaries = []
+    for name in lake.list_tables("category"):
         category = name.split("/", 1)[1]
-        line = CategoryLine(category, rows=lake.table(name).count())
-        line.rewritten = lake.table(f"rewritten/{category}").count()
-        for row in lake.table(f"judged/{category}").rows(["keep", "drop_reason"]):
-            line.judged += 1
-            line.kept += row["keep"]
+        summary = CategorySummary(category, n_samples=lake.get_table(name).count())
+        summary.n_rewritten = lake.get_table(f"rewritten/{category}").count()
+        for row in lake.get_table(f"judged/{category}").iter_rows(["keep", "drop_reason"]):
+            summary.n_judged += 1
+            summary.n_kept += row["keep"]
             if row["drop_reason"]:
-                line.reasons[row["drop_reason"]] += 1
-        lines.append(line)
-    return lines
+                summary.drop_reasons[row["drop_reason"]] += 1
+        summaries.append(summary)
+    return summaries
 
 
-def counts_by_source(lake: Lake) -> tuple[Counter[str], Counter[str]]:
+def count_by_source(lake: Lake) -> tuple[Counter[str], Counter[str]]:
     """Samples in use (newest version, not withdrawn) and rejects of reading, by source."""
-    rejects = Counter(row["source"] for row in lake.table("rejects").rows(["source"], "stage = 'raw'"))
-    table = lake.table("samples")
+    rejects = Counter(row["source"] for row in lake.get_table("rejects").iter_rows(["source"], "stage = 'raw'"))
+    table = lake.get_table("samples")
     # Asked first: an error inside a stream that DuckDB reads would come out as DuckDB's.
     if not table.exists():
         return Counter(), rejects
@@ -49,33 +49,33 @@ def counts_by_source(lake: Lake) -> tuple[Counter[str], Counter[str]]:
     schema = pa.schema([table.schema.field(c) for c in columns])
     with duckdb.connect() as con:
         con.register("s", pa.RecordBatchReader.from_batches(schema, table.scan(columns, None, 65536)))
-        found = con.execute(
+        source_counts = con.execute(
             """SELECT source, count(*) FILTER (NOT gone)
                FROM (SELECT source, sample_id, arg_max(withdrawn, revision) AS gone FROM s GROUP BY ALL)
                GROUP BY source"""
         ).fetchall()
-    return Counter(dict(found)), rejects
+    return Counter(dict(source_counts)), rejects
 
 
-def rejects_by_stage(lake: Lake) -> Counter[str]:
-    return Counter(row["stage"] for row in lake.table("rejects").rows(["stage"]))
+def count_rejects_by_stage(lake: Lake) -> Counter[str]:
+    return Counter(row["stage"] for row in lake.get_table("rejects").iter_rows(["stage"]))
 
 
-def scores(lake: Lake) -> list[tuple[str, int, float, float | None, float]]:
+def compute_checkpoint_scores(lake: Lake) -> list[tuple[str, int, float, float | None, float]]:
     """Per checkpoint of every evaluation: name, questions, share correct, share correct over a grey picture, and what
     always giving a category's most frequent answer gets."""
-    found = []
-    for name in lake.names("evaluation"):
+    score_rows = []
+    for name in lake.list_tables("evaluation"):
         by_checkpoint: dict[str, list[dict]] = {}
-        for row in lake.table(name).rows(["checkpoint", "correct", "blank_correct", "category", "expected"]):
+        for row in lake.get_table(name).iter_rows(["checkpoint", "correct", "blank_correct", "category", "expected"]):
             by_checkpoint.setdefault(row["checkpoint"], []).append(row)
         for checkpoint, rows in by_checkpoint.items():
-            blanks = [r["blank_correct"] for r in rows if r["blank_correct"] is not None]
-            right = sum(bool(r["correct"]) for r in rows) / len(rows)
-            answers = Counter((r["category"], r["expected"]) for r in rows)
-            most: Counter[str] = Counter()
-            for (category, _), times in answers.items():
-                most[category] = max(most[category], times)
-            blank = sum(blanks) / len(blanks) if blanks else None
-            found.append((checkpoint, len(rows), right, blank, most.total() / len(rows)))
-    return found
+            blank_correct = [r["blank_correct"] for r in rows if r["blank_correct"] is not None]
+            accuracy = sum(bool(r["correct"]) for r in rows) / len(rows)
+            reference_counts = Counter((r["category"], r["expected"]) for r in rows)
+            majority_counts: Counter[str] = Counter()
+            for (category, _), n_references in reference_counts.items():
+                majority_counts[category] = max(majority_counts[category], n_references)
+            blank_accuracy = sum(blank_correct) / len(blank_correct) if blank_correct else None
+            score_rows.append((checkpoint, len(rows), accuracy, blank_accuracy, majority_counts.total() / len(rows)))
+    return score_rows

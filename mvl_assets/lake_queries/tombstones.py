@@ -13,84 +13,84 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import PURGED
 
-PURGED_CLASS = "purged"
+PURGED_ERROR_CLASS = "purged"
 """The reject class of a row, or of a whole source, that is not taken in because it was purged."""
 
 
 @dataclass(frozen=True, slots=True)
-class Purged:
+class Tombstones:
     """What of one source may not be taken in: all of it, or some samples by id or by what they said."""
 
     source: str
-    whole: bool
+    is_whole_source: bool
     sample_ids: frozenset[str]
-    said: frozenset[str]
+    content_hashes: frozenset[str]
 
     def __bool__(self) -> bool:
-        return self.whole or bool(self.sample_ids)
+        return self.is_whole_source or bool(self.sample_ids)
 
-    def holds(self, sample_id: str, content: Mapping[str, Any], *, is_named: bool) -> bool:
-        """`is_named`: the source gives the sample a name of its own."""
-        if self.whole or (is_named and sample_id in self.sample_ids):
+    def matches(self, sample_id: str, content: Mapping[str, Any], *, has_native_id: bool) -> bool:
+        """`has_native_id`: the source gives the sample a name of its own."""
+        if self.is_whole_source or (has_native_id and sample_id in self.sample_ids):
             return True
         # Earlier versions of this program remembered the content hash, licence included.
-        return bool(self.said & {said_hash(content), content["content_hash"]})
+        return bool(self.content_hashes & {compute_unlicensed_content_hash(content), content["content_hash"]})
 
     @property
     def reason(self) -> str:
         """For a person who looks at the reject."""
-        what = f"source {self.source}" if self.whole else "sample ID"
-        return f"was purged; `mvl purge allow {what}` lets it come back"
+        argument = f"source {self.source}" if self.is_whole_source else "sample ID"
+        return f"was purged; `mvl purge allow {argument}` lets it come back"
 
 
-def purged_of(lake: Lake, source: str) -> Purged:
-    rows = list(lake.table(PURGED.name).rows(["sample_id", "content_hash"], sql.equals("source", source)))
-    return Purged(
+def load_tombstones(lake: Lake, source: str) -> Tombstones:
+    rows = list(lake.get_table(PURGED.name).iter_rows(["sample_id", "content_hash"], sql.equals("source", source)))
+    return Tombstones(
         source,
-        whole=any(r["sample_id"] is None for r in rows),
+        is_whole_source=any(r["sample_id"] is None for r in rows),
         sample_ids=frozenset(r["sample_id"] for r in rows if r["sample_id"] is not None),
-        said=frozenset(r["content_hash"] for r in rows if r["content_hash"] is not None),
+        content_hashes=frozenset(r["content_hash"] for r in rows if r["content_hash"] is not None),
     )
 
 
-def said_hash(content: Mapping[str, Any]) -> str:
+def compute_unlicensed_content_hash(content: Mapping[str, Any]) -> str:
     """Digest of a sample's words and pictures. Not of its licence, which the catalog may correct."""
-    return digest_hex({name: content[name] for name in ("conversations", "image_ids", "video")})
+    return compute_digest({name: content[name] for name in ("conversations", "image_ids", "video")})
 
 
-def remember(lake: Lake, source: str, samples: Iterable[tuple[str | None, str | None]]) -> None:
-    """Adds pairs (sample id, `said_hash`) of a source; (None, None) stands for the whole source."""
-    now = dt.datetime.now(dt.UTC)
+def add_tombstones(lake: Lake, source: str, entries: Iterable[tuple[str | None, str | None]]) -> None:
+    """Adds pairs (sample id, `compute_unlicensed_content_hash`) of a source; (None, None) stands for the whole source."""
+    created_at = dt.datetime.now(dt.UTC)
     rows = [
         {
-            "purge_id": digest_hex(source, sample_id, content_hash),
+            "purge_id": compute_digest(source, sample_id, content_hash),
             "source": source,
             "sample_id": sample_id,
             "content_hash": content_hash,
-            "created_at": now,
+            "created_at": created_at,
         }
-        for sample_id, content_hash in samples
+        for sample_id, content_hash in entries
     ]
-    lake.table(PURGED.name).insert(pa.Table.from_pylist(rows, schema=PURGED.schema))
+    lake.get_table(PURGED.name).insert(pa.Table.from_pylist(rows, schema=PURGED.schema))
 
 
 def allow_source(lake: Lake, source: str) -> bool:
     """Lets a purged source come back; samples of it that were purged one by one stay out. False: it was not purged."""
-    return _forget(lake, f"{sql.equals('source', source)} AND sample_id IS NULL")
+    return _delete_tombstones(lake, f"{sql.equals('source', source)} AND sample_id IS NULL")
 
 
 def allow_samples(lake: Lake, sample_ids: Iterable[str]) -> bool:
-    return _forget(lake, sql.within("sample_id", sample_ids))
+    return _delete_tombstones(lake, sql.is_in("sample_id", sample_ids))
 
 
-def _forget(lake: Lake, condition: str) -> bool:
-    table = lake.table(PURGED.name)
-    found = table.count(condition) > 0
-    if found:
+def _delete_tombstones(lake: Lake, condition: str) -> bool:
+    table = lake.get_table(PURGED.name)
+    is_present = table.count(condition) > 0
+    if is_present:
         table.delete(condition)
-    return found
+    return is_present

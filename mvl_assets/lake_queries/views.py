@@ -15,98 +15,100 @@ import pyarrow as pa
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 
-BATCH = 512
+BATCH_SIZE = 512
 
 
-def superseded(lake: Lake, source: str) -> dict[str, int]:
+def read_latest_revisions(lake: Lake, source: str) -> dict[str, int]:
     """For samples of a source that have more than one version or were withdrawn: the revision that counts (by
     sample id), 0 for those that are gone. Usually few; everything else is revision 1."""
-    newest: dict[str, tuple[int, bool]] = {}
+    newest_versions: dict[str, tuple[int, bool]] = {}
     condition = f"{sql.equals('source', source)} AND (revision > 1 OR withdrawn)"
-    for row in lake.table("samples").rows(["sample_id", "revision", "withdrawn"], condition):
-        if row["revision"] > newest.get(row["sample_id"], (0, False))[0]:
-            newest[row["sample_id"]] = (row["revision"], row["withdrawn"])
-    return {key: 0 if gone else revision for key, (revision, gone) in newest.items()}
+    for row in lake.get_table("samples").iter_rows(["sample_id", "revision", "withdrawn"], condition):
+        if row["revision"] > newest_versions.get(row["sample_id"], (0, False))[0]:
+            newest_versions[row["sample_id"]] = (row["revision"], row["withdrawn"])
+    return {sample_id: 0 if withdrawn else revision for sample_id, (revision, withdrawn) in newest_versions.items()}
 
 
-def samples_now(
-    lake: Lake, source: str, columns: Sequence[str] | None = None, batch_size: int = BATCH
+def iter_current_samples(
+    lake: Lake, source: str, columns: Sequence[str] | None = None, batch_size: int = BATCH_SIZE
 ) -> Iterator[dict[str, Any]]:
     """The newest version of every sample of a source that is not withdrawn, as dictionaries."""
-    table = lake.table("samples")
-    names = list(columns) if columns is not None else table.schema.names
-    extra = [c for c in ("sample_id", "revision") if c not in names]
-    counts = superseded(lake, source)
+    table = lake.get_table("samples")
+    column_names = list(columns) if columns is not None else table.schema.names
+    extra_columns = [c for c in ("sample_id", "revision") if c not in column_names]
+    latest_revisions = read_latest_revisions(lake, source)
     condition = f"{sql.equals('source', source)} AND NOT withdrawn"
-    for row in table.rows([*names, *extra], condition, batch_size):
-        if counts.get(row["sample_id"], 1) == row["revision"]:
-            yield {k: row[k] for k in names}
+    for row in table.iter_rows([*column_names, *extra_columns], condition, batch_size):
+        if latest_revisions.get(row["sample_id"], 1) == row["revision"]:
+            yield {k: row[k] for k in column_names}
 
 
-def mixture_rows(
-    lake: Lake, stage: str, start: int = 0, stop: int | None = None, batch_size: int = BATCH
+def iter_mixture_rows(
+    lake: Lake, stage: str, start: int = 0, stop: int | None = None, batch_size: int = BATCH_SIZE
 ) -> Iterator[dict[str, Any]]:
     """The rows of a mixture in order of position, each with `conversations`, `image_ids` and `video`.
 
     Raises `KeyError` when a row refers to a sample or rewrite that is not there.
     """
-    table = lake.table(f"mixture/{stage}")
-    rows = table.window(start, table.count() if stop is None else stop, batch_size=batch_size)
-    yield from resolved(lake, _in_order(rows, start), batch_size)
+    table = lake.get_table(f"mixture/{stage}")
+    rows = table.iter_range(start, table.count() if stop is None else stop, batch_size=batch_size)
+    yield from join_samples(lake, _check_positions(rows, start), batch_size)
 
 
-def _in_order(rows: Iterator[dict[str, Any]], start: int) -> Iterator[dict[str, Any]]:
+def _check_positions(rows: Iterator[dict[str, Any]], start: int) -> Iterator[dict[str, Any]]:
     """Checks that positions come as they were written; a whole-table publish keeps the order of its rows."""
-    for expected, row in enumerate(rows, start):
-        if row["position"] != expected:
-            raise ValueError(f"mixture position {row['position']} where {expected} was expected")
+    for expected_position, row in enumerate(rows, start):
+        if row["position"] != expected_position:
+            raise ValueError(f"mixture position {row['position']} where {expected_position} was expected")
         yield row
 
 
-def rows_by_id(lake: Lake, stage: str, row_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Mixture rows by id, with `conversations`, `image_ids` and `video` (see `mixture_rows`)."""
-    found = lake.index(f"mixture/{stage}").rows(row_ids)
-    return {r["row_id"]: r for r in resolved(lake, iter(found.values()))}
+def read_mixture_rows_by_id(lake: Lake, stage: str, row_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Mixture rows by id, with `conversations`, `image_ids` and `video` (see `iter_mixture_rows`)."""
+    rows_by_row_id = lake.get_index(f"mixture/{stage}").read_rows(row_ids)
+    return {r["row_id"]: r for r in join_samples(lake, iter(rows_by_row_id.values()))}
 
 
-def resolved(lake: Lake, rows: Iterator[dict[str, Any]], batch_size: int = BATCH) -> Iterator[dict[str, Any]]:
+def join_samples(lake: Lake, rows: Iterator[dict[str, Any]], batch_size: int = BATCH_SIZE) -> Iterator[dict[str, Any]]:
     """Adds to mixture rows what they refer to: the sample's pictures, and its or its rewrite's conversation."""
-    for batch in in_batches(rows, batch_size):
-        yield from _resolve(lake, batch)
+    for batch in iter_batches(rows, batch_size):
+        yield from _join_batch(lake, batch)
 
 
-def in_batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    """Lists of at most `size` rows."""
+def iter_batches(rows: Iterable[dict[str, Any]], batch_size: int) -> Iterator[list[dict[str, Any]]]:
+    """Lists of at most `batch_size` rows."""
     stream = iter(rows)
-    while batch := list(islice(stream, size)):
+    while batch := list(islice(stream, batch_size)):
         yield batch
 
 
-def _resolve(lake: Lake, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    versions = [r["version_id"] for r in batch]
-    samples = lake.index("samples").rows(versions, ["version_id", "native_id", "conversations", "image_ids", "video"])
+def _join_batch(lake: Lake, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    version_ids = [r["version_id"] for r in batch]
+    samples = lake.get_index("samples").read_rows(
+        version_ids, ["version_id", "native_id", "conversations", "image_ids", "video"]
+    )
     rewrites: dict[str, dict[str, Any]] = {}
     for category in {r["category"] for r in batch if r["kind"] == "rewritten"}:
-        keys = [r["rewrite_id"] for r in batch if r["kind"] == "rewritten" and r["category"] == category]
-        rewrites |= lake.index(f"rewritten/{category}").rows(keys, ["rewrite_id", "conversations"])
-    out = []
+        rewrite_ids = [r["rewrite_id"] for r in batch if r["kind"] == "rewritten" and r["category"] == category]
+        rewrites |= lake.get_index(f"rewritten/{category}").read_rows(rewrite_ids, ["rewrite_id", "conversations"])
+    joined_rows = []
     for row in batch:
         sample = samples[row["version_id"]]
-        said = rewrites[row["rewrite_id"]] if row["kind"] == "rewritten" else sample
-        out.append(
+        content = rewrites[row["rewrite_id"]] if row["kind"] == "rewritten" else sample
+        joined_rows.append(
             {
                 **row,
-                "conversations": said["conversations"],
+                "conversations": content["conversations"],
                 "image_ids": sample["image_ids"] or [],
                 "video": sample["video"],
             }
         )
-    return out
+    return joined_rows
 
 
-def composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
+def summarize_composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
     """What a mixture holds: rows with category, source, n, rewritten (of these n) and licence (null when unknown)."""
-    table = lake.table(f"mixture/{stage}")
+    table = lake.get_table(f"mixture/{stage}")
     columns = ["category", "source", "kind", "license"]
     schema = pa.schema([table.schema.field(c) for c in columns])
     with duckdb.connect() as con:
@@ -122,7 +124,7 @@ def composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
         )
 
 
-def first_samples(lake: Lake, source: str, count: int = 6) -> list[dict[str, Any]]:
+def read_first_samples(lake: Lake, source: str, n_samples: int = 6) -> list[dict[str, Any]]:
     """The first newest samples of a source, for looking at."""
     columns = ["sample_id", "native_id", "file", "position", "conversations", "image_ids"]
-    return list(islice(samples_now(lake, source, columns, count), count))
+    return list(islice(iter_current_samples(lake, source, columns, n_samples), n_samples))

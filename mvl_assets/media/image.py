@@ -18,32 +18,32 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused undecoded: 64 MP is 192 MB in RGB, nearly four times the paper's largest."""
 
-MAX_SCANNED = 1 << 31
+MAX_SCANNED_PIXELS = 1 << 31
 """Pixels times scans of a JPEG. A progressive one has about ten scans; a few bytes make one more, and each covers the
 whole picture. At this bound decoding takes some two seconds."""
 
-SHORTEST, LONGEST, STEEPEST = 224, 4096, 7
+MIN_SIDE, MAX_SIDE, MAX_ASPECT_RATIO = 224, 4096, 7
 """The paper's bounds (arXiv 2412.05237 §2): sides in pixels, and long side : short side."""
 
-JPEGS = ("JPEG", "MPO")
+JPEG_FORMATS = ("JPEG", "MPO")
 """What Pillow calls a JPEG; the second holds more pictures behind the first, as many phones and cameras write it."""
 
-SCAN_BYTES = 8
+SCAN_HEADER_BYTES = 8
 """The header of a scan over one channel, its marker not counted."""
 
-BAND = 256
+BAND_ROWS = 256
 """Rows of a picture that are in hand at a time as numbers."""
 
-LYING = (5, 6, 7, 8)
+ROTATED_ORIENTATIONS = (5, 6, 7, 8)
 """EXIF orientations of pictures that are stored lying on their side."""
 
-HASHED = 64
+MIN_HASH_SIDE = 64
 """Pixels that the short side keeps at least before the perceptual hash is taken."""
 
 WHITE = (255, 255, 255)
@@ -57,7 +57,7 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-class PictureError(Exception):
+class ImageError(Exception):
     """Bytes that are no usable picture.
 
     `error` is one of `not_a_picture`, `svg_picture`, `zero_size`, `too_many_pixels`, `too_many_scans`,
@@ -71,9 +71,9 @@ class PictureError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class PictureInfo:
+class ImageProperties:
     """What a full decode showed. Sides are pixels as a viewer shows the picture (after its EXIF turn), so that what
-    `standardise` makes of it can be computed without the picture; `format` and `mode` as Pillow says.
+    `standardise_image` makes of it can be computed without the picture; `format` and `mode` as Pillow says.
 
     `phash` is 16 hex digits: the 64-bit perceptual hash (ImageHash's `phash`) of the first frame as a viewer shows it.
     """
@@ -81,7 +81,7 @@ class PictureInfo:
     width: int
     height: int
     format: str
-    frames: int
+    n_frames: int
     mode: str
     phash: str
 
@@ -92,211 +92,218 @@ class StandardSize:
 
     scaled: tuple[int, int]
     canvas: tuple[int, int]
-    verdict: Literal["as_is", "resized", "padded"]
+    action: Literal["as_is", "resized", "padded"]
 
 
-def image_id(data: bytes) -> str:
+def compute_image_id(data: bytes) -> str:
     """The id of a picture: 32 hex characters, digest of its original bytes."""
-    return digest_hex(data)
+    return compute_digest(data)
 
 
-def inspect(data: bytes) -> PictureInfo:
-    """Decodes the whole first frame and says what it is. Raises `PictureError`."""
-    with _decoding():
-        image = _open(data)
+def inspect_image(data: bytes) -> ImageProperties:
+    """Decodes the whole first frame and says what it is. Raises `ImageError`."""
+    with _translate_decode_errors():
+        image = _open_image(data)
         mode, (width, height) = image.mode, image.size
-        if image.format in JPEGS:
+        if image.format in JPEG_FORMATS:
             # All of the file is still read and unpacked; only colours and pixels that the hash has no use for are not
             # computed. What is cut off or broken shows as it does in full.
-            shrink = _shrink(image)
-            image.draft("L", (width // shrink, height // shrink))
-        upright = _turned(image)
-        if image.getexif().get(ExifTags.Base.Orientation) in LYING:
+            reduction_factor = _compute_reduction_factor(image)
+            image.draft("L", (width // reduction_factor, height // reduction_factor))
+        upright = _apply_exif_orientation(image)
+        if image.getexif().get(ExifTags.Base.Orientation) in ROTATED_ORIENTATIONS:
             width, height = height, width
-        phash = _perceptual_hash(upright)
-        frames = int(getattr(image, "n_frames", 1))
-        if frames > len(data):  # a header may claim billions
-            raise PictureError("broken_picture", f"{frames} frames in {len(data)} bytes")
-    return PictureInfo(width, height, str(image.format), frames, mode, phash)
+        phash = _compute_phash(upright)
+        n_frames = int(getattr(image, "n_frames", 1))
+        if n_frames > len(data):  # a header may claim billions
+            raise ImageError("broken_picture", f"{n_frames} frames in {len(data)} bytes")
+    return ImageProperties(width, height, str(image.format), n_frames, mode, phash)
 
 
-def standardise(data: bytes) -> Image.Image:
-    """The one form in which pictures go to models. Raises `PictureError`.
+def standardise_image(data: bytes) -> Image.Image:
+    """The one form in which pictures go to models. Raises `ImageError`.
 
     First frame, turned as its EXIF orientation says, RGB over white, sides within 224 to 4,096 px and at most 7:1. The
     paper does not say how it adjusted pictures outside the bounds; here they are scaled (Lanczos, same aspect ratio)
     and, when longer than 7:1, centred on a white canvas of 7:1, so that nothing is cropped or distorted.
     """
-    with _decoding():
-        image = _upright(_open(data))
-        size = standard_size(*image.size)
-        if size.scaled != image.size:
-            image = image.resize(size.scaled, Image.Resampling.LANCZOS)
-        if size.canvas != image.size:
-            canvas = Image.new("RGB", size.canvas, WHITE)
-            left = (size.canvas[0] - image.width) // 2
-            canvas.paste(image, (left, (size.canvas[1] - image.height) // 2))
+    with _translate_decode_errors():
+        image = _to_upright_rgb(_open_image(data))
+        target_size = compute_standard_size(*image.size)
+        if target_size.scaled != image.size:
+            image = image.resize(target_size.scaled, Image.Resampling.LANCZOS)
+        if target_size.canvas != image.size:
+            canvas = Image.new("RGB", target_size.canvas, WHITE)
+            left = (target_size.canvas[0] - image.width) // 2
+            canvas.paste(image, (left, (target_size.canvas[1] - image.height) // 2))
             image = canvas
     return image
 
 
-def standard_size(width: int, height: int) -> StandardSize:
-    """What `standardise` does to a picture of this size; computed without the picture."""
-    long, short = max(width, height), min(width, height)
+def compute_standard_size(width: int, height: int) -> StandardSize:
+    """What `standardise_image` does to a picture of this size; computed without the picture."""
+    long_side, short_side = max(width, height), min(width, height)
     # The short side of the canvas, were it padded first: padding needs less enlarging than the picture alone would.
-    canvas_short = max(short, long / STEEPEST)
+    canvas_short = max(short_side, long_side / MAX_ASPECT_RATIO)
     scale = 1.0
-    if long > LONGEST:
-        scale = LONGEST / long
-    elif canvas_short < SHORTEST:
-        scale = SHORTEST / canvas_short
+    if long_side > MAX_SIDE:
+        scale = MAX_SIDE / long_side
+    elif canvas_short < MIN_SIDE:
+        scale = MIN_SIDE / canvas_short
     scaled = (width, height) if scale == 1.0 else tuple(max(1, round(side * scale)) for side in (width, height))
-    least = max(SHORTEST, -(-max(scaled) // STEEPEST))
-    canvas = tuple(max(side, least) for side in scaled)
-    verdict: Literal["as_is", "resized", "padded"] = "as_is"
+    min_canvas_side = max(MIN_SIDE, -(-max(scaled) // MAX_ASPECT_RATIO))
+    canvas = tuple(max(side, min_canvas_side) for side in scaled)
+    action: Literal["as_is", "resized", "padded"] = "as_is"
     if canvas != scaled:
-        verdict = "padded"
+        action = "padded"
     elif scale != 1.0:
-        verdict = "resized"
-    return StandardSize((scaled[0], scaled[1]), (canvas[0], canvas[1]), verdict)
+        action = "resized"
+    return StandardSize((scaled[0], scaled[1]), (canvas[0], canvas[1]), action)
 
 
-def encode(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG") -> bytes:
+def encode_image(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG") -> bytes:
     """The picture as a file. Equal pixels give equal bytes: fixed settings, no metadata."""
-    plain = image if image.mode == "RGB" else image.convert("RGB")
+    rgb_image = image if image.mode == "RGB" else image.convert("RGB")
     buffer = io.BytesIO()
     if format == "JPEG":
-        plain.save(buffer, "JPEG", quality=90, subsampling=0, exif=b"", icc_profile=None)
+        rgb_image.save(buffer, "JPEG", quality=90, subsampling=0, exif=b"", icc_profile=None)
     else:
-        plain.save(buffer, "PNG", compress_level=6, exif=b"", icc_profile=None)
+        rgb_image.save(buffer, "PNG", compress_level=6, exif=b"", icc_profile=None)
     return buffer.getvalue()
 
 
-def blank_like(data: bytes) -> bytes:
+def build_blank_image(data: bytes) -> bytes:
     """A grey PNG with the size `data` has once it is standardised, so that it becomes the same number of tokens: the
-    control for what a model answers from the language alone. Raises `PictureError` when `data` is no picture.
+    control for what a model answers from the language alone. Raises `ImageError` when `data` is no picture.
     """
-    return encode(Image.new("RGB", standardise(data).size, GREY), "PNG")
+    return encode_image(Image.new("RGB", standardise_image(data).size, GREY), "PNG")
 
 
-def thumbnail(data: bytes, px: int = 96) -> bytes:
-    """A JPEG of a few kB whose longer side is at most `px`, for previews. Raises `PictureError`."""
-    with _decoding():
-        image = _open(data)
-        image.draft("RGB", (2 * px, 2 * px))
-        image = _upright(image)
-        image.thumbnail((px, px), Image.Resampling.BICUBIC)
+def build_thumbnail(data: bytes, max_side: int = 96) -> bytes:
+    """A JPEG of a few kB whose longer side is at most `max_side`, for previews. Raises `ImageError`."""
+    with _translate_decode_errors():
+        image = _open_image(data)
+        image.draft("RGB", (2 * max_side, 2 * max_side))
+        image = _to_upright_rgb(image)
+        image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=75, exif=b"", icc_profile=None)
     return buffer.getvalue()
 
 
-def _open(data: bytes) -> Image.Image:
+def _open_image(data: bytes) -> Image.Image:
     """The picture with its header read and its size checked; no pixel is decoded yet."""
     if not data:
-        raise PictureError("not_a_picture", "no bytes")
+        raise ImageError("not_a_picture", "no bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except UnidentifiedImageError as error:
         if b"<svg" in data[:4096].lower():
-            raise PictureError("svg_picture", "an SVG drawing has no pixels; convert it to PNG first") from error
-        raise PictureError(
-            "not_a_picture", f"{len(data)} bytes that start with {data[:8].hex(' ')} are none of {', '.join(FORMATS)}"
+            raise ImageError("svg_picture", "an SVG drawing has no pixels; convert it to PNG first") from error
+        raise ImageError(
+            "not_a_picture",
+            f"{len(data)} bytes that start with {data[:8].hex(' ')} are none of {', '.join(IMAGE_FORMATS)}",
         ) from error
-    check_size(*image.size)
-    if image.format in JPEGS:
-        most = MAX_SCANNED // (image.width * image.height)
+    check_image_size(*image.size)
+    if image.format in JPEG_FORMATS:
+        max_scans = MAX_SCANNED_PIXELS // (image.width * image.height)
         # No scan is shorter than its header, and one byte is searched for faster than two: most files end at these.
-        if len(data) > SCAN_BYTES * most and data.count(b"\xda") > most and (scans := data.count(b"\xff\xda")) > most:
-            raise PictureError("too_many_scans", f"{scans} scans over {image.width} x {image.height} pixels")
+        if (
+            len(data) > SCAN_HEADER_BYTES * max_scans
+            and data.count(b"\xda") > max_scans
+            and (n_scans := data.count(b"\xff\xda")) > max_scans
+        ):
+            raise ImageError("too_many_scans", f"{n_scans} scans over {image.width} x {image.height} pixels")
     return image
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises `PictureError` for a size that cannot be or that nobody should decode."""
+def check_image_size(width: int, height: int) -> None:
+    """Raises `ImageError` for a size that cannot be or that nobody should decode."""
     if width < 1 or height < 1:
-        raise PictureError("zero_size", f"{width} x {height} pixels")
+        raise ImageError("zero_size", f"{width} x {height} pixels")
     if width * height > MAX_PIXELS:
-        raise PictureError("too_many_pixels", f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+        raise ImageError("too_many_pixels", f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
 
 
 @contextmanager
-def _decoding() -> Iterator[None]:
-    """Turns whatever a decoder throws at hostile bytes into `PictureError`."""
+def _translate_decode_errors() -> Iterator[None]:
+    """Turns whatever a decoder throws at hostile bytes into `ImageError`."""
     try:
         yield
-    except PictureError:
+    except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         size = str(error).split(" exceeds")[0]
-        raise PictureError("too_many_pixels", f"{size} is above {MAX_PIXELS:,}") from error
+        raise ImageError("too_many_pixels", f"{size} is above {MAX_PIXELS:,}") from error
     except MemoryError as error:
-        raise PictureError("too_many_pixels", "not enough memory to decode it") from error
+        raise ImageError("too_many_pixels", "not enough memory to decode it") from error
     except Exception as error:
         # Decoders fail in many ways (OSError, SyntaxError, struct.error, zlib.error, EOFError, ...): all are its fault.
         text = str(error) or type(error).__name__
-        short = isinstance(error, EOFError) or any(t in text.lower() for t in ("truncated", "end of file", "eof"))
-        raise PictureError("truncated_picture" if short else "broken_picture", text[:300]) from error
+        is_truncated = isinstance(error, EOFError) or any(
+            t in text.lower() for t in ("truncated", "end of file", "eof")
+        )
+        raise ImageError("truncated_picture" if is_truncated else "broken_picture", text[:300]) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _to_upright_rgb(image: Image.Image) -> Image.Image:
     """First frame as a viewer shows it: EXIF turn applied, RGB over white."""
-    flat = _over_white(_turned(image))
-    return flat if flat.mode == "RGB" else flat.convert("RGB")
+    flattened = _flatten_on_white(_apply_exif_orientation(image))
+    return flattened if flattened.mode == "RGB" else flattened.convert("RGB")
 
 
-def _turned(image: Image.Image) -> Image.Image:
+def _apply_exif_orientation(image: Image.Image) -> Image.Image:
     """As the EXIF orientation says. Decodes; makes no copy of a picture that stands upright."""
     image.load()
-    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    return image if upright else ImageOps.exif_transpose(image)
+    is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    return image if is_upright else ImageOps.exif_transpose(image)
 
 
-def _over_white(image: Image.Image) -> Image.Image:
+def _flatten_on_white(image: Image.Image) -> Image.Image:
     """RGB or L, with what is transparent shown white."""
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
-        return _eight_bits(image)
+        return _to_eight_bits(image)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
-        flat = Image.new("RGB", layer.size, WHITE)
-        flat.paste(layer, mask=layer)
-        return flat
+        flattened = Image.new("RGB", layer.size, WHITE)
+        flattened.paste(layer, mask=layer)
+        return flattened
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _to_eight_bits(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and float pictures as L. Pillow's own conversion clips at 255, which turns most of them white.
 
     Goes through the picture in bands: as numbers of 32 bits a large one takes four times its own memory.
     """
-    highest = max(float(band.max(initial=0.0)) for _, band in _bands(image))
-    white = 255.0 if image.mode in ("I", "F") and highest <= 255.0 else max(65535.0, highest)
+    highest = max(float(band.max(initial=0.0)) for _, band in _iter_bands(image))
+    white_level = 255.0 if image.mode in ("I", "F") and highest <= 255.0 else max(65535.0, highest)
     if image.mode == "F" and highest <= 1.0:
-        white = 1.0
+        white_level = 1.0
     result = np.empty((image.height, image.width), np.uint8)
-    for top, band in _bands(image):
-        result[top : top + len(band)] = np.clip(band * (255.0 / white), 0, 255)
+    for top, band in _iter_bands(image):
+        result[top : top + len(band)] = np.clip(band * (255.0 / white_level), 0, 255)
     return Image.fromarray(result)
 
 
-def _bands(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
+def _iter_bands(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
     """(first row, values) of a picture of one channel, from top to bottom."""
-    for top in range(0, image.height, BAND):
-        band = image.crop((0, top, image.width, min(top + BAND, image.height)))
+    for top in range(0, image.height, BAND_ROWS):
+        band = image.crop((0, top, image.width, min(top + BAND_ROWS, image.height)))
         yield top, np.nan_to_num(np.asarray(band, dtype=np.float32), posinf=0.0, neginf=0.0)
 
 
-def _perceptual_hash(upright: Image.Image) -> str:
+def _compute_phash(upright: Image.Image) -> str:
     import imagehash  # brings scipy: only where pictures are really looked at
 
-    flat = _over_white(upright)
-    shrink = _shrink(flat)
-    return str(imagehash.phash(flat.reduce(shrink) if shrink > 1 else flat))
+    flattened = _flatten_on_white(upright)
+    reduction_factor = _compute_reduction_factor(flattened)
+    return str(imagehash.phash(flattened.reduce(reduction_factor) if reduction_factor > 1 else flattened))
 
 
-def _shrink(image: Image.Image) -> int:
+def _compute_reduction_factor(image: Image.Image) -> int:
     """By how much a picture is made smaller before its hash is taken: a power of two, as JPEG's decoder has them, so
     the same picture in two formats comes to the same size."""
-    return 1 << (max(1, min(image.size) // HASHED).bit_length() - 1)
+    return 1 << (max(1, min(image.size) // MIN_HASH_SIDE).bit_length() - 1)

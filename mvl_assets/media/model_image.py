@@ -6,36 +6,36 @@ import io
 
 from PIL import ExifTags, Image
 
-from mvl_assets.media.image import FORMATS, encode, standard_size, standardise
+from mvl_assets.media.image import IMAGE_FORMATS, compute_standard_size, encode_image, standardise_image
 
 # Formats every server decodes; pictures in them that need no change travel as they are.
-_TRAVELS_AS_IS = ("JPEG", "PNG")
+_PASSTHROUGH_FORMATS = ("JPEG", "PNG")
 
 
-def for_model(data: bytes, longest_side: int) -> bytes:
-    """JPEG or PNG bytes of the standard form, scaled down to `longest_side` pixels. Raises `PictureError`.
+def prepare_image(data: bytes, max_image_side: int) -> bytes:
+    """JPEG or PNG bytes of the standard form, scaled down to `max_image_side` pixels. Raises `ImageError`.
 
     A picture that is already so is returned unchanged after a look at its header, which costs a hundredth of a decode.
     """
-    if _is_ready(data, longest_side):
+    if _is_ready(data, max_image_side):
         return data
-    picture = standardise(data)
-    if max(picture.size) > longest_side:
-        picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
-    return encode(picture)
+    image = standardise_image(data)
+    if max(image.size) > max_image_side:
+        image.thumbnail((max_image_side, max_image_side), Image.Resampling.LANCZOS)
+    return encode_image(image)
 
 
-def _is_ready(data: bytes, longest_side: int) -> bool:
+def _is_ready(data: bytes, max_image_side: int) -> bool:
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
         return (
-            picture.format in _TRAVELS_AS_IS
-            and picture.mode == "RGB"
-            and "transparency" not in picture.info
-            and getattr(picture, "n_frames", 1) == 1
-            and max(picture.size) <= longest_side
-            and standard_size(*picture.size).verdict == "as_is"
-            and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            image.format in _PASSTHROUGH_FORMATS
+            and image.mode == "RGB"
+            and "transparency" not in image.info
+            and getattr(image, "n_frames", 1) == 1
+            and max(image.size) <= max_image_side
+            and compute_standard_size(*image.size).action == "as_is"
+            and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         )
     except Exception:  # Whatever is wrong with it, `standardise` says it as a PictureError.
         return False

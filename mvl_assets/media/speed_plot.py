@@ -10,38 +10,38 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-WIDTH, HEIGHT = 640, 110
-LEFT, RIGHT, TOP, FOOT = 12, 70, 24, 20
-PAPER, INK, GRID = (255, 255, 255), (60, 60, 66), (225, 225, 228)
-COLOURS = ((31, 78, 121), (176, 92, 20))
+PLOT_WIDTH, PANEL_HEIGHT = 640, 110
+LEFT, RIGHT, TOP, BOTTOM = 12, 70, 24, 20
+BACKGROUND_COLOUR, TEXT_COLOUR, GRID_COLOUR = (255, 255, 255), (60, 60, 66), (225, 225, 228)
+LINE_COLOURS = ((31, 78, 121), (176, 92, 20))
 
 
-def speed_plot(seconds: Sequence[float], measures: Mapping[str, Sequence[float]]) -> bytes:
-    """A PNG of 640 pixels across and 110 per measure. `measures` holds one value per entry of `seconds`, by name.
+def draw_speed_plot(times_s: Sequence[float], series: Mapping[str, Sequence[float]]) -> bytes:
+    """A PNG of 640 pixels across and 110 per measure. `series` holds one value per entry of `times_s`, by name.
 
     Raises `ValueError` for fewer than two readings.
     """
-    if len(seconds) < 2:
+    if len(times_s) < 2:
         raise ValueError("a line needs two readings")
-    picture = Image.new("RGB", (WIDTH, HEIGHT * len(measures)), PAPER)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (PLOT_WIDTH, PANEL_HEIGHT * len(series)), BACKGROUND_COLOUR)
+    draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=12)
-    right, span = WIDTH - RIGHT, max(seconds[-1] - seconds[0], 1e-9)
-    for place, (name, values) in enumerate(measures.items()):
-        top, foot = HEIGHT * place + TOP, HEIGHT * (place + 1) - FOOT
-        most = max(*values, 1e-9)
-        for level in (top, foot):
-            draw.line((LEFT, level, right, level), fill=GRID)
+    right, duration_s = PLOT_WIDTH - RIGHT, max(times_s[-1] - times_s[0], 1e-9)
+    for panel_index, (name, values) in enumerate(series.items()):
+        top, bottom = PANEL_HEIGHT * panel_index + TOP, PANEL_HEIGHT * (panel_index + 1) - BOTTOM
+        max_value = max(*values, 1e-9)
+        for y in (top, bottom):
+            draw.line((LEFT, y, right, y), fill=GRID_COLOUR)
         points = [
-            (LEFT + (right - LEFT) * (at - seconds[0]) / span, foot - (foot - top) * value / most)
-            for at, value in zip(seconds, values, strict=True)
+            (LEFT + (right - LEFT) * (time_s - times_s[0]) / duration_s, bottom - (bottom - top) * value / max_value)
+            for time_s, value in zip(times_s, values, strict=True)
         ]
-        draw.line(points, fill=COLOURS[place % len(COLOURS)], width=2)
-        draw.text((LEFT, top - 18), name, fill=INK, font=font)
-        draw.text((right + 6, top), f"{most:,.1f}", fill=INK, font=font, anchor="lm")
-        draw.text((right + 6, foot), "0", fill=INK, font=font, anchor="lm")
-        draw.text((LEFT, foot + 3), "0 s", fill=INK, font=font)
-        draw.text((right, foot + 3), f"{span:,.0f} s", fill=INK, font=font, anchor="ra")
+        draw.line(points, fill=LINE_COLOURS[panel_index % len(LINE_COLOURS)], width=2)
+        draw.text((LEFT, top - 18), name, fill=TEXT_COLOUR, font=font)
+        draw.text((right + 6, top), f"{max_value:,.1f}", fill=TEXT_COLOUR, font=font, anchor="lm")
+        draw.text((right + 6, bottom), "0", fill=TEXT_COLOUR, font=font, anchor="lm")
+        draw.text((LEFT, bottom + 3), "0 s", fill=TEXT_COLOUR, font=font)
+        draw.text((right, bottom + 3), f"{duration_s:,.0f} s", fill=TEXT_COLOUR, font=font, anchor="ra")
     buffer = io.BytesIO()
-    picture.quantize(16).save(buffer, "PNG", optimize=True)
+    image.quantize(16).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -2,7 +2,7 @@
 
 Belongs here: laying text out and drawing it. Not here: where tables come from (`readers/table_text`).
 
-`lay_out` decides everything and `draw` only draws, so a page can be refused before a pixel is made. Equal pages give
+`lay_out_page` decides everything and `draw_page` only draws, so a page can be refused before a pixel is made. Equal pages give
 equal bytes within one version of Pillow: its own fonts are used, laid out without the shaping library that only some
 installations have. Its scalable font knows little more than ASCII; Latin-1 characters beyond that are taken from its
 bitmap font, others are spelled with the letters there are, and a text that mostly cannot be written is refused.
@@ -18,26 +18,37 @@ from itertools import groupby, zip_longest
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mvl_assets.media.image import encode
+from mvl_assets.media.image import encode_image
 
-WIDE = 1000
-HIGHEST = 4096
+PAGE_WIDTH = 1000
+MAX_PAGE_HEIGHT = 4096
 """Pixels: the width of every page, and the height above which a page is refused (the paper's longest side)."""
 MAX_CHARACTERS = 60_000
 MAX_CELLS = 5_000
 """More is refused unmeasured; a page of the size above holds far fewer."""
 
-_SIZE, _LINE, _MARGIN, _PAD = 16, 22, 24, 6
-_NARROWEST = 32
+_FONT_SIZE, _LINE_HEIGHT, _MARGIN, _CELL_PADDING = 16, 22, 24, 6
+_MIN_COLUMN_WIDTH = 32
 """Pixels a column keeps when a wide table is squeezed."""
-_INK, _RULE, _PAPER = 20, 150, 255
-_BITMAP_WIDTH = 8
+_TEXT_LEVEL, _BORDER_LEVEL, _BACKGROUND_LEVEL = 20, 150, 255
+_BITMAP_CHARACTER_WIDTH = 8
 """Pixels a character of the bitmap font (6 x 11) takes once it is as high as the other letters."""
-_LOST_SHARE = 0.02
-_SPELLED = {"€": "EUR", "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-", "•": "*", "●": "*", "≤": "<=", "≥": ">="}
+_MAX_MISSING_GLYPH_FRACTION = 0.02
+_TRANSLITERATIONS = {
+    "€": "EUR",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "‐": "-",
+    "‑": "-",
+    "•": "*",
+    "●": "*",
+    "≤": "<=",
+    "≥": ">=",
+}
 
 
-class TablePictureError(Exception):
+class TableImageError(Exception):
     """Why a page cannot be drawn: `error` is `empty_table`, `table_too_large` or `no_glyphs`."""
 
     def __init__(self, error: str, message: str) -> None:
@@ -48,163 +59,176 @@ class TablePictureError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What stands where, in pixels from the upper left corner: `words` (x, y, text) and `boxes` (x0, y0, x1, y1)."""
+    """What stands where, in pixels from the upper left corner: `texts` (x, y, text) and `boxes` (x0, y0, x1, y1)."""
 
     height: int
-    words: tuple[tuple[int, int, str], ...]
+    texts: tuple[tuple[int, int, str], ...]
     boxes: tuple[tuple[int, int, int, int], ...]
 
 
-def lay_out(table: Sequence[Sequence[str]], before: Sequence[str] = (), after: Sequence[str] = ()) -> Page:
-    """A page with the paragraphs `before`, the ruled table (rows of cells; short rows are filled up) and those `after`.
+def lay_out_page(
+    table: Sequence[Sequence[str]], paragraphs_before: Sequence[str] = (), paragraphs_after: Sequence[str] = ()
+) -> Page:
+    """A page with the paragraphs `paragraphs_before`, the ruled table (rows of cells; short rows are filled up) and those `paragraphs_after`.
 
-    Raises `TablePictureError`.
+    Raises `TableImageError`.
     """
     cells = [cell for row in table for cell in row]
     if not any(cell.strip() for cell in cells):
-        raise TablePictureError("empty_table", "no cell of the table holds any text")
-    columns = max(len(row) for row in table)
-    characters = sum(map(len, (*cells, *before, *after)))
-    if characters > MAX_CHARACTERS or columns * len(table) > MAX_CELLS:
-        raise TablePictureError("table_too_large", f"{characters} characters in {len(table)} x {columns} cells")
-    lost = 0
+        raise TableImageError("empty_table", "no cell of the table holds any text")
+    n_columns = max(len(row) for row in table)
+    n_characters = sum(map(len, (*cells, *paragraphs_before, *paragraphs_after)))
+    if n_characters > MAX_CHARACTERS or n_columns * len(table) > MAX_CELLS:
+        raise TableImageError("table_too_large", f"{n_characters} characters in {len(table)} x {n_columns} cells")
+    n_missing_glyphs = 0
 
-    def written(text: str) -> str:
-        nonlocal lost
-        legible, missing = _legible(text)
-        lost += missing
-        return legible
+    def transliterate(text: str) -> str:
+        nonlocal n_missing_glyphs
+        transliterated, n_missing = _transliterate(text)
+        n_missing_glyphs += n_missing
+        return transliterated
 
-    above, below = [written(text) for text in before], [written(text) for text in after]
-    rows = [[written(cell) for cell in row] for row in zip(*zip_longest(*table, fillvalue=""), strict=True)]
-    if lost > _LOST_SHARE * characters:
-        raise TablePictureError("no_glyphs", f"{lost} of {characters} characters cannot be written with Pillow's fonts")
+    lines_above, lines_below = (
+        [transliterate(text) for text in paragraphs_before],
+        [transliterate(text) for text in paragraphs_after],
+    )
+    rows = [[transliterate(cell) for cell in row] for row in zip(*zip_longest(*table, fillvalue=""), strict=True)]
+    if n_missing_glyphs > _MAX_MISSING_GLYPH_FRACTION * n_characters:
+        raise TableImageError(
+            "no_glyphs", f"{n_missing_glyphs} of {n_characters} characters cannot be written with Pillow's fonts"
+        )
 
-    words: list[tuple[int, int, str]] = []
+    texts: list[tuple[int, int, str]] = []
     boxes: list[tuple[int, int, int, int]] = []
-    y = _paragraphs(words, above, _MARGIN)
-    widths = _column_widths(rows)
+    y = _add_paragraphs(texts, lines_above, _MARGIN)
+    widths = _compute_column_widths(rows)
     for row in rows:
-        broken = [_lines(cell, width - 2 * _PAD) for cell, width in zip(row, widths, strict=True)]
-        height = max(len(lines) for lines in broken) * _LINE + _PAD
+        cell_lines = [_wrap_text(cell, width - 2 * _CELL_PADDING) for cell, width in zip(row, widths, strict=True)]
+        height = max(len(lines) for lines in cell_lines) * _LINE_HEIGHT + _CELL_PADDING
         x = _MARGIN
-        for lines, width in zip(broken, widths, strict=True):
+        for lines, width in zip(cell_lines, widths, strict=True):
             boxes.append((x, y, x + width, y + height))
-            words += [(x + _PAD, y + _PAD // 2 + n * _LINE, line) for n, line in enumerate(lines)]
+            texts += [
+                (x + _CELL_PADDING, y + _CELL_PADDING // 2 + n * _LINE_HEIGHT, line) for n, line in enumerate(lines)
+            ]
             x += width
         y += height
-    y = _paragraphs(words, below, y + _LINE)
-    if y > HIGHEST:
-        raise TablePictureError("table_too_large", f"the page would be {y} pixels high, more than {HIGHEST}")
-    return Page(y, tuple(words), tuple(boxes))
+    y = _add_paragraphs(texts, lines_below, y + _LINE_HEIGHT)
+    if y > MAX_PAGE_HEIGHT:
+        raise TableImageError("table_too_large", f"the page would be {y} pixels high, more than {MAX_PAGE_HEIGHT}")
+    return Page(y, tuple(texts), tuple(boxes))
 
 
-def draw(page: Page) -> bytes:
-    """The page as a PNG, dark on white, `WIDE` pixels wide."""
-    picture = Image.new("L", (WIDE, page.height), _PAPER)
-    pen = ImageDraw.Draw(picture)
+def draw_page(page: Page) -> bytes:
+    """The page as a PNG, dark on white, `PAGE_WIDTH` pixels wide."""
+    image = Image.new("L", (PAGE_WIDTH, page.height), _BACKGROUND_LEVEL)
+    pen = ImageDraw.Draw(image)
     for box in page.boxes:
-        pen.rectangle(box, outline=_RULE)
-    for x, y, line in page.words:
-        for scalable, run in groupby(line, _is_scalable):
+        pen.rectangle(box, outline=_BORDER_LEVEL)
+    for x, y, line in page.texts:
+        for is_scalable, run in groupby(line, _has_scalable_glyph):
             text = "".join(run)
-            if scalable:
-                pen.text((x, y), text, fill=_INK, font=_font())
+            if is_scalable:
+                pen.text((x, y), text, fill=_TEXT_LEVEL, font=_load_font())
             else:
-                pen.bitmap((x, y + 1), _bitmap(text), fill=_INK)
-            x += _width(text)
-    return encode(picture, "PNG")
+                pen.bitmap((x, y + 1), _render_bitmap_text(text), fill=_TEXT_LEVEL)
+            x += _measure_text(text)
+    return encode_image(image, "PNG")
 
 
-def _paragraphs(words: list[tuple[int, int, str]], paragraphs: Sequence[str], y: int) -> int:
+def _add_paragraphs(texts: list[tuple[int, int, str]], paragraphs: Sequence[str], y: int) -> int:
     """Adds the paragraphs below `y`; returns where the next thing begins."""
     for paragraph in paragraphs:
-        lines = _lines(paragraph, WIDE - 2 * _MARGIN)
-        words += [(_MARGIN, y + n * _LINE, line) for n, line in enumerate(lines)]
-        y += len(lines) * _LINE + _LINE // 3
+        lines = _wrap_text(paragraph, PAGE_WIDTH - 2 * _MARGIN)
+        texts += [(_MARGIN, y + n * _LINE_HEIGHT, line) for n, line in enumerate(lines)]
+        y += len(lines) * _LINE_HEIGHT + _LINE_HEIGHT // 3
     return y
 
 
-def _column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
+def _compute_column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
     """Every column as wide as its widest cell; the widest columns give way until the table fits the page."""
-    wanted = [max(_width(cell) for cell in column) + 2 * _PAD for column in zip(*rows, strict=True)]
-    room = WIDE - 2 * _MARGIN
-    left, undecided = room, sorted(wanted)
-    while undecided and undecided[0] <= left // len(undecided):
-        left -= undecided.pop(0)
-    widest = left // len(undecided) if undecided else room
-    if widest < _NARROWEST:
-        raise TablePictureError("table_too_large", f"{len(wanted)} columns do not fit into {room} pixels")
-    return [min(width, widest) for width in wanted]
+    natural_widths = [
+        max(_measure_text(cell) for cell in column) + 2 * _CELL_PADDING for column in zip(*rows, strict=True)
+    ]
+    available_width = PAGE_WIDTH - 2 * _MARGIN
+    remaining_width, undecided_widths = available_width, sorted(natural_widths)
+    while undecided_widths and undecided_widths[0] <= remaining_width // len(undecided_widths):
+        remaining_width -= undecided_widths.pop(0)
+    max_width = remaining_width // len(undecided_widths) if undecided_widths else available_width
+    if max_width < _MIN_COLUMN_WIDTH:
+        raise TableImageError(
+            "table_too_large", f"{len(natural_widths)} columns do not fit into {available_width} pixels"
+        )
+    return [min(width, max_width) for width in natural_widths]
 
 
-def _lines(text: str, width: int) -> list[str]:
-    """The text broken at spaces into lines of at most `width` pixels; a longer word is broken anywhere."""
+def _wrap_text(text: str, max_width: int) -> list[str]:
+    """The text broken at spaces into lines of at most `max_width` pixels; a longer word is broken anywhere."""
     lines = [""]
     for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines[-1] else word
-        if _width(longer) <= width:
-            lines[-1] = longer
+        candidate = f"{lines[-1]} {word}" if lines[-1] else word
+        if _measure_text(candidate) <= max_width:
+            lines[-1] = candidate
             continue
         if lines[-1]:
             lines.append("")
         for character in word:
-            if lines[-1] and _width(lines[-1] + character) > width:
+            if lines[-1] and _measure_text(lines[-1] + character) > max_width:
                 lines.append("")
             lines[-1] += character
     return lines
 
 
-def _legible(text: str) -> tuple[str, int]:
+def _transliterate(text: str) -> tuple[str, int]:
     """The text in characters that can be drawn, and how many had to become a question mark."""
-    parts = [_spelled(character) for character in unicodedata.normalize("NFC", text)]
-    return "".join(part or "?" for part in parts if part is not None), sum(part == "" for part in parts)
+    replacements = [_transliterate_character(character) for character in unicodedata.normalize("NFC", text)]
+    return "".join(part or "?" for part in replacements if part is not None), sum(part == "" for part in replacements)
 
 
 @lru_cache(maxsize=4096)
-def _spelled(character: str) -> str | None:
+def _transliterate_character(character: str) -> str | None:
     """`character` in characters that can be drawn: "" when there are none, None when it has no shape of its own."""
-    kind = unicodedata.category(character)
-    if kind in ("Cf", "Mn"):
+    unicode_category = unicodedata.category(character)
+    if unicode_category in ("Cf", "Mn"):
         return None
-    if character.isspace() or kind == "Cc":
+    if character.isspace() or unicode_category == "Cc":
         return " "
-    if kind == "Cs":
+    if unicode_category == "Cs":
         return ""
-    if _is_scalable(character) or "\xa1" <= character <= "\xff":
+    if _has_scalable_glyph(character) or "\xa1" <= character <= "\xff":
         return character
-    if character in _SPELLED:
-        return _SPELLED[character]
-    simpler = unicodedata.normalize("NFKD", character)
-    return "" if simpler == character else "".join(_spelled(part) or "" for part in simpler)
+    if character in _TRANSLITERATIONS:
+        return _TRANSLITERATIONS[character]
+    decomposed = unicodedata.normalize("NFKD", character)
+    return "" if decomposed == character else "".join(_transliterate_character(part) or "" for part in decomposed)
 
 
-def _width(text: str) -> int:
-    return sum(map(_advance, text))
+def _measure_text(text: str) -> int:
+    return sum(map(_measure_character, text))
 
 
 @lru_cache(maxsize=1024)
-def _advance(character: str) -> int:
-    return round(_font().getlength(character)) if _is_scalable(character) else _BITMAP_WIDTH
+def _measure_character(character: str) -> int:
+    return round(_load_font().getlength(character)) if _has_scalable_glyph(character) else _BITMAP_CHARACTER_WIDTH
 
 
 @lru_cache(maxsize=4096)
-def _is_scalable(character: str) -> bool:
+def _has_scalable_glyph(character: str) -> bool:
     """Whether the scalable font has the character: what it lacks is drawn like U+10FFFF, which nothing has."""
-    return character == " " or bytes(_font().getmask(character)) != bytes(_font().getmask("\U0010ffff"))
+    return character == " " or bytes(_load_font().getmask(character)) != bytes(_load_font().getmask("\U0010ffff"))
 
 
-def _bitmap(text: str) -> Image.Image:
+def _render_bitmap_text(text: str) -> Image.Image:
     """Latin-1 characters of the bitmap font as a mask, as high as a line of the scalable font."""
     font = ImageFont.load_default_imagefont()
-    small = Image.new("L", (6 * len(text), 11))
-    ImageDraw.Draw(small).text((0, 0), text, fill=255, font=font)
-    return small.resize((_BITMAP_WIDTH * len(text), _SIZE), Image.Resampling.LANCZOS)
+    unscaled = Image.new("L", (6 * len(text), 11))
+    ImageDraw.Draw(unscaled).text((0, 0), text, fill=255, font=font)
+    return unscaled.resize((_BITMAP_CHARACTER_WIDTH * len(text), _FONT_SIZE), Image.Resampling.LANCZOS)
 
 
 @lru_cache(maxsize=1)
-def _font() -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size=_SIZE)
+def _load_font() -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size=_FONT_SIZE)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise TablePictureError("no_glyphs", "this Pillow was built without FreeType")
+        raise TableImageError("no_glyphs", "this Pillow was built without FreeType")
     return font.font_variant(layout_engine=ImageFont.Layout.BASIC)

@@ -21,65 +21,65 @@ _TRAILING = re.compile(rf"\s*(?:{_MARKER.pattern}\s*)+\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class QAPair:
     """One question and its answer, as the sample has them (markers included)."""
 
     question: str
     answer: str
 
     @property
-    def markers(self) -> int:
+    def n_markers(self) -> int:
         return len(_MARKER.findall(self.question))
 
 
-def pairs_of(turns: Iterable[Mapping[str, str]]) -> list[Pair]:
+def extract_qa_pairs(turns: Iterable[Mapping[str, str]]) -> list[QAPair]:
     """Every human turn that an answer follows. System turns and unanswered questions are passed over."""
-    pairs: list[Pair] = []
+    pairs: list[QAPair] = []
     question: str | None = None
     for turn in turns:
         role, value = turn["from"], turn["value"] or ""
         if role == "human":
             question = value
         elif role == "gpt" and question is not None:
-            pairs.append(Pair(question, value))
+            pairs.append(QAPair(question, value))
             question = None
     return pairs
 
 
-def readable(text: str) -> str:
+def strip_markers(text: str) -> str:
     """The text as a model may read it: outer markers dropped, inner ones as `[picture 2]` counted in order."""
-    lead = _LEADING.match(text)
-    start = lead.end() if lead else 0
-    numbers = count(len(_MARKER.findall(text[:start])) + 1)
+    leading_markers = _LEADING.match(text)
+    start = leading_markers.end() if leading_markers else 0
+    image_numbers = count(len(_MARKER.findall(text[:start])) + 1)
     body = _TRAILING.sub("", text[start:])
-    return _MARKER.sub(lambda _: f"[picture {next(numbers)}]", body).strip()
+    return _MARKER.sub(lambda _: f"[picture {next(image_numbers)}]", body).strip()
 
 
-def listed(pairs: Sequence[Pair]) -> str:
+def format_pairs(pairs: Sequence[QAPair]) -> str:
     """Pairs as numbered lines for a prompt."""
     return "\n".join(
-        f"Question {number}: {readable(pair.question)}\nAnswer {number}: {readable(pair.answer)}"
+        f"Question {number}: {strip_markers(pair.question)}\nAnswer {number}: {strip_markers(pair.answer)}"
         for number, pair in enumerate(pairs, 1)
     )
 
 
-def with_pictures(dialogue: Sequence[Pair], n_images: int, video: bool) -> Turns:
+def attach_image_markers(dialogue: Sequence[QAPair], n_images: int, has_video: bool) -> Turns:
     """The dialogue as turns, where the markers of all the sample's pictures are in the first human turn.
 
     A first question that has kept its own markers for all of them stays as it is; otherwise they are put in front.
     """
-    wanted = 1 if video else n_images
+    n_markers = 1 if has_video else n_images
     turns: Turns = []
     for number, pair in enumerate(dialogue):
         question = pair.question
         if number > 0:
             question = _MARKER.sub("", question).strip()
-        elif pair.markers != wanted:
-            marker = VIDEO_MARKER if video else IMAGE_MARKER
-            question = f"{marker}\n" * wanted + _MARKER.sub("", question).strip()
+        elif pair.n_markers != n_markers:
+            marker = VIDEO_MARKER if has_video else IMAGE_MARKER
+            question = f"{marker}\n" * n_markers + _MARKER.sub("", question).strip()
         turns += [{"from": "human", "value": question}, {"from": "gpt", "value": pair.answer}]
     return turns
 
 
-def holds_marker(text: str) -> bool:
+def contains_marker(text: str) -> bool:
     return _MARKER.search(text) is not None

@@ -10,7 +10,7 @@
 | an answer of no use, after its one re-ask | leaves it | it is stored and was paid for |
 
 What is left stays a row of `rejects`. Another request key (an edited prompt, another model, a changed row) is another
-request, and is asked. Belongs here: this rule. What a fault means while a run goes is `inference.retry`.
+request, and is asked. Belongs here: this rule. What a fault means while a run goes is `inference.retry_error_classes`.
 """
 
 from __future__ import annotations
@@ -18,52 +18,54 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from mvl_assets.inference.progress import Failure
+from mvl_assets.inference.progress import FailedRequest
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 
-ALL = "all"
+ALL_ERROR_CLASSES = "all"
 UNANSWERED = "unanswered"
-_PASSING = frozenset({"timeout", "connection_lost", "no_connection", "malformed_reply", UNANSWERED})
-_PASSING_STATUS = frozenset({"http_408", "http_409", "http_425", "http_429"})
+_TRANSIENT_ERRORS = frozenset({"timeout", "connection_lost", "no_connection", "malformed_reply", UNANSWERED})
+_TRANSIENT_STATUSES = frozenset({"http_408", "http_409", "http_425", "http_429"})
 
 
-def passes(error: str) -> bool:
+def is_transient(error: str) -> bool:
     """Whether the next run asks again by itself after an error of this class."""
-    return error in _PASSING or error in _PASSING_STATUS or error.startswith("http_5")
+    return error in _TRANSIENT_ERRORS or error in _TRANSIENT_STATUSES or error.startswith("http_5")
 
 
-def chosen(error: str, retry: Collection[str]) -> bool:
-    """Whether `retry`, some error classes or `all`, names this class."""
-    return error in retry or ALL in retry
+def is_retry_requested(error: str, retry_error_classes: Collection[str]) -> bool:
+    """Whether `retry_error_classes`, some error classes or `all`, names this class."""
+    return error in retry_error_classes or ALL_ERROR_CLASSES in retry_error_classes
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """The failures of earlier runs by request key: those that are `left`, and the `attempts` all have cost."""
+class PreviousFailures:
+    """The failures of earlier runs by request key: those that are `skipped`, and the `attempts_by_key` all have cost."""
 
-    left: Mapping[str, Failure]
-    attempts: Mapping[str, int]
+    skipped: Mapping[str, FailedRequest]
+    attempts_by_key: Mapping[str, int]
 
 
-def rejected(lake: Lake, stage: str, source: str, retry: Collection[str] = ()) -> Rejected:
-    """What the rejects of a stage and source say; those that `retry` names are not left."""
-    left: dict[str, Failure] = {}
-    attempts: dict[str, int] = {}
+def load_previous_failures(
+    lake: Lake, stage: str, source: str, retry_error_classes: Collection[str] = ()
+) -> PreviousFailures:
+    """What the rejects of a stage and source say; those that `retry_error_classes` names are not left."""
+    skipped: dict[str, FailedRequest] = {}
+    attempts_by_key: dict[str, int] = {}
     columns = ["request_key", "error", "message", "attempts"]
     condition = f"{sql.equals('stage', stage)} AND {sql.equals('source', source)}"
-    for row in lake.table("rejects").rows(columns, condition):
-        key = row["request_key"]
-        if key is None:
+    for row in lake.get_table("rejects").iter_rows(columns, condition):
+        request_key = row["request_key"]
+        if request_key is None:
             continue
-        attempts[key] = row["attempts"]
-        if not passes(row["error"]) and not chosen(row["error"], retry):
-            left[key] = Failure(key, row["error"], row["message"], row["attempts"])
-    return Rejected(left, attempts)
+        attempts_by_key[request_key] = row["attempts"]
+        if not is_transient(row["error"]) and not is_retry_requested(row["error"], retry_error_classes):
+            skipped[request_key] = FailedRequest(request_key, row["error"], row["message"], row["attempts"])
+    return PreviousFailures(skipped, attempts_by_key)
 
 
 @dataclass
-class Group:
+class RejectGroup:
     """The rejects of one stage, source and error class; `example` is one of their messages."""
 
     stage: str
@@ -74,18 +76,18 @@ class Group:
     example: str
 
     @property
-    def asked_again(self) -> bool:
+    def is_auto_retried(self) -> bool:
         """By the next run, without being told to."""
-        return passes(self.error)
+        return is_transient(self.error)
 
 
-def groups(lake: Lake, stages: Collection[str]) -> list[Group]:
+def list_reject_groups(lake: Lake, stages: Collection[str]) -> list[RejectGroup]:
     """What is rejected in these stages and could be asked again, most rows first. Holds one entry per class."""
-    found: dict[tuple[str, str, str], Group] = {}
-    condition = f"{sql.within('stage', stages)} AND request_key IS NOT NULL"
-    for row in lake.table("rejects").rows(["stage", "source", "error", "message", "attempts"], condition):
+    groups_by_key: dict[tuple[str, str, str], RejectGroup] = {}
+    condition = f"{sql.is_in('stage', stages)} AND request_key IS NOT NULL"
+    for row in lake.get_table("rejects").iter_rows(["stage", "source", "error", "message", "attempts"], condition):
         key = (row["stage"], row["source"], row["error"])
-        group = found.setdefault(key, Group(*key, rows=0, attempts=0, example=row["message"]))
+        group = groups_by_key.setdefault(key, RejectGroup(*key, rows=0, attempts=0, example=row["message"]))
         group.rows += 1
         group.attempts += row["attempts"]
-    return sorted(found.values(), key=lambda g: (-g.rows, g.stage, g.source, g.error))
+    return sorted(groups_by_key.values(), key=lambda g: (-g.rows, g.stage, g.source, g.error))

@@ -13,57 +13,57 @@ from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log.base import AssetRecord
 
-State = Literal["fresh", "stale", "missing"]
+AssetState = Literal["fresh", "stale", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AssetStatus:
     """One asset, or one partition of it. `causes` say why it is stale."""
 
     key: dg.AssetKey
-    partition: str | None
-    state: State
+    partition_key: str | None
+    state: AssetState
     causes: list[str]
 
 
-class _Resolver(CachingStaleStatusResolver):
+class _FastStaleStatusResolver(CachingStaleStatusResolver):
     """Dagster's own, but for one shortcut: it asks the event log twice about each partition upstream, and a mixture has
     hundreds of them, of which one asset's latest record mostly says that nothing happened since."""
 
     def _is_dep_updated(self, provenance: DataProvenance, dep_key: AssetKeyPartitionKey) -> bool:
         if dep_key.partition_key is not None and not self.asset_graph.get(dep_key.asset_key).is_external:
             record = self.instance_queryer.get_asset_record(dep_key.asset_key)
-            newest = record.asset_entry.last_materialization_storage_id if record else None
-            if (newest or 0) <= (provenance.input_storage_ids[dep_key.asset_key] or 0):
+            latest_storage_id = record.asset_entry.last_materialization_storage_id if record else None
+            if (latest_storage_id or 0) <= (provenance.input_storage_ids[dep_key.asset_key] or 0):
                 return False
         return super()._is_dep_updated(provenance, dep_key)
 
 
-class Standings:
+class AssetStatusResolver:
     """Looks at the instance's event log through one code location's graph, as it is when this is made."""
 
-    def __init__(self, graph: AssetGraph, instance: dg.DagsterInstance) -> None:
-        self.graph = graph
+    def __init__(self, asset_graph: AssetGraph, instance: dg.DagsterInstance) -> None:
+        self.asset_graph = asset_graph
         context = LoadingContextForTest(instance)
         # All in one query: the resolver would ask for one asset at a time.
-        AssetRecord.blocking_get_many(context, sorted(graph.get_all_asset_keys()))
-        self._resolver = _Resolver(instance, graph, context)
+        AssetRecord.blocking_get_many(context, sorted(asset_graph.get_all_asset_keys()))
+        self._resolver = _FastStaleStatusResolver(instance, asset_graph, context)
 
-    def of(self, key: dg.AssetKey, partition: str | None) -> Standing:
-        status = self._resolver.get_status(key, partition).value.lower()
+    def get_status(self, key: dg.AssetKey, partition_key: str | None) -> AssetStatus:
+        state = self._resolver.get_status(key, partition_key).value.lower()
         causes = dict.fromkeys(
             f"{c.reason}" + (f" ({c.dependency.asset_key.to_user_string()})" if c.dependency else "")
-            for c in self._resolver.get_stale_causes(key, partition)
+            for c in self._resolver.get_stale_causes(key, partition_key)
         )
-        return Standing(key, partition, status, list(causes))  # type: ignore[arg-type]
+        return AssetStatus(key, partition_key, state, list(causes))  # type: ignore[arg-type]
 
-    def of_asset(self, key: dg.AssetKey) -> Iterator[Standing]:
+    def iter_asset_statuses(self, key: dg.AssetKey) -> Iterator[AssetStatus]:
         """The asset, or each of its partitions."""
-        partitions = self.graph.get(key).partitions_def
-        for name in [None] if partitions is None else partitions.get_partition_keys():
-            yield self.of(key, name)
+        partitions_def = self.asset_graph.get(key).partitions_def
+        for partition_key in [None] if partitions_def is None else partitions_def.get_partition_keys():
+            yield self.get_status(key, partition_key)
 
-    def all(self) -> Iterator[Standing]:
+    def iter_statuses(self) -> Iterator[AssetStatus]:
         """Every materialisable asset, partition by partition."""
-        for key in sorted(self.graph.materializable_asset_keys):
-            yield from self.of_asset(key)
+        for key in sorted(self.asset_graph.materializable_asset_keys):
+            yield from self.iter_asset_statuses(key)

@@ -15,21 +15,21 @@ from mvl_assets.lake.checks import check_table
 from mvl_assets.lake.columns import describe_column
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table import Table
-from mvl_assets.media.image import thumbnail
+from mvl_assets.media.image import build_thumbnail
 
-PREVIEW_PICTURES = 4
+MAX_PREVIEW_IMAGES = 4
 # An event stays below 60 kB; what else it shows (columns, results) takes less than 10 kB.
-PREVIEW_BYTES = 50_000
-CELL = 300
-ANSWER = CELL - 30
+MAX_PREVIEW_BYTES = 50_000
+MAX_CELL_CHARS = 300
+MAX_ANSWER_CHARS = MAX_CELL_CHARS - 30
 # A word without a break would push the columns after it out of the page.
 LONG_WORD = re.compile(r"\S{40}")
-ESCAPES = {ord(mark): f"&#{ord(mark)};" for mark in "&<>\\`*_{}[]()#!|~$"}
-SOUND = "table_is_sound"
+MARKDOWN_ESCAPES = {ord(mark): f"&#{ord(mark)};" for mark in "&<>\\`*_{}[]()#!|~$"}
+SCHEMA_CHECK = "table_is_sound"
 SAMPLE_COLUMNS = ("file", "position", "question", "answer")
 
 
-def partition_check(
+def build_partition_check(
     key: dg.AssetKey, name: str, partitions: dg.PartitionsDefinition | None, description: str, *, blocking: bool = False
 ) -> dg.AssetCheckSpec:
     """A check with a result of its own for every partition. (One result for all of them reads "not evaluated" as soon
@@ -39,155 +39,170 @@ def partition_check(
         return dg.AssetCheckSpec(name, asset=key, description=description, blocking=blocking, partitions_def=partitions)
 
 
-def sound_check(key: dg.AssetKey, partitions: dg.PartitionsDefinition | None = None) -> dg.AssetCheckSpec:
+def build_schema_check(key: dg.AssetKey, partitions: dg.PartitionsDefinition | None = None) -> dg.AssetCheckSpec:
     """The blocking check every table asset carries: its rows are what the schema promises."""
-    about = "Columns and key protection as declared, no two rows with one key, row hashes match their rows."
-    return partition_check(key, SOUND, partitions, about, blocking=True)
+    description = "Columns and key protection as declared, no two rows with one key, row hashes match their rows."
+    return build_partition_check(key, SCHEMA_CHECK, partitions, description, blocking=True)
 
 
-def sound_result(key: dg.AssetKey, table: Table, where: str | None = None) -> dg.AssetCheckResult:
-    finding = check_table(table, where)
+def build_schema_result(key: dg.AssetKey, table: Table, partition_key: str | None = None) -> dg.AssetCheckResult:
+    finding = check_table(table, partition_key)
     return dg.AssetCheckResult(
         asset_key=key,
-        check_name=SOUND,
-        passed=finding.sound,
-        metadata={"rows": finding.rows, "problems": dg.MetadataValue.md("\n".join(finding.problems) or "none")},
+        check_name=SCHEMA_CHECK,
+        passed=finding.ok,
+        metadata={"rows": finding.n_rows, "problems": dg.MetadataValue.md("\n".join(finding.problems) or "none")},
     )
 
 
-def table_metadata(
-    table: Table, *, rows: int, where: str | None = None, total: int | None = None, **facts: object
+def build_table_metadata(
+    table: Table,
+    *,
+    rows: int,
+    partition_key: str | None = None,
+    table_rows: int | None = None,
+    **extra_metadata: object,
 ) -> dict[str, Any]:
-    """The metadata all table assets share, and `facts` of the stage. None values are left out.
+    """The metadata all table assets share, and `extra_metadata` of the stage. None values are left out.
 
-    `rows` are those of the partition `where`, if any. `total` is for an asset that shares its table with others.
+    `rows` are those of the partition `partition_key`, if any. `table_rows` is for an asset that shares its table with others.
     """
     counts = {"dagster/row_count": rows}
-    if where is not None:
+    if partition_key is not None:
         counts = {
-            "dagster/row_count": table.count() if total is None else total,
+            "dagster/row_count": table.count() if table_rows is None else table_rows,
             "dagster/partition_row_count": rows,
         }
     return {
         **counts,
         "dagster/uri": table.uri,
-        "dagster/table_name": table_name(table),
+        "dagster/table_name": get_table_name(table),
         "dagster/column_schema": dg.TableSchema(
             columns=[
                 dg.TableColumn(
                     f.name,
                     str(f.type),
                     description=describe_column(table.spec.name, f.name),
-                    constraints=dg.TableColumnConstraints(nullable=f.nullable, unique=f.name == table.spec.key),
+                    constraints=dg.TableColumnConstraints(nullable=f.nullable, unique=f.name == table.spec.key_column),
                 )
                 for f in table.schema
             ]
         ),
         "table_version": table.version,
         "schema_version": table.spec.schema_version,
-        **{k: v for k, v in facts.items() if v is not None},
+        **{k: v for k, v in extra_metadata.items() if v is not None},
     }
 
 
-def table_name(table: Table) -> str:
+def get_table_name(table: Table) -> str:
     """`samples`, `rewritten/ocr`: the name by which a lake knows its table."""
-    last = table.uri.rsplit("/", 1)[-1].removesuffix(".lance")
-    return table.spec.name if table.spec.name.rsplit("/", 1)[-1] == last else f"{table.spec.name}/{last}"
+    leaf_name = table.uri.rsplit("/", 1)[-1].removesuffix(".lance")
+    return table.spec.name if table.spec.name.rsplit("/", 1)[-1] == leaf_name else f"{table.spec.name}/{leaf_name}"
 
 
-def preview(lake: Lake, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.MetadataValue:
-    """A markdown table of a few rows with their first picture, below `PREVIEW_BYTES` in all.
+def render_preview(lake: Lake, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.MetadataValue:
+    """A markdown table of a few rows with their first picture, below `MAX_PREVIEW_BYTES` in all.
 
-    Rows may carry `image_ids`; only the first `PREVIEW_PICTURES` of them get a thumbnail. The columns `question` and
+    Rows may carry `image_ids`; only the first `MAX_PREVIEW_IMAGES` of them get a thumbnail. The columns `question` and
     `answer` are the first exchange of a row's `conversations`. What comes from the data is escaped: it can neither
     break the table nor bring markup of its own.
     """
-    listed = [{**_first_exchange(row), **row} for row in rows]
-    if not listed:
+    preview_rows = [{**_extract_first_exchange(row), **row} for row in rows]
+    if not preview_rows:
         return dg.MetadataValue.md("none")
-    first = [next(iter(r.get("image_ids") or []), None) for r in listed]
-    wanted = list(dict.fromkeys(i for i in first if i))[:PREVIEW_PICTURES]
-    pictures = {i: data_uri(d) for i, d in lake.images.fetch(wanted).items()} if wanted else {}
+    first_image_ids = [next(iter(r.get("image_ids") or []), None) for r in preview_rows]
+    thumbnail_ids = list(dict.fromkeys(i for i in first_image_ids if i))[:MAX_PREVIEW_IMAGES]
+    thumbnails = (
+        {i: encode_data_uri(d) for i, d in lake.images.read_images(thumbnail_ids).items()} if thumbnail_ids else {}
+    )
     lines = ["| | " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|---|" + "---|" * len(columns)]
     size = sum(len(line) + 1 for line in lines)
-    shown = 0
-    for row, image in zip(listed, first, strict=True):
+    n_thumbnails = 0
+    for row, image_id in zip(preview_rows, first_image_ids, strict=True):
         thumb = ""
         # A picture that several rows share counts each time: its bytes stand in each line.
-        if image in pictures and shown < PREVIEW_PICTURES:
-            thumb, shown = f"![]({pictures[image]})", shown + 1
-        more = len(row.get("image_ids") or []) - 1
-        line = f"| {thumb}{f' +{more}' if more > 0 else ''} | " + " | ".join(cell(row.get(c)) for c in columns) + " |"
+        if image_id in thumbnails and n_thumbnails < MAX_PREVIEW_IMAGES:
+            thumb, n_thumbnails = f"![]({thumbnails[image_id]})", n_thumbnails + 1
+        n_more_images = len(row.get("image_ids") or []) - 1
+        line = (
+            f"| {thumb}{f' +{n_more_images}' if n_more_images > 0 else ''} | "
+            + " | ".join(escape_cell(row.get(c)) for c in columns)
+            + " |"
+        )
         size += len(line.encode()) + 1
-        if size > PREVIEW_BYTES:
+        if size > MAX_PREVIEW_BYTES:
             break
         lines.append(line)
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def _first_exchange(row: Mapping[str, Any]) -> dict[str, str]:
+def _extract_first_exchange(row: Mapping[str, Any]) -> dict[str, str]:
     turns = row.get("conversations") or []
-    said = {"question": turns[0]["value"]} if turns else {}
+    exchange = {"question": turns[0]["value"]} if turns else {}
     if len(turns) > 1:
-        said["answer"] = turns[1]["value"]
+        exchange["answer"] = turns[1]["value"]
     if len(turns) > 2:
-        said["answer"] = f"{said['answer'][:ANSWER]} (and {len(turns) - 2} more turns)"
-    return said
+        exchange["answer"] = f"{exchange['answer'][:MAX_ANSWER_CHARS]} (and {len(turns) - 2} more turns)"
+    return exchange
 
 
-def data_uri(picture: bytes) -> str:
+def encode_data_uri(image: bytes) -> str:
     """A stored picture as a small JPEG that fits into an event."""
-    return "data:image/jpeg;base64," + base64.b64encode(thumbnail(picture, 96)).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(build_thumbnail(image, 96)).decode()
 
 
-def cell(value: object) -> str:
-    """One table cell: cut to `CELL` characters, numbers short, with all markup escaped and long words breakable."""
+def escape_cell(value: object) -> str:
+    """One table cell: cut to `MAX_CELL_CHARS` characters, numbers short, with all markup escaped and long words breakable."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
     text = " ".join(text.split())
-    text = text if len(text) <= CELL else text[: CELL - 1] + "…"
-    return LONG_WORD.sub("\\g<0>\u200b", text).translate(ESCAPES)
+    text = text if len(text) <= MAX_CELL_CHARS else text[: MAX_CELL_CHARS - 1] + "…"
+    return LONG_WORD.sub("\\g<0>\u200b", text).translate(MARKDOWN_ESCAPES)
 
 
-def markdown_table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
+def render_markdown_table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataValue:
     """Small result tables (reject reasons, mixture fills) as markdown; the columns are the first row's."""
     if not rows:
         return dg.MetadataValue.md("none")
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(cell(r[n]) for n in names) + " |" for r in rows]
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(escape_cell(r[n]) for n in columns) + " |" for r in rows]
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def first_rows(table: Table, columns: Sequence[str], where: str | None, count: int = 6) -> list[dict[str, Any]]:
+def read_first_rows(
+    table: Table, columns: Sequence[str], partition_key: str | None, n_rows: int = 6
+) -> list[dict[str, Any]]:
     """The first rows of a partition, for its preview."""
-    condition = None if where is None else sql.equals(table.spec.partition or "", where)
+    condition = None if partition_key is None else sql.equals(table.spec.partition_column or "", partition_key)
     rows: list[dict[str, Any]] = []
-    for row in table.rows(columns, condition, count):
+    for row in table.iter_rows(columns, condition, n_rows):
         rows.append(row)
-        if len(rows) == count:
+        if len(rows) == n_rows:
             break
     return rows
 
 
-def with_pictures(
-    lake: Lake, rows: Sequence[Mapping[str, Any]], *, rewritten: str | None = None
+def attach_source_images(
+    lake: Lake, rows: Sequence[Mapping[str, Any]], *, rewritten_category: str | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of `rewritten` or `judged` with their sample's pictures and `original_answer`, and the rewrite's
+    """Rows of `rewritten_category` or `judged` with their sample's pictures and `original_answer`, and the rewrite's
     conversation where it is named.
 
     Rows refer to their sample by `version_id`, or to their rewrite by `rewrite_id` (then give its category).
     """
-    out = [dict(r) for r in rows]
-    if rewritten is not None:
-        said = lake.index(f"rewritten/{rewritten}").rows(
-            [r["rewrite_id"] for r in out], ["version_id", "conversations"]
+    joined_rows = [dict(r) for r in rows]
+    if rewritten_category is not None:
+        rewrites = lake.get_index(f"rewritten/{rewritten_category}").read_rows(
+            [r["rewrite_id"] for r in joined_rows], ["version_id", "conversations"]
         )
-        out = [{**r, **said[r["rewrite_id"]]} for r in out if r["rewrite_id"] in said]
-    seen = lake.index("samples").rows([r["version_id"] for r in out], ["image_ids", "conversations"])
-    samples = [seen.get(r["version_id"], {}) for r in out]
+        joined_rows = [{**r, **rewrites[r["rewrite_id"]]} for r in joined_rows if r["rewrite_id"] in rewrites]
+    samples_by_version = lake.get_index("samples").read_rows(
+        [r["version_id"] for r in joined_rows], ["image_ids", "conversations"]
+    )
+    samples = [samples_by_version.get(r["version_id"], {}) for r in joined_rows]
     return [
-        {**r, "image_ids": s.get("image_ids"), "original_answer": _first_exchange(s).get("answer")}
-        for r, s in zip(out, samples, strict=True)
+        {**r, "image_ids": s.get("image_ids"), "original_answer": _extract_first_exchange(s).get("answer")}
+        for r, s in zip(joined_rows, samples, strict=True)
     ]

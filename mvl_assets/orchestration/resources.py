@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 from pydantic import PrivateAttr
 
-from mvl_assets.config.settings import settings
+from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
 
 
@@ -19,5 +19,5 @@ class LakeResource(dg.ConfigurableResource):
     def lake(self) -> Lake:
         """Opened once per run, so that all its steps share one index per table."""
         if self._lake is None:
-            self._lake = Lake(self.root or settings().lake_root)
+            self._lake = Lake(self.root or load_settings().lake_root)
         return self._lake

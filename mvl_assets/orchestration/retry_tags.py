@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dagster as dg
 
-TAG = "mvl/retry"
+RETRY_TAG = "mvl/retry"
 
 
-def retried(context: dg.AssetExecutionContext) -> list[str]:
+def parse_retry_error_classes(context: dg.AssetExecutionContext) -> list[str]:
     """The error classes that this run asks again."""
-    return context.run.tags.get(TAG, "").replace(",", " ").split()
+    return context.run.tags.get(RETRY_TAG, "").replace(",", " ").split()

@@ -14,187 +14,197 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from mvl_assets.common.natural_sort import natural
+from mvl_assets.common.natural_sort import natural_sort_key
 from mvl_assets.errors import SourceError
-from mvl_assets.readers.archives.find import member_at, members_below
-from mvl_assets.readers.archives.member import Member
-from mvl_assets.readers.rows import RowError, is_text
-from mvl_assets.readers.sample import FrameFolder, Picture, Video
+from mvl_assets.readers.archives.find import find_member, list_members
+from mvl_assets.readers.archives.member import ArchiveMember
+from mvl_assets.readers.rows import RejectError, is_utf8_encodable
+from mvl_assets.readers.sample import EncodedImage, FrameFolder, Video
 
-NOT_DATA = frozenset({"MINIATURE.json", "dataset_infos.json", "dataset_info.json"})
+NON_DATA_FILES = frozenset({"MINIATURE.json", "dataset_infos.json", "dataset_info.json"})
 """Files that describe a folder: the mark of a drawn miniature, and the Hugging Face hub's."""
 
-FRAMES_A_SECOND = 2.0
-MOST_FRAMES = 32
-"""How folders of frames were cut (the trainer of LLaVA-VL/LLaVA-NeXT, `train.py`, where a path holds `shareVideoGPTV`),
+FRAMES_PER_SECOND = 2.0
+MAX_FRAMES = 32
+"""How folders of frames were cut (the trainer of LLaVA-VL/LLaVA-NeXT, `main.py`, where a path holds `shareVideoGPTV`),
 and how many of a video are taken, as of all videos (arXiv 2412.05237 §4)."""
 
-VIDEO_ENDINGS = ("", ".mp4", ".mkv", ".webm", ".avi", ".mov", ".MP4")
+VIDEO_SUFFIXES = ("", ".mp4", ".mkv", ".webm", ".avi", ".mov", ".MP4")
 """What may follow an id that names a video, in order of preference."""
 
-_FRAMES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+_FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
 @dataclass(frozen=True, slots=True)
-class PackedPicture(Picture):
+class ArchivedImage(EncodedImage):
     """A picture inside an archive, read when it is wanted. `path` is the archive's file."""
 
-    member: Member | None = None
+    member: ArchiveMember | None = None
 
-    def read(self, limit: int = 256 << 20) -> bytes:
+    def read(self, max_bytes: int = 256 << 20) -> bytes:
         assert self.member is not None
-        return self.member.read(limit)
+        return self.member.read(max_bytes)
 
 
 @dataclass(frozen=True, slots=True)
-class PackedVideo(Video):
+class ArchivedVideo(Video):
     """A video inside an archive, read where it lies. `path` is the archive's file."""
 
-    member: Member | None = None
+    member: ArchiveMember | None = None
 
     @contextmanager
-    def opened(self) -> Iterator[Path | BinaryIO]:
+    def open_file(self) -> Iterator[Path | BinaryIO]:
         assert self.member is not None
-        with self.member.seekable() as stream:
+        with self.member.open_seekable() as stream:
             yield stream
 
 
-def files_below(source: str, root: Path, *patterns: str) -> list[Path]:
+def list_data_files(source: str, root: Path, *patterns: str) -> list[Path]:
     """The source's data files in sorted order. Raises `SourceError` when there is none, or a folder cannot be read."""
     if any("**" in pattern for pattern in patterns):
         _check_readable(source, root)
     matches = {p for pattern in patterns for p in root.glob(pattern)}
-    found = sorted(p for p in matches if p.name not in NOT_DATA and not p.name.startswith("._") and p.is_file())
-    if not found:
-        wanted = " or ".join(patterns)
-        raise SourceError(source, f"no {wanted} in {root}", hint="put the source's files there, in its native format")
-    return found
+    paths = sorted(p for p in matches if p.name not in NON_DATA_FILES and not p.name.startswith("._") and p.is_file())
+    if not paths:
+        pattern_text = " or ".join(patterns)
+        raise SourceError(
+            source, f"no {pattern_text} in {root}", hint="put the source's files there, in its native format"
+        )
+    return paths
 
 
 def _check_readable(source: str, root: Path) -> None:
     """`glob` passes over folders that it may not read: their rows would count as withdrawn."""
 
-    def refuse(error: OSError) -> None:
-        why = f"cannot read the folder {error.filename}: {error.strerror}"
-        raise SourceError(source, why, hint="let this user read everything below the source's folder")
+    def raise_source_error(error: OSError) -> None:
+        message = f"cannot read the folder {error.filename}: {error.strerror}"
+        raise SourceError(source, message, hint="let this user read everything below the source's folder")
 
-    for _ in os.walk(root, onerror=refuse):
+    for _ in os.walk(root, onerror=raise_source_error):
         pass
 
 
-def relative(root: Path, path: Path) -> str:
+def format_relative_path(root: Path, path: Path) -> str:
     """The file's name as rows and rejects carry it: relative to the root, always valid UTF-8."""
     return path.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
-def picture_at(root: Path, name: object, folders: Sequence[str] = ("", "images")) -> Picture:
+def resolve_image(root: Path, name: object, folders: Sequence[str] = ("", "images")) -> EncodedImage:
     """The picture called `name` in one of `folders` of the root: a file, or a member of an archive on the way to it.
 
-    Raises `RowError`: `bad_path`, `outside_root` (also through a symlink), `missing_picture`; what is wrong with the
+    Raises `RejectError`: `bad_path`, `outside_root` (also through a symlink), `missing_picture`; what is wrong with the
     archive that should hold it (`broken_archive`, `archive_bomb`) or with the member (`unsafe_member`,
     `ambiguous_member`, `encrypted_member`, `unsupported_member`).
     """
-    path = find(root, name, folders)
+    path = resolve_file(root, name, folders)
     if path is not None:
-        return Picture(str(name), path=path)
-    member = member_at(root, _places(str(name), folders))
+        return EncodedImage(str(name), path=path)
+    member = find_member(root, _list_candidate_paths(str(name), folders))
     if member is None:
-        raise RowError("missing_picture", f"{_short(name)} is not there")
-    return PackedPicture(str(name), path=member.paths[0], member=member)
+        raise RejectError("missing_picture", f"{_format_name(name)} is not there")
+    return ArchivedImage(str(name), path=member.paths[0], member=member)
 
 
-def video_at(root: Path, name: object, folders: Sequence[str]) -> Video:
+def resolve_video(root: Path, name: object, folders: Sequence[str]) -> Video:
     """The video called `name`: a file, a member of an archive, or a folder of frames in either (`FrameFolder`).
 
-    Raises `RowError` as `picture_at` does, with `missing_video`.
+    Raises `RejectError` as `resolve_image` does, with `missing_video`.
     """
-    path = find(root, name, folders)
+    path = resolve_file(root, name, folders)
     if path is not None:
         return Video(str(name), path)
-    folder = _found(root, name, folders, Path.is_dir)
+    folder = _resolve_path(root, name, folders, Path.is_dir)
     if folder is not None:
-        inside = sorted(
-            (p for p in folder.iterdir() if p.suffix.lower() in _FRAMES and p.name[:2] != "._"),
-            key=lambda p: natural(p.name),
+        frame_paths = sorted(
+            (p for p in folder.iterdir() if p.suffix.lower() in _FRAME_SUFFIXES and p.name[:2] != "._"),
+            key=lambda p: natural_sort_key(p.name),
         )
-        return _frame_folder(str(name), folder, [Picture(p.name, path=p) for p in inside if _is_inside(root, p)])
-    places = _places(str(name), folders)
-    members = [m for m in members_below(root, places) if PurePosixPath(m.entry.name).suffix.lower() in _FRAMES]
+        return _build_frame_folder(
+            str(name), folder, [EncodedImage(p.name, path=p) for p in frame_paths if _is_inside(root, p)]
+        )
+    candidate_paths = _list_candidate_paths(str(name), folders)
+    members = [
+        m for m in list_members(root, candidate_paths) if PurePosixPath(m.entry.name).suffix.lower() in _FRAME_SUFFIXES
+    ]
     if members:
-        pictures = [PackedPicture(m.entry.name, path=m.paths[0], member=m) for m in members]
-        return _frame_folder(str(name), members[0].paths[0], pictures)
-    member = member_at(root, places)
+        images = [ArchivedImage(m.entry.name, path=m.paths[0], member=m) for m in members]
+        return _build_frame_folder(str(name), members[0].paths[0], images)
+    member = find_member(root, candidate_paths)
     if member is None:
-        raise RowError("missing_video", f"{_short(name)} is not there")
-    return PackedVideo(str(name), member.paths[0], member)
+        raise RejectError("missing_video", f"{_format_name(name)} is not there")
+    return ArchivedVideo(str(name), member.paths[0], member)
 
 
-def video_by_id(root: Path, own_id: object, folders: Sequence[str]) -> Video:
-    """The video called by its id, with one of `VIDEO_ENDINGS`. Raises `RowError` as `video_at` does."""
-    names = [f"{own_id}{ending}" for ending in VIDEO_ENDINGS] if isinstance(own_id, str) and own_id else [own_id]
+def resolve_video_by_id(root: Path, video_id: object, folders: Sequence[str]) -> Video:
+    """The video called by its id, with one of `VIDEO_SUFFIXES`. Raises `RejectError` as `resolve_video` does."""
+    names = (
+        [f"{video_id}{suffix}" for suffix in VIDEO_SUFFIXES] if isinstance(video_id, str) and video_id else [video_id]
+    )
     for name in names:
-        path = find(root, name, folders)
+        path = resolve_file(root, name, folders)
         if path is not None:
             return Video(str(name), path)
-    member = member_at(root, [place for name in names for place in _places(str(name), folders)])
+    member = find_member(
+        root, [candidate_path for name in names for candidate_path in _list_candidate_paths(str(name), folders)]
+    )
     if member is None:
-        raise RowError("missing_video", f"there is no video called {_short(own_id)}")
-    return PackedVideo(PurePosixPath(member.entry.name).name, member.paths[0], member)
+        raise RejectError("missing_video", f"there is no video called {_format_name(video_id)}")
+    return ArchivedVideo(PurePosixPath(member.entry.name).name, member.paths[0], member)
 
 
-def find(root: Path, name: object, folders: Sequence[str]) -> Path | None:
+def resolve_file(root: Path, name: object, folders: Sequence[str]) -> Path | None:
     """The regular file `name` below `root/<folder>` for the first folder that has it."""
-    return _found(root, name, folders, Path.is_file)
+    return _resolve_path(root, name, folders, Path.is_file)
 
 
-def _found(root: Path, name: object, folders: Sequence[str], is_there: Callable[[Path], bool]) -> Path | None:
-    if not isinstance(name, str) or not name or "\0" in name or not is_text(name):
-        raise RowError("bad_path", f"{_short(name)} is no file name")
+def _resolve_path(root: Path, name: object, folders: Sequence[str], exists: Callable[[Path], bool]) -> Path | None:
+    if not isinstance(name, str) or not name or "\0" in name or not is_utf8_encodable(name):
+        raise RejectError("bad_path", f"{_format_name(name)} is no file name")
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if ".." in parts or parts[:1] == ("/",) or (parts and len(parts[0]) == 2 and parts[0][1] == ":"):
-        raise RowError("outside_root", f"{_short(name)} leads out of the source's folder")
-    for spelled in _spellings(name):
+        raise RejectError("outside_root", f"{_format_name(name)} leads out of the source's folder")
+    for variant in _list_name_variants(name):
         for folder in folders:
-            path = root / folder / spelled
+            path = root / folder / variant
             try:
-                if is_there(path):
+                if exists(path):
                     if not _is_inside(root, path):
-                        raise RowError("outside_root", f"{_short(name)} is a link out of the source's folder")
+                        raise RejectError("outside_root", f"{_format_name(name)} is a link out of the source's folder")
                     return path
             except (OSError, UnicodeError) as error:
-                raise RowError("bad_path", f"{_short(name)}: {type(error).__name__}") from error
+                raise RejectError("bad_path", f"{_format_name(name)}: {type(error).__name__}") from error
     return None
 
 
-def _frame_folder(name: str, folder: Path, pictures: Sequence[Picture]) -> FrameFolder:
-    """At most `MOST_FRAMES` of the pictures, evenly spread from the first to the last."""
-    if not pictures:
-        raise RowError("missing_video", f"the folder {_short(name)} holds no frames")
-    last, most = len(pictures) - 1, min(len(pictures), MOST_FRAMES)
-    chosen = [round(n * last / max(1, most - 1)) for n in range(most)]
-    return FrameFolder(name, folder, tuple((n / FRAMES_A_SECOND, pictures[n]) for n in chosen))
+def _build_frame_folder(name: str, folder: Path, images: Sequence[EncodedImage]) -> FrameFolder:
+    """At most `MAX_FRAMES` of the pictures, evenly spread from the first to the last."""
+    if not images:
+        raise RejectError("missing_video", f"the folder {_format_name(name)} holds no frames")
+    last_index, n_frames = len(images) - 1, min(len(images), MAX_FRAMES)
+    frame_indices = [round(n * last_index / max(1, n_frames - 1)) for n in range(n_frames)]
+    return FrameFolder(name, folder, tuple((n / FRAMES_PER_SECOND, images[n]) for n in frame_indices))
 
 
-def _places(name: str, folders: Sequence[str]) -> list[str]:
+def _list_candidate_paths(name: str, folders: Sequence[str]) -> list[str]:
     """Where to look for `name`, relative to the root."""
-    return [f"{folder}/{spelled}" if folder else spelled for spelled in _spellings(name) for folder in folders]
+    return [f"{folder}/{variant}" if folder else variant for variant in _list_name_variants(name) for folder in folders]
 
 
-def _spellings(name: str) -> tuple[str, ...]:
+def _list_name_variants(name: str) -> tuple[str, ...]:
     """As it is, with the slashes of other systems, and with `#Uxxxx` for every non-ASCII character as in some zips
     (Vision-FLAN's)."""
-    coded = "".join(c if c.isascii() else f"#U{ord(c):04x}" for c in name)
-    return tuple(dict.fromkeys((name, name.replace("\\", "/"), coded)))
+    escaped_name = "".join(c if c.isascii() else f"#U{ord(c):04x}" for c in name)
+    return tuple(dict.fromkeys((name, name.replace("\\", "/"), escaped_name)))
 
 
-def _short(name: object) -> str:
+def _format_name(name: object) -> str:
     return repr(name)[:200].encode("utf-8", "backslashreplace").decode()
 
 
 def _is_inside(root: Path, path: Path) -> bool:
-    return path.resolve().is_relative_to(_resolved(root))
+    return path.resolve().is_relative_to(_resolve_root(root))
 
 
 @lru_cache(maxsize=64)
-def _resolved(root: Path) -> Path:
+def _resolve_root(root: Path) -> Path:
     return root.resolve()

@@ -18,152 +18,170 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvl_assets.readers.external_group_by import gathered
-from mvl_assets.readers.files import picture_at
-from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE
-from mvl_assets.readers.rows import Row, RowError, native_id, question_and_answer, with_markers
-from mvl_assets.readers.sample import Broken, Picture, Sample, Turn
+from mvl_assets.readers.external_group_by import group_by_external_sort
+from mvl_assets.readers.files import resolve_image
+from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE_FILE
+from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_qa_turns, parse_native_id
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample, Turn
 
 MAX_QUESTIONS = 4096
 """Questions (and answers in files of their own) that one picture may have."""
 
-_PICTURE, _LOST = "a", "b"  # what the keys of the sorting begin with: rows without a picture come last
+_IMAGE_PREFIX, _REJECT_KEY = "a", "b"  # what the keys of the sorting begin with: rows without a picture come last
 
 
-class Question(NamedTuple):
-    """A question with its answer, or half of it: `text` or `answer` is None where another element holds it.
+class VqaRecord(NamedTuple):
+    """A question with its answer, or half of it: `question` or `answer` is None where another element holds it.
 
-    `fault` is the error class and message that make it unusable.
+    `reject` is the error class and message that make it unusable.
     """
 
-    id: str
-    text: Any = None
+    question_id: str
+    question: Any = None
     answer: Any = None
-    fault: tuple[str, str] | None = None
+    reject: tuple[str, str] | None = None
 
 
-class Part(NamedTuple):
+class ImageVqaRecord(NamedTuple):
     """What one element of a file says about a picture."""
 
-    picture: str
-    question: Question
+    image_name: str
+    record: VqaRecord
 
 
-Find = Callable[[str], Picture]
+ImageResolver = Callable[[str], EncodedImage]
 
 
-def parts_of(rows: Iterable[Row | Broken], make: Callable[[Row], Part]) -> Iterator[Part | Broken]:
-    """`make` of every row, or the reason why it cannot be made."""
+def iter_image_records(
+    rows: Iterable[Row | RejectedRow], to_image_record: Callable[[Row], ImageVqaRecord]
+) -> Iterator[ImageVqaRecord | RejectedRow]:
+    """`to_image_record` of every row, or the reason why it cannot be made."""
     for row in rows:
-        if isinstance(row, Broken):
+        if isinstance(row, RejectedRow):
             yield row
             continue
         try:
-            yield make(row)
-        except RowError as error:
-            yield Broken(row.file, row.position, error.error, error.message)
+            yield to_image_record(row)
+        except RejectError as error:
+            yield RejectedRow(row.file, row.position, error.error, error.message)
 
 
-def name_in(row: Row, *fields: str) -> str:
-    """The id or file name that the first of `fields` holds. Raises `RowError("missing_field")`."""
-    found = next((name for field in fields if (name := native_id(row.value.get(field))) is not None), None)
-    if found is None:
-        raise RowError("missing_field", f"the element has no {' or '.join(fields)}")
-    return found
+def get_name_field(row: Row, *fields: str) -> str:
+    """The id or file name that the first of `fields` holds. Raises `RejectError("missing_field")`."""
+    name_value = next((name for field in fields if (name := parse_native_id(row.value.get(field))) is not None), None)
+    if name_value is None:
+        raise RejectError("missing_field", f"the element has no {' or '.join(fields)}")
+    return name_value
 
 
-def picture_called(root: Path, names: Sequence[str], folders: Sequence[str]) -> Picture:
-    """The picture under the first of its possible names that is there. Raises `RowError` as `picture_at` does."""
+def resolve_first_image(root: Path, names: Sequence[str], folders: Sequence[str]) -> EncodedImage:
+    """The picture under the first of its possible names that is there. Raises `RejectError` as `resolve_image` does."""
     for name in names[:-1]:
         try:
-            return picture_at(root, name, folders)
-        except RowError as error:
+            return resolve_image(root, name, folders)
+        except RejectError as error:
             if error.error != "missing_picture":
                 raise
-    return picture_at(root, names[-1], folders)
+    return resolve_image(root, names[-1], folders)
 
 
-def by_picture(file: str, parts: Iterable[Part | Broken], find: Find) -> Iterator[Sample | Broken]:
+def group_questions_by_image(
+    file: str, image_records: Iterable[ImageVqaRecord | RejectedRow], image_resolver: ImageResolver
+) -> Iterator[Sample | RejectedRow]:
     """One sample per picture, called by its name, and the questions that cannot be used.
 
     Parts are joined by picture and question id, on disk: memory does not grow with the file.
     """
-    return numbered(_conversations(file, parts, find))
+    return number_rows(_iter_conversations(file, image_records, image_resolver))
 
 
-def conversation(file: str, picture: str, questions: Iterable[Question], find: Find) -> Iterator[Sample | Broken]:
+def iter_conversation(
+    file: str, image_name: str, records: Iterable[VqaRecord], image_resolver: ImageResolver
+) -> Iterator[Sample | RejectedRow]:
     """One sample of all questions that can be used, then the others; all without positions."""
     turns: list[Turn] = []
-    broken: list[Broken] = []
-    for question in questions:
+    rejects: list[RejectedRow] = []
+    for record in records:
         try:
-            turns += _turns(question)
-        except RowError as error:
-            message = f"question {question.id} about {picture}: {error.message}"
-            broken.append(Broken(file, 0, error.error, message))
+            turns += _build_turns(record)
+        except RejectError as error:
+            message = f"question {record.question_id} about {image_name}: {error.message}"
+            rejects.append(RejectedRow(file, 0, error.error, message))
     if turns:
         try:
-            yield Sample(file, 0, with_markers(tuple(turns), 1), picture, (find(picture),))
-        except RowError as error:
-            yield Broken(file, 0, error.error, error.message, picture)
-    yield from broken
+            yield Sample(file, 0, add_image_markers(tuple(turns), 1), image_name, (image_resolver(image_name),))
+        except RejectError as error:
+            yield RejectedRow(file, 0, error.error, error.message, image_name)
+    yield from rejects
 
 
-def numbered(rows: Iterable[Sample | Broken]) -> Iterator[Sample | Broken]:
+def number_rows(rows: Iterable[Sample | RejectedRow]) -> Iterator[Sample | RejectedRow]:
     """The rows of one file with positions from 0, in the order in which they come."""
     for position, row in enumerate(rows):
         yield replace(row, position=position)
 
 
-def _conversations(file: str, parts: Iterable[Part | Broken], find: Find) -> Iterator[Sample | Broken]:
-    breaks: list[Broken] = []
-    for key, values in gathered(_entry(part, breaks) for part in parts):  # all are read before the first comes back
-        if key == _LOST:
+def _iter_conversations(
+    file: str, image_records: Iterable[ImageVqaRecord | RejectedRow], image_resolver: ImageResolver
+) -> Iterator[Sample | RejectedRow]:
+    file_rejects: list[RejectedRow] = []
+    for key, values in group_by_external_sort(
+        _to_sort_row(image_record, file_rejects) for image_record in image_records
+    ):  # all are read before the first comes back
+        if key == _REJECT_KEY:
             for error, message in values:
-                yield Broken(file, 0, error, message)
+                yield RejectedRow(file, 0, error, message)
             continue
-        picture = key.removeprefix(_PICTURE)
-        found = [Question(*value) for value in islice(values, MAX_QUESTIONS + 1)]
-        if breaks:
-            message = f"{breaks[0].file} breaks off, so questions about {picture} may be missing"
-            yield Broken(file, 0, INCOMPLETE, message, picture)
-        elif len(found) > MAX_QUESTIONS:
-            message = f"there are more than {MAX_QUESTIONS} questions or answers about {picture}"
-            yield Broken(file, 0, "too_many_questions", message, picture)
+        image_name = key.removeprefix(_IMAGE_PREFIX)
+        records = [VqaRecord(*value) for value in islice(values, MAX_QUESTIONS + 1)]
+        if file_rejects:
+            message = f"{file_rejects[0].file} breaks off, so questions about {image_name} may be missing"
+            yield RejectedRow(file, 0, INCOMPLETE_FILE, message, image_name)
+        elif len(records) > MAX_QUESTIONS:
+            message = f"there are more than {MAX_QUESTIONS} questions or answers about {image_name}"
+            yield RejectedRow(file, 0, "too_many_questions", message, image_name)
         else:
-            yield from conversation(file, picture, _joined(found), find)
+            yield from iter_conversation(file, image_name, _merge_by_question_id(records), image_resolver)
 
 
-def _entry(part: Part | Broken, breaks: list[Broken]) -> tuple[str, Any]:
-    """What is sorted. The first part that is a broken file is put into `breaks`."""
-    if isinstance(part, Broken):
-        if part.error == BROKEN_FILE and not breaks:
-            breaks.append(part)
-        return _LOST, [part.error, f"element {part.position} of {part.file}: {part.message}"]
-    return _PICTURE + part.picture, part.question
+def _to_sort_row(image_record: ImageVqaRecord | RejectedRow, file_rejects: list[RejectedRow]) -> tuple[str, Any]:
+    """What is sorted. The first part that is a broken file is put into `file_rejects`."""
+    if isinstance(image_record, RejectedRow):
+        if image_record.error == BROKEN_FILE and not file_rejects:
+            file_rejects.append(image_record)
+        return _REJECT_KEY, [
+            image_record.error,
+            f"element {image_record.position} of {image_record.file}: {image_record.message}",
+        ]
+    return _IMAGE_PREFIX + image_record.image_name, image_record.record
 
 
-def _joined(found: Iterable[Question]) -> list[Question]:
+def _merge_by_question_id(records: Iterable[VqaRecord]) -> list[VqaRecord]:
     """Halves of one id put together, in the order in which the ids come first."""
-    whole: dict[str, Question] = {}
-    repeated: list[Question] = []
-    for one in found:
-        other = whole.setdefault(one.id, one)
-        if other is one:
+    record_by_id: dict[str, VqaRecord] = {}
+    duplicates: list[VqaRecord] = []
+    for record in records:
+        first_record = record_by_id.setdefault(record.question_id, record)
+        if first_record is record:
             continue
-        asked, told = (other, one) if one.text is None else (one, other)
-        if told.text is None and asked.text is not None and asked.answer is None and asked.fault is None:
-            whole[one.id] = told._replace(text=asked.text)
+        question_record, answer_record = (first_record, record) if record.question is None else (record, first_record)
+        if (
+            answer_record.question is None
+            and question_record.question is not None
+            and question_record.answer is None
+            and question_record.reject is None
+        ):
+            record_by_id[record.question_id] = answer_record._replace(question=question_record.question)
         else:
-            repeated.append(Question(one.id, fault=("duplicate_id", "the id was used before")))
-    return [*whole.values(), *repeated]
+            duplicates.append(VqaRecord(record.question_id, reject=("duplicate_id", "the id was used before")))
+    return [*record_by_id.values(), *duplicates]
 
 
-def _turns(question: Question) -> tuple[Turn, ...]:
-    if question.text is None and (question.answer is not None or question.fault is None):
-        raise RowError("no_question", "there is no question of this id")
-    if question.fault is not None:
-        raise RowError(*question.fault)
-    if question.answer is None:
-        raise RowError("no_answer", "there is no answer to it")
-    return with_markers(question_and_answer(question.text, question.answer), 0)
+def _build_turns(record: VqaRecord) -> tuple[Turn, ...]:
+    if record.question is None and (record.answer is not None or record.reject is None):
+        raise RejectError("no_question", "there is no question of this id")
+    if record.reject is not None:
+        raise RejectError(*record.reject)
+    if record.answer is None:
+        raise RejectError("no_answer", "there is no answer to it")
+    return add_image_markers(build_qa_turns(record.question, record.answer), 0)

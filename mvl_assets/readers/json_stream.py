@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-CHUNK = 1 << 20
-MAX_ELEMENT = 64 << 20
+CHUNK_BYTES = 1 << 20
+MAX_ELEMENT_CHARS = 64 << 20
 """Characters (bytes in JSON Lines) one element may have."""
 
 BROKEN_FILE = "broken_file"
 """Error class of a file that cannot be read from some point on, which says nothing about the rows behind that point."""
 
-INCOMPLETE = "incomplete_file"
+INCOMPLETE_FILE = "incomplete_file"
 """Error class of a row whose parts lie apart in a file that cannot be read to its end: some may lie behind it."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+("?)|[{}\[\]]', re.DOTALL)
@@ -44,7 +44,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class BadItem:
+class RejectedItem:
     """An element that cannot be read: `bad_json`, `not_a_number`, `duplicate_key`, `bad_utf8`, `too_large`; in tables
     `bad_csv`, `bad_cell`. `broken_file` comes last."""
 
@@ -54,68 +54,68 @@ class BadItem:
     key: str | None = None
 
 
-def elements(path: Path, under: Sequence[str] = ()) -> Iterator[Item | BadItem]:
+def iter_elements(path: Path, key_path: Sequence[str] = ()) -> Iterator[Item | RejectedItem]:
     """The elements of the array, or the members of the object, that the file is.
 
-    `under` names the keys that lead to it when it lies deeper; what lies beside it is read and dropped.
+    `key_path` names the keys that lead to it when it lies deeper; what lies beside it is read and dropped.
     """
     position = 0
     try:
         with path.open("rb") as stream:
-            text = _Text(stream)
-            for key in under:
-                _enter(text, key)
-            if text.peek() not in ("[", "{"):
-                text.fail("neither a JSON array nor an object begins")
-            for item in _children(text):
+            scanner = _JsonScanner(stream)
+            for key in key_path:
+                _descend(scanner, key)
+            if scanner.peek() not in ("[", "{"):
+                scanner.fail("neither a JSON array nor an object begins")
+            for item in _iter_children(scanner):
                 position = item.position + 1
                 yield item
-            if not under and text.peek():
-                text.fail("more text follows the end of the JSON value")
-    except _Lost as lost:
-        yield BadItem(position, BROKEN_FILE, str(lost))
+            if not key_path and scanner.peek():
+                scanner.fail("more text follows the end of the JSON value")
+    except _Desynchronized as lost:
+        yield RejectedItem(position, BROKEN_FILE, str(lost))
     except OSError as error:
-        yield BadItem(position, BROKEN_FILE, f"cannot be read: {error.strerror}")
+        yield RejectedItem(position, BROKEN_FILE, f"cannot be read: {error.strerror}")
 
 
-def lines(path: Path) -> Iterator[Item | BadItem]:
+def iter_lines(path: Path) -> Iterator[Item | RejectedItem]:
     """The values of a JSON Lines file. Blank lines do not count."""
     position = 0
     try:
         with path.open("rb") as stream:
-            while line := stream.readline(MAX_ELEMENT + 1):
+            while line := stream.readline(MAX_ELEMENT_CHARS + 1):
                 if not line.strip():
                     continue
-                if len(line) > MAX_ELEMENT:
+                if len(line) > MAX_ELEMENT_CHARS:
                     while line and not line.endswith(b"\n"):
-                        line = stream.readline(MAX_ELEMENT)
-                    yield BadItem(position, "too_large", f"a line of more than {MAX_ELEMENT} bytes")
+                        line = stream.readline(MAX_ELEMENT_CHARS)
+                    yield RejectedItem(position, "too_large", f"a line of more than {MAX_ELEMENT_CHARS} bytes")
                 else:
-                    yield _line(line, position)
+                    yield _parse_line(line, position)
                 position += 1
     except OSError as error:
-        yield BadItem(position, BROKEN_FILE, f"cannot be read: {error.strerror}")
+        yield RejectedItem(position, BROKEN_FILE, f"cannot be read: {error.strerror}")
 
 
-def starts_with(path: Path) -> str:
+def peek_first_char(path: Path) -> str:
     """The first character of the file that is not white space, "" when there is none or it cannot be read."""
     try:
         with path.open("rb") as stream:
-            return _Text(stream).peek()
-    except (_Lost, OSError):
+            return _JsonScanner(stream).peek()
+    except (_Desynchronized, OSError):
         return ""
 
 
-def _line(line: bytes, position: int) -> Item | BadItem:
+def _parse_line(line: bytes, position: int) -> Item | RejectedItem:
     try:
         return Item(position, _decode(line.removeprefix(codecs.BOM_UTF8).decode("utf-8")))
     except UnicodeDecodeError as error:
-        return BadItem(position, "bad_utf8", f"byte {error.start} of the line is not UTF-8")
+        return RejectedItem(position, "bad_utf8", f"byte {error.start} of the line is not UTF-8")
     except (ValueError, RecursionError) as error:
-        return BadItem(position, _kind(error), str(error))
+        return RejectedItem(position, _classify_error(error), str(error))
 
 
-class _Lost(Exception):
+class _Desynchronized(Exception):
     """The place in the file is lost; nothing behind it can be read."""
 
 
@@ -127,7 +127,7 @@ class _DuplicateKey(ValueError):
     pass
 
 
-class _BadValue(Exception):
+class _RejectedValue(Exception):
     """One value is bad, and the text stands behind it."""
 
     def __init__(self, error: str, message: str) -> None:
@@ -136,121 +136,121 @@ class _BadValue(Exception):
         super().__init__(message)
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise _NotANumber(f"{name} is not JSON")
 
 
-def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object; one that gives a key twice says two things, and which is meant is not known (RFC 8259 §4)."""
-    found = dict(members)
-    if len(found) != len(members):
-        twice, _ = Counter(key for key, _ in members).most_common(1)[0]
-        raise _DuplicateKey(f"the key {twice[:100]!r} is given twice")
-    return found
+    result = dict(members)
+    if len(result) != len(members):
+        duplicate_key, _ = Counter(key for key, _ in members).most_common(1)[0]
+        raise _DuplicateKey(f"the key {duplicate_key[:100]!r} is given twice")
+    return result
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object)
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant, object_pairs_hook=_build_object)
 _decode = _DECODER.decode
 
 
-class _Text:
+class _JsonScanner:
     """A sliding window over a UTF-8 file. Undecodable bytes become lone surrogates, found when their value is read."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._buffer = ""
-        self._at = 0
-        self._dropped = 0
-        self._ended = False
-        self._more()
-        self._at = 1 if self._buffer.startswith("\ufeff") else 0
+        self._position = 0
+        self._n_dropped_chars = 0
+        self._at_eof = False
+        self._read_more()
+        self._position = 1 if self._buffer.startswith("\ufeff") else 0
 
     def peek(self) -> str:
         """The next character that is not white space, "" at the end; the text then stands at it."""
         while True:
-            match = _SPACE.match(self._buffer, self._at)
+            match = _SPACE.match(self._buffer, self._position)
             assert match is not None
-            self._at = match.end()
-            if self._at < len(self._buffer):
-                return self._buffer[self._at]
-            if not self._more():
+            self._position = match.end()
+            if self._position < len(self._buffer):
+                return self._buffer[self._position]
+            if not self._read_more():
                 return ""
 
-    def step(self) -> None:
-        self._at += 1
+    def advance(self) -> None:
+        self._position += 1
 
-    def value(self) -> Any:
-        """Reads one value. Raises `_BadValue` (the text stands behind it) or `_Lost`."""
+    def read_value(self) -> Any:
+        """Reads one value. Raises `_RejectedValue` (the text stands behind it) or `_Desynchronized`."""
         while True:
-            start = self._at
+            start = self._position
             try:
                 value, end = _DECODER.raw_decode(self._buffer, start)
             except (ValueError, RecursionError) as error:
-                behind = self._behind_value()
-                if behind is not None:
-                    self._at = behind
-                    raise _BadValue(_kind(error), _said(error, self._dropped)) from error
+                value_end = self._find_end_of_value()
+                if value_end is not None:
+                    self._position = value_end
+                    raise _RejectedValue(_classify_error(error), _format_error(error, self._n_dropped_chars)) from error
             else:
-                if self._is_whole(start):
-                    self._at = end
+                if self._is_complete(start):
+                    self._position = end
                     _check_utf8(self._buffer[start:end])
                     return value
-            if len(self._buffer) - start > MAX_ELEMENT:
-                self.fail(f"an element has more than {MAX_ELEMENT} characters, or its brackets do not match")
-            if not self._more():
+            if len(self._buffer) - start > MAX_ELEMENT_CHARS:
+                self.fail(f"an element has more than {MAX_ELEMENT_CHARS} characters, or its brackets do not match")
+            if not self._read_more():
                 self.fail("the file ends inside an element")
 
     def fail(self, message: str) -> NoReturn:
-        raise _Lost(f"{message} (character {self._dropped + self._at})")
+        raise _Desynchronized(f"{message} (character {self._n_dropped_chars + self._position})")
 
-    def _is_whole(self, start: int) -> bool:
+    def _is_complete(self, start: int) -> bool:
         """False for a number that may go on behind the end of the buffer."""
-        if self._buffer[start] in '[{"' or self._ended:
+        if self._buffer[start] in '[{"' or self._at_eof:
             return True
         match = _SCALAR.match(self._buffer, start)
         return match is None or match.end() < len(self._buffer)
 
-    def _behind_value(self) -> int | None:
+    def _find_end_of_value(self) -> int | None:
         """Where the value that begins here ends, judged by brackets and quotes alone; None = not in the buffer yet."""
-        if self._buffer[self._at] not in '[{"':
-            match = _SCALAR.match(self._buffer, self._at)
+        if self._buffer[self._position] not in '[{"':
+            match = _SCALAR.match(self._buffer, self._position)
             if match is None:
-                self.fail(f"a value is missing before {self._buffer[self._at]!r}")
-            return match.end() if match.end() < len(self._buffer) or self._ended else None
+                self.fail(f"a value is missing before {self._buffer[self._position]!r}")
+            return match.end() if match.end() < len(self._buffer) or self._at_eof else None
         depth = 0
-        for match in _TOKEN.finditer(self._buffer, self._at):
-            found = match.group()
-            if found[0] == '"':
+        for match in _TOKEN.finditer(self._buffer, self._position):
+            token = match.group()
+            if token[0] == '"':
                 if not match.group(1):
                     return None
             else:
-                depth += 1 if found in "[{" else -1
+                depth += 1 if token in "[{" else -1  # noqa: S105
             if depth == 0:
                 return match.end()
         return None
 
-    def _more(self) -> bool:
+    def _read_more(self) -> bool:
         """Reads on, at least doubling what is held, so that reading a long value stays linear."""
-        if self._ended:
+        if self._at_eof:
             return False
-        data = self._stream.read(max(CHUNK, len(self._buffer) - self._at))
-        self._ended = not data
-        self._dropped += self._at
-        self._buffer = self._buffer[self._at :] + self._decoder.decode(data, final=self._ended)
-        self._at = 0
+        data = self._stream.read(max(CHUNK_BYTES, len(self._buffer) - self._position))
+        self._at_eof = not data
+        self._n_dropped_chars += self._position
+        self._buffer = self._buffer[self._position :] + self._decoder.decode(data, final=self._at_eof)
+        self._position = 0
         return True
 
 
-def _kind(error: Exception) -> str:
+def _classify_error(error: Exception) -> str:
     if isinstance(error, _NotANumber):
         return "not_a_number"
     return "duplicate_key" if isinstance(error, _DuplicateKey) else "bad_json"
 
 
-def _said(error: Exception, dropped: int) -> str:
+def _format_error(error: Exception, n_dropped_chars: int) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} (character {dropped + error.pos})"
+        return f"{error.msg} (character {n_dropped_chars + error.pos})"
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
@@ -259,65 +259,65 @@ def _check_utf8(text: str) -> None:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise _BadValue("bad_utf8", f"character {error.start} of the element is not UTF-8") from error
+            raise _RejectedValue("bad_utf8", f"character {error.start} of the element is not UTF-8") from error
 
 
-def _children(text: _Text) -> Iterator[Item | BadItem]:
+def _iter_children(scanner: _JsonScanner) -> Iterator[Item | RejectedItem]:
     """The elements of the array or object that begins here; afterwards the text stands behind it."""
-    closing = "]" if text.peek() == "[" else "}"
-    text.step()
+    closing = "]" if scanner.peek() == "[" else "}"
+    scanner.advance()
     position = 0
-    while (following := text.peek()) != closing:
+    while (next_char := scanner.peek()) != closing:
         if position:
-            if following != ",":
-                text.fail(f"expected , or {closing} but found {following or 'the end of the file'!r}")
-            text.step()
-        key = _key(text) if closing == "}" else None
-        if not text.peek():
-            text.fail("the file ends before an element")
+            if next_char != ",":
+                scanner.fail(f"expected , or {closing} but found {next_char or 'the end of the file'!r}")
+            scanner.advance()
+        key = _read_key(scanner) if closing == "}" else None
+        if not scanner.peek():
+            scanner.fail("the file ends before an element")
         try:
-            yield Item(position, text.value(), key)
-        except _BadValue as bad:
-            yield BadItem(position, bad.error, bad.message, key)
+            yield Item(position, scanner.read_value(), key)
+        except _RejectedValue as bad:
+            yield RejectedItem(position, bad.error, bad.message, key)
         position += 1
-    text.step()
+    scanner.advance()
 
 
-def _key(text: _Text) -> str:
-    if text.peek() != '"':
-        text.fail("expected a key")
+def _read_key(scanner: _JsonScanner) -> str:
+    if scanner.peek() != '"':
+        scanner.fail("expected a key")
     try:
-        key = text.value()
-    except _BadValue as bad:
-        text.fail(f"a key cannot be read: {bad.message}")
-    if text.peek() != ":":
-        text.fail(f"expected : behind the key {key!r}")
-    text.step()
+        key = scanner.read_value()
+    except _RejectedValue as bad:
+        scanner.fail(f"a key cannot be read: {bad.message}")
+    if scanner.peek() != ":":
+        scanner.fail(f"expected : behind the key {key!r}")
+    scanner.advance()
     return str(key)
 
 
-def _enter(text: _Text, wanted: str) -> None:
-    """Moves to the value of `wanted` in the object that begins here, dropping the members before it."""
-    if text.peek() != "{":
-        text.fail(f"expected an object with the key {wanted!r}")
-    text.step()
-    first = True
-    while (following := text.peek()) != "}":
-        if not first:
-            if following != ",":
-                text.fail(f"expected , or }} but found {following or 'the end of the file'!r}")
-            text.step()
-        first = False
-        key = _key(text)
-        opening = text.peek()
-        if key == wanted:
+def _descend(scanner: _JsonScanner, target_key: str) -> None:
+    """Moves to the value of `target_key` in the object that begins here, dropping the members before it."""
+    if scanner.peek() != "{":
+        scanner.fail(f"expected an object with the key {target_key!r}")
+    scanner.advance()
+    is_first = True
+    while (next_char := scanner.peek()) != "}":
+        if not is_first:
+            if next_char != ",":
+                scanner.fail(f"expected , or }} but found {next_char or 'the end of the file'!r}")
+            scanner.advance()
+        is_first = False
+        key = _read_key(scanner)
+        opening = scanner.peek()
+        if key == target_key:
             return
         if opening in ("[", "{"):
-            for _ in _children(text):
+            for _ in _iter_children(scanner):
                 pass
         elif opening:
             try:
-                text.value()
-            except _BadValue:
+                scanner.read_value()
+            except _RejectedValue:
                 continue
-    text.fail(f"there is no key {wanted!r}")
+    scanner.fail(f"there is no key {target_key!r}")

@@ -5,38 +5,38 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from mvl_assets.readers.rows import RowError
+from mvl_assets.readers.rows import RejectError
 
 # What people were told to write when there is no answer: VizWiz (vizwiz.org/tasks-and-datasets/vqa) and TextVQA
 # (textvqa.org/dataset).
-_NONE = frozenset(
+_UNANSWERABLE_ANSWERS = frozenset(
     {"unanswerable", "unsuitable", "unsuitable image", "answering does not require reading text in the image"}
 )
 
 
-def majority(answers: object) -> str:
+def select_majority_answer(answers: object) -> str:
     """The answer given most often; of those given equally often, the one that came first. Blank ones do not count.
 
-    `answers` is a list of texts or of `{"answer": text}`. Raises `RowError`: `bad_answers` for anything else,
+    `answers` is a list of texts or of `{"answer": text}`. Raises `RejectError`: `bad_answers` for anything else,
     `no_answer` when none is left, `unanswerable` when most people say so.
     """
     if not isinstance(answers, list):
-        raise RowError("bad_answers", f"the answers are a {type(answers).__name__}")
-    given = Counter(text for answer in answers if (text := _text(answer)))
-    if not given:
-        raise RowError("no_answer", "nobody gave an answer")
-    return answerable(max(given, key=given.__getitem__))
+        raise RejectError("bad_answers", f"the answers are a {type(answers).__name__}")
+    answer_counts = Counter(text for answer in answers if (text := _get_answer_text(answer)))
+    if not answer_counts:
+        raise RejectError("no_answer", "nobody gave an answer")
+    return require_answerable(max(answer_counts, key=answer_counts.__getitem__))
 
 
-def answerable(answer: str) -> str:
-    """The answer itself. Raises `RowError("unanswerable")` when it only says that there is none."""
-    if answer.strip().casefold() in _NONE:
-        raise RowError("unanswerable", f"most people say: {answer.strip()}")
+def require_answerable(answer: str) -> str:
+    """The answer itself. Raises `RejectError("unanswerable")` when it only says that there is none."""
+    if answer.strip().casefold() in _UNANSWERABLE_ANSWERS:
+        raise RejectError("unanswerable", f"most people say: {answer.strip()}")
     return answer
 
 
-def _text(answer: object) -> str:
+def _get_answer_text(answer: object) -> str:
     text = answer.get("answer") if isinstance(answer, Mapping) else answer
     if not isinstance(text, str):
-        raise RowError("bad_answers", f"one of the answers is a {type(text).__name__}")
+        raise RejectError("bad_answers", f"one of the answers is a {type(text).__name__}")
     return text.strip()

@@ -13,52 +13,59 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvl_assets.readers.json_stream import BROKEN_FILE, BadItem, Item
+from mvl_assets.readers.json_stream import BROKEN_FILE, Item, RejectedItem
 
-ROWS = 32
+MAX_BATCH_ROWS = 32
 """Rows in hand at a time: pictures inside rows are up to a few MB each."""
 
-_UNREADABLE = (ValueError, OverflowError, LookupError, pa.ArrowException)
+_CELL_ERRORS = (ValueError, OverflowError, LookupError, pa.ArrowException)
 """What values raise that Python cannot hold; a `LookupError` is of a time zone nobody knows."""
 
 
-def rows(path: Path, columns: Sequence[str] | None = None, batch_size: int = ROWS) -> Iterator[Item | BadItem]:
+def iter_rows(
+    path: Path, columns: Sequence[str] | None = None, batch_size: int = MAX_BATCH_ROWS
+) -> Iterator[Item | RejectedItem]:
     """The rows of a file; `columns` that it lacks are left out. A damaged file ends in a `broken_file` item.
 
-    A cell whose value Python cannot hold (text that is no UTF-8, a date in the year 300,000) is a `BadItem`.
+    A cell whose value Python cannot hold (text that is no UTF-8, a date in the year 300,000) is a `RejectedItem`.
     """
     position = 0
     try:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             names = file.schema_arrow.names
-            wanted = names if columns is None else [c for c in columns if c in names]
-            for batch in file.iter_batches(batch_size, columns=wanted, use_threads=False):
-                for row in _plain(batch, position):
+            selected_columns = names if columns is None else [c for c in columns if c in names]
+            for batch in file.iter_batches(batch_size, columns=selected_columns, use_threads=False):
+                for row in _to_dicts(batch, position):
                     yield Item(position, row)
                     position += 1
     except (pa.ArrowException, OSError, ValueError) as error:
-        yield BadItem(position, BROKEN_FILE, f"not readable as Parquet: {str(error).splitlines()[0][:300]}")
+        yield RejectedItem(position, BROKEN_FILE, f"not readable as Parquet: {str(error).splitlines()[0][:300]}")
 
 
-def _plain(batch: pa.RecordBatch, position: int) -> list[dict[str, Any]]:
+def _to_dicts(batch: pa.RecordBatch, position: int) -> list[dict[str, Any]]:
     """The batch's rows; one by one when they cannot be had together."""
     try:
         return batch.to_pylist()
-    except _UNREADABLE:
-        cells = [(name, batch.column(at)) for at, name in enumerate(batch.schema.names)]
-        return [{name: _cell(name, column, n, position + n) for name, column in cells} for n in range(len(batch))]
+    except _CELL_ERRORS:
+        cells = [(name, batch.column(column_index)) for column_index, name in enumerate(batch.schema.names)]
+        return [
+            {name: _read_cell(name, column, row_index, position + row_index) for name, column in cells}
+            for row_index in range(len(batch))
+        ]
 
 
-def _cell(name: str, column: pa.Array, at: int, position: int) -> Any:
+def _read_cell(name: str, column: pa.Array, row_index: int, position: int) -> Any:
     try:
-        return column[at].as_py()
+        return column[row_index].as_py()
     except UnicodeDecodeError as error:
-        return BadItem(position, "bad_utf8", f"the column {name!r} holds text that is not UTF-8: {error.reason}")
-    except _UNREADABLE as error:
-        return BadItem(position, "bad_cell", f"the column {name!r} holds a value that cannot be read: {error}"[:300])
+        return RejectedItem(position, "bad_utf8", f"the column {name!r} holds text that is not UTF-8: {error.reason}")
+    except _CELL_ERRORS as error:
+        return RejectedItem(
+            position, "bad_cell", f"the column {name!r} holds a value that cannot be read: {error}"[:300]
+        )
 
 
-def names(path: Path) -> tuple[str, ...]:
+def read_column_names(path: Path) -> tuple[str, ...]:
     """The columns of a file; none for one that is no Parquet."""
     try:
         with pq.ParquetFile(path) as file:
@@ -67,7 +74,7 @@ def names(path: Path) -> tuple[str, ...]:
         return ()
 
 
-def row_count(path: Path) -> int:
+def count_rows(path: Path) -> int:
     """From the footer alone; 0 for a file that is no Parquet."""
     try:
         with pq.ParquetFile(path) as file:

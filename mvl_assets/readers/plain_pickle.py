@@ -33,12 +33,12 @@ value each: the costliest file there can be takes about 1.5 GB."""
 _MARK = object()
 
 
-class PickleRefused(Exception):
+class UnsafePickle(Exception):
     """Why a file is not read: not a pickle, cut off, too large, or asking for more than plain data."""
 
 
 def load(path: Path) -> Any:
-    """The value in the file. Raises `PickleRefused`, also when the file cannot be opened.
+    """The value in the file. Raises `UnsafePickle`, also when the file cannot be opened.
 
     Text of Python 2 that is no UTF-8 is taken as Latin-1. Keys of objects are text or whole numbers.
     """
@@ -46,43 +46,43 @@ def load(path: Path) -> Any:
         with path.open("rb") as stream:
             size = path.stat().st_size
             if size > MAX_BYTES:
-                raise PickleRefused(f"the file has {size} bytes, more than {MAX_BYTES}")
+                raise UnsafePickle(f"the file has {size} bytes, more than {MAX_BYTES}")
             if size == 0:
-                raise PickleRefused("the file is empty")
+                raise UnsafePickle("the file is empty")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _run(data)
     except OSError as error:
-        raise PickleRefused(f"cannot be read: {error.strerror}") from error
+        raise UnsafePickle(f"cannot be read: {error.strerror}") from error
 
 
 def _run(data: mmap.mmap) -> Any:
-    machine = _Machine()
+    vm = _Vm()
     try:
         for _ in range(MAX_OPCODES):
             code = data.read(1)
             if code == b".":
-                return machine.result()
-            if code not in _STEPS:
-                raise PickleRefused("no opcode of a pickle" if code else "the file ends before the pickle does")
-            read, act = _STEPS[code]
-            act(machine, None if read is None else read(data))
-    except PickleRefused as error:
-        raise PickleRefused(f"{error} (before byte {data.tell()})") from None
+                return vm.get_result()
+            if code not in _OPCODE_STEPS:
+                raise UnsafePickle("no opcode of a pickle" if code else "the file ends before the pickle does")
+            read_argument, execute = _OPCODE_STEPS[code]
+            execute(vm, None if read_argument is None else read_argument(data))
+    except UnsafePickle as error:
+        raise UnsafePickle(f"{error} (before byte {data.tell()})") from None
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise PickleRefused(f"not a whole pickle: {str(error)[:120]} (before byte {data.tell()})") from error
-    raise PickleRefused(f"more than {MAX_OPCODES} opcodes")
+        raise UnsafePickle(f"not a whole pickle: {str(error)[:120]} (before byte {data.tell()})") from error
+    raise UnsafePickle(f"more than {MAX_OPCODES} opcodes")
 
 
-class _Machine:
+class _Vm:
     """The stack and the memo of an unpickler for plain data."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
-    def result(self) -> Any:
+    def get_result(self) -> Any:
         if len(self.stack) != 1 or self.stack[0] is _MARK:
-            raise PickleRefused("the pickle ends with unfinished values")
+            raise UnsafePickle("the pickle ends with unfinished values")
         return self.stack[0]
 
     def push(self, value: Any) -> None:
@@ -90,11 +90,11 @@ class _Machine:
 
     def push_text(self, value: str) -> None:
         """Text of Python 2, its bytes taken as Latin-1 so far."""
-        self.stack.append(_text(value.encode("latin-1")))
+        self.stack.append(_decode_text(value.encode("latin-1")))
 
-    def push_whole(self, value: int) -> None:
+    def push_int(self, value: int) -> None:
         if not -(1 << 63) <= value < 1 << 63:
-            raise PickleRefused("a whole number of more than 64 bits")
+            raise UnsafePickle("a whole number of more than 64 bits")
         self.stack.append(value)
 
     def put(self, slot: int) -> None:
@@ -108,87 +108,87 @@ class _Machine:
 
     def append(self) -> None:
         value = self.stack.pop()
-        self._list().append(value)
+        self._get_list().append(value)
 
     def extend(self) -> None:
-        values = self.since_mark()
-        self._list().extend(values)
+        values = self.pop_mark()
+        self._get_list().extend(values)
 
     def set_item(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self.fill([key, value])
+        self.set_items([key, value])
 
-    def fill(self, values: list[Any]) -> None:
+    def set_items(self, values: list[Any]) -> None:
         """Sets keys and values in turn in the object on top."""
         target = self.stack[-1]
         if not isinstance(target, dict) or len(values) % 2:
-            raise PickleRefused("a value is set in what is no object")
+            raise UnsafePickle("a value is set in what is no object")
         for key, value in zip(values[::2], values[1::2], strict=True):
             if not isinstance(key, str | int):
-                raise PickleRefused("a key is neither text nor a whole number")
+                raise UnsafePickle("a key is neither text nor a whole number")
             target[key] = value
 
     def make_dict(self) -> None:
-        values = self.since_mark()
+        values = self.pop_mark()
         self.stack.append({})
-        self.fill(values)
+        self.set_items(values)
 
     def make_tuple(self, length: int) -> None:
         values = tuple(self.stack[-length:])
         del self.stack[-length:]
         self.stack.append(values)
 
-    def since_mark(self) -> list[Any]:
+    def pop_mark(self) -> list[Any]:
         """Takes what lies above the highest mark, and the mark, off the stack."""
-        at = len(self.stack) - 1
-        while self.stack[at] is not _MARK:
-            at -= 1
-            if at < 0:
-                raise PickleRefused("a mark is missing")
-        values = self.stack[at + 1 :]
-        del self.stack[at:]
+        mark_index = len(self.stack) - 1
+        while self.stack[mark_index] is not _MARK:
+            mark_index -= 1
+            if mark_index < 0:
+                raise UnsafePickle("a mark is missing")
+        values = self.stack[mark_index + 1 :]
+        del self.stack[mark_index:]
         return values
 
-    def refuse(self, name: str, argument: Any) -> NoReturn:
-        wanted = argument if name in ("GLOBAL", "INST") else None
-        if name == "STACK_GLOBAL":
-            wanted = " ".join(part for part in self.stack[-2:] if isinstance(part, str))
-        asked = f"for {'.'.join(wanted.split())[:120]!a}" if wanted else f"to do {name}"
-        raise PickleRefused(f"the pickle asks {asked}, and only plain data is read")
+    def reject(self, opcode_name: str, argument: Any) -> NoReturn:
+        global_name = argument if opcode_name in ("GLOBAL", "INST") else None
+        if opcode_name == "STACK_GLOBAL":
+            global_name = " ".join(part for part in self.stack[-2:] if isinstance(part, str))
+        requested_action = f"for {'.'.join(global_name.split())[:120]!a}" if global_name else f"to do {opcode_name}"
+        raise UnsafePickle(f"the pickle asks {requested_action}, and only plain data is read")
 
-    def _list(self) -> list[Any]:
+    def _get_list(self) -> list[Any]:
         target = self.stack[-1]
         if not isinstance(target, list):
-            raise PickleRefused("a value is added to what is no list")
+            raise UnsafePickle("a value is added to what is no list")
         return target
 
 
-def _text(data: bytes) -> str:
+def _decode_text(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data.decode("latin-1")
 
 
-def _quoted(data: mmap.mmap) -> str:
+def _read_quoted_string(data: mmap.mmap) -> str:
     """The argument of STRING; `pickletools` takes ASCII only, and Python 2 wrote any bytes as escapes."""
     line = data.readline()
     if len(line) < 3 or line[:1] not in (b"'", b'"') or line[-2:] != line[:1] + b"\n":
-        raise PickleRefused("a text without its quotes")
+        raise UnsafePickle("a text without its quotes")
     return codecs.escape_decode(line[1:-2])[0].decode("latin-1")
 
 
-Read = Callable[[mmap.mmap], Any]
-Act = Callable[[_Machine, Any], None]
+ArgumentReader = Callable[[mmap.mmap], Any]
+OpcodeHandler = Callable[[_Vm, Any], None]
 
-_ACTS: dict[str, Act] = {
+_OPCODE_HANDLERS: dict[str, OpcodeHandler] = {
     **dict.fromkeys(("PROTO", "FRAME"), lambda _machine, _: None),
-    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), _Machine.push_whole),
-    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), _Machine.push_text),
-    **dict.fromkeys(("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), _Machine.push),
-    **dict.fromkeys(("FLOAT", "BINFLOAT"), _Machine.push),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
+    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), _Vm.push_int),
+    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), _Vm.push_text),
+    **dict.fromkeys(("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), _Vm.push),
+    **dict.fromkeys(("FLOAT", "BINFLOAT"), _Vm.push),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Vm.put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Vm.get),
     "NONE": lambda machine, _: machine.push(None),
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),
@@ -200,21 +200,27 @@ _ACTS: dict[str, Act] = {
     "APPEND": lambda machine, _: machine.append(),
     "APPENDS": lambda machine, _: machine.extend(),
     "SETITEM": lambda machine, _: machine.set_item(),
-    "SETITEMS": lambda machine, _: machine.fill(machine.since_mark()),
-    "LIST": lambda machine, _: machine.push(machine.since_mark()),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_mark()),
+    "LIST": lambda machine, _: machine.push(machine.pop_mark()),
     "DICT": lambda machine, _: machine.make_dict(),
-    "TUPLE": lambda machine, _: machine.push(tuple(machine.since_mark())),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_mark())),
     "TUPLE1": lambda machine, _: machine.make_tuple(1),
     "TUPLE2": lambda machine, _: machine.make_tuple(2),
     "TUPLE3": lambda machine, _: machine.make_tuple(3),
 }
 
 
-def _step(opcode: pickletools.OpcodeInfo) -> tuple[Read | None, Act]:
+def _build_opcode_step(opcode: pickletools.OpcodeInfo) -> tuple[ArgumentReader | None, OpcodeHandler]:
     """How the opcode's argument is read, and what it does."""
     name = opcode.name
-    read = _quoted if name == "STRING" else None if opcode.arg is None else cast(Read, opcode.arg.reader)
-    return read, _ACTS.get(name, lambda machine, argument: machine.refuse(name, argument))
+    read_argument = (
+        _read_quoted_string
+        if name == "STRING"
+        else None
+        if opcode.arg is None
+        else cast(ArgumentReader, opcode.arg.reader)
+    )
+    return read_argument, _OPCODE_HANDLERS.get(name, lambda machine, argument: machine.reject(name, argument))
 
 
-_STEPS = {opcode.code.encode("latin-1"): _step(opcode) for opcode in pickletools.opcodes}
+_OPCODE_STEPS = {opcode.code.encode("latin-1"): _build_opcode_step(opcode) for opcode in pickletools.opcodes}

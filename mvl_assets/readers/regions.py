@@ -12,14 +12,14 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from mvl_assets.readers.rows import RowError, question_and_answer, with_markers
+from mvl_assets.readers.rows import RejectError, add_image_markers, build_qa_turns
 from mvl_assets.readers.sample import IMAGE_MARKER, Turn
 
-BOX_FORM = "as [x1, y1, x2, y2], shares of its width and height from 0 to 1"
+BOX_FORMAT = "as [x1, y1, x2, y2], shares of its width and height from 0 to 1"
 """How a request asks for boxes, after words that name the picture."""
 
 
-class Size(NamedTuple):
+class ImageSize(NamedTuple):
     """A picture's sides in pixels."""
 
     width: int
@@ -35,46 +35,46 @@ class Box(NamedTuple):
     height: float
 
 
-def about_picture(request: str, answer: str) -> tuple[Turn, ...]:
-    """One question about one picture. Raises `RowError`, also for a text that holds a marker of its own."""
-    return with_markers(question_and_answer(f"{IMAGE_MARKER}\n{request}", answer), 1)
+def build_image_qa_turns(question: str, answer: str) -> tuple[Turn, ...]:
+    """One question about one picture. Raises `RejectError`, also for a text that holds a marker of its own."""
+    return add_image_markers(build_qa_turns(f"{IMAGE_MARKER}\n{question}", answer), 1)
 
 
-def one_line(text: object) -> str:
+def collapse_whitespace(text: object) -> str:
     """The text with single spaces, "" for what is no text."""
     return " ".join(text.split()) if isinstance(text, str) else ""
 
 
-def size_of(value: Mapping[str, Any]) -> Size:
-    """The fields `width` and `height`. Raises `RowError`: `bad_size`."""
+def parse_size(value: Mapping[str, Any]) -> ImageSize:
+    """The fields `width` and `height`. Raises `RejectError`: `bad_size`."""
     sides = value.get("width"), value.get("height")
     if not all(isinstance(side, int) and not isinstance(side, bool) and 0 < side < 1 << 31 for side in sides):
-        raise RowError("bad_size", "the picture's width and height are not given as whole numbers of pixels")
-    return Size(*sides)  # type: ignore[arg-type]
+        raise RejectError("bad_size", "the picture's width and height are not given as whole numbers of pixels")
+    return ImageSize(*sides)  # type: ignore[arg-type]
 
 
-def box_of(values: object) -> Box:
-    """A box of four numbers. Raises `RowError`: `bad_box` for anything else, and for negative sides."""
-    numbers = [_number(value) for value in values] if isinstance(values, list | tuple) and len(values) == 4 else []
+def parse_box(values: object) -> Box:
+    """A box of four numbers. Raises `RejectError`: `bad_box` for anything else, and for negative sides."""
+    numbers = [_to_float(value) for value in values] if isinstance(values, list | tuple) and len(values) == 4 else []
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-        raise RowError("bad_box", "a box is not given as four numbers")
+        raise RejectError("bad_box", "a box is not given as four numbers")
     box = Box(*numbers)
     if box.width < 0 or box.height < 0:
-        raise RowError("bad_box", f"a box has the sides {box.width:g} and {box.height:g}")
+        raise RejectError("bad_box", f"a box has the sides {box.width:g} and {box.height:g}")
     return box
 
 
-def box_text(box: Box, size: Size) -> str:
-    """The box as text, cut off at the picture's edges. Raises `RowError`: `bad_box` when it lies outside."""
+def format_box(box: Box, size: ImageSize) -> str:
+    """The box as text, cut off at the picture's edges. Raises `RejectError`: `bad_box` when it lies outside."""
     left, right = box.x / size.width, (box.x + box.width) / size.width
     top, bottom = box.y / size.height, (box.y + box.height) / size.height
     if right < 0 or bottom < 0 or left > 1 or top > 1:
-        raise RowError("bad_box", f"a box at {box.x:g}, {box.y:g} lies outside the picture")
-    inside = (min(max(0.0, share), 1.0) for share in (left, top, right, bottom))
-    return f"[{', '.join(f'{share:.3f}' for share in inside)}]"
+        raise RejectError("bad_box", f"a box at {box.x:g}, {box.y:g} lies outside the picture")
+    clipped_fractions = (min(max(0.0, fraction), 1.0) for fraction in (left, top, right, bottom))
+    return f"[{', '.join(f'{share:.3f}' for share in clipped_fractions)}]"
 
 
-def by_name(boxes: Iterable[tuple[str, str]]) -> str:
+def format_boxes_by_name(boxes: Iterable[tuple[str, str]]) -> str:
     """(name, box as text) to one line per name, `name: box, box`, in the order in which names come first."""
     lines: dict[str, list[str]] = {}
     for name, text in boxes:
@@ -82,7 +82,7 @@ def by_name(boxes: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{name}: {', '.join(texts)}" for name, texts in lines.items())
 
 
-def _number(value: object) -> float:
+def _to_float(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     try:

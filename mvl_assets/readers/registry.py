@@ -1,8 +1,8 @@
 """Which module reads which format. Readers are imported when they are asked for.
 
-A module of a format has `read(source, root)`, a reader as `sample.Reader` says. Where rows can be named without looking
-for their pictures it also has `rows(source, root)`, which `read` makes its samples of; where they can be named without
-reading them (Parquet), `keys(source, root)`, which yields the same rows' keys.
+A module of a format has `read_rows(source, root)`, a reader as `sample.Reader` says. Where rows can be named without looking
+for their pictures it also has `rows(source, root)`, which `read_rows` makes its samples of; where they can be named without
+reading them (Parquet), `read_keys(source, root)`, which yields the same rows' keys.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from mvl_assets.errors import SourceError
-from mvl_assets.readers.sample import Broken, Reader, Sample
+from mvl_assets.readers.sample import Reader, RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
     from mvl_assets.readers.rows import Row
 
-_MODULES = {
+_FORMAT_MODULES = {
     "llava_json": "llava_json",
     "cambrian_jsonl": "cambrian_jsonl",
     "llava_parquet": "llava_parquet",
@@ -50,7 +50,7 @@ _MODULES = {
     "screenshot_html": "screenshot_html",
     "mammoth_release": "mammoth_release",
 }
-FORMATS = tuple(_MODULES)
+FORMATS = tuple(_FORMAT_MODULES)
 
 
 class RowKey(NamedTuple):
@@ -61,40 +61,40 @@ class RowKey(NamedTuple):
     native_id: str | None
 
 
-Keys = Callable[["SourceSpec", Path], Iterator[RowKey]]
+KeyReader = Callable[["SourceSpec", Path], Iterator[RowKey]]
 
 
-def reader_for(format: str | None) -> Reader:
+def get_reader(format_name: str | None) -> Reader:
     """The reader of a format. Raises `SourceError` for a format that has none."""
-    return cast(Reader, _module(format).read)  # type: ignore[attr-defined]
+    return cast(Reader, _import_format(format_name).read)  # type: ignore[attr-defined]
 
 
-def keys_for(format: str | None) -> Keys:
-    """Names the rows that `reader_for(format)` reads, in the same order, as cheaply as the format allows.
+def get_key_reader(format_name: str | None) -> KeyReader:
+    """Names the rows that `get_reader(format)` reads, in the same order, as cheaply as the format allows.
 
     The rows of a file come together and count from 0. A `broken_file` row at the end of a file may be missing.
     """
-    module = _module(format)
-    special = getattr(module, "keys", None)
-    if special is not None:
-        return cast(Keys, special)
-    return _keys_by_reading(getattr(module, "rows", None) or module.read)  # type: ignore[attr-defined]
+    module = _import_format(format_name)
+    read_keys = getattr(module, "read_keys", None)
+    if read_keys is not None:
+        return cast(KeyReader, read_keys)
+    return _build_key_reader(getattr(module, "read_rows", None) or module.read)  # type: ignore[attr-defined]
 
 
-def _module(format: str | None) -> object:
-    name = _MODULES.get(format or "")
-    if name is None:
+def _import_format(format_name: str | None) -> object:
+    module_name = _FORMAT_MODULES.get(format_name or "")
+    if module_name is None:
         raise SourceError(
-            f"format {format}",
+            f"format {format_name}",
             "there is no reader for it yet",
             hint=f"declare the source as `records` with a field map, or convert it to one of {', '.join(FORMATS)}",
         )
-    return import_module(f"mvl_assets.readers.formats.{name}")
+    return import_module(f"mvl_assets.readers.formats.{module_name}")
 
 
-def _keys_by_reading(read: Callable[[SourceSpec, Path], Iterator[Row | Sample | Broken]]) -> Keys:
-    def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
-        for row in read(source, root):
+def _build_key_reader(read_rows: Callable[[SourceSpec, Path], Iterator[Row | Sample | RejectedRow]]) -> KeyReader:
+    def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
+        for row in read_rows(source, root):
             yield RowKey(row.file, row.position, row.native_id)
 
-    return keys
+    return read_keys

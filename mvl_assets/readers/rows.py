@@ -1,4 +1,4 @@
-"""From one raw row to a `Sample`: ids, roles, turns and markers. Shared by every reader; knows no file format.
+"""From one raw row to a `ProcessedSample`: ids, roles, turns and markers. Shared by every reader; knows no file format.
 
 Conversations come in two key styles, and in some published files in both at once with nulls
 (huggingface.co/datasets/mvp-lab/LLaVA-OneVision-1.5-Instruct-Data):
@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mvl_assets.readers.json_stream import BadItem, Item
-from mvl_assets.readers.sample import IMAGE_MARKER, VIDEO_MARKER, Broken, Role, Sample, Turn
+from mvl_assets.readers.json_stream import Item, RejectedItem
+from mvl_assets.readers.sample import IMAGE_MARKER, VIDEO_MARKER, RejectedRow, Sample, Turn, TurnRole
 
-MAX_ID = 512
-_ROLES: dict[str, Role] = {
+MAX_NATIVE_ID_CHARS = 512
+_ROLE_BY_NAME: dict[str, TurnRole] = {
     "human": "human",
     "user": "human",
     "gpt": "gpt",
@@ -28,8 +28,8 @@ _ROLES: dict[str, Role] = {
 }
 
 
-class RowError(Exception):
-    """Why one row cannot be a sample; becomes `Broken` with this error class and message."""
+class RejectError(Exception):
+    """Why one row cannot be a sample; becomes `RejectedRow` with this error class and message."""
 
     def __init__(self, error: str, message: str) -> None:
         self.error = error
@@ -47,126 +47,129 @@ class Row:
     value: Mapping[str, Any]
 
 
-def rows_of(file: str, items: Iterable[Item | BadItem], *id_fields: str) -> Iterator[Row | Broken]:
+def to_rows(file: str, items: Iterable[Item | RejectedItem], *id_fields: str) -> Iterator[Row | RejectedRow]:
     """The objects among `items`; the native id is the item's key, or else the first of `id_fields` that is there
     (`meta.id` is the `id` inside `meta`)."""
     for item in items:
-        if isinstance(item, BadItem):
-            yield Broken(file, item.position, item.error, item.message, native_id(item.key))
+        if isinstance(item, RejectedItem):
+            yield RejectedRow(file, item.position, item.error, item.message, parse_native_id(item.key))
         elif not isinstance(item.value, dict):
-            found = type(item.value).__name__
-            yield Broken(file, item.position, "not_an_object", f"a {found} where an object was expected")
+            type_name = type(item.value).__name__
+            yield RejectedRow(file, item.position, "not_an_object", f"a {type_name} where an object was expected")
         else:
-            own = native_id(item.key if item.key is not None else _own_id(item.value, id_fields))
-            bad = next((cell for cell in item.value.values() if isinstance(cell, BadItem)), None)
-            if bad is not None:
-                yield Broken(file, item.position, bad.error, bad.message, own)
+            row_id = parse_native_id(item.key if item.key is not None else _find_native_id(item.value, id_fields))
+            rejected_cell = next((cell for cell in item.value.values() if isinstance(cell, RejectedItem)), None)
+            if rejected_cell is not None:
+                yield RejectedRow(file, item.position, rejected_cell.error, rejected_cell.message, row_id)
             else:
-                yield Row(file, item.position, own, item.value)
+                yield Row(file, item.position, row_id, item.value)
 
 
-def _own_id(value: Mapping[str, Any], fields: Iterable[str]) -> Any:
+def _find_native_id(value: Mapping[str, Any], fields: Iterable[str]) -> Any:
     for field in fields:
-        found: Any = value
-        for part in [field] if field in value else field.split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        if found is not None:
-            return found
+        value_at_path: Any = value
+        for key in [field] if field in value else field.split("."):
+            value_at_path = value_at_path.get(key) if isinstance(value_at_path, Mapping) else None
+        if value_at_path is not None:
+            return value_at_path
     return None
 
 
-def built(row: Row | Broken, make: Callable[[Row], Sample]) -> Sample | Broken:
-    """`make(row)`, or the reason why it cannot be made."""
-    if isinstance(row, Broken):
+def build_sample(row: Row | RejectedRow, to_sample: Callable[[Row], Sample]) -> Sample | RejectedRow:
+    """`to_sample(row)`, or the reason why it cannot be made."""
+    if isinstance(row, RejectedRow):
         return row
     try:
-        return make(row)
-    except RowError as error:
-        return Broken(row.file, row.position, error.error, error.message, row.native_id)
+        return to_sample(row)
+    except RejectError as error:
+        return RejectedRow(row.file, row.position, error.error, error.message, row.native_id)
 
 
-def native_id(value: object) -> str | None:
+def parse_native_id(value: object) -> str | None:
     """Ids are strings or integers in the wild; anything else names nothing."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     text = str(value)
-    return text if 0 < len(text) <= MAX_ID and is_text(text) else None
+    return text if 0 < len(text) <= MAX_NATIVE_ID_CHARS and is_utf8_encodable(text) else None
 
 
-def turns_of(conversations: object) -> tuple[Turn, ...]:
-    """The turns of a conversation in either key style. Raises `RowError`.
+def parse_turns(conversations: object) -> tuple[Turn, ...]:
+    """The turns of a conversation in either key style. Raises `RejectError`.
 
     An optional system turn comes first; then human and gpt take turns, human first, gpt last.
     """
     if not isinstance(conversations, list | tuple) or not conversations:
-        raise RowError("no_turns", "the row has no conversation")
-    turns = tuple(_turn(entry, index) for index, entry in enumerate(conversations))
-    spoken = turns[1:] if turns[0].role == "system" else turns
-    for index, turn in enumerate(spoken):
+        raise RejectError("no_turns", "the row has no conversation")
+    turns = tuple(_parse_turn(entry, index) for index, entry in enumerate(conversations))
+    dialogue = turns[1:] if turns[0].role == "system" else turns
+    for index, turn in enumerate(dialogue):
         if turn.role != ("human", "gpt")[index % 2]:
             if index == 0 and turn.role == "gpt":
-                raise RowError("swapped_roles", "the answer comes before the question")
-            raise RowError("roles_do_not_alternate", f"turn {index} is spoken by {turn.role}")
-    if not spoken or spoken[-1].role != "gpt":
-        raise RowError("no_answer", "the conversation ends with a question")
-    for index, turn in enumerate(spoken):
+                raise RejectError("swapped_roles", "the answer comes before the question")
+            raise RejectError("roles_do_not_alternate", f"turn {index} is spoken by {turn.role}")
+    if not dialogue or dialogue[-1].role != "gpt":
+        raise RejectError("no_answer", "the conversation ends with a question")
+    for index, turn in enumerate(dialogue):
         if turn.role == "gpt" and not turn.value.strip():
-            raise RowError("empty_answer", f"turn {index} is empty")
+            raise RejectError("empty_answer", f"turn {index} is empty")
     return turns
 
 
-def question_and_answer(question: str, answer: str) -> tuple[Turn, ...]:
-    return turns_of([{"from": "human", "value": question}, {"from": "gpt", "value": answer}])
+def build_qa_turns(question: str, answer: str) -> tuple[Turn, ...]:
+    return parse_turns([{"from": "human", "value": question}, {"from": "gpt", "value": answer}])
 
 
-def with_markers(turns: tuple[Turn, ...], pictures: int) -> tuple[Turn, ...]:
-    """The turns with one `<image>` per picture; missing ones go before the first question. Raises `RowError`."""
+def add_image_markers(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...]:
+    """The turns with one `<image>` per picture; missing ones go before the first question. Raises `RejectError`."""
     if any(VIDEO_MARKER in turn.value for turn in turns if turn.role == "human"):
-        raise RowError("marker_mismatch", f"a question holds {VIDEO_MARKER}, and there is no video")
+        raise RejectError("marker_mismatch", f"a question holds {VIDEO_MARKER}, and there is no video")
     if any(IMAGE_MARKER in turn.value for turn in turns if turn.role == "gpt"):
-        raise RowError("marker_mismatch", f"an answer holds {IMAGE_MARKER}, where no picture can be")
-    found = sum(turn.value.count(IMAGE_MARKER) for turn in turns)
-    if found == 0 and pictures:
-        turns = _before_first_question(turns, f"{IMAGE_MARKER}\n" * pictures)
-    elif found != pictures:
-        raise RowError("marker_mismatch", f"{found} {IMAGE_MARKER} markers for {pictures} pictures")
-    return _with_questions(turns)
+        raise RejectError("marker_mismatch", f"an answer holds {IMAGE_MARKER}, where no picture can be")
+    n_markers = sum(turn.value.count(IMAGE_MARKER) for turn in turns)
+    if n_markers == 0 and n_images:
+        turns = _prepend_to_first_question(turns, f"{IMAGE_MARKER}\n" * n_images)
+    elif n_markers != n_images:
+        raise RejectError("marker_mismatch", f"{n_markers} {IMAGE_MARKER} markers for {n_images} pictures")
+    return _require_questions(turns)
 
 
-def with_video_marker(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+def add_video_marker(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     """The turns with one `<video>`. LLaVA's files write `<image>` for a video; that one is replaced."""
-    videos = sum(turn.value.count(VIDEO_MARKER) for turn in turns)
-    images = sum(turn.value.count(IMAGE_MARKER) for turn in turns)
-    if (videos, images) == (0, 1):
+    n_video_markers = sum(turn.value.count(VIDEO_MARKER) for turn in turns)
+    n_image_markers = sum(turn.value.count(IMAGE_MARKER) for turn in turns)
+    if (n_video_markers, n_image_markers) == (0, 1):
         turns = tuple(Turn(t.role, t.value.replace(IMAGE_MARKER, VIDEO_MARKER)) for t in turns)
-    elif (videos, images) == (0, 0):
-        turns = _before_first_question(turns, f"{VIDEO_MARKER}\n")
-    elif (videos, images) != (1, 0):
-        raise RowError("marker_mismatch", f"{videos} {VIDEO_MARKER} and {images} {IMAGE_MARKER} markers for one video")
-    return _with_questions(turns)
+    elif (n_video_markers, n_image_markers) == (0, 0):
+        turns = _prepend_to_first_question(turns, f"{VIDEO_MARKER}\n")
+    elif (n_video_markers, n_image_markers) != (1, 0):
+        raise RejectError(
+            "marker_mismatch",
+            f"{n_video_markers} {VIDEO_MARKER} and {n_image_markers} {IMAGE_MARKER} markers for one video",
+        )
+    return _require_questions(turns)
 
 
-def _turn(entry: object, index: int) -> Turn:
+def _parse_turn(entry: object, index: int) -> Turn:
     if not isinstance(entry, Mapping):
-        raise RowError("bad_turn", f"turn {index} is a {type(entry).__name__}")
-    role, value = _first(entry, "from", "role"), _first(entry, "value", "content")
-    if not isinstance(role, str) or role not in _ROLES:
-        raise RowError("unknown_role", f"turn {index} is spoken by {str(role)[:40]!r}")
+        raise RejectError("bad_turn", f"turn {index} is a {type(entry).__name__}")
+    role, value = _get_first(entry, "from", "role"), _get_first(entry, "value", "content")
+    if not isinstance(role, str) or role not in _ROLE_BY_NAME:
+        raise RejectError("unknown_role", f"turn {index} is spoken by {str(role)[:40]!r}")
     if not isinstance(value, str):
-        raise RowError("bad_turn", f"the text of turn {index} is a {type(value).__name__}")
-    if not is_text(value):
-        raise RowError("bad_utf8", f"turn {index} holds a lone surrogate, which no UTF-8 text can")
-    return Turn(_ROLES[role], value)
+        raise RejectError("bad_turn", f"the text of turn {index} is a {type(value).__name__}")
+    if not is_utf8_encodable(value):
+        raise RejectError("bad_utf8", f"turn {index} holds a lone surrogate, which no UTF-8 text can")
+    return Turn(_ROLE_BY_NAME[role], value)
 
 
-def _first(entry: Mapping[str, Any], *keys: str) -> Any:
+def _get_first(entry: Mapping[str, Any], *keys: str) -> Any:
     for key in keys:
         if (value := entry.get(key)) is not None:
             return value
     return None
 
 
-def is_text(value: str) -> bool:
+def is_utf8_encodable(value: str) -> bool:
     """Whether it is free of lone surrogates, which no UTF-8 text can hold."""
     if value.isascii():
         return True
@@ -177,13 +180,13 @@ def is_text(value: str) -> bool:
     return True
 
 
-def _before_first_question(turns: tuple[Turn, ...], prefix: str) -> tuple[Turn, ...]:
+def _prepend_to_first_question(turns: tuple[Turn, ...], prefix: str) -> tuple[Turn, ...]:
     first = next(i for i, turn in enumerate(turns) if turn.role == "human")
     return (*turns[:first], Turn("human", prefix + turns[first].value), *turns[first + 1 :])
 
 
-def _with_questions(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+def _require_questions(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     for index, turn in enumerate(turns):
         if turn.role == "human" and not turn.value.strip():
-            raise RowError("empty_question", f"turn {index} is empty")
+            raise RejectError("empty_question", f"turn {index} is empty")
     return turns

@@ -1,4 +1,4 @@
-"""What every reader yields: a `Sample`, or a `Broken` row with the reason."""
+"""What every reader yields: a `ProcessedSample`, or a `RejectedRow` row with the reason."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ if TYPE_CHECKING:
 IMAGE_MARKER = "<image>"
 VIDEO_MARKER = "<video>"
 
-Role = Literal["system", "human", "gpt"]
+TurnRole = Literal["system", "human", "gpt"]
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One message. Human turns hold one `<image>` marker per picture (in order), or one `<video>` marker."""
 
-    role: Role
+    role: TurnRole
     value: str
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class EncodedImage:
     """A picture nobody has looked at yet: bytes already in hand, or a file below the source's root."""
 
     name: str
     data: bytes | None = None
     path: Path | None = None
 
-    def read(self, limit: int = 256 << 20) -> bytes:
-        """The bytes. Raises `ValueError` above `limit` bytes, `OSError` when the file cannot be read."""
+    def read(self, max_bytes: int = 256 << 20) -> bytes:
+        """The bytes. Raises `ValueError` above `max_bytes` bytes, `OSError` when the file cannot be read."""
         if self.data is not None:
             data = self.data
         else:
             assert self.path is not None
-            if self.path.stat().st_size > limit:
-                raise ValueError(f"{self.name} is larger than {limit} bytes")
+            if self.path.stat().st_size > max_bytes:
+                raise ValueError(f"{self.name} is larger than {max_bytes} bytes")
             data = self.path.read_bytes()
-        if len(data) > limit:
-            raise ValueError(f"{self.name} is larger than {limit} bytes")
+        if len(data) > max_bytes:
+            raise ValueError(f"{self.name} is larger than {max_bytes} bytes")
         return data
 
 
@@ -55,7 +55,7 @@ class Video:
     path: Path
 
     @contextmanager
-    def opened(self) -> Iterator[Path | BinaryIO]:
+    def open_file(self) -> Iterator[Path | BinaryIO]:
         """What `media.video` samples frames from. Raises `OSError` when it cannot be read."""
         yield self.path
 
@@ -64,30 +64,30 @@ class Video:
 class FrameFolder(Video):
     """A video given as a folder (`path`) of pictures of its frames: the ones to take, with their times in seconds."""
 
-    frames: tuple[tuple[float, Picture], ...] = ()
+    frames: tuple[tuple[float, EncodedImage], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One row of a source, as its files say it.
 
-    `file` is relative to the source's root, `position` counts rows in that file from 0. `native_id` is the source's own
-    id or None; `origin` is the data set that a collection says the row is from. The number of `<image>` markers over
-    all turns, none of them in an answer, equals `len(pictures)`; readers add missing leading markers (`with_markers`),
-    and yield `Broken("marker_mismatch")` for other disagreements.
+    `file` is relative to the source's root, `position` counts rows in that file from 0. `parse_native_id` is the source's own
+    id or None; `upstream_dataset` is the data set that a collection says the row is from. The number of `<image>` markers over
+    all turns, none of them in an answer, equals `len(pictures)`; readers add missing leading markers (`add_image_markers`),
+    and yield `RejectedRow("marker_mismatch")` for other disagreements.
     """
 
     file: str
     position: int
     turns: tuple[Turn, ...]
     native_id: str | None = None
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[EncodedImage, ...] = ()
     video: Video | None = None
-    origin: str | None = None
+    upstream_dataset: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class RejectedRow:
     """A row that cannot be used. `error` is a snake_case class such as `bad_json` or `missing_picture`."""
 
     file: str
@@ -97,4 +97,4 @@ class Broken:
     native_id: str | None = None
 
 
-Reader = Callable[["SourceSpec", Path], Iterator[Sample | Broken]]
+Reader = Callable[["SourceSpec", Path], Iterator[Sample | RejectedRow]]

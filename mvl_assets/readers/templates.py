@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mvl_assets.errors import SourceError
-from mvl_assets.readers.rows import Row, RowError
+from mvl_assets.readers.rows import RejectError, Row
 
-_PADDED = re.compile(r"0([1-9]\d?)d")
+_ZERO_PAD_FORMAT = re.compile(r"0([1-9]\d?)d")
 
 
 def check_template(slug: str, template: str) -> None:
     """Raises `SourceError` for a template that no record can fill."""
     try:
-        for _, field, form, conversion in string.Formatter().parse(template):
-            if conversion or field == "" or (form and not _PADDED.fullmatch(form)):
+        for _, field, format_spec, conversion in string.Formatter().parse(template):
+            if conversion or field == "" or (format_spec and not _ZERO_PAD_FORMAT.fullmatch(format_spec)):
                 raise ValueError("write fields as {field}, {field.inner} or, padded with zeros, {field:012d}")
     except ValueError as error:
         raise SourceError(slug, f"the template {template!r} cannot be used: {error}") from error
@@ -34,50 +34,54 @@ class Record:
 
     row: Row
 
-    def value(self, field: str | None) -> Any:
+    def get_value(self, field: str | None) -> Any:
         """The value of a field (`a.b` looks inside), None when it or the field's name is absent."""
         if field is None:
             return None
         if field == "id" and "id" not in self.row.value:
             return self.row.native_id
-        found: Any = self.row.value
-        for part in [field] if field in self.row.value else field.split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
+        value: Any = self.row.value
+        for key in [field] if field in self.row.value else field.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
         # Tables written by pandas say NaN where a cell is empty.
-        return None if isinstance(found, float) and math.isnan(found) else found
+        return None if isinstance(value, float) and math.isnan(value) else value
 
-    def text(self, field: str | None) -> str:
+    def get_text(self, field: str | None) -> str:
         """The field's text, "" when there is none."""
-        found = self.value(field)
-        return "" if field is None or found is None else plain(found, field).strip()
+        value = self.get_value(field)
+        return "" if field is None or value is None else format_scalar(value, field).strip()
 
-    def fill(self, template: str) -> str:
-        """The template with its fields filled. Raises `RowError("missing_field")` for one that has no value."""
+    def render(self, template: str) -> str:
+        """The template with its fields filled. Raises `RejectError("missing_field")` for one that has no value."""
         parts = []
-        for literal, field, form, _ in string.Formatter().parse(template):
+        for literal, field, format_spec, _ in string.Formatter().parse(template):
             parts.append(literal)
             if field is not None:
-                native = self.row.native_id if field == "id" else None
-                found = self.value(field) if native is None else native
-                if found is None or found == "":
-                    raise RowError("missing_field", f"the record has no {field!r}")
-                parts.append(_padded(plain(found, field), field, form) if form else plain(found, field))
+                native_id = self.row.native_id if field == "id" else None
+                value = self.get_value(field) if native_id is None else native_id
+                if value is None or value == "":
+                    raise RejectError("missing_field", f"the record has no {field!r}")
+                parts.append(
+                    _zero_pad(format_scalar(value, field), field, format_spec)
+                    if format_spec
+                    else format_scalar(value, field)
+                )
         return "".join(parts)
 
-    def narrowed(self, entry: Mapping[str, Any]) -> Record:
+    def overlay(self, entry: Mapping[str, Any]) -> Record:
         """The record with the fields of an object inside it laid over its own."""
         return Record(replace(self.row, value={**self.row.value, **entry}))
 
 
-def plain(value: Any, field: str) -> str:
+def format_scalar(value: Any, field: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RowError("bad_field", f"{field} holds a {type(value).__name__} where text was expected")
+        raise RejectError("bad_field", f"{field} holds a {type(value).__name__} where text was expected")
     if isinstance(value, float) and not math.isfinite(value):
-        raise RowError("not_a_number", f"{field} holds {value}")
+        raise RejectError("not_a_number", f"{field} holds {value}")
     return str(value)
 
 
-def _padded(text: str, field: str, form: str) -> str:
+def _zero_pad(text: str, field: str, format_spec: str) -> str:
     if not text.isdecimal():
-        raise RowError("bad_field", f"{field} holds {text[:40]!r} where a whole number was expected")
-    return text.zfill(int(form[1:-1]))
+        raise RejectError("bad_field", f"{field} holds {text[:40]!r} where a whole number was expected")
+    return text.zfill(int(format_spec[1:-1]))

@@ -23,77 +23,85 @@ import numpy.typing as npt
 
 from mvl_assets.errors import SourceError
 from mvl_assets.readers import parquet_stream
-from mvl_assets.readers.files import files_below, find, picture_at, relative
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_file, resolve_image
 from mvl_assets.readers.json_stream import Item
-from mvl_assets.readers.rows import RowError
-from mvl_assets.readers.sample import Picture
+from mvl_assets.readers.rows import RejectError
+from mvl_assets.readers.sample import EncodedImage
 
-FOLDER = "pictures"
-ENDINGS = (".jpg", ".png", ".webp", ".gif", "")
+IMAGE_FOLDER = "pictures"
+IMAGE_SUFFIXES = (".jpg", ".png", ".webp", ".gif", "")
 """img2dataset writes the first three."""
 
-_KEY = re.compile(r"\w{1,24}")
-_INDEX = np.dtype([("url", "u8"), ("shard", "u4"), ("key", "S24")])
+_SHARD_KEY = re.compile(r"\w{1,24}")
+_INDEX_DTYPE = np.dtype([("url", "u8"), ("shard", "u4"), ("key", "S24")])
 
 
-def listings(source: str, root: Path, *patterns: str) -> list[Path]:
+def list_url_tables(source: str, root: Path, *patterns: str) -> list[Path]:
     """The source's own files: those that match and do not lie in `pictures/`. Raises `SourceError` without any."""
-    inside = root / FOLDER
-    found = [path for path in files_below(source, root, *patterns) if not path.is_relative_to(inside)]
-    if not found:
-        raise SourceError(source, f"no {' or '.join(patterns)} in {root} beside {FOLDER}/")
-    return found
+    image_dir = root / IMAGE_FOLDER
+    paths = [path for path in list_data_files(source, root, *patterns) if not path.is_relative_to(image_dir)]
+    if not paths:
+        raise SourceError(source, f"no {' or '.join(patterns)} in {root} beside {IMAGE_FOLDER}/")
+    return paths
 
 
-class Fetched:
+class UrlImageIndex:
     """The pictures below `root/pictures`, by URL."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._shards = sorted((root / FOLDER).glob("**/*.parquet"))
-        parts = [_indexed(number, path) for number, path in enumerate(self._shards)]
-        self._index = np.sort(np.concatenate(parts) if parts else np.empty(0, _INDEX), order="url")
-        self._ending = ENDINGS[0]
+        self._shards = sorted((root / IMAGE_FOLDER).glob("**/*.parquet"))
+        shard_indexes = [_index_shard(shard_number, path) for shard_number, path in enumerate(self._shards)]
+        self._index = np.sort(
+            np.concatenate(shard_indexes) if shard_indexes else np.empty(0, _INDEX_DTYPE), order="url"
+        )
+        self._suffix = IMAGE_SUFFIXES[0]
 
-    def picture(self, url: object) -> Picture:
-        """The picture of a URL. Raises `RowError`: `no_url`, `missing_picture`, and what `picture_at` does else."""
+    def resolve_image_url(self, url: object) -> EncodedImage:
+        """The picture of a URL. Raises `RejectError`: `no_url`, `missing_picture`, and what `resolve_image` does else."""
         if not isinstance(url, str) or not url.strip():
-            raise RowError("no_url", "the row names no picture")
+            raise RejectError("no_url", "the row names no picture")
         digest = hashlib.sha256(url.encode("utf-8", "surrogatepass"))
-        for ending in ENDINGS:
-            path = find(self._root, f"{FOLDER}/{digest.hexdigest()}{ending}", ("",))
+        for suffix in IMAGE_SUFFIXES:
+            path = resolve_file(self._root, f"{IMAGE_FOLDER}/{digest.hexdigest()}{suffix}", ("",))
             if path is not None:
-                return Picture(url, path=path)
-        shown = url[:300].encode("utf-8", "backslashreplace").decode()
-        at = int(np.searchsorted(self._index["url"], _number(digest.digest())))
-        if at == len(self._index) or self._index["url"][at] != _number(digest.digest()):
-            raise RowError("missing_picture", f"{shown} was not fetched into {FOLDER}/")
-        shard = relative(self._root, self._shards[self._index["shard"][at]].with_suffix(""))
-        place = f"{shard}/{self._index['key'][at].decode()}"
+                return EncodedImage(url, path=path)
+        url_text = url[:300].encode("utf-8", "backslashreplace").decode()
+        index_position = int(np.searchsorted(self._index["url"], _to_url_hash(digest.digest())))
+        if index_position == len(self._index) or self._index["url"][index_position] != _to_url_hash(digest.digest()):
+            raise RejectError("missing_picture", f"{url_text} was not fetched into {IMAGE_FOLDER}/")
+        shard = format_relative_path(self._root, self._shards[self._index["shard"][index_position]].with_suffix(""))
+        image_stem = f"{shard}/{self._index['key'][index_position].decode()}"
         # A run of img2dataset writes one kind of file; asking for that first spares looking through archives.
-        for ending in (self._ending, *ENDINGS):
+        for suffix in (self._suffix, *IMAGE_SUFFIXES):
             try:
-                found = picture_at(self._root, place + ending, ("",))
-            except RowError as error:
+                image = resolve_image(self._root, image_stem + suffix, ("",))
+            except RejectError as error:
                 if error.error != "missing_picture":
                     raise
             else:
-                self._ending = ending
-                return replace(found, name=url)
-        raise RowError("missing_picture", f"{shown} was fetched as {place}, but is not there")
+                self._suffix = suffix
+                return replace(image, name=url)
+        raise RejectError("missing_picture", f"{url_text} was fetched as {image_stem}, but is not there")
 
 
-def _indexed(shard: int, path: Path) -> npt.NDArray[np.void]:
+def _index_shard(shard_number: int, path: Path) -> npt.NDArray[np.void]:
     """What a shard's table lists as fetched; a table that cannot be read lists nothing."""
-    found: list[tuple[int, int, bytes]] = []
-    for item in parquet_stream.rows(path, ("url", "key", "status"), batch_size=8192):
+    index_rows: list[tuple[int, int, bytes]] = []
+    for item in parquet_stream.iter_rows(path, ("url", "key", "status"), batch_size=8192):
         row = item.value if isinstance(item, Item) else {}
         url, key = row.get("url"), str(row.get("key"))
-        if row.get("status") == "success" and isinstance(url, str) and _KEY.fullmatch(key):
-            found.append((_number(hashlib.sha256(url.encode("utf-8", "surrogatepass")).digest()), shard, key.encode()))
-    return np.array(found, dtype=_INDEX)
+        if row.get("status") == "success" and isinstance(url, str) and _SHARD_KEY.fullmatch(key):
+            index_rows.append(
+                (
+                    _to_url_hash(hashlib.sha256(url.encode("utf-8", "surrogatepass")).digest()),
+                    shard_number,
+                    key.encode(),
+                )
+            )
+    return np.array(index_rows, dtype=_INDEX_DTYPE)
 
 
-def _number(digest: bytes) -> int:
+def _to_url_hash(digest: bytes) -> int:
     """64 bits of a digest: two of 646,469 URLs share them with a chance of one in 88 million."""
     return int.from_bytes(digest[:8], "big")

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvl_assets.config.prompts import Prompt
-from mvl_assets.inference.request import ModelRef, OutputForm, Request
-from mvl_assets.model_stage.dialogue import Pair, listed, pairs_of, readable
+from mvl_assets.inference.request import ModelRef, OutputFormat, Request
+from mvl_assets.model_stage.dialogue import QAPair, extract_qa_pairs, format_pairs, strip_markers
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RewriteRequest:
     """One request with what is needed to make rows of its answer.
 
-    `kept_question` is the sample's question, markers included, where the prompt keeps it. `blind` says that the prompt
+    `preserved_question` is the sample's question, markers included, where the prompt keeps it. `blind` says that the prompt
     wants the sample's pictures and the model cannot see them.
     """
 
@@ -27,41 +27,41 @@ class Ask:
     sample_id: str
     version_id: str
     n_images: int
-    video: bool
-    kept_question: str | None
+    has_video: bool
+    preserved_question: str | None
     blind: bool
 
 
-def asks_of(sample: Mapping[str, Any], prompt: Prompt, model: ModelRef) -> list[Ask]:
+def build_requests(sample: Mapping[str, Any], prompt: Prompt, model: ModelRef) -> list[RewriteRequest]:
     """The requests for one row of `samples`; none when it has no answered question. Equal ones come once."""
-    pairs = pairs_of(sample["conversations"])
-    images: Sequence[str] = sample["image_ids"] or ()
-    asks: dict[str, Ask] = {}
-    for kept, values in _inputs(prompt, pairs):
-        messages, blind = messages_of(prompt, values, images, model)
+    pairs = extract_qa_pairs(sample["conversations"])
+    image_ids: Sequence[str] = sample["image_ids"] or ()
+    requests_by_key: dict[str, RewriteRequest] = {}
+    for preserved_question, values in _build_prompt_inputs(prompt, pairs):
+        messages, blind = build_messages(prompt, values, image_ids, model)
         request = Request(
             messages=messages,
             model=model,
             sampling=prompt.sampling,
-            prompt=prompt.name,
+            prompt_name=prompt.name,
             prompt_hash=prompt.hash,
-            output=output_form(prompt),
+            output=build_output_form(prompt),
         )
-        ask = Ask(
+        rewrite_request = RewriteRequest(
             request=request,
             sample_id=sample["sample_id"],
             version_id=sample["version_id"],
-            n_images=len(images),
-            video=sample["video"] is not None,
-            kept_question=kept,
+            n_images=len(image_ids),
+            has_video=sample["video"] is not None,
+            preserved_question=preserved_question,
             blind=blind,
         )
-        asks.setdefault(request.key, ask)
-    return list(asks.values())
+        requests_by_key.setdefault(request.key, rewrite_request)
+    return list(requests_by_key.values())
 
 
-def messages_of(
-    prompt: Prompt, values: Mapping[str, str], images: Sequence[str], model: ModelRef
+def build_messages(
+    prompt: Prompt, values: Mapping[str, str], image_ids: Sequence[str], model: ModelRef
 ) -> tuple[tuple[dict[str, Any], ...], bool]:
     """The messages, and whether pictures were left out because the model cannot see them.
 
@@ -69,24 +69,24 @@ def messages_of(
     pictures are left out the text says so.
     """
     head, tail = prompt.render(values)
-    if prompt.sees == "vision" and images and model.sees_images:
-        shown = [{"type": "image", "image": image} for image in images]
-        parts = [{"type": "text", "text": head}, *shown, {"type": "text", "text": tail}]
-        return ({"role": "user", "content": parts},), False
-    blind = prompt.sees == "vision" and bool(images)
-    paragraphs = [head, prompt.blind if blind else None, tail]
+    if prompt.modality == "vision" and image_ids and model.supports_images:
+        image_parts = [{"type": "image", "image": image_id} for image_id in image_ids]
+        content_parts = [{"type": "text", "text": head}, *image_parts, {"type": "text", "text": tail}]
+        return ({"role": "user", "content": content_parts},), False
+    blind = prompt.modality == "vision" and bool(image_ids)
+    paragraphs = [head, prompt.no_image_note if blind else None, tail]
     return ({"role": "user", "content": "\n\n".join(p for p in paragraphs if p)},), blind
 
 
-def output_form(prompt: Prompt) -> OutputForm:
-    return OutputForm(prompt.output, schema=prompt.schema, options=prompt.options or ())
+def build_output_form(prompt: Prompt) -> OutputFormat:
+    return OutputFormat(prompt.output, schema=prompt.schema, options=prompt.options or ())
 
 
-def _inputs(prompt: Prompt, pairs: Sequence[Pair]) -> list[tuple[str | None, dict[str, str]]]:
+def _build_prompt_inputs(prompt: Prompt, pairs: Sequence[QAPair]) -> list[tuple[str | None, dict[str, str]]]:
     """(kept question, input values) for every request of a sample."""
     if not pairs:
         return []
-    if prompt.per == "pair":
-        return [(p.question, {"question": readable(p.question), "answer": readable(p.answer)}) for p in pairs]
-    known = {"pairs": listed(pairs), "caption": "\n".join(readable(p.answer) for p in pairs)}
-    return [(None, {name: known[name] for name in prompt.inputs})]
+    if prompt.unit == "pair":
+        return [(p.question, {"question": strip_markers(p.question), "answer": strip_markers(p.answer)}) for p in pairs]
+    values_by_input = {"pairs": format_pairs(pairs), "caption": "\n".join(strip_markers(p.answer) for p in pairs)}
+    return [(None, {name: values_by_input[name] for name in prompt.inputs})]

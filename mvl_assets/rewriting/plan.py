@@ -10,40 +10,40 @@ from typing import Any
 
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import ModelProfile, Profile
-from mvl_assets.config.prompts import Prompt, load_prompts, rewrite_prompt
+from mvl_assets.config.prompts import Prompt, get_rewrite_prompt, load_prompts
 from mvl_assets.inference.request import Request
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.client import BATCH, model_ref
-from mvl_assets.model_stage.retry_policy import rejected
-from mvl_assets.rewriting.requests import asks_for, family_of
-from mvl_assets.rewriting.rewrite import STAGE
+from mvl_assets.model_stage.client import REQUEST_BATCH_SIZE, to_model_ref
+from mvl_assets.model_stage.retry_policy import load_previous_failures
+from mvl_assets.rewriting.requests import iter_requests, resolve_prompt_family
+from mvl_assets.rewriting.rewrite import REWRITE_STAGE
 
 # Forecasts only. English takes about four characters a token; a seeing model of the paper's kind spends 256 tokens on a
 # tile of 448 pixels, at most 12 tiles a picture.
 CHARS_PER_TOKEN = 4.0
-TILE, TOKENS_PER_TILE, MOST_TILES = 448, 256, 12
-MEASURED = 256
+TILE_SIDE_PX, TOKENS_PER_TILE, MAX_TILES = 448, 256, 12
+PROMPT_SAMPLE_SIZE = 256
 # Stored answers that the length of an answer is learnt from.
-LEARNT_FROM = 10_000
+COMPLETION_SAMPLE_SIZE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RequestPlan:
     """Distinct requests: `wanted == answered + left + to_send`. Tokens and money are for `to_send`, and are estimates.
 
-    `rows` are what is asked about: samples, or rewrites. `left` failed before and wait for `mvl retry`.
+    `n_rows` are what is asked about: samples, or rewrites. `skipped` failed before and wait for `mvl retry`.
     `completion_tokens` is the mean of what this prompt has cost so far, or half its token limit where nothing was asked
-    yet. `gpu_hours` and `cost` are None where the model's price table has no entry for them. Re-asks are not in it.
+    yet. `compute_gpu_hours` and `cost` are None where the model's price table has no entry for them. Re-asks are not in it.
     """
 
     stage: str
     source: str
     model: str
     rows: int
-    wanted: int
-    answered: int
-    left: int
+    requested: int
+    cache_hits: int
+    skipped: int
     to_send: int
     prompt_tokens: int
     completion_tokens: int
@@ -59,77 +59,93 @@ def plan_rewrite(
     *,
     prompts: Mapping[str, Prompt] | None = None,
     limit: int | None = None,
-) -> Plan:
+) -> RequestPlan:
     """The plan of `rewrite_source` with the same arguments. Reads the lake and sends nothing."""
-    family = family_of(source)
-    prompt = rewrite_prompt(load_prompts() if prompts is None else prompts, family)
-    model = profile.model_for("caption" if family == "caption" else "rewrite")
-    most = limit if limit is not None else profile.rewrite_limit
-    asks = asks_for(lake, source, prompt, model_ref(model), most)
-    return plan_requests(lake, STAGE, source.slug, model, ([ask.request for ask in some] for _, some in asks))
+    family = resolve_prompt_family(source)
+    prompt = get_rewrite_prompt(load_prompts() if prompts is None else prompts, family)
+    model = profile.get_model("caption" if family == "caption" else "rewrite")
+    sample_limit = limit if limit is not None else profile.rewrite_limit
+    requests_by_sample = iter_requests(lake, source, prompt, to_model_ref(model), sample_limit)
+    return plan_requests(
+        lake,
+        REWRITE_STAGE,
+        source.slug,
+        model,
+        (
+            [rewrite_request.request for rewrite_request in rewrite_requests]
+            for _, rewrite_requests in requests_by_sample
+        ),
+    )
 
 
 def plan_requests(
-    lake: Lake, stage: str, source: str, model: ModelProfile, by_row: Iterable[Sequence[Request]]
-) -> Plan:
+    lake: Lake, stage: str, source: str, model: ModelProfile, requests_by_row: Iterable[Sequence[Request]]
+) -> RequestPlan:
     """Counts requests, given row by row, against the stored answers and failures, and estimates from the first
-    `MEASURED` that are to be sent. Memory holds 16 bytes a request."""
-    log = lake.answers(stage, source)
-    failed = rejected(lake, stage, source).left
-    seen: set[bytes] = set()
-    rows = answered = left = 0
-    sample: list[Request] = []
-    by_row = iter(by_row)
-    while batch := list(islice(by_row, BATCH)):
+    `PROMPT_SAMPLE_SIZE` that are to be sent. Memory holds 16 bytes a request."""
+    log = lake.get_answer_log(stage, source)
+    skipped_failures = load_previous_failures(lake, stage, source).skipped
+    seen_keys: set[bytes] = set()
+    rows = cache_hits = skipped = 0
+    sampled_requests: list[Request] = []
+    requests_by_row = iter(requests_by_row)
+    while batch := list(islice(requests_by_row, REQUEST_BATCH_SIZE)):
         rows += len(batch)
-        fresh = {r.key: r for requests in batch for r in requests if bytes.fromhex(r.key) not in seen}
-        seen.update(bytes.fromhex(key) for key in fresh)
-        known = log.answered(fresh)
-        answered += len(known)
-        unknown = {key: r for key, r in fresh.items() if key not in known}
-        left += sum(key in failed for key in unknown)
-        sample.extend(islice((r for key, r in unknown.items() if key not in failed), MEASURED - len(sample)))
-    to_send = len(seen) - answered - left
-    asked = sum(_prompt_tokens(lake, request, model) for request in sample) / max(1, len(sample))
-    said = _mean_completion(lake, stage, source, sample)
-    prompt_tokens, completion_tokens = round(asked * to_send), round(said * to_send)
-    return Plan(
+        new_requests = {r.key: r for requests in batch for r in requests if bytes.fromhex(r.key) not in seen_keys}
+        seen_keys.update(bytes.fromhex(key) for key in new_requests)
+        answered_keys = log.find_answered(new_requests)
+        cache_hits += len(answered_keys)
+        unanswered_requests = {key: r for key, r in new_requests.items() if key not in answered_keys}
+        skipped += sum(key in skipped_failures for key in unanswered_requests)
+        sampled_requests.extend(
+            islice(
+                (r for key, r in unanswered_requests.items() if key not in skipped_failures),
+                PROMPT_SAMPLE_SIZE - len(sampled_requests),
+            )
+        )
+    to_send = len(seen_keys) - cache_hits - skipped
+    mean_prompt_tokens = sum(_estimate_prompt_tokens(lake, request, model) for request in sampled_requests) / max(
+        1, len(sampled_requests)
+    )
+    mean_completion_tokens = _estimate_completion_tokens(lake, stage, source, sampled_requests)
+    prompt_tokens, completion_tokens = round(mean_prompt_tokens * to_send), round(mean_completion_tokens * to_send)
+    return RequestPlan(
         stage=stage,
         source=source,
         model=model.name,
         rows=rows,
-        wanted=len(seen),
-        answered=answered,
-        left=left,
+        requested=len(seen_keys),
+        cache_hits=cache_hits,
+        skipped=skipped,
         to_send=to_send,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
-        gpu_hours=model.price.gpu_hours(prompt_tokens, completion_tokens),
-        cost=model.price.cost(prompt_tokens, completion_tokens) or None,
+        gpu_hours=model.price.compute_gpu_hours(prompt_tokens, completion_tokens),
+        cost=model.price.compute_cost(prompt_tokens, completion_tokens) or None,
         currency=model.price.currency,
     )
 
 
-def _prompt_tokens(lake: Lake, request: Request, model: ModelProfile) -> float:
-    chars = sum(len(text) for message in request.messages for text in _texts(message["content"]))
-    tiles = 0
-    for info in lake.images.describe(set(request.images)).values():
+def _estimate_prompt_tokens(lake: Lake, request: Request, model: ModelProfile) -> float:
+    n_chars = sum(len(text) for message in request.messages for text in _extract_texts(message["content"]))
+    n_tiles = 0
+    for info in lake.images.read_image_info(set(request.image_ids)).values():
         scale = min(1.0, model.max_side / max(info.width, info.height, 1))
-        across, down = (max(1, math.ceil(side * scale / TILE)) for side in (info.width, info.height))
-        tiles += min(across * down, MOST_TILES)
-    return chars / CHARS_PER_TOKEN + tiles * TOKENS_PER_TILE
+        across, down = (max(1, math.ceil(side * scale / TILE_SIDE_PX)) for side in (info.width, info.height))
+        n_tiles += min(across * down, MAX_TILES)
+    return n_chars / CHARS_PER_TOKEN + n_tiles * TOKENS_PER_TILE
 
 
-def _texts(content: Any) -> list[str]:
+def _extract_texts(content: Any) -> list[str]:
     return [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
 
 
-def _mean_completion(lake: Lake, stage: str, source: str, sample: list[Request]) -> float:
-    if not sample:
+def _estimate_completion_tokens(lake: Lake, stage: str, source: str, sampled_requests: list[Request]) -> float:
+    if not sampled_requests:
         return 0.0
-    prompts = sql.within("prompt", {request.prompt for request in sample})
-    spent = lake.answers(stage, source).table.rows(["completion_tokens"], prompts)
-    counted = [row["completion_tokens"] for row in islice(spent, LEARNT_FROM)]
-    if counted:
-        return sum(counted) / len(counted)
-    return sum(request.max_tokens for request in sample) / len(sample) / 2
+    prompt_filter = sql.is_in("prompt", {request.prompt_name for request in sampled_requests})
+    answer_rows = lake.get_answer_log(stage, source).table.iter_rows(["completion_tokens"], prompt_filter)
+    completion_tokens = [row["completion_tokens"] for row in islice(answer_rows, COMPLETION_SAMPLE_SIZE)]
+    if completion_tokens:
+        return sum(completion_tokens) / len(completion_tokens)
+    return sum(request.max_tokens for request in sampled_requests) / len(sampled_requests) / 2

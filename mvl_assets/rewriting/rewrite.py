@@ -14,57 +14,57 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.prompts import Prompt, load_prompts, rewrite_prompt
+from mvl_assets.config.prompts import Prompt, get_rewrite_prompt, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.progress import Failure
+from mvl_assets.inference.progress import FailedRequest
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import REWRITTEN, Reject
-from mvl_assets.lake.table import Published
-from mvl_assets.lake_queries.rejects import publish_rejects, reject_table
-from mvl_assets.model_stage.client import Asker, ProgressSink, model_ref
-from mvl_assets.model_stage.dialogue import with_pictures
-from mvl_assets.model_stage.reask import Found, Question, look_up
-from mvl_assets.model_stage.retry_policy import chosen
-from mvl_assets.rewriting.build import Ask
+from mvl_assets.lake.table import PublishResult
+from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
+from mvl_assets.model_stage.client import ModelStageClient, ProgressCallback, to_model_ref
+from mvl_assets.model_stage.dialogue import attach_image_markers
+from mvl_assets.model_stage.reask import ReaskChain, Resolution, resolve_chains
+from mvl_assets.model_stage.retry_policy import is_retry_requested
+from mvl_assets.rewriting.build import RewriteRequest
 from mvl_assets.rewriting.parse import Dialogue, ParseError, parse_answer
-from mvl_assets.rewriting.requests import about_requests, asks_for, count_samples, family_of
+from mvl_assets.rewriting.requests import count_samples, estimate_request_count, iter_requests, resolve_prompt_family
 
-STAGE = "rewrite"
-BATCH = 1024
+REWRITE_STAGE = "rewrite"
+ROW_BATCH_SIZE = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class RewriteReport:
     """What one call did.
 
-    Requests: `wanted` at first, `asked_again` after an unusable answer, `reused` of both (answered before), `left` of
-    both (failed before, and not asked again; see `failed`); `sent` counts attempts. Rows: `rows` published, `blind` of
-    them by a model that could not see the sample's pictures; `unusable` are the rejects by error class.
+    Requests: `requested` at first, `reasked` after an unusable answer, `cache_hits` of both (answered before), `skipped` of
+    both (failed before, and not asked again; see `failed`); `attempts_sent` counts attempts. Rows: `n_rows` published, `n_blind` of
+    them by a model that could not see the sample's pictures; `rejects_by_error` are the rejects by error class.
     """
 
     source: str
     samples: int
-    wanted: int
-    reused: int
-    left: int
-    sent: int
-    asked_again: int
+    requested: int
+    cache_hits: int
+    skipped: int
+    attempts_sent: int
+    reask_requests: int
     rows: int
     blind: int
-    unusable: dict[str, int]
+    rejects_by_error: dict[str, int]
     prompt_tokens: int
     completion_tokens: int
     seconds: float
-    published: Published
+    published: PublishResult
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class ParsedAnswer:
     """One stored answer as the parser reads it: dialogues, or why there are none."""
 
     dialogues: list[Dialogue]
@@ -79,81 +79,113 @@ def rewrite_source(
     run_id: str,
     prompts: Mapping[str, Prompt] | None = None,
     limit: int | None = None,
-    retry: Collection[str] = (),
-    progress: ProgressSink | None = None,
+    retry_error_classes: Collection[str] = (),
+    progress: ProgressCallback | None = None,
     endpoints: Sequence[Endpoint] | None = None,
 ) -> RewriteReport:
     """Rewrites the source's samples in its category table and publishes `rewritten/<category>` for it.
 
-    `limit` bounds whose requests may be sent; rows of answers that exist already are published all the same. `retry`
+    `limit` bounds whose requests may be sent; rows of answers that exist already are published all the same. `retry_error_classes`
     names error classes (or `all`) whose rejects are asked once more. Raises `SourceError` for a source that is not in
     group B, `LeaseHeld` when another process rewrites it now.
     """
     started = time.monotonic()
-    family = family_of(source)
-    prompt = rewrite_prompt(load_prompts() if prompts is None else prompts, family)
-    profile_model = profile.model_for("caption" if family == "caption" else "rewrite")
-    model = model_ref(profile_model)
-    most = limit if limit is not None else profile.rewrite_limit
-    log = lake.answers(STAGE, source.slug)
-    total = about_requests(lake, source, prompt, most)
-    asker = Asker(lake, STAGE, source.slug, profile_model, run_id, endpoints, progress, retry=retry, total=total)
-    samples = Counter[str]()
-    first = asker.begin_at([prompt], count_samples(lake, source, most))
-    asker.ask(a.request for a in _counted(asks_for(lake, source, prompt, model, most, first), samples))
-    first_wanted = asker.wanted
-    asks = (a for _, some in asks_for(lake, source, prompt, model, most) for a in some)
-    asker.ask(_following(resolve(log, asks, prompt), retry))
-    rows = _Rows(source, family, prompt, model, log, asker.failures, run_id)
-    everything = asks_for(lake, source, prompt, model, None)
-    published = lake.table(f"rewritten/{source.category}").publish(rows.batches(everything), source.slug)
-    publish_rejects(lake, STAGE, source.slug, [reject_table(rows.rejects, run_id)])
+    family = resolve_prompt_family(source)
+    prompt = get_rewrite_prompt(load_prompts() if prompts is None else prompts, family)
+    model_profile = profile.get_model("caption" if family == "caption" else "rewrite")
+    model = to_model_ref(model_profile)
+    sample_limit = limit if limit is not None else profile.rewrite_limit
+    log = lake.get_answer_log(REWRITE_STAGE, source.slug)
+    total = estimate_request_count(lake, source, prompt, sample_limit)
+    client = ModelStageClient(
+        lake,
+        REWRITE_STAGE,
+        source.slug,
+        model_profile,
+        run_id,
+        endpoints,
+        progress,
+        retry_error_classes=retry_error_classes,
+        total=total,
+    )
+    sample_counter = Counter[str]()
+    resume_offset = client.compute_resume_offset([prompt], count_samples(lake, source, sample_limit))
+    client.send_requests(
+        a.request
+        for a in _iter_counting_samples(
+            iter_requests(lake, source, prompt, model, sample_limit, resume_offset), sample_counter
+        )
+    )
+    first_requested = client.requested
+    rewrite_requests = (
+        a for _, sample_requests in iter_requests(lake, source, prompt, model, sample_limit) for a in sample_requests
+    )
+    client.send_requests(_iter_reasks(resolve_answers(log, rewrite_requests, prompt), retry_error_classes))
+    row_builder = _RewriteRowBuilder(source, family, prompt, model, log, client.failures, run_id)
+    requests_by_sample = iter_requests(lake, source, prompt, model, None)
+    published = lake.get_table(f"rewritten/{source.category}").publish(
+        row_builder.iter_batches(requests_by_sample), source.slug
+    )
+    publish_rejects(lake, REWRITE_STAGE, source.slug, [build_reject_table(row_builder.rejects, run_id)])
     return RewriteReport(
         source=source.slug,
-        samples=samples["samples"],
-        wanted=first_wanted,
-        reused=asker.reused,
-        left=asker.left,
-        sent=asker.sent,
-        asked_again=asker.wanted - first_wanted,
-        rows=published.rows,
-        blind=rows.blind,
-        unusable=dict(Counter(reject.error for reject in rows.rejects)),
-        prompt_tokens=asker.prompt_tokens,
-        completion_tokens=asker.completion_tokens,
+        samples=sample_counter["samples"],
+        requested=first_requested,
+        cache_hits=client.cache_hits,
+        skipped=client.skipped,
+        attempts_sent=client.attempts_sent,
+        reask_requests=client.requested - first_requested,
+        rows=published.n_rows,
+        blind=row_builder.n_blind,
+        rejects_by_error=dict(Counter(reject.error for reject in row_builder.rejects)),
+        prompt_tokens=client.prompt_tokens,
+        completion_tokens=client.completion_tokens,
         seconds=time.monotonic() - started,
         published=published,
     )
 
 
-def resolve(log: AnswerLog, asks: Iterable[Ask], prompt: Prompt) -> Iterator[Found[Ask, Parsed]]:
+def resolve_answers(
+    log: AnswerLog, rewrite_requests: Iterable[RewriteRequest], prompt: Prompt
+) -> Iterator[Resolution[RewriteRequest, ParsedAnswer]]:
     """Each ask with what is stored for it, in order."""
 
-    def read(ask: Ask, _: Request, answer: Mapping[str, Any]) -> Parsed:
+    def parse(rewrite_request: RewriteRequest, _: Request, answer: Mapping[str, Any]) -> ParsedAnswer:
         try:
-            return Parsed(parse_answer(prompt, answer["text"], answer["finish_reason"], ask.kept_question), None)
+            return ParsedAnswer(
+                parse_answer(prompt, answer["text"], answer["finish_reason"], rewrite_request.preserved_question), None
+            )
         except ParseError as error:
-            return Parsed([], error)
+            return ParsedAnswer([], error)
 
-    questions = (Question(ask, ask.request, prompt.ask_again) for ask in asks)
-    return look_up(log, questions, read, lambda parsed: parsed.error is None)
-
-
-def _counted(asked: Iterable[tuple[str, list[Ask]]], counts: Counter[str]) -> Iterator[Ask]:
-    for _, asks in asked:
-        counts["samples"] += 1
-        yield from asks
+    chains = (
+        ReaskChain(rewrite_request, rewrite_request.request, prompt.retry_sampling)
+        for rewrite_request in rewrite_requests
+    )
+    return resolve_chains(log, chains, parse, lambda parsed: parsed.error is None)
 
 
-def _following(found: Iterable[Found[Ask, Parsed]], retry: Collection[str]) -> Iterator[Request | None]:
+def _iter_counting_samples(
+    requests_by_sample: Iterable[tuple[str, list[RewriteRequest]]], sample_counter: Counter[str]
+) -> Iterator[RewriteRequest]:
+    for _, rewrite_requests in requests_by_sample:
+        sample_counter["samples"] += 1
+        yield from rewrite_requests
+
+
+def _iter_reasks(
+    resolutions: Iterable[Resolution[RewriteRequest, ParsedAnswer]], retry_error_classes: Collection[str]
+) -> Iterator[Request | None]:
     """The requests that follow an answer of no use: the one re-ask, and what is to be retried. None for any other."""
-    for one in found:
-        wrong = one.read.error if one.read else None
-        due = wrong and (one.is_due or chosen(wrong.error, retry))
-        yield one.following if due else None
+    for resolution in resolutions:
+        parse_error = resolution.parsed.error if resolution.parsed else None
+        should_send = parse_error and (
+            resolution.should_send or is_retry_requested(parse_error.error, retry_error_classes)
+        )
+        yield resolution.next_request if should_send else None
 
 
-class _Rows:
+class _RewriteRowBuilder:
     """The rows and rejects of one source, made in one pass over its samples."""
 
     def __init__(
@@ -163,7 +195,7 @@ class _Rows:
         prompt: Prompt,
         model: ModelRef,
         log: AnswerLog,
-        failures: Mapping[str, Failure],
+        failures: Mapping[str, FailedRequest],
         run_id: str,
     ) -> None:
         self.source = source
@@ -174,51 +206,57 @@ class _Rows:
         self.failures = failures
         self.run_id = run_id
         self.rejects: list[Reject] = []
-        self.blind = 0
+        self.n_blind = 0
 
-    def batches(self, asked: Iterable[tuple[str, list[Ask]]]) -> Iterator[pa.Table]:
-        found = resolve(self.log, self._asks(asked), self.prompt)
-        while batch := list(islice(found, BATCH)):
-            rows = [row for one in batch for row in self._rows(one)]
-            self.blind += sum(row["blind"] for row in rows)
+    def iter_batches(self, requests_by_sample: Iterable[tuple[str, list[RewriteRequest]]]) -> Iterator[pa.Table]:
+        resolutions = resolve_answers(self.log, self._iter_requests(requests_by_sample), self.prompt)
+        while batch := list(islice(resolutions, ROW_BATCH_SIZE)):
+            rows = [row for resolution in batch for row in self._build_rows(resolution)]
+            self.n_blind += sum(row["blind"] for row in rows)
             yield pa.Table.from_pylist(rows, schema=REWRITTEN.columns)
 
-    def _asks(self, asked: Iterable[tuple[str, list[Ask]]]) -> Iterator[Ask]:
-        for sample_id, asks in asked:
-            if not asks:
-                self._reject(sample_id, "no_question", "the sample has no question with an answer")
-            yield from asks
+    def _iter_requests(
+        self, requests_by_sample: Iterable[tuple[str, list[RewriteRequest]]]
+    ) -> Iterator[RewriteRequest]:
+        for sample_id, rewrite_requests in requests_by_sample:
+            if not rewrite_requests:
+                self._add_reject(sample_id, "no_question", "the sample has no question with an answer")
+            yield from rewrite_requests
 
-    def _rows(self, found: Found[Ask, Parsed]) -> Iterator[dict[str, Any]]:
-        ask, key = found.question.asked, found.request.key
-        parsed = found.read or Parsed([], None)
-        failure = self.failures.get(found.following.key) if found.following else None
+    def _build_rows(self, resolution: Resolution[RewriteRequest, ParsedAnswer]) -> Iterator[dict[str, Any]]:
+        rewrite_request, request_key = resolution.chain.subject, resolution.request.key
+        parsed = resolution.parsed or ParsedAnswer([], None)
+        failure = self.failures.get(resolution.next_request.key) if resolution.next_request else None
         if failure is not None:
-            self._reject(ask.sample_id, failure.error, failure.message, failure.request_key, failure.attempts)
+            self._add_reject(
+                rewrite_request.sample_id, failure.error, failure.message, failure.request_key, failure.attempts
+            )
         elif parsed.error is not None:
-            self._reject(ask.sample_id, parsed.error.error, str(parsed.error), key, found.rounds)
+            self._add_reject(
+                rewrite_request.sample_id, parsed.error.error, str(parsed.error), request_key, resolution.n_answers
+            )
         for ordinal, dialogue in enumerate(parsed.dialogues):
             yield {
-                "rewrite_id": digest_hex(ask.sample_id, key, ordinal),
-                "sample_id": ask.sample_id,
-                "version_id": ask.version_id,
+                "rewrite_id": compute_digest(rewrite_request.sample_id, request_key, ordinal),
+                "sample_id": rewrite_request.sample_id,
+                "version_id": rewrite_request.version_id,
                 "source": self.source.slug,
                 "category": self.source.category,
                 "family": self.family,
                 "ordinal": ordinal,
-                "conversations": with_pictures(dialogue, ask.n_images, ask.video),
-                "request_key": key,
+                "conversations": attach_image_markers(dialogue, rewrite_request.n_images, rewrite_request.has_video),
+                "request_key": request_key,
                 "prompt": self.prompt.name,
                 "prompt_hash": self.prompt.hash,
                 "model": self.model.name,
                 "model_revision": self.model.revision,
-                "blind": ask.blind,
+                "blind": rewrite_request.blind,
                 "run_id": self.run_id,
             }
 
-    def _reject(
+    def _add_reject(
         self, row_key: str, error: str, message: str, request_key: str | None = None, attempts: int = 1
     ) -> None:
         self.rejects.append(
-            Reject(STAGE, self.source.slug, row_key, error, message, attempts=attempts, request_key=request_key)
+            Reject(REWRITE_STAGE, self.source.slug, row_key, error, message, attempts=attempts, request_key=request_key)
         )

@@ -12,15 +12,15 @@ from functools import cache
 
 import dagster as dg
 
-from mvl_assets.orchestration.retry_tags import TAG as RETRY
-from mvl_assets.runner.dagster_home import code_locations, instance, quiet_dagster
-from mvl_assets.runner.orphaned_runs import tags_of_this_process
-from mvl_assets.runner.user_errors import Problem, problem_of, unexpected
+from mvl_assets.orchestration.retry_tags import RETRY_TAG as RETRY
+from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
+from mvl_assets.runner.orphaned_runs import build_process_tags
+from mvl_assets.runner.user_errors import ErrorReport, build_unexpected_error, to_user_facing_error
 
 # The event log keeps everything; the terminal gets one line a step.
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+QUIET_RUN_CONFIG = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 # The numbers of a materialization that are worth a place in its line.
-SHOWN = (
+SUMMARY_METADATA_KEYS = (
     "dagster/row_count",
     "dagster/partition_row_count",
     "rejected",
@@ -37,14 +37,14 @@ SHOWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One run: an asset and, where it has them, one of its partitions. `retry` names the error classes of rejects that
+class AssetStep:
+    """One run: an asset and, where it has them, one of its partitions. `retry_errors` names the error classes of rejects that
     it asks again."""
 
     location: str
     key: tuple[str, ...]
-    partition: str | None
-    retry: str | None = None
+    partition_key: str | None
+    retry_errors: str | None = None
 
     @property
     def stage(self) -> str:
@@ -52,66 +52,66 @@ class Step:
 
     @property
     def name(self) -> str:
-        return "/".join(self.key) + (f"[{self.partition}]" if self.partition else "")
+        return "/".join(self.key) + (f"[{self.partition_key}]" if self.partition_key else "")
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """How a step ended. `problem` is None when it was made."""
+class StepResult:
+    """How a step ended. `error` is None when it was made."""
 
-    step: Step
-    problem: Problem | None
-    facts: str
+    step: AssetStep
+    error: ErrorReport | None
+    summary: str
     seconds: float
 
 
-class Runner:
+class StepRunner:
     """Dagster's instance and the jobs of all code locations, loaded once per process."""
 
     def __init__(self) -> None:
-        quiet_dagster()
-        self.instance = instance()
-        self.locations = code_locations()
+        suppress_dagster_warnings()
+        self.instance = get_instance()
+        self.locations = load_code_locations()
         self._jobs = {n: d.resolve_implicit_global_asset_job_def() for n, d in self.locations.items()}
 
-    def run(self, step: Step) -> Done:
+    def run(self, step: AssetStep) -> StepResult:
         """Materialises the step as a run of its own; a failure is returned, an interrupt is raised."""
-        began = time.monotonic()
-        problem, facts = None, ""
+        started_at = time.monotonic()
+        user_error, summary = None, ""
         try:
             result = self._jobs[step.location].execute_in_process(
                 instance=self.instance,
                 asset_selection=[dg.AssetKey(step.key)],
-                partition_key=step.partition,
-                run_config=QUIET,
-                tags=tags_of_this_process() | ({RETRY: step.retry} if step.retry else {}),
+                partition_key=step.partition_key,
+                run_config=QUIET_RUN_CONFIG,
+                tags=build_process_tags() | ({RETRY: step.retry_errors} if step.retry_errors else {}),
             )
-            facts = _facts(result)
+            summary = _format_summary(result)
         except dg.DagsterExecutionInterruptedError:
             raise KeyboardInterrupt from None
         except Exception as error:
-            problem = problem_of(error) or unexpected(error)
-        return Done(step, problem, facts, time.monotonic() - began)
+            user_error = to_user_facing_error(error) or build_unexpected_error(error)
+        return StepResult(step, user_error, summary, time.monotonic() - started_at)
 
 
 @cache
-def _runner() -> Runner:
-    return Runner()
+def _get_step_runner() -> StepRunner:
+    return StepRunner()
 
 
-def run_here(step: Step) -> Done:
+def run_step_in_worker(step: AssetStep) -> StepResult:
     """For worker processes: the runner is made on the first step and kept."""
-    return _runner().run(step)
+    return _get_step_runner().run(step)
 
 
-def _facts(result: dg.ExecuteInProcessResult) -> str:
-    words = []
+def _format_summary(result: dg.ExecuteInProcessResult) -> str:
+    figures = []
     for event in result.get_asset_materialization_events():
         metadata = event.materialization.metadata
-        for key in SHOWN:
+        for key in SUMMARY_METADATA_KEYS:
             if key == "dagster/row_count" and "dagster/partition_row_count" in metadata:
                 continue
             value = getattr(metadata.get(key), "value", None)
             if isinstance(value, int | float):
-                words.append(f"{key.split('/')[-1].removeprefix('partition_')} {value:g}")
-    return ", ".join(words)
+                figures.append(f"{key.split('/')[-1].removeprefix('partition_')} {value:g}")
+    return ", ".join(figures)

@@ -13,9 +13,9 @@ import yaml
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.profile import load_profile
-from mvl_assets.config.settings import PROJECT, settings
+from mvl_assets.config.settings import PROJECT_ROOT, load_settings
 from mvl_assets.errors import MvlError
-from mvl_assets.judging.keep import check_rule
+from mvl_assets.judging.keep import validate_keep_rule
 
 
 def prepare_home() -> Path:
@@ -23,46 +23,48 @@ def prepare_home() -> Path:
 
     Reads the profile and the catalog first: a mistake in them is one line here, and a long story once Dagster meets it.
     """
-    check_rule(load_profile(settings().profile))
+    validate_keep_rule(load_profile(load_settings().profile))
     load_catalog()
-    home = settings().dagster_home.absolute()
+    home = load_settings().dagster_home.absolute()
     home.mkdir(parents=True, exist_ok=True)
-    config = home / "dagster.yaml"
-    if not config.exists():
-        shutil.copyfile(PROJECT / "deploy" / "dagster.yaml", config)
+    config_path = home / "dagster.yaml"
+    if not config_path.exists():
+        shutil.copyfile(PROJECT_ROOT / "deploy" / "dagster.yaml", config_path)
     os.environ["DAGSTER_HOME"] = str(home)
-    os.environ.setdefault("MVL_HOME", str(settings().home))
+    os.environ.setdefault("MVL_HOME", str(load_settings().home))
     return home
 
 
-def instance() -> dg.DagsterInstance:
+def get_instance() -> dg.DagsterInstance:
     """The instance of DAGSTER_HOME. One step at a time may train; `dagster.yaml` bounds the other pools."""
     prepare_home()
-    made = dg.DagsterInstance.get()
-    made.event_log_storage.set_concurrency_slots("gpu-train", 1)
-    return made
+    dagster_instance = dg.DagsterInstance.get()
+    dagster_instance.event_log_storage.set_concurrency_slots("gpu-train", 1)
+    return dagster_instance
 
 
-def workspace_file() -> Path:
-    for folder in (Path.cwd(), PROJECT):
+def find_workspace_file() -> Path:
+    for folder in (Path.cwd(), PROJECT_ROOT):
         if (folder / "workspace.yaml").is_file():
             return folder / "workspace.yaml"
     raise MvlError("there is no workspace.yaml here", hint="run mvl from the project's folder")
 
 
-def code_locations() -> dict[str, dg.Definitions]:
+def load_code_locations() -> dict[str, dg.Definitions]:
     """The definitions of every `python_module` entry, by location name, in the file's order."""
-    listed = yaml.safe_load(workspace_file().read_text(encoding="utf-8"))["load_from"]
-    found: dict[str, dg.Definitions] = {}
-    for entry in listed:
+    entries = yaml.safe_load(find_workspace_file().read_text(encoding="utf-8"))["load_from"]
+    locations: dict[str, dg.Definitions] = {}
+    for entry in entries:
         module = entry["python_module"]
         name = module["module_name"]
-        made = importlib.import_module(name).defs
-        found[module.get("location_name", name)] = made if isinstance(made, dg.Definitions) else made()
-    return found
+        definitions = importlib.import_module(name).defs
+        locations[module.get("location_name", name)] = (
+            definitions if isinstance(definitions, dg.Definitions) else definitions()
+        )
+    return locations
 
 
-def quiet_dagster() -> None:
+def suppress_dagster_warnings() -> None:
     """Dagster's own warnings about beta features are for this project's developers, not for its users."""
     if not sys.warnoptions:
         import warnings

@@ -8,37 +8,37 @@ from functools import cache
 import dagster as dg
 import psutil
 
-DRIVER = {"mvl/driver": "mvl run"}
-PROCESS = "mvl/process"
-UNFINISHED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+DRIVER_TAGS = {"mvl/driver": "mvl run"}
+PROCESS_TAG = "mvl/process"
+UNFINISHED_STATUSES = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
 @cache
-def tags_of_this_process() -> dict[str, str]:
+def build_process_tags() -> dict[str, str]:
     """The tags by which runs of this command are known, and their process found."""
-    return {**DRIVER, PROCESS: f"{socket.gethostname()} {_name(psutil.Process())}"}
+    return {**DRIVER_TAGS, PROCESS_TAG: f"{socket.gethostname()} {_format_process_identity(psutil.Process())}"}
 
 
-def end_abandoned(instance: dg.DagsterInstance) -> int:
+def fail_orphaned_runs(instance: dg.DagsterInstance) -> int:
     """Marks the runs of dead processes of this machine as failed and frees their pools; returns how many."""
-    ended = 0
-    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags=DRIVER)):
-        host, _, process = run.tags.get(PROCESS, "").partition(" ")
-        if host == socket.gethostname() and not _lives(process):
+    n_failed = 0
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED_STATUSES, tags=DRIVER_TAGS)):
+        host, _, process_identity = run.tags.get(PROCESS_TAG, "").partition(" ")
+        if host == socket.gethostname() and not _is_alive(process_identity):
             instance.report_run_failed(run, "The process of this run was killed; what it had stored is kept.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            ended += 1
-    return ended
+            n_failed += 1
+    return n_failed
 
 
-def _name(process: psutil.Process) -> str:
+def _format_process_identity(process: psutil.Process) -> str:
     """Its number, and when it began: numbers are used again."""
     return f"{process.pid} {process.create_time():.0f}"
 
 
-def _lives(name: str) -> bool:
+def _is_alive(process_identity: str) -> bool:
     try:
-        process = psutil.Process(int(name.split(" ")[0]))
-        return _name(process) == name and process.status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(int(process_identity.split(" ")[0]))
+        return _format_process_identity(process) == process_identity and process.status() != psutil.STATUS_ZOMBIE
     except (ValueError, psutil.Error):
         return False

@@ -18,25 +18,25 @@ from dataclasses import dataclass, field
 import click
 import dagster as dg
 
-from mvl_assets.config.catalog import load_catalog, source_named
-from mvl_assets.config.settings import settings
-from mvl_assets.defs.prompts import report_prompts
-from mvl_assets.errors import MachineError, MvlError
+from mvl_assets.config.catalog import get_source, load_catalog
+from mvl_assets.config.settings import load_settings
+from mvl_assets.defs.prompts import report_edited_prompts
+from mvl_assets.errors import InfrastructureError, MvlError
 from mvl_assets.fetch.overview import is_fetchable
 from mvl_assets.inference.endpoints import warm_up
 from mvl_assets.inference.progress import Progress
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.retry_policy import groups
+from mvl_assets.model_stage.retry_policy import list_reject_groups
 from mvl_assets.orchestration import asset_keys
-from mvl_assets.orchestration.asset_status import Standing, Standings
-from mvl_assets.orchestration.stage_progress import listen
+from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
+from mvl_assets.orchestration.stage_progress import add_listener
 from mvl_assets.runner import selection
-from mvl_assets.runner.asset_steps import Done, Runner, Step
-from mvl_assets.runner.orphaned_runs import end_abandoned
-from mvl_assets.runner.pipelining import SAY_EVERY_S, run_beside
-from mvl_assets.runner.summary import summary
-from mvl_assets.runner.user_errors import Problem
+from mvl_assets.runner.asset_steps import AssetStep, StepResult, StepRunner
+from mvl_assets.runner.orphaned_runs import fail_orphaned_runs
+from mvl_assets.runner.pipelining import PROGRESS_INTERVAL_S, run_pipelined
+from mvl_assets.runner.summary import render_summary
+from mvl_assets.runner.user_errors import ErrorReport
 
 STAGES = (
     "raw",
@@ -51,252 +51,297 @@ STAGES = (
     "evaluation",
 )
 # Stages whose assets are tables, or parts of tables, of their own.
-TABLES = frozenset({"category", "rewritten", "judged", "curation", "mixture", "pack_plan"})
+TABLE_STAGES = frozenset({"category", "rewritten", "judged", "curation", "mixture", "pack_plan"})
 # Stages that ask a model, with the name of what they ask in the lake.
-ASKING = {"rewritten": "rewrite", "judged": "judge"}
+MODEL_STAGES = {"rewritten": "rewrite", "judged": "judge"}
 
 
 @dataclass
-class Tally:
+class StageTally:
     """What happened to the steps of one stage, in steps and seconds."""
 
-    made: int = 0
+    materialized: int = 0
     fresh: int = 0
-    failed: list[tuple[str, Problem]] = field(default_factory=list)
+    failed: list[tuple[str, ErrorReport]] = field(default_factory=list)
     seconds: float = 0.0
 
 
-def _pair(step: Step) -> tuple[str, str | None]:
+def _get_category_and_source(step: AssetStep) -> tuple[str, str | None]:
     """Category and source: what a rewriting and the judging behind it share."""
-    return step.key[1], step.partition
+    return step.key[1], step.partition_key
 
 
-class Road:
+class PipelineRunner:
     """Drives the stages in order; steps of one stage in the order of the graph."""
 
-    def __init__(self, *, force: bool, keys: frozenset[dg.AssetKey] | None = None) -> None:
-        self.runner = Runner()
-        end_abandoned(self.runner.instance)
-        self.graphs = {n: d.resolve_asset_graph() for n, d in self.runner.locations.items()}
-        self.lake = Lake(settings().lake_root)
+    def __init__(self, *, force: bool, selected_keys: frozenset[dg.AssetKey] | None = None) -> None:
+        self.step_runner = StepRunner()
+        fail_orphaned_runs(self.step_runner.instance)
+        self.asset_graphs = {n: d.resolve_asset_graph() for n, d in self.step_runner.locations.items()}
+        self.lake = Lake(load_settings().lake_root)
         self.force = force
-        self.keys = keys
-        self.started = time.monotonic()
-        self.tally: dict[str, Tally] = {stage: Tally() for stage in STAGES}
-        self._said = self.started
-        listen(self._heard)
+        self.selected_keys = selected_keys
+        self.started_at = time.monotonic()
+        self.tallies: dict[str, StageTally] = {stage: StageTally() for stage in STAGES}
+        self._last_logged_at = self.started_at
+        add_listener(self._on_progress)
 
-    def steps(self, stage: str, sources: list[str]) -> Iterator[Step]:
+    def iter_steps(self, stage: str, sources: list[str]) -> Iterator[AssetStep]:
         """The stage's steps for these sources."""
-        chosen = set(sources)
-        for location, asset_graph in self.graphs.items():
+        selected_sources = set(sources)
+        for location, asset_graph in self.asset_graphs.items():
             for key in asset_graph.toposorted_asset_keys:
                 if key.path[0] != stage or key not in asset_graph.materializable_asset_keys:
                     continue
-                if self.keys is not None and key not in self.keys:
+                if self.selected_keys is not None and key not in self.selected_keys:
                     continue
-                partitions = asset_graph.get(key).partitions_def
-                names = [None] if partitions is None else [p for p in partitions.get_partition_keys() if p in chosen]
-                yield from (Step(location, tuple(key.path), name) for name in names)
+                partitions_def = asset_graph.get(key).partitions_def
+                partition_keys = (
+                    [None]
+                    if partitions_def is None
+                    else [p for p in partitions_def.get_partition_keys() if p in selected_sources]
+                )
+                yield from (AssetStep(location, tuple(key.path), partition_key) for partition_key in partition_keys)
 
-    def drive(self, stage: str, sources: list[str]) -> None:
+    def run_stage(self, stage: str, sources: list[str]) -> None:
         """Runs the stage's steps that are missing or out of date."""
-        began = time.monotonic()
-        self._take(map(self.runner.run, self._todo(self.steps(stage, sources))))
-        self.tally[stage].seconds += time.monotonic() - began
+        started_at = time.monotonic()
+        self._collect(map(self.step_runner.run, self._list_pending_steps(self.iter_steps(stage, sources))))
+        self.tallies[stage].seconds += time.monotonic() - started_at
 
-    def drive_asking(self, stages: Sequence[str], sources: list[str]) -> None:
+    def run_model_stages(self, stages: Sequence[str], sources: list[str]) -> None:
         """Runs the steps of rewriting, judging or both that are missing or out of date. What is judged behind a
         rewriting is looked at when that has ended."""
-        first = self._todo(self.steps("rewritten", sources)) if "rewritten" in stages else []
-        rewriting = {_pair(step) for step in first}
-        judging = {_pair(step): step for step in self.steps("judged", sources)} if "judged" in stages else {}
-        now = self._todo(step for pair, step in judging.items() if pair not in rewriting)
+        rewrite_steps = self._list_pending_steps(self.iter_steps("rewritten", sources)) if "rewritten" in stages else []
+        rewrite_pairs = {_get_category_and_source(step) for step in rewrite_steps}
+        judge_steps = (
+            {_get_category_and_source(step): step for step in self.iter_steps("judged", sources)}
+            if "judged" in stages
+            else {}
+        )
+        ready_judge_steps = self._list_pending_steps(
+            step for pair, step in judge_steps.items() if pair not in rewrite_pairs
+        )
 
-        def behind(done: Step) -> list[Step]:
-            return self._todo([judging[_pair(done)]]) if _pair(done) in judging else []
+        def list_downstream_steps(rewrite_step: AssetStep) -> list[AssetStep]:
+            return (
+                self._list_pending_steps([judge_steps[_get_category_and_source(rewrite_step)]])
+                if _get_category_and_source(rewrite_step) in judge_steps
+                else []
+            )
 
-        self.ask([*first, *now], behind)
+        self.run_model_steps([*rewrite_steps, *ready_judge_steps], list_downstream_steps)
 
-    def make(self, steps: list[Step]) -> None:
+    def run_steps(self, steps: list[AssetStep]) -> None:
         """Runs exactly these steps, all of one stage or all of rewriting and judging."""
-        if not steps or steps[0].stage not in ASKING:
-            self._take(map(self.runner.run, steps))
+        if not steps or steps[0].stage not in MODEL_STAGES:
+            self._collect(map(self.step_runner.run, steps))
             return
-        rewriting = {_pair(step) for step in steps if step.stage == "rewritten"}
-        behind = {_pair(step): step for step in steps if step.stage == "judged" and _pair(step) in rewriting}
-        now = [step for step in steps if step not in behind.values()]
-        self.ask(now, lambda done: [behind[_pair(done)]] if _pair(done) in behind else [])
+        rewrite_pairs = {_get_category_and_source(step) for step in steps if step.stage == "rewritten"}
+        downstream_steps = {
+            _get_category_and_source(step): step
+            for step in steps
+            if step.stage == "judged" and _get_category_and_source(step) in rewrite_pairs
+        }
+        ready_steps = [step for step in steps if step not in downstream_steps.values()]
+        self.run_model_steps(
+            ready_steps,
+            lambda done: (
+                [downstream_steps[_get_category_and_source(done)]]
+                if _get_category_and_source(done) in downstream_steps
+                else []
+            ),
+        )
 
-    def ask(self, steps: list[Step], behind: Callable[[Step], list[Step]]) -> None:
-        """Runs steps that ask a model, and what is `behind` each rewriting that went well: those of one source in this
+    def run_model_steps(
+        self, steps: list[AssetStep], list_downstream_steps: Callable[[AssetStep], list[AssetStep]]
+    ) -> None:
+        """Runs steps that ask a model, and what is `list_downstream_steps` each rewriting that went well: those of one source in this
         process, those of several in processes of their own."""
-        began = time.monotonic()
+        started_at = time.monotonic()
 
-        def then(done: Done) -> list[Step]:
-            if done.step.stage != "rewritten":
+        def list_next_steps(result: StepResult) -> list[AssetStep]:
+            if result.step.stage != "rewritten":
                 return []
-            self.tally["rewritten"].seconds = time.monotonic() - began
-            return behind(done.step) if done.problem is None else []
+            self.tallies["rewritten"].seconds = time.monotonic() - started_at
+            return list_downstream_steps(result.step) if result.error is None else []
 
-        alone = len({step.partition for step in steps}) < 2
-        self._take(self._one_by_one(deque(steps), then) if alone else run_beside(steps, then, self.lake, self._say))
-        self.tally["judged"].seconds = time.monotonic() - began - self.tally["rewritten"].seconds
+        is_single_source = len({step.partition_key for step in steps}) < 2
+        self._collect(
+            self._run_sequentially(deque(steps), list_next_steps)
+            if is_single_source
+            else run_pipelined(steps, list_next_steps, self.lake, self._log)
+        )
+        self.tallies["judged"].seconds = time.monotonic() - started_at - self.tallies["rewritten"].seconds
 
-    def _one_by_one(self, steps: deque[Step], then: Callable[[Done], list[Step]]) -> Iterator[Done]:
+    def _run_sequentially(
+        self, steps: deque[AssetStep], list_next_steps: Callable[[StepResult], list[AssetStep]]
+    ) -> Iterator[StepResult]:
         while steps:
-            done = self.runner.run(steps.popleft())
-            yield done
-            steps.extend(then(done))
+            result = self.step_runner.run(steps.popleft())
+            yield result
+            steps.extend(list_next_steps(result))
 
-    def _todo(self, steps: Iterable[Step]) -> list[Step]:
+    def _list_pending_steps(self, steps: Iterable[AssetStep]) -> list[AssetStep]:
         """Those of the steps that have to run; the others are counted as fresh."""
-        standings = {n: Standings(g, self.runner.instance) for n, g in self.graphs.items()}
-        again = self._failed_by_chance()
-        todo: list[Step] = []
+        status_resolvers = {n: AssetStatusResolver(g, self.step_runner.instance) for n, g in self.asset_graphs.items()}
+        auto_retried = self._list_auto_retried_partitions()
+        pending: list[AssetStep] = []
         for step in steps:
-            fresh = standings[step.location].of(dg.AssetKey(step.key), step.partition).state == "fresh"
+            is_fresh = (
+                status_resolvers[step.location].get_status(dg.AssetKey(step.key), step.partition_key).state == "fresh"
+            )
             # What the files hold is known only by reading them.
-            is_asked_again = (step.stage, step.partition) in again
-            if fresh and step.stage != "raw" and not self.force and not is_asked_again and self._is_stored(step):
-                self.tally[step.stage].fresh += 1
+            is_auto_retried = (step.stage, step.partition_key) in auto_retried
+            if is_fresh and step.stage != "raw" and not self.force and not is_auto_retried and self._has_all_rows(step):
+                self.tallies[step.stage].fresh += 1
             else:
-                todo.append(step)
-        return todo
+                pending.append(step)
+        return pending
 
-    def _is_stored(self, step: Step) -> bool:
+    def _has_all_rows(self, step: AssetStep) -> bool:
         """Whether the lake has as many rows of the step as were made last. Dagster remembers that they were made, but
         the lake may be another one now, or have lost them in a purge."""
-        if step.stage not in TABLES:
+        if step.stage not in TABLE_STAGES:
             return True
-        wanted = dg.AssetRecordsFilter(
-            dg.AssetKey(step.key), asset_partitions=[step.partition] if step.partition else None
+        records_filter = dg.AssetRecordsFilter(
+            dg.AssetKey(step.key), asset_partitions=[step.partition_key] if step.partition_key else None
         )
-        made = self.runner.instance.fetch_materializations(wanted, limit=1).records
-        told = made[0].asset_materialization if made else None
-        count = "dagster/partition_row_count" if step.partition else "dagster/row_count"
-        if told is None or count not in told.metadata:
+        records = self.step_runner.instance.fetch_materializations(records_filter, limit=1).records
+        materialization = records[0].asset_materialization if records else None
+        row_count_key = "dagster/partition_row_count" if step.partition_key else "dagster/row_count"
+        if materialization is None or row_count_key not in materialization.metadata:
             return True
-        table = self.lake.table("/".join(step.key))
-        own = sql.equals(table.spec.partition or "", step.partition) if step.partition else None
-        return told.metadata[count].value == table.count(own)
+        table = self.lake.get_table("/".join(step.key))
+        partition_filter = (
+            sql.equals(table.spec.partition_column or "", step.partition_key) if step.partition_key else None
+        )
+        return materialization.metadata[row_count_key].value == table.count(partition_filter)
 
-    def _failed_by_chance(self) -> set[tuple[str, str | None]]:
+    def _list_auto_retried_partitions(self) -> set[tuple[str, str | None]]:
         """(stage, source) of partitions with requests that failed and that a run asks again by itself."""
-        names = {asked: stage for stage, asked in ASKING.items()}
-        return {(names[g.stage], g.source) for g in groups(self.lake, list(names)) if g.asked_again}
+        stage_by_reject_stage = {reject_stage: stage for stage, reject_stage in MODEL_STAGES.items()}
+        return {
+            (stage_by_reject_stage[g.stage], g.source)
+            for g in list_reject_groups(self.lake, list(stage_by_reject_stage))
+            if g.is_auto_retried
+        }
 
-    def _take(self, ended: Iterator[Done]) -> None:
-        """Says and counts what became of each step. Raises `MachineError` for a failure that every other step would
+    def _collect(self, results: Iterator[StepResult]) -> None:
+        """Says and counts what became of each step. Raises `InfrastructureError` for a failure that every other step would
         meet too."""
         with ExitStack() as stack:
-            if isinstance(ended, Generator):
-                stack.enter_context(closing(ended))
-            for one in ended:
-                tally = self.tally[one.step.stage]
-                if one.problem is None:
-                    tally.made += 1
-                    self._say(f"{one.step.name}  {one.facts} ({one.seconds:.1f} s)")
-                elif one.problem.stops:
-                    raise MachineError(f"{one.step.name}: {one.problem.message}", hint=one.problem.hint)
+            if isinstance(results, Generator):
+                stack.enter_context(closing(results))
+            for result in results:
+                tally = self.tallies[result.step.stage]
+                if result.error is None:
+                    tally.materialized += 1
+                    self._log(f"{result.step.name}  {result.summary} ({result.seconds:.1f} s)")
+                elif result.error.is_fatal:
+                    raise InfrastructureError(f"{result.step.name}: {result.error.message}", hint=result.error.hint)
                 else:
-                    tally.failed.append((one.step.name, one.problem))
-                    self._say(f"{one.step.name}  FAILED: {one.problem.line}", fg="red")
+                    tally.failed.append((result.step.name, result.error))
+                    self._log(f"{result.step.name}  FAILED: {result.error.first_line}", fg="red")
 
-    def _heard(self, _: str, progress: Progress) -> None:
+    def _on_progress(self, _: str, progress: Progress) -> None:
         """Of steps in this process; those of others report through the flow."""
-        if time.monotonic() - self._said >= SAY_EVERY_S:
-            self._said = time.monotonic()
-            self._say(progress.line())
+        if time.monotonic() - self._last_logged_at >= PROGRESS_INTERVAL_S:
+            self._last_logged_at = time.monotonic()
+            self._log(progress.format_line())
 
-    def _say(self, line: str, fg: str | None = None) -> None:
-        click.secho(f"{time.monotonic() - self.started:7.1f} s  {line}", fg=fg)
+    def _log(self, line: str, fg: str | None = None) -> None:
+        click.secho(f"{time.monotonic() - self.started_at:7.1f} s  {line}", fg=fg)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Prints the summary; exits with 1 when a step failed."""
-        click.echo(summary(self.runner.instance, {stage: t.seconds for stage, t in self.tally.items()}))
-        self.end_if_failed()
+        click.echo(render_summary(self.step_runner.instance, {stage: t.seconds for stage, t in self.tallies.items()}))
+        self.exit_if_failed()
 
-    def end_if_failed(self) -> None:
+    def exit_if_failed(self) -> None:
         """Names the steps that failed and exits with 1, if there are any."""
-        failed = [f for t in self.tally.values() for f in t.failed]
-        for name, problem in failed:
-            click.secho(f"error: {name}: {problem.line}", fg="red", err=True)
-            if problem.hint:
-                click.echo(f"  what to do: {problem.hint}", err=True)
+        failed = [f for t in self.tallies.values() for f in t.failed]
+        for name, error in failed:
+            click.secho(f"error: {name}: {error.first_line}", fg="red", err=True)
+            if error.hint:
+                click.echo(f"  what to do: {error.hint}", err=True)
         if failed:
             click.echo("run the same command again to go on from here", err=True)
             sys.exit(1)
 
 
-def sources_to_drive(wanted: tuple[str, ...]) -> list[str]:
+def resolve_sources(slugs: tuple[str, ...]) -> list[str]:
     """The slugs named, or the profile's that have files or, where it says so, can be fetched."""
-    catalog, declared = load_catalog(), asset_keys.chosen_sources()
-    for slug in wanted:
-        source_named(slug)
-    if wanted:
-        return [slug for slug in catalog if slug in wanted]
-    fetches = asset_keys.profile().fetch
-    found = [s for s in declared if catalog[s].root.is_dir() or (fetches and is_fetchable(catalog[s]))]
-    if not found:
-        raise MvlError("no source has files", hint=f"run `mvl demo-data`, or put files under {settings().raw}/<slug>")
-    return found
+    catalog, profile_slugs = load_catalog(), asset_keys.list_profile_sources()
+    for slug in slugs:
+        get_source(slug)
+    if slugs:
+        return [slug for slug in catalog if slug in slugs]
+    fetch_enabled = asset_keys.load_active_profile().fetch
+    available_slugs = [
+        s for s in profile_slugs if catalog[s].root.is_dir() or (fetch_enabled and is_fetchable(catalog[s]))
+    ]
+    if not available_slugs:
+        raise MvlError(
+            "no source has files", hint=f"run `mvl demo-data`, or put files under {load_settings().raw_dir}/<slug>"
+        )
+    return available_slugs
 
 
 def warm_up_models(sources: list[str]) -> None:
     """Starts the local servers the run will need, so that they load while the sources are read."""
     if any(load_catalog()[slug].group == "B" for slug in sources):
-        for name in dict.fromkeys(asset_keys.profile().roles.values()):
-            warm_up(asset_keys.profile().models[name])
+        for name in dict.fromkeys(asset_keys.load_active_profile().roles.values()):
+            warm_up(asset_keys.load_active_profile().models[name])
 
 
 @click.command(name="run")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
-@click.option("--select", metavar="SELECTION", help=selection.HELP)
+@click.option("--select", metavar="SELECTION", help=selection.SELECT_HELP)
 @click.option("--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage.")
 @click.option("--force", is_flag=True, help="Run what is up to date too.")
 def command(sources: tuple[str, ...], select: str | None, until: str, force: bool) -> None:
     """Materialise the whole road, or a part of it."""
     # `kill` ends the run as Ctrl-C does: what has arrived is stored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    chosen = sources_to_drive(sources)
-    keys = None if select is None else selection.selected(select)
+    slugs = resolve_sources(sources)
+    keys = None if select is None else selection.resolve_selection(select)
     stages = [
         stage
         for stage in STAGES[: STAGES.index(until) + 1]
         if keys is None or any(key.path[0] == stage for key in keys)
     ]
     if not stages:
-        made = ", ".join(STAGES[: STAGES.index(until) + 1])
-        raise MvlError(f"--select {select!r} selects nothing of the stages to run", hint=f"these are {made}")
-    click.echo(f"{len(chosen)} sources, {len(stages)} stages, lake {settings().lake_root}")
-    if ASKING.keys() & set(stages):
-        warm_up_models(chosen)
-    road = Road(force=force, keys=keys)
-    report_prompts(road.runner.instance)
-    asking = [stage for stage in stages if stage in ASKING]
+        stage_names = ", ".join(STAGES[: STAGES.index(until) + 1])
+        raise MvlError(f"--select {select!r} selects nothing of the stages to run", hint=f"these are {stage_names}")
+    click.echo(f"{len(slugs)} sources, {len(stages)} stages, lake {load_settings().lake_root}")
+    if MODEL_STAGES.keys() & set(stages):
+        warm_up_models(slugs)
+    pipeline_runner = PipelineRunner(force=force, selected_keys=keys)
+    report_edited_prompts(pipeline_runner.step_runner.instance)
+    model_stages = [stage for stage in stages if stage in MODEL_STAGES]
     for stage in stages:
-        if stage not in ASKING:
-            road.drive(stage, chosen)
-        elif stage == asking[0]:
-            road.drive_asking(asking, chosen)
-        tally = road.tally[stage]
-        done = f"{tally.made} made, {tally.fresh} up to date, {len(tally.failed)} failed"
-        click.secho(f"-- {stage}: {done}, {tally.seconds:.1f} s", bold=True)
-    road.end()
+        if stage not in MODEL_STAGES:
+            pipeline_runner.run_stage(stage, slugs)
+        elif stage == model_stages[0]:
+            pipeline_runner.run_model_stages(model_stages, slugs)
+        tally = pipeline_runner.tallies[stage]
+        counts = f"{tally.materialized} made, {tally.fresh} up to date, {len(tally.failed)} failed"
+        click.secho(f"-- {stage}: {counts}, {tally.seconds:.1f} s", bold=True)
+    pipeline_runner.finish()
 
 
-def drive_stale(standings: list[Standing]) -> None:
+def run_stale(statuses: list[AssetStatus]) -> None:
     """Makes exactly these partitions again, stage by stage."""
-    road = Road(force=True)
+    pipeline_runner = PipelineRunner(force=True)
     steps = [
-        Step(location, tuple(standing.key.path), standing.partition)
-        for standing in standings
-        for location, asset_graph in road.graphs.items()
-        if standing.key in asset_graph.materializable_asset_keys
+        AssetStep(location, tuple(status.key.path), status.partition_key)
+        for status in statuses
+        for location, asset_graph in pipeline_runner.asset_graphs.items()
+        if status.key in asset_graph.materializable_asset_keys
     ]
     for stage in STAGES:
         if stage != "judged":
-            together = ASKING if stage == "rewritten" else (stage,)
-            road.make([step for step in steps if step.stage in together])
-    road.end()
+            stage_group = MODEL_STAGES if stage == "rewritten" else (stage,)
+            pipeline_runner.run_steps([step for step in steps if step.stage in stage_group])
+    pipeline_runner.finish()

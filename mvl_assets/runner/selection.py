@@ -9,14 +9,14 @@ import dagster as dg
 from dagster._core.definitions.asset_selection import DagsterInvalidAssetSelectionError
 
 from mvl_assets.errors import MvlError
-from mvl_assets.runner.dagster_home import code_locations, quiet_dagster
+from mvl_assets.runner.dagster_home import load_code_locations, suppress_dagster_warnings
 
-HELP = "Only assets of this selection, in Dagster's syntax: 'group:rewritten', 'key:judged/chart'."
+SELECT_HELP = "Only assets of this selection, in Dagster's syntax: 'group:rewritten', 'key:judged/chart'."
 
 
-def selected(expression: str) -> frozenset[dg.AssetKey]:
+def resolve_selection(expression: str) -> frozenset[dg.AssetKey]:
     """The keys `expression` selects. Raises `MvlError` where it cannot be read or selects nothing."""
-    quiet_dagster()
+    suppress_dagster_warnings()
     try:
         selection = dg.AssetSelection.from_string(expression)
     except DagsterInvalidAssetSelectionError as error:
@@ -24,7 +24,7 @@ def selected(expression: str) -> frozenset[dg.AssetKey]:
             f"--select {expression!r} is no asset selection",
             hint="for example: key:rewritten/chart, 'key:judged/* and not key:judged/ocr', key:rewritten/chart+",
         ) from error
-    graphs = [definitions.resolve_asset_graph() for definitions in code_locations().values()]
+    graphs = [definitions.resolve_asset_graph() for definitions in load_code_locations().values()]
     keys = frozenset(key for graph in graphs for key in selection.resolve(graph, allow_missing=True))
     if not keys:
         raise MvlError(

@@ -6,71 +6,81 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from mvl_assets.common.tables import show
-from mvl_assets.config.settings import settings
-from mvl_assets.judging.paper_reference import paper_keep_rate
+from mvl_assets.common.tables import format_table
+from mvl_assets.config.settings import load_settings
+from mvl_assets.judging.paper_reference import get_paper_keep_rate
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import STAGES
-from mvl_assets.lake_queries.summaries import CategoryLine, category_lines, scores
+from mvl_assets.lake.schema import TRAINING_STAGES
+from mvl_assets.lake_queries.summaries import CategorySummary, compute_checkpoint_scores, summarize_categories
 
 
-def summary(instance: dg.DagsterInstance, seconds: Mapping[str, float]) -> str:
-    lake = Lake(settings().lake_root)
-    parts = [""]
-    lines = category_lines(lake)
-    parts.append(
-        show(
+def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, float]) -> str:
+    lake = Lake(load_settings().lake_root)
+    sections = [""]
+    category_summaries = summarize_categories(lake)
+    sections.append(
+        format_table(
             "Rows by category",
             ["category", "rows in", "rewritten", "kept", "dropped", "most frequent reasons"],
             [
                 [
-                    line.category,
-                    line.rows,
-                    line.rewritten or None,
-                    line.kept if line.judged else None,
-                    line.judged - line.kept if line.judged else None,
-                    ", ".join(f"{reason} {n}" for reason, n in line.reasons.most_common(2)),
+                    category_summary.category,
+                    category_summary.n_samples,
+                    category_summary.n_rewritten or None,
+                    category_summary.n_kept if category_summary.n_judged else None,
+                    category_summary.n_judged - category_summary.n_kept if category_summary.n_judged else None,
+                    ", ".join(f"{reason} {n}" for reason, n in category_summary.drop_reasons.most_common(2)),
                 ]
-                for line in lines
+                for category_summary in category_summaries
             ],
         )
     )
-    if rates := keep_rates(lines):
-        parts.append(rates)
-    if losses := _losses(instance):
-        parts.append(show("Training", ["checkpoint", "steps", "loss first", "loss last"], losses))
-    if asked := [list(line) for line in scores(lake)]:
+    if rates := render_keep_rates(category_summaries):
+        sections.append(rates)
+    if losses := _read_losses(instance):
+        sections.append(format_table("Training", ["checkpoint", "steps", "loss first", "loss last"], losses))
+    if score_rows := [list(line) for line in compute_checkpoint_scores(lake)]:
         columns = ["checkpoint", "questions", "true picture", "grey picture", "most frequent answer"]
-        parts.append(show("Held-out questions, share correct", columns, asked))
-    spent = ", ".join(f"{stage} {s:.0f}" for stage, s in seconds.items() if s >= 0.5)
-    parts.append(f"seconds by stage: {spent}; {sum(seconds.values()):.0f} in all")
-    rows = (row for name in lake.names("mixture") for row in lake.table(name).rows(["row_id", "kind"]))
-    trained = next((row["row_id"] for row in rows if row["kind"] == "rewritten"), None)
-    traced = f"`mvl trace {trained[:12]}` shows where a training row came from" if trained else "`mvl trace ID`"
-    parts.append(f"next: `make ui` shows the graph and every preview; `mvl status`; {traced}")
-    return "\n\n".join(parts)
+        sections.append(format_table("Held-out questions, share correct", columns, score_rows))
+    stage_times = ", ".join(f"{stage} {s:.0f}" for stage, s in seconds_by_stage.items() if s >= 0.5)
+    sections.append(f"seconds by stage: {stage_times}; {sum(seconds_by_stage.values()):.0f} in all")
+    rows = (row for name in lake.list_tables("mixture") for row in lake.get_table(name).iter_rows(["row_id", "kind"]))
+    rewritten_row_id = next((row["row_id"] for row in rows if row["kind"] == "rewritten"), None)
+    trace_hint = (
+        f"`mvl trace {rewritten_row_id[:12]}` shows where a training row came from"
+        if rewritten_row_id
+        else "`mvl trace ID`"
+    )
+    sections.append(f"next: `make ui` shows the graph and every preview; `mvl status`; {trace_hint}")
+    return "\n\n".join(sections)
 
 
-def keep_rates(lines: Sequence[CategoryLine]) -> str:
+def render_keep_rates(category_summaries: Sequence[CategorySummary]) -> str:
     """What the keep rule leaves of each category, beside what the paper's judge left; empty when nothing is judged."""
     rows = [
-        [line.category, line.judged, line.kept, line.kept / line.judged, paper_keep_rate(line.category)]
-        for line in lines
-        if line.judged
+        [
+            category_summary.category,
+            category_summary.n_judged,
+            category_summary.n_kept,
+            category_summary.n_kept / category_summary.n_judged,
+            get_paper_keep_rate(category_summary.category),
+        ]
+        for category_summary in category_summaries
+        if category_summary.n_judged
     ]
     title = "Share kept (paper: Table A2)"
-    return show(title, ["category", "judged", "kept", "share", "paper"], rows) if rows else ""
+    return format_table(title, ["category", "judged", "kept", "share", "paper"], rows) if rows else ""
 
 
-def _losses(instance: dg.DagsterInstance) -> list[list[object]]:
+def _read_losses(instance: dg.DagsterInstance) -> list[list[object]]:
     rows: list[list[object]] = []
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         event = instance.get_latest_materialization_event(dg.AssetKey(["checkpoint", stage]))
         if event and event.asset_materialization:
             metadata = event.asset_materialization.metadata
-            rows.append([stage, *(_value(metadata.get(k)) for k in ("steps", "loss first", "loss last"))])
+            rows.append([stage, *(_get_metadata_value(metadata.get(k)) for k in ("steps", "loss first", "loss last"))])
     return rows
 
 
-def _value(entry: object) -> object:
+def _get_metadata_value(entry: object) -> object:
     return getattr(entry, "value", None)

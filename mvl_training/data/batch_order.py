@@ -3,7 +3,7 @@
 Belongs here: the order of the data, and how evenly it loads ranks. Does not: how packs are chosen (`packing`), tensors
 (`batches`). No torch.
 
-A step takes `per_step` packs of the plan's order, whatever the number of ranks; rank r of w takes the packs r, r+w, ….
+A step takes `packs_per_step` packs of the plan's order, whatever the number of ranks; rank r of w takes the packs r, r+w, ….
 Where they do not divide evenly a rank gets an empty pack, which costs one dummy tile and no loss.
 """
 
@@ -18,53 +18,53 @@ from mvl_training.data.pack_plan import PackPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class BatchOrder:
     """Which packs make up which step."""
 
-    packs: int
-    per_step: int
+    n_packs: int
+    packs_per_step: int
     seed: int
 
     @classmethod
-    def of(cls, plan: PackPlan, samples_per_step: int, seed: int) -> Order:
+    def from_plan(cls, plan: PackPlan, samples_per_step: int, seed: int) -> BatchOrder:
         """Packs per step such that a step holds about `samples_per_step` samples."""
-        per_step = max(1, round(samples_per_step * len(plan) / int(plan.n_samples.sum())))
-        return cls(len(plan), min(per_step, len(plan)), seed)
+        packs_per_step = max(1, round(samples_per_step * len(plan) / int(plan.n_samples.sum())))
+        return cls(len(plan), min(packs_per_step, len(plan)), seed)
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self.packs // self.per_step)
+        return -(-self.n_packs // self.packs_per_step)
 
-    def step(self, number: int) -> list[int]:
-        """Positions of the packs of step `number` (from 0). The first epoch follows the plan, later ones shuffle it."""
-        epoch, within = divmod(number, self.steps_per_epoch)
-        places = slice(within * self.per_step, min((within + 1) * self.per_step, self.packs))
+    def list_step_packs(self, step: int) -> list[int]:
+        """Positions of the packs of step `step` (from 0). The first epoch follows the plan, later ones shuffle it."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        span = slice(step_in_epoch * self.packs_per_step, min((step_in_epoch + 1) * self.packs_per_step, self.n_packs))
         if epoch == 0:
-            return list(range(places.start, places.stop))
-        return [int(p) for p in _shuffled(self.packs, self.seed, epoch)[places]]
+            return list(range(span.start, span.stop))
+        return [int(position) for position in _permute_packs(self.n_packs, self.seed, epoch)[span]]
 
-    def micro_steps(self, world: int) -> int:
+    def count_grad_accum_steps(self, world_size: int) -> int:
         """Forward passes per rank and step."""
-        return -(-self.per_step // world)
+        return -(-self.packs_per_step // world_size)
 
-    def share(self, number: int, rank: int, world: int) -> list[int | None]:
+    def list_rank_packs(self, step: int, rank: int, world_size: int) -> list[int | None]:
         """This rank's packs of a step; None where it has none and runs empty."""
-        mine: list[int | None] = list(self.step(number)[rank::world])
-        return mine + [None] * (self.micro_steps(world) - len(mine))
+        rank_positions: list[int | None] = list(self.list_step_packs(step)[rank::world_size])
+        return rank_positions + [None] * (self.count_grad_accum_steps(world_size) - len(rank_positions))
 
-    def evenness(self, work_N: np.ndarray, world: int) -> float:
+    def compute_straggler_efficiency(self, work_N: np.ndarray, world_size: int) -> float:
         """Straggler efficiency of the first epoch: the mean over its steps of the ranks' mean work over the work of
         the rank that all others wait for. `work_N` is the work of each pack by position (tokens, tiles); 1.0 when every
         rank has as much, also when there is none."""
-        padded = np.zeros((self.steps_per_epoch, self.micro_steps(world) * world))
-        steps = np.zeros(self.steps_per_epoch * self.per_step)
-        steps[: self.packs] = work_N
-        padded[:, : self.per_step] = steps.reshape(-1, self.per_step)
-        of_ranks = padded.reshape(self.steps_per_epoch, -1, world).sum(axis=1)
-        most = of_ranks.max(axis=1)
-        return float(np.divide(of_ranks.mean(axis=1), most, out=np.ones_like(most), where=most > 0).mean())
+        padded_work = np.zeros((self.steps_per_epoch, self.count_grad_accum_steps(world_size) * world_size))
+        step_work = np.zeros(self.steps_per_epoch * self.packs_per_step)
+        step_work[: self.n_packs] = work_N
+        padded_work[:, : self.packs_per_step] = step_work.reshape(-1, self.packs_per_step)
+        rank_work = padded_work.reshape(self.steps_per_epoch, -1, world_size).sum(axis=1)
+        max_work = rank_work.max(axis=1)
+        return float(np.divide(rank_work.mean(axis=1), max_work, out=np.ones_like(max_work), where=max_work > 0).mean())
 
 
 @lru_cache(maxsize=1)
-def _shuffled(packs: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(packs)
+def _permute_packs(n_packs: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n_packs)

@@ -18,105 +18,109 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 
-from mvl_training.data.token_counts import Member
+from mvl_training.data.token_counts import PackableSample
 
-TRIES = 64
+MAX_PAIR_CANDIDATES = 64
 """Longer partners looked at for a pair. All of them fill by 0.0005 better, at twenty times the work."""
 
 
-def pack(members: Sequence[Member], length: int, max_tiles: int) -> list[list[Member]]:
-    """Packs of at most `length` tokens, each sample in one of them, the pack with the longest sample first.
+def pack_bins(samples: Sequence[PackableSample], max_seq_len: int, max_tiles: int) -> list[list[PackableSample]]:
+    """Packs of at most `max_seq_len` tokens, each sample in one of them, the pack with the longest sample first.
 
-    No pack exceeds `max_tiles` tiles unless one sample alone does; that one shares its pack with text at most. Equal
-    input gives equal packs: ties are broken by the order of `members`. Raises ValueError for a sample longer than
-    `length`. Some 5 µs a sample at 8,192 tokens.
+    No pack exceeds `compute_max_tiles` tiles unless one sample alone does; that one shares its pack with text at most. Equal
+    input gives equal packs: ties are broken by the order of `samples`. Raises ValueError for a sample longer than
+    `max_seq_len`. Some 5 µs a sample at 8,192 tokens.
     """
-    left = _Left(members)
-    packs: list[list[Member]] = []
-    while longest := left.longest():
-        if longest > length:
-            raise ValueError(f"a sample of {longest} tokens does not fit into {length}")
-        room, tiles, chosen = length, max_tiles, longest
-        of_pack: list[Member] = []
-        while chosen:
+    remaining = _RemainingSamples(samples)
+    packs: list[list[PackableSample]] = []
+    while longest_length := remaining.find_longest_length():
+        if longest_length > max_seq_len:
+            raise ValueError(f"a sample of {longest_length} tokens does not fit into {max_seq_len}")
+        free_tokens, free_tiles, next_length = max_seq_len, max_tiles, longest_length
+        pack_samples: list[PackableSample] = []
+        while next_length:
             # The first may have more tiles than a pack should.
-            member = left.take(chosen, tiles if of_pack else None)
-            of_pack.append(member)
-            room -= chosen
-            tiles = max(0, tiles - member.counts.tiles)
-            chosen = left.best(room, tiles)
-        packs.append(of_pack)
+            sample = remaining.pop(next_length, free_tiles if pack_samples else None)
+            pack_samples.append(sample)
+            free_tokens -= next_length
+            free_tiles = max(0, free_tiles - sample.cost.n_tiles)
+            next_length = remaining.find_best_fill(free_tokens, free_tiles)
+        packs.append(pack_samples)
     return packs
 
 
-class _Left:
+class _RemainingSamples:
     """The samples that no pack has yet."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        self._members = members
-        self._by_length: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # (tiles, minus place), sorted
-        self._lengths = 0
-        self._of_tiles: defaultdict[int, int] = defaultdict(int)  # the lengths of the samples with so many tiles
-        for place, member in enumerate(members):
-            self._by_length[member.counts.tokens].append((member.counts.tiles, -place))
-        for length, samples in self._by_length.items():
-            samples.sort()
-            self._lengths |= 1 << length
-            for tiles in {tiles for tiles, _ in samples}:
-                self._of_tiles[tiles] |= 1 << length
-        self._most_tiles = max(self._of_tiles, default=0)
+    def __init__(self, samples: Sequence[PackableSample]) -> None:
+        self._samples = samples
+        self._indices_by_length: defaultdict[int, list[tuple[int, int]]] = defaultdict(
+            list
+        )  # (tiles, minus place), sorted
+        self._length_bits = 0
+        self._length_bits_by_tiles: defaultdict[int, int] = defaultdict(
+            int
+        )  # the lengths of the samples with so many tiles
+        for index, sample in enumerate(samples):
+            self._indices_by_length[sample.cost.n_tokens].append((sample.cost.n_tiles, -index))
+        for length, same_length in self._indices_by_length.items():
+            same_length.sort()
+            self._length_bits |= 1 << length
+            for tiles in {tiles for tiles, _ in same_length}:
+                self._length_bits_by_tiles[tiles] |= 1 << length
+        self._max_tiles = max(self._length_bits_by_tiles, default=0)
 
-    def longest(self) -> int:
+    def find_longest_length(self) -> int:
         """0 when none is left."""
-        return self._lengths.bit_length() - 1 if self._lengths else 0
+        return self._length_bits.bit_length() - 1 if self._length_bits else 0
 
-    def take(self, length: int, tiles: int | None) -> Member:
-        """The sample of this length with the most tiles of those with at most `tiles` (None: of all): the light ones
+    def pop(self, length: int, max_tiles: int | None) -> PackableSample:
+        """The sample of this length with the most tiles of those with at most `max_tiles` (None: of all): the light ones
         are kept for packs that have many tiles already."""
-        samples = self._by_length[length]
-        spot = (len(samples) if tiles is None else bisect_left(samples, (tiles, 1))) - 1
-        taken, place = samples.pop(spot)
+        samples = self._indices_by_length[length]
+        position = (len(samples) if max_tiles is None else bisect_left(samples, (max_tiles, 1))) - 1
+        n_tiles, negative_index = samples.pop(position)
         if not samples:
-            self._lengths ^= 1 << length
-        if all(other != taken for other, _ in samples[max(0, spot - 1) : spot + 1]):
-            self._of_tiles[taken] ^= 1 << length
-        return self._members[-place]
+            self._length_bits ^= 1 << length
+        if all(other_tiles != n_tiles for other_tiles, _ in samples[max(0, position - 1) : position + 1]):
+            self._length_bits_by_tiles[n_tiles] ^= 1 << length
+        return self._samples[-negative_index]
 
-    def best(self, room: int, tiles: int) -> int:
+    def find_best_fill(self, free_tokens: int, free_tiles: int) -> int:
         """The length to put into this room next, 0 when nothing fits: the longer of the two that fill it best."""
-        fitting = self._within(tiles) & ((2 << room) - 1)
-        if not fitting or fitting >> room:
-            return fitting.bit_length() - 1 if fitting else 0
-        filled = best = fitting.bit_length() - 1
-        shortest = (fitting & -fitting).bit_length() - 1
+        fitting_bits = self._select_length_bits(free_tiles) & ((2 << free_tokens) - 1)
+        if not fitting_bits or fitting_bits >> free_tokens:
+            return fitting_bits.bit_length() - 1 if fitting_bits else 0
+        filled_tokens = best_length = fitting_bits.bit_length() - 1
+        shortest_length = (fitting_bits & -fitting_bits).bit_length() - 1
         # Partners of the shortest at most; from the longest down, so that short samples are spent where they are used.
-        longer = fitting & ((2 << max(0, room - shortest)) - 1)
-        for _ in range(TRIES):
-            one = longer.bit_length() - 1
-            if 2 * one <= filled:
+        candidate_bits = fitting_bits & ((2 << max(0, free_tokens - shortest_length)) - 1)
+        for _ in range(MAX_PAIR_CANDIDATES):
+            first_length = candidate_bits.bit_length() - 1
+            if 2 * first_length <= filled_tokens:
                 break
-            two = self._partner(one, room - one, tiles)
-            if two and one + two > filled:
-                filled, best = one + two, max(one, two)
-                if filled == room:
+            second_length = self._find_partner_length(first_length, free_tokens - first_length, free_tiles)
+            if second_length and first_length + second_length > filled_tokens:
+                filled_tokens, best_length = first_length + second_length, max(first_length, second_length)
+                if filled_tokens == free_tokens:
                     break
-            longer ^= 1 << one
-        return best
+            candidate_bits ^= 1 << first_length
+        return best_length
 
-    def _partner(self, one: int, room: int, tiles: int) -> int:
-        """The longest that fits into `room` beside the lightest sample of length `one`, 0 when none does."""
-        samples = self._by_length[one]
-        fitting = self._within(tiles - samples[0][0]) & ((2 << room) - 1)
-        if fitting >> one == 1 and (len(samples) < 2 or samples[0][0] + samples[1][0] > tiles):
-            fitting ^= 1 << one
-        return fitting.bit_length() - 1 if fitting else 0
+    def _find_partner_length(self, first_length: int, free_tokens: int, free_tiles: int) -> int:
+        """The longest that fits into `free_tokens` beside the lightest sample of length `first_length`, 0 when none does."""
+        samples = self._indices_by_length[first_length]
+        fitting_bits = self._select_length_bits(free_tiles - samples[0][0]) & ((2 << free_tokens) - 1)
+        if fitting_bits >> first_length == 1 and (len(samples) < 2 or samples[0][0] + samples[1][0] > free_tiles):
+            fitting_bits ^= 1 << first_length
+        return fitting_bits.bit_length() - 1 if fitting_bits else 0
 
-    def _within(self, tiles: int) -> int:
+    def _select_length_bits(self, max_tiles: int) -> int:
         """The lengths of the samples with at most so many tiles."""
-        if tiles >= self._most_tiles:
-            return self._lengths
-        lengths = 0
-        for count, some in self._of_tiles.items():
-            if count <= tiles:
-                lengths |= some
-        return lengths
+        if max_tiles >= self._max_tiles:
+            return self._length_bits
+        selected_bits = 0
+        for n_tiles, length_bits in self._length_bits_by_tiles.items():
+            if n_tiles <= max_tiles:
+                selected_bits |= length_bits
+        return selected_bits

@@ -5,7 +5,7 @@ Does not: pixels and tile geometry (`mvl_assets.media.tiles`), packing (`packing
 only, so planning runs without torch.
 
 Formats: ChatML as Qwen2.5 uses it (stages 2 and 3), and the bare `picture, caption, newline` of LLaVA's alignment
-("plain"). A sample that does not fit is refused by name (`Unusable`), never cut.
+("plain"). A sample that does not fit is refused by name (`SampleRejected`), never cut.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tokenizers import AddedToken, Tokenizer
 
 from mvl_assets.errors import MvlError
 
-IGNORE = -100
-IMAGE, VIDEO = "<image>", "<video>"
-MARKERS = re.compile(f"({IMAGE}|{VIDEO})")
-START, END = "<|im_start|>", "<|im_end|>"
-ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
+IGNORE_INDEX = -100
+IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<video>"
+MARKER_PATTERN = re.compile(f"({IMAGE_TOKEN}|{VIDEO_TOKEN})")
+IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+CHATML_ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
 
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}"
@@ -43,10 +43,10 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""Jinja. Renders pictures where they stand among the parts; equal to `prompt` for pictures before the question."""
+"""Jinja. Renders pictures where they stand among the parts; equal to `encode_prompt` for pictures before the question."""
 
 
-class Unusable(Exception):
+class SampleRejected(Exception):
     """A sample that cannot be trained on. `error` is a snake_case class for the rejects table."""
 
     def __init__(self, error: str, message: str) -> None:
@@ -56,138 +56,144 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedSample:
     """Token ids and labels of one sample, int32 of shape (length,). A label is the id itself, or IGNORE."""
 
-    ids: np.ndarray
+    input_ids: np.ndarray
     labels: np.ndarray
 
     @property
-    def targets(self) -> int:
+    def n_loss_tokens(self) -> int:
         """Tokens the loss is taken on. The first token of a sample has nothing before it to predict it from."""
-        return int((self.labels[1:] != IGNORE).sum())
+        return int((self.labels[1:] != IGNORE_INDEX).sum())
 
 
 @dataclass(frozen=True, slots=True)
-class Visual:
+class VisualPlaceholder:
     """One marker's worth of placeholder tokens: a picture, or a whole video."""
 
     kind: Literal["image", "video"]
-    tokens: int
+    n_tokens: int
 
 
-def chat_template(system: str) -> str:
+def build_chat_template(system_prompt: str) -> str:
     """The export's chat template, with the default system prompt of the recipe."""
-    quoted = "'" + system.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    quoted = "'" + system_prompt.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return CHAT_TEMPLATE.replace("default_system", quoted)
 
 
-class ChatTokens:
+class ChatTokenizer:
     """A tokenizer with the markers `<image>` and `<video>` as tokens of their own.
 
     Text of samples is always tokenised as text: `<|im_end|>` written inside a question does not end the turn.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, name: str = "tokenizer") -> None:
-        for marker in (START, END):
+    def __init__(self, tokenizer: Tokenizer, *, source_name: str = "tokenizer") -> None:
+        for marker in (IM_START, IM_END):
             if tokenizer.token_to_id(marker) is None:
-                raise MvlError(f"{name}: the tokenizer has no token {marker}", hint="use a tokenizer of a ChatML model")
-        tokenizer.add_special_tokens([AddedToken(m, special=True, normalized=False) for m in (IMAGE, VIDEO)])
+                raise MvlError(
+                    f"{source_name}: the tokenizer has no token {marker}", hint="use a tokenizer of a ChatML model"
+                )
+        tokenizer.add_special_tokens(
+            [AddedToken(token, special=True, normalized=False) for token in (IMAGE_TOKEN, VIDEO_TOKEN)]
+        )
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
-        self._fixed: dict[str, list[int]] = {}
-        self.image = self._id(IMAGE)
-        self.video = self._id(VIDEO)
-        self.start = self._id(START)
-        self.end = self._id(END)
-        newline = self.text("\n")
-        self.newline = newline[0] if len(newline) == 1 else None
+        self._encoding_cache: dict[str, list[int]] = {}
+        self.image_token_id = self._get_token_id(IMAGE_TOKEN)
+        self.video_token_id = self._get_token_id(VIDEO_TOKEN)
+        self.im_start_id = self._get_token_id(IM_START)
+        self.im_end_id = self._get_token_id(IM_END)
+        newline_ids = self.encode("\n")
+        self.newline_id = newline_ids[0] if len(newline_ids) == 1 else None
 
     @classmethod
-    def load(cls, folder: Path) -> ChatTokens:
+    def load(cls, folder: Path) -> ChatTokenizer:
         """From a folder with `tokenizer.json`. Raises MvlError when it is missing or not readable."""
-        file = folder / "tokenizer.json"
+        path = folder / "tokenizer.json"
         try:
-            tokenizer = Tokenizer.from_file(str(file))
+            tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
-            raise MvlError(f"{file}: no tokenizer can be read ({error})") from error
-        return cls(tokenizer, name=str(file))
+            raise MvlError(f"{path}: no tokenizer can be read ({error})") from error
+        return cls(tokenizer, source_name=str(path))
 
     @property
-    def size(self) -> int:
+    def vocab_size(self) -> int:
         """Ids in use: the least number of rows an embedding needs."""
         return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
-    def text(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def fixed(self, text: str) -> list[int]:
+    def encode_cached(self, text: str) -> list[int]:
         """The same for what every sample has (headers, the system prompt); remembered, so do not change the list."""
-        if text not in self._fixed:
-            self._fixed[text] = self.text(text)
-        return self._fixed[text]
+        if text not in self._encoding_cache:
+            self._encoding_cache[text] = self.encode(text)
+        return self._encoding_cache[text]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    def digest_text(self) -> str:
+    def to_json(self) -> str:
         """The tokenizer as JSON: what a plan's hash takes in."""
         return self._tokenizer.to_str()
 
-    def _id(self, token: str) -> int:
-        number = self._tokenizer.token_to_id(token)
-        assert number is not None
-        return number
+    def _get_token_id(self, token: str) -> int:
+        token_id = self._tokenizer.token_to_id(token)
+        assert token_id is not None
+        return token_id
 
 
-class _Builder:
+class _TokenBuilder:
     """Collects pieces of tokens with their labels."""
 
-    def __init__(self, tokens: ChatTokens, visuals: Sequence[Visual]) -> None:
-        self.tokens = tokens
-        self.ids: list[int] = []
+    def __init__(self, tokenizer: ChatTokenizer, visuals: Sequence[VisualPlaceholder]) -> None:
+        self.tokenizer = tokenizer
+        self.input_ids: list[int] = []
         self.labels: list[int] = []
         self._visuals = list(visuals)
-        self._next = 0
+        self._n_used_visuals = 0
 
-    def add(self, ids: Sequence[int], trained: bool) -> None:
-        self.ids.extend(ids)
-        self.labels.extend(ids if trained else [IGNORE] * len(ids))
+    def add(self, ids: Sequence[int], with_loss: bool) -> None:
+        self.input_ids.extend(ids)
+        self.labels.extend(ids if with_loss else [IGNORE_INDEX] * len(ids))
 
-    def add_with_markers(self, text: str) -> None:
+    def add_text_with_markers(self, text: str) -> None:
         """Untrained text in which each marker becomes its picture's or video's placeholder tokens."""
-        for number, part in enumerate(_split(text)):
-            if number % 2 == 0:
-                if part:
-                    self.add(self.tokens.text(part), trained=False)
+        for index, segment in enumerate(_split_at_markers(text)):
+            if index % 2 == 0:
+                if segment:
+                    self.add(self.tokenizer.encode(segment), with_loss=False)
             else:
-                self.add_visual("image" if part == IMAGE else "video")
+                self.add_visual("image" if segment == IMAGE_TOKEN else "video")
 
     def add_visual(self, kind: str) -> None:
-        if self._next >= len(self._visuals) or self._visuals[self._next].kind != kind:
-            raise Unusable("marker_mismatch", f"marker {self._next + 1} ({kind}) has no {kind}")
-        visual = self._visuals[self._next]
-        self._next += 1
-        placeholder = self.tokens.image if kind == "image" else self.tokens.video
-        self.add([placeholder] * visual.tokens, trained=False)
+        if self._n_used_visuals >= len(self._visuals) or self._visuals[self._n_used_visuals].kind != kind:
+            raise SampleRejected("marker_mismatch", f"marker {self._n_used_visuals + 1} ({kind}) has no {kind}")
+        visual = self._visuals[self._n_used_visuals]
+        self._n_used_visuals += 1
+        placeholder_id = self.tokenizer.image_token_id if kind == "image" else self.tokenizer.video_token_id
+        self.add([placeholder_id] * visual.n_tokens, with_loss=False)
 
-    def finish(self) -> Encoded:
-        if self._next != len(self._visuals):
-            raise Unusable("marker_mismatch", f"{len(self._visuals)} pictures or videos, {self._next} markers")
-        return Encoded(np.array(self.ids, dtype=np.int32), np.array(self.labels, dtype=np.int32))
+    def build(self) -> EncodedSample:
+        if self._n_used_visuals != len(self._visuals):
+            raise SampleRejected(
+                "marker_mismatch", f"{len(self._visuals)} pictures or videos, {self._n_used_visuals} markers"
+            )
+        return EncodedSample(np.array(self.input_ids, dtype=np.int32), np.array(self.labels, dtype=np.int32))
 
 
-def encode(
+def encode_conversation(
     turns: Sequence[dict[str, Any]],
-    visuals: Sequence[Visual],
-    tokens: ChatTokens,
+    visuals: Sequence[VisualPlaceholder],
+    tokenizer: ChatTokenizer,
     *,
     style: Literal["plain", "chatml"],
-    system: str,
+    system_prompt: str,
     paper_parity: bool = False,
-) -> Encoded:
+) -> EncodedSample:
     """Tokens and labels of one conversation.
 
     `turns` are {"from": system|human|gpt, "value": text}; human turns hold one marker per visual, in order.
@@ -197,98 +203,110 @@ def encode(
     the caption and newline. Raises Unusable.
     """
     for turn in turns:
-        if turn["from"] not in ROLES:
-            raise Unusable("unknown_role", f"a turn is from {turn['from']!r}")
-    answers = [t for t in turns if t["from"] == "gpt"]
+        if turn["from"] not in CHATML_ROLES:
+            raise SampleRejected("unknown_role", f"a turn is from {turn['from']!r}")
+    answers = [answer_turn for answer_turn in turns if answer_turn["from"] == "gpt"]
     if not any((t["value"] or "").strip() for t in answers):
-        raise Unusable("no_answer", "no assistant turn has any text")
-    builder = _Builder(tokens, visuals)
+        raise SampleRejected("no_answer", "no assistant turn has any text")
+    builder = _TokenBuilder(tokenizer, visuals)
     if style == "plain":
-        return _plain(turns, builder)
-    _chatml(turns, builder, system, paper_parity)
-    encoded = builder.finish()
+        return _encode_plain(turns, builder)
+    _append_chatml(turns, builder, system_prompt, paper_parity)
+    encoded = builder.build()
     if paper_parity:
-        marker_ids = [i for i in (tokens.newline, tokens.start, tokens.end) if i is not None]
-        everywhere = np.isin(encoded.ids, marker_ids)
-        encoded = Encoded(encoded.ids, np.where(everywhere, encoded.ids, encoded.labels))
+        marker_ids = [
+            token_id
+            for token_id in (tokenizer.newline_id, tokenizer.im_start_id, tokenizer.im_end_id)
+            if token_id is not None
+        ]
+        is_marker = np.isin(encoded.input_ids, marker_ids)
+        encoded = EncodedSample(encoded.input_ids, np.where(is_marker, encoded.input_ids, encoded.labels))
     return encoded
 
 
-def prompt(question: str, visuals: Sequence[Visual], tokens: ChatTokens, *, system: str) -> list[int]:
+def encode_prompt(
+    question: str, visuals: Sequence[VisualPlaceholder], tokenizer: ChatTokenizer, *, system_prompt: str
+) -> list[int]:
     """Ids up to where the assistant's answer begins; markers for the visuals are put before the question."""
-    return chat_prompt([("user", [*visuals, question])], tokens, system=system)
+    return encode_chat_prompt([("user", [*visuals, question])], tokenizer, system_prompt=system_prompt)
 
 
-def chat_prompt(
-    messages: Sequence[tuple[str, Sequence[str | Visual]]], tokens: ChatTokens, *, system: str
+def encode_chat_prompt(
+    messages: Sequence[tuple[str, Sequence[str | VisualPlaceholder]]], tokenizer: ChatTokenizer, *, system_prompt: str
 ) -> list[int]:
     """Ids up to where the assistant's answer begins, visuals where they stand among the words.
 
     `messages` are (role, parts) with the roles system, user and assistant; a first system message stands in place of
-    `system`. Equal to what `CHAT_TEMPLATE` renders. Texts are not searched for markers: a person may ask about the
+    `system_prompt`. Equal to what `CHAT_TEMPLATE` renders. Texts are not searched for markers: a person may ask about the
     word "<image>".
     """
-    builder = _Builder(tokens, [part for _, parts in messages for part in parts if isinstance(part, Visual)])
-    opening = [] if messages and messages[0][0] == "system" else [("system", (system,))]
-    for role, parts in [*opening, *messages]:
-        builder.add([tokens.start], trained=False)
+    builder = _TokenBuilder(
+        tokenizer, [part for _, parts in messages for part in parts if isinstance(part, VisualPlaceholder)]
+    )
+    default_system_message = [] if messages and messages[0][0] == "system" else [("system", (system_prompt,))]
+    for role, parts in [*default_system_message, *messages]:
+        builder.add([tokenizer.im_start_id], with_loss=False)
         text = f"{role}\n"
         if role == "assistant":
             # As in training, where header and answer are tokenised apart.
-            builder.add(tokens.fixed(text), trained=False)
+            builder.add(tokenizer.encode_cached(text), with_loss=False)
             text = ""
         for part in parts:
-            if isinstance(part, Visual):
+            if isinstance(part, VisualPlaceholder):
                 if text:
-                    builder.add(tokens.text(text), trained=False)
+                    builder.add(tokenizer.encode(text), with_loss=False)
                 builder.add_visual(part.kind)
                 text = "\n"
             else:
                 text += part
-        builder.add(tokens.text(text), trained=False)
-        _close_turn(builder, end_trained=False, newline_trained=False)
-    builder.add([tokens.start], trained=False)
-    builder.add(tokens.fixed("assistant\n"), trained=False)
-    return builder.finish().ids.tolist()
+        builder.add(tokenizer.encode(text), with_loss=False)
+        _close_turn(builder, loss_on_end=False, loss_on_newline=False)
+    builder.add([tokenizer.im_start_id], with_loss=False)
+    builder.add(tokenizer.encode_cached("assistant\n"), with_loss=False)
+    return builder.build().input_ids.tolist()
 
 
-def _chatml(turns: Sequence[dict[str, Any]], builder: _Builder, system: str, paper_parity: bool) -> None:
-    tokens = builder.tokens
-    own = turns[0]["value"] if turns and turns[0]["from"] == "system" and not paper_parity else None
-    rest = [t for t in turns if t["from"] != "system"]
-    builder.add([tokens.start], trained=False)
-    header = f"system\n{own or system}"
-    builder.add(tokens.text(header) if own else tokens.fixed(header), trained=False)
-    _close_turn(builder, end_trained=False, newline_trained=False)
-    for turn in rest:
+def _append_chatml(
+    turns: Sequence[dict[str, Any]], builder: _TokenBuilder, system_prompt: str, paper_parity: bool
+) -> None:
+    tokenizer = builder.tokenizer
+    own_system_prompt = turns[0]["value"] if turns and turns[0]["from"] == "system" and not paper_parity else None
+    dialogue_turns = [dialogue_turn for dialogue_turn in turns if dialogue_turn["from"] != "system"]
+    builder.add([tokenizer.im_start_id], with_loss=False)
+    header = f"system\n{own_system_prompt or system_prompt}"
+    builder.add(tokenizer.encode(header) if own_system_prompt else tokenizer.encode_cached(header), with_loss=False)
+    _close_turn(builder, loss_on_end=False, loss_on_newline=False)
+    for turn in dialogue_turns:
         value = turn["value"] or ""
         if turn["from"] == "human":
-            builder.add([tokens.start], trained=False)
-            builder.add_with_markers("user\n" + value)
-            _close_turn(builder, end_trained=False, newline_trained=False)
+            builder.add([tokenizer.im_start_id], with_loss=False)
+            builder.add_text_with_markers("user\n" + value)
+            _close_turn(builder, loss_on_end=False, loss_on_newline=False)
         else:
             # Header and answer are tokenised apart, because that is how a prompt ends when the model is asked.
-            builder.add([tokens.start], trained=paper_parity)
-            builder.add(tokens.fixed("assistant\n"), trained=paper_parity)
-            builder.add(tokens.text(value), trained=True)
-            _close_turn(builder, end_trained=True, newline_trained=paper_parity)
+            builder.add([tokenizer.im_start_id], with_loss=paper_parity)
+            builder.add(tokenizer.encode_cached("assistant\n"), with_loss=paper_parity)
+            builder.add(tokenizer.encode(value), with_loss=True)
+            _close_turn(builder, loss_on_end=True, loss_on_newline=paper_parity)
 
 
-def _plain(turns: Sequence[dict[str, Any]], builder: _Builder) -> Encoded:
-    spoken = [t for t in turns if t["from"] != "system"]
-    if [t["from"] for t in spoken] != ["human", "gpt"]:
-        raise Unusable("not_one_caption", f"alignment takes one question and one caption, here are {len(spoken)} turns")
-    for part in _split(spoken[0]["value"] or "")[1::2]:
-        builder.add_visual("image" if part == IMAGE else "video")
-    builder.add(builder.tokens.text((spoken[1]["value"] or "") + "\n"), trained=True)
-    return builder.finish()
+def _encode_plain(turns: Sequence[dict[str, Any]], builder: _TokenBuilder) -> EncodedSample:
+    dialogue_turns = [turn for turn in turns if turn["from"] != "system"]
+    if [t["from"] for t in dialogue_turns] != ["human", "gpt"]:
+        raise SampleRejected(
+            "not_one_caption", f"alignment takes one question and one caption, here are {len(dialogue_turns)} turns"
+        )
+    for marker in _split_at_markers(dialogue_turns[0]["value"] or "")[1::2]:
+        builder.add_visual("image" if marker == IMAGE_TOKEN else "video")
+    builder.add(builder.tokenizer.encode((dialogue_turns[1]["value"] or "") + "\n"), with_loss=True)
+    return builder.build()
 
 
-def _close_turn(builder: _Builder, *, end_trained: bool, newline_trained: bool) -> None:
-    builder.add([builder.tokens.end], trained=end_trained)
-    builder.add(builder.tokens.fixed("\n"), trained=newline_trained)
+def _close_turn(builder: _TokenBuilder, *, loss_on_end: bool, loss_on_newline: bool) -> None:
+    builder.add([builder.tokenizer.im_end_id], with_loss=loss_on_end)
+    builder.add(builder.tokenizer.encode_cached("\n"), with_loss=loss_on_newline)
 
 
-def _split(text: str) -> list[str]:
+def _split_at_markers(text: str) -> list[str]:
     """Text and markers in turn: odd places hold markers."""
-    return MARKERS.split(text)
+    return MARKER_PATTERN.split(text)

@@ -13,94 +13,109 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mvl_training.data.token_counts import Member
+from mvl_training.data.token_counts import PackableSample
 
 Axis = Literal["category", "modality"]
 AXES: tuple[Axis, ...] = ("category", "modality")
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What one category or modality brings. Tokens include `visual` ones and `targets`. `least` and `most` are its
+class ShareStats:
+    """What one category or modality brings. Tokens include `n_visual_tokens` ones and `n_loss_tokens`. `min_shard_share` and `max_shard_share` are its
     share of the targets in the shard of the plan that has the least and the most of it: both are near its share of all
     when a stage sees the same mixture from its first step to its last."""
 
     axis: Axis
     name: str
-    samples: int
-    tokens: int
-    targets: int
-    visual: int
-    least: float
-    most: float
+    n_samples: int
+    n_tokens: int
+    n_loss_tokens: int
+    n_visual_tokens: int
+    min_shard_share: float
+    max_shard_share: float
 
 
-class Balance:
+class MixtureStats:
     """Sees a plan's shards one after another; holds a few numbers of each."""
 
     def __init__(self) -> None:
-        self._shards: list[dict[Axis, Counter[str]]] = []  # targets
-        self._totals: dict[Axis, dict[str, Counter[str]]] = {axis: {} for axis in AXES}
-        self._visual_percent: Counter[int] = Counter()
+        self._loss_tokens_by_shard: list[dict[Axis, Counter[str]]] = []  # targets
+        self._totals_by_axis: dict[Axis, dict[str, Counter[str]]] = {axis: {} for axis in AXES}
+        self._packs_by_visual_percent: Counter[int] = Counter()
 
-    def see(self, packs: Sequence[Sequence[Member]]) -> None:
+    def update(self, packs_of_shard: Sequence[Sequence[PackableSample]]) -> None:
         """One shard's packs."""
-        targets: dict[Axis, Counter[str]] = {axis: Counter() for axis in AXES}
-        for members in packs:
-            for member in members:
-                counts = member.counts
-                named: tuple[tuple[Axis, str], ...] = (("category", member.category), ("modality", member.modality))
-                for axis, name in named:
-                    targets[axis][name] += counts.targets
-                    total = self._totals[axis].setdefault(name, Counter())
+        loss_tokens: dict[Axis, Counter[str]] = {axis: Counter() for axis in AXES}
+        for pack in packs_of_shard:
+            for sample in pack:
+                cost = sample.cost
+                axis_names: tuple[tuple[Axis, str], ...] = (
+                    ("category", sample.category),
+                    ("modality", sample.modality),
+                )
+                for axis, name in axis_names:
+                    loss_tokens[axis][name] += cost.n_loss_tokens
+                    total = self._totals_by_axis[axis].setdefault(name, Counter())
                     total["samples"] += 1
-                    total["tokens"] += counts.tokens
-                    total["targets"] += counts.targets
-                    total["visual"] += counts.visual
-            visual = sum(member.counts.visual for member in members)
-            self._visual_percent[round(100 * visual / sum(member.counts.tokens for member in members))] += 1
-        self._shards.append(targets)
+                    total["tokens"] += cost.n_tokens
+                    total["targets"] += cost.n_loss_tokens
+                    total["visual"] += cost.n_visual_tokens
+            n_visual_tokens = sum(member.cost.n_visual_tokens for member in pack)
+            self._packs_by_visual_percent[
+                round(100 * n_visual_tokens / sum(member.cost.n_tokens for member in pack))
+            ] += 1
+        self._loss_tokens_by_shard.append(loss_tokens)
 
-    def shares(self) -> list[Share]:
+    def compute_shares(self) -> list[ShareStats]:
         """By category, then by modality; the largest share of the targets first."""
-        found = []
+        shares = []
         for axis in AXES:
-            largest_first = sorted(self._totals[axis].items(), key=lambda item: (-item[1]["targets"], item[0]))
+            largest_first = sorted(self._totals_by_axis[axis].items(), key=lambda item: (-item[1]["targets"], item[0]))
             for name, total in largest_first:
-                in_shards = [shard[axis][name] / shard[axis].total() for shard in self._comparable()]
-                found.append(Share(axis, name, **total, least=min(in_shards), most=max(in_shards)))
-        return found
+                shard_shares = [shard[axis][name] / shard[axis].total() for shard in self._list_comparable_shards()]
+                shares.append(
+                    ShareStats(
+                        axis, name, **total, min_shard_share=min(shard_shares), max_shard_share=max(shard_shares)
+                    )
+                )
+        return shares
 
-    def visual_share_of_packs(self) -> dict[str, float]:
+    def compute_visual_share_percentiles(self) -> dict[str, float]:
         """The share of visual tokens in a pack: that of the twentieth with the fewest, the middle, the most."""
-        shares, packs = np.array(list(self._visual_percent)), np.array(list(self._visual_percent.values()))
-        found = np.percentile(shares, [5, 50, 95], weights=packs, method="inverted_cdf") / 100
-        return dict(zip(("p5", "median", "p95"), found.tolist(), strict=True))
+        shares, n_packs = (
+            np.array(list(self._packs_by_visual_percent)),
+            np.array(list(self._packs_by_visual_percent.values())),
+        )
+        percentiles = np.percentile(shares, [5, 50, 95], weights=n_packs, method="inverted_cdf") / 100
+        return dict(zip(("p5", "median", "p95"), percentiles.tolist(), strict=True))
 
-    def _comparable(self) -> list[dict[Axis, Counter[str]]]:
+    def _list_comparable_shards(self) -> list[dict[Axis, Counter[str]]]:
         """Without a last shard of a few rows, whose shares are chance."""
-        *full, last = self._shards
-        few = full and last["category"].total() < full[0]["category"].total() / 8
-        return full if few else self._shards
+        *full, last = self._loss_tokens_by_shard
+        is_last_partial = full and last["category"].total() < full[0]["category"].total() / 8
+        return full if is_last_partial else self._loss_tokens_by_shard
 
 
-def shares_table(shares: Sequence[Mapping[str, Any]]) -> str:
-    """`Share`s as the report has them, in markdown."""
-    targets = {axis: sum(one["targets"] for one in shares if one["axis"] == axis) for axis in AXES}
+def render_shares_table(shares: Sequence[Mapping[str, Any]]) -> str:
+    """`ShareStats`s as the report has them, in markdown."""
+    loss_tokens = {axis: sum(share["targets"] for share in shares if share["axis"] == axis) for axis in AXES}
     lines = [
         "| by | | samples | tokens | visual tokens | target tokens | share of targets | lowest, highest of a shard |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {one['axis']} | {one['name']} | {one['samples']:,} | {one['tokens']:,} | {one['visual']:,}"
-        f" | {one['targets']:,} | {one['targets'] / targets[one['axis']]:.1%} | {one['least']:.1%}, {one['most']:.1%} |"
+        f" | {one['targets']:,} | {one['targets'] / loss_tokens[one['axis']]:.1%} | {one['least']:.1%}, {one['most']:.1%} |"
         for one in shares
     ]
     return "\n".join(lines)
 
 
-def loads_table(loads: Sequence[Mapping[str, Any]]) -> str:
+def render_loads_table(rank_loads: Sequence[Mapping[str, Any]]) -> str:
     """The straggler efficiency of several numbers of ranks, in markdown."""
     lines = ["| ranks | packs of a rank in a step | even in tokens | even in tiles |", "|---|---|---|---|"]
-    lines += [f"| {one['ranks']} | {one['micro_steps']} | {one['tokens']:.3f} | {one['tiles']:.3f} |" for one in loads]
+    lines += [
+        f"| {load['ranks']} | {load['micro_steps']} | {load['tokens']:.3f} | {load['tiles']:.3f} |"
+        for load in rank_loads
+    ]
     return "\n".join(lines)

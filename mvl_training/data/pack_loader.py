@@ -20,103 +20,107 @@ import torch
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries import views
-from mvl_assets.media.image import PictureError
-from mvl_assets.media.tiles import Layout
-from mvl_training.data.chat_format import IGNORE, Unusable
+from mvl_assets.media.image import ImageError
+from mvl_assets.media.tiles import TileLayout
+from mvl_training.data.chat_format import IGNORE_INDEX, SampleRejected
 from mvl_training.data.pack_plan import Pack, PackPlan
-from mvl_training.data.processing import Sample, SampleProcessor
+from mvl_training.data.processing import ProcessedSample, SampleProcessor
 from mvl_training.recipe import StageName
 
-_Item = TypeVar("_Item")
+_T = TypeVar("_T")
 
-GREY = 127
+BLANK_PIXEL = 127
 
-READ_PACKS = 256
-READ_BYTES = 32 << 20
+READ_GROUP_PACKS = 256
+READ_GROUP_BYTES = 32 << 20
 """Some 400 pictures. Lance hands out 256 together at three times the rate of 8, and more no faster."""
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedBatch:
     """One sequence of samples that do not see each other. L tokens, V visual tokens, T tiles (at least one).
 
-    `ids_1L` and `positions_1L` int64, positions restart at 0 with each sample; sample n lies between `bounds_N[n]` and
-    `bounds_N[n + 1]` (int32), the longest has `longest` tokens. `targets_L` is the next token where the
-    loss is taken, else IGNORE; it never crosses samples. `visual_V` are the places of the placeholder tokens in order.
+    `input_ids_1L` and `position_ids_1L` int64, positions restart at 0 with each sample; sample n lies between `bounds_N[n]` and
+    `bounds_N[n + 1]` (int32), the longest has `max_seqlen` tokens. `targets_L` is the next token where the
+    loss is taken, else IGNORE; it never crosses samples. `visual_positions_V` are the places of the placeholder tokens in order.
     `tiles_T3PP` is uint8. `layouts` are those of the pictures and videos in order; none when the only tile is a dummy.
     """
 
-    ids_1L: torch.Tensor
-    positions_1L: torch.Tensor
-    bounds_N: torch.Tensor
-    longest: int
+    input_ids_1L: torch.Tensor
+    position_ids_1L: torch.Tensor
+    cu_seqlens: torch.Tensor
+    max_seqlen: int
     targets_L: torch.Tensor
-    visual_V: torch.Tensor
+    visual_positions_V: torch.Tensor
     tiles_T3PP: torch.Tensor
-    layouts: tuple[Layout, ...]
-    n_targets: int
+    layouts: tuple[TileLayout, ...]
+    n_loss_tokens: int
     row_ids: tuple[str, ...] = ()
 
-    def to(self, device: torch.device) -> Packed:
+    def to(self, device: torch.device) -> PackedBatch:
         if device.type == "cpu":
             return self
         return replace(
             self,
-            ids_1L=self.ids_1L.to(device, non_blocking=True),
-            positions_1L=self.positions_1L.to(device, non_blocking=True),
-            bounds_N=self.bounds_N.to(device, non_blocking=True),
+            input_ids_1L=self.input_ids_1L.to(device, non_blocking=True),
+            position_ids_1L=self.position_ids_1L.to(device, non_blocking=True),
+            cu_seqlens=self.cu_seqlens.to(device, non_blocking=True),
             targets_L=self.targets_L.to(device, non_blocking=True),
-            visual_V=self.visual_V.to(device, non_blocking=True),
+            visual_positions_V=self.visual_positions_V.to(device, non_blocking=True),
             tiles_T3PP=self.tiles_T3PP.to(device, non_blocking=True),
         )
 
 
-def collate(samples: Sequence[Sample], placeholders: tuple[int, int], tile: int) -> Packed:
-    """Joins samples into one sequence. `placeholders` are the ids of the image and the video token.
+def collate(samples: Sequence[ProcessedSample], placeholder_ids: tuple[int, int], tile_size: int) -> PackedBatch:
+    """Joins samples into one sequence. `placeholder_ids` are the ids of the image and the video token.
 
     No samples, or none with pictures: one grey tile, so that every rank calls the vision tower every time (ranks that
     skip it hang ZeRO-3 and crash ZeRO-2).
     """
-    lengths = [len(s.encoded.ids) for s in samples] or [2]
-    positions = np.concatenate([np.arange(length) for length in lengths])
+    lengths = [len(sample.encoded.input_ids) for sample in samples] or [2]
+    position_ids = np.concatenate([np.arange(length) for length in lengths])
     if not samples:
-        ids = np.zeros(2, dtype=np.int64)
-        targets = np.full(2, IGNORE, dtype=np.int64)
+        input_ids = np.zeros(2, dtype=np.int64)
+        targets = np.full(2, IGNORE_INDEX, dtype=np.int64)
     else:
-        ids = np.concatenate([s.encoded.ids for s in samples]).astype(np.int64)
-        targets = np.concatenate([np.append(s.encoded.labels[1:], np.int32(IGNORE)) for s in samples]).astype(np.int64)
-    pixels = [s.tiles for s in samples if len(s.tiles)] or [np.full((1, 3, tile, tile), GREY, dtype=np.uint8)]
-    visual = np.flatnonzero(np.isin(ids, placeholders)) if samples else np.empty(0, dtype=np.int64)
-    return Packed(
-        ids_1L=torch.from_numpy(ids)[None],
-        positions_1L=torch.from_numpy(positions)[None],
-        bounds_N=torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32)),
-        longest=max(lengths),
+        input_ids = np.concatenate([s.encoded.input_ids for s in samples]).astype(np.int64)
+        targets = np.concatenate([np.append(s.encoded.labels[1:], np.int32(IGNORE_INDEX)) for s in samples]).astype(
+            np.int64
+        )
+    pixels = [s.tiles for s in samples if len(s.tiles)] or [
+        np.full((1, 3, tile_size, tile_size), BLANK_PIXEL, dtype=np.uint8)
+    ]
+    visual_positions = np.flatnonzero(np.isin(input_ids, placeholder_ids)) if samples else np.empty(0, dtype=np.int64)
+    return PackedBatch(
+        input_ids_1L=torch.from_numpy(input_ids)[None],
+        position_ids_1L=torch.from_numpy(position_ids)[None],
+        cu_seqlens=torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32)),
+        max_seqlen=max(lengths),
         targets_L=torch.from_numpy(targets),
-        visual_V=torch.from_numpy(visual),
+        visual_positions_V=torch.from_numpy(visual_positions),
         tiles_T3PP=torch.from_numpy(np.concatenate(pixels)),
         layouts=tuple(layout for s in samples for layout in s.layouts),
-        n_targets=int((targets != IGNORE).sum()),
+        n_loss_tokens=int((targets != IGNORE_INDEX).sum()),
         row_ids=tuple(s.row_id for s in samples),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class RawPack:
     """A pack with all that its samples are made of; None for an empty one. Dictionaries are shared with others."""
 
     pack: Pack | None
     rows: Mapping[str, dict[str, Any]]
-    pictures: Mapping[str, bytes]
+    image_data: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class _Portion:
+class _ReadGroup:
     """Consecutive packs, and the ids of all their pictures."""
 
     packs: list[Pack | None]
     rows: Mapping[str, dict[str, Any]]
-    pictures: set[str]
+    image_ids: set[str]
 
 
 class PackLoader:
@@ -128,122 +132,124 @@ class PackLoader:
         self.plan = plan
         self.processor = processor
 
-    def load(self, position: int | None) -> Packed:
-        """The pack at a position of the plan; see `stream`."""
-        (packed,) = self.stream([position])
-        return packed
+    def load(self, position: int | None) -> PackedBatch:
+        """The pack at a position of the plan; see `iter_batches`."""
+        (batch,) = self.iter_batches([position])
+        return batch
 
-    def stream(self, positions: Iterable[int | None]) -> Iterator[Packed]:
+    def iter_batches(self, positions: Iterable[int | None]) -> Iterator[PackedBatch]:
         """The packs at these positions of the plan (None: an empty one), in their order. Raises MvlError naming the
         sample that no longer is what the plan counted: the plan and the lake belong to different versions."""
-        return map(self._made, self.read(positions))
+        return map(self._collate_pack, self.iter_raw_packs(positions))
 
-    def read(self, positions: Iterable[int | None]) -> Iterator[Read]:
+    def iter_raw_packs(self, positions: Iterable[int | None]) -> Iterator[RawPack]:
         """What the packs at these positions are made of, in their order, before anything is decoded.
 
-        Rows are looked up for `READ_PACKS` packs together and pictures for `READ_BYTES`, which costs a twentieth of
+        Rows are looked up for `READ_GROUP_PACKS` packs together and pictures for `READ_GROUP_BYTES`, which costs a twentieth of
         looking them up pack by pack, each one ahead of what is handed out. Held at a time: the rows of twice so many
         packs, and twice so many bytes of pictures unless those of one pack alone are more.
         """
-        portions = _ahead(self._portions(iter(positions)))
-        for reads in _ahead(self._fetched(portion) for portion in portions):
-            yield from reads
+        read_groups = _prefetch(self._iter_read_groups(iter(positions)))
+        for raw_packs in _prefetch(self._fetch_group(read_group) for read_group in read_groups):
+            yield from raw_packs
 
-    def _portions(self, positions: Iterator[int | None]) -> Iterator[_Portion]:
-        """Packs whose pictures are read together: cut where these would be more than `READ_BYTES`."""
-        while some := list(islice(positions, READ_PACKS)):
-            packs = iter(self.plan.at([position for position in some if position is not None]))
-            listed = [None if position is None else next(packs) for position in some]
-            row_ids = [row_id for pack in listed if pack is not None for row_id in pack.row_ids]
-            rows = views.rows_by_id(self.lake, self.stage, row_ids)
-            wanted = [self._pictures(pack, rows) for pack in listed]
-            sizes = self.lake.images.sizes(set[str]().union(*wanted))
-            portion, held = _Portion([], rows, set()), 0
-            for pack, ids in zip(listed, wanted, strict=True):
-                size = sum(sizes.get(i, 0) for i in ids)
-                if portion.packs and held + size > READ_BYTES:
-                    yield portion
-                    portion, held = _Portion([], rows, set()), 0
-                portion.packs.append(pack)
-                portion.pictures.update(ids)
-                held += size
-            yield portion
+    def _iter_read_groups(self, positions: Iterator[int | None]) -> Iterator[_ReadGroup]:
+        """Packs whose pictures are read together: cut where these would be more than `READ_GROUP_BYTES`."""
+        while group_positions := list(islice(positions, READ_GROUP_PACKS)):
+            packs = iter(self.plan.read_packs([position for position in group_positions if position is not None]))
+            packs_or_none = [None if position is None else next(packs) for position in group_positions]
+            row_ids = [row_id for pack in packs_or_none if pack is not None for row_id in pack.row_ids]
+            rows = views.read_mixture_rows_by_id(self.lake, self.stage, row_ids)
+            image_ids_by_pack = [self._collect_image_ids(pack, rows) for pack in packs_or_none]
+            bytes_by_image = self.lake.images.read_sizes(set[str]().union(*image_ids_by_pack))
+            group, group_bytes = _ReadGroup([], rows, set()), 0
+            for pack, image_ids in zip(packs_or_none, image_ids_by_pack, strict=True):
+                pack_bytes = sum(bytes_by_image.get(image_id, 0) for image_id in image_ids)
+                if group.packs and group_bytes + pack_bytes > READ_GROUP_BYTES:
+                    yield group
+                    group, group_bytes = _ReadGroup([], rows, set()), 0
+                group.packs.append(pack)
+                group.image_ids.update(image_ids)
+                group_bytes += pack_bytes
+            yield group
 
-    def _pictures(self, pack: Pack | None, rows: Mapping[str, dict[str, Any]]) -> set[str]:
-        known = () if pack is None else (rows[row_id] for row_id in pack.row_ids if row_id in rows)
-        return {i for row in known for i in self.processor.used_pictures(row)}
+    def _collect_image_ids(self, pack: Pack | None, rows: Mapping[str, dict[str, Any]]) -> set[str]:
+        pack_rows = () if pack is None else (rows[row_id] for row_id in pack.row_ids if row_id in rows)
+        return {image_id for row in pack_rows for image_id in self.processor.select_image_ids(row)}
 
-    def _fetched(self, portion: _Portion) -> list[Read]:
-        pictures = self.lake.images.fetch_stored(portion.pictures)
-        return [Read(pack, portion.rows, pictures) for pack in portion.packs]
+    def _fetch_group(self, group: _ReadGroup) -> list[RawPack]:
+        image_data = self.lake.images.read_stored_images(group.image_ids)
+        return [RawPack(pack, group.rows, image_data) for pack in group.packs]
 
-    def _made(self, read: Read) -> Packed:
-        placeholders = (self.processor.tokens.image, self.processor.tokens.video)
-        if read.pack is None:
-            return collate([], placeholders, self.processor.grid.tile)
+    def _collate_pack(self, raw_pack: RawPack) -> PackedBatch:
+        placeholder_ids = (self.processor.tokenizer.image_token_id, self.processor.tokenizer.video_token_id)
+        if raw_pack.pack is None:
+            return collate([], placeholder_ids, self.processor.grid.tile_size)
         samples = []
-        for row_id, length in zip(read.pack.row_ids, read.pack.lengths, strict=True):
-            row = read.rows.get(row_id)
+        for row_id, length in zip(raw_pack.pack.row_ids, raw_pack.pack.lengths, strict=True):
+            row = raw_pack.rows.get(row_id)
             if row is None:
-                raise _stale(self.stage, row_id, "is not in the mixture")
+                raise _build_stale_plan_error(self.stage, row_id, "is not in the mixture")
             try:
-                sample = self.processor.build(row, read.pictures)
-            except (Unusable, PictureError) as error:
-                raise _stale(self.stage, row_id, str(error)) from error
-            if len(sample.encoded.ids) != length:
-                raise _stale(self.stage, row_id, f"has {len(sample.encoded.ids)} tokens, the plan says {length}")
+                sample = self.processor.build_sample(row, raw_pack.image_data)
+            except (SampleRejected, ImageError) as error:
+                raise _build_stale_plan_error(self.stage, row_id, str(error)) from error
+            if len(sample.encoded.input_ids) != length:
+                raise _build_stale_plan_error(
+                    self.stage, row_id, f"has {len(sample.encoded.input_ids)} tokens, the plan says {length}"
+                )
             samples.append(sample)
-        return collate(samples, placeholders, self.processor.grid.tile)
+        return collate(samples, placeholder_ids, self.processor.grid.tile_size)
 
 
-def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+def _prefetch(items: Iterator[_T]) -> Iterator[_T]:
     """The same; while an item is used, a thread makes the next."""
-    with ThreadPoolExecutor(1, "pack-reader") as thread:
-        upcoming = thread.submit(next, items, None)
-        while (item := upcoming.result()) is not None:
-            upcoming = thread.submit(next, items, None)
+    with ThreadPoolExecutor(1, "pack-reader") as executor:
+        next_item = executor.submit(next, items, None)
+        while (item := next_item.result()) is not None:
+            next_item = executor.submit(next, items, None)
             yield item
 
 
-def _stale(stage: str, row_id: str, what: str) -> MvlError:
-    return MvlError(f"row {row_id} of mixture/{stage} {what}", hint=f"materialise pack_plan/{stage} again")
+def _build_stale_plan_error(stage: str, row_id: str, problem: str) -> MvlError:
+    return MvlError(f"row {row_id} of mixture/{stage} {problem}", hint=f"materialise pack_plan/{stage} again")
 
 
-class Prefetch:
+class Prefetcher:
     """Loads packs ahead in one thread (decoding and resizing release Python's lock). Iterate, then `close`."""
 
     def __init__(self, loader: PackLoader, positions: Iterator[int | None], depth: int = 4) -> None:
-        self._queue: queue.Queue[Packed | BaseException | None] = queue.Queue(maxsize=depth)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(loader, positions), name="pack-loader", daemon=True)
+        self._queue: queue.Queue[PackedBatch | BaseException | None] = queue.Queue(maxsize=depth)
+        self._stop_event = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(loader, positions), name="pack-loader", daemon=True)
         self._thread.start()
 
-    def __iter__(self) -> Iterator[Packed]:
+    def __iter__(self) -> Iterator[PackedBatch]:
         while (item := self._queue.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item
 
     def close(self) -> None:
-        self._stop.set()
+        self._stop_event.set()
         while self._thread.is_alive():
             try:
                 self._queue.get(timeout=0.05)
             except queue.Empty:
                 continue
 
-    def _work(self, loader: PackLoader, positions: Iterator[int | None]) -> None:
+    def _run(self, loader: PackLoader, positions: Iterator[int | None]) -> None:
         try:
-            for packed in loader.stream(positions):
-                if self._stop.is_set():
+            for batch in loader.iter_batches(positions):
+                if self._stop_event.is_set():
                     return
-                self._put(packed)
+                self._put(batch)
             self._put(None)
         except BaseException as error:
             self._put(error)
 
-    def _put(self, item: Packed | BaseException | None) -> None:
-        while not self._stop.is_set():
+    def _put(self, item: PackedBatch | BaseException | None) -> None:
+        while not self._stop_event.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
                 return

@@ -1,7 +1,7 @@
 """The pack plan of a stage: which mixture rows share a sequence, decided before training, exactly and for good.
 
 Belongs here: the table `pack_plan/<stage>` and the report on it. Does not: counting (`counting`), which samples share a
-pack (`filling`), reading the plan back (`pack_plan`). No torch.
+pack (`filling`), reading the plan back (`build_pack_plan_asset`). No torch.
 
 Packs are filled within shards of consecutive mixture rows (a mixture is shuffled already, so a shard is a random sample
 of it), which bounds memory. Filling takes long samples first; the packs of a shard are therefore shuffled again, or a
@@ -20,57 +20,57 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training.data.batch_order import Order
-from mvl_training.data.bin_packing import pack
-from mvl_training.data.mixture_stats import Balance, Share
+from mvl_training.data.batch_order import BatchOrder
+from mvl_training.data.bin_packing import pack_bins
+from mvl_training.data.mixture_stats import MixtureStats, ShareStats
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.data.processing import SampleProcessor, load_tokens, plan_hash
-from mvl_training.data.token_counts import Counted, Member, Refused, count_mixture
+from mvl_training.data.processing import SampleProcessor, compute_plan_hash, load_tokenizer
+from mvl_training.data.token_counts import CountedChunk, PackableSample, RejectedMixtureRow, count_mixture
 from mvl_training.recipe import Recipe, StageName
 
-SHARD = 1 << 18
+SHARD_ROWS = 1 << 18
 """Rows packed together. More would not fill better: 8k packs are full to 0.990 at 30,000 rows already."""
 
-TILE_ALLOWANCE = 8
+TILE_LIMIT_FACTOR = 8
 """A pack's tile limit, as a multiple of the tiles whose features would just fill it: bounds the vision tower's memory.
 Pictures of many tiles are shrunk to few tokens, so a limit near 1 would leave packs of them half empty."""
 
 
-RANKS = (8, 32, 128)
+REPORTED_WORLD_SIZES = (8, 32, 128)
 """Numbers of ranks that a report says the load of, beside the recipe's own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """How evenly this many ranks are loaded (`Order.evenness`), each with `micro_steps` packs in a step."""
+class RankLoad:
+    """How evenly this many ranks are loaded (`BatchOrder.evenness`), each with `grad_accum_steps` packs in a step."""
 
-    ranks: int
-    micro_steps: int
-    tokens: float
-    tiles: float
+    world_size: int
+    grad_accum_steps: int
+    token_efficiency: float
+    tile_efficiency: float
 
 
 @dataclass(frozen=True, slots=True)
-class PackReport:
-    """What planning a stage did. `fill` = tokens / (packs * length); `rejected` counts rows by reason. `loads` begins
-    with the recipe's own number of ranks; `visual_share` is that of a pack's tokens, for some of its percentiles."""
+class PackPlanReport:
+    """What planning a stage did. `fill_ratio` = tokens / (packs * length); `rejects_by_error` counts rows by reason. `rank_loads` begins
+    with the recipe's own number of ranks; `visual_share_percentiles` is that of a pack's tokens, for some of its percentiles."""
 
     stage: str
-    samples: int
-    packs: int
-    fill: float
-    tokens: int
-    targets: int
-    tiles: int
-    rejected: dict[str, int] = field(default_factory=dict)
-    loads: list[Load] = field(default_factory=list)
-    shares: list[Share] = field(default_factory=list)
-    visual_share: dict[str, float] = field(default_factory=dict)
+    n_samples: int
+    n_packs: int
+    fill_ratio: float
+    n_tokens: int
+    n_loss_tokens: int
+    n_tiles: int
+    rejects_by_error: dict[str, int] = field(default_factory=dict)
+    rank_loads: list[RankLoad] = field(default_factory=list)
+    shares: list[ShareStats] = field(default_factory=list)
+    visual_share_percentiles: dict[str, float] = field(default_factory=dict)
     data_version: str = ""
-    seconds: float = 0.0
+    duration_s: float = 0.0
 
 
 def plan_stage(
@@ -79,149 +79,160 @@ def plan_stage(
     recipe: Recipe,
     *,
     run_id: str,
-    processes: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> PackReport:
+    n_processes: int | None = None,
+    progress_callback: Callable[[int, int], None] | None = None,
+) -> PackPlanReport:
     """Count every row of `mixture/<stage>` exactly, pack, and publish `pack_plan/<stage>` in one commit.
 
-    Deterministic: equal mixture, recipe and tokenizer give an equal `data_version`. Rows that cannot be trained on
-    (too long, markers that do not match) are counted in `rejected` and named in the table `rejects`. `processes`
-    count, by default as many as there are cores when the mixture is large; `progress` is told (rows counted, rows in
+    Deterministic: equal mixture, recipe and tokenizer give an equal `compute_data_version`. Rows that cannot be trained on
+    (too long, markers that do not match) are counted in `rejects_by_error` and named in the table `rejects`. `n_processes`
+    count, by default as many as there are cores when the mixture is large; `progress_callback` is told (rows counted, rows in
     all). Raises MvlError when the mixture is missing or nothing in it can be used.
     """
-    started = time.monotonic()
-    mixture = lake.table(f"mixture/{stage}")
+    started_at = time.monotonic()
+    mixture = lake.get_table(f"mixture/{stage}")
     if not mixture.exists():
         raise MvlError(f"there is no mixture/{stage} to plan", hint=f"materialise mixture/{stage} first")
-    tokens = load_tokens(recipe)
-    processor = SampleProcessor.for_stage(recipe, stage, tokens)
-    planner = _Planner(stage, processor, plan_hash(recipe, stage, tokens), recipe.seed)
-    plan = lake.table(f"pack_plan/{stage}")
-    counted = _told(count_mixture(lake, stage, recipe, processes=processes), mixture.count(), progress)
-    published = plan.publish(planner.tables(counted, _content_schema(plan.schema), run_id))
-    rejects = lake.table("rejects")
-    refused = [_reject(stage, row, run_id) for row in planner.refused]
-    rejects.publish([pa.Table.from_pylist(refused, schema=_content_schema(rejects.schema))], where=_part(stage))
-    totals, reasons = planner.totals, Counter(row.error for row in planner.refused)
+    tokenizer = load_tokenizer(recipe)
+    processor = SampleProcessor.for_stage(recipe, stage, tokenizer)
+    planner = _PackPlanner(stage, processor, compute_plan_hash(recipe, stage, tokenizer), recipe.seed)
+    plan = lake.get_table(f"pack_plan/{stage}")
+    chunks = _iter_with_progress(
+        count_mixture(lake, stage, recipe, n_processes=n_processes), mixture.count(), progress_callback
+    )
+    published = plan.publish(planner.iter_tables(chunks, _build_content_schema(plan.schema), run_id))
+    rejects_table = lake.get_table("rejects")
+    reject_rows = [_build_reject(stage, row, run_id) for row in planner.rejects]
+    rejects_table.publish(
+        [pa.Table.from_pylist(reject_rows, schema=_build_content_schema(rejects_table.schema))],
+        partition_key=_build_partition_key(stage),
+    )
+    totals, rejects_by_error = planner.totals, Counter(row.error for row in planner.rejects)
     if not totals["packs"]:
-        why = ", ".join(f"{n} {e}" for e, n in reasons.most_common()) or "it has no rows"
-        raise MvlError(f"mixture/{stage} holds nothing to train on: {why}")
-    return PackReport(
+        error_summary = ", ".join(f"{n} {e}" for e, n in rejects_by_error.most_common()) or "it has no rows"
+        raise MvlError(f"mixture/{stage} holds nothing to train on: {error_summary}")
+    return PackPlanReport(
         stage=stage,
-        samples=totals["samples"],
-        packs=totals["packs"],
-        fill=totals["tokens"] / (totals["packs"] * processor.length),
-        tokens=totals["tokens"],
-        targets=totals["targets"],
-        tiles=totals["tiles"],
-        rejected=dict(reasons),
-        loads=_loads(PackPlan(lake, stage), recipe, stage),
-        shares=planner.balance.shares(),
-        visual_share=planner.balance.visual_share_of_packs(),
+        n_samples=totals["samples"],
+        n_packs=totals["packs"],
+        fill_ratio=totals["tokens"] / (totals["packs"] * processor.max_seq_len),
+        n_tokens=totals["tokens"],
+        n_loss_tokens=totals["targets"],
+        n_tiles=totals["tiles"],
+        rejects_by_error=dict(rejects_by_error),
+        rank_loads=_compute_rank_loads(PackPlan(lake, stage), recipe, stage),
+        shares=planner.mixture_stats.compute_shares(),
+        visual_share_percentiles=planner.mixture_stats.compute_visual_share_percentiles(),
         data_version=published.data_version,
-        seconds=time.monotonic() - started,
+        duration_s=time.monotonic() - started_at,
     )
 
 
-class _Planner:
+class _PackPlanner:
     """Streams counts into packs; holds one shard of them."""
 
-    def __init__(self, stage: StageName, processor: SampleProcessor, identity: str, seed: int) -> None:
+    def __init__(self, stage: StageName, processor: SampleProcessor, identity_hash: str, seed: int) -> None:
         self.stage = stage
         self.processor = processor
-        self.identity = identity
+        self.identity_hash = identity_hash
         self.seed = seed
-        self.refused: list[Refused] = []
+        self.rejects: list[RejectedMixtureRow] = []
         self.totals: Counter[str] = Counter()
-        self.balance = Balance()
+        self.mixture_stats = MixtureStats()
 
-    def tables(self, counted: Iterable[Counted], schema: pa.Schema, run_id: str) -> Iterator[pa.Table]:
+    def iter_tables(self, chunks: Iterable[CountedChunk], schema: pa.Schema, run_id: str) -> Iterator[pa.Table]:
         """The plan's rows, a shard at a time."""
-        length = self.processor.length
-        for shard, members in enumerate(_shards(self._members(counted))):
-            packs = pack(members, length, max_tiles(length, self.processor.grid.side))
-            self.balance.see(packs)
-            random.Random(f"{self.seed}/{shard}").shuffle(packs)
-            rows = [self._row(position, p, run_id) for position, p in enumerate(packs, self.totals["packs"])]
+        max_seq_len = self.processor.max_seq_len
+        for shard_index, samples in enumerate(_iter_shards(self._iter_samples(chunks))):
+            packs = pack_bins(
+                samples, max_seq_len, compute_max_tiles(max_seq_len, self.processor.grid.patches_per_side)
+            )
+            self.mixture_stats.update(packs)
+            random.Random(f"{self.seed}/{shard_index}").shuffle(packs)
+            rows = [
+                self._build_row(position, pack, run_id) for position, pack in enumerate(packs, self.totals["packs"])
+            ]
             self.totals["packs"] += len(packs)
             yield pa.Table.from_pylist(rows, schema=schema)
 
-    def _members(self, counted: Iterable[Counted]) -> Iterator[Member]:
-        for part in counted:
-            self.refused += part.refused
-            yield from part.members
+    def _iter_samples(self, chunks: Iterable[CountedChunk]) -> Iterator[PackableSample]:
+        for chunk in chunks:
+            self.rejects += chunk.rejects
+            yield from chunk.samples
 
-    def _row(self, position: int, members: Sequence[Member], run_id: str) -> dict[str, Any]:
-        ids = [m.row_id for m in members]
+    def _build_row(self, position: int, samples: Sequence[PackableSample], run_id: str) -> dict[str, Any]:
+        row_ids = [sample.row_id for sample in samples]
         row: dict[str, Any] = {
-            "pack_id": digest_hex(self.identity, position, ids, [m.counts.content for m in members]),
+            "pack_id": compute_digest(self.identity_hash, position, row_ids, [m.cost.content_hash for m in samples]),
             "position": position,
-            "row_ids": ids,
-            "n_tokens": sum(m.counts.tokens for m in members),
-            "n_tiles": sum(m.counts.tiles for m in members),
-            "n_targets": sum(m.counts.targets for m in members),
-            "lengths": [m.counts.tokens for m in members],
+            "row_ids": row_ids,
+            "n_tokens": sum(m.cost.n_tokens for m in samples),
+            "n_tiles": sum(m.cost.n_tiles for m in samples),
+            "n_targets": sum(m.cost.n_loss_tokens for m in samples),
+            "lengths": [m.cost.n_tokens for m in samples],
             "run_id": run_id,
         }
-        self.totals.update(samples=len(ids), tokens=row["n_tokens"], tiles=row["n_tiles"], targets=row["n_targets"])
+        self.totals.update(samples=len(row_ids), tokens=row["n_tokens"], tiles=row["n_tiles"], targets=row["n_targets"])
         return row
 
 
-def _reject(stage: StageName, row: Refused, run_id: str) -> dict[str, Any]:
+def _build_reject(stage: StageName, rejected_row: RejectedMixtureRow, run_id: str) -> dict[str, Any]:
     """A refused row as the table `rejects` has it."""
     return {
-        "reject_id": digest_hex(_part(stage), row.row_id, row.error),
-        "part": _part(stage),
+        "reject_id": compute_digest(_build_partition_key(stage), rejected_row.row_id, rejected_row.error),
+        "part": _build_partition_key(stage),
         "stage": "pack_plan",
-        "source": row.source,
-        "row_key": row.row_id,
-        "error": row.error,
-        "message": row.message,
+        "source": rejected_row.source,
+        "row_key": rejected_row.row_id,
+        "error": rejected_row.error,
+        "message": rejected_row.message,
         "file": None,
-        "position": row.position,
+        "position": rejected_row.position,
         "attempts": 1,
         "request_key": None,
         "run_id": run_id,
     }
 
 
-def _loads(plan: PackPlan, recipe: Recipe, stage: StageName) -> list[Load]:
-    order = Order.of(plan, recipe.stage(stage).batch, recipe.seed)
+def _compute_rank_loads(plan: PackPlan, recipe: Recipe, stage: StageName) -> list[RankLoad]:
+    batch_order = BatchOrder.from_plan(plan, recipe.get_stage(stage).batch, recipe.seed)
     return [
-        Load(
-            ranks,
-            order.micro_steps(ranks),
-            tokens=order.evenness(plan.n_tokens, ranks),
-            tiles=order.evenness(plan.n_tiles, ranks),
+        RankLoad(
+            world_size,
+            batch_order.count_grad_accum_steps(world_size),
+            token_efficiency=batch_order.compute_straggler_efficiency(plan.n_tokens, world_size),
+            tile_efficiency=batch_order.compute_straggler_efficiency(plan.n_tiles, world_size),
         )
-        for ranks in dict.fromkeys((recipe.processes, *RANKS))
+        for world_size in dict.fromkeys((recipe.processes, *REPORTED_WORLD_SIZES))
     ]
 
 
-def max_tiles(length: int, side: int) -> int:
-    """The most tiles that samples may bring into one pack of `length` tokens (one sample alone may bring more)."""
-    return max(8, TILE_ALLOWANCE * length // side**2)
+def compute_max_tiles(max_seq_len: int, patches_per_side: int) -> int:
+    """The most tiles that samples may bring into one pack of `max_seq_len` tokens (one sample alone may bring more)."""
+    return max(8, TILE_LIMIT_FACTOR * max_seq_len // patches_per_side**2)
 
 
-def _part(stage: str) -> str:
+def _build_partition_key(stage: str) -> str:
     return f"pack_plan/{stage}"
 
 
-def _content_schema(schema: pa.Schema) -> pa.Schema:
+def _build_content_schema(schema: pa.Schema) -> pa.Schema:
     """Without `row_hash`, which publishing adds."""
-    return pa.schema([f for f in schema if f.name != "row_hash"])
+    return pa.schema([schema_field for schema_field in schema if schema_field.name != "row_hash"])
 
 
-def _shards(members: Iterator[Member]) -> Iterator[list[Member]]:
-    while shard := list(islice(members, SHARD)):
+def _iter_shards(samples: Iterator[PackableSample]) -> Iterator[list[PackableSample]]:
+    while shard := list(islice(samples, SHARD_ROWS)):
         yield shard
 
 
-def _told(counted: Iterable[Counted], rows: int, progress: Callable[[int, int], None] | None) -> Iterator[Counted]:
+def _iter_with_progress(
+    chunks: Iterable[CountedChunk], n_rows: int, progress_callback: Callable[[int, int], None] | None
+) -> Iterator[CountedChunk]:
     """The same, telling how far it is."""
-    done = 0
-    for part in counted:
-        done += len(part.members) + len(part.refused)
-        if progress is not None:
-            progress(done, rows)
-        yield part
+    n_counted = 0
+    for chunk in chunks:
+        n_counted += len(chunk.samples) + len(chunk.rejects)
+        if progress_callback is not None:
+            progress_callback(n_counted, n_rows)
+        yield chunk

@@ -25,7 +25,7 @@ from mvl_training.data.packing import plan_stage
 from mvl_training.recipe import STAGES, load_recipe
 
 # Every line is a row of the event log's database.
-SECONDS_BETWEEN_LINES = 5.0
+PROGRESS_INTERVAL_S = 5.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,38 +36,38 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--out", required=True, type=Path, help="where the report goes, as JSON")
     options = parser.parse_args(arguments)
-    with _pipes() as pipes:
+    with _open_pipes() as pipes:
         report = plan_stage(
             Lake(options.lake),
             options.stage,
             load_recipe(options.recipe),
             run_id=options.run_id,
-            progress=_progress(pipes.log.info if pipes is not None else _say),
+            progress_callback=_build_progress_logger(pipes.log.info if pipes is not None else _write_line),
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    part = options.out.with_suffix(".part")
-    part.write_text(json.dumps(asdict(report), indent=1), encoding="utf-8")
-    part.replace(options.out)
+    temp_path = options.out.with_suffix(".part")
+    temp_path.write_text(json.dumps(asdict(report), indent=1), encoding="utf-8")
+    temp_path.replace(options.out)
     return 0
 
 
-def _pipes() -> AbstractContextManager[PipesContext | None]:
+def _open_pipes() -> AbstractContextManager[PipesContext | None]:
     return open_dagster_pipes() if DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ else nullcontext()
 
 
-def _progress(say: Callable[[str], Any]) -> Callable[[int, int], None]:
-    last = time.monotonic()
+def _build_progress_logger(log: Callable[[str], Any]) -> Callable[[int, int], None]:
+    last_logged_at = time.monotonic()
 
-    def progress(done: int, total: int) -> None:
-        nonlocal last
-        if done >= total or time.monotonic() - last >= SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            say(f"counted {done:,} of {total:,} rows")
+    def log_progress(n_counted: int, n_rows: int) -> None:
+        nonlocal last_logged_at
+        if n_counted >= n_rows or time.monotonic() - last_logged_at >= PROGRESS_INTERVAL_S:
+            last_logged_at = time.monotonic()
+            log(f"counted {n_counted:,} of {n_rows:,} rows")
 
-    return progress
+    return log_progress
 
 
-def _say(line: str) -> None:
+def _write_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 

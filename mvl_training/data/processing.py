@@ -1,7 +1,7 @@
 """From a stored row to what the model takes: tiles, token ids, labels. Training, planning and asking share it.
 
 Belongs here: choosing each picture's layout by the stage's rules, and joining tiles with tokens. Does not: the geometry
-itself (`mvl_assets.media.tiles`), the chat format (`conversation`), tensors (`batches`). No torch.
+itself (`mvl_assets.media.n_tiles`), the chat format (`conversation`), tensors (`batches`). No torch.
 """
 
 from __future__ import annotations
@@ -14,155 +14,162 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.local_server.local_models import is_packaged, prepare_model
-from mvl_assets.media import image, tiles
-from mvl_assets.media.tiles import Layout, TileGrid
+from mvl_assets.media import tiles
+from mvl_assets.media.image import standardise_image
+from mvl_assets.media.tiles import TileGrid, TileLayout
 from mvl_training.data import chat_format
-from mvl_training.data.chat_format import ChatTokens, Encoded, Unusable, Visual
+from mvl_training.data.chat_format import ChatTokenizer, EncodedSample, SampleRejected, VisualPlaceholder
 from mvl_training.recipe import Recipe, StageName
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """What one sample will take. `visual` of the `tokens` come from its pictures. `content` is a digest of its tokens,
+class SampleCost:
+    """What one sample will take. `n_visual_tokens` of the `n_tokens` come from its pictures. `content_hash` is a digest of its tokens,
     targets and pictures: what it will teach."""
 
-    tokens: int
-    tiles: int
-    targets: int
-    visual: int
-    content: str
+    n_tokens: int
+    n_tiles: int
+    n_loss_tokens: int
+    n_visual_tokens: int
+    content_hash: str
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One sample ready for a pack. `tiles` is uint8 (n, 3, tile, tile); `layouts` say which tokens they become."""
+class ProcessedSample:
+    """One sample ready for a pack. `n_tiles` is uint8 (n, 3, tile, tile); `compute_layouts` say which tokens they become."""
 
     row_id: str
-    encoded: Encoded
+    encoded: EncodedSample
     tiles: np.ndarray
-    layouts: tuple[Layout, ...]
+    layouts: tuple[TileLayout, ...]
 
 
 class SampleProcessor:
     """The rules of one stage, applied to rows of its mixture.
 
-    Rows are dictionaries with `row_id`, `conversations` [{"from", "value"}], `image_ids` and `video` (the pictures are
+    Rows are dictionaries with `row_id`, `conversations` [{"from", "value"}], `image_ids` and `is_video` (the pictures are
     then its frames).
     """
 
     def __init__(
         self,
-        tokens: ChatTokens,
+        tokenizer: ChatTokenizer,
         grid: TileGrid,
         *,
-        pictures: Literal["flat", "anyres"],
+        image_mode: Literal["flat", "anyres"],
         style: Literal["plain", "chatml"],
-        system: str,
+        system_prompt: str,
         paper_parity: bool,
-        frames: int,
-        length: int,
+        max_frames: int,
+        max_seq_len: int,
     ) -> None:
-        self.tokens = tokens
+        self.tokenizer = tokenizer
         self.grid = grid
-        self.pictures = pictures
+        self.image_mode = image_mode
         self.style: Literal["plain", "chatml"] = style
-        self.system = system
+        self.system_prompt = system_prompt
         self.paper_parity = paper_parity
-        self.frames = frames
-        self.length = length
+        self.max_frames = max_frames
+        self.max_seq_len = max_seq_len
 
     @classmethod
-    def for_stage(cls, recipe: Recipe, stage: StageName, tokens: ChatTokens) -> SampleProcessor:
-        settings = recipe.stage(stage)
+    def for_stage(cls, recipe: Recipe, stage: StageName, tokenizer: ChatTokenizer) -> SampleProcessor:
+        stage_config = recipe.get_stage(stage)
         return cls(
-            tokens,
-            recipe.grid.build(),
-            pictures=settings.pictures,
-            style=settings.conversation,
-            system=recipe.system,
+            tokenizer,
+            recipe.grid.to_tile_grid(),
+            image_mode=stage_config.pictures,
+            style=stage_config.conversation,
+            system_prompt=recipe.system,
             paper_parity=recipe.paper_parity,
-            frames=settings.frames,
-            length=settings.length,
+            max_frames=stage_config.frames,
+            max_seq_len=stage_config.length,
         )
 
-    def used_pictures(self, row: Mapping[str, Any]) -> list[str]:
+    def select_image_ids(self, row: Mapping[str, Any]) -> list[str]:
         """Ids of the pictures the sample will show, in order: all of them, or the chosen frames of a video."""
-        ids = list(row["image_ids"] or [])
+        image_ids = list(row["image_ids"] or [])
         if row["video"] is None:
-            return ids
-        return [ids[i] for i in tiles.pick_frames(len(ids), self.frames)]
+            return image_ids
+        return [image_ids[index] for index in tiles.pick_frames(len(image_ids), self.max_frames)]
 
-    def _stored_pictures(self, row: Mapping[str, Any], stored: Container[str]) -> list[str]:
+    def _select_stored_image_ids(self, row: Mapping[str, Any], stored_ids: Container[str]) -> list[str]:
         """The pictures it will show. Raises Unusable when one is not among those that the lake has."""
-        used = self.used_pictures(row)
-        if missing := [i for i in used if i not in stored]:
-            raise Unusable("missing_picture", f"picture {missing[0]} is not in the lake")
-        return used
+        image_ids = self.select_image_ids(row)
+        if missing_ids := [image_id for image_id in image_ids if image_id not in stored_ids]:
+            raise SampleRejected("missing_picture", f"picture {missing_ids[0]} is not in the lake")
+        return image_ids
 
-    def layouts(self, sizes: Sequence[tuple[int, int]], *, video: bool) -> tuple[Layout, ...]:
+    def compute_layouts(self, sizes: Sequence[tuple[int, int]], *, is_video: bool) -> tuple[TileLayout, ...]:
         """Layouts for pictures of the given standardised (width, height); one layout for all frames of a video."""
-        if video:
-            return (tiles.video_layout(len(sizes), self.grid),)
-        if self.pictures == "flat":
-            return (tiles.flat_layout(self.grid),) * len(sizes)
+        if is_video:
+            return (tiles.compute_video_layout(len(sizes), self.grid),)
+        if self.image_mode == "flat":
+            return (tiles.compute_flat_layout(self.grid),) * len(sizes)
         if len(sizes) == 1:
             width, height = sizes[0]
-            return (tiles.anyres_layout(height, width, self.grid),)
-        return (tiles.padded_layout(self.grid),) * len(sizes)
+            return (tiles.compute_anyres_layout(height, width, self.grid),)
+        return (tiles.compute_padded_layout(self.grid),) * len(sizes)
 
-    def cut(self, images: Sequence[Image.Image], *, video: bool) -> tuple[np.ndarray, tuple[Layout, ...]]:
+    def tile_images(
+        self, images: Sequence[Image.Image], *, is_video: bool
+    ) -> tuple[np.ndarray, tuple[TileLayout, ...]]:
         """Tiles (uint8) and layouts of standardised pictures."""
-        layouts = self.layouts([i.size for i in images], video=video)
-        if video or self.pictures == "flat":
-            cut = [tiles.cut_flat(i, self.grid) for i in images]
+        layouts = self.compute_layouts([image.size for image in images], is_video=is_video)
+        if is_video or self.image_mode == "flat":
+            image_tiles = [tiles.cut_flat(i, self.grid) for i in images]
         elif len(images) == 1:
-            cut = [tiles.cut_anyres(images[0], self.grid)]
+            image_tiles = [tiles.cut_anyres(images[0], self.grid)]
         else:
-            cut = [tiles.cut_padded(i, self.grid) for i in images]
-        side = self.grid.tile
-        stacked = np.concatenate(cut) if cut else np.zeros((0, 3, side, side), dtype=np.uint8)
+            image_tiles = [tiles.cut_padded(i, self.grid) for i in images]
+        tile_size = self.grid.tile_size
+        stacked = np.concatenate(image_tiles) if image_tiles else np.zeros((0, 3, tile_size, tile_size), dtype=np.uint8)
         return stacked, layouts
 
-    def encode(self, row: Mapping[str, Any], layouts: Sequence[Layout]) -> Encoded:
+    def encode(self, row: Mapping[str, Any], layouts: Sequence[TileLayout]) -> EncodedSample:
         """Tokens and labels; raises Unusable, also for a sample longer than the stage's limit."""
-        visuals = [Visual("video" if y.kind == "video" else "image", y.tokens) for y in layouts]
-        encoded = chat_format.encode(
+        visuals = [
+            VisualPlaceholder("video" if layout.kind == "video" else "image", layout.n_tokens) for layout in layouts
+        ]
+        encoded = chat_format.encode_conversation(
             row["conversations"],
             visuals,
-            self.tokens,
+            self.tokenizer,
             style=self.style,
-            system=self.system,
+            system_prompt=self.system_prompt,
             paper_parity=self.paper_parity,
         )
-        if len(encoded.ids) > self.length:
-            raise Unusable("too_long", f"{len(encoded.ids)} tokens, the limit is {self.length}")
-        if encoded.targets == 0:
-            raise Unusable("no_target", "no token to take the loss on")
+        if len(encoded.input_ids) > self.max_seq_len:
+            raise SampleRejected("too_long", f"{len(encoded.input_ids)} tokens, the limit is {self.max_seq_len}")
+        if encoded.n_loss_tokens == 0:
+            raise SampleRejected("no_target", "no token to take the loss on")
         return encoded
 
-    def count(self, row: Mapping[str, Any], sizes: Mapping[str, tuple[int, int]]) -> Counts:
+    def compute_cost(self, row: Mapping[str, Any], sizes: Mapping[str, tuple[int, int]]) -> SampleCost:
         """What the row will take, without its pixels. `sizes` are standardised (width, height) by picture id.
 
         Raises Unusable.
         """
-        used = self._stored_pictures(row, sizes)
-        layouts = self.layouts([sizes[i] for i in used], video=row["video"] is not None)
+        image_ids = self._select_stored_image_ids(row, sizes)
+        layouts = self.compute_layouts([sizes[image_id] for image_id in image_ids], is_video=row["video"] is not None)
         encoded = self.encode(row, layouts)
-        content = digest_hex(encoded.ids.tobytes(), encoded.labels.tobytes(), used)
-        tiles, visual = sum(y.tiles for y in layouts), sum(y.tokens for y in layouts)
-        return Counts(len(encoded.ids), tiles, encoded.targets, visual, content)
+        content_hash = compute_digest(encoded.input_ids.tobytes(), encoded.labels.tobytes(), image_ids)
+        n_tiles, n_visual_tokens = sum(layout.n_tiles for layout in layouts), sum(y.n_tokens for y in layouts)
+        return SampleCost(len(encoded.input_ids), n_tiles, encoded.n_loss_tokens, n_visual_tokens, content_hash)
 
-    def build(self, row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Sample:
-        """The sample with its pixels. Raises Unusable, `picture.PictureError`."""
-        images = [image.standardise(pictures[i]) for i in self._stored_pictures(row, pictures)]
-        cut, layouts = self.cut(images, video=row["video"] is not None)
-        return Sample(row["row_id"], self.encode(row, layouts), cut, layouts)
+    def build_sample(self, row: Mapping[str, Any], image_data: Mapping[str, bytes]) -> ProcessedSample:
+        """The sample with its pixels. Raises Unusable, `image.ImageError`."""
+        images = [
+            standardise_image(image_data[image_id]) for image_id in self._select_stored_image_ids(row, image_data)
+        ]
+        image_tiles, layouts = self.tile_images(images, is_video=row["video"] is not None)
+        return ProcessedSample(row["row_id"], self.encode(row, layouts), image_tiles, layouts)
 
 
-def locate(name: str, revision: str | None = None) -> Path:
+def resolve_model_dir(name: str, revision: str | None = None) -> Path:
     """The local folder of a model or tokenizer: a path, a model that is prepared from a package, or a hub id.
 
     A hub id (with a `/`) is downloaded: safetensors, configs and tokenizer, nothing that could run code.
@@ -186,12 +193,12 @@ def locate(name: str, revision: str | None = None) -> Path:
         ) from error
 
 
-def load_tokens(recipe: Recipe) -> ChatTokens:
+def load_tokenizer(recipe: Recipe) -> ChatTokenizer:
     """The recipe's tokenizer with the picture markers added. For a hub id only `tokenizer.json` is downloaded."""
     name = recipe.language.tokenizer or recipe.language.model
     assert name is not None
     if Path(name).is_dir() or is_packaged(name) or "/" not in name or name.startswith(("/", ".")):
-        return ChatTokens.load(locate(name))
+        return ChatTokenizer.load(resolve_model_dir(name))
     from huggingface_hub import hf_hub_download
 
     try:
@@ -201,9 +208,9 @@ def load_tokens(recipe: Recipe) -> ChatTokens:
             f"the tokenizer of {name} cannot be fetched: {' '.join(str(error).split())[:200]}",
             hint="download it to a folder and name the folder as the recipe's `tokenizer`",
         ) from error
-    return ChatTokens.load(Path(file).parent)
+    return ChatTokenizer.load(Path(file).parent)
 
 
-def plan_hash(recipe: Recipe, stage: StageName, tokens: ChatTokens) -> str:
+def compute_plan_hash(recipe: Recipe, stage: StageName, tokenizer: ChatTokenizer) -> str:
     """Identity of everything a sample's counts depend on besides the sample: recipe fields and tokenizer."""
-    return digest_hex(recipe.plan_inputs(stage), tokens.digest_text())
+    return compute_digest(recipe.build_plan_inputs(stage), tokenizer.to_json())

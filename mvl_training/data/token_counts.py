@@ -17,33 +17,33 @@ from typing import Any
 
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries import views
-from mvl_assets.media.image import standard_size
-from mvl_training.data.chat_format import Unusable
-from mvl_training.data.processing import Counts, SampleProcessor, load_tokens
+from mvl_assets.media.image import compute_standard_size
+from mvl_training.data.chat_format import SampleRejected
+from mvl_training.data.processing import SampleCost, SampleProcessor, load_tokenizer
 from mvl_training.recipe import Recipe, StageName
 
-PART = 4096
+CHUNK_ROWS = 4096
 """Rows one process counts at a time."""
 
-READ = 256
+READ_BATCH_ROWS = 256
 """Rows whose pictures' sizes are looked up together."""
 
-ALONE = 16 * PART
+MAX_SINGLE_PROCESS_ROWS = 16 * CHUNK_ROWS
 """Mixtures up to this size are counted in this process: starting others would take longer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class PackableSample:
     """A sample to pack."""
 
     row_id: str
-    counts: Counts
+    cost: SampleCost
     category: str
     modality: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RejectedMixtureRow:
     """A row that cannot be trained on, and why."""
 
     row_id: str
@@ -54,60 +54,66 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class CountedChunk:
     """Consecutive rows: those to pack, and the others."""
 
-    members: list[Member]
-    refused: list[Refused]
+    samples: list[PackableSample]
+    rejects: list[RejectedMixtureRow]
 
 
-def count_mixture(lake: Lake, stage: StageName, recipe: Recipe, *, processes: int | None = None) -> Iterator[Counted]:
+def count_mixture(
+    lake: Lake, stage: StageName, recipe: Recipe, *, n_processes: int | None = None
+) -> Iterator[CountedChunk]:
     """All rows of `mixture/<stage>` in order, part by part, whatever the number of processes (default: by size)."""
-    rows = lake.table(f"mixture/{stage}").count()
-    parts = [(start, min(start + PART, rows)) for start in range(0, rows, PART)]
-    if processes is None:
-        processes = 1 if rows <= ALONE else len(os.sched_getaffinity(0))
-    if processes == 1:
-        processor = SampleProcessor.for_stage(recipe, stage, load_tokens(recipe))
-        yield from (_count(lake, stage, processor, *part) for part in parts)
+    n_rows = lake.get_table(f"mixture/{stage}").count()
+    row_ranges = [(start, min(start + CHUNK_ROWS, n_rows)) for start in range(0, n_rows, CHUNK_ROWS)]
+    if n_processes is None:
+        n_processes = 1 if n_rows <= MAX_SINGLE_PROCESS_ROWS else len(os.sched_getaffinity(0))
+    if n_processes == 1:
+        processor = SampleProcessor.for_stage(recipe, stage, load_tokenizer(recipe))
+        yield from (_count_rows(lake, stage, processor, *row_range) for row_range in row_ranges)
         return
     # Not forked: Lance's threads do not survive it.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (lake.root, stage, recipe)) as pool:
-        waiting = iter(parts)
-        under_way = [pool.submit(_count_here, *part) for part in islice(waiting, 2 * processes)]
-        while under_way:
-            yield under_way.pop(0).result()
-            under_way += [pool.submit(_count_here, *part) for part in islice(waiting, 1)]
+    with ProcessPoolExecutor(n_processes, get_context("spawn"), _init_worker, (lake.root, stage, recipe)) as pool:
+        pending_ranges = iter(row_ranges)
+        futures = [pool.submit(_count_in_worker, *part) for part in islice(pending_ranges, 2 * n_processes)]
+        while futures:
+            yield futures.pop(0).result()
+            futures += [pool.submit(_count_in_worker, *part) for part in islice(pending_ranges, 1)]
 
 
-_here: tuple[Lake, StageName, SampleProcessor]
+_worker_state: tuple[Lake, StageName, SampleProcessor]
 
 
-def _begin(root: str, stage: StageName, recipe: Recipe) -> None:
+def _init_worker(root: str, stage: StageName, recipe: Recipe) -> None:
     """In a process of the pool, once."""
-    global _here
-    _here = (Lake(root), stage, SampleProcessor.for_stage(recipe, stage, load_tokens(recipe)))
+    global _worker_state
+    _worker_state = (Lake(root), stage, SampleProcessor.for_stage(recipe, stage, load_tokenizer(recipe)))
 
 
-def _count_here(start: int, stop: int) -> Counted:
-    return _count(*_here, start, stop)
+def _count_in_worker(start: int, stop: int) -> CountedChunk:
+    return _count_rows(*_worker_state, start, stop)
 
 
-def _count(lake: Lake, stage: StageName, processor: SampleProcessor, start: int, stop: int) -> Counted:
-    counted = Counted([], [])
-    for rows in views.in_batches(views.mixture_rows(lake, stage, start, stop), READ):
-        sizes = _sizes(lake, processor, rows)
+def _count_rows(lake: Lake, stage: StageName, processor: SampleProcessor, start: int, stop: int) -> CountedChunk:
+    chunk = CountedChunk([], [])
+    for rows in views.iter_batches(views.iter_mixture_rows(lake, stage, start, stop), READ_BATCH_ROWS):
+        sizes = _read_image_sizes(lake, processor, rows)
         for row in rows:
             try:
-                counts = processor.count(row, sizes)
-                counted.members.append(Member(row["row_id"], counts, intern(row["category"]), intern(row["modality"])))
-            except Unusable as error:
-                refused = Refused(row["row_id"], row["source"], row["position"], error.error, error.message)
-                counted.refused.append(refused)
-    return counted
+                cost = processor.compute_cost(row, sizes)
+                chunk.samples.append(
+                    PackableSample(row["row_id"], cost, intern(row["category"]), intern(row["modality"]))
+                )
+            except SampleRejected as error:
+                reject = RejectedMixtureRow(row["row_id"], row["source"], row["position"], error.error, error.message)
+                chunk.rejects.append(reject)
+    return chunk
 
 
-def _sizes(lake: Lake, processor: SampleProcessor, rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+def _read_image_sizes(
+    lake: Lake, processor: SampleProcessor, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[int, int]]:
     """Standardised (width, height) of the rows' pictures, by id."""
-    known = lake.images.describe({i for row in rows for i in processor.used_pictures(row)})
-    return {name: standard_size(info.width, info.height).canvas for name, info in known.items()}
+    image_infos = lake.images.read_image_info({i for row in rows for i in processor.select_image_ids(row)})
+    return {image_id: compute_standard_size(info.width, info.height).canvas for image_id, info in image_infos.items()}

@@ -18,129 +18,137 @@ import numpy as np
 
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS, TABLE
+from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABLE
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.recipe import STAGES
 
 SEED = 20241206
-RESAMPLES = 10_000
+N_RESAMPLES = 10_000
 # Rows of counts held at once.
-CHUNK = 500
+RESAMPLE_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Means are over the questions that both were asked, from 0 to 100; `difference` is second minus first, `low` and
-    `high` its 95 % interval. `gained` and `lost` count questions by which the second was better and worse. `p_value`
+class CheckpointComparison:
+    """Means are over the questions that both were asked, from 0 to 100; `difference` is second minus first, `ci_low` and
+    `ci_high` its 95 % interval. `n_gained` and `n_lost` count questions by which the second was better and worse. `p_value`
     is None for scores between right and wrong."""
 
     benchmark: str
-    questions: int
-    first: float
-    second: float
+    n_questions: int
+    first_score: float
+    second_score: float
     difference: float
-    low: float
-    high: float
-    gained: int
-    lost: int
+    ci_low: float
+    ci_high: float
+    n_gained: int
+    n_lost: int
     p_value: float | None
 
 
-def compare(benchmark: str, first: Mapping[str, float], second: Mapping[str, float]) -> Comparison:
+def compare_scores(
+    benchmark: str, first_by_question: Mapping[str, float], second_by_question: Mapping[str, float]
+) -> CheckpointComparison:
     """Scores by question, each from 0 to 1. Raises `BenchmarkError` when they have no question in common."""
-    shared = sorted(first.keys() & second.keys())
-    if not shared:
+    shared_keys = sorted(first_by_question.keys() & second_by_question.keys())
+    if not shared_keys:
         raise BenchmarkError(
             f"no question of {benchmark} was asked of both checkpoints", hint="materialise it for both of them"
         )
-    before = np.array([first[key] for key in shared])
-    after = np.array([second[key] for key in shared])
-    change = after - before
-    low, high = _interval(change)
-    gained, lost = int((change > 0).sum()), int((change < 0).sum())
-    right_or_wrong = bool(np.isin(before, (0, 1)).all() and np.isin(after, (0, 1)).all())
-    return Comparison(
+    first_scores = np.array([first_by_question[key] for key in shared_keys])
+    second_scores = np.array([second_by_question[key] for key in shared_keys])
+    differences = second_scores - first_scores
+    ci_low, ci_high = _bootstrap_interval(differences)
+    n_gained, n_lost = int((differences > 0).sum()), int((differences < 0).sum())
+    is_binary = bool(np.isin(first_scores, (0, 1)).all() and np.isin(second_scores, (0, 1)).all())
+    return CheckpointComparison(
         benchmark=benchmark,
-        questions=len(shared),
-        first=100 * float(before.mean()),
-        second=100 * float(after.mean()),
-        difference=100 * float(change.mean()),
-        low=100 * low,
-        high=100 * high,
-        gained=gained,
-        lost=lost,
-        p_value=mcnemar(gained, lost) if right_or_wrong else None,
+        n_questions=len(shared_keys),
+        first_score=100 * float(first_scores.mean()),
+        second_score=100 * float(second_scores.mean()),
+        difference=100 * float(differences.mean()),
+        ci_low=100 * ci_low,
+        ci_high=100 * ci_high,
+        n_gained=n_gained,
+        n_lost=n_lost,
+        p_value=compute_mcnemar_p_value(n_gained, n_lost) if is_binary else None,
     )
 
 
-def _interval(change: np.ndarray) -> tuple[float, float]:
+def _bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:
     """95 % percentile interval of the mean. Drawing n of n with replacement is drawing how often each value comes."""
-    values, times = np.unique(change, return_counts=True)
+    values, counts = np.unique(differences, return_counts=True)
     rng = np.random.default_rng(SEED)
     means = [
-        rng.multinomial(len(change), times / len(change), size=CHUNK) @ values / len(change)
-        for _ in range(RESAMPLES // CHUNK)
+        rng.multinomial(len(differences), counts / len(differences), size=RESAMPLE_CHUNK) @ values / len(differences)
+        for _ in range(N_RESAMPLES // RESAMPLE_CHUNK)
     ]
     low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
     return float(low), float(high)
 
 
-def mcnemar(gained: int, lost: int) -> float:
+def compute_mcnemar_p_value(n_gained: int, n_lost: int) -> float:
     """Two-sided exact p-value: how likely a fair coin divides the changed questions at least as unevenly."""
-    changed = gained + lost
-    tail = sum(math.comb(changed, k) for k in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / 2**changed)
+    n_changed = n_gained + n_lost
+    tail = sum(math.comb(n_changed, k) for k in range(min(n_gained, n_lost) + 1))
+    return min(1.0, 2 * tail / 2**n_changed)
 
 
-def compare_stored(lake: Lake, first: str, second: str, benchmarks: Sequence[str] | None = None) -> list[Comparison]:
+def compare_checkpoints(
+    lake: Lake, first_version: str, second_version: str, benchmarks: Sequence[str] | None = None
+) -> list[CheckpointComparison]:
     """Compares two checkpoint versions over all benchmarks (or those named) that both were asked in the same way.
 
     Where they were asked in several ways, that with the most common questions counts. Benchmarks whose questions have
     no score of their own are left out. Raises `BenchmarkError` when nothing is left.
     """
-    answers = {version: _answers(lake, version, benchmarks) for version in (first, second)}
-    found: dict[str, Comparison] = {}
-    for (benchmark, settings), scores in answers[first].items():
-        other = answers[second].get((benchmark, settings))
-        if other is None or not scores.keys() & other.keys():
+    scores_by_version = {
+        version: _read_question_scores(lake, version, benchmarks) for version in (first_version, second_version)
+    }
+    comparisons: dict[str, CheckpointComparison] = {}
+    for (benchmark, settings_hash), scores in scores_by_version[first_version].items():
+        other_scores = scores_by_version[second_version].get((benchmark, settings_hash))
+        if other_scores is None or not scores.keys() & other_scores.keys():
             continue
-        made = compare(benchmark, scores, other)
-        if benchmark not in found or made.questions > found[benchmark].questions:
-            found[benchmark] = made
-    if not found:
+        comparison = compare_scores(benchmark, scores, other_scores)
+        if benchmark not in comparisons or comparison.n_questions > comparisons[benchmark].n_questions:
+            comparisons[benchmark] = comparison
+    if not comparisons:
         raise BenchmarkError(
             "no benchmark was asked of both checkpoints in the same way",
-            hint="materialise a benchmark of a suite for both, with the same settings (`held_out` is no suite)",
+            hint="materialise a benchmark of a suite for both, with the same settings (`cross_validated` is no suite)",
         )
-    return [found[name] for name in sorted(found)]
+    return [comparisons[name] for name in sorted(comparisons)]
 
 
-def _answers(lake: Lake, version: str, benchmarks: Sequence[str] | None) -> dict[tuple[str, str], dict[str, float]]:
+def _read_question_scores(
+    lake: Lake, version: str, benchmarks: Sequence[str] | None
+) -> dict[tuple[str, str], dict[str, float]]:
     """Scores by question, by benchmark and settings. A question's key holds the hash of its task's code."""
-    wanted = f"{sql.equals('checkpoint_version', version)} AND score IS NOT NULL"
+    row_filter = f"{sql.equals('checkpoint_version', version)} AND score IS NOT NULL"
     if benchmarks:
-        wanted += f" AND {sql.within('benchmark', list(benchmarks))}"
+        row_filter += f" AND {sql.is_in('benchmark', list(benchmarks))}"
     columns = ["benchmark", "settings_hash", "task", "task_hash", "question_id", "document", "score"]
-    found: dict[tuple[str, str], dict[str, float]] = {}
-    for row in lake.table(ANSWERS).rows(columns, wanted):
-        key = f"{row['task']} {row['task_hash']} {row['document']} {row['question_id']}"
-        found.setdefault((row["benchmark"], row["settings_hash"]), {})[key] = row["score"]
-    return found
+    scores: dict[tuple[str, str], dict[str, float]] = {}
+    for row in lake.get_table(ANSWERS_TABLE).iter_rows(columns, row_filter):
+        question_key = f"{row['task']} {row['task_hash']} {row['document']} {row['question_id']}"
+        scores.setdefault((row["benchmark"], row["settings_hash"]), {})[question_key] = row["score"]
+    return scores
 
 
-def version_of(lake: Lake, name: str) -> str:
+def resolve_checkpoint_version(lake: Lake, name_or_prefix: str) -> str:
     """The checkpoint version that a stage's name (its current checkpoint) or the beginning of a version means. Raises
     `BenchmarkError` for none or several."""
-    if name in STAGES:
-        from mvl_training.runs.stage_run import current_checkpoint
+    if name_or_prefix in STAGES:
+        from mvl_training.runs.stage_run import load_current_checkpoint
 
-        return current_checkpoint(name).version
-    known = {(row["checkpoint_version"], row["checkpoint"]) for row in lake.table(TABLE).rows()}
-    matches = sorted(version for version, _ in known if version.startswith(name))
+        return load_current_checkpoint(name_or_prefix).version
+    versions = {(row["checkpoint_version"], row["checkpoint"]) for row in lake.get_table(TABLE).iter_rows()}
+    matches = sorted(version for version, _ in versions if version.startswith(name_or_prefix))
     if len(matches) != 1:
-        listed = ", ".join(f"{version[:8]} ({stage})" for version, stage in sorted(known))
+        version_list = ", ".join(f"{version[:8]} ({stage})" for version, stage in sorted(versions))
         raise BenchmarkError(
-            f"{'no checkpoint' if not matches else 'more than one checkpoint'} that was asked begins with {name!r}",
-            hint=f"asked were {listed}" if known else "materialise one of `evaluation/<suite>` first",
+            f"{'no checkpoint' if not matches else 'more than one checkpoint'} that was asked begins with {name_or_prefix!r}",
+            hint=f"asked were {version_list}" if versions else "materialise one of `evaluation/<suite>` first",
         )
     return matches[0]

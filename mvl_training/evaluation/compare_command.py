@@ -7,7 +7,7 @@ import json
 
 import click
 
-from mvl_training.evaluation.compare import Comparison, compare_stored, version_of
+from mvl_training.evaluation.compare import CheckpointComparison, compare_checkpoints, resolve_checkpoint_version
 
 
 @click.command(name="compare")
@@ -20,25 +20,27 @@ def command(first: str, second: str, benchmarks: tuple[str, ...], json_: bool) -
 
     Both are a stage (its current checkpoint) or the beginning of a checkpoint's version.
     """
-    from mvl_assets.config.settings import settings
+    from mvl_assets.config.settings import load_settings
     from mvl_assets.lake.lake import Lake
 
-    lake = Lake(settings().lake_root)
-    found = compare_stored(lake, version_of(lake, first), version_of(lake, second), benchmarks or None)
+    lake = Lake(load_settings().lake_root)
+    comparisons = compare_checkpoints(
+        lake, resolve_checkpoint_version(lake, first), resolve_checkpoint_version(lake, second), benchmarks or None
+    )
     if json_:
-        click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
+        click.echo(json.dumps([dataclasses.asdict(comparison) for comparison in comparisons], indent=2))
         return
-    click.echo("\n".join(lines(found, first, second)))
+    click.echo("\n".join(format_table(comparisons, first, second)))
 
 
-def lines(found: list[Comparison], first: str, second: str) -> list[str]:
+def format_table(comparisons: list[CheckpointComparison], first: str, second: str) -> list[str]:
     """A table for a terminal: scores from 0 to 100, the difference with its 95 % interval, and McNemar's p."""
-    width = max(len("benchmark"), *(len(one.benchmark) for one in found))
-    head = f"{'benchmark':<{width}}  questions  {first[:12]:>12}  {second[:12]:>12}  difference (95 %)          p"
+    width = max(len("benchmark"), *(len(comparison.benchmark) for comparison in comparisons))
+    header = f"{'benchmark':<{width}}  questions  {first[:12]:>12}  {second[:12]:>12}  difference (95 %)          p"
     rows = [
-        f"{one.benchmark:<{width}}  {one.questions:>9}  {one.first:>12.1f}  {one.second:>12.1f}"
-        f"  {one.difference:+6.1f} ({one.low:+.1f} to {one.high:+.1f})".ljust(width + 68)
+        f"{one.benchmark:<{width}}  {one.n_questions:>9}  {one.first_score:>12.1f}  {one.second_score:>12.1f}"
+        f"  {one.difference:+6.1f} ({one.ci_low:+.1f} to {one.ci_high:+.1f})".ljust(width + 68)
         + (f"  {one.p_value:.3f}" if one.p_value is not None else "  –")
-        for one in found
+        for one in comparisons
     ]
-    return [head, *rows]
+    return [header, *rows]

@@ -15,20 +15,27 @@ import numpy as np
 import torch
 
 from mvl_assets.errors import MvlError
-from mvl_assets.media import image
-from mvl_assets.media.tiles import Layout
-from mvl_training.data.chat_format import IGNORE, ChatTokens, Encoded, Visual, chat_prompt, prompt
-from mvl_training.data.pack_loader import Packed, collate
-from mvl_training.data.processing import Sample, SampleProcessor
+from mvl_assets.media.image import standardise_image
+from mvl_assets.media.tiles import TileLayout
+from mvl_training.data.chat_format import (
+    IGNORE_INDEX,
+    ChatTokenizer,
+    EncodedSample,
+    VisualPlaceholder,
+    encode_chat_prompt,
+    encode_prompt,
+)
+from mvl_training.data.pack_loader import PackedBatch, collate
+from mvl_training.data.processing import ProcessedSample, SampleProcessor
 from mvl_training.model.student_model import load_student
 from mvl_training.recipe import parse_recipe
-from mvl_training.trainer.export import PROVENANCE, export_checkpoint
+from mvl_training.trainer.export import PROVENANCE_FILE, export_checkpoint
 
-Message = tuple[str, Sequence[str | bytes | list[bytes]]]
+ChatMessage = tuple[str, Sequence[str | bytes | list[bytes]]]
 """(role, parts): words, the bytes of a picture, or the frames of a video."""
 
 
-class Runner:
+class StudentRunner:
     """A model loaded from an export, from a stage's output folder that holds `export/`, or from a training checkpoint
     (which is exported beside itself first).
 
@@ -37,128 +44,139 @@ class Runner:
     """
 
     def __init__(self, path: Path | str, *, max_new_tokens: int = 64) -> None:
-        folder = _export_of(Path(path))
-        self._about: dict[str, Any] = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-        recipe = parse_recipe(self._about["recipe"], str(folder / PROVENANCE))
-        settings = recipe.stage(self._about["stage"])
+        export_dir = _resolve_export_dir(Path(path))
+        self._provenance: dict[str, Any] = json.loads((export_dir / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        recipe = parse_recipe(self._provenance["recipe"], str(export_dir / PROVENANCE_FILE))
+        stage_config = recipe.get_stage(self._provenance["stage"])
         self.max_new_tokens = max_new_tokens
-        self.tokens = ChatTokens.load(folder)
-        self.system = recipe.system
-        self.student = load_student(folder, recipe.grid.build()).eval()
+        self.tokenizer = ChatTokenizer.load(export_dir)
+        self.system_prompt = recipe.system
+        self.student = load_student(export_dir, recipe.grid.to_tile_grid()).eval()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.student.to(self.device)
-        text: Any = self.student.llava.config.text_config
+        text_config: Any = self.student.llava.config.text_config
         self.processor = SampleProcessor(
-            self.tokens,
-            recipe.grid.build(),
-            pictures=settings.pictures,
+            self.tokenizer,
+            recipe.grid.to_tile_grid(),
+            image_mode=stage_config.pictures,
             style="chatml",
-            system=recipe.system,
+            system_prompt=recipe.system,
             paper_parity=False,
-            frames=settings.frames,
-            length=text.max_position_embeddings,
+            max_frames=stage_config.frames,
+            max_seq_len=text_config.max_position_embeddings,
         )
 
-    def answer(self, questions: Sequence[tuple[list[bytes], str]]) -> list[str]:
+    def answer_questions(self, questions: Sequence[tuple[list[bytes], str]]) -> list[str]:
         """Greedy answers. Each question: picture bytes (PNG, JPEG…; may be empty) and the text without markers.
 
-        Raises `picture.PictureError` for bytes that are no picture.
+        Raises `image.ImageError` for bytes that are no picture.
         """
-        return [self.reply([("user", [*pictures, question])]) for pictures, question in questions]
+        return [self.generate_reply([("user", [*images, question])]) for images, question in questions]
 
-    def loss(self, samples: Sequence[tuple[list[bytes], str, str]]) -> list[float]:
+    def compute_losses(self, samples: Sequence[tuple[list[bytes], str, str]]) -> list[float]:
         """Mean loss per target token of each (pictures, question, true answer); the end of the answer counts."""
-        out = []
-        for pictures, question, answer in samples:
-            images = {str(i): data for i, data in enumerate(pictures)}
+        losses = []
+        for question_images, question, answer in samples:
+            image_data = {str(i): data for i, data in enumerate(question_images)}
             row = {
                 "row_id": "",
-                "image_ids": list(images),
+                "image_ids": list(image_data),
                 "video": None,
                 "conversations": [
-                    {"from": "human", "value": "<image>\n" * len(pictures) + question},
+                    {"from": "human", "value": "<image>\n" * len(question_images) + question},
                     {"from": "gpt", "value": answer},
                 ],
             }
-            batch = self._batch([self.processor.build(row, images)])
+            batch = self._build_batch([self.processor.build_sample(row, image_data)])
             with torch.no_grad():
-                out.append(float(self.student(batch)) / batch.n_targets)
-        return out
+                losses.append(float(self.student(batch)) / batch.n_loss_tokens)
+        return losses
 
-    def prompt_ids(self, pictures: list[bytes], question: str) -> list[int]:
+    def build_prompt_ids(self, images: list[bytes], question: str) -> list[int]:
         """The tokens the model is asked with, placeholders included."""
-        sizes = [image.standardise(p).size for p in pictures]
-        visuals = [Visual("image", layout.tokens) for layout in self.processor.layouts(sizes, video=False)]
-        return prompt(question, visuals, self.tokens, system=self.system)
+        sizes = [standardise_image(image).size for image in images]
+        visuals = [
+            VisualPlaceholder("image", layout.n_tokens)
+            for layout in self.processor.compute_layouts(sizes, is_video=False)
+        ]
+        return encode_prompt(question, visuals, self.tokenizer, system_prompt=self.system_prompt)
 
     def describe(self) -> dict[str, Any]:
         """Recipe (name and content), stage, step, run, plan version, library versions of the checkpoint."""
-        return self._about
+        return self._provenance
 
-    def reply(self, messages: Sequence[Message], *, max_new_tokens: int | None = None) -> str:
+    def generate_reply(self, messages: Sequence[ChatMessage], *, max_new_tokens: int | None = None) -> str:
         """The greedy continuation of a conversation, pictures and videos where they stand among the words.
 
         One picture is tiled as in training, several are shown whole each, as training shows them; so is a video.
-        Raises MvlError when prompt and answer do not fit into the model, `picture.PictureError` for broken pictures.
+        Raises MvlError when prompt and answer do not fit into the model, `image.ImageError` for broken pictures.
         """
-        room = max_new_tokens or self.max_new_tokens
-        stills = [image.standardise(part) for _, parts in messages for part in parts if isinstance(part, bytes)]
-        cut, layouts = self.processor.cut(stills, video=False)
-        still = iter(zip(layouts, _split(cut, layouts), strict=True))
-        shown: list[tuple[Layout, np.ndarray]] = []
-        asked: list[tuple[str, list[str | Visual]]] = []
+        token_budget = max_new_tokens or self.max_new_tokens
+        images = [standardise_image(part) for _, parts in messages for part in parts if isinstance(part, bytes)]
+        image_tiles, layouts = self.processor.tile_images(images, is_video=False)
+        tiled_images = iter(zip(layouts, _split_by_layout(image_tiles, layouts), strict=True))
+        visual_tiles: list[tuple[TileLayout, np.ndarray]] = []
+        prompt_messages: list[tuple[str, list[str | VisualPlaceholder]]] = []
         for role, parts in messages:
-            said: list[str | Visual] = []
+            prompt_parts: list[str | VisualPlaceholder] = []
             for part in parts:
                 if isinstance(part, str):
-                    said.append(part)
+                    prompt_parts.append(part)
                     continue
                 if isinstance(part, bytes):
-                    layout, tiles = next(still)
+                    layout, tiles = next(tiled_images)
                 else:
-                    tiles, (layout,) = self.processor.cut([image.standardise(f) for f in part], video=True)
-                shown.append((layout, tiles))
-                said.append(Visual("video" if layout.kind == "video" else "image", layout.tokens))
-            asked.append((role, said))
-        ids = chat_prompt(asked, self.tokens, system=self.system)
-        if len(ids) + room > self.processor.length:
+                    tiles, (layout,) = self.processor.tile_images(
+                        [standardise_image(frame) for frame in part], is_video=True
+                    )
+                visual_tiles.append((layout, tiles))
+                prompt_parts.append(VisualPlaceholder("video" if layout.kind == "video" else "image", layout.n_tokens))
+            prompt_messages.append((role, prompt_parts))
+        input_ids = encode_chat_prompt(prompt_messages, self.tokenizer, system_prompt=self.system_prompt)
+        if len(input_ids) + token_budget > self.processor.max_seq_len:
             raise MvlError(
-                f"a question of {len(ids)} tokens and an answer of {room} do not fit into the {self.processor.length}"
+                f"a question of {len(input_ids)} tokens and an answer of {token_budget} do not fit into the {self.processor.max_seq_len}"
                 " positions of the model",
                 hint="ask with fewer pictures or a lower max_new_tokens",
             )
-        every = np.concatenate([cut[:0], *(tiles for _, tiles in shown)])
-        batch = self._batch([_unlabelled(ids, every, tuple(layout for layout, _ in shown))])
+        all_tiles = np.concatenate([image_tiles[:0], *(tiles for _, tiles in visual_tiles)])
+        batch = self._build_batch(
+            [_build_unlabelled_sample(input_ids, all_tiles, tuple(layout for layout, _ in visual_tiles))]
+        )
         with torch.no_grad():
-            embedded = self.student.embed(batch)
-            made = self.student.llava.generate(  # type: ignore[misc]
-                inputs_embeds=embedded,
-                attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=self.device),
-                max_new_tokens=room,
+            inputs_embeds = self.student.embed_inputs(batch)
+            generated_ids = self.student.llava.generate(  # type: ignore[misc]
+                inputs_embeds=inputs_embeds,
+                attention_mask=torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=self.device),
+                max_new_tokens=token_budget,
                 do_sample=False,
-                eos_token_id=self.tokens.end,
-                pad_token_id=self.tokens.end,
+                eos_token_id=self.tokenizer.im_end_id,
+                pad_token_id=self.tokenizer.im_end_id,
             )
-        return self.tokens.decode(made[0].tolist()).strip()
+        return self.tokenizer.decode(generated_ids[0].tolist()).strip()
 
-    def _batch(self, samples: list[Sample]) -> Packed:
-        placeholders = (self.tokens.image, self.tokens.video)
-        return collate(samples, placeholders, self.processor.grid.tile).to(self.device)
+    def _build_batch(self, samples: list[ProcessedSample]) -> PackedBatch:
+        placeholder_ids = (self.tokenizer.image_token_id, self.tokenizer.video_token_id)
+        return collate(samples, placeholder_ids, self.processor.grid.tile_size).to(self.device)
 
 
-def _split(tiles: np.ndarray, layouts: Sequence[Layout]) -> list[np.ndarray]:
+def _split_by_layout(tiles: np.ndarray, layouts: Sequence[TileLayout]) -> list[np.ndarray]:
     """The tiles of each layout."""
-    return np.split(tiles, np.cumsum([layout.tiles for layout in layouts])[:-1]) if layouts else []
+    return np.split(tiles, np.cumsum([layout.n_tiles for layout in layouts])[:-1]) if layouts else []
 
 
-def _unlabelled(ids: list[int], cut: np.ndarray, layouts: tuple[Layout, ...]) -> Sample:
-    array = np.array(ids, dtype=np.int32)
-    return Sample("", Encoded(array, np.full(len(ids), IGNORE, dtype=np.int32)), cut, layouts)
+def _build_unlabelled_sample(
+    input_ids: list[int], image_tiles: np.ndarray, layouts: tuple[TileLayout, ...]
+) -> ProcessedSample:
+    array = np.array(input_ids, dtype=np.int32)
+    return ProcessedSample(
+        "", EncodedSample(array, np.full(len(input_ids), IGNORE_INDEX, dtype=np.int32)), image_tiles, layouts
+    )
 
 
-def _export_of(path: Path) -> Path:
+def _resolve_export_dir(path: Path) -> Path:
     for folder in (path, path / "export"):
-        if (folder / PROVENANCE).is_file():
+        if (folder / PROVENANCE_FILE).is_file():
             return folder
     if (path / "state.json").is_file():
         return export_checkpoint(path, path.parent / f"export-{path.name}")

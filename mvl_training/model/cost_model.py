@@ -15,206 +15,224 @@ from typing import Any
 
 from mvl_assets.errors import MvlError
 from mvl_assets.media.tiles import TileGrid
-from mvl_training.data.batch_order import Order
+from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.recipe import Expected, Part, Recipe, Stage, StageName
+from mvl_training.recipe import ExpectedData, ModelComponent, Recipe, StageConfig, StageName
 
 GIB = 1 << 30
-PARTS: tuple[Part, ...] = ("language", "projector", "vision")
+MODEL_COMPONENTS: tuple[ModelComponent, ...] = ("language", "projector", "vision")
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """A model by part: all parameters, and those in matrices that every token (or patch) is multiplied with. `head`:
+class ModelSizes:
+    """A model by part: all parameters, and those in matrices that every token (or patch) is multiplied with. `head_params`:
     how many of the language part's are the word head's."""
 
-    parameters: dict[Part, int]
-    multiplied: dict[Part, int]
-    head: int
-    layers: int
-    width: int
-    inner: int
-    vision_layers: int
-    vision_width: int
-    patches: int
+    params: dict[ModelComponent, int]
+    matmul_params: dict[ModelComponent, int]
+    head_params: int
+    n_layers: int
+    hidden_size: int
+    intermediate_size: int
+    n_vision_layers: int
+    vision_hidden_size: int
+    patches_per_tile: int
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """GiB on one GPU under one ZeRO stage. `activations` is of one pack, with the recipe's gradient checkpointing;
-    `host` is what the GPU's share of the optimizer takes of the machine's memory instead, where it is offloaded."""
+class GpuMemory:
+    """GiB on one GPU under one ZeRO stage. `activations_gib` is of one pack, with the recipe's gradient checkpointing;
+    `host_gib` is what the GPU's share of the optimizer takes of the machine's memory instead, where it is offloaded."""
 
-    weights: float
-    gradients: float
-    optimizer: float
-    activations: float
-    host: float
+    weights_gib: float
+    gradients_gib: float
+    optimizer_gib: float
+    activations_gib: float
+    host_gib: float
 
     @property
-    def total(self) -> float:
-        return self.weights + self.gradients + self.optimizer + self.activations
+    def total_gib(self) -> float:
+        return self.weights_gib + self.gradients_gib + self.optimizer_gib + self.activations_gib
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
-    """One stage. `samples` counts those of all steps, `flops` is of the whole stage, `memory` by ZeRO stage on `gpus`
+class StageForecast:
+    """One stage. `n_samples` counts those of all steps, `flops` is of the whole stage, `memory` by ZeRO stage on `n_gpus`
     GPUs."""
 
     recipe: str
     stage: StageName
-    parameters: dict[Part, int]
-    trained: dict[Part, float]
-    data: Expected
+    params: dict[ModelComponent, int]
+    learning_rates: dict[ModelComponent, float]
+    data: ExpectedData
     basis: str
-    steps: int
-    samples: int
+    n_steps: int
+    n_samples: int
     flops: float
     flops_per_token: float
-    zero: int
-    gpus: int
-    memory: dict[int, Memory]
+    zero_stage: int
+    n_gpus: int
+    memory: dict[int, GpuMemory]
 
-    def gpu_days(self, mfu: float, peak: float) -> float:
-        """Days of one GPU whose dense bf16 peak is `peak` FLOP/s, used to the share `mfu`."""
-        return self.flops / (mfu * peak) / 86400
+    def compute_gpu_days(self, mfu: float, peak_flops: float) -> float:
+        """Days of one GPU whose dense bf16 peak is `peak_flops` FLOP/s, used to the share `mfu`."""
+        return self.flops / (mfu * peak_flops) / 86400
 
     def as_data(self) -> dict[str, Any]:
-        memory = {f"zero_{z}": {**asdict(m), "total": m.total} for z, m in self.memory.items()}
+        memory = {
+            f"zero_{zero_stage}": {**asdict(gpu_memory), "total": gpu_memory.total_gib}
+            for zero_stage, gpu_memory in self.memory.items()
+        }
         return {**asdict(self), "data": self.data.model_dump(), "memory": memory}
 
 
-def sizes_of(recipe: Recipe) -> Sizes:
+def compute_recipe_sizes(recipe: Recipe) -> ModelSizes:
     """The sizes of a recipe's model, from its modules on the meta device. Raises `MvlError` when a tower's config is
     not known."""
     import torch
 
     from mvl_training.model import student_model
 
-    text, seen = student_model.tower_configs(recipe)
+    text_config, vision_config = student_model.load_tower_configs(recipe)
     with torch.device("meta"):
         llava = student_model.LlavaOnevisionForConditionalGeneration(
-            student_model.llava_config(recipe, text, seen, image=0, video=1)
+            student_model.build_llava_config(recipe, text_config, vision_config, image_token_id=0, video_token_id=1)
         )
-    return sizes_of_model(llava, recipe.grid.build())
+    return compute_model_sizes(llava, recipe.grid.to_tile_grid())
 
 
-def sizes_of_model(llava: Any, grid: TileGrid) -> Sizes:
+def compute_model_sizes(llava: Any, grid: TileGrid) -> ModelSizes:
     """The sizes of a model whose parameters are whole (not yet shared out by ZeRO-3)."""
-    from mvl_training.model.student_model import part_of
+    from mvl_training.model.student_model import find_model_component
 
-    text, seen = llava.config.text_config, llava.config.vision_config
-    parameters = dict.fromkeys(PARTS, 0)
-    multiplied = dict.fromkeys(PARTS, 0)
-    table = llava.get_input_embeddings().weight
+    text_config, vision_config = llava.config.text_config, llava.config.vision_config
+    params = dict.fromkeys(MODEL_COMPONENTS, 0)
+    matmul_params = dict.fromkeys(MODEL_COMPONENTS, 0)
+    word_embedding = llava.get_input_embeddings().weight
     for name, parameter in llava.named_parameters():
-        part = part_of(name) or "vision"
-        parameters[part] += parameter.numel()
+        component = find_model_component(name) or "vision"
+        params[component] += parameter.numel()
         # The word table is looked up, not multiplied with; tied to the head it is both.
-        looked_up = parameter is table and not text.tie_word_embeddings
-        if parameter.dim() >= 2 and not looked_up and "position_embedding" not in name:
-            multiplied[part] += parameter.numel()
-    return Sizes(
-        parameters=parameters,
-        multiplied=multiplied,
-        head=llava.get_output_embeddings().weight.numel(),
-        layers=text.num_hidden_layers,
-        width=text.hidden_size,
-        inner=text.intermediate_size,
-        vision_layers=seen.num_hidden_layers,
-        vision_width=seen.hidden_size,
-        patches=grid.side**2,
+        is_lookup_only = parameter is word_embedding and not text_config.tie_word_embeddings
+        if parameter.dim() >= 2 and not is_lookup_only and "position_embedding" not in name:
+            matmul_params[component] += parameter.numel()
+    return ModelSizes(
+        params=params,
+        matmul_params=matmul_params,
+        head_params=llava.get_output_embeddings().weight.numel(),
+        n_layers=text_config.num_hidden_layers,
+        hidden_size=text_config.hidden_size,
+        intermediate_size=text_config.intermediate_size,
+        n_vision_layers=vision_config.num_hidden_layers,
+        vision_hidden_size=vision_config.hidden_size,
+        patches_per_tile=grid.patches_per_side**2,
     )
 
 
-def forecast(recipe: Recipe, name: StageName, sizes: Sizes, *, gpus: int, plan: PackPlan | None = None) -> Forecast:
-    """The forecast of a stage on `gpus` GPUs over a pack plan, else over what the recipe expects. Raises `MvlError`."""
-    stage = recipe.stage(name)
-    data = stage.expected if plan is None else _data_of(plan)
+def forecast_stage(
+    recipe: Recipe, stage_name: StageName, sizes: ModelSizes, *, n_gpus: int, plan: PackPlan | None = None
+) -> StageForecast:
+    """The forecast of a stage on `n_gpus` GPUs over a pack plan, else over what the recipe expects. Raises `MvlError`."""
+    stage_config = recipe.get_stage(stage_name)
+    data = stage_config.expected if plan is None else _measure_plan_data(plan)
     if data is None:
         raise MvlError(
-            f"recipe {recipe.name} does not say what data {name} expects, and no pack plan is there",
-            hint=f"materialise pack_plan/{name}, or give the stage `expected: {{samples: …, tokens: …, tiles: …}}`",
+            f"recipe {recipe.name} does not say what data {stage_name} expects, and no pack plan is there",
+            hint=f"materialise pack_plan/{stage_name}, or give the stage `expected: {{samples: …, tokens: …, tiles: …}}`",
         )
     if plan is None:
-        steps = stage.steps or stage.epochs * math.ceil(data.samples / stage.batch)
-        samples = steps * stage.batch
-        if stage.steps is None:  # the last step of an epoch may be smaller
-            samples = min(samples, stage.epochs * data.samples)
+        n_steps = stage_config.steps or stage_config.epochs * math.ceil(data.samples / stage_config.batch)
+        n_samples = n_steps * stage_config.batch
+        if stage_config.steps is None:  # the last step of an epoch may be smaller
+            n_samples = min(n_samples, stage_config.epochs * data.samples)
     else:
-        steps, samples = _length_of(Order.of(plan, stage.batch, recipe.seed), plan, stage)
-    per_sample = flops_of_sample(sizes, stage, data.tokens, data.tiles)
-    return Forecast(
+        n_steps, n_samples = _count_steps_and_samples(
+            BatchOrder.from_plan(plan, stage_config.batch, recipe.seed), plan, stage_config
+        )
+    flops_per_sample = compute_sample_flops(sizes, stage_config, data.tokens, data.tiles)
+    return StageForecast(
         recipe=recipe.name,
-        stage=name,
-        parameters=sizes.parameters,
-        trained=dict(stage.train),
+        stage=stage_name,
+        params=sizes.params,
+        learning_rates=dict(stage_config.train),
         data=data,
         basis="assumed by the recipe" if plan is None else "the pack plan",
-        steps=steps,
-        samples=samples,
-        flops=per_sample * samples,
-        flops_per_token=per_sample / data.tokens,
-        zero=stage.zero,
-        gpus=gpus,
-        memory={zero: _memory(sizes, stage, zero, gpus) for zero in (0, 1, 2, 3)},
+        n_steps=n_steps,
+        n_samples=n_samples,
+        flops=flops_per_sample * n_samples,
+        flops_per_token=flops_per_sample / data.tokens,
+        zero_stage=stage_config.zero,
+        n_gpus=n_gpus,
+        memory={zero_stage: _estimate_memory(sizes, stage_config, zero_stage, n_gpus) for zero_stage in (0, 1, 2, 3)},
     )
 
 
-def _data_of(plan: PackPlan) -> Expected:
-    samples = int(plan.n_samples.sum())
-    return Expected(samples=samples, tokens=int(plan.n_tokens.sum()) / samples, tiles=int(plan.n_tiles.sum()) / samples)
+def _measure_plan_data(plan: PackPlan) -> ExpectedData:
+    n_samples = int(plan.n_samples.sum())
+    return ExpectedData(
+        samples=n_samples, tokens=int(plan.n_tokens.sum()) / n_samples, tiles=int(plan.n_tiles.sum()) / n_samples
+    )
 
 
-def _length_of(order: Order, plan: PackPlan, stage: Stage) -> tuple[int, int]:
+def _count_steps_and_samples(batch_order: BatchOrder, plan: PackPlan, stage_config: StageConfig) -> tuple[int, int]:
     """Steps, and the samples in them: a step takes whole packs, so it may hold more samples than the recipe's batch."""
-    steps = stage.steps or stage.epochs * order.steps_per_epoch
-    epochs, rest = divmod(steps, order.steps_per_epoch)
-    last = [pack for step in range(steps - rest, steps) for pack in order.step(step)]
-    return steps, epochs * int(plan.n_samples.sum()) + int(plan.n_samples[last].sum())
+    n_steps = stage_config.steps or stage_config.epochs * batch_order.steps_per_epoch
+    n_epochs, n_remaining_steps = divmod(n_steps, batch_order.steps_per_epoch)
+    last_packs = [
+        pack for step in range(n_steps - n_remaining_steps, n_steps) for pack in batch_order.list_step_packs(step)
+    ]
+    return n_steps, n_epochs * int(plan.n_samples.sum()) + int(plan.n_samples[last_packs].sum())
 
 
-def flops_of_sample(sizes: Sizes, stage: Stage, tokens: float, tiles: float, targets: float | None = None) -> float:
+def compute_sample_flops(
+    sizes: ModelSizes, stage_config: StageConfig, n_tokens: float, n_tiles: float, n_loss_tokens: float | None = None
+) -> float:
     """Model FLOPs of one sample, forward and backward.
 
     Per parameter and token 2 forward, 4 more backward where the part learns, 2 more where only the activations'
-    gradients pass through it to something that does. The head runs on the `targets` among the tokens; None, where they
+    gradients pass through it to something that does. The head runs on the `n_loss_tokens` among the tokens; None, where they
     are not known, counts it on all.
     """
-    learns_before = {"vision": False, "projector": "vision" in stage.train}
-    learns_before["language"] = learns_before["projector"] or "projector" in stage.train
-    factor = {part: 6 if part in stage.train else 4 if learns_before[part] else 2 for part in PARTS}
-    attention = sizes.layers * sizes.width * tokens
-    spared = 0.0 if targets is None else (tokens - targets) * sizes.head
-    language = factor["language"] * (tokens * (sizes.multiplied["language"] + attention) - spared)
-    patches = tiles * sizes.patches
-    vision_attention = 2 * sizes.vision_layers * sizes.vision_width * sizes.patches
+    has_trained_upstream = {"vision": False, "projector": "vision" in stage_config.train}
+    has_trained_upstream["language"] = has_trained_upstream["projector"] or "projector" in stage_config.train
+    flops_factors = {
+        component: 6 if component in stage_config.train else 4 if has_trained_upstream[component] else 2
+        for component in MODEL_COMPONENTS
+    }
+    attention_macs = sizes.n_layers * sizes.hidden_size * n_tokens
+    skipped_head_macs = 0.0 if n_loss_tokens is None else (n_tokens - n_loss_tokens) * sizes.head_params
+    language_flops = flops_factors["language"] * (
+        n_tokens * (sizes.matmul_params["language"] + attention_macs) - skipped_head_macs
+    )
+    n_patches = n_tiles * sizes.patches_per_tile
+    vision_attention_macs = 2 * sizes.n_vision_layers * sizes.vision_hidden_size * sizes.patches_per_tile
     return (
-        language
-        + factor["vision"] * patches * (sizes.multiplied["vision"] + vision_attention)
-        + factor["projector"] * patches * sizes.multiplied["projector"]
+        language_flops
+        + flops_factors["vision"] * n_patches * (sizes.matmul_params["vision"] + vision_attention_macs)
+        + flops_factors["projector"] * n_patches * sizes.matmul_params["projector"]
     )
 
 
-def _memory(sizes: Sizes, stage: Stage, zero: int, gpus: int) -> Memory:
-    low = stage.precision == "bf16"
-    everything = sum(sizes.parameters.values())
-    learning = sum(sizes.parameters[part] for part in stage.train)
-    shared = {level: gpus if zero >= level else 1 for level in (1, 2, 3)}
+def _estimate_memory(sizes: ModelSizes, stage_config: StageConfig, zero_stage: int, n_gpus: int) -> GpuMemory:
+    is_bf16 = stage_config.precision == "bf16"
+    n_params = sum(sizes.params.values())
+    n_trained_params = sum(sizes.params[component] for component in stage_config.train)
+    n_shards = {level: n_gpus if zero_stage >= level else 1 for level in (1, 2, 3)}
     # AdamW's two moments, and in bf16 the weights once more in fp32.
-    optimizer = learning * (12 if low else 8) / shared[1] / GIB
-    is_offloaded = stage.offload and zero > 0
-    return Memory(
-        weights=everything * (2 if low else 4) / shared[3] / GIB,
-        gradients=learning * 4 / shared[2] / GIB,
-        optimizer=0.0 if is_offloaded else optimizer,
-        activations=_activations(sizes, stage, 2 if low else 4) / GIB,
-        host=optimizer if is_offloaded else 0.0,
+    optimizer_gib = n_trained_params * (12 if is_bf16 else 8) / n_shards[1] / GIB
+    is_offloaded = stage_config.offload and zero_stage > 0
+    return GpuMemory(
+        weights_gib=n_params * (2 if is_bf16 else 4) / n_shards[3] / GIB,
+        gradients_gib=n_trained_params * 4 / n_shards[2] / GIB,
+        optimizer_gib=0.0 if is_offloaded else optimizer_gib,
+        activations_gib=_estimate_activation_bytes(sizes, stage_config, 2 if is_bf16 else 4) / GIB,
+        host_gib=optimizer_gib if is_offloaded else 0.0,
     )
 
 
-def _activations(sizes: Sizes, stage: Stage, each: int) -> float:
+def _estimate_activation_bytes(sizes: ModelSizes, stage_config: StageConfig, bytes_per_value: int) -> float:
     """Bytes kept for the backward pass of one full pack in the language tower, logits not counted."""
-    layer = stage.length * (6 * sizes.width + 4 * sizes.inner) * each
-    if stage.gradient_checkpointing:
-        return sizes.layers * stage.length * sizes.width * each + layer
-    return sizes.layers * layer
+    layer_bytes = stage_config.length * (6 * sizes.hidden_size + 4 * sizes.intermediate_size) * bytes_per_value
+    if stage_config.gradient_checkpointing:
+        return sizes.n_layers * stage_config.length * sizes.hidden_size * bytes_per_value + layer_bytes
+    return sizes.n_layers * layer_bytes

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mvl_assets.media.tiles import TileGrid
-from mvl_training.data.chat_format import END, IMAGE, VIDEO, chat_template
+from mvl_training.data.chat_format import IM_END, IMAGE_TOKEN, VIDEO_TOKEN, build_chat_template
 
-PREFIXES = (
+PREFIX_MAP = (
     ("llava.model.language_model.", "language_model.model."),
     ("llava.model.vision_tower.", "vision_tower.vision_model."),
     ("llava.model.multi_modal_projector.", "multi_modal_projector."),
@@ -25,35 +25,37 @@ PREFIXES = (
 )
 
 
-def hub_name(name: str) -> str:
+def to_hub_name(name: str) -> str:
     """The published name of a `Student` parameter. Raises KeyError for a name that has none."""
-    for ours, theirs in PREFIXES:
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
+    for own_prefix, hub_prefix in PREFIX_MAP:
+        if name.startswith(own_prefix):
+            return hub_prefix + name.removeprefix(own_prefix)
     raise KeyError(name)
 
 
-def write_model_files(llava: Any, tokenizer_source: Path, folder: Path, *, grid: TileGrid, system: str) -> None:
+def write_model_files(llava: Any, tokenizer_dir: Path, model_dir: Path, *, grid: TileGrid, system_prompt: str) -> None:
     """Everything of an export but the weights: config, generation config, processor, tokenizer, chat template."""
     from transformers import AutoTokenizer
 
-    folder.mkdir(parents=True, exist_ok=True)
+    model_dir.mkdir(parents=True, exist_ok=True)
     llava.config.architectures = ["LlavaOnevisionForConditionalGeneration"]
-    llava.config.save_pretrained(folder)
-    llava.generation_config.save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_source, local_files_only=True)
-    tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE, VIDEO]}, replace_extra_special_tokens=False)
-    tokenizer.eos_token = END
-    tokenizer.chat_template = chat_template(system)
-    tokenizer.save_pretrained(folder)
-    for name, content in _processor_files(grid).items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    llava.config.save_pretrained(model_dir)
+    llava.generation_config.save_pretrained(model_dir)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir, local_files_only=True)
+    tokenizer.add_special_tokens(
+        {"extra_special_tokens": [IMAGE_TOKEN, VIDEO_TOKEN]}, replace_extra_special_tokens=False
+    )
+    tokenizer.eos_token = IM_END
+    tokenizer.chat_template = build_chat_template(system_prompt)
+    tokenizer.save_pretrained(model_dir)
+    for name, content in _build_processor_files(grid).items():
+        (model_dir / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _processor_files(grid: TileGrid) -> dict[str, dict[str, Any]]:
-    pixels: dict[str, Any] = {
+def _build_processor_files(grid: TileGrid) -> dict[str, dict[str, Any]]:
+    shared_fields: dict[str, Any] = {
         "processor_class": "LlavaOnevisionProcessor",
-        "size": {"height": grid.tile, "width": grid.tile},
+        "size": {"height": grid.tile_size, "width": grid.tile_size},
         # SigLIP's; transformers' default for this model is CLIP's, which the published checkpoints override too.
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
@@ -66,18 +68,18 @@ def _processor_files(grid: TileGrid) -> dict[str, dict[str, Any]]:
     }
     return {
         "preprocessor_config.json": {
-            **pixels,
+            **shared_fields,
             "image_processor_type": "LlavaOnevisionImageProcessor",
-            "image_grid_pinpoints": grid.pinpoints,
+            "image_grid_pinpoints": grid.grid_pinpoints,
             "do_pad": True,
         },
-        "video_preprocessor_config.json": {**pixels, "video_processor_type": "LlavaOnevisionVideoProcessor"},
+        "video_preprocessor_config.json": {**shared_fields, "video_processor_type": "LlavaOnevisionVideoProcessor"},
         "processor_config.json": {
             "processor_class": "LlavaOnevisionProcessor",
-            "num_image_tokens": grid.side**2,
+            "num_image_tokens": grid.patches_per_side**2,
             "vision_feature_select_strategy": "full",
             "vision_aspect_ratio": f"anyres_max_{grid.max_tiles}",
-            "image_token": IMAGE,
-            "video_token": VIDEO,
+            "image_token": IMAGE_TOKEN,
+            "video_token": VIDEO_TOKEN,
         },
     }

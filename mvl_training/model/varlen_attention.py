@@ -4,7 +4,7 @@ Belongs here: the attention function of the language tower, in transformers' int
 sequence (`batches`), the model (`model`).
 
 On CUDA in half precision it is one call of `torch.nn.attention.varlen`, elsewhere one `scaled_dot_product_attention` a
-sample. Neither builds a mask of the whole sequence. Without `bounds` (when text is generated) it is transformers' sdpa.
+sample. Neither builds a mask of the whole sequence. Without `cu_seqlens` (when text is generated) it is transformers' sdpa.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAME = "samples_apart"
+ATTENTION_NAME = "samples_apart"
 
 
-def samples_apart(
+def compute_packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -29,20 +29,20 @@ def samples_apart(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float | None = None,
-    bounds: torch.Tensor | None = None,
-    longest: int = 0,
-    **rest: Any,
+    cu_seqlens: torch.Tensor | None = None,
+    max_seqlen: int = 0,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """`query` (1, H, L, D), `key` and `value` (1, K, L, D) with K dividing H; returns (1, L, H, D).
 
-    `bounds` int32 (N + 1): sample n holds the tokens `bounds[n]` to `bounds[n + 1]`; `longest` is the most of one.
+    `cu_seqlens` int32 (N + 1): sample n holds the tokens `bounds[n]` to `bounds[n + 1]`; `max_seqlen` is the most of one.
     """
-    if bounds is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
+    if cu_seqlens is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        return _varlen(query, key, value, bounds, longest, scaling), None
-    edges = bounds.tolist()
-    parts = [
+        return _compute_varlen_attention(query, key, value, cu_seqlens, max_seqlen, scaling), None
+    boundaries = cu_seqlens.tolist()
+    outputs = [
         functional.scaled_dot_product_attention(
             query[:, :, start:stop],
             key[:, :, start:stop],
@@ -51,17 +51,17 @@ def samples_apart(
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )
-        for start, stop in pairwise(edges)
+        for start, stop in pairwise(boundaries)
     ]
-    return torch.cat(parts, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def _varlen(
+def _compute_varlen_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    bounds: torch.Tensor,
-    longest: int,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
     scaling: float | None,
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
@@ -71,10 +71,10 @@ def _varlen(
         query_LHD,
         key_LKD,
         value_LKD,
-        bounds,
-        bounds,
-        longest,
-        longest,
+        cu_seqlens,
+        cu_seqlens,
+        max_seqlen,
+        max_seqlen,
         scale=scaling,
         window_size=(-1, 0),  # causal
         enable_gqa=key_LKD.shape[1] != query_LHD.shape[1],
@@ -83,10 +83,10 @@ def _varlen(
     return attended_LHD[None]
 
 
-def _mask(*, attention_mask: torch.Tensor | None = None, **rest: Any) -> torch.Tensor | None:
+def _build_mask(*, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
     """None for packed sequences, which come without a mask; otherwise sdpa's."""
-    return None if attention_mask is None else sdpa_mask(attention_mask=attention_mask, **rest)
+    return None if attention_mask is None else sdpa_mask(attention_mask=attention_mask, **kwargs)
 
 
-AttentionInterface.register(NAME, samples_apart)
-AttentionMaskInterface.register(NAME, _mask)
+AttentionInterface.register(ATTENTION_NAME, compute_packed_attention)
+AttentionMaskInterface.register(ATTENTION_NAME, _build_mask)

@@ -23,29 +23,35 @@ SHRINK_ABOVE = 1.1
 class ProcessingInfo(upstream.LlavaOnevisionProcessingInfo):
     """Counts tokens."""
 
-    def _get_num_unpadded_features(self, *, npatches: int, **of_picture: int) -> tuple[int, int]:
+    def _get_num_unpadded_features(self, *, npatches: int, **image_dims: int) -> tuple[int, int]:
         """(features, newlines) of a picture's tiles, each of `npatches` x `npatches` features."""
-        features, lines = LlavaNextProcessingInfo._get_num_unpadded_features(self, npatches=npatches, **of_picture)
+        n_features, n_newlines = LlavaNextProcessingInfo._get_num_unpadded_features(
+            self, npatches=npatches, **image_dims
+        )
         config: Any = self.get_hf_config()
         tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
-        ratio = math.sqrt(features / (tiles * npatches**2))
+        ratio = math.sqrt(n_features / (tiles * npatches**2))
         if ratio <= SHRINK_ABOVE:
-            return features, lines
-        height = int(lines // ratio)
-        return height * int(features // lines // ratio), height
+            return n_features, n_newlines
+        height = int(n_newlines // ratio)
+        return height * int(n_features // n_newlines // ratio), height
 
     def get_image_size_with_most_features(self) -> ImageSize:
         """vLLM refuses pictures of more tokens than this size has."""
-        return self._largest
+        return self._largest_image_size
 
     @cached_property
-    def _largest(self) -> ImageSize:
+    def _largest_image_size(self) -> ImageSize:
         # A picture fills its tiles along one side at least; the other ends somewhere, patch by patch.
         encoder = self.get_vision_encoder_info()
         tile, patch = encoder.get_image_size(), encoder.get_patch_size()
         shapes = {(height // tile, width // tile) for height, width in self.get_hf_config().image_grid_pinpoints}
         longest = max(max(shape) for shape in shapes) * tile
-        sizes = [(whole, part) for whole in range(tile, longest + 1, tile) for part in range(patch, longest + 1, patch)]
+        sizes = [
+            (full_side, partial_side)
+            for full_side in range(tile, longest + 1, tile)
+            for partial_side in range(patch, longest + 1, patch)
+        ]
         candidates = [ImageSize(width, height) for pair in sizes for width, height in (pair, pair[::-1])]
         return max(candidates, key=lambda s: self.get_num_image_tokens(image_width=s.width, image_height=s.height))
 
@@ -59,7 +65,7 @@ class LlavaOnevisionForConditionalGeneration(upstream.LlavaOnevisionForCondition
     """Arranges features."""
 
     def _merge_image_patch_embeddings(
-        self, image_size: torch.Tensor, patch_embeddings: torch.Tensor, **rest: Any
+        self, image_size: torch.Tensor, patch_embeddings: torch.Tensor, **kwargs: Any
     ) -> torch.Tensor:
-        rest["vision_aspect_ratio"] = self.config.vision_aspect_ratio
-        return super()._merge_image_patch_embeddings(image_size, patch_embeddings, **rest)
+        kwargs["vision_aspect_ratio"] = self.config.vision_aspect_ratio
+        return super()._merge_image_patch_embeddings(image_size, patch_embeddings, **kwargs)

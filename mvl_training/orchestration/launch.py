@@ -24,7 +24,7 @@ from mvl_training.runs.process_group import supervise
 class Launcher(dg.ConfigurableResource):
     """Starts the processes of this code location, the only ones that import torch."""
 
-    grace_seconds: float = 60.0
+    grace_s: float = 60.0
     """How long a process may take to save its state after SIGINT, and again after SIGTERM, before it is killed."""
 
     def run(
@@ -32,15 +32,15 @@ class Launcher(dg.ConfigurableResource):
         context: dg.AssetExecutionContext,
         command: Sequence[str],
         *,
-        folder: Path,
+        run_dir: Path,
     ) -> None:
-        """Runs `command` to its end; `folder` keeps its log. Its Pipes log lines appear in the event log as they come,
+        """Runs `command` to its end; `run_dir` keeps its log. Its Pipes log lines appear in the event log as they come,
         its stdout and stderr in the step's compute log.
 
         Results are files the command leaves, not Pipes messages: a later run must find them without running again.
         Raises `CommandFailed` or `FolderBusy` of `process_group`.
         """
-        opening = dg.open_pipes_session(
+        pipes_session = dg.open_pipes_session(
             context=context,
             context_injector=dg.PipesTempFileContextInjector(),
             message_reader=dg.PipesTempFileMessageReader(),
@@ -49,22 +49,22 @@ class Launcher(dg.ConfigurableResource):
             with warnings.catch_warnings():
                 # Dagster warns of a preview feature that its own Pipes reader uses.
                 warnings.simplefilter("ignore", dg.PreviewWarning)
-                session = stack.enter_context(opening)
+                session = stack.enter_context(pipes_session)
             supervise(
                 command,
-                folder=folder,
-                env={**patience(), **session.get_bootstrap_env_vars()},
-                echo=_echo,
-                grace=self.grace_seconds,
+                run_dir=run_dir,
+                env={**build_openmp_env(), **session.get_bootstrap_env_vars()},
+                on_output=_write_stdout,
+                grace_s=self.grace_s,
             )
 
 
-def patience() -> dict[str, str]:
+def build_openmp_env() -> dict[str, str]:
     """Environment that makes OpenMP's threads sleep while they wait: spinning ones starve a model server on the same
     processors. What the user set stays."""
     return {k: v for k, v in {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}.items() if k not in os.environ}
 
 
-def _echo(text: str) -> None:
+def _write_stdout(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -9,116 +9,123 @@ import re
 from collections.abc import Mapping, Sequence
 
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.image import PictureError, thumbnail
-from mvl_training.evaluation.held_out.local_worker import Asked
-from mvl_training.evaluation.held_out.questions import PREVIEWED, Question
-from mvl_training.evaluation.held_out.suite import Report
-from mvl_training.evaluation.scoring import ALL, Score, is_correct
-from mvl_training.orchestration.plots import embedded
+from mvl_assets.media.image import ImageError, build_thumbnail
+from mvl_training.evaluation.held_out.local_worker import ModelAnswer
+from mvl_training.evaluation.held_out.questions import PREVIEW_COUNT, HeldOutQuestion
+from mvl_training.evaluation.held_out.suite import HeldOutReport
+from mvl_training.evaluation.scoring import ALL_CATEGORIES, CategoryScore, is_correct
+from mvl_training.orchestration.plots import embed_image
 
 
-def summary_table(report: Report) -> str:
+def render_summary_table(report: HeldOutReport) -> str:
     """One line per checkpoint over all categories."""
     lines = [
         "| checkpoint | asked via | correct | accuracy | most frequent answer | guessing | with pictures"
         " | same, grey | loss | loss, grey |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for asking in report.askings:
-        stage = asking.checkpoint.stage
-        total = next(one for one in report.scores[stage] if one.category == ALL)
+    for checkpoint_answers in report.all_checkpoint_answers:
+        stage = checkpoint_answers.checkpoint.stage
+        total_score = next(score for score in report.scores[stage] if score.category == ALL_CATEGORIES)
         lines.append(
-            f"| {stage} | {asking.via} | {total.correct} of {total.questions} | {_accuracy(total)}"
-            f" | {_percent(total.majority)} | {_percent(total.uniform)} | {_percent(total.sighted)}"
-            f" | {_percent(total.blank)} | {_number(total.loss)} | {_number(total.blank_loss)} |"
+            f"| {stage} | {checkpoint_answers.backend} | {total_score.n_correct} of {total_score.n_questions} | {_format_accuracy(total_score)}"
+            f" | {_format_percent(total_score.majority_baseline)} | {_format_percent(total_score.random_baseline)} | {_format_percent(total_score.with_image_accuracy)}"
+            f" | {_format_percent(total_score.blank_image_accuracy)} | {_format_number(total_score.loss)} | {_format_number(total_score.blank_image_loss)} |"
         )
     return "\n".join(lines)
 
 
-def category_table(scores: Mapping[str, Sequence[Score]]) -> str:
+def render_category_table(scores: Mapping[str, Sequence[CategoryScore]]) -> str:
     """Accuracy per category (lines) and checkpoint (columns), beside chance."""
     stages = list(scores)
-    by_category = {one.category: one for listed in scores.values() for one in listed}
+    by_category = {score.category: score for stage_scores in scores.values() for score in stage_scores}
     lines = [
         f"| category | questions | {' | '.join(stages)} | most frequent answer | guessing |",
         "|---" * (len(stages) + 4) + "|",
     ]
     for category, any_score in by_category.items():
-        cells = [_accuracy(one) for stage in stages for one in scores[stage] if one.category == category]
+        cells = [_format_accuracy(one) for stage in stages for one in scores[stage] if one.category == category]
         lines.append(
-            f"| {category} | {any_score.questions} | {' | '.join(cells)}"
-            f" | {_percent(any_score.majority)} | {_percent(any_score.uniform)} |"
+            f"| {category} | {any_score.n_questions} | {' | '.join(cells)}"
+            f" | {_format_percent(any_score.majority_baseline)} | {_format_percent(any_score.random_baseline)} |"
         )
     return "\n".join(lines)
 
 
-def preview_table(lake: Lake, questions: Sequence[Question], answers: Mapping[str, Mapping[str, Asked]]) -> str:
+def render_preview_table(
+    lake: Lake, questions: Sequence[HeldOutQuestion], answers: Mapping[str, Mapping[str, ModelAnswer]]
+) -> str:
     """A few held-out questions with a thumbnail, the known answer, and what each checkpoint (by name) said.
 
-    Questions with one picture come first. At most `PREVIEWED` thumbnails, a few kB each.
+    Questions with one picture come first. At most `PREVIEW_COUNT` thumbnails, a few kB each.
     """
-    chosen = sorted(questions, key=lambda question: (len(question.image_ids) != 1, question.category))
-    spread = _one_per_category_first(chosen)[:PREVIEWED]
+    sorted_questions = sorted(questions, key=lambda question: (len(question.image_ids) != 1, question.category))
+    previewed = _order_one_per_category_first(sorted_questions)[:PREVIEW_COUNT]
     lines = [
         f"| picture | question | known answer | {' | '.join(answers)} |",
         "|---" * (3 + len(answers)) + "|",
     ]
-    for question in spread:
-        said = [_said(by_id.get(question.question_id), question) for by_id in answers.values()]
-        cells = [_picture(lake, question), _cell(question.text), _cell(question.expected), *said]
+    for question in previewed:
+        answer_cells = [_format_answer(by_id.get(question.question_id), question) for by_id in answers.values()]
+        cells = [
+            _render_image(lake, question),
+            _escape_cell(question.text),
+            _escape_cell(question.reference),
+            *answer_cells,
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _one_per_category_first(questions: Sequence[Question]) -> list[Question]:
-    seen: set[str] = set()
-    first: list[Question] = []
-    rest: list[Question] = []
+def _order_one_per_category_first(questions: Sequence[HeldOutQuestion]) -> list[HeldOutQuestion]:
+    seen_categories: set[str] = set()
+    first_of_category: list[HeldOutQuestion] = []
+    others: list[HeldOutQuestion] = []
     for question in questions:
-        (rest if question.category in seen else first).append(question)
-        seen.add(question.category)
-    return first + rest
+        (others if question.category in seen_categories else first_of_category).append(question)
+        seen_categories.add(question.category)
+    return first_of_category + others
 
 
-def _picture(lake: Lake, question: Question) -> str:
+def _render_image(lake: Lake, question: HeldOutQuestion) -> str:
     if not question.image_ids:
         return "–"
     try:
-        (data,) = lake.images.fetch(question.image_ids[:1]).values()
-        more = f" +{len(question.image_ids) - 1}" if len(question.image_ids) > 1 else ""
-        return embedded(thumbnail(data), question.category, "image/jpeg") + more
-    except PictureError as error:
+        (data,) = lake.images.read_images(question.image_ids[:1]).values()
+        more_images = f" +{len(question.image_ids) - 1}" if len(question.image_ids) > 1 else ""
+        return embed_image(build_thumbnail(data), question.category, "image/jpeg") + more_images
+    except ImageError as error:
         return f"*{error.error}*"
 
 
-def _said(asked: Asked | None, question: Question) -> str:
-    if asked is None or asked.answer is None:
+def _format_answer(model_answer: ModelAnswer | None, question: HeldOutQuestion) -> str:
+    if model_answer is None or model_answer.answer is None:
         return "*not asked*"
-    mark = "✓ " if is_correct(asked.answer, question.expected) else ""
-    return mark + (_cell(asked.answer) or "*empty*")
+    correct_mark = "✓ " if is_correct(model_answer.answer, question.reference) else ""
+    return correct_mark + (_escape_cell(model_answer.answer) or "*empty*")
 
 
-_UNBROKEN = re.compile(r"\S{40}")
+_LONG_WORD_PATTERN = re.compile(r"\S{40}")
 
 
-def _cell(text: str, longest: int = 160) -> str:
+def _escape_cell(text: str, max_chars: int = 160) -> str:
     """Text as one markdown cell: what would end the cell or read as markup is shown as it is."""
     flat = " ".join(text.split())
-    short = flat if len(flat) <= longest else f"{flat[: longest - 1]}…"
+    shortened = flat if len(flat) <= max_chars else f"{flat[: max_chars - 1]}…"
     # A model that repeats itself without a space would push the other columns out of sight.
-    short = _UNBROKEN.sub(lambda run: f"{run[0]}\u200b", short)
-    for mark in "\\`*_<>[]|":
-        short = short.replace(mark, f"\\{mark}")
-    return short
+    shortened = _LONG_WORD_PATTERN.sub(lambda run: f"{run[0]}\u200b", shortened)
+    for special in "\\`*_<>[]|":
+        shortened = shortened.replace(special, f"\\{special}")
+    return shortened
 
 
-def _accuracy(one: Score) -> str:
-    return f"{_percent(one.accuracy)}" + ("" if one.stderr is None else f" ± {100 * one.stderr:.1f}")
+def _format_accuracy(score: CategoryScore) -> str:
+    return f"{_format_percent(score.accuracy)}" + ("" if score.stderr is None else f" ± {100 * score.stderr:.1f}")
 
 
-def _percent(share: float | None) -> str:
+def _format_percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from mvl_assets.lake.table import Table
 
 
-def table_metadata(table: Table) -> dict[str, Any]:
+def build_table_metadata(table: Table) -> dict[str, Any]:
     """Rows, place, columns with their meaning, version."""
     columns = [
-        dg.TableColumn(f.name, str(f.type), description=describe_column(table.spec.name, f.name)) for f in table.schema
+        dg.TableColumn(field.name, str(field.type), description=describe_column(table.spec.name, field.name))
+        for field in table.schema
     ]
     return {
         "dagster/row_count": table.count(),

@@ -29,14 +29,16 @@ import psutil
 from mvl_assets.errors import MvlError
 
 # How old a process may be to count as just being started.
-STARTING_S = 1.0
-MARK = "MVL_PROCESS_GROUP"
+STARTUP_GRACE_S = 1.0
+GROUP_ENV = "MVL_PROCESS_GROUP"
 GROUP_FILE = "process_group.json"
 LOCK_FILE = "process_group.lock"
 LOG_FILE = "log.txt"
 
 # Where torchrun begins to report a worker's failure: thirty lines behind what the worker itself said.
-_TORCHRUN_REPORT = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/multiprocessing/api\.py.*failed", re.MULTILINE)
+_TORCHRUN_REPORT_PATTERN = re.compile(
+    r"^[EW]\d{4} .*torch/distributed/elastic/multiprocessing/api\.py.*failed", re.MULTILINE
+)
 
 
 class FolderBusy(MvlError):
@@ -44,47 +46,53 @@ class FolderBusy(MvlError):
 
 
 class CommandFailed(MvlError):
-    """The command ended with another code than 0. `code` is negative for a signal; `tail` holds its last lines."""
+    """The command ended with another code than 0. `exit_code` is negative for a signal; `log_tail` holds its last lines."""
 
-    def __init__(self, command: Sequence[str], code: int, log: Path) -> None:
-        self.code = code
-        self.tail = _tail(log)
-        ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        said = self.tail.splitlines()
+    def __init__(self, command: Sequence[str], exit_code: int, log: Path) -> None:
+        self.exit_code = exit_code
+        self.log_tail = _read_log_tail(log)
+        outcome = (
+            f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with code {exit_code}"
+        )
+        last_lines = self.log_tail.splitlines()
         # One line first, for places that show one: the last words of a program usually say why it ended.
-        line = f"{said[-1]} ({_short(command)} {ended})" if said else f"{_short(command)} {ended}"
-        super().__init__("\n".join([line, *said[:-1]]), hint=f"the whole log is in {log}")
+        line = (
+            f"{last_lines[-1]} ({_format_command(command)} {outcome})"
+            if last_lines
+            else f"{_format_command(command)} {outcome}"
+        )
+        super().__init__("\n".join([line, *last_lines[:-1]]), hint=f"the whole log is in {log}")
 
 
 def supervise(
     command: Sequence[str],
     *,
-    folder: Path,
+    run_dir: Path,
     env: Mapping[str, str] | None = None,
-    echo: Callable[[str], None],
-    grace: float = 60.0,
-    poll: float = 0.2,
+    on_output: Callable[[str], None],
+    grace_s: float = 60.0,
+    poll_interval_s: float = 0.2,
 ) -> None:
     """Runs `command` until it ends and leaves no process of it behind, however this call ends.
 
-    `folder` is the run folder: it gets the log, and the file by which the next start finds a group that a kill -9 of
-    this process orphaned. `echo` receives what the command writes (stdout and stderr, decoded), as it appears. On an
-    exception (a cancel arrives as one) the group is stopped: SIGINT, SIGTERM, SIGKILL, with up to `grace` seconds
+    `run_dir` is the run folder: it gets the log, and the file by which the next start finds a group that a kill -9 of
+    this process orphaned. `on_output` receives what the command writes (stdout and stderr, decoded), as it appears. On an
+    exception (a cancel arrives as one) the group is stopped: SIGINT, SIGTERM, SIGKILL, with up to `grace_s` seconds
     after each.
 
     Raises `FolderBusy` when another living process supervises this folder, `CommandFailed` when the command fails.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        reap(folder)
-        mark = uuid.uuid4().hex
-        log = folder / LOG_FILE
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with _lock_run_dir(run_dir):
+        kill_orphans(run_dir)
+        group_id = uuid.uuid4().hex
+        log = run_dir / LOG_FILE
         with log.open("wb") as sink, log.open(encoding="utf-8", errors="replace") as source:
             # The file comes first: a kill -9 between the two lines leaves a mark that nobody carries.
-            _remember(folder, mark, command)
+            _write_group_file(run_dir, group_id, command)
             process = subprocess.Popen(
                 list(command),
-                env={**os.environ, **(env or {}), MARK: mark},
+                env={**os.environ, **(env or {}), GROUP_ENV: group_id},
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
@@ -92,99 +100,101 @@ def supervise(
             )
             try:
                 while process.poll() is None:
-                    _forward(source, echo)
-                    time.sleep(poll)
+                    _forward_output(source, on_output)
+                    time.sleep(poll_interval_s)
             finally:
-                stop(mark, process, grace=grace if process.poll() is None else 0.0)
-                (folder / GROUP_FILE).unlink(missing_ok=True)
-                _forward(source, echo)
+                stop_group(group_id, process, grace_s=grace_s if process.poll() is None else 0.0)
+                (run_dir / GROUP_FILE).unlink(missing_ok=True)
+                _forward_output(source, on_output)
     if process.returncode:
         raise CommandFailed(command, process.returncode, log)
 
 
-def stop(mark: str, leader: subprocess.Popen[bytes] | None, *, grace: float) -> None:
-    """Ends every process that carries `mark`, politely first. Returns when none is left.
+def stop_group(group_id: str, leader: subprocess.Popen[bytes] | None, *, grace_s: float) -> None:
+    """Ends every process that carries `group_id`, politely first. Returns when none is left.
 
     A second interrupt while waiting skips the politeness. `leader` is waited for, so that it leaves no zombie.
     """
     try:
-        if grace > 0:
-            _signal(_asked_first(members(mark), leader), signal.SIGINT)
-            if not _gone(mark, leader, grace):
-                _signal(members(mark), signal.SIGTERM)
-                _gone(mark, leader, grace)
+        if grace_s > 0:
+            _send_signal(_select_sigint_targets(list_processes(group_id), leader), signal.SIGINT)
+            if not _wait_until_gone(group_id, leader, grace_s):
+                _send_signal(list_processes(group_id), signal.SIGTERM)
+                _wait_until_gone(group_id, leader, grace_s)
     finally:
         # Again and again: a process that forks while it is being listed is caught in the next round.
-        while living := members(mark):
-            _signal(living, signal.SIGKILL)
-            _gone(mark, leader, 1.0)
+        while processes := list_processes(group_id):
+            _send_signal(processes, signal.SIGKILL)
+            _wait_until_gone(group_id, leader, 1.0)
         if leader is not None:
             leader.wait()
 
 
-def reap(folder: Path, *, grace: float = 5.0) -> int:
+def kill_orphans(run_dir: Path, *, grace_s: float = 5.0) -> int:
     """Ends what an earlier, killed supervisor left running for this folder; returns how many processes that were."""
-    file = folder / GROUP_FILE
+    file = run_dir / GROUP_FILE
     if not file.exists():
         return 0
     with suppress(ValueError, KeyError, TypeError):  # a half-written file names nobody
-        mark = json.loads(file.read_text(encoding="utf-8"))["mark"]
-        orphans = members(mark)
-        stop(mark, None, grace=grace)
+        group_id = json.loads(file.read_text(encoding="utf-8"))["mark"]
+        orphans = list_processes(group_id)
+        stop_group(group_id, None, grace_s=grace_s)
         file.unlink()
         return len(orphans)
     file.unlink()
     return 0
 
 
-def members(mark: str) -> list[psutil.Process]:
-    """The living processes of this user that carry `mark` in their environment."""
-    found = []
+def list_processes(group_id: str) -> list[psutil.Process]:
+    """The living processes of this user that carry `group_id` in their environment."""
+    processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if _environment(process).get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+            if _read_environment(process).get(GROUP_ENV) == group_id and process.status() != psutil.STATUS_ZOMBIE:
+                processes.append(process)
+    return processes
 
 
-def _environment(process: psutil.Process) -> dict[str, str]:
+def _read_environment(process: psutil.Process) -> dict[str, str]:
     """Read again for a moment while it is empty: the kernel shows none of a program that is just being started."""
-    while not (found := process.environ()) and time.time() - process.create_time() < STARTING_S:
+    while not (environment := process.environ()) and time.time() - process.create_time() < STARTUP_GRACE_S:
         time.sleep(0.005)
-    return found
+    return environment
 
 
-def _asked_first(living: Sequence[psutil.Process], leader: subprocess.Popen[bytes] | None) -> list[psutil.Process]:
+def _select_sigint_targets(
+    processes: Sequence[psutil.Process], leader: subprocess.Popen[bytes] | None
+) -> list[psutil.Process]:
     """Whom to ask with SIGINT: the leaders of the sessions inside the group, the launcher itself only when it is alone.
 
     The workers' own helpers (data loaders) must live until the worker has saved its checkpoint, and torchrun, once it
     is interrupted, gives its workers only 30 seconds; it ends by itself when they have ended.
     """
-    leaders = [process for process in living if _session(process.pid) == process.pid]
+    leaders = [process for process in processes if _get_session_id(process.pid) == process.pid]
     workers = [process for process in leaders if leader is None or process.pid != leader.pid]
-    return workers or leaders or list(living)
+    return workers or leaders or list(processes)
 
 
-def _session(pid: int) -> int | None:
+def _get_session_id(pid: int) -> int | None:
     try:
         return os.getsid(pid)
     except ProcessLookupError:
         return None
 
 
-def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+def _send_signal(processes: Sequence[psutil.Process], signum: signal.Signals) -> None:
     for process in processes:
         with suppress(psutil.Error):
-            process.send_signal(number)
+            process.send_signal(signum)
 
 
-def _gone(mark: str, leader: subprocess.Popen[bytes] | None, seconds: float) -> bool:
-    """Waits up to `seconds` for the group to end; True when it has."""
-    deadline = time.monotonic() + seconds
+def _wait_until_gone(group_id: str, leader: subprocess.Popen[bytes] | None, timeout_s: float) -> bool:
+    """Waits up to `timeout_s` for the group to end; True when it has."""
+    deadline = time.monotonic() + timeout_s
     while True:
         if leader is not None:
             leader.poll()
-        if not members(mark):
+        if not list_processes(group_id):
             return True
         if time.monotonic() >= deadline:
             return False
@@ -192,35 +202,35 @@ def _gone(mark: str, leader: subprocess.Popen[bytes] | None, seconds: float) -> 
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _lock_run_dir(run_dir: Path) -> Iterator[None]:
     """Holds the folder's lock; the kernel drops it when this process ends, however it ends."""
-    with (folder / LOCK_FILE).open("a", encoding="utf-8") as lock:
+    with (run_dir / LOCK_FILE).open("a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderBusy(
-                f"another run is at work in {folder}", hint="wait for it, or cancel it in the UI, then start again"
+                f"another run is at work in {run_dir}", hint="wait for it, or cancel it in the UI, then start again"
             ) from None
         yield
 
 
-def _remember(folder: Path, mark: str, command: Sequence[str]) -> None:
-    text = json.dumps({"mark": mark, "supervisor": os.getpid(), "command": list(command)}, indent=1)
-    (folder / GROUP_FILE).write_text(text, encoding="utf-8")
+def _write_group_file(run_dir: Path, group_id: str, command: Sequence[str]) -> None:
+    text = json.dumps({"mark": group_id, "supervisor": os.getpid(), "command": list(command)}, indent=1)
+    (run_dir / GROUP_FILE).write_text(text, encoding="utf-8")
 
 
-def _forward(source: TextIO, echo: Callable[[str], None]) -> None:
+def _forward_output(source: TextIO, on_output: Callable[[str], None]) -> None:
     if text := source.read():
-        echo(text)
+        on_output(text)
 
 
-def _tail(log: Path, lines: int = 15) -> str:
+def _read_log_tail(log: Path, n_lines: int = 15) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - (1 << 14)))
         text = file.read().decode("utf-8", errors="replace")
-    said = _TORCHRUN_REPORT.split(text, maxsplit=1)[0]
-    return "\n".join((said.strip() or text).splitlines()[-lines:])
+    worker_output = _TORCHRUN_REPORT_PATTERN.split(text, maxsplit=1)[0]
+    return "\n".join((worker_output.strip() or text).splitlines()[-n_lines:])
 
 
-def _short(command: Sequence[str]) -> str:
-    return " ".join(Path(part).name if "/" in part else part for part in command[:6])
+def _format_command(command: Sequence[str]) -> str:
+    return " ".join(Path(argument).name if "/" in argument else argument for argument in command[:6])

@@ -10,11 +10,11 @@ import sys
 
 # malloc.h of glibc
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT = (1 << 31) - 1
-LARGEST = (1 << 30, 1 << 25)  # older versions of glibc take 32 MiB at most
+MAX_TRIM_THRESHOLD = (1 << 31) - 1
+MMAP_THRESHOLDS = (1 << 30, 1 << 25)  # older versions of glibc take 32 MiB at most
 
 
-def keep_freed_memory() -> None:
+def retain_freed_blocks() -> None:
     """Tensors that are freed stay with this process, for the next of that size.
 
     By default glibc gives large blocks back to the kernel at once, and every step faults all its activations and
@@ -23,7 +23,7 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return
-    mallopt(M_TRIM_THRESHOLD, KEPT)
-    for size in LARGEST:
-        if mallopt(M_MMAP_THRESHOLD, size):
+    mallopt(M_TRIM_THRESHOLD, MAX_TRIM_THRESHOLD)
+    for threshold in MMAP_THRESHOLDS:
+        if mallopt(M_MMAP_THRESHOLD, threshold):
             return

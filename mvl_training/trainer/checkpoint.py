@@ -25,10 +25,10 @@ import torch.distributed as dist
 
 from mvl_assets.errors import MvlError
 
-STATE = "state.json"
-TAG = "zero"
-FORMAT = 1
-READERS = 8
+STATE_FILE = "state.json"
+DEEPSPEED_TAG = "zero"
+FORMAT_VERSION = 1
+N_VERIFY_THREADS = 8
 
 
 class CheckpointError(MvlError):
@@ -36,159 +36,170 @@ class CheckpointError(MvlError):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class CheckpointState:
     """What a checkpoint says of itself.
 
-    `run` is the identity of the run (recipe of the stage, data, initial weights, steps); `step` counts finished
-    optimizer steps, `weights` names the model's parameters. Data order and learning rates are functions of the step,
+    `run_hash` is the identity of the run (recipe of the stage, data, initial weights, steps); `step` counts finished
+    optimizer steps, `parameter_names` names the model's parameters. Data order and learning rates are functions of the step,
     so nothing else is needed to go on.
     """
 
-    run: str
+    run_hash: str
     step: int
-    world: int
-    zero: int
+    world_size: int
+    zero_stage: int
     stage: str
     recipe: dict[str, Any]
     plan_version: str
-    weights: list[str]
+    parameter_names: list[str]
     provenance: dict[str, Any] = field(default_factory=dict)
-    format: int = FORMAT
-    files: dict[str, int] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+    file_sizes: dict[str, int] = field(default_factory=dict)
 
 
-def save(engine: Any, folder: Path, state: State, model_files: Path, keep: int) -> Path:
-    """Write a checkpoint on all ranks and publish it in one rename; then remove all but the newest `keep`.
+def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: Path, keep_checkpoints: int) -> Path:
+    """Write a checkpoint on all ranks and publish it in one rename; then remove all but the newest `keep_checkpoints`.
 
     Collective. A kill at any moment leaves the earlier checkpoints as they were.
     """
-    first = dist.get_rank() == 0
-    final = folder / name_of(state.step)
-    building = folder / f".building-{final.name}"
-    if first:
-        for leftover in folder.glob(".building-*"):
+    is_rank_0 = dist.get_rank() == 0
+    target_dir = checkpoints_dir / format_checkpoint_name(state.step)
+    building_dir = checkpoints_dir / f".building-{target_dir.name}"
+    if is_rank_0:
+        for leftover in checkpoints_dir.glob(".building-*"):
             shutil.rmtree(leftover)
-        building.mkdir(parents=True)
+        building_dir.mkdir(parents=True)
     dist.barrier()
     try:
-        engine.save_checkpoint(str(building), tag=TAG, save_latest=False)
+        engine.save_checkpoint(str(building_dir), tag=DEEPSPEED_TAG, save_latest=False)
     except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
-        raise _unwritten(building, error) from error
+        raise _build_write_error(building_dir, error) from error
     dist.barrier()
-    if first:
+    if is_rank_0:
         try:
-            _publish(building, final, state, model_files)
+            _publish(building_dir, target_dir, state, model_dir)
         except OSError as error:
-            raise _unwritten(building, error) from error
-        there = all_in(folder)
+            raise _build_write_error(building_dir, error) from error
+        checkpoints = list_checkpoints(checkpoints_dir)
         # Those behind this one could not be used, or the run would have gone on from them.
-        later = [old for old in there if old.name > final.name]
-        for old in (*later, *there[: -len(later) - keep]):
+        later = [old for old in checkpoints if old.name > target_dir.name]
+        for old in (*later, *checkpoints[: -len(later) - keep_checkpoints]):
             shutil.rmtree(old)
     dist.barrier()
-    return final
+    return target_dir
 
 
-def _publish(building: Path, final: Path, state: State, model_files: Path) -> None:
+def _publish(building_dir: Path, target_dir: Path, state: CheckpointState, model_dir: Path) -> None:
     """Completes a checkpoint, brings it to the disk and gives it its name."""
-    shutil.copytree(model_files, building / "model")
-    files = {str(p.relative_to(building)): p.stat().st_size for p in sorted(building.rglob("*")) if p.is_file()}
-    content = asdict(state) | {"files": files}
-    (building / STATE).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    sync_tree(building)
-    if final.exists():
-        shutil.rmtree(final)
-    building.rename(final)
-    sync(final.parent)
+    shutil.copytree(model_dir, building_dir / "model")
+    file_sizes = {
+        str(path.relative_to(building_dir)): path.stat().st_size
+        for path in sorted(building_dir.rglob("*"))
+        if path.is_file()
+    }
+    content = asdict(state) | {"files": file_sizes}
+    (building_dir / STATE_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    fsync_tree(building_dir)
+    if target_dir.exists():
+        shutil.rmtree(target_dir)
+    building_dir.rename(target_dir)
+    fsync_path(target_dir.parent)
 
 
-def _unwritten(building: Path, error: Exception) -> CheckpointError:
-    room = shutil.disk_usage(building.parent).free >> 20
+def _build_write_error(building_dir: Path, error: Exception) -> CheckpointError:
+    free_mib = shutil.disk_usage(building_dir.parent).free >> 20
     return CheckpointError(
-        f"{building.parent}: the checkpoint could not be written ({' '.join(str(error).split())[:160]})",
-        hint=f"{room} MiB are free there; the checkpoint before it is intact, and the same command goes on from it",
+        f"{building_dir.parent}: the checkpoint could not be written ({' '.join(str(error).split())[:160]})",
+        hint=f"{free_mib} MiB are free there; the checkpoint before it is intact, and the same command goes on from it",
     )
 
 
-def load(engine: Any, checkpoint: Path, state: State, *, world: int, zero: int) -> None:
+def load(engine: Any, checkpoint: Path, state: CheckpointState, *, world_size: int, zero_stage: int) -> None:
     """Put a checkpoint into the engine. Collective. Raises CheckpointError when the ZeRO stages differ.
 
     One saved by another number of ranks is converted to DeepSpeed's universal form first; the engine must have been
     built for that (`build_engine(universal=True)`). Weights and optimizer states are then equal, sums over ranks are
     rounded in another order.
     """
-    if state.zero != zero:
+    if state.zero_stage != zero_stage:
         raise CheckpointError(
-            f"{checkpoint} was saved with ZeRO-{state.zero}; this run has ZeRO-{zero}",
-            hint=f"set the recipe's `zero` back to {state.zero}, or start again with --resume never",
+            f"{checkpoint} was saved with ZeRO-{state.zero_stage}; this run has ZeRO-{zero_stage}",
+            hint=f"set the recipe's `zero_stage` back to {state.zero_stage}, or start again with --resume never",
         )
-    converted = needs_universal(state, world)
-    folder = _universal(checkpoint) if converted else checkpoint
-    groups = [_without_params(group) for group in engine.optimizer.param_groups] if converted else []
+    is_converted = needs_universal_conversion(state, world_size)
+    load_dir = _convert_to_universal(checkpoint) if is_converted else checkpoint
+    saved_groups = [_drop_params(group) for group in engine.optimizer.param_groups] if is_converted else []
     hint = "start again with --resume never"
     try:
-        loaded, _ = engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
+        loaded_path, _ = engine.load_checkpoint(str(load_dir), tag=DEEPSPEED_TAG, load_lr_scheduler_states=False)
     except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{checkpoint} could not be loaded ({said})", hint=hint) from error
-    if loaded is None:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{checkpoint} could not be loaded ({reason})", hint=hint) from error
+    if loaded_path is None:
         raise CheckpointError(f"{checkpoint} could not be loaded", hint=hint)
-    if converted:
-        _separate(engine.optimizer, groups, zero)
+    if is_converted:
+        _unshare_optimizer_state(engine.optimizer, saved_groups, zero_stage)
         dist.barrier()
         if dist.get_rank() == 0:
-            shutil.rmtree(folder)
+            shutil.rmtree(load_dir)
 
 
-def needs_universal(state: State, world: int) -> bool:
-    """Whether `world` ranks cannot read the checkpoint as it is; without ZeRO every rank holds everything."""
-    return state.world != world and state.zero > 0
+def needs_universal_conversion(state: CheckpointState, world_size: int) -> bool:
+    """Whether `world_size` ranks cannot read the checkpoint as it is; without ZeRO every rank holds everything."""
+    return state.world_size != world_size and state.zero_stage > 0
 
 
-def _without_params(group: dict[str, Any]) -> dict[str, Any]:
+def _drop_params(group: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name != "params"}
 
 
-def _separate(optimizer: Any, groups: list[dict[str, Any]], zero: int) -> None:
+def _unshare_optimizer_state(optimizer: Any, saved_groups: list[dict[str, Any]], zero_stage: int) -> None:
     """Undo what DeepSpeed's universal load of ZeRO-3 makes one of many: every parameter group gets the settings of the
     first, and all states one `step` tensor, which the optimizer would then count up once per group."""
-    for group, settings in zip(optimizer.param_groups, groups, strict=True):
+    for group, settings in zip(optimizer.param_groups, saved_groups, strict=True):
         group.update(settings)
-    if zero == 3:
-        for states in optimizer.optimizer.state.values():
-            states["step"] = states["step"].clone()
+    if zero_stage == 3:
+        for parameter_state in optimizer.optimizer.state.values():
+            parameter_state["step"] = parameter_state["step"].clone()
 
 
-def _universal(checkpoint: Path) -> Path:
+def _convert_to_universal(checkpoint: Path) -> Path:
     """The checkpoint in DeepSpeed's universal form, in a folder beside it. Collective; rank 0 converts."""
-    folder = checkpoint.with_name(f".universal-{checkpoint.name}")
+    universal_dir = checkpoint.with_name(f".universal-{checkpoint.name}")
     problem: list[str | None] = [None]
     if dist.get_rank() == 0:
         for leftover in checkpoint.parent.glob(".universal-*"):
             shutil.rmtree(leftover)
         command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
-        command += ["--input_folder", str(checkpoint / TAG), "--output_folder", str(folder / TAG)]
+        command += [
+            "--input_folder",
+            str(checkpoint / DEEPSPEED_TAG),
+            "--output_folder",
+            str(universal_dir / DEEPSPEED_TAG),
+        ]
         command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            problem = [" ".join(done.stderr.split())[-300:]]
+        completed = subprocess.run(command, capture_output=True, text=True, check=False)
+        if completed.returncode:
+            problem = [" ".join(completed.stderr.split())[-300:]]
     dist.broadcast_object_list(problem, src=0)
     if problem[0] is not None:
         raise CheckpointError(
             f"{checkpoint} could not be converted for another number of ranks: {problem[0]}",
             hint="run with the number of ranks that saved it, or start again with --resume never",
         )
-    return folder
+    return universal_dir
 
 
-def newest(folder: Path, run: str) -> tuple[Path, State] | None:
+def find_newest(checkpoints_dir: Path, run_hash: str) -> tuple[Path, CheckpointState] | None:
     """The newest whole checkpoint of this run, or None. Raises CheckpointError when all there are unusable."""
     problems = []
-    for checkpoint in reversed(all_in(folder)):
+    for checkpoint in reversed(list_checkpoints(checkpoints_dir)):
         try:
-            state = read(checkpoint)
-            if state.run != run:
-                raise CheckpointError(f"{checkpoint} belongs to another run ({state.run[:12]}, not {run[:12]})")
+            state = read_state(checkpoint)
+            if state.run_hash != run_hash:
+                raise CheckpointError(
+                    f"{checkpoint} belongs to another run ({state.run_hash[:12]}, not {run_hash[:12]})"
+                )
             return checkpoint, state
         except CheckpointError as error:
             problems.append(error.message)
@@ -197,32 +208,32 @@ def newest(folder: Path, run: str) -> tuple[Path, State] | None:
     return None
 
 
-def read(checkpoint: Path) -> State:
+def read_state(checkpoint: Path) -> CheckpointState:
     """A checkpoint's state, after checking that all its files are there in full and as they were written. Reads them
     all. Raises CheckpointError."""
-    file = checkpoint / STATE
+    file = checkpoint / STATE_FILE
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        state = State(**data)
+        state = CheckpointState(**data)
     except FileNotFoundError:
-        raise CheckpointError(f"{checkpoint} is no checkpoint ({STATE} is missing)") from None
+        raise CheckpointError(f"{checkpoint} is no checkpoint ({STATE_FILE} is missing)") from None
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
-    if state.format != FORMAT:
-        raise CheckpointError(f"{checkpoint} has format {state.format}, this program reads {FORMAT}")
-    for name, size in state.files.items():
+    if state.format_version != FORMAT_VERSION:
+        raise CheckpointError(f"{checkpoint} has format {state.format_version}, this program reads {FORMAT_VERSION}")
+    for name, n_bytes in state.file_sizes.items():
         path = checkpoint / name
-        if not path.is_file() or path.stat().st_size != size:
-            raise CheckpointError(f"{checkpoint} is damaged: {name} is missing or not {size} bytes long")
-    saved_by_torch = [checkpoint / name for name in state.files if name.endswith(".pt")]
-    with ThreadPoolExecutor(READERS) as pool:
-        for file, record in zip(saved_by_torch, pool.map(_bad_record, saved_by_torch), strict=True):
-            if record is not None:
-                raise CheckpointError(f"{checkpoint} is damaged: {file.relative_to(checkpoint)}, {record}")
+        if not path.is_file() or path.stat().st_size != n_bytes:
+            raise CheckpointError(f"{checkpoint} is damaged: {name} is missing or not {n_bytes} bytes long")
+    torch_files = [checkpoint / name for name in state.file_sizes if name.endswith(".pt")]
+    with ThreadPoolExecutor(N_VERIFY_THREADS) as pool:
+        for file, corrupt_record in zip(torch_files, pool.map(_find_corrupt_record, torch_files), strict=True):
+            if corrupt_record is not None:
+                raise CheckpointError(f"{checkpoint} is damaged: {file.relative_to(checkpoint)}, {corrupt_record}")
     return state
 
 
-def _bad_record(file: Path) -> str | None:
+def _find_corrupt_record(file: Path) -> str | None:
     """The record whose checksum is wrong in a file that torch wrote, which is a zip; torch itself does not look."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -231,25 +242,25 @@ def _bad_record(file: Path) -> str | None:
         return str(error)
 
 
-def all_in(folder: Path) -> list[Path]:
+def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
     """Published checkpoints, oldest first."""
-    return sorted(p for p in folder.glob("step-*") if p.is_dir())
+    return sorted(path for path in checkpoints_dir.glob("step-*") if path.is_dir())
 
 
-def name_of(step: int) -> str:
+def format_checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def sync_tree(folder: Path) -> None:
+def fsync_tree(folder: Path) -> None:
     """Everything below a folder, and the folder, to the disk."""
     for path in folder.rglob("*"):
-        sync(path)
-    sync(folder)
+        fsync_path(path)
+    fsync_path(folder)
 
 
-def sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def fsync_path(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(fd)
     finally:
-        os.close(handle)
+        os.close(fd)

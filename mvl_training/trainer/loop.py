@@ -1,7 +1,7 @@
 """The training loop of one stage on `deepspeed.initialize`: from a student and a plan to checkpoints.
 
 Belongs here: the engine's configuration, parameter groups, learning rates, steps, what stops a run. Does not: the
-command line and files of a run (`train`), the model (`model`), the order of the data (`order`).
+command line and files of a run (`train`), the model (`model`), the order of the data (`batch_order`).
 
 The loss of a step is the sum over all its targets divided by their number, whatever the ranks, packs and micro-steps
 they lie in. Data order and learning rate are functions of the step, and nothing draws random numbers, so a checkpoint
@@ -24,46 +24,46 @@ import torch
 import torch.distributed as dist
 
 from mvl_assets.errors import MvlError
-from mvl_training.data.batch_order import Order
-from mvl_training.data.pack_loader import Packed, PackLoader, Prefetch
+from mvl_training.data.batch_order import BatchOrder
+from mvl_training.data.pack_loader import PackedBatch, PackLoader, Prefetcher
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.model.student_model import HEAD_ROWS, Student, part_of
-from mvl_training.recipe import Stage
-from mvl_training.trainer.mfu import Speed
+from mvl_training.model.student_model import HEAD_CHUNK_TOKENS, Student, find_model_component
+from mvl_training.recipe import StageConfig
+from mvl_training.trainer.mfu import ThroughputMeter
 
 SPIKE_WINDOW = 50
 
 
-class Diverged(MvlError):
+class TrainingDiverged(MvlError):
     """Loss or gradient norm is not a finite number, or the loss jumped. `row_ids` are the mixture rows of the packs it
     came from."""
 
-    def __init__(self, step: int, what: str, row_ids: Sequence[str]) -> None:
+    def __init__(self, step: int, problem: str, row_ids: Sequence[str]) -> None:
         self.step = step
         self.row_ids = list(row_ids)
-        shown = ", ".join(row_ids[:20]) + (f" and {len(row_ids) - 20} more" if len(row_ids) > 20 else "")
+        row_list = ", ".join(row_ids[:20]) + (f" and {len(row_ids) - 20} more" if len(row_ids) > 20 else "")
         super().__init__(
-            f"the {what} in step {step}; mixture rows: {shown or 'none (weights are not finite)'}",
+            f"the {problem} in step {step}; mixture rows: {row_list or 'none (weights are not finite)'}",
             hint="look at these rows (mvl trace ID) or lower the learning rate; the last checkpoint is intact",
         )
 
 
-class Watch:
+class LossSpikeDetector:
     """Knows the losses of the last steps, and when one has jumped away from them."""
 
-    def __init__(self, spike: float | None, losses: Sequence[float] = ()) -> None:
-        """`losses` are those of the steps before, oldest first."""
-        self._spike = spike
+    def __init__(self, spike_factor: float | None, losses: Sequence[float] = ()) -> None:
+        """`previous_losses` are those of the steps before, oldest first."""
+        self._spike_factor = spike_factor
         self._losses: deque[float] = deque(losses, maxlen=SPIKE_WINDOW)
 
     @property
-    def limit(self) -> float:
+    def threshold(self) -> float:
         """The highest loss per target that is no spike; infinite until the window is full."""
-        if self._spike is None or len(self._losses) < SPIKE_WINDOW:
+        if self._spike_factor is None or len(self._losses) < SPIKE_WINDOW:
             return math.inf
-        return self._spike * statistics.median(self._losses)
+        return self._spike_factor * statistics.median(self._losses)
 
-    def see(self, loss: float) -> None:
+    def update(self, loss: float) -> None:
         self._losses.append(loss)
 
 
@@ -80,37 +80,37 @@ class StopSignals:
     """SIGINT and SIGTERM become a flag that the loop looks at between steps."""
 
     def __init__(self) -> None:
-        self.received = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+        self.received_signum = 0
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self.received_signum = signum
 
 
-def rate_factor(step: int, total: int, warmup: float, schedule: str) -> float:
+def compute_lr_scale(step: int, total_steps: int, warmup_ratio: float, schedule: str) -> float:
     """What learning rates are multiplied with in step `step` (from 0): linear warm-up over a share of the steps, then
     half a cosine to 0; transformers' `get_cosine_schedule_with_warmup`, which the released code uses."""
-    warm = math.ceil(total * warmup)
-    if step < warm:
-        return step / max(1, warm)
+    warmup_steps = math.ceil(total_steps * warmup_ratio)
+    if step < warmup_steps:
+        return step / max(1, warmup_steps)
     if schedule == "constant":
         return 1.0
-    progress = (step - warm) / max(1, total - warm)
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def engine_config(stage: Stage, micro_steps: int, universal: bool) -> dict[str, Any]:
+def build_deepspeed_config(stage_config: StageConfig, grad_accum_steps: int, load_universal: bool) -> dict[str, Any]:
     """DeepSpeed's configuration of a stage. Learning rates are set by the loop, not by a DeepSpeed scheduler."""
     return {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": micro_steps,
-        "gradient_clipping": stage.clip,
-        "bf16": {"enabled": stage.precision == "bf16"},
+        "gradient_accumulation_steps": grad_accum_steps,
+        "gradient_clipping": stage_config.clip,
+        "bf16": {"enabled": stage_config.precision == "bf16"},
         # Sums of many micro-steps in bf16 would lose what the small ones add.
         "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_optimization": _zero(stage),
-        "checkpoint": {"load_universal": universal},
+        "zero_optimization": _build_zero_config(stage_config),
+        "checkpoint": {"load_universal": load_universal},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # that one is compiled at the first use
         "steps_per_print": 1 << 40,
@@ -118,179 +118,209 @@ def engine_config(stage: Stage, micro_steps: int, universal: bool) -> dict[str, 
     }
 
 
-def _zero(stage: Stage) -> dict[str, Any]:
+def _build_zero_config(stage_config: StageConfig) -> dict[str, Any]:
     offload = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    return {"stage": stage.zero, **({"offload_optimizer": offload} if stage.offload else {})}
+    return {"stage": stage_config.zero, **({"offload_optimizer": offload} if stage_config.offload else {})}
 
 
-def parameter_groups(student: Student, stage: Stage) -> list[dict[str, Any]]:
+def build_parameter_groups(student: Student, stage_config: StageConfig) -> list[dict[str, Any]]:
     """One AdamW group per part that learns; everything else is frozen."""
-    groups: dict[str, list[torch.nn.Parameter]] = {part: [] for part in stage.train}
+    groups: dict[str, list[torch.nn.Parameter]] = {component: [] for component in stage_config.train}
     for name, parameter in student.named_parameters():
-        part = part_of(name)
+        part = find_model_component(name)
         parameter.requires_grad_(part in groups)
         if part in groups:
             groups[part].append(parameter)
-    return [{"params": groups[part], "lr": rate, "name": part} for part, rate in stage.train.items()]
+    return [{"params": groups[part], "lr": rate, "name": part} for part, rate in stage_config.train.items()]
 
 
-def build_engine(student: Student, stage: Stage, micro_steps: int, *, universal: bool = False) -> Any:
+def build_engine(
+    student: Student, stage_config: StageConfig, grad_accum_steps: int, *, load_universal: bool = False
+) -> Any:
     """The DeepSpeed engine around a student. Collective; torch.distributed must be up.
 
-    `universal`: it will load a checkpoint of another number of ranks.
+    `load_universal`: it will load a checkpoint of another number of ranks.
     """
     import deepspeed
 
-    student.head_calls = -(-stage.length // HEAD_ROWS) if stage.zero == 3 else None
-    if stage.gradient_checkpointing:
+    student.n_head_chunks = -(-stage_config.length // HEAD_CHUNK_TOKENS) if stage_config.zero == 3 else None
+    if stage_config.gradient_checkpointing:
         student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    groups = parameter_groups(student, stage)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=stage.weight_decay)
-    if stage.zero == 3:
+    groups = build_parameter_groups(student, stage_config)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=stage_config.weight_decay)
+    if stage_config.zero == 3:
         # Read in Student's own forward, not in that of the module that owns it.
         deepspeed.zero.register_external_parameter(student, student.llava.model.image_newline)
     engine, *_ = deepspeed.initialize(
-        model=student, optimizer=optimizer, config=engine_config(stage, micro_steps, universal)
+        model=student,
+        optimizer=optimizer,
+        config=build_deepspeed_config(stage_config, grad_accum_steps, load_universal),
     )
     engine.train()
     return engine
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """Steps `start` to `total` of a stage over a plan. `losses` are those of the steps before `start`, oldest first, at
+class StepSchedule:
+    """Steps `start_step` to `total_steps` of a stage over a plan. `previous_losses` are those of the steps before `start_step`, oldest first, at
     least the last `SPIKE_WINDOW`; equal on all ranks."""
 
-    stage: Stage
+    stage_config: StageConfig
     plan: PackPlan
-    speed: Speed
-    order: Order
-    start: int
-    total: int
-    losses: Sequence[float] = ()
+    throughput_meter: ThroughputMeter
+    batch_order: BatchOrder
+    start_step: int
+    total_steps: int
+    previous_losses: Sequence[float] = ()
 
 
 def train(
     engine: Any,
     loader: PackLoader,
-    schedule: Schedule,
-    stop: StopSignals,
-    report: Callable[[dict[str, Any]], None],
-    save: Callable[[int], None],
+    schedule: StepSchedule,
+    stop_signals: StopSignals,
+    on_step: Callable[[dict[str, Any]], None],
+    save_checkpoint: Callable[[int], None],
 ) -> None:
-    """Run the steps. `report` gets each step's numbers, `save` (finished steps) is called on all ranks every
+    """Run the steps. `on_step` gets each step's numbers, `save_checkpoint` (finished steps) is called on all ranks every
     `save_every` steps, at the end and before an interruption is raised. Raises Diverged, Interrupted, and what the
     loader raises."""
-    stage, order, total = schedule.stage, schedule.order, schedule.total
-    rank, world = dist.get_rank(), dist.get_world_size()
-    positions = (p for step in range(schedule.start, total) for p in order.share(step, rank, world))
-    prefetch = Prefetch(loader, positions)
+    stage_config, batch_order, total_steps = schedule.stage_config, schedule.batch_order, schedule.total_steps
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    positions = (
+        position
+        for step in range(schedule.start_step, total_steps)
+        for position in batch_order.list_rank_packs(step, rank, world_size)
+    )
+    prefetch = Prefetcher(loader, positions)
     batches = iter(prefetch)
-    watch = Watch(stage.spike, schedule.losses)
+    spike_detector = LossSpikeDetector(stage_config.spike, schedule.previous_losses)
     try:
-        for step in range(schedule.start, total):
-            factor = rate_factor(step, total, stage.warmup, stage.schedule)
+        for step in range(schedule.start_step, total_steps):
+            lr_scale = compute_lr_scale(step, total_steps, stage_config.warmup, stage_config.schedule)
             for group in engine.optimizer.param_groups:
-                group["lr"] = stage.train[group["name"]] * factor
-            members = order.step(step)
-            targets = int(schedule.plan.n_targets[members].sum())
-            began = time.monotonic()
-            loss, norm, waited, signum = _step(engine, batches, order.micro_steps(world), targets, step, stop, watch)
-            seconds = time.monotonic() - began
-            done = step + 1
-            report(
+                group["lr"] = stage_config.train[group["name"]] * lr_scale
+            pack_positions = batch_order.list_step_packs(step)
+            n_loss_tokens = int(schedule.plan.n_loss_tokens[pack_positions].sum())
+            started_at = time.monotonic()
+            loss, grad_norm, data_time_s, signum = _run_step(
+                engine,
+                batches,
+                batch_order.count_grad_accum_steps(world_size),
+                n_loss_tokens,
+                step,
+                stop_signals,
+                spike_detector,
+            )
+            step_time_s = time.monotonic() - started_at
+            finished_step = step + 1
+            on_step(
                 {
-                    "step": done,
+                    "step": finished_step,
                     "loss": loss,
-                    "lr": {part: rate * factor for part, rate in stage.train.items()},
-                    "grad_norm": norm,
-                    "tokens": int(schedule.plan.n_tokens[members].sum()),
-                    "targets": targets,
-                    "samples": int(schedule.plan.n_samples[members].sum()),
-                    "packs": len(members),
-                    "epoch": step // order.steps_per_epoch,
-                    "seconds": seconds,
-                    "data_wait": waited,
-                    "target_tokens_per_second": targets / seconds,
-                    **schedule.speed.of(members, seconds),
+                    "lr": {component: rate * lr_scale for component, rate in stage_config.train.items()},
+                    "grad_norm": grad_norm,
+                    "tokens": int(schedule.plan.n_tokens[pack_positions].sum()),
+                    "targets": n_loss_tokens,
+                    "samples": int(schedule.plan.n_samples[pack_positions].sum()),
+                    "packs": len(pack_positions),
+                    "epoch": step // batch_order.steps_per_epoch,
+                    "seconds": step_time_s,
+                    "data_wait": data_time_s,
+                    "target_tokens_per_second": n_loss_tokens / step_time_s,
+                    **schedule.throughput_meter.measure(pack_positions, step_time_s),
                 }
             )
-            if done % stage.save_every == 0 or done == total or signum:
-                save(done)
-            if signum and done < total:
-                raise Interrupted(signum, done)
+            if finished_step % stage_config.save_every == 0 or finished_step == total_steps or signum:
+                save_checkpoint(finished_step)
+            if signum and finished_step < total_steps:
+                raise Interrupted(signum, finished_step)
     finally:
         prefetch.close()
 
 
-def _step(
-    engine: Any, batches: Iterator[Packed], micro_steps: int, targets: int, step: int, stop: StopSignals, watch: Watch
+def _run_step(
+    engine: Any,
+    batches: Iterator[PackedBatch],
+    grad_accum_steps: int,
+    n_loss_tokens: int,
+    step: int,
+    stop_signals: StopSignals,
+    spike_detector: LossSpikeDetector,
 ) -> tuple[float, float, float, int]:
-    """One optimizer step with `targets` target tokens over all ranks.
+    """One optimizer step with `n_loss_tokens` target tokens over all ranks.
 
     Returns the loss per target, the gradient norm, the seconds waited for data, and the signal that any rank received,
     or 0.
     """
-    world = dist.get_world_size()
+    world_size = dist.get_world_size()
     # DeepSpeed averages over ranks and micro-steps; undone here, so that what remains is sum / targets.
-    scale = world * micro_steps / targets
-    total, waited = 0.0, 0.0
-    seen: list[tuple[float, tuple[str, ...]]] = []
-    for micro in range(micro_steps):
-        began = time.monotonic()
+    loss_scale = world_size * grad_accum_steps / n_loss_tokens
+    local_loss_sum, data_time_s = 0.0, 0.0
+    pack_losses: list[tuple[float, tuple[str, ...]]] = []
+    for micro_step in range(grad_accum_steps):
+        started_at = time.monotonic()
         batch = next(batches).to(engine.device)
-        waited += time.monotonic() - began
+        data_time_s += time.monotonic() - started_at
         loss = engine(batch)
-        value = float(loss.detach())
-        total += value
-        seen.append((value / max(1, batch.n_targets), batch.row_ids))
-        engine.backward(loss * scale)
-        if micro + 1 < micro_steps:
+        loss_sum = float(loss.detach())
+        local_loss_sum += loss_sum
+        pack_losses.append((loss_sum / max(1, batch.n_loss_tokens), batch.row_ids))
+        engine.backward(loss * loss_scale)
+        if micro_step + 1 < grad_accum_steps:
             engine.step()
-    shared = torch.tensor([total], dtype=torch.float64, device=engine.device)
-    flags = torch.tensor([stop.received], dtype=torch.int64, device=engine.device)
-    dist.all_reduce(shared)
-    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-    mean, signum = float(shared[0]) / targets, int(flags[0])
-    if not mean <= watch.limit:
-        what = (
-            f"loss rose to {mean:.3g}, above {watch.limit:.3g}"
-            if math.isfinite(mean)
+    global_loss_sum = torch.tensor([local_loss_sum], dtype=torch.float64, device=engine.device)
+    stop_signum = torch.tensor([stop_signals.received_signum], dtype=torch.int64, device=engine.device)
+    dist.all_reduce(global_loss_sum)
+    dist.all_reduce(stop_signum, op=dist.ReduceOp.MAX)
+    mean_loss, signum = float(global_loss_sum[0]) / n_loss_tokens, int(stop_signum[0])
+    if not mean_loss <= spike_detector.threshold:
+        problem = (
+            f"loss rose to {mean_loss:.3g}, above {spike_detector.threshold:.3g}"
+            if math.isfinite(mean_loss)
             else "loss is not a finite number"
         )
         # Before the optimizer takes the step: the weights are still good.
-        raise Diverged(step + 1, what, _worst(seen, watch.limit if math.isfinite(mean) else math.inf))
-    watch.see(mean)
-    norm = _take_step(engine)
-    if not math.isfinite(norm):
-        # DeepSpeed skips such a step without a word, or takes it and ruins the weights.
-        raise Diverged(
-            step + 1, "gradient norm is not a finite number", _everyones(r for _, rows in seen for r in rows)
+        raise TrainingDiverged(
+            step + 1,
+            problem,
+            _gather_spike_row_ids(pack_losses, spike_detector.threshold if math.isfinite(mean_loss) else math.inf),
         )
-    return mean, norm, waited, signum
+    spike_detector.update(mean_loss)
+    grad_norm = _step_optimizer(engine)
+    if not math.isfinite(grad_norm):
+        # DeepSpeed skips such a step without a word, or takes it and ruins the weights.
+        raise TrainingDiverged(
+            step + 1,
+            "gradient norm is not a finite number",
+            _gather_row_ids(row_id for _, row_ids in pack_losses for row_id in row_ids),
+        )
+    return mean_loss, grad_norm, data_time_s, signum
 
 
-def _take_step(engine: Any) -> float:
+def _step_optimizer(engine: Any) -> float:
     """The optimizer's step, and the norm of its gradients before clipping. With a norm that is no finite number the
     weights stay or, under ZeRO, may be ruined."""
     if engine.zero_optimization_stage():
         engine.step()
         return float(engine.get_global_grad_norm())
     # Without ZeRO DeepSpeed tells no norm.
-    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients))
-    if math.isfinite(norm):
+    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
+    grad_norm = float(torch.nn.utils.get_total_norm(gradients))
+    if math.isfinite(grad_norm):
         engine.step()
-    return norm
+    return grad_norm
 
 
-def _worst(seen: Sequence[tuple[float, tuple[str, ...]]], limit: float) -> list[str]:
+def _gather_spike_row_ids(pack_losses: Sequence[tuple[float, tuple[str, ...]]], threshold: float) -> list[str]:
     """The rows of all ranks' packs whose loss per target is above the limit or no finite number. Collective."""
-    return _everyones(row for loss, rows in seen if not (loss <= limit and math.isfinite(loss)) for row in rows)
+    return _gather_row_ids(
+        row_id for loss, row_ids in pack_losses if not (loss <= threshold and math.isfinite(loss)) for row_id in row_ids
+    )
 
 
-def _everyones(mine: Iterable[str]) -> list[str]:
+def _gather_row_ids(row_ids: Iterable[str]) -> list[str]:
     """The rows of all ranks. Collective."""
-    everyone: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(everyone, list(mine))
-    return [row for rows in everyone for row in rows]
+    row_ids_by_rank: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(row_ids_by_rank, list(row_ids))
+    return [row_id for rank_row_ids in row_ids_by_rank for row_id in rank_row_ids]

@@ -48,65 +48,65 @@ from typing import Any, TextIO
 import torch
 import torch.distributed as dist
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training.data.batch_order import Order
-from mvl_training.data.chat_format import IGNORE, ChatTokens
+from mvl_training.data.batch_order import BatchOrder
+from mvl_training.data.chat_format import IGNORE_INDEX, ChatTokenizer
 from mvl_training.data.pack_loader import PackLoader
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.data.processing import SampleProcessor, load_tokens, locate
-from mvl_training.model.cost_model import sizes_of_model
+from mvl_training.data.processing import SampleProcessor, load_tokenizer, resolve_model_dir
+from mvl_training.model.cost_model import compute_model_sizes
 from mvl_training.model.hf_layout import write_model_files
-from mvl_training.model.student_model import Student, assemble, load_student
-from mvl_training.recipe import STAGES, Recipe, Stage, StageName, load_recipe
+from mvl_training.model.student_model import Student, assemble_student, load_student
+from mvl_training.recipe import STAGES, Recipe, StageConfig, StageName, load_recipe
 from mvl_training.trainer import checkpoint as checkpoints
-from mvl_training.trainer.allocator import keep_freed_memory
-from mvl_training.trainer.checkpoint import CheckpointError, State
-from mvl_training.trainer.export import DTYPES, PROVENANCE, export_checkpoint
+from mvl_training.trainer.allocator import retain_freed_blocks
+from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
+from mvl_training.trainer.export import DTYPE_BY_PRECISION, PROVENANCE_FILE, export_checkpoint
 from mvl_training.trainer.loop import (
     SPIKE_WINDOW,
-    Diverged,
     Interrupted,
-    Schedule,
+    StepSchedule,
     StopSignals,
+    TrainingDiverged,
+    build_deepspeed_config,
     build_engine,
-    engine_config,
     train,
 )
-from mvl_training.trainer.metrics import LOG, Reporter, read_metrics
-from mvl_training.trainer.mfu import Speed
-from mvl_training.trainer.zero3 import shared_out
+from mvl_training.trainer.metrics import LOG, MetricsReporter, read_metrics
+from mvl_training.trainer.mfu import ThroughputMeter
+from mvl_training.trainer.zero3 import build_student_zero3
 
-PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "pylance", "mvl")
+VERSIONED_PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "pylance", "mvl")
 PR_SET_PDEATHSIG = 1
-LOCK_PATIENCE_S = 10.0
+LOCK_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A resolved command: what is trained on what, and who it is. `initial` names the weights of `init_from`."""
+class TrainingJob:
+    """A resolved command: what is trained on what, and who it is. `initial_weights` names the weights of `init_from`."""
 
     recipe: Recipe
     stage_name: StageName
-    stage: Stage
+    stage_config: StageConfig
     lake: Lake
-    out: Path
+    output_dir: Path
     init_from: Path | None
     resume: str
-    initial: dict[str, Any] | None
+    initial_weights: dict[str, Any] | None
     plan: PackPlan
-    order: Order
-    steps: int
-    run: str
+    batch_order: BatchOrder
+    n_steps: int
+    run_hash: str
 
 
 def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     LOG.setLevel(logging.INFO)
     try:
-        return _run(_job(_parse(arguments)))
-    except Diverged as error:
+        return _run_job(_resolve_job(_parse_arguments(arguments)))
+    except TrainingDiverged as error:
         sys.stderr.write(f"{error}\n")
         return 3
     except MvlError as error:
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mvl_training.trainer.main", description="Train one stage")
     parser.add_argument("--recipe", required=True, help="name or path")
     parser.add_argument("--stage", required=True, choices=STAGES)
@@ -126,86 +126,90 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _job(options: argparse.Namespace) -> Job:
+def _resolve_job(options: argparse.Namespace) -> TrainingJob:
     recipe = load_recipe(options.recipe)
-    stage = recipe.stage(options.stage)
+    stage_config = recipe.get_stage(options.stage)
     lake = Lake(options.lake)
     plan = PackPlan(lake, options.stage)
     if options.init_from is not None and not (options.init_from / "config.json").is_file():
-        raise MvlError(f"{options.init_from} is no export", hint="name the `export` folder of a finished stage")
-    order = Order.of(plan, stage.batch, recipe.seed)
-    steps = options.steps or stage.steps or stage.epochs * order.steps_per_epoch
-    initial = None if options.init_from is None else _weights_of(options.init_from)
-    return Job(
+        raise MvlError(f"{options.init_from} is no export", hint="name the `export_dir` folder of a finished stage")
+    batch_order = BatchOrder.from_plan(plan, stage_config.batch, recipe.seed)
+    n_steps = options.steps or stage_config.steps or stage_config.epochs * batch_order.steps_per_epoch
+    initial_weights = None if options.init_from is None else _identify_weights(options.init_from)
+    return TrainingJob(
         recipe,
         options.stage,
-        stage,
+        stage_config,
         lake,
         options.out,
         options.init_from,
         options.resume,
-        initial,
+        initial_weights,
         plan,
-        order,
-        steps,
-        run=digest_hex("run", recipe.training_inputs(options.stage), plan.version, initial, steps),
+        batch_order,
+        n_steps,
+        run_hash=compute_digest(
+            "run", recipe.build_training_inputs(options.stage), plan.version, initial_weights, n_steps
+        ),
     )
 
 
-def _weights_of(export: Path) -> dict[str, Any]:
+def _identify_weights(export_dir: Path) -> dict[str, Any]:
     """What names an export's weights: its run and step; for a foreign folder digests of its files."""
-    file = export / PROVENANCE
-    if file.is_file():
-        data = json.loads(file.read_text(encoding="utf-8"))
+    provenance_path = export_dir / PROVENANCE_FILE
+    if provenance_path.is_file():
+        data = json.loads(provenance_path.read_text(encoding="utf-8"))
         return {"run": data["run"], "step": data["step"]}
-    return {p.name: _file_digest(p) for p in sorted(export.iterdir()) if p.is_file()}
+    return {path.name: _compute_file_digest(path) for path in sorted(export_dir.iterdir()) if path.is_file()}
 
 
-def _file_digest(file: Path) -> str:
+def _compute_file_digest(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
 
 
-def _run(job: Job) -> int:
-    if job.resume != "never" and _finished(job):
-        LOG.info(f"{job.stage_name}: already done, {job.out}")
+def _run_job(job: TrainingJob) -> int:
+    if job.resume != "never" and _is_finished(job):
+        LOG.info(f"{job.stage_name}: already done, {job.output_dir}")
         return 0
-    _die_with_launcher()
-    stop = StopSignals()
-    _join_ranks()
+    _kill_with_launcher()
+    stop_signals = StopSignals()
+    _init_distributed()
     try:
-        with _only_writer(job.out):
-            return _train(job, stop)
+        with _lock_output_dir(job.output_dir):
+            return _train_job(job, stop_signals)
     finally:
         dist.destroy_process_group()
 
 
-def _die_with_launcher() -> None:
+def _kill_with_launcher() -> None:
     """torchrun puts its workers into sessions of their own: killed itself, it would leave them training on."""
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager
-def _only_writer(out: Path) -> Iterator[None]:
+def _lock_output_dir(output_dir: Path) -> Iterator[None]:
     """Held by rank 0: two runs in one folder would tear each other's files. Raises MvlError on all ranks when another
-    process still holds it after `LOCK_PATIENCE_S` (one that was just killed needs a moment to be gone)."""
-    busy = [False]
+    process still holds it after `LOCK_TIMEOUT_S` (one that was just killed needs a moment to be gone)."""
+    is_busy = [False]
     with contextlib.ExitStack() as stack:
         if dist.get_rank() == 0:
-            out.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((out / ".lock").open("w", encoding="utf-8"))
-            deadline = time.monotonic() + LOCK_PATIENCE_S
-            while not (free := _locked(lock)) and time.monotonic() < deadline:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((output_dir / ".lock").open("w", encoding="utf-8"))
+            deadline = time.monotonic() + LOCK_TIMEOUT_S
+            while not (acquired := _try_lock(lock)) and time.monotonic() < deadline:
                 time.sleep(0.1)
-            busy = [not free]
-        dist.broadcast_object_list(busy, src=0)
-        if busy[0]:
-            raise MvlError(f"another process trains in {out}", hint="wait for it or stop it; this one changed nothing")
+            is_busy = [not acquired]
+        dist.broadcast_object_list(is_busy, src=0)
+        if is_busy[0]:
+            raise MvlError(
+                f"another process trains in {output_dir}", hint="wait for it or stop it; this one changed nothing"
+            )
         yield
 
 
-def _locked(file: TextIO) -> bool:
+def _try_lock(file: TextIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -213,73 +217,83 @@ def _locked(file: TextIO) -> bool:
     return True
 
 
-def _train(job: Job, stop: StopSignals) -> int:
-    first, world = dist.get_rank() == 0, dist.get_world_size()
-    _agree(job.run)
-    folder = job.out / "checkpoints"
-    found = _resume_point(job, folder, first)
-    tokens = load_tokens(job.recipe)
-    universal = found is not None and checkpoints.needs_universal(found[1], world)
-    micro_steps = job.order.micro_steps(world)
-    if job.stage.zero == 3:
-        settings = engine_config(job.stage, micro_steps, universal=universal)
-        student, sizes = shared_out(lambda: _student(job, tokens), settings, DTYPES[job.stage.precision])
+def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
+    is_rank_0, world_size = dist.get_rank() == 0, dist.get_world_size()
+    _check_ranks_agree(job.run_hash)
+    checkpoints_dir = job.output_dir / "checkpoints"
+    resume_point = _find_resume_point(job, checkpoints_dir, is_rank_0)
+    tokenizer = load_tokenizer(job.recipe)
+    load_universal = resume_point is not None and checkpoints.needs_universal_conversion(resume_point[1], world_size)
+    grad_accum_steps = job.batch_order.count_grad_accum_steps(world_size)
+    if job.stage_config.zero == 3:
+        deepspeed_config = build_deepspeed_config(job.stage_config, grad_accum_steps, load_universal=load_universal)
+        student, sizes = build_student_zero3(
+            lambda: _build_student(job, tokenizer), deepspeed_config, DTYPE_BY_PRECISION[job.stage_config.precision]
+        )
     else:
-        student = _student(job, tokens)
-        sizes = sizes_of_model(student.llava, student.grid)
-    model_files = job.out / "model"
-    if first:
-        shutil.rmtree(model_files, ignore_errors=True)
-        source = job.init_from or locate(job.recipe.language.tokenizer or job.recipe.language.model or "")
-        write_model_files(student.llava, source, model_files, grid=student.grid, system=job.recipe.system)
-    names = [name for name, _ in student.named_parameters()]
-    engine = build_engine(student, job.stage, micro_steps, universal=universal)
-    start = 0
-    if found is not None:
-        checkpoint, state = found
-        checkpoints.load(engine, checkpoint, state, world=world, zero=job.stage.zero)
-        start = state.step
+        student = _build_student(job, tokenizer)
+        sizes = compute_model_sizes(student.llava, student.grid)
+    model_dir = job.output_dir / "model"
+    if is_rank_0:
+        shutil.rmtree(model_dir, ignore_errors=True)
+        tokenizer_dir = job.init_from or resolve_model_dir(
+            job.recipe.language.tokenizer or job.recipe.language.model or ""
+        )
+        write_model_files(student.llava, tokenizer_dir, model_dir, grid=student.grid, system_prompt=job.recipe.system)
+    parameter_names = [name for name, _ in student.named_parameters()]
+    engine = build_engine(student, job.stage_config, grad_accum_steps, load_universal=load_universal)
+    start_step = 0
+    if resume_point is not None:
+        checkpoint, state = resume_point
+        checkpoints.load(engine, checkpoint, state, world_size=world_size, zero_stage=job.stage_config.zero)
+        start_step = state.step
     loader = PackLoader(
-        job.lake, job.stage_name, job.plan, SampleProcessor.for_stage(job.recipe, job.stage_name, tokens)
+        job.lake, job.stage_name, job.plan, SampleProcessor.for_stage(job.recipe, job.stage_name, tokenizer)
     )
-    losses = _losses_before(job.out, start)
-    reporter = Reporter(job.out, job.stage_name, job.steps, start) if first else None
-    began = time.monotonic()
+    previous_losses = _read_previous_losses(job.output_dir, start_step)
+    reporter = MetricsReporter(job.output_dir, job.stage_name, job.n_steps, start_step) if is_rank_0 else None
+    started_at = time.monotonic()
 
-    def save(step: int) -> None:
-        state = State(
-            job.run,
+    def save_checkpoint(step: int) -> None:
+        state = CheckpointState(
+            job.run_hash,
             step,
-            world,
-            job.stage.zero,
+            world_size,
+            job.stage_config.zero,
             job.stage_name,
             job.recipe.as_data(),
             job.plan.version,
-            names,
-            _provenance(job),
+            parameter_names,
+            _build_provenance(job),
         )
-        checkpoints.save(engine, folder, state, model_files, job.stage.keep)
+        checkpoints.save(engine, checkpoints_dir, state, model_dir, job.stage_config.keep)
 
     try:
         if reporter is not None:
-            reporter.say(
-                f"{job.stage_name}: {len(job.plan)} packs, {job.order.per_step} per step, "
-                f"steps {start} to {job.steps}, {world} ranks, ZeRO-{job.stage.zero}, {job.stage.precision}"
+            reporter.log(
+                f"{job.stage_name}: {len(job.plan)} packs, {job.batch_order.packs_per_step} per step, "
+                f"steps {start_step} to {job.n_steps}, {world_size} ranks, ZeRO-{job.stage_config.zero}, {job.stage_config.precision}"
             )
         train(
             engine,
             loader,
-            Schedule(
-                job.stage, job.plan, Speed(sizes, job.stage, job.plan, world), job.order, start, job.steps, losses
+            StepSchedule(
+                job.stage_config,
+                job.plan,
+                ThroughputMeter(sizes, job.stage_config, job.plan, world_size),
+                job.batch_order,
+                start_step,
+                job.n_steps,
+                previous_losses,
             ),
-            stop,
-            reporter.step if reporter is not None else lambda numbers: None,
-            save,
+            stop_signals,
+            reporter.report_step if reporter is not None else lambda numbers: None,
+            save_checkpoint,
         )
-        _finish(job, engine, loader, start, time.monotonic() - began)
+        _export_and_report(job, engine, loader, start_step, time.monotonic() - started_at)
     except Interrupted as interruption:
         if reporter is not None:
-            reporter.say(f"{interruption}; the same command goes on from there")
+            reporter.log(f"{interruption}; the same command goes on from there")
         return 128 + interruption.signum
     finally:
         if reporter is not None:
@@ -287,142 +301,153 @@ def _train(job: Job, stop: StopSignals) -> int:
     return 0
 
 
-def _agree(run: str) -> None:
+def _check_ranks_agree(run_hash: str) -> None:
     """Raises MvlError on all ranks unless all do the same run: a plan may be made anew while they start. Collective."""
-    runs: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(runs, run)
-    if len(set(runs)) > 1:
+    run_hashes: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(run_hashes, run_hash)
+    if len(set(run_hashes)) > 1:
         raise MvlError("the ranks do not read the same plan or weights", hint="run the same command again")
 
 
-def _student(job: Job, tokens: ChatTokens) -> Student:
+def _build_student(job: TrainingJob, tokenizer: ChatTokenizer) -> Student:
     """The student as the stage finds it."""
     if job.init_from is None:
-        return assemble(job.recipe, tokens)
-    return load_student(job.init_from, job.recipe.grid.build())
+        return assemble_student(job.recipe, tokenizer)
+    return load_student(job.init_from, job.recipe.grid.to_tile_grid())
 
 
-def _resume_point(job: Job, folder: Path, first: bool) -> tuple[Path, State] | None:
+def _find_resume_point(job: TrainingJob, checkpoints_dir: Path, is_rank_0: bool) -> tuple[Path, CheckpointState] | None:
     """The checkpoint to go on from, decided by rank 0 for all."""
-    answer: list[Any] = [None, None]
-    if first:
+    broadcast_values: list[Any] = [None, None]
+    if is_rank_0:
         try:
             if job.resume == "never":
                 for name in ("checkpoints", "tensorboard", "export"):
-                    shutil.rmtree(job.out / name, ignore_errors=True)
+                    shutil.rmtree(job.output_dir / name, ignore_errors=True)
                 for name in ("metrics.jsonl", "result.json"):
-                    (job.out / name).unlink(missing_ok=True)
-            answer[0] = checkpoints.newest(folder, job.run)
-            if answer[0] is None and job.resume == "require":
-                raise CheckpointError(f"{folder} holds no checkpoint to resume from")
-            if answer[0] is None:
-                shutil.rmtree(job.out / "tensorboard", ignore_errors=True)
+                    (job.output_dir / name).unlink(missing_ok=True)
+            broadcast_values[0] = checkpoints.find_newest(checkpoints_dir, job.run_hash)
+            if broadcast_values[0] is None and job.resume == "require":
+                raise CheckpointError(f"{checkpoints_dir} holds no checkpoint to resume from")
+            if broadcast_values[0] is None:
+                shutil.rmtree(job.output_dir / "tensorboard", ignore_errors=True)
         except CheckpointError as error:
-            answer[1] = error
-    dist.broadcast_object_list(answer, src=0)
-    if answer[1] is not None:
-        raise answer[1]
-    found: tuple[Path, State] | None = answer[0]
-    return found
+            broadcast_values[1] = error
+    dist.broadcast_object_list(broadcast_values, src=0)
+    if broadcast_values[1] is not None:
+        raise broadcast_values[1]
+    resume_point: tuple[Path, CheckpointState] | None = broadcast_values[0]
+    return resume_point
 
 
-def _losses_before(out: Path, start: int) -> list[float]:
-    """The last losses of the steps up to `start`, as rank 0 reads them, on all ranks. Collective."""
-    answer: list[Any] = [[]]
-    if start and dist.get_rank() == 0:
-        answer = [[s["loss"] for s in read_metrics(out / "metrics.jsonl") if s["step"] <= start][-SPIKE_WINDOW:]]
-    dist.broadcast_object_list(answer, src=0)
-    losses: list[float] = answer[0]
+def _read_previous_losses(output_dir: Path, start_step: int) -> list[float]:
+    """The last losses of the steps up to `start_step`, as rank 0 reads them, on all ranks. Collective."""
+    broadcast_values: list[Any] = [[]]
+    if start_step and dist.get_rank() == 0:
+        broadcast_values = [
+            [
+                step_metrics["loss"]
+                for step_metrics in read_metrics(output_dir / "metrics.jsonl")
+                if step_metrics["step"] <= start_step
+            ][-SPIKE_WINDOW:]
+        ]
+    dist.broadcast_object_list(broadcast_values, src=0)
+    losses: list[float] = broadcast_values[0]
     return losses
 
 
-def _finish(job: Job, engine: Any, loader: PackLoader, start: int, seconds: float) -> None:
+def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_step: int, wall_time_s: float) -> None:
     """Export the last checkpoint, load it again, write result.json. Collective."""
-    probe = loader.load(0).to(engine.device)
+    probe_batch = loader.load(0).to(engine.device)
     engine.eval()
     with torch.no_grad():
-        trained = probe_logits(engine.module, probe)
+        trained_logits = compute_probe_logits(engine.module, probe_batch)
     if dist.get_rank() == 0:
-        last = job.out / "checkpoints" / checkpoints.name_of(job.steps)
-        export = export_checkpoint(last, job.out / "export")
-        again = load_student(export, job.recipe.grid.build(), DTYPES[job.stage.precision]).to(engine.device).eval()
+        last_checkpoint = job.output_dir / "checkpoints" / checkpoints.format_checkpoint_name(job.n_steps)
+        export_dir = export_checkpoint(last_checkpoint, job.output_dir / "export")
+        reloaded = (
+            load_student(export_dir, job.recipe.grid.to_tile_grid(), DTYPE_BY_PRECISION[job.stage_config.precision])
+            .to(engine.device)
+            .eval()
+        )
         with torch.no_grad():
-            difference = float((probe_logits(again, probe) - trained).abs().max())
-        steps = read_metrics(job.out / "metrics.jsonl")
+            max_difference = float((compute_probe_logits(reloaded, probe_batch) - trained_logits).abs().max())
+        step_metrics = read_metrics(job.output_dir / "metrics.jsonl")
         result = {
             "stage": job.stage_name,
-            "run": job.run,
-            "steps": job.steps,
-            "first_loss": steps[0]["loss"],
-            "last_loss": steps[-1]["loss"],
-            "samples": sum(s["samples"] for s in steps),
-            "tokens": sum(s["tokens"] for s in steps),
-            "targets": sum(s["targets"] for s in steps),
-            "seconds": sum(s["seconds"] for s in steps),
-            "target_tokens_per_second": sum(s["targets"] for s in steps) / sum(s["seconds"] for s in steps),
-            "wall_seconds": seconds,
-            "checkpoint": str(last),
-            "export": str(export),
-            "export_max_difference": difference,
+            "run": job.run_hash,
+            "steps": job.n_steps,
+            "first_loss": step_metrics[0]["loss"],
+            "last_loss": step_metrics[-1]["loss"],
+            "samples": sum(metrics["samples"] for metrics in step_metrics),
+            "tokens": sum(s["tokens"] for s in step_metrics),
+            "targets": sum(s["targets"] for s in step_metrics),
+            "seconds": sum(s["seconds"] for s in step_metrics),
+            "target_tokens_per_second": sum(s["targets"] for s in step_metrics)
+            / sum(s["seconds"] for s in step_metrics),
+            "wall_seconds": wall_time_s,
+            "checkpoint": str(last_checkpoint),
+            "export": str(export_dir),
+            "export_max_difference": max_difference,
             "plan_version": job.plan.version,
-            "resumed_from": start or None,
+            "resumed_from": start_step or None,
             "world": dist.get_world_size(),
-            **_provenance(job),
+            **_build_provenance(job),
         }
-        part = job.out / "result.json.part"
-        part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        part.replace(job.out / "result.json")
+        temp_path = job.output_dir / "result.json.part"
+        temp_path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        temp_path.replace(job.output_dir / "result.json")
     dist.barrier()
 
 
-def probe_logits(student: Student, batch: Any) -> torch.Tensor:
+def compute_probe_logits(student: Student, batch: Any) -> torch.Tensor:
     """Logits at the targets of a pack, float32 (targets, vocabulary)."""
-    places = torch.nonzero(batch.targets_L != IGNORE).flatten()
-    logits: torch.Tensor = student.llava.lm_head(student.hidden(batch)[places]).float()
+    loss_positions = torch.nonzero(batch.targets_L != IGNORE_INDEX).flatten()
+    logits: torch.Tensor = student.llava.lm_head(student.compute_last_hidden(batch)[loss_positions]).float()
     return logits
 
 
-def _finished(job: Job) -> bool:
-    file = job.out / "result.json"
-    if not file.is_file() or not (job.out / "export" / "config.json").is_file():
+def _is_finished(job: TrainingJob) -> bool:
+    result_path = job.output_dir / "result.json"
+    if not result_path.is_file() or not (job.output_dir / "export" / "config.json").is_file():
         return False
-    return bool(json.loads(file.read_text(encoding="utf-8")).get("run") == job.run)
+    return bool(json.loads(result_path.read_text(encoding="utf-8")).get("run") == job.run_hash)
 
 
-def _provenance(job: Job) -> dict[str, Any]:
+def _build_provenance(job: TrainingJob) -> dict[str, Any]:
     return {
         "recipe_name": job.recipe.name,
-        "recipe_hash": digest_hex(job.recipe.training_inputs(job.stage_name)),
-        "initial": job.initial,
-        "versions": {name: _version(name) for name in PACKAGES},
+        "recipe_hash": compute_digest(job.recipe.build_training_inputs(job.stage_name)),
+        "initial": job.initial_weights,
+        "versions": {name: _read_package_version(name) for name in VERSIONED_PACKAGES},
     }
 
 
-def _version(package: str) -> str | None:
+def _read_package_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def _join_ranks() -> None:
+def _init_distributed() -> None:
     """torch.distributed up, alone or under torchrun; DeepSpeed told what it must know before it is imported."""
     on_gpu = torch.cuda.is_available()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
     if "RANK" not in os.environ:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-        os.environ.update(alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+        with socket.socket() as port_socket:
+            port_socket.bind(("127.0.0.1", 0))
+            port = port_socket.getsockname()[1]
+        single_rank_env = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        os.environ.update(single_rank_env | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
-        keep_freed_memory()
-        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+        retain_freed_blocks()
+        n_local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
         # torchrun gives every rank one thread unless told otherwise; a lone rank takes what its environment says.
-        if ranks > 1 or "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
+        if n_local_ranks > 1 or "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // n_local_ranks))
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import deepspeed
 

@@ -15,80 +15,80 @@ from pathlib import Path
 from typing import Any
 
 LOG = logging.getLogger("mvl.train")
-LINE_EVERY_S = 2.0
-EMA = 0.1
-SMOOTHED = ("target_tokens_per_second", "tflops", "data_wait")
+PROGRESS_INTERVAL_S = 2.0
+EMA_WEIGHT = 0.1
+SMOOTHED_METRICS = ("target_tokens_per_second", "tflops", "data_wait")
 """Numbers that jump from step to step: progress lines show their moving average, of which a step is a tenth."""
 
 
-class Reporter:
-    """Rank 0's voice. `step` may be called for every step; progress lines come every `LINE_EVERY_S` seconds at most.
+class MetricsReporter:
+    """Rank 0's voice. `report_step` may be called for every step; progress lines come every `PROGRESS_INTERVAL_S` seconds at most.
 
     Under Dagster (Pipes variables in the environment) progress lines appear in the run's event log.
     """
 
-    def __init__(self, folder: Path, stage: str, steps: int, resumed_at: int) -> None:
+    def __init__(self, folder: Path, stage: str, total_steps: int, resume_step: int) -> None:
         self.stage = stage
-        self.steps = steps
+        self.total_steps = total_steps
         self._stack = contextlib.ExitStack()
         self._pipes: Any = None
         if "DAGSTER_PIPES_CONTEXT" in os.environ:
             from dagster_pipes import open_dagster_pipes
 
             self._pipes = self._stack.enter_context(open_dagster_pipes())
-        self.file = folder / "metrics.jsonl"
-        kept = [row for row in read_metrics(self.file) if row["step"] <= resumed_at]
-        part = self.file.with_suffix(".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        part.replace(self.file)
-        self._lines = self._stack.enter_context(self.file.open("a", encoding="utf-8"))
+        self.path = folder / "metrics.jsonl"
+        kept = [row for row in read_metrics(self.path) if row["step"] <= resume_step]
+        temp_path = self.path.with_suffix(".part")
+        temp_path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        temp_path.replace(self.path)
+        self._metrics_file = self._stack.enter_context(self.path.open("a", encoding="utf-8"))
         from torch.utils.tensorboard import SummaryWriter
 
         # Steps after the checkpoint are trained again: TensorBoard drops what it had of them.
-        self._board = SummaryWriter(folder / "tensorboard", purge_step=resumed_at + 1 if resumed_at else None)
-        self._stack.callback(self._board.close)
-        self._last_line = 0.0
-        self._smooth: dict[str, float] = {}
+        self._tensorboard = SummaryWriter(folder / "tensorboard", purge_step=resume_step + 1 if resume_step else None)
+        self._stack.callback(self._tensorboard.close)
+        self._last_progress_at = 0.0
+        self._ema_by_metric: dict[str, float] = {}
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         LOG.info(text)
         if self._pipes is not None:
             self._pipes.log.info(text)
 
-    def step(self, numbers: Mapping[str, Any]) -> None:
-        """`numbers` are those of `loop.train`."""
-        self._lines.write(json.dumps(numbers) + "\n")
-        self._lines.flush()
-        for name, value in numbers.items():
+    def report_step(self, metrics: Mapping[str, Any]) -> None:
+        """`metrics` are those of `loop.train`."""
+        self._metrics_file.write(json.dumps(metrics) + "\n")
+        self._metrics_file.flush()
+        for name, value in metrics.items():
             values = value.items() if isinstance(value, Mapping) else [("", value)]
-            for part, number in values:
+            for component, number in values:
                 if isinstance(number, int | float) and name != "step":
-                    self._board.add_scalar(f"{name}/{part}" if part else name, number, numbers["step"])
-        for name in SMOOTHED:
-            before = self._smooth.get(name, numbers[name])
-            self._smooth[name] = before + EMA * (numbers[name] - before)
+                    self._tensorboard.add_scalar(f"{name}/{component}" if component else name, number, metrics["step"])
+        for name in SMOOTHED_METRICS:
+            previous = self._ema_by_metric.get(name, metrics[name])
+            self._ema_by_metric[name] = previous + EMA_WEIGHT * (metrics[name] - previous)
         now = time.monotonic()
-        if now - self._last_line >= LINE_EVERY_S or numbers["step"] == self.steps:
-            self._last_line = now
-            mfu = f" ({numbers['mfu']:.0%} of peak)" if numbers["mfu"] is not None else ""
-            self.say(
-                f"{self.stage} step {numbers['step']}/{self.steps}  loss {numbers['loss']:.4f}  "
-                f"{self._smooth['target_tokens_per_second']:.0f} target tokens/s, "
-                f"{self._smooth['tflops']:.3g} TFLOP/s{mfu}, "
-                f"{numbers['memory_gib']:.1f} GiB, "
-                f"waited {self._smooth['data_wait']:.2f} s for data"
+        if now - self._last_progress_at >= PROGRESS_INTERVAL_S or metrics["step"] == self.total_steps:
+            self._last_progress_at = now
+            mfu = f" ({metrics['mfu']:.0%} of peak)" if metrics["mfu"] is not None else ""
+            self.log(
+                f"{self.stage} step {metrics['step']}/{self.total_steps}  loss {metrics['loss']:.4f}  "
+                f"{self._ema_by_metric['target_tokens_per_second']:.0f} target tokens/s, "
+                f"{self._ema_by_metric['tflops']:.3g} TFLOP/s{mfu}, "
+                f"{metrics['memory_gib']:.1f} GiB, "
+                f"waited {self._ema_by_metric['data_wait']:.2f} s for data"
             )
 
     def close(self) -> None:
         self._stack.close()
 
 
-def read_metrics(file: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The steps written so far; a last line cut short by a kill is left out."""
-    if not file.exists():
+    if not path.exists():
         return []
     rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:

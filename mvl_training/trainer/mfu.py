@@ -12,49 +12,65 @@ from typing import Any
 import torch
 
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.model.cost_model import Sizes, flops_of_sample
-from mvl_training.recipe import Stage
+from mvl_training.model.cost_model import ModelSizes, compute_sample_flops
+from mvl_training.recipe import StageConfig
 
-PEAK_TFLOPS = {"H100": 989, "H200": 989, "H800": 989, "H20": 148, "GH200": 989, "B200": 2250, "A100": 312, "A800": 312}
+PEAK_TFLOPS_BY_DEVICE = {
+    "H100": 989,
+    "H200": 989,
+    "H800": 989,
+    "H20": 148,
+    "GH200": 989,
+    "B200": 2250,
+    "A100": 312,
+    "A800": 312,
+}
 """Dense bf16, by a part of the device's name (NVIDIA's data sheets, SXM)."""
 
 
-class Speed:
-    """Of one rank of `world`, for a stage of a model of the given sizes."""
+class ThroughputMeter:
+    """Of one rank of `world_size`, for a stage of a model of the given sizes."""
 
-    def __init__(self, sizes: Sizes, stage: Stage, plan: PackPlan, world: int) -> None:
+    def __init__(self, sizes: ModelSizes, stage_config: StageConfig, plan: PackPlan, world_size: int) -> None:
         self._sizes = sizes
-        self._stage = stage
+        self._stage_config = stage_config
         self._plan = plan
-        self._world = world
-        self._peak = peak_tflops()
+        self._world_size = world_size
+        self._peak_tflops = get_peak_tflops()
 
-    def of(self, packs: Sequence[int], seconds: float) -> dict[str, Any]:
+    def measure(self, pack_positions: Sequence[int], step_time_s: float) -> dict[str, Any]:
         """`tflops`: model TFLOP/s of one rank (the head on targets only, as the loop runs it; nothing for what gradient
         checkpointing computes again). `mfu`: its share of the device's peak, None where that is not known.
         `memory_gib`: the most this rank held."""
-        members = list(packs)
-        samples = int(self._plan.n_samples[members].sum())
-        counted = (self._plan.n_tokens, self._plan.n_tiles, self._plan.n_targets)
-        tokens, tiles, targets = (int(n[members].sum()) / samples for n in counted)
-        flops = samples * flops_of_sample(self._sizes, self._stage, tokens, tiles, targets)
-        tflops = flops / seconds / self._world / 1e12
+        positions = list(pack_positions)
+        n_samples = int(self._plan.n_samples[positions].sum())
+        pack_counts = (self._plan.n_tokens, self._plan.n_tiles, self._plan.n_loss_tokens)
+        tokens_per_sample, tiles_per_sample, loss_tokens_per_sample = (
+            int(counts[positions].sum()) / n_samples for counts in pack_counts
+        )
+        flops = n_samples * compute_sample_flops(
+            self._sizes, self._stage_config, tokens_per_sample, tiles_per_sample, loss_tokens_per_sample
+        )
+        tflops = flops / step_time_s / self._world_size / 1e12
         return {
             "tflops": tflops,
-            "mfu": None if self._peak is None else tflops / self._peak,
-            "memory_gib": _memory_gib(),
+            "mfu": None if self._peak_tflops is None else tflops / self._peak_tflops,
+            "memory_gib": _read_peak_memory_gib(),
         }
 
 
-def peak_tflops() -> float | None:
+def get_peak_tflops() -> float | None:
     """The device's dense bf16 peak, None for a CPU or a device that is not listed."""
     if not torch.cuda.is_available():
         return None
-    words = torch.cuda.get_device_name().replace("-", " ").split()
-    return next((float(PEAK_TFLOPS[word]) for word in words if word in PEAK_TFLOPS), None)
+    name_parts = torch.cuda.get_device_name().replace("-", " ").split()
+    return next(
+        (float(PEAK_TFLOPS_BY_DEVICE[name_part]) for name_part in name_parts if name_part in PEAK_TFLOPS_BY_DEVICE),
+        None,
+    )
 
 
-def _memory_gib() -> float:
+def _read_peak_memory_gib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / (1 << 30)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)

@@ -12,44 +12,46 @@ import torch
 import torch.distributed as dist
 
 from mvl_assets.errors import MvlError
-from mvl_training.model.cost_model import Sizes, sizes_of_model
+from mvl_training.model.cost_model import ModelSizes, compute_model_sizes
 from mvl_training.model.student_model import LlavaOnevisionForConditionalGeneration, Student
 
 
-def shared_out(whole: Callable[[], Student], settings: dict[str, Any], dtype: torch.dtype) -> tuple[Student, Sizes]:
-    """The student that `whole` makes, with weights in `dtype`, and its sizes. Collective; `settings` is DeepSpeed's
+def build_student_zero3(
+    build_student: Callable[[], Student], deepspeed_config: dict[str, Any], dtype: torch.dtype
+) -> tuple[Student, ModelSizes]:
+    """The student that `build_student` makes, with weights in `dtype`, and its sizes. Collective; `deepspeed_config` is DeepSpeed's
     configuration.
 
-    Only rank 0 calls `whole`, so a machine holds its weights once and not once a rank. What rank 0 raises, all raise.
+    Only rank 0 calls `build_student`, so a machine holds its weights once and not once a rank. What rank 0 raises, all raise.
     DeepSpeed never casts a model made this way, so `dtype` is what the stage trains in. Buffers (the rotary
     frequencies) are rank 0's as they are: positions in bf16 would not be those of the model that is exported.
     """
     import deepspeed
     from transformers.initialization import no_init_weights
 
-    source: Student | None = None
-    about: list[Any] = [None]
+    full_student: Student | None = None
+    broadcast_values: list[Any] = [None]
     if dist.get_rank() == 0:
         try:
-            source = whole()
-            llava = source.llava
-            sizes, buffers = sizes_of_model(llava, source.grid), dict(source.named_buffers())
-            about = [(llava.config, llava.generation_config, source.grid, sizes, buffers)]
+            full_student = build_student()
+            llava = full_student.llava
+            sizes, buffers = compute_model_sizes(llava, full_student.grid), dict(full_student.named_buffers())
+            broadcast_values = [(llava.config, llava.generation_config, full_student.grid, sizes, buffers)]
         except MvlError as error:
-            about = [error]
-    dist.broadcast_object_list(about, src=0)
-    if isinstance(about[0], MvlError):
-        raise about[0]
-    config, generation, grid, sizes, buffers = about[0]
-    with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=settings, dtype=dtype):
+            broadcast_values = [error]
+    dist.broadcast_object_list(broadcast_values, src=0)
+    if isinstance(broadcast_values[0], MvlError):
+        raise broadcast_values[0]
+    config, generation_config, grid, sizes, buffers = broadcast_values[0]
+    with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=deepspeed_config, dtype=dtype):
         llava = LlavaOnevisionForConditionalGeneration(config)
     llava.tie_weights()
-    llava.generation_config = generation
+    llava.generation_config = generation_config
     student = Student(llava, grid)
-    weights = {} if source is None else dict(source.named_parameters())
+    weights = {} if full_student is None else dict(full_student.named_parameters())
     for name, parameter in student.named_parameters():
         with torch.no_grad(), deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-            if source is not None:
+            if full_student is not None:
                 parameter.copy_(weights[name])
     for name, buffer in list(student.named_buffers()):
         owner, _, leaf = name.rpartition(".")

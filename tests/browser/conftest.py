@@ -18,7 +18,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mvl_assets.cli.doctor import CHROMIUM
+from mvl_assets.cli.doctor import CHROMIUM_EXECUTABLES
 from mvl_assets.runner.dagster_home import prepare_home
 from tests.defs.world import FORGETFUL, PARTITIONS, World, point_at, prepare
 from tests.servers import FakeServer, free_port, serving
@@ -183,4 +183,4 @@ def browser(site: Site, tmp_path: Path) -> Iterator[Browser]:
 
 
 def _chromium() -> str | None:
-    return next(filter(None, map(shutil.which, CHROMIUM)), None)
+    return next(filter(None, map(shutil.which, CHROMIUM_EXECUTABLES)), None)

@@ -67,7 +67,7 @@ def test_a_person_materialises_backfills_and_sees_what_an_edited_prompt_makes_st
     browser.open("/assets/curation/duplicates")
     browser.see("Row count")
     page.screenshot(path=tmp_path / "materialized.png")
-    assert lake.table("curation/duplicates").exists()
+    assert lake.get_table("curation/duplicates").exists()
 
     browser.open("/assets/rewritten/code_math")
     browser.click("Materialize")
@@ -83,9 +83,9 @@ def test_a_person_materialises_backfills_and_sees_what_an_edited_prompt_makes_st
         "the backfill", lambda: site.graphql(BACKFILLS)["partitionBackfillsOrError"]["results"], seconds=60
     )
     site.wait("its two runs", lambda: finished(runs_of(site, backfill["id"]), 2))
-    rows = lake.table("rewritten/code_math")
+    rows = lake.get_table("rewritten/code_math")
     assert rows.count(f"source = '{MATH}'") > 0 and rows.count(f"source = '{GENERAL}'") > 0
-    assert sum(site.model.seen.values()) == 6
+    assert sum(site.model.request_counts.values()) == 6
     assert check(site, "rewritten/code_math", "table_is_sound") is True
 
     browser.open(f"/assets/rewritten/code_math?view=partitions&partition={GENERAL}")

@@ -11,7 +11,14 @@ import pytest
 import yaml
 
 from mvl_assets.config import catalog
-from mvl_assets.config.catalog import CATEGORIES, SOURCES, SourceSpec, load_catalog, partition_sources, read_catalog
+from mvl_assets.config.catalog import (
+    CATEGORIES,
+    SOURCES_DIR,
+    SourceSpec,
+    list_partition_keys,
+    load_catalog,
+    read_catalog,
+)
 from mvl_assets.demo_data.recipes import RECIPES
 from mvl_assets.errors import MvlError
 
@@ -42,7 +49,7 @@ ALWAYS_EVIDENT = (
 )
 
 ENTRY = f"""\
-type: {catalog.COMPONENT}
+type: {catalog.COMPONENT_TYPE}
 attributes:
   slug: one
   title: One
@@ -94,21 +101,21 @@ def test_outside_the_153_are_language_alignment_the_release_and_tabmwp_itself() 
 
 
 def test_partitions_are_the_sources_of_group_a_and_b_and_nothing_of_group_c() -> None:
-    assert "tabmwp" in partition_sources("code_math")
-    assert len(partition_sources("code_math")) == 6 + 14 + 1
-    assert len(partition_sources("language")) == 6
-    assert partition_sources("alignment") == ("lcs_558k",)
-    assert partition_sources("released") == ()
-    listed = {s for c in CATEGORIES for s in partition_sources(c)}
+    assert "tabmwp" in list_partition_keys("code_math")
+    assert len(list_partition_keys("code_math")) == 6 + 14 + 1
+    assert len(list_partition_keys("language")) == 6
+    assert list_partition_keys("alignment") == ("lcs_558k",)
+    assert list_partition_keys("released") == ()
+    listed = {s for c in CATEGORIES for s in list_partition_keys(c)}
     assert {load_catalog()[s].group for s in listed} == {"A", "B"}
     # Dagster stops comparing versions of an edge at 100 upstream partitions.
-    assert max(len(partition_sources(c)) for c in CATEGORIES) < 100
+    assert max(len(list_partition_keys(c)) for c in CATEGORIES) < 100
 
 
 def test_the_catalog_is_ordered_by_category_then_as_in_the_file() -> None:
     order = [CATEGORIES.index(s.category) for s in load_catalog().values()]
     assert order == sorted(order)
-    text = (SOURCES / "chart" / "defs.yaml").read_text(encoding="utf-8")
+    text = (SOURCES_DIR / "chart" / "defs.yaml").read_text(encoding="utf-8")
     assert [s.slug for s in load_catalog().values() if s.category == "chart"] == re.findall(
         r"^  slug: (\S+)$", text, re.M
     )
@@ -161,13 +168,15 @@ def test_every_miniature_is_of_a_declared_source(slug: str) -> None:
 
 
 def test_no_line_of_the_catalog_is_too_long_to_read() -> None:
-    long = [f"{p}:{n}" for p in SOURCES.glob("*/defs.yaml") for n, line in enumerate(p.open(), 1) if len(line) > 161]
+    long = [
+        f"{p}:{n}" for p in SOURCES_DIR.glob("*/defs.yaml") for n, line in enumerate(p.open(), 1) if len(line) > 161
+    ]
     assert long == []
 
 
 def test_the_whole_catalog_is_read_in_less_than_half_a_second_of_cpu() -> None:
     begun = time.process_time()
-    assert len(read_catalog(SOURCES)) == len(load_catalog())
+    assert len(read_catalog(SOURCES_DIR)) == len(load_catalog())
     assert time.process_time() - begun < 0.4
 
 
@@ -205,7 +214,7 @@ def test_a_slug_declared_in_two_categories_is_found(tmp_path: Path) -> None:
         (("  title: One\n", "  title: One\n  evidence: {titel: {basis: read}}\n"), 2, "`evidence` names no field"),
         (("  category: general\n", "  category: ocr\n"), 5, "stands in the folder 'general'"),
         (("attributes:\n", "atributes: 1\nattributes:\n"), 2, "unknown key `atributes`"),
-        ((catalog.COMPONENT, "mvl_assets.components.Source"), 1, "`type` must be"),
+        ((catalog.COMPONENT_TYPE, "mvl_assets.components.Source"), 1, "`type` must be"),
     ],
 )
 def test_a_wrong_entry_is_named_with_file_line_and_slug(

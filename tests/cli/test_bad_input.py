@@ -15,7 +15,7 @@ import lance
 import pytest
 
 from mvl_assets.config.profile import load_profile
-from mvl_assets.config.settings import PROJECT
+from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.errors import MvlError
 from tests.cli.home import COMMAND, KEPT, SOURCES, Home, lines_with, one_error
 from tests.lake.test_full_disk import SMALL_DISK
@@ -74,8 +74,8 @@ def test_a_broken_source_entry_is_named_with_file_line_and_entry(
 ) -> None:
     tree = tmp_path / "tree"
     for folder in ("mvl_assets", "prompts", "deploy"):
-        shutil.copytree(PROJECT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(PROJECT / "workspace.yaml", tree)
+        shutil.copytree(PROJECT_ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT_ROOT / "workspace.yaml", tree)
     file = tree / "mvl_assets" / "defs" / "sources" / "chart" / "defs.yaml"
     lines = file.read_text(encoding="utf-8").splitlines()
     place = next(i for i, line in enumerate(lines) if line.strip() == "group: B")
@@ -124,9 +124,9 @@ def test_a_server_that_dies_and_comes_back_costs_nothing_but_time(
         said = process.communicate(timeout=120)[0]
         assert process.returncode == 0, said
     assert lines_with(said, ["-- rewritten: 2 made, 0 up to date, 0 failed"])
-    rewritten = sum(home.lake.table(name).count() for name in home.lake.names("rewritten"))
-    assert rewritten == home.lake.table("samples").count(f"source <> '{KEPT}'")
-    assert home.lake.table("rejects").count("stage = 'rewrite'") == 0
+    rewritten = sum(home.lake.get_table(name).count() for name in home.lake.list_tables("rewritten"))
+    assert rewritten == home.lake.get_table("samples").count(f"source <> '{KEPT}'")
+    assert home.lake.get_table("rejects").count("stage = 'rewrite'") == 0
 
 
 def test_without_vllm_the_run_says_what_to_install_before_it_begins(fresh: Home) -> None:
@@ -198,24 +198,24 @@ def test_a_picture_that_is_none_is_a_reject_until_it_is_mended(fresh: Home) -> N
     rows = {row["native_id"]: row for row in _ingested(fresh)}
     victim = next(row for row in rows.values() if row["image_ids"])
     image_id = victim["image_ids"][0]
-    good = fresh.lake.images.fetch([image_id])[image_id]
+    good = fresh.lake.images.read_images([image_id])[image_id]
     files = [p for p in (fresh.folder / "raw" / KEPT).rglob("*") if p.is_file() and p.read_bytes() == good]
     for file in files:
         file.write_text("I am not a picture.", encoding="utf-8")
     said = fresh.run("run", *ONE, "--until", "raw")
     assert lines_with(said, [f"raw/{KEPT}", "rejected 3"]), said
-    (reject,) = fresh.lake.table("rejects").rows(None, "error = 'not_a_picture'")
+    (reject,) = fresh.lake.get_table("rejects").iter_rows(None, "error = 'not_a_picture'")
     assert reject["row_key"] == victim["sample_id"] and reject["file"] == victim["file"]
     assert files[0].name in reject["message"]
     for file in files:
         file.write_bytes(good)
     assert lines_with(fresh.run("run", *ONE, "--until", "raw"), [f"raw/{KEPT}", "rejected 2"])
-    assert fresh.lake.table("rejects").count("error = 'not_a_picture'") == 0
+    assert fresh.lake.get_table("rejects").count("error = 'not_a_picture'") == 0
 
 
 def _ingested(home: Home) -> list[dict]:
     home.run("run", *ONE, "--until", "raw")
-    return list(home.lake.table("samples").rows())
+    return list(home.lake.get_table("samples").iter_rows())
 
 
 @pytest.mark.parametrize("words", [("run", *ONE), ("status",), ("sources",), ("trace", "abcdef12")])
@@ -223,7 +223,7 @@ def test_a_lake_of_a_newer_version_is_left_alone(
     built: Home, copy_of: Callable[[Home], Home], words: tuple[str, ...]
 ) -> None:
     home = copy_of(built)
-    table = lance.dataset(home.lake.table("samples").uri)
+    table = lance.dataset(home.lake.get_table("samples").uri)
     metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     table.replace_schema_metadata(metadata | {"mvl:schema_version": "99"})
     before = table.version

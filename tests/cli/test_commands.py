@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
-from mvl_assets.cli import COMMANDS, group
+from mvl_assets.cli import COMMANDS, cli
 from mvl_assets.config.catalog import load_catalog
-from mvl_assets.config.settings import PROJECT
+from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.schema import SAMPLES
 from tests.cli.home import KEPT, MODEL, REWRITTEN, SOURCES, Home, lines_with, one_error
@@ -23,21 +23,21 @@ from tests.lake.rows import sample
 
 def here(home: Home, *words: str) -> Result:
     """The command in this process: for those that read the lake and nothing of Dagster."""
-    return CliRunner().invoke(group, words, env=home.environment)
+    return CliRunner().invoke(cli, words, env=home.environment)
 
 
 def first(home: Home, table: str, condition: str | None = None) -> dict[str, Any]:
-    return next(home.lake.table(table).rows(None, condition))
+    return next(home.lake.get_table(table).iter_rows(None, condition))
 
 
 # -- help, doctor, miniature ---------------------------------------------------------------------------------------
 
 
 def test_help_names_every_command_and_each_explains_itself() -> None:
-    said = CliRunner().invoke(group, ["--help"]).output
+    said = CliRunner().invoke(cli, ["--help"]).output
     for name, words in COMMANDS.items():
         assert lines_with(said, [name, words.split(",")[0][:40]]), name
-        own = CliRunner().invoke(group, [name, "--help"])
+        own = CliRunner().invoke(cli, [name, "--help"])
         assert own.exit_code == 0 and "Usage:" in own.output
 
 
@@ -86,7 +86,7 @@ def test_sources_are_the_153_and_those_outside_with_what_was_found(built: Home) 
     assert len(inside) == 153
     assert {g: sum(s["group"] == g for s in inside) for g in "ABC"} == {"A": 58, "B": 60, "C": 35}
     found = {s["slug"]: (s["state"], s["rows"], s["rejects"]) for s in listed if s["rows"] or s["rejects"]}
-    rejects = list(built.lake.table("rejects").rows(["source"], "stage = 'raw'"))
+    rejects = list(built.lake.get_table("rejects").iter_rows(["source"], "stage = 'raw'"))
     for slug in (KEPT, *REWRITTEN):
         rejected = sum(row["source"] == slug for row in rejects)
         assert found.pop(slug) == ("ingested", 12 - rejected, rejected)
@@ -109,9 +109,9 @@ def test_status_counts_what_was_made_and_what_is_in_it(built: Home) -> None:
     assert made["rewritten"] == made["judged"] == (2, 0)
     assert made["mixture"] == (3, 0) and made["checkpoint"] == (0, 0)
     lake = built.lake
-    assert stages["raw"]["rows"] == lake.table("samples").count("NOT withdrawn") > 20
-    assert stages["raw"]["rejects"] == lake.table("rejects").count("stage = 'raw'") > 0
-    assert stages["judged"]["rows"] == sum(lake.table(f"judged/{c}").count() for c in ("caption", "code_math")) > 10
+    assert stages["raw"]["rows"] == lake.get_table("samples").count("NOT withdrawn") > 20
+    assert stages["raw"]["rejects"] == lake.get_table("rejects").count("stage = 'raw'") > 0
+    assert stages["judged"]["rows"] == sum(lake.get_table(f"judged/{c}").count() for c in ("caption", "code_math")) > 10
     assert "materialised, stale and missing count partitions" in built.run("status")
 
 
@@ -156,7 +156,7 @@ def test_an_edited_prompt_makes_stale_exactly_what_was_made_with_it(
 ) -> None:
     assert "up to date" in built.run("stale")
     prompts = tmp_path / "prompts"
-    shutil.copytree(PROJECT / "prompts", prompts)
+    shutil.copytree(PROJECT_ROOT / "prompts", prompts)
     edited = prompts / "rewrite_math.md"
     edited.write_text(edited.read_text(encoding="utf-8").rstrip() + " Be brief.\n", encoding="utf-8")
     listed = copy_of(built).using(MVL_PROMPTS=str(prompts)).json("stale")
@@ -208,7 +208,7 @@ def test_an_id_that_leads_nowhere_is_one_line(built: Home, row_id: str, message:
 def test_an_ambiguous_beginning_is_refused_and_named(tmp_path: Path) -> None:
     home = Home(tmp_path)
     rows = [sample("drawn", n, sample_id=f"abcdef{n}".ljust(32, "0")) for n in range(2)]
-    home.lake.table("samples").insert(pa.Table.from_pylist(rows, schema=SAMPLES.columns))
+    home.lake.get_table("samples").insert(pa.Table.from_pylist(rows, schema=SAMPLES.columns))
     one_error(home.mvl("trace", "abcdef"), "more than one row begins with abcdef", "give more characters")
     assert home.mvl("trace", "abcdef1").returncode == 0
 

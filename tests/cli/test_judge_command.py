@@ -8,8 +8,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from mvl_assets.cli import group
-from mvl_assets.judging.paper_reference import paper_keep_rate
+from mvl_assets.cli import cli
+from mvl_assets.judging.paper_reference import get_paper_keep_rate
 from tests.cli.home import Home, lines_with, one_error
 
 
@@ -24,7 +24,7 @@ def test_a_sheet_is_written_labelled_and_compared(built: Home, tmp_path: Path) -
     verdicts = {
         row["rewrite_id"]: row
         for category in ("caption", "code_math")
-        for row in built.lake.table(f"judged/{category}").rows(["rewrite_id", "all_yes", "p_yes"])
+        for row in built.lake.get_table(f"judged/{category}").iter_rows(["rewrite_id", "all_yes", "p_yes"])
     }
     # One person agrees with the judge, the other calls the first two the opposite.
     listed = [
@@ -68,15 +68,15 @@ def test_the_planted_pairs_are_asked_once_and_counted_by_fault(built: Home, copy
 def test_keep_rates_stand_beside_the_papers(built: Home) -> None:
     said = built.run("status")
     assert lines_with(said, ["category", "judged", "kept", "paper"])
-    assert lines_with(said, ["caption", f"{paper_keep_rate('caption'):.3f}"])
+    assert lines_with(said, ["caption", f"{get_paper_keep_rate('caption'):.3f}"])
 
 
 def test_the_papers_rates_are_those_of_its_table() -> None:
-    assert round(1 - paper_keep_rate("ocr"), 3) == 0.549
-    assert round(1 - paper_keep_rate("chart"), 3) == 0.484
-    assert round(1 - paper_keep_rate("domain"), 3) == 0.104
+    assert round(1 - get_paper_keep_rate("ocr"), 3) == 0.549
+    assert round(1 - get_paper_keep_rate("chart"), 3) == 0.484
+    assert round(1 - get_paper_keep_rate("domain"), 3) == 0.104
 
 
 def test_every_command_of_the_group_explains_itself() -> None:
     for name in ("sample", "calibrate", "planted"):
-        assert "Usage:" in CliRunner().invoke(group, ["judge", name, "--help"]).output
+        assert "Usage:" in CliRunner().invoke(cli, ["judge", name, "--help"]).output

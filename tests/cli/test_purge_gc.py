@@ -15,7 +15,7 @@ STAGE = "single_image"
 
 
 def rows(home: Home, name: str, source: str) -> int:
-    return Lake(str(home.folder / "lake")).table(name).count(f"source = '{source}'")
+    return Lake(str(home.folder / "lake")).get_table(name).count(f"source = '{source}'")
 
 
 def checkpoint(home: Home, stage: str, plan_version: str) -> None:
@@ -59,7 +59,7 @@ def test_a_source_is_taken_out_of_everything_and_stays_out(built: Home, copy_of:
 
 def test_a_sample_is_taken_out_by_the_beginning_of_its_id(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(sorted_in)
-    sample = next(Lake(str(home.folder / "lake")).table("samples").rows(["sample_id"], f"source = '{KEPT}'"))
+    sample = next(Lake(str(home.folder / "lake")).get_table("samples").iter_rows(["sample_id"], f"source = '{KEPT}'"))
     before = rows(home, "samples", KEPT)
     said = home.run("purge", "sample", sample["sample_id"][:12], "--yes")
     assert lines_with(said, [KEPT, "done"]) and lines_with(said, ["next", "mvl run"])
@@ -93,7 +93,7 @@ def test_purging_is_refused_while_the_answers_of_the_source_are_written(
 ) -> None:
     home = copy_of(sorted_in)
     slug = REWRITTEN[0]
-    with home.lake.answers("rewrite", slug):
+    with home.lake.get_answer_log("rewrite", slug):
         done: subprocess.CompletedProcess[str] = home.mvl("purge", "source", slug, "--yes", "--keep-bytes")
     one_error(done, "is being written by pid", "wait for that run")
     assert rows(home, "samples", slug) > 0

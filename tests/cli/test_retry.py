@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from click.testing import CliRunner
 
-from mvl_assets.cli import group
+from mvl_assets.cli import cli
 from tests.cli.home import REWRITTEN, Home, lines_with, one_error
 from tests.servers import FakeProcess
 
@@ -18,7 +18,7 @@ ROAD = ("--source", SOURCE, "--until", "judged")
 
 
 def listed(home: Home) -> list[dict[str, Any]]:
-    return json.loads(CliRunner().invoke(group, ["retry", "--json"], env=home.environment).output)
+    return json.loads(CliRunner().invoke(cli, ["retry", "--json"], env=home.environment).output)
 
 
 def test_a_refused_request_is_asked_again_by_retry_alone(sorted_in: Home, model: FakeProcess, tmp_path: Path) -> None:
@@ -48,8 +48,8 @@ def test_a_refused_request_is_asked_again_by_retry_alone(sorted_in: Home, model:
     assert listed(home)[0]["rows"] == refused["judge"]
     home.run("retry")
     assert listed(home) == []
-    rewritten = {row["rewrite_id"] for row in home.lake.table("rewritten/code_math").rows()}
-    assert {row["rewrite_id"] for row in home.lake.table("judged/code_math").rows()} == rewritten
+    rewritten = {row["rewrite_id"] for row in home.lake.get_table("rewritten/code_math").iter_rows()}
+    assert {row["rewrite_id"] for row in home.lake.get_table("judged/code_math").iter_rows()} == rewritten
     with dg.DagsterInstance.from_config(str(home.folder / "dagster")) as instance:
         tags = [run.tags.get("mvl/retry") for run in instance.get_runs()]
     assert tags[0] == "all" and "http_400" in tags

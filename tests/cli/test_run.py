@@ -14,7 +14,7 @@ import dagster as dg
 import psutil
 import pytest
 
-from mvl_assets.runner.orphaned_runs import UNFINISHED
+from mvl_assets.runner.orphaned_runs import UNFINISHED_STATUSES
 from tests.cli.home import KEPT, REWRITTEN, SOURCES, Home, lines_with, one_error
 from tests.servers import FakeProcess
 
@@ -70,8 +70,8 @@ def gone(processes: Callable[[], list[psutil.Process]], seconds: float = 15) -> 
 def asked_keys(home: Home) -> dict[str, set[str]]:
     """The requests behind the rewritten rows, by source."""
     keys: dict[str, set[str]] = {}
-    for name in home.lake.names("rewritten"):
-        for row in home.lake.table(name).rows(["source", "request_key"]):
+    for name in home.lake.list_tables("rewritten"):
+        for row in home.lake.get_table(name).iter_rows(["source", "request_key"]):
             keys.setdefault(row["source"], set()).add(row["request_key"])
     return keys
 
@@ -84,7 +84,7 @@ def assert_goes_on(home: Home, model: FakeProcess, built: Home, asked_twice: int
     assert counts["requests"] - counts["distinct"] <= asked_twice
     instance = dg.DagsterInstance.from_config(str(home.folder / "dagster"))
     with instance:
-        assert instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)) == []
+        assert instance.get_runs(dg.RunsFilter(statuses=UNFINISHED_STATUSES)) == []
         for pool in instance.event_log_storage.get_concurrency_keys():
             assert instance.event_log_storage.get_concurrency_info(pool).active_slot_count == 0, pool
 
@@ -97,23 +97,23 @@ def test_the_second_run_sends_nothing_and_makes_nothing_stale(
 ) -> None:
     home = copy_of(built)
     before = model.counts()["requests"]
-    names = ["samples", *(n for f in ("category", "rewritten", "judged", "mixture") for n in home.lake.names(f))]
-    versions = {name: home.lake.table(name).version for name in names}
+    names = ["samples", *(n for f in ("category", "rewritten", "judged", "mixture") for n in home.lake.list_tables(f))]
+    versions = {name: home.lake.get_table(name).version for name in names}
     said = home.run("run", *SOURCES, "--until", "mixture")
     assert model.counts()["requests"] == before
     assert lines_with(said, ["-- raw: 3 made, 0 up to date, 0 failed"])
     for stage, fresh in {"category": 3, "rewritten": 2, "judged": 2, "curation": 2, "mixture": 3}.items():
         assert lines_with(said, [f"-- {stage}: 0 made, {fresh} up to date, 0 failed"]), said
-    assert {name: home.lake.table(name).version for name in names} == versions
+    assert {name: home.lake.get_table(name).version for name in names} == versions
     assert "up to date" in home.run("stale")
 
 
 def test_a_part_of_the_road_for_some_sources_leaves_the_rest_alone(fresh: Home) -> None:
     said = fresh.run("run", "--source", KEPT, "--source", REWRITTEN[0], "--until", "category")
     assert said.startswith("2 sources, 2 stages")
-    assert {row["source"] for row in fresh.lake.table("samples").rows(["source"])} == {KEPT, REWRITTEN[0]}
-    assert fresh.lake.names("category") == ["category/caption", "category/general"]
-    assert fresh.lake.names("rewritten") == []
+    assert {row["source"] for row in fresh.lake.get_table("samples").iter_rows(["source"])} == {KEPT, REWRITTEN[0]}
+    assert fresh.lake.list_tables("category") == ["category/caption", "category/general"]
+    assert fresh.lake.list_tables("rewritten") == []
 
 
 def test_a_selection_runs_those_assets_alone(built: Home, copy_of: Callable[[Home], Home]) -> None:
@@ -137,7 +137,7 @@ def test_a_source_without_files_fails_alone(fresh: Home) -> None:
     done = fresh.mvl("run", "--source", "numinamath", "--source", KEPT, "--until", "raw")
     one_error(done, "raw/numinamath[numinamath]: numinamath: there is no folder", "put the source's files into")
     assert lines_with(done.stdout, ["-- raw: 1 made, 0 up to date, 1 failed"])
-    assert fresh.lake.table("samples").count() > 0
+    assert fresh.lake.get_table("samples").count() > 0
 
 
 # -- stopped in the middle -----------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_an_interrupt_stores_what_has_arrived_and_leaves_no_process(
         assert process.returncode == 130, said
         assert said.rstrip().endswith("stopped; run the same command again to go on") and "Traceback" not in said
         assert halfway.processes() == []
-    stored = sum(halfway.lake.answers("rewrite", source).count() for source in REWRITTEN)
+    stored = sum(halfway.lake.get_answer_log("rewrite", source).count() for source in REWRITTEN)
     assert stored >= 2 * IN_FLIGHT, "everything answered before the interrupt is stored"
     assert_goes_on(halfway, slow, built, asked_twice=IN_FLIGHT)
 

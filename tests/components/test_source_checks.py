@@ -7,24 +7,24 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from mvl_assets.components.source_checks import benchmark_result, screening_result, screening_table
+from mvl_assets.components.source_checks import build_benchmark_result, build_screening_result, render_screening_table
 from mvl_assets.config.catalog import SourceSpec, load_catalog
-from mvl_assets.curation.screening import ENOUGH, Screening, Sizes, Spread
+from mvl_assets.curation.screening import MIN_ROWS, ImageSizes, Quantiles, ScreeningReport
 
 KEY = dg.AssetKey(["raw", "x"])
-SHORT = Screening(
-    rows=ENOUGH,
+SHORT = ScreeningReport(
+    rows=MIN_ROWS,
     total=52_000,
-    copies=7,
-    answers=412,
-    chars=Spread(4, 9),
-    words=Spread(1, 2),
-    one_word=0.9,
-    most_frequent=0.2,
-    turns=Spread(2, 3),
-    scripts={"Latin": 0.75, "CJK": 0.25},
-    sizes=Sizes(190, 640, 480, 32, 5_000, 0.125),
-    shown=[],
+    n_copies=7,
+    n_answers=412,
+    answer_chars=Quantiles(4, 9),
+    answer_words=Quantiles(1, 2),
+    one_word_share=0.9,
+    most_frequent_share=0.2,
+    answers_per_sample=Quantiles(2, 3),
+    script_shares={"Latin": 0.75, "CJK": 0.25},
+    image_sizes=ImageSizes(190, 640, 480, 32, 5_000, 0.125),
+    examples=[],
 )
 
 
@@ -33,36 +33,36 @@ def declared(group: str) -> SourceSpec:
 
 
 def test_a_source_that_looks_like_its_group_passes_and_says_why() -> None:
-    result = screening_result(KEY, declared("B"), SHORT)
+    result = build_screening_result(KEY, declared("B"), SHORT)
     assert result.passed and result.description is not None and "one word" in result.description
 
 
 def test_a_source_that_looks_like_another_group_is_a_warning_with_the_reason() -> None:
-    result = screening_result(KEY, declared("A"), SHORT)
+    result = build_screening_result(KEY, declared("A"), SHORT)
     assert not result.passed and result.severity == dg.AssetCheckSeverity.WARN
     assert result.description is not None and result.description.startswith("declared A, looks like B: answers are")
     assert result.metadata["suggested"].value == "B" and result.metadata["declared"].value == "A"
 
 
 def test_few_rows_are_shown_and_nothing_is_suggested() -> None:
-    few = replace(SHORT, rows=ENOUGH - 1, total=ENOUGH - 1)
-    result = screening_result(KEY, declared("A"), few)
+    few = replace(SHORT, rows=MIN_ROWS - 1, total=MIN_ROWS - 1)
+    result = build_screening_result(KEY, declared("A"), few)
     assert result.passed and "suggested" not in result.metadata
     assert result.description is not None and "not enough rows" in result.description
-    assert f"{ENOUGH - 1} of 1,000 wanted" in str(screening_table(few).value).replace("&#", "")
+    assert f"{MIN_ROWS - 1} of 1,000 wanted" in str(render_screening_table(few).value).replace("&#", "")
 
 
 def test_the_table_has_a_line_for_everything_a_person_would_ask() -> None:
-    text = str(screening_table(SHORT).value)
+    text = str(render_screening_table(SHORT).value)
     for words in ("52,000 in the source", "90.0% of 412", "7 of all rows", "Latin 75%", "640 × 480 px", "12.5%"):
         assert words in text, text
-    assert "pictures" not in str(screening_table(replace(SHORT, sizes=None)).value)
+    assert "pictures" not in str(render_screening_table(replace(SHORT, image_sizes=None)).value)
 
 
 @pytest.mark.parametrize(("slug", "relation"), [("egoschema", "is itself"), ("tabmwp", None)])
 def test_a_benchmark_is_named(slug: str, relation: str | None) -> None:
     spec = load_catalog()[slug]
-    result = benchmark_result(KEY, spec)
+    result = build_benchmark_result(KEY, spec)
     assert result.severity == dg.AssetCheckSeverity.WARN
     assert result.passed == (relation is None) == (not spec.benchmarks)
     if relation is not None:

@@ -10,13 +10,19 @@ import dagster as dg
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
-from mvl_assets.components.source_checks import BENCHMARKS, EXPECTED, LICENSED, SCREENING, expected_result
-from mvl_assets.components.source_dataset import SourceDataset, raw_asset
-from mvl_assets.config.catalog import Expected, SourceSpec, load_catalog
-from mvl_assets.demo_data.write import write_miniatures
+from mvl_assets.components.source_checks import (
+    BENCHMARK_CHECK,
+    LICENSE_CHECK,
+    ROW_COUNT_CHECK,
+    SCREENING_CHECK,
+    build_row_count_result,
+)
+from mvl_assets.components.source_dataset import SourceDataset, build_raw_asset
+from mvl_assets.config.catalog import ExpectedSize, SourceSpec, load_catalog
+from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
-from mvl_assets.orchestration.metadata import SOUND
+from mvl_assets.orchestration.metadata import SCHEMA_CHECK
 from mvl_assets.orchestration.resources import LakeResource
 
 
@@ -34,7 +40,7 @@ def spec_of(asset: dg.AssetsDefinition) -> dg.AssetSpec:
 
 
 def test_the_asset_carries_key_partition_group_tags_kinds_and_owner() -> None:
-    asset = raw_asset(load_catalog()["chartqa_cauldron_llava_format"])
+    asset = build_raw_asset(load_catalog()["chartqa_cauldron_llava_format"])
     spec = spec_of(asset)
     assert spec.key == dg.AssetKey(["raw", "chartqa_cauldron_llava_format"])
     assert asset.partitions_def == dg.StaticPartitionsDefinition(["chartqa_cauldron_llava_format"])
@@ -47,7 +53,7 @@ def test_the_asset_carries_key_partition_group_tags_kinds_and_owner() -> None:
 
 
 def test_the_asset_shows_licence_count_origin_and_evidence() -> None:
-    metadata = spec_of(raw_asset(load_catalog()["visual7w_cauldron_llava_format"])).metadata
+    metadata = spec_of(build_raw_asset(load_catalog()["visual7w_cauldron_llava_format"])).metadata
     assert metadata["license"] == "unknown"
     assert metadata["expected"] == "14,366 rows"
     assert metadata["hub"] == "HuggingFaceM4/the_cauldron: visual7w"
@@ -55,18 +61,24 @@ def test_the_asset_shows_licence_count_origin_and_evidence() -> None:
 
 
 def test_a_screened_out_source_says_why() -> None:
-    assert "too brief or vague" in (spec_of(raw_asset(load_catalog()["cap2qa"])).description or "")
+    assert "too brief or vague" in (spec_of(build_raw_asset(load_catalog()["cap2qa"])).description or "")
 
 
 def test_only_the_check_of_the_rows_themselves_stops_what_comes_after() -> None:
-    checks = {c.name: c.blocking for c in raw_asset(load_catalog()["gqa"]).check_specs}
-    assert checks == {SOUND: True, EXPECTED: False, LICENSED: False, SCREENING: False, BENCHMARKS: False}
+    checks = {c.name: c.blocking for c in build_raw_asset(load_catalog()["gqa"]).check_specs}
+    assert checks == {
+        SCHEMA_CHECK: True,
+        ROW_COUNT_CHECK: False,
+        LICENSE_CHECK: False,
+        SCREENING_CHECK: False,
+        BENCHMARK_CHECK: False,
+    }
 
 
 def test_every_source_of_the_catalog_becomes_an_asset_with_a_description() -> None:
     keys = set()
     for spec in load_catalog().values():
-        asset = spec_of(raw_asset(spec))
+        asset = spec_of(build_raw_asset(spec))
         assert asset.description
         keys.add(asset.key)
     assert len(keys) == len(load_catalog())
@@ -105,8 +117,8 @@ def test_dagster_refuses_what_the_catalog_refuses() -> None:
 
 
 def test_a_miniature_runs_through_the_asset_into_the_lake_and_again_changes_nothing(home: Path) -> None:
-    write_miniatures(home / "raw", ["chartqa_cauldron_llava_format"], rows=12)
-    asset = raw_asset(load_catalog()["chartqa_cauldron_llava_format"])
+    write_demo_sources(home / "raw", ["chartqa_cauldron_llava_format"], n_rows=12)
+    asset = build_raw_asset(load_catalog()["chartqa_cauldron_llava_format"])
     versions = []
     for _ in range(2):
         result = dg.materialize(
@@ -118,22 +130,22 @@ def test_a_miniature_runs_through_the_asset_into_the_lake_and_again_changes_noth
     shown = event.metadata
     rows = shown["dagster/partition_row_count"].value
     assert shown["new"].value == 0
-    assert rows == Lake(str(home / "lake")).table("samples").count()
+    assert rows == Lake(str(home / "lake")).get_table("samples").count()
     assert rows + shown["rejected"].value == shown["rows_read"].value == 12
     assert "data:image/jpeg" in str(shown["preview"].value)
     assert f"{rows} of 1" in str(shown["screening"].value)
     checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
-    assert checks[SOUND].passed
-    assert checks[EXPECTED].passed and "not_compared" in checks[EXPECTED].metadata
-    licensed = checks[LICENSED]
+    assert checks[SCHEMA_CHECK].passed
+    assert checks[ROW_COUNT_CHECK].passed and "not_compared" in checks[ROW_COUNT_CHECK].metadata
+    licensed = checks[LICENSE_CHECK]
     assert licensed.passed == (load_catalog()["chartqa_cauldron_llava_format"].license is not None)
     assert licensed.severity == dg.AssetCheckSeverity.WARN
-    assert "not enough rows" in (checks[SCREENING].description or "")
+    assert "not enough rows" in (checks[SCREENING_CHECK].description or "")
 
 
 def test_a_source_without_files_fails_with_what_to_do(home: Path) -> None:
     result = dg.materialize(
-        [raw_asset(load_catalog()["geo3k"])],
+        [build_raw_asset(load_catalog()["geo3k"])],
         partition_key="geo3k",
         resources={"lake": LakeResource()},
         raise_on_error=False,
@@ -144,7 +156,7 @@ def test_a_source_without_files_fails_with_what_to_do(home: Path) -> None:
 
 
 def counted(count: int | None, unit: str = "rows") -> SourceSpec:
-    expected = None if count is None else Expected(count=count, unit=unit)  # type: ignore[arg-type]
+    expected = None if count is None else ExpectedSize(count=count, unit=unit)  # type: ignore[arg-type]
     return load_catalog()["geo3k"].model_copy(update={"expected": expected})
 
 
@@ -163,18 +175,18 @@ def counted(count: int | None, unit: str = "rows") -> SourceSpec:
 def test_a_count_is_compared_only_where_it_can_be(
     home: Path, spec: SourceSpec, found: int, limit: int | None, passed: bool
 ) -> None:
-    result = expected_result(dg.AssetKey(["raw", spec.slug]), spec, found, limit)
+    result = build_row_count_result(dg.AssetKey(["raw", spec.slug]), spec, found, limit)
     assert result.passed == passed
     assert result.severity == dg.AssetCheckSeverity.WARN
 
 
 def test_a_miniature_is_not_held_against_the_declared_count(home: Path) -> None:
-    write_miniatures(home / "raw", ["ai2d_gpt4v"], rows=6)
+    write_demo_sources(home / "raw", ["ai2d_gpt4v"], n_rows=6)
     spec = load_catalog()["ai2d_gpt4v"]
-    result = expected_result(dg.AssetKey(["raw", spec.slug]), spec, 6, None)
+    result = build_row_count_result(dg.AssetKey(["raw", spec.slug]), spec, 6, None)
     assert result.passed
     shutil.rmtree(home / "raw" / "ai2d_gpt4v")
-    assert not expected_result(dg.AssetKey(["raw", spec.slug]), spec, 6, None).passed
+    assert not build_row_count_result(dg.AssetKey(["raw", spec.slug]), spec, 6, None).passed
 
 
 def test_a_change_of_what_the_rows_are_made_with_changes_the_code_version_and_a_note_does_not() -> None:
@@ -182,11 +194,14 @@ def test_a_change_of_what_the_rows_are_made_with_changes_the_code_version_and_a_
     assert spec.records is not None
     other_map = spec.model_copy(update={"records": spec.records.model_copy(update={"unit": None})})
     other_note = spec.model_copy(update={"evidence": {}})
-    version = spec_of(raw_asset(spec)).code_version
-    assert spec_of(raw_asset(other_map)).code_version != version
-    assert spec_of(raw_asset(other_note)).code_version == version
+    version = spec_of(build_raw_asset(spec)).code_version
+    assert spec_of(build_raw_asset(other_map)).code_version != version
+    assert spec_of(build_raw_asset(other_note)).code_version == version
 
 
 def test_tags_name_the_category_as_all_assets_do() -> None:
     for spec in load_catalog().values():
-        assert spec_of(raw_asset(spec)).tags["mvl/category"] == asset_keys.tags(spec.category)["mvl/category"]
+        assert (
+            spec_of(build_raw_asset(spec)).tags["mvl/category"]
+            == asset_keys.build_category_tags(spec.category)["mvl/category"]
+        )

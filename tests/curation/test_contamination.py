@@ -15,7 +15,7 @@ SHARE = 0.5
 
 
 def pictures(held_out: bool, count: int = 1) -> list[ImageRow]:
-    """Pictures that are (not) held out at `SHARE`."""
+    """Pictures that are (not) held out at `MIN_DELETED_FRACTION`."""
     return [p for p in map(picture, range(40)) if is_held_out(p.image_id, SHARE) == held_out][:count]
 
 
@@ -25,7 +25,7 @@ def looks_like(shown: ImageRow, other: ImageRow) -> ImageRow:
 
 
 def hits(lake: Lake) -> dict[tuple[str, str], str | None]:
-    rows = lake.table("curation/contamination").rows()
+    rows = lake.get_table("curation/contamination").iter_rows()
     return {(r["sample_id"], r["kind"]): r["benchmark_item"] for r in rows}
 
 
@@ -34,7 +34,7 @@ def test_every_row_of_a_source_that_is_a_benchmark_is_a_hit(lake: Lake) -> None:
     put_samples(lake, "b", [sample("b", 1)])
     relations = [{"name": "EgoSchema", "relation": "is_benchmark"}, {"name": "MMMU", "relation": "shares_origin"}]
     report = find_contamination(lake, [source("a", benchmarks=relations), source("b")], holdout=0, run_id="one")
-    assert report.hits == {"declared": 3}
+    assert report.hit_counts == {"declared": 3}
     assert set(hits(lake)) == {(sample("a", n)["sample_id"], "declared") for n in range(3)}
 
 
@@ -53,7 +53,7 @@ def test_a_copy_has_the_words_and_the_looks_of_a_held_out_row(
     put_samples(lake, "a", [exam])
     put_samples(lake, "b", [lesson])
     report = find_contamination(lake, [source("b"), source("a")], holdout=SHARE, run_id="one")
-    assert report.hits == ({"copy": 1} if is_copy else {})
+    assert report.hit_counts == ({"copy": 1} if is_copy else {})
     assert hits(lake) == ({(lesson["sample_id"], "copy"): exam["sample_id"]} if is_copy else {})
 
 
@@ -62,14 +62,14 @@ def test_a_held_out_row_is_no_copy_of_itself_or_of_another_held_out_one(lake: La
     lake.images.insert([first, looks_like(first, second)])
     rows = [sample("a", n, question="?", answer="!", image_ids=[p.image_id]) for n, p in enumerate((first, second))]
     put_samples(lake, "a", rows)
-    assert find_contamination(lake, [source("a")], holdout=SHARE, run_id="one").hits == {}
+    assert find_contamination(lake, [source("a")], holdout=SHARE, run_id="one").hit_counts == {}
 
 
 def test_nothing_is_held_out_and_nothing_declared_so_nothing_is_hit(lake: Lake) -> None:
     put_samples(lake, "a", [sample("a", n) for n in range(5)])
     report = find_contamination(lake, [source("a")], holdout=0, run_id="one")
-    assert report.published.rows == 0
-    assert report.hits == {}
+    assert report.published.n_rows == 0
+    assert report.hit_counts == {}
 
 
 def test_running_it_again_changes_nothing(lake: Lake) -> None:
@@ -77,8 +77,8 @@ def test_running_it_again_changes_nothing(lake: Lake) -> None:
     of = [source("a", benchmarks=[{"name": "EgoSchema", "relation": "is_benchmark"}])]
     first = find_contamination(lake, of, holdout=SHARE, run_id="one").published
     again = find_contamination(lake, of, holdout=SHARE, run_id="two").published
-    assert first.added == 5
-    assert not again.touched
+    assert first.n_added == 5
+    assert not again.changed_anything
 
 
 def test_a_row_that_shows_a_held_out_rows_picture_among_others_is_a_hit(lake: Lake) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mvl_assets.curation.duplicates import find_duplicates, fingerprint
+from mvl_assets.curation.duplicates import compute_fingerprint, find_duplicates
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import REWRITTEN, SAMPLES
 from tests.curation.sources import source
@@ -23,7 +23,7 @@ def copy(of: str, number: int = 0, **said: Any) -> dict[str, Any]:
 
 def dropped(lake: Lake) -> dict[str, str]:
     """Who is dropped, and in favour of whom."""
-    return {r["source"]: r["kept_source"] for r in lake.table("curation/duplicates").rows()}
+    return {r["source"]: r["kept_source"] for r in lake.get_table("curation/duplicates").iter_rows()}
 
 
 def put_copies(lake: Lake, *slugs: str) -> None:
@@ -46,29 +46,31 @@ def test_a_duplicate_has_the_same_pictures_and_the_same_words(lake: Lake, other:
     put_samples(lake, "a", [copy("a")])
     put_samples(lake, "b", [copy("b", **other)])
     report = find_duplicates(lake, [source("a"), source("b")], run_id="one")
-    assert (report.compared, report.duplicates) == (2, int(is_duplicate))
+    assert (report.n_compared, report.n_duplicates) == (2, int(is_duplicate))
     assert dropped(lake) == ({"b": "a"} if is_duplicate else {})
 
 
 def test_the_order_of_the_pictures_counts() -> None:
     turns = sample("a", 1)["conversations"]
-    assert fingerprint(turns, [PICTURE, OTHER]) != fingerprint(turns, [OTHER, PICTURE])
+    assert compute_fingerprint(turns, [PICTURE, OTHER]) != compute_fingerprint(turns, [OTHER, PICTURE])
 
 
 def test_who_says_it_counts() -> None:
     turns = sample("a", 1)["conversations"]
     swapped = [{"from": b["from"], "value": a["value"]} for a, b in zip(turns, reversed(turns), strict=True)]
-    assert fingerprint(turns, []) != fingerprint(swapped, [])
+    assert compute_fingerprint(turns, []) != compute_fingerprint(swapped, [])
 
 
 def test_words_in_other_scripts_count() -> None:
-    assert fingerprint([{"from": "human", "value": "猫"}], []) != fingerprint([{"from": "human", "value": "犬"}], [])
+    assert compute_fingerprint([{"from": "human", "value": "猫"}], []) != compute_fingerprint(
+        [{"from": "human", "value": "犬"}], []
+    )
 
 
 def test_copies_within_one_source_leave_one(lake: Lake) -> None:
     put_samples(lake, "a", [copy("a", n) for n in range(3)])
-    assert find_duplicates(lake, [source("a")], run_id="one").duplicates == 2
-    rows = list(lake.table("curation/duplicates").rows())
+    assert find_duplicates(lake, [source("a")], run_id="one").n_duplicates == 2
+    rows = list(lake.get_table("curation/duplicates").iter_rows())
     assert len({r["kept_sample_id"] for r in rows}) == 1
     assert {r["sample_id"] for r in rows}.isdisjoint(r["kept_sample_id"] for r in rows)
 
@@ -102,8 +104,8 @@ def test_running_it_again_changes_nothing(lake: Lake) -> None:
     put_copies(lake, "a", "b")
     first = find_duplicates(lake, [source("a"), source("b")], run_id="one").published
     again = find_duplicates(lake, [source("a"), source("b")], run_id="two").published
-    assert first.added == 1
-    assert not again.touched
+    assert first.n_added == 1
+    assert not again.changed_anything
     assert again.version == first.version
 
 
@@ -111,13 +113,13 @@ def test_a_duplicate_whose_keeper_is_withdrawn_comes_back(lake: Lake) -> None:
     put_copies(lake, "a", "b")
     sources = [source("a"), source("b")]
     find_duplicates(lake, sources, run_id="one")
-    lake.table("samples").insert(table_of(SAMPLES, [copy("a", revision=2, withdrawn=True)]))
-    assert find_duplicates(lake, sources, run_id="two").duplicates == 0
+    lake.get_table("samples").insert(table_of(SAMPLES, [copy("a", revision=2, withdrawn=True)]))
+    assert find_duplicates(lake, sources, run_id="two").n_duplicates == 0
     assert dropped(lake) == {}
 
 
 def test_an_empty_lake_has_no_duplicates(lake: Lake) -> None:
-    assert find_duplicates(lake, [source("a")], run_id="one").compared == 0
+    assert find_duplicates(lake, [source("a")], run_id="one").n_compared == 0
 
 
 def test_a_row_of_group_c_or_of_no_group_never_stays_for_one_that_mixtures_take(lake: Lake) -> None:
@@ -134,4 +136,6 @@ def test_a_row_of_group_c_or_of_no_group_never_stays_for_one_that_mixtures_take(
     [("-5 - 3", "5 + 3"), ("is 3 < 4?", "is 3 > 4?"), ("3.5", "35"), ("x^2/2", "x-2*2"), ("C", "C++")],
 )
 def test_signs_and_marks_inside_words_make_another_text(one: str, other: str) -> None:
-    assert fingerprint([{"from": "human", "value": one}], []) != fingerprint([{"from": "human", "value": other}], [])
+    assert compute_fingerprint([{"from": "human", "value": one}], []) != compute_fingerprint(
+        [{"from": "human", "value": other}], []
+    )

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mvl_assets.config.profile import Mixture, Profile, load_profile
-from mvl_assets.curation.mixing import apportion, mix, quotas, split, targets
+from mvl_assets.config.profile import MixtureConfig, Profile, load_profile
+from mvl_assets.curation.mixing import apportion, build_mixture, build_quotas, compute_targets, split_by_kind
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, CONTAMINATION, DUPLICATES
 from mvl_assets.lake_queries.candidates import Quota
 from mvl_assets.lake_queries.holdout import is_held_out
-from mvl_assets.lake_queries.views import mixture_rows
+from mvl_assets.lake_queries.views import iter_mixture_rows
 from tests.lake.rows import category_row, put, put_category, put_samples, sample
 
 CATEGORIES = ("ocr", "chart", "video")
@@ -34,7 +34,7 @@ def profile(**changed: Any) -> Profile:
 
 
 def manifest(lake: Lake, stage: str) -> list[dict[str, Any]]:
-    return list(lake.table(f"mixture/{stage}").rows())
+    return list(lake.get_table(f"mixture/{stage}").iter_rows())
 
 
 def who(rows: list[dict[str, Any]]) -> list[str]:
@@ -72,7 +72,7 @@ def test_parts_add_up_and_each_is_within_one_row_of_its_share(total: int, shares
 def test_a_category_is_filled_70_to_30_and_each_side_covers_for_the_other(
     target: int, rewritten: int, original: int, expected: tuple[int, int]
 ) -> None:
-    assert tuple(split(target, rewritten, original, 0.7).values()) == expected
+    assert tuple(split_by_kind(target, rewritten, original, 0.7).values()) == expected
 
 
 COUNTS = st.fixed_dictionaries({(c, k): st.integers(0, 40) for c in CATEGORIES for k in ("rewritten", "original")})
@@ -86,42 +86,42 @@ def test_quotas_take_what_is_there_once_and_report_the_rest(
     mixture = profile(single_image=single, one_vision=both, one_vision_single_share=still, upsample=upsample).mixture
     taken: Counter[tuple[str, str, int]] = Counter()
     for stage in ("single_image", "one_vision"):
-        chosen, fills = quotas(mixture, stage, counts)
-        wanted = targets(mixture, stage)
+        chosen, fills = build_quotas(mixture, stage, counts)
+        wanted = compute_targets(mixture, stage)
         assert {f.category: f.target for f in fills} == wanted
         for fill in fills:
-            rows = sum(q.count for q in chosen if q.category == fill.category)
-            assert fill.taken == rows == fill.target - fill.shortfall
-            assert fill.taken <= (fill.target if upsample else min(fill.target, fill.available))
-            assert fill.shortfall == 0 or fill.taken == fill.available or (upsample and not fill.available)
+            rows = sum(q.n_rows for q in chosen if q.category == fill.category)
+            assert fill.selected == rows == fill.target - fill.shortfall
+            assert fill.selected <= (fill.target if upsample else min(fill.target, fill.available))
+            assert fill.shortfall == 0 or fill.selected == fill.available or (upsample and not fill.available)
         for quota in chosen:
-            assert quota.start + quota.count <= counts[quota.category, quota.kind]
-            if quota.copy == 0:
-                taken.update((quota.category, quota.kind, quota.start + n) for n in range(quota.count))
+            assert quota.start + quota.n_rows <= counts[quota.category, quota.kind]
+            if quota.repeat_index == 0:
+                taken.update((quota.category, quota.kind, quota.start + n) for n in range(quota.n_rows))
     assert not [row for row, times in taken.items() if times > 1], "no row is in both stages"
 
 
 def test_repeats_fill_a_category_only_when_asked_for() -> None:
     mixture = profile(upsample=True).mixture
     counts = {("ocr", "original"): 2, ("ocr", "rewritten"): 1, ("chart", "original"): 100}
-    chosen, fills = quotas(mixture, "single_image", counts)
+    chosen, fills = build_quotas(mixture, "single_image", counts)
     assert [f.shortfall for f in fills] == [0, 0]
-    assert [(q.kind, q.count, q.copy) for q in chosen if q.category == "ocr" and q.count][:4] == [
+    assert [(q.kind, q.n_rows, q.repeat_index) for q in chosen if q.category == "ocr" and q.n_rows][:4] == [
         ("rewritten", 1, 0),
         ("original", 2, 0),
         ("rewritten", 1, 1),
         ("original", 2, 1),
     ]
-    assert sum(q.count for q in chosen if q.category == "ocr") == 13
+    assert sum(q.n_rows for q in chosen if q.category == "ocr") == 13
     assert Quota("chart", "original", 0, 7) in chosen
 
 
 def test_the_papers_mixture_has_ten_and_two_million_rows() -> None:
-    assert sum(targets(Mixture(), "single_image").values()) == 10_000_000
-    assert sum(targets(Mixture(), "one_vision").values()) == 2_000_000
-    assert targets(Mixture(), "alignment") == {"alignment": 558_000}
-    assert not {"video", "multi_image"} & targets(Mixture(), "single_image").keys()
-    assert {"video", "multi_image"} < targets(Mixture(), "one_vision").keys()
+    assert sum(compute_targets(MixtureConfig(), "single_image").values()) == 10_000_000
+    assert sum(compute_targets(MixtureConfig(), "one_vision").values()) == 2_000_000
+    assert compute_targets(MixtureConfig(), "alignment") == {"alignment": 558_000}
+    assert not {"video", "multi_image"} & compute_targets(MixtureConfig(), "single_image").keys()
+    assert {"video", "multi_image"} < compute_targets(MixtureConfig(), "one_vision").keys()
 
 
 # -- mixing ---------------------------------------------------------------------------------------------------------
@@ -139,8 +139,8 @@ def full(lake: Lake) -> Lake:
 
 
 def test_a_mixture_has_its_shares_and_says_what_was_short(full: Lake) -> None:
-    report = mix(full, profile(), "single_image", run_id="one")
-    assert {f.category: (f.target, f.available, f.taken, f.rewritten, f.shortfall) for f in report.fills} == {
+    report = build_mixture(full, profile(), "single_image", run_id="one")
+    assert {f.category: (f.target, f.available, f.selected, f.rewritten, f.shortfall) for f in report.fills} == {
         "ocr": (13, 40, 13, 9, 0),
         "chart": (7, 4, 4, 0, 3),
     }
@@ -157,8 +157,8 @@ def test_a_mixture_has_its_shares_and_says_what_was_short(full: Lake) -> None:
 
 def test_every_row_can_be_read_with_what_it_says(full: Lake) -> None:
     for stage in ("alignment", "single_image", "one_vision"):
-        mix(full, profile(), stage, run_id="one")
-        rows = list(mixture_rows(full, stage))
+        build_mixture(full, profile(), stage, run_id="one")
+        rows = list(iter_mixture_rows(full, stage))
         assert rows
         for row in rows:
             assert row["conversations"][0]["value"].startswith("why" if row["kind"] == "rewritten" else "what is")
@@ -166,8 +166,8 @@ def test_every_row_can_be_read_with_what_it_says(full: Lake) -> None:
 
 
 def test_the_stages_share_no_row_and_one_vision_moves(full: Lake) -> None:
-    mix(full, profile(), "single_image", run_id="one")
-    mix(full, profile(), "one_vision", run_id="one")
+    build_mixture(full, profile(), "single_image", run_id="one")
+    build_mixture(full, profile(), "one_vision", run_id="one")
     single, both = manifest(full, "single_image"), manifest(full, "one_vision")
     assert not {r["sample_id"] for r in single} & {r["sample_id"] for r in both}
     assert sum(r["category"] == "video" for r in both) == 4
@@ -175,7 +175,7 @@ def test_the_stages_share_no_row_and_one_vision_moves(full: Lake) -> None:
 
 
 def test_a_kept_rewrite_stands_in_for_its_original_and_a_refused_one_does_not(full: Lake) -> None:
-    mix(full, profile(single_image=1000), "single_image", run_id="one")
+    build_mixture(full, profile(single_image=1000), "single_image", run_id="one")
     rows = [r for r in manifest(full, "single_image") if r["source"] == "a"]
     assert Counter(r["kind"] for r in rows) == {"rewritten": 20, "original": 10}
     assert len({r["sample_id"] for r in rows}) == 30
@@ -186,48 +186,50 @@ def test_a_rewrite_of_an_older_version_is_not_used(full: Lake) -> None:
     rows = [category_row(sample("a", n), "ocr") for n in range(1, 30)]
     put_samples(full, "a", [*(sample("a", n) for n in range(30)), new])
     put(full, "category/ocr", CATEGORY, [*rows, category_row(new, "ocr")], "a")
-    mix(full, profile(single_image=1000), "single_image", run_id="one")
-    found = [r for r in mixture_rows(full, "single_image") if r["sample_id"] == new["sample_id"]]
+    build_mixture(full, profile(single_image=1000), "single_image", run_id="one")
+    found = [r for r in iter_mixture_rows(full, "single_image") if r["sample_id"] == new["sample_id"]]
     assert [(r["kind"], r["conversations"][1]["value"]) for r in found] == [("original", "changed")]
 
 
 def test_the_same_data_and_seed_give_the_same_mixture(full: Lake) -> None:
-    first = mix(full, profile(), "one_vision", run_id="one").published
+    first = build_mixture(full, profile(), "one_vision", run_id="one").published
     rows = manifest(full, "one_vision")
-    again = mix(full, profile(), "one_vision", run_id="two").published
+    again = build_mixture(full, profile(), "one_vision", run_id="two").published
     assert (again.data_version, again.version) == (first.data_version, first.version)
-    other = mix(full, profile(seed=1), "one_vision", run_id="three").published
+    other = build_mixture(full, profile(seed=1), "one_vision", run_id="three").published
     assert other.data_version != first.data_version
     assert who(manifest(full, "one_vision")) != who(rows)
-    back = mix(full, profile(), "one_vision", run_id="four").published
+    back = build_mixture(full, profile(), "one_vision", run_id="four").published
     assert back.data_version == first.data_version
     assert who(manifest(full, "one_vision")) == who(rows)
 
 
 def test_a_larger_mixture_contains_the_smaller(full: Lake) -> None:
-    mix(full, profile(single_image=12), "single_image", run_id="one")
+    build_mixture(full, profile(single_image=12), "single_image", run_id="one")
     small = set(who(manifest(full, "single_image")))
-    mix(full, profile(single_image=24), "single_image", run_id="two")
+    build_mixture(full, profile(single_image=24), "single_image", run_id="two")
     assert small < set(who(manifest(full, "single_image")))
 
 
 def test_repeated_rows_are_rows_of_their_own(full: Lake) -> None:
-    report = mix(full, profile(upsample=True), "single_image", run_id="one")
+    report = build_mixture(full, profile(upsample=True), "single_image", run_id="one")
     assert not any(f.shortfall for f in report.fills)
     charts = [r for r in manifest(full, "single_image") if r["category"] == "chart"]
     assert Counter(r["copy"] for r in charts) == {0: 4, 1: 3}
     assert len(set(who(charts))) == 7
-    assert len(list(mixture_rows(full, "single_image"))) == 20
+    assert len(list(iter_mixture_rows(full, "single_image"))) == 20
 
 
 def test_no_stage_takes_a_held_out_row(full: Lake) -> None:
     for stage in ("alignment", "single_image", "one_vision"):
-        mix(full, profile(holdout=0.4, single_image=1000, one_vision=1000), stage, run_id="one")
+        build_mixture(full, profile(holdout=0.4, single_image=1000, one_vision=1000), stage, run_id="one")
         taken = {r["sample_id"] for r in manifest(full, stage)}
         assert taken
         assert not {s for s in taken if is_held_out(s, 0.4)}
-    mix(full, profile(holdout=0.4, single_image=1000), "single_image", run_id="one")
-    everyone = {r["sample_id"] for c in ("ocr", "chart") for r in full.table(f"category/{c}").rows(["sample_id"])}
+    build_mixture(full, profile(holdout=0.4, single_image=1000), "single_image", run_id="one")
+    everyone = {
+        r["sample_id"] for c in ("ocr", "chart") for r in full.get_table(f"category/{c}").iter_rows(["sample_id"])
+    }
     left_out = everyone - {r["sample_id"] for r in manifest(full, "single_image")}
     assert left_out == {s for s in everyone if is_held_out(s, 0.4)}
 
@@ -248,20 +250,20 @@ def test_duplicates_and_contaminated_rows_stay_out_unless_switched_off(
     put(full, "curation/duplicates", DUPLICATES, [{"sample_id": rows[0]["sample_id"], "source": "c"}])
     hit = {"hit_id": "ab" * 16, "sample_id": rows[1]["sample_id"], "source": "c", "kind": "declared"}
     put(full, "curation/contamination", CONTAMINATION, [hit])
-    mix(full, profile(**changed), "single_image", run_id="one")
+    build_mixture(full, profile(**changed), "single_image", run_id="one")
     taken = {r["sample_id"] for r in manifest(full, "single_image") if r["source"] == "c"}
     assert taken == {r["sample_id"] for n, r in enumerate(rows) if n not in missing}
 
 
 def test_an_empty_lake_gives_an_empty_mixture_that_is_all_shortfall(lake: Lake) -> None:
-    report = mix(lake, profile(), "one_vision", run_id="one")
-    assert report.published.rows == 0
+    report = build_mixture(lake, profile(), "one_vision", run_id="one")
+    assert report.published.n_rows == 0
     assert sum(f.shortfall for f in report.fills) == 10
 
 
 def test_sources_that_left_their_category_or_group_leave_the_mixture(full: Lake) -> None:
     def taken(groups: dict[str, dict[str, str]]) -> Counter[tuple[str, str]]:
-        mix(full, profile(single_image=1000), "single_image", run_id="one", groups=groups)
+        build_mixture(full, profile(single_image=1000), "single_image", run_id="one", groups=groups)
         return Counter((r["source"], r["kind"]) for r in manifest(full, "single_image"))
 
     everything = {"ocr": {"a": "B", "b": "A"}, "chart": {"c": "A"}}

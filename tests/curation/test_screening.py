@@ -7,14 +7,22 @@ from typing import Any
 
 import pytest
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import load_catalog
-from mvl_assets.curation.screening import Screening, Sizes, Spread, count_words, screen, script_of, suggest
-from mvl_assets.demo_data.write import write_miniatures
+from mvl_assets.curation.screening import (
+    ImageSizes,
+    Quantiles,
+    ScreeningReport,
+    count_words,
+    detect_script,
+    screen_source,
+    suggest_group,
+)
+from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
-from mvl_assets.lake_queries.screening import rows_by_hash
+from mvl_assets.lake_queries.screening import sample_by_hash
 from tests.lake.rows import put_samples, sample
 
 AS_THEY_ARE = ["allava_laion", "ai2d_gpt4v", "robut_wtq_cauldron_llava_format", "nlvr2", "numinamath"]
@@ -29,17 +37,17 @@ REWRITTEN = [
 
 
 def drawn(number: int, **said: Any) -> dict[str, Any]:
-    return sample("drawn", number, content_hash=digest_hex("content", number), **said)
+    return sample("drawn", number, content_hash=compute_digest("content", number), **said)
 
 
 def test_the_rows_with_the_smallest_ids_are_looked_at_so_more_rows_contain_fewer(lake: Lake) -> None:
     rows = [drawn(n) for n in range(20)]
     put_samples(lake, "drawn", rows)
-    few, many = (rows_by_hash(lake, "drawn", count, ["native_id"]) for count in (5, 12))
+    few, many = (sample_by_hash(lake, "drawn", count, ["native_id"]) for count in (5, 12))
     ids = sorted(row["sample_id"] for row in rows)
     assert [row["sample_id"] for row in few.rows] == ids[:5]
     assert [row["sample_id"] for row in many.rows] == ids[:12]
-    assert few.total == many.total == 20
+    assert few.n_samples == many.n_samples == 20
     assert few.rows[0].keys() == {"sample_id", "native_id"}
 
 
@@ -49,21 +57,21 @@ def test_only_the_newest_versions_in_use_are_looked_at(lake: Lake) -> None:
         "drawn",
         [
             drawn(0, answer="of old"),
-            drawn(0, revision=2, answer="corrected") | {"content_hash": digest_hex("new")},
+            drawn(0, revision=2, answer="corrected") | {"content_hash": compute_digest("new")},
             drawn(1),
             drawn(1, revision=2, withdrawn=True, conversations=[]),
         ],
     )
     put_samples(lake, "other", [sample("other", 0)])
-    found = rows_by_hash(lake, "drawn", 10, ["conversations"])
+    found = sample_by_hash(lake, "drawn", 10, ["conversations"])
     assert [row["conversations"][1]["value"] for row in found.rows] == ["corrected"]
-    assert found.total == 1
+    assert found.n_samples == 1
 
 
 def test_rows_that_say_exactly_the_same_are_counted_over_the_whole_source(lake: Lake) -> None:
-    same = digest_hex("same")
+    same = compute_digest("same")
     put_samples(lake, "drawn", [drawn(n) | ({"content_hash": same} if n < 3 else {}) for n in range(6)])
-    assert rows_by_hash(lake, "drawn", 1, ["file"]).copies == 2
+    assert sample_by_hash(lake, "drawn", 1, ["file"]).n_copies == 2
 
 
 @pytest.mark.parametrize(
@@ -95,13 +103,13 @@ def test_words_are_counted_in_languages_with_and_without_spaces(text: str, words
     ],
 )
 def test_a_row_is_of_the_script_that_most_of_its_letters_are(text: str, script: str) -> None:
-    assert script_of(text) == script
+    assert detect_script(text) == script
 
 
 def test_the_numbers_are_those_of_the_rows(lake: Lake) -> None:
     def picture(number: int, width: int, height: int) -> ImageRow:
         data = str(number).encode()  # no picture at all: nothing may be decoded
-        return ImageRow(digest_hex(data), data, "PNG", width, height, 1, "RGB", None)
+        return ImageRow(compute_digest(data), data, "PNG", width, height, 1, "RGB", None)
 
     pictures = [picture(0, 640, 480), picture(1, 100, 480), picture(2, 4000, 500)]
     lake.images.insert(pictures)
@@ -114,43 +122,47 @@ def test_the_numbers_are_those_of_the_rows(lake: Lake) -> None:
         drawn(2, conversations=two, image_ids=[pictures[2].image_id]),
     ]
     put_samples(lake, "drawn", rows)
-    found = screen(lake, "drawn", shown=2)
-    assert (found.rows, found.total, found.copies, found.answers) == (3, 3, 0, 4)
-    assert found.chars == Spread(median=2.5, p90=3) and found.words == Spread(median=1, p90=1)
-    assert found.one_word == 0.75 and found.most_frequent == 0.5, "`No` and `no.` are one answer"
-    assert found.turns == Spread(median=1, p90=1)
-    assert found.scripts == {"Latin": pytest.approx(2 / 3), "CJK": pytest.approx(1 / 3)}
-    assert found.sizes == Sizes(3, width=640, height=480, shortest=100, longest=4000, outside=pytest.approx(2 / 3))
-    assert len(found.shown) == 2
+    found = screen_source(lake, "drawn", n_examples=2)
+    assert (found.rows, found.total, found.n_copies, found.n_answers) == (3, 3, 0, 4)
+    assert found.answer_chars == Quantiles(median=2.5, p90=3) and found.answer_words == Quantiles(median=1, p90=1)
+    assert found.one_word_share == 0.75 and found.most_frequent_share == 0.5, "`No` and `no.` are one answer"
+    assert found.answers_per_sample == Quantiles(median=1, p90=1)
+    assert found.script_shares == {"Latin": pytest.approx(2 / 3), "CJK": pytest.approx(1 / 3)}
+    assert found.image_sizes == ImageSizes(
+        3, median_width=640, median_height=480, min_side=100, max_side=4000, out_of_range_share=pytest.approx(2 / 3)
+    )
+    assert len(found.examples) == 2
 
 
 def test_a_source_without_rows_has_empty_numbers(lake: Lake) -> None:
-    found = screen(lake, "drawn")
-    assert (found.rows, found.total, found.answers, found.sizes, found.shown) == (0, 0, 0, None, [])
+    found = screen_source(lake, "drawn")
+    assert (found.rows, found.total, found.n_answers, found.image_sizes, found.examples) == (0, 0, 0, None, [])
 
 
-def looked(words: float, one_word: float = 0.0, most_frequent: float = 0.1) -> Screening:
-    words_, turns = Spread(words, words), Spread(1, 1)
-    return Screening(500, 500, 0, 500, Spread(9, 9), words_, one_word, most_frequent, turns, {"Latin": 1.0}, None, [])
+def looked(words: float, one_word: float = 0.0, most_frequent: float = 0.1) -> ScreeningReport:
+    words_, turns = Quantiles(words, words), Quantiles(1, 1)
+    return ScreeningReport(
+        500, 500, 0, 500, Quantiles(9, 9), words_, one_word, most_frequent, turns, {"Latin": 1.0}, None, []
+    )
 
 
 def test_the_rule_goes_by_lengths() -> None:
-    assert suggest(looked(40), "general").group == "A"
-    assert suggest(looked(3), "general").group == "B"
-    assert suggest(looked(40, one_word=0.6), "general").group == "B"
-    assert suggest(looked(1, one_word=1.0, most_frequent=0.8), "general").group == "C"
-    assert "3 words" in suggest(looked(3), "general").reason
+    assert suggest_group(looked(40), "general").group == "A"
+    assert suggest_group(looked(3), "general").group == "B"
+    assert suggest_group(looked(40, one_word=0.6), "general").group == "B"
+    assert suggest_group(looked(1, one_word=1.0, most_frequent=0.8), "general").group == "C"
+    assert "3 words" in suggest_group(looked(3), "general").reason
 
 
 def test_captions_are_never_kept_as_they_are_and_brief_ones_are_dropped() -> None:
-    assert suggest(looked(150), "caption").group == "B"
-    assert suggest(looked(9), "caption").group == "C"
+    assert suggest_group(looked(150), "caption").group == "B"
+    assert suggest_group(looked(9), "caption").group == "C"
 
 
 @pytest.mark.parametrize("slug", [*AS_THEY_ARE, *REWRITTEN])
 def test_a_miniature_looks_like_its_group(lake: Lake, tmp_path: Path, slug: str) -> None:
-    write_miniatures(tmp_path, [slug], rows=24)
+    write_demo_sources(tmp_path, [slug], n_rows=24)
     spec = load_catalog()[slug]
     ingest_source(lake, spec, tmp_path / slug, run_id="run")
-    suggestion = suggest(screen(lake, slug), spec.category)
+    suggestion = suggest_group(screen_source(lake, slug), spec.category)
     assert suggestion.group == spec.group == ("A" if slug in AS_THEY_ARE else "B"), suggestion.reason

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mvl_assets.runner.dagster_home import code_locations
+from mvl_assets.runner.dagster_home import load_code_locations
 from tests.defs.world import FORGETFUL, PARTITIONS, TABLES, World, point_at, prepare
 from tests.servers import FakeServer, serving
 
@@ -22,7 +22,7 @@ def locations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dg.Definiti
         for name in ("MVL_LAKE", "MVL_PROFILE", "MVL_PROMPTS"):
             patch.delenv(name, raising=False)
         _forget()
-        found = code_locations()
+        found = load_code_locations()
     _forget()
     return found
 

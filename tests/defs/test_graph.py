@@ -15,12 +15,12 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from mvl_assets.config.catalog import load_catalog, partition_sources
-from mvl_assets.config.prompts import judge_prompts, load_prompts, rewrite_prompt
-from mvl_assets.config.settings import PROJECT
-from mvl_assets.defs.freshness import CURRENT
+from mvl_assets.config.catalog import list_partition_keys, load_catalog
+from mvl_assets.config.prompts import get_judge_prompts, get_rewrite_prompt, load_prompts
+from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.defs.freshness import FRESHNESS_CHECK
 from mvl_assets.orchestration import asset_keys
-from mvl_assets.orchestration.metadata import SOUND
+from mvl_assets.orchestration.metadata import SCHEMA_CHECK
 
 # Between groups, as in the README's picture.
 EDGES = {
@@ -119,21 +119,21 @@ def test_no_asset_has_so_many_partitions_that_dagster_stops_looking(graphs: list
 
 
 def test_a_source_feeds_its_own_partition_only(lake_graph: AssetGraph) -> None:
-    for category in asset_keys.categories():
+    for category in asset_keys.list_categories():
         child = dg.AssetKey(["category", category])
-        for slug in partition_sources(category):
+        for slug in list_partition_keys(category):
             fed = lake_graph.get_child_partition_keys_of_parent(slug, dg.AssetKey(["raw", slug]), child)
             assert set(fed) == {slug}
 
 
 def test_a_prompt_feeds_the_partitions_of_its_family_only(lake_graph: AssetGraph) -> None:
     prompts = load_prompts()
-    for category in asset_keys.rewritten_categories():
-        for slug in asset_keys.rewritten_sources(category):
+    for category in asset_keys.list_rewritten_categories():
+        for slug in asset_keys.list_rewritten_sources(category):
             family = load_catalog()[slug].family or ""
             for stage, used in (
-                ("rewritten", {rewrite_prompt(prompts, family).name}),
-                ("judged", {p.name for p in judge_prompts(prompts, family)}),
+                ("rewritten", {get_rewrite_prompt(prompts, family).name}),
+                ("judged", {p.name for p in get_judge_prompts(prompts, family)}),
             ):
                 key = dg.AssetKey([stage, category])
                 parents = [p for p in lake_graph.get(key).parent_keys if p.path[0] == "prompts"]
@@ -147,7 +147,7 @@ def test_a_prompt_feeds_the_partitions_of_its_family_only(lake_graph: AssetGraph
 
 def test_every_prompt_is_used_by_a_source(lake_graph: AssetGraph) -> None:
     for name in load_prompts():
-        assert lake_graph.get(asset_keys.prompt_key(name)).child_keys, name
+        assert lake_graph.get(asset_keys.build_prompt_key(name)).child_keys, name
 
 
 def test_sources_that_were_screened_out_enter_no_category(lake_graph: AssetGraph) -> None:
@@ -161,9 +161,9 @@ def test_every_table_has_a_check_that_stops_what_comes_after(lake_graph: AssetGr
         checks = {c.name: lake_graph.get(c).blocking for c in lake_graph.get(key).check_keys}
         if key.path[0] == "export":
             continue
-        assert checks[SOUND] is True, key
-        assert all(not blocking for name, blocking in checks.items() if name != SOUND), key
-        assert (CURRENT in checks) == (key.path[0] in ("rewritten", "judged")), key
+        assert checks[SCHEMA_CHECK] is True, key
+        assert all(not blocking for name, blocking in checks.items() if name != SCHEMA_CHECK), key
+        assert (FRESHNESS_CHECK in checks) == (key.path[0] in ("rewritten", "judged")), key
 
 
 def test_a_bad_checkpoint_stops_what_would_be_trained_on_it(locations: dict[str, dg.Definitions]) -> None:
@@ -197,7 +197,7 @@ def test_what_spends_model_time_has_a_pool_and_nothing_starts_it_by_itself(
 def test_a_code_location_loads_quickly_and_without_torch(module: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOAD, module],
-        env=os.environ | {"MVL_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)},
+        env=os.environ | {"MVL_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT_ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -213,7 +213,7 @@ def test_a_code_location_loads_quickly_and_without_torch(module: str, tmp_path: 
 def test_dagster_itself_finds_the_workspace_valid(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"],
-        cwd=PROJECT,
+        cwd=PROJECT_ROOT,
         env=os.environ | {"MVL_HOME": str(tmp_path), "DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "1"},
         capture_output=True,
         text=True,

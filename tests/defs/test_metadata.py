@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
-from mvl_assets.orchestration.metadata import CELL, PREVIEW_BYTES, PREVIEW_PICTURES, cell, preview, table_name
+from mvl_assets.orchestration.metadata import (
+    MAX_CELL_CHARS,
+    MAX_PREVIEW_BYTES,
+    MAX_PREVIEW_IMAGES,
+    escape_cell,
+    get_table_name,
+    render_preview,
+)
 from tests.defs.world import GENERAL, MATH, PARTITIONS, TABLES, World
 
 TEXT = "<script>alert(1)</script> **bold** [link](https://example.org) | ![p](x) `code` $x_1$ # ~no~ \\frac {a}"
@@ -29,18 +36,18 @@ def test_every_materialization_carries_what_is_promised(built: World, asset: str
         return
     rows = shown["dagster/row_count" if partition is None else "dagster/partition_row_count"].value
     assert isinstance(rows, int)
-    table = built.lake.table("samples" if asset.startswith("raw/") else asset)
+    table = built.lake.get_table("samples" if asset.startswith("raw/") else asset)
     if not asset.startswith("raw/"):
         assert rows <= shown["dagster/row_count"].value <= table.count()
     assert shown["table_version"].value <= table.version
-    assert shown["dagster/table_name"].value == table_name(table)
+    assert shown["dagster/table_name"].value == get_table_name(table)
     columns = shown["dagster/column_schema"].value.columns
     assert [c.name for c in columns] == table.schema.names and all(c.description for c in columns)
     if asset == "curation/contamination":
         return
     text = shown["preview"].value
-    assert len(text.encode()) <= PREVIEW_BYTES
-    assert text.count("data:image/jpeg") <= PREVIEW_PICTURES
+    assert len(text.encode()) <= MAX_PREVIEW_BYTES
+    assert text.count("data:image/jpeg") <= MAX_PREVIEW_IMAGES
     if partition is not None:
         assert rows > 0 and "data:image/jpeg" in text
 
@@ -55,21 +62,21 @@ def test_a_rewrite_is_shown_beside_the_answer_it_was_made_of_and_what_it_cost(bu
 
 
 def test_markup_in_the_data_stays_text() -> None:
-    shown = cell(TEXT)
+    shown = escape_cell(TEXT)
     assert not re.search(r"[<>*\[\]()`|$~\\{}!]", shown)
     assert "&#95;1" in shown  # and not escaped twice
     assert shown.count("&") == shown.count("&#") == len(re.findall(r"[<>*\[\]()`|$~\\{}!_#]", TEXT))
 
 
 def test_a_cell_is_short_and_its_long_words_break() -> None:
-    assert len(cell("word " * 1000)) <= CELL
-    assert max(len(part) for part in cell("x" * 290).split("\u200b")) <= 40
-    assert cell("two\nlines\tand  spaces") == "two lines and spaces"
+    assert len(escape_cell("word " * 1000)) <= MAX_CELL_CHARS
+    assert max(len(part) for part in escape_cell("x" * 290).split("\u200b")) <= 40
+    assert escape_cell("two\nlines\tand  spaces") == "two lines and spaces"
 
 
 @pytest.mark.parametrize(("value", "shown"), [(None, ""), (True, "yes"), (False, "no"), (0.592666, "0.5927"), (7, "7")])
 def test_a_value_reads_as_a_person_writes_it(value: object, shown: str) -> None:
-    assert cell(value) == shown
+    assert escape_cell(value) == shown
 
 
 def test_a_preview_stays_small_whatever_the_rows_hold(lake: Lake) -> None:
@@ -85,32 +92,32 @@ def test_a_preview_stays_small_whatever_the_rows_hold(lake: Lake) -> None:
         }
         for p in pictures
     ]
-    text = preview(lake, rows, ["question", "answer", *(f"c{n}" for n in range(12))]).value
+    text = render_preview(lake, rows, ["question", "answer", *(f"c{n}" for n in range(12))]).value
     assert isinstance(text, str)
-    assert len(text.encode()) <= PREVIEW_BYTES
+    assert len(text.encode()) <= MAX_PREVIEW_BYTES
     lines = text.splitlines()
     assert len(lines) > 2 and len({line.count("|") for line in lines}) == 1
-    assert 1 <= text.count("data:image/jpeg") <= PREVIEW_PICTURES
+    assert 1 <= text.count("data:image/jpeg") <= MAX_PREVIEW_IMAGES
 
 
 def test_only_the_first_rows_of_a_preview_have_a_picture_and_more_pictures_are_counted(lake: Lake) -> None:
     one = picture(np.zeros((240, 240, 3), dtype=np.uint8))
     lake.images.insert([one])
-    text = preview(lake, [{"image_ids": [one.image_id] * 3, "n": n} for n in range(6)], ["n"]).value
+    text = render_preview(lake, [{"image_ids": [one.image_id] * 3, "n": n} for n in range(6)], ["n"]).value
     assert isinstance(text, str)
-    assert text.count("data:image/jpeg") == PREVIEW_PICTURES
+    assert text.count("data:image/jpeg") == MAX_PREVIEW_IMAGES
     assert text.count(" +2 |") == 6
 
 
 def test_no_rows_are_no_table(lake: Lake) -> None:
-    assert preview(lake, [], ["question"]).value == "none"
+    assert render_preview(lake, [], ["question"]).value == "none"
 
 
 def picture(pixels: np.ndarray) -> ImageRow:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     data = buffer.getvalue()
-    return ImageRow(digest_hex(data), data, "PNG", pixels.shape[1], pixels.shape[0], 1, "RGB", None)
+    return ImageRow(compute_digest(data), data, "PNG", pixels.shape[1], pixels.shape[0], 1, "RGB", None)
 
 
 def latest(world: World, asset: str, partition: str | None) -> dg.AssetMaterialization:

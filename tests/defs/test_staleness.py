@@ -8,7 +8,7 @@ import dagster as dg
 from click.testing import CliRunner
 
 from mvl_assets.cli.stale import command as stale_command
-from mvl_assets.defs.freshness import CURRENT
+from mvl_assets.defs.freshness import FRESHNESS_CHECK
 from tests.defs.world import GENERAL, MATH, PARTITIONS, World, put_general
 from tests.servers import FakeServer
 
@@ -21,7 +21,7 @@ def materialization(result: dg.ExecuteInProcessResult) -> dict[str, object]:
 
 
 def test_nothing_is_stale_after_everything_was_made_once(world: World) -> None:
-    made = {(s.key.to_user_string(), s.partition) for s in world.standing() if s.state == "fresh"}
+    made = {(s.key.to_user_string(), s.partition_key) for s in world.standing() if s.state == "fresh"}
     assert made == set(PARTITIONS)
     assert world.stale() == []
 
@@ -70,12 +70,12 @@ def test_a_changed_keep_rule_makes_judged_stale_and_asks_nothing_again(
     world.reload()
     stale = [("judged/code_math", MATH), ("judged/code_math", GENERAL)]
     assert world.stale() == stale
-    asked = sum(model[0].seen.values())
+    asked = sum(model[0].request_counts.values())
     for asset, partition in stale:
         shown = materialization(world.make(asset, partition))
         assert shown["requests_sent"] == 0 and shown["requests_reused"] == shown["requests_wanted"] != 0
         assert shown["kept"] == 0
-    assert sum(model[0].seen.values()) == asked
+    assert sum(model[0].request_counts.values()) == asked
 
 
 def test_the_sensor_reports_an_edit_once_and_marks_what_was_made_with_the_old_prompt(world: World) -> None:
@@ -85,7 +85,7 @@ def test_the_sensor_reports_an_edit_once_and_marks_what_was_made_with_the_old_pr
     told = world.tick(quiet.cursor)
     (marked,) = told.asset_events
     assert isinstance(marked, dg.AssetCheckEvaluation)
-    assert (marked.asset_key, marked.check_name, marked.passed) == (CODE_MATH, CURRENT, False)
+    assert (marked.asset_key, marked.check_name, marked.passed) == (CODE_MATH, FRESHNESS_CHECK, False)
     assert marked.severity == dg.AssetCheckSeverity.WARN
     assert marked.metadata["partitions out of date"].value == 1
     assert "prompts/rewrite_general" in str(marked.metadata[GENERAL].value)
@@ -111,20 +111,20 @@ def test_a_run_that_makes_one_of_two_stale_partitions_still_warns_of_the_other(w
         world.edit(prompt, "</sample>\n", "</sample>\n\nBe brief.\n")
     world.report_prompts()
     result = world.make("rewritten/code_math", GENERAL)
-    (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == CURRENT]
+    (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == FRESHNESS_CHECK]
     assert not check.passed and result.success
     assert MATH in check.metadata and GENERAL not in check.metadata
 
 
 def test_mvl_stale_lists_and_launches_exactly_the_stale_partitions(world: World, model: tuple[FakeServer, str]) -> None:
     world.edit("rewrite_general.md", "</sample>\n", "</sample>\n\nBe brief.\n")
-    asked = sum(model[0].seen.values())
+    asked = sum(model[0].request_counts.values())
     with world.instance() as instance:
         runs = instance.get_runs_count()
     launched = CliRunner().invoke(stale_command, ["--launch"], catch_exceptions=False)
     assert launched.exit_code == 0
     assert "1 out of date" in launched.stdout and "prompts/rewrite_general" in launched.stdout
-    assert sum(model[0].seen.values()) == asked + 3
+    assert sum(model[0].request_counts.values()) == asked + 3
     with world.instance() as instance:
         assert instance.get_runs_count() == runs + 1
     listed = CliRunner().invoke(stale_command, ["judged", "--json"], catch_exceptions=False)
@@ -134,7 +134,7 @@ def test_mvl_stale_lists_and_launches_exactly_the_stale_partitions(world: World,
 
 
 def latest_check(world: World) -> dg.AssetCheckEvaluation:
-    key = dg.AssetCheckKey(CODE_MATH, CURRENT)
+    key = dg.AssetCheckKey(CODE_MATH, FRESHNESS_CHECK)
     with world.instance() as instance:
         record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
     assert record.evaluation is not None

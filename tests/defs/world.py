@@ -14,13 +14,13 @@ import dagster as dg
 import pytest
 import yaml
 
-from mvl_assets.config.settings import PROJECT
-from mvl_assets.defs.prompts import report_prompts
-from mvl_assets.demo_data.write import write_miniatures
+from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.defs.prompts import report_edited_prompts
+from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
-from mvl_assets.orchestration.asset_status import Standing, Standings
-from mvl_assets.runner.dagster_home import code_locations
+from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
+from mvl_assets.runner.dagster_home import load_code_locations
 from tests.raw_files import picture, put_parquet, talk
 
 # Of one category, rewritten by different prompts.
@@ -31,7 +31,12 @@ PARTITIONS = [
     for asset in (f"raw/{source}", "category/code_math", "rewritten/code_math", "judged/code_math")
 ]
 TABLES = ["curation/duplicates", "curation/contamination", "mixture/single_image", "export/dataset_card"]
-FORGETFUL = (asset_keys.profile, asset_keys.categories, asset_keys.rewritten_sources, asset_keys.rewritten_categories)
+FORGETFUL = (
+    asset_keys.load_active_profile,
+    asset_keys.list_categories,
+    asset_keys.list_rewritten_sources,
+    asset_keys.list_rewritten_categories,
+)
 
 
 @dataclass
@@ -60,19 +65,19 @@ class World:
                 instance=instance, asset_selection=[dg.AssetKey(asset.split("/"))], partition_key=partition
             )
 
-    def standing(self) -> list[Standing]:
+    def standing(self) -> list[AssetStatus]:
         """Of every partition of what was made. (The tables behind them ask about all partitions of all categories.)"""
         made = sorted({dg.AssetKey(asset.split("/")) for asset, _ in PARTITIONS})
         with self.instance() as instance:
-            standings = Standings(self.definitions.resolve_asset_graph(), instance)
-            return [standing for key in made for standing in standings.of_asset(key)]
+            standings = AssetStatusResolver(self.definitions.resolve_asset_graph(), instance)
+            return [standing for key in made for standing in standings.iter_asset_statuses(key)]
 
     def stale(self) -> list[tuple[str, str | None]]:
-        return [(s.key.to_user_string(), s.partition) for s in self.standing() if s.state == "stale"]
+        return [(s.key.to_user_string(), s.partition_key) for s in self.standing() if s.state == "stale"]
 
     def report_prompts(self) -> list[str]:
         with self.instance() as instance:
-            return report_prompts(instance)
+            return report_edited_prompts(instance)
 
     def tick(self, cursor: str | None) -> dg.SensorResult:
         """One evaluation of the prompt sensor; what it returns is reported as the daemon would."""
@@ -97,7 +102,7 @@ class World:
     def reload(self) -> None:
         for remembered in FORGETFUL:
             remembered.cache_clear()
-        self.definitions = code_locations()["mvl_assets"]
+        self.definitions = load_code_locations()["mvl_assets"]
 
 
 def point_at(home: Path, patch: pytest.MonkeyPatch) -> None:
@@ -111,8 +116,8 @@ def point_at(home: Path, patch: pytest.MonkeyPatch) -> None:
 
 def prepare(home: Path, base_url: str) -> None:
     """Files, prompts and a profile; nothing in the lake."""
-    shutil.copytree(PROJECT / "prompts", home / "prompts")
-    write_miniatures(home / "raw", [MATH], rows=10)
+    shutil.copytree(PROJECT_ROOT / "prompts", home / "prompts")
+    write_demo_sources(home / "raw", [MATH], n_rows=10)
     put_general(home, range(6))
     model = {"name": "fake", "revision": "1", "sees_images": True, "base_urls": [base_url]}
     profile = {

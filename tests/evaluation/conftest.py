@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageDraw
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
-from mvl_assets.media.image import encode, image_id
+from mvl_assets.media.image import compute_image_id, encode_image
 
 COLOURS = ("red", "green", "blue", "white")
 CATEGORIES = ("general", "chart", "language")
@@ -42,10 +42,10 @@ def fill(lake: Lake, category: str) -> None:
         colour = COLOURS[number % len(COLOURS)]
         pictures = [] if category == "language" else [draw(colour, number)]
         lake.images.insert([_image(data) for data in pictures])
-        sample_id = digest_hex(source, number)
+        sample_id = compute_digest(source, number)
         samples.append(
             {
-                "version_id": digest_hex(sample_id, 1),
+                "version_id": compute_digest(sample_id, 1),
                 "sample_id": sample_id,
                 "source": source,
                 "revision": 1,
@@ -57,29 +57,29 @@ def fill(lake: Lake, category: str) -> None:
                     {"from": "human", "value": "<image>\n" * len(pictures) + f"What colour is shape {number}?"},
                     {"from": "gpt", "value": colour},
                 ],
-                "image_ids": [image_id(data) for data in pictures],
+                "image_ids": [compute_image_id(data) for data in pictures],
                 "video": None,
                 "license": "cc0-1.0",
-                "content_hash": digest_hex("content", number),
+                "content_hash": compute_digest("content", number),
                 "run_id": "test",
             }
         )
         rows.append(
             {
                 "sample_id": sample_id,
-                "version_id": digest_hex(sample_id, 1),
+                "version_id": compute_digest(sample_id, 1),
                 "source": source,
                 "category": category,
-                "picture_key": image_id(pictures[0]) if pictures else sample_id,
+                "picture_key": compute_image_id(pictures[0]) if pictures else sample_id,
             }
         )
     insert(lake, "samples", samples)
-    table = lake.table(f"category/{category}")
-    table.publish([_complete(rows, table.spec.columns)], where=source)
+    table = lake.get_table(f"category/{category}")
+    table.publish([_complete(rows, table.spec.columns)], partition_key=source)
 
 
 def insert(lake: Lake, name: str, rows: list[dict]) -> None:
-    table = lake.table(name)
+    table = lake.get_table(name)
     table.insert(_complete(rows, table.spec.columns))
 
 
@@ -90,8 +90,8 @@ def _complete(rows: list[dict], schema: pa.Schema) -> pa.Table:
 def draw(colour: str, number: int) -> bytes:
     image = Image.new("RGB", (256, 240), "black")
     ImageDraw.Draw(image).rectangle((20 + number, 20, 200, 200), fill=colour)
-    return encode(image, "PNG")
+    return encode_image(image, "PNG")
 
 
 def _image(data: bytes) -> ImageRow:
-    return ImageRow(image_id(data), data, "PNG", 256, 240, 1, "RGB", None)
+    return ImageRow(compute_image_id(data), data, "PNG", 256, 240, 1, "RGB", None)

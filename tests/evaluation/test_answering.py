@@ -14,10 +14,16 @@ import pytest
 from servers import serving
 
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.testing.fake_server import Behaviour
+from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.benchmarks.lmms_worker import AnswerJob, Asked, NotAnswerable, RunnerSide, ServerSide
-from mvl_training.evaluation.runner import Runner
+from mvl_training.evaluation.benchmarks.lmms_worker import (
+    AnswerJob,
+    BackendError,
+    BenchmarkQuestion,
+    LocalBackend,
+    ServerBackend,
+)
+from mvl_training.evaluation.runner import StudentRunner
 from mvl_training.runs.stage_run import Checkpoint
 from tests.evaluation.untrained import untrained_checkpoint
 from tests.training import tiny_model
@@ -51,7 +57,7 @@ def _exchange(job: dict[str, Any], *lines: list[dict[str, Any]]) -> list[dict[st
 
 
 def _runner_job(checkpoint: Checkpoint, known: Path, **more: str) -> dict[str, Any]:
-    return {"version": "v1", "checkpoint": str(checkpoint.export), "known": str(known), **more}
+    return {"version": "v1", "checkpoint": str(checkpoint.export_dir), "known": str(known), **more}
 
 
 def test_the_process_answers_line_after_line_and_ends_with_a_reason_at_the_first_that_it_cannot(
@@ -65,11 +71,11 @@ def test_the_process_answers_line_after_line_and_ends_with_a_reason_at_the_first
     job = _runner_job(checkpoint, tmp_path / "known.jsonl")
     ready, first, second, broken = _exchange(job, *lines, [_question(b"no picture", "What?")], [_question("Ho")])
     assert ready == {"ready": True}
-    runner = Runner(checkpoint.export)
+    runner = StudentRunner(checkpoint.export_dir)
     shown = [(frames / f"{number}.png").read_bytes() for number in (0, 2, 4)]
     expected = [["First: ", RED, "Second: ", BLUE, "Which?"], ["Hi"], [shown, "What?"]]
     said = [one["text"] for one in [*first["answers"], *second["answers"]]]
-    assert said == [runner.reply([("user", parts)], max_new_tokens=6) for parts in expected]
+    assert said == [runner.generate_reply([("user", parts)], max_new_tokens=6) for parts in expected]
     assert len({one["question_id"] for one in first["answers"]}) == 2
     assert set(broken) == {"error", "hint"}, "no empty answer, and nothing after it"
 
@@ -78,22 +84,22 @@ def test_what_was_answered_is_never_asked_again_unless_the_weights_change(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     job = AnswerJob(**_runner_job(checkpoint, tmp_path / "known.jsonl"))
-    hi, ho = Asked.of(_question("Hi")), Asked.of(_question("Ho"))
-    first = RunnerSide(job).answer([hi])
+    hi, ho = BenchmarkQuestion.from_dict(_question("Hi")), BenchmarkQuestion.from_dict(_question("Ho"))
+    first = LocalBackend(job).answer([hi])
     # As a kill in the middle of a line leaves it.
     with (tmp_path / "known.jsonl").open("a", encoding="utf-8") as file:
         file.write('\n{"key": "ab')
     gone = job.model_copy(update={"checkpoint": tmp_path / "no-export"})
-    assert RunnerSide(gone).answer([hi]) == first
+    assert LocalBackend(gone).answer([hi]) == first
     with pytest.raises(MvlError, match="holds no exported model"):
-        RunnerSide(gone.model_copy(update={"version": "v2"})).answer([hi])
-    both = RunnerSide(job).answer([hi, ho])
-    assert RunnerSide(gone).answer([ho, hi]) == both[::-1] and both[0] == first[0]
+        LocalBackend(gone.model_copy(update={"version": "v2"})).answer([hi])
+    both = LocalBackend(job).answer([hi, ho])
+    assert LocalBackend(gone).answer([ho, hi]) == both[::-1] and both[0] == first[0]
 
 
 def test_a_film_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotAnswerable, match=r"no\.mp4"):
-        Asked.of(_question(tmp_path / "no.mp4", "What?"))
+    with pytest.raises(BackendError, match=r"no\.mp4"):
+        BenchmarkQuestion.from_dict(_question(tmp_path / "no.mp4", "What?"))
 
 
 def test_a_question_is_the_same_for_every_checkpoint_and_another_when_anything_in_it_changes() -> None:
@@ -104,18 +110,21 @@ def test_a_question_is_the_same_for_every_checkpoint_and_another_when_anything_i
         _question(RED, BLUE, "What"),
         _question(RED, BLUE, "What?", tokens=7),
     ]
-    ids = [Asked.of(question).question_id for question in questions]
+    ids = [BenchmarkQuestion.from_dict(question).question_id for question in questions]
     assert len(set(ids)) == len(ids)
-    assert Asked.of(_question(RED, BLUE, "What?")).question_id == ids[0]
+    assert BenchmarkQuestion.from_dict(_question(RED, BLUE, "What?")).question_id == ids[0]
 
 
 def test_a_server_is_asked_with_each_picture_in_its_place_and_only_once(lake: Lake) -> None:
-    questions = [Asked.of(_question("First: ", RED, "Second: ", BLUE, "Which?")), Asked.of(_question("Hi"))]
+    questions = [
+        BenchmarkQuestion.from_dict(_question("First: ", RED, "Second: ", BLUE, "Which?")),
+        BenchmarkQuestion.from_dict(_question("Hi")),
+    ]
     with serving() as (server, endpoint):
-        server.keep_bodies = True
+        server.record_bodies = True
         job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake=lake.root)
-        said = ServerSide(job).answer(questions)
-        assert ServerSide(job).answer(questions) == said
+        said = ServerBackend(job).answer(questions)
+        assert ServerBackend(job).answer(questions) == said
     assert len(server.bodies) == 2
     (asked,) = [body for body in server.bodies if len(body["messages"][0]["content"]) > 1]
     assert [part["type"] for part in asked["messages"][0]["content"]] == [
@@ -126,14 +135,14 @@ def test_a_server_is_asked_with_each_picture_in_its_place_and_only_once(lake: La
 
 
 def test_a_question_that_the_server_refuses_is_an_error_and_so_is_a_film(lake: Lake, tmp_path: Path) -> None:
-    with serving(Behaviour(faults={"400": 1.0})) as (_, endpoint):
+    with serving(FakeServerConfig(fault_rates={"400": 1.0})) as (_, endpoint):
         job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake=lake.root)
-        with pytest.raises(NotAnswerable, match=r"1 of 1 questions failed"):
-            ServerSide(job).answer([Asked.of(_question("Hi"))])
+        with pytest.raises(BackendError, match=r"1 of 1 questions failed"):
+            ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question("Hi"))])
         film = tmp_path / "film"
         film.mkdir()
-        with pytest.raises(NotAnswerable, match="shows films"):
-            ServerSide(job).answer([Asked.of(_question(film, "What?"))])
+        with pytest.raises(BackendError, match="shows films"):
+            ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question(film, "What?"))])
 
 
 def test_libraries_that_print_do_not_disturb_the_protocol(tmp_path: Path) -> None:

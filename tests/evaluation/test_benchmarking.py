@@ -13,9 +13,16 @@ import pytest
 
 from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.benchmarks import benchmark_run
-from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS, TABLE, Asking, run, score_table, scores
+from mvl_training.evaluation.benchmarks.benchmark_run import (
+    ANSWERS_TABLE,
+    TABLE,
+    BenchmarkSettings,
+    read_benchmark_scores,
+    render_score_table,
+    run_benchmark,
+)
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
-from mvl_training.evaluation.compare import compare_stored
+from mvl_training.evaluation.compare import compare_checkpoints
 from mvl_training.runs.process_group import CommandFailed
 from mvl_training.runs.stage_run import Checkpoint
 
@@ -25,7 +32,7 @@ Launch = Callable[[Sequence[str], Path], None]
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MVL_EVAL_PYTHON", sys.executable)
-    for key in benchmark_run.JUDGE_KEYS:
+    for key in benchmark_run.JUDGE_API_KEY_VARS:
         monkeypatch.delenv(key, raising=False)
 
 
@@ -34,7 +41,7 @@ def _checkpoint(home: Path, version: str = "a" * 32) -> Checkpoint:
     (folder / "export").mkdir(parents=True, exist_ok=True)
     config = {"text_config": {"max_position_embeddings": 2048}}
     (folder / "export" / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return Checkpoint("one_vision", folder, version, length=512)
+    return Checkpoint("one_vision", folder, version, max_seq_len=512)
 
 
 def _leaving(right: Sequence[bool], jobs: list[dict[str, Any]] | None = None) -> Launch:
@@ -86,64 +93,91 @@ def _failing(message: str | None) -> Launch:
 
 def test_a_score_stands_in_the_lake_with_its_error_its_origin_and_the_papers_number(lake: Lake, home: Path) -> None:
     checkpoint = _checkpoint(home)
-    found = run(
+    found = run_benchmark(
         lake,
         checkpoint,
         "documents",
         "ChartQA",
-        asking=Asking(limit=4),
+        benchmark_settings=BenchmarkSettings(limit=4),
         run_id="r",
         launch=_leaving([True] * 3 + [False]),
     )
-    (row,) = scores(lake, "ChartQA")
+    (row,) = read_benchmark_scores(lake, "ChartQA")
     assert (row["score"], row["stderr"], row["paper_score"], row["questions"]) == (75.0, 1.0, 86.2, 4)
     assert (row["checkpoint"], row["checkpoint_version"]) == ("one_vision", checkpoint.version)
     assert (row["lmms_eval_version"], row["via"], row["settings_hash"]) == ("0.7.3", "runner", found.settings_hash)
-    assert lake.table(TABLE).count() == 2, "the benchmark and its one task"
-    answers = sorted(lake.table(ANSWERS).rows(), key=lambda answer: answer["document"])
+    assert lake.get_table(TABLE).count() == 2, "the benchmark and its one task"
+    answers = sorted(lake.get_table(ANSWERS_TABLE).iter_rows(), key=lambda answer: answer["document"])
     assert [answer["score"] for answer in answers] == [1.0, 1.0, 1.0, 0.0]
     assert [answer["answer"] for answer in answers] == ["7", "7", "7", "8"]
     assert {answer["expected"] for answer in answers} == {"7"}
-    shown = score_table(found, scores(lake, "ChartQA"))
+    shown = render_score_table(found, read_benchmark_scores(lake, "ChartQA"))
     assert "| **one_vision** `aaaaaaaa` | **75.0 ± 1.0** | 86.2 | – | 4 |" in shown
 
 
 def test_the_same_again_changes_nothing_and_another_checkpoint_stands_beside_and_can_be_compared(
     lake: Lake, home: Path
 ) -> None:
-    def ask(checkpoint: Checkpoint, right: Sequence[bool], run_id: str) -> benchmark_run.Found:
-        return run(lake, checkpoint, "documents", "ChartQA", asking=Asking(), run_id=run_id, launch=_leaving(right))
+    def ask(checkpoint: Checkpoint, right: Sequence[bool], run_id: str) -> benchmark_run.BenchmarkReport:
+        return run_benchmark(
+            lake,
+            checkpoint,
+            "documents",
+            "ChartQA",
+            benchmark_settings=BenchmarkSettings(),
+            run_id=run_id,
+            launch=_leaving(right),
+        )
 
     old, new = _checkpoint(home), _checkpoint(home, "b" * 32)
     first = ask(old, [True, False, False, False], "r1")
-    version = lake.table(ANSWERS).version
+    version = lake.get_table(ANSWERS_TABLE).version
     assert ask(old, [True, False, False, False], "r2").data_version == first.data_version
-    assert lake.table(ANSWERS).version == version
+    assert lake.get_table(ANSWERS_TABLE).version == version
     second = ask(new, [True, True, True, False], "r3")
     assert second.data_version != first.data_version
-    shown = score_table(second, scores(lake, "ChartQA"))
+    shown = render_score_table(second, read_benchmark_scores(lake, "ChartQA"))
     assert "**75.0 ± 1.0**" in shown and "| one_vision `aaaaaaaa` | 25.0 ± 1.0 |" in shown
-    (compared,) = compare_stored(lake, old.version, new.version)
-    assert (compared.questions, compared.gained, compared.lost, compared.difference) == (4, 2, 0, 50.0)
+    (compared,) = compare_checkpoints(lake, old.version, new.version)
+    assert (compared.n_questions, compared.n_gained, compared.n_lost, compared.difference) == (4, 2, 0, 50.0)
 
 
 def test_other_settings_are_another_result(lake: Lake, home: Path) -> None:
     checkpoint = _checkpoint(home)
     hashes = {
-        run(lake, checkpoint, "documents", "ChartQA", asking=a, run_id="r", launch=_leaving([True, True])).settings_hash
-        for a in (Asking(), Asking(limit=2), Asking(max_new_tokens=64), Asking(via="server"))
+        run_benchmark(
+            lake, checkpoint, "documents", "ChartQA", benchmark_settings=a, run_id="r", launch=_leaving([True, True])
+        ).settings_hash
+        for a in (
+            BenchmarkSettings(),
+            BenchmarkSettings(limit=2),
+            BenchmarkSettings(max_new_tokens=64),
+            BenchmarkSettings(backend="server"),
+        )
     }
-    assert len(hashes) == len(scores(lake, "ChartQA")) == 4
+    assert len(hashes) == len(read_benchmark_scores(lake, "ChartQA")) == 4
 
 
 def test_the_job_names_the_weights_and_for_a_server_what_to_start(lake: Lake, home: Path) -> None:
     checkpoint, jobs = _checkpoint(home), []
-    for asking in (Asking(), Asking(via="server"), Asking(via="server", base_url="http://gpu:8000/v1", model="m")):
-        run(lake, checkpoint, "documents", "ChartQA", asking=asking, run_id="r", launch=_leaving([True, True], jobs))
+    for asking in (
+        BenchmarkSettings(),
+        BenchmarkSettings(backend="server"),
+        BenchmarkSettings(backend="server", base_url="http://gpu:8000/v1", model="m"),
+    ):
+        run_benchmark(
+            lake,
+            checkpoint,
+            "documents",
+            "ChartQA",
+            benchmark_settings=asking,
+            run_id="r",
+            launch=_leaving([True, True], jobs),
+        )
     runner, started, running = (job["model_args"] for job in jobs)
     assert [job["model"] for job in jobs] == ["mvl_runner", "mvl_served", "mvl_served"]
-    assert runner["checkpoint"] == str(checkpoint.export) and runner["version"] == checkpoint.version
-    assert started["serve"]["model"] == str(checkpoint.export) and "base_url" not in started
+    assert runner["checkpoint"] == str(checkpoint.export_dir) and runner["version"] == checkpoint.version
+    assert started["serve"]["model"] == str(checkpoint.export_dir) and "base_url" not in started
     assert started["serve"]["max_model_len"] == 2048, "what the model has positions for"
     assert (running["base_url"], running["model"]) == ("http://gpu:8000/v1", "m") and "serve" not in running
     assert jobs[0]["include"] is None
@@ -154,7 +188,15 @@ def test_the_local_suite_draws_its_data_once_and_asks_the_hub_nothing(lake: Lake
     for _ in range(2):
         with pytest.raises(BenchmarkError, match="no 'exact_match,none' for drawn_bars"):
             launch = _leaving([True], jobs)
-            run(lake, _checkpoint(home), "local", "Drawn-Bars", asking=Asking(), run_id="r", launch=launch)
+            run_benchmark(
+                lake,
+                _checkpoint(home),
+                "local",
+                "Drawn-Bars",
+                benchmark_settings=BenchmarkSettings(),
+                run_id="r",
+                launch=launch,
+            )
     first, second = jobs
     assert first == second
     assert first["env"]["HF_HUB_OFFLINE"] == "1" and Path(first["include"]).name == "tasks"
@@ -164,11 +206,13 @@ def test_the_local_suite_draws_its_data_once_and_asks_the_hub_nothing(lake: Lake
 def test_what_lmms_eval_could_not_do_is_one_line_with_what_to_do(lake: Lake, home: Path) -> None:
     arguments = (lake, _checkpoint(home), "documents", "ChartQA")
     with pytest.raises(BenchmarkError) as caught:
-        run(*arguments, asking=Asking(), run_id="r", launch=_failing("chartqa cannot be loaded"))
+        run_benchmark(
+            *arguments, benchmark_settings=BenchmarkSettings(), run_id="r", launch=_failing("chartqa cannot be loaded")
+        )
     assert str(caught.value) == "ChartQA: chartqa cannot be loaded | do it"
     (home / "checkpoints" / ("a" * 32) / "benchmarks" / "ChartQA" / "runner" / "error.json").unlink()
     with pytest.raises(CommandFailed, match="KeyError"):
-        run(*arguments, asking=Asking(), run_id="r", launch=_failing(None))
+        run_benchmark(*arguments, benchmark_settings=BenchmarkSettings(), run_id="r", launch=_failing(None))
 
 
 def test_without_the_environment_or_a_judge_nothing_is_launched(
@@ -176,7 +220,23 @@ def test_without_the_environment_or_a_judge_nothing_is_launched(
 ) -> None:
     launched = _failing("launched")
     with pytest.raises(BenchmarkError, match=r"MM-Vet is scored by a model behind an API.*OPENAI_API_KEY"):
-        run(lake, _checkpoint(home), "knowledge", "MM-Vet", asking=Asking(), run_id="r", launch=launched)
+        run_benchmark(
+            lake,
+            _checkpoint(home),
+            "knowledge",
+            "MM-Vet",
+            benchmark_settings=BenchmarkSettings(),
+            run_id="r",
+            launch=launched,
+        )
     monkeypatch.setenv("MVL_EVAL_PYTHON", str(home / "nowhere"))
     with pytest.raises(BenchmarkError, match="make eval-setup"):
-        run(lake, _checkpoint(home), "documents", "ChartQA", asking=Asking(), run_id="r", launch=launched)
+        run_benchmark(
+            lake,
+            _checkpoint(home),
+            "documents",
+            "ChartQA",
+            benchmark_settings=BenchmarkSettings(),
+            run_id="r",
+            launch=launched,
+        )

@@ -10,11 +10,16 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS, TABLE
+from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABLE
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
-from mvl_training.evaluation.compare import compare, compare_stored, mcnemar, version_of
+from mvl_training.evaluation.compare import (
+    compare_checkpoints,
+    compare_scores,
+    compute_mcnemar_p_value,
+    resolve_checkpoint_version,
+)
 from mvl_training.evaluation.compare_command import command
 
 OLD, NEW = "a" * 32, "b" * 32
@@ -25,30 +30,30 @@ def _scores(values: list[float]) -> dict[str, float]:
 
 
 def test_mcnemar_is_the_sign_test_of_the_questions_that_changed() -> None:
-    assert mcnemar(0, 0) == 1.0
-    assert mcnemar(5, 5) == 1.0
-    assert mcnemar(6, 0) == mcnemar(0, 6) == 2 / 2**6
+    assert compute_mcnemar_p_value(0, 0) == 1.0
+    assert compute_mcnemar_p_value(5, 5) == 1.0
+    assert compute_mcnemar_p_value(6, 0) == compute_mcnemar_p_value(0, 6) == 2 / 2**6
     # scipy.stats.binomtest(15, 20).pvalue
-    assert mcnemar(15, 5) == pytest.approx(0.04138946533203125)
-    assert mcnemar(1100, 1000) == pytest.approx(0.0308, abs=1e-3)
+    assert compute_mcnemar_p_value(15, 5) == pytest.approx(0.04138946533203125)
+    assert compute_mcnemar_p_value(1100, 1000) == pytest.approx(0.0308, abs=1e-3)
 
 
 def test_only_questions_that_both_were_asked_count() -> None:
-    found = compare("x", {"a": 1.0, "b": 0.0, "c": 1.0}, {"b": 1.0, "c": 1.0, "d": 0.0})
-    assert (found.questions, found.first, found.second, found.difference) == (2, 50.0, 100.0, 50.0)
-    assert (found.gained, found.lost, found.p_value) == (1, 0, 1.0)
+    found = compare_scores("x", {"a": 1.0, "b": 0.0, "c": 1.0}, {"b": 1.0, "c": 1.0, "d": 0.0})
+    assert (found.n_questions, found.first_score, found.second_score, found.difference) == (2, 50.0, 100.0, 50.0)
+    assert (found.n_gained, found.n_lost, found.p_value) == (1, 0, 1.0)
     with pytest.raises(BenchmarkError, match="no question of x"):
-        compare("x", {"a": 1.0}, {"b": 1.0})
+        compare_scores("x", {"a": 1.0}, {"b": 1.0})
 
 
 def test_pairing_sees_a_small_gain_that_unpaired_errors_would_hide() -> None:
     rng = random.Random(1)
     before = [float(rng.random() < 0.5) for _ in range(1000)]
     after = [1.0 if rng.random() < 0.05 else value for value in before]
-    found = compare("x", _scores(before), _scores(after))
+    found = compare_scores("x", _scores(before), _scores(after))
     unpaired = 100 * math.sqrt(2 * 0.25 / 1000)
     assert 0 < found.difference < 2 * unpaired
-    assert found.low > 0 and found.p_value is not None and found.p_value < 0.001
+    assert found.ci_low > 0 and found.p_value is not None and found.p_value < 0.001
 
 
 def test_the_interval_covers_the_true_difference_about_as_often_as_it_says() -> None:
@@ -56,18 +61,18 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_says() -> 
     inside = 0
     for _ in range(100):
         changes = [rng.choices((-1.0, 0.0, 1.0), (0.1, 0.7, 0.2))[0] for _ in range(300)]
-        found = compare("x", _scores([0.0] * 300), _scores(changes))
-        inside += found.low <= 10.0 <= found.high
+        found = compare_scores("x", _scores([0.0] * 300), _scores(changes))
+        inside += found.ci_low <= 10.0 <= found.ci_high
     assert 88 <= inside <= 100
 
 
 def test_graded_scores_have_an_interval_and_no_p_value_and_the_same_input_gives_the_same() -> None:
     rng = random.Random(3)
     one, two = (_scores([rng.random() for _ in range(60)]) for _ in range(2))
-    found = compare("x", one, two)
-    assert found.p_value is None and found.low < found.difference < found.high
-    assert compare("x", one, two) == found
-    assert compare("x", two, one).difference == -found.difference
+    found = compare_scores("x", one, two)
+    assert found.p_value is None and found.ci_low < found.difference < found.ci_high
+    assert compare_scores("x", one, two) == found
+    assert compare_scores("x", two, one).difference == -found.difference
 
 
 def _store(lake: Lake, version: str, scores: list[float | None], *, settings: str = "s", task_hash: str = "h") -> None:
@@ -76,7 +81,7 @@ def _store(lake: Lake, version: str, scores: list[float | None], *, settings: st
     rows: list[dict[str, Any]] = [
         {
             **common,
-            "result_id": digest_hex(part, n),
+            "result_id": compute_digest(part, n),
             "task": "t",
             "task_hash": task_hash,
             "question_id": f"q{n}",
@@ -85,32 +90,32 @@ def _store(lake: Lake, version: str, scores: list[float | None], *, settings: st
         }
         for n, score in enumerate(scores)
     ]
-    whole = {**common, "result_id": digest_hex(part), "checkpoint": "one_vision"}
-    for name, listed in ((ANSWERS, rows), (TABLE, [whole])):
-        schema = lake.table(name).spec.columns
+    whole = {**common, "result_id": compute_digest(part), "checkpoint": "one_vision"}
+    for name, listed in ((ANSWERS_TABLE, rows), (TABLE, [whole])):
+        schema = lake.get_table(name).spec.columns
         complete = [{column: row.get(column) for column in schema.names} for row in listed]
-        lake.table(name).publish([pa.Table.from_pylist(complete, schema=schema)], where=part)
+        lake.get_table(name).publish([pa.Table.from_pylist(complete, schema=schema)], partition_key=part)
 
 
 def test_stored_answers_are_paired_within_the_same_settings_and_task_code(lake: Lake) -> None:
     _store(lake, OLD, [1.0, 0.0, 0.0, None])
     _store(lake, NEW, [1.0, 1.0, 0.0, 1.0])
     _store(lake, NEW, [0.0, 0.0, 0.0, 0.0], settings="other")
-    (found,) = compare_stored(lake, OLD, NEW)
-    assert (found.benchmark, found.questions, found.gained, found.lost) == ("Drawn-Bars", 3, 1, 0)
+    (found,) = compare_checkpoints(lake, OLD, NEW)
+    assert (found.benchmark, found.n_questions, found.n_gained, found.n_lost) == ("Drawn-Bars", 3, 1, 0)
     _store(lake, NEW, [1.0, 1.0, 0.0], task_hash="edited")
     with pytest.raises(BenchmarkError, match="in the same way"):
-        compare_stored(lake, OLD, NEW)
+        compare_checkpoints(lake, OLD, NEW)
 
 
 def test_checkpoints_are_named_by_the_beginning_of_their_version(lake: Lake) -> None:
     with pytest.raises(BenchmarkError, match="no checkpoint"):
-        version_of(lake, "a")
+        resolve_checkpoint_version(lake, "a")
     _store(lake, OLD, [1.0])
     _store(lake, NEW, [1.0])
-    assert version_of(lake, "aa") == OLD
+    assert resolve_checkpoint_version(lake, "aa") == OLD
     with pytest.raises(BenchmarkError, match="more than one"):
-        version_of(lake, "")
+        resolve_checkpoint_version(lake, "")
 
 
 def test_the_command_shows_both_scores_and_the_difference(lake: Lake) -> None:

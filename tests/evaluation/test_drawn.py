@@ -23,26 +23,26 @@ def _where(picture: bytes, colour: str) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_discs_of_the_asked_colour_are_as_many_as_the_answer_says(seed: int) -> None:
-    one = synthetic_tasks.counts(random.Random(seed))
+    one = synthetic_tasks.draw_counting_question(random.Random(seed))
     colour = re.search(r"many (\w+) discs", one.text).group(1)  # type: ignore[union-attr]
     disc = np.pi * 26**2
-    assert round(_where(one.pictures[0], colour).sum() / disc) == int(one.answer)
+    assert round(_where(one.images[0], colour).sum() / disc) == int(one.reference)
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_option_of_the_answer_is_the_highest_bar(seed: int) -> None:
-    one = synthetic_tasks.bars(random.Random(seed))
+    one = synthetic_tasks.draw_bar_chart_question(random.Random(seed))
     options = dict(re.findall(r"^([A-D])\. (\w+)$", one.text, re.MULTILINE))
-    heights = {letter: _where(one.pictures[0], colour).any(axis=1).sum() for letter, colour in options.items()}
-    assert max(heights, key=heights.__getitem__) == one.answer
+    heights = {letter: _where(one.images[0], colour).any(axis=1).sum() for letter, colour in options.items()}
+    assert max(heights, key=heights.__getitem__) == one.reference
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_picture_of_the_answer_has_the_larger_disc(seed: int) -> None:
-    one = synthetic_tasks.pairs(random.Random(seed))
+    one = synthetic_tasks.draw_size_comparison_question(random.Random(seed))
     colour = re.search(r"the (\w+) disc", one.text).group(1)  # type: ignore[union-attr]
-    first, second = (_where(picture, colour).sum() for picture in one.pictures)
-    assert one.answer == ("first" if first > second else "second")
+    first, second = (_where(picture, colour).sum() for picture in one.images)
+    assert one.reference == ("first" if first > second else "second")
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_an_article_is_not_an_option(said: str, answer: str, right: float) -> No
 
 def test_the_same_questions_are_written_twice_and_every_picture_has_its_marker(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        synthetic_tasks.write(tmp_path / folder, questions=12)
-    for task in synthetic_tasks.KINDS:
+        synthetic_tasks.write_task_data(tmp_path / folder, n_questions=12)
+    for task in synthetic_tasks.TASK_GENERATORS:
         first, second = (pq.read_table(tmp_path / folder / f"{task}.parquet") for folder in ("a", "b"))
         assert first.equals(second) and first.num_rows == 12
         for row in first.to_pylist():

@@ -17,14 +17,20 @@ import dagster as dg
 import pytest
 from servers import serving
 
-from mvl_assets.inference.testing.fake_server import Behaviour
+from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.benchmarks import synthetic_tasks
-from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS, Asking, Found, eval_python, run
-from mvl_training.evaluation.benchmarks.registry import TASKS, BenchmarkError, load_suites
-from mvl_training.evaluation.compare import compare_stored
-from mvl_training.evaluation.runner import Runner
-from mvl_training.orchestration.benchmark_assets import benchmark_suites
+from mvl_training.evaluation.benchmarks.benchmark_run import (
+    ANSWERS_TABLE,
+    BenchmarkReport,
+    BenchmarkSettings,
+    resolve_eval_python,
+    run_benchmark,
+)
+from mvl_training.evaluation.benchmarks.registry import TASKS_DIR, BenchmarkError, load_suites
+from mvl_training.evaluation.compare import compare_checkpoints
+from mvl_training.evaluation.runner import StudentRunner
+from mvl_training.orchestration.benchmark_assets import build_benchmark_assets
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.runs import stage_run
 from mvl_training.runs.process_group import CommandFailed
@@ -72,59 +78,63 @@ def _launch(command: Sequence[str], folder: Path) -> None:
         raise CommandFailed(command, done.returncode, log)
 
 
-def _run(world: Lake, checkpoint: Checkpoint, name: str, asking: Asking, suite: str = "local") -> Found:
-    return run(world, checkpoint, suite, name, asking=asking, run_id="r", launch=_launch)
+def _run(
+    world: Lake, checkpoint: Checkpoint, name: str, asking: BenchmarkSettings, suite: str = "local"
+) -> BenchmarkReport:
+    return run_benchmark(world, checkpoint, suite, name, benchmark_settings=asking, run_id="r", launch=_launch)
 
 
-def _answers(world: Lake, found: Found) -> list[dict]:
-    rows = world.table(ANSWERS).rows(filter=f"settings_hash = '{found.settings_hash}'")
+def _answers(world: Lake, found: BenchmarkReport) -> list[dict]:
+    rows = world.get_table(ANSWERS_TABLE).iter_rows(filter=f"settings_hash = '{found.settings_hash}'")
     mine = [row for row in rows if row["checkpoint_version"] == found.checkpoint.version]
     return sorted(mine, key=lambda row: row["document"])
 
 
 @pytest.fixture(scope="module")
-def pairs(module_home: Path, world: Lake, checkpoint: Checkpoint) -> Found:
+def pairs(module_home: Path, world: Lake, checkpoint: Checkpoint) -> BenchmarkReport:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVL_HOME", str(module_home))
         patch.setenv("HF_HUB_OFFLINE", "1")
-        return _run(world, checkpoint, "Drawn-Pairs", Asking(limit=LIMIT))
+        return _run(world, checkpoint, "Drawn-Pairs", BenchmarkSettings(limit=LIMIT))
 
 
 def test_the_scored_answers_are_the_runners_own_with_both_pictures_in_their_places(
-    world: Lake, checkpoint: Checkpoint, pairs: Found
+    world: Lake, checkpoint: Checkpoint, pairs: BenchmarkReport
 ) -> None:
     rows = _answers(world, pairs)
-    assert len(rows) == pairs.result.questions == LIMIT
-    assert (pairs.result.lmms_eval_version, pairs.result.tasks[0].version) == ("0.7.3", "1.0")
+    assert len(rows) == pairs.result.n_questions == LIMIT
+    assert (pairs.result.lmms_eval_version, pairs.result.task_scores[0].task_version) == ("0.7.3", "1.0")
     assert pairs.result.stderr is not None
-    runner = Runner(checkpoint.export)
+    runner = StudentRunner(checkpoint.export_dir)
     rng = random.Random(f"{synthetic_tasks.SEED} drawn_pairs")
     for row in rows:
-        one = synthetic_tasks.pairs(rng)
-        first, second = one.pictures
+        one = synthetic_tasks.draw_size_comparison_question(rng)
+        first, second = one.images
         ask = one.text.split("<image>\n")[-1]
         parts = ["First picture: ", first, "Second picture: ", second, ask]
-        assert row["answer"] == runner.reply([("user", parts)], max_new_tokens=16) != ""
-        assert row["expected"] == one.answer
+        assert row["answer"] == runner.generate_reply([("user", parts)], max_new_tokens=16) != ""
+        assert row["expected"] == one.reference
 
 
-def test_another_checkpoint_is_compared_question_by_question(world: Lake, module_home: Path, pairs: Found) -> None:
+def test_another_checkpoint_is_compared_question_by_question(
+    world: Lake, module_home: Path, pairs: BenchmarkReport
+) -> None:
     (module_home / "two").mkdir()
     other = untrained_checkpoint(module_home / "two", version="2" * 32, seed=7)
-    found = _run(world, other, "Drawn-Pairs", Asking(limit=LIMIT))
+    found = _run(world, other, "Drawn-Pairs", BenchmarkSettings(limit=LIMIT))
     assert found.settings_hash == pairs.settings_hash and found.data_version != pairs.data_version
     assert [row["question_id"] for row in _answers(world, found)] == [
         row["question_id"] for row in _answers(world, pairs)
     ]
     assert [row["answer"] for row in _answers(world, found)] != [row["answer"] for row in _answers(world, pairs)]
-    (compared,) = compare_stored(world, "1" * 32, "2" * 32)
-    assert (compared.benchmark, compared.questions) == ("Drawn-Pairs", LIMIT)
+    (compared,) = compare_checkpoints(world, "1" * 32, "2" * 32)
+    assert (compared.benchmark, compared.n_questions) == ("Drawn-Pairs", LIMIT)
 
 
-def test_a_server_is_asked_the_same_questions(world: Lake, checkpoint: Checkpoint, pairs: Found) -> None:
+def test_a_server_is_asked_the_same_questions(world: Lake, checkpoint: Checkpoint, pairs: BenchmarkReport) -> None:
     with serving() as (server, endpoint):
-        server.keep_bodies = True
-        asking = Asking(via="server", limit=LIMIT, base_url=endpoint.base_url, model="fake")
+        server.record_bodies = True
+        asking = BenchmarkSettings(backend="server", limit=LIMIT, base_url=endpoint.base_url, model="fake")
         found = _run(world, checkpoint, "Drawn-Pairs", asking)
     rows = _answers(world, found)
     assert [row["question_id"] for row in rows] == [row["question_id"] for row in _answers(world, pairs)]
@@ -140,15 +150,20 @@ def test_a_server_that_refuses_fails_the_benchmark_instead_of_scoring_empty_answ
     world: Lake, checkpoint: Checkpoint
 ) -> None:
     with (
-        serving(Behaviour(faults={"400": 1.0})) as (_, endpoint),
+        serving(FakeServerConfig(fault_rates={"400": 1.0})) as (_, endpoint),
         pytest.raises(BenchmarkError, match=r"Drawn-Bars: 2 of 2 questions failed, the first with .*400"),
     ):
-        _run(world, checkpoint, "Drawn-Bars", Asking(via="server", limit=2, base_url=endpoint.base_url, model="fake"))
+        _run(
+            world,
+            checkpoint,
+            "Drawn-Bars",
+            BenchmarkSettings(backend="server", limit=2, base_url=endpoint.base_url, model="fake"),
+        )
 
 
 def test_data_behind_an_unreachable_hub_is_named_in_one_line(world: Lake, checkpoint: Checkpoint) -> None:
     with pytest.raises(BenchmarkError) as caught:
-        _run(world, checkpoint, "MuirBench", Asking(limit=2), suite="several_and_film")
+        _run(world, checkpoint, "MuirBench", BenchmarkSettings(limit=2), suite="several_and_film")
     assert "MuirBench: muirbench cannot be loaded, nor its data from MUIRBENCH/MUIRBENCH: " in caught.value.message
     assert "\n" not in caught.value.message and "HF_TOKEN" in str(caught.value.hint)
 
@@ -157,8 +172,8 @@ def test_the_asset_of_a_local_benchmark_shows_its_score_beside_chance(
     module_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    stage_run.set_current(checkpoint)
-    suites = benchmark_suites(owners=["team:training"], pool="gpu-train")
+    stage_run.set_current_checkpoint(checkpoint)
+    suites = build_benchmark_assets(owners=["team:training"], pool="gpu-train")
     (local,) = [suite for suite in suites if suite.key.path[1] == "local"]
     result = dg.materialize(
         [local],
@@ -213,10 +228,15 @@ def submit(results, args):
 
 def _odd_job(folder: Path, checkpoint: Checkpoint, *, gives_up: bool) -> Path:
     """A task in the manner of the paper's benchmarks: no bound, no stop, its own aggregate, a file for submission."""
-    synthetic_tasks.write(folder, questions=16)
+    synthetic_tasks.write_task_data(folder, n_questions=16)
     (folder / "odd.yaml").write_text(TASK, encoding="utf-8")
     (folder / "odd.py").write_text(CODE % {"gives_up": gives_up}, encoding="utf-8")
-    model_args = {"python": sys.executable, "version": "v", "checkpoint": str(checkpoint.export), "max_new_tokens": 24}
+    model_args = {
+        "python": sys.executable,
+        "version": "v",
+        "checkpoint": str(checkpoint.export_dir),
+        "max_new_tokens": 24,
+    }
     job = {
         "model": "mvl_runner",
         "model_args": model_args | {"known": str(folder / "known.jsonl")},
@@ -235,7 +255,7 @@ def test_a_task_with_its_own_aggregate_gets_a_standard_error_and_may_write_a_fil
     tmp_path: Path, checkpoint: Checkpoint
 ) -> None:
     job = _odd_job(tmp_path, checkpoint, gives_up=False)
-    _launch([str(eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
+    _launch([str(resolve_eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
     report = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     share = report["results"]["odd"]["by_hand,none"]
     assert report["results"]["odd"]["by_hand_stderr,none"] == "N/A"
@@ -249,7 +269,7 @@ def test_a_task_with_its_own_aggregate_gets_a_standard_error_and_may_write_a_fil
     assert sum(sample["alone"]["by_hand"] for sample in samples) == pytest.approx(16 * share)
     before = report["task_hashes"]["odd"]
     (tmp_path / "odd.py").write_text((tmp_path / "odd.py").read_text("utf-8") + "\n", encoding="utf-8")
-    _launch([str(eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
+    _launch([str(resolve_eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
     again = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert again["task_hashes"]["odd"] != before and again["results"] == report["results"]
 
@@ -257,7 +277,7 @@ def test_a_task_with_its_own_aggregate_gets_a_standard_error_and_may_write_a_fil
 def test_a_task_that_ends_the_process_is_an_error_with_its_words(tmp_path: Path, checkpoint: Checkpoint) -> None:
     job = _odd_job(tmp_path, checkpoint, gives_up=True)
     with pytest.raises(CommandFailed):
-        _launch([str(eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
+        _launch([str(resolve_eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
     said = json.loads((tmp_path / "out" / "error.json").read_text(encoding="utf-8"))
     assert "a.mp4 does not exist" in said["message"] and said["hint"]
 
@@ -278,7 +298,7 @@ def test_every_declared_task_and_both_models_can_be_imported() -> None:
         "print(json.dumps([m.model_id for m in manifests()]))\n"
     )
     done = subprocess.run(
-        [str(eval_python()), "-c", code, str(TASKS), json.dumps(tasks)],
+        [str(resolve_eval_python()), "-c", code, str(TASKS_DIR), json.dumps(tasks)],
         # The tasks with a judge make its client when their code is imported.
         env=tiny_model.environment() | {"OPENAI_API_KEY": "none"},
         capture_output=True,

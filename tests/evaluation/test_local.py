@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mvl_assets.config.profile import FOLDER
-from mvl_assets.config.settings import settings
+from mvl_assets.config.profile import PROFILES_DIR
+from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.image import blank_like
+from mvl_assets.media.image import build_blank_image
 from mvl_training.evaluation.held_out import evaluate, local_worker
-from mvl_training.evaluation.held_out.questions import PER_CATEGORY
-from mvl_training.evaluation.held_out.suite import held_out_questions
+from mvl_training.evaluation.held_out.questions import QUESTIONS_PER_CATEGORY
+from mvl_training.evaluation.held_out.suite import select_held_out_questions
 from mvl_training.runs.stage_run import Checkpoint
 
 Shown = tuple[list[bytes], str]
@@ -37,33 +37,33 @@ class Recorder:
 
 
 def test_each_question_is_asked_with_its_pictures_and_once_over_grey(lake: Lake) -> None:
-    questions = held_out_questions(lake, ["general", "language"], 0.999999, per_category=6)
+    questions = select_held_out_questions(lake, ["general", "language"], 0.999999, per_category=6)
     runner = Recorder()
-    said = {row.question_id: row for row in local_worker.ask(lake, runner, questions, answers="all")}
+    said = {row.question_id: row for row in local_worker.answer_questions(lake, runner, questions, answer_scope="all")}
     assert set(said) == {question.question_id for question in questions}
     for question in questions:
-        data = [lake.images.fetch([i])[i] for i in question.image_ids]
+        data = [lake.images.read_images([i])[i] for i in question.image_ids]
         row = said[question.question_id]
         assert row.answer == f"{sum(map(len, data))} bytes"
         assert row.loss == sum(map(len, data))
         if data:
-            assert row.blank_answer == f"{len(blank_like(data[0]))} bytes"
-            assert row.blank_loss == len(blank_like(data[0]))
+            assert row.blank_image_answer == f"{len(build_blank_image(data[0]))} bytes"
+            assert row.blank_image_loss == len(build_blank_image(data[0]))
         else:
-            assert (row.blank_answer, row.blank_loss) == (None, None)
+            assert (row.blank_image_answer, row.blank_image_loss) == (None, None)
     assert len(runner.questions) == 6 + 6 + 6, "a question without pictures is asked once"
     assert all("<image>" not in text for _, text in runner.questions)
 
 
 def test_a_checkpoint_that_is_only_measured_is_asked_nothing(lake: Lake) -> None:
-    questions = held_out_questions(lake, ["general"], 0.999999, per_category=2)
+    questions = select_held_out_questions(lake, ["general"], 0.999999, per_category=2)
     runner = Recorder()
-    rows = list(local_worker.ask(lake, runner, questions, answers="several"))
+    rows = list(local_worker.answer_questions(lake, runner, questions, answer_scope="several"))
     assert runner.questions == []
     assert all(row.answer is None and row.loss is not None for row in rows)
     two = dataclasses.replace(questions[0], question_id="b" * 32, image_ids=questions[0].image_ids * 2)
-    one, both = local_worker.ask(lake, runner, [questions[1], two], answers="several")
-    assert one.answer is None and both.answer is not None and both.blank_answer is not None
+    one, both = local_worker.answer_questions(lake, runner, [questions[1], two], answer_scope="several")
+    assert one.answer is None and both.answer is not None and both.blank_image_answer is not None
     assert len(runner.questions) == 2
 
 
@@ -71,14 +71,14 @@ def test_a_line_torn_by_a_kill_does_not_count_and_later_lines_stay_whole(tmp_pat
     out = tmp_path / "answers.jsonl"
     good = {"question_id": "a" * 32, "answer": "red", "blank_answer": None, "loss": 1.0, "blank_loss": None}
     out.write_text(json.dumps(good) + "\n" + json.dumps(good)[:25], encoding="utf-8")
-    known = local_worker.asked(out)
+    known = local_worker.read_answers(out)
     assert set(known) == {"a" * 32}
-    local_worker._rewrite(out, known)
+    local_worker._write_answers(out, known)
     assert out.read_text(encoding="utf-8").endswith("}\n")
 
 
 def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: Lake, home: Path) -> None:
-    checkpoint = Checkpoint("alignment", settings().checkpoints / "alignment" / "abc", "v1", 512)
+    checkpoint = Checkpoint("alignment", load_settings().checkpoints_dir / "alignment" / "abc", "v1", 512)
     launched: list[list[str]] = []
 
     def launch(command: Sequence[str], folder: Path) -> None:
@@ -86,17 +86,20 @@ def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: 
         job = json.loads(Path(command[-1]).read_text(encoding="utf-8"))
         (task,) = job["tasks"]
         out = Path(task["out"])
-        wanted = [local_worker.Question.from_data(q) for q in job["questions"]]
-        rows = local_worker.ask(
-            lake, Recorder(), [q for q in wanted if q.question_id not in local_worker.asked(out)], answers="all"
+        wanted = [local_worker.HeldOutQuestion.from_data(q) for q in job["questions"]]
+        rows = local_worker.answer_questions(
+            lake,
+            Recorder(),
+            [q for q in wanted if q.question_id not in local_worker.read_answers(out)],
+            answer_scope="all",
         )
-        lines = "".join(local_worker._line(row) for row in rows)
+        lines = "".join(local_worker._format_line(row) for row in rows)
         with out.open("a", encoding="utf-8") as file:
             file.write(lines)
 
     def ask(count: int) -> dict:
-        questions = held_out_questions(lake, ["general"], 0.999999, per_category=count)
-        said = evaluate.ask_here(lake, questions, [(checkpoint, "all")], max_new_tokens=8, launch=launch)
+        questions = select_held_out_questions(lake, ["general"], 0.999999, per_category=count)
+        said = evaluate.run_local_worker(lake, questions, [(checkpoint, "all")], max_new_tokens=8, launch=launch)
         return dict(said["alignment"])
 
     first = ask(2)
@@ -106,13 +109,14 @@ def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: 
 
 
 def test_a_job_with_nothing_left_to_ask_loads_no_model(lake: Lake, tmp_path: Path) -> None:
-    (question,) = held_out_questions(lake, ["general"], 0.999999, per_category=1)
+    (question,) = select_held_out_questions(lake, ["general"], 0.999999, per_category=1)
     out = tmp_path / "answers.jsonl"
     out.write_text(
-        local_worker._line(local_worker.Asked(question.question_id, "red", None, 1.0, None)), encoding="utf-8"
+        local_worker._format_line(local_worker.ModelAnswer(question.question_id, "red", None, 1.0, None)),
+        encoding="utf-8",
     )
     job = tmp_path / "job.json"
-    task = local_worker.Task(tmp_path / "no-such-export", out, answers="all")
+    task = local_worker.CheckpointTask(tmp_path / "no-such-export", out, answer_scope="all")
     local_worker.write_job(job, lake=lake.root, questions=[question], tasks=[task], max_new_tokens=8)
     assert local_worker.main([str(job)]) == 0
 
@@ -120,12 +124,12 @@ def test_a_job_with_nothing_left_to_ask_loads_no_model(lake: Lake, tmp_path: Pat
 def test_preview_questions_have_pictures_and_are_among_those_the_suite_asks(
     lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo = (FOLDER / "demo.yaml").read_text(encoding="utf-8")
+    demo = (PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8")
     held = home / "held.yaml"
     held.write_text(yaml.safe_dump(yaml.safe_load(demo) | {"holdout": 0.7}), encoding="utf-8")
     monkeypatch.setenv("MVL_PROFILE", str(held))
-    suite = evaluate.questions_of_profile(lake, PER_CATEGORY)
-    preview = evaluate.preview_questions(lake)
+    suite = evaluate.select_profile_questions(lake, QUESTIONS_PER_CATEGORY)
+    preview = evaluate.select_preview_questions(lake)
     assert preview and all(question.image_ids for question in preview)
     assert len({question.category for question in preview}) == len(preview)
     assert {q.question_id for q in preview} <= {q.question_id for q in suite}

@@ -11,14 +11,21 @@ import pytest
 from PIL import Image
 
 from mvl_training.evaluation.lmms import question as asked
-from mvl_training.evaluation.lmms.question import MAX_NEW_TOKENS, QuestionError, cut_at, lines, question, stops
+from mvl_training.evaluation.lmms.question import (
+    DEFAULT_MAX_NEW_TOKENS,
+    QuestionError,
+    build_question,
+    iter_question_batches,
+    resolve_stop_sequences,
+    truncate_at_stop,
+)
 from mvl_training.evaluation.tasks import utils
 
 SAYS_NOTHING = {"until": ["\n\n"], "do_sample": False}
 
 
 def _said(content: Any, settings: dict[str, Any] | None = None, bound: int | None = None) -> dict[str, Any]:
-    return question("t", [{"role": "user", "content": content}], settings or SAYS_NOTHING, bound=bound)
+    return build_question("t", [{"role": "user", "content": content}], settings or SAYS_NOTHING, max_new_tokens=bound)
 
 
 def test_pictures_stay_where_they_stand_and_lose_nothing() -> None:
@@ -37,7 +44,7 @@ def test_pictures_stay_where_they_stand_and_lose_nothing() -> None:
 def test_every_answer_is_bounded_by_the_caller_or_the_task_or_a_default() -> None:
     assert _said("Hi", {"max_new_tokens": 16})["max_new_tokens"] == 16
     assert _said("Hi", {"max_new_tokens": 16}, bound=512)["max_new_tokens"] == 512
-    assert _said("Hi")["max_new_tokens"] == MAX_NEW_TOKENS
+    assert _said("Hi")["max_new_tokens"] == DEFAULT_MAX_NEW_TOKENS
 
 
 @pytest.mark.parametrize("settings", [{"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}])
@@ -63,19 +70,19 @@ def test_films_go_as_files_and_what_cannot_be_shown_is_refused(tmp_path: Path) -
 
 
 def test_a_stop_of_the_task_cuts_and_the_one_that_lmms_eval_adds_does_not() -> None:
-    assert stops(SAYS_NOTHING, "\n\n") == []
-    assert stops({"until": ["ASSISTANT:"]}, "\n\n") == ["ASSISTANT:"]
-    assert stops({"until": "\n"}, "\n\n") == ["\n"]
-    assert stops({"until": None}, "\n\n") == []
+    assert resolve_stop_sequences(SAYS_NOTHING, "\n\n") == []
+    assert resolve_stop_sequences({"until": ["ASSISTANT:"]}, "\n\n") == ["ASSISTANT:"]
+    assert resolve_stop_sequences({"until": "\n"}, "\n\n") == ["\n"]
+    assert resolve_stop_sequences({"until": None}, "\n\n") == []
     reasoned = "First.\n\nSo B.\nASSISTANT: more"
-    assert cut_at(reasoned, []) == reasoned
-    assert cut_at(reasoned, ["ASSISTANT:", "zzz"]) == "First.\n\nSo B.\n"
-    assert cut_at(reasoned, ["So", "First"]) == ""
+    assert truncate_at_stop(reasoned, []) == reasoned
+    assert truncate_at_stop(reasoned, ["ASSISTANT:", "zzz"]) == "First.\n\nSo B.\n"
+    assert truncate_at_stop(reasoned, ["So", "First"]) == ""
 
 
 def test_lines_of_the_pipe_are_bounded_and_made_as_they_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asked, "QUESTIONS_PER_LINE", 3)
-    monkeypatch.setattr(asked, "BYTES_PER_LINE", 1000)
+    monkeypatch.setattr(asked, "MAX_QUESTIONS_PER_LINE", 3)
+    monkeypatch.setattr(asked, "MAX_BYTES_PER_LINE", 1000)
     made: list[int] = []
 
     def ask(size: int) -> dict[str, Any]:
@@ -83,7 +90,7 @@ def test_lines_of_the_pipe_are_bounded_and_made_as_they_are_sent(monkeypatch: py
         return {"messages": [{"parts": [{"picture": "x" * size}]}]}
 
     sizes = [10, 10, 10, 10, 990, 2000, 5]
-    sent = lines(ask(size) for size in sizes)
+    sent = iter_question_batches(ask(size) for size in sizes)
     assert len(next(sent)) == 3 and len(made) == 4
     assert [len(line) for line in sent] == [2, 1, 1]
 

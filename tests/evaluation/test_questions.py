@@ -4,65 +4,70 @@ from __future__ import annotations
 
 import random
 
-from mvl_assets.common.digest import digest_hex
-from mvl_training.evaluation.held_out.questions import Question, choose, question_of, suite_hash
+from mvl_assets.common.digest import compute_digest
+from mvl_training.evaluation.held_out.questions import (
+    HeldOutQuestion,
+    build_question,
+    compute_suite_hash,
+    select_questions,
+)
 
 
 def _row(number: int, *, category: str = "chart", question: str = "<image>\nHow many?", answer: str = "7") -> dict:
     return {
-        "sample_id": digest_hex("row", number),
+        "sample_id": compute_digest("row", number),
         "source": "drawn",
         "category": category,
         "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}],
-        "image_ids": [digest_hex("picture", number)],
+        "image_ids": [compute_digest("picture", number)],
     }
 
 
 def test_markers_are_taken_out_of_the_question_and_the_pictures_kept_in_order() -> None:
     row = _row(1, question="<image> <image>\nWhich is larger?")
     row["image_ids"] = ["a" * 32, "b" * 32]
-    question = question_of(row)
+    question = build_question(row)
     assert question is not None
     assert question.text == "Which is larger?"
     assert question.image_ids == ("a" * 32, "b" * 32)
 
 
 def test_rows_whose_answer_cannot_be_compared_are_no_questions() -> None:
-    assert question_of(_row(1, answer="A long description of the chart with many words in it.")) is None
-    assert question_of(_row(1, answer="x" * 61)) is None
-    assert question_of(_row(1, answer="  ")) is None
-    assert question_of(_row(1, question="<image>")) is None
+    assert build_question(_row(1, answer="A long description of the chart with many words in it.")) is None
+    assert build_question(_row(1, answer="x" * 61)) is None
+    assert build_question(_row(1, answer="  ")) is None
+    assert build_question(_row(1, question="<image>")) is None
     unanswered = _row(1)
     unanswered["conversations"] = unanswered["conversations"][:1]
-    assert question_of(unanswered) is None
+    assert build_question(unanswered) is None
 
 
 def test_a_system_turn_is_not_the_question() -> None:
     row = _row(1)
     row["conversations"].insert(0, {"from": "system", "value": "Be short."})
-    question = question_of(row)
+    question = build_question(row)
     assert question is not None and question.text == "How many?"
 
 
 def test_the_choice_is_balanced_does_not_depend_on_the_order_and_grows_by_adding() -> None:
     rows = [_row(i, category="chart" if i % 3 else "ocr") for i in range(60)]
-    small = choose(rows, per_category=5)
+    small = select_questions(rows, per_category=5)
     assert [q.category for q in small] == ["chart"] * 5 + ["ocr"] * 5
     random.Random(3).shuffle(rows)
-    assert choose(rows, per_category=5) == small
-    assert set(small) <= set(choose(rows, per_category=12))
+    assert select_questions(rows, per_category=5) == small
+    assert set(small) <= set(select_questions(rows, per_category=12))
 
 
 def test_an_edited_answer_is_another_question_and_another_suite() -> None:
-    one, two = question_of(_row(1)), question_of(_row(1, answer="8"))
+    one, two = build_question(_row(1)), build_question(_row(1, answer="8"))
     assert one is not None and two is not None
     assert one.question_id != two.question_id
-    assert suite_hash([one], max_new_tokens=8) != suite_hash([two], max_new_tokens=8)
-    assert suite_hash([one], max_new_tokens=8) != suite_hash([one], max_new_tokens=9)
-    assert suite_hash([one], max_new_tokens=8) == suite_hash([one], max_new_tokens=8)
+    assert compute_suite_hash([one], max_new_tokens=8) != compute_suite_hash([two], max_new_tokens=8)
+    assert compute_suite_hash([one], max_new_tokens=8) != compute_suite_hash([one], max_new_tokens=9)
+    assert compute_suite_hash([one], max_new_tokens=8) == compute_suite_hash([one], max_new_tokens=8)
 
 
 def test_a_question_survives_its_trip_through_a_file() -> None:
-    question = question_of(_row(1))
+    question = build_question(_row(1))
     assert question is not None
-    assert Question.from_data(question.as_data()) == question
+    assert HeldOutQuestion.from_data(question.as_data()) == question

@@ -9,28 +9,34 @@ import jinja2
 import pytest
 
 from mvl_assets.errors import MvlError
-from mvl_training.data.chat_format import ChatTokens, Visual, chat_prompt, chat_template, prompt
-from mvl_training.evaluation.runner import Runner
+from mvl_training.data.chat_format import (
+    ChatTokenizer,
+    VisualPlaceholder,
+    build_chat_template,
+    encode_chat_prompt,
+    encode_prompt,
+)
+from mvl_training.evaluation.runner import StudentRunner
 from tests.evaluation.untrained import untrained_checkpoint
 from tests.training import tiny_model
 
-PICTURE, FILM = Visual("image", 3), Visual("video", 5)
+PICTURE, FILM = VisualPlaceholder("image", 3), VisualPlaceholder("video", 5)
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
-    return Runner(untrained_checkpoint(tmp_path_factory.mktemp("untrained")).export, max_new_tokens=6)
+def runner(tmp_path_factory: pytest.TempPathFactory) -> StudentRunner:
+    return StudentRunner(untrained_checkpoint(tmp_path_factory.mktemp("untrained")).export_dir, max_new_tokens=6)
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> ChatTokens:
-    return ChatTokens.load(tiny_model.write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
+    return ChatTokenizer.load(tiny_model.write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
-def test_a_question_with_its_pictures_first_is_the_prompt_of_training(tokens: ChatTokens) -> None:
+def test_a_question_with_its_pictures_first_is_the_prompt_of_training(tokens: ChatTokenizer) -> None:
     for visuals in ([], [PICTURE], [PICTURE, PICTURE], [FILM]):
-        asked = chat_prompt([("user", [*visuals, "What?\nSay."])], tokens, system="S")
-        assert asked == prompt("What?\nSay.", visuals, tokens, system="S")
+        asked = encode_chat_prompt([("user", [*visuals, "What?\nSay."])], tokens, system_prompt="S")
+        assert asked == encode_prompt("What?\nSay.", visuals, tokens, system_prompt="S")
 
 
 @pytest.mark.parametrize(
@@ -42,17 +48,24 @@ def test_a_question_with_its_pictures_first_is_the_prompt_of_training(tokens: Ch
         [("user", [FILM, "What moves in <image>?"])],
     ],
 )
-def test_any_conversation_is_what_the_exported_template_renders(tokens: ChatTokens, messages: list[Any]) -> None:
+def test_any_conversation_is_what_the_exported_template_renders(tokens: ChatTokenizer, messages: list[Any]) -> None:
     def content(parts: list[Any]) -> list[dict[str, str]]:
         return [{"type": "text", "text": p} if isinstance(p, str) else {"type": p.kind} for p in parts]
 
-    template = jinja2.Environment().from_string(chat_template("S"))
+    template = jinja2.Environment().from_string(build_chat_template("S"))
     listed = [{"role": role, "content": content(parts)} for role, parts in messages]
     rendered = template.render(messages=listed, add_generation_prompt=True)
-    names = {tokens.image: "<image>", tokens.video: "<video>", tokens.start: "<|im_start|>", tokens.end: "<|im_end|>"}
+    names = {
+        tokens.image_token_id: "<image>",
+        tokens.video_token_id: "<video>",
+        tokens.im_start_id: "<|im_start|>",
+        tokens.im_end_id: "<|im_end|>",
+    }
     said, plain = "", []
-    once = [(role, [p if isinstance(p, str) else Visual(p.kind, 1) for p in parts]) for role, parts in messages]
-    for token in chat_prompt(once, tokens, system="S"):
+    once = [
+        (role, [p if isinstance(p, str) else VisualPlaceholder(p.kind, 1) for p in parts]) for role, parts in messages
+    ]
+    for token in encode_chat_prompt(once, tokens, system_prompt="S"):
         if token in names:
             said, plain = said + tokens.decode(plain) + names[token], []
         else:
@@ -60,23 +73,23 @@ def test_any_conversation_is_what_the_exported_template_renders(tokens: ChatToke
     assert said + tokens.decode(plain) == rendered
 
 
-def test_the_runner_answers_a_conversation_as_it_answers_a_question(runner: Runner) -> None:
+def test_the_runner_answers_a_conversation_as_it_answers_a_question(runner: StudentRunner) -> None:
     red, blue = tiny_model.draw("circle", "red"), tiny_model.draw("square", "blue")
     for pictures in ([], [red], [red, blue]):
-        (said,) = runner.answer([(pictures, "What?")])
-        assert runner.reply([("user", [*pictures, "What?"])], max_new_tokens=6) == said != ""
+        (said,) = runner.answer_questions([(pictures, "What?")])
+        assert runner.generate_reply([("user", [*pictures, "What?"])], max_new_tokens=6) == said != ""
 
 
 def test_where_a_picture_stands_and_in_which_order_is_seen_by_the_model(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
+    runner: StudentRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     red, blue = tiny_model.draw("circle", "red"), tiny_model.draw("square", "blue")
     seen: list[Any] = []
-    embed = runner.student.embed
-    monkeypatch.setattr(runner.student, "embed", lambda batch: seen.append(batch) or embed(batch))
-    runner.reply([("user", ["a", red, "b", blue])], max_new_tokens=1)
-    runner.reply([("user", ["a", blue, "b", red])], max_new_tokens=1)
-    runner.reply([("user", [red, blue, "ab"])], max_new_tokens=1)
+    embed = runner.student.embed_inputs
+    monkeypatch.setattr(runner.student, "embed_inputs", lambda batch: seen.append(batch) or embed(batch))
+    runner.generate_reply([("user", ["a", red, "b", blue])], max_new_tokens=1)
+    runner.generate_reply([("user", ["a", blue, "b", red])], max_new_tokens=1)
+    runner.generate_reply([("user", [red, blue, "ab"])], max_new_tokens=1)
     first, swapped, ahead = seen
     assert [layout.kind for layout in first.layouts] == ["padded", "padded"]
     assert first.visual_V.tolist() == swapped.visual_V.tolist() != ahead.visual_V.tolist()
@@ -85,22 +98,24 @@ def test_where_a_picture_stands_and_in_which_order_is_seen_by_the_model(
     assert (first.tiles_T3PP == ahead.tiles_T3PP).all()
 
 
-def test_a_film_takes_the_tokens_of_a_film(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_film_takes_the_tokens_of_a_film(runner: StudentRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [tiny_model.draw("circle", "red", at=(n, n)) for n in (0, 40, 80)]
     seen: list[Any] = []
-    embed = runner.student.embed
-    monkeypatch.setattr(runner.student, "embed", lambda batch: seen.append(batch) or embed(batch))
-    runner.reply([("user", [frames, "What moves?", frames[0]])], max_new_tokens=1)
+    embed = runner.student.embed_inputs
+    monkeypatch.setattr(runner.student, "embed_inputs", lambda batch: seen.append(batch) or embed(batch))
+    runner.generate_reply([("user", [frames, "What moves?", frames[0]])], max_new_tokens=1)
     (batch,) = seen
     assert [layout.kind for layout in batch.layouts] == ["video", "anyres"]
     assert len(batch.tiles_T3PP) == sum(layout.tiles for layout in batch.layouts)
 
 
-def test_a_conversation_that_does_not_fit_is_refused_instead_of_cut(runner: Runner) -> None:
+def test_a_conversation_that_does_not_fit_is_refused_instead_of_cut(runner: StudentRunner) -> None:
     with pytest.raises(MvlError, match="do not fit into the 2048 positions"):
-        runner.reply([("user", ["a" * 2100])])
+        runner.generate_reply([("user", ["a" * 2100])])
 
 
-def test_an_export_is_found_from_its_folder(runner: Runner, tmp_path: Path) -> None:
+def test_an_export_is_found_from_its_folder(runner: StudentRunner, tmp_path: Path) -> None:
     checkpoint = untrained_checkpoint(tmp_path)
-    assert Runner(checkpoint.folder, max_new_tokens=6).answer([([], "Hi")]) == runner.answer([([], "Hi")])
+    assert StudentRunner(checkpoint.output_dir, max_new_tokens=6).answer_questions(
+        [([], "Hi")]
+    ) == runner.answer_questions([([], "Hi")])

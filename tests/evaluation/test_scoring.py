@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvl_training.evaluation.scoring import Outcome, is_correct, normalise, score, standard_error
+from mvl_training.evaluation.scoring import (
+    ScoredAnswer,
+    compute_category_scores,
+    compute_standard_error,
+    is_correct,
+    normalize_answer,
+)
 
 
 @pytest.mark.parametrize(
@@ -84,52 +90,52 @@ def test_an_answer_that_says_something_else_or_hedges_is_wrong(answer: str, expe
 
 @given(st.text(max_size=40))
 def test_normalising_twice_changes_nothing_more(text: str) -> None:
-    once = normalise(text)
-    assert normalise(once) == once
+    once = normalize_answer(text)
+    assert normalize_answer(once) == once
 
 
 def test_chance_is_computed_per_category_and_the_total_weighs_categories_by_their_questions() -> None:
     outcomes = [
-        Outcome("chart", "7", True),
-        Outcome("chart", "7.0", False),
-        Outcome("chart", "9", False),
-        Outcome("chart", "8", False),
-        Outcome("ocr", "stop", True),
-        Outcome("ocr", "go", True),
+        ScoredAnswer("chart", "7", True),
+        ScoredAnswer("chart", "7.0", False),
+        ScoredAnswer("chart", "9", False),
+        ScoredAnswer("chart", "8", False),
+        ScoredAnswer("ocr", "stop", True),
+        ScoredAnswer("ocr", "go", True),
     ]
-    chart, ocr, total = score(outcomes)
+    chart, ocr, total = compute_category_scores(outcomes)
     assert (chart.category, ocr.category, total.category) == ("chart", "ocr", "all")
-    assert chart.majority == pytest.approx(2 / 4)
-    assert chart.uniform == pytest.approx(1 / 3)
-    assert (ocr.majority, ocr.uniform) == (0.5, 0.5)
-    assert total.majority == pytest.approx((4 * 0.5 + 2 * 0.5) / 6)
-    assert total.uniform == pytest.approx((4 / 3 + 2 / 2) / 6)
+    assert chart.majority_baseline == pytest.approx(2 / 4)
+    assert chart.random_baseline == pytest.approx(1 / 3)
+    assert (ocr.majority_baseline, ocr.random_baseline) == (0.5, 0.5)
+    assert total.majority_baseline == pytest.approx((4 * 0.5 + 2 * 0.5) / 6)
+    assert total.random_baseline == pytest.approx((4 / 3 + 2 / 2) / 6)
     assert total.accuracy == 0.5
 
 
 def test_the_letter_a_is_an_answer_of_its_own_in_chance() -> None:
-    options, _ = score([Outcome("options", letter, True) for letter in ("A", "The", "B", "A")])
-    assert (options.majority, options.uniform) == (0.5, pytest.approx(1 / 3))
+    options, _ = compute_category_scores([ScoredAnswer("options", letter, True) for letter in ("A", "The", "B", "A")])
+    assert (options.majority_baseline, options.random_baseline) == (0.5, pytest.approx(1 / 3))
 
 
 def test_the_blank_control_is_compared_over_the_same_questions_only() -> None:
     outcomes = [
-        Outcome("general", "red", True, blank_correct=False, loss=1.0, blank_loss=3.0),
-        Outcome("general", "blue", False, blank_correct=True, loss=2.0, blank_loss=2.0),
+        ScoredAnswer("general", "red", True, blank_image_correct=False, loss=1.0, blank_image_loss=3.0),
+        ScoredAnswer("general", "blue", False, blank_image_correct=True, loss=2.0, blank_image_loss=2.0),
         # A question without a picture has no control and must not move it.
-        Outcome("general", "42", True),
+        ScoredAnswer("general", "42", True),
     ]
-    general, _ = score(outcomes)
-    assert (general.with_pictures, general.sighted, general.blank) == (2, 0.5, 0.5)
-    assert (general.loss, general.blank_loss) == (1.5, 2.5)
+    general, _ = compute_category_scores(outcomes)
+    assert (general.n_with_images, general.with_image_accuracy, general.blank_image_accuracy) == (2, 0.5, 0.5)
+    assert (general.loss, general.blank_image_loss) == (1.5, 2.5)
     assert general.accuracy == pytest.approx(2 / 3)
 
 
 def test_the_standard_error_needs_two_questions_and_matches_the_textbook() -> None:
-    assert standard_error(1, 1) is None
-    assert standard_error(5, 10) == pytest.approx(math.sqrt(0.25 / 9))
-    assert standard_error(10, 10) == 0.0
+    assert compute_standard_error(1, 1) is None
+    assert compute_standard_error(5, 10) == pytest.approx(math.sqrt(0.25 / 9))
+    assert compute_standard_error(10, 10) == 0.0
 
 
 def test_no_outcomes_give_no_scores() -> None:
-    assert score([]) == []
+    assert compute_category_scores([]) == []

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from mvl_assets.inference.local_server import server
-from mvl_assets.inference.local_server.server_spec import ServeSpec
+from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.inference.request import ModelRef
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import GREY
 from mvl_training.evaluation.held_out import server_client
-from mvl_training.evaluation.held_out.questions import Question
-from mvl_training.evaluation.held_out.suite import held_out_questions
+from mvl_training.evaluation.held_out.questions import HeldOutQuestion
+from mvl_training.evaluation.held_out.suite import select_held_out_questions
 from mvl_training.recipe import load_recipe
 from mvl_training.runs.stage_run import Checkpoint
 
@@ -32,22 +32,22 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The checkpoint's server is the fake one, whose name is whatever it is asked for; collects what is logged."""
     _serve_by(monkeypatch, FAKE)
     yield []
-    server.stop()
+    server.stop_servers()
 
 
 def _serve_by(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
-    def spec(*_: object, **__: object) -> ServeSpec:
-        return ServeSpec(model="fake", served_name="fake", idle_seconds=30.0, command=command)
+    def spec(*_: object, **__: object) -> ServerSpec:
+        return ServerSpec(model="fake", served_model_name="fake", idle_timeout_s=30.0, command=command)
 
-    monkeypatch.setattr(server_client, "serve_spec", spec)
+    monkeypatch.setattr(server_client, "build_server_spec", spec)
 
 
-def _ask(lake: Lake, questions: list[Question], log: list[str], checkpoint: Checkpoint = CHECKPOINT) -> dict:
-    return server_client.ask(lake, checkpoint, questions, max_new_tokens=8, run_id="r1", log=log.append)
+def _ask(lake: Lake, questions: list[HeldOutQuestion], log: list[str], checkpoint: Checkpoint = CHECKPOINT) -> dict:
+    return server_client.request_answers(lake, checkpoint, questions, max_new_tokens=8, run_id="r1", log=log.append)
 
 
 def test_every_question_is_answered_and_asked_again_costs_no_server(lake: Lake, fake: list[str]) -> None:
-    questions = held_out_questions(lake, ["general", "language"], 0.999999, per_category=3)
+    questions = select_held_out_questions(lake, ["general", "language"], 0.999999, per_category=3)
     # Two rows with the same words and no picture are one request.
     twin = dataclasses.replace(next(q for q in questions if not q.image_ids), question_id="f" * 32)
     questions.append(twin)
@@ -59,10 +59,10 @@ def test_every_question_is_answered_and_asked_again_costs_no_server(lake: Lake, 
         assert (row.blank_answer is None) == (not question.image_ids)
     assert fake == ["asking the server of one_vision 9 requests"]
 
-    server.stop()
+    server.stop_servers()
     assert _ask(lake, questions, fake) == said
-    server_client.start(lake, CHECKPOINT, questions, max_new_tokens=8)
-    assert len(fake) == 1 and server.status() == []
+    server_client.start_server(lake, CHECKPOINT, questions, max_new_tokens=8)
+    assert len(fake) == 1 and server.list_servers() == []
     _ask(lake, questions, fake, dataclasses.replace(CHECKPOINT, version="v2"))
     assert len(fake) == 2, "another checkpoint is asked anew"
 
@@ -71,20 +71,22 @@ def test_a_failed_question_is_named_instead_of_scored_as_wrong(
     lake: Lake, fake: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _serve_by(monkeypatch, (*FAKE[:-1], "--fault", "400=1.0", "--port"))
-    questions = held_out_questions(lake, ["language"], 0.999999, per_category=2)
-    with pytest.raises(server_client.NotAnswered, match="2 of 2 requests to one_vision failed"):
+    questions = select_held_out_questions(lake, ["language"], 0.999999, per_category=2)
+    with pytest.raises(server_client.UnansweredQuestionsError, match="2 of 2 requests to one_vision failed"):
         _ask(lake, questions, fake)
 
 
 def test_the_grey_request_differs_from_the_true_one_in_its_pictures_only(lake: Lake) -> None:
-    (question,) = held_out_questions(lake, ["general"], 0.999999, per_category=1)
-    true, grey = (server_client.request_of(question, MODEL, max_new_tokens=8, grey=flag) for flag in (False, True))
+    (question,) = select_held_out_questions(lake, ["general"], 0.999999, per_category=1)
+    true, grey = (
+        server_client.build_request(question, MODEL, max_new_tokens=8, blank_images=flag) for flag in (False, True)
+    )
     assert true.key != grey.key
     assert true.messages[0]["content"][-1] == grey.messages[0]["content"][-1]
-    pictures = server_client.fetch_pictures(lake, [*true.images, *grey.images])
+    pictures = server_client.fetch_images(lake, [*true.image_ids, *grey.image_ids])
     with (
-        Image.open(io.BytesIO(pictures[true.images[0]])) as seen,
-        Image.open(io.BytesIO(pictures[grey.images[0]])) as blank,
+        Image.open(io.BytesIO(pictures[true.image_ids[0]])) as seen,
+        Image.open(io.BytesIO(pictures[grey.image_ids[0]])) as blank,
     ):
         assert blank.size == seen.size
         assert blank.convert("RGB").getcolors() == [(blank.width * blank.height, GREY)]
@@ -97,8 +99,8 @@ def test_the_student_of_the_demo_has_heads_that_the_cpu_build_of_vllm_can_serve(
 
 
 def test_the_server_has_room_for_the_longest_sequence_and_the_most_pictures(lake: Lake) -> None:
-    questions = held_out_questions(lake, ["general"], 0.999999, per_category=2)
+    questions = select_held_out_questions(lake, ["general"], 0.999999, per_category=2)
     many = dataclasses.replace(questions[0], image_ids=questions[0].image_ids * 3)
-    spec = server_client.serve_spec(CHECKPOINT, [*questions, many], max_new_tokens=8)
+    spec = server_client.build_server_spec(CHECKPOINT, [*questions, many], max_new_tokens=8)
     assert spec.max_model_len == 520
     assert spec.args[-1] == '{"image": 3}'

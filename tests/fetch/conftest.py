@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mvl_assets.fetch import hub as hub_module
-from mvl_assets.fetch.ssrf_guard import ALLOW
+from mvl_assets.fetch.ssrf_guard import ALLOW_PRIVATE_ENV
 from tests.fetch.hub_server import HubServer
 
 
@@ -24,7 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     server = HubServer()
     monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setenv(ALLOW, "1")
-    monkeypatch.setattr(hub_module, "PAUSE_S", 0.001)
+    monkeypatch.setenv(ALLOW_PRIVATE_ENV, "1")
+    monkeypatch.setattr(hub_module, "BACKOFF_BASE_S", 0.001)
     yield server
     server.close()

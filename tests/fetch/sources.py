@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from mvl_assets.config.catalog import Hub, SourceSpec
-from mvl_assets.fetch.transfer import Patience
+from mvl_assets.config.catalog import HubDataset, SourceSpec
+from mvl_assets.fetch.transfer import RetryPolicy
 
-QUICK = Patience(tries=4, pause=0.001)
+QUICK = RetryPolicy(max_attempts=4, backoff_base_s=0.001)
 
 
 def spec(slug: str = "demo", *, repo: str | None = "lab/data", config: str | None = None, **fields: Any) -> SourceSpec:
     files = fields.pop("files", ())
-    hub = Hub(repo=repo, config=config, files=files) if repo is not None else None
+    hub = HubDataset(repo=repo, config=config, files=files) if repo is not None else None
     values: dict[str, Any] = {
         "title": slug.title(),
         "category": "general",

@@ -14,18 +14,18 @@ import pytest
 
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile, load_profile
-from mvl_assets.config.settings import UNPACKED
+from mvl_assets.config.settings import UNPACKED_DIR
 from mvl_assets.errors import SourceError
-from mvl_assets.fetch.lock import read_lock, write_lock
+from mvl_assets.fetch.lock import read_lockfile, write_lockfile
 from mvl_assets.fetch.lookup import lock_sources
-from mvl_assets.fetch.overview import files_in, sentence
+from mvl_assets.fetch.overview import describe_state, list_files
 from mvl_assets.fetch.plan import plan_ingest
 from mvl_assets.fetch.source import fetch_source
 from mvl_assets.ingest.ingest import IngestReport
-from mvl_assets.ingest.sync_source import bring_in
+from mvl_assets.ingest.sync_source import sync_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.purge import Purge
-from mvl_assets.lake_queries.tombstones import allow_samples, allow_source, remember
+from mvl_assets.lake_queries.tombstones import add_tombstones, allow_samples, allow_source
 from tests.archive_files import zipped
 from tests.fetch.hub_server import HubServer, Repo
 from tests.fetch.sources import spec
@@ -60,19 +60,19 @@ def profile(**fields: Any) -> Profile:
 
 
 def brought(lake: Lake, source: SourceSpec = SOURCE, **fields: Any) -> IngestReport:
-    return bring_in(lake, source, profile(**fields), run_id="r")
+    return sync_source(lake, source, profile(**fields), run_id="r")
 
 
 def counts(report: IngestReport) -> tuple[int, int, int, int]:
-    return report.rows, report.new, report.changed, report.withdrawn
+    return report.n_rows, report.n_new, report.n_changed, report.n_withdrawn
 
 
 def relock() -> None:
-    write_lock(lock_sources([SOURCE], read_lock()))
+    write_lockfile(lock_sources([SOURCE], read_lockfile()))
 
 
 def test_a_source_that_was_purged_is_not_fetched_until_it_may_come_back(lake: Lake, data: Repo, hub: HubServer) -> None:
-    remember(lake, "demo", [(None, None)])
+    add_tombstones(lake, "demo", [(None, None)])
     with pytest.raises(SourceError, match="was purged from the lake, so its files are not fetched") as caught:
         brought(lake)
     assert caught.value.hint == "`mvl purge allow source demo` lets it come back"
@@ -82,9 +82,9 @@ def test_a_source_that_was_purged_is_not_fetched_until_it_may_come_back(lake: La
     asked = len(hub.asked)
     data.files["c.parquet"] = table(5)
     relock()
-    remember(lake, "demo", [(None, None)])
+    add_tombstones(lake, "demo", [(None, None)])
     report = brought(lake)
-    assert (report.rows, report.rejects) == (0, {"purged": 1})
+    assert (report.n_rows, report.reject_counts) == (0, {"purged": 1})
     assert not any("c.parquet" in name for name in hub.asked[asked:])
 
 
@@ -94,7 +94,7 @@ def test_what_is_lacking_is_fetched_where_the_profile_says_so(lake: Lake, data: 
     assert "`mvl sources fetch --source demo`" in (caught.value.hint or "")
     assert hub.asked == []
     lines: list[str] = []
-    report = bring_in(lake, SOURCE, profile(), run_id="r", say=lines.append)
+    report = sync_source(lake, SOURCE, profile(), run_id="r", log=lines.append)
     assert counts(report) == (5, 5, 0, 0)
     assert any("unverified" in line for line in lines) and any("all there" in line for line in lines)
     asked = len(hub.asked)
@@ -125,7 +125,7 @@ def test_files_put_there_by_hand_are_never_asked_for(lake: Lake, data: Repo, hub
     SOURCE.root.mkdir(parents=True)
     (SOURCE.root / "mine.parquet").write_bytes(table(7))
     assert counts(brought(lake, keep_archives=False)) == (1, 1, 0, 0)
-    assert hub.asked == [] and files_in(SOURCE.root) == ["mine.parquet"]
+    assert hub.asked == [] and list_files(SOURCE.root) == ["mine.parquet"]
 
 
 def test_removed_archives_are_neither_fetched_again_nor_taken_for_rows_that_are_gone(
@@ -133,30 +133,30 @@ def test_removed_archives_are_neither_fetched_again_nor_taken_for_rows_that_are_
 ) -> None:
     relock()
     first = brought(lake, keep_archives=False)
-    assert files_in(SOURCE.root) == []
-    assert sentence(SOURCE, read_lock()) == f"ingested, archives removed at {data.commit[:12]}"
+    assert list_files(SOURCE.root) == []
+    assert describe_state(SOURCE, read_lockfile()) == f"ingested, archives removed at {data.commit[:12]}"
     asked = len(hub.asked)
     for fetch in (True, False):
         again = brought(lake, keep_archives=False, fetch=fetch)
         assert counts(again) == (5, 0, 0, 0)
-        assert (again.data_version, again.rejects) == (first.data_version, first.rejects)
+        assert (again.data_version, again.reject_counts) == (first.data_version, first.reject_counts)
     fetch_source(SOURCE)
     assert len(hub.asked) == asked
-    plan = plan_ingest(SOURCE, read_lock(), limit=None, mbit=1000)
-    assert (plan.state, plan.to_fetch, plan.archives) == ("removed", 0, 0)
+    plan = plan_ingest(SOURCE, read_lockfile(), limit=None, bandwidth_mbit=1000)
+    assert (plan.state, plan.bytes_to_fetch, plan.archive_bytes) == ("removed", 0, 0)
 
 
 def test_a_purged_sample_of_removed_archives_comes_back_when_it_may(lake: Lake, data: Repo) -> None:
     relock()
     brought(lake, keep_archives=False)
-    gone = next(row["sample_id"] for row in lake.table("samples").rows(["sample_id"]))
+    gone = next(row["sample_id"] for row in lake.get_table("samples").iter_rows(["sample_id"]))
     Purge(lake, SOURCE.slug, [gone]).run()
     assert counts(brought(lake, keep_archives=False)) == (5, 0, 0, 0)
-    assert lake.table("samples").count() == 4
+    assert lake.get_table("samples").count() == 4
     allow_samples(lake, [gone])
     assert counts(brought(lake, keep_archives=False)) == (5, 1, 0, 0)
-    assert lake.table("samples").count() == 5
-    assert files_in(SOURCE.root) == []
+    assert lake.get_table("samples").count() == 5
+    assert list_files(SOURCE.root) == []
 
 
 def test_a_new_commit_is_fetched_whole_and_its_missing_rows_are_withdrawn(lake: Lake, data: Repo) -> None:
@@ -166,7 +166,7 @@ def test_a_new_commit_is_fetched_whole_and_its_missing_rows_are_withdrawn(lake: 
     assert counts(brought(lake, keep_archives=False)) == (5, 0, 0, 0)
     relock()
     assert counts(brought(lake, keep_archives=False)) == (3, 1, 0, 3)
-    assert files_in(SOURCE.root) == []
+    assert list_files(SOURCE.root) == []
 
 
 def test_another_limit_or_licence_asks_for_the_archives_again(lake: Lake, data: Repo) -> None:
@@ -182,12 +182,12 @@ def test_another_limit_or_licence_asks_for_the_archives_again(lake: Lake, data: 
 def test_archives_stay_while_the_lake_may_still_want_something_of_them(lake: Lake, data: Repo) -> None:
     relock()
     brought(lake, keep_archives=False, limit=4)
-    assert files_in(SOURCE.root) == ["a.parquet", "b.parquet"]
+    assert list_files(SOURCE.root) == ["a.parquet", "b.parquet"]
     data.change({"b.parquet": table(3, 4, broken=4)})
     relock()
     fetch_source(SOURCE)
-    assert brought(lake, keep_archives=False).rejects == {"missing_picture": 1}
-    assert files_in(SOURCE.root) == ["a.parquet", "b.parquet"]
+    assert brought(lake, keep_archives=False).reject_counts == {"missing_picture": 1}
+    assert list_files(SOURCE.root) == ["a.parquet", "b.parquet"]
 
 
 def test_files_of_a_person_are_not_removed(lake: Lake, data: Repo) -> None:
@@ -195,7 +195,7 @@ def test_files_of_a_person_are_not_removed(lake: Lake, data: Repo) -> None:
     (SOURCE.root / "a.parquet").write_bytes(data.files["a.parquet"])
     fetch_source(SOURCE)
     brought(lake, keep_archives=False)
-    assert files_in(SOURCE.root) == ["a.parquet", "b.parquet"]
+    assert list_files(SOURCE.root) == ["a.parquet", "b.parquet"]
 
 
 def test_another_lake_gets_the_rows_from_the_archives(lake: Lake, data: Repo, tmp_path: Path) -> None:
@@ -208,15 +208,15 @@ def test_another_lake_gets_the_rows_from_the_archives(lake: Lake, data: Repo, tm
 def test_a_process_killed_while_it_removes_is_finished_by_the_next(lake: Lake, data: Repo) -> None:
     relock()
     brought(lake, keep_archives=False)
-    fetch_source(SOURCE, again=True)
-    kept = {name: (SOURCE.root / name).read_bytes() for name in files_in(SOURCE.root)}
+    fetch_source(SOURCE, refetch=True)
+    kept = {name: (SOURCE.root / name).read_bytes() for name in list_files(SOURCE.root)}
     before = [(SOURCE.root / name).stat() for name in kept]
     brought(lake, keep_archives=False)
     for (name, content), stat in zip(kept.items(), before, strict=True):
         (SOURCE.root / name).write_bytes(content)
         os.utime(SOURCE.root / name, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
     assert counts(brought(lake, keep_archives=False)) == (5, 0, 0, 0)
-    assert files_in(SOURCE.root) == []
+    assert list_files(SOURCE.root) == []
 
 
 def test_the_paper_and_the_small_profile_fetch_and_the_demo_does_not() -> None:
@@ -229,9 +229,9 @@ def test_what_reading_archives_leaves_is_nobodys_file_and_goes_with_them(lake: L
     rows = [{"id": "1", "image": "images/1.png", "conversations": talk("<image>\n?", "One.")}]
     data.change({"a.parquet": None, "b.parquet": None, "rows.json": json.dumps(rows).encode(), "images.zip": packed})
     source = spec(format="llava_json")
-    write_lock(lock_sources([source], read_lock()))
-    assert counts(brought(lake, source)) == (1, 1, 0, 0) and (source.root / UNPACKED).is_dir()
-    assert files_in(source.root) == ["images.zip", "rows.json"]
+    write_lockfile(lock_sources([source], read_lockfile()))
+    assert counts(brought(lake, source)) == (1, 1, 0, 0) and (source.root / UNPACKED_DIR).is_dir()
+    assert list_files(source.root) == ["images.zip", "rows.json"]
     fetch_source(source)
     assert counts(brought(lake, source, keep_archives=False)) == (1, 0, 0, 0)
-    assert not (source.root / UNPACKED).exists()
+    assert not (source.root / UNPACKED_DIR).exists()

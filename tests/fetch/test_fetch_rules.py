@@ -4,8 +4,8 @@ from typing import get_args
 
 import pytest
 
-from mvl_assets.config.catalog import Format, RecordsMap, load_catalog
-from mvl_assets.fetch.rules import RULES, choose, supply, without_a_file
+from mvl_assets.config.catalog import Format, RecordsMapping, load_catalog
+from mvl_assets.fetch.rules import FILE_RULES, find_unmatched_patterns, format_manual_instructions, select_files
 from tests.fetch.sources import spec
 
 ONE_VISION = [
@@ -30,56 +30,58 @@ CAMBRIAN = [
 
 def test_a_config_that_is_a_folder_becomes_the_sources_folder() -> None:
     source = spec(config="ai2d(gpt4v)", format="llava_parquet")
-    assert choose(source, ONE_VISION) == {"train-00000-of-00001.parquet": "ai2d(gpt4v)/train-00000-of-00001.parquet"}
-    archives = choose(spec(config="cambrian(filtered)"), ONE_VISION)
+    assert select_files(source, ONE_VISION) == {
+        "train-00000-of-00001.parquet": "ai2d(gpt4v)/train-00000-of-00001.parquet"
+    }
+    archives = select_files(spec(config="cambrian(filtered)"), ONE_VISION)
     assert sorted(archives) == ["cambrian.json", "cambrian.tar.gz"]
 
 
 def test_a_part_of_a_shared_file_names_that_file_and_its_own_pictures() -> None:
     source = load_catalog()["idk"]
-    assert list(choose(source, CAMBRIAN)) == ["idk.tar.gz", "jsons/Cambrian10M.jsonl"]
-    assert without_a_file(source, CAMBRIAN) == []
-    assert without_a_file(load_catalog()["sketchyvqa"], CAMBRIAN) == ["oodvqa*"]
-    assert choose(spec(config="idk_11k", format="cambrian_jsonl"), CAMBRIAN) == {}
+    assert list(select_files(source, CAMBRIAN)) == ["idk.tar.gz", "jsons/Cambrian10M.jsonl"]
+    assert find_unmatched_patterns(source, CAMBRIAN) == []
+    assert find_unmatched_patterns(load_catalog()["sketchyvqa"], CAMBRIAN) == ["oodvqa*"]
+    assert select_files(spec(config="idk_11k", format="cambrian_jsonl"), CAMBRIAN) == {}
 
 
 def test_without_a_config_all_data_files_are_taken_and_hidden_ones_never() -> None:
-    chosen = choose(spec(format="cambrian_jsonl"), CAMBRIAN)
+    chosen = select_files(spec(format="cambrian_jsonl"), CAMBRIAN)
     assert set(chosen) == {n for n in CAMBRIAN if n not in (".git.tar.gz", "README.md")}
-    assert choose(spec(files=["*.tar.gz"]), CAMBRIAN).keys() == {"idk.tar.gz", "lnqa.tar.gz"}
+    assert select_files(spec(files=["*.tar.gz"]), CAMBRIAN).keys() == {"idk.tar.gz", "lnqa.tar.gz"}
 
 
 def test_pictures_without_rows_are_no_source() -> None:
-    assert choose(spec(config="lnqa_302k", format="cambrian_jsonl"), CAMBRIAN) == {}
-    assert choose(spec(format="llava_parquet"), CAMBRIAN) == {}
+    assert select_files(spec(config="lnqa_302k", format="cambrian_jsonl"), CAMBRIAN) == {}
+    assert select_files(spec(format="llava_parquet"), CAMBRIAN) == {}
 
 
 def test_files_of_the_entry_take_the_place_of_the_rule() -> None:
     names = ["allava_laion/a.json", "allava_laion/image_chunks/images_0.zip", "allava_vflan/b.json"]
-    assert choose(spec(files=["allava_laion/*"]), names).keys() == set(names[:2])
-    assert choose(spec(files=["other/*"]), names) == {}
+    assert select_files(spec(files=["allava_laion/*"]), names).keys() == set(names[:2])
+    assert select_files(spec(files=["other/*"]), names) == {}
 
 
 @pytest.mark.parametrize("name", ["dreamsim_split.z01", "allava.tar.gz_part12", "partII.tar.gz_part_aa", "x.zip.001"])
 def test_archives_in_parts_are_archives(name: str) -> None:
-    assert name in choose(spec(format="m4_instruct"), [name, "m4_instruct_annotations.json"])
+    assert name in select_files(spec(format="m4_instruct"), [name, "m4_instruct_annotations.json"])
 
 
 def test_rules_are_of_formats_and_a_format_without_one_takes_any_rows() -> None:
-    assert RULES.keys() <= set(get_args(Format))
-    assert choose(spec(format=None), ["a.csv", "b.zip", "c.md"]).keys() == {"a.csv", "b.zip"}
+    assert FILE_RULES.keys() <= set(get_args(Format))
+    assert select_files(spec(format=None), ["a.csv", "b.zip", "c.md"]).keys() == {"a.csv", "b.zip"}
 
 
 def test_a_field_map_names_its_files_itself() -> None:
-    records = RecordsMap(files="**/train_*.jsonl", shape="jsonl", question="{q}", answer="{a}")
+    records = RecordsMapping(files="**/train_*.jsonl", shape="jsonl", question="{q}", answer="{a}")
     source = spec(format="records", records=records)
     names = ["deep/train_1.jsonl", "train_2.jsonl", "test_1.jsonl", "images.zip"]
-    assert choose(source, names).keys() == {"deep/train_1.jsonl", "train_2.jsonl", "images.zip"}
+    assert select_files(source, names).keys() == {"deep/train_1.jsonl", "train_2.jsonl", "images.zip"}
 
 
 def test_a_source_without_a_public_home_says_what_to_put_where() -> None:
     homeless = [s for s in load_catalog().values() if s.hub is None and s.url is None]
     assert len(homeless) > 10
     for source in homeless:
-        line = supply(source)
+        line = format_manual_instructions(source)
         assert str(source.root) in line and source.title in line and "`path:`" in line and "\n" not in line

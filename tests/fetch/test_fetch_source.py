@@ -10,11 +10,11 @@ import pytest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import MvlError
 from mvl_assets.fetch.errors import FetchError
-from mvl_assets.fetch.lock import read_lock, write_lock
+from mvl_assets.fetch.lock import read_lockfile, write_lockfile
 from mvl_assets.fetch.lookup import lock_sources
-from mvl_assets.fetch.overview import file_state, files_in, lacks, sentence
-from mvl_assets.fetch.source import CONNECTIONS, fetch_source
-from mvl_assets.fetch.state import alone, load_state, save_state, state_path
+from mvl_assets.fetch.overview import compute_source_state, describe_state, get_missing_reason, list_files
+from mvl_assets.fetch.source import MAX_CONCURRENT_DOWNLOADS, fetch_source
+from mvl_assets.fetch.state import get_state_path, load_state, save_state, source_lock
 from tests.fetch.hub_server import Fault, HubServer, Repo, wait_until
 from tests.fetch.sources import QUICK, noise, spec
 
@@ -28,15 +28,15 @@ def data(hub: HubServer) -> Repo:
 
 
 def lock(*sources: SourceSpec) -> None:
-    write_lock(lock_sources(sources, read_lock()))
+    write_lockfile(lock_sources(sources, read_lockfile()))
 
 
 def there(source: SourceSpec) -> dict[str, bytes]:
-    return {name: (source.root / name).read_bytes() for name in files_in(source.root)}
+    return {name: (source.root / name).read_bytes() for name in list_files(source.root)}
 
 
 def state_of(source: SourceSpec) -> str:
-    return file_state(source, read_lock().of(source), load_state(source))
+    return compute_source_state(source, read_lockfile().get_entry(source), load_state(source))
 
 
 def test_the_locked_commit_is_fetched_whatever_the_hub_holds_now(data: Repo) -> None:
@@ -44,7 +44,7 @@ def test_the_locked_commit_is_fetched_whatever_the_hub_holds_now(data: Repo) -> 
     commit = data.commit
     data.change({"a.json": b"[1]", "c.json": b"[]"})
     lines: list[str] = []
-    state = fetch_source(spec(), say=lines.append, patience=QUICK)
+    state = fetch_source(spec(), log=lines.append, retry_policy=QUICK)
     assert there(spec()) == FILES
     assert (state.commit, state.locked, state.complete) == (commit, True, True)
     assert not any("unverified" in line for line in lines)
@@ -54,26 +54,26 @@ def test_the_locked_commit_is_fetched_whatever_the_hub_holds_now(data: Repo) -> 
 def test_without_a_lock_the_newest_is_taken_and_called_unverified(data: Repo) -> None:
     assert state_of(spec()) == "unverified"
     lines: list[str] = []
-    state = fetch_source(spec(), say=lines.append, patience=QUICK)
+    state = fetch_source(spec(), log=lines.append, retry_policy=QUICK)
     assert lines[0] == f"demo: unverified: there is no lock, taking lab/data as it is now, at {data.commit[:12]}"
-    assert not state.locked and "unverified" in sentence(spec(), read_lock())
+    assert not state.locked and "unverified" in describe_state(spec(), read_lockfile())
 
 
 def test_a_second_run_asks_for_no_file(data: Repo, hub: HubServer) -> None:
     lock(spec())
-    fetch_source(spec(), patience=QUICK)
+    fetch_source(spec(), retry_policy=QUICK)
     asked = len(hub.asked)
-    fetch_source(spec(), patience=QUICK)
+    fetch_source(spec(), retry_policy=QUICK)
     assert len(hub.asked) == asked
 
 
 def test_a_new_lock_brings_what_changed_and_removes_what_is_gone(data: Repo, hub: HubServer) -> None:
     lock(spec())
-    fetch_source(spec(), patience=QUICK)
+    fetch_source(spec(), retry_policy=QUICK)
     data.change({"a.json": None, "b.json": b"{}", "c.json": noise(2000, 5)})
     hub.sent.clear()
     lock(spec())
-    fetch_source(spec(), patience=QUICK)
+    fetch_source(spec(), retry_policy=QUICK)
     assert there(spec()) == {"b.json": b"{}", "c.json": noise(2000, 5), "images.zip": FILES["images.zip"]}
     assert hub.sent.keys() == {"b.json", "c.json"}
 
@@ -81,27 +81,27 @@ def test_a_new_lock_brings_what_changed_and_removes_what_is_gone(data: Repo, hub
 def test_states_follow_the_files(data: Repo, hub: HubServer) -> None:
     source = spec()
     lock(source)
-    assert state_of(source) == "locked" and lacks(source) == "its files are not there"
+    assert state_of(source) == "locked" and get_missing_reason(source) == "its files are not there"
     hub.faults["images.zip"] = Fault(times=9, status=404)
     with pytest.raises(FetchError):
-        fetch_source(source, patience=QUICK)
-    assert state_of(source) == "fetching" and lacks(source) == "its fetch is not finished"
+        fetch_source(source, retry_policy=QUICK)
+    assert state_of(source) == "fetching" and get_missing_reason(source) == "its fetch is not finished"
     hub.faults.clear()
-    fetch_source(source, patience=QUICK)
-    assert state_of(source) == "fetched" and lacks(source) is None
+    fetch_source(source, retry_policy=QUICK)
+    assert state_of(source) == "fetched" and get_missing_reason(source) is None
     (source.root / "b.json").write_bytes(b"[2]")
-    assert lacks(source) == "b.json is gone or was changed since it was fetched"
-    fetch_source(source, patience=QUICK)
+    assert get_missing_reason(source) == "b.json is gone or was changed since it was fetched"
+    fetch_source(source, retry_policy=QUICK)
     assert there(source) == FILES
 
 
 def test_a_fetch_that_ended_between_a_file_and_its_note_is_unfinished(data: Repo) -> None:
     source = spec()
     lock(source)
-    state = fetch_source(source, patience=QUICK)
+    state = fetch_source(source, retry_policy=QUICK)
     save_state(source.slug, state.model_copy(update={"complete": False, "files": {}}))
-    assert state_of(source) == "fetching" and lacks(source) == "its fetch is not finished"
-    again = fetch_source(source, patience=QUICK)
+    assert state_of(source) == "fetching" and get_missing_reason(source) == "its fetch is not finished"
+    again = fetch_source(source, retry_policy=QUICK)
     assert again == state and state_of(source) == "fetched"
 
 
@@ -110,9 +110,9 @@ def test_files_a_person_put_there_are_taken_when_they_are_right(data: Repo, hub:
     spec().root.mkdir(parents=True)
     (spec().root / "images.zip").write_bytes(FILES["images.zip"])
     assert state_of(spec()) == "files"
-    state = fetch_source(spec(), patience=QUICK)
+    state = fetch_source(spec(), retry_policy=QUICK)
     assert there(spec()) == FILES and hub.sent["images.zip"] == 0
-    assert [name for name, file in state.files.items() if file.by_hand] == ["images.zip"]
+    assert [name for name, file in state.files.items() if file.user_managed] == ["images.zip"]
 
 
 def test_a_file_of_a_person_is_never_overwritten_or_removed(data: Repo) -> None:
@@ -120,12 +120,12 @@ def test_a_file_of_a_person_is_never_overwritten_or_removed(data: Repo) -> None:
     spec().root.mkdir(parents=True)
     for name in ("images.zip", "b.json"):
         (spec().root / name).write_bytes(FILES[name])
-    fetch_source(spec(), patience=QUICK)
+    fetch_source(spec(), retry_policy=QUICK)
     for content, says in ((noise(9000, 8), "with other content"), (None, "other files")):
         data.change({"images.zip": content})
         lock(spec())
         with pytest.raises(FetchError, match=says):
-            fetch_source(spec(), patience=QUICK)
+            fetch_source(spec(), retry_policy=QUICK)
         assert there(spec()) == FILES
 
 
@@ -134,16 +134,16 @@ def test_other_files_in_the_folder_are_left_alone(data: Repo, name: str, says: s
     spec().root.mkdir(parents=True)
     (spec().root / name).write_bytes(b"mine")
     with pytest.raises(FetchError, match=says) as caught:
-        fetch_source(spec(), patience=QUICK)
+        fetch_source(spec(), retry_policy=QUICK)
     assert "away" in (caught.value.hint or "")
     assert there(spec()) == {name: b"mine"}
 
 
 def test_a_file_that_two_sources_share_is_fetched_once(data: Repo, hub: HubServer) -> None:
     one, two = spec("one"), spec("two", files=["images.zip", "b.json"])
-    fetch_source(one, patience=QUICK)
+    fetch_source(one, retry_policy=QUICK)
     hub.sent.clear()
-    fetch_source(two, patience=QUICK)
+    fetch_source(two, retry_policy=QUICK)
     assert there(two) == {name: FILES[name] for name in ("images.zip", "b.json")}
     assert hub.sent["images.zip"] == 0
     assert (one.root / "images.zip").stat().st_ino == (two.root / "images.zip").stat().st_ino
@@ -153,34 +153,34 @@ def test_a_config_folder_becomes_the_sources_folder(hub: HubServer) -> None:
     table = noise(4000)
     hub.repos["lab/data"] = Repo({"ai2d(gpt4v)/train-0.parquet": table, "other/train-0.parquet": noise(4000, 9)})
     source = spec(config="ai2d(gpt4v)", format="llava_parquet")
-    fetch_source(source, patience=QUICK)
+    fetch_source(source, retry_policy=QUICK)
     assert there(source) == {"train-0.parquet": table}
 
 
 def test_only_so_many_files_come_at_the_same_time(hub: HubServer) -> None:
-    files = {f"{i}.json": noise(2000, i) for i in range(CONNECTIONS + 3)}
+    files = {f"{i}.json": noise(2000, i) for i in range(MAX_CONCURRENT_DOWNLOADS + 3)}
     hub.repos["lab/data"] = Repo(files)
-    hub.faults["/cdn/"] = Fault(times=CONNECTIONS, hold=2000)
+    hub.faults["/cdn/"] = Fault(times=MAX_CONCURRENT_DOWNLOADS, hold=2000)
     with ThreadPoolExecutor(1) as pool:
         fetching = pool.submit(fetch_source, spec(), patience=QUICK)
-        wait_until(lambda: hub.at_once == CONNECTIONS)
+        wait_until(lambda: hub.at_once == MAX_CONCURRENT_DOWNLOADS)
         hub.release.set()
         fetching.result(30)
     assert there(spec()) == files
-    assert hub.most_at_once == CONNECTIONS
+    assert hub.most_at_once == MAX_CONCURRENT_DOWNLOADS
 
 
 def test_two_processes_do_not_fetch_the_same_source(data: Repo) -> None:
-    with alone("demo"), pytest.raises(FetchError, match="another process is fetching it"):
-        fetch_source(spec(), patience=QUICK)
+    with source_lock("demo"), pytest.raises(FetchError, match="another process is fetching it"):
+        fetch_source(spec(), retry_policy=QUICK)
 
 
 def test_a_gated_source_says_what_to_accept(data: Repo, hub: HubServer) -> None:
     data.gated = "auto"
     lock(spec())
-    assert "gated: accept its terms" in sentence(spec(), read_lock())
+    assert "gated: accept its terms" in describe_state(spec(), read_lockfile())
     with pytest.raises(FetchError, match=r"HTTP 401") as caught:
-        fetch_source(spec(), patience=QUICK)
+        fetch_source(spec(), retry_policy=QUICK)
     assert "accept its terms on the hub and set HF_TOKEN" in (caught.value.hint or "")
 
 
@@ -193,7 +193,7 @@ def test_a_source_without_a_home_and_one_with_a_folder_of_its_own_are_not_fetche
 
 
 def test_a_damaged_state_file_is_an_error_that_names_it(home: Path) -> None:
-    state_path("demo").parent.mkdir(parents=True)
-    state_path("demo").write_text("{", encoding="utf-8")
+    get_state_path("demo").parent.mkdir(parents=True)
+    get_state_path("demo").write_text("{", encoding="utf-8")
     with pytest.raises(MvlError, match=r"fetched/demo\.json is not a fetch state"):
         load_state(spec())

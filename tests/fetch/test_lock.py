@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.config.settings import settings
+from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
-from mvl_assets.fetch.lock import Lock, read_lock, write_lock
+from mvl_assets.fetch.lock import Lockfile, read_lockfile, write_lockfile
 from mvl_assets.fetch.lookup import lock_sources
 from tests.fetch.hub_server import Fault, HubServer, Repo, git_sha1
 from tests.fetch.sources import noise, spec
@@ -22,28 +22,28 @@ def data(hub: HubServer) -> Repo:
     return hub.repos["lab/data"]
 
 
-def locked(*sources: object, old: Lock | None = None) -> Lock:
-    write_lock(lock_sources(sources, old or Lock()))  # type: ignore[arg-type]
-    return read_lock()
+def locked(*sources: object, old: Lockfile | None = None) -> Lockfile:
+    write_lockfile(lock_sources(sources, old or Lockfile()))  # type: ignore[arg-type]
+    return read_lockfile()
 
 
 def test_a_lock_names_commit_files_sizes_checksums_and_both_licences(data: Repo) -> None:
-    entry = locked(spec(license="cc0")).of(spec(license="cc0"))
+    entry = locked(spec(license="cc0")).get_entry(spec(license="cc0"))
     assert entry is not None
     assert (entry.commit, entry.license, entry.card_license, entry.gated) == (data.commit, "cc0", "mit", None)
     tar, rows = entry.files
     assert (tar.name, tar.size, len(tar.sha256 or ""), tar.git_sha1) == ("images.tar.gz", 5000, 64, None)
     assert (rows.name, rows.size, rows.sha256, rows.git_sha1) == ("rows.json", len(ROWS), None, git_sha1(ROWS))
-    assert entry.size == 5000 + len(ROWS)
+    assert entry.total_bytes == 5000 + len(ROWS)
 
 
 def test_looking_up_an_unchanged_hub_gives_the_same_bytes(data: Repo) -> None:
     data.license = ["mit", "cc-by-4.0"]
     sources = [spec(slug) for slug in ("zebra", "ant", "demo")]
     locked(*sources)
-    first = settings().lock_file.read_bytes()
+    first = load_settings().lock_file.read_bytes()
     locked(*reversed(sources))
-    assert settings().lock_file.read_bytes() == first
+    assert load_settings().lock_file.read_bytes() == first
     assert list(json.loads(first)["sources"]) == ["ant", "demo", "zebra"]
     assert json.loads(first)["sources"]["ant"]["card_license"] == "mit, cc-by-4.0"
 
@@ -97,7 +97,7 @@ def test_a_source_that_cannot_be_looked_up_is_listed_with_the_reason_and_stops_n
     if fault is not None:
         hub.faults["/lab/data"] = fault
     lock = locked(spec("bad"), spec("good", repo="lab/good"), spec("homeless", repo=None))
-    assert lock.of(spec("bad")) is None and lock.of(spec("good", repo="lab/good")) is not None
+    assert lock.get_entry(spec("bad")) is None and lock.get_entry(spec("good", repo="lab/good")) is not None
     bad, homeless = lock.sources["bad"], lock.sources["homeless"]
     assert reason in (bad.reason or "") and hint in (bad.hint or "")
     assert (homeless.reason, homeless.hint) == ("no public home is known", None)
@@ -105,7 +105,7 @@ def test_a_source_that_cannot_be_looked_up_is_listed_with_the_reason_and_stops_n
 
 def test_what_passes_is_asked_again(data: Repo, hub: HubServer) -> None:
     hub.faults["/api/"] = Fault(times=3, status=503)
-    assert locked(spec()).of(spec()) is not None
+    assert locked(spec()).get_entry(spec()) is not None
     assert len(hub.requests_of("/api/")) == 4
 
 
@@ -122,30 +122,30 @@ def test_without_a_network_the_lock_that_was_stays(data: Repo, monkeypatch: pyte
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     lines: list[str] = []
     new = lock_sources([spec(), spec("other")], old, lines.append)
-    entry = new.of(spec())
+    entry = new.get_entry(spec())
     assert entry is not None and entry.files == old.sources["demo"].files
     assert "cannot be reached" in (entry.reason or "") and "kept as it was" in lines[0]
-    assert new.of(spec("other")) is None and "cannot be reached" in (new.sources["other"].reason or "")
+    assert new.get_entry(spec("other")) is None and "cannot be reached" in (new.sources["other"].reason or "")
 
 
 def test_a_gated_repository_is_locked_and_says_so(data: Repo) -> None:
     data.gated = "manual"
-    entry = locked(spec()).of(spec())
+    entry = locked(spec()).get_entry(spec())
     assert entry is not None and entry.gated == "manual"
 
 
 def test_names_that_lead_out_of_the_folder_are_left_out(data: Repo) -> None:
     data.sizes = {"../evil.json": 1, "/etc/evil.json": 1, "a/../../evil.json": 1, "b\\evil.json": 1, "fine/x.json": 1}
-    entry = locked(spec()).of(spec())
+    entry = locked(spec()).get_entry(spec())
     assert entry is not None
     assert [f.name for f in entry.files] == ["fine/x.json", "images.tar.gz", "rows.json"]
 
 
 def test_another_declaration_makes_a_lock_void(data: Repo) -> None:
     lock = locked(spec())
-    assert lock.of(spec()) is not None
+    assert lock.get_entry(spec()) is not None
     for other in (spec(config="x"), spec(files=["*.json"]), spec(format="llava_parquet"), spec(repo="lab/other")):
-        assert lock.of(other) is None
+        assert lock.get_entry(other) is None
 
 
 def test_an_address_is_locked_with_its_size_or_says_that_it_is_a_page(hub: HubServer) -> None:
@@ -169,15 +169,15 @@ def test_an_address_is_locked_with_its_size_or_says_that_it_is_a_page(hub: HubSe
 )
 def test_a_damaged_lock_file_is_an_error_that_names_it(home: Path, text: str) -> None:
     home.mkdir()
-    settings().lock_file.write_text(text, encoding="latin-1")
+    load_settings().lock_file.write_text(text, encoding="latin-1")
     with pytest.raises(MvlError, match=r"sources\.lock\.json") as caught:
-        read_lock()
+        read_lockfile()
     assert caught.value.hint
 
 
 def test_the_lock_file_may_lie_elsewhere(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MVL_SOURCES_LOCK", str(tmp_path / "mine.json"))
-    write_lock(Lock())
+    write_lockfile(Lockfile())
     assert json.loads((tmp_path / "mine.json").read_text(encoding="utf-8")) == {"sources": {}, "version": 1}
 
 

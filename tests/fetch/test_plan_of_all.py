@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mvl_assets.cli import group
+from mvl_assets.cli import cli
 from mvl_assets.config.catalog import SourceSpec, load_catalog
-from mvl_assets.fetch.lock import Lock, read_lock, write_lock
+from mvl_assets.fetch.lock import Lockfile, read_lockfile, write_lockfile
 from mvl_assets.fetch.lookup import lock_sources
-from mvl_assets.fetch.plan import LAKE_SHARE, plan_ingest, total
+from mvl_assets.fetch.plan import LAKE_BYTES_PER_ARCHIVE_BYTE, plan_ingest, sum_plans
 from mvl_assets.fetch.source import fetch_source
-from mvl_assets.readers.registry import reader_for
-from mvl_assets.readers.sample import Broken
+from mvl_assets.readers.registry import get_reader
+from mvl_assets.readers.sample import RejectedRow
 from tests.fetch.hub_server import HubServer, Repo
 from tests.fetch.recorded_hub import GB, LISTED, MB, SHAREGPT4O, repositories
 from tests.fetch.sources import QUICK, noise, spec
@@ -27,27 +27,27 @@ ON_THE_HUB = [source for source in load_catalog().values() if source.hub is not 
 
 
 @pytest.fixture
-def recorded(hub: HubServer) -> Lock:
+def recorded(hub: HubServer) -> Lockfile:
     hub.repos = repositories(load_catalog().values())
-    write_lock(lock_sources(ON_THE_HUB, Lock()))
-    return read_lock()
+    write_lockfile(lock_sources(ON_THE_HUB, Lockfile()))
+    return read_lockfile()
 
 
 def said(*words: str) -> Any:
-    done = CliRunner().invoke(group, [*words, "--json"])
+    done = CliRunner().invoke(cli, [*words, "--json"])
     assert done.exit_code == 0, done.output
     return json.loads(done.output)
 
 
-def test_every_source_on_the_hub_is_resolved_to_files_that_hold_rows(recorded: Lock, hub: HubServer) -> None:
-    unresolved = {s.slug: recorded.sources[s.slug].reason for s in ON_THE_HUB if recorded.of(s) is None}
+def test_every_source_on_the_hub_is_resolved_to_files_that_hold_rows(recorded: Lockfile, hub: HubServer) -> None:
+    unresolved = {s.slug: recorded.sources[s.slug].reason for s in ON_THE_HUB if recorded.get_entry(s) is None}
     assert unresolved == {}
     assert len(ON_THE_HUB) > 115
     assert len(hub.requests_of("/api/datasets/")) == len({s.hub.repo for s in ON_THE_HUB if s.hub})
 
 
-def test_a_source_takes_its_own_part_of_a_repository(recorded: Lock) -> None:
-    sizes = {s.slug: recorded.sources[s.slug].size for s in ON_THE_HUB}
+def test_a_source_takes_its_own_part_of_a_repository(recorded: Lockfile) -> None:
+    sizes = {s.slug: recorded.sources[s.slug].total_bytes for s in ON_THE_HUB}
     assert sizes["sharegpt_4o"] == sum(SHAREGPT4O) * MB
     assert sizes["allava_vflan"] == 468 * MB and sizes["allava_4v_chinese_vflan"] == 326 * MB
     assert sizes["llava_video_next_qa"] == (3_980 + 1_740) * 1000 + 2780 * MB
@@ -60,15 +60,15 @@ def test_a_source_takes_its_own_part_of_a_repository(recorded: Lock) -> None:
 
 
 @pytest.mark.parametrize("slug", [s.slug for s in ON_THE_HUB if s.hub and s.hub.repo in LISTED])
-def test_the_reader_looks_for_rows_where_the_fetch_puts_them(recorded: Lock, slug: str, tmp_path: Path) -> None:
+def test_the_reader_looks_for_rows_where_the_fetch_puts_them(recorded: Lockfile, slug: str, tmp_path: Path) -> None:
     """Of empty files nothing comes but broken files; a reader that finds no file of rows raises `SourceError`."""
     for file in recorded.sources[slug].files:
         put(tmp_path / slug, file.name, b"")
     source = load_catalog()[slug]
-    assert all(isinstance(row, Broken) for row in reader_for(source.format)(source, tmp_path / slug))
+    assert all(isinstance(row, RejectedRow) for row in get_reader(source.format)(source, tmp_path / slug))
 
 
-def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded: Lock) -> None:
+def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded: Lockfile) -> None:
     plans = {plan["source"]: plan for plan in said("plan", "ingest")}
     everything = plans.pop("all")
     assert plans.keys() == load_catalog().keys()
@@ -83,16 +83,16 @@ def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded
     assert said("plan", "ingest", "--mbit", "100")[-1]["hours"] == pytest.approx(everything["hours"] * 10)
 
 
-def test_a_plan_can_be_of_a_category_or_of_sources(recorded: Lock) -> None:
+def test_a_plan_can_be_of_a_category_or_of_sources(recorded: Lockfile) -> None:
     videos = said("plan", "ingest", "--category", "video")
     assert [plan["category"] for plan in videos] == ["video"] * 9 + [""]
     named = said("plan", "ingest", "--source", "geo3k", "--source", "idk")
     assert [plan["source"] for plan in named] == ["geo3k", "idk", "all"]
-    text = CliRunner().invoke(group, ["plan", "ingest", "--source", "lnqa"]).output
+    text = CliRunner().invoke(cli, ["plan", "ingest", "--source", "lnqa"]).output
     assert "40.4 GB" in text and "0.09" in text and "locked" in text
 
 
-def test_a_file_of_the_entry_that_the_repository_lacks_is_told(recorded: Lock) -> None:
+def test_a_file_of_the_entry_that_the_repository_lacks_is_told(recorded: Lockfile) -> None:
     lacking = "no file of nyu-visionx/Cambrian-10M is called oodvqa*"
     (plan, _) = said("plan", "ingest", "--source", "sketchyvqa")
     assert (plan["files"], plan["note"]) == (1, lacking)
@@ -100,43 +100,43 @@ def test_a_file_of_the_entry_that_the_repository_lacks_is_told(recorded: Lock) -
     assert line["state"] == "locked" and line["note"].endswith(lacking)
 
 
-def test_the_lake_takes_its_share_and_a_limit_its_share_of_that(recorded: Lock) -> None:
+def test_the_lake_takes_its_share_and_a_limit_its_share_of_that(recorded: Lockfile) -> None:
     rows, source = 57_284, load_catalog()["sharegpt_4o"]
     assert source.expected is not None and source.expected.count == rows
     size = sum(SHAREGPT4O) * MB
-    whole = plan_ingest(source, recorded, limit=None, mbit=1000)
-    some = plan_ingest(source, recorded, limit=1000, mbit=1000)
-    more = plan_ingest(source, recorded, limit=10**9, mbit=1000)
-    assert (whole.lake, more.lake) == (round(size * LAKE_SHARE),) * 2
-    assert some.lake == round(size * LAKE_SHARE * 1000 / rows) and some.archives == size
-    assert plan_ingest(load_catalog()["svit_core"], recorded, limit=1000, mbit=1000).lake is None
+    whole = plan_ingest(source, recorded, limit=None, bandwidth_mbit=1000)
+    some = plan_ingest(source, recorded, limit=1000, bandwidth_mbit=1000)
+    more = plan_ingest(source, recorded, limit=10**9, bandwidth_mbit=1000)
+    assert (whole.lake_bytes, more.lake_bytes) == (round(size * LAKE_BYTES_PER_ARCHIVE_BYTE),) * 2
+    assert some.lake_bytes == round(size * LAKE_BYTES_PER_ARCHIVE_BYTE * 1000 / rows) and some.archive_bytes == size
+    assert plan_ingest(load_catalog()["svit_core"], recorded, limit=1000, bandwidth_mbit=1000).lake_bytes is None
 
 
-def test_without_archives_the_largest_source_decides_over_the_disk(recorded: Lock) -> None:
+def test_without_archives_the_largest_source_decides_over_the_disk(recorded: Lockfile) -> None:
     chosen = [load_catalog()[slug] for slug in ("geo3k", "idk", "lnqa")]
-    plans = [plan_ingest(s, recorded, limit=None, mbit=1000) for s in chosen]
-    kept = total(plans, chosen, recorded, mbit=1000, keep_archives=True)
-    removed = total(plans, chosen, recorded, mbit=1000, keep_archives=False)
-    assert kept.archives == kept.size == 31_300 * MB + 1_710 * MB + CAMBRIAN_ROWS + MB
-    assert kept.lake == pytest.approx(kept.size * LAKE_SHARE, abs=9)
-    assert removed.archives == 31_300 * MB + CAMBRIAN_ROWS
+    plans = [plan_ingest(s, recorded, limit=None, bandwidth_mbit=1000) for s in chosen]
+    kept = sum_plans(plans, chosen, recorded, bandwidth_mbit=1000, keep_archives=True)
+    removed = sum_plans(plans, chosen, recorded, bandwidth_mbit=1000, keep_archives=False)
+    assert kept.archive_bytes == kept.total_bytes == 31_300 * MB + 1_710 * MB + CAMBRIAN_ROWS + MB
+    assert kept.lake_bytes == pytest.approx(kept.total_bytes * LAKE_BYTES_PER_ARCHIVE_BYTE, abs=9)
+    assert removed.archive_bytes == 31_300 * MB + CAMBRIAN_ROWS
 
 
 def test_without_a_lock_everything_is_unknown_and_says_what_to_run(home: Path) -> None:
     everything = said("plan", "ingest")[-1]
     assert (everything["size"], everything["to_fetch"], everything["hours"]) == (None, None, None)
-    assert "mvl sources lock" in CliRunner().invoke(group, ["plan", "ingest", "--source", "geo3k"]).output
+    assert "mvl sources lock" in CliRunner().invoke(cli, ["plan", "ingest", "--source", "geo3k"]).output
 
 
 def test_what_is_there_is_not_planned_again(hub: HubServer) -> None:
     hub.repos["lab/data"] = Repo({"a.json": noise(3000), "b.json": noise(2000, 1)})
     source: SourceSpec = spec()
-    write_lock(lock_sources([source], Lock()))
-    before = plan_ingest(source, read_lock(), limit=None, mbit=1000)
-    assert (before.files, before.files_here, before.to_fetch) == (2, 0, 5000)
-    fetch_source(source, patience=QUICK)
-    after = plan_ingest(source, read_lock(), limit=None, mbit=1000)
-    assert (after.state, after.files_here, after.here, after.to_fetch) == ("fetched", 2, 5000, 0)
+    write_lockfile(lock_sources([source], Lockfile()))
+    before = plan_ingest(source, read_lockfile(), limit=None, bandwidth_mbit=1000)
+    assert (before.n_files, before.n_files_present, before.bytes_to_fetch) == (2, 0, 5000)
+    fetch_source(source, retry_policy=QUICK)
+    after = plan_ingest(source, read_lockfile(), limit=None, bandwidth_mbit=1000)
+    assert (after.state, after.n_files_present, after.present_bytes, after.bytes_to_fetch) == ("fetched", 2, 5000, 0)
     (source.root / "a.json").unlink()
-    part = plan_ingest(source, read_lock(), limit=None, mbit=1000)
-    assert (part.state, part.files_here, part.to_fetch) == ("fetching", 1, 3000)
+    part = plan_ingest(source, read_lockfile(), limit=None, bandwidth_mbit=1000)
+    assert (part.state, part.n_files_present, part.bytes_to_fetch) == ("fetching", 1, 3000)

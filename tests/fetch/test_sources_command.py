@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mvl_assets.cli import group
+from mvl_assets.cli import cli
 from mvl_assets.config.catalog import load_catalog
-from mvl_assets.config.settings import PROJECT, settings
+from mvl_assets.config.settings import PROJECT_ROOT, load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.tombstones import remember
+from mvl_assets.lake_queries.tombstones import add_tombstones
 from tests.fetch.hub_server import Fault, HubServer, Repo
 from tests.fetch.sources import noise
 
@@ -32,7 +32,7 @@ def data(hub: HubServer) -> Repo:
 
 
 def mvl(*words: str) -> Result:
-    return CliRunner().invoke(group, ["sources", *words])
+    return CliRunner().invoke(cli, ["sources", *words])
 
 
 def line_of(slug: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_a_source_goes_from_unverified_to_locked_to_fetched(data: Repo) -> None:
     done = mvl("fetch", "--source", SLUG)
     assert done.exit_code == 0 and "3.0 MB of 3.0 MB" in done.output
     assert line_of(SLUG)["state"] == "fetched" and line_of(OTHER)["state"] == "unverified"
-    assert (settings().raw / SLUG / "train-0.parquet").read_bytes() == noise(3_000_000)
+    assert (load_settings().raw_dir / SLUG / "train-0.parquet").read_bytes() == noise(3_000_000)
 
 
 def test_the_list_can_be_narrowed_by_state_and_licence_and_then_says_what_to_do(data: Repo) -> None:
@@ -74,7 +74,7 @@ def test_locking_all_sources_of_a_category_names_those_that_fail(data: Repo, hub
     assert done.exit_code == 0
     assert "HuggingFaceM4/the_cauldron is missing, private or gated (HTTP 401)" in done.output
     assert f"{OTHER}: 1 files, 9.0 kB, {REPO} at {data.commit[:12]}" in done.output
-    listed = json.loads(settings().lock_file.read_text(encoding="utf-8"))["sources"]
+    listed = json.loads(load_settings().lock_file.read_text(encoding="utf-8"))["sources"]
     assert listed.keys() == {s for s, spec in load_catalog().items() if spec.category == "ocr"}
     hub.repos.clear()
     alone = mvl("lock", "--source", SLUG)
@@ -86,18 +86,18 @@ def test_one_source_that_fails_stops_no_other(data: Repo, hub: HubServer) -> Non
     done = mvl("fetch", "--source", SLUG, "--source", OTHER)
     assert done.exit_code == 1 and f"1 of 2 sources were not fetched: {SLUG}" in str(done.exception)
     assert "what to do: `mvl sources lock`" in done.output
-    assert (settings().raw / OTHER / "train-0.parquet").is_file()
+    assert (load_settings().raw_dir / OTHER / "train-0.parquet").is_file()
 
 
 def test_a_fetch_killed_in_the_middle_goes_on_when_it_is_run_again(data: Repo, hub: HubServer) -> None:
     """The whole way: a hub, a redirect to its storage, kill -9 of the command, the same command once more."""
     mvl("lock", "--source", SLUG)
-    root = settings().raw / SLUG
+    root = load_settings().raw_dir / SLUG
     hub.written = lambda: sum(p.stat().st_size for p in root.glob(".fetch/*.part"))
     hub.faults["/cdn/"] = Fault(hold=2_000_000)
     code = "from mvl_assets.cli import main; main()"
     words = ["sources", "fetch", "--source", SLUG]
-    process = subprocess.Popen([sys.executable, "-c", code, *words], cwd=PROJECT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", code, *words], cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL)
     try:
         assert hub.held.wait(60)
     finally:
@@ -117,17 +117,17 @@ def test_a_fetch_killed_in_the_middle_goes_on_when_it_is_run_again(data: Repo, h
 def test_without_a_choice_the_profiles_sources_with_a_home_are_fetched(
     data: Repo, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (PROJECT / "mvl_assets" / "profiles" / "demo.yaml").read_text(encoding="utf-8")
+    text = (PROJECT_ROOT / "mvl_assets" / "profiles" / "demo.yaml").read_text(encoding="utf-8")
     home.mkdir()
     profile = home / "two.yaml"
     profile.write_text(text.replace("sources: all ", f"sources: [{OTHER}, cn_ocr_1] "), encoding="utf-8")
     monkeypatch.setenv("MVL_PROFILE", str(profile))
     assert mvl("fetch").exit_code == 0
-    assert [p.name for p in settings().raw.iterdir()] == [OTHER]
+    assert [p.name for p in load_settings().raw_dir.iterdir()] == [OTHER]
 
 
 def test_a_purged_source_is_not_fetched(data: Repo, hub: HubServer) -> None:
-    remember(Lake(settings().lake_root), SLUG, [(None, None)])
+    add_tombstones(Lake(load_settings().lake_root), SLUG, [(None, None)])
     line = line_of(SLUG)
     assert line["state"] == "purged" and "`mvl purge allow source ai2d_gpt4v` lets it come back" in line["note"]
     done = mvl("fetch", "--source", SLUG)
@@ -135,4 +135,4 @@ def test_a_purged_source_is_not_fetched(data: Repo, hub: HubServer) -> None:
     assert f"`mvl purge allow source {SLUG}`" in str(done.exception.hint)
     done = mvl("fetch", "--category", load_catalog()[SLUG].category)
     assert f"{SLUG}: purged, so not fetched" in done.output
-    assert not (settings().raw / SLUG).exists()
+    assert not (load_settings().raw_dir / SLUG).exists()

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.config.settings import PROJECT
-from mvl_assets.errors import MachineError, MvlError
+from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.errors import InfrastructureError, MvlError
 from mvl_assets.fetch.errors import FetchError
 from mvl_assets.fetch.source import fetch_source
-from mvl_assets.fetch.state import PARTS, load_state, state_path
+from mvl_assets.fetch.state import PARTIAL_DIR, get_state_path, load_state
 from tests.fetch.hub_server import Fault, HubServer, Repo
 from tests.fetch.sources import QUICK, noise, spec
 from tests.lake.test_full_disk import small_disk
@@ -35,13 +35,13 @@ def plain(hub: HubServer, name: str = "rows.json", data: bytes = BIG) -> SourceS
 
 
 def fetched(source: SourceSpec, name: str = "rows.json") -> bytes:
-    fetch_source(source, patience=QUICK)
-    assert not (source.root / PARTS).exists()
+    fetch_source(source, retry_policy=QUICK)
+    assert not (source.root / PARTIAL_DIR).exists()
     return (source.root / name).read_bytes()
 
 
 def parts(source: SourceSpec) -> list[Path]:
-    return sorted((source.root / PARTS).glob("*.part"))
+    return sorted((source.root / PARTIAL_DIR).glob("*.part"))
 
 
 def test_a_dropped_connection_is_taken_up_where_it_broke(hub: HubServer) -> None:
@@ -83,7 +83,7 @@ def breaks(hub: HubServer, source: SourceSpec, *, after: int) -> None:
     hub.faults["plain/"] = Fault(drop=after)
     hub.faults["rows.json"] = Fault(times=100, drop=0)
     with pytest.raises(FetchError, match=r"demo: rows\.json: 127\.0\.0\.1: ") as caught:
-        fetch_source(source, patience=QUICK)
+        fetch_source(source, retry_policy=QUICK)
     assert "what has arrived is kept" in (caught.value.hint or "")
     assert not (source.root / "rows.json").exists()
     assert [p.stat().st_size for p in parts(source)] == [after]
@@ -122,7 +122,7 @@ def test_what_does_not_pass_is_said_at_once_and_leaves_no_file(
     hub.faults["/cdn/" if fault.status is None else "/resolve/"] = fault
     source = spec()
     with pytest.raises(FetchError) as caught:
-        fetch_source(source, patience=QUICK)
+        fetch_source(source, retry_policy=QUICK)
     assert caught.value.message.startswith("demo: rows.json: ") and says in caught.value.message
     assert hint in (caught.value.hint or "")
     assert not (source.root / "rows.json").exists()
@@ -133,7 +133,7 @@ def test_a_small_file_is_checked_by_the_name_git_gives_it(hub: HubServer) -> Non
     hub.repos["lab/data"] = Repo({"rows.json": b"[1, 2]"})
     hub.faults["/resolve/"] = Fault(body=b"[1, 3]")
     with pytest.raises(FetchError, match=r"git object .* expected"):
-        fetch_source(spec(), patience=QUICK)
+        fetch_source(spec(), retry_policy=QUICK)
     assert fetched(spec()) == b"[1, 2]"
 
 
@@ -153,7 +153,7 @@ def test_a_file_that_nobody_can_tell_to_be_whole_is_not_taken(hub: HubServer) ->
     source = plain(hub)
     hub.faults["rows.json"] = Fault(times=2, headers={"Content-Length": "", "Connection": "close"}, no_ranges=True)
     with pytest.raises(FetchError, match="nobody can say when it is whole"):
-        fetch_source(source, patience=QUICK)
+        fetch_source(source, retry_policy=QUICK)
     assert not (source.root / "rows.json").exists()
 
 
@@ -163,7 +163,7 @@ def test_a_file_address_is_copied(tmp_path: Path, home: Path) -> None:
     assert fetched(source, "rows of mine.json") == BIG
     (tmp_path / "rows of mine.json").unlink()
     with pytest.raises(FetchError, match="there is no file"):
-        fetch_source(spec("other", repo=None, url=source.url), patience=QUICK)
+        fetch_source(spec("other", repo=None, url=source.url), retry_policy=QUICK)
 
 
 def test_the_token_goes_to_the_hub_alone_and_is_shown_nowhere(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,14 +172,14 @@ def test_the_token_goes_to_the_hub_alone_and_is_shown_nowhere(hub: HubServer, mo
     hub.repos["lab/data"] = Repo({"rows.json": BIG}, gated="manual")
     hub.faults["/cdn/"] = Fault(times=1, drop=1000)
     lines: list[str] = []
-    fetch_source(spec(), say=lines.append, patience=QUICK)
+    fetch_source(spec(), log=lines.append, retry_policy=QUICK)
     assert all("authorization" in h for h in hub.requests_of("/resolve/"))
     assert hub.requests_of("/cdn/") and not any("authorization" in h for h in hub.requests_of("/cdn/"))
     monkeypatch.setenv("HF_TOKEN", "hf_othersecret")
     hub.repos["lab/data"].change({"rows.json": noise(5000)})
     with pytest.raises(MvlError) as caught:
-        fetch_source(spec(), say=lines.append, patience=QUICK)
-    written = [p.read_bytes() for p in state_path("demo").parents[1].rglob("*") if p.is_file()]
+        fetch_source(spec(), log=lines.append, retry_policy=QUICK)
+    written = [p.read_bytes() for p in get_state_path("demo").parents[1].rglob("*") if p.is_file()]
     assert not any("secret" in text for text in [*lines, repr(caught.value), str(caught.value)])
     assert not any(b"secret" in content for content in written)
 
@@ -188,8 +188,8 @@ def test_a_disk_without_room_is_said_before_anything_is_asked(hub: HubServer, mo
     hub.repos["lab/data"] = Repo({"rows.json": BIG})
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1_000_000, 900_000, 100_000))
-    with pytest.raises(MachineError, match=r"200\.0 kB are to be fetched .* 100\.0 kB are free") as caught:
-        fetch_source(spec(), patience=QUICK)
+    with pytest.raises(InfrastructureError, match=r"200\.0 kB are to be fetched .* 100\.0 kB are free") as caught:
+        fetch_source(spec(), retry_policy=QUICK)
     assert "keep_archives: false" in (caught.value.hint or "")
     assert hub.requests_of("/resolve/") == []
 
@@ -201,7 +201,7 @@ def test_a_disk_that_fills_up_on_the_way_is_said(hub: HubServer, home: Path) -> 
     source = plain(hub, data=noise(3_000_000))
     hub.faults["plain/"] = Fault(times=2, chunked=True, no_ranges=True)
     command = [*small_disk(home), sys.executable, "-c", FETCH, source.url or ""]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and f"the disk of {source.root} is full | make room" in done.stderr, done.stderr
 
 
@@ -212,7 +212,7 @@ def test_a_fetch_killed_in_the_middle_asks_only_for_the_rest(hub: HubServer) -> 
     hub.faults["/plain/"] = Fault(hold=2_000_000)
     source = spec(repo=None, url=f"{hub.url}/plain/rows.jsonl")
     hub.written = lambda: sum(p.stat().st_size for p in parts(source))
-    process = subprocess.Popen([sys.executable, "-c", FETCH, source.url or ""], cwd=PROJECT)
+    process = subprocess.Popen([sys.executable, "-c", FETCH, source.url or ""], cwd=PROJECT_ROOT)
     try:
         assert hub.held.wait(60)
     finally:

@@ -24,22 +24,22 @@ import av
 import numpy as np
 from PIL import Image
 
-from mvl_assets.config.catalog import RecordsMap, SourceSpec, load_catalog, read_catalog
-from mvl_assets.config.strict_yaml import documents
+from mvl_assets.config.catalog import RecordsMapping, SourceSpec, load_catalog, read_catalog
+from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.demo_data.recipes import RECIPES
-from mvl_assets.demo_data.write import MARKER, write_miniatures
+from mvl_assets.demo_data.write import MARKER_FILE, write_demo_sources
 from mvl_assets.errors import MvlError
-from mvl_assets.ingest.row_index import row_key, take_census
-from mvl_assets.media.image import PictureError, inspect, standardise, thumbnail
+from mvl_assets.ingest.row_index import build_row_index, compute_row_key
+from mvl_assets.media.image import ImageError, build_thumbnail, inspect_image, standardise_image
 from mvl_assets.media.video import VideoError, sample_frames
 from mvl_assets.readers import delimited, json_stream
-from mvl_assets.readers.archives.find import member_at
-from mvl_assets.readers.json_stream import BROKEN_FILE, BadItem, Item
-from mvl_assets.readers.plain_pickle import PickleRefused, load
-from mvl_assets.readers.regions import box_of, box_text, size_of
-from mvl_assets.readers.registry import keys_for, reader_for
-from mvl_assets.readers.rows import RowError
-from mvl_assets.readers.sample import IMAGE_MARKER, Broken, Sample
+from mvl_assets.readers.archives.find import find_member
+from mvl_assets.readers.json_stream import BROKEN_FILE, Item, RejectedItem
+from mvl_assets.readers.plain_pickle import UnsafePickle, load
+from mvl_assets.readers.regions import format_box, parse_box, parse_size
+from mvl_assets.readers.registry import get_key_reader, get_reader
+from mvl_assets.readers.rows import RejectError
+from mvl_assets.readers.sample import IMAGE_MARKER, RejectedRow, Sample
 from tests.raw_files import TABMWP, picture, source, talk
 
 Tree = dict[str, bytes]
@@ -59,19 +59,19 @@ class Target:
 # Parsers of one file
 
 
-def _items(found: Iterable[Item | BadItem]) -> None:
+def _items(found: Iterable[Item | RejectedItem]) -> None:
     """Positions count from 0, bad items have a reason, and `broken_file` comes last."""
     ended = False
     for position, item in enumerate(found):
         assert item.position == position and not ended
-        if isinstance(item, BadItem):
+        if isinstance(item, RejectedItem):
             assert _CLASS.fullmatch(item.error) and item.message
             ended = item.error == BROKEN_FILE
 
 
 def _read_json(folder: Path) -> None:
-    _items(json_stream.elements(folder / "data"))
-    _items(json_stream.elements(folder / "data", ("a", "rows")))
+    _items(json_stream.iter_elements(folder / "data"))
+    _items(json_stream.iter_elements(folder / "data", ("a", "rows")))
 
 
 def _json_seeds() -> list[Tree]:
@@ -96,7 +96,7 @@ def _line_seeds() -> list[Tree]:
 
 def _read_delimited(folder: Path) -> None:
     for delimiter in ",\t":
-        _items(delimited.rows(folder / "data", delimiter, ("a",)))
+        _items(delimited.iter_rows(folder / "data", delimiter, ("a",)))
 
 
 def _delimited_seeds() -> list[Tree]:
@@ -108,13 +108,13 @@ def _delimited_seeds() -> list[Tree]:
 
 
 def _read_archive(folder: Path) -> None:
-    """Members are found, then read in full; a `MachineError` would be a fault too."""
+    """Members are found, then read in full; a `InfrastructureError` would be a fault too."""
     for name in ("a/0.png", "a/1.png", "deep/er/2.png", "late.png", "none.png"):
-        member = member_at(folder, [name])
+        member = find_member(folder, [name])
         if member is not None:
             try:
                 assert len(member.read(64 << 20)) == member.entry.size
-                with member.seekable() as stream:
+                with member.open_seekable() as stream:
                     stream.seek(10)
                     stream.read(100)
             except (ValueError, OSError):
@@ -172,10 +172,10 @@ def _pickle_seeds() -> list[Tree]:
 def _read_picture(folder: Path) -> None:
     """What `inspect` lets pass, the others may not refuse."""
     data = (folder / "data").read_bytes()
-    info = inspect(data)
-    assert info.frames >= 1 and info.width * info.height > 0 and info.frames < 1 << 31
-    assert max(standardise(data).size) <= 4096
-    thumbnail(data)
+    info = inspect_image(data)
+    assert info.n_frames >= 1 and info.width * info.height > 0 and info.n_frames < 1 << 31
+    assert max(standardise_image(data).size) <= 4096
+    build_thumbnail(data)
 
 
 def _picture_seeds() -> list[Tree]:
@@ -220,7 +220,7 @@ def _read_video(folder: Path) -> None:
     ends = []
     for stream in (path, path.open("rb")):
         try:
-            ends.append(len([seconds for seconds, _ in sample_frames(stream, most=4)]))
+            ends.append(len([seconds for seconds, _ in sample_frames(stream, max_frames=4)]))
         except VideoError as error:
             assert _CLASS.fullmatch(error.error) and error.message
             ends.append(-1)
@@ -252,15 +252,15 @@ def _video_seeds() -> list[Tree]:
 
 
 def _read_box(folder: Path) -> None:
-    for item in json_stream.lines(folder / "data.jsonl"):
+    for item in json_stream.iter_lines(folder / "data.jsonl"):
         if isinstance(item, Item) and isinstance(item.value, dict):
-            with contextlib.suppress(RowError):
-                assert len(box_text(box_of(item.value.get("bbox")), size_of(item.value))) < 60
+            with contextlib.suppress(RejectError):
+                assert len(format_box(parse_box(item.value.get("bbox")), parse_size(item.value))) < 60
 
 
 def _read_yaml(folder: Path) -> None:
-    for document in documents(folder / "general" / "defs.yaml"):
-        document.line_of(["attributes", "hub", "repo"])
+    for document in iter_documents(folder / "general" / "defs.yaml"):
+        document.find_line(["attributes", "hub", "repo"])
     read_catalog(folder)
 
 
@@ -279,16 +279,16 @@ def _yaml_seeds() -> list[Tree]:
 def _read_source(spec: SourceSpec) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
         """Both passes give the same rows, and every row is one that the lake can take."""
-        census = take_census(spec.slug, keys_for(spec.format)(spec, folder), None)
-        for row in reader_for(spec.format)(spec, folder):
+        census = build_row_index(spec.slug, get_key_reader(spec.format)(spec, folder), None)
+        for row in get_reader(spec.format)(spec, folder):
             assert row.file.encode() and row.position >= 0
-            if isinstance(row, Broken):
+            if isinstance(row, RejectedRow):
                 assert _CLASS.fullmatch(row.error) and row.message, row
-            if not (isinstance(row, Broken) and row.error == BROKEN_FILE):
-                index = census.index(row.file, row.position)
-                assert index is not None and census.is_called(index, row_key(row.file, row.position, row.native_id)), (
-                    row
-                )
+            if not (isinstance(row, RejectedRow) and row.error == BROKEN_FILE):
+                index = census.find_index(row.file, row.position)
+                assert index is not None and census.matches_key(
+                    index, compute_row_key(row.file, row.position, row.native_id)
+                ), row
             if isinstance(row, Sample):
                 _check(row)
 
@@ -297,10 +297,10 @@ def _read_source(spec: SourceSpec) -> Callable[[Path], None]:
 
 def _check(row: Sample) -> None:
     assert row.turns and row.turns[-1].role == "gpt" and row.turns[-1].value.strip()
-    assert sum(turn.value.count(IMAGE_MARKER) for turn in row.turns) == len(row.pictures)
+    assert sum(turn.value.count(IMAGE_MARKER) for turn in row.turns) == len(row.images)
     for turn in row.turns:
         turn.value.encode()
-    for one in row.pictures:
+    for one in row.images:
         with contextlib.suppress(OSError, ValueError):
             one.read(1 << 20)
     if row.video is not None:
@@ -314,9 +314,9 @@ def _miniature(slug: str) -> Callable[[], list[Tree]]:
         import tempfile
 
         with tempfile.TemporaryDirectory() as scratch:
-            (written,) = write_miniatures(Path(scratch), [slug], rows=6)
-            files = sorted(p for p in written.folder.rglob("*") if p.is_file() and p.name != MARKER)
-            return [{p.relative_to(written.folder).as_posix(): _short(p) for p in files}]
+            (written,) = write_demo_sources(Path(scratch), [slug], n_rows=6)
+            files = sorted(p for p in written.source_dir.rglob("*") if p.is_file() and p.name != MARKER_FILE)
+            return [{p.relative_to(written.source_dir).as_posix(): _short(p) for p in files}]
 
     return seeds
 
@@ -355,7 +355,7 @@ def _sources() -> Iterator[tuple[str, Target]]:
     }
     tree = {"problems.json": json.dumps(problems).encode(), **{f"tables/{n}.png": b"x" for n in range(4)}}
     yield "source_records_choices", Target(lambda: [tree], _read_source(spec), (MvlError,), _TOKENS)
-    by_index = RecordsMap(
+    by_index = RecordsMapping(
         files="*.csv", shape="csv", question="{q}", answer="{a}", choices="c", answer_is="index", picture_field="p"
     )
     rows = b'q,a,c,p\nWhich?,1,"[""x"", ""y""]",0.png\nWhat?,0,"{""k"": ""v""}",data:image/png;base64,iVBO\n'
@@ -388,34 +388,34 @@ _BOXES = b"\n".join(json.dumps({"bbox": [1.5, 2, 30, 40], "width": 64, "height":
 
 TARGETS: dict[str, Target] = {
     "json": Target(_json_seeds, _read_json, (), _TOKENS),
-    "jsonl": Target(_line_seeds, lambda folder: _items(json_stream.lines(folder / "data")), (), _TOKENS),
+    "jsonl": Target(_line_seeds, lambda folder: _items(json_stream.iter_lines(folder / "data")), (), _TOKENS),
     "delimited": Target(
         _delimited_seeds, _read_delimited, (), (b'"', b'""', b",", b"\t", b"\0", b"\r", b"\n", b"\xff")
     ),
     "tar": Target(
         lambda: [{"x.tar": data} for data in _tars()],
         _read_archive,
-        (RowError,),
+        (RejectError,),
         (b"path=", b"size=", b"ustar", b"././@LongLink"),
     ),
     "packed_tar": Target(
         lambda: [{"x.tar.gz": pack(_tars()[1])} for pack in (gzip.compress, bz2.compress, lzma.compress)],
         _read_archive,
-        (RowError,),
+        (RejectError,),
     ),
     "zip": Target(
         lambda: [{"x.zip": data} for data in _zips()],
         _read_archive,
-        (RowError,),
+        (RejectError,),
         (b"PK\1\2", b"PK\3\4", b"PK\5\6", b"PK\6\6", b"PK\6\7"),
     ),
     "pickle": Target(
-        _pickle_seeds, _read_pickle, (PickleRefused,), tuple(bytes([b]) for b in b"cio\x81\x93R(.}]0q\x8a\x8bL\x94")
+        _pickle_seeds, _read_pickle, (UnsafePickle,), tuple(bytes([b]) for b in b"cio\x81\x93R(.}]0q\x8a\x8bL\x94")
     ),
     "picture": Target(
         _picture_seeds,
         _read_picture,
-        (PictureError,),
+        (ImageError,),
         (b"IDAT", b"IHDR", b"acTL", b"eXIf", b"\xff\xda", b"\xff\xc2", b"RIFF", b"P5", b"\x2c"),
     ),
     "video": Target(

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from raw_files import errors, good, picture, put, put_parquet, read_all, source, talk
 
-from mvl_assets.config.catalog import RecordsMap
-from mvl_assets.config.settings import PROJECT
+from mvl_assets.config.catalog import RecordsMapping
+from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.media.video import VideoError, sample_frames
-from mvl_assets.readers.files import picture_at, video_at
+from mvl_assets.readers.files import resolve_image, resolve_video
 from mvl_assets.readers.json_stream import BROKEN_FILE
-from mvl_assets.readers.registry import keys_for
-from mvl_assets.readers.sample import Broken
+from mvl_assets.readers.registry import get_key_reader
+from mvl_assets.readers.sample import RejectedRow
 
 
 def test_numbers_in_place_of_pictures_cost_their_row(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_column_whose_name_is_damaged_in_the_footer_costs_its_file(tmp_path: P
 
 
 def test_an_index_of_thousands_of_digits_names_no_choice(tmp_path: Path) -> None:
-    records = RecordsMap(files="a.json", shape="list", question="{q}", answer="{a}", choices="c", answer_is="index")
+    records = RecordsMapping(files="a.json", shape="list", question="{q}", answer="{a}", choices="c", answer_is="index")
     put(tmp_path, "a.json", json.dumps([{"q": "?", "a": "7" * 5000, "c": ["x", "y"]}]).encode())
     assert errors(read_all(source("records", records), tmp_path)) == [(0, "bad_answer")]
 
@@ -84,9 +84,9 @@ def test_damage_in_one_column_ends_both_passes_over_parquet_at_the_same_row(tmp_
     data[middle : middle + 600] = b"\xff" * 600
     path.write_bytes(data)
     spec = source("llava_parquet")
-    named = list(keys_for(spec.format)(spec, tmp_path))
+    named = list(get_key_reader(spec.format)(spec, tmp_path))
     read = read_all(spec, tmp_path)
-    assert isinstance(read[-1], Broken) and read[-1].error == BROKEN_FILE and 0 < len(good(read)) < 500
+    assert isinstance(read[-1], RejectedRow) and read[-1].error == BROKEN_FILE and 0 < len(good(read)) < 500
     assert [(row.position, row.native_id) for row in read[:-1]] == [(k.position, k.native_id) for k in named][
         : len(read) - 1
     ]
@@ -107,12 +107,12 @@ def test_a_damaged_lzma_member_cannot_be_unpacked(tmp_path: Path) -> None:
     data[at + 12 : at + 20] = b"\xff" * 8
     put(tmp_path, "x.zip", bytes(data))
     with pytest.raises(OSError, match="cannot be unpacked"):
-        picture_at(tmp_path, "a.png").read()
+        resolve_image(tmp_path, "a.png").read()
 
 
 def test_frames_whose_names_are_thousands_of_digits_are_in_some_order(tmp_path: Path) -> None:
     put(tmp_path, "x.zip", zipped((f"v/{'7' * 5000}.png", b"x"), ("v/1.png", b"y")))
-    assert len(video_at(tmp_path, "v", ("",)).frames) == 2
+    assert len(resolve_video(tmp_path, "v", ("",)).frames) == 2
 
 
 def zipped(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -140,7 +140,7 @@ for at in marks:
     (folder / "a.parquet").write_bytes(whole[:at] + b"\\x09" + whole[at + 1 :])
     assert read_all(source("llava_parquet"), folder)
 """
-    paths = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
+    paths = os.pathsep.join([str(PROJECT_ROOT), str(PROJECT_ROOT / "tests")])
     done = subprocess.run(
         [sys.executable, "-c", reads, str(tmp_path)], env=os.environ | {"PYTHONPATH": paths}, capture_output=True
     )

@@ -13,7 +13,7 @@ from raw_files import picture, put
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.views import samples_now
+from mvl_assets.lake_queries.views import iter_current_samples
 
 MEMORY = 700 << 20
 """Bytes that taking in any of the sources may add to the process."""
@@ -52,18 +52,18 @@ def take_in(spec: SourceSpec, folder: Path, build: Callable[[Path], None]) -> Ta
     with _memory() as grown:
         report = ingest_source(lake, spec, root, run_id="hostile")
     assert _state(outside) == before
-    rejects = list(lake.table("rejects").rows())
-    samples = list(samples_now(lake, spec.slug))
-    assert len({(r["file"], r["position"]) for r in rejects}) == len(rejects) == sum(report.rejects.values())
+    rejects = list(lake.get_table("rejects").iter_rows())
+    samples = list(iter_current_samples(lake, spec.slug))
+    assert len({(r["file"], r["position"]) for r in rejects}) == len(rejects) == sum(report.reject_counts.values())
     again = ingest_source(lake, spec, root, run_id="hostile")
-    assert (again.new, again.changed, again.withdrawn, again.rejects) == (0, 0, 0, report.rejects)
+    assert (again.n_new, again.n_changed, again.n_withdrawn, again.reject_counts) == (0, 0, 0, report.reject_counts)
     return Taken(
         report,
         {(r["file"], r["position"]): r for r in rejects},
         {(s["file"], s["position"]): s for s in samples},
         {
             row["image_id"]: row
-            for row in lake.images.table.rows(["image_id", "format", "width", "height", "frames", "mode"])
+            for row in lake.images.table.iter_rows(["image_id", "format", "width", "height", "frames", "mode"])
         },
         grown[0],
     )

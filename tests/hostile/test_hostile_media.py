@@ -20,7 +20,7 @@ from raw_files import picture, put, put_json, source, talk
 
 from mvl_assets.fetch.errors import FetchError
 from mvl_assets.fetch.source import fetch_source
-from mvl_assets.fetch.transfer import Patience
+from mvl_assets.fetch.transfer import RetryPolicy
 from tests.hostile.ground import MEMORY, Taken, link, take_in
 
 Make = Callable[[], bytes]
@@ -416,6 +416,6 @@ def test_a_source_in_the_local_network_is_not_fetched(
     with pytest.raises(
         FetchError, match=r"demo.*(not an address of the public internet|is no http or https address)"
     ) as raised:
-        fetch_source(source("llava_json", url=url), patience=Patience(tries=1, pause=0.0))
+        fetch_source(source("llava_json", url=url), retry_policy=RetryPolicy(max_attempts=1, backoff_base_s=0.0))
     assert raised.value.hint
     assert not list(tmp_path.rglob("rows.json"))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from raw_files import picture, put, put_json, put_parquet, source, talk
 
-from mvl_assets.config.catalog import RecordsMap, read_catalog
+from mvl_assets.config.catalog import RecordsMapping, read_catalog
 from mvl_assets.errors import MvlError
 from mvl_assets.readers import delimited, json_stream
 from tests.hostile.ground import MEMORY, Taken, link, take_in
@@ -150,7 +150,7 @@ def names_ground(root: Path) -> None:
 
 # Tables as text
 
-CSV = RecordsMap(files="*.csv", shape="csv", id="id", question="{q}", answer="{a}")
+CSV = RecordsMapping(files="*.csv", shape="csv", id="id", question="{q}", answer="{a}")
 CSV_FILES: dict[str, tuple[bytes, str, int]] = {
     # name: (text behind the header and a good row, error class of the row at position 1, good rows)
     "zero_byte": (b"2,wh\0y?,so\n3,who?,me\n", "bad_csv", 2),
@@ -330,7 +330,7 @@ GROUNDS = {
     "base64": (
         source(
             "records",
-            RecordsMap(files="rows.json", shape="list", id="id", question="{q}", answer="{a}", picture_field="p"),
+            RecordsMapping(files="rows.json", shape="list", id="id", question="{q}", answer="{a}", picture_field="p"),
         ),
         base64_ground,
     ),
@@ -340,9 +340,9 @@ GROUNDS = {
 @pytest.fixture(scope="module")
 def grounds(tmp_path_factory: pytest.TempPathFactory) -> Grounds:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_stream, "MAX_ELEMENT", 2 * BIG)
-        patch.setattr(json_stream, "CHUNK", 4096)
-        patch.setattr(delimited, "FIELD_LIMIT", 2 * BIG)
+        patch.setattr(json_stream, "MAX_ELEMENT_CHARS", 2 * BIG)
+        patch.setattr(json_stream, "CHUNK_BYTES", 4096)
+        patch.setattr(delimited, "MAX_FIELD_CHARS", 2 * BIG)
         return {name: take_in(spec, tmp_path_factory.mktemp(name), build) for name, (spec, build) in GROUNDS.items()}
 
 

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.request import TEXT, ModelRef, OutputForm, Request
+from mvl_assets.inference.request import TEXT_OUTPUT, ModelRef, OutputFormat, Request
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
 
 MODEL = ModelRef("fake", "1")
 
 
-def ask(text: str, output: OutputForm = TEXT, **sampling: object) -> Request:
+def ask(text: str, output: OutputFormat = TEXT_OUTPUT, **sampling: object) -> Request:
     return Request(
         messages=({"role": "user", "content": text},),
         model=MODEL,
         sampling={"max_tokens": 16, "temperature": 0, **sampling},
-        prompt="test",
+        prompt_name="test",
         prompt_hash="0" * 32,
         output=output,
     )
@@ -33,11 +33,16 @@ def asks(count: int, prefix: str = "question") -> list[Request]:
 @pytest.fixture
 def new_log(tmp_path: Path) -> Callable[[], AnswerLog]:
     """A fresh handle on the same answers each time, as a new process has it."""
-    return lambda: Lake(str(tmp_path / "lake")).answers("rewrite", "source")
+    return lambda: Lake(str(tmp_path / "lake")).get_answer_log("rewrite", "source")
 
 
 @pytest.fixture
 def quick() -> EngineOptions:
     return EngineOptions(
-        backoff_base_s=0.01, backoff_cap_s=0.05, flush_s=0.1, probe_every_s=0.05, patience_s=20, first_contact_s=1
+        backoff_base_s=0.01,
+        backoff_cap_s=0.05,
+        flush_interval_s=0.1,
+        probe_interval_s=0.05,
+        outage_timeout_s=20,
+        initial_outage_timeout_s=1,
     )

@@ -21,9 +21,9 @@ from mvl_assets.config.profile import Price
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.progress import Outcome, Progress
-from mvl_assets.inference.request import Request, choice_form, json_form
-from mvl_assets.inference.testing.fake_server import Behaviour
+from mvl_assets.inference.progress import Progress, RunOutcome
+from mvl_assets.inference.request import Request, build_choice_output, build_json_output
+from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.lake.answers import AnswerLog
 
 NewLog = Callable[[], AnswerLog]
@@ -33,21 +33,21 @@ def stored(log: AnswerLog) -> dict[str, dict]:
     return {row["request_key"]: row for batch in log.scan() for row in batch.to_pylist()}
 
 
-def assert_accounted_for(requests: list, outcome: Outcome, log: AnswerLog) -> None:
+def assert_accounted_for(requests: list, outcome: RunOutcome, log: AnswerLog) -> None:
     answered = set(stored(log))
     failed = {failure.request_key for failure in outcome.failures}
     assert answered | failed == {request.key for request in requests}
     assert not answered & failed
     assert log.count() == len(answered)
-    assert outcome.wanted == outcome.reused + outcome.equal + outcome.answered + len(outcome.failures)
+    assert outcome.requested == outcome.cache_hits + outcome.deduplicated + outcome.answered + len(outcome.failures)
 
 
 def test_every_request_is_answered_and_sent_once(new_log: NewLog, quick: EngineOptions) -> None:
     requests = asks(300)
-    with serving(Behaviour(latency_s=0.002)) as (server, endpoint):
+    with serving(FakeServerConfig(latency_s=0.002)) as (server, endpoint):
         outcome = answer_all(iter(requests), endpoints=[endpoint], log=new_log(), run_id="r1", options=quick)
-    assert (outcome.wanted, outcome.sent, outcome.answered, outcome.failures) == (300, 300, 300, [])
-    assert set(server.seen.values()) == {1}
+    assert (outcome.requested, outcome.attempts_sent, outcome.answered, outcome.failures) == (300, 300, 300, [])
+    assert set(server.request_counts.values()) == {1}
     assert_accounted_for(requests, outcome, new_log())
     row = stored(new_log())[requests[7].key]
     assert row["text"].startswith("answer ")
@@ -59,30 +59,30 @@ def test_a_second_run_sends_only_the_difference(new_log: NewLog, quick: EngineOp
     with serving() as (server, endpoint):
         answer_all(asks(100), endpoints=[endpoint], log=new_log(), options=quick)
         outcome = answer_all(asks(110), endpoints=[endpoint], log=new_log(), options=quick)
-    assert (outcome.wanted, outcome.reused, outcome.sent) == (110, 100, 10)
-    assert sum(server.seen.values()) == 110
+    assert (outcome.requested, outcome.cache_hits, outcome.attempts_sent) == (110, 100, 10)
+    assert sum(server.request_counts.values()) == 110
 
 
 def test_equal_requests_are_sent_once(new_log: NewLog, quick: EngineOptions) -> None:
     requests = [ask(f"question {i % 40}") for i in range(400)]
-    with serving(Behaviour(latency_s=0.005)) as (server, endpoint):
+    with serving(FakeServerConfig(latency_s=0.005)) as (server, endpoint):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
-    assert sum(server.seen.values()) == outcome.sent == 40
+    assert sum(server.request_counts.values()) == outcome.attempts_sent == 40
     assert outcome.answered == 40
-    assert outcome.reused + outcome.equal == 360
+    assert outcome.cache_hits + outcome.deduplicated == 360
 
 
 def test_the_iterable_is_read_as_answers_come_and_not_ahead(new_log: NewLog, quick: EngineOptions) -> None:
     read = 0
     ahead = 0
-    options = dataclasses.replace(quick, max_rows=100)
-    with serving(Behaviour(latency_s=0.001)) as (server, endpoint):
+    options = dataclasses.replace(quick, max_open_requests=100)
+    with serving(FakeServerConfig(latency_s=0.001)) as (server, endpoint):
 
         def requests():
             nonlocal read, ahead
             for request in asks(600):
                 read += 1
-                ahead = max(ahead, read - sum(server.answered.values()))
+                ahead = max(ahead, read - sum(server.answer_counts.values()))
                 yield request
 
         answer_all(requests(), endpoints=[endpoint], log=new_log(), options=options)
@@ -93,32 +93,35 @@ def test_the_iterable_is_read_as_answers_come_and_not_ahead(new_log: NewLog, qui
 @pytest.mark.parametrize("fault", ["429", "429_bare", "500", "502", "503", "reset", "html", "malformed"])
 def test_a_fault_that_passes_costs_no_row(fault: str, new_log: NewLog, quick: EngineOptions) -> None:
     requests = asks(120)
-    behaviour = Behaviour(faults={fault: 0.3}, retry_after_s=0.02)
+    behaviour = FakeServerConfig(fault_rates={fault: 0.3}, retry_after_s=0.02)
     with serving(behaviour) as (server, endpoint):
         options = dataclasses.replace(quick, max_attempts=12)
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=options)
     assert outcome.failures == []
-    assert server.faults[fault] > 20
-    assert set(server.answered.values()) == {1}
+    assert server.fault_counts[fault] > 20
+    assert set(server.answer_counts.values()) == {1}
     assert_accounted_for(requests, outcome, new_log())
 
 
 def test_a_date_in_retry_after_is_waited_for_by_its_own_row_alone(new_log: NewLog, quick: EngineOptions) -> None:
     requests = asks(100)
-    with serving(Behaviour(markers={"question 7": "429_date"}, fail_first=1)) as (server, endpoint):
+    with serving(FakeServerConfig(fault_by_marker={"question 7": "429_date"}, n_fault_attempts=1)) as (
+        server,
+        endpoint,
+    ):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
-    assert (outcome.sent, outcome.failures) == (111, []), "questions 7 and 70 to 79 are refused once"
-    assert outcome.seconds >= 1, "a date has whole seconds: the second after next is at least one away"
-    assert set(server.seen.values()) == {1, 2}
+    assert (outcome.attempts_sent, outcome.failures) == (111, []), "questions 7 and 70 to 79 are refused once"
+    assert outcome.elapsed_s >= 1, "a date has whole seconds: the second after next is at least one away"
+    assert set(server.request_counts.values()) == {1, 2}
 
 
 @pytest.mark.parametrize("fault", ["429_bare", "503"])
 def test_a_request_that_alone_is_refused_for_good_fails_and_the_run_ends(
     new_log: NewLog, quick: EngineOptions, fault: str
 ) -> None:
-    with serving(Behaviour(markers={"question 7": fault})) as (_, endpoint):
+    with serving(FakeServerConfig(fault_by_marker={"question 7": fault})) as (_, endpoint):
         outcome = answer_all(
-            asks(20), endpoints=[endpoint], log=new_log(), options=dataclasses.replace(quick, patience_s=1)
+            asks(20), endpoints=[endpoint], log=new_log(), options=dataclasses.replace(quick, outage_timeout_s=1)
         )
     assert outcome.answered == 19
     (failure,) = outcome.failures
@@ -148,7 +151,7 @@ def test_an_answer_that_drips_in_without_an_end_is_given_up_and_asked_again(
 ) -> None:
     requests = asks(10)
     options = dataclasses.replace(quick, base_timeout_s=0.3, min_tokens_per_s=1000)
-    with serving(Behaviour(markers={"question 7": "drip"}, fail_first=1)) as (_, endpoint):
+    with serving(FakeServerConfig(fault_by_marker={"question 7": "drip"}, n_fault_attempts=1)) as (_, endpoint):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=options)
     assert outcome.failures == []
     assert stored(new_log())[requests[7].key]["attempts"] == 2
@@ -159,10 +162,13 @@ def test_a_request_that_hangs_does_not_keep_the_run_waiting_for_its_time_out(
 ) -> None:
     requests = asks(200)
     # By its own time-out each would take a minute.
-    with serving(Behaviour(latency_s=0.01, markers={"question 7": "hang"}, fail_first=1)) as (_, endpoint):
+    with serving(FakeServerConfig(latency_s=0.01, fault_by_marker={"question 7": "hang"}, n_fault_attempts=1)) as (
+        _,
+        endpoint,
+    ):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
     assert outcome.failures == []
-    assert outcome.seconds < 30
+    assert outcome.elapsed_s < 30
     assert_accounted_for(requests, outcome, new_log())
     assert stored(new_log())[requests[7].key]["attempts"] == 2
 
@@ -173,8 +179,8 @@ def test_an_answer_of_another_form_is_kept_as_it_came(
 ) -> None:
     """It was paid for, and whether it can be read is not the engine's to say."""
     schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-    request = ask("answer in JSON", json_form(schema))
-    with serving(Behaviour(faults={fault: 1.0})) as (_, endpoint):
+    request = ask("answer in JSON", build_json_output(schema))
+    with serving(FakeServerConfig(fault_rates={fault: 1.0})) as (_, endpoint):
         outcome = answer_all([request], endpoints=[endpoint], log=new_log(), options=quick)
     assert (outcome.answered, outcome.failures) == (1, [])
     row = stored(new_log())[request.key]
@@ -185,7 +191,7 @@ def test_an_answer_of_another_form_is_kept_as_it_came(
 def test_a_hang_ends_with_the_time_out_and_is_asked_again(new_log: NewLog, quick: EngineOptions) -> None:
     requests = asks(30)
     options = dataclasses.replace(quick, base_timeout_s=0.3, min_tokens_per_s=1000)
-    with serving(Behaviour(markers={"question 7": "hang"}, fail_first=1)) as (_, endpoint):
+    with serving(FakeServerConfig(fault_by_marker={"question 7": "hang"}, n_fault_attempts=1)) as (_, endpoint):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=options)
     assert outcome.failures == []
     assert stored(new_log())[requests[7].key]["attempts"] == 2
@@ -204,7 +210,7 @@ def test_a_row_that_never_succeeds_fails_alone(
     fault: str, error: str, attempts: int, new_log: NewLog, quick: EngineOptions
 ) -> None:
     requests = [*asks(60), ask("the bad row"), *asks(60, "later")]
-    with serving(Behaviour(markers={"the bad row": fault})) as (_, endpoint):
+    with serving(FakeServerConfig(fault_by_marker={"the bad row": fault})) as (_, endpoint):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
     assert [(f.request_key, f.error, f.attempts) for f in outcome.failures] == [(requests[60].key, error, attempts)]
     assert_accounted_for(requests, outcome, new_log())
@@ -212,7 +218,7 @@ def test_a_row_that_never_succeeds_fails_alone(
 
 def test_an_answer_cut_by_the_token_limit_is_kept_as_such(new_log: NewLog, quick: EngineOptions) -> None:
     requests = asks(3)
-    with serving(Behaviour(faults={"length": 1.0})) as (_, endpoint):
+    with serving(FakeServerConfig(fault_rates={"length": 1.0})) as (_, endpoint):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
     assert outcome.answered == 3
     assert {row["finish_reason"] for row in stored(new_log()).values()} == {"length"}
@@ -220,22 +226,22 @@ def test_an_answer_cut_by_the_token_limit_is_kept_as_such(new_log: NewLog, quick
 
 def test_a_storm_of_errors_pauses_the_run_and_fails_nothing(new_log: NewLog, quick: EngineOptions) -> None:
     requests = asks(200)
-    with serving(Behaviour(latency_s=0.002)) as (server, endpoint):
-        server.down = True
-        threading.Timer(1.0, lambda: setattr(server, "down", False)).start()
-        options = dataclasses.replace(quick, first_contact_s=15)
+    with serving(FakeServerConfig(latency_s=0.002)) as (server, endpoint):
+        server.is_down = True
+        threading.Timer(1.0, lambda: setattr(server, "is_down", False)).start()
+        options = dataclasses.replace(quick, initial_outage_timeout_s=15)
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=options)
     assert outcome.failures == []
     assert outcome.answered == 200
     # Paused: a second of 503 costs far fewer attempts than asking on would.
-    assert outcome.sent < 300
+    assert outcome.attempts_sent < 300
 
 
 def test_an_endpoint_that_never_answers_ends_the_run_with_one_clear_error(
     new_log: NewLog, quick: EngineOptions
 ) -> None:
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{free_port()}/v1", model="fake")
-    options = dataclasses.replace(quick, first_contact_s=0.3)
+    options = dataclasses.replace(quick, initial_outage_timeout_s=0.3)
     with pytest.raises(EndpointError, match="has answered no request") as caught:
         answer_all(asks(10), endpoints=[endpoint], log=new_log(), options=options)
     assert caught.value.hint
@@ -255,7 +261,7 @@ def test_what_arrived_before_an_error_of_the_iterable_is_stored(new_log: NewLog,
         yield from asks(64)
         yield None
         deadline = time.monotonic() + 20
-        while sum(server.answered.values()) < 64 and time.monotonic() < deadline:
+        while sum(server.answer_counts.values()) < 64 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.5)  # from the server to the client
         raise RuntimeError("the source broke")
@@ -287,7 +293,7 @@ def test_a_killed_server_costs_no_row(new_log: NewLog, quick: EngineOptions) -> 
                     server.kill()
                 yield request
 
-        options = dataclasses.replace(quick, max_rows=64)
+        options = dataclasses.replace(quick, max_open_requests=64)
         outcome = answer_all(kill_in_the_middle(), endpoints=[server.revive()], log=new_log(), options=options)
         assert server.starts == 2
     assert outcome.failures == []
@@ -296,18 +302,21 @@ def test_a_killed_server_costs_no_row(new_log: NewLog, quick: EngineOptions) -> 
 
 def test_two_endpoints_share_the_work_and_one_may_die(new_log: NewLog, quick: EngineOptions) -> None:
     requests = asks(300)
-    with serving(Behaviour(latency_s=0.01)) as (first, one), serving(Behaviour(latency_s=0.01)) as (second, two):
+    with (
+        serving(FakeServerConfig(latency_s=0.01)) as (first, one),
+        serving(FakeServerConfig(latency_s=0.01)) as (second, two),
+    ):
 
         def lose_the_second():
             for i, request in enumerate(requests):
                 if i == 200:
-                    second.down = True
+                    second.is_down = True
                 yield request
 
-        options = dataclasses.replace(quick, max_rows=64)
+        options = dataclasses.replace(quick, max_open_requests=64)
         outcome = answer_all(lose_the_second(), endpoints=[one, two], log=new_log(), options=options)
     assert outcome.failures == []
-    assert sum(first.answered.values()) > 30 and sum(second.answered.values()) > 30
+    assert sum(first.answer_counts.values()) > 30 and sum(second.answer_counts.values()) > 30
     assert_accounted_for(requests, outcome, new_log())
 
 
@@ -317,36 +326,40 @@ def test_a_server_that_is_full_is_not_given_all_it_may_have(
 ) -> None:
     requests = asks(1500)
     limits: list[int] = []
-    options = dataclasses.replace(quick, progress_s=0.0)
-    with serving(Behaviour(latency_s=0.02, slots=8, queue=queue)) as (server, endpoint):
+    options = dataclasses.replace(quick, progress_interval_s=0.0)
+    with serving(FakeServerConfig(latency_s=0.02, slots=8, max_queued=queue)) as (server, endpoint):
         wide = dataclasses.replace(endpoint, start_concurrency=4, max_concurrency=512)
         outcome = answer_all(
-            requests, endpoints=[wide], log=new_log(), options=options, progress=lambda p: limits.append(p.limit)
+            requests,
+            endpoints=[wide],
+            log=new_log(),
+            options=options,
+            progress_callback=lambda p: limits.append(p.concurrency_limit),
         )
     assert outcome.failures == []
     assert 4 <= limits[-1] <= 40
-    assert server.most_in_flight < 200
+    assert server.max_in_flight < 200
     assert_accounted_for(requests, outcome, new_log())
 
 
 def test_the_faster_of_two_endpoints_gets_more(new_log: NewLog, quick: EngineOptions) -> None:
     requests = asks(600)
     with (
-        serving(Behaviour(latency_s=0.02, slots=8)) as (fast, one),
-        serving(Behaviour(latency_s=0.1, slots=8)) as (slow, two),
+        serving(FakeServerConfig(latency_s=0.02, slots=8)) as (fast, one),
+        serving(FakeServerConfig(latency_s=0.1, slots=8)) as (slow, two),
     ):
         endpoints = [dataclasses.replace(endpoint, max_concurrency=8) for endpoint in (one, two)]
         outcome = answer_all(requests, endpoints=endpoints, log=new_log(), options=quick)
     assert outcome.failures == []
-    assert sum(fast.answered.values()) > 1.5 * sum(slow.answered.values()) > 0
+    assert sum(fast.answer_counts.values()) > 1.5 * sum(slow.answer_counts.values()) > 0
 
 
 def test_a_choice_is_constrained_and_keeps_the_first_tokens_log_probabilities(
     new_log: NewLog, quick: EngineOptions
 ) -> None:
-    request = ask("is it so?", choice_form("Yes", "No"))
+    request = ask("is it so?", build_choice_output("Yes", "No"))
     with serving() as (server, endpoint):
-        server.keep_bodies = True
+        server.record_bodies = True
         answer_all([request], endpoints=[endpoint], log=new_log(), options=quick)
     assert server.bodies[0]["structured_outputs"] == {"choice": ["Yes", "No"]}
     row = stored(new_log())[request.key]
@@ -356,9 +369,9 @@ def test_a_choice_is_constrained_and_keeps_the_first_tokens_log_probabilities(
 
 def test_a_schema_goes_out_as_response_format(new_log: NewLog, quick: EngineOptions) -> None:
     schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-    request = ask("answer in JSON", json_form(schema))
+    request = ask("answer in JSON", build_json_output(schema))
     with serving() as (server, endpoint):
-        server.keep_bodies = True
+        server.record_bodies = True
         answer_all([request], endpoints=[endpoint], log=new_log(), options=quick)
     assert server.bodies[0]["response_format"]["json_schema"]["schema"] == schema
     assert json.loads(stored(new_log())[request.key]["text"])["answer"]
@@ -366,22 +379,28 @@ def test_a_schema_goes_out_as_response_format(new_log: NewLog, quick: EngineOpti
 
 def test_progress_ends_at_the_number_of_rows(new_log: NewLog, quick: EngineOptions) -> None:
     seen: list[Progress] = []
-    options = dataclasses.replace(quick, progress_s=0.0)
-    with serving(Behaviour(latency_s=0.3)) as (_, endpoint):
+    options = dataclasses.replace(quick, progress_interval_s=0.0)
+    with serving(FakeServerConfig(latency_s=0.3)) as (_, endpoint):
         price = Price(input_per_million=10_000.0, output_per_million=50_000.0, currency="EUR")
         answer_all(
-            asks(40), endpoints=[endpoint], log=new_log(), total=40, price=price, progress=seen.append, options=options
+            asks(40),
+            endpoints=[endpoint],
+            log=new_log(),
+            total=40,
+            price=price,
+            progress_callback=seen.append,
+            options=options,
         )
-    assert seen[0].rows == 0 and seen[0].total == 40
+    assert seen[0].n_finished == 0 and seen[0].total == 40
     assert any(p.in_flight for p in seen)
-    assert all(p.in_flight <= p.limit for p in seen)
+    assert all(p.in_flight <= p.concurrency_limit for p in seen)
     last = seen[-1]
-    assert (last.rows, last.in_flight, last.eta_s) == (40, 0, 0)
+    assert (last.n_finished, last.in_flight, last.eta_s) == (40, 0, 0)
     assert last.cost == pytest.approx(last.prompt_tokens / 100 + last.completion_tokens / 20)
     assert last.cost > 0
-    assert last.line().startswith(f"rewrite source · {last.rows}/40 rows · ")
+    assert last.format_line().startswith(f"rewrite source · {last.n_finished}/40 rows · ")
     for part in (" in flight of ", f" · {last.cost:.2f} EUR", " tokens/s"):
-        assert part in last.line()
+        assert part in last.format_line()
 
 
 CLIENT = """
@@ -411,32 +430,32 @@ def test_a_killed_client_loses_nothing_and_asks_little_twice(
     requests_before_the_kill: int, tmp_path: Path, new_log: NewLog
 ) -> None:
     count = 400
-    with serving(Behaviour(latency_s=0.05)) as (server, endpoint):
+    with serving(FakeServerConfig(latency_s=0.05)) as (server, endpoint):
         client = start_client(tmp_path, endpoint.base_url, count)
-        while sum(server.seen.values()) < requests_before_the_kill:
+        while sum(server.request_counts.values()) < requests_before_the_kill:
             assert client.poll() is None
             time.sleep(0.005)
         client.kill()
         client.wait()
-        in_flight_or_lately = sum(server.seen.values()) - new_log().count()
+        in_flight_or_lately = sum(server.request_counts.values()) - new_log().count()
         assert start_client(tmp_path, endpoint.base_url, count).wait(60) == 0
         assert new_log().count() == count
-        asked_twice = sum(n - 1 for n in server.seen.values())
+        asked_twice = sum(n - 1 for n in server.request_counts.values())
         assert asked_twice <= in_flight_or_lately
-    assert len(server.seen) == count
+    assert len(server.request_counts) == count
 
 
 def test_ctrl_c_stores_what_arrived_and_leaves_cleanly(tmp_path: Path, new_log: NewLog) -> None:
-    with serving(Behaviour(latency_s=0.05)) as (server, endpoint):
+    with serving(FakeServerConfig(latency_s=0.05)) as (server, endpoint):
         client = start_client(tmp_path, endpoint.base_url, 5000)
-        while sum(server.answered.values()) < 100:
+        while sum(server.answer_counts.values()) < 100:
             assert client.poll() is None
             time.sleep(0.005)
         client.send_signal(signal.SIGINT)
         assert client.wait(60) not in (0, -signal.SIGKILL)
-        assert new_log().count() >= 100 - server.most_in_flight
+        assert new_log().count() >= 100 - server.max_in_flight
         outcome = answer_all(asks(5000)[:50], endpoints=[endpoint], log=new_log())
-        assert outcome.sent == 0
+        assert outcome.attempts_sent == 0
 
 
 INTERRUPTED = """
@@ -453,11 +472,11 @@ signal.signal(signal.SIGTERM, interrupt)
 def test_an_interrupt_that_dagster_raises_anywhere_stores_what_arrived(
     answers_before: int, tmp_path: Path, new_log: NewLog
 ) -> None:
-    with serving(Behaviour(latency_s=0.02)) as (server, endpoint):
+    with serving(FakeServerConfig(latency_s=0.02)) as (server, endpoint):
         client = start_client(tmp_path, endpoint.base_url, 100_000, INTERRUPTED)
-        while sum(server.answered.values()) < answers_before:
+        while sum(server.answer_counts.values()) < answers_before:
             assert client.poll() is None
             time.sleep(0.005)
         client.send_signal(signal.SIGTERM)
         assert client.wait(60) == 1
-        assert new_log().count() >= answers_before - server.most_in_flight
+        assert new_log().count() >= answers_before - server.max_in_flight

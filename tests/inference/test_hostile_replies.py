@@ -15,7 +15,7 @@ from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.faults import parse_retry_after
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.transport import MAX_BODY
+from mvl_assets.inference.transport import MAX_BODY_BYTES
 from mvl_assets.lake.answers import AnswerLog
 
 NewLog = Callable[[], AnswerLog]
@@ -49,7 +49,7 @@ async def _nothing() -> web.Response:
         (500, b"[" * 200_000, {}, "http_500"),
         (200, b"[" * 200_000, {}, "malformed_reply"),
         (408, b"{}", {"Retry-After": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, "http_408"),
-        (200, b" " * (MAX_BODY + 1), {}, "malformed_reply"),
+        (200, b" " * (MAX_BODY_BYTES + 1), {}, "malformed_reply"),
         (200, b"garbage", {"Content-Encoding": "gzip"}, "connection_lost"),
     ],
 )
@@ -65,7 +65,7 @@ def test_a_strange_reply_to_one_row_fails_that_row_alone(
         for requests in ([*asks(20), *asks(1, "poison"), *asks(20, "more")], asks(1, "poison")):
             outcome = answer_all(requests, endpoints=[Endpoint(base_url=url, model="m")], log=new_log(), options=quick)
             assert [failure.error for failure in outcome.failures] == [error]
-            assert outcome.answered + outcome.reused == len(requests) - 1
+            assert outcome.answered + outcome.cache_hits == len(requests) - 1
 
 
 def test_an_endpoint_that_refuses_everything_ends_the_run(new_log: NewLog, quick: EngineOptions) -> None:
@@ -88,7 +88,7 @@ def test_a_server_that_answers_only_the_tiny_question_is_waited_for_and_rejects_
         left -= not tiny
         return web.json_response(FINE) if tiny or left >= 0 else web.json_response({"error": "broken"}, status=500)
 
-    options = dataclasses.replace(quick, patience_s=1.5)
+    options = dataclasses.replace(quick, outage_timeout_s=1.5)
     log = new_log()
     with (
         answering(handle) as url,
@@ -124,7 +124,7 @@ def test_no_secret_is_in_messages(new_log: NewLog, quick: EngineOptions, monkeyp
     assert "***" in failure.message
     for secret in ("sk-0123456789", "t0ken-of-mine"):
         assert secret not in failure.message + repr(endpoint)
-    assert Endpoint(base_url="http://user:hunter2@host:8000/v1", model="m").shown_url == "http://host:8000/v1"
+    assert Endpoint(base_url="http://user:hunter2@host:8000/v1", model="m").redacted_url == "http://host:8000/v1"
 
 
 @pytest.mark.parametrize("value", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359"])

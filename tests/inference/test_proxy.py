@@ -13,8 +13,8 @@ from servers import free_port, serving, wait_for
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.testing.fake_server import Behaviour
-from mvl_assets.inference.testing.proxy import asked, read_journal
+from mvl_assets.inference.testing.fake_server import FakeServerConfig
+from mvl_assets.inference.testing.proxy import count_requests, read_journal
 from mvl_assets.lake.answers import AnswerLog
 
 
@@ -22,7 +22,7 @@ def test_the_journal_holds_every_request_once_and_its_answer(
     new_log: Callable[[], AnswerLog], quick: EngineOptions, tmp_path: Path
 ) -> None:
     journal, port = tmp_path / "requests.jsonl", free_port()
-    with serving(Behaviour(markers={"question 3": "500"}, fail_first=1)) as (server, endpoint):
+    with serving(FakeServerConfig(fault_by_marker={"question 3": "500"}, n_fault_attempts=1)) as (server, endpoint):
         upstream = endpoint.base_url.removesuffix("/v1")
         command = [sys.executable, "-m", "mvl_assets.inference.testing.proxy", "--upstream", upstream]
         proxy = subprocess.Popen([*command, "--port", str(port), "--journal", str(journal)])
@@ -33,7 +33,7 @@ def test_the_journal_holds_every_request_once_and_its_answer(
         finally:
             proxy.kill()
             proxy.wait()
-        assert (outcome.answered, outcome.sent) == (10, 11)
-        assert asked(journal) == server.seen
+        assert (outcome.answered, outcome.attempts_sent) == (10, 11)
+        assert count_requests(journal) == server.request_counts
     answers = [entry.status for entry in read_journal(journal) if entry.event == "answered"]
     assert sorted(answers) == [200] * 10 + [500]  # type: ignore[type-var]

@@ -14,12 +14,12 @@ from PIL import Image
 from servers import serving
 
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.endpoint_client import Lane
+from mvl_assets.inference.endpoint_client import EndpointClient
 from mvl_assets.inference.engine import answer_all
-from mvl_assets.inference.images import PictureFault, load_pictures
+from mvl_assets.inference.images import ImageFault, load_images
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import Request
-from mvl_assets.inference.testing.fake_server import Behaviour, FakeServer
+from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfig
 from mvl_assets.lake.answers import AnswerLog
 
 
@@ -40,12 +40,12 @@ def size(data: bytes) -> tuple[int, int]:
 
 def test_a_picture_that_is_ready_travels_as_it_is() -> None:
     data = picture(640, 480)
-    assert load_pictures(lambda ids: {"a": data}, ["a"], 1344) == {"a": data}
+    assert load_images(lambda ids: {"a": data}, ["a"], 1344) == {"a": data}
 
 
 def test_a_large_picture_is_scaled_to_what_the_model_can_use_and_a_small_one_up() -> None:
     stored = {"large": picture(3000, 1500), "small": picture(50, 50, format="PNG"), "grey": picture(300, 300, "L")}
-    loaded = load_pictures(lambda ids: stored, list(stored), 1344)
+    loaded = load_images(lambda ids: stored, list(stored), 1344)
     assert all(isinstance(data, bytes) for data in loaded.values())
     assert size(loaded["large"]) == (1344, 672)  # type: ignore[arg-type]
     assert size(loaded["small"]) == (224, 224)  # type: ignore[arg-type]
@@ -53,9 +53,9 @@ def test_a_large_picture_is_scaled_to_what_the_model_can_use_and_a_small_one_up(
 
 
 def test_a_missing_or_broken_picture_is_a_fault_of_its_rows_alone() -> None:
-    loaded = load_pictures(lambda ids: {"broken": b"no picture"}, ["broken", "gone"], 1344)
-    assert isinstance(loaded["broken"], PictureFault) and loaded["broken"].error == "not_a_picture"
-    assert isinstance(loaded["gone"], PictureFault) and loaded["gone"].error == "missing_picture"
+    loaded = load_images(lambda ids: {"broken": b"no picture"}, ["broken", "gone"], 1344)
+    assert isinstance(loaded["broken"], ImageFault) and loaded["broken"].error == "not_a_picture"
+    assert isinstance(loaded["gone"], ImageFault) and loaded["gone"].error == "missing_picture"
 
 
 def test_requests_with_pictures_go_out_with_their_bytes_and_bad_ones_fail(
@@ -70,8 +70,8 @@ def test_requests_with_pictures_go_out_with_their_bytes_and_bad_ones_fail(
 
     requests = [look(image) for image in [*stored, "gone"]]
     with serving() as (server, endpoint):
-        server.keep_bodies = True
-        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), pictures=fetch, options=quick)
+        server.record_bodies = True
+        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), fetch_images=fetch, options=quick)
     assert outcome.answered == 40
     assert {failure.error for failure in outcome.failures} == {"not_a_picture", "missing_picture"}
     sent = {body["messages"][0]["content"][0]["image_url"]["url"].split(",")[1] for body in server.bodies}
@@ -102,18 +102,20 @@ def bytes_sent(server: FakeServer) -> Counter[str]:
 @pytest.fixture
 def by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after the first look at vLLM's metrics, which comes a moment after a run's first answer."""
-    monkeypatch.setattr(Lane, "takes_names", property(lambda lane: lane.shown.pays))
+    monkeypatch.setattr(EndpointClient, "supports_image_cache", property(lambda lane: lane.shown.pays))
 
 
 def test_several_questions_about_a_picture_send_its_bytes_once(
     new_log: Callable[[], AnswerLog], quick: EngineOptions, by_name: None
 ) -> None:
     stored = {f"p{i}": picture(300 + i, 300) for i in range(12)}
-    with serving(Behaviour(latency_s=0.01, slots=8, pictures=100)) as (server, endpoint):
-        server.keep_bodies = True
+    with serving(FakeServerConfig(latency_s=0.01, slots=8, image_cache_size=100)) as (server, endpoint):
+        server.record_bodies = True
         requests = questions(list(stored), 5)
-        outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), pictures=lambda ids: stored, options=quick)
-    assert (outcome.answered, outcome.sent, outcome.failures) == (60, 60, [])
+        outcome = answer_all(
+            requests, endpoints=[endpoint], log=new_log(), fetch_images=lambda ids: stored, options=quick
+        )
+    assert (outcome.answered, outcome.attempts_sent, outcome.failures) == (60, 60, [])
     assert bytes_sent(server) == {f"{i}-{len(data)}": 1 for i, data in stored.items()}
 
 
@@ -121,15 +123,15 @@ def test_vllm_is_recognised_by_its_metrics_and_gets_names(
     new_log: Callable[[], AnswerLog], quick: EngineOptions
 ) -> None:
     stored = {f"p{i}": picture(300 + i, 300) for i in range(120)}
-    with serving(Behaviour(latency_s=0.1, slots=8, pictures=1000)) as (server, endpoint):
-        server.keep_bodies = True
+    with serving(FakeServerConfig(latency_s=0.1, slots=8, image_cache_size=1000)) as (server, endpoint):
+        server.record_bodies = True
         requests = questions(list(stored), each=3)
         endpoint = dataclasses.replace(endpoint, start_concurrency=8, max_concurrency=8)
         outcome = answer_all(
             requests,
             endpoints=[endpoint],
             log=new_log(),
-            pictures=lambda ids: {i: stored[i] for i in ids},
+            fetch_images=lambda ids: {i: stored[i] for i in ids},
             options=quick,
         )
     assert (outcome.answered, outcome.failures) == (360, [])
@@ -141,29 +143,35 @@ def test_a_server_that_forgets_pictures_gets_their_bytes_again_and_no_row_is_los
     new_log: Callable[[], AnswerLog], quick: EngineOptions, by_name: None
 ) -> None:
     stored = {f"p{i}": picture(300 + i, 300) for i in range(12)}
-    with serving(Behaviour(latency_s=0.01, slots=8, pictures=1)) as (server, endpoint):
-        server.keep_bodies = True
+    with serving(FakeServerConfig(latency_s=0.01, slots=8, image_cache_size=1)) as (server, endpoint):
+        server.record_bodies = True
         outcome = answer_all(
-            questions(list(stored), 5), endpoints=[endpoint], log=new_log(), pictures=lambda ids: stored, options=quick
+            questions(list(stored), 5),
+            endpoints=[endpoint],
+            log=new_log(),
+            fetch_images=lambda ids: stored,
+            options=quick,
         )
     assert (outcome.answered, outcome.failures) == (60, [])
-    assert server.faults["forgotten"] > 0
-    assert outcome.sent == 60 + server.faults["forgotten"]
-    assert bytes_sent(server)[""] >= server.faults["forgotten"], "what was refused goes again as to any other server"
+    assert server.fault_counts["forgotten"] > 0
+    assert outcome.attempts_sent == 60 + server.fault_counts["forgotten"]
+    assert bytes_sent(server)[""] >= server.fault_counts["forgotten"], (
+        "what was refused goes again as to any other server"
+    )
 
 
 def test_questions_about_one_picture_go_to_the_server_that_has_it_if_there_is_a_place(
     new_log: Callable[[], AnswerLog], quick: EngineOptions, by_name: None
 ) -> None:
     stored = {f"p{i}": picture(300 + i, 300) for i in range(60)}
-    behaviour = Behaviour(latency_s=0.01, slots=8, pictures=100)
+    behaviour = FakeServerConfig(latency_s=0.01, slots=8, image_cache_size=100)
     with serving(behaviour) as (one, first), serving(behaviour) as (two, second):
-        one.keep_bodies = two.keep_bodies = True
+        one.record_bodies = two.record_bodies = True
         requests = questions(list(stored), 4)
         outcome = answer_all(
-            requests, endpoints=[first, second], log=new_log(), pictures=lambda ids: stored, options=quick
+            requests, endpoints=[first, second], log=new_log(), fetch_images=lambda ids: stored, options=quick
         )
-    assert (outcome.answered, outcome.sent) == (240, 240)
+    assert (outcome.answered, outcome.attempts_sent) == (240, 240)
     assert one.bodies and two.bodies
     # Wherever there is a place first, three in four pictures would go to both.
     assert (bytes_sent(one) + bytes_sent(two)).total() < 100
@@ -171,9 +179,9 @@ def test_questions_about_one_picture_go_to_the_server_that_has_it_if_there_is_a_
 
 def test_a_server_that_is_not_vllm_gets_no_names(new_log: Callable[[], AnswerLog], quick: EngineOptions) -> None:
     stored = {"p0": picture(300, 300)}
-    with serving(Behaviour(latency_s=0.01)) as (server, endpoint):
-        server.keep_bodies = True
-        answer_all(questions(["p0"], 5), endpoints=[endpoint], log=new_log(), pictures=lambda ids: stored)
+    with serving(FakeServerConfig(latency_s=0.01)) as (server, endpoint):
+        server.record_bodies = True
+        answer_all(questions(["p0"], 5), endpoints=[endpoint], log=new_log(), fetch_images=lambda ids: stored)
     assert bytes_sent(server) == {"": 5}
 
 
@@ -188,8 +196,8 @@ def test_several_pictures_travel_in_their_order(new_log: Callable[[], AnswerLog]
         "h",
     )
     with serving() as (server, endpoint):
-        server.keep_bodies = True
-        answer_all([request], endpoints=[endpoint], log=new_log(), pictures=lambda ids: stored, options=quick)
+        server.record_bodies = True
+        answer_all([request], endpoints=[endpoint], log=new_log(), fetch_images=lambda ids: stored, options=quick)
     sent = [part["image_url"]["url"].split(",")[1] for part in server.bodies[0]["messages"][0]["content"][:4]]
     assert [size(base64.b64decode(data))[0] for data in sent] == [400, 300, 500, 300]
 

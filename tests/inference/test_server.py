@@ -21,10 +21,16 @@ from servers import free_port
 
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
-from mvl_assets.inference.faults import Blame, Fault
+from mvl_assets.inference.faults import FaultScope, RequestFault
 from mvl_assets.inference.local_server import server
-from mvl_assets.inference.local_server.server import ServerError, ensure_server, start_in_background, status, stop
-from mvl_assets.inference.local_server.server_spec import ServeSpec
+from mvl_assets.inference.local_server.server import (
+    ServerError,
+    ensure_server,
+    list_servers,
+    start_server_in_background,
+    stop_servers,
+)
+from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import Request
 from mvl_assets.inference.transport import Transport
@@ -34,15 +40,15 @@ FAKE = (sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--lat
 PROJECT = Path(__file__).parents[2]
 
 
-def spec(idle_seconds: float = 60.0, command: tuple[str, ...] = FAKE, port: int | None = None) -> ServeSpec:
-    return ServeSpec(model="fake", served_name="fake", idle_seconds=idle_seconds, command=command, port=port)
+def spec(idle_seconds: float = 60.0, command: tuple[str, ...] = FAKE, port: int | None = None) -> ServerSpec:
+    return ServerSpec(model="fake", served_model_name="fake", idle_timeout_s=idle_seconds, command=command, port=port)
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("MVL_HOME", str(tmp_path / "home"))
     yield tmp_path / "home"
-    stop()
+    stop_servers()
     assert group_members(tmp_path) == []
 
 
@@ -92,20 +98,20 @@ def in_another_process(code: str) -> subprocess.Popen[str]:
 def test_the_second_caller_finds_the_server_of_the_first() -> None:
     first, second = ensure_server(spec()), ensure_server(spec())
     assert first.base_url == second.base_url
-    assert [(s.state, s.served_name, s.base_url) for s in status()] == [("ready", "fake", first.base_url)]
+    assert [(s.state, s.served_model_name, s.base_url) for s in list_servers()] == [("ready", "fake", first.base_url)]
 
 
 def test_callers_at_the_same_time_start_one_server() -> None:
     clients = [in_another_process("print(ensure_server(spec).base_url)") for _ in range(3)]
     urls = {client.communicate(timeout=60)[0].strip() for client in clients}
     assert urls == {ensure_server(spec()).base_url}
-    assert len(status()) == 1
+    assert len(list_servers()) == 1
 
 
 def test_other_flags_are_another_server() -> None:
-    other = ServeSpec(model="fake", served_name="fake", max_model_len=4096, command=FAKE)
+    other = ServerSpec(model="fake", served_model_name="fake", max_model_len=4096, command=FAKE)
     assert ensure_server(spec()).base_url != ensure_server(other).base_url
-    assert len(status()) == 2
+    assert len(list_servers()) == 2
 
 
 def test_a_killed_client_leaves_the_server_usable() -> None:
@@ -119,7 +125,7 @@ def test_a_killed_client_leaves_the_server_usable() -> None:
 
 def test_a_killed_server_is_started_again_by_the_next_caller() -> None:
     url = ensure_server(spec()).base_url
-    (running,) = status()
+    (running,) = list_servers()
     os.killpg(running.pid, signal.SIGKILL)
     wait_until(lambda: not is_up(url))
     assert is_up(ensure_server(spec()).base_url)
@@ -133,7 +139,7 @@ def test_the_engine_heals_a_server_that_is_killed_under_it(
     def kill_in_the_middle():
         for i, request in enumerate(asks(300)):
             if i == 200:
-                os.killpg(status()[0].pid, signal.SIGKILL)
+                os.killpg(list_servers()[0].pid, signal.SIGKILL)
             yield request
 
     outcome = answer_all(kill_in_the_middle(), endpoints=[endpoint], log=new_log(), options=quick)
@@ -147,7 +153,7 @@ def test_a_start_that_takes_longer_than_the_first_contact_may_costs_no_patience(
     endpoint = ensure_server(spec(command=slow))
     probe = Transport.probe
 
-    async def slow_probe(self: Transport, endpoint: Endpoint) -> Fault | None:
+    async def slow_probe(self: Transport, endpoint: Endpoint) -> RequestFault | None:
         # The run looks at its patience between the start and the first answer.
         await asyncio.sleep(0.5)
         return await probe(self, endpoint)
@@ -155,7 +161,7 @@ def test_a_start_that_takes_longer_than_the_first_contact_may_costs_no_patience(
     monkeypatch.setattr(Transport, "probe", slow_probe)
 
     def kill_before_the_first() -> Iterator[Request]:
-        os.killpg(status()[0].pid, signal.SIGKILL)
+        os.killpg(list_servers()[0].pid, signal.SIGKILL)
         yield from asks(3)
 
     outcome = answer_all(kill_before_the_first(), endpoints=[endpoint], log=new_log(), options=quick)
@@ -167,14 +173,14 @@ def test_a_server_that_ends_whenever_it_is_asked_is_not_started_for_ever(
 ) -> None:
     endpoint = ensure_server(spec())
 
-    async def deadly_probe(self: Transport, endpoint: Endpoint) -> Fault | None:
-        os.killpg(status()[0].pid, signal.SIGKILL)
-        return Fault("no_connection", "gone", Blame.ENDPOINT)
+    async def deadly_probe(self: Transport, endpoint: Endpoint) -> RequestFault | None:
+        os.killpg(list_servers()[0].pid, signal.SIGKILL)
+        return RequestFault("no_connection", "gone", FaultScope.ENDPOINT)
 
     monkeypatch.setattr(Transport, "probe", deadly_probe)
 
     def kill_before_the_first() -> Iterator[Request]:
-        os.killpg(status()[0].pid, signal.SIGKILL)
+        os.killpg(list_servers()[0].pid, signal.SIGKILL)
         yield from asks(3)
 
     with pytest.raises(EndpointError, match="was started 3 times and ended before it answered"):
@@ -183,17 +189,17 @@ def test_a_server_that_ends_whenever_it_is_asked_is_not_started_for_ever(
 
 def test_the_death_of_the_server_process_alone_ends_the_whole_group() -> None:
     url = ensure_server(spec()).base_url
-    keeper = psutil.Process(status()[0].pid)
+    keeper = psutil.Process(list_servers()[0].pid)
     (child,) = keeper.children()
     child.kill()
-    wait_until(lambda: status()[0].state == "ended")
+    wait_until(lambda: list_servers()[0].state == "ended")
     assert is_up(ensure_server(spec()).base_url)
     assert url
 
 
 def test_the_death_of_the_keeper_ends_the_server() -> None:
     url = ensure_server(spec()).base_url
-    os.kill(status()[0].pid, signal.SIGKILL)
+    os.kill(list_servers()[0].pid, signal.SIGKILL)
     wait_until(lambda: not is_up(url))
 
 
@@ -201,32 +207,32 @@ def test_an_idle_server_ends_by_itself(home: Path) -> None:
     url = ensure_server(spec(idle_seconds=1.5)).base_url
     assert is_up(url)
     wait_until(lambda: not is_up(url))
-    wait_until(lambda: status()[0].state == "ended")
+    wait_until(lambda: list_servers()[0].state == "ended")
 
 
 def test_stop_ends_it_and_leaves_no_process(home: Path) -> None:
     url = ensure_server(spec()).base_url
-    assert stop("another") == []
-    assert len(stop("fake")) == 1
+    assert stop_servers("another") == []
+    assert len(stop_servers("fake")) == 1
     assert not is_up(url)
-    assert status() == []
+    assert list_servers() == []
     assert group_members(home) == []
 
 
 def test_stop_ends_a_server_that_ignores_being_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stubborn = (sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)")
-    start_in_background(spec(command=stubborn))
-    assert status()[0].state == "starting"
-    monkeypatch.setattr(server, "GRACE_S", -1.5)
-    assert len(stop()) == 1
+    start_server_in_background(spec(command=stubborn))
+    assert list_servers()[0].state == "starting"
+    monkeypatch.setattr(server, "GRACE_PERIOD_S", -1.5)
+    assert len(stop_servers()) == 1
     assert group_members(home) == []
 
 
 def test_a_start_in_the_background_is_joined_by_who_needs_it() -> None:
-    start_in_background(spec())
-    (starting,) = status()
+    start_server_in_background(spec())
+    (starting,) = list_servers()
     assert is_up(ensure_server(spec()).base_url)
-    assert status()[0].pid == starting.pid
+    assert list_servers()[0].pid == starting.pid
 
 
 def test_a_server_that_ends_while_starting_shows_its_last_words() -> None:
@@ -240,7 +246,7 @@ def test_a_server_that_never_answers_is_ended_after_the_time_out() -> None:
     mute = (sys.executable, "-c", "import time; time.sleep(600)")
     with pytest.raises(ServerError, match="did not answer within"):
         ensure_server(spec(command=mute), timeout_s=0.5)
-    assert status() == []
+    assert list_servers() == []
 
 
 def test_a_port_in_use_is_named() -> None:

@@ -16,8 +16,15 @@ import pytest
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.progress import Outcome
-from mvl_assets.inference.request import TEXT, ModelRef, OutputForm, Request, choice_form, json_form
+from mvl_assets.inference.progress import RunOutcome
+from mvl_assets.inference.request import (
+    TEXT_OUTPUT,
+    ModelRef,
+    OutputFormat,
+    Request,
+    build_choice_output,
+    build_json_output,
+)
 from mvl_assets.lake.answers import AnswerLog
 
 pytestmark = pytest.mark.server
@@ -33,12 +40,12 @@ SCHEMA: Mapping[str, Any] = {
 }
 
 
-def ask(text: str, output: OutputForm = TEXT, max_tokens: int = 24, **sampling: object) -> Request:
+def ask(text: str, output: OutputFormat = TEXT_OUTPUT, max_tokens: int = 24, **sampling: object) -> Request:
     return Request(
         messages=({"role": "user", "content": text},),
-        model=ModelRef("SmolLM2-135M-Instruct", "1", sees_images=False),
+        model=ModelRef("SmolLM2-135M-Instruct", "1", supports_images=False),
         sampling={"max_tokens": max_tokens, "temperature": 0, **sampling},
-        prompt="test",
+        prompt_name="test",
         prompt_hash="0" * 32,
         output=output,
     )
@@ -58,8 +65,8 @@ def listening_on(endpoint: Endpoint) -> psutil.Process:
 
 def test_text_schema_choice_and_sampling_with_a_seed(vllm_server: Endpoint, new_log: Callable[[], AnswerLog]) -> None:
     text = ask("Name a colour.")
-    schema = ask("What is 2 + 3?", json_form(SCHEMA), max_tokens=96)
-    choice = ask("Is water wet? Answer Yes or No.", choice_form("Yes", "No"))
+    schema = ask("What is 2 + 3?", build_json_output(SCHEMA), max_tokens=96)
+    choice = ask("Is water wet? Answer Yes or No.", build_choice_output("Yes", "No"))
     # A seed with temperature kills the CPU build; the engine does not send it there.
     sampled = ask("Say hello.", temperature=0.8, seed=7)
     outcome = answer_all([text, schema, choice, sampled], endpoints=[vllm_server], log=new_log())
@@ -86,8 +93,8 @@ def test_a_prompt_too_long_for_the_model_fails_alone(vllm_server: Endpoint, new_
 def test_a_killed_vllm_is_healed_and_no_row_is_lost(vllm_server: Endpoint, new_log: Callable[[], AnswerLog]) -> None:
     # Keeps the server busy long enough to be killed with rows in flight.
     requests = [ask(f"Tell a story about the number {i}.", max_tokens=200) for i in range(6)]
-    options = EngineOptions(progress_s=0)
-    outcomes: list[Outcome] = []
+    options = EngineOptions(progress_interval_s=0)
+    outcomes: list[RunOutcome] = []
     in_flight = threading.Event()
 
     def report(progress: Any) -> None:
@@ -95,7 +102,9 @@ def test_a_killed_vllm_is_healed_and_no_row_is_lost(vllm_server: Endpoint, new_l
             in_flight.set()
 
     def run() -> None:
-        outcomes.append(answer_all(requests, endpoints=[vllm_server], log=new_log(), progress=report, options=options))
+        outcomes.append(
+            answer_all(requests, endpoints=[vllm_server], log=new_log(), progress_callback=report, options=options)
+        )
 
     before = listening_on(vllm_server)
     client = threading.Thread(target=run)
@@ -105,5 +114,5 @@ def test_a_killed_vllm_is_healed_and_no_row_is_lost(vllm_server: Endpoint, new_l
     client.join(400)
     assert not client.is_alive()
     assert (outcomes[0].answered, outcomes[0].failures) == (6, [])
-    assert outcomes[0].sent > 6
+    assert outcomes[0].attempts_sent > 6
     assert not before.is_running() or before.status() == psutil.STATUS_ZOMBIE

@@ -8,16 +8,16 @@ import json
 import pytest
 from asking import MODEL, ask
 
-from mvl_assets.inference.chat_protocol import MalformedReply, decode, encode, error_message
+from mvl_assets.inference.chat_protocol import MalformedReply, build_request_body, parse_error_message, parse_reply
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.request import Request, choice_form
+from mvl_assets.inference.request import Request, build_choice_output
 
 ENDPOINT = Endpoint("http://host/v1", "served")
 JPEG = b"\xff\xd8\xff\xe0 rest"
 
 
 def body(request: Request, endpoint: Endpoint = ENDPOINT, **pictures: bytes) -> dict:
-    return dict(json.loads(encode(request, endpoint, pictures)))
+    return dict(json.loads(build_request_body(request, endpoint, pictures)))
 
 
 def completion(**choice: object) -> bytes:
@@ -46,12 +46,12 @@ def test_the_served_name_is_sent_and_the_sampling_as_given() -> None:
 def test_a_seed_with_temperature_never_reaches_a_server_that_dies_of_it(
     temperature: float, seeds_sampling: bool, sent: bool
 ) -> None:
-    endpoint = Endpoint("http://host/v1", "served", seeds_sampling=seeds_sampling)
+    endpoint = Endpoint("http://host/v1", "served", supports_seed=seeds_sampling)
     assert ("seed" in body(ask("q", temperature=temperature, seed=3), endpoint)) is sent
 
 
 def test_a_choice_asks_for_log_probabilities() -> None:
-    sent = body(ask("q", choice_form("Yes", "No")))
+    sent = body(ask("q", build_choice_output("Yes", "No")))
     assert sent["structured_outputs"] == {"choice": ["Yes", "No"]}
     assert sent["logprobs"] is True and sent["top_logprobs"] >= 5
 
@@ -63,12 +63,12 @@ def test_text_that_utf_8_cannot_hold_does_not_stop_the_run() -> None:
 def test_the_first_tokens_log_probabilities_leave_out_the_forbidden() -> None:
     top = [{"token": "Yes", "logprob": -0.1}, {"token": "No", "logprob": -2.3}, {"token": "!", "logprob": -9999.0}]
     logprobs = {"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": top}]}
-    found = decode(completion(logprobs=logprobs)).first_logprobs
+    found = parse_reply(completion(logprobs=logprobs)).first_token_logprobs
     assert found is not None and json.loads(found) == {"Yes": -0.1, "No": -2.3}
 
 
 def test_a_completion_is_read_with_its_usage_and_finish_reason() -> None:
-    reply = decode(completion(finish_reason="length"))
+    reply = parse_reply(completion(finish_reason="length"))
     assert (reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("hi", "length", 3, 2)
 
 
@@ -88,7 +88,7 @@ def test_a_completion_is_read_with_its_usage_and_finish_reason() -> None:
 )
 def test_anything_else_is_a_malformed_reply(raw: bytes) -> None:
     with pytest.raises(MalformedReply):
-        decode(raw)
+        parse_reply(raw)
 
 
 @pytest.mark.parametrize(
@@ -101,18 +101,18 @@ def test_anything_else_is_a_malformed_reply(raw: bytes) -> None:
     ],
 )
 def test_the_servers_own_words_are_kept(raw: bytes, words: str) -> None:
-    assert error_message(raw) == words
+    assert parse_error_message(raw) == words
 
 
 def test_a_reply_that_no_table_can_hold_is_malformed() -> None:
     for choice in ({"message": {"content": "half \ud83d"}}, {"finish_reason": "st\udc00p"}):
         with pytest.raises(MalformedReply):
-            decode(completion(**choice))
+            parse_reply(completion(**choice))
     for tokens in (-1, 1 << 40, float("inf")):
         with pytest.raises(MalformedReply):
-            decode(json.dumps({**json.loads(completion()), "usage": {"prompt_tokens": tokens}}).encode())
+            parse_reply(json.dumps({**json.loads(completion()), "usage": {"prompt_tokens": tokens}}).encode())
     with pytest.raises(MalformedReply):
-        decode(b"[" * 100_000)
+        parse_reply(b"[" * 100_000)
 
 
 def test_log_probabilities_that_are_no_numbers_are_left_out_and_the_answer_stays() -> None:
@@ -124,8 +124,8 @@ def test_log_probabilities_that_are_no_numbers_are_left_out_and_the_answer_stays
         {"token": "never", "logprob": float("-inf")},
     ]
     first = {"token": "Yes", "logprob": float("nan"), "top_logprobs": top}
-    reply = decode(completion(logprobs={"content": [first]}))
+    reply = parse_reply(completion(logprobs={"content": [first]}))
     assert reply.text == "hi"
-    assert reply.first_logprobs is not None
-    assert json.loads(reply.first_logprobs) == {"No": -0.5, "\udce2": -2.0}
-    reply.first_logprobs.encode("utf-8")
+    assert reply.first_token_logprobs is not None
+    assert json.loads(reply.first_token_logprobs) == {"No": -0.5, "\udce2": -2.0}
+    reply.first_token_logprobs.encode("utf-8")

@@ -16,7 +16,7 @@ def test_answers_that_come_during_a_commit_do_not_make_one_of_their_own() -> Non
     durable: list[Answer] = []
 
     async def run() -> None:
-        writer = AnswerWriter(lambda batch: len(batch), durable.extend, flush_rows=100, flush_s=60.0)
+        writer = AnswerWriter(lambda batch: len(batch), durable.extend, flush_answers=100, flush_interval_s=60.0)
 
         async def in_thread(append: Callable[[Sequence[Answer]], int], batch: Sequence[Answer]) -> Any:
             for number in range(10):
@@ -36,12 +36,12 @@ def test_answers_that_come_during_a_commit_do_not_make_one_of_their_own() -> Non
 
 def test_a_writer_that_is_stopped_as_its_buffer_fills_stops() -> None:
     async def run() -> None:
-        writer = AnswerWriter(len, lambda batch: None, flush_rows=1, flush_s=60.0)
+        writer = AnswerWriter(len, lambda batch: None, flush_answers=1, flush_interval_s=60.0)
 
         async def in_thread(append: Callable[[Sequence[Answer]], int], batch: Sequence[Answer]) -> Any:
             return append(batch)
 
-        task = asyncio.create_task(writer.run(in_thread))  # type: ignore[arg-type]
+        task = asyncio.create_task(writer.run_flush_loop(in_thread))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         writer.add(answer(1))
         await asyncio.sleep(0)  # what waits for the event has seen it, what waits for that has not

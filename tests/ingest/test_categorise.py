@@ -11,8 +11,8 @@ from mvl_assets.errors import SourceError
 from mvl_assets.ingest.categorise import categorise_source
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.views import samples_now
-from mvl_assets.media.image import standardise
+from mvl_assets.lake_queries.views import iter_current_samples
+from mvl_assets.media.image import standardise_image
 
 SPEC = source("llava_json", category="chart", group="B", family="chart")
 SIZES = {"good": (300, 300), "small": (100, 100), "long": (2100, 240), "none": None}
@@ -31,14 +31,14 @@ def fill(lake: Lake, root: Path, names: list[str]) -> None:
 
 
 def table(lake: Lake) -> dict[str, dict[str, object]]:
-    native = {s["sample_id"]: s["native_id"] for s in samples_now(lake, SPEC.slug)}
-    return {native[r["sample_id"]]: r for r in lake.table("category/chart").rows()}
+    native = {s["sample_id"]: s["native_id"] for s in iter_current_samples(lake, SPEC.slug)}
+    return {native[r["sample_id"]]: r for r in lake.get_table("category/chart").iter_rows()}
 
 
 def test_every_sample_in_use_has_a_row_with_what_later_stages_ask_for(lake: Lake, tmp_path: Path) -> None:
     fill(lake, tmp_path / "raw", list(SIZES))
     report = categorise_source(lake, SPEC, run_id="r2")
-    assert (report.rows, report.added) == (4, 4)
+    assert (report.n_rows, report.n_added) == (4, 4)
     row = table(lake)["good"]
     assert (row["group"], row["family"], row["category"], row["modality"]) == ("B", "chart", "chart", "single_image")
     assert (row["n_images"], row["n_turns"], row["run_id"]) == (1, 4, "r2")
@@ -51,23 +51,23 @@ def test_the_verdict_is_what_standardising_does(lake: Lake, tmp_path: Path) -> N
     report = categorise_source(lake, SPEC, run_id="r2")
     verdicts = {name: row["standardised"] for name, row in table(lake).items()}
     assert verdicts == {"good": "as_is", "small": "resized", "long": "padded", "none": "as_is"}
-    assert report.standardised == {"as_is": 2, "resized": 1, "padded": 1}
-    assert report.facts["pictures_padded"] == 1
+    assert report.image_action_counts == {"as_is": 2, "resized": 1, "padded": 1}
+    assert report.metadata["pictures_padded"] == 1
     for name, size in SIZES.items():
         if size is not None:
-            changed = standardise(picture(len(name), size)).size != size
+            changed = standardise_image(picture(len(name), size)).size != size
             assert changed == (verdicts[name] != "as_is")
 
 
 def test_doing_it_again_commits_nothing_and_a_withdrawn_sample_leaves(lake: Lake, tmp_path: Path) -> None:
     fill(lake, tmp_path / "raw", ["good", "small"])
     first = categorise_source(lake, SPEC, run_id="r2")
-    version = lake.table("category/chart").version
+    version = lake.get_table("category/chart").version
     assert categorise_source(lake, SPEC, run_id="r3").data_version == first.data_version
-    assert lake.table("category/chart").version == version
+    assert lake.get_table("category/chart").version == version
     fill(lake, tmp_path / "raw", ["good"])
     report = categorise_source(lake, SPEC, run_id="r4")
-    assert (report.rows, report.removed) == (1, 1)
+    assert (report.n_rows, report.n_removed) == (1, 1)
     assert set(table(lake)) == {"good"}
 
 
@@ -75,4 +75,4 @@ def test_group_c_enters_no_category_table(lake: Lake) -> None:
     spec = SPEC.model_copy(update={"group": "C", "reason": "answers of one word"})
     with pytest.raises(SourceError, match="answers of one word"):
         categorise_source(lake, spec, run_id="r")
-    assert not lake.table("category/chart").exists()
+    assert not lake.get_table("category/chart").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvl_assets.ingest.row_index import row_key, take_census
+from mvl_assets.ingest.row_index import build_row_index, compute_row_key
 from mvl_assets.readers.registry import RowKey
 
 NAMES = st.lists(st.one_of(st.none(), st.sampled_from(["a", "b", "c"]), st.text(max_size=3)), max_size=40)
@@ -22,32 +22,32 @@ def rows(names: list[str | None]) -> list[RowKey]:
 @settings(deadline=None)
 @given(NAMES)
 def test_every_row_has_an_id_of_its_own_even_when_the_source_repeats_its_ids(names: list[str | None]) -> None:
-    census = take_census("s", rows(names), None)
-    assert len({census.sample_id(n) for n in range(len(census))}) == len(census) == len(names)
+    census = build_row_index("s", rows(names), None)
+    assert len({census.get_sample_id(n) for n in range(len(census))}) == len(census) == len(names)
     for n, row in enumerate(rows(names)):
-        assert census.index(row.file, row.position) == n
-        assert census.is_called(n, row_key(*row))
+        assert census.find_index(row.file, row.position) == n
+        assert census.matches_key(n, compute_row_key(*row))
 
 
 @settings(deadline=None)
 @given(NAMES, st.text(min_size=1, max_size=3))
 def test_a_row_with_an_id_keeps_its_name_when_others_come_or_move(names: list[str | None], own: str) -> None:
     unique = [n for n in names if n is not None and n != own]
-    before = take_census("s", rows([*unique, own]), None)
-    after = take_census("s", rows([own, *reversed(unique)]), None)
-    assert before.sample_id(len(unique)) == after.sample_id(0)
+    before = build_row_index("s", rows([*unique, own]), None)
+    after = build_row_index("s", rows([own, *reversed(unique)]), None)
+    assert before.get_sample_id(len(unique)) == after.get_sample_id(0)
 
 
 def test_equal_ids_are_told_apart_by_how_often_they_came_before() -> None:
-    once = take_census("s", [RowKey("x", 0, "a")], None)
-    twice = take_census("s", [RowKey("x", 0, "a"), RowKey("x", 1, "b"), RowKey("x", 2, "a")], None)
-    assert twice.sample_id(0) == once.sample_id(0) != twice.sample_id(2)
+    once = build_row_index("s", [RowKey("x", 0, "a")], None)
+    twice = build_row_index("s", [RowKey("x", 0, "a"), RowKey("x", 1, "b"), RowKey("x", 2, "a")], None)
+    assert twice.get_sample_id(0) == once.get_sample_id(0) != twice.get_sample_id(2)
 
 
 def test_sources_do_not_share_names_and_a_number_is_not_a_place() -> None:
     row = [RowKey("x", 0, "a")]
-    assert take_census("s", row, None).sample_id(0) != take_census("t", row, None).sample_id(0)
-    assert row_key("x", 0, None) != row_key("x", 0, '["x",0]')
+    assert build_row_index("s", row, None).get_sample_id(0) != build_row_index("t", row, None).get_sample_id(0)
+    assert compute_row_key("x", 0, None) != compute_row_key("x", 0, '["x",0]')
 
 
 @settings(deadline=None)
@@ -56,13 +56,13 @@ def test_a_larger_limit_contains_a_smaller_one(names: list[str | None], one: int
     small, large = sorted((one, other))
     chosen = []
     for limit in (small, large):
-        census = take_census("s", rows(names), limit)
-        chosen.append({n for n in range(len(census)) if census.is_chosen(n)})
+        census = build_row_index("s", rows(names), limit)
+        chosen.append({n for n in range(len(census)) if census.is_selected(n)})
         assert len(chosen[-1]) == min(limit, len(names))
     assert chosen[0] <= chosen[1]
 
 
 def test_a_row_that_was_not_there_has_no_number() -> None:
-    census = take_census("s", [RowKey("x", 0, "a"), RowKey("y", 0, "b")], None)
-    assert census.index("x", 1) is None
-    assert census.index("z", 0) is None
+    census = build_row_index("s", [RowKey("x", 0, "a"), RowKey("y", 0, "b")], None)
+    assert census.find_index("x", 1) is None
+    assert census.find_index("z", 0) is None

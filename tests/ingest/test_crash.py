@@ -13,7 +13,7 @@ from raw_files import picture, put, put_json, source, talk
 from mvl_assets.ingest import ingest as module
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.views import samples_now
+from mvl_assets.lake_queries.views import iter_current_samples
 
 SPEC = source("llava_json")
 SMALL = {"PICTURE_ROWS": 3, "SAMPLE_ROWS": 4}
@@ -46,9 +46,9 @@ ingest.ingest_source(Lake(sys.argv[2]), source("llava_json"), Path(sys.argv[1]),
 
 
 def state(lake: Lake) -> tuple[object, ...]:
-    samples = sorted((s["sample_id"], s["revision"], s["content_hash"]) for s in samples_now(lake, SPEC.slug))
-    stored = sorted(r["image_id"] for r in lake.images.table.rows(["image_id"]))
-    found = sorted((r["row_key"], r["error"]) for r in lake.table("rejects").rows(["row_key", "error"]))
+    samples = sorted((s["sample_id"], s["revision"], s["content_hash"]) for s in iter_current_samples(lake, SPEC.slug))
+    stored = sorted(r["image_id"] for r in lake.images.table.iter_rows(["image_id"]))
+    found = sorted((r["row_key"], r["error"]) for r in lake.get_table("rejects").iter_rows(["row_key", "error"]))
     return samples, stored, found
 
 
@@ -72,4 +72,4 @@ def test_a_killed_ingest_is_simply_run_again(tmp_path: Path, monkeypatch: pytest
     again = ingest_source(lake, SPEC, root, run_id="again")
     assert state(lake) == state(undisturbed)
     assert again.data_version == expected.data_version
-    assert again.rejects == expected.rejects == {"missing_picture": 1}
+    assert again.reject_counts == expected.reject_counts == {"missing_picture": 1}

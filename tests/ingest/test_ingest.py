@@ -18,9 +18,9 @@ from mvl_assets.ingest import ingest as module
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
 from mvl_assets.lake.checks import check_table
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.views import samples_now
+from mvl_assets.lake_queries.views import iter_current_samples
 from mvl_assets.media import image as media
-from mvl_assets.readers.files import files_below
+from mvl_assets.readers.files import list_data_files
 
 LLAVA = source("llava_json", license="cc-by-4.0")
 REAL_TABMWP = Path(__file__).resolve().parents[3] / "shared" / "data" / "tabmwp"
@@ -44,27 +44,27 @@ def ingest(lake: Lake, root: Path, limit: int | None = None, run_id: str = "run"
 
 def now(lake: Lake) -> dict[str, dict[str, Any]]:
     """The samples in use by their native id."""
-    return {s["native_id"]: s for s in samples_now(lake, LLAVA.slug)}
+    return {s["native_id"]: s for s in iter_current_samples(lake, LLAVA.slug)}
 
 
 def rejects(lake: Lake) -> list[tuple[str, int, str]]:
-    found = lake.table("rejects").rows(["file", "position", "error"])
+    found = lake.get_table("rejects").iter_rows(["file", "position", "error"])
     return sorted((r["file"], r["position"], r["error"]) for r in found)
 
 
 def test_a_sample_carries_its_text_pictures_licence_and_place(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1), {"id": "t", "conversations": talk("Hi", "Hello")}])
     report = ingest(lake, tmp_path / "raw")
-    assert (report.rows, report.new, report.rejects, report.pictures) == (2, 2, {}, 1)
+    assert (report.n_rows, report.n_new, report.reject_counts, report.n_new_images) == (2, 2, {}, 1)
     sample = now(lake)["a"]
     assert sample["conversations"] == [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
     assert (sample["file"], sample["position"], sample["license"]) == ("rows.json", 0, "cc-by-4.0")
     assert (sample["revision"], sample["withdrawn"], sample["run_id"]) == (1, False, "run")
     (image_id,) = sample["image_ids"]
-    assert lake.images.fetch([image_id]) == {image_id: picture(1)}
-    assert lake.images.describe([image_id])[image_id].width == 240
+    assert lake.images.read_images([image_id]) == {image_id: picture(1)}
+    assert lake.images.read_image_info([image_id])[image_id].width == 240
     assert now(lake)["t"]["image_ids"] == []
-    assert check_table(lake.table("samples")).sound
+    assert check_table(lake.get_table("samples")).ok
 
 
 def test_a_second_ingest_finds_nothing_new_writes_nothing_and_decodes_nothing(
@@ -74,27 +74,33 @@ def test_a_second_ingest_finds_nothing_new_writes_nothing_and_decodes_nothing(
         tmp_path / "raw", [row("a", 1), row("b", 2), {"id": "c", "image": "gone.png", "conversations": talk("?", "!")}]
     )
     first = ingest(lake, tmp_path / "raw")
-    versions = [lake.table(n).version for n in ("samples", "rejects")] + [lake.images.table.version]
+    versions = [lake.get_table(n).version for n in ("samples", "rejects")] + [lake.images.table.version]
     monkeypatch.setattr("mvl_assets.ingest.images.inspect", lambda data: pytest.fail("decoded again"))
     second = ingest(lake, tmp_path / "raw", run_id="later")
-    assert (second.new, second.changed, second.withdrawn, second.pictures, second.bytes) == (0, 0, 0, 0, 0)
-    assert second.rejects == first.rejects == {"missing_picture": 1}
+    assert (second.n_new, second.n_changed, second.n_withdrawn, second.n_new_images, second.new_image_bytes) == (
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
+    assert second.reject_counts == first.reject_counts == {"missing_picture": 1}
     assert second.data_version == first.data_version
-    assert versions == [lake.table(n).version for n in ("samples", "rejects")] + [lake.images.table.version]
+    assert versions == [lake.get_table(n).version for n in ("samples", "rejects")] + [lake.images.table.version]
 
 
 def test_a_picture_that_rows_and_sources_share_is_stored_once(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1), row("b", 1)])
-    assert ingest(lake, tmp_path / "raw").pictures == 1
+    assert ingest(lake, tmp_path / "raw").n_new_images == 1
     put_parquet(
         tmp_path / "other",
         "a.parquet",
         [{"images": [{"bytes": picture(1), "path": None}], "texts": [{"user": "?", "assistant": "!", "source": ""}]}],
     )
     other = source("cauldron_parquet").model_copy(update={"slug": "other"})
-    assert ingest_source(lake, other, tmp_path / "other", run_id="r").pictures == 0
+    assert ingest_source(lake, other, tmp_path / "other", run_id="r").n_new_images == 0
     assert lake.images.table.count() == 1
-    assert len({s["image_ids"][0] for slug in ("demo", "other") for s in samples_now(lake, slug)}) == 1
+    assert len({s["image_ids"][0] for slug in ("demo", "other") for s in iter_current_samples(lake, slug)}) == 1
 
 
 def test_a_changed_row_is_a_new_revision_and_the_others_stay(lake: Lake, tmp_path: Path) -> None:
@@ -102,21 +108,21 @@ def test_a_changed_row_is_a_new_revision_and_the_others_stay(lake: Lake, tmp_pat
     before = ingest(lake, tmp_path / "raw")
     write(tmp_path / "raw", [row("a", 1, answer="A dog."), row("b", 2)])
     after = ingest(lake, tmp_path / "raw")
-    assert (after.new, after.changed, after.withdrawn) == (0, 1, 0)
+    assert (after.n_new, after.n_changed, after.n_withdrawn) == (0, 1, 0)
     assert after.data_version != before.data_version
     assert {k: (s["revision"], s["conversations"][1]["value"]) for k, s in now(lake).items()} == {
         "a": (2, "A dog."),
         "b": (1, "A cat."),
     }
-    assert lake.table("samples").count() == 3
+    assert lake.get_table("samples").count() == 3
 
 
 def test_a_changed_picture_under_the_same_name_is_a_new_revision(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1)])
     ingest(lake, tmp_path / "raw")
     put(tmp_path / "raw", "1.png", picture(99))
-    assert ingest(lake, tmp_path / "raw").changed == 1
-    assert lake.images.fetch(now(lake)["a"]["image_ids"]).popitem()[1] == picture(99)
+    assert ingest(lake, tmp_path / "raw").n_changed == 1
+    assert lake.images.read_images(now(lake)["a"]["image_ids"]).popitem()[1] == picture(99)
 
 
 def test_a_row_that_only_moves_is_no_new_revision(lake: Lake, tmp_path: Path) -> None:
@@ -124,7 +130,7 @@ def test_a_row_that_only_moves_is_no_new_revision(lake: Lake, tmp_path: Path) ->
     ingest(lake, tmp_path / "raw")
     write(tmp_path / "raw", [row("b", 2), row("a", 1)])
     report = ingest(lake, tmp_path / "raw")
-    assert (report.new, report.changed, report.withdrawn) == (0, 0, 0)
+    assert (report.n_new, report.n_changed, report.n_withdrawn) == (0, 0, 0)
 
 
 def test_a_row_that_is_gone_is_withdrawn_and_may_come_back(lake: Lake, tmp_path: Path) -> None:
@@ -132,11 +138,11 @@ def test_a_row_that_is_gone_is_withdrawn_and_may_come_back(lake: Lake, tmp_path:
     write(tmp_path / "raw", rows)
     ingest(lake, tmp_path / "raw")
     write(tmp_path / "raw", rows[:1])
-    assert ingest(lake, tmp_path / "raw").withdrawn == 1
+    assert ingest(lake, tmp_path / "raw").n_withdrawn == 1
     assert set(now(lake)) == {"a"}
-    assert ingest(lake, tmp_path / "raw").withdrawn == 0
+    assert ingest(lake, tmp_path / "raw").n_withdrawn == 0
     write(tmp_path / "raw", rows)
-    assert ingest(lake, tmp_path / "raw").changed == 1
+    assert ingest(lake, tmp_path / "raw").n_changed == 1
     assert {k: s["revision"] for k, s in now(lake).items()} == {"a": 1, "b": 3}
 
 
@@ -145,7 +151,7 @@ def test_a_row_that_cannot_be_read_any_more_is_a_reject_and_keeps_what_it_was(la
     ingest(lake, tmp_path / "raw")
     (tmp_path / "raw" / "2.png").unlink()
     report = ingest(lake, tmp_path / "raw")
-    assert (report.withdrawn, report.rejects) == (0, {"missing_picture": 1})
+    assert (report.n_withdrawn, report.reject_counts) == (0, {"missing_picture": 1})
     assert set(now(lake)) == {"a", "b"}
 
 
@@ -155,7 +161,7 @@ def test_nothing_is_withdrawn_while_a_file_cannot_be_read_to_its_end(lake: Lake,
     whole = (tmp_path / "raw" / "rows.json").read_bytes()
     put(tmp_path / "raw", "rows.json", whole[:-30])
     report = ingest(lake, tmp_path / "raw")
-    assert (report.rejects, report.withdrawn) == ({"broken_file": 1}, 0)
+    assert (report.reject_counts, report.n_withdrawn) == ({"broken_file": 1}, 0)
     assert set(now(lake)) == {"a", "b"}
 
 
@@ -169,7 +175,7 @@ def test_bad_pictures_are_rejects_with_their_reason_and_are_not_stored(lake: Lak
     write(root, [*rows, {**row("two"), "image": ["9.png", "cut.png"], "conversations": talk("?", "!")}])
     put(root, "9.png", picture(9))
     report = ingest(lake, root)
-    assert report.rejects == {"truncated_picture": 2, "not_a_picture": 2, "svg_picture": 1}
+    assert report.reject_counts == {"truncated_picture": 2, "not_a_picture": 2, "svg_picture": 1}
     assert set(now(lake)) == {"good", "wrong-extension.png"}
     assert lake.images.table.count() == 2
     assert rejects(lake)[0] == ("rows.json", 1, "truncated_picture")
@@ -177,10 +183,10 @@ def test_bad_pictures_are_rejects_with_their_reason_and_are_not_stored(lake: Lak
 
 def test_a_repaired_row_leaves_the_rejects(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [{**row("a", 1), "image": "late.png"}])
-    assert ingest(lake, tmp_path / "raw").rejects == {"missing_picture": 1}
+    assert ingest(lake, tmp_path / "raw").reject_counts == {"missing_picture": 1}
     put(tmp_path / "raw", "late.png", picture(4))
     report = ingest(lake, tmp_path / "raw")
-    assert (report.new, report.rejects, rejects(lake)) == (1, {}, [])
+    assert (report.n_new, report.reject_counts, rejects(lake)) == (1, {}, [])
 
 
 def test_rejects_of_other_sources_and_stages_stay(lake: Lake, tmp_path: Path) -> None:
@@ -190,7 +196,7 @@ def test_rejects_of_other_sources_and_stages_stay(lake: Lake, tmp_path: Path) ->
     ingest_source(lake, other, tmp_path / "raw", run_id="r")
     put_json(tmp_path / "raw", "a.json", [{"id": "x", "conversations": talk("What?", "A cat.")}])
     ingest_source(lake, other, tmp_path / "raw", run_id="r")
-    assert [r["source"] for r in lake.table("rejects").rows()] == ["demo"]
+    assert [r["source"] for r in lake.get_table("rejects").iter_rows()] == ["demo"]
 
 
 def test_a_larger_limit_contains_a_smaller_one_and_looks_at_no_other_picture(
@@ -199,12 +205,12 @@ def test_a_larger_limit_contains_a_smaller_one_and_looks_at_no_other_picture(
     rows = [row(f"r{n}", n) for n in range(60)]
     write(tmp_path / "raw", rows)
     looked: list[bytes] = []
-    monkeypatch.setattr("mvl_assets.ingest.images.inspect", lambda d: (looked.append(d), media.inspect(d))[1])
+    monkeypatch.setattr("mvl_assets.ingest.images.inspect", lambda d: (looked.append(d), media.inspect_image(d))[1])
     seen = []
     for limit in (5, 20, None, 10):
         report = ingest(lake, tmp_path / "raw", limit)
         seen.append(set(now(lake)))
-        assert report.rows == (limit or 60)
+        assert report.n_rows == (limit or 60)
     assert [len(s) for s in seen] == [5, 20, 60, 60]
     assert seen[0] < seen[1] < seen[2]
     assert len(looked) == 60
@@ -212,21 +218,21 @@ def test_a_larger_limit_contains_a_smaller_one_and_looks_at_no_other_picture(
 
 def test_ids_that_repeat_name_different_samples(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("same", 1), row("same", 2), row("same", 1)])
-    assert ingest(lake, tmp_path / "raw").new == 3
-    assert len({s["sample_id"] for s in samples_now(lake, LLAVA.slug)}) == 3
-    assert ingest(lake, tmp_path / "raw").new == 0
+    assert ingest(lake, tmp_path / "raw").n_new == 3
+    assert len({s["sample_id"] for s in iter_current_samples(lake, LLAVA.slug)}) == 3
+    assert ingest(lake, tmp_path / "raw").n_new == 0
 
 
 def test_rows_of_a_video_with_a_broken_frame_are_rejects_in_every_batch(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PICTURE_ROWS", 2)
+    monkeypatch.setattr(module, "MAX_PENDING_ROWS", 2)
     root = tmp_path / "raw"
     for number in range(1, 5):
         put(root, f"v/{number:05}.jpg", picture(number) if number > 1 else b"\xff\xd8\xff broken")
     put_json(root, "rows.json", [{"id": n, "video": "v", "conversations": talk(f"Q{n}?", "A.")} for n in range(7)])
     report = ingest_source(lake, source("llava_video"), root, run_id="r")
-    assert (report.new, report.pictures, report.rejects) == (0, 0, {"not_a_picture": 7})
+    assert (report.n_new, report.n_new_images, report.reject_counts) == (0, 0, {"not_a_picture": 7})
 
 
 def test_a_video_becomes_frames_once_for_all_its_rows(
@@ -249,9 +255,9 @@ def test_a_video_becomes_frames_once_for_all_its_rows(
 
     monkeypatch.setattr("mvl_assets.media.video.sample_frames", lambda p: (sampled.append(p), sample_frames(p))[1])
     report = ingest_source(lake, source("llava_video"), root, run_id="r")
-    assert (report.new, report.pictures, report.rejects) == (3, 3, {"truncated_video": 1})
+    assert (report.n_new, report.n_new_images, report.reject_counts) == (3, 3, {"truncated_video": 1})
     assert len(sampled) == 2
-    samples = list(samples_now(lake, "demo"))
+    samples = list(iter_current_samples(lake, "demo"))
     assert [s["video"] for s in samples] == [{"name": "v.mp4", "seconds": [0.0, 1.0, 2.0]}] * 3
     assert len({tuple(s["image_ids"]) for s in samples}) == 1
     assert samples[0]["conversations"][0]["value"].startswith("<video>\n")
@@ -264,7 +270,11 @@ def test_small_batches_give_the_same_lake(tmp_path: Path, monkeypatch: pytest.Mo
     for name, value in {"PICTURE_BYTES": 1, "PICTURE_ROWS": 2, "SAMPLE_ROWS": 3, "SAMPLE_CHARS": 40}.items():
         monkeypatch.setattr(module, name, value)
     pieces = ingest(Lake(str(tmp_path / "pieces")), tmp_path / "raw")
-    assert (pieces.new, pieces.rejects, pieces.pictures) == (whole.new, whole.rejects, whole.pictures)
+    assert (pieces.n_new, pieces.reject_counts, pieces.n_new_images) == (
+        whole.n_new,
+        whole.reject_counts,
+        whole.n_new_images,
+    )
     assert pieces.data_version == whole.data_version
 
 
@@ -275,12 +285,12 @@ def test_pictures_that_neighbouring_batches_share_are_looked_at_and_stored_once(
     rows = [{"id": "0", **spoiled}, *(row(f"{n}", 1 + n // 4) for n in range(1, 8)), {"id": "8", **spoiled}]
     write(tmp_path / "raw", rows)
     put(tmp_path / "raw", "bad.png", b"no picture")
-    monkeypatch.setattr(module, "PICTURE_ROWS", 1)
+    monkeypatch.setattr(module, "MAX_PENDING_ROWS", 1)
     looked: list[bytes] = []
-    monkeypatch.setattr("mvl_assets.ingest.images.inspect", lambda d: (looked.append(d), media.inspect(d))[1])
+    monkeypatch.setattr("mvl_assets.ingest.images.inspect", lambda d: (looked.append(d), media.inspect_image(d))[1])
     report = ingest(lake, tmp_path / "raw")
-    assert (report.new, report.rejects, report.pictures) == (7, {"not_a_picture": 2}, 2)
-    assert report.bytes == len(picture(1)) + len(picture(2))
+    assert (report.n_new, report.reject_counts, report.n_new_images) == (7, {"not_a_picture": 2}, 2)
+    assert report.new_image_bytes == len(picture(1)) + len(picture(2))
     assert len([data for data in looked if data != b"no picture"]) == 2
     assert lake.images.table.count() == 2
 
@@ -297,7 +307,7 @@ def test_progress_ends_at_what_was_wanted(lake: Lake, tmp_path: Path) -> None:
 def test_a_missing_folder_says_how_to_get_files(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="mvl demo-data"):
         ingest(lake, tmp_path / "nowhere")
-    assert not lake.table("samples").exists()
+    assert not lake.get_table("samples").exists()
 
 
 def test_files_without_a_row_are_an_error_and_withdraw_nothing(lake: Lake, tmp_path: Path) -> None:
@@ -314,7 +324,7 @@ def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_one(
 ) -> None:
     (tmp_path / "shut").mkdir()
     (tmp_path / "a.json").write_text("[]")
-    assert files_below("s", tmp_path, "**/*.json") == [tmp_path / "a.json"]
+    assert list_data_files("s", tmp_path, "**/*.json") == [tmp_path / "a.json"]
     scandir = os.scandir
 
     def refuse(path: Any) -> Any:
@@ -324,21 +334,21 @@ def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_one(
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(SourceError, match="shut: Permission denied"):
-        files_below("s", tmp_path, "**/*.json")
+        list_data_files("s", tmp_path, "**/*.json")
 
 
 def test_a_file_that_changes_between_the_passes_is_noticed(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "raw", [row("a", 1), row("b", 2)])
-    take = module.take_census
+    take = module.build_row_index
 
     def census_then_change(*args: Any) -> Any:
         found = take(*args)
         write(tmp_path / "raw", [row("b", 2), row("a", 1)])
         return found
 
-    monkeypatch.setattr(module, "take_census", census_then_change)
+    monkeypatch.setattr(module, "build_row_index", census_then_change)
     with pytest.raises(SourceError, match="changed while it was read"):
         ingest(lake, tmp_path / "raw")
 
@@ -349,11 +359,12 @@ def test_a_file_that_changes_between_the_passes_is_noticed(
 def test_the_real_tabmwp_is_ingested(lake: Lake) -> None:
     spec = source("records", TABMWP)
     report = ingest_source(lake, spec, REAL_TABMWP, run_id="r", limit=100)
-    assert (report.rows, report.new, report.rejects) == (100, 100, {})
+    assert (report.n_rows, report.n_new, report.reject_counts) == (100, 100, {})
     problems = json.loads((REAL_TABMWP / "problems.json").read_text(encoding="utf-8"))
-    for sample in samples_now(lake, spec.slug):
+    for sample in iter_current_samples(lake, spec.slug):
         assert sample["conversations"][1]["value"] == problems[sample["native_id"]]["answer"]
         (image_id,) = sample["image_ids"]
         assert (
-            lake.images.fetch([image_id])[image_id] == (REAL_TABMWP / f"tables/{sample['native_id']}.png").read_bytes()
+            lake.images.read_images([image_id])[image_id]
+            == (REAL_TABMWP / f"tables/{sample['native_id']}.png").read_bytes()
         )

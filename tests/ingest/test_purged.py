@@ -11,11 +11,11 @@ from raw_files import put as put_file
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.errors import LeaseHeld
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.locks import taking_out
+from mvl_assets.lake.locks import acquire_removal_lock
 from mvl_assets.lake.schema import REWRITTEN
 from mvl_assets.lake_queries.purge import Purge
 from mvl_assets.lake_queries.tombstones import allow_samples, allow_source
-from mvl_assets.lake_queries.views import samples_now
+from mvl_assets.lake_queries.views import iter_current_samples
 from tests.lake.rows import put, rewrite
 
 SPEC = source("llava_json")
@@ -34,7 +34,7 @@ def write(root: Path, numbers: list[int], *, named: bool = True) -> Path:
 
 def said(lake: Lake) -> dict[str, str]:
     """Sample id by answer."""
-    return {s["conversations"][1]["value"]: s["sample_id"] for s in samples_now(lake, SPEC.slug)}
+    return {s["conversations"][1]["value"]: s["sample_id"] for s in iter_current_samples(lake, SPEC.slug)}
 
 
 def test_a_purged_sample_is_a_reject_of_the_next_ingest_and_its_picture_stays_out(lake: Lake, tmp_path: Path) -> None:
@@ -43,12 +43,12 @@ def test_a_purged_sample_is_a_reject_of_the_next_ingest_and_its_picture_stays_ou
     gone = said(lake)["it is 1"]
     Purge(lake, SPEC.slug, [gone]).run()
     again = ingest_source(lake, SPEC, root, run_id="again")
-    assert again.rejects == {"purged": 1} and (again.new, again.pictures, again.withdrawn) == (0, 0, 0)
+    assert again.reject_counts == {"purged": 1} and (again.n_new, again.n_new_images, again.n_withdrawn) == (0, 0, 0)
     assert said(lake).keys() == {"it is 0", "it is 2"} and lake.images.table.count() == 2
-    (reject,) = lake.table("rejects").rows()
+    (reject,) = lake.get_table("rejects").iter_rows()
     assert reject["row_key"] == gone and "mvl purge allow" in reject["message"]
     assert allow_samples(lake, [gone]) and not allow_samples(lake, [gone])
-    assert ingest_source(lake, SPEC, root, run_id="allowed").new == 1
+    assert ingest_source(lake, SPEC, root, run_id="allowed").n_new == 1
     assert said(lake)["it is 1"] == gone
 
 
@@ -57,7 +57,7 @@ def test_a_row_that_is_called_by_its_place_stays_out_when_its_place_changes(lake
     Purge(lake, SPEC.slug, [said(lake)["it is 1"]]).run()
     again = ingest_source(lake, SPEC, write(tmp_path / "raw", [1, 0, 2], named=False), run_id="again")
     assert sorted(said(lake)) == ["it is 0", "it is 2"], "the row that now stands in its old place is another one"
-    assert again.rejects == {"purged": 1}
+    assert again.reject_counts == {"purged": 1}
 
 
 def test_a_purged_source_is_not_read_and_says_so_in_one_reject(lake: Lake, tmp_path: Path) -> None:
@@ -66,23 +66,23 @@ def test_a_purged_source_is_not_read_and_says_so_in_one_reject(lake: Lake, tmp_p
     Purge(lake, SPEC.slug).run()
     (root / "rows.json").write_text("[", encoding="utf-8")
     again = ingest_source(lake, SPEC, root, run_id="again")
-    assert (again.rows, again.rejects) == (0, {"purged": 1}) and not said(lake)
+    assert (again.n_rows, again.reject_counts) == (0, {"purged": 1}) and not said(lake)
     write(root, [0, 1])
     assert allow_source(lake, SPEC.slug) and not allow_source(lake, SPEC.slug)
-    assert ingest_source(lake, SPEC, root, run_id="allowed").new == 2
+    assert ingest_source(lake, SPEC, root, run_id="allowed").n_new == 2
 
 
 def test_a_source_that_was_never_purged_asks_nobody(lake: Lake, tmp_path: Path) -> None:
     root = write(tmp_path / "raw", [0])
-    assert ingest_source(lake, SPEC, root, run_id="first").new == 1
-    assert not lake.table("purged").exists()
+    assert ingest_source(lake, SPEC, root, run_id="first").n_new == 1
+    assert not lake.get_table("purged").exists()
 
 
 def test_an_ingest_waits_for_nothing_but_says_that_data_is_taken_out(lake: Lake, tmp_path: Path) -> None:
     root = write(tmp_path / "raw", [0])
-    with taking_out(lake), pytest.raises(LeaseHeld, match="taken out"):
+    with acquire_removal_lock(lake), pytest.raises(LeaseHeld, match="taken out"):
         ingest_source(lake, SPEC, root, run_id="first")
-    assert ingest_source(lake, SPEC, root, run_id="again").new == 1
+    assert ingest_source(lake, SPEC, root, run_id="again").n_new == 1
 
 
 def lines(root: Path, *words: str) -> Path:
@@ -94,15 +94,15 @@ def lines(root: Path, *words: str) -> Path:
 def test_purging_a_row_that_moved_takes_its_words_everywhere_and_no_other_row(lake: Lake, tmp_path: Path) -> None:
     root = tmp_path / "raw"
     ingest_source(lake, SPEC, lines(root, "A", "B", "C"), run_id="first")
-    before = next(s for s in samples_now(lake, SPEC.slug) if s["position"] == 0)
+    before = next(s for s in iter_current_samples(lake, SPEC.slug) if s["position"] == 0)
     put(lake, "rewritten/general", REWRITTEN, [rewrite(before, "general")], SPEC.slug)
     ingest_source(lake, SPEC, lines(root, "N", "A", "B", "C"), run_id="moved")
     left = Purge(lake, SPEC.slug, [said(lake)["A"]]).run()
-    assert not left.rows and said(lake).keys() == {"N", "B", "C"}
-    assert not lake.table("rewritten/general").count(), "it was made of the purged words in their old place"
-    assert not any("A" in str(row["conversations"]) for row in lake.table("samples").rows())
+    assert not left.row_counts and said(lake).keys() == {"N", "B", "C"}
+    assert not lake.get_table("rewritten/general").count(), "it was made of the purged words in their old place"
+    assert not any("A" in str(row["conversations"]) for row in lake.get_table("samples").iter_rows())
     again = ingest_source(lake, SPEC, root, run_id="again")
-    assert again.rejects == {"purged": 1} and said(lake).keys() == {"N", "B", "C"}
+    assert again.reject_counts == {"purged": 1} and said(lake).keys() == {"N", "B", "C"}
 
 
 def test_a_purged_row_without_a_name_stays_out_when_the_licence_becomes_known(lake: Lake, tmp_path: Path) -> None:

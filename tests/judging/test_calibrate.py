@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from small_source import picture
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
-from mvl_assets.judging.calibrate import calibrate, suggest
+from mvl_assets.judging.calibrate import calibrate, suggest_threshold
 from mvl_assets.judging.kappa import Confusion
-from mvl_assets.judging.labels import COLUMNS, Label, read_labels, sample, write_sheet
+from mvl_assets.judging.labels import SHEET_COLUMNS, Label, draw_label_set, read_labels, write_label_sheet
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import JUDGED, REWRITTEN, SAMPLES, ImageRow
 
@@ -24,10 +24,10 @@ PAPER_PEOPLE = {("A", "B"): 0.70, ("A", "C"): 0.42, ("B", "C"): 0.53}
 
 def judged(lake: Lake, category: str, rows: list[tuple[bool, float | None]]) -> list[str]:
     """Puts rows of (all_yes, P(yes)) into `judged/<category>` and returns their rewrite ids."""
-    ids = [digest_hex(category, n) for n in range(len(rows))]
+    ids = [compute_digest(category, n) for n in range(len(rows))]
     listed = [
         {
-            "judged_id": digest_hex("judged", key),
+            "judged_id": compute_digest("judged", key),
             "rewrite_id": key,
             "category": category,
             "source": "drawn",
@@ -36,7 +36,7 @@ def judged(lake: Lake, category: str, rows: list[tuple[bool, float | None]]) -> 
         }
         for key, (yes, p) in zip(ids, rows, strict=True)
     ]
-    lake.table(f"judged/{category}").publish([pa.Table.from_pylist(listed, schema=JUDGED.columns)], "drawn")
+    lake.get_table(f"judged/{category}").publish([pa.Table.from_pylist(listed, schema=JUDGED.columns)], "drawn")
     return ids
 
 
@@ -51,7 +51,7 @@ def sheet(folder: Path, *rows: str, header: str = "rewrite_id,label,annotator") 
 
 def test_labels_are_words_a_person_would_use(tmp_path: Path):
     found = read_labels(sheet(tmp_path, "a,Good,ann", "b,NO,ann", "c,,ann", "d, 1 ,", "a,bad,bob"))
-    assert found.blank == 1
+    assert found.n_unlabelled == 1
     assert found.labels == [
         Label("a", "ann", True),
         Label("b", "ann", False),
@@ -88,13 +88,13 @@ def test_model_against_people_and_by_category(lake: Lake):
     ocr = judged(lake, "ocr", [(False, 0.1), (False, 0.3)])
     labels = [Label(k, "ann", g) for k, g in zip([*chart, *ocr], [True, False, False, False, True], strict=True)]
     found = calibrate(lake, [*labels, Label("0" * 32, "ann", True)])
-    assert (found.items, found.unknown, found.split) == (5, 1, 0)
-    assert found.model == Confusion(both=1, first=1, second=1, neither=2)
-    assert found.categories == {"chart": Confusion(1, 1, 0, 1), "ocr": Confusion(0, 0, 1, 1)}
-    assert (found.between, found.in_place) == ({}, None)
+    assert (found.n_pairs, found.n_unmatched_labels, found.n_tied) == (5, 1, 0)
+    assert found.judge_vs_majority == Confusion(both_yes=1, first_only=1, second_only=1, both_no=2)
+    assert found.by_category == {"chart": Confusion(1, 1, 0, 1), "ocr": Confusion(0, 0, 1, 1)}
+    assert (found.between_annotators, found.leave_one_out_kappa) == ({}, None)
     # By the id of the verdict it is the same.
-    by_verdict = [Label(digest_hex("judged", label.row_id), "ann", label.good) for label in labels]
-    assert calibrate(lake, by_verdict).model == found.model
+    by_verdict = [Label(compute_digest("judged", label.row_id), "ann", label.is_good) for label in labels]
+    assert calibrate(lake, by_verdict).judge_vs_majority == found.judge_vs_majority
 
 
 def test_several_annotators_are_compared_as_in_the_paper(lake: Lake):
@@ -106,14 +106,14 @@ def test_several_annotators_are_compared_as_in_the_paper(lake: Lake):
         for n, key in enumerate(ids)
     ]
     found = calibrate(lake, labels)
-    assert list(found.between) == list(PAPER_PEOPLE)
-    kappa = {name: one.kappa for name, one in {**found.annotators, **found.between}.items()}
+    assert list(found.between_annotators) == list(PAPER_PEOPLE)
+    kappa = {name: one.kappa for name, one in {**found.judge_vs_annotator, **found.between_annotators}.items()}
     groups = [
         [kappa["B"], kappa["C"], kappa["B", "C"]],
         [kappa["A"], kappa["C"], kappa["A", "C"]],
         [kappa["A"], kappa["B"], kappa["A", "B"]],
     ]
-    assert found.in_place == pytest.approx(sum(sum(group) / 3 for group in groups) / 3)
+    assert found.leave_one_out_kappa == pytest.approx(sum(sum(group) / 3 for group in groups) / 3)
     # The paper's own figures give its own result in this way.
     paper = {"A": 0.73, "B": 0.70, "C": 0.63}
     three = [paper[a] + paper[b] + PAPER_PEOPLE[a, b] for a, b in PAPER_PEOPLE]
@@ -124,7 +124,7 @@ def test_a_pair_without_a_majority_is_left_out(lake: Lake):
     ids = judged(lake, "chart", [(True, 0.9), (False, 0.1)])
     labels = [Label(ids[0], "ann", True), Label(ids[0], "bob", False), Label(ids[1], "ann", False)]
     found = calibrate(lake, labels)
-    assert (found.items, found.split, found.model.n) == (2, 1, 1)
+    assert (found.n_pairs, found.n_tied, found.judge_vs_majority.n) == (2, 1, 1)
 
 
 def test_labels_of_another_lake_are_refused(lake: Lake):
@@ -138,31 +138,31 @@ def test_labels_of_another_lake_are_refused(lake: Lake):
 
 def test_the_threshold_lies_between_what_people_call_bad_and_good():
     scored = [(0.1, False), (0.2, False), (0.3, False), (0.62, True), (0.7, True), (0.9, True)] * 5
-    found = suggest(scored, min_keep=0.1)
+    found = suggest_threshold(scored, min_keep_rate=0.1)
     assert found is not None
     assert found.value == pytest.approx(0.46)
-    assert (found.found.kappa, found.keeps) == (1.0, 0.5)
-    assert found.held_out.kappa == 1.0
+    assert (found.in_sample.kappa, found.keep_rate) == (1.0, 0.5)
+    assert found.cross_validated.kappa == 1.0
 
 
 def test_a_threshold_keeps_as_much_as_it_is_told_to():
     # Only the surest tenth is good: without a bound the threshold would keep just that.
     scored = [(n / 100, n >= 90) for n in range(100)]
-    assert suggest(scored, min_keep=0.05).keeps == 0.1
-    assert suggest(scored, min_keep=0.5).keeps == 0.5
+    assert suggest_threshold(scored, min_keep_rate=0.05).keep_rate == 0.1
+    assert suggest_threshold(scored, min_keep_rate=0.5).keep_rate == 0.5
 
 
 def test_without_two_kinds_of_labels_or_probabilities_there_is_nothing_to_suggest():
-    assert suggest([(0.1, True), (0.9, True)], 0.1) is None
-    assert suggest([(0.5, True), (0.5, False)], 0.1) is None
-    assert suggest([], 0.1) is None
+    assert suggest_threshold([(0.1, True), (0.9, True)], 0.1) is None
+    assert suggest_threshold([(0.5, True), (0.5, False)], 0.1) is None
+    assert suggest_threshold([], 0.1) is None
 
 
 def test_a_threshold_fitted_to_noise_shows_that_on_labels_it_has_not_seen():
     rng = Random(3)
-    found = suggest([(rng.random(), rng.random() < 0.5) for _ in range(60)], 0.1)
-    assert found.found.kappa > 0.1
-    assert found.held_out.kappa < found.found.kappa
+    found = suggest_threshold([(rng.random(), rng.random() < 0.5) for _ in range(60)], 0.1)
+    assert found.in_sample.kappa > 0.1
+    assert found.cross_validated.kappa < found.in_sample.kappa
 
 
 # -- the sheet ---------------------------------------------------------------------------------------------------------
@@ -177,19 +177,19 @@ def rewritten(lake: Lake, category: str, count: int, question: str = "How many?"
     rows = [
         {
             "rewrite_id": key,
-            "version_id": digest_hex("v", key),
+            "version_id": compute_digest("v", key),
             "source": "drawn",
             "category": category,
             "conversations": turns,
         }
         for key in ids
     ]
-    lake.table(f"rewritten/{category}").publish([pa.Table.from_pylist(rows, schema=REWRITTEN.columns)], "drawn")
+    lake.get_table(f"rewritten/{category}").publish([pa.Table.from_pylist(rows, schema=REWRITTEN.columns)], "drawn")
     samples = [
-        {"version_id": digest_hex("v", key), "sample_id": key, "source": category, "image_ids": [shown.image_id]}
+        {"version_id": compute_digest("v", key), "sample_id": key, "source": category, "image_ids": [shown.image_id]}
         for key in ids
     ]
-    lake.table("samples").publish([pa.Table.from_pylist(samples, schema=SAMPLES.columns)], category)
+    lake.get_table("samples").publish([pa.Table.from_pylist(samples, schema=SAMPLES.columns)], category)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -200,25 +200,25 @@ def read(path: Path) -> list[dict[str, Any]]:
 def test_a_sheet_has_as_many_of_each_category_and_says_nothing_of_the_verdict(lake: Lake, tmp_path: Path):
     for category, count in {"chart": 20, "ocr": 20, "caption": 3}.items():
         rewritten(lake, category, count)
-    chosen = sample(lake, 12)
-    assert {r["rewrite_id"] for r in sample(lake, 6)} <= {r["rewrite_id"] for r in chosen}
-    assert {r["rewrite_id"] for r in sample(lake, 12, seed=1)} != {r["rewrite_id"] for r in chosen}
+    chosen = draw_label_set(lake, 12)
+    assert {r["rewrite_id"] for r in draw_label_set(lake, 6)} <= {r["rewrite_id"] for r in chosen}
+    assert {r["rewrite_id"] for r in draw_label_set(lake, 12, seed=1)} != {r["rewrite_id"] for r in chosen}
     path = tmp_path / "labels.csv"
-    assert write_sheet(lake, chosen, path) == 12
+    assert write_label_sheet(lake, chosen, path) == 12
     rows = read(path)
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == SHEET_COLUMNS
     counts = {c: sum(r["category"] == c for r in rows) for c in ("chart", "ocr", "caption")}
     assert counts == {"chart": 5, "ocr": 4, "caption": 3} or counts == {"chart": 4, "ocr": 5, "caption": 3}
     assert {(r["question"], r["label"]) for r in rows} == {("How many?", "")}
     assert all((tmp_path / r["pictures"]).read_bytes().startswith(b"\x89PNG") for r in rows)
     # What is in the sheet can be calibrated as it is.
     path.write_text(path.read_text(encoding="utf-8").replace("'=1+1,,", "'=1+1,good,"), encoding="utf-8")
-    assert calibrate(lake, read_labels(path).labels).model == Confusion(both=12)
+    assert calibrate(lake, read_labels(path).labels).judge_vs_majority == Confusion(both_yes=12)
 
 
 def test_a_spreadsheet_takes_no_answer_for_a_formula(lake: Lake, tmp_path: Path):
     rewritten(lake, "chart", 1, question="@SUM(A1)")
-    write_sheet(lake, sample(lake, 1), tmp_path / "labels.csv")
+    write_label_sheet(lake, draw_label_set(lake, 1), tmp_path / "labels.csv")
     (row,) = read(tmp_path / "labels.csv")
     assert (row["question"], row["answer"]) == ("'@SUM(A1)", "'=1+1")
 
@@ -228,5 +228,5 @@ def test_a_sheet_with_somebodys_work_is_never_overwritten(lake: Lake, tmp_path: 
     path = tmp_path / "labels.csv"
     path.write_text("mine", encoding="utf-8")
     with pytest.raises(MvlError, match="may hold labels"):
-        write_sheet(lake, sample(lake, 1), path)
+        write_label_sheet(lake, draw_label_set(lake, 1), path)
     assert path.read_text(encoding="utf-8") == "mine"

@@ -13,7 +13,7 @@ from servers import serving
 from small_source import MATH, profile, prompt_folder, put
 
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.prompts import criteria_hash, judge_prompts, load_prompts
+from mvl_assets.config.prompts import compute_criteria_hash, get_judge_prompts, load_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.testing.fake_server import FakeServer
@@ -30,18 +30,18 @@ def served(lake: Lake) -> Iterator[tuple[FakeServer, Endpoint]]:
     with serving() as (server, endpoint):
         put(lake, MATH, range(12))
         rewrite_source(lake, MATH, profile(), run_id="r0", endpoints=[endpoint])
-        server.keep_bodies = True
+        server.record_bodies = True
         yield server, endpoint
 
 
 def rows(lake: Lake, table: str = "judged/code_math") -> list[dict[str, Any]]:
-    return sorted(lake.table(table).rows(), key=lambda r: r["row_hash"])
+    return sorted(lake.get_table(table).iter_rows(), key=lambda r: r["row_hash"])
 
 
 def test_each_rewrite_gets_one_verdict_per_criterion(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     report = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
-    assert (report.wanted, report.sent, report.rows, report.unusable) == (36, 36, 12, {})
+    assert (report.requested, report.attempts_sent, report.rows, report.rejects_by_error) == (36, 36, 12, {})
     for row in rows(lake):
         assert [v["criterion"] for v in row["verdicts"]] == ["relevance", "consistency", "accuracy"]
         # The fake server gives its choice a log-probability of -0.2 and the other word -1.7.
@@ -60,9 +60,9 @@ def test_log_probabilities_that_are_no_numbers_cost_the_p_yes_and_not_the_verdic
     lake: Lake, served: tuple[FakeServer, Endpoint]
 ):
     server, endpoint = served
-    server.behaviour.faults = {"nan": 1.0}
+    server.config.fault_rates = {"nan": 1.0}
     report = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
-    assert (report.rows, report.unusable) == (12, {})
+    assert (report.rows, report.rejects_by_error) == (12, {})
     assert all(v["p_yes"] is None for row in rows(lake) for v in row["verdicts"])
 
 
@@ -92,12 +92,12 @@ def test_the_judge_does_not_get_the_original_key(lake: Lake, served: tuple[FakeS
 def test_a_second_run_sends_nothing_and_a_moved_rule_neither(lake: Lake, served: tuple[FakeServer, Endpoint]):
     first = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
     same = judge_source(lake, MATH, profile(), run_id="r2")
-    assert (same.sent, same.published.version) == (0, first.published.version)
+    assert (same.attempts_sent, same.published.version) == (0, first.published.version)
     lax = judge_source(lake, MATH, profile(rule="p_yes >= 0.1"), run_id="r3")
-    assert (lax.sent, lax.kept, lax.published.changed) == (0, 12, 12)
+    assert (lax.attempts_sent, lax.kept, lax.published.n_changed) == (0, 12, 12)
     # The fake answers are no numbers, so none agrees with its key.
     strict = judge_source(lake, MATH, profile(rule="answer_agrees"), run_id="r4")
-    assert (strict.sent, strict.kept, strict.drop_reasons) == (0, 0, {"answer_differs": 12})
+    assert (strict.attempts_sent, strict.kept, strict.drop_reasons) == (0, 0, {"answer_differs": 12})
 
 
 def test_an_edited_criterion_asks_for_that_criterion_alone(
@@ -106,10 +106,10 @@ def test_an_edited_criterion_asks_for_that_criterion_alone(
     judge_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
     prompts = load_prompts(prompt_folder(tmp_path, judge_general=("completely", "in full")))
     plan = plan_judge(lake, MATH, profile(), prompts=prompts)
-    assert (plan.wanted, plan.answered, plan.to_send) == (36, 24, 12)
+    assert (plan.requested, plan.cache_hits, plan.to_send) == (36, 24, 12)
     report = judge_source(lake, MATH, profile(), run_id="r2", prompts=prompts, endpoints=[served[1]])
-    assert (report.sent, report.reused, report.rows) == (12, 24, 12)
-    assert {row["prompt_hash"] for row in rows(lake)} == {criteria_hash(judge_prompts(prompts, "math"))}
+    assert (report.attempts_sent, report.cache_hits, report.rows) == (12, 24, 12)
+    assert {row["prompt_hash"] for row in rows(lake)} == {compute_criteria_hash(get_judge_prompts(prompts, "math"))}
 
 
 def test_appended_rewrites_alone_are_judged(lake: Lake, served: tuple[FakeServer, Endpoint]):
@@ -117,39 +117,39 @@ def test_appended_rewrites_alone_are_judged(lake: Lake, served: tuple[FakeServer
     put(lake, MATH, range(13))
     rewrite_source(lake, MATH, profile(), run_id="r2", endpoints=[served[1]])
     report = judge_source(lake, MATH, profile(), run_id="r2", endpoints=[served[1]])
-    assert (report.sent, report.reused, report.rows, report.published.added) == (3, 36, 13, 1)
+    assert (report.attempts_sent, report.cache_hits, report.rows, report.published.n_added) == (3, 36, 13, 1)
 
 
 def test_a_refused_verdict_is_a_reject_until_it_is_asked_for_again(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
-    server.behaviour.markers = {"What is 5 plus 1": "400"}
+    server.config.fault_by_marker = {"What is 5 plus 1": "400"}
     first = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
-    assert (first.rows, first.unusable) == (11, {"http_400": 1})
+    assert (first.rows, first.rejects_by_error) == (11, {"http_400": 1})
     rejects = rows(lake, "rejects")
     assert {(r["part"], r["error"], r["attempts"]) for r in rejects} == {("judge/drawn", "http_400", 1)}
     assert len(rejects) == 3
-    server.behaviour.markers = {}
+    server.config.fault_by_marker = {}
     # No endpoint: only an attempt to send would notice.
     same = judge_source(lake, MATH, profile(), run_id="r2")
-    assert (same.sent, same.left, same.rows, same.unusable) == (0, 3, 11, {"http_400": 1})
-    assert judge_source(lake, MATH, profile(), run_id="r3", retry=["timeout"]).sent == 0
-    again = judge_source(lake, MATH, profile(), run_id="r4", retry=["http_400"], endpoints=[endpoint])
-    assert (again.sent, again.rows, rows(lake, "rejects")) == (3, 12, [])
+    assert (same.attempts_sent, same.skipped, same.rows, same.rejects_by_error) == (0, 3, 11, {"http_400": 1})
+    assert judge_source(lake, MATH, profile(), run_id="r3", retry_error_classes=["timeout"]).attempts_sent == 0
+    again = judge_source(lake, MATH, profile(), run_id="r4", retry_error_classes=["http_400"], endpoints=[endpoint])
+    assert (again.attempts_sent, again.rows, rows(lake, "rejects")) == (3, 12, [])
 
 
 def test_a_verdict_that_is_none_stays_until_it_is_asked_for_in_another_round(
     lake: Lake, served: tuple[FakeServer, Endpoint]
 ):
     server, endpoint = served
-    server.behaviour.markers = {"What is 5 plus 1": "white_space"}
+    server.config.fault_by_marker = {"What is 5 plus 1": "white_space"}
     first = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
-    assert (first.rows, first.unusable) == (11, {"no_verdict": 1})
-    server.behaviour.markers = {}
-    assert judge_source(lake, MATH, profile(), run_id="r2").unusable == {"no_verdict": 1}
-    again = judge_source(lake, MATH, profile(), run_id="r3", retry=["all"], endpoints=[endpoint])
-    assert (again.sent, again.rows, rows(lake, "rejects")) == (3, 12, [])
+    assert (first.rows, first.rejects_by_error) == (11, {"no_verdict": 1})
+    server.config.fault_by_marker = {}
+    assert judge_source(lake, MATH, profile(), run_id="r2").rejects_by_error == {"no_verdict": 1}
+    again = judge_source(lake, MATH, profile(), run_id="r3", retry_error_classes=["all"], endpoints=[endpoint])
+    assert (again.attempts_sent, again.rows, rows(lake, "rejects")) == (3, 12, [])
     # What came back first is kept, and the second answer counts without being asked for again.
-    assert lake.answers("judge", "drawn").count() == 39
+    assert lake.get_answer_log("judge", "drawn").count() == 39
     assert judge_source(lake, MATH, profile(), run_id="r4").published.version == again.published.version
 
 
@@ -174,7 +174,7 @@ def test_a_second_judge_is_asked_the_same_and_stands_beside_the_first(lake: Lake
     plans = [plan_judge(lake, MATH, two_judges(), role=role) for role in ("judge", "second_judge")]
     assert [(p.model, p.to_send) for p in plans] == [("fake", 0), ("other", 36)]
     report = judge_source(lake, MATH, two_judges(), run_id="r2", second_endpoints=[other])
-    assert (report.sent, report.reused, report.rows) == (36, 36, 12)
+    assert (report.attempts_sent, report.cache_hits, report.rows) == (36, 36, 12)
     assert {body["model"] for body in server.bodies} == {"other"}
     for row in rows(lake):
         assert row["verdicts"] == before[row["rewrite_id"]]["verdicts"]
@@ -184,13 +184,15 @@ def test_a_second_judge_is_asked_the_same_and_stands_beside_the_first(lake: Lake
         assert row["second_p_yes"] == min(v["p_yes"] for v in row["second_verdicts"])
         assert (row["second_model"], row["second_model_revision"]) == ("other", "1")
     both = Counter((row["all_yes"], row["second_all_yes"]) for row in rows(lake))
-    assert report.second == Confusion(both[True, True], both[True, False], both[False, True], both[False, False])
+    assert report.judge_agreement == Confusion(
+        both[True, True], both[True, False], both[False, True], both[False, False]
+    )
     # Both, without asking either again.
     strict = judge_source(lake, MATH, two_judges("both_yes"), run_id="r3")
-    assert (strict.sent, strict.kept) == (0, both[True, True])
+    assert (strict.attempts_sent, strict.kept) == (0, both[True, True])
     assert all((r["drop_reason"] or "").startswith("second_no_") for r in rows(lake) if r["all_yes"] and not r["keep"])
     alone = judge_source(lake, MATH, profile(), run_id="r4")
-    assert alone.second is None
+    assert alone.judge_agreement is None
     assert {row["second_model"] for row in rows(lake)} == {None}
 
 
@@ -199,10 +201,10 @@ def test_a_second_judge_that_gives_no_verdict_leaves_the_first_ones_row(
 ):
     server, endpoint = served
     judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
-    server.behaviour.markers = {"What is 5 plus 1": "400"}
+    server.config.fault_by_marker = {"What is 5 plus 1": "400"}
     other = replace(endpoint, model="other")
     report = judge_source(lake, MATH, two_judges("both_yes"), run_id="r2", second_endpoints=[other])
-    assert (report.rows, report.unusable) == (12, {"http_400": 1})
+    assert (report.rows, report.rejects_by_error) == (12, {"http_400": 1})
     (silent,) = [row for row in rows(lake) if row["second_all_yes"] is None]
     assert silent["all_yes"] is not None and silent["second_model"] is None and not silent["keep"]
     assert silent["drop_reason"] == ("no_second_verdict" if silent["all_yes"] else silent["drop_reason"])

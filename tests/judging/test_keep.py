@@ -9,15 +9,15 @@ from dataclasses import replace
 import pytest
 
 from mvl_assets.errors import MvlError
-from mvl_assets.judging.keep import Judgement, parse_rule
-from mvl_assets.judging.verdict import Verdict, VerdictError, p_yes, read_verdict
+from mvl_assets.judging.keep import JudgedPair, parse_keep_rule
+from mvl_assets.judging.verdict import Verdict, VerdictError, compute_p_yes, parse_verdict
 
 CRITERIA = ("relevance", "consistency", "accuracy")
 
 
-def judged(*p: float | None, agrees: bool | None = True) -> Judgement:
+def judged(*p: float | None, agrees: bool | None = True) -> JudgedPair:
     verdicts = [Verdict(c, c, value is not None and value >= 0.5, value) for c, value in zip(CRITERIA, p, strict=True)]
-    return Judgement(verdicts, agrees)
+    return JudgedPair(verdicts, agrees)
 
 
 GOOD, WEAK, BAD = judged(0.9, 0.8, 0.7), judged(0.9, 0.8, 0.3), judged(0.1, 0.2, 0.3, agrees=False)
@@ -39,15 +39,15 @@ GOOD, WEAK, BAD = judged(0.9, 0.8, 0.7), judged(0.9, 0.8, 0.3), judged(0.1, 0.2,
     ],
 )
 def test_a_rule_keeps_and_names_why_not(rule: str, reasons: list[str | None]):
-    parsed = parse_rule(rule, without_key=True, criteria=CRITERIA)
-    assert [parsed.drop_reason(j) for j in (GOOD, WEAK, BAD)] == reasons
+    parsed = parse_keep_rule(rule, no_reference=True, criteria=CRITERIA)
+    assert [parsed.find_drop_reason(j) for j in (GOOD, WEAK, BAD)] == reasons
 
 
 def test_both_yes_needs_the_second_judges_yes_too():
-    rule = parse_rule("both_yes or p_yes >= 0.95", without_key=True, second_judge=True)
-    yes, no = GOOD.verdicts, [*GOOD.verdicts[:2], replace(GOOD.verdicts[2], yes=False)]
+    rule = parse_keep_rule("both_yes or p_yes >= 0.95", no_reference=True, second_judge=True)
+    yes, no = GOOD.verdicts, [*GOOD.verdicts[:2], replace(GOOD.verdicts[2], is_yes=False)]
     reasons = [
-        rule.drop_reason(replace(judgement, second=second))
+        rule.find_drop_reason(replace(judgement, second_verdicts=second))
         for judgement, second in [
             (GOOD, yes),
             (GOOD, no),
@@ -61,12 +61,12 @@ def test_both_yes_needs_the_second_judges_yes_too():
 
 def test_without_a_key_the_profile_decides():
     open_question = judged(0.9, 0.9, 0.9, agrees=None)
-    assert parse_rule("answer_agrees", without_key=True).drop_reason(open_question) is None
-    assert parse_rule("answer_agrees", without_key=False).drop_reason(open_question) == "no_key"
+    assert parse_keep_rule("answer_agrees", no_reference=True).find_drop_reason(open_question) is None
+    assert parse_keep_rule("answer_agrees", no_reference=False).find_drop_reason(open_question) == "no_key"
 
 
 def test_an_unknown_p_yes_passes_no_threshold():
-    assert parse_rule("p_yes >= 0", without_key=True).drop_reason(judged(0.9, None, 0.9)) == "no_p_yes"
+    assert parse_keep_rule("p_yes >= 0", no_reference=True).find_drop_reason(judged(0.9, None, 0.9)) == "no_p_yes"
 
 
 @pytest.mark.parametrize(
@@ -87,27 +87,27 @@ def test_an_unknown_p_yes_passes_no_threshold():
 )
 def test_a_wrong_rule_is_explained(rule: str, problem: str):
     with pytest.raises(MvlError, match="keep rule") as caught:
-        parse_rule(rule, without_key=True, criteria=CRITERIA)
+        parse_keep_rule(rule, no_reference=True, criteria=CRITERIA)
     assert problem in str(caught.value)
 
 
 def test_p_yes_sums_the_spellings_of_each_word():
     found = {"Yes": math.log(0.3), " yes": math.log(0.1), "ĠYES": math.log(0.1), "No": math.log(0.25), "Maybe": -1.0}
-    assert p_yes(json.dumps(found)) == pytest.approx(0.5 / 0.75)
-    assert p_yes(json.dumps({"Yes": -0.1})) == 1.0
-    assert p_yes(json.dumps({"No": -0.1, "The": -3.0})) == 0.0
-    assert p_yes(json.dumps({"The": -0.1})) is None
-    assert p_yes(None) is None
+    assert compute_p_yes(json.dumps(found)) == pytest.approx(0.5 / 0.75)
+    assert compute_p_yes(json.dumps({"Yes": -0.1})) == 1.0
+    assert compute_p_yes(json.dumps({"No": -0.1, "The": -3.0})) == 0.0
+    assert compute_p_yes(json.dumps({"The": -0.1})) is None
+    assert compute_p_yes(None) is None
     # Answers stored by whoever was less careful: NaN says nothing, and no logarithm of a probability is above 0.
-    assert p_yes('{"Yes": NaN}') is None
-    assert p_yes('{"Yes": NaN, "No": -0.1}') == 0.0
-    assert p_yes('{"Yes": 1e9, "No": 0.0}') == 0.5
+    assert compute_p_yes('{"Yes": NaN}') is None
+    assert compute_p_yes('{"Yes": NaN, "No": -0.1}') == 0.0
+    assert compute_p_yes('{"Yes": 1e9, "No": 0.0}') == 0.5
 
 
 def test_a_verdict_is_one_of_the_two_words():
-    assert read_verdict("accuracy", "k", " Yes\n", "stop", None) == Verdict("accuracy", "k", True, None)
-    assert read_verdict("accuracy", "k", "No", "length", None).yes is False
+    assert parse_verdict("accuracy", "k", " Yes\n", "stop", None) == Verdict("accuracy", "k", True, None)
+    assert parse_verdict("accuracy", "k", "No", "length", None).is_yes is False
     for text, finish, error in [("Yes and no", "stop", "no_verdict"), ("Yes", "content_filter", "not_finished")]:
         with pytest.raises(VerdictError) as caught:
-            read_verdict("accuracy", "k", text, finish, None)
+            parse_verdict("accuracy", "k", text, finish, None)
         assert caught.value.error == error

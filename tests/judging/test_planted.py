@@ -11,17 +11,24 @@ from PIL import Image
 from servers import serving
 from small_source import profile
 
-from mvl_assets.demo_data.drawings.probes import drawn
+from mvl_assets.demo_data.drawings.probes import render_probe_png
 from mvl_assets.errors import MvlError
-from mvl_assets.judging.numbers import numbers_in
-from mvl_assets.judging.probes import FAULTS, Asked, Heard, ask_planted, read_planted, score
+from mvl_assets.judging.numbers import parse_numbers
+from mvl_assets.judging.probes import (
+    PROBE_FAULTS,
+    JudgeResponse,
+    PairResult,
+    compute_probe_score,
+    load_probes,
+    run_probes,
+)
 from mvl_assets.lake.lake import Lake
 
-PLANTED = read_planted()
+PLANTED = load_probes()
 
 
 def test_each_of_the_papers_faults_has_as_many_twins():
-    assert set(Counter(case.fault for case in PLANTED.cases).items()) == {(fault, 4) for fault in FAULTS}
+    assert set(Counter(case.fault for case in PLANTED.cases).items()) == {(fault, 4) for fault in PROBE_FAULTS}
     assert {case.picture for case in PLANTED.cases} == set(PLANTED.pictures)
     for case in PLANTED.cases:
         assert case.good != case.bad and case.why.endswith(".")
@@ -33,13 +40,13 @@ def test_each_of_the_papers_faults_has_as_many_twins():
 def test_a_wrong_step_ends_with_the_right_result():
     for case in PLANTED.cases:
         if case.fault == "wrong_step":
-            assert numbers_in(case.good.answer)[-1].value == numbers_in(case.bad.answer)[-1].value
+            assert parse_numbers(case.good.answer)[-1].value == parse_numbers(case.bad.answer)[-1].value
 
 
 @pytest.mark.parametrize("name", PLANTED.pictures)
 def test_a_picture_is_drawn_the_same_each_time_and_a_model_may_see_it(name: str):
-    data = drawn(PLANTED.pictures[name])
-    assert data == drawn(PLANTED.pictures[name])
+    data = render_probe_png(PLANTED.pictures[name])
+    assert data == render_probe_png(PLANTED.pictures[name])
     with Image.open(io.BytesIO(data)) as picture:
         assert min(picture.size) >= 224
         assert len(picture.getcolors(1 << 20) or []) > 2
@@ -47,39 +54,45 @@ def test_a_picture_is_drawn_the_same_each_time_and_a_model_may_see_it(name: str)
 
 def test_an_unknown_kind_of_picture_and_a_wrong_file_are_named(tmp_path: Path):
     with pytest.raises(KeyError, match="poem"):
-        drawn({"kind": "poem"})
+        render_probe_png({"kind": "poem"})
     path = tmp_path / "planted.yaml"
     path.write_text("pictures: {}\ncases:\n  - {fault: rude, why: w, picture: p}\n", encoding="utf-8")
     with pytest.raises(MvlError, match=r"planted.yaml:3: cases.0.fault"):
-        read_planted(path)
+        load_probes(path)
     said = "{question: q, answer: a}"
     path.write_text(
         f"pictures: {{}}\ncases:\n  - {{fault: off_image, why: w, picture: p, good: {said}, bad: {said}}}\n",
         encoding="utf-8",
     )
     with pytest.raises(MvlError, match="no picture is described for p"):
-        read_planted(path)
+        load_probes(path)
 
 
 def test_a_judge_is_asked_every_criterion_with_the_picture_once(lake: Lake):
-    pictures = {name: drawn(description) for name, description in PLANTED.pictures.items()}
+    pictures = {name: render_probe_png(description) for name, description in PLANTED.pictures.items()}
     with serving() as (server, endpoint):
-        server.keep_bodies = True
-        asked = ask_planted(lake, profile(), PLANTED, pictures, run_id="r", endpoints=[endpoint])
+        server.record_bodies = True
+        asked = run_probes(lake, profile(), PLANTED, pictures, run_id="r", endpoints=[endpoint])
         assert len(server.bodies) == len(PLANTED.cases) * 2 * 3
         assert all(body["messages"][0]["content"][1]["type"] == "image_url" for body in server.bodies)
     # No endpoint: only an attempt to send would notice.
-    assert ask_planted(lake, profile(), PLANTED, pictures, run_id="r2") == asked
-    found = score(asked)
-    assert (found.twins, found.unanswered) == (16, 0)
-    assert found.kept == sum(one.good.yes for one in asked if one.good)
+    assert run_probes(lake, profile(), PLANTED, pictures, run_id="r2") == asked
+    found = compute_probe_score(asked)
+    assert (found.n_pairs, found.n_unanswered) == (16, 0)
+    assert found.true_keeps == sum(one.good.all_yes for one in asked if one.good)
     assert lake.images.table.count() == 0, "the drawn pictures are no part of the lake"
 
 
 def test_a_judge_that_always_says_yes_keeps_all_and_catches_nothing():
-    yes, no = Heard(True, 0.9), Heard(False, 0.3)
+    yes, no = JudgeResponse(True, 0.9), JudgeResponse(False, 0.3)
     twins = PLANTED.cases[0]
-    always = score([Asked(twins, yes, yes)] * 4)
-    assert (always.caught, always.kept, always.told_apart) == (0, 4, 0)
-    right = score([Asked(twins, yes, no), Asked(twins, None, no)])
-    assert (right.twins, right.unanswered, right.caught, right.kept, right.told_apart) == (2, 1, 1, 1, 1)
+    always = compute_probe_score([PairResult(twins, yes, yes)] * 4)
+    assert (always.true_rejects, always.true_keeps, always.ranked_correctly) == (0, 4, 0)
+    right = compute_probe_score([PairResult(twins, yes, no), PairResult(twins, None, no)])
+    assert (right.n_pairs, right.n_unanswered, right.true_rejects, right.true_keeps, right.ranked_correctly) == (
+        2,
+        1,
+        1,
+        1,
+        1,
+    )

@@ -31,7 +31,7 @@ POINTS: dict[str, tuple[Any, str]] = {
     "lease renewed": (FileLease, "renew"),
     "commit": (MergeInsertBuilder, "execute"),
     "fsync of a file": (durable, "_fsync"),
-    "commit made durable": (durable.Syncer, "sync"),
+    "commit made durable": (durable.Fsyncer, "sync"),
     "fragments folded": (DatasetOptimizer, "compact_files"),
     "old versions removed": (lance.LanceDataset, "cleanup_old_versions"),
 }
@@ -67,7 +67,7 @@ def append_all(log: AnswerLog, acked: Callable[[int], object]) -> None:
     """Stores what is missing of BATCHES times BATCH answers, folding after every second commit."""
     with mock.patch.object(answers_module, "COMMITS_PER_COMPACTION", 2), log:
         wanted = [answer(number) for number in range(BATCH * BATCHES)]
-        stored = log.answered(a.request_key for a in wanted)
+        stored = log.find_answered(a.request_key for a in wanted)
         missing = [a for a in wanted if a.request_key not in stored]
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
@@ -82,5 +82,5 @@ def die() -> None:
 if __name__ == "__main__":
     root, at, moment, number = sys.argv[1:]
     with failpoint(at, moment, int(number), die):
-        append_all(Lake(root).answers("rewrite", "drawn"), lambda count: print(count, flush=True))
+        append_all(Lake(root).get_answer_log("rewrite", "drawn"), lambda count: print(count, flush=True))
     print("not reached", flush=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import (
     CATEGORY,
@@ -25,11 +25,11 @@ from mvl_assets.lake.schema import (
     Reject,
 )
 from mvl_assets.lake.table import Table
-from mvl_assets.lake.table_sizes import inventory
+from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries import purge as module
 from mvl_assets.lake_queries.purge import Purge
-from mvl_assets.lake_queries.rejects import publish_rejects, reject_table
-from mvl_training.evaluation.held_out.questions import question_of
+from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
+from mvl_training.evaluation.held_out.questions import build_question
 from tests.lake.rows import answer, category_row, judgement, picture, put, put_samples, rewrite, sample
 
 GONE, STAYS = "gone", "stays"
@@ -45,7 +45,7 @@ Row = dict[str, Any]
 
 
 def own_picture(source: str, row: int) -> ImageRow:
-    return picture(int(digest_hex(source, row)[:8], 16), SIZES[SAYS[row]])
+    return picture(int(compute_digest(source, row)[:8], 16), SIZES[SAYS[row]])
 
 
 SHARED = picture(1, 50_000)
@@ -53,39 +53,44 @@ SHARED = picture(1, 50_000)
 
 def secret(source: str, row: int) -> str:
     """The words of a row; what was made of it holds them, too."""
-    return f"{source} said {digest_hex(source, 'secret', SAYS[row])[:12]}"
+    return f"{source} said {compute_digest(source, 'secret', SAYS[row])[:12]}"
 
 
 def key_of(source: str, stage: str, number: int | str) -> str:
-    return digest_hex(source, stage, number)
+    return compute_digest(source, stage, number)
 
 
 def fill(lake: Lake) -> dict[str, list[Row]]:
     """The samples by source."""
     made = {source: _source(lake, source) for source in SOURCES}
     mixed = [
-        {"row_id": digest_hex("row", row["sample_id"]), "position": place, "kind": "original", "category": "ocr"}
+        {"row_id": compute_digest("row", row["sample_id"]), "position": place, "kind": "original", "category": "ocr"}
         | {name: row[name] for name in ("sample_id", "version_id", "source")}
         for place, row in enumerate(row for pair in zip(*made.values(), strict=True) for row in pair)
     ]
     put(lake, f"mixture/{STAGE}", MIXTURE, mixed)
     packs = [mixed[start : start + 2] for start in range(0, len(mixed), 2)]
     planned = [
-        {"pack_id": digest_hex("pack", place), "position": place, "row_ids": [row["row_id"] for row in pack]}
+        {"pack_id": compute_digest("pack", place), "position": place, "row_ids": [row["row_id"] for row in pack]}
         for place, pack in enumerate(packs)
     ]
     put(lake, f"pack_plan/{STAGE}", PACK_PLAN, planned)
     copy, kept = made[STAYS][1], made[GONE][1]
-    twin = {"sample_id": copy["sample_id"], "source": STAYS, "category": "ocr", "fingerprint": digest_hex("same")}
+    twin = {"sample_id": copy["sample_id"], "source": STAYS, "category": "ocr", "fingerprint": compute_digest("same")}
     twin |= {"kept_sample_id": kept["sample_id"], "kept_source": GONE}
     put(lake, "curation/duplicates", DUPLICATES, [twin])
     hits = [
-        {"hit_id": digest_hex("hit", source), "sample_id": rows[0]["sample_id"], "source": source, "category": "ocr"}
+        {
+            "hit_id": compute_digest("hit", source),
+            "sample_id": rows[0]["sample_id"],
+            "source": source,
+            "category": "ocr",
+        }
         for source, rows in made.items()
     ]
     put(lake, "curation/contamination", CONTAMINATION, hits)
     put(lake, "evaluation/held_out", EVALUATION, [_asked(r) for rows in made.values() for r in rows[:2]], STAGE)
-    _answer(lake, "evaluation", STAGE, {digest_hex(source): f"evaluated {secret(source, 0)}" for source in SOURCES})
+    _answer(lake, "evaluation", STAGE, {compute_digest(source): f"evaluated {secret(source, 0)}" for source in SOURCES})
     return made
 
 
@@ -97,7 +102,7 @@ def _source(lake: Lake, source: str) -> list[Row]:
             number,
             image_ids=[own_picture(source, like).image_id, SHARED.image_id],
             answer=secret(source, number),
-            content_hash=digest_hex(source, "says", like),
+            content_hash=compute_digest(source, "says", like),
         )
         for number, like in enumerate(SAYS)
     ]
@@ -123,36 +128,36 @@ def _source(lake: Lake, source: str) -> list[Row]:
     _answer(lake, "judge", source, {key: f"judged {secret(source, n)}" for key, n in judged.items()})
     wrong = f"cannot read {secret(source, 2)}"
     for stage, key in (("rewrite", rows[2]["sample_id"]), ("judge", rewrites[2]["rewrite_id"])):
-        publish_rejects(lake, stage, source, [reject_table([Reject(stage, source, key, "parse", wrong)], "run")])
+        publish_rejects(lake, stage, source, [build_reject_table([Reject(stage, source, key, "parse", wrong)], "run")])
     return rows
 
 
 def _answer(lake: Lake, stage: str, source: str, said: Mapping[str, str]) -> None:
-    with lake.answers(stage, source) as log:
+    with lake.get_answer_log(stage, source) as log:
         log.append([replace(answer(0, t), request_key=k, source=source, stage=stage) for k, t in said.items()])
 
 
 def _asked(of: Row) -> Row:
-    question = question_of(of | {"category": "ocr"})
+    question = build_question(of | {"category": "ocr"})
     assert question is not None
     return {
-        "result_id": digest_hex("result", question.question_id),
+        "result_id": compute_digest("result", question.question_id),
         "checkpoint": STAGE,
         "question_id": question.question_id,
         "source": of["source"],
         "question": question.text,
-        "expected": question.expected,
-        "answer": f"evaluated {question.expected}",
+        "expected": question.reference,
+        "answer": f"evaluated {question.reference}",
     }
 
 
 def state(lake: Lake) -> dict[str, list[str]]:
     """What every table that has rows says, without when and by whom."""
     found = {}
-    for name in inventory(lake):
-        table = lake.table(name)
+    for name in measure_table_sizes(lake):
+        table = lake.get_table(name)
         columns = [c for c in table.schema.names if c not in ("bytes", "run_id", "created_at")]
-        found[name] = sorted(str(row) for row in table.rows(columns))
+        found[name] = sorted(str(row) for row in table.iter_rows(columns))
     return {name: rows for name, rows in found.items() if rows}
 
 

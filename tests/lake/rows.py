@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, JUDGED, MIXTURE, REWRITTEN, SAMPLES, Answer, ImageRow, TableSpec
 from mvl_assets.lake.table import Table
@@ -25,13 +25,13 @@ def table_of(spec: TableSpec, rows: Iterable[dict[str, Any]]) -> pa.Table:
 
 def answer(number: int, text: str | None = None) -> Answer:
     return Answer(
-        request_key=digest_hex("request", number),
+        request_key=compute_digest("request", number),
         source="drawn",
         stage="rewrite",
         model="model",
         model_revision="1",
         prompt="general",
-        prompt_hash=digest_hex("prompt"),
+        prompt_hash=compute_digest("prompt"),
         text=f"text {number}" if text is None else text,
         finish_reason="stop",
         prompt_tokens=10,
@@ -46,15 +46,15 @@ def answer(number: int, text: str | None = None) -> Answer:
 
 def picture(number: int, size: int = 100) -> ImageRow:
     data = random.Random(number).randbytes(size)
-    return ImageRow(digest_hex(data), data, "PNG", 32, 24, 1, "RGB", f"{number:016x}")
+    return ImageRow(compute_digest(data), data, "PNG", 32, 24, 1, "RGB", f"{number:016x}")
 
 
 def sample(source: str, number: int, *, revision: int = 1, **said: Any) -> dict[str, Any]:
     """One row of `samples`; `question`, `answer` and any column may be given."""
-    sample_id = digest_hex(source, number)
+    sample_id = compute_digest(source, number)
     question, reply = said.pop("question", f"what is {source} {number}?"), said.pop("answer", f"it is {number}")
     return {
-        "version_id": digest_hex(sample_id, revision),
+        "version_id": compute_digest(sample_id, revision),
         "sample_id": sample_id,
         "source": source,
         "revision": revision,
@@ -88,7 +88,7 @@ def category_row(of: dict[str, Any], category: str, **changed: Any) -> dict[str,
 
 def rewrite(of: dict[str, Any], category: str, ordinal: int = 0) -> dict[str, Any]:
     return {
-        "rewrite_id": digest_hex(of["version_id"], "request", ordinal),
+        "rewrite_id": compute_digest(of["version_id"], "request", ordinal),
         "sample_id": of["sample_id"],
         "version_id": of["version_id"],
         "source": of["source"],
@@ -101,7 +101,7 @@ def rewrite(of: dict[str, Any], category: str, ordinal: int = 0) -> dict[str, An
 
 def judgement(of: dict[str, Any], keep: bool) -> dict[str, Any]:
     return {
-        "judged_id": digest_hex(of["rewrite_id"], "judge"),
+        "judged_id": compute_digest(of["rewrite_id"], "judge"),
         "rewrite_id": of["rewrite_id"],
         "sample_id": of["sample_id"],
         "source": of["source"],
@@ -112,7 +112,7 @@ def judgement(of: dict[str, Any], keep: bool) -> dict[str, Any]:
 
 
 def put(lake: Lake, name: str, spec: TableSpec, rows: Sequence[dict[str, Any]], source: str | None = None) -> None:
-    lake.table(name).publish([table_of(spec, rows)], source)
+    lake.get_table(name).publish([table_of(spec, rows)], source)
 
 
 def put_samples(lake: Lake, source: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -136,7 +136,9 @@ def put_category(
 
 
 def mixture(count: int, name: str = "row") -> pa.Table:
-    return table_of(MIXTURE, ({"row_id": digest_hex(name, n), "position": n, "kind": "original"} for n in range(count)))
+    return table_of(
+        MIXTURE, ({"row_id": compute_digest(name, n), "position": n, "kind": "original"} for n in range(count))
+    )
 
 
 def pages(source: str, who: str, numbers: Iterable[int]) -> pa.Table:
@@ -144,7 +146,12 @@ def pages(source: str, who: str, numbers: Iterable[int]) -> pa.Table:
     return table_of(
         CATEGORY,
         (
-            {"sample_id": digest_hex(source, n), "version_id": digest_hex(who, n), "source": source, "license": who}
+            {
+                "sample_id": compute_digest(source, n),
+                "version_id": compute_digest(who, n),
+                "source": source,
+                "license": who,
+            }
             for n in numbers
         ),
     )
@@ -152,7 +159,7 @@ def pages(source: str, who: str, numbers: Iterable[int]) -> pa.Table:
 
 def duplicates(table: Table) -> int:
     """Rows beyond the first of each key."""
-    keys = Counter(row[table.spec.key] for row in table.rows([table.spec.key]))
+    keys = Counter(row[table.spec.key_column] for row in table.iter_rows([table.spec.key_column]))
     return keys.total() - len(keys)
 
 

@@ -15,16 +15,16 @@ def test_what_was_stored_is_found_before_and_after_fragments_are_folded(
 ) -> None:
     monkeypatch.setattr(answers_module, "COMMITS_PER_COMPACTION", 3)
     monkeypatch.setattr(answers_module, "ROWS_PER_FRAGMENT", 10)
-    log, other = lake.answers("rewrite", "drawn"), Lake(lake.root).answers("rewrite", "drawn")
+    log, other = lake.get_answer_log("rewrite", "drawn"), Lake(lake.root).get_answer_log("rewrite", "drawn")
     keys = [answer(number).request_key for number in range(60)]
     with log:
         for start in range(0, 50, 5):
             log.append([answer(number) for number in range(start, start + 5)])
             if known_before:
-                assert log.answered(keys) == set(keys[: start + 5])
+                assert log.find_answered(keys) == set(keys[: start + 5])
         folded = len(log.table.open().get_fragments())
         assert folded <= 6
-        assert log.answered(keys) == other.answered(keys) == set(keys[:50])
+        assert log.find_answered(keys) == other.find_answered(keys) == set(keys[:50])
         for reader in (log, other):
             found = reader.get(keys[::7], ["text"])
             assert {key: row["text"] for key, row in found.items()} == {
@@ -33,7 +33,7 @@ def test_what_was_stored_is_found_before_and_after_fragments_are_folded(
 
 
 def test_an_absent_table_has_answered_nothing(lake: Lake) -> None:
-    log = lake.answers("rewrite", "drawn")
-    assert log.answered([answer(1).request_key]) == set()
+    log = lake.get_answer_log("rewrite", "drawn")
+    assert log.find_answered([answer(1).request_key]) == set()
     assert log.get([answer(1).request_key]) == {}
     assert log.count() == 0

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from mvl_assets.lake.columns import COLUMNS, describe_column
-from mvl_assets.lake.schema import TableSpec, spec_of
+from mvl_assets.lake.columns import COLUMN_DESCRIPTIONS, describe_column
+from mvl_assets.lake.schema import TableSpec, get_table_spec
 
 NAMES = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination"]
 NAMES += ["evaluation_benchmarks", "evaluation_benchmark_answers"]
 NAMES += [
     f"{family}/x" for family in ("answers", "category", "rewritten", "judged", "mixture", "pack_plan", "evaluation")
 ]
-SPECS = [spec_of(name) for name in NAMES]
+SPECS = [get_table_spec(name) for name in NAMES]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
@@ -24,7 +24,7 @@ def test_every_column_of_every_table_is_described(spec: TableSpec) -> None:
 def test_nothing_is_described_that_no_table_has() -> None:
     known = {name for spec in SPECS for name in spec.schema.names}
     known |= {f"{spec.name}.{name}" for spec in SPECS for name in spec.schema.names}
-    assert set(COLUMNS) <= known
+    assert set(COLUMN_DESCRIPTIONS) <= known
 
 
 def test_a_table_may_mean_something_of_its_own_by_a_name() -> None:

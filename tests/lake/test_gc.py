@@ -13,11 +13,11 @@ import pytest
 from mvl_assets.lake import compaction
 from mvl_assets.lake.errors import LeaseHeld
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.locks import taking_in
+from mvl_assets.lake.locks import acquire_ingest_lock
 from mvl_assets.lake.schema import ImageRow
-from mvl_assets.lake.table_sizes import inventory
+from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries import gc
-from mvl_assets.lake_queries.gc import collect
+from mvl_assets.lake_queries.gc import collect_garbage
 from tests.lake.processes import PROJECT, workers
 from tests.lake.purge_world import on_disk
 from tests.lake.rows import pages, picture, put_samples, sample
@@ -55,15 +55,15 @@ def fill(lake: Lake, used: int, unused: int, size: int = 20_000) -> tuple[list[I
 
 
 def stored(lake: Lake) -> set[str]:
-    return {row["image_id"] for row in Lake(lake.root).images.table.rows(["image_id"])}
+    return {row["image_id"] for row in Lake(lake.root).images.table.iter_rows(["image_id"])}
 
 
 def test_pictures_that_no_sample_refers_to_go_and_all_others_stay(lake: Lake) -> None:
     kept, unused = fill(lake, used=1, unused=3)
-    found = collect(lake, WEEK)
-    assert (found.pictures, found.picture_bytes) == (3, sum(len(p.data) for p in unused))
+    found = collect_garbage(lake, WEEK)
+    assert (found.n_images, found.image_bytes) == (3, sum(len(p.data) for p in unused))
     assert stored(lake) == {p.image_id for p in kept}
-    assert Lake(lake.root).images.fetch([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
+    assert Lake(lake.root).images.read_images([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
 
 
 def test_the_picture_of_an_earlier_revision_and_of_a_withdrawn_sample_stays(lake: Lake) -> None:
@@ -78,72 +78,72 @@ def test_the_picture_of_an_earlier_revision_and_of_a_withdrawn_sample_stays(lake
             sample("drawn", 0, revision=3, withdrawn=True, conversations=[]),
         ],
     )
-    assert collect(lake, WEEK).pictures == 1
+    assert collect_garbage(lake, WEEK).n_images == 1
     assert stored(lake) == {p.image_id for p in pictures[:2]}
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(lake: Lake) -> None:
     fill(lake, used=1, unused=3)
-    lake.table("category/ocr").publish([pages("drawn", "x", range(50))], "drawn")
-    lake.table("category/ocr").publish([pages("drawn", "y", range(50))], "drawn")
+    lake.get_table("category/ocr").publish([pages("drawn", "x", range(50))], "drawn")
+    lake.get_table("category/ocr").publish([pages("drawn", "y", range(50))], "drawn")
     before = {p: p.read_bytes() for p in Path(lake.root).rglob("*") if p.is_file()}
-    looked = collect(lake, NOW, rewrite_pictures=True, dry_run=True)
+    looked = collect_garbage(lake, NOW, compact_images=True, dry_run=True)
     assert {p: p.read_bytes() for p in Path(lake.root).rglob("*") if p.is_file()} == before
-    assert looked.before == looked.after == sum(inventory(lake).values())
-    done = collect(lake, NOW)
-    assert looked.pictures == done.pictures == 3
-    assert looked.versions["category/ocr"] > 0 and looked.freed["category/ocr"] > 0
-    assert done.after < done.before
+    assert looked.lake_bytes_before == looked.lake_bytes_after == sum(measure_table_sizes(lake).values())
+    done = collect_garbage(lake, NOW)
+    assert looked.n_images == done.n_images == 3
+    assert looked.n_expired_versions["category/ocr"] > 0 and looked.reclaimed_bytes["category/ocr"] > 0
+    assert done.lake_bytes_after < done.lake_bytes_before
 
 
 def test_bytes_of_deleted_pictures_leave_the_disk_only_when_their_file_is_rewritten(lake: Lake) -> None:
     kept, unused = fill(lake, used=1, unused=3)
-    found = collect(lake, NOW)
-    assert found.marked_bytes == sum(len(p.data) for p in unused)
+    found = collect_garbage(lake, NOW)
+    assert found.reclaimable_bytes == sum(len(p.data) for p in unused)
     assert on_disk(lake.root, unused[0].data), "three of the four pictures of its file are marked, one is in use"
-    assert collect(lake, NOW, rewrite_pictures=True).rewritten == {"images": 1}
+    assert collect_garbage(lake, NOW, compact_images=True).n_compacted_fragments == {"images": 1}
     assert not any(on_disk(lake.root, p.data) for p in unused)
-    assert Lake(lake.root).images.fetch([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
-    assert collect(lake, NOW, rewrite_pictures=True).rewritten == {}
+    assert Lake(lake.root).images.read_images([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
+    assert collect_garbage(lake, NOW, compact_images=True).n_compacted_fragments == {}
 
 
 def test_a_file_that_is_mostly_in_use_is_not_rewritten(lake: Lake) -> None:
     _, unused = fill(lake, used=9, unused=1)
     files = {p: p.stat().st_mtime_ns for p in (Path(lake.root) / "images.lance" / "data").rglob("*")}
-    assert collect(lake, NOW, rewrite_pictures=True).rewritten == {}
+    assert collect_garbage(lake, NOW, compact_images=True).n_compacted_fragments == {}
     assert {p: p.stat().st_mtime_ns for p in (Path(lake.root) / "images.lance" / "data").rglob("*")} == files
     assert on_disk(lake.root, unused[0].data)
 
 
 def test_young_versions_stay_readable_for_whoever_has_them_open(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.publish([pages("drawn", "x", range(50))], "drawn")
-    reader = table.handle()
+    reader = table.open_writable()
     table.publish([pages("drawn", "y", range(50))], "drawn")
-    assert collect(lake, WEEK).versions == {}
+    assert collect_garbage(lake, WEEK).n_expired_versions == {}
     assert set(reader.to_table(columns=["license"]).column(0).to_pylist()) == {"x"}
-    collect(lake, NOW)
+    collect_garbage(lake, NOW)
     assert len(table.open().versions()) == 1
-    assert {row["license"] for row in Lake(lake.root).table("category/ocr").rows()} == {"y"}
+    assert {row["license"] for row in Lake(lake.root).get_table("category/ocr").iter_rows()} == {"y"}
 
 
 def test_replaced_rows_give_their_room_back(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     for who in ("the words of old", "x"):
         table.publish([pages("drawn", who, range(50))], "drawn")
         table.publish([pages("other", who, range(50))], "other")
-    collect(lake, NOW)
+    collect_garbage(lake, NOW)
     assert not on_disk(lake.root, b"the words of old")
-    assert {r["license"] for r in Lake(lake.root).table("category/ocr").rows()} == {"x"}
+    assert {r["license"] for r in Lake(lake.root).get_table("category/ocr").iter_rows()} == {"x"}
 
 
 def test_answers_that_are_being_written_and_pictures_that_come_in_are_left_alone(lake: Lake) -> None:
     kept, unused = fill(lake, used=1, unused=3)
-    with workers(("hold", lake.root)) as (holder,), taking_in(lake):
+    with workers(("hold", lake.root)) as (holder,), acquire_ingest_lock(lake):
         assert holder.line() == "held"
-        found = collect(lake, WEEK)
-        assert found.busy.keys() == {"pictures", "answers/rewrite/drawn"}
-        assert str(holder.process.pid) in found.busy["answers/rewrite/drawn"]
+        found = collect_garbage(lake, WEEK)
+        assert found.skipped.keys() == {"pictures", "answers/rewrite/drawn"}
+        assert str(holder.process.pid) in found.skipped["answers/rewrite/drawn"]
         assert stored(lake) == {p.image_id for p in (*kept, *unused)}
 
 
@@ -153,9 +153,9 @@ def test_versions_a_running_process_may_read_go_only_when_none_runs(lake: Lake) 
     with workers(("hold", lake.root)) as (holder,):
         assert holder.line() == "held"
         with pytest.raises(LeaseHeld):
-            collect(lake, NOW)
-    with taking_in(lake), pytest.raises(LeaseHeld):
-        collect(lake, NOW)
+            collect_garbage(lake, NOW)
+    with acquire_ingest_lock(lake), pytest.raises(LeaseHeld):
+        collect_garbage(lake, NOW)
     assert stored(lake) == before
 
 
@@ -163,28 +163,28 @@ def test_answers_are_never_removed(lake: Lake) -> None:
     with workers(("append", lake.root)) as (worker,):
         while worker.line() != "stored 40":
             pass
-    count = lake.answers("rewrite", "drawn").count()
-    collect(lake, NOW)
-    assert Lake(lake.root).answers("rewrite", "drawn").count() == count >= 40
+    count = lake.get_answer_log("rewrite", "drawn").count()
+    collect_garbage(lake, NOW)
+    assert Lake(lake.root).get_answer_log("rewrite", "drawn").count() == count >= 40
 
 
 def test_a_damaged_table_is_left_out_and_the_rest_is_done(lake: Lake) -> None:
     fill(lake, used=1, unused=3)
-    lake.table("category/ocr").publish([pages("drawn", "x", range(5))], "drawn")
+    lake.get_table("category/ocr").publish([pages("drawn", "x", range(5))], "drawn")
     table = Path(lake.root) / "category" / "ocr.lance"
     for before in sorted((table / "_versions").glob("*.manifest"))[1:]:
         before.unlink()
     next((table / "data").iterdir()).write_bytes(b"")
-    found = collect(Lake(lake.root), WEEK)
-    assert "category/ocr" in found.busy and found.pictures == 3
+    found = collect_garbage(Lake(lake.root), WEEK)
+    assert "category/ocr" in found.skipped and found.n_images == 3
 
 
 def test_manifests_put_aside_long_ago_are_removed(lake: Lake) -> None:
-    lake.table("category/ocr").publish([pages("drawn", "x", range(5))], "drawn")
+    lake.get_table("category/ocr").publish([pages("drawn", "x", range(5))], "drawn")
     aside = Path(lake.root) / "category" / "ocr.lance" / "_versions" / "torn-1-2.manifest.aside"
     aside.write_bytes(b"")
-    assert collect(lake, WEEK).torn == 0 and aside.exists()
-    assert collect(lake, NOW).torn == 1 and not aside.exists()
+    assert collect_garbage(lake, WEEK).n_torn_manifests == 0 and aside.exists()
+    assert collect_garbage(lake, NOW).n_torn_manifests == 1 and not aside.exists()
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
@@ -193,8 +193,8 @@ def test_a_killed_collection_is_simply_run_again(lake: Lake, call: int) -> None:
     command = [sys.executable, "-c", KILLED, lake.root, str(call)]
     killed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert Lake(lake.root).images.fetch([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
-    collect(Lake(lake.root), NOW, rewrite_pictures=True)
+    assert Lake(lake.root).images.read_images([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
+    collect_garbage(Lake(lake.root), NOW, compact_images=True)
     assert stored(lake) == {p.image_id for p in kept}
     assert not any(on_disk(lake.root, p.data) for p in unused)
 
@@ -202,6 +202,6 @@ def test_a_killed_collection_is_simply_run_again(lake: Lake, call: int) -> None:
 def test_many_keys_go_in_several_commits(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "KEYS_PER_MERGE", 2)
     kept, _ = fill(lake, used=0, unused=5)
-    assert collect(lake, WEEK).pictures == 5
+    assert collect_garbage(lake, WEEK).n_images == 5
     assert stored(lake) == {p.image_id for p in kept}
-    assert gc.unused_pictures(lake).column().to_pylist() == []
+    assert gc.find_unreferenced_images(lake).to_arrow().to_pylist() == []

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvl_assets.common.digest import DigestSum, canonical_json, digest_hex, row_hashes
+from mvl_assets.common.digest import DigestSum, compute_digest, compute_row_hashes, encode_canonical_json
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import CATEGORY, spec_of
+from mvl_assets.lake.schema import CATEGORY, get_table_spec
 from tests.lake.rows import pages, table_of
 
 VALUES = st.recursive(
@@ -24,29 +24,29 @@ VALUES = st.recursive(
 @settings(derandomize=True, database=None, max_examples=50, deadline=None)
 @given(st.lists(VALUES, max_size=4), st.lists(VALUES, max_size=4))
 def test_digests_are_equal_exactly_for_equal_parts(left: list, right: list) -> None:
-    same = [canonical_json(v) for v in left] == [canonical_json(v) for v in right]
-    assert (digest_hex(*left) == digest_hex(*right)) == same
-    assert len(bytes.fromhex(digest_hex(*left))) == 16
+    same = [encode_canonical_json(v) for v in left] == [encode_canonical_json(v) for v in right]
+    assert (compute_digest(*left) == compute_digest(*right)) == same
+    assert len(bytes.fromhex(compute_digest(*left))) == 16
 
 
 def test_the_order_of_keys_does_not_count_and_the_cut_between_parts_does() -> None:
-    assert digest_hex({"a": 1, "b": 2}) == digest_hex({"b": 2, "a": 1})
-    assert digest_hex("ab", "c") != digest_hex("a", "bc")
-    assert digest_hex(b"x") != digest_hex("x")
-    assert digest_hex("\ud800") != digest_hex("\ud801"), "text that came broken still has an identity"
+    assert compute_digest({"a": 1, "b": 2}) == compute_digest({"b": 2, "a": 1})
+    assert compute_digest("ab", "c") != compute_digest("a", "bc")
+    assert compute_digest(b"x") != compute_digest("x")
+    assert compute_digest("\ud800") != compute_digest("\ud801"), "text that came broken still has an identity"
     with pytest.raises(ValueError, match="JSON"):
-        digest_hex(float("nan"))
+        compute_digest(float("nan"))
 
 
 def test_an_id_is_the_same_today_and_tomorrow() -> None:
     """A change of the digest would make every stored row unknown."""
-    assert digest_hex("source", 1, {"b": [True, None], "a": "ü"}) == "4f1cca267aee1f78b82617605ed1ddac"
+    assert compute_digest("source", 1, {"b": [True, None], "a": "ü"}) == "4f1cca267aee1f78b82617605ed1ddac"
 
 
 def test_when_and_by_whom_a_row_was_made_is_not_its_content() -> None:
-    row = {"sample_id": digest_hex(1), "source": "a", "run_id": "one"}
+    row = {"sample_id": compute_digest(1), "source": "a", "run_id": "one"}
     first, other_run, other_source = (
-        row_hashes(table_of(CATEGORY, [row | change]), CATEGORY.content_columns)
+        compute_row_hashes(table_of(CATEGORY, [row | change]), CATEGORY.content_columns)
         for change in ({}, {"run_id": "two"}, {"source": "b"})
     )
     assert first == other_run != other_source
@@ -54,44 +54,44 @@ def test_when_and_by_whom_a_row_was_made_is_not_its_content() -> None:
 
 def test_a_row_hash_takes_every_type_of_column() -> None:
     row = pa.table({"t": pa.array([dt.datetime(2024, 1, 1, tzinfo=dt.UTC)]), "l": [[{"x": None}]], "f": [0.1]})
-    assert len(row_hashes(row, row.column_names)[0]) == 32
+    assert len(compute_row_hashes(row, row.column_names)[0]) == 32
 
 
 def test_a_sum_of_digests_ignores_order_and_counts_copies() -> None:
-    hashes = [digest_hex(n) for n in range(20)]
+    hashes = [compute_digest(n) for n in range(20)]
     sums = []
     for order in (hashes, random.Random(0).sample(hashes, 20), [*hashes, hashes[0]]):
         digest = DigestSum()
         digest.add(order)
-        sums.append(digest.hex())
+        sums.append(digest.to_hex())
     assert sums[0] == sums[1] != sums[2]
 
 
 @pytest.mark.parametrize("value", ["it's", 'say "no"', "100%", "a\\b", "`", "; DROP TABLE x", "日本", "\n"])
 def test_any_value_can_be_filtered_by(lake: Lake, value: str) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.publish([pages("plain", "x", [1])], "plain")
     table.publish([pages(value, "x", [1, 2])], value)
     assert table.count(sql.equals("source", value)) == 2
-    assert table.count(sql.within("source", [value, "plain"])) == 3
-    assert table.count(sql.within("source", [])) == 0
+    assert table.count(sql.is_in("source", [value, "plain"])) == 3
+    assert table.count(sql.is_in("source", [])) == 0
     table.publish([], value)
     assert table.count() == 1
 
 
 def test_a_nul_in_a_filter_is_refused() -> None:
     with pytest.raises(ValueError, match="NUL"):
-        sql.literal("a\x00b")
+        sql.format_literal("a\x00b")
 
 
 def test_every_table_of_the_design_has_a_schema_whose_key_lance_protects() -> None:
     names = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination", "answers/rewrite/x"]
     names += ["category/ocr", "rewritten/ocr", "judged/ocr", "mixture/one_vision", "pack_plan/one_vision"]
-    for spec in map(spec_of, [*names, "evaluation/held_out"]):
-        key = spec.schema.field(spec.key)
+    for spec in map(get_table_spec, [*names, "evaluation/held_out"]):
+        key = spec.schema.field(spec.key_column)
         assert key.type == pa.string()
         assert not key.nullable
         assert key.metadata == {b"lance-schema:unenforced-primary-key": b"true"}
-        assert spec.partition is None or spec.partition in spec.columns.names
+        assert spec.partition_column is None or spec.partition_column in spec.columns.names
     with pytest.raises(KeyError):
-        spec_of("no such table")
+        get_table_spec("no such table")

@@ -37,19 +37,19 @@ def test_answers_survive_any_moment_of_being_killed(lake: Lake) -> None:
             lines += worker.kill()
         assert stored(lines) > acked, "the worker went on from where the killed one stopped"
         acked = stored(lines)
-        log = Lake(lake.root).answers("rewrite", "drawn")
+        log = Lake(lake.root).get_answer_log("rewrite", "drawn")
         found = log.count()
         assert acked <= found <= acked + 4, f"kill {kill}: {acked} acknowledged, {found} stored"
         assert duplicates(log.table) == 0
         keys = {answer(n).request_key: f"text {n}" for n in range(found)}
-        assert {r["request_key"]: r["text"] for r in log.table.rows(["request_key", "text"])} == keys
+        assert {r["request_key"]: r["text"] for r in log.table.iter_rows(["request_key", "text"])} == keys
 
 
 def test_a_killed_publish_leaves_the_old_content_or_the_new(lake: Lake) -> None:
     chance = random.Random(20241207)
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.publish([pages("other", "x", range(100))], "other")
-    other = table.data_version("source = 'other'")
+    other = table.compute_data_version("source = 'other'")
     versions = [
         table.publish([pages("drawn", f"turn {turn}", range(PUBLISHED_ROWS))], "drawn").data_version for turn in (1, 0)
     ]
@@ -60,24 +60,24 @@ def test_a_killed_publish_leaves_the_old_content_or_the_new(lake: Lake) -> None:
                 starts += worker.line() == "start"
             time.sleep(chance.uniform(0, 0.3))
             worker.kill()
-        reopened = Lake(lake.root).table("category/ocr")
-        assert reopened.data_version("source = 'drawn'") in versions
-        assert reopened.data_version("source = 'other'") == other
+        reopened = Lake(lake.root).get_table("category/ocr")
+        assert reopened.compute_data_version("source = 'drawn'") in versions
+        assert reopened.compute_data_version("source = 'other'") == other
         assert duplicates(reopened) == 0
-    done = Lake(lake.root).table("category/ocr").publish([pages("drawn", "end", range(3))], "drawn")
-    assert done.rows == lake.table("category/ocr").count("source = 'drawn'") == 3
+    done = Lake(lake.root).get_table("category/ocr").publish([pages("drawn", "end", range(3))], "drawn")
+    assert done.n_rows == lake.get_table("category/ocr").count("source = 'drawn'") == 3
 
 
 def test_the_lease_names_its_holder_and_ends_with_it(lake: Lake) -> None:
     with workers(("hold", lake.root)) as (holder,):
         assert holder.line() == "held"
-        with pytest.raises(LeaseHeld, match=str(holder.process.pid)), lake.answers("rewrite", "drawn"):
+        with pytest.raises(LeaseHeld, match=str(holder.process.pid)), lake.get_answer_log("rewrite", "drawn"):
             pass
-        assert lake.answers("rewrite", "drawn").count() == 0, "reading needs no lease"
-        with lake.answers("rewrite", "other source") as other:
+        assert lake.get_answer_log("rewrite", "drawn").count() == 0, "reading needs no lease"
+        with lake.get_answer_log("rewrite", "other source") as other:
             assert other.append([answer(1)]) == 1
         holder.kill()
-        with lake.answers("rewrite", "drawn") as log:
+        with lake.get_answer_log("rewrite", "drawn") as log:
             assert log.append([answer(1)]) == 1
 
 

@@ -16,13 +16,13 @@ from tests.lake.rows import answer, pages
 
 @pytest.fixture
 def uri(lake: Lake) -> str:
-    lake.table("category/ocr").create()
+    lake.get_table("category/ocr").create()
     return lake.root
 
 
 def table(root: str) -> Table:
     """As another process would see it."""
-    return Lake(root).table("category/ocr")
+    return Lake(root).get_table("category/ocr")
 
 
 def test_the_second_is_refused_until_the_first_lets_go(uri: str) -> None:
@@ -65,9 +65,9 @@ def test_a_lease_that_was_not_renewed_is_taken_over(uri: str, monkeypatch: pytes
     paused = ConfigLease(table(uri))
     paused.__enter__()
     with monkeypatch.context() as later:
-        later.setattr(leases, "STALE_SECONDS", 0.0)
+        later.setattr(leases, "LEASE_TTL_S", 0.0)
         heir = ConfigLease(table(uri)).__enter__()
-    paused._renewed -= leases.STALE_SECONDS
+    paused._renewed_at -= leases.LEASE_TTL_S
     with pytest.raises(LeaseHeld):
         paused.renew()
     paused.__exit__(None, None, None)
@@ -83,7 +83,7 @@ def test_its_holder_renews_it_and_writes_only_when_it_is_time(uri: str) -> None:
         before = table(uri).version
         lease.renew()
         assert table(uri).version == before
-        lease._renewed -= leases.STALE_SECONDS
+        lease._renewed_at -= leases.LEASE_TTL_S
         lease.renew()
         assert table(uri).version == before + 1
 
@@ -95,7 +95,7 @@ def test_rows_can_be_added_while_it_is_held(uri: str) -> None:
 
 
 def test_answers_are_not_appended_without_a_lease(lake: Lake) -> None:
-    log = lake.answers("rewrite", "drawn")
+    log = lake.get_answer_log("rewrite", "drawn")
     with pytest.raises(LakeError, match="lease"):
         log.append([answer(1)])
     with log:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.lake import Lake
 from tests.lake.rows import mixture, pages, picture
@@ -24,29 +24,31 @@ def test_pictures_of_every_size_come_back_as_they_were(lake: Lake) -> None:
     assert lake.images.insert(pictures[2:]) == 2
     assert lake.images.insert(pictures) == 0
     wanted = [p.image_id for p in reversed(pictures)]
-    assert lake.images.fetch(wanted) == {p.image_id: p.data for p in pictures}
-    assert Lake(lake.root).images.fetch(wanted[1:3]) == {p.image_id: p.data for p in pictures[2:4]}
-    assert lake.images.fetch([]) == {}
+    assert lake.images.read_images(wanted) == {p.image_id: p.data for p in pictures}
+    assert Lake(lake.root).images.read_images(wanted[1:3]) == {p.image_id: p.data for p in pictures[2:4]}
+    assert lake.images.read_images([]) == {}
 
 
 def test_only_the_missing_ones_are_named(lake: Lake) -> None:
     here, not_here = picture(1), picture(2)
-    assert lake.images.missing([here.image_id]) == {here.image_id}
+    assert lake.images.find_missing([here.image_id]) == {here.image_id}
     lake.images.insert([here])
-    assert lake.images.missing([here.image_id, not_here.image_id]) == {not_here.image_id}
+    assert lake.images.find_missing([here.image_id, not_here.image_id]) == {not_here.image_id}
     with pytest.raises(KeyError, match=not_here.image_id):
-        lake.images.fetch([here.image_id, not_here.image_id])
+        lake.images.read_images([here.image_id, not_here.image_id])
 
 
 def test_the_same_picture_twice_in_one_batch_is_stored_once(lake: Lake) -> None:
     assert lake.images.insert([picture(1, 20_000), picture(2), picture(1, 20_000)]) == 2
-    assert lake.images.fetch([picture(1, 20_000).image_id])[picture(1, 20_000).image_id] == picture(1, 20_000).data
+    assert (
+        lake.images.read_images([picture(1, 20_000).image_id])[picture(1, 20_000).image_id] == picture(1, 20_000).data
+    )
     assert lake.images.insert([]) == 0
 
 
 def test_a_picture_is_described_without_its_bytes(lake: Lake) -> None:
     lake.images.insert([picture(7, 500)])
-    found = lake.images.describe([picture(7, 500).image_id, picture(8).image_id])
+    found = lake.images.read_image_info([picture(7, 500).image_id, picture(8).image_id])
     assert list(found) == [picture(7, 500).image_id]
     info = found[picture(7, 500).image_id]
     assert (info.size, info.width, info.height, info.phash) == (500, 32, 24, f"{7:016x}")
@@ -74,12 +76,12 @@ def test_every_byte_of_a_picture_is_synced_before_insert_returns(lake: Lake, mon
 
 
 def test_an_index_follows_every_change_of_its_table(lake: Lake) -> None:
-    table, index = lake.table("category/ocr"), lake.index("category/ocr")
+    table, index = lake.get_table("category/ocr"), lake.get_index("category/ocr")
     keys = pages("a", "", range(40))["sample_id"].to_pylist()
-    assert index.rows(keys) == {}
+    assert index.read_rows(keys) == {}
 
     def expect(content: dict[int, str]) -> None:
-        found = {key: row["license"] for key, row in index.rows(keys).items()}
+        found = {key: row["license"] for key, row in index.read_rows(keys).items()}
         assert found == {keys[n]: who for n, who in content.items()}
 
     table.publish([pages("a", "x", range(20))], "a")
@@ -96,14 +98,14 @@ def test_an_index_follows_every_change_of_its_table(lake: Lake) -> None:
 def test_an_index_follows_whole_tables_that_are_replaced(lake: Lake) -> None:
     """The new content has as many rows as the old one: only the places differ."""
     for name in ("first", "second"):
-        lake.table("mixture/alignment").publish([mixture(12, name)])
+        lake.get_table("mixture/alignment").publish([mixture(12, name)])
         keys = mixture(12, name)["row_id"].to_pylist()
-        found = lake.index("mixture/alignment").rows(keys, ["row_id", "position"])
+        found = lake.get_index("mixture/alignment").read_rows(keys, ["row_id", "position"])
         assert {k: (r["row_id"], r["position"]) for k, r in found.items()} == {k: (k, n) for n, k in enumerate(keys)}
 
 
 def test_an_index_that_follows_many_small_appends_finds_what_a_new_one_finds(lake: Lake) -> None:
-    table, index = lake.table("category/ocr"), lake.index("category/ocr")
+    table, index = lake.get_table("category/ocr"), lake.get_index("category/ocr")
     keys = pages("a", "", range(60))["sample_id"].to_pylist()
     chance = random.Random(7)
     for _ in range(25):
@@ -115,14 +117,14 @@ def test_an_index_that_follows_many_small_appends_finds_what_a_new_one_finds(lak
             table.publish([pages("a", step, numbers)], "a")
         else:
             table.delete(f"sample_id = '{keys[numbers[0]]}'")
-        assert index.rows(keys) == KeyIndex(Lake(lake.root).table("category/ocr")).rows(keys)
-        assert {r["sample_id"] for r in index.rows(keys).values()} == {r["sample_id"] for r in table.rows()}
+        assert index.read_rows(keys) == KeyIndex(Lake(lake.root).get_table("category/ocr")).read_rows(keys)
+        assert {r["sample_id"] for r in index.read_rows(keys).values()} == {r["sample_id"] for r in table.iter_rows()}
 
 
 def test_rows_come_in_the_order_they_were_asked_for(lake: Lake) -> None:
-    lake.table("category/ocr").insert(pages("a", "x", range(30)))
+    lake.get_table("category/ocr").insert(pages("a", "x", range(30)))
     keys = pages("a", "", [7, 29, 0, 7, 13])["sample_id"].to_pylist()
-    assert list(lake.index("category/ocr").rows(keys, ["sample_id"])) == list(dict.fromkeys(keys))
+    assert list(lake.get_index("category/ocr").read_rows(keys, ["sample_id"])) == list(dict.fromkeys(keys))
 
 
 def test_keys_that_end_in_zero_bytes_are_told_apart(lake: Lake) -> None:
@@ -130,20 +132,22 @@ def test_keys_that_end_in_zero_bytes_are_told_apart(lake: Lake) -> None:
     keys = ["ab" * 15 + end for end in ends] + ["00" * 16, "00" * 15 + "01", "01" + "00" * 15]
     rows = pages("a", "x", range(len(keys)))
     rows = rows.set_column(0, rows.schema.field(0), [keys])
-    lake.table("category/ocr").insert(rows)
-    found = KeyIndex(lake.table("category/ocr")).rows(keys, ["sample_id", "version_id"])
+    lake.get_table("category/ocr").insert(rows)
+    found = KeyIndex(lake.get_table("category/ocr")).read_rows(keys, ["sample_id", "version_id"])
     assert {k: r["sample_id"] for k, r in found.items()} == {k: k for k in keys}
     assert {r["version_id"] for r in found.values()} == set(rows["version_id"].to_pylist())
-    assert KeyIndex(lake.table("category/ocr")).locate(["ab" * 15 + "02", keys[0]]) == {keys[0]}
+    assert KeyIndex(lake.get_table("category/ocr")).find_existing(["ab" * 15 + "02", keys[0]]) == {keys[0]}
 
 
 def test_offsets_are_used_in_the_version_they_were_read_from(lake: Lake) -> None:
     """Offsets move with every publish: taken from a newer version they would give another row without an error."""
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.publish([pages("a", "x", range(20))], "a")
-    places = lake.index("category/ocr").places()
+    places = lake.get_index("category/ocr").load_key_offsets()
     assert places is not None
-    found = places.of([digest_hex("a", 15)])
+    found = places.lookup([compute_digest("a", 15)])
     table.publish([pages("a", "x", range(15, 20))], "a")
     row = np.asarray(list(found.values()))
-    assert places.dataset.take(row.tolist(), columns=["sample_id"]).to_pylist() == [{"sample_id": digest_hex("a", 15)}]
+    assert places.dataset.take(row.tolist(), columns=["sample_id"]).to_pylist() == [
+        {"sample_id": compute_digest("a", 15)}
+    ]

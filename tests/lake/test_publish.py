@@ -16,56 +16,56 @@ from tests.lake.rows import duplicates, mixture, pages
 
 
 def test_equal_content_commits_nothing_whoever_made_it_and_in_whatever_order(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     rows = pages("a", "x", range(50))
     first = table.publish([rows], "a")
     shuffled = rows.take(random.Random(1).sample(range(50), 50))
     run = shuffled.schema.get_field_index("run_id")
     by_another_run = shuffled.set_column(run, "run_id", pa.array(["another"] * 50))
     again = table.publish(by_another_run.to_batches(max_chunksize=7), "a")
-    assert first.touched
-    assert not again.touched
+    assert first.changed_anything
+    assert not again.changed_anything
     assert (again.version, again.data_version) == (first.version, first.data_version)
 
 
 def test_it_counts_what_was_added_changed_and_removed(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.publish([pages("b", "x", range(5))], "b")
     table.publish([pages("a", "x", range(10))], "a")
     done = table.publish([pages("a", "x", range(4)), pages("a", "y", range(4, 8)), pages("a", "x", range(20, 25))], "a")
-    assert (done.rows, done.added, done.changed, done.removed) == (13, 5, 4, 2)
+    assert (done.n_rows, done.n_added, done.n_changed, done.n_removed) == (13, 5, 4, 2)
     assert table.count("source = 'a'") == 13
     assert table.count("source = 'b'") == 5
-    assert done.data_version == table.data_version("source = 'a'") != table.data_version()
+    assert done.data_version == table.compute_data_version("source = 'a'") != table.compute_data_version()
 
 
 def test_what_is_equal_stays_in_its_place_and_the_new_comes_behind(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.publish([pages("a", "x", range(50))], "a")
-    stored = [row["sample_id"] for row in table.rows(["sample_id"])]
+    stored = [row["sample_id"] for row in table.iter_rows(["sample_id"])]
     table.publish([pages("a", "x", range(1, 60))], "a")
-    now = [row["sample_id"] for row in table.rows(["sample_id"])]
+    now = [row["sample_id"] for row in table.iter_rows(["sample_id"])]
     assert now[:49] == stored[1:]
     assert set(now[49:]).isdisjoint(stored) and len(now) == 59
     assert [f.physical_rows for f in table.open().get_fragments()] == [50, 10]
 
 
 def test_an_empty_publish_clears_its_partition_alone(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.publish([pages("a", "x", range(10))], "a")
     table.publish([pages("b", "x", range(3))], "b")
     done = table.publish([], "a")
-    assert (done.rows, done.removed) == (0, 10)
+    assert (done.n_rows, done.n_removed) == (0, 10)
     assert table.count() == 3
-    assert not table.publish([], "a").touched
+    assert not table.publish([], "a").changed_anything
 
 
 def test_publishing_nothing_into_a_new_table_makes_an_empty_one(lake: Lake) -> None:
-    assert not lake.table("category/ocr").exists()
-    assert lake.table("category/ocr").publish([], "a").rows == 0
-    assert lake.table("mixture/alignment").publish([]).rows == 0
-    assert lake.table("category/ocr").exists()
-    assert lake.table("mixture/alignment").exists()
+    assert not lake.get_table("category/ocr").exists()
+    assert lake.get_table("category/ocr").publish([], "a").n_rows == 0
+    assert lake.get_table("mixture/alignment").publish([]).n_rows == 0
+    assert lake.get_table("category/ocr").exists()
+    assert lake.get_table("mixture/alignment").exists()
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,16 @@ def test_publishing_nothing_into_a_new_table_makes_an_empty_one(lake: Lake) -> N
     ],
 )
 def test_wrong_rows_are_refused_and_change_nothing(lake: Lake, rows: pa.Table, where: str | None, words: str) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     before = table.publish([pages("a", "old", range(3))], "a")
     with pytest.raises(LakeError, match=words):
         table.publish([pages("a", "new", [7]), rows], where)
-    assert (table.version, table.data_version()) == (before.version, before.data_version)
+    assert (table.version, table.compute_data_version()) == (before.version, before.data_version)
 
 
 def test_a_whole_table_takes_no_partition(lake: Lake) -> None:
     with pytest.raises(LakeError, match="publish"):
-        lake.table("mixture/alignment").publish([mixture(2)], "a")
+        lake.get_table("mixture/alignment").publish([mixture(2)], "a")
 
 
 def test_a_producer_that_breaks_half_way_leaves_the_old_content(lake: Lake) -> None:
@@ -95,44 +95,48 @@ def test_a_producer_that_breaks_half_way_leaves_the_old_content(lake: Lake) -> N
         yield pages("a", "new", range(5))
         raise RuntimeError("the stage broke")
 
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     before = table.publish([pages("a", "old", range(3))], "a")
     with pytest.raises(RuntimeError):
         table.publish(broken(), "a")
-    assert (table.version, table.data_version()) == (before.version, before.data_version)
+    assert (table.version, table.compute_data_version()) == (before.version, before.data_version)
 
 
 @pytest.mark.parametrize("count", [10, 9_000])
 def test_a_whole_table_keeps_the_order_of_its_rows(lake: Lake, count: int) -> None:
-    table = lake.table("mixture/alignment")
+    table = lake.get_table("mixture/alignment")
     for _ in range(2):
         for name in ("first", "second"):
             table.publish(mixture(count, name).to_batches(max_chunksize=4096))
-            assert [r["position"] for r in table.rows(["position"])] == list(range(count))
+            assert [r["position"] for r in table.iter_rows(["position"])] == list(range(count))
 
 
 def test_the_data_version_is_of_the_content_not_of_its_history(lake: Lake) -> None:
-    straight, winding = lake.table("category/ocr"), lake.table("category/chart")
+    straight, winding = lake.get_table("category/ocr"), lake.get_table("category/chart")
     straight.publish([pages("a", "x", range(20))], "a")
     winding.publish([pages("a", "y", range(9, 30))], "a")
     winding.insert(pages("a", "x", range(3)))
     winding.publish([pages("a", "x", reversed(range(20)))], "a")
-    assert straight.data_version() == winding.data_version() != lake.table("category/domain").data_version()
+    assert (
+        straight.compute_data_version()
+        == winding.compute_data_version()
+        != lake.get_table("category/domain").compute_data_version()
+    )
 
 
 def test_a_scan_sees_one_version_however_long_it_takes(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.publish([pages("a", "old", range(50))], "a")
-    rows = table.rows(["license"], batch_size=10)
+    rows = table.iter_rows(["license"], batch_size=10)
     seen = [next(rows)["license"]]
     table.publish([pages("a", "new", range(60))], "a")
     seen += [r["license"] for r in rows]
     assert seen == ["old"] * 50
-    assert {r["license"] for r in table.rows()} == {"new"}
+    assert {r["license"] for r in table.iter_rows()} == {"new"}
 
 
 def test_a_handle_stays_at_its_version(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.insert(pages("a", "x", range(5)))
     handle, version = table.open(), table.version
     table.insert(pages("a", "x", range(9)))
@@ -142,7 +146,7 @@ def test_a_handle_stays_at_its_version(lake: Lake) -> None:
 
 def test_one_table_can_be_written_and_read_by_several_threads(lake: Lake) -> None:
     """Lance's handles panic when one thread moves a handle that another is using."""
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.insert(pages("a", "x", range(10)))
     stop, errors, reads = threading.Event(), [], [0]
 
@@ -150,7 +154,7 @@ def test_one_table_can_be_written_and_read_by_several_threads(lake: Lake) -> Non
         while not stop.is_set():
             try:
                 assert table.count() % 10 == 0
-                assert sum(1 for _ in table.rows(["license"])) % 10 == 0
+                assert sum(1 for _ in table.iter_rows(["license"])) % 10 == 0
                 reads[0] += 1
             except BaseException as error:
                 errors.append(error)
@@ -190,19 +194,19 @@ def published(worker: Worker) -> str:
 
 def test_two_processes_publish_two_partitions_at_once_and_nothing_is_lost(lake: Lake) -> None:
     said = rounds(lake, "own")
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     for turn, versions in enumerate(said):
         for who, version in zip("xy", versions, strict=True):
-            assert table.data_version(f"source = '{who} {turn}'") == version
+            assert table.compute_data_version(f"source = '{who} {turn}'") == version
     assert table.count() == 2 * 8 * 20
     assert duplicates(table) == 0
 
 
 def test_two_processes_publish_one_partition_at_once_and_one_of_them_wins_whole(lake: Lake) -> None:
     """Lance alone would keep the rows of both: neither commit touches a key of the other."""
-    lake.table("category/ocr").publish([pages("before", "x", range(10))], "before")
+    lake.get_table("category/ocr").publish([pages("before", "x", range(10))], "before")
     said = rounds(lake, "same")
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     for turn, versions in enumerate(said):
-        assert table.data_version(f"source = 'all {turn}'") in versions
+        assert table.compute_data_version(f"source = 'all {turn}'") in versions
     assert duplicates(table) == 0

@@ -13,11 +13,11 @@ import pytest
 
 from mvl_assets.lake.errors import LakeError, LeaseHeld
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.locks import taking_in
+from mvl_assets.lake.locks import acquire_ingest_lock
 from mvl_assets.lake.schema import SAMPLES
-from mvl_assets.lake_queries.purge import Purge, samples_named
-from mvl_assets.lake_queries.tombstones import purged_of
-from mvl_assets.lake_queries.views import mixture_rows
+from mvl_assets.lake_queries.purge import Purge, resolve_sample_ids
+from mvl_assets.lake_queries.tombstones import load_tombstones
+from mvl_assets.lake_queries.views import iter_mixture_rows
 from tests.lake.processes import PROJECT, workers
 from tests.lake.purge_world import (
     GONE,
@@ -57,7 +57,7 @@ def purged(world: tuple[Path, dict[str, list[Row]]], tmp_path_factory: pytest.Te
     lake = Lake(str(shutil.copytree(world[0], tmp_path_factory.mktemp("purged") / "lake")))
     lost(lake).write_bytes(own_picture(GONE, 0).data)
     left = Purge(lake, GONE).run()
-    assert not left.rows and not left.pictures
+    assert not left.row_counts and not left.n_images
     return Lake(lake.root)
 
 
@@ -78,8 +78,8 @@ def test_a_purged_source_is_gone_from_every_table_and_the_other_source_is_untouc
     lake: Lake, purged: Lake, rows: dict[str, list[Row]]
 ) -> None:
     plan = Purge(lake, GONE).plan()
-    assert plan.rows["samples"] == plan.rows["judged/ocr"] == 4 == plan.rows["answers/judge/gone"] / 2
-    assert (plan.pictures, plan.shared, plan.stages) == (3, 1, [STAGE])
+    assert plan.row_counts["samples"] == plan.row_counts["judged/ocr"] == 4 == plan.row_counts["answers/judge/gone"] / 2
+    assert (plan.n_images, plan.n_shared_images, plan.affected_stages) == (3, 1, [STAGE])
     found = state(purged)
     assert len(found.pop("purged")) == 1
     remixed = found.pop(f"mixture/{STAGE}")
@@ -98,43 +98,43 @@ def test_the_bytes_of_what_was_purged_are_on_no_disk_any_more(lake: Lake, purged
 
 def test_a_picture_that_another_source_uses_stays(purged: Lake) -> None:
     kept = {p.image_id: p.data for p in (SHARED, *(own_picture(STAYS, row) for row in range(3)))}
-    assert purged.images.fetch(kept) == kept
+    assert purged.images.read_images(kept) == kept
 
 
 def test_a_mixture_stays_readable_without_the_source_and_its_pack_plan_is_empty(purged: Lake) -> None:
-    mixed = list(mixture_rows(purged, STAGE))
+    mixed = list(iter_mixture_rows(purged, STAGE))
     assert [row["position"] for row in mixed] == list(range(4))
     assert {row["source"] for row in mixed} == {STAYS}
-    assert purged.table(f"pack_plan/{STAGE}").count() == 0
+    assert purged.get_table(f"pack_plan/{STAGE}").count() == 0
 
 
 def test_a_purged_sample_takes_its_exact_copies_along_and_nothing_of_the_others(
     lake: Lake, rows: dict[str, list[Row]]
 ) -> None:
     ids = [r["sample_id"] for r in rows[GONE]]
-    assert samples_named(lake, [ids[0][:10]]) == {GONE: [ids[0]]}
+    assert resolve_sample_ids(lake, [ids[0][:10]]) == {GONE: [ids[0]]}
     purge = Purge(lake, GONE, [ids[0]])
     plan = purge.plan()
-    assert plan.copies == 1 and plan.rows["samples"] == plan.rows["rewritten/ocr"] == 2
-    assert plan.rows["evaluation/held_out"] == plan.rows[f"answers/evaluation/{STAGE}"] - 1 == 1
+    assert plan.n_copies == 1 and plan.row_counts["samples"] == plan.row_counts["rewritten/ocr"] == 2
+    assert plan.row_counts["evaluation/held_out"] == plan.row_counts[f"answers/evaluation/{STAGE}"] - 1 == 1
     purge.run()
     again = Lake(lake.root)
-    assert {r["sample_id"] for r in again.table("samples").rows()} == set(ids[1:3]) | {
+    assert {r["sample_id"] for r in again.get_table("samples").iter_rows()} == set(ids[1:3]) | {
         r["sample_id"] for r in rows[STAYS]
     }
     assert on_disk(lake.root, secret(GONE, 0).encode()) == []
     assert on_disk(lake.root, own_picture(GONE, 0).data[:200]) == []
     assert on_disk(lake.root, secret(GONE, 1).encode()) != []
-    assert again.table(f"mixture/{STAGE}").count() == 6
-    purged = purged_of(again, GONE)
-    assert purged.sample_ids == {ids[0], ids[3]} and not purged.whole
+    assert again.get_table(f"mixture/{STAGE}").count() == 6
+    purged = load_tombstones(again, GONE)
+    assert purged.sample_ids == {ids[0], ids[3]} and not purged.is_whole_source
 
 
 def test_an_answer_that_another_sample_shares_stays(lake: Lake, rows: dict[str, list[Row]]) -> None:
     Purge(lake, GONE, [rows[GONE][1]["sample_id"]]).run()
-    left = {r["request_key"] for r in lake.table("answers/rewrite/gone").rows()}
+    left = {r["request_key"] for r in lake.get_table("answers/rewrite/gone").iter_rows()}
     assert key_of(GONE, "rewrite", 1) in left, "row 2 was answered by the same request"
-    judged = {r["request_key"] for r in lake.table("answers/judge/gone").rows()}
+    judged = {r["request_key"] for r in lake.get_table("answers/judge/gone").iter_rows()}
     assert judged == {key_of(GONE, "judge", which) for n in (0, 2, 3) for which in (n, f"second {n}")}
 
 
@@ -142,19 +142,19 @@ def test_answers_that_belong_to_no_row_are_counted_and_go_only_when_asked(
     lake: Lake, rows: dict[str, list[Row]]
 ) -> None:
     purge = Purge(lake, GONE, [rows[GONE][2]["sample_id"]])
-    assert purge.plan().unclaimed == 1
+    assert purge.plan().n_orphan_answers == 1
     purge.run(keep_bytes=True)
-    table = lake.table("answers/rewrite/gone")
+    table = lake.get_table("answers/rewrite/gone")
     assert table.count() == 4
-    Purge(lake, GONE, [rows[GONE][2]["sample_id"]]).run(unclaimed=True)
-    assert {r["request_key"] for r in table.rows()} == {key_of(GONE, "rewrite", n) for n in (0, 1, 3)}
+    Purge(lake, GONE, [rows[GONE][2]["sample_id"]]).run(include_orphan_answers=True)
+    assert {r["request_key"] for r in table.iter_rows()} == {key_of(GONE, "rewrite", n) for n in (0, 1, 3)}
 
 
 def test_an_equal_sample_elsewhere_is_named_and_no_duplicate_any_more(lake: Lake, rows: dict[str, list[Row]]) -> None:
     purge = Purge(lake, GONE, [rows[GONE][1]["sample_id"]])
-    assert purge.plan().elsewhere == [(STAYS, rows[STAYS][1]["sample_id"])]
+    assert purge.plan().duplicates_elsewhere == [(STAYS, rows[STAYS][1]["sample_id"])]
     purge.run()
-    assert lake.table("curation/duplicates").count() == 0
+    assert lake.get_table("curation/duplicates").count() == 0
 
 
 def test_looking_changes_nothing(lake: Lake) -> None:
@@ -165,7 +165,7 @@ def test_looking_changes_nothing(lake: Lake) -> None:
 
 def test_rows_can_go_first_and_their_bytes_later(lake: Lake) -> None:
     left = Purge(lake, GONE).run(keep_bytes=True)
-    assert not left.rows and not left.pictures
+    assert not left.row_counts and not left.n_images
     assert on_disk(lake.root, own_picture(GONE, 1).data)
     Purge(lake, GONE).run()
     assert not on_disk(lake.root, own_picture(GONE, 1).data[:200])
@@ -177,46 +177,46 @@ def test_nothing_is_purged_while_its_answers_are_written_or_rows_come_in(lake: L
     with workers(("hold", lake.root)) as (holder,):
         assert holder.line() == "held"
         with pytest.raises(LeaseHeld, match=str(holder.process.pid)):
-            Purge(lake, "drawn").run(keep_bytes=True, first=lambda: called.append("first"))
+            Purge(lake, "drawn").run(keep_bytes=True, before_delete=lambda: called.append("first"))
         with pytest.raises(LeaseHeld):
-            Purge(lake, GONE).run(first=lambda: called.append("first"))
-    with taking_in(lake), pytest.raises(LeaseHeld, match="into the lake"):
-        Purge(lake, GONE).run(first=lambda: called.append("first"))
+            Purge(lake, GONE).run(before_delete=lambda: called.append("first"))
+    with acquire_ingest_lock(lake), pytest.raises(LeaseHeld, match="into the lake"):
+        Purge(lake, GONE).run(before_delete=lambda: called.append("first"))
     assert state(lake) == before and not called
 
 
 def test_rows_may_go_while_other_answers_are_written(lake: Lake) -> None:
     with workers(("hold", lake.root)) as (holder,):
         assert holder.line() == "held"
-        assert not Purge(lake, GONE).run(keep_bytes=True).rows
+        assert not Purge(lake, GONE).run(keep_bytes=True).row_counts
 
 
 def test_a_picture_that_another_source_begins_to_use_before_the_purge_is_confirmed_stays(lake: Lake) -> None:
     purge = Purge(lake, GONE)
-    assert purge.plan().pictures == 3
+    assert purge.plan().n_images == 3
     wanted = own_picture(GONE, 1)
     late = sample("late", 0, image_ids=[wanted.image_id])
-    Lake(lake.root).table("samples").insert(table_of(SAMPLES, [late]))
+    Lake(lake.root).get_table("samples").insert(table_of(SAMPLES, [late]))
     purge.run()
-    assert Lake(lake.root).images.fetch([wanted.image_id]) == {wanted.image_id: wanted.data}
+    assert Lake(lake.root).images.read_images([wanted.image_id]) == {wanted.image_id: wanted.data}
 
 
 def test_nothing_comes_in_while_data_is_taken_out(lake: Lake) -> None:
     seen: list[type[BaseException]] = []
 
     def ingest() -> None:
-        with pytest.raises(LeaseHeld, match="taken out") as caught, taking_in(Lake(lake.root)):
+        with pytest.raises(LeaseHeld, match="taken out") as caught, acquire_ingest_lock(Lake(lake.root)):
             pass
         seen.append(caught.type)
 
-    Purge(lake, GONE).run(first=ingest)
+    Purge(lake, GONE).run(before_delete=ingest)
     assert seen == [LeaseHeld]
 
 
 @pytest.mark.parametrize("words", ["abc", "xyz-no-hex", "0123456789"])
 def test_an_id_that_names_no_sample_is_an_error(lake: Lake, words: str) -> None:
     with pytest.raises(LakeError):
-        samples_named(lake, [words])
+        resolve_sample_ids(lake, [words])
 
 
 def test_a_purge_that_was_killed_anywhere_is_simply_run_again(

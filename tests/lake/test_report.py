@@ -8,17 +8,22 @@ import pyarrow as pa
 from mvl_assets.lake.checks import check_table
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import EVALUATION, REJECTS, REWRITTEN, SAMPLES
-from mvl_assets.lake_queries.freshness import outdated
-from mvl_assets.lake_queries.summaries import category_lines, counts_by_source, rejects_by_stage, scores
+from mvl_assets.lake_queries.freshness import count_stale_rows
+from mvl_assets.lake_queries.summaries import (
+    compute_checkpoint_scores,
+    count_by_source,
+    count_rejects_by_stage,
+    summarize_categories,
+)
 from tests.lake.rows import pages, put, put_category, rewrite, sample, table_of
 
 
 def test_a_category_counts_its_rows_rewrites_and_what_stays(lake: Lake) -> None:
     put_category(lake, "ocr", "a", 10, rewritten=3, dropped=2)
     put_category(lake, "video", "b", 2)
-    ocr, video = category_lines(lake)
-    assert (ocr.category, ocr.rows, ocr.rewritten, ocr.judged, ocr.kept) == ("ocr", 10, 5, 5, 3)
-    assert (video.category, video.rows, video.rewritten, video.judged, video.kept) == ("video", 2, 0, 0, 0)
+    ocr, video = summarize_categories(lake)
+    assert (ocr.category, ocr.n_samples, ocr.n_rewritten, ocr.n_judged, ocr.n_kept) == ("ocr", 10, 5, 5, 3)
+    assert (video.category, video.n_samples, video.n_rewritten, video.n_judged, video.n_kept) == ("video", 2, 0, 0, 0)
 
 
 def test_samples_in_use_are_counted_once_whatever_happened_to_them(lake: Lake) -> None:
@@ -30,20 +35,20 @@ def test_samples_in_use_are_counted_once_whatever_happened_to_them(lake: Lake) -
         sample("a", 2, revision=3),
         sample("b", 0),
     ]
-    lake.table("samples").insert(table_of(SAMPLES, history))
+    lake.get_table("samples").insert(table_of(SAMPLES, history))
     rejects = [
         {"reject_id": f"{n:032x}", "part": "p", "stage": s, "source": "a"} for n, s in enumerate(["raw", "judge"])
     ]
     put(lake, "rejects", REJECTS, rejects, "p")
-    rows, rejected = counts_by_source(lake)
+    rows, rejected = count_by_source(lake)
     assert (rows["a"], rows["b"]) == (4, 1)
     assert dict(rejected) == {"a": 1}
-    assert dict(rejects_by_stage(lake)) == {"raw": 1, "judge": 1}
+    assert dict(count_rejects_by_stage(lake)) == {"raw": 1, "judge": 1}
 
 
 def test_an_empty_lake_counts_nothing(lake: Lake) -> None:
-    assert category_lines(lake) == scores(lake) == []
-    assert counts_by_source(lake) == ({}, {})
+    assert summarize_categories(lake) == compute_checkpoint_scores(lake) == []
+    assert count_by_source(lake) == ({}, {})
 
 
 def test_scores_are_shares_of_right_answers(lake: Lake) -> None:
@@ -59,7 +64,7 @@ def test_scores_are_shares_of_right_answers(lake: Lake) -> None:
         for n in range(4)
     ]
     put(lake, "evaluation/held_out", EVALUATION, rows, "c")
-    assert scores(lake) == [("c", 4, 0.75, 1 / 3, 3 / 4)]
+    assert compute_checkpoint_scores(lake) == [("c", 4, 0.75, 1 / 3, 3 / 4)]
 
 
 def test_rows_made_by_another_prompt_or_model_are_counted_as_outdated(lake: Lake) -> None:
@@ -70,7 +75,7 @@ def test_rows_made_by_another_prompt_or_model_are_counted_as_outdated(lake: Lake
     put(lake, "rewritten/ocr", REWRITTEN, made, "a")
 
     def count(*prompts: str, model: str = "m", source: str = "a") -> int:
-        return outdated(lake, "rewritten/ocr", source, prompt_hashes=prompts, model=model, model_revision="1")
+        return count_stale_rows(lake, "rewritten/ocr", source, prompt_hashes=prompts, model=model, model_revision="1")
 
     assert count("p0", "p1") == 1
     assert count("p0") == 2
@@ -81,14 +86,14 @@ def test_rows_made_by_another_prompt_or_model_are_counted_as_outdated(lake: Lake
 
 def test_a_sound_table_passes_its_check(lake: Lake) -> None:
     put_category(lake, "ocr", "a", 5)
-    assert check_table(lake.table("category/ocr")).sound
-    assert check_table(lake.table("category/ocr"), "a").rows == 5
-    assert check_table(lake.table("category/ocr"), "b").rows == 0
-    assert not check_table(lake.table("category/chart")).sound
+    assert check_table(lake.get_table("category/ocr")).ok
+    assert check_table(lake.get_table("category/ocr"), "a").n_rows == 5
+    assert check_table(lake.get_table("category/ocr"), "b").n_rows == 0
+    assert not check_table(lake.get_table("category/chart")).ok
 
 
 def test_a_check_finds_duplicate_keys_and_missing_hashes(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.publish([pages("a", "x", range(3))], "a")
     rows = pages("a", "y", range(2, 4)).append_column("row_hash", pa.array(["00" * 16, None]))
     lance.write_dataset(rows.cast(table.schema), table.uri, mode="append")
@@ -96,6 +101,6 @@ def test_a_check_finds_duplicate_keys_and_missing_hashes(lake: Lake) -> None:
 
 
 def test_a_check_finds_rows_that_are_not_what_their_hash_says(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.insert(pages("a", "x", range(3)).append_column("row_hash", pa.array(["00" * 16] * 3)))
     assert check_table(table).problems == ["3 of 3 rows do not match their row hash"]

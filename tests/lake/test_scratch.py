@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.lake.scratch import START, scratch, sweep
+from mvl_assets.lake.scratch import SCRATCH_PREFIX, create_scratch_dir, sweep_scratch_dirs
 
 HOLD = """
 import sys
@@ -36,8 +36,8 @@ def holder() -> tuple[subprocess.Popen[str], Path]:
 
 
 def test_a_folder_goes_with_its_block(temporary: Path) -> None:
-    with pytest.raises(ValueError, match="wrong"), scratch("test") as folder:
-        assert folder.parent == temporary and folder.name.startswith(START)
+    with pytest.raises(ValueError, match="wrong"), create_scratch_dir("test") as folder:
+        assert folder.parent == temporary and folder.name.startswith(SCRATCH_PREFIX)
         (folder / "rows").touch()
         raise ValueError("wrong")
     assert list(temporary.iterdir()) == []
@@ -61,10 +61,10 @@ def test_folders_in_use_and_folders_of_others_are_left_alone(temporary: Path) ->
     other.mkdir()
     living, kept = holder()
     try:
-        with scratch("test") as own:
-            assert sweep(temporary) == 0
+        with create_scratch_dir("test") as own:
+            assert sweep_scratch_dirs(temporary) == 0
             assert own.is_dir() and (kept / "rows").exists() and other.is_dir()
     finally:
         living.kill()
         living.wait()
-    assert sweep(temporary) == 1
+    assert sweep_scratch_dirs(temporary) == 1

@@ -20,7 +20,7 @@ class TableAgainstDictionary(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory(prefix="mvl-test-")
-        self.table = Lake(self.folder.name).table("category/ocr")
+        self.table = Lake(self.folder.name).get_table("category/ocr")
         self.model: dict[tuple[str, int], str] = {}
 
     @rule(source=SOURCES, rows=CONTENTS)
@@ -35,25 +35,25 @@ class TableAgainstDictionary(RuleBasedStateMachine):
         before = {n: who for (s, n), who in self.model.items() if s == source}
         version = self.table.version
         done = self.table.publish([pages(source, who, [n]) for n, who in rows.items()], source)
-        assert done.added == len(rows.keys() - before.keys())
-        assert done.removed == len(before.keys() - rows.keys())
-        assert done.changed == sum(before[n] != rows[n] for n in rows.keys() & before.keys())
-        assert version == 0 or done.touched == (done.version > version)
+        assert done.n_added == len(rows.keys() - before.keys())
+        assert done.n_removed == len(before.keys() - rows.keys())
+        assert done.n_changed == sum(before[n] != rows[n] for n in rows.keys() & before.keys())
+        assert version == 0 or done.changed_anything == (done.version > version)
         self.model = {k: v for k, v in self.model.items() if k[0] != source}
         self.model |= {(source, n): who for n, who in rows.items()}
 
     @rule()
     def reopen(self) -> None:
-        self.table = Lake(self.folder.name).table("category/ocr")
+        self.table = Lake(self.folder.name).get_table("category/ocr")
 
     @invariant()
     def the_table_holds_what_the_dictionary_holds(self) -> None:
         expected = [(s, pages(s, who, [n])["version_id"][0].as_py(), who) for (s, n), who in self.model.items()]
-        found = [(r["source"], r["version_id"], r["license"]) for r in self.table.rows()]
+        found = [(r["source"], r["version_id"], r["license"]) for r in self.table.iter_rows()]
         assert sorted(found) == sorted(expected)
         digest = DigestSum()
-        digest.add(r["row_hash"] for r in self.table.rows(["row_hash"]))
-        assert self.table.data_version() == digest.hex()
+        digest.add(r["row_hash"] for r in self.table.iter_rows(["row_hash"]))
+        assert self.table.compute_data_version() == digest.to_hex()
 
     def teardown(self) -> None:
         self.folder.cleanup()

@@ -25,7 +25,7 @@ TORN: dict[str, Callable[[bytes], bytes]] = {
 
 def built(root: Path) -> Path:
     """Five answers in five commits; returns the table's folder."""
-    log = Lake(str(root)).answers("rewrite", "drawn")
+    log = Lake(str(root)).get_answer_log("rewrite", "drawn")
     with log:
         for number in range(5):
             log.append([answer(number)])
@@ -37,15 +37,15 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 
 def acked(root: Path) -> set[str]:
-    return Lake(str(root)).answers("rewrite", "drawn").answered(answer(n).request_key for n in range(10))
+    return Lake(str(root)).get_answer_log("rewrite", "drawn").find_answered(answer(n).request_key for n in range(10))
 
 
 @pytest.mark.parametrize("how", TORN)
 def test_a_torn_manifest_costs_only_its_own_commit(tmp_path: Path, how: str) -> None:
     folder = built(tmp_path)
-    manifest = newest_manifest(Lake(str(tmp_path)).answers("rewrite", "drawn").table)
+    manifest = newest_manifest(Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").table)
     manifest.write_bytes(TORN[how](manifest.read_bytes()))
-    with Lake(str(tmp_path)).answers("rewrite", "drawn") as log:
+    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn") as log:
         assert log.count() == 4
         assert log.append([answer(4), answer(5)]) == 2
         log.maintain()
@@ -60,7 +60,7 @@ def test_several_torn_versions_are_all_put_aside(tmp_path: Path) -> None:
     kept = lance.dataset(str(folder), version=newest - 2).count_rows()
     for manifest in sorted(folder.glob("_versions/*.manifest"))[:2]:
         manifest.write_bytes(b"")
-    with Lake(str(tmp_path)).answers("rewrite", "drawn") as log:
+    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn") as log:
         assert log.count() == kept < 5
 
 
@@ -68,7 +68,7 @@ def test_a_table_torn_at_its_birth_is_made_again(tmp_path: Path) -> None:
     folder = built(tmp_path)
     for manifest in folder.glob("_versions/*.manifest"):
         manifest.write_bytes(b"")
-    with Lake(str(tmp_path)).answers("rewrite", "drawn") as log:
+    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn") as log:
         assert log.append([answer(1)]) == 1
     assert len(acked(tmp_path)) == 1
 
@@ -81,8 +81,8 @@ def test_a_whole_manifest_over_a_torn_data_file_is_put_aside_too(tmp_path: Path,
         newest.unlink()
     else:
         newest.write_bytes(TORN[how](newest.read_bytes()))
-    with Lake(str(tmp_path)).answers("rewrite", "drawn") as log:
-        assert [r["text"] for r in log.table.rows()] == [answer(n).text for n in range(4)]
+    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn") as log:
+        assert [r["text"] for r in log.table.iter_rows()] == [answer(n).text for n in range(4)]
         assert log.append([answer(4)]) == 1
 
 
@@ -91,20 +91,20 @@ def test_damage_to_the_only_version_is_an_error_and_not_an_empty_table(tmp_path:
     for manifest in sorted(folder.glob("_versions/*.manifest"))[1:]:
         manifest.unlink()
     next((folder / "data").iterdir()).write_bytes(b"")
-    with pytest.raises(LakeError, match="damaged"), Lake(str(tmp_path)).answers("rewrite", "drawn"):
+    with pytest.raises(LakeError, match="damaged"), Lake(str(tmp_path)).get_answer_log("rewrite", "drawn"):
         pass
 
 
 def test_a_reader_sees_the_version_before(tmp_path: Path) -> None:
     folder = built(tmp_path)
-    newest_manifest(Lake(str(tmp_path)).answers("rewrite", "drawn").table).write_bytes(b"")
+    newest_manifest(Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").table).write_bytes(b"")
     assert len(acked(tmp_path)) == 4
     assert len(list(folder.glob("_versions/torn-*.aside"))) == 1
 
 
 def test_where_nothing_may_be_written_it_says_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = built(tmp_path)
-    manifest = newest_manifest(Lake(str(tmp_path)).answers("rewrite", "drawn").table)
+    manifest = newest_manifest(Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").table)
     real = os.open
 
     def read_only(path: str, flags: int, *rest: int) -> int:
@@ -117,38 +117,38 @@ def test_where_nothing_may_be_written_it_says_what_happened(tmp_path: Path, monk
     manifest.write_bytes(b"")
     before = listing(folder)
     with pytest.raises(LakeError, match="power cut") as said:
-        Lake(str(tmp_path)).answers("rewrite", "drawn").count()
+        Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").count()
     assert said.value.hint is not None and "put aside" in said.value.hint
     assert listing(folder) == before
 
 
 def test_somebody_elses_lease_keeps_a_torn_table_as_it_is(tmp_path: Path) -> None:
     folder = built(tmp_path)
-    with Lake(str(tmp_path)).answers("rewrite", "drawn"):
-        manifest = newest_manifest(Lake(str(tmp_path)).answers("rewrite", "drawn").table)
+    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn"):
+        manifest = newest_manifest(Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").table)
         manifest.write_bytes(b"")
         before = listing(folder)
-        with pytest.raises(LakeError), Lake(str(tmp_path)).answers("rewrite", "drawn"):
+        with pytest.raises(LakeError), Lake(str(tmp_path)).get_answer_log("rewrite", "drawn"):
             pass
         assert listing(folder) == before
 
 
 def test_the_next_publish_mends_a_derived_table(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.publish([pages("a", "x", range(5))], "a")
-    kept = table.data_version("source = 'a'")
+    kept = table.compute_data_version("source = 'a'")
     table.publish([pages("b", "x", range(5))], "b")
     newest_manifest(table).write_bytes(b"")
-    table = Lake(lake.root).table("category/ocr")
-    assert table.data_version("source = 'a'") == kept  # a stage reads before it writes
+    table = Lake(lake.root).get_table("category/ocr")
+    assert table.compute_data_version("source = 'a'") == kept  # a stage reads before it writes
     table.publish([pages("c", "x", range(5))], "c")
-    assert table.data_version("source = 'a'") == kept
-    assert {r["source"] for r in table.rows()} == {"a", "c"}
+    assert table.compute_data_version("source = 'a'") == kept
+    assert {r["source"] for r in table.iter_rows()} == {"a", "c"}
 
 
 def test_a_healthy_table_is_left_alone(tmp_path: Path) -> None:
     folder = built(tmp_path)
     before = listing(folder)
-    with Lake(str(tmp_path)).answers("rewrite", "drawn") as log:
+    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn") as log:
         assert log.count() == 5
     assert listing(folder) == before

@@ -8,7 +8,7 @@ import datetime as dt
 import pytest
 
 from mvl_assets.config.profile import load_profile
-from mvl_assets.curation.mixing import mix
+from mvl_assets.curation.mixing import build_mixture
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import JUDGED, REWRITTEN, SAMPLES
@@ -28,18 +28,18 @@ def traced(lake: Lake) -> Lake:
     asked = [{"criterion": "relevant", "request_key": answer(90).request_key, "verdict": True, "p_yes": 0.9}]
     put(lake, "rewritten/ocr", REWRITTEN, made, "a")
     put(lake, "judged/ocr", JUDGED, [judgement(r, keep=True) | {"verdicts": asked} for r in made], "a")
-    with lake.answers("rewrite", "a") as log:
+    with lake.get_answer_log("rewrite", "a") as log:
         log.append([answer(0), answer(1)])
-    with lake.answers("judge", "a") as log:
+    with lake.get_answer_log("judge", "a") as log:
         log.append([dataclasses.replace(answer(90), text="Yes")])
     base = load_profile("demo")
     shares = base.mixture.model_copy(update={"shares": {"ocr": 1.0}, "single_image": 4})
-    mix(lake, base.model_copy(update={"mixture": shares, "holdout": 0.0}), "single_image", run_id="run")
+    build_mixture(lake, base.model_copy(update={"mixture": shares, "holdout": 0.0}), "single_image", run_id="run")
     return lake
 
 
 def test_a_training_row_leads_back_to_everything_that_made_it(traced: Lake) -> None:
-    rows = list(traced.table("mixture/single_image").rows())
+    rows = list(traced.get_table("mixture/single_image").iter_rows())
     row = next(r for r in rows if r["sample_id"] == sample("a", 1)["sample_id"])
     history = trace(traced, row["row_id"][:12].upper())
     assert history["found_in"] == "mixture/single_image"
@@ -52,7 +52,7 @@ def test_a_training_row_leads_back_to_everything_that_made_it(traced: Lake) -> N
 
 
 def test_an_original_has_no_answer_and_no_verdict(traced: Lake) -> None:
-    rows = traced.table("mixture/single_image").rows()
+    rows = traced.get_table("mixture/single_image").iter_rows()
     history = trace(traced, next(r["row_id"] for r in rows if r["kind"] == "original"))
     assert not {"rewritten", "answer", "judged"} & history.keys()
     assert history["sample"]["source"] == "a"
@@ -68,7 +68,7 @@ def test_a_rewrite_and_its_verdict_lead_to_the_rows_that_use_them(traced: Lake) 
 
 def test_a_sample_is_traced_from_its_newest_version(traced: Lake) -> None:
     new = sample("a", 0, revision=2, answer="new")
-    traced.table("samples").insert(table_of(SAMPLES, [new]))
+    traced.get_table("samples").insert(table_of(SAMPLES, [new]))
     assert trace(traced, new["sample_id"])["sample"]["conversations"][1]["value"] == "new"
     assert trace(traced, sample("a", 0)["version_id"])["sample"]["conversations"][1]["value"] == "it is 0"
 
@@ -76,14 +76,16 @@ def test_a_sample_is_traced_from_its_newest_version(traced: Lake) -> None:
 def test_a_row_whose_rewrite_was_replaced_is_traced_through_the_older_version_of_the_table(traced: Lake) -> None:
     verdict = judgement(rewrite(sample("a", 0), "ocr"), keep=True)
     put(traced, "rewritten/ocr", REWRITTEN, [], "a")
-    used = next(r for r in traced.table("mixture/single_image").rows() if r["judged_id"] == verdict["judged_id"])
+    used = next(
+        r for r in traced.get_table("mixture/single_image").iter_rows() if r["judged_id"] == verdict["judged_id"]
+    )
     put(traced, "judged/ocr", JUDGED, [], "a")
     history = trace(traced, used["row_id"])
     assert history["replaced"] and history["sample"]["native_id"] == "0"
     assert history["rewritten"]["rewrite_id"] == used["rewrite_id"] and history["answer"]["text"] == "text 0"
     assert history["judged"]["judged_id"] == used["judged_id"] and history["verdicts"][0]["text"] == "Yes"
     for name in ("rewritten/ocr", "judged/ocr"):
-        traced.table(name).handle().cleanup_old_versions(older_than=dt.timedelta(0))
+        traced.get_table(name).open_writable().cleanup_old_versions(older_than=dt.timedelta(0))
     history = trace(traced, used["row_id"])
     assert history["replaced"] and "rewritten" not in history and history["sample"]["native_id"] == "0"
 

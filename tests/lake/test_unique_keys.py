@@ -138,20 +138,20 @@ def test_a_table_without_key_metadata_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_table_with_an_index_on_its_key_is_refused_and_the_hint_drops_it(lake: Lake) -> None:
-    lake.table("category/ocr").insert(pages("a", "x", range(20)))
-    uri = lake.table("category/ocr").uri
+    lake.get_table("category/ocr").insert(pages("a", "x", range(20)))
+    uri = lake.get_table("category/ocr").uri
     lance.dataset(uri).create_scalar_index("sample_id", "BTREE")
     with pytest.raises(UnsafeTable) as refused:
-        Lake(lake.root).table("category/ocr").open()
+        Lake(lake.root).get_table("category/ocr").open()
     assert refused.value.hint is not None
     exec(refused.value.hint.removeprefix("drop it: "), {"lance": lance})
-    assert Lake(lake.root).table("category/ocr").insert(pages("a", "y", range(21))) == 1
+    assert Lake(lake.root).get_table("category/ocr").insert(pages("a", "y", range(21))) == 1
 
 
 def test_an_index_on_another_column_is_fine(lake: Lake) -> None:
-    lake.table("category/ocr").insert(pages("a", "x", range(20)))
-    lance.dataset(lake.table("category/ocr").uri).create_scalar_index("source", "BITMAP")
-    assert Lake(lake.root).table("category/ocr").insert(pages("a", "y", range(21))) == 1
+    lake.get_table("category/ocr").insert(pages("a", "x", range(20)))
+    lance.dataset(lake.get_table("category/ocr").uri).create_scalar_index("source", "BITMAP")
+    assert Lake(lake.root).get_table("category/ocr").insert(pages("a", "y", range(21))) == 1
 
 
 def test_a_table_of_another_schema_version_is_refused(tmp_path: Path) -> None:
@@ -161,13 +161,13 @@ def test_a_table_of_another_schema_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_processes_that_append_the_same_answers_store_each_once(lake: Lake) -> None:
-    lake.answers("rewrite", "drawn").table.create()
+    lake.get_answer_log("rewrite", "drawn").table.create()
     with workers(("append_same", lake.root, "x"), ("append_same", lake.root, "y")) as both:
         inserted = meet(both)
     table = Table(f"{lake.root}/answers/rewrite/drawn.lance", ANSWERS)
     assert duplicates(table) == 0
     assert inserted == table.count() == 200
-    assert {r["request_key"] for r in table.rows()} == {answer(n).request_key for n in range(200)}
+    assert {r["request_key"] for r in table.iter_rows()} == {answer(n).request_key for n in range(200)}
 
 
 def test_many_creators_at_once_make_one_table_once(tmp_path: Path) -> None:
@@ -183,13 +183,13 @@ def test_many_creators_at_once_make_one_table_once(tmp_path: Path) -> None:
 def test_two_processes_that_insert_the_same_rows_into_a_new_table_store_each_once(lake: Lake) -> None:
     with workers(("insert_same", lake.root, "x"), ("insert_same", lake.root, "y")) as both:
         inserted = meet(both)
-    assert duplicates(lake.table("category/ocr")) == 0
-    assert inserted == lake.table("category/ocr").count() == 500
+    assert duplicates(lake.get_table("category/ocr")) == 0
+    assert inserted == lake.get_table("category/ocr").count() == 500
 
 
 def test_an_index_that_comes_while_two_processes_write_does_not_let_a_row_in_twice(lake: Lake) -> None:
     """They have looked at the table before it had the index, so only how they merge protects the key."""
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     table.insert(pages("before", "x", range(500)))
     with workers(("insert_same", lake.root, "x"), ("insert_same", lake.root, "y")) as both:
         inserted = meet(both, lambda: lance.dataset(table.uri).create_scalar_index("sample_id", "BTREE"))
@@ -209,14 +209,14 @@ def meet(both: list[Worker], before: Callable[[], object] = lambda: None) -> int
 
 
 def test_equal_keys_within_one_insert_keep_the_first(lake: Lake) -> None:
-    table = lake.table("category/ocr")
+    table = lake.get_table("category/ocr")
     assert table.insert(pa.concat_tables([pages("a", "first", [1]), pages("a", "second", [1, 2])])) == 2
-    assert {r["license"] for r in table.rows()} == {"first", "second"}
-    assert next(table.rows(None, f"sample_id = '{pages('a', '', [1])['sample_id'][0]}'"))["license"] == "first"
+    assert {r["license"] for r in table.iter_rows()} == {"first", "second"}
+    assert next(table.iter_rows(None, f"sample_id = '{pages('a', '', [1])['sample_id'][0]}'"))["license"] == "first"
 
 
 def test_equal_keys_within_one_append_keep_the_first_answer(lake: Lake) -> None:
-    with lake.answers("rewrite", "drawn") as log:
+    with lake.get_answer_log("rewrite", "drawn") as log:
         assert log.append([answer(1, "first"), answer(1, "second")]) == 1
         assert log.append([answer(1, "third"), answer(2)]) == 1
         assert log.get([answer(1).request_key])[answer(1).request_key]["text"] == "first"

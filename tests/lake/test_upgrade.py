@@ -10,13 +10,13 @@ import lance
 import pyarrow as pa
 import pytest
 
-from mvl_assets.common.digest import row_hashes
+from mvl_assets.common.digest import compute_row_hashes
 from mvl_assets.lake.errors import DiskError, SchemaMismatch
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import JUDGED
 from mvl_assets.lake.upgrade import upgrade
 
-ADDED = JUDGED.added[0]
+ADDED = JUDGED.added_columns[0]
 
 
 def of_version_one(lake: Lake, rows: int = 3) -> list[dict[str, object]]:
@@ -25,7 +25,7 @@ def of_version_one(lake: Lake, rows: int = 3) -> list[dict[str, object]]:
     schema = pa.schema([JUDGED.schema.field(n) for n in [*columns, "row_hash"]], {b"mvl:schema_version": b"1"})
     listed = [{"judged_id": f"{n:032x}", "source": "drawn", "keep": True, "p_yes": 0.5} for n in range(rows)]
     table = pa.Table.from_pylist(listed, schema=schema)
-    hashes = row_hashes(table, [n for n in columns if n != "run_id"])
+    hashes = compute_row_hashes(table, [n for n in columns if n != "run_id"])
     table = table.set_column(table.schema.get_field_index("row_hash"), "row_hash", pa.array(hashes, pa.string()))
     lance.write_dataset(table, f"{lake.root}/judged/chart.lance", schema=schema)
     return table.to_pylist()
@@ -33,37 +33,37 @@ def of_version_one(lake: Lake, rows: int = 3) -> list[dict[str, object]]:
 
 def test_reading_an_older_table_adds_its_columns_and_keeps_its_rows(lake: Lake):
     before = of_version_one(lake)
-    rows = list(lake.table("judged/chart").rows())
+    rows = list(lake.get_table("judged/chart").iter_rows())
     assert [{k: v for k, v in row.items() if k not in ADDED} for row in rows] == before
     assert {row[name] for row in rows for name in ADDED} == {None}
-    schema = lance.dataset(lake.table("judged/chart").uri).schema
+    schema = lance.dataset(lake.get_table("judged/chart").uri).schema
     assert schema.metadata[b"mvl:schema_version"] == b"2"
     assert schema.field("judged_id").metadata == JUDGED.schema.field("judged_id").metadata
-    version = lake.table("judged/chart").version
-    assert Lake(lake.root).table("judged/chart").version == version
+    version = lake.get_table("judged/chart").version
+    assert Lake(lake.root).get_table("judged/chart").version == version
 
 
 def test_an_upgraded_table_takes_rows_and_publishes_partitions(lake: Lake):
     of_version_one(lake)
     new = [{"judged_id": f"{n:032x}", "source": "drawn", "second_all_yes": n == 9} for n in (1, 9)]
-    done = lake.table("judged/chart").publish([pa.Table.from_pylist(new, schema=JUDGED.columns)], "drawn")
-    assert (done.rows, done.added, done.removed) == (2, 1, 2)
-    found = {row["judged_id"]: row["second_all_yes"] for row in Lake(lake.root).table("judged/chart").rows()}
+    done = lake.get_table("judged/chart").publish([pa.Table.from_pylist(new, schema=JUDGED.columns)], "drawn")
+    assert (done.n_rows, done.n_added, done.n_removed) == (2, 1, 2)
+    found = {row["judged_id"]: row["second_all_yes"] for row in Lake(lake.root).get_table("judged/chart").iter_rows()}
     assert found == {f"{1:032x}": False, f"{9:032x}": True}
 
 
 def test_an_upgrade_that_was_killed_in_the_middle_goes_on(lake: Lake):
     of_version_one(lake)
     lance.dataset(f"{lake.root}/judged/chart.lance").add_columns([JUDGED.schema.field(name) for name in ADDED])
-    assert [row["second_model"] for row in lake.table("judged/chart").rows()] == [None] * 3
+    assert [row["second_model"] for row in lake.get_table("judged/chart").iter_rows()] == [None] * 3
 
 
 def test_two_who_open_it_at_once_both_read_it(lake: Lake):
     of_version_one(lake)
     late = lance.dataset(f"{lake.root}/judged/chart.lance")
-    assert lake.table("judged/chart").count() == 3
+    assert lake.get_table("judged/chart").count() == 3
     assert upgrade(late, JUDGED)
-    assert Lake(lake.root).table("judged/chart").count() == 3
+    assert Lake(lake.root).get_table("judged/chart").count() == 3
 
 
 def test_a_table_without_what_an_upgrade_cannot_give_is_refused(lake: Lake):
@@ -74,7 +74,7 @@ def test_a_table_without_what_an_upgrade_cannot_give_is_refused(lake: Lake):
         schema=schema.with_metadata({b"mvl:schema_version": b"1"}),
     )
     with pytest.raises(SchemaMismatch, match="schema version"):
-        lake.table("judged/chart").open()
+        lake.get_table("judged/chart").open()
 
 
 def test_an_older_table_that_cannot_be_written_says_so(lake: Lake, monkeypatch: pytest.MonkeyPatch):
@@ -85,7 +85,7 @@ def test_an_older_table_that_cannot_be_written_says_so(lake: Lake, monkeypatch: 
 
     monkeypatch.setattr(lance.LanceDataset, "add_columns", refuse)
     with pytest.raises(DiskError, match="read-only"):
-        lake.table("judged/chart").open()
+        lake.get_table("judged/chart").open()
 
 
 def test_many_who_open_it_at_the_same_moment_all_read_it(tmp_path: Path):
@@ -97,6 +97,6 @@ def test_many_who_open_it_at_the_same_moment_all_read_it(tmp_path: Path):
 
             def count(root: str = lake.root, together: Barrier = together) -> int:
                 together.wait()
-                return Lake(root).table("judged/chart").count()
+                return Lake(root).get_table("judged/chart").count()
 
             assert [done.result() for done in [readers.submit(count) for _ in range(6)]] == [3] * 6

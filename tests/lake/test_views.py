@@ -4,51 +4,51 @@ from __future__ import annotations
 
 import pytest
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, MIXTURE, REWRITTEN, SAMPLES
-from mvl_assets.lake_queries.holdout import held_out_rows, is_held_out
-from mvl_assets.lake_queries.views import mixture_rows, rows_by_id, samples_now
+from mvl_assets.lake_queries.holdout import is_held_out, iter_held_out_rows
+from mvl_assets.lake_queries.views import iter_current_samples, iter_mixture_rows, read_mixture_rows_by_id
 from tests.lake.rows import category_row, mixture, put, put_samples, rewrite, sample, table_of
 
 
 def answers_now(lake: Lake, source: str) -> dict[str, str]:
-    return {r["native_id"]: r["conversations"][1]["value"] for r in samples_now(lake, source)}
+    return {r["native_id"]: r["conversations"][1]["value"] for r in iter_current_samples(lake, source)}
 
 
 def test_the_newest_version_of_a_sample_counts(lake: Lake) -> None:
     rows = [sample("a", 1), sample("a", 1, revision=2, answer="two"), sample("a", 2), sample("b", 3)]
-    lake.table("samples").insert(table_of(SAMPLES, rows))
+    lake.get_table("samples").insert(table_of(SAMPLES, rows))
     assert answers_now(lake, "a") == {"1": "two", "2": "it is 2"}
     assert answers_now(lake, "b") == {"3": "it is 3"}
     assert answers_now(lake, "no such source") == {}
 
 
 def test_a_withdrawn_sample_is_gone_until_it_returns(lake: Lake) -> None:
-    lake.table("samples").insert(table_of(SAMPLES, [sample("a", 1), sample("a", 2)]))
-    lake.table("samples").insert(table_of(SAMPLES, [sample("a", 1, revision=2, withdrawn=True)]))
+    lake.get_table("samples").insert(table_of(SAMPLES, [sample("a", 1), sample("a", 2)]))
+    lake.get_table("samples").insert(table_of(SAMPLES, [sample("a", 1, revision=2, withdrawn=True)]))
     assert answers_now(lake, "a") == {"2": "it is 2"}
-    lake.table("samples").insert(table_of(SAMPLES, [sample("a", 1, revision=3, answer="back")]))
+    lake.get_table("samples").insert(table_of(SAMPLES, [sample("a", 1, revision=3, answer="back")]))
     assert answers_now(lake, "a") == {"1": "back", "2": "it is 2"}
 
 
 def test_only_the_asked_columns_come(lake: Lake) -> None:
     put_samples(lake, "a", [sample("a", 1)])
-    assert list(samples_now(lake, "a", ["native_id"])) == [{"native_id": "1"}]
+    assert list(iter_current_samples(lake, "a", ["native_id"])) == [{"native_id": "1"}]
 
 
 def test_a_lake_without_tables_is_empty(lake: Lake) -> None:
-    assert list(samples_now(lake, "a")) == []
-    assert list(mixture_rows(lake, "one_vision")) == []
-    assert lake.table("samples").count() == lake.table("samples").version == 0
+    assert list(iter_current_samples(lake, "a")) == []
+    assert list(iter_mixture_rows(lake, "one_vision")) == []
+    assert lake.get_table("samples").count() == lake.get_table("samples").version == 0
     with pytest.raises(FileNotFoundError):
-        lake.table("samples").open()
+        lake.get_table("samples").open()
 
 
 def put_mixture(lake: Lake, samples: list[dict], rewrites: list[dict]) -> None:
     rows = [
         {
-            "row_id": digest_hex("row", n),
+            "row_id": compute_digest("row", n),
             "position": n,
             "kind": "rewritten" if "rewrite_id" in of else "original",
             "rewrite_id": None,
@@ -61,18 +61,20 @@ def put_mixture(lake: Lake, samples: list[dict], rewrites: list[dict]) -> None:
 
 
 def test_a_mixture_says_what_its_originals_and_rewrites_say(lake: Lake) -> None:
-    samples = [sample("a", n, image_ids=[digest_hex("picture", n)]) for n in range(5)]
+    samples = [sample("a", n, image_ids=[compute_digest("picture", n)]) for n in range(5)]
     rewrites = [rewrite(s, "ocr") for s in samples[:2]]
     put_samples(lake, "a", samples)
     put(lake, "rewritten/ocr", REWRITTEN, rewrites, "a")
     put_mixture(lake, samples, rewrites)
 
-    rows = list(mixture_rows(lake, "one_vision", batch_size=3))
+    rows = list(iter_mixture_rows(lake, "one_vision", batch_size=3))
     assert [r["position"] for r in rows] == list(range(7))
     assert [r["conversations"] for r in rows] == [x["conversations"] for x in samples + rewrites]
     assert [r["image_ids"] for r in rows] == [s["image_ids"] for s in samples + samples[:2]]
-    assert [r["position"] for r in mixture_rows(lake, "one_vision", 2, 5)] == [2, 3, 4]
-    by_id = rows_by_id(lake, "one_vision", [rows[6]["row_id"], rows[0]["row_id"], digest_hex("nobody")])
+    assert [r["position"] for r in iter_mixture_rows(lake, "one_vision", 2, 5)] == [2, 3, 4]
+    by_id = read_mixture_rows_by_id(
+        lake, "one_vision", [rows[6]["row_id"], rows[0]["row_id"], compute_digest("nobody")]
+    )
     assert by_id == {rows[6]["row_id"]: rows[6], rows[0]["row_id"]: rows[0]}
 
 
@@ -80,25 +82,25 @@ def test_a_mixture_keeps_the_version_it_was_made_of(lake: Lake) -> None:
     old = sample("a", 1, answer="old")
     put_samples(lake, "a", [old])
     put_mixture(lake, [old], [])
-    lake.table("samples").insert(table_of(SAMPLES, [sample("a", 1, revision=2, answer="new")]))
-    assert [r["conversations"][1]["value"] for r in mixture_rows(lake, "one_vision")] == ["old"]
+    lake.get_table("samples").insert(table_of(SAMPLES, [sample("a", 1, revision=2, answer="new")]))
+    assert [r["conversations"][1]["value"] for r in iter_mixture_rows(lake, "one_vision")] == ["old"]
 
 
 def test_a_mixture_that_refers_to_nothing_is_an_error(lake: Lake) -> None:
     put_samples(lake, "a", [sample("a", 1)])
     put_mixture(lake, [sample("a", 1), sample("a", 2)], [])
     with pytest.raises(KeyError):
-        list(mixture_rows(lake, "one_vision"))
+        list(iter_mixture_rows(lake, "one_vision"))
 
 
 def test_a_mixture_out_of_order_is_an_error(lake: Lake) -> None:
-    lake.table("mixture/one_vision").publish([mixture(3).take([0, 2, 1])])
+    lake.get_table("mixture/one_vision").publish([mixture(3).take([0, 2, 1])])
     with pytest.raises(ValueError, match="position 2 where 1"):
-        list(mixture_rows(lake, "one_vision"))
+        list(iter_mixture_rows(lake, "one_vision"))
 
 
 def test_more_held_out_contains_less_and_its_share_is_about_right() -> None:
-    keys = [digest_hex("picture", n) for n in range(2000)]
+    keys = [compute_digest("picture", n) for n in range(2000)]
     few, many = ({k for k in keys if is_held_out(k, share)} for share in (0.1, 0.3))
     assert few < many
     assert 150 < len(few) < 250
@@ -118,5 +120,5 @@ def test_held_out_questions_have_one_short_answer(lake: Lake) -> None:
         of = [r for r in rows if r["source"] == source]
         put_samples(lake, source, of)
         put(lake, "category/ocr", CATEGORY, [category_row(r, "ocr") for r in of], source)
-    assert [r["sample_id"] for r in held_out_rows(lake, "ocr", ["a"], 0.9999999)] == [rows[0]["sample_id"]]
-    assert list(held_out_rows(lake, "ocr", ["a", "b"], 0)) == []
+    assert [r["sample_id"] for r in iter_held_out_rows(lake, "ocr", ["a"], 0.9999999)] == [rows[0]["sample_id"]]
+    assert list(iter_held_out_rows(lake, "ocr", ["a", "b"], 0)) == []

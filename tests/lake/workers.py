@@ -31,7 +31,7 @@ def wait() -> None:
 
 def append(root: str) -> None:
     """Appends four answers at a time for ever, and folds the table after every sixth time. Says how many are stored."""
-    log = Lake(root).answers("rewrite", "drawn")
+    log = Lake(root).get_answer_log("rewrite", "drawn")
     with log:
         number = log.count()
         say("stored", number)
@@ -46,7 +46,7 @@ def append(root: str) -> None:
 
 def publish(root: str) -> None:
     """Publishes one partition with this content and that content, by turns, for ever."""
-    table = Lake(root).table("category/ocr")
+    table = Lake(root).get_table("category/ocr")
     say("ready", table.count())
     turn = 0
     while True:
@@ -58,14 +58,14 @@ def publish(root: str) -> None:
 
 def hold(root: str) -> None:
     """Takes the lease and keeps it until it is killed."""
-    with Lake(root).answers("rewrite", "drawn"):
+    with Lake(root).get_answer_log("rewrite", "drawn"):
         say("held")
         wait()
 
 
 def append_same(root: str, who: str) -> None:
     """Appends the same answers as everyone else, without the lease: as two owners of one partition would."""
-    log = Lake(root).answers("rewrite", "drawn")
+    log = Lake(root).get_answer_log("rewrite", "drawn")
     log._lease = _NoLease()  # type: ignore[assignment]
     say("ready")
     wait()
@@ -80,7 +80,7 @@ class _NoLease:
 
 def insert_same(root: str, who: str) -> None:
     """Inserts the same rows as everyone else."""
-    table = Lake(root).table("category/ocr")
+    table = Lake(root).get_table("category/ocr")
     table.count()
     say("ready")
     wait()
@@ -89,7 +89,7 @@ def insert_same(root: str, who: str) -> None:
 
 def publish_rounds(root: str, who: str, own: str) -> None:
     """Publishes a partition per round: the same as everyone else, or (`own`) one of its own."""
-    table = Lake(root).table("category/ocr")
+    table = Lake(root).get_table("category/ocr")
     say("ready")
     for turn in range(8):
         wait()
@@ -109,7 +109,7 @@ def fill_disk(root: str) -> None:
     ballast = Path(root).parent / "ballast"
     ballast.write_bytes(b"\0" * 500_000)
     lake = Lake(root)
-    log, stored = lake.answers("rewrite", "drawn"), 0
+    log, stored = lake.get_answer_log("rewrite", "drawn"), 0
     try:
         with log:
             while stored < 1000:
@@ -120,19 +120,19 @@ def fill_disk(root: str) -> None:
     for name, write in _writes(lake).items():
         _say_error(name, write)
     ballast.unlink()
-    with Lake(root).answers("rewrite", "drawn") as again:
+    with Lake(root).get_answer_log("rewrite", "drawn") as again:
         say("kept", again.count() - stored, "more", again.append([answer(stored + 10)]))
     subprocess.run(["mount", "-o", "remount,ro", str(Path(root).parent)], check=True)
     for name, write in _writes(Lake(root)).items():
         _say_error(f"read-only {name}", write)
-    _say_error("read-only answers", lambda: Lake(root).answers("rewrite", "drawn").__enter__())
-    say("readable", Lake(root).answers("rewrite", "drawn").count() - stored)
+    _say_error("read-only answers", lambda: Lake(root).get_answer_log("rewrite", "drawn").__enter__())
+    say("readable", Lake(root).get_answer_log("rewrite", "drawn").count() - stored)
 
 
 def _writes(lake: Lake) -> dict[str, Callable[[], object]]:
     return {
-        "publish": lambda: lake.table("category/ocr").publish([pages("a", "x" * 500, range(3000))], "a"),
-        "insert": lambda: lake.table("category/ocr").insert(pages("b", "x" * 500, range(3000))),
+        "publish": lambda: lake.get_table("category/ocr").publish([pages("a", "x" * 500, range(3000))], "a"),
+        "insert": lambda: lake.get_table("category/ocr").insert(pages("b", "x" * 500, range(3000))),
         "pictures": lambda: lake.images.insert([picture(1, 3_000_000)]),
     }
 

@@ -7,26 +7,26 @@ import io
 import pytest
 from PIL import Image
 
-from mvl_assets.media.image import GREY, PictureError, blank_like, encode, standardise
+from mvl_assets.media.image import GREY, ImageError, build_blank_image, encode_image, standardise_image
 
 
 def _picture(width: int, height: int) -> bytes:
-    return encode(Image.linear_gradient("L").resize((width, height)).convert("RGB"), "PNG")
+    return encode_image(Image.linear_gradient("L").resize((width, height)).convert("RGB"), "PNG")
 
 
 @pytest.mark.parametrize("size", [(320, 240), (300, 900), (100, 100), (30, 900)])
 def test_the_blank_picture_is_grey_and_has_the_standardised_size_of_the_true_one(size: tuple[int, int]) -> None:
     data = _picture(*size)
-    blank = blank_like(data)
+    blank = build_blank_image(data)
     with Image.open(io.BytesIO(blank)) as image:
         assert image.getcolors() == [(image.width * image.height, GREY)]
-    assert standardise(blank).size == standardise(data).size
+    assert standardise_image(blank).size == standardise_image(data).size
 
 
 def test_equal_pictures_get_equal_blanks_so_an_answer_is_asked_for_once() -> None:
-    assert blank_like(_picture(320, 240)) == blank_like(_picture(320, 240))
+    assert build_blank_image(_picture(320, 240)) == build_blank_image(_picture(320, 240))
 
 
 def test_bytes_that_are_no_picture_are_refused() -> None:
-    with pytest.raises(PictureError):
-        blank_like(b"no picture")
+    with pytest.raises(ImageError):
+        build_blank_image(b"no picture")

@@ -15,14 +15,14 @@ from PIL import Image, ImageOps
 
 from mvl_assets.media.image import (
     MAX_PIXELS,
-    PictureError,
-    check_size,
-    encode,
-    image_id,
-    inspect,
-    standard_size,
-    standardise,
-    thumbnail,
+    ImageError,
+    build_thumbnail,
+    check_image_size,
+    compute_image_id,
+    compute_standard_size,
+    encode_image,
+    inspect_image,
+    standardise_image,
 )
 
 
@@ -57,15 +57,15 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def error_of(data: bytes) -> str:
-    with pytest.raises(PictureError) as caught:
-        inspect(data)
+    with pytest.raises(ImageError) as caught:
+        inspect_image(data)
     return caught.value.error
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
 def test_a_whole_picture_is_described_by_its_content_not_its_name(format: str) -> None:
-    info = inspect(file_of(scene(), format))
-    assert (info.width, info.height, info.format, info.frames) == (96, 64, format, 1)
+    info = inspect_image(file_of(scene(), format))
+    assert (info.width, info.height, info.format, info.n_frames) == (96, 64, format, 1)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP"])
@@ -82,8 +82,8 @@ def test_half_a_picture_is_refused(format: str) -> None:
 )
 def test_any_bytes_end_in_a_picture_or_a_picture_error(tail: bytes, head: bytes) -> None:
     try:
-        inspect(head + tail)
-    except PictureError as error:
+        inspect_image(head + tail)
+    except ImageError as error:
         assert error.error and error.message
 
 
@@ -109,31 +109,33 @@ def test_the_pixel_bound_is_checked_before_decoding(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_size_of_zero_is_named() -> None:
-    with pytest.raises(PictureError) as caught:
-        check_size(0, 5)
+    with pytest.raises(ImageError) as caught:
+        check_image_size(0, 5)
     assert caught.value.error == "zero_size"
 
 
 def test_an_animation_counts_its_frames_and_shows_the_first() -> None:
     frames = [Image.new("RGB", (300, 300), c) for c in ("red", "lime", "blue")]
     data = file_of(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert inspect(data).frames == 3
-    assert standardise(data).getpixel((5, 5)) == (255, 0, 0)
+    assert inspect_image(data).n_frames == 3
+    assert standardise_image(data).getpixel((5, 5)) == (255, 0, 0)
 
 
 def test_the_id_is_of_the_bytes_not_of_the_pixels() -> None:
     png, bmp = file_of(scene(), "PNG"), file_of(scene(), "BMP")
-    assert image_id(png) == image_id(bytes(png)) != image_id(bmp)
-    assert len(image_id(png)) == 32
+    assert compute_image_id(png) == compute_image_id(bytes(png)) != compute_image_id(bmp)
+    assert len(compute_image_id(png)) == 32
 
 
 def test_the_perceptual_hash_is_that_of_imagehash_and_survives_a_new_encoding() -> None:
     picture = spots(640, 480)
-    ours = imagehash.hex_to_hash(inspect(file_of(picture)).phash)
+    ours = imagehash.hex_to_hash(inspect_image(file_of(picture)).phash)
     assert ours - imagehash.phash(picture) <= 4
-    assert ours - imagehash.hex_to_hash(inspect(file_of(picture.resize((320, 240)), "JPEG", quality=60)).phash) <= 4
+    assert (
+        ours - imagehash.hex_to_hash(inspect_image(file_of(picture.resize((320, 240)), "JPEG", quality=60)).phash) <= 4
+    )
     mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    assert ours - imagehash.hex_to_hash(inspect(file_of(mirrored)).phash) > 10
+    assert ours - imagehash.hex_to_hash(inspect_image(file_of(mirrored)).phash) > 10
 
 
 def test_a_picture_turned_by_its_exif_is_standardised_upright_and_hashes_like_the_upright_one() -> None:
@@ -141,11 +143,13 @@ def test_a_picture_turned_by_its_exif_is_standardised_upright_and_hashes_like_th
     exif = Image.Exif()
     exif[0x0112] = 6
     data = file_of(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=exif)
-    assert (inspect(data).width, inspect(data).height) == (640, 480)
-    result = standardise(data)
+    assert (inspect_image(data).width, inspect_image(data).height) == (640, 480)
+    result = standardise_image(data)
     assert result.size == (640, 480)
     assert np.abs(np.asarray(result, float) - np.asarray(upright, float)).mean() < 3
-    distance = imagehash.hex_to_hash(inspect(data).phash) - imagehash.hex_to_hash(inspect(file_of(upright)).phash)
+    distance = imagehash.hex_to_hash(inspect_image(data).phash) - imagehash.hex_to_hash(
+        inspect_image(file_of(upright)).phash
+    )
     assert distance <= 4
 
 
@@ -158,7 +162,7 @@ def test_every_mode_becomes_the_same_rgb_picture(mode: str) -> None:
         data = file_of(grey.convert(mode) if mode == "F" else grey.convert("RGB").convert("CMYK"), "TIFF")
     else:
         data = file_of(grey.convert(mode))
-    result = standardise(data)
+    result = standardise_image(data)
     assert result.mode == "RGB"
     tolerance = 12 if mode in ("1", "P") else 3  # dithered
     means = [np.asarray(i, float).reshape(240, 300, -1)[120:].mean() for i in (result, grey)]
@@ -166,19 +170,19 @@ def test_every_mode_becomes_the_same_rgb_picture(mode: str) -> None:
 
 
 def test_transparent_is_white() -> None:
-    assert standardise(file_of(Image.new("RGBA", (300, 300), (9, 9, 9, 0)))).getpixel((1, 1)) == (255, 255, 255)
+    assert standardise_image(file_of(Image.new("RGBA", (300, 300), (9, 9, 9, 0)))).getpixel((1, 1)) == (255, 255, 255)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 8000), st.integers(1, 8000))
 def test_every_size_ends_within_the_papers_bounds(width: int, height: int) -> None:
-    size = standard_size(width, height)
+    size = compute_standard_size(width, height)
     long, short = max(size.canvas), min(size.canvas)
     assert 224 <= short <= long <= 4096
     assert long <= 7 * short
     assert size.scaled[0] <= size.canvas[0] and size.scaled[1] <= size.canvas[1]
     inside = min(width, height) >= 224 and max(width, height) <= min(4096, 7 * min(width, height))
-    assert (size.verdict == "as_is") == inside
+    assert (size.action == "as_is") == inside
     assert (size.canvas == (width, height)) == inside
     if min(size.scaled) > 20:
         assert size.scaled[0] / size.scaled[1] == pytest.approx(width / height, rel=0.05)
@@ -189,9 +193,9 @@ def test_every_size_ends_within_the_papers_bounds(width: int, height: int) -> No
     [((500, 300), (500, 300), "as_is"), ((8000, 4000), (4096, 2048), "resized"), ((2000, 20), (2000, 286), "padded")],
 )
 def test_standardise_does_what_standard_size_says(size: tuple[int, int], result: tuple[int, int], verdict: str) -> None:
-    picture = standardise(file_of(Image.new("RGB", size, "red")))
-    assert picture.size == result == standard_size(*size).canvas
-    assert standard_size(*size).verdict == verdict
+    picture = standardise_image(file_of(Image.new("RGB", size, "red")))
+    assert picture.size == result == compute_standard_size(*size).canvas
+    assert compute_standard_size(*size).action == verdict
     assert picture.getpixel((result[0] // 2, result[1] // 2)) == (255, 0, 0)
     assert (picture.getpixel((0, 0)) == (255, 255, 255)) == (verdict == "padded")
 
@@ -201,14 +205,14 @@ def test_encoding_is_deterministic_and_drops_metadata(format: str) -> None:
     exif = Image.Exif()
     exif[0x010E] = "a secret"
     tagged = Image.open(io.BytesIO(file_of(scene(), "JPEG", exif=exif)))
-    first, second = encode(tagged, format), encode(tagged.copy(), format)  # type: ignore[arg-type]
+    first, second = encode_image(tagged, format), encode_image(tagged.copy(), format)  # type: ignore[arg-type]
     assert first == second
     assert b"a secret" not in first
     assert Image.open(io.BytesIO(first)).format == format
 
 
 def test_a_thumbnail_is_a_small_jpeg() -> None:
-    data = thumbnail(file_of(scene(3000, 1000), "JPEG"))
+    data = build_thumbnail(file_of(scene(3000, 1000), "JPEG"))
     assert Image.open(io.BytesIO(data)).size == (96, 32)
     assert len(data) < 6_000
 
@@ -223,10 +227,10 @@ def test_a_jpeg_that_is_decoded_small_is_refused_where_it_would_be_in_full(optio
         try:
             Image.open(io.BytesIO(bytes(data)), formats=["JPEG"]).load()
         except Exception:
-            with pytest.raises(PictureError):
-                inspect(bytes(data))
+            with pytest.raises(ImageError):
+                inspect_image(bytes(data))
         else:
-            assert inspect(bytes(data)).format in ("JPEG", "MPO")
+            assert inspect_image(bytes(data)).format in ("JPEG", "MPO")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -235,7 +239,7 @@ def test_the_size_is_that_of_the_turned_picture(orientation: int, size: tuple[in
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = file_of(scene(*size), "JPEG", exif=exif)
-    assert (inspect(data).width, inspect(data).height) == upright_size(data)
+    assert (inspect_image(data).width, inspect_image(data).height) == upright_size(data)
 
 
 def upright_size(data: bytes) -> tuple[int, int]:
@@ -245,7 +249,7 @@ def upright_size(data: bytes) -> tuple[int, int]:
 def test_many_scans_over_many_pixels_are_refused_undecoded() -> None:
     jpeg = file_of(Image.new("L", (4096, 4096)), "JPEG", progressive=True)
     again = jpeg[jpeg.rindex(b"\xff\xda") : -2]
-    assert inspect(jpeg[:-2] + 20 * again + jpeg[-2:]).width == 4096
+    assert inspect_image(jpeg[:-2] + 20 * again + jpeg[-2:]).width == 4096
     assert error_of(jpeg[:-2] + 200 * again + jpeg[-2:]) == "too_many_scans"
 
 

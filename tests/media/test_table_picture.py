@@ -11,55 +11,63 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mvl_assets.media.image import inspect
-from mvl_assets.media.table_image import HIGHEST, MAX_CELLS, WIDE, Page, TablePictureError, draw, lay_out
+from mvl_assets.media.image import inspect_image
+from mvl_assets.media.table_image import (
+    MAX_CELLS,
+    MAX_PAGE_HEIGHT,
+    PAGE_WIDTH,
+    Page,
+    TableImageError,
+    draw_page,
+    lay_out_page,
+)
 
 TABLE = [["", "2019", "2018"], ["Fixed Price", "$  1,452.4", "$  1,146.2"], ["Other", "44.1", "56.7"]]
 
 
 def words(page: Page) -> list[str]:
-    return [word for _, _, word in page.words if word]
+    return [word for _, _, word in page.texts if word]
 
 
 def grey(page: Page) -> np.ndarray:
-    with Image.open(io.BytesIO(draw(page))) as picture:
+    with Image.open(io.BytesIO(draw_page(page))) as picture:
         return np.asarray(picture.convert("L"))
 
 
 def test_all_cells_and_paragraphs_stand_on_the_page_in_reading_order() -> None:
-    page = lay_out(TABLE, ["Sales by contract type:"], ["In millions."])
+    page = lay_out_page(TABLE, ["Sales by contract type:"], ["In millions."])
     cells = ["2019", "2018", "Fixed Price", "$ 1,452.4", "$ 1,146.2", "Other", "44.1", "56.7"]
     assert words(page) == ["Sales by contract type:", *cells, "In millions."]
     assert len(page.boxes) == 9
-    info = inspect(draw(page))
-    assert (info.width, info.height, info.format) == (WIDE, page.height, "PNG")
+    info = inspect_image(draw_page(page))
+    assert (info.width, info.height, info.format) == (PAGE_WIDTH, page.height, "PNG")
 
 
 def test_the_same_table_gives_the_same_bytes_and_another_cell_gives_others() -> None:
     other = [*TABLE[:2], ["Other", "44.1", "56.8"]]
-    assert draw(lay_out(TABLE)) == draw(lay_out(TABLE))
-    assert draw(lay_out(TABLE)) != draw(lay_out(other))
+    assert draw_page(lay_out_page(TABLE)) == draw_page(lay_out_page(TABLE))
+    assert draw_page(lay_out_page(TABLE)) != draw_page(lay_out_page(other))
 
 
 def test_ink_is_where_the_words_are_and_nowhere_else() -> None:
-    page = lay_out([["alone"]])
+    page = lay_out_page([["alone"]])
     dark = np.argwhere(grey(page) < 100)
-    ((x, y, _),) = [word for word in page.words if word[2]]
+    ((x, y, _),) = [word for word in page.texts if word[2]]
     assert dark[:, 0].min() >= y and dark[:, 0].max() <= y + 22
     assert dark[:, 1].min() >= x and dark[:, 1].max() <= x + 60
 
 
 def test_wide_cells_are_broken_into_lines_that_fit_their_boxes() -> None:
     long = "a very long description of one row " * 8
-    page = lay_out([["item", "amount"], [long, "1"], ["x" * 400, "2"]])
-    assert max(right for _, _, right, _ in page.boxes) <= WIDE - 20
+    page = lay_out_page([["item", "amount"], [long, "1"], ["x" * 400, "2"]])
+    assert max(right for _, _, right, _ in page.boxes) <= PAGE_WIDTH - 20
     assert " ".join(long.split()) in " ".join(words(page))
-    paper = grey(page)[:, WIDE - 20 :]
+    paper = grey(page)[:, PAGE_WIDTH - 20 :]
     assert int(paper.min()) == 255
 
 
 def test_short_rows_are_filled_up() -> None:
-    assert len(lay_out([["a", "b", "c"], ["d"]]).boxes) == 6
+    assert len(lay_out_page([["a", "b", "c"], ["d"]]).boxes) == 6
 
 
 @pytest.mark.parametrize(
@@ -73,21 +81,21 @@ def test_short_rows_are_filled_up() -> None:
     ],
 )
 def test_what_the_font_lacks_is_taken_from_the_other_font_or_spelled(text: str, shown: str) -> None:
-    assert words(lay_out([[text, "a plain cell beside it"]]))[0] == " ".join(shown.split())
+    assert words(lay_out_page([[text, "a plain cell beside it"]]))[0] == " ".join(shown.split())
 
 
 def test_letters_of_the_other_font_leave_ink() -> None:
-    with_accent, without = grey(lay_out([["é é é", "plain text"]])), grey(lay_out([["     ", "plain text"]]))
+    with_accent, without = grey(lay_out_page([["é é é", "plain text"]])), grey(lay_out_page([["     ", "plain text"]]))
     assert (with_accent < 100).sum() > (without < 100).sum()
 
 
 def test_a_few_unknown_characters_become_question_marks_and_many_refuse_the_page() -> None:
     assert (
-        words(lay_out([["one 中 in a long enough english sentence, long enough that it does not count"]]))[0][:5]
+        words(lay_out_page([["one 中 in a long enough english sentence, long enough that it does not count"]]))[0][:5]
         == "one ?"
     )
-    with pytest.raises(TablePictureError) as refused:
-        lay_out([["营业收入", "2019"]])
+    with pytest.raises(TableImageError) as refused:
+        lay_out_page([["营业收入", "2019"]])
     assert refused.value.error == "no_glyphs"
 
 
@@ -103,8 +111,8 @@ def test_a_few_unknown_characters_become_question_marks_and_many_refuse_the_page
     ],
 )
 def test_what_fits_no_page_is_refused(table: list[list[str]], error: str) -> None:
-    with pytest.raises(TablePictureError) as refused:
-        lay_out(table)
+    with pytest.raises(TableImageError) as refused:
+        lay_out_page(table)
     assert refused.value.error == error
 
 
@@ -115,10 +123,10 @@ CELLS = st.text(max_size=30)
 @given(st.lists(st.lists(CELLS, max_size=5), max_size=6), st.lists(CELLS, max_size=3))
 def test_any_text_is_drawn_or_refused(table: list[list[str]], before: list[str]) -> None:
     try:
-        page = lay_out(table, before)
-    except TablePictureError as refused:
+        page = lay_out_page(table, before)
+    except TableImageError as refused:
         assert refused.error in ("empty_table", "no_glyphs")
         return
-    assert page.height <= HIGHEST
-    assert all(unicodedata.category(c) != "Cc" for _, _, word in page.words for c in word)
-    assert inspect(draw(page)).width == WIDE
+    assert page.height <= MAX_PAGE_HEIGHT
+    assert all(unicodedata.category(c) != "Cc" for _, _, word in page.texts for c in word)
+    assert inspect_image(draw_page(page)).width == PAGE_WIDTH

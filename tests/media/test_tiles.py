@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mvl_assets.inference.local_server.torch_compat import repair_torch_companions
+from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
 from mvl_assets.media import tiles
 from mvl_assets.media.tiles import TileGrid
 
@@ -21,28 +21,30 @@ SIDES = st.integers(min_value=1, max_value=4096)
 
 def reference_processor(grid: TileGrid):
     """transformers' processor arithmetic, without loading a tokenizer."""
-    repair_torch_companions()
+    patch_cpu_torch()
     module = pytest.importorskip("transformers.models.llava_onevision.processing_llava_onevision")
     images = reference_images(grid)
 
     class Counts:
-        num_image_tokens = grid.side**2
+        num_image_tokens = grid.patches_per_side**2
         vision_aspect_ratio = f"anyres_max_{grid.max_tiles}"
         image_processor = images
         _get_unpadded_features = module.LlavaOnevisionProcessor._get_unpadded_features
 
         def count(self, height: int, width: int) -> int:
-            return module.LlavaOnevisionProcessor._get_number_of_features(self, height, width, grid.tile, grid.tile)
+            return module.LlavaOnevisionProcessor._get_number_of_features(
+                self, height, width, grid.tile_size, grid.tile_size
+            )
 
     return Counts()
 
 
 def reference_images(grid: TileGrid):
-    repair_torch_companions()
+    patch_cpu_torch()
     module = pytest.importorskip("transformers.models.llava_onevision.image_processing_pil_llava_onevision")
     return module.LlavaOnevisionImageProcessorPil(
-        size={"height": grid.tile, "width": grid.tile},
-        image_grid_pinpoints=grid.pinpoints,
+        size={"height": grid.tile_size, "width": grid.tile_size},
+        image_grid_pinpoints=grid.grid_pinpoints,
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
@@ -62,7 +64,7 @@ def test_token_counts_equal_transformers_for_two_thousand_sizes(grid: TileGrid) 
         (s + d, s * k + e) for s in (112, 224, 384, 768) for k in (1, 2, 3, 6) for d in (-1, 0, 1) for e in (-1, 0, 1)
     ]
     sizes += [(224, 224 * 7), (224 * 7, 224), (1, 4096), (4096, 1), (944, 1153)]
-    wrong = [s for s in sizes if tiles.anyres_layout(*s, grid).tokens != reference.count(*s)]
+    wrong = [s for s in sizes if tiles.compute_anyres_layout(*s, grid).n_tokens != reference.count(*s)]
     assert not wrong
 
 
@@ -76,7 +78,7 @@ def test_tiles_of_one_picture_equal_transformers_pixel_for_pixel(grid: TileGrid)
         ours = tiles.cut_anyres(picture, grid)
         theirs = reference(images=[[picture]], return_tensors="np")["pixel_values"][0]
         assert ours.shape == theirs.shape, (width, height)
-        assert ours.shape[0] == tiles.anyres_layout(height, width, grid).tiles
+        assert ours.shape[0] == tiles.compute_anyres_layout(height, width, grid).n_tiles
         assert np.abs(ours / 127.5 - 1.0 - theirs).max() < 1e-5, (width, height)
 
 
@@ -90,30 +92,30 @@ def test_several_pictures_are_padded_to_squares_as_in_transformers() -> None:
 
 def test_the_papers_counts_come_out() -> None:
     # arXiv 2412.05237 §3: 729 per tile, 196 per video frame; the released code's 729 + 1 for one of several pictures.
-    assert tiles.flat_layout(PAPER).tokens == 729
-    assert tiles.padded_layout(PAPER).tokens == 730
-    assert tiles.video_layout(32, PAPER).tokens == 32 * 196 + 1
-    assert tiles.anyres_layout(384, 384, PAPER).tokens == 729 + 27 * 28
+    assert tiles.compute_flat_layout(PAPER).n_tokens == 729
+    assert tiles.compute_padded_layout(PAPER).n_tokens == 730
+    assert tiles.compute_video_layout(32, PAPER).n_tokens == 32 * 196 + 1
+    assert tiles.compute_anyres_layout(384, 384, PAPER).n_tokens == 729 + 27 * 28
 
 
 @settings(max_examples=300, deadline=None)
 @given(SIDES, SIDES)
 def test_a_picture_never_takes_more_than_the_shrink_limit_allows(height: int, width: int) -> None:
-    layout = tiles.anyres_layout(height, width, PAPER)
-    side = PAPER.side
-    kept = layout.shrunk or (layout.height, layout.width)
-    assert layout.tokens == side**2 + kept[0] * (kept[1] + 1)
-    assert kept[0] * kept[1] <= PAPER.max_tiles * side**2 * tiles.SHRINK_ABOVE**2 + 1e-6
-    assert 0 < layout.height <= layout.rows * side
-    assert 0 < layout.width <= layout.columns * side
+    layout = tiles.compute_anyres_layout(height, width, PAPER)
+    side = PAPER.patches_per_side
+    kept = layout.shrunk_size or (layout.height, layout.width)
+    assert layout.n_tokens == side**2 + kept[0] * (kept[1] + 1)
+    assert kept[0] * kept[1] <= PAPER.max_tiles * side**2 * tiles.SHRINK_THRESHOLD**2 + 1e-6
+    assert 0 < layout.height <= layout.n_rows * side
+    assert 0 < layout.width <= layout.n_columns * side
 
 
 @settings(max_examples=200, deadline=None)
 @given(SIDES, SIDES)
 def test_with_at_most_four_tiles_the_limit_of_nine_never_matters(height: int, width: int) -> None:
     """vLLM counts with a built-in limit of 9 tiles; grids of at most 4 tiles agree with it."""
-    nine = TileGrid(SMALL.tile, SMALL.patch, SMALL.shapes, 9)
-    assert tiles.anyres_layout(height, width, SMALL) == tiles.anyres_layout(height, width, nine)
+    nine = TileGrid(SMALL.tile_size, SMALL.patch_size, SMALL.shapes, 9)
+    assert tiles.compute_anyres_layout(height, width, SMALL) == tiles.compute_anyres_layout(height, width, nine)
 
 
 @given(st.integers(0, 500), st.integers(1, 64))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvl_assets.media.video import VideoError, sample_frames, sample_times
+from mvl_assets.media.video import VideoError, compute_sample_times, sample_frames
 
 RATE = 10
 
@@ -49,7 +49,7 @@ def test_one_frame_a_second_shows_what_is_on_screen_at_that_second(tmp_path: Pat
 
 @pytest.mark.parametrize("gop", [10, 300], ids=["key frame each second", "one key frame"])
 def test_a_long_film_is_sampled_evenly_by_seeking_and_every_frame_is_right(tmp_path: Path, gop: int) -> None:
-    frames = list(sample_frames(film(tmp_path / "long.mp4", 29, gop=gop), most=5))
+    frames = list(sample_frames(film(tmp_path / "long.mp4", 29, gop=gop), max_frames=5))
     assert [t for t, _ in frames] == [0, 7, 14, 21, 28]
     assert [second_shown(jpeg) for _, jpeg in frames] == [0, 7, 14, 21, 28]
 
@@ -91,7 +91,7 @@ def test_a_phone_film_is_turned_upright(tmp_path: Path) -> None:
     ],
 )
 def test_sample_times_are_even_and_inside_the_film(seconds: float, fps: float, most: int, times: list[float]) -> None:
-    assert sample_times(seconds, fps, most) == times
+    assert compute_sample_times(seconds, fps, most) == times
 
 
 def test_a_file_that_is_no_video_says_so(tmp_path: Path) -> None:

@@ -12,23 +12,23 @@ from test_ingest_counts import verdict
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.layouts import LAYOUTS
 from mvl_assets.demo_data.recipes import RECIPES, same_formats
-from mvl_assets.demo_data.write import MARKER, Written, write_each
+from mvl_assets.demo_data.write import MARKER_FILE, WrittenDemoSource, iter_written_demo_sources
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.readers.registry import reader_for
+from mvl_assets.readers.registry import get_reader
 
 ROWS = 12
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WrittenDemoSource]:
     """A small miniature of every source that has a recipe."""
-    return {done.slug: done for done in write_each(tmp_path_factory.mktemp("raw"), RECIPES, ROWS)}
+    return {done.slug: done for done in iter_written_demo_sources(tmp_path_factory.mktemp("raw"), RECIPES, ROWS)}
 
 
-def broken_in(written: Written) -> dict[str, int]:
+def broken_in(written: WrittenDemoSource) -> dict[str, int]:
     """The broken rows by error class, as the marker has them."""
-    marker = json.loads((written.folder / MARKER).read_text(encoding="utf-8"))
+    marker = json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
     found: dict[str, int] = marker["broken"]
     return found
 
@@ -43,30 +43,32 @@ def test_every_source_of_the_catalog_has_a_recipe_in_its_format() -> None:
 
 
 @pytest.mark.parametrize("slug", sorted(RECIPES))
-def test_every_row_is_read_with_the_verdict_of_its_marker(slug: str, small: dict[str, Written]) -> None:
+def test_every_row_is_read_with_the_verdict_of_its_marker(slug: str, small: dict[str, WrittenDemoSource]) -> None:
     written = small[slug]
-    found = Counter(verdict(row) for row in reader_for(written.format)(load_catalog()[slug], written.folder))
-    assert found == Counter({"good": written.good_rows, **broken_in(written)})
-    assert written.good_rows + written.broken_rows == ROWS
+    found = Counter(verdict(row) for row in get_reader(written.format)(load_catalog()[slug], written.source_dir))
+    assert found == Counter({"good": written.n_good_rows, **broken_in(written)})
+    assert written.n_good_rows + written.n_rejects == ROWS
 
 
-def test_one_lake_takes_all_sources_and_counts_what_was_written(small: dict[str, Written], tmp_path: Path) -> None:
+def test_one_lake_takes_all_sources_and_counts_what_was_written(
+    small: dict[str, WrittenDemoSource], tmp_path: Path
+) -> None:
     lake = Lake(str(tmp_path))
     wrong = {}
     for slug, written in small.items():
-        found = ingest_source(lake, load_catalog()[slug], written.folder, run_id="all")
-        counts = (found.rows, found.new, dict(found.rejects))
-        if counts != (ROWS, written.good_rows, broken_in(written)):
+        found = ingest_source(lake, load_catalog()[slug], written.source_dir, run_id="all")
+        counts = (found.n_rows, found.n_new, dict(found.reject_counts))
+        if counts != (ROWS, written.n_good_rows, broken_in(written)):
             wrong[slug] = counts
     assert wrong == {}
-    assert lake.table("samples").count() == sum(written.good_rows for written in small.values())
+    assert lake.get_table("samples").count() == sum(written.n_good_rows for written in small.values())
 
 
-def test_few_rows_of_all_sources_hold_every_fault_their_formats_can_have(small: dict[str, Written]) -> None:
+def test_few_rows_of_all_sources_hold_every_fault_their_formats_can_have(small: dict[str, WrittenDemoSource]) -> None:
     found = {kind for slug in small for kind in broken_in(small[slug])}
     assert {fault for recipe in same_formats.RECIPES for fault in recipe.faults} - found == set()
 
 
-def test_all_miniatures_stay_small(small: dict[str, Written]) -> None:
-    files = [path for written in small.values() for path in written.folder.rglob("*") if path.is_file()]
+def test_all_miniatures_stay_small(small: dict[str, WrittenDemoSource]) -> None:
+    files = [path for written in small.values() for path in written.source_dir.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 45_000_000

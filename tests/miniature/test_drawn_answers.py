@@ -25,13 +25,13 @@ from mvl_assets.demo_data.drawings import (
     tables,
     videos,
 )
-from mvl_assets.demo_data.drawings.drawing import COLOURS, RGB, Drawing, Pair
-from mvl_assets.media.image import standardise
+from mvl_assets.demo_data.drawings.drawing import COLOURS, RGB, Drawing, DrawnQAPair
+from mvl_assets.media.image import standardise_image
 
 SEEDS = range(12)
 
 
-def answer_to(pairs: tuple[Pair, ...], beginning: str) -> Pair | None:
+def answer_to(pairs: tuple[DrawnQAPair, ...], beginning: str) -> DrawnQAPair | None:
     return next((pair for pair in pairs if pair.question.startswith(beginning)), None)
 
 
@@ -41,27 +41,27 @@ def mask(picture: Image.Image, colour: RGB) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_bars_are_as_high_as_the_answers_say(seed: int) -> None:
-    drawing = charts.bars(Random(seed))
+    drawing = charts.draw_bar_chart(Random(seed))
     told = [int(value) for value in re.findall(r" (\d+)(?:,| and|\.)", drawing.caption.split(": ", 1)[1])]
-    found = max((mask(drawing.picture, colour) for colour in COLOURS.values()), key=np.sum)
+    found = max((mask(drawing.image, colour) for colour in COLOURS.values()), key=np.sum)
     found[:62] = False  # titles above the plotting area
     columns = label(found)
     heights = [int(np.ptp(np.nonzero(columns == n)[0])) + 1 for n in range(1, columns.max() + 1)]
     left = [int(np.nonzero(columns == n)[1].min()) for n in range(1, columns.max() + 1)]
     bars = [high for _, high in sorted(zip(left, heights, strict=True)) if high > 4 or len(heights) == len(told)]
     assert len(bars) == len(told)
-    plot = drawing.picture.height - 62 - 40
+    plot = drawing.image.height - 62 - 40
     assert [round(high / plot * 20) * 5 for high in bars] == told
-    high = answer_to(drawing.pairs, "Which label has the highest")
+    high = answer_to(drawing.qa_pairs, "Which label has the highest")
     labels = re.findall(r"([A-Z][A-Za-z ]*?) \d+", drawing.caption.split(": ", 1)[1])
     assert high is not None and high.answer == labels[int(np.argmax(bars))]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_slices_of_a_pie_cover_their_share(seed: int) -> None:
-    drawing = charts.pie(Random(seed))
+    drawing = charts.draw_pie_chart(Random(seed))
     told = [int(value) for value in re.findall(r" (\d+)(?:,| and|\.)", drawing.caption.split("percent: ")[1])]
-    disc = drawing.picture.crop((0, 36, drawing.picture.height, drawing.picture.height))
+    disc = drawing.image.crop((0, 36, drawing.image.height, drawing.image.height))
     areas = np.array([mask(disc, colour).sum() for colour in list(COLOURS.values())[: len(told)]])
     assert sum(told) == 100
     assert np.allclose(100 * areas / areas.sum(), told, atol=2.5)
@@ -70,61 +70,64 @@ def test_slices_of_a_pie_cover_their_share(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_scenes_show_the_shapes_they_name(seed: int) -> None:
     rng = Random(seed)
-    drawing = scenes.scene(rng)
-    total = answer_to(drawing.pairs, "How many shapes are there in all")
-    patches = label(
-        np.abs(np.asarray(drawing.picture).astype(int) - np.asarray(drawing.picture)[0, 0]).sum(axis=2) > 30
-    )
+    drawing = scenes.draw_scene(rng)
+    total = answer_to(drawing.qa_pairs, "How many shapes are there in all")
+    patches = label(np.abs(np.asarray(drawing.image).astype(int) - np.asarray(drawing.image)[0, 0]).sum(axis=2) > 30)
     assert total is not None and patches.max() == int(total.answer)
-    where = answer_to(drawing.pairs, "In which part")
+    where = answer_to(drawing.qa_pairs, "In which part")
     assert where is not None
     colour = where.question.split("the ")[-1].split()[0]
     thirds = {"upper": 0, "lower": 2, "left": 0, "right": 2}
     row = next((thirds[word] for word in where.answer.split() if word in ("upper", "lower")), 1)
     column = next((thirds[word] for word in where.answer.split() if word in ("left", "right")), 1)
-    cell = drawing.picture.width // 3
+    cell = drawing.image.width // 3
     middle = ((column * 2 + 1) * cell // 2, (row * 2 + 1) * cell // 2)
-    assert drawing.picture.getpixel(middle) == COLOURS[colour]
+    assert drawing.image.getpixel(middle) == COLOURS[colour]
 
 
 def test_claims_of_place_are_true_as_often_as_false() -> None:
-    told = [answer_to(scenes.scene(Random(seed)).pairs, "Is the ") for seed in range(200)]
+    told = [answer_to(scenes.draw_scene(Random(seed)).qa_pairs, "Is the ") for seed in range(200)]
     answers = [pair.answer for pair in told if pair is not None]
     assert len(answers) > 150 and 0.35 < answers.count("yes") / len(answers) < 0.65
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_windows_and_door_of_the_house_are_as_told(seed: int) -> None:
-    drawing = scenes.landscape(Random(seed))
-    windows, door = answer_to(drawing.pairs, "How many windows"), answer_to(drawing.pairs, "What colour is the door")
+    drawing = scenes.draw_landscape(Random(seed))
+    windows, door = (
+        answer_to(drawing.qa_pairs, "How many windows"),
+        answer_to(drawing.qa_pairs, "What colour is the door"),
+    )
     assert windows is not None and door is not None
-    assert label(mask(drawing.picture, (225, 240, 250))).max() == int(windows.answer)
-    assert mask(drawing.picture, COLOURS[door.answer]).any()
-    side = answer_to(drawing.pairs, "On which side")
-    roof = np.nonzero(mask(drawing.picture, (96, 64, 48)))[1].mean()
-    assert side is not None and side.answer == ("left" if roof < drawing.picture.width / 2 else "right")
+    assert label(mask(drawing.image, (225, 240, 250))).max() == int(windows.answer)
+    assert mask(drawing.image, COLOURS[door.answer]).any()
+    side = answer_to(drawing.qa_pairs, "On which side")
+    roof = np.nonzero(mask(drawing.image, (96, 64, 48)))[1].mean()
+    assert side is not None and side.answer == ("left" if roof < drawing.image.width / 2 else "right")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_an_edit_changes_one_cell_and_names_it(seed: int) -> None:
-    both = comparisons.edit(Random(seed))
-    box = ImageChops.difference(*both.pictures).getbbox()
+    both = comparisons.draw_edit_pair(Random(seed))
+    box = ImageChops.difference(*both.images).getbbox()
     assert box is not None
-    cell = both.pictures[0].width / 3
+    cell = both.images[0].width / 3
     column, row = int((box[0] + box[2]) / 2 // cell), int((box[1] + box[3]) / 2 // cell)
     assert box[2] - box[0] <= cell and box[3] - box[1] <= cell
     words = f"{['upper', '', 'lower'][row]} {['left', '', 'right'][column]}".strip() or "centre"
-    assert both.pairs[2].answer == words
+    assert both.qa_pairs[2].answer == words
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_films_begin_and_end_with_the_colours_told(seed: int) -> None:
-    film = videos.film(Random(seed))
+    film = videos.draw_video(Random(seed))
     with av.open(BytesIO(film.data)) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
     at_start, at_end = frames[0], frames[-1]
     asked = {
-        pair.question.rsplit(" ", 1)[1]: pair.answer for pair in film.pairs if pair.question.startswith("What colour")
+        pair.question.rsplit(" ", 1)[1]: pair.answer
+        for pair in film.qa_pairs
+        if pair.question.startswith("What colour")
     }
     places = []
     for frame, when in ((at_start, "beginning?"), (at_end, "end?")):
@@ -140,15 +143,15 @@ def test_films_begin_and_end_with_the_colours_told(seed: int) -> None:
         "from top to bottom": y1 - y0,
         "from bottom to top": y0 - y1,
     }
-    assert film.pairs[0].answer == max(moved, key=moved.__getitem__)
+    assert film.qa_pairs[0].answer == max(moved, key=moved.__getitem__)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_geometry_adds_up(seed: int) -> None:
-    drawing = geometry.triangle(Random(seed))
+    drawing = geometry.draw_triangle(Random(seed))
     a, b = (int(value) for value in re.findall(r"(\d+)°", drawing.caption))
-    assert drawing.pairs[0].answer == str(180 - a - b)
-    ys, xs = np.nonzero(mask(drawing.picture, (232, 240, 250)))
+    assert drawing.qa_pairs[0].answer == str(180 - a - b)
+    ys, xs = np.nonzero(mask(drawing.image, (232, 240, 250)))
     foot = xs[ys == ys.max()]
     apex_x, rise = xs[ys == ys.min()].mean(), ys.max() - ys.min()
     assert np.degrees(np.arctan2(rise, apex_x - foot.min())) == pytest.approx(a, abs=3)
@@ -157,7 +160,7 @@ def test_geometry_adds_up(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_word_problems_can_be_solved_from_their_table(seed: int) -> None:
-    problem = tables.word_problem(Random(seed))
+    problem = tables.build_word_problem(Random(seed))
     cells = [line.split(" | ") for line in problem.table.as_text.splitlines()]
     if problem.unit == "letters":
         numbers = [int(row[1]) for row in cells[1:]]
@@ -176,26 +179,28 @@ def test_word_problems_can_be_solved_from_their_table(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_worked_sums_come_to_their_answer(seed: int) -> None:
-    pair = chat.sum_problem(Random(seed))
-    for left, right in re.findall(r"([\d x+/-]+\d) = (\d+)", pair.steps):
+    pair = chat.build_math_problem(Random(seed))
+    for left, right in re.findall(r"([\d x+/-]+\d) = (\d+)", pair.rationale):
         assert eval(left.replace("x", "*")) == int(right)
-    assert pair.steps.rstrip(".").endswith((pair.answer, "teams", "left"))
+    assert pair.rationale.rstrip(".").endswith((pair.answer, "teams", "left"))
 
 
 def test_photos_come_in_another_size_in_every_round() -> None:
-    first, second = photos.photo(Random(0), 0), photos.photo(Random(0), len(photos.PHOTOS))
-    assert first.caption == second.caption and first.picture.size != second.picture.size
+    first, second = photos.load_photo(Random(0), 0), photos.load_photo(Random(0), len(photos.PHOTOS))
+    assert first.caption == second.caption and first.image.size != second.image.size
 
 
 def test_every_photo_named_ships_with_the_package() -> None:
-    assert [photo.file for photo in photos.PHOTOS if not (photos.folder() / photo.file).is_file()] == []
+    assert [
+        photo.file_name for photo in photos.PHOTOS if not (photos.find_skimage_data_dir() / photo.file_name).is_file()
+    ] == []
 
 
 @pytest.mark.parametrize("style", ["jpeg", "png", "turned", "cmyk", "palette", "deep"])
 def test_every_encoding_shows_the_drawing_again_once_standardised(style: str) -> None:
-    drawing = documents.form(Random(5)) if style == "deep" else scenes.landscape(Random(5))
-    _, data = encode.encode(drawing, style)
-    shown, drawn = standardise(data).resize((160, 120)), drawing.picture.resize((160, 120))
+    drawing = documents.draw_form(Random(5)) if style == "deep" else scenes.draw_landscape(Random(5))
+    _, data = encode.encode_drawing(drawing, style)
+    shown, drawn = standardise_image(data).resize((160, 120)), drawing.image.resize((160, 120))
     if style == "deep":
         shown, drawn = shown.convert("L"), drawn.convert("L")
     difference = np.abs(np.asarray(shown).astype(int) - np.asarray(drawn).astype(int))
@@ -203,19 +208,27 @@ def test_every_encoding_shows_the_drawing_again_once_standardised(style: str) ->
 
 
 def test_wide_pictures_are_wider_than_seven_to_one() -> None:
-    for draw in (scenes.strip, documents.banner):
-        sizes = [draw(Random(seed)).picture.size for seed in SEEDS]
+    for draw in (scenes.draw_strip, documents.draw_banner):
+        sizes = [draw(Random(seed)).image.size for seed in SEEDS]
         assert min(width / height for width, height in sizes) > 7
 
 
 @pytest.mark.parametrize(
     "draw",
-    [charts.chart, tables.table, documents.document, documents.sign, geometry.figure, diagrams.diagram, scenes.scene],
+    [
+        charts.draw_chart,
+        tables.draw_table,
+        documents.draw_document,
+        documents.draw_sign,
+        geometry.draw_figure,
+        diagrams.draw_diagram,
+        scenes.draw_scene,
+    ],
 )
 def test_questions_of_a_drawing_differ_and_are_answered(draw) -> None:
     for seed in range(30):
         drawing: Drawing = draw(Random(seed))
-        questions = [pair.question for pair in drawing.pairs]
+        questions = [pair.question for pair in drawing.qa_pairs]
         assert len(questions) == len(set(questions)) >= 2
-        assert all(pair.answer.strip() and pair.steps.strip() for pair in drawing.pairs)
+        assert all(pair.answer.strip() and pair.rationale.strip() for pair in drawing.qa_pairs)
         assert drawing.caption.endswith((".", '."')) and not re.search(r"\ba [aeiou]", drawing.caption)

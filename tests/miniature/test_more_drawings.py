@@ -23,7 +23,7 @@ def patches(picture: Image.Image, colour: RGB) -> int:
 
 
 def answers(drawing: Drawing) -> dict[str, str]:
-    return {pair.question: pair.answer for pair in drawing.pairs}
+    return {pair.question: pair.answer for pair in drawing.qa_pairs}
 
 
 def answer_to(drawing: Drawing, beginning: str) -> str:
@@ -32,39 +32,39 @@ def answer_to(drawing: Drawing, beginning: str) -> str:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_switches_that_are_on_are_green_and_as_many_as_told(seed: int) -> None:
-    drawing = screens.phone(Random(seed))
-    assert patches(drawing.picture, (52, 168, 83)) == drawing.caption.count(" is on")
-    assert patches(drawing.picture, (190, 190, 196)) == drawing.caption.count(" is off")
+    drawing = screens.draw_phone_screen(Random(seed))
+    assert patches(drawing.image, (52, 168, 83)) == drawing.caption.count(" is on")
+    assert patches(drawing.image, (190, 190, 196)) == drawing.caption.count(" is off")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_page_is_told_as_html_that_names_its_heading(seed: int) -> None:
-    (pair,) = screens.page_as_html(Random(seed)).pairs
+    (pair,) = screens.draw_html_page(Random(seed)).qa_pairs
     assert pair.answer.startswith("<!DOCTYPE html>") and pair.answer.rstrip().endswith("</html>")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_spots_of_a_scan_are_where_and_as_many_as_told(seed: int) -> None:
-    drawing = scans.scan(Random(seed))
-    spots = label(np.all(np.asarray(drawing.picture) == (240, 240, 240), axis=2))
+    drawing = scans.draw_scan(Random(seed))
+    spots = label(np.all(np.asarray(drawing.image) == (240, 240, 240), axis=2))
     assert spots.max() == int(answer_to(drawing, "How many"))
     middle = np.nonzero(spots)[1].mean()
-    assert answer_to(drawing, "In which half") == ("left" if middle < drawing.picture.width / 2 else "right")
+    assert answer_to(drawing, "In which half") == ("left" if middle < drawing.image.width / 2 else "right")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_areas_of_a_map_have_the_shades_that_are_counted(seed: int) -> None:
-    drawing = scans.tile_map(Random(seed))
+    drawing = scans.draw_tile_map(Random(seed))
     question = next(question for question in answers(drawing) if question.startswith("How many areas"))
     level = re.findall(r"have a (\w+) rainfall", question)[0]
-    pixels = np.asarray(drawing.picture)
+    pixels = np.asarray(drawing.image)
     corners = [
         tuple(pixels[top + 3, left + 3])
-        for top in range(32, drawing.picture.height - 20, 1)
+        for top in range(32, drawing.image.height - 20, 1)
         for left in (6,)
         if tuple(pixels[top, left + 8]) == (30, 30, 34) and tuple(pixels[top + 1, left + 8]) != (30, 30, 34)
     ]
-    first_column = [name for name in scans.SHADES for corner in corners if corner == scans.SHADES[name]]
+    first_column = [name for name in scans.LEVEL_COLOURS for corner in corners if corner == scans.LEVEL_COLOURS[name]]
     assert len(first_column) == 3
     assert int(answers(drawing)[question]) >= first_column.count(level)
     assert len(answer_to(drawing, "Which areas").split(", ")) == int(answers(drawing)[question])
@@ -72,56 +72,65 @@ def test_areas_of_a_map_have_the_shades_that_are_counted(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_rows_of_a_puzzle_count_one_two_three_and_the_last_panel_is_missing(seed: int) -> None:
-    shown = series.puzzle(Random(seed))
-    assert len(shown.pictures) == 8
-    answer = shown.pairs[0].answer
+    shown = series.draw_puzzle_panels(Random(seed))
+    assert len(shown.images) == 8
+    answer = shown.qa_pairs[0].answer
     colour = COLOURS[answer.split()[1]]
-    assert [patches(picture, colour) for picture in shown.pictures] == [1, 2, 3, 1, 2, 3, 1, 2]
-    whole = series.matrix(Random(seed))
-    assert whole.pairs[0].answer == answer and patches(whole.picture, colour) == 15
-    assert answer in whole.pairs[0].choices and len(set(whole.pairs[0].choices)) == 4
+    assert [patches(picture, colour) for picture in shown.images] == [1, 2, 3, 1, 2, 3, 1, 2]
+    whole = series.draw_puzzle_matrix(Random(seed))
+    assert whole.qa_pairs[0].answer == answer and patches(whole.image, colour) == 15
+    assert answer in whole.qa_pairs[0].choices and len(set(whole.qa_pairs[0].choices)) == 4
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_story_goes_the_way_it_tells_and_ends_in_another_colour(seed: int) -> None:
-    shown = series.story(Random(seed))
-    first, last = shown.pictures[0], shown.pictures[-1]
-    colour = shown.pairs[1].answer
+    shown = series.draw_story(Random(seed))
+    first, last = shown.images[0], shown.images[-1]
+    colour = shown.qa_pairs[1].answer
     assert patches(last, COLOURS[colour]) == 1 and patches(first, COLOURS[colour]) == 0
     places = [np.mean(np.nonzero(np.any(np.asarray(p) != p.getpixel((0, 0)), axis=2)), axis=1) for p in (first, last)]
     down, right = places[1] - places[0]
     way = {"left to right": right, "right to left": -right, "top to bottom": down, "bottom to top": -down}
-    assert shown.pairs[2].answer == f"from {max(way, key=way.__getitem__)}"
+    assert shown.qa_pairs[2].answer == f"from {max(way, key=way.__getitem__)}"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_contrasted_scenes_differ_in_the_shape_that_is_named(seed: int) -> None:
-    shown = series.contrast(Random(seed))
-    box = ImageChops.difference(*shown.pictures).getbbox()
+    shown = series.draw_contrast_pair(Random(seed))
+    box = ImageChops.difference(*shown.images).getbbox()
     assert box is not None
-    colour = shown.pairs[1].answer.split()[1]
+    colour = shown.qa_pairs[1].answer.split()[1]
     middle = ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2)
-    assert shown.pictures[1].getpixel(middle) == COLOURS[colour]
+    assert shown.images[1].getpixel(middle) == COLOURS[colour]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_odd_picture_is_the_one_that_is_named(seed: int) -> None:
-    shown = series.odd_one(Random(seed))
-    data = [picture.tobytes() for picture in shown.pictures]
+    shown = series.draw_odd_one_out(Random(seed))
+    data = [picture.tobytes() for picture in shown.images]
     odd = [number for number, picture in enumerate(data, 1) if data.count(picture) == 1]
-    assert [str(number) for number in odd] == [shown.pairs[0].answer]
+    assert [str(number) for number in odd] == [shown.qa_pairs[0].answer]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_chinese_questions_count_what_is_drawn(seed: int) -> None:
-    drawing = chinese.scene(Random(seed))
-    pixels = np.asarray(drawing.picture).astype(int)
+    drawing = chinese.draw_chinese_scene(Random(seed))
+    pixels = np.asarray(drawing.image).astype(int)
     count = label(np.abs(pixels - pixels[0, 0]).sum(axis=2) > 30).max()
-    assert drawing.pairs[0].answer == str(count)
-    assert all(any("\u4e00" <= letter <= "\u9fff" for letter in pair.question) for pair in drawing.pairs)
+    assert drawing.qa_pairs[0].answer == str(count)
+    assert all(any("\u4e00" <= letter <= "\u9fff" for letter in pair.question) for pair in drawing.qa_pairs)
 
 
-@pytest.mark.parametrize("draw", [writing.word, writing.digits, writing.line, writing.arithmetic, writing.formula])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        writing.draw_word,
+        writing.draw_digits,
+        writing.draw_handwritten_line,
+        writing.draw_arithmetic,
+        writing.draw_formula,
+    ],
+)
 def test_writing_stays_inside_its_picture_and_its_answers_agree(draw) -> None:
     for seed in SEEDS:
         drawing = draw(Random(seed))
@@ -134,14 +143,14 @@ def test_writing_stays_inside_its_picture_and_its_answers_agree(draw) -> None:
 
 def test_sums_by_hand_come_to_their_answer() -> None:
     for seed in range(30):
-        said = answers(writing.arithmetic(Random(seed)))
+        said = answers(writing.draw_arithmetic(Random(seed)))
         written = said["Which sum is written in the picture?"]
         assert eval(written.replace("x", "*")) == int(said["What is the result of the sum in the picture?"])
 
 
 def test_poor_photos_are_as_told() -> None:
     good, blurred, dark, faded = (
-        np.asarray(scans.poor_photo(Random(0), index).picture.convert("L")).astype(float) for index in range(4)
+        np.asarray(scans.draw_degraded_photo(Random(0), index).image.convert("L")).astype(float) for index in range(4)
     )
     assert dark.mean() < 60 < good.mean()
     sharpness = [np.abs(np.diff(picture, axis=1)).mean() for picture in (good, blurred)]

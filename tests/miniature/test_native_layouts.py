@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from mvl_assets.demo_data.recipes import DEMO_SLUGS
-from mvl_assets.demo_data.write import Written
+from mvl_assets.demo_data.write import WrittenDemoSource
 
 
 def shows(data: bytes | Path) -> bool:
@@ -116,20 +116,20 @@ PARSERS: dict[str, Callable[[Path], Iterator[bool]]] = {
 
 
 @pytest.mark.parametrize("slug", DEMO_SLUGS)
-def test_good_and_broken_rows_are_as_many_as_written_down(slug: str, miniatures: dict[str, Written]) -> None:
+def test_good_and_broken_rows_are_as_many_as_written_down(slug: str, miniatures: dict[str, WrittenDemoSource]) -> None:
     written = miniatures[slug]
-    verdicts = list(PARSERS[written.format](written.folder))
-    assert (verdicts.count(True), verdicts.count(False)) == (written.good_rows, written.broken_rows)
+    verdicts = list(PARSERS[written.format](written.source_dir))
+    assert (verdicts.count(True), verdicts.count(False)) == (written.n_good_rows, written.n_rejects)
 
 
-def test_every_format_has_a_miniature(miniatures: dict[str, Written]) -> None:
+def test_every_format_has_a_miniature(miniatures: dict[str, WrittenDemoSource]) -> None:
     assert {written.format for written in miniatures.values()} == set(PARSERS)
 
 
-def test_awkward_pictures_are_among_the_files(miniatures: dict[str, Written]) -> None:
+def test_awkward_pictures_are_among_the_files(miniatures: dict[str, WrittenDemoSource]) -> None:
     modes, turned, ratios = set(), 0, []
     for written in miniatures.values():
-        for path in written.folder.rglob("*"):
+        for path in written.source_dir.rglob("*"):
             if path.suffix not in (".png", ".jpg") or not shows(path):
                 continue
             with Image.open(path) as picture:
@@ -140,15 +140,15 @@ def test_awkward_pictures_are_among_the_files(miniatures: dict[str, Written]) ->
     assert turned > 0 and max(ratios) > 7
 
 
-def test_rows_of_one_source_share_pictures(miniatures: dict[str, Written]) -> None:
-    rows = json.loads((miniatures["geo170k"].folder / "geo170k.json").read_text(encoding="utf-8"))
+def test_rows_of_one_source_share_pictures(miniatures: dict[str, WrittenDemoSource]) -> None:
+    rows = json.loads((miniatures["geo170k"].source_dir / "geo170k.json").read_text(encoding="utf-8"))
     assert len({row["image"] for row in rows}) < len(rows)
 
 
 def test_two_caption_sources_hold_the_same_rows_for_the_duplicate_search_to_find(
-    miniatures: dict[str, Written],
+    miniatures: dict[str, WrittenDemoSource],
 ) -> None:
-    one, two = miniatures["sharegpt4v"].folder, miniatures["sharegpt_4o"].folder
+    one, two = miniatures["sharegpt4v"].source_dir, miniatures["sharegpt_4o"].source_dir
     rows = json.loads((one / "sharegpt4v.json").read_text(encoding="utf-8"))
     found = {
         (hashlib.sha256((one / "images" / row["image"]).read_bytes()).digest(), row["conversations"][-1]["value"])

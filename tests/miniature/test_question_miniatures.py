@@ -12,76 +12,80 @@ from test_ingest_counts import verdict
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data import contents as c
-from mvl_assets.demo_data.drawings.diagrams import diagram
+from mvl_assets.demo_data.drawings.diagrams import draw_diagram
 from mvl_assets.demo_data.layouts import LAYOUTS
 from mvl_assets.demo_data.recipes.questions import RECIPES
-from mvl_assets.demo_data.recipes.recipe import PICTURE_FAULTS, Recipe
-from mvl_assets.demo_data.write import MARKER, Written, write_miniatures
+from mvl_assets.demo_data.recipes.recipe import IMAGE_FAULTS, DemoRecipe
+from mvl_assets.demo_data.write import MARKER_FILE, WrittenDemoSource, write_demo_sources
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.readers.formats import science_qa
-from mvl_assets.readers.registry import reader_for
+from mvl_assets.readers.registry import get_reader
 from mvl_assets.readers.sample import Sample
 
 SLUGS = tuple(recipe.slug for recipe in RECIPES)
 
 
 @pytest.fixture(scope="module")
-def question_miniatures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
+def question_miniatures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WrittenDemoSource]:
     raw = tmp_path_factory.mktemp("raw")
-    return {written.slug: written for written in write_miniatures(raw, SLUGS)}
+    return {written.slug: written for written in write_demo_sources(raw, SLUGS)}
 
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_every_row_is_read_with_the_verdict_that_was_written_down(
-    slug: str, question_miniatures: dict[str, Written]
+    slug: str, question_miniatures: dict[str, WrittenDemoSource]
 ) -> None:
     written, source = question_miniatures[slug], load_catalog()[slug]
     assert source.format == written.format
-    rows = list(reader_for(source.format)(source, written.folder))
-    marker = json.loads((written.folder / MARKER).read_text(encoding="utf-8"))
-    assert Counter(map(verdict, rows)) == Counter({"good": written.good_rows, **marker["broken"]})
+    rows = list(get_reader(source.format)(source, written.source_dir))
+    marker = json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
+    assert Counter(map(verdict, rows)) == Counter({"good": written.n_good_rows, **marker["broken"]})
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_what_was_drawn_is_what_is_asked_and_answered(slug: str, question_miniatures: dict[str, Written]) -> None:
+def test_what_was_drawn_is_what_is_asked_and_answered(
+    slug: str, question_miniatures: dict[str, WrittenDemoSource]
+) -> None:
     source = load_catalog()[slug]
-    drawn = {turn for row in next(r for r in RECIPES if r.slug == slug).rows(48, 0) for turn in row.turns}
-    for row in reader_for(source.format)(source, question_miniatures[slug].folder):
+    drawn = {turn for row in next(r for r in RECIPES if r.slug == slug).build_rows(48, 0) for turn in row.turns}
+    for row in get_reader(source.format)(source, question_miniatures[slug].source_dir):
         if isinstance(row, Sample):
             values = [turn.value.removeprefix("<image>\n") for turn in row.turns]
             assert set(zip(values[::2], values[1::2], strict=True)) <= drawn
 
 
 def test_ingest_counts_a_joined_source_and_finds_nothing_new_the_second_time(
-    question_miniatures: dict[str, Written], tmp_path: Path
+    question_miniatures: dict[str, WrittenDemoSource], tmp_path: Path
 ) -> None:
     written, source = question_miniatures["vqav2"], load_catalog()["vqav2"]
-    marker = json.loads((written.folder / MARKER).read_text(encoding="utf-8"))
+    marker = json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
     lake = Lake(str(tmp_path))
-    first = ingest_source(lake, source, written.folder, run_id="first")
-    assert (first.rows, first.new, first.rejects) == (48, written.good_rows, marker["broken"])
-    second = ingest_source(lake, source, written.folder, run_id="second")
-    assert (second.new, second.changed, second.withdrawn, second.pictures) == (0, 0, 0, 0)
+    first = ingest_source(lake, source, written.source_dir, run_id="first")
+    assert (first.n_rows, first.n_new, first.reject_counts) == (48, written.n_good_rows, marker["broken"])
+    second = ingest_source(lake, source, written.source_dir, run_id="second")
+    assert (second.n_new, second.n_changed, second.n_withdrawn, second.n_new_images) == (0, 0, 0, 0)
 
 
-def science(rng: Random, index: int, part: int) -> c.Content:
+def science(rng: Random, index: int, part: int) -> c.RowContent:
     """A question about a diagram with its choices; every third one is asked without the picture."""
-    drawing = diagram(rng)
-    pair = next(pair for pair in drawing.pairs if pair.choices)
+    drawing = draw_diagram(rng)
+    pair = next(pair for pair in drawing.qa_pairs if pair.choices)
     fields = {
         "choices": list(pair.choices),
         "answer": pair.choices.index(pair.answer),
         "hint": "",
         "lecture": "A diagram shows how things hang together.",
-        "solution": pair.steps,
+        "solution": pair.rationale,
     }
-    return c.Content(((pair.question, pair.answer),), () if index % 3 == 1 else (drawing,), fields=fields)
+    return c.RowContent(((pair.question, pair.answer),), () if index % 3 == 1 else (drawing,), fields=fields)
 
 
 def test_science_qa_is_written_and_read_though_no_source_has_it_as_its_first_format(tmp_path: Path) -> None:
-    rows = Recipe("scienceqa", "science_qa", science, ("bad_answer",) * 3, key="{number}", png_only=True).rows(24, 0)
-    LAYOUTS["science_qa"].write(tmp_path, "scienceqa", rows)
+    rows = DemoRecipe(
+        "scienceqa", "science_qa", science, ("bad_answer",) * 3, row_id_template="{number}", png_only=True
+    ).build_rows(24, 0)
+    LAYOUTS["science_qa"].write_source(tmp_path, "scienceqa", rows)
     spec = load_catalog()["scienceqa_nona_context"]
     assert "science_qa" in spec.alternates
     found = list(science_qa.read(spec, tmp_path))
@@ -89,8 +93,8 @@ def test_science_qa_is_written_and_read_though_no_source_has_it_as_its_first_for
     for row, read in zip(rows, found, strict=True):
         if isinstance(read, Sample):
             assert read.turns[-1].value.endswith(f". {row.turns[0][1]}")
-            assert [p.read() for p in read.pictures] == [p.data for p in row.pictures]
+            assert [p.read() for p in read.images] == [p.data for p in row.images]
 
 
 def test_a_picture_fault_spoils_one_picture_only() -> None:
-    assert all(set(PICTURE_FAULTS) < set(recipe.faults) for recipe in RECIPES)
+    assert all(set(IMAGE_FAULTS) < set(recipe.faults) for recipe in RECIPES)

@@ -16,25 +16,25 @@ from test_ingest_counts import verdict
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.drawings.drawing import COLOURS
-from mvl_assets.demo_data.drawings.signboards import BOARDS, Line, wall
-from mvl_assets.demo_data.drawings.strokes import STROKES, WORDS
+from mvl_assets.demo_data.drawings.signboards import BOARD_COLOURS, TextLine, build_signboard_wall
+from mvl_assets.demo_data.drawings.strokes import CHINESE_WORDS, STROKES
 from mvl_assets.demo_data.recipes.regions import RECIPES
-from mvl_assets.demo_data.write import MARKER, Written, write_miniatures
+from mvl_assets.demo_data.write import MARKER_FILE, WrittenDemoSource, write_demo_sources
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.readers.registry import RowKey, keys_for, reader_for
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.registry import RowKey, get_key_reader, get_reader
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 SLUGS = tuple(recipe.slug for recipe in RECIPES)
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
-    return {one.slug: one for one in write_miniatures(tmp_path_factory.mktemp("regions"), SLUGS)}
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WrittenDemoSource]:
+    return {one.slug: one for one in write_demo_sources(tmp_path_factory.mktemp("regions"), SLUGS)}
 
 
-def rows_of(one: Written) -> list[Sample | Broken]:
-    return list(reader_for(one.format)(load_catalog()[one.slug], one.folder))
+def rows_of(one: WrittenDemoSource) -> list[Sample | RejectedRow]:
+    return list(get_reader(one.format)(load_catalog()[one.slug], one.source_dir))
 
 
 def test_every_source_of_these_formats_has_a_miniature() -> None:
@@ -43,42 +43,46 @@ def test_every_source_of_these_formats_has_a_miniature() -> None:
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_every_row_is_read_with_the_verdict_that_was_written_down(slug: str, written: dict[str, Written]) -> None:
+def test_every_row_is_read_with_the_verdict_that_was_written_down(
+    slug: str, written: dict[str, WrittenDemoSource]
+) -> None:
     one, spec = written[slug], load_catalog()[slug]
     rows = rows_of(one)
-    marker = json.loads((one.folder / MARKER).read_text(encoding="utf-8"))
+    marker = json.loads((one.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
     assert spec.format == one.format
-    assert Counter(map(verdict, rows)) == Counter({"good": one.good_rows, **marker["broken"]})
-    assert list(keys_for(one.format)(spec, one.folder)) == [RowKey(r.file, r.position, r.native_id) for r in rows]
+    assert Counter(map(verdict, rows)) == Counter({"good": one.n_good_rows, **marker["broken"]})
+    assert list(get_key_reader(one.format)(spec, one.source_dir)) == [
+        RowKey(r.file, r.position, r.native_id) for r in rows
+    ]
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_the_same_seed_gives_the_same_bytes(slug: str, written: dict[str, Written], tmp_path: Path) -> None:
-    (again,) = write_miniatures(tmp_path, [slug])
+def test_the_same_seed_gives_the_same_bytes(slug: str, written: dict[str, WrittenDemoSource], tmp_path: Path) -> None:
+    (again,) = write_demo_sources(tmp_path, [slug])
     one, other = (
         {path.relative_to(folder): hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*.*")}
-        for folder in (written[slug].folder, again.folder)
+        for folder in (written[slug].source_dir, again.source_dir)
     )
     assert one == other
 
 
 @pytest.mark.parametrize("slug", ["mscoco", "refcoco", "rctw_17"])
 def test_ingest_counts_what_was_written_and_nothing_new_the_second_time(
-    slug: str, written: dict[str, Written], tmp_path: Path
+    slug: str, written: dict[str, WrittenDemoSource], tmp_path: Path
 ) -> None:
     one, lake = written[slug], Lake(str(tmp_path))
-    marker = json.loads((one.folder / MARKER).read_text(encoding="utf-8"))
-    first = ingest_source(lake, load_catalog()[slug], one.folder, run_id="first")
-    assert (first.new, first.rejects) == (one.good_rows, marker["broken"])
-    second = ingest_source(lake, load_catalog()[slug], one.folder, run_id="second")
-    assert (second.new, second.changed, second.withdrawn, second.pictures) == (0, 0, 0, 0)
+    marker = json.loads((one.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
+    first = ingest_source(lake, load_catalog()[slug], one.source_dir, run_id="first")
+    assert (first.n_new, first.reject_counts) == (one.n_good_rows, marker["broken"])
+    second = ingest_source(lake, load_catalog()[slug], one.source_dir, run_id="second")
+    assert (second.n_new, second.n_changed, second.n_withdrawn, second.n_new_images) == (0, 0, 0, 0)
 
 
 BOX = re.compile(r"\[([0-9., ]+)\]")
 
 
 def pixels(row: Sample) -> np.ndarray:
-    path = row.pictures[0].path
+    path = row.images[0].path
     assert path is not None
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB")).astype(int)
@@ -99,7 +103,9 @@ def is_framed(picture: np.ndarray, box: str, colour: str | None = None) -> bool:
 
 
 @pytest.mark.parametrize("slug", ["visualgenome", "refcoco"])
-def test_boxes_are_where_the_shapes_are_and_names_have_their_colours(slug: str, written: dict[str, Written]) -> None:
+def test_boxes_are_where_the_shapes_are_and_names_have_their_colours(
+    slug: str, written: dict[str, WrittenDemoSource]
+) -> None:
     checked = 0
     for row in rows_of(written[slug]):
         if verdict(row) != "good" or not isinstance(row, Sample):
@@ -118,10 +124,10 @@ def test_boxes_are_where_the_shapes_are_and_names_have_their_colours(slug: str, 
     assert checked >= 40
 
 
-def test_coco_boxes_frame_as_many_shapes_as_there_are(written: dict[str, Written]) -> None:
+def test_coco_boxes_frame_as_many_shapes_as_there_are(written: dict[str, WrittenDemoSource]) -> None:
     crowds = 0
     for row in rows_of(written["mscoco"]):
-        path = row.pictures[0].path if isinstance(row, Sample) else None
+        path = row.images[0].path if isinstance(row, Sample) else None
         # Pictures that are stored turned have the boxes of the upright picture.
         if verdict(row) != "good" or not isinstance(row, Sample) or path is None or Image.open(path).getexif():
             continue
@@ -135,19 +141,19 @@ def test_coco_boxes_frame_as_many_shapes_as_there_are(written: dict[str, Written
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_corners_of_a_board_are_where_its_colour_ends(seed: int) -> None:
-    content = wall(Random(seed), seed, 0)
-    picture = np.asarray(content.drawings[0].picture).astype(int)
-    lines: list[Line] = content.fields["lines"]  # type: ignore[assignment]
+    content = build_signboard_wall(Random(seed), seed, 0)
+    picture = np.asarray(content.drawings[0].image).astype(int)
+    lines: list[TextLine] = content.fields["lines"]  # type: ignore[assignment]
     for line in lines:
         middle = np.mean(line.corners, axis=0)
         for x, y in line.corners:
             inside = np.array([x, y]) + 5 * np.sign(middle - [x, y])
             outside = np.array([x, y]) - 5 * np.sign(middle - [x, y])
             near, far = (picture[int(at[1]), int(at[0])] for at in (inside, outside))
-            assert any(np.abs(near - back).sum() < 30 for back, _ in BOARDS), (line, near)
+            assert any(np.abs(near - back).sum() < 30 for back, _ in BOARD_COLOURS), (line, near)
             assert np.abs(far - picture[0, 0]).sum() < 30, (line, far)
 
 
 def test_every_character_can_be_drawn_and_looks_like_no_other() -> None:
-    assert set("".join(WORDS)) <= set(STROKES)
+    assert set("".join(CHINESE_WORDS)) <= set(STROKES)
     assert len(set(STROKES.values())) == len(STROKES)

@@ -10,7 +10,7 @@ from PIL import Image
 from skimage.measure import label, regionprops
 
 from mvl_assets.demo_data.drawings.drawing import COLOURS, NUMBER_WORDS, RGB
-from mvl_assets.demo_data.drawings.questions import ANSWERS, shape_questions
+from mvl_assets.demo_data.drawings.questions import ANSWERS, iter_shape_questions
 
 
 def blobs(picture: Image.Image) -> list[tuple[RGB, float]]:
@@ -26,15 +26,17 @@ def blobs(picture: Image.Image) -> list[tuple[RGB, float]]:
 
 
 def test_a_longer_series_begins_with_the_shorter_one() -> None:
-    short = [(p.tobytes(), q, a, f) for p, q, a, f in shape_questions(7, seed=3)]
-    long = [(p.tobytes(), q, a, f) for p, q, a, f in shape_questions(20, seed=3)]
+    short = [(p.tobytes(), q, a, f) for p, q, a, f in iter_shape_questions(7, seed=3)]
+    long = [(p.tobytes(), q, a, f) for p, q, a, f in iter_shape_questions(20, seed=3)]
     assert long[:7] == short
-    assert [q for _, q, _, _ in shape_questions(20, seed=4)] != [q for _, q, _, _ in shape_questions(20, seed=3)]
+    assert [q for _, q, _, _ in iter_shape_questions(20, seed=4)] != [
+        q for _, q, _, _ in iter_shape_questions(20, seed=3)
+    ]
 
 
 def test_every_answer_of_every_family_comes_equally_often() -> None:
     deck = sum(len(answers) for answers in ANSWERS.values())
-    seen = Counter((family, answer) for _, _, answer, family in shape_questions(5 * deck, seed=0, side=32))
+    seen = Counter((family, answer) for _, _, answer, family in iter_shape_questions(5 * deck, seed=0, side=32))
     assert set(seen.values()) == {5}
     assert {family for family, _ in seen} == set(ANSWERS)
     assert all(" " not in answer for _, answer in seen)
@@ -42,7 +44,7 @@ def test_every_answer_of_every_family_comes_equally_often() -> None:
 
 @pytest.mark.parametrize("side", [64, 112, 224])
 def test_colour_and_number_are_what_the_pixels_show(side: int) -> None:
-    for picture, question, answer, family in shape_questions(56, seed=1, side=side):
+    for picture, question, answer, family in iter_shape_questions(56, seed=1, side=side):
         assert picture.size == (side, side)
         found = blobs(picture)
         if family == "count":
@@ -55,7 +57,7 @@ def test_colour_and_number_are_what_the_pixels_show(side: int) -> None:
 
 def test_the_four_shapes_can_be_told_apart_by_how_much_of_their_box_they_fill() -> None:
     fill: dict[str, list[float]] = {}
-    for picture, _, answer, family in shape_questions(14 * 6, seed=2):
+    for picture, _, answer, family in iter_shape_questions(14 * 6, seed=2):
         if family == "shape":
             fill.setdefault(answer, []).append(blobs(picture)[0][1])
     means = {shape: float(np.mean(values)) for shape, values in fill.items()}

@@ -12,21 +12,21 @@ from PIL import Image
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.drawings.drawing import Drawing
-from mvl_assets.demo_data.encode import encode
-from mvl_assets.demo_data.rows import RawFile, Row, damage
-from mvl_assets.demo_data.write import write_miniatures
-from mvl_assets.media.image import PictureError, inspect
-from mvl_assets.readers.registry import reader_for
+from mvl_assets.demo_data.encode import encode_drawing
+from mvl_assets.demo_data.rows import RawFile, RawRow, apply_fault
+from mvl_assets.demo_data.write import write_demo_sources
+from mvl_assets.media.image import ImageError, inspect_image
+from mvl_assets.readers.registry import get_reader
 from mvl_assets.readers.sample import Sample
 
 
 def folder(root: Path, slug: str) -> Path:
-    return write_miniatures(root, [slug], rows=12)[0].folder
+    return write_demo_sources(root, [slug], n_rows=12)[0].source_dir
 
 
 def samples(root: Path, slug: str) -> list[Sample]:
     source = load_catalog()[slug]
-    return [row for row in reader_for(source.format)(source, root / slug) if isinstance(row, Sample)]
+    return [row for row in get_reader(source.format)(source, root / slug) if isinstance(row, Sample)]
 
 
 def rows_of_parquet(root: Path) -> list[dict[str, Any]]:
@@ -73,19 +73,19 @@ def test_names_outside_ascii_are_escaped_on_disk_and_found(tmp_path: Path) -> No
     asked = {row["image"]["path"] for row in rows_of_parquet(root)}
     assert not any(path.isascii() for path in asked)
     found = samples(tmp_path, "vision_flan_filtered")
-    assert len(found) >= 10 and all(picture.path is not None for s in found for picture in s.pictures)
+    assert len(found) >= 10 and all(picture.path is not None for s in found for picture in s.images)
 
 
 def test_cambrian_rows_without_a_picture_are_text(tmp_path: Path) -> None:
     folder(tmp_path, "idefics375k")
-    assert {len(sample.pictures) for sample in samples(tmp_path, "idefics375k")} == {0, 1}
+    assert {len(sample.images) for sample in samples(tmp_path, "idefics375k")} == {0, 1}
 
 
 def test_stories_have_as_many_markers_as_pictures(tmp_path: Path) -> None:
     folder(tmp_path, "vist")
     found = samples(tmp_path, "vist")
-    assert {len(sample.pictures) for sample in found} <= {3, 4, 5} and len(found) >= 10
-    assert all(sum(t.value.count("<image>") for t in sample.turns) == len(sample.pictures) for sample in found)
+    assert {len(sample.images) for sample in found} <= {3, 4, 5} and len(found) >= 10
+    assert all(sum(t.value.count("<image>") for t in sample.turns) == len(sample.images) for sample in found)
 
 
 def test_chinese_turns_arrive_whole(tmp_path: Path) -> None:
@@ -99,23 +99,21 @@ def test_chinese_turns_arrive_whole(tmp_path: Path) -> None:
 def test_plotqa_pictures_are_those_of_their_own_split(tmp_path: Path) -> None:
     root = folder(tmp_path, "plotqa")
     for sample in samples(tmp_path, "plotqa"):
-        (picture,) = sample.pictures
+        (picture,) = sample.images
         assert picture.path is not None and picture.path.parent.parent == (root / sample.file).parent
 
 
 def test_sherlock_pictures_are_found_by_the_end_of_their_address(tmp_path: Path) -> None:
     root = folder(tmp_path, "sherlock")
-    found = {
-        str(p.path.relative_to(root).parts[0]) for s in samples(tmp_path, "sherlock") for p in s.pictures if p.path
-    }
+    found = {str(p.path.relative_to(root).parts[0]) for s in samples(tmp_path, "sherlock") for p in s.images if p.path}
     assert found == {"VG_100K", "vcr1images"}
 
 
 @pytest.mark.parametrize("style", ["png", "palette", "jpeg"])
 def test_a_picture_cut_short_is_one_however_small(style: str) -> None:
     drawing = Drawing(Image.new("RGB", (40, 30), (90, 30, 200)), (), "")
-    suffix, data = encode(drawing, style)
-    (cut,) = damage(Row("k", (), (RawFile(f"a{suffix}", data),)), "truncated_picture").pictures
-    with pytest.raises(PictureError) as found:
-        inspect(cut.data or b"")
+    suffix, data = encode_drawing(drawing, style)
+    (cut,) = apply_fault(RawRow("k", (), (RawFile(f"a{suffix}", data),)), "truncated_picture").images
+    with pytest.raises(ImageError) as found:
+        inspect_image(cut.data or b"")
     assert found.value.error == "truncated_picture"

@@ -11,9 +11,15 @@ import pytest
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.recipes import DEMO_SLUGS, RECIPES
-from mvl_assets.demo_data.write import MARKER, Written, is_miniature, link_real, write_miniatures
+from mvl_assets.demo_data.write import (
+    MARKER_FILE,
+    WrittenDemoSource,
+    is_demo_source,
+    link_real_tabmwp,
+    write_demo_sources,
+)
 from mvl_assets.errors import MvlError
-from mvl_assets.readers.registry import reader_for
+from mvl_assets.readers.registry import get_reader
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -25,41 +31,43 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_the_same_seed_gives_the_same_bytes_for_every_source(miniatures: dict[str, Written], tmp_path: Path) -> None:
-    for written in write_miniatures(tmp_path):
-        assert digests(written.folder) == digests(miniatures[written.slug].folder), written.slug
+def test_the_same_seed_gives_the_same_bytes_for_every_source(
+    miniatures: dict[str, WrittenDemoSource], tmp_path: Path
+) -> None:
+    for written in write_demo_sources(tmp_path):
+        assert digests(written.source_dir) == digests(miniatures[written.slug].source_dir), written.slug
 
 
 def test_another_seed_gives_other_rows(tmp_path: Path) -> None:
-    one = write_miniatures(tmp_path / "one", ["geo170k"], rows=12, seed=0)[0]
-    two = write_miniatures(tmp_path / "two", ["geo170k"], rows=12, seed=1)[0]
-    assert (one.folder / "geo170k.json").read_bytes() != (two.folder / "geo170k.json").read_bytes()
+    one = write_demo_sources(tmp_path / "one", ["geo170k"], n_rows=12, seed=0)[0]
+    two = write_demo_sources(tmp_path / "two", ["geo170k"], n_rows=12, seed=1)[0]
+    assert (one.source_dir / "geo170k.json").read_bytes() != (two.source_dir / "geo170k.json").read_bytes()
 
 
-def test_the_whole_set_stays_small(miniatures: dict[str, Written]) -> None:
+def test_the_whole_set_stays_small(miniatures: dict[str, WrittenDemoSource]) -> None:
     assert set(miniatures) == set(DEMO_SLUGS)
-    files = [path for written in miniatures.values() for path in written.folder.rglob("*") if path.is_file()]
+    files = [path for written in miniatures.values() for path in written.source_dir.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 40_000_000
 
 
-def test_the_marker_says_what_was_made_and_counts_add_up(miniatures: dict[str, Written]) -> None:
+def test_the_marker_says_what_was_made_and_counts_add_up(miniatures: dict[str, WrittenDemoSource]) -> None:
     for slug, written in miniatures.items():
-        marker = json.loads((written.folder / MARKER).read_text(encoding="utf-8"))
-        assert (marker["seed"], marker["rows"], marker["good"]) == (0, 48, written.good_rows)
-        assert sum(marker["broken"].values()) == written.broken_rows == len(RECIPES[slug].faults)
-        assert written.good_rows + written.broken_rows == 48
+        marker = json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
+        assert (marker["seed"], marker["rows"], marker["good"]) == (0, 48, written.n_good_rows)
+        assert sum(marker["broken"].values()) == written.n_rejects == len(RECIPES[slug].faults)
+        assert written.n_good_rows + written.n_rejects == 48
         assert "scikit-image" in marker["note"]
 
 
 def test_a_miniature_with_the_same_parameters_is_left_alone_and_with_others_replaced(tmp_path: Path) -> None:
-    first = write_miniatures(tmp_path, ["tabmwp"], rows=8)[0]
-    before = (first.folder / "problems.json").stat().st_mtime_ns
-    again = write_miniatures(tmp_path, ["tabmwp"], rows=8)[0]
+    first = write_demo_sources(tmp_path, ["tabmwp"], n_rows=8)[0]
+    before = (first.source_dir / "problems.json").stat().st_mtime_ns
+    again = write_demo_sources(tmp_path, ["tabmwp"], n_rows=8)[0]
     assert (first.state, again.state) == ("written", "kept")
-    assert (first.folder / "problems.json").stat().st_mtime_ns == before
-    more = write_miniatures(tmp_path, ["tabmwp"], rows=9)[0]
+    assert (first.source_dir / "problems.json").stat().st_mtime_ns == before
+    more = write_demo_sources(tmp_path, ["tabmwp"], n_rows=9)[0]
     assert more.state == "written"
-    assert len(json.loads((more.folder / "problems.json").read_text(encoding="utf-8"))) == 9
+    assert len(json.loads((more.source_dir / "problems.json").read_text(encoding="utf-8"))) == 9
 
 
 def test_a_folder_of_the_users_own_is_never_touched(tmp_path: Path) -> None:
@@ -67,15 +75,15 @@ def test_a_folder_of_the_users_own_is_never_touched(tmp_path: Path) -> None:
     own.mkdir()
     (own / "geo170k.json").write_text("[]", encoding="utf-8")
     before = digests(own)
-    assert [written.slug for written in write_miniatures(tmp_path, ["geo170k", "tabmwp"], rows=6)] == ["tabmwp"]
+    assert [written.slug for written in write_demo_sources(tmp_path, ["geo170k", "tabmwp"], n_rows=6)] == ["tabmwp"]
     assert digests(own) == before
 
 
 def test_an_empty_folder_is_filled_and_nothing_else_is_left_behind(tmp_path: Path) -> None:
     (tmp_path / "tabmwp").mkdir()
-    write_miniatures(tmp_path, ["tabmwp"], rows=6)
+    write_demo_sources(tmp_path, ["tabmwp"], n_rows=6)
     assert [path.name for path in tmp_path.iterdir()] == ["tabmwp"]
-    assert is_miniature(tmp_path / "tabmwp")
+    assert is_demo_source(tmp_path / "tabmwp")
 
 
 def test_a_write_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,42 +92,42 @@ def test_a_write_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(MvlError, match="No space left"):
-        write_miniatures(tmp_path, ["tabmwp"], rows=6)
+        write_demo_sources(tmp_path, ["tabmwp"], n_rows=6)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_slug_says_where_the_known_ones_are(tmp_path: Path) -> None:
     with pytest.raises(MvlError, match=r"nosuch.*mvl sources"):
-        write_miniatures(tmp_path, ["nosuch"])
+        write_demo_sources(tmp_path, ["nosuch"])
     with pytest.raises(MvlError, match="at least one row"):
-        write_miniatures(tmp_path, rows=0)
+        write_demo_sources(tmp_path, n_rows=0)
 
 
 def test_few_rows_hold_few_broken_ones(tmp_path: Path) -> None:
-    one = write_miniatures(tmp_path / "one", rows=1)
-    assert all((written.good_rows, written.broken_rows) == (1, 0) for written in one)
-    twelve = write_miniatures(tmp_path / "twelve", ["allava_laion"], rows=12)
-    assert twelve[0].broken_rows == 2
+    one = write_demo_sources(tmp_path / "one", n_rows=1)
+    assert all((written.n_good_rows, written.n_rejects) == (1, 0) for written in one)
+    twelve = write_demo_sources(tmp_path / "twelve", ["allava_laion"], n_rows=12)
+    assert twelve[0].n_rejects == 2
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project folder with TabMWP's files beside it."""
     real = tmp_path / "shared" / "data"
-    written = write_miniatures(tmp_path / "elsewhere", ["tabmwp"], rows=6)[0]
-    shutil.copytree(written.folder, real / "tabmwp", ignore=shutil.ignore_patterns(MARKER))
+    written = write_demo_sources(tmp_path / "elsewhere", ["tabmwp"], n_rows=6)[0]
+    shutil.copytree(written.source_dir, real / "tabmwp", ignore=shutil.ignore_patterns(MARKER_FILE))
     (tmp_path / "project").mkdir()
     return tmp_path / "project"
 
 
 def test_real_files_take_the_place_of_a_miniature_and_stay(project: Path, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
-    write_miniatures(raw, ["tabmwp"], rows=6)
-    assert link_real(raw, project) == ["tabmwp"]
+    write_demo_sources(raw, ["tabmwp"], n_rows=6)
+    assert link_real_tabmwp(raw, project) == ["tabmwp"]
     assert (raw / "tabmwp").resolve() == tmp_path / "shared" / "data" / "tabmwp"
-    assert write_miniatures(raw, ["tabmwp"], rows=6) == []
-    assert link_real(raw, project) == ["tabmwp"]
-    rows = list(reader_for("records")(load_catalog()["tabmwp"], raw / "tabmwp"))
+    assert write_demo_sources(raw, ["tabmwp"], n_rows=6) == []
+    assert link_real_tabmwp(raw, project) == ["tabmwp"]
+    rows = list(get_reader("records")(load_catalog()["tabmwp"], raw / "tabmwp"))
     assert [type(row).__name__ for row in rows] == ["Sample"] * 6
 
 
@@ -127,10 +135,10 @@ def test_real_files_never_replace_a_users_own_folder(project: Path, tmp_path: Pa
     own = tmp_path / "raw" / "tabmwp"
     own.mkdir(parents=True)
     (own / "problems.json").write_text("{}", encoding="utf-8")
-    assert link_real(tmp_path / "raw", project) == []
+    assert link_real_tabmwp(tmp_path / "raw", project) == []
     assert not own.is_symlink()
 
 
 def test_without_real_files_nothing_is_linked(tmp_path: Path) -> None:
-    assert link_real(tmp_path / "raw", tmp_path / "project") == []
+    assert link_real_tabmwp(tmp_path / "raw", tmp_path / "project") == []
     assert not (tmp_path / "raw").exists()

@@ -93,8 +93,12 @@ def test_any_damage_ends_in_members_or_an_archive_error(kind: str, data: st.Data
     damaged = bytes(whole[: data.draw(st.integers(0, len(whole)))])
     try:
         stream = io.BytesIO(damaged)
-        members = tars.walk(stream, len(damaged)) if kind == "tar" else zips.walk(stream, [0], len(damaged))
+        members = (
+            tars.iter_entries(stream, len(damaged)) if kind == "tar" else zips.iter_entries(stream, [0], len(damaged))
+        )
         for member in members:
-            assert member.error is not None or 0 <= member.offset <= member.offset + member.stored <= len(damaged)
+            assert member.error is not None or 0 <= member.offset <= member.offset + member.compressed_size <= len(
+                damaged
+            )
     except entry.ArchiveError:
         pass

@@ -23,8 +23,8 @@ from raw_files import put
 
 from mvl_assets.readers.archives import tar as tars
 from mvl_assets.readers.archives import zip as zips
-from mvl_assets.readers.files import PackedVideo, video_at
-from mvl_assets.readers.rows import RowError
+from mvl_assets.readers.files import ArchivedVideo, resolve_video
+from mvl_assets.readers.rows import RejectError
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ MEMBERS = st.dictionaries(NAMES.map("/".join), st.binary(max_size=2000), max_siz
 @settings(max_examples=30, deadline=None)
 def test_any_tar_is_walked_as_tarfile_walks_it(members: dict[str, bytes], format: int) -> None:
     data = tar(*members.items(), format=format)
-    found = {e.name: data[e.offset : e.offset + e.size] for e in tars.walk(io.BytesIO(data), len(data))}
+    found = {e.name: data[e.offset : e.offset + e.size] for e in tars.iter_entries(io.BytesIO(data), len(data))}
     assert found == {"/".join(p for p in name.split("/") if p not in ("", ".")): d for name, d in members.items()}
 
 
@@ -74,7 +74,7 @@ def test_any_zip_is_walked_as_zipfile_walks_it(members: dict[str, bytes], before
         for name, member in members.items():
             target.writestr(name, member)
     data = buffer.getvalue()
-    found = [(e.offset, e.stored, e.size, e.crc) for e in zips.walk(io.BytesIO(data), [0], len(data))]
+    found = [(e.offset, e.compressed_size, e.size, e.crc) for e in zips.iter_entries(io.BytesIO(data), [0], len(data))]
     expected = zipfile.ZipFile(io.BytesIO(data)).infolist()
     assert found == [(i.header_offset, i.compress_size, i.file_size, i.CRC) for i in expected]
 
@@ -223,9 +223,9 @@ def test_a_packed_video_is_a_stream_to_jump_about_in_and_a_folder_of_frames_is_o
     put(tmp_path, "more.zip", zipped(("videos/b.mp4", film)))
     put(tmp_path, "stored.zip", zipped(("videos/c.mp4", film), method=zipfile.ZIP_STORED))
     for name in ("a.mp4", "b.mp4", "c.mp4"):
-        video = video_at(tmp_path, name, ("videos",))
-        assert isinstance(video, PackedVideo)
-        with video.opened() as stream:
+        video = resolve_video(tmp_path, name, ("videos",))
+        assert isinstance(video, ArchivedVideo)
+        with video.open_file() as stream:
             assert not isinstance(stream, Path)
             stream.seek(-10, io.SEEK_END)
             assert (stream.tell(), stream.read()) == (4990, film[-10:])
@@ -243,14 +243,14 @@ def test_a_member_whose_own_header_is_damaged_is_an_os_error(tmp_path: Path) -> 
     whole = zipped(("v/1.mp4", b"x" * 100), ("v/2.mp4", b"y" * 100))
     second = whole.index(b"PK\3\4", 4)
     put(tmp_path, "v.zip", whole[:second] + b"PK\3\5" + whole[second + 4 :])
-    video = video_at(tmp_path, "v/2.mp4", ("",))
-    with pytest.raises(OSError, match="cannot be unpacked"), video.opened():
+    video = resolve_video(tmp_path, "v/2.mp4", ("",))
+    with pytest.raises(OSError, match="cannot be unpacked"), video.open_file():
         pass
 
 
 def test_a_video_whose_frames_may_be_behind_a_break_is_not_taken_by_halves(tmp_path: Path) -> None:
     whole = tar(*((f"v_a/{n:02}.jpg", bytes([n]) * 600) for n in range(10)))
     put(tmp_path, "frames.tar", whole[: len(whole) // 2])
-    with pytest.raises(RowError, match="may not be whole") as caught:
-        video_at(tmp_path, "v_a", ("",))
+    with pytest.raises(RejectError, match="may not be whole") as caught:
+        resolve_video(tmp_path, "v_a", ("",))
     assert caught.value.error == "broken_archive"

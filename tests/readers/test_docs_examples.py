@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from raw_files import good, picture, put, read_all, source
 
-from mvl_assets.config.catalog import RecordsMap, read_catalog
-from mvl_assets.config.strict_yaml import documents
+from mvl_assets.config.catalog import RecordsMapping, read_catalog
+from mvl_assets.config.strict_yaml import iter_documents
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "add_a_source.md"
 PICTURES = {
@@ -32,10 +32,10 @@ def examples() -> dict[str, list[tuple[str, str]]]:
     return {heading: blocks for heading, blocks in found.items() if any(language == "yaml" for language, _ in blocks)}
 
 
-def field_map(text: str, folder: Path) -> RecordsMap:
+def field_map(text: str, folder: Path) -> RecordsMapping:
     put(folder, "map.yaml", text.encode())
-    (document,) = documents(folder / "map.yaml")
-    return RecordsMap.model_validate(document.value)
+    (document,) = iter_documents(folder / "map.yaml")
+    return RecordsMapping.model_validate(document.value)
 
 
 def lay_out(root: Path, heading: str, language: str, text: str) -> None:
@@ -66,8 +66,8 @@ def test_the_example_gives_what_the_page_says(heading: str, tmp_path: Path) -> N
     assert [[turn.value for turn in sample.turns] for sample in good(rows)] == expected
     assert len(rows) == len(expected)
     marked = [sum(text.count("<image>") for text in talk) for talk in expected]
-    assert [len(sample.pictures) for sample in good(rows)] == marked
-    assert all(found.read().startswith(b"\x89PNG") for sample in good(rows) for found in sample.pictures)
+    assert [len(sample.images) for sample in good(rows)] == marked
+    assert all(found.read().startswith(b"\x89PNG") for sample in good(rows) for found in sample.images)
 
 
 def test_the_entry_around_a_field_map_is_one_the_catalog_takes(tmp_path: Path) -> None:

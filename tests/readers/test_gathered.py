@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvl_assets.errors import MachineError
+from mvl_assets.errors import InfrastructureError
 from mvl_assets.readers import external_group_by as module
-from mvl_assets.readers.external_group_by import gathered
+from mvl_assets.readers.external_group_by import group_by_external_sort
 
 ROWS = st.lists(st.tuples(st.text(max_size=3), st.lists(st.none() | st.integers() | st.text(max_size=5), max_size=2)))
 
@@ -26,7 +26,7 @@ def test_every_key_gets_its_values_in_their_order(rows: list[tuple[str, list[obj
         wanted.setdefault(key, []).append(value)
     before, module.RUN_BYTES = module.RUN_BYTES, run
     try:
-        found = [(key, list(values)) for key, values in gathered(rows)]
+        found = [(key, list(values)) for key, values in group_by_external_sort(rows)]
     finally:
         module.RUN_BYTES = before
     assert found == sorted(wanted.items())
@@ -40,7 +40,7 @@ def peak(rows: int) -> int:
             yield f"{number * 7919 % rows:08d}", "x" * 200
 
     tracemalloc.start()
-    count = sum(1 for _ in gathered(numbered()))
+    count = sum(1 for _ in group_by_external_sort(numbered()))
     held = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == rows
@@ -58,8 +58,8 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_a_way_out(
 ) -> None:
     monkeypatch.setattr(module, "RUN_BYTES", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(MachineError, match="TMPDIR"):
-        list(gathered([("a", 1)]))
+    with pytest.raises(InfrastructureError, match="TMPDIR"):
+        list(group_by_external_sort([("a", 1)]))
 
 
 def test_an_error_of_the_source_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,4 +69,4 @@ def test_an_error_of_the_source_stays_what_it_is(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(module, "RUN_BYTES", 1)
     with pytest.raises(OSError, match="the source is gone"):
-        list(gathered(rows()))
+        list(group_by_external_sort(rows()))

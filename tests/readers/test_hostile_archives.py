@@ -18,12 +18,12 @@ import pytest
 from archive_files import EVIL, GOOD, PAIR, read, refusal, special, tar, zipped
 from raw_files import put
 
-from mvl_assets.errors import MachineError
+from mvl_assets.errors import InfrastructureError
 from mvl_assets.readers.archives import entry, unpack
 from mvl_assets.readers.archives import tar as tars
 from mvl_assets.readers.archives import zip as zips
-from mvl_assets.readers.archives.parts import archives_in
-from mvl_assets.readers.files import picture_at
+from mvl_assets.readers.archives.parts import list_archives
+from mvl_assets.readers.files import resolve_image
 
 
 def sparse_of_gnu() -> bytes:
@@ -168,7 +168,7 @@ def cut(data: bytes) -> bytes:
 def test_a_hostile_archive_costs_the_row_that_names_the_evil_member_and_no_more(
     tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entry, "BOMB_FLOOR", 1_000_000)
+    monkeypatch.setattr(entry, "BOMB_MIN_BYTES", 1_000_000)
     outside, root = tmp_path / "outside", tmp_path / "outside" / "root"
     put(outside, "secret", b"secret")
     file, make, expected = HOSTILE[case]
@@ -229,7 +229,7 @@ def test_members_beyond_the_bound_are_not_taken_in(
 
 
 def test_a_bomb_of_a_tar_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry, "BOMB_FLOOR", 1_000_000)
+    monkeypatch.setattr(entry, "BOMB_MIN_BYTES", 1_000_000)
     put(tmp_path, "x.tar.gz", gzip.compress(tar(("good.png", bytes(60_000_000)))))
     assert refusal(tmp_path, "good.png")[0] == "archive_bomb"
     assert sum(p.stat().st_size for p in (tmp_path / ".unpacked").iterdir()) < 100_000
@@ -237,9 +237,9 @@ def test_a_bomb_of_a_tar_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_full_disk_is_no_fault_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "x.tar.gz", gzip.compress(tar(*PAIR)))
-    monkeypatch.setattr(unpack, "KEEP_FREE", 1 << 60)
-    with pytest.raises(MachineError, match="too full"):
-        picture_at(tmp_path, "good.png")
+    monkeypatch.setattr(unpack, "MIN_FREE_BYTES", 1 << 60)
+    with pytest.raises(InfrastructureError, match="too full"):
+        resolve_image(tmp_path, "good.png")
     assert [p.name for p in (tmp_path / ".unpacked").iterdir()] == ["lock"]
     monkeypatch.undo()
     assert read(tmp_path, "good.png") == GOOD
@@ -269,4 +269,4 @@ def test_what_only_looks_like_an_archive_is_left_alone(tmp_path: Path) -> None:
     for name in ("notes.tar.md5", "x.zip.crc32", "README.z", "a.gz", "i.json.gz", ".hidden.tar"):
         put(tmp_path, name, b"?")
     (tmp_path / "folder.zip").mkdir()
-    assert archives_in(tmp_path) == ()
+    assert list_archives(tmp_path) == ()

@@ -10,25 +10,25 @@ from hypothesis import strategies as st
 from raw_files import errors, picture, put, put_json, read_all, said, source
 
 from mvl_assets.readers.formats import icdar_text
-from mvl_assets.readers.registry import RowKey, keys_for
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.registry import RowKey, get_key_reader
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 TEXT = source("icdar_text")
 
 
-def read(root: Path) -> list[Sample | Broken]:
+def read(root: Path) -> list[Sample | RejectedRow]:
     """All rows, after checking that they are named beforehand as they come."""
     rows = read_all(TEXT, root)
-    assert list(keys_for(TEXT.format)(TEXT, root)) == [RowKey(r.file, r.position, r.native_id) for r in rows]
+    assert list(get_key_reader(TEXT.format)(TEXT, root)) == [RowKey(r.file, r.position, r.native_id) for r in rows]
     return rows
 
 
-def answer(row: Sample | Broken) -> str:
+def answer(row: Sample | RejectedRow) -> str:
     assert isinstance(row, Sample)
     return row.turns[-1].value
 
 
-def told(root: Path, name: str, text: str | bytes, image: str = "img_1.jpg") -> list[Sample | Broken]:
+def told(root: Path, name: str, text: str | bytes, image: str = "img_1.jpg") -> list[Sample | RejectedRow]:
     put(root, image, picture())
     put(root, name, text if isinstance(text, bytes) else text.encode())
     return read(root)
@@ -53,7 +53,7 @@ def test_text_files_keep_their_words_with_commas_quotes_and_chinese(
 ) -> None:
     (row,) = told(tmp_path, "img_1.txt", text)
     assert answer(row).splitlines() == words
-    assert said(row)[0] == ("human", f"<image>\n{icdar_text.REQUEST}")  # type: ignore[arg-type]
+    assert said(row)[0] == ("human", f"<image>\n{icdar_text.QUESTION}")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_text_files_keep_their_words_with_commas_quotes_and_chinese(
 )
 def test_text_files_that_cannot_be_read_whole_are_rejected(tmp_path: Path, text: str | bytes, error: str) -> None:
     (row,) = told(tmp_path, "img_1.txt", text)
-    assert (row.error if isinstance(row, Broken) else "good") == error
+    assert (row.error if isinstance(row, RejectedRow) else "good") == error
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_text_files_that_cannot_be_read_whole_are_rejected(tmp_path: Path, text:
 def test_a_text_file_finds_its_picture_beside_it_as_the_releases_have_it(tmp_path: Path, file: str, image: str) -> None:
     (row,) = told(tmp_path, file, "1,2,3,4,5,6,7,8,word", image)
     assert isinstance(row, Sample)
-    assert (row.file, row.position, row.native_id, row.pictures[0].name) == (file, 0, None, image)
+    assert (row.file, row.position, row.native_id, row.images[0].name) == (file, 0, None, image)
 
 
 def test_rects_takes_the_lines_that_are_not_ignored_from_one_of_its_two_folders(tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ def test_a_text_without_its_picture_and_a_text_too_large_are_rejected(
 ) -> None:
     put(tmp_path, "a.txt", b"1,2,3,4,5,6,7,8,word")
     put(tmp_path, "b.txt", b"1,2,3,4,5,6,7,8,word" * 10)
-    monkeypatch.setattr(icdar_text, "MAX_FILE", 100)
+    monkeypatch.setattr(icdar_text, "MAX_FILE_BYTES", 100)
     rows = read(tmp_path)
-    assert [(row.file, row.error) for row in rows if isinstance(row, Broken)] == [
+    assert [(row.file, row.error) for row in rows if isinstance(row, RejectedRow)] == [
         ("a.txt", "missing_picture"),
         ("b.txt", "too_large"),
     ]

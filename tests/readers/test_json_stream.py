@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvl_assets.readers import json_stream
-from mvl_assets.readers.json_stream import BadItem, Item, elements, lines, starts_with
+from mvl_assets.readers.json_stream import Item, RejectedItem, iter_elements, iter_lines, peek_first_char
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -27,7 +27,7 @@ def write(folder: Path, data: bytes | str) -> Path:
 
 def said(path: Path, under: tuple[str, ...] = ()) -> list[object]:
     """Values as they are, bad elements by their class."""
-    return [i.value if isinstance(i, Item) else i.error for i in elements(path, under)]
+    return [i.value if isinstance(i, Item) else i.error for i in iter_elements(path, under)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,15 +38,15 @@ def test_any_array_comes_back_whatever_the_buffer_size(
     tmp_path_factory: pytest.TempPathFactory, rows: list[object], indent: int | None, ascii: bool, chunk: int
 ) -> None:
     path = write(tmp_path_factory.mktemp("json"), json.dumps(rows, indent=indent, ensure_ascii=ascii))
-    before, json_stream.CHUNK = json_stream.CHUNK, chunk
+    before, json_stream.CHUNK_BYTES = json_stream.CHUNK_BYTES, chunk
     try:
-        assert list(elements(path)) == [Item(n, row) for n, row in enumerate(rows)]
+        assert list(iter_elements(path)) == [Item(n, row) for n, row in enumerate(rows)]
     finally:
-        json_stream.CHUNK = before
+        json_stream.CHUNK_BYTES = before
 
 
 def test_an_object_gives_its_members_with_their_keys(tmp_path: Path) -> None:
-    assert list(elements(write(tmp_path, '{"7": {"a": 1}, "8": 2}'))) == [Item(0, {"a": 1}, "7"), Item(1, 2, "8")]
+    assert list(iter_elements(write(tmp_path, '{"7": {"a": 1}, "8": 2}'))) == [Item(0, {"a": 1}, "7"), Item(1, 2, "8")]
 
 
 def test_an_array_inside_the_file_is_found_and_its_neighbours_are_skipped(tmp_path: Path) -> None:
@@ -100,30 +100,30 @@ def test_a_file_without_an_array_or_object_is_broken(tmp_path: Path, data: bytes
 
 
 def test_the_message_names_the_place_in_the_file(tmp_path: Path) -> None:
-    (bad,) = elements(write(tmp_path, "[ {'a': 1}]"))
-    assert isinstance(bad, BadItem) and "character 3" in bad.message
+    (bad,) = iter_elements(write(tmp_path, "[ {'a': 1}]"))
+    assert isinstance(bad, RejectedItem) and "character 3" in bad.message
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert said(write(tmp_path, b"\xef\xbb\xbf[1]")) == [1]
-    assert [i.value for i in lines(write(tmp_path, b"\xef\xbb\xbf1\n2")) if isinstance(i, Item)] == [1, 2]
+    assert [i.value for i in iter_lines(write(tmp_path, b"\xef\xbb\xbf1\n2")) if isinstance(i, Item)] == [1, 2]
 
 
 def test_an_element_above_the_bound_is_refused_without_reading_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_stream, "MAX_ELEMENT", 1000)
-    monkeypatch.setattr(json_stream, "CHUNK", 100)
+    monkeypatch.setattr(json_stream, "MAX_ELEMENT_CHARS", 1000)
+    monkeypatch.setattr(json_stream, "CHUNK_BYTES", 100)
     assert said(write(tmp_path, '[1, {"a": "' + "x" * 5000 + '"}]')) == [1, "broken_file"]
-    long = list(lines(write(tmp_path, '{"a": "' + "x" * 5000 + '"}\n[2]\n')))
+    long = list(iter_lines(write(tmp_path, '{"a": "' + "x" * 5000 + '"}\n[2]\n')))
     assert [getattr(i, "error", None) for i in long] == ["too_large", None]
 
 
 def test_bad_lines_cost_one_line_each(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"id": 1}\n\n{"id": NaN}\n{"id": "\xff"}\n{"id"\n{"id": 5}')
-    found = [i.value if isinstance(i, Item) else i.error for i in lines(path)]
+    found = [i.value if isinstance(i, Item) else i.error for i in iter_lines(path)]
     assert found == [{"id": 1}, "not_a_number", "bad_utf8", "bad_json", {"id": 5}]
-    assert [i.position for i in lines(path)] == [0, 1, 2, 3, 4]
+    assert [i.position for i in iter_lines(path)] == [0, 1, 2, 3, 4]
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             stream.write(("," if n else "") + json.dumps({"id": n, "text": "x" * 1000}))
         stream.write("]")
     tracemalloc.start()
-    count = sum(1 for _ in elements(path))
+    count = sum(1 for _ in iter_elements(path))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 20_000
@@ -144,5 +144,5 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
 
 def test_the_first_character_is_known_without_reading_the_file(tmp_path: Path) -> None:
-    assert starts_with(write(tmp_path, "\n  {}")) == "{"
-    assert starts_with(write(tmp_path, "")) == ""
+    assert peek_first_char(write(tmp_path, "\n  {}")) == "{"
+    assert peek_first_char(write(tmp_path, "")) == ""

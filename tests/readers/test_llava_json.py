@@ -11,8 +11,8 @@ import pytest
 from raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
 
 from mvl_assets.errors import SourceError
-from mvl_assets.readers.registry import keys_for, reader_for
-from mvl_assets.readers.sample import Broken
+from mvl_assets.readers.registry import get_key_reader, get_reader
+from mvl_assets.readers.sample import RejectedRow
 
 LLAVA = source("llava_json")
 
@@ -43,8 +43,8 @@ def test_rows_keep_their_text_order_roles_ids_and_pictures(tmp_path: Path) -> No
         ("human", "Sure?"),
         ("gpt", "Yes."),
     ]
-    assert [p.read() for p in second.pictures] == [picture(1), picture(2)]
-    assert (second.native_id, text.native_id, text.pictures) == ("7", "8", ())
+    assert [p.read() for p in second.images] == [picture(1), picture(2)]
+    assert (second.native_id, text.native_id, text.images) == ("7", "8", ())
 
 
 def test_missing_markers_are_put_before_the_first_question(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_what_is_wrong_with_a_row_is_named_and_costs_only_that_row(
     rows = read_all(LLAVA, tmp_path)
     assert errors(rows) == [(0, error)]
     assert [s.native_id for s in good(rows)] == ["good"]
-    assert isinstance(rows[0], Broken) and rows[0].native_id == "bad" and rows[0].message
+    assert isinstance(rows[0], RejectedRow) and rows[0].native_id == "bad" and rows[0].message
 
 
 def test_values_that_are_no_rows_are_named(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_folder_without_data_is_a_source_error(tmp_path: Path) -> None:
 
 def test_a_format_without_a_reader_is_named_with_a_way_out() -> None:
     with pytest.raises(SourceError, match=r"smoke_signals.*records"):
-        reader_for("smoke_signals")
+        get_reader("smoke_signals")
 
 
 @pytest.mark.parametrize("format", ["llava_json", "cambrian_jsonl", "m4_instruct", "mammoth_release"])
@@ -180,6 +180,6 @@ def test_rows_are_named_alike_with_and_without_their_pictures(tmp_path: Path, fo
     put_json(tmp_path, "a.json", rows)
     put(tmp_path, "b.json", b'[{"id": 1}, {"id": NaN}, {"id": 4, "id": 5}, {"id": 6')
     read = read_all(spec, tmp_path)
-    ended = [n for n, found in enumerate(read) if isinstance(found, Broken) and found.error == "broken_file"]
+    ended = [n for n, found in enumerate(read) if isinstance(found, RejectedRow) and found.error == "broken_file"]
     assert ended == [len(read) - 1] and len(good(read)) == 2
-    assert list(keys_for(format)(spec, tmp_path)) == [(r.file, r.position, r.native_id) for r in read]
+    assert list(get_key_reader(format)(spec, tmp_path)) == [(r.file, r.position, r.native_id) for r in read]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
 
-from mvl_assets.config.catalog import Hub
-from mvl_assets.readers.formats.coco_captions import REQUEST
+from mvl_assets.config.catalog import HubDataset
+from mvl_assets.readers.formats.coco_captions import QUESTION
 
 COCO = source("coco_captions")
 M4 = source("m4_instruct")
@@ -35,8 +35,8 @@ def test_coco_gives_one_sample_a_picture_with_its_captions_in_order_of_their_ids
     )
     first, second = good(read_all(COCO, tmp_path))
     assert (first.native_id, second.native_id) == ("9", "4")
-    assert said(first) == [("human", f"<image>\n{REQUEST}"), ("gpt", "First of nine.\nThird of nine.")]
-    assert [p.read() for p in (*first.pictures, *second.pictures)] == [picture(1), picture(2)]
+    assert said(first) == [("human", f"<image>\n{QUESTION}"), ("gpt", "First of nine.\nThird of nine.")]
+    assert [p.read() for p in (*first.images, *second.images)] == [picture(1), picture(2)]
 
 
 def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_m4_takes_pictures_from_folders_and_from_zips_in_order(tmp_path: Path) -
     put_json(tmp_path, "a.json", [m4_row("nested/3.png", "nlvr2/1.png", "plain/2.png")])
     (sample,) = good(read_all(M4, tmp_path))
     assert sample.native_id == "s"
-    assert [p.read() for p in sample.pictures] == [picture(3), picture(1), picture(2)]
+    assert [p.read() for p in sample.images] == [picture(3), picture(1), picture(2)]
 
 
 def test_m4_takes_its_own_rows_by_the_folder_of_their_pictures_or_by_their_dataset(tmp_path: Path) -> None:
@@ -103,14 +103,14 @@ def test_m4_takes_its_own_rows_by_the_folder_of_their_pictures_or_by_their_datas
     put_json(tmp_path, "m4_instruct_annotations.json", rows)
 
     def taken(config: str) -> list[tuple[int, str | None]]:
-        hub = Hub(repo="lmms-lab/M4-Instruct-Data", config=config)
+        hub = HubDataset(repo="lmms-lab/M4-Instruct-Data", config=config)
         return [(row.position, row.native_id) for row in read_all(source("m4_instruct", hub=hub), tmp_path)]
 
     assert taken("HQ-Edit") == [(0, "1"), (1, "6")]
     assert taken("RAVEN") == [(0, "3"), (1, "4")]
     assert taken("VIST") == []
-    (by_alias, by_folder) = good(read_all(source("m4_instruct", hub=Hub(repo="a/b", config="RAVEN")), tmp_path))
-    assert by_alias.pictures[0].read() == by_folder.pictures[0].read() == picture(2)
+    (by_alias, by_folder) = good(read_all(source("m4_instruct", hub=HubDataset(repo="a/b", config="RAVEN")), tmp_path))
+    assert by_alias.images[0].read() == by_folder.images[0].read() == picture(2)
 
 
 def test_m4_names_swapped_roles_and_missing_members(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_picture_that_unpacks_beyond_its_bound_is_not_read_whole(tmp_path: Pat
     put_json(tmp_path, "a.json", [m4_row("z/bomb.png")])
     (sample,) = good(read_all(M4, tmp_path))
     try:
-        sample.pictures[0].read(limit=1000)
+        sample.images[0].read(max_bytes=1000)
     except ValueError as error:
         assert "larger than 1000 bytes" in str(error)
     else:

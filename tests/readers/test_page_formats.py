@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_files import errors, good, keyed, messages, picture, put, put_json, put_parquet, read_all, said, source
 
-from mvl_assets.media.image import inspect
-from mvl_assets.readers.caption_turns import MAX_TEXT
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.media.image import inspect_image
+from mvl_assets.readers.caption_turns import MAX_TEXT_CHARS
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 TABLES = source("table_text")
 PAGES = source("screenshot_html")
@@ -48,10 +48,10 @@ def test_finqa_draws_the_table_between_its_texts(tmp_path: Path) -> None:
     assert said(first) == [("human", "<image>\nwhat is the net change ?"), ("gpt", "94")]
     assert said(second)[1] == ("gpt", "yes")
     assert first.native_id == "ABC/2016/page_23.pdf-2"
-    assert inspect(first.pictures[0].read()).width == 1000
-    assert first.pictures[0].read() == second.pictures[0].read() == first.pictures[0].read()
+    assert inspect_image(first.images[0].read()).width == 1000
+    assert first.images[0].read() == second.images[0].read() == first.images[0].read()
     with pytest.raises(ValueError, match="larger than 10 bytes"):
-        first.pictures[0].read(10)
+        first.images[0].read(10)
 
 
 def test_tat_qa_asks_all_questions_of_a_table_with_spans_and_scales(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_tat_qa_asks_all_questions_of_a_table_with_spans_and_scales(tmp_path: Pa
         ("human", "What is the change?"),
         ("gpt", "-12.6 million"),
     ]
-    shown = sample.pictures[0].page.words  # type: ignore[attr-defined]
+    shown = sample.images[0].page.words  # type: ignore[attr-defined]
     assert [word for _, _, word in shown if word][:3] == ["First.", "Second.", "2019 EURm"]
 
 
@@ -122,14 +122,14 @@ def test_design2code_pairs_are_one_sample_a_page_and_the_placeholder_none(tmp_pa
     assert isinstance(sample, Sample)
     assert (sample.file, sample.position, sample.native_id) == ("testset_final/10.html", 0, "10")
     assert said(sample)[1] == ("gpt", html)
-    assert sample.pictures[0].read() == picture(1)
+    assert sample.images[0].read() == picture(1)
     keyed(PAGES, tmp_path)
 
 
 def test_pages_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     pages = {
-        "big": b"<p>" + b"x" * MAX_TEXT,
-        "huge": b"<p>" + "é".encode() * (3 * MAX_TEXT),
+        "big": b"<p>" + b"x" * MAX_TEXT_CHARS,
+        "huge": b"<p>" + "é".encode() * (3 * MAX_TEXT_CHARS),
         "empty": b" ",
         "latin": b"caf\xe9",
         "marked": b"<svg><image></svg>",
@@ -141,7 +141,7 @@ def test_pages_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     put(tmp_path, "alone.html", b"<p>")
     put(tmp_path, "widow.png", picture())
     read = {row.file: row for row in read_all(PAGES, tmp_path)}
-    assert {name: row.error for name, row in read.items() if isinstance(row, Broken)} == {
+    assert {name: row.error for name, row in read.items() if isinstance(row, RejectedRow)} == {
         "alone.html": "missing_picture",
         "big.html": "too_large",
         "huge.html": "too_large",

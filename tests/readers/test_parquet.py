@@ -10,7 +10,7 @@ import pytest
 from raw_files import errors, good, picture, put, put_parquet, read_all, said, source, talk
 
 from mvl_assets.readers import parquet_stream
-from mvl_assets.readers.registry import keys_for
+from mvl_assets.readers.registry import get_key_reader
 
 LLAVA = source("llava_parquet")
 CAULDRON = source("cauldron_parquet")
@@ -34,7 +34,7 @@ def test_all_three_key_styles_give_the_same_turns(tmp_path: Path, style: str) ->
     )
     (sample,) = good(read_all(LLAVA, tmp_path))
     assert said(sample) == [("human", "<image>\nWhat?"), ("gpt", "Cat.")]
-    assert [p.read() for p in sample.pictures] == [picture(1)]
+    assert [p.read() for p in sample.images] == [picture(1)]
 
 
 def test_text_rows_have_a_null_picture_in_either_form(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_text_rows_have_a_null_picture_in_either_form(tmp_path: Path) -> None:
         {"id": "3", "image": cell(3), "conversations": talk("Hi", "Hello")},
     ]
     put_parquet(tmp_path, "a.parquet", rows)
-    assert [len(s.pictures) for s in good(read_all(LLAVA, tmp_path))] == [0, 0, 1]
+    assert [len(s.images) for s in good(read_all(LLAVA, tmp_path))] == [0, 0, 1]
 
 
 def test_integer_ids_extra_turn_fields_lists_and_bare_bytes_are_read(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_integer_ids_extra_turn_fields_lists_and_bare_bytes_are_read(tmp_path: P
     first, second = good(read_all(LLAVA, tmp_path))
     assert (first.native_id, first.file, second.file) == ("7", "part/a.parquet", "part/b.parquet")
     assert said(first)[0] == ("human", "<image>\n<image>\nWhich?")
-    assert [p.read() for p in (*first.pictures, *second.pictures)] == [picture(1), picture(2), picture(3)]
+    assert [p.read() for p in (*first.images, *second.images)] == [picture(1), picture(2), picture(3)]
 
 
 def test_a_picture_by_path_alone_is_a_file_below_the_folder(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_picture_by_path_alone_is_a_file_below_the_folder(tmp_path: Path) -> N
         ),
     )
     rows = read_all(LLAVA, tmp_path)
-    assert [p.read() for s in good(rows) for p in s.pictures] == [picture(5)]
+    assert [p.read() for s in good(rows) for p in s.images] == [picture(5)]
     assert errors(rows) == [(1, "outside_root"), (2, "missing_picture")]
 
 
@@ -110,7 +110,7 @@ def test_the_cauldron_gives_one_sample_a_row_with_all_turns_and_markers_first(tm
         ("human", "Sure?"),
         ("gpt", "Yes."),
     ]
-    assert [p.read() for p in sample.pictures] == [picture(1), picture(2)]
+    assert [p.read() for p in sample.images] == [picture(1), picture(2)]
     assert sample.native_id is None
 
 
@@ -171,7 +171,7 @@ def test_rows_can_be_named_without_reading_them(tmp_path: Path, spec: object) ->
     put_parquet(tmp_path, "a.parquet", [{"id": str(n), **row} for n in range(3)])
     put_parquet(tmp_path, "b.parquet", [{"id": None, **row}])
     format = spec.format  # type: ignore[attr-defined]
-    named = list(keys_for(format)(spec, tmp_path))  # type: ignore[arg-type]
+    named = list(get_key_reader(format)(spec, tmp_path))  # type: ignore[arg-type]
     assert named == [(r.file, r.position, r.native_id) for r in read_all(spec, tmp_path)]  # type: ignore[arg-type]
     assert len(named) == 4
 
@@ -192,6 +192,6 @@ def test_memory_holds_a_few_rows_not_a_row_group(tmp_path: Path) -> None:
     )
     del rows, noise
     before, peak = pa.total_allocated_bytes(), 0
-    for _ in parquet_stream.rows(tmp_path / "a.parquet", batch_size=4):
+    for _ in parquet_stream.iter_rows(tmp_path / "a.parquet", batch_size=4):
         peak = max(peak, pa.total_allocated_bytes() - before)
     assert peak < 32 << 20

@@ -57,7 +57,7 @@ def test_gqa_brings_the_questions_about_a_picture_together(tmp_path: Path) -> No
         ("human", "What is green?"),
         ("gpt", "apple"),
     ]
-    assert [(s.native_id, s.pictures[0].read()) for s in (apple, sky)] == [
+    assert [(s.native_id, s.images[0].read()) for s in (apple, sky)] == [
         ("2407890", picture(1)),
         ("n161313", picture(2)),
     ]
@@ -154,7 +154,7 @@ def test_doc_vqa_is_read_in_each_of_its_releases(tmp_path: Path, questions: str,
     put_json(tmp_path, questions, {"dataset_name": "SP-DocVQA", "dataset_split": "train", "data": rows})
     (sample,) = good(read_all(DOC, tmp_path))
     assert [value for _, value in said(sample)][1:] == ["1/8/93", "Who?", "A. B"]
-    assert (sample.native_id, sample.pictures[0].read()) == ("documents/xnbl0037_1.png", picture(5))
+    assert (sample.native_id, sample.images[0].read()) == ("documents/xnbl0037_1.png", picture(5))
 
 
 def test_doc_vqa_in_two_editions_of_the_same_questions_is_read_once(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_infographics_and_scene_texts_name_their_pictures_in_their_own_ways(tmp_
     put_json(tmp_path, "infographicsvqa_qas/infographicsVQA_train_v1.0.json", {"data": [info]})
     put_json(tmp_path, "train_task_3.json", {"data": [scene]})
     samples = good(read_all(DOC, tmp_path))
-    assert [(s.native_id, said(s)[1][1], s.pictures[0].read()) for s in samples] == [
+    assert [(s.native_id, said(s)[1][1], s.images[0].read()) for s in samples] == [
         ("20471.jpeg", "pinterest", picture(1)),
         ("coco-text/COCO_train2014_000000481798.jpg", "mexico", picture(2)),
     ]
@@ -250,7 +250,7 @@ def test_ocr_vqa_gives_one_sample_a_cover_of_the_training_split(tmp_path: Path) 
     put_json(tmp_path, "dataset.json", covers)
     samples = good(read_all(OCR, tmp_path))
     assert [(s.native_id, s.position) for s in samples] == [("761183272", 0), ("042528", 1), ("0439", 2)]
-    assert [s.pictures[0].read() for s in samples] == [picture(n) for n in (1, 2, 3)]
+    assert [s.images[0].read() for s in samples] == [picture(n) for n in (1, 2, 3)]
     assert said(samples[0]) == [
         ("human", "<image>\nWho wrote this book?"),
         ("gpt", "Sandra Boynton"),
@@ -321,7 +321,7 @@ def test_clevr_is_read_by_its_field_map_unpacked_here_or_in_the_folder_of_the_re
     put_json(tmp_path, f"{folder}questions/CLEVR_train_questions.json", {"info": {"split": "train"}, "questions": rows})
     put_json(tmp_path, f"{folder}questions/CLEVR_test_questions.json", {"questions": [of_test_split]})
     found = read_all(CLEVR, tmp_path)
-    assert [(s.native_id, said(s)[1][1], s.pictures[0].read()) for s in good(found)] == [
+    assert [(s.native_id, said(s)[1][1], s.images[0].read()) for s in good(found)] == [
         ("0", "yes", picture(1)),
         ("1", "0", picture(1)),
     ]
@@ -368,9 +368,9 @@ def test_science_qa_asks_with_choices_and_answers_with_reasons(tmp_path: Path, f
             "To find the answer, look at the compass rose.\n\nAnswer: A. West Virginia",
         ),
     ]
-    assert [p.read() for p in states.pictures] == [picture(1)]
+    assert [p.read() for p in states.images] == [picture(1)]
     assert said(tense) == [("human", "Which tense?\nMona ran.\nA. present\nB. past"), ("gpt", "Answer: B. past")]
-    assert [(s.native_id, s.position, len(s.pictures)) for s in (states, tense)] == [("1", 0, 1), ("3", 1, 0)]
+    assert [(s.native_id, s.position, len(s.images)) for s in (states, tense)] == [("1", 0, 1), ("3", 1, 0)]
 
 
 @pytest.mark.parametrize(

@@ -16,23 +16,23 @@ from PIL import Image
 from pydantic import ValidationError
 from raw_files import TABMWP, errors, good, keyed, picture, put, put_json, put_parquet, read_all, said, source
 
-from mvl_assets.config.catalog import RecordsMap, load_catalog
+from mvl_assets.config.catalog import RecordsMapping, load_catalog
 from mvl_assets.errors import SourceError
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 REAL_TABMWP = Path(__file__).resolve().parents[3] / "shared" / "data" / "tabmwp"
 
 
-def read(root: Path, **fields: Any) -> list[Sample | Broken]:
+def read(root: Path, **fields: Any) -> list[Sample | RejectedRow]:
     values: dict[str, Any] = {"files": "rows.json", "shape": "list", "question": "{q}", "answer": "{a}", **fields}
-    return read_all(source("records", RecordsMap(**values)), root)
+    return read_all(source("records", RecordsMapping(**values)), root)
 
 
 def asked(root: Path, record: dict[str, Any], **fields: Any) -> list[str]:
     """What human and gpt say for one record, or its error."""
     put_json(root, "rows.json", [record])
     (row,) = read(root, **fields)
-    return [row.error] if isinstance(row, Broken) else [turn.value for turn in row.turns]
+    return [row.error] if isinstance(row, RejectedRow) else [turn.value for turn in row.turns]
 
 
 RECORDS = [{"key": "k1", "q": 'One, "two"?', "a": "three\nlines"}, {"key": "k2", "q": "é?", "a": "ü"}]
@@ -172,7 +172,7 @@ def test_pictures_by_template_stay_inside_the_folder(tmp_path: Path) -> None:
     put(tmp_path.parent, "secret.png", picture(8))
     put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "n": n} for n in ("7", "8", "../../secret")])
     rows = read(tmp_path, pictures=["p/{n}.png"])
-    assert [p.read() for s in good(rows) for p in s.pictures] == [picture(7)]
+    assert [p.read() for s in good(rows) for p in s.images] == [picture(7)]
     assert errors(rows) == [(1, "missing_picture"), (2, "outside_root")]
 
 
@@ -183,7 +183,7 @@ def test_pictures_lie_beside_the_records_file_before_the_sources_folder(tmp_path
     put(tmp_path, "png/0.png", picture(3))
     put(tmp_path, "extra/png/1.png", picture(4))
     rows = read(tmp_path, files="*/rows.json", pictures=["png/{n}.png"], picture_folders=["extra"])
-    assert [s.pictures[0].read() for s in good(rows)] == [picture(1), picture(4), picture(2), picture(4)]
+    assert [s.images[0].read() for s in good(rows)] == [picture(1), picture(4), picture(2), picture(4)]
 
 
 def test_a_picture_named_by_address_is_the_file_under_the_longest_end_of_its_path(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_picture_named_by_address_is_the_file_under_the_longest_end_of_its_pat
     )
     for fields in ({"pictures": ["{u}"]}, {"picture_field": "u"}):
         rows = read(tmp_path, **fields)
-        assert [s.pictures[0].read() for s in good(rows)] == [picture(1), picture(2)]
+        assert [s.images[0].read() for s in good(rows)] == [picture(1), picture(2)]
         assert [error for _, error in errors(rows)] == ["missing_picture", *["outside_root"] * 2, "missing_picture"]
 
 
@@ -215,7 +215,7 @@ def test_a_picture_field_holds_base64_a_data_url_a_path_or_a_list(tmp_path: Path
     put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "p": cell} for cell in cells])
     rows = read(tmp_path, picture_field="p")
     one, seven = picture(1), picture(7)
-    assert [[p.read() for p in s.pictures] for s in good(rows)] == [[one], [one], [seven], [one, seven], []]
+    assert [[p.read() for p in s.images] for s in good(rows)] == [[one], [one], [seven], [one, seven], []]
     assert errors(rows) == [(5, "bad_base64"), (6, "missing_picture")]
 
 
@@ -223,7 +223,7 @@ def test_a_parquet_table_may_hold_bytes_or_the_hubs_struct(tmp_path: Path) -> No
     for cell in (picture(3), {"bytes": picture(3), "path": "x.png"}):
         put_parquet(tmp_path, "rows", [{"q": "?", "a": "!", "p": cell}])
         (sample,) = good(read(tmp_path, files="rows", shape="parquet", picture_field="p"))
-        assert [p.read() for p in sample.pictures] == [picture(3)]
+        assert [p.read() for p in sample.images] == [picture(3)]
 
 
 def test_whole_conversations_may_stand_in_a_field_even_as_text_in_a_csv(tmp_path: Path) -> None:
@@ -357,8 +357,8 @@ def test_the_field_map_of_a_source_reads_files_in_the_form_its_publishers_descri
     rows = read_all(load_catalog()[slug], tmp_path)
     talks = [tuple(turn.value.removeprefix("<image>\n") for turn in sample.turns) for sample in good(rows)]
     assert talks == expected and errors(rows) == []
-    assert all(found.read() == picture(7) for sample in good(rows) for found in sample.pictures)
-    assert all(len(sample.pictures) == 1 for sample in good(rows))
+    assert all(found.read() == picture(7) for sample in good(rows) for found in sample.images)
+    assert all(len(sample.images) == 1 for sample in good(rows))
 
 
 @pytest.mark.skipif(
@@ -375,13 +375,13 @@ def test_the_real_tabmwp_is_read_whole() -> None:
         assert question.startswith(f"<image>\n{problem['question']}")
         assert answer == problem["answer"]
         assert all(choice in question for choice in problem["choices"] or ())
-        assert sample.pictures[0].read().startswith(b"\x89PNG")
+        assert sample.images[0].read().startswith(b"\x89PNG")
 
 
 def test_a_parquet_table_without_the_column_of_the_pictures_is_refused_and_says_what_it_has(tmp_path: Path) -> None:
     put_parquet(tmp_path, "rows", [{"q": "?", "a": "!"}])
     (row,) = read(tmp_path, files="rows", shape="parquet", picture_field="photo")
-    assert isinstance(row, Broken) and row.error == "broken_file"
+    assert isinstance(row, RejectedRow) and row.error == "broken_file"
     assert "q, a" in row.message and "photo" in row.message
 
 
@@ -392,7 +392,7 @@ def test_a_small_picture_in_base64_is_no_file_name(tmp_path: Path) -> None:
     assert len(text) < 255
     put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "p": text}])
     (sample,) = good(read(tmp_path, picture_field="p"))
-    assert sample.pictures[0].read() == buffer.getvalue()
+    assert sample.images[0].read() == buffer.getvalue()
 
 
 def test_an_id_may_lie_inside_an_object(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_an_id_may_lie_inside_an_object(tmp_path: Path) -> None:
     put_json(tmp_path, "rows.json", rows)
     assert [s.native_id for s in good(read(tmp_path, id="meta.id"))] == ["n0", "n1"]
     put_parquet(tmp_path, "rows.parquet", rows)
-    nested = RecordsMap(files="*.parquet", shape="parquet", id="meta.id", question="{q}", answer="{a}")
+    nested = RecordsMapping(files="*.parquet", shape="parquet", id="meta.id", question="{q}", answer="{a}")
     keyed(source("records", nested), tmp_path)
     assert [s.native_id for s in good(read_all(source("records", nested), tmp_path))] == ["n0", "n1"]
 

@@ -11,16 +11,16 @@ import pytest
 from raw_files import errors, good, picture, put, put_json, read_all, said, source
 
 from mvl_assets.readers.formats import ref_coco
-from mvl_assets.readers.registry import RowKey, keys_for
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.registry import RowKey, get_key_reader
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 REFS = source("ref_coco")
 
 
-def read(root: Path) -> list[Sample | Broken]:
+def read(root: Path) -> list[Sample | RejectedRow]:
     """All rows, after checking that they are named beforehand as they come."""
     rows = read_all(REFS, root)
-    assert list(keys_for(REFS.format)(REFS, root)) == [RowKey(r.file, r.position, r.native_id) for r in rows]
+    assert list(get_key_reader(REFS.format)(REFS, root)) == [RowKey(r.file, r.position, r.native_id) for r in rows]
     return rows
 
 
@@ -61,12 +61,12 @@ def test_refcoco_of_python_2_gives_one_sample_an_expression(tmp_path: Path) -> N
     instances(tmp_path, "refcoco", [picture_row], [box, thing(7, 581857, 1, [0, 0, 1, 1])])
     first, second = good(read(tmp_path))
     assert said(first) == [
-        ("human", f"<image>\n{ref_coco.REQUEST.format(expression='the café')}"),
+        ("human", f"<image>\n{ref_coco.QUESTION.format(expression='the café')}"),
         ("gpt", "[0.162, 0.703, 0.372, 1.000]"),
     ]
     assert said(second)[0][1].endswith(": naïve sign")
     assert [(s.native_id, s.position) for s in (first, second)] == [("refcoco/unc/0", 0), ("refcoco/unc/1", 1)]
-    assert first.pictures[0].read() == picture(3)
+    assert first.images[0].read() == picture(3)
 
 
 def test_refcoco_reads_one_division_of_a_set_and_only_its_training_split(tmp_path: Path) -> None:
@@ -123,4 +123,4 @@ def test_refcoco_without_its_instances_is_broken_and_says_so(tmp_path: Path, bes
     if beside == "half":
         put(tmp_path, "refcoco/instances.json", b'{"images": [{"id": 5')
     *_, last = read(tmp_path)
-    assert isinstance(last, Broken) and last.error == "broken_file" and "instances.json" in last.message
+    assert isinstance(last, RejectedRow) and last.error == "broken_file" and "instances.json" in last.message

@@ -15,23 +15,23 @@ from raw_files import errors, good, picture, put, put_json, read_all, said, sour
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.formats import coco_instances, localized_narratives, visual_genome
-from mvl_assets.readers.regions import Size, box_of, box_text
-from mvl_assets.readers.registry import RowKey, keys_for
-from mvl_assets.readers.rows import RowError
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.regions import ImageSize, format_box, parse_box
+from mvl_assets.readers.registry import RowKey, get_key_reader
+from mvl_assets.readers.rows import RejectError
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 COCO, GENOME = source("coco"), source("visual_genome")
 NARRATIVES = source("localized_narratives")
 
 
-def read(spec: SourceSpec, root: Path) -> list[Sample | Broken]:
+def read(spec: SourceSpec, root: Path) -> list[Sample | RejectedRow]:
     """All rows, after checking that they are named beforehand as they come."""
     rows = read_all(spec, root)
-    assert list(keys_for(spec.format)(spec, root)) == [RowKey(r.file, r.position, r.native_id) for r in rows]
+    assert list(get_key_reader(spec.format)(spec, root)) == [RowKey(r.file, r.position, r.native_id) for r in rows]
     return rows
 
 
-def answer(row: Sample | Broken) -> str:
+def answer(row: Sample | RejectedRow) -> str:
     assert isinstance(row, Sample)
     return row.turns[-1].value
 
@@ -45,17 +45,17 @@ def answer(row: Sample | Broken) -> str:
     y=st.floats(-50, 400),
     wide=st.floats(0, 700),
     high=st.floats(0, 500),
-    size=st.builds(Size, st.integers(1, 5000), st.integers(1, 5000)),
+    size=st.builds(ImageSize, st.integers(1, 5000), st.integers(1, 5000)),
 )
 def test_boxes_are_corners_within_the_picture_to_a_thousandth(
-    x: float, y: float, wide: float, high: float, size: Size
+    x: float, y: float, wide: float, high: float, size: ImageSize
 ) -> None:
-    box = box_of([x, y, wide, high])
+    box = parse_box([x, y, wide, high])
     if x > size.width or y > size.height or x + wide < 0 or y + high < 0:
-        with pytest.raises(RowError, match="bad_box"):
-            box_text(box, size)
+        with pytest.raises(RejectError, match="bad_box"):
+            format_box(box, size)
         return
-    told = json.loads(box_text(box, size))
+    told = json.loads(format_box(box, size))
     exact = (x / size.width, y / size.height, (x + wide) / size.width, (y + high) / size.height)
     assert told == pytest.approx([min(max(share, 0), 1) for share in exact], abs=0.00051)
     assert told[0] <= told[2] and told[1] <= told[3]
@@ -66,8 +66,8 @@ def test_boxes_are_corners_within_the_picture_to_a_thousandth(
     [None, [], [1, 2, 3], [1, 2, 3, "4"], [1, 2, True, 4], [0, 0, -1, 5], [1e400, 0, 1, 1], [0, 0, 10**400, 1], "1234"],
 )
 def test_what_is_no_box_is_refused(values: Any) -> None:
-    with pytest.raises(RowError, match="bad_box"):
-        box_of(values)
+    with pytest.raises(RejectError, match="bad_box"):
+        parse_box(values)
 
 
 # COCO
@@ -110,14 +110,14 @@ def test_coco_lists_the_boxes_of_each_category_in_order_of_the_annotations_ids(t
     )
     first, second = good(read(COCO, tmp_path))
     assert (first.native_id, second.native_id) == ("9", "4")
-    assert said(first)[0] == ("human", f"<image>\n{coco_instances.REQUEST}")
+    assert said(first)[0] == ("human", f"<image>\n{coco_instances.QUESTION}")
     assert answer(first).splitlines() == [
         "dog: [0.100, 0.100, 0.600, 0.600], [0.001, 0.001, 0.001, 0.003]",
         "person: [0.000, 0.000, 1.000, 1.000]",
         "person (group): [0.500, 0.000, 1.000, 0.101]",
     ]
     assert answer(second) == "dog: [0.000, 0.979, 0.010, 1.000]"
-    assert [p.read() for p in (*first.pictures, *second.pictures)] == [picture(1), picture(2)]
+    assert [p.read() for p in (*first.images, *second.images)] == [picture(1), picture(2)]
 
 
 def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:
         (11, "bad_annotation"),
         (12, "bad_annotation"),
     ]
-    assert isinstance(rows[5], Broken) and rows[5].message.startswith("annotation 7:") and rows[5].native_id == "5"
+    assert isinstance(rows[5], RejectedRow) and rows[5].message.startswith("annotation 7:") and rows[5].native_id == "5"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_visual_genome_asks_all_questions_of_a_picture_as_turns(tmp_path: Path) 
         ("human", "Where?"),
         ("gpt", "Up."),
     ]
-    assert (sample.native_id, sample.pictures[0].read()) == ("question_answers/1", picture(1))
+    assert (sample.native_id, sample.images[0].read()) == ("question_answers/1", picture(1))
 
 
 def test_visual_genome_writes_regions_objects_and_relationships_with_their_boxes(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_visual_genome_writes_regions_objects_and_relationships_with_their_boxes
         relationships=[{"image_id": 1, "relationships": [relation]}],
     )
     objects, regions, relationships = read(GENOME, tmp_path)
-    assert said(objects)[0][1] == f"<image>\n{visual_genome.OBJECTS}"  # type: ignore[arg-type]
+    assert said(objects)[0][1] == f"<image>\n{visual_genome.OBJECTS_QUESTION}"  # type: ignore[arg-type]
     assert answer(objects).splitlines() == [
         "clock: [0.500, 0.100, 0.600, 0.600], [0.000, 0.100, 0.100, 0.600]",
         "street: [0.100, 0.550, 1.000, 1.000]",
@@ -295,7 +295,7 @@ def test_visual_genome_names_what_is_wrong_with_a_picture(tmp_path: Path) -> Non
     assert [sample.native_id for sample in good(rows)] == ["objects/1"]
     found: dict[str, list[str]] = {}
     for row in rows:
-        if isinstance(row, Broken):
+        if isinstance(row, RejectedRow):
             found.setdefault(row.file, []).append(row.error)
     assert found == {
         "objects.json": [
@@ -350,9 +350,9 @@ def test_narratives_find_their_pictures_in_four_collections(tmp_path: Path) -> N
     lines = [json.dumps(narrative(*named)) for named in places.values()]
     put(tmp_path, "all_localized_narratives.jsonl", "\n".join(lines).encode())
     rows = good(read(NARRATIVES, tmp_path))
-    assert [row.pictures[0].read() for row in rows] == [picture(n) for n in range(4)]
+    assert [row.images[0].read() for row in rows] == [picture(n) for n in range(4)]
     assert said(rows[0]) == [
-        ("human", f"<image>\n{localized_narratives.REQUEST}"),
+        ("human", f"<image>\n{localized_narratives.QUESTION}"),
         ("gpt", "In this image there are cows."),
     ]
     assert rows[0].native_id == "mscoco_val2017/137576/93"
@@ -382,7 +382,7 @@ def test_narratives_name_what_is_wrong_with_a_line(tmp_path: Path) -> None:
         *("missing_picture", "no_caption", "no_caption", "unknown_dataset", "unknown_dataset", "bad_path", "bad_path"),
         *("outside_root", "bad_utf8", "bad_json", "not_an_object"),
     ]
-    assert all(row.message.encode() for row in rows if isinstance(row, Broken))
+    assert all(row.message.encode() for row in rows if isinstance(row, RejectedRow))
 
 
 @pytest.mark.parametrize("spec", [COCO, GENOME, NARRATIVES, source("ref_coco"), source("icdar_text")])

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from raw_files import errors, good, picture, put, put_json, read_all, source
 
 from mvl_assets.readers import plain_pickle
-from mvl_assets.readers.plain_pickle import PickleRefused, load
-from mvl_assets.readers.sample import Broken
+from mvl_assets.readers.plain_pickle import UnsafePickle, load
+from mvl_assets.readers.sample import RejectedRow
 
 PLAIN = st.recursive(
     st.none()
@@ -39,7 +39,7 @@ PLAIN = st.recursive(
 
 def refused(folder: Path, data: bytes) -> str:
     """Why the bytes are not read."""
-    with pytest.raises(PickleRefused) as caught:
+    with pytest.raises(UnsafePickle) as caught:
         loaded(folder, data)
     return str(caught.value)
 
@@ -190,7 +190,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 def test_random_bytes_are_refused_or_read_but_never_anything_else(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
-    with suppress(PickleRefused):
+    with suppress(UnsafePickle):
         loaded(tmp_path_factory.mktemp("p"), data)
 
 
@@ -200,7 +200,7 @@ def test_damaged_pickles_are_refused_or_read_but_never_anything_else(tmp_path: P
         damaged = bytearray(whole)
         for _ in range(rng.randint(1, 4)):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-        with suppress(PickleRefused):
+        with suppress(UnsafePickle):
             loaded(tmp_path, bytes(damaged))
 
 
@@ -217,7 +217,7 @@ def test_damaged_pickles_are_refused_or_read_but_never_anything_else(tmp_path: P
 )
 def test_what_a_pickle_claims_to_need_is_not_taken(tmp_path: Path, data: bytes) -> None:
     tracemalloc.start()
-    with suppress(PickleRefused):
+    with suppress(UnsafePickle):
         loaded(tmp_path, data)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -270,7 +270,7 @@ def test_a_hostile_set_is_one_reject_that_names_the_call_and_leaves_the_other_se
     rows = read_all(REFS, tmp_path)
     assert [sample.native_id for sample in good(rows)] == ["refcoco+/unc/3"]
     assert errors(rows) == [(0, "broken_file")]
-    (bad,) = [row for row in rows if isinstance(row, Broken)]
+    (bad,) = [row for row in rows if isinstance(row, RejectedRow)]
     assert bad.file == "refcoco/refs(unc).p" and "os.system" in bad.message
     assert not (tmp_path / MARKER).exists()
 

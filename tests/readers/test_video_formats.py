@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from raw_files import errors, good, picture, put, put_json, put_parquet, read_all, said, source, talk
 
-from mvl_assets.config.catalog import Hub
-from mvl_assets.ingest.images import frames_of
-from mvl_assets.readers.rows import RowError
+from mvl_assets.config.catalog import HubDataset
+from mvl_assets.ingest.images import read_frames
+from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import FrameFolder
 
 CHOICE = source("video_choice")
@@ -65,11 +65,11 @@ def test_cambrian_takes_its_own_rows_of_the_whole_file_and_the_two_malformed_one
         '{"id": "g", "source": "arxivqa_100k.json", "conversa',
     ]
     put(tmp_path, "jsons/Cambrian10M.jsonl", "\n".join(lines).encode())
-    hub = Hub(repo="nyu-visionx/Cambrian-10M", config="arxivqa_100k")
+    hub = HubDataset(repo="nyu-visionx/Cambrian-10M", config="arxivqa_100k")
     rows = read_all(source("cambrian_jsonl", hub=hub), tmp_path)
     assert [row.position for row in rows] == [0, 1, 2, 3, 4]
     assert [s.native_id for s in good(rows)] == ["b", "c"]
-    assert good(rows)[0].pictures[0].read() == picture(1)
+    assert good(rows)[0].images[0].read() == picture(1)
     assert errors(rows) == [(2, "bad_turn"), (3, "missing_picture"), (4, "bad_json")]
 
 
@@ -78,7 +78,7 @@ def test_cambrian_without_a_config_takes_every_row(tmp_path: Path) -> None:
     lines = [cambrian("a", source="x.json"), cambrian("b", source="y.json", image="hfdata/robut_wtq/2.png")]
     put(tmp_path, "mine.jsonl", "\n".join(lines).encode())
     found = good(read_all(source("cambrian_jsonl"), tmp_path))
-    assert [s.native_id for s in found] == ["a", "b"] and found[1].pictures[0].read() == picture(2)
+    assert [s.native_id for s in found] == ["a", "b"] and found[1].images[0].read() == picture(2)
 
 
 # Videos in archives and as folders of frames
@@ -93,14 +93,14 @@ def test_videos_in_numbered_archives_are_sampled_where_they_lie(tmp_path: Path) 
     rows = read_all(source("llava_video"), tmp_path)
     whole, cut = (s.video for s in good(rows))
     assert whole is not None and cut is not None
-    assert [seconds for seconds, _ in frames_of(whole)] == [0.0, 1.0, 2.0]
-    with pytest.raises(RowError, match=r"truncated_video: academic_source/b\.mp4"):
-        frames_of(cut)
+    assert [seconds for seconds, _ in read_frames(whole)] == [0.0, 1.0, 2.0]
+    with pytest.raises(RejectError, match=r"truncated_video: academic_source/b\.mp4"):
+        read_frames(cut)
     assert errors(rows) == [(2, "missing_video")]
     put(tmp_path, "a.mp4", film(3))
     put_json(tmp_path, "plain.json", [{"id": 1, "video": "a.mp4", "conversations": talk("?", "!")}])
     plain = good(read_all(source("llava_video"), tmp_path))[-1].video
-    assert plain is not None and frames_of(plain) == frames_of(whole)
+    assert plain is not None and read_frames(plain) == read_frames(whole)
 
 
 @pytest.mark.parametrize("place", ["folder", "archive"])
@@ -117,8 +117,8 @@ def test_a_folder_of_frames_gives_32_of_them_in_natural_order(tmp_path: Path, pl
     first, second = good(rows)
     assert said(first) == [("human", "<video>\n?"), ("gpt", "!")]
     assert isinstance(first.video, FrameFolder) and isinstance(second.video, FrameFolder)
-    taken = frames_of(first.video)
-    assert len(taken) == 32 and taken == frames_of(second.video)
+    taken = read_frames(first.video)
+    assert len(taken) == 32 and taken == read_frames(second.video)
     assert (taken[0], taken[-1]) == ((0.0, picture(1)), (49.5, picture(100)))
     assert [seconds for seconds, _ in taken] == sorted(seconds for seconds, _ in taken)
     assert errors(rows) == [(2, "missing_video"), (3, "missing_video"), (4, "outside_root")]
@@ -177,7 +177,7 @@ def test_tables_of_choices_from_the_hub_are_read_with_their_letters_and_videos_i
     ]
     assert good(rows)[0].turns[0].value == "<video>\nWhich?\nA. Apples.\nB. Pears."
     video = good(rows)[0].video
-    assert video is not None and len(frames_of(video)) == 1
+    assert video is not None and len(read_frames(video)) == 1
     assert errors(rows) == [(2, "bad_answer"), (3, "no_answer")]
 
 
@@ -243,7 +243,7 @@ def test_released_rows_of_every_kind_are_read_from_their_shards(tmp_path: Path) 
     )
     rows = read_all(source("mammoth_release"), tmp_path)
     found = good(rows)
-    assert [(s.native_id, s.origin) for s in found] == [("4", "m"), ("5", "v"), ("1", "s"), ("2", "s")]
-    assert [p.read() for s in found for p in s.pictures] == [picture(3), picture(4), picture(2)]
-    assert found[1].video is not None and len(frames_of(found[1].video)) == 2
+    assert [(s.native_id, s.upstream_dataset) for s in found] == [("4", "m"), ("5", "v"), ("1", "s"), ("2", "s")]
+    assert [p.read() for s in found for p in s.images] == [picture(3), picture(4), picture(2)]
+    assert found[1].video is not None and len(read_frames(found[1].video)) == 2
     assert errors(rows) == [(2, "missing_picture")]

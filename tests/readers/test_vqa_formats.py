@@ -14,9 +14,9 @@ from raw_files import errors, good, picture, put, put_json, read_all, said, sour
 from mvl_assets.errors import SourceError
 from mvl_assets.readers import external_group_by, group_by_image, json_stream
 from mvl_assets.readers.formats import vqa_v2
-from mvl_assets.readers.majority_answer import majority
-from mvl_assets.readers.rows import RowError
-from mvl_assets.readers.sample import Broken
+from mvl_assets.readers.majority_answer import select_majority_answer
+from mvl_assets.readers.rows import RejectError
+from mvl_assets.readers.sample import RejectedRow
 
 VQA = source("vqa_v2")
 
@@ -79,7 +79,7 @@ def test_vqa_gives_one_sample_a_picture_with_its_questions_in_their_order(tmp_pa
         ("human", "What position is this man playing?"),
         ("gpt", "pitcher"),
     ]
-    assert [p.read() for row in good([snow, field]) for p in row.pictures] == [picture(2), picture(1)]
+    assert [p.read() for row in good([snow, field]) for p in row.images] == [picture(2), picture(1)]
 
 
 @pytest.mark.parametrize("folders", [("Questions/", "Annotations/"), ("questions/", "annotations/")])
@@ -144,7 +144,7 @@ def test_vqa_names_what_does_not_fit_together_and_keeps_the_rest_of_the_picture(
         "missing_picture",
         *("missing_field", "missing_field", "not_an_object"),
     ]
-    messages = [row.message for row in rows if isinstance(row, Broken)]
+    messages = [row.message for row in rows if isinstance(row, RejectedRow)]
     assert "question 1001 about 1" in messages[0]
     assert "element 9 of v2_OpenEnded_mscoco_train2014_questions.json" in messages[8]
 
@@ -209,12 +209,12 @@ def test_whatever_was_asked_and_answered_comes_back(
     for row in good(rows):
         turns = [t for i, q, a in answerable if str(i) == row.native_id for t in (("human", q), ("gpt", a))]
         assert said(row) == [("human", f"<image>\n{turns[0][1]}"), *turns[1:]]
-        assert row.pictures[0].read() == picture(int(row.native_id or 0))
+        assert row.images[0].read() == picture(int(row.native_id or 0))
 
 
 def test_memory_does_not_grow_with_the_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(external_group_by, "RUN_BYTES", 1 << 19)
-    monkeypatch.setattr(json_stream, "CHUNK", 1 << 16)
+    monkeypatch.setattr(json_stream, "CHUNK_BYTES", 1 << 16)
 
     def peak() -> int:
         tracemalloc.start()
@@ -255,7 +255,7 @@ def test_vizwiz_gives_the_answer_most_people_gave(tmp_path: Path, file: str) -> 
     put_json(tmp_path, file, [vizwiz(["basil", "", "basil leaves", "basil leaves ", "basil", "basil leaves"])])
     (sample,) = good(read_all(VQA, tmp_path))
     assert said(sample) == [("human", "<image>\nWhat's the name of this product?"), ("gpt", "basil leaves")]
-    assert (sample.native_id, sample.pictures[0].read()) == ("VizWiz_train_00000000.jpg", picture(3))
+    assert (sample.native_id, sample.images[0].read()) == ("VizWiz_train_00000000.jpg", picture(3))
 
 
 def test_vizwiz_names_what_cannot_be_answered(tmp_path: Path) -> None:
@@ -287,6 +287,6 @@ def test_vizwiz_names_what_cannot_be_answered(tmp_path: Path) -> None:
 
 
 def test_of_answers_given_equally_often_the_first_one_counts() -> None:
-    assert majority(["dog", "cat", "", "cat ", "dog", {"answer": "cow"}]) == "dog"
-    with pytest.raises(RowError, match="unanswerable"):
-        majority(["Answering does not require reading text in the image", "nokia"][:1])
+    assert select_majority_answer(["dog", "cat", "", "cat ", "dog", {"answer": "cow"}]) == "dog"
+    with pytest.raises(RejectError, match="unanswerable"):
+        select_majority_answer(["Answering does not require reading text in the image", "nokia"][:1])

@@ -24,10 +24,10 @@ from raw_files import errors, good, keyed, messages, picture, put, put_parquet, 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.errors import SourceError
 from mvl_assets.readers import delimited, parquet_columns
-from mvl_assets.readers.caption_turns import MAX_TEXT
-from mvl_assets.readers.formats.coco_captions import REQUEST
-from mvl_assets.readers.registry import reader_for
-from mvl_assets.readers.sample import Broken
+from mvl_assets.readers.caption_turns import MAX_TEXT_CHARS
+from mvl_assets.readers.formats.coco_captions import QUESTION
+from mvl_assets.readers.registry import get_reader
+from mvl_assets.readers.sample import RejectedRow
 
 WIT = source("wit")
 URLS = source("url_captions")
@@ -72,7 +72,7 @@ def test_wit_asks_by_title_and_section_and_takes_the_surest_caption(tmp_path: Pa
     assert said(read[0])[0] == ("human", f'<image>\n{article}, section "Geology". What does it show?')
     assert said(read[2])[0] == ("human", f"<image>\n{article}. What does it show?")
     assert [sample.native_id for sample in read] == ["u1", "u2", "u3"]
-    assert [p.read() for sample in read for p in sample.pictures] == [picture(n) for n in range(3)]
+    assert [p.read() for sample in read for p in sample.images] == [picture(n) for n in range(3)]
     keyed(WIT, tmp_path)
 
 
@@ -133,7 +133,7 @@ def test_wit_with_the_pictures_inside_prefers_english_and_falls_back_to_the_attr
     told = [(turns[0][1].split('"')[1], turns[1][1]) for turns in map(said, good(read))]
     assert told == [("Bridge", "A bridge."), ("Bro", "En bro."), ("Bridge", "The old bridge")]
     assert errors(read) == [(3, "no_caption")]
-    assert good(read)[1].pictures[0].read() == picture(2)
+    assert good(read)[1].images[0].read() == picture(2)
     keyed(WIT, tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_a_table_with_other_columns_or_cut_off_is_one_broken_file_by_name(tmp_pa
     put(tmp_path, "b.tsv.gz", whole[: len(whole) // 2])
     put_parquet(tmp_path, "c.parquet", [{"id": "1", "text": "x"}])
     read = read_all(WIT, tmp_path)
-    broken = [row for row in read if isinstance(row, Broken) and row.error == "broken_file"]
+    broken = [row for row in read if isinstance(row, RejectedRow) and row.error == "broken_file"]
     assert [row.file for row in broken] == ["a.tsv", "b.tsv.gz", "c.parquet"]
     assert "has the columns id, caption, but not image_url, page_title" in broken[0].message
     assert broken[1].position > 0
@@ -159,7 +159,7 @@ def test_a_table_with_other_columns_or_cut_off_is_one_broken_file_by_name(tmp_pa
 
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(delimited, "FIELD_LIMIT", 1000)
+    monkeypatch.setattr(delimited, "MAX_FIELD_CHARS", 1000)
     put(tmp_path, "a.tsv.gz", gzip.compress(tsv({"image_url": "u"}) + b"x" * 1_000_000))
     assert errors(read_all(WIT, tmp_path)) == [(0, "no_caption"), (1, "broken_file")]
 
@@ -175,7 +175,7 @@ def test_any_cells_come_back_as_they_were_written(cells: list[tuple[str, str]]) 
         rows = [{"image_url": one, "page_title": two} for one, two in cells]
         path = Path(folder) / "a.tsv"
         path.write_bytes(tsv(*rows, header=("image_url", "page_title"), quoting=csv.QUOTE_ALL))
-        assert [item.value for item in delimited.rows(path, "\t")] == rows  # type: ignore[union-attr]
+        assert [item.value for item in delimited.iter_rows(path, "\t")] == rows  # type: ignore[union-attr]
 
 
 # Links with captions
@@ -192,9 +192,9 @@ def test_links_are_found_under_all_names_that_published_sets_use(tmp_path: Path,
     put_parquet(tmp_path, "data/a.parquet", [{columns[0]: "https://h/1.png?x=1", columns[1]: "A cat.", "id": 1}])
     fetched(tmp_path, "https://h/1.png?x=1", picture(9), ".webp")
     (sample,) = good(read_all(URLS, tmp_path))
-    assert said(sample) == [("human", f"<image>\n{REQUEST}"), ("gpt", "A cat.")]
+    assert said(sample) == [("human", f"<image>\n{QUESTION}"), ("gpt", "A cat.")]
     assert (sample.file, sample.native_id) == ("data/a.parquet", "https://h/1.png?x=1")
-    assert sample.pictures[0].read() == picture(9)
+    assert sample.images[0].read() == picture(9)
 
 
 def test_img2dataset_shards_are_joined_by_link_and_what_failed_is_missing_by_name(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_img2dataset_shards_are_joined_by_link_and_what_failed_is_missing_by_nam
     put(tmp_path, "pictures/00001/000010000.webp", picture(0))
     put(tmp_path, "pictures/00003.parquet", b"PAR1 an unfinished shard")
     read = read_all(URLS, tmp_path)
-    assert [(s.position, s.pictures[0].read()) for s in good(read)] == [(0, picture(0)), (2, picture(2))]
+    assert [(s.position, s.images[0].read()) for s in good(read)] == [(0, picture(0)), (2, picture(2))]
     assert errors(read) == [(n, "missing_picture") for n in (1, 3, 4, 5)]
     assert "https://h/1 was not fetched into pictures/" in messages(read)[0]
     assert "https://h/3 was fetched as pictures/00001/000010001, but is not there" in messages(read)[1]
@@ -226,7 +226,7 @@ def test_img2datasets_webdataset_shards_are_read_where_they_lie(tmp_path: Path) 
                     member = tarfile.TarInfo(key + ending)
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
-    assert [p.read() for s in good(read_all(URLS, tmp_path)) for p in s.pictures] == [picture(n) for n in range(4)]
+    assert [p.read() for s in good(read_all(URLS, tmp_path)) for p in s.images] == [picture(n) for n in range(4)]
 
 
 def test_a_fetched_picture_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_rows_without_a_link_or_caption_cost_only_themselves(tmp_path: Path) -> 
         {"url": None, "caption": "x"},
         {"url": "u", "caption": None},
         {"url": "u", "caption": " "},
-        {"url": "u", "caption": "x" * (MAX_TEXT + 1)},
+        {"url": "u", "caption": "x" * (MAX_TEXT_CHARS + 1)},
         {"url": "u", "caption": "see <video>"},
         {"url": "u", "caption": "good"},
     ]
@@ -288,10 +288,10 @@ def test_heavy_rows_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest
     pq.write_table(table, path, **options)
     del table
     before, peak = pa.total_allocated_bytes(), 0
-    for _ in parquet_columns.rows(path, (("image",), ("text",))):
+    for _ in parquet_columns.iter_rows(path, (("image",), ("text",))):
         peak = max(peak, pa.total_allocated_bytes() - before)
     assert peak < 16_000_000
-    assert sum(1 for _ in parquet_columns.rows(path, (("image",), ("text",)), only=("text",))) == 64
+    assert sum(1 for _ in parquet_columns.iter_rows(path, (("image",), ("text",)), projection=("text",))) == 64
 
 
 # Formats that need no module
@@ -312,10 +312,10 @@ def test_m3it_comes_in_by_its_field_map_with_several_pictures_and_empty_inputs(t
     ]
     put(tmp_path, "data/reasoning/nlvr/train.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in rows))
     spec = load_catalog()["m3it_flan"]
-    read = list(reader_for(spec.format)(spec, tmp_path))
+    read = list(get_reader(spec.format)(spec, tmp_path))
     first, second = good(read)
     assert said(first)[0] == ("human", "<image>\n<image>\nCompare.\nWhich is brighter?")
-    assert [p.read() for p in first.pictures] == [picture(n, (320, 240), "JPEG") for n in range(2)]
+    assert [p.read() for p in first.images] == [picture(n, (320, 240), "JPEG") for n in range(2)]
     assert said(second) == [("human", "<image>\nDescribe."), ("gpt", "Blue.")]
     assert errors(read) == [(2, "missing_field")]
 
@@ -328,7 +328,7 @@ def test_wildvision_comes_in_by_its_field_map_with_and_without_a_picture(tmp_pat
     ]
     put_parquet(tmp_path, "data/a.parquet", rows)
     spec = load_catalog()["wildvision_chat"]
-    read = list(reader_for(spec.format)(spec, tmp_path))
+    read = list(get_reader(spec.format)(spec, tmp_path))
     (sample,) = good(read)
     assert sample.native_id == "c1"
     assert [turn for _, turn in said(sample)] == ["<image>\nWhat?", "A cat.", "What?", "A cat."]
@@ -342,5 +342,5 @@ def test_finevision_rows_are_the_cauldrons_and_their_ratings_are_left(tmp_path: 
         {"images": [], "texts": [text], "relevance_ratings": [4]},
     ]
     put_parquet(tmp_path, "a.parquet", [{**row, "source": "x", "relevance_min": 1} for row in rows])
-    read = list(reader_for("finevision_parquet")(source("cauldron_parquet"), tmp_path))
-    assert [(len(s.turns), len(s.pictures)) for s in good(read)] == [(4, 1), (2, 0)]
+    read = list(get_reader("finevision_parquet")(source("cauldron_parquet"), tmp_path))
+    assert [(len(s.turns), len(s.images)) for s in good(read)] == [(4, 1), (2, 0)]

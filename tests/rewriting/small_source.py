@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.settings import PROJECT
+from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, SAMPLES, ImageRow
 
@@ -38,7 +38,7 @@ def picture(number: int) -> ImageRow:
     buffer = io.BytesIO()
     Image.new("RGB", (240, 240), (number % 256, 90, 30)).save(buffer, "PNG")
     data = buffer.getvalue()
-    return ImageRow(digest_hex(data), data, "PNG", 240, 240, 1, "RGB", None)
+    return ImageRow(compute_digest(data), data, "PNG", 240, 240, 1, "RGB", None)
 
 
 def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) -> None:
@@ -48,13 +48,13 @@ def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) 
     lake.images.insert(pictures)
     samples, rows = [], []
     for number, shown in zip(numbers, pictures, strict=True):
-        key = digest_hex(source.slug, number)
+        key = compute_digest(source.slug, number)
         turns = [
             {"from": "human", "value": f"<image>\nWhat is {number} plus 1?"},
             {"from": "gpt", "value": str(number + 1)},
         ]
         sample = {
-            "version_id": digest_hex(key, 1),
+            "version_id": compute_digest(key, 1),
             "sample_id": key,
             "source": source.slug,
             "revision": 1,
@@ -73,15 +73,15 @@ def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) 
                 "family": source.family,
             }
         )
-    lake.table("samples").publish([pa.Table.from_pylist(samples, schema=SAMPLES.columns)], source.slug)
-    category = lake.table(f"category/{source.category}")
+    lake.get_table("samples").publish([pa.Table.from_pylist(samples, schema=SAMPLES.columns)], source.slug)
+    category = lake.get_table(f"category/{source.category}")
     category.publish([pa.Table.from_pylist(rows, schema=CATEGORY.columns)], source.slug)
 
 
 def prompt_folder(folder: Path, **edits: tuple[str, str]) -> Path:
     """A copy of the shipped prompts. `edits` maps a file's stem to (old, new)."""
     copy = folder / f"prompts-{len(list(folder.glob('prompts-*')))}"
-    shutil.copytree(PROJECT / "prompts", copy)
+    shutil.copytree(PROJECT_ROOT / "prompts", copy)
     for stem, (old, new) in edits.items():
         path = copy / f"{stem}.md"
         text = path.read_text(encoding="utf-8")

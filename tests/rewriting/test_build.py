@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from mvl_assets.config.prompts import FENCE_CLOSE, FENCE_OPEN, Prompt, judge_prompts, load_prompts, one_line
-from mvl_assets.config.settings import PROJECT
+from mvl_assets.config.prompts import FENCE_CLOSE, FENCE_OPEN, Prompt, format_inline, get_judge_prompts, load_prompts
+from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.inference.request import ModelRef, Request
-from mvl_assets.judging.judge import judging_requests
-from mvl_assets.model_stage.dialogue import readable
-from mvl_assets.rewriting.build import asks_of
+from mvl_assets.judging.judge import build_judge_requests
+from mvl_assets.model_stage.dialogue import strip_markers
+from mvl_assets.rewriting.build import build_requests
 
-PROMPTS = load_prompts(PROJECT / "prompts")
+PROMPTS = load_prompts(PROJECT_ROOT / "prompts")
 REWRITING = [prompt for prompt in PROMPTS.values() if prompt.role == "rewrite"]
-SEER, READER = ModelRef("fake", "1"), ModelRef("fake", "1", sees_images=False)
+SEER, READER = ModelRef("fake", "1"), ModelRef("fake", "1", supports_images=False)
 HARMLESS = "two apples"
 # Each would be obeyed by somebody: the end of our fence, control tokens, a role, a verdict, a template, a form.
 HOSTILE = [
@@ -59,22 +59,22 @@ def outside(request: Request, brief: str) -> str:
 def test_whatever_a_sample_says_the_instructions_and_the_form_stay_the_same(
     prompt: Prompt, model: ModelRef, hostile: str
 ):
-    (tame,) = asks_of(sample("What is it?", HARMLESS), prompt, model)
+    (tame,) = build_requests(sample("What is it?", HARMLESS), prompt, model)
     for question, answer in (("What is it?", hostile), (hostile, HARMLESS)):
-        (ask,) = asks_of(sample(question, answer), prompt, model)
-        assert outside(ask.request, one_line(readable(answer))) == outside(tame.request, HARMLESS)
+        (ask,) = build_requests(sample(question, answer), prompt, model)
+        assert outside(ask.request, format_inline(strip_markers(answer))) == outside(tame.request, HARMLESS)
         assert ask.request.output == tame.request.output
         assert ask.request.sampling == tame.request.sampling
         assert not any("<|" in text for text in texts(ask.request))
-        assert ask.request.images == tame.request.images
+        assert ask.request.image_ids == tame.request.image_ids
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_whatever_a_pair_says_the_judge_is_asked_the_same_point_in_the_same_form(hostile: str):
-    criteria = judge_prompts(PROMPTS, "general")
+    criteria = get_judge_prompts(PROMPTS, "general")
 
     def asked(question: str, answer: str) -> tuple[Request, ...]:
-        return judging_requests(criteria, sample(question, answer)["conversations"], ["0" * 32], SEER)[0]
+        return build_judge_requests(criteria, sample(question, answer)["conversations"], ["0" * 32], SEER)[0]
 
     tame = asked("What is it?", HARMLESS)
     for question, answer in (("What is it?", hostile), (hostile, HARMLESS)):
@@ -93,8 +93,8 @@ def test_the_paper_s_behaviour_of_each_family(prompt: Prompt):
     pairs = schema.get("properties", {}).get("pairs", {})
     assert (pairs.get("minItems", 0) >= 2) == (prompt.family in several)
     assert ("kind" in json.dumps(schema)) == (prompt.family in several)
-    assert (prompt.per == "pair") == (prompt.family in {"math", "code"}) == (prompt.output == "text")
-    assert (prompt.sees == "text") == (prompt.family == "caption")
+    assert (prompt.unit == "pair") == (prompt.family in {"math", "code"}) == (prompt.output == "text")
+    assert (prompt.modality == "text") == (prompt.family == "caption")
     if prompt.family == "ocr":
         assert list(schema["properties"]) == ["scenario", "turns"]
         assert schema["properties"]["turns"]["maxItems"] == 5

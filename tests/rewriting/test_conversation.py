@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvl_assets.model_stage.dialogue import Pair, pairs_of, readable, with_pictures
+from mvl_assets.model_stage.dialogue import QAPair, attach_image_markers, extract_qa_pairs, strip_markers
 
 TURNS = [
     {"from": "system", "value": "Be kind."},
@@ -19,7 +19,7 @@ TURNS = [
 
 
 def test_pairs_are_the_answered_questions():
-    assert pairs_of(TURNS) == [Pair("<image>\nWhat is it?", "A cat."), Pair("What colour?", "Grey.")]
+    assert extract_qa_pairs(TURNS) == [QAPair("<image>\nWhat is it?", "A cat."), QAPair("What colour?", "Grey.")]
 
 
 @pytest.mark.parametrize(
@@ -35,24 +35,27 @@ def test_pairs_are_the_answered_questions():
     ],
 )
 def test_outer_markers_go_and_inner_ones_are_counted(text: str, read: str):
-    assert readable(text) == read
+    assert strip_markers(text) == read
 
 
 def test_a_question_that_kept_its_markers_stays_as_it_was():
     asked = "Is <image> like <image>?"
-    assert with_pictures([Pair(asked, "Yes.")], 2, video=False)[0]["value"] == asked
+    assert attach_image_markers([QAPair(asked, "Yes.")], 2, has_video=False)[0]["value"] == asked
 
 
 def test_a_new_question_gets_all_pictures_in_front():
-    turns = with_pictures([Pair("Which is older?", "The left."), Pair("Why?", "Rust.")], 2, video=False)
+    turns = attach_image_markers([QAPair("Which is older?", "The left."), QAPair("Why?", "Rust.")], 2, has_video=False)
     assert [t["value"] for t in turns] == ["<image>\n<image>\nWhich is older?", "The left.", "Why?", "Rust."]
-    assert with_pictures([Pair("What happens?", "Rain.")], 8, video=True)[0]["value"] == "<video>\nWhat happens?"
+    assert (
+        attach_image_markers([QAPair("What happens?", "Rain.")], 8, has_video=True)[0]["value"]
+        == "<video>\nWhat happens?"
+    )
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=4), st.integers(0, 5), st.booleans())
 def test_a_dialogue_always_holds_one_marker_per_picture(pairs: list[tuple[str, str]], n_images: int, video: bool):
     pairs = [(q.replace("<", ""), a.replace("<", "")) for q, a in pairs]
-    turns = with_pictures([Pair(q, a) for q, a in pairs], n_images, video)
+    turns = attach_image_markers([QAPair(q, a) for q, a in pairs], n_images, video)
     whole = "".join(t["value"] for t in turns)
     assert (whole.count("<video>"), whole.count("<image>")) == ((1, 0) if video else (0, n_images))
     assert [t["from"] for t in turns] == ["human", "gpt"] * len(pairs)

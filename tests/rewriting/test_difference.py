@@ -11,7 +11,7 @@ from servers import serving
 from small_source import MATH, profile, prompt_folder, put, source_of
 
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.config.profile import Profile, Role
+from mvl_assets.config.profile import ModelRole, Profile
 from mvl_assets.config.prompts import Prompt, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.testing.fake_server import FakeServer
@@ -43,24 +43,24 @@ class Road:
         for source in SOURCES:
             for stage in ("rewrite", "judge"):
                 planned = self.plan(stage, source, limit)
-                before = sum(self.server.seen.values())
+                before = sum(self.server.request_counts.values())
                 if stage == "rewrite":
                     rewrite_source(self.lake, source, self.profile, run_id="r", limit=limit, **self.given("rewrite"))
                 else:
                     judge_source(self.lake, source, self.profile, run_id="r", **self.given("judge"))
-                sent[stage, source.family or ""] = sum(self.server.seen.values()) - before
+                sent[stage, source.family or ""] = sum(self.server.request_counts.values()) - before
                 assert sent[stage, source.family or ""] == planned, (stage, source.family)
-        assert max(self.server.seen.values()) == 1, "no request was sent twice"
+        assert max(self.server.request_counts.values()) == 1, "no request was sent twice"
         return {key: count for key, count in sent.items() if count}
 
     def plan(self, stage: str, source: SourceSpec, limit: int | None) -> int:
         plan = plan_rewrite if stage == "rewrite" else plan_judge
         found = plan(self.lake, source, self.profile, prompts=self.prompts, limit=limit)
-        assert found.wanted == found.answered + found.to_send
+        assert found.requested == found.cache_hits + found.to_send
         return found.to_send
 
-    def given(self, role: Role) -> dict[str, object]:
-        served = replace(self.endpoint, model=self.profile.model_for(role).name)
+    def given(self, role: ModelRole) -> dict[str, object]:
+        served = replace(self.endpoint, model=self.profile.get_model(role).name)
         return {"prompts": self.prompts, "endpoints": [served]}
 
 
@@ -147,14 +147,14 @@ def test_equal_requests_are_planned_and_sent_once_and_answer_all_their_rows(lake
         put(lake, MATH, range(ROWS), conversations=turns, image_ids=[])
         put(lake, CHART, range(2))
         plan = plan_rewrite(lake, MATH, profile())
-        assert (plan.rows, plan.wanted, plan.to_send) == (ROWS, 1, 1)
+        assert (plan.rows, plan.requested, plan.to_send) == (ROWS, 1, 1)
         assert road.make() == {
             ("rewrite", "math"): 1,
             ("judge", "math"): CRITERIA,
             ("rewrite", "chart"): 2,
             ("judge", "chart"): 2 * CRITERIA,
         }
-        assert lake.table("rewritten/code_math").count() == lake.table("judged/code_math").count() == ROWS
+        assert lake.get_table("rewritten/code_math").count() == lake.get_table("judged/code_math").count() == ROWS
 
 
 def test_prices_make_hours_and_money_of_tokens_in_and_out(road: Road):

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvl_assets.config.prompts import load_prompts
-from mvl_assets.config.settings import PROJECT
-from mvl_assets.rewriting.parse import ERRORS, ParseError, parse_answer
+from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.rewriting.parse import PARSE_ERRORS, ParseError, parse_answer
 
-PROMPTS = load_prompts(PROJECT / "prompts")
+PROMPTS = load_prompts(PROJECT_ROOT / "prompts")
 MATH, DOMAIN, OCR = (PROMPTS[f"rewrite_{family}"] for family in ("math", "domain", "ocr"))
 
 printable = st.text(st.characters(blacklist_categories=("Cc", "Cs")), min_size=8, max_size=200).map(str.strip)
@@ -31,7 +31,7 @@ def test_any_text_gives_dialogues_or_one_of_the_named_errors(text: str):
         try:
             assert parse_answer(prompt, text, "stop", "What is it?")
         except ParseError as error:
-            assert error.error in ERRORS
+            assert error.error in PARSE_ERRORS
 
 
 @given(
@@ -45,7 +45,7 @@ def test_any_json_gives_dialogues_or_one_of_the_named_errors(document: object):
             try:
                 assert parse_answer(prompt, json.dumps(wrapped), "stop", None)
             except ParseError as error:
-                assert error.error in ERRORS
+                assert error.error in PARSE_ERRORS
 
 
 @given(st.lists(st.tuples(sound, sound), min_size=1, max_size=3, unique=True))

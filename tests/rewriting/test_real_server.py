@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from small_source import CHART, MATH, profile, put, source_of
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.judging.judge import judge_source
 from mvl_assets.lake.lake import Lake
@@ -26,17 +26,17 @@ def test_a_small_text_model_writes_rows_and_verdicts(lake: Lake, vllm_server: En
     for source in (MATH, CHART):
         put(lake, source, range(3))
         written = rewrite_source(lake, source, text_only, run_id="r1", endpoints=[vllm_server])
-        answered = {row["sample_id"] for row in lake.table(f"rewritten/{source.category}").rows()}
+        answered = {row["sample_id"] for row in lake.get_table(f"rewritten/{source.category}").iter_rows()}
         # Every sample is exactly one of rewritten and rejected, and a small model still manages most.
-        assert len(answered) + sum(written.unusable.values()) == 3
+        assert len(answered) + sum(written.rejects_by_error.values()) == 3
         assert len(answered) >= 2
         assert written.blind == written.rows
         judged = judge_source(lake, source, text_only, run_id="r1", endpoints=[vllm_server])
-        assert (judged.rows, judged.unusable) == (written.rows, {})
-        for row in lake.table(f"judged/{source.category}").rows():
+        assert (judged.rows, judged.rejects_by_error) == (written.rows, {})
+        for row in lake.get_table(f"judged/{source.category}").iter_rows():
             assert all(0 < v["p_yes"] < 1 for v in row["verdicts"])
-        assert rewrite_source(lake, source, text_only, run_id="r2").sent == 0
-        assert judge_source(lake, source, text_only, run_id="r2").sent == 0
+        assert rewrite_source(lake, source, text_only, run_id="r2").attempts_sent == 0
+        assert judge_source(lake, source, text_only, run_id="r2").attempts_sent == 0
 
 
 def test_orders_hidden_in_the_data_change_neither_the_form_of_an_answer_nor_of_a_verdict(
@@ -49,11 +49,11 @@ def test_orders_hidden_in_the_data_change_neither_the_form_of_an_answer_nor_of_a
         put(lake, source, [0], conversations=turns)
         written = rewrite_source(lake, source, text_only, run_id="r1", endpoints=[vllm_server])
         # A small model may run into its token limit; what it finished has the form.
-        assert set(written.unusable) <= {"length", "empty", "picture_marker", "control_character"}
+        assert set(written.rejects_by_error) <= {"length", "empty", "picture_marker", "control_character"}
         # And a pair that is nothing but orders to the judge gets a verdict like any other.
-        rows = [{"rewrite_id": digest_hex(source.slug), "source": source.slug, "conversations": turns}]
-        sample = next(iter(lake.table("samples").rows(["version_id"], f"source = '{source.slug}'")))
+        rows = [{"rewrite_id": compute_digest(source.slug), "source": source.slug, "conversations": turns}]
+        sample = next(iter(lake.get_table("samples").iter_rows(["version_id"], f"source = '{source.slug}'")))
         table = pa.Table.from_pylist([rows[0] | sample], schema=REWRITTEN.columns)
-        lake.table("rewritten/chart").publish([table], source.slug)
+        lake.get_table("rewritten/chart").publish([table], source.slug)
         judged = judge_source(lake, source, text_only, run_id="r1", endpoints=[vllm_server])
-        assert (judged.rows, judged.unusable) == (1, {})
+        assert (judged.rows, judged.rejects_by_error) == (1, {})

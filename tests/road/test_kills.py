@@ -22,13 +22,13 @@ from typing import Any
 import pytest
 import yaml
 
-from mvl_assets.config.catalog import source_named
+from mvl_assets.config.catalog import get_source
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.prompts import load_prompts
-from mvl_assets.config.settings import PROJECT
-from mvl_assets.demo_data.write import write_miniatures
+from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.testing.proxy import Entry, asked, read_journal
+from mvl_assets.inference.testing.proxy import JournalEntry, count_requests, read_journal
 from mvl_assets.ingest.categorise import categorise_source
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.judging.plan import plan_judge
@@ -83,9 +83,9 @@ class Stage:
             if name.startswith("MVL_"):
                 patch.setenv(name, value)
         self.folder.mkdir()
-        write_miniatures(self.folder / "raw", [SLUG], rows=SAMPLES + 1, seed=0)
-        ingest_source(self.lake, source_named(SLUG), self.folder / "raw" / SLUG, run_id="run")
-        assert categorise_source(self.lake, source_named(SLUG), run_id="run").rows == SAMPLES
+        write_demo_sources(self.folder / "raw", [SLUG], n_rows=SAMPLES + 1, seed=0)
+        ingest_source(self.lake, get_source(SLUG), self.folder / "raw" / SLUG, run_id="run")
+        assert categorise_source(self.lake, get_source(SLUG), run_id="run").n_rows == SAMPLES
         short_prompts(self.folder / "prompts")
 
     @contextmanager
@@ -93,7 +93,7 @@ class Stage:
         """The proxy between, and a profile that names it."""
         port = free_port()
         words = ["--upstream", upstream.removesuffix("/v1"), "--port", str(port), "--journal", str(self.journal)]
-        proxy = subprocess.Popen([sys.executable, "-m", "mvl_assets.inference.testing.proxy", *words], cwd=PROJECT)
+        proxy = subprocess.Popen([sys.executable, "-m", "mvl_assets.inference.testing.proxy", *words], cwd=PROJECT_ROOT)
         model = self.model | {"revision": "1", "base_urls": [f"http://127.0.0.1:{port}/v1"], "concurrency": AT_ONCE}
         roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
         profile = {"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": "p_yes >= 0"}}
@@ -109,7 +109,7 @@ class Stage:
     def run(self) -> None:
         """A client that nobody disturbs."""
         done = subprocess.run(
-            self.command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=300
+            self.command, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stderr
 
@@ -119,7 +119,9 @@ class Stage:
         With `server`, that dies first and is started again for the next client.
         """
         after = max(after, self.forwarded() + 1)
-        client = subprocess.Popen(self.command, cwd=PROJECT, env=self.environment, stderr=subprocess.PIPE, text=True)
+        client = subprocess.Popen(
+            self.command, cwd=PROJECT_ROOT, env=self.environment, stderr=subprocess.PIPE, text=True
+        )
         try:
             deadline = time.monotonic() + 120
             while self.forwarded() < after:
@@ -143,10 +145,10 @@ class Stage:
         return [sys.executable, "-m", "tests.road.client", SLUG]
 
     def forwarded(self) -> int:
-        return sum(asked(self.journal).values())
+        return sum(count_requests(self.journal).values())
 
     def rows(self, stage: str) -> list[dict[str, Any]]:
-        return list(self.lake.table(f"{stage}/{CATEGORY}").rows())
+        return list(self.lake.get_table(f"{stage}/{CATEGORY}").iter_rows())
 
     def keys(self) -> set[str]:
         """The requests whose answers the final rows are made of."""
@@ -158,7 +160,7 @@ def short_prompts(folder: Path) -> None:
     """The chart prompts as they are shipped, with answers of a few tokens: one short pair, always the likeliest."""
     folder.mkdir()
     for name in ("rewrite_chart.md", "judge_general.md"):
-        _, front, template = (PROJECT / "prompts" / name).read_text(encoding="utf-8").split("---\n", 2)
+        _, front, template = (PROJECT_ROOT / "prompts" / name).read_text(encoding="utf-8").split("---\n", 2)
         data = yaml.safe_load(front)
         data["sampling"]["temperature"] = 0.0
         if data["output"] == "json":
@@ -169,17 +171,19 @@ def short_prompts(folder: Path) -> None:
         (folder / name).write_text(f"---\n{yaml.safe_dump(data)}---\n{template}", encoding="utf-8")
 
 
-def asked_again_for_no_reason(entries: Sequence[Entry], kills: Sequence[Kill]) -> list[str]:
+def asked_again_for_no_reason(entries: Sequence[JournalEntry], kills: Sequence[Kill]) -> list[str]:
     """Requests that were asked again although their answer had come back long enough before the kill between."""
-    history: dict[str, list[Entry]] = defaultdict(list)
+    history: dict[str, list[JournalEntry]] = defaultdict(list)
     for entry in entries:
         history[entry.digest].append(entry)
     wrong = []
     for digest, seen in history.items():
-        questions = [entry.at for entry in seen if entry.event == "asked"]
+        questions = [entry.timestamp for entry in seen if entry.event == "asked"]
         for before, after in pairwise(questions):
             between = [kill for kill in kills if before <= kill.over and kill.at <= after]
-            answered = [entry.at for entry in seen if entry.event == "answered" and before <= entry.at <= after]
+            answered = [
+                entry.timestamp for entry in seen if entry.event == "answered" and before <= entry.timestamp <= after
+            ]
             if not between or any(at < between[0].at - UNSTORED_S for at in answered):
                 wrong.append(digest)
     return wrong
@@ -193,7 +197,7 @@ def kill_and_go_on(stage: Stage, seed: int, server: FakeProcess | None = None) -
     stage.run()
     entries = list(read_journal(stage.journal))
     assert asked_again_for_no_reason(entries, stage.kills) == [], points
-    again = sum(count - 1 for count in asked(stage.journal).values())
+    again = sum(count - 1 for count in count_requests(stage.journal).values())
     # In flight at each kill, and what a second of a model this fast has finished: never everything.
     assert again < len(entries) / 2
 
@@ -203,17 +207,17 @@ def assert_complete(stage: Stage, patch: pytest.MonkeyPatch) -> None:
     rewritten, judged = stage.rows("rewritten"), stage.rows("judged")
     assert len({row["sample_id"] for row in rewritten}) == len(rewritten) == SAMPLES
     assert {row["rewrite_id"] for row in judged} == {row["rewrite_id"] for row in rewritten}
-    assert stage.lake.table("rejects").count("stage <> 'raw'") == 0
+    assert stage.lake.get_table("rejects").count("stage <> 'raw'") == 0
     for name, value in stage.environment.items():
         if name.startswith("MVL_"):
             patch.setenv(name, value)
     profile, prompts = load_profile(str(stage.folder / "profile.yaml")), load_prompts(stage.folder / "prompts")
-    plans = [plan(stage.lake, source_named(SLUG), profile, prompts=prompts) for plan in (plan_rewrite, plan_judge)]
-    assert [(plan.wanted, plan.to_send) for plan in plans] == [(SAMPLES, 0), (SAMPLES * CRITERIA, 0)]
+    plans = [plan(stage.lake, get_source(SLUG), profile, prompts=prompts) for plan in (plan_rewrite, plan_judge)]
+    assert [(plan.requested, plan.to_send) for plan in plans] == [(SAMPLES, 0), (SAMPLES * CRITERIA, 0)]
     stored = [
         row["request_key"]
         for s in ("rewrite", "judge")
-        for b in stage.lake.answers(s, SLUG).scan()
+        for b in stage.lake.get_answer_log(s, SLUG).scan()
         for row in b.to_pylist()
     ]
     assert len(stored) == len(set(stored)) == REQUESTS
@@ -230,13 +234,13 @@ def test_kills_against_a_fake_server_cost_only_what_was_under_way(
         with undisturbed.proxied(server.base_url):
             undisturbed.run()
         assert_complete(undisturbed, monkeypatch)
-        assert set(asked(undisturbed.journal).values()) == {1} and undisturbed.forwarded() == REQUESTS
+        assert set(count_requests(undisturbed.journal).values()) == {1} and undisturbed.forwarded() == REQUESTS
         killed = Stage(tmp_path / "killed", undisturbed.model)
         killed.prepare(monkeypatch)
         with killed.proxied(server.base_url):
             kill_and_go_on(killed, seed, server)
         assert_complete(killed, monkeypatch)
-        assert asked(killed.journal).keys() == asked(undisturbed.journal).keys()
+        assert count_requests(killed.journal).keys() == count_requests(undisturbed.journal).keys()
         assert killed.keys() == undisturbed.keys()
 
 
@@ -263,8 +267,8 @@ def test_kills_against_the_real_server_cost_only_what_was_under_way(
 
 
 def test_the_oracle_sees_what_it_is_there_for() -> None:
-    def journal(*lines: tuple[str, float]) -> list[Entry]:
-        return [Entry(event, "a", at, None) for event, at in lines]
+    def journal(*lines: tuple[str, float]) -> list[JournalEntry]:
+        return [JournalEntry(event, "a", at, None) for event, at in lines]
 
     in_flight = journal(("asked", 1.0), ("asked", 6.0), ("answered", 7.0))
     just_finished = journal(("asked", 1.0), ("answered", 4.5), ("asked", 6.0), ("answered", 7.0))

@@ -13,14 +13,14 @@ import pytest
 import yaml
 
 from mvl_assets.config.catalog import load_catalog
-from mvl_assets.config.profile import FOLDER
-from mvl_assets.config.settings import PROJECT
+from mvl_assets.config.profile import PROFILES_DIR
+from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import STAGES
+from mvl_assets.lake.schema import TRAINING_STAGES
 from mvl_assets.lake_queries.holdout import is_held_out
 from mvl_assets.lake_queries.lineage import trace
-from mvl_assets.lake_queries.views import mixture_rows
+from mvl_assets.lake_queries.views import iter_mixture_rows
 from tests.servers import vllm_server
 from tests.training_defs import small_road
 
@@ -45,14 +45,14 @@ HOLDOUT = 0.25
 def mvl(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mvl_assets.cli", *arguments]
     return subprocess.run(
-        command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory, vllm_server: Endpoint) -> Iterator[dict[str, str]]:
     home = tmp_path_factory.mktemp("road")
-    profile = yaml.safe_load((FOLDER / "demo.yaml").read_text(encoding="utf-8"))
+    profile = yaml.safe_load((PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8"))
     model = profile["models"]["smollm2"]
     del model["serve"]
     model |= {"name": vllm_server.model, "base_urls": [vllm_server.base_url]}
@@ -91,14 +91,17 @@ def test_the_whole_road_runs_and_every_stage_has_rows(lake: Lake, environment: d
 
 
 def test_the_last_checkpoint_was_asked_through_its_server_and_the_others_here(lake: Lake) -> None:
-    asked = {(row["checkpoint"], row["via"]) for row in lake.table("evaluation/held_out").rows(["checkpoint", "via"])}
+    asked = {
+        (row["checkpoint"], row["via"])
+        for row in lake.get_table("evaluation/held_out").iter_rows(["checkpoint", "via"])
+    }
     assert asked == {("alignment", "runner"), ("single_image", "runner"), ("one_vision", "server")}
 
 
 def test_every_training_row_can_be_traced_to_its_file(lake: Lake) -> None:
     kinds = set()
-    for stage in STAGES:
-        for row in mixture_rows(lake, stage):
+    for stage in TRAINING_STAGES:
+        for row in iter_mixture_rows(lake, stage):
             found = trace(lake, row["row_id"])
             source = load_catalog()[found["sample"]["source"]]
             assert found["sample"]["source"] in SOURCES
@@ -114,32 +117,36 @@ def test_every_training_row_can_be_traced_to_its_file(lake: Lake) -> None:
 def test_held_out_questions_are_in_no_mixture(lake: Lake) -> None:
     held_out = {
         row["sample_id"]
-        for name in lake.names("category")
-        for row in lake.table(name).rows(["sample_id", "picture_key"])
+        for name in lake.list_tables("category")
+        for row in lake.get_table(name).iter_rows(["sample_id", "picture_key"])
         if is_held_out(row["picture_key"], HOLDOUT)
     }
-    trained = {row["sample_id"] for stage in STAGES for row in lake.table(f"mixture/{stage}").rows(["sample_id"])}
+    trained = {
+        row["sample_id"]
+        for stage in TRAINING_STAGES
+        for row in lake.get_table(f"mixture/{stage}").iter_rows(["sample_id"])
+    }
     assert held_out
     assert trained
     assert not held_out & trained
 
 
 def test_a_second_run_asks_nothing_trains_nothing_and_changes_no_table(lake: Lake, environment: dict[str, str]) -> None:
-    names = ["samples", *(name for family in ("rewritten", "judged", "mixture") for name in lake.names(family))]
-    before = {name: lake.table(name).version for name in names}
-    answers = {(stage, s): lake.answers(stage, s).count() for stage in ("rewrite", "judge") for s in SOURCES}
+    names = ["samples", *(name for family in ("rewritten", "judged", "mixture") for name in lake.list_tables(family))]
+    before = {name: lake.get_table(name).version for name in names}
+    answers = {(stage, s): lake.get_answer_log(stage, s).count() for stage in ("rewrite", "judge") for s in SOURCES}
     again = mvl(environment, "run")
     assert again.returncode == 0, again.stderr
-    assert {name: lake.table(name).version for name in names} == before
-    assert {(stage, s): lake.answers(stage, s).count() for stage, s in answers} == answers
+    assert {name: lake.get_table(name).version for name in names} == before
+    assert {(stage, s): lake.get_answer_log(stage, s).count() for stage, s in answers} == answers
     assert "checkpoint: 0 made, 3 up to date" in again.stdout
 
 
 @pytest.mark.skipif(
-    not (PROJECT.parent / "shared" / "data" / "tabmwp").is_dir(),
+    not (PROJECT_ROOT.parent / "shared" / "data" / "tabmwp").is_dir(),
     reason="the real TabMWP files lie beside no project here",
 )
 def test_real_tabmwp_problems_ran_the_whole_road(lake: Lake) -> None:
     assert (Path(lake.root).parent / "raw" / "tabmwp").is_symlink()
-    assert lake.table("rewritten/code_math").count("source = 'tabmwp'") > 0
-    assert lake.table("mixture/single_image").count("source = 'tabmwp'") > 0
+    assert lake.get_table("rewritten/code_math").count("source = 'tabmwp'") > 0
+    assert lake.get_table("mixture/single_image").count("source = 'tabmwp'") > 0

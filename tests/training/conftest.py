@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.data.chat_format import ChatTokens
+from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.packing import plan_stage
 from mvl_training.recipe import Recipe, parse_recipe
 from tests.training import tiny_model as small
@@ -22,8 +22,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokens(tokenizer: Path) -> ChatTokens:
-    return ChatTokens.load(tokenizer)
+def tokens(tokenizer: Path) -> ChatTokenizer:
+    return ChatTokenizer.load(tokenizer)
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ def states(heads: int, device: str, dtype: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize("groups", [1, 3])
 def test_it_equals_a_dense_mask(device: str, dtype: torch.dtype, tolerance: float, groups: int) -> None:
     query, key, value = states(6, device, dtype), states(6 // groups, device, dtype), states(6 // groups, device, dtype)
-    bounds = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0)], dtype=torch.int32, device=device)
+    cu_seqlens = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0)], dtype=torch.int32, device=device)
     ours, none = attention.samples_apart(
-        torch.nn.Module(), query, key, value, None, scaling=None, bounds=bounds, longest=max(LENGTHS)
+        torch.nn.Module(), query, key, value, None, scaling=None, cu_seqlens=cu_seqlens, max_seqlen=max(LENGTHS)
     )
     assert none is None
     theirs = dense(query, key, value)

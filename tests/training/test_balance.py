@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
-from mvl_training.data.mixture_stats import Balance, loads_table, shares_table
-from mvl_training.data.processing import Counts
-from mvl_training.data.token_counts import Member
+from mvl_training.data.mixture_stats import MixtureStats, render_loads_table, render_shares_table
+from mvl_training.data.processing import SampleCost
+from mvl_training.data.token_counts import PackableSample
 
 
-def member(category: str, modality: str, *, targets: int, visual: int = 0) -> Member:
-    return Member("", Counts(targets + visual, int(visual > 0), targets, visual, ""), category, modality)
+def member(category: str, modality: str, *, targets: int, visual: int = 0) -> PackableSample:
+    return PackableSample("", SampleCost(targets + visual, int(visual > 0), targets, visual, ""), category, modality)
 
 
-def chart(targets: int) -> Member:
+def chart(targets: int) -> PackableSample:
     return member("chart", "single_image", targets=targets, visual=30)
 
 
 def test_shares_add_up_and_name_the_shards_with_the_least_and_the_most() -> None:
-    balance = Balance()
-    balance.see([[chart(60), member("general", "text", targets=20)], [member("general", "text", targets=20)]])
-    balance.see([[chart(20)], [member("general", "text", targets=80)]])
-    balance.see([[chart(1)]])  # too few rows to compare
-    charts, general, *modalities = sorted(balance.shares(), key=lambda share: (share.axis, share.name))
-    assert (charts.samples, charts.tokens, charts.targets, charts.visual) == (3, 171, 81, 90)
-    assert (charts.least, charts.most) == (0.2, 0.6)
-    assert (general.targets, general.visual, general.least, general.most) == (120, 0, 0.4, 0.8)
+    balance = MixtureStats()
+    balance.update([[chart(60), member("general", "text", targets=20)], [member("general", "text", targets=20)]])
+    balance.update([[chart(20)], [member("general", "text", targets=80)]])
+    balance.update([[chart(1)]])  # too few rows to compare
+    charts, general, *modalities = sorted(balance.compute_shares(), key=lambda share: (share.axis, share.name))
+    assert (charts.n_samples, charts.n_tokens, charts.n_loss_tokens, charts.n_visual_tokens) == (3, 171, 81, 90)
+    assert (charts.min_shard_share, charts.max_shard_share) == (0.2, 0.6)
+    assert (general.n_loss_tokens, general.n_visual_tokens, general.min_shard_share, general.max_shard_share) == (
+        120,
+        0,
+        0.4,
+        0.8,
+    )
     assert [(share.axis, share.name) for share in modalities] == [("modality", "single_image"), ("modality", "text")]
 
 
 def test_a_category_that_a_shard_lacks_has_no_share_there() -> None:
-    balance = Balance()
-    balance.see([[chart(50)]])
-    balance.see([[member("general", "text", targets=50)]])
-    assert {(share.least, share.most) for share in balance.shares()} == {(0.0, 1.0)}
+    balance = MixtureStats()
+    balance.update([[chart(50)]])
+    balance.update([[member("general", "text", targets=50)]])
+    assert {(share.min_shard_share, share.max_shard_share) for share in balance.compute_shares()} == {(0.0, 1.0)}
 
 
 def test_visual_shares_of_packs_are_percentiles_over_packs() -> None:
-    balance = Balance()
-    balance.see([[member("a", "text", targets=10)]] + [[chart(10)]] * 18 + [[chart(90)]])
-    found = balance.visual_share_of_packs()
+    balance = MixtureStats()
+    balance.update([[member("a", "text", targets=10)]] + [[chart(10)]] * 18 + [[chart(90)]])
+    found = balance.compute_visual_share_percentiles()
     assert (found["p5"], found["median"], found["p95"]) == (0.0, 0.75, 0.75)
 
 
 def test_the_tables_are_markdown_with_a_line_for_each() -> None:
     share = {"axis": "category", "name": "chart", "samples": 1200, "tokens": 9, "visual": 5, "targets": 4}
-    lines = shares_table([share | {"least": 0.5, "most": 1.0}]).splitlines()
+    lines = render_shares_table([share | {"least": 0.5, "most": 1.0}]).splitlines()
     assert lines[2:] == ["| category | chart | 1,200 | 9 | 5 | 4 | 100.0% | 50.0%, 100.0% |"]
     assert len({line.count("|") for line in lines}) == 1
-    lines = loads_table([{"ranks": 8, "micro_steps": 2, "tokens": 0.75, "tiles": 0.5}]).splitlines()
+    lines = render_loads_table([{"ranks": 8, "micro_steps": 2, "tokens": 0.75, "tiles": 0.5}]).splitlines()
     assert lines[2:] == ["| 8 | 2 | 0.750 | 0.500 |"]
     assert len({line.count("|") for line in lines}) == 1

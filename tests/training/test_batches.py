@@ -10,59 +10,61 @@ import torch
 
 from mvl_assets.lake.lake import Lake
 from mvl_training.data import pack_loader, pack_plan
-from mvl_training.data.chat_format import ChatTokens
-from mvl_training.data.pack_loader import PackLoader, Prefetch
+from mvl_training.data.chat_format import ChatTokenizer
+from mvl_training.data.pack_loader import PackLoader, Prefetcher
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.processing import SampleProcessor
 from mvl_training.recipe import Recipe
 
 
-def loader_of(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> PackLoader:
+def loader_of(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> PackLoader:
     plan = PackPlan(lake, "single_image")
     return PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
 
 
 @pytest.mark.parametrize(("packs", "size"), [(1, 1), (3, 1), (4, 700), (100, 1 << 20)])
 def test_packs_read_together_are_those_read_one_by_one_in_order(
-    lake: Lake, recipe: Recipe, tokens: ChatTokens, monkeypatch: pytest.MonkeyPatch, packs: int, size: int
+    lake: Lake, recipe: Recipe, tokens: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, packs: int, size: int
 ) -> None:
     loader = loader_of(lake, recipe, tokens)
     positions = [7, None, 2, 3, 3, len(loader.plan) - 1, 0, None]
     alone = [loader.load(position) for position in positions]
-    monkeypatch.setattr(pack_loader, "READ_PACKS", packs)
-    monkeypatch.setattr(pack_loader, "READ_BYTES", size)
-    for one, other in zip(loader.stream(positions), alone, strict=True):
+    monkeypatch.setattr(pack_loader, "READ_GROUP_PACKS", packs)
+    monkeypatch.setattr(pack_loader, "READ_GROUP_BYTES", size)
+    for one, other in zip(loader.iter_batches(positions), alone, strict=True):
         assert one.row_ids == other.row_ids
-        assert torch.equal(one.ids_1L, other.ids_1L)
+        assert torch.equal(one.input_ids_1L, other.input_ids_1L)
         assert torch.equal(one.tiles_T3PP, other.tiles_T3PP)
 
 
 def test_no_more_bytes_of_pictures_are_held_than_allowed_but_for_one_pack_alone(
-    lake: Lake, recipe: Recipe, tokens: ChatTokens, monkeypatch: pytest.MonkeyPatch
+    lake: Lake, recipe: Recipe, tokens: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loader = loader_of(lake, recipe, tokens)
-    monkeypatch.setattr(pack_loader, "READ_BYTES", 9000)
-    portions = {id(read.pictures): read.pictures for read in list(loader.read(range(len(loader.plan))))}
+    monkeypatch.setattr(pack_loader, "READ_GROUP_BYTES", 9000)
+    portions = {id(read.image_data): read.image_data for read in list(loader.iter_raw_packs(range(len(loader.plan))))}
     held = [sum(map(len, pictures.values())) for pictures in portions.values()]
-    of_packs = [sum(map(len, read.pictures.values())) for p in range(len(loader.plan)) for read in loader.read([p])]
+    of_packs = [
+        sum(map(len, read.image_data.values())) for p in range(len(loader.plan)) for read in loader.iter_raw_packs([p])
+    ]
     assert 1 < len(held) < len(loader.plan)
     assert max(held) <= max(9000, *of_packs)
 
 
 def test_positions_far_apart_are_found(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = PackPlan(lake, "single_image")
-    monkeypatch.setattr(pack_plan, "NEAR", 2)
+    monkeypatch.setattr(pack_plan, "MAX_READ_GAP", 2)
     positions = [9, 0, 1, 4, 9]
-    assert [pack.position for pack in plan.at(positions)] == positions
-    assert plan.at([]) == []
+    assert [pack.position for pack in plan.read_packs(positions)] == positions
+    assert plan.read_packs([]) == []
     for outside in (-1, len(plan)):
         with pytest.raises(IndexError):
-            plan.at([0, outside])
+            plan.read_packs([0, outside])
 
 
-def test_an_error_while_loading_ahead_reaches_the_loop(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:
+def test_an_error_while_loading_ahead_reaches_the_loop(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
     loader = loader_of(lake, recipe, tokens)
-    prefetch = Prefetch(loader, chain([0, None], failing()))
+    prefetch = Prefetcher(loader, chain([0, None], failing()))
     with pytest.raises(OSError, match="the disk is gone"):
         list(prefetch)
     prefetch.close()
@@ -73,8 +75,8 @@ def failing() -> Iterator[int | None]:
     yield
 
 
-def test_closing_a_loader_in_the_middle_ends_its_thread(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:
-    prefetch = Prefetch(loader_of(lake, recipe, tokens), iter([0] * 1000))
+def test_closing_a_loader_in_the_middle_ends_its_thread(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
+    prefetch = Prefetcher(loader_of(lake, recipe, tokens), iter([0] * 1000))
     next(iter(prefetch))
     prefetch.close()
     assert not prefetch._thread.is_alive()

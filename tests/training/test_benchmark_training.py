@@ -36,7 +36,7 @@ def said(*command: str, home: Path) -> dict[str, Any]:
 
 
 def test_drawn_samples_are_as_long_as_their_law_says(length_law: ModuleType) -> None:
-    drawn = length_law.draw(50_000, load_recipe("paper-7b").grid.build(), 0, 8192)
+    drawn = length_law.draw(50_000, load_recipe("paper-7b").grid.to_tile_grid(), 0, 8192)
     tokens = sorted(drawn.tokens_N.tolist())
     assert sum(drawn.picture_N < 0) / 50_000 == pytest.approx(0.12, abs=0.01)
     assert sum(tokens) / 50_000 == pytest.approx(2400, rel=0.03)

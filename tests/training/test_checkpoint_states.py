@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from mvl_training.trainer.checkpoint import _separate
+from mvl_training.trainer.checkpoint import _unshare_optimizer_state
 
 
 def test_every_group_keeps_its_own_settings_and_every_state_its_own_count_of_steps() -> None:
@@ -19,7 +19,7 @@ def test_every_group_keeps_its_own_settings_and_every_state_its_own_count_of_ste
         weight.grad = torch.ones(2)
     for group in adam.param_groups:
         group.update(groups[0])
-    _separate(SimpleNamespace(optimizer=adam, param_groups=adam.param_groups), groups, zero=3)
+    _unshare_optimizer_state(SimpleNamespace(optimizer=adam, param_groups=adam.param_groups), groups, zero_stage=3)
     adam.step()
     assert [float(adam.state[w]["step"]) for w in weights] == [7.0, 7.0]
     assert [(g["name"], g["lr"]) for g in adam.param_groups] == [("language", 1e-3), ("vision", 1e-2)]

@@ -10,42 +10,42 @@ from click.testing import CliRunner
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training.cli import command
-from mvl_training.data.batch_order import Order
+from mvl_training.cli import recipe_group
+from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.data.processing import load_tokens
-from mvl_training.model.cost_model import forecast, sizes_of
-from mvl_training.model.student_model import assemble, part_of
-from mvl_training.recipe import Expected, load_recipe, parse_recipe
+from mvl_training.data.processing import load_tokenizer
+from mvl_training.model.cost_model import compute_recipe_sizes, forecast_stage
+from mvl_training.model.student_model import assemble_student, find_model_component
+from mvl_training.recipe import ExpectedData, load_recipe, parse_recipe
 from tests.training import tiny_model as small
 
 
 def test_the_published_model_has_its_known_size_and_cost() -> None:
     """Table 1 of arXiv 2412.05237: 8.0B parameters, 20.0M in the projector's stage (17M of them in the projector)."""
     recipe = load_recipe("paper-7b")
-    sizes = sizes_of(recipe)
-    assert sum(sizes.parameters.values()) == pytest.approx(8.030e9, rel=1e-3)
-    single = forecast(recipe, "single_image", sizes, gpus=8)
-    assert single.steps == 39_063
+    sizes = compute_recipe_sizes(recipe)
+    assert sum(sizes.params.values()) == pytest.approx(8.030e9, rel=1e-3)
+    single = forecast_stage(recipe, "single_image", sizes, n_gpus=8)
+    assert single.n_steps == 39_063
     language = 6 * (28 * 233.05e6 + 544.997e6) + 6 * 28 * 3584 * 2400
     tile = 3 * (2 * 729 * (26 * 15.23e6 + 0.68e6) + 26 * 4 * 729**2 * 1152 + 2 * 729 * 16.97e6)
     assert single.flops_per_token == pytest.approx(language + 5 * tile / 2400, rel=5e-3)
     weights = 8.03e9 / (1 << 30)
     whole = single.memory[0]
-    assert (whole.weights, whole.optimizer) == pytest.approx((2 * weights, 12 * weights), rel=1e-3)
+    assert (whole.weights_gib, whole.optimizer_gib) == pytest.approx((2 * weights, 12 * weights), rel=1e-3)
     shared = single.memory[3]
-    assert (shared.weights, shared.gradients) == pytest.approx((2 * weights / 8, 4 * weights / 8), rel=1e-3)
+    assert (shared.weights_gib, shared.gradients_gib) == pytest.approx((2 * weights / 8, 4 * weights / 8), rel=1e-3)
 
 
 def test_a_frozen_tower_costs_no_gradients_of_its_own() -> None:
     recipe = load_recipe("paper-7b")
-    sizes = sizes_of(recipe)
-    same = Expected(samples=1000, tokens=1000, tiles=1)
+    sizes = compute_recipe_sizes(recipe)
+    same = ExpectedData(samples=1000, tokens=1000, tiles=1)
     stages = {name: stage.model_copy(update={"expected": same}) for name, stage in recipe.stages.items()}
     recipe = recipe.model_copy(update={"stages": stages})
-    one, all_parts = (forecast(recipe, stage, sizes, gpus=8) for stage in ("alignment", "single_image"))
+    one, all_parts = (forecast_stage(recipe, stage, sizes, n_gpus=8) for stage in ("alignment", "single_image"))
     assert 0.6 < one.flops_per_token / all_parts.flops_per_token < 2 / 3
-    assert one.memory[0].gradients < 0.1 < all_parts.memory[0].gradients
+    assert one.memory[0].gradients_gib < 0.1 < all_parts.memory[0].gradients_gib
     assert one.basis == "assumed by the recipe"
 
 
@@ -55,49 +55,49 @@ def test_over_a_plan_the_steps_and_samples_are_those_that_will_be_trained(
 ) -> None:
     recipe = parse_recipe(small.recipe_data(tokenizer, batch=batch, steps=steps))
     plan = PackPlan(lake, "single_image")
-    order = Order.of(plan, batch, recipe.seed)
-    found = forecast(recipe, "single_image", sizes_of(recipe), gpus=1, plan=plan)
-    assert found.basis == "the pack plan" and found.steps == (steps or order.steps_per_epoch)
-    assert found.samples == sum(int(plan.n_samples[order.step(n)].sum()) for n in range(found.steps))
+    order = BatchOrder.from_plan(plan, batch, recipe.seed)
+    found = forecast_stage(recipe, "single_image", compute_recipe_sizes(recipe), n_gpus=1, plan=plan)
+    assert found.basis == "the pack plan" and found.n_steps == (steps or order.steps_per_epoch)
+    assert found.n_samples == sum(int(plan.n_samples[order.list_step_packs(n)].sum()) for n in range(found.n_steps))
 
 
 def test_an_offloaded_optimizer_is_on_the_host() -> None:
     recipe = load_recipe("paper-7b")
-    here = recipe.stage("single_image")
+    here = recipe.get_stage("single_image")
     away = here.model_copy(update={"offload": True})
-    sizes = sizes_of(recipe)
+    sizes = compute_recipe_sizes(recipe)
     kept, moved = (
-        forecast(
+        forecast_stage(
             recipe.model_copy(update={"stages": {**recipe.stages, "single_image": stage}}),
             "single_image",
             sizes,
-            gpus=8,
+            n_gpus=8,
         ).memory[3]
         for stage in (here.model_copy(update={"offload": False}), away)
     )
-    assert (kept.host, moved.optimizer) == (0.0, 0.0) and moved.host == kept.optimizer
+    assert (kept.host_gib, moved.optimizer_gib) == (0.0, 0.0) and moved.host_gib == kept.optimizer_gib
 
 
 def test_the_demos_parts_are_counted_as_they_are_built() -> None:
     recipe = load_recipe("demo")
-    student = assemble(recipe, load_tokens(recipe))
+    student = assemble_student(recipe, load_tokenizer(recipe))
     built = {"language": 0, "projector": 0, "vision": 0}
     for name, parameter in student.named_parameters():
-        built[part_of(name) or "vision"] += parameter.numel()
-    assert sizes_of(recipe).parameters == built
+        built[find_model_component(name) or "vision"] += parameter.numel()
+    assert compute_recipe_sizes(recipe).params == built
 
 
 def test_without_a_plan_or_an_expectation_the_way_out_is_named() -> None:
     recipe = load_recipe("demo")
     with pytest.raises(MvlError, match="does not say what data alignment expects") as caught:
-        forecast(recipe, "alignment", sizes_of(recipe), gpus=1)
+        forecast_stage(recipe, "alignment", compute_recipe_sizes(recipe), n_gpus=1)
     assert "pack_plan/alignment" in (caught.value.hint or "")
 
 
 def test_the_command_prints_every_stage_and_the_same_as_json() -> None:
-    text = CliRunner().invoke(command, ["show", "paper-7b", "--stage", "single_image", "--gpus", "128"])
+    text = CliRunner().invoke(recipe_group, ["show", "paper-7b", "--stage", "single_image", "--gpus", "128"])
     assert text.exit_code == 0
     assert "39,063 of 256 samples" in text.output and "<- the recipe's" in text.output
-    found = json.loads(CliRunner().invoke(command, ["show", "ablation-1.5b", "--json"]).output)
+    found = json.loads(CliRunner().invoke(recipe_group, ["show", "ablation-1.5b", "--json"]).output)
     assert [one["stage"] for one in found] == ["alignment", "single_image", "one_vision"]
     assert found[1]["gpu_days"] == pytest.approx(found[1]["flops"] / (0.4 * 989e12) / 86400)

@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors import safe_open
 
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.local_server.server import ensure_server, stop
-from mvl_assets.inference.local_server.server_spec import ServeSpec, vllm_is_installed
-from mvl_assets.media.image import standardise
-from mvl_training.evaluation.runner import Runner
-from mvl_training.model.hf_layout import hub_name
+from mvl_assets.inference.local_server.server import ensure_server, stop_servers
+from mvl_assets.inference.local_server.server_spec import ServerSpec, is_vllm_installed
+from mvl_assets.media.image import standardise_image
+from mvl_training.evaluation.runner import StudentRunner
+from mvl_training.model.hf_layout import to_hub_name
 from tests.training import tiny_model as small
 
 LANGUAGE_LAYER = (
@@ -62,9 +62,9 @@ def test_the_export_has_the_published_names(seeing: tuple[Path, list[small.Drawn
 
 
 def test_an_untied_head_has_its_published_name_and_strangers_are_refused() -> None:
-    assert hub_name("llava.lm_head.weight") == "language_model.lm_head.weight"
+    assert to_hub_name("llava.lm_head.weight") == "language_model.lm_head.weight"
     with pytest.raises(KeyError):
-        hub_name("llava.model.something.weight")
+        to_hub_name("llava.model.something.weight")
 
 
 def test_transformers_own_processor_and_model_give_our_tokens_and_logits(
@@ -77,7 +77,7 @@ def test_transformers_own_processor_and_model_give_our_tokens_and_logits(
 
     folder, unseen = seeing
     export = folder / "export"
-    runner = Runner(export)
+    runner = StudentRunner(export)
     processor = LlavaOnevisionProcessor.from_pretrained(export)
     # The fast processor resizes with torch, to slightly other pixels; the one on Pillow is the reference.
     processor.image_processor = LlavaOnevisionImageProcessorPil.from_pretrained(export)
@@ -85,20 +85,20 @@ def test_transformers_own_processor_and_model_give_our_tokens_and_logits(
     for pictures, question, answer in unseen[:4]:
         content = [{"type": "image"}, {"type": "text", "text": question}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        inputs = processor(text=text, images=[[standardise(pictures[0])]], return_tensors="pt")
-        assert inputs["input_ids"][0].tolist() == runner.prompt_ids(pictures, question)
+        inputs = processor(text=text, images=[[standardise_image(pictures[0])]], return_tensors="pt")
+        assert inputs["input_ids"][0].tolist() == runner.build_prompt_ids(pictures, question)
         with torch.no_grad():
             made = model.generate(**inputs, max_new_tokens=8, do_sample=False)
             answered = inputs["input_ids"].shape[1]
         theirs = processor.decode(made[0][answered:], skip_special_tokens=True).strip()
-        assert theirs == runner.answer([(pictures, question)])[0]
+        assert theirs == runner.answer_questions([(pictures, question)])[0]
         losses = model(**label(inputs, runner, answer)).loss
-        assert losses.item() == pytest.approx(runner.loss([(pictures, question, answer)])[0], abs=1e-4)
+        assert losses.item() == pytest.approx(runner.compute_losses([(pictures, question, answer)])[0], abs=1e-4)
 
 
-def label(inputs: Any, runner: Runner, answer: str) -> dict[str, Any]:
+def label(inputs: Any, runner: StudentRunner, answer: str) -> dict[str, Any]:
     """The prompt with its answer behind it, and labels on the answer alone."""
-    tail = torch.tensor([[*runner.tokens.text(answer), runner.tokens.end]])
+    tail = torch.tensor([[*runner.tokenizer.encode(answer), runner.tokenizer.im_end_id]])
     ids = torch.cat([inputs["input_ids"], tail], dim=1)
     labels = torch.full_like(ids, -100)
     labels[:, -tail.shape[1] :] = tail
@@ -107,19 +107,21 @@ def label(inputs: Any, runner: Runner, answer: str) -> dict[str, Any]:
 
 def test_a_folder_without_a_model_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(MvlError, match="holds no exported model"):
-        Runner(tmp_path)
+        StudentRunner(tmp_path)
 
 
 @pytest.mark.server
 def test_vllm_serves_the_export_with_our_token_counts_and_answers(
     seeing: tuple[Path, list[small.Drawn]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not vllm_is_installed():
+    if not is_vllm_installed():
         pytest.skip("vLLM is not installed")
     folder, unseen = seeing
-    runner = Runner(folder, max_new_tokens=8)
+    runner = StudentRunner(folder, max_new_tokens=8)
     monkeypatch.setenv("MVL_HOME", str(tmp_path))
-    spec = ServeSpec(str(folder / "export"), "student", max_model_len=1024, max_num_seqs=4, args=("--dtype", "float32"))
+    spec = ServerSpec(
+        str(folder / "export"), "student", max_model_len=1024, max_num_seqs=4, args=("--dtype", "float32")
+    )
     endpoint = ensure_server(spec)
     try:
         wide = io.BytesIO()
@@ -128,19 +130,19 @@ def test_vllm_serves_the_export_with_our_token_counts_and_answers(
         right = 0
         for pictures, question, answer in questions:
             body = asked(endpoint.base_url, pictures, question)
-            assert body["usage"]["prompt_tokens"] == len(runner.prompt_ids(pictures, question))
+            assert body["usage"]["prompt_tokens"] == len(runner.build_prompt_ids(pictures, question))
             right += body["choices"][0]["message"]["content"].strip() == answer
         # vLLM resizes with torch instead of Pillow, so single answers may differ from our runner's.
         assert right >= 6
     finally:
-        stop(spec.name)
+        stop_servers(spec.name)
 
 
 def asked(base_url: str, pictures: list[bytes], question: str) -> dict[str, Any]:
     parts: list[dict[str, Any]] = []
     for data in pictures:
         buffer = io.BytesIO()
-        standardise(data).save(buffer, "PNG")
+        standardise_image(data).save(buffer, "PNG")
         url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
         parts.append({"type": "image_url", "image_url": {"url": url}})
     parts.append({"type": "text", "text": question})

@@ -10,27 +10,27 @@ import torch
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training.data.chat_format import IGNORE, ChatTokens
-from mvl_training.data.pack_loader import Packed, PackLoader, collate
+from mvl_training.data.chat_format import IGNORE_INDEX, ChatTokenizer
+from mvl_training.data.pack_loader import PackedBatch, PackLoader, collate
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.data.processing import Sample, SampleProcessor
+from mvl_training.data.processing import ProcessedSample, SampleProcessor
 from mvl_training.model import student_model
-from mvl_training.model.student_model import Student, assemble, load_student, part_of
+from mvl_training.model.student_model import Student, assemble_student, find_model_component, load_student
 from mvl_training.recipe import Recipe, parse_recipe
 from tests.training import tiny_model as small
 
 
 @pytest.fixture
-def student(recipe: Recipe, tokens: ChatTokens) -> Student:
-    return assemble(recipe, tokens)
+def student(recipe: Recipe, tokens: ChatTokenizer) -> Student:
+    return assemble_student(recipe, tokens)
 
 
 @pytest.fixture
-def processor(recipe: Recipe, tokens: ChatTokens) -> SampleProcessor:
+def processor(recipe: Recipe, tokens: ChatTokenizer) -> SampleProcessor:
     return SampleProcessor.for_stage(recipe, "single_image", tokens)
 
 
-def built(processor: SampleProcessor, count: int = 5, seed: int = 0) -> list[Sample]:
+def built(processor: SampleProcessor, count: int = 5, seed: int = 0) -> list[ProcessedSample]:
     samples = []
     for number, (pictures, question, answer) in enumerate(small.shape_samples(count, seed)):
         images = {str(i): data for i, data in enumerate(pictures)}
@@ -43,7 +43,7 @@ def built(processor: SampleProcessor, count: int = 5, seed: int = 0) -> list[Sam
                 {"from": "gpt", "value": answer},
             ],
         }
-        samples.append(processor.build(row, images))
+        samples.append(processor.build_sample(row, images))
     row = {
         "row_id": "film",
         "image_ids": ["a", "b", "c"],
@@ -51,16 +51,18 @@ def built(processor: SampleProcessor, count: int = 5, seed: int = 0) -> list[Sam
         "conversations": [{"from": "human", "value": "<video>\nAnd?"}, {"from": "gpt", "value": "moves"}],
     }
     film = {i: small.draw("circle", "red", at=(n, n)) for n, i in enumerate("abc")}
-    return [*samples, processor.build(row, film)]
+    return [*samples, processor.build_sample(row, film)]
 
 
-def together(processor: SampleProcessor, samples: list[Sample]) -> Packed:
-    return collate(samples, (processor.tokens.image, processor.tokens.video), processor.grid.tile)
+def together(processor: SampleProcessor, samples: list[ProcessedSample]) -> PackedBatch:
+    return collate(
+        samples, (processor.tokenizer.image_token_id, processor.tokenizer.video_token_id), processor.grid.tile_size
+    )
 
 
-def logits(student: Student, batch: Packed) -> torch.Tensor:
+def logits(student: Student, batch: PackedBatch) -> torch.Tensor:
     with torch.no_grad():
-        return student.llava.lm_head(student.hidden(batch))
+        return student.llava.lm_head(student.compute_last_hidden(batch))
 
 
 def gradients(student: Student) -> dict[str, torch.Tensor]:
@@ -93,12 +95,12 @@ def test_packed_logits_loss_and_gradients_equal_those_of_samples_alone(
 def test_a_head_called_in_parts_gives_the_same_loss_and_gradients(
     student: Student, processor: SampleProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(student_model, "HEAD_ROWS", 5)
-    packs = [together(processor, built(processor)), collate([], (0, 1), processor.grid.tile)]
+    monkeypatch.setattr(student_model, "HEAD_CHUNK_TOKENS", 5)
+    packs = [together(processor, built(processor)), collate([], (0, 1), processor.grid.tile_size)]
     for pack in packs:
         found = []
         for calls in (1, None, 3, 64):
-            student.head_calls = calls
+            student.n_head_chunks = calls
             student.zero_grad()
             loss = student(pack)
             loss.backward()
@@ -107,7 +109,7 @@ def test_a_head_called_in_parts_gives_the_same_loss_and_gradients(
             assert loss == pytest.approx(found[0][0], rel=1e-6)
             assert grads.keys() == found[0][1].keys()
             assert all(torch.allclose(grads[n], found[0][1][n], atol=1e-5) for n in grads)
-    student.head_calls = None
+    student.n_head_chunks = None
 
 
 def test_changing_one_sample_never_moves_its_neighbours(student: Student, processor: SampleProcessor) -> None:
@@ -115,14 +117,16 @@ def test_changing_one_sample_never_moves_its_neighbours(student: Student, proces
     before = logits(student, together(processor, samples))
     start = 0
     for place, sample in enumerate(samples):
-        length = len(sample.encoded.ids)
+        length = len(sample.encoded.input_ids)
         other = replace(
             sample,
             tiles=255 - sample.tiles,
-            encoded=replace(sample.encoded, ids=sample.encoded.ids.copy()),
+            encoded=replace(sample.encoded, input_ids=sample.encoded.input_ids.copy()),
         )
-        text = (other.encoded.ids != processor.tokens.image) & (other.encoded.ids != processor.tokens.video)
-        other.encoded.ids[text] = (other.encoded.ids[text] + 1) % 250
+        text = (other.encoded.input_ids != processor.tokenizer.image_token_id) & (
+            other.encoded.input_ids != processor.tokenizer.video_token_id
+        )
+        other.encoded.input_ids[text] = (other.encoded.input_ids[text] + 1) % 250
         after = logits(student, together(processor, [*samples[:place], other, *samples[place + 1 :]]))
         moved = (after - before).abs().amax(dim=1)
         assert moved[start : start + length].max() > 1e-3
@@ -138,10 +142,10 @@ def test_features_equal_those_of_transformers_own_forward(student: Student, proc
         if not pictures:
             continue
         sizes = []
-        from mvl_assets.media.image import standardise
+        from mvl_assets.media.image import standardise_image
 
         for data in pictures:
-            width, height = standardise(data).size
+            width, height = standardise_image(data).size
             sizes.append([height, width])
         pixels = torch.from_numpy(sample.tiles) / 127.5 - 1.0
         with torch.no_grad():
@@ -150,33 +154,33 @@ def test_features_equal_those_of_transformers_own_forward(student: Student, proc
                 image_sizes=torch.tensor(sizes),
                 batch_num_images=torch.tensor([len(pictures)]),
             ).pooler_output
-            ours, _ = student.features(torch.from_numpy(sample.tiles), sample.layouts)
+            ours, _ = student.compute_visual_features(torch.from_numpy(sample.tiles), sample.layouts)
         assert torch.allclose(torch.cat(list(theirs)), ours, atol=1e-6)
     film = samples[-1]
     pixels = torch.from_numpy(film.tiles) / 127.5 - 1.0
     with torch.no_grad():
         theirs = llava.model.get_video_features(pixel_values_videos=pixels[None]).pooler_output[0]
-        ours, _ = student.features(torch.from_numpy(film.tiles), film.layouts)
+        ours, _ = student.compute_visual_features(torch.from_numpy(film.tiles), film.layouts)
     assert torch.allclose(theirs, ours, atol=1e-6)
 
 
-def test_shrunk_pictures_have_transformers_features_too(tokenizer: Path, tokens: ChatTokens) -> None:
+def test_shrunk_pictures_have_transformers_features_too(tokenizer: Path, tokens: ChatTokenizer) -> None:
     data = small.recipe_data(tokenizer)
     data["grid"] |= {"side": 4, "tiles": None, "shrink_to": 2}
     recipe = parse_recipe(data)
-    student = assemble(recipe, tokens).eval()
+    student = assemble_student(recipe, tokens).eval()
     processor = SampleProcessor.for_stage(recipe, "single_image", tokens)
-    from mvl_assets.media.image import standardise
+    from mvl_assets.media.image import standardise_image
 
-    image = standardise(small.draw("circle", "red", (300, 240)))
-    cut, layouts = processor.cut([image], video=False)
-    assert layouts[0].shrunk is not None
+    image = standardise_image(small.draw("circle", "red", (300, 240)))
+    cut, layouts = processor.tile_images([image], is_video=False)
+    assert layouts[0].shrunk_size is not None
     with torch.no_grad():
         theirs = student.llava.model.get_image_features(
             pixel_values=torch.from_numpy(cut) / 127.5 - 1.0, image_sizes=torch.tensor([[240, 300]])
         ).pooler_output
-        ours, _ = student.features(torch.from_numpy(cut), layouts)
-    assert len(ours) == layouts[0].tokens
+        ours, _ = student.compute_visual_features(torch.from_numpy(cut), layouts)
+    assert len(ours) == layouts[0].n_tokens
     assert torch.allclose(theirs[0], ours, atol=1e-6)
 
 
@@ -187,9 +191,9 @@ def test_a_pack_without_pictures_still_reaches_every_parameter(student: Student,
     for batch in (together(processor, words), together(processor, [])):
         student.zero_grad(set_to_none=True)
         student(batch).backward()
-        missing = [n for n, p in student.named_parameters() if p.grad is None and part_of(n) is not None]
+        missing = [n for n, p in student.named_parameters() if p.grad is None and find_model_component(n) is not None]
         assert not missing
-        vision = [p.grad.abs().max() for n, p in student.named_parameters() if part_of(n) == "vision"]
+        vision = [p.grad.abs().max() for n, p in student.named_parameters() if find_model_component(n) == "vision"]
         assert max(vision) == 0
 
 
@@ -198,12 +202,12 @@ def test_the_loss_is_the_sum_over_answers_only(student: Student, processor: Samp
     batch = together(processor, [sample])
     scores = logits(student, batch).float()
     labels = torch.from_numpy(sample.encoded.labels).long()
-    expected = torch.nn.functional.cross_entropy(scores[:-1], labels[1:], ignore_index=IGNORE, reduction="sum")
+    expected = torch.nn.functional.cross_entropy(scores[:-1], labels[1:], ignore_index=IGNORE_INDEX, reduction="sum")
     assert student(batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_siglip_tower_gives_the_states_before_its_last_layer(
-    tmp_path: Path, tokenizer: Path, tokens: ChatTokens
+    tmp_path: Path, tokenizer: Path, tokens: ChatTokenizer
 ) -> None:
     """The released code deletes the last encoder layer and skips the post-layernorm."""
     from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipConfig, SiglipModel
@@ -228,27 +232,27 @@ def test_a_siglip_tower_gives_the_states_before_its_last_layer(
     Qwen2ForCausalLM(Qwen2Config(**text, vocab_size=259)).save_pretrained(tmp_path / "qwen")
     data["language"] = {"model": str(tmp_path / "qwen"), "tokenizer": str(tokenizer)}
     data["vision"] = {"model": str(tmp_path / "siglip")}
-    student = assemble(parse_recipe(data), tokens).eval()
+    student = assemble_student(parse_recipe(data), tokens).eval()
     tiles = torch.randint(0, 256, (2, 3, 42, 42), dtype=torch.uint8)
     pixels = tiles / 127.5 - 1.0
     with torch.no_grad():
         expected = whole.vision_model(pixels, output_hidden_states=True).hidden_states[-2]
         ours = student.llava.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
     assert torch.equal(expected, ours)
-    assert student.llava.get_input_embeddings().weight.shape[0] >= tokens.size
+    assert student.llava.get_input_embeddings().weight.shape[0] >= tokens.vocab_size
 
 
-def test_a_pack_of_the_plan_holds_what_the_plan_counted(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:
+def test_a_pack_of_the_plan_holds_what_the_plan_counted(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
     plan = PackPlan(lake, "single_image")
     loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
     for position, pack in enumerate(plan):
         batch = loader.load(position)
-        assert batch.ids_1L.shape[1] == plan.n_tokens[position] <= 256
-        assert (batch.n_targets, batch.row_ids) == (plan.n_targets[position], pack.row_ids)
+        assert batch.input_ids_1L.shape[1] == plan.n_tokens[position] <= 256
+        assert (batch.n_loss_tokens, batch.row_ids) == (plan.n_loss_tokens[position], pack.row_ids)
         assert max(len(batch.tiles_T3PP), 1) == max(plan.n_tiles[position], 1)
-        assert len(batch.visual_V) == sum(y.tokens for y in batch.layouts)
+        assert len(batch.visual_positions_V) == sum(y.n_tokens for y in batch.layouts)
 
 
 def test_a_folder_that_is_no_model_is_one_clear_error(tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(MvlError, match="no model can be loaded"):
-        load_student(tmp_path, recipe.grid.build())
+        load_student(tmp_path, recipe.grid.to_tile_grid())

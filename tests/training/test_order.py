@@ -9,63 +9,65 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.data.batch_order import Order
+from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import PackPlan
 
 
 @given(st.integers(1, 50), st.integers(1, 12), st.integers(1, 5))
 def test_an_epoch_takes_every_pack_once_and_ranks_share_each_step(packs: int, per_step: int, world: int) -> None:
-    order = Order(packs, min(per_step, packs), seed=5)
+    order = BatchOrder(packs, min(per_step, packs), seed=5)
     for epoch in (0, 1):
         taken = []
         for step in range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch):
-            shares = [order.share(step, rank, world) for rank in range(world)]
-            assert {len(s) for s in shares} == {order.micro_steps(world)}
+            shares = [order.list_rank_packs(step, rank, world) for rank in range(world)]
+            assert {len(s) for s in shares} == {order.count_grad_accum_steps(world)}
             together = [p for s in shares for p in s if p is not None]
-            assert sorted(together) == sorted(order.step(step))
+            assert sorted(together) == sorted(order.list_step_packs(step))
             taken += together
         assert sorted(taken) == list(range(packs))
 
 
 def test_a_plan_that_is_made_anew_changes_nothing_for_who_reads_it(lake: Lake) -> None:
     plan = PackPlan(lake, "single_image")
-    before = plan.at(range(len(plan)))
-    table = lake.table("pack_plan/single_image")
+    before = plan.read_packs(range(len(plan)))
+    table = lake.get_table("pack_plan/single_image")
     columns = [name for name in table.schema.names if name != "row_hash"]
-    rows = list(table.rows(columns))
+    rows = list(table.iter_rows(columns))
     table.publish([pa.Table.from_pylist([{**rows[0], "row_ids": ["f" * 32] * len(rows[0]["row_ids"])}])])
     try:
-        assert plan.at(range(len(plan))) == before and plan.version != PackPlan(lake, "single_image").version
+        assert plan.read_packs(range(len(plan))) == before and plan.version != PackPlan(lake, "single_image").version
     finally:
         table.publish([pa.Table.from_pylist(rows, schema=table.spec.columns)])
 
 
 def test_later_epochs_are_shuffled_by_seed() -> None:
-    order = Order(50, 5, seed=1)
-    second = [p for s in range(10, 20) for p in order.step(s)]
+    order = BatchOrder(50, 5, seed=1)
+    second = [p for s in range(10, 20) for p in order.list_step_packs(s)]
     assert second != list(range(50))
-    assert second == [p for s in range(10, 20) for p in Order(50, 5, seed=1).step(s)]
-    assert second != [p for s in range(10, 20) for p in Order(50, 5, seed=2).step(s)]
+    assert second == [p for s in range(10, 20) for p in BatchOrder(50, 5, seed=1).list_step_packs(s)]
+    assert second != [p for s in range(10, 20) for p in BatchOrder(50, 5, seed=2).list_step_packs(s)]
 
 
 def test_a_step_holds_about_the_samples_the_recipe_asks_for(lake: Lake) -> None:
     plan = PackPlan(lake, "single_image")
     samples = sum(len(p.row_ids) for p in plan)
-    order = Order.of(plan, 6, seed=0)
-    assert order.per_step == round(6 * len(plan) / samples)
-    assert Order.of(plan, 10_000, seed=0).per_step == len(plan)
+    order = BatchOrder.from_plan(plan, 6, seed=0)
+    assert order.packs_per_step == round(6 * len(plan) / samples)
+    assert BatchOrder.from_plan(plan, 10_000, seed=0).packs_per_step == len(plan)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(1, 12), st.integers(1, 5))
 def test_evenness_is_what_adding_up_each_ranks_share_gives(work: list[int], per_step: int, world: int) -> None:
-    order = Order(len(work), min(per_step, len(work)), seed=0)
+    order = BatchOrder(len(work), min(per_step, len(work)), seed=0)
     found = []
     for step in range(order.steps_per_epoch):
-        ranks = [sum(work[p] for p in order.share(step, rank, world) if p is not None) for rank in range(world)]
+        ranks = [
+            sum(work[p] for p in order.list_rank_packs(step, rank, world) if p is not None) for rank in range(world)
+        ]
         found.append(sum(ranks) / world / max(ranks) if any(ranks) else 1.0)
-    assert order.evenness(np.array(work), world) == pytest.approx(sum(found) / len(found))
+    assert order.compute_straggler_efficiency(np.array(work), world) == pytest.approx(sum(found) / len(found))
 
 
 def test_ranks_without_a_pack_of_their_own_make_a_step_uneven() -> None:
-    assert Order(12, 6, seed=0).evenness(np.full(12, 100), 3) == 1.0
-    assert Order(12, 6, seed=0).evenness(np.full(12, 100), 4) == pytest.approx(6 / 8)
+    assert BatchOrder(12, 6, seed=0).compute_straggler_efficiency(np.full(12, 100), 3) == 1.0
+    assert BatchOrder(12, 6, seed=0).compute_straggler_efficiency(np.full(12, 100), 4) == pytest.approx(6 / 8)

@@ -14,29 +14,31 @@ from PIL import Image
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.data import token_counts
-from mvl_training.data.bin_packing import pack
-from mvl_training.data.chat_format import ChatTokens
+from mvl_training.data.bin_packing import pack_bins
+from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackLoader
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.data.packing import max_tiles, plan_stage
-from mvl_training.data.processing import Counts, SampleProcessor
-from mvl_training.data.token_counts import Member
+from mvl_training.data.packing import compute_max_tiles, plan_stage
+from mvl_training.data.processing import SampleCost, SampleProcessor
+from mvl_training.data.token_counts import PackableSample
 from mvl_training.recipe import Recipe
 from tests.training import tiny_model as small
 
 
-def members(counts: list[tuple[int, int]]) -> list[Member]:
-    return [Member(str(i), Counts(t, n, 1, 0, ""), "chart", "single_image") for i, (t, n) in enumerate(counts)]
+def members(counts: list[tuple[int, int]]) -> list[PackableSample]:
+    return [
+        PackableSample(str(i), SampleCost(t, n, 1, 0, ""), "chart", "single_image") for i, (t, n) in enumerate(counts)
+    ]
 
 
 @given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 12)), max_size=60))
 def test_every_sample_is_in_exactly_one_pack_and_no_pack_is_too_full(counts: list[tuple[int, int]]) -> None:
-    packs = pack(members(counts), 100, 8)
+    packs = pack_bins(members(counts), 100, 8)
     assert sorted(int(m.row_id) for p in packs for m in p) == list(range(len(counts)))
     for one in packs:
-        assert sum(m.counts.tokens for m in one) <= 100
-        assert sum(m.counts.tiles for m in one) <= 8 or len([m for m in one if m.counts.tiles]) == 1
-    assert packs == pack(members(counts), 100, 8), "equal samples, equal packs"
+        assert sum(m.cost.n_tokens for m in one) <= 100
+        assert sum(m.cost.n_tiles for m in one) <= 8 or len([m for m in one if m.cost.n_tiles]) == 1
+    assert packs == pack_bins(members(counts), 100, 8), "equal samples, equal packs"
     assert sum(map(len, packs)) == len(counts)
 
 
@@ -48,29 +50,29 @@ def test_packs_of_a_mixture_like_the_papers_are_full() -> None:
         tokens = rng.randint(50, 600) if rng.random() < 0.12 else round(min(4600, max(800, rng.gauss(2700, 700))))
         counts.append((tokens, tokens // 729))
     for length, least in ((8192, 0.98), (16384, 0.995)):
-        packs = pack(members(counts), length, max_tiles(length, 27))
+        packs = pack_bins(members(counts), length, compute_max_tiles(length, 27))
         fill = sum(t for t, _ in counts) / (len(packs) * length)
         assert fill > least, (length, fill)
 
 
 def test_a_pair_is_found_where_the_longest_that_fits_would_waste_the_rest() -> None:
-    packs = pack(members([(50, 0), (30, 0), (25, 0), (25, 0), (40, 0), (30, 0)]), 100, 8)
-    assert [[m.counts.tokens for m in p] for p in packs] == [[50, 25, 25], [40, 30, 30]]
+    packs = pack_bins(members([(50, 0), (30, 0), (25, 0), (25, 0), (40, 0), (30, 0)]), 100, 8)
+    assert [[m.cost.n_tokens for m in p] for p in packs] == [[50, 25, 25], [40, 30, 30]]
 
 
 def test_a_sample_over_the_limit_on_tiles_shares_its_pack_with_text_alone() -> None:
-    packs = pack(members([(40, 20), (30, 0), (30, 1), (60, 7), (10, 1)]), 100, 8)
+    packs = pack_bins(members([(40, 20), (30, 0), (30, 1), (60, 7), (10, 1)]), 100, 8)
     assert [sorted(m.row_id for m in p) for p in packs] == [["2", "3"], ["0", "1"], ["4"]]
 
 
 def test_samples_of_one_length_are_taken_by_what_tiles_still_fit() -> None:
-    packs = pack(members([(50, 1), (50, 7), (50, 7), (50, 1)]), 100, 8)
+    packs = pack_bins(members([(50, 1), (50, 7), (50, 7), (50, 1)]), 100, 8)
     assert [[m.row_id for m in p] for p in packs] == [["1", "0"], ["2", "3"]]
 
 
 def test_a_sample_longer_than_a_pack_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="101 tokens does not fit into 100"):
-        pack(members([(101, 0)]), 100, 8)
+        pack_bins(members([(101, 0)]), 100, 8)
 
 
 def test_a_plan_is_the_same_every_time_and_changes_with_what_it_depends_on(
@@ -78,17 +80,17 @@ def test_a_plan_is_the_same_every_time_and_changes_with_what_it_depends_on(
 ) -> None:
     lake = small.fill_lake(tmp_path, small.shape_samples(30))
     first = plan_stage(lake, "single_image", recipe, run_id="a")
-    version = lake.table("pack_plan/single_image").version
+    version = lake.get_table("pack_plan/single_image").version
     again = plan_stage(lake, "single_image", recipe, run_id="b")
     assert again.data_version == first.data_version
-    assert lake.table("pack_plan/single_image").version == version
+    assert lake.get_table("pack_plan/single_image").version == version
     slower = small.recipe(tokenizer, train={"projector": 1e-4}, steps=99, zero=3)
     assert plan_stage(lake, "single_image", slower, run_id="c").data_version == first.data_version
     longer = small.recipe(tokenizer, length=512)
     assert plan_stage(lake, "single_image", longer, run_id="d").data_version != first.data_version
 
 
-def test_the_report_adds_up_to_the_table(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:
+def test_the_report_adds_up_to_the_table(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
     loader = PackLoader(
         lake,
         "single_image",
@@ -97,24 +99,27 @@ def test_the_report_adds_up_to_the_table(lake: Lake, recipe: Recipe, tokens: Cha
     )
     report = plan_stage(lake, "single_image", recipe, run_id="again")
     plan = PackPlan(lake, "single_image")
-    assert [p.position for p in plan] == list(range(report.packs))
-    assert report.samples == sum(len(p.row_ids) for p in plan) == plan.n_samples.sum() == 41
-    assert report.tokens == plan.n_tokens.sum() == sum(sum(p.lengths) for p in plan)
-    assert (report.targets, report.tiles) == (plan.n_targets.sum(), plan.n_tiles.sum())
-    assert report.fill == pytest.approx(report.tokens / (report.packs * 256))
-    assert report.rejected == {}
+    assert [p.position for p in plan] == list(range(report.n_packs))
+    assert report.n_samples == sum(len(p.row_ids) for p in plan) == plan.n_samples.sum() == 41
+    assert report.n_tokens == plan.n_tokens.sum() == sum(sum(p.lengths) for p in plan)
+    assert (report.n_loss_tokens, report.n_tiles) == (plan.n_loss_tokens.sum(), plan.n_tiles.sum())
+    assert report.fill_ratio == pytest.approx(report.n_tokens / (report.n_packs * 256))
+    assert report.rejects_by_error == {}
     for axis in ("category", "modality"):
         shares = [share for share in report.shares if share.axis == axis]
         for name in ("samples", "tokens", "targets"):
             assert sum(getattr(share, name) for share in shares) == getattr(report, name)
-        assert all(share.least == share.most == share.targets / report.targets for share in shares), "one shard"
-        assert sum(share.visual for share in shares) == sum(
-            layout.tokens for pack in plan for layout in loader.load(pack.position).layouts
+        assert all(
+            share.min_shard_share == share.max_shard_share == share.n_loss_tokens / report.n_loss_tokens
+            for share in shares
+        ), "one shard"
+        assert sum(share.n_visual_tokens for share in shares) == sum(
+            layout.n_tokens for pack in plan for layout in loader.load(pack.position).layouts
         )
     video = next(share for share in report.shares if share.name == "video")
-    assert 0 < video.visual < video.tokens
-    assert [load.ranks for load in report.loads] == [1, 8, 32, 128]
-    assert (report.loads[0].tokens, report.loads[0].tiles) == (1.0, 1.0)
+    assert 0 < video.n_visual_tokens < video.n_tokens
+    assert [load.world_size for load in report.rank_loads] == [1, 8, 32, 128]
+    assert (report.rank_loads[0].token_efficiency, report.rank_loads[0].tile_efficiency) == (1.0, 1.0)
 
 
 def test_rows_that_cannot_be_trained_on_are_rejected_by_name_and_never_cut(tmp_path: Path, recipe: Recipe) -> None:
@@ -131,9 +136,9 @@ def test_rows_that_cannot_be_trained_on_are_rejected_by_name_and_never_cut(tmp_p
         "single_image",
     )
     told: list[tuple[int, int]] = []
-    report = plan_stage(lake, "single_image", recipe, run_id="r", progress=lambda d, n: told.append((d, n)))
-    assert (report.samples, report.rejected) == (1, {"too_long": 1, "marker_mismatch": 1, "no_answer": 1})
-    rejects = list(lake.table("rejects").rows())
+    report = plan_stage(lake, "single_image", recipe, run_id="r", progress_callback=lambda d, n: told.append((d, n)))
+    assert (report.n_samples, report.rejects_by_error) == (1, {"too_long": 1, "marker_mismatch": 1, "no_answer": 1})
+    rejects = list(lake.get_table("rejects").iter_rows())
     assert {(r["position"], r["error"]) for r in rejects} == {
         (1, "too_long"),
         (2, "marker_mismatch"),
@@ -149,14 +154,14 @@ def test_a_picture_that_is_gone_costs_its_rows_and_a_plan_made_before_names_the_
     shapes = [small.draw("circle", "red"), small.draw("square", "blue")]
     small.put_rows(lake, [([shape], "<image>\nWhat?", "red", None) for shape in shapes], "single_image")
     plan_stage(lake, "single_image", recipe, run_id="r")
-    gone = next(lake.images.table.rows(["image_id"]))["image_id"]
+    gone = next(lake.images.table.iter_rows(["image_id"]))["image_id"]
     lake.images.table.delete(f"image_id = '{gone}'")
     plan = PackPlan(lake, "single_image")
     loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
     with pytest.raises(MvlError, match=f"missing_picture: picture {gone} is not in the lake"):
         for position in range(len(plan)):
             loader.load(position)
-    assert plan_stage(lake, "single_image", recipe, run_id="r").rejected == {"missing_picture": 1}
+    assert plan_stage(lake, "single_image", recipe, run_id="r").rejects_by_error == {"missing_picture": 1}
 
 
 def test_a_picture_that_its_exif_turns_is_counted_as_it_is_seen(tmp_path: Path, recipe: Recipe, tokens) -> None:
@@ -169,18 +174,23 @@ def test_a_picture_that_its_exif_turns_is_counted_as_it_is_seen(tmp_path: Path, 
     plan = PackPlan(lake, "single_image")
     loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
     (layout,) = loader.load(0).layouts
-    assert (layout.rows, layout.columns) == (2, 1)
+    assert (layout.n_rows, layout.n_columns) == (2, 1)
 
 
 def test_several_processes_count_the_same_plan(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = small.fill_lake(tmp_path, small.shape_samples(20))
-    alone = plan_stage(lake, "single_image", recipe, run_id="a", processes=1)
+    alone = plan_stage(lake, "single_image", recipe, run_id="a", n_processes=1)
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr(token_counts, "PART", 6)
-    plan = lake.table("pack_plan/single_image")
+    monkeypatch.setattr(token_counts, "CHUNK_ROWS", 6)
+    plan = lake.get_table("pack_plan/single_image")
     plan.delete("position >= 0")
     shared = plan_stage(
-        lake, "single_image", recipe, run_id="b", processes=2, progress=lambda done, rows: told.append((done, rows))
+        lake,
+        "single_image",
+        recipe,
+        run_id="b",
+        n_processes=2,
+        progress_callback=lambda done, rows: told.append((done, rows)),
     )
     assert shared.data_version == alone.data_version
     assert told == [(6, 20), (12, 20), (18, 20), (20, 20)]
@@ -191,7 +201,7 @@ def test_another_text_of_the_same_length_is_another_plan(tmp_path: Path, recipe:
     for answer in ("red", "sad"):
         lake = small.fill_lake(tmp_path / answer, [([], "Which?", answer)])
         versions.append(plan_stage(lake, "single_image", recipe, run_id="r"))
-    assert versions[0].tokens == versions[1].tokens
+    assert versions[0].n_tokens == versions[1].tokens
     assert versions[0].data_version != versions[1].data_version
 
 

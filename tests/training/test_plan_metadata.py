@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mvl_training.data.packing import plan_stage
-from mvl_training.definitions import _plan_metadata
+from mvl_training.definitions import _build_plan_metadata
 from tests.training import tiny_model as small
 
 
@@ -15,10 +15,10 @@ def test_a_plan_shows_its_fill_how_evenly_ranks_are_loaded_and_what_it_mixes(tmp
     filled = small.fill_lake(tmp_path, small.shape_samples(30), frames=5)
     data = small.recipe_data(tokenizer) | {"processes": 2}
     report = plan_stage(filled, "single_image", small.parse_recipe(data), run_id="r")
-    shown = _plan_metadata(json.loads(json.dumps(asdict(report))))
+    shown = _build_plan_metadata(json.loads(json.dumps(asdict(report))))
     assert 0.5 < shown["fill"] <= 1
-    assert 0.5 < shown["straggler efficiency"] == report.loads[0].tokens < 1
-    assert report.loads[0].ranks == 2
+    assert 0.5 < shown["straggler efficiency"] == report.rank_loads[0].token_efficiency < 1
+    assert report.rank_loads[0].world_size == 2
     ranks = [line.split("|")[1].strip() for line in shown["load of ranks"].value.splitlines()[2:]]
     assert ranks == ["2", "8", "32", "128"]
     lines = shown["balance"].value.splitlines()[2:]

@@ -17,7 +17,7 @@ def test_paper_7b_has_the_papers_values() -> None:
     assert recipe.language.model == "Qwen/Qwen2.5-7B-Instruct"
     assert recipe.vision.model == "google/siglip-so400m-patch14-384"
     assert recipe.paper_parity
-    alignment, single, one = (recipe.stage(s) for s in STAGES)
+    alignment, single, one = (recipe.get_stage(s) for s in STAGES)
     assert alignment.train == {"projector": 1e-3}
     assert single.train == one.train == {"language": 1e-5, "projector": 1e-5, "vision": 2e-6}
     assert [s.batch for s in (alignment, single, one)] == [512, 256, 256]
@@ -29,10 +29,10 @@ def test_paper_7b_has_the_papers_values() -> None:
         assert (stage.zero, stage.precision, stage.gradient_checkpointing) == (3, "bf16", True)
         assert (stage.save_every, stage.keep) == (1000, 20)
     assert one.frames == 32
-    grid = recipe.grid.build()
-    assert (grid.side, grid.max_tiles, len(grid.shapes)) == (27, 4, 36)
-    assert grid.pinpoints[0] == [384, 384]
-    assert grid.pinpoints[-1] == [2304, 2304]
+    grid = recipe.grid.to_tile_grid()
+    assert (grid.patches_per_side, grid.max_tiles, len(grid.shapes)) == (27, 4, 36)
+    assert grid.grid_pinpoints[0] == [384, 384]
+    assert grid.grid_pinpoints[-1] == [2304, 2304]
 
 
 @pytest.mark.parametrize("name", ["paper-7b", "ablation-1.5b", "demo"])
@@ -43,7 +43,7 @@ def test_every_recipe_loads_and_has_the_three_stages(name: str) -> None:
 
 
 def test_the_demo_never_cuts_more_tiles_than_vllm_counts_like() -> None:
-    assert max(r * c for r, c in load_recipe("demo").grid.build().shapes) <= 4
+    assert max(r * c for r, c in load_recipe("demo").grid.to_tile_grid().shapes) <= 4
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,12 @@ def test_files_that_are_no_recipe_are_one_clear_error(tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match=message):
             load_recipe(bad)
     with pytest.raises(RecipeError, match="has no stage 'two'"):
-        load_recipe("demo").stage("two")
+        load_recipe("demo").get_stage("two")
 
 
 def test_a_learning_rate_changes_the_training_but_not_the_plan(tokenizer: Path) -> None:
     one, other = small.recipe(tokenizer), small.recipe(tokenizer, train={"projector": 1e-4})
-    assert one.plan_inputs("single_image") == other.plan_inputs("single_image")
-    assert one.training_inputs("single_image") != other.training_inputs("single_image")
+    assert one.build_plan_inputs("single_image") == other.build_plan_inputs("single_image")
+    assert one.build_training_inputs("single_image") != other.build_training_inputs("single_image")
     kept = small.recipe(tokenizer, save_every=50, keep=9)
-    assert one.training_inputs("single_image") == kept.training_inputs("single_image")
+    assert one.build_training_inputs("single_image") == kept.build_training_inputs("single_image")

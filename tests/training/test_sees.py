@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mvl_training.evaluation.runner import Runner
+from mvl_training.evaluation.runner import StudentRunner
 from tests.training import tiny_model as small
 
 
@@ -13,10 +13,10 @@ def test_the_true_picture_explains_the_answer_better_than_another_one(
     seeing: tuple[Path, list[small.Drawn]],
 ) -> None:
     folder, unseen = seeing
-    runner = Runner(folder)
+    runner = StudentRunner(folder)
     others = [*unseen[1:], unseen[0]]
-    true = runner.loss(unseen)
-    shuffled = runner.loss([(other[0], q, a) for other, (_, q, a) in zip(others, unseen, strict=True)])
+    true = runner.compute_losses(unseen)
+    shuffled = runner.compute_losses([(other[0], q, a) for other, (_, q, a) in zip(others, unseen, strict=True)])
     mean_true, mean_shuffled = sum(true) / len(true), sum(shuffled) / len(shuffled)
     print(
         f"\nloss with the true picture {mean_true:.3f}, with another {mean_shuffled:.3f}, "
@@ -27,7 +27,7 @@ def test_the_true_picture_explains_the_answer_better_than_another_one(
 
 def test_it_answers_from_pictures_it_never_saw(seeing: tuple[Path, list[small.Drawn]]) -> None:
     folder, unseen = seeing
-    answers = Runner(folder, max_new_tokens=8).answer([(p, q) for p, q, _ in unseen])
+    answers = StudentRunner(folder, max_new_tokens=8).answer_questions([(p, q) for p, q, _ in unseen])
     right = sum(said == answer for said, (_, _, answer) in zip(answers, unseen, strict=True))
     print(f"\n{right} of {len(unseen)} right; guessing gives {len(unseen) // 4}")
     assert right > len(unseen) // 2
@@ -39,12 +39,12 @@ def test_the_result_says_what_was_done(seeing: tuple[Path, list[small.Drawn]]) -
     assert result["steps"] == 300
     assert result["last_loss"] < result["first_loss"]
     assert result["export_max_difference"] == 0.0
-    about = Runner(folder).describe()
+    about = StudentRunner(folder).describe()
     assert (about["stage"], about["step"], about["run"]) == ("single_image", 300, result["run"])
     assert about["recipe"]["name"] == "tiny"
 
 
 def test_a_training_checkpoint_can_be_asked_too(seeing: tuple[Path, list[small.Drawn]]) -> None:
     folder, unseen = seeing
-    from_export = Runner(folder / "export").loss(unseen[:3])
-    assert Runner(folder / "checkpoints" / "step-00000300").loss(unseen[:3]) == from_export
+    from_export = StudentRunner(folder / "export").compute_losses(unseen[:3])
+    assert StudentRunner(folder / "checkpoints" / "step-00000300").compute_losses(unseen[:3]) == from_export

@@ -5,22 +5,22 @@ from __future__ import annotations
 import pytest
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.data.chat_format import ChatTokens
+from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.model.cost_model import flops_of_sample, sizes_of
-from mvl_training.model.student_model import assemble
+from mvl_training.model.cost_model import compute_recipe_sizes, compute_sample_flops
+from mvl_training.model.student_model import assemble_student
 from mvl_training.recipe import Recipe
-from mvl_training.trainer.mfu import Speed
+from mvl_training.trainer.mfu import ThroughputMeter
 
 
-def test_the_head_is_counted_on_targets_only(lake: Lake, recipe: Recipe, tokens: ChatTokens) -> None:
-    stage, sizes, plan = recipe.stage("single_image"), sizes_of(recipe), PackPlan(lake, "single_image")
+def test_the_head_is_counted_on_targets_only(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
+    stage, sizes, plan = recipe.get_stage("single_image"), compute_recipe_sizes(recipe), PackPlan(lake, "single_image")
     packs = list(range(4))
     samples, length, tiles, targets = (
-        int(n[packs].sum()) for n in (plan.n_samples, plan.n_tokens, plan.n_tiles, plan.n_targets)
+        int(n[packs].sum()) for n in (plan.n_samples, plan.n_tokens, plan.n_tiles, plan.n_loss_tokens)
     )
     assert targets < length
-    everywhere = samples * flops_of_sample(sizes, stage, length / samples, tiles / samples)
-    head = assemble(recipe, tokens).llava.lm_head.weight.numel()
-    found = Speed(sizes, stage, plan, world=2).of(packs, seconds=0.5)["tflops"] * 1e12
+    everywhere = samples * compute_sample_flops(sizes, stage, length / samples, tiles / samples)
+    head = assemble_student(recipe, tokens).llava.lm_head.weight.numel()
+    found = ThroughputMeter(sizes, stage, plan, world_size=2).measure(packs, step_time_s=0.5)["tflops"] * 1e12
     assert found == pytest.approx((everywhere - 6 * head * (length - targets)) / 2 / 0.5)

@@ -21,7 +21,7 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.runs import stage_run
 from mvl_training.runs.stage_run import EXPORT_TOLERANCE, Checkpoint
-from mvl_training.runs.step_rows import rows_of_step
+from mvl_training.runs.step_rows import read_step_rows
 from mvl_training.trainer import checkpoint
 from mvl_training.trainer.checkpoint import CheckpointError
 from mvl_training.trainer.export import export_checkpoint
@@ -195,13 +195,13 @@ def test_another_number_of_ranks_goes_on_with_the_same_data_and_loss(
 def test_every_step_leads_back_to_the_rows_it_saw(lake: Lake, undisturbed: tuple[Path, list[str]]) -> None:
     trained = Checkpoint("single_image", undisturbed[0], "v", 256)
     for line in steps_of(undisturbed[0]):
-        rows = rows_of_step(lake, trained, line["step"])
+        rows = read_step_rows(lake, trained, line["step"])
         assert (len(rows), sum(r["tokens"] for r in rows)) == (line["samples"], line["tokens"])
-    known = {row["row_id"] for row in lake.table("mixture/single_image").rows(["row_id"])}
-    first_epoch = [r["row_id"] for n in range(1, 8) for r in rows_of_step(lake, trained, n)]
+    known = {row["row_id"] for row in lake.get_table("mixture/single_image").iter_rows(["row_id"])}
+    first_epoch = [r["row_id"] for n in range(1, 8) for r in read_step_rows(lake, trained, n)]
     assert set(first_epoch) <= known
     with pytest.raises(MvlError, match="was trained for 30 steps"):
-        rows_of_step(lake, trained, 31)
+        read_step_rows(lake, trained, 31)
 
 
 def test_a_finished_run_is_not_repeated(undisturbed: tuple[Path, list[str]]) -> None:
@@ -238,7 +238,7 @@ def test_a_loss_that_is_no_number_stops_with_the_rows_and_keeps_the_last_checkpo
     done = run(command(wild, lake, out))
     assert done.returncode == 3, done.stderr[-3000:]
     assert "the loss is not a finite number in step 2; mixture rows: " in done.stderr
-    rows = {r["row_id"] for r in lake.table("mixture/single_image").rows(["row_id"])}
+    rows = {r["row_id"] for r in lake.get_table("mixture/single_image").iter_rows(["row_id"])}
     named = done.stderr.split("mixture rows: ")[1].split(" ")[0].strip(",")
     assert named in rows
     assert (out / "checkpoints" / "step-00000001" / "state.json").is_file()
@@ -249,27 +249,29 @@ def test_foreign_and_damaged_checkpoints_are_refused_with_the_reason(
 ) -> None:
     folder = tmp_path / "checkpoints"
     shutil.copytree(undisturbed[0] / "checkpoints", folder)
-    whole, state = checkpoint.newest(folder, checkpoint.read(checkpoint.all_in(folder)[-1]).run) or pytest.fail("none")
-    assert (whole.name, state.step, state.world) == ("step-00000030", 30, 2)
+    whole, state = checkpoint.find_newest(
+        folder, checkpoint.read_state(checkpoint.list_checkpoints(folder)[-1]).run_hash
+    ) or pytest.fail("none")
+    assert (whole.name, state.step, state.world_size) == ("step-00000030", 30, 2)
     with pytest.raises(CheckpointError, match="belongs to another run"):
-        checkpoint.newest(folder, "0" * 32)
+        checkpoint.find_newest(folder, "0" * 32)
     with pytest.raises(CheckpointError, match="saved with ZeRO-2; this run has ZeRO-3"):
-        checkpoint.load(None, whole, state, world=2, zero=3)
+        checkpoint.load(None, whole, state, world_size=2, zero_stage=3)
 
     shard = next(whole.rglob("*optim_states.pt"))
     os.truncate(shard, 100)
     with pytest.raises(CheckpointError, match=f"is damaged: zero/{shard.name}"):
-        checkpoint.read(whole)
+        checkpoint.read_state(whole)
     with pytest.raises(CheckpointError, match="is damaged"):
         export_checkpoint(whole, tmp_path / "export")
-    older = checkpoint.newest(folder, state.run)
+    older = checkpoint.find_newest(folder, state.run_hash)
     assert older is not None
     assert older[0].name == "step-00000028"
     (older[0] / "state.json").write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match="cannot be read") as caught:
-        checkpoint.newest(folder, state.run)
+        checkpoint.find_newest(folder, state.run_hash)
     assert "--resume never" in (caught.value.hint or "")
-    assert checkpoint.newest(tmp_path / "nothing", state.run) is None
+    assert checkpoint.find_newest(tmp_path / "nothing", state.run_hash) is None
 
 
 def test_a_checkpoint_whose_bytes_changed_is_refused_and_goes_once_the_run_has_passed_it(
@@ -279,14 +281,14 @@ def test_a_checkpoint_whose_bytes_changed_is_refused_and_goes_once_the_run_has_p
     out = tmp_path / "out"
     assert run(command(recipe, lake, out, "--steps", "4")).returncode == 0
     folder = out / "checkpoints"
-    *_, older, newer = checkpoint.all_in(folder)
+    *_, older, newer = checkpoint.list_checkpoints(folder)
     for damaged in (older, newer):
         shard = next(damaged.rglob("*optim_states.pt"))
         data = bytearray(shard.read_bytes())
         data[len(data) // 2] ^= 1
         shard.write_bytes(data)
         with pytest.raises(CheckpointError, match=f"is damaged: zero/{shard.name}, "):
-            checkpoint.read(damaged)
+            checkpoint.read_state(damaged)
 
     # As if an earlier one had been kept, whole.
     whole = tmp_path / "whole"
@@ -297,9 +299,9 @@ def test_a_checkpoint_whose_bytes_changed_is_refused_and_goes_once_the_run_has_p
     (out / "result.json").unlink()
     assert run(command(recipe, lake, out, "--steps", "4")).returncode == 0
     assert json.loads((out / "result.json").read_text())["resumed_from"] == 2
-    assert [p.name for p in checkpoint.all_in(folder)] == ["step-00000003", "step-00000004"]
-    for path in checkpoint.all_in(folder):
-        checkpoint.read(path)
+    assert [p.name for p in checkpoint.list_checkpoints(folder)] == ["step-00000003", "step-00000004"]
+    for path in checkpoint.list_checkpoints(folder):
+        checkpoint.read_state(path)
 
 
 @pytest.mark.parametrize(
@@ -402,9 +404,9 @@ def test_an_infinite_gradient_stops_before_the_checkpoint_and_the_resume_knows_t
     assert done.returncode == 3, done.stderr[-3000:]
     assert "the gradient norm is not a finite number in step 2; mixture rows: " in done.stderr
     named = done.stderr.split("mixture rows: ")[1].split(" ")[0].strip(",")
-    assert named in {r["row_id"] for r in lake.table("mixture/single_image").rows(["row_id"])}
-    assert [p.name for p in checkpoint.all_in(out / "checkpoints")] == ["step-00000001"]
-    assert [s["step"] for s in steps_of(out)] == [1] and all(stage_run.is_finite(s) for s in steps_of(out))
+    assert named in {r["row_id"] for r in lake.get_table("mixture/single_image").iter_rows(["row_id"])}
+    assert [p.name for p in checkpoint.list_checkpoints(out / "checkpoints")] == ["step-00000001"]
+    assert [s["step"] for s in steps_of(out)] == [1] and all(stage_run.has_finite_values(s) for s in steps_of(out))
 
     # As if the run had been going for fifty steps, far below the loss that comes next.
     lines = [json.dumps({"step": step, "loss": 0.001}) + "\n" for step in range(-48, 2)]

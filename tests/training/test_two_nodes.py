@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.runs.stage_run import LAUNCHER
+from mvl_training.runs.stage_run import LAUNCHER_ENV
 from tests.training import tiny_model as small
 
 STEPS = 4
@@ -103,6 +103,6 @@ def test_a_launcher_stands_in_for_torchrun(monkeypatch: pytest.MonkeyPatch, toke
     from mvl_training.runs.stage_run import StageRun
 
     run = StageRun("single_image", "tiny.yaml", small.recipe(tokenizer), "lake", "1", None)
-    alone = run.command()
-    monkeypatch.setenv(LAUNCHER, "deploy/train-hosts.sh 'my hosts.txt'")
-    assert run.command() == ["deploy/train-hosts.sh", "my hosts.txt", *alone[alone.index("--nproc_per_node") :]]
+    alone = run.build_command()
+    monkeypatch.setenv(LAUNCHER_ENV, "deploy/train-hosts.sh 'my hosts.txt'")
+    assert run.build_command() == ["deploy/train-hosts.sh", "my hosts.txt", *alone[alone.index("--nproc_per_node") :]]

@@ -14,12 +14,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from mvl_assets.inference.local_server.server import ensure_server, stop
-from mvl_assets.inference.local_server.server_spec import ServeSpec, vllm_is_installed
-from mvl_assets.media.image import standard_size
-from mvl_assets.media.tiles import anyres_layout
+from mvl_assets.inference.local_server.server import ensure_server, stop_servers
+from mvl_assets.inference.local_server.server_spec import ServerSpec, is_vllm_installed
+from mvl_assets.media.image import compute_standard_size
+from mvl_assets.media.tiles import compute_anyres_layout
 from mvl_training.data.packing import plan_stage
-from mvl_training.evaluation.runner import Runner
+from mvl_training.evaluation.runner import StudentRunner
 from mvl_training.recipe import parse_recipe
 from tests.training import tiny_model as small
 from tests.training.test_hub_export import asked
@@ -74,17 +74,17 @@ def sizes_to_ask() -> list[tuple[int, int]]:
 def test_vllm_counts_and_answers_as_our_runner_for_pictures_of_every_shape(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not vllm_is_installed():
+    if not is_vllm_installed():
         pytest.skip("vLLM is not installed")
     assert any(p.value.startswith("mvl_training.model.vllm_plugin") for p in entry_points(group="vllm.general_plugins"))
-    runner = Runner(trained, max_new_tokens=8)
+    runner = StudentRunner(trained, max_new_tokens=8)
     grid = runner.processor.grid
     sizes = sizes_to_ask()
-    layouts = [anyres_layout(*reversed(standard_size(*size).canvas), grid) for size in sizes]
-    assert sum(layout.shrunk is not None for layout in layouts) >= 8, "these would tell max_4 from max_9"
-    assert sum(layout.shrunk is None for layout in layouts) >= 2
+    layouts = [compute_anyres_layout(*reversed(compute_standard_size(*size).canvas), grid) for size in sizes]
+    assert sum(layout.shrunk_size is not None for layout in layouts) >= 8, "these would tell max_4 from max_9"
+    assert sum(layout.shrunk_size is None for layout in layouts) >= 2
     monkeypatch.setenv("MVL_HOME", str(tmp_path))
-    spec = ServeSpec(
+    spec = ServerSpec(
         str(trained / "export"), "student", max_model_len=1024, max_num_seqs=4, args=("--dtype", "float32")
     )
     endpoint = ensure_server(spec)
@@ -94,10 +94,10 @@ def test_vllm_counts_and_answers_as_our_runner_for_pictures_of_every_shape(
             colour = list(small.COLOURS)[number % 4]
             pictures = [plain(colour, size)]
             body = asked(endpoint.base_url, pictures, QUESTION)
-            assert body["usage"]["prompt_tokens"] == len(runner.prompt_ids(pictures, QUESTION)), size
+            assert body["usage"]["prompt_tokens"] == len(runner.build_prompt_ids(pictures, QUESTION)), size
             answer = body["choices"][0]["message"]["content"].strip()
-            assert answer == runner.answer([(pictures, QUESTION)])[0], size
+            assert answer == runner.answer_questions([(pictures, QUESTION)])[0], size
             answers.add(answer)
         assert len(answers) == 4, "the model sees its pictures"
     finally:
-        stop(spec.name)
+        stop_servers(spec.name)

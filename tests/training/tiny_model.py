@@ -13,10 +13,10 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
-from mvl_assets.media.image import inspect
+from mvl_assets.media.image import inspect_image
 from mvl_training.recipe import Recipe, parse_recipe
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220), "yellow": (230, 210, 40)}
@@ -177,8 +177,8 @@ def put_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stag
     sample_rows, mixture_rows = [], []
     for position, (pictures, question, answer, video) in enumerate(rows):
         ids = [put_picture(lake, p) for p in pictures]
-        sample_id = digest_hex("drawn", position)
-        version_id = digest_hex(sample_id, 1)
+        sample_id = compute_digest("drawn", position)
+        version_id = compute_digest(sample_id, 1)
         turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
         sample_rows.append(
             {
@@ -191,12 +191,12 @@ def put_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stag
                 "conversations": turns,
                 "image_ids": ids,
                 "video": video,
-                "content_hash": digest_hex(turns, ids),
+                "content_hash": compute_digest(turns, ids),
             }
         )
         mixture_rows.append(
             {
-                "row_id": digest_hex("mixture", stage, sample_id),
+                "row_id": compute_digest("mixture", stage, sample_id),
                 "position": position,
                 "kind": "original",
                 "sample_id": sample_id,
@@ -208,14 +208,14 @@ def put_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stag
             }
         )
     for name, content, where in (("samples", sample_rows, "drawn"), (f"mixture/{stage}", mixture_rows, None)):
-        table = lake.table(name)
+        table = lake.get_table(name)
         schema = pa.schema([f for f in table.schema if f.name != "row_hash"])
         table.publish([pa.Table.from_pylist(content, schema=schema)], where)
 
 
 def put_picture(lake: Lake, data: bytes) -> str:
-    image_id, info = digest_hex(data), inspect(data)
-    row = ImageRow(image_id, data, info.format, info.width, info.height, info.frames, info.mode, info.phash)
-    if lake.images.missing([image_id]):
+    image_id, info = compute_digest(data), inspect_image(data)
+    row = ImageRow(image_id, data, info.format, info.width, info.height, info.n_frames, info.mode, info.phash)
+    if lake.images.find_missing([image_id]):
         lake.images.insert([row])
     return image_id

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from mvl_assets.config.profile import FOLDER
+from mvl_assets.config.profile import PROFILES_DIR
 from mvl_assets.lake.lake import Lake
 from mvl_training.recipe import STAGES
 from tests.training import tiny_model as small
@@ -30,12 +30,12 @@ def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
     columns = ["sample_id", "version_id", "source", "image_ids"]
     rows = [
         {**row, "category": "general", "picture_key": (row["image_ids"] or [row["sample_id"]])[0]}
-        for row in lake.table("samples").rows(columns)
+        for row in lake.get_table("samples").iter_rows(columns)
     ]
-    table = lake.table("category/general")
+    table = lake.get_table("category/general")
     schema = table.spec.columns
     content = [{name: row.get(name) for name in schema.names} for row in rows]
-    table.publish([pa.Table.from_pylist(content, schema=schema)], where="drawn")
+    table.publish([pa.Table.from_pylist(content, schema=schema)], partition_key="drawn")
     return lake
 
 
@@ -48,7 +48,7 @@ def write_profile(home: Path, **stage: Any) -> Path:
     data["stages"] = {"alignment": settings | alignment, "single_image": settings, "one_vision": settings}
     recipe = home / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(data), encoding="utf-8")
-    profile = yaml.safe_load((FOLDER / "demo.yaml").read_text(encoding="utf-8"))
+    profile = yaml.safe_load((PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8"))
     file = home / "profile.yaml"
     file.write_text(yaml.safe_dump(profile | {"holdout": 0.5, "recipe": str(recipe)}), encoding="utf-8")
     return file

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from mvl_training.runs.stage_run import fall_of
+from mvl_training.runs.stage_run import compute_loss_trend
 
 
 def test_both_ends_of_a_curve_are_compared_beyond_noise() -> None:
-    fell = fall_of([3.0, 3.1, 2.9, 1.0, 1.1, 0.9])
-    assert (fell.first, fell.last) == (pytest.approx(3.0), pytest.approx(1.0))
-    assert fell.fell
-    assert fall_of([1.0, 1.1, 0.9, 3.0, 3.1, 2.9]).rose
+    fell = compute_loss_trend([3.0, 3.1, 2.9, 1.0, 1.1, 0.9])
+    assert (fell.first_mean, fell.last_mean) == (pytest.approx(3.0), pytest.approx(1.0))
+    assert fell.has_fallen
+    assert compute_loss_trend([1.0, 1.1, 0.9, 3.0, 3.1, 2.9]).has_risen
 
 
 def test_one_step_alone_neither_fell_nor_rose() -> None:
-    alone = fall_of([2.5])
-    assert (alone.first, alone.last, alone.noise) == (2.5, 2.5, 0.0)
-    assert not alone.fell
-    assert not alone.rose
+    alone = compute_loss_trend([2.5])
+    assert (alone.first_mean, alone.last_mean, alone.standard_error) == (2.5, 2.5, 0.0)
+    assert not alone.has_fallen
+    assert not alone.has_risen
     with pytest.raises(ValueError, match="needs a step"):
-        fall_of([])
+        compute_loss_trend([])

@@ -30,7 +30,7 @@ def test_the_instance_of_the_command_line_trains_one_thing_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    with dagster_home.instance() as instance:
+    with dagster_home.get_instance() as instance:
         assert instance.event_log_storage.get_concurrency_info("gpu-train").slot_count == 1
 
 

@@ -64,7 +64,7 @@ time.sleep(600)
 def _asset(command: list[str], folder: Path) -> dg.AssetsDefinition:
     @dg.asset
     def trained(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
-        launcher.run(context, command, folder=folder)
+        launcher.run(context, command, run_dir=folder)
         return dg.MaterializeResult()
 
     return trained

@@ -8,7 +8,7 @@ import math
 import pytest
 from PIL import Image
 
-from mvl_training.orchestration.plots import LARGEST_MARKDOWN, curves, embedded, running_mean
+from mvl_training.orchestration.plots import MAX_EMBEDDED_CHARS, compute_running_mean, embed_image, plot_training_curves
 
 
 def _metrics(steps: int) -> list[dict]:
@@ -19,9 +19,9 @@ def _metrics(steps: int) -> list[dict]:
 
 
 def test_a_long_run_makes_a_picture_that_fits_into_an_event() -> None:
-    picture = curves(_metrics(3000), "single_image")
-    markdown = embedded(picture, "loss")
-    assert len(markdown) < LARGEST_MARKDOWN
+    picture = plot_training_curves(_metrics(3000), "single_image")
+    markdown = embed_image(picture, "loss")
+    assert len(markdown) < MAX_EMBEDDED_CHARS
     assert markdown.startswith("![loss](data:image/png;base64,")
     with Image.open(io.BytesIO(picture)) as image:
         assert image.size == (720, 260)
@@ -30,22 +30,22 @@ def test_a_long_run_makes_a_picture_that_fits_into_an_event() -> None:
 
 
 def test_equal_metrics_make_an_equal_picture() -> None:
-    assert curves(_metrics(20), "a") == curves(_metrics(20), "a")
+    assert plot_training_curves(_metrics(20), "a") == plot_training_curves(_metrics(20), "a")
 
 
 def test_steps_without_a_finite_loss_and_a_single_step_are_drawn_too() -> None:
     metrics = _metrics(6)
     metrics[2]["loss"] = math.nan
     metrics[3]["lr"] = {"language": 0.0, "vision": 0.0}
-    assert curves(metrics, "a")
-    assert curves([{"step": 1, "loss": 2.0, "lr": 1e-3}], "a")
+    assert plot_training_curves(metrics, "a")
+    assert plot_training_curves([{"step": 1, "loss": 2.0, "lr": 1e-3}], "a")
     with pytest.raises(ValueError, match="no metrics"):
-        curves([], "a")
+        plot_training_curves([], "a")
 
 
 def test_the_running_mean_leaves_out_what_is_not_finite() -> None:
-    assert running_mean([1.0, math.nan, 3.0]) == [1.0, 1.0, 2.0]
+    assert compute_running_mean([1.0, math.nan, 3.0]) == [1.0, 1.0, 2.0]
 
 
 def test_a_picture_too_large_for_an_event_is_named_instead() -> None:
-    assert embedded(b"x" * 60_000, "loss") == "*loss: 60 kB, too large to show here*"
+    assert embed_image(b"x" * 60_000, "loss") == "*loss: 60 kB, too large to show here*"

@@ -15,7 +15,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mvl_training.runs.process_group import GROUP_FILE, MARK, CommandFailed, FolderBusy, members, reap, supervise
+from mvl_training.runs.process_group import (
+    GROUP_ENV,
+    GROUP_FILE,
+    CommandFailed,
+    FolderBusy,
+    kill_orphans,
+    list_processes,
+    supervise,
+)
 
 # A launcher like torchrun: its worker gets a session of its own, the worker has a helper, and all of them ignore SIGINT
 # and SIGTERM. Each writes its pid, so a test can look for it by name instead of trusting the code it tests.
@@ -109,9 +117,9 @@ def test_a_cancel_ends_a_launcher_its_workers_and_their_helpers_even_when_all_ig
     with pytest.raises(Cancelled):
         supervise(
             [sys.executable, str(script), str(tmp_path), "2"],
-            folder=tmp_path / "run",
-            echo=_cancel_when(lambda: len(list(tmp_path.glob("*.pid"))) == 3),
-            grace=0.3,
+            run_dir=tmp_path / "run",
+            on_output=_cancel_when(lambda: len(list(tmp_path.glob("*.pid"))) == 3),
+            grace_s=0.3,
         )
     assert not [pid for pid in _pids(tmp_path, 3) if _alive(pid)]
 
@@ -121,9 +129,9 @@ def test_a_worker_that_saves_on_sigint_is_given_the_time_to_save(tmp_path: Path)
     with pytest.raises(Cancelled):
         supervise(
             [sys.executable, str(script), str(tmp_path)],
-            folder=tmp_path / "run",
-            echo=_cancel_when(lambda: (tmp_path / "0.pid").exists()),
-            grace=20.0,
+            run_dir=tmp_path / "run",
+            on_output=_cancel_when(lambda: (tmp_path / "0.pid").exists()),
+            grace_s=20.0,
         )
     assert (tmp_path / "saved").read_text() == "yes"
 
@@ -136,7 +144,9 @@ helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]
 Path(sys.argv[1], "0.pid").write_text(str(helper.pid))
 """
     supervise(
-        [sys.executable, str(_script(tmp_path, text)), str(tmp_path)], folder=tmp_path / "run", echo=lambda text: None
+        [sys.executable, str(_script(tmp_path, text)), str(tmp_path)],
+        run_dir=tmp_path / "run",
+        on_output=lambda text: None,
     )
     assert not [pid for pid in _pids(tmp_path, 1) if _alive(pid)]
 
@@ -157,11 +167,11 @@ def test_the_group_of_a_supervisor_that_was_killed_is_reaped_by_the_next_start(t
     assert all(_alive(pid) for pid in pids), "a kill -9 of the supervisor leaves the group running"
 
     mark = json.loads((run / GROUP_FILE).read_text())["mark"]
-    assert {process.pid for process in members(mark)} == set(pids)
+    assert {process.pid for process in list_processes(mark)} == set(pids)
     # The launcher alone goes first: its workers are then nobody's children, which is when a process group loses them.
     launcher = int((tmp_path / "2.pid").read_text())
     os.kill(launcher, signal.SIGKILL)
-    assert reap(run, grace=0.2) >= 2
+    assert kill_orphans(run, grace_s=0.2) >= 2
     assert not [pid for pid in pids if _alive(pid)]
     assert not (run / GROUP_FILE).exists()
 
@@ -176,9 +186,9 @@ def test_a_second_start_in_the_same_folder_is_refused_while_the_first_lives(tmp_
         try:
             supervise(
                 [sys.executable, str(script), str(tmp_path)],
-                folder=run,
-                echo=_cancel_when(stop.is_set),
-                grace=20.0,
+                run_dir=run,
+                on_output=_cancel_when(stop.is_set),
+                grace_s=20.0,
             )
         except Cancelled as error:
             errors.append(error)
@@ -188,7 +198,7 @@ def test_a_second_start_in_the_same_folder_is_refused_while_the_first_lives(tmp_
     try:
         (pid,) = _pids(tmp_path, 1)
         with pytest.raises(FolderBusy):
-            supervise([sys.executable, "-c", "pass"], folder=run, echo=lambda text: None)
+            supervise([sys.executable, "-c", "pass"], run_dir=run, on_output=lambda text: None)
         assert _alive(pid), "the refused start must not touch the living run"
     finally:
         stop.set()
@@ -201,10 +211,10 @@ def test_a_failing_command_says_its_code_and_its_last_lines(tmp_path: Path) -> N
     with pytest.raises(CommandFailed) as caught:
         supervise(
             [sys.executable, "-c", "print('no such recipe'); raise SystemExit(3)"],
-            folder=tmp_path,
-            echo=heard.append,
+            run_dir=tmp_path,
+            on_output=heard.append,
         )
-    assert caught.value.code == 3
+    assert caught.value.exit_code == 3
     assert "no such recipe" in caught.value.message
     assert "no such recipe" in "".join(heard)
 
@@ -213,8 +223,8 @@ def test_what_a_worker_said_is_shown_in_place_of_the_report_of_torchrun_behind_i
     report = "E1123 13:47:17.381000 1 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 2)"
     code = f"print('there is no pack plan'); print({report!r}); print('Traceback\\n' * 40); raise SystemExit(1)"
     with pytest.raises(CommandFailed) as caught:
-        supervise([sys.executable, "-c", code], folder=tmp_path, echo=lambda text: None)
-    assert caught.value.tail == "there is no pack plan"
+        supervise([sys.executable, "-c", code], run_dir=tmp_path, on_output=lambda text: None)
+    assert caught.value.log_tail == "there is no pack plan"
     assert caught.value.message.startswith("there is no pack plan (")
     assert len(caught.value.message.splitlines()) == 1
 
@@ -222,7 +232,7 @@ def test_what_a_worker_said_is_shown_in_place_of_the_report_of_torchrun_behind_i
 def test_a_model_server_that_a_command_started_stays_when_the_command_has_ended(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     script = _script(tmp_path, SERVING)
-    supervise([sys.executable, str(script), str(tmp_path)], folder=tmp_path / "run", echo=lambda text: None)
+    supervise([sys.executable, str(script), str(tmp_path)], run_dir=tmp_path / "run", on_output=lambda text: None)
     server = psutil.Process(int((tmp_path / "server.pid").read_text()))
     try:
         assert server.status() != psutil.STATUS_ZOMBIE
@@ -233,7 +243,7 @@ def test_a_model_server_that_a_command_started_stays_when_the_command_has_ended(
 def test_a_half_written_group_file_does_not_stop_the_next_start(tmp_path: Path) -> None:
     (tmp_path / GROUP_FILE).write_text('{"mark": "ab', encoding="utf-8")
     heard: list[str] = []
-    supervise([sys.executable, "-c", "print('ran')"], folder=tmp_path, echo=heard.append)
+    supervise([sys.executable, "-c", "print('ran')"], run_dir=tmp_path, on_output=heard.append)
     assert "ran" in "".join(heard)
 
 
@@ -247,8 +257,8 @@ def test_a_program_that_is_just_being_started_belongs_to_its_group(monkeypatch: 
         return {} if first else shown(process)
 
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
-    with subprocess.Popen(command, env=os.environ | {MARK: "just-started"}) as helper:
+    with subprocess.Popen(command, env=os.environ | {GROUP_ENV: "just-started"}) as helper:
         monkeypatch.setattr(psutil.Process, "environ", late)
-        found = [process.pid for process in members("just-started")]
+        found = [process.pid for process in list_processes("just-started")]
         helper.kill()
     assert found == [helper.pid]

@@ -9,10 +9,10 @@ import pytest
 
 from mvl_assets.inference.local_server import server
 from mvl_assets.lake.lake import Lake
-from mvl_training.definitions import CHECKS, defs
+from mvl_training.definitions import CHECK_DESCRIPTIONS, defs
 from mvl_training.recipe import STAGES
 from mvl_training.runs import stage_run
-from mvl_training.runs.process_group import members, supervise
+from mvl_training.runs.process_group import list_processes, supervise
 from tests.training_defs import small_road
 
 pytestmark = [pytest.mark.road, pytest.mark.soak]
@@ -36,7 +36,7 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Iterator[Lake]:
     yield small_road.prepare(tmp_path_factory.mktemp("home"), patch)
-    server.stop()
+    server.stop_servers()
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +70,16 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
     assert trained.success
     shown = _metadata(trained)
     for before, stage in zip((None, *STAGES), STAGES, strict=False):
-        checkpoint = stage_run.current_checkpoint(stage)
-        assert (checkpoint.export / "model.safetensors").is_file()
+        checkpoint = stage_run.load_current_checkpoint(stage)
+        assert (checkpoint.export_dir / "model.safetensors").is_file()
         said = shown[f"checkpoint/{stage}"]
-        initial = "the recipe's towers" if before is None else stage_run.current_checkpoint(before).version
+        initial = "the recipe's towers" if before is None else stage_run.load_current_checkpoint(before).version
         assert said["initial weights"] == initial
         assert said["steps"] == small_road.STEPS
-        assert said["pack plan"] == lake.table(f"pack_plan/{stage}").data_version()
-        assert shown[f"pack_plan/{stage}"]["dagster/row_count"] == lake.table(f"pack_plan/{stage}").count()
+        assert said["pack plan"] == lake.get_table(f"pack_plan/{stage}").compute_data_version()
+        assert shown[f"pack_plan/{stage}"]["dagster/row_count"] == lake.get_table(f"pack_plan/{stage}").count()
     checks = {(c.asset_key.path[1], c.check_name): c for c in trained.get_asset_check_evaluations()}
-    assert checks.keys() == {(stage, name) for stage in STAGES for name in CHECKS}
+    assert checks.keys() == {(stage, name) for stage in STAGES for name in CHECK_DESCRIPTIONS}
     for stage in STAGES:
         assert checks[stage, "loss_is_finite"].passed
         assert checks[stage, "export_reloads"].passed
@@ -107,7 +107,7 @@ def test_the_losses_appear_in_the_event_log_while_training(
 def test_the_same_again_trains_nothing_and_makes_nothing_stale(
     instance: dg.DagsterInstance, trained: dg.ExecuteInProcessResult
 ) -> None:
-    logs = [stage_run.current_checkpoint(stage).folder / "log.txt" for stage in STAGES]
+    logs = [stage_run.load_current_checkpoint(stage).output_dir / "log.txt" for stage in STAGES]
     before = [log.stat().st_mtime_ns for log in logs]
     again = _materialize(instance, 'key:"checkpoint/*"')
     assert [log.stat().st_mtime_ns for log in logs] == before
@@ -115,8 +115,8 @@ def test_the_same_again_trains_nothing_and_makes_nothing_stale(
 
 
 def test_another_learning_rate_would_train_beside_what_is_there(lake: Lake, trained: dg.ExecuteInProcessResult) -> None:
-    run = stage_run.stage_run(lake, "alignment")
-    assert run.finished
+    run = stage_run.resolve_stage_run(lake, "alignment")
+    assert run.is_finished
     changed = run.recipe.model_copy(
         update={
             "stages": {
@@ -125,8 +125,10 @@ def test_another_learning_rate_would_train_beside_what_is_there(lake: Lake, trai
             }
         }
     )
-    other = stage_run.StageRun(run.stage, run.recipe_name, changed, run.lake_root, run.plan_version, run.initial)
-    assert other.folder != run.folder and not other.finished
+    other = stage_run.StageRun(
+        run.stage, run.recipe_name, changed, run.lake_root, run.plan_version, run.initial_checkpoint
+    )
+    assert other.output_dir != run.output_dir and not other.is_finished
 
 
 def test_a_cancelled_training_saves_its_last_step_and_leaves_no_process(
@@ -135,7 +137,7 @@ def test_a_cancelled_training_saves_its_last_step_and_leaves_no_process(
     with pytest.MonkeyPatch.context() as own:
         # Would run for an hour and save nothing on its own: whatever is saved, the cancel saved.
         own.setenv("MVL_PROFILE", str(small_road.write_profile(tmp_path, steps=5000, save_every=5000)))
-        run = stage_run.stage_run(lake, "alignment")
+        run = stage_run.resolve_stage_run(lake, "alignment")
 
     class Cancelled(BaseException):
         pass
@@ -144,16 +146,16 @@ def test_a_cancelled_training_saves_its_last_step_and_leaves_no_process(
 
     def echo(text: str) -> None:
         if "step " in text and "loss" in text:
-            marks.append(stage_run.read_json(run.folder / "process_group.json")["mark"])
+            marks.append(stage_run.read_json(run.output_dir / "process_group.json")["mark"])
             raise Cancelled
 
     with contextlib.suppress(Cancelled):
-        supervise(run.command(), folder=run.folder, echo=echo, grace=60.0)
+        supervise(run.build_command(), run_dir=run.output_dir, on_output=echo, grace_s=60.0)
     assert len(marks) == 1, "the training had begun"
-    assert members(marks[0]) == []
-    (saved,) = (run.folder / "checkpoints").glob("step-*")
+    assert list_processes(marks[0]) == []
+    (saved,) = (run.output_dir / "checkpoints").glob("step-*")
     assert (saved / "state.json").is_file()
-    assert not run.finished
+    assert not run.is_finished
 
 
 @pytest.mark.server
@@ -162,7 +164,7 @@ def test_the_suite_asks_every_checkpoint_the_last_one_through_its_server(
 ) -> None:
     first = _materialize(instance, 'key:"evaluation/held_out"')
     said = _metadata(first)["evaluation/held_out"]
-    rows = list(lake.table("evaluation/held_out").rows())
+    rows = list(lake.get_table("evaluation/held_out").iter_rows())
     questions = {row["question_id"] for row in rows}
     assert len(rows) == 3 * len(questions) == said["dagster/row_count"]
     assert {(row["checkpoint"], row["via"]) for row in rows} == {
@@ -175,7 +177,9 @@ def test_the_suite_asks_every_checkpoint_the_last_one_through_its_server(
     assert 0.0 < float(str(said["accuracy of the most frequent answer"])) <= 1.0
     assert all(stage in str(said["scores"]) for stage in STAGES)
 
-    server.stop()
+    server.stop_servers()
     again = _materialize(instance, 'key:"evaluation/held_out"')
-    assert not [one for one in server.status() if one.state != "ended"], "all answers were known: no server was started"
+    assert not [one for one in server.list_servers() if one.state != "ended"], (
+        "all answers were known: no server was started"
+    )
     assert _versions(again) == _versions(first)

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from mvl_training.definitions import CHECKS, POOL, defs
+from mvl_training.definitions import CHECK_DESCRIPTIONS, GPU_POOL, defs
 from mvl_training.evaluation.benchmarks.registry import load_suites
 from mvl_training.recipe import STAGES
 
@@ -70,14 +70,14 @@ def test_every_asset_is_described_owned_grouped_and_named_by_kind(graph: dg.Asse
 def test_what_uses_the_accelerator_waits_its_turn_in_one_pool() -> None:
     by_key = {asset.key: asset for asset in defs().assets or () if isinstance(asset, dg.AssetsDefinition)}
     for key, asset in by_key.items():
-        expected = None if key.path[0] == "pack_plan" else POOL
+        expected = None if key.path[0] == "pack_plan" else GPU_POOL
         assert asset.op.pool == expected, key
 
 
 def test_every_checkpoint_is_gated_by_blocking_checks(graph: dg.AssetGraph) -> None:
     for stage in STAGES:
         keys = {key for key in graph.asset_check_keys if key.asset_key == _key("checkpoint", stage)}
-        assert {key.name for key in keys} == set(CHECKS)
+        assert {key.name for key in keys} == set(CHECK_DESCRIPTIONS)
         assert all(graph.get(key).blocking for key in keys)
 
 
@@ -94,16 +94,16 @@ def test_a_changed_learning_rate_makes_the_checkpoint_stale_but_not_the_plan(
         graph = defs().resolve_asset_graph()
         return {key: graph.get(key).code_version for key in graph.materializable_asset_keys}
 
-    from mvl_assets.config.profile import FOLDER
-    from mvl_training.recipe import RECIPES
+    from mvl_assets.config.profile import PROFILES_DIR
+    from mvl_training.recipe import RECIPES_DIR
 
     before = versions()
-    data = yaml.safe_load((RECIPES / "demo.yaml").read_text(encoding="utf-8"))
+    data = yaml.safe_load((RECIPES_DIR / "demo.yaml").read_text(encoding="utf-8"))
     data["stages"]["alignment"]["train"]["projector"] *= 2
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(yaml.safe_dump(data), encoding="utf-8")
     profile = tmp_path / "profile.yaml"
-    demo = (FOLDER / "demo.yaml").read_text(encoding="utf-8")
+    demo = (PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8")
     profile.write_text(demo.replace("recipe: demo", f"recipe: {recipe}"), encoding="utf-8")
     monkeypatch.setenv("MVL_PROFILE", str(profile))
     changed = {key for key, version in versions().items() if version != before[key]}

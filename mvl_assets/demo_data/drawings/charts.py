@@ -12,12 +12,12 @@ from mvl_assets.demo_data.drawings.drawing import (
     INK,
     PAPERS,
     Drawing,
-    Pair,
-    between,
-    canvas,
-    listing,
-    text,
-    width_of,
+    DrawnQAPair,
+    create_canvas,
+    draw_text,
+    join_with_and,
+    measure_text_width,
+    sample_int,
 )
 
 SUBJECTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -31,7 +31,7 @@ SUBJECTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class ChartData:
     """What a chart shows: a title, the unit, and one value per label (labels and values differ from each other)."""
 
     title: str
@@ -40,127 +40,145 @@ class Figures:
     values: tuple[int, ...]
 
     @property
-    def read_out(self) -> str:
-        return listing([f"{label} {value}" for label, value in zip(self.labels, self.values, strict=True)])
+    def values_text(self) -> str:
+        return join_with_and([f"{label} {value}" for label, value in zip(self.labels, self.values, strict=True)])
 
 
-def figures(rng: Random, parts: int, step: int = 5, top: int = 100) -> Figures:
+def sample_chart_data(rng: Random, n_values: int, step: int = 5, max_value: int = 100) -> ChartData:
     title, unit, labels = rng.choice(SUBJECTS)
-    return Figures(title, unit, labels[:parts], tuple(rng.sample(range(step, top + 1, step), parts)))
+    return ChartData(title, unit, labels[:n_values], tuple(rng.sample(range(step, max_value + 1, step), n_values)))
 
 
-def chart(rng: Random) -> Drawing:
+def draw_chart(rng: Random) -> Drawing:
     """One of the three kinds."""
-    return rng.choice((bars, lines, pie))(rng)
+    return rng.choice((draw_bar_chart, draw_line_chart, draw_pie_chart))(rng)
 
 
-def bars(rng: Random) -> Drawing:
-    shown = figures(rng, between(rng, 3, 6))
-    picture, draw, (x0, y0, x1, y1) = _frame(rng, shown)
-    slot = (x1 - x0) / len(shown.values)
+def draw_bar_chart(rng: Random) -> Drawing:
+    chart_data = sample_chart_data(rng, sample_int(rng, 3, 6))
+    image, draw, (x0, y0, x1, y1) = _draw_axes(rng, chart_data)
+    slot = (x1 - x0) / len(chart_data.values)
     colour = COLOURS[rng.choice(list(COLOURS))]
-    for n, value in enumerate(shown.values):
+    for n, value in enumerate(chart_data.values):
         left = x0 + slot * (n + 0.2)
         top = y1 - (y1 - y0) * value / 100
         draw.rectangle((left, top, left + slot * 0.6, y1), fill=colour)
-        text(draw, (left + slot * 0.3, top - 3), str(value), 13, anchor="mb")
-    return Drawing(picture, _pairs(rng, shown, "bar"), _caption(shown, "bar chart"), needs_colour=False)
+        draw_text(draw, (left + slot * 0.3, top - 3), str(value), 13, anchor="mb")
+    return Drawing(
+        image, _build_qa_pairs(rng, chart_data, "bar"), _build_caption(chart_data, "bar chart"), needs_colour=False
+    )
 
 
-def lines(rng: Random) -> Drawing:
-    shown = figures(rng, between(rng, 4, 6))
-    picture, draw, (x0, y0, x1, y1) = _frame(rng, shown)
-    slot = (x1 - x0) / len(shown.values)
-    points = [(x0 + slot * (n + 0.5), y1 - (y1 - y0) * value / 100) for n, value in enumerate(shown.values)]
+def draw_line_chart(rng: Random) -> Drawing:
+    chart_data = sample_chart_data(rng, sample_int(rng, 4, 6))
+    image, draw, (x0, y0, x1, y1) = _draw_axes(rng, chart_data)
+    slot = (x1 - x0) / len(chart_data.values)
+    points = [(x0 + slot * (n + 0.5), y1 - (y1 - y0) * value / 100) for n, value in enumerate(chart_data.values)]
     draw.line(points, fill=COLOURS[rng.choice(["red", "blue", "green", "purple"])], width=3)
-    for (x, y), value in zip(points, shown.values, strict=True):
+    for (x, y), value in zip(points, chart_data.values, strict=True):
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=INK)
-        text(draw, (x, y - 7), str(value), 13, anchor="mb")
-    return Drawing(picture, _pairs(rng, shown, "point"), _caption(shown, "line chart"), needs_colour=False)
+        draw_text(draw, (x, y - 7), str(value), 13, anchor="mb")
+    return Drawing(
+        image, _build_qa_pairs(rng, chart_data, "point"), _build_caption(chart_data, "line chart"), needs_colour=False
+    )
 
 
-def pie(rng: Random) -> Drawing:
+def draw_pie_chart(rng: Random) -> Drawing:
     """Shares of one hundred, written in the legend with their colours."""
     title, _, labels = rng.choice(SUBJECTS)
-    parts = between(rng, 3, 5)
-    cuts = sorted(rng.sample(range(10, 95, 5), parts - 1))
+    n_slices = sample_int(rng, 3, 5)
+    cuts = sorted(rng.sample(range(10, 95, 5), n_slices - 1))
     shares = [b - a for a, b in zip([0, *cuts], [*cuts, 100], strict=True)]
-    while len(set(shares)) < parts:
-        cuts = sorted(rng.sample(range(10, 95, 5), parts - 1))
+    while len(set(shares)) < n_slices:
+        cuts = sorted(rng.sample(range(10, 95, 5), n_slices - 1))
         shares = [b - a for a, b in zip([0, *cuts], [*cuts, 100], strict=True)]
-    shown = Figures(f"{title} (share in %)", "percent", labels[:parts], tuple(shares))
-    size = between(rng, 240, 420, 20)
-    picture, draw = canvas((size + 190, size), rng.choice(PAPERS))
-    text(draw, (12, 8), shown.title, 16)
+    chart_data = ChartData(f"{title} (share in %)", "percent", labels[:n_slices], tuple(shares))
+    size = sample_int(rng, 240, 420, 20)
+    image, draw = create_canvas((size + 190, size), rng.choice(PAPERS))
+    draw_text(draw, (12, 8), chart_data.title, 16)
     box = (20, 36, size - 20, size - 4)
     start = -90.0
-    for n, (label, share) in enumerate(zip(shown.labels, shown.values, strict=True)):
+    for n, (label, share) in enumerate(zip(chart_data.labels, chart_data.values, strict=True)):
         colour = list(COLOURS.values())[n]
         draw.pieslice(box, start, start + share * 3.6, fill=colour, outline=(255, 255, 255))
         start += share * 3.6
         y = 60 + n * 26
         draw.rectangle((size + 4, y, size + 18, y + 14), fill=colour)
-        text(draw, (size + 26, y), f"{label}  {share}%", 14)
+        draw_text(draw, (size + 26, y), f"{label}  {share}%", 14)
     names = list(COLOURS)
-    asked = rng.randrange(parts)
-    by_colour = Pair(
-        f"Which label belongs to the {names[asked]} slice?",
-        shown.labels[asked],
-        f"In the legend the {names[asked]} square stands beside {shown.labels[asked]}.",
+    slice_index = rng.randrange(n_slices)
+    by_colour = DrawnQAPair(
+        f"Which label belongs to the {names[slice_index]} slice?",
+        chart_data.labels[slice_index],
+        f"In the legend the {names[slice_index]} square stands beside {chart_data.labels[slice_index]}.",
     )
-    return Drawing(picture, (*_pairs(rng, shown, "slice"), by_colour), _caption(shown, "pie chart"))
+    return Drawing(
+        image, (*_build_qa_pairs(rng, chart_data, "slice"), by_colour), _build_caption(chart_data, "pie chart")
+    )
 
 
-def _frame(rng: Random, shown: Figures) -> tuple[Image.Image, ImageDraw.ImageDraw, tuple[float, float, float, float]]:
+def _draw_axes(
+    rng: Random, chart_data: ChartData
+) -> tuple[Image.Image, ImageDraw.ImageDraw, tuple[float, float, float, float]]:
     """Title, axes, ticks at 0, 50 and 100, and the labels; returns the plotting area in pixels."""
-    size = (max(between(rng, 320, 700, 20), 70 * len(shown.labels)), between(rng, 240, 460, 20))
-    picture, draw = canvas(size, rng.choice(PAPERS))
+    size = (max(sample_int(rng, 320, 700, 20), 70 * len(chart_data.labels)), sample_int(rng, 240, 460, 20))
+    image, draw = create_canvas(size, rng.choice(PAPERS))
     x0, y0, x1, y1 = 52.0, 62.0, size[0] - 14.0, size[1] - 40.0
-    text(draw, (size[0] / 2, 10), shown.title, 18, anchor="ma")
-    text(draw, (8, 36), shown.unit, 12)
+    draw_text(draw, (size[0] / 2, 10), chart_data.title, 18, anchor="ma")
+    draw_text(draw, (8, 36), chart_data.unit, 12)
     for tick in (0, 50, 100):
         y = y1 - (y1 - y0) * tick / 100
         draw.line((x0, y, x1, y), fill=(205, 205, 205))
-        text(draw, (x0 - 6, y), str(tick), 12, anchor="rm")
+        draw_text(draw, (x0 - 6, y), str(tick), 12, anchor="rm")
     draw.line((x0, y0, x0, y1, x1, y1), fill=INK, width=2)
-    slot = (x1 - x0) / len(shown.labels)
-    size_of_label = 14 if max(width_of(label, 14) for label in shown.labels) < slot else 11
-    for n, label in enumerate(shown.labels):
-        text(draw, (x0 + slot * (n + 0.5), y1 + 8), label, size_of_label, anchor="ma")
-    return picture, draw, (x0, y0, x1, y1)
+    slot = (x1 - x0) / len(chart_data.labels)
+    label_size = 14 if max(measure_text_width(label, 14) for label in chart_data.labels) < slot else 11
+    for n, label in enumerate(chart_data.labels):
+        draw_text(draw, (x0 + slot * (n + 0.5), y1 + 8), label, label_size, anchor="ma")
+    return image, draw, (x0, y0, x1, y1)
 
 
-def _pairs(rng: Random, shown: Figures, mark: str) -> tuple[Pair, ...]:
-    table = dict(zip(shown.labels, shown.values, strict=True))
-    high, low = max(table, key=table.__getitem__), min(table, key=table.__getitem__)
-    one, two = rng.sample(shown.labels, 2)
-    read = f"The chart reads {shown.read_out}."
-    pairs = [
-        Pair(
-            f"What is the value for {one}?", str(table[one]), f"The {mark} for {one} carries the figure {table[one]}."
+def _build_qa_pairs(rng: Random, chart_data: ChartData, mark: str) -> tuple[DrawnQAPair, ...]:
+    table = dict(zip(chart_data.labels, chart_data.values, strict=True))
+    highest_label, lowest_label = max(table, key=table.__getitem__), min(table, key=table.__getitem__)
+    first_label, second_label = rng.sample(chart_data.labels, 2)
+    rationale = f"The chart reads {chart_data.values_text}."
+    qa_pairs = [
+        DrawnQAPair(
+            f"What is the value for {first_label}?",
+            str(table[first_label]),
+            f"The {mark} for {first_label} carries the figure {table[first_label]}.",
         ),
-        Pair("Which label has the highest value?", high, f"{read} The largest of these is {table[high]}, for {high}."),
-        Pair("Which label has the lowest value?", low, f"{read} The smallest of these is {table[low]}, for {low}."),
-        Pair(
-            f"What is the difference between {one} and {two}?",
-            str(abs(table[one] - table[two])),
-            f"{one} has {table[one]} and {two} has {table[two]}. "
-            f"{max(table[one], table[two])} - {min(table[one], table[two])} = {abs(table[one] - table[two])}.",
+        DrawnQAPair(
+            "Which label has the highest value?",
+            highest_label,
+            f"{rationale} The largest of these is {table[highest_label]}, for {highest_label}.",
         ),
-        Pair(
+        DrawnQAPair(
+            "Which label has the lowest value?",
+            lowest_label,
+            f"{rationale} The smallest of these is {table[lowest_label]}, for {lowest_label}.",
+        ),
+        DrawnQAPair(
+            f"What is the difference between {first_label} and {second_label}?",
+            str(abs(table[first_label] - table[second_label])),
+            f"{first_label} has {table[first_label]} and {second_label} has {table[second_label]}. "
+            f"{max(table[first_label], table[second_label])} - {min(table[first_label], table[second_label])} = {abs(table[first_label] - table[second_label])}.",
+        ),
+        DrawnQAPair(
             "What do all values add up to?",
             str(sum(table.values())),
-            f"{read} {' + '.join(str(value) for value in shown.values)} = {sum(table.values())}.",
+            f"{rationale} {' + '.join(str(value) for value in chart_data.values)} = {sum(table.values())}.",
         ),
-        Pair(
-            f"How many labels have a value above {table[one]}?",
-            str(sum(value > table[one] for value in table.values())),
-            f"{read} Above {table[one]} lie: {listing([k for k, v in table.items() if v > table[one]]) or 'none'}.",
+        DrawnQAPair(
+            f"How many labels have a value above {table[first_label]}?",
+            str(sum(value > table[first_label] for value in table.values())),
+            f"{rationale} Above {table[first_label]} lie: {join_with_and([k for k, v in table.items() if v > table[first_label]]) or 'none'}.",
         ),
     ]
-    rng.shuffle(pairs)
-    return tuple(pairs)
+    rng.shuffle(qa_pairs)
+    return tuple(qa_pairs)
 
 
-def _caption(shown: Figures, kind: str) -> str:
-    return f'A {kind} titled "{shown.title}" in {shown.unit}: {shown.read_out}.'
+def _build_caption(chart_data: ChartData, kind: str) -> str:
+    return f'A {kind} titled "{chart_data.title}" in {chart_data.unit}: {chart_data.values_text}.'

@@ -8,10 +8,10 @@ from __future__ import annotations
 from random import Random
 from types import MappingProxyType
 
-from mvl_assets.demo_data.drawings.drawing import PAPERS, Drawing, Pair, between
-from mvl_assets.demo_data.drawings.scenes import Thing, choose, paint
+from mvl_assets.demo_data.drawings.drawing import PAPERS, Drawing, DrawnQAPair, sample_int
+from mvl_assets.demo_data.drawings.scenes import SceneObject, render_objects, sample_objects
 
-COLOURS: MappingProxyType[str, str] = MappingProxyType(
+CHINESE_COLOURS: MappingProxyType[str, str] = MappingProxyType(
     {
         "red": "红色",
         "green": "绿色",
@@ -23,25 +23,29 @@ COLOURS: MappingProxyType[str, str] = MappingProxyType(
         "pink": "粉色",
     }
 )
-SHAPES: MappingProxyType[str, str] = MappingProxyType(
+CHINESE_SHAPES: MappingProxyType[str, str] = MappingProxyType(
     {"circle": "圆形", "square": "正方形", "triangle": "三角形", "star": "五角星"}
 )
 
 
-def scene(rng: Random) -> Drawing:
+def draw_chinese_scene(rng: Random) -> Drawing:
     """Shapes to count and name."""
-    things = choose(rng, 3, 3, between(rng, 3, 6))
-    picture = paint(things, 3, 3, between(rng, 70, 110, 10), rng.choice(PAPERS))
-    listed = "、".join(_name(thing) for thing in things)
-    shape = rng.choice(things).shape
-    same = sum(thing.shape == shape for thing in things)
-    pairs = (
-        Pair("图中一共有多少个图形？", str(len(things)), f"图中的图形有：{listed}。"),
-        Pair(f"图中有几个{SHAPES[shape]}？", str(same), f"图中的图形有：{listed}，其中{SHAPES[shape]}有{same}个。"),
-        Pair("请描述这张图片。", f"一张简单的图片，上面有{listed}。", "从左到右、从上到下看。"),
+    objects = sample_objects(rng, 3, 3, sample_int(rng, 3, 6))
+    image = render_objects(objects, 3, 3, sample_int(rng, 70, 110, 10), rng.choice(PAPERS))
+    objects_text = "、".join(_format_object_name(scene_object) for scene_object in objects)
+    shape = rng.choice(objects).shape
+    n_same_shape = sum(thing.shape == shape for thing in objects)
+    qa_pairs = (
+        DrawnQAPair("图中一共有多少个图形？", str(len(objects)), f"图中的图形有：{objects_text}。"),
+        DrawnQAPair(
+            f"图中有几个{CHINESE_SHAPES[shape]}？",
+            str(n_same_shape),
+            f"图中的图形有：{objects_text}，其中{CHINESE_SHAPES[shape]}有{n_same_shape}个。",
+        ),
+        DrawnQAPair("请描述这张图片。", f"一张简单的图片，上面有{objects_text}。", "从左到右、从上到下看。"),
     )
-    return Drawing(picture, pairs, f"一张简单的图片，上面有{len(things)}个图形：{listed}。")
+    return Drawing(image, qa_pairs, f"一张简单的图片，上面有{len(objects)}个图形：{objects_text}。")
 
 
-def _name(thing: Thing) -> str:
-    return f"{COLOURS[thing.colour]}{SHAPES[thing.shape]}"
+def _format_object_name(scene_object: SceneObject) -> str:
+    return f"{CHINESE_COLOURS[scene_object.colour]}{CHINESE_SHAPES[scene_object.shape]}"

@@ -7,90 +7,98 @@ from random import Random
 
 from PIL import Image
 
-from mvl_assets.demo_data.drawings.drawing import COLOURS, PAPERS, Pair, a, between, plural
-from mvl_assets.demo_data.drawings.scenes import choose, paint, place_of
+from mvl_assets.demo_data.drawings.drawing import COLOURS, PAPERS, DrawnQAPair, add_article, pluralize, sample_int
+from mvl_assets.demo_data.drawings.scenes import describe_position, render_objects, sample_objects
 from mvl_assets.demo_data.drawings.shapes import SHAPES
 
-COLUMNS = ROWS = 3
+N_COLUMNS = N_ROWS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class MultiImageDrawing:
     """Pictures in order and what is true about all of them together."""
 
-    pictures: tuple[Image.Image, ...]
-    pairs: tuple[Pair, ...]
+    images: tuple[Image.Image, ...]
+    qa_pairs: tuple[DrawnQAPair, ...]
 
 
-def claim(rng: Random) -> Comparison:
+def draw_claim_pair(rng: Random) -> MultiImageDrawing:
     """Two scenes; a statement about their counts is true or false (NLVR2's task)."""
-    cell, paper = between(rng, 70, 130, 10), rng.choice(PAPERS)
-    left, right = (choose(rng, COLUMNS, ROWS, between(rng, 2, 6)) for _ in range(2))
+    cell, paper = sample_int(rng, 70, 130, 10), rng.choice(PAPERS)
+    left, right = (sample_objects(rng, N_COLUMNS, N_ROWS, sample_int(rng, 2, 6)) for _ in range(2))
     shape = rng.choice([*left, *right]).shape
-    here, there = (sum(thing.shape == shape for thing in side) for side in (left, right))
-    counted = f"The first picture has {plural(here, shape)} and the second has {plural(there, shape)}."
-    words, true = rng.choice(
+    first_count, second_count = (sum(scene_object.shape == shape for scene_object in side) for side in (left, right))
+    rationale = (
+        f"The first picture has {pluralize(first_count, shape)} and the second has {pluralize(second_count, shape)}."
+    )
+    statement, is_true = rng.choice(
         (
-            (f"The first picture has more {shape}s than the second.", here > there),
-            (f"Both pictures hold the same number of {shape}s.", here == there),
-            (f"Together the pictures hold exactly {plural(here + there, shape)}.", True),
-            (f"Together the pictures hold exactly {plural(here + there + 1, shape)}.", False),
-            (f"Each picture holds at least one {shape}.", here > 0 and there > 0),
+            (f"The first picture has more {shape}s than the second.", first_count > second_count),
+            (f"Both pictures hold the same number of {shape}s.", first_count == second_count),
+            (f"Together the pictures hold exactly {pluralize(first_count + second_count, shape)}.", True),
+            (f"Together the pictures hold exactly {pluralize(first_count + second_count + 1, shape)}.", False),
+            (f"Each picture holds at least one {shape}.", first_count > 0 and second_count > 0),
         )
     )
-    pairs = (
-        Pair(f"Is this statement true or false? {words}", "true" if true else "false", counted),
-        Pair(
+    qa_pairs = (
+        DrawnQAPair(f"Is this statement true or false? {statement}", "true" if is_true else "false", rationale),
+        DrawnQAPair(
             f"How many {shape}s are there in both pictures together?",
-            str(here + there),
-            f"{counted} {here} + {there} = {here + there}.",
+            str(first_count + second_count),
+            f"{rationale} {first_count} + {second_count} = {first_count + second_count}.",
         ),
-        Pair(
+        DrawnQAPair(
             "Which picture shows more shapes, the first or the second?",
             "the same" if len(left) == len(right) else "the first" if len(left) > len(right) else "the second",
-            f"The first shows {plural(len(left), 'shape')}, the second {plural(len(right), 'shape')}.",
+            f"The first shows {pluralize(len(left), 'shape')}, the second {pluralize(len(right), 'shape')}.",
         ),
     )
-    return Comparison((paint(left, COLUMNS, ROWS, cell, paper), paint(right, COLUMNS, ROWS, cell, paper)), pairs)
+    return MultiImageDrawing(
+        (render_objects(left, N_COLUMNS, N_ROWS, cell, paper), render_objects(right, N_COLUMNS, N_ROWS, cell, paper)),
+        qa_pairs,
+    )
 
 
-def edit(rng: Random) -> Comparison:
+def draw_edit_pair(rng: Random) -> MultiImageDrawing:
     """One thing is recoloured, reshaped, removed or added between the pictures (HQ-Edit's task)."""
-    cell, paper = between(rng, 70, 130, 10), rng.choice(PAPERS)
-    before = choose(rng, COLUMNS, ROWS, between(rng, 3, 6))
-    thing = before[0]
-    place = place_of(thing, COLUMNS, ROWS)
-    kind = rng.choice(("recolour", "reshape", "remove", "add"))
-    if kind == "recolour":
-        colour = rng.choice([name for name in COLOURS if name != thing.colour])
-        after = [replace(thing, colour=colour), *before[1:]]
-        answer = f"Change the colour of the {thing.name} ({place}) to {colour}."
-        key = "colour"
-    elif kind == "reshape":
-        shape = rng.choice([name for name in SHAPES if name != thing.shape])
-        after = [replace(thing, shape=shape), *before[1:]]
-        answer = f"Turn the {thing.name} ({place}) into {a(f'{thing.colour} {shape}')}."
-        key = "shape"
-    elif kind == "remove":
+    cell, paper = sample_int(rng, 70, 130, 10), rng.choice(PAPERS)
+    before = sample_objects(rng, N_COLUMNS, N_ROWS, sample_int(rng, 3, 6))
+    edited_object = before[0]
+    position = describe_position(edited_object, N_COLUMNS, N_ROWS)
+    operation = rng.choice(("recolour", "reshape", "remove", "add"))
+    if operation == "recolour":
+        colour = rng.choice([name for name in COLOURS if name != edited_object.colour])
+        after = [replace(edited_object, colour=colour), *before[1:]]
+        answer = f"Change the colour of the {edited_object.name} ({position}) to {colour}."
+        edit_type = "colour"
+    elif operation == "reshape":
+        shape = rng.choice([name for name in SHAPES if name != edited_object.shape])
+        after = [replace(edited_object, shape=shape), *before[1:]]
+        answer = f"Turn the {edited_object.name} ({position}) into {add_article(f'{edited_object.colour} {shape}')}."
+        edit_type = "shape"
+    elif operation == "remove":
         after = before[1:]
-        answer = f"Remove the {thing.name} ({place})."
-        key = "removed"
+        answer = f"Remove the {edited_object.name} ({position})."
+        edit_type = "removed"
     else:
         before, after = before[1:], before
-        answer = f"Add {a(thing.name)} ({place})."
-        key = "added"
-    steps = "Comparing the two pictures cell by cell, everything else stays where it was."
-    pairs = (
-        Pair("Which instruction turns the first picture into the second?", answer, steps),
-        Pair(
+        answer = f"Add {add_article(edited_object.name)} ({position})."
+        edit_type = "added"
+    rationale = "Comparing the two pictures cell by cell, everything else stays where it was."
+    qa_pairs = (
+        DrawnQAPair("Which instruction turns the first picture into the second?", answer, rationale),
+        DrawnQAPair(
             "What happened to one thing between the pictures: colour, shape, removed or added?",
-            key,
-            f"{steps} The edit was: {answer}",
+            edit_type,
+            f"{rationale} The edit was: {answer}",
         ),
-        Pair(
+        DrawnQAPair(
             "In which part of the picture do the two pictures differ?",
-            place,
-            f"{steps} The edit was: {answer}",
+            position,
+            f"{rationale} The edit was: {answer}",
         ),
     )
-    return Comparison((paint(before, COLUMNS, ROWS, cell, paper), paint(after, COLUMNS, ROWS, cell, paper)), pairs)
+    return MultiImageDrawing(
+        (render_objects(before, N_COLUMNS, N_ROWS, cell, paper), render_objects(after, N_COLUMNS, N_ROWS, cell, paper)),
+        qa_pairs,
+    )

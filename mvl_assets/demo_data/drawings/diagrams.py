@@ -8,7 +8,17 @@ from random import Random
 
 from PIL import ImageDraw
 
-from mvl_assets.demo_data.drawings.drawing import INK, PAPERS, Drawing, Pair, between, canvas, listing, text, width_of
+from mvl_assets.demo_data.drawings.drawing import (
+    INK,
+    PAPERS,
+    Drawing,
+    DrawnQAPair,
+    create_canvas,
+    draw_text,
+    join_with_and,
+    measure_text_width,
+    sample_int,
+)
 
 CHAINS: tuple[tuple[str, ...], ...] = (
     ("grass", "grasshopper", "frog", "snake", "hawk"),
@@ -26,137 +36,143 @@ CYCLES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def diagram(rng: Random) -> Drawing:
-    return rng.choice((food_chain, cycle))(rng)
+def draw_diagram(rng: Random) -> Drawing:
+    return rng.choice((draw_food_chain, draw_cycle))(rng)
 
 
-def food_chain(rng: Random) -> Drawing:
+def draw_food_chain(rng: Random) -> Drawing:
     """Arrows point from what is eaten to what eats it."""
-    whole = rng.choice(CHAINS)
-    links = whole[: between(rng, 3, len(whole))]
-    size = between(rng, 15, 21, 2)
-    gap, high = size * 2, size * 7
-    widths = [width_of(link, size) + size for link in links]
-    picture, draw = canvas((sum(widths) + gap * (len(links) + 1), high), rng.choice(PAPERS))
-    text(draw, (gap, size * 0.6), "Food chain", size + 2)
-    x, mid = gap, high * 0.6
+    full_chain = rng.choice(CHAINS)
+    links = full_chain[: sample_int(rng, 3, len(full_chain))]
+    size = sample_int(rng, 15, 21, 2)
+    gap, height = size * 2, size * 7
+    widths = [measure_text_width(link, size) + size for link in links]
+    image, draw = create_canvas((sum(widths) + gap * (len(links) + 1), height), rng.choice(PAPERS))
+    draw_text(draw, (gap, size * 0.6), "Food chain", size + 2)
+    x, mid = gap, height * 0.6
     for n, (link, width) in enumerate(zip(links, widths, strict=True)):
         draw.rectangle((x, mid - size, x + width, mid + size), outline=INK, fill=(214, 236, 208), width=2)
-        text(draw, (x + width / 2, mid), link, size, anchor="mm")
+        draw_text(draw, (x + width / 2, mid), link, size, anchor="mm")
         x += width
         if n + 1 < len(links):
-            _arrow(draw, (x + 3, mid), (x + gap - 3, mid))
+            _draw_arrow(draw, (x + 3, mid), (x + gap - 3, mid))
         x += gap
-    eater = between(rng, 1, len(links) - 1)
-    food, eats = links[eater - 1], links[eater]
-    read = f"The arrows run {' -> '.join(links)}, each from what is eaten to what eats it."
-    pairs = (
-        Pair(
-            f"What does the {eats} eat in this food chain?",
+    eater_index = sample_int(rng, 1, len(links) - 1)
+    food, eater_name = links[eater_index - 1], links[eater_index]
+    rationale = f"The arrows run {' -> '.join(links)}, each from what is eaten to what eats it."
+    qa_pairs = (
+        DrawnQAPair(
+            f"What does the {eater_name} eat in this food chain?",
             food,
-            f"{read} The arrow into {eats} comes from {food}.",
-            _choices(rng, food, links),
+            f"{rationale} The arrow into {eater_name} comes from {food}.",
+            _build_choices(rng, food, links),
         ),
-        Pair(
+        DrawnQAPair(
             f"What eats the {food} in this food chain?",
-            eats,
-            f"{read} The arrow from {food} leads to {eats}.",
-            _choices(rng, eats, links),
+            eater_name,
+            f"{rationale} The arrow from {food} leads to {eater_name}.",
+            _build_choices(rng, eater_name, links),
         ),
-        Pair(
+        DrawnQAPair(
             "Which living thing stands at the end of the food chain?",
             links[-1],
-            f"{read} No arrow leaves {links[-1]}.",
-            _choices(rng, links[-1], links),
+            f"{rationale} No arrow leaves {links[-1]}.",
+            _build_choices(rng, links[-1], links),
         ),
-        Pair(
+        DrawnQAPair(
             "Which living thing is the producer?",
             links[0],
-            f"{read} It begins with {links[0]}, which eats none of the others.",
-            _choices(rng, links[0], links),
+            f"{rationale} It begins with {links[0]}, which eats none of the others.",
+            _build_choices(rng, links[0], links),
         ),
-        Pair(
+        DrawnQAPair(
             "How many living things does the food chain show?",
             str(len(links)),
-            f"The boxes are {listing(links)}.",
-            _numbers(len(links)),
+            f"The boxes are {join_with_and(links)}.",
+            _build_number_choices(len(links)),
         ),
     )
-    return Drawing(picture, pairs, f"A food chain diagram: {' -> '.join(links)}.", needs_colour=False)
+    return Drawing(image, qa_pairs, f"A food chain diagram: {' -> '.join(links)}.", needs_colour=False)
 
 
-def cycle(rng: Random) -> Drawing:
-    title, whole = rng.choice(CYCLES)
-    first = rng.randrange(len(whole))
-    steps = whole[first:] + whole[:first]
-    side = between(rng, 340, 520, 20)
+def draw_cycle(rng: Random) -> Drawing:
+    title, all_stages = rng.choice(CYCLES)
+    first_index = rng.randrange(len(all_stages))
+    stages = all_stages[first_index:] + all_stages[:first_index]
+    side = sample_int(rng, 340, 520, 20)
     size = 16
-    picture, draw = canvas((side, side), rng.choice(PAPERS))
-    text(draw, (side / 2, 10), title, size + 3, anchor="ma")
-    mid, reach = (side / 2, side / 2 + 14), side * 0.34
-    places = [
+    image, draw = create_canvas((side, side), rng.choice(PAPERS))
+    draw_text(draw, (side / 2, 10), title, size + 3, anchor="ma")
+    centre, ring_radius = (side / 2, side / 2 + 14), side * 0.34
+    centres = [
         (
-            mid[0] + reach * math.sin(2 * math.pi * n / len(steps)),
-            mid[1] - reach * math.cos(2 * math.pi * n / len(steps)),
+            centre[0] + ring_radius * math.sin(2 * math.pi * n / len(stages)),
+            centre[1] - ring_radius * math.cos(2 * math.pi * n / len(stages)),
         )
-        for n in range(len(steps))
+        for n in range(len(stages))
     ]
-    for n, at in enumerate(places):
-        to = places[(n + 1) % len(places)]
-        _arrow(draw, _towards(at, to, 0.3), _towards(at, to, 0.7))
-    for step, (x, y) in zip(steps, places, strict=True):
-        half = width_of(step, size) / 2 + 8
+    for n, start in enumerate(centres):
+        end = centres[(n + 1) % len(centres)]
+        _draw_arrow(draw, _interpolate(start, end, 0.3), _interpolate(start, end, 0.7))
+    for step, (x, y) in zip(stages, centres, strict=True):
+        half = measure_text_width(step, size) / 2 + 8
         x = min(max(x, half + 4), side - half - 4)
         draw.ellipse((x - half, y - 17, x + half, y + 17), outline=INK, fill=(252, 236, 196), width=2)
-        text(draw, (x, y), step, size, anchor="mm")
-    number = rng.randrange(len(steps))
-    now, after, before = steps[number], steps[(number + 1) % len(steps)], steps[number - 1]
-    read = f"Following the arrows clockwise gives {', '.join(steps)} and {steps[0]} again."
-    pairs = (
-        Pair(
-            f'What comes directly after "{now}"?',
-            after,
-            f"{read} The arrow from {now} leads to {after}.",
-            _choices(rng, after, steps),
+        draw_text(draw, (x, y), step, size, anchor="mm")
+    queried_index = rng.randrange(len(stages))
+    queried_stage, next_stage, previous_stage = (
+        stages[queried_index],
+        stages[(queried_index + 1) % len(stages)],
+        stages[queried_index - 1],
+    )
+    rationale = f"Following the arrows clockwise gives {', '.join(stages)} and {stages[0]} again."
+    qa_pairs = (
+        DrawnQAPair(
+            f'What comes directly after "{queried_stage}"?',
+            next_stage,
+            f"{rationale} The arrow from {queried_stage} leads to {next_stage}.",
+            _build_choices(rng, next_stage, stages),
         ),
-        Pair(
-            f'What comes directly before "{now}"?',
-            before,
-            f"{read} The arrow into {now} comes from {before}.",
-            _choices(rng, before, steps),
+        DrawnQAPair(
+            f'What comes directly before "{queried_stage}"?',
+            previous_stage,
+            f"{rationale} The arrow into {queried_stage} comes from {previous_stage}.",
+            _build_choices(rng, previous_stage, stages),
         ),
-        Pair(
+        DrawnQAPair(
             "How many stages does the diagram have?",
-            str(len(steps)),
-            f"The stages are {listing(steps)}.",
-            _numbers(len(steps)),
+            str(len(stages)),
+            f"The stages are {join_with_and(stages)}.",
+            _build_number_choices(len(stages)),
         ),
-        Pair(
+        DrawnQAPair(
             "What is the title of the diagram?",
             title,
             f'Above the stages it says "{title}".',
-            _choices(rng, title, [name for name, _ in CYCLES]),
+            _build_choices(rng, title, [name for name, _ in CYCLES]),
         ),
     )
-    return Drawing(picture, pairs, f'A diagram titled "{title}" with the stages {listing(steps)}.', needs_colour=False)
+    return Drawing(
+        image, qa_pairs, f'A diagram titled "{title}" with the stages {join_with_and(stages)}.', needs_colour=False
+    )
 
 
-def _choices(rng: Random, answer: str, others: Sequence[str]) -> tuple[str, ...]:
+def _build_choices(rng: Random, answer: str, candidates: Sequence[str]) -> tuple[str, ...]:
     """The answer and up to three others."""
-    wrong = [other for other in others if other != answer]
-    return (answer, *rng.sample(wrong, min(3, len(wrong))))
+    wrong_choices = [other for other in candidates if other != answer]
+    return (answer, *rng.sample(wrong_choices, min(3, len(wrong_choices))))
 
 
-def _numbers(count: int) -> tuple[str, ...]:
+def _build_number_choices(count: int) -> tuple[str, ...]:
     return tuple(str(number) for number in (count, count - 1, count + 1, count + 2))
 
 
-def _towards(a: tuple[float, float], b: tuple[float, float], part: float) -> tuple[float, float]:
-    return a[0] + (b[0] - a[0]) * part, a[1] + (b[1] - a[1]) * part
+def _interpolate(start: tuple[float, float], end: tuple[float, float], fraction: float) -> tuple[float, float]:
+    return start[0] + (end[0] - start[0]) * fraction, start[1] + (end[1] - start[1]) * fraction
 
 
-def _arrow(draw: ImageDraw.ImageDraw, a: tuple[float, float], b: tuple[float, float]) -> None:
-    draw.line((*a, *b), fill=INK, width=3)
-    turn = math.atan2(b[1] - a[1], b[0] - a[0])
-    wings = [(b[0] - 11 * math.cos(turn + s), b[1] - 11 * math.sin(turn + s)) for s in (-0.5, 0.5)]
-    draw.polygon([b, *wings], fill=INK)
+def _draw_arrow(draw: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float]) -> None:
+    draw.line((*start, *end), fill=INK, width=3)
+    angle = math.atan2(end[1] - start[1], end[0] - start[0])
+    wings = [(end[0] - 11 * math.cos(angle + s), end[1] - 11 * math.sin(angle + s)) for s in (-0.5, 0.5)]
+    draw.polygon([end, *wings], fill=INK)

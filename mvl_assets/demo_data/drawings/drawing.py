@@ -34,76 +34,76 @@ NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """One question. `answer` is the short key; `steps` are one or more sentences that lead to it.
+class DrawnQAPair:
+    """One question. `answer` is the short key; `rationale` are one or more sentences that lead to it.
 
     `choices` are the answer and wrong ones of its kind, where the question can be asked with choices.
     """
 
     question: str
     answer: str
-    steps: str
+    rationale: str
     choices: tuple[str, ...] = ()
 
     @property
-    def detailed(self) -> str:
+    def detailed_answer(self) -> str:
         """The answer in the manner of a source that is kept unchanged: reasons first, then the key."""
-        return f"{self.steps}\n\nAnswer: {self.answer}"
+        return f"{self.rationale}\n\nAnswer: {self.answer}"
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
     """A picture with what is true about it.
 
-    `needs_colour`: answers would be lost in a grey picture. `photo`: grainy, so a PNG of it would be large.
+    `needs_colour`: answers would be lost in a grey picture. `is_photo`: grainy, so a PNG of it would be large.
     """
 
-    picture: Image.Image
-    pairs: tuple[Pair, ...]
+    image: Image.Image
+    qa_pairs: tuple[DrawnQAPair, ...]
     caption: str
     needs_colour: bool = True
-    photo: bool = False
+    is_photo: bool = False
 
 
 @lru_cache(maxsize=64)
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font inside Pillow at `size` pixels, so that no machine draws with fonts of its own."""
     return ImageFont.load_default(size=size)
 
 
-def canvas(size: tuple[int, int], paper: RGB) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    picture = Image.new("RGB", size, paper)
-    return picture, ImageDraw.Draw(picture)
+def create_canvas(size: tuple[int, int], paper: RGB) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    image = Image.new("RGB", size, paper)
+    return image, ImageDraw.Draw(image)
 
 
-def text(
-    draw: ImageDraw.ImageDraw, at: tuple[float, float], words: str, size: int, ink: RGB = INK, anchor: str = "la"
+def draw_text(
+    draw: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, size: int, ink: RGB = INK, anchor: str = "la"
 ) -> None:
-    """Write `words` with Pillow's two-letter anchor at `at` (pixels)."""
-    draw.text(at, words, fill=ink, font=font(size), anchor=anchor)
+    """Write `text` with Pillow's two-letter anchor at `xy` (pixels)."""
+    draw.text(xy, text, fill=ink, font=load_font(size), anchor=anchor)
 
 
-def width_of(words: str, size: int) -> int:
-    return int(font(size).getlength(words)) + 1
+def measure_text_width(text: str, size: int) -> int:
+    return int(load_font(size).getlength(text)) + 1
 
 
-def listing(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"
+def join_with_and(items: Sequence[str]) -> str:
+    """`add_article`, `a and b`, `a, b and c`."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def a(noun: str) -> str:
+def add_article(noun: str) -> str:
     """`a circle`, `an orange circle`."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def plural(count: int, noun: str) -> str:
+def pluralize(count: int, noun: str) -> str:
     """`one circle`, `three circles`."""
     return f"{NUMBER_WORDS[count] if count <= 10 else count} {noun}{'' if count == 1 else 's'}"
 
 
-def between(rng: Random, low: int, high: int, step: int = 1) -> int:
+def sample_int(rng: Random, low: int, high: int, step: int = 1) -> int:
     """A whole number from `low` to `high` inclusive, in steps."""
     return rng.randrange(low, high + 1, step)

@@ -14,25 +14,25 @@ from random import Random
 
 from PIL import Image
 
-from mvl_assets.demo_data.drawings.drawing import Drawing, Pair
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair
 from mvl_assets.errors import MvlError
 
-EDGES = (640, 224, 400, 288, 512)
+MAX_EDGES = (640, 224, 400, 288, 512)
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
-    """`short` is one plain sentence, `detail` tells more; `facts`: (question, short answer)."""
+class SkimagePhoto:
+    """`short_caption` is one plain sentence, `detailed_caption` tells more; `qa_facts`: (question, short answer)."""
 
-    file: str
-    short: str
-    detail: str
-    facts: tuple[tuple[str, str], ...]
-    grey: bool = False
+    file_name: str
+    short_caption: str
+    detailed_caption: str
+    qa_facts: tuple[tuple[str, str], ...]
+    is_greyscale: bool = False
 
 
-PHOTOS: tuple[Photo, ...] = (
-    Photo(
+PHOTOS: tuple[SkimagePhoto, ...] = (
+    SkimagePhoto(
         "astronaut.png",
         "A smiling astronaut in an orange space suit.",
         (
@@ -46,7 +46,7 @@ PHOTOS: tuple[Photo, ...] = (
             ("What vehicle is shown as a model in the background?", "space shuttle"),
         ),
     ),
-    Photo(
+    SkimagePhoto(
         "camera.png",
         "A man in a dark coat looks through a camera on a tripod.",
         (
@@ -58,9 +58,9 @@ PHOTOS: tuple[Photo, ...] = (
             ("What does the camera stand on?", "tripod"),
             ("Is the man's coat dark or light?", "dark"),
         ),
-        grey=True,
+        is_greyscale=True,
     ),
-    Photo(
+    SkimagePhoto(
         "chelsea.png",
         "A close view of the face of a tabby cat.",
         (
@@ -73,7 +73,7 @@ PHOTOS: tuple[Photo, ...] = (
             ("How many eyes are seen?", "2"),
         ),
     ),
-    Photo(
+    SkimagePhoto(
         "coffee.png",
         "A cup of espresso on a red saucer with a spoon.",
         (
@@ -86,7 +86,7 @@ PHOTOS: tuple[Photo, ...] = (
             ("What is the table made of?", "wood"),
         ),
     ),
-    Photo(
+    SkimagePhoto(
         "coins.png",
         "Rows of old coins on a dark background.",
         (
@@ -98,9 +98,9 @@ PHOTOS: tuple[Photo, ...] = (
             ("How many coins are there?", "24"),
             ("What objects are laid out in rows?", "coins"),
         ),
-        grey=True,
+        is_greyscale=True,
     ),
-    Photo(
+    SkimagePhoto(
         "color.png",
         "A round colour wheel on a black background.",
         (
@@ -113,7 +113,7 @@ PHOTOS: tuple[Photo, ...] = (
             ("What shape is the wheel?", "circle"),
         ),
     ),
-    Photo(
+    SkimagePhoto(
         "horse.png",
         "The black silhouette of a standing horse.",
         (
@@ -126,7 +126,7 @@ PHOTOS: tuple[Photo, ...] = (
             ("On which side of the picture is the animal's head?", "right"),
         ),
     ),
-    Photo(
+    SkimagePhoto(
         "hubble_deep_field.jpg",
         "Many galaxies against the black of space.",
         (
@@ -139,7 +139,7 @@ PHOTOS: tuple[Photo, ...] = (
             ("What kind of instrument takes such a picture?", "telescope"),
         ),
     ),
-    Photo(
+    SkimagePhoto(
         "ihc.png",
         "A stained tissue section under the microscope.",
         (
@@ -152,7 +152,7 @@ PHOTOS: tuple[Photo, ...] = (
             ("What colour are the nuclei between the glands?", "blue"),
         ),
     ),
-    Photo(
+    SkimagePhoto(
         "moon.png",
         "The surface of the Moon with small craters.",
         (
@@ -164,9 +164,9 @@ PHOTOS: tuple[Photo, ...] = (
             ("What are the round hollows called?", "craters"),
             ("In which part of the picture is the bright round crater?", "upper left"),
         ),
-        grey=True,
+        is_greyscale=True,
     ),
-    Photo(
+    SkimagePhoto(
         "motorcycle_left.png",
         "A red motorcycle parked in a garage.",
         (
@@ -179,7 +179,7 @@ PHOTOS: tuple[Photo, ...] = (
             ("How many wheels does the motorcycle have?", "2"),
         ),
     ),
-    Photo(
+    SkimagePhoto(
         "page.png",
         "A photographed page of text about segmentation.",
         (
@@ -191,9 +191,9 @@ PHOTOS: tuple[Photo, ...] = (
             ("What objects are named together with the background?", "coins"),
             ('Which word follows "histogram of grey"?', "values"),
         ),
-        grey=True,
+        is_greyscale=True,
     ),
-    Photo(
+    SkimagePhoto(
         "retina.jpg",
         "A photograph of the inside of an eye.",
         (
@@ -206,7 +206,7 @@ PHOTOS: tuple[Photo, ...] = (
             ("What are the fine branching lines?", "blood vessels"),
         ),
     ),
-    Photo(
+    SkimagePhoto(
         "rocket.jpg",
         "A rocket on its launch pad at dusk.",
         (
@@ -219,7 +219,7 @@ PHOTOS: tuple[Photo, ...] = (
             ("What colour is the rocket?", "white"),
         ),
     ),
-    Photo(
+    SkimagePhoto(
         "brick.png",
         "A wall of bricks in grey.",
         ("A grey photograph of rows of bricks with pale joints between them. The bricks fill the whole picture."),
@@ -228,9 +228,9 @@ PHOTOS: tuple[Photo, ...] = (
             ("Are the joints paler or darker than the bricks?", "paler"),
             ("Is the picture in colour?", "no"),
         ),
-        grey=True,
+        is_greyscale=True,
     ),
-    Photo(
+    SkimagePhoto(
         "grass.png",
         "Blades of grass seen from above.",
         (
@@ -242,9 +242,9 @@ PHOTOS: tuple[Photo, ...] = (
             ("From where is the ground seen?", "above"),
             ("Is the picture in colour?", "no"),
         ),
-        grey=True,
+        is_greyscale=True,
     ),
-    Photo(
+    SkimagePhoto(
         "gravel.png",
         "Gravel seen from above.",
         ("A grey photograph of gravel seen from above. Small angular stones fill the whole picture."),
@@ -253,9 +253,9 @@ PHOTOS: tuple[Photo, ...] = (
             ("Are the stones small or large?", "small"),
             ("Is the picture in colour?", "no"),
         ),
-        grey=True,
+        is_greyscale=True,
     ),
-    Photo(
+    SkimagePhoto(
         "chessboard_RGB.png",
         "A black and white chessboard pattern.",
         "A flat chessboard pattern of black and white squares in eight rows and eight columns.",
@@ -264,9 +264,9 @@ PHOTOS: tuple[Photo, ...] = (
             ("How many rows does the pattern have?", "8"),
             ("What shape are the fields?", "square"),
         ),
-        grey=True,
+        is_greyscale=True,
     ),
-    Photo(
+    SkimagePhoto(
         "logo.png",
         "A round logo in green and orange.",
         (
@@ -283,7 +283,7 @@ PHOTOS: tuple[Photo, ...] = (
 
 
 @lru_cache(maxsize=1)
-def folder() -> Path:
+def find_skimage_data_dir() -> Path:
     """Where scikit-image keeps its pictures. Raises `MvlError` when the package is absent."""
     spec = find_spec("skimage")
     if spec is None or spec.origin is None:
@@ -294,28 +294,28 @@ def folder() -> Path:
     return Path(spec.origin).parent / "data"
 
 
-def photo(rng: Random, index: int) -> Drawing:
-    """Photo number `index` of the list (counted around), at another size in every round."""
-    chosen = PHOTOS[index % len(PHOTOS)]
-    round_ = index // len(PHOTOS)
-    with Image.open(folder() / chosen.file) as source:
-        picture = flat(source)
-    edge = EDGES[round_ % len(EDGES)] - 8 * (round_ // len(EDGES))
-    picture.thumbnail((edge, edge), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    detail = chosen.detail
-    pairs = [Pair(question, answer, detail) for question, answer in chosen.facts]
-    rng.shuffle(pairs)
-    return Drawing(picture, tuple(pairs), detail, needs_colour=not chosen.grey, photo=True)
+def load_photo(rng: Random, image_index: int) -> Drawing:
+    """Photo number `image_index` of the list (counted around), at another size in every round."""
+    photo_info = PHOTOS[image_index % len(PHOTOS)]
+    round_index = image_index // len(PHOTOS)
+    with Image.open(find_skimage_data_dir() / photo_info.file_name) as source:
+        image = flatten_to_rgb(source)
+    max_edge = MAX_EDGES[round_index % len(MAX_EDGES)] - 8 * (round_index // len(MAX_EDGES))
+    image.thumbnail((max_edge, max_edge), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    detailed_caption = photo_info.detailed_caption
+    qa_pairs = [DrawnQAPair(question, answer, detailed_caption) for question, answer in photo_info.qa_facts]
+    rng.shuffle(qa_pairs)
+    return Drawing(image, tuple(qa_pairs), detailed_caption, needs_colour=not photo_info.is_greyscale, is_photo=True)
 
 
-def short_caption(index: int) -> str:
-    """The one plain sentence about the photo that `photo(…, index)` shows."""
-    return PHOTOS[index % len(PHOTOS)].short
+def get_short_caption(image_index: int) -> str:
+    """The one plain sentence about the photo that `load_photo(…, index)` shows."""
+    return PHOTOS[image_index % len(PHOTOS)].short_caption
 
 
-def flat(picture: Image.Image) -> Image.Image:
+def flatten_to_rgb(image: Image.Image) -> Image.Image:
     """RGB, with whatever is transparent laid on white."""
-    if picture.mode == "RGBA":
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")

@@ -12,7 +12,15 @@ from types import MappingProxyType
 
 from PIL import Image
 
-from mvl_assets.demo_data.drawings.drawing import COLOURS, NUMBER_WORDS, PAPERS, Drawing, Pair, canvas, plural
+from mvl_assets.demo_data.drawings.drawing import (
+    COLOURS,
+    NUMBER_WORDS,
+    PAPERS,
+    Drawing,
+    DrawnQAPair,
+    create_canvas,
+    pluralize,
+)
 from mvl_assets.demo_data.drawings.shapes import SHAPES, draw_shape
 
 ANSWERS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
@@ -25,7 +33,7 @@ ANSWERS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
 FAMILIES = tuple(ANSWERS)
 
 # Centres (fractions of the side) for one to four shapes; the radius shrinks with the count.
-_PLACES = {
+_SHAPE_CENTRES = {
     1: [(0.5, 0.5)],
     2: [(0.28, 0.5), (0.72, 0.5)],
     3: [(0.5, 0.27), (0.27, 0.72), (0.73, 0.72)],
@@ -33,40 +41,40 @@ _PLACES = {
 }
 
 
-def shape_drawing(rng: Random, family: str, answer: str, side: int = 224) -> Drawing:
+def draw_shape_question(rng: Random, family: str, answer: str, side: int = 224) -> Drawing:
     """A `side` x `side` picture whose true answer to the question of `family` is `answer`."""
     colour = answer if family == "colour" else rng.choice(ANSWERS["colour"])
     shape = answer if family == "shape" else rng.choice(SHAPES)
     count = NUMBER_WORDS.index(answer) if family == "count" else 1
-    picture, draw = canvas((side, side), rng.choice(PAPERS))
-    reach = side * (0.34 if count == 1 else 0.16)
-    radius = reach * rng.uniform(0.75, 1.0)
-    play = side * 0.04
-    for x, y in _PLACES[count]:
-        centre = (x * side + rng.uniform(-play, play), y * side + rng.uniform(-play, play))
+    image, draw = create_canvas((side, side), rng.choice(PAPERS))
+    max_radius = side * (0.34 if count == 1 else 0.16)
+    radius = max_radius * rng.uniform(0.75, 1.0)
+    jitter = side * 0.04
+    for x, y in _SHAPE_CENTRES[count]:
+        centre = (x * side + rng.uniform(-jitter, jitter), y * side + rng.uniform(-jitter, jitter))
         draw_shape(draw, shape, centre, radius, COLOURS[colour])
     question = {
         "colour": f"What colour is the {shape}?",
         "shape": f"Which shape is {colour}?",
         "count": f"How many {shape}s are there?",
     }[family]
-    shown = plural(count, f"{colour} {shape}")
-    pair = Pair(question, answer, f"The picture shows {shown} on plain paper.")
-    return Drawing(picture, (pair,), f"{shown.capitalize()} on plain paper.")
+    shapes_text = pluralize(count, f"{colour} {shape}")
+    qa_pair = DrawnQAPair(question, answer, f"The picture shows {shapes_text} on plain paper.")
+    return Drawing(image, (qa_pair,), f"{shapes_text.capitalize()} on plain paper.")
 
 
-def shape_questions(n: int, seed: int, side: int = 224) -> Iterator[tuple[Image.Image, str, str, str]]:
-    """Yield `n` of (RGB picture of `side` x `side` pixels, question, one-word answer, family), the same for one seed.
+def iter_shape_questions(n_questions: int, seed: int, side: int = 224) -> Iterator[tuple[Image.Image, str, str, str]]:
+    """Yield `n_questions` of (RGB picture of `side` x `side` pixels, question, one-word answer, family), the same for one seed.
 
     A longer series begins with the shorter one. Within a deck of `sum(len(a) for a in ANSWERS.values())` questions
     every answer of every family comes once.
     """
     rng = Random(f"shape_questions/{seed}")
-    deck: list[tuple[str, str]] = []
-    for _ in range(n):
-        if not deck:
-            deck = [(family, answer) for family, answers in ANSWERS.items() for answer in answers]
-            rng.shuffle(deck)
-        family, answer = deck.pop()
-        drawing = shape_drawing(rng, family, answer, side)
-        yield drawing.picture, drawing.pairs[0].question, answer, family
+    remaining_questions: list[tuple[str, str]] = []
+    for _ in range(n_questions):
+        if not remaining_questions:
+            remaining_questions = [(family, answer) for family, answers in ANSWERS.items() for answer in answers]
+            rng.shuffle(remaining_questions)
+        family, answer = remaining_questions.pop()
+        drawing = draw_shape_question(rng, family, answer, side)
+        yield drawing.image, drawing.qa_pairs[0].question, answer, family

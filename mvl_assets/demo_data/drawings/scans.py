@@ -6,102 +6,124 @@ from random import Random
 
 from PIL import Image, ImageEnhance, ImageFilter
 
-from mvl_assets.demo_data.drawings.drawing import INK, Drawing, Pair, between, canvas, listing, plural, text
-from mvl_assets.demo_data.drawings.photos import photo
+from mvl_assets.demo_data.drawings.drawing import (
+    INK,
+    Drawing,
+    DrawnQAPair,
+    create_canvas,
+    draw_text,
+    join_with_and,
+    pluralize,
+    sample_int,
+)
+from mvl_assets.demo_data.drawings.photos import load_photo
 
-AREAS = ("Nord", "Vale", "Port", "Moor", "Ford", "Cliff", "Glen", "Bay", "Isle", "Heath", "Dale", "Marsh")
-SHADES = {"low": (222, 235, 247), "middle": (107, 174, 214), "high": (8, 69, 148)}
+AREA_NAMES = ("Nord", "Vale", "Port", "Moor", "Ford", "Cliff", "Glen", "Bay", "Isle", "Heath", "Dale", "Marsh")
+LEVEL_COLOURS = {"low": (222, 235, 247), "middle": (107, 174, 214), "high": (8, 69, 148)}
 
 
-def scan(rng: Random) -> Drawing:
+def draw_scan(rng: Random) -> Drawing:
     """A grey cross-section with one to four bright spots on one side, as a lesson about scans would sketch it."""
-    side, spots = between(rng, 200, 280, 20), between(rng, 1, 4)
-    left = rng.random() < 0.5
-    picture, draw = canvas((side, side), (8, 8, 10))
+    side, n_spots = sample_int(rng, 200, 280, 20), sample_int(rng, 1, 4)
+    is_left = rng.random() < 0.5
+    image, draw = create_canvas((side, side), (8, 8, 10))
     draw.ellipse(
         (side * 0.12, side * 0.08, side * 0.88, side * 0.92), fill=(92, 92, 96), outline=(200, 200, 204), width=5
     )
     draw.line((side / 2, side * 0.14, side / 2, side * 0.86), fill=(60, 60, 64), width=2)
-    for n in range(spots):
-        x, y = side * (0.34 if left else 0.66), side * (0.26 + 0.16 * n)
+    for n in range(n_spots):
+        x, y = side * (0.34 if is_left else 0.66), side * (0.26 + 0.16 * n)
         draw.ellipse((x - 9, y - 9, x + 9, y + 9), fill=(240, 240, 240))
-    where = "left" if left else "right"
-    told = f"The scan shows {plural(spots, 'bright spot')} in the {where} half of the picture."
-    numbers = tuple(str(number) for number in (spots, spots + 1, spots + 2, spots + 3))
-    pairs = (
-        Pair("How many bright spots does the scan show?", str(spots), told, numbers),
-        Pair(
-            "In which half of the picture do the bright spots lie?", where, told, (where, "right" if left else "left")
+    half = "left" if is_left else "right"
+    rationale = f"The scan shows {pluralize(n_spots, 'bright spot')} in the {half} half of the picture."
+    numbers = tuple(str(number) for number in (n_spots, n_spots + 1, n_spots + 2, n_spots + 3))
+    qa_pairs = (
+        DrawnQAPair("How many bright spots does the scan show?", str(n_spots), rationale, numbers),
+        DrawnQAPair(
+            "In which half of the picture do the bright spots lie?",
+            half,
+            rationale,
+            (half, "right" if is_left else "left"),
         ),
-        Pair("Is there more than one bright spot?", "yes" if spots > 1 else "no", told, ("yes", "no")),
+        DrawnQAPair("Is there more than one bright spot?", "yes" if n_spots > 1 else "no", rationale, ("yes", "no")),
     )
-    return Drawing(picture, pairs, f"A sketch of a scan. {told}", needs_colour=False)
+    return Drawing(image, qa_pairs, f"A sketch of a scan. {rationale}", needs_colour=False)
 
 
-def tile_map(rng: Random) -> Drawing:
+def draw_tile_map(rng: Random) -> Drawing:
     """Twelve areas as tiles, shaded by one of three levels that a legend names."""
-    names = rng.sample(AREAS, 12)
-    levels = [rng.choice(list(SHADES)) for _ in names]
-    levels[:3] = rng.sample(list(SHADES), 3)
-    tile = between(rng, 56, 72, 4)
-    picture, draw = canvas((tile * 4 + 90, tile * 3 + 34), (255, 255, 255))
-    text(draw, (8, 8), "Rainfall by area", 16)
+    names = rng.sample(AREA_NAMES, 12)
+    levels = [rng.choice(list(LEVEL_COLOURS)) for _ in names]
+    levels[:3] = rng.sample(list(LEVEL_COLOURS), 3)
+    tile = sample_int(rng, 56, 72, 4)
+    image, draw = create_canvas((tile * 4 + 90, tile * 3 + 34), (255, 255, 255))
+    draw_text(draw, (8, 8), "Rainfall by area", 16)
     for n, (name, level) in enumerate(zip(names, levels, strict=True)):
         x, y = 6 + n % 4 * tile, 32 + n // 4 * tile
-        draw.rectangle((x, y, x + tile - 3, y + tile - 3), fill=SHADES[level], outline=INK)
+        draw.rectangle((x, y, x + tile - 3, y + tile - 3), fill=LEVEL_COLOURS[level], outline=INK)
         ink = (255, 255, 255) if level == "high" else INK
-        text(draw, (x + tile / 2, y + tile / 2), name, 14, ink, anchor="mm")
-    for n, (level, colour) in enumerate(SHADES.items()):
+        draw_text(draw, (x + tile / 2, y + tile / 2), name, 14, ink, anchor="mm")
+    for n, (level, colour) in enumerate(LEVEL_COLOURS.items()):
         y = 40 + n * 24
         draw.rectangle((tile * 4 + 14, y, tile * 4 + 30, y + 16), fill=colour, outline=INK)
-        text(draw, (tile * 4 + 36, y), level, 14)
-    wanted, asked = rng.choice(list(SHADES)), rng.randrange(12)
-    found = [name for name, level in zip(names, levels, strict=True) if level == wanted]
-    told = f"The tiles in the shade that the legend calls {wanted} are {listing(found)}."
-    pairs = (
-        Pair(f"Which areas have a {wanted} rainfall?", ", ".join(found), told),
-        Pair(f"How many areas have a {wanted} rainfall?", str(len(found)), told),
-        Pair(
-            f"How much rain falls in {names[asked]}?",
-            levels[asked],
-            f"{names[asked]} has the shade of {levels[asked]}.",
+        draw_text(draw, (tile * 4 + 36, y), level, 14)
+    queried_level, queried_index = rng.choice(list(LEVEL_COLOURS)), rng.randrange(12)
+    matching_areas = [name for name, level in zip(names, levels, strict=True) if level == queried_level]
+    rationale = f"The tiles in the shade that the legend calls {queried_level} are {join_with_and(matching_areas)}."
+    qa_pairs = (
+        DrawnQAPair(f"Which areas have a {queried_level} rainfall?", ", ".join(matching_areas), rationale),
+        DrawnQAPair(f"How many areas have a {queried_level} rainfall?", str(len(matching_areas)), rationale),
+        DrawnQAPair(
+            f"How much rain falls in {names[queried_index]}?",
+            levels[queried_index],
+            f"{names[queried_index]} has the shade of {levels[queried_index]}.",
         ),
     )
-    return Drawing(picture, pairs, f"A map of twelve areas titled Rainfall by area. {told}")
+    return Drawing(image, qa_pairs, f"A map of twelve areas titled Rainfall by area. {rationale}")
 
 
-def poor_photo(rng: Random, index: int) -> Drawing:
+def draw_degraded_photo(rng: Random, image_index: int) -> Drawing:
     """A small photo as it is, or made blurred, dark or faded; the questions are about its quality."""
-    shown = photo(rng, index).picture
-    shown.thumbnail((256, 256))
-    fault = ("none", "blurred", "dark", "faded")[index % 4]
+    photo_image = load_photo(rng, image_index).image
+    photo_image.thumbnail((256, 256))
+    fault = ("none", "blurred", "dark", "faded")[image_index % 4]
     if fault == "blurred":
-        shown = shown.filter(ImageFilter.GaussianBlur(4))
+        photo_image = photo_image.filter(ImageFilter.GaussianBlur(4))
     elif fault == "dark":
-        shown = ImageEnhance.Brightness(shown).enhance(0.25)
+        photo_image = ImageEnhance.Brightness(photo_image).enhance(0.25)
     elif fault == "faded":
-        shown = ImageEnhance.Contrast(shown).enhance(0.25)
-    words = "clear and well lit" if fault == "none" else fault
-    told = f"The photo is {words}."
-    pairs = (
-        Pair("How would you rate the quality of this picture?", "good" if fault == "none" else "poor", told),
-        Pair("What is the main fault of this picture?", fault, told),
-        Pair("Describe the quality of the picture.", told, "It is judged by its sharpness, light and contrast."),
+        photo_image = ImageEnhance.Contrast(photo_image).enhance(0.25)
+    quality = "clear and well lit" if fault == "none" else fault
+    caption = f"The photo is {quality}."
+    qa_pairs = (
+        DrawnQAPair("How would you rate the quality of this picture?", "good" if fault == "none" else "poor", caption),
+        DrawnQAPair("What is the main fault of this picture?", fault, caption),
+        DrawnQAPair(
+            "Describe the quality of the picture.", caption, "It is judged by its sharpness, light and contrast."
+        ),
     )
-    return Drawing(shown, pairs, told, photo=True)
+    return Drawing(photo_image, qa_pairs, caption, is_photo=True)
 
 
-def captioned_photo(rng: Random, index: int) -> Drawing:
+def draw_meme(rng: Random, image_index: int) -> Drawing:
     """A photo with words laid over it, in the manner of a meme."""
-    words = rng.choice(("WHEN THE TEA IS READY", "MONDAY AGAIN", "STILL NO RAIN", "ONE MORE PAGE", "NO BISCUITS LEFT"))
-    shown: Image.Image = photo(rng, index).picture
-    shown.thumbnail((320, 320))
-    picture, draw = canvas((shown.width, shown.height + 40), (255, 255, 255))
-    picture.paste(shown, (0, 40))
-    text(draw, (shown.width / 2, 20), words, max(12, min(22, shown.width // len(words) + 4)), anchor="mm")
-    read = f'Above the photo it says "{words}".'
-    pairs = (
-        Pair("What is written on the picture?", words, read),
-        Pair("Is this picture hateful? Answer yes or no.", "no", f"{read} Nobody is attacked."),
+    meme_text = rng.choice(
+        ("WHEN THE TEA IS READY", "MONDAY AGAIN", "STILL NO RAIN", "ONE MORE PAGE", "NO BISCUITS LEFT")
     )
-    return Drawing(picture, pairs, f"A photo with words. {read}", photo=True)
+    photo_image: Image.Image = load_photo(rng, image_index).image
+    photo_image.thumbnail((320, 320))
+    image, draw = create_canvas((photo_image.width, photo_image.height + 40), (255, 255, 255))
+    image.paste(photo_image, (0, 40))
+    draw_text(
+        draw,
+        (photo_image.width / 2, 20),
+        meme_text,
+        max(12, min(22, photo_image.width // len(meme_text) + 4)),
+        anchor="mm",
+    )
+    rationale = f'Above the photo it says "{meme_text}".'
+    qa_pairs = (
+        DrawnQAPair("What is written on the picture?", meme_text, rationale),
+        DrawnQAPair("Is this picture hateful? Answer yes or no.", "no", f"{rationale} Nobody is attacked."),
+    )
+    return Drawing(image, qa_pairs, f"A photo with words. {rationale}", is_photo=True)

@@ -12,11 +12,11 @@ from mvl_assets.demo_data.drawings.drawing import RGB
 Stroke = tuple[tuple[float, float], ...]
 
 
-def _frame(left: float, top: float, right: float, foot: float) -> Stroke:
-    return ((left, top), (right, top), (right, foot), (left, foot), (left, top))
+def _build_rectangle_stroke(left: float, top: float, right: float, bottom: float) -> Stroke:
+    return ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
 
 
-_BOX, _TALL = _frame(0.14, 0.2, 0.86, 0.86), _frame(0.24, 0.1, 0.76, 0.9)
+_BOX, _TALL_BOX = _build_rectangle_stroke(0.14, 0.2, 0.86, 0.86), _build_rectangle_stroke(0.24, 0.1, 0.76, 0.9)
 
 # Corners of each stroke, as shares of the character's square.
 STROKES: Mapping[str, tuple[Stroke, ...]] = MappingProxyType(
@@ -26,10 +26,10 @@ STROKES: Mapping[str, tuple[Stroke, ...]] = MappingProxyType(
         "三": (((0.18, 0.2), (0.82, 0.2)), ((0.24, 0.5), (0.76, 0.5)), ((0.08, 0.82), (0.92, 0.82))),
         "十": (((0.1, 0.45), (0.9, 0.45)), ((0.5, 0.1), (0.5, 0.92))),
         "口": (_BOX,),
-        "日": (_TALL, ((0.24, 0.5), (0.76, 0.5))),
-        "目": (_TALL, ((0.24, 0.37), (0.76, 0.37)), ((0.24, 0.63), (0.76, 0.63))),
+        "日": (_TALL_BOX, ((0.24, 0.5), (0.76, 0.5))),
+        "目": (_TALL_BOX, ((0.24, 0.37), (0.76, 0.37)), ((0.24, 0.63), (0.76, 0.63))),
         "田": (_BOX, ((0.14, 0.53), (0.86, 0.53)), ((0.5, 0.2), (0.5, 0.86))),
-        "中": (_frame(0.14, 0.28, 0.86, 0.64), ((0.5, 0.06), (0.5, 0.94))),
+        "中": (_build_rectangle_stroke(0.14, 0.28, 0.86, 0.64), ((0.5, 0.06), (0.5, 0.94))),
         "王": (
             ((0.14, 0.16), (0.86, 0.16)),
             ((0.2, 0.5), (0.8, 0.5)),
@@ -51,15 +51,15 @@ STROKES: Mapping[str, tuple[Stroke, ...]] = MappingProxyType(
         ),
     }
 )
-WORDS = (
+CHINESE_WORDS = (
     *("中山", "大田", "山口", "上田", "木下", "三木", "大王", "土木", "工人", "人口"),
     *("日中", "田口", "下山", "十三", "二十一", "中日大工", "目上"),
 )
 
 
-def write(draw: ImageDraw.ImageDraw, words: str, at: tuple[float, float], size: int, ink: RGB) -> None:
-    """Draw `words` to the right from the upper left corner `at`, each character in a square of `size` pixels."""
-    for number, character in enumerate(words):
+def draw_characters(draw: ImageDraw.ImageDraw, text: str, xy: tuple[float, float], size: int, ink: RGB) -> None:
+    """Draw `text` to the right from the upper left corner `xy`, each character in a square of `size` pixels."""
+    for number, character in enumerate(text):
         for stroke in STROKES[character]:
-            points = [(at[0] + (number + a) * size, at[1] + b * size) for a, b in stroke]
+            points = [(xy[0] + (number + a) * size, xy[1] + b * size) for a, b in stroke]
             draw.line(points, fill=ink, width=max(2, size // 11))

@@ -8,9 +8,9 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from mvl_assets.demo_data.layouts import archives, cauldron, coco, llava, questions, records, regions, videos, web
-from mvl_assets.demo_data.layouts.common import Layout
+from mvl_assets.demo_data.layouts.common import SourceLayout
 
-_MODULES = (archives, cauldron, coco, llava, questions, records, regions, videos, web)
-LAYOUTS: MappingProxyType[str, Layout] = MappingProxyType(
-    {name: layout for module in _MODULES for name, layout in module.LAYOUTS.items()}
+_LAYOUT_MODULES = (archives, cauldron, coco, llava, questions, records, regions, videos, web)
+LAYOUTS: MappingProxyType[str, SourceLayout] = MappingProxyType(
+    {name: layout for module in _LAYOUT_MODULES for name, layout in module.LAYOUTS.items()}
 )

@@ -15,88 +15,92 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mvl_assets.demo_data.layouts.common import Layout, config_of, conversation, dump
-from mvl_assets.demo_data.rows import RawFile, Row
+from mvl_assets.demo_data.layouts.common import SourceLayout, build_conversation, resolve_config_name, write_json
+from mvl_assets.demo_data.rows import RawFile, RawRow
 
-PARTS = 3
+N_PARTS = 3
 
 
-def cambrian_tars(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_cambrian_tars(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`jsons/Cambrian10M.jsonl`, the rows among those of another sub-dataset, and `<name>.tar.gz` with the pictures."""
-    _cambrian_rows(folder / "jsons" / "Cambrian10M.jsonl", name, rows, among_others=True)
-    (folder / f"{name}.tar.gz").write_bytes(packed(tar_of(_pictures(name, rows), _links(name, rows))))
+    _write_cambrian_jsonl(source_dir / "jsons" / "Cambrian10M.jsonl", slug, rows, with_other_sources=True)
+    (source_dir / f"{slug}.tar.gz").write_bytes(
+        gzip_bytes(build_tar(_collect_archive_files(slug, rows), _list_unsafe_links(slug, rows)))
+    )
 
 
-def cambrian_tar_parts(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_cambrian_tar_parts(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`jsons/<config>.jsonl`, and the pictures' tar cut into `<name>.tar.gz_part1`, ..., as large ones are."""
-    _cambrian_rows(folder / "jsons" / f"{config_of(name)}.jsonl", name, rows, among_others=False)
-    whole = packed(tar_of(_pictures(name, rows), _links(name, rows)))
-    size = -(-len(whole) // PARTS)
-    for number in range(PARTS):
-        part = whole[number * size : (number + 1) * size]
-        (folder / f"{name}.tar.gz_part{number + 1}").write_bytes(part)
+    _write_cambrian_jsonl(
+        source_dir / "jsons" / f"{resolve_config_name(slug)}.jsonl", slug, rows, with_other_sources=False
+    )
+    archive_bytes = gzip_bytes(build_tar(_collect_archive_files(slug, rows), _list_unsafe_links(slug, rows)))
+    size = -(-len(archive_bytes) // N_PARTS)
+    for number in range(N_PARTS):
+        part_bytes = archive_bytes[number * size : (number + 1) * size]
+        (source_dir / f"{slug}.tar.gz_part{number + 1}").write_bytes(part_bytes)
 
 
-def m4_instruct_parts(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_m4_instruct_parts(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`m4_instruct_annotations.json`, and the pictures in `<config>_split.z01`, ..., `<config>_split.zip`."""
-    part_of = config_of(name)
+    config_name = resolve_config_name(slug)
     records = [
         {
-            "sample_id": row.key,
-            "image": [f"{part_of}/{picture.name}" for picture in row.pictures],
-            "conversations": conversation(row),
-            "metadata": {"dataset": part_of, "split": "train", "question_type": "open-ended"},
+            "sample_id": row.row_id,
+            "image": [f"{config_name}/{image.name}" for image in row.images],
+            "conversations": build_conversation(row),
+            "metadata": {"dataset": config_name, "split": "train", "question_type": "open-ended"},
         }
         for row in rows
     ]
-    dump(folder / "m4_instruct_annotations.json", records)
-    parts = split_zip(_pictures(part_of, rows), PARTS)
-    for number, part in enumerate(parts, 1):
-        ending = "zip" if number == len(parts) else f"z{number:02d}"
-        (folder / f"{part_of}_split.{ending}").write_bytes(part)
+    write_json(source_dir / "m4_instruct_annotations.json", records)
+    part_list = build_split_zip(_collect_archive_files(config_name, rows), N_PARTS)
+    for number, part_bytes in enumerate(part_list, 1):
+        suffix = "zip" if number == len(part_list) else f"z{number:02d}"
+        (source_dir / f"{config_name}_split.{suffix}").write_bytes(part_bytes)
 
 
-def llava_video_tars(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_llava_video_tars(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`0_30_s_<name>/` with the JSON of open questions and the videos in two numbered archives beside it."""
-    split = f"0_30_s_{name}"
+    split = f"0_30_s_{slug}"
     videos = [row.video for row in rows if row.video is not None]
     records = [
         {
-            "id": row.key,
-            "conversations": conversation(row),
+            "id": row.row_id,
+            "conversations": build_conversation(row),
             "data_source": split,
             "video": f"academic_source/{video.name}",
         }
         for row, video in zip(rows, videos, strict=True)
     ]
-    dump(folder / split / f"{split}_oe_v0_1_qa_processed.json", records)
-    files = _named({f"academic_source/{video.name}": video.data for video in videos})
+    write_json(source_dir / split / f"{split}_oe_v0_1_qa_processed.json", records)
+    files = _drop_missing_files({f"academic_source/{video.name}": video.data for video in videos})
     for number in range(2):
         half = dict(list(files.items())[number::2])
-        (folder / split / f"{split}_videos_{number + 1}.tar.gz").write_bytes(packed(tar_of(half)))
+        (source_dir / split / f"{split}_videos_{number + 1}.tar.gz").write_bytes(gzip_bytes(build_tar(half)))
 
 
-def mammoth_release(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_mammoth_release(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`mammoth_ov_2M.json` with the first half of the rows, `mammoth_si_10M.json` with the rest; `shard_1.tar.gz` in a
     folder for rows of one picture, one for rows of several, and one for videos."""
     half = (len(rows) + 1) // 2
-    dump(folder / "mammoth_ov_2M.json", [_released_row(row) for row in rows[:half]])
-    dump(folder / "mammoth_si_10M.json", [_released_row(row) for row in rows[half:]])
+    write_json(source_dir / "mammoth_ov_2M.json", [_build_released_record(row) for row in rows[:half]])
+    write_json(source_dir / "mammoth_si_10M.json", [_build_released_record(row) for row in rows[half:]])
     shards: dict[str, dict[str, bytes | None]] = {"single_image_data": {}, "multi_image_data": {}, "video_data": {}}
     for row in rows:
-        kind = "video_data" if row.video else "single_image_data" if len(row.pictures) == 1 else "multi_image_data"
-        for file in (*row.pictures, *([row.video] if row.video else ())):
-            shards[kind][_released_path(row, file)] = file.data
+        kind = "video_data" if row.video else "single_image_data" if len(row.images) == 1 else "multi_image_data"
+        for file in (*row.images, *([row.video] if row.video else ())):
+            shards[kind][_build_released_path(row, file)] = file.data
     for kind, files in shards.items():
-        (folder / kind).mkdir()
-        (folder / kind / "shard_1.tar.gz").write_bytes(packed(tar_of(_named(files))))
+        (source_dir / kind).mkdir()
+        (source_dir / kind / "shard_1.tar.gz").write_bytes(gzip_bytes(build_tar(_drop_missing_files(files))))
 
 
-def packed(data: bytes) -> bytes:
+def gzip_bytes(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
 
 
-def tar_of(files: Mapping[str, bytes], links: Iterable[str] = ()) -> bytes:
+def build_tar(files: Mapping[str, bytes], links: Iterable[str] = ()) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for name, data in files.items():
@@ -110,7 +114,7 @@ def tar_of(files: Mapping[str, bytes], links: Iterable[str] = ()) -> bytes:
     return buffer.getvalue()
 
 
-def zip_of(files: Mapping[str, bytes]) -> bytes:
+def build_zip(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
@@ -119,76 +123,84 @@ def zip_of(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def split_zip(files: Mapping[str, bytes], parts: int) -> list[bytes]:
+def build_split_zip(files: Mapping[str, bytes], n_parts: int) -> list[bytes]:
     """A zip in the parts that `zip -s` writes (PKWARE APPNOTE.TXT 6.3, 8.5): a mark before the first, offsets counted
     from the begin of a part, the directory in the last."""
-    plain = zip_of(files)
-    with zipfile.ZipFile(io.BytesIO(plain)) as archive:
+    zip_bytes = build_zip(files)
+    with zipfile.ZipFile(io.BytesIO(zip_bytes)) as archive:
         members, directory = archive.infolist(), archive.start_dir
-    whole = b"PK\x07\x08" + plain
+    archive_bytes = b"PK\x07\x08" + zip_bytes
     # Parts begin with a member: the header of one must not be cut.
-    begins = [member.header_offset + 4 for member in members]
-    starts = [0, *(begins[len(begins) * n // parts] for n in range(1, parts))]
-    end = bytearray(whole[directory + 4 :])
-    at = 0
-    for begin in begins:
-        disk = sum(begin >= start for start in starts) - 1
-        struct.pack_into("<H", end, at + 34, disk)
-        struct.pack_into("<L", end, at + 42, begin - starts[disk])
-        at += 46 + sum(struct.unpack_from("<3H", end, at + 28))
-    last = parts - 1
-    struct.pack_into("<2H", end, at + 4, last, last)
-    struct.pack_into("<L", end, at + 16, directory + 4 - starts[last])
-    joined = whole[: directory + 4] + bytes(end)
-    return [joined[start:stop] for start, stop in zip(starts, [*starts[1:], len(joined)], strict=True)]
+    member_offsets = [member.header_offset + 4 for member in members]
+    part_offsets = [0, *(member_offsets[len(member_offsets) * n // n_parts] for n in range(1, n_parts))]
+    central_directory = bytearray(archive_bytes[directory + 4 :])
+    entry_offset = 0
+    for begin in member_offsets:
+        disk = sum(begin >= start for start in part_offsets) - 1
+        struct.pack_into("<H", central_directory, entry_offset + 34, disk)
+        struct.pack_into("<L", central_directory, entry_offset + 42, begin - part_offsets[disk])
+        entry_offset += 46 + sum(struct.unpack_from("<3H", central_directory, entry_offset + 28))
+    last_part = n_parts - 1
+    struct.pack_into("<2H", central_directory, entry_offset + 4, last_part, last_part)
+    struct.pack_into("<L", central_directory, entry_offset + 16, directory + 4 - part_offsets[last_part])
+    full_archive = archive_bytes[: directory + 4] + bytes(central_directory)
+    return [
+        full_archive[start:stop]
+        for start, stop in zip(part_offsets, [*part_offsets[1:], len(full_archive)], strict=True)
+    ]
 
 
-def _cambrian_rows(path: Path, name: str, rows: Sequence[Row], among_others: bool) -> None:
+def _write_cambrian_jsonl(path: Path, slug: str, rows: Sequence[RawRow], with_other_sources: bool) -> None:
     """Fault `bad_json` cuts a line short; text-only rows have no `image`."""
     lines = []
     for number, row in enumerate(rows):
-        image = {"image": f"{name}/{row.pictures[0].name}"} if row.pictures else {}
-        record = {"id": row.key, "source": f"{config_of(name)}.json", **image, "conversations": conversation(row)}
+        image = {"image": f"{slug}/{row.images[0].name}"} if row.images else {}
+        record = {
+            "id": row.row_id,
+            "source": f"{resolve_config_name(slug)}.json",
+            **image,
+            "conversations": build_conversation(row),
+        }
         line = json.dumps(record, ensure_ascii=False)
         lines.append(line[: len(line) // 2] if row.fault == "bad_json" else line)
-        if among_others and number % 3 == 0:
+        if with_other_sources and number % 3 == 0:
             lines.append(json.dumps({**record, "id": number, "source": "wizardlm_143k.json"}, ensure_ascii=False))
     path.parent.mkdir()
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _pictures(name: str, rows: Iterable[Row]) -> dict[str, bytes]:
+def _collect_archive_files(archive_dir: str, rows: Iterable[RawRow]) -> dict[str, bytes]:
     """The files in an archive's folder `<name>/`; those of `unsafe_member` rows come as links."""
-    kept = (row for row in rows if row.fault != "unsafe_member")
-    return _named({f"{name}/{picture.name}": picture.data for row in kept for picture in row.pictures})
+    safe_rows = (row for row in rows if row.fault != "unsafe_member")
+    return _drop_missing_files({f"{archive_dir}/{image.name}": image.data for row in safe_rows for image in row.images})
 
 
-def _links(name: str, rows: Iterable[Row]) -> list[str]:
-    return [f"{name}/{picture.name}" for row in rows if row.fault == "unsafe_member" for picture in row.pictures]
+def _list_unsafe_links(archive_dir: str, rows: Iterable[RawRow]) -> list[str]:
+    return [f"{archive_dir}/{image.name}" for row in rows if row.fault == "unsafe_member" for image in row.images]
 
 
-def _named(files: Mapping[str, bytes | None]) -> dict[str, bytes]:
+def _drop_missing_files(files: Mapping[str, bytes | None]) -> dict[str, bytes]:
     return {name: data for name, data in files.items() if data is not None}
 
 
-def _released_row(row: Row) -> dict[str, Any]:
-    record: dict[str, Any] = {"id": row.key, "source": row.fields["source"]}
+def _build_released_record(row: RawRow) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": row.row_id, "source": row.fields["source"]}
     if row.video is not None:
-        record["video"] = _released_path(row, row.video)
-    elif row.pictures:
-        names = [_released_path(row, picture) for picture in row.pictures]
+        record["video"] = _build_released_path(row, row.video)
+    elif row.images:
+        names = [_build_released_path(row, image) for image in row.images]
         record["image"] = names[0] if len(names) == 1 else names
-    return {**record, "conversations": conversation(row)}
+    return {**record, "conversations": build_conversation(row)}
 
 
-def _released_path(row: Row, file: RawFile) -> str:
+def _build_released_path(row: RawRow, file: RawFile) -> str:
     return f"{row.fields['folder']}/{file.name}"
 
 
-LAYOUTS: dict[str, Layout] = {
-    "cambrian_tars": Layout("cambrian_jsonl", cambrian_tars),
-    "cambrian_tar_parts": Layout("cambrian_jsonl", cambrian_tar_parts),
-    "m4_instruct_parts": Layout("m4_instruct", m4_instruct_parts),
-    "llava_video_tars": Layout("llava_video", llava_video_tars),
-    "mammoth_release": Layout("mammoth_release", mammoth_release),
+LAYOUTS: dict[str, SourceLayout] = {
+    "cambrian_tars": SourceLayout("cambrian_jsonl", write_cambrian_tars),
+    "cambrian_tar_parts": SourceLayout("cambrian_jsonl", write_cambrian_tar_parts),
+    "m4_instruct_parts": SourceLayout("m4_instruct", write_m4_instruct_parts),
+    "llava_video_tars": SourceLayout("llava_video", write_llava_video_tars),
+    "mammoth_release": SourceLayout("mammoth_release", write_mammoth_release),
 }

@@ -8,25 +8,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.demo_data.layouts.common import BYTES, Layout, cell, shards
-from mvl_assets.demo_data.rows import Row
+from mvl_assets.demo_data.layouts.common import IMAGE_STRUCT, SourceLayout, build_image_cell, write_parquet_shards
+from mvl_assets.demo_data.rows import RawRow
 
 
-def cauldron_parquet(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_cauldron_parquet(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """Two shards of {images[{bytes, path}], texts[{user, assistant, source}]}; no markers, no ids."""
     turn = pa.struct([("user", pa.string()), ("assistant", pa.string()), ("source", pa.string())])
-    schema = pa.schema([("images", pa.list_(BYTES)), ("texts", pa.list_(turn))])
+    schema = pa.schema([("images", pa.list_(IMAGE_STRUCT)), ("texts", pa.list_(turn))])
 
-    def record(row: Row) -> dict[str, Any]:
+    def build_record(row: RawRow) -> dict[str, Any]:
         turns = [] if row.fault == "no_turns" else row.turns
         return {
-            "images": [cell(picture) for picture in row.pictures],
-            "texts": [{"user": asked, "assistant": answer, "source": name} for asked, answer in turns],
+            "images": [build_image_cell(image) for image in row.images],
+            "texts": [{"user": question, "assistant": answer, "source": slug} for question, answer in turns],
         }
 
-    shards(folder / "data", [record(row) for row in rows], schema)
+    write_parquet_shards(source_dir / "data", [build_record(row) for row in rows], schema)
 
 
 LAYOUTS = {
-    "cauldron_parquet": Layout("cauldron_parquet", cauldron_parquet),
+    "cauldron_parquet": SourceLayout("cauldron_parquet", write_cauldron_parquet),
 }

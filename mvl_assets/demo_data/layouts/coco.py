@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mvl_assets.demo_data.layouts.common import Layout, dump, save
-from mvl_assets.demo_data.rows import Row
+from mvl_assets.demo_data.layouts.common import SourceLayout, write_files, write_json
+from mvl_assets.demo_data.rows import RawRow
 
 
-def coco_captions(split: str, folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_coco_captions(split: str, source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`annotations/captions_<split>.json` {info, licenses, images, annotations} and the pictures in `<split>/`.
 
     The answers of a row are its captions; ids of captions go round the pictures, as in the original.
@@ -19,23 +19,23 @@ def coco_captions(split: str, folder: Path, name: str, rows: Sequence[Row]) -> N
     images: list[dict[str, Any]] = []
     captions: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
-        images.append({"license": 1, "file_name": row.pictures[0].name, "id": number + 139})
-    most = max(len(row.turns) for row in rows)
-    for turn in range(most):
+        images.append({"license": 1, "file_name": row.images[0].name, "id": number + 139})
+    max_turns = max(len(row.turns) for row in rows)
+    for turn in range(max_turns):
         for number, row in enumerate(rows):
             if turn < len(row.turns):
                 captions.append({"image_id": number + 139, "id": len(captions) + 1, "caption": row.turns[turn][1]})
-    whole = {
-        "info": {"description": f"{name}, drawn in small", "version": "1.0", "year": 2017},
+    document = {
+        "info": {"description": f"{slug}, drawn in small", "version": "1.0", "year": 2017},
         "licenses": [{"id": 1, "name": "Written for this project", "url": ""}],
         "images": images,
         "annotations": captions,
     }
-    dump(folder / "annotations" / f"captions_{split}.json", whole)
-    save(folder / split, (picture for row in rows for picture in row.pictures))
+    write_json(source_dir / "annotations" / f"captions_{split}.json", document)
+    write_files(source_dir / split, (image for row in rows for image in row.images))
 
 
 LAYOUTS = {
-    "coco_captions": Layout("coco_captions", partial(coco_captions, "val2017")),
-    "coco_captions_train": Layout("coco_captions", partial(coco_captions, "train2017")),
+    "coco_captions": SourceLayout("coco_captions", partial(write_coco_captions, "val2017")),
+    "coco_captions_train": SourceLayout("coco_captions", partial(write_coco_captions, "train2017")),
 }

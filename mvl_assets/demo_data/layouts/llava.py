@@ -14,199 +14,216 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.demo_data.layouts.common import BYTES, Layout, cell, config_of, conversation, dump, save, shards
-from mvl_assets.demo_data.rows import RawFile, Row
+from mvl_assets.demo_data.layouts.common import (
+    IMAGE_STRUCT,
+    SourceLayout,
+    build_conversation,
+    build_image_cell,
+    resolve_config_name,
+    write_files,
+    write_json,
+    write_parquet_shards,
+)
+from mvl_assets.demo_data.rows import RawFile, RawRow
 
 
-def llava_json(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_llava_json(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`<name>.json`, an array of {id, image, conversations}; text-only rows have no `image`. Pictures in `images/`."""
-    _array(folder, name, rows, [_llava_row(row) for row in rows])
+    _write_llava_json(source_dir, slug, rows, [_build_llava_record(row) for row in rows])
 
 
-def llava_jsonl(folder: Path, name: str, rows: Sequence[Row]) -> None:
-    """As `llava_json` with one object per line; fault `bad_json` cuts a line short."""
+def write_llava_jsonl(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
+    """As `write_llava_json` with one object per line; fault `bad_json` cuts a line short."""
     lines = []
     for row in rows:
-        line = json.dumps(_llava_row(row), ensure_ascii=False)
+        line = json.dumps(_build_llava_record(row), ensure_ascii=False)
         lines.append(line[: len(line) // 2] if row.fault == "bad_json" else line)
-    (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    save(folder / "images", (picture for row in rows for picture in row.pictures))
+    (source_dir / f"{slug}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_files(source_dir / "images", (image for row in rows for image in row.images))
 
 
-def llava_json_int_ids(folder: Path, name: str, rows: Sequence[Row]) -> None:
-    """As `llava_json` with the row's number as id."""
-    _array(folder, name, rows, [{**_llava_row(row), "id": number} for number, row in enumerate(rows)])
+def write_llava_json_int_ids(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
+    """As `write_llava_json` with the row's number as id."""
+    _write_llava_json(
+        source_dir, slug, rows, [{**_build_llava_record(row), "id": number} for number, row in enumerate(rows)]
+    )
 
 
-def llava_json_more_fields(folder: Path, name: str, rows: Sequence[Row]) -> None:
-    """As `llava_json`; the turns of every second row carry `markdown` and `text` too, as those of one SVIT shard do."""
-    records = [_llava_row(row) for row in rows]
+def write_llava_json_more_fields(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
+    """As `write_llava_json`; the turns of every second row carry `markdown` and `text` too, as those of one SVIT shard do."""
+    records = [_build_llava_record(row) for row in rows]
     for record in records[1::2]:
         record["conversations"] = [
             {**turn, "markdown": None, "text": turn["value"]} for turn in record["conversations"]
         ]
-    _array(folder, name, rows, records)
+    _write_llava_json(source_dir, slug, rows, records)
 
 
-def llava_json_sourced_turns(folder: Path, name: str, rows: Sequence[Row]) -> None:
-    """As `llava_json` with a `data_source` in every turn."""
-    records = [{**_llava_row(row), "conversations": _sourced(name, row)} for row in rows]
-    _array(folder, name, rows, records)
+def write_llava_json_sourced_turns(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
+    """As `write_llava_json` with a `data_source` in every turn."""
+    records = [{**_build_llava_record(row), "conversations": _build_sourced_conversation(slug, row)} for row in rows]
+    _write_llava_json(source_dir, slug, rows, records)
 
 
-def cambrian_folder(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_cambrian_folder(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`<name>.jsonl` of {id, source, image, conversations}, the archive of pictures already unpacked to `<name>/`.
 
     `source` is the config that the catalog names, as a file. Text-only rows have no `image`. Fault `bad_json` cuts a
     line short: two such lines are known in Cambrian-10M.
     """
-    _cambrian(folder, name, rows, [conversation(row) for row in rows])
+    _write_cambrian_folder(source_dir, slug, rows, [build_conversation(row) for row in rows])
 
 
-def cambrian_sourced_turns(folder: Path, name: str, rows: Sequence[Row]) -> None:
-    """As `cambrian_folder` with a `data_source` in every turn."""
-    _cambrian(folder, name, rows, [_sourced(name, row) for row in rows])
+def write_cambrian_sourced_turns(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
+    """As `write_cambrian_folder` with a `data_source` in every turn."""
+    _write_cambrian_folder(source_dir, slug, rows, [_build_sourced_conversation(slug, row) for row in rows])
 
 
-def llava_parquet(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_llava_parquet(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """Two shards of {id, image{bytes, path}, conversations[{from, value}], data_source}."""
-    _llava_shards(folder, name, rows, ("from", "value"), ("human", "gpt"))
+    _write_llava_shards(source_dir, slug, rows, ("from", "value"), ("human", "gpt"))
 
 
-def llava_parquet_roles(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_llava_parquet_roles(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """The other key style in the wild: turns are {role, content} with roles user and assistant."""
-    _llava_shards(folder, name, rows, ("role", "content"), ("user", "assistant"))
+    _write_llava_shards(source_dir, slug, rows, ("role", "content"), ("user", "assistant"))
 
 
-def llava_parquet_nulls(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_llava_parquet_nulls(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """Turns with the keys of both styles, two of them null; the style changes from row to row."""
     turn = pa.struct([(key, pa.string()) for key in ("from", "value", "role", "content")])
-    schema = pa.schema([("id", pa.string()), ("image", BYTES), ("conversations", pa.list_(turn))])
+    schema = pa.schema([("id", pa.string()), ("image", IMAGE_STRUCT), ("conversations", pa.list_(turn))])
     roles = {"human": "user", "gpt": "assistant"}
 
-    def record(number: int, row: Row) -> dict[str, Any]:
-        turns: list[dict[str, Any]] = list(conversation(row))
+    def build_record(number: int, row: RawRow) -> dict[str, Any]:
+        turns: list[dict[str, Any]] = list(build_conversation(row))
         if number % 2:
             turns = [{"role": roles.get(t["from"], t["from"]), "content": t["value"]} for t in turns]
-        image = cell(row.pictures[0]) if row.pictures else None
-        return {"id": row.key, "image": image, "conversations": turns}
+        image = build_image_cell(row.images[0]) if row.images else None
+        return {"id": row.row_id, "image": image, "conversations": turns}
 
-    shards(folder / "data", [record(number, row) for number, row in enumerate(rows)], schema)
+    write_parquet_shards(source_dir / "data", [build_record(number, row) for number, row in enumerate(rows)], schema)
 
 
-def llava_parquet_files(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_llava_parquet_files(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """Rows that carry only the paths of their pictures. These lie in `images/`, unpacked from a zip that holds `#Uxxxx`
     for every character outside ASCII, as Vision-FLAN's does."""
-    bare = [replace(row, pictures=tuple(RawFile(file.name, None) for file in row.pictures)) for row in rows]
-    _llava_shards(folder, name, bare, ("from", "value"), ("human", "gpt"))
-    files = (picture for row in rows for picture in row.pictures)
-    save(folder / "images", (RawFile(_escaped(file.name), file.data) for file in files))
+    rows_without_bytes = [replace(row, images=tuple(RawFile(file.name, None) for file in row.images)) for row in rows]
+    _write_llava_shards(source_dir, slug, rows_without_bytes, ("from", "value"), ("human", "gpt"))
+    files = (image for row in rows for image in row.images)
+    write_files(source_dir / "images", (RawFile(_escape_non_ascii(file.name), file.data) for file in files))
 
 
-def _escaped(name: str) -> str:
-    return "".join(letter if letter.isascii() else f"#U{ord(letter):04x}" for letter in name)
+def _escape_non_ascii(slug: str) -> str:
+    return "".join(letter if letter.isascii() else f"#U{ord(letter):04x}" for letter in slug)
 
 
-def m4_instruct(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_m4_instruct(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`<name>.json`, an array of {sample_id, image[], conversations, metadata}; pictures in `<config>/`."""
-    part_of = config_of(name)
-    dump(folder / f"{name}.json", [_m4_row(part_of, row) for row in rows])
-    save(folder / part_of, (picture for row in rows for picture in row.pictures))
+    config_name = resolve_config_name(slug)
+    write_json(source_dir / f"{slug}.json", [_build_m4_record(config_name, row) for row in rows])
+    write_files(source_dir / config_name, (image for row in rows for image in row.images))
 
 
-def m4_instruct_zip(folder: Path, name: str, rows: Sequence[Row]) -> None:
-    """As `m4_instruct`, the pictures still packed in `<config>.zip` as they are published."""
-    part_of = config_of(name)
-    dump(folder / f"{name}.json", [_m4_row(part_of, row) for row in rows])
-    files = {picture.name: picture.data for row in rows for picture in row.pictures if picture.data is not None}
-    with zipfile.ZipFile(folder / f"{part_of}.zip", "w", zipfile.ZIP_STORED) as archive:
+def write_m4_instruct_zip(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
+    """As `write_m4_instruct`, the pictures still packed in `<config>.zip` as they are published."""
+    config_name = resolve_config_name(slug)
+    write_json(source_dir / f"{slug}.json", [_build_m4_record(config_name, row) for row in rows])
+    files = {image.name: image.data for row in rows for image in row.images if image.data is not None}
+    with zipfile.ZipFile(source_dir / f"{config_name}.zip", "w", zipfile.ZIP_STORED) as archive:
         for member, data in files.items():
             # A ZipInfo of its own carries 1980-01-01 instead of the time of writing: equal rows, equal bytes.
-            archive.writestr(zipfile.ZipInfo(f"{part_of}/{member}"), data)
+            archive.writestr(zipfile.ZipInfo(f"{config_name}/{member}"), data)
 
 
-def llava_video(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_llava_video(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`0_30_s_<name>_oe.json`, an array of {id, video, conversations, data_source}; mp4 files in `videos/`."""
     videos = [row.video for row in rows if row.video is not None]
     records = [
         {
-            "id": row.key,
-            "conversations": conversation(row),
-            "data_source": f"0_30_s_{name}",
+            "id": row.row_id,
+            "conversations": build_conversation(row),
+            "data_source": f"0_30_s_{slug}",
             "video": f"videos/{video.name}",
         }
         for row, video in zip(rows, videos, strict=True)
     ]
-    dump(folder / f"0_30_s_{name}_oe.json", records)
-    save(folder / "videos", videos)
+    write_json(source_dir / f"0_30_s_{slug}_oe.json", records)
+    write_files(source_dir / "videos", videos)
 
 
-def _array(folder: Path, name: str, rows: Sequence[Row], records: Sequence[Mapping[str, Any]]) -> None:
-    dump(folder / f"{name}.json", records)
-    save(folder / "images", (picture for row in rows for picture in row.pictures))
+def _write_llava_json(
+    source_dir: Path, slug: str, rows: Sequence[RawRow], records: Sequence[Mapping[str, Any]]
+) -> None:
+    write_json(source_dir / f"{slug}.json", records)
+    write_files(source_dir / "images", (image for row in rows for image in row.images))
 
 
-def _sourced(name: str, row: Row) -> list[dict[str, str]]:
-    return [{**turn, "data_source": name} for turn in conversation(row)]
+def _build_sourced_conversation(slug: str, row: RawRow) -> list[dict[str, str]]:
+    return [{**turn, "data_source": slug} for turn in build_conversation(row)]
 
 
-def _cambrian(folder: Path, name: str, rows: Sequence[Row], talks: Sequence[list[dict[str, str]]]) -> None:
-    file = f"{config_of(name)}.json"
+def _write_cambrian_folder(
+    source_dir: Path, slug: str, rows: Sequence[RawRow], conversations: Sequence[list[dict[str, str]]]
+) -> None:
+    file = f"{resolve_config_name(slug)}.json"
     lines = []
-    for row, turns in zip(rows, talks, strict=True):
-        image = {"image": f"{name}/{row.pictures[0].name}"} if row.pictures else {}
-        line = json.dumps({"id": row.key, "source": file, **image, "conversations": turns}, ensure_ascii=False)
+    for row, turns in zip(rows, conversations, strict=True):
+        image = {"image": f"{slug}/{row.images[0].name}"} if row.images else {}
+        line = json.dumps({"id": row.row_id, "source": file, **image, "conversations": turns}, ensure_ascii=False)
         lines.append(line[: len(line) // 2] if row.fault == "bad_json" else line)
-    (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    save(folder / name, (picture for row in rows for picture in row.pictures))
+    (source_dir / f"{slug}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_files(source_dir / slug, (picture for row in rows for picture in row.images))
 
 
-def _m4_row(name: str, row: Row) -> dict[str, Any]:
+def _build_m4_record(config_name: str, row: RawRow) -> dict[str, Any]:
     return {
-        "sample_id": row.key,
-        "image": [f"{name}/{picture.name}" for picture in row.pictures],
-        "conversations": conversation(row),
-        "metadata": {"dataset": name, "split": "train", "question_type": "open-ended"},
+        "sample_id": row.row_id,
+        "image": [f"{config_name}/{image.name}" for image in row.images],
+        "conversations": build_conversation(row),
+        "metadata": {"dataset": config_name, "split": "train", "question_type": "open-ended"},
     }
 
 
-def _llava_row(row: Row) -> dict[str, Any]:
-    record: dict[str, Any] = {"id": row.key}
-    if row.pictures:
-        names = [picture.name for picture in row.pictures]
+def _build_llava_record(row: RawRow) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": row.row_id}
+    if row.images:
+        names = [image.name for image in row.images]
         record["image"] = names[0] if len(names) == 1 else names
-    record["conversations"] = conversation(row)
+    record["conversations"] = build_conversation(row)
     return record
 
 
-def _llava_shards(folder: Path, name: str, rows: Sequence[Row], keys: tuple[str, str], roles: tuple[str, str]) -> None:
+def _write_llava_shards(
+    folder: Path, slug: str, rows: Sequence[RawRow], keys: tuple[str, str], roles: tuple[str, str]
+) -> None:
     turn = pa.struct([(keys[0], pa.string()), (keys[1], pa.string())])
     schema = pa.schema(
-        [("id", pa.string()), ("image", BYTES), ("conversations", pa.list_(turn)), ("data_source", pa.string())]
+        [("id", pa.string()), ("image", IMAGE_STRUCT), ("conversations", pa.list_(turn)), ("data_source", pa.string())]
     )
-    spoken = {"human": roles[0], "gpt": roles[1]}
+    role_names = {"human": roles[0], "gpt": roles[1]}
 
-    def record(row: Row) -> dict[str, Any]:
-        turns = [{keys[0]: spoken.get(t["from"], t["from"]), keys[1]: t["value"]} for t in conversation(row)]
-        image = cell(row.pictures[0]) if row.pictures else None
-        return {"id": row.key, "image": image, "conversations": turns, "data_source": name}
+    def build_record(row: RawRow) -> dict[str, Any]:
+        turns = [{keys[0]: role_names.get(t["from"], t["from"]), keys[1]: t["value"]} for t in build_conversation(row)]
+        image = build_image_cell(row.images[0]) if row.images else None
+        return {"id": row.row_id, "image": image, "conversations": turns, "data_source": slug}
 
-    shards(folder / "data", [record(row) for row in rows], schema)
+    write_parquet_shards(folder / "data", [build_record(row) for row in rows], schema)
 
 
 LAYOUTS = {
-    "llava_json": Layout("llava_json", llava_json),
-    "llava_jsonl": Layout("llava_json", llava_jsonl),
-    "llava_json_int_ids": Layout("llava_json", llava_json_int_ids),
-    "llava_json_more_fields": Layout("llava_json", llava_json_more_fields),
-    "llava_json_sourced_turns": Layout("llava_json", llava_json_sourced_turns),
-    "cambrian_folder": Layout("cambrian_jsonl", cambrian_folder),
-    "cambrian_sourced_turns": Layout("cambrian_jsonl", cambrian_sourced_turns),
-    "llava_parquet": Layout("llava_parquet", llava_parquet),
-    "llava_parquet_roles": Layout("llava_parquet", llava_parquet_roles),
-    "llava_parquet_nulls": Layout("llava_parquet", llava_parquet_nulls),
-    "llava_parquet_files": Layout("llava_parquet", llava_parquet_files),
-    "m4_instruct": Layout("m4_instruct", m4_instruct),
-    "m4_instruct_zip": Layout("m4_instruct", m4_instruct_zip),
-    "llava_video": Layout("llava_video", llava_video),
+    "llava_json": SourceLayout("llava_json", write_llava_json),
+    "llava_jsonl": SourceLayout("llava_json", write_llava_jsonl),
+    "llava_json_int_ids": SourceLayout("llava_json", write_llava_json_int_ids),
+    "llava_json_more_fields": SourceLayout("llava_json", write_llava_json_more_fields),
+    "llava_json_sourced_turns": SourceLayout("llava_json", write_llava_json_sourced_turns),
+    "cambrian_folder": SourceLayout("cambrian_jsonl", write_cambrian_folder),
+    "cambrian_sourced_turns": SourceLayout("cambrian_jsonl", write_cambrian_sourced_turns),
+    "llava_parquet": SourceLayout("llava_parquet", write_llava_parquet),
+    "llava_parquet_roles": SourceLayout("llava_parquet", write_llava_parquet_roles),
+    "llava_parquet_nulls": SourceLayout("llava_parquet", write_llava_parquet_nulls),
+    "llava_parquet_files": SourceLayout("llava_parquet", write_llava_parquet_files),
+    "m4_instruct": SourceLayout("m4_instruct", write_m4_instruct),
+    "m4_instruct_zip": SourceLayout("m4_instruct", write_m4_instruct_zip),
+    "llava_video": SourceLayout("llava_video", write_llava_video),
 }

@@ -11,34 +11,41 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvl_assets.demo_data.layouts.archives import packed, tar_of, zip_of
-from mvl_assets.demo_data.layouts.common import Layout, conversation, dump, save
-from mvl_assets.demo_data.rows import RawFile, Row
+from mvl_assets.demo_data.layouts.archives import build_tar, build_zip, gzip_bytes
+from mvl_assets.demo_data.layouts.common import SourceLayout, build_conversation, write_files, write_json
+from mvl_assets.demo_data.rows import RawFile, RawRow
 from mvl_assets.media.video import sample_frames
 
-FRAMES_A_SECOND = 2.0
+FRAMES_PER_SECOND = 2.0
 
 
-def egoschema(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_egoschema(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`questions.json`, `subset_answers.json` and `videos/<q_uid>.mp4`; fault `no_answer` is an unpublished answer."""
-    asked, published = [], {}
+    questions, answers = [], {}
     for row in rows:
-        options, index = _options(row)
-        listed = {f"option {n}": option for n, option in enumerate(options)}
-        asked.append({"q_uid": row.key, "google_drive_id": "", "question": row.fields["question"], **listed})
+        options, index = _read_options(row)
+        option_fields = {f"option {n}": option for n, option in enumerate(options)}
+        questions.append(
+            {"q_uid": row.row_id, "google_drive_id": "", "question": row.fields["question"], **option_fields}
+        )
         if row.fault != "no_answer":
-            published[row.key] = index
-    dump(folder / "questions.json", asked)
-    dump(folder / "subset_answers.json", published)
-    save(folder / "videos", [RawFile(f"{row.key}.mp4", video.data) for row in rows if (video := row.video) is not None])
+            answers[row.row_id] = index
+    write_json(source_dir / "questions.json", questions)
+    write_json(source_dir / "subset_answers.json", answers)
+    write_files(
+        source_dir / "videos",
+        [RawFile(f"{row.row_id}.mp4", video.data) for row in rows if (video := row.video) is not None],
+    )
 
 
-def video_mme(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_video_mme(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`videomme/test-00000-of-00001.parquet`, and the videos in `videos_chunked_01.zip` as `data/<videoID>.mp4`."""
     records = []
     for number, row in enumerate(rows):
-        options, index = _options(row)
-        lettered = [f"{letter}. {option}" for letter, option in zip(string.ascii_uppercase, options, strict=False)]
+        options, index = _read_options(row)
+        lettered_options = [
+            f"{letter}. {option}" for letter, option in zip(string.ascii_uppercase, options, strict=False)
+        ]
         records.append(
             {
                 "video_id": f"{number // 3 + 1:03d}",
@@ -46,64 +53,71 @@ def video_mme(folder: Path, name: str, rows: Sequence[Row]) -> None:
                 "domain": "Drawn",
                 "sub_category": "Shapes",
                 "url": "",
-                "videoID": _stem(row),
-                "question_id": row.key,
+                "videoID": _get_video_stem(row),
+                "question_id": row.row_id,
                 "task_type": "Object Recognition",
                 "question": row.fields["question"],
-                "options": lettered,
+                "options": lettered_options,
                 "answer": "" if row.fault == "no_answer" else string.ascii_uppercase[index],
             }
         )
-    (folder / "videomme").mkdir()
-    pq.write_table(pa.Table.from_pylist(records), folder / "videomme" / "test-00000-of-00001.parquet")
+    (source_dir / "videomme").mkdir()
+    pq.write_table(pa.Table.from_pylist(records), source_dir / "videomme" / "test-00000-of-00001.parquet")
     videos = [row.video for row in rows if row.video is not None]
     files = {f"data/{video.name}": video.data for video in videos if video.data is not None}
-    (folder / "videos_chunked_01.zip").write_bytes(zip_of(files))
+    (source_dir / "videos_chunked_01.zip").write_bytes(build_zip(files))
 
 
-def video_instruct(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_video_instruct(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`VideoInstruct100K.json`, an array of {q, a, video_id}, and `videos/v_<id>.mp4`; fault `bad_turn` has no `a`."""
     records = []
     for row in rows:
         (question, answer), *_ = row.turns
-        told: Mapping[str, Any] = {} if row.fault == "bad_turn" else {"a": answer}
-        records.append({"q": question, **told, "video_id": f"v_{_stem(row)}"})
-    dump(folder / "VideoInstruct100K.json", records)
-    save(
-        folder / "videos", [RawFile(f"v_{video.name}", video.data) for row in rows if (video := row.video) is not None]
+        answer_field: Mapping[str, Any] = {} if row.fault == "bad_turn" else {"a": answer}
+        records.append({"q": question, **answer_field, "video_id": f"v_{_get_video_stem(row)}"})
+    write_json(source_dir / "VideoInstruct100K.json", records)
+    write_files(
+        source_dir / "videos",
+        [RawFile(f"v_{video.name}", video.data) for row in rows if (video := row.video) is not None],
     )
 
 
-def frame_folders(folder: Path, name: str, rows: Sequence[Row]) -> None:
+def write_frame_folders(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """`sharegptvideo_qa_255k_processed.json`; `video` is a folder, with its frames in `train_300k/chunk_<n>.tar.gz`."""
     records = [
-        {"id": row.key, "video": f"shareVideoGPTV/frames/{_stem(row)}", "conversations": conversation(row)}
+        {
+            "id": row.row_id,
+            "video": f"shareVideoGPTV/frames/{_get_video_stem(row)}",
+            "conversations": build_conversation(row),
+        }
         for row in rows
     ]
-    dump(folder / "sharegptvideo_qa_255k_processed.json", records)
-    films = {_stem(row): row.video.data for row in rows if row.video is not None and row.video.data is not None}
-    (folder / "train_300k").mkdir()
+    write_json(source_dir / "sharegptvideo_qa_255k_processed.json", records)
+    videos = {
+        _get_video_stem(row): row.video.data for row in rows if row.video is not None and row.video.data is not None
+    }
+    (source_dir / "train_300k").mkdir()
     for number in range(2):
         frames = {
             f"{stem}/c01_{count:04d}.jpeg": data
-            for stem, film in list(films.items())[number::2]
-            for count, (_, data) in enumerate(sample_frames(io.BytesIO(film), FRAMES_A_SECOND, 40), 1)
+            for stem, video_bytes in list(videos.items())[number::2]
+            for count, (_, data) in enumerate(sample_frames(io.BytesIO(video_bytes), FRAMES_PER_SECOND, 40), 1)
         }
-        (folder / "train_300k" / f"chunk_{number}.tar.gz").write_bytes(packed(tar_of(frames)))
+        (source_dir / "train_300k" / f"chunk_{number}.tar.gz").write_bytes(gzip_bytes(build_tar(frames)))
 
 
-def _options(row: Row) -> tuple[list[str], int]:
+def _read_options(row: RawRow) -> tuple[list[str], int]:
     return cast(list[str], row.fields["options"]), cast(int, row.fields["answer"])
 
 
-def _stem(row: Row) -> str:
+def _get_video_stem(row: RawRow) -> str:
     assert row.video is not None
     return row.video.name.removesuffix(".mp4")
 
 
-LAYOUTS: dict[str, Layout] = {
-    "egoschema": Layout("video_choice", egoschema),
-    "video_mme": Layout("video_choice", video_mme),
-    "video_instruct": Layout("video_instruct", video_instruct),
-    "frame_folders": Layout("frame_folders", frame_folders),
+LAYOUTS: dict[str, SourceLayout] = {
+    "egoschema": SourceLayout("video_choice", write_egoschema),
+    "video_mme": SourceLayout("video_choice", write_video_mme),
+    "video_instruct": SourceLayout("video_instruct", write_video_instruct),
+    "frame_folders": SourceLayout("frame_folders", write_frame_folders),
 }

@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from mvl_assets.demo_data.recipes import archives, demo, questions, regions, same_formats, videos, web
-from mvl_assets.demo_data.recipes.recipe import Recipe
+from mvl_assets.demo_data.recipes.recipe import DemoRecipe
 
-_MODULES = (demo, same_formats, questions, regions, web, videos, archives)
-RECIPES: MappingProxyType[str, Recipe] = MappingProxyType(
-    {recipe.slug: recipe for module in _MODULES for recipe in module.RECIPES}
+_RECIPE_MODULES = (demo, same_formats, questions, regions, web, videos, archives)
+RECIPES: MappingProxyType[str, DemoRecipe] = MappingProxyType(
+    {recipe.slug: recipe for module in _RECIPE_MODULES for recipe in module.RECIPES}
 )
 DEMO_SLUGS = tuple(recipe.slug for recipe in demo.RECIPES)

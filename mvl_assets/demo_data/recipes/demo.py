@@ -10,143 +10,169 @@ from __future__ import annotations
 from random import Random
 
 from mvl_assets.demo_data import contents as c
-from mvl_assets.demo_data.drawings.comparisons import claim, edit
+from mvl_assets.demo_data.drawings.comparisons import draw_claim_pair, draw_edit_pair
 from mvl_assets.demo_data.drawings.drawing import Drawing
-from mvl_assets.demo_data.recipes.recipe import PICTURE_FAULTS, Recipe
+from mvl_assets.demo_data.recipes.recipe import IMAGE_FAULTS, DemoRecipe
 
 
-def _recipes() -> list[Recipe]:
+def _build_recipes() -> list[DemoRecipe]:
     text_faults = ("no_answer", "unknown_role")
     return [
         # general
-        Recipe(
+        DemoRecipe(
             "allava_laion",
             "llava_json",
-            c.discussed(c.everyday),
-            (*PICTURE_FAULTS, "marker_mismatch", *text_faults),
+            c.make_caption_and_qa_builder(c.draw_everyday_image),
+            (*IMAGE_FAULTS, "marker_mismatch", *text_faults),
             2,
         ),
-        Recipe(
+        DemoRecipe(
             "visual7w_cauldron_llava_format",
             "cauldron_parquet",
-            c.asked(c.one_shape, 1, False),
+            c.make_qa_builder(c.draw_shape_question_image, 1, False),
             ("truncated_picture", "not_a_picture", "no_turns"),
         ),
         # ocr
-        Recipe("visualmrc_cauldron", "cauldron_parquet", c.asked(c.pages, 2, True), ("truncated_picture", "no_turns")),
-        Recipe(
+        DemoRecipe(
+            "visualmrc_cauldron",
+            "cauldron_parquet",
+            c.make_qa_builder(c.draw_page, 2, True),
+            ("truncated_picture", "no_turns"),
+        ),
+        DemoRecipe(
             "st_vqa_cauldron_llava_format",
             "llava_parquet",
-            c.asked(c.SIGNS, 3, False),
+            c.make_qa_builder(c.SIGNS, 3, False),
             ("truncated_picture", "missing_picture", "marker_mismatch"),
         ),
         # chart
-        Recipe(
+        DemoRecipe(
             "robut_wtq_cauldron_llava_format",
             "cauldron_parquet",
-            c.asked(c.TABLES, 2, True),
+            c.make_qa_builder(c.TABLES, 2, True),
             ("truncated_picture", "no_turns"),
         ),
-        Recipe(
+        DemoRecipe(
             "chartqa_cauldron_llava_format",
             "llava_parquet",
-            c.asked(c.CHARTS, 1, False),
-            (*PICTURE_FAULTS, "unknown_role"),
+            c.make_qa_builder(c.CHARTS, 1, False),
+            (*IMAGE_FAULTS, "unknown_role"),
         ),
         # caption
-        Recipe(
+        DemoRecipe(
             "sharegpt4v",
             "llava_json",
-            c.described(c.photos_first),
-            (*PICTURE_FAULTS, "no_answer"),
-            picture_name="coco/train2017/{number:012d}",
+            c.make_caption_builder(c.draw_photo_or_scene),
+            (*IMAGE_FAULTS, "no_answer"),
+            image_name_template="coco/train2017/{number:012d}",
         ),
-        Recipe(
+        DemoRecipe(
             "sharegpt_4o",
             "llava_parquet_roles",
-            c.described(c.everyday),
+            c.make_caption_builder(c.draw_everyday_image),
             ("truncated_picture", "missing_picture", "no_answer"),
         ),
-        Recipe(
+        DemoRecipe(
             "coco_caption_val",
             "coco_captions",
-            c.captioned,
+            c.build_coco_captions,
             ("truncated_picture", "missing_picture"),
-            picture_name="{number:012d}",
+            image_name_template="{number:012d}",
         ),
         # domain
-        Recipe(
-            "ai2d_gpt4v", "llava_parquet", c.multiple_choice(c.DIAGRAMS, True), ("not_a_picture", "marker_mismatch")
+        DemoRecipe(
+            "ai2d_gpt4v",
+            "llava_parquet",
+            c.make_multiple_choice_builder(c.DIAGRAMS, True),
+            ("not_a_picture", "marker_mismatch"),
         ),
-        Recipe(
+        DemoRecipe(
             "tqa_cauldron_llava_format",
             "cauldron_parquet",
-            c.multiple_choice(c.DIAGRAMS, False),
+            c.make_multiple_choice_builder(c.DIAGRAMS, False),
             ("truncated_picture", "no_turns"),
         ),
         # code and math
-        Recipe(
+        DemoRecipe(
             "geomverse_cauldron",
             "cauldron_parquet",
-            c.asked(c.GEOMETRY, 1, True),
+            c.make_qa_builder(c.GEOMETRY, 1, True),
             ("truncated_picture", "not_a_picture"),
         ),
-        Recipe("geo170k", "llava_json", c.asked(c.GEOMETRY, 1, False), (*PICTURE_FAULTS, "unknown_role"), 2),
-        Recipe(
-            "tabmwp", "tabmwp", c.word_problem, ("truncated_picture", "missing_picture"), key="{number}", png_only=True
+        DemoRecipe(
+            "geo170k", "llava_json", c.make_qa_builder(c.GEOMETRY, 1, False), (*IMAGE_FAULTS, "unknown_role"), 2
+        ),
+        DemoRecipe(
+            "tabmwp",
+            "tabmwp",
+            c.build_word_problem_row,
+            ("truncated_picture", "missing_picture"),
+            row_id_template="{number}",
+            png_only=True,
         ),
         # detection
-        Recipe(
+        DemoRecipe(
             "tallyqa_cauldron_llava_format",
             "cauldron_parquet",
-            c.asked(c.plain(_counting), 1, False),
+            c.make_qa_builder(c.ignore_index(_draw_counting_scene), 1, False),
             ("truncated_picture", "no_turns"),
         ),
-        Recipe(
+        DemoRecipe(
             "vsr_cauldron_llava_format",
             "cauldron_parquet",
-            c.asked(c.plain(_placing), 1, False),
+            c.make_qa_builder(c.ignore_index(_draw_position_scene), 1, False),
             ("not_a_picture", "no_turns"),
         ),
         # several pictures
-        Recipe(
+        DemoRecipe(
             "nlvr2",
             "m4_instruct",
-            c.compared(claim, 1),
+            c.make_multi_image_builder(draw_claim_pair, 1),
             ("truncated_picture", "missing_picture", "swapped_roles", "swapped_roles"),
         ),
-        Recipe("hq_edit", "m4_instruct_zip", c.compared(edit, 1), ("marker_mismatch", "swapped_roles")),
+        DemoRecipe(
+            "hq_edit",
+            "m4_instruct_zip",
+            c.make_multi_image_builder(draw_edit_pair, 1),
+            ("marker_mismatch", "swapped_roles"),
+        ),
         # video
-        Recipe("llava_video_perceptiontest", "llava_video", c.filmed(True), ("truncated_video", "missing_video"), 3),
-        Recipe("llava_video_next_qa", "llava_video", c.filmed(True), ("missing_video", "no_answer"), 3),
+        DemoRecipe(
+            "llava_video_perceptiontest",
+            "llava_video",
+            c.make_video_builder(True),
+            ("truncated_video", "missing_video"),
+            3,
+        ),
+        DemoRecipe("llava_video_next_qa", "llava_video", c.make_video_builder(True), ("missing_video", "no_answer"), 3),
         # text only
-        Recipe("numinamath", "llava_json", c.sums, ("no_answer", "unknown_role")),
-        Recipe("magpie_pro_multi_turn", "llava_jsonl", c.talked, ("bad_json", "swapped_roles")),
+        DemoRecipe("numinamath", "llava_json", c.build_math_problem_row, ("no_answer", "unknown_role")),
+        DemoRecipe("magpie_pro_multi_turn", "llava_jsonl", c.build_task_conversation, ("bad_json", "swapped_roles")),
         # alignment
-        Recipe(
+        DemoRecipe(
             "lcs_558k",
             "llava_json",
-            c.paired,
+            c.build_short_caption,
             ("truncated_picture", "missing_picture"),
-            picture_name="{folder}/{number:09d}",
+            image_name_template="{folder}/{number:09d}",
         ),
     ]
 
 
-def _counting(rng: Random) -> Drawing:
+def _draw_counting_scene(rng: Random) -> Drawing:
     """A scene asked about numbers only."""
     drawing = c.SCENES(rng, 0)
-    return _only(drawing, "How many")
+    return _filter_qa_pairs(drawing, "How many")
 
 
-def _placing(rng: Random) -> Drawing:
+def _draw_position_scene(rng: Random) -> Drawing:
     """A scene asked about places and relations only."""
-    return _only(c.SCENES(rng, 0), "In which part", "Is the")
+    return _filter_qa_pairs(c.SCENES(rng, 0), "In which part", "Is the")
 
 
-def _only(drawing: Drawing, *beginnings: str) -> Drawing:
-    kept = tuple(pair for pair in drawing.pairs if pair.question.startswith(beginnings))
-    return Drawing(drawing.picture, kept, drawing.caption, drawing.needs_colour)
+def _filter_qa_pairs(drawing: Drawing, *prefixes: str) -> Drawing:
+    kept_qa_pairs = tuple(qa_pair for qa_pair in drawing.qa_pairs if qa_pair.question.startswith(prefixes))
+    return Drawing(drawing.image, kept_qa_pairs, drawing.caption, drawing.needs_colour)
 
 
-RECIPES = tuple(_recipes())
+RECIPES = tuple(_build_recipes())

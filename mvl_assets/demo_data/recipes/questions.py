@@ -6,51 +6,55 @@ from random import Random
 
 from mvl_assets.demo_data import contents as c
 from mvl_assets.demo_data.drawings import documents, scenes
-from mvl_assets.demo_data.recipes.recipe import PICTURE_FAULTS, Recipe
+from mvl_assets.demo_data.recipes.recipe import IMAGE_FAULTS, DemoRecipe
 
 
-def _with_sentences(rng: Random, index: int, part: int) -> c.Content:
+def _build_full_sentence_answers(rng: Random, image_index: int, row_in_image: int) -> c.RowContent:
     """Questions about a scene or landscape with short answers; `sentences` are the answers in full."""
-    drawing = (scenes.scene if index % 2 else scenes.landscape)(rng)
-    pairs = rng.sample(drawing.pairs, min(4, len(drawing.pairs)))
-    turns = tuple((pair.question, pair.answer) for pair in pairs)
-    return c.Content(turns, (drawing,), fields={"sentences": [pair.steps for pair in pairs]})
+    drawing = (scenes.draw_scene if image_index % 2 else scenes.draw_landscape)(rng)
+    qa_pairs = rng.sample(drawing.qa_pairs, min(4, len(drawing.qa_pairs)))
+    turns = tuple((qa_pair.question, qa_pair.answer) for qa_pair in qa_pairs)
+    return c.RowContent(turns, (drawing,), fields={"sentences": [pair.rationale for pair in qa_pairs]})
 
 
 # The first five name a picture by its id and .jpg.
-RECIPES: tuple[Recipe, ...] = (
-    Recipe(
+RECIPES: tuple[DemoRecipe, ...] = (
+    DemoRecipe(
         "vqav2",
         "vqa_v2",
-        c.asked(c.everyday, 3, False),
-        (*PICTURE_FAULTS, "no_answer", "no_question"),
+        c.make_qa_builder(c.draw_everyday_image, 3, False),
+        (*IMAGE_FAULTS, "no_answer", "no_question"),
         jpeg_only=True,
     ),
-    Recipe(
+    DemoRecipe(
         "vizwiz",
         "vizwiz",
-        c.asked(c.everyday, 1, False),
-        (*PICTURE_FAULTS, "unanswerable", "no_answer"),
+        c.make_qa_builder(c.draw_everyday_image, 1, False),
+        (*IMAGE_FAULTS, "unanswerable", "no_answer"),
         jpeg_only=True,
     ),
-    Recipe("gqa", "gqa", _with_sentences, (*PICTURE_FAULTS, "no_answer"), jpeg_only=True),
-    Recipe("textvqa", "text_vqa", c.asked(c.SIGNS, 2, False), (*PICTURE_FAULTS, "unanswerable"), jpeg_only=True),
-    Recipe(
+    DemoRecipe("gqa", "gqa", _build_full_sentence_answers, (*IMAGE_FAULTS, "no_answer"), jpeg_only=True),
+    DemoRecipe(
+        "textvqa", "text_vqa", c.make_qa_builder(c.SIGNS, 2, False), (*IMAGE_FAULTS, "unanswerable"), jpeg_only=True
+    ),
+    DemoRecipe(
         "ocr_vqa",
         "ocr_vqa",
-        c.asked(c.plain(documents.notice), 4, False),
-        (*PICTURE_FAULTS, "uneven_lists"),
-        key="76118{number:04d}",
+        c.make_qa_builder(c.ignore_index(documents.draw_notice), 4, False),
+        (*IMAGE_FAULTS, "uneven_lists"),
+        row_id_template="76118{number:04d}",
         jpeg_only=True,
     ),
-    Recipe("docvqa_llava", "doc_vqa", c.asked(c.pages, 3, False), (*PICTURE_FAULTS, "no_answer"), png_only=True),
-    Recipe(
+    DemoRecipe(
+        "docvqa_llava", "doc_vqa", c.make_qa_builder(c.draw_page, 3, False), (*IMAGE_FAULTS, "no_answer"), png_only=True
+    ),
+    DemoRecipe(
         "clevr",
         "clevr",
-        c.asked(c.SCENES, 1, False),
-        (*PICTURE_FAULTS, "missing_field"),
+        c.make_qa_builder(c.SCENES, 1, False),
+        (*IMAGE_FAULTS, "missing_field"),
         3,
-        picture_name="CLEVR_train_{number:06d}",
+        image_name_template="CLEVR_train_{number:06d}",
         png_only=True,
     ),
 )

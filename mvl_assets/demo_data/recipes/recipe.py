@@ -7,61 +7,67 @@ from random import Random
 
 from mvl_assets.demo_data import contents as c
 from mvl_assets.demo_data.drawings.drawing import Drawing
-from mvl_assets.demo_data.encode import encode, style_of
+from mvl_assets.demo_data.encode import choose_encoding, encode_drawing
 from mvl_assets.demo_data.layouts import LAYOUTS
-from mvl_assets.demo_data.rows import RawFile, Row, damage
+from mvl_assets.demo_data.rows import RawFile, RawRow, apply_fault
 
-PICTURE_FAULTS = ("truncated_picture", "missing_picture", "not_a_picture")
+IMAGE_FAULTS = ("truncated_picture", "missing_picture", "not_a_picture")
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class DemoRecipe:
     """`layout` names a writer of `layouts`; `faults` are applied to that many rows, in places the seed chooses.
 
-    `picture_name` is filled with the number of the picture and the folder it goes to, `key` with the slug and the
+    `image_name_template` is filled with the number of the picture and the folder it goes to, `row_id_template` with the slug and the
     number of the row.
     """
 
     slug: str
     layout: str
-    maker: c.Maker
+    content_builder: c.ContentBuilder
     faults: tuple[str, ...]
-    rows_per_picture: int = 1
-    picture_name: str = "{number:06d}"
-    key: str = "{slug}_{number:06d}"
+    rows_per_image: int = 1
+    image_name_template: str = "{number:06d}"
+    row_id_template: str = "{slug}_{number:06d}"
     png_only: bool = False
     jpeg_only: bool = False
 
     def __post_init__(self) -> None:
         assert self.layout in LAYOUTS, self.layout
 
-    def broken(self, rows: int) -> tuple[str, ...]:
-        """The faults that `rows` rows hold: at most one row in six is broken."""
-        return self.faults[: rows // 6]
+    def select_faults(self, n_rows: int) -> tuple[str, ...]:
+        """The faults that `n_rows` rows hold: at most one row in six is broken."""
+        return self.faults[: n_rows // 6]
 
-    def rows(self, rows: int, seed: int) -> list[Row]:
-        """All rows, the same for equal arguments; about `rows` small pictures are held at once."""
-        faults = self.broken(rows)
-        places = Random(f"{self.slug}/{seed}/faults").sample(range(rows), len(faults))
-        fault_at = dict(zip(places, faults, strict=True))
-        made = []
-        for position in range(rows):
-            row = self._row(position, seed)
-            made.append(damage(row, fault_at[position]) if position in fault_at else row)
-        return made
+    def build_rows(self, n_rows: int, seed: int) -> list[RawRow]:
+        """All rows, the same for equal arguments; about `n_rows` small pictures are held at once."""
+        faults = self.select_faults(n_rows)
+        fault_positions = Random(f"{self.slug}/{seed}/faults").sample(range(n_rows), len(faults))
+        fault_by_position = dict(zip(fault_positions, faults, strict=True))
+        built_rows = []
+        for position in range(n_rows):
+            row = self._build_row(position, seed)
+            built_rows.append(apply_fault(row, fault_by_position[position]) if position in fault_by_position else row)
+        return built_rows
 
-    def _row(self, position: int, seed: int) -> Row:
-        index, part = divmod(position, self.rows_per_picture)
-        content = self.maker(Random(f"{self.slug}/{seed}/{index}"), index, part)
-        several = len(content.drawings) > 1
-        pictures = tuple(
-            self._file(drawing, index, f"_{n}" if several else "") for n, drawing in enumerate(content.drawings)
+    def _build_row(self, position: int, seed: int) -> RawRow:
+        image_index, row_in_image = divmod(position, self.rows_per_image)
+        content = self.content_builder(Random(f"{self.slug}/{seed}/{image_index}"), image_index, row_in_image)
+        has_multiple_images = len(content.drawings) > 1
+        images = tuple(
+            self._build_image_file(drawing, image_index, f"_{n}" if has_multiple_images else "")
+            for n, drawing in enumerate(content.drawings)
         )
-        video = None if content.film is None else RawFile(f"{self.slug}_{index:05d}.mp4", content.film.data)
-        key = self.key.format(slug=self.slug, number=position)
-        return Row(key, content.turns, pictures, video, fields=content.fields)
+        video = None if content.video is None else RawFile(f"{self.slug}_{image_index:05d}.mp4", content.video.data)
+        row_id = self.row_id_template.format(slug=self.slug, number=position)
+        return RawRow(row_id, content.turns, images, video, fields=content.fields)
 
-    def _file(self, drawing: Drawing, index: int, ending: str) -> RawFile:
-        style = "png" if self.png_only else "jpeg" if self.jpeg_only else style_of(drawing, index)
-        suffix, data = encode(drawing, style)
-        return RawFile(self.picture_name.format(number=index, folder=f"{index // 16:05d}") + ending + suffix, data)
+    def _build_image_file(self, drawing: Drawing, image_index: int, name_suffix: str) -> RawFile:
+        encoding = "png" if self.png_only else "jpeg" if self.jpeg_only else choose_encoding(drawing, image_index)
+        suffix, data = encode_drawing(drawing, encoding)
+        return RawFile(
+            self.image_name_template.format(number=image_index, folder=f"{image_index // 16:05d}")
+            + name_suffix
+            + suffix,
+            data,
+        )

@@ -4,72 +4,72 @@ from __future__ import annotations
 
 from random import Random
 
-from mvl_assets.demo_data.contents import Content
+from mvl_assets.demo_data.contents import RowContent
 from mvl_assets.demo_data.drawings import located
-from mvl_assets.demo_data.drawings.signboards import wall
-from mvl_assets.demo_data.recipes.recipe import Recipe
+from mvl_assets.demo_data.drawings.signboards import build_signboard_wall
+from mvl_assets.demo_data.recipes.recipe import DemoRecipe
 
 
-def _narrated(rng: Random, index: int, part: int) -> Content:
+def _build_narrated_row(rng: Random, image_index: int, row_in_image: int) -> RowContent:
     """A scene of shapes told in one caption."""
-    content = located.shapes(rng, index, part)
-    return Content((("", content.drawings[0].caption),), content.drawings, fields=content.fields)
+    content = located.build_located_shapes(rng, image_index, row_in_image)
+    return RowContent((("", content.drawings[0].caption),), content.drawings, fields=content.fields)
 
 
-RECIPES: tuple[Recipe, ...] = (
-    Recipe(
+RECIPES: tuple[DemoRecipe, ...] = (
+    DemoRecipe(
         "mscoco",
         "coco_instances",
-        located.shapes,
+        located.build_located_shapes,
         ("truncated_picture", "missing_picture", "no_objects", "bad_box", "unknown_category", "unknown_picture"),
-        picture_name="{number:012d}",
+        image_name_template="{number:012d}",
     ),
-    Recipe(
+    DemoRecipe(
         "visualgenome",
         "visual_genome",
-        located.shapes,
+        located.build_located_shapes,
         ("truncated_picture", "missing_picture", "not_an_object", "unknown_picture"),
         4,
         jpeg_only=True,
     ),
-    Recipe(
+    DemoRecipe(
         "refcoco",
         "ref_coco",
-        located.expressions,
+        located.build_referring_expression,
         ("truncated_picture", "missing_picture", "unknown_annotation", "no_expression"),
         4,
-        picture_name="COCO_train2014_{number:012d}",
+        image_name_template="COCO_train2014_{number:012d}",
         jpeg_only=True,
     ),
-    Recipe(
+    DemoRecipe(
         "localized_narratives",
         "localized_narratives",
-        _narrated,
+        _build_narrated_row,
         ("truncated_picture", "missing_picture", "bad_json", "no_caption"),
         jpeg_only=True,
     ),
-    Recipe(
+    DemoRecipe(
         "rects",
         "rects",
-        wall,
+        build_signboard_wall,
         ("truncated_picture", "missing_picture", "bad_polygon", "no_text", "bad_json"),
-        picture_name="train_ReCTS_{number:06d}",
+        image_name_template="train_ReCTS_{number:06d}",
         jpeg_only=True,
     ),
-    Recipe(
+    DemoRecipe(
         "rctw_17",
         "rctw",
-        wall,
+        build_signboard_wall,
         ("not_a_picture", "bad_polygon", "bad_utf8", "no_text"),
-        picture_name="image_{number}",
+        image_name_template="image_{number}",
         jpeg_only=True,
     ),
     # What this source is made of is not known; it gets the plainest of the text formats.
-    Recipe(
+    DemoRecipe(
         "cn_ocr_1",
         "icdar_lines",
-        wall,
+        build_signboard_wall,
         ("truncated_picture", "missing_picture", "bad_utf8"),
-        picture_name="{number:06d}",
+        image_name_template="{number:06d}",
     ),
 )

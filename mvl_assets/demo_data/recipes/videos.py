@@ -8,10 +8,10 @@ from mvl_assets.demo_data import contents as c
 from mvl_assets.demo_data.drawings import videos
 from mvl_assets.demo_data.drawings.drawing import COLOURS
 from mvl_assets.demo_data.drawings.shapes import SHAPES
-from mvl_assets.demo_data.recipes.recipe import Recipe
+from mvl_assets.demo_data.recipes.recipe import DemoRecipe
 
-_LIKE = (
-    tuple(f"from {way}" for way in videos.MOVES),
+_ANSWER_GROUPS = (
+    tuple(f"from {way}" for way in videos.DIRECTIONS),
     tuple(COLOURS),
     SHAPES,
     tuple(str(n) for n in range(1, 7)),
@@ -20,30 +20,44 @@ _LIKE = (
 """Answers of the same kind, from which the wrong options are taken."""
 
 
-def chosen(options: int) -> c.Maker:
+def make_video_choice_builder(n_options: int) -> c.ContentBuilder:
     """A question about a film with so many options (fewer where there are not as many answers of its kind)."""
 
-    def make(rng: Random, index: int, part: int) -> c.Content:
-        film = videos.film(rng)
-        pair = film.pairs[(rng.randrange(len(film.pairs)) + part) % len(film.pairs)]
-        others = [answer for answer in next(kind for kind in _LIKE if pair.answer in kind) if answer != pair.answer]
-        listed = [pair.answer, *rng.sample(others, min(len(others), options - 1))]
-        rng.shuffle(listed)
-        fields = {"question": pair.question, "options": listed, "answer": listed.index(pair.answer)}
-        return c.Content(((pair.question, pair.answer),), film=film, fields=fields)
+    def build(rng: Random, image_index: int, row_in_image: int) -> c.RowContent:
+        video = videos.draw_video(rng)
+        qa_pair = video.qa_pairs[(rng.randrange(len(video.qa_pairs)) + row_in_image) % len(video.qa_pairs)]
+        others = [
+            answer
+            for answer in next(kind for kind in _ANSWER_GROUPS if qa_pair.answer in kind)
+            if answer != qa_pair.answer
+        ]
+        options = [qa_pair.answer, *rng.sample(others, min(len(others), n_options - 1))]
+        rng.shuffle(options)
+        fields = {"question": qa_pair.question, "options": options, "answer": options.index(qa_pair.answer)}
+        return c.RowContent(((qa_pair.question, qa_pair.answer),), video=video, fields=fields)
 
-    return make
+    return build
 
 
-RECIPES: tuple[Recipe, ...] = (
-    Recipe(
+RECIPES: tuple[DemoRecipe, ...] = (
+    DemoRecipe(
         "egoschema",
         "egoschema",
-        chosen(5),
+        make_video_choice_builder(5),
         ("no_answer", "no_answer", "missing_video", "truncated_video"),
-        key="0074f737-11cb-497d-8d07-{number:012x}",
+        row_id_template="0074f737-11cb-497d-8d07-{number:012x}",
     ),
-    Recipe("video_mme", "video_mme", chosen(4), ("missing_video", "no_answer", "truncated_video"), 3),
-    Recipe("videochatgpt", "video_instruct", c.filmed(True), ("missing_video", "bad_turn", "truncated_video"), 3),
-    Recipe("llava_hound", "frame_folders", c.filmed(True), ("missing_video", "no_answer", "marker_mismatch"), 3),
+    DemoRecipe(
+        "video_mme", "video_mme", make_video_choice_builder(4), ("missing_video", "no_answer", "truncated_video"), 3
+    ),
+    DemoRecipe(
+        "videochatgpt",
+        "video_instruct",
+        c.make_video_builder(True),
+        ("missing_video", "bad_turn", "truncated_video"),
+        3,
+    ),
+    DemoRecipe(
+        "llava_hound", "frame_folders", c.make_video_builder(True), ("missing_video", "no_answer", "marker_mismatch"), 3
+    ),
 )

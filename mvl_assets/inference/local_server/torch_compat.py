@@ -14,13 +14,13 @@ import importlib.util
 import sys
 from typing import Any
 
-SCHEMAS = (
+OPERATOR_SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 
 # The declarations last as long as this object: torch removes them when it is collected.
-_declared: list[Any] = []
+_declared_libraries: list[Any] = []
 
 
 def make_torchvision_importable() -> bool:
@@ -29,21 +29,21 @@ def make_torchvision_importable() -> bool:
     Does nothing where torchvision is healthy or not installed. Raises torchvision's own error when it cannot be
     imported for another reason.
     """
-    if importlib.util.find_spec("torchvision") is None or _imports("torchvision"):
+    if importlib.util.find_spec("torchvision") is None or _can_import("torchvision"):
         return False
-    _forget("torchvision")
-    if not _declared:
+    _unload_package("torchvision")
+    if not _declared_libraries:
         import torch
 
         library = torch.library.Library("torchvision", "FRAGMENT")
-        for schema in SCHEMAS:
+        for schema in OPERATOR_SCHEMAS:
             library.define(schema)
-        _declared.append(library)
+        _declared_libraries.append(library)
     importlib.import_module("torchvision")
     return True
 
 
-def repair_torch_companions() -> bool:
+def patch_cpu_torch() -> bool:
     """Everything a process that uses transformers or vLLM beside a CPU torch needs. Call it before importing them.
 
     Returns True when something had to be repaired: a Python process started by this one then needs the same.
@@ -51,16 +51,16 @@ def repair_torch_companions() -> bool:
     torchvision is made importable. torchcodec and torchaudio, whose PyPI files are CUDA builds too, are made to look
     absent where they cannot load: importing them raises OSError, and their users only handle a missing package.
     """
-    repaired = make_torchvision_importable()
+    patched = make_torchvision_importable()
     for package in ("torchcodec", "torchaudio"):
-        if importlib.util.find_spec(package) is not None and not _imports(package):
-            _forget(package)
+        if importlib.util.find_spec(package) is not None and not _can_import(package):
+            _unload_package(package)
             sys.modules[package] = None  # type: ignore[assignment]
-            repaired = True
-    return repaired
+            patched = True
+    return patched
 
 
-def _imports(package: str) -> bool:
+def _can_import(package: str) -> bool:
     try:
         importlib.import_module(package)
     except (ImportError, RuntimeError, OSError):
@@ -68,7 +68,7 @@ def _imports(package: str) -> bool:
     return True
 
 
-def _forget(package: str) -> None:
+def _unload_package(package: str) -> None:
     """Drops half-imported modules, or the next import would find them and believe them whole."""
     for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
         del sys.modules[name]

@@ -21,28 +21,28 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-CHAT = "/v1/chat/completions"
+CHAT_PATH = "/v1/chat/completions"
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "host", "content-length"})
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """One line of the journal."""
 
     event: str
     digest: str
-    at: float
+    timestamp: float
     status: int | None
 
 
-def read_journal(journal: Path) -> Iterator[Entry]:
+def read_journal(journal: Path) -> Iterator[JournalEntry]:
     if journal.exists():
         with journal.open(encoding="ascii") as lines:
             for line in lines:
-                yield Entry(**json.loads(line))
+                yield JournalEntry(**json.loads(line))
 
 
-def asked(journal: Path) -> Counter[str]:
+def count_requests(journal: Path) -> Counter[str]:
     """How often each request was asked."""
     return Counter(entry.digest for entry in read_journal(journal) if entry.event == "asked")
 
@@ -52,13 +52,13 @@ class Proxy:
         self._upstream = upstream.rstrip("/")
         self._journal = journal
 
-    def app(self) -> web.Application:
+    def build_app(self) -> web.Application:
         app = web.Application(client_max_size=1 << 30)
-        app.cleanup_ctx.append(self._session)
+        app.cleanup_ctx.append(self._open_session)
         app.router.add_route("*", "/{path:.*}", self._forward)
         return app
 
-    async def _session(self, app: web.Application):  # type: ignore[no-untyped-def]
+    async def _open_session(self, app: web.Application):  # type: ignore[no-untyped-def]
         self._client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
         )
@@ -67,36 +67,36 @@ class Proxy:
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        counted = request.path == CHAT and not _is_probe(body)
+        is_journalled = request.path == CHAT_PATH and not _is_probe(body)
         digest = hashlib.blake2b(body, digest_size=16).hexdigest()
-        if counted:
-            self._note("asked", digest, None)
+        if is_journalled:
+            self._append_entry("asked", digest, None)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
         try:
             async with self._client.request(
                 request.method, self._upstream + request.path_qs, data=body, headers=headers
-            ) as answer:
-                content = await answer.read()
+            ) as upstream_response:
+                content = await upstream_response.read()
         except aiohttp.ClientError as error:
             # The client sees what it would have seen without the proxy: a connection that breaks.
             if request.transport is not None:
                 request.transport.abort()
             raise web.HTTPBadGateway(text=str(error)) from error
         response = web.Response(
-            status=answer.status,
+            status=upstream_response.status,
             body=content,
-            headers={n: v for n, v in answer.headers.items() if n.lower() not in _HOP_BY_HOP},
+            headers={n: v for n, v in upstream_response.headers.items() if n.lower() not in _HOP_BY_HOP},
         )
         try:
             await response.prepare(request)
             await response.write_eof()
         except ConnectionResetError:  # the client is gone: nobody was answered
             return response
-        if counted:
-            self._note("answered", digest, answer.status)
+        if is_journalled:
+            self._append_entry("answered", digest, upstream_response.status)
         return response
 
-    def _note(self, event: str, digest: str, status: int | None) -> None:
+    def _append_entry(self, event: str, digest: str, status: int | None) -> None:
         line = json.dumps({"event": event, "digest": digest, "at": time.time(), "status": status})
         with self._journal.open("a", encoding="ascii") as journal:
             journal.write(line + "\n")
@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--journal", type=Path, required=True)
     options = parser.parse_args(arguments)
-    app = Proxy(options.upstream, options.journal).app()
+    app = Proxy(options.upstream, options.journal).build_app()
     web.run_app(app, host="127.0.0.1", port=options.port, print=None, access_log=None)
 
 

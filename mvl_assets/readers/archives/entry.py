@@ -8,7 +8,7 @@ from dataclasses import dataclass
 MAX_MEMBERS = 50_000_000
 """Members one archive may have; the index of so many takes about 5 GB on disk."""
 
-BOMB_FLOOR = 256 << 20
+BOMB_MIN_BYTES = 256 << 20
 BOMB_RATIO = 200
 """What unpacks to more than both this many bytes and this many times its packed size is taken for a bomb."""
 
@@ -20,18 +20,18 @@ class Entry:
     """A member: its name with `/` between parts, and where its bytes are.
 
     `offset` counts from the begin of the archive (of its joined parts): to the data in a tar, to the local header in a
-    zip. `stored` is its size there, `size` its own. `method` is zip's number of the compression, None in a tar.
-    A member that must not be read has an `error` (the error class of the row that names it) and a `note`.
+    zip. `compressed_size` is its size there, `size` its own. `method` is zip's number of the compression, None in a tar.
+    A member that must not be read has an `error` (the error class of the row that names it) and a `detail`.
     """
 
     name: str
     offset: int = 0
-    stored: int = 0
+    compressed_size: int = 0
     size: int = 0
     method: int | None = None
     crc: int = 0
     error: str | None = None
-    note: str = ""
+    detail: str = ""
 
 
 class ArchiveError(Exception):
@@ -43,20 +43,20 @@ class ArchiveError(Exception):
         super().__init__(message)
 
 
-def is_bomb(size: int, packed: int) -> bool:
-    return size > BOMB_FLOOR and size > BOMB_RATIO * packed
+def is_bomb(size: int, compressed_size: int) -> bool:
+    return size > BOMB_MIN_BYTES and size > BOMB_RATIO * compressed_size
 
 
-def named(raw: str) -> tuple[str, str | None]:
+def normalize_name(raw_name: str) -> tuple[str, str | None]:
     """The member's name without what would lead out of a folder, and what that was (None: nothing)."""
-    name = raw.replace("\\", "/")
+    name = raw_name.replace("\\", "/")
     parts = name.split("/")
-    trouble = None
+    unsafe_reason = None
     if "\0" in name:
-        trouble = "its name holds a zero byte"
+        unsafe_reason = "its name holds a zero byte"
     elif name.startswith("/") or _DRIVE.match(name):
-        trouble = "its name is absolute"
+        unsafe_reason = "its name is absolute"
     elif ".." in parts:
-        trouble = "its name leads out of the archive's folder"
-    kept = [p for p in _DRIVE.sub("", name.replace("\0", "")).split("/") if p not in ("", ".", "..")]
-    return "/".join(kept).encode("utf-8", "backslashreplace").decode(), trouble
+        unsafe_reason = "its name leads out of the archive's folder"
+    safe_parts = [p for p in _DRIVE.sub("", name.replace("\0", "")).split("/") if p not in ("", ".", "..")]
+    return "/".join(safe_parts).encode("utf-8", "backslashreplace").decode(), unsafe_reason

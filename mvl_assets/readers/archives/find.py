@@ -12,105 +12,117 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mvl_assets.common.natural_sort import natural
+from mvl_assets.common.natural_sort import natural_sort_key
 from mvl_assets.readers.archives.entry import ArchiveError, Entry
-from mvl_assets.readers.archives.index import Index, index_of
-from mvl_assets.readers.archives.member import Member
-from mvl_assets.readers.archives.parts import Archive, archives_in
-from mvl_assets.readers.rows import RowError
+from mvl_assets.readers.archives.index import ArchiveIndex, open_index
+from mvl_assets.readers.archives.member import ArchiveMember
+from mvl_assets.readers.archives.parts import Archive, list_archives
+from mvl_assets.readers.rows import RejectError
 
-NAMED, OTHER, NAMED_LATER = range(3)
+RANK_NEXT_FOLDER, RANK_OTHER, RANK_LATER_FOLDER = range(3)
 """What an archive is named after: the next folder of the path, none of it, a later one (what precedes that in the path
 is then not explained by the archive)."""
 
 
-class _Ask(NamedTuple):
+class _Candidate(NamedTuple):
     """To look for one of `tails` in an archive; asks are sorted as they are asked."""
 
     rank: int
-    place: int
+    folder_index: int
     order: int
     archive: Archive
     tails: tuple[tuple[str, ...], ...]
 
 
-def member_at(root: Path, names: Sequence[str]) -> Member | None:
+def find_member(root: Path, names: Sequence[str]) -> ArchiveMember | None:
     """The member that the first of `names` (paths relative to the root, in order of preference) leads to.
 
-    None when there is no archive to look in, or none has it. Raises `RowError` for a member that must not be read, and
+    None when there is no archive to look in, or none has it. Raises `RejectError` for a member that must not be read, and
     when it is in none of the archives that can be read but may be in one that cannot: one that is named after the next
     folder of the path, or any other where there is none of these.
     """
-    worst: tuple[Archive, ArchiveError] | None = None
-    named_ones_are_fine = False
-    for ask in _asks(root, names):
-        trouble: ArchiveError | None
+    first_failure: tuple[Archive, ArchiveError] | None = None
+    named_archives_readable = False
+    for candidate in _list_candidates(root, names):
+        archive_error: ArchiveError | None
         try:
-            index = index_of(root, ask.archive)
+            index = open_index(root, candidate.archive)
         except ArchiveError as error:
-            trouble = error
+            archive_error = error
         else:
-            trouble = index.trouble
-            for name in _spelled(ask, index):
+            archive_error = index.read_error
+            for name in _iter_member_names(candidate, index):
                 entry = index.find(name)
                 if entry is not None:
-                    return _usable(root, ask.archive, index, entry)
-        if trouble is not None and (ask.rank == NAMED or not named_ones_are_fine):
-            worst = worst or (ask.archive, trouble)
-        named_ones_are_fine |= ask.rank == NAMED and trouble is None
-    if worst is not None:
-        archive, why = worst
-        raise RowError(why.error, f"{names[0]!r} cannot be read from {_shown(root, archive)}: {why.message}")
+                    return _build_member(root, candidate.archive, index, entry)
+        if archive_error is not None and (candidate.rank == RANK_NEXT_FOLDER or not named_archives_readable):
+            first_failure = first_failure or (candidate.archive, archive_error)
+        named_archives_readable |= candidate.rank == RANK_NEXT_FOLDER and archive_error is None
+    if first_failure is not None:
+        archive, archive_failure = first_failure
+        raise RejectError(
+            archive_failure.error,
+            f"{names[0]!r} cannot be read from {_format_archive_path(root, archive)}: {archive_failure.message}",
+        )
     return None
 
 
-def members_below(root: Path, names: Sequence[str]) -> list[Member]:
+def list_members(root: Path, names: Sequence[str]) -> list[ArchiveMember]:
     """The files in the folder of an archive that the first of `names` leads to, in natural order; [] without one.
 
-    Archives that cannot be opened are passed over. Raises `RowError` for a member that must not be read, and when the
+    Archives that cannot be opened are passed over. Raises `RejectError` for a member that must not be read, and when the
     archive cannot be read to its end: nobody knows then which files the folder has.
     """
     # A folder is found by way of any file in it.
-    for ask in _asks(root, [f"{name}/*" for name in names]):
+    for candidate in _list_candidates(root, [f"{name}/*" for name in names]):
         try:
-            index = index_of(root, ask.archive)
+            index = open_index(root, candidate.archive)
         except ArchiveError:
             continue
-        for name in _spelled(ask, index):
+        for name in _iter_member_names(candidate, index):
             folder, _, _ = name.rpartition("/")
-            entries = index.below(folder) if folder else []
-            if entries and index.trouble is not None:
-                why = index.trouble
-                raise RowError(
-                    why.error, f"{names[0]!r} may not be whole in {_shown(root, ask.archive)}: {why.message}"
+            entries = index.list_folder(folder) if folder else []
+            if entries and index.read_error is not None:
+                archive_error = index.read_error
+                raise RejectError(
+                    archive_error.error,
+                    f"{names[0]!r} may not be whole in {_format_archive_path(root, candidate.archive)}: {archive_error.message}",
                 )
             if entries:
-                entries.sort(key=lambda entry: natural(entry.name))
-                return [_usable(root, ask.archive, index, entry) for entry in entries]
+                entries.sort(key=lambda entry: natural_sort_key(entry.name))
+                return [_build_member(root, candidate.archive, index, entry) for entry in entries]
     return []
 
 
-def _usable(root: Path, archive: Archive, index: Index, entry: Entry) -> Member:
+def _build_member(root: Path, archive: Archive, index: ArchiveIndex, entry: Entry) -> ArchiveMember:
     if entry.error is not None:
-        raise RowError(entry.error, f"{_shown(root, archive)}: {entry.name}: {entry.note}")
-    return Member(_shown(root, archive), index.paths, entry)
+        raise RejectError(entry.error, f"{_format_archive_path(root, archive)}: {entry.name}: {entry.detail}")
+    return ArchiveMember(_format_archive_path(root, archive), index.paths, entry)
 
 
-def _asks(root: Path, names: Sequence[str]) -> list[_Ask]:
+def _list_candidates(root: Path, names: Sequence[str]) -> list[_Candidate]:
     """What to look for where, in order. `order` is that of `names`, then the natural one of the archives."""
-    asks: list[_Ask] = []
+    candidates: list[_Candidate] = []
     for name in names:
         parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
         for depth in range(len(parts)):
-            way = parts[depth:]
-            for archive in archives_in(root.joinpath(*parts[:depth])):
-                alike = [n for n, part in enumerate(way[:-1]) if _is_named_after(archive.stem, part)]
-                if 0 not in alike:
-                    asks.append(_Ask(OTHER, 0, len(asks), archive, (way,)))
-                for place in alike:
-                    rank = NAMED if place == 0 else NAMED_LATER
-                    asks.append(_Ask(rank, place, len(asks), archive, (way[place:], way[place + 1 :])))
-    return sorted(asks, key=lambda ask: ask[:3])
+            subpath = parts[depth:]
+            for archive in list_archives(root.joinpath(*parts[:depth])):
+                matching_indices = [n for n, part in enumerate(subpath[:-1]) if _is_named_after(archive.stem, part)]
+                if 0 not in matching_indices:
+                    candidates.append(_Candidate(RANK_OTHER, 0, len(candidates), archive, (subpath,)))
+                for folder_index in matching_indices:
+                    rank = RANK_NEXT_FOLDER if folder_index == 0 else RANK_LATER_FOLDER
+                    candidates.append(
+                        _Candidate(
+                            rank,
+                            folder_index,
+                            len(candidates),
+                            archive,
+                            (subpath[folder_index:], subpath[folder_index + 1 :]),
+                        )
+                    )
+    return sorted(candidates, key=lambda ask: ask[:3])
 
 
 def _is_named_after(stem: str, folder: str) -> bool:
@@ -118,24 +130,26 @@ def _is_named_after(stem: str, folder: str) -> bool:
     return stem.startswith(folder) and (len(stem) == len(folder) or not stem[len(folder)].isalnum())
 
 
-def _spelled(ask: _Ask, index: Index) -> Iterator[str]:
+def _iter_member_names(candidate: _Candidate, index: ArchiveIndex) -> Iterator[str]:
     """The names the member may have: its tails as they are, and in an archive that is named after a folder of the path
     also inside the folders that all its members lie in."""
-    for tail in ask.tails:
+    for tail in candidate.tails:
         yield "/".join(tail)
-    if index.top and ask.rank != OTHER:
-        top = tuple(index.top.split("/"))
-        for tail in ask.tails:
-            yield _inside(top, tail)
+    if index.common_root and candidate.rank != RANK_OTHER:
+        common_root = tuple(index.common_root.split("/"))
+        for tail in candidate.tails:
+            yield _join_overlapping(common_root, tail)
 
 
-def _inside(top: tuple[str, ...], tail: tuple[str, ...]) -> str:
-    """The tail below `top`, what they share counted once: (data, coco) and (coco, 9.jpg) is data/coco/9.jpg."""
-    shared = next(n for n in range(min(len(top), len(tail)), -1, -1) if top[len(top) - n :] == tail[:n])
-    return "/".join((*top, *tail[shared:]))
+def _join_overlapping(common_root: tuple[str, ...], tail: tuple[str, ...]) -> str:
+    """The tail below `common_root`, what they share counted once: (data, coco) and (coco, 9.jpg) is data/coco/9.jpg."""
+    n_shared = next(
+        n for n in range(min(len(common_root), len(tail)), -1, -1) if common_root[len(common_root) - n :] == tail[:n]
+    )
+    return "/".join((*common_root, *tail[n_shared:]))
 
 
-def _shown(root: Path, archive: Archive) -> str:
+def _format_archive_path(root: Path, archive: Archive) -> str:
     folder = archive.paths[0].parent.relative_to(root).as_posix()
     name = archive.name if folder == "." else f"{folder}/{archive.name}"
     return name.encode("utf-8", "backslashreplace").decode()

@@ -23,46 +23,46 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from mvl_assets.config.settings import UNPACKED
-from mvl_assets.errors import MachineError
+from mvl_assets.config.settings import UNPACKED_DIR
+from mvl_assets.errors import InfrastructureError
 from mvl_assets.readers.archives import tar as tars
 from mvl_assets.readers.archives import zip as zips
 from mvl_assets.readers.archives.entry import ArchiveError, Entry
-from mvl_assets.readers.archives.parts import Archive, opened, starts_of
+from mvl_assets.readers.archives.parts import Archive, compute_part_offsets, open_joined
 from mvl_assets.readers.archives.unpack import is_compressed, unpack
 
-OPEN = 600
+MAX_OPEN_INDEXES = 600
 """Indexes kept open: more than the 332 archives of CC3M, fewer than the 1,024 files a process may usually open."""
 
-EDITION = 2  # raise it when an index is to hold something else, so that older ones are made anew
+INDEX_VERSION = 2  # raise it when an index is to hold something else, so that older ones are made anew
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_TABLES = """
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_SCHEMA = """
     CREATE TABLE members (name TEXT PRIMARY KEY, place INT, stored INT, size INT, method INT, crc INT, error TEXT,
                           note TEXT) WITHOUT ROWID;
     CREATE TABLE facts (top TEXT, error TEXT, note TEXT);
 """
-_INSERT = """
+_INSERT_MEMBER = """
     INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (name) DO UPDATE SET error = 'ambiguous_member', note = 'the archive holds it more than once'
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
-    """An opened index. `paths` hold the members' bytes; `top` is the folder that all members lie in ("" = none);
-    `trouble` says why members may be missing."""
+class ArchiveIndex:
+    """An opened index. `paths` hold the members' bytes; `common_root` is the folder that all members lie in ("" = none);
+    `read_error` says why members may be missing."""
 
     paths: tuple[Path, ...]
-    top: str
-    trouble: ArchiveError | None
+    common_root: str
+    read_error: ArchiveError | None
     connection: sqlite3.Connection
 
     def find(self, name: str) -> Entry | None:
-        found = self.connection.execute("SELECT * FROM members WHERE name = ?", (name,)).fetchone()
-        return None if found is None else Entry(*found)
+        row = self.connection.execute("SELECT * FROM members WHERE name = ?", (name,)).fetchone()
+        return None if row is None else Entry(*row)
 
-    def below(self, folder: str) -> list[Entry]:
+    def list_folder(self, folder: str) -> list[Entry]:
         """The members that lie in the folder itself."""
         # "0" follows "/" in the order of bytes, so these are the names that begin with the folder.
         rows = self.connection.execute(
@@ -71,113 +71,119 @@ class Index:
         return [entry for entry in (Entry(*row) for row in rows) if "/" not in entry.name[len(folder) + 1 :]]
 
 
-def index_of(root: Path, archive: Archive) -> Index:
+def open_index(root: Path, archive: Archive) -> ArchiveIndex:
     """The index of an archive below `root`, made when it is not there. Raises `ArchiveError` when there can be none,
-    `MachineError` when the disk is full."""
-    if archive.missing is not None:
-        raise ArchiveError(archive.missing)
+    `InfrastructureError` when the disk is full."""
+    if archive.missing_reason is not None:
+        raise ArchiveError(archive.missing_reason)
     try:
-        return _index(root, archive, archive.state())
+        return _open_index(root, archive, archive.compute_fingerprint())
     except OSError as error:
-        if error.errno in _FULL:
-            raise _full(root) from error
+        if error.errno in _DISK_FULL_ERRNOS:
+            raise _build_disk_full_error(root) from error
         raise ArchiveError(f"it cannot be opened: {error.strerror or error}") from error
     except sqlite3.Error as error:
         if "full" in str(error):
-            raise _full(root) from error
+            raise _build_disk_full_error(root) from error
         raise ArchiveError(f"its index cannot be read: {error}") from error
 
 
-@lru_cache(maxsize=OPEN)
-def _index(root: Path, archive: Archive, state: tuple[tuple[str, int, int], ...]) -> Index:
-    home = root.resolve()
-    if not all(path.resolve().is_relative_to(home) for path in archive.paths):
+@lru_cache(maxsize=MAX_OPEN_INDEXES)
+def _open_index(root: Path, archive: Archive, fingerprint: tuple[tuple[str, int, int], ...]) -> ArchiveIndex:
+    resolved_root = root.resolve()
+    if not all(path.resolve().is_relative_to(resolved_root) for path in archive.paths):
         raise ArchiveError("it is a link out of the source's folder")
-    name = _digest(archive.paths[0].parent.relative_to(root).as_posix(), archive.name)
-    place = root / UNPACKED / f"{name}-{_digest(EDITION, state)}"
-    with opened(archive.paths) as stream:
-        compressed = is_compressed(stream)
-    index, plain = place.with_suffix(".index"), place.with_suffix(".tar")
-    paths = (plain,) if compressed else archive.paths
-    if not _is_there(index, compressed, plain):
+    name = _compute_digest(archive.paths[0].parent.relative_to(root).as_posix(), archive.name)
+    base_path = root / UNPACKED_DIR / f"{name}-{_compute_digest(INDEX_VERSION, fingerprint)}"
+    with open_joined(archive.paths) as stream:
+        has_compression = is_compressed(stream)
+    index_path, tar_path = base_path.with_suffix(".index"), base_path.with_suffix(".tar")
+    paths = (tar_path,) if has_compression else archive.paths
+    if not _is_complete(index_path, has_compression, tar_path):
         try:
-            with _only_writer(root):
-                if not _is_there(index, compressed, plain):
-                    _remove_others(place.parent, name)
-                    _make(archive, index, plain if compressed else None)
+            with _hold_writer_lock(root):
+                if not _is_complete(index_path, has_compression, tar_path):
+                    _remove_stale_indexes(base_path.parent, name)
+                    _write_index(archive, index_path, tar_path if has_compression else None)
         except OSError as error:
-            if compressed or error.errno in _FULL:
+            if has_compression or error.errno in _DISK_FULL_ERRNOS:
                 raise
             connection = sqlite3.connect("", check_same_thread=False)
-            _fill(connection, paths, None)
-            return _opened(paths, connection)
-    connection = sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-    return _opened(paths, connection)
+            _insert_members(connection, paths, None)
+            return _load_index(paths, connection)
+    connection = sqlite3.connect(
+        f"{index_path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+    )
+    return _load_index(paths, connection)
 
 
-def _opened(paths: tuple[Path, ...], connection: sqlite3.Connection) -> Index:
+def _load_index(paths: tuple[Path, ...], connection: sqlite3.Connection) -> ArchiveIndex:
     connection.execute("PRAGMA cache_size = -64")  # KiB; many are open at once
-    top, error, note = connection.execute("SELECT top, error, note FROM facts").fetchone()
-    return Index(paths, top, None if error is None else ArchiveError(note, error), connection)
+    common_root, error, detail = connection.execute("SELECT top, error, note FROM facts").fetchone()
+    return ArchiveIndex(paths, common_root, None if error is None else ArchiveError(detail, error), connection)
 
 
-def _is_there(index: Path, compressed: bool, plain: Path) -> bool:
-    return index.is_file() and (not compressed or plain.is_file())
+def _is_complete(index_path: Path, has_compression: bool, tar_path: Path) -> bool:
+    return index_path.is_file() and (not has_compression or tar_path.is_file())
 
 
-def _make(archive: Archive, index: Path, plain: Path | None) -> None:
+def _write_index(archive: Archive, index_path: Path, tar_path: Path | None) -> None:
     """Writes the plain tar, then the index; each is complete or absent."""
-    paths, trouble = archive.paths, None
-    if plain is not None:
-        with _complete_or_absent(plain) as unfinished, opened(paths) as stream, unfinished.open("wb") as target:
-            trouble = unpack(stream, starts_of(paths)[1], target, plain.parent)
-        paths = (plain,)
-    with _complete_or_absent(index) as unfinished, contextlib.closing(sqlite3.connect(unfinished)) as connection:
-        _fill(connection, paths, trouble)
+    paths, read_error = archive.paths, None
+    if tar_path is not None:
+        with _write_atomically(tar_path) as temp_path, open_joined(paths) as stream, temp_path.open("wb") as target:
+            read_error = unpack(stream, compute_part_offsets(paths)[1], target, tar_path.parent)
+        paths = (tar_path,)
+    with _write_atomically(index_path) as temp_path, contextlib.closing(sqlite3.connect(temp_path)) as connection:
+        _insert_members(connection, paths, read_error)
 
 
-def _fill(connection: sqlite3.Connection, paths: Sequence[Path], trouble: ArchiveError | None) -> None:
+def _insert_members(connection: sqlite3.Connection, paths: Sequence[Path], read_error: ArchiveError | None) -> None:
     connection.execute("PRAGMA journal_mode = OFF")
     connection.execute("PRAGMA synchronous = OFF")
-    connection.executescript(_TABLES)
-    top = _Top()
-    starts, total = starts_of(paths)
-    with opened(paths) as stream, connection:
+    connection.executescript(_SCHEMA)
+    common_root = _CommonRoot()
+    part_offsets, total_bytes = compute_part_offsets(paths)
+    with open_joined(paths) as stream, connection:
         stream.seek(0)
         is_zip = stream.read(4) in (b"PK\3\4", b"PK\5\6", b"PK\7\x08")
         try:
-            members = zips.walk(stream, starts, total) if is_zip else tars.walk(stream, total)
-            connection.executemany(_INSERT, _rows(members, top))
+            members = (
+                zips.iter_entries(stream, part_offsets, total_bytes)
+                if is_zip
+                else tars.iter_entries(stream, total_bytes)
+            )
+            connection.executemany(_INSERT_MEMBER, _iter_member_rows(members, common_root))
         except ArchiveError as error:
-            trouble = trouble or error
-        found = (None, None) if trouble is None else (trouble.error, trouble.message)
-        connection.execute("INSERT INTO facts VALUES (?, ?, ?)", (top.name, *found))
+            read_error = read_error or error
+        error_columns = (None, None) if read_error is None else (read_error.error, read_error.message)
+        connection.execute("INSERT INTO facts VALUES (?, ?, ?)", (common_root.name, *error_columns))
 
 
-def _rows(members: Iterable[Entry], top: _Top) -> Iterator[tuple[object, ...]]:
+def _iter_member_rows(members: Iterable[Entry], common_root: _CommonRoot) -> Iterator[tuple[object, ...]]:
     for entry in members:
-        if entry.name and not _is_of_macos(entry.name):
+        if entry.name and not _is_macos_metadata(entry.name):
             if entry.error is None:
-                top.add(entry.name)
+                common_root.add(entry.name)
             yield (
                 entry.name,
                 entry.offset,
-                entry.stored,
+                entry.compressed_size,
                 entry.size,
                 entry.method,
                 entry.crc,
                 entry.error,
-                entry.note,
+                entry.detail,
             )
 
 
-def _is_of_macos(name: str) -> bool:
+def _is_macos_metadata(name: str) -> bool:
     """Whether macOS put it there beside somebody's files: attributes, icons."""
     parts = name.split("/")
     return "__MACOSX" in parts[:-1] or parts[-1].startswith("._") or parts[-1] == ".DS_Store"
 
 
-class _Top:
+class _CommonRoot:
     """The folders that all names share."""
 
     def __init__(self) -> None:
@@ -188,10 +194,10 @@ class _Top:
         if self._parts is None:
             self._parts = folders
         elif self._parts != folders[: len(self._parts)]:
-            same = 0
-            while same < min(len(folders), len(self._parts)) and folders[same] == self._parts[same]:
-                same += 1
-            self._parts = folders[:same]
+            n_shared = 0
+            while n_shared < min(len(folders), len(self._parts)) and folders[n_shared] == self._parts[n_shared]:
+                n_shared += 1
+            self._parts = folders[:n_shared]
 
     @property
     def name(self) -> str:
@@ -199,53 +205,53 @@ class _Top:
 
 
 @contextlib.contextmanager
-def _only_writer(root: Path) -> Iterator[None]:
+def _hold_writer_lock(root: Path) -> Iterator[None]:
     """One process at a time writes below `.unpacked`; unfinished files that are there then belong to nobody."""
-    folder = root / UNPACKED
+    folder = root / UNPACKED_DIR
     if folder.is_symlink():
-        raise OSError(errno.ELOOP, f"{UNPACKED} is a link")
+        raise OSError(errno.ELOOP, f"{UNPACKED_DIR} is a link")
     folder.mkdir(exist_ok=True)
-    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
+    lock_fd = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for unfinished in folder.glob("*.tmp*"):
-            unfinished.unlink(missing_ok=True)
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        for temp_path in folder.glob("*.tmp*"):
+            temp_path.unlink(missing_ok=True)
         yield
     finally:
-        os.close(lock)
+        os.close(lock_fd)
 
 
-def _remove_others(folder: Path, name: str) -> None:
+def _remove_stale_indexes(folder: Path, name: str) -> None:
     """What belongs to earlier states of the same archive."""
-    for old in folder.glob(f"{name}-*"):
-        old.unlink(missing_ok=True)
+    for stale_path in folder.glob(f"{name}-*"):
+        stale_path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _complete_or_absent(place: Path) -> Iterator[Path]:
+def _write_atomically(target_path: Path) -> Iterator[Path]:
     """Another name to write under; what was written there is synced and renamed when the block ends well."""
-    unfinished = place.with_name(f"{place.name}.tmp")
+    temp_path = target_path.with_name(f"{target_path.name}.tmp")
     try:
-        yield unfinished
-        _sync(unfinished)
-        unfinished.rename(place)
-        _sync(place.parent)
+        yield temp_path
+        _fsync(temp_path)
+        temp_path.rename(target_path)
+        _fsync(target_path.parent)
     finally:
-        unfinished.unlink(missing_ok=True)
+        temp_path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(fd)
     finally:
-        os.close(handle)
+        os.close(fd)
 
 
-def _digest(*values: object) -> str:
+def _compute_digest(*values: object) -> str:
     text = json.dumps(values, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _full(root: Path) -> MachineError:
-    return MachineError(f"the disk of {root} is full", hint="free some space; what was begun is made anew")
+def _build_disk_full_error(root: Path) -> InfrastructureError:
+    return InfrastructureError(f"the disk of {root} is full", hint="free some space; what was begun is made anew")

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from mvl_assets.readers.archives.entry import Entry
-from mvl_assets.readers.archives.parts import Window, opened
-from mvl_assets.readers.archives.zip import LOCAL
+from mvl_assets.readers.archives.parts import StreamSlice, open_joined
+from mvl_assets.readers.archives.zip import LOCAL_HEADER
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError)
+_DECOMPRESSION_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ArchiveMember:
     """`archive` is its name below the source's root, `paths` the files that hold its bytes."""
 
     archive: str
@@ -30,52 +30,52 @@ class Member:
     def __str__(self) -> str:
         return f"{self.archive}: {self.entry.name}"
 
-    def read(self, limit: int) -> bytes:
-        """The bytes. Raises `ValueError` above `limit` bytes, `OSError` when they cannot be read or unpacked."""
-        if self.entry.size > limit:
-            raise ValueError(f"{self} is larger than {limit} bytes")
+    def read(self, max_bytes: int) -> bytes:
+        """The bytes. Raises `ValueError` above `max_bytes` bytes, `OSError` when they cannot be read or unpacked."""
+        if self.entry.size > max_bytes:
+            raise ValueError(f"{self} is larger than {max_bytes} bytes")
         try:
-            with self._unpacking() as stream:
+            with self._open_decompressed() as stream:
                 data = stream.read(self.entry.size + 1)
-        except _BROKEN as error:
+        except _DECOMPRESSION_ERRORS as error:
             raise OSError(f"{self} cannot be unpacked: {error}") from error
         if len(data) != self.entry.size:
             raise OSError(f"{self} has {len(data)} bytes where {self.entry.size} were announced")
         return data
 
-    def seekable(self) -> BinaryIO:
+    def open_seekable(self) -> BinaryIO:
         """The member as a file to jump about in; what is packed is unpacked to a nameless file on disk first.
 
         Raises `OSError` when it cannot be unpacked.
         """
-        stream = self._unpacking()
-        if isinstance(stream, Window):
+        stream = self._open_decompressed()
+        if isinstance(stream, StreamSlice):
             return io.BufferedReader(stream)
         with stream:
-            whole = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  # the caller closes it
+            spool_file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  # the caller closes it
             try:
-                shutil.copyfileobj(stream, whole, 1 << 20)
-            except _BROKEN as error:
-                whole.close()
+                shutil.copyfileobj(stream, spool_file, 1 << 20)
+            except _DECOMPRESSION_ERRORS as error:
+                spool_file.close()
                 raise OSError(f"{self} cannot be unpacked: {error}") from error
-            whole.seek(0)
-            return whole
+            spool_file.seek(0)
+            return spool_file
 
-    def _unpacking(self) -> Window | zipfile.ZipExtFile:
+    def _open_decompressed(self) -> StreamSlice | zipfile.ZipExtFile:
         """The member's own bytes. `ZipExtFile` stops at the announced size and checks the sum. Raises `OSError`."""
-        stream = opened(self.paths)
+        stream = open_joined(self.paths)
         try:
             if self.entry.method is None:
-                return Window(stream, self.entry.offset, self.entry.size)
-            begin = _behind_local_header(stream, self.entry.offset)
+                return StreamSlice(stream, self.entry.offset, self.entry.size)
+            data_offset = _find_data_offset(stream, self.entry.offset)
             if self.entry.method == zipfile.ZIP_STORED:
-                return Window(stream, begin, self.entry.size)
+                return StreamSlice(stream, data_offset, self.entry.size)
             info = zipfile.ZipInfo(self.entry.name)
             info.compress_type, info.CRC = self.entry.method, self.entry.crc
-            info.compress_size, info.file_size = self.entry.stored, self.entry.size
-            stream.seek(begin)
+            info.compress_size, info.file_size = self.entry.compressed_size, self.entry.size
+            stream.seek(data_offset)
             return zipfile.ZipExtFile(stream, "r", info, None, True)
-        except _BROKEN as error:
+        except _DECOMPRESSION_ERRORS as error:
             stream.close()
             raise OSError(f"{self} cannot be unpacked: {error}") from error
         except BaseException:
@@ -83,11 +83,11 @@ class Member:
             raise
 
 
-def _behind_local_header(stream: BinaryIO, at: int) -> int:
+def _find_data_offset(stream: BinaryIO, header_offset: int) -> int:
     """Where the data begin; the name and extra field before them may differ in length from the directory's."""
-    stream.seek(at)
-    header = stream.read(LOCAL.size)
-    if len(header) < LOCAL.size or not header.startswith(b"PK\3\4"):
+    stream.seek(header_offset)
+    header = stream.read(LOCAL_HEADER.size)
+    if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
         raise zipfile.BadZipFile("there is no member where the directory says")
-    *_, name_size, extra_size = LOCAL.unpack(header)
-    return at + LOCAL.size + int(name_size) + int(extra_size)
+    *_, name_size, extra_size = LOCAL_HEADER.unpack(header)
+    return header_offset + LOCAL_HEADER.size + int(name_size) + int(extra_size)

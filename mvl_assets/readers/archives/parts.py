@@ -22,98 +22,114 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
-from mvl_assets.common.natural_sort import natural
+from mvl_assets.common.natural_sort import natural_sort_key
 
-_WHOLE = r"\.(?:tar|tgz|tbz2?|txz|tzst|zip|tar\.(?:gz|bz2|xz|zst))"
-_IS_WHOLE = re.compile(rf"(?P<stem>.+){_WHOLE}", re.IGNORECASE)
-_IS_PART = re.compile(
-    rf"(?P<whole>(?P<stem>.+){_WHOLE})[._-](?:part)?[._-]?(?P<number>\d{{1,4}}|[a-z]{{2}})", re.IGNORECASE
+_ARCHIVE_SUFFIX = r"\.(?:tar|tgz|tbz2?|txz|tzst|zip|tar\.(?:gz|bz2|xz|zst))"
+_WHOLE_ARCHIVE_NAME = re.compile(rf"(?P<stem>.+){_ARCHIVE_SUFFIX}", re.IGNORECASE)
+_PART_NAME = re.compile(
+    rf"(?P<whole>(?P<stem>.+){_ARCHIVE_SUFFIX})[._-](?:part)?[._-]?(?P<number>\d{{1,4}}|[a-z]{{2}})", re.IGNORECASE
 )
-_IS_DISK = re.compile(r"(?P<stem>.+)\.z(?P<number>\d{2,3})", re.IGNORECASE)
-_ANY = re.compile(r"\.(?:t|z)", re.IGNORECASE)  # keeps the look at each file's kind from a million pictures
+_ZIP_DISK_NAME = re.compile(r"(?P<stem>.+)\.z(?P<number>\d{2,3})", re.IGNORECASE)
+_ARCHIVE_SUFFIX_HINT = re.compile(
+    r"\.(?:t|z)", re.IGNORECASE
+)  # keeps the look at each file's kind from a million pictures
 
-CHUNKS = "image_chunks"
+CHUNK_FOLDER = "image_chunks"
 """A folder of archives that counts as the one it lies in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An archive of a folder. `name` and `stem` are without the part's number; `missing` says what is not there."""
+    """An archive of a folder. `name` and `stem` are without the part's number; `missing_reason` says what is not there."""
 
     name: str
     stem: str
     paths: tuple[Path, ...]
-    missing: str | None = None
+    missing_reason: str | None = None
 
-    def state(self) -> tuple[tuple[str, int, int], ...]:
+    def compute_fingerprint(self) -> tuple[tuple[str, int, int], ...]:
         """(name, size, time of change) of every part: another state is another archive."""
-        found = [(path.name, path.stat()) for path in self.paths]
-        return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+        stats = [(path.name, path.stat()) for path in self.paths]
+        return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
-def archives_in(folder: Path) -> tuple[Archive, ...]:
-    """The archives that lie in a folder itself, in natural order of their names, then those in its `CHUNKS`."""
+def list_archives(folder: Path) -> tuple[Archive, ...]:
+    """The archives that lie in a folder itself, in natural order of their names, then those in its `CHUNK_FOLDER`."""
     try:
-        changed = folder.stat().st_mtime_ns
-        found = _listed(folder, changed)
+        mtime_ns = folder.stat().st_mtime_ns
+        archives = _scan_archives(folder, mtime_ns)
     except OSError:
         return ()
-    return found if folder.name == CHUNKS else found + archives_in(folder / CHUNKS)
+    return archives if folder.name == CHUNK_FOLDER else archives + list_archives(folder / CHUNK_FOLDER)
 
 
 @lru_cache(maxsize=256)
-def _listed(folder: Path, changed: int) -> tuple[Archive, ...]:
+def _scan_archives(folder: Path, mtime_ns: int) -> tuple[Archive, ...]:
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if _ANY.search(e.name) and not e.name.startswith(".") and e.is_file()]
-    whole = {name: found["stem"] for name in names if (found := _IS_WHOLE.fullmatch(name))}
-    cut: dict[tuple[str, str], dict[str, str]] = {}
+        names = [
+            e.name
+            for e in entries
+            if _ARCHIVE_SUFFIX_HINT.search(e.name) and not e.name.startswith(".") and e.is_file()
+        ]
+    stem_by_name = {name: match["stem"] for name in names if (match := _WHOLE_ARCHIVE_NAME.fullmatch(name))}
+    split_parts: dict[tuple[str, str], dict[str, str]] = {}
     disks: dict[str, dict[str, str]] = {}
     for name in names:
-        if name in whole:
+        if name in stem_by_name:
             continue
-        if found := _IS_PART.fullmatch(name):
-            cut.setdefault((found["whole"], found["stem"]), {})[found["number"].lower()] = name
-        elif found := _IS_DISK.fullmatch(name):
-            disks.setdefault(found["stem"], {})[found["number"]] = name
-    archives = {name: Archive(name, stem, (folder / name,)) for name, stem in whole.items()}
-    for (name, stem), numbered in cut.items():
+        if match := _PART_NAME.fullmatch(name):
+            split_parts.setdefault((match["whole"], match["stem"]), {})[match["number"].lower()] = name
+        elif match := _ZIP_DISK_NAME.fullmatch(name):
+            disks.setdefault(match["stem"], {})[match["number"]] = name
+    archives = {name: Archive(name, stem, (folder / name,)) for name, stem in stem_by_name.items()}
+    for (name, stem), name_by_number in split_parts.items():
         if name not in archives:  # else somebody has joined them already
-            archives[name] = _of_parts(folder, name, stem, numbered, ())
-    for stem, numbered in disks.items():
-        last = next((name for name in whole if name.lower() == f"{stem}.zip".lower()), None)
-        archives[last or f"{stem}.zip"] = _of_parts(folder, last or f"{stem}.zip", stem, numbered, (last,))
-    return tuple(sorted(archives.values(), key=lambda archive: natural(archive.name)))
+            archives[name] = _build_multipart_archive(folder, name, stem, name_by_number, ())
+    for stem, name_by_number in disks.items():
+        last_name = next((name for name in stem_by_name if name.lower() == f"{stem}.zip".lower()), None)
+        archives[last_name or f"{stem}.zip"] = _build_multipart_archive(
+            folder, last_name or f"{stem}.zip", stem, name_by_number, (last_name,)
+        )
+    return tuple(sorted(archives.values(), key=lambda archive: natural_sort_key(archive.name)))
 
 
-def _of_parts(folder: Path, name: str, stem: str, numbered: dict[str, str], last: Sequence[str | None]) -> Archive:
-    order = sorted(numbered, key=natural)
-    numbers = [int(n) if n.isdecimal() else 26 * (ord(n[0]) - 97) + ord(n[1]) - 97 for n in order]
-    first = numbers[0] if numbers[0] in (0, 1) and order[0].isdecimal() and not last else 1 if last else 0
-    missing = None
-    if numbers != list(range(first, first + len(numbers))):
-        missing = f"its parts are not complete: {', '.join(numbered[n] for n in order[:6])}"
-    elif None in last:
-        missing = f"its last part {name} is not there"
-    files = [numbered[n] for n in order] + [part for part in last if part is not None]
-    return Archive(name, stem, tuple(folder / file for file in files), missing)
+def _build_multipart_archive(
+    folder: Path, name: str, stem: str, name_by_number: dict[str, str], last_names: Sequence[str | None]
+) -> Archive:
+    number_texts = sorted(name_by_number, key=natural_sort_key)
+    numbers = [int(n) if n.isdecimal() else 26 * (ord(n[0]) - 97) + ord(n[1]) - 97 for n in number_texts]
+    first_number = (
+        numbers[0]
+        if numbers[0] in (0, 1) and number_texts[0].isdecimal() and not last_names
+        else 1
+        if last_names
+        else 0
+    )
+    missing_reason = None
+    if numbers != list(range(first_number, first_number + len(numbers))):
+        missing_reason = f"its parts are not complete: {', '.join(name_by_number[n] for n in number_texts[:6])}"
+    elif None in last_names:
+        missing_reason = f"its last part {name} is not there"
+    files = [name_by_number[n] for n in number_texts] + [part for part in last_names if part is not None]
+    return Archive(name, stem, tuple(folder / file for file in files), missing_reason)
 
 
-def opened(paths: Sequence[Path]) -> BinaryIO:
+def open_joined(paths: Sequence[Path]) -> BinaryIO:
     """The parts as one readable, seekable stream."""
-    return paths[0].open("rb") if len(paths) == 1 else io.BufferedReader(_Joined(paths))
+    return paths[0].open("rb") if len(paths) == 1 else io.BufferedReader(_JoinedFile(paths))
 
 
-def starts_of(paths: Sequence[Path]) -> tuple[list[int], int]:
+def compute_part_offsets(paths: Sequence[Path]) -> tuple[list[int], int]:
     """Where each part begins in the joined stream, and how long that is."""
     ends = list(accumulate(path.stat().st_size for path in paths))
     return [0, *ends[:-1]], ends[-1]
 
 
-class _Sized(io.RawIOBase):
+class _SizedStream(io.RawIOBase):
     """A readable stream of known size with a place in it."""
 
     _size: int
-    _at: int
+    _position: int
 
     def readable(self) -> bool:
         return True
@@ -122,35 +138,35 @@ class _Sized(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
 
-class _Joined(_Sized):
+class _JoinedFile(_SizedStream):
     """Files read one after another as if they were one."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
-        self._starts, self._size = starts_of(paths)
-        self._at = 0
-        self._number = -1
+        self._part_offsets, self._size = compute_part_offsets(paths)
+        self._position = 0
+        self._part_number = -1
         self._file: BinaryIO | None = None
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        if self._at >= self._size:
+        if self._position >= self._size:
             return 0
-        number = bisect.bisect_right(self._starts, self._at) - 1
-        if number != self._number or self._file is None:
+        part_number = bisect.bisect_right(self._part_offsets, self._position) - 1
+        if part_number != self._part_number or self._file is None:
             self._close_file()
-            self._file, self._number = self._paths[number].open("rb"), number
-        self._file.seek(self._at - self._starts[number])
-        read = self._file.readinto(buffer)  # type: ignore[attr-defined]
-        self._at += read
-        return int(read)
+            self._file, self._part_number = self._paths[part_number].open("rb"), part_number
+        self._file.seek(self._position - self._part_offsets[part_number])
+        n_read = self._file.readinto(buffer)  # type: ignore[attr-defined]
+        self._position += n_read
+        return int(n_read)
 
     def close(self) -> None:
         self._close_file()
@@ -162,23 +178,23 @@ class _Joined(_Sized):
             self._file = None
 
 
-class Window(_Sized):
+class StreamSlice(_SizedStream):
     """The `size` bytes at `offset` of a stream that it owns, as a file of their own."""
 
     def __init__(self, stream: BinaryIO, offset: int, size: int) -> None:
         self._stream = stream
         self._offset = offset
         self._size = size
-        self._at = 0
+        self._position = 0
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        wanted = min(len(buffer), self._size - self._at)
-        if wanted <= 0:
+        n_bytes = min(len(buffer), self._size - self._position)
+        if n_bytes <= 0:
             return 0
-        self._stream.seek(self._offset + self._at)
-        data = self._stream.read(wanted)
+        self._stream.seek(self._offset + self._position)
+        data = self._stream.read(n_bytes)
         buffer[: len(data)] = data
-        self._at += len(data)
+        self._position += len(data)
         return len(data)
 
     def close(self) -> None:

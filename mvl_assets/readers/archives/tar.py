@@ -10,13 +10,13 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from mvl_assets.readers.archives.entry import MAX_MEMBERS, ArchiveError, Entry, named
+from mvl_assets.readers.archives.entry import MAX_MEMBERS, ArchiveError, Entry, normalize_name
 
-BLOCK = tarfile.BLOCKSIZE
-MAX_EXTENDED = 1 << 20
+BLOCK_BYTES = tarfile.BLOCKSIZE
+MAX_EXTENDED_HEADER_BYTES = 1 << 20
 """Bytes an extended header (long names, pax records) may have."""
 
-_FORBIDDEN = {
+_UNSAFE_TYPES = {
     tarfile.LNKTYPE: "it is a hard link",
     tarfile.SYMTYPE: "it is a symbolic link",
     tarfile.CHRTYPE: "it is a device",
@@ -25,122 +25,133 @@ _FORBIDDEN = {
 }
 
 
-def walk(stream: BinaryIO, total: int) -> Iterator[Entry]:
-    """The files of a tar of `total` bytes, in order; what must not be read has an error.
+def iter_entries(stream: BinaryIO, total_bytes: int) -> Iterator[Entry]:
+    """The files of a tar of `total_bytes` bytes, in order; what must not be read has an error.
 
     Raises `ArchiveError` where the tar cannot be followed any further.
     """
-    at, members = 0, 0
+    offset, n_members = 0, 0
     name: str | None = None
     pax: dict[str, str] = {}
-    for_all: dict[str, str] = {}
+    global_pax: dict[str, str] = {}
     while True:
-        header = _header(stream, at, total)
+        header = _read_header(stream, offset, total_bytes)
         if header is None:
             return
-        at += BLOCK
+        offset += BLOCK_BYTES
         if header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
-            text = _extended(stream, at, header.size).partition(b"\0")[0].decode("utf-8", "surrogateescape")
+            text = (
+                _read_extended_header(stream, offset, header.size)
+                .partition(b"\0")[0]
+                .decode("utf-8", "surrogateescape")
+            )
             name = text if header.type == tarfile.GNUTYPE_LONGNAME else name
-            at += _padded(header.size)
+            offset += _round_up_to_block(header.size)
             continue
         if header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE):
-            records = _pax_records(_extended(stream, at, header.size))
+            records = _parse_pax_records(_read_extended_header(stream, offset, header.size))
             if header.type == tarfile.XGLTYPE:
-                for_all.update(records)
+                global_pax.update(records)
             else:
                 pax.update(records)
-            at += _padded(header.size)
+            offset += _round_up_to_block(header.size)
             continue
-        told = {**for_all, **pax}
-        entry, after = _entry(stream, header, at, total, told, name)
+        effective_pax = {**global_pax, **pax}
+        entry, next_offset = _parse_entry(stream, header, offset, total_bytes, effective_pax, name)
         name, pax = None, {}
         if entry is not None:
-            members += 1
-            if members > MAX_MEMBERS:
+            n_members += 1
+            if n_members > MAX_MEMBERS:
                 raise ArchiveError(f"it has more than {MAX_MEMBERS} members")
             yield entry
-        at = after
+        offset = next_offset
 
 
-def _header(stream: BinaryIO, at: int, total: int) -> tarfile.TarInfo | None:
-    """The header at `at`, None at the end mark."""
-    stream.seek(at)
-    block = stream.read(BLOCK)
+def _read_header(stream: BinaryIO, offset: int, total_bytes: int) -> tarfile.TarInfo | None:
+    """The header at `offset`, None at the end mark."""
+    stream.seek(offset)
+    block = stream.read(BLOCK_BYTES)
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # left out of typeshed, as its kin are
         return None
     except (tarfile.HeaderError, ValueError) as error:
-        if at == 0:
+        if offset == 0:
             raise ArchiveError("it is neither a tar nor a zip, nor a compressed tar") from error
-        where = f"at byte {at} of {total}"
-        raise ArchiveError(f"it ends early, {where}" if len(block) < BLOCK else f"it is damaged {where}") from error
+        position_text = f"at byte {offset} of {total_bytes}"
+        raise ArchiveError(
+            f"it ends early, {position_text}" if len(block) < BLOCK_BYTES else f"it is damaged {position_text}"
+        ) from error
 
 
-def _entry(
-    stream: BinaryIO, header: tarfile.TarInfo, at: int, total: int, pax: dict[str, str], long_name: str | None
+def _parse_entry(
+    stream: BinaryIO,
+    header: tarfile.TarInfo,
+    data_offset: int,
+    total_bytes: int,
+    pax: dict[str, str],
+    long_name: str | None,
 ) -> tuple[Entry | None, int]:
-    """The member whose data begin at `at` (None for a folder), and where the next header begins."""
-    size = _number(pax["size"]) if "size" in pax else header.size
+    """The member whose data begin at `offset` (None for a folder), and where the next header begins."""
+    size = _parse_decimal(pax["size"]) if "size" in pax else header.size
     if size < 0:
-        raise ArchiveError(f"a member before byte {at} has a negative size")
-    own, trouble = named(pax.get("GNU.sparse.name") or pax.get("path") or long_name or header.name)
+        raise ArchiveError(f"a member before byte {data_offset} has a negative size")
+    safe_name, unsafe_reason = normalize_name(pax.get("GNU.sparse.name") or pax.get("path") or long_name or header.name)
     if header.type == tarfile.DIRTYPE:
-        return None, at
-    if header.type in _FORBIDDEN:
-        return Entry(own, error="unsafe_member", note=_FORBIDDEN[header.type]), at
-    sparse = header.type == tarfile.GNUTYPE_SPARSE
-    more = sparse and _goes_on(stream, at - BLOCK, 482)
-    while more:
-        more = _goes_on(stream, at, 504)
-        at += BLOCK
-    after = at + _padded(size)
-    if trouble is not None:
-        return Entry(own, error="unsafe_member", note=trouble), after
-    if sparse or any(key.startswith("GNU.sparse.") for key in pax):
-        return Entry(own, error="unsafe_member", note="it is a sparse file"), after
-    if at + size > total:
-        return Entry(own, error="broken_archive", note="the archive ends inside it"), after
-    return Entry(own, at, size, size), after
+        return None, data_offset
+    if header.type in _UNSAFE_TYPES:
+        return Entry(safe_name, error="unsafe_member", detail=_UNSAFE_TYPES[header.type]), data_offset
+    is_sparse = header.type == tarfile.GNUTYPE_SPARSE
+    has_more_blocks = is_sparse and _has_sparse_extension(stream, data_offset - BLOCK_BYTES, 482)
+    while has_more_blocks:
+        has_more_blocks = _has_sparse_extension(stream, data_offset, 504)
+        data_offset += BLOCK_BYTES
+    next_offset = data_offset + _round_up_to_block(size)
+    if unsafe_reason is not None:
+        return Entry(safe_name, error="unsafe_member", detail=unsafe_reason), next_offset
+    if is_sparse or any(key.startswith("GNU.sparse.") for key in pax):
+        return Entry(safe_name, error="unsafe_member", detail="it is a sparse file"), next_offset
+    if data_offset + size > total_bytes:
+        return Entry(safe_name, error="broken_archive", detail="the archive ends inside it"), next_offset
+    return Entry(safe_name, data_offset, size, size), next_offset
 
 
-def _goes_on(stream: BinaryIO, at: int, place: int) -> bool:
-    """Whether one more block of an old GNU sparse map follows the block at `at`."""
-    stream.seek(at + place)
+def _has_sparse_extension(stream: BinaryIO, block_offset: int, flag_offset: int) -> bool:
+    """Whether one more block of an old GNU sparse map follows the block at `offset`."""
+    stream.seek(block_offset + flag_offset)
     return stream.read(1) not in (b"", b"\0")
 
 
-def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
+def _round_up_to_block(size: int) -> int:
+    return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
-def _extended(stream: BinaryIO, at: int, size: int) -> bytes:
-    if not 0 <= size <= MAX_EXTENDED:
-        raise ArchiveError(f"it has an extended header of {size} bytes at byte {at}")
-    stream.seek(at)
+def _read_extended_header(stream: BinaryIO, offset: int, size: int) -> bytes:
+    if not 0 <= size <= MAX_EXTENDED_HEADER_BYTES:
+        raise ArchiveError(f"it has an extended header of {size} bytes at byte {offset}")
+    stream.seek(offset)
     data = stream.read(size)
     if len(data) < size:
-        raise ArchiveError(f"it ends inside a header, at byte {at}")
+        raise ArchiveError(f"it ends inside a header, at byte {offset}")
     return data
 
 
-def _pax_records(data: bytes) -> dict[str, str]:
+def _parse_pax_records(data: bytes) -> dict[str, str]:
     """`<length> <key>=<value>\\n`, one after another; the length counts the whole record."""
-    found: dict[str, str] = {}
-    at = 0
-    while at < len(data) and data[at] != 0:
-        space = data.find(b" ", at, at + 20)
-        length = _number(data[at:space].decode("ascii", "replace")) if space >= 0 else 0
-        if space < 0 or not space - at + 2 < length <= len(data) - at:
+    records: dict[str, str] = {}
+    offset = 0
+    while offset < len(data) and data[offset] != 0:
+        space = data.find(b" ", offset, offset + 20)
+        length = _parse_decimal(data[offset:space].decode("ascii", "replace")) if space >= 0 else 0
+        if space < 0 or not space - offset + 2 < length <= len(data) - offset:
             raise ArchiveError("it has a damaged pax header")
-        key, _, value = data[space + 1 : at + length - 1].partition(b"=")
-        found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
-        at += length
-    return found
+        key, _, value = data[space + 1 : offset + length - 1].partition(b"=")
+        records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+        offset += length
+    return records
 
 
-def _number(text: str) -> int:
+def _parse_decimal(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 19):
         raise ArchiveError(f"it has a damaged pax header: {text[:20]!r} is no number")
     return int(text)

@@ -15,35 +15,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.readers import parquet_columns, parquet_stream
-from mvl_assets.readers.files import files_below, relative
-from mvl_assets.readers.formats.llava_parquet import picture_in_row
+from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.formats.llava_parquet import parse_image_cell
 from mvl_assets.readers.registry import RowKey
-from mvl_assets.readers.rows import Row, RowError, built, rows_of, turns_of, with_markers
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_sample, parse_turns, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in files_below(source.slug, root, "**/*.parquet"):
-        for row in rows_of(relative(root, path), parquet_columns.rows(path, (("images",), ("texts",)))):
-            yield built(row, partial(_sample, root))
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in list_data_files(source.slug, root, "**/*.parquet"):
+        for row in to_rows(
+            format_relative_path(root, path), parquet_columns.iter_rows(path, (("images",), ("texts",)))
+        ):
+            yield build_sample(row, partial(_to_sample, root))
 
 
-def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
+def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     """Counted from the files' footers; nothing is read."""
-    for path in files_below(source.slug, root, "**/*.parquet"):
-        name = relative(root, path)
-        for position in range(parquet_stream.row_count(path)):
+    for path in list_data_files(source.slug, root, "**/*.parquet"):
+        name = format_relative_path(root, path)
+        for position in range(parquet_stream.count_rows(path)):
             yield RowKey(name, position, None)
 
 
-def _sample(root: Path, row: Row) -> Sample:
+def _to_sample(root: Path, row: Row) -> Sample:
     texts = row.value.get("texts")
     if not isinstance(texts, list) or not all(isinstance(text, dict) for text in texts):
-        raise RowError("no_turns", "the row has no `texts`")
-    turns = turns_of(
+        raise RejectError("no_turns", "the row has no `texts`")
+    turns = parse_turns(
         [
             turn
             for text in texts
@@ -55,8 +57,8 @@ def _sample(root: Path, row: Row) -> Sample:
     )
     images = row.value.get("images")
     if not isinstance(images, list | None):
-        raise RowError("bad_field", f"`images` holds a {type(images).__name__} where a list was expected")
-    pictures = tuple(
-        picture_in_row(root, cell, f"{row.file}#{row.position}.{index}") for index, cell in enumerate(images or ())
+        raise RejectError("bad_field", f"`images` holds a {type(images).__name__} where a list was expected")
+    encoded_images = tuple(
+        parse_image_cell(root, cell, f"{row.file}#{row.position}.{index}") for index, cell in enumerate(images or ())
     )
-    return Sample(row.file, row.position, with_markers(turns, len(pictures)), None, pictures)
+    return Sample(row.file, row.position, add_image_markers(turns, len(encoded_images)), None, encoded_images)

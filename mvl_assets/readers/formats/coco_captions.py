@@ -16,64 +16,66 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE, BadItem, elements
-from mvl_assets.readers.rows import Row, RowError, built, question_and_answer, rows_of, with_markers
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE_FILE, RejectedItem, iter_elements
+from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_qa_turns, build_sample, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-REQUEST = "Describe the picture."
-Captions = dict[int, list[tuple[int, str]]]
+QUESTION = "Describe the picture."
+CaptionsByImage = dict[int, list[tuple[int, str]]]
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in files_below(source.slug, root, "annotations/captions_*.json", "captions_*.json"):
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in list_data_files(source.slug, root, "annotations/captions_*.json", "captions_*.json"):
         split = path.stem.removeprefix("captions_")
-        captions, bad = _captions(path)
-        is_whole = all(item.error != BROKEN_FILE for item in bad)
-        name = relative(root, path)
+        captions, rejected_items = _load_captions(path)
+        is_complete = all(item.error != BROKEN_FILE for item in rejected_items)
+        name = format_relative_path(root, path)
         position = 0
-        for row in rows_of(name, elements(path, ("images",)), "id"):
+        for row in to_rows(name, iter_elements(path, ("images",)), "id"):
             position = row.position + 1
-            yield built(row, partial(_sample, root, split, captions, is_whole))
+            yield build_sample(row, partial(_to_sample, root, split, captions, is_complete))
         # What is left belongs to no picture; these rows are numbered behind the pictures.
         for image_id in captions:
             message = f"there are captions for picture {image_id}, which the file does not list"
-            yield Broken(name, position, "unknown_picture", message)
+            yield RejectedRow(name, position, "unknown_picture", message)
             position += 1
-        for item in bad:
-            yield Broken(name, position, item.error, f"annotation {item.position}: {item.message}")
+        for item in rejected_items:
+            yield RejectedRow(name, position, item.error, f"annotation {item.position}: {item.message}")
             position += 1
 
 
-def _captions(path: Path) -> tuple[Captions, list[BadItem]]:
+def _load_captions(path: Path) -> tuple[CaptionsByImage, list[RejectedItem]]:
     """Captions with their ids by picture id, and the annotations that cannot be read."""
-    found: Captions = {}
-    bad: list[BadItem] = []
-    for item in elements(path, ("annotations",)):
-        if isinstance(item, BadItem):
-            bad.append(item)
+    captions: CaptionsByImage = {}
+    rejected_items: list[RejectedItem] = []
+    for item in iter_elements(path, ("annotations",)):
+        if isinstance(item, RejectedItem):
+            rejected_items.append(item)
             continue
         value = item.value if isinstance(item.value, dict) else {}
-        image_id, caption, own = value.get("image_id"), value.get("caption"), value.get("id", item.position)
-        if not isinstance(image_id, int) or not isinstance(caption, str) or not isinstance(own, int):
-            bad.append(BadItem(item.position, "bad_annotation", "no image_id, id or caption of the right kind"))
+        image_id, caption, caption_id = value.get("image_id"), value.get("caption"), value.get("id", item.position)
+        if not isinstance(image_id, int) or not isinstance(caption, str) or not isinstance(caption_id, int):
+            rejected_items.append(
+                RejectedItem(item.position, "bad_annotation", "no image_id, id or caption of the right kind")
+            )
         else:
-            found.setdefault(image_id, []).append((own, caption))
-    return found, bad
+            captions.setdefault(image_id, []).append((caption_id, caption))
+    return captions, rejected_items
 
 
-def _sample(root: Path, split: str, captions: Captions, is_whole: bool, row: Row) -> Sample:
+def _to_sample(root: Path, split: str, captions: CaptionsByImage, is_complete: bool, row: Row) -> Sample:
     image_id = row.value.get("id")
-    told = captions.pop(image_id, []) if isinstance(image_id, int) else []
-    if not is_whole:
-        raise RowError(INCOMPLETE, f"the file breaks off, so captions of picture {image_id!r} may be missing")
-    lines = [" ".join(caption.split()) for _, caption in sorted(told)]
+    image_captions = captions.pop(image_id, []) if isinstance(image_id, int) else []
+    if not is_complete:
+        raise RejectError(INCOMPLETE_FILE, f"the file breaks off, so captions of picture {image_id!r} may be missing")
+    lines = [" ".join(caption.split()) for _, caption in sorted(image_captions)]
     answer = "\n".join(line for line in lines if line)
     if not answer:
-        raise RowError("no_caption", f"picture {image_id!r} has no caption")
-    turns = with_markers(question_and_answer(REQUEST, answer), 1)
-    picture = picture_at(root, row.value.get("file_name"), (split, "images", f"images/{split}", ""))
-    return Sample(row.file, row.position, turns, row.native_id, (picture,))
+        raise RejectError("no_caption", f"picture {image_id!r} has no caption")
+    turns = add_image_markers(build_qa_turns(QUESTION, answer), 1)
+    image = resolve_image(root, row.value.get("file_name"), (split, "images", f"images/{split}", ""))
+    return Sample(row.file, row.position, turns, row.native_id, (image,))

@@ -24,114 +24,136 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE, BadItem, Item, elements
-from mvl_assets.readers.regions import BOX_FORM, Box, about_picture, box_of, box_text, by_name, one_line, size_of
-from mvl_assets.readers.rows import Row, RowError, built, rows_of
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE_FILE, Item, RejectedItem, iter_elements
+from mvl_assets.readers.regions import (
+    BOX_FORMAT,
+    Box,
+    build_image_qa_turns,
+    collapse_whitespace,
+    format_box,
+    format_boxes_by_name,
+    parse_box,
+    parse_size,
+)
+from mvl_assets.readers.rows import RejectError, Row, build_sample, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-REQUEST = (
-    f"Which objects are in the picture, and where? Name each kind once and give the box of each object {BOX_FORM}."
+QUESTION = (
+    f"Which objects are in the picture, and where? Name each kind once and give the box of each object {BOX_FORMAT}."
 )
 
-_OBJECT = struct.Struct("<qq?4d")
+_OBJECT_STRUCT = struct.Struct("<qq?4d")
 """Annotation id, category id, crowd, box."""
 
-Objects = dict[int, bytearray | RowError]
+ObjectsByImage = dict[int, bytearray | RejectError]
 """The packed objects of each picture, or why its objects cannot be told."""
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in files_below(source.slug, root, "annotations/instances_*.json", "instances_*.json"):
-        name, split = relative(root, path), path.stem.removeprefix("instances_")
-        objects, strays, is_whole = _objects(path)
-        names, lost = _names(path)
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in list_data_files(source.slug, root, "annotations/instances_*.json", "instances_*.json"):
+        name, split = format_relative_path(root, path), path.stem.removeprefix("instances_")
+        objects, has_orphans, is_complete = _load_objects(path)
+        category_names, categories_reject = _load_category_names(path)
         position = 0
-        for row in rows_of(name, elements(path, ("images",)), "id"):
+        for row in to_rows(name, iter_elements(path, ("images",)), "id"):
             position = row.position + 1
-            yield built(row, partial(_sample, root, split, names, objects, is_whole))
+            yield build_sample(row, partial(_to_sample, root, split, category_names, objects, is_complete))
         # What is left belongs to no picture; these rows are numbered behind the pictures.
         for image_id in objects:
             message = f"there are objects of picture {image_id}, which the file does not list"
-            yield Broken(name, position, "unknown_picture", message)
+            yield RejectedRow(name, position, "unknown_picture", message)
             position += 1
-        for bad in _strays(path) if strays else ():
-            yield Broken(name, position, bad.error, f"annotation {bad.position}: {bad.message}")
+        for rejected_item in _iter_orphan_annotations(path) if has_orphans else ():
+            yield RejectedRow(
+                name, position, rejected_item.error, f"annotation {rejected_item.position}: {rejected_item.message}"
+            )
             position += 1
-        if lost is not None:
-            yield Broken(name, position, lost.error, f"categories: {lost.message}")
+        if categories_reject is not None:
+            yield RejectedRow(name, position, categories_reject.error, f"categories: {categories_reject.message}")
 
 
-def _objects(path: Path) -> tuple[Objects, bool, bool]:
+def _load_objects(path: Path) -> tuple[ObjectsByImage, bool, bool]:
     """The objects by picture id, whether some annotation names no picture, and whether all could be read."""
-    found: Objects = {}
-    strays, is_whole = False, True
-    for item in elements(path, ("annotations",)):
-        image_id = _image_id(item)
-        if isinstance(item, BadItem) or image_id is None:
-            strays = True
-            is_whole &= not isinstance(item, BadItem) or item.error != BROKEN_FILE
+    objects: ObjectsByImage = {}
+    has_orphans, is_complete = False, True
+    for item in iter_elements(path, ("annotations",)):
+        image_id = _get_image_id(item)
+        if isinstance(item, RejectedItem) or image_id is None:
+            has_orphans = True
+            is_complete &= not isinstance(item, RejectedItem) or item.error != BROKEN_FILE
             continue
-        told = found.setdefault(image_id, bytearray())
-        if isinstance(told, bytearray):
+        packed_objects = objects.setdefault(image_id, bytearray())
+        if isinstance(packed_objects, bytearray):
             try:
-                told += _packed(item.value)
-            except RowError as error:
-                found[image_id] = RowError(error.error, f"annotation {item.position}: {error.message}")
-    return found, strays, is_whole
+                packed_objects += _pack_object(item.value)
+            except RejectError as error:
+                objects[image_id] = RejectError(error.error, f"annotation {item.position}: {error.message}")
+    return objects, has_orphans, is_complete
 
 
-def _strays(path: Path) -> Iterator[BadItem]:
+def _iter_orphan_annotations(path: Path) -> Iterator[RejectedItem]:
     """The annotations that name no picture, read once more so that a file full of them needs no memory."""
-    for item in elements(path, ("annotations",)):
-        if isinstance(item, BadItem):
+    for item in iter_elements(path, ("annotations",)):
+        if isinstance(item, RejectedItem):
             yield item
-        elif _image_id(item) is None:
-            yield BadItem(item.position, "bad_annotation", "there is no image_id of the right kind")
+        elif _get_image_id(item) is None:
+            yield RejectedItem(item.position, "bad_annotation", "there is no image_id of the right kind")
 
 
-def _image_id(item: Item | BadItem) -> int | None:
+def _get_image_id(item: Item | RejectedItem) -> int | None:
     value = item.value.get("image_id") if isinstance(item, Item) and isinstance(item.value, dict) else None
     return value if isinstance(value, int) and 0 <= value < 1 << 63 else None
 
 
-def _packed(value: Mapping[str, Any]) -> bytes:
-    own, category = value.get("id"), value.get("category_id")
-    if not isinstance(own, int) or not isinstance(category, int) or not max(abs(own), abs(category)) < 1 << 63:
-        raise RowError("bad_annotation", "there is no id or category_id of the right kind")
-    return _OBJECT.pack(own, category, bool(value.get("iscrowd")), *box_of(value.get("bbox")))
+def _pack_object(value: Mapping[str, Any]) -> bytes:
+    annotation_id, category_id = value.get("id"), value.get("category_id")
+    if (
+        not isinstance(annotation_id, int)
+        or not isinstance(category_id, int)
+        or not max(abs(annotation_id), abs(category_id)) < 1 << 63
+    ):
+        raise RejectError("bad_annotation", "there is no id or category_id of the right kind")
+    return _OBJECT_STRUCT.pack(annotation_id, category_id, bool(value.get("iscrowd")), *parse_box(value.get("bbox")))
 
 
-def _names(path: Path) -> tuple[dict[int, str], BadItem | None]:
+def _load_category_names(path: Path) -> tuple[dict[int, str], RejectedItem | None]:
     """The categories' names by id, and the end of the file where it cannot be read up to them."""
     names: dict[int, str] = {}
-    for item in elements(path, ("categories",)):
-        if isinstance(item, BadItem):
+    for item in iter_elements(path, ("categories",)):
+        if isinstance(item, RejectedItem):
             if item.error == BROKEN_FILE:
                 return names, item
         elif isinstance(item.value, dict) and isinstance(item.value.get("id"), int):
-            names[item.value["id"]] = one_line(item.value.get("name"))
+            names[item.value["id"]] = collapse_whitespace(item.value.get("name"))
     return names, None
 
 
-def _sample(root: Path, split: str, names: Mapping[int, str], objects: Objects, is_whole: bool, row: Row) -> Sample:
+def _to_sample(
+    root: Path, split: str, category_names: Mapping[int, str], objects: ObjectsByImage, is_complete: bool, row: Row
+) -> Sample:
     image_id = row.value.get("id")
-    told = objects.pop(image_id, None) if isinstance(image_id, int) else None
-    if not is_whole:
-        raise RowError(INCOMPLETE, f"the file breaks off, so objects of picture {image_id!r} may be missing")
-    if isinstance(told, RowError):
-        raise told
-    if told is None:
-        raise RowError("no_objects", "no object is marked in the picture")
-    size = size_of(row.value)
+    packed_objects = objects.pop(image_id, None) if isinstance(image_id, int) else None
+    if not is_complete:
+        raise RejectError(INCOMPLETE_FILE, f"the file breaks off, so objects of picture {image_id!r} may be missing")
+    if isinstance(packed_objects, RejectError):
+        raise packed_objects
+    if packed_objects is None:
+        raise RejectError("no_objects", "no object is marked in the picture")
+    size = parse_size(row.value)
     boxes = []
-    for _, category, crowd, *box in sorted(_OBJECT.iter_unpack(told)):
-        if not names.get(category):
-            raise RowError("unknown_category", f"the file has no category {category}")
-        boxes.append((f"{names[category]} (group)" if crowd else names[category], box_text(Box(*box), size)))
-    turns = about_picture(REQUEST, by_name(boxes))
-    picture = picture_at(root, row.value.get("file_name"), (split, "images", f"images/{split}", ""))
-    return Sample(row.file, row.position, turns, row.native_id, (picture,))
+    for _, category_id, is_crowd, *box in sorted(_OBJECT_STRUCT.iter_unpack(packed_objects)):
+        if not category_names.get(category_id):
+            raise RejectError("unknown_category", f"the file has no category {category_id}")
+        boxes.append(
+            (
+                f"{category_names[category_id]} (group)" if is_crowd else category_names[category_id],
+                format_box(Box(*box), size),
+            )
+        )
+    turns = build_image_qa_turns(QUESTION, format_boxes_by_name(boxes))
+    image = resolve_image(root, row.value.get("file_name"), (split, "images", f"images/{split}", ""))
+    return Sample(row.file, row.position, turns, row.native_id, (image,))

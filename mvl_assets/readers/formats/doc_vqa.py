@@ -9,7 +9,7 @@ r"""TextVQA, DocVQA, InfographicVQA and ST-VQA: `{"data": [question, ...]}` besi
     {"question_id": 1, "question": "Where...?", "file_path": "coco-text/COCO_train2014_000000481798.jpg",
      "answers": ["mexico"], ...}                                                             train_task_3.json, ST-VQA
 
-One sample per picture (`by_picture`), called by the picture's file name. TextVQA gives ten people's answers, the others
+One sample per picture (`group_questions_by_image`), called by the picture's file name. TextVQA gives ten people's answers, the others
 correct answers in several spellings: the most frequent one counts, the first of equally frequent ones. Checked against
 textvqa.org/dataset, docvqa.org/datasets, and the loaders of google-research/big_vision (big_vision/datasets: textvqa,
 docvqa, infovqa, stvqa).
@@ -22,42 +22,55 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers.files import files_below, relative
-from mvl_assets.readers.group_by_image import Part, Question, by_picture, name_in, parts_of, picture_called
-from mvl_assets.readers.json_stream import elements
-from mvl_assets.readers.majority_answer import majority
-from mvl_assets.readers.rows import Row, RowError, native_id, rows_of
-from mvl_assets.readers.sample import Broken, Picture, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.group_by_image import (
+    ImageVqaRecord,
+    VqaRecord,
+    get_name_field,
+    group_questions_by_image,
+    iter_image_records,
+    resolve_first_image,
+)
+from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.majority_answer import select_majority_answer
+from mvl_assets.readers.rows import RejectError, Row, parse_native_id, to_rows
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-FILES = ("TextVQA_[0-9]*_train.json", "train_v*.json", "infographic*VQA_train_v*.json", "train_task_3.json")
-FOLDERS = ("", "train", "train_images", "train_imgs", "images", "infographicsvqa_images")
-DOCUMENTS = "spdocvqa_images"
+FILE_PATTERNS = ("TextVQA_[0-9]*_train.json", "train_v*.json", "infographic*VQA_train_v*.json", "train_task_3.json")
+IMAGE_FOLDERS = ("", "train", "train_images", "train_imgs", "images", "infographicsvqa_images")
+DOCUMENTS_FOLDER = "spdocvqa_images"
 """The newer release of DocVQA has its pictures here; its questions still name them `documents/<file>`."""
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in files_below(source.slug, root, *FILES, *(f"*/{name}" for name in FILES)):
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in list_data_files(source.slug, root, *FILE_PATTERNS, *(f"*/{name}" for name in FILE_PATTERNS)):
         if path.with_name(f"{path.stem}_withQT.json").is_file():
             continue  # the same questions, there with their types
-        name = relative(root, path)
-        rows = rows_of(name, elements(path, ("data",)), "question_id", "questionId")
-        yield from by_picture(name, parts_of(rows, _part), partial(_picture, root))
+        name = format_relative_path(root, path)
+        rows = to_rows(name, iter_elements(path, ("data",)), "question_id", "questionId")
+        yield from group_questions_by_image(
+            name, iter_image_records(rows, _to_image_record), partial(_resolve_row_image, root)
+        )
 
 
-def _part(row: Row) -> Part:
-    image_id = native_id(row.value.get("image_id"))
-    file = f"{image_id}.jpg" if image_id is not None else name_in(row, "image", "image_local_name", "file_path")
-    own = row.native_id or f"at {row.position}"
-    question = Question(own, row.value.get("question"))
+def _to_image_record(row: Row) -> ImageVqaRecord:
+    image_id = parse_native_id(row.value.get("image_id"))
+    image_name = (
+        f"{image_id}.jpg" if image_id is not None else get_name_field(row, "image", "image_local_name", "file_path")
+    )
+    question_id = row.native_id or f"at {row.position}"
+    record = VqaRecord(question_id, row.value.get("question"))
     try:
-        return Part(file, question._replace(answer=majority(row.value.get("answers"))))
-    except RowError as error:
-        return Part(file, question._replace(fault=(error.error, error.message)))
+        return ImageVqaRecord(image_name, record._replace(answer=select_majority_answer(row.value.get("answers"))))
+    except RejectError as error:
+        return ImageVqaRecord(image_name, record._replace(reject=(error.error, error.message)))
 
 
-def _picture(root: Path, name: str) -> Picture:
-    elsewhere = [f"{DOCUMENTS}/{PurePosixPath(name).name}"] if name.startswith("documents/") else []
-    return picture_called(root, (*elsewhere, name), FOLDERS)
+def _resolve_row_image(root: Path, image_name: str) -> EncodedImage:
+    alternative_names = (
+        [f"{DOCUMENTS_FOLDER}/{PurePosixPath(image_name).name}"] if image_name.startswith("documents/") else []
+    )
+    return resolve_first_image(root, (*alternative_names, image_name), IMAGE_FOLDERS)

@@ -4,7 +4,7 @@ r"""GQA: one JSON object of question id -> question, beside `images/<imageId>.jp
     dark.", "isBalanced": true, "semantic": [...], "groups": {...}, "entailed": [...], ...}, ...}
 
 `train_balanced_questions.json` is read where it is; without it the parts of `train_all_questions/`, of which it is a
-subset. One sample per picture (`by_picture`); of `train_all_questions/` one per picture and part. The answer is the
+subset. One sample per picture (`group_questions_by_image`); of `train_all_questions/` one per picture and part. The answer is the
 short `answer`, as in LLaVA-1.5's mix: it is the key that rewritten answers are compared with, and `fullAnswer` says the
 same as a sentence. Specification: cs.stanford.edu/people/dorarad/gqa/download.html; the folders were checked against
 google-research/big_vision, big_vision/datasets/gqa/gqa.py.
@@ -17,31 +17,41 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.group_by_image import Part, Question, by_picture, name_in, parts_of
-from mvl_assets.readers.json_stream import elements
-from mvl_assets.readers.rows import Row, rows_of
-from mvl_assets.readers.sample import Broken, Picture, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.group_by_image import (
+    ImageVqaRecord,
+    VqaRecord,
+    get_name_field,
+    group_questions_by_image,
+    iter_image_records,
+)
+from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.rows import Row, to_rows
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-BALANCED = ("train_balanced_questions.json", "*/train_balanced_questions.json")
-ALL = ("train_all_questions/*.json", "*/train_all_questions/*.json")
+BALANCED_PATTERNS = ("train_balanced_questions.json", "*/train_balanced_questions.json")
+ALL_PATTERNS = ("train_all_questions/*.json", "*/train_all_questions/*.json")
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    is_balanced = any(True for pattern in BALANCED for _ in root.glob(pattern))
-    for path in files_below(source.slug, root, *(BALANCED if is_balanced else (*BALANCED, *ALL))):
-        name = relative(root, path)
-        parts = parts_of(rows_of(name, elements(path)), _part)
-        yield from by_picture(name, parts, partial(_picture, root))
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    is_balanced = any(True for pattern in BALANCED_PATTERNS for _ in root.glob(pattern))
+    for path in list_data_files(
+        source.slug, root, *(BALANCED_PATTERNS if is_balanced else (*BALANCED_PATTERNS, *ALL_PATTERNS))
+    ):
+        name = format_relative_path(root, path)
+        image_records = iter_image_records(to_rows(name, iter_elements(path)), _to_image_record)
+        yield from group_questions_by_image(name, image_records, partial(_resolve_row_image, root))
 
 
-def _part(row: Row) -> Part:
-    own = row.native_id or f"at {row.position}"
-    return Part(name_in(row, "imageId"), Question(own, row.value.get("question"), row.value.get("answer")))
+def _to_image_record(row: Row) -> ImageVqaRecord:
+    question_id = row.native_id or f"at {row.position}"
+    return ImageVqaRecord(
+        get_name_field(row, "imageId"), VqaRecord(question_id, row.value.get("question"), row.value.get("answer"))
+    )
 
 
-def _picture(root: Path, image_id: str) -> Picture:
-    return picture_at(root, f"{image_id}.jpg", ("images", ""))
+def _resolve_row_image(root: Path, image_id: str) -> EncodedImage:
+    return resolve_image(root, f"{image_id}.jpg", ("images", ""))

@@ -28,115 +28,127 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers.files import files_below, find, relative
-from mvl_assets.readers.json_stream import BROKEN_FILE, BadItem, elements
-from mvl_assets.readers.regions import about_picture, one_line
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_file
+from mvl_assets.readers.json_stream import BROKEN_FILE, RejectedItem, iter_elements
+from mvl_assets.readers.regions import build_image_qa_turns, collapse_whitespace
 from mvl_assets.readers.registry import RowKey
-from mvl_assets.readers.rows import Row, RowError, built
-from mvl_assets.readers.sample import Broken, Picture, Sample
+from mvl_assets.readers.rows import RejectError, Row, build_sample
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-REQUEST = "What text can be read in the picture? Give it line by line, without what is illegible."
+QUESTION = "What text can be read in the picture? Give it line by line, without what is illegible."
 
 ILLEGIBLE = frozenset(("###", "*", "***"))
-MAX_FILE = 16 << 20
+MAX_FILE_BYTES = 16 << 20
 """Bytes one file may have."""
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-_FOLDERS = (
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+_FOLDER_NAME_PAIRS = (
     ("gt_unicode", "img"),
     ("localization_transcription_gt", "images"),
     ("gts", "images"),
     ("gt", "img"),
     ("txt", "image"),
 )
-_NUMBER = r"\s*[-+]?[0-9]{1,7}(?:\.[0-9]{0,12})?\s*"
-_LINE = re.compile(rf"(?:{_NUMBER},){{7}}{_NUMBER},(.*)", re.DOTALL)
-_DIFFICULT = re.compile(r'\s*([01])\s*,\s*"(.*)"\s*', re.DOTALL)
+_NUMBER_PATTERN = r"\s*[-+]?[0-9]{1,7}(?:\.[0-9]{0,12})?\s*"
+_POLYGON_LINE = re.compile(rf"(?:{_NUMBER_PATTERN},){{7}}{_NUMBER_PATTERN},(.*)", re.DOTALL)
+_DIFFICULT_LINE = re.compile(r'\s*([01])\s*,\s*"(.*)"\s*', re.DOTALL)
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in _files(source, root):
-        yield built(Row(relative(root, path), 0, None, {}), partial(_sample, root, path))
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in _iter_files(source, root):
+        yield build_sample(Row(format_relative_path(root, path), 0, None, {}), partial(_to_sample, root, path))
 
 
-def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
+def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     """The names of the files; nothing is read."""
-    for path in _files(source, root):
-        yield RowKey(relative(root, path), 0, None)
+    for path in _iter_files(source, root):
+        yield RowKey(format_relative_path(root, path), 0, None)
 
 
-def _files(source: SourceSpec, root: Path) -> Iterator[Path]:
-    for path in files_below(source.slug, root, "**/*.txt", "**/*.json"):
+def _iter_files(source: SourceSpec, root: Path) -> Iterator[Path]:
+    for path in list_data_files(source.slug, root, "**/*.txt", "**/*.json"):
         if path.parent.name != "gt" or not path.parent.with_name("gt_unicode").is_dir():
             yield path
 
 
-def _sample(root: Path, path: Path, row: Row) -> Sample:
+def _to_sample(root: Path, path: Path, row: Row) -> Sample:
     try:
         size = path.stat().st_size
-        if size > MAX_FILE:
-            raise RowError("too_large", f"the file has {size} bytes, more than {MAX_FILE}")
-        told = _of_json(path) if path.suffix == ".json" else _of_text(path)
+        if size > MAX_FILE_BYTES:
+            raise RejectError("too_large", f"the file has {size} bytes, more than {MAX_FILE_BYTES}")
+        transcriptions = _iter_json_lines(path) if path.suffix == ".json" else _iter_text_lines(path)
     except OSError as error:
-        raise RowError("unreadable_file", f"cannot be read: {error.strerror}") from error
-    words = [text for text in map(one_line, told) if text and text not in ILLEGIBLE]
-    if not words:
-        raise RowError("no_text", "no line of the picture is legible")
-    return Sample(row.file, 0, about_picture(REQUEST, "\n".join(words)), None, (_picture(root, path),))
+        raise RejectError("unreadable_file", f"cannot be read: {error.strerror}") from error
+    legible_lines = [text for text in map(collapse_whitespace, transcriptions) if text and text not in ILLEGIBLE]
+    if not legible_lines:
+        raise RejectError("no_text", "no line of the picture is legible")
+    return Sample(
+        row.file, 0, build_image_qa_turns(QUESTION, "\n".join(legible_lines)), None, (_resolve_row_image(root, path),)
+    )
 
 
-def _of_json(path: Path) -> Iterator[str]:
+def _iter_json_lines(path: Path) -> Iterator[str]:
     """The words of the lines that are not to be ignored."""
-    for item in elements(path, ("lines",)):
-        if isinstance(item, BadItem):
+    for item in iter_elements(path, ("lines",)):
+        if isinstance(item, RejectedItem):
             # The file is one row, and what it is called is known: nothing is lost behind the break.
-            raise RowError("bad_json" if item.error == BROKEN_FILE else item.error, item.message)
+            raise RejectError("bad_json" if item.error == BROKEN_FILE else item.error, item.message)
         line = item.value if isinstance(item.value, dict) else {}
         text = line.get("transcription")
-        if not isinstance(text, str) or not _is_outline(line.get("points")):
-            raise RowError("bad_polygon", f"line {item.position} has no words, or no points of three corners or more")
+        if not isinstance(text, str) or not _is_polygon(line.get("points")):
+            raise RejectError(
+                "bad_polygon", f"line {item.position} has no words, or no points of three corners or more"
+            )
         if not line.get("ignore"):
             yield text
 
 
-def _is_outline(points: Any) -> bool:
+def _is_polygon(points: Any) -> bool:
     """Whether it is [x1, y1, x2, y2, ...] or [[x1, y1], ...] of at least three corners."""
     if not isinstance(points, list):
         return False
-    flat = [part for point in points for part in (point if isinstance(point, list) else [point])]
+    flat = [coordinate for point in points for coordinate in (point if isinstance(point, list) else [point])]
     return len(flat) >= 6 and len(flat) % 2 == 0 and all(type(part) in (int, float) for part in flat)
 
 
-def _of_text(path: Path) -> Iterator[str]:
+def _iter_text_lines(path: Path) -> Iterator[str]:
     """The words of the lines that are not marked as difficult."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RowError("bad_utf8", f"byte {error.start} of the file is not UTF-8") from error
+        raise RejectError("bad_utf8", f"byte {error.start} of the file is not UTF-8") from error
     # Not `splitlines`, which also breaks at characters that words may hold.
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+    for line_number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not line.strip():
             continue
-        match = _LINE.fullmatch(line)
+        match = _POLYGON_LINE.fullmatch(line)
         if match is None:
-            raise RowError("bad_polygon", f"line {number} does not begin with four corners: {json.dumps(line[:60])}")
-        quoted = _DIFFICULT.fullmatch(match.group(1))
+            raise RejectError(
+                "bad_polygon", f"line {line_number} does not begin with four corners: {json.dumps(line[:60])}"
+            )
+        quoted = _DIFFICULT_LINE.fullmatch(match.group(1))
         if quoted is None:
             yield match.group(1)
         elif quoted.group(1) == "0":
             yield quoted.group(2)
 
 
-def _picture(root: Path, path: Path) -> Picture:
+def _resolve_row_image(root: Path, path: Path) -> EncodedImage:
     stem = path.stem.removeprefix("gt_")
     folder = path.parent.relative_to(root)
-    beside = [folder.parent / folder.name.replace(old, new) for old, new in _FOLDERS if old in folder.name]
-    folders = [place.as_posix() for place in (folder, *beside)]
-    for suffix in _SUFFIXES:
-        found = find(root, f"{stem}{suffix}", folders)
-        if found is not None:
-            return Picture(relative(root, found), path=found)
-    raise RowError("missing_picture", f"{json.dumps(stem)[:200]} is in none of the folders {', '.join(folders)[:400]}")
+    sibling_folders = [
+        folder.parent / folder.name.replace(text_name, image_name)
+        for text_name, image_name in _FOLDER_NAME_PAIRS
+        if text_name in folder.name
+    ]
+    folders = [image_folder.as_posix() for image_folder in (folder, *sibling_folders)]
+    for suffix in _IMAGE_SUFFIXES:
+        image_path = resolve_file(root, f"{stem}{suffix}", folders)
+        if image_path is not None:
+            return EncodedImage(format_relative_path(root, image_path), path=image_path)
+    raise RejectError(
+        "missing_picture", f"{json.dumps(stem)[:200]} is in none of the folders {', '.join(folders)[:400]}"
+    )

@@ -5,7 +5,7 @@ r"""LLaVA's JSON: an array in `*.json`, or one object a line in `*.jsonl`; pictu
 
 `image` is a path, a list of paths, or absent (text only); `video` a path. Paths are relative to the source's folder or
 to `images/` (`videos/`) in it; what they name may still be packed (`archives`). Ids are strings or integers and often
-repeat. Files lie in the source's folder, or where the catalog's `hub.files` says. A `*.json` that begins with an object
+repeat. Files lie in the source's folder, or where the catalog's `hf_layout.files` says. A `*.json` that begins with an object
 is read as JSON Lines, as some are. Specification: haotian-liu/LLaVA, docs/Finetune_Custom_Data.md.
 """
 
@@ -17,60 +17,70 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.readers import json_stream
-from mvl_assets.readers.files import files_below, picture_at, relative, video_at
-from mvl_assets.readers.json_stream import BadItem, Item
-from mvl_assets.readers.rows import Row, RowError, built, rows_of, turns_of, with_markers, with_video_marker
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image, resolve_video
+from mvl_assets.readers.json_stream import Item, RejectedItem
+from mvl_assets.readers.rows import (
+    RejectError,
+    Row,
+    add_image_markers,
+    add_video_marker,
+    build_sample,
+    parse_turns,
+    to_rows,
+)
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    make = partial(sample_of, root)
-    for row in rows(source, root):
-        yield built(row, make)
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    to_sample = partial(to_llava_sample, root)
+    for row in read_rows(source, root):
+        yield build_sample(row, to_sample)
 
 
-def rows(source: SourceSpec, root: Path) -> Iterator[Row | Broken]:
+def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
     """The rows as the files have them; no picture is looked for."""
-    listed = source.hub.files if source.hub is not None and source.hub.files else ()
-    deeper = [pattern for pattern in listed if pattern.endswith((".json", ".jsonl"))]
-    for path in files_below(source.slug, root, "*.json", "*.jsonl", *deeper):
-        yield from rows_of(relative(root, path), items(path), "id")
+    hub_patterns = source.hub.files if source.hub is not None and source.hub.files else ()
+    hub_json_patterns = [pattern for pattern in hub_patterns if pattern.endswith((".json", ".jsonl"))]
+    for path in list_data_files(source.slug, root, "*.json", "*.jsonl", *hub_json_patterns):
+        yield from to_rows(format_relative_path(root, path), iter_items(path), "id")
 
 
-def items(path: Path) -> Iterator[Item | BadItem]:
+def iter_items(path: Path) -> Iterator[Item | RejectedItem]:
     """The rows of a file that is an array or JSON Lines."""
-    by_line = path.suffix == ".jsonl" or json_stream.starts_with(path) == "{"
-    return json_stream.lines(path) if by_line else json_stream.elements(path)
+    is_json_lines = path.suffix == ".jsonl" or json_stream.peek_first_char(path) == "{"
+    return json_stream.iter_lines(path) if is_json_lines else json_stream.iter_elements(path)
 
 
-def own_rows(found: Iterator[Item | BadItem], is_own: Callable[[Mapping[str, Any]], bool]) -> Iterator[Item | BadItem]:
+def filter_shared_file(
+    items: Iterator[Item | RejectedItem], matches_source: Callable[[Mapping[str, Any]], bool]
+) -> Iterator[Item | RejectedItem]:
     """Of a file that several sources share the rows of one, numbered among themselves; what is no object stays."""
     position = 0
-    for item in found:
-        if isinstance(item, BadItem):
-            yield BadItem(position, item.error, item.message, item.key)
-        elif isinstance(item.value, Mapping) and not is_own(item.value):
+    for item in items:
+        if isinstance(item, RejectedItem):
+            yield RejectedItem(position, item.error, item.message, item.key)
+        elif isinstance(item.value, Mapping) and not matches_source(item.value):
             continue
         else:
             yield Item(position, item.value, item.key)
         position += 1
 
 
-def sample_of(
-    root: Path, row: Row, images: Sequence[str] = ("", "images"), videos: Sequence[str] = ("", "videos")
+def to_llava_sample(
+    root: Path, row: Row, image_folders: Sequence[str] = ("", "images"), video_folders: Sequence[str] = ("", "videos")
 ) -> Sample:
-    """A LLaVA row; `images` and `videos` are the folders to look in. Raises `RowError`."""
-    turns = turns_of(row.value.get("conversations"))
+    """A LLaVA row; `image_folders` and `video_folders` are the folders to look in. Raises `RejectError`."""
+    turns = parse_turns(row.value.get("conversations"))
     image, video = row.value.get("image"), row.value.get("video")
     if video:
         if image:
-            raise RowError("image_and_video", "the row has both pictures and a video")
-        found = video_at(root, video, videos)
-        return Sample(row.file, row.position, with_video_marker(turns), row.native_id, video=found)
+            raise RejectError("image_and_video", "the row has both pictures and a video")
+        resolved_video = resolve_video(root, video, video_folders)
+        return Sample(row.file, row.position, add_video_marker(turns), row.native_id, video=resolved_video)
     names = image if isinstance(image, list) else [image] if image else []
-    turns = with_markers(turns, len(names))
-    pictures = tuple(picture_at(root, name, images) for name in names)
-    return Sample(row.file, row.position, turns, row.native_id, pictures)
+    turns = add_image_markers(turns, len(names))
+    encoded_images = tuple(resolve_image(root, name, image_folders) for name in names)
+    return Sample(row.file, row.position, turns, row.native_id, encoded_images)

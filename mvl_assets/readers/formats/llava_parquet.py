@@ -16,49 +16,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.readers import parquet_columns
-from mvl_assets.readers.files import files_below, picture_at, relative
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
 from mvl_assets.readers.registry import RowKey
-from mvl_assets.readers.rows import Row, RowError, built, rows_of, turns_of, with_markers
-from mvl_assets.readers.sample import Broken, Picture, Sample
+from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_sample, parse_turns, to_rows
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-NEEDED = (("conversations",),)
-ALSO = ("id", "image", "images")
+REQUIRED_COLUMNS = (("conversations",),)
+OPTIONAL_COLUMNS = ("id", "image", "images")
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in files_below(source.slug, root, "**/*.parquet"):
-        for row in rows_of(relative(root, path), parquet_columns.rows(path, NEEDED, ALSO), "id"):
-            yield built(row, partial(_sample, root))
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in list_data_files(source.slug, root, "**/*.parquet"):
+        for row in to_rows(
+            format_relative_path(root, path), parquet_columns.iter_rows(path, REQUIRED_COLUMNS, OPTIONAL_COLUMNS), "id"
+        ):
+            yield build_sample(row, partial(_to_sample, root))
 
 
-def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
+def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     """The ids alone; no picture is read."""
-    for path in files_below(source.slug, root, "**/*.parquet"):
-        name = relative(root, path)
-        for row in rows_of(name, parquet_columns.rows(path, NEEDED, ALSO, only=("id",)), "id"):
+    for path in list_data_files(source.slug, root, "**/*.parquet"):
+        name = format_relative_path(root, path)
+        for row in to_rows(
+            name, parquet_columns.iter_rows(path, REQUIRED_COLUMNS, OPTIONAL_COLUMNS, projection=("id",)), "id"
+        ):
             yield RowKey(name, row.position, row.native_id)
 
 
-def _sample(root: Path, row: Row) -> Sample:
-    turns = turns_of(row.value.get("conversations"))
-    found = row.value.get("image") if row.value.get("image") is not None else row.value.get("images")
-    cells = found if isinstance(found, list) else [found]
-    pictures = tuple(
-        picture_in_row(root, cell, f"{row.file}#{row.position}.{index}")
+def _to_sample(root: Path, row: Row) -> Sample:
+    turns = parse_turns(row.value.get("conversations"))
+    image_value = row.value.get("image") if row.value.get("image") is not None else row.value.get("images")
+    cells = image_value if isinstance(image_value, list) else [image_value]
+    images = tuple(
+        parse_image_cell(root, cell, f"{row.file}#{row.position}.{index}")
         for index, cell in enumerate(cells)
         if cell is not None and cell != {"bytes": None, "path": None}
     )
-    return Sample(row.file, row.position, with_markers(turns, len(pictures)), row.native_id, pictures)
+    return Sample(row.file, row.position, add_image_markers(turns, len(images)), row.native_id, images)
 
 
-def picture_in_row(root: Path, cell: Any, name: str) -> Picture:
+def parse_image_cell(root: Path, cell: Any, name: str) -> EncodedImage:
     """The picture in a cell: {bytes, path}, bytes alone, or a path below the root when there are no bytes."""
     data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     if isinstance(data, bytes):
-        return Picture(path if isinstance(path, str) and path else name, data=data)
+        return EncodedImage(path if isinstance(path, str) and path else name, data=data)
     if data is None and path is not None:
-        return picture_at(root, path)
-    raise RowError("missing_picture", f"the picture cell holds a {type(data).__name__}")
+        return resolve_image(root, path)
+    raise RejectError("missing_picture", f"the picture cell holds a {type(data).__name__}")

@@ -20,35 +20,37 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers.files import files_below, relative, video_at
-from mvl_assets.readers.formats.llava_json import items
-from mvl_assets.readers.rows import Row, RowError, built, rows_of, turns_of, with_video_marker
-from mvl_assets.readers.sample import Broken, Sample, Video
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_video
+from mvl_assets.readers.formats.llava_json import iter_items
+from mvl_assets.readers.rows import RejectError, Row, add_video_marker, build_sample, parse_turns, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample, Video
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-FRAMES = ("train_300k", "train_600k", "frames")
+FRAME_FOLDERS = ("train_300k", "train_600k", "frames")
 """Where LLaVA-Hound's folders of frames lie; rows may give a path in front of their own name."""
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in files_below(source.slug, root, "*.json", "*.jsonl", "*/*.json", "*/*.jsonl"):
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in list_data_files(source.slug, root, "*.json", "*.jsonl", "*/*.json", "*/*.jsonl"):
         folder = path.parent.relative_to(root).as_posix()
-        for row in rows_of(relative(root, path), items(path), "id"):
-            yield built(row, partial(_sample, root, (folder, "", "videos")))
+        for row in to_rows(format_relative_path(root, path), iter_items(path), "id"):
+            yield build_sample(row, partial(_to_sample, root, (folder, "", "videos")))
 
 
-def _sample(root: Path, folders: tuple[str, ...], row: Row) -> Sample:
-    turns = with_video_marker(turns_of(row.value.get("conversations")))
-    return Sample(row.file, row.position, turns, row.native_id, video=_video(root, row.value.get("video"), folders))
+def _to_sample(root: Path, folders: tuple[str, ...], row: Row) -> Sample:
+    turns = add_video_marker(parse_turns(row.value.get("conversations")))
+    return Sample(
+        row.file, row.position, turns, row.native_id, video=_resolve_row_video(root, row.value.get("video"), folders)
+    )
 
 
-def _video(root: Path, name: object, folders: tuple[str, ...]) -> Video:
+def _resolve_row_video(root: Path, name: object, folders: tuple[str, ...]) -> Video:
     try:
-        return video_at(root, name, (*folders, *FRAMES))
-    except RowError as error:
-        own = name.rstrip("/").rpartition("/")[2] if isinstance(name, str) else ""
-        if error.error != "missing_video" or "." in own:
+        return resolve_video(root, name, (*folders, *FRAME_FOLDERS))
+    except RejectError as error:
+        base_name = name.rstrip("/").rpartition("/")[2] if isinstance(name, str) else ""
+        if error.error != "missing_video" or "." in base_name:
             raise
-        return video_at(root, own, FRAMES)
+        return resolve_video(root, base_name, FRAME_FOLDERS)

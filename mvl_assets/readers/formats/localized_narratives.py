@@ -25,18 +25,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.json_stream import lines
-from mvl_assets.readers.regions import about_picture, one_line
-from mvl_assets.readers.rows import Row, RowError, built, native_id, rows_of
-from mvl_assets.readers.sample import Broken, Picture, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.json_stream import iter_lines
+from mvl_assets.readers.regions import build_image_qa_turns, collapse_whitespace
+from mvl_assets.readers.rows import RejectError, Row, build_sample, parse_native_id, to_rows
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-REQUEST = "Describe in detail what the picture shows."
+QUESTION = "Describe in detail what the picture shows."
 
-_FOLDERS = {
+_IMAGE_FOLDERS = {
     "coco": ("train2017", "val2017", "coco", "coco/train2017", "coco/val2017"),
     "flic": ("flickr30k-images", "flickr30k", "flickr30k/flickr30k-images"),
     "ade": tuple(
@@ -49,32 +49,38 @@ _FOLDERS = {
 """Folders of the pictures by a part of `dataset_id` (`mscoco_val2017`, `Flick30k_train`, `ADE20k_train`, …)."""
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in files_below(source.slug, root, "*.jsonl", "annotations/*.jsonl"):
-        for row in rows_of(relative(root, path), lines(path)):
-            yield built(_named(row), partial(_sample, root))
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in list_data_files(source.slug, root, "*.jsonl", "annotations/*.jsonl"):
+        for row in to_rows(format_relative_path(root, path), iter_lines(path)):
+            yield build_sample(_add_native_id(row), partial(_to_sample, root))
 
 
-def _named(row: Row | Broken) -> Row | Broken:
-    if isinstance(row, Broken):
+def _add_native_id(row: Row | RejectedRow) -> Row | RejectedRow:
+    if isinstance(row, RejectedRow):
         return row
-    parts = [native_id(row.value.get(field)) for field in ("dataset_id", "image_id", "annotator_id")]
-    return row if None in parts else replace(row, native_id=native_id("/".join(str(part) for part in parts)))
+    id_parts = [parse_native_id(row.value.get(field)) for field in ("dataset_id", "image_id", "annotator_id")]
+    return (
+        row
+        if None in id_parts
+        else replace(row, native_id=parse_native_id("/".join(str(id_part) for id_part in id_parts)))
+    )
 
 
-def _sample(root: Path, row: Row) -> Sample:
-    caption = one_line(row.value.get("caption"))
+def _to_sample(root: Path, row: Row) -> Sample:
+    caption = collapse_whitespace(row.value.get("caption"))
     if not caption:
-        raise RowError("no_caption", "the line has no caption")
-    picture = _picture(root, row.value.get("dataset_id"), row.value.get("image_id"))
-    return Sample(row.file, row.position, about_picture(REQUEST, caption), row.native_id, (picture,))
+        raise RejectError("no_caption", "the line has no caption")
+    image = _resolve_row_image(root, row.value.get("dataset_id"), row.value.get("image_id"))
+    return Sample(row.file, row.position, build_image_qa_turns(QUESTION, caption), row.native_id, (image,))
 
 
-def _picture(root: Path, dataset: object, image: object) -> Picture:
-    if not isinstance(dataset, str) or not isinstance(image, str):
-        raise RowError("bad_path", "dataset_id and image_id are not both text")
-    collection = next((part for part in _FOLDERS if part in dataset.lower()), None)
+def _resolve_row_image(root: Path, dataset_id: object, image_id: object) -> EncodedImage:
+    if not isinstance(dataset_id, str) or not isinstance(image_id, str):
+        raise RejectError("bad_path", "dataset_id and image_id are not both text")
+    collection = next(
+        (collection_key for collection_key in _IMAGE_FOLDERS if collection_key in dataset_id.lower()), None
+    )
     if collection is None:
-        raise RowError("unknown_dataset", f"no collection of pictures is known as {dataset[:80]!r}")
-    name = image.zfill(12) if collection == "coco" else image
-    return picture_at(root, f"{name}.jpg", (*_FOLDERS[collection], "images"))
+        raise RejectError("unknown_dataset", f"no collection of pictures is known as {dataset_id[:80]!r}")
+    name = image_id.zfill(12) if collection == "coco" else image_id
+    return resolve_image(root, f"{name}.jpg", (*_IMAGE_FOLDERS[collection], "images"))

@@ -4,7 +4,7 @@ r"""M4-Instruct: interleaved multi-picture JSON, with one folder or one zip of p
       "conversations": [{"from": "human", "value": "<image>\n<image>\nAlike?"}, {"from": "gpt", "value": "No."}]}, ...]
 
 `nlvr2/1.png` is a file, or a member of `nlvr2.zip`; `dreamsim/...` lies in the parts `dreamsim_split.z01` and
-`dreamsim_split.zip`. All sub-datasets share one file: a source whose `hub.config` is `nlvr2` takes the rows whose
+`dreamsim_split.zip`. All sub-datasets share one file: a source whose `hf_layout.config` is `nlvr2` takes the rows whose
 pictures lie in that folder, or whose `metadata.dataset` is called so, counted from 0; without a config it takes all.
 The two names differ (pictures of `HQ-Edit/`, the dataset `HQ-Edit-Diff`), so either may go on behind a `-` or `_`. Rows
 whose roles are swapped are known and become `swapped_roles`. Dataset card: lmms-lab/M4-Instruct-Data; a row of it is in
@@ -18,35 +18,41 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers.files import files_below, relative
-from mvl_assets.readers.formats.llava_json import own_rows, sample_of
-from mvl_assets.readers.json_stream import elements
-from mvl_assets.readers.rows import Row, built, rows_of
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.formats.llava_json import filter_shared_file, to_llava_sample
+from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.rows import Row, build_sample, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    make = partial(sample_of, root)
-    for row in rows(source, root):
-        yield built(row, make)
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    to_sample = partial(to_llava_sample, root)
+    for row in read_rows(source, root):
+        yield build_sample(row, to_sample)
 
 
-def rows(source: SourceSpec, root: Path) -> Iterator[Row | Broken]:
+def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
     """The rows as the files have them; no picture is looked for."""
     config = source.hub.config if source.hub is not None else None
-    for path in files_below(source.slug, root, "*.json"):
-        items = elements(path) if config is None else own_rows(elements(path), partial(_is_of, config))
-        yield from rows_of(relative(root, path), items, "sample_id", "id")
+    for path in list_data_files(source.slug, root, "*.json"):
+        items = (
+            iter_elements(path)
+            if config is None
+            else filter_shared_file(iter_elements(path), partial(_matches_config, config))
+        )
+        yield from to_rows(format_relative_path(root, path), items, "sample_id", "id")
 
 
-def _is_of(config: str, row: Mapping[str, Any]) -> bool:
+def _matches_config(config: str, row: Mapping[str, Any]) -> bool:
     """A row that names neither a folder nor a dataset is taken by everybody, so that it is rejected and not lost."""
-    about, pictures = row.get("metadata"), row.get("image")
-    first = pictures[0] if isinstance(pictures, list) and pictures else pictures
-    names = [about.get("dataset") if isinstance(about, Mapping) else None]
-    names.append(first.partition("/")[0] if isinstance(first, str) and "/" in first else None)
-    known = [name for name in names if isinstance(name, str)]
-    return not known or any(name == config or name.startswith((f"{config}-", f"{config}_")) for name in known)
+    metadata, images = row.get("metadata"), row.get("image")
+    first_image = images[0] if isinstance(images, list) and images else images
+    names = [metadata.get("dataset") if isinstance(metadata, Mapping) else None]
+    names.append(first_image.partition("/")[0] if isinstance(first_image, str) and "/" in first_image else None)
+    dataset_names = [name for name in names if isinstance(name, str)]
+    return not dataset_names or any(
+        name == config or name.startswith((f"{config}-", f"{config}_")) for name in dataset_names
+    )

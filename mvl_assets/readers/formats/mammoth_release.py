@@ -18,31 +18,36 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers.files import files_below, relative
-from mvl_assets.readers.formats.llava_json import items, sample_of
-from mvl_assets.readers.rows import Row, built, is_text, rows_of
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.formats.llava_json import iter_items, to_llava_sample
+from mvl_assets.readers.rows import Row, build_sample, is_utf8_encodable, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-IMAGES = ("", "single_image_data", "multi_image_data")
-VIDEOS = ("", "video_data")
+IMAGE_FOLDERS = ("", "single_image_data", "multi_image_data")
+VIDEO_FOLDERS = ("", "video_data")
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    make = partial(_sample, root)
-    for row in rows(source, root):
-        yield built(row, make)
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    to_sample = partial(_to_sample, root)
+    for row in read_rows(source, root):
+        yield build_sample(row, to_sample)
 
 
-def rows(source: SourceSpec, root: Path) -> Iterator[Row | Broken]:
+def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
     """The rows as the files have them; no picture is looked for."""
-    for path in files_below(source.slug, root, "*.json"):
-        yield from rows_of(relative(root, path), items(path), "id")
+    for path in list_data_files(source.slug, root, "*.json"):
+        yield from to_rows(format_relative_path(root, path), iter_items(path), "id")
 
 
-def _sample(root: Path, row: Row) -> Sample:
-    told = row.value.get("source")
-    origin = told if isinstance(told, str) and told and is_text(told) else None
-    return replace(sample_of(root, row, images=IMAGES, videos=VIDEOS), origin=origin)
+def _to_sample(root: Path, row: Row) -> Sample:
+    source_name = row.value.get("source")
+    upstream_dataset = (
+        source_name if isinstance(source_name, str) and source_name and is_utf8_encodable(source_name) else None
+    )
+    return replace(
+        to_llava_sample(root, row, image_folders=IMAGE_FOLDERS, video_folders=VIDEO_FOLDERS),
+        upstream_dataset=upstream_dataset,
+    )

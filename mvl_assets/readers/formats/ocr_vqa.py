@@ -18,54 +18,59 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers.files import files_below, relative
-from mvl_assets.readers.group_by_image import Question, conversation, numbered, picture_called
-from mvl_assets.readers.json_stream import elements
-from mvl_assets.readers.rows import Row, RowError, rows_of
-from mvl_assets.readers.sample import Broken, Picture, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.group_by_image import VqaRecord, iter_conversation, number_rows, resolve_first_image
+from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.rows import RejectError, Row, to_rows
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-TRAIN = 1
-SPLITS = (TRAIN, 2, 3)
+TRAIN_SPLIT = 1
+SPLITS = (TRAIN_SPLIT, 2, 3)
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in files_below(source.slug, root, "dataset.json", "*/dataset.json"):
-        yield from numbered(_rows(root, path))
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in list_data_files(source.slug, root, "dataset.json", "*/dataset.json"):
+        yield from number_rows(_iter_samples(root, path))
 
 
-def _rows(root: Path, path: Path) -> Iterator[Sample | Broken]:
-    for row in rows_of(relative(root, path), elements(path)):
-        if isinstance(row, Broken):
+def _iter_samples(root: Path, path: Path) -> Iterator[Sample | RejectedRow]:
+    for row in to_rows(format_relative_path(root, path), iter_elements(path)):
+        if isinstance(row, RejectedRow):
             yield row
             continue
         try:
-            if _split(row) == TRAIN:
+            if _parse_split(row) == TRAIN_SPLIT:
                 cover = row.native_id or f"at {row.position}"
-                address = row.value.get("imageURL")
-                yield from conversation(row.file, cover, _questions(row), partial(_picture, root, address))
-        except RowError as error:
-            yield Broken(row.file, row.position, error.error, error.message, row.native_id)
+                image_url = row.value.get("imageURL")
+                yield from iter_conversation(
+                    row.file, cover, _parse_questions(row), partial(_resolve_row_image, root, image_url)
+                )
+        except RejectError as error:
+            yield RejectedRow(row.file, row.position, error.error, error.message, row.native_id)
 
 
-def _split(row: Row) -> int:
+def _parse_split(row: Row) -> int:
     split = row.value.get("split")
     if isinstance(split, bool) or split not in SPLITS:
-        raise RowError("bad_split", f"the split is {str(split)[:40]!r}, not 1, 2 or 3")
+        raise RejectError("bad_split", f"the split is {str(split)[:40]!r}, not 1, 2 or 3")
     return int(split)
 
 
-def _questions(row: Row) -> list[Question]:
-    asked, told = row.value.get("questions"), row.value.get("answers")
-    if not isinstance(asked, list) or not isinstance(told, list):
-        raise RowError("no_turns", "the cover has no list of questions and of answers")
-    if not asked or len(asked) != len(told):
-        raise RowError("uneven_lists", f"there are {len(asked)} questions and {len(told)} answers")
-    return [Question(str(n), *both) for n, both in enumerate(zip(asked, told, strict=True))]
+def _parse_questions(row: Row) -> list[VqaRecord]:
+    questions, answers = row.value.get("questions"), row.value.get("answers")
+    if not isinstance(questions, list) or not isinstance(answers, list):
+        raise RejectError("no_turns", "the cover has no list of questions and of answers")
+    if not questions or len(questions) != len(answers):
+        raise RejectError("uneven_lists", f"there are {len(questions)} questions and {len(answers)} answers")
+    return [
+        VqaRecord(str(n), *question_and_answer)
+        for n, question_and_answer in enumerate(zip(questions, answers, strict=True))
+    ]
 
 
-def _picture(root: Path, address: object, cover: str) -> Picture:
-    ending = PurePosixPath(address).suffix if isinstance(address, str) else ""
-    return picture_called(root, list(dict.fromkeys((f"{cover}{ending}", f"{cover}.jpg"))), ("images", ""))
+def _resolve_row_image(root: Path, image_url: object, cover: str) -> EncodedImage:
+    suffix = PurePosixPath(image_url).suffix if isinstance(image_url, str) else ""
+    return resolve_first_image(root, list(dict.fromkeys((f"{cover}{suffix}", f"{cover}.jpg"))), ("images", ""))

@@ -1,4 +1,4 @@
-r"""Any table of records, made a source by a field map in its catalog entry (`catalog.RecordsMap`) instead of by code.
+r"""Any table of records, made a source by a field map in its catalog entry (`catalog.RecordsMapping`) instead of by code.
 
     {"33": {"question": "Is it linear?", "choices": ["linear", "nonlinear"], "answer": "nonlinear", "unit": null}, ...}
     question,answer,file                     (or csv, tsv, jsonl, a JSON array, Parquet)
@@ -24,189 +24,210 @@ from urllib.parse import unquote, urlsplit
 
 from mvl_assets.errors import SourceError
 from mvl_assets.readers import delimited, json_stream, parquet_columns, parquet_stream
-from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.formats.llava_parquet import picture_in_row
-from mvl_assets.readers.json_stream import BadItem, Item
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.formats.llava_parquet import parse_image_cell
+from mvl_assets.readers.json_stream import Item, RejectedItem
 from mvl_assets.readers.registry import RowKey
-from mvl_assets.readers.rows import Row, RowError, built, question_and_answer, rows_of, turns_of, with_markers
-from mvl_assets.readers.sample import Broken, Picture, Sample, Turn
-from mvl_assets.readers.templates import Record, check_template, plain
+from mvl_assets.readers.rows import (
+    RejectError,
+    Row,
+    add_image_markers,
+    build_qa_turns,
+    build_sample,
+    parse_turns,
+    to_rows,
+)
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample, Turn
+from mvl_assets.readers.templates import Record, check_template, format_scalar
 
 if TYPE_CHECKING:
-    from mvl_assets.config.catalog import RecordsMap, SourceSpec
+    from mvl_assets.config.catalog import RecordsMapping, SourceSpec
 
-WEB = ("http://", "https://")
-ENCODED = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")
+URL_SCHEMES = ("http://", "https://")
+BASE64_IMAGE_PREFIXES = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")
 """How JPEG, PNG, GIF and WebP begin in base64."""
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     fields = source.records
     if fields is None:
         raise SourceError(source.slug, "the format `records` needs a `records` field map in the catalog")
     for template in (fields.question, fields.answer, *fields.pictures):
         check_template(source.slug, template or "")
-    make = partial(_sample, root, fields)
+    to_sample = partial(_to_sample, root, fields)
     id_fields = (fields.id,) if fields.id is not None else ()
-    for path in files_below(source.slug, root, fields.files):
-        for row in rows_of(relative(root, path), _items(path, fields), *id_fields):
-            yield built(row, make)
+    for path in list_data_files(source.slug, root, fields.files):
+        for row in to_rows(format_relative_path(root, path), _iter_items(path, fields), *id_fields):
+            yield build_sample(row, to_sample)
 
 
-def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
+def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     """Ids and places; no picture is looked at."""
     fields = source.records
     if fields is None:
         raise SourceError(source.slug, "the format `records` needs a `records` field map in the catalog")
-    for path in files_below(source.slug, root, fields.files):
-        name = relative(root, path)
+    for path in list_data_files(source.slug, root, fields.files):
+        name = format_relative_path(root, path)
         if fields.shape != "parquet":
-            items = _items(path, fields)
+            items = _iter_items(path, fields)
         elif fields.id is not None:
-            items = _table(path, fields, (fields.id, fields.id.split(".")[0]))
+            items = _iter_table(path, fields, (fields.id, fields.id.split(".")[0]))
         else:
-            yield from (RowKey(name, position, None) for position in range(parquet_stream.row_count(path)))
+            yield from (RowKey(name, position, None) for position in range(parquet_stream.count_rows(path)))
             continue
-        for row in rows_of(name, items, *((fields.id,) if fields.id is not None else ())):
+        for row in to_rows(name, items, *((fields.id,) if fields.id is not None else ())):
             yield RowKey(name, row.position, row.native_id)
 
 
-def _items(path: Path, fields: RecordsMap) -> Iterator[Item | BadItem]:
+def _iter_items(path: Path, fields: RecordsMapping) -> Iterator[Item | RejectedItem]:
     if fields.shape in ("list", "dict_of_id"):
-        under = tuple(fields.key.split(".")) if fields.key and not _is_bare_list(path, fields) else ()
-        return json_stream.elements(path, under)
+        key_path = tuple(fields.key.split(".")) if fields.key and not _is_bare_list(path, fields) else ()
+        return json_stream.iter_elements(path, key_path)
     if fields.shape == "jsonl":
-        return json_stream.lines(path)
+        return json_stream.iter_lines(path)
     if fields.shape == "parquet":
-        return _table(path, fields)
-    return delimited.rows(path, "," if fields.shape == "csv" else "\t", quoted=fields.quoted)
+        return _iter_table(path, fields)
+    return delimited.iter_rows(path, "," if fields.shape == "csv" else "\t", quoted=fields.quoted)
 
 
-def _table(path: Path, fields: RecordsMap, only: tuple[str, ...] | None = None) -> Iterator[Item | BadItem]:
-    shown = () if fields.picture_field is None else ((fields.picture_field.split(".")[0],),)
+def _iter_table(
+    path: Path, fields: RecordsMapping, projection: tuple[str, ...] | None = None
+) -> Iterator[Item | RejectedItem]:
+    required_columns = () if fields.picture_field is None else ((fields.picture_field.split(".")[0],),)
     # Columns that the map does not name may hold what Python cannot, such as nanoseconds.
-    named = repr(fields.model_dump()).replace("\\'", "'")
-    return parquet_columns.rows(path, shown, [name for name in parquet_stream.names(path) if name in named], only)
+    field_map_text = repr(fields.model_dump()).replace("\\'", "'")
+    return parquet_columns.iter_rows(
+        path,
+        required_columns,
+        [name for name in parquet_stream.read_column_names(path) if name in field_map_text],
+        projection,
+    )
 
 
-def _is_bare_list(path: Path, fields: RecordsMap) -> bool:
+def _is_bare_list(path: Path, fields: RecordsMapping) -> bool:
     """Some lists are in circulation both bare and inside an object (PlotQA's `qa_pairs`)."""
-    return fields.shape == "list" and json_stream.starts_with(path) == "["
+    return fields.shape == "list" and json_stream.peek_first_char(path) == "["
 
 
-def _sample(root: Path, fields: RecordsMap, row: Row) -> Sample:
+def _to_sample(root: Path, fields: RecordsMapping, row: Row) -> Sample:
     record = Record(row)
     if fields.turns is not None:
-        turns = turns_of(_decoded(record.value(fields.turns)))
+        turns = parse_turns(_parse_json_cell(record.get_value(fields.turns)))
     elif fields.pairs is not None:
-        turns = _turns_of_pairs(record, fields, fields.pairs)
+        turns = _build_pair_turns(record, fields, fields.pairs)
     else:
-        turns = question_and_answer(*_question_and_answer(record, fields))
-    pictures = _pictures(root, record, fields)
-    return Sample(row.file, row.position, with_markers(turns, len(pictures)), row.native_id, pictures)
+        turns = build_qa_turns(*_build_qa(record, fields))
+    images = _resolve_images(root, record, fields)
+    return Sample(row.file, row.position, add_image_markers(turns, len(images)), row.native_id, images)
 
 
-def _turns_of_pairs(record: Record, fields: RecordsMap, pairs: str) -> tuple[Turn, ...]:
-    entries = _decoded(record.value(pairs))
+def _build_pair_turns(record: Record, fields: RecordsMapping, pairs_field: str) -> tuple[Turn, ...]:
+    entries = _parse_json_cell(record.get_value(pairs_field))
     if not isinstance(entries, list) or not entries:
-        raise RowError("no_turns", f"{pairs} is no list of questions")
+        raise RejectError("no_turns", f"{pairs_field} is no list of questions")
     turns: list[Turn] = []
     for entry in entries:
         if not isinstance(entry, dict):
-            raise RowError("bad_field", f"{pairs} holds a {type(entry).__name__} where an object was expected")
-        turns += question_and_answer(*_question_and_answer(record.narrowed(entry), fields))
+            raise RejectError("bad_field", f"{pairs_field} holds a {type(entry).__name__} where an object was expected")
+        turns += build_qa_turns(*_build_qa(record.overlay(entry), fields))
     return tuple(turns)
 
 
-def _question_and_answer(record: Record, fields: RecordsMap) -> tuple[str, str]:
-    question, answer = record.fill(fields.question or ""), record.fill(fields.answer or "")
-    if unit := record.text(fields.unit):
+def _build_qa(record: Record, fields: RecordsMapping) -> tuple[str, str]:
+    question, answer = record.render(fields.question or ""), record.render(fields.answer or "")
+    if unit := record.get_text(fields.unit):
         question = f"{question} (Unit: {unit})"
-    choices = _choices(record.value(fields.choices))
+    choices = _parse_choices(record.get_value(fields.choices))
     parts = [
-        record.text(fields.context),
+        record.get_text(fields.context),
         question,
-        record.text(fields.hint),
+        record.get_text(fields.hint),
         "\n".join(f"{label}. {text}" for label, text in choices.items()),
     ]
     if choices and fields.answer_is != "text":
-        answer = _chosen(choices, answer, fields.answer_is)
+        answer = _select_choice(choices, answer, fields.answer_is)
     return "\n".join(p for p in parts if p), answer
 
 
-def _choices(value: Any) -> dict[str, str]:
+def _parse_choices(value: Any) -> dict[str, str]:
     """Options by label. A list is lettered; an object brings its labels."""
-    found = _decoded(value)
-    if found is None or found in ([], {}):
+    choices = _parse_json_cell(value)
+    if choices is None or choices in ([], {}):
         return {}
-    if isinstance(found, list) and len(found) <= len(string.ascii_uppercase):
-        found = dict(zip(string.ascii_uppercase, found, strict=False))
-    if not isinstance(found, dict):
-        raise RowError("bad_choices", f"the choices are a {type(found).__name__} of {len(str(found))} characters")
-    return {str(label): plain(text, "choices") for label, text in found.items()}
+    if isinstance(choices, list) and len(choices) <= len(string.ascii_uppercase):
+        choices = dict(zip(string.ascii_uppercase, choices, strict=False))
+    if not isinstance(choices, dict):
+        raise RejectError(
+            "bad_choices", f"the choices are a {type(choices).__name__} of {len(str(choices))} characters"
+        )
+    return {str(label): format_scalar(text, "choices") for label, text in choices.items()}
 
 
-def _chosen(choices: Mapping[str, str], answer: str, answer_is: str) -> str:
+def _select_choice(choices: Mapping[str, str], answer: str, answer_is: str) -> str:
     if answer_is == "letter":
-        wanted = answer.strip().strip("().").casefold()
-        found = [text for label, text in choices.items() if label.casefold() == wanted]
+        answer_label = answer.strip().strip("().").casefold()
+        matches = [text for label, text in choices.items() if label.casefold() == answer_label]
     else:
         index = int(answer) if answer.strip().isdecimal() and len(answer) < 10 else len(choices)
-        found = list(choices.values())[index : index + 1]
-    if not found:
-        raise RowError("bad_answer", f"the answer {answer[:40]!r} names none of {len(choices)} choices")
-    return found[0]
+        matches = list(choices.values())[index : index + 1]
+    if not matches:
+        raise RejectError("bad_answer", f"the answer {answer[:40]!r} names none of {len(choices)} choices")
+    return matches[0]
 
 
-def _pictures(root: Path, record: Record, fields: RecordsMap) -> tuple[Picture, ...]:
-    folders = _folders(record.row.file, fields)
+def _resolve_images(root: Path, record: Record, fields: RecordsMapping) -> tuple[EncodedImage, ...]:
+    folders = _list_image_folders(record.row.file, fields)
     if fields.picture_field is None:
-        return tuple(_named(root, record.fill(template), folders) for template in fields.pictures)
-    found = record.value(fields.picture_field)
-    cells = found if isinstance(found, list) else [] if found in (None, "") else [found]
-    place = f"{record.row.file}#{record.row.position}"
-    return tuple(_picture(root, cell, f"{place}.{index}", folders) for index, cell in enumerate(cells))
+        return tuple(_resolve_named_image(root, record.render(template), folders) for template in fields.pictures)
+    field_value = record.get_value(fields.picture_field)
+    cells = field_value if isinstance(field_value, list) else [] if field_value in (None, "") else [field_value]
+    row_name = f"{record.row.file}#{record.row.position}"
+    return tuple(_resolve_image_cell(root, cell, f"{row_name}.{index}", folders) for index, cell in enumerate(cells))
 
 
-def _folders(file: str, fields: RecordsMap) -> tuple[str, ...]:
+def _list_image_folders(file: str, fields: RecordsMapping) -> tuple[str, ...]:
     """Where a record's pictures are looked for: beside its file, then in the source's folder."""
-    beside = PurePosixPath(file).parent.as_posix()
-    bases = ("",) if beside == "." else (f"{beside}/", "")
+    file_folder = PurePosixPath(file).parent.as_posix()
+    bases = ("",) if file_folder == "." else (f"{file_folder}/", "")
     return tuple(base + folder for base in bases for folder in ("", "images", *fields.picture_folders))
 
 
-def _named(root: Path, name: str, folders: tuple[str, ...]) -> Picture:
+def _resolve_named_image(root: Path, name: str, folders: tuple[str, ...]) -> EncodedImage:
     """The picture file called `name`; for a web address, the file under the longest end of its path that is there."""
-    if not name.startswith(WEB):
-        return picture_at(root, name, folders)
-    parts = unquote(urlsplit(name).path).strip("/").split("/")
-    for start in range(len(parts)):
+    if not name.startswith(URL_SCHEMES):
+        return resolve_image(root, name, folders)
+    path_parts = unquote(urlsplit(name).path).strip("/").split("/")
+    for start in range(len(path_parts)):
         try:
-            return picture_at(root, "/".join(parts[start:]), folders)
-        except RowError as error:
+            return resolve_image(root, "/".join(path_parts[start:]), folders)
+        except RejectError as error:
             if error.error not in ("missing_picture", "bad_path"):  # parts of an address may be no file name
                 raise
-    raise RowError("missing_picture", f"no file here ends the path of {name[:200]!r}")
+    raise RejectError("missing_picture", f"no file here ends the path of {name[:200]!r}")
 
 
-def _picture(root: Path, cell: Any, name: str, folders: tuple[str, ...]) -> Picture:
+def _resolve_image_cell(root: Path, cell: Any, name: str, folders: tuple[str, ...]) -> EncodedImage:
     if not isinstance(cell, str):
-        return picture_in_row(root, cell, name)
+        return parse_image_cell(root, cell, name)
     text = cell.partition(";base64,")[2] if cell.startswith("data:") else cell
     # A name, unless it begins like a picture or is longer than any file name.
-    if text is cell and not cell.startswith(ENCODED) and (len(cell) <= 255 or cell.startswith(WEB)):
-        return _named(root, cell, folders)
+    if (
+        text is cell
+        and not cell.startswith(BASE64_IMAGE_PREFIXES)
+        and (len(cell) <= 255 or cell.startswith(URL_SCHEMES))
+    ):
+        return _resolve_named_image(root, cell, folders)
     try:
-        return Picture(name, data=base64.b64decode(text, validate=True))
+        return EncodedImage(name, data=base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError) as error:
-        raise RowError("bad_base64", f"the picture's text cannot be decoded: {error}") from error
+        raise RejectError("bad_base64", f"the picture's text cannot be decoded: {error}") from error
 
 
-def _decoded(value: Any) -> Any:
+def _parse_json_cell(value: Any) -> Any:
     """A list or object that a csv cell carries as JSON text."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         try:
             return json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise RowError("bad_json", f"a cell begins like JSON but is none: {error}") from error
+            raise RejectError("bad_json", f"a cell begins like JSON but is none: {error}") from error
     return value

@@ -25,20 +25,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.json_stream import BROKEN_FILE, BadItem, Item, elements
-from mvl_assets.readers.plain_pickle import PickleRefused, load
-from mvl_assets.readers.regions import BOX_FORM, about_picture, box_of, box_text, one_line, size_of
-from mvl_assets.readers.rows import Row, RowError, built, native_id
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.json_stream import BROKEN_FILE, Item, RejectedItem, iter_elements
+from mvl_assets.readers.plain_pickle import UnsafePickle, load
+from mvl_assets.readers.regions import (
+    BOX_FORMAT,
+    build_image_qa_turns,
+    collapse_whitespace,
+    format_box,
+    parse_box,
+    parse_size,
+)
+from mvl_assets.readers.rows import RejectError, Row, build_sample, parse_native_id
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-REQUEST = f"Give the box of the region of the picture that this describes, {BOX_FORM}: {{expression}}"
+QUESTION = f"Give the box of the region of the picture that this describes, {BOX_FORMAT}: {{expression}}"
 
 DIVISIONS = ("unc", "umd", "google")
-FOLDERS = (
+IMAGE_FOLDERS = (
     "images/mscoco/images/train2014",
     "images/train2014",
     "train2014",
@@ -53,115 +60,122 @@ class _Instances:
     """What instances.json says: picture id and box by annotation id, and the pictures' fields by id."""
 
     boxes: Mapping[int, tuple[object, object]]
-    pictures: Mapping[int, Mapping[str, Any]]
+    images: Mapping[int, Mapping[str, Any]]
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in _chosen(files_below(source.slug, root, "*/refs(*).p", "refs(*).p")):
-        name, position = relative(root, path), 0
-        beside = path.with_name("instances.json")
-        if not beside.is_file():
-            yield Broken(name, 0, BROKEN_FILE, "there is no instances.json beside it")
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in _iter_preferred_divisions(list_data_files(source.slug, root, "*/refs(*).p", "refs(*).p")):
+        name, position = format_relative_path(root, path), 0
+        instances_path = path.with_name("instances.json")
+        if not instances_path.is_file():
+            yield RejectedRow(name, 0, BROKEN_FILE, "there is no instances.json beside it")
             continue
         try:
-            refs = _refs(path)
-        except PickleRefused as error:
-            yield Broken(name, 0, BROKEN_FILE, str(error))
+            refs = _load_refs(path)
+        except UnsafePickle as error:
+            yield RejectedRow(name, 0, BROKEN_FILE, str(error))
             continue
-        instances, lost = _instances(beside, refs)
-        named = f"{path.parent.name if path.parent != root else source.slug}/{_division(path)}"
-        for row in _rows(name, named, refs):
-            yield built(row, partial(_sample, root, instances))
+        instances, file_reject = _load_instances(instances_path, refs)
+        id_prefix = f"{path.parent.name if path.parent != root else source.slug}/{_parse_division(path)}"
+        for row in _iter_rows(name, id_prefix, refs):
+            yield build_sample(row, partial(_to_sample, root, instances))
             position = row.position + 1
-        if lost is not None:
-            yield Broken(name, position, BROKEN_FILE, f"instances.json: {lost.message}")
+        if file_reject is not None:
+            yield RejectedRow(name, position, BROKEN_FILE, f"instances.json: {file_reject.message}")
 
 
-def _chosen(paths: list[Path]) -> Iterator[Path]:
+def _iter_preferred_divisions(paths: list[Path]) -> Iterator[Path]:
     """One division of each folder."""
     for folder in dict.fromkeys(path.parent for path in paths):
-        here = {_division(path): path for path in paths if path.parent == folder}
-        yield here[min(here, key=lambda name: (DIVISIONS.index(name) if name in DIVISIONS else len(DIVISIONS), name))]
+        path_by_division = {_parse_division(path): path for path in paths if path.parent == folder}
+        yield path_by_division[
+            min(
+                path_by_division,
+                key=lambda name: (DIVISIONS.index(name) if name in DIVISIONS else len(DIVISIONS), name),
+            )
+        ]
 
 
-def _division(path: Path) -> str:
+def _parse_division(path: Path) -> str:
     return path.name.removeprefix("refs(").removesuffix(").p")
 
 
-def _refs(path: Path) -> list[Any]:
+def _load_refs(path: Path) -> list[Any]:
     refs = load(path)
     if not isinstance(refs, list):
-        raise PickleRefused("the pickle holds no list of references")
+        raise UnsafePickle("the pickle holds no list of references")
     return refs
 
 
-def _instances(path: Path, refs: list[Any]) -> tuple[_Instances, BadItem | None]:
+def _load_instances(path: Path, refs: list[Any]) -> tuple[_Instances, RejectedItem | None]:
     """The boxes that `refs` name, all pictures, and the end of the file where it cannot be read to it."""
-    wanted = {_whole(ref.get("ann_id")) for ref in refs if isinstance(ref, dict)}
+    annotation_ids = {_to_int(ref.get("ann_id")) for ref in refs if isinstance(ref, dict)}
     boxes: dict[int, tuple[object, object]] = {}
-    pictures: dict[int, Mapping[str, Any]] = {}
-    lost = None
-    for item in elements(path, ("annotations",)):
-        own, value = _own(item)
-        if own is not None and own in wanted:
-            boxes[own] = value.get("image_id"), value.get("bbox")
-        lost = item if isinstance(item, BadItem) and item.error == BROKEN_FILE else lost
-    for item in elements(path, ("images",)):
-        own, value = _own(item)
-        if own is not None:
-            pictures[own] = {field: value.get(field) for field in ("file_name", "width", "height")}
-        lost = item if isinstance(item, BadItem) and item.error == BROKEN_FILE else lost
-    return _Instances(boxes, pictures), lost
+    images: dict[int, Mapping[str, Any]] = {}
+    file_reject = None
+    for item in iter_elements(path, ("annotations",)):
+        object_id, value = _parse_object(item)
+        if object_id is not None and object_id in annotation_ids:
+            boxes[object_id] = value.get("image_id"), value.get("bbox")
+        file_reject = item if isinstance(item, RejectedItem) and item.error == BROKEN_FILE else file_reject
+    for item in iter_elements(path, ("images",)):
+        object_id, value = _parse_object(item)
+        if object_id is not None:
+            images[object_id] = {field: value.get(field) for field in ("file_name", "width", "height")}
+        file_reject = item if isinstance(item, RejectedItem) and item.error == BROKEN_FILE else file_reject
+    return _Instances(boxes, images), file_reject
 
 
-def _own(item: Item | BadItem) -> tuple[int | None, Mapping[str, Any]]:
+def _parse_object(item: Item | RejectedItem) -> tuple[int | None, Mapping[str, Any]]:
     value = item.value if isinstance(item, Item) and isinstance(item.value, dict) else {}
-    return _whole(value.get("id")), value
+    return _to_int(value.get("id")), value
 
 
 def _is_dict(value: object) -> bool:
     return isinstance(value, dict)
 
 
-def _whole(value: object) -> int | None:
+def _to_int(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _rows(file: str, named: str, refs: list[Any]) -> Iterator[Row | Broken]:
+def _iter_rows(file: str, id_prefix: str, refs: list[Any]) -> Iterator[Row | RejectedRow]:
     """One row per expression of the training split: its reference, with the expression as `sentence`."""
     position = 0
-    seen: set[int] = set()
+    seen_list_ids: set[int] = set()
     for ref in refs:
         if isinstance(ref, dict) and ref.get("split", "train") != "train":
             continue
         sentences = ref.get("sentences") if isinstance(ref, dict) else None
         # In a small pickle a million references can share a list of a million sentences.
-        if not isinstance(sentences, list) or not all(map(_is_dict, sentences)) or id(sentences) in seen:
-            yield Broken(file, position, "bad_reference", "a reference without a list of `sentences` of its own")
+        if not isinstance(sentences, list) or not all(map(_is_dict, sentences)) or id(sentences) in seen_list_ids:
+            yield RejectedRow(file, position, "bad_reference", "a reference without a list of `sentences` of its own")
             position += 1
             continue
-        seen.add(id(sentences))
+        seen_list_ids.add(id(sentences))
         for sentence in sentences:
-            own = native_id(sentence.get("sent_id"))
-            full = None if own is None else native_id(f"{named}/{own}")
-            yield Row(file, position, full, {**ref, "sentence": sentence.get("sent")})
+            sentence_id = parse_native_id(sentence.get("sent_id"))
+            row_id = None if sentence_id is None else parse_native_id(f"{id_prefix}/{sentence_id}")
+            yield Row(file, position, row_id, {**ref, "sentence": sentence.get("sent")})
             position += 1
 
 
-def _sample(root: Path, instances: _Instances, row: Row) -> Sample:
-    expression = one_line(row.value["sentence"])
+def _to_sample(root: Path, instances: _Instances, row: Row) -> Sample:
+    expression = collapse_whitespace(row.value["sentence"])
     if not expression:
-        raise RowError("no_expression", "the sentence is empty")
-    ann_id = _whole(row.value.get("ann_id"))
+        raise RejectError("no_expression", "the sentence is empty")
+    ann_id = _to_int(row.value.get("ann_id"))
     if ann_id is None or ann_id not in instances.boxes:
-        raise RowError("unknown_annotation", f"instances.json has no annotation {ann_id}")
+        raise RejectError("unknown_annotation", f"instances.json has no annotation {ann_id}")
     image_id, box = instances.boxes[ann_id]
-    image_id = _whole(image_id)
-    if image_id is None or image_id not in instances.pictures:
-        raise RowError("unknown_picture", f"instances.json lists no picture {image_id}")
-    picture = instances.pictures[image_id]
-    name = picture["file_name"]
+    image_id = _to_int(image_id)
+    if image_id is None or image_id not in instances.images:
+        raise RejectError("unknown_picture", f"instances.json lists no picture {image_id}")
+    image_fields = instances.images[image_id]
+    name = image_fields["file_name"]
     if not isinstance(name, str):
-        raise RowError("bad_path", f"picture {image_id} has no file name")
-    turns = about_picture(REQUEST.format(expression=expression), box_text(box_of(box), size_of(picture)))
-    return Sample(row.file, row.position, turns, row.native_id, (picture_at(root, name, FOLDERS),))
+        raise RejectError("bad_path", f"picture {image_id} has no file name")
+    turns = build_image_qa_turns(
+        QUESTION.format(expression=expression), format_box(parse_box(box), parse_size(image_fields))
+    )
+    return Sample(row.file, row.position, turns, row.native_id, (resolve_image(root, name, IMAGE_FOLDERS),))

@@ -18,60 +18,63 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.group_by_image import numbered
-from mvl_assets.readers.json_stream import elements
-from mvl_assets.readers.rows import Row, RowError, built, question_and_answer, rows_of, with_markers
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.group_by_image import number_rows
+from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_qa_turns, build_sample, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-TRAIN = "train"
-OTHERS = ("val", "test")
+TRAIN_SPLIT = "train"
+OTHER_SPLITS = ("val", "test")
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in files_below(source.slug, root, "problems.json", "*/problems.json", "data/scienceqa/problems.json"):
-        rows = rows_of(relative(root, path), elements(path))
-        wanted = (row for row in rows if isinstance(row, Broken) or row.value.get("split") not in OTHERS)
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in list_data_files(source.slug, root, "problems.json", "*/problems.json", "data/scienceqa/problems.json"):
+        rows = to_rows(format_relative_path(root, path), iter_elements(path))
+        train_rows = (row for row in rows if isinstance(row, RejectedRow) or row.value.get("split") not in OTHER_SPLITS)
         folder = path.parent.relative_to(root).as_posix()
-        yield from numbered(built(row, partial(_sample, root, folder)) for row in wanted)
+        yield from number_rows(build_sample(row, partial(_to_sample, root, folder)) for row in train_rows)
 
 
-def _sample(root: Path, folder: str, row: Row) -> Sample:
-    if row.value.get("split") != TRAIN:
-        raise RowError("bad_split", f"the split is {str(row.value.get('split'))[:40]!r}, not train, val or test")
+def _to_sample(root: Path, folder: str, row: Row) -> Sample:
+    if row.value.get("split") != TRAIN_SPLIT:
+        raise RejectError("bad_split", f"the split is {str(row.value.get('split'))[:40]!r}, not train, val or test")
     choices = row.value.get("choices")
     if not isinstance(choices, list) or not 1 < len(choices) <= len(string.ascii_uppercase):
-        raise RowError("bad_choices", "the choices are no list of 2 to 26")
+        raise RejectError("bad_choices", "the choices are no list of 2 to 26")
     options = [
-        f"{letter}. {_text(choice, 'choices')}" for letter, choice in zip(string.ascii_uppercase, choices, strict=False)
+        f"{letter}. {_parse_text(choice, 'choices')}"
+        for letter, choice in zip(string.ascii_uppercase, choices, strict=False)
     ]
     index = row.value.get("answer")
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(options):
-        raise RowError("bad_answer", f"the answer {str(index)[:40]!r} names none of {len(options)} choices")
-    if not (asked := _field(row, "question")):
-        raise RowError("no_question", "the problem has no question")
-    question = _joined("\n", asked, _field(row, "hint"), *options)
-    answer = _joined("\n\n", _field(row, "lecture"), _field(row, "solution"), f"Answer: {options[index]}")
+        raise RejectError("bad_answer", f"the answer {str(index)[:40]!r} names none of {len(options)} choices")
+    if not (question_text := _get_field(row, "question")):
+        raise RejectError("no_question", "the problem has no question")
+    question = _join_nonempty("\n", question_text, _get_field(row, "hint"), *options)
+    answer = _join_nonempty(
+        "\n\n", _get_field(row, "lecture"), _get_field(row, "solution"), f"Answer: {options[index]}"
+    )
     image = row.value.get("image")
-    names = [] if image in (None, "") else [f"{TRAIN}/{row.native_id}/{image}"]
-    pictures = tuple(picture_at(root, name, (f"{folder}/images", folder, "images")) for name in names)
-    turns = with_markers(question_and_answer(question, answer), len(pictures))
-    return Sample(row.file, row.position, turns, row.native_id, pictures)
+    names = [] if image in (None, "") else [f"{TRAIN_SPLIT}/{row.native_id}/{image}"]
+    images = tuple(resolve_image(root, name, (f"{folder}/images", folder, "images")) for name in names)
+    turns = add_image_markers(build_qa_turns(question, answer), len(images))
+    return Sample(row.file, row.position, turns, row.native_id, images)
 
 
-def _field(row: Row, name: str) -> str:
+def _get_field(row: Row, name: str) -> str:
     value = row.value.get(name)
-    return "" if value is None else _text(value, name)
+    return "" if value is None else _parse_text(value, name)
 
 
-def _text(value: object, field: str) -> str:
+def _parse_text(value: object, field: str) -> str:
     if not isinstance(value, str):
-        raise RowError("bad_field", f"{field} holds a {type(value).__name__} where text was expected")
+        raise RejectError("bad_field", f"{field} holds a {type(value).__name__} where text was expected")
     return value.strip()
 
 
-def _joined(between: str, *parts: str) -> str:
-    return between.join(part for part in parts if part)
+def _join_nonempty(separator: str, *parts: str) -> str:
+    return separator.join(part for part in parts if part)

@@ -18,71 +18,73 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.readers import parquet_columns
-from mvl_assets.readers.caption_turns import MAX_TEXT, asked
-from mvl_assets.readers.files import files_below, find, picture_at, relative
-from mvl_assets.readers.formats.llava_parquet import picture_in_row
+from mvl_assets.readers.caption_turns import MAX_TEXT_CHARS, build_caption_turns
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_file, resolve_image
+from mvl_assets.readers.formats.llava_parquet import parse_image_cell
 from mvl_assets.readers.json_stream import Item
 from mvl_assets.readers.registry import RowKey
-from mvl_assets.readers.rows import Row, RowError, built, native_id, rows_of
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.rows import RejectError, Row, build_sample, parse_native_id, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-REQUEST = (
+QUESTION = (
     "Write the code of this web page as one HTML file with its CSS inside. Where the page shows pictures, use rick.jpg."
 )
-COLUMNS = (("image",), ("text",))
-PATTERNS = ("**/*.html", "**/*.png", "**/*.parquet")
+REQUIRED_COLUMNS = (("image",), ("text",))
+FILE_PATTERNS = ("**/*.html", "**/*.png", "**/*.parquet")
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in _files(source, root):
-        name = relative(root, path)
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in _list_files(source, root):
+        name = format_relative_path(root, path)
         if path.suffix == ".parquet":
-            for row in rows_of(name, parquet_columns.rows(path, COLUMNS)):
-                yield built(row, partial(_from_parquet, root))
+            for row in to_rows(name, parquet_columns.iter_rows(path, REQUIRED_COLUMNS)):
+                yield build_sample(row, partial(_build_sample_from_parquet, root))
         elif path.suffix == ".html":
-            yield built(Row(name, 0, native_id(path.stem), {}), partial(_from_files, root))
+            yield build_sample(Row(name, 0, parse_native_id(path.stem), {}), partial(_build_sample_from_files, root))
         else:
-            yield Broken(name, 0, "missing_html", f"there is no {path.stem}.html beside it", native_id(path.stem))
+            yield RejectedRow(
+                name, 0, "missing_html", f"there is no {path.stem}.html beside it", parse_native_id(path.stem)
+            )
 
 
-def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
+def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     """From the names of files, and the text of Parquet; no picture is read."""
-    for path in _files(source, root):
-        name = relative(root, path)
+    for path in _list_files(source, root):
+        name = format_relative_path(root, path)
         if path.suffix == ".parquet":
-            for item in parquet_columns.rows(path, COLUMNS, only=("text",)):
+            for item in parquet_columns.iter_rows(path, REQUIRED_COLUMNS, projection=("text",)):
                 if isinstance(item, Item):
                     yield RowKey(name, item.position, None)
         else:
-            yield RowKey(name, 0, native_id(path.stem))
+            yield RowKey(name, 0, parse_native_id(path.stem))
 
 
-def _files(source: SourceSpec, root: Path) -> list[Path]:
+def _list_files(source: SourceSpec, root: Path) -> list[Path]:
     """One file a pair: the HTML where there is one."""
-    found = files_below(source.slug, root, *PATTERNS)
-    pages = {path.with_suffix("") for path in found if path.suffix == ".html"}
-    return [path for path in found if path.suffix != ".png" or path.with_suffix("") not in pages]
+    paths = list_data_files(source.slug, root, *FILE_PATTERNS)
+    html_stems = {path.with_suffix("") for path in paths if path.suffix == ".html"}
+    return [path for path in paths if path.suffix != ".png" or path.with_suffix("") not in html_stems]
 
 
-def _from_files(root: Path, row: Row) -> Sample:
-    path = find(root, row.file, ("",))
+def _build_sample_from_files(root: Path, row: Row) -> Sample:
+    path = resolve_file(root, row.file, ("",))
     if path is None:
-        raise RowError("missing_html", f"{row.file} is not there")
+        raise RejectError("missing_html", f"{row.file} is not there")
     try:
         with path.open("rb") as stream:
-            data = stream.read(4 * MAX_TEXT + 1)  # no character takes more bytes; `asked` counts characters
-        html = data.decode("utf-8-sig", errors="ignore" if len(data) > 4 * MAX_TEXT else "strict")
+            data = stream.read(4 * MAX_TEXT_CHARS + 1)  # no character takes more bytes; `asked` counts characters
+        html = data.decode("utf-8-sig", errors="ignore" if len(data) > 4 * MAX_TEXT_CHARS else "strict")
     except UnicodeDecodeError as error:
-        raise RowError("bad_utf8", f"byte {error.start} is not UTF-8") from error
+        raise RejectError("bad_utf8", f"byte {error.start} is not UTF-8") from error
     except OSError as error:
-        raise RowError("missing_html", f"{row.file} cannot be read: {error.strerror}") from error
-    picture = picture_at(root, row.file.removesuffix(".html") + ".png", ("",))
-    return Sample(row.file, row.position, asked([(REQUEST, html)], 1), row.native_id, (picture,))
+        raise RejectError("missing_html", f"{row.file} cannot be read: {error.strerror}") from error
+    image = resolve_image(root, row.file.removesuffix(".html") + ".png", ("",))
+    return Sample(row.file, row.position, build_caption_turns([(QUESTION, html)], 1), row.native_id, (image,))
 
 
-def _from_parquet(root: Path, row: Row) -> Sample:
-    picture = picture_in_row(root, row.value["image"], f"{row.file}#{row.position}")
-    return Sample(row.file, row.position, asked([(REQUEST, row.value["text"])], 1), None, (picture,))
+def _build_sample_from_parquet(root: Path, row: Row) -> Sample:
+    image = parse_image_cell(root, row.value["image"], f"{row.file}#{row.position}")
+    return Sample(row.file, row.position, build_caption_turns([(QUESTION, row.value["text"])], 1), None, (image,))

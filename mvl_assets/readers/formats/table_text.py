@@ -21,108 +21,110 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.media import table_image
-from mvl_assets.readers.caption_turns import asked
-from mvl_assets.readers.files import files_below, relative
-from mvl_assets.readers.json_stream import BadItem, Item, elements
-from mvl_assets.readers.rows import Row, RowError, built, rows_of
-from mvl_assets.readers.sample import Broken, Picture, Sample
+from mvl_assets.readers.caption_turns import build_caption_turns
+from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.json_stream import Item, RejectedItem, iter_elements
+from mvl_assets.readers.rows import RejectError, Row, build_sample, to_rows
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnPage(Picture):
+class RenderedPage(EncodedImage):
     """A picture that is drawn when it is wanted."""
 
     page: table_image.Page | None = None
 
-    def read(self, limit: int = 256 << 20) -> bytes:
+    def read(self, max_bytes: int = 256 << 20) -> bytes:
         assert self.page is not None
-        data = table_image.draw(self.page)
-        if len(data) > limit:
-            raise ValueError(f"{self.name} is larger than {limit} bytes")
+        data = table_image.draw_page(self.page)
+        if len(data) > max_bytes:
+            raise ValueError(f"{self.name} is larger than {max_bytes} bytes")
         return data
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in files_below(source.slug, root, "**/*.json"):
-        for row in rows_of(relative(root, path), map(_with_uid, elements(path)), "id"):
-            yield built(row, _sample)
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in list_data_files(source.slug, root, "**/*.json"):
+        for row in to_rows(format_relative_path(root, path), map(_add_uid_key, iter_elements(path)), "id"):
+            yield build_sample(row, _to_sample)
 
 
-def _with_uid(item: Item | BadItem) -> Item | BadItem:
+def _add_uid_key(item: Item | RejectedItem) -> Item | RejectedItem:
     """TAT-QA's elements are named by their table."""
     if isinstance(item, Item) and isinstance(item.value, dict) and isinstance(item.value.get("table"), dict):
         return Item(item.position, item.value, item.value["table"].get("uid"))
     return item
 
 
-def _sample(row: Row) -> Sample:
+def _to_sample(row: Row) -> Sample:
     table = row.value.get("table")
     if isinstance(table, dict):
-        pairs = _tat_pairs(row.value.get("questions"))
-        before, after = _paragraphs(row.value.get("paragraphs")), []
+        pairs = _build_tatqa_pairs(row.value.get("questions"))
+        text_before, text_after = _parse_paragraphs(row.value.get("paragraphs")), []
         table = table.get("table")
     else:
-        pairs = [_fin_pair(row.value.get("qa"))]
-        before, after = _texts(row.value.get("pre_text")), _texts(row.value.get("post_text"))
+        pairs = [_build_finqa_pair(row.value.get("qa"))]
+        text_before, text_after = _parse_texts(row.value.get("pre_text")), _parse_texts(row.value.get("post_text"))
     try:
-        page = table_image.lay_out(_cells(table), before, after)
-    except table_image.TablePictureError as error:
-        raise RowError(error.error, error.message) from error
-    picture = DrawnPage(f"{row.file}#{row.position}.png", page=page)
-    return Sample(row.file, row.position, asked(pairs, 1), row.native_id, (picture,))
+        page = table_image.lay_out_page(_parse_cells(table), text_before, text_after)
+    except table_image.TableImageError as error:
+        raise RejectError(error.error, error.message) from error
+    image = RenderedPage(f"{row.file}#{row.position}.png", page=page)
+    return Sample(row.file, row.position, build_caption_turns(pairs, 1), row.native_id, (image,))
 
 
-def _fin_pair(qa: Any) -> tuple[str, str]:
+def _build_finqa_pair(qa: Any) -> tuple[str, str]:
     if not isinstance(qa, Mapping):
-        raise RowError("no_turns", "the element has no `qa`")
-    return _text(qa.get("question")), _text(qa.get("answer")) or _answered(_text(qa.get("exe_ans")))
+        raise RejectError("no_turns", "the element has no `qa`")
+    return _parse_text(qa.get("question")), _parse_text(qa.get("answer")) or _require_answer(
+        _parse_text(qa.get("exe_ans"))
+    )
 
 
-def _tat_pairs(questions: Any) -> list[tuple[str, str]]:
+def _build_tatqa_pairs(questions: Any) -> list[tuple[str, str]]:
     if not isinstance(questions, list) or not questions:
-        raise RowError("no_turns", "the element has no `questions`")
-    return [_tat_pair(question if isinstance(question, Mapping) else {}) for question in questions]
+        raise RejectError("no_turns", "the element has no `questions`")
+    return [_build_tatqa_pair(question if isinstance(question, Mapping) else {}) for question in questions]
 
 
-def _tat_pair(question: Mapping[str, Any]) -> tuple[str, str]:
-    found = question.get("answer")
-    spans = [_text(span) for span in (found if isinstance(found, list) else [found])]
-    answer = _answered(", ".join(span for span in spans if span))
-    return _text(question.get("question")), f"{answer} {_text(question.get('scale'))}".strip()
+def _build_tatqa_pair(question: Mapping[str, Any]) -> tuple[str, str]:
+    raw_answer = question.get("answer")
+    spans = [_parse_text(span) for span in (raw_answer if isinstance(raw_answer, list) else [raw_answer])]
+    answer = _require_answer(", ".join(span for span in spans if span))
+    return _parse_text(question.get("question")), f"{answer} {_parse_text(question.get('scale'))}".strip()
 
 
-def _answered(answer: str) -> str:
+def _require_answer(answer: str) -> str:
     if not answer:
-        raise RowError("no_answer", "a question has no answer, as in the held-back test sets")
+        raise RejectError("no_answer", "a question has no answer, as in the held-back test sets")
     return answer
 
 
-def _cells(table: Any) -> list[list[str]]:
+def _parse_cells(table: Any) -> list[list[str]]:
     if not isinstance(table, list) or not all(isinstance(row, list) for row in table):
-        raise RowError("no_table", "the element has no table of rows")
-    return [[_text(cell) for cell in row] for row in table]
+        raise RejectError("no_table", "the element has no table of rows")
+    return [[_parse_text(cell) for cell in row] for row in table]
 
 
-def _paragraphs(found: Any) -> list[str]:
-    entries = [entry for entry in found if isinstance(entry, Mapping)] if isinstance(found, list) else []
-    return _texts([entry.get("text") for entry in sorted(entries, key=_order)])
+def _parse_paragraphs(value: Any) -> list[str]:
+    entries = [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+    return _parse_texts([entry.get("text") for entry in sorted(entries, key=_get_order)])
 
 
-def _order(entry: Mapping[str, Any]) -> float:
+def _get_order(entry: Mapping[str, Any]) -> float:
     order = entry.get("order")
     return order if isinstance(order, int | float) else 0
 
 
-def _texts(found: Any) -> list[str]:
-    return [text for text in map(_text, found) if text] if isinstance(found, list) else []
+def _parse_texts(value: Any) -> list[str]:
+    return [text for text in map(_parse_text, value) if text] if isinstance(value, list) else []
 
 
-def _text(value: Any) -> str:
+def _parse_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RowError("bad_field", f"a {type(value).__name__} where text was expected")
+        raise RejectError("bad_field", f"a {type(value).__name__} where text was expected")
     return str(value).strip()

@@ -1,10 +1,10 @@
-r"""Links with captions in Parquet; the pictures were fetched into `pictures/` (`fetched` says in which layouts).
+r"""Links with captions in Parquet; the pictures were fetched into `pictures/` (`url_images` says in which layouts).
 
     link: "https://cdn.example.org/a.png"  caption: "A harbour at dusk. In the foreground ..."  message_id: ...
 
 Every `*.parquet` beside `pictures/`. One sample per row: a fixed neutral request, answered by the caption. The columns
 go by the names that published sets use: `link` and `caption` (laion/gpt4v-dataset), `url` and `caption` (CC3M, CC12M),
-`URL` and `TEXT` (LAION-5B); checked against public code that loads laion/gpt4v-dataset, and against img2dataset's
+`URL_COLUMN_NAMES` and `TEXT_OUTPUT` (LAION-5B); checked against public code that loads laion/gpt4v-dataset, and against img2dataset's
 dataset_examples. A row whose picture is not there is `missing_picture` and names its link: links die, so a few are
 normal.
 """
@@ -17,41 +17,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.readers import parquet_columns
-from mvl_assets.readers.caption_turns import asked
-from mvl_assets.readers.files import relative
-from mvl_assets.readers.formats.coco_captions import REQUEST
+from mvl_assets.readers.caption_turns import build_caption_turns
+from mvl_assets.readers.files import format_relative_path
+from mvl_assets.readers.formats.coco_captions import QUESTION
 from mvl_assets.readers.registry import RowKey
-from mvl_assets.readers.rows import Row, RowError, built, rows_of
-from mvl_assets.readers.sample import Broken, Sample
-from mvl_assets.readers.url_images import Fetched, listings
+from mvl_assets.readers.rows import RejectError, Row, build_sample, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample
+from mvl_assets.readers.url_images import UrlImageIndex, list_url_tables
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-URL = ("url", "link", "URL")
-CAPTION = ("caption", "TEXT")
+URL_COLUMN_NAMES = ("url", "link", "URL")
+CAPTION_COLUMN_NAMES = ("caption", "TEXT")
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    make = partial(_sample, Fetched(root))
-    for row in _rows(source, root):
-        yield built(row, make)
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    to_sample = partial(_to_sample, UrlImageIndex(root))
+    for row in _read_rows(source, root):
+        yield build_sample(row, to_sample)
 
 
-def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
+def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     """The links alone; no picture is looked for."""
-    for row in _rows(source, root, only=(URL[0],)):
+    for row in _read_rows(source, root, projection=(URL_COLUMN_NAMES[0],)):
         yield RowKey(row.file, row.position, row.native_id)
 
 
-def _rows(source: SourceSpec, root: Path, only: tuple[str, ...] | None = None) -> Iterator[Row | Broken]:
-    for path in listings(source.slug, root, "**/*.parquet"):
-        yield from rows_of(relative(root, path), parquet_columns.rows(path, (URL, CAPTION), only=only), URL[0])
+def _read_rows(
+    source: SourceSpec, root: Path, projection: tuple[str, ...] | None = None
+) -> Iterator[Row | RejectedRow]:
+    for path in list_url_tables(source.slug, root, "**/*.parquet"):
+        yield from to_rows(
+            format_relative_path(root, path),
+            parquet_columns.iter_rows(path, (URL_COLUMN_NAMES, CAPTION_COLUMN_NAMES), projection=projection),
+            URL_COLUMN_NAMES[0],
+        )
 
 
-def _sample(fetched: Fetched, row: Row) -> Sample:
-    caption = row.value[CAPTION[0]]
+def _to_sample(url_images: UrlImageIndex, row: Row) -> Sample:
+    caption = row.value[CAPTION_COLUMN_NAMES[0]]
     if not isinstance(caption, str) or not caption.strip():
-        raise RowError("no_caption", "the row has no caption")
-    picture = fetched.picture(row.value[URL[0]])
-    return Sample(row.file, row.position, asked([(REQUEST, caption)], 1), row.native_id, (picture,))
+        raise RejectError("no_caption", "the row has no caption")
+    image = url_images.resolve_image_url(row.value[URL_COLUMN_NAMES[0]])
+    return Sample(row.file, row.position, build_caption_turns([(QUESTION, caption)], 1), row.native_id, (image,))

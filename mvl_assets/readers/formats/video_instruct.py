@@ -15,25 +15,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers.files import files_below, relative, video_by_id
-from mvl_assets.readers.json_stream import elements
-from mvl_assets.readers.rows import Row, built, rows_of, turns_of, with_video_marker
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_video_by_id
+from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.rows import Row, add_video_marker, build_sample, parse_turns, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-FOLDERS = ("", "videos", "activitynet_videos")
+VIDEO_FOLDERS = ("", "videos", "activitynet_videos")
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    for path in files_below(source.slug, root, "*.json"):
-        for row in rows_of(relative(root, path), elements(path)):
-            yield built(row, partial(_sample, root))
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    for path in list_data_files(source.slug, root, "*.json"):
+        for row in to_rows(format_relative_path(root, path), iter_elements(path)):
+            yield build_sample(row, partial(_to_sample, root))
 
 
-def _sample(root: Path, row: Row) -> Sample:
-    asked = {"from": "human", "value": row.value.get("q")}
-    turns = turns_of([asked, {"from": "gpt", "value": row.value.get("a")}])
-    video = video_by_id(root, row.value.get("video_id"), FOLDERS)
-    return Sample(row.file, row.position, with_video_marker(turns), video=video)
+def _to_sample(root: Path, row: Row) -> Sample:
+    question_turn = {"from": "human", "value": row.value.get("q")}
+    turns = parse_turns([question_turn, {"from": "gpt", "value": row.value.get("a")}])
+    video = resolve_video_by_id(root, row.value.get("video_id"), VIDEO_FOLDERS)
+    return Sample(row.file, row.position, add_video_marker(turns), video=video)

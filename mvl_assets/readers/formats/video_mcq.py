@@ -26,79 +26,83 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.readers import parquet_stream
-from mvl_assets.readers.files import files_below, relative, video_by_id
-from mvl_assets.readers.formats.llava_json import items
-from mvl_assets.readers.json_stream import BadItem, Item, elements
-from mvl_assets.readers.rows import Row, RowError, built, question_and_answer, rows_of, with_video_marker
-from mvl_assets.readers.sample import Broken, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_video_by_id
+from mvl_assets.readers.formats.llava_json import iter_items
+from mvl_assets.readers.json_stream import Item, RejectedItem, iter_elements
+from mvl_assets.readers.rows import RejectError, Row, add_video_marker, build_qa_turns, build_sample, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-ANSWERS = "subset_answers.json"
-FOLDERS = ("videos", "data", "video", "")
+ANSWERS_FILE = "subset_answers.json"
+VIDEO_FOLDERS = ("videos", "data", "video", "")
 
-_IDS = ("question_id", "q_uid", "question_idx", "id")
-_VIDEOS = ("videoID", "video_idx", "q_uid", "video_id", "video")
-_LABEL = re.compile(r"\(?([A-Z])[.):]\s*")
-
-
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    published = _published(root / ANSWERS)
-    for path in _tables(source, root):
-        for row in rows_of(relative(root, path), _items(path), *_IDS):
-            yield built(row, partial(_sample, root, published))
+_ID_FIELDS = ("question_id", "q_uid", "question_idx", "id")
+_VIDEO_FIELDS = ("videoID", "video_idx", "q_uid", "video_id", "video")
+_LABEL_PREFIX = re.compile(r"\(?([A-Z])[.):]\s*")
 
 
-def _tables(source: SourceSpec, root: Path) -> list[Path]:
-    found = files_below(source.slug, root, "*.json", "*.jsonl", "*.parquet", "*/*.parquet")
-    tables = [path for path in found if path.name != ANSWERS and not path.name.startswith("uid_to_")]
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    published_answers = _load_published_answers(root / ANSWERS_FILE)
+    for path in _list_tables(source, root):
+        for row in to_rows(format_relative_path(root, path), _iter_items(path), *_ID_FIELDS):
+            yield build_sample(row, partial(_to_sample, root, published_answers))
+
+
+def _list_tables(source: SourceSpec, root: Path) -> list[Path]:
+    paths = list_data_files(source.slug, root, "*.json", "*.jsonl", "*.parquet", "*/*.parquet")
+    tables = [path for path in paths if path.name != ANSWERS_FILE and not path.name.startswith("uid_to_")]
     return [path for path in tables if path.parent.name == "Subset"] or tables
 
 
-def _items(path: Path) -> Iterator[Item | BadItem]:
-    return parquet_stream.rows(path) if path.suffix == ".parquet" else items(path)
+def _iter_items(path: Path) -> Iterator[Item | RejectedItem]:
+    return parquet_stream.iter_rows(path) if path.suffix == ".parquet" else iter_items(path)
 
 
-def _published(path: Path) -> dict[str, Any]:
+def _load_published_answers(path: Path) -> dict[str, Any]:
     """EgoSchema's published answers by `q_uid`, some hundred; {} when there is no such file or none can be read."""
-    return {item.key: item.value for item in elements(path) if isinstance(item, Item) and item.key is not None}
+    return {item.key: item.value for item in iter_elements(path) if isinstance(item, Item) and item.key is not None}
 
 
-def _sample(root: Path, published: Mapping[str, Any], row: Row) -> Sample:
+def _to_sample(root: Path, published_answers: Mapping[str, Any], row: Row) -> Sample:
     question = row.value.get("question")
     if not isinstance(question, str) or not question.strip():
-        raise RowError("no_question", "the row has no `question`")
-    options = _options(row.value)
+        raise RejectError("no_question", "the row has no `question`")
+    options = _parse_options(row.value)
     answer = row.value.get("answer")
     if answer is None:
-        answer = published.get(str(row.value.get("q_uid")))
+        answer = published_answers.get(str(row.value.get("q_uid")))
     if answer in (None, ""):
-        raise RowError("no_answer", "the answer is not published")
-    listed = "\n".join(f"{letter}. {text}" for letter, text in zip(string.ascii_uppercase, options, strict=False))
-    turns = question_and_answer(f"{question.strip()}\n{listed}", _chosen(options, answer))
-    own_id = next((row.value[name] for name in _VIDEOS if row.value.get(name)), None)
-    video = video_by_id(root, own_id, FOLDERS)
-    return Sample(row.file, row.position, with_video_marker(turns), row.native_id, video=video)
+        raise RejectError("no_answer", "the answer is not published")
+    option_lines = "\n".join(f"{letter}. {text}" for letter, text in zip(string.ascii_uppercase, options, strict=False))
+    turns = build_qa_turns(f"{question.strip()}\n{option_lines}", _select_option(options, answer))
+    video_id = next((row.value[name] for name in _VIDEO_FIELDS if row.value.get(name)), None)
+    video = resolve_video_by_id(root, video_id, VIDEO_FOLDERS)
+    return Sample(row.file, row.position, add_video_marker(turns), row.native_id, video=video)
 
 
-def _options(value: Mapping[str, Any]) -> list[str]:
-    """The options without the letters that some tables write before them. Raises `RowError`."""
-    found = value.get("options", value.get("option"))
-    if found is None:
-        found = [value[f"option {n}"] for n in range(10) if f"option {n}" in value]
-    if not isinstance(found, list) or len(found) < 2 or not all(isinstance(o, str) and o.strip() for o in found):
-        raise RowError("bad_choices", "the row has no list of options")
-    if len(found) > len(string.ascii_uppercase):
-        raise RowError("bad_choices", f"the row has {len(found)} options")
-    options = [option.strip() for option in found]
-    labels = [_LABEL.match(option) for option in options]
+def _parse_options(value: Mapping[str, Any]) -> list[str]:
+    """The options without the letters that some tables write before them. Raises `RejectError`."""
+    raw_options = value.get("options", value.get("option"))
+    if raw_options is None:
+        raw_options = [value[f"option {n}"] for n in range(10) if f"option {n}" in value]
+    if (
+        not isinstance(raw_options, list)
+        or len(raw_options) < 2
+        or not all(isinstance(o, str) and o.strip() for o in raw_options)
+    ):
+        raise RejectError("bad_choices", "the row has no list of options")
+    if len(raw_options) > len(string.ascii_uppercase):
+        raise RejectError("bad_choices", f"the row has {len(raw_options)} options")
+    options = [option.strip() for option in raw_options]
+    labels = [_LABEL_PREFIX.match(option) for option in options]
     if all(m is not None and m[1] == letter for m, letter in zip(labels, string.ascii_uppercase, strict=False)):
         options = [option[m.end() :] for option, m in zip(options, labels, strict=True) if m is not None]
     return options
 
 
-def _chosen(options: list[str], answer: object) -> str:
+def _select_option(options: list[str], answer: object) -> str:
     """The option that an index from 0 or a letter means."""
     text = "" if isinstance(answer, bool) else str(answer).strip().strip("().")
     if text.isascii() and text.isdecimal() and len(text) < 3:
@@ -108,5 +112,5 @@ def _chosen(options: list[str], answer: object) -> str:
     else:
         index = len(options)
     if index >= len(options):
-        raise RowError("bad_answer", f"the answer {str(answer)[:40]!r} names none of {len(options)} options")
+        raise RejectError("bad_answer", f"the answer {str(answer)[:40]!r} names none of {len(options)} options")
     return options[index]

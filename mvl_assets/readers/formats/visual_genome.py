@@ -11,7 +11,7 @@ r"""Visual Genome: lists per picture in `question_answers.json`, `region_descrip
 
 One sample per picture and file: from `question_answers` all questions as turns; from the other files a fixed request,
 answered by one line per region or relationship, or per name of objects (boxes as `regions` says). The picture's id is
-`id` or `image_id`, and a thing has `name` or `names`, by the version of the release. A picture with one item that
+`id` or `compute_image_id`, and a thing has `name` or `names`, by the version of the release. A picture with one item that
 cannot be read is rejected, because its list would be incomplete. The native id is `<file>/<image_id>`.
 
 Sizes are held in memory: about 250 bytes a picture, 27 MB for the release's 108,077. Specification:
@@ -28,123 +28,134 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.json_stream import elements
-from mvl_assets.readers.regions import BOX_FORM, Size, about_picture, box_of, box_text, by_name, one_line, size_of
-from mvl_assets.readers.rows import Row, RowError, built, rows_of, turns_of, with_markers
-from mvl_assets.readers.sample import IMAGE_MARKER, Broken, Sample, Turn
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.regions import (
+    BOX_FORMAT,
+    ImageSize,
+    build_image_qa_turns,
+    collapse_whitespace,
+    format_box,
+    format_boxes_by_name,
+    parse_box,
+    parse_size,
+)
+from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_sample, parse_turns, to_rows
+from mvl_assets.readers.sample import IMAGE_MARKER, RejectedRow, Sample, Turn
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-REGIONS = f"Describe the regions of the picture one by one, each with its box {BOX_FORM}."
-OBJECTS = (
-    f"Which objects are in the picture, and where? Name each kind once and give the box of each object {BOX_FORM}."
+REGIONS_QUESTION = f"Describe the regions of the picture one by one, each with its box {BOX_FORMAT}."
+OBJECTS_QUESTION = (
+    f"Which objects are in the picture, and where? Name each kind once and give the box of each object {BOX_FORMAT}."
 )
-RELATIONSHIPS = f"How are the things in the picture related? Give each thing with its box {BOX_FORM}."
+RELATIONSHIPS_QUESTION = f"How are the things in the picture related? Give each thing with its box {BOX_FORMAT}."
 
-FOLDERS = ("VG_100K", "VG_100K_2", "images", "")
-Things = list[dict[str, Any]]
-Sizes = dict[str, Size]
+IMAGE_FOLDERS = ("VG_100K", "VG_100K_2", "images", "")
+EntryList = list[dict[str, Any]]
+SizesByImage = dict[str, ImageSize]
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    paths = files_below(source.slug, root, *(f"{kind}.json" for kind in _FIELDS))
-    boxed = any(path.stem in _BOXED for path in paths)
-    sizes = _sizes(files_below(source.slug, root, "image_data.json")[0]) if boxed else {}
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    paths = list_data_files(source.slug, root, *(f"{kind}.json" for kind in _LIST_FIELDS))
+    needs_sizes = any(path.stem in _BOX_TURN_BUILDERS for path in paths)
+    sizes = _load_sizes(list_data_files(source.slug, root, "image_data.json")[0]) if needs_sizes else {}
     for path in paths:
-        for row in rows_of(relative(root, path), elements(path), "image_id", "id"):
-            made = built(row, partial(_sample, root, path.stem, sizes))
+        for row in to_rows(format_relative_path(root, path), iter_elements(path), "image_id", "id"):
+            result = build_sample(row, partial(_to_sample, root, path.stem, sizes))
             # A picture has a row in every file.
-            yield made if made.native_id is None else replace(made, native_id=f"{path.stem}/{made.native_id}")
+            yield result if result.native_id is None else replace(result, native_id=f"{path.stem}/{result.native_id}")
 
 
-def _sizes(path: Path) -> Sizes:
+def _load_sizes(path: Path) -> SizesByImage:
     """The sizes that `image_data.json` gives, by the picture's id; rows of other pictures are rejected."""
-    found: Sizes = {}
-    for row in rows_of(path.name, elements(path), "image_id", "id"):
+    sizes: SizesByImage = {}
+    for row in to_rows(path.name, iter_elements(path), "image_id", "id"):
         if isinstance(row, Row) and row.native_id is not None:
-            with suppress(RowError):
-                found[row.native_id] = size_of(row.value)
-    return found
+            with suppress(RejectError):
+                sizes[row.native_id] = parse_size(row.value)
+    return sizes
 
 
-def _sample(root: Path, kind: str, sizes: Sizes, row: Row) -> Sample:
-    field = _FIELDS[kind]
-    things = row.value.get(field)
-    if not isinstance(things, list) or not all(isinstance(thing, dict) for thing in things):
-        raise RowError("not_an_object", f"`{field}` is no list of objects")
-    if not things:
-        raise RowError(f"no_{field}", f"the list `{field}` of the picture is empty")
+def _to_sample(root: Path, kind: str, sizes: SizesByImage, row: Row) -> Sample:
+    field = _LIST_FIELDS[kind]
+    entries = row.value.get(field)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise RejectError("not_an_object", f"`{field}` is no list of objects")
+    if not entries:
+        raise RejectError(f"no_{field}", f"the list `{field}` of the picture is empty")
     if row.native_id is None:
-        raise RowError("unknown_picture", "there is no image_id or id of the right kind")
-    if kind not in _BOXED:
-        turns = _questions(things)
+        raise RejectError("unknown_picture", "there is no image_id or id of the right kind")
+    if kind not in _BOX_TURN_BUILDERS:
+        turns = _build_question_turns(entries)
     elif row.native_id in sizes:
-        turns = _BOXED[kind](things, sizes[row.native_id])
+        turns = _BOX_TURN_BUILDERS[kind](entries, sizes[row.native_id])
     else:
-        raise RowError("unknown_picture", f"image_data.json gives no size of picture {row.native_id}")
-    picture = picture_at(root, f"{row.native_id}.jpg", FOLDERS)
-    return Sample(row.file, row.position, turns, row.native_id, (picture,))
+        raise RejectError("unknown_picture", f"image_data.json gives no size of picture {row.native_id}")
+    image = resolve_image(root, f"{row.native_id}.jpg", IMAGE_FOLDERS)
+    return Sample(row.file, row.position, turns, row.native_id, (image,))
 
 
-def _questions(things: Things) -> tuple[Turn, ...]:
+def _build_question_turns(entries: EntryList) -> tuple[Turn, ...]:
     turns = [
         turn
-        for qa in things
+        for qa in entries
         for turn in ({"from": "human", "value": qa.get("question")}, {"from": "gpt", "value": qa.get("answer")})
     ]
-    first = turns[0]["value"]
-    if isinstance(first, str) and first.strip():
-        turns[0]["value"] = f"{IMAGE_MARKER}\n{first}"
-    return with_markers(turns_of(turns), 1)
+    first_question = turns[0]["value"]
+    if isinstance(first_question, str) and first_question.strip():
+        turns[0]["value"] = f"{IMAGE_MARKER}\n{first_question}"
+    return add_image_markers(parse_turns(turns), 1)
 
 
-def _regions(things: Things, size: Size) -> tuple[Turn, ...]:
+def _build_region_turns(entries: EntryList, size: ImageSize) -> tuple[Turn, ...]:
     lines = []
-    for thing in things:
-        phrase = one_line(thing.get("phrase"))
+    for entry in entries:
+        phrase = collapse_whitespace(entry.get("phrase"))
         if not phrase:
-            raise RowError("no_phrase", "a region has no phrase")
-        box = box_of([thing.get(side) for side in ("x", "y", "width", "height")])
-        lines.append(f"{phrase}: {box_text(box, size)}")
-    return about_picture(REGIONS, "\n".join(lines))
+            raise RejectError("no_phrase", "a region has no phrase")
+        box = parse_box([entry.get(side) for side in ("x", "y", "width", "height")])
+        lines.append(f"{phrase}: {format_box(box, size)}")
+    return build_image_qa_turns(REGIONS_QUESTION, "\n".join(lines))
 
 
-def _objects(things: Things, size: Size) -> tuple[Turn, ...]:
-    return about_picture(OBJECTS, by_name(_placed(thing, size) for thing in things))
+def _build_object_turns(entries: EntryList, size: ImageSize) -> tuple[Turn, ...]:
+    return build_image_qa_turns(
+        OBJECTS_QUESTION, format_boxes_by_name(_parse_name_and_box(entry, size) for entry in entries)
+    )
 
 
-def _relationships(things: Things, size: Size) -> tuple[Turn, ...]:
+def _build_relationship_turns(entries: EntryList, size: ImageSize) -> tuple[Turn, ...]:
     lines = []
-    for thing in things:
-        ends = [_placed(thing.get(end), size) for end in ("subject", "object")]
-        predicate = one_line(thing.get("predicate")).lower()
+    for entry in entries:
+        subject_and_object = [_parse_name_and_box(entry.get(role), size) for role in ("subject", "object")]
+        predicate = collapse_whitespace(entry.get("predicate")).lower()
         if not predicate:
-            raise RowError("no_predicate", "a relationship has no predicate")
-        lines.append(f"{' '.join(ends[0])} {predicate} {' '.join(ends[1])}")
-    return about_picture(RELATIONSHIPS, "\n".join(lines))
+            raise RejectError("no_predicate", "a relationship has no predicate")
+        lines.append(f"{' '.join(subject_and_object[0])} {predicate} {' '.join(subject_and_object[1])}")
+    return build_image_qa_turns(RELATIONSHIPS_QUESTION, "\n".join(lines))
 
 
-def _placed(thing: object, size: Size) -> tuple[str, str]:
+def _parse_name_and_box(entry: object, size: ImageSize) -> tuple[str, str]:
     """Name and box of an object."""
-    if not isinstance(thing, Mapping):
-        raise RowError("not_an_object", "a thing of a relationship is no object")
-    names = thing.get("names")
-    name = one_line(names[0] if isinstance(names, list) and names else thing.get("name"))
+    if not isinstance(entry, Mapping):
+        raise RejectError("not_an_object", "a thing of a relationship is no object")
+    names = entry.get("names")
+    name = collapse_whitespace(names[0] if isinstance(names, list) and names else entry.get("name"))
     if not name:
-        raise RowError("no_name", "an object has no name")
-    return name, box_text(box_of([thing.get(side) for side in "xywh"]), size)
+        raise RejectError("no_name", "an object has no name")
+    return name, format_box(parse_box([entry.get(side) for side in "xywh"]), size)
 
 
-_FIELDS = {
+_LIST_FIELDS = {
     "question_answers": "qas",
     "region_descriptions": "regions",
     "objects": "objects",
     "relationships": "relationships",
 }
-_BOXED: dict[str, Callable[[Things, Size], tuple[Turn, ...]]] = {
-    "region_descriptions": _regions,
-    "objects": _objects,
-    "relationships": _relationships,
+_BOX_TURN_BUILDERS: dict[str, Callable[[EntryList, ImageSize], tuple[Turn, ...]]] = {
+    "region_descriptions": _build_region_turns,
+    "objects": _build_object_turns,
+    "relationships": _build_relationship_turns,
 }

@@ -11,7 +11,7 @@ r"""VQA v2, two files joined over COCO's pictures; and VizWiz, which says the sa
         [{"image": "VizWiz_train_00000000.jpg", "question": "What's the name of this product?", "answerable": 1,
           "answers": [{"answer": "basil leaves", "answer_confidence": "yes"}, ...ten], "answer_type": "other"}, ...]
 
-VQA v2 gives one sample per picture (`by_picture`): both files are sorted by picture on disk, so neither the questions
+VQA v2 gives one sample per picture (`group_questions_by_image`): both files are sorted by picture on disk, so neither the questions
 nor the answers are held in memory. The answer is `multiple_choice_answer`, the release's own most frequent one; where
 it is absent (OK-VQA has the same files without it) and in VizWiz the answer most people gave. VizWiz has one question
 per picture; one that cannot be answered is a broken row. Specifications: visualqa.org/download.html,
@@ -29,73 +29,90 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.errors import SourceError
-from mvl_assets.readers.files import files_below, picture_at, relative
-from mvl_assets.readers.group_by_image import Part, Question, by_picture, name_in, parts_of
-from mvl_assets.readers.json_stream import elements
-from mvl_assets.readers.majority_answer import answerable, majority
-from mvl_assets.readers.rows import Row, RowError, built, question_and_answer, rows_of, with_markers
-from mvl_assets.readers.sample import Broken, Picture, Sample
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.group_by_image import (
+    ImageVqaRecord,
+    VqaRecord,
+    get_name_field,
+    group_questions_by_image,
+    iter_image_records,
+)
+from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.majority_answer import require_answerable, select_majority_answer
+from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_qa_turns, build_sample, to_rows
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-QUESTIONS = "*OpenEnded_mscoco_train*_questions.json"
-VIZWIZ = "train.json"
-_NAME = re.compile(r"(?P<edition>.*)OpenEnded_mscoco_(?P<split>.*)_questions\.json")
+QUESTIONS_PATTERN = "*OpenEnded_mscoco_train*_questions.json"
+VIZWIZ_FILE = "train.json"
+_QUESTIONS_NAME = re.compile(r"(?P<edition>.*)OpenEnded_mscoco_(?P<split>.*)_questions\.json")
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     folders = ("", "[Qq]uestions/", "[Aa]nnotations/")
-    for path in files_below(source.slug, root, *(f + name for f in folders for name in (QUESTIONS, VIZWIZ))):
-        if path.name == VIZWIZ:
-            for row in rows_of(relative(root, path), elements(path), "image"):
-                yield built(row, partial(_vizwiz, root))
+    for path in list_data_files(
+        source.slug, root, *(f + name for f in folders for name in (QUESTIONS_PATTERN, VIZWIZ_FILE))
+    ):
+        if path.name == VIZWIZ_FILE:
+            for row in to_rows(format_relative_path(root, path), iter_elements(path), "image"):
+                yield build_sample(row, partial(_to_vizwiz_sample, root))
         else:
-            yield from _vqa(source, root, path)
+            yield from _read_vqa(source, root, path)
 
 
-def _vqa(source: SourceSpec, root: Path, path: Path) -> Iterator[Sample | Broken]:
-    name, parts = relative(root, path), _NAME.fullmatch(path.name)
-    assert parts is not None
-    wanted = f"{parts['edition']}mscoco_{parts['split']}_annotations.json"
-    answers = next((p for f in ("", "[Aa]nnotations/", "[Qq]uestions/") for p in sorted(root.glob(f + wanted))), None)
-    if answers is None:
+def _read_vqa(source: SourceSpec, root: Path, path: Path) -> Iterator[Sample | RejectedRow]:
+    name, name_match = format_relative_path(root, path), _QUESTIONS_NAME.fullmatch(path.name)
+    assert name_match is not None
+    annotations_name = f"{name_match['edition']}mscoco_{name_match['split']}_annotations.json"
+    annotations_path = next(
+        (p for f in ("", "[Aa]nnotations/", "[Qq]uestions/") for p in sorted(root.glob(f + annotations_name))), None
+    )
+    if annotations_path is None:
         raise SourceError(
-            source.slug, f"{wanted} is not there", file=name, hint="unpack the release's annotations, too"
+            source.slug, f"{annotations_name} is not there", file=name, hint="unpack the release's annotations, too"
         )
-    asked = rows_of(name, elements(path, ("questions",)))
-    told = rows_of(relative(root, answers), elements(answers, ("annotations",)))
-    halves = chain(parts_of(asked, _asked), parts_of(told, _told))
-    yield from by_picture(name, halves, partial(_picture, root, parts["split"]))
+    question_rows = to_rows(name, iter_elements(path, ("questions",)))
+    annotation_rows = to_rows(
+        format_relative_path(root, annotations_path), iter_elements(annotations_path, ("annotations",))
+    )
+    image_records = chain(
+        iter_image_records(question_rows, _parse_question_row),
+        iter_image_records(annotation_rows, _parse_annotation_row),
+    )
+    yield from group_questions_by_image(name, image_records, partial(_resolve_row_image, root, name_match["split"]))
 
 
-def _asked(row: Row) -> Part:
-    return Part(name_in(row, "image_id"), Question(name_in(row, "question_id"), row.value.get("question")))
+def _parse_question_row(row: Row) -> ImageVqaRecord:
+    return ImageVqaRecord(
+        get_name_field(row, "image_id"), VqaRecord(get_name_field(row, "question_id"), row.value.get("question"))
+    )
 
 
-def _told(row: Row) -> Part:
-    picture, question = name_in(row, "image_id"), Question(name_in(row, "question_id"))
+def _parse_annotation_row(row: Row) -> ImageVqaRecord:
+    image_name, record = get_name_field(row, "image_id"), VqaRecord(get_name_field(row, "question_id"))
     try:
-        chosen = row.value.get("multiple_choice_answer")
-        if isinstance(chosen, str) and chosen.strip():
-            return Part(picture, question._replace(answer=answerable(chosen)))
-        return Part(picture, question._replace(answer=majority(row.value.get("answers"))))
-    except RowError as error:
-        return Part(picture, question._replace(fault=(error.error, error.message)))
+        majority_answer = row.value.get("multiple_choice_answer")
+        if isinstance(majority_answer, str) and majority_answer.strip():
+            return ImageVqaRecord(image_name, record._replace(answer=require_answerable(majority_answer)))
+        return ImageVqaRecord(image_name, record._replace(answer=select_majority_answer(row.value.get("answers"))))
+    except RejectError as error:
+        return ImageVqaRecord(image_name, record._replace(reject=(error.error, error.message)))
 
 
-def _picture(root: Path, split: str, image_id: str) -> Picture:
-    return picture_at(root, f"COCO_{split}_{image_id:0>12}.jpg", (split, f"images/{split}", "images", ""))
+def _resolve_row_image(root: Path, split: str, image_id: str) -> EncodedImage:
+    return resolve_image(root, f"COCO_{split}_{image_id:0>12}.jpg", (split, f"images/{split}", "images", ""))
 
 
-def _vizwiz(root: Path, row: Row) -> Sample:
+def _to_vizwiz_sample(root: Path, row: Row) -> Sample:
     if row.value.get("answerable") == 0:
-        raise RowError("unanswerable", "the row says that its question cannot be answered")
+        raise RejectError("unanswerable", "the row says that its question cannot be answered")
     question = row.value.get("question")
     if not isinstance(question, str):
-        raise RowError("no_question", f"the question is a {type(question).__name__}")
-    turns = with_markers(question_and_answer(question, majority(row.value.get("answers"))), 1)
-    picture = picture_at(
+        raise RejectError("no_question", f"the question is a {type(question).__name__}")
+    turns = add_image_markers(build_qa_turns(question, select_majority_answer(row.value.get("answers"))), 1)
+    image = resolve_image(
         root, row.value.get("image"), ("train", "images/train", "Images/train", "images", "Images", "")
     )
-    return Sample(row.file, row.position, turns, row.native_id, (picture,))
+    return Sample(row.file, row.position, turns, row.native_id, (image,))

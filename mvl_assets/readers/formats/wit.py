@@ -6,7 +6,7 @@ r"""WIT, pictures of Wikipedia with their captions: Google's tables, or Wikimedi
     data/train-00000-of-00330.parquet           image: {bytes, path}, image_url, caption_attribution_description,
         wit_features: {language: [...], page_title: [...], caption_reference_description: [...], ...}
 
-Google's tables only link to the pictures, which must have been fetched into `pictures/` (`fetched` says in which
+Google's tables only link to the pictures, which must have been fetched into `pictures/` (`url_images` says in which
 layouts). Wikimedia's copy is wikimedia/wit_base, one row a picture with what every language's page says of it; copies
 that hold one page a row have the same fields at the top. Kaggle's form of the competition, with base64 pixels in 200
 tables in another order than the captions, is not read: wit_base holds the same pictures joined.
@@ -25,81 +25,81 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.readers import delimited, parquet_columns
-from mvl_assets.readers.caption_turns import asked
-from mvl_assets.readers.files import relative
-from mvl_assets.readers.formats.llava_parquet import picture_in_row
+from mvl_assets.readers.caption_turns import build_caption_turns
+from mvl_assets.readers.files import format_relative_path
+from mvl_assets.readers.formats.llava_parquet import parse_image_cell
 from mvl_assets.readers.registry import RowKey
-from mvl_assets.readers.rows import Row, RowError, built, rows_of
-from mvl_assets.readers.sample import Broken, Picture, Sample
-from mvl_assets.readers.url_images import Fetched, listings
+from mvl_assets.readers.rows import RejectError, Row, build_sample, to_rows
+from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
+from mvl_assets.readers.url_images import UrlImageIndex, list_url_tables
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-CAPTIONS = ("caption_reference_description", "caption_attribution_description", "caption_alt_text_description")
+CAPTION_COLUMNS = ("caption_reference_description", "caption_attribution_description", "caption_alt_text_description")
 """From the text that says most surely what is seen to the one that says it least."""
 
-TEXTS = ("language", "page_title", "section_title", *CAPTIONS)
+TEXT_COLUMNS = ("language", "page_title", "section_title", *CAPTION_COLUMNS)
 
 
-def read(source: SourceSpec, root: Path) -> Iterator[Sample | Broken]:
-    make = partial(_sample, root, Fetched(root))
-    for row in _rows(source, root, pictures=True):
-        yield built(row, make)
+def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    to_sample = partial(_to_sample, root, UrlImageIndex(root))
+    for row in _read_rows(source, root, include_images=True):
+        yield build_sample(row, to_sample)
 
 
-def keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
+def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
     """Tables are read through; of Parquet only the links are."""
-    for row in _rows(source, root, pictures=False):
+    for row in _read_rows(source, root, include_images=False):
         yield RowKey(row.file, row.position, row.native_id)
 
 
-def _rows(source: SourceSpec, root: Path, *, pictures: bool) -> Iterator[Row | Broken]:
-    for path in listings(source.slug, root, "**/*.tsv", "**/*.tsv.gz", "**/*.parquet"):
+def _read_rows(source: SourceSpec, root: Path, *, include_images: bool) -> Iterator[Row | RejectedRow]:
+    for path in list_url_tables(source.slug, root, "**/*.tsv", "**/*.tsv.gz", "**/*.parquet"):
         if path.suffix == ".parquet":
-            needed = (("image_url",), ("image",), ("wit_features", CAPTIONS[0]))
-            items = parquet_columns.rows(path, needed, TEXTS, None if pictures else ("image_url",))
+            required = (("image_url",), ("image",), ("wit_features", CAPTION_COLUMNS[0]))
+            items = parquet_columns.iter_rows(path, required, TEXT_COLUMNS, None if include_images else ("image_url",))
         else:
-            items = delimited.rows(path, "\t", ("image_url", "page_title", *CAPTIONS))
-        yield from rows_of(relative(root, path), items, "image_url")
+            items = delimited.iter_rows(path, "\t", ("image_url", "page_title", *CAPTION_COLUMNS))
+        yield from to_rows(format_relative_path(root, path), items, "image_url")
 
 
-def _sample(root: Path, fetched: Fetched, row: Row) -> Sample:
-    page, caption = _captioned(row.value)
-    title, section = (_text(page.get(field)) for field in ("page_title", "section_title"))
-    place = f', section "{section}"' if section else ""
-    question = f'This picture is shown in the Wikipedia article "{title}"{place}. What does it show?'
+def _to_sample(root: Path, url_images: UrlImageIndex, row: Row) -> Sample:
+    page, caption = _select_caption(row.value)
+    title, section = (_collapse_whitespace(page.get(field)) for field in ("page_title", "section_title"))
+    section_phrase = f', section "{section}"' if section else ""
+    question = f'This picture is shown in the Wikipedia article "{title}"{section_phrase}. What does it show?'
     if not title:
         question = "What does this picture show?"
-    turns = asked([(question, caption)], 1)
-    return Sample(row.file, row.position, turns, row.native_id, (_picture(root, fetched, row),))
+    turns = build_caption_turns([(question, caption)], 1)
+    return Sample(row.file, row.position, turns, row.native_id, (_resolve_row_image(root, url_images, row),))
 
 
-def _picture(root: Path, fetched: Fetched, row: Row) -> Picture:
+def _resolve_row_image(root: Path, url_images: UrlImageIndex, row: Row) -> EncodedImage:
     if "image" not in row.value:
-        return fetched.picture(row.value.get("image_url"))
-    return picture_in_row(root, row.value["image"], f"{row.file}#{row.position}")
+        return url_images.resolve_image_url(row.value.get("image_url"))
+    return parse_image_cell(root, row.value["image"], f"{row.file}#{row.position}")
 
 
-def _captioned(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """What a page says of the picture: the page's fields and its caption. Raises `RowError("no_caption")`."""
-    pages = sorted(_pages(value.get("wit_features")), key=lambda page: page.get("language") != "en")
-    for field in CAPTIONS:
+def _select_caption(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """What a page says of the picture: the page's fields and its caption. Raises `RejectError("no_caption")`."""
+    pages = sorted(_parse_pages(value.get("wit_features")), key=lambda page: page.get("language") != "en")
+    for field in CAPTION_COLUMNS:
         for page in (*pages, value):
-            caption = _text(page.get(field))
+            caption = _collapse_whitespace(page.get(field))
             if caption:
                 return (pages[0] if page is value and pages else page), caption
-    raise RowError("no_caption", "the row has no caption in any language")
+    raise RejectError("no_caption", "the row has no caption in any language")
 
 
-def _pages(features: Any) -> list[Mapping[str, Any]]:
+def _parse_pages(features: Any) -> list[Mapping[str, Any]]:
     """One object a page. Parquet holds them as an object of lists, or as a list of objects."""
     if isinstance(features, Mapping):
-        lists = {field: found for field, found in features.items() if isinstance(found, list)}
-        most = max(map(len, lists.values()), default=0)
-        return [{f: found[n] for f, found in lists.items() if n < len(found)} for n in range(most)]
+        lists = {field: values for field, values in features.items() if isinstance(values, list)}
+        n_pages = max(map(len, lists.values()), default=0)
+        return [{f: found[n] for f, found in lists.items() if n < len(found)} for n in range(n_pages)]
     return [page for page in features or () if isinstance(page, Mapping)]
 
 
-def _text(value: Any) -> str:
+def _collapse_whitespace(value: Any) -> str:
     return " ".join(value.split()) if isinstance(value, str) else ""

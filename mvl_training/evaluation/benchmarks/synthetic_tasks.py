@@ -17,104 +17,106 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from mvl_assets.media.image import encode
+from mvl_assets.media.image import encode_image
 
 SEED = 23
-QUESTIONS = 120
-SIDE = 336
+N_QUESTIONS = 120
+IMAGE_SIDE = 336
 COLOURS = {"red": (214, 48, 49), "green": (0, 148, 90), "blue": (40, 90, 200), "orange": (240, 147, 43)}
 LETTERS = "ABCD"
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SyntheticQuestion:
     """One question. `text` holds `<image>` where each picture stands."""
 
-    pictures: Sequence[bytes]
+    images: Sequence[bytes]
     text: str
-    answer: str
+    reference: str
 
 
-def counts(rng: random.Random) -> Drawn:
+def draw_counting_question(rng: random.Random) -> SyntheticQuestion:
     """How many discs of a colour: a number from 1 to 5."""
-    asked, other = rng.sample(sorted(COLOURS), 2)
-    number = rng.randint(1, 5)
-    colours = [asked] * number + [other] * rng.randint(1, 4)
+    target_colour, distractor_colour = rng.sample(sorted(COLOURS), 2)
+    n_discs = rng.randint(1, 5)
+    colours = [target_colour] * n_discs + [distractor_colour] * rng.randint(1, 4)
     cells = rng.sample([(x, y) for x in range(4) for y in range(4)], len(colours))
-    image, pen = _canvas()
+    image, pen = _create_canvas()
     for colour, (column, row) in zip(colours, cells, strict=True):
-        left, top = (SIDE // 4 * place + rng.randint(6, 24) for place in (column, row))
+        left, top = (IMAGE_SIDE // 4 * cell_index + rng.randint(6, 24) for cell_index in (column, row))
         pen.ellipse((left, top, left + 52, top + 52), fill=COLOURS[colour])
-    text = f"<image>\nHow many {asked} discs are there? Answer with a number."
-    return Drawn([encode(image, "PNG")], text, str(number))
+    text = f"<image>\nHow many {target_colour} discs are there? Answer with a number."
+    return SyntheticQuestion([encode_image(image, "PNG")], text, str(n_discs))
 
 
-def bars(rng: random.Random) -> Drawn:
+def draw_bar_chart_question(rng: random.Random) -> SyntheticQuestion:
     """Which bar of a chart is the highest: an option letter."""
     heights = rng.sample(range(40, 281, 30), 4)
     colours = rng.sample(sorted(COLOURS), 4)
-    image, pen = _canvas()
-    pen.line((20, 8, 20, SIDE - 20, SIDE - 8, SIDE - 20), fill="black", width=2)
-    for place, (height, colour) in enumerate(zip(heights, colours, strict=True)):
-        left = 40 + 72 * place
-        pen.rectangle((left, SIDE - 22 - height, left + 48, SIDE - 22), fill=COLOURS[colour])
+    image, pen = _create_canvas()
+    pen.line((20, 8, 20, IMAGE_SIDE - 20, IMAGE_SIDE - 8, IMAGE_SIDE - 20), fill="black", width=2)
+    for bar_index, (height, colour) in enumerate(zip(heights, colours, strict=True)):
+        left = 40 + 72 * bar_index
+        pen.rectangle((left, IMAGE_SIDE - 22 - height, left + 48, IMAGE_SIDE - 22), fill=COLOURS[colour])
     options = rng.sample(colours, 4)
-    lines = "\n".join(f"{letter}. {colour}" for letter, colour in zip(LETTERS, options, strict=True))
-    best = colours[heights.index(max(heights))]
-    text = f"<image>\nWhich bar is the highest?\n{lines}\nAnswer with the option's letter."
-    return Drawn([encode(image, "PNG")], text, LETTERS[options.index(best)])
+    option_lines = "\n".join(f"{letter}. {colour}" for letter, colour in zip(LETTERS, options, strict=True))
+    highest_colour = colours[heights.index(max(heights))]
+    text = f"<image>\nWhich bar is the highest?\n{option_lines}\nAnswer with the option's letter."
+    return SyntheticQuestion([encode_image(image, "PNG")], text, LETTERS[options.index(highest_colour)])
 
 
-def pairs(rng: random.Random) -> Drawn:
+def draw_size_comparison_question(rng: random.Random) -> SyntheticQuestion:
     """In which of two pictures a disc is larger: `first` or `second`; each picture stands after its name."""
     colour = rng.choice(sorted(COLOURS))
-    small, large = sorted(rng.sample(range(60, 301, 40), 2))
-    answer = rng.choice(("first", "second"))
-    pictures = []
-    for side in (large, small) if answer == "first" else (small, large):
-        image, pen = _canvas()
-        left, top = (rng.randint(4, SIDE - side - 4) for _ in range(2))
+    small_side, large_side = sorted(rng.sample(range(60, 301, 40), 2))
+    reference = rng.choice(("first", "second"))
+    images = []
+    for side in (large_side, small_side) if reference == "first" else (small_side, large_side):
+        image, pen = _create_canvas()
+        left, top = (rng.randint(4, IMAGE_SIDE - side - 4) for _ in range(2))
         pen.ellipse((left, top, left + side, top + side), fill=COLOURS[colour])
-        pictures.append(encode(image, "PNG"))
+        images.append(encode_image(image, "PNG"))
     text = "First picture: <image>\nSecond picture: <image>\n"
-    return Drawn(pictures, text + f"In which one is the {colour} disc larger? Answer first or second.", answer)
+    return SyntheticQuestion(
+        images, text + f"In which one is the {colour} disc larger? Answer first or second.", reference
+    )
 
 
-KINDS: dict[str, Callable[[random.Random], Drawn]] = {
-    "drawn_counts": counts,
-    "drawn_bars": bars,
-    "drawn_pairs": pairs,
+TASK_GENERATORS: dict[str, Callable[[random.Random], SyntheticQuestion]] = {
+    "drawn_counts": draw_counting_question,
+    "drawn_bars": draw_bar_chart_question,
+    "drawn_pairs": draw_size_comparison_question,
 }
 """What draws a question, by the name of the task."""
 
 
-def write(folder: Path, questions: int = QUESTIONS) -> None:
+def write_task_data(folder: Path, n_questions: int = N_QUESTIONS) -> None:
     """`<task>.parquet` for every task, with the columns images, text and answer."""
     folder.mkdir(parents=True, exist_ok=True)
-    for task, draw in KINDS.items():
+    for task, generate in TASK_GENERATORS.items():
         rng = random.Random(f"{SEED} {task}")
-        drawn = [draw(rng) for _ in range(questions)]
+        generated_questions = [generate(rng) for _ in range(n_questions)]
         columns = {
-            "images": [[{"bytes": data, "path": None} for data in one.pictures] for one in drawn],
-            "text": [one.text for one in drawn],
-            "answer": [one.answer for one in drawn],
+            "images": [[{"bytes": data, "path": None} for data in question.images] for question in generated_questions],
+            "text": [one.text for one in generated_questions],
+            "answer": [one.reference for one in generated_questions],
         }
-        file = folder / f"{task}.parquet"
-        part = file.with_suffix(".part")
-        pq.write_table(pa.table(columns, schema=_schema()), part)
-        part.replace(file)
+        parquet_file = folder / f"{task}.parquet"
+        temp_file = parquet_file.with_suffix(".part")
+        pq.write_table(pa.table(columns, schema=_build_schema()), temp_file)
+        temp_file.replace(parquet_file)
 
 
-def _schema() -> pa.Schema:
+def _build_schema() -> pa.Schema:
     """With the note by which `datasets` knows that a column holds pictures."""
-    text = {"dtype": "string", "_type": "Value"}
-    features: dict[str, Any] = {"images": [{"_type": "Image"}], "text": text, "answer": text}
-    note = json.dumps({"info": {"features": features}})
-    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    columns = [("images", pa.list_(picture)), ("text", pa.string()), ("answer", pa.string())]
-    return pa.schema(columns, metadata={"huggingface": note})
+    text_feature = {"dtype": "string", "_type": "Value"}
+    features: dict[str, Any] = {"images": [{"_type": "Image"}], "text": text_feature, "answer": text_feature}
+    metadata = json.dumps({"info": {"features": features}})
+    image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = [("images", pa.list_(image_type)), ("text", pa.string()), ("answer", pa.string())]
+    return pa.schema(columns, metadata={"huggingface": metadata})
 
 
-def _canvas() -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGB", (SIDE, SIDE), "white")
+def _create_canvas() -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    image = Image.new("RGB", (IMAGE_SIDE, IMAGE_SIDE), "white")
     return image, ImageDraw.Draw(image)

@@ -18,144 +18,169 @@ from typing import Any, Literal
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.image import blank_like
-from mvl_training.evaluation.held_out.questions import Question
+from mvl_assets.media.image import build_blank_image
+from mvl_training.evaluation.held_out.questions import HeldOutQuestion
 
-BATCH = 8
+BATCH_SIZE = 8
 
-Answers = Literal["all", "several"]
+AnswerScope = Literal["all", "several"]
 """`several`: those to questions with several pictures."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ModelAnswer:
     """What one checkpoint said to one question. The `blank_` fields are None for a question without pictures, the
     answers None where only losses were wanted."""
 
     question_id: str
     answer: str | None
-    blank_answer: str | None
+    blank_image_answer: str | None
     loss: float | None
-    blank_loss: float | None
+    blank_image_loss: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class CheckpointTask:
     """One checkpoint to ask: its export folder, the file for its answers, and which questions it is to answer; on the
     others it is only measured (their answers come from a server)."""
 
     export: Path
-    out: Path
-    answers: Answers
+    answers_path: Path
+    answer_scope: AnswerScope
 
 
 def write_job(
-    file: Path, *, lake: str, questions: Sequence[Question], tasks: Sequence[Task], max_new_tokens: int
+    file: Path, *, lake: str, questions: Sequence[HeldOutQuestion], tasks: Sequence[CheckpointTask], max_new_tokens: int
 ) -> None:
     """Puts down what `python -m mvl_training.evaluation.held_out.local_worker FILE` shall do."""
     job = {
         "lake": lake,
         "max_new_tokens": max_new_tokens,
         "questions": [question.as_data() for question in questions],
-        "tasks": [{"export": str(t.export), "out": str(t.out), "answers": t.answers} for t in tasks],
+        "tasks": [
+            {"export": str(task.export), "out": str(task.answers_path), "answers": task.answer_scope} for task in tasks
+        ],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(job, ensure_ascii=False), encoding="utf-8")
 
 
-def asked(out: Path) -> dict[str, Asked]:
+def read_answers(answers_path: Path) -> dict[str, ModelAnswer]:
     """What a checkpoint has said so far, by question id. A line torn by a kill does not count."""
-    found: dict[str, Asked] = {}
-    if out.exists():
-        for line in out.read_text(encoding="utf-8").splitlines():
+    answers_by_question: dict[str, ModelAnswer] = {}
+    if answers_path.exists():
+        for line in answers_path.read_text(encoding="utf-8").splitlines():
             try:
-                row = Asked(**json.loads(line))
+                model_answer = ModelAnswer(**json.loads(line))
             except (ValueError, TypeError):
                 continue
-            found[row.question_id] = row
-    return found
+            answers_by_question[model_answer.question_id] = model_answer
+    return answers_by_question
 
 
-def ask(lake: Lake, runner: Any, questions: Sequence[Question], *, answers: Answers) -> Iterator[Asked]:
+def answer_questions(
+    lake: Lake, runner: Any, questions: Sequence[HeldOutQuestion], *, answer_scope: AnswerScope
+) -> Iterator[ModelAnswer]:
     """Asks `runner` (a `mvl_training.evaluation.runner.Runner`) in batches: each question with its pictures, then over grey."""
-    for start in range(0, len(questions), BATCH):
-        batch = questions[start : start + BATCH]
-        pictures = lake.images.fetch({i for question in batch for i in question.image_ids})
-        true = [[pictures[i] for i in question.image_ids] for question in batch]
+    for start in range(0, len(questions), BATCH_SIZE):
+        batch = questions[start : start + BATCH_SIZE]
+        image_bytes = lake.images.read_images({i for question in batch for i in question.image_ids})
+        images = [[image_bytes[i] for i in question.image_ids] for question in batch]
         # A question without pictures is asked once: over grey it would be the same question.
-        over = [index for index, question in enumerate(batch) if question.image_ids]
-        grey = [[blank_like(data) for data in true[index]] for index in over]
-        told = [i for i, question in enumerate(batch) if answers == "all" or has_several(question)]
-        said = _spread(_answers(runner, batch, [true[i] for i in told], told), told)
-        blank_told = [i for i in told if i in over]
-        blank_said = _spread(_answers(runner, batch, [grey[over.index(i)] for i in blank_told], blank_told), blank_told)
-        losses = _spread(_losses(runner, batch, true, range(len(batch))), range(len(batch)))
-        blank_losses = _spread(_losses(runner, batch, grey, over), over)
+        image_positions = [index for index, question in enumerate(batch) if question.image_ids]
+        blank_images = [[build_blank_image(data) for data in images[index]] for index in image_positions]
+        answer_positions = [
+            i for i, question in enumerate(batch) if answer_scope == "all" or has_multiple_images(question)
+        ]
+        answers_by_position = _index_by_position(
+            _generate_answers(runner, batch, [images[i] for i in answer_positions], answer_positions), answer_positions
+        )
+        blank_image_positions = [i for i in answer_positions if i in image_positions]
+        blank_image_answers = _index_by_position(
+            _generate_answers(
+                runner,
+                batch,
+                [blank_images[image_positions.index(i)] for i in blank_image_positions],
+                blank_image_positions,
+            ),
+            blank_image_positions,
+        )
+        losses_by_position = _index_by_position(
+            _compute_losses(runner, batch, images, range(len(batch))), range(len(batch))
+        )
+        blank_image_losses = _index_by_position(
+            _compute_losses(runner, batch, blank_images, image_positions), image_positions
+        )
         for index, question in enumerate(batch):
-            yield Asked(
+            yield ModelAnswer(
                 question.question_id,
-                answer=said.get(index),
-                blank_answer=blank_said.get(index),
-                loss=losses.get(index),
-                blank_loss=blank_losses.get(index),
+                answer=answers_by_position.get(index),
+                blank_image_answer=blank_image_answers.get(index),
+                loss=losses_by_position.get(index),
+                blank_image_loss=blank_image_losses.get(index),
             )
 
 
-def has_several(question: Question) -> bool:
+def has_multiple_images(question: HeldOutQuestion) -> bool:
     """Whether it shows several pictures. vLLM cuts each of them into tiles of its own; training gives each one tile."""
     return len(question.image_ids) > 1
 
 
-def _answers(
-    runner: Any, batch: Sequence[Question], pictures: Sequence[list[bytes]], which: Sequence[int]
+def _generate_answers(
+    runner: Any, batch: Sequence[HeldOutQuestion], images: Sequence[list[bytes]], positions: Sequence[int]
 ) -> list[str]:
-    wanted = [(shown, batch[index].text) for shown, index in zip(pictures, which, strict=True)]
-    return runner.answer(wanted) if wanted else []
+    prompts = [(question_images, batch[index].text) for question_images, index in zip(images, positions, strict=True)]
+    return runner.answer(prompts) if prompts else []
 
 
-def _losses(
-    runner: Any, batch: Sequence[Question], pictures: Sequence[list[bytes]], which: Sequence[int]
+def _compute_losses(
+    runner: Any, batch: Sequence[HeldOutQuestion], images: Sequence[list[bytes]], positions: Sequence[int]
 ) -> list[float]:
-    wanted = [(shown, batch[i].text, batch[i].expected) for shown, i in zip(pictures, which, strict=True)]
-    return runner.loss(wanted) if wanted else []
+    samples = [
+        (question_images, batch[i].text, batch[i].reference)
+        for question_images, i in zip(images, positions, strict=True)
+    ]
+    return runner.loss(samples) if samples else []
 
 
-def _spread(values: Sequence[Any], which: Sequence[int]) -> dict[int, Any]:
-    return dict(zip(which, values, strict=True)) if values else {}
+def _index_by_position(values: Sequence[Any], positions: Sequence[int]) -> dict[int, Any]:
+    return dict(zip(positions, values, strict=True)) if values else {}
 
 
 def main(arguments: Sequence[str]) -> int:
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     lake = Lake(job["lake"])
-    questions = [Question.from_data(data) for data in job["questions"]]
+    questions = [HeldOutQuestion.from_data(data) for data in job["questions"]]
     for task in job["tasks"]:
-        out = Path(task["out"])
-        known = asked(out)
-        pending = [question for question in questions if question.question_id not in known]
+        answers_path = Path(task["out"])
+        answers_by_question = read_answers(answers_path)
+        pending = [question for question in questions if question.question_id not in answers_by_question]
         if not pending:
             continue
-        from mvl_training.evaluation.runner import Runner
+        from mvl_training.evaluation.runner import StudentRunner
 
-        runner = Runner(Path(task["export"]), max_new_tokens=job["max_new_tokens"])
+        runner = StudentRunner(Path(task["export"]), max_new_tokens=job["max_new_tokens"])
         # Whole lines only, so that an append after a kill does not continue a torn one.
-        _rewrite(out, known)
-        with out.open("a", encoding="utf-8") as file:
-            for row in ask(lake, runner, pending, answers=task["answers"]):
-                file.write(_line(row))
+        _write_answers(answers_path, answers_by_question)
+        with answers_path.open("a", encoding="utf-8") as file:
+            for model_answer in answer_questions(lake, runner, pending, answer_scope=task["answers"]):
+                file.write(_format_line(model_answer))
                 file.flush()
         sys.stdout.write(f"asked {len(pending)} questions of {task['export']}\n")
     return 0
 
 
-def _rewrite(out: Path, known: dict[str, Asked]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_suffix(".part")
-    part.write_text("".join(_line(row) for row in known.values()), encoding="utf-8")
-    part.replace(out)
+def _write_answers(answers_path: Path, answers_by_question: dict[str, ModelAnswer]) -> None:
+    answers_path.parent.mkdir(parents=True, exist_ok=True)
+    temp_file = answers_path.with_suffix(".part")
+    temp_file.write_text(
+        "".join(_format_line(model_answer) for model_answer in answers_by_question.values()), encoding="utf-8"
+    )
+    temp_file.replace(answers_path)
 
 
-def _line(row: Asked) -> str:
-    values = {name: getattr(row, name) for name in Asked.__slots__}
+def _format_line(model_answer: ModelAnswer) -> str:
+    values = {name: getattr(model_answer, name) for name in ModelAnswer.__slots__}
     return json.dumps(values, ensure_ascii=False) + "\n"
 
 

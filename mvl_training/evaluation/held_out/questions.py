@@ -11,23 +11,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 
 # What a suite asks unless told otherwise: questions of a category, and tokens of an answer.
-PER_CATEGORY, MAX_NEW_TOKENS = 8, 32
+QUESTIONS_PER_CATEGORY, DEFAULT_MAX_NEW_TOKENS = 8, 32
 
 # How many of them a page shows with their pictures.
-PREVIEWED = 4
+PREVIEW_COUNT = 4
 
 # Longer answers are descriptions and derivations: an exact match would only ever say "wrong".
-LONGEST_ANSWER_WORDS = 6
-LONGEST_ANSWER = 60
+MAX_ANSWER_WORDS = 6
+MAX_ANSWER_CHARS = 60
 
-_MARKER = re.compile(r"<(?:image|video)>[ \t]*\n?")
+_MEDIA_MARKER = re.compile(r"<(?:image|video)>[ \t]*\n?")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class HeldOutQuestion:
     """One question with its known answer. `text` has no picture markers; pictures go before it, in order.
 
     `question_id` is the digest of everything that is asked, so an edited row is a new question.
@@ -39,17 +39,17 @@ class Question:
     category: str
     image_ids: tuple[str, ...]
     text: str
-    expected: str
+    reference: str
 
     def as_data(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> Question:
+    def from_data(cls, data: Mapping[str, Any]) -> HeldOutQuestion:
         return cls(**{**data, "image_ids": tuple(data["image_ids"])})
 
 
-def question_of(row: Mapping[str, Any]) -> Question | None:
+def build_question(row: Mapping[str, Any]) -> HeldOutQuestion | None:
     """The first exchange of a row as a question; None when its answer is too long or too empty to compare.
 
     `row` has sample_id, source, category, conversations [{from, value}] and image_ids. Later turns are left out: they
@@ -58,41 +58,45 @@ def question_of(row: Mapping[str, Any]) -> Question | None:
     turns = [turn for turn in row["conversations"] if turn["from"] != "system"]
     if len(turns) < 2 or turns[0]["from"] != "human" or turns[1]["from"] != "gpt":
         return None
-    text = _MARKER.sub("", turns[0]["value"]).strip()
-    expected = turns[1]["value"].strip()
-    if not text or not expected or len(expected) > LONGEST_ANSWER or len(expected.split()) > LONGEST_ANSWER_WORDS:
+    text = _MEDIA_MARKER.sub("", turns[0]["value"]).strip()
+    reference = turns[1]["value"].strip()
+    if not text or not reference or len(reference) > MAX_ANSWER_CHARS or len(reference.split()) > MAX_ANSWER_WORDS:
         return None
-    pictures = tuple(row["image_ids"] or ())
-    return Question(
-        question_id=digest_hex("question", row["sample_id"], pictures, text, expected),
+    image_ids = tuple(row["image_ids"] or ())
+    return HeldOutQuestion(
+        question_id=compute_digest("question", row["sample_id"], image_ids, text, reference),
         sample_id=row["sample_id"],
         source=row["source"],
         category=row["category"],
-        image_ids=pictures,
+        image_ids=image_ids,
         text=text,
-        expected=expected,
+        reference=reference,
     )
 
 
-def choose(rows: Iterable[Mapping[str, Any]], *, per_category: int) -> list[Question]:
+def select_questions(rows: Iterable[Mapping[str, Any]], *, per_category: int) -> list[HeldOutQuestion]:
     """At most `per_category` questions of each category, those with the smallest ids: the choice of 10 is among the
     choice of 100. Ordered by category, then id; memory holds the chosen ones only."""
-    chosen: dict[str, dict[str, Question]] = {}
+    selected: dict[str, dict[str, HeldOutQuestion]] = {}
     for row in rows:
-        question = question_of(row)
+        question = build_question(row)
         if question is None:
             continue
-        group = chosen.setdefault(question.category, {})
-        group[question.question_id] = question
-        if len(group) > 2 * per_category:
-            chosen[question.category] = _smallest(group, per_category)
-    return [question for name in sorted(chosen) for question in _smallest(chosen[name], per_category).values()]
+        category_questions = selected.setdefault(question.category, {})
+        category_questions[question.question_id] = question
+        if len(category_questions) > 2 * per_category:
+            selected[question.category] = _select_smallest(category_questions, per_category)
+    return [
+        question
+        for category in sorted(selected)
+        for question in _select_smallest(selected[category], per_category).values()
+    ]
 
 
-def _smallest(group: Mapping[str, Question], count: int) -> dict[str, Question]:
-    return {key: group[key] for key in sorted(group)[:count]}
+def _select_smallest(questions_by_id: Mapping[str, HeldOutQuestion], limit: int) -> dict[str, HeldOutQuestion]:
+    return {question_id: questions_by_id[question_id] for question_id in sorted(questions_by_id)[:limit]}
 
 
-def suite_hash(questions: Iterable[Question], **settings: object) -> str:
+def compute_suite_hash(questions: Iterable[HeldOutQuestion], **settings: object) -> str:
     """What makes two score tables comparable: the questions, and the settings they were asked with."""
-    return digest_hex("suite", [question.question_id for question in questions], settings)
+    return compute_digest("suite", [question.question_id for question in questions], settings)

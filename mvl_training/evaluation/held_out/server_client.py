@@ -12,134 +12,147 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.engine import answer_all
-from mvl_assets.inference.local_server.server import ensure_server, start_in_background
-from mvl_assets.inference.local_server.server_spec import ServeSpec
+from mvl_assets.inference.local_server.server import ensure_server, start_server_in_background
+from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.image import LONGEST, blank_like
-from mvl_training.evaluation.held_out.local_worker import Asked
-from mvl_training.evaluation.held_out.questions import Question
+from mvl_assets.media.image import MAX_SIDE, build_blank_image
+from mvl_training.evaluation.held_out.local_worker import ModelAnswer
+from mvl_training.evaluation.held_out.questions import HeldOutQuestion
 from mvl_training.runs.stage_run import Checkpoint
 
 STAGE = "evaluation"
 
 # Marks a picture that is to be sent grey; an image id is 32 hex characters.
-GREY = "grey-"
+BLANK_IMAGE_PREFIX = "grey-"
 
 # A suite is small, and the machine that trained has little memory to spare.
-SEQUENCES = 16
-IDLE_SECONDS = 120.0
+MAX_NUM_SEQS = 16
+IDLE_TIMEOUT_S = 120.0
 
 # No prompt file: the question is asked as the row has it.
 PROMPT, PROMPT_HASH = "held_out", "as-asked"
 
 
-class NotAnswered(MvlError):
+class UnansweredQuestionsError(MvlError):
     """Some questions got no answer, so the scores would not be comparable."""
 
 
-def request_of(question: Question, model: ModelRef, *, max_new_tokens: int, grey: bool) -> Request:
+def build_request(question: HeldOutQuestion, model: ModelRef, *, max_new_tokens: int, blank_images: bool) -> Request:
     """The question as a chat message: its pictures in order, then its words. Greedy."""
-    prefix = GREY if grey else ""
+    prefix = BLANK_IMAGE_PREFIX if blank_images else ""
     parts: list[Mapping[str, str]] = [{"type": "image", "image": prefix + i} for i in question.image_ids]
     parts.append({"type": "text", "text": question.text})
     return Request(
         messages=({"role": "user", "content": parts},),
         model=model,
         sampling={"temperature": 0.0, "max_tokens": max_new_tokens},
-        prompt=PROMPT,
+        prompt_name=PROMPT,
         prompt_hash=PROMPT_HASH,
     )
 
 
-def fetch_pictures(lake: Lake, ids: Sequence[str]) -> dict[str, bytes]:
-    """Bytes by id; an id marked `GREY` gets a blank picture of the size of the one it stands for."""
-    stored = lake.images.fetch({i.removeprefix(GREY) for i in ids})
-    return {i: blank_like(stored[i.removeprefix(GREY)]) if i.startswith(GREY) else stored[i] for i in ids}
+def fetch_images(lake: Lake, image_ids: Sequence[str]) -> dict[str, bytes]:
+    """Bytes by id; an id marked `BLANK_IMAGE_PREFIX` gets a blank picture of the size of the one it stands for."""
+    stored_images = lake.images.read_images({image_id.removeprefix(BLANK_IMAGE_PREFIX) for image_id in image_ids})
+    return {
+        i: build_blank_image(stored_images[i.removeprefix(BLANK_IMAGE_PREFIX)])
+        if i.startswith(BLANK_IMAGE_PREFIX)
+        else stored_images[i]
+        for i in image_ids
+    }
 
 
-def ask(
+def request_answers(
     lake: Lake,
     checkpoint: Checkpoint,
-    questions: Sequence[Question],
+    questions: Sequence[HeldOutQuestion],
     *,
     max_new_tokens: int,
     run_id: str,
     log: Callable[[str], None],
-) -> dict[str, Asked]:
+) -> dict[str, ModelAnswer]:
     """What the checkpoint's server answers, by question id (losses are None). Starts the server unless all is known.
 
     Answers are paid for once per checkpoint version: they stay in the lake's answers, and a rerun only reads them.
-    Raises `NotAnswered` when a question failed, and what starting a server raises.
+    Raises `UnansweredQuestionsError` when a question failed, and what starting a server raises.
     """
-    asked = _requests(checkpoint, questions, max_new_tokens)
-    answers = lake.answers(STAGE, checkpoint.stage)
-    requests = list(asked.values())
-    if pending := _pending(lake, checkpoint, requests):
-        log(f"asking the server of {checkpoint.stage} {pending} requests")
-        server = ensure_server(serve_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
+    requests_by_question = _build_requests(checkpoint, questions, max_new_tokens)
+    answer_log = lake.get_answer_log(STAGE, checkpoint.stage)
+    requests = list(requests_by_question.values())
+    if n_pending := _count_pending(lake, checkpoint, requests):
+        log(f"asking the server of {checkpoint.stage} {n_pending} requests")
+        server = ensure_server(build_server_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
         # The checkpoint sees all of a picture that training saw.
-        endpoint = dataclasses.replace(server, max_side=LONGEST)
+        endpoint = dataclasses.replace(server, max_image_side=MAX_SIDE)
         outcome = answer_all(
             requests,
             endpoints=[endpoint],
-            log=answers,
-            pictures=lambda ids: fetch_pictures(lake, ids),
+            log=answer_log,
+            fetch_images=lambda ids: fetch_images(lake, ids),
             run_id=run_id,
             total=len(requests),
         )
         if outcome.failures:
-            first = outcome.failures[0]
-            raise NotAnswered(
+            first_failure = outcome.failures[0]
+            raise UnansweredQuestionsError(
                 f"{len(outcome.failures)} of {len(requests)} requests to {checkpoint.stage} failed, the first with"
-                f" {first.error}: {first.message}",
+                f" {first_failure.error}: {first_failure.message}",
                 hint="`mvl serve status` shows the server and its log; a rerun asks only what is missing",
             )
-    said = answers.get((request.key for request in requests), ["text"])
+    answers_by_key = answer_log.get((request.key for request in requests), ["text"])
     return {
-        question.question_id: Asked(
+        question.question_id: ModelAnswer(
             question.question_id,
-            answer=said[asked[question.question_id, False].key]["text"],
-            blank_answer=said[asked[question.question_id, True].key]["text"] if question.image_ids else None,
+            answer=answers_by_key[requests_by_question[question.question_id, False].key]["text"],
+            blank_image_answer=answers_by_key[requests_by_question[question.question_id, True].key]["text"]
+            if question.image_ids
+            else None,
             loss=None,
-            blank_loss=None,
+            blank_image_loss=None,
         )
         for question in questions
     }
 
 
-def start(lake: Lake, checkpoint: Checkpoint, questions: Sequence[Question], *, max_new_tokens: int) -> None:
+def start_server(
+    lake: Lake, checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], *, max_new_tokens: int
+) -> None:
     """Starts the checkpoint's server without waiting for it, unless all answers are known."""
-    if _pending(lake, checkpoint, list(_requests(checkpoint, questions, max_new_tokens).values())):
-        start_in_background(serve_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
+    if _count_pending(lake, checkpoint, list(_build_requests(checkpoint, questions, max_new_tokens).values())):
+        start_server_in_background(build_server_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
 
 
-def _requests(
-    checkpoint: Checkpoint, questions: Sequence[Question], max_new_tokens: int
+def _build_requests(
+    checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], max_new_tokens: int
 ) -> dict[tuple[str, bool], Request]:
     """By question id, and whether the pictures are grey (only where there are pictures)."""
     model = ModelRef(name=f"mvl-{checkpoint.stage}", revision=checkpoint.version)
     return {
-        (question.question_id, grey): request_of(question, model, max_new_tokens=max_new_tokens, grey=grey)
+        (question.question_id, blank_images): build_request(
+            question, model, max_new_tokens=max_new_tokens, blank_images=blank_images
+        )
         for question in questions
-        for grey in ((False, True) if question.image_ids else (False,))
+        for blank_images in ((False, True) if question.image_ids else (False,))
     }
 
 
-def _pending(lake: Lake, checkpoint: Checkpoint, requests: Sequence[Request]) -> int:
+def _count_pending(lake: Lake, checkpoint: Checkpoint, requests: Sequence[Request]) -> int:
     """How many different requests have no answer yet; questions with the same words are one request."""
-    wanted = {request.key for request in requests}
-    return len(wanted - lake.answers(STAGE, checkpoint.stage).answered(wanted))
+    request_keys = {request.key for request in requests}
+    return len(request_keys - lake.get_answer_log(STAGE, checkpoint.stage).find_answered(request_keys))
 
 
-def serve_spec(checkpoint: Checkpoint, questions: Sequence[Question], *, max_new_tokens: int) -> ServeSpec:
+def build_server_spec(
+    checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], *, max_new_tokens: int
+) -> ServerSpec:
     """A checkpoint's server, with room for its longest training sequence, an answer, and the most pictures asked."""
-    pictures = max((len(question.image_ids) for question in questions), default=0)
-    return ServeSpec(
-        model=str(checkpoint.export),
-        served_name=f"mvl-{checkpoint.stage}",
-        max_model_len=checkpoint.length + max_new_tokens,
-        max_num_seqs=SEQUENCES,
-        idle_seconds=IDLE_SECONDS,
-        args=("--limit-mm-per-prompt", json.dumps({"image": max(1, pictures)})),
+    max_images = max((len(question.image_ids) for question in questions), default=0)
+    return ServerSpec(
+        model=str(checkpoint.export_dir),
+        served_model_name=f"mvl-{checkpoint.stage}",
+        max_model_len=checkpoint.max_seq_len + max_new_tokens,
+        max_num_seqs=MAX_NUM_SEQS,
+        idle_timeout_s=IDLE_TIMEOUT_S,
+        args=("--limit-mm-per-prompt", json.dumps({"image": max(1, max_images)})),
     )

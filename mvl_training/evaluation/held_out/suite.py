@@ -1,4 +1,4 @@
-"""The suite `held_out`: questions that no mixture may take, asked of every stage's checkpoint.
+"""The suite `cross_validated`: questions that no mixture may take, asked of every stage's checkpoint.
 
 Belongs here: which questions, bringing answers together, scoring them, the table `evaluation/held_out`. Does not: how a
 checkpoint is asked (`local`, `served`), how scores are shown (`mvl_training.orchestration.report`).
@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.common.digest import digest_hex
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.holdout import held_out_rows
-from mvl_training.evaluation.held_out.local_worker import Asked
-from mvl_training.evaluation.held_out.questions import Question, choose, suite_hash
-from mvl_training.evaluation.scoring import Outcome, Score, is_correct, score
+from mvl_assets.lake_queries.holdout import iter_held_out_rows
+from mvl_training.evaluation.held_out.local_worker import ModelAnswer
+from mvl_training.evaluation.held_out.questions import HeldOutQuestion, compute_suite_hash, select_questions
+from mvl_training.evaluation.scoring import CategoryScore, ScoredAnswer, compute_category_scores, is_correct
 from mvl_training.runs.stage_run import Checkpoint
 
 SUITE = "held_out"
@@ -28,128 +28,151 @@ TABLE = f"evaluation/{SUITE}"
 SCORING_VERSION = 3
 
 
-class NothingHeldOut(MvlError):
+class NoHeldOutQuestionsError(MvlError):
     """No held-out row has a short answer, so there is nothing to ask."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """One checkpoint with what it said. `via` is "runner" or "server"."""
+class CheckpointAnswers:
+    """One checkpoint with what it said. `backend` is "runner" or "server"."""
 
     checkpoint: Checkpoint
-    via: str
-    answers: Mapping[str, Asked]
+    backend: str
+    answers: Mapping[str, ModelAnswer]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What the suite found. `scores` by stage, in the order asked; `data_version` is the digest of the scores."""
+class HeldOutReport:
+    """What the suite found. `scores` by stage, in the order asked; `compute_data_version` is the digest of the scores."""
 
     settings_hash: str
-    questions: Sequence[Question]
-    askings: Sequence[Asking]
-    scores: Mapping[str, Sequence[Score]]
+    questions: Sequence[HeldOutQuestion]
+    all_checkpoint_answers: Sequence[CheckpointAnswers]
+    scores: Mapping[str, Sequence[CategoryScore]]
     data_version: str
 
 
-def held_out_questions(lake: Lake, categories: Sequence[str], share: float, *, per_category: int) -> list[Question]:
+def select_held_out_questions(
+    lake: Lake, categories: Sequence[str], holdout_fraction: float, *, per_category: int
+) -> list[HeldOutQuestion]:
     """Up to `per_category` questions of each category, in a stable order.
 
     Videos are left out: neither the runner nor a chat request shows frames as training does.
     """
-    return choose(_rows(lake, categories, share), per_category=per_category)
+    return select_questions(_iter_held_out_rows(lake, categories, holdout_fraction), per_category=per_category)
 
 
-def _rows(lake: Lake, categories: Sequence[str], share: float) -> Iterator[dict[str, Any]]:
+def _iter_held_out_rows(lake: Lake, categories: Sequence[str], holdout_fraction: float) -> Iterator[dict[str, Any]]:
     for category in categories:
         sources: set[str] = set()
-        for batch in lake.table(f"category/{category}").scan(["source"], batch_size=8192):
+        for batch in lake.get_table(f"category/{category}").scan(["source"], batch_size=8192):
             sources.update(batch.column(0).unique().to_pylist())
-        for row in held_out_rows(lake, category, sorted(sources), share):
+        for row in iter_held_out_rows(lake, category, sorted(sources), holdout_fraction):
             if not row["video"]:
                 yield row
 
 
-def settings_hash(questions: Sequence[Question], *, max_new_tokens: int) -> str:
-    return suite_hash(questions, max_new_tokens=max_new_tokens, scoring=SCORING_VERSION)
+def compute_settings_hash(questions: Sequence[HeldOutQuestion], *, max_new_tokens: int) -> str:
+    return compute_suite_hash(questions, max_new_tokens=max_new_tokens, scoring=SCORING_VERSION)
 
 
-def require(questions: Sequence[Question]) -> None:
-    """Raises `NothingHeldOut` when there are no questions."""
+def require_questions(questions: Sequence[HeldOutQuestion]) -> None:
+    """Raises `NoHeldOutQuestionsError` when there are no questions."""
     if not questions:
-        raise NothingHeldOut(
+        raise NoHeldOutQuestionsError(
             "no held-out row has a short answer, so there is nothing to ask",
             hint="set `holdout` above 0 in the profile, or ingest a source with short answers",
         )
 
 
-def publish(
-    lake: Lake, questions: Sequence[Question], askings: Sequence[Asking], *, max_new_tokens: int, run_id: str
-) -> Report:
+def publish_report(
+    lake: Lake,
+    questions: Sequence[HeldOutQuestion],
+    all_checkpoint_answers: Sequence[CheckpointAnswers],
+    *,
+    max_new_tokens: int,
+    run_id: str,
+) -> HeldOutReport:
     """Scores what was said and makes it the content of `evaluation/held_out`, one commit per checkpoint.
 
-    Raises `NothingHeldOut` without questions, `KeyError` when a checkpoint was not asked one of them.
+    Raises `NoHeldOutQuestionsError` without questions, `KeyError` when a checkpoint was not asked one of them.
     """
-    require(questions)
-    hashed = settings_hash(questions, max_new_tokens=max_new_tokens)
-    scores: dict[str, Sequence[Score]] = {}
-    for asking in askings:
-        rows = [_row(question, asking, hashed, run_id) for question in questions]
-        schema = lake.table(TABLE).spec.columns
-        lake.table(TABLE).publish([pa.Table.from_pylist(rows, schema=schema)], where=asking.checkpoint.stage)
-        scores[asking.checkpoint.stage] = score([_outcome(row) for row in rows])
-    return Report(
-        settings_hash=hashed,
+    require_questions(questions)
+    settings_digest = compute_settings_hash(questions, max_new_tokens=max_new_tokens)
+    scores: dict[str, Sequence[CategoryScore]] = {}
+    for checkpoint_answers in all_checkpoint_answers:
+        rows = [_build_row(question, checkpoint_answers, settings_digest, run_id) for question in questions]
+        schema = lake.get_table(TABLE).spec.columns
+        lake.get_table(TABLE).publish(
+            [pa.Table.from_pylist(rows, schema=schema)], partition_key=checkpoint_answers.checkpoint.stage
+        )
+        scores[checkpoint_answers.checkpoint.stage] = compute_category_scores([_to_scored_answer(row) for row in rows])
+    return HeldOutReport(
+        settings_hash=settings_digest,
         questions=questions,
-        askings=askings,
+        all_checkpoint_answers=all_checkpoint_answers,
         scores=scores,
-        data_version=_version(hashed, askings, scores),
+        data_version=_compute_data_version(settings_digest, all_checkpoint_answers, scores),
     )
 
 
-def _row(question: Question, asking: Asking, settings: str, run_id: str) -> dict[str, Any]:
-    said = asking.answers[question.question_id]
-    answer, blank = said.answer or "", said.blank_answer
+def _build_row(
+    question: HeldOutQuestion, checkpoint_answers: CheckpointAnswers, settings_digest: str, run_id: str
+) -> dict[str, Any]:
+    model_answer = checkpoint_answers.answers[question.question_id]
+    answer, blank_image_answer = model_answer.answer or "", model_answer.blank_image_answer
     return {
-        "result_id": digest_hex("result", SUITE, asking.checkpoint.stage, question.question_id),
-        "checkpoint": asking.checkpoint.stage,
-        "checkpoint_version": asking.checkpoint.version,
+        "result_id": compute_digest("result", SUITE, checkpoint_answers.checkpoint.stage, question.question_id),
+        "checkpoint": checkpoint_answers.checkpoint.stage,
+        "checkpoint_version": checkpoint_answers.checkpoint.version,
         "suite": SUITE,
-        "settings_hash": settings,
+        "settings_hash": settings_digest,
         "question_id": question.question_id,
         "source": question.source,
         "category": question.category,
         "question": question.text,
-        "expected": question.expected,
+        "expected": question.reference,
         "answer": answer,
-        "correct": is_correct(answer, question.expected),
-        "blank_answer": blank,
-        "blank_correct": None if blank is None else is_correct(blank, question.expected),
-        "loss": said.loss,
-        "blank_loss": said.blank_loss,
-        "via": asking.via,
+        "correct": is_correct(answer, question.reference),
+        "blank_answer": blank_image_answer,
+        "blank_correct": None if blank_image_answer is None else is_correct(blank_image_answer, question.reference),
+        "loss": model_answer.loss,
+        "blank_loss": model_answer.blank_image_loss,
+        "via": checkpoint_answers.backend,
         "run_id": run_id,
     }
 
 
-def _outcome(row: Mapping[str, Any]) -> Outcome:
-    return Outcome(
+def _to_scored_answer(row: Mapping[str, Any]) -> ScoredAnswer:
+    return ScoredAnswer(
         category=row["category"],
-        expected=row["expected"],
+        reference=row["expected"],
         correct=row["correct"],
-        blank_correct=row["blank_correct"],
+        blank_image_correct=row["blank_correct"],
         loss=row["loss"],
-        blank_loss=row["blank_loss"],
+        blank_image_loss=row["blank_loss"],
     )
 
 
-def _version(settings: str, askings: Sequence[Asking], scores: Mapping[str, Sequence[Score]]) -> str:
+def _compute_data_version(
+    settings_digest: str,
+    all_checkpoint_answers: Sequence[CheckpointAnswers],
+    scores: Mapping[str, Sequence[CategoryScore]],
+) -> str:
     """Losses are rounded: the last bits of a sum over threads are not a new result."""
     rounded = {
         stage: [
-            {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(one).items()}
-            for one in listed
+            {
+                name: round(value, 4) if isinstance(value, float) else value
+                for name, value in asdict(category_score).items()
+            }
+            for category_score in stage_scores
         ]
-        for stage, listed in scores.items()
+        for stage, stage_scores in scores.items()
     }
-    return digest_hex("scores", settings, [asking.checkpoint.version for asking in askings], rounded)
+    return compute_digest(
+        "scores",
+        settings_digest,
+        [checkpoint_answers.checkpoint.version for checkpoint_answers in all_checkpoint_answers],
+        rounded,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Fault(Exception):
+class LmmsError(Exception):
     """`message` is one line, `hint` says what to do. The other environment shows both as an `MvlError`."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:

@@ -4,7 +4,7 @@ The job is JSON: `model` (a name of `adapters`), `model_args`, `tasks`, `include
 place of lmms-eval's own, or null), `limit` (questions a task, or null), `cwd` (where the data of local tasks lies, or
 null), `env` (variables set before lmms-eval is imported), `out` (a folder).
 
-Leaves in `out`: `samples.jsonl`, one line per question and filter, `alone` saying what each aggregate makes of that
+Leaves in `out`: `samples.jsonl`, one line per question and filter, `compute_single_question_scores` saying what each aggregate makes of that
 question by itself; then `results.json`, so that results are never without their samples; or `error.json` {"message",
 "hint"} and exit code 1.
 """
@@ -27,44 +27,44 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mvl_assets.inference.local_server.torch_compat import repair_torch_companions
-from mvl_training.evaluation.lmms.errors import Fault
+from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
+from mvl_training.evaluation.lmms.errors import LmmsError
 
 SEED = 20241206
-RESAMPLES = 200
+N_RESAMPLES = 200
 """Bootstrap repetitions for aggregates without a formula: the error of a standard error of 200 is 5 %."""
 
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-class TaskError(Fault):
+class TaskError(LmmsError):
     """A task cannot be run here."""
 
 
-def run(job: Mapping[str, Any], out: Path) -> None:
+def run_tasks(job: Mapping[str, Any], out: Path) -> None:
     """Raises `Fault`."""
     # Before the first import of lmms_eval, which imports torchvision.
-    repair_torch_companions()
+    patch_cpu_torch()
     from lmms_eval import evaluator
     from lmms_eval.models import MODEL_REGISTRY_V2
     from lmms_eval.tasks import TaskManager
 
-    from mvl_training.evaluation.lmms.adapters import manifests
+    from mvl_training.evaluation.lmms.adapters import build_manifests
 
-    for manifest in manifests():
+    for manifest in build_manifests():
         MODEL_REGISTRY_V2.register_manifest(manifest, overwrite=True)
-    include = job["include"]
-    manager = TaskManager("WARNING", include_path=include, include_defaults=include is None)
-    if unknown := [task for task in job["tasks"] if task not in manager.all_tasks]:
+    include_path = job["include"]
+    task_manager = TaskManager("WARNING", include_path=include_path, include_defaults=include_path is None)
+    if unknown := [task for task in job["tasks"] if task not in task_manager.all_tasks]:
         raise TaskError(f"lmms-eval has no task {', '.join(unknown)}", "see `lmms-eval tasks list`")
     # The data first: what cannot be fetched must not cost the loading of a model.
-    tasks = [task for name in job["tasks"] for task in _tasks(_load(manager, name))]
+    tasks = [task for name in job["tasks"] for task in _iter_tasks(_load_task(task_manager, name))]
     model = MODEL_REGISTRY_V2.get_model_class(job["model"])(**job["model_args"])
-    with _failing_in_words():
+    with _convert_exit_to_error():
         results = evaluator.simple_evaluate(
             model=model,
             tasks=tasks,
-            task_manager=manager,
+            task_manager=task_manager,
             limit=job["limit"],
             log_samples=True,
             # Tasks for submission write their files below it.
@@ -72,69 +72,72 @@ def run(job: Mapping[str, Any], out: Path) -> None:
         )
     model.close()
     samples = results.pop("samples")
-    by_name = {task.config.task: task for task in tasks}
+    tasks_by_name = {task.config.task: task for task in tasks}
     with (out / "samples.jsonl").open("w", encoding="utf-8") as file:
-        for name, listed in samples.items():
-            for sample in listed:
-                about = {"question_id": model.asked[name, sample["doc_id"]], "alone": alone(by_name[name], sample)}
-                row = {"task": name, **about, **sample}
+        for name, task_samples in samples.items():
+            for sample in task_samples:
+                question_fields = {
+                    "question_id": model.asked[name, sample["doc_id"]],
+                    "alone": compute_single_question_scores(tasks_by_name[name], sample),
+                }
+                row = {"task": name, **question_fields, **sample}
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-    kept = ("results", "versions", "n-samples", "higher_is_better", "configs")
-    report = {name: results[name] for name in kept}
+    copied_keys = ("results", "versions", "n-samples", "higher_is_better", "configs")
+    report = {name: results[name] for name in copied_keys}
     report["lmms_eval_version"] = metadata.version("lmms_eval")
-    report["task_hashes"] = {task.config.task: task_hash(task) for task in tasks}
-    report["counted"] = {task: counted(listed) for task, listed in samples.items()}
-    report["bootstrap"] = {task.config.task: _bootstrapped(task, samples[task.config.task]) for task in tasks}
-    part = out / "results.json.part"
-    part.write_text(json.dumps(report, ensure_ascii=False, default=str, indent=1), encoding="utf-8")
-    part.replace(out / "results.json")
+    report["task_hashes"] = {task.config.task: compute_task_hash(task) for task in tasks}
+    report["counted"] = {task: count_questions(listed) for task, listed in samples.items()}
+    report["bootstrap"] = {task.config.task: _bootstrap_stderrs(task, samples[task.config.task]) for task in tasks}
+    temp_file = out / "results.json.part"
+    temp_file.write_text(json.dumps(report, ensure_ascii=False, default=str, indent=1), encoding="utf-8")
+    temp_file.replace(out / "results.json")
 
 
-def _load(manager: Any, name: str) -> dict[str, Any]:
+def _load_task(task_manager: Any, name: str) -> dict[str, Any]:
     """The task (or group of tasks) with its data. Raises `TaskError` in one line when that cannot be had."""
     from lmms_eval.tasks import get_task_dict
 
     try:
-        loaded: dict[str, Any] = get_task_dict([name], manager, "chat")
+        loaded: dict[str, Any] = get_task_dict([name], task_manager, "chat")
     except Exception as error:
-        root = _root(error)
-        said = " ".join(f"{type(root).__name__}: {root}".split())[:300]
-        where = _dataset_path(manager, name)
+        root_cause = _find_root_cause(error)
+        cause_text = " ".join(f"{type(root_cause).__name__}: {root_cause}".split())[:300]
+        dataset_path = _resolve_dataset_path(task_manager, name)
         raise TaskError(
-            f"{name} cannot be loaded, nor its data from {where}: {said}",
+            f"{name} cannot be loaded, nor its data from {dataset_path}: {cause_text}",
             "where the hub can be reached, unset HF_HUB_OFFLINE and set HF_TOKEN (most tasks want one, for public data"
-            f" too); else download elsewhere (`hf download --repo-type dataset {where}`) and set HF_HOME to that cache",
+            f" too); else download elsewhere (`hf download --repo-type dataset {dataset_path}`) and set HF_HOME to that cache",
         ) from error
     return loaded
 
 
-def _root(error: BaseException) -> BaseException:
+def _find_root_cause(error: BaseException) -> BaseException:
     """What lies at the bottom of an error; tenacity hides the last attempt's in one of its own."""
     while True:
         attempt = getattr(error, "last_attempt", None)
-        below = error.__cause__ if attempt is None else attempt.exception()
-        if below is None:
+        cause = error.__cause__ if attempt is None else attempt.exception()
+        if cause is None:
             return error
-        error = below
+        error = cause
 
 
-def _dataset_path(manager: Any, name: str) -> str:
+def _resolve_dataset_path(task_manager: Any, name: str) -> str:
     from lmms_eval.utils import load_yaml_config
 
-    return str(load_yaml_config(manager.task_index[name]["yaml_path"], mode="full").get("dataset_path", "the hub"))
+    return str(load_yaml_config(task_manager.task_index[name]["yaml_path"], mode="full").get("dataset_path", "the hub"))
 
 
-def _tasks(loaded: Mapping[Any, Any]) -> Iterator[Any]:
+def _iter_tasks(loaded: Mapping[Any, Any]) -> Iterator[Any]:
     """The leaves of lmms-eval's tree of groups and tasks."""
     for value in loaded.values():
         if isinstance(value, dict):
-            yield from _tasks(value)
+            yield from _iter_tasks(value)
         else:
             yield value
 
 
 @contextlib.contextmanager
-def _failing_in_words() -> Iterator[None]:
+def _convert_exit_to_error() -> Iterator[None]:
     """Some tasks end the whole process when a film is missing."""
     try:
         yield
@@ -144,17 +147,17 @@ def _failing_in_words() -> Iterator[None]:
         ) from error
 
 
-def task_hash(task: Any) -> str:
+def compute_task_hash(task: Any) -> str:
     """Digest of what scores depend on besides the data and the model: the task's settings and the code it names."""
-    state = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=16)
     settings = json.dumps(task.dump_config(), sort_keys=True, default=str)
-    state.update(_ADDRESS.sub("", settings).encode())
-    for file in sorted({inspect.getsourcefile(f) or "" for f in _functions(task)}):
-        state.update(Path(file).read_bytes() if file else b"")
-    return state.hexdigest()
+    hasher.update(_MEMORY_ADDRESS.sub("", settings).encode())
+    for file in sorted({inspect.getsourcefile(f) or "" for f in _iter_functions(task)}):
+        hasher.update(Path(file).read_bytes() if file else b"")
+    return hasher.hexdigest()
 
 
-def _functions(task: Any) -> Iterator[Callable[..., Any]]:
+def _iter_functions(task: Any) -> Iterator[Callable[..., Any]]:
     values = [getattr(task.config, name) for name in vars(task.config)]
     for metric in task.config.metric_list or []:
         values += metric.values()
@@ -163,37 +166,37 @@ def _functions(task: Any) -> Iterator[Callable[..., Any]]:
             yield value
 
 
-def counted(samples: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def count_questions(samples: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """How many questions have each of the numbers and records in their lines. A question has a line per filter."""
-    asked: dict[str, set[int]] = {}
+    doc_ids_by_field: dict[str, set[int]] = {}
     for sample in samples:
         for name in sample:
-            asked.setdefault(name, set()).add(sample["doc_id"])
-    return {name: len(documents) for name, documents in asked.items()}
+            doc_ids_by_field.setdefault(name, set()).add(sample["doc_id"])
+    return {name: len(doc_ids) for name, doc_ids in doc_ids_by_field.items()}
 
 
-def alone(task: Any, sample: Mapping[str, Any]) -> dict[str, float]:
+def compute_single_question_scores(task: Any, sample: Mapping[str, Any]) -> dict[str, float]:
     """What the task's aggregates make of this question by itself, for metrics whose lines hold a record.
 
     So a record in a form of the task's own, such as MMMU's candidates for an open answer, is scored by the code it is
     meant for. What no aggregate can make a number of is left out.
     """
-    found: dict[str, float] = {}
-    for metric, aggregate in _aggregates(task):
+    scores: dict[str, float] = {}
+    for metric, aggregate in _iter_aggregations(task):
         if isinstance(sample.get(metric), dict):
             with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
-                found[metric] = float(aggregate([sample[metric]]))
-    return found
+                scores[metric] = float(aggregate([sample[metric]]))
+    return scores
 
 
-def _aggregates(task: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
+def _iter_aggregations(task: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
     """By metric. Those that write files (they take `args`) are left out."""
     for metric, aggregate in task.aggregation().items():
         if "args" not in inspect.signature(aggregate).parameters:
             yield metric, aggregate
 
 
-def _bootstrapped(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _bootstrap_stderrs(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The standard error of each metric whose aggregate has no formula, by resampling questions.
 
     lmms-eval leaves those without one, most of the paper's among them.
@@ -201,19 +204,19 @@ def _bootstrapped(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, 
     import numpy as np
 
     rng = np.random.default_rng(SEED)
-    found: dict[str, float] = {}
-    for metric, aggregate in _aggregates(task):
+    stderrs: dict[str, float] = {}
+    for metric, aggregate in _iter_aggregations(task):
         items = [sample[metric] for sample in samples if metric in sample]
         if len(items) < 2 or not isinstance(items[0], dict):
             continue
-        drawn: list[float] = []
-        for _ in range(RESAMPLES):
-            chosen = [items[i] for i in rng.integers(0, len(items), len(items))]
+        resampled_scores: list[float] = []
+        for _ in range(N_RESAMPLES):
+            resample = [items[i] for i in rng.integers(0, len(items), len(items))]
             with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
-                drawn.append(float(aggregate(chosen)))
-        if len(drawn) == RESAMPLES:
-            found[metric] = statistics.stdev(drawn)
-    return found
+                resampled_scores.append(float(aggregate(resample)))
+        if len(resampled_scores) == N_RESAMPLES:
+            stderrs[metric] = statistics.stdev(resampled_scores)
+    return stderrs
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -226,8 +229,8 @@ def main(arguments: Sequence[str]) -> int:
     # Local tasks name their data relative to the folder it lies in.
     os.chdir(job["cwd"] or ".")
     try:
-        run(job, out)
-    except Fault as error:
+        run_tasks(job, out)
+    except LmmsError as error:
         sys.stdout.write(error.message + "\n")
         (out / "error.json").write_text(json.dumps({"message": error.message, "hint": error.hint}), encoding="utf-8")
         return 1
