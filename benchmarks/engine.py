@@ -194,7 +194,7 @@ def store_answers(log: AnswerLog, requests: Iterator[Request]) -> None:
                         finish_reason="stop",
                         prompt_tokens=50,
                         completion_tokens=20,
-                        first_logprobs=None,
+                        first_token_logprobs=None,
                         latency_s=0.05,
                         attempts=1,
                         run_id="",

@@ -217,7 +217,7 @@ def write_lake(root: Path, n_rows: int) -> Lake:
             )
             mixture.append(
                 {**row_key, "row_id": compute_digest("mixture", row_number), "kind": "original", "category": "general"}
-                | {"modality": "single_image", "copy": 0}
+                | {"modality": "single_image", "repeat_index": 0}
             )
         lake.images.insert(images)
     for name, table_rows, partition_key in (("samples", samples, "drawn"), (f"mixture/{STAGE}", mixture, None)):

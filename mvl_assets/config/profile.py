@@ -90,7 +90,7 @@ class KeepConfig(_StrictModel):
     """Which judged pairs stay. `rule` is a small expression over `all_yes`, `both_yes` (with a second judge),
     `p_yes >= t` and `matches_reference`.
 
-    Terms are joined by `and` / `or`, for example `answer_agrees and p_yes >= 0.4`. The paper's rule is `all_yes`.
+    Terms are joined by `and` / `or`, for example `matches_reference and p_yes >= 0.4`. The paper's rule is `all_yes`.
     """
 
     rule: str = "all_yes"

@@ -50,7 +50,7 @@ def _normalize_text(text: str) -> str:
 def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -> DuplicateReport:
     """Compares the newest samples of all `sources` (in catalog order) and writes `curation/duplicates`."""
     table = lake.get_table("curation/duplicates")
-    previously_kept_ids = {row["kept_sample_id"] for row in table.iter_rows(["kept_sample_id"])}
+    previously_kept_ids = {row["canonical_sample_id"] for row in table.iter_rows(["canonical_sample_id"])}
     n_compared = 0
 
     def iter_rows() -> Iterator[dict]:
@@ -68,7 +68,7 @@ def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -
                     "source": source.slug,
                     "category": source.category,
                     "rank": catalog_rank,
-                    "standing": keep_priority + (0 if source.group in ("A", "B") else 3),
+                    "keep_priority": keep_priority + (0 if source.group in ("A", "B") else 3),
                 }
 
     n_duplicates = 0

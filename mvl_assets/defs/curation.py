@@ -39,14 +39,16 @@ def duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
     sources = list(load_catalog().values())
     report = find_duplicates(lake.lake, sources, run_id=context.run_id)
     table = lake.lake.get_table("curation/duplicates")
-    preview_rows = read_first_rows(table, ["source", "sample_id", "kept_source", "kept_sample_id"], None)
+    preview_rows = read_first_rows(table, ["source", "sample_id", "canonical_source", "canonical_sample_id"], None)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.published.data_version),
         metadata=build_table_metadata(
             table,
             rows=report.n_duplicates,
             compared=report.n_compared,
-            preview=render_preview(lake.lake, preview_rows, ["source", "sample_id", "kept_source", "kept_sample_id"]),
+            preview=render_preview(
+                lake.lake, preview_rows, ["source", "sample_id", "canonical_source", "canonical_sample_id"]
+            ),
         ),
         check_results=[build_schema_result(DUPLICATES_KEY, table)],
     )

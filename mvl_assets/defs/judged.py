@@ -32,7 +32,7 @@ from mvl_assets.orchestration.stage_progress import StageProgressLogger
 if TYPE_CHECKING:
     from mvl_assets.judging.judge import JudgeReport
 
-PREVIEW_COLUMNS = ("question", "answer", "original_answer", "answer_agrees", "p_yes", "keep", "drop_reason")
+PREVIEW_COLUMNS = ("question", "answer", "original_answer", "matches_reference", "p_yes", "keep", "drop_reason")
 
 
 def build_judged_asset(category: Category) -> dg.AssetsDefinition:
@@ -81,7 +81,7 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
         )
         table = lake.lake.get_table(f"judged/{category}")
         model = profile.get_model("judge")
-        columns = ["rewrite_id", "sample_id", "p_yes", "answer_agrees", "keep", "drop_reason"]
+        columns = ["rewrite_id", "sample_id", "p_yes", "matches_reference", "keep", "drop_reason"]
         preview_rows = attach_source_images(
             lake.lake, read_first_rows(table, columns, source.slug), rewritten_category=category
         )

@@ -41,7 +41,7 @@ def apply_fault(row: RawRow, fault: str) -> RawRow:
 
     A damaged file gets a name of its own, so rows that share the picture stay good.
     """
-    if fault in ("truncated_picture", "not_a_picture", "missing_picture"):
+    if fault in ("truncated_image", "not_an_image", "missing_image"):
         first_image, *other_images = row.images
         return replace(row, fault=fault, images=(_damage_file(first_image, fault, row.row_id), *other_images))
     if fault in ("truncated_video", "missing_video"):
@@ -56,12 +56,12 @@ def _damage_file(file: RawFile, fault: str, row_id: str) -> RawFile:
     assert file.data is not None
     if fault.startswith("missing"):
         return RawFile(damaged_name, None)
-    if fault == "not_a_picture":
+    if fault == "not_an_image":
         return RawFile(damaged_name, ERROR_PAGE)
     cut_offset = len(file.data) * 2 // 5
     return RawFile(
         damaged_name,
-        file.data[: _move_cut_into_pixel_data(file.data, cut_offset) if fault == "truncated_picture" else cut_offset],
+        file.data[: _move_cut_into_pixel_data(file.data, cut_offset) if fault == "truncated_image" else cut_offset],
     )
 
 

@@ -254,7 +254,7 @@ class _EngineRun:
                 result = replace(result, scope=FaultScope.ENDPOINT)
             if result.scope is FaultScope.REQUEST and attempt.cached_image_ids is not None:
                 # Perhaps it has forgotten a picture; whatever it is, the bytes alone will show it.
-                self._error_counts["picture_refused"] += 1
+                self._error_counts["image_refused"] += 1
                 pending.inline_images = True
                 self._request_queue.ready.appendleft(pending)
             else:
@@ -295,7 +295,7 @@ class _EngineRun:
                 finish_reason=reply.finish_reason,
                 prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
-                first_logprobs=reply.first_token_logprobs,
+                first_token_logprobs=reply.first_token_logprobs,
                 latency_s=latency_s,
                 attempts=pending.attempts_sent,
                 run_id=self._run_id,

@@ -14,7 +14,7 @@ FetchImages = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ImageFault:
-    """Why a picture cannot be sent. `error` is `missing_picture` or a class of `media.picture.ImageError`."""
+    """Why a picture cannot be sent. `error` is `missing_image` or a class of `media.picture.ImageError`."""
 
     error: str
     message: str
@@ -34,7 +34,7 @@ def load_images(
     loaded: dict[str, bytes | ImageFault] = {}
     for image_id in unique_ids:
         if image_id not in fetched:
-            loaded[image_id] = ImageFault("missing_picture", f"picture {image_id} is not in the lake")
+            loaded[image_id] = ImageFault("missing_image", f"picture {image_id} is not in the lake")
             continue
         try:
             loaded[image_id] = prepare_image(fetched[image_id], max_image_side)

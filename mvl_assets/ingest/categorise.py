@@ -76,7 +76,7 @@ def _iter_batches(lake: Lake, source: SourceSpec, run_id: str, action_counts: Co
             name: compute_standard_size(info.width, info.height).action for name, info in sizes.items()
         }
         rows = [_build_row(sample, source, run_id, action_by_image_id) for sample in batch]
-        action_counts.update(str(row["standardised"]) for row in rows)
+        action_counts.update(str(row["image_action"]) for row in rows)
         yield pa.Table.from_pylist(rows, schema=CATEGORY.columns)
 
 
@@ -92,12 +92,12 @@ def _build_row(
         "group": source.group,
         "family": source.family,
         "modality": _infer_modality(sample),
-        "picture_key": image_ids[0] if image_ids else sample["sample_id"],
+        "image_group_id": image_ids[0] if image_ids else sample["sample_id"],
         "license": sample["license"],
         "n_images": len(image_ids),
         "n_turns": len(sample["conversations"]),
         "n_chars": sum(len(turn["value"]) for turn in sample["conversations"]),
-        "standardised": max(
+        "image_action": max(
             (action_by_image_id[name] for name in image_ids), key=_ACTIONS_BY_SEVERITY.index, default="as_is"
         ),
         "run_id": run_id,

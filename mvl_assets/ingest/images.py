@@ -129,6 +129,6 @@ def _read_image_bytes(image: EncodedImage, remaining_bytes: int) -> bytes:
     try:
         return image.read(min(MAX_IMAGE_BYTES, remaining_bytes))
     except ValueError as error:
-        raise RejectError("picture_too_large", str(error)) from error
+        raise RejectError("image_too_large", str(error)) from error
     except OSError as error:
-        raise RejectError("unreadable_picture", f"{image.name}: {error.strerror or error}") from error
+        raise RejectError("unreadable_image", f"{image.name}: {error.strerror or error}") from error

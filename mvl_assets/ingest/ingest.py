@@ -285,7 +285,7 @@ class _IngestRun:
                 "revision": revision,
                 "withdrawn": sample is None,
                 "native_id": sample.native_id if sample is not None else None,
-                "origin": sample.upstream_dataset if sample is not None else None,
+                "upstream_dataset": sample.upstream_dataset if sample is not None else None,
                 "file": sample.file if sample is not None else None,
                 "position": sample.position if sample is not None else None,
                 **content,

@@ -31,10 +31,10 @@ RECOVERABLE_REJECTS = frozenset(
         "broken_archive",
         "encrypted_member",
         "missing_html",
-        "missing_picture",
+        "missing_image",
         "missing_video",
         "unreadable_file",
-        "unreadable_picture",
+        "unreadable_image",
         "unreadable_video",
         "unsupported_member",
     }

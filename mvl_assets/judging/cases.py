@@ -70,7 +70,7 @@ def resolve_verdicts(
 
 def _try_parse_verdict(criterion: str, request: Request, answer: Mapping[str, Any]) -> Verdict | VerdictError:
     try:
-        answer_fields = answer["text"], answer["finish_reason"], answer["first_logprobs"]
+        answer_fields = answer["text"], answer["finish_reason"], answer["first_token_logprobs"]
         return parse_verdict(criterion, request.key, *answer_fields)
     except VerdictError as problem:
         return problem
@@ -153,7 +153,7 @@ class JudgedRowBuilder:
             "verdicts": _to_verdict_structs(verdicts),
             "all_yes": judged_pair.all_yes,
             "p_yes": judged_pair.p_yes,
-            "answer_agrees": matches_reference,
+            "matches_reference": matches_reference,
             "keep": drop_reason is None,
             "drop_reason": drop_reason,
             "keep_rule": self.rule.text,

@@ -2,7 +2,7 @@
 
     rule    := all { "or" all }
     all     := term { "and" term }
-    term    := "all_yes" | "both_yes" | "answer_agrees" | "p_yes" ["." criterion] ">=" number | "(" rule ")"
+    term    := "all_yes" | "both_yes" | "matches_reference" | "p_yes" ["." criterion] ">=" number | "(" rule ")"
 
 `all_yes`: every criterion's verdict is Yes (the paper's rule, arXiv 2412.05237 §2). `both_yes`: the second judge's too.
 `p_yes >= t`: the least P(yes) of all criteria is at least t; with a criterion's name, that one's. `matches_reference`: the
@@ -128,14 +128,14 @@ class _KeepRuleParser:
             if not self.second_judge:
                 raise self._build_error("both_yes needs a second_judge among the profile's roles")
             return _check_both_yes
-        if term == "answer_agrees":
+        if term == "matches_reference":
             return self._check_reference_match
         name, _, criterion = term.partition(".")
         if name == "p_yes":
             if criterion and criterion not in self.criteria:
                 raise self._build_error(f"no criterion {criterion!r}; there are {', '.join(self.criteria)}")
             return _build_p_yes_check(criterion, self._parse_threshold())
-        raise self._build_error(f"expected all_yes, both_yes, answer_agrees or p_yes, found {term!r}")
+        raise self._build_error(f"expected all_yes, both_yes, matches_reference or p_yes, found {term!r}")
 
     def _parse_threshold(self) -> float:
         if not self._take(">=") or not self.tokens or not re.fullmatch(r"[\d.]+", self.tokens[0]):
@@ -159,7 +159,7 @@ class _KeepRuleParser:
     def _build_error(self, message: str) -> MvlError:
         return MvlError(
             f"keep rule {self.text!r}: {message}",
-            hint="for example: answer_agrees and p_yes >= 0.4; see judging/keep.py",
+            hint="for example: matches_reference and p_yes >= 0.4; see judging/keep.py",
         )
 
 

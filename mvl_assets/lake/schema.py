@@ -98,12 +98,11 @@ SAMPLES = TableSpec(
             ("content_hash", pa.string()),
             ("run_id", pa.string()),
             # The data set a collection says the row is from; null for what is no collection.
-            ("origin", pa.string()),
+            ("upstream_dataset", pa.string()),
         ]
     ),
     key_column="version_id",
     partition_column="source",
-    added_columns=(("origin",),),
 )
 
 ANSWERS = TableSpec(
@@ -121,7 +120,7 @@ ANSWERS = TableSpec(
             ("finish_reason", pa.string()),
             ("prompt_tokens", pa.int32()),
             ("completion_tokens", pa.int32()),
-            ("first_logprobs", pa.string()),
+            ("first_token_logprobs", pa.string()),
             ("latency_s", pa.float64()),
             ("attempts", pa.int32()),
             ("run_id", pa.string()),
@@ -137,7 +136,7 @@ REJECTS = TableSpec(
     pa.schema(
         [
             ("reject_id", pa.string()),
-            ("part", pa.string()),
+            ("partition_key", pa.string()),
             ("stage", pa.string()),
             ("source", pa.string()),
             ("row_key", pa.string()),
@@ -151,7 +150,7 @@ REJECTS = TableSpec(
         ]
     ),
     key_column="reject_id",
-    partition_column="part",
+    partition_column="partition_key",
 )
 
 CATEGORY = TableSpec(
@@ -166,13 +165,13 @@ CATEGORY = TableSpec(
             ("family", pa.string()),
             ("modality", pa.string()),
             # The first picture's id, the sample's own without pictures: held-out questions never share it with training.
-            ("picture_key", pa.string()),
+            ("image_group_id", pa.string()),
             ("license", pa.string()),
             ("n_images", pa.int32()),
             ("n_turns", pa.int32()),
             ("n_chars", pa.int64()),
             # "as_is", "resized", "padded": what standardising will do to the pictures (paper §2: 224–4,096 px, 7:1).
-            ("standardised", pa.string()),
+            ("image_action", pa.string()),
             ("run_id", pa.string()),
         ]
     ),
@@ -239,7 +238,7 @@ JUDGED = TableSpec(
             ("verdicts", VERDICTS),
             ("all_yes", pa.bool_()),
             ("p_yes", pa.float64()),
-            ("answer_agrees", pa.bool_()),
+            ("matches_reference", pa.bool_()),
             ("keep", pa.bool_()),
             ("drop_reason", pa.string()),
             ("keep_rule", pa.string()),
@@ -265,8 +264,8 @@ DUPLICATES = TableSpec(
             ("category", pa.string()),
             ("fingerprint", pa.string()),
             # The sample that stays in place of this one.
-            ("kept_sample_id", pa.string()),
-            ("kept_source", pa.string()),
+            ("canonical_sample_id", pa.string()),
+            ("canonical_source", pa.string()),
             ("run_id", pa.string()),
         ]
     ),
@@ -308,7 +307,7 @@ MIXTURE = TableSpec(
             ("modality", pa.string()),
             ("license", pa.string()),
             # 0 unless `upsample` repeats a row.
-            ("copy", pa.int32()),
+            ("repeat_index", pa.int32()),
             ("run_id", pa.string()),
         ]
     ),
@@ -324,7 +323,7 @@ PACK_PLAN = TableSpec(
             ("row_ids", STRING_LIST),
             ("n_tokens", pa.int32()),
             ("n_tiles", pa.int32()),
-            ("n_targets", pa.int32()),
+            ("n_loss_tokens", pa.int32()),
             ("lengths", pa.list_(pa.int32())),
             ("run_id", pa.string()),
         ]
@@ -345,15 +344,15 @@ EVALUATION = TableSpec(
             ("source", pa.string()),
             ("category", pa.string()),
             ("question", pa.string()),
-            ("expected", pa.string()),
+            ("reference", pa.string()),
             ("answer", pa.string()),
             ("correct", pa.bool_()),
             # The same question over a grey picture: what the language alone gets right.
-            ("blank_answer", pa.string()),
-            ("blank_correct", pa.bool_()),
+            ("blank_image_answer", pa.string()),
+            ("blank_image_correct", pa.bool_()),
             ("loss", pa.float64()),
-            ("blank_loss", pa.float64()),
-            ("via", pa.string()),
+            ("blank_image_loss", pa.float64()),
+            ("backend", pa.string()),
             ("run_id", pa.string()),
         ]
     ),
@@ -367,7 +366,7 @@ BENCHMARKS = TableSpec(
         [
             ("result_id", pa.string()),
             # Checkpoint version, benchmark and settings: what one run of a benchmark replaces.
-            ("part", pa.string()),
+            ("partition_key", pa.string()),
             ("checkpoint", pa.string()),
             ("checkpoint_version", pa.string()),
             ("suite", pa.string()),
@@ -377,18 +376,18 @@ BENCHMARKS = TableSpec(
             ("metric", pa.string()),
             ("score", pa.float64()),
             ("stderr", pa.float64()),
-            ("questions", pa.int64()),
+            ("n_questions", pa.int64()),
             ("paper_score", pa.float64()),
             ("task_version", pa.string()),
             ("task_hash", pa.string()),
             ("lmms_eval_version", pa.string()),
             ("settings_hash", pa.string()),
-            ("via", pa.string()),
+            ("backend", pa.string()),
             ("run_id", pa.string()),
         ]
     ),
     key_column="result_id",
-    partition_column="part",
+    partition_column="partition_key",
 )
 
 BENCHMARK_ANSWERS = TableSpec(
@@ -396,7 +395,7 @@ BENCHMARK_ANSWERS = TableSpec(
     pa.schema(
         [
             ("result_id", pa.string()),
-            ("part", pa.string()),
+            ("partition_key", pa.string()),
             ("checkpoint", pa.string()),
             ("checkpoint_version", pa.string()),
             ("benchmark", pa.string()),
@@ -405,19 +404,19 @@ BENCHMARK_ANSWERS = TableSpec(
             ("settings_hash", pa.string()),
             # Of all that was asked, pictures included: the same for every checkpoint.
             ("question_id", pa.string()),
-            ("document", pa.int64()),
-            ("expected", pa.string()),
+            ("doc_id", pa.int64()),
+            ("reference", pa.string()),
             ("answer", pa.string()),
             ("score", pa.float64()),
             ("run_id", pa.string()),
         ]
     ),
     key_column="result_id",
-    partition_column="part",
+    partition_column="partition_key",
 )
 
-PURGED = TableSpec(
-    "purged",
+TOMBSTONES = TableSpec(
+    "tombstones",
     pa.schema(
         [
             ("purge_id", pa.string()),
@@ -433,7 +432,7 @@ PURGED = TableSpec(
 )
 
 _SINGLE_TABLES = {
-    s.name: s for s in (IMAGES, SAMPLES, REJECTS, DUPLICATES, CONTAMINATION, BENCHMARKS, BENCHMARK_ANSWERS, PURGED)
+    s.name: s for s in (IMAGES, SAMPLES, REJECTS, DUPLICATES, CONTAMINATION, BENCHMARKS, BENCHMARK_ANSWERS, TOMBSTONES)
 }
 _TABLE_FAMILIES = {s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, MIXTURE, PACK_PLAN, EVALUATION)}
 
@@ -477,7 +476,7 @@ class Answer:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
-    first_logprobs: str | None
+    first_token_logprobs: str | None
     latency_s: float
     attempts: int
     run_id: str

@@ -71,7 +71,7 @@ class CandidatePool:
                     "kind": q.kind,
                     "start": q.start,
                     "stop": q.start + q.n_rows,
-                    "copy": q.repeat_index,
+                    "repeat_index": q.repeat_index,
                 }
                 for q in quotas
                 if q.n_rows
@@ -82,14 +82,14 @@ class CandidatePool:
                     ("kind", pa.string()),
                     ("start", pa.int64()),
                     ("stop", pa.int64()),
-                    ("copy", pa.int32()),
+                    ("repeat_index", pa.int32()),
                 ]
             ),
         )
         self._con.register("quota", quota_table)
         reader = self._con.sql(
-            """SELECT row_number() OVER (ORDER BY shuffle, copy) - 1 AS position, * EXCLUDE (shuffle) FROM (
-                 SELECT r.*, q.copy, md5(concat_ws('/', $seed, $stage, r.rank, q.copy)) AS shuffle
+            """SELECT row_number() OVER (ORDER BY shuffle, repeat_index) - 1 AS position, * EXCLUDE (shuffle) FROM (
+                 SELECT r.*, q.repeat_index, md5(concat_ws('/', $seed, $stage, r.rank, q.repeat_index)) AS shuffle
                  FROM ranked r JOIN quota q
                    ON r.category = q.category AND r.kind = q.kind AND r.nth >= q.start AND r.nth < q.stop)
                ORDER BY position""",
@@ -97,8 +97,8 @@ class CandidatePool:
         ).to_arrow_reader(4096)
         for batch in reader:
             row_ids = [
-                compute_digest(stage, r["kind"], r["rewrite_id"] or r["version_id"], r["copy"])
-                for r in batch.select(["kind", "rewrite_id", "version_id", "copy"]).to_pylist()
+                compute_digest(stage, r["kind"], r["rewrite_id"] or r["version_id"], r["repeat_index"])
+                for r in batch.select(["kind", "rewrite_id", "version_id", "repeat_index"]).to_pylist()
             ]
             yield batch.append_column("row_id", pa.array(row_ids, pa.string()))
 
@@ -169,10 +169,10 @@ def _iter_candidates(
         row["rewrite_id"]: row["version_id"]
         for row in lake.get_table(f"rewritten/{category}").iter_rows(["rewrite_id", "version_id"], source_filter)
     }
-    columns = ["sample_id", "version_id", "source", "picture_key", "modality", "license"]
+    columns = ["sample_id", "version_id", "source", "image_group_id", "modality", "license"]
     for row in lake.get_table(f"category/{category}").iter_rows(columns, source_filter):
         if (
-            is_held_out(row.pop("picture_key"), holdout_fraction)
+            is_held_out(row.pop("image_group_id"), holdout_fraction)
             or bytes.fromhex(row["sample_id"]) in excluded_id_bytes
         ):
             continue

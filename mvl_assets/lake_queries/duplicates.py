@@ -17,19 +17,19 @@ FINGERPRINT_SCHEMA = pa.schema(
         # Lower stays. The rank of a source: group C last, then the order of the catalog.
         ("rank", pa.int32()),
         # Lower stays, before the rank: 0 stayed in place of another before, 1 was paid for, 2 neither.
-        ("standing", pa.int32()),
+        ("keep_priority", pa.int32()),
     ]
 )
 
 
 def iter_duplicates(batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
-    """Every row but the one that stays of each fingerprint, with `kept_sample_id` and `kept_source` beside it."""
+    """Every row but the one that stays of each fingerprint, with `canonical_sample_id` and `canonical_source` beside it."""
     with spill_to_duckdb(batches, FINGERPRINT_SCHEMA) as con:
         yield from con.sql(
-            """SELECT sample_id, source, category, fingerprint, kept_sample_id, kept_source FROM (
+            """SELECT sample_id, source, category, fingerprint, canonical_sample_id, canonical_source FROM (
                  SELECT *, row_number() OVER one AS nth,
-                        first_value(sample_id) OVER one AS kept_sample_id, first_value(source) OVER one AS kept_source
+                        first_value(sample_id) OVER one AS canonical_sample_id, first_value(source) OVER one AS canonical_source
                  FROM rows
-                 WINDOW one AS (PARTITION BY fingerprint ORDER BY standing, rank, sample_id))
+                 WINDOW one AS (PARTITION BY fingerprint ORDER BY keep_priority, rank, sample_id))
                WHERE nth > 1 ORDER BY sample_id"""
         ).to_arrow_reader(4096)

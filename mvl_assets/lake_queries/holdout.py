@@ -28,9 +28,9 @@ def iter_held_out_rows(lake: Lake, category: str, sources: list[str], fraction: 
         version_ids = [
             row["version_id"]
             for row in lake.get_table(f"category/{category}").iter_rows(
-                ["version_id", "picture_key"], sql.equals("source", source)
+                ["version_id", "image_group_id"], sql.equals("source", source)
             )
-            if is_held_out(row["picture_key"], fraction)
+            if is_held_out(row["image_group_id"], fraction)
         ]
         columns = ["sample_id", "version_id", "source", "conversations", "image_ids", "video"]
         for start in range(0, len(version_ids), 256):

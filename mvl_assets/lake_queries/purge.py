@@ -73,7 +73,7 @@ def resolve_sample_ids(lake: Lake, prefixes: Iterable[str]) -> dict[str, list[st
                 f"{prefix!r} is no id", hint=f"give at least {MIN_ID_PREFIX_LENGTH} characters of a sample's id"
             )
         condition = f"sample_id LIKE {sql.format_literal(prefix + '%')}"
-        tables = (lake.get_table(name) for name in ("samples", "purged"))
+        tables = (lake.get_table(name) for name in ("samples", "tombstones"))
         matches = {
             (row["source"], row["sample_id"])
             for table in tables
@@ -238,7 +238,7 @@ class Purge:
         list_tables = self.lake.list_tables
         reject_filter = self._source_filter if self._is_whole_source else sql.is_in("row_key", self._collect_row_keys())
         column, kept_values = (
-            ("kept_source", [self.source]) if self._is_whole_source else ("kept_sample_id", self._sample_ids)
+            ("canonical_source", [self.source]) if self._is_whole_source else ("canonical_sample_id", self._sample_ids)
         )
         return {
             "rejects": reject_filter,
@@ -264,12 +264,12 @@ class Purge:
         if self._is_whole_source:
             return self._source_filter
         sample_images = {(r["sample_id"], tuple(r["image_ids"] or ())) for r in self._iter_versions(self._sample_ids)}
-        columns = ["result_id", "question_id", "question", "expected"]
+        columns = ["result_id", "question_id", "question", "reference"]
         result_ids = [
             row["result_id"]
             for row in self.lake.get_table(name).iter_rows(columns, sql.equals("source", self.source))
             for sample_id, image_ids in sample_images
-            if row["question_id"] == compute_digest("question", sample_id, image_ids, row["question"], row["expected"])
+            if row["question_id"] == compute_digest("question", sample_id, image_ids, row["question"], row["reference"])
         ]
         return sql.is_in("result_id", result_ids)
 
@@ -293,11 +293,13 @@ class Purge:
     def _list_duplicates_elsewhere(self) -> list[tuple[str, str]]:
         if self._is_whole_source:
             return []
-        columns = ["source", "sample_id", "kept_source", "kept_sample_id"]
+        columns = ["source", "sample_id", "canonical_source", "canonical_sample_id"]
         rows = list(
             self.lake.get_table("curation/duplicates").iter_rows(columns, self._delete_filters["curation/duplicates"])
         )
-        pairs = {(r["source"], r["sample_id"]) for r in rows} | {(r["kept_source"], r["kept_sample_id"]) for r in rows}
+        pairs = {(r["source"], r["sample_id"]) for r in rows} | {
+            (r["canonical_source"], r["canonical_sample_id"]) for r in rows
+        }
         return sorted(pair for pair in pairs if pair[1] not in self._sample_ids)
 
     # -- answers ---------------------------------------------------------------------------------------------------

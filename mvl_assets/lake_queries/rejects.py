@@ -27,7 +27,7 @@ def build_reject_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
         rows[reject_id] = {
             **asdict(reject),
             "reject_id": reject_id,
-            "part": partition_key,
+            "partition_key": partition_key,
             "message": message,
             "run_id": run_id,
         }

@@ -67,15 +67,17 @@ def compute_checkpoint_scores(lake: Lake) -> list[tuple[str, int, float, float |
     score_rows = []
     for name in lake.list_tables("evaluation"):
         by_checkpoint: dict[str, list[dict]] = {}
-        for row in lake.get_table(name).iter_rows(["checkpoint", "correct", "blank_correct", "category", "expected"]):
+        for row in lake.get_table(name).iter_rows(
+            ["checkpoint", "correct", "blank_image_correct", "category", "reference"]
+        ):
             by_checkpoint.setdefault(row["checkpoint"], []).append(row)
         for checkpoint, rows in by_checkpoint.items():
-            blank_correct = [r["blank_correct"] for r in rows if r["blank_correct"] is not None]
+            blank_image_correct = [r["blank_image_correct"] for r in rows if r["blank_image_correct"] is not None]
             accuracy = sum(bool(r["correct"]) for r in rows) / len(rows)
-            reference_counts = Counter((r["category"], r["expected"]) for r in rows)
+            reference_counts = Counter((r["category"], r["reference"]) for r in rows)
             majority_counts: Counter[str] = Counter()
             for (category, _), n_references in reference_counts.items():
                 majority_counts[category] = max(majority_counts[category], n_references)
-            blank_accuracy = sum(blank_correct) / len(blank_correct) if blank_correct else None
+            blank_accuracy = sum(blank_image_correct) / len(blank_image_correct) if blank_image_correct else None
             score_rows.append((checkpoint, len(rows), accuracy, blank_accuracy, majority_counts.total() / len(rows)))
     return score_rows

@@ -16,7 +16,7 @@ import pyarrow as pa
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import PURGED
+from mvl_assets.lake.schema import TOMBSTONES
 
 PURGED_ERROR_CLASS = "purged"
 """The reject class of a row, or of a whole source, that is not taken in because it was purged."""
@@ -49,7 +49,7 @@ class Tombstones:
 
 
 def load_tombstones(lake: Lake, source: str) -> Tombstones:
-    rows = list(lake.get_table(PURGED.name).iter_rows(["sample_id", "content_hash"], sql.equals("source", source)))
+    rows = list(lake.get_table(TOMBSTONES.name).iter_rows(["sample_id", "content_hash"], sql.equals("source", source)))
     return Tombstones(
         source,
         is_whole_source=any(r["sample_id"] is None for r in rows),
@@ -76,7 +76,7 @@ def add_tombstones(lake: Lake, source: str, entries: Iterable[tuple[str | None, 
         }
         for sample_id, content_hash in entries
     ]
-    lake.get_table(PURGED.name).insert(pa.Table.from_pylist(rows, schema=PURGED.schema))
+    lake.get_table(TOMBSTONES.name).insert(pa.Table.from_pylist(rows, schema=TOMBSTONES.schema))
 
 
 def allow_source(lake: Lake, source: str) -> bool:
@@ -89,7 +89,7 @@ def allow_samples(lake: Lake, sample_ids: Iterable[str]) -> bool:
 
 
 def _delete_tombstones(lake: Lake, condition: str) -> bool:
-    table = lake.get_table(PURGED.name)
+    table = lake.get_table(TOMBSTONES.name)
     is_present = table.count(condition) > 0
     if is_present:
         table.delete(condition)

@@ -60,8 +60,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 class ImageError(Exception):
     """Bytes that are no usable picture.
 
-    `error` is one of `not_a_picture`, `svg_picture`, `zero_size`, `too_many_pixels`, `too_many_scans`,
-    `truncated_picture`, `broken_picture`. (Pillow itself refuses most headers with a side of zero, as `not_a_picture`.)
+    `error` is one of `not_an_image`, `svg_image`, `zero_size`, `too_many_pixels`, `too_many_scans`,
+    `truncated_image`, `broken_image`. (Pillow itself refuses most headers with a side of zero, as `not_an_image`.)
     """
 
     def __init__(self, error: str, message: str) -> None:
@@ -116,7 +116,7 @@ def inspect_image(data: bytes) -> ImageProperties:
         phash = _compute_phash(upright)
         n_frames = int(getattr(image, "n_frames", 1))
         if n_frames > len(data):  # a header may claim billions
-            raise ImageError("broken_picture", f"{n_frames} frames in {len(data)} bytes")
+            raise ImageError("broken_image", f"{n_frames} frames in {len(data)} bytes")
     return ImageProperties(width, height, str(image.format), n_frames, mode, phash)
 
 
@@ -194,14 +194,14 @@ def build_thumbnail(data: bytes, max_side: int = 96) -> bytes:
 def _open_image(data: bytes) -> Image.Image:
     """The picture with its header read and its size checked; no pixel is decoded yet."""
     if not data:
-        raise ImageError("not_a_picture", "no bytes")
+        raise ImageError("not_an_image", "no bytes")
     try:
         image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except UnidentifiedImageError as error:
         if b"<svg" in data[:4096].lower():
-            raise ImageError("svg_picture", "an SVG drawing has no pixels; convert it to PNG first") from error
+            raise ImageError("svg_image", "an SVG drawing has no pixels; convert it to PNG first") from error
         raise ImageError(
-            "not_a_picture",
+            "not_an_image",
             f"{len(data)} bytes that start with {data[:8].hex(' ')} are none of {', '.join(IMAGE_FORMATS)}",
         ) from error
     check_image_size(*image.size)
@@ -243,7 +243,7 @@ def _translate_decode_errors() -> Iterator[None]:
         is_truncated = isinstance(error, EOFError) or any(
             t in text.lower() for t in ("truncated", "end of file", "eof")
         )
-        raise ImageError("truncated_picture" if is_truncated else "broken_picture", text[:300]) from error
+        raise ImageError("truncated_image" if is_truncated else "broken_image", text[:300]) from error
 
 
 def _to_upright_rgb(image: Image.Image) -> Image.Image:

@@ -16,7 +16,7 @@ from mvl_assets.inference.request import Request
 from mvl_assets.lake.answers import AnswerLog
 
 LOOKUP_BATCH_SIZE = 1024
-ANSWER_COLUMNS = ["text", "finish_reason", "first_logprobs"]
+ANSWER_COLUMNS = ["text", "finish_reason", "first_token_logprobs"]
 
 Subject = TypeVar("Subject")
 Parsed = TypeVar("Parsed")

@@ -92,7 +92,7 @@ def format_relative_path(root: Path, path: Path) -> str:
 def resolve_image(root: Path, name: object, folders: Sequence[str] = ("", "images")) -> EncodedImage:
     """The picture called `name` in one of `folders` of the root: a file, or a member of an archive on the way to it.
 
-    Raises `RejectError`: `bad_path`, `outside_root` (also through a symlink), `missing_picture`; what is wrong with the
+    Raises `RejectError`: `bad_path`, `outside_root` (also through a symlink), `missing_image`; what is wrong with the
     archive that should hold it (`broken_archive`, `archive_bomb`) or with the member (`unsafe_member`,
     `ambiguous_member`, `encrypted_member`, `unsupported_member`).
     """
@@ -101,7 +101,7 @@ def resolve_image(root: Path, name: object, folders: Sequence[str] = ("", "image
         return EncodedImage(str(name), path=path)
     member = find_member(root, _list_candidate_paths(str(name), folders))
     if member is None:
-        raise RejectError("missing_picture", f"{_format_name(name)} is not there")
+        raise RejectError("missing_image", f"{_format_name(name)} is not there")
     return ArchivedImage(str(name), path=member.paths[0], member=member)
 
 

@@ -80,7 +80,7 @@ def resolve_first_image(root: Path, names: Sequence[str], folders: Sequence[str]
         try:
             return resolve_image(root, name, folders)
         except RejectError as error:
-            if error.error != "missing_picture":
+            if error.error != "missing_image":
                 raise
     return resolve_image(root, names[-1], folders)
 

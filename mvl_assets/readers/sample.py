@@ -88,7 +88,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row that cannot be used. `error` is a snake_case class such as `bad_json` or `missing_picture`."""
+    """A row that cannot be used. `error` is a snake_case class such as `bad_json` or `missing_image`."""
 
     file: str
     position: int

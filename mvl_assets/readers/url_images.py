@@ -58,7 +58,7 @@ class UrlImageIndex:
         self._suffix = IMAGE_SUFFIXES[0]
 
     def resolve_image_url(self, url: object) -> EncodedImage:
-        """The picture of a URL. Raises `RejectError`: `no_url`, `missing_picture`, and what `resolve_image` does else."""
+        """The picture of a URL. Raises `RejectError`: `no_url`, `missing_image`, and what `resolve_image` does else."""
         if not isinstance(url, str) or not url.strip():
             raise RejectError("no_url", "the row names no picture")
         digest = hashlib.sha256(url.encode("utf-8", "surrogatepass"))
@@ -69,7 +69,7 @@ class UrlImageIndex:
         url_text = url[:300].encode("utf-8", "backslashreplace").decode()
         index_position = int(np.searchsorted(self._index["url"], _to_url_hash(digest.digest())))
         if index_position == len(self._index) or self._index["url"][index_position] != _to_url_hash(digest.digest()):
-            raise RejectError("missing_picture", f"{url_text} was not fetched into {IMAGE_FOLDER}/")
+            raise RejectError("missing_image", f"{url_text} was not fetched into {IMAGE_FOLDER}/")
         shard = format_relative_path(self._root, self._shards[self._index["shard"][index_position]].with_suffix(""))
         image_stem = f"{shard}/{self._index['key'][index_position].decode()}"
         # A run of img2dataset writes one kind of file; asking for that first spares looking through archives.
@@ -77,12 +77,12 @@ class UrlImageIndex:
             try:
                 image = resolve_image(self._root, image_stem + suffix, ("",))
             except RejectError as error:
-                if error.error != "missing_picture":
+                if error.error != "missing_image":
                     raise
             else:
                 self._suffix = suffix
                 return replace(image, name=url)
-        raise RejectError("missing_picture", f"{url_text} was fetched as {image_stem}, but is not there")
+        raise RejectError("missing_image", f"{url_text} was fetched as {image_stem}, but is not there")
 
 
 def _index_shard(shard_number: int, path: Path) -> npt.NDArray[np.void]:

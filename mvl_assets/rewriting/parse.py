@@ -44,7 +44,7 @@ PARSE_ERRORS = {
     "bad_json": "not JSON",
     "schema": "JSON that the prompt's schema does not allow",
     "control_character": "a control character in a string: usually LaTeX that a JSON escape has eaten",
-    "picture_marker": "the answer itself holds a picture marker, which would break the count of pictures",
+    "image_marker": "the answer itself holds a picture marker, which would break the count of pictures",
 }
 
 Dialogue = tuple[QAPair, ...]
@@ -104,5 +104,5 @@ def _check_text(text: str, *, from_json: bool = False) -> str:
     if defect:
         raise ParseError("control_character", f"{defect[0]!r} at character {defect.start()}")
     if contains_marker(text):
-        raise ParseError("picture_marker", PARSE_ERRORS["picture_marker"])
+        raise ParseError("image_marker", PARSE_ERRORS["image_marker"])
     return text

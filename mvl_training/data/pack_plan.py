@@ -51,7 +51,7 @@ class PackPlan:
         if not n_packs:
             raise MvlError(f"pack_plan/{stage} is empty", hint=hint)
         self.n_tokens, self.n_loss_tokens, self.n_tiles, self.n_samples = np.zeros((4, n_packs), dtype=np.int32)
-        columns = ["position", "n_tokens", "n_targets", "n_tiles", "lengths"]
+        columns = ["position", "n_tokens", "n_loss_tokens", "n_tiles", "lengths"]
         for batch in self._table.scan(columns, batch_size=65536):
             positions = batch.column("position").to_numpy()
             for name in columns[1:4]:

@@ -168,11 +168,13 @@ class _PackPlanner:
             "row_ids": row_ids,
             "n_tokens": sum(m.cost.n_tokens for m in samples),
             "n_tiles": sum(m.cost.n_tiles for m in samples),
-            "n_targets": sum(m.cost.n_loss_tokens for m in samples),
+            "n_loss_tokens": sum(m.cost.n_loss_tokens for m in samples),
             "lengths": [m.cost.n_tokens for m in samples],
             "run_id": run_id,
         }
-        self.totals.update(samples=len(row_ids), tokens=row["n_tokens"], tiles=row["n_tiles"], targets=row["n_targets"])
+        self.totals.update(
+            samples=len(row_ids), tokens=row["n_tokens"], tiles=row["n_tiles"], targets=row["n_loss_tokens"]
+        )
         return row
 
 
@@ -180,7 +182,7 @@ def _build_reject(stage: StageName, rejected_row: RejectedMixtureRow, run_id: st
     """A refused row as the table `rejects` has it."""
     return {
         "reject_id": compute_digest(_build_partition_key(stage), rejected_row.row_id, rejected_row.error),
-        "part": _build_partition_key(stage),
+        "partition_key": _build_partition_key(stage),
         "stage": "pack_plan",
         "source": rejected_row.source,
         "row_key": rejected_row.row_id,

@@ -100,7 +100,7 @@ class SampleProcessor:
         """The pictures it will show. Raises Unusable when one is not among those that the lake has."""
         image_ids = self.select_image_ids(row)
         if missing_ids := [image_id for image_id in image_ids if image_id not in stored_ids]:
-            raise SampleRejected("missing_picture", f"picture {missing_ids[0]} is not in the lake")
+            raise SampleRejected("missing_image", f"picture {missing_ids[0]} is not in the lake")
         return image_ids
 
     def compute_layouts(self, sizes: Sequence[tuple[int, int]], *, is_video: bool) -> tuple[TileLayout, ...]:

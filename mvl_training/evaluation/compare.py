@@ -128,10 +128,10 @@ def _read_question_scores(
     row_filter = f"{sql.equals('checkpoint_version', version)} AND score IS NOT NULL"
     if benchmarks:
         row_filter += f" AND {sql.is_in('benchmark', list(benchmarks))}"
-    columns = ["benchmark", "settings_hash", "task", "task_hash", "question_id", "document", "score"]
+    columns = ["benchmark", "settings_hash", "task", "task_hash", "question_id", "doc_id", "score"]
     scores: dict[tuple[str, str], dict[str, float]] = {}
     for row in lake.get_table(ANSWERS_TABLE).iter_rows(columns, row_filter):
-        question_key = f"{row['task']} {row['task_hash']} {row['document']} {row['question_id']}"
+        question_key = f"{row['task']} {row['task_hash']} {row['doc_id']} {row['question_id']}"
         scores.setdefault((row["benchmark"], row["settings_hash"]), {})[question_key] = row["score"]
     return scores
 

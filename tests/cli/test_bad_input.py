@@ -204,13 +204,13 @@ def test_a_picture_that_is_none_is_a_reject_until_it_is_mended(fresh: Home) -> N
         file.write_text("I am not a picture.", encoding="utf-8")
     said = fresh.run("run", *ONE, "--until", "raw")
     assert lines_with(said, [f"raw/{KEPT}", "rejected 3"]), said
-    (reject,) = fresh.lake.get_table("rejects").iter_rows(None, "error = 'not_a_picture'")
+    (reject,) = fresh.lake.get_table("rejects").iter_rows(None, "error = 'not_an_image'")
     assert reject["row_key"] == victim["sample_id"] and reject["file"] == victim["file"]
     assert files[0].name in reject["message"]
     for file in files:
         file.write_bytes(good)
     assert lines_with(fresh.run("run", *ONE, "--until", "raw"), [f"raw/{KEPT}", "rejected 2"])
-    assert fresh.lake.get_table("rejects").count("error = 'not_a_picture'") == 0
+    assert fresh.lake.get_table("rejects").count("error = 'not_an_image'") == 0
 
 
 def _ingested(home: Home) -> list[dict]:

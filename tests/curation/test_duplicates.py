@@ -23,7 +23,7 @@ def copy(of: str, number: int = 0, **said: Any) -> dict[str, Any]:
 
 def dropped(lake: Lake) -> dict[str, str]:
     """Who is dropped, and in favour of whom."""
-    return {r["source"]: r["kept_source"] for r in lake.get_table("curation/duplicates").iter_rows()}
+    return {r["source"]: r["canonical_source"] for r in lake.get_table("curation/duplicates").iter_rows()}
 
 
 def put_copies(lake: Lake, *slugs: str) -> None:
@@ -71,8 +71,8 @@ def test_copies_within_one_source_leave_one(lake: Lake) -> None:
     put_samples(lake, "a", [copy("a", n) for n in range(3)])
     assert find_duplicates(lake, [source("a")], run_id="one").n_duplicates == 2
     rows = list(lake.get_table("curation/duplicates").iter_rows())
-    assert len({r["kept_sample_id"] for r in rows}) == 1
-    assert {r["sample_id"] for r in rows}.isdisjoint(r["kept_sample_id"] for r in rows)
+    assert len({r["canonical_sample_id"] for r in rows}) == 1
+    assert {r["sample_id"] for r in rows}.isdisjoint(r["canonical_sample_id"] for r in rows)
 
 
 def test_the_first_of_the_catalog_stays_and_group_c_comes_last(lake: Lake) -> None:

@@ -215,7 +215,7 @@ def test_repeated_rows_are_rows_of_their_own(full: Lake) -> None:
     report = build_mixture(full, profile(upsample=True), "single_image", run_id="one")
     assert not any(f.shortfall for f in report.fills)
     charts = [r for r in manifest(full, "single_image") if r["category"] == "chart"]
-    assert Counter(r["copy"] for r in charts) == {0: 4, 1: 3}
+    assert Counter(r["repeat_index"] for r in charts) == {0: 4, 1: 3}
     assert len(set(who(charts))) == 7
     assert len(list(iter_mixture_rows(full, "single_image"))) == 20
 

@@ -70,7 +70,7 @@ def fill(lake: Lake, category: str) -> None:
                 "version_id": compute_digest(sample_id, 1),
                 "source": source,
                 "category": category,
-                "picture_key": compute_image_id(pictures[0]) if pictures else sample_id,
+                "image_group_id": compute_image_id(pictures[0]) if pictures else sample_id,
             }
         )
     insert(lake, "samples", samples)

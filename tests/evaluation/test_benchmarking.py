@@ -103,14 +103,14 @@ def test_a_score_stands_in_the_lake_with_its_error_its_origin_and_the_papers_num
         launch=_leaving([True] * 3 + [False]),
     )
     (row,) = read_benchmark_scores(lake, "ChartQA")
-    assert (row["score"], row["stderr"], row["paper_score"], row["questions"]) == (75.0, 1.0, 86.2, 4)
+    assert (row["score"], row["stderr"], row["paper_score"], row["n_questions"]) == (75.0, 1.0, 86.2, 4)
     assert (row["checkpoint"], row["checkpoint_version"]) == ("one_vision", checkpoint.version)
-    assert (row["lmms_eval_version"], row["via"], row["settings_hash"]) == ("0.7.3", "runner", found.settings_hash)
+    assert (row["lmms_eval_version"], row["backend"], row["settings_hash"]) == ("0.7.3", "runner", found.settings_hash)
     assert lake.get_table(TABLE).count() == 2, "the benchmark and its one task"
-    answers = sorted(lake.get_table(ANSWERS_TABLE).iter_rows(), key=lambda answer: answer["document"])
+    answers = sorted(lake.get_table(ANSWERS_TABLE).iter_rows(), key=lambda answer: answer["doc_id"])
     assert [answer["score"] for answer in answers] == [1.0, 1.0, 1.0, 0.0]
     assert [answer["answer"] for answer in answers] == ["7", "7", "7", "8"]
-    assert {answer["expected"] for answer in answers} == {"7"}
+    assert {answer["reference"] for answer in answers} == {"7"}
     shown = render_score_table(found, read_benchmark_scores(lake, "ChartQA"))
     assert "| **one_vision** `aaaaaaaa` | **75.0 ± 1.0** | 86.2 | – | 4 |" in shown
 

@@ -77,7 +77,12 @@ def test_graded_scores_have_an_interval_and_no_p_value_and_the_same_input_gives_
 
 def _store(lake: Lake, version: str, scores: list[float | None], *, settings: str = "s", task_hash: str = "h") -> None:
     part = f"{version} {settings}"
-    common = {"part": part, "checkpoint_version": version, "benchmark": "Drawn-Bars", "settings_hash": settings}
+    common = {
+        "partition_key": part,
+        "checkpoint_version": version,
+        "benchmark": "Drawn-Bars",
+        "settings_hash": settings,
+    }
     rows: list[dict[str, Any]] = [
         {
             **common,
@@ -85,7 +90,7 @@ def _store(lake: Lake, version: str, scores: list[float | None], *, settings: st
             "task": "t",
             "task_hash": task_hash,
             "question_id": f"q{n}",
-            "document": n,
+            "doc_id": n,
             "score": score,
         }
         for n, score in enumerate(scores)

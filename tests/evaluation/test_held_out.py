@@ -61,8 +61,8 @@ def test_scores_stand_beside_chance_and_the_blank_control(lake: Lake) -> None:
     assert knowing.n_with_images == 2 * ROWS
     rows = list(lake.get_table(suite.TABLE).iter_rows())
     assert len(rows) == 2 * 3 * ROWS
-    pictureless = [row for row in rows if row["category"] == "language" and row["via"] == "runner"]
-    assert pictureless and all(row["blank_correct"] is None for row in pictureless)
+    pictureless = [row for row in rows if row["category"] == "language" and row["backend"] == "runner"]
+    assert pictureless and all(row["blank_image_correct"] is None for row in pictureless)
 
 
 def test_asking_the_same_again_changes_neither_the_table_nor_the_data_version(lake: Lake) -> None:

@@ -87,7 +87,7 @@ def _run(
 def _answers(world: Lake, found: BenchmarkReport) -> list[dict]:
     rows = world.get_table(ANSWERS_TABLE).iter_rows(filter=f"settings_hash = '{found.settings_hash}'")
     mine = [row for row in rows if row["checkpoint_version"] == found.checkpoint.version]
-    return sorted(mine, key=lambda row: row["document"])
+    return sorted(mine, key=lambda row: row["doc_id"])
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_the_scored_answers_are_the_runners_own_with_both_pictures_in_their_plac
         ask = one.text.split("<image>\n")[-1]
         parts = ["First picture: ", first, "Second picture: ", second, ask]
         assert row["answer"] == runner.generate_reply([("user", parts)], max_new_tokens=16) != ""
-        assert row["expected"] == one.reference
+        assert row["reference"] == one.reference
 
 
 def test_another_checkpoint_is_compared_question_by_question(

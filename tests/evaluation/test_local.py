@@ -69,7 +69,7 @@ def test_a_checkpoint_that_is_only_measured_is_asked_nothing(lake: Lake) -> None
 
 def test_a_line_torn_by_a_kill_does_not_count_and_later_lines_stay_whole(tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
-    good = {"question_id": "a" * 32, "answer": "red", "blank_answer": None, "loss": 1.0, "blank_loss": None}
+    good = {"question_id": "a" * 32, "answer": "red", "blank_image_answer": None, "loss": 1.0, "blank_image_loss": None}
     out.write_text(json.dumps(good) + "\n" + json.dumps(good)[:25], encoding="utf-8")
     known = local_worker.read_answers(out)
     assert set(known) == {"a" * 32}

@@ -56,7 +56,7 @@ def test_every_question_is_answered_and_asked_again_costs_no_server(lake: Lake, 
     for question in questions:
         row = said[question.question_id]
         assert row.answer
-        assert (row.blank_answer is None) == (not question.image_ids)
+        assert (row.blank_image_answer is None) == (not question.image_ids)
     assert fake == ["asking the server of one_vision 9 requests"]
 
     server.stop_servers()

@@ -186,7 +186,7 @@ def test_archives_stay_while_the_lake_may_still_want_something_of_them(lake: Lak
     data.change({"b.parquet": table(3, 4, broken=4)})
     relock()
     fetch_source(SOURCE)
-    assert brought(lake, keep_archives=False).reject_counts == {"missing_picture": 1}
+    assert brought(lake, keep_archives=False).reject_counts == {"missing_image": 1}
     assert list_files(SOURCE.root) == ["a.parquet", "b.parquet"]
 
 

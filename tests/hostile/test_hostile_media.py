@@ -81,25 +81,25 @@ BAD_PICTURES: dict[str, tuple[Make, str]] = {
     "400_megapixels.png": (lambda: png_of(20_000, 20_000), "too_many_pixels"),
     "400_megapixels.jpg": (lambda: jpeg_of(20_000, 20_000), "too_many_pixels"),
     "4_gigapixels.gif": (lambda: gif_of(65_535, 65_535), "too_many_pixels"),
-    "no_width.png": (lambda: png_of(0, 10), "not_a_picture"),
-    "no_height.jpg": (lambda: jpeg_of(10, 0), "not_a_picture"),
-    "truncated.jpg": (lambda: verified(file_of(scene(), "JPEG")[:-200]), "truncated_picture"),
-    "truncated.png": (lambda: file_of(scene(), "PNG")[:-60], "truncated_picture"),
-    "truncated.webp": (lambda: file_of(scene(), "WEBP")[:-60], "broken_picture"),
-    "truncated.gif": (lambda: file_of(scene().convert("P"), "GIF")[:-60], "truncated_picture"),
-    "truncated.tiff": (lambda: file_of(scene(), "TIFF")[:-600], "truncated_picture"),
-    "only_a_head.jpg": (lambda: file_of(scene(), "JPEG")[:20], "not_a_picture"),
-    "wrong_sum.png": (lambda: file_of(scene(), "PNG").replace(b"IDAT", b"IDAT\1", 1), "broken_picture"),
-    "two_billion_frames.png": (many_frames_claimed, "broken_picture"),
+    "no_width.png": (lambda: png_of(0, 10), "not_an_image"),
+    "no_height.jpg": (lambda: jpeg_of(10, 0), "not_an_image"),
+    "truncated.jpg": (lambda: verified(file_of(scene(), "JPEG")[:-200]), "truncated_image"),
+    "truncated.png": (lambda: file_of(scene(), "PNG")[:-60], "truncated_image"),
+    "truncated.webp": (lambda: file_of(scene(), "WEBP")[:-60], "broken_image"),
+    "truncated.gif": (lambda: file_of(scene().convert("P"), "GIF")[:-60], "truncated_image"),
+    "truncated.tiff": (lambda: file_of(scene(), "TIFF")[:-600], "truncated_image"),
+    "only_a_head.jpg": (lambda: file_of(scene(), "JPEG")[:20], "not_an_image"),
+    "wrong_sum.png": (lambda: file_of(scene(), "PNG").replace(b"IDAT", b"IDAT\1", 1), "broken_image"),
+    "two_billion_frames.png": (many_frames_claimed, "broken_image"),
     "hundreds_of_scans.jpg": (many_scans, "too_many_scans"),
-    "drawing.svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><rect/></svg>', "svg_picture"),
-    "drawing.png": (lambda: b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "b">]><svg/>', "svg_picture"),
-    "postscript.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nquit\n", "not_a_picture"),
-    "page.jpg": (lambda: b"<html><body>403 Forbidden</body></html>", "not_a_picture"),
-    "paper.png": (lambda: b"%PDF-1.7\n" + bytes(900), "not_a_picture"),
-    "icon.ico": (lambda: file_of(scene(), "ICO"), "not_a_picture"),
-    "empty.png": (lambda: b"", "not_a_picture"),
-    "zeros.png": (lambda: bytes(5000), "not_a_picture"),
+    "drawing.svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><rect/></svg>', "svg_image"),
+    "drawing.png": (lambda: b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "b">]><svg/>', "svg_image"),
+    "postscript.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nquit\n", "not_an_image"),
+    "page.jpg": (lambda: b"<html><body>403 Forbidden</body></html>", "not_an_image"),
+    "paper.png": (lambda: b"%PDF-1.7\n" + bytes(900), "not_an_image"),
+    "icon.ico": (lambda: file_of(scene(), "ICO"), "not_an_image"),
+    "empty.png": (lambda: b"", "not_an_image"),
+    "zeros.png": (lambda: bytes(5000), "not_an_image"),
 }
 
 GOOD_PICTURES: dict[str, tuple[Make, dict[str, object]]] = {
@@ -213,11 +213,11 @@ ARCHIVES: dict[str, tuple[str, Make, str]] = {
     "zip_link": ("x.zip", zip_link, "unsafe_member"),
     "zip_bomb": ("x.zip", lambda: patched(zip_with("evil.png", bytes(9000)), 24, 1 << 30, 4), "archive_bomb"),
     "zip_encrypted": ("x.zip", lambda: patched(zip_with("evil.png"), 8, 1, 2), "encrypted_member"),
-    "zip_wrong_sum": ("x.zip", lambda: patched(zip_with("evil.png"), 16, 7, 4), "unreadable_picture"),
+    "zip_wrong_sum": ("x.zip", lambda: patched(zip_with("evil.png"), 16, 7, 4), "unreadable_image"),
     "zip_larger_than_said": (
         "x.zip",
         lambda: patched(zip_with("evil.png", bytes(90_000)), 24, 9, 4),
-        "unreadable_picture",
+        "unreadable_image",
     ),
     "zip_cut": ("y.zip", lambda: zip_with("evil.png")[:-30], "broken_archive"),
 }
@@ -351,9 +351,9 @@ def test_an_odd_picture_is_taken_in_as_what_it_is(pictures: Taken, place: int) -
 
 def test_a_file_above_the_bound_is_not_read_and_one_bad_picture_of_two_costs_the_row(pictures: Taken) -> None:
     behind = len(BAD_PICTURES) + len(GOOD_PICTURES)
-    assert pictures.reject("rows.json", behind)[0] == "picture_too_large"
+    assert pictures.reject("rows.json", behind)[0] == "image_too_large"
     assert pictures.reject("rows.json", behind + 1) == (
-        "truncated_picture",
+        "truncated_image",
         pictures.reject("rows.json", behind + 1)[1],
     )
     assert len(pictures.rejects) == len(BAD_PICTURES) + 2

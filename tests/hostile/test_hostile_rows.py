@@ -82,7 +82,7 @@ NAMES: dict[str, tuple[Any, str]] = {
     "parent_with_backslashes": ("..\\fine.png", "outside_root"),
     "absolute": ("/etc/passwd", "outside_root"),
     "windows_drive": ("C:\\Windows\\win.ini", "outside_root"),
-    "windows_share": ("\\\\host\\share\\x.png", "missing_picture"),
+    "windows_share": ("\\\\host\\share\\x.png", "missing_image"),
     "two_slashes": ("//etc/passwd", "outside_root"),
     "zero_byte": ("fine.png\0.jpg", "bad_path"),
     "300_characters": ("x" * 300, "bad_path"),
@@ -90,15 +90,15 @@ NAMES: dict[str, tuple[Any, str]] = {
     "empty_in_a_list": ([""], "bad_path"),
     "a_number": ([7], "bad_path"),
     "an_object": ({"path": "fine.png"}, "bad_path"),
-    "a_folder": ("folder", "missing_picture"),
-    "the_folder_itself": (".", "missing_picture"),
-    "a_pipe": ("pipe", "missing_picture"),
-    "an_address_of_the_local_network": ("http://169.254.169.254/latest/meta-data", "missing_picture"),
-    "an_address_of_a_file": ("file:///etc/passwd", "missing_picture"),
+    "a_folder": ("folder", "missing_image"),
+    "the_folder_itself": (".", "missing_image"),
+    "a_pipe": ("pipe", "missing_image"),
+    "an_address_of_the_local_network": ("http://169.254.169.254/latest/meta-data", "missing_image"),
+    "an_address_of_a_file": ("file:///etc/passwd", "missing_image"),
     "a_link_out": ("link.png", "outside_root"),
     "a_link_to_a_folder_outside": ("up/fine.png", "outside_root"),
-    "a_link_to_itself": ("loop.png", "missing_picture"),
-    "a_link_to_nothing": ("nowhere.png", "missing_picture"),
+    "a_link_to_itself": ("loop.png", "missing_image"),
+    "a_link_to_nothing": ("nowhere.png", "missing_image"),
 }
 
 TURNS: dict[str, tuple[Any, str]] = {
@@ -181,10 +181,10 @@ ROWS = pa.schema([("id", pa.string()), ("image", IMAGE), ("conversations", TALK)
 FINE = {"bytes": picture(1, (16, 16)), "path": None}
 
 PARQUET_ROWS: dict[str, tuple[dict[str, Any], str]] = {
-    "no_picture_in_the_cell": ({"image": {"bytes": None, "path": "gone.png"}}, "missing_picture"),
+    "no_picture_in_the_cell": ({"image": {"bytes": None, "path": "gone.png"}}, "missing_image"),
     "a_path_out": ({"image": {"bytes": None, "path": "../fine.png"}}, "outside_root"),
-    "empty_bytes": ({"image": {"bytes": b"", "path": "x"}}, "not_a_picture"),
-    "bytes_of_a_page": ({"image": {"bytes": b"<html>", "path": "x"}}, "not_a_picture"),
+    "empty_bytes": ({"image": {"bytes": b"", "path": "x"}}, "not_an_image"),
+    "bytes_of_a_page": ({"image": {"bytes": b"<html>", "path": "x"}}, "not_an_image"),
     "null_for_a_conversation": ({"conversations": None}, "no_turns"),
     "nulls_inside": ({"conversations": [None, None]}, "bad_turn"),
     "null_texts": ({"conversations": [{"from": "human", "value": None}]}, "bad_turn"),
@@ -196,7 +196,7 @@ PARQUET_FILES: dict[str, tuple[str, str]] = {
     "empty": ("broken_file", "not readable as Parquet"),
     "text": ("broken_file", "not readable as Parquet"),
     "cut_off": ("broken_file", "not readable as Parquet"),
-    "huge_cell": ("picture_too_large", "larger than"),
+    "huge_cell": ("image_too_large", "larger than"),
     "conversations_of_numbers": ("no_turns", "no conversation"),
     "text_that_is_no_utf8": ("bad_utf8", "'conversations' holds text that is not UTF-8"),
     "a_year_that_is_none": ("bad_cell", "'id' holds a value that cannot be read"),
@@ -306,8 +306,8 @@ def polygon_ground(root: Path) -> None:
 BASE64: dict[str, tuple[str, str]] = {
     "no_base64": ("data:image/png;base64,####", "bad_base64"),
     "cut_off": ("data:image/png;base64,iVBOR", "bad_base64"),
-    "of_a_page": ("data:image/png;base64,PGh0bWw+", "not_a_picture"),
-    "an_address": ("http://127.0.0.1:9/x.png", "missing_picture"),
+    "of_a_page": ("data:image/png;base64,PGh0bWw+", "not_an_image"),
+    "an_address": ("http://127.0.0.1:9/x.png", "missing_image"),
     "a_link_out": ("../fine.png", "outside_root"),
 }
 

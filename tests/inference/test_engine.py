@@ -364,7 +364,7 @@ def test_a_choice_is_constrained_and_keeps_the_first_tokens_log_probabilities(
     assert server.bodies[0]["structured_outputs"] == {"choice": ["Yes", "No"]}
     row = stored(new_log())[request.key]
     assert row["text"] in ("Yes", "No")
-    assert set(json.loads(row["first_logprobs"])) == {"Yes", "No"}
+    assert set(json.loads(row["first_token_logprobs"])) == {"Yes", "No"}
 
 
 def test_a_schema_goes_out_as_response_format(new_log: NewLog, quick: EngineOptions) -> None:

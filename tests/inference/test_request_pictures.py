@@ -54,8 +54,8 @@ def test_a_large_picture_is_scaled_to_what_the_model_can_use_and_a_small_one_up(
 
 def test_a_missing_or_broken_picture_is_a_fault_of_its_rows_alone() -> None:
     loaded = load_images(lambda ids: {"broken": b"no picture"}, ["broken", "gone"], 1344)
-    assert isinstance(loaded["broken"], ImageFault) and loaded["broken"].error == "not_a_picture"
-    assert isinstance(loaded["gone"], ImageFault) and loaded["gone"].error == "missing_picture"
+    assert isinstance(loaded["broken"], ImageFault) and loaded["broken"].error == "not_an_image"
+    assert isinstance(loaded["gone"], ImageFault) and loaded["gone"].error == "missing_image"
 
 
 def test_requests_with_pictures_go_out_with_their_bytes_and_bad_ones_fail(
@@ -73,7 +73,7 @@ def test_requests_with_pictures_go_out_with_their_bytes_and_bad_ones_fail(
         server.record_bodies = True
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), fetch_images=fetch, options=quick)
     assert outcome.answered == 40
-    assert {failure.error for failure in outcome.failures} == {"not_a_picture", "missing_picture"}
+    assert {failure.error for failure in outcome.failures} == {"not_an_image", "missing_image"}
     sent = {body["messages"][0]["content"][0]["image_url"]["url"].split(",")[1] for body in server.bodies}
     assert {base64.b64decode(data) for data in sent} == {stored[f"p{i}"] for i in range(40)}
     assert sorted(fetched) == sorted([*stored, "gone"])

@@ -77,7 +77,7 @@ def test_text_schema_choice_and_sampling_with_a_seed(vllm_server: Endpoint, new_
     assert stored[schema.key]["finish_reason"] == "stop"
     assert set(json.loads(stored[schema.key]["text"])) == {"reasoning", "answer"}
     assert stored[choice.key]["text"] in ("Yes", "No")
-    logprobs = json.loads(stored[choice.key]["first_logprobs"])
+    logprobs = json.loads(stored[choice.key]["first_token_logprobs"])
     yes, no = math.exp(logprobs["Yes"]), math.exp(logprobs["No"])
     assert 0 < yes / (yes + no) < 1
 

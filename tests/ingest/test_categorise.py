@@ -49,7 +49,7 @@ def test_every_sample_in_use_has_a_row_with_what_later_stages_ask_for(lake: Lake
 def test_the_verdict_is_what_standardising_does(lake: Lake, tmp_path: Path) -> None:
     fill(lake, tmp_path / "raw", list(SIZES))
     report = categorise_source(lake, SPEC, run_id="r2")
-    verdicts = {name: row["standardised"] for name, row in table(lake).items()}
+    verdicts = {name: row["image_action"] for name, row in table(lake).items()}
     assert verdicts == {"good": "as_is", "small": "resized", "long": "padded", "none": "as_is"}
     assert report.image_action_counts == {"as_is": 2, "resized": 1, "padded": 1}
     assert report.metadata["pictures_padded"] == 1

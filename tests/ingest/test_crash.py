@@ -72,4 +72,4 @@ def test_a_killed_ingest_is_simply_run_again(tmp_path: Path, monkeypatch: pytest
     again = ingest_source(lake, SPEC, root, run_id="again")
     assert state(lake) == state(undisturbed)
     assert again.data_version == expected.data_version
-    assert again.reject_counts == expected.reject_counts == {"missing_picture": 1}
+    assert again.reject_counts == expected.reject_counts == {"missing_image": 1}

@@ -84,7 +84,7 @@ def test_a_second_ingest_finds_nothing_new_writes_nothing_and_decodes_nothing(
         0,
         0,
     )
-    assert second.reject_counts == first.reject_counts == {"missing_picture": 1}
+    assert second.reject_counts == first.reject_counts == {"missing_image": 1}
     assert second.data_version == first.data_version
     assert versions == [lake.get_table(n).version for n in ("samples", "rejects")] + [lake.images.table.version]
 
@@ -151,7 +151,7 @@ def test_a_row_that_cannot_be_read_any_more_is_a_reject_and_keeps_what_it_was(la
     ingest(lake, tmp_path / "raw")
     (tmp_path / "raw" / "2.png").unlink()
     report = ingest(lake, tmp_path / "raw")
-    assert (report.n_withdrawn, report.reject_counts) == (0, {"missing_picture": 1})
+    assert (report.n_withdrawn, report.reject_counts) == (0, {"missing_image": 1})
     assert set(now(lake)) == {"a", "b"}
 
 
@@ -175,15 +175,15 @@ def test_bad_pictures_are_rejects_with_their_reason_and_are_not_stored(lake: Lak
     write(root, [*rows, {**row("two"), "image": ["9.png", "cut.png"], "conversations": talk("?", "!")}])
     put(root, "9.png", picture(9))
     report = ingest(lake, root)
-    assert report.reject_counts == {"truncated_picture": 2, "not_a_picture": 2, "svg_picture": 1}
+    assert report.reject_counts == {"truncated_image": 2, "not_an_image": 2, "svg_image": 1}
     assert set(now(lake)) == {"good", "wrong-extension.png"}
     assert lake.images.table.count() == 2
-    assert rejects(lake)[0] == ("rows.json", 1, "truncated_picture")
+    assert rejects(lake)[0] == ("rows.json", 1, "truncated_image")
 
 
 def test_a_repaired_row_leaves_the_rejects(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [{**row("a", 1), "image": "late.png"}])
-    assert ingest(lake, tmp_path / "raw").reject_counts == {"missing_picture": 1}
+    assert ingest(lake, tmp_path / "raw").reject_counts == {"missing_image": 1}
     put(tmp_path / "raw", "late.png", picture(4))
     report = ingest(lake, tmp_path / "raw")
     assert (report.n_new, report.reject_counts, rejects(lake)) == (1, {}, [])
@@ -232,7 +232,7 @@ def test_rows_of_a_video_with_a_broken_frame_are_rejects_in_every_batch(
         put(root, f"v/{number:05}.jpg", picture(number) if number > 1 else b"\xff\xd8\xff broken")
     put_json(root, "rows.json", [{"id": n, "video": "v", "conversations": talk(f"Q{n}?", "A.")} for n in range(7)])
     report = ingest_source(lake, source("llava_video"), root, run_id="r")
-    assert (report.n_new, report.n_new_images, report.reject_counts) == (0, 0, {"not_a_picture": 7})
+    assert (report.n_new, report.n_new_images, report.reject_counts) == (0, 0, {"not_an_image": 7})
 
 
 def test_a_video_becomes_frames_once_for_all_its_rows(
@@ -289,7 +289,7 @@ def test_pictures_that_neighbouring_batches_share_are_looked_at_and_stored_once(
     looked: list[bytes] = []
     monkeypatch.setattr("mvl_assets.ingest.images.inspect", lambda d: (looked.append(d), media.inspect_image(d))[1])
     report = ingest(lake, tmp_path / "raw")
-    assert (report.n_new, report.reject_counts, report.n_new_images) == (7, {"not_a_picture": 2}, 2)
+    assert (report.n_new, report.reject_counts, report.n_new_images) == (7, {"not_an_image": 2}, 2)
     assert report.new_image_bytes == len(picture(1)) + len(picture(2))
     assert len([data for data in looked if data != b"no picture"]) == 2
     assert lake.images.table.count() == 2

@@ -75,7 +75,7 @@ def test_a_purged_source_is_not_read_and_says_so_in_one_reject(lake: Lake, tmp_p
 def test_a_source_that_was_never_purged_asks_nobody(lake: Lake, tmp_path: Path) -> None:
     root = write(tmp_path / "raw", [0])
     assert ingest_source(lake, SPEC, root, run_id="first").n_new == 1
-    assert not lake.get_table("purged").exists()
+    assert not lake.get_table("tombstones").exists()
 
 
 def test_an_ingest_waits_for_nothing_but_says_that_data_is_taken_out(lake: Lake, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_second_run_sends_nothing_and_a_moved_rule_neither(lake: Lake, served:
     lax = judge_source(lake, MATH, profile(rule="p_yes >= 0.1"), run_id="r3")
     assert (lax.attempts_sent, lax.kept, lax.published.n_changed) == (0, 12, 12)
     # The fake answers are no numbers, so none agrees with its key.
-    strict = judge_source(lake, MATH, profile(rule="answer_agrees"), run_id="r4")
+    strict = judge_source(lake, MATH, profile(rule="matches_reference"), run_id="r4")
     assert (strict.attempts_sent, strict.kept, strict.drop_reasons) == (0, 0, {"answer_differs": 12})
 
 
@@ -126,7 +126,7 @@ def test_a_refused_verdict_is_a_reject_until_it_is_asked_for_again(lake: Lake, s
     first = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     assert (first.rows, first.rejects_by_error) == (11, {"http_400": 1})
     rejects = rows(lake, "rejects")
-    assert {(r["part"], r["error"], r["attempts"]) for r in rejects} == {("judge/drawn", "http_400", 1)}
+    assert {(r["partition_key"], r["error"], r["attempts"]) for r in rejects} == {("judge/drawn", "http_400", 1)}
     assert len(rejects) == 3
     server.config.fault_by_marker = {}
     # No endpoint: only an attempt to send would notice.

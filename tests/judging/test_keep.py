@@ -27,15 +27,15 @@ GOOD, WEAK, BAD = judged(0.9, 0.8, 0.7), judged(0.9, 0.8, 0.3), judged(0.1, 0.2,
     ("rule", "reasons"),
     [
         ("all_yes", [None, "no_accuracy", "no_relevance"]),
-        ("answer_agrees", [None, None, "answer_differs"]),
+        ("matches_reference", [None, None, "answer_differs"]),
         ("p_yes >= 0.5", [None, "low_p_yes", "low_p_yes"]),
         ("p_yes>=.25", [None, None, "low_p_yes"]),
         ("p_yes.accuracy >= 0.3", [None, None, None]),
         ("p_yes.accuracy >= 0.5", [None, "low_p_yes_accuracy", "low_p_yes_accuracy"]),
-        ("answer_agrees and p_yes >= 0.5", [None, "low_p_yes", "answer_differs"]),
-        ("all_yes or answer_agrees", [None, None, "no_relevance"]),
-        ("all_yes or answer_agrees and p_yes >= 0.25", [None, None, "no_relevance"]),
-        ("(all_yes or answer_agrees) and p_yes >= 0.5", [None, "low_p_yes", "no_relevance"]),
+        ("matches_reference and p_yes >= 0.5", [None, "low_p_yes", "answer_differs"]),
+        ("all_yes or matches_reference", [None, None, "no_relevance"]),
+        ("all_yes or matches_reference and p_yes >= 0.25", [None, None, "no_relevance"]),
+        ("(all_yes or matches_reference) and p_yes >= 0.5", [None, "low_p_yes", "no_relevance"]),
     ],
 )
 def test_a_rule_keeps_and_names_why_not(rule: str, reasons: list[str | None]):
@@ -61,8 +61,8 @@ def test_both_yes_needs_the_second_judges_yes_too():
 
 def test_without_a_key_the_profile_decides():
     open_question = judged(0.9, 0.9, 0.9, agrees=None)
-    assert parse_keep_rule("answer_agrees", no_reference=True).find_drop_reason(open_question) is None
-    assert parse_keep_rule("answer_agrees", no_reference=False).find_drop_reason(open_question) == "no_key"
+    assert parse_keep_rule("matches_reference", no_reference=True).find_drop_reason(open_question) is None
+    assert parse_keep_rule("matches_reference", no_reference=False).find_drop_reason(open_question) == "no_key"
 
 
 def test_an_unknown_p_yes_passes_no_threshold():
@@ -79,7 +79,7 @@ def test_an_unknown_p_yes_passes_no_threshold():
         ("p_yes >= high", "needs `>=`"),
         ("p_yes >= 1.5", "no probability"),
         ("p_yes.truth >= 0.5", "relevance, consistency, accuracy"),
-        ("all_yes answer_agrees", "expected `and` or `or`"),
+        ("all_yes matches_reference", "expected `and` or `or`"),
         ("(all_yes", "closing parenthesis"),
         ("all_yes; import os", "cannot read"),
         ("all_yes or", "found ''"),

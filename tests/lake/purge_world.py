@@ -77,7 +77,7 @@ def fill(lake: Lake) -> dict[str, list[Row]]:
     put(lake, f"pack_plan/{STAGE}", PACK_PLAN, planned)
     copy, kept = made[STAYS][1], made[GONE][1]
     twin = {"sample_id": copy["sample_id"], "source": STAYS, "category": "ocr", "fingerprint": compute_digest("same")}
-    twin |= {"kept_sample_id": kept["sample_id"], "kept_source": GONE}
+    twin |= {"canonical_sample_id": kept["sample_id"], "canonical_source": GONE}
     put(lake, "curation/duplicates", DUPLICATES, [twin])
     hits = [
         {
@@ -146,7 +146,7 @@ def _asked(of: Row) -> Row:
         "question_id": question.question_id,
         "source": of["source"],
         "question": question.text,
-        "expected": question.reference,
+        "reference": question.reference,
         "answer": f"evaluated {question.reference}",
     }
 

@@ -81,7 +81,7 @@ def test_a_purged_source_is_gone_from_every_table_and_the_other_source_is_untouc
     assert plan.row_counts["samples"] == plan.row_counts["judged/ocr"] == 4 == plan.row_counts["answers/judge/gone"] / 2
     assert (plan.n_images, plan.n_shared_images, plan.affected_stages) == (3, 1, [STAGE])
     found = state(purged)
-    assert len(found.pop("purged")) == 1
+    assert len(found.pop("tombstones")) == 1
     remixed = found.pop(f"mixture/{STAGE}")
     assert found == without_source(state(lake), rows)
     assert len(remixed) == 4 and not any(repr(GONE) in row for row in remixed)

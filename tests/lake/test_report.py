@@ -37,7 +37,8 @@ def test_samples_in_use_are_counted_once_whatever_happened_to_them(lake: Lake) -
     ]
     lake.get_table("samples").insert(table_of(SAMPLES, history))
     rejects = [
-        {"reject_id": f"{n:032x}", "part": "p", "stage": s, "source": "a"} for n, s in enumerate(["raw", "judge"])
+        {"reject_id": f"{n:032x}", "partition_key": "p", "stage": s, "source": "a"}
+        for n, s in enumerate(["raw", "judge"])
     ]
     put(lake, "rejects", REJECTS, rejects, "p")
     rows, rejected = count_by_source(lake)
@@ -57,9 +58,9 @@ def test_scores_are_shares_of_right_answers(lake: Lake) -> None:
             "result_id": f"{n:032x}",
             "checkpoint": "c",
             "correct": n < 3,
-            "blank_correct": None if n == 0 else n < 2,
+            "blank_image_correct": None if n == 0 else n < 2,
             "category": "chart" if n < 3 else "ocr",
-            "expected": "7" if n < 2 else "8",
+            "reference": "7" if n < 2 else "8",
         }
         for n in range(4)
     ]

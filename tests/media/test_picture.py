@@ -72,7 +72,7 @@ def test_a_whole_picture_is_described_by_its_content_not_its_name(format: str) -
 def test_half_a_picture_is_refused(format: str) -> None:
     data = file_of(scene(), format)
     # WebP's decoder does not tell short from broken.
-    assert error_of(data[: len(data) // 2]) == ("broken_picture" if format == "WEBP" else "truncated_picture")
+    assert error_of(data[: len(data) // 2]) == ("broken_image" if format == "WEBP" else "truncated_image")
 
 
 @settings(deadline=None)
@@ -90,9 +90,9 @@ def test_any_bytes_end_in_a_picture_or_a_picture_error(tail: bytes, head: bytes)
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        (b"", "not_a_picture"),
-        (b"<html>404 not found</html>", "not_a_picture"),
-        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "svg_picture"),
+        (b"", "not_an_image"),
+        (b"<html>404 not found</html>", "not_an_image"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "svg_image"),
         (png_header(20_000, 20_000), "too_many_pixels"),
         (png_header(9_000, 8_000), "too_many_pixels"),
     ],
@@ -257,4 +257,4 @@ def test_frames_that_cannot_be_there_are_no_number_of_frames() -> None:
     png = file_of(scene())
     chunk = b"acTL" + struct.pack(">II", 0x7FFFFFFF, 0)
     claim = struct.pack(">I", 8) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    assert error_of(png[:33] + claim + png[33:]) == "broken_picture"
+    assert error_of(png[:33] + claim + png[33:]) == "broken_image"

@@ -113,7 +113,7 @@ def test_sherlock_pictures_are_found_by_the_end_of_their_address(tmp_path: Path)
 def test_a_picture_cut_short_is_one_however_small(style: str) -> None:
     drawing = Drawing(Image.new("RGB", (40, 30), (90, 30, 200)), (), "")
     suffix, data = encode_drawing(drawing, style)
-    (cut,) = apply_fault(RawRow("k", (), (RawFile(f"a{suffix}", data),)), "truncated_picture").images
+    (cut,) = apply_fault(RawRow("k", (), (RawFile(f"a{suffix}", data),)), "truncated_image").images
     with pytest.raises(ImageError) as found:
         inspect_image(cut.data or b"")
-    assert found.value.error == "truncated_picture"
+    assert found.value.error == "truncated_image"

@@ -58,8 +58,8 @@ def test_the_same_arguments_give_the_same_files(written: dict[str, WrittenDemoSo
         (
             "finevision",
             contents.make_qa_builder(contents.draw_everyday_image, 2, True),
-            ("no_turns", "truncated_picture", "missing_picture"),
-            {"no_turns": 1, "truncated_picture": 1, "missing_picture": 1},
+            ("no_turns", "truncated_image", "missing_image"),
+            {"no_turns": 1, "truncated_image": 1, "missing_image": 1},
         ),
     ],
 )

@@ -42,7 +42,7 @@ def test_a_tar_gives_its_files(tmp_path: Path, file: str, pack: Callable[[bytes]
     put(tmp_path, file, pack(tar(("images/a.png", GOOD), ("./images/sub/b.png", EVIL), format=format)))
     assert read(tmp_path, "a.png") == GOOD
     assert read(tmp_path, "images/sub/b.png") == EVIL
-    assert refusal(tmp_path, "c.png")[0] == "missing_picture"
+    assert refusal(tmp_path, "c.png")[0] == "missing_image"
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -161,7 +161,7 @@ def test_the_ways_in_which_archives_are_published_are_found(
 
 def test_an_archive_that_no_folder_of_the_row_names_is_not_searched_for_a_like_name(tmp_path: Path) -> None:
     put(tmp_path, "a.zip", zipped(("a/images/1.png", EVIL)))
-    assert refusal(tmp_path, "b/images/1.png")[0] == refusal(tmp_path, "1.png")[0] == "missing_picture"
+    assert refusal(tmp_path, "b/images/1.png")[0] == refusal(tmp_path, "1.png")[0] == "missing_image"
 
 
 def test_the_archive_that_explains_most_of_a_path_is_the_one(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_archive_that_explains_most_of_a_path_is_the_one(tmp_path: Path) -> 
 def test_a_broken_archive_is_named_only_when_it_may_hold_what_is_missing(tmp_path: Path) -> None:
     put(tmp_path, "coco.tar", tar(("coco/1.png", GOOD)))
     put(tmp_path, "other.tar", b"?")
-    assert refusal(tmp_path, "coco/2.png")[0] == "missing_picture"
+    assert refusal(tmp_path, "coco/2.png")[0] == "missing_image"
     assert refusal(tmp_path, "else/2.png")[0] == "broken_archive"
 
 

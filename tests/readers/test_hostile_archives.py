@@ -69,7 +69,7 @@ def repeated() -> bytes:
 HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "tar_absolute": ("x.tar", lambda: tar(("/evil.png", EVIL), ("good.png", GOOD)), "unsafe_member"),
     "tar_dotdot": ("x.tar", lambda: tar(("../../evil.png", EVIL), ("good.png", GOOD)), "unsafe_member"),
-    "tar_dotdot_inside": ("x.tar", lambda: tar(("a/../evil.png", EVIL), ("good.png", GOOD)), "missing_picture"),
+    "tar_dotdot_inside": ("x.tar", lambda: tar(("a/../evil.png", EVIL), ("good.png", GOOD)), "missing_image"),
     "tar_drive": ("x.tar", lambda: tar(("C:/evil.png", EVIL), ("good.png", GOOD)), "unsafe_member"),
     "tar_backslashes": ("x.tar", lambda: tar(("..\\evil.png", EVIL), ("good.png", GOOD)), "unsafe_member"),
     "tar_symlink": (
@@ -176,7 +176,7 @@ def test_a_hostile_archive_costs_the_row_that_names_the_evil_member_and_no_more(
     put(root, "fine.tar", tar(("images/fine.png", GOOD)))
     error, message = refusal(root, "evil.png")
     assert error == expected
-    if expected != "missing_picture":
+    if expected != "missing_image":
         assert file in message and "evil.png" in message
     if file.startswith("x") and case != "zip_directory_damaged":
         assert read(root, "good.png") == GOOD

@@ -144,7 +144,7 @@ def test_a_text_without_its_picture_and_a_text_too_large_are_rejected(
     monkeypatch.setattr(icdar_text, "MAX_FILE_BYTES", 100)
     rows = read(tmp_path)
     assert [(row.file, row.error) for row in rows if isinstance(row, RejectedRow)] == [
-        ("a.txt", "missing_picture"),
+        ("a.txt", "missing_image"),
         ("b.txt", "too_large"),
     ]
 

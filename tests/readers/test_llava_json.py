@@ -89,8 +89,8 @@ def test_json_lines_are_read_whatever_the_file_is_called(tmp_path: Path, name: s
         ({"image": "1.png", "conversations": talk("<image><image>", "!")}, "marker_mismatch"),
         ({"image": "1.png", "conversations": talk("which tag?", "It is <image>.")}, "marker_mismatch"),
         ({"image": "1.png", "conversations": talk("<video> what?", "!")}, "marker_mismatch"),
-        ({"image": "gone.png"}, "missing_picture"),
-        ({"image": "https://example.org/1.png"}, "missing_picture"),
+        ({"image": "gone.png"}, "missing_image"),
+        ({"image": "https://example.org/1.png"}, "missing_image"),
         ({"image": [3]}, "bad_path"),
         ({"image": "a\0b.png"}, "bad_path"),
         ({"image": "x" * 5000}, "bad_path"),
@@ -147,7 +147,7 @@ def test_the_whole_root_may_be_a_link(tmp_path: Path) -> None:
 def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     put_json(tmp_path, "a.json", [row(image="pipe.png")])
-    assert errors(read_all(LLAVA, tmp_path)) == [(0, "missing_picture")]
+    assert errors(read_all(LLAVA, tmp_path)) == [(0, "missing_image")]
 
 
 def test_names_that_a_zip_wrote_with_escapes_are_found(tmp_path: Path) -> None:

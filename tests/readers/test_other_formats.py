@@ -47,10 +47,10 @@ def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:
     rows = read_all(COCO, tmp_path)
     assert [s.native_id for s in good(rows)] == ["0"]
     assert errors(rows) == [
-        (1, "missing_picture"),
+        (1, "missing_image"),
         (2, "no_caption"),
         (3, "outside_root"),
-        (4, "unknown_picture"),
+        (4, "unknown_image"),
         (5, "bad_annotation"),
     ]
 
@@ -133,7 +133,7 @@ def test_m4_names_swapped_roles_and_missing_members(tmp_path: Path) -> None:
     rows = read_all(M4, tmp_path)
     assert [e for _, e in errors(rows)] == [
         "swapped_roles",
-        "missing_picture",
+        "missing_image",
         "broken_archive",
         "broken_archive",
         "outside_root",

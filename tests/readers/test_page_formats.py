@@ -142,7 +142,7 @@ def test_pages_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     put(tmp_path, "widow.png", picture())
     read = {row.file: row for row in read_all(PAGES, tmp_path)}
     assert {name: row.error for name, row in read.items() if isinstance(row, RejectedRow)} == {
-        "alone.html": "missing_picture",
+        "alone.html": "missing_image",
         "big.html": "too_large",
         "huge.html": "too_large",
         "empty.html": "empty_answer",
@@ -161,6 +161,6 @@ def test_websight_rows_hold_picture_and_html(tmp_path: Path) -> None:
     put_parquet(tmp_path, "other.parquet", [{"image": image, "html": "<p>"}])
     read = read_all(PAGES, tmp_path)
     assert said(good(read)[0])[1] == ("gpt", "<html></html>")
-    assert errors(read) == [(1, "missing_picture"), (0, "broken_file")]
+    assert errors(read) == [(1, "missing_image"), (0, "broken_file")]
     assert messages(read)[1] == "has the columns image, html, but not text"
     keyed(PAGES, tmp_path)

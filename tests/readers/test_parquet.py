@@ -74,7 +74,7 @@ def test_a_picture_by_path_alone_is_a_file_below_the_folder(tmp_path: Path) -> N
     )
     rows = read_all(LLAVA, tmp_path)
     assert [p.read() for s in good(rows) for p in s.images] == [picture(5)]
-    assert errors(rows) == [(1, "outside_root"), (2, "missing_picture")]
+    assert errors(rows) == [(1, "outside_root"), (2, "missing_image")]
 
 
 def test_positions_count_through_row_groups_and_start_again_in_every_file(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_cauldrons_broken_rows_are_named(tmp_path: Path) -> None:
     ]
     put_parquet(tmp_path, "a.parquet", rows, CAULDRON_SCHEMA)
     found = read_all(CAULDRON, tmp_path)
-    assert [e for _, e in errors(found)] == ["no_turns", "no_turns", "bad_turn", "missing_picture", "marker_mismatch"]
+    assert [e for _, e in errors(found)] == ["no_turns", "no_turns", "bad_turn", "missing_image", "marker_mismatch"]
     assert len(good(found)) == 1
 
 

@@ -94,7 +94,7 @@ def test_gqa_names_what_is_wrong_with_a_question(tmp_path: Path) -> None:
     assert sorted(e for _, e in errors(rows)) == sorted(
         [
             *("no_answer", "no_question", "empty_answer", "bad_turn", "duplicate_id"),
-            *("missing_field", "missing_picture", "outside_root", "not_an_object"),
+            *("missing_field", "missing_image", "outside_root", "not_an_object"),
         ]
     )
 
@@ -215,7 +215,7 @@ def test_doc_vqa_names_what_is_wrong_with_a_question(tmp_path: Path) -> None:
     assert sorted(e for _, e in errors(rows)) == sorted(
         [
             *("no_answer", "bad_answers", "bad_answers", "empty_question", "missing_field"),
-            *("missing_picture", "duplicate_id", "not_an_object"),
+            *("missing_image", "duplicate_id", "not_an_object"),
         ]
     )
 
@@ -282,7 +282,7 @@ def test_ocr_vqa_names_what_is_wrong_with_a_cover_or_one_of_its_questions(tmp_pa
         (4, "no_turns"),
         (5, "bad_split"),
         (6, "bad_split"),
-        (7, "missing_picture"),
+        (7, "missing_image"),
         (8, "not_an_object"),
         (9, "outside_root"),
     ]
@@ -325,7 +325,7 @@ def test_clevr_is_read_by_its_field_map_unpacked_here_or_in_the_folder_of_the_re
         ("0", "yes", picture(1)),
         ("1", "0", picture(1)),
     ]
-    assert errors(found) == [(2, "missing_field"), (3, "missing_picture")]
+    assert errors(found) == [(2, "missing_field"), (3, "missing_image")]
 
 
 # ScienceQA
@@ -384,7 +384,7 @@ def test_science_qa_asks_with_choices_and_answers_with_reasons(tmp_path: Path, f
         ({"choices": ["West Virginia", None]}, "bad_field"),
         ({"question": None}, "no_question"),
         ({"hint": 7}, "bad_field"),
-        ({"image": "gone.png"}, "missing_picture"),
+        ({"image": "gone.png"}, "missing_image"),
         ({"image": "../2/image.png"}, "outside_root"),
         ({"split": None}, "bad_split"),
     ],

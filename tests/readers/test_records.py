@@ -173,7 +173,7 @@ def test_pictures_by_template_stay_inside_the_folder(tmp_path: Path) -> None:
     put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "n": n} for n in ("7", "8", "../../secret")])
     rows = read(tmp_path, pictures=["p/{n}.png"])
     assert [p.read() for s in good(rows) for p in s.images] == [picture(7)]
-    assert errors(rows) == [(1, "missing_picture"), (2, "outside_root")]
+    assert errors(rows) == [(1, "missing_image"), (2, "outside_root")]
 
 
 def test_pictures_lie_beside_the_records_file_before_the_sources_folder(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_picture_named_by_address_is_the_file_under_the_longest_end_of_its_pat
     for fields in ({"pictures": ["{u}"]}, {"picture_field": "u"}):
         rows = read(tmp_path, **fields)
         assert [s.images[0].read() for s in good(rows)] == [picture(1), picture(2)]
-        assert [error for _, error in errors(rows)] == ["missing_picture", *["outside_root"] * 2, "missing_picture"]
+        assert [error for _, error in errors(rows)] == ["missing_image", *["outside_root"] * 2, "missing_image"]
 
 
 def test_a_picture_field_holds_base64_a_data_url_a_path_or_a_list(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_picture_field_holds_base64_a_data_url_a_path_or_a_list(tmp_path: Path
     rows = read(tmp_path, picture_field="p")
     one, seven = picture(1), picture(7)
     assert [[p.read() for p in s.images] for s in good(rows)] == [[one], [one], [seven], [one, seven], []]
-    assert errors(rows) == [(5, "bad_base64"), (6, "missing_picture")]
+    assert errors(rows) == [(5, "bad_base64"), (6, "missing_image")]
 
 
 def test_a_parquet_table_may_hold_bytes_or_the_hubs_struct(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_refcoco_names_what_does_not_fit_together(tmp_path: Path) -> None:
     rows = read(tmp_path)
     assert [row.native_id for row in good(rows)] == ["refcoco/unc/10"]
     assert [error for _, error in errors(rows)] == [
-        *("unknown_annotation", "unknown_picture", "missing_picture", "bad_box", "no_expression", "unknown_annotation"),
+        *("unknown_annotation", "unknown_image", "missing_image", "bad_box", "no_expression", "unknown_annotation"),
         *("bad_reference", "bad_reference", "bad_path", "marker_mismatch"),
     ]
 

@@ -151,7 +151,7 @@ def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:
     rows = read(COCO, tmp_path)
     assert [sample.native_id for sample in good(rows)] == ["0"]
     assert errors(rows) == [
-        (1, "missing_picture"),
+        (1, "missing_image"),
         (2, "no_objects"),
         (3, "outside_root"),
         (4, "unknown_category"),
@@ -160,7 +160,7 @@ def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:
         (7, "bad_box"),
         (8, "bad_path"),
         (9, "bad_annotation"),
-        (10, "unknown_picture"),
+        (10, "unknown_image"),
         (11, "bad_annotation"),
         (12, "bad_annotation"),
     ]
@@ -299,8 +299,8 @@ def test_visual_genome_names_what_is_wrong_with_a_picture(tmp_path: Path) -> Non
             found.setdefault(row.file, []).append(row.error)
     assert found == {
         "objects.json": [
-            *("no_objects", "not_an_object", "not_an_object", "no_name", "bad_box", "bad_box", "missing_picture"),
-            *("unknown_picture", "unknown_picture", "unknown_picture", "not_an_object"),
+            *("no_objects", "not_an_object", "not_an_object", "no_name", "bad_box", "bad_box", "missing_image"),
+            *("unknown_image", "unknown_image", "unknown_image", "not_an_object"),
         ],
         "question_answers.json": ["empty_answer", "marker_mismatch", "bad_turn"],
         "relationships.json": ["no_predicate", "not_an_object"],
@@ -379,7 +379,7 @@ def test_narratives_name_what_is_wrong_with_a_line(tmp_path: Path) -> None:
     rows = read(NARRATIVES, tmp_path / "root")
     assert [row.position for row in good(rows)] == [0]
     assert [error for _, error in errors(rows)] == [
-        *("missing_picture", "no_caption", "no_caption", "unknown_dataset", "unknown_dataset", "bad_path", "bad_path"),
+        *("missing_image", "no_caption", "no_caption", "unknown_dataset", "unknown_dataset", "bad_path", "bad_path"),
         *("outside_root", "bad_utf8", "bad_json", "not_an_object"),
     ]
     assert all(row.message.encode() for row in rows if isinstance(row, RejectedRow))

@@ -70,7 +70,7 @@ def test_cambrian_takes_its_own_rows_of_the_whole_file_and_the_two_malformed_one
     assert [row.position for row in rows] == [0, 1, 2, 3, 4]
     assert [s.native_id for s in good(rows)] == ["b", "c"]
     assert good(rows)[0].images[0].read() == picture(1)
-    assert errors(rows) == [(2, "bad_turn"), (3, "missing_picture"), (4, "bad_json")]
+    assert errors(rows) == [(2, "bad_turn"), (3, "missing_image"), (4, "bad_json")]
 
 
 def test_cambrian_without_a_config_takes_every_row(tmp_path: Path) -> None:
@@ -246,4 +246,4 @@ def test_released_rows_of_every_kind_are_read_from_their_shards(tmp_path: Path) 
     assert [(s.native_id, s.upstream_dataset) for s in found] == [("4", "m"), ("5", "v"), ("1", "s"), ("2", "s")]
     assert [p.read() for s in found for p in s.images] == [picture(3), picture(4), picture(2)]
     assert found[1].video is not None and len(read_frames(found[1].video)) == 2
-    assert errors(rows) == [(2, "missing_picture")]
+    assert errors(rows) == [(2, "missing_image")]

@@ -141,7 +141,7 @@ def test_vqa_names_what_does_not_fit_together_and_keeps_the_rest_of_the_picture(
     assert [e for _, e in errors(rows)] == [
         *("no_answer", "no_answer", "bad_turn", "marker_mismatch", "unanswerable", "duplicate_id"),
         "no_question",
-        "missing_picture",
+        "missing_image",
         *("missing_field", "missing_field", "not_an_object"),
     ]
     messages = [row.message for row in rows if isinstance(row, RejectedRow)]
@@ -280,7 +280,7 @@ def test_vizwiz_names_what_cannot_be_answered(tmp_path: Path) -> None:
         (4, "bad_answers"),
         (5, "bad_answers"),
         (6, "no_question"),
-        (7, "missing_picture"),
+        (7, "missing_image"),
         (8, "outside_root"),
     ]
     assert [(s.position, said(s)[1]) for s in good(found)] == [(9, ("gpt", "kept"))]

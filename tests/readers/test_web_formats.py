@@ -89,7 +89,7 @@ def test_wit_names_every_broken_row_and_goes_on(tmp_path: Path) -> None:
     fetched(tmp_path, "u", picture())
     read = read_all(WIT, tmp_path)
     assert errors(read) == [
-        (0, "missing_picture"),
+        (0, "missing_image"),
         (1, "no_caption"),
         (2, "no_url"),
         (3, "marker_in_text"),
@@ -208,7 +208,7 @@ def test_img2dataset_shards_are_joined_by_link_and_what_failed_is_missing_by_nam
     put(tmp_path, "pictures/00003.parquet", b"PAR1 an unfinished shard")
     read = read_all(URLS, tmp_path)
     assert [(s.position, s.images[0].read()) for s in good(read)] == [(0, picture(0)), (2, picture(2))]
-    assert errors(read) == [(n, "missing_picture") for n in (1, 3, 4, 5)]
+    assert errors(read) == [(n, "missing_image") for n in (1, 3, 4, 5)]
     assert "https://h/1 was not fetched into pictures/" in messages(read)[0]
     assert "https://h/3 was fetched as pictures/00001/000010001, but is not there" in messages(read)[1]
     keyed(URLS, tmp_path)

@@ -82,7 +82,7 @@ def test_tabs_and_newlines_of_ordinary_text_pass():
         (MATH, "Answer: 1", "content_filter", "not_finished"),
         (MATH, " \n", "stop", "empty"),
         (MATH, "A form feed \f here", "stop", "control_character"),
-        (MATH, "Look at <image> again", "stop", "picture_marker"),
+        (MATH, "Look at <image> again", "stop", "image_marker"),
         (DOMAIN, '{"pairs": [', "stop", "bad_json"),
         (DOMAIN, '{"pairs": []}', "stop", "schema"),
         (DOMAIN, '{"pairs": [{"question": "What is it, say?", "answer": "   "}]}', "stop", "empty"),

@@ -22,7 +22,7 @@ ORDERS = (
 
 
 def test_a_small_text_model_writes_rows_and_verdicts(lake: Lake, vllm_server: Endpoint):
-    text_only = profile(sees_images=False, rule="answer_agrees")
+    text_only = profile(sees_images=False, rule="matches_reference")
     for source in (MATH, CHART):
         put(lake, source, range(3))
         written = rewrite_source(lake, source, text_only, run_id="r1", endpoints=[vllm_server])
@@ -49,7 +49,7 @@ def test_orders_hidden_in_the_data_change_neither_the_form_of_an_answer_nor_of_a
         put(lake, source, [0], conversations=turns)
         written = rewrite_source(lake, source, text_only, run_id="r1", endpoints=[vllm_server])
         # A small model may run into its token limit; what it finished has the form.
-        assert set(written.rejects_by_error) <= {"length", "empty", "picture_marker", "control_character"}
+        assert set(written.rejects_by_error) <= {"length", "empty", "image_marker", "control_character"}
         # And a pair that is nothing but orders to the judge gets a verdict like any other.
         rows = [{"rewrite_id": compute_digest(source.slug), "source": source.slug, "conversations": turns}]
         sample = next(iter(lake.get_table("samples").iter_rows(["version_id"], f"source = '{source.slug}'")))

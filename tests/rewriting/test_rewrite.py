@@ -69,7 +69,7 @@ def test_a_picture_the_lake_lacks_is_the_reject_of_its_sample_alone(lake: Lake, 
     lost = next(lake.get_table("samples").iter_rows(["image_ids", "sample_id"]))
     lake.images.table.delete(sql.equals("image_id", lost["image_ids"][0]))
     report = rewrite_source(Lake(lake.root), MATH, profile(), run_id="r1", endpoints=[served[1]])
-    assert (report.rows, report.rejects_by_error) == (3, {"missing_picture": 1})
+    assert (report.rows, report.rejects_by_error) == (3, {"missing_image": 1})
     assert [r["row_key"] for r in lake.get_table("rejects").iter_rows()] == [lost["sample_id"]]
 
 
@@ -182,7 +182,7 @@ def test_an_unusable_answer_is_asked_for_once_more_and_then_rejected(lake: Lake,
     assert (report.requested, report.attempts_sent, report.reask_requests, report.rows) == (3, 4, 1, 2)
     assert report.rejects_by_error == {"length": 1}
     (reject,) = rows(lake, "rejects")
-    assert (reject["part"], reject["error"], reject["attempts"]) == ("rewrite/drawn", "length", 2)
+    assert (reject["partition_key"], reject["error"], reject["attempts"]) == ("rewrite/drawn", "length", 2)
     temperatures = Counter(body["temperature"] for body in server.bodies)
     assert sorted(temperatures.values()) == [1, 3]
     # Both answers are stored, so the same run again sends nothing and rejects the same row.

@@ -92,8 +92,8 @@ def test_the_whole_road_runs_and_every_stage_has_rows(lake: Lake, environment: d
 
 def test_the_last_checkpoint_was_asked_through_its_server_and_the_others_here(lake: Lake) -> None:
     asked = {
-        (row["checkpoint"], row["via"])
-        for row in lake.get_table("evaluation/held_out").iter_rows(["checkpoint", "via"])
+        (row["checkpoint"], row["backend"])
+        for row in lake.get_table("evaluation/held_out").iter_rows(["checkpoint", "backend"])
     }
     assert asked == {("alignment", "runner"), ("single_image", "runner"), ("one_vision", "server")}
 
@@ -118,8 +118,8 @@ def test_held_out_questions_are_in_no_mixture(lake: Lake) -> None:
     held_out = {
         row["sample_id"]
         for name in lake.list_tables("category")
-        for row in lake.get_table(name).iter_rows(["sample_id", "picture_key"])
-        if is_held_out(row["picture_key"], HOLDOUT)
+        for row in lake.get_table(name).iter_rows(["sample_id", "image_group_id"])
+        if is_held_out(row["image_group_id"], HOLDOUT)
     }
     trained = {
         row["sample_id"]

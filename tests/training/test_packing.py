@@ -158,10 +158,10 @@ def test_a_picture_that_is_gone_costs_its_rows_and_a_plan_made_before_names_the_
     lake.images.table.delete(f"image_id = '{gone}'")
     plan = PackPlan(lake, "single_image")
     loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
-    with pytest.raises(MvlError, match=f"missing_picture: picture {gone} is not in the lake"):
+    with pytest.raises(MvlError, match=f"missing_image: picture {gone} is not in the lake"):
         for position in range(len(plan)):
             loader.load(position)
-    assert plan_stage(lake, "single_image", recipe, run_id="r").rejects_by_error == {"missing_picture": 1}
+    assert plan_stage(lake, "single_image", recipe, run_id="r").rejects_by_error == {"missing_image": 1}
 
 
 def test_a_picture_that_its_exif_turns_is_counted_as_it_is_seen(tmp_path: Path, recipe: Recipe, tokens) -> None:

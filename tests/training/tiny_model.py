@@ -204,7 +204,7 @@ def put_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stag
                 "source": "drawn",
                 "category": "general",
                 "modality": "video" if video else ("text", "single_image", "multi_image")[min(2, len(ids))],
-                "copy": 0,
+                "repeat_index": 0,
             }
         )
     for name, content, where in (("samples", sample_rows, "drawn"), (f"mixture/{stage}", mixture_rows, None)):

@@ -29,7 +29,7 @@ def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
         small.fill_lake(home / "lake", samples, stage=name)
     columns = ["sample_id", "version_id", "source", "image_ids"]
     rows = [
-        {**row, "category": "general", "picture_key": (row["image_ids"] or [row["sample_id"]])[0]}
+        {**row, "category": "general", "image_group_id": (row["image_ids"] or [row["sample_id"]])[0]}
         for row in lake.get_table("samples").iter_rows(columns)
     ]
     table = lake.get_table("category/general")

@@ -167,13 +167,13 @@ def test_the_suite_asks_every_checkpoint_the_last_one_through_its_server(
     rows = list(lake.get_table("evaluation/held_out").iter_rows())
     questions = {row["question_id"] for row in rows}
     assert len(rows) == 3 * len(questions) == said["dagster/row_count"]
-    assert {(row["checkpoint"], row["via"]) for row in rows} == {
+    assert {(row["checkpoint"], row["backend"]) for row in rows} == {
         ("alignment", "runner"),
         ("single_image", "runner"),
         ("one_vision", "server"),
     }
     assert all(row["loss"] is not None for row in rows)
-    assert any(row["blank_answer"] is not None and row["blank_loss"] is not None for row in rows)
+    assert any(row["blank_image_answer"] is not None and row["blank_image_loss"] is not None for row in rows)
     assert 0.0 < float(str(said["accuracy of the most frequent answer"])) <= 1.0
     assert all(stage in str(said["scores"]) for stage in STAGES)
 

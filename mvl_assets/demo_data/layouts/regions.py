@@ -29,7 +29,7 @@ def write_coco_instances(source_dir: Path, slug: str, rows: Sequence[RawRow]) ->
     annotations: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
         image_id = number + 139
-        if row.fault != "unknown_picture":
+        if row.fault != "unknown_image":
             images.append({"license": 1, "file_name": row.images[0].name, "id": image_id, **_build_image_size(row)})
         if row.fault == "no_objects":
             continue
@@ -71,7 +71,7 @@ def write_visual_genome(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> 
         file, id_field, field = _VISUAL_GENOME_LISTS[list_index]
         list_items = None if row.fault == "not_an_object" else _build_visual_genome_items(list_index, row)
         entry = {id_field: image_id, field: list_items}
-        if row.fault == "unknown_picture":
+        if row.fault == "unknown_image":
             del entry[id_field]
         entries_by_file.setdefault(file, []).append(entry)
         url = f"https://example.org/{image_dir}/{image_id}.jpg"

@@ -31,7 +31,7 @@ RECIPES: tuple[DemoRecipe, ...] = (
         "arxivqa",
         "cambrian_tars",
         c.make_multiple_choice_builder(c.DIAGRAMS, True),
-        ("truncated_picture", "missing_picture", "unsafe_member", "bad_json", "no_answer"),
+        ("truncated_image", "missing_image", "unsafe_member", "bad_json", "no_answer"),
         image_name_template="images/{number:06d}",
     ),
     DemoRecipe(
@@ -41,7 +41,7 @@ RECIPES: tuple[DemoRecipe, ...] = (
         "co_instruct",
         "m4_instruct_parts",
         c.make_multi_image_builder(draw_claim_pair, 2),
-        ("truncated_picture", "missing_picture", "swapped_roles", "marker_mismatch"),
+        ("truncated_image", "missing_image", "swapped_roles", "marker_mismatch"),
     ),
     DemoRecipe(
         "llava_video",

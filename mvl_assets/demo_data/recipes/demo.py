@@ -30,27 +30,27 @@ def _build_recipes() -> list[DemoRecipe]:
             "visual7w_cauldron_llava_format",
             "cauldron_parquet",
             c.make_qa_builder(c.draw_shape_question_image, 1, False),
-            ("truncated_picture", "not_a_picture", "no_turns"),
+            ("truncated_image", "not_an_image", "no_turns"),
         ),
         # ocr
         DemoRecipe(
             "visualmrc_cauldron",
             "cauldron_parquet",
             c.make_qa_builder(c.draw_page, 2, True),
-            ("truncated_picture", "no_turns"),
+            ("truncated_image", "no_turns"),
         ),
         DemoRecipe(
             "st_vqa_cauldron_llava_format",
             "llava_parquet",
             c.make_qa_builder(c.SIGNS, 3, False),
-            ("truncated_picture", "missing_picture", "marker_mismatch"),
+            ("truncated_image", "missing_image", "marker_mismatch"),
         ),
         # chart
         DemoRecipe(
             "robut_wtq_cauldron_llava_format",
             "cauldron_parquet",
             c.make_qa_builder(c.TABLES, 2, True),
-            ("truncated_picture", "no_turns"),
+            ("truncated_image", "no_turns"),
         ),
         DemoRecipe(
             "chartqa_cauldron_llava_format",
@@ -70,13 +70,13 @@ def _build_recipes() -> list[DemoRecipe]:
             "sharegpt_4o",
             "llava_parquet_roles",
             c.make_caption_builder(c.draw_everyday_image),
-            ("truncated_picture", "missing_picture", "no_answer"),
+            ("truncated_image", "missing_image", "no_answer"),
         ),
         DemoRecipe(
             "coco_caption_val",
             "coco_captions",
             c.build_coco_captions,
-            ("truncated_picture", "missing_picture"),
+            ("truncated_image", "missing_image"),
             image_name_template="{number:012d}",
         ),
         # domain
@@ -84,20 +84,20 @@ def _build_recipes() -> list[DemoRecipe]:
             "ai2d_gpt4v",
             "llava_parquet",
             c.make_multiple_choice_builder(c.DIAGRAMS, True),
-            ("not_a_picture", "marker_mismatch"),
+            ("not_an_image", "marker_mismatch"),
         ),
         DemoRecipe(
             "tqa_cauldron_llava_format",
             "cauldron_parquet",
             c.make_multiple_choice_builder(c.DIAGRAMS, False),
-            ("truncated_picture", "no_turns"),
+            ("truncated_image", "no_turns"),
         ),
         # code and math
         DemoRecipe(
             "geomverse_cauldron",
             "cauldron_parquet",
             c.make_qa_builder(c.GEOMETRY, 1, True),
-            ("truncated_picture", "not_a_picture"),
+            ("truncated_image", "not_an_image"),
         ),
         DemoRecipe(
             "geo170k", "llava_json", c.make_qa_builder(c.GEOMETRY, 1, False), (*IMAGE_FAULTS, "unknown_role"), 2
@@ -106,7 +106,7 @@ def _build_recipes() -> list[DemoRecipe]:
             "tabmwp",
             "tabmwp",
             c.build_word_problem_row,
-            ("truncated_picture", "missing_picture"),
+            ("truncated_image", "missing_image"),
             row_id_template="{number}",
             png_only=True,
         ),
@@ -115,20 +115,20 @@ def _build_recipes() -> list[DemoRecipe]:
             "tallyqa_cauldron_llava_format",
             "cauldron_parquet",
             c.make_qa_builder(c.ignore_index(_draw_counting_scene), 1, False),
-            ("truncated_picture", "no_turns"),
+            ("truncated_image", "no_turns"),
         ),
         DemoRecipe(
             "vsr_cauldron_llava_format",
             "cauldron_parquet",
             c.make_qa_builder(c.ignore_index(_draw_position_scene), 1, False),
-            ("not_a_picture", "no_turns"),
+            ("not_an_image", "no_turns"),
         ),
         # several pictures
         DemoRecipe(
             "nlvr2",
             "m4_instruct",
             c.make_multi_image_builder(draw_claim_pair, 1),
-            ("truncated_picture", "missing_picture", "swapped_roles", "swapped_roles"),
+            ("truncated_image", "missing_image", "swapped_roles", "swapped_roles"),
         ),
         DemoRecipe(
             "hq_edit",
@@ -153,7 +153,7 @@ def _build_recipes() -> list[DemoRecipe]:
             "lcs_558k",
             "llava_json",
             c.build_short_caption,
-            ("truncated_picture", "missing_picture"),
+            ("truncated_image", "missing_image"),
             image_name_template="{folder}/{number:09d}",
         ),
     ]

@@ -11,7 +11,7 @@ from mvl_assets.demo_data.encode import choose_encoding, encode_drawing
 from mvl_assets.demo_data.layouts import LAYOUTS
 from mvl_assets.demo_data.rows import RawFile, RawRow, apply_fault
 
-IMAGE_FAULTS = ("truncated_picture", "missing_picture", "not_a_picture")
+IMAGE_FAULTS = ("truncated_image", "missing_image", "not_an_image")
 
 
 @dataclass(frozen=True, slots=True)

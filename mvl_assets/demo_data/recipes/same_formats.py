@@ -178,7 +178,7 @@ RECIPE_OVERRIDES: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
         "m4_instruct_video": {"rows_per_image": 3},
         "viquae": {"image_name_template": "512px-{number}"},
         "plotqa": {"png_only": True},
-        "multiui": {"faults": ("missing_picture", "no_answer", "truncated_picture", "marker_mismatch")},
+        "multiui": {"faults": ("missing_image", "no_answer", "truncated_image", "marker_mismatch")},
         **{slug: {"jpeg_only": True} for slug in ("sherlock", "cap2qa", "macaw_llm", "detgpt")},
     }
 )
@@ -193,9 +193,9 @@ FAULTS_BY_FORMAT: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "cambrian_jsonl": ("bad_json", *LLAVA_FAULTS),
         "cauldron_parquet": (*IMAGE_FAULTS, "no_turns"),
         "coco_captions": IMAGE_FAULTS,
-        "m4_instruct": ("truncated_picture", "swapped_roles", "missing_picture", "marker_mismatch"),
+        "m4_instruct": ("truncated_image", "swapped_roles", "missing_image", "marker_mismatch"),
         "llava_video": ("truncated_video", "missing_video", "no_answer"),
-        "records": ("truncated_picture", "missing_field", "missing_picture"),
+        "records": ("truncated_image", "missing_field", "missing_image"),
         "text": CONVERSATION_FAULTS,
     }
 )

@@ -41,7 +41,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
         # What is left belongs to no picture; these rows are numbered behind the pictures.
         for image_id in captions:
             message = f"there are captions for picture {image_id}, which the file does not list"
-            yield RejectedRow(name, position, "unknown_picture", message)
+            yield RejectedRow(name, position, "unknown_image", message)
             position += 1
         for item in rejected_items:
             yield RejectedRow(name, position, item.error, f"annotation {item.position}: {item.message}")

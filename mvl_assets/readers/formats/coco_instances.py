@@ -65,7 +65,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
         # What is left belongs to no picture; these rows are numbered behind the pictures.
         for image_id in objects:
             message = f"there are objects of picture {image_id}, which the file does not list"
-            yield RejectedRow(name, position, "unknown_picture", message)
+            yield RejectedRow(name, position, "unknown_image", message)
             position += 1
         for rejected_item in _iter_orphan_annotations(path) if has_orphans else ():
             yield RejectedRow(

@@ -149,6 +149,4 @@ def _resolve_row_image(root: Path, path: Path) -> EncodedImage:
         image_path = resolve_file(root, f"{stem}{suffix}", folders)
         if image_path is not None:
             return EncodedImage(format_relative_path(root, image_path), path=image_path)
-    raise RejectError(
-        "missing_picture", f"{json.dumps(stem)[:200]} is in none of the folders {', '.join(folders)[:400]}"
-    )
+    raise RejectError("missing_image", f"{json.dumps(stem)[:200]} is in none of the folders {', '.join(folders)[:400]}")

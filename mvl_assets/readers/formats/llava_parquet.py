@@ -65,4 +65,4 @@ def parse_image_cell(root: Path, cell: Any, name: str) -> EncodedImage:
         return EncodedImage(path if isinstance(path, str) and path else name, data=data)
     if data is None and path is not None:
         return resolve_image(root, path)
-    raise RejectError("missing_picture", f"the picture cell holds a {type(data).__name__}")
+    raise RejectError("missing_image", f"the picture cell holds a {type(data).__name__}")

@@ -5,7 +5,7 @@ r"""The rows that the authors released: LLaVA's JSON arrays beside numbered arch
      {"id": "3", "source": "...", "video": "LLaVA-Video-178K/...mp4", "conversations": [...]}, ...]
 
 `mammoth_si_10M.json` and `mammoth_ov_2M.json` are arrays; `image` is a path, a list or absent, and rows without it and
-`video` are text; `source` becomes the sample's `origin`. What they name lies in `single_image_data/*.tar.gz`,
+`video` are text; `source` becomes the sample's `upstream_dataset`. What they name lies in `single_image_data/*.tar.gz`,
 `multi_image_data/shard_1.tar.gz`, ... and `video_data/*.tar.gz`, under the same paths. Dataset card, file list and
 viewer: MAmmoTH-VL/MAmmoTH-VL-Instruct-12M.
 """

@@ -201,9 +201,9 @@ def _resolve_named_image(root: Path, name: str, folders: tuple[str, ...]) -> Enc
         try:
             return resolve_image(root, "/".join(path_parts[start:]), folders)
         except RejectError as error:
-            if error.error not in ("missing_picture", "bad_path"):  # parts of an address may be no file name
+            if error.error not in ("missing_image", "bad_path"):  # parts of an address may be no file name
                 raise
-    raise RejectError("missing_picture", f"no file here ends the path of {name[:200]!r}")
+    raise RejectError("missing_image", f"no file here ends the path of {name[:200]!r}")
 
 
 def _resolve_image_cell(root: Path, cell: Any, name: str, folders: tuple[str, ...]) -> EncodedImage:

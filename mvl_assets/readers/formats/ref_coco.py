@@ -170,7 +170,7 @@ def _to_sample(root: Path, instances: _Instances, row: Row) -> Sample:
     image_id, box = instances.boxes[ann_id]
     image_id = _to_int(image_id)
     if image_id is None or image_id not in instances.images:
-        raise RejectError("unknown_picture", f"instances.json lists no picture {image_id}")
+        raise RejectError("unknown_image", f"instances.json lists no picture {image_id}")
     image_fields = instances.images[image_id]
     name = image_fields["file_name"]
     if not isinstance(name, str):

@@ -5,7 +5,7 @@ r"""Links with captions in Parquet; the pictures were fetched into `pictures/` (
 Every `*.parquet` beside `pictures/`. One sample per row: a fixed neutral request, answered by the caption. The columns
 go by the names that published sets use: `link` and `caption` (laion/gpt4v-dataset), `url` and `caption` (CC3M, CC12M),
 `URL_COLUMN_NAMES` and `TEXT_OUTPUT` (LAION-5B); checked against public code that loads laion/gpt4v-dataset, and against img2dataset's
-dataset_examples. A row whose picture is not there is `missing_picture` and names its link: links die, so a few are
+dataset_examples. A row whose picture is not there is `missing_image` and names its link: links die, so a few are
 normal.
 """
 

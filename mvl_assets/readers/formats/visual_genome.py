@@ -86,13 +86,13 @@ def _to_sample(root: Path, kind: str, sizes: SizesByImage, row: Row) -> Sample:
     if not entries:
         raise RejectError(f"no_{field}", f"the list `{field}` of the picture is empty")
     if row.native_id is None:
-        raise RejectError("unknown_picture", "there is no image_id or id of the right kind")
+        raise RejectError("unknown_image", "there is no image_id or id of the right kind")
     if kind not in _BOX_TURN_BUILDERS:
         turns = _build_question_turns(entries)
     elif row.native_id in sizes:
         turns = _BOX_TURN_BUILDERS[kind](entries, sizes[row.native_id])
     else:
-        raise RejectError("unknown_picture", f"image_data.json gives no size of picture {row.native_id}")
+        raise RejectError("unknown_image", f"image_data.json gives no size of picture {row.native_id}")
     image = resolve_image(root, f"{row.native_id}.jpg", IMAGE_FOLDERS)
     return Sample(row.file, row.position, turns, row.native_id, (image,))
 

@@ -219,7 +219,7 @@ def _publish(
         "benchmark part", checkpoint.version, benchmark_report.benchmark, benchmark_report.settings_hash
     )
     common = {
-        "part": partition_key,
+        "partition_key": partition_key,
         "checkpoint": checkpoint.stage,
         "checkpoint_version": checkpoint.version,
         "benchmark": benchmark_report.benchmark,
@@ -231,7 +231,7 @@ def _publish(
         "suite": benchmark_report.suite,
         "metric": benchmark.metric,
         "lmms_eval_version": result.lmms_eval_version,
-        "via": backend,
+        "backend": backend,
     }
     rows = [
         {
@@ -240,7 +240,7 @@ def _publish(
             "task": task_score.task,
             "score": task_score.score,
             "stderr": task_score.stderr,
-            "questions": task_score.n_questions,
+            "n_questions": task_score.n_questions,
             "paper_score": None,
             "task_version": task_score.task_version,
             "task_hash": task_score.task_hash,
@@ -275,7 +275,7 @@ def _iter_answer_tables(
     seen_ids: set[str] = set()
     with (benchmark_report.folder / "samples.jsonl").open(encoding="utf-8") as lines:
         for sample in map(json.loads, lines):
-            result_id = compute_digest("benchmark answer", common["part"], sample["task"], sample["doc_id"])
+            result_id = compute_digest("benchmark answer", common["partition_key"], sample["task"], sample["doc_id"])
             if result_id in seen_ids:
                 continue
             seen_ids.add(result_id)
@@ -286,8 +286,8 @@ def _iter_answer_tables(
                     "task": sample["task"],
                     "task_hash": task_hashes[sample["task"]],
                     "question_id": sample["question_id"],
-                    "document": sample["doc_id"],
-                    "expected": _to_text(sample["target"]),
+                    "doc_id": sample["doc_id"],
+                    "reference": _to_text(sample["target"]),
                     "answer": _to_text(sample["filtered_resps"]),
                     "score": compute_question_score(sample, benchmark),
                 }
@@ -329,7 +329,7 @@ def render_score_table(benchmark_report: BenchmarkReport, other_scores: Sequence
         ):
             lines.append(
                 f"| {row['checkpoint']} `{row['checkpoint_version'][:8]}` | {format_score(row['score'], row['stderr'])}"
-                f" | {format_score(row['paper_score'])} | {format_score(benchmark.chance)} | {row['questions']} |"
+                f" | {format_score(row['paper_score'])} | {format_score(benchmark.chance)} | {row['n_questions']} |"
             )
     if len(benchmark_report.result.task_scores) > 1:
         lines += ["", "| task | score | questions |", "|---|---|---|"]

@@ -131,14 +131,16 @@ def _build_row(
         "source": question.source,
         "category": question.category,
         "question": question.text,
-        "expected": question.reference,
+        "reference": question.reference,
         "answer": answer,
         "correct": is_correct(answer, question.reference),
-        "blank_answer": blank_image_answer,
-        "blank_correct": None if blank_image_answer is None else is_correct(blank_image_answer, question.reference),
+        "blank_image_answer": blank_image_answer,
+        "blank_image_correct": None
+        if blank_image_answer is None
+        else is_correct(blank_image_answer, question.reference),
         "loss": model_answer.loss,
-        "blank_loss": model_answer.blank_image_loss,
-        "via": checkpoint_answers.backend,
+        "blank_image_loss": model_answer.blank_image_loss,
+        "backend": checkpoint_answers.backend,
         "run_id": run_id,
     }
 
@@ -146,11 +148,11 @@ def _build_row(
 def _to_scored_answer(row: Mapping[str, Any]) -> ScoredAnswer:
     return ScoredAnswer(
         category=row["category"],
-        reference=row["expected"],
+        reference=row["reference"],
         correct=row["correct"],
-        blank_image_correct=row["blank_correct"],
+        blank_image_correct=row["blank_image_correct"],
         loss=row["loss"],
-        blank_image_loss=row["blank_loss"],
+        blank_image_loss=row["blank_image_loss"],
     )
 
 
