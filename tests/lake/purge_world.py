@@ -182,7 +182,7 @@ def _deadly(method: Callable[..., Any], moment: str, writes: list[str]) -> Calla
 def main(root: str, moment: str) -> None:
     """Purges the source `gone`, killed before or after its n-th write (`3-after`); says how many there were if not."""
     writes: list[str] = []
-    for name in ("delete_keys", "rewrite", "forget", "remember"):
+    for name in ("delete_keys", "compact_fragments", "expire_versions", "add_tombstones"):
         setattr(module, name, _deadly(getattr(module, name), moment, writes))
     for name in ("delete", "publish"):
         setattr(Table, name, _deadly(getattr(Table, name), moment, writes))

@@ -25,7 +25,7 @@ from tests.lake.rows import pages, picture, put_samples, sample
 NOW, WEEK = dt.timedelta(0), dt.timedelta(days=7)
 KILLED = """
 import datetime as dt, os, signal, sys
-from mvl_assets.lake import gc
+from mvl_assets.lake_queries import gc
 from mvl_assets.lake.lake import Lake
 calls = 0
 def deadly(method):
@@ -37,9 +37,9 @@ def deadly(method):
             os.kill(os.getpid(), signal.SIGKILL)
         return done
     return call
-for name in ("delete_keys", "rewrite", "forget"):
+for name in ("delete_keys", "compact_fragments", "expire_versions"):
     setattr(gc, name, deadly(getattr(gc, name)))
-gc.collect(Lake(sys.argv[1]), dt.timedelta(0), rewrite_pictures=True)
+gc.collect_garbage(Lake(sys.argv[1]), dt.timedelta(0), compact_images=True)
 """
 
 

@@ -13,8 +13,8 @@ from mvl_assets.lake.scratch import SCRATCH_PREFIX, create_scratch_dir, sweep_sc
 
 HOLD = """
 import sys
-from mvl_assets.lake.scratch import scratch
-with scratch("test") as folder:
+from mvl_assets.lake.scratch import create_scratch_dir
+with create_scratch_dir("test") as folder:
     (folder / "rows").write_text("many", encoding="utf-8")
     print(folder, flush=True)
     sys.stdin.readline()
