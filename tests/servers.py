@@ -1,6 +1,6 @@
 """Model servers for tests: fake ones in a thread or a process, and the one real vLLM server of a session.
 
-A conftest takes the fixture by importing it: `from servers import vllm_server  # noqa: F401`.
+A conftest takes the fixture by importing it: `from tests.servers import vllm_server  # noqa: F401`.
 """
 
 from __future__ import annotations
@@ -124,10 +124,10 @@ class FakeProcess:
         return Endpoint(base_url=self.base_url, model="fake", **fields)  # type: ignore[arg-type]
 
     def revive(self) -> Endpoint:
-        """What an endpoint's `heal` does: starts it again when it is gone."""
+        """What an endpoint's `restart` does: starts it again when it is gone."""
         if self.process is None or self.process.poll() is not None:
             self.start()
-        return self.endpoint(heal=self.revive)
+        return self.endpoint(restart=self.revive)
 
     def kill(self) -> None:
         if self.process is not None:

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from asking import ask, asks
-from servers import FakeProcess, free_port, serving
 
 from mvl_assets.config.profile import Price
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
@@ -25,6 +23,8 @@ from mvl_assets.inference.progress import Progress, RunOutcome
 from mvl_assets.inference.request import Request, build_choice_output, build_json_output
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.lake.answers import AnswerLog
+from tests.inference.asking import ask, asks
+from tests.servers import FakeProcess, free_port, serving
 
 NewLog = Callable[[], AnswerLog]
 
@@ -406,22 +406,21 @@ def test_progress_ends_at_the_number_of_rows(new_log: NewLog, quick: EngineOptio
 CLIENT = """
 import sys
 from pathlib import Path
-from asking import asks
+from tests.inference.asking import asks
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.lake.lake import Lake
 
 lake, url, count = sys.argv[1:]
-log = Lake(lake).answers("rewrite", "source")
+log = Lake(lake).get_answer_log("rewrite", "source")
 answer_all(asks(int(count)), endpoints=[Endpoint(base_url=url, model="fake")], log=log)
 """
 
 
 def start_client(tmp_path: Path, url: str, count: int, before: str = "") -> subprocess.Popen[bytes]:
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
-    return subprocess.Popen(
+        return subprocess.Popen(
         [sys.executable, "-c", before + CLIENT, str(tmp_path / "lake"), url, str(count)],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
 
 

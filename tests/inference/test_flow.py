@@ -7,7 +7,6 @@ import random
 from email.utils import format_datetime
 
 import pytest
-from asking import asks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.endpoint_client import Attempt, EndpointClient, PendingRequest
 from mvl_assets.inference.faults import FaultScope, classify_http_status, compute_backoff_s, parse_retry_after
 from mvl_assets.inference.quarantine import Quarantine
+from tests.inference.asking import asks
 
 
 @pytest.mark.parametrize(

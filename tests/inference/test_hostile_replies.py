@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 from aiohttp import web
-from asking import asks
-from servers import in_a_thread
 
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
@@ -17,6 +15,8 @@ from mvl_assets.inference.faults import parse_retry_after
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.transport import MAX_BODY_BYTES
 from mvl_assets.lake.answers import AnswerLog
+from tests.inference.asking import asks
+from tests.servers import in_a_thread
 
 NewLog = Callable[[], AnswerLog]
 FINE = {

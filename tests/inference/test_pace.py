@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from asking import asks
-
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.endpoint_client import Attempt, EndpointClient, PendingRequest
 from mvl_assets.inference.latency import MIN_SAMPLES, MIN_TIMEOUT_S, LatencyTracker
+from tests.inference.asking import asks
 
 
 def after(replies: int, latency_s: float, tokens: int = 10, max_tokens: int = 100) -> LatencyTracker:

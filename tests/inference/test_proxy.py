@@ -7,15 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from asking import asks
-from servers import free_port, serving, wait_for
-
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.inference.testing.proxy import count_requests, read_journal
 from mvl_assets.lake.answers import AnswerLog
+from tests.inference.asking import asks
+from tests.servers import free_port, serving, wait_for
 
 
 def test_the_journal_holds_every_request_once_and_its_answer(

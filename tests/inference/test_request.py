@@ -61,7 +61,7 @@ def test_whatever_decides_the_answer_changes_the_key(change: dict) -> None:
     assert request(**change).key != request().key
 
 
-@pytest.mark.parametrize("change", [{"prompt": "renamed"}, {"model": ModelRef("m", "r1", supports_images=True)}])
+@pytest.mark.parametrize("change", [{"prompt_name": "renamed"}, {"model": ModelRef("m", "r1", supports_images=True)}])
 def test_what_does_not_decide_the_answer_leaves_the_key(change: dict) -> None:
     assert request(**change).key == request().key
 

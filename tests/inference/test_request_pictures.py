@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
-from asking import MODEL
 from PIL import Image
-from servers import serving
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint_client import EndpointClient
@@ -21,6 +19,8 @@ from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import Request
 from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfig
 from mvl_assets.lake.answers import AnswerLog
+from tests.inference.asking import MODEL
+from tests.servers import serving
 
 
 def picture(width: int, height: int, mode: str = "RGB", format: str = "JPEG") -> bytes:
@@ -102,7 +102,7 @@ def bytes_sent(server: FakeServer) -> Counter[str]:
 @pytest.fixture
 def by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after the first look at vLLM's metrics, which comes a moment after a run's first answer."""
-    monkeypatch.setattr(EndpointClient, "supports_image_cache", property(lambda lane: lane.shown.pays))
+    monkeypatch.setattr(EndpointClient, "supports_image_cache", property(lambda lane: lane.image_cache.is_effective))
 
 
 def test_several_questions_about_a_picture_send_its_bytes_once(

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from asking import asks
-from servers import free_port
 
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
@@ -35,6 +33,8 @@ from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import Request
 from mvl_assets.inference.transport import Transport
 from mvl_assets.lake.answers import AnswerLog
+from tests.inference.asking import asks
+from tests.servers import free_port
 
 FAKE = (sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--latency-ms", "20", "--port")
 PROJECT = Path(__file__).parents[2]
@@ -83,9 +83,9 @@ def in_another_process(code: str) -> subprocess.Popen[str]:
     preamble = """
         import sys
         from mvl_assets.inference.local_server.server import ensure_server
-        from mvl_assets.inference.local_server.server_spec import ServeSpec
+        from mvl_assets.inference.local_server.server_spec import ServerSpec
         FAKE = (sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--latency-ms", "20", "--port")
-        spec = ServeSpec(model="fake", served_name="fake", idle_seconds=60.0, command=FAKE)
+        spec = ServerSpec(model="fake", served_model_name="fake", idle_timeout_s=60.0, command=FAKE)
         """
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(preamble) + textwrap.dedent(code)],

@@ -6,11 +6,11 @@ import base64
 import json
 
 import pytest
-from asking import MODEL, ask
 
 from mvl_assets.inference.chat_protocol import MalformedReply, build_request_body, parse_error_message, parse_reply
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import Request, build_choice_output
+from tests.inference.asking import MODEL, ask
 
 ENDPOINT = Endpoint("http://host/v1", "served")
 JPEG = b"\xff\xd8\xff\xe0 rest"

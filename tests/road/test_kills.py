@@ -178,7 +178,7 @@ def asked_again_for_no_reason(entries: Sequence[JournalEntry], kills: Sequence[K
         history[entry.digest].append(entry)
     wrong = []
     for digest, seen in history.items():
-        questions = [entry.timestamp for entry in seen if entry.event == "asked"]
+        questions = [entry.timestamp for entry in seen if entry.event == "received"]
         for before, after in pairwise(questions):
             between = [kill for kill in kills if before <= kill.over and kill.at <= after]
             answered = [
@@ -270,9 +270,9 @@ def test_the_oracle_sees_what_it_is_there_for() -> None:
     def journal(*lines: tuple[str, float]) -> list[JournalEntry]:
         return [JournalEntry(event, "a", at, None) for event, at in lines]
 
-    in_flight = journal(("asked", 1.0), ("asked", 6.0), ("answered", 7.0))
-    just_finished = journal(("asked", 1.0), ("answered", 4.5), ("asked", 6.0), ("answered", 7.0))
-    long_finished = journal(("asked", 1.0), ("answered", 2.0), ("asked", 6.0), ("answered", 7.0))
+    in_flight = journal(("received", 1.0), ("received", 6.0), ("answered", 7.0))
+    just_finished = journal(("received", 1.0), ("answered", 4.5), ("received", 6.0), ("answered", 7.0))
+    long_finished = journal(("received", 1.0), ("answered", 2.0), ("received", 6.0), ("answered", 7.0))
     kill = Kill(5.0, 5.1)
     assert asked_again_for_no_reason(in_flight, [kill]) == []
     assert asked_again_for_no_reason(just_finished, [kill]) == []

@@ -2,7 +2,7 @@
 
 `python -m mvl_assets.inference.testing.proxy --upstream http://127.0.0.1:8000 --port 8001 --journal requests.jsonl` forwards
 everything, and appends one JSON line for each chat request it receives and one when the whole answer has gone back:
-`{"event": "asked" | "answered", "digest": <of the body>, "at": <seconds since the epoch>, "status": ...}`. Bodies are
+`{"event": "received" | "answered", "digest": <of the body>, "timestamp": <seconds since the epoch>, "status": ...}`. Bodies are
 not kept. The engine's tiny recovery questions are not journalled.
 """
 
@@ -44,7 +44,7 @@ def read_journal(journal: Path) -> Iterator[JournalEntry]:
 
 def count_requests(journal: Path) -> Counter[str]:
     """How often each request was asked."""
-    return Counter(entry.digest for entry in read_journal(journal) if entry.event == "asked")
+    return Counter(entry.digest for entry in read_journal(journal) if entry.event == "received")
 
 
 class Proxy:
@@ -70,7 +70,7 @@ class Proxy:
         is_journalled = request.path == CHAT_PATH and not _is_probe(body)
         digest = hashlib.blake2b(body, digest_size=16).hexdigest()
         if is_journalled:
-            self._append_entry("asked", digest, None)
+            self._append_entry("received", digest, None)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
         try:
             async with self._client.request(
@@ -97,7 +97,7 @@ class Proxy:
         return response
 
     def _append_entry(self, event: str, digest: str, status: int | None) -> None:
-        line = json.dumps({"event": event, "digest": digest, "at": time.time(), "status": status})
+        line = json.dumps({"event": event, "digest": digest, "timestamp": time.time(), "status": status})
         with self._journal.open("a", encoding="ascii") as journal:
             journal.write(line + "\n")
 
