@@ -1,0 +1,122 @@
+"""Names of the metadata that assets and checks of both packages show in Dagster.
+
+A key that is written in one module and read in another is spelled here only. `dagster/...` keys are Dagster's own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIX: Final = "mvl/"
+
+# Dagster's own.
+ROW_COUNT: Final = "dagster/row_count"
+PARTITION_ROW_COUNT: Final = "dagster/partition_row_count"
+URI: Final = "dagster/uri"
+TABLE_NAME: Final = "dagster/table_name"
+COLUMN_SCHEMA: Final = "dagster/column_schema"
+
+# Every table.
+TABLE_VERSION: Final = "mvl/table_version"
+SCHEMA_VERSION: Final = "mvl/schema_version"
+PREVIEW: Final = "mvl/preview"
+SECONDS: Final = "mvl/seconds"
+REJECTED: Final = "mvl/rejected"
+REJECTS: Final = "mvl/rejects"
+ROWS: Final = "mvl/rows"
+PROBLEMS: Final = "mvl/problems"
+
+# Raw sources and categories.
+ROWS_READ: Final = "mvl/rows_read"
+ROWS_NEW: Final = "mvl/rows_new"
+ROWS_CHANGED: Final = "mvl/rows_changed"
+ROWS_WITHDRAWN: Final = "mvl/rows_withdrawn"
+IMAGES_NEW: Final = "mvl/images_new"
+IMAGE_BYTES_NEW: Final = "mvl/image_bytes_new"
+LIMIT: Final = "mvl/limit"
+FOLDER: Final = "mvl/folder"
+ROWS_PER_S: Final = "mvl/rows_per_s"
+SCREENING: Final = "mvl/screening"
+LICENSE: Final = "mvl/license"
+EXPECTED: Final = "mvl/expected"
+FORMAT: Final = "mvl/format"
+HUB: Final = "mvl/hub"
+STATE: Final = "mvl/state"
+EVIDENCE: Final = "mvl/evidence"
+SOURCE_URL: Final = "mvl/url"
+
+# Stages that ask a model.
+SAMPLES: Final = "mvl/samples"
+REQUESTS_WANTED: Final = "mvl/requests_wanted"
+REQUESTS_REUSED: Final = "mvl/requests_reused"
+REQUESTS_LEFT: Final = "mvl/requests_left"
+REQUESTS_SENT: Final = "mvl/requests_sent"
+REQUESTS_REASKED: Final = "mvl/requests_reasked"
+PROMPT_TOKENS: Final = "mvl/prompt_tokens"
+COMPLETION_TOKENS: Final = "mvl/completion_tokens"
+COMPLETION_TOKENS_PER_S: Final = "mvl/completion_tokens_per_s"
+COST: Final = "mvl/cost"
+MODEL: Final = "mvl/model"
+BLIND_ROWS: Final = "mvl/blind_rows"
+SPEED: Final = "mvl/speed"
+KEPT: Final = "mvl/kept"
+KEEP_RATE: Final = "mvl/keep_rate"
+CATEGORY_KEEP_RATE: Final = "mvl/category_keep_rate"
+PAPER_KEEP_RATE: Final = "mvl/paper_keep_rate"
+KEEP_RULE: Final = "mvl/keep_rule"
+DROP_REASONS: Final = "mvl/drop_reasons"
+SECOND_JUDGE: Final = "mvl/second_judge"
+JUDGES_COMPARED: Final = "mvl/judges_compared"
+JUDGES_AGREE: Final = "mvl/judges_agree"
+JUDGES_KAPPA: Final = "mvl/judges_kappa"
+
+# Curation, mixtures and exports.
+COMPARED: Final = "mvl/compared"
+HITS: Final = "mvl/hits"
+SHORTFALL: Final = "mvl/shortfall"
+FILES: Final = "mvl/files"
+
+# Pack plans. `FILL` is also what a mixture says of its categories.
+PACKS: Final = "mvl/packs"
+FILL: Final = "mvl/fill"
+TOKENS: Final = "mvl/tokens"
+LOSS_TOKENS: Final = "mvl/loss_tokens"
+TILES: Final = "mvl/tiles"
+STRAGGLER_EFFICIENCY: Final = "mvl/straggler_efficiency"
+RANK_LOADS: Final = "mvl/rank_loads"
+BALANCE: Final = "mvl/balance"
+VISUAL_SHARE_OF_PACK: Final = "mvl/visual_share_of_pack"
+"""Followed by `_p5`, `_median`...: one key per quantile."""
+
+# Checkpoints.
+CURVES: Final = "mvl/curves"
+LOSS_FIRST: Final = "mvl/loss_first"
+LOSS_LAST: Final = "mvl/loss_last"
+LOSS_NOISE: Final = "mvl/loss_noise"
+STEPS: Final = "mvl/steps"
+NON_FINITE_STEPS: Final = "mvl/non_finite_steps"
+LOSS_TOKENS_PER_S: Final = "mvl/loss_tokens_per_s"
+RESUMED_FROM: Final = "mvl/resumed_from"
+RECIPE: Final = "mvl/recipe"
+RECIPE_HASH: Final = "mvl/recipe_hash"
+SETTINGS: Final = "mvl/settings"
+PACK_PLAN: Final = "mvl/pack_plan"
+INITIAL_WEIGHTS: Final = "mvl/initial_weights"
+VERSIONS: Final = "mvl/versions"
+MAX_LOGIT_DIFFERENCE: Final = "mvl/max_logit_difference"
+TOLERANCE: Final = "mvl/tolerance"
+
+# Evaluation.
+QUESTIONS: Final = "mvl/questions"
+SETTINGS_HASH: Final = "mvl/settings_hash"
+SCORES: Final = "mvl/scores"
+SCORES_BY_CATEGORY: Final = "mvl/scores_by_category"
+ACCURACY: Final = "mvl/accuracy"
+"""Followed by `_<stage>`: one key per checkpoint; so is `BLANK_IMAGE_ACCURACY`."""
+BLANK_IMAGE_ACCURACY: Final = "mvl/blank_image_accuracy"
+MAJORITY_BASELINE: Final = "mvl/majority_baseline"
+SCORE: Final = "mvl/score"
+STDERR: Final = "mvl/stderr"
+CHECKPOINT: Final = "mvl/checkpoint"
+TASKS: Final = "mvl/tasks"
+LMMS_EVAL_VERSION: Final = "mvl/lmms_eval_version"
