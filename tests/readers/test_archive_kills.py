@@ -28,13 +28,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mvl_assets.readers.archives import index, unpack
-from mvl_assets.readers.files import picture_at
+from mvl_assets.readers.files import resolve_image
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-module, name, after = {"unpack": (unpack, "_make_sure_of_room", 2), "fill": (index, "_fill", 0),
-                       "index": (index._Top, "add", 30), "sync": (index, "_sync", 2)}[sys.argv[2]]
+module, name, after = {"unpack": (unpack, "_ensure_free_space", 2), "fill": (index, "_insert_members", 0),
+                       "index": (index._CommonRoot, "add", 30), "sync": (index, "_fsync", 2)}[sys.argv[2]]
 calls, real = [], getattr(module, name)
 
 def counted(*args):
@@ -42,8 +42,8 @@ def counted(*args):
     return die() if len(calls) > after else real(*args)
 
 setattr(module, name, counted)
-unpack._ROOM_ASKED_EVERY = 1 << 20
-picture_at(Path(sys.argv[1]), "i/1.png")
+unpack._FREE_SPACE_CHECK_BYTES = 1 << 20
+resolve_image(Path(sys.argv[1]), "i/1.png")
 """
 
 

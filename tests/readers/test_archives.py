@@ -200,8 +200,8 @@ def test_a_changed_archive_is_read_anew_and_what_was_made_of_the_old_one_goes(tm
 
 def test_an_index_is_made_once(tmp_path: Path) -> None:
     put(tmp_path, "i.tar", tar(("i/1.png", GOOD)))
-    code = "import sys; from pathlib import Path; from mvl_assets.readers.files import picture_at;"
-    code += "picture_at(Path(sys.argv[1]), 'i/1.png')"
+    code = "import sys; from pathlib import Path; from mvl_assets.readers.files import resolve_image;"
+    code += "resolve_image(Path(sys.argv[1]), 'i/1.png')"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     (index,) = (tmp_path / ".unpacked").glob("*.index")
     made = index.stat().st_mtime_ns

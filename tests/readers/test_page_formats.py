@@ -64,7 +64,7 @@ def test_tat_qa_asks_all_questions_of_a_table_with_spans_and_scales(tmp_path: Pa
         ("human", "What is the change?"),
         ("gpt", "-12.6 million"),
     ]
-    shown = sample.images[0].page.words  # type: ignore[attr-defined]
+    shown = sample.images[0].page.texts  # type: ignore[attr-defined]
     assert [word for _, _, word in shown if word][:3] == ["First.", "Second.", "2019 EURm"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,7 @@ def test_memory_does_not_grow_with_the_questions(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(json_stream, "CHUNK_BYTES", 1 << 16)
 
     def peak() -> int:
+        gc.collect()
         tracemalloc.start()
         assert sum(1 for _ in vqa_v2.read(VQA, tmp_path)) == pictures
         most = tracemalloc.get_traced_memory()[1]
