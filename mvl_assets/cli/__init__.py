@@ -20,7 +20,7 @@ COMMANDS = {
     "sources": "List the declared sources with what is known and what was found.",
     "plan": "Say what a stage would fetch or send, before anything moves.",
     "retry": "Ask again what rewriting and judging could not get; --list says what that is.",
-    "judge": "See how far the judge can be trusted: against labels, and on planted faults.",
+    "judge": "See how far the judge can be trusted: against labels, and on known faults.",
     "stale": "List the partitions that are out of date; --launch backfills them through Dagster.",
     "trace": "Show where a row came from.",
     "purge": "Take a source, or samples, out of everything that was made of them.",

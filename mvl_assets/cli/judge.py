@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from mvl_assets.judging.paper_reference import PAPER_KAPPA_ANNOTATORS, PAPER_KAP
 from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
 
+if TYPE_CHECKING:
+    from mvl_assets.judging.calibrate import Calibration
+
 
 @click.group(name="judge")
 def command() -> None:
@@ -28,12 +31,12 @@ def command() -> None:
 # -- labels of people --------------------------------------------------------------------------------------------------
 
 
-@command.command(name="sample")
+@command.command(name="label-sheet")
 @click.option("--rows", type=click.IntRange(min=1), default=PAPER_KAPPA_ITEMS, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The sheet, a CSV file.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, other rows.")
 def create_label_sheet(rows: int, out: Path, seed: int) -> None:
-    """Write a sheet of judged pairs for people to label, with their pictures beside it.
+    """Write a sheet of judged pairs for people to label, with their images in a folder next to it.
 
     Fill the column `label` with good or bad, without knowing what the judge says; then `mvl judge calibrate`.
     """
@@ -45,7 +48,7 @@ def create_label_sheet(rows: int, out: Path, seed: int) -> None:
         raise MvlError("nothing is judged yet", hint="mvl run --until judged")
     n_images = write_label_sheet(lake, label_set, out)
     by_category = ", ".join(f"{name} {count}" for name, count in Counter(r["category"] for r in label_set).items())
-    click.echo(f"{out}: {len(label_set)} pairs ({by_category}), {n_images} pictures in {out.stem}_pictures/")
+    click.echo(f"{out}: {len(label_set)} pairs ({by_category}), {n_images} images in {out.stem}_images/")
 
 
 @command.command(name="calibrate")
@@ -60,13 +63,13 @@ def calibrate_judge(sheet: Path, min_keep: float, json_: bool) -> None:
     SHEET is a CSV file with the columns rewrite_id (or judged_id), label (good or bad; yes, no, 1, 0 mean the same) and
     optionally annotator, one row per pair and person.
     """
-    from mvl_assets.judging.calibrate import Calibration, calibrate
+    from mvl_assets.judging.calibrate import calibrate
     from mvl_assets.judging.labels import read_labels
 
     labels = read_labels(sheet)
     if not labels.labels:
         raise MvlError(f"{sheet}: no row has a label", hint="fill the column `label` with good or bad")
-    calibration: Calibration = calibrate(Lake(load_settings().lake_root), labels.labels, min_keep)
+    calibration = calibrate(Lake(load_settings().lake_root), labels.labels, min_keep)
     if json_:
         click.echo(as_json(_build_calibration_json(calibration, labels.n_unlabelled)))
         return
@@ -91,7 +94,7 @@ def calibrate_judge(sheet: Path, min_keep: float, json_: bool) -> None:
     excluded_counts = {
         "without a label": labels.n_unlabelled,
         "of rows that are not judged": calibration.n_unmatched_labels,
-        "split": calibration.n_tied,
+        "tied": calibration.n_tied,
     }
     if exclusions := [f"{count} {reason}" for reason, count in excluded_counts.items() if count]:
         click.echo(f"left out: {', '.join(exclusions)}")
@@ -103,15 +106,18 @@ def _build_confusion_row(confusion: Confusion) -> list[object]:
     ]  # fmt: skip
 
 
-def _format_suggestion(calibration: Any) -> str:
+def _format_suggestion(calibration: Calibration) -> str:
     threshold = calibration.threshold
     if threshold is None:
         return "no threshold to suggest: all labels, or all probabilities, are the same"
-    in_sample, held_out = threshold.found, threshold.held_out
+    in_sample, cross_validated = threshold.in_sample, threshold.cross_validated
     return (
-        f"suggested keep rule: p_yes >= {_format_exact(threshold.value)} (highest kappa that keeps at least {threshold.min_keep:.0%})\n"
-        f"  keeps {threshold.keeps:.0%} of the labelled pairs; kappa {_format_two_decimals(in_sample.kappa)}, F1 {_format_two_decimals(in_sample.f1)} on them;\n"
-        f"  kappa {_format_two_decimals(held_out.kappa)} on labels the choice had not seen; all_yes has {_format_two_decimals(calibration.model.kappa)}"
+        f"suggested keep rule: p_yes >= {_format_exact(threshold.value)}"
+        f" (highest kappa that keeps at least {threshold.min_keep_rate:.0%})\n"
+        f"  keeps {threshold.keep_rate:.0%} of the labelled pairs; kappa {_format_two_decimals(in_sample.kappa)},"
+        f" F1 {_format_two_decimals(in_sample.f1)} on them;\n"
+        f"  kappa {_format_two_decimals(cross_validated.kappa)} on labels that the choice had not seen;"
+        f" all_yes has {_format_two_decimals(calibration.judge_vs_majority.kappa)}"
     )
 
 
@@ -124,65 +130,70 @@ def _format_two_decimals(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f}"
 
 
-def _build_calibration_json(calibration: Any, n_unlabelled: int) -> dict[str, Any]:
+def _build_calibration_json(calibration: Calibration, n_unlabelled: int) -> dict[str, Any]:
     def to_dict(confusion: Confusion) -> dict[str, Any]:
         return asdict(confusion) | {
             "n": confusion.n,
-            "share": confusion.observed_agreement,
+            "observed_agreement": confusion.observed_agreement,
             "kappa": confusion.kappa,
-            "se": confusion.standard_error,
+            "standard_error": confusion.standard_error,
         }
 
     threshold = calibration.threshold
     return {
-        "items": calibration.items,
-        "split": calibration.split,
-        "unknown": calibration.unknown,
-        "blank": n_unlabelled,
-        "model": to_dict(calibration.model),
-        "annotators": {name: to_dict(confusion) for name, confusion in calibration.annotators.items()},
-        "between": {", ".join(names): to_dict(one) for names, one in calibration.between.items()},
-        "in_place": calibration.in_place,
-        "categories": {name: to_dict(one) for name, one in calibration.categories.items()},
+        "n_pairs": calibration.n_pairs,
+        "n_tied": calibration.n_tied,
+        "n_unmatched_labels": calibration.n_unmatched_labels,
+        "n_unlabelled": n_unlabelled,
+        "judge_vs_majority": to_dict(calibration.judge_vs_majority),
+        "judge_vs_annotator": {name: to_dict(one) for name, one in calibration.judge_vs_annotator.items()},
+        "between_annotators": {", ".join(names): to_dict(one) for names, one in calibration.between_annotators.items()},
+        "leave_one_out_kappa": calibration.leave_one_out_kappa,
+        "by_category": {name: to_dict(one) for name, one in calibration.by_category.items()},
         "threshold": threshold
         and {
             "value": threshold.value,
-            "min_keep": threshold.min_keep,
-            "keeps": threshold.keeps,
-            "found": to_dict(threshold.found),
-            "held_out": to_dict(threshold.held_out),
+            "min_keep_rate": threshold.min_keep_rate,
+            "keep_rate": threshold.keep_rate,
+            "in_sample": to_dict(threshold.in_sample),
+            "cross_validated": to_dict(threshold.cross_validated),
         },
     }
 
 
-# -- planted faults ----------------------------------------------------------------------------------------------------
+# -- probes ------------------------------------------------------------------------------------------------------------
 
 
-@command.command(name="planted")
-@click.option("--second", is_flag=True, help="Ask the profile's second judge.")
+@command.command(name="probe")
+@click.option(
+    "--role",
+    type=click.Choice(["judge", "second_judge"]),
+    default="judge",
+    show_default=True,
+    help="Which judge of the profile to ask.",
+)
 @click.option("--json", "json_", is_flag=True, help="Every pair and its verdicts, as a JSON list.")
-def probe_judge(second: bool, json_: bool) -> None:
-    """Ask the judge about pairs that are known to be good or bad, and count what it sees.
+def probe_judge(role: ModelRole, json_: bool) -> None:
+    """Ask the judge about pairs that are known to be good or bad, and count the faults it sees.
 
-    Each fault has good and bad pairs about the same pictures, so a judge that always says Yes, or always No, gets half.
+    Each fault has good and bad pairs about the same images, so a judge that always says Yes, or always No, gets half.
     Answers are kept: asking the same judge again sends nothing.
     """
     from mvl_assets.demo_data.drawings.probes import render_probe_png
     from mvl_assets.judging.probes import PROBE_FAULTS, compute_probe_score, load_probes, run_probes
 
     profile = asset_keys.load_active_profile()
-    if second and profile.second_judge is None:
+    if role not in profile.roles:
         raise MvlError("the profile has no second judge", hint="name a model for the role second_judge")
-    role: ModelRole = "second_judge" if second else "judge"
     model = profile.get_model(role)
     probes = load_probes()
-    images = {name: render_probe_png(description) for name, description in probes.pictures.items()}
-    pair_results = run_probes(Lake(load_settings().lake_root), profile, probes, images, run_id="planted", role=role)
+    images = {name: render_probe_png(description) for name, description in probes.images.items()}
+    pair_results = run_probes(Lake(load_settings().lake_root), profile, probes, images, run_id="probe", role=role)
     if json_:
         json_rows = [
             {
                 **pair_result.pair.model_dump(),
-                "heard": {
+                "responses": {
                     "good": pair_result.good and asdict(pair_result.good),
                     "bad": pair_result.bad and asdict(pair_result.bad),
                 },
@@ -193,14 +204,14 @@ def probe_judge(second: bool, json_: bool) -> None:
         return
     rows = []
     for name in (*PROBE_FAULTS, "all"):
-        probe_score = compute_probe_score([one for one in pair_results if name in (one.pair.fault, "all")])
+        probe_score = compute_probe_score([result for result in pair_results if name in (result.pair.fault, "all")])
         n_answered = max(1, probe_score.n_pairs - probe_score.n_unanswered)
         shares = [
             f"{n / n_answered:.0%}"
             for n in (probe_score.true_rejects, probe_score.true_keeps, probe_score.ranked_correctly)
         ]
         rows.append([name, probe_score.n_pairs, *shares, probe_score.n_unanswered or None])
-    columns = ["fault", "pairs of each", "bad caught", "good kept", "told apart by P(yes)", "no verdict"]
-    click.echo(format_table(f"planted pairs, judged by {model.name}@{model.revision}", columns, rows))
+    columns = ["fault", "pairs of each", "bad caught", "good kept", "ranked by P(yes)", "no verdict"]
+    click.echo(format_table(f"probe pairs, judged by {model.name}@{model.revision}", columns, rows))
     if not model.sees_images:
-        click.echo("this judge reads text only and saw no picture: its verdicts mean little")
+        click.echo("this judge reads text only and saw no image: its verdicts mean little")

@@ -170,7 +170,7 @@ def _print_model_stage_plan(
 
 def _sum_plans(plans: list[RequestPlan]) -> list[object]:
     """Sums in the order of the columns; empty where no plan has a price."""
-    count_fields = ("rows", "wanted", "answered", "left", "to_send", "prompt_tokens", "completion_tokens")
+    count_fields = ("rows", "requested", "cache_hits", "skipped", "to_send", "prompt_tokens", "completion_tokens")
     hours = [plan.gpu_hours for plan in plans if plan.gpu_hours is not None]
     costs = [plan.cost for plan in plans if plan.cost is not None]
     return [

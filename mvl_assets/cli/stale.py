@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from mvl_assets.common.tables import as_json, format_table
 from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
+from mvl_assets.orchestration.dagster_internals import AssetGraph
 from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
 
 

@@ -31,7 +31,9 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
         lines.append(f"used in   mixture/{row['stage']} at position {row['position']} as {row['kind']}")
     if judged := lineage.get("judged"):
         state = "kept" if judged["keep"] else f"dropped ({judged['drop_reason']})"
-        lines.append(f"verdict   {state} by rule `{judged['keep_rule']}`; answer agrees: {judged['matches_reference']}")
+        lines.append(
+            f"verdict   {state} by rule `{judged['keep_rule']}`; matches the reference answer: {judged['matches_reference']}"
+        )
         for v in judged["verdicts"]:
             p = "unknown" if v["p_yes"] is None else f"{v['p_yes']:.3f}"
             lines.append(f"            {v['criterion']}: {'Yes' if v['verdict'] else 'No'}, P(yes) {p}")

@@ -95,7 +95,7 @@ class KeepConfig(_StrictModel):
 
     rule: str = "all_yes"
     # What `matches_reference` says where there is no key to compare with (captions, open questions).
-    without_key: bool = True
+    no_reference: bool = True
 
 
 PAPER_SHARES = {
@@ -172,6 +172,10 @@ class Profile(_StrictModel):
 
     def get_model(self, role: ModelRole) -> ModelProfile:
         return self.models[self.roles[role]]
+
+    def get_rewriter(self, family: str | None) -> ModelProfile:
+        """Return the model that rewrites a prompt family: captions have one of their own."""
+        return self.get_model("caption" if family == "caption" else "rewrite")
 
     @property
     def second_judge(self) -> ModelProfile | None:

@@ -178,6 +178,11 @@ class Prompt:
         }
         object.__setattr__(self, "hash", compute_digest(digest_fields))
 
+    @property
+    def criterion_name(self) -> str:
+        """Its name in verdicts and keep rules: the criterion, or the prompt's own name where a file holds one."""
+        return self.criterion or self.name
+
     def render(self, values: Mapping[str, str]) -> tuple[str, str]:
         """The text before the pictures and the text after them (all of it in the second for a prompt without).
 

@@ -13,7 +13,6 @@ import json
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import Category, SourceSpec, load_catalog
@@ -24,6 +23,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.freshness import count_stale_rows
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
+from mvl_assets.orchestration.dagster_internals import AssetGraph
 
 FRESHNESS_CHECK = "inputs_current"
 
@@ -60,7 +60,7 @@ def build_freshness_result(key: dg.AssetKey, lake: Lake, category: Category) -> 
 
 def resolve_rewriter(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
     """The model and the hashes of the prompts that rewrite a source now."""
-    model = asset_keys.load_active_profile().get_model("caption" if source.family == "caption" else "rewrite")
+    model = asset_keys.load_active_profile().get_rewriter(source.family)
     return model, [get_rewrite_prompt(load_prompts(), source.family or "").hash]
 
 

@@ -79,7 +79,7 @@ def calibrate(lake: Lake, labels: Sequence[Label], min_keep_rate: float = 0.1) -
     if not labelled_pairs:
         raise MvlError(
             "none of the labelled rows is judged",
-            hint="the sheet is of another lake, or the pairs were rewritten since: `mvl judge sample` writes a new one",
+            hint="the sheet is of another lake, or the pairs were rewritten since: `mvl judge label-sheet` writes a new one",
         )
     annotators = sorted({annotator for labelled_pair in labelled_pairs for annotator in labelled_pair.labels})
     judge_vs_annotator = {name: _compare_judge_with_annotator(labelled_pairs, name) for name in annotators}

@@ -52,7 +52,7 @@ class JudgePanel:
 
     @property
     def criterion_names(self) -> list[str]:
-        return [p.criterion or p.name for p in self.criteria]
+        return [p.criterion_name for p in self.criteria]
 
 
 def resolve_verdicts(

@@ -85,9 +85,9 @@ def judge_source(
     """
     started = time.monotonic()
     criteria = get_judge_prompts(load_prompts() if prompts is None else prompts, resolve_prompt_family(source))
-    criterion_names = [p.criterion or p.name for p in criteria]
+    criterion_names = [p.criterion_name for p in criteria]
     models = [profile.get_model("judge"), *([profile.second_judge] if profile.second_judge else [])]
-    rule = parse_keep_rule(profile.keep.rule, profile.keep.without_key, criterion_names, second_judge=len(models) > 1)
+    rule = parse_keep_rule(profile.keep.rule, profile.keep.no_reference, criterion_names, second_judge=len(models) > 1)
     model_refs = [to_model_ref(model) for model in models]
     n_rewrites = lake.get_table(f"rewritten/{source.category}").count(sql.equals("source", source.slug))
     clients = []

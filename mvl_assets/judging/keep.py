@@ -76,9 +76,9 @@ def parse_keep_rule(
 
 def validate_keep_rule(profile: Profile) -> None:
     """Raises `MvlError` when the profile's rule cannot be read with the criteria of any prompt, before it is needed."""
-    criterion_names = sorted({prompt.criterion or prompt.name for prompt in load_prompts().values()})
+    criterion_names = sorted({prompt.criterion_name for prompt in load_prompts().values()})
     parse_keep_rule(
-        profile.keep.rule, profile.keep.without_key, criterion_names, second_judge=profile.second_judge is not None
+        profile.keep.rule, profile.keep.no_reference, criterion_names, second_judge=profile.second_judge is not None
     )
 
 
@@ -147,8 +147,8 @@ class _KeepRuleParser:
 
     def _check_reference_match(self, pair: JudgedPair) -> str | None:
         if pair.matches_reference is None:
-            return None if self.no_reference else "no_key"
-        return None if pair.matches_reference else "answer_differs"
+            return None if self.no_reference else "no_reference"
+        return None if pair.matches_reference else "reference_mismatch"
 
     def _take(self, token: str) -> bool:
         if self.tokens[:1] == [token]:

@@ -20,12 +20,12 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.dialogue import extract_qa_pairs, strip_markers
 
-SHEET_COLUMNS = ("rewrite_id", "category", "source", "pictures", "question", "answer", "label", "annotator")
+SHEET_COLUMNS = ("rewrite_id", "category", "source", "images", "question", "answer", "label", "annotator")
 LABEL_VALUES = {
     **dict.fromkeys(("good", "yes", "true", "1", "keep"), True),
     **dict.fromkeys(("bad", "no", "false", "0", "drop"), False),
 }
-DEFAULT_ANNOTATOR = "somebody"
+DEFAULT_ANNOTATOR = "unknown"
 # Of a cell's first character, which makes a spreadsheet read the cell as a formula.
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 
@@ -61,7 +61,7 @@ def read_labels(path: Path) -> LabelSheet:
         if id_column is None or "label" not in column_names:
             raise MvlError(
                 f"{path}: needs the columns rewrite_id (or judged_id) and label, has {', '.join(column_names) or 'none'}",
-                hint="`mvl judge sample --out FILE` writes a sheet with them",
+                hint="`mvl judge label-sheet --out FILE` writes a sheet with them",
             )
         labels_by_key: dict[tuple[str, str], Label] = {}
         n_unlabelled = 0
@@ -119,7 +119,7 @@ def write_label_sheet(lake: Lake, label_set: Sequence[Mapping[str, Any]], path: 
 
     Raises `MvlError` when the sheet exists: it may hold somebody's work.
     """
-    image_dir = path.with_name(f"{path.stem}_pictures")
+    image_dir = path.with_name(f"{path.stem}_images")
     if path.exists():
         raise MvlError(f"{path} exists, and may hold labels", hint="give another name with --out, or move it away")
     image_dir.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def write_label_sheet(lake: Lake, label_set: Sequence[Mapping[str, Any]], path: 
             writer.writerow(
                 {
                     name: _escape_cell(value)
-                    for name, value in {**row, "pictures": " ".join(image_paths)}.items()
+                    for name, value in {**row, "images": " ".join(image_paths)}.items()
                     if name in SHEET_COLUMNS
                 }
             )

@@ -27,7 +27,7 @@ from mvl_assets.model_stage.client import ModelStageClient, to_model_ref
 
 PROBES_FILE = Path(__file__).with_name("probes.yaml")
 # Answers of their own, beside those of the sources: a second call with the same judge sends nothing.
-PROBE_STAGE = "planted"
+PROBE_STAGE = "probe"
 
 ProbeFault = Literal["unseen_content", "misread_content", "wrong_step", "off_image"]
 PROBE_FAULTS: tuple[ProbeFault, ...] = get_args(ProbeFault)
@@ -47,20 +47,20 @@ class ProbeQAPair(_StrictModel):
 
 
 class ContrastPair(_StrictModel):
-    """A good and a bad pair about one picture; `why` the bad one is."""
+    """A good and a bad pair about one image; `reason` says why the bad one is bad."""
 
     fault: ProbeFault
-    why: str
-    picture: str
+    reason: str
+    image: str
     good: ProbeQAPair
     bad: ProbeQAPair
 
 
 class ProbeSet(_StrictModel):
-    """`images` are described for `cli.probe_set`."""
+    """The pairs, and the images they are about, described for whatever draws them."""
 
-    pictures: dict[str, dict[str, Any]]
-    cases: list[ContrastPair]
+    images: dict[str, dict[str, Any]]
+    pairs: list[ContrastPair]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ def load_probes(path: Path = PROBES_FILE) -> ProbeSet:
         first = error.errors()[0]
         line = document.find_line(first["loc"])
         raise MvlError(f"{path}:{line}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if undescribed_images := {case.picture for case in probe_set.cases} - set(probe_set.pictures):
-        raise MvlError(f"{path}: no picture is described for {', '.join(sorted(undescribed_images))}")
+    if undescribed_images := {pair.image for pair in probe_set.pairs} - set(probe_set.images):
+        raise MvlError(f"{path}: no image is described for {', '.join(sorted(undescribed_images))}")
     return probe_set
 
 
@@ -122,7 +122,7 @@ def run_probes(
     Answers are kept in the lake like any others. Raises what asking a model raises.
     """
     criteria = get_judge_prompts(load_prompts() if prompts is None else prompts, "general")
-    criterion_names = [p.criterion or p.name for p in criteria]
+    criterion_names = [p.criterion_name for p in criteria]
     model = profile.get_model(role)
     image_ids = {name: compute_digest(data) for name, data in images.items()}
     images_by_id = {image_ids[name]: data for name, data in images.items()}
@@ -130,14 +130,10 @@ def run_probes(
         JudgeCase(
             {},
             qa_pair.turns,
-            (
-                build_judge_requests(criteria, qa_pair.turns, [image_ids[contrast_pair.picture]], to_model_ref(model))[
-                    0
-                ],
-            ),
+            (build_judge_requests(criteria, qa_pair.turns, [image_ids[contrast_pair.image]], to_model_ref(model))[0],),
             blind=not model.sees_images,
         )
-        for contrast_pair in probe_set.cases
+        for contrast_pair in probe_set.pairs
         for qa_pair in (contrast_pair.good, contrast_pair.bad)
     ]
     client = ModelStageClient(
@@ -149,7 +145,7 @@ def run_probes(
     return [
         PairResult(contrast_pair, *response_pair)
         for contrast_pair, response_pair in zip(
-            probe_set.cases, zip(responses[::2], responses[1::2], strict=True), strict=True
+            probe_set.pairs, zip(responses[::2], responses[1::2], strict=True), strict=True
         )
     ]
 

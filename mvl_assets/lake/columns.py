@@ -11,7 +11,7 @@ from collections.abc import Mapping
 COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "all_yes": "Whether the judge said yes to every criterion (the paper's rule).",
     "answer": "What the checkpoint said.",
-    "matches_reference": "Whether the rewritten answer holds the original key; null where there is no key.",
+    "matches_reference": "Whether the rewritten answer holds the reference answer; null where there is none.",
     "attempts": "How often it was tried.",
     "benchmark": "The benchmark that holds the same item.",
     "benchmark_item": "The item of the benchmark, where it is known.",

@@ -1,4 +1,4 @@
-"""Which assets and partitions are missing or out of date. The one place that touches Dagster's private resolver."""
+"""Which assets and partitions are missing or stale."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.definitions.data_version import CachingStaleStatusResolver, DataProvenance
-from dagster._core.definitions.events import AssetKeyPartitionKey
-from dagster._core.loader import LoadingContextForTest
-from dagster._core.storage.event_log.base import AssetRecord
+
+from mvl_assets.orchestration.dagster_internals import AssetGraph, build_stale_status_resolver
 
 AssetState = Literal["fresh", "stale", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
 class AssetStatus:
-    """One asset, or one partition of it. `causes` say why it is stale."""
+    """The status of one asset, or of one partition of it; `causes` say why it is stale."""
 
     key: dg.AssetKey
     partition_key: str | None
@@ -26,30 +23,15 @@ class AssetStatus:
     causes: list[str]
 
 
-class _FastStaleStatusResolver(CachingStaleStatusResolver):
-    """Dagster's own, but for one shortcut: it asks the event log twice about each partition upstream, and a mixture has
-    hundreds of them, of which one asset's latest record mostly says that nothing happened since."""
-
-    def _is_dep_updated(self, provenance: DataProvenance, dep_key: AssetKeyPartitionKey) -> bool:
-        if dep_key.partition_key is not None and not self.asset_graph.get(dep_key.asset_key).is_external:
-            record = self.instance_queryer.get_asset_record(dep_key.asset_key)
-            latest_storage_id = record.asset_entry.last_materialization_storage_id if record else None
-            if (latest_storage_id or 0) <= (provenance.input_storage_ids[dep_key.asset_key] or 0):
-                return False
-        return super()._is_dep_updated(provenance, dep_key)
-
-
 class AssetStatusResolver:
-    """Looks at the instance's event log through one code location's graph, as it is when this is made."""
+    """The status of a code location's assets, by the instance's event log as it is when this is made."""
 
     def __init__(self, asset_graph: AssetGraph, instance: dg.DagsterInstance) -> None:
         self.asset_graph = asset_graph
-        context = LoadingContextForTest(instance)
-        # All in one query: the resolver would ask for one asset at a time.
-        AssetRecord.blocking_get_many(context, sorted(asset_graph.get_all_asset_keys()))
-        self._resolver = _FastStaleStatusResolver(instance, asset_graph, context)
+        self._resolver = build_stale_status_resolver(asset_graph, instance)
 
     def get_status(self, key: dg.AssetKey, partition_key: str | None) -> AssetStatus:
+        """Return the status of an asset, or of one of its partitions."""
         state = self._resolver.get_status(key, partition_key).value.lower()
         causes = dict.fromkeys(
             f"{c.reason}" + (f" ({c.dependency.asset_key.to_user_string()})" if c.dependency else "")
@@ -58,12 +40,12 @@ class AssetStatusResolver:
         return AssetStatus(key, partition_key, state, list(causes))  # type: ignore[arg-type]
 
     def iter_asset_statuses(self, key: dg.AssetKey) -> Iterator[AssetStatus]:
-        """The asset, or each of its partitions."""
+        """Yield the status of the asset, or of each of its partitions."""
         partitions_def = self.asset_graph.get(key).partitions_def
         for partition_key in [None] if partitions_def is None else partitions_def.get_partition_keys():
             yield self.get_status(key, partition_key)
 
     def iter_statuses(self) -> Iterator[AssetStatus]:
-        """Every materialisable asset, partition by partition."""
+        """Yield the status of every materialisable asset, partition by partition."""
         for key in sorted(self.asset_graph.materializable_asset_keys):
             yield from self.iter_asset_statuses(key)

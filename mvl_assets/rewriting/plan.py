@@ -63,7 +63,7 @@ def plan_rewrite(
     """The plan of `rewrite_source` with the same arguments. Reads the lake and sends nothing."""
     family = resolve_prompt_family(source)
     prompt = get_rewrite_prompt(load_prompts() if prompts is None else prompts, family)
-    model = profile.get_model("caption" if family == "caption" else "rewrite")
+    model = profile.get_rewriter(family)
     sample_limit = limit if limit is not None else profile.rewrite_limit
     requests_by_sample = iter_requests(lake, source, prompt, to_model_ref(model), sample_limit)
     return plan_requests(

@@ -92,7 +92,7 @@ def rewrite_source(
     started = time.monotonic()
     family = resolve_prompt_family(source)
     prompt = get_rewrite_prompt(load_prompts() if prompts is None else prompts, family)
-    model_profile = profile.get_model("caption" if family == "caption" else "rewrite")
+    model_profile = profile.get_rewriter(family)
     model = to_model_ref(model_profile)
     sample_limit = limit if limit is not None else profile.rewrite_limit
     log = lake.get_answer_log(REWRITE_STAGE, source.slug)

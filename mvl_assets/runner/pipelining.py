@@ -70,9 +70,7 @@ class StepLoad:
 def _resolve_model(step: AssetStep) -> ModelProfile:
     if step.stage == "judged":
         return asset_keys.load_active_profile().get_model("judge")
-    return asset_keys.load_active_profile().get_model(
-        "caption" if load_catalog()[step.partition_key or ""].family == "caption" else "rewrite"
-    )
+    return asset_keys.load_active_profile().get_rewriter(load_catalog()[step.partition_key or ""].family)
 
 
 def run_pipelined(

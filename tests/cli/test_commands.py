@@ -139,7 +139,7 @@ def test_a_plan_says_what_is_answered_and_what_would_be_sent(built: Home, copy_o
 def test_a_plan_of_a_selection_is_that_of_the_assets_it_selects(built: Home) -> None:
     assert [plan["source"] for plan in built.json("plan", "judge", "--select", "key:judged/caption")] == ["sharegpt4v"]
     one_error(built.mvl("plan", "judge", "--select", "key:rewritten/caption"), "no asset of judge", "key:judged/*")
-    one_error(built.mvl("plan", "judge", "--select", "key:("), "no asset selection", "key:rewritten/chart")
+    one_error(built.mvl("plan", "judge", "--select", "key:("), "not an asset selection", "key:rewritten/chart")
     one_error(built.mvl("plan", "judge", "--select", "nothing"), "selects no asset", "web UI")
 
 

@@ -1,4 +1,4 @@
-"""`mvl judge`: a sheet, labels, a threshold, and the planted pairs."""
+"""`mvl judge`: a sheet, labels, a threshold, and the probe pairs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.cli.home import Home, lines_with, one_error
 
 def test_a_sheet_is_written_labelled_and_compared(built: Home, tmp_path: Path) -> None:
     sheet = tmp_path / "labels.csv"
-    said = built.run("judge", "sample", "--rows", "12", "--out", str(sheet))
+    said = built.run("judge", "label-sheet", "--rows", "12", "--out", str(sheet))
     assert "12 pairs (caption 6, code_math 6)" in said
-    one_error(built.mvl("judge", "sample", "--out", str(sheet)), "exists, and may hold labels", "--out")
+    one_error(built.mvl("judge", "label-sheet", "--out", str(sheet)), "exists, and may hold labels", "--out")
     one_error(built.mvl("judge", "calibrate", str(sheet)), "no row has a label", "good or bad")
     with sheet.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -42,27 +42,33 @@ def test_a_sheet_is_written_labelled_and_compared(built: Home, tmp_path: Path) -
         writer.writeheader()
         writer.writerows(listed)
     found = built.json("judge", "calibrate", str(labelled))
-    assert (found["items"], found["split"], found["unknown"]) == (12, 2, 0)
-    assert found["annotators"]["ann"]["share"] == 1.0
-    assert found["annotators"]["bob"]["share"] == found["between"]["ann, bob"]["share"] == 10 / 12
+    assert (found["n_pairs"], found["n_tied"], found["n_unmatched_labels"]) == (12, 2, 0)
+    assert found["judge_vs_annotator"]["ann"]["observed_agreement"] == 1.0
+    assert (
+        found["judge_vs_annotator"]["bob"]["observed_agreement"]
+        == found["between_annotators"]["ann, bob"]["observed_agreement"]
+        == 10 / 12
+    )
     said = built.run("judge", "calibrate", str(labelled))
-    assert lines_with(said, ["judge, bob", "0.833"]) and "left out: 2 split" in said
+    assert lines_with(said, ["judge, bob", "0.833"]) and "left out: 2 tied" in said
 
 
 def test_calibration_of_a_lake_without_verdicts_says_what_to_do(raw: Home, tmp_path: Path) -> None:
-    one_error(raw.mvl("judge", "sample", "--out", str(tmp_path / "x.csv")), "nothing is judged yet", "--until judged")
+    one_error(
+        raw.mvl("judge", "label-sheet", "--out", str(tmp_path / "x.csv")), "nothing is judged yet", "--until judged"
+    )
 
 
-def test_the_planted_pairs_are_asked_once_and_counted_by_fault(built: Home, copy_of: Callable[[Home], Home]) -> None:
+def test_probe_pairs_are_asked_once_and_counted_by_fault(built: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(built)
-    said = home.run("judge", "planted")
+    said = home.run("judge", "probe")
     for fault in ("unseen_content", "misread_content", "wrong_step", "off_image"):
         assert lines_with(said, [fault, " 4 ", "%"])
-    assert "saw no picture" in said
+    assert "saw no image" in said
     home.profile(model_base_urls=["http://127.0.0.1:9/v1"])
-    listed = home.json("judge", "planted")
-    assert len(listed) == 16 and all(one["heard"]["good"]["p_yes"] for one in listed)
-    one_error(home.mvl("judge", "planted", "--second"), "no second judge", "second_judge")
+    listed = home.json("judge", "probe")
+    assert len(listed) == 16 and all(one["responses"]["good"]["p_yes"] for one in listed)
+    one_error(home.mvl("judge", "probe", "--role", "second_judge"), "no second judge", "second_judge")
 
 
 def test_keep_rates_stand_beside_the_papers(built: Home) -> None:
@@ -78,5 +84,5 @@ def test_the_papers_rates_are_those_of_its_table() -> None:
 
 
 def test_every_command_of_the_group_explains_itself() -> None:
-    for name in ("sample", "calibrate", "planted"):
+    for name in ("label-sheet", "calibrate", "probe"):
         assert "Usage:" in CliRunner().invoke(cli, ["judge", name, "--help"]).output

@@ -62,7 +62,7 @@ class AtOnce:
         self.running[future] = step
         self.started.append(step)
 
-    def ended(self, future: Future[StepResult]) -> StepResult:
+    def collect_result(self, future: Future[StepResult]) -> StepResult:
         del self.running[future]
         return future.result()
 

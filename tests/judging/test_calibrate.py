@@ -55,7 +55,7 @@ def test_labels_are_words_a_person_would_use(tmp_path: Path):
     assert found.labels == [
         Label("a", "ann", True),
         Label("b", "ann", False),
-        Label("d", "somebody", True),
+        Label("d", "unknown", True),
         Label("a", "bob", False),
     ]
 
@@ -63,7 +63,7 @@ def test_labels_are_words_a_person_would_use(tmp_path: Path):
 def test_a_sheet_saved_by_a_spreadsheet_with_other_columns_is_read(tmp_path: Path):
     path = tmp_path / "labels.csv"
     path.write_bytes('\ufeffjudged_id,question,label\r\nx,"two\r\nlines",bad\r\n'.encode())
-    assert read_labels(path).labels == [Label("x", "somebody", False)]
+    assert read_labels(path).labels == [Label("x", "unknown", False)]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_sheet_has_as_many_of_each_category_and_says_nothing_of_the_verdict(la
     counts = {c: sum(r["category"] == c for r in rows) for c in ("chart", "ocr", "caption")}
     assert counts == {"chart": 5, "ocr": 4, "caption": 3} or counts == {"chart": 4, "ocr": 5, "caption": 3}
     assert {(r["question"], r["label"]) for r in rows} == {("How many?", "")}
-    assert all((tmp_path / r["pictures"]).read_bytes().startswith(b"\x89PNG") for r in rows)
+    assert all((tmp_path / r["images"]).read_bytes().startswith(b"\x89PNG") for r in rows)
     # What is in the sheet can be calibrated as it is.
     path.write_text(path.read_text(encoding="utf-8").replace("'=1+1,,", "'=1+1,good,"), encoding="utf-8")
     assert calibrate(lake, read_labels(path).labels).judge_vs_majority == Confusion(both_yes=12)

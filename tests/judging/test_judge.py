@@ -97,7 +97,7 @@ def test_a_second_run_sends_nothing_and_a_moved_rule_neither(lake: Lake, served:
     assert (lax.attempts_sent, lax.kept, lax.published.n_changed) == (0, 12, 12)
     # The fake answers are no numbers, so none agrees with its key.
     strict = judge_source(lake, MATH, profile(rule="matches_reference"), run_id="r4")
-    assert (strict.attempts_sent, strict.kept, strict.drop_reasons) == (0, 0, {"answer_differs": 12})
+    assert (strict.attempts_sent, strict.kept, strict.drop_reasons) == (0, 0, {"reference_mismatch": 12})
 
 
 def test_an_edited_criterion_asks_for_that_criterion_alone(

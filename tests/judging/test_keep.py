@@ -27,12 +27,12 @@ GOOD, WEAK, BAD = judged(0.9, 0.8, 0.7), judged(0.9, 0.8, 0.3), judged(0.1, 0.2,
     ("rule", "reasons"),
     [
         ("all_yes", [None, "no_accuracy", "no_relevance"]),
-        ("matches_reference", [None, None, "answer_differs"]),
+        ("matches_reference", [None, None, "reference_mismatch"]),
         ("p_yes >= 0.5", [None, "low_p_yes", "low_p_yes"]),
         ("p_yes>=.25", [None, None, "low_p_yes"]),
         ("p_yes.accuracy >= 0.3", [None, None, None]),
         ("p_yes.accuracy >= 0.5", [None, "low_p_yes_accuracy", "low_p_yes_accuracy"]),
-        ("matches_reference and p_yes >= 0.5", [None, "low_p_yes", "answer_differs"]),
+        ("matches_reference and p_yes >= 0.5", [None, "low_p_yes", "reference_mismatch"]),
         ("all_yes or matches_reference", [None, None, "no_relevance"]),
         ("all_yes or matches_reference and p_yes >= 0.25", [None, None, "no_relevance"]),
         ("(all_yes or matches_reference) and p_yes >= 0.5", [None, "low_p_yes", "no_relevance"]),
@@ -62,7 +62,7 @@ def test_both_yes_needs_the_second_judges_yes_too():
 def test_without_a_key_the_profile_decides():
     open_question = judged(0.9, 0.9, 0.9, agrees=None)
     assert parse_keep_rule("matches_reference", no_reference=True).find_drop_reason(open_question) is None
-    assert parse_keep_rule("matches_reference", no_reference=False).find_drop_reason(open_question) == "no_key"
+    assert parse_keep_rule("matches_reference", no_reference=False).find_drop_reason(open_question) == "no_reference"
 
 
 def test_an_unknown_p_yes_passes_no_threshold():

@@ -24,29 +24,29 @@ from mvl_assets.judging.probes import (
 )
 from mvl_assets.lake.lake import Lake
 
-PLANTED = load_probes()
+PROBES = load_probes()
 
 
 def test_each_of_the_papers_faults_has_as_many_twins():
-    assert set(Counter(case.fault for case in PLANTED.cases).items()) == {(fault, 4) for fault in PROBE_FAULTS}
-    assert {case.picture for case in PLANTED.cases} == set(PLANTED.pictures)
-    for case in PLANTED.cases:
-        assert case.good != case.bad and case.why.endswith(".")
+    assert set(Counter(case.fault for case in PROBES.pairs).items()) == {(fault, 4) for fault in PROBE_FAULTS}
+    assert {case.image for case in PROBES.pairs} == set(PROBES.images)
+    for case in PROBES.pairs:
+        assert case.good != case.bad and case.reason.endswith(".")
         # The fault alone tells them apart: same question, unless the question is the fault or leads to it.
         assert case.good.question == case.bad.question or case.fault in ("off_image", "unseen_content")
         assert 0.4 < len(case.good.answer) / len(case.bad.answer) < 2.5 or case.fault == "off_image"
 
 
 def test_a_wrong_step_ends_with_the_right_result():
-    for case in PLANTED.cases:
+    for case in PROBES.pairs:
         if case.fault == "wrong_step":
             assert parse_numbers(case.good.answer)[-1].value == parse_numbers(case.bad.answer)[-1].value
 
 
-@pytest.mark.parametrize("name", PLANTED.pictures)
+@pytest.mark.parametrize("name", PROBES.images)
 def test_a_picture_is_drawn_the_same_each_time_and_a_model_may_see_it(name: str):
-    data = render_probe_png(PLANTED.pictures[name])
-    assert data == render_probe_png(PLANTED.pictures[name])
+    data = render_probe_png(PROBES.images[name])
+    assert data == render_probe_png(PROBES.images[name])
     with Image.open(io.BytesIO(data)) as picture:
         assert min(picture.size) >= 224
         assert len(picture.getcolors(1 << 20) or []) > 2
@@ -55,28 +55,28 @@ def test_a_picture_is_drawn_the_same_each_time_and_a_model_may_see_it(name: str)
 def test_an_unknown_kind_of_picture_and_a_wrong_file_are_named(tmp_path: Path):
     with pytest.raises(KeyError, match="poem"):
         render_probe_png({"kind": "poem"})
-    path = tmp_path / "planted.yaml"
-    path.write_text("pictures: {}\ncases:\n  - {fault: rude, why: w, picture: p}\n", encoding="utf-8")
-    with pytest.raises(MvlError, match=r"planted.yaml:3: cases.0.fault"):
+    path = tmp_path / "probes.yaml"
+    path.write_text("images: {}\npairs:\n  - {fault: rude, reason: w, image: p}\n", encoding="utf-8")
+    with pytest.raises(MvlError, match=r"probes.yaml:3: pairs.0.fault"):
         load_probes(path)
     said = "{question: q, answer: a}"
     path.write_text(
-        f"pictures: {{}}\ncases:\n  - {{fault: off_image, why: w, picture: p, good: {said}, bad: {said}}}\n",
+        f"images: {{}}\npairs:\n  - {{fault: off_image, reason: w, image: p, good: {said}, bad: {said}}}\n",
         encoding="utf-8",
     )
-    with pytest.raises(MvlError, match="no picture is described for p"):
+    with pytest.raises(MvlError, match="no image is described for p"):
         load_probes(path)
 
 
 def test_a_judge_is_asked_every_criterion_with_the_picture_once(lake: Lake):
-    pictures = {name: render_probe_png(description) for name, description in PLANTED.pictures.items()}
+    pictures = {name: render_probe_png(description) for name, description in PROBES.images.items()}
     with serving() as (server, endpoint):
         server.record_bodies = True
-        asked = run_probes(lake, profile(), PLANTED, pictures, run_id="r", endpoints=[endpoint])
-        assert len(server.bodies) == len(PLANTED.cases) * 2 * 3
+        asked = run_probes(lake, profile(), PROBES, pictures, run_id="r", endpoints=[endpoint])
+        assert len(server.bodies) == len(PROBES.pairs) * 2 * 3
         assert all(body["messages"][0]["content"][1]["type"] == "image_url" for body in server.bodies)
     # No endpoint: only an attempt to send would notice.
-    assert run_probes(lake, profile(), PLANTED, pictures, run_id="r2") == asked
+    assert run_probes(lake, profile(), PROBES, pictures, run_id="r2") == asked
     found = compute_probe_score(asked)
     assert (found.n_pairs, found.n_unanswered) == (16, 0)
     assert found.true_keeps == sum(one.good.all_yes for one in asked if one.good)
@@ -85,7 +85,7 @@ def test_a_judge_is_asked_every_criterion_with_the_picture_once(lake: Lake):
 
 def test_a_judge_that_always_says_yes_keeps_all_and_catches_nothing():
     yes, no = JudgeResponse(True, 0.9), JudgeResponse(False, 0.3)
-    twins = PLANTED.cases[0]
+    twins = PROBES.pairs[0]
     always = compute_probe_score([PairResult(twins, yes, yes)] * 4)
     assert (always.true_rejects, always.true_keeps, always.ranked_correctly) == (0, 4, 0)
     right = compute_probe_score([PairResult(twins, yes, no), PairResult(twins, None, no)])
