@@ -223,7 +223,7 @@ def mix_once(root: str, n_candidates: int, seed: int) -> None:
     shares = dict.fromkeys(CATEGORIES, 1.0)
     mixture_settings = {"shares": shares, "single_image": n_candidates * 9 // 10, "seed": seed}
     profile = base_profile.model_copy(
-        update={"mixture": base_profile.mixture.model_copy(update=mixture_settings), "holdout": 0.01}
+        update={"mixture": base_profile.mixture.model_copy(update=mixture_settings), "holdout_fraction": 0.01}
     )
     peak_mb_before = read_peak_rss_mb()
     elapsed = time_call(lambda: build_mixture(Lake(root), profile, "single_image", run_id="benchmark"))

@@ -71,7 +71,7 @@ def build_profile(urls: dict[str, str], slots_by_model: dict[str, int]) -> dict[
         name: {
             "name": name,
             "revision": "1",
-            "sees_images": False,
+            "supports_images": False,
             "base_urls": [url],
             "concurrency": 2 * slots_by_model[name],
         }

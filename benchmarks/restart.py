@@ -55,7 +55,7 @@ PROFILE = Profile.model_validate(
     {
         "name": "benchmark",
         "models": {
-            "fake": {"name": "fake", "revision": "1", "sees_images": False, "base_urls": ["http://127.0.0.1:9/v1"]}
+            "fake": {"name": "fake", "revision": "1", "supports_images": False, "base_urls": ["http://127.0.0.1:9/v1"]}
         },
         "roles": dict.fromkeys(("caption", "rewrite", "judge"), "fake"),
         "keep": {"rule": "all_yes"},

@@ -23,7 +23,7 @@ TABMWP = RecordsMapping(
     answer="{answer}",
     choices="choices",
     unit="unit",
-    pictures=("tables/{id}.png",),
+    images=("tables/{id}.png",),
 )
 
 

@@ -47,12 +47,12 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 
 REWRITE = """---
 role: rewrite
 family: {family}
-per: {per}
-sees: vision
-blind: The picture is not available.
+unit: {per}
+modality: vision
+no_image_note: The picture is not available.
 output: {output}
 sampling: {{temperature: 0.2, top_p: 0.95, max_tokens: 512}}
-ask_again: {{temperature: 0.8}}
+retry_sampling: {{temperature: 0.8}}
 inputs: [{inputs}]
 version: 3
 note: fixed for a test
@@ -67,8 +67,8 @@ Here it is:
 JUDGE = """---
 role: judge
 family: general
-sees: vision
-blind: The picture is not available.
+modality: vision
+no_image_note: The picture is not available.
 output: choice
 options: ["Yes", "No"]
 sampling: {temperature: 0, top_p: 1, max_tokens: 1}

@@ -113,8 +113,8 @@ def test_the_criteria_share_everything_before_the_criterion():
 GOOD = """---
 role: rewrite
 family: general
-per: sample
-sees: text
+unit: sample
+modality: text
 output: text
 sampling: {temperature: 0.0, top_p: 1.0, max_tokens: 10}
 inputs: [caption]
@@ -147,7 +147,7 @@ def test_single_braces_are_ordinary_text(tmp_path: Path):
         ("max_tokens: 10", "max_tokens: 0", "sampling.max_tokens"),
         ("max_tokens: 10", "max_tokens: 10, seed: 1", "sampling.seed"),
         ("output: text", "output: json", "front matter"),
-        ("sees: text", "sees: vision", "front matter"),
+        ("modality: text", "modality: vision", "front matter"),
         ("inputs: [caption]", "inputs: [question]", "front matter"),
         ("inputs: [caption]", "inputs: [caption, pairs]", "template"),
         ("{{caption}}", "{{captoin}}", "template"),
@@ -155,7 +155,7 @@ def test_single_braces_are_ordinary_text(tmp_path: Path):
         ("Say it again", "Say {{caption}} again", "template"),
         ("family: general", "family: ocr", "role, family"),
         ("note: for a test", "note: [", "front matter"),
-        ("version: 1", "ask_again: {max_tokens: 10}\nversion: 1", "ask_again"),
+        ("version: 1", "retry_sampling: {max_tokens: 10}\nversion: 1", "retry_sampling"),
         ("---\nrole", "role", "front matter"),
     ],
 )
@@ -203,7 +203,7 @@ def test_the_hash_follows_what_decides_a_request_and_nothing_else(tmp_path: Path
         return load_prompt_file(written(tmp_path, GOOD.replace(old, new, 1) if old else GOOD))[0].hash
 
     assert hash_of() == hash_of("note: for a test", "note: other words") == hash_of("version: 1", "version: 2")
-    assert hash_of() == hash_of("version: 1", "ask_again: {max_tokens: 20}\nversion: 1")
+    assert hash_of() == hash_of("version: 1", "retry_sampling: {max_tokens: 20}\nversion: 1")
     assert len({hash_of(), hash_of("again", "twice"), hash_of("0.0", "0.1"), hash_of("top_p: 1.0", "top_p: 0.9")}) == 4
 
 

@@ -213,5 +213,5 @@ def probe_judge(role: ModelRole, json_: bool) -> None:
         rows.append([name, probe_score.n_pairs, *shares, probe_score.n_unanswered or None])
     columns = ["fault", "pairs of each", "bad caught", "good kept", "ranked by P(yes)", "no verdict"]
     click.echo(format_table(f"probe pairs, judged by {model.name}@{model.revision}", columns, rows))
-    if not model.sees_images:
+    if not model.supports_images:
         click.echo("this judge reads text only and saw no image: its verdicts mean little")

@@ -1,20 +1,19 @@
-"""What a source is, and the catalog of all declared sources.
+"""The fields of a source and the catalog of all declared sources.
 
-Belongs here: the fields of a source (`SourceSpec`) and reading them from `defs/sources/<category>/defs.yaml`, where one
-YAML document declares one source. The same documents are what Dagster loads; `components/source_dataset.py` turns a
-`SourceSpec` into an asset. Does not belong here: reading the source's own files (`readers/`), anything of Dagster.
+A YAML document in `defs/sources/<category>/defs.yaml` declares one source (`SourceSpec`). Dagster loads the same
+documents; `components/source_dataset.py` turns each into an asset.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mvl_assets.config.settings import load_settings
-from mvl_assets.config.strict_yaml import YamlDocument, iter_documents
+from mvl_assets.config.strict_yaml import StrictModel, YamlDocument, YamlError, iter_documents
 from mvl_assets.errors import MvlError
 
 SOURCES_DIR = Path(__file__).resolve().parents[1] / "defs" / "sources"
@@ -69,52 +68,53 @@ Format = Literal[
 ]
 
 
-class _StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+T = TypeVar("T")
+TupleFromList = Annotated[
+    tuple[T, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+]
 
 
-class HubDataset(_StrictModel):
+class _CatalogModel(StrictModel, strict=True):
+    """Base of a catalog entry's parts: no value is converted to another type."""
+
+
+class HubDataset(_CatalogModel):
     """A dataset repository on the Hugging Face hub, and the config (subset) inside it."""
 
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     config: str | None = None
-    files: tuple[str, ...] = ()
+    files: TupleFromList[str] = ()
     """Patterns of the files the source needs (`*` also matches across folders), instead of the format's own rule."""
 
-    @field_validator("files", mode="before")
-    @classmethod
-    def _coerce_list_to_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
-
-class ExpectedSize(_StrictModel):
-    """How many items the source is said to hold. Only `rows` can be compared with what a reader finds."""
+class ExpectedSize(_CatalogModel):
+    """The published number of items of a source. Only `rows` can be compared with what a reader finds."""
 
     count: int = Field(gt=0)
     unit: Literal["rows", "images", "qa"]
 
 
-class Evidence(_StrictModel):
-    """How a value of the entry came to be known."""
+class Evidence(_CatalogModel):
+    """How a value of the entry is known."""
 
     basis: Literal["read", "computed", "inferred", "general_knowledge", "unknown"]
     note: str | None = None
 
 
-class BenchmarkRelation(_StrictModel):
-    """A relation to an evaluation benchmark: the source *is* it, or both were built from the same base sets."""
+class BenchmarkRelation(_CatalogModel):
+    """A relation to an evaluation benchmark: the source is the benchmark, or both were built from the same base sets."""
 
     name: str
     relation: Literal["is_benchmark", "shares_origin"]
 
 
-class RecordsMapping(_StrictModel):
-    """How the `records` reader makes a conversation of one record: the way in for any table, without code.
+class RecordsMapping(_CatalogModel):
+    """How the `records` reader turns one record into a conversation, so that any table can be read without code.
 
-    `question`, `answer` and `pictures` are templates: `{field}` (or `{field.inner}`) stands for a value of the record,
-    `{field:012d}` for a whole number padded with zeros, everything else for itself, `{{` for a brace. `{id}` is the
-    native id. The other keys are plain field names; a record in which such a field is absent, null or empty goes
-    without that part. Worked examples: `docs/add_a_source.md`.
+    `question`, `answer` and `images` are templates: `{field}` (or `{field.inner}`) is replaced by a value of the record,
+    `{field:012d}` by a whole number padded with zeros, `{{` by a brace; the rest is literal. `{id}` is the native id.
+    The other keys are plain field names; if such a field is absent, null or empty, the conversation goes without that
+    part. Worked examples: `docs/add_a_source.md`.
 
     ```yaml
     records:
@@ -124,7 +124,7 @@ class RecordsMapping(_StrictModel):
       answer: "{answer}"
       choices: choices
       unit: unit
-      pictures: ["tables/{id}.png"]
+      images: ["tables/{id}.png"]
     ```
     """
 
@@ -133,43 +133,38 @@ class RecordsMapping(_StrictModel):
     shape: Literal["list", "dict_of_id", "jsonl", "csv", "tsv", "parquet"]
     """`list`: JSON array of objects. `dict_of_id`: JSON object, id -> object."""
     quoted: bool = True
-    """Of `csv` and `tsv`: whether a cell may stand in quotes (RFC 4180). False: a quote is a character like any other,
-    as in the TSV of captions that begin with one."""
+    """Of `csv` and `tsv`: whether cells may be quoted (RFC 4180). False: a quote is a character like any other, as in a
+    TSV of captions that begin with one."""
     key: str | None = None
-    """Dotted path to the list or object inside the JSON file (`data.items`); null = the file itself. A file that is a
-    bare list is read whatever the key says."""
+    """Dotted path to the list or object inside the JSON file (`data.items`); null = the file itself. The key is ignored
+    for a file that is a bare list."""
     id: str | None = None
-    """Field of the native id. `dict_of_id` uses its keys; elsewhere null = rows are named by file and position."""
+    """Field of the native id. `dict_of_id` uses its keys; elsewhere null = rows are identified by file and position."""
     question: str | None = None
     answer: str | None = None
     choices: str | None = None
-    """Field of the answer options: a list, or an object label -> option. They follow the question, lettered."""
+    """Field of the answer options: a list, or an object label -> option. They are appended to the question, lettered."""
     answer_is: Literal["text", "index", "letter"] = "text"
     """How the answer is written when there are choices: as text, as an index from 0, or as the option's letter."""
     context: str | None = None
-    """Field of a text that goes before the question."""
+    """Field of a text to put before the question."""
     hint: str | None = None
-    """Field of a text that goes after the question."""
+    """Field of a text to put after the question."""
     unit: str | None = None
-    """Field of the unit the answer is asked in; it follows the question."""
+    """Field of the unit of the answer; it is appended to the question."""
     pairs: str | None = None
     """Field of a list of objects, each one question and answer of the same conversation; `question` and `answer` (and
     `choices`, `hint`, ...) are then filled from each of them, and from the record where it lacks a field."""
-    pictures: tuple[str, ...] = ()
-    """Templates of picture paths, in the order of their markers. They are looked for beside the record's file and in
-    the source's folder, in each of them also in `images` and `picture_folders`. Of a web address the longest end of its
-    path that is there counts (`http://host/a/b.jpg`: `a/b.jpg`, then `b.jpg`); nothing is fetched."""
-    picture_folders: tuple[str, ...] = ()
-    """More folders to look in, such as COCO's `train2017` and `val2017`."""
-    picture_field: str | None = None
-    """Field that holds the picture itself: bytes, base64 text, a {bytes, path} object, a path, or a list of these."""
+    images: TupleFromList[str] = ()
+    """Templates of image paths, in the order of their markers. They are resolved in the folder of the record's file and
+    in the source's folder, and in the subfolders `images` and `image_folders` of both. For a URL, the longest suffix of
+    its path that exists is used (`http://host/a/b.jpg`: `a/b.jpg`, then `b.jpg`); nothing is fetched."""
+    image_folders: TupleFromList[str] = ()
+    """More folders with images, such as COCO's `train2017` and `val2017`."""
+    image_field: str | None = None
+    """Field that holds the image itself: bytes, base64 text, a {bytes, path} object, a path, or a list of these."""
     turns: str | None = None
     """Field of a whole conversation (list of from/value or role/content objects), instead of question and answer."""
-
-    @field_validator("pictures", "picture_folders", mode="before")
-    @classmethod
-    def _coerce_list_to_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _validate_text_and_image_fields(self) -> RecordsMapping:
@@ -177,8 +172,8 @@ class RecordsMapping(_StrictModel):
             raise ValueError("give either `turns`, or `question` and `answer`")
         if self.turns is None and (self.question is None or self.answer is None):
             raise ValueError("`question` and `answer` are needed when there is no `turns`")
-        if self.pictures and self.picture_field is not None:
-            raise ValueError("give either `pictures` or `picture_field`")
+        if self.images and self.image_field is not None:
+            raise ValueError("give either `images` or `image_field`")
         if self.shape == "dict_of_id" and self.id is not None:
             raise ValueError("`dict_of_id` takes the id from its keys: leave `id` out")
         if not self.quoted and self.shape not in ("csv", "tsv"):
@@ -188,12 +183,12 @@ class RecordsMapping(_StrictModel):
         return self
 
 
-class SourceSpec(_StrictModel):
-    """One source, as declared. A value nobody knows is null; `evidence` says for every value how it is known.
+class SourceSpec(_CatalogModel):
+    """One source, as declared. Unknown values are null; `evidence` says for every value how it is known.
 
     Groups are the paper's (arXiv 2412.05237v2, figures A3 to A5): A is used as it is, B is rewritten, C is ingested and
-    enters no category table. A source outside the 153 which is used as it is carries A too, with basis `inferred`, so
-    that one rule decides who is rewritten.
+    enters no category table. A source outside the 153 that is used as it is has group A too, with basis `inferred`, so
+    that the group alone decides what is rewritten.
     """
 
     slug: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
@@ -202,53 +197,48 @@ class SourceSpec(_StrictModel):
     group: Group | None
     modality: Modality | None
     format: Format | None
-    alternates: tuple[Format, ...] = ()
+    alternates: TupleFromList[Format] = ()
     """Other formats in which copies of the source exist."""
     family: Family | None = None
-    """Prompt family of the rewriting; null where the paper's prompts have no family for the source."""
+    """Prompt family for rewriting; null where the paper's prompts have no family for the source."""
     hub: HubDataset | None = None
     url: str | None = None
     path: str | None = None
     """Folder of the files; null = `settings().raw / slug`."""
     records: RecordsMapping | None = None
-    """Only for the format `records`; null while nobody has written the map, and then the source cannot be read yet."""
+    """Only for the format `records`; null = not written yet, so the source cannot be read."""
     license: str | None = None
     """Null when unknown. A licence on an aggregator's card counts as unknown."""
     expected: ExpectedSize | None = None
-    benchmarks: tuple[BenchmarkRelation, ...] = ()
-    """Known relations. Empty means none is known, not that there is none."""
+    benchmarks: TupleFromList[BenchmarkRelation] = ()
+    """Known relations. Empty means that none is known, not that there is none."""
     reason: str | None = None
     """Why a source of group C enters no category table."""
     outside_153: bool = False
     evidence: dict[str, Evidence] = Field(default_factory=dict)
 
-    @field_validator("alternates", "benchmarks", mode="before")
-    @classmethod
-    def _coerce_list_to_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
     @model_validator(mode="after")
     def _validate_consistency(self) -> SourceSpec:
         if self.records is not None and self.format != "records":
-            raise ValueError("`records` belongs to the format `records` only")
+            raise ValueError("`records` goes with the format `records` only")
         if (self.group == "C") != (self.reason is not None):
-            raise ValueError("`reason` belongs to group C, and every source of group C has one")
+            raise ValueError("every source of group C has a `reason`, and no other source has one")
         if self.group == "B" and self.family is None:
             raise ValueError("a source of group B is rewritten and needs a prompt `family`")
         unknown_fields = sorted(set(self.evidence) - set(SourceSpec.model_fields))
         if unknown_fields:
-            raise ValueError(f"`evidence` names no field of the entry: {', '.join(unknown_fields)}")
+            raise ValueError(f"`evidence` names what is not a field of the entry: {', '.join(unknown_fields)}")
         return self
 
     @property
     def root(self) -> Path:
-        """The folder where the source's files are looked for."""
+        """Folder of the source's files."""
         return Path(self.path).expanduser() if self.path is not None else load_settings().raw_dir / self.slug
 
 
 @cache
 def load_catalog() -> dict[str, SourceSpec]:
-    """All declared sources by slug, in catalog order: categories as in `CATEGORIES`, then as in the file."""
+    """Return all declared sources by slug, in catalog order: categories as in `CATEGORIES`, then as in the file."""
     try:
         return read_catalog(SOURCES_DIR)
     except MvlError as error:
@@ -256,7 +246,7 @@ def load_catalog() -> dict[str, SourceSpec]:
 
 
 def get_source(slug: str) -> SourceSpec:
-    """The declared source. Raises `MvlError` when there is none of that name."""
+    """Return the declared source. Raises `MvlError` for an unknown slug."""
     if slug not in load_catalog():
         raise MvlError(f"there is no source {slug!r}", hint="`mvl sources` lists them")
     return load_catalog()[slug]
@@ -264,15 +254,16 @@ def get_source(slug: str) -> SourceSpec:
 
 @cache
 def list_partition_keys(category: Category) -> tuple[str, ...]:
-    """Slugs of a category's group A and B sources, inside the 153 and outside, in catalog order."""
+    """Return the slugs of a category's sources of groups A and B, in the 153 or not, in catalog order."""
     return tuple(s for s, spec in load_catalog().items() if spec.category == category and spec.group in ("A", "B"))
 
 
 def read_catalog(folder: Path) -> dict[str, SourceSpec]:
-    """The sources declared in `folder/<category>/defs.yaml`.
+    """Return the sources declared in `folder/<category>/defs.yaml`, by slug.
 
-    Raises `MvlError` naming file, line and entry for YAML that cannot be read, a key given twice, an unknown key, a
-    value of a wrong type or outside its choices, an entry in another category's folder, and a slug declared twice.
+    Raises:
+        MvlError: Names file, line and entry for YAML that cannot be read, a duplicate or unknown key, a value of a wrong
+            type or outside its choices, an entry in another category's folder, and a slug declared twice.
     """
     if not folder.is_dir():
         raise MvlError(f"there is no catalog folder {folder}")
@@ -281,7 +272,7 @@ def read_catalog(folder: Path) -> dict[str, SourceSpec]:
     )
     if unknown_folders:
         raise MvlError(
-            f"{folder}: no category is called {', '.join(unknown_folders)}", hint=f"one of {', '.join(CATEGORIES)}"
+            f"{folder}: not a category: {', '.join(unknown_folders)}", hint=f"use one of {', '.join(CATEGORIES)}"
         )
     catalog: dict[str, SourceSpec] = {}
     locations: dict[str, str] = {}
@@ -302,7 +293,6 @@ def read_catalog(folder: Path) -> dict[str, SourceSpec]:
 
 
 def _parse_spec(document: YamlDocument, path: Path, category: str) -> SourceSpec:
-    """One checked entry."""
     value = document.value
     if not isinstance(value, dict) or not isinstance(value.get("attributes"), dict):
         raise MvlError(f"{path}:{document.line}: an entry is `type: {COMPONENT_TYPE}` and `attributes: …`")
@@ -314,22 +304,13 @@ def _parse_spec(document: YamlDocument, path: Path, category: str) -> SourceSpec
     if value.get("type") != COMPONENT_TYPE:
         raise MvlError(f"{path}:{document.find_line(['type'])}: {name}: `type` must be {COMPONENT_TYPE}")
     try:
-        spec = SourceSpec.model_validate(attributes)
-    except ValidationError as error:
-        # An unknown key first: it may be what a required one was meant to be.
-        first_error = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        line = document.find_line(["attributes", *first_error["loc"]])
-        key = ".".join(str(part) for part in first_error["loc"])
-        message = (
-            "unknown key"
-            if first_error["type"] == "extra_forbidden"
-            else first_error["msg"].removeprefix("Value error, ")
-        )
-        more_note = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise MvlError(f"{path}:{line}: {name}: {f'`{key}`: ' if key else ''}{message}{more_note}") from error
+        spec = document.validate(SourceSpec, ["attributes"])
+    except YamlError as error:
+        key_prefix = f"`{error.key}`: " if error.key else ""
+        raise MvlError(f"{path}:{error.line}: {name}: {key_prefix}{error.problem}") from error
     if spec.category != category:
         raise MvlError(
             f"{path}:{document.find_line(['attributes', 'category'])}: {name}: its category is {spec.category!r}, "
-            f"but it stands in the folder {category!r}"
+            f"but it is in the folder {category!r}"
         )
     return spec

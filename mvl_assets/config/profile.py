@@ -1,4 +1,4 @@
-"""Profiles: which sources, which models for which role, which pairs to keep, how to mix. Data, not code.
+"""Profiles: the sources, models, keep rule and mixture of a run.
 
 A profile is a YAML file in `mvl_assets/profiles/` (by name) or anywhere (by path). Unknown keys are errors.
 """
@@ -9,43 +9,40 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from mvl_assets.config.strict_yaml import iter_documents
+from mvl_assets.config.strict_yaml import StrictModel, read_document
 from mvl_assets.errors import MvlError
 
 PROFILES_DIR = Path(__file__).parents[1] / "profiles"
 ModelRole = Literal["caption", "rewrite", "judge", "second_judge"]
 
 
-class _StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LocalServerConfig(_StrictModel):
-    """A vLLM server this machine starts when it is needed. `model` is a prepared model's name, a path or a hub id."""
+class LocalServerConfig(StrictModel):
+    """A vLLM server that this machine starts on demand. `model` is a prepared model's name, a path or a hub id."""
 
     model: str
     max_model_len: int = 2048
     max_num_seqs: int = 32
     kv_cache_gib: int = 1
-    idle_seconds: float = 900
+    # Seconds without a request after which the server is stopped.
+    idle_timeout_seconds: float = 900
     args: list[str] = Field(default_factory=list)
 
 
-class Price(_StrictModel):
-    """What so many tokens cost: money per million, and the GPU time they take at its price per hour."""
+class Price(StrictModel):
+    """Price of tokens: money per million, and GPU time at a price per hour."""
 
     input_per_million: float = 0.0
     output_per_million: float = 0.0
-    # Written by the model, and read by it: a judge reads a picture and a conversation for one word.
+    # Rates of generated and of prompt tokens: a judge reads an image and a conversation to write one word.
     tokens_per_gpu_second: float | None = None
     prompt_tokens_per_gpu_second: float | None = None
     gpu_hour: float | None = None
     currency: str = "USD"
 
     def compute_gpu_hours(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """At the rates given; None without one. A rate that is not given counts as none to wait for."""
+        """Return the GPU hours of so many tokens; None without a generation rate. A missing prompt rate costs nothing."""
         if not self.tokens_per_gpu_second:
             return None
         seconds = completion_tokens / self.tokens_per_gpu_second
@@ -54,28 +51,28 @@ class Price(_StrictModel):
         return seconds / 3600
 
     def compute_cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Money for so many tokens and, where its price is given, for the GPU time they take."""
+        """Return the money for so many tokens and, where its price is given, for the GPU time they take."""
         token_cost = (prompt_tokens * self.input_per_million + completion_tokens * self.output_per_million) / 1e6
         return round(
             token_cost + (self.compute_gpu_hours(prompt_tokens, completion_tokens) or 0.0) * (self.gpu_hour or 0.0), 6
         )
 
 
-class ModelProfile(_StrictModel):
+class ModelProfile(StrictModel):
     """One model behind an OpenAI-compatible endpoint: a list of `base_urls`, or a local server to start."""
 
     name: str
     revision: str
-    sees_images: bool
+    supports_images: bool
     base_urls: list[str] = Field(default_factory=list)
     api_key_env: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     serve: LocalServerConfig | None = None
     concurrency: int = Field(default=32, gt=0)
-    # How long its endpoints may be gone before a run ends with an error; a tenth of it when none has answered yet.
-    patience_seconds: float = Field(default=300.0, gt=0)
-    # Longest side of a picture that is worth sending, in pixels.
-    max_side: int = Field(default=1344, gt=0)
+    # How long all endpoints may be unreachable before a run ends with an error; a tenth of it before the first answer.
+    outage_timeout_seconds: float = Field(default=300.0, gt=0)
+    # Larger images are scaled down to this longest side, in pixels, before they are sent.
+    max_image_side: int = Field(default=1344, gt=0)
     license: str | None = None
     price: Price = Price()
 
@@ -86,15 +83,15 @@ class ModelProfile(_StrictModel):
         return self
 
 
-class KeepConfig(_StrictModel):
-    """Which judged pairs stay. `rule` is a small expression over `all_yes`, `both_yes` (with a second judge),
-    `p_yes >= t` and `matches_reference`.
+class KeepConfig(StrictModel):
+    """Which judged pairs are kept.
 
-    Terms are joined by `and` / `or`, for example `matches_reference and p_yes >= 0.4`. The paper's rule is `all_yes`.
+    `rule` is an expression over `all_yes`, `both_yes` (with a second judge), `p_yes >= t` and `matches_reference`. Terms
+    are joined by `and` / `or`, for example `matches_reference and p_yes >= 0.4`. The paper's rule is `all_yes`.
     """
 
     rule: str = "all_yes"
-    # What `matches_reference` says where there is no key to compare with (captions, open questions).
+    # The value of `matches_reference` where there is no reference answer (captions, open questions).
     no_reference: bool = True
 
 
@@ -110,20 +107,20 @@ PAPER_SHARES = {
     "video": 0.025,
     "language": 0.160,
 }
-"""The categories of the two last stages and their shares (Figure 3)."""
+"""Shares of the categories in the last two training stages (paper, Figure 3)."""
 
 
-class MixtureConfig(_StrictModel):
-    """How the stages are filled. The defaults are the paper's (§2.3, Table 1, Figure 3)."""
+class MixtureConfig(StrictModel):
+    """Rows per training stage and how they are chosen. The defaults are the paper's (§2.3, Table 1, Figure 3)."""
 
     seed: int = 0
     alignment: int = Field(default=558_000, ge=0)
     single_image: int = Field(default=10_000_000, ge=0)
     one_vision: int = Field(default=2_000_000, ge=0)
-    # Of the one_vision stage: single-image rows that stage two did not use; the rest is multi-image and video.
+    # Share of single-image rows in one_vision, none of which single_image used; the rest is multi-image and video.
     one_vision_single_share: float = Field(default=0.5, ge=0, le=1)
     rewritten_share: float = Field(default=0.7, ge=0, le=1)
-    # Of the categories in the two last stages, in proportion to each other.
+    # Shares of the categories in single_image and one_vision, relative to each other.
     shares: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(PAPER_SHARES))
     upsample: bool = False
     drop_duplicates: bool = True
@@ -132,30 +129,30 @@ class MixtureConfig(_StrictModel):
     @model_validator(mode="after")
     def _validate_shares(self) -> MixtureConfig:
         if unknown_categories := sorted(set(self.shares) - set(PAPER_SHARES)):
-            raise ValueError(f"shares of {', '.join(unknown_categories)}, which are no categories of a mixture")
+            raise ValueError(f"shares of {', '.join(unknown_categories)}: not categories of a mixture")
         return self
 
 
-class Profile(_StrictModel):
+class Profile(StrictModel):
     """Everything a run needs to know besides the catalog."""
 
     name: str
     sources: list[str] | Literal["all"] = "all"
-    # Rows per source, chosen by the hash of their key; null takes all.
+    # Rows per source, those with the smallest sample ids; null takes all.
     limit: int | None = Field(default=None, gt=0)
-    # Whether a source whose files are lacking is fetched when it is read, and whether its files stay afterwards.
+    # Whether missing files of a source are fetched when it is read, and whether its files stay afterwards.
     fetch: bool = False
     keep_archives: bool = True
-    # Rows sent to rewriting per source, likewise by hash; null takes all.
+    # Rows sent to rewriting per source, chosen the same way; null takes all.
     rewrite_limit: int | None = Field(default=None, gt=0)
     models: dict[str, ModelProfile]
     roles: dict[ModelRole, str]
     keep: KeepConfig = KeepConfig()
     mixture: MixtureConfig = MixtureConfig()
-    # Share of the samples with a short answer that no mixture may take; evaluation asks them.
-    holdout: float = Field(default=0.0, ge=0, lt=1)
+    # Share of the samples with a short answer that no mixture may take; they are the questions of held-out evaluation.
+    holdout_fraction: float = Field(default=0.0, ge=0, lt=1)
     recipe: str = "paper-7b"
-    # The paper's choices where ours differ: no duplicate or contamination removal, its loss mask.
+    # The paper's choices where the defaults differ: no removal of duplicates and contamination, its loss mask.
     paper_parity: bool = False
 
     @model_validator(mode="after")
@@ -167,10 +164,11 @@ class Profile(_StrictModel):
                 f"roles without a model: {sorted(missing_roles)}; models not declared: {sorted(undeclared_models)}"
             )
         if self.roles.get("second_judge") == self.roles["judge"]:
-            raise ValueError("the second judge is the judge, and would agree with itself")
+            raise ValueError("the second judge is the same model as the judge, so it would only agree with itself")
         return self
 
     def get_model(self, role: ModelRole) -> ModelProfile:
+        """Return the model of a role."""
         return self.models[self.roles[role]]
 
     def get_rewriter(self, family: str | None) -> ModelProfile:
@@ -179,12 +177,16 @@ class Profile(_StrictModel):
 
     @property
     def second_judge(self) -> ModelProfile | None:
-        """A judge of another model family, asked the same beside the first; most profiles have none."""
+        """A judge of another model family that is asked the same questions; None in most profiles."""
         return self.get_model("second_judge") if "second_judge" in self.roles else None
 
 
 def load_profile(name: str) -> Profile:
-    """A profile by name or path. Raises `MvlError` naming the file and the key that is wrong."""
+    """Return a profile by name or path.
+
+    Raises:
+        MvlError: There is no such profile, or the file has a mistake; names the file, line and key.
+    """
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES_DIR / f"{name}.yaml"
     if not path.is_file():
         profile_names = ", ".join(sorted(p.stem for p in PROFILES_DIR.glob("*.yaml")))
@@ -197,21 +199,4 @@ def load_profile(name: str) -> Profile:
 @lru_cache
 def _read_profile(path: Path, mtime_ns: int) -> Profile:
     hint = "correct the file, or set MVL_PROFILE to another profile"
-    try:
-        yaml_documents = list(iter_documents(path))
-    except MvlError as error:
-        raise MvlError(error.message, hint=hint) from error
-    if len(yaml_documents) != 1:
-        raise MvlError(f"{path}: a profile is one YAML document, this file holds {len(yaml_documents)}", hint=hint)
-    try:
-        return Profile.model_validate(yaml_documents[0].value)
-    except ValidationError as error:
-        first_error = error.errors()[0]
-        key = ".".join(str(part) for part in first_error["loc"])
-        message = (
-            "unknown key"
-            if first_error["type"] == "extra_forbidden"
-            else first_error["msg"].removeprefix("Value error, ")
-        )
-        line = yaml_documents[0].find_line(first_error["loc"])
-        raise MvlError(f"{path}:{line}: {f'{key}: ' if key else ''}{message}", hint=hint) from error
+    return read_document(path, hint=hint).validate(Profile, hint=hint)

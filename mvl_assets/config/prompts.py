@@ -1,29 +1,26 @@
-"""Prompt files: front matter and template, read strictly, hashed over what decides a request.
-
-Belongs here: the form of a prompt file and its rendering. Does not: what a sample's question is (`rewriting/build.py`),
-what an answer means (`rewriting/parse.py`), any wording (that is what the files are for).
+"""Prompt files: front matter and template, read strictly and hashed over what decides a request.
 
 A file `prompts/<role>_<family>.md`:
 
     ---
     role: rewrite                # rewrite | judge
     family: math                 # the prompt family of a source
-    per: pair                    # one request per question-answer pair, or per sample
-    sees: vision                 # vision: the pictures go where {{pictures}} stands; text: never any picture
-    blind: The picture ...       # what stands there when the model in use cannot see
+    unit: pair                   # one request per question-answer pair, or per sample
+    modality: vision             # vision: images go where {{pictures}} is; text: never any image
+    no_image_note: The picture ...  # replaces {{pictures}} when the model in use cannot see
     output: text                 # text | json (needs schema) | choice (needs options)
     sampling: {temperature: 0.2, top_p: 0.95, max_tokens: 512}
-    ask_again: {temperature: 0.8}   # laid over sampling for the one re-ask of an unusable answer
+    retry_sampling: {temperature: 0.8}  # overrides sampling for the one re-ask of an unusable answer
     inputs: [question, answer]
     version: 1
     note: what changed and why
     ---
     The template. {{question}} is replaced by the input of that name; single braces are ordinary text.
 
-Text that comes from data stands between the lines `<sample>` and `</sample>`, every input once, and nothing in it can
-close that fence. An input may be repeated outside, as one line of at most 80 characters.
+Text from data goes between the lines `<sample>` and `</sample>`, every input once, and nothing in it can close that
+fence. An input may be repeated outside, as one line of at most 80 characters.
 A judge's file may hold `criteria: {name: wording}`: each becomes a prompt of its own that differs from the others only
-where `{{criterion}}` stands, which is the end, so that a server caches everything before it.
+where `{{criterion}}` is, at the end, so that a server caches everything before it.
 """
 
 from __future__ import annotations
@@ -32,27 +29,30 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import jsonschema
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.settings import load_settings
+from mvl_assets.config.strict_yaml import StrictModel, YamlError, parse_documents
 from mvl_assets.errors import MvlError
 
 FENCE_OPEN, FENCE_CLOSE = "<sample>", "</sample>"
 MAX_INLINE_CHARS = 80
+# The slot keeps its name: templates are part of every prompt's hash, and so of every request's key.
 IMAGES_SLOT, CRITERION_SLOT = "pictures", "criterion"
 _ALLOWED_INPUTS = {
     ("rewrite", "pair"): frozenset({"question", "answer"}),
     ("rewrite", "sample"): frozenset({"pairs", "caption"}),
     ("judge", "pair"): frozenset({"conversation"}),
 }
+_FRONT_MATTER_FENCE = re.compile(r"^---\s*$", re.MULTILINE)
 _SLOT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*)\}\}")
-# What in a value could end the fence, or the whole message (`<|im_end|>` and its like are tokens to most servers).
+# Parts of a value that could end the fence, or the whole message (`<|im_end|>` and its like are tokens to most servers).
 _FENCE_IN_DATA = re.compile(r"<(\s*/?\s*sample\s*)>", re.IGNORECASE)
 _CONTROL_TOKEN = re.compile(r"<\|(.{0,40}?)\|>")
 
@@ -61,18 +61,17 @@ OutputKind = Literal["text", "json", "choice"]
 
 
 class PromptError(MvlError):
-    """A prompt file that cannot be used, with the file and the key at fault."""
+    """A prompt file that cannot be used, with the file and the key at fault; `line` is None where it is not known."""
 
-    def __init__(self, file: str, key: str, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, file: str, key: str, message: str, *, line: int | None = None, hint: str | None = None) -> None:
         self.file = file
         self.key = key
-        super().__init__(f"prompt {file}: {key}: {message}", hint=hint)
+        location = file if line is None else f"{file}:{line}"
+        super().__init__(f"prompt {location}: {key}: {message}", hint=hint)
 
 
-class SamplingParams(BaseModel):
-    """What is sent as sampling parameters. No seed: vLLM's CPU build dies of a seed with temperature above 0."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class SamplingParams(StrictModel):
+    """Sampling parameters of a request. No seed: vLLM's CPU build crashes on a seed with temperature above 0."""
 
     temperature: float = Field(ge=0, le=2)
     top_p: float = Field(gt=0, le=1)
@@ -81,10 +80,8 @@ class SamplingParams(BaseModel):
     frequency_penalty: float | None = Field(default=None, ge=0, le=2)
 
 
-class RetrySampling(BaseModel):
-    """The sampling parameters that differ when an unusable answer is asked for once more."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class RetrySampling(StrictModel):
+    """Sampling parameters that differ when an unusable answer is asked for once more."""
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -92,22 +89,20 @@ class RetrySampling(BaseModel):
     frequency_penalty: float | None = Field(default=None, ge=0, le=2)
 
 
-class FrontMatter(BaseModel):
-    """The keys of a prompt file; see the module's docstring."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class FrontMatter(StrictModel):
+    """Keys of a prompt file; see the module's docstring."""
 
     role: PromptRole
     family: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    per: Literal["pair", "sample"] = "pair"
-    sees: Literal["vision", "text"]
-    blind: str | None = None
+    unit: Literal["pair", "sample"] = "pair"
+    modality: Literal["vision", "text"]
+    no_image_note: str | None = None
     output: OutputKind
     # `schema` would hide a method of pydantic's.
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
     options: tuple[str, ...] | None = Field(default=None, min_length=2)
     sampling: SamplingParams
-    ask_again: RetrySampling | None = None
+    retry_sampling: RetrySampling | None = None
     inputs: tuple[str, ...] = Field(min_length=1)
     criteria: dict[str, str] | None = Field(default=None, min_length=1)
     version: int = Field(ge=1)
@@ -116,23 +111,23 @@ class FrontMatter(BaseModel):
     @model_validator(mode="after")
     def _validate_consistency(self) -> FrontMatter:
         if (self.output == "json") != (self.json_schema is not None):
-            raise ValueError("`schema` belongs to `output: json` and to nothing else")
+            raise ValueError("`schema` goes with `output: json`, and only with it")
         if (self.output == "choice") != (self.options is not None):
-            raise ValueError("`options` belongs to `output: choice` and to nothing else")
-        if (self.sees == "vision") != (self.blind is not None):
+            raise ValueError("`options` goes with `output: choice`, and only with it")
+        if (self.modality == "vision") != (self.no_image_note is not None):
             raise ValueError(
-                "`no_image_note` says what a model reads that cannot see; it belongs to `sees: vision` and to nothing else"
+                "`no_image_note`, the text for a model that cannot see, goes with `modality: vision`, and only with it"
             )
-        allowed_inputs = _ALLOWED_INPUTS.get((self.role, self.per))
+        allowed_inputs = _ALLOWED_INPUTS.get((self.role, self.unit))
         if allowed_inputs is None:
-            raise ValueError(f"a {self.role} prompt cannot be `per: {self.per}`")
+            raise ValueError(f"a {self.role} prompt cannot have `unit: {self.unit}`")
         unknown_inputs = sorted(set(self.inputs) - allowed_inputs)
         if unknown_inputs:
             raise ValueError(
-                f"`inputs` {unknown_inputs} unknown; a {self.role} prompt per {self.per} has {sorted(allowed_inputs)}"
+                f"`inputs` {unknown_inputs} unknown; a {self.role} prompt per {self.unit} has {sorted(allowed_inputs)}"
             )
-        if self.ask_again is not None and not self.ask_again.model_dump(exclude_none=True):
-            raise ValueError("`retry_sampling` changes nothing, so the same request would be asked twice")
+        if self.retry_sampling is not None and not self.retry_sampling.model_dump(exclude_none=True):
+            raise ValueError("`retry_sampling` changes nothing, so the same request would be sent twice")
         return self
 
 
@@ -140,9 +135,9 @@ class FrontMatter(BaseModel):
 class Prompt:
     """One prompt, ready to render.
 
-    `hash` covers everything that decides a first request: template, blind line, output form, sampling, inputs, picture
-    use. Left out: name and file (renaming changes no answer), version and note (words for people), `retry_sampling` (the
-    sampling in the request's own key tells the second request from the first).
+    `hash` covers everything that decides a first request: template, `no_image_note`, output format, sampling, inputs and
+    modality. It leaves out name and file (renaming changes no answer), version and note (words for people) and
+    `retry_sampling` (the sampling in the request's own key tells the second request from the first).
     """
 
     name: str
@@ -165,6 +160,7 @@ class Prompt:
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
+        # "per", "sees" and "blind" were the fields' first names; renaming them here would change every stored hash.
         digest_fields = {
             "per": self.unit,
             "sees": self.modality,
@@ -184,10 +180,14 @@ class Prompt:
         return self.criterion or self.name
 
     def render(self, values: Mapping[str, str]) -> tuple[str, str]:
-        """The text before the pictures and the text after them (all of it in the second for a prompt without).
+        """Return the text before the images and the text after them (a prompt without images has all in the second).
 
-        `values` must hold exactly the declared inputs; anything else raises `PromptError`. A value is inserted once
-        and never read as a template; see `escape_tags` for what is done to tags in it.
+        Args:
+            values: The declared inputs, no more and no fewer. A value is inserted once and never read as a template;
+                `escape_tags` says what is done to tags in it.
+
+        Raises:
+            PromptError: An input is missing or unknown.
         """
         missing_inputs, unknown_inputs = set(self.inputs) - set(values), set(values) - set(self.inputs)
         if missing_inputs or unknown_inputs:
@@ -203,30 +203,30 @@ class Prompt:
         ).strip(), f"{_fill_slots(tail, inline_values)}{fenced_text}{_fill_slots(after, inline_values)}".strip()
 
     def _split_at_fence(self) -> tuple[str, str, str]:
-        """The template before, in and after the fence."""
+        """Return the template before, in and after the fence."""
         start = self.template.index(f"\n{FENCE_OPEN}\n") + 1
         end = self.template.index(f"\n{FENCE_CLOSE}\n", start) + 1
         return self.template[:start], self.template[start:end], self.template[end:]
 
 
 def _fill_slots(text: str, values: Mapping[str, str]) -> str:
-    """One pass: what a value holds is never read as a template."""
+    """Fill all slots in one pass, so that a value is never read as a template."""
     return _SLOT.sub(lambda slot: values[slot[1]], text)
 
 
 def escape_tags(value: str) -> str:
-    """The value with square brackets where its angle brackets could be read as our fence or as a control token."""
+    """Return the value with square brackets where angle brackets could be read as the fence or as a control token."""
     return _CONTROL_TOKEN.sub(r"[|\1|]", _FENCE_IN_DATA.sub(r"[\1]", value))
 
 
 def format_inline(value: str) -> str:
-    """The value as it may stand outside the fence: harmless, on one line, at most `MAX_INLINE_CHARS` characters."""
+    """Return the value for use outside the fence: escaped, on one line, at most `MAX_INLINE_CHARS` characters."""
     line = " ".join(escape_tags(value).split())
     return line if len(line) <= MAX_INLINE_CHARS else f"{line[: MAX_INLINE_CHARS - 1]}…"
 
 
 def load_prompts(prompts_dir: Path | None = None) -> dict[str, Prompt]:
-    """Every prompt of the folder by name. Raises `PromptError` for the first broken file."""
+    """Return every prompt of the folder by name. Raises `PromptError` for the first broken file."""
     directory = load_settings().prompts_dir if prompts_dir is None else prompts_dir
     files = sorted(directory.glob("*.md"))
     if not files:
@@ -236,7 +236,7 @@ def load_prompts(prompts_dir: Path | None = None) -> dict[str, Prompt]:
 
 @lru_cache(maxsize=8)
 def _load_prompt_files(files: tuple[tuple[Path, int, int], ...]) -> dict[str, Prompt]:
-    """Keyed by the files' times and sizes, so that an edit is seen and nothing is read twice."""
+    """Read the files; cached by their times and sizes, so that an edit is seen and nothing is read twice."""
     prompts: dict[str, Prompt] = {}
     for path, _, _ in files:
         prompts.update((prompt.name, prompt) for prompt in load_prompt_file(path))
@@ -244,26 +244,25 @@ def _load_prompt_files(files: tuple[tuple[Path, int, int], ...]) -> dict[str, Pr
 
 
 def load_prompt_file(path: Path) -> list[Prompt]:
-    """The prompts of one file: one, or one per criterion."""
+    """Return the prompts of one file: one, or one per criterion. Raises `PromptError`."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise PromptError(path.name, "text", f"byte {error.start} is not UTF-8") from error
-    sections = re.split(r"^---\s*$", text, maxsplit=2, flags=re.MULTILINE)
-    if len(sections) != 3 or sections[0].strip():
+    fences = list(islice(_FRONT_MATTER_FENCE.finditer(text), 2))
+    if len(fences) != 2 or text[: fences[0].start()].strip():
         raise PromptError(path.name, "front matter", "the file must begin with a block between two `---` lines")
+    start, end = fences[0].end(), fences[1].start()
     try:
-        raw_front_matter = yaml.safe_load(sections[1])
-        front = FrontMatter.model_validate(raw_front_matter)
-    except yaml.YAMLError as error:
-        raise PromptError(path.name, "front matter", f"not YAML: {error}") from error
-    except ValidationError as error:
-        first_error = error.errors()[0]
-        key = ".".join(str(part) for part in first_error["loc"]) or "front matter"
-        raise PromptError(path.name, key, first_error["msg"].removeprefix("Value error, ")) from error
+        (document,) = parse_documents(text[start:end], path.name, line_offset=text.count("\n", 0, start))
+        front = document.validate(FrontMatter)
+    except YamlError as error:
+        raise PromptError(path.name, error.key or "front matter", error.problem, line=error.line) from error
+    except ValueError as error:
+        raise PromptError(path.name, "front matter", "must be one YAML mapping") from error
     if path.stem != f"{front.role}_{front.family}":
-        raise PromptError(path.name, "role, family", f"the file should be named {front.role}_{front.family}.md")
-    template = sections[2].strip() + "\n"
+        raise PromptError(path.name, "role, family", f"the file must be named {front.role}_{front.family}.md")
+    template = text[fences[1].end() :].strip() + "\n"
     _check_template(path.name, front, template)
     if front.json_schema is not None:
         check_bounded_schema(path.name, front.json_schema)
@@ -277,7 +276,7 @@ def load_prompt_file(path: Path) -> list[Prompt]:
 
 
 def get_rewrite_prompt(prompts: Mapping[str, Prompt], family: str) -> Prompt:
-    """The prompt of a family. Raises `MvlError` when there is none: a wrong family is a broken source entry."""
+    """Return the rewriting prompt of a family. Raises `MvlError` if there is none: the source entry is wrong."""
     prompt = prompts.get(f"rewrite_{family}")
     if prompt is None:
         families = sorted(p.family for p in prompts.values() if p.role == "rewrite")
@@ -288,7 +287,7 @@ def get_rewrite_prompt(prompts: Mapping[str, Prompt], family: str) -> Prompt:
 
 
 def get_judge_prompts(prompts: Mapping[str, Prompt], family: str) -> list[Prompt]:
-    """One prompt per criterion: the family's own where there is a `judge_<family>.md`, otherwise the general ones."""
+    """Return one prompt per criterion, from `judge_<family>.md` if it exists, else from `judge_general.md`."""
     for candidate_family in (family, "general"):
         criteria = [p for p in prompts.values() if p.role == "judge" and p.family == candidate_family]
         if criteria:
@@ -297,14 +296,17 @@ def get_judge_prompts(prompts: Mapping[str, Prompt], family: str) -> list[Prompt
 
 
 def compute_criteria_hash(criteria: Sequence[Prompt]) -> str:
-    """One hash over the prompts that judge a row together."""
+    """Return one hash over the prompts that judge a row together."""
     return compute_digest(*(p.hash for p in criteria))
 
 
 def check_bounded_schema(file: str, schema: Mapping[str, Any]) -> int:
-    """The most characters an answer under `schema` can hold. Raises `PromptError` when it is broken or unbounded.
+    """Return the largest number of characters of an answer under `schema`.
 
-    Constrained decoding ends for certain only if every string and list has an upper bound and no key is free.
+    Constrained decoding is sure to end only if every string and list has an upper bound and no key is free.
+
+    Raises:
+        PromptError: The schema is invalid or unbounded.
     """
     try:
         jsonschema.Draft202012Validator.check_schema(schema)
@@ -343,14 +345,14 @@ def _insert_criterion(file: str, template: str, name: str, wording: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise PromptError(file, f"criteria.{name}", "a criterion's name is made of a-z, 0-9 and _")
     if _SLOT.search(wording):
-        raise PromptError(file, f"criteria.{name}", "a criterion's wording has no inputs of its own")
+        raise PromptError(file, f"criteria.{name}", "a criterion's wording cannot have inputs of its own")
     return _SLOT.sub(lambda slot: wording.strip() if slot[1] == CRITERION_SLOT else slot[0], template)
 
 
 def _check_template(file: str, front: FrontMatter, template: str) -> None:
     slot_names = [slot[1] for slot in _SLOT.finditer(template)]
     declared = set(front.inputs)
-    reserved = {IMAGES_SLOT} if front.sees == "vision" else set()
+    reserved = {IMAGES_SLOT} if front.modality == "vision" else set()
     if front.criteria is not None:
         reserved.add(CRITERION_SLOT)
     for name in slot_names:
@@ -359,7 +361,7 @@ def _check_template(file: str, front: FrontMatter, template: str) -> None:
     for name in sorted(reserved):
         if slot_names.count(name) != 1:
             raise PromptError(
-                file, "template", f"{{{{{name}}}}} must stand exactly once, found {slot_names.count(name)}"
+                file, "template", f"{{{{{name}}}}} must occur exactly once, not {slot_names.count(name)} times"
             )
     lines = template.splitlines()
     if lines.count(FENCE_OPEN) != 1 or lines.count(FENCE_CLOSE) != 1 or lines[0] == FENCE_OPEN:
@@ -367,25 +369,27 @@ def _check_template(file: str, front: FrontMatter, template: str) -> None:
     start, end = lines.index(FENCE_OPEN), lines.index(FENCE_CLOSE)
     fenced_slots = [slot[1] for slot in _SLOT.finditer("\n".join(lines[start:end]))]
     if sorted(fenced_slots) != sorted(declared):
-        raise PromptError(file, "template", f"each of {sorted(declared)} must stand once in the fence, nothing else")
+        raise PromptError(
+            file, "template", f"each of {sorted(declared)} must occur once in the fence, and nothing else"
+        )
     unfenced_slots = [slot[1] for slot in _SLOT.finditer("\n".join(lines[:start]))]
     if declared & set(unfenced_slots):
-        raise PromptError(file, "template", "data comes after the instructions, which a server can cache then")
+        raise PromptError(file, "template", "data must come after the instructions, so that a server can cache these")
 
 
 def _build_prompt(path: Path, front: FrontMatter, name: str, criterion: str | None, template: str) -> Prompt:
     sampling = front.sampling.model_dump(exclude_none=True)
-    retry_sampling = front.ask_again.model_dump(exclude_none=True) if front.ask_again else None
+    retry_sampling = front.retry_sampling.model_dump(exclude_none=True) if front.retry_sampling else None
     if retry_sampling is not None and {**sampling, **retry_sampling} == sampling:
-        raise PromptError(path.name, "ask_again", "equals sampling, so the same request would be asked twice")
+        raise PromptError(path.name, "retry_sampling", "equals sampling, so the same request would be sent twice")
     return Prompt(
         name=name,
         file=path.name,
         role=front.role,
         family=front.family,
-        unit=front.per,
-        modality=front.sees,
-        no_image_note=front.blind.strip() if front.blind else None,
+        unit=front.unit,
+        modality=front.modality,
+        no_image_note=front.no_image_note.strip() if front.no_image_note else None,
         output=front.output,
         schema=front.json_schema,
         options=front.options,

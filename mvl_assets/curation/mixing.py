@@ -143,7 +143,7 @@ def build_mixture(
         lake,
         categories,
         seed=mixture.seed,
-        holdout_fraction=profile.holdout,
+        holdout_fraction=profile.holdout_fraction,
         excluded_sample_ids=_iter_excluded_ids(lake, profile),
         groups=groups,
     ) as pool:

@@ -57,7 +57,7 @@ def duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
 @dg.asset(
     key=CONTAMINATION_KEY,
     code_version=asset_keys.compute_code_version(
-        asset_keys.load_active_profile().holdout, asset_keys.list_benchmark_sources()
+        asset_keys.load_active_profile().holdout_fraction, asset_keys.list_benchmark_sources()
     ),
     group_name="curation",
     deps=UPSTREAM_KEYS,
@@ -71,7 +71,7 @@ def contamination(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
     from mvl_assets.curation.contamination import find_contamination
 
     sources = [load_catalog()[slug] for c in asset_keys.list_categories() for slug in list_partition_keys(c)]
-    holdout = asset_keys.load_active_profile().holdout
+    holdout = asset_keys.load_active_profile().holdout_fraction
     report = find_contamination(lake.lake, sources, holdout=holdout, run_id=context.run_id)
     table = lake.lake.get_table("curation/contamination")
     return dg.MaterializeResult(

@@ -47,7 +47,7 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
         asset_keys.load_active_profile().get_model("judge"),
         asset_keys.load_active_profile().second_judge,
     )
-    judges = [(m.name, m.revision, m.sees_images) for m in (judge, second_judge) if m is not None]
+    judges = [(m.name, m.revision, m.supports_images) for m in (judge, second_judge) if m is not None]
 
     @dg.asset(
         key=key,

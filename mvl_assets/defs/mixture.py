@@ -49,7 +49,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         code_version=asset_keys.compute_code_version(
-            profile.mixture, profile.holdout, profile.paper_parity, groups_by_category
+            profile.mixture, profile.holdout_fraction, profile.paper_parity, groups_by_category
         ),
         group_name="mixture",
         deps=[*upstream_keys, DUPLICATES_KEY, CONTAMINATION_KEY],

@@ -28,7 +28,7 @@ def resolve_endpoints(model: ModelProfile) -> list[Endpoint]:
             headers=model.headers,
             start_concurrency=min(8, model.concurrency),
             max_concurrency=model.concurrency,
-            max_image_side=model.max_side,
+            max_image_side=model.max_image_side,
         )
         for base_url in model.base_urls
     ]
@@ -50,5 +50,5 @@ def _ensure_local_endpoint(model: ModelProfile) -> Endpoint:
         ensure_server(ServerSpec.from_profile(model)),
         start_concurrency=model.concurrency,
         max_concurrency=model.concurrency,
-        max_image_side=model.max_side,
+        max_image_side=model.max_image_side,
     )

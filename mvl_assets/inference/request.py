@@ -111,7 +111,7 @@ class Request:
         if not self.model.supports_images and any(True for _ in iter_image_ids(self.messages)):
             raise RequestError(
                 f"{self.model.name} reads text only, and a request of prompt {self.prompt_name!r} holds a picture",
-                hint="drop the pictures where the request is built, or give the role a model with sees_images: true",
+                hint="drop the pictures where the request is built, or give the role a model with supports_images: true",
             )
         identity: dict[str, Any] = {
             "messages": self.messages,

@@ -131,7 +131,7 @@ def run_probes(
             {},
             qa_pair.turns,
             (build_judge_requests(criteria, qa_pair.turns, [image_ids[contrast_pair.image]], to_model_ref(model))[0],),
-            blind=not model.sees_images,
+            blind=not model.supports_images,
         )
         for contrast_pair in probe_set.pairs
         for qa_pair in (contrast_pair.good, contrast_pair.bad)

@@ -25,7 +25,7 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def to_model_ref(model: ModelProfile) -> ModelRef:
-    return ModelRef(model.name, model.revision, model.sees_images, model.max_side)
+    return ModelRef(model.name, model.revision, model.supports_images, model.max_image_side)
 
 
 class ModelStageClient:
@@ -107,8 +107,8 @@ class ModelStageClient:
             price=self._model.price,
             progress_callback=None if self._progress is None else self._report_progress,
             options=EngineOptions(
-                outage_timeout_s=self._model.patience_seconds,
-                initial_outage_timeout_s=self._model.patience_seconds / 10,
+                outage_timeout_s=self._model.outage_timeout_seconds,
+                initial_outage_timeout_s=self._model.outage_timeout_seconds / 10,
                 # Where tokens cost money nothing is asked beside itself.
                 hedge_requests=not self._model.price.compute_cost(1_000_000, 1_000_000),
             ),

@@ -130,7 +130,7 @@ def _estimate_prompt_tokens(lake: Lake, request: Request, model: ModelProfile) -
     n_chars = sum(len(text) for message in request.messages for text in _extract_texts(message["content"]))
     n_tiles = 0
     for info in lake.images.read_image_info(set(request.image_ids)).values():
-        scale = min(1.0, model.max_side / max(info.width, info.height, 1))
+        scale = min(1.0, model.max_image_side / max(info.width, info.height, 1))
         across, down = (max(1, math.ceil(side * scale / TILE_SIDE_PX)) for side in (info.width, info.height))
         n_tiles += min(across * down, MAX_TILES)
     return n_chars / CHARS_PER_TOKEN + n_tiles * TOKENS_PER_TILE

@@ -211,8 +211,8 @@ def test_a_slug_declared_in_two_categories_is_found(tmp_path: Path) -> None:
         (("  format: llava_json\n", "  format: F1\n"), 8, "`format`"),
         (("  title: One\n", ""), 2, "`title`: Field required"),
         (("  title: One\n", "  titel: One\n"), 4, "`titel`: unknown key"),
-        (("  title: One\n", "  title: One\n  evidence: {titel: {basis: read}}\n"), 2, "`evidence` names no field"),
-        (("  category: general\n", "  category: ocr\n"), 5, "stands in the folder 'general'"),
+        (("  title: One\n", "  title: One\n  evidence: {titel: {basis: read}}\n"), 2, "`evidence` names what is not a field"),
+        (("  category: general\n", "  category: ocr\n"), 5, "it is in the folder 'general'"),
         (("attributes:\n", "atributes: 1\nattributes:\n"), 2, "unknown key `atributes`"),
         ((catalog.COMPONENT_TYPE, "mvl_assets.components.Source"), 1, "`type` must be"),
     ],
@@ -249,7 +249,7 @@ def test_a_document_without_attributes_is_named_with_its_line(tmp_path: Path) ->
 
 def test_a_folder_of_no_category_is_not_passed_over_in_silence(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, ENTRY, "ocrr")
-    assert "no category is called ocrr" in error_of(folder)
+    assert "not a category: ocrr" in error_of(folder)
 
 
 @pytest.mark.parametrize(
@@ -260,8 +260,8 @@ def test_a_folder_of_no_category_is_not_passed_over_in_silence(tmp_path: Path) -
         ({"files": "a.json", "shape": "dict_of_id", "id": "i", "turns": "t"}, "leave `id` out"),
         ({"files": "a.csv", "shape": "csv", "key": "data", "turns": "t"}, "`key` has no meaning"),
         (
-            {"files": "a.csv", "shape": "csv", "turns": "t", "pictures": ["{p}"], "picture_field": "p"},
-            "either `pictures` or `picture_field`",
+            {"files": "a.csv", "shape": "csv", "turns": "t", "images": ["{p}"], "image_field": "p"},
+            "either `images` or `image_field`",
         ),
         ({"files": "a.xml", "shape": "xml", "turns": "t"}, "`records.shape`"),
     ],
@@ -275,7 +275,7 @@ def test_a_field_map_that_contradicts_itself_is_refused(tmp_path: Path, records:
 def test_a_users_table_is_declared_without_code(tmp_path: Path) -> None:
     text = ENTRY.replace("llava_json", "records") + (
         '  records:\n    files: \'*.csv\'\n    shape: csv\n    question: "{q}"\n    answer: "{a}"\n'
-        '    pictures: ["img/{file}"]\n'
+        '    images: ["img/{file}"]\n'
     )
     spec = read_catalog(folder_with(tmp_path, text))["one"]
-    assert spec.records is not None and spec.records.pictures == ("img/{file}",)
+    assert spec.records is not None and spec.records.images == ("img/{file}",)

@@ -87,7 +87,7 @@ class Home:
 
     def profile(self, **changed: Any) -> None:
         """Writes the home's profile; `model_` before a key changes the model."""
-        model = {"name": MODEL, "revision": "1", "sees_images": False, "base_urls": ["http://127.0.0.1:9/v1"]}
+        model = {"name": MODEL, "revision": "1", "supports_images": False, "base_urls": ["http://127.0.0.1:9/v1"]}
         model |= {key.removeprefix("model_"): value for key, value in changed.items() if key.startswith("model_")}
         if "serve" in model:
             del model["base_urls"]

@@ -45,7 +45,7 @@ def broken(*lines: str) -> str:
         (broken("colour: red"), ":2: colour: unknown key"),
         (broken("limit: many"), ":2: limit: Input should be a valid integer"),
         (broken(), "roles without a model: ['caption', 'judge', 'rewrite']"),
-        ("", "a profile is one YAML document, this file holds 0"),
+        ("", "holds 0 YAML documents, not one"),
         ("\x00", "profile.yaml"),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_port_in_use_is_said_before_anything_starts(fresh: Home) -> None:
 def test_an_address_where_nobody_answers_ends_the_run_soon(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(sorted_in)
     port = free_port()
-    home.profile(model_base_urls=[f"http://127.0.0.1:{port}/v1"], model_patience_seconds=5)
+    home.profile(model_base_urls=[f"http://127.0.0.1:{port}/v1"], model_outage_timeout_seconds=5)
     began = time.monotonic()
     done = home.mvl("run", *SOURCES, "--until", "judged")
     one_error(done, f"http://127.0.0.1:{port}/v1 has answered no request for", "correct its address in the profile")

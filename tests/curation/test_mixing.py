@@ -23,10 +23,10 @@ CATEGORIES = ("ocr", "chart", "video")
 
 
 def profile(**changed: Any) -> Profile:
-    """The demo's profile with the given fields of its mixture (or `holdout`, `paper_parity`) changed."""
+    """The demo's profile with the given fields of its mixture (or `holdout_fraction`, `paper_parity`) changed."""
     base = load_profile("demo")
-    own = {k: changed.pop(k) for k in ("holdout", "paper_parity") if k in changed}
-    whole = base.model_dump() | {"holdout": 0.0} | own
+    own = {k: changed.pop(k) for k in ("holdout_fraction", "paper_parity") if k in changed}
+    whole = base.model_dump() | {"holdout_fraction": 0.0} | own
     small = {"alignment": 10, "single_image": 20, "one_vision": 10, "one_vision_single_share": 0.6, "seed": 0}
     shares = {"ocr": 0.5, "chart": 0.25, "video": 0.25}
     whole["mixture"] = whole["mixture"] | {"shares": shares, "upsample": False} | small | changed
@@ -222,11 +222,11 @@ def test_repeated_rows_are_rows_of_their_own(full: Lake) -> None:
 
 def test_no_stage_takes_a_held_out_row(full: Lake) -> None:
     for stage in ("alignment", "single_image", "one_vision"):
-        build_mixture(full, profile(holdout=0.4, single_image=1000, one_vision=1000), stage, run_id="one")
+        build_mixture(full, profile(holdout_fraction=0.4, single_image=1000, one_vision=1000), stage, run_id="one")
         taken = {r["sample_id"] for r in manifest(full, stage)}
         assert taken
         assert not {s for s in taken if is_held_out(s, 0.4)}
-    build_mixture(full, profile(holdout=0.4, single_image=1000), "single_image", run_id="one")
+    build_mixture(full, profile(holdout_fraction=0.4, single_image=1000), "single_image", run_id="one")
     everyone = {
         r["sample_id"] for c in ("ocr", "chart") for r in full.get_table(f"category/{c}").iter_rows(["sample_id"])
     }

@@ -119,7 +119,7 @@ def prepare(home: Path, base_url: str) -> None:
     shutil.copytree(PROJECT_ROOT / "prompts", home / "prompts")
     write_demo_sources(home / "raw", [MATH], n_rows=10)
     put_general(home, range(6))
-    model = {"name": "fake", "revision": "1", "sees_images": True, "base_urls": [base_url]}
+    model = {"name": "fake", "revision": "1", "supports_images": True, "base_urls": [base_url]}
     profile = {
         "name": "test",
         "limit": 6,

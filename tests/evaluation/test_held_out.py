@@ -86,7 +86,7 @@ def test_questions_that_left_the_suite_leave_the_table(lake: Lake) -> None:
 
 
 def test_without_held_out_rows_the_suite_says_what_to_do(lake: Lake) -> None:
-    with pytest.raises(NoHeldOutQuestionsError, match="set `holdout` above 0"):
+    with pytest.raises(NoHeldOutQuestionsError, match="set `holdout_fraction` above 0"):
         publish_report(lake, [], [], max_new_tokens=8, run_id="r1")
 
 

@@ -126,7 +126,7 @@ def test_preview_questions_have_pictures_and_are_among_those_the_suite_asks(
 ) -> None:
     demo = (PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8")
     held = home / "held.yaml"
-    held.write_text(yaml.safe_dump(yaml.safe_load(demo) | {"holdout": 0.7}), encoding="utf-8")
+    held.write_text(yaml.safe_dump(yaml.safe_load(demo) | {"holdout_fraction": 0.7}), encoding="utf-8")
     monkeypatch.setenv("MVL_PROFILE", str(held))
     suite = evaluate.select_profile_questions(lake, QUESTIONS_PER_CATEGORY)
     preview = evaluate.select_preview_questions(lake)

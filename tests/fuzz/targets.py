@@ -356,7 +356,7 @@ def _sources() -> Iterator[tuple[str, Target]]:
     tree = {"problems.json": json.dumps(problems).encode(), **{f"tables/{n}.png": b"x" for n in range(4)}}
     yield "source_records_choices", Target(lambda: [tree], _read_source(spec), (MvlError,), _TOKENS)
     by_index = RecordsMapping(
-        files="*.csv", shape="csv", question="{q}", answer="{a}", choices="c", answer_is="index", picture_field="p"
+        files="*.csv", shape="csv", question="{q}", answer="{a}", choices="c", answer_is="index", image_field="p"
     )
     rows = b'q,a,c,p\nWhich?,1,"[""x"", ""y""]",0.png\nWhat?,0,"{""k"": ""v""}",data:image/png;base64,iVBO\n'
     spec = source("records", by_index)

@@ -330,7 +330,7 @@ GROUNDS = {
     "base64": (
         source(
             "records",
-            RecordsMapping(files="rows.json", shape="list", id="id", question="{q}", answer="{a}", picture_field="p"),
+            RecordsMapping(files="rows.json", shape="list", id="id", question="{q}", answer="{a}", image_field="p"),
         ),
         base64_ground,
     ),
@@ -461,9 +461,9 @@ YAML: dict[str, tuple[str, str]] = {
     ),
     "nested_deep": (f"{ENTRY}  url: {'[' * 100_000}\n", "inside each other"),
     "nested_in_lines": (f"{ENTRY}  url:\n    {'- ' * 5000}x\n", "inside each other"),
-    "inside_itself": (f"{ENTRY}  url: &a [*a]\n", "inside itself"),
-    "number_of_10000_digits": (f"{ENTRY}  url: {'7' * 10_000}\n", "is no int"),
-    "no_date": (f"{ENTRY}  url: 2024-02-31\n", "is no timestamp"),
+    "inside_itself": (f"{ENTRY}  url: &a [*a]\n", "contains itself"),
+    "number_of_10000_digits": (f"{ENTRY}  url: {'7' * 10_000}\n", "is not a valid int"),
+    "no_date": (f"{ENTRY}  url: 2024-02-31\n", "is not a valid timestamp"),
     "a_list_for_a_key": (f"{ENTRY}  ? [a]\n  : b\n", "unhashable key"),
     "a_key_twice": (f"{ENTRY}  slug: two\n", "given twice"),
     "a_control_character": (f"{ENTRY}  url: \x07\n", "control characters"),

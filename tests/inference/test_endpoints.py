@@ -19,13 +19,13 @@ from mvl_assets.inference.local_server.server_spec import ServerSpec
 
 
 def model(**fields: object) -> ModelProfile:
-    return ModelProfile.model_validate({"name": "m", "revision": "1", "sees_images": False, **fields})
+    return ModelProfile.model_validate({"name": "m", "revision": "1", "supports_images": False, **fields})
 
 
 def test_every_address_is_an_endpoint_with_the_profiles_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     urls = ["http://a:1/v1", "https://b/v1/"]
     one, two = resolve_endpoints(
-        model(base_urls=urls, api_key_env="MVL_TEST_KEY", headers={"X-Team": "t"}, concurrency=5, max_side=448)
+        model(base_urls=urls, api_key_env="MVL_TEST_KEY", headers={"X-Team": "t"}, concurrency=5, max_image_side=448)
     )
     assert (one.chat_url, two.chat_url) == ("http://a:1/v1/chat/completions", "https://b/v1/chat/completions")
     assert two.health_url == "https://b/health"

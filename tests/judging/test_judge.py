@@ -222,7 +222,7 @@ def test_a_judge_that_reads_text_only_is_told_so_and_its_rows_say_blind(
     lake: Lake, served: tuple[FakeServer, Endpoint]
 ):
     server, endpoint = served
-    report = judge_source(lake, MATH, profile(sees_images=False), run_id="r1", endpoints=[endpoint])
+    report = judge_source(lake, MATH, profile(supports_images=False), run_id="r1", endpoints=[endpoint])
     assert report.blind == report.rows == 12
     assert all(row["blind"] for row in rows(lake))
     assert all("The picture is not shown." in body["messages"][0]["content"] for body in server.bodies)

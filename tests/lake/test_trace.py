@@ -34,7 +34,7 @@ def traced(lake: Lake) -> Lake:
         log.append([dataclasses.replace(answer(90), text="Yes")])
     base = load_profile("demo")
     shares = base.mixture.model_copy(update={"shares": {"ocr": 1.0}, "single_image": 4})
-    build_mixture(lake, base.model_copy(update={"mixture": shares, "holdout": 0.0}), "single_image", run_id="run")
+    build_mixture(lake, base.model_copy(update={"mixture": shares, "holdout_fraction": 0.0}), "single_image", run_id="run")
     return lake
 
 

@@ -171,7 +171,7 @@ def test_pictures_by_template_stay_inside_the_folder(tmp_path: Path) -> None:
     put(tmp_path, "p/7.png", picture(7))
     put(tmp_path.parent, "secret.png", picture(8))
     put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "n": n} for n in ("7", "8", "../../secret")])
-    rows = read(tmp_path, pictures=["p/{n}.png"])
+    rows = read(tmp_path, images=["p/{n}.png"])
     assert [p.read() for s in good(rows) for p in s.images] == [picture(7)]
     assert errors(rows) == [(1, "missing_image"), (2, "outside_root")]
 
@@ -182,7 +182,7 @@ def test_pictures_lie_beside_the_records_file_before_the_sources_folder(tmp_path
         put(tmp_path, f"{split}/png/0.png", picture(colour))
     put(tmp_path, "png/0.png", picture(3))
     put(tmp_path, "extra/png/1.png", picture(4))
-    rows = read(tmp_path, files="*/rows.json", pictures=["png/{n}.png"], picture_folders=["extra"])
+    rows = read(tmp_path, files="*/rows.json", images=["png/{n}.png"], image_folders=["extra"])
     assert [s.images[0].read() for s in good(rows)] == [picture(1), picture(4), picture(2), picture(4)]
 
 
@@ -202,7 +202,7 @@ def test_a_picture_named_by_address_is_the_file_under_the_longest_end_of_its_pat
         "rows.json",
         [{"q": "?", "a": "!", "u": u} for u in [*addresses, "http://h/%2e%2e/secret.png", "https://"]],
     )
-    for fields in ({"pictures": ["{u}"]}, {"picture_field": "u"}):
+    for fields in ({"images": ["{u}"]}, {"image_field": "u"}):
         rows = read(tmp_path, **fields)
         assert [s.images[0].read() for s in good(rows)] == [picture(1), picture(2)]
         assert [error for _, error in errors(rows)] == ["missing_image", *["outside_root"] * 2, "missing_image"]
@@ -213,7 +213,7 @@ def test_a_picture_field_holds_base64_a_data_url_a_path_or_a_list(tmp_path: Path
     text = base64.b64encode(picture(1)).decode()
     cells: list[object] = [text, f"data:image/png;base64,{text}", "7.png", [text, "7.png"], None, "=" * 300, 5]
     put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "p": cell} for cell in cells])
-    rows = read(tmp_path, picture_field="p")
+    rows = read(tmp_path, image_field="p")
     one, seven = picture(1), picture(7)
     assert [[p.read() for p in s.images] for s in good(rows)] == [[one], [one], [seven], [one, seven], []]
     assert errors(rows) == [(5, "bad_base64"), (6, "missing_image")]
@@ -222,7 +222,7 @@ def test_a_picture_field_holds_base64_a_data_url_a_path_or_a_list(tmp_path: Path
 def test_a_parquet_table_may_hold_bytes_or_the_hubs_struct(tmp_path: Path) -> None:
     for cell in (picture(3), {"bytes": picture(3), "path": "x.png"}):
         put_parquet(tmp_path, "rows", [{"q": "?", "a": "!", "p": cell}])
-        (sample,) = good(read(tmp_path, files="rows", shape="parquet", picture_field="p"))
+        (sample,) = good(read(tmp_path, files="rows", shape="parquet", image_field="p"))
         assert [p.read() for p in sample.images] == [picture(3)]
 
 
@@ -380,7 +380,7 @@ def test_the_real_tabmwp_is_read_whole() -> None:
 
 def test_a_parquet_table_without_the_column_of_the_pictures_is_refused_and_says_what_it_has(tmp_path: Path) -> None:
     put_parquet(tmp_path, "rows", [{"q": "?", "a": "!"}])
-    (row,) = read(tmp_path, files="rows", shape="parquet", picture_field="photo")
+    (row,) = read(tmp_path, files="rows", shape="parquet", image_field="photo")
     assert isinstance(row, RejectedRow) and row.error == "broken_file"
     assert "q, a" in row.message and "photo" in row.message
 
@@ -391,7 +391,7 @@ def test_a_small_picture_in_base64_is_no_file_name(tmp_path: Path) -> None:
     text = base64.b64encode(buffer.getvalue()).decode()
     assert len(text) < 255
     put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "p": text}])
-    (sample,) = good(read(tmp_path, picture_field="p"))
+    (sample,) = good(read(tmp_path, image_field="p"))
     assert sample.images[0].read() == buffer.getvalue()
 
 

@@ -28,8 +28,8 @@ MATH = source_of("math", "code_math")
 CHART = source_of("chart", "chart")
 
 
-def profile(*, sees_images: bool = True, rule: str = "all_yes", revision: str = "1") -> Profile:
-    model = {"name": "fake", "revision": revision, "sees_images": sees_images, "base_urls": ["http://127.0.0.1:9/v1"]}
+def profile(*, supports_images: bool = True, rule: str = "all_yes", revision: str = "1") -> Profile:
+    model = {"name": "fake", "revision": revision, "supports_images": supports_images, "base_urls": ["http://127.0.0.1:9/v1"]}
     roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
     return Profile.model_validate({"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": rule}})
 

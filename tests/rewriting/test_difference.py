@@ -101,7 +101,7 @@ def test_another_temperature(road: Road, tmp_path: Path):
 
 def test_the_sampling_of_the_re_ask_alone_concerns_only_what_is_asked_again(road: Road, tmp_path: Path):
     road.prompts = load_prompts(
-        prompt_folder(tmp_path, rewrite_math=("ask_again: {temperature: 0.7", "ask_again: {temperature: 0.8"))
+        prompt_folder(tmp_path, rewrite_math=("retry_sampling: {temperature: 0.7", "retry_sampling: {temperature: 0.8"))
     )
     assert road.make() == {}
 

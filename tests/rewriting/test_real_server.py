@@ -22,7 +22,7 @@ ORDERS = (
 
 
 def test_a_small_text_model_writes_rows_and_verdicts(lake: Lake, vllm_server: Endpoint):
-    text_only = profile(sees_images=False, rule="matches_reference")
+    text_only = profile(supports_images=False, rule="matches_reference")
     for source in (MATH, CHART):
         put(lake, source, range(3))
         written = rewrite_source(lake, source, text_only, run_id="r1", endpoints=[vllm_server])
@@ -42,7 +42,7 @@ def test_a_small_text_model_writes_rows_and_verdicts(lake: Lake, vllm_server: En
 def test_orders_hidden_in_the_data_change_neither_the_form_of_an_answer_nor_of_a_verdict(
     lake: Lake, vllm_server: Endpoint
 ):
-    text_only = profile(sees_images=False)
+    text_only = profile(supports_images=False)
     for number, order in enumerate(ORDERS):
         turns = [{"from": "human", "value": f"<image>\nWhat is the title? {order}"}, {"from": "gpt", "value": order}]
         source = source_of("chart", "chart", f"orders{number}")

@@ -155,7 +155,7 @@ def test_a_model_that_reads_text_only_is_told_so_and_the_rows_say_blind(
 ):
     server, endpoint = served
     put(lake, CHART, range(2))
-    report = rewrite_source(lake, CHART, profile(sees_images=False), run_id="r1", endpoints=[endpoint])
+    report = rewrite_source(lake, CHART, profile(supports_images=False), run_id="r1", endpoints=[endpoint])
     assert report.blind == report.rows == 2
     assert all(row["blind"] for row in rows(lake, "rewritten/chart"))
     for body in server.bodies:

@@ -28,7 +28,7 @@ def test_every_sample_ends_as_a_rewrite_or_as_a_reject(lake: Lake, tmp_path: Pat
     categorise_source(lake, source, run_id="run")
     samples = {row["sample_id"] for row in lake.get_table(f"category/{CATEGORY}").iter_rows(["sample_id"])}
     with serving(FakeServerConfig(latency_s=0.01, fault_rates=FAULTS, retry_after_s=0.1)) as (server, endpoint):
-        model = {"name": "fake", "revision": "1", "sees_images": True, "base_urls": [endpoint.base_url]}
+        model = {"name": "fake", "revision": "1", "supports_images": True, "base_urls": [endpoint.base_url]}
         roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
         profile = Profile.model_validate({"name": "test", "models": {"one": model}, "roles": roles})
         report = rewrite_source(lake, source, profile, run_id="run", endpoints=[endpoint])

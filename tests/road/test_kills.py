@@ -229,7 +229,7 @@ def test_kills_against_a_fake_server_cost_only_what_was_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     with FakeProcess("--latency-ms", "120") as server:
-        undisturbed = Stage(tmp_path / "undisturbed", {"name": "fake", "sees_images": True})
+        undisturbed = Stage(tmp_path / "undisturbed", {"name": "fake", "supports_images": True})
         undisturbed.prepare(monkeypatch)
         with undisturbed.proxied(server.base_url):
             undisturbed.run()
@@ -250,7 +250,7 @@ def test_kills_against_the_real_server_cost_only_what_was_under_way(
 ) -> None:
     stages = []
     for name in ("undisturbed", "killed"):
-        stage = Stage(tmp_path / name, {"name": vllm_server.model, "sees_images": False})
+        stage = Stage(tmp_path / name, {"name": vllm_server.model, "supports_images": False})
         stage.prepare(monkeypatch)
         with stage.proxied(vllm_server.base_url):
             if name == "killed":

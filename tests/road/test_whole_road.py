@@ -60,7 +60,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, vllm_server: Endpoint)
         patch.setenv("MVL_HOME", str(home))
         recipe = yaml.safe_load(small_road.write_profile(home).read_text(encoding="utf-8"))["recipe"]
     mixture = {"seed": 1, "alignment": 12, "single_image": 80, "one_vision": 24}
-    profile |= {"limit": 24, "rewrite_limit": 2, "mixture": mixture, "holdout": HOLDOUT, "recipe": recipe}
+    profile |= {"limit": 24, "rewrite_limit": 2, "mixture": mixture, "holdout_fraction": HOLDOUT, "recipe": recipe}
     (home / "road.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
     environment = {**os.environ, "MVL_HOME": str(home), "MVL_PROFILE": str(home / "road.yaml")}
     environment.pop("DAGSTER_HOME", None)

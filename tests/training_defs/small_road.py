@@ -50,5 +50,5 @@ def write_profile(home: Path, **stage: Any) -> Path:
     recipe.write_text(yaml.safe_dump(data), encoding="utf-8")
     profile = yaml.safe_load((PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8"))
     file = home / "profile.yaml"
-    file.write_text(yaml.safe_dump(profile | {"holdout": 0.5, "recipe": str(recipe)}), encoding="utf-8")
+    file.write_text(yaml.safe_dump(profile | {"holdout_fraction": 0.5, "recipe": str(recipe)}), encoding="utf-8")
     return file

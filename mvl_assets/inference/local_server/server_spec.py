@@ -58,7 +58,7 @@ class ServerSpec:
             max_model_len=serve.max_model_len,
             max_num_seqs=serve.max_num_seqs,
             kv_cache_gib=serve.kv_cache_gib,
-            idle_timeout_s=serve.idle_seconds,
+            idle_timeout_s=serve.idle_timeout_seconds,
             args=tuple(serve.args),
         )
 

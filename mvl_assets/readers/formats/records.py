@@ -52,7 +52,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     fields = source.records
     if fields is None:
         raise SourceError(source.slug, "the format `records` needs a `records` field map in the catalog")
-    for template in (fields.question, fields.answer, *fields.pictures):
+    for template in (fields.question, fields.answer, *fields.images):
         check_template(source.slug, template or "")
     to_sample = partial(_to_sample, root, fields)
     id_fields = (fields.id,) if fields.id is not None else ()
@@ -93,7 +93,7 @@ def _iter_items(path: Path, fields: RecordsMapping) -> Iterator[Item | RejectedI
 def _iter_table(
     path: Path, fields: RecordsMapping, projection: tuple[str, ...] | None = None
 ) -> Iterator[Item | RejectedItem]:
-    required_columns = () if fields.picture_field is None else ((fields.picture_field.split(".")[0],),)
+    required_columns = () if fields.image_field is None else ((fields.image_field.split(".")[0],),)
     # Columns that the map does not name may hold what Python cannot, such as nanoseconds.
     field_map_text = repr(fields.model_dump()).replace("\\'", "'")
     return parquet_columns.iter_rows(
@@ -177,9 +177,9 @@ def _select_choice(choices: Mapping[str, str], answer: str, answer_is: str) -> s
 
 def _resolve_images(root: Path, record: Record, fields: RecordsMapping) -> tuple[EncodedImage, ...]:
     folders = _list_image_folders(record.row.file, fields)
-    if fields.picture_field is None:
-        return tuple(_resolve_named_image(root, record.render(template), folders) for template in fields.pictures)
-    field_value = record.get_value(fields.picture_field)
+    if fields.image_field is None:
+        return tuple(_resolve_named_image(root, record.render(template), folders) for template in fields.images)
+    field_value = record.get_value(fields.image_field)
     cells = field_value if isinstance(field_value, list) else [] if field_value in (None, "") else [field_value]
     row_name = f"{record.row.file}#{record.row.position}"
     return tuple(_resolve_image_cell(root, cell, f"{row_name}.{index}", folders) for index, cell in enumerate(cells))
@@ -189,7 +189,7 @@ def _list_image_folders(file: str, fields: RecordsMapping) -> tuple[str, ...]:
     """Where a record's pictures are looked for: beside its file, then in the source's folder."""
     file_folder = PurePosixPath(file).parent.as_posix()
     bases = ("",) if file_folder == "." else (f"{file_folder}/", "")
-    return tuple(base + folder for base in bases for folder in ("", "images", *fields.picture_folders))
+    return tuple(base + folder for base in bases for folder in ("", "images", *fields.image_folders))
 
 
 def _resolve_named_image(root: Path, name: str, folders: tuple[str, ...]) -> EncodedImage:

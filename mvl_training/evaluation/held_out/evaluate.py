@@ -29,7 +29,7 @@ def select_profile_questions(lake: Lake, per_category: int) -> list[HeldOutQuest
     """Held-out questions over the categories and with the share of the profile in use."""
     profile = load_profile(load_settings().profile)
     return suite.select_held_out_questions(
-        lake, list(profile.mixture.shares), profile.holdout, per_category=per_category
+        lake, list(profile.mixture.shares), profile.holdout_fraction, per_category=per_category
     )
 
 

@@ -81,7 +81,7 @@ def require_questions(questions: Sequence[HeldOutQuestion]) -> None:
     if not questions:
         raise NoHeldOutQuestionsError(
             "no held-out row has a short answer, so there is nothing to ask",
-            hint="set `holdout` above 0 in the profile, or ingest a source with short answers",
+            hint="set `holdout_fraction` above 0 in the profile, or ingest a source with short answers",
         )
 
 
