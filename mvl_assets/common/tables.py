@@ -1,4 +1,4 @@
-"""Plain tables on the terminal, and the same rows as JSON."""
+"""Tables and JSON for the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 
 def format_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table as text; numbers to the right, cut to the terminal's width only when there is a terminal."""
+    """Return a table as text with numbers right-aligned, folded to the terminal's width if there is a terminal."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, name in enumerate(columns):
         numeric = all(isinstance(r[index], int | float) or r[index] in ("", None) for r in rows) and bool(rows)
@@ -34,4 +34,5 @@ def _format_cell(value: Any) -> str:
 
 
 def as_json(value: Any) -> str:
+    """Return a value as indented JSON; what JSON does not know becomes its `str`."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)

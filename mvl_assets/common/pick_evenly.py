@@ -1,0 +1,23 @@
+"""An even choice of frames."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+
+def pick_evenly(n_available: int, n_picked: int, rounding: Literal["nearest", "down"] = "nearest") -> list[int]:
+    """Return at most `n_picked` of the indices 0 to `n_available` - 1, evenly spread, first and last included.
+
+    Args:
+        n_available: How many there are to choose from.
+        n_picked: How many to choose; all are chosen if there are no more than that.
+        rounding: How a place between two indices is rounded. LLaVA-OneVision rounds down, so training does; frames
+            taken out of a video for the lake are the nearest ones. Both are part of what is stored, so neither may
+            change.
+    """
+    if n_available <= n_picked:
+        return list(range(n_available))
+    places = np.linspace(0, n_available - 1, n_picked)
+    return [int(i) for i in (np.floor(places) if rounding == "down" else np.rint(places))]

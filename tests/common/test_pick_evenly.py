@@ -1,0 +1,31 @@
+"""The even choice of frames equals what each caller computed before it was shared: pixels may not change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mvl_assets.common.pick_evenly import pick_evenly
+
+
+@pytest.mark.parametrize("n_picked", [1, 2, 15, 32, 64])
+def test_nearest_equals_the_rounding_of_numpy(n_picked: int) -> None:
+    for n in range(n_picked + 1, 700):
+        assert pick_evenly(n, n_picked) == np.linspace(0, n - 1, n_picked).round().astype(int).tolist()
+
+
+def test_nearest_equals_exact_rounding_for_frame_folders() -> None:
+    for n in range(33, 5000):
+        assert pick_evenly(n, 32) == [round(i * (n - 1) / 31) for i in range(32)]
+
+
+@pytest.mark.parametrize("n_picked", [1, 2, 15, 32, 64])
+def test_down_equals_the_truncation_of_llava_onevision(n_picked: int) -> None:
+    for n in range(n_picked + 1, 700):
+        assert pick_evenly(n, n_picked, "down") == np.linspace(0, n - 1, n_picked, dtype=np.int64).tolist()
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+def test_all_are_picked_when_there_are_no_more_than_asked_for(rounding: str) -> None:
+    for n in range(6):
+        assert pick_evenly(n, 5, rounding) == list(range(n))  # type: ignore[arg-type]
