@@ -10,13 +10,22 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mvl_assets.config.settings import load_settings
 from mvl_assets.config.strict_yaml import StrictModel, YamlDocument, YamlError, iter_documents
 from mvl_assets.errors import MvlError
 
 SOURCES_DIR = Path(__file__).resolve().parents[1] / "defs" / "sources"
+FORMATS = tuple(
+    sorted(
+        path.stem
+        for path in (Path(__file__).resolve().parents[1] / "readers" / "formats").glob("*.py")
+        if path.stem != "__init__"
+    )
+)
+"""The native formats: each is a module of `readers/formats/`, which is imported when its sources are read."""
+
 COMPONENT_TYPE = "mvl_assets.components.source_dataset.SourceDataset"
 
 Category = Literal[
@@ -37,35 +46,15 @@ CATEGORIES: tuple[Category, ...] = get_args(Category)
 Group = Literal["A", "B", "C"]
 Modality = Literal["single_image", "multi_image", "video", "text"]
 Family = Literal["general", "ocr", "chart", "math", "caption", "domain", "detection", "code"]
-Format = Literal[
-    "llava_json",
-    "llava_parquet",
-    "cauldron_parquet",
-    "finevision_parquet",
-    "cambrian_jsonl",
-    "m4_instruct",
-    "llava_video",
-    "vqa_v2",
-    "coco",
-    "coco_captions",
-    "gqa",
-    "visual_genome",
-    "doc_vqa",
-    "ocr_vqa",
-    "icdar_text",
-    "science_qa",
-    "wit",
-    "localized_narratives",
-    "ref_coco",
-    "url_captions",
-    "video_choice",
-    "video_instruct",
-    "frame_folders",
-    "table_text",
-    "screenshot_html",
-    "mammoth_release",
-    "records",
-]
+
+
+def _require_format(name: str) -> str:
+    if name not in FORMATS:
+        raise ValueError(f"should be one of {', '.join(FORMATS)}")
+    return name
+
+
+FormatName = Annotated[str, AfterValidator(_require_format)]
 
 
 T = TypeVar("T")
@@ -196,8 +185,8 @@ class SourceSpec(_CatalogModel):
     category: Category
     group: Group | None
     modality: Modality | None
-    format: Format | None
-    alternates: TupleFromList[Format] = ()
+    format: FormatName | None
+    alternates: TupleFromList[FormatName] = ()
     """Other formats in which copies of the source exist."""
     family: Family | None = None
     """Prompt family for rewriting; null where the paper's prompts have no family for the source."""

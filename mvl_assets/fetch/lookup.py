@@ -12,7 +12,7 @@ from mvl_assets.fetch import connection, hub
 from mvl_assets.fetch.errors import FetchRefused, HubUnavailable
 from mvl_assets.fetch.lock import LockedFile, LockedSource, Lockfile, build_declaration
 from mvl_assets.fetch.progress import LogFn, format_bytes, log_nothing
-from mvl_assets.fetch.rules import find_unmatched_patterns, get_file_rule, select_files
+from mvl_assets.fetch.rules import find_unmatched_patterns, get_source_format, select_files
 
 
 def lock_sources(sources: Iterable[SourceSpec], previous: Lockfile, log: LogFn = log_nothing) -> Lockfile:
@@ -65,7 +65,7 @@ def _resolve_hub_source(source: SourceSpec, repositories: dict[str, hub.Reposito
     by_path = {f.path: f for f in repository.files}
     selected = select_files(source, by_path)
     if not selected:
-        patterns = " or ".join(source.hub.files or get_file_rule(source).row_patterns)
+        patterns = " or ".join(source.hub.files or get_source_format(source).row_files)
         config_suffix = f" for the config {source.hub.config}" if source.hub.config else ""
         raise FetchRefused(
             f"none of the {len(by_path)} files of {name} is {patterns}{config_suffix}",

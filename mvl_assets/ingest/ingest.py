@@ -30,7 +30,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.locks import acquire_ingest_lock
 from mvl_assets.lake.schema import SAMPLES
 from mvl_assets.lake_queries.tombstones import PURGED_ERROR_CLASS, Tombstones, load_tombstones
-from mvl_assets.readers.json_stream import BROKEN_FILE
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE
 from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import RejectedRow, Sample

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.readers.registry import RowKey
+from mvl_assets.readers.format import RowKey
 
 ID_BYTES = 16
 

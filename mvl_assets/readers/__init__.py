@@ -1,5 +1,5 @@
-"""Native formats in, samples out. One small module per format; each docstring shows two lines of the format.
+"""Native formats in, samples out. One module of `formats/` per format; its docstring shows two lines of the bytes.
 
-A reader is a generator function `(source, root) -> Iterator[Sample | Broken]`. It opens files below `root` only, holds
-one row at a time, never decodes pixels and never writes. A row it cannot read is yielded as `RejectedRow`, not raised.
+`registry` finds a format by name, `files` the images and videos that rows name (also in archives), `rows` makes a sample
+of a row, `parsers/` read file types, `conversations/` make turns.
 """

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mvl_assets.readers.json_stream import Item, RejectedItem
+from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
 from mvl_assets.readers.sample import IMAGE_MARKER, VIDEO_MARKER, RejectedRow, Sample, Turn, TurnRole
 
 MAX_NATIVE_ID_CHARS = 512

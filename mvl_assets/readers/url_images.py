@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mvl_assets.errors import SourceError
-from mvl_assets.readers import parquet_stream
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_file, resolve_image
-from mvl_assets.readers.json_stream import Item
+from mvl_assets.readers.parsers import parquet_stream
+from mvl_assets.readers.parsers.json_stream import Item
 from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import EncodedImage
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.fetch.rules import get_file_rule
+from mvl_assets.fetch.rules import get_source_format
 from tests.fetch.hub_server import Repo
 
 MB, GB = 10**6, 10**9
@@ -94,10 +94,10 @@ def repositories(sources: Iterable[SourceSpec]) -> dict[str, Repo]:
         if config == "sharegpt4o":
             repo.sizes |= {f"{config}/train-{n:05}-of-00014.parquet": s * MB for n, s in enumerate(SHAREGPT4O)}
         elif config is not None and name not in LISTED:
-            ending = get_file_rule(source).row_patterns[0].removeprefix("*")
+            ending = get_source_format(source).row_files[0].removeprefix("*")
             repo.sizes[f"{config}/train-00000-of-00001{ending}"] = MB
         elif name == "BAAI/SVIT":
             repo.sizes |= {"SVIT_core_150K.json": MB, "SVIT_mix_665K.json": MB, "SVIT.zip": MB}
         elif name not in LISTED:
-            repo.sizes["data" + get_file_rule(source).row_patterns[-1].removeprefix("*")] = MB
+            repo.sizes["data" + get_source_format(source).row_files[-1].removeprefix("*")] = MB
     return found

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 
-from mvl_assets.config.catalog import Format, RecordsMapping, load_catalog
-from mvl_assets.fetch.rules import FILE_RULES, find_unmatched_patterns, format_manual_instructions, select_files
+from mvl_assets.config.catalog import FORMATS, RecordsMapping, load_catalog
+from mvl_assets.fetch.rules import find_unmatched_patterns, format_manual_instructions, select_files
+from mvl_assets.readers.registry import get_format
 from tests.fetch.sources import spec
 
 ONE_VISION = [
@@ -67,8 +66,8 @@ def test_archives_in_parts_are_archives(name: str) -> None:
     assert name in select_files(spec(format="m4_instruct"), [name, "m4_instruct_annotations.json"])
 
 
-def test_rules_are_of_formats_and_a_format_without_one_takes_any_rows() -> None:
-    assert FILE_RULES.keys() <= set(get_args(Format))
+def test_every_format_names_its_files_and_an_unknown_format_takes_any_rows() -> None:
+    assert all(get_format(name).row_files and get_format(name).description for name in FORMATS)
     assert select_files(spec(format=None), ["a.csv", "b.zip", "c.md"]).keys() == {"a.csv", "b.zip"}
 
 

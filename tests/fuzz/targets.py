@@ -32,11 +32,11 @@ from mvl_assets.errors import MvlError
 from mvl_assets.ingest.row_index import build_row_index, compute_row_key
 from mvl_assets.media.image import ImageError, build_thumbnail, inspect_image, standardise_image
 from mvl_assets.media.video import VideoError, sample_frames
-from mvl_assets.readers import delimited, json_stream
 from mvl_assets.readers.archives.find import find_member
-from mvl_assets.readers.json_stream import BROKEN_FILE, Item, RejectedItem
-from mvl_assets.readers.plain_pickle import UnsafePickle, load
-from mvl_assets.readers.regions import format_box, parse_box, parse_size
+from mvl_assets.readers.conversations.regions import format_box, parse_box, parse_size
+from mvl_assets.readers.parsers import delimited, json_stream
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
+from mvl_assets.readers.parsers.plain_pickle import UnsafePickle, load
 from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import IMAGE_MARKER, RejectedRow, Sample

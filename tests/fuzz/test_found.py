@@ -21,7 +21,7 @@ from mvl_assets.config.catalog import RecordsMapping
 from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.media.video import VideoError, sample_frames
 from mvl_assets.readers.files import resolve_image, resolve_video
-from mvl_assets.readers.json_stream import BROKEN_FILE
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE
 from mvl_assets.readers.registry import get_key_reader
 from mvl_assets.readers.sample import RejectedRow
 

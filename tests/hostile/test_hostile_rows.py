@@ -18,7 +18,7 @@ from raw_files import picture, put, put_json, put_parquet, source, talk
 
 from mvl_assets.config.catalog import RecordsMapping, read_catalog
 from mvl_assets.errors import MvlError
-from mvl_assets.readers import delimited, json_stream
+from mvl_assets.readers.parsers import delimited, json_stream
 from tests.hostile.ground import MEMORY, Taken, link, take_in
 
 Grounds = dict[str, Taken]

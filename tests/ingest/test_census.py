@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvl_assets.ingest.row_index import build_row_index, compute_row_key
-from mvl_assets.readers.registry import RowKey
+from mvl_assets.readers.format import RowKey
 
 NAMES = st.lists(st.one_of(st.none(), st.sampled_from(["a", "b", "c"]), st.text(max_size=3)), max_size=40)
 

@@ -22,7 +22,8 @@ from mvl_assets.demo_data.recipes.regions import RECIPES
 from mvl_assets.demo_data.write import MARKER_FILE, WrittenDemoSource, write_demo_sources
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.readers.registry import RowKey, get_key_reader, get_reader
+from mvl_assets.readers.format import RowKey
+from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
 
 SLUGS = tuple(recipe.slug for recipe in RECIPES)
@@ -38,7 +39,7 @@ def rows_of(one: WrittenDemoSource) -> list[Sample | RejectedRow]:
 
 
 def test_every_source_of_these_formats_has_a_miniature() -> None:
-    formats = {"coco", "visual_genome", "ref_coco", "localized_narratives", "icdar_text"}
+    formats = {"coco_instances", "visual_genome", "ref_coco", "localized_narratives", "icdar_text"}
     assert set(SLUGS) == {slug for slug, spec in load_catalog().items() if spec.format in formats}
 
 

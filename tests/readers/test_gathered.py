@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvl_assets.errors import InfrastructureError
-from mvl_assets.readers import external_group_by as module
-from mvl_assets.readers.external_group_by import group_by_external_sort
+from mvl_assets.readers.conversations import external_group_by as module
+from mvl_assets.readers.conversations.external_group_by import group_by_external_sort
 
 ROWS = st.lists(st.tuples(st.text(max_size=3), st.lists(st.none() | st.integers() | st.text(max_size=5), max_size=2)))
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvl_assets.readers import json_stream
-from mvl_assets.readers.json_stream import Item, RejectedItem, iter_elements, iter_lines, peek_first_char
+from mvl_assets.readers.parsers import json_stream
+from mvl_assets.readers.parsers.json_stream import Item, RejectedItem, iter_elements, iter_lines, peek_first_char
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from raw_files import errors, good, keyed, messages, picture, put, put_json, put_parquet, read_all, said, source
 
 from mvl_assets.media.image import inspect_image
-from mvl_assets.readers.caption_turns import MAX_TEXT_CHARS
+from mvl_assets.readers.conversations.caption_turns import MAX_TEXT_CHARS
 from mvl_assets.readers.sample import RejectedRow, Sample
 
 TABLES = source("table_text")

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from raw_files import errors, good, picture, put, put_parquet, read_all, said, source, talk
 
-from mvl_assets.readers import parquet_stream
+from mvl_assets.readers.parsers import parquet_stream
 from mvl_assets.readers.registry import get_key_reader
 
 LLAVA = source("llava_parquet")

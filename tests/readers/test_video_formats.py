@@ -19,7 +19,7 @@ from mvl_assets.ingest.images import read_frames
 from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import FrameFolder
 
-CHOICE = source("video_choice")
+CHOICE = source("video_mcq")
 
 
 def packed(files: dict[str, bytes]) -> bytes:

@@ -23,9 +23,9 @@ from raw_files import errors, good, keyed, messages, picture, put, put_parquet, 
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.errors import SourceError
-from mvl_assets.readers import delimited, parquet_columns
-from mvl_assets.readers.caption_turns import MAX_TEXT_CHARS
+from mvl_assets.readers.conversations.caption_turns import MAX_TEXT_CHARS
 from mvl_assets.readers.formats.coco_captions import QUESTION
+from mvl_assets.readers.parsers import delimited, parquet_columns
 from mvl_assets.readers.registry import get_reader
 from mvl_assets.readers.sample import RejectedRow
 

@@ -379,7 +379,7 @@ def _write_text(path: Path, text: str, encoding: str = "utf-8") -> None:
 
 
 LAYOUTS = {
-    "coco_instances": SourceLayout("coco", write_coco_instances),
+    "coco_instances": SourceLayout("coco_instances", write_coco_instances),
     "visual_genome": SourceLayout("visual_genome", write_visual_genome),
     "ref_coco": SourceLayout("ref_coco", write_ref_coco),
     "localized_narratives": SourceLayout("localized_narratives", write_localized_narratives),

@@ -116,8 +116,8 @@ def _get_video_stem(row: RawRow) -> str:
 
 
 LAYOUTS: dict[str, SourceLayout] = {
-    "egoschema": SourceLayout("video_choice", write_egoschema),
-    "video_mme": SourceLayout("video_choice", write_video_mme),
+    "egoschema": SourceLayout("video_mcq", write_egoschema),
+    "video_mme": SourceLayout("video_mcq", write_video_mme),
     "video_instruct": SourceLayout("video_instruct", write_video_instruct),
     "frame_folders": SourceLayout("frame_folders", write_frame_folders),
 }

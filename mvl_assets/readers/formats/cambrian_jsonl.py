@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, Format, make_key_reader
 from mvl_assets.readers.formats.llava_json import filter_shared_file, iter_items, to_llava_sample
 from mvl_assets.readers.rows import Row, build_sample, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
@@ -48,3 +49,12 @@ def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
 
 def _matches_config(config: str, row: Mapping[str, Any]) -> bool:
     return row.get("source") in (f"{config}.json", None)
+
+
+FORMAT = Format(
+    row_files=JSON_FILES,
+    media_files=ARCHIVE_FILES,
+    description="the *.jsonl of all subsets or of this one and its image tars, or their folders",
+    read=read,
+    read_keys=make_key_reader(read_rows),
+)

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers import parquet_columns, parquet_stream
 from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.format import Format, RowKey
 from mvl_assets.readers.formats.llava_parquet import parse_image_cell
-from mvl_assets.readers.registry import RowKey
+from mvl_assets.readers.parsers import parquet_columns, parquet_stream
 from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_sample, parse_turns, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
@@ -62,3 +62,11 @@ def _to_sample(root: Path, row: Row) -> Sample:
         parse_image_cell(root, cell, f"{row.file}#{row.position}.{index}") for index, cell in enumerate(images or ())
     )
     return Sample(row.file, row.position, add_image_markers(turns, len(encoded_images)), None, encoded_images)
+
+
+FORMAT = Format(
+    row_files=("*.parquet",),
+    description="the *.parquet files",
+    read=read,
+    read_keys=read_keys,
+)

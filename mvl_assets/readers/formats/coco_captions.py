@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
-from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE_FILE, RejectedItem, iter_elements
+from mvl_assets.readers.format import ARCHIVE_FILES, Format
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, INCOMPLETE_FILE, RejectedItem, iter_elements
 from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_qa_turns, build_sample, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
@@ -79,3 +80,11 @@ def _to_sample(root: Path, split: str, captions: CaptionsByImage, is_complete: b
     turns = add_image_markers(build_qa_turns(QUESTION, answer), 1)
     image = resolve_image(root, row.value.get("file_name"), (split, "images", f"images/{split}", ""))
     return Sample(row.file, row.position, turns, row.native_id, (image,))
+
+
+FORMAT = Format(
+    row_files=("*.json",),
+    media_files=ARCHIVE_FILES,
+    description="annotations/captions_*.json and the folders of images",
+    read=read,
+)

@@ -24,9 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
-from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE_FILE, Item, RejectedItem, iter_elements
-from mvl_assets.readers.regions import (
+from mvl_assets.readers.conversations.regions import (
     BOX_FORMAT,
     Box,
     build_image_qa_turns,
@@ -36,6 +34,9 @@ from mvl_assets.readers.regions import (
     parse_box,
     parse_size,
 )
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.format import ARCHIVE_FILES, Format
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, INCOMPLETE_FILE, Item, RejectedItem, iter_elements
 from mvl_assets.readers.rows import RejectError, Row, build_sample, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
@@ -157,3 +158,11 @@ def _to_sample(
     turns = build_image_qa_turns(QUESTION, format_boxes_by_name(boxes))
     image = resolve_image(root, row.value.get("file_name"), (split, "images", f"images/{split}", ""))
     return Sample(row.file, row.position, turns, row.native_id, (image,))
+
+
+FORMAT = Format(
+    row_files=("*.json",),
+    media_files=ARCHIVE_FILES,
+    description="annotations/instances_*.json and the folders of images",
+    read=read,
+)

@@ -22,8 +22,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers.files import format_relative_path, list_data_files
-from mvl_assets.readers.group_by_image import (
+from mvl_assets.readers.conversations.group_by_image import (
     ImageVqaRecord,
     VqaRecord,
     get_name_field,
@@ -31,8 +30,10 @@ from mvl_assets.readers.group_by_image import (
     iter_image_records,
     resolve_first_image,
 )
-from mvl_assets.readers.json_stream import iter_elements
-from mvl_assets.readers.majority_answer import select_majority_answer
+from mvl_assets.readers.conversations.majority_answer import select_majority_answer
+from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.format import ARCHIVE_FILES, Format
+from mvl_assets.readers.parsers.json_stream import iter_elements
 from mvl_assets.readers.rows import RejectError, Row, parse_native_id, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
@@ -74,3 +75,11 @@ def _resolve_row_image(root: Path, image_name: str) -> EncodedImage:
         [f"{DOCUMENTS_FOLDER}/{PurePosixPath(image_name).name}"] if image_name.startswith("documents/") else []
     )
     return resolve_first_image(root, (*alternative_names, image_name), IMAGE_FOLDERS)
+
+
+FORMAT = Format(
+    row_files=("*.json",),
+    media_files=ARCHIVE_FILES,
+    description="the *.json of questions and the folder of images",
+    read=read,
+)

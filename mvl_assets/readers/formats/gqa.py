@@ -17,15 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
-from mvl_assets.readers.group_by_image import (
+from mvl_assets.readers.conversations.group_by_image import (
     ImageVqaRecord,
     VqaRecord,
     get_name_field,
     group_questions_by_image,
     iter_image_records,
 )
-from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.format import ARCHIVE_FILES, Format
+from mvl_assets.readers.parsers.json_stream import iter_elements
 from mvl_assets.readers.rows import Row, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
@@ -55,3 +56,11 @@ def _to_image_record(row: Row) -> ImageVqaRecord:
 
 def _resolve_row_image(root: Path, image_id: str) -> EncodedImage:
     return resolve_image(root, f"{image_id}.jpg", ("images", ""))
+
+
+FORMAT = Format(
+    row_files=("*.json",),
+    media_files=ARCHIVE_FILES,
+    description="the *_questions.json and the folder of images",
+    read=read,
+)

@@ -28,10 +28,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvl_assets.readers.conversations.regions import build_image_qa_turns, collapse_whitespace
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_file
-from mvl_assets.readers.json_stream import BROKEN_FILE, RejectedItem, iter_elements
-from mvl_assets.readers.regions import build_image_qa_turns, collapse_whitespace
-from mvl_assets.readers.registry import RowKey
+from mvl_assets.readers.format import ARCHIVE_FILES, Format, RowKey
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, RejectedItem, iter_elements
 from mvl_assets.readers.rows import RejectError, Row, build_sample
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
@@ -150,3 +150,12 @@ def _resolve_row_image(root: Path, path: Path) -> EncodedImage:
         if image_path is not None:
             return EncodedImage(format_relative_path(root, image_path), path=image_path)
     raise RejectError("missing_image", f"{json.dumps(stem)[:200]} is in none of the folders {', '.join(folders)[:400]}")
+
+
+FORMAT = Format(
+    row_files=("*.json", "*.txt", "*.zip"),
+    media_files=ARCHIVE_FILES,
+    description="one text or JSON file per image, and the images",
+    read=read,
+    read_keys=read_keys,
+)

@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers import json_stream
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image, resolve_video
-from mvl_assets.readers.json_stream import Item, RejectedItem
+from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, Format, make_key_reader
+from mvl_assets.readers.parsers import json_stream
+from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
 from mvl_assets.readers.rows import (
     RejectError,
     Row,
@@ -84,3 +85,12 @@ def to_llava_sample(
     turns = add_image_markers(turns, len(names))
     encoded_images = tuple(resolve_image(root, name, image_folders) for name in names)
     return Sample(row.file, row.position, turns, row.native_id, encoded_images)
+
+
+FORMAT = Format(
+    row_files=JSON_FILES,
+    media_files=ARCHIVE_FILES,
+    description="the *.json or *.jsonl of conversations and the images that its `image` names",
+    read=read,
+    read_keys=make_key_reader(read_rows),
+)

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers import parquet_columns
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
-from mvl_assets.readers.registry import RowKey
+from mvl_assets.readers.format import Format, RowKey
+from mvl_assets.readers.parsers import parquet_columns
 from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_sample, parse_turns, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
@@ -66,3 +66,11 @@ def parse_image_cell(root: Path, cell: Any, name: str) -> EncodedImage:
     if data is None and path is not None:
         return resolve_image(root, path)
     raise RejectError("missing_image", f"the picture cell holds a {type(data).__name__}")
+
+
+FORMAT = Format(
+    row_files=("*.parquet",),
+    description="the *.parquet files",
+    read=read,
+    read_keys=read_keys,
+)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_video
+from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, VIDEO_FILES, Format
 from mvl_assets.readers.formats.llava_json import iter_items
 from mvl_assets.readers.rows import RejectError, Row, add_video_marker, build_sample, parse_turns, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample, Video
@@ -54,3 +55,11 @@ def _resolve_row_video(root: Path, name: object, folders: tuple[str, ...]) -> Vi
         if error.error != "missing_video" or "." in base_name:
             raise
         return resolve_video(root, base_name, FRAME_FOLDERS)
+
+
+FORMAT = Format(
+    row_files=JSON_FILES,
+    media_files=(*ARCHIVE_FILES, *VIDEO_FILES),
+    description="the *.json or *.jsonl files and the video tars, or their folders",
+    read=read,
+)

@@ -25,9 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvl_assets.readers.conversations.regions import build_image_qa_turns, collapse_whitespace
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
-from mvl_assets.readers.json_stream import iter_lines
-from mvl_assets.readers.regions import build_image_qa_turns, collapse_whitespace
+from mvl_assets.readers.format import ARCHIVE_FILES, Format
+from mvl_assets.readers.parsers.json_stream import iter_lines
 from mvl_assets.readers.rows import RejectError, Row, build_sample, parse_native_id, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
@@ -84,3 +85,11 @@ def _resolve_row_image(root: Path, dataset_id: object, image_id: object) -> Enco
         raise RejectError("unknown_dataset", f"no collection of pictures is known as {dataset_id[:80]!r}")
     name = image_id.zfill(12) if collection == "coco" else image_id
     return resolve_image(root, f"{name}.jpg", (*_IMAGE_FOLDERS[collection], "images"))
+
+
+FORMAT = Format(
+    row_files=("*.jsonl",),
+    media_files=ARCHIVE_FILES,
+    description="the *.jsonl files and the images",
+    read=read,
+)

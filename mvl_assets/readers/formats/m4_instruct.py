@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.format import ARCHIVE_FILES, Format, make_key_reader
 from mvl_assets.readers.formats.llava_json import filter_shared_file, to_llava_sample
-from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.parsers.json_stream import iter_elements
 from mvl_assets.readers.rows import Row, build_sample, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
@@ -56,3 +57,12 @@ def _matches_config(config: str, row: Mapping[str, Any]) -> bool:
     return not dataset_names or any(
         name == config or name.startswith((f"{config}-", f"{config}_")) for name in dataset_names
     )
+
+
+FORMAT = Format(
+    row_files=("*.json",),
+    media_files=ARCHIVE_FILES,
+    description="the annotations *.json and the image zips",
+    read=read,
+    read_keys=make_key_reader(read_rows),
+)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.readers.files import format_relative_path, list_data_files
+from mvl_assets.readers.format import ARCHIVE_FILES, Format, make_key_reader
 from mvl_assets.readers.formats.llava_json import iter_items, to_llava_sample
 from mvl_assets.readers.rows import Row, build_sample, is_utf8_encodable, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
@@ -51,3 +52,12 @@ def _to_sample(root: Path, row: Row) -> Sample:
         to_llava_sample(root, row, image_folders=IMAGE_FOLDERS, video_folders=VIDEO_FOLDERS),
         upstream_dataset=upstream_dataset,
     )
+
+
+FORMAT = Format(
+    row_files=("*.json",),
+    media_files=ARCHIVE_FILES,
+    description="the *.json files and the media tars",
+    read=read,
+    read_keys=make_key_reader(read_rows),
+)

@@ -18,9 +18,15 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from mvl_assets.readers.conversations.group_by_image import (
+    VqaRecord,
+    iter_conversation,
+    number_rows,
+    resolve_first_image,
+)
 from mvl_assets.readers.files import format_relative_path, list_data_files
-from mvl_assets.readers.group_by_image import VqaRecord, iter_conversation, number_rows, resolve_first_image
-from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.format import ARCHIVE_FILES, Format
+from mvl_assets.readers.parsers.json_stream import iter_elements
 from mvl_assets.readers.rows import RejectError, Row, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
@@ -74,3 +80,11 @@ def _parse_questions(row: Row) -> list[VqaRecord]:
 def _resolve_row_image(root: Path, image_url: object, cover: str) -> EncodedImage:
     suffix = PurePosixPath(image_url).suffix if isinstance(image_url, str) else ""
     return resolve_first_image(root, list(dict.fromkeys((f"{cover}{suffix}", f"{cover}.jpg"))), ("images", ""))
+
+
+FORMAT = Format(
+    row_files=("*.json",),
+    media_files=ARCHIVE_FILES,
+    description="dataset.json and the folder of images",
+    read=read,
+)

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from mvl_assets.errors import SourceError
-from mvl_assets.readers import delimited, json_stream, parquet_columns, parquet_stream
+from mvl_assets.readers.conversations.templates import Record, check_template, format_scalar
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, Format, RowKey
 from mvl_assets.readers.formats.llava_parquet import parse_image_cell
-from mvl_assets.readers.json_stream import Item, RejectedItem
-from mvl_assets.readers.registry import RowKey
+from mvl_assets.readers.parsers import delimited, json_stream, parquet_columns, parquet_stream
+from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
 from mvl_assets.readers.rows import (
     RejectError,
     Row,
@@ -38,7 +39,6 @@ from mvl_assets.readers.rows import (
     to_rows,
 )
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample, Turn
-from mvl_assets.readers.templates import Record, check_template, format_scalar
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import RecordsMapping, SourceSpec
@@ -231,3 +231,12 @@ def _parse_json_cell(value: Any) -> Any:
         except (ValueError, RecursionError) as error:
             raise RejectError("bad_json", f"a cell begins like JSON but is none: {error}") from error
     return value
+
+
+FORMAT = Format(
+    row_files=(*JSON_FILES, "*.csv", "*.tsv", "*.parquet"),
+    media_files=ARCHIVE_FILES,
+    description="the files its `records` map names, and the images",
+    read=read,
+    read_keys=read_keys,
+)

@@ -25,10 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
-from mvl_assets.readers.json_stream import BROKEN_FILE, Item, RejectedItem, iter_elements
-from mvl_assets.readers.plain_pickle import UnsafePickle, load
-from mvl_assets.readers.regions import (
+from mvl_assets.readers.conversations.regions import (
     BOX_FORMAT,
     build_image_qa_turns,
     collapse_whitespace,
@@ -36,6 +33,10 @@ from mvl_assets.readers.regions import (
     parse_box,
     parse_size,
 )
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.format import ARCHIVE_FILES, Format
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem, iter_elements
+from mvl_assets.readers.parsers.plain_pickle import UnsafePickle, load
 from mvl_assets.readers.rows import RejectError, Row, build_sample, parse_native_id
 from mvl_assets.readers.sample import RejectedRow, Sample
 
@@ -179,3 +180,11 @@ def _to_sample(root: Path, instances: _Instances, row: Row) -> Sample:
         QUESTION.format(expression=expression), format_box(parse_box(box), parse_size(image_fields))
     )
     return Sample(row.file, row.position, turns, row.native_id, (resolve_image(root, name, IMAGE_FOLDERS),))
+
+
+FORMAT = Format(
+    row_files=("*.p", "*.json", "*.zip"),
+    media_files=ARCHIVE_FILES,
+    description="refs(*).p, instances.json and the images",
+    read=read,
+)

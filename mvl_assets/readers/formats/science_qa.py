@@ -18,9 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvl_assets.readers.conversations.group_by_image import number_rows
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
-from mvl_assets.readers.group_by_image import number_rows
-from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.format import ARCHIVE_FILES, Format
+from mvl_assets.readers.parsers.json_stream import iter_elements
 from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_qa_turns, build_sample, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
@@ -78,3 +79,11 @@ def _parse_text(value: object, field: str) -> str:
 
 def _join_nonempty(separator: str, *parts: str) -> str:
     return separator.join(part for part in parts if part)
+
+
+FORMAT = Format(
+    row_files=("*.json",),
+    media_files=ARCHIVE_FILES,
+    description="problems.json, pid_splits.json and the folders of images",
+    read=read,
+)

@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers import parquet_columns
-from mvl_assets.readers.caption_turns import MAX_TEXT_CHARS, build_caption_turns
+from mvl_assets.readers.conversations.caption_turns import MAX_TEXT_CHARS, build_caption_turns
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_file, resolve_image
+from mvl_assets.readers.format import Format, RowKey
 from mvl_assets.readers.formats.llava_parquet import parse_image_cell
-from mvl_assets.readers.json_stream import Item
-from mvl_assets.readers.registry import RowKey
+from mvl_assets.readers.parsers import parquet_columns
+from mvl_assets.readers.parsers.json_stream import Item
 from mvl_assets.readers.rows import RejectError, Row, build_sample, parse_native_id, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
@@ -88,3 +88,12 @@ def _build_sample_from_files(root: Path, row: Row) -> Sample:
 def _build_sample_from_parquet(root: Path, row: Row) -> Sample:
     image = parse_image_cell(root, row.value["image"], f"{row.file}#{row.position}")
     return Sample(row.file, row.position, build_caption_turns([(QUESTION, row.value["text"])], 1), None, (image,))
+
+
+FORMAT = Format(
+    row_files=("*.html", "*.parquet"),
+    media_files=("*.png",),
+    description="one *.html and one image of the same name per page",
+    read=read,
+    read_keys=read_keys,
+)

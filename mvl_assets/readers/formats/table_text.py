@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvl_assets.media import table_image
-from mvl_assets.readers.caption_turns import build_caption_turns
+from mvl_assets.readers.conversations.caption_turns import build_caption_turns
 from mvl_assets.readers.files import format_relative_path, list_data_files
-from mvl_assets.readers.json_stream import Item, RejectedItem, iter_elements
+from mvl_assets.readers.format import Format
+from mvl_assets.readers.parsers.json_stream import Item, RejectedItem, iter_elements
 from mvl_assets.readers.rows import RejectError, Row, build_sample, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
@@ -128,3 +129,10 @@ def _parse_text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RejectError("bad_field", f"a {type(value).__name__} where text was expected")
     return str(value).strip()
+
+
+FORMAT = Format(
+    row_files=("*.json",),
+    description="the *.json files of tables and questions",
+    read=read,
+)

@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvl_assets.readers import parquet_columns
-from mvl_assets.readers.caption_turns import build_caption_turns
+from mvl_assets.readers.conversations.caption_turns import build_caption_turns
 from mvl_assets.readers.files import format_relative_path
+from mvl_assets.readers.format import Format, RowKey
 from mvl_assets.readers.formats.coco_captions import QUESTION
-from mvl_assets.readers.registry import RowKey
+from mvl_assets.readers.parsers import parquet_columns
 from mvl_assets.readers.rows import RejectError, Row, build_sample, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 from mvl_assets.readers.url_images import UrlImageIndex, list_url_tables
@@ -61,3 +61,11 @@ def _to_sample(url_images: UrlImageIndex, row: Row) -> Sample:
         raise RejectError("no_caption", "the row has no caption")
     image = url_images.resolve_image_url(row.value[URL_COLUMN_NAMES[0]])
     return Sample(row.file, row.position, build_caption_turns([(QUESTION, caption)], 1), row.native_id, (image,))
+
+
+FORMAT = Format(
+    row_files=("*.parquet",),
+    description="the *.parquet of URLs and captions, and the images",
+    read=read,
+    read_keys=read_keys,
+)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_video_by_id
-from mvl_assets.readers.json_stream import iter_elements
+from mvl_assets.readers.format import ARCHIVE_FILES, VIDEO_FILES, Format
+from mvl_assets.readers.parsers.json_stream import iter_elements
 from mvl_assets.readers.rows import Row, add_video_marker, build_sample, parse_turns, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
@@ -37,3 +38,11 @@ def _to_sample(root: Path, row: Row) -> Sample:
     turns = parse_turns([question_turn, {"from": "gpt", "value": row.value.get("a")}])
     video = resolve_video_by_id(root, row.value.get("video_id"), VIDEO_FOLDERS)
     return Sample(row.file, row.position, add_video_marker(turns), video=video)
+
+
+FORMAT = Format(
+    row_files=("*.json",),
+    media_files=(*ARCHIVE_FILES, *VIDEO_FILES),
+    description="the *.json of questions and the videos",
+    read=read,
+)

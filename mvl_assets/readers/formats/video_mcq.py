@@ -25,10 +25,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers import parquet_stream
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_video_by_id
+from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, VIDEO_FILES, Format
 from mvl_assets.readers.formats.llava_json import iter_items
-from mvl_assets.readers.json_stream import Item, RejectedItem, iter_elements
+from mvl_assets.readers.parsers import parquet_stream
+from mvl_assets.readers.parsers.json_stream import Item, RejectedItem, iter_elements
 from mvl_assets.readers.rows import RejectError, Row, add_video_marker, build_qa_turns, build_sample, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
@@ -114,3 +115,11 @@ def _select_option(options: list[str], answer: object) -> str:
     if index >= len(options):
         raise RejectError("bad_answer", f"the answer {str(answer)[:40]!r} names none of {len(options)} options")
     return options[index]
+
+
+FORMAT = Format(
+    row_files=("*.parquet", *JSON_FILES),
+    media_files=(*ARCHIVE_FILES, *VIDEO_FILES),
+    description="the table of questions and the videos",
+    read=read,
+)

@@ -28,9 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
-from mvl_assets.readers.json_stream import iter_elements
-from mvl_assets.readers.regions import (
+from mvl_assets.readers.conversations.regions import (
     BOX_FORMAT,
     ImageSize,
     build_image_qa_turns,
@@ -40,6 +38,9 @@ from mvl_assets.readers.regions import (
     parse_box,
     parse_size,
 )
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.format import ARCHIVE_FILES, Format
+from mvl_assets.readers.parsers.json_stream import iter_elements
 from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_sample, parse_turns, to_rows
 from mvl_assets.readers.sample import IMAGE_MARKER, RejectedRow, Sample, Turn
 
@@ -159,3 +160,10 @@ _BOX_TURN_BUILDERS: dict[str, Callable[[EntryList, ImageSize], tuple[Turn, ...]]
     "objects": _build_object_turns,
     "relationships": _build_relationship_turns,
 }
+
+FORMAT = Format(
+    row_files=("*.json", "*.json.zip"),
+    media_files=ARCHIVE_FILES,
+    description="the *.json files and the folders of images",
+    read=read,
+)

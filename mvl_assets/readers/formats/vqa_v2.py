@@ -29,16 +29,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvl_assets.errors import SourceError
-from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
-from mvl_assets.readers.group_by_image import (
+from mvl_assets.readers.conversations.group_by_image import (
     ImageVqaRecord,
     VqaRecord,
     get_name_field,
     group_questions_by_image,
     iter_image_records,
 )
-from mvl_assets.readers.json_stream import iter_elements
-from mvl_assets.readers.majority_answer import require_answerable, select_majority_answer
+from mvl_assets.readers.conversations.majority_answer import require_answerable, select_majority_answer
+from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
+from mvl_assets.readers.format import ARCHIVE_FILES, Format
+from mvl_assets.readers.parsers.json_stream import iter_elements
 from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_qa_turns, build_sample, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
@@ -116,3 +117,11 @@ def _to_vizwiz_sample(root: Path, row: Row) -> Sample:
         root, row.value.get("image"), ("train", "images/train", "Images/train", "images", "Images", "")
     )
     return Sample(row.file, row.position, turns, row.native_id, (image,))
+
+
+FORMAT = Format(
+    row_files=("*.json",),
+    media_files=ARCHIVE_FILES,
+    description="the questions and annotations *.json and the folders of images",
+    read=read,
+)

@@ -24,11 +24,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvl_assets.readers import delimited, parquet_columns
-from mvl_assets.readers.caption_turns import build_caption_turns
+from mvl_assets.readers.conversations.caption_turns import build_caption_turns
 from mvl_assets.readers.files import format_relative_path
+from mvl_assets.readers.format import ARCHIVE_FILES, Format, RowKey
 from mvl_assets.readers.formats.llava_parquet import parse_image_cell
-from mvl_assets.readers.registry import RowKey
+from mvl_assets.readers.parsers import delimited, parquet_columns
 from mvl_assets.readers.rows import RejectError, Row, build_sample, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 from mvl_assets.readers.url_images import UrlImageIndex, list_url_tables
@@ -103,3 +103,12 @@ def _parse_pages(features: Any) -> list[Mapping[str, Any]]:
 
 def _collapse_whitespace(value: Any) -> str:
     return " ".join(value.split()) if isinstance(value, str) else ""
+
+
+FORMAT = Format(
+    row_files=("*.tsv", "*.tsv.gz"),
+    media_files=ARCHIVE_FILES,
+    description="the *.tsv files and the images they name",
+    read=read,
+    read_keys=read_keys,
+)

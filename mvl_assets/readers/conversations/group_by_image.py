@@ -18,9 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvl_assets.readers.external_group_by import group_by_external_sort
+from mvl_assets.readers.conversations.external_group_by import group_by_external_sort
 from mvl_assets.readers.files import resolve_image
-from mvl_assets.readers.json_stream import BROKEN_FILE, INCOMPLETE_FILE
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, INCOMPLETE_FILE
 from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_qa_turns, parse_native_id
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample, Turn
 

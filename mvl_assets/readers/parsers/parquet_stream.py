@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvl_assets.readers.json_stream import BROKEN_FILE, Item, RejectedItem
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
 
 MAX_BATCH_ROWS = 32
 """Rows in hand at a time: pictures inside rows are up to a few MB each."""

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvl_assets.readers import parquet_stream
-from mvl_assets.readers.json_stream import BROKEN_FILE, Item, RejectedItem
+from mvl_assets.readers.parsers import parquet_stream
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
 
 BATCH_BYTES = 64 << 20
 """What the rows in hand may weigh by the file's own account; a single row may be heavier."""

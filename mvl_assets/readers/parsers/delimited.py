@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mvl_assets.readers.json_stream import BROKEN_FILE, Item, RejectedItem
+from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
 
 MAX_FIELD_CHARS = 16 << 20
 """Characters a line, or a cell that spans lines, may have."""
