@@ -109,7 +109,7 @@ class StepWorkload:
 
 def build_recipe(*, tiny: bool, n_layers: int | None = None) -> Recipe:
     """`paper-7b`, or its shape in small; `n_layers` of both towers instead of all."""
-    data = load_recipe("paper-7b").as_data()
+    data = load_recipe("paper-7b").to_dict()
     text_sizes, vision_sizes = data["language"]["sizes"], data["vision"]["sizes"]
     if tiny:
         text_sizes |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}

@@ -118,7 +118,7 @@ def run_trainer(recipe: Recipe, options: argparse.Namespace) -> None:
         max_steps=options.steps,
         per_device_train_batch_size=options.batch,
         train_sampling_strategy=options.order,
-        learning_rate=max(recipe.get_stage(STAGE).train.values()),
+        learning_rate=max(recipe.get_stage(STAGE).learning_rates.values()),
         logging_steps=1,
         save_strategy="no",
         report_to="none",

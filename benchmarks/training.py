@@ -46,6 +46,7 @@ from length_law import TEXT_ONLY_FRACTION, draw_image_size, draw_samples
 from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.ingest.ingest import MAX_PENDING_ROWS
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
@@ -58,10 +59,10 @@ from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.packing import SHARD_ROWS, compute_max_tiles, plan_stage
 from mvl_training.data.processing import SampleCost, SampleProcessor, load_tokenizer
 from mvl_training.data.token_counts import PackableSample, count_mixture
-from mvl_training.recipe import Recipe, StageName, load_recipe, parse_recipe
+from mvl_training.recipe import Recipe, load_recipe, parse_recipe
 
 SEED = 20241206
-STAGE: StageName = "single_image"
+STAGE: TrainingStage = "single_image"
 PACKAGES = (
     "torch",
     "transformers",
@@ -262,12 +263,12 @@ HF_TRAINER_VARIANTS = {
 def measure_step(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, Any]:
     """Our process and the rivals', one after the other, `repetitions` times; every second time in reverse."""
     sample_plan = plan_stage(lake, STAGE, recipe, run_id="benchmark")
-    data = recipe.as_data()
+    data = recipe.to_dict()
     settings = data["stages"][STAGE]
     # The rivals' default is 8 samples a rank, of which one forward pass holds all.
-    pack_length = max(settings["length"], round(SAMPLES_PER_RANK * sample_plan.n_tokens / sample_plan.n_samples))
-    settings |= {"steps": size.n_steps, "batch": N_RANKS * SAMPLES_PER_RANK, "length": pack_length}
-    settings |= {"save_every": 10**6, "spike": None, "zero": 1}
+    pack_length = max(settings["max_seq_len"], round(SAMPLES_PER_RANK * sample_plan.n_tokens / sample_plan.n_samples))
+    settings |= {"steps": size.n_steps, "global_batch_size": N_RANKS * SAMPLES_PER_RANK, "max_seq_len": pack_length}
+    settings |= {"save_interval": 10**6, "loss_spike_factor": None, "zero_stage": 1}
     pack_report = plan_stage(lake, STAGE, parse_recipe(data), run_id="benchmark")
     recipe_file = folder / "recipe.yaml"
     recipe_file.write_text(yaml.safe_dump(data), encoding="utf-8")
@@ -280,9 +281,9 @@ def measure_step(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path) 
             if name == "ours":
                 metric_rows = run_student(recipe_file, lake, out)
                 measured_rows = metric_rows[N_WARMUP_STEPS:]
-                seconds = sum(metric_row["seconds"] for metric_row in measured_rows)
-                speeds[name].append(sum(line["targets"] for line in measured_rows) / seconds)
-                data_wait_fractions.append(sum(line["data_wait"] for line in measured_rows) / seconds)
+                seconds = sum(metric_row["step_time_s"] for metric_row in measured_rows)
+                speeds[name].append(sum(line["loss_tokens"] for line in measured_rows) / seconds)
+                data_wait_fractions.append(sum(line["data_time_s"] for line in measured_rows) / seconds)
                 first_loss[name] = metric_rows[0]["loss"]
             else:
                 trainer_results = run_hf_trainer(
@@ -298,7 +299,7 @@ def measure_step(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path) 
         "mean_tokens": round(pack_report.n_tokens / pack_report.n_samples, 1),
         "plan_fill": round(pack_report.fill_ratio, 4),
         "pack_length": pack_length,
-        "samples_per_step": settings["batch"],
+        "samples_per_step": settings["global_batch_size"],
         "target_tokens_per_second": {name: summarize_values(values) for name, values in speeds.items()},
         "first_loss": {name: round(loss, 4) for name, loss in first_loss.items()},
         "speedup": {name: summarize_values(values) for name, values in ratios.items()},

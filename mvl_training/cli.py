@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.model.cost_model import StageForecast, compute_recipe_sizes, forecast_stage
-from mvl_training.recipe import STAGES, Recipe, StageName, load_recipe
+from mvl_training.recipe import Recipe, load_recipe
 
 DEFAULT_PEAK_TFLOPS = 989.0
 """Dense bf16 of an H100 or H200 (NVIDIA's data sheets)."""
@@ -22,22 +23,22 @@ def recipe_group() -> None:
 
 @recipe_group.command()
 @click.argument("name")
-@click.option("--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only this stage.")
+@click.option("--stage", "stages", multiple=True, type=click.Choice(TRAINING_STAGES), help="Only this stage.")
 @click.option("--gpus", type=click.IntRange(min=1), help="GPUs that share the states; default: the recipe's processes.")
 @click.option("--mfu", default=0.4, show_default=True, type=click.FloatRange(0.01, 1.0), help="Share of the peak.")
 @click.option("--peak", default=DEFAULT_PEAK_TFLOPS, show_default=True, help="Dense bf16 TFLOP/s of one GPU.")
 @click.option("--json", "json_", is_flag=True, help="As a JSON list, one object a stage.")
-def show(name: str, stages: tuple[StageName, ...], gpus: int | None, mfu: float, peak: float, json_: bool) -> None:
+def show(name: str, stages: tuple[TrainingStage, ...], gpus: int | None, mfu: float, peak: float, json_: bool) -> None:
     """Parameters, steps, FLOPs, memory per GPU and GPU-days of recipe NAME (or a YAML file)."""
     recipe = load_recipe(name)
     sizes = compute_recipe_sizes(recipe)
     forecasts = [
-        forecast_stage(recipe, stage, sizes, n_gpus=gpus or recipe.processes, plan=_load_pack_plan(recipe, stage))
+        forecast_stage(recipe, stage, sizes, n_gpus=gpus or recipe.nproc_per_node, plan=_load_pack_plan(recipe, stage))
         for stage in stages or tuple(recipe.stages)
     ]
     if json_:
         forecast_dicts = [
-            {**stage_forecast.as_data(), "mfu": mfu, "gpu_days": stage_forecast.compute_gpu_days(mfu, peak * 1e12)}
+            {**stage_forecast.to_dict(), "mfu": mfu, "gpu_days": stage_forecast.compute_gpu_days(mfu, peak * 1e12)}
             for stage_forecast in forecasts
         ]
         click.echo(json.dumps(forecast_dicts, indent=2))
@@ -47,10 +48,10 @@ def show(name: str, stages: tuple[StageName, ...], gpus: int | None, mfu: float,
 
 
 @click.command(name="train-rows")
-@click.argument("stage", type=click.Choice(STAGES))
+@click.argument("stage", type=click.Choice(TRAINING_STAGES))
 @click.argument("number", type=click.IntRange(min=1))
 @click.option("--json", "json_", is_flag=True, help="As a JSON list, one object a row.")
-def list_train_rows(stage: StageName, number: int, json_: bool) -> None:
+def list_train_rows(stage: TrainingStage, number: int, json_: bool) -> None:
     """List the mixture rows that step NUMBER of the current checkpoint of STAGE was trained on."""
     from mvl_assets.config.settings import load_settings
     from mvl_assets.lake.lake import Lake
@@ -66,7 +67,7 @@ def list_train_rows(stage: StageName, number: int, json_: bool) -> None:
     click.echo(f"{len(rows)} rows; `mvl trace ROW` says where one came from")
 
 
-def _load_pack_plan(recipe: Recipe, stage: StageName) -> PackPlan | None:
+def _load_pack_plan(recipe: Recipe, stage: TrainingStage) -> PackPlan | None:
     """The stage's pack plan, when the lake has one and the profile in use names this recipe."""
     from mvl_assets.config.settings import load_settings
     from mvl_assets.lake.lake import Lake
@@ -95,11 +96,11 @@ def _format_forecast(stage_forecast: StageForecast, recipe: Recipe, mfu: float, 
         ("data", f"{stage_forecast.data.samples:,} samples of {sample_size} ({stage_forecast.basis})"),
         (
             "steps",
-            f"{stage_forecast.n_steps:,} of {stage_forecast.n_samples / stage_forecast.n_steps:,.4g} samples, packs of {stage_config.length:,} tokens",
+            f"{stage_forecast.n_steps:,} of {stage_forecast.n_samples / stage_forecast.n_steps:,.4g} samples, packs of {stage_config.max_seq_len:,} tokens",
         ),
         (
             "schedule",
-            f"{stage_config.schedule}, warm-up {stage_config.warmup:g}, clip {stage_config.clip:g}, {stage_config.precision}",
+            f"{stage_config.schedule}, warm-up {stage_config.warmup:g}, clip {stage_config.max_grad_norm:g}, {stage_config.precision}",
         ),
         ("FLOPs", f"{stage_forecast.flops:.3g}, {stage_forecast.flops_per_token / 1e9:.1f} G per token"),
         ("GPU-days", f"{stage_forecast.compute_gpu_days(mfu, peak * 1e12):.2f} at {mfu:.0%} of {peak:g} TFLOP/s"),

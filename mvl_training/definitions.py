@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS, QUESTIONS_PER_CATEGORY
 from mvl_training.orchestration.benchmark_assets import build_benchmark_assets
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.table_metadata import build_table_metadata
-from mvl_training.recipe import STAGES, TRAIN_CODE_VERSION, Recipe, StageName
+from mvl_training.recipe import TRAIN_CODE_VERSION, Recipe
 
 if TYPE_CHECKING:
     from mvl_training.evaluation.held_out.suite import HeldOutReport
@@ -41,7 +42,7 @@ STAGE_DESCRIPTIONS: Mapping[str, str] = {
 }
 
 
-def build_pack_plan_asset(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
+def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefinition:
     """The asset `pack_plan/<stage>`."""
 
     @dg.asset(
@@ -73,7 +74,7 @@ def build_pack_plan_asset(stage: StageName, recipe: Recipe) -> dg.AssetsDefiniti
     return plan
 
 
-def build_checkpoint_asset(stage: StageName, recipe: Recipe) -> dg.AssetsDefinition:
+def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefinition:
     """The asset `checkpoint/<stage>` with its blocking checks."""
     from mvl_training.runs.stage_run import get_previous_stage
 
@@ -136,7 +137,7 @@ def build_held_out_asset() -> dg.AssetsDefinition:
         description="Questions with known answers that no mixture may take, asked of every stage's checkpoint (the last"
         " one through its server where there is one picture at most): share correct, beside what chance and a grey"
         " picture in place of the true one give.",
-        deps=[dg.AssetKey(["checkpoint", stage]) for stage in STAGES],
+        deps=[dg.AssetKey(["checkpoint", stage]) for stage in TRAINING_STAGES],
         kinds={"lance", "vllm"},
         owners=OWNERS,
         tags={"mvl/suite": "held_out"},
@@ -153,7 +154,7 @@ def build_held_out_asset() -> dg.AssetsDefinition:
         lake = Lake(load_settings().lake_root)
         held_out_report = evaluate.evaluate_checkpoints(
             lake,
-            [stage_run.load_current_checkpoint(stage) for stage in STAGES],
+            [stage_run.load_current_checkpoint(stage) for stage in TRAINING_STAGES],
             per_category=config.per_category,
             max_new_tokens=config.max_new_tokens,
             run_id=context.run_id,
@@ -190,23 +191,23 @@ def _build_code_version(code_version: str, inputs: Mapping[str, Any]) -> str:
 def _build_plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
     from mvl_training.data.mixture_stats import render_loads_table, render_shares_table
 
-    reject_lines = "\n".join(f"| {reason} | {rows} |" for reason, rows in report["rejected"].items())
+    reject_lines = "\n".join(f"| {reason} | {rows} |" for reason, rows in report["rejects_by_error"].items())
     return {
-        "samples": report["samples"],
-        "packs": report["packs"],
-        "fill": report["fill"],
-        "tokens": report["tokens"],
-        "target tokens": report["targets"],
-        "tiles": report["tiles"],
-        "straggler efficiency": report["loads"][0]["tokens"],
-        "load of ranks": dg.MarkdownMetadataValue(render_loads_table(report["loads"])),
+        "samples": report["n_samples"],
+        "packs": report["n_packs"],
+        "fill": report["fill_ratio"],
+        "tokens": report["n_tokens"],
+        "target tokens": report["n_loss_tokens"],
+        "tiles": report["n_tiles"],
+        "straggler efficiency": report["rank_loads"][0]["token_efficiency"],
+        "load of ranks": dg.MarkdownMetadataValue(render_loads_table(report["rank_loads"])),
         "balance": dg.MarkdownMetadataValue(render_shares_table(report["shares"])),
-        **{f"visual share of a pack, {name}": share for name, share in report["visual_share"].items()},
-        "rejected rows": sum(report["rejected"].values()),
+        **{f"visual share of a pack, {name}": share for name, share in report["visual_share_percentiles"].items()},
+        "rejected rows": sum(report["rejects_by_error"].values()),
         "rejected": dg.MarkdownMetadataValue(
             f"| reason | rows |\n|---|---|\n{reject_lines}" if reject_lines else "none"
         ),
-        "seconds": report["seconds"],
+        "seconds": report["duration_s"],
     }
 
 
@@ -225,10 +226,10 @@ def _build_checkpoint_metadata(run: "StageRun") -> dict[str, Any]:
         ),
         "loss first": trend.first_mean,
         "loss last": trend.last_mean,
-        "steps": result["steps"],
-        "target tokens": result["targets"],
-        "target tokens per second": result["target_tokens_per_second"],
-        "seconds": result["seconds"],
+        "steps": result["n_steps"],
+        "target tokens": result["loss_tokens"],
+        "target tokens per second": result["loss_tokens_per_s"],
+        "seconds": result["train_time_s"],
         "resumed from": str(result["resumed_from"]),
         "recipe": run.recipe_name,
         "recipe hash": result["recipe_hash"],
@@ -321,8 +322,8 @@ def defs() -> dg.Definitions:
     _, recipe = load_current_recipe()
     return dg.Definitions(
         assets=[
-            *(build_pack_plan_asset(stage, recipe) for stage in STAGES),
-            *(build_checkpoint_asset(stage, recipe) for stage in STAGES),
+            *(build_pack_plan_asset(stage, recipe) for stage in TRAINING_STAGES),
+            *(build_checkpoint_asset(stage, recipe) for stage in TRAINING_STAGES),
             build_held_out_asset(),
             *build_benchmark_assets(owners=OWNERS, pool=GPU_POOL),
         ],

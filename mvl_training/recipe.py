@@ -1,37 +1,48 @@
 """Recipes: everything that decides what is trained and how, as data.
 
-Belongs here: the fields, their limits, reading a YAML file, and hashes of what a result depends on. Does not: anything
-that needs torch (this module is imported by the asset definitions).
-
-Sources of the values in `recipes/paper-7b.yaml`: MAmmoTH-VL (arXiv 2412.05237) Table 1 and the authors' released
-training scripts.
+The fields, their limits, reading a YAML file, and digests of what a result depends on. No torch: the asset definitions
+import this module. The values in `recipes/paper-7b.yaml` come from MAmmoTH-VL (arXiv 2412.05237) Table 1 and the
+authors' released training scripts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.errors import MvlError
 from mvl_assets.media.tiles import TileGrid
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 
-StageName = Literal["alignment", "single_image", "one_vision"]
-STAGES: tuple[StageName, ...] = ("alignment", "single_image", "one_vision")
 ModelComponent = Literal["projector", "language", "vision"]
 
 TRAIN_CODE_VERSION = "3"
 """Raised by hand when the same inputs would be trained to other weights: finished work of older code is not found."""
 
+DIGEST_KEYS = {
+    "system_prompt": "system",
+    "anyres_max": "shrink_to",
+    "learning_rates": "train",
+    "image_mode": "pictures",
+    "global_batch_size": "batch",
+    "max_seq_len": "length",
+    "max_grad_norm": "clip",
+    "max_frames": "frames",
+    "zero_stage": "zero",
+}
+"""Keys that were renamed, by their new name. Digests of a recipe take in the old one: under another name, equal inputs
+would have another identity, and finished work would be done again."""
+
 
 class RecipeError(MvlError):
-    """A recipe cannot be found or says something impossible."""
+    """A recipe that cannot be found or says something impossible."""
 
 
 class _StrictModel(BaseModel):
@@ -39,12 +50,16 @@ class _StrictModel(BaseModel):
 
 
 class TowerConfig(_StrictModel):
-    """A tower: either ready weights (`model`) or a configuration to start from scratch (`config`).
+    """A tower: either pretrained weights (`model`) or a configuration to start from scratch (`config`).
 
-    `model` is a local folder or a hub id with safetensors; `sizes` are its config's numbers, for forecasts before it is
-    downloaded. `config` holds the arguments of a transformers config of type `config.model_type`. `tokenizer` (language
-    tower only) is a local folder, the name of a model that `mvl_assets.inference.local_server.local_models` prepares, or a hub id;
-    with `model` it defaults to the model's own.
+    Attributes:
+        model: A local folder or a hub id with safetensors.
+        revision: Revision of the hub id.
+        config: Arguments of a transformers config of type `config.model_type`.
+        sizes: The numbers of the config of `model`, for forecasts before it is downloaded.
+        tokenizer: Language tower only: a local folder, the name of a model that
+            `mvl_assets.inference.local_server.local_models` prepares, or a hub id. With `model` it defaults to the
+            model's own.
     """
 
     model: str | None = None
@@ -56,9 +71,9 @@ class TowerConfig(_StrictModel):
     @model_validator(mode="after")
     def _validate_origin(self) -> Self:
         if (self.model is None) == (self.config is None):
-            raise ValueError("give either `model` (ready weights) or `config` (from scratch)")
+            raise ValueError("give either `model` (pretrained weights) or `config` (from scratch)")
         if self.config is not None and self.sizes is not None:
-            raise ValueError("`sizes` belongs to a `model`; a `config` says them itself")
+            raise ValueError("`sizes` belongs to a `model`; a `config` holds them itself")
         for name in ("config", "sizes"):
             if (field_value := getattr(self, name)) is not None and "model_type" not in field_value:
                 raise ValueError(f"`{name}` needs `model_type`")
@@ -66,16 +81,24 @@ class TowerConfig(_StrictModel):
 
 
 class GridConfig(_StrictModel):
-    """Tiling. `tile` and `patch` in pixels; tile shapes are 1x1 … `side`x`side` with at most `tiles` tiles;
-    `shrink_to` is the N of "anyres_max_N": features beyond N tiles are shrunk to N tiles."""
+    """How images are tiled.
+
+    Attributes:
+        tile: Side of a tile in pixels.
+        patch: Side of a vision tower's patch in pixels.
+        side: Tile shapes are 1x1 to `side` x `side` ...
+        tiles: ... with at most this many tiles; None: no further limit.
+        anyres_max: The N of "anyres_max_N": features of more than N tiles are shrunk to N tiles.
+    """
 
     tile: int = Field(gt=0)
     patch: int = Field(gt=0)
     side: int = Field(ge=1)
     tiles: int | None = Field(default=None, ge=1)
-    shrink_to: int = Field(ge=1)
+    anyres_max: int = Field(ge=1)
 
     def to_tile_grid(self) -> TileGrid:
+        """Return the grid as tiling takes it, with all its tile shapes."""
         limit = self.tiles or self.side**2
         shapes = tuple(
             (rows, columns)
@@ -83,12 +106,17 @@ class GridConfig(_StrictModel):
             for columns in range(1, self.side + 1)
             if rows * columns <= limit
         )
-        return TileGrid(self.tile, self.patch, shapes, self.shrink_to)
+        return TileGrid(self.tile, self.patch, shapes, self.anyres_max)
 
 
 class ExpectedData(_StrictModel):
-    """What a forecast assumes of a stage's data until it is planned: samples, and the mean number of language-model
-    tokens and vision tiles of one."""
+    """What a forecast assumes of a stage's data until it is planned.
+
+    Attributes:
+        samples: Number of samples.
+        tokens: Mean number of language-model tokens of a sample.
+        tiles: Mean number of vision tiles of a sample.
+    """
 
     samples: int = Field(ge=1)
     tokens: float = Field(gt=0)
@@ -96,69 +124,100 @@ class ExpectedData(_StrictModel):
 
 
 class StageConfig(_StrictModel):
-    """One stage of training.
+    """One training stage.
 
-    `train` maps the parts that learn to their learning rate; parts not named are frozen. `batch` counts samples per
-    optimizer step over all ranks, as in the paper; with packing it decides the packs per step. `length` is the token
-    limit of a sample and the size of a pack. `steps` overrides `epochs` (the data is repeated when it runs out).
-    `pictures`: `flat` gives every picture one tile without newline (the released alignment script), `anyres` tiles a
-    sample's only picture and pads several. `frames` is the limit per video. `offload` keeps the optimizer's states in
-    the CPU's memory (ZeRO-1 to 3). `precision` bf16 needs ZeRO-2 or 3: without ZeRO, DeepSpeed sums no fp32 gradients
-    of bf16 weights, and the fp32 copy that ZeRO-1 keeps of them cannot be gathered for an export. `spike` stops the run
-    when a step's loss is above so many times the median of the 50 before it. `expected` is for forecasts.
+    Attributes:
+        learning_rates: Learning rate of each component that learns; components not named are frozen.
+        conversation: `plain` is LLaVA's alignment format, `chatml` Qwen's chat format.
+        image_mode: `flat` gives every image one tile without newline (the released alignment script), `anyres` tiles
+            a sample's only image and pads several.
+        global_batch_size: Samples per optimizer step over all ranks, as in the paper; with packing it decides the
+            packs per step.
+        max_seq_len: Token limit of a sample, and the size of a pack.
+        epochs: Passes over the data.
+        steps: Optimizer steps, in place of `epochs` (the data is repeated when it runs out).
+        schedule: Learning rate after the warm-up.
+        warmup: Share of the steps over which learning rates rise.
+        weight_decay: Of AdamW.
+        max_grad_norm: Gradients are clipped to this norm.
+        loss_spike_factor: Stop when a step's loss is above this multiple of the median of the 50 before it; None:
+            never.
+        max_frames: Frames per video.
+        zero_stage: DeepSpeed's ZeRO stage.
+        precision: bf16 needs ZeRO-2 or 3: without ZeRO, DeepSpeed sums no fp32 gradients of bf16 weights, and the
+            fp32 copy that ZeRO-1 keeps of them cannot be gathered for an export.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        offload: Keep the optimizer's states in the CPU's memory (ZeRO-1 to 3).
+        save_interval: Steps between checkpoints.
+        keep_checkpoints: How many of the newest checkpoints are kept.
+        expected: What forecasts assume of the data.
     """
 
-    train: dict[ModelComponent, float] = Field(min_length=1)
+    learning_rates: dict[ModelComponent, float] = Field(min_length=1)
     conversation: Literal["plain", "chatml"]
-    pictures: Literal["flat", "anyres"]
-    batch: int = Field(ge=1)
-    length: int = Field(ge=16)
+    image_mode: Literal["flat", "anyres"]
+    global_batch_size: int = Field(ge=1)
+    max_seq_len: int = Field(ge=16)
     epochs: int = Field(default=1, ge=1)
     steps: int | None = Field(default=None, ge=1)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
-    clip: float = Field(default=1.0, gt=0.0)
-    spike: float | None = Field(default=None, gt=1.0)
-    frames: int = Field(default=32, ge=1)
-    zero: Literal[0, 1, 2, 3] = 2
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    loss_spike_factor: float | None = Field(default=None, gt=1.0)
+    max_frames: int = Field(default=32, ge=1)
+    zero_stage: Literal[0, 1, 2, 3] = 2
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
     offload: bool = False
-    save_every: int = Field(default=1000, ge=1)
-    keep: int = Field(default=2, ge=1)
+    save_interval: int = Field(default=1000, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
     expected: ExpectedData | None = None
 
     @model_validator(mode="after")
     def _validate_stage(self) -> Self:
-        for component, rate in self.train.items():
+        for component, rate in self.learning_rates.items():
             if not rate > 0 or not math.isfinite(rate):
-                raise ValueError(f"the learning rate of {component} must be above 0 (leave the part out to freeze it)")
-        if self.offload and not self.zero:
-            raise ValueError("`offload` needs `zero` 1, 2 or 3")
-        if self.precision == "bf16" and self.zero < 2:
-            raise ValueError(f"`precision` bf16 needs `zero` 2 or 3, not {self.zero} (2 takes no more memory)")
+                raise ValueError(
+                    f"the learning rate of {component} must be above 0 (leave the component out to freeze it)"
+                )
+        if self.offload and not self.zero_stage:
+            raise ValueError("`offload` needs `zero_stage` 1, 2 or 3")
+        if self.precision == "bf16" and self.zero_stage < 2:
+            raise ValueError(
+                f"`precision` bf16 needs `zero_stage` 2 or 3, not {self.zero_stage} (2 takes no more memory)"
+            )
         return self
 
 
 class Recipe(_StrictModel):
-    """The whole road from towers to the last checkpoint.
+    """What is trained, from the towers to the last checkpoint.
 
-    `paper_parity` takes the loss as the released code does: on the markers `<|im_start|>`, `<|im_end|>` and newline
-    everywhere, user turns included, and on the assistant's header. Off, the loss is taken on the assistant's words and
-    the `<|im_end|>` that ends them. `processes` is the number of ranks on one machine that the recipe is meant for.
+    Attributes:
+        name: A name that is `demo` or begins with `demo-` may train on a CPU without being asked to (`is_demo`).
+        description: For people.
+        seed: Of the initial weights and the data's order.
+        paper_parity: Take the loss as the released code does: on the markers `<|im_start|>`, `<|im_end|>` and newline
+            everywhere, user turns included, and on the assistant's header. Off, the loss is taken on the assistant's
+            words and the `<|im_end|>` that ends them.
+        nproc_per_node: Number of ranks on one machine that the recipe is meant for.
+        system_prompt: Of every conversation that has none of its own.
+        language: The language tower.
+        vision: The vision tower.
+        grid: How images are tiled.
+        stages: The training stages, by name.
     """
 
     name: str
     description: str = ""
     seed: int = 0
     paper_parity: bool = False
-    processes: int = Field(default=1, ge=1)
-    system: str = "You are a helpful assistant."
+    nproc_per_node: int = Field(default=1, ge=1)
+    system_prompt: str = "You are a helpful assistant."
     language: TowerConfig
     vision: TowerConfig
     grid: GridConfig
-    stages: dict[StageName, StageConfig] = Field(min_length=1)
+    stages: dict[TrainingStage, StageConfig] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _validate_consistency(self) -> Self:
@@ -176,73 +235,119 @@ class Recipe(_StrictModel):
                 )
         patches_per_side = self.grid.tile // self.grid.patch
         for name, stage_config in self.stages.items():
-            if stage_config.length < patches_per_side**2 + 16:
-                raise ValueError(f"stages.{name}.length: one picture alone takes {patches_per_side**2} tokens")
+            if stage_config.max_seq_len < patches_per_side**2 + 16:
+                raise ValueError(f"stages.{name}.max_seq_len: one image alone takes {patches_per_side**2} tokens")
         return self
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether the recipe is small enough to be trained on a CPU, by its name."""
+        return self.name == "demo" or self.name.startswith("demo-")
+
     def get_stage(self, name: str) -> StageConfig:
-        """The stage, or RecipeError naming those there are."""
+        """Return the settings of a stage.
+
+        Raises:
+            RecipeError: The recipe has no such stage; the hint names those it has.
+        """
         for stage_name, stage_config in self.stages.items():
             if stage_name == name:
                 return stage_config
         raise RecipeError(f"recipe {self.name} has no stage {name!r}", hint=f"it has {', '.join(self.stages)}")
 
-    def as_data(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain data, which `parse_recipe` reads."""
         return self.model_dump(mode="json")
 
-    def build_plan_inputs(self, stage: StageName) -> dict[str, Any]:
-        """The fields a pack plan depends on, and no others: a changed learning rate keeps the plan."""
+    def build_plan_inputs(self, stage: TrainingStage) -> dict[str, Any]:
+        """Return the fields a pack plan depends on, and no others: a changed learning rate keeps the plan.
+
+        Keys are those of digests (`DIGEST_KEYS`).
+        """
         stage_config = self.get_stage(stage)
         return {
             "tokenizer": self.language.tokenizer or self.language.model,
             "tokenizer_revision": self.language.revision,
-            "grid": self.grid.model_dump(mode="json"),
+            "grid": _use_digest_keys(self.grid.model_dump(mode="json")),
             "seed": self.seed,
-            "system": self.system,
             "paper_parity": self.paper_parity,
-            "length": stage_config.length,
-            "frames": stage_config.frames,
-            "pictures": stage_config.pictures,
-            "conversation": stage_config.conversation,
+            **_use_digest_keys(
+                {
+                    "system_prompt": self.system_prompt,
+                    "max_seq_len": stage_config.max_seq_len,
+                    "max_frames": stage_config.max_frames,
+                    "image_mode": stage_config.image_mode,
+                    "conversation": stage_config.conversation,
+                }
+            ),
         }
 
-    def build_training_inputs(self, stage: StageName) -> dict[str, Any]:
-        """What the weights of a stage depend on besides its data and its initial weights. Left out: names, other
-        stages, how often and how many checkpoints are kept, when a spike stops the run, what only forecasts use."""
+    def build_training_inputs(self, stage: TrainingStage) -> dict[str, Any]:
+        """Return what the weights of a stage depend on besides its data and its initial weights.
+
+        Left out: names, other stages, how often and how many checkpoints are kept, when a loss spike stops the run,
+        what only forecasts use. Keys are those of digests (`DIGEST_KEYS`).
+        """
         stage_config = self.get_stage(stage).model_dump(
-            mode="json", exclude={"save_every", "keep", "spike", "expected"}
+            mode="json", exclude={"save_interval", "keep_checkpoints", "loss_spike_factor", "expected"}
         )
-        excluded: Any = {"name": True, "description": True, "stages": True, "processes": True}
+        excluded: Any = {"name": True, "description": True, "stages": True, "nproc_per_node": True}
         common = self.model_dump(mode="json", exclude=excluded | {"language": {"sizes"}, "vision": {"sizes"}})
-        return {**common, "stage": stage, "settings": stage_config, "code": TRAIN_CODE_VERSION}
+        return {
+            **_use_digest_keys(common),
+            "grid": _use_digest_keys(common["grid"]),
+            "stage": stage,
+            "settings": _use_digest_keys(stage_config),
+            "code": TRAIN_CODE_VERSION,
+        }
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """A recipe of `recipes/` by name, or a YAML file by path. Raises RecipeError with the line of each mistake."""
+    """Load a recipe of `recipes/` by name, or a YAML file by path.
+
+    Raises:
+        RecipeError: There is no such recipe, it is not one YAML mapping, or it makes mistakes; each is named with its
+            line.
+    """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = RECIPES_DIR / f"{name_or_path}.yaml"
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         available = ", ".join(sorted(recipe_path.stem for recipe_path in RECIPES_DIR.glob("*.yaml")))
-        raise RecipeError(
-            f"no recipe {str(name_or_path)!r}", hint=f"known: {available}, or a path to a YAML file"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, Mapping):
-        raise RecipeError(f"{path.name}: expected a mapping at the top")
-    return parse_recipe(data, path.name)
+        raise RecipeError(f"no recipe {str(name_or_path)!r}", hint=f"known: {available}, or a path to a YAML file")
+    try:
+        documents = list(iter_documents(path))
+    except MvlError as error:
+        raise RecipeError(error.message) from error
+    if len(documents) != 1:
+        raise RecipeError(f"{path}: a recipe is one YAML document, this file holds {len(documents)}")
+    (document,) = documents
+    if not isinstance(document.value, Mapping):
+        raise RecipeError(f"{path}:{document.line}: expected a mapping at the top")
+    return _validate(document.value, lambda key_path: f"{path}:{document.find_line(key_path)}")
 
 
 def parse_recipe(data: Mapping[str, Any], source_name: str = "recipe") -> Recipe:
-    """A recipe from plain data; raises RecipeError with every mistake in one line."""
+    """Build a recipe from plain data.
+
+    Raises:
+        RecipeError: All mistakes in one line that begins with `source_name`.
+    """
+    return _validate(data, lambda key_path: source_name)
+
+
+def _validate(data: Mapping[str, Any], locate: Callable[[Sequence[int | str]], str]) -> Recipe:
+    """Validate plain data; `locate` says where the value at a path of keys was read."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{'.'.join(str(field_name) for field_name in detail['loc']) or 'top'}: {detail['msg'].removeprefix('Value error, ')}"
+        mistakes = [
+            f"{locate(detail['loc'])}: {'.'.join(map(str, detail['loc'])) or 'top'}:"
+            f" {detail['msg'].removeprefix('Value error, ')}"
             for detail in error.errors()
-        )
-        raise RecipeError(f"{source_name}: {mistakes}") from error
+        ]
+        raise RecipeError("; ".join(mistakes)) from error
+
+
+def _use_digest_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {DIGEST_KEYS.get(name, name): value for name, value in fields.items()}

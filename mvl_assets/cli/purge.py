@@ -11,13 +11,13 @@ from pathlib import Path
 import click
 
 from mvl_assets.common.tables import format_table
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.catalog import get_source, load_catalog
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.export.stale_exports import iter_stale_exports
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import TRAINING_STAGES
 from mvl_assets.lake_queries.purge import Purge, PurgePlan, resolve_sample_ids
 from mvl_assets.lake_queries.tombstones import allow_samples, allow_source, load_tombstones
 

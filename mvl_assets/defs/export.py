@@ -7,8 +7,8 @@ Belongs here: the assets. The formats themselves are in `export/`.
 import dagster as dg
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.settings import load_settings
-from mvl_assets.lake.schema import TRAINING_STAGES
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import render_markdown_table
 from mvl_assets.orchestration.resources import LakeResource

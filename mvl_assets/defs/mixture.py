@@ -6,8 +6,8 @@ Belongs here: the three assets. Does not: how many of what (`curation/mixing.py`
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.defs.curation import CONTAMINATION_KEY, DUPLICATES_KEY
-from mvl_assets.lake.schema import TRAINING_STAGES
 from mvl_assets.lake_queries.views import iter_mixture_rows
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (

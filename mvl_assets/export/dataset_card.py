@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.profile import Profile
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import TRAINING_STAGES
 from mvl_assets.lake_queries.views import summarize_composition
 
 UNKNOWN_LICENSE = "unknown"

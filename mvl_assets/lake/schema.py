@@ -15,7 +15,6 @@ import lance
 import pyarrow as pa
 
 KEY_METADATA = {b"lance-schema:unenforced-primary-key": b"true"}
-TRAINING_STAGES = ("alignment", "single_image", "one_vision")
 
 CONVERSATIONS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
 STRING_LIST = pa.list_(pa.string())

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from mvl_assets.common.tables import format_table
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.settings import load_settings
 from mvl_assets.judging.paper_reference import get_paper_keep_rate
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import TRAINING_STAGES
 from mvl_assets.lake_queries.summaries import CategorySummary, compute_checkpoint_scores, summarize_categories
 
 

@@ -56,10 +56,10 @@ class MixtureStats:
                 for axis, name in axis_names:
                     loss_tokens[axis][name] += cost.n_loss_tokens
                     total = self._totals_by_axis[axis].setdefault(name, Counter())
-                    total["samples"] += 1
-                    total["tokens"] += cost.n_tokens
-                    total["targets"] += cost.n_loss_tokens
-                    total["visual"] += cost.n_visual_tokens
+                    total["n_samples"] += 1
+                    total["n_tokens"] += cost.n_tokens
+                    total["n_loss_tokens"] += cost.n_loss_tokens
+                    total["n_visual_tokens"] += cost.n_visual_tokens
             n_visual_tokens = sum(member.cost.n_visual_tokens for member in pack)
             self._packs_by_visual_percent[
                 round(100 * n_visual_tokens / sum(member.cost.n_tokens for member in pack))
@@ -70,7 +70,9 @@ class MixtureStats:
         """By category, then by modality; the largest share of the targets first."""
         shares = []
         for axis in AXES:
-            largest_first = sorted(self._totals_by_axis[axis].items(), key=lambda item: (-item[1]["targets"], item[0]))
+            largest_first = sorted(
+                self._totals_by_axis[axis].items(), key=lambda item: (-item[1]["n_loss_tokens"], item[0])
+            )
             for name, total in largest_first:
                 shard_shares = [shard[axis][name] / shard[axis].total() for shard in self._list_comparable_shards()]
                 shares.append(
@@ -98,15 +100,17 @@ class MixtureStats:
 
 def render_shares_table(shares: Sequence[Mapping[str, Any]]) -> str:
     """`ShareStats`s as the report has them, in markdown."""
-    loss_tokens = {axis: sum(share["targets"] for share in shares if share["axis"] == axis) for axis in AXES}
+    loss_tokens = {axis: sum(share["n_loss_tokens"] for share in shares if share["axis"] == axis) for axis in AXES}
     lines = [
         "| by | | samples | tokens | visual tokens | target tokens | share of targets | lowest, highest of a shard |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {one['axis']} | {one['name']} | {one['samples']:,} | {one['tokens']:,} | {one['visual']:,}"
-        f" | {one['targets']:,} | {one['targets'] / loss_tokens[one['axis']]:.1%} | {one['least']:.1%}, {one['most']:.1%} |"
-        for one in shares
+        f"| {share['axis']} | {share['name']} | {share['n_samples']:,} | {share['n_tokens']:,}"
+        f" | {share['n_visual_tokens']:,} | {share['n_loss_tokens']:,}"
+        f" | {share['n_loss_tokens'] / loss_tokens[share['axis']]:.1%}"
+        f" | {share['min_shard_share']:.1%}, {share['max_shard_share']:.1%} |"
+        for share in shares
     ]
     return "\n".join(lines)
 
@@ -115,7 +119,8 @@ def render_loads_table(rank_loads: Sequence[Mapping[str, Any]]) -> str:
     """The straggler efficiency of several numbers of ranks, in markdown."""
     lines = ["| ranks | packs of a rank in a step | even in tokens | even in tiles |", "|---|---|---|---|"]
     lines += [
-        f"| {load['ranks']} | {load['micro_steps']} | {load['tokens']:.3f} | {load['tiles']:.3f} |"
+        f"| {load['world_size']} | {load['grad_accum_steps']}"
+        f" | {load['token_efficiency']:.3f} | {load['tile_efficiency']:.3f} |"
         for load in rank_loads
     ]
     return "\n".join(lines)

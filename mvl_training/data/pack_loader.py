@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries import views
@@ -25,7 +26,6 @@ from mvl_assets.media.tiles import TileLayout
 from mvl_training.data.chat_format import IGNORE_INDEX, SampleRejected
 from mvl_training.data.pack_plan import Pack, PackPlan
 from mvl_training.data.processing import ProcessedSample, SampleProcessor
-from mvl_training.recipe import StageName
 
 _T = TypeVar("_T")
 
@@ -126,7 +126,7 @@ class _ReadGroup:
 class PackLoader:
     """Reads the samples of packs from the lake and makes them tensors."""
 
-    def __init__(self, lake: Lake, stage: StageName, plan: PackPlan, processor: SampleProcessor) -> None:
+    def __init__(self, lake: Lake, stage: TrainingStage, plan: PackPlan, processor: SampleProcessor) -> None:
         self.lake = lake
         self.stage = stage
         self.plan = plan

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
+from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training.recipe import StageName
 
 MAX_READ_GAP = 64
 """Packs this far apart are read in one go: ranks take every so manieth pack, and one more scan costs more than that."""
@@ -39,7 +39,7 @@ class PackPlan:
     packs. Raises `MvlError` when there is no plan.
     """
 
-    def __init__(self, lake: Lake, stage: StageName) -> None:
+    def __init__(self, lake: Lake, stage: TrainingStage) -> None:
         self.stage = stage
         self._table = lake.get_table(f"pack_plan/{stage}")
         hint = f"materialise pack_plan/{stage} first"
@@ -51,11 +51,11 @@ class PackPlan:
         if not n_packs:
             raise MvlError(f"pack_plan/{stage} is empty", hint=hint)
         self.n_tokens, self.n_loss_tokens, self.n_tiles, self.n_samples = np.zeros((4, n_packs), dtype=np.int32)
-        columns = ["position", "n_tokens", "n_loss_tokens", "n_tiles", "lengths"]
-        for batch in self._table.scan(columns, batch_size=65536):
+        arrays = {"n_tokens": self.n_tokens, "n_loss_tokens": self.n_loss_tokens, "n_tiles": self.n_tiles}
+        for batch in self._table.scan(["position", *arrays, "lengths"], batch_size=65536):
             positions = batch.column("position").to_numpy()
-            for name in columns[1:4]:
-                getattr(self, name)[positions] = batch.column(name).to_numpy()
+            for name, array in arrays.items():
+                array[positions] = batch.column(name).to_numpy()
             self.n_samples[positions] = pc.list_value_length(batch.column("lengths")).to_numpy()
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.data.batch_order import BatchOrder
@@ -29,7 +30,7 @@ from mvl_training.data.mixture_stats import MixtureStats, ShareStats
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.processing import SampleProcessor, compute_plan_hash, load_tokenizer
 from mvl_training.data.token_counts import CountedChunk, PackableSample, RejectedMixtureRow, count_mixture
-from mvl_training.recipe import Recipe, StageName
+from mvl_training.recipe import Recipe
 
 SHARD_ROWS = 1 << 18
 """Rows packed together. More would not fill better: 8k packs are full to 0.990 at 30,000 rows already."""
@@ -75,7 +76,7 @@ class PackPlanReport:
 
 def plan_stage(
     lake: Lake,
-    stage: StageName,
+    stage: TrainingStage,
     recipe: Recipe,
     *,
     run_id: str,
@@ -131,7 +132,7 @@ def plan_stage(
 class _PackPlanner:
     """Streams counts into packs; holds one shard of them."""
 
-    def __init__(self, stage: StageName, processor: SampleProcessor, identity_hash: str, seed: int) -> None:
+    def __init__(self, stage: TrainingStage, processor: SampleProcessor, identity_hash: str, seed: int) -> None:
         self.stage = stage
         self.processor = processor
         self.identity_hash = identity_hash
@@ -178,7 +179,7 @@ class _PackPlanner:
         return row
 
 
-def _build_reject(stage: StageName, rejected_row: RejectedMixtureRow, run_id: str) -> dict[str, Any]:
+def _build_reject(stage: TrainingStage, rejected_row: RejectedMixtureRow, run_id: str) -> dict[str, Any]:
     """A refused row as the table `rejects` has it."""
     return {
         "reject_id": compute_digest(_build_partition_key(stage), rejected_row.row_id, rejected_row.error),
@@ -196,8 +197,8 @@ def _build_reject(stage: StageName, rejected_row: RejectedMixtureRow, run_id: st
     }
 
 
-def _compute_rank_loads(plan: PackPlan, recipe: Recipe, stage: StageName) -> list[RankLoad]:
-    batch_order = BatchOrder.from_plan(plan, recipe.get_stage(stage).batch, recipe.seed)
+def _compute_rank_loads(plan: PackPlan, recipe: Recipe, stage: TrainingStage) -> list[RankLoad]:
+    batch_order = BatchOrder.from_plan(plan, recipe.get_stage(stage).global_batch_size, recipe.seed)
     return [
         RankLoad(
             world_size,
@@ -205,7 +206,7 @@ def _compute_rank_loads(plan: PackPlan, recipe: Recipe, stage: StageName) -> lis
             token_efficiency=batch_order.compute_straggler_efficiency(plan.n_tokens, world_size),
             tile_efficiency=batch_order.compute_straggler_efficiency(plan.n_tiles, world_size),
         )
-        for world_size in dict.fromkeys((recipe.processes, *REPORTED_WORLD_SIZES))
+        for world_size in dict.fromkeys((recipe.nproc_per_node, *REPORTED_WORLD_SIZES))
     ]
 
 

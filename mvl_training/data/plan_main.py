@@ -19,10 +19,11 @@ from typing import Any
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dagster_pipes
 
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.data.packing import plan_stage
-from mvl_training.recipe import STAGES, load_recipe
+from mvl_training.recipe import load_recipe
 
 # Every line is a row of the event log's database.
 PROGRESS_INTERVAL_S = 5.0
@@ -31,7 +32,7 @@ PROGRESS_INTERVAL_S = 5.0
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="mvl_training.data.plan_main", description="Plan the packs of a stage")
     parser.add_argument("--recipe", required=True, help="name or path")
-    parser.add_argument("--stage", required=True, choices=STAGES)
+    parser.add_argument("--stage", required=True, choices=TRAINING_STAGES)
     parser.add_argument("--lake", required=True, help="root of the tables")
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--out", required=True, type=Path, help="where the report goes, as JSON")

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.local_server.local_models import is_packaged, prepare_model
 from mvl_assets.media import tiles
@@ -22,7 +23,7 @@ from mvl_assets.media.image import standardise_image
 from mvl_assets.media.tiles import TileGrid, TileLayout
 from mvl_training.data import chat_format
 from mvl_training.data.chat_format import ChatTokenizer, EncodedSample, SampleRejected, VisualPlaceholder
-from mvl_training.recipe import Recipe, StageName
+from mvl_training.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +77,17 @@ class SampleProcessor:
         self.max_seq_len = max_seq_len
 
     @classmethod
-    def for_stage(cls, recipe: Recipe, stage: StageName, tokenizer: ChatTokenizer) -> SampleProcessor:
+    def for_stage(cls, recipe: Recipe, stage: TrainingStage, tokenizer: ChatTokenizer) -> SampleProcessor:
         stage_config = recipe.get_stage(stage)
         return cls(
             tokenizer,
             recipe.grid.to_tile_grid(),
-            image_mode=stage_config.pictures,
+            image_mode=stage_config.image_mode,
             style=stage_config.conversation,
-            system_prompt=recipe.system,
+            system_prompt=recipe.system_prompt,
             paper_parity=recipe.paper_parity,
-            max_frames=stage_config.frames,
-            max_seq_len=stage_config.length,
+            max_frames=stage_config.max_frames,
+            max_seq_len=stage_config.max_seq_len,
         )
 
     def select_image_ids(self, row: Mapping[str, Any]) -> list[str]:
@@ -211,6 +212,6 @@ def load_tokenizer(recipe: Recipe) -> ChatTokenizer:
     return ChatTokenizer.load(Path(file).parent)
 
 
-def compute_plan_hash(recipe: Recipe, stage: StageName, tokenizer: ChatTokenizer) -> str:
+def compute_plan_hash(recipe: Recipe, stage: TrainingStage, tokenizer: ChatTokenizer) -> str:
     """Identity of everything a sample's counts depend on besides the sample: recipe fields and tokenizer."""
     return compute_digest(recipe.build_plan_inputs(stage), tokenizer.to_json())

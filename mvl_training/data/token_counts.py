@@ -15,12 +15,13 @@ from multiprocessing import get_context
 from sys import intern
 from typing import Any
 
+from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries import views
 from mvl_assets.media.image import compute_standard_size
 from mvl_training.data.chat_format import SampleRejected
 from mvl_training.data.processing import SampleCost, SampleProcessor, load_tokenizer
-from mvl_training.recipe import Recipe, StageName
+from mvl_training.recipe import Recipe
 
 CHUNK_ROWS = 4096
 """Rows one process counts at a time."""
@@ -62,7 +63,7 @@ class CountedChunk:
 
 
 def count_mixture(
-    lake: Lake, stage: StageName, recipe: Recipe, *, n_processes: int | None = None
+    lake: Lake, stage: TrainingStage, recipe: Recipe, *, n_processes: int | None = None
 ) -> Iterator[CountedChunk]:
     """All rows of `mixture/<stage>` in order, part by part, whatever the number of processes (default: by size)."""
     n_rows = lake.get_table(f"mixture/{stage}").count()
@@ -82,10 +83,10 @@ def count_mixture(
             futures += [pool.submit(_count_in_worker, *part) for part in islice(pending_ranges, 1)]
 
 
-_worker_state: tuple[Lake, StageName, SampleProcessor]
+_worker_state: tuple[Lake, TrainingStage, SampleProcessor]
 
 
-def _init_worker(root: str, stage: StageName, recipe: Recipe) -> None:
+def _init_worker(root: str, stage: TrainingStage, recipe: Recipe) -> None:
     """In a process of the pool, once."""
     global _worker_state
     _worker_state = (Lake(root), stage, SampleProcessor.for_stage(recipe, stage, load_tokenizer(recipe)))
@@ -95,7 +96,7 @@ def _count_in_worker(start: int, stop: int) -> CountedChunk:
     return _count_rows(*_worker_state, start, stop)
 
 
-def _count_rows(lake: Lake, stage: StageName, processor: SampleProcessor, start: int, stop: int) -> CountedChunk:
+def _count_rows(lake: Lake, stage: TrainingStage, processor: SampleProcessor, start: int, stop: int) -> CountedChunk:
     chunk = CountedChunk([], [])
     for rows in views.iter_batches(views.iter_mixture_rows(lake, stage, start, stop), READ_BATCH_ROWS):
         sizes = _read_image_sizes(lake, processor, rows)

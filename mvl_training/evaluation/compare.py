@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABLE
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
-from mvl_training.recipe import STAGES
 
 SEED = 20241206
 N_RESAMPLES = 10_000
@@ -139,7 +139,7 @@ def _read_question_scores(
 def resolve_checkpoint_version(lake: Lake, name_or_prefix: str) -> str:
     """The checkpoint version that a stage's name (its current checkpoint) or the beginning of a version means. Raises
     `BenchmarkError` for none or several."""
-    if name_or_prefix in STAGES:
+    if name_or_prefix in TRAINING_STAGES:
         from mvl_training.runs.stage_run import load_current_checkpoint
 
         return load_current_checkpoint(name_or_prefix).version

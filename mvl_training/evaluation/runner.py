@@ -50,7 +50,7 @@ class StudentRunner:
         stage_config = recipe.get_stage(self._provenance["stage"])
         self.max_new_tokens = max_new_tokens
         self.tokenizer = ChatTokenizer.load(export_dir)
-        self.system_prompt = recipe.system
+        self.system_prompt = recipe.system_prompt
         self.student = load_student(export_dir, recipe.grid.to_tile_grid()).eval()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.student.to(self.device)
@@ -58,11 +58,11 @@ class StudentRunner:
         self.processor = SampleProcessor(
             self.tokenizer,
             recipe.grid.to_tile_grid(),
-            image_mode=stage_config.pictures,
+            image_mode=stage_config.image_mode,
             style="chatml",
-            system_prompt=recipe.system,
+            system_prompt=recipe.system_prompt,
             paper_parity=False,
-            max_frames=stage_config.frames,
+            max_frames=stage_config.max_frames,
             max_seq_len=text_config.max_position_embeddings,
         )
 

@@ -13,11 +13,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.media.tiles import TileGrid
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.recipe import ExpectedData, ModelComponent, Recipe, StageConfig, StageName
+from mvl_training.recipe import ExpectedData, ModelComponent, Recipe, StageConfig
 
 GIB = 1 << 30
 MODEL_COMPONENTS: tuple[ModelComponent, ...] = ("language", "projector", "vision")
@@ -61,7 +62,7 @@ class StageForecast:
     GPUs."""
 
     recipe: str
-    stage: StageName
+    stage: TrainingStage
     params: dict[ModelComponent, int]
     learning_rates: dict[ModelComponent, float]
     data: ExpectedData
@@ -78,7 +79,7 @@ class StageForecast:
         """Days of one GPU whose dense bf16 peak is `peak_flops` FLOP/s, used to the share `mfu`."""
         return self.flops / (mfu * peak_flops) / 86400
 
-    def as_data(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         memory = {
             f"zero_{zero_stage}": {**asdict(gpu_memory), "total": gpu_memory.total_gib}
             for zero_stage, gpu_memory in self.memory.items()
@@ -130,7 +131,7 @@ def compute_model_sizes(llava: Any, grid: TileGrid) -> ModelSizes:
 
 
 def forecast_stage(
-    recipe: Recipe, stage_name: StageName, sizes: ModelSizes, *, n_gpus: int, plan: PackPlan | None = None
+    recipe: Recipe, stage_name: TrainingStage, sizes: ModelSizes, *, n_gpus: int, plan: PackPlan | None = None
 ) -> StageForecast:
     """The forecast of a stage on `n_gpus` GPUs over a pack plan, else over what the recipe expects. Raises `MvlError`."""
     stage_config = recipe.get_stage(stage_name)
@@ -141,27 +142,27 @@ def forecast_stage(
             hint=f"materialise pack_plan/{stage_name}, or give the stage `expected: {{samples: …, tokens: …, tiles: …}}`",
         )
     if plan is None:
-        n_steps = stage_config.steps or stage_config.epochs * math.ceil(data.samples / stage_config.batch)
-        n_samples = n_steps * stage_config.batch
+        n_steps = stage_config.steps or stage_config.epochs * math.ceil(data.samples / stage_config.global_batch_size)
+        n_samples = n_steps * stage_config.global_batch_size
         if stage_config.steps is None:  # the last step of an epoch may be smaller
             n_samples = min(n_samples, stage_config.epochs * data.samples)
     else:
         n_steps, n_samples = _count_steps_and_samples(
-            BatchOrder.from_plan(plan, stage_config.batch, recipe.seed), plan, stage_config
+            BatchOrder.from_plan(plan, stage_config.global_batch_size, recipe.seed), plan, stage_config
         )
     flops_per_sample = compute_sample_flops(sizes, stage_config, data.tokens, data.tiles)
     return StageForecast(
         recipe=recipe.name,
         stage=stage_name,
         params=sizes.params,
-        learning_rates=dict(stage_config.train),
+        learning_rates=dict(stage_config.learning_rates),
         data=data,
         basis="assumed by the recipe" if plan is None else "the pack plan",
         n_steps=n_steps,
         n_samples=n_samples,
         flops=flops_per_sample * n_samples,
         flops_per_token=flops_per_sample / data.tokens,
-        zero_stage=stage_config.zero,
+        zero_stage=stage_config.zero_stage,
         n_gpus=n_gpus,
         memory={zero_stage: _estimate_memory(sizes, stage_config, zero_stage, n_gpus) for zero_stage in (0, 1, 2, 3)},
     )
@@ -193,10 +194,10 @@ def compute_sample_flops(
     gradients pass through it to something that does. The head runs on the `n_loss_tokens` among the tokens; None, where they
     are not known, counts it on all.
     """
-    has_trained_upstream = {"vision": False, "projector": "vision" in stage_config.train}
-    has_trained_upstream["language"] = has_trained_upstream["projector"] or "projector" in stage_config.train
+    has_trained_upstream = {"vision": False, "projector": "vision" in stage_config.learning_rates}
+    has_trained_upstream["language"] = has_trained_upstream["projector"] or "projector" in stage_config.learning_rates
     flops_factors = {
-        component: 6 if component in stage_config.train else 4 if has_trained_upstream[component] else 2
+        component: 6 if component in stage_config.learning_rates else 4 if has_trained_upstream[component] else 2
         for component in MODEL_COMPONENTS
     }
     attention_macs = sizes.n_layers * sizes.hidden_size * n_tokens
@@ -216,7 +217,7 @@ def compute_sample_flops(
 def _estimate_memory(sizes: ModelSizes, stage_config: StageConfig, zero_stage: int, n_gpus: int) -> GpuMemory:
     is_bf16 = stage_config.precision == "bf16"
     n_params = sum(sizes.params.values())
-    n_trained_params = sum(sizes.params[component] for component in stage_config.train)
+    n_trained_params = sum(sizes.params[component] for component in stage_config.learning_rates)
     n_shards = {level: n_gpus if zero_stage >= level else 1 for level in (1, 2, 3)}
     # AdamW's two moments, and in bf16 the weights once more in fp32.
     optimizer_gib = n_trained_params * (12 if is_bf16 else 8) / n_shards[1] / GIB
@@ -232,7 +233,7 @@ def _estimate_memory(sizes: ModelSizes, stage_config: StageConfig, zero_stage: i
 
 def _estimate_activation_bytes(sizes: ModelSizes, stage_config: StageConfig, bytes_per_value: int) -> float:
     """Bytes kept for the backward pass of one full pack in the language tower, logits not counted."""
-    layer_bytes = stage_config.length * (6 * sizes.hidden_size + 4 * sizes.intermediate_size) * bytes_per_value
+    layer_bytes = stage_config.max_seq_len * (6 * sizes.hidden_size + 4 * sizes.intermediate_size) * bytes_per_value
     if stage_config.gradient_checkpointing:
-        return sizes.n_layers * stage_config.length * sizes.hidden_size * bytes_per_value + layer_bytes
+        return sizes.n_layers * stage_config.max_seq_len * sizes.hidden_size * bytes_per_value + layer_bytes
     return sizes.n_layers * layer_bytes

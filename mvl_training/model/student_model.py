@@ -219,7 +219,7 @@ def build_llava_config(
         video_token_index=video_token_id,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
-        vision_aspect_ratio=f"anyres_max_{recipe.grid.shrink_to}",
+        vision_aspect_ratio=f"anyres_max_{recipe.grid.anyres_max}",
         image_grid_pinpoints=recipe.grid.to_tile_grid().grid_pinpoints,
         tie_word_embeddings=bool(text_config.tie_word_embeddings),
     )

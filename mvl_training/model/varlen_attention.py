@@ -14,11 +14,16 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-ATTENTION_NAME = "samples_apart"
+from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
+
+patch_cpu_torch()  # before transformers: it imports torchvision
+
+from transformers import AttentionInterface, AttentionMaskInterface  # noqa: E402
+from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: E402
+from transformers.masking_utils import sdpa_mask  # noqa: E402
+
+ATTENTION_NAME = "packed_attention"
 
 
 def compute_packed_attention(

@@ -11,10 +11,10 @@ from typing import Literal
 import dagster as dg
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.training_stages import TrainingStage
 from mvl_training.evaluation.benchmarks.registry import LOCAL_SUITE, Suite, load_suites
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.table_metadata import build_table_metadata
-from mvl_training.recipe import StageName
 
 # Raised by hand when the meaning of the code changes; what is declared is hashed beside it.
 BENCHMARK_CODE_VERSION = "1"
@@ -29,7 +29,7 @@ class BenchmarkConfig(dg.Config):
     `max_new_tokens` stands in place of the tasks' own bounds; 0 leaves them.
     """
 
-    stage: StageName = "one_vision"
+    stage: TrainingStage = "one_vision"
     backend: Literal["runner", "server"] = "runner"
     limit: int = 0
     max_new_tokens: int = 0

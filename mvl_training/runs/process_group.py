@@ -136,7 +136,7 @@ def kill_orphans(run_dir: Path, *, grace_s: float = 5.0) -> int:
     if not file.exists():
         return 0
     with suppress(ValueError, KeyError, TypeError):  # a half-written file names nobody
-        group_id = json.loads(file.read_text(encoding="utf-8"))["mark"]
+        group_id = json.loads(file.read_text(encoding="utf-8"))["group_id"]
         orphans = list_processes(group_id)
         stop_group(group_id, None, grace_s=grace_s)
         file.unlink()
@@ -215,7 +215,7 @@ def _lock_run_dir(run_dir: Path) -> Iterator[None]:
 
 
 def _write_group_file(run_dir: Path, group_id: str, command: Sequence[str]) -> None:
-    text = json.dumps({"mark": group_id, "supervisor": os.getpid(), "command": list(command)}, indent=1)
+    text = json.dumps({"group_id": group_id, "supervisor_pid": os.getpid(), "command": list(command)}, indent=1)
     (run_dir / GROUP_FILE).write_text(text, encoding="utf-8")
 
 

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training.recipe import STAGES, Recipe, StageName, load_recipe
+from mvl_training.recipe import Recipe, load_recipe
 from mvl_training.trainer.metrics import read_metrics
 
 PLAN_MODULE = "mvl_training.data.plan_main"
@@ -51,7 +52,7 @@ class Checkpoint:
     `max_seq_len` is the longest sequence it was trained on, in tokens.
     """
 
-    stage: StageName
+    stage: TrainingStage
     output_dir: Path
     version: str
     max_seq_len: int
@@ -65,7 +66,7 @@ class Checkpoint:
 class StageRun:
     """One stage with its inputs resolved. Made by `resolve_stage_run`."""
 
-    stage: StageName
+    stage: TrainingStage
     recipe_name: str
     recipe: Recipe
     lake_root: str
@@ -96,7 +97,7 @@ class StageRun:
         in the folder."""
         command = shlex.split(os.environ.get(LAUNCHER_ENV, ""))
         command = command or [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc_per_node", str(self.recipe.processes), "-m", TRAIN_MODULE]
+        command += ["--nproc_per_node", str(self.recipe.nproc_per_node), "-m", TRAIN_MODULE]
         command += ["--recipe", self.recipe_name, "--stage", self.stage]
         command += ["--lake", self.lake_root, "--out", str(self.output_dir)]
         if self.initial_checkpoint is not None:
@@ -105,12 +106,12 @@ class StageRun:
 
     def build_checkpoint(self) -> Checkpoint:
         """What the finished run left. The version names the inputs and the steps done. Raises `StageError`."""
-        n_steps = self.read_result()["steps"]
+        n_steps = self.read_result()["n_steps"]
         return Checkpoint(
             self.stage,
             self.output_dir,
             version=compute_digest("weights", self.inputs_hash, n_steps),
-            max_seq_len=self.recipe.get_stage(self.stage).length,
+            max_seq_len=self.recipe.get_stage(self.stage).max_seq_len,
         )
 
     def read_result(self) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def load_current_recipe() -> tuple[str, Recipe]:
     return name, load_recipe(name)
 
 
-def resolve_stage_run(lake: Lake, stage: StageName) -> StageRun:
+def resolve_stage_run(lake: Lake, stage: TrainingStage) -> StageRun:
     """The stage as it would be trained now. Raises `StageError` when its plan or the checkpoint before is missing."""
     name, recipe = load_current_recipe()
     plan = lake.get_table(f"pack_plan/{stage}")
@@ -148,19 +149,19 @@ def resolve_stage_run(lake: Lake, stage: StageName) -> StageRun:
     )
 
 
-def get_previous_stage(stage: StageName) -> StageName | None:
-    index = STAGES.index(stage)
-    return STAGES[index - 1] if index else None
+def get_previous_stage(stage: TrainingStage) -> TrainingStage | None:
+    index = TRAINING_STAGES.index(stage)
+    return TRAINING_STAGES[index - 1] if index else None
 
 
-def build_plan_command(stage: StageName, lake_root: str, run_id: str, report_path: Path) -> list[str]:
+def build_plan_command(stage: TrainingStage, lake_root: str, run_id: str, report_path: Path) -> list[str]:
     """Planning counts tokens with the tokenizer, so it runs outside the process that holds the definitions."""
     name, _ = load_current_recipe()
     command = [sys.executable, "-m", PLAN_MODULE, "--recipe", name, "--stage", stage]
     return [*command, "--lake", lake_root, "--run-id", run_id, "--out", str(report_path)]
 
 
-def get_plan_dir(stage: StageName) -> Path:
+def get_plan_dir(stage: TrainingStage) -> Path:
     """Log and report of planning a stage; nothing in it is needed twice."""
     return load_settings().home / "planning" / stage
 
@@ -170,19 +171,19 @@ def set_current_checkpoint(checkpoint: Checkpoint) -> None:
     pointer_path = _get_pointer_path(checkpoint.stage)
     pointer_path.parent.mkdir(parents=True, exist_ok=True)
     temp_path = pointer_path.with_suffix(".part")
-    data = {**asdict(checkpoint), "folder": str(checkpoint.output_dir)}
+    data = {**asdict(checkpoint), "output_dir": str(checkpoint.output_dir)}
     temp_path.write_text(json.dumps(data, indent=1), encoding="utf-8")
     temp_path.replace(pointer_path)
 
 
-def load_current_checkpoint(stage: StageName) -> Checkpoint:
+def load_current_checkpoint(stage: TrainingStage) -> Checkpoint:
     """The checkpoint that was materialised last. Raises `StageError` when there is none, or its files are gone."""
     pointer_path = _get_pointer_path(stage)
     hint = f"materialise checkpoint/{stage} first"
     if not pointer_path.is_file():
         raise StageError(f"stage {stage} has no checkpoint yet", hint=hint)
     data = json.loads(pointer_path.read_text(encoding="utf-8"))
-    checkpoint = Checkpoint(data["stage"], Path(data["folder"]), data["version"], data["length"])
+    checkpoint = Checkpoint(data["stage"], Path(data["output_dir"]), data["version"], data["max_seq_len"])
     if not checkpoint.export_dir.is_dir():
         raise StageError(f"the checkpoint of {stage} is gone from {checkpoint.output_dir}", hint=hint)
     return checkpoint
@@ -196,7 +197,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _get_pointer_path(stage: StageName) -> Path:
+def _get_pointer_path(stage: TrainingStage) -> Path:
     return load_settings().checkpoints_dir / stage / "current.json"
 
 

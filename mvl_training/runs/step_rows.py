@@ -21,7 +21,7 @@ def read_step_rows(lake: Lake, checkpoint: Checkpoint, step: int) -> list[dict[s
     """The rows of optimizer step `step` (from 1) in the order of its packs: row_id, pack (its position in the plan),
     tokens, kind, source. Raises `MvlError` for a step that was not, or when the plan has been made anew since."""
     result = read_json(checkpoint.output_dir / RESULT_FILE)
-    if step > result["steps"]:
+    if step > result["n_steps"]:
         raise MvlError(f"checkpoint/{checkpoint.stage} was trained for {result['steps']} steps")
     table = lake.get_table(f"pack_plan/{checkpoint.stage}")
     if table.compute_data_version() != result["plan_version"]:
@@ -32,7 +32,7 @@ def read_step_rows(lake: Lake, checkpoint: Checkpoint, step: int) -> list[dict[s
     provenance = json.loads((checkpoint.export_dir / PROVENANCE_FILE).read_text(encoding="utf-8"))
     recipe = parse_recipe(provenance["recipe"], str(checkpoint.export_dir / PROVENANCE_FILE))
     plan = PackPlan(lake, checkpoint.stage)
-    batch_order = BatchOrder.from_plan(plan, recipe.get_stage(checkpoint.stage).batch, recipe.seed)
+    batch_order = BatchOrder.from_plan(plan, recipe.get_stage(checkpoint.stage).global_batch_size, recipe.seed)
     packs = plan.read_packs(batch_order.list_step_packs(step - 1))
     rows_by_id = lake.get_index(f"mixture/{checkpoint.stage}").read_rows(
         [mixture_row_id for pack in packs for mixture_row_id in pack.row_ids]

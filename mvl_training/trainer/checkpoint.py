@@ -27,7 +27,7 @@ from mvl_assets.errors import MvlError
 
 STATE_FILE = "state.json"
 DEEPSPEED_TAG = "zero"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 N_VERIFY_THREADS = 8
 
 
@@ -97,7 +97,7 @@ def _publish(building_dir: Path, target_dir: Path, state: CheckpointState, model
         for path in sorted(building_dir.rglob("*"))
         if path.is_file()
     }
-    content = asdict(state) | {"files": file_sizes}
+    content = asdict(state) | {"file_sizes": file_sizes}
     (building_dir / STATE_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
     fsync_tree(building_dir)
     if target_dir.exists():

@@ -47,7 +47,7 @@ def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
     config["dtype"] = str(dtype).removeprefix("torch.")
     (building_dir / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     provenance: dict[str, Any] = {
-        "run": state.run_hash,
+        "run_hash": state.run_hash,
         "stage": state.stage,
         "step": state.step,
         "plan_version": state.plan_version,

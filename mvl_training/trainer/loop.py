@@ -105,7 +105,7 @@ def build_deepspeed_config(stage_config: StageConfig, grad_accum_steps: int, loa
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": grad_accum_steps,
-        "gradient_clipping": stage_config.clip,
+        "gradient_clipping": stage_config.max_grad_norm,
         "bf16": {"enabled": stage_config.precision == "bf16"},
         # Sums of many micro-steps in bf16 would lose what the small ones add.
         "data_types": {"grad_accum_dtype": "fp32"},
@@ -120,18 +120,18 @@ def build_deepspeed_config(stage_config: StageConfig, grad_accum_steps: int, loa
 
 def _build_zero_config(stage_config: StageConfig) -> dict[str, Any]:
     offload = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    return {"stage": stage_config.zero, **({"offload_optimizer": offload} if stage_config.offload else {})}
+    return {"stage": stage_config.zero_stage, **({"offload_optimizer": offload} if stage_config.offload else {})}
 
 
 def build_parameter_groups(student: Student, stage_config: StageConfig) -> list[dict[str, Any]]:
     """One AdamW group per part that learns; everything else is frozen."""
-    groups: dict[str, list[torch.nn.Parameter]] = {component: [] for component in stage_config.train}
+    groups: dict[str, list[torch.nn.Parameter]] = {component: [] for component in stage_config.learning_rates}
     for name, parameter in student.named_parameters():
         part = find_model_component(name)
         parameter.requires_grad_(part in groups)
         if part in groups:
             groups[part].append(parameter)
-    return [{"params": groups[part], "lr": rate, "name": part} for part, rate in stage_config.train.items()]
+    return [{"params": groups[part], "lr": rate, "name": part} for part, rate in stage_config.learning_rates.items()]
 
 
 def build_engine(
@@ -143,12 +143,12 @@ def build_engine(
     """
     import deepspeed
 
-    student.n_head_chunks = -(-stage_config.length // HEAD_CHUNK_TOKENS) if stage_config.zero == 3 else None
+    student.n_head_chunks = -(-stage_config.max_seq_len // HEAD_CHUNK_TOKENS) if stage_config.zero_stage == 3 else None
     if stage_config.gradient_checkpointing:
         student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     groups = build_parameter_groups(student, stage_config)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=stage_config.weight_decay)
-    if stage_config.zero == 3:
+    if stage_config.zero_stage == 3:
         # Read in Student's own forward, not in that of the module that owns it.
         deepspeed.zero.register_external_parameter(student, student.llava.model.image_newline)
     engine, *_ = deepspeed.initialize(
@@ -194,12 +194,12 @@ def train(
     )
     prefetch = Prefetcher(loader, positions)
     batches = iter(prefetch)
-    spike_detector = LossSpikeDetector(stage_config.spike, schedule.previous_losses)
+    spike_detector = LossSpikeDetector(stage_config.loss_spike_factor, schedule.previous_losses)
     try:
         for step in range(schedule.start_step, total_steps):
             lr_scale = compute_lr_scale(step, total_steps, stage_config.warmup, stage_config.schedule)
             for group in engine.optimizer.param_groups:
-                group["lr"] = stage_config.train[group["name"]] * lr_scale
+                group["lr"] = stage_config.learning_rates[group["name"]] * lr_scale
             pack_positions = batch_order.list_step_packs(step)
             n_loss_tokens = int(schedule.plan.n_loss_tokens[pack_positions].sum())
             started_at = time.monotonic()
@@ -218,20 +218,20 @@ def train(
                 {
                     "step": finished_step,
                     "loss": loss,
-                    "lr": {component: rate * lr_scale for component, rate in stage_config.train.items()},
+                    "lr": {component: rate * lr_scale for component, rate in stage_config.learning_rates.items()},
                     "grad_norm": grad_norm,
                     "tokens": int(schedule.plan.n_tokens[pack_positions].sum()),
-                    "targets": n_loss_tokens,
+                    "loss_tokens": n_loss_tokens,
                     "samples": int(schedule.plan.n_samples[pack_positions].sum()),
                     "packs": len(pack_positions),
                     "epoch": step // batch_order.steps_per_epoch,
-                    "seconds": step_time_s,
-                    "data_wait": data_time_s,
-                    "target_tokens_per_second": n_loss_tokens / step_time_s,
+                    "step_time_s": step_time_s,
+                    "data_time_s": data_time_s,
+                    "loss_tokens_per_s": n_loss_tokens / step_time_s,
                     **schedule.throughput_meter.measure(pack_positions, step_time_s),
                 }
             )
-            if finished_step % stage_config.save_every == 0 or finished_step == total_steps or signum:
+            if finished_step % stage_config.save_interval == 0 or finished_step == total_steps or signum:
                 save_checkpoint(finished_step)
             if signum and finished_step < total_steps:
                 raise Interrupted(signum, finished_step)

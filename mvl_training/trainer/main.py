@@ -3,7 +3,7 @@
     python -m mvl_training.trainer.main --recipe demo --stage alignment --lake LAKE_ROOT --out DIR
         [--init-from EXPORT_DIR] [--steps N] [--resume auto|never|require]
 
-Works alone (one rank) or under `torchrun --nproc_per_node N -m mvl_training.trainer.main …` (`recipe.processes` ranks is what
+Works alone (one rank) or under `torchrun --nproc_per_node N -m mvl_training.trainer.main …` (`recipe.nproc_per_node` ranks is what
 the recipe asks for on one machine). The same command after a kill goes on from the last checkpoint; SIGINT and SIGTERM
 save one and exit with 130 or 143. A finished run asked for again returns at once. Needs `pack_plan/<stage>` in the
 lake.
@@ -49,6 +49,7 @@ import torch
 import torch.distributed as dist
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.data.batch_order import BatchOrder
@@ -59,7 +60,7 @@ from mvl_training.data.processing import SampleProcessor, load_tokenizer, resolv
 from mvl_training.model.cost_model import compute_model_sizes
 from mvl_training.model.hf_layout import write_model_files
 from mvl_training.model.student_model import Student, assemble_student, load_student
-from mvl_training.recipe import STAGES, Recipe, StageConfig, StageName, load_recipe
+from mvl_training.recipe import Recipe, StageConfig, load_recipe
 from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.allocator import retain_freed_blocks
 from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
@@ -88,7 +89,7 @@ class TrainingJob:
     """A resolved command: what is trained on what, and who it is. `initial_weights` names the weights of `init_from`."""
 
     recipe: Recipe
-    stage_name: StageName
+    stage_name: TrainingStage
     stage_config: StageConfig
     lake: Lake
     output_dir: Path
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mvl_training.trainer.main", description="Train one stage")
     parser.add_argument("--recipe", required=True, help="name or path")
-    parser.add_argument("--stage", required=True, choices=STAGES)
+    parser.add_argument("--stage", required=True, choices=TRAINING_STAGES)
     parser.add_argument("--lake", required=True, help="root of the tables")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--init-from", type=Path, help="export folder of the stage before")
@@ -133,7 +134,7 @@ def _resolve_job(options: argparse.Namespace) -> TrainingJob:
     plan = PackPlan(lake, options.stage)
     if options.init_from is not None and not (options.init_from / "config.json").is_file():
         raise MvlError(f"{options.init_from} is no export", hint="name the `export_dir` folder of a finished stage")
-    batch_order = BatchOrder.from_plan(plan, stage_config.batch, recipe.seed)
+    batch_order = BatchOrder.from_plan(plan, stage_config.global_batch_size, recipe.seed)
     n_steps = options.steps or stage_config.steps or stage_config.epochs * batch_order.steps_per_epoch
     initial_weights = None if options.init_from is None else _identify_weights(options.init_from)
     return TrainingJob(
@@ -159,7 +160,7 @@ def _identify_weights(export_dir: Path) -> dict[str, Any]:
     provenance_path = export_dir / PROVENANCE_FILE
     if provenance_path.is_file():
         data = json.loads(provenance_path.read_text(encoding="utf-8"))
-        return {"run": data["run"], "step": data["step"]}
+        return {"run": data["run_hash"], "step": data["step"]}
     return {path.name: _compute_file_digest(path) for path in sorted(export_dir.iterdir()) if path.is_file()}
 
 
@@ -225,7 +226,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     tokenizer = load_tokenizer(job.recipe)
     load_universal = resume_point is not None and checkpoints.needs_universal_conversion(resume_point[1], world_size)
     grad_accum_steps = job.batch_order.count_grad_accum_steps(world_size)
-    if job.stage_config.zero == 3:
+    if job.stage_config.zero_stage == 3:
         deepspeed_config = build_deepspeed_config(job.stage_config, grad_accum_steps, load_universal=load_universal)
         student, sizes = build_student_zero3(
             lambda: _build_student(job, tokenizer), deepspeed_config, DTYPE_BY_PRECISION[job.stage_config.precision]
@@ -239,13 +240,15 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
         tokenizer_dir = job.init_from or resolve_model_dir(
             job.recipe.language.tokenizer or job.recipe.language.model or ""
         )
-        write_model_files(student.llava, tokenizer_dir, model_dir, grid=student.grid, system_prompt=job.recipe.system)
+        write_model_files(
+            student.llava, tokenizer_dir, model_dir, grid=student.grid, system_prompt=job.recipe.system_prompt
+        )
     parameter_names = [name for name, _ in student.named_parameters()]
     engine = build_engine(student, job.stage_config, grad_accum_steps, load_universal=load_universal)
     start_step = 0
     if resume_point is not None:
         checkpoint, state = resume_point
-        checkpoints.load(engine, checkpoint, state, world_size=world_size, zero_stage=job.stage_config.zero)
+        checkpoints.load(engine, checkpoint, state, world_size=world_size, zero_stage=job.stage_config.zero_stage)
         start_step = state.step
     loader = PackLoader(
         job.lake, job.stage_name, job.plan, SampleProcessor.for_stage(job.recipe, job.stage_name, tokenizer)
@@ -259,20 +262,20 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
             job.run_hash,
             step,
             world_size,
-            job.stage_config.zero,
+            job.stage_config.zero_stage,
             job.stage_name,
-            job.recipe.as_data(),
+            job.recipe.to_dict(),
             job.plan.version,
             parameter_names,
             _build_provenance(job),
         )
-        checkpoints.save(engine, checkpoints_dir, state, model_dir, job.stage_config.keep)
+        checkpoints.save(engine, checkpoints_dir, state, model_dir, job.stage_config.keep_checkpoints)
 
     try:
         if reporter is not None:
             reporter.log(
                 f"{job.stage_name}: {len(job.plan)} packs, {job.batch_order.packs_per_step} per step, "
-                f"steps {start_step} to {job.n_steps}, {world_size} ranks, ZeRO-{job.stage_config.zero}, {job.stage_config.precision}"
+                f"steps {start_step} to {job.n_steps}, {world_size} ranks, ZeRO-{job.stage_config.zero_stage}, {job.stage_config.precision}"
             )
         train(
             engine,
@@ -373,25 +376,26 @@ def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_
         with torch.no_grad():
             max_difference = float((compute_probe_logits(reloaded, probe_batch) - trained_logits).abs().max())
         step_metrics = read_metrics(job.output_dir / "metrics.jsonl")
+        n_loss_tokens = sum(step["loss_tokens"] for step in step_metrics)
+        train_time_s = sum(step["step_time_s"] for step in step_metrics)
         result = {
             "stage": job.stage_name,
-            "run": job.run_hash,
-            "steps": job.n_steps,
+            "run_hash": job.run_hash,
+            "n_steps": job.n_steps,
             "first_loss": step_metrics[0]["loss"],
             "last_loss": step_metrics[-1]["loss"],
-            "samples": sum(metrics["samples"] for metrics in step_metrics),
-            "tokens": sum(s["tokens"] for s in step_metrics),
-            "targets": sum(s["targets"] for s in step_metrics),
-            "seconds": sum(s["seconds"] for s in step_metrics),
-            "target_tokens_per_second": sum(s["targets"] for s in step_metrics)
-            / sum(s["seconds"] for s in step_metrics),
-            "wall_seconds": wall_time_s,
-            "checkpoint": str(last_checkpoint),
-            "export": str(export_dir),
+            "samples": sum(step["samples"] for step in step_metrics),
+            "tokens": sum(step["tokens"] for step in step_metrics),
+            "loss_tokens": n_loss_tokens,
+            "train_time_s": train_time_s,
+            "loss_tokens_per_s": n_loss_tokens / train_time_s,
+            "wall_time_s": wall_time_s,
+            "checkpoint_dir": str(last_checkpoint),
+            "export_dir": str(export_dir),
             "export_max_difference": max_difference,
             "plan_version": job.plan.version,
             "resumed_from": start_step or None,
-            "world": dist.get_world_size(),
+            "world_size": dist.get_world_size(),
             **_build_provenance(job),
         }
         temp_path = job.output_dir / "result.json.part"
@@ -411,14 +415,14 @@ def _is_finished(job: TrainingJob) -> bool:
     result_path = job.output_dir / "result.json"
     if not result_path.is_file() or not (job.output_dir / "export" / "config.json").is_file():
         return False
-    return bool(json.loads(result_path.read_text(encoding="utf-8")).get("run") == job.run_hash)
+    return bool(json.loads(result_path.read_text(encoding="utf-8")).get("run_hash") == job.run_hash)
 
 
 def _build_provenance(job: TrainingJob) -> dict[str, Any]:
     return {
         "recipe_name": job.recipe.name,
         "recipe_hash": compute_digest(job.recipe.build_training_inputs(job.stage_name)),
-        "initial": job.initial_weights,
+        "initial_weights": job.initial_weights,
         "versions": {name: _read_package_version(name) for name in VERSIONED_PACKAGES},
     }
 

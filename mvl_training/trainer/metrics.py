@@ -17,7 +17,7 @@ from typing import Any
 LOG = logging.getLogger("mvl.train")
 PROGRESS_INTERVAL_S = 2.0
 EMA_WEIGHT = 0.1
-SMOOTHED_METRICS = ("target_tokens_per_second", "tflops", "data_wait")
+SMOOTHED_METRICS = ("loss_tokens_per_s", "tflops", "data_time_s")
 """Numbers that jump from step to step: progress lines show their moving average, of which a step is a tenth."""
 
 
@@ -73,10 +73,10 @@ class MetricsReporter:
             mfu = f" ({metrics['mfu']:.0%} of peak)" if metrics["mfu"] is not None else ""
             self.log(
                 f"{self.stage} step {metrics['step']}/{self.total_steps}  loss {metrics['loss']:.4f}  "
-                f"{self._ema_by_metric['target_tokens_per_second']:.0f} target tokens/s, "
+                f"{self._ema_by_metric['loss_tokens_per_s']:.0f} loss tokens/s, "
                 f"{self._ema_by_metric['tflops']:.3g} TFLOP/s{mfu}, "
-                f"{metrics['memory_gib']:.1f} GiB, "
-                f"waited {self._ema_by_metric['data_wait']:.2f} s for data"
+                f"{metrics['peak_memory_gib']:.1f} GiB, "
+                f"waited {self._ema_by_metric['data_time_s']:.2f} s for data"
             )
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ class ThroughputMeter:
     def measure(self, pack_positions: Sequence[int], step_time_s: float) -> dict[str, Any]:
         """`tflops`: model TFLOP/s of one rank (the head on targets only, as the loop runs it; nothing for what gradient
         checkpointing computes again). `mfu`: its share of the device's peak, None where that is not known.
-        `memory_gib`: the most this rank held."""
+        `peak_memory_gib`: the most this rank held."""
         positions = list(pack_positions)
         n_samples = int(self._plan.n_samples[positions].sum())
         pack_counts = (self._plan.n_tokens, self._plan.n_tiles, self._plan.n_loss_tokens)
@@ -55,7 +55,7 @@ class ThroughputMeter:
         return {
             "tflops": tflops,
             "mfu": None if self._peak_tflops is None else tflops / self._peak_tflops,
-            "memory_gib": _read_peak_memory_gib(),
+            "peak_memory_gib": _read_peak_memory_gib(),
         }
 
 

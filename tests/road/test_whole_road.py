@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.profile import PROFILES_DIR
 from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import TRAINING_STAGES
 from mvl_assets.lake_queries.holdout import is_held_out
 from mvl_assets.lake_queries.lineage import trace
 from mvl_assets.lake_queries.views import iter_mixture_rows

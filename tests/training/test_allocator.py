@@ -11,9 +11,9 @@ from tests.training import tiny_model as small
 
 SCRIPT = """
 import resource, sys
-from mvl_training.trainer.allocator import keep_freed_memory
+from mvl_training.trainer.allocator import retain_freed_blocks
 if sys.argv[1] == "kept":
-    keep_freed_memory()
+    retain_freed_blocks()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     bytearray(b"x") * (64 << 20)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mvl_training.model.student_model import attention
+from mvl_training.model.varlen_attention import compute_packed_attention
 
 LENGTHS = (5, 1, 9, 2)
 
@@ -43,7 +43,7 @@ def states(heads: int, device: str, dtype: torch.dtype) -> torch.Tensor:
 def test_it_equals_a_dense_mask(device: str, dtype: torch.dtype, tolerance: float, groups: int) -> None:
     query, key, value = states(6, device, dtype), states(6 // groups, device, dtype), states(6 // groups, device, dtype)
     cu_seqlens = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0)], dtype=torch.int32, device=device)
-    ours, none = attention.samples_apart(
+    ours, none = compute_packed_attention(
         torch.nn.Module(), query, key, value, None, scaling=None, cu_seqlens=cu_seqlens, max_seqlen=max(LENGTHS)
     )
     assert none is None

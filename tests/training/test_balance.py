@@ -47,10 +47,19 @@ def test_visual_shares_of_packs_are_percentiles_over_packs() -> None:
 
 
 def test_the_tables_are_markdown_with_a_line_for_each() -> None:
-    share = {"axis": "category", "name": "chart", "samples": 1200, "tokens": 9, "visual": 5, "targets": 4}
-    lines = render_shares_table([share | {"least": 0.5, "most": 1.0}]).splitlines()
+    share = {
+        "axis": "category",
+        "name": "chart",
+        "n_samples": 1200,
+        "n_tokens": 9,
+        "n_visual_tokens": 5,
+        "n_loss_tokens": 4,
+    }
+    lines = render_shares_table([share | {"min_shard_share": 0.5, "max_shard_share": 1.0}]).splitlines()
     assert lines[2:] == ["| category | chart | 1,200 | 9 | 5 | 4 | 100.0% | 50.0%, 100.0% |"]
     assert len({line.count("|") for line in lines}) == 1
-    lines = render_loads_table([{"ranks": 8, "micro_steps": 2, "tokens": 0.75, "tiles": 0.5}]).splitlines()
+    lines = render_loads_table(
+        [{"world_size": 8, "grad_accum_steps": 2, "token_efficiency": 0.75, "tile_efficiency": 0.5}]
+    ).splitlines()
     assert lines[2:] == ["| 8 | 2 | 0.750 | 0.500 |"]
     assert len({line.count("|") for line in lines}) == 1

@@ -62,7 +62,7 @@ def test_a_gpus_benchmark_runs_its_whole_path_on_a_cpu(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_our_step_and_hugging_faces_are_measured_on_the_same_data(tmp_path: Path, tokenizer: Path) -> None:
-    data = small.recipe_data(tokenizer, length=2048, batch=8)
+    data = small.recipe_data(tokenizer, max_seq_len=2048, global_batch_size=8)
     data["grid"]["tiles"] = None
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(data), encoding="utf-8")

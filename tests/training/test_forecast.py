@@ -53,7 +53,7 @@ def test_a_frozen_tower_costs_no_gradients_of_its_own() -> None:
 def test_over_a_plan_the_steps_and_samples_are_those_that_will_be_trained(
     lake: Lake, tokenizer: Path, batch: int, steps: int | None
 ) -> None:
-    recipe = parse_recipe(small.recipe_data(tokenizer, batch=batch, steps=steps))
+    recipe = parse_recipe(small.recipe_data(tokenizer, global_batch_size=batch, steps=steps))
     plan = PackPlan(lake, "single_image")
     order = BatchOrder.from_plan(plan, batch, recipe.seed)
     found = forecast_stage(recipe, "single_image", compute_recipe_sizes(recipe), n_gpus=1, plan=plan)

@@ -166,7 +166,7 @@ def test_features_equal_those_of_transformers_own_forward(student: Student, proc
 
 def test_shrunk_pictures_have_transformers_features_too(tokenizer: Path, tokens: ChatTokenizer) -> None:
     data = small.recipe_data(tokenizer)
-    data["grid"] |= {"side": 4, "tiles": None, "shrink_to": 2}
+    data["grid"] |= {"side": 4, "tiles": None, "anyres_max": 2}
     recipe = parse_recipe(data)
     student = assemble_student(recipe, tokens).eval()
     processor = SampleProcessor.for_stage(recipe, "single_image", tokens)

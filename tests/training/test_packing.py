@@ -84,9 +84,9 @@ def test_a_plan_is_the_same_every_time_and_changes_with_what_it_depends_on(
     again = plan_stage(lake, "single_image", recipe, run_id="b")
     assert again.data_version == first.data_version
     assert lake.get_table("pack_plan/single_image").version == version
-    slower = small.recipe(tokenizer, train={"projector": 1e-4}, steps=99, zero=3)
+    slower = small.recipe(tokenizer, learning_rates={"projector": 1e-4}, steps=99, zero_stage=3)
     assert plan_stage(lake, "single_image", slower, run_id="c").data_version == first.data_version
-    longer = small.recipe(tokenizer, length=512)
+    longer = small.recipe(tokenizer, max_seq_len=512)
     assert plan_stage(lake, "single_image", longer, run_id="d").data_version != first.data_version
 
 
@@ -107,7 +107,7 @@ def test_the_report_adds_up_to_the_table(lake: Lake, recipe: Recipe, tokens: Cha
     assert report.rejects_by_error == {}
     for axis in ("category", "modality"):
         shares = [share for share in report.shares if share.axis == axis]
-        for name in ("samples", "tokens", "targets"):
+        for name in ("n_samples", "n_tokens", "n_loss_tokens"):
             assert sum(getattr(share, name) for share in shares) == getattr(report, name)
         assert all(
             share.min_shard_share == share.max_shard_share == share.n_loss_tokens / report.n_loss_tokens
@@ -201,7 +201,7 @@ def test_another_text_of_the_same_length_is_another_plan(tmp_path: Path, recipe:
     for answer in ("red", "sad"):
         lake = small.fill_lake(tmp_path / answer, [([], "Which?", answer)])
         versions.append(plan_stage(lake, "single_image", recipe, run_id="r"))
-    assert versions[0].n_tokens == versions[1].tokens
+    assert versions[0].n_tokens == versions[1].n_tokens
     assert versions[0].data_version != versions[1].data_version
 
 

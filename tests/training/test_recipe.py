@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mvl_training.recipe import STAGES, RecipeError, load_recipe, parse_recipe
+from mvl_assets.common.training_stages import TRAINING_STAGES
+from mvl_training.recipe import RecipeError, load_recipe, parse_recipe
 from tests.training import tiny_model as small
 
 
@@ -17,18 +18,18 @@ def test_paper_7b_has_the_papers_values() -> None:
     assert recipe.language.model == "Qwen/Qwen2.5-7B-Instruct"
     assert recipe.vision.model == "google/siglip-so400m-patch14-384"
     assert recipe.paper_parity
-    alignment, single, one = (recipe.get_stage(s) for s in STAGES)
-    assert alignment.train == {"projector": 1e-3}
-    assert single.train == one.train == {"language": 1e-5, "projector": 1e-5, "vision": 2e-6}
-    assert [s.batch for s in (alignment, single, one)] == [512, 256, 256]
-    assert [s.length for s in (alignment, single, one)] == [8192, 8192, 16384]
+    alignment, single, one = (recipe.get_stage(s) for s in TRAINING_STAGES)
+    assert alignment.learning_rates == {"projector": 1e-3}
+    assert single.learning_rates == one.learning_rates == {"language": 1e-5, "projector": 1e-5, "vision": 2e-6}
+    assert [s.global_batch_size for s in (alignment, single, one)] == [512, 256, 256]
+    assert [s.max_seq_len for s in (alignment, single, one)] == [8192, 8192, 16384]
     assert [s.conversation for s in (alignment, single, one)] == ["plain", "chatml", "chatml"]
-    assert [s.pictures for s in (alignment, single, one)] == ["flat", "anyres", "anyres"]
+    assert [s.image_mode for s in (alignment, single, one)] == ["flat", "anyres", "anyres"]
     for stage in (alignment, single, one):
         assert (stage.schedule, stage.warmup, stage.weight_decay, stage.epochs) == ("cosine", 0.03, 0.0, 1)
-        assert (stage.zero, stage.precision, stage.gradient_checkpointing) == (3, "bf16", True)
-        assert (stage.save_every, stage.keep) == (1000, 20)
-    assert one.frames == 32
+        assert (stage.zero_stage, stage.precision, stage.gradient_checkpointing) == (3, "bf16", True)
+        assert (stage.save_interval, stage.keep_checkpoints) == (1000, 20)
+    assert one.max_frames == 32
     grid = recipe.grid.to_tile_grid()
     assert (grid.patches_per_side, grid.max_tiles, len(grid.shapes)) == (27, 4, 36)
     assert grid.grid_pinpoints[0] == [384, 384]
@@ -39,7 +40,7 @@ def test_paper_7b_has_the_papers_values() -> None:
 def test_every_recipe_loads_and_has_the_three_stages(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert tuple(recipe.stages) == STAGES
+    assert tuple(recipe.stages) == TRAINING_STAGES
 
 
 def test_the_demo_never_cuts_more_tiles_than_vllm_counts_like() -> None:
@@ -56,7 +57,7 @@ def test_the_demo_never_cuts_more_tiles_than_vllm_counts_like() -> None:
         ({"language": {"config": {"model_type": "qwen2"}}}, "needs a `tokenizer`"),
         ({"language": {"config": {}, "tokenizer": "x"}}, "needs `model_type`"),
         ({"vision": {"model": "x", "tokenizer": "y"}}, "has no `tokenizer`"),
-        ({"grid": {"tile": 56, "patch": 14, "side": 2, "shrink_to": 4}}, "the vision tower takes"),
+        ({"grid": {"tile": 56, "patch": 14, "side": 2, "anyres_max": 4}}, "the vision tower takes"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(tokenizer: Path, change: dict[str, Any], message: str) -> None:
@@ -70,14 +71,14 @@ def test_a_mistake_is_named_in_one_line(tokenizer: Path, change: dict[str, Any],
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        ({"train": {}}, "stages.single_image.train"),
-        ({"train": {"vision": 0.0}}, "must be above 0"),
-        ({"train": {"everything": 1e-3}}, "stages.single_image.train"),
-        ({"zero": 4}, "stages.single_image.zero"),
+        ({"learning_rates": {}}, "stages.single_image.learning_rates"),
+        ({"learning_rates": {"vision": 0.0}}, "must be above 0"),
+        ({"learning_rates": {"everything": 1e-3}}, "stages.single_image.learning_rates"),
+        ({"zero_stage": 4}, "stages.single_image.zero_stage"),
         ({"precision": "fp8"}, "stages.single_image.precision"),
-        ({"zero": 0, "precision": "bf16"}, "bf16 needs `zero` 2 or 3, not 0"),
-        ({"zero": 1, "precision": "bf16"}, "bf16 needs `zero` 2 or 3, not 1"),
-        ({"length": 20}, "one picture alone takes"),
+        ({"zero_stage": 0, "precision": "bf16"}, "bf16 needs `zero_stage` 2 or 3, not 0"),
+        ({"zero_stage": 1, "precision": "bf16"}, "bf16 needs `zero_stage` 2 or 3, not 1"),
+        ({"max_seq_len": 20}, "one image alone takes"),
         ({"warmup": 1.0}, "stages.single_image.warmup"),
     ],
 )
@@ -99,8 +100,8 @@ def test_files_that_are_no_recipe_are_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_learning_rate_changes_the_training_but_not_the_plan(tokenizer: Path) -> None:
-    one, other = small.recipe(tokenizer), small.recipe(tokenizer, train={"projector": 1e-4})
+    one, other = small.recipe(tokenizer), small.recipe(tokenizer, learning_rates={"projector": 1e-4})
     assert one.build_plan_inputs("single_image") == other.build_plan_inputs("single_image")
     assert one.build_training_inputs("single_image") != other.build_training_inputs("single_image")
-    kept = small.recipe(tokenizer, save_every=50, keep=9)
+    kept = small.recipe(tokenizer, save_interval=50, keep_checkpoints=9)
     assert one.build_training_inputs("single_image") == kept.build_training_inputs("single_image")

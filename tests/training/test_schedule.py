@@ -41,12 +41,12 @@ def test_steps_after_the_checkpoint_are_forgotten_on_resume(tmp_path: Path) -> N
     numbers = {
         "step": 3,
         "loss": 0.5,
-        "seconds": 1.0,
-        "data_wait": 0.0,
-        "target_tokens_per_second": 1.0,
+        "step_time_s": 1.0,
+        "data_time_s": 0.0,
+        "loss_tokens_per_s": 1.0,
         "tflops": 0.1,
         "mfu": None,
-        "memory_gib": 0.1,
+        "peak_memory_gib": 0.1,
         "lr": {"a": 1.0},
     }
     reporter.report_step(numbers)

@@ -36,11 +36,11 @@ def test_it_answers_from_pictures_it_never_saw(seeing: tuple[Path, list[small.Dr
 def test_the_result_says_what_was_done(seeing: tuple[Path, list[small.Drawn]]) -> None:
     folder, _ = seeing
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    assert result["steps"] == 300
+    assert result["n_steps"] == 300
     assert result["last_loss"] < result["first_loss"]
     assert result["export_max_difference"] == 0.0
     about = StudentRunner(folder).describe()
-    assert (about["stage"], about["step"], about["run"]) == ("single_image", 300, result["run"])
+    assert (about["stage"], about["step"], about["run_hash"]) == ("single_image", 300, result["run_hash"])
     assert about["recipe"]["name"] == "tiny"
 
 

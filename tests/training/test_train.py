@@ -32,19 +32,19 @@ ZERO_THREE_TOLERANCE = 1e-3
 
 INFINITE_IN_STEP_TWO = """
 import sys
-from mvl_training import loop, train
+from mvl_training.trainer import loop, main
 
-step, done = loop._step, []
+run_step, calls = loop._run_step, []
 
-def spoilt(engine, *rest):
-    done.append(1)
-    if len(done) == 2:
+def run_step_with_infinite_gradient(engine, *rest):
+    calls.append(1)
+    if len(calls) == 2:
         weight = engine.module.llava.model.multi_modal_projector.linear_1.weight
         weight.register_hook(lambda gradient: gradient * float("inf"))
-    return step(engine, *rest)
+    return run_step(engine, *rest)
 
-loop._step = spoilt
-raise SystemExit(train.main(sys.argv[1:]))
+loop._run_step = run_step_with_infinite_gradient
+raise SystemExit(main.main(sys.argv[1:]))
 """
 
 
@@ -150,14 +150,14 @@ def test_two_ranks_killed_and_interrupted_end_bit_for_bit_where_an_undisturbed_r
     assert done.returncode == 0, done.stderr[-3000:]
 
     assert json.loads((out / "result.json").read_text())["resumed_from"] == stopped_after
-    exact = ("step", "loss", "lr", "grad_norm", "samples", "targets", "epoch")
+    exact = ("step", "loss", "lr", "grad_norm", "samples", "loss_tokens", "epoch")
     assert [{k: s[k] for k in exact} for s in steps_of(out)] == [
         {k: s[k] for k in exact} for s in steps_of(undisturbed[0])
     ]
     weights = [load_file(o / "export" / "model.safetensors") for o in (undisturbed[0], out)]
     assert weights[0].keys() == weights[1].keys()
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
-    assert len(list((out / "checkpoints").glob("step-*"))) == 2  # keep: 2
+    assert len(list((out / "checkpoints").glob("step-*"))) == 2  # keep_checkpoints: 2
 
 
 def test_one_rank_trains_like_two(
@@ -170,7 +170,7 @@ def test_one_rank_trains_like_two(
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert losses[0][-1] < losses[0][0]
     result = json.loads((out / "result.json").read_text())
-    assert (result["steps"], result["world"], result["export_max_difference"]) == (30, 1, 0.0)
+    assert (result["n_steps"], result["world_size"], result["export_max_difference"]) == (30, 1, 0.0)
 
 
 def test_another_number_of_ranks_goes_on_with_the_same_data_and_loss(
@@ -184,9 +184,9 @@ def test_another_number_of_ranks_goes_on_with_the_same_data_and_loss(
     done = run(command(recipe_file, lake, out, "--steps", "30"))
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((out / "result.json").read_text())
-    assert (result["resumed_from"], result["world"]) == (28, 1)
+    assert (result["resumed_from"], result["world_size"]) == (28, 1)
     ours, theirs = steps_of(out), steps_of(undisturbed[0])
-    for name in ("step", "lr", "samples", "targets", "epoch"):
+    for name in ("step", "lr", "samples", "loss_tokens", "epoch"):
         assert [s[name] for s in ours] == [s[name] for s in theirs]
     assert [s["loss"] for s in ours[28:]] == pytest.approx([s["loss"] for s in theirs[28:]], rel=1e-5)
     assert not list((out / "checkpoints").glob(".universal-*"))
@@ -216,10 +216,10 @@ def test_a_finished_run_is_not_repeated(undisturbed: tuple[Path, list[str]]) -> 
 def test_frozen_parts_stay_and_the_next_stage_starts_from_the_export(
     tmp_path: Path, tokenizer: Path, lake: Lake
 ) -> None:
-    first = write_recipe(tmp_path / "one.yaml", tokenizer, train={"projector": 1e-2}, zero=1, steps=3)
+    first = write_recipe(tmp_path / "one.yaml", tokenizer, learning_rates={"projector": 1e-2}, zero_stage=1, steps=3)
     done = run(command(first, lake, tmp_path / "one"))
     assert done.returncode == 0, done.stderr[-3000:]
-    second = write_recipe(tmp_path / "two.yaml", tokenizer, train={"vision": 1e-2}, zero=2, steps=3)
+    second = write_recipe(tmp_path / "two.yaml", tokenizer, learning_rates={"vision": 1e-2}, zero_stage=2, steps=3)
     done = run(command(second, lake, tmp_path / "two", "--init-from", str(tmp_path / "one" / "export")))
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_file(tmp_path / n / "export" / "model.safetensors") for n in ("one", "two"))
@@ -227,13 +227,18 @@ def test_frozen_parts_stay_and_the_next_stage_starts_from_the_export(
     moved = {name.split(".")[0] for name in one if (one[name] != two[name]).any()}
     assert moved == {"vision_tower"}
     about = json.loads((tmp_path / "two" / "export" / "mvl.json").read_text())
-    assert about["initial"] == {"run": json.loads((tmp_path / "one" / "result.json").read_text())["run"], "step": 3}
+    assert about["initial_weights"] == {
+        "run": json.loads((tmp_path / "one" / "result.json").read_text())["run_hash"],
+        "step": 3,
+    }
 
 
 def test_a_loss_that_is_no_number_stops_with_the_rows_and_keeps_the_last_checkpoint(
     tmp_path: Path, tokenizer: Path, lake: Lake
 ) -> None:
-    wild = write_recipe(tmp_path / "wild.yaml", tokenizer, train={"language": 1e30}, warmup=0.0, save_every=1)
+    wild = write_recipe(
+        tmp_path / "wild.yaml", tokenizer, learning_rates={"language": 1e30}, warmup=0.0, save_interval=1
+    )
     out = tmp_path / "out"
     done = run(command(wild, lake, out))
     assert done.returncode == 3, done.stderr[-3000:]
@@ -277,7 +282,7 @@ def test_foreign_and_damaged_checkpoints_are_refused_with_the_reason(
 def test_a_checkpoint_whose_bytes_changed_is_refused_and_goes_once_the_run_has_passed_it(
     tmp_path: Path, tokenizer: Path, lake: Lake
 ) -> None:
-    recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, save_every=1, keep=2)
+    recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, save_interval=1, keep_checkpoints=2)
     out = tmp_path / "out"
     assert run(command(recipe, lake, out, "--steps", "4")).returncode == 0
     folder = out / "checkpoints"
@@ -332,13 +337,13 @@ def zero_three(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path, lake: 
     recipe = write_recipe(
         folder / "tiny.yaml",
         tokenizer,
-        train={"language": 3e-3, "projector": 1e-2, "vision": 3e-4},
-        zero=3,
+        learning_rates={"language": 3e-3, "projector": 1e-2, "vision": 3e-4},
+        zero_stage=3,
         offload=True,
         precision="bf16",
         gradient_checkpointing=True,
         steps=12,
-        save_every=6,
+        save_interval=6,
     )
     done = run(command(recipe, lake, folder / "out", ranks=2))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -377,7 +382,7 @@ def test_zero_three_goes_on_with_the_same_loss_on_another_number_of_ranks(
 def test_what_two_ranks_trained_is_exported_and_goes_on_alone(
     tmp_path: Path, tokenizer: Path, lake: Lake, zero: int, precision: str
 ) -> None:
-    recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, zero=zero, precision=precision, keep=3)
+    recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, zero_stage=zero, precision=precision, keep_checkpoints=3)
     out = tmp_path / "out"
     done = run(command(recipe, lake, out, ranks=2))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -397,7 +402,9 @@ def test_what_two_ranks_trained_is_exported_and_goes_on_alone(
 def test_an_infinite_gradient_stops_before_the_checkpoint_and_the_resume_knows_the_losses_before(
     tmp_path: Path, tokenizer: Path, lake: Lake, zero: int, precision: str
 ) -> None:
-    recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, zero=zero, precision=precision, spike=2.0, save_every=1)
+    recipe = write_recipe(
+        tmp_path / "tiny.yaml", tokenizer, zero_stage=zero, precision=precision, loss_spike_factor=2.0, save_interval=1
+    )
     out = tmp_path / "out"
     arguments = command(recipe, lake, out)
     done = run([sys.executable, "-c", INFINITE_IN_STEP_TWO, *arguments[3:]])

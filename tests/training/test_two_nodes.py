@@ -85,7 +85,9 @@ def test_two_machines_of_one_rank_train_as_one_machine_of_two(tmp_path: Path, to
 
     assert len(losses(tmp_path / "apart")) == STEPS
     assert losses(tmp_path / "apart") == losses(tmp_path / "together")
-    worlds: list[Any] = [json.loads((tmp_path / p / "result.json").read_text())["world"] for p in ("apart", "together")]
+    worlds: list[Any] = [
+        json.loads((tmp_path / p / "result.json").read_text())["world_size"] for p in ("apart", "together")
+    ]
     assert worlds == [2, 2]
 
 

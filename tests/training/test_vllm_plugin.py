@@ -31,8 +31,8 @@ def wide_recipe(tokenizer: Path) -> dict[str, Any]:
     """Up to 6 x 6 tiles, shrunk to 4, as in paper-7b; tiles of 112 px and 4 x 4 patches."""
     data = small.seeing_recipe(tokenizer)
     data["vision"]["config"] |= {"image_size": 112, "patch_size": 28}
-    data["grid"] = {"tile": 112, "patch": 28, "side": 6, "shrink_to": 4}
-    data["stages"]["single_image"] |= {"steps": 120, "batch": 8}
+    data["grid"] = {"tile": 112, "patch": 28, "side": 6, "anyres_max": 4}
+    data["stages"]["single_image"] |= {"steps": 120, "global_batch_size": 8}
     return data
 
 

@@ -47,23 +47,23 @@ def write_tokenizer(folder: Path) -> Path:
 def recipe_data(tokenizer: Path, **stage: Any) -> dict[str, Any]:
     """Two layers of 32 and 42-px tiles of 3 x 3 patches; one stage `single_image`, changed by `stage`."""
     settings = {
-        "train": {"language": 3e-3, "projector": 3e-3, "vision": 3e-3},
+        "learning_rates": {"language": 3e-3, "projector": 3e-3, "vision": 3e-3},
         "conversation": "chatml",
-        "pictures": "anyres",
-        "batch": 6,
-        "length": 256,
+        "image_mode": "anyres",
+        "global_batch_size": 6,
+        "max_seq_len": 256,
         "steps": 6,
         "warmup": 0.1,
-        "zero": 2,
+        "zero_stage": 2,
         "precision": "fp32",
-        "frames": 3,
-        "save_every": 2,
-        "keep": 2,
+        "max_frames": 3,
+        "save_interval": 2,
+        "keep_checkpoints": 2,
     }
     return {
         "name": "tiny",
         "seed": 3,
-        "system": "S",
+        "system_prompt": "S",
         "language": {
             "tokenizer": str(tokenizer),
             "config": {
@@ -88,7 +88,7 @@ def recipe_data(tokenizer: Path, **stage: Any) -> dict[str, Any]:
                 "patch_size": 14,
             }
         },
-        "grid": {"tile": 42, "patch": 14, "side": 2, "tiles": 4, "shrink_to": 4},
+        "grid": {"tile": 42, "patch": 14, "side": 2, "tiles": 4, "anyres_max": 4},
         "stages": {"single_image": settings | stage},
     }
 
@@ -100,7 +100,9 @@ def recipe(tokenizer: Path, **stage: Any) -> Recipe:
 def seeing_recipe(tokenizer: Path) -> dict[str, Any]:
     """The least that learns to tell colours in half a minute; heads 32 wide, so that vLLM's CPU build serves it."""
     rates = {"language": 3e-3, "projector": 3e-3, "vision": 3e-3}
-    data = recipe_data(tokenizer, steps=300, batch=16, length=512, save_every=1000, train=rates)
+    data = recipe_data(
+        tokenizer, steps=300, global_batch_size=16, max_seq_len=512, save_interval=1000, learning_rates=rates
+    )
     data["language"]["config"] |= {"hidden_size": 64, "intermediate_size": 128}
     data["language"]["config"] |= {"num_attention_heads": 2, "num_key_value_heads": 1}
     data["vision"]["config"] |= {"hidden_size": 64, "intermediate_size": 128}

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import PROFILES_DIR
 from mvl_assets.lake.lake import Lake
-from mvl_training.recipe import STAGES
 from tests.training import tiny_model as small
 
 STEPS = 4
@@ -25,7 +25,7 @@ def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
     patch.setenv("MVL_PROFILE", str(write_profile(home, **stage)))
     samples = small.shape_samples(24)
     lake = Lake(str(home / "lake"))
-    for name in STAGES:
+    for name in TRAINING_STAGES:
         small.fill_lake(home / "lake", samples, stage=name)
     columns = ["sample_id", "version_id", "source", "image_ids"]
     rows = [
@@ -44,7 +44,7 @@ def write_profile(home: Path, **stage: Any) -> Path:
     # vLLM's CPU attention has kernels for heads of 32 and up.
     data["language"]["config"] |= {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
     settings = data["stages"].pop("single_image")
-    alignment = {"train": {"projector": 3e-3}, "conversation": "plain", "pictures": "flat"}
+    alignment = {"learning_rates": {"projector": 3e-3}, "conversation": "plain", "image_mode": "flat"}
     data["stages"] = {"alignment": settings | alignment, "single_image": settings, "one_vision": settings}
     recipe = home / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(data), encoding="utf-8")

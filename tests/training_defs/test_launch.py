@@ -34,13 +34,13 @@ folder = Path(sys.argv[1])
 
 @dg.asset
 def trained(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
-    launcher.run(context, [sys.executable, str(folder / "child.py"), str(folder), "1"], folder=folder / "run")
+    launcher.run(context, [sys.executable, str(folder / "child.py"), str(folder), "1"], run_dir=folder / "run")
     return dg.MaterializeResult()
 
 if __name__ == "__main__":
     with dg.DagsterInstance.local_temp(str(folder / "instance")) as instance:
         try:
-            dg.materialize([trained], instance=instance, resources={"launcher": Launcher(grace_seconds=0.3)})
+            dg.materialize([trained], instance=instance, resources={"launcher": Launcher(grace_s=0.3)})
         except BaseException as error:
             (folder / "error").write_text(type(error).__name__)
         (folder / "status").write_text(instance.get_runs()[0].status.value)
@@ -120,5 +120,5 @@ def test_what_the_run_folder_remembers_is_enough_to_find_the_group(tmp_path: Pat
         asset = _asset([sys.executable, "-c", code], tmp_path)
         dg.materialize([asset], instance=instance, resources={"launcher": Launcher()})
     remembered = json.loads((tmp_path / "log.txt").read_text(encoding="utf-8"))
-    assert remembered["supervisor"] == os.getpid()
-    assert len(remembered["mark"]) == 32
+    assert remembered["supervisor_pid"] == os.getpid()
+    assert len(remembered["group_id"]) == 32

@@ -61,9 +61,9 @@ time.sleep(600)
 SERVING = """
 import subprocess, sys
 from pathlib import Path
-from mvl_assets.inference.local_server.server_spec import ServeSpec
-spec = ServeSpec(model="m", served_name="s", command=("sleep", "600"))
-server = subprocess.Popen(spec.prepare(), env=spec.environment(), start_new_session=True)
+from mvl_assets.inference.local_server.server_spec import ServerSpec
+spec = ServerSpec(model="m", served_model_name="s", command=("sleep", "600"))
+server = subprocess.Popen(spec.prepare_command(), env=spec.build_environment(), start_new_session=True)
 (Path(sys.argv[1]) / "server.pid").write_text(str(server.pid))
 """
 
@@ -156,7 +156,7 @@ def test_the_group_of_a_supervisor_that_was_killed_is_reaped_by_the_next_start(t
     script = _script(tmp_path, STUBBORN)
     code = (
         "import sys; from pathlib import Path; from mvl_training.runs.process_group import supervise\n"
-        "supervise(sys.argv[2:], folder=Path(sys.argv[1]), echo=lambda text: None)"
+        "supervise(sys.argv[2:], run_dir=Path(sys.argv[1]), on_output=lambda text: None)"
     )
     supervisor = subprocess.Popen(
         [sys.executable, "-c", code, str(run), sys.executable, str(script), str(tmp_path), "2"]
@@ -166,8 +166,8 @@ def test_the_group_of_a_supervisor_that_was_killed_is_reaped_by_the_next_start(t
     supervisor.wait()
     assert all(_alive(pid) for pid in pids), "a kill -9 of the supervisor leaves the group running"
 
-    mark = json.loads((run / GROUP_FILE).read_text())["mark"]
-    assert {process.pid for process in list_processes(mark)} == set(pids)
+    group_id = json.loads((run / GROUP_FILE).read_text())["group_id"]
+    assert {process.pid for process in list_processes(group_id)} == set(pids)
     # The launcher alone goes first: its workers are then nobody's children, which is when a process group loses them.
     launcher = int((tmp_path / "2.pid").read_text())
     os.kill(launcher, signal.SIGKILL)
@@ -241,7 +241,7 @@ def test_a_model_server_that_a_command_started_stays_when_the_command_has_ended(
 
 
 def test_a_half_written_group_file_does_not_stop_the_next_start(tmp_path: Path) -> None:
-    (tmp_path / GROUP_FILE).write_text('{"mark": "ab', encoding="utf-8")
+    (tmp_path / GROUP_FILE).write_text('{"group_id": "ab', encoding="utf-8")
     heard: list[str] = []
     supervise([sys.executable, "-c", "print('ran')"], run_dir=tmp_path, on_output=heard.append)
     assert "ran" in "".join(heard)

@@ -7,10 +7,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.inference.local_server import server
 from mvl_assets.lake.lake import Lake
 from mvl_training.definitions import CHECK_DESCRIPTIONS, defs
-from mvl_training.recipe import STAGES
 from mvl_training.runs import stage_run
 from mvl_training.runs.process_group import list_processes, supervise
 from tests.training_defs import small_road
@@ -69,7 +69,7 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
 ) -> None:
     assert trained.success
     shown = _metadata(trained)
-    for before, stage in zip((None, *STAGES), STAGES, strict=False):
+    for before, stage in zip((None, *TRAINING_STAGES), TRAINING_STAGES, strict=False):
         checkpoint = stage_run.load_current_checkpoint(stage)
         assert (checkpoint.export_dir / "model.safetensors").is_file()
         said = shown[f"checkpoint/{stage}"]
@@ -79,8 +79,8 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
         assert said["pack plan"] == lake.get_table(f"pack_plan/{stage}").compute_data_version()
         assert shown[f"pack_plan/{stage}"]["dagster/row_count"] == lake.get_table(f"pack_plan/{stage}").count()
     checks = {(c.asset_key.path[1], c.check_name): c for c in trained.get_asset_check_evaluations()}
-    assert checks.keys() == {(stage, name) for stage in STAGES for name in CHECK_DESCRIPTIONS}
-    for stage in STAGES:
+    assert checks.keys() == {(stage, name) for stage in TRAINING_STAGES for name in CHECK_DESCRIPTIONS}
+    for stage in TRAINING_STAGES:
         assert checks[stage, "loss_is_finite"].passed
         assert checks[stage, "export_reloads"].passed
         # Four steps may or may not move the loss of a projector; they must not move it up.
@@ -89,7 +89,7 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
 
 
 def test_what_the_page_of_a_checkpoint_shows_fits_into_an_event(trained: dg.ExecuteInProcessResult) -> None:
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         said = _metadata(trained)[f"checkpoint/{stage}"]
         assert str(said["curves"]).startswith("![loss and learning rate](data:image/png;base64,")
         assert "data:image/jpeg;base64," in str(said["preview"])
@@ -100,14 +100,14 @@ def test_the_losses_appear_in_the_event_log_while_training(
     instance: dg.DagsterInstance, trained: dg.ExecuteInProcessResult
 ) -> None:
     lines = [entry.user_message for entry in instance.all_logs(trained.run_id)]
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         assert any(f"{stage} step {small_road.STEPS}/{small_road.STEPS}  loss" in line for line in lines)
 
 
 def test_the_same_again_trains_nothing_and_makes_nothing_stale(
     instance: dg.DagsterInstance, trained: dg.ExecuteInProcessResult
 ) -> None:
-    logs = [stage_run.load_current_checkpoint(stage).output_dir / "log.txt" for stage in STAGES]
+    logs = [stage_run.load_current_checkpoint(stage).output_dir / "log.txt" for stage in TRAINING_STAGES]
     before = [log.stat().st_mtime_ns for log in logs]
     again = _materialize(instance, 'key:"checkpoint/*"')
     assert [log.stat().st_mtime_ns for log in logs] == before
@@ -121,7 +121,7 @@ def test_another_learning_rate_would_train_beside_what_is_there(lake: Lake, trai
         update={
             "stages": {
                 **run.recipe.stages,
-                "alignment": run.recipe.stages["alignment"].model_copy(update={"train": {"projector": 1e-4}}),
+                "alignment": run.recipe.stages["alignment"].model_copy(update={"learning_rates": {"projector": 1e-4}}),
             }
         }
     )
@@ -136,7 +136,7 @@ def test_a_cancelled_training_saves_its_last_step_and_leaves_no_process(
 ) -> None:
     with pytest.MonkeyPatch.context() as own:
         # Would run for an hour and save nothing on its own: whatever is saved, the cancel saved.
-        own.setenv("MVL_PROFILE", str(small_road.write_profile(tmp_path, steps=5000, save_every=5000)))
+        own.setenv("MVL_PROFILE", str(small_road.write_profile(tmp_path, steps=5000, save_interval=5000)))
         run = stage_run.resolve_stage_run(lake, "alignment")
 
     class Cancelled(BaseException):
@@ -146,7 +146,7 @@ def test_a_cancelled_training_saves_its_last_step_and_leaves_no_process(
 
     def echo(text: str) -> None:
         if "step " in text and "loss" in text:
-            marks.append(stage_run.read_json(run.output_dir / "process_group.json")["mark"])
+            marks.append(stage_run.read_json(run.output_dir / "process_group.json")["group_id"])
             raise Cancelled
 
     with contextlib.suppress(Cancelled):
@@ -175,7 +175,7 @@ def test_the_suite_asks_every_checkpoint_the_last_one_through_its_server(
     assert all(row["loss"] is not None for row in rows)
     assert any(row["blank_image_answer"] is not None and row["blank_image_loss"] is not None for row in rows)
     assert 0.0 < float(str(said["accuracy of the most frequent answer"])) <= 1.0
-    assert all(stage in str(said["scores"]) for stage in STAGES)
+    assert all(stage in str(said["scores"]) for stage in TRAINING_STAGES)
 
     server.stop_servers()
     again = _materialize(instance, 'key:"evaluation/held_out"')

@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 import yaml
 
+from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_training.definitions import CHECK_DESCRIPTIONS, GPU_POOL, defs
 from mvl_training.evaluation.benchmarks.registry import load_suites
-from mvl_training.recipe import STAGES
 
 pytestmark = pytest.mark.usefixtures("demo_profile")
 
@@ -34,14 +34,14 @@ def _key(*parts: str) -> dg.AssetKey:
 
 def test_the_location_holds_a_plan_and_a_checkpoint_per_stage_and_the_suites(graph: dg.AssetGraph) -> None:
     assert graph.materializable_asset_keys == {
-        *(_key("pack_plan", stage) for stage in STAGES),
-        *(_key("checkpoint", stage) for stage in STAGES),
+        *(_key("pack_plan", stage) for stage in TRAINING_STAGES),
+        *(_key("checkpoint", stage) for stage in TRAINING_STAGES),
         *(_key("evaluation", suite) for suite in ("held_out", *load_suites())),
     }
 
 
 def test_stages_are_chained_and_hang_on_the_mixtures_of_the_other_location(graph: dg.AssetGraph) -> None:
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         assert graph.get(_key("pack_plan", stage)).parent_keys == {_key("mixture", stage)}
     assert graph.get(_key("checkpoint", "alignment")).parent_keys == {_key("pack_plan", "alignment")}
     assert graph.get(_key("checkpoint", "single_image")).parent_keys == {
@@ -52,8 +52,8 @@ def test_stages_are_chained_and_hang_on_the_mixtures_of_the_other_location(graph
         _key("pack_plan", "one_vision"),
         _key("checkpoint", "single_image"),
     }
-    assert graph.get(_key("evaluation", "held_out")).parent_keys == {_key("checkpoint", s) for s in STAGES}
-    assert graph.external_asset_keys == {_key("mixture", stage) for stage in STAGES}
+    assert graph.get(_key("evaluation", "held_out")).parent_keys == {_key("checkpoint", s) for s in TRAINING_STAGES}
+    assert graph.external_asset_keys == {_key("mixture", stage) for stage in TRAINING_STAGES}
 
 
 def test_every_asset_is_described_owned_grouped_and_named_by_kind(graph: dg.AssetGraph) -> None:
@@ -75,7 +75,7 @@ def test_what_uses_the_accelerator_waits_its_turn_in_one_pool() -> None:
 
 
 def test_every_checkpoint_is_gated_by_blocking_checks(graph: dg.AssetGraph) -> None:
-    for stage in STAGES:
+    for stage in TRAINING_STAGES:
         keys = {key for key in graph.asset_check_keys if key.asset_key == _key("checkpoint", stage)}
         assert {key.name for key in keys} == set(CHECK_DESCRIPTIONS)
         assert all(graph.get(key).blocking for key in keys)

@@ -157,7 +157,7 @@ class LocalBackend:
         from mvl_assets.media.tiles import pick_frames
         from mvl_assets.media.video import sample_frames
 
-        max_frames = self._runner.processor.frames
+        max_frames = self._runner.processor.max_frames
         if not video.path.is_dir():
             return [data for _, data in sample_frames(video.path, max_frames=max_frames)]
         frames = _list_frames(video.path)

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
-from mvl_training.recipe import StageName
 
 SUITES_FILE = Path(__file__).parent / "benchmarks.yaml"
 TASKS_DIR = Path(__file__).parents[1] / "tasks"
@@ -39,7 +39,7 @@ class Benchmark(BaseModel):
     scale: float = 1.0
     judge: bool = False
     max_new_tokens: int | None = Field(default=None, ge=1)
-    paper: dict[StageName, float] = {}
+    paper: dict[TrainingStage, float] = {}
     chance: float | None = None
     note: str | None = None
 

@@ -56,7 +56,7 @@ def write_job(
     job = {
         "lake": lake,
         "max_new_tokens": max_new_tokens,
-        "questions": [question.as_data() for question in questions],
+        "questions": [question.to_dict() for question in questions],
         "tasks": [
             {"export": str(task.export), "out": str(task.answers_path), "answers": task.answer_scope} for task in tasks
         ],

@@ -41,7 +41,7 @@ class HeldOutQuestion:
     text: str
     reference: str
 
-    def as_data(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
