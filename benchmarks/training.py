@@ -313,7 +313,7 @@ def measure_step(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path) 
 def run_student(recipe: Path, lake: Lake, out: Path) -> list[dict[str, Any]]:
     """The metrics of a whole training process; its last step's time holds no checkpoint."""
     command = ["-m", "mvl_training.trainer.main", "--recipe", str(recipe), "--stage", STAGE, "--lake", lake.root]
-    run_on_ranks([*command, "--out", str(out)])
+    run_on_ranks([*command, "--out", str(out), "--allow-cpu"])
     return [json.loads(row_line) for row_line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 

@@ -9,11 +9,8 @@ import click
 
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.model.cost_model import StageForecast, compute_recipe_sizes, forecast_stage
+from mvl_training.model.cost_model import PEAK_TFLOPS_BY_DEVICE, StageForecast, compute_recipe_sizes, forecast_stage
 from mvl_training.recipe import Recipe, load_recipe
-
-DEFAULT_PEAK_TFLOPS = 989.0
-"""Dense bf16 of an H100 or H200 (NVIDIA's data sheets)."""
 
 
 @click.group(name="recipe")
@@ -26,7 +23,9 @@ def recipe_group() -> None:
 @click.option("--stage", "stages", multiple=True, type=click.Choice(TRAINING_STAGES), help="Only this stage.")
 @click.option("--gpus", type=click.IntRange(min=1), help="GPUs that share the states; default: the recipe's processes.")
 @click.option("--mfu", default=0.4, show_default=True, type=click.FloatRange(0.01, 1.0), help="Share of the peak.")
-@click.option("--peak", default=DEFAULT_PEAK_TFLOPS, show_default=True, help="Dense bf16 TFLOP/s of one GPU.")
+@click.option(
+    "--peak", default=float(PEAK_TFLOPS_BY_DEVICE["H100"]), show_default=True, help="Dense bf16 TFLOP/s of one GPU."
+)
 @click.option("--json", "json_", is_flag=True, help="As a JSON list, one object a stage.")
 def show(name: str, stages: tuple[TrainingStage, ...], gpus: int | None, mfu: float, peak: float, json_: bool) -> None:
     """Parameters, steps, FLOPs, memory per GPU and GPU-days of recipe NAME (or a YAML file)."""

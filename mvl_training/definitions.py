@@ -220,7 +220,7 @@ def _build_checkpoint_metadata(run: "StageRun") -> dict[str, Any]:
     trend = stage_run.compute_loss_trend([line["loss"] for line in metrics])
     return {
         "dagster/row_count": result["samples"],
-        "dagster/uri": str(run.output_dir / "export"),
+        "dagster/uri": str(run.export_dir),
         "curves": dg.MarkdownMetadataValue(
             plots.embed_image(plots.plot_training_curves(metrics, run.stage), "loss and learning rate")
         ),

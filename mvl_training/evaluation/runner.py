@@ -29,7 +29,8 @@ from mvl_training.data.pack_loader import PackedBatch, collate
 from mvl_training.data.processing import ProcessedSample, SampleProcessor
 from mvl_training.model.student_model import load_student
 from mvl_training.recipe import parse_recipe
-from mvl_training.trainer.export import PROVENANCE_FILE, export_checkpoint
+from mvl_training.trainer.export import export_checkpoint
+from mvl_training.trainer.run_files import EXPORT_DIR, PROVENANCE_FILE
 
 ChatMessage = tuple[str, Sequence[str | bytes | list[bytes]]]
 """(role, parts): words, the bytes of a picture, or the frames of a video."""
@@ -175,7 +176,7 @@ def _build_unlabelled_sample(
 
 
 def _resolve_export_dir(path: Path) -> Path:
-    for folder in (path, path / "export"):
+    for folder in (path, path / EXPORT_DIR):
         if (folder / PROVENANCE_FILE).is_file():
             return folder
     if (path / "state.json").is_file():

@@ -23,6 +23,18 @@ from mvl_training.recipe import ExpectedData, ModelComponent, Recipe, StageConfi
 GIB = 1 << 30
 MODEL_COMPONENTS: tuple[ModelComponent, ...] = ("language", "projector", "vision")
 
+PEAK_TFLOPS_BY_DEVICE = {
+    "H100": 989,
+    "H200": 989,
+    "H800": 989,
+    "H20": 148,
+    "GH200": 989,
+    "B200": 2250,
+    "A100": 312,
+    "A800": 312,
+}
+"""Dense bf16, by a word of the device's name (NVIDIA's data sheets, SXM)."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSizes:

@@ -28,10 +28,10 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.recipe import Recipe, load_recipe
 from mvl_training.trainer.metrics import read_metrics
+from mvl_training.trainer.run_files import EXPORT_DIR, METRICS_FILE, RESULT_FILE
 
 PLAN_MODULE = "mvl_training.data.plan_main"
 TRAIN_MODULE = "mvl_training.trainer.main"
-RESULT_FILE, METRICS_FILE = "result.json", "metrics.jsonl"
 
 LAUNCHER_ENV = "MVL_LAUNCHER"
 """Environment variable: the command that runs torchrun's arguments on several machines (`deploy/train-*.sh`). It gets
@@ -59,7 +59,7 @@ class Checkpoint:
 
     @property
     def export_dir(self) -> Path:
-        return self.output_dir / "export"
+        return self.output_dir / EXPORT_DIR
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,12 @@ class StageRun:
         return load_settings().checkpoints_dir / self.stage / self.inputs_hash[:16]
 
     @property
+    def export_dir(self) -> Path:
+        return self.output_dir / EXPORT_DIR
+
+    @property
     def is_finished(self) -> bool:
-        return (self.output_dir / RESULT_FILE).is_file() and (self.output_dir / "export").is_dir()
+        return (self.output_dir / RESULT_FILE).is_file() and self.export_dir.is_dir()
 
     def build_command(self) -> list[str]:
         """torchrun, or what stands in for it, with the recipe's number of processes; the trainer resumes what it finds

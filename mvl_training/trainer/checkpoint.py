@@ -24,6 +24,7 @@ from typing import Any
 import torch.distributed as dist
 
 from mvl_assets.errors import MvlError
+from mvl_training.trainer.collective import run_on_rank_0
 
 STATE_FILE = "state.json"
 DEEPSPEED_TAG = "zero"
@@ -127,7 +128,7 @@ def load(engine: Any, checkpoint: Path, state: CheckpointState, *, world_size: i
             hint=f"set the recipe's `zero_stage` back to {state.zero_stage}, or start again with --resume never",
         )
     is_converted = needs_universal_conversion(state, world_size)
-    load_dir = _convert_to_universal(checkpoint) if is_converted else checkpoint
+    load_dir = run_on_rank_0(lambda: _convert_to_universal(checkpoint)) if is_converted else checkpoint
     saved_groups = [_drop_params(group) for group in engine.optimizer.param_groups] if is_converted else []
     hint = "start again with --resume never"
     try:
@@ -164,27 +165,19 @@ def _unshare_optimizer_state(optimizer: Any, saved_groups: list[dict[str, Any]],
 
 
 def _convert_to_universal(checkpoint: Path) -> Path:
-    """The checkpoint in DeepSpeed's universal form, in a folder beside it. Collective; rank 0 converts."""
+    """Write the checkpoint in DeepSpeed's universal form into a folder next to it. One rank only."""
     universal_dir = checkpoint.with_name(f".universal-{checkpoint.name}")
-    problem: list[str | None] = [None]
-    if dist.get_rank() == 0:
-        for leftover in checkpoint.parent.glob(".universal-*"):
-            shutil.rmtree(leftover)
-        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
-        command += [
-            "--input_folder",
-            str(checkpoint / DEEPSPEED_TAG),
-            "--output_folder",
-            str(universal_dir / DEEPSPEED_TAG),
-        ]
-        command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
-        completed = subprocess.run(command, capture_output=True, text=True, check=False)
-        if completed.returncode:
-            problem = [" ".join(completed.stderr.split())[-300:]]
-    dist.broadcast_object_list(problem, src=0)
-    if problem[0] is not None:
+    for leftover in checkpoint.parent.glob(".universal-*"):
+        shutil.rmtree(leftover)
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+    command += ["--input_folder", str(checkpoint / DEEPSPEED_TAG)]
+    command += ["--output_folder", str(universal_dir / DEEPSPEED_TAG)]
+    command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        reason = " ".join(completed.stderr.split())[-300:]
         raise CheckpointError(
-            f"{checkpoint} could not be converted for another number of ranks: {problem[0]}",
+            f"{checkpoint} could not be converted for another number of ranks: {reason}",
             hint="run with the number of ranks that saved it, or start again with --resume never",
         )
     return universal_dir
@@ -214,13 +207,13 @@ def read_state(checkpoint: Path) -> CheckpointState:
     file = checkpoint / STATE_FILE
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
+        if (format_version := data.get("format_version")) != FORMAT_VERSION:
+            raise CheckpointError(f"{checkpoint} has format {format_version}, this program reads {FORMAT_VERSION}")
         state = CheckpointState(**data)
     except FileNotFoundError:
-        raise CheckpointError(f"{checkpoint} is no checkpoint ({STATE_FILE} is missing)") from None
-    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{checkpoint} is not a checkpoint ({STATE_FILE} is missing)") from None
+    except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
-    if state.format_version != FORMAT_VERSION:
-        raise CheckpointError(f"{checkpoint} has format {state.format_version}, this program reads {FORMAT_VERSION}")
     for name, n_bytes in state.file_sizes.items():
         path = checkpoint / name
         if not path.is_file() or path.stat().st_size != n_bytes:

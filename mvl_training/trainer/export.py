@@ -20,8 +20,8 @@ from huggingface_hub import save_torch_state_dict
 
 from mvl_training.model.hf_layout import to_hub_name
 from mvl_training.trainer.checkpoint import DEEPSPEED_TAG, CheckpointError, fsync_tree, read_state
+from mvl_training.trainer.run_files import PROVENANCE_FILE
 
-PROVENANCE_FILE = "mvl.json"
 DTYPE_BY_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

@@ -1,7 +1,7 @@
 """The launched training process of one stage, and the files a run leaves.
 
     python -m mvl_training.trainer.main --recipe demo --stage alignment --lake LAKE_ROOT --out DIR
-        [--init-from EXPORT_DIR] [--steps N] [--resume auto|never|require]
+        [--init-from EXPORT_DIR] [--steps N] [--resume auto|never|require] [--allow-cpu]
 
 Works alone (one rank) or under `torchrun --nproc_per_node N -m mvl_training.trainer.main …` (`recipe.nproc_per_node` ranks is what
 the recipe asks for on one machine). The same command after a kill goes on from the last checkpoint; SIGINT and SIGTERM
@@ -64,7 +64,8 @@ from mvl_training.recipe import Recipe, StageConfig, load_recipe
 from mvl_training.trainer import checkpoint as checkpoints
 from mvl_training.trainer.allocator import retain_freed_blocks
 from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
-from mvl_training.trainer.export import DTYPE_BY_PRECISION, PROVENANCE_FILE, export_checkpoint
+from mvl_training.trainer.collective import run_on_rank_0
+from mvl_training.trainer.export import DTYPE_BY_PRECISION, export_checkpoint
 from mvl_training.trainer.loop import (
     SPIKE_WINDOW,
     Interrupted,
@@ -77,11 +78,22 @@ from mvl_training.trainer.loop import (
 )
 from mvl_training.trainer.metrics import LOG, MetricsReporter, read_metrics
 from mvl_training.trainer.mfu import ThroughputMeter
+from mvl_training.trainer.run_files import (
+    CHECKPOINTS_DIR,
+    EXPORT_DIR,
+    METRICS_FILE,
+    PROVENANCE_FILE,
+    RESULT_FILE,
+    TENSORBOARD_DIR,
+)
 from mvl_training.trainer.zero3 import build_student_zero3
 
 VERSIONED_PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "pylance", "mvl")
 PR_SET_PDEATHSIG = 1
 LOCK_TIMEOUT_S = 10.0
+
+ALLOW_CPU_ENV = "MVL_ALLOW_CPU"
+"""Environment variable: 1 lets a recipe that is not a demo train without CUDA, as `--allow-cpu` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +107,7 @@ class TrainingJob:
     output_dir: Path
     init_from: Path | None
     resume: str
+    allow_cpu: bool
     initial_weights: dict[str, Any] | None
     plan: PackPlan
     batch_order: BatchOrder
@@ -123,6 +136,7 @@ def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--init-from", type=Path, help="export folder of the stage before")
     parser.add_argument("--steps", type=int, help="instead of the recipe's number")
+    parser.add_argument("--allow-cpu", action="store_true", help=f"train without CUDA (or set {ALLOW_CPU_ENV}=1)")
     parser.add_argument("--resume", choices=("auto", "never", "require"), default="auto")
     return parser.parse_args(arguments)
 
@@ -145,6 +159,7 @@ def _resolve_job(options: argparse.Namespace) -> TrainingJob:
         options.out,
         options.init_from,
         options.resume,
+        options.allow_cpu or os.environ.get(ALLOW_CPU_ENV, "") not in ("", "0"),
         initial_weights,
         plan,
         batch_order,
@@ -173,6 +188,7 @@ def _run_job(job: TrainingJob) -> int:
     if job.resume != "never" and _is_finished(job):
         LOG.info(f"{job.stage_name}: already done, {job.output_dir}")
         return 0
+    check_device(job.recipe, allow_cpu=job.allow_cpu)
     _kill_with_launcher()
     stop_signals = StopSignals()
     _init_distributed()
@@ -183,6 +199,20 @@ def _run_job(job: TrainingJob) -> int:
         dist.destroy_process_group()
 
 
+def check_device(recipe: Recipe, *, allow_cpu: bool) -> None:
+    """Refuse to train on a CPU what is not a demo: where torch came without CUDA, it would take weeks.
+
+    Raises:
+        MvlError: There is no CUDA device, the recipe is not a demo, and `allow_cpu` is not set.
+    """
+    if torch.cuda.is_available() or recipe.is_demo or allow_cpu:
+        return
+    raise MvlError(
+        f"recipe {recipe.name} would train on the CPU: torch {torch.__version__} finds no CUDA device",
+        hint=f"`mvl doctor` checks torch against the GPU; to train on the CPU, pass --allow-cpu or set {ALLOW_CPU_ENV}=1",
+    )
+
+
 def _kill_with_launcher() -> None:
     """torchrun puts its workers into sessions of their own: killed itself, it would leave them training on."""
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
@@ -191,22 +221,26 @@ def _kill_with_launcher() -> None:
 
 @contextlib.contextmanager
 def _lock_output_dir(output_dir: Path) -> Iterator[None]:
-    """Held by rank 0: two runs in one folder would tear each other's files. Raises MvlError on all ranks when another
-    process still holds it after `LOCK_TIMEOUT_S` (one that was just killed needs a moment to be gone)."""
-    is_busy = [False]
+    """Hold the folder's lock on rank 0: two runs in one folder would tear each other's files.
+
+    Raises MvlError on all ranks when another process still holds it after `LOCK_TIMEOUT_S` (one that was just killed
+    needs a moment to be gone).
+    """
     with contextlib.ExitStack() as stack:
-        if dist.get_rank() == 0:
+
+        def acquire() -> None:
             output_dir.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context((output_dir / ".lock").open("w", encoding="utf-8"))
             deadline = time.monotonic() + LOCK_TIMEOUT_S
-            while not (acquired := _try_lock(lock)) and time.monotonic() < deadline:
+            while not _try_lock(lock):
+                if time.monotonic() >= deadline:
+                    raise MvlError(
+                        f"another process trains in {output_dir}",
+                        hint="wait for it or stop it; this one changed nothing",
+                    )
                 time.sleep(0.1)
-            is_busy = [not acquired]
-        dist.broadcast_object_list(is_busy, src=0)
-        if is_busy[0]:
-            raise MvlError(
-                f"another process trains in {output_dir}", hint="wait for it or stop it; this one changed nothing"
-            )
+
+        run_on_rank_0(acquire)
         yield
 
 
@@ -221,8 +255,8 @@ def _try_lock(file: TextIO) -> bool:
 def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     is_rank_0, world_size = dist.get_rank() == 0, dist.get_world_size()
     _check_ranks_agree(job.run_hash)
-    checkpoints_dir = job.output_dir / "checkpoints"
-    resume_point = _find_resume_point(job, checkpoints_dir, is_rank_0)
+    checkpoints_dir = job.output_dir / CHECKPOINTS_DIR
+    resume_point = run_on_rank_0(lambda: _find_resume_point(job, checkpoints_dir))
     tokenizer = load_tokenizer(job.recipe)
     load_universal = resume_point is not None and checkpoints.needs_universal_conversion(resume_point[1], world_size)
     grad_accum_steps = job.batch_order.count_grad_accum_steps(world_size)
@@ -253,7 +287,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     loader = PackLoader(
         job.lake, job.stage_name, job.plan, SampleProcessor.for_stage(job.recipe, job.stage_name, tokenizer)
     )
-    previous_losses = _read_previous_losses(job.output_dir, start_step)
+    previous_losses = run_on_rank_0(lambda: _read_previous_losses(job.output_dir, start_step))
     reporter = MetricsReporter(job.output_dir, job.stage_name, job.n_steps, start_step) if is_rank_0 else None
     started_at = time.monotonic()
 
@@ -319,44 +353,25 @@ def _build_student(job: TrainingJob, tokenizer: ChatTokenizer) -> Student:
     return load_student(job.init_from, job.recipe.grid.to_tile_grid())
 
 
-def _find_resume_point(job: TrainingJob, checkpoints_dir: Path, is_rank_0: bool) -> tuple[Path, CheckpointState] | None:
-    """The checkpoint to go on from, decided by rank 0 for all."""
-    broadcast_values: list[Any] = [None, None]
-    if is_rank_0:
-        try:
-            if job.resume == "never":
-                for name in ("checkpoints", "tensorboard", "export"):
-                    shutil.rmtree(job.output_dir / name, ignore_errors=True)
-                for name in ("metrics.jsonl", "result.json"):
-                    (job.output_dir / name).unlink(missing_ok=True)
-            broadcast_values[0] = checkpoints.find_newest(checkpoints_dir, job.run_hash)
-            if broadcast_values[0] is None and job.resume == "require":
-                raise CheckpointError(f"{checkpoints_dir} holds no checkpoint to resume from")
-            if broadcast_values[0] is None:
-                shutil.rmtree(job.output_dir / "tensorboard", ignore_errors=True)
-        except CheckpointError as error:
-            broadcast_values[1] = error
-    dist.broadcast_object_list(broadcast_values, src=0)
-    if broadcast_values[1] is not None:
-        raise broadcast_values[1]
-    resume_point: tuple[Path, CheckpointState] | None = broadcast_values[0]
-    return resume_point
+def _find_resume_point(job: TrainingJob, checkpoints_dir: Path) -> tuple[Path, CheckpointState] | None:
+    """The checkpoint to resume from. Rank 0 only: with `--resume never` it first removes what is there."""
+    if job.resume == "never":
+        for name in (CHECKPOINTS_DIR, TENSORBOARD_DIR, EXPORT_DIR):
+            shutil.rmtree(job.output_dir / name, ignore_errors=True)
+        for name in (METRICS_FILE, RESULT_FILE):
+            (job.output_dir / name).unlink(missing_ok=True)
+    newest = checkpoints.find_newest(checkpoints_dir, job.run_hash)
+    if newest is None:
+        if job.resume == "require":
+            raise CheckpointError(f"{checkpoints_dir} holds no checkpoint to resume from")
+        shutil.rmtree(job.output_dir / TENSORBOARD_DIR, ignore_errors=True)
+    return newest
 
 
 def _read_previous_losses(output_dir: Path, start_step: int) -> list[float]:
-    """The last losses of the steps up to `start_step`, as rank 0 reads them, on all ranks. Collective."""
-    broadcast_values: list[Any] = [[]]
-    if start_step and dist.get_rank() == 0:
-        broadcast_values = [
-            [
-                step_metrics["loss"]
-                for step_metrics in read_metrics(output_dir / "metrics.jsonl")
-                if step_metrics["step"] <= start_step
-            ][-SPIKE_WINDOW:]
-        ]
-    dist.broadcast_object_list(broadcast_values, src=0)
-    losses: list[float] = broadcast_values[0]
-    return losses
+    """Losses of the last steps up to `start_step`, oldest first."""
+    steps = [step for step in read_metrics(output_dir / METRICS_FILE) if step["step"] <= start_step]
+    return [step["loss"] for step in steps[-SPIKE_WINDOW:]]
 
 
 def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_step: int, wall_time_s: float) -> None:
@@ -366,8 +381,8 @@ def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_
     with torch.no_grad():
         trained_logits = compute_probe_logits(engine.module, probe_batch)
     if dist.get_rank() == 0:
-        last_checkpoint = job.output_dir / "checkpoints" / checkpoints.format_checkpoint_name(job.n_steps)
-        export_dir = export_checkpoint(last_checkpoint, job.output_dir / "export")
+        last_checkpoint = job.output_dir / CHECKPOINTS_DIR / checkpoints.format_checkpoint_name(job.n_steps)
+        export_dir = export_checkpoint(last_checkpoint, job.output_dir / EXPORT_DIR)
         reloaded = (
             load_student(export_dir, job.recipe.grid.to_tile_grid(), DTYPE_BY_PRECISION[job.stage_config.precision])
             .to(engine.device)
@@ -375,7 +390,7 @@ def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_
         )
         with torch.no_grad():
             max_difference = float((compute_probe_logits(reloaded, probe_batch) - trained_logits).abs().max())
-        step_metrics = read_metrics(job.output_dir / "metrics.jsonl")
+        step_metrics = read_metrics(job.output_dir / METRICS_FILE)
         n_loss_tokens = sum(step["loss_tokens"] for step in step_metrics)
         train_time_s = sum(step["step_time_s"] for step in step_metrics)
         result = {
@@ -398,9 +413,9 @@ def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_
             "world_size": dist.get_world_size(),
             **_build_provenance(job),
         }
-        temp_path = job.output_dir / "result.json.part"
+        temp_path = job.output_dir / f"{RESULT_FILE}.part"
         temp_path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        temp_path.replace(job.output_dir / "result.json")
+        temp_path.replace(job.output_dir / RESULT_FILE)
     dist.barrier()
 
 
@@ -412,8 +427,8 @@ def compute_probe_logits(student: Student, batch: Any) -> torch.Tensor:
 
 
 def _is_finished(job: TrainingJob) -> bool:
-    result_path = job.output_dir / "result.json"
-    if not result_path.is_file() or not (job.output_dir / "export" / "config.json").is_file():
+    result_path = job.output_dir / RESULT_FILE
+    if not result_path.is_file() or not (job.output_dir / EXPORT_DIR / "config.json").is_file():
         return False
     return bool(json.loads(result_path.read_text(encoding="utf-8")).get("run_hash") == job.run_hash)
 

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mvl_training.trainer.run_files import METRICS_FILE, TENSORBOARD_DIR
+
 LOG = logging.getLogger("mvl.train")
 PROGRESS_INTERVAL_S = 2.0
 EMA_WEIGHT = 0.1
@@ -36,7 +38,7 @@ class MetricsReporter:
             from dagster_pipes import open_dagster_pipes
 
             self._pipes = self._stack.enter_context(open_dagster_pipes())
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / METRICS_FILE
         kept = [row for row in read_metrics(self.path) if row["step"] <= resume_step]
         temp_path = self.path.with_suffix(".part")
         temp_path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
@@ -45,7 +47,7 @@ class MetricsReporter:
         from torch.utils.tensorboard import SummaryWriter
 
         # Steps after the checkpoint are trained again: TensorBoard drops what it had of them.
-        self._tensorboard = SummaryWriter(folder / "tensorboard", purge_step=resume_step + 1 if resume_step else None)
+        self._tensorboard = SummaryWriter(folder / TENSORBOARD_DIR, purge_step=resume_step + 1 if resume_step else None)
         self._stack.callback(self._tensorboard.close)
         self._last_progress_at = 0.0
         self._ema_by_metric: dict[str, float] = {}

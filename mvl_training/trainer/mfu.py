@@ -12,20 +12,8 @@ from typing import Any
 import torch
 
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.model.cost_model import ModelSizes, compute_sample_flops
+from mvl_training.model.cost_model import PEAK_TFLOPS_BY_DEVICE, ModelSizes, compute_sample_flops
 from mvl_training.recipe import StageConfig
-
-PEAK_TFLOPS_BY_DEVICE = {
-    "H100": 989,
-    "H200": 989,
-    "H800": 989,
-    "H20": 148,
-    "GH200": 989,
-    "B200": 2250,
-    "A100": 312,
-    "A800": 312,
-}
-"""Dense bf16, by a part of the device's name (NVIDIA's data sheets, SXM)."""
 
 
 class ThroughputMeter:

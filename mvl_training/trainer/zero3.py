@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
-from mvl_assets.errors import MvlError
 from mvl_training.model.cost_model import ModelSizes, compute_model_sizes
 from mvl_training.model.student_model import LlavaOnevisionForConditionalGeneration, Student
+from mvl_training.trainer.collective import run_on_rank_0
 
 
 def build_student_zero3(
@@ -30,19 +29,15 @@ def build_student_zero3(
     from transformers.initialization import no_init_weights
 
     full_student: Student | None = None
-    broadcast_values: list[Any] = [None]
-    if dist.get_rank() == 0:
-        try:
-            full_student = build_student()
-            llava = full_student.llava
-            sizes, buffers = compute_model_sizes(llava, full_student.grid), dict(full_student.named_buffers())
-            broadcast_values = [(llava.config, llava.generation_config, full_student.grid, sizes, buffers)]
-        except MvlError as error:
-            broadcast_values = [error]
-    dist.broadcast_object_list(broadcast_values, src=0)
-    if isinstance(broadcast_values[0], MvlError):
-        raise broadcast_values[0]
-    config, generation_config, grid, sizes, buffers = broadcast_values[0]
+
+    def build_and_describe() -> tuple[Any, ...]:
+        nonlocal full_student
+        full_student = build_student()
+        llava = full_student.llava
+        sizes, buffers = compute_model_sizes(llava, full_student.grid), dict(full_student.named_buffers())
+        return llava.config, llava.generation_config, full_student.grid, sizes, buffers
+
+    config, generation_config, grid, sizes, buffers = run_on_rank_0(build_and_describe)
     with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=deepspeed_config, dtype=dtype):
         llava = LlavaOnevisionForConditionalGeneration(config)
     llava.tie_weights()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mvl_assets.common.training_stages import TRAINING_STAGES
-from mvl_training.recipe import RecipeError, load_recipe, parse_recipe
+from mvl_training.recipe import RECIPES_DIR, RecipeError, load_recipe, parse_recipe
 from tests.training import tiny_model as small
 
 
@@ -87,16 +87,51 @@ def test_impossible_stages_are_refused(tokenizer: Path, stage: dict[str, Any], m
         small.recipe(tokenizer, **stage)
 
 
-def test_files_that_are_no_recipe_are_one_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "bad.yaml:2: did not find expected node content"),
+        ("- 1", "bad.yaml:1: expected a mapping at the top"),
+        ("name: a\nname: b", "bad.yaml:2: the key 'name' is given twice (first in line 1)"),
+        ("name: a\n---\nname: b", "bad.yaml: a recipe is one YAML document, this file holds 2"),
+        ("", "bad.yaml: a recipe is one YAML document, this file holds 0"),
+    ],
+)
+def test_a_file_that_is_not_a_recipe_is_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file)
+    assert caught.value.message == f"{tmp_path}/{message}"
+
+
+def test_every_mistake_of_a_file_is_named_with_its_line(tmp_path: Path) -> None:
+    lines = (RECIPES_DIR / "demo.yaml").read_text(encoding="utf-8").splitlines()
+    n_seed = next(n for n, line in enumerate(lines) if line.startswith("seed:"))
+    n_schedule = next(n for n, line in enumerate(lines) if line.strip().startswith("warmup:"))
+    lines[n_seed] = "seed: many"
+    lines[n_schedule] = "    warm_up: 0.03"
+    file = tmp_path / "mine.yaml"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file)
+    first, second = caught.value.message.split("; ")
+    assert first.startswith(f"{file}:{n_seed + 1}: seed: Input should be a valid integer")
+    assert second == f"{file}:{n_schedule + 1}: stages.alignment.warm_up: Extra inputs are not permitted"
+
+
+def test_an_unknown_recipe_and_an_unknown_stage_name_the_known_ones() -> None:
     with pytest.raises(RecipeError, match=r"known: ablation-1\.5b, demo, paper-7b"):
         load_recipe("nonsense")
-    bad = tmp_path / "bad.yaml"
-    for text, message in (("a: [", "not YAML"), ("- 1", "expected a mapping")):
-        bad.write_text(text, encoding="utf-8")
-        with pytest.raises(RecipeError, match=message):
-            load_recipe(bad)
-    with pytest.raises(RecipeError, match="has no stage 'two'"):
+    with pytest.raises(RecipeError, match=r"has no stage 'two' .* it has alignment, single_image, one_vision"):
         load_recipe("demo").get_stage("two")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_demo"), [("demo", True), ("demo-2", True), ("demonstrate", False), ("paper-7b", False)]
+)
+def test_a_demo_is_known_by_its_name(tokenizer: Path, name: str, is_demo: bool) -> None:
+    assert parse_recipe(small.recipe_data(tokenizer) | {"name": name}).is_demo is is_demo
 
 
 def test_a_learning_rate_changes_the_training_but_not_the_plan(tokenizer: Path) -> None:

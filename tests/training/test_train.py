@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
+from mvl_training.recipe import load_recipe
 from mvl_training.runs import stage_run
 from mvl_training.runs.stage_run import EXPORT_TOLERANCE, Checkpoint
 from mvl_training.runs.step_rows import read_step_rows
@@ -328,6 +330,47 @@ def test_bad_input_is_one_line_and_exit_code_two(
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("allowed", [None, "", "0"])
+def test_a_recipe_that_is_not_a_demo_refuses_to_train_without_cuda(
+    tmp_path: Path,
+    recipe_file: Path,
+    lake: Lake,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: str | None,
+) -> None:
+    from mvl_training.trainer.main import ALLOW_CPU_ENV, main
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv(ALLOW_CPU_ENV, raising=False)
+    if allowed is not None:
+        monkeypatch.setenv(ALLOW_CPU_ENV, allowed)
+    assert main(command(recipe_file, lake, tmp_path / "out")[3:]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("recipe tiny would train on the CPU: torch ")
+    assert "pass --allow-cpu or set MVL_ALLOW_CPU=1" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "has_cuda", "allow_cpu"), [("demo", False, False), ("paper-7b", False, True), ("paper-7b", True, False)]
+)
+def test_a_demo_a_recipe_that_was_told_to_and_one_with_cuda_may_train(
+    monkeypatch: pytest.MonkeyPatch, name: str, has_cuda: bool, allow_cpu: bool
+) -> None:
+    from mvl_training.trainer.main import check_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    check_device(load_recipe(name), allow_cpu=allow_cpu)
+
+
+def test_the_allow_cpu_option_trains_without_cuda(tmp_path: Path, recipe_file: Path, lake: Lake) -> None:
+    arguments = command(recipe_file, lake, tmp_path / "out", "--steps", "1", "--allow-cpu")
+    environment = small.environment() | {"MVL_ALLOW_CPU": "0"}
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")

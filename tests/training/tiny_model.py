@@ -122,7 +122,13 @@ def colour_questions(count: int, seed: int) -> list[Drawn]:
 
 def environment() -> dict[str, str]:
     """Of launched processes: one thread each, for machines on which other tests run beside."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(PROJECT)}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "MVL_ALLOW_CPU": "1",
+        "PYTHONPATH": str(PROJECT),
+    }
 
 
 def draw(shape: str, colour: str, size: tuple[int, int] = (240, 240), at: tuple[int, int] | None = None) -> bytes:

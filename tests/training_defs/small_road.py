@@ -12,6 +12,7 @@ import yaml
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import PROFILES_DIR
 from mvl_assets.lake.lake import Lake
+from mvl_training.trainer.main import ALLOW_CPU_ENV
 from tests.training import tiny_model as small
 
 STEPS = 4
@@ -22,6 +23,7 @@ def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
     (nobody is fooled: these checkpoints have learnt nothing). `stage` changes every stage of the recipe."""
     patch.setenv("MVL_HOME", str(home))
     patch.delenv("MVL_LAKE", raising=False)
+    patch.setenv(ALLOW_CPU_ENV, "1")
     patch.setenv("MVL_PROFILE", str(write_profile(home, **stage)))
     samples = small.shape_samples(24)
     lake = Lake(str(home / "lake"))

@@ -99,7 +99,7 @@ def test_a_changed_learning_rate_makes_the_checkpoint_stale_but_not_the_plan(
 
     before = versions()
     data = yaml.safe_load((RECIPES_DIR / "demo.yaml").read_text(encoding="utf-8"))
-    data["stages"]["alignment"]["train"]["projector"] *= 2
+    data["stages"]["alignment"]["learning_rates"]["projector"] *= 2
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(yaml.safe_dump(data), encoding="utf-8")
     profile = tmp_path / "profile.yaml"
