@@ -179,7 +179,7 @@ def probe_judge(role: ModelRole, json_: bool) -> None:
     Each fault has good and bad pairs about the same images, so a judge that always says Yes, or always No, gets half.
     Answers are kept: asking the same judge again sends nothing.
     """
-    from mvl_assets.demo_data.drawings.probes import render_probe_png
+    from mvl_assets.judging.probe_images import render_probe_png
     from mvl_assets.judging.probes import PROBE_FAULTS, compute_probe_score, load_probes, run_probes
 
     profile = asset_keys.load_active_profile()

@@ -12,6 +12,7 @@ import dagster as dg
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.curation.screening import MAX_ROWS, MIN_ROWS, ScreeningReport, suggest_group
 from mvl_assets.orchestration.metadata import render_markdown_table
+from mvl_assets.readers.files import is_demo_source
 
 ROW_COUNT_CHECK = "rows_as_expected"
 LICENSE_CHECK = "license_known"
@@ -35,8 +36,6 @@ def build_source_checks(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
 
 def build_row_count_result(key: dg.AssetKey, spec: SourceSpec, n_rows: int, limit: int | None) -> dg.AssetCheckResult:
     """Warns when the whole source was read and the rows differ from the declared count by more than `ROW_COUNT_TOLERANCE`."""
-    from mvl_assets.demo_data.write import is_demo_source
-
     expected = spec.expected
     skip_reason = (
         "no count is declared"
@@ -45,7 +44,7 @@ def build_row_count_result(key: dg.AssetKey, spec: SourceSpec, n_rows: int, limi
         if expected.unit != "rows"
         else f"the profile reads at most {limit} rows"
         if limit is not None
-        else "the files are a miniature"
+        else "the files are demo data"
         if is_demo_source(spec.root)
         else None
     )

@@ -1,7 +1,7 @@
 """Write miniatures below the raw folder, or link real files that lie beside the project.
 
 A miniature is complete or absent: it is written into a hidden folder next to its place and renamed. The file
-`MINIATURE.json` marks it; readers ignore that file, and a folder without it is the user's own and never touched.
+`DEMO_DATA.json` marks it; readers ignore that file, and a folder without it is the user's own and never touched.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mvl_assets.demo_data.layouts.common import write_json
 from mvl_assets.demo_data.recipes import DEMO_SLUGS, RECIPES
 from mvl_assets.demo_data.recipes.recipe import DemoRecipe
 from mvl_assets.errors import MvlError
+from mvl_assets.readers.files import DEMO_MARKER_FILE, is_demo_source
 
-MARKER_FILE = "MINIATURE.json"
 GENERATOR_VERSION = 2  # raise it when the same parameters give other files, so that older miniatures are written anew
 MARKER_NOTE = (
     "Made by `mvl demo-data`: pictures are drawn, or are photos that ship inside scikit-image. Not the real data set."
@@ -97,22 +97,17 @@ def link_real_tabmwp(raw_root: Path, project_root: Path) -> list[str]:
     return [source_dir.name]
 
 
-def is_demo_source(source_dir: Path) -> bool:
-    """Whether the folder itself (not what it links to) is a complete miniature."""
-    return not source_dir.is_symlink() and (source_dir / MARKER_FILE).is_file()
-
-
 def _write_demo_source(raw_root: Path, recipe: DemoRecipe, n_rows: int, seed: int) -> WrittenDemoSource | None:
     source_dir = raw_root / recipe.slug
     faults = Counter(recipe.select_faults(n_rows))
     marker = {
         "slug": recipe.slug,
         "layout": recipe.layout,
-        "edition": GENERATOR_VERSION,
+        "generator_version": GENERATOR_VERSION,
         "seed": seed,
         "rows": n_rows,
-        "good": n_rows - faults.total(),
-        "broken": dict(faults),
+        "n_good_rows": n_rows - faults.total(),
+        "rejects": dict(faults),
         "note": MARKER_NOTE,
     }
     layout = LAYOUTS[recipe.layout]
@@ -130,7 +125,7 @@ def _write_demo_source(raw_root: Path, recipe: DemoRecipe, n_rows: int, seed: in
         new_dir = Path(temp_dir) / recipe.slug
         new_dir.mkdir()
         layout.write_source(new_dir, recipe.slug, recipe.build_rows(n_rows, seed))
-        write_json(new_dir / MARKER_FILE, marker)
+        write_json(new_dir / DEMO_MARKER_FILE, marker)
         _remove_dir(source_dir)
         new_dir.rename(source_dir)
     return result
@@ -138,7 +133,7 @@ def _write_demo_source(raw_root: Path, recipe: DemoRecipe, n_rows: int, seed: in
 
 def _read_marker(source_dir: Path) -> object:
     try:
-        return json.loads((source_dir / MARKER_FILE).read_text(encoding="utf-8"))
+        return json.loads((source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
     except ValueError:
         return None
 

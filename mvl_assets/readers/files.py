@@ -21,8 +21,11 @@ from mvl_assets.readers.archives.member import ArchiveMember
 from mvl_assets.readers.rows import RejectError, is_utf8_encodable
 from mvl_assets.readers.sample import EncodedImage, FrameFolder, Video
 
-NON_DATA_FILES = frozenset({"MINIATURE.json", "dataset_infos.json", "dataset_info.json"})
-"""Files that describe a folder: the mark of a drawn miniature, and the Hugging Face hub's."""
+DEMO_MARKER_FILE = "DEMO_DATA.json"
+"""Marks a folder that `mvl demo-data` wrote."""
+
+NON_DATA_FILES = frozenset({DEMO_MARKER_FILE, "dataset_infos.json", "dataset_info.json"})
+"""Files that describe a folder: the marker of demo data, and the Hugging Face hub's."""
 
 FRAMES_PER_SECOND = 2.0
 MAX_FRAMES = 32
@@ -57,6 +60,11 @@ class ArchivedVideo(Video):
         assert self.member is not None
         with self.member.open_seekable() as stream:
             yield stream
+
+
+def is_demo_source(source_dir: Path) -> bool:
+    """Return whether the folder itself (not what it links to) holds complete demo data."""
+    return not source_dir.is_symlink() and (source_dir / DEMO_MARKER_FILE).is_file()
 
 
 def list_data_files(source: str, root: Path, *patterns: str) -> list[Path]:

@@ -129,7 +129,7 @@ def test_a_file_of_a_person_is_never_overwritten_or_removed(data: Repo) -> None:
         assert there(spec()) == FILES
 
 
-@pytest.mark.parametrize(("name", "says"), [("images.zip", "other content"), ("MINIATURE.json", "already holds other")])
+@pytest.mark.parametrize(("name", "says"), [("images.zip", "other content"), ("DEMO_DATA.json", "already holds other")])
 def test_other_files_in_the_folder_are_left_alone(data: Repo, name: str, says: str) -> None:
     spec().root.mkdir(parents=True)
     (spec().root / name).write_bytes(b"mine")

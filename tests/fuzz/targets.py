@@ -27,13 +27,14 @@ from PIL import Image
 from mvl_assets.config.catalog import RecordsMapping, SourceSpec, load_catalog, read_catalog
 from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.demo_data.recipes import RECIPES
-from mvl_assets.demo_data.write import MARKER_FILE, write_demo_sources
+from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.errors import MvlError
 from mvl_assets.ingest.row_index import build_row_index, compute_row_key
 from mvl_assets.media.image import ImageError, build_thumbnail, inspect_image, standardise_image
 from mvl_assets.media.video import VideoError, sample_frames
 from mvl_assets.readers.archives.find import find_member
 from mvl_assets.readers.conversations.regions import format_box, parse_box, parse_size
+from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.parsers import delimited, json_stream
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
 from mvl_assets.readers.parsers.plain_pickle import UnsafePickle, load
@@ -315,7 +316,7 @@ def _miniature(slug: str) -> Callable[[], list[Tree]]:
 
         with tempfile.TemporaryDirectory() as scratch:
             (written,) = write_demo_sources(Path(scratch), [slug], n_rows=6)
-            files = sorted(p for p in written.source_dir.rglob("*") if p.is_file() and p.name != MARKER_FILE)
+            files = sorted(p for p in written.source_dir.rglob("*") if p.is_file() and p.name != DEMO_MARKER_FILE)
             return [{p.relative_to(written.source_dir).as_posix(): _short(p) for p in files}]
 
     return seeds

@@ -157,7 +157,7 @@ def test_names_that_a_zip_wrote_with_escapes_are_found(tmp_path: Path) -> None:
 
 
 def test_the_mark_of_a_miniature_is_no_data(tmp_path: Path) -> None:
-    put_json(tmp_path, "MINIATURE.json", {"broken": 1})
+    put_json(tmp_path, "DEMO_DATA.json", {"rejects": 1})
     put_json(tmp_path, "a.json", [row()])
     assert len(read_all(LLAVA, tmp_path)) == 1
 

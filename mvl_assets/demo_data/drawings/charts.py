@@ -7,18 +7,8 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from mvl_assets.demo_data.drawings.drawing import (
-    COLOURS,
-    INK,
-    PAPERS,
-    Drawing,
-    DrawnQAPair,
-    create_canvas,
-    draw_text,
-    join_with_and,
-    measure_text_width,
-    sample_int,
-)
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair, join_with_and, sample_int
+from mvl_assets.media.drawing import COLOURS, INK, PAPERS, create_canvas, draw_text, measure_text_width
 
 SUBJECTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Books lent by branch", "books", ("North", "Harbour", "Mill", "Castle", "Park", "Station")),

@@ -8,8 +8,9 @@ from __future__ import annotations
 from random import Random
 from types import MappingProxyType
 
-from mvl_assets.demo_data.drawings.drawing import PAPERS, Drawing, DrawnQAPair, sample_int
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair, sample_int
 from mvl_assets.demo_data.drawings.scenes import SceneObject, render_objects, sample_objects
+from mvl_assets.media.drawing import PAPERS
 
 CHINESE_COLOURS: MappingProxyType[str, str] = MappingProxyType(
     {

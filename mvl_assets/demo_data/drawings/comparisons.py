@@ -7,9 +7,9 @@ from random import Random
 
 from PIL import Image
 
-from mvl_assets.demo_data.drawings.drawing import COLOURS, PAPERS, DrawnQAPair, add_article, pluralize, sample_int
+from mvl_assets.demo_data.drawings.drawing import DrawnQAPair, add_article, pluralize, sample_int
 from mvl_assets.demo_data.drawings.scenes import describe_position, render_objects, sample_objects
-from mvl_assets.demo_data.drawings.shapes import SHAPES
+from mvl_assets.media.drawing import COLOURS, PAPERS, SHAPES
 
 N_COLUMNS = N_ROWS = 3
 

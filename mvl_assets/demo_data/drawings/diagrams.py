@@ -8,17 +8,8 @@ from random import Random
 
 from PIL import ImageDraw
 
-from mvl_assets.demo_data.drawings.drawing import (
-    INK,
-    PAPERS,
-    Drawing,
-    DrawnQAPair,
-    create_canvas,
-    draw_text,
-    join_with_and,
-    measure_text_width,
-    sample_int,
-)
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair, join_with_and, sample_int
+from mvl_assets.media.drawing import INK, PAPERS, create_canvas, draw_text, measure_text_width
 
 CHAINS: tuple[tuple[str, ...], ...] = (
     ("grass", "grasshopper", "frog", "snake", "hawk"),

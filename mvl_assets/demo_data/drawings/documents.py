@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from mvl_assets.demo_data.drawings.drawing import (
-    INK,
-    PAPERS,
-    RGB,
-    Drawing,
-    DrawnQAPair,
-    create_canvas,
-    draw_text,
-    join_with_and,
-    measure_text_width,
-    sample_int,
-)
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair, join_with_and, sample_int
 from mvl_assets.demo_data.drawings.tables import PERSON_NAMES, format_dollars
+from mvl_assets.media.drawing import INK, PAPERS, RGB, create_canvas, draw_text, measure_text_width
 
 SHOPS = ("Corner Bakery", "Blue Door Books", "Harbour Hardware", "Green Lane Grocer", "Moss & Fern Plants")
 GOODS = ("bread", "tea", "apples", "candles", "string", "paint", "seeds", "jam", "soap", "nails", "cheese", "honey")

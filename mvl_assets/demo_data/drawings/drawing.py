@@ -7,29 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from random import Random
-from types import MappingProxyType
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-RGB = tuple[int, int, int]
-
-# Far enough apart that a JPEG or a palette keeps them distinct, and each has one plain English name.
-COLOURS: MappingProxyType[str, RGB] = MappingProxyType(
-    {
-        "red": (214, 39, 40),
-        "green": (44, 150, 62),
-        "blue": (35, 86, 205),
-        "yellow": (245, 205, 30),
-        "purple": (132, 58, 170),
-        "orange": (245, 130, 25),
-        "black": (20, 20, 20),
-        "pink": (240, 130, 180),
-    }
-)
-PAPERS: tuple[RGB, ...] = ((255, 255, 255), (250, 247, 238), (238, 243, 248), (244, 244, 244))
-INK: RGB = (30, 30, 34)
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -63,28 +44,6 @@ class Drawing:
     caption: str
     needs_colour: bool = True
     is_photo: bool = False
-
-
-@lru_cache(maxsize=64)
-def load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font inside Pillow at `size` pixels, so that no machine draws with fonts of its own."""
-    return ImageFont.load_default(size=size)
-
-
-def create_canvas(size: tuple[int, int], paper: RGB) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGB", size, paper)
-    return image, ImageDraw.Draw(image)
-
-
-def draw_text(
-    draw: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, size: int, ink: RGB = INK, anchor: str = "la"
-) -> None:
-    """Write `text` with Pillow's two-letter anchor at `xy` (pixels)."""
-    draw.text(xy, text, fill=ink, font=load_font(size), anchor=anchor)
-
-
-def measure_text_width(text: str, size: int) -> int:
-    return int(load_font(size).getlength(text)) + 1
 
 
 def join_with_and(items: Sequence[str]) -> str:

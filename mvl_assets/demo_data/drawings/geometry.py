@@ -7,7 +7,8 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from mvl_assets.demo_data.drawings.drawing import INK, Drawing, DrawnQAPair, create_canvas, draw_text, sample_int
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair, sample_int
+from mvl_assets.media.drawing import INK, create_canvas, draw_text
 
 Point = tuple[float, float]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 
 from mvl_assets.demo_data.contents import RowContent
-from mvl_assets.demo_data.drawings.drawing import PAPERS, Drawing, sample_int
+from mvl_assets.demo_data.drawings.drawing import Drawing, sample_int
 from mvl_assets.demo_data.drawings.scenes import (
     SceneObject,
     build_colour_qa_pairs,
@@ -25,7 +25,7 @@ from mvl_assets.demo_data.drawings.scenes import (
     render_objects,
     sample_objects,
 )
-from mvl_assets.demo_data.drawings.shapes import compute_polygon
+from mvl_assets.media.drawing import PAPERS, compute_polygon
 
 GRID_SIZE = 3
 """Columns and rows of a scene."""

@@ -12,16 +12,8 @@ from types import MappingProxyType
 
 from PIL import Image
 
-from mvl_assets.demo_data.drawings.drawing import (
-    COLOURS,
-    NUMBER_WORDS,
-    PAPERS,
-    Drawing,
-    DrawnQAPair,
-    create_canvas,
-    pluralize,
-)
-from mvl_assets.demo_data.drawings.shapes import SHAPES, draw_shape
+from mvl_assets.demo_data.drawings.drawing import NUMBER_WORDS, Drawing, DrawnQAPair, pluralize
+from mvl_assets.media.drawing import COLOURS, PAPERS, SHAPES, create_canvas, draw_shape
 
 ANSWERS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -6,17 +6,9 @@ from random import Random
 
 from PIL import Image, ImageEnhance, ImageFilter
 
-from mvl_assets.demo_data.drawings.drawing import (
-    INK,
-    Drawing,
-    DrawnQAPair,
-    create_canvas,
-    draw_text,
-    join_with_and,
-    pluralize,
-    sample_int,
-)
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair, join_with_and, pluralize, sample_int
 from mvl_assets.demo_data.drawings.photos import load_photo
+from mvl_assets.media.drawing import INK, create_canvas, draw_text
 
 AREA_NAMES = ("Nord", "Vale", "Port", "Moor", "Ford", "Cliff", "Glen", "Bay", "Isle", "Heath", "Dale", "Marsh")
 LEVEL_COLOURS = {"low": (222, 235, 247), "middle": (107, 174, 214), "high": (8, 69, 148)}

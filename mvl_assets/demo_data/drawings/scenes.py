@@ -8,18 +8,14 @@ from random import Random
 from PIL import Image, ImageDraw
 
 from mvl_assets.demo_data.drawings.drawing import (
-    COLOURS,
-    PAPERS,
-    RGB,
     Drawing,
     DrawnQAPair,
     add_article,
-    create_canvas,
     join_with_and,
     pluralize,
     sample_int,
 )
-from mvl_assets.demo_data.drawings.shapes import SHAPES, draw_shape
+from mvl_assets.media.drawing import COLOURS, PAPERS, RGB, SHAPES, create_canvas, draw_shape
 
 
 @dataclass(frozen=True, slots=True)

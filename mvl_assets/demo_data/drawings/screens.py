@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from mvl_assets.demo_data.drawings.drawing import (
-    COLOURS,
-    Drawing,
-    DrawnQAPair,
-    create_canvas,
-    draw_text,
-    join_with_and,
-    sample_int,
-)
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair, join_with_and, sample_int
 from mvl_assets.demo_data.drawings.webpages import draw_web_page
+from mvl_assets.media.drawing import COLOURS, create_canvas, draw_text
 
 PROGRAMS = ("Settings", "Weather", "Timer", "Library", "Recipes", "Train times")
 SWITCHES = ("Sound", "Dark mode", "Location", "Backups", "Large text", "Alerts", "Airplane mode")

@@ -8,22 +8,10 @@ from random import Random
 from PIL import Image, ImageDraw
 
 from mvl_assets.demo_data.drawings.comparisons import MultiImageDrawing
-from mvl_assets.demo_data.drawings.drawing import (
-    COLOURS,
-    INK,
-    NUMBER_WORDS,
-    PAPERS,
-    Drawing,
-    DrawnQAPair,
-    add_article,
-    create_canvas,
-    draw_text,
-    pluralize,
-    sample_int,
-)
+from mvl_assets.demo_data.drawings.drawing import NUMBER_WORDS, Drawing, DrawnQAPair, add_article, pluralize, sample_int
 from mvl_assets.demo_data.drawings.scenes import SceneObject, build_scene_caption, render_objects, sample_objects
-from mvl_assets.demo_data.drawings.shapes import SHAPES, draw_shape
 from mvl_assets.demo_data.drawings.videos import DIRECTIONS
+from mvl_assets.media.drawing import COLOURS, INK, PAPERS, SHAPES, create_canvas, draw_shape, draw_text
 
 PANEL_SIZE = 84
 """Pixels of one panel."""

@@ -13,16 +13,8 @@ from PIL import Image, ImageDraw
 
 from mvl_assets.demo_data.contents import RowContent
 from mvl_assets.demo_data.drawings import strokes
-from mvl_assets.demo_data.drawings.drawing import (
-    RGB,
-    Drawing,
-    DrawnQAPair,
-    create_canvas,
-    draw_text,
-    join_with_and,
-    measure_text_width,
-    sample_int,
-)
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair, join_with_and, sample_int
+from mvl_assets.media.drawing import RGB, create_canvas, draw_text, measure_text_width
 
 LATIN_TEXTS = ("TEA 1,200", "Open daily, 9-17", "BAKERY", "No. 38", 'The "Old" Mill', "Rooms, 2nd floor", "SALE 50%")
 BOARD_COLOURS: tuple[tuple[RGB, RGB], ...] = (

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from PIL import ImageDraw
 
-from mvl_assets.demo_data.drawings.drawing import RGB
+from mvl_assets.media.drawing import RGB
 
 Stroke = tuple[tuple[float, float], ...]
 

@@ -7,16 +7,8 @@ from random import Random
 
 from PIL import Image
 
-from mvl_assets.demo_data.drawings.drawing import (
-    INK,
-    Drawing,
-    DrawnQAPair,
-    create_canvas,
-    draw_text,
-    join_with_and,
-    measure_text_width,
-    sample_int,
-)
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair, join_with_and, sample_int
+from mvl_assets.media.drawing import INK, create_canvas, draw_text, measure_text_width
 
 PERSON_NAMES = ("Ada", "Bruno", "Chiara", "Dev", "Elif", "Femi", "Greta", "Hana", "Ivan", "Juma", "Kai", "Lena")
 SUBJECTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (

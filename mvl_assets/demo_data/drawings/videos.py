@@ -10,8 +10,8 @@ from random import Random
 import av
 from PIL import Image
 
-from mvl_assets.demo_data.drawings.drawing import COLOURS, PAPERS, DrawnQAPair, create_canvas, sample_int
-from mvl_assets.demo_data.drawings.shapes import SHAPES, draw_shape
+from mvl_assets.demo_data.drawings.drawing import DrawnQAPair, sample_int
+from mvl_assets.media.drawing import COLOURS, PAPERS, SHAPES, create_canvas, draw_shape
 
 FRAMES_PER_SECOND = 8
 DIRECTIONS = {"left to right": (1, 0), "right to left": (-1, 0), "top to bottom": (0, 1), "bottom to top": (0, -1)}

@@ -6,16 +6,8 @@ from html import escape
 from random import Random
 
 from mvl_assets.demo_data.drawings.documents import DAYS, EVENTS, SHOPS, STREETS
-from mvl_assets.demo_data.drawings.drawing import (
-    COLOURS,
-    INK,
-    PAPERS,
-    RGB,
-    Drawing,
-    create_canvas,
-    draw_text,
-    sample_int,
-)
+from mvl_assets.demo_data.drawings.drawing import Drawing, sample_int
+from mvl_assets.media.drawing import COLOURS, INK, PAPERS, RGB, create_canvas, draw_text
 
 PAGE_WIDTH = 480
 PLACEHOLDER = "rick.jpg"

@@ -9,19 +9,8 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from mvl_assets.demo_data.drawings.drawing import (
-    COLOURS,
-    INK,
-    PAPERS,
-    RGB,
-    Drawing,
-    DrawnQAPair,
-    create_canvas,
-    draw_text,
-    load_font,
-    measure_text_width,
-    sample_int,
-)
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair, sample_int
+from mvl_assets.media.drawing import COLOURS, INK, PAPERS, RGB, create_canvas, draw_text, load_font, measure_text_width
 
 WORDS = (
     "HARBOUR",

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from mvl_assets.demo_data.drawings.located import ObjectRegion, describe_relation
-from mvl_assets.demo_data.drawings.shapes import SHAPES
 from mvl_assets.demo_data.drawings.signboards import TextLine
 from mvl_assets.demo_data.layouts.common import SourceLayout, write_files, write_json
 from mvl_assets.demo_data.rows import RawFile, RawRow
+from mvl_assets.media.drawing import SHAPES
 
 UNKNOWN_ID = 9_999_999
 """An id that nothing has."""

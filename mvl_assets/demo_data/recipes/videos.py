@@ -6,9 +6,8 @@ from random import Random
 
 from mvl_assets.demo_data import contents as c
 from mvl_assets.demo_data.drawings import videos
-from mvl_assets.demo_data.drawings.drawing import COLOURS
-from mvl_assets.demo_data.drawings.shapes import SHAPES
 from mvl_assets.demo_data.recipes.recipe import DemoRecipe
+from mvl_assets.media.drawing import COLOURS, SHAPES
 
 _ANSWER_GROUPS = (
     tuple(f"from {way}" for way in videos.DIRECTIONS),

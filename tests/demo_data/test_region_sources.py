@@ -15,13 +15,14 @@ from PIL import Image
 from test_ingest_counts import verdict
 
 from mvl_assets.config.catalog import load_catalog
-from mvl_assets.demo_data.drawings.drawing import COLOURS
 from mvl_assets.demo_data.drawings.signboards import BOARD_COLOURS, TextLine, build_signboard_wall
 from mvl_assets.demo_data.drawings.strokes import CHINESE_WORDS, STROKES
 from mvl_assets.demo_data.recipes.regions import RECIPES
-from mvl_assets.demo_data.write import MARKER_FILE, WrittenDemoSource, write_demo_sources
+from mvl_assets.demo_data.write import WrittenDemoSource, write_demo_sources
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
+from mvl_assets.media.drawing import COLOURS
+from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.format import RowKey
 from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
@@ -49,9 +50,9 @@ def test_every_row_is_read_with_the_verdict_that_was_written_down(
 ) -> None:
     one, spec = written[slug], load_catalog()[slug]
     rows = rows_of(one)
-    marker = json.loads((one.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
+    marker = json.loads((one.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
     assert spec.format == one.format
-    assert Counter(map(verdict, rows)) == Counter({"good": one.n_good_rows, **marker["broken"]})
+    assert Counter(map(verdict, rows)) == Counter({"good": one.n_good_rows, **marker["rejects"]})
     assert list(get_key_reader(one.format)(spec, one.source_dir)) == [
         RowKey(r.file, r.position, r.native_id) for r in rows
     ]
@@ -72,9 +73,9 @@ def test_ingest_counts_what_was_written_and_nothing_new_the_second_time(
     slug: str, written: dict[str, WrittenDemoSource], tmp_path: Path
 ) -> None:
     one, lake = written[slug], Lake(str(tmp_path))
-    marker = json.loads((one.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
+    marker = json.loads((one.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
     first = ingest_source(lake, load_catalog()[slug], one.source_dir, run_id="first")
-    assert (first.n_new, first.reject_counts) == (one.n_good_rows, marker["broken"])
+    assert (first.n_new, first.reject_counts) == (one.n_good_rows, marker["rejects"])
     second = ingest_source(lake, load_catalog()[slug], one.source_dir, run_id="second")
     assert (second.n_new, second.n_changed, second.n_withdrawn, second.n_new_images) == (0, 0, 0, 0)
 

@@ -55,7 +55,7 @@ def test_a_svit_file_has_more_fields_in_the_turns_of_some_rows(tmp_path: Path) -
 
 @pytest.mark.parametrize("slug", ["ureader_chart", "pathvqa"])
 def test_turns_name_their_data_source(slug: str, tmp_path: Path) -> None:
-    (path,) = (p for p in folder(tmp_path, slug).glob("*.json*") if p.name != "MINIATURE.json")
+    (path,) = (p for p in folder(tmp_path, slug).glob("*.json*") if p.name != "DEMO_DATA.json")
     assert path.read_text(encoding="utf-8").count('"data_source"') >= 12
     assert len(samples(tmp_path, slug)) >= 10
 

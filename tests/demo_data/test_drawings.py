@@ -11,7 +11,8 @@ from PIL import Image, ImageChops
 from skimage.measure import label
 
 from mvl_assets.demo_data.drawings import chinese, scans, screens, series, writing
-from mvl_assets.demo_data.drawings.drawing import COLOURS, RGB, Drawing
+from mvl_assets.demo_data.drawings.drawing import Drawing
+from mvl_assets.media.drawing import COLOURS, RGB
 
 SEEDS = range(8)
 

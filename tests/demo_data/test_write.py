@@ -11,14 +11,9 @@ import pytest
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.recipes import DEMO_SLUGS, RECIPES
-from mvl_assets.demo_data.write import (
-    MARKER_FILE,
-    WrittenDemoSource,
-    is_demo_source,
-    link_real_tabmwp,
-    write_demo_sources,
-)
+from mvl_assets.demo_data.write import WrittenDemoSource, link_real_tabmwp, write_demo_sources
 from mvl_assets.errors import MvlError
+from mvl_assets.readers.files import DEMO_MARKER_FILE, is_demo_source
 from mvl_assets.readers.registry import get_reader
 
 
@@ -52,9 +47,9 @@ def test_the_whole_set_stays_small(miniatures: dict[str, WrittenDemoSource]) -> 
 
 def test_the_marker_says_what_was_made_and_counts_add_up(miniatures: dict[str, WrittenDemoSource]) -> None:
     for slug, written in miniatures.items():
-        marker = json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
-        assert (marker["seed"], marker["rows"], marker["good"]) == (0, 48, written.n_good_rows)
-        assert sum(marker["broken"].values()) == written.n_rejects == len(RECIPES[slug].faults)
+        marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
+        assert (marker["seed"], marker["rows"], marker["n_good_rows"]) == (0, 48, written.n_good_rows)
+        assert sum(marker["rejects"].values()) == written.n_rejects == len(RECIPES[slug].faults)
         assert written.n_good_rows + written.n_rejects == 48
         assert "scikit-image" in marker["note"]
 
@@ -115,7 +110,7 @@ def project(tmp_path: Path) -> Path:
     """A project folder with TabMWP's files beside it."""
     real = tmp_path / "shared" / "data"
     written = write_demo_sources(tmp_path / "elsewhere", ["tabmwp"], n_rows=6)[0]
-    shutil.copytree(written.source_dir, real / "tabmwp", ignore=shutil.ignore_patterns(MARKER_FILE))
+    shutil.copytree(written.source_dir, real / "tabmwp", ignore=shutil.ignore_patterns(DEMO_MARKER_FILE))
     (tmp_path / "project").mkdir()
     return tmp_path / "project"
 

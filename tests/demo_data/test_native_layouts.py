@@ -49,7 +49,7 @@ def talks(conversation: list[dict[str, str]], pictures: int) -> bool:
 
 def llava_json(folder: Path) -> Iterator[bool]:
     for path in [*folder.glob("*.json"), *folder.glob("*.jsonl")]:
-        if path.name == "MINIATURE.json":
+        if path.name == "DEMO_DATA.json":
             continue
         text = path.read_text(encoding="utf-8")
         for line in text.splitlines() if path.suffix == ".jsonl" else [text]:

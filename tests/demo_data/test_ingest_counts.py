@@ -10,11 +10,12 @@ import pytest
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.recipes import DEMO_SLUGS
-from mvl_assets.demo_data.write import MARKER_FILE, WrittenDemoSource
+from mvl_assets.demo_data.write import WrittenDemoSource
 from mvl_assets.ingest.images import read_frames
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import ImageError, inspect_image
+from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.registry import get_reader
 from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import RejectedRow, Sample
@@ -40,8 +41,8 @@ def test_every_row_is_read_with_the_verdict_that_was_written_down(
 ) -> None:
     written = miniatures[slug]
     found = Counter(verdict(row) for row in get_reader(written.format)(load_catalog()[slug], written.source_dir))
-    marker = json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
-    assert found == Counter({"good": written.n_good_rows, **marker["broken"]})
+    marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
+    assert found == Counter({"good": written.n_good_rows, **marker["rejects"]})
 
 
 @pytest.mark.parametrize(
@@ -51,11 +52,11 @@ def test_ingest_counts_what_was_written_and_nothing_new_the_second_time(
     slug: str, miniatures: dict[str, WrittenDemoSource], tmp_path: Path
 ) -> None:
     written, source = miniatures[slug], load_catalog()[slug]
-    marker = json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
+    marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
     lake = Lake(str(tmp_path))
     first = ingest_source(lake, source, written.source_dir, run_id="first")
     assert (first.n_rows, first.n_new) == (48, written.n_good_rows)
-    assert first.reject_counts == marker["broken"]
+    assert first.reject_counts == marker["rejects"]
     second = ingest_source(lake, source, written.source_dir, run_id="second")
     assert (second.n_new, second.n_changed, second.n_withdrawn, second.n_new_images) == (0, 0, 0, 0)
 

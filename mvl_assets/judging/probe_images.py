@@ -1,7 +1,4 @@
-"""Pictures drawn from a description that says everything they show, so that it is known what is true of them.
-
-Belongs here: the kinds of pictures such a description may name. Not here: what is asked about them.
-"""
+"""Images of the judge probes, drawn from descriptions in `probes.yaml` that list everything the image shows."""
 
 from __future__ import annotations
 
@@ -12,14 +9,20 @@ from typing import Any
 
 from PIL import Image
 
-from mvl_assets.demo_data.drawings.drawing import COLOURS, INK, PAPERS, create_canvas, draw_text, measure_text_width
-from mvl_assets.demo_data.drawings.scenes import SceneObject, render_objects
+from mvl_assets.media.drawing import COLOURS, INK, PAPERS, create_canvas, draw_shape, draw_text, measure_text_width
 
 LINE_HEIGHT, CELL_SIZE, BAR_PITCH = 34, 112, 90
 
 
 def render_probe_png(description: Mapping[str, Any]) -> bytes:
-    """A PNG. `kind` names the drawing, the other keys are its arguments. Raises `KeyError` for a kind unknown here."""
+    """Return the PNG of one probe image.
+
+    Args:
+        description: `kind` names the drawing (`page`, `bars`, `crossing`, `shapes`); the other keys are its arguments.
+
+    Raises:
+        KeyError: The kind is unknown.
+    """
     renderer_args = {key: value for key, value in description.items() if key != "kind"}
     buffer = io.BytesIO()
     RENDERERS[description["kind"]](**renderer_args).save(buffer, "PNG", optimize=True)
@@ -27,7 +30,7 @@ def render_probe_png(description: Mapping[str, Any]) -> bytes:
 
 
 def _render_text_page(lines: Sequence[str]) -> Image.Image:
-    """Lines of text, the first one larger."""
+    """Draw lines of text, the first one larger."""
     sizes = [26, *(20 for _ in lines[1:])]
     text_width = max(measure_text_width(line, size) for line, size in zip(lines, sizes, strict=True))
     image, draw = create_canvas((max(240, text_width + 48), max(224, len(lines) * LINE_HEIGHT + 48)), PAPERS[1])
@@ -37,7 +40,7 @@ def _render_text_page(lines: Sequence[str]) -> Image.Image:
 
 
 def _render_bar_chart(title: str, values: Mapping[str, int]) -> Image.Image:
-    """Bars from 0, each with its label below and its value above."""
+    """Draw bars from 0, each with its label below and its value above."""
     image, draw = create_canvas(
         (max(280, len(values) * BAR_PITCH + 40, measure_text_width(title, 18) + 24), 300), PAPERS[0]
     )
@@ -51,7 +54,7 @@ def _render_bar_chart(title: str, values: Mapping[str, int]) -> Image.Image:
 
 
 def _render_crossing_lines(angle: int) -> Image.Image:
-    """Two lines; the angle between them is marked, its neighbour is x, and y lies opposite."""
+    """Draw two lines; the angle between them is marked, its neighbour is x, and y is opposite."""
     image, draw = create_canvas((320, 280), PAPERS[0])
     for line_angle in (0.0, float(angle)):
         x, y = math.cos(math.radians(line_angle)) * 130, math.sin(math.radians(line_angle)) * 130
@@ -62,10 +65,13 @@ def _render_crossing_lines(angle: int) -> Image.Image:
     return image
 
 
-def _render_shape_grid(things: Sequence[Sequence[Any]]) -> Image.Image:
-    """Coloured shapes on a grid of three by three: (colour, shape, column, row)."""
-    scene_objects = [SceneObject(shape, colour, column, row) for colour, shape, column, row in things]
-    return render_objects(scene_objects, 3, 3, CELL_SIZE, PAPERS[0])
+def _render_shape_grid(objects: Sequence[Sequence[Any]]) -> Image.Image:
+    """Draw coloured shapes on a grid of three by three cells, each as (colour, shape, column, row)."""
+    image, draw = create_canvas((3 * CELL_SIZE, 3 * CELL_SIZE), PAPERS[0])
+    for colour, shape, column, row in objects:
+        centre = ((column + 0.5) * CELL_SIZE, (row + 0.5) * CELL_SIZE)
+        draw_shape(draw, shape, centre, CELL_SIZE * 0.36, COLOURS[colour])
+    return image
 
 
 RENDERERS: Mapping[str, Callable[..., Image.Image]] = {

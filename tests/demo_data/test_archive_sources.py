@@ -14,10 +14,11 @@ from test_ingest_counts import verdict
 
 from mvl_assets.config.catalog import get_source
 from mvl_assets.demo_data.recipes import RECIPES, archives, videos
-from mvl_assets.demo_data.write import MARKER_FILE, WrittenDemoSource, write_demo_sources
+from mvl_assets.demo_data.write import WrittenDemoSource, write_demo_sources
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_current_samples
+from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.registry import get_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
 
@@ -37,9 +38,9 @@ def test_every_row_is_read_with_the_verdict_that_was_written_down(
     written = packed[slug]
     assert get_source(slug).format == written.format
     rows = list(get_reader(written.format)(get_source(slug), written.source_dir))
-    marker = json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
-    assert Counter(map(verdict, rows)) == Counter({"good": written.n_good_rows, **marker["broken"]})
-    assert len(marker["broken"]) >= 2
+    marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
+    assert Counter(map(verdict, rows)) == Counter({"good": written.n_good_rows, **marker["rejects"]})
+    assert len(marker["rejects"]) >= 2
     for row in rows:
         if isinstance(row, RejectedRow) and row.error == "unsafe_member":
             assert f"{slug}.tar.gz: {slug}/" in row.message and "symbolic link" in row.message
@@ -109,7 +110,7 @@ def test_ingest_reads_packed_pictures_and_videos_and_does_nothing_the_second_tim
         first = ingest_source(lake, source, written.source_dir, run_id="first")
         assert (first.n_new, first.reject_counts) == (
             written.n_good_rows,
-            json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))["broken"],
+            json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))["rejects"],
         )
         second = ingest_source(lake, source, written.source_dir, run_id="second")
         assert (second.n_new, second.n_changed, second.n_withdrawn, second.n_new_images) == (0, 0, 0, 0)

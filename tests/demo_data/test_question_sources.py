@@ -16,9 +16,10 @@ from mvl_assets.demo_data.drawings.diagrams import draw_diagram
 from mvl_assets.demo_data.layouts import LAYOUTS
 from mvl_assets.demo_data.recipes.questions import RECIPES
 from mvl_assets.demo_data.recipes.recipe import IMAGE_FAULTS, DemoRecipe
-from mvl_assets.demo_data.write import MARKER_FILE, WrittenDemoSource, write_demo_sources
+from mvl_assets.demo_data.write import WrittenDemoSource, write_demo_sources
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
+from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.formats import science_qa
 from mvl_assets.readers.registry import get_reader
 from mvl_assets.readers.sample import Sample
@@ -39,8 +40,8 @@ def test_every_row_is_read_with_the_verdict_that_was_written_down(
     written, source = question_miniatures[slug], load_catalog()[slug]
     assert source.format == written.format
     rows = list(get_reader(source.format)(source, written.source_dir))
-    marker = json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
-    assert Counter(map(verdict, rows)) == Counter({"good": written.n_good_rows, **marker["broken"]})
+    marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
+    assert Counter(map(verdict, rows)) == Counter({"good": written.n_good_rows, **marker["rejects"]})
 
 
 @pytest.mark.parametrize("slug", SLUGS)
@@ -59,10 +60,10 @@ def test_ingest_counts_a_joined_source_and_finds_nothing_new_the_second_time(
     question_miniatures: dict[str, WrittenDemoSource], tmp_path: Path
 ) -> None:
     written, source = question_miniatures["vqav2"], load_catalog()["vqav2"]
-    marker = json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
+    marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
     lake = Lake(str(tmp_path))
     first = ingest_source(lake, source, written.source_dir, run_id="first")
-    assert (first.n_rows, first.n_new, first.reject_counts) == (48, written.n_good_rows, marker["broken"])
+    assert (first.n_rows, first.n_new, first.reject_counts) == (48, written.n_good_rows, marker["rejects"])
     second = ingest_source(lake, source, written.source_dir, run_id="second")
     assert (second.n_new, second.n_changed, second.n_withdrawn, second.n_new_images) == (0, 0, 0, 0)
 

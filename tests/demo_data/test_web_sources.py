@@ -17,7 +17,8 @@ from mvl_assets.demo_data.drawings.webpages import draw_web_page
 from mvl_assets.demo_data.layouts import LAYOUTS
 from mvl_assets.demo_data.recipes import web
 from mvl_assets.demo_data.recipes.recipe import DemoRecipe
-from mvl_assets.demo_data.write import MARKER_FILE, WrittenDemoSource, write_demo_sources
+from mvl_assets.demo_data.write import WrittenDemoSource, write_demo_sources
+from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.registry import get_key_reader, get_reader
 
 SLUGS = [recipe.slug for recipe in web.RECIPES]
@@ -33,11 +34,11 @@ def test_every_row_is_read_with_the_verdict_that_was_written_down(
     slug: str, written: dict[str, WrittenDemoSource]
 ) -> None:
     one, spec = written[slug], load_catalog()[slug]
-    marker = json.loads((one.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
+    marker = json.loads((one.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
     rows = list(get_reader(spec.format)(spec, one.source_dir))
     assert spec.format == one.format
-    assert Counter(map(verdict, rows)) == Counter({"good": one.n_good_rows, **marker["broken"]})
-    assert sum(marker["broken"].values()) == len(next(r for r in web.RECIPES if r.slug == slug).faults)
+    assert Counter(map(verdict, rows)) == Counter({"good": one.n_good_rows, **marker["rejects"]})
+    assert sum(marker["rejects"].values()) == len(next(r for r in web.RECIPES if r.slug == slug).faults)
     assert list(get_key_reader(spec.format)(spec, one.source_dir)) == [(r.file, r.position, r.native_id) for r in rows]
 
 

@@ -12,9 +12,10 @@ from test_ingest_counts import verdict
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.layouts import LAYOUTS
 from mvl_assets.demo_data.recipes import RECIPES, same_formats
-from mvl_assets.demo_data.write import MARKER_FILE, WrittenDemoSource, iter_written_demo_sources
+from mvl_assets.demo_data.write import WrittenDemoSource, iter_written_demo_sources
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
+from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.registry import get_reader
 
 ROWS = 12
@@ -28,8 +29,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WrittenDemoSour
 
 def broken_in(written: WrittenDemoSource) -> dict[str, int]:
     """The broken rows by error class, as the marker has them."""
-    marker = json.loads((written.source_dir / MARKER_FILE).read_text(encoding="utf-8"))
-    found: dict[str, int] = marker["broken"]
+    marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
+    found: dict[str, int] = marker["rejects"]
     return found
 
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from skimage.measure import label, regionprops
 
-from mvl_assets.demo_data.drawings.drawing import COLOURS, NUMBER_WORDS, RGB
+from mvl_assets.demo_data.drawings.drawing import NUMBER_WORDS
 from mvl_assets.demo_data.drawings.questions import ANSWERS, iter_shape_questions
+from mvl_assets.media.drawing import COLOURS, RGB
 
 
 def blobs(picture: Image.Image) -> list[tuple[RGB, float]]:

@@ -25,7 +25,8 @@ from mvl_assets.demo_data.drawings import (
     tables,
     videos,
 )
-from mvl_assets.demo_data.drawings.drawing import COLOURS, RGB, Drawing, DrawnQAPair
+from mvl_assets.demo_data.drawings.drawing import Drawing, DrawnQAPair
+from mvl_assets.media.drawing import COLOURS, RGB
 from mvl_assets.media.image import standardise_image
 
 SEEDS = range(12)

@@ -19,7 +19,7 @@ def test_all_sources_are_written_with_a_line_each_and_sums_by_category(tmp_path:
     for slug in set(load_catalog()) - {"geo3k", "tabmwp"}:  # TabMWP's real files may lie beside the project
         (line,) = (line for line in lines if f" {slug}: " in line)
         assert line.endswith("1 good, 0 broken, written")
-        assert (home.folder / "raw" / slug / "MINIATURE.json").is_file()
+        assert (home.folder / "raw" / slug / "DEMO_DATA.json").is_file()
     written = sum(line.endswith(", written") for line in lines)
     total = next(line.split() for line in lines if line.startswith("all "))
     assert total == ["all", str(written), str(written), "0"]
