@@ -39,7 +39,7 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.progress import RunOutcome
 from mvl_assets.inference.request import ModelRef, Request
-from mvl_assets.inference.transport import Transport
+from mvl_assets.inference.client.transport import Transport
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import Answer

@@ -28,7 +28,7 @@ from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import load_prompts
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.transport import Transport
+from mvl_assets.inference.client.transport import Transport
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, SAMPLES
 from mvl_assets.model_stage.client import to_model_ref

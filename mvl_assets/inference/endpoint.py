@@ -11,7 +11,7 @@ from mvl_assets.errors import InfrastructureError
 
 
 class EndpointError(InfrastructureError):
-    """An endpoint as a whole cannot be used: unreachable for too long, or it refuses every request."""
+    """An endpoint as a whole cannot be used: unreachable for too long, or it rejects every request."""
 
 
 @dataclass(frozen=True, slots=True)

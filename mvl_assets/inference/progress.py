@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
+from enum import Enum
+
+
+class RequestOutcome(Enum):
+    """How a request of a run ends. Every request of a run that ends well has exactly one of these."""
+
+    CACHE_HIT = "cache_hit"  # The log held its answer.
+    DEDUPLICATED = "deduplicated"  # It repeats a request that was under way or had failed, and shares its fate.
+    ANSWERED = "answered"
+    FAILED = "failed"  # `FailedRequest` says why.
 
 
 @dataclass(frozen=True, slots=True)
 class FailedRequest:
-    """A request that ended without an answer. `error` is a snake_case class, `attempts` counts what was sent."""
+    """A request that ended without an answer. `error` is a snake_case code, `attempts` counts what was sent."""
 
     request_key: str
     error: str
@@ -18,10 +28,12 @@ class FailedRequest:
 
 @dataclass(slots=True)
 class RunOutcome:
-    """Requests are counted once each: `wanted == reused + equal + answered + len(failures)` when a run ends well.
+    """Counts of one run, by `RequestOutcome`: `requested == n_finished` when it ends well.
 
-    `cache_hits` had an answer in the log. `deduplicated` repeat a request that was under way or had failed; what became of that
-    one holds for them. `attempts_sent` counts every attempt.
+    Attributes:
+        requested: Requests read from the iterable.
+        attempts_sent: Attempts, repetitions and hedged requests included.
+        answered: Requests whose answer is durable.
     """
 
     requested: int = 0
@@ -34,13 +46,33 @@ class RunOutcome:
     completion_tokens: int = 0
     elapsed_s: float = 0.0
 
+    def count(self, outcome: RequestOutcome) -> int:
+        """Return how many requests have ended this way."""
+        match outcome:
+            case RequestOutcome.CACHE_HIT:
+                return self.cache_hits
+            case RequestOutcome.DEDUPLICATED:
+                return self.deduplicated
+            case RequestOutcome.ANSWERED:
+                return self.answered
+            case RequestOutcome.FAILED:
+                return len(self.failures)
+
+    @property
+    def n_finished(self) -> int:
+        """Requests that have ended, in whatever way."""
+        return sum(self.count(outcome) for outcome in RequestOutcome)
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands. `n_finished` are finished: reused, answered durably, or failed. `eta_s` needs a known total.
+    """The state of a run while it goes.
 
-    `name` is what is asked for, as stage and source. `cost` is what this run's answers cost so far, in `currency`; None
-    without a price.
+    Attributes:
+        name: Stage and source.
+        n_finished: Requests that have ended, see `RequestOutcome`.
+        eta_s: Seconds left; None without a known total.
+        cost: Cost of this run's answers so far, in `currency`; None without a price.
     """
 
     name: str
@@ -62,12 +94,12 @@ class Progress:
     currency: str
 
     def format_line(self) -> str:
-        """One line for a person."""
+        """Return the progress as one line of text."""
         finished = f"{self.n_finished}/{self.total}" if self.total is not None else str(self.n_finished)
         parts = [
             self.name,
-            f"{finished} rows",
-            f"{self.requests_per_s:.1f} rows/s",
+            f"{finished} requests",
+            f"{self.requests_per_s:.1f} requests/s",
             f"{self.tokens_per_s:.0f} tokens/s",
             f"{self.in_flight} in flight of {self.concurrency_limit}",
         ]

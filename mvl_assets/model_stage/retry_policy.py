@@ -5,7 +5,7 @@
 | a time-out, a lost connection, no real reply | asks again | the server may have been at fault |
 | 5xx, 408, 409, 425, 429, more often than a run bears | asks again | as above |
 | any other 4xx | leaves it | the server refused this very request; it may be too long |
-| `killed_server` | leaves it | each try costs a server |
+| `crashed_server` | leaves it | each try costs a server |
 | a missing or broken picture | leaves it | nothing could be sent |
 | an answer of no use, after its one re-ask | leaves it | it is stored and was paid for |
 

@@ -23,7 +23,7 @@ from mvl_assets.inference.progress import Progress, RunOutcome
 from mvl_assets.inference.request import Request, build_choice_output, build_json_output
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.lake.answers import AnswerLog
-from tests.inference.asking import ask, asks
+from tests.inference.helpers import build_request, build_requests
 from tests.servers import FakeProcess, free_port, serving
 
 NewLog = Callable[[], AnswerLog]
@@ -43,7 +43,7 @@ def assert_accounted_for(requests: list, outcome: RunOutcome, log: AnswerLog) ->
 
 
 def test_every_request_is_answered_and_sent_once(new_log: NewLog, quick: EngineOptions) -> None:
-    requests = asks(300)
+    requests = build_requests(300)
     with serving(FakeServerConfig(latency_s=0.002)) as (server, endpoint):
         outcome = answer_all(iter(requests), endpoints=[endpoint], log=new_log(), run_id="r1", options=quick)
     assert (outcome.requested, outcome.attempts_sent, outcome.answered, outcome.failures) == (300, 300, 300, [])
@@ -57,14 +57,14 @@ def test_every_request_is_answered_and_sent_once(new_log: NewLog, quick: EngineO
 
 def test_a_second_run_sends_only_the_difference(new_log: NewLog, quick: EngineOptions) -> None:
     with serving() as (server, endpoint):
-        answer_all(asks(100), endpoints=[endpoint], log=new_log(), options=quick)
-        outcome = answer_all(asks(110), endpoints=[endpoint], log=new_log(), options=quick)
+        answer_all(build_requests(100), endpoints=[endpoint], log=new_log(), options=quick)
+        outcome = answer_all(build_requests(110), endpoints=[endpoint], log=new_log(), options=quick)
     assert (outcome.requested, outcome.cache_hits, outcome.attempts_sent) == (110, 100, 10)
     assert sum(server.request_counts.values()) == 110
 
 
 def test_equal_requests_are_sent_once(new_log: NewLog, quick: EngineOptions) -> None:
-    requests = [ask(f"question {i % 40}") for i in range(400)]
+    requests = [build_request(f"question {i % 40}") for i in range(400)]
     with serving(FakeServerConfig(latency_s=0.005)) as (server, endpoint):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
     assert sum(server.request_counts.values()) == outcome.attempts_sent == 40
@@ -80,7 +80,7 @@ def test_the_iterable_is_read_as_answers_come_and_not_ahead(new_log: NewLog, qui
 
         def requests():
             nonlocal read, ahead
-            for request in asks(600):
+            for request in build_requests(600):
                 read += 1
                 ahead = max(ahead, read - sum(server.answer_counts.values()))
                 yield request
@@ -92,7 +92,7 @@ def test_the_iterable_is_read_as_answers_come_and_not_ahead(new_log: NewLog, qui
 
 @pytest.mark.parametrize("fault", ["429", "429_bare", "500", "502", "503", "reset", "html", "malformed"])
 def test_a_fault_that_passes_costs_no_row(fault: str, new_log: NewLog, quick: EngineOptions) -> None:
-    requests = asks(120)
+    requests = build_requests(120)
     behaviour = FakeServerConfig(fault_rates={fault: 0.3}, retry_after_s=0.02)
     with serving(behaviour) as (server, endpoint):
         options = dataclasses.replace(quick, max_attempts=12)
@@ -104,7 +104,7 @@ def test_a_fault_that_passes_costs_no_row(fault: str, new_log: NewLog, quick: En
 
 
 def test_a_date_in_retry_after_is_waited_for_by_its_own_row_alone(new_log: NewLog, quick: EngineOptions) -> None:
-    requests = asks(100)
+    requests = build_requests(100)
     with serving(FakeServerConfig(fault_by_marker={"question 7": "429_date"}, n_fault_attempts=1)) as (
         server,
         endpoint,
@@ -121,7 +121,10 @@ def test_a_request_that_alone_is_refused_for_good_fails_and_the_run_ends(
 ) -> None:
     with serving(FakeServerConfig(fault_by_marker={"question 7": fault})) as (_, endpoint):
         outcome = answer_all(
-            asks(20), endpoints=[endpoint], log=new_log(), options=dataclasses.replace(quick, outage_timeout_s=1)
+            build_requests(20),
+            endpoints=[endpoint],
+            log=new_log(),
+            options=dataclasses.replace(quick, outage_timeout_s=1),
         )
     assert outcome.answered == 19
     (failure,) = outcome.failures
@@ -134,7 +137,7 @@ def test_answers_are_stored_while_the_rows_that_come_ask_nothing(new_log: NewLog
     stored: list[int] = []
 
     def rows() -> Iterator[Request | None]:
-        yield from asks(4)
+        yield from build_requests(4)
         deadline = time.monotonic() + 20
         while not stored and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -149,7 +152,7 @@ def test_answers_are_stored_while_the_rows_that_come_ask_nothing(new_log: NewLog
 def test_an_answer_that_drips_in_without_an_end_is_given_up_and_asked_again(
     new_log: NewLog, quick: EngineOptions
 ) -> None:
-    requests = asks(10)
+    requests = build_requests(10)
     options = dataclasses.replace(quick, base_timeout_s=0.3, min_tokens_per_s=1000)
     with serving(FakeServerConfig(fault_by_marker={"question 7": "drip"}, n_fault_attempts=1)) as (_, endpoint):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=options)
@@ -160,7 +163,7 @@ def test_an_answer_that_drips_in_without_an_end_is_given_up_and_asked_again(
 def test_a_request_that_hangs_does_not_keep_the_run_waiting_for_its_time_out(
     new_log: NewLog, quick: EngineOptions
 ) -> None:
-    requests = asks(200)
+    requests = build_requests(200)
     # By its own time-out each would take a minute.
     with serving(FakeServerConfig(latency_s=0.01, fault_by_marker={"question 7": "hang"}, n_fault_attempts=1)) as (
         _,
@@ -179,7 +182,7 @@ def test_an_answer_of_another_form_is_kept_as_it_came(
 ) -> None:
     """It was paid for, and whether it can be read is not the engine's to say."""
     schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-    request = ask("answer in JSON", build_json_output(schema))
+    request = build_request("answer in JSON", build_json_output(schema))
     with serving(FakeServerConfig(fault_rates={fault: 1.0})) as (_, endpoint):
         outcome = answer_all([request], endpoints=[endpoint], log=new_log(), options=quick)
     assert (outcome.answered, outcome.failures) == (1, [])
@@ -189,7 +192,7 @@ def test_an_answer_of_another_form_is_kept_as_it_came(
 
 
 def test_a_hang_ends_with_the_time_out_and_is_asked_again(new_log: NewLog, quick: EngineOptions) -> None:
-    requests = asks(30)
+    requests = build_requests(30)
     options = dataclasses.replace(quick, base_timeout_s=0.3, min_tokens_per_s=1000)
     with serving(FakeServerConfig(fault_by_marker={"question 7": "hang"}, n_fault_attempts=1)) as (_, endpoint):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=options)
@@ -209,7 +212,7 @@ def test_a_hang_ends_with_the_time_out_and_is_asked_again(new_log: NewLog, quick
 def test_a_row_that_never_succeeds_fails_alone(
     fault: str, error: str, attempts: int, new_log: NewLog, quick: EngineOptions
 ) -> None:
-    requests = [*asks(60), ask("the bad row"), *asks(60, "later")]
+    requests = [*build_requests(60), build_request("the bad row"), *build_requests(60, "later")]
     with serving(FakeServerConfig(fault_by_marker={"the bad row": fault})) as (_, endpoint):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
     assert [(f.request_key, f.error, f.attempts) for f in outcome.failures] == [(requests[60].key, error, attempts)]
@@ -217,7 +220,7 @@ def test_a_row_that_never_succeeds_fails_alone(
 
 
 def test_an_answer_cut_by_the_token_limit_is_kept_as_such(new_log: NewLog, quick: EngineOptions) -> None:
-    requests = asks(3)
+    requests = build_requests(3)
     with serving(FakeServerConfig(fault_rates={"length": 1.0})) as (_, endpoint):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
     assert outcome.answered == 3
@@ -225,7 +228,7 @@ def test_an_answer_cut_by_the_token_limit_is_kept_as_such(new_log: NewLog, quick
 
 
 def test_a_storm_of_errors_pauses_the_run_and_fails_nothing(new_log: NewLog, quick: EngineOptions) -> None:
-    requests = asks(200)
+    requests = build_requests(200)
     with serving(FakeServerConfig(latency_s=0.002)) as (server, endpoint):
         server.is_down = True
         threading.Timer(1.0, lambda: setattr(server, "is_down", False)).start()
@@ -243,7 +246,7 @@ def test_an_endpoint_that_never_answers_ends_the_run_with_one_clear_error(
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{free_port()}/v1", model="fake")
     options = dataclasses.replace(quick, initial_outage_timeout_s=0.3)
     with pytest.raises(EndpointError, match="has answered no request") as caught:
-        answer_all(asks(10), endpoints=[endpoint], log=new_log(), options=options)
+        answer_all(build_requests(10), endpoints=[endpoint], log=new_log(), options=options)
     assert caught.value.hint
 
 
@@ -253,12 +256,12 @@ def test_a_wrong_key_ends_the_run_at_once(
     monkeypatch.delenv("MVL_TEST_KEY", raising=False)
     endpoint = Endpoint(base_url="http://127.0.0.1:9/v1", model="fake", api_key_env="MVL_TEST_KEY")
     with pytest.raises(EndpointError, match="MVL_TEST_KEY is not set"):
-        answer_all(asks(1), endpoints=[endpoint], log=new_log(), options=quick)
+        answer_all(build_requests(1), endpoints=[endpoint], log=new_log(), options=quick)
 
 
 def test_what_arrived_before_an_error_of_the_iterable_is_stored(new_log: NewLog, quick: EngineOptions) -> None:
     def broken() -> Iterator[Request | None]:
-        yield from asks(64)
+        yield from build_requests(64)
         yield None
         deadline = time.monotonic() + 20
         while sum(server.answer_counts.values()) < 64 and time.monotonic() < deadline:
@@ -272,17 +275,17 @@ def test_what_arrived_before_an_error_of_the_iterable_is_stored(new_log: NewLog,
 
 
 def test_only_the_poison_row_fails_when_it_kills_the_server(new_log: NewLog, quick: EngineOptions) -> None:
-    requests = [*asks(40), ask("the poison row"), *asks(40, "later")]
+    requests = [*build_requests(40), build_request("the poison row"), *build_requests(40, "later")]
     with FakeProcess("--poison", "the poison row", "--latency-ms", "20") as server:
         endpoint = server.revive()
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
-        assert [(f.request_key, f.error) for f in outcome.failures] == [(requests[40].key, "killed_server")]
+        assert [(f.request_key, f.error) for f in outcome.failures] == [(requests[40].key, "crashed_server")]
         assert server.starts <= 5
     assert_accounted_for(requests, outcome, new_log())
 
 
 def test_a_killed_server_costs_no_row(new_log: NewLog, quick: EngineOptions) -> None:
-    requests = asks(200)
+    requests = build_requests(200)
     with FakeProcess("--latency-ms", "20") as server:
         killed = threading.Event()
 
@@ -301,7 +304,7 @@ def test_a_killed_server_costs_no_row(new_log: NewLog, quick: EngineOptions) -> 
 
 
 def test_two_endpoints_share_the_work_and_one_may_die(new_log: NewLog, quick: EngineOptions) -> None:
-    requests = asks(300)
+    requests = build_requests(300)
     with (
         serving(FakeServerConfig(latency_s=0.01)) as (first, one),
         serving(FakeServerConfig(latency_s=0.01)) as (second, two),
@@ -324,7 +327,7 @@ def test_two_endpoints_share_the_work_and_one_may_die(new_log: NewLog, quick: En
 def test_a_server_that_is_full_is_not_given_all_it_may_have(
     queue: int | None, new_log: NewLog, quick: EngineOptions
 ) -> None:
-    requests = asks(1500)
+    requests = build_requests(1500)
     limits: list[int] = []
     options = dataclasses.replace(quick, progress_interval_s=0.0)
     with serving(FakeServerConfig(latency_s=0.02, slots=8, max_queued=queue)) as (server, endpoint):
@@ -343,7 +346,7 @@ def test_a_server_that_is_full_is_not_given_all_it_may_have(
 
 
 def test_the_faster_of_two_endpoints_gets_more(new_log: NewLog, quick: EngineOptions) -> None:
-    requests = asks(600)
+    requests = build_requests(600)
     with (
         serving(FakeServerConfig(latency_s=0.02, slots=8)) as (fast, one),
         serving(FakeServerConfig(latency_s=0.1, slots=8)) as (slow, two),
@@ -357,7 +360,7 @@ def test_the_faster_of_two_endpoints_gets_more(new_log: NewLog, quick: EngineOpt
 def test_a_choice_is_constrained_and_keeps_the_first_tokens_log_probabilities(
     new_log: NewLog, quick: EngineOptions
 ) -> None:
-    request = ask("is it so?", build_choice_output("Yes", "No"))
+    request = build_request("is it so?", build_choice_output("Yes", "No"))
     with serving() as (server, endpoint):
         server.record_bodies = True
         answer_all([request], endpoints=[endpoint], log=new_log(), options=quick)
@@ -369,7 +372,7 @@ def test_a_choice_is_constrained_and_keeps_the_first_tokens_log_probabilities(
 
 def test_a_schema_goes_out_as_response_format(new_log: NewLog, quick: EngineOptions) -> None:
     schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-    request = ask("answer in JSON", build_json_output(schema))
+    request = build_request("answer in JSON", build_json_output(schema))
     with serving() as (server, endpoint):
         server.record_bodies = True
         answer_all([request], endpoints=[endpoint], log=new_log(), options=quick)
@@ -383,7 +386,7 @@ def test_progress_ends_at_the_number_of_rows(new_log: NewLog, quick: EngineOptio
     with serving(FakeServerConfig(latency_s=0.3)) as (_, endpoint):
         price = Price(input_per_million=10_000.0, output_per_million=50_000.0, currency="EUR")
         answer_all(
-            asks(40),
+            build_requests(40),
             endpoints=[endpoint],
             log=new_log(),
             total=40,
@@ -398,7 +401,7 @@ def test_progress_ends_at_the_number_of_rows(new_log: NewLog, quick: EngineOptio
     assert (last.n_finished, last.in_flight, last.eta_s) == (40, 0, 0)
     assert last.cost == pytest.approx(last.prompt_tokens / 100 + last.completion_tokens / 20)
     assert last.cost > 0
-    assert last.format_line().startswith(f"rewrite source · {last.n_finished}/40 rows · ")
+    assert last.format_line().startswith(f"rewrite source · {last.n_finished}/40 requests · ")
     for part in (" in flight of ", f" · {last.cost:.2f} EUR", " tokens/s"):
         assert part in last.format_line()
 
@@ -406,19 +409,19 @@ def test_progress_ends_at_the_number_of_rows(new_log: NewLog, quick: EngineOptio
 CLIENT = """
 import sys
 from pathlib import Path
-from tests.inference.asking import asks
+from tests.inference.helpers import build_requests
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.lake.lake import Lake
 
 lake, url, count = sys.argv[1:]
 log = Lake(lake).get_answer_log("rewrite", "source")
-answer_all(asks(int(count)), endpoints=[Endpoint(base_url=url, model="fake")], log=log)
+answer_all(build_requests(int(count)), endpoints=[Endpoint(base_url=url, model="fake")], log=log)
 """
 
 
 def start_client(tmp_path: Path, url: str, count: int, before: str = "") -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", before + CLIENT, str(tmp_path / "lake"), url, str(count)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
@@ -453,7 +456,7 @@ def test_ctrl_c_stores_what_arrived_and_leaves_cleanly(tmp_path: Path, new_log: 
         client.send_signal(signal.SIGINT)
         assert client.wait(60) not in (0, -signal.SIGKILL)
         assert new_log().count() >= 100 - server.max_in_flight
-        outcome = answer_all(asks(5000)[:50], endpoints=[endpoint], log=new_log())
+        outcome = answer_all(build_requests(5000)[:50], endpoints=[endpoint], log=new_log())
         assert outcome.attempts_sent == 0
 
 

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 import pytest
 from aiohttp import web
 
+from mvl_assets.inference.client.faults import parse_retry_after
+from mvl_assets.inference.client.transport import MAX_BODY_BYTES
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
-from mvl_assets.inference.faults import parse_retry_after
 from mvl_assets.inference.options import EngineOptions
-from mvl_assets.inference.transport import MAX_BODY_BYTES
 from mvl_assets.lake.answers import AnswerLog
-from tests.inference.asking import asks
+from tests.inference.helpers import build_requests
 from tests.servers import in_a_thread
 
 NewLog = Callable[[], AnswerLog]
@@ -62,7 +62,10 @@ def test_a_strange_reply_to_one_row_fails_that_row_alone(
         return web.json_response(FINE)
 
     with answering(handle) as url:
-        for requests in ([*asks(20), *asks(1, "poison"), *asks(20, "more")], asks(1, "poison")):
+        for requests in (
+            [*build_requests(20), *build_requests(1, "poison"), *build_requests(20, "more")],
+            build_requests(1, "poison"),
+        ):
             outcome = answer_all(requests, endpoints=[Endpoint(base_url=url, model="m")], log=new_log(), options=quick)
             assert [failure.error for failure in outcome.failures] == [error]
             assert outcome.answered + outcome.cache_hits == len(requests) - 1
@@ -72,8 +75,8 @@ def test_an_endpoint_that_refuses_everything_ends_the_run(new_log: NewLog, quick
     async def handle(request: web.Request) -> web.Response:
         return web.json_response({"error": "no such model"}, status=404)
 
-    with answering(handle) as url, pytest.raises(EndpointError, match="refuses every request for m: HTTP 404: no such"):
-        answer_all(asks(5), endpoints=[Endpoint(base_url=url, model="m")], log=new_log(), options=quick)
+    with answering(handle) as url, pytest.raises(EndpointError, match="rejects every request for m: HTTP 404: no such"):
+        answer_all(build_requests(5), endpoints=[Endpoint(base_url=url, model="m")], log=new_log(), options=quick)
 
 
 @pytest.mark.parametrize("answers", [0, 30])
@@ -94,7 +97,7 @@ def test_a_server_that_answers_only_the_tiny_question_is_waited_for_and_rejects_
         answering(handle) as url,
         pytest.raises(EndpointError, match=r"no request for .* HTTP 500: broken"),
     ):
-        answer_all(asks(60), endpoints=[Endpoint(base_url=url, model="m")], log=log, options=options)
+        answer_all(build_requests(60), endpoints=[Endpoint(base_url=url, model="m")], log=log, options=options)
     assert log.count() == answers
 
 
@@ -105,7 +108,7 @@ def test_rows_that_a_server_cannot_answer_fail_while_it_answers_what_it_answered
         bad = b"poison" in await request.read()
         return web.json_response({"error": "cannot"}, status=500) if bad else web.json_response(FINE)
 
-    requests = [*asks(10), *asks(40, "poison")]
+    requests = [*build_requests(10), *build_requests(40, "poison")]
     with answering(handle) as url:
         outcome = answer_all(requests, endpoints=[Endpoint(base_url=url, model="m")], log=new_log(), options=quick)
     assert (outcome.answered, len(outcome.failures)) == (10, 40)
@@ -120,7 +123,7 @@ def test_no_secret_is_in_messages(new_log: NewLog, quick: EngineOptions, monkeyp
 
     with answering(handle) as url:
         endpoint = Endpoint(base_url=url, model="m", api_key_env="MVL_TEST_KEY", headers={"X-Token": "t0ken-of-mine"})
-        (failure,) = answer_all(asks(1), endpoints=[endpoint], log=new_log(), options=quick).failures
+        (failure,) = answer_all(build_requests(1), endpoints=[endpoint], log=new_log(), options=quick).failures
     assert "***" in failure.message
     for secret in ("sk-0123456789", "t0ken-of-mine"):
         assert secret not in failure.message + repr(endpoint)

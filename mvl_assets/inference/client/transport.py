@@ -10,9 +10,15 @@ from types import TracebackType
 
 import aiohttp
 
-from mvl_assets.inference.chat_protocol import MalformedReply, Reply, build_probe_body, parse_queue_length, parse_reply
+from mvl_assets.inference.client.chat_protocol import (
+    MalformedReply,
+    Reply,
+    build_probe_body,
+    parse_queue_length,
+    parse_reply,
+)
+from mvl_assets.inference.client.faults import FaultScope, RequestFault, classify_http_status
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.faults import FaultScope, RequestFault, classify_http_status
 
 CONNECT_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 10.0

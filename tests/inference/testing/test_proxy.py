@@ -13,7 +13,7 @@ from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.inference.testing.proxy import count_requests, read_journal
 from mvl_assets.lake.answers import AnswerLog
-from tests.inference.asking import asks
+from tests.inference.helpers import build_requests
 from tests.servers import free_port, serving, wait_for
 
 
@@ -28,7 +28,7 @@ def test_the_journal_holds_every_request_once_and_its_answer(
         try:
             wait_for(f"http://127.0.0.1:{port}/health")
             through = Endpoint(f"http://127.0.0.1:{port}/v1", "fake")
-            outcome = answer_all(asks(10), endpoints=[through], log=new_log(), options=quick)
+            outcome = answer_all(build_requests(10), endpoints=[through], log=new_log(), options=quick)
         finally:
             proxy.kill()
             proxy.wait()

@@ -1,6 +1,6 @@
-"""Answers on their way to the log: one writer, a commit every second or every few hundred rows.
+"""Writes answers to the log: one writer, a commit every second or every few hundred answers.
 
-An answer counts as answered only after `append` returned for it. A kill costs at most the answers of one flush.
+An answer is durable only after `append` has returned for it. A kill costs at most the answers of one flush.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from mvl_assets.lake.schema import Answer
 
 
 class AnswerWriter:
-    """Buffers answers of one event loop. `run_on_log_thread` runs a blocking call in the log's own thread."""
+    """Buffers the answers of one run and flushes them.
+
+    Args:
+        append: Stores a batch durably.
+        on_durable: Called with each stored batch.
+        flush_answers: Largest batch.
+        flush_interval_s: Longest time that an answer waits.
+    """
 
     def __init__(
         self,
@@ -36,7 +43,7 @@ class AnswerWriter:
             self._batch_ready.set()
 
     async def run_flush_loop(self, run_on_log_thread: Callable[..., asyncio.Future[int]]) -> None:
-        """Flushes until cancelled. Raises what the log raises."""
+        """Flush until cancelled, in the thread of the log. Errors of the log are raised."""
         while True:
             # Not `wait_until_reachable`: before Python 3.12 it may swallow a cancellation that comes as the event is set.
             with contextlib.suppress(TimeoutError):
@@ -45,7 +52,7 @@ class AnswerWriter:
             await self.flush(run_on_log_thread)
 
     async def flush(self, run_on_log_thread: Callable[..., asyncio.Future[int]]) -> None:
-        """Stores what has come in until now. What comes in meanwhile waits: it would make a commit of a few rows."""
+        """Store what has come in until now. What comes in meanwhile waits: it would make a commit of a few rows."""
         async with self._flush_lock:
             n_pending = len(self._buffer)
             while n_pending > 0:

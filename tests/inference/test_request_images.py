@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.endpoint_client import EndpointClient
+from mvl_assets.inference.client.endpoint_client import EndpointClient
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.images import ImageFault, load_images
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import Request
 from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfig
 from mvl_assets.lake.answers import AnswerLog
-from tests.inference.asking import MODEL
+from tests.inference.helpers import MODEL
 from tests.servers import serving
 
 
@@ -207,6 +207,6 @@ def test_without_a_way_to_fetch_pictures_the_run_says_so(new_log: Callable[[], A
         try:
             answer_all([look("p")], endpoints=[endpoint], log=new_log())
         except MvlError as error:
-            assert "no way to fetch pictures" in error.message
+            assert "no way to fetch images" in error.message
         else:
             raise AssertionError("no error")

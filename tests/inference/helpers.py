@@ -15,7 +15,7 @@ from mvl_assets.lake.lake import Lake
 MODEL = ModelRef("fake", "1")
 
 
-def ask(text: str, output: OutputFormat = TEXT_OUTPUT, **sampling: object) -> Request:
+def build_request(text: str, output: OutputFormat = TEXT_OUTPUT, **sampling: object) -> Request:
     return Request(
         messages=({"role": "user", "content": text},),
         model=MODEL,
@@ -26,8 +26,8 @@ def ask(text: str, output: OutputFormat = TEXT_OUTPUT, **sampling: object) -> Re
     )
 
 
-def asks(count: int, prefix: str = "question") -> list[Request]:
-    return [ask(f"{prefix} {i}") for i in range(count)]
+def build_requests(count: int, prefix: str = "question") -> list[Request]:
+    return [build_request(f"{prefix} {i}") for i in range(count)]
 
 
 @pytest.fixture

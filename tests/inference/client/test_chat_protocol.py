@@ -7,10 +7,15 @@ import json
 
 import pytest
 
-from mvl_assets.inference.chat_protocol import MalformedReply, build_request_body, parse_error_message, parse_reply
+from mvl_assets.inference.client.chat_protocol import (
+    MalformedReply,
+    build_request_body,
+    parse_error_message,
+    parse_reply,
+)
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import Request, build_choice_output
-from tests.inference.asking import MODEL, ask
+from tests.inference.helpers import MODEL, build_request
 
 ENDPOINT = Endpoint("http://host/v1", "served")
 JPEG = b"\xff\xd8\xff\xe0 rest"
@@ -36,7 +41,7 @@ def test_a_picture_becomes_a_data_url_and_the_text_stays_where_it_was() -> None:
 
 
 def test_the_served_name_is_sent_and_the_sampling_as_given() -> None:
-    sent = body(ask("q", temperature=0.7, top_p=0.9))
+    sent = body(build_request("q", temperature=0.7, top_p=0.9))
     assert (sent["model"], sent["temperature"], sent["top_p"], sent["max_tokens"]) == ("served", 0.7, 0.9, 16)
 
 
@@ -47,17 +52,17 @@ def test_a_seed_with_temperature_never_reaches_a_server_that_dies_of_it(
     temperature: float, seeds_sampling: bool, sent: bool
 ) -> None:
     endpoint = Endpoint("http://host/v1", "served", supports_seed=seeds_sampling)
-    assert ("seed" in body(ask("q", temperature=temperature, seed=3), endpoint)) is sent
+    assert ("seed" in body(build_request("q", temperature=temperature, seed=3), endpoint)) is sent
 
 
 def test_a_choice_asks_for_log_probabilities() -> None:
-    sent = body(ask("q", build_choice_output("Yes", "No")))
+    sent = body(build_request("q", build_choice_output("Yes", "No")))
     assert sent["structured_outputs"] == {"choice": ["Yes", "No"]}
     assert sent["logprobs"] is True and sent["top_logprobs"] >= 5
 
 
 def test_text_that_utf_8_cannot_hold_does_not_stop_the_run() -> None:
-    assert "?" in body(ask("a lone surrogate \ud800"))["messages"][0]["content"]
+    assert "?" in body(build_request("a lone surrogate \ud800"))["messages"][0]["content"]
 
 
 def test_the_first_tokens_log_probabilities_leave_out_the_forbidden() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mvl_assets.inference.writer import AnswerWriter
+from mvl_assets.inference.scheduling.answer_writer import AnswerWriter
 from mvl_assets.lake.schema import Answer
 from tests.lake.rows import answer
 

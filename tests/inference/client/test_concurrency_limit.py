@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mvl_assets.inference.concurrency_limit import AdaptiveConcurrencyLimit
+from mvl_assets.inference.client.concurrency_limit import AdaptiveConcurrencyLimit
 
 
 @dataclass

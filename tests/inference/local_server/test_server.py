@@ -17,9 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mvl_assets.inference.client.faults import FaultScope, RequestFault
+from mvl_assets.inference.client.transport import Transport
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
-from mvl_assets.inference.faults import FaultScope, RequestFault
 from mvl_assets.inference.local_server import server
 from mvl_assets.inference.local_server.server import (
     ServerError,
@@ -31,13 +32,12 @@ from mvl_assets.inference.local_server.server import (
 from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import Request
-from mvl_assets.inference.transport import Transport
 from mvl_assets.lake.answers import AnswerLog
-from tests.inference.asking import asks
+from tests.inference.helpers import build_requests
 from tests.servers import free_port
 
 FAKE = (sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--latency-ms", "20", "--port")
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 
 
 def spec(idle_seconds: float = 60.0, command: tuple[str, ...] = FAKE, port: int | None = None) -> ServerSpec:
@@ -137,7 +137,7 @@ def test_the_engine_heals_a_server_that_is_killed_under_it(
     endpoint = ensure_server(spec())
 
     def kill_in_the_middle():
-        for i, request in enumerate(asks(300)):
+        for i, request in enumerate(build_requests(300)):
             if i == 200:
                 os.killpg(list_servers()[0].pid, signal.SIGKILL)
             yield request
@@ -162,7 +162,7 @@ def test_a_start_that_takes_longer_than_the_first_contact_may_costs_no_patience(
 
     def kill_before_the_first() -> Iterator[Request]:
         os.killpg(list_servers()[0].pid, signal.SIGKILL)
-        yield from asks(3)
+        yield from build_requests(3)
 
     outcome = answer_all(kill_before_the_first(), endpoints=[endpoint], log=new_log(), options=quick)
     assert (outcome.answered, outcome.failures) == (3, [])
@@ -181,7 +181,7 @@ def test_a_server_that_ends_whenever_it_is_asked_is_not_started_for_ever(
 
     def kill_before_the_first() -> Iterator[Request]:
         os.killpg(list_servers()[0].pid, signal.SIGKILL)
-        yield from asks(3)
+        yield from build_requests(3)
 
     with pytest.raises(EndpointError, match="was started 3 times and ended before it answered"):
         answer_all(kill_before_the_first(), endpoints=[endpoint], log=new_log(), options=quick)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
-from mvl_assets.inference.chat_protocol import parse_error_message
+from mvl_assets.inference.client.chat_protocol import parse_error_message
 
 MAX_RETRY_AFTER_S = 300.0
 

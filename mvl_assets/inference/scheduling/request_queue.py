@@ -1,18 +1,15 @@
-"""What a run still has to ask: reads requests, leaves out what is answered or asked already, loads their pictures.
-
-Belongs here: everything before a request is ready to be sent, bounded in rows and in bytes. Sending is `engine.py`.
-"""
+"""The requests of a run until they are sent: read, deduplicated, loaded with their images; bounded in number and bytes."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.endpoint_client import PendingRequest
+from mvl_assets.inference.client.attempt import PendingRequest
 from mvl_assets.inference.images import FetchImages, ImageFault, load_images
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.progress import RunOutcome
@@ -26,10 +23,21 @@ MAX_READ_S = 0.1
 
 
 class RequestQueue:
-    """The requests of one run on their way in. Make it inside the event loop it is to live in.
+    """The open requests of one run. Create it inside the run's event loop.
 
-    `run_on_log_thread` runs a blocking call in the log's own thread. `on_progress` is called when there may be more to send, `fail`
-    for a request whose picture cannot be had.
+    Args:
+        log: Holds the answers of earlier runs.
+        fetch_images: Returns original bytes by image id; None where no request holds an image.
+        max_image_side: Longest side, in pixels, of the images that are sent.
+        options: Bounds on open requests and on bytes of images.
+        outcome: Its counts of requested, cached and deduplicated requests are kept up to date.
+        run_on_log_thread: Runs a blocking call in the thread of the log.
+        on_progress: Called when there may be more to send.
+        fail: Called with a request whose image cannot be loaded, the error and the message.
+
+    Attributes:
+        all_read: Whether the iterable has ended.
+        n_open: Requests that are neither answered nor failed.
     """
 
     def __init__(
@@ -52,9 +60,9 @@ class RequestQueue:
         self._on_progress = on_progress
         self._fail = fail
         self.all_read = False
-        # Items neither answered nor failed; what of them may be sent now; what has to wait for its pictures.
         self.n_open = 0
-        self.ready: deque[PendingRequest] = deque()
+        # Open requests that may be sent now, and those that wait for their images.
+        self._ready: deque[PendingRequest] = deque()
         self._awaiting_images: deque[PendingRequest] = deque()
         # Keys read and not yet durable; keys that failed.
         self._open_keys: set[str] = set()
@@ -65,12 +73,13 @@ class RequestQueue:
 
     @property
     def is_drained(self) -> bool:
-        """Nothing is left to be sent, but for what comes back to be sent again."""
-        return self.all_read and not self.ready and not self._awaiting_images
+        """Whether nothing is left to be sent, except for what is sent again."""
+        return self.all_read and not self._ready and not self._awaiting_images
 
-    # -- in --------------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------------
 
     async def read_requests(self, requests: Iterator[Request | None]) -> None:
+        """Read the iterable to its end, no further ahead than `max_open_requests`."""
         chunk_size = INITIAL_CHUNK_SIZE
         while not self.all_read:
             while len(self._open_keys) + chunk_size > self._options.max_open_requests and self._open_keys:
@@ -87,7 +96,7 @@ class RequestQueue:
         self._outcome.requested += len(chunk)
         new_requests: dict[str, Request] = {}
         for request in chunk:
-            # Asked before the log is: a key that leaves the open set from here on is in the log by then.
+            # Looked up before the log: a key that leaves the open set from here on is in the log by then.
             if request.key in self._open_keys or request.key in self._failed_keys or request.key in new_requests:
                 self._outcome.deduplicated += 1
             else:
@@ -101,15 +110,15 @@ class RequestQueue:
             self._open_keys.add(key)
             self.n_open += 1
             if not request.image_ids:
-                self.ready.append(pending)
+                self._ready.append(pending)
             elif self._fetch_images is None:
-                raise MvlError("a request holds a picture, and no way to fetch pictures was given")
+                raise MvlError("a request holds an image, and no way to fetch images was given")
             else:
                 self._awaiting_images.append(pending)
                 self._load_requested.set()
 
     async def load_pending_images(self) -> None:
-        """Keeps loaded pictures below `max_image_bytes`, give or take the batches under way. Several may run."""
+        """Load images forever, about `max_image_bytes` of them at a time. Several of these tasks may run."""
         assert self._fetch_images is not None
         while True:
             if not self._awaiting_images or self._image_bytes >= self._options.max_image_bytes:
@@ -120,8 +129,8 @@ class RequestQueue:
             batch = [self._awaiting_images.popleft() for _ in range(count)]
             image_ids = [image_id for pending in batch for image_id in pending.request.image_ids]
             images = await asyncio.to_thread(load_images, self._fetch_images, image_ids, self._max_image_side)
-            for item in batch:
-                self._enqueue_loaded(item, images)
+            for pending in batch:
+                self._enqueue_loaded(pending, images)
             self._on_progress()
 
     def _enqueue_loaded(self, pending: PendingRequest, images: dict[str, bytes | ImageFault]) -> None:
@@ -133,12 +142,30 @@ class RequestQueue:
             pending.images[image_id] = image
         pending.n_bytes = sum(len(data) for data in pending.images.values())
         self._image_bytes += pending.n_bytes
-        self.ready.append(pending)
+        self._ready.append(pending)
 
-    # -- out -------------------------------------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_ready(self) -> bool:
+        return bool(self._ready)
+
+    def pop_ready(self) -> PendingRequest:
+        """Return the request that is to be sent next. Call it only while `has_ready`."""
+        return self._ready.popleft()
+
+    def push_back(self, pending: PendingRequest) -> None:
+        """Send a request again after those that are ready."""
+        self._ready.append(pending)
+
+    def push_front(self, pending_requests: Sequence[PendingRequest]) -> None:
+        """Send these requests next, in their order."""
+        self._ready.extendleft(reversed(pending_requests))
+
+    # -- settling ------------------------------------------------------------------------------------------------------
 
     def mark_settled(self, pending: PendingRequest) -> None:
-        """It is answered or has failed: its pictures are needed no more."""
+        """Drop the images of a request that is answered or has failed."""
         self.n_open -= 1
         if pending.n_bytes:
             self._image_bytes -= pending.n_bytes
@@ -146,17 +173,19 @@ class RequestQueue:
             self._load_requested.set()
 
     def mark_durable(self, keys: Iterable[str]) -> None:
+        """Close requests whose answers are stored: from here on the log knows them."""
         self._open_keys.difference_update(keys)
         self._capacity_available.set()
 
     def mark_failed(self, key: str) -> None:
+        """Close a request that has failed: an equal one is not sent in this run."""
         self._failed_keys.add(key)
         self._open_keys.discard(key)
         self._capacity_available.set()
 
 
 def _read_chunk(requests: Iterator[Request | None], max_size: int) -> tuple[list[Request], bool]:
-    """At most `max_size` requests, fewer when they come slowly, and whether that was all."""
+    """Return at most `max_size` requests, fewer when they come slowly, and whether the iterable has ended."""
     chunk: list[Request] = []
     deadline = time.monotonic() + MAX_READ_S
     while len(chunk) < max_size and time.monotonic() < deadline:

@@ -1,0 +1,65 @@
+"""A request under way, and the attempts that are made for it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from mvl_assets.inference.client.chat_protocol import Reply
+from mvl_assets.inference.client.faults import RequestFault
+from mvl_assets.inference.progress import RequestOutcome
+from mvl_assets.inference.request import Request
+
+# How one attempt ends; None in its place: it was cancelled.
+AttemptResult = Reply | RequestFault
+
+
+@dataclass(slots=True, eq=False)
+class PendingRequest:
+    """A request that was read from the iterable and is not stored yet.
+
+    Attributes:
+        images: Prepared bytes by image id, from loading until the request is settled.
+        attempts_sent: Attempts so far, whatever became of them.
+        row_failures: Attempts that may have failed because of the request itself.
+        client_timeouts: Attempts that were given up before the run's own time-out.
+        rejections: Attempts that an endpoint did not accept (429, 503), the first of them at `first_rejected_at`.
+        solo_crashes: Crashes of a server that held this request alone.
+        attempts: Attempts in flight, oldest first. More than one only for hedged requests.
+        outcome: Set once the request is answered or has failed; attempts that are still in flight then do not count.
+        inline_images: Whether images are sent with their bytes and without a uuid.
+    """
+
+    request: Request
+    images: dict[str, bytes] = field(default_factory=dict)
+    n_bytes: int = 0
+    attempts_sent: int = 0
+    row_failures: int = 0
+    client_timeouts: int = 0
+    rejections: int = 0
+    first_rejected_at: float | None = None
+    solo_crashes: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
+    outcome: RequestOutcome | None = None
+    inline_images: bool = False
+
+    @property
+    def is_settled(self) -> bool:
+        return self.outcome is not None
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One sending of a request to one endpoint.
+
+    Attributes:
+        sent_at: Seconds on the event loop's clock.
+        in_flight_at_send: What the endpoint held when the attempt was sent, the attempt included.
+        cached_image_ids: Images sent by uuid only; None when no image of the request has a uuid.
+    """
+
+    pending: PendingRequest
+    sent_at: float
+    in_flight_at_send: int = 1
+    cached_image_ids: frozenset[str] | None = None
+    task: asyncio.Task[None] | None = None

@@ -1,0 +1,136 @@
+"""Which request is sent to which endpoint, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from mvl_assets.inference.client.attempt import Attempt, AttemptResult, PendingRequest
+from mvl_assets.inference.client.chat_protocol import Reply, build_request_body
+from mvl_assets.inference.client.endpoint_client import EndpointClient
+from mvl_assets.inference.client.faults import FaultScope, RequestFault
+from mvl_assets.inference.scheduling.quarantine import Quarantine
+from mvl_assets.inference.scheduling.request_queue import RequestQueue
+from mvl_assets.inference.scheduling.run_context import RunContext
+
+
+class Dispatcher:
+    """Sends the requests of one run to the least loaded endpoint that has room.
+
+    Args:
+        on_reply: Takes a request, its reply and the latency in seconds.
+        on_fault: Takes a request, the endpoint, the fault and the time at which the attempt was sent.
+    """
+
+    def __init__(
+        self,
+        run: RunContext,
+        queue: RequestQueue,
+        quarantine: Quarantine,
+        on_reply: Callable[[PendingRequest, Reply, float], None],
+        on_fault: Callable[[PendingRequest, EndpointClient, RequestFault, float], None],
+    ) -> None:
+        self._run = run
+        self._queue = queue
+        self._quarantine = quarantine
+        self._on_reply = on_reply
+        self._on_fault = on_fault
+
+    def dispatch(self) -> None:
+        """Start every attempt that may start now. Call it whenever something changes."""
+        if self._run.tasks.stopping:
+            return
+        clients = self._run.clients
+        now = self._run.tasks.loop.time()
+        for client in clients:
+            client.demote_stragglers()
+        while (assignment := self._quarantine.pop_next_group(clients, now)) is not None:
+            client, group = assignment
+            for pending in group:
+                self._start_attempt(pending, client)
+        while self._queue.has_ready:
+            free_clients = [client for client in clients if client.is_free(now)]
+            if not free_clients:
+                break
+            pending = self._queue.pop_ready()
+            if pending.is_settled or any(
+                client.supports_image_cache and client.image_cache.defer(pending) for client in clients
+            ):
+                continue
+            clients_with_images = [
+                client
+                for client in free_clients
+                if pending.images and client.image_cache.contains(pending.request.image_ids)
+            ]
+            self._start_attempt(pending, _pick_least_loaded(clients_with_images or free_clients))
+        if self._queue.is_drained and not self._quarantine and self._run.options.hedge_requests:
+            self._hedge_stragglers(now)
+
+    def _hedge_stragglers(self, now: float) -> None:
+        """Send hanging requests once more at the end of a run, when there is room, so that it need not wait for them."""
+        for pending in [pending for client in self._run.clients for pending in client.list_hedge_candidates(now)]:
+            free_clients = [client for client in self._run.clients if client.is_free(now)]
+            if free_clients:
+                self._start_attempt(pending, _pick_least_loaded(free_clients))
+
+    def _start_attempt(self, pending: PendingRequest, client: EndpointClient) -> None:
+        attempt = Attempt(pending, self._run.tasks.loop.time())
+        pending.attempts.append(attempt)
+        pending.attempts_sent += 1
+        self._run.outcome.attempts_sent += 1
+        client.on_sent(attempt)
+        if pending.images and client.supports_image_cache and not pending.inline_images:
+            attempt.cached_image_ids = client.image_cache.mark_sent(pending.images)
+        attempt.task = self._run.tasks.spawn(self._run_attempt(attempt, client))
+        # A task that is cancelled before its first step never reaches its own `finally`.
+        attempt.task.add_done_callback(lambda _: self._detach_attempt(attempt, client, None))
+
+    async def _run_attempt(self, attempt: Attempt, client: EndpointClient) -> None:
+        pending, request = attempt.pending, attempt.pending.request
+        max_timeout_s = self._run.options.compute_timeout_s(request)
+        timeout_s = client.latency.compute_timeout_s(max_timeout_s, pending.client_timeouts)
+        body = build_request_body(request, client.endpoint, pending.images, attempt.cached_image_ids)
+        result: AttemptResult | None = None
+        try:
+            result = await self._run.transport.send_request(client.endpoint, body, timeout_s)
+        finally:
+            now = self._run.tasks.loop.time()
+            if isinstance(result, Reply):
+                client.on_success(attempt, result.completion_tokens, now)
+            self._detach_attempt(attempt, client, result)
+        if pending.is_settled:
+            return
+        if isinstance(result, Reply):
+            self._on_reply(pending, result, now - attempt.sent_at)
+        else:
+            if result.error == "timeout" and timeout_s < max_timeout_s:
+                # Given up early because of how long other replies take: not held against the request.
+                pending.client_timeouts += 1
+                result = replace(result, scope=FaultScope.ENDPOINT)
+            if result.scope is FaultScope.REQUEST and attempt.cached_image_ids is not None:
+                # The server may have dropped an image from its cache; sending the bytes will tell.
+                self._run.error_counts["image_rejected"] += 1
+                pending.inline_images = True
+                self._queue.push_front([pending])
+            else:
+                self._on_fault(pending, client, result, attempt.sent_at)
+        self.dispatch()
+
+    def _detach_attempt(self, attempt: Attempt, client: EndpointClient, result: AttemptResult | None) -> None:
+        """Take an ended attempt out of the books, once, and queue what waited for its images."""
+        if attempt not in attempt.pending.attempts:
+            return
+        attempt.pending.attempts.remove(attempt)
+        client.on_finished(attempt)
+        if attempt.cached_image_ids is not None:
+            image_ids = attempt.pending.request.image_ids
+            if isinstance(result, Reply):
+                deferred = client.image_cache.on_hit(image_ids)
+            else:
+                rejected = result is not None and result.scope is FaultScope.REQUEST
+                deferred = client.image_cache.on_miss(image_ids, rejected=rejected)
+            self._queue.push_front(deferred)
+
+
+def _pick_least_loaded(clients: list[EndpointClient]) -> EndpointClient:
+    return min(clients, key=lambda client: client.load)

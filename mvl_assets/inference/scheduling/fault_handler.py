@@ -1,0 +1,126 @@
+"""What follows from a failed attempt: the request fails, is sent again, or its endpoint is diagnosed first."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from mvl_assets.errors import MvlError
+from mvl_assets.inference.client.attempt import PendingRequest
+from mvl_assets.inference.client.endpoint_client import EndpointClient
+from mvl_assets.inference.client.faults import FaultScope, RequestFault, compute_backoff_s
+from mvl_assets.inference.client.recovery import wait_for_recovery
+from mvl_assets.inference.endpoint import EndpointError
+from mvl_assets.inference.scheduling.quarantine import Quarantine
+from mvl_assets.inference.scheduling.request_queue import RequestQueue
+from mvl_assets.inference.scheduling.run_context import RunContext
+from mvl_assets.inference.scheduling.settlement import RequestSettler
+
+
+class FaultHandler:
+    """Handles the faults of one run. `dispatch` is called when there may be something to send again."""
+
+    def __init__(
+        self,
+        run: RunContext,
+        queue: RequestQueue,
+        quarantine: Quarantine,
+        settler: RequestSettler,
+        dispatch: Callable[[], None],
+    ) -> None:
+        self._run = run
+        self._queue = queue
+        self._quarantine = quarantine
+        self._settler = settler
+        self._dispatch = dispatch
+        self._rng = random.Random()
+
+    def handle(self, pending: PendingRequest, client: EndpointClient, fault: RequestFault, sent_at: float) -> None:
+        """Decide what becomes of a request whose attempt at `client`, sent at `sent_at`, has failed."""
+        loop = self._run.tasks.loop
+        now = loop.time()
+        self._run.error_counts[fault.error] += 1
+        if fault.scope is FaultScope.REQUEST:
+            self._settler.fail(pending, fault.error, fault.message)
+            return
+        if fault.scope is FaultScope.CONFIG:
+            self._run.tasks.spawn(self._classify_config_fault(pending, client, fault))
+            return
+        client.on_failure(fault, sent_at, now)
+        if client.rejects_permanently(pending, fault, now):
+            self._settler.fail(pending, fault.error, fault.message)
+            return
+        if client.state.is_cooling_down(now):
+            loop.call_at(client.state.cooldown_until, self._dispatch)
+        if pending.attempts:
+            pass  # another attempt is under way, and decides
+        elif fault.server_may_have_crashed:
+            client.add_crash_suspect(pending, fault)
+        else:
+            self._schedule_retry(pending, fault, client)
+        looks_down = fault.server_may_have_crashed or fault.error == "no_connection" or client.state.is_circuit_open
+        if looks_down and not client.state.is_under_diagnosis:
+            client.state.begin_diagnosis()
+            self._run.tasks.spawn(self._diagnose(client))
+
+    async def _classify_config_fault(
+        self, pending: PendingRequest, client: EndpointClient, fault: RequestFault
+    ) -> None:
+        """Find out with a probe whether an endpoint rejects everything, or this request for its content or its price."""
+        probe_fault = await self._run.transport.probe(client.endpoint)
+        if probe_fault is None or probe_fault.scope is not FaultScope.CONFIG:
+            if not pending.is_settled and not pending.attempts:
+                self._schedule_retry(pending, replace(fault, scope=FaultScope.UNKNOWN), client)
+            return
+        self._run.tasks.abort(
+            EndpointError(
+                f"{client.endpoint.redacted_url} rejects every request for {client.endpoint.model}: {fault.message}",
+                hint="check the address, the model's name and the key in the profile; stored answers are kept",
+            )
+        )
+        self._settler.fail(pending, fault.error, fault.message)
+
+    async def _diagnose(self, client: EndpointClient) -> None:
+        """Check the endpoint's health, wait for its recovery when it is down, and decide on its crash suspects."""
+        try:
+            healthy = await self._run.transport.is_healthy(client.endpoint)
+            if not healthy or client.state.is_circuit_open:
+                client.state.mark_down(self._run.tasks.loop.time())
+                try:
+                    await wait_for_recovery(client, self._run.transport, self._run.options, self._rng)
+                except MvlError as error:
+                    # The others go on without it; its suspects move to them.
+                    if not any(other.state.is_up for other in self._run.clients):
+                        raise
+                    client.state.record_fault(RequestFault("server_start_failed", str(error), FaultScope.ENDPOINT))
+                    self._run.error_counts["server_start_failed"] += 1
+        finally:
+            client.state.end_diagnosis()
+        suspects = client.pop_crash_suspects()
+        if healthy:
+            for pending, fault in suspects:
+                self._schedule_retry(pending, fault, client)
+        else:
+            for pending in self._quarantine.add_suspects(client, [pending for pending, _ in suspects]):
+                message = "the server crashed each time it held this request alone"
+                self._settler.fail(pending, "crashed_server", message)
+        self._dispatch()
+
+    def _schedule_retry(self, pending: PendingRequest, fault: RequestFault, client: EndpointClient) -> None:
+        options = self._run.options
+        # While the circuit is open nothing proves that the request is at fault.
+        if fault.scope is FaultScope.UNKNOWN and not client.state.is_circuit_open:
+            pending.row_failures += 1
+            if pending.row_failures >= options.max_attempts:
+                self._settler.fail(pending, fault.error, fault.message)
+                return
+        delay_s = compute_backoff_s(
+            pending.attempts_sent, client.compute_backoff_base_s(), options.backoff_cap_s, self._rng
+        )
+        delay_s = max(delay_s, fault.retry_after_s or 0.0)
+        self._run.tasks.loop.call_later(delay_s, self._requeue, pending)
+
+    def _requeue(self, pending: PendingRequest) -> None:
+        self._queue.push_back(pending)
+        self._dispatch()
