@@ -5,14 +5,13 @@ Nothing here writes a file. The token goes to the host it is meant for and to no
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
 
 import aiohttp
 from yarl import URL
 
+from mvl_assets.common.retry_after import parse_retry_after
 from mvl_assets.fetch.errors import FetchRefused
 from mvl_assets.fetch.ssrf_guard import create_public_socket, get_proxy
 
@@ -141,20 +140,6 @@ def _raise_for_status(response: aiohttp.ClientResponse) -> None:
     if status in (404, 410):
         raise FetchRefused(f"it is not at {host} (HTTP {status})", hint="`mvl sources lock` looks up what is there now")
     raise FetchRefused(f"{host} answers HTTP {status}")
-
-
-def parse_retry_after(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` asks for, written as a number or as a date."""
-    if header is None:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _format_error(error: BaseException) -> str:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import pytest
 from aiohttp import web
 
-from mvl_assets.inference.client.faults import parse_retry_after
 from mvl_assets.inference.client.transport import MAX_BODY_BYTES
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
@@ -128,8 +127,3 @@ def test_no_secret_is_in_messages(new_log: NewLog, quick: EngineOptions, monkeyp
     for secret in ("sk-0123456789", "t0ken-of-mine"):
         assert secret not in failure.message + repr(endpoint)
     assert Endpoint(base_url="http://user:hunter2@host:8000/v1", model="m").redacted_url == "http://host:8000/v1"
-
-
-@pytest.mark.parametrize("value", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359"])
-def test_a_date_that_no_calendar_has_is_no_time_to_wait(value: str) -> None:
-    assert parse_retry_after(value) in (None, 300.0)

@@ -34,6 +34,12 @@ def test_what_a_status_means(status: int, scope: FaultScope, may_have_crashed: b
     assert fault.message == f"HTTP {status}: because"
 
 
+def test_retry_after_is_obeyed_up_to_five_minutes() -> None:
+    assert classify_http_status(429, b"", "3").retry_after_s == 3
+    assert classify_http_status(503, b"", "1e9").retry_after_s == 300
+    assert classify_http_status(408, b"", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT").retry_after_s is None
+
+
 @given(st.integers(1, 10_000), st.integers(0, 2**32))
 def test_backoff_stays_within_its_cap(attempt: int, seed: int) -> None:
     assert 0 <= compute_backoff_s(attempt, 0.5, 30.0, random.Random(seed)) <= min(30.0, 0.5 * 2 ** min(attempt - 1, 30))
