@@ -1,5 +1,6 @@
-"""Asking checkpoints questions with known answers, and saying how far above chance they are.
+"""Evaluation of checkpoints on questions with reference answers, compared with chance.
 
-Belongs here: choosing questions, asking them (of the local runner or of a server), scoring, the results table. Does
-not: the model (`mvl_training.evaluation.runner`), HTTP (`mvl_assets.inference`), Dagster (`mvl_training.definitions`).
+`held_out` asks questions of the lake's held-out rows; `benchmarks` runs the paper's benchmarks through lmms-eval, and
+`lmms` is the part of that which runs in lmms-eval's own environment. Both ask a backend: `local` (the exported model in
+a process of this project) or `server` (a vLLM server).
 """

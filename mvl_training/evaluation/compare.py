@@ -1,22 +1,22 @@
-"""Two checkpoints, paired by question: how far apart they are, and whether that could be chance.
+"""Comparison of two checkpoints on the questions that both were asked, and the command `mvl compare`.
 
-Belongs here: pairing stored answers, and the statistics. Does not: asking (`benchmarking`), showing
-(`compare_command`).
-
-Unpaired standard errors hide what pairing shows: both answer the same questions, so most of the noise is common.
+Both answer the same questions, so most of the noise is common to them, and pairing removes it from the difference.
 Interval: percentile bootstrap over questions. p-value: McNemar's exact test over the questions that only one of them
-answered right (Q. McNemar, Psychometrika 12, 1947), for scores that are right or wrong.
+answered correctly (Q. McNemar, Psychometrika 12, 1947), for scores of 0 and 1.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+import click
 import numpy as np
 
 from mvl_assets.common.training_stages import TRAINING_STAGES
+from mvl_assets.config.settings import load_settings
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABLE
@@ -24,15 +24,26 @@ from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 
 SEED = 20241206
 N_RESAMPLES = 10_000
-# Rows of counts held at once.
+# Resamples held in memory at once.
 RESAMPLE_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointComparison:
-    """Means are over the questions that both were asked, from 0 to 100; `difference` is second minus first, `ci_low` and
-    `ci_high` its 95 % interval. `n_gained` and `n_lost` count questions by which the second was better and worse. `p_value`
-    is None for scores between right and wrong."""
+    """Scores of two checkpoints on the questions that both were asked.
+
+    Attributes:
+        benchmark: Its name.
+        n_questions: Questions in common.
+        first_score: Mean of the first checkpoint, from 0 to 100.
+        second_score: Mean of the second.
+        difference: Second minus first.
+        ci_low: Lower end of the difference's 95 % interval.
+        ci_high: Its upper end.
+        n_gained: Questions on which the second scored higher.
+        n_lost: Questions on which it scored lower.
+        p_value: McNemar's test; None where scores are not all 0 or 1.
+    """
 
     benchmark: str
     n_questions: int
@@ -49,7 +60,11 @@ class CheckpointComparison:
 def compare_scores(
     benchmark: str, first_by_question: Mapping[str, float], second_by_question: Mapping[str, float]
 ) -> CheckpointComparison:
-    """Scores by question, each from 0 to 1. Raises `BenchmarkError` when they have no question in common."""
+    """Compare scores (from 0 to 1) by question.
+
+    Raises:
+        BenchmarkError: The checkpoints have no question in common.
+    """
     shared_keys = sorted(first_by_question.keys() & second_by_question.keys())
     if not shared_keys:
         raise BenchmarkError(
@@ -76,7 +91,7 @@ def compare_scores(
 
 
 def _bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval of the mean. Drawing n of n with replacement is drawing how often each value comes."""
+    """Return the 95 % percentile interval of the mean; a resample is drawn as the counts of each distinct value."""
     values, counts = np.unique(differences, return_counts=True)
     rng = np.random.default_rng(SEED)
     means = [
@@ -88,7 +103,7 @@ def _bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:
 
 
 def compute_mcnemar_p_value(n_gained: int, n_lost: int) -> float:
-    """Two-sided exact p-value: how likely a fair coin divides the changed questions at least as unevenly."""
+    """Return the two-sided exact p-value: how likely a fair coin divides the changed questions at least as unevenly."""
     n_changed = n_gained + n_lost
     tail = sum(math.comb(n_changed, k) for k in range(min(n_gained, n_lost) + 1))
     return min(1.0, 2 * tail / 2**n_changed)
@@ -97,10 +112,12 @@ def compute_mcnemar_p_value(n_gained: int, n_lost: int) -> float:
 def compare_checkpoints(
     lake: Lake, first_version: str, second_version: str, benchmarks: Sequence[str] | None = None
 ) -> list[CheckpointComparison]:
-    """Compares two checkpoint versions over all benchmarks (or those named) that both were asked in the same way.
+    """Compare two checkpoint versions on each benchmark (of those named) that both were asked in the same way.
 
-    Where they were asked in several ways, that with the most common questions counts. Benchmarks whose questions have
-    no score of their own are left out. Raises `BenchmarkError` when nothing is left.
+    Of several ways, the one with the most questions in common counts. Benchmarks without question scores are left out.
+
+    Raises:
+        BenchmarkError: No benchmark is left.
     """
     scores_by_version = {
         version: _read_question_scores(lake, version, benchmarks) for version in (first_version, second_version)
@@ -116,7 +133,7 @@ def compare_checkpoints(
     if not comparisons:
         raise BenchmarkError(
             "no benchmark was asked of both checkpoints in the same way",
-            hint="materialise a benchmark of a suite for both, with the same settings (`cross_validated` is no suite)",
+            hint="materialise a benchmark of a suite for both, with the same settings (`held_out` is not compared)",
         )
     return [comparisons[name] for name in sorted(comparisons)]
 
@@ -124,7 +141,7 @@ def compare_checkpoints(
 def _read_question_scores(
     lake: Lake, version: str, benchmarks: Sequence[str] | None
 ) -> dict[tuple[str, str], dict[str, float]]:
-    """Scores by question, by benchmark and settings. A question's key holds the hash of its task's code."""
+    """Return scores by (benchmark, settings hash) and question; question keys contain the hash of the task's code."""
     row_filter = f"{sql.equals('checkpoint_version', version)} AND score IS NOT NULL"
     if benchmarks:
         row_filter += f" AND {sql.is_in('benchmark', list(benchmarks))}"
@@ -137,8 +154,11 @@ def _read_question_scores(
 
 
 def resolve_checkpoint_version(lake: Lake, name_or_prefix: str) -> str:
-    """The checkpoint version that a stage's name (its current checkpoint) or the beginning of a version means. Raises
-    `BenchmarkError` for none or several."""
+    """Return the checkpoint version that a training stage (its current checkpoint) or a prefix of a version means.
+
+    Raises:
+        BenchmarkError: No version begins with the prefix, or several do.
+    """
     if name_or_prefix in TRAINING_STAGES:
         from mvl_training.runs.stage_run import load_current_checkpoint
 
@@ -148,7 +168,40 @@ def resolve_checkpoint_version(lake: Lake, name_or_prefix: str) -> str:
     if len(matches) != 1:
         version_list = ", ".join(f"{version[:8]} ({stage})" for version, stage in sorted(versions))
         raise BenchmarkError(
-            f"{'no checkpoint' if not matches else 'more than one checkpoint'} that was asked begins with {name_or_prefix!r}",
-            hint=f"asked were {version_list}" if versions else "materialise one of `evaluation/<suite>` first",
+            f"{'more than one' if matches else 'no'} checkpoint with benchmark scores begins with {name_or_prefix!r}",
+            hint=f"evaluated were {version_list}" if versions else "materialise one of `evaluation/<suite>` first",
         )
     return matches[0]
+
+
+@click.command(name="compare")
+@click.argument("first")
+@click.argument("second")
+@click.option("--benchmark", "benchmarks", multiple=True, metavar="NAME", help="Only this benchmark; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
+def compare_command(first: str, second: str, benchmarks: tuple[str, ...], as_json: bool) -> None:
+    """Compare two checkpoints on the benchmarks that both were asked, question by question.
+
+    FIRST and SECOND are a training stage (its current checkpoint) or the beginning of a checkpoint's version.
+    """
+    lake = Lake(load_settings().lake_root)
+    comparisons = compare_checkpoints(
+        lake, resolve_checkpoint_version(lake, first), resolve_checkpoint_version(lake, second), benchmarks or None
+    )
+    if as_json:
+        click.echo(json.dumps([asdict(comparison) for comparison in comparisons], indent=2))
+        return
+    click.echo("\n".join(format_table(comparisons, first, second)))
+
+
+def format_table(comparisons: list[CheckpointComparison], first: str, second: str) -> list[str]:
+    """Return the lines of a table: scores from 0 to 100, the difference with its 95 % interval, and McNemar's p."""
+    width = max(len("benchmark"), *(len(comparison.benchmark) for comparison in comparisons))
+    header = f"{'benchmark':<{width}}  questions  {first[:12]:>12}  {second[:12]:>12}  difference (95 %)          p"
+    rows = [
+        f"{row.benchmark:<{width}}  {row.n_questions:>9}  {row.first_score:>12.1f}  {row.second_score:>12.1f}"
+        f"  {row.difference:+6.1f} ({row.ci_low:+.1f} to {row.ci_high:+.1f})".ljust(width + 68)
+        + (f"  {row.p_value:.3f}" if row.p_value is not None else "  –")
+        for row in comparisons
+    ]
+    return [header, *rows]

@@ -23,7 +23,7 @@ from mvl_training.evaluation.benchmarks.lmms_worker import (
     LocalBackend,
     ServerBackend,
 )
-from mvl_training.evaluation.runner import StudentRunner
+from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.runs.stage_run import Checkpoint
 from tests.evaluation.untrained import untrained_checkpoint
 from tests.training import tiny_model
@@ -40,15 +40,15 @@ def _question(*parts: str | bytes | Path, tokens: int = 6) -> dict[str, Any]:
     said: list[dict[str, str]] = []
     for part in parts:
         if isinstance(part, bytes):
-            said.append({"picture": base64.b64encode(part).decode()})
+            said.append({"image": base64.b64encode(part).decode()})
         else:
-            said.append({"text": part} if isinstance(part, str) else {"film": str(part)})
+            said.append({"text": part} if isinstance(part, str) else {"video": str(part)})
     return {"messages": [{"role": "user", "parts": said}], "max_new_tokens": tokens}
 
 
 def _exchange(job: dict[str, Any], *lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the real process writes to these lines of questions."""
-    asked = "".join(json.dumps({"ask": line}) + "\n" for line in lines)
+    asked = "".join(json.dumps({"questions": line}) + "\n" for line in lines)
     command = [sys.executable, "-m", "mvl_training.evaluation.benchmarks.lmms_worker", json.dumps(job)]
     done = subprocess.run(
         command, input=asked, env=tiny_model.environment(), capture_output=True, text=True, timeout=120, check=False
@@ -57,7 +57,7 @@ def _exchange(job: dict[str, Any], *lines: list[dict[str, Any]]) -> list[dict[st
 
 
 def _runner_job(checkpoint: Checkpoint, known: Path, **more: str) -> dict[str, Any]:
-    return {"version": "v1", "checkpoint": str(checkpoint.export_dir), "known": str(known), **more}
+    return {"version": "v1", "checkpoint": str(checkpoint.export_dir), "answers_path": str(known), **more}
 
 
 def test_the_process_answers_line_after_line_and_ends_with_a_reason_at_the_first_that_it_cannot(
@@ -122,7 +122,7 @@ def test_a_server_is_asked_with_each_picture_in_its_place_and_only_once(lake: La
     ]
     with serving() as (server, endpoint):
         server.record_bodies = True
-        job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake=lake.root)
+        job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake_root=lake.root)
         said = ServerBackend(job).answer(questions)
         assert ServerBackend(job).answer(questions) == said
     assert len(server.bodies) == 2
@@ -136,12 +136,12 @@ def test_a_server_is_asked_with_each_picture_in_its_place_and_only_once(lake: La
 
 def test_a_question_that_the_server_refuses_is_an_error_and_so_is_a_film(lake: Lake, tmp_path: Path) -> None:
     with serving(FakeServerConfig(fault_rates={"400": 1.0})) as (_, endpoint):
-        job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake=lake.root)
+        job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake_root=lake.root)
         with pytest.raises(BackendError, match=r"1 of 1 questions failed"):
             ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question("Hi"))])
         film = tmp_path / "film"
         film.mkdir()
-        with pytest.raises(BackendError, match="shows films"):
+        with pytest.raises(BackendError, match="shows videos"):
             ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question(film, "What?"))])
 
 
@@ -149,7 +149,7 @@ def test_libraries_that_print_do_not_disturb_the_protocol(tmp_path: Path) -> Non
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, sys\nprint('hello from a library')\natexit.register(print, 'bye')\n", encoding="utf-8"
     )
-    job = {"version": "v1", "checkpoint": str(tmp_path), "known": str(tmp_path / "known.jsonl")}
+    job = {"version": "v1", "checkpoint": str(tmp_path), "answers_path": str(tmp_path / "known.jsonl")}
     command = [sys.executable, "-m", "mvl_training.evaluation.benchmarks.lmms_worker", json.dumps(job)]
     env = tiny_model.environment()
     env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"

@@ -49,7 +49,7 @@ def _leaving(right: Sequence[bool], jobs: list[dict[str, Any]] | None = None) ->
 
     def launch(command: Sequence[str], folder: Path) -> None:
         job = json.loads(Path(command[-1]).read_text(encoding="utf-8"))
-        assert job["out"] == str(folder)
+        assert job["output_dir"] == str(folder)
         if jobs is not None:
             jobs.append(job)
         (task,) = job["tasks"]
@@ -60,7 +60,7 @@ def _leaving(right: Sequence[bool], jobs: list[dict[str, Any]] | None = None) ->
             "n-samples": {task: {"original": 2500, "effective": len(right)}},
             "lmms_eval_version": "0.7.3",
             "task_hashes": {task: "0" * 32},
-            "counted": {task: {"relaxed_overall": len(right)}},
+            "question_counts": {task: {"relaxed_overall": len(right)}},
             "bootstrap": {},
         }
         samples = [
@@ -105,7 +105,7 @@ def test_a_score_stands_in_the_lake_with_its_error_its_origin_and_the_papers_num
     (row,) = read_benchmark_scores(lake, "ChartQA")
     assert (row["score"], row["stderr"], row["paper_score"], row["n_questions"]) == (75.0, 1.0, 86.2, 4)
     assert (row["checkpoint"], row["checkpoint_version"]) == ("one_vision", checkpoint.version)
-    assert (row["lmms_eval_version"], row["backend"], row["settings_hash"]) == ("0.7.3", "runner", found.settings_hash)
+    assert (row["lmms_eval_version"], row["backend"], row["settings_hash"]) == ("0.7.3", "local", found.settings_hash)
     assert lake.get_table(TABLE).count() == 2, "the benchmark and its one task"
     answers = sorted(lake.get_table(ANSWERS_TABLE).iter_rows(), key=lambda answer: answer["doc_id"])
     assert [answer["score"] for answer in answers] == [1.0, 1.0, 1.0, 0.0]
@@ -175,32 +175,32 @@ def test_the_job_names_the_weights_and_for_a_server_what_to_start(lake: Lake, ho
             launch=_leaving([True, True], jobs),
         )
     runner, started, running = (job["model_args"] for job in jobs)
-    assert [job["model"] for job in jobs] == ["mvl_runner", "mvl_served", "mvl_served"]
+    assert [job["model"] for job in jobs] == ["mvl_local", "mvl_server", "mvl_server"]
     assert runner["checkpoint"] == str(checkpoint.export_dir) and runner["version"] == checkpoint.version
-    assert started["serve"]["model"] == str(checkpoint.export_dir) and "base_url" not in started
-    assert started["serve"]["max_model_len"] == 2048, "what the model has positions for"
-    assert (running["base_url"], running["model"]) == ("http://gpu:8000/v1", "m") and "serve" not in running
-    assert jobs[0]["include"] is None
+    assert started["server_spec"]["model"] == str(checkpoint.export_dir) and "base_url" not in started
+    assert started["server_spec"]["max_model_len"] == 2048, "what the model has positions for"
+    assert (running["base_url"], running["model"]) == ("http://gpu:8000/v1", "m") and "server_spec" not in running
+    assert jobs[0]["include_path"] is None
 
 
 def test_the_local_suite_draws_its_data_once_and_asks_the_hub_nothing(lake: Lake, home: Path) -> None:
     jobs: list[dict[str, Any]] = []
     for _ in range(2):
-        with pytest.raises(BenchmarkError, match="no 'exact_match,none' for drawn_bars"):
+        with pytest.raises(BenchmarkError, match="no 'exact_match,none' for synthetic_bars"):
             launch = _leaving([True], jobs)
             run_benchmark(
                 lake,
                 _checkpoint(home),
                 "local",
-                "Drawn-Bars",
+                "Synthetic-Bars",
                 benchmark_settings=BenchmarkSettings(),
                 run_id="r",
                 launch=launch,
             )
     first, second = jobs
     assert first == second
-    assert first["env"]["HF_HUB_OFFLINE"] == "1" and Path(first["include"]).name == "tasks"
-    assert pq.read_table(Path(first["cwd"]) / "drawn_bars.parquet").num_rows == 120
+    assert first["env"]["HF_HUB_OFFLINE"] == "1" and Path(first["include_path"]).name == "tasks"
+    assert pq.read_table(Path(first["data_dir"]) / "synthetic_bars.parquet").num_rows == 120
 
 
 def test_what_lmms_eval_could_not_do_is_one_line_with_what_to_do(lake: Lake, home: Path) -> None:
@@ -210,7 +210,7 @@ def test_what_lmms_eval_could_not_do_is_one_line_with_what_to_do(lake: Lake, hom
             *arguments, benchmark_settings=BenchmarkSettings(), run_id="r", launch=_failing("chartqa cannot be loaded")
         )
     assert str(caught.value) == "ChartQA: chartqa cannot be loaded | do it"
-    (home / "checkpoints" / ("a" * 32) / "benchmarks" / "ChartQA" / "runner" / "error.json").unlink()
+    (home / "checkpoints" / ("a" * 32) / "benchmarks" / "ChartQA" / "local" / "error.json").unlink()
     with pytest.raises(CommandFailed, match="KeyError"):
         run_benchmark(*arguments, benchmark_settings=BenchmarkSettings(), run_id="r", launch=_failing(None))
 

@@ -27,7 +27,7 @@ def _report(results: dict[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
         "n-samples": {task: {"original": 900, "effective": 100} for task in results},
         "lmms_eval_version": "0.7.3",
         "task_hashes": {task: f"hash of {task}" for task in results},
-        "counted": {task: {} for task in results},
+        "question_counts": {task: {} for task in results},
         "bootstrap": {},
         **more,
     }
@@ -95,8 +95,8 @@ def test_a_number_that_a_task_gives_as_text_counts_and_a_file_for_submission_is_
 
 def test_of_a_task_with_two_kinds_of_questions_only_those_of_the_metric_are_counted() -> None:
     found = {"seed_image,none": 0.7, "seed_video,none": 0.5}
-    report = _report({"seedbench": found}, counted={"seedbench": {"seed_all": 100, "seed_image": 80, "seed_video": 20}})
-    several = {**load_suites()["knowledge"].benchmarks, **load_suites()["several_and_film"].benchmarks}
+    report = _report({"seedbench": found}, question_counts={"seedbench": {"seed_all": 100, "seed_image": 80, "seed_video": 20}})
+    several = {**load_suites()["knowledge"].benchmarks, **load_suites()["multi_image_and_video"].benchmarks}
     counts = {
         name: parse_benchmark_result(several[name], report).n_questions for name in ("SEED-Bench", "SEED-Bench-Video")
     }
@@ -145,4 +145,4 @@ def test_what_one_question_brought_is_found_in_the_forms_that_tasks_use(value: o
 def test_a_record_in_a_form_of_its_own_is_scored_by_the_tasks_aggregate(by_itself: object, score: float | None) -> None:
     record = {"id": "validation_Math_1", "question_type": "open", "answer": "7", "parsed_pred": [["7", 7.0]]}
     percent = Benchmark(tasks=("t",), metric="m", scale=100)
-    assert compute_question_score({"m": record, "alone": {"m": by_itself}}, percent) == score
+    assert compute_question_score({"m": record, "single_question_scores": {"m": by_itself}}, percent) == score

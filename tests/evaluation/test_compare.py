@@ -15,12 +15,12 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABLE
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.evaluation.compare import (
+    compare_command,
     compare_checkpoints,
     compare_scores,
     compute_mcnemar_p_value,
     resolve_checkpoint_version,
 )
-from mvl_training.evaluation.compare_command import command
 
 OLD, NEW = "a" * 32, "b" * 32
 
@@ -80,7 +80,7 @@ def _store(lake: Lake, version: str, scores: list[float | None], *, settings: st
     common = {
         "partition_key": part,
         "checkpoint_version": version,
-        "benchmark": "Drawn-Bars",
+        "benchmark": "Synthetic-Bars",
         "settings_hash": settings,
     }
     rows: list[dict[str, Any]] = [
@@ -107,7 +107,7 @@ def test_stored_answers_are_paired_within_the_same_settings_and_task_code(lake: 
     _store(lake, NEW, [1.0, 1.0, 0.0, 1.0])
     _store(lake, NEW, [0.0, 0.0, 0.0, 0.0], settings="other")
     (found,) = compare_checkpoints(lake, OLD, NEW)
-    assert (found.benchmark, found.n_questions, found.n_gained, found.n_lost) == ("Drawn-Bars", 3, 1, 0)
+    assert (found.benchmark, found.n_questions, found.n_gained, found.n_lost) == ("Synthetic-Bars", 3, 1, 0)
     _store(lake, NEW, [1.0, 1.0, 0.0], task_hash="edited")
     with pytest.raises(BenchmarkError, match="in the same way"):
         compare_checkpoints(lake, OLD, NEW)
@@ -126,6 +126,6 @@ def test_checkpoints_are_named_by_the_beginning_of_their_version(lake: Lake) -> 
 def test_the_command_shows_both_scores_and_the_difference(lake: Lake) -> None:
     _store(lake, OLD, [0.0] * 20)
     _store(lake, NEW, [1.0] * 10 + [0.0] * 10)
-    said = CliRunner().invoke(command, ["aa", "bb"], catch_exceptions=False).output
-    assert "Drawn-Bars" in said and "+50.0" in said and "0.002" in said
-    assert '"gained": 10' in CliRunner().invoke(command, ["aa", "bb", "--json"], catch_exceptions=False).output
+    said = CliRunner().invoke(compare_command, ["aa", "bb"], catch_exceptions=False).output
+    assert "Synthetic-Bars" in said and "+50.0" in said and "0.002" in said
+    assert '"n_gained": 10' in CliRunner().invoke(compare_command, ["aa", "bb", "--json"], catch_exceptions=False).output

@@ -35,7 +35,7 @@ def _blind(question: HeldOutQuestion) -> ModelAnswer:
 def _askings(questions: list[HeldOutQuestion], version: str = "v1") -> list[CheckpointAnswers]:
     first, last = (Checkpoint(stage, Path("/nowhere"), version, 512) for stage in STAGES)  # type: ignore[arg-type]
     return [
-        CheckpointAnswers(first, "runner", {q.question_id: _blind(q) for q in questions}),
+        CheckpointAnswers(first, "local", {q.question_id: _blind(q) for q in questions}),
         CheckpointAnswers(last, "server", {q.question_id: _knowing(q) for q in questions}),
     ]
 
@@ -61,7 +61,7 @@ def test_scores_stand_beside_chance_and_the_blank_control(lake: Lake) -> None:
     assert knowing.n_with_images == 2 * ROWS
     rows = list(lake.get_table(suite.TABLE).iter_rows())
     assert len(rows) == 2 * 3 * ROWS
-    pictureless = [row for row in rows if row["category"] == "language" and row["backend"] == "runner"]
+    pictureless = [row for row in rows if row["category"] == "language" and row["backend"] == "local"]
     assert pictureless and all(row["blank_image_correct"] is None for row in pictureless)
 
 
@@ -94,7 +94,7 @@ def test_the_tables_show_every_checkpoint_and_category_and_the_preview_fits_into
     questions = select_held_out_questions(lake, CATEGORIES, 0.999999, per_category=100)
     report = publish_report(lake, questions, _askings(questions), max_new_tokens=8, run_id="r1")
     summary = render_summary_table(report)
-    assert "| alignment | runner | 9 of 36 | 25.0 % ± 7.3 | 25.0 % | 25.0 % | 25.0 % | 25.0 % |" in summary
+    assert "| alignment | local | 9 of 36 | 25.0 % ± 7.3 | 25.0 % | 25.0 % | 25.0 % | 25.0 % |" in summary
     assert "| one_vision | server | 36 of 36 | 100.0 % ± 0.0 |" in summary
     assert [line.split(" | ")[0] for line in render_category_table(report.scores).splitlines()[2:]] == [
         "| chart",
@@ -103,7 +103,7 @@ def test_the_tables_show_every_checkpoint_and_category_and_the_preview_fits_into
         "| all",
     ]
     preview = render_preview_table(
-        lake, questions, {a.checkpoint.stage: a.answers for a in report.all_checkpoint_answers}
+        lake, questions, {a.checkpoint.stage: a.answers for a in report.answers_of_checkpoints}
     )
     assert preview.count("data:image/jpeg;base64,") >= 2
     assert len(preview) < 60_000

@@ -29,7 +29,7 @@ from mvl_training.evaluation.benchmarks.benchmark_run import (
 )
 from mvl_training.evaluation.benchmarks.registry import TASKS_DIR, BenchmarkError, load_suites
 from mvl_training.evaluation.compare import compare_checkpoints
-from mvl_training.evaluation.runner import StudentRunner
+from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.orchestration.benchmark_assets import build_benchmark_assets
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.runs import stage_run
@@ -95,7 +95,7 @@ def pairs(module_home: Path, world: Lake, checkpoint: Checkpoint) -> BenchmarkRe
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVL_HOME", str(module_home))
         patch.setenv("HF_HUB_OFFLINE", "1")
-        return _run(world, checkpoint, "Drawn-Pairs", BenchmarkSettings(limit=LIMIT))
+        return _run(world, checkpoint, "Synthetic-Pairs", BenchmarkSettings(limit=LIMIT))
 
 
 def test_the_scored_answers_are_the_runners_own_with_both_pictures_in_their_places(
@@ -121,21 +121,21 @@ def test_another_checkpoint_is_compared_question_by_question(
 ) -> None:
     (module_home / "two").mkdir()
     other = untrained_checkpoint(module_home / "two", version="2" * 32, seed=7)
-    found = _run(world, other, "Drawn-Pairs", BenchmarkSettings(limit=LIMIT))
+    found = _run(world, other, "Synthetic-Pairs", BenchmarkSettings(limit=LIMIT))
     assert found.settings_hash == pairs.settings_hash and found.data_version != pairs.data_version
     assert [row["question_id"] for row in _answers(world, found)] == [
         row["question_id"] for row in _answers(world, pairs)
     ]
     assert [row["answer"] for row in _answers(world, found)] != [row["answer"] for row in _answers(world, pairs)]
     (compared,) = compare_checkpoints(world, "1" * 32, "2" * 32)
-    assert (compared.benchmark, compared.n_questions) == ("Drawn-Pairs", LIMIT)
+    assert (compared.benchmark, compared.n_questions) == ("Synthetic-Pairs", LIMIT)
 
 
 def test_a_server_is_asked_the_same_questions(world: Lake, checkpoint: Checkpoint, pairs: BenchmarkReport) -> None:
     with serving() as (server, endpoint):
         server.record_bodies = True
         asking = BenchmarkSettings(backend="server", limit=LIMIT, base_url=endpoint.base_url, model="fake")
-        found = _run(world, checkpoint, "Drawn-Pairs", asking)
+        found = _run(world, checkpoint, "Synthetic-Pairs", asking)
     rows = _answers(world, found)
     assert [row["question_id"] for row in rows] == [row["question_id"] for row in _answers(world, pairs)]
     assert all(row["answer"].startswith("answer ") for row in rows)
@@ -151,19 +151,19 @@ def test_a_server_that_refuses_fails_the_benchmark_instead_of_scoring_empty_answ
 ) -> None:
     with (
         serving(FakeServerConfig(fault_rates={"400": 1.0})) as (_, endpoint),
-        pytest.raises(BenchmarkError, match=r"Drawn-Bars: 2 of 2 questions failed, the first with .*400"),
+        pytest.raises(BenchmarkError, match=r"Synthetic-Bars: 2 of 2 questions failed, the first with .*400"),
     ):
         _run(
             world,
             checkpoint,
-            "Drawn-Bars",
+            "Synthetic-Bars",
             BenchmarkSettings(backend="server", limit=2, base_url=endpoint.base_url, model="fake"),
         )
 
 
 def test_data_behind_an_unreachable_hub_is_named_in_one_line(world: Lake, checkpoint: Checkpoint) -> None:
     with pytest.raises(BenchmarkError) as caught:
-        _run(world, checkpoint, "MuirBench", BenchmarkSettings(limit=2), suite="several_and_film")
+        _run(world, checkpoint, "MuirBench", BenchmarkSettings(limit=2), suite="multi_image_and_video")
     assert "MuirBench: muirbench cannot be loaded, nor its data from MUIRBENCH/MUIRBENCH: " in caught.value.message
     assert "\n" not in caught.value.message and "HF_TOKEN" in str(caught.value.hint)
 
@@ -177,13 +177,13 @@ def test_the_asset_of_a_local_benchmark_shows_its_score_beside_chance(
     (local,) = [suite for suite in suites if suite.key.path[1] == "local"]
     result = dg.materialize(
         [local],
-        partition_key="Drawn-Counts",
+        partition_key="Synthetic-Counts",
         resources={"launcher": Launcher()},
         run_config={"ops": {local.op.name: {"config": {"stage": "single_image", "limit": 3, "max_new_tokens": 4}}}},
     )
     (event,) = result.get_asset_materialization_events()
     shown = event.materialization.metadata
-    assert event.partition == "Drawn-Counts"
+    assert event.partition == "Synthetic-Counts"
     assert "| – | 20.0 | 3 |" in str(shown["scores"].value)
     assert shown["lmms-eval"].value == "0.7.3" and shown["questions"].value == 3
 
@@ -191,7 +191,7 @@ def test_the_asset_of_a_local_benchmark_shows_its_score_beside_chance(
 TASK = """
 task: odd
 dataset_path: parquet
-dataset_kwargs: {data_files: {test: drawn_counts.parquet}}
+dataset_kwargs: {data_files: {test: synthetic_counts.parquet}}
 test_split: test
 output_type: generate_until
 doc_to_visual: !function odd.doc_to_visual
@@ -238,14 +238,14 @@ def _odd_job(folder: Path, checkpoint: Checkpoint, *, gives_up: bool) -> Path:
         "max_new_tokens": 24,
     }
     job = {
-        "model": "mvl_runner",
-        "model_args": model_args | {"known": str(folder / "known.jsonl")},
+        "model": "mvl_local",
+        "model_args": model_args | {"answers_path": str(folder / "known.jsonl")},
         "tasks": ["odd"],
-        "include": str(folder),
+        "include_path": str(folder),
         "limit": None,
-        "cwd": str(folder),
+        "data_dir": str(folder),
         "env": {"LMMS_EVAL_DATASETS_CACHE": str(folder / "datasets")},
-        "out": str(folder / "out"),
+        "output_dir": str(folder / "out"),
     }
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     return folder / "job.json"
@@ -265,8 +265,8 @@ def test_a_task_with_its_own_aggregate_gets_a_standard_error_and_may_write_a_fil
     known = [json.loads(line) for line in (tmp_path / "known.jsonl").read_text("utf-8").split("\n") if line]
     assert [sample["resps"][0][0] for sample in samples] == [row["text"] for row in known]
     assert len({sample["question_id"] for sample in samples}) == 16
-    assert {sample["alone"]["by_hand"] for sample in samples} <= {0.0, 1.0}
-    assert sum(sample["alone"]["by_hand"] for sample in samples) == pytest.approx(16 * share)
+    assert {sample["single_question_scores"]["by_hand"] for sample in samples} <= {0.0, 1.0}
+    assert sum(sample["single_question_scores"]["by_hand"] for sample in samples) == pytest.approx(16 * share)
     before = report["task_hashes"]["odd"]
     (tmp_path / "odd.py").write_text((tmp_path / "odd.py").read_text("utf-8") + "\n", encoding="utf-8")
     _launch([str(resolve_eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
@@ -286,16 +286,16 @@ def test_every_declared_task_and_both_models_can_be_imported() -> None:
     tasks = sorted({t for suite in load_suites().values() for one in suite.benchmarks.values() for t in one.tasks})
     code = (
         "import json, sys\n"
-        "from mvl_assets.inference.local_server.torch_compat import repair_torch_companions\n"
-        "repair_torch_companions()\n"
+        "from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch\n"
+        "patch_cpu_torch()\n"
         "from lmms_eval.tasks import TaskManager\n"
-        "from mvl_training.evaluation.lmms.adapters import manifests\n"
+        "from mvl_training.evaluation.lmms.adapters import build_manifests\n"
         "from lmms_eval.utils import load_yaml_config\n"
         "index = TaskManager('ERROR', include_path=sys.argv[1]).task_index\n"
         "tasks = json.loads(sys.argv[2])\n"
         "[load_yaml_config(index[t]['yaml_path'], mode='full') for t in tasks if t in index]\n"
         "print(json.dumps([t for t in tasks if t not in index]))\n"
-        "print(json.dumps([m.model_id for m in manifests()]))\n"
+        "print(json.dumps([m.model_id for m in build_manifests()]))\n"
     )
     done = subprocess.run(
         [str(resolve_eval_python()), "-c", code, str(TASKS_DIR), json.dumps(tasks)],
@@ -309,4 +309,4 @@ def test_every_declared_task_and_both_models_can_be_imported() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     missing, models = done.stdout.splitlines()[-2:]
     assert json.loads(missing) == []
-    assert json.loads(models) == ["mvl_runner", "mvl_served"]
+    assert json.loads(models) == ["mvl_local", "mvl_server"]

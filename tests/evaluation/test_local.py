@@ -28,11 +28,11 @@ class Recorder:
     def __init__(self) -> None:
         self.questions: list[Shown] = []
 
-    def answer(self, questions: Sequence[Shown]) -> list[str]:
+    def answer_questions(self, questions: Sequence[Shown]) -> list[str]:
         self.questions += questions
         return [f"{sum(map(len, pictures))} bytes" for pictures, _ in questions]
 
-    def loss(self, samples: Sequence[tuple[list[bytes], str, str]]) -> list[float]:
+    def compute_losses(self, samples: Sequence[tuple[list[bytes], str, str]]) -> list[float]:
         return [float(sum(map(len, pictures))) for pictures, _, _ in samples]
 
 
@@ -58,11 +58,11 @@ def test_each_question_is_asked_with_its_pictures_and_once_over_grey(lake: Lake)
 def test_a_checkpoint_that_is_only_measured_is_asked_nothing(lake: Lake) -> None:
     questions = select_held_out_questions(lake, ["general"], 0.999999, per_category=2)
     runner = Recorder()
-    rows = list(local_worker.answer_questions(lake, runner, questions, answer_scope="several"))
+    rows = list(local_worker.answer_questions(lake, runner, questions, answer_scope="multi_image"))
     assert runner.questions == []
     assert all(row.answer is None and row.loss is not None for row in rows)
     two = dataclasses.replace(questions[0], question_id="b" * 32, image_ids=questions[0].image_ids * 2)
-    one, both = local_worker.answer_questions(lake, runner, [questions[1], two], answer_scope="several")
+    one, both = local_worker.answer_questions(lake, runner, [questions[1], two], answer_scope="multi_image")
     assert one.answer is None and both.answer is not None and both.blank_image_answer is not None
     assert len(runner.questions) == 2
 
@@ -85,8 +85,8 @@ def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: 
         launched.append(list(command))
         job = json.loads(Path(command[-1]).read_text(encoding="utf-8"))
         (task,) = job["tasks"]
-        out = Path(task["out"])
-        wanted = [local_worker.HeldOutQuestion.from_data(q) for q in job["questions"]]
+        out = Path(task["answers_path"])
+        wanted = [local_worker.HeldOutQuestion.from_dict(q) for q in job["questions"]]
         rows = local_worker.answer_questions(
             lake,
             Recorder(),
@@ -117,7 +117,7 @@ def test_a_job_with_nothing_left_to_ask_loads_no_model(lake: Lake, tmp_path: Pat
     )
     job = tmp_path / "job.json"
     task = local_worker.CheckpointTask(tmp_path / "no-such-export", out, answer_scope="all")
-    local_worker.write_job(job, lake=lake.root, questions=[question], tasks=[task], max_new_tokens=8)
+    local_worker.write_job(job, lake_root=lake.root, questions=[question], tasks=[task], max_new_tokens=8)
     assert local_worker.main([str(job)]) == 0
 
 

@@ -34,10 +34,10 @@ def test_pictures_stay_where_they_stand_and_lose_nothing() -> None:
     (message,) = utils.doc_to_messages(doc)
     (asked_message,) = _said(message["content"])["messages"]
     parts = asked_message["parts"]
-    assert [next(iter(part)) for part in parts] == ["text", "picture", "text", "picture", "text"]
+    assert [next(iter(part)) for part in parts] == ["text", "image", "text", "image", "text"]
     assert [part["text"] for part in parts[::2]] == ["First picture: ", "Second picture: ", "Which?"]
     for part, picture in zip(parts[1::2], pictures, strict=True):
-        with Image.open(io.BytesIO(base64.b64decode(part["picture"]))) as sent:
+        with Image.open(io.BytesIO(base64.b64decode(part["image"]))) as sent:
             assert list(sent.getdata()) == list(picture.getdata())
 
 
@@ -59,7 +59,7 @@ def test_a_temperature_without_sampling_has_no_effect_and_is_no_reason_to_refuse
 
 def test_films_go_as_files_and_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
     film = {"type": "video", "url": str(tmp_path / "a.mp4")}
-    assert _said([film])["messages"][0]["parts"] == [{"film": str(tmp_path / "a.mp4")}]
+    assert _said([film])["messages"][0]["parts"] == [{"video": str(tmp_path / "a.mp4")}]
     for part in (
         {**film, "start_time": 3.0},
         {"type": "audio", "url": "a.wav"},
@@ -87,7 +87,7 @@ def test_lines_of_the_pipe_are_bounded_and_made_as_they_are_sent(monkeypatch: py
 
     def ask(size: int) -> dict[str, Any]:
         made.append(size)
-        return {"messages": [{"parts": [{"picture": "x" * size}]}]}
+        return {"messages": [{"parts": [{"image": "x" * size}]}]}
 
     sizes = [10, 10, 10, 10, 990, 2000, 5]
     sent = iter_question_batches(ask(size) for size in sizes)

@@ -70,4 +70,4 @@ def test_an_edited_answer_is_another_question_and_another_suite() -> None:
 def test_a_question_survives_its_trip_through_a_file() -> None:
     question = build_question(_row(1))
     assert question is not None
-    assert HeldOutQuestion.from_data(question.to_dict()) == question
+    assert HeldOutQuestion.from_dict(question.to_dict()) == question

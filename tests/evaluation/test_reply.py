@@ -16,7 +16,7 @@ from mvl_training.data.chat_format import (
     encode_chat_prompt,
     encode_prompt,
 )
-from mvl_training.evaluation.runner import StudentRunner
+from mvl_training.evaluation.student_runner import StudentRunner
 from tests.evaluation.untrained import untrained_checkpoint
 from tests.training import tiny_model
 
@@ -92,7 +92,7 @@ def test_where_a_picture_stands_and_in_which_order_is_seen_by_the_model(
     runner.generate_reply([("user", [red, blue, "ab"])], max_new_tokens=1)
     first, swapped, ahead = seen
     assert [layout.kind for layout in first.layouts] == ["padded", "padded"]
-    assert first.visual_V.tolist() == swapped.visual_V.tolist() != ahead.visual_V.tolist()
+    assert first.visual_positions_V.tolist() == swapped.visual_positions_V.tolist() != ahead.visual_positions_V.tolist()
     half = len(first.tiles_T3PP) // 2
     assert (first.tiles_T3PP[:half] == swapped.tiles_T3PP[half:]).all()
     assert (first.tiles_T3PP == ahead.tiles_T3PP).all()
@@ -106,7 +106,7 @@ def test_a_film_takes_the_tokens_of_a_film(runner: StudentRunner, monkeypatch: p
     runner.generate_reply([("user", [frames, "What moves?", frames[0]])], max_new_tokens=1)
     (batch,) = seen
     assert [layout.kind for layout in batch.layouts] == ["video", "anyres"]
-    assert len(batch.tiles_T3PP) == sum(layout.tiles for layout in batch.layouts)
+    assert len(batch.tiles_T3PP) == sum(layout.n_tiles for layout in batch.layouts)
 
 
 def test_a_conversation_that_does_not_fit_is_refused_instead_of_cut(runner: StudentRunner) -> None:

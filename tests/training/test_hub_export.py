@@ -18,7 +18,7 @@ from mvl_assets.errors import MvlError
 from mvl_assets.inference.local_server.server import ensure_server, stop_servers
 from mvl_assets.inference.local_server.server_spec import ServerSpec, is_vllm_installed
 from mvl_assets.media.image import standardise_image
-from mvl_training.evaluation.runner import StudentRunner
+from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.model.hf_layout import to_hub_name
 from tests.training import tiny_model as small
 

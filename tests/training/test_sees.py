@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mvl_training.evaluation.runner import StudentRunner
+from mvl_training.evaluation.student_runner import StudentRunner
 from tests.training import tiny_model as small
 
 

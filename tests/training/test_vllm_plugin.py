@@ -19,7 +19,7 @@ from mvl_assets.inference.local_server.server_spec import ServerSpec, is_vllm_in
 from mvl_assets.media.image import compute_standard_size
 from mvl_assets.media.tiles import compute_anyres_layout
 from mvl_training.data.packing import plan_stage
-from mvl_training.evaluation.runner import StudentRunner
+from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.recipe import parse_recipe
 from tests.training import tiny_model as small
 from tests.training.test_hub_export import asked

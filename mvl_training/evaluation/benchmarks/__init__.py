@@ -1,1 +1,1 @@
-"""The paper's benchmarks, asked through lmms-eval."""
+"""The paper's benchmarks and the synthetic ones, run by lmms-eval: declarations, runs and results."""

@@ -1,8 +1,4 @@
-"""Runs a benchmark of a suite on a checkpoint: the job for lmms-eval, and its results as rows of the lake.
-
-Belongs here: the way from a checkpoint to the tables `evaluation_benchmarks` and `evaluation_benchmark_answers`. Does
-not: lmms-eval (`lmms`, in its own environment), starting processes (`launch`, handed in by the caller).
-"""
+"""A run of one benchmark on a checkpoint: the job for lmms-eval, and its results as rows of the lake."""
 
 from __future__ import annotations
 
@@ -41,23 +37,34 @@ LMMS_RUN_MODULE = "mvl_training.evaluation.lmms.run"
 JUDGE_API_KEY_VARS = ("OPENAI_API_KEY", "AZURE_API_KEY", "AZURE_OPENAI_API_KEY")
 OFFLINE_ENV = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
-# Raised when the same questions are asked differently, so that scores of two versions are not compared.
+# Increased when the same questions are asked differently, so that scores of two versions are not compared.
 EVAL_PROTOCOL_VERSION = 1
 ROWS_PER_BATCH = 1024
 
-# For the server: the most pictures of one question, its longest answer, and when it ends unused.
+# For the server: the most images of one question, its longest answer, and when it ends unused.
 MAX_IMAGES, MAX_ANSWER_TOKENS, IDLE_TIMEOUT_S = 32, 4096, 300.0
 
-Backend = Literal["runner", "server"]
+Backend = Literal["local", "server"]
 LaunchFn = Callable[[Sequence[str], Path], None]
+"""Runs a command to its end; the folder keeps its log."""
+
+# The local backend was called so when the first settings hashes were stored.
+_BACKEND_IN_DIGEST: Mapping[Backend, str] = {"local": "runner", "server": "server"}
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkSettings:
-    """How a benchmark is asked. `limit` takes the first questions of each task; `max_new_tokens` stands in place of
-    what benchmark and tasks say; `base_url` and `model` name a server that runs already (else one is started)."""
+    """How a benchmark is asked.
 
-    backend: Backend = "runner"
+    Attributes:
+        backend: `local` or `server`.
+        limit: Ask only the first questions of each task.
+        max_new_tokens: Replaces the limits of the benchmark and its tasks.
+        base_url: A running server; None starts one.
+        model: The model's name at the server.
+    """
+
+    backend: Backend = "local"
     limit: int | None = None
     max_new_tokens: int | None = None
     base_url: str | None = None
@@ -66,7 +73,7 @@ class BenchmarkSettings:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkReport:
-    """A finished benchmark. `compute_data_version` is the digest of checkpoint, settings and scores."""
+    """A finished benchmark. `data_version` is the digest of checkpoint, settings and scores."""
 
     suite: str
     benchmark: str
@@ -78,8 +85,11 @@ class BenchmarkReport:
 
 
 def resolve_eval_python() -> Path:
-    """The interpreter of lmms-eval's environment: `MVL_EVAL_PYTHON`, or `.venv-eval` of the project. Raises
-    `BenchmarkError` when there is none."""
+    """Return the interpreter of lmms-eval's environment: `MVL_EVAL_PYTHON`, or `.venv-eval` of the project.
+
+    Raises:
+        BenchmarkError: It is not there.
+    """
     python = Path(os.environ.get("MVL_EVAL_PYTHON", PROJECT_ROOT / ".venv-eval" / "bin" / "python"))
     if not python.is_file():
         raise BenchmarkError(f"lmms-eval's environment is not there ({python})", hint="run `make eval-setup`")
@@ -96,7 +106,20 @@ def run_benchmark(
     run_id: str,
     launch: LaunchFn,
 ) -> BenchmarkReport:
-    """Asks the benchmark and publishes what was found. Raises `BenchmarkError` in words a person can act on."""
+    """Run a benchmark on a checkpoint and publish its scores and answers.
+
+    Args:
+        lake: The lake that gets the rows.
+        checkpoint: The checkpoint to evaluate.
+        suite: Name of the suite.
+        name: Name of the benchmark in it.
+        benchmark_settings: How it is asked.
+        run_id: Run that the stored rows name.
+        launch: Runs lmms-eval's process.
+
+    Raises:
+        BenchmarkError: In words for the user; lmms-eval's own errors become one.
+    """
     benchmark = load_suites()[suite].benchmarks[name]
     python = resolve_eval_python()
     if benchmark.judge and not any(os.environ.get(key) for key in JUDGE_API_KEY_VARS):
@@ -145,33 +168,33 @@ def _build_job(
     folder: Path,
     run_id: str,
 ) -> dict[str, Any]:
-    """What `python -m mvl_training.evaluation.lmms.run` reads. Local data is drawn when it is not there yet."""
+    """Return the job of `lmms.run`; the data of synthetic tasks is generated unless it is there."""
     common: dict[str, Any] = {
         "python": sys.executable,
         "version": checkpoint.version,
         "max_new_tokens": benchmark_settings.max_new_tokens or benchmark.max_new_tokens,
     }
-    if benchmark_settings.backend == "runner":
+    if benchmark_settings.backend == "local":
         # One file for all benchmarks: some share their questions.
         answers_path = checkpoint.output_dir / "benchmarks" / "answers.jsonl"
-        model_args = {**common, "checkpoint": str(checkpoint.export_dir), "known": str(answers_path)}
+        model_args = {**common, "checkpoint": str(checkpoint.export_dir), "answers_path": str(answers_path)}
     else:
         model = benchmark_settings.model or f"mvl-{checkpoint.stage}"
-        model_args = {**common, "lake": lake.root, "model": model, "run_id": run_id}
+        model_args = {**common, "lake_root": lake.root, "model": model, "run_id": run_id}
         model_args |= (
             {"base_url": benchmark_settings.base_url}
             if benchmark_settings.base_url
-            else {"serve": asdict(build_server_spec(checkpoint))}
+            else {"server_spec": asdict(build_server_spec(checkpoint))}
         )
     job: dict[str, Any] = {
-        "model": f"mvl_{'runner' if benchmark_settings.backend == 'runner' else 'served'}",
+        "model": f"mvl_{benchmark_settings.backend}",
         "model_args": model_args,
         "tasks": benchmark.tasks,
         "limit": benchmark_settings.limit,
-        "include": None,
-        "cwd": None,
+        "include_path": None,
+        "data_dir": None,
         "env": {},
-        "out": str(folder),
+        "output_dir": str(folder),
     }
     if suite == LOCAL_SUITE:
         evaluation_dir = load_settings().home / "evaluation"
@@ -180,12 +203,12 @@ def _build_job(
         ):
             synthetic_tasks.write_task_data(evaluation_dir / LOCAL_SUITE)
         env = {**OFFLINE_ENV, "LMMS_EVAL_DATASETS_CACHE": str(evaluation_dir / "datasets")}
-        job |= {"include": str(TASKS_DIR), "cwd": str(evaluation_dir / LOCAL_SUITE), "env": env}
+        job |= {"include_path": str(TASKS_DIR), "data_dir": str(evaluation_dir / LOCAL_SUITE), "env": env}
     return job
 
 
 def build_server_spec(checkpoint: Checkpoint) -> ServerSpec:
-    """The checkpoint's own server, with room for the questions of any benchmark as far as the model has positions."""
+    """Return a server with room for the questions of any benchmark, as far as the model has positions."""
     config = json.loads((checkpoint.export_dir / "config.json").read_text(encoding="utf-8"))
     return ServerSpec(
         model=str(checkpoint.export_dir),
@@ -197,7 +220,7 @@ def build_server_spec(checkpoint: Checkpoint) -> ServerSpec:
 
 
 def _compute_settings_hash(benchmark: Benchmark, benchmark_settings: BenchmarkSettings, result: BenchmarkResult) -> str:
-    """Of what makes two scores comparable besides the tasks' own code, whose hash stands beside."""
+    """Digest what two comparable scores have in common besides the tasks' code, which has a hash of its own."""
     return compute_digest(
         "benchmark settings",
         EVAL_PROTOCOL_VERSION,
@@ -205,7 +228,7 @@ def _compute_settings_hash(benchmark: Benchmark, benchmark_settings: BenchmarkSe
         benchmark.metric,
         benchmark_settings.max_new_tokens or benchmark.max_new_tokens,
         benchmark_settings.limit,
-        benchmark_settings.backend,
+        _BACKEND_IN_DIGEST[benchmark_settings.backend],
         result.lmms_eval_version,
         os.environ.get("MODEL_VERSION") if benchmark.judge else None,
     )
@@ -269,7 +292,7 @@ def _publish(
 def _iter_answer_tables(
     benchmark_report: BenchmarkReport, common: Mapping[str, Any], benchmark: Benchmark, schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    """One row per question; tables of at most `ROWS_PER_BATCH`. Where a task has several filters, the first one's line counts."""
+    """Yield one row per question; of a task with several filters the first one's line counts."""
     task_hashes = {task_score.task: task_score.task_hash for task_score in benchmark_report.result.task_scores}
     rows: list[dict[str, Any]] = []
     seen_ids: set[str] = set()
@@ -300,20 +323,20 @@ def _iter_answer_tables(
 
 
 def _to_text(value: object) -> str:
-    """An answer is a list with one text; a true answer may be anything."""
+    """Return an answer (a list with one text) or a reference (of any type) as text."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def read_benchmark_scores(lake: Lake, benchmark: str) -> list[dict[str, Any]]:
-    """The rows of a benchmark as a whole, one per checkpoint version and settings."""
+    """Return the overall rows of a benchmark, one per checkpoint version and settings."""
     row_filter = f"{sql.equals('benchmark', benchmark)} AND task IS NULL"
     return list(lake.get_table(TABLE).iter_rows(filter=row_filter))
 
 
 def render_score_table(benchmark_report: BenchmarkReport, other_scores: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: this checkpoint's score ± standard error, the paper's, and other checkpoints asked the same way."""
+    """Return markdown: score ± standard error of this checkpoint, of the paper, and of others asked the same way."""
     benchmark = load_suites()[benchmark_report.suite].benchmarks[benchmark_report.benchmark]
     paper_score = benchmark.paper.get(benchmark_report.checkpoint.stage)
     lines = ["| checkpoint | score | paper's 8B | chance | questions |", "|---|---|---|---|---|"]
@@ -339,11 +362,12 @@ def render_score_table(benchmark_report: BenchmarkReport, other_scores: Sequence
         ]
     notes = [benchmark.note] if benchmark.note else []
     if benchmark.metric is None:
-        notes.append(f"Its answers are not public. The files for submission lie below `{benchmark_report.folder}`.")
+        notes.append(f"Its answers are not public. Files for submission are below `{benchmark_report.folder}`.")
     return "\n".join([*lines, *(f"\n{note}" for note in notes)])
 
 
 def format_score(score: float | None, stderr: float | None = None) -> str:
+    """Return `score ± stderr` with one decimal, or a dash."""
     if score is None:
         return "–"
     return f"{score:.1f}" if stderr is None else f"{score:.1f} ± {stderr:.1f}"

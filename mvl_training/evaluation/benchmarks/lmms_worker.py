@@ -1,12 +1,12 @@
-"""Answers questions for a process of another environment: `python -m mvl_training.evaluation.benchmarks.lmms_worker JOB`.
+"""Worker process that answers lmms-eval's questions: `python -m mvl_training.evaluation.benchmarks.lmms_worker JOB`.
 
-Belongs here: the pipe to lmms-eval, whose packages cannot live beside ours, and remembering what was answered. Does
-not: the model (`mvl_training.evaluation.runner`), HTTP (`mvl_assets.inference`), tasks and scores (lmms-eval).
+lmms-eval runs in its own virtualenv, because its packages conflict with the project's. The worker runs in the
+project's, asks one of two backends (`local` or `server`) and keeps their answers.
 
-The protocol is JSON, one object a line. JOB is an `AnswerJob`; the first line written says whether it can be done. To
-each line read, `{"ask": [question, ...]}`, one is written, `{"answers": [{"text", "question_id"}, ...]}`. Trouble of
-any kind is `{"error", "hint"}` and the end: a question that was not answered must never be scored as wrong.
-A question is {"messages": [{"role", "parts"}], "max_new_tokens"}; a part is {"text"}, {"picture": base64}, or {"film":
+The protocol is JSON, one object per line. JOB is an `AnswerJob`; the first line written is `{"ready": true}`. For each
+line read, `{"questions": [question, ...]}`, one is written: `{"answers": [{"text", "question_id"}, ...]}`. Any failure
+is written as `{"error", "hint"}` and ends the worker: an unanswered question must never be scored as wrong.
+A question is {"messages": [{"role", "parts"}], "max_new_tokens"}; a part is {"text"}, {"image": base64}, or {"video":
 path of a video or of a folder of frames}.
 """
 
@@ -33,47 +33,60 @@ from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.media.image import MAX_SIDE
+from mvl_training.evaluation.answer_file import iter_answer_lines
 
 STAGE = "benchmarks"
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class AnswerJob(BaseModel):
-    """Whom to ask, and where to keep the answers. `version` names the weights: other weights are asked anew.
+    """The backend to ask, and where to keep its answers.
 
-    With `checkpoint` an export is loaded here, and its answers are lines of the file `known`. Else a server is asked:
-    the one at `base_url`, which knows the model as `model`, or the one `serve` describes, started if need be; answers
-    are then rows of `lake`.
+    With `checkpoint` the backend is `local`; without, it is `server`: the one at `base_url`, or one that is started.
+
+    Attributes:
+        version: Name of the weights; other weights are asked anew.
+        checkpoint: Export folder to load (`local`).
+        answers_path: JSON lines file that keeps the answers (`local`).
+        base_url: A running OpenAI-compatible server (`server`).
+        model: The model's name there.
+        api_key_env: Environment variable with the server's key.
+        server_spec: The server to start when there is no `base_url`.
+        lake_root: The lake that keeps the answers (`server`).
+        run_id: Run that the stored answers name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: str
     checkpoint: Path | None = None
-    known: Path | None = None
+    answers_path: Path | None = None
     base_url: str | None = None
     model: str = "default"
     api_key_env: str | None = None
-    serve: ServerSpec | None = None
-    lake: str | None = None
+    server_spec: ServerSpec | None = None
+    lake_root: str | None = None
     run_id: str = ""
 
 
 class BackendError(MvlError):
-    """A question this side cannot ask, or one that got no answer."""
+    """A question that a backend cannot ask, or that got no answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoPath:
-    """A video file, or a folder of its frames as pictures."""
+    """A video file, or a folder of its frames as image files."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkQuestion:
-    """One question. `messages` are (role, parts). Its id is the digest of all that is asked: the same for every
-    checkpoint, another one for an edited question."""
+    """One question: messages as (role, parts).
+
+    `question_id` is the digest of everything that is asked: the same for every checkpoint, another for an edited
+    question.
+    """
 
     messages: tuple[tuple[str, tuple[str | bytes | VideoPath, ...]], ...]
     max_new_tokens: int
@@ -81,6 +94,11 @@ class BenchmarkQuestion:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BenchmarkQuestion:
+        """Parse a question of the pipe.
+
+        Raises:
+            BackendError: A video file is not there.
+        """
         messages = tuple((m["role"], tuple(_parse_part(part) for part in m["parts"])) for m in data["messages"])
         digest_input = [[role, [_to_digest_input(part) for part in parts]] for role, parts in messages]
         return cls(
@@ -91,12 +109,13 @@ class BenchmarkQuestion:
 def _parse_part(part: Mapping[str, str]) -> str | bytes | VideoPath:
     if "text" in part:
         return part["text"]
-    return base64.b64decode(part["picture"]) if "picture" in part else VideoPath(Path(part["film"]))
+    return base64.b64decode(part["image"]) if "image" in part else VideoPath(Path(part["video"]))
 
 
 def _to_digest_input(part: str | bytes | VideoPath) -> object:
     if isinstance(part, str):
         return part
+    # "picture" and "film" are part of every question id: other words would make all stored answers unknown.
     if isinstance(part, bytes):
         return {"picture": compute_digest(part)}
     files = _list_frames(part.path) if part.path.is_dir() else [part.path]
@@ -104,7 +123,7 @@ def _to_digest_input(part: str | bytes | VideoPath) -> object:
 
 
 def _list_frames(folder: Path) -> list[Path]:
-    """In the order of their numbers: frame_2 before frame_10."""
+    """Return image files in the order of their numbers: frame_2 before frame_10."""
     frame_files = (f for f in folder.iterdir() if f.suffix.lower() in FRAME_SUFFIXES)
     return sorted(frame_files, key=lambda f: natural_sort_key(f.name))
 
@@ -115,19 +134,20 @@ def _digest_file(file: Path) -> str:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "blake2b").hexdigest()
     except OSError as error:
-        raise BackendError(f"{file}: {error.strerror}", hint="the benchmark's films are not complete") from error
+        raise BackendError(f"{file}: {error.strerror}", hint="the benchmark's videos are incomplete") from error
 
 
 class LocalBackend:
-    """Answers with a `mvl_training.evaluation.runner.Runner`; what it said is appended to a file as it comes."""
+    """Answers with the exported model itself; every answer is appended to a file at once."""
 
     def __init__(self, job: AnswerJob) -> None:
-        assert job.checkpoint is not None and job.known is not None
-        self._checkpoint, self._answers_path, self._version = job.checkpoint, job.known, job.version
+        assert job.checkpoint is not None and job.answers_path is not None
+        self._checkpoint, self._answers_path, self._version = job.checkpoint, job.answers_path, job.version
         self._answers = _read_answers(self._answers_path)
         self._runner: Any = None
 
     def answer(self, questions: Sequence[BenchmarkQuestion]) -> list[str]:
+        """Return the answers in order; only questions without a stored answer are asked."""
         self._answers_path.parent.mkdir(parents=True, exist_ok=True)
         with self._answers_path.open("a", encoding="utf-8") as out:
             for question in questions:
@@ -141,7 +161,7 @@ class LocalBackend:
         return [self._answers[compute_digest(self._version, question.question_id)] for question in questions]
 
     def _generate(self, question: BenchmarkQuestion) -> str:
-        from mvl_training.evaluation.runner import StudentRunner
+        from mvl_training.evaluation.student_runner import StudentRunner
 
         # Loaded by the first question that has no answer yet: a rerun that finds all of them loads nothing.
         if self._runner is None:
@@ -150,10 +170,10 @@ class LocalBackend:
             (role, [self._load_frames(part) if isinstance(part, VideoPath) else part for part in parts])
             for role, parts in question.messages
         ]
-        return str(self._runner.reply(messages, max_new_tokens=question.max_new_tokens))
+        return str(self._runner.generate_reply(messages, max_new_tokens=question.max_new_tokens))
 
     def _load_frames(self, video: VideoPath) -> list[bytes]:
-        """As many frames as the checkpoint's stage was trained on."""
+        """Return at most as many frames as the checkpoint's stage was trained on."""
         from mvl_assets.media.tiles import pick_frames
         from mvl_assets.media.video import sample_frames
 
@@ -165,30 +185,27 @@ class LocalBackend:
 
 
 def _read_answers(file: Path) -> dict[str, str]:
-    """Answers by key. A line that a kill tore does not count."""
-    answers: dict[str, str] = {}
-    if file.exists():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-                answers[row["key"]] = row["text"]
-            except (ValueError, KeyError, TypeError):
-                continue
-    return answers
+    """Return stored answers by key."""
+    return {row["key"]: row["text"] for row in iter_answer_lines(file) if row.keys() >= {"key", "text"}}
 
 
 class ServerBackend:
-    """Asks an OpenAI-compatible server with the pipeline's own client; answers are kept in the lake."""
+    """Asks an OpenAI-compatible server with the pipeline's own client; the lake keeps its answers."""
 
     def __init__(self, job: AnswerJob) -> None:
         from mvl_assets.lake.lake import Lake
 
-        assert job.lake is not None
+        assert job.lake_root is not None
         self._job = job
-        self._answer_log = Lake(job.lake).get_answer_log(STAGE, compute_digest(job.model, job.version)[:16])
+        self._answer_log = Lake(job.lake_root).get_answer_log(STAGE, compute_digest(job.model, job.version)[:16])
         self._endpoint: Endpoint | None = None
 
     def answer(self, questions: Sequence[BenchmarkQuestion]) -> list[str]:
+        """Return the answers in order.
+
+        Raises:
+            BackendError: A question failed, or shows a video.
+        """
         from mvl_assets.inference.engine import answer_all
 
         images: dict[str, bytes] = {}
@@ -203,7 +220,8 @@ class ServerBackend:
         if outcome.failures:
             first_failure, n_failed = outcome.failures[0], len(outcome.failures)
             raise BackendError(
-                f"{n_failed} of {len(requests)} questions failed, the first with {first_failure.error}: {first_failure.message}",
+                f"{n_failed} of {len(requests)} questions failed, the first with {first_failure.error}:"
+                f" {first_failure.message}",
                 hint="a rerun asks only what is missing",
             )
         answers_by_key = self._answer_log.get([request.key for request in requests], ["text"])
@@ -213,8 +231,8 @@ class ServerBackend:
         from mvl_assets.inference.local_server.server import ensure_server
 
         job = self._job
-        if self._endpoint is None and job.serve is not None:
-            self._endpoint = dataclasses.replace(ensure_server(job.serve), max_image_side=MAX_SIDE)
+        if self._endpoint is None and job.server_spec is not None:
+            self._endpoint = dataclasses.replace(ensure_server(job.server_spec), max_image_side=MAX_SIDE)
         elif self._endpoint is None:
             assert job.base_url is not None
             self._endpoint = Endpoint(
@@ -231,8 +249,8 @@ class ServerBackend:
             for part in parts:
                 if isinstance(part, VideoPath):
                     raise BackendError(
-                        "a server is shown pictures only, and this benchmark shows films",
-                        hint="ask the checkpoint by the runner (via: runner)",
+                        "a server is shown images only, and this benchmark shows videos",
+                        hint="use the local backend (backend: local)",
                     )
                 if isinstance(part, str):
                     content.append({"type": "text", "text": part})
@@ -249,10 +267,12 @@ class ServerBackend:
         )
 
 
-def serve(answer_fn: Callable[[Sequence[BenchmarkQuestion]], list[str]], lines: Iterable[str], out: TextIO) -> None:
-    """Answers line after line until the other side ends. Raises what answering raises."""
+def answer_lines(
+    answer_fn: Callable[[Sequence[BenchmarkQuestion]], list[str]], lines: Iterable[str], out: TextIO
+) -> None:
+    """Answer line after line until the other process closes the pipe."""
     for line in lines:
-        questions = [BenchmarkQuestion.from_dict(data) for data in json.loads(line)["ask"]]
+        questions = [BenchmarkQuestion.from_dict(data) for data in json.loads(line)["questions"]]
         texts = answer_fn(questions)
         answers = [{"text": t, "question_id": q.question_id} for t, q in zip(texts, questions, strict=True)]
         _write_message(out, {"answers": answers})
@@ -264,14 +284,14 @@ def _write_message(out: TextIO, message: Mapping[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    # Libraries write to stdout when they like; the protocol gets a descriptor of its own.
+    # Libraries print to stdout; the protocol gets a file descriptor of its own.
     out = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
     try:
         job = AnswerJob.model_validate_json(arguments[0])
         backend = ServerBackend(job) if job.checkpoint is None else LocalBackend(job)
         _write_message(out, {"ready": True})
-        serve(backend.answer, sys.stdin, out)
+        answer_lines(backend.answer, sys.stdin, out)
     except MvlError as error:
         _write_message(out, {"error": error.message, "hint": error.hint})
         return 1

@@ -1,8 +1,4 @@
-"""Which benchmarks there are: `registry.yaml` read and checked, and one benchmark's score from lmms-eval's results.
-
-Belongs here: the declared benchmarks and the arithmetic from tasks to a score. Does not: running them (`benchmarking`),
-tables and UI.
-"""
+"""The benchmarks that `benchmarks.yaml` declares, and a benchmark's score from lmms-eval's results."""
 
 from __future__ import annotations
 
@@ -13,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.errors import MvlError
 
 SUITES_FILE = Path(__file__).parent / "benchmarks.yaml"
@@ -29,7 +25,7 @@ class BenchmarkError(MvlError):
 
 
 class Benchmark(BaseModel):
-    """One benchmark; the fields are explained at the top of `registry.yaml`."""
+    """One benchmark; the fields are explained at the top of `benchmarks.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +41,7 @@ class Benchmark(BaseModel):
 
 
 class Suite(BaseModel):
-    """Benchmarks that are one asset, by their names in the paper. `about` is a sentence."""
+    """Benchmarks of one asset, by their names in the paper. `about` is a sentence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,15 +51,41 @@ class Suite(BaseModel):
 
 @cache
 def load_suites() -> Mapping[str, Suite]:
-    """All suites by name."""
-    return TypeAdapter(dict[str, Suite]).validate_python(yaml.safe_load(SUITES_FILE.read_text(encoding="utf-8")))
+    """Return all suites of `benchmarks.yaml` by name."""
+    return read_suites(SUITES_FILE)
+
+
+def read_suites(path: Path) -> Mapping[str, Suite]:
+    """Read suites from a file.
+
+    Raises:
+        MvlError: The file cannot be read, gives a key twice, or declares a benchmark wrongly; with the line.
+    """
+    documents = list(iter_documents(path))
+    if len(documents) != 1:
+        raise BenchmarkError(f"{path}: expected one YAML document, found {len(documents)}")
+    try:
+        return TypeAdapter(dict[str, Suite]).validate_python(documents[0].value)
+    except ValidationError as error:
+        mistakes = [
+            f"{path}:{documents[0].find_line(mistake['loc'])}: {'.'.join(map(str, mistake['loc']))}: {mistake['msg']}"
+            for mistake in error.errors()
+        ]
+        raise BenchmarkError("; ".join(mistakes)) from error
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
-    """What lmms-eval found for one task. `n_questions`: those that count in the score. `score` and `stderr` are on the
-    benchmark's scale of 0 to 100; None where the task only writes a file for submission. `compute_task_hash` is the digest of
-    its settings and code."""
+    """lmms-eval's result of one task.
+
+    Attributes:
+        task: Its name in lmms-eval.
+        n_questions: Questions that count in the score.
+        score: From 0 to 100; None where the task only writes a file for submission.
+        stderr: Standard error of the score.
+        task_version: lmms-eval's version of the task.
+        task_hash: Digest of the task's settings and code.
+    """
 
     task: str
     n_questions: int
@@ -75,7 +97,7 @@ class TaskScore:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkResult:
-    """One benchmark: the plain mean over its tasks, with its standard error when all of them have one."""
+    """One benchmark: the unweighted mean of its tasks, with a standard error when all of them have one."""
 
     task_scores: tuple[TaskScore, ...]
     score: float | None
@@ -84,12 +106,17 @@ class BenchmarkResult:
 
     @property
     def n_questions(self) -> int:
+        """Questions of all tasks."""
         return sum(task.n_questions for task in self.task_scores)
 
 
 def parse_benchmark_result(benchmark: Benchmark, lmms_results: Mapping[str, Any]) -> BenchmarkResult:
-    """From what `lmms.run` left in `results.json`. Raises `BenchmarkError` when the declared score is not in it."""
-    task_scores = tuple(_parse_task_score(benchmark, task_score, lmms_results) for task_score in benchmark.tasks)
+    """Return the score from the `results.json` of `lmms.run`.
+
+    Raises:
+        BenchmarkError: The declared metric is not in it.
+    """
+    task_scores = tuple(_parse_task_score(benchmark, task, lmms_results) for task in benchmark.tasks)
     scores = [task.score for task in task_scores if task.score is not None]
     stderrs = [task.stderr for task in task_scores if task.stderr is not None]
     return BenchmarkResult(
@@ -108,7 +135,7 @@ def _parse_task_score(benchmark: Benchmark, task: str, lmms_results: Mapping[str
         if metric_key not in task_metrics:
             raise BenchmarkError(
                 f"lmms-eval gave no {metric_key!r} for {task}, only {', '.join(sorted(task_metrics))}",
-                hint="a benchmark with `limit` may have no question of the wanted kind; else correct benchmarks.yaml",
+                hint="with `limit` there may be no question of this metric; otherwise correct benchmarks.yaml",
             )
         score = _parse_number(task_metrics[metric_key])
         stderr = _select_stderr(task_metrics, lmms_results["bootstrap"].get(task, {}), benchmark)
@@ -116,7 +143,7 @@ def _parse_task_score(benchmark: Benchmark, task: str, lmms_results: Mapping[str
     return TaskScore(
         task=task,
         # Some tasks hold several benchmarks' questions, each with a metric of its own.
-        n_questions=lmms_results["counted"][task].get(benchmark.metric, n_asked),
+        n_questions=lmms_results["question_counts"][task].get(benchmark.metric, n_asked),
         score=None if score is None else score * benchmark.scale,
         stderr=stderr,
         task_version=str(lmms_results["versions"].get(task)),
@@ -125,8 +152,11 @@ def _parse_task_score(benchmark: Benchmark, task: str, lmms_results: Mapping[str
 
 
 def _select_stderr(task_metrics: Mapping[str, Any], bootstrap: Mapping[str, Any], benchmark: Benchmark) -> float | None:
-    """The best there is, from 0 to 100: one that counts questions about one film as one, the aggregate's own, the one
-    by resampling, the plain one. The first and last are of the questions' scores, which lie between 0 and 1."""
+    """Return the best standard error there is, on a scale of 0 to 100.
+
+    In this order: clustered (questions about one video count as one), the aggregate's own, by resampling, plain. The
+    first and last are of question scores, which are between 0 and 1.
+    """
     metric, filter_ = benchmark.metric, benchmark.filter
     candidates = (
         (task_metrics.get(f"{metric}_stderr_clustered,{filter_}"), 100.0),
@@ -138,7 +168,7 @@ def _select_stderr(task_metrics: Mapping[str, Any], bootstrap: Mapping[str, Any]
 
 
 def _parse_number(value: object) -> float | None:
-    """lmms-eval writes `N/A` where there is none, and some tasks give numbers as text."""
+    """Return a finite number or None: lmms-eval writes `N/A` for none, and some tasks give numbers as text."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -147,11 +177,11 @@ def _parse_number(value: object) -> float | None:
 
 
 def compute_question_score(sample: Mapping[str, Any], benchmark: Benchmark) -> float | None:
-    """What one question brought, from 0 to 1, from its line in `samples.jsonl`.
+    """Return the score of one question, from 0 to 1, from its line in `samples.jsonl`; None when it has none.
 
-    That is the metric's number, or the one that a task keeps in its record of the question as `score`, `correct` or
-    `true_false`, or what the task's aggregate makes of the question by itself, or else whether two answers are equal
-    (the one that was said may stand alone in a list). None where there is no such thing.
+    That is the metric's number, or `score`, `correct` or `true_false` of the task's record of the question, or the
+    task's aggregate of this question alone, or else whether the record's prediction (or list of one prediction) equals
+    its answer.
     """
     metric = benchmark.metric
     value = sample.get(metric) if metric is not None else None
@@ -160,7 +190,7 @@ def compute_question_score(sample: Mapping[str, Any], benchmark: Benchmark) -> f
     for score_key in ("score", "correct", "true_false"):
         if (number := _parse_number(value.get(score_key))) is not None:
             return number
-    single_question_score = _parse_number(sample.get("alone", {}).get(metric))
+    single_question_score = _parse_number(sample.get("single_question_scores", {}).get(metric))
     if single_question_score is not None and 0 <= single_question_score * benchmark.scale <= 100:
         return single_question_score * benchmark.scale / 100
     for answer_key, reference_key in (("pred", "answer"), ("pred_answer", "answer"), ("parsed_pred", "answer")):

@@ -1,7 +1,7 @@
-"""The data of the local tasks: pictures drawn with known answers, so that evaluation runs without a network.
+"""Data of the synthetic tasks: generated images with known answers, so that evaluation runs without a network.
 
-Belongs here: drawing, and Parquet as the `datasets` library reads it. Does not: how it is asked and scored (`tasks/`).
-The same seed draws the same questions; the answers to a kind of question are about equally frequent.
+The same seed gives the same questions; the answers of a task are about equally frequent. The data is written as Parquet
+that the `datasets` library reads; `tasks/` says how questions are shown and scored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LETTERS = "ABCD"
 
 @dataclass(frozen=True, slots=True)
 class SyntheticQuestion:
-    """One question. `text` holds `<image>` where each picture stands."""
+    """One question; its text has an `<image>` marker for each image."""
 
     images: Sequence[bytes]
     text: str
@@ -36,7 +36,7 @@ class SyntheticQuestion:
 
 
 def draw_counting_question(rng: random.Random) -> SyntheticQuestion:
-    """How many discs of a colour: a number from 1 to 5."""
+    """Draw discs of two colours and ask how many one has: a number from 1 to 5."""
     target_colour, distractor_colour = rng.sample(sorted(COLOURS), 2)
     n_discs = rng.randint(1, 5)
     colours = [target_colour] * n_discs + [distractor_colour] * rng.randint(1, 4)
@@ -50,7 +50,7 @@ def draw_counting_question(rng: random.Random) -> SyntheticQuestion:
 
 
 def draw_bar_chart_question(rng: random.Random) -> SyntheticQuestion:
-    """Which bar of a chart is the highest: an option letter."""
+    """Draw a bar chart and ask which bar is the highest: an option letter."""
     heights = rng.sample(range(40, 281, 30), 4)
     colours = rng.sample(sorted(COLOURS), 4)
     image, pen = _create_canvas()
@@ -66,7 +66,7 @@ def draw_bar_chart_question(rng: random.Random) -> SyntheticQuestion:
 
 
 def draw_size_comparison_question(rng: random.Random) -> SyntheticQuestion:
-    """In which of two pictures a disc is larger: `first` or `second`; each picture stands after its name."""
+    """Draw a disc in two images and ask in which it is larger: `first` or `second`."""
     colour = rng.choice(sorted(COLOURS))
     small_side, large_side = sorted(rng.sample(range(60, 301, 40), 2))
     reference = rng.choice(("first", "second"))
@@ -83,23 +83,30 @@ def draw_size_comparison_question(rng: random.Random) -> SyntheticQuestion:
 
 
 TASK_GENERATORS: dict[str, Callable[[random.Random], SyntheticQuestion]] = {
-    "drawn_counts": draw_counting_question,
-    "drawn_bars": draw_bar_chart_question,
-    "drawn_pairs": draw_size_comparison_question,
+    "synthetic_counts": draw_counting_question,
+    "synthetic_bars": draw_bar_chart_question,
+    "synthetic_pairs": draw_size_comparison_question,
 }
-"""What draws a question, by the name of the task."""
+"""Generator of a question by task."""
+
+# The random seed contains the tasks' former names, so that their questions (and question ids) stay the same.
+_SEED_NAMES = {
+    "synthetic_counts": "drawn_counts",
+    "synthetic_bars": "drawn_bars",
+    "synthetic_pairs": "drawn_pairs",
+}
 
 
 def write_task_data(folder: Path, n_questions: int = N_QUESTIONS) -> None:
-    """`<task>.parquet` for every task, with the columns images, text and answer."""
+    """Write `<task>.parquet` for every task, with the columns images, text and answer."""
     folder.mkdir(parents=True, exist_ok=True)
     for task, generate in TASK_GENERATORS.items():
-        rng = random.Random(f"{SEED} {task}")
+        rng = random.Random(f"{SEED} {_SEED_NAMES[task]}")
         generated_questions = [generate(rng) for _ in range(n_questions)]
         columns = {
             "images": [[{"bytes": data, "path": None} for data in question.images] for question in generated_questions],
-            "text": [one.text for one in generated_questions],
-            "answer": [one.reference for one in generated_questions],
+            "text": [question.text for question in generated_questions],
+            "answer": [question.reference for question in generated_questions],
         }
         parquet_file = folder / f"{task}.parquet"
         temp_file = parquet_file.with_suffix(".part")
@@ -108,7 +115,7 @@ def write_task_data(folder: Path, n_questions: int = N_QUESTIONS) -> None:
 
 
 def _build_schema() -> pa.Schema:
-    """With the note by which `datasets` knows that a column holds pictures."""
+    """Return a schema with the metadata by which `datasets` knows a column of images."""
     text_feature = {"dtype": "string", "_type": "Value"}
     features: dict[str, Any] = {"images": [{"_type": "Image"}], "text": text_feature, "answer": text_feature}
     metadata = json.dumps({"info": {"features": features}})

@@ -1,8 +1,4 @@
-"""Brings questions to checkpoints: the earlier stages on this machine, the last one through its server.
-
-Belongs here: who is asked how, and what is already answered. Does not: starting processes (`launch`, handed in by the
-caller), sending requests (`served`), scoring (`cross_validated`).
-"""
+"""Evaluation of all checkpoints: earlier training stages by the local backend, the last one through its server."""
 
 from __future__ import annotations
 
@@ -19,14 +15,16 @@ from mvl_training.evaluation.held_out.questions import PREVIEW_COUNT, QUESTIONS_
 from mvl_training.runs.stage_run import Checkpoint
 
 LaunchFn = Callable[[Sequence[str], Path], None]
+"""Runs a command to its end; the folder keeps its log."""
+
 LOCAL_WORKER_MODULE = "mvl_training.evaluation.held_out.local_worker"
 
-# Below a checkpoint's folder: what it said, and the log of asking it.
+# Below a checkpoint's folder: its answers, and the log of the worker.
 HELD_OUT_DIR = "held_out"
 
 
 def select_profile_questions(lake: Lake, per_category: int) -> list[HeldOutQuestion]:
-    """Held-out questions over the categories and with the share of the profile in use."""
+    """Return held-out questions of the categories, and with the held-out fraction, of the profile in use."""
     profile = load_profile(load_settings().profile)
     return suite.select_held_out_questions(
         lake, list(profile.mixture.shares), profile.holdout_fraction, per_category=per_category
@@ -34,7 +32,7 @@ def select_profile_questions(lake: Lake, per_category: int) -> list[HeldOutQuest
 
 
 def select_preview_questions(lake: Lake) -> list[HeldOutQuestion]:
-    """A few questions with pictures, one of a category; the suite asks them too, unless it is made smaller."""
+    """Return a few questions with images, one per category; the suite asks them too, unless it is made smaller."""
     by_category: dict[str, HeldOutQuestion] = {}
     for question in select_profile_questions(lake, QUESTIONS_PER_CATEGORY):
         if question.image_ids:
@@ -50,10 +48,19 @@ def run_local_worker(
     max_new_tokens: int,
     launch: LaunchFn,
 ) -> dict[str, Mapping[str, local_worker.ModelAnswer]]:
-    """Asks checkpoints by the local runner, in one launched process, and returns what each stage's said.
+    """Ask checkpoints by the local backend, in one launched process.
 
-    Beside a checkpoint stands what it shall answer; all are measured on all true answers. Answers are kept in the
-    checkpoint's folder: nothing is asked twice, and nothing is launched when all is known.
+    Answers are kept in the checkpoint's folder: nothing is asked twice, and nothing is launched when all are known.
+
+    Args:
+        lake: The lake with the images.
+        questions: Losses of the reference answers are measured for all of them.
+        checkpoints: Each with the scope of questions that it answers.
+        max_new_tokens: Limit of an answer.
+        launch: Runs the worker.
+
+    Returns:
+        Answers by training stage and question id.
     """
     tasks = [
         local_worker.CheckpointTask(
@@ -67,12 +74,12 @@ def run_local_worker(
         folder = checkpoints[-1][0].output_dir / HELD_OUT_DIR
         job_file = folder / "job.json"
         local_worker.write_job(
-            job_file, lake=lake.root, questions=questions, tasks=pending, max_new_tokens=max_new_tokens
+            job_file, lake_root=lake.root, questions=questions, tasks=pending, max_new_tokens=max_new_tokens
         )
         launch([sys.executable, "-m", LOCAL_WORKER_MODULE, str(job_file)], folder)
     return {
-        one.stage: local_worker.read_answers(task.answers_path)
-        for (one, _), task in zip(checkpoints, tasks, strict=True)
+        checkpoint.stage: local_worker.read_answers(task.answers_path)
+        for (checkpoint, _), task in zip(checkpoints, tasks, strict=True)
     }
 
 
@@ -86,22 +93,35 @@ def evaluate_checkpoints(
     launch: LaunchFn,
     log: Callable[[str], None],
 ) -> suite.HeldOutReport:
-    """Asks the suite of all `checkpoints` (in order of stages) and publishes the scores. The last one answers through
-    its server, but for questions with several pictures (`local_worker.has_multiple_images`).
+    """Ask all checkpoints the suite's questions and publish the scores.
 
-    Raises `NoHeldOutQuestionsError` before anything is launched, and what asking raises.
+    The last checkpoint answers through its server, but for questions with several images
+    (`local_worker.has_multiple_images`).
+
+    Args:
+        lake: The lake with the held-out rows; it gets the scores.
+        checkpoints: In order of training stages.
+        per_category: Questions of each category, at most.
+        max_new_tokens: Limit of an answer.
+        run_id: Run that the stored rows name.
+        launch: Runs the local backend's worker.
+        log: Gets progress messages.
+
+    Raises:
+        NoHeldOutQuestionsError: Before anything is launched.
+        UnansweredQuestionsError: The server failed to answer some.
     """
     questions = select_profile_questions(lake, per_category)
     suite.require_questions(questions)
     *earlier, last = checkpoints
-    log(f"asking {len(questions)} questions of {len(earlier)} checkpoints here and of {last.stage} through its server")
-    # It takes a minute to load: meanwhile the others are asked.
+    log(f"asking {len(earlier)} checkpoints locally and {last.stage} through its server: {len(questions)} questions")
+    # The server loads for a minute; meanwhile the others are asked.
     server_questions = [question for question in questions if not local_worker.has_multiple_images(question)]
     server_client.start_server(lake, last, server_questions, max_new_tokens=max_new_tokens)
     local_answers = run_local_worker(
         lake,
         questions,
-        [*((checkpoint, "all") for checkpoint in earlier), (last, "several")],
+        [*((checkpoint, "all") for checkpoint in earlier), (last, "multi_image")],
         max_new_tokens=max_new_tokens,
         launch=launch,
     )
@@ -117,9 +137,9 @@ def evaluate_checkpoints(
         )
         for question_id, answer in server_answers.items()
     }
-    all_checkpoint_answers = [suite.CheckpointAnswers(one, "runner", local_answers[one.stage]) for one in earlier]
-    all_checkpoint_answers.append(suite.CheckpointAnswers(last, "server", last_answers))
-    return suite.publish_report(lake, questions, all_checkpoint_answers, max_new_tokens=max_new_tokens, run_id=run_id)
+    answers_of_checkpoints = [suite.CheckpointAnswers(checkpoint, "local", local_answers[checkpoint.stage]) for checkpoint in earlier]
+    answers_of_checkpoints.append(suite.CheckpointAnswers(last, "server", last_answers))
+    return suite.publish_report(lake, questions, answers_of_checkpoints, max_new_tokens=max_new_tokens, run_id=run_id)
 
 
 def _build_answers_path(checkpoint: Checkpoint, answer_scope: local_worker.AnswerScope, max_new_tokens: int) -> Path:

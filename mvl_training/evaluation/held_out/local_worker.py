@@ -1,10 +1,7 @@
-"""Asks checkpoints on this machine: `python -m mvl_training.evaluation.held_out.local_worker JOB.json`, a launched process.
+"""Worker process of the local backend: `python -m mvl_training.evaluation.held_out.local_worker JOB.json`.
 
-Belongs here: the file protocol between the step that wants answers and the process that has the model. Does not: the
-model (`mvl_training.evaluation.runner`, imported only when there is something to ask) and scoring.
-
-One process asks several checkpoints one after the other, so that torch is imported once. Answers are appended as they
-come: a process that was killed goes on where it stopped, and what is answered is never asked again.
+It loads several checkpoints one after the other, so that torch is imported once, and appends every answer to a file at
+once: a worker that was killed resumes where it stopped, and no answered question is asked again.
 """
 
 from __future__ import annotations
@@ -19,18 +16,22 @@ from typing import Any, Literal
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import build_blank_image
+from mvl_training.evaluation.answer_file import iter_answer_lines
 from mvl_training.evaluation.held_out.questions import HeldOutQuestion
 
 BATCH_SIZE = 8
 
-AnswerScope = Literal["all", "several"]
-"""`several`: those to questions with several pictures."""
+AnswerScope = Literal["all", "multi_image"]
+"""Which questions a checkpoint answers: all, or only those with several images."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """What one checkpoint said to one question. The `blank_` fields are None for a question without pictures, the
-    answers None where only losses were wanted."""
+    """One checkpoint's answers to one question, and its losses on the reference answer.
+
+    The `blank_image_` fields are the same with grey images; None for a question without images. Answers are None where
+    only losses were measured.
+    """
 
     question_id: str
     answer: str | None
@@ -41,24 +42,39 @@ class ModelAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointTask:
-    """One checkpoint to ask: its export folder, the file for its answers, and which questions it is to answer; on the
-    others it is only measured (their answers come from a server)."""
+    """One checkpoint to ask.
 
-    export: Path
+    Attributes:
+        export_dir: Its export folder.
+        answers_path: File for its answers.
+        answer_scope: Which questions it answers; of the others only losses are measured, and a server answers them.
+    """
+
+    export_dir: Path
     answers_path: Path
     answer_scope: AnswerScope
 
 
 def write_job(
-    file: Path, *, lake: str, questions: Sequence[HeldOutQuestion], tasks: Sequence[CheckpointTask], max_new_tokens: int
+    file: Path,
+    *,
+    lake_root: str,
+    questions: Sequence[HeldOutQuestion],
+    tasks: Sequence[CheckpointTask],
+    max_new_tokens: int,
 ) -> None:
-    """Puts down what `python -m mvl_training.evaluation.held_out.local_worker FILE` shall do."""
+    """Write the job file of a worker."""
     job = {
-        "lake": lake,
+        "lake_root": lake_root,
         "max_new_tokens": max_new_tokens,
         "questions": [question.to_dict() for question in questions],
         "tasks": [
-            {"export": str(task.export), "out": str(task.answers_path), "answers": task.answer_scope} for task in tasks
+            {
+                "export_dir": str(task.export_dir),
+                "answers_path": str(task.answers_path),
+                "answer_scope": task.answer_scope,
+            }
+            for task in tasks
         ],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,27 +82,27 @@ def write_job(
 
 
 def read_answers(answers_path: Path) -> dict[str, ModelAnswer]:
-    """What a checkpoint has said so far, by question id. A line torn by a kill does not count."""
-    answers_by_question: dict[str, ModelAnswer] = {}
-    if answers_path.exists():
-        for line in answers_path.read_text(encoding="utf-8").splitlines():
-            try:
-                model_answer = ModelAnswer(**json.loads(line))
-            except (ValueError, TypeError):
-                continue
-            answers_by_question[model_answer.question_id] = model_answer
-    return answers_by_question
+    """Return a checkpoint's answers so far, by question id."""
+    fields = set(ModelAnswer.__slots__)
+    return {row["question_id"]: ModelAnswer(**row) for row in iter_answer_lines(answers_path) if row.keys() == fields}
 
 
 def answer_questions(
     lake: Lake, runner: Any, questions: Sequence[HeldOutQuestion], *, answer_scope: AnswerScope
 ) -> Iterator[ModelAnswer]:
-    """Asks `runner` (a `mvl_training.evaluation.runner.Runner`) in batches: each question with its pictures, then over grey."""
+    """Yield the answers to `questions`, asked in batches: with their images, then with grey ones.
+
+    Args:
+        lake: The lake with the images.
+        runner: A `StudentRunner`, or anything with its `answer_questions` and `compute_losses`.
+        questions: In the order of the answers.
+        answer_scope: Which questions are answered; losses are measured for all.
+    """
     for start in range(0, len(questions), BATCH_SIZE):
         batch = questions[start : start + BATCH_SIZE]
         image_bytes = lake.images.read_images({i for question in batch for i in question.image_ids})
         images = [[image_bytes[i] for i in question.image_ids] for question in batch]
-        # A question without pictures is asked once: over grey it would be the same question.
+        # A question without images is asked once: with grey images it would be the same question.
         image_positions = [index for index, question in enumerate(batch) if question.image_ids]
         blank_images = [[build_blank_image(data) for data in images[index]] for index in image_positions]
         answer_positions = [
@@ -122,7 +138,7 @@ def answer_questions(
 
 
 def has_multiple_images(question: HeldOutQuestion) -> bool:
-    """Whether it shows several pictures. vLLM cuts each of them into tiles of its own; training gives each one tile."""
+    """Return whether it shows several images: vLLM cuts each into several tiles, where training gives each one tile."""
     return len(question.image_ids) > 1
 
 
@@ -130,7 +146,7 @@ def _generate_answers(
     runner: Any, batch: Sequence[HeldOutQuestion], images: Sequence[list[bytes]], positions: Sequence[int]
 ) -> list[str]:
     prompts = [(question_images, batch[index].text) for question_images, index in zip(images, positions, strict=True)]
-    return runner.answer(prompts) if prompts else []
+    return runner.answer_questions(prompts) if prompts else []
 
 
 def _compute_losses(
@@ -140,7 +156,7 @@ def _compute_losses(
         (question_images, batch[i].text, batch[i].reference)
         for question_images, i in zip(images, positions, strict=True)
     ]
-    return runner.loss(samples) if samples else []
+    return runner.compute_losses(samples) if samples else []
 
 
 def _index_by_position(values: Sequence[Any], positions: Sequence[int]) -> dict[int, Any]:
@@ -149,24 +165,24 @@ def _index_by_position(values: Sequence[Any], positions: Sequence[int]) -> dict[
 
 def main(arguments: Sequence[str]) -> int:
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    lake = Lake(job["lake"])
-    questions = [HeldOutQuestion.from_data(data) for data in job["questions"]]
+    lake = Lake(job["lake_root"])
+    questions = [HeldOutQuestion.from_dict(data) for data in job["questions"]]
     for task in job["tasks"]:
-        answers_path = Path(task["out"])
+        answers_path = Path(task["answers_path"])
         answers_by_question = read_answers(answers_path)
         pending = [question for question in questions if question.question_id not in answers_by_question]
         if not pending:
             continue
-        from mvl_training.evaluation.runner import StudentRunner
+        from mvl_training.evaluation.student_runner import StudentRunner
 
-        runner = StudentRunner(Path(task["export"]), max_new_tokens=job["max_new_tokens"])
-        # Whole lines only, so that an append after a kill does not continue a torn one.
+        runner = StudentRunner(Path(task["export_dir"]), max_new_tokens=job["max_new_tokens"])
+        # Rewritten with whole lines only: an append must not continue a line torn by a kill.
         _write_answers(answers_path, answers_by_question)
         with answers_path.open("a", encoding="utf-8") as file:
-            for model_answer in answer_questions(lake, runner, pending, answer_scope=task["answers"]):
+            for model_answer in answer_questions(lake, runner, pending, answer_scope=task["answer_scope"]):
                 file.write(_format_line(model_answer))
                 file.flush()
-        sys.stdout.write(f"asked {len(pending)} questions of {task['export']}\n")
+        sys.stdout.write(f"{task['export_dir']} was asked {len(pending)} questions\n")
     return 0
 
 

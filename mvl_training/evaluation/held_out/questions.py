@@ -1,8 +1,4 @@
-"""Which questions are asked: held-out rows whose known answer is short enough to be compared.
-
-Belongs here: turning rows that no mixture may take into questions, and choosing a stable, balanced number of them. Does
-not: deciding what is held out (`mvl_assets.curation`).
-"""
+"""Held-out rows as questions, where the reference answer is short enough to be compared, and a balanced choice of them."""
 
 from __future__ import annotations
 
@@ -13,13 +9,13 @@ from typing import Any
 
 from mvl_assets.common.digest import compute_digest
 
-# What a suite asks unless told otherwise: questions of a category, and tokens of an answer.
+# Defaults of the suite: questions of each category, and tokens of an answer.
 QUESTIONS_PER_CATEGORY, DEFAULT_MAX_NEW_TOKENS = 8, 32
 
-# How many of them a page shows with their pictures.
+# How many questions the page of a checkpoint shows with their images.
 PREVIEW_COUNT = 4
 
-# Longer answers are descriptions and derivations: an exact match would only ever say "wrong".
+# Longer answers are descriptions and derivations, which an exact match would always call wrong.
 MAX_ANSWER_WORDS = 6
 MAX_ANSWER_CHARS = 60
 
@@ -28,9 +24,10 @@ _MEDIA_MARKER = re.compile(r"<(?:image|video)>[ \t]*\n?")
 
 @dataclass(frozen=True, slots=True)
 class HeldOutQuestion:
-    """One question with its known answer. `text` has no picture markers; pictures go before it, in order.
+    """One question with its reference answer.
 
-    `question_id` is the digest of everything that is asked, so an edited row is a new question.
+    `text` has no image markers; the images go before it, in order. `question_id` is the digest of everything that is
+    asked, so an edited row is a new question.
     """
 
     question_id: str
@@ -42,18 +39,22 @@ class HeldOutQuestion:
     reference: str
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; `from_dict` reads them."""
         return asdict(self)
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> HeldOutQuestion:
+    def from_dict(cls, data: Mapping[str, Any]) -> HeldOutQuestion:
+        """Restore a question from `to_dict`."""
         return cls(**{**data, "image_ids": tuple(data["image_ids"])})
 
 
 def build_question(row: Mapping[str, Any]) -> HeldOutQuestion | None:
-    """The first exchange of a row as a question; None when its answer is too long or too empty to compare.
+    """Return the first exchange of a row as a question; None when its answer is too long or too empty to compare.
 
-    `row` has sample_id, source, category, conversations [{from, value}] and image_ids. Later turns are left out: they
-    lean on answers that the checkpoint did not give.
+    Later turns are left out: they refer to answers that the checkpoint did not give.
+
+    Args:
+        row: With sample_id, source, category, conversations [{from, value}] and image_ids.
     """
     turns = [turn for turn in row["conversations"] if turn["from"] != "system"]
     if len(turns) < 2 or turns[0]["from"] != "human" or turns[1]["from"] != "gpt":
@@ -75,8 +76,11 @@ def build_question(row: Mapping[str, Any]) -> HeldOutQuestion | None:
 
 
 def select_questions(rows: Iterable[Mapping[str, Any]], *, per_category: int) -> list[HeldOutQuestion]:
-    """At most `per_category` questions of each category, those with the smallest ids: the choice of 10 is among the
-    choice of 100. Ordered by category, then id; memory holds the chosen ones only."""
+    """Return at most `per_category` questions of each category, ordered by category, then id.
+
+    Those with the smallest ids are taken, so a choice of 10 is part of a choice of 100. Memory holds few more than the
+    chosen ones.
+    """
     selected: dict[str, dict[str, HeldOutQuestion]] = {}
     for row in rows:
         question = build_question(row)
@@ -98,5 +102,5 @@ def _select_smallest(questions_by_id: Mapping[str, HeldOutQuestion], limit: int)
 
 
 def compute_suite_hash(questions: Iterable[HeldOutQuestion], **settings: object) -> str:
-    """What makes two score tables comparable: the questions, and the settings they were asked with."""
+    """Return a digest of the questions and settings; scores with the same digest are comparable."""
     return compute_digest("suite", [question.question_id for question in questions], settings)

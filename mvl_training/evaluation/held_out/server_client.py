@@ -1,8 +1,4 @@
-"""Asks a checkpoint through an OpenAI-compatible server, as any user of it would.
-
-Belongs here: questions as chat requests, and the settings of the server that holds the checkpoint. Does not: sending,
-retrying, starting the server (`mvl_assets.inference`).
-"""
+"""Client of the server backend: held-out questions as chat requests to a checkpoint's own server."""
 
 from __future__ import annotations
 
@@ -23,14 +19,14 @@ from mvl_training.runs.stage_run import Checkpoint
 
 STAGE = "evaluation"
 
-# Marks a picture that is to be sent grey; an image id is 32 hex characters.
+# Marks an image to be sent grey (an image id is 32 hex characters). It is part of request keys: do not change it.
 BLANK_IMAGE_PREFIX = "grey-"
 
-# A suite is small, and the machine that trained has little memory to spare.
+# The suite is small, and a machine that trains has little memory to spare.
 MAX_NUM_SEQS = 16
 IDLE_TIMEOUT_S = 120.0
 
-# No prompt file: the question is asked as the row has it.
+# There is no prompt file: the question is asked as the row has it. Both are part of request keys.
 PROMPT, PROMPT_HASH = "held_out", "as-asked"
 
 
@@ -39,7 +35,7 @@ class UnansweredQuestionsError(MvlError):
 
 
 def build_request(question: HeldOutQuestion, model: ModelRef, *, max_new_tokens: int, blank_images: bool) -> Request:
-    """The question as a chat message: its pictures in order, then its words. Greedy."""
+    """Return a greedy chat request with the question's images in order, then its text."""
     prefix = BLANK_IMAGE_PREFIX if blank_images else ""
     parts: list[Mapping[str, str]] = [{"type": "image", "image": prefix + i} for i in question.image_ids]
     parts.append({"type": "text", "text": question.text})
@@ -53,7 +49,7 @@ def build_request(question: HeldOutQuestion, model: ModelRef, *, max_new_tokens:
 
 
 def fetch_images(lake: Lake, image_ids: Sequence[str]) -> dict[str, bytes]:
-    """Bytes by id; an id marked `BLANK_IMAGE_PREFIX` gets a blank picture of the size of the one it stands for."""
+    """Return image bytes by id; an id with `BLANK_IMAGE_PREFIX` gets a grey image of the same size."""
     stored_images = lake.images.read_images({image_id.removeprefix(BLANK_IMAGE_PREFIX) for image_id in image_ids})
     return {
         i: build_blank_image(stored_images[i.removeprefix(BLANK_IMAGE_PREFIX)])
@@ -72,10 +68,13 @@ def request_answers(
     run_id: str,
     log: Callable[[str], None],
 ) -> dict[str, ModelAnswer]:
-    """What the checkpoint's server answers, by question id (losses are None). Starts the server unless all is known.
+    """Return the answers of the checkpoint's server by question id; their losses are None.
 
-    Answers are paid for once per checkpoint version: they stay in the lake's answers, and a rerun only reads them.
-    Raises `UnansweredQuestionsError` when a question failed, and what starting a server raises.
+    The server is started unless the lake has all answers of this checkpoint version.
+
+    Raises:
+        UnansweredQuestionsError: A question failed.
+        MvlError: The server cannot be started.
     """
     requests_by_question = _build_requests(checkpoint, questions, max_new_tokens)
     answer_log = lake.get_answer_log(STAGE, checkpoint.stage)
@@ -83,7 +82,7 @@ def request_answers(
     if n_pending := _count_pending(lake, checkpoint, requests):
         log(f"asking the server of {checkpoint.stage} {n_pending} requests")
         server = ensure_server(build_server_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
-        # The checkpoint sees all of a picture that training saw.
+        # The checkpoint sees images as large as in training.
         endpoint = dataclasses.replace(server, max_image_side=MAX_SIDE)
         outcome = answer_all(
             requests,
@@ -118,7 +117,7 @@ def request_answers(
 def start_server(
     lake: Lake, checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], *, max_new_tokens: int
 ) -> None:
-    """Starts the checkpoint's server without waiting for it, unless all answers are known."""
+    """Start the checkpoint's server without waiting for it, unless all answers are known."""
     if _count_pending(lake, checkpoint, list(_build_requests(checkpoint, questions, max_new_tokens).values())):
         start_server_in_background(build_server_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
 
@@ -126,7 +125,7 @@ def start_server(
 def _build_requests(
     checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], max_new_tokens: int
 ) -> dict[tuple[str, bool], Request]:
-    """By question id, and whether the pictures are grey (only where there are pictures)."""
+    """Return requests by question id and whether the images are grey; without images there is one request."""
     model = ModelRef(name=f"mvl-{checkpoint.stage}", revision=checkpoint.version)
     return {
         (question.question_id, blank_images): build_request(
@@ -138,7 +137,7 @@ def _build_requests(
 
 
 def _count_pending(lake: Lake, checkpoint: Checkpoint, requests: Sequence[Request]) -> int:
-    """How many different requests have no answer yet; questions with the same words are one request."""
+    """Count distinct requests without an answer; questions with the same content are one request."""
     request_keys = {request.key for request in requests}
     return len(request_keys - lake.get_answer_log(STAGE, checkpoint.stage).find_answered(request_keys))
 
@@ -146,7 +145,7 @@ def _count_pending(lake: Lake, checkpoint: Checkpoint, requests: Sequence[Reques
 def build_server_spec(
     checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], *, max_new_tokens: int
 ) -> ServerSpec:
-    """A checkpoint's server, with room for its longest training sequence, an answer, and the most pictures asked."""
+    """Return a server with room for the longest training sequence, an answer, and the most images of a question."""
     max_images = max((len(question.image_ids) for question in questions), default=0)
     return ServerSpec(
         model=str(checkpoint.export_dir),

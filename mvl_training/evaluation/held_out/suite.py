@@ -1,8 +1,4 @@
-"""The suite `cross_validated`: questions that no mixture may take, asked of every stage's checkpoint.
-
-Belongs here: which questions, bringing answers together, scoring them, the table `evaluation/held_out`. Does not: how a
-checkpoint is asked (`local`, `served`), how scores are shown (`mvl_training.orchestration.report`).
-"""
+"""The suite `held_out`: its questions, and its scores in the table `evaluation/held_out`."""
 
 from __future__ import annotations
 
@@ -24,17 +20,17 @@ from mvl_training.runs.stage_run import Checkpoint
 SUITE = "held_out"
 TABLE = f"evaluation/{SUITE}"
 
-# Raised when the same answers may be scored differently, so that scores of two versions are not compared.
+# Increased when the same answers may be scored differently, so that scores of two versions are not compared.
 SCORING_VERSION = 3
 
 
 class NoHeldOutQuestionsError(MvlError):
-    """No held-out row has a short answer, so there is nothing to ask."""
+    """No held-out row has a short reference answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointAnswers:
-    """One checkpoint with what it said. `backend` is "runner" or "server"."""
+    """One checkpoint with its answers by question id. `backend` is `local` or `server`."""
 
     checkpoint: Checkpoint
     backend: str
@@ -43,11 +39,11 @@ class CheckpointAnswers:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutReport:
-    """What the suite found. `scores` by stage, in the order asked; `compute_data_version` is the digest of the scores."""
+    """Result of the suite. `scores` are by training stage; `data_version` is the digest of the scores."""
 
     settings_hash: str
     questions: Sequence[HeldOutQuestion]
-    all_checkpoint_answers: Sequence[CheckpointAnswers]
+    answers_of_checkpoints: Sequence[CheckpointAnswers]
     scores: Mapping[str, Sequence[CategoryScore]]
     data_version: str
 
@@ -55,9 +51,9 @@ class HeldOutReport:
 def select_held_out_questions(
     lake: Lake, categories: Sequence[str], holdout_fraction: float, *, per_category: int
 ) -> list[HeldOutQuestion]:
-    """Up to `per_category` questions of each category, in a stable order.
+    """Return up to `per_category` questions of each category, in a stable order.
 
-    Videos are left out: neither the runner nor a chat request shows frames as training does.
+    Rows with videos are left out: a chat request does not show frames as training does.
     """
     return select_questions(_iter_held_out_rows(lake, categories, holdout_fraction), per_category=per_category)
 
@@ -73,11 +69,12 @@ def _iter_held_out_rows(lake: Lake, categories: Sequence[str], holdout_fraction:
 
 
 def compute_settings_hash(questions: Sequence[HeldOutQuestion], *, max_new_tokens: int) -> str:
+    """Return the suite hash of these questions with the current scoring."""
     return compute_suite_hash(questions, max_new_tokens=max_new_tokens, scoring=SCORING_VERSION)
 
 
 def require_questions(questions: Sequence[HeldOutQuestion]) -> None:
-    """Raises `NoHeldOutQuestionsError` when there are no questions."""
+    """Raise `NoHeldOutQuestionsError` when there are no questions."""
     if not questions:
         raise NoHeldOutQuestionsError(
             "no held-out row has a short answer, so there is nothing to ask",
@@ -88,19 +85,21 @@ def require_questions(questions: Sequence[HeldOutQuestion]) -> None:
 def publish_report(
     lake: Lake,
     questions: Sequence[HeldOutQuestion],
-    all_checkpoint_answers: Sequence[CheckpointAnswers],
+    answers_of_checkpoints: Sequence[CheckpointAnswers],
     *,
     max_new_tokens: int,
     run_id: str,
 ) -> HeldOutReport:
-    """Scores what was said and makes it the content of `evaluation/held_out`, one commit per checkpoint.
+    """Score the answers and publish them as `evaluation/held_out`, one commit per checkpoint.
 
-    Raises `NoHeldOutQuestionsError` without questions, `KeyError` when a checkpoint was not asked one of them.
+    Raises:
+        NoHeldOutQuestionsError: There are no questions.
+        KeyError: A checkpoint has no answer to one of them.
     """
     require_questions(questions)
     settings_digest = compute_settings_hash(questions, max_new_tokens=max_new_tokens)
     scores: dict[str, Sequence[CategoryScore]] = {}
-    for checkpoint_answers in all_checkpoint_answers:
+    for checkpoint_answers in answers_of_checkpoints:
         rows = [_build_row(question, checkpoint_answers, settings_digest, run_id) for question in questions]
         schema = lake.get_table(TABLE).spec.columns
         lake.get_table(TABLE).publish(
@@ -110,9 +109,9 @@ def publish_report(
     return HeldOutReport(
         settings_hash=settings_digest,
         questions=questions,
-        all_checkpoint_answers=all_checkpoint_answers,
+        answers_of_checkpoints=answers_of_checkpoints,
         scores=scores,
-        data_version=_compute_data_version(settings_digest, all_checkpoint_answers, scores),
+        data_version=_compute_data_version(settings_digest, answers_of_checkpoints, scores),
     )
 
 
@@ -158,10 +157,10 @@ def _to_scored_answer(row: Mapping[str, Any]) -> ScoredAnswer:
 
 def _compute_data_version(
     settings_digest: str,
-    all_checkpoint_answers: Sequence[CheckpointAnswers],
+    answers_of_checkpoints: Sequence[CheckpointAnswers],
     scores: Mapping[str, Sequence[CategoryScore]],
 ) -> str:
-    """Losses are rounded: the last bits of a sum over threads are not a new result."""
+    """Digest the scores; losses are rounded, since the last bits of a sum over threads are not a new result."""
     rounded = {
         stage: [
             {
@@ -175,6 +174,6 @@ def _compute_data_version(
     return compute_digest(
         "scores",
         settings_digest,
-        [checkpoint_answers.checkpoint.version for checkpoint_answers in all_checkpoint_answers],
+        [checkpoint_answers.checkpoint.version for checkpoint_answers in answers_of_checkpoints],
         rounded,
     )

@@ -1,10 +1,10 @@
-"""Two models for lmms-eval: `mvl_runner` (an exported checkpoint, this project's code) and `mvl_served` (a server).
+"""Two models for lmms-eval: `mvl_local` (an exported checkpoint, run by this project) and `mvl_server` (a server).
 
 lmms-eval finds them by the entry point `lmms_eval.models`, so its own command line has them too:
-`lmms-eval --model mvl_runner --model_args python=.venv/bin/python,checkpoint=DIR --tasks mmstar`.
+`lmms-eval --model mvl_local --model_args python=.venv/bin/python,checkpoint=DIR --tasks mmstar`.
 
-What differs from the models lmms-eval brings: a conversation keeps its pictures where they stand; an error ends the run
-instead of becoming an empty answer; every answer has an explicit bound; films go as films.
+Unlike the models that lmms-eval brings, they keep images at their places in a conversation, end the run on an error
+instead of scoring an empty answer, limit the length of every answer, and show videos as videos.
 Interface: lmms_eval/api/model.py and docs/guides/model_guide.md of lmms-eval 0.7.3.
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 
-from mvl_training.evaluation.lmms.errors import LmmsError
 from mvl_training.evaluation.lmms.question import (
+    LmmsError,
     build_question,
     iter_question_batches,
     resolve_stop_sequences,
@@ -41,9 +41,12 @@ class _WorkerModel(lmms):
     is_simple = False
 
     def __init__(self, *, python: str, max_new_tokens: int | str | None = None, **job: Any) -> None:
-        """`python` is the interpreter of the project's environment, `job` an `lmms_worker.AnswerJob`.
+        """Start the worker.
 
-        `max_new_tokens`, when given, stands in place of what the tasks say.
+        Args:
+            python: Interpreter of the project's environment.
+            max_new_tokens: Replaces the tasks' own limits unless None.
+            **job: Fields of `lmms_worker.AnswerJob`.
         """
         super().__init__()
         # lmms-eval hands these to every model.
@@ -51,7 +54,7 @@ class _WorkerModel(lmms):
             job.pop(name, None)
         self._max_new_tokens = None if max_new_tokens is None else int(max_new_tokens)
         self.question_ids: dict[tuple[str, int], str] = {}
-        """The question's id by (task, document), for pairing the answers of two checkpoints."""
+        """Question id by (task, document id), by which the answers of two checkpoints are paired."""
         command = [python, "-m", WORKER_MODULE, json.dumps(job)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, encoding="ascii")
@@ -60,7 +63,7 @@ class _WorkerModel(lmms):
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         answers: list[str] = []
         for question_batch in iter_question_batches(self._build_question(request) for request in requests):
-            self._send({"ask": question_batch})
+            self._send({"questions": question_batch})
             answers += [
                 self._record_answer(answer, requests[len(answers) + i])
                 for i, answer in enumerate(self._receive()["answers"])
@@ -70,13 +73,13 @@ class _WorkerModel(lmms):
         return answers
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        raise NotImplementedError("only tasks that let the model write (generate_until) can be asked")
+        raise NotImplementedError("only tasks that let the model write an answer (generate_until) are supported")
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
-        raise NotImplementedError("tasks of several rounds cannot be asked")
+        raise NotImplementedError("tasks of several rounds are not supported")
 
     def close(self) -> None:
-        """Ends the other process; what it answered is kept."""
+        """End the worker; its answers are kept."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -108,43 +111,61 @@ class _WorkerModel(lmms):
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise WorkerError(f"the process that answers ended with code {self._process.wait()}")
+            raise WorkerError(f"the worker process ended with code {self._process.wait()}")
         message: dict[str, Any] = json.loads(line)
         if "error" in message:
             raise WorkerError(message["error"], message["hint"])
         return message
 
 
-class MvlRunner(_WorkerModel):
-    """`checkpoint`: an export folder. `version` names its weights, `known` the file that keeps what it said."""
+class MvlLocal(_WorkerModel):
+    """The backend `local`: an export, run by this project."""
 
-    def __init__(self, *, checkpoint: str, version: str | None = None, known: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, checkpoint: str, version: str | None = None, answers_path: str | None = None, **kwargs: Any
+    ) -> None:
+        """Start the worker.
+
+        Args:
+            checkpoint: Export folder.
+            version: Name of its weights; by default made of sizes and times of their files.
+            answers_path: File that keeps the answers; by default beside the export folder.
+            **kwargs: See `_WorkerModel`.
+        """
         folder = Path(checkpoint).resolve()
-        answers_path = known or str(folder.parent / f"{folder.name}-answers.jsonl")
         super().__init__(
-            checkpoint=str(folder), version=version or _digest_weights(folder), known=answers_path, **kwargs
+            checkpoint=str(folder),
+            version=version or _digest_weights(folder),
+            answers_path=answers_path or str(folder.parent / f"{folder.name}-answers.jsonl"),
+            **kwargs,
         )
 
 
 class MvlServer(_WorkerModel):
-    """`base_url`: an OpenAI-compatible server, `model`: its name there; or `serve`: the server to start. `version`
-    names the weights behind it, `lake`: where the answers are kept."""
+    """The backend `server`: an OpenAI-compatible server."""
 
-    def __init__(self, *, version: str, lake: str, **kwargs: Any) -> None:
-        super().__init__(version=version, lake=lake, **kwargs)
+    def __init__(self, *, version: str, lake_root: str, **kwargs: Any) -> None:
+        """Start the worker.
+
+        Args:
+            version: Name of the weights behind the server.
+            lake_root: The lake that keeps the answers.
+            **kwargs: `base_url` of a running server and `model`, its name there, or `server_spec` of one to start.
+        """
+        super().__init__(version=version, lake_root=lake_root, **kwargs)
 
 
 def build_manifests() -> list[ModelManifest]:
-    """What the entry point `lmms_eval.models` loads."""
+    """Return both models, for the entry point `lmms_eval.models`."""
     module_name = __name__
     return [
-        ModelManifest(model_id="mvl_runner", chat_class_path=f"{module_name}.{MvlRunner.__name__}"),
-        ModelManifest(model_id="mvl_served", chat_class_path=f"{module_name}.{MvlServer.__name__}"),
+        ModelManifest(model_id="mvl_local", chat_class_path=f"{module_name}.{MvlLocal.__name__}"),
+        ModelManifest(model_id="mvl_server", chat_class_path=f"{module_name}.{MvlServer.__name__}"),
     ]
 
 
 def _digest_weights(folder: Path) -> str:
-    """Names weights by size and time of their files, for exports that were made without the lake."""
+    """Name weights by size and time of their files, for exports made without the lake."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise WorkerError(f"{folder} holds no weights", "name an export folder")

@@ -1,7 +1,6 @@
-"""A question as it goes over the pipe, from what a task of lmms-eval asks.
+"""Questions in the form of the pipe to `benchmarks.lmms_worker`, built from what a task of lmms-eval asks.
 
-Belongs here: messages, bounds and stops, as plain data. Does not: lmms-eval's interface (`adapters`); nothing here
-imports it.
+Plain data, without an import of lmms-eval.
 """
 
 from __future__ import annotations
@@ -14,14 +13,25 @@ from typing import Any
 
 from PIL import Image
 
-from mvl_training.evaluation.lmms.errors import LmmsError
-
 DEFAULT_MAX_NEW_TOKENS = 1024
-"""Where a task says nothing: room for a reasoned answer (the paper's chain-of-thought tasks allow as much)."""
+"""Limit where a task gives none: room for a reasoned answer; the paper's chain-of-thought tasks allow as much."""
 
-# One line of the pipe holds so many questions, and about so many bytes of pictures: a server answers them at a time.
+# One line of the pipe holds at most so many questions and about so many bytes of images; they are answered together.
 MAX_QUESTIONS_PER_LINE = 64
 MAX_BYTES_PER_LINE = 64 << 20
+
+
+class LmmsError(Exception):
+    """An error for the user; the project's environment shows it as an `MvlError`.
+
+    Attributes:
+        message: One line.
+        hint: What to do about it.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        self.message, self.hint = message, hint
+        super().__init__(message if hint is None else f"{message} | {hint}")
 
 
 class QuestionError(LmmsError):
@@ -31,9 +41,17 @@ class QuestionError(LmmsError):
 def build_question(
     task: str, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], *, max_new_tokens: int | None
 ) -> dict[str, Any]:
-    """A question of `answering`'s protocol; `max_new_tokens` stands in place of the task's `max_new_tokens`.
+    """Return a question in the form that `benchmarks.lmms_worker` reads.
 
-    Raises `QuestionError` for sampled answers and for media that cannot be shown: a wrong question must not be scored.
+    Args:
+        task: Name of the task, for error messages.
+        messages: The conversation as lmms-eval's `doc_to_messages` gives it.
+        settings: The task's generation settings.
+        max_new_tokens: Replaces the task's own limit unless None.
+
+    Raises:
+        QuestionError: The task wants sampled answers, or media that cannot be shown. An altered question must not be
+            scored.
     """
     if unsupported_sampling := _describe_sampling(settings):
         raise QuestionError(f"{task} wants {unsupported_sampling}, and answers here are greedy, as in the paper")
@@ -46,10 +64,10 @@ def build_question(
 
 
 def resolve_stop_sequences(settings: Mapping[str, Any], fewshot_delimiter: str | None) -> list[str]:
-    """The texts at which the task wants the answer cut.
+    """Return the texts at which the task wants the answer truncated.
 
-    lmms-eval gives a task that says nothing its few-shot `fewshot_delimiter` (an empty line), at which a reasoned answer would
-    end after its first paragraph: that one is not the task's word.
+    Where a task says nothing, lmms-eval fills in `fewshot_delimiter` (an empty line), which would end a reasoned answer
+    after its first paragraph. The task did not ask for that one, so it is left out.
     """
     until = settings.get("until") or []
     stop_sequences = [until] if isinstance(until, str) else list(until)
@@ -57,12 +75,12 @@ def resolve_stop_sequences(settings: Mapping[str, Any], fewshot_delimiter: str |
 
 
 def truncate_at_stop(text: str, stop_sequences: Sequence[str]) -> str:
-    """The text before the first of `resolve_stop_sequences`."""
+    """Return the text before the first stop sequence in it."""
     return text[: min([len(text), *(position for stop in stop_sequences if (position := text.find(stop)) >= 0)])]
 
 
 def _describe_sampling(settings: Mapping[str, Any]) -> str | None:
-    """What a task asks beyond greedy decoding, in words. A temperature beside `do_sample: false` has no effect."""
+    """Describe decoding other than greedy; a temperature together with `do_sample: false` has no effect."""
     is_sampled = settings.get("do_sample", (settings.get("temperature") or 0) > 0)
     if is_sampled:
         return "sampled answers"
@@ -79,23 +97,23 @@ def _convert_part(part: Mapping[str, Any]) -> dict[str, str]:
     if kind == "text":
         return {"text": part["text"]}
     if kind == "image":
-        return {"picture": _encode_png(part["url"])}
+        return {"image": _encode_png(part["url"])}
     if (
         kind == "video"
         and isinstance(part["url"], str | Path)
         and not part.get("start_time")
         and not part.get("end_time")
     ):
-        return {"film": str(Path(part["url"]).resolve())}
+        return {"video": str(Path(part["url"]).resolve())}
     raise QuestionError(f"a question holds a {kind} in a form that cannot be shown: {str(part)[:120]}")
 
 
 def _encode_png(image: Any) -> str:
-    """Base64 of the picture without loss; a file as it is."""
+    """Return base64 of the image, without loss; a file is sent as it is."""
     if isinstance(image, str | Path):
         return base64.b64encode(Path(image).read_bytes()).decode("ascii")
     if not isinstance(image, Image.Image):
-        raise QuestionError(f"a picture is a {type(image).__name__}")
+        raise QuestionError(f"an image is a {type(image).__name__}")
     buffer = io.BytesIO()
     # CMYK and other modes have no PNG.
     (image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA") else image.convert("RGB")).save(buffer, "PNG")
@@ -103,11 +121,11 @@ def _encode_png(image: Any) -> str:
 
 
 def iter_question_batches(questions: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Questions in lines of bounded size, made as they are sent."""
+    """Yield questions in batches of bounded size, one batch per line of the pipe, as they are needed."""
     batch: list[dict[str, Any]] = []
     batch_bytes = 0
     for question in questions:
-        n_bytes = sum(len(part.get("picture", "")) for m in question["messages"] for part in m["parts"])
+        n_bytes = sum(len(part.get("image", "")) for m in question["messages"] for part in m["parts"])
         if batch and (len(batch) == MAX_QUESTIONS_PER_LINE or batch_bytes + n_bytes > MAX_BYTES_PER_LINE):
             yield batch
             batch, batch_bytes = [], 0

@@ -1,12 +1,12 @@
-"""Runs lmms-eval on tasks and leaves its results as files: `python -m mvl_training.evaluation.lmms.run JOB.json`.
+"""Run lmms-eval on tasks and write its results to files: `python -m mvl_training.evaluation.lmms.run JOB.json`.
 
-The job is JSON: `model` (a name of `adapters`), `model_args`, `tasks`, `include` (a folder of task files that stands in
-place of lmms-eval's own, or null), `limit` (questions a task, or null), `cwd` (where the data of local tasks lies, or
-null), `env` (variables set before lmms-eval is imported), `out` (a folder).
+The job is JSON: `model` (a name of `adapters`), `model_args`, `tasks`, `include_path` (a folder of task files that
+replaces lmms-eval's own, or null), `limit` (questions of each task, or null), `data_dir` (where the data of local tasks
+is, or null), `env` (variables set before lmms-eval is imported), `output_dir`.
 
-Leaves in `out`: `samples.jsonl`, one line per question and filter, `compute_single_question_scores` saying what each aggregate makes of that
-question by itself; then `results.json`, so that results are never without their samples; or `error.json` {"message",
-"hint"} and exit code 1.
+Files in `output_dir`: `samples.jsonl` has a line per question and filter, with `single_question_scores` (each aggregate
+applied to that question alone). `results.json` is written after it, so results are never without their samples. After
+an error there is `error.json` {"message", "hint"} instead, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
-from mvl_training.evaluation.lmms.errors import LmmsError
+from mvl_training.evaluation.lmms.question import LmmsError
 
 SEED = 20241206
 N_RESAMPLES = 200
@@ -41,8 +41,16 @@ class TaskError(LmmsError):
     """A task cannot be run here."""
 
 
-def run_tasks(job: Mapping[str, Any], out: Path) -> None:
-    """Raises `Fault`."""
+def run_tasks(job: Mapping[str, Any], output_dir: Path) -> None:
+    """Run the tasks of a job and write `samples.jsonl` and `results.json`.
+
+    Args:
+        job: See the module's docstring.
+        output_dir: Existing folder.
+
+    Raises:
+        LmmsError: In words for the user.
+    """
     # Before the first import of lmms_eval, which imports torchvision.
     patch_cpu_torch()
     from lmms_eval import evaluator
@@ -53,11 +61,11 @@ def run_tasks(job: Mapping[str, Any], out: Path) -> None:
 
     for manifest in build_manifests():
         MODEL_REGISTRY_V2.register_manifest(manifest, overwrite=True)
-    include_path = job["include"]
+    include_path = job["include_path"]
     task_manager = TaskManager("WARNING", include_path=include_path, include_defaults=include_path is None)
     if unknown := [task for task in job["tasks"] if task not in task_manager.all_tasks]:
         raise TaskError(f"lmms-eval has no task {', '.join(unknown)}", "see `lmms-eval tasks list`")
-    # The data first: what cannot be fetched must not cost the loading of a model.
+    # The data first: no model is loaded for data that cannot be fetched.
     tasks = [task for name in job["tasks"] for task in _iter_tasks(_load_task(task_manager, name))]
     model = MODEL_REGISTRY_V2.get_model_class(job["model"])(**job["model_args"])
     with _convert_exit_to_error():
@@ -68,17 +76,17 @@ def run_tasks(job: Mapping[str, Any], out: Path) -> None:
             limit=job["limit"],
             log_samples=True,
             # Tasks for submission write their files below it.
-            cli_args=argparse.Namespace(output_path=str(out), process_with_media=True, log_samples=True),
+            cli_args=argparse.Namespace(output_path=str(output_dir), process_with_media=True, log_samples=True),
         )
     model.close()
     samples = results.pop("samples")
     tasks_by_name = {task.config.task: task for task in tasks}
-    with (out / "samples.jsonl").open("w", encoding="utf-8") as file:
+    with (output_dir / "samples.jsonl").open("w", encoding="utf-8") as file:
         for name, task_samples in samples.items():
             for sample in task_samples:
                 question_fields = {
-                    "question_id": model.asked[name, sample["doc_id"]],
-                    "alone": compute_single_question_scores(tasks_by_name[name], sample),
+                    "question_id": model.question_ids[name, sample["doc_id"]],
+                    "single_question_scores": compute_single_question_scores(tasks_by_name[name], sample),
                 }
                 row = {"task": name, **question_fields, **sample}
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
@@ -86,15 +94,15 @@ def run_tasks(job: Mapping[str, Any], out: Path) -> None:
     report = {name: results[name] for name in copied_keys}
     report["lmms_eval_version"] = metadata.version("lmms_eval")
     report["task_hashes"] = {task.config.task: compute_task_hash(task) for task in tasks}
-    report["counted"] = {task: count_questions(listed) for task, listed in samples.items()}
+    report["question_counts"] = {task: count_questions(listed) for task, listed in samples.items()}
     report["bootstrap"] = {task.config.task: _bootstrap_stderrs(task, samples[task.config.task]) for task in tasks}
-    temp_file = out / "results.json.part"
+    temp_file = output_dir / "results.json.part"
     temp_file.write_text(json.dumps(report, ensure_ascii=False, default=str, indent=1), encoding="utf-8")
-    temp_file.replace(out / "results.json")
+    temp_file.replace(output_dir / "results.json")
 
 
 def _load_task(task_manager: Any, name: str) -> dict[str, Any]:
-    """The task (or group of tasks) with its data. Raises `TaskError` in one line when that cannot be had."""
+    """Return a task or group of tasks with its data; raise `TaskError` in one line when that fails."""
     from lmms_eval.tasks import get_task_dict
 
     try:
@@ -106,13 +114,14 @@ def _load_task(task_manager: Any, name: str) -> dict[str, Any]:
         raise TaskError(
             f"{name} cannot be loaded, nor its data from {dataset_path}: {cause_text}",
             "where the hub can be reached, unset HF_HUB_OFFLINE and set HF_TOKEN (most tasks want one, for public data"
-            f" too); else download elsewhere (`hf download --repo-type dataset {dataset_path}`) and set HF_HOME to that cache",
+            f" too); else download elsewhere (`hf download --repo-type dataset {dataset_path}`) and set HF_HOME to that"
+            " cache",
         ) from error
     return loaded
 
 
 def _find_root_cause(error: BaseException) -> BaseException:
-    """What lies at the bottom of an error; tenacity hides the last attempt's in one of its own."""
+    """Return the first cause of an error; tenacity hides the last attempt's error in one of its own."""
     while True:
         attempt = getattr(error, "last_attempt", None)
         cause = error.__cause__ if attempt is None else attempt.exception()
@@ -128,7 +137,7 @@ def _resolve_dataset_path(task_manager: Any, name: str) -> str:
 
 
 def _iter_tasks(loaded: Mapping[Any, Any]) -> Iterator[Any]:
-    """The leaves of lmms-eval's tree of groups and tasks."""
+    """Yield the leaves of lmms-eval's tree of groups and tasks."""
     for value in loaded.values():
         if isinstance(value, dict):
             yield from _iter_tasks(value)
@@ -138,17 +147,17 @@ def _iter_tasks(loaded: Mapping[Any, Any]) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _convert_exit_to_error() -> Iterator[None]:
-    """Some tasks end the whole process when a film is missing."""
+    """Raise `TaskError` where a task ends the whole process, as some do when a video is missing."""
     try:
         yield
     except SystemExit as error:
         raise TaskError(
-            f"a task gave up: {error.code}", "its films are not complete: delete its folder below HF_HOME and run again"
+            f"a task gave up: {error.code}", "its videos are incomplete: delete its folder below HF_HOME and run again"
         ) from error
 
 
 def compute_task_hash(task: Any) -> str:
-    """Digest of what scores depend on besides the data and the model: the task's settings and the code it names."""
+    """Return a digest of what scores depend on besides data and model: the task's settings and the code it names."""
     hasher = hashlib.blake2b(digest_size=16)
     settings = json.dumps(task.dump_config(), sort_keys=True, default=str)
     hasher.update(_MEMORY_ADDRESS.sub("", settings).encode())
@@ -167,7 +176,7 @@ def _iter_functions(task: Any) -> Iterator[Callable[..., Any]]:
 
 
 def count_questions(samples: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many questions have each of the numbers and records in their lines. A question has a line per filter."""
+    """Count the questions that have each field; a question with several filters has several lines and counts once."""
     doc_ids_by_field: dict[str, set[int]] = {}
     for sample in samples:
         for name in sample:
@@ -176,10 +185,10 @@ def count_questions(samples: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def compute_single_question_scores(task: Any, sample: Mapping[str, Any]) -> dict[str, float]:
-    """What the task's aggregates make of this question by itself, for metrics whose lines hold a record.
+    """Return each aggregate of the task applied to this question alone, for metrics whose values are records.
 
-    So a record in a form of the task's own, such as MMMU's candidates for an open answer, is scored by the code it is
-    meant for. What no aggregate can make a number of is left out.
+    So a record in a task's own format, such as MMMU's candidates for an open answer, is scored by the code it is made
+    for. Metrics whose aggregate gives no number are left out.
     """
     scores: dict[str, float] = {}
     for metric, aggregate in _iter_aggregations(task):
@@ -190,16 +199,16 @@ def compute_single_question_scores(task: Any, sample: Mapping[str, Any]) -> dict
 
 
 def _iter_aggregations(task: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """By metric. Those that write files (they take `args`) are left out."""
+    """Yield (metric, aggregate) but for aggregates that write files, which take `args`."""
     for metric, aggregate in task.aggregation().items():
         if "args" not in inspect.signature(aggregate).parameters:
             yield metric, aggregate
 
 
 def _bootstrap_stderrs(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The standard error of each metric whose aggregate has no formula, by resampling questions.
+    """Return standard errors by resampling questions, for metrics whose values are records.
 
-    lmms-eval leaves those without one, most of the paper's among them.
+    lmms-eval has no formula for their aggregates, which are most of the paper's.
     """
     import numpy as np
 
@@ -221,18 +230,18 @@ def _bootstrap_stderrs(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[
 
 def main(arguments: Sequence[str]) -> int:
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    out = Path(job["out"])
-    out.mkdir(parents=True, exist_ok=True)
+    output_dir = Path(job["output_dir"])
+    output_dir.mkdir(parents=True, exist_ok=True)
     for name in ("results.json", "error.json"):
-        (out / name).unlink(missing_ok=True)
+        (output_dir / name).unlink(missing_ok=True)
     os.environ.update(job["env"])
-    # Local tasks name their data relative to the folder it lies in.
-    os.chdir(job["cwd"] or ".")
+    # Local tasks name their data files relative to their folder.
+    os.chdir(job["data_dir"] or ".")
     try:
-        run_tasks(job, out)
+        run_tasks(job, output_dir)
     except LmmsError as error:
         sys.stdout.write(error.message + "\n")
-        (out / "error.json").write_text(json.dumps({"message": error.message, "hint": error.hint}), encoding="utf-8")
+        (output_dir / "error.json").write_text(json.dumps({"message": error.message, "hint": error.hint}), encoding="utf-8")
         return 1
     except Exception:
         traceback.print_exc()

@@ -1,8 +1,4 @@
-"""Ask a checkpoint questions on this machine, with the code it was trained with.
-
-Belongs here: loading an export for asking, greedy answers, losses of known answers. Does not: choosing questions and
-scoring (`evaluation`), servers (`mvl_assets.inference`).
-"""
+"""An exported checkpoint loaded with the code it was trained with: greedy answers and losses of reference answers."""
 
 from __future__ import annotations
 
@@ -33,18 +29,27 @@ from mvl_training.trainer.export import export_checkpoint
 from mvl_training.trainer.run_files import EXPORT_DIR, PROVENANCE_FILE
 
 ChatMessage = tuple[str, Sequence[str | bytes | list[bytes]]]
-"""(role, parts): words, the bytes of a picture, or the frames of a video."""
+"""(role, parts); a part is text, the bytes of an image, or the frames of a video."""
 
 
 class StudentRunner:
-    """A model loaded from an export, from a stage's output folder that holds `export/`, or from a training checkpoint
-    (which is exported beside itself first).
+    """A model loaded from an exported checkpoint.
 
-    Pictures are tiled as in the checkpoint's stage; questions are asked in the chat format, also of the alignment
-    stage, which has not seen it. Raises MvlError when there is nothing to load.
+    Images are tiled as in the checkpoint's training stage. Questions are asked in the chat format, also of the
+    alignment stage, which was not trained on it.
     """
 
     def __init__(self, path: Path | str, *, max_new_tokens: int = 64) -> None:
+        """Load the model onto the GPU, or the CPU where there is none.
+
+        Args:
+            path: An export, a training stage's output folder with `export/` in it, or a training checkpoint, which is
+                exported beside itself first.
+            max_new_tokens: Default limit of an answer.
+
+        Raises:
+            MvlError: There is no model at `path`.
+        """
         export_dir = _resolve_export_dir(Path(path))
         self._provenance: dict[str, Any] = json.loads((export_dir / PROVENANCE_FILE).read_text(encoding="utf-8"))
         recipe = parse_recipe(self._provenance["recipe"], str(export_dir / PROVENANCE_FILE))
@@ -68,14 +73,18 @@ class StudentRunner:
         )
 
     def answer_questions(self, questions: Sequence[tuple[list[bytes], str]]) -> list[str]:
-        """Greedy answers. Each question: picture bytes (PNG, JPEG…; may be empty) and the text without markers.
+        """Return greedy answers.
 
-        Raises `image.ImageError` for bytes that are no picture.
+        Args:
+            questions: Image files (PNG, JPEG, ...; may be none) and the text without markers.
+
+        Raises:
+            ImageError: Bytes are not an image.
         """
         return [self.generate_reply([("user", [*images, question])]) for images, question in questions]
 
     def compute_losses(self, samples: Sequence[tuple[list[bytes], str, str]]) -> list[float]:
-        """Mean loss per target token of each (pictures, question, true answer); the end of the answer counts."""
+        """Return the mean loss per target token, end token included, of each (images, question, reference answer)."""
         losses = []
         for question_images, question, answer in samples:
             image_data = {str(i): data for i, data in enumerate(question_images)}
@@ -94,7 +103,7 @@ class StudentRunner:
         return losses
 
     def build_prompt_ids(self, images: list[bytes], question: str) -> list[int]:
-        """The tokens the model is asked with, placeholders included."""
+        """Return the tokens of a question's prompt, placeholders included."""
         sizes = [standardise_image(image).size for image in images]
         visuals = [
             VisualPlaceholder("image", layout.n_tokens)
@@ -103,14 +112,17 @@ class StudentRunner:
         return encode_prompt(question, visuals, self.tokenizer, system_prompt=self.system_prompt)
 
     def describe(self) -> dict[str, Any]:
-        """Recipe (name and content), stage, step, run, plan version, library versions of the checkpoint."""
+        """Return recipe (name and content), training stage, step, run, plan version and library versions."""
         return self._provenance
 
     def generate_reply(self, messages: Sequence[ChatMessage], *, max_new_tokens: int | None = None) -> str:
-        """The greedy continuation of a conversation, pictures and videos where they stand among the words.
+        """Return the greedy continuation of a conversation with images and videos at their places in the text.
 
-        One picture is tiled as in training, several are shown whole each, as training shows them; so is a video.
-        Raises MvlError when prompt and answer do not fit into the model, `image.ImageError` for broken pictures.
+        As in training, one image is cut into tiles; each of several images, and each frame of a video, is one tile.
+
+        Raises:
+            MvlError: Prompt and answer do not fit into the model's positions.
+            ImageError: An image is broken.
         """
         token_budget = max_new_tokens or self.max_new_tokens
         images = [standardise_image(part) for _, parts in messages for part in parts if isinstance(part, bytes)]
@@ -136,9 +148,9 @@ class StudentRunner:
         input_ids = encode_chat_prompt(prompt_messages, self.tokenizer, system_prompt=self.system_prompt)
         if len(input_ids) + token_budget > self.processor.max_seq_len:
             raise MvlError(
-                f"a question of {len(input_ids)} tokens and an answer of {token_budget} do not fit into the {self.processor.max_seq_len}"
-                " positions of the model",
-                hint="ask with fewer pictures or a lower max_new_tokens",
+                f"a question of {len(input_ids)} tokens and an answer of {token_budget} do not fit into the"
+                f" {self.processor.max_seq_len} positions of the model",
+                hint="ask with fewer images or a lower max_new_tokens",
             )
         all_tiles = np.concatenate([image_tiles[:0], *(tiles for _, tiles in visual_tiles)])
         batch = self._build_batch(
@@ -162,7 +174,7 @@ class StudentRunner:
 
 
 def _split_by_layout(tiles: np.ndarray, layouts: Sequence[TileLayout]) -> list[np.ndarray]:
-    """The tiles of each layout."""
+    """Split tiles by the layout they belong to."""
     return np.split(tiles, np.cumsum([layout.n_tiles for layout in layouts])[:-1]) if layouts else []
 
 
@@ -181,4 +193,4 @@ def _resolve_export_dir(path: Path) -> Path:
             return folder
     if (path / "state.json").is_file():
         return export_checkpoint(path, path.parent / f"export-{path.name}")
-    raise MvlError(f"{path} holds no exported model", hint="name an `export` folder or a stage's output folder")
+    raise MvlError(f"{path} holds no exported model", hint="name an `export` folder or a training stage's output folder")
