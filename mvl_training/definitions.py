@@ -174,7 +174,7 @@ def build_held_out_asset() -> dg.AssetsDefinition:
                         held_out_report.questions,
                         {
                             checkpoint_answers.checkpoint.stage: checkpoint_answers.answers
-                            for checkpoint_answers in held_out_report.all_checkpoint_answers
+                            for checkpoint_answers in held_out_report.answers_of_checkpoints
                         },
                     )
                 ),

@@ -193,4 +193,6 @@ def _resolve_export_dir(path: Path) -> Path:
             return folder
     if (path / "state.json").is_file():
         return export_checkpoint(path, path.parent / f"export-{path.name}")
-    raise MvlError(f"{path} holds no exported model", hint="name an `export` folder or a training stage's output folder")
+    raise MvlError(
+        f"{path} holds no exported model", hint="name an `export` folder or a training stage's output folder"
+    )

@@ -24,7 +24,7 @@ def render_summary_table(report: HeldOutReport) -> str:
         " | same, grey | loss | loss, grey |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for checkpoint_answers in report.all_checkpoint_answers:
+    for checkpoint_answers in report.answers_of_checkpoints:
         stage = checkpoint_answers.checkpoint.stage
         total_score = next(score for score in report.scores[stage] if score.category == ALL_CATEGORIES)
         lines.append(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mvl_assets.config.catalog import load_catalog
+from mvl_assets.errors import MvlError
 from mvl_training.evaluation.benchmarks.registry import (
     LOCAL_SUITE,
     TASKS_DIR,
@@ -15,6 +17,7 @@ from mvl_training.evaluation.benchmarks.registry import (
     compute_question_score,
     load_suites,
     parse_benchmark_result,
+    read_suites,
 )
 from mvl_training.evaluation.lmms.run import count_questions
 
@@ -43,6 +46,22 @@ def test_the_papers_23_benchmarks_are_declared_with_their_numbers_after_the_last
         *("MM-Vet", "MathVerse", "MathVista", "WildVision", "LLaVA-Wilder"),
     }
     assert {name for name, one in paper.items() if one.metric is None} == {"MMBench", "MEGA-Bench", "EgoSchema"}
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("a: {about: A., benchmarks: {}}\na: {about: B., benchmarks: {}}\n", r"suites\.yaml:2: .*'a' is given twice"),
+        ("a:\n  about: A.\n  benchmarks:\n    X: {tasks: [t], metric: m, scal: 100}\n", r"suites\.yaml:4: .*scal"),
+        ("a:\n  about: A.\n  benchmarks:\n    X:\n      tasks: []\n      metric: m\n", r"suites\.yaml:5: "),
+        ("a: [\n", r"suites\.yaml:2: "),
+    ],
+)
+def test_a_mistake_in_the_declarations_names_its_line(tmp_path: Path, text: str, error: str) -> None:
+    file = tmp_path / "suites.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(MvlError, match=error):
+        read_suites(file)
 
 
 def test_no_benchmark_is_called_like_a_source() -> None:
@@ -95,7 +114,9 @@ def test_a_number_that_a_task_gives_as_text_counts_and_a_file_for_submission_is_
 
 def test_of_a_task_with_two_kinds_of_questions_only_those_of_the_metric_are_counted() -> None:
     found = {"seed_image,none": 0.7, "seed_video,none": 0.5}
-    report = _report({"seedbench": found}, question_counts={"seedbench": {"seed_all": 100, "seed_image": 80, "seed_video": 20}})
+    report = _report(
+        {"seedbench": found}, question_counts={"seedbench": {"seed_all": 100, "seed_image": 80, "seed_video": 20}}
+    )
     several = {**load_suites()["knowledge"].benchmarks, **load_suites()["multi_image_and_video"].benchmarks}
     counts = {
         name: parse_benchmark_result(several[name], report).n_questions for name in ("SEED-Bench", "SEED-Bench-Video")

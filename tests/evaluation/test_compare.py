@@ -15,8 +15,8 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABLE
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.evaluation.compare import (
-    compare_command,
     compare_checkpoints,
+    compare_command,
     compare_scores,
     compute_mcnemar_p_value,
     resolve_checkpoint_version,
@@ -128,4 +128,6 @@ def test_the_command_shows_both_scores_and_the_difference(lake: Lake) -> None:
     _store(lake, NEW, [1.0] * 10 + [0.0] * 10)
     said = CliRunner().invoke(compare_command, ["aa", "bb"], catch_exceptions=False).output
     assert "Synthetic-Bars" in said and "+50.0" in said and "0.002" in said
-    assert '"n_gained": 10' in CliRunner().invoke(compare_command, ["aa", "bb", "--json"], catch_exceptions=False).output
+    assert (
+        '"n_gained": 10' in CliRunner().invoke(compare_command, ["aa", "bb", "--json"], catch_exceptions=False).output
+    )

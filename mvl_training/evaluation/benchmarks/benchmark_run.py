@@ -276,7 +276,7 @@ def _publish(
         "task": None,
         "score": result.score,
         "stderr": result.stderr,
-        "questions": result.n_questions,
+        "n_questions": result.n_questions,
         "paper_score": benchmark.paper.get(checkpoint.stage),
         "task_version": None,
         "task_hash": compute_digest([one.task_hash for one in result.task_scores]),
@@ -342,7 +342,8 @@ def render_score_table(benchmark_report: BenchmarkReport, other_scores: Sequence
     lines = ["| checkpoint | score | paper's 8B | chance | questions |", "|---|---|---|---|---|"]
     lines.append(
         f"| **{benchmark_report.checkpoint.stage}** `{benchmark_report.checkpoint.version[:8]}`"
-        f" | **{format_score(benchmark_report.result.score, benchmark_report.result.stderr)}** | {format_score(paper_score)} | {format_score(benchmark.chance)}"
+        f" | **{format_score(benchmark_report.result.score, benchmark_report.result.stderr)}**"
+        f" | {format_score(paper_score)} | {format_score(benchmark.chance)}"
         f" | {benchmark_report.result.n_questions} |"
     )
     for row in other_scores:

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from mvl_assets.common.training_stages import TrainingStage
-from mvl_assets.config.strict_yaml import iter_documents
+from mvl_assets.config.strict_yaml import read_document
 from mvl_assets.errors import MvlError
 
 SUITES_FILE = Path(__file__).parent / "benchmarks.yaml"
@@ -49,6 +49,10 @@ class Suite(BaseModel):
     benchmarks: dict[str, Benchmark]
 
 
+class _Suites(RootModel[dict[str, Suite]]):
+    """The whole file: suites by name."""
+
+
 @cache
 def load_suites() -> Mapping[str, Suite]:
     """Return all suites of `benchmarks.yaml` by name."""
@@ -59,19 +63,9 @@ def read_suites(path: Path) -> Mapping[str, Suite]:
     """Read suites from a file.
 
     Raises:
-        MvlError: The file cannot be read, gives a key twice, or declares a benchmark wrongly; with the line.
+        YamlError: The file cannot be read, or declares a suite wrongly; with the line.
     """
-    documents = list(iter_documents(path))
-    if len(documents) != 1:
-        raise BenchmarkError(f"{path}: expected one YAML document, found {len(documents)}")
-    try:
-        return TypeAdapter(dict[str, Suite]).validate_python(documents[0].value)
-    except ValidationError as error:
-        mistakes = [
-            f"{path}:{documents[0].find_line(mistake['loc'])}: {'.'.join(map(str, mistake['loc']))}: {mistake['msg']}"
-            for mistake in error.errors()
-        ]
-        raise BenchmarkError("; ".join(mistakes)) from error
+    return read_document(path).validate(_Suites).root
 
 
 @dataclass(frozen=True, slots=True)

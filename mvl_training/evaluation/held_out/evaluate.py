@@ -137,7 +137,9 @@ def evaluate_checkpoints(
         )
         for question_id, answer in server_answers.items()
     }
-    answers_of_checkpoints = [suite.CheckpointAnswers(checkpoint, "local", local_answers[checkpoint.stage]) for checkpoint in earlier]
+    answers_of_checkpoints = [
+        suite.CheckpointAnswers(checkpoint, "local", local_answers[checkpoint.stage]) for checkpoint in earlier
+    ]
     answers_of_checkpoints.append(suite.CheckpointAnswers(last, "server", last_answers))
     return suite.publish_report(lake, questions, answers_of_checkpoints, max_new_tokens=max_new_tokens, run_id=run_id)
 

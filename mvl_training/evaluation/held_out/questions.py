@@ -1,4 +1,4 @@
-"""Held-out rows as questions, where the reference answer is short enough to be compared, and a balanced choice of them."""
+"""Held-out rows as questions where the reference answer is short enough to compare, and a balanced choice of them."""
 
 from __future__ import annotations
 

@@ -241,7 +241,9 @@ def main(arguments: Sequence[str]) -> int:
         run_tasks(job, output_dir)
     except LmmsError as error:
         sys.stdout.write(error.message + "\n")
-        (output_dir / "error.json").write_text(json.dumps({"message": error.message, "hint": error.hint}), encoding="utf-8")
+        (output_dir / "error.json").write_text(
+            json.dumps({"message": error.message, "hint": error.hint}), encoding="utf-8"
+        )
         return 1
     except Exception:
         traceback.print_exc()
