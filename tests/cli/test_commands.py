@@ -48,13 +48,13 @@ def test_an_unknown_command_and_a_wrong_option_are_refused_in_a_line(raw: Home) 
     assert done.returncode == 2 and "'raw'" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_doctor_names_what_it_looked_at_and_how_to_mend_what_failed(raw: Home) -> None:
+def test_doctor_names_every_check_and_the_fix_of_each_failure(raw: Home) -> None:
     done = raw.mvl("doctor")
     lines = done.stdout.splitlines()
     for name in ("python", "c++ compiler", "libnuma", "disk", "profile", "vllm", "port 3000", "chromium"):
         assert lines_with(done.stdout, [f" {name}: "]), name
     failed = [i for i, line in enumerate(lines) if line.startswith(("FAIL", "--"))]
-    assert all(lines[i + 1].strip().startswith("mend: ") for i in failed)
+    assert all(lines[i + 1].strip().startswith("fix: ") for i in failed)
     assert done.returncode == any(line.startswith("FAIL") for line in lines)
     quiet = raw.mvl("doctor", "--quiet")
     assert quiet.returncode == done.returncode
@@ -65,7 +65,7 @@ def test_doctor_says_that_the_profile_is_missing(raw: Home) -> None:
     done = raw.using(MVL_PROFILE="nobody").mvl("doctor", "--quiet")
     assert done.returncode == 1
     assert "FAIL profile: there is no profile 'nobody'" in done.stdout
-    assert "mend: set MVL_PROFILE to one of" in done.stdout and "demo-all" in done.stdout
+    assert "fix: set MVL_PROFILE to one of" in done.stdout and "demo-all" in done.stdout
 
 
 def test_miniatures_are_written_once_and_named(raw: Home, fresh: Home) -> None:

@@ -1,0 +1,53 @@
+"""`mvl doctor` compares PyTorch's build with the GPU it finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mvl_assets.cli import doctor
+
+
+@pytest.mark.parametrize(
+    ("cuda_version", "gpu", "ok", "detail"),
+    [
+        (None, None, True, "CPU only"),
+        ("13.0", None, True, "CPU only"),
+        ("13.0", "nvidia-smi lists 8 GPU(s)", True, "with CUDA 13.0"),
+        (None, "/dev/nvidia0 exists", False, "has no CUDA, but /dev/nvidia0 exists"),
+    ],
+)
+def test_cpu_build_of_torch_fails_only_where_a_gpu_is_visible(
+    monkeypatch: pytest.MonkeyPatch, cuda_version: str | None, gpu: str | None, ok: bool, detail: str
+) -> None:
+    monkeypatch.setattr(doctor, "_read_torch_build", lambda: ("2.13.0", cuda_version))
+    monkeypatch.setattr(doctor, "_describe_gpu", lambda: gpu)
+    check = doctor._check_torch_build()
+    assert (check.ok, check.required) == (ok, True)
+    assert detail in check.detail
+    assert ok or "make setup ACCELERATOR=cuda" in check.fix
+
+
+def test_torch_build_is_read_without_importing_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise AssertionError('imported')")
+    (package / "version.py").write_text("__version__ = '2.13.0+cu130'\ncuda = '13.0'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(doctor.sys.modules, "torch", raising=False)
+    assert doctor._read_torch_build() == ("2.13.0+cu130", "13.0")
+
+
+def test_gpu_counts_as_hidden_where_cuda_visible_devices_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert doctor._describe_gpu() is None
+
+
+def test_gpu_is_counted_by_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200'\necho 'GPU 1: NVIDIA H200'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert doctor._describe_gpu() == "nvidia-smi lists 2 GPU(s)"
