@@ -223,7 +223,7 @@ def write_lake(root: Path, n_rows: int) -> Lake:
         lake.images.insert(images)
     for name, table_rows, partition_key in (("samples", samples, "drawn"), (f"mixture/{STAGE}", mixture, None)):
         table = lake.get_table(name)
-        schema = pa.schema([f for f in table.schema if f.name != "row_hash"])
+        schema = table.spec.columns
         table.publish([pa.Table.from_pylist(table_rows, schema=schema)], partition_key)
     return lake
 

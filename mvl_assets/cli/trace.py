@@ -26,7 +26,7 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
     sample = lineage["sample"]
     source = load_catalog().get(sample["source"])
     root = f"{source.root}/" if source else ""
-    lines = [f"{lineage['id']}  ({lineage['found_in']})"]
+    lines = [f"{lineage['id']}  ({lineage['table']})"]
     for row in lineage.get("mixture", []):
         lines.append(f"used in   mixture/{row['stage']} at position {row['position']} as {row['kind']}")
     if judged := lineage.get("judged"):
@@ -46,7 +46,7 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
                 f"{criterion} {verdict_text}" for criterion, verdict_text in second_verdicts.items()
             )
             lines.append(f"          {judged['second_model']}@{judged['second_model_revision']} says {verdicts_text}")
-    if lineage.get("replaced"):
+    if lineage.get("is_superseded"):
         missing_note = "" if "rewritten" in lineage else ", and is gone with the older versions of its table"
         lines.append(f"replaced  this rewrite has been replaced since{missing_note}")
     if rewrite := lineage.get("rewritten"):

@@ -27,8 +27,10 @@ class ExistingSamples:
     """Sorted arrays over the samples of one source, looked up by id."""
 
     def __init__(self, lake: Lake, source: str) -> None:
+        table, source_filter = lake.get_table("samples"), sql.equals("source", source)
+        table.require_known_keys(source_filter)
         ids, hashes, revisions, withdrawn = bytearray(), bytearray(), [], []
-        for batch in lake.get_table("samples").scan(_COLUMNS, sql.equals("source", source), 8192):
+        for batch in table.scan(_COLUMNS, source_filter, 8192):
             columns = batch.to_pydict()
             ids += bytes.fromhex("".join(columns["sample_id"]))
             hashes += bytes.fromhex("".join(columns["content_hash"]))

@@ -1,8 +1,8 @@
-"""What was paid for: one Lance table of raw answers per stage and source, written as they come in.
+"""Raw answers of model servers: one Lance table per stage and source, written as the answers arrive.
 
-The table is the checkpoint. An answer that `append` has returned for survives a kill of the process and, on a local
-disk, a power cut; pending work is whatever `find_answered` does not name. Rows are never changed: rewrites and verdicts are
-derived from them and can be derived again for nothing.
+The table is the checkpoint of a stage. An answer for which `append` has returned survives a kill of the process and, on
+a local disk, a power cut; pending work is what `find_answered` does not return. Rows never change: rewrites and verdicts
+are derived from them and can be derived again for free.
 """
 
 from __future__ import annotations
@@ -13,59 +13,89 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from types import TracebackType
 
+import lance
 import pyarrow as pa
 
+from mvl_assets.common.digest import KEY_SCHEME
+from mvl_assets.common.malloc import release_freed_blocks
 from mvl_assets.lake.durable import resolve_local_path
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.lease import ConfigLease, FileLease, create_lease
-from mvl_assets.lake.malloc import create_small_session, release_freed_blocks
-from mvl_assets.lake.schema import ANSWERS, Answer
+from mvl_assets.lake.schema import ANSWERS, KEY_SCHEME_COLUMN, Answer
 from mvl_assets.lake.table import MAX_RETRIES, Table
 
-# A commit reads the whole key column and one small file per fragment: fold fragments before they add up. Fragments of
-# this size hold a few seconds of a fast run; little is rewritten, and held in memory, to fill one.
+# A commit reads the whole key column and one small file per fragment, so fragments are compacted before they add up.
+# A fragment of this size holds a few seconds of a fast run; little is rewritten, and held in memory, to fill one.
 COMMITS_PER_COMPACTION = 20
 ROWS_PER_FRAGMENT = 10_000
+# Only the key column is read, and the manifest of one version takes tens of kilobytes.
+CACHE_BYTES = 4 << 20
 
 
 class AnswerLog:
-    """Reading needs nothing; writing needs `with log:`, which takes the partition's lease."""
+    """Answers of one stage and source. Reading needs nothing; writing needs `with log:`, which takes the lease.
+
+    Attributes:
+        table: The table `answers/{stage}/{source}`.
+        stage: Pipeline stage that asked.
+        source: Slug of the source, or whatever else the stage's answers are divided by.
+    """
 
     def __init__(self, table: Table, stage: str, source: str) -> None:
         self.table = table
         self.stage = stage
         self.source = source
-        table.session = create_small_session()
+        table.session = _create_small_session()
         self._index = KeyIndex(table)
         self._stack: ExitStack | None = None
         self._lease: FileLease | ConfigLease | None = None
         self._n_commits = 0
+        self._are_keys_known = False
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
+        """Count the stored answers."""
         return self.table.count()
 
     def find_answered(self, request_keys: Iterable[str]) -> set[str]:
-        """Those of `request_keys` that have an answer."""
+        """Return those of the keys that have an answer.
+
+        Raises:
+            UnknownKeyScheme: Keys of stored answers were made by another scheme, so nothing says which requests they
+                answer. Without the error all of them would be asked, and paid for, again.
+        """
+        self._require_known_keys()
         return self._index.find_existing(list(request_keys))
 
     def get(self, request_keys: Iterable[str], columns: Sequence[str] | None = None) -> dict[str, dict]:
-        """The stored answers of `request_keys`, by key."""
+        """Return the stored answers by key, with all columns or only these. Raises as `find_answered` does."""
+        self._require_known_keys()
         return self._index.read_rows(list(request_keys), columns)
 
     def scan(self, columns: Sequence[str] | None = None, filter: str | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield all answers, or those that match the SQL condition."""
         yield from self.table.scan(columns, filter)
+
+    def _require_known_keys(self) -> None:
+        # Once: what is appended from now on has the scheme of this program.
+        if not self._are_keys_known:
+            self.table.require_known_keys()
+            self._are_keys_known = True
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> AnswerLog:
-        """Takes the lease (raises `LeaseHeld`), mends a torn newest version and folds what a kill left behind."""
+        """Take the lease, repair a torn newest version, and compact what a killed run has left.
+
+        Raises:
+            LeaseHeld: Another process writes the same answers.
+        """
         release_freed_blocks()
         with translate_disk_errors(self.table.uri), ExitStack() as stack:
             if resolve_local_path(self.table.uri) is None:
-                self.table.create()  # its lease lives inside the table
+                self.table.create()  # the lease is stored inside the table
             lease = create_lease(self.table)
             stack.enter_context(lease)
             self.table.create()
@@ -84,13 +114,13 @@ class AnswerLog:
         self._stack = self._lease = None
 
     def renew(self) -> None:
-        """Keeps the lease, also where there is nothing to append for long. Raises `LeaseHeld` when it is lost."""
+        """Keep the lease while there is nothing to append. Raises `LeaseHeld` if it was lost."""
         if self._lease is not None:
             with translate_disk_errors(self.table.uri):
                 self._lease.renew()
 
     def append(self, answers: Sequence[Answer]) -> int:
-        """Stores answers durably in one commit and returns how many were new; equal keys keep the first answer."""
+        """Store answers durably in one commit, and return how many were new; of equal keys the first answer stays."""
         if self._lease is None:
             raise LakeError(f"{self.table.uri}: append needs the lease", hint="use `with log:`")
         unique_answers = list({a.request_key: a for a in reversed(answers)}.values())
@@ -104,7 +134,7 @@ class AnswerLog:
                 .when_not_matched_insert_all()
                 .use_index(False)
                 .conflict_retries(MAX_RETRIES)
-                .execute(pa.Table.from_pylist([asdict(a) for a in unique_answers], schema=ANSWERS.schema))
+                .execute(_build_answer_table(unique_answers))
             )
             self.table.sync()
         self._n_commits += 1
@@ -113,10 +143,20 @@ class AnswerLog:
         return stats["num_inserted_rows"]
 
     def maintain(self) -> None:
-        """Folds small fragments and drops old versions; safe at any time for the holder of the lease."""
+        """Compact small fragments and drop old versions; safe at any time for the holder of the lease."""
         dataset = self.table.open_writable()
         with translate_disk_errors(self.table.uri), self._index.keep_during_compaction():
-            # The default target of a million rows would rewrite the big fragment every time.
+            # The default target of a million rows would rewrite the largest fragment every time.
             dataset.optimize.compact_files(target_rows_per_fragment=ROWS_PER_FRAGMENT)
             self.table.sync()  # before the files it replaces can go
             dataset.cleanup_old_versions(older_than=dt.timedelta(0), retain_versions=5)
+
+
+def _build_answer_table(answers: Sequence[Answer]) -> pa.Table:
+    rows = [{**asdict(answer), KEY_SCHEME_COLUMN: KEY_SCHEME} for answer in answers]
+    return pa.Table.from_pylist(rows, schema=ANSWERS.schema)
+
+
+def _create_small_session() -> lance.Session:
+    """Caches for a table with a commit every second: by default Lance keeps what a thousand versions held."""
+    return lance.Session(metadata_cache_size_bytes=CACHE_BYTES, index_cache_size_bytes=CACHE_BYTES)

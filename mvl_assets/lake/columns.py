@@ -47,6 +47,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "image_ids": "Pictures in the order of their markers.",
     "judged_id": "Key: rewrite and the requests that judged it.",
     "keep": "What the keep rule says.",
+    "key_scheme": "Version of how the ids and keys of this row were made.",
     "keep_rule": "The rule that was applied.",
     "canonical_sample_id": "The sample that stays in place of this one.",
     "canonical_source": "Its source.",

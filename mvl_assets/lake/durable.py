@@ -1,20 +1,18 @@
-"""Making a commit survive a power cut on a local disk, and mending a table whose newest version did not.
+"""Making commits survive a power cut on a local disk, and repairing a table whose newest version did not.
 
-Lance makes no fsync call on local files, so a commit it has acknowledged can still be lost or torn by a power cut
-(a kill of the process cannot do that). Object stores are durable when they answer; for them everything here is a no-op.
+Lance does not call fsync on local files, so a commit that it has acknowledged can still be lost or torn by a power cut
+(a kill of the process cannot do that). Object stores are durable when they answer; for them nothing here does anything.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import lance
 
+from mvl_assets.common.file_lock import hold_lock
 from mvl_assets.lake.errors import LakeError
 
 LANCE_DIRS = ("data", "_versions", "_transactions", "_deletions")
@@ -24,17 +22,17 @@ MAX_UNSYNCED_VERSIONS = 8
 
 
 def resolve_local_path(uri: str) -> Path | None:
-    """The folder behind a local URI, or None for an object store."""
+    """Return the folder of a local URI, or None for an object store."""
     if uri.startswith("file://"):
         return Path(uri.removeprefix("file://"))
     return None if "://" in uri else Path(uri)
 
 
 class Fsyncer:
-    """Remembers which files of one table are on disk and fsyncs the rest.
+    """Fsyncs the files of one table, each once.
 
-    It starts by trusting nothing: a process that was killed may have left a commit behind that was never fsynced, and
-    what is built on that commit is only as durable as it is.
+    At first no file counts as synced: a killed process may have left a commit that was never fsynced, and what is built
+    on that commit is only as durable as it is.
     """
 
     def __init__(self, uri: str) -> None:
@@ -42,7 +40,7 @@ class Fsyncer:
         self._synced_paths: set[str] = set()
 
     def sync(self) -> None:
-        """Fsyncs everything that appeared since the last call, then the folders that hold it."""
+        """Fsync all files that are new since the last call, then their folders."""
         if self.root is None or not self.root.exists():
             return
         present_paths: set[str] = set()
@@ -51,7 +49,7 @@ class Fsyncer:
             entries = list(os.scandir(folder)) if folder.is_dir() else []
             new_entries = [e for e in entries if e.path not in self._synced_paths]
             for entry in new_entries:
-                if entry.is_dir():  # the larger pictures of one data file lie in a folder beside it
+                if entry.is_dir():  # large blobs of a data file are stored in a folder of their own
                     for inner_entry in os.scandir(entry.path):
                         _fsync(inner_entry.path)
                 _fsync(entry.path)
@@ -68,7 +66,7 @@ class Fsyncer:
 def _fsync(path: str) -> None:
     try:
         fd = os.open(path, os.O_RDONLY)
-    except (FileNotFoundError, PermissionError):  # removed by a clean-up since it was listed; a parent not ours
+    except (FileNotFoundError, PermissionError):  # removed since it was listed; a parent of another user
         return
     try:
         os.fsync(fd)
@@ -77,15 +75,21 @@ def _fsync(path: str) -> None:
 
 
 def repair(root: Path) -> Path | None:
-    """Moves torn newest manifests of a local table aside, so that the version before them is the newest again.
+    """Move torn newest manifests of a local table aside, so that the version before them is the newest again.
 
-    A manifest is torn when it does not end as manifests do, or when a data file that its version added does not end as
-    data files do. A power cut does that to commits that were not fsynced yet, which nobody was told of. Lance links a
-    manifest to its name only when it is whole, so none is torn because it is being written. Returns where the last one
-    was put (None: the table is healthy). Raises `LakeError` for damage that is no torn commit.
+    A manifest is torn if it, or a data file that its version added, does not end with Lance's magic bytes. A power cut
+    does that to commits that were not fsynced yet, and those were never acknowledged. Lance links a manifest to its
+    name only when it is complete, so one that is being written is never taken for torn.
+
+    Returns:
+        The new path of the last manifest that was moved; None if the table is healthy.
+
+    Raises:
+        LakeError: The table is damaged in another way.
     """
     aside_path: Path | None = None
-    with _acquire_repair_lock(root):
+    # Without the lock one process could move aside what another has just written in place of a torn manifest.
+    with hold_lock(root.with_suffix(".repair")):
         while manifests := _list_manifests(root):
             newest = manifests[0]
             if not _is_torn_file(newest) and not _adds_torn_data(root, manifests):
@@ -96,30 +100,19 @@ def repair(root: Path) -> Path | None:
 
 
 def has_torn_manifest(root: Path) -> bool:
-    """Whether the newest manifest of a local table is torn."""
+    """Return whether the newest manifest of a local table is torn."""
     manifests = _list_manifests(root)
     return bool(manifests) and _is_torn_file(manifests[0])
 
 
-@contextmanager
-def _acquire_repair_lock(root: Path) -> Iterator[None]:
-    """Without the lock one process could move aside what another has just written in place of a torn manifest."""
-    fd = os.open(root.with_suffix(".mend"), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
 def _list_manifests(root: Path) -> list[Path]:
-    """The manifests of a table, newest first."""
+    """List the manifests of a table, newest first."""
     manifests = [p for p in (root / "_versions").glob("*.manifest") if p.stem.isdigit()]
     return sorted(manifests, key=_parse_version, reverse=True)
 
 
 def _parse_version(manifest: Path) -> int:
-    """Names are the version, or 2^64-1 minus it (so that a plain listing starts with the newest)."""
+    """Read the version from a name, which is the version or 2^64-1 minus it (so that listings start with the newest)."""
     number = int(manifest.stem)
     return (1 << 64) - 1 - number if number > 1 << 63 else number
 
@@ -145,7 +138,7 @@ def _list_data_files(root: Path, manifest: Path) -> set[Path]:
 
 
 def _is_torn_file(path: Path) -> bool:
-    """A whole file of Lance ends with the format's magic bytes; a missing, empty or zeroed one does not."""
+    """Return whether a file lacks Lance's magic bytes at its end, as a missing, empty or zeroed one does."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""What can go wrong with the lake itself, as errors a person can act on."""
+"""Errors of the lake itself."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ class LakeError(MvlError):
 
 
 class UnsafeTable(LakeError):
-    """A table whose key is not protected against duplicates: wrong key type, missing key metadata, or a BTREE on it."""
+    """A table whose key is not protected against duplicates: wrong type, missing metadata, or an index on it."""
 
 
 class DiskError(LakeError, InfrastructureError):
-    """The disk is full, or may not be written."""
+    """The disk is full or read-only."""
 
 
 class SchemaMismatch(LakeError, InfrastructureError):
     """A table on disk has other columns than this version of the code expects."""
+
+
+class UnknownKeyScheme(LakeError):
+    """Rows whose identities were made by another scheme, so that what they answer to is unknown."""
 
 
 class LeaseHeld(LakeError):
@@ -30,9 +34,9 @@ class LeaseHeld(LakeError):
 
 
 def to_disk_error(error: BaseException, uri: str) -> DiskError | None:
-    """What a full or read-only disk is in a person's words; None for any other error.
+    """Translate the error of a full or read-only disk; return None for any other error.
 
-    Lance reports the operating system's errors inside the text of its own, so both forms are looked for.
+    Lance reports the operating system's errors inside the text of its own, so both forms are recognised.
     """
     text = str(error)
     error_number = getattr(error, "errno", None)
@@ -53,7 +57,7 @@ def to_disk_error(error: BaseException, uri: str) -> DiskError | None:
 
 @contextmanager
 def translate_disk_errors(uri: str) -> Iterator[None]:
-    """Turns a full or read-only disk into a `DiskError` that says so; other errors pass through."""
+    """Raise the errors of a full or read-only disk as `DiskError`; other errors pass through."""
     try:
         yield
     except LakeError:

@@ -1,15 +1,12 @@
-"""One writer per partition: a lease that ends with the process that holds it, however that process ends.
+"""The lease of a table: one writer at a time, so that two runs do not pay for the same answers.
 
-A lease keeps two runs from paying for the same answers. It is not what keeps rows unique; the key does that.
-
-On a local disk it is an advisory lock of the kernel, released by the kernel even after kill -9. On an object store it
-is a compare-and-swap on the table's own config, renewed by its holder and taken over once it has not been renewed for
-`LEASE_TTL_S`.
+Rows are kept unique by their key, not by the lease. On a local disk it is an advisory lock of the kernel, released even
+after kill -9. On an object store it is a compare-and-swap on the table's own config, renewed by its holder and free to
+be taken over once it has not been renewed for `LEASE_TTL_S`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -23,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import lance
 from lance.commit import CommitConflictError
 
+from mvl_assets.common.file_lock import acquire_lock
 from mvl_assets.lake.durable import resolve_local_path
 from mvl_assets.lake.errors import LeaseHeld
 
@@ -34,7 +32,7 @@ LEASE_CONFIG_KEY = "mvl.lease"
 
 
 class FileLease:
-    """A kernel lock on a small file beside the table; the file says who holds it."""
+    """A kernel lock on a small file next to the table; the file names the holder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,33 +40,30 @@ class FileLease:
 
     def __enter__(self) -> FileLease:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(fd, 200).decode(errors="replace") or "another process"
-            os.close(fd)
+        fd = acquire_lock(self.path, blocking=False)
+        if fd is None:
+            holder = self.path.read_bytes()[:200].decode(errors="replace") or "another process"
             raise LeaseHeld(
                 f"{self.path.stem} is being written by {holder}",
                 hint="wait for that run or cancel it; what it has written stays",
-            ) from None
+            )
         try:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
         except OSError:
-            os.close(fd)  # or this process would keep a lock that it does not know of
+            os.close(fd)  # otherwise this process would keep a lock that it does not know of
             raise
         self._fd = fd
         return self
 
     def renew(self) -> None:
-        """Nothing to do: the kernel keeps the lock as long as the process lives."""
+        """Do nothing: the kernel keeps the lock as long as the process lives."""
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._fd is not None:
-            os.close(self._fd)  # the file stays: unlinking it would let a third process lock another inode
+            os.close(self._fd)  # the file stays, see `acquire_lock`
             self._fd = None
 
 
@@ -100,9 +95,10 @@ class ConfigLease:
         self._renewed_at = time.monotonic()
 
     def renew(self) -> None:
-        """Called by the holder with every commit; writes only when a third of the time is gone.
+        """Extend the lease. Called with every commit; writes only after a third of `LEASE_TTL_S`.
 
-        Raises `LeaseHeld` when this process stood still for so long that another one took over.
+        Raises:
+            LeaseHeld: This process paused for so long that another one has taken the lease over.
         """
         if time.monotonic() - self._renewed_at > LEASE_TTL_S / 3:
             self._write_lease()
@@ -112,7 +108,7 @@ class ConfigLease:
     ) -> None:
         dataset = self.table.open()
         if _read_lease(dataset).get("token") == self.token:
-            with suppress(CommitConflictError):  # taken over in this very moment
+            with suppress(CommitConflictError):  # taken over at this moment
                 lance.LanceDataset.commit(self.table.uri, _build_config_update({}), read_version=dataset.version)
 
 
@@ -126,5 +122,6 @@ def _build_config_update(lease: dict[str, Any]) -> lance.LanceOperation.UpdateCo
 
 
 def create_lease(table: Table) -> FileLease | ConfigLease:
+    """Return the kind of lease that suits where the table is stored. Nothing is taken before it is entered."""
     path = resolve_local_path(table.uri)
     return ConfigLease(table) if path is None else FileLease(path.with_suffix(".lease"))

@@ -15,6 +15,7 @@ import lance
 import pyarrow as pa
 
 KEY_METADATA = {b"lance-schema:unenforced-primary-key": b"true"}
+KEY_SCHEME_COLUMN, ROW_HASH_COLUMN = "key_scheme", "row_hash"
 
 CONVERSATIONS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
 STRING_LIST = pa.list_(pa.string())
@@ -23,12 +24,21 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One table's columns.
+    """Columns of one table, or of a family of tables such as `rewritten/{category}`.
 
-    `key_column` names the primary key. `partition_column` names the column whose value one publish replaces (None: the whole table).
-    `volatile_columns` columns say when and by which run a row was made; they are left out of `row_hash`, so doing the same
-    work again changes no data version. `added_columns` are the columns that versions 2, 3, ... added; older tables get them,
-    with nulls, when they are opened (`upgrade`).
+    Attributes:
+        name: Name of the table or family.
+        columns: What callers write: all columns but `key_scheme` and `row_hash`, which `Table` adds.
+        key_column: The primary key, a 32-hex string.
+        partition_column: The column whose value one publish replaces; None if a publish replaces the whole table.
+        volatile_columns: Columns that say when and by which run a row was made. They are left out of `row_hash`, so
+            that doing the same work again does not change the data version.
+        has_row_hash: Whether rows carry the digest of their content.
+        has_key_scheme: Whether rows carry the `KEY_SCHEME` of their identities. A column and not table metadata,
+            because rows are inserted and partitions replaced one by one: after a change of scheme one table holds both.
+        added_columns: The columns that schema versions 2, 3, ... added. Older tables get them, with nulls, when they
+            are opened (`upgrade`).
+        schema: All columns as stored.
     """
 
     name: str
@@ -37,6 +47,7 @@ class TableSpec:
     partition_column: str | None = None
     volatile_columns: frozenset[str] = frozenset({"run_id", "created_at"})
     has_row_hash: bool = True
+    has_key_scheme: bool = False
     added_columns: tuple[tuple[str, ...], ...] = ()
     schema: pa.Schema = field(init=False)
 
@@ -44,8 +55,10 @@ class TableSpec:
         fields = [
             f.with_nullable(False).with_metadata(KEY_METADATA) if f.name == self.key_column else f for f in self.columns
         ]
+        if self.has_key_scheme:
+            fields.append(pa.field(KEY_SCHEME_COLUMN, pa.int32(), nullable=False))
         if self.has_row_hash:
-            fields.append(pa.field("row_hash", pa.string()))
+            fields.append(pa.field(ROW_HASH_COLUMN, pa.string()))
         metadata = {b"mvl:schema_version": str(self.schema_version).encode()}
         object.__setattr__(self, "schema", pa.schema(fields, metadata=metadata))
 
@@ -55,7 +68,9 @@ class TableSpec:
 
     @property
     def content_columns(self) -> list[str]:
-        return [n for n in self.columns.names if n not in self.volatile_columns]
+        """The columns that enter `row_hash`."""
+        names = [*self.columns.names, KEY_SCHEME_COLUMN] if self.has_key_scheme else self.columns.names
+        return [n for n in names if n not in self.volatile_columns]
 
 
 IMAGES = TableSpec(
@@ -101,6 +116,7 @@ SAMPLES = TableSpec(
         ]
     ),
     key_column="version_id",
+    has_key_scheme=True,
     partition_column="source",
 )
 
@@ -127,6 +143,7 @@ ANSWERS = TableSpec(
         ]
     ),
     key_column="request_key",
+    has_key_scheme=True,
     has_row_hash=False,
 )
 
@@ -201,6 +218,7 @@ REWRITTEN = TableSpec(
         ]
     ),
     key_column="rewrite_id",
+    has_key_scheme=True,
     partition_column="source",
 )
 
@@ -250,6 +268,7 @@ JUDGED = TableSpec(
         ]
     ),
     key_column="judged_id",
+    has_key_scheme=True,
     partition_column="source",
     added_columns=(tuple(name for name, _ in SECOND_JUDGE),),
 )
@@ -328,6 +347,7 @@ PACK_PLAN = TableSpec(
         ]
     ),
     key_column="pack_id",
+    has_key_scheme=True,
 )
 
 EVALUATION = TableSpec(
@@ -340,6 +360,7 @@ EVALUATION = TableSpec(
             ("suite", pa.string()),
             ("settings_hash", pa.string()),
             ("question_id", pa.string()),
+            ("sample_id", pa.string()),
             ("source", pa.string()),
             ("category", pa.string()),
             ("question", pa.string()),
@@ -356,6 +377,7 @@ EVALUATION = TableSpec(
         ]
     ),
     key_column="result_id",
+    has_key_scheme=True,
     partition_column="checkpoint",
 )
 
@@ -411,6 +433,7 @@ BENCHMARK_ANSWERS = TableSpec(
         ]
     ),
     key_column="result_id",
+    has_key_scheme=True,
     partition_column="partition_key",
 )
 
@@ -427,6 +450,7 @@ TOMBSTONES = TableSpec(
         ]
     ),
     key_column="purge_id",
+    has_key_scheme=True,
     has_row_hash=False,
 )
 

@@ -1,11 +1,7 @@
-"""Folders for what a process spools to disk and throws away, also when it was killed before it could.
-
-Belongs here: making them and clearing away those of processes that are gone. What is spooled is the caller's.
-"""
+"""Temporary folders that are removed with their process, or by the next process if it was killed."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -14,13 +10,18 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from mvl_assets.common.file_lock import acquire_lock
+
 SCRATCH_PREFIX = "mvl-scratch-"
 
 
 @contextmanager
 def create_scratch_dir(purpose: str) -> Iterator[Path]:
-    """A folder of this process below the system's temporary folder, gone when the block ends or, at the latest, when
-    the next process asks for one: its owner holds a lock on it that the kernel drops with the process."""
+    """Yield a new folder below the system's temporary folder, and remove it when the block ends.
+
+    Its owner holds a lock on it, which the kernel releases with the process. The first folder of a process sweeps away
+    what killed processes have left.
+    """
     _sweep_once(Path(tempfile.gettempdir()))
     folder, lock_fd = _create_locked_dir(purpose)
     try:
@@ -31,7 +32,7 @@ def create_scratch_dir(purpose: str) -> Iterator[Path]:
 
 
 def sweep_scratch_dirs(parent: Path) -> int:
-    """Removes what dead processes left below `parent`; returns how many folders that were."""
+    """Remove what killed processes have left in `parent`, and return the number of folders."""
     n_removed = 0
     for folder in parent.glob(f"{SCRATCH_PREFIX}*"):
         lock_fd = _lock_dir(folder)
@@ -59,14 +60,8 @@ def _create_locked_dir(purpose: str) -> tuple[Path, int]:
 
 
 def _lock_dir(folder: Path) -> int | None:
-    """A handle that holds the folder's lock; None when another process holds it, or it is gone or not ours."""
+    """Lock a folder; None if another process holds it, or it is gone, or it belongs to another user."""
     try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        return acquire_lock(folder, blocking=False, flags=os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        return None
-    return fd

@@ -1,27 +1,26 @@
-"""One Lance table: open, read, insert by key, publish a partition. The only place where derived tables are written.
+"""One Lance table: reading as `TableReader` does, inserting by key, and publishing a partition.
 
-What was paid for goes through `answers` instead, which adds the lease and the one-second rhythm.
+Answers that were paid for are written by `answers` instead, which adds the lease.
 """
 
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import lance
 import pyarrow as pa
 
-from mvl_assets.common.digest import DigestSum, compute_row_hashes
+from mvl_assets.common.digest import KEY_SCHEME, DigestSum, compute_row_hashes
 from mvl_assets.lake import sql
-from mvl_assets.lake.durable import Fsyncer, has_torn_manifest, repair, resolve_local_path
-from mvl_assets.lake.errors import LakeError, SchemaMismatch, UnsafeTable, translate_disk_errors
-from mvl_assets.lake.schema import KEY_METADATA, TableSpec
+from mvl_assets.lake.durable import resolve_local_path
+from mvl_assets.lake.errors import LakeError, translate_disk_errors
+from mvl_assets.lake.schema import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN
 from mvl_assets.lake.scratch import create_scratch_dir
-from mvl_assets.lake.upgrade import read_schema_version, upgrade
+from mvl_assets.lake.table_reader import TableReader
 
 # Lance's filter against concurrent duplicates holds 8,192 keys; larger merges conflict falsely and start over.
 ROWS_PER_MERGE = 5_000
@@ -30,7 +29,16 @@ MAX_RETRIES = 30
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """What a publish did. `version` is the table's version afterwards; nothing changed means no new version."""
+    """What a publish changed.
+
+    Attributes:
+        n_rows: Rows of the partition, or of the whole table.
+        n_added: Of these, rows with new keys.
+        n_changed: Rows with a known key and other content.
+        n_removed: Rows that are gone.
+        version: The table's version afterwards; without a change there is no new version.
+        data_version: Digest of the published rows.
+    """
 
     n_rows: int
     n_added: int
@@ -41,164 +49,22 @@ class PublishResult:
 
     @property
     def changed_anything(self) -> bool:
+        """Whether the publish made a new version."""
         return bool(self.n_added or self.n_changed or self.n_removed)
 
 
-class Table:
-    """A named table below the lake's root. Cheap to make; opens on first use."""
-
-    def __init__(self, uri: str, spec: TableSpec) -> None:
-        self.uri = uri
-        self.spec = spec
-        # Lance's caches; None takes its default, which may grow to gigabytes.
-        self.session: lance.Session | None = None
-        self._dataset: lance.LanceDataset | None = None
-        self._is_snapshot = False
-        self._lock = threading.Lock()
-        self._fsyncer = Fsyncer(uri)
-
-    # -- reading ---------------------------------------------------------------------------------------------------
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self.spec.schema
-
-    def exists(self) -> bool:
-        try:
-            self.open()
-        except FileNotFoundError:
-            return False
-        return True
-
-    def open(self) -> lance.LanceDataset:
-        """The newest version, as a handle that stays at that version and may be shared between threads.
-
-        A torn newest version is put aside. Raises `FileNotFoundError`, `SchemaMismatch`, `UnsafeTable`, or `LakeError`
-        when it is torn where nothing may be written.
-        """
-        with self._lock:
-            if self._dataset is None:
-                self._dataset = self._open_checked()
-            # Never `checkout_latest`: it moves the handle under a scan of another thread, and panics when they meet.
-            if self._is_snapshot:
-                return self._dataset
-            newest = self._dataset.latest_version
-            if newest != self._dataset.version:
-                self._dataset = self._dataset.checkout_version(newest)
-            return self._dataset
-
-    def _open_checked(self) -> lance.LanceDataset:
-        path = resolve_local_path(self.uri)
-        if path is not None and not (path / "_versions").is_dir():
-            raise FileNotFoundError(self.uri)
-        if path is not None:
-            try:
-                repair(path)
-            except OSError as error:  # where nothing may be written, a whole table can still be read
-                if has_torn_manifest(path):
-                    raise LakeError(
-                        f"{self.uri}: the newest version was not written to its end, as after a power cut",
-                        hint="let a process that may write here open it: that version is put aside, the rest is kept",
-                    ) from error
-        try:
-            dataset = lance.dataset(self.uri, session=self.session)
-        except ValueError as error:
-            if "not found" in str(error).lower():
-                raise FileNotFoundError(self.uri) from error
-            raise
-        with translate_disk_errors(self.uri):
-            if upgrade(dataset, self.spec):
-                self.sync()
-                dataset = lance.dataset(self.uri, session=self.session)
-        check_schema(dataset, self.spec)
-        return dataset
-
-    def snapshot(self) -> Table:
-        """A reader of the version that is newest now, whatever is committed later. Raises as `open` does."""
-        reader = Table(self.uri, self.spec)
-        reader.session, reader._dataset, reader._is_snapshot = self.session, self.open(), True
-        return reader
+class Table(TableReader):
+    """A table that can be written. The only place where derived tables are."""
 
     def open_writable(self) -> lance.LanceDataset:
-        """The newest version as a handle of the caller's own, to commit with: Lance moves the one that commits."""
+        """Open the newest version as a handle of the caller's own: Lance moves the handle that commits."""
         dataset = self.open()
         return dataset.checkout_version(dataset.version)
 
-    @property
-    def version(self) -> int:
-        """Lance's version number, 0 for a table that does not exist yet."""
-        return self.open().version if self.exists() else 0
-
-    def count(self, filter: str | None = None) -> int:
-        return self.open().count_rows(filter) if self.exists() else 0
-
-    def scan(
-        self,
-        columns: Sequence[str] | None = None,
-        filter: str | None = None,
-        batch_size: int = 1024,
-        rotate_from: int = 0,
-    ) -> Iterator[pa.RecordBatch]:
-        """Batches of at most `batch_size` rows in the order they were written in, those before the `rotate_from` last; the
-        filter runs inside Lance's scanner. Nothing for a missing table."""
-        if not self.exists():
-            return
-        column_names = list(columns) if columns is not None else self.schema.names
-        dataset = self.open()
-
-        def scan_range(offset: int | None, limit: int | None) -> Iterator[pa.RecordBatch]:
-            return dataset.scanner(column_names, filter, limit, offset, batch_size=batch_size).to_batches()
-
-        yield from scan_range(rotate_from or None, None)
-        if rotate_from:
-            yield from scan_range(None, rotate_from)
-
-    def iter_rows(
-        self,
-        columns: Sequence[str] | None = None,
-        filter: str | None = None,
-        batch_size: int = 1024,
-        rotate_from: int = 0,
-    ) -> Iterator[dict]:
-        """The same as dictionaries, one row at a time."""
-        for batch in self.scan(columns, filter, batch_size, rotate_from):
-            yield from batch.to_pylist()
-
-    def find_latest_match(self, filter: str) -> tuple[dict | None, bool]:
-        """A row that matches, from the newest version that has one, and whether that is the table's own newest."""
-        if not self.exists():
-            return None, False
-        dataset = self.open()
-        for version in sorted((v["version"] for v in dataset.versions()), reverse=True):
-            matches = dataset.checkout_version(version).scanner(filter=filter, limit=1).to_table().to_pylist()
-            if matches:
-                return matches[0], version == dataset.version
-        return None, False
-
-    def iter_range(
-        self, start: int, stop: int, columns: Sequence[str] | None = None, batch_size: int = 1024
-    ) -> Iterator[dict]:
-        """Rows `start` to `stop` in the order they were written in, as dictionaries; what is before is not read."""
-        if not self.exists() or start >= stop:
-            return
-        column_names = list(columns) if columns is not None else self.schema.names
-        scanner = self.open().scanner(columns=column_names, offset=start, limit=stop - start, batch_size=batch_size)
-        for batch in scanner.to_batches():
-            yield from batch.to_pylist()
-
-    def compute_data_version(self, filter: str | None = None) -> str:
-        """An order-independent digest of the rows' content: equal rows give an equal version in any order."""
-        digest = DigestSum()
-        for batch in self.scan(["row_hash"], filter, 8192):
-            digest.add(batch.column(0).to_pylist())
-        return digest.to_hex()
-
-    # -- writing ---------------------------------------------------------------------------------------------------
-
     def insert(self, rows: pa.Table) -> int:
-        """Adds the rows whose key is not there yet and returns how many that were. Safe beside other writers.
+        """Add the rows whose key is not stored yet, and return their number. Safe with concurrent writers.
 
-        Rows may lack `row_hash`. Duplicate keys within `n_rows` keep their first row.
+        Of several rows with one key the first is taken.
         """
         rows = keep_first_per_key(self._conform_to_schema(rows), self.spec.key_column)
         if not len(rows):
@@ -221,11 +87,17 @@ class Table:
         return n_inserted
 
     def publish(self, batches: Iterable[pa.RecordBatch | pa.Table], partition_key: str | None = None) -> PublishResult:
-        """Makes `batches` the exact content of the part of the table that matches `partition_key`, in one commit.
+        """Make these rows the exact content of one partition, in one commit.
 
-        `partition_key` is the value of the spec's partition column (None: the whole table, for specs without one). Equal
-        content commits nothing, so a run that changed nothing makes nothing stale. The rows are spooled to a
+        Equal content commits nothing, so a run that changed nothing makes nothing stale. The rows are spooled to a
         temporary file: memory holds one batch and the keys.
+
+        Args:
+            batches: The rows; they may lack `row_hash` and `key_scheme`.
+            partition_key: Value of the spec's partition column; None for a table without one, which is replaced whole.
+
+        Raises:
+            LakeError: Two rows have one key, a row is of another partition, or columns are missing.
         """
         if (partition_key is None) != (self.spec.partition_column is None):
             raise LakeError(f"{self.uri}: publish needs the value of {self.spec.partition_column!r}")
@@ -260,15 +132,15 @@ class Table:
                     if key_bytes in seen_keys:
                         raise LakeError(f"{self.uri}: two rows with the key {key} in one publish")
                     seen_keys.add(key_bytes)
-                digest.add(rows.column("row_hash").to_pylist())
+                digest.add(rows.column(ROW_HASH_COLUMN).to_pylist())
                 writer.write_table(rows)
         return digest
 
     def _compute_difference(self, spool_path: Path, condition: str | None) -> tuple[int, int, int]:
-        """Rows added, changed and removed, by key and row hash."""
-        import duckdb  # costs as much to import as a small source to take in, and most runs change nothing
+        """Count the rows added, changed and removed, by key and row hash."""
+        import duckdb  # takes as long to import as a small source to ingest, and most runs change nothing
 
-        columns = [self.spec.key_column, "row_hash"]
+        columns = [self.spec.key_column, ROW_HASH_COLUMN]
         with pa.memory_map(str(spool_path)) as source:
             new_rows = pa.ipc.open_file(source).read_all().select(columns)
             old_rows = self.open().scanner(columns=columns, filter=condition).to_table()
@@ -286,10 +158,10 @@ class Table:
         return int(counts_row[0]), int(counts_row[1]), int(counts_row[2])
 
     def _replace_until_matches(self, spool_path: Path, condition: str | None, data_version: str) -> None:
-        """Replaces the content until it is what was spooled.
+        """Replace the content until it equals what was spooled.
 
         Once is enough unless another process publishes the same partition at the same moment: Lance sees no conflict
-        between two commits that each add their own keys to an empty partition, and would leave both.
+        between two commits that each add their own keys to an empty partition, and would keep both.
         """
         for _ in range(MAX_RETRIES):
             if self.compute_data_version(condition) == data_version:
@@ -300,8 +172,8 @@ class Table:
 
     def _replace(self, spool_path: Path, condition: str | None) -> None:
         with pa.memory_map(str(spool_path)) as source:
-            rows = pa.ipc.open_file(source).read_all()  # memory-mapped: pages come and go, nothing is copied
-            if condition is None:  # not by merge: whole tables are read in the order they were written
+            rows = pa.ipc.open_file(source).read_all()  # memory-mapped: nothing is copied
+            if condition is None:  # not by merge: whole tables are read in the order in which they were written
                 lance.write_dataset(rows, self.uri, schema=self.schema, mode="overwrite")
             elif not len(rows):
                 self.open_writable().delete(condition)
@@ -309,7 +181,7 @@ class Table:
                 (
                     self.open_writable()
                     .merge_insert(self.spec.key_column)
-                    # What is equal stays where it is: little is written, and rows keep the order they came in.
+                    # Equal rows stay where they are: little is written, and rows keep their order.
                     .when_matched_update_all("source.row_hash <> target.row_hash")
                     .when_not_matched_insert_all()
                     .when_not_matched_by_source_delete(condition)
@@ -319,33 +191,35 @@ class Table:
                 )
 
     def delete(self, filter: str) -> None:
-        """Removes the rows that match. For purging; derived tables lose rows through `publish`."""
+        """Remove the rows that match. For purging; derived tables lose rows through `publish`."""
         if self.exists():
             with translate_disk_errors(self.uri):
                 self.open_writable().delete(filter)
                 self.sync()
 
     def _conform_to_schema(self, rows: pa.RecordBatch | pa.Table) -> pa.Table:
-        """The rows as this table's schema has them, with their `row_hash`."""
+        """Order and cast the columns as the schema has them, and add `key_scheme` and `row_hash` where they are due."""
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
-        missing = [n for n in self.schema.names if n not in table.column_names and n != "row_hash"]
+        missing = [name for name in self.spec.columns.names if name not in table.column_names]
         if missing:
             raise LakeError(f"{self.uri}: rows lack the columns {missing}")
-        if self.spec.has_row_hash and "row_hash" not in table.column_names:
+        if self.spec.has_key_scheme and KEY_SCHEME_COLUMN not in table.column_names:
+            table = table.append_column(KEY_SCHEME_COLUMN, pa.array([KEY_SCHEME] * len(table), pa.int32()))
+        if self.spec.has_row_hash and ROW_HASH_COLUMN not in table.column_names:
             hashes = compute_row_hashes(table, self.spec.content_columns)
-            table = table.append_column("row_hash", pa.array(hashes, pa.string()))
+            table = table.append_column(ROW_HASH_COLUMN, pa.array(hashes, pa.string()))
         return table.select(self.schema.names).cast(self.schema)
 
     def create(self) -> None:
-        """Makes the table when it is not there yet; losing the race to another creator is fine."""
+        """Create the table if it does not exist; losing the race to another creator is fine."""
         if self.exists():
             return
         path = resolve_local_path(self.uri)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # Without retries a creation that comes second fails. With them, which is what write_dataset does even for
-            # mode="create", it now and then becomes an overwrite of what the first creator has stored since.
+            # Without retries a creation that comes second fails. With them (write_dataset uses them even for
+            # mode="create") it now and then becomes an overwrite of what the first creator has stored since.
             empty = lance.LanceOperation.Overwrite(self.schema, [])
             lance.LanceDataset.commit(self.uri, empty, max_retries=0)
         except (OSError, ValueError):
@@ -353,20 +227,16 @@ class Table:
                 raise
 
     def _wait_until_exists(self) -> bool:
-        """Whether another creator's table is there within a second."""
+        """Return whether another process has created the table, after at most a second."""
         for _ in range(50):
             if self.exists():
                 return True
             time.sleep(random.uniform(0.01, 0.03))
         return False
 
-    def sync(self) -> None:
-        """Makes what was committed survive a power cut."""
-        self._fsyncer.sync()
-
 
 def keep_first_per_key(rows: pa.Table, key: str) -> pa.Table:
-    """`n_rows` without later rows of a key that came before: Lance refuses duplicates within one merge."""
+    """Return the first row of each key: Lance refuses duplicates within one merge."""
     seen_keys: set[str] = set()
     kept_indices = []
     for index, value in enumerate(rows.column(key).to_pylist()):
@@ -374,39 +244,3 @@ def keep_first_per_key(rows: pa.Table, key: str) -> pa.Table:
             seen_keys.add(value)
             kept_indices.append(index)
     return rows if len(kept_indices) == len(rows) else rows.take(kept_indices)
-
-
-def check_schema(dataset: lance.LanceDataset, spec: TableSpec) -> None:
-    """Refuses a table whose key two writers could duplicate, or whose columns are not this version's.
-
-    Raises `UnsafeTable` for a key that is no variable-length string or lacks Lance's key metadata, or that carries an
-    index; `SchemaMismatch` for other columns than `spec` has.
-    """
-    schema = dataset.schema
-    if spec.key_column not in schema.names:
-        raise SchemaMismatch(f"{dataset.uri}: no key column {spec.key_column!r}", hint="is this a lake of `mvl`?")
-    key = schema.field(spec.key_column)
-    if key.type != pa.string():
-        raise UnsafeTable(f"{dataset.uri}: the key {spec.key_column} is {key.type}, which Lance does not protect")
-    if not KEY_METADATA.items() <= (key.metadata or {}).items():
-        raise UnsafeTable(f"{dataset.uri}: the key {spec.key_column} is not declared as primary key")
-    for index in dataset.describe_indices():
-        if spec.key_column in index.field_names:
-            raise UnsafeTable(
-                f"{dataset.uri}: the key {spec.key_column} has an index ({index.name}), which undoes its protection",
-                hint=f"drop it: lance.dataset({dataset.uri!r}).drop_index({index.name!r})",
-            )
-    stored_version = read_schema_version(schema)
-    if stored_version > spec.schema_version:
-        raise SchemaMismatch(
-            f"{dataset.uri}: made by a newer version of this program (its schema is {stored_version}, this one's "
-            f"{spec.schema_version})",
-            hint="update the program, or set MVL_LAKE to another folder",
-        )
-    # In any order: upgraded tables have the added columns at their end.
-    if stored_version != spec.schema_version or sorted(schema.names) != sorted(spec.schema.names):
-        raise SchemaMismatch(
-            f"{dataset.uri}: schema version {stored_version} with columns {schema.names}, "
-            f"this program expects version {spec.schema_version} with {spec.schema.names}",
-            hint="remove the table and materialise it again; answers of an older schema are worth keeping",
-        )

@@ -8,8 +8,7 @@ from typing import Any
 from mvl_assets.lake import sql
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
-
-MIN_ID_PREFIX_LENGTH = 6
+from mvl_assets.lake_queries.id_prefix import build_prefix_filter
 
 
 def trace(lake: Lake, row_id: str) -> dict[str, Any]:
@@ -24,7 +23,7 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
     name, column, full_id = _find_row(lake, row_id.strip().lower())
     # A sample is traced from its newest version; other ids name one row.
     row = max(lake.get_table(name).iter_rows(None, sql.equals(column, full_id)), key=lambda r: r.get("revision", 1))
-    lineage: dict[str, Any] = {"found_in": name, "id": full_id}
+    lineage: dict[str, Any] = {"table": name, "id": full_id}
     family = name.split("/", 1)[0]
     if family == "mixture":
         lineage["mixture"] = [{"stage": name.split("/", 1)[1], **row}]
@@ -46,8 +45,6 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
 
 
 def _find_row(lake: Lake, prefix: str) -> tuple[str, str, str]:
-    if len(prefix) < MIN_ID_PREFIX_LENGTH or set(prefix) - set("0123456789abcdef"):
-        raise LakeError(f"{prefix!r} is no id", hint=f"give at least {MIN_ID_PREFIX_LENGTH} characters of a row's id")
     matches = list(_iter_matches(lake, prefix))
     if not matches:
         raise LakeError(
@@ -69,7 +66,7 @@ def _iter_matches(lake: Lake, prefix: str) -> Iterator[tuple[str, str, str]]:
         ("samples", "sample_id"),
     ]
     for name, column in id_columns:
-        condition = f"{column} LIKE {sql.format_literal(prefix + '%')}"
+        condition = build_prefix_filter(column, prefix)
         full_ids = {row[column] for row in lake.get_table(name).iter_rows([column], condition)}
         yield from ((name, column, full_id) for full_id in sorted(full_ids))
 
@@ -79,7 +76,7 @@ def _add_rewrite(lake: Lake, category: str, rewrite_id: str | None, lineage: dic
         return
     rewrite_filter = sql.equals("rewrite_id", rewrite_id)
     rewrite, is_current = lake.get_table(f"rewritten/{category}").find_latest_match(rewrite_filter)
-    lineage["replaced"] = not is_current
+    lineage["is_superseded"] = not is_current
     if rewrite is None:
         return
     lineage["rewritten"] = rewrite

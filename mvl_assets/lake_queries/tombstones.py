@@ -49,7 +49,9 @@ class Tombstones:
 
 
 def load_tombstones(lake: Lake, source: str) -> Tombstones:
-    rows = list(lake.get_table(TOMBSTONES.name).iter_rows(["sample_id", "content_hash"], sql.equals("source", source)))
+    table, source_filter = lake.get_table(TOMBSTONES.name), sql.equals("source", source)
+    table.require_known_keys(source_filter)
+    rows = list(table.iter_rows(["sample_id", "content_hash"], source_filter))
     return Tombstones(
         source,
         is_whole_source=any(r["sample_id"] is None for r in rows),
@@ -76,7 +78,7 @@ def add_tombstones(lake: Lake, source: str, entries: Iterable[tuple[str | None, 
         }
         for sample_id, content_hash in entries
     ]
-    lake.get_table(TOMBSTONES.name).insert(pa.Table.from_pylist(rows, schema=TOMBSTONES.schema))
+    lake.get_table(TOMBSTONES.name).insert(pa.Table.from_pylist(rows, schema=TOMBSTONES.columns))
 
 
 def allow_source(lake: Lake, source: str) -> bool:

@@ -101,11 +101,11 @@ def plan_stage(
     chunks = _iter_with_progress(
         count_mixture(lake, stage, recipe, n_processes=n_processes), mixture.count(), progress_callback
     )
-    published = plan.publish(planner.iter_tables(chunks, _build_content_schema(plan.schema), run_id))
+    published = plan.publish(planner.iter_tables(chunks, plan.spec.columns, run_id))
     rejects_table = lake.get_table("rejects")
     reject_rows = [_build_reject(stage, row, run_id) for row in planner.rejects]
     rejects_table.publish(
-        [pa.Table.from_pylist(reject_rows, schema=_build_content_schema(rejects_table.schema))],
+        [pa.Table.from_pylist(reject_rows, schema=rejects_table.spec.columns)],
         partition_key=_build_partition_key(stage),
     )
     totals, rejects_by_error = planner.totals, Counter(row.error for row in planner.rejects)
@@ -217,11 +217,6 @@ def compute_max_tiles(max_seq_len: int, patches_per_side: int) -> int:
 
 def _build_partition_key(stage: str) -> str:
     return f"pack_plan/{stage}"
-
-
-def _build_content_schema(schema: pa.Schema) -> pa.Schema:
-    """Without `row_hash`, which publishing adds."""
-    return pa.schema([schema_field for schema_field in schema if schema_field.name != "row_hash"])
 
 
 def _iter_shards(samples: Iterator[PackableSample]) -> Iterator[list[PackableSample]]:

@@ -178,7 +178,7 @@ def test_every_kind_of_id_leads_back_to_the_file(built: Home) -> None:
         (rewrite["sample_id"][:12].upper(), "samples"),
     ):
         found = json.loads(here(built, "trace", row_id, "--json").output)
-        assert found["found_in"] == place and found["id"].startswith(row_id.lower())
+        assert found["table"] == place and found["id"].startswith(row_id.lower())
         assert found["sample"]["file"].endswith(".json")
     found = json.loads(here(built, "trace", judged["judged_id"], "--json").output)
     assert found["answer"]["request_key"] == rewrite["request_key"] and found["answer"]["text"]
@@ -197,7 +197,7 @@ def test_a_trace_reads_from_the_training_row_to_the_file(built: Home) -> None:
 
 @pytest.mark.parametrize(
     ("row_id", "message"),
-    [("0" * 32, "nothing in the lake has an id that begins with"), ("abc", "is no id"), ("hello there", "is no id")],
+    [("0" * 32, "nothing in the lake has an id that begins with"), ("abc", "is not an id"), ("hello there", "is not an id")],
 )
 def test_an_id_that_leads_nowhere_is_one_line(built: Home, row_id: str, message: str) -> None:
     result = here(built, "trace", row_id)

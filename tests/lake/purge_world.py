@@ -144,6 +144,7 @@ def _asked(of: Row) -> Row:
         "result_id": compute_digest("result", question.question_id),
         "checkpoint": STAGE,
         "question_id": question.question_id,
+        "sample_id": question.sample_id,
         "source": of["source"],
         "question": question.text,
         "reference": question.reference,

@@ -34,7 +34,9 @@ def traced(lake: Lake) -> Lake:
         log.append([dataclasses.replace(answer(90), text="Yes")])
     base = load_profile("demo")
     shares = base.mixture.model_copy(update={"shares": {"ocr": 1.0}, "single_image": 4})
-    build_mixture(lake, base.model_copy(update={"mixture": shares, "holdout_fraction": 0.0}), "single_image", run_id="run")
+    build_mixture(
+        lake, base.model_copy(update={"mixture": shares, "holdout_fraction": 0.0}), "single_image", run_id="run"
+    )
     return lake
 
 
@@ -42,7 +44,7 @@ def test_a_training_row_leads_back_to_everything_that_made_it(traced: Lake) -> N
     rows = list(traced.get_table("mixture/single_image").iter_rows())
     row = next(r for r in rows if r["sample_id"] == sample("a", 1)["sample_id"])
     history = trace(traced, row["row_id"][:12].upper())
-    assert history["found_in"] == "mixture/single_image"
+    assert history["table"] == "mixture/single_image"
     assert history["mixture"] == [{"stage": "single_image", **row}]
     assert history["rewritten"]["rewrite_id"] == row["rewrite_id"]
     assert history["answer"]["text"] == "text 1"
@@ -81,16 +83,18 @@ def test_a_row_whose_rewrite_was_replaced_is_traced_through_the_older_version_of
     )
     put(traced, "judged/ocr", JUDGED, [], "a")
     history = trace(traced, used["row_id"])
-    assert history["replaced"] and history["sample"]["native_id"] == "0"
+    assert history["is_superseded"] and history["sample"]["native_id"] == "0"
     assert history["rewritten"]["rewrite_id"] == used["rewrite_id"] and history["answer"]["text"] == "text 0"
     assert history["judged"]["judged_id"] == used["judged_id"] and history["verdicts"][0]["text"] == "Yes"
     for name in ("rewritten/ocr", "judged/ocr"):
         traced.get_table(name).open_writable().cleanup_old_versions(older_than=dt.timedelta(0))
     history = trace(traced, used["row_id"])
-    assert history["replaced"] and "rewritten" not in history and history["sample"]["native_id"] == "0"
+    assert history["is_superseded"] and "rewritten" not in history and history["sample"]["native_id"] == "0"
 
 
-@pytest.mark.parametrize(("row_id", "words"), [("abc", "is no id"), ("no hex!", "is no id"), ("0" * 32, "nothing")])
+@pytest.mark.parametrize(
+    ("row_id", "words"), [("abc", "is not an id"), ("no hex!", "is not an id"), ("0" * 32, "nothing")]
+)
 def test_what_is_no_id_or_unknown_is_said_in_one_line(traced: Lake, row_id: str, words: str) -> None:
     with pytest.raises(LakeError, match=words) as said:
         trace(traced, row_id)

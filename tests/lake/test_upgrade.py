@@ -22,10 +22,14 @@ ADDED = JUDGED.added_columns[0]
 def of_version_one(lake: Lake, rows: int = 3) -> list[dict[str, object]]:
     """`judged/chart` as it was before there were second judges."""
     columns = [name for name in JUDGED.columns.names if name not in ADDED]
-    schema = pa.schema([JUDGED.schema.field(n) for n in [*columns, "row_hash"]], {b"mvl:schema_version": b"1"})
-    listed = [{"judged_id": f"{n:032x}", "source": "drawn", "keep": True, "p_yes": 0.5} for n in range(rows)]
+    schema = pa.schema(
+        [JUDGED.schema.field(n) for n in [*columns, "key_scheme", "row_hash"]], {b"mvl:schema_version": b"1"}
+    )
+    listed = [
+        {"judged_id": f"{n:032x}", "source": "drawn", "keep": True, "p_yes": 0.5, "key_scheme": 1} for n in range(rows)
+    ]
     table = pa.Table.from_pylist(listed, schema=schema)
-    hashes = compute_row_hashes(table, [n for n in columns if n != "run_id"])
+    hashes = compute_row_hashes(table, [n for n in [*columns, "key_scheme"] if n != "run_id"])
     table = table.set_column(table.schema.get_field_index("row_hash"), "row_hash", pa.array(hashes, pa.string()))
     lance.write_dataset(table, f"{lake.root}/judged/chart.lance", schema=schema)
     return table.to_pylist()

@@ -217,7 +217,7 @@ def put_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stag
         )
     for name, content, where in (("samples", sample_rows, "drawn"), (f"mixture/{stage}", mixture_rows, None)):
         table = lake.get_table(name)
-        schema = pa.schema([f for f in table.schema if f.name != "row_hash"])
+        schema = table.spec.columns
         table.publish([pa.Table.from_pylist(content, schema=schema)], where)
 
 

@@ -127,6 +127,7 @@ def _build_row(
         "suite": SUITE,
         "settings_hash": settings_digest,
         "question_id": question.question_id,
+        "sample_id": question.sample_id,
         "source": question.source,
         "category": question.category,
         "question": question.text,

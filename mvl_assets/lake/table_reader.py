@@ -1,0 +1,204 @@
+"""Reading one Lance table: the newest version or a snapshot, by scan, range or filter."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import lance
+import pyarrow as pa
+
+from mvl_assets.common.digest import KEY_SCHEME, DigestSum
+from mvl_assets.lake.durable import Fsyncer, has_torn_manifest, repair, resolve_local_path
+from mvl_assets.lake.errors import LakeError, UnknownKeyScheme, translate_disk_errors
+from mvl_assets.lake.schema import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, TableSpec
+from mvl_assets.lake.schema_check import check_schema
+from mvl_assets.lake.upgrade import upgrade
+
+
+class TableReader:
+    """A named table below the lake's root. Cheap to make; opens on first use.
+
+    Attributes:
+        uri: Folder or object-store prefix of the table.
+        spec: Its columns.
+        session: Lance's caches; None for Lance's default, which may grow to gigabytes.
+    """
+
+    def __init__(self, uri: str, spec: TableSpec, session: lance.Session | None = None) -> None:
+        self.uri = uri
+        self.spec = spec
+        self.session = session
+        self._dataset: lance.LanceDataset | None = None
+        self._is_snapshot = False
+        self._lock = threading.Lock()
+        self._fsyncer = Fsyncer(uri)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """All columns as stored."""
+        return self.spec.schema
+
+    @property
+    def version(self) -> int:
+        """Lance's version number, 0 for a table that does not exist yet."""
+        return self.open().version if self.exists() else 0
+
+    def exists(self) -> bool:
+        """Return whether the table has been created. Raises as `open` does for one that cannot be read."""
+        try:
+            self.open()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def open(self) -> lance.LanceDataset:
+        """Open the newest version, as a handle that stays at that version and may be shared between threads.
+
+        A torn newest version is set aside.
+
+        Raises:
+            FileNotFoundError: The table does not exist.
+            SchemaMismatch: It has other columns than its spec.
+            UnsafeTable: Its key is not protected against duplicates.
+            LakeError: It is torn and nothing may be written there.
+        """
+        with self._lock:
+            if self._dataset is None:
+                self._dataset = self._open_checked()
+            if self._is_snapshot:
+                return self._dataset
+            # Never `checkout_latest`: it moves the handle under another thread's scan, and panics when they meet.
+            newest = self._dataset.latest_version
+            if newest != self._dataset.version:
+                self._dataset = self._dataset.checkout_version(newest)
+            return self._dataset
+
+    def _open_checked(self) -> lance.LanceDataset:
+        path = resolve_local_path(self.uri)
+        if path is not None and not (path / "_versions").is_dir():
+            raise FileNotFoundError(self.uri)
+        if path is not None:
+            try:
+                repair(path)
+            except OSError as error:  # on a read-only file system an intact table can still be read
+                if has_torn_manifest(path):
+                    raise LakeError(
+                        f"{self.uri}: the newest version was not written completely, as after a power cut",
+                        hint="open it once from a process that may write here: that version is put aside, the rest is kept",
+                    ) from error
+        try:
+            dataset = lance.dataset(self.uri, session=self.session)
+        except ValueError as error:
+            if "not found" in str(error).lower():
+                raise FileNotFoundError(self.uri) from error
+            raise
+        with translate_disk_errors(self.uri):
+            if upgrade(dataset, self.spec):
+                self.sync()
+                dataset = lance.dataset(self.uri, session=self.session)
+        check_schema(dataset, self.spec)
+        return dataset
+
+    def snapshot(self) -> TableReader:
+        """Return a reader that stays at the version that is newest now. Raises as `open` does."""
+        reader = TableReader(self.uri, self.spec, self.session)
+        reader._dataset, reader._is_snapshot = self.open(), True
+        return reader
+
+    def sync(self) -> None:
+        """Make what was committed survive a power cut."""
+        self._fsyncer.sync()
+
+    def count(self, filter: str | None = None) -> int:
+        """Count the rows that match; 0 for a table that does not exist."""
+        return self.open().count_rows(filter) if self.exists() else 0
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        filter: str | None = None,
+        batch_size: int = 1024,
+        rotate_from: int = 0,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that match in the order in which they were written; nothing for a table that does not exist.
+
+        Args:
+            columns: Names of columns; None for all.
+            filter: SQL condition, evaluated inside Lance's scanner.
+            batch_size: Largest number of rows per batch.
+            rotate_from: Start at this row, and yield the rows before it last.
+        """
+        if not self.exists():
+            return
+        column_names = list(columns) if columns is not None else self.schema.names
+        dataset = self.open()
+
+        def scan_range(offset: int | None, limit: int | None) -> Iterator[pa.RecordBatch]:
+            return dataset.scanner(column_names, filter, limit, offset, batch_size=batch_size).to_batches()
+
+        yield from scan_range(rotate_from or None, None)
+        if rotate_from:
+            yield from scan_range(None, rotate_from)
+
+    def iter_rows(
+        self,
+        columns: Sequence[str] | None = None,
+        filter: str | None = None,
+        batch_size: int = 1024,
+        rotate_from: int = 0,
+    ) -> Iterator[dict]:
+        """Yield the rows of `scan` one by one, as dictionaries."""
+        for batch in self.scan(columns, filter, batch_size, rotate_from):
+            yield from batch.to_pylist()
+
+    def iter_range(
+        self, start: int, stop: int, columns: Sequence[str] | None = None, batch_size: int = 1024
+    ) -> Iterator[dict]:
+        """Yield rows `start` to `stop` (exclusive) in the order in which they were written, reading no others."""
+        if not self.exists() or start >= stop:
+            return
+        column_names = list(columns) if columns is not None else self.schema.names
+        scanner = self.open().scanner(columns=column_names, offset=start, limit=stop - start, batch_size=batch_size)
+        for batch in scanner.to_batches():
+            yield from batch.to_pylist()
+
+    def find_latest_match(self, filter: str) -> tuple[dict | None, bool]:
+        """Find a row in the newest version that has one that matches.
+
+        Returns:
+            The row, or None, and whether that version is the table's newest.
+        """
+        if not self.exists():
+            return None, False
+        dataset = self.open()
+        for version in sorted((v["version"] for v in dataset.versions()), reverse=True):
+            matches = dataset.checkout_version(version).scanner(filter=filter, limit=1).to_table().to_pylist()
+            if matches:
+                return matches[0], version == dataset.version
+        return None, False
+
+    def compute_data_version(self, filter: str | None = None) -> str:
+        """Return an order-independent digest of the rows' content: equal rows in any order have an equal version."""
+        digest = DigestSum()
+        for batch in self.scan([ROW_HASH_COLUMN], filter, 8192):
+            digest.add(batch.column(0).to_pylist())
+        return digest.to_hex()
+
+    def require_known_keys(self, filter: str | None = None) -> None:
+        """Refuse rows whose identities were made by another `KEY_SCHEME` than this program's.
+
+        Looked up by an id of this program's scheme, such a row would count as missing: it would be asked, and paid
+        for, or ingested once more.
+
+        Raises:
+            UnknownKeyScheme: There are such rows among those that match.
+        """
+        other_scheme = f"{KEY_SCHEME_COLUMN} <> {KEY_SCHEME}"
+        n_unknown = self.count(other_scheme if filter is None else f"({filter}) AND {other_scheme}")
+        if n_unknown:
+            raise UnknownKeyScheme(
+                f"{self.uri}: the keys of {n_unknown} rows were made by another scheme than this program's "
+                f"({KEY_SCHEME}), so what they answer to is unknown",
+                hint="use the version of the program that made them; to make them anew, move the table away",
+            )
