@@ -12,6 +12,7 @@ from functools import cache
 
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.orchestration.retry_tags import RETRY_TAG as RETRY
 from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
 from mvl_assets.runner.orphaned_runs import build_process_tags
@@ -21,18 +22,18 @@ from mvl_assets.runner.user_errors import ErrorReport, build_unexpected_error, t
 QUIET_RUN_CONFIG = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 # The numbers of a materialization that are worth a place in its line.
 SUMMARY_METADATA_KEYS = (
-    "dagster/row_count",
-    "dagster/partition_row_count",
+    metadata_keys.ROW_COUNT,
+    metadata_keys.PARTITION_ROW_COUNT,
     "rejected",
     "requests_sent",
     "requests_reused",
     "requests_left",
     "kept",
-    "packs",
-    "fill",
-    "steps",
-    "loss first",
-    "loss last",
+    metadata_keys.PACKS,
+    metadata_keys.FILL,
+    metadata_keys.STEPS,
+    metadata_keys.LOSS_FIRST,
+    metadata_keys.LOSS_LAST,
 )
 
 

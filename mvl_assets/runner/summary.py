@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.common.tables import format_table
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.settings import load_settings
 from mvl_assets.judging.paper_reference import get_paper_keep_rate
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.summaries import CategorySummary, compute_checkpoint_scores, summarize_categories
+
+_LOSS_KEYS = (metadata_keys.STEPS, metadata_keys.LOSS_FIRST, metadata_keys.LOSS_LAST)
 
 
 def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, float]) -> str:
@@ -78,7 +81,7 @@ def _read_losses(instance: dg.DagsterInstance) -> list[list[object]]:
         event = instance.get_latest_materialization_event(dg.AssetKey(["checkpoint", stage]))
         if event and event.asset_materialization:
             metadata = event.asset_materialization.metadata
-            rows.append([stage, *(_get_metadata_value(metadata.get(k)) for k in ("steps", "loss first", "loss last"))])
+            rows.append([stage, *(_get_metadata_value(metadata.get(key)) for key in _LOSS_KEYS)])
     return rows
 
 

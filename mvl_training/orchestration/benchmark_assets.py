@@ -1,79 +1,85 @@
-"""The assets `evaluation/<suite>` whose partitions are benchmarks: the paper's 23 in three suites, and the local one.
-
-Belongs here: declarations and how results look in the UI. Does not: the benchmarks (`evaluation/benchmarks.yaml`) and
-running them (`evaluation.benchmarking`).
-"""
+"""The assets `evaluation/<suite>`, partitioned by benchmark: the paper's 23 in three suites, and the synthetic ones."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as they are.
-from collections.abc import Sequence
-from typing import Literal
-
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.orchestration.metadata import build_table_metadata
+from mvl_training.evaluation.benchmarks.benchmark_run import (
+    TABLE,
+    Backend,
+    BenchmarkSettings,
+    read_benchmark_scores,
+    render_score_table,
+    run_benchmark,
+)
 from mvl_training.evaluation.benchmarks.registry import LOCAL_SUITE, Suite, load_suites
+from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
 from mvl_training.orchestration.launch import Launcher
-from mvl_training.orchestration.table_metadata import build_table_metadata
+from mvl_training.runs.stage_run import load_current_checkpoint
 
-# Raised by hand when the meaning of the code changes; what is declared is hashed beside it.
+# Increased by hand when the meaning of the code changes; the declarations are hashed as well.
 BENCHMARK_CODE_VERSION = "1"
 
 
 class BenchmarkConfig(dg.Config):
-    """Whose answers are wanted, and how.
+    """The checkpoint to ask, and how.
 
-    `backend` is runner (this project's own code, films too) or server (a vLLM server of the checkpoint; `base_url` and
-    `model` name one that runs already). vLLM tiles each of several pictures as if it stood alone, unlike training, so
-    scores over several pictures are the runner's. `limit` asks the first questions of each task only; 0 asks all.
-    `max_new_tokens` stands in place of the tasks' own bounds; 0 leaves them.
+    vLLM cuts each of several images into tiles, where training gives each one tile, so benchmarks with several images
+    are for the local backend.
+
+    Attributes:
+        stage: Training stage of the checkpoint.
+        backend: `local` (this project's code; shows videos too) or `server` (a vLLM server of the checkpoint).
+        limit: Ask only the first questions of each task; 0 asks all.
+        max_new_tokens: Replaces the tasks' own limits; 0 keeps them.
+        base_url: A server that is already running.
+        model: The model's name there.
     """
 
     stage: TrainingStage = "one_vision"
-    backend: Literal["runner", "server"] = "runner"
+    backend: Backend = "local"
     limit: int = 0
     max_new_tokens: int = 0
     base_url: str = ""
     model: str = ""
 
 
-def build_benchmark_assets(*, owners: Sequence[str], pool: str) -> list[dg.AssetsDefinition]:
-    """One asset per suite of `registry.yaml`."""
-    return [_build_suite_asset(name, suite, owners, pool) for name, suite in load_suites().items()]
+def build_benchmark_assets() -> list[dg.AssetsDefinition]:
+    """Return one asset per suite of `benchmarks.yaml`."""
+    return [_build_suite_asset(name, suite) for name, suite in load_suites().items()]
 
 
-def _build_suite_asset(name: str, suite: Suite, owners: Sequence[str], pool: str) -> dg.AssetsDefinition:
+def _build_suite_asset(name: str, suite: Suite) -> dg.AssetsDefinition:
     suite_config = {key: definition.model_dump(mode="json") for key, definition in suite.benchmarks.items()}
-    reference_note = "" if name == LOCAL_SUITE else " The paper's numbers for MAmmoTH-VL-8B stand beside."
+    reference_note = "" if name == LOCAL_SUITE else " The paper's scores of MAmmoTH-VL-8B are shown for comparison."
 
     @dg.asset(
         key=["evaluation", name],
         group_name="evaluation",
-        description=f"{suite.about} One partition is one benchmark, asked and scored by lmms-eval in an environment of"
-        f" its own (`make eval-setup`), with standard errors.{reference_note} `mvl compare` pairs two checkpoints by question.",
+        description=f"{suite.about} A partition is a benchmark, run by lmms-eval in an environment of its own"
+        f" (`make eval-setup`), with standard errors.{reference_note} `mvl compare` compares two checkpoints by"
+        " question.",
         deps=[dg.AssetKey(["checkpoint", "one_vision"])],
         partitions_def=dg.StaticPartitionsDefinition(list(suite.benchmarks)),
         kinds={"lance", "lmms-eval"},
-        owners=list(owners),
+        owners=OWNERS,
         tags={"mvl/suite": name},
-        pool=pool,
+        pool=GPU_POOL,
         code_version=f"{BENCHMARK_CODE_VERSION}-{compute_digest('suite', suite_config)[:12]}",
     )
     def benchmark(
         context: dg.AssetExecutionContext, launcher: Launcher, config: BenchmarkConfig
     ) -> dg.MaterializeResult:
-        from mvl_assets.config.settings import load_settings
-        from mvl_assets.lake.lake import Lake
-        from mvl_training.evaluation.benchmarks import benchmark_run
-        from mvl_training.runs import stage_run
-
-        lake = Lake(load_settings().lake_root)
-        benchmark_report = benchmark_run.run_benchmark(
+        lake = open_lake()
+        report = run_benchmark(
             lake,
-            stage_run.load_current_checkpoint(config.stage),
+            load_current_checkpoint(config.stage),
             name,
             context.partition_key,
-            benchmark_settings=benchmark_run.BenchmarkSettings(
+            benchmark_settings=BenchmarkSettings(
                 backend=config.backend,
                 limit=config.limit or None,
                 max_new_tokens=config.max_new_tokens or None,
@@ -83,20 +89,21 @@ def _build_suite_asset(name: str, suite: Suite, owners: Sequence[str], pool: str
             run_id=context.run_id,
             launch=lambda command, folder: launcher.run(context, command, run_dir=folder),
         )
-        other_scores = benchmark_run.read_benchmark_scores(lake, context.partition_key)
-        metrics = {"score": benchmark_report.result.score, "standard error": benchmark_report.result.stderr}
-        tasks = {task.task: f"{task.task_version} {task.task_hash}" for task in benchmark_report.result.task_scores}
+        other_scores = read_benchmark_scores(lake, context.partition_key)
+        scores = {metadata_keys.SCORE: report.result.score, metadata_keys.STDERR: report.result.stderr}
+        tasks = {task.task: f"{task.task_version} {task.task_hash}" for task in report.result.task_scores}
+        table = lake.get_table(TABLE)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(benchmark_report.data_version),
+            data_version=dg.DataVersion(report.data_version),
             metadata={
-                **build_table_metadata(lake.get_table(benchmark_run.TABLE)),
-                "scores": dg.MarkdownMetadataValue(benchmark_run.render_score_table(benchmark_report, other_scores)),
-                **{key: value for key, value in metrics.items() if value is not None},
-                "questions": benchmark_report.result.n_questions,
-                "checkpoint": f"{benchmark_report.checkpoint.stage} {benchmark_report.checkpoint.version}",
-                "tasks": dg.JsonMetadataValue(tasks),
-                "lmms-eval": benchmark_report.result.lmms_eval_version,
-                "settings hash": benchmark_report.settings_hash,
+                **build_table_metadata(table, rows=table.count()),
+                metadata_keys.SCORES: dg.MarkdownMetadataValue(render_score_table(report, other_scores)),
+                **{key: value for key, value in scores.items() if value is not None},
+                metadata_keys.QUESTIONS: report.result.n_questions,
+                metadata_keys.CHECKPOINT: f"{report.checkpoint.stage} {report.checkpoint.version}",
+                metadata_keys.TASKS: dg.JsonMetadataValue(tasks),
+                metadata_keys.LMMS_EVAL_VERSION: report.result.lmms_eval_version,
+                metadata_keys.SETTINGS_HASH: report.settings_hash,
             },
         )
 

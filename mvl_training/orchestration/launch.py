@@ -1,10 +1,8 @@
 """Runs a command as a supervised process group inside a Dagster step, with a Pipes session to it.
 
-Belongs here: the bridge between Dagster Pipes and `process_group`. What the command is belongs to `stages`.
-
-`dg.PipesSubprocessClient` interrupts its direct child only and never escalates, which leaves torchrun's workers
-running after a cancel. Here a cancel takes down everything that was started, and a group orphaned by a kill -9 of the
-run worker is reaped by the next start in the same run folder.
+`dg.PipesSubprocessClient` interrupts its direct child only and never escalates, which leaves torchrun's workers running
+after a cancel. Here a cancel stops every process that was started, and a group orphaned by a kill -9 of the run worker
+is stopped by the next start in the same run folder.
 """
 
 from __future__ import annotations
@@ -34,11 +32,19 @@ class Launcher(dg.ConfigurableResource):
         *,
         run_dir: Path,
     ) -> None:
-        """Runs `command` to its end; `run_dir` keeps its log. Its Pipes log lines appear in the event log as they come,
-        its stdout and stderr in the step's compute log.
+        """Run a command to its end.
 
-        Results are files the command leaves, not Pipes messages: a later run must find them without running again.
-        Raises `CommandFailed` or `FolderBusy` of `process_group`.
+        Its Pipes log lines appear in the event log at once, its stdout and stderr in the step's compute log. Results
+        are files that the command leaves, not Pipes messages: a later run must find them without running it again.
+
+        Args:
+            context: Of the step.
+            command: Program and arguments.
+            run_dir: Folder of the run; keeps its log.
+
+        Raises:
+            CommandFailed: It ended with an error.
+            FolderBusy: Another run uses the folder.
         """
         pipes_session = dg.open_pipes_session(
             context=context,
@@ -60,8 +66,10 @@ class Launcher(dg.ConfigurableResource):
 
 
 def build_openmp_env() -> dict[str, str]:
-    """Environment that makes OpenMP's threads sleep while they wait: spinning ones starve a model server on the same
-    processors. What the user set stays."""
+    """Return variables that make waiting OpenMP threads sleep, but those that the user has set.
+
+    Spinning threads starve a model server on the same processors.
+    """
     return {k: v for k, v in {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}.items() if k not in os.environ}
 
 

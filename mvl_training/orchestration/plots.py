@@ -1,26 +1,32 @@
 """Training curves as small PNGs that fit into a Dagster event.
 
-Belongs here: drawing numbers, and embedding a picture into markdown. matplotlib is imported where it draws: definitions
-that are only loaded do not pay for it.
+matplotlib is imported where it draws, so that loading the definitions does not import it. It is installed only where
+models are trained: the data lake's own plots (`mvl_assets.media.speed_plot`) are drawn with Pillow, which has neither
+logarithmic axes nor legends.
 """
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Events live in the event log's database; a page shows dozens of them.
+# Events are stored in the event log's database, and a page of the UI shows dozens of them.
 MAX_EMBEDDED_CHARS = 60_000
 
 
 def plot_training_curves(metrics: Sequence[Mapping[str, Any]], title: str) -> bytes:
-    """A PNG of 720 x 260 pixels: the loss of every optimizer step with a running mean, and learning rates beside it.
+    """Return a PNG of 720 x 260 pixels: the loss of every optimizer step with a running mean, and the learning rates.
 
-    `metrics` are lines of a stage's metrics.jsonl: `step`, `loss`, and `lr`, a number or one number per trained part.
-    Values that are not finite leave a gap. Raises `ValueError` for no lines.
+    Values that are not finite leave a gap.
+
+    Args:
+        metrics: Lines of a training stage's metrics.jsonl: `step`, `loss`, and `lr`, a number or one per component.
+        title: Title of the loss plot.
+
+    Raises:
+        ValueError: There are no lines.
     """
     if not metrics:
         raise ValueError("no metrics to draw")
@@ -49,14 +55,14 @@ def plot_training_curves(metrics: Sequence[Mapping[str, Any]], title: str) -> by
         axes.spines[["top", "right"]].set_visible(False)
     drawn_png, quantized_png = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn_png, format="png", metadata={"Software": None})
-    # 32 colours are enough for a few lines, and a third of the bytes: the picture has to fit into an event.
+    # 32 colours are enough for a few lines and take a third of the bytes: the image has to fit into an event.
     with Image.open(drawn_png) as image:
         image.convert("RGB").quantize(32).save(quantized_png, "PNG", optimize=True)
     return quantized_png.getvalue()
 
 
 def compute_running_mean(values: Sequence[float]) -> list[float]:
-    """The mean of the last tenth of the steps (at least 5) up to each step; values that are not finite are left out."""
+    """Return the mean of the last tenth of the steps (at least 5) up to each step; skips values that are not finite."""
     width = max(5, len(values) // 10)
     means = []
     for end in range(1, len(values) + 1):
@@ -65,16 +71,8 @@ def compute_running_mean(values: Sequence[float]) -> list[float]:
     return means
 
 
-def embed_image(image: bytes, alt: str, media_type: str = "image/png") -> str:
-    """Markdown with the picture inside it, or a line that says why there is none when it would be too large."""
-    encoded = base64.b64encode(image).decode("ascii")
-    if len(encoded) > MAX_EMBEDDED_CHARS:
-        return f"*{alt}: {len(image) // 1000} kB, too large to show here*"
-    return f"![{alt}](data:{media_type};base64,{encoded})"
-
-
 def _group_learning_rates(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Learning rates by part; 0, which a logarithmic axis cannot show, leaves a gap."""
+    """Return learning rates by component; 0, which a logarithmic axis cannot show, leaves a gap."""
     rates_by_step = [line["lr"] if isinstance(line["lr"], Mapping) else {"all": line["lr"]} for line in metrics]
     return {component: [rates.get(component) or math.nan for rates in rates_by_step] for component in rates_by_step[0]}
 

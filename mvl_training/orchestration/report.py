@@ -1,26 +1,26 @@
-"""What a person sees of a checkpoint or of scores: markdown for the UI, without Dagster.
-
-Belongs here: tables and previews. Does not: numbers themselves (`stages`, `evaluation.scoring`), curves (`plots`).
-"""
+"""Markdown tables of held-out scores and answers for the UI."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
+from mvl_assets.common.markdown import embed_image, escape_cell
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import ImageError, build_thumbnail
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import PREVIEW_COUNT, HeldOutQuestion
 from mvl_training.evaluation.held_out.suite import HeldOutReport
 from mvl_training.evaluation.scoring import ALL_CATEGORIES, CategoryScore, is_correct
-from mvl_training.orchestration.plots import embed_image
+from mvl_training.orchestration.plots import MAX_EMBEDDED_CHARS
+
+# Of a question or an answer in a table.
+MAX_TEXT_CHARS = 160
 
 
 def render_summary_table(report: HeldOutReport) -> str:
-    """One line per checkpoint over all categories."""
+    """Return a table of all categories together, with a line per checkpoint."""
     lines = [
-        "| checkpoint | asked via | correct | accuracy | most frequent answer | guessing | with pictures"
+        "| checkpoint | backend | correct | accuracy | most frequent answer | guessing | with images"
         " | same, grey | loss | loss, grey |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -28,15 +28,17 @@ def render_summary_table(report: HeldOutReport) -> str:
         stage = checkpoint_answers.checkpoint.stage
         total_score = next(score for score in report.scores[stage] if score.category == ALL_CATEGORIES)
         lines.append(
-            f"| {stage} | {checkpoint_answers.backend} | {total_score.n_correct} of {total_score.n_questions} | {_format_accuracy(total_score)}"
-            f" | {_format_percent(total_score.majority_baseline)} | {_format_percent(total_score.random_baseline)} | {_format_percent(total_score.with_image_accuracy)}"
-            f" | {_format_percent(total_score.blank_image_accuracy)} | {_format_number(total_score.loss)} | {_format_number(total_score.blank_image_loss)} |"
+            f"| {stage} | {checkpoint_answers.backend} | {total_score.n_correct} of {total_score.n_questions}"
+            f" | {_format_accuracy(total_score)} | {_format_percent(total_score.majority_baseline)}"
+            f" | {_format_percent(total_score.random_baseline)} | {_format_percent(total_score.with_image_accuracy)}"
+            f" | {_format_percent(total_score.blank_image_accuracy)} | {_format_number(total_score.loss)}"
+            f" | {_format_number(total_score.blank_image_loss)} |"
         )
     return "\n".join(lines)
 
 
 def render_category_table(scores: Mapping[str, Sequence[CategoryScore]]) -> str:
-    """Accuracy per category (lines) and checkpoint (columns), beside chance."""
+    """Return a table of accuracy by category (lines) and training stage (columns), with chance."""
     stages = list(scores)
     by_category = {score.category: score for stage_scores in scores.values() for score in stage_scores}
     lines = [
@@ -44,7 +46,7 @@ def render_category_table(scores: Mapping[str, Sequence[CategoryScore]]) -> str:
         "|---" * (len(stages) + 4) + "|",
     ]
     for category, any_score in by_category.items():
-        cells = [_format_accuracy(one) for stage in stages for one in scores[stage] if one.category == category]
+        cells = [_format_accuracy(score) for stage in stages for score in scores[stage] if score.category == category]
         lines.append(
             f"| {category} | {any_score.n_questions} | {' | '.join(cells)}"
             f" | {_format_percent(any_score.majority_baseline)} | {_format_percent(any_score.random_baseline)} |"
@@ -55,22 +57,27 @@ def render_category_table(scores: Mapping[str, Sequence[CategoryScore]]) -> str:
 def render_preview_table(
     lake: Lake, questions: Sequence[HeldOutQuestion], answers: Mapping[str, Mapping[str, ModelAnswer]]
 ) -> str:
-    """A few held-out questions with a thumbnail, the known answer, and what each checkpoint (by name) said.
+    """Return a table of a few held-out questions with a thumbnail, the reference, and each checkpoint's answer.
 
-    Questions with one picture come first. At most `PREVIEW_COUNT` thumbnails, a few kB each.
+    Questions with one image come first. There are at most `PREVIEW_COUNT` thumbnails of a few kB each.
+
+    Args:
+        lake: The lake with the images.
+        questions: Those to choose from.
+        answers: By name of the checkpoint, then by question id.
     """
     sorted_questions = sorted(questions, key=lambda question: (len(question.image_ids) != 1, question.category))
     previewed = _order_one_per_category_first(sorted_questions)[:PREVIEW_COUNT]
     lines = [
-        f"| picture | question | known answer | {' | '.join(answers)} |",
+        f"| image | question | reference | {' | '.join(answers)} |",
         "|---" * (3 + len(answers)) + "|",
     ]
     for question in previewed:
         answer_cells = [_format_answer(by_id.get(question.question_id), question) for by_id in answers.values()]
         cells = [
             _render_image(lake, question),
-            _escape_cell(question.text),
-            _escape_cell(question.reference),
+            escape_cell(question.text, MAX_TEXT_CHARS),
+            escape_cell(question.reference, MAX_TEXT_CHARS),
             *answer_cells,
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -93,7 +100,10 @@ def _render_image(lake: Lake, question: HeldOutQuestion) -> str:
     try:
         (data,) = lake.images.read_images(question.image_ids[:1]).values()
         more_images = f" +{len(question.image_ids) - 1}" if len(question.image_ids) > 1 else ""
-        return embed_image(build_thumbnail(data), question.category, "image/jpeg") + more_images
+        return (
+            embed_image(build_thumbnail(data), question.category, "image/jpeg", max_chars=MAX_EMBEDDED_CHARS)
+            + more_images
+        )
     except ImageError as error:
         return f"*{error.error}*"
 
@@ -102,21 +112,7 @@ def _format_answer(model_answer: ModelAnswer | None, question: HeldOutQuestion) 
     if model_answer is None or model_answer.answer is None:
         return "*not asked*"
     correct_mark = "✓ " if is_correct(model_answer.answer, question.reference) else ""
-    return correct_mark + (_escape_cell(model_answer.answer) or "*empty*")
-
-
-_LONG_WORD_PATTERN = re.compile(r"\S{40}")
-
-
-def _escape_cell(text: str, max_chars: int = 160) -> str:
-    """Text as one markdown cell: what would end the cell or read as markup is shown as it is."""
-    flat = " ".join(text.split())
-    shortened = flat if len(flat) <= max_chars else f"{flat[: max_chars - 1]}…"
-    # A model that repeats itself without a space would push the other columns out of sight.
-    shortened = _LONG_WORD_PATTERN.sub(lambda run: f"{run[0]}\u200b", shortened)
-    for special in "\\`*_<>[]|":
-        shortened = shortened.replace(special, f"\\{special}")
-    return shortened
+    return correct_mark + (escape_cell(model_answer.answer, MAX_TEXT_CHARS) or "*empty*")
 
 
 def _format_accuracy(score: CategoryScore) -> str:

@@ -115,4 +115,4 @@ def test_an_answer_cannot_break_the_table_it_is_shown_in(lake: Lake) -> None:
     hostile = ModelAnswer(question.question_id, "a | b\n\n# head <img src=x>", None, None, None)
     preview = render_preview_table(lake, [question], {"alignment": {question.question_id: hostile}})
     assert len(preview.splitlines()) == 3
-    assert "a \\| b # head \\<img src=x\\>" in preview
+    assert "a &#124; b &#35; head &#60;img src=x&#62;" in preview

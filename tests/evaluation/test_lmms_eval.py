@@ -17,6 +17,7 @@ import dagster as dg
 import pytest
 from servers import serving
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.benchmarks import synthetic_tasks
@@ -173,7 +174,7 @@ def test_the_asset_of_a_local_benchmark_shows_its_score_beside_chance(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     stage_run.set_current_checkpoint(checkpoint)
-    suites = build_benchmark_assets(owners=["team:training"], pool="gpu-train")
+    suites = build_benchmark_assets()
     (local,) = [suite for suite in suites if suite.key.path[1] == "local"]
     result = dg.materialize(
         [local],
@@ -184,8 +185,8 @@ def test_the_asset_of_a_local_benchmark_shows_its_score_beside_chance(
     (event,) = result.get_asset_materialization_events()
     shown = event.materialization.metadata
     assert event.partition == "Synthetic-Counts"
-    assert "| – | 20.0 | 3 |" in str(shown["scores"].value)
-    assert shown["lmms-eval"].value == "0.7.3" and shown["questions"].value == 3
+    assert "| – | 20.0 | 3 |" in str(shown[metadata_keys.SCORES].value)
+    assert shown[metadata_keys.LMMS_EVAL_VERSION].value == "0.7.3" and shown[metadata_keys.QUESTIONS].value == 3
 
 
 TASK = """

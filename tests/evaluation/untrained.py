@@ -25,7 +25,9 @@ def untrained_checkpoint(folder: Path, *, version: str = "v1", seed: int = 4) ->
     student = assemble_student(recipe, ChatTokenizer.load(tokenizer))
     export = folder / "export"
     export.mkdir()
-    write_model_files(student.llava, tokenizer, export, grid=recipe.grid.to_tile_grid(), system_prompt=recipe.system_prompt)
+    write_model_files(
+        student.llava, tokenizer, export, grid=recipe.grid.to_tile_grid(), system_prompt=recipe.system_prompt
+    )
     weights = {to_hub_name(name): tensor.detach().clone() for name, tensor in student.state_dict().items()}
     weights.pop("language_model.lm_head.weight", None)
     for name, tensor in weights.items():

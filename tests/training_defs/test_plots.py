@@ -8,7 +8,8 @@ import math
 import pytest
 from PIL import Image
 
-from mvl_training.orchestration.plots import MAX_EMBEDDED_CHARS, compute_running_mean, embed_image, plot_training_curves
+from mvl_assets.common.markdown import embed_image
+from mvl_training.orchestration.plots import MAX_EMBEDDED_CHARS, compute_running_mean, plot_training_curves
 
 
 def _metrics(steps: int) -> list[dict]:
@@ -20,7 +21,7 @@ def _metrics(steps: int) -> list[dict]:
 
 def test_a_long_run_makes_a_picture_that_fits_into_an_event() -> None:
     picture = plot_training_curves(_metrics(3000), "single_image")
-    markdown = embed_image(picture, "loss")
+    markdown = embed_image(picture, "loss", max_chars=MAX_EMBEDDED_CHARS)
     assert len(markdown) < MAX_EMBEDDED_CHARS
     assert markdown.startswith("![loss](data:image/png;base64,")
     with Image.open(io.BytesIO(picture)) as image:
@@ -48,4 +49,4 @@ def test_the_running_mean_leaves_out_what_is_not_finite() -> None:
 
 
 def test_a_picture_too_large_for_an_event_is_named_instead() -> None:
-    assert embed_image(b"x" * 60_000, "loss") == "*loss: 60 kB, too large to show here*"
+    assert embed_image(b"x" * 60_000, "loss", max_chars=MAX_EMBEDDED_CHARS) == "*loss: 60 kB, too large to show here*"

@@ -7,10 +7,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.inference.local_server import server
 from mvl_assets.lake.lake import Lake
-from mvl_training.definitions import CHECK_DESCRIPTIONS, defs
+from mvl_training.definitions import defs
+from mvl_training.orchestration.checkpoint_assets import CHECK_DESCRIPTIONS
 from mvl_training.runs import stage_run
 from mvl_training.runs.process_group import list_processes, supervise
 from tests.training_defs import small_road
@@ -74,10 +76,10 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
         assert (checkpoint.export_dir / "model.safetensors").is_file()
         said = shown[f"checkpoint/{stage}"]
         initial = "the recipe's towers" if before is None else stage_run.load_current_checkpoint(before).version
-        assert said["initial weights"] == initial
-        assert said["steps"] == small_road.STEPS
-        assert said["pack plan"] == lake.get_table(f"pack_plan/{stage}").compute_data_version()
-        assert shown[f"pack_plan/{stage}"]["dagster/row_count"] == lake.get_table(f"pack_plan/{stage}").count()
+        assert said[metadata_keys.INITIAL_WEIGHTS] == initial
+        assert said[metadata_keys.STEPS] == small_road.STEPS
+        assert said[metadata_keys.PACK_PLAN] == lake.get_table(f"pack_plan/{stage}").compute_data_version()
+        assert shown[f"pack_plan/{stage}"][metadata_keys.ROW_COUNT] == lake.get_table(f"pack_plan/{stage}").count()
     checks = {(c.asset_key.path[1], c.check_name): c for c in trained.get_asset_check_evaluations()}
     assert checks.keys() == {(stage, name) for stage in TRAINING_STAGES for name in CHECK_DESCRIPTIONS}
     for stage in TRAINING_STAGES:
@@ -91,8 +93,8 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
 def test_what_the_page_of_a_checkpoint_shows_fits_into_an_event(trained: dg.ExecuteInProcessResult) -> None:
     for stage in TRAINING_STAGES:
         said = _metadata(trained)[f"checkpoint/{stage}"]
-        assert str(said["curves"]).startswith("![loss and learning rate](data:image/png;base64,")
-        assert "data:image/jpeg;base64," in str(said["preview"])
+        assert str(said[metadata_keys.CURVES]).startswith("![loss and learning rate](data:image/png;base64,")
+        assert "data:image/jpeg;base64," in str(said[metadata_keys.PREVIEW])
         assert sum(len(str(value)) for value in said.values()) < 100_000
 
 
@@ -166,16 +168,16 @@ def test_the_suite_asks_every_checkpoint_the_last_one_through_its_server(
     said = _metadata(first)["evaluation/held_out"]
     rows = list(lake.get_table("evaluation/held_out").iter_rows())
     questions = {row["question_id"] for row in rows}
-    assert len(rows) == 3 * len(questions) == said["dagster/row_count"]
+    assert len(rows) == 3 * len(questions) == said[metadata_keys.ROW_COUNT]
     assert {(row["checkpoint"], row["backend"]) for row in rows} == {
-        ("alignment", "runner"),
-        ("single_image", "runner"),
+        ("alignment", "local"),
+        ("single_image", "local"),
         ("one_vision", "server"),
     }
     assert all(row["loss"] is not None for row in rows)
     assert any(row["blank_image_answer"] is not None and row["blank_image_loss"] is not None for row in rows)
-    assert 0.0 < float(str(said["accuracy of the most frequent answer"])) <= 1.0
-    assert all(stage in str(said["scores"]) for stage in TRAINING_STAGES)
+    assert 0.0 < float(str(said[metadata_keys.MAJORITY_BASELINE])) <= 1.0
+    assert all(stage in str(said[metadata_keys.SCORES]) for stage in TRAINING_STAGES)
 
     server.stop_servers()
     again = _materialize(instance, 'key:"evaluation/held_out"')

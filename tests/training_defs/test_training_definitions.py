@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from mvl_assets.common.training_stages import TRAINING_STAGES
-from mvl_training.definitions import CHECK_DESCRIPTIONS, GPU_POOL, defs
+from mvl_training.definitions import defs
 from mvl_training.evaluation.benchmarks.registry import load_suites
+from mvl_training.orchestration.asset_defaults import GPU_POOL
+from mvl_training.orchestration.checkpoint_assets import CHECK_DESCRIPTIONS
 
 pytestmark = pytest.mark.usefixtures("demo_profile")
 

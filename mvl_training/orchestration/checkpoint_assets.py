@@ -1,0 +1,160 @@
+"""The assets `checkpoint/<training stage>` with their blocking checks."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as they are.
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from mvl_assets.common import metadata_keys
+from mvl_assets.common.markdown import embed_image
+from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.errors import MvlError
+from mvl_training.evaluation.held_out.evaluate import run_local_worker, select_preview_questions
+from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS
+from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, build_code_version, open_lake
+from mvl_training.orchestration.launch import Launcher
+from mvl_training.orchestration.plots import MAX_EMBEDDED_CHARS, plot_training_curves
+from mvl_training.orchestration.report import render_preview_table
+from mvl_training.recipe import TRAIN_CODE_VERSION, Recipe
+from mvl_training.runs import stage_run
+from mvl_training.runs.stage_run import Checkpoint, StageRun
+
+CHECK_DESCRIPTIONS = {
+    "loss_fell": "The loss is lower at the end than at the start; blocks when it is higher beyond noise.",
+    "loss_is_finite": "No step had a loss or gradient norm that is not a number.",
+    "export_reloads": "The exported folder, loaded again, gives the logits of the trained model.",
+}
+
+STAGE_DESCRIPTIONS: Mapping[TrainingStage, str] = {
+    "alignment": "Training stage 1: the projector alone learns to map images into the language model's space.",
+    "single_image": "Training stage 2: all parts learn from single-image and text conversations.",
+    "one_vision": "Training stage 3: all parts continue with single images, several images and videos.",
+}
+
+
+def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefinition:
+    """Return the asset `checkpoint/<stage>`."""
+    previous = stage_run.get_previous_stage(stage)
+    asset_key = dg.AssetKey(["checkpoint", stage])
+
+    @dg.asset(
+        key=asset_key,
+        group_name="checkpoint",
+        description=f"{STAGE_DESCRIPTIONS[stage]} Trained by DeepSpeed in processes of their own. Interrupted training"
+        " resumes at its last step; a finished one with the same recipe, plan and initial weights is not repeated.",
+        deps=[dg.AssetKey(["pack_plan", stage]), *([dg.AssetKey(["checkpoint", previous])] if previous else [])],
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=asset_key, description=description, blocking=True)
+            for name, description in CHECK_DESCRIPTIONS.items()
+        ],
+        kinds={"deepspeed", "pytorch"},
+        owners=OWNERS,
+        tags={"mvl/stage": stage},
+        pool=GPU_POOL,
+        code_version=build_code_version(TRAIN_CODE_VERSION, recipe.build_training_inputs(stage)),
+    )
+    def checkpoint(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
+        run = stage_run.resolve_stage_run(open_lake(), stage)
+        if run.is_finished:
+            context.log.info(f"already trained with the same inputs: {run.output_dir}")
+        else:
+            launcher.run(context, run.build_command(), run_dir=run.output_dir)
+        trained_checkpoint = run.build_checkpoint()
+        stage_run.set_current_checkpoint(trained_checkpoint)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(trained_checkpoint.version),
+            metadata={
+                **_build_checkpoint_metadata(run),
+                metadata_keys.PREVIEW: _build_preview(context, launcher, trained_checkpoint),
+            },
+            check_results=_build_check_results(run),
+        )
+
+    return checkpoint
+
+
+def _build_checkpoint_metadata(run: StageRun) -> dict[str, Any]:
+    result = run.read_result()
+    metrics = stage_run.read_stage_metrics(run.output_dir)
+    trend = stage_run.compute_loss_trend([line["loss"] for line in metrics])
+    curves = embed_image(
+        plot_training_curves(metrics, run.stage), "loss and learning rate", max_chars=MAX_EMBEDDED_CHARS
+    )
+    return {
+        metadata_keys.ROW_COUNT: result["samples"],
+        metadata_keys.URI: str(run.output_dir / "export"),
+        metadata_keys.CURVES: dg.MarkdownMetadataValue(curves),
+        metadata_keys.LOSS_FIRST: trend.first_mean,
+        metadata_keys.LOSS_LAST: trend.last_mean,
+        metadata_keys.STEPS: result["n_steps"],
+        metadata_keys.LOSS_TOKENS: result["loss_tokens"],
+        metadata_keys.LOSS_TOKENS_PER_S: result["loss_tokens_per_s"],
+        metadata_keys.SECONDS: result["train_time_s"],
+        metadata_keys.RESUMED_FROM: str(result["resumed_from"]),
+        metadata_keys.RECIPE: run.recipe_name,
+        metadata_keys.RECIPE_HASH: result["recipe_hash"],
+        metadata_keys.SETTINGS: dg.JsonMetadataValue(run.recipe.build_training_inputs(run.stage)),
+        metadata_keys.PACK_PLAN: run.plan_version,
+        metadata_keys.INITIAL_WEIGHTS: (
+            "the recipe's towers" if run.initial_checkpoint is None else run.initial_checkpoint.version
+        ),
+        metadata_keys.VERSIONS: dg.JsonMetadataValue(result["versions"]),
+    }
+
+
+def _build_check_results(run: StageRun) -> list[dg.AssetCheckResult]:
+    result, metrics = run.read_result(), stage_run.read_stage_metrics(run.output_dir)
+    trend = stage_run.compute_loss_trend([line["loss"] for line in metrics])
+    non_finite_steps = [line["step"] for line in metrics if not stage_run.has_finite_values(line)]
+    return [
+        dg.AssetCheckResult(
+            check_name="loss_fell",
+            passed=trend.has_fallen,
+            # A flat curve of a few steps deserves a look; only a rise beyond noise must not be built on.
+            severity=dg.AssetCheckSeverity.ERROR if trend.has_risen else dg.AssetCheckSeverity.WARN,
+            metadata={
+                metadata_keys.LOSS_FIRST: trend.first_mean,
+                metadata_keys.LOSS_LAST: trend.last_mean,
+                metadata_keys.LOSS_NOISE: trend.standard_error,
+                metadata_keys.STEPS: len(metrics),
+            },
+        ),
+        dg.AssetCheckResult(
+            check_name="loss_is_finite",
+            passed=not non_finite_steps,
+            metadata={
+                metadata_keys.STEPS: len(metrics),
+                metadata_keys.NON_FINITE_STEPS: str(non_finite_steps[:20]),
+            },
+        ),
+        dg.AssetCheckResult(
+            check_name="export_reloads",
+            passed=result["export_max_difference"] <= stage_run.EXPORT_TOLERANCE,
+            metadata={
+                metadata_keys.MAX_LOGIT_DIFFERENCE: result["export_max_difference"],
+                metadata_keys.TOLERANCE: stage_run.EXPORT_TOLERANCE,
+            },
+        ),
+    ]
+
+
+def _build_preview(
+    context: dg.AssetExecutionContext, launcher: Launcher, checkpoint: Checkpoint
+) -> dg.MarkdownMetadataValue:
+    lake = open_lake()
+    questions = select_preview_questions(lake)
+    try:
+        answers = run_local_worker(
+            lake,
+            questions,
+            [(checkpoint, "all")],
+            max_new_tokens=DEFAULT_MAX_NEW_TOKENS,
+            launch=lambda command, folder: launcher.run(context, command, run_dir=folder),
+        )
+    except MvlError as error:
+        # The weights are good and were expensive: a failed preview is a line on the page, not a failed run.
+        return dg.MarkdownMetadataValue(f"*not asked: {error.message}*")
+    return dg.MarkdownMetadataValue(
+        render_preview_table(lake, questions, {checkpoint.stage: answers[checkpoint.stage]})
+    )

@@ -1,0 +1,89 @@
+"""The asset `evaluation/held_out`."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as they are.
+from typing import Any
+
+import dagster as dg
+
+from mvl_assets.common import metadata_keys
+from mvl_assets.common.training_stages import TRAINING_STAGES
+from mvl_assets.orchestration.metadata import build_table_metadata
+from mvl_training.evaluation.held_out import suite
+from mvl_training.evaluation.held_out.evaluate import evaluate_checkpoints
+from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS, QUESTIONS_PER_CATEGORY
+from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
+from mvl_training.orchestration.launch import Launcher
+from mvl_training.orchestration.report import render_category_table, render_preview_table, render_summary_table
+from mvl_training.runs.stage_run import load_current_checkpoint
+
+# Increased by hand when the meaning of the code changes.
+EVALUATION_CODE_VERSION = "2"
+
+
+class HeldOutConfig(dg.Config):
+    """Questions of each category, and the limit of an answer in tokens."""
+
+    per_category: int = QUESTIONS_PER_CATEGORY
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+
+
+def build_held_out_asset() -> dg.AssetsDefinition:
+    """Return the asset `evaluation/held_out`."""
+
+    @dg.asset(
+        key=["evaluation", "held_out"],
+        group_name="evaluation",
+        description="Questions with reference answers that no mixture may take, asked of every training stage's"
+        " checkpoint (the last one through its server, but for questions with several images): share correct, compared"
+        " with chance and with the same questions over grey images.",
+        deps=[dg.AssetKey(["checkpoint", stage]) for stage in TRAINING_STAGES],
+        kinds={"lance", "vllm"},
+        owners=OWNERS,
+        tags={"mvl/suite": "held_out"},
+        pool=GPU_POOL,
+        code_version=EVALUATION_CODE_VERSION,
+    )
+    def held_out(context: dg.AssetExecutionContext, launcher: Launcher, config: HeldOutConfig) -> dg.MaterializeResult:
+        lake = open_lake()
+        report = evaluate_checkpoints(
+            lake,
+            [load_current_checkpoint(stage) for stage in TRAINING_STAGES],
+            per_category=config.per_category,
+            max_new_tokens=config.max_new_tokens,
+            run_id=context.run_id,
+            launch=lambda command, folder: launcher.run(context, command, run_dir=folder),
+            log=context.log.info,
+        )
+        answers_by_stage = {
+            checkpoint_answers.checkpoint.stage: checkpoint_answers.answers
+            for checkpoint_answers in report.answers_of_checkpoints
+        }
+        table = lake.get_table(suite.TABLE)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(report.data_version),
+            metadata={
+                **build_table_metadata(table, rows=table.count()),
+                **_build_score_metadata(report),
+                metadata_keys.SCORES: dg.MarkdownMetadataValue(render_summary_table(report)),
+                metadata_keys.SCORES_BY_CATEGORY: dg.MarkdownMetadataValue(render_category_table(report.scores)),
+                metadata_keys.PREVIEW: dg.MarkdownMetadataValue(
+                    render_preview_table(lake, report.questions, answers_by_stage)
+                ),
+            },
+        )
+
+    return held_out
+
+
+def _build_score_metadata(report: suite.HeldOutReport) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        metadata_keys.QUESTIONS: len(report.questions),
+        metadata_keys.SETTINGS_HASH: report.settings_hash,
+    }
+    for stage, scores in report.scores.items():
+        total_score = scores[-1]
+        metadata[f"{metadata_keys.ACCURACY}_{stage}"] = total_score.accuracy
+        if total_score.blank_image_accuracy is not None:
+            metadata[f"{metadata_keys.BLANK_IMAGE_ACCURACY}_{stage}"] = total_score.blank_image_accuracy
+    metadata[metadata_keys.MAJORITY_BASELINE] = next(iter(report.scores.values()))[-1].majority_baseline
+    return metadata

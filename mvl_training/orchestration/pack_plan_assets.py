@@ -1,0 +1,81 @@
+"""The assets `pack_plan/<training stage>`."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as they are.
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from mvl_assets.common import metadata_keys
+from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.orchestration.metadata import build_table_metadata
+from mvl_training.orchestration.asset_defaults import OWNERS, build_code_version, open_lake
+from mvl_training.orchestration.launch import Launcher
+from mvl_training.recipe import Recipe
+from mvl_training.runs import stage_run
+
+# Increased by hand when the meaning of the code changes; the inputs are hashed as well.
+PLAN_CODE_VERSION = "2"
+
+
+def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefinition:
+    """Return the asset `pack_plan/<stage>`."""
+
+    @dg.asset(
+        key=["pack_plan", stage],
+        group_name="pack_plan",
+        description=f"Which rows of the {stage} mixture share a sequence, from exact token and tile counts. No sample"
+        " attends to another, and none is cut. Training reads packs in this order, so a step number names its samples.",
+        deps=[dg.AssetKey(["mixture", stage])],
+        kinds={"lance"},
+        owners=OWNERS,
+        tags={"mvl/stage": stage},
+        code_version=build_code_version(PLAN_CODE_VERSION, recipe.build_plan_inputs(stage)),
+    )
+    def pack_plan(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
+        lake = open_lake()
+        plan_dir = stage_run.get_plan_dir(stage)
+        report_path = plan_dir / "report.json"
+        launcher.run(
+            context, stage_run.build_plan_command(stage, lake.root, context.run_id, report_path), run_dir=plan_dir
+        )
+        report = stage_run.read_json(report_path)
+        table = lake.get_table(f"pack_plan/{stage}")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(report["data_version"]),
+            metadata={**build_table_metadata(table, rows=table.count()), **build_plan_metadata(report)},
+        )
+
+    return pack_plan
+
+
+def build_plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the UI shows of a pack plan.
+
+    Args:
+        report: A `PackPlanReport` as plain values.
+    """
+    # Imports the tokenizers library, which loading the definitions should not pay for.
+    from mvl_training.data.mixture_stats import render_loads_table, render_shares_table
+
+    reject_lines = "\n".join(f"| {error} | {n_rows} |" for error, n_rows in report["rejects_by_error"].items())
+    return {
+        metadata_keys.SAMPLES: report["n_samples"],
+        metadata_keys.PACKS: report["n_packs"],
+        metadata_keys.FILL: report["fill_ratio"],
+        metadata_keys.TOKENS: report["n_tokens"],
+        metadata_keys.LOSS_TOKENS: report["n_loss_tokens"],
+        metadata_keys.TILES: report["n_tiles"],
+        metadata_keys.STRAGGLER_EFFICIENCY: report["rank_loads"][0]["token_efficiency"],
+        metadata_keys.RANK_LOADS: dg.MarkdownMetadataValue(render_loads_table(report["rank_loads"])),
+        metadata_keys.BALANCE: dg.MarkdownMetadataValue(render_shares_table(report["shares"])),
+        **{
+            f"{metadata_keys.VISUAL_SHARE_OF_PACK}_{percentile}": share
+            for percentile, share in report["visual_share_percentiles"].items()
+        },
+        metadata_keys.REJECTED: sum(report["rejects_by_error"].values()),
+        metadata_keys.REJECTS: dg.MarkdownMetadataValue(
+            f"| error | rows |\n|---|---|\n{reject_lines}" if reject_lines else "none"
+        ),
+        metadata_keys.SECONDS: report["duration_s"],
+    }
