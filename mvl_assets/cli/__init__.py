@@ -1,6 +1,6 @@
-"""The command line, `mvl`. One module per command, imported when it is called; nothing else may print.
+"""The command line, `mvl`: one module per command, imported when the command is called.
 
-Commands call the same plain functions as the assets do, or drive the assets themselves (`mvl run`).
+Commands call the same functions as the assets, or materialise the assets themselves (`mvl run`). Only they print.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import click
 from mvl_assets.config.settings import validate_settings
 
 COMMANDS = {
-    "doctor": "Check what this machine has and lacks, with the command that mends it.",
-    "run": "Materialise the whole road, or a part of it, in this process.",
-    "status": "Per stage: what is materialised, what is out of date, rows and rejects.",
-    "sources": "List the declared sources with what is known and what was found.",
-    "plan": "Say what a stage would fetch or send, before anything moves.",
-    "retry": "Ask again what rewriting and judging could not get; --list says what that is.",
+    "doctor": "Check what this machine has and lacks, with the command that fixes it.",
+    "run": "Materialise the whole pipeline, or a part of it, in this process.",
+    "status": "Show per stage what is materialised, what is stale, rows and rejects.",
+    "sources": "List the declared sources with their state; look them up, fetch them.",
+    "plan": "Show what a stage would fetch or send, without doing it.",
+    "retry": "Ask again for rejected rewrites and verdicts; --list shows them.",
     "judge": "See how far the judge can be trusted: against labels, and on known faults.",
-    "stale": "List the partitions that are out of date; --launch backfills them through Dagster.",
-    "trace": "Show where a row came from.",
-    "purge": "Take a source, or samples, out of everything that was made of them.",
-    "gc": "Remove what nothing needs: unused pictures, old versions, leftovers of killed runs.",
-    "serve": "Look at, stop or start the local model servers.",
+    "stale": "List stale partitions; --launch materialises them again.",
+    "trace": "Show where a row came from, back to its source file.",
+    "purge": "Delete a source, or samples, and everything that was made from them.",
+    "gc": "Free disk space: unused images, old versions, leftovers of killed runs.",
+    "serve": "Show, stop or start the local model servers.",
     "ui": "Open Dagster's web interface on this lake.",
 }
 
 
-# Of other packages (entry points of the group `mvl.commands`), which this one does not import.
+# Found by their entry points (group `mvl.commands`): this package does not import the modules that define them.
 PLUGIN_COMMANDS = {
     "demo-data": "Write small raw data sets in the sources' native formats.",
     "recipe": "Show what a training recipe would run: parameters, FLOPs, memory, days.",
@@ -40,7 +40,7 @@ PLUGIN_COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when the command is used, so that `mvl --help` answers at once."""
+    """Command group that imports a command's module only when it is used, so that `mvl --help` is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *PLUGIN_COMMANDS]
@@ -59,19 +59,19 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup)
 def cli() -> None:
-    """MAmmoTH-VL's road from 153 sources to a trained model, as a lake with lineage."""
+    """MAmmoTH-VL's pipeline from 153 sources to a trained model, as a data lake with lineage."""
     validate_settings()
 
 
 def main() -> None:
-    """Runs the command line. An error a person can act on ends with one line and exit status 1."""
+    """Run the command line; an error that a person can act on is shown in one line, with exit status 1."""
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; run the same command again to go on", err=True)
+        click.echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
     except Exception as error:
         from mvl_assets.runner.user_errors import to_user_facing_error

@@ -36,7 +36,11 @@ UPSTREAM_STAGES = {"rewrite": "category", "judge": "rewritten"}
     "--limit", type=click.IntRange(min=1), help="Rows per source, by hash; a larger limit contains a smaller."
 )
 @click.option(
-    "--mbit", type=click.FloatRange(min=0, min_open=True), default=1000.0, show_default=True, help="Line, in Mbit/s."
+    "--bandwidth-mbit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1000.0,
+    show_default=True,
+    help="Line, in Mbit/s.",
 )
 @click.option("--json", "json_", is_flag=True, help="As a JSON list.")
 def command(

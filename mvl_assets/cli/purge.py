@@ -1,4 +1,4 @@
-"""`mvl purge`: take a source or single samples out of everything that was made of them, for good."""
+"""`mvl purge`: delete a source or single samples, and everything that was made from them, for good."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from mvl_assets.lake_queries.tombstones import allow_samples, allow_source, load
 
 @click.group(name="purge")
 def command() -> None:
-    """Take a source, or samples, out of every table, with the pictures that nobody else uses.
+    """Delete a source, or samples, from every table, with the images that no other sample uses.
 
-    The data stays out: the next ingest of the same files rejects it, until `mvl purge allow` lets it back. Killed on
-    the way, the same command goes on.
+    The data stays out: the next ingest of the same files rejects it until `mvl purge allow`. If the command is killed,
+    the same command continues.
     """
 
 
 YES_OPTION = click.option("--yes", is_flag=True, help="Do not ask.")
-DRY_RUN_OPTION = click.option("--dry-run", is_flag=True, help="Only show what would go.")
-KEEP_BYTES_OPTION = click.option(
-    "--keep-bytes",
+DRY_RUN_OPTION = click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
+NO_RECLAIM_OPTION = click.option(
+    "--no-reclaim",
     is_flag=True,
-    help="Take the rows out now and leave their bytes on disk, for a lake that others are reading. The same command "
-    "without this removes the bytes.",
+    help="Delete the rows now but leave their bytes on disk, for a lake that others are reading. The same command "
+    "without this option frees the bytes.",
 )
 
 
@@ -45,55 +45,60 @@ KEEP_BYTES_OPTION = click.option(
 @click.argument("slug")
 @YES_OPTION
 @DRY_RUN_OPTION
-@KEEP_BYTES_OPTION
-def _purge_source(slug: str, yes: bool, dry_run: bool, keep_bytes: bool) -> None:
-    """Take a whole source out."""
+@NO_RECLAIM_OPTION
+def _purge_source(slug: str, yes: bool, dry_run: bool, no_reclaim: bool) -> None:
+    """Delete a whole source."""
     lake = Lake(load_settings().lake_root)
     if not lake.get_table("samples").count(sql.equals("source", slug)) and not load_tombstones(lake, slug):
         get_source(slug)
-    _run_purges(lake, [Purge(lake, slug)], yes, dry_run, keep_bytes, unclaimed=False)
+    _run_purges(lake, [Purge(lake, slug)], yes, dry_run, no_reclaim, orphan_answers=False)
 
 
 @command.command(name="sample")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--unclaimed", is_flag=True, help="With all answers of their sources that no row refers to any more.")
+@click.option(
+    "--orphan-answers", is_flag=True, help="Also delete all answers of their sources that no row refers to any more."
+)
 @YES_OPTION
 @DRY_RUN_OPTION
-@KEEP_BYTES_OPTION
-def _purge_samples(ids: Sequence[str], unclaimed: bool, yes: bool, dry_run: bool, keep_bytes: bool) -> None:
-    """Take samples out, with their exact copies in the same source. An ID may be the beginning of one."""
+@NO_RECLAIM_OPTION
+def _purge_samples(ids: Sequence[str], orphan_answers: bool, yes: bool, dry_run: bool, no_reclaim: bool) -> None:
+    """Delete samples and their exact copies in the same source. An ID may be a unique prefix."""
     lake = Lake(load_settings().lake_root)
     purges = [Purge(lake, source, ids_by_source) for source, ids_by_source in resolve_sample_ids(lake, ids).items()]
-    _run_purges(lake, purges, yes, dry_run, keep_bytes, unclaimed)
+    _run_purges(lake, purges, yes, dry_run, no_reclaim, orphan_answers)
 
 
 @command.group(name="allow")
 def _allow() -> None:
-    """Let what was purged come back with the next ingest."""
+    """Let the next ingest take purged data again."""
 
 
 @_allow.command(name="source")
 @click.argument("slug")
 def _allow_source(slug: str) -> None:
-    """Let a whole source come back; samples that were purged one by one stay out."""
+    """Allow a whole source again; samples that were purged one by one stay out."""
     if not allow_source(Lake(load_settings().lake_root), slug):
-        raise MvlError(f"the source {slug!r} is not purged", hint="`mvl purge sample` and `source` purge")
-    click.echo(f"{slug} may come back: `mvl run --source {slug}`")
+        raise MvlError(
+            f"the source {slug!r} is not purged",
+            hint="only what `mvl purge source` or `mvl purge sample` purged can be allowed",
+        )
+    click.echo(f"{slug} is allowed again: `mvl run --source {slug}`")
 
 
 @_allow.command(name="sample")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def _allow_samples(ids: Sequence[str]) -> None:
-    """Let samples come back."""
+    """Allow samples again."""
     lake = Lake(load_settings().lake_root)
     ids_by_source = resolve_sample_ids(lake, ids)
     if not allow_samples(lake, [sample_id for sample_ids in ids_by_source.values() for sample_id in sample_ids]):
-        raise MvlError("none of these samples is purged", hint="`mvl purge sample ID` purges")
-    click.echo(f"they may come back: `mvl run {' '.join(f'--source {source}' for source in ids_by_source)}`")
+        raise MvlError("none of these samples is purged", hint="only what `mvl purge sample` purged can be allowed")
+    click.echo(f"they are allowed again: `mvl run {' '.join(f'--source {source}' for source in ids_by_source)}`")
 
 
 def _run_purges(
-    lake: Lake, purges: Sequence[Purge], yes: bool, dry_run: bool, keep_bytes: bool, unclaimed: bool
+    lake: Lake, purges: Sequence[Purge], yes: bool, dry_run: bool, no_reclaim: bool, orphan_answers: bool
 ) -> None:
     for purge in purges:
         plan = purge.plan()
@@ -104,18 +109,18 @@ def _run_purges(
         if dry_run:
             continue
         if not yes:
-            click.confirm(f"take this out of {lake.root}?", abort=True)
+            click.confirm(f"delete this from {lake.root}?", abort=True)
         remaining = purge.run(
-            keep_bytes=keep_bytes, include_orphan_answers=unclaimed, before_delete=partial(_delete_files, files)
+            keep_bytes=no_reclaim, include_orphan_answers=orphan_answers, before_delete=partial(_delete_files, files)
         )
         if remaining.row_counts or remaining.n_images:
             raise MvlError(
-                f"rows of {purge.source} came in while they were taken out: {', '.join(remaining.row_counts)}",
-                hint="stop what still works on the source, then run the same command again",
+                f"rows of {purge.source} arrived while they were deleted: {', '.join(remaining.row_counts)}",
+                hint="stop what still writes rows of the source, then run the same command again",
             )
-        click.echo(f"{purge.source}: done" + (", the bytes are still on disk" if keep_bytes else ""))
+        click.echo(f"{purge.source}: done" + (", the bytes are still on disk" if no_reclaim else ""))
     if not dry_run:
-        click.echo("next: `mvl run` makes again what was made with it")
+        click.echo("next: `mvl run` rebuilds what was made from it")
 
 
 def _delete_files(files: Sequence[Path]) -> None:
@@ -124,33 +129,33 @@ def _delete_files(files: Sequence[Path]) -> None:
 
 
 def _iter_plan_lines(lake: Lake, source: str, plan: PurgePlan, files: Sequence[Path]) -> Iterator[str]:
-    yield f"{source}: what goes"
+    yield f"{source}: what is deleted"
     if not plan.row_counts:
-        yield "no row of it is in the lake; it is only kept out from now on"
+        yield "the lake has no row of it; it is only kept out from now on"
     else:
         yield format_table("", ["table", "rows"], [[name, n] for name, n in plan.row_counts.items()]).strip()
-    yield f"pictures: {plan.n_images} go ({plan.image_bytes:,} bytes), {plan.n_shared_images} stay because others use them"
+    yield f"images: {plan.n_images} go ({plan.image_bytes:,} bytes), {plan.n_shared_images} stay because others use them"
     if plan.n_copies:
-        yield f"{plan.n_copies} samples say exactly the same in this source and go, too"
+        yield f"{plan.n_copies} samples of this source have exactly the same content and go too"
     for other_source, sample_id in plan.duplicates_elsewhere:
         yield f"an equal sample stays in {other_source}: {sample_id}"
     if plan.n_orphan_answers:
         yield (
             f"{plan.n_orphan_answers} answers of the source belong to no row (first tries, earlier prompts); some may be "
-            "about these samples: --unclaimed takes them all, and those of others may have to be paid for again"
+            "about these samples: --orphan-answers deletes all of them, and those of others may be paid for again"
         )
     for folder, n_files in Counter(str(path.parent) for path in files if path.parent.parent.name != "images").items():
-        yield f"exports that go: {n_files} files in {folder}, and the pictures beside them"
+        yield f"exports that go: {n_files} files in {folder}, and their images"
     if plan.affected_stages:
-        yield f"to be made again: {', '.join(f'mixture/{s}, pack_plan/{s}' for s in plan.affected_stages)}"
+        yield f"to be rebuilt: {', '.join(f'mixture/{s}, pack_plan/{s}' for s in plan.affected_stages)}"
     for checkpoint_dir, effect in _iter_affected_checkpoints(lake, plan):
         yield f"not undone: {effect}: {checkpoint_dir}"
     if source in load_catalog():
-        yield f"left alone: the files in {load_catalog()[source].root}, and previews in Dagster's log of earlier runs"
+        yield f"not touched: the files in {load_catalog()[source].root}, and previews in Dagster's log of earlier runs"
 
 
 def _iter_affected_checkpoints(lake: Lake, plan: PurgePlan) -> Iterator[tuple[Path, str]]:
-    """The checkpoints whose training rows held the data, or may have."""
+    """Yield checkpoints whose training rows included the data, or may have, each with the effect in words."""
     follows_affected = False
     for stage in TRAINING_STAGES:
         is_stage_affected = False
@@ -160,7 +165,7 @@ def _iter_affected_checkpoints(lake: Lake, plan: PurgePlan) -> Iterator[tuple[Pa
             if matches_plan and f"pack_plan/{stage}" in plan.row_counts:
                 yield result_path.parent, "a checkpoint was trained on it"
             elif follows_affected:
-                yield result_path.parent, "a checkpoint that may go back to one of these"
+                yield result_path.parent, "a checkpoint that may be trained from one of these"
             elif not matches_plan:
                 yield result_path.parent, "a checkpoint may have been trained on it (its pack plan is gone)"
             else:

@@ -14,13 +14,13 @@ from mvl_assets.orchestration import asset_keys
 
 @click.group(name="serve")
 def command() -> None:
-    """Look at, stop or start the local model servers."""
+    """Show, stop or start the local model servers."""
 
 
 @command.command(name="status")
 @click.option("--json", "json_", is_flag=True, help="As a JSON list.")
 def show_status(json_: bool) -> None:
-    """The servers of this machine: model, address, process, memory, idle time."""
+    """Show the servers of this machine: model, address, process, memory, idle time."""
     servers = [asdict(s) for s in server.list_servers()]
     if json_:
         click.echo(as_json(servers))

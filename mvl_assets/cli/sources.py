@@ -1,4 +1,4 @@
-"""`mvl sources`: every declared source, what is known of it and what was found; looking them up and fetching them."""
+"""`mvl sources`: list the declared sources with their state, look up their files, and fetch them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ COLUMNS = ("slug", "category", "group", "format", "license", "state", "rows", "r
 @click.group(name="sources", invoke_without_command=True)
 @click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
 @click.option("--group", type=click.Choice(["A", "B", "C"]), help="Only this group of the paper.")
-@click.option("--license", "license_", metavar="WORD", help="Only licences with this word; `unknown` for none known.")
+@click.option(
+    "--license",
+    "license_",
+    metavar="WORD",
+    help="Only licences that contain this word; `unknown` for sources without a known licence.",
+)
 @click.option("--state", type=click.Choice(STATES), help="Only sources in this state.")
-@click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
+@click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be repeated.")
 @click.option("--json", "json_", is_flag=True, help="As a JSON list of objects.")
 @click.pass_context
 def command(
@@ -41,7 +46,7 @@ def command(
     sources: tuple[str, ...],
     json_: bool,
 ) -> None:
-    """List the declared sources with what is known and what was found."""
+    """List the declared sources with what is known about them and what is on disk and in the lake."""
     filters = (category, group, license_, state, sources)
     if context.invoked_subcommand is not None:
         if json_ or any(filters):
@@ -66,7 +71,7 @@ def command(
         click.echo(as_json(source_rows))
         return
     if not source_rows:
-        click.echo("no source is like that; `mvl sources` lists all")
+        click.echo("no source matches; `mvl sources` lists all of them")
         return
     cells = [[format_bytes(s[c]) if c == "size" and s[c] is not None else s[c] for c in COLUMNS] for s in source_rows]
     click.echo(format_table(f"{len(source_rows)} sources", COLUMNS, cells))
@@ -74,11 +79,11 @@ def command(
         for line in source_rows:
             click.echo(f"{line['slug']}: {line['note']}")
     else:
-        click.echo("of each state, what it means and what to do: `mvl sources --state STATE`")
+        click.echo("what a state means and what to do about it: `mvl sources --state STATE`")
 
 
 @command.command(name="lock")
-@click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
+@click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be repeated.")
 @click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
 def update_lock_file(sources: tuple[str, ...], category: str | None) -> None:
     """Look up commits, files, sizes and licences, and write them to the lock file."""
@@ -98,11 +103,11 @@ def update_lock_file(sources: tuple[str, ...], category: str | None) -> None:
 
 
 @command.command(name="fetch")
-@click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
+@click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be repeated.")
 @click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
-@click.option("--again", is_flag=True, help="Also what was removed after it was ingested.")
-def fetch_sources(sources: tuple[str, ...], category: str | None, again: bool) -> None:
-    """Fetch the sources' files; without a choice, all of the profile that have a public home."""
+@click.option("--refetch", is_flag=True, help="Also fetch files that were removed after their ingest.")
+def fetch_sources(sources: tuple[str, ...], category: str | None, refetch: bool) -> None:
+    """Fetch the sources' files; without --source, all sources of the profile that can be fetched."""
     from mvl_assets.fetch.source import fetch_source
 
     specs = _filter_specs(sources, category)
@@ -113,7 +118,7 @@ def fetch_sources(sources: tuple[str, ...], category: str | None, again: bool) -
     failed_slugs: list[str] = []
     for spec in specs:
         try:
-            fetch_source(spec, log=click.echo, refetch=again)
+            fetch_source(spec, log=click.echo, refetch=refetch)
         except InfrastructureError:
             raise
         except MvlError as error:
@@ -124,7 +129,7 @@ def fetch_sources(sources: tuple[str, ...], category: str | None, again: bool) -
     if failed_slugs:
         raise MvlError(
             f"{len(failed_slugs)} of {len(specs)} sources were not fetched: {', '.join(failed_slugs)}",
-            hint="each has its reason above; the others are there",
+            hint="the reason of each is printed above; the others were fetched",
         )
 
 
@@ -137,16 +142,16 @@ def _resolve_specs(sources: tuple[str, ...]) -> dict[str, SourceSpec]:
 
 
 def _exclude_purged(specs: list[SourceSpec], *, are_explicit: bool) -> list[SourceSpec]:
-    """What was purged as a whole is passed over; to name it is an error."""
+    """Leave out sources that were purged as a whole; naming one explicitly is an error."""
     lake = Lake(load_settings().lake_root)
     purged_slugs = [spec.slug for spec in specs if load_tombstones(lake, spec.slug).is_whole_source]
     if purged_slugs and are_explicit:
         raise MvlError(
-            f"{', '.join(purged_slugs)}: purged from {lake.root}, so nothing is fetched",
-            hint="; ".join(f"`mvl purge allow source {slug}`" for slug in purged_slugs) + " lets it come back",
+            f"{', '.join(purged_slugs)}: purged from {lake.root}, so not fetched",
+            hint="; ".join(f"`mvl purge allow source {slug}`" for slug in purged_slugs) + " allows it again",
         )
     for slug in purged_slugs:
-        click.echo(f"{slug}: purged, so not fetched; `mvl purge allow source {slug}` lets it come back")
+        click.echo(f"{slug}: purged, so not fetched; `mvl purge allow source {slug}` allows it again")
     return [spec for spec in specs if spec.slug not in purged_slugs]
 
 
@@ -158,7 +163,7 @@ def _build_source_row(
     display_state: str = "ingested" if n_rows and files_state != "fetching" else files_state
     note = describe_state(spec, lock, fetch_state)
     if is_purged:
-        display_state, note = "purged", f"purged, `mvl purge allow source {spec.slug}` lets it come back; {note}"
+        display_state, note = "purged", f"purged, `mvl purge allow source {spec.slug}` allows it again; {note}"
     elif files_state == "removed":
         display_state = "ingested, archives removed"
     if fetch_state is not None and files_state in ("fetched", "removed"):

@@ -1,4 +1,4 @@
-"""`mvl stale`: the partitions whose inputs changed since they were made, and making exactly those again."""
+"""`mvl stale`: list the partitions whose inputs changed since they were materialised, and materialise those again."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mvl_assets.runner.dagster_home import get_instance, load_code_locations, su
 
 @click.command(name="stale")
 @click.argument("assets", nargs=-1, metavar="[ASSET]...")
-@click.option("--launch", is_flag=True, help="Make them again now, as one run per partition.")
+@click.option("--launch", is_flag=True, help="Materialise them now, one run per partition.")
 @click.option("--json", "json_", is_flag=True, help="As a JSON list.")
 def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
-    """List the partitions that are out of date; --launch makes exactly those again.
+    """List the stale partitions; --launch materialises exactly those again.
 
-    ASSET is a stage (`rewritten`) or one asset (`rewritten/ocr`); without any, all are looked at.
+    ASSET is a stage (`rewritten`) or one asset (`rewritten/ocr`); without it, all are checked.
     """
     suppress_dagster_warnings()
     dagster_instance = get_instance()
@@ -34,21 +34,19 @@ def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
     stale_statuses = _list_stale_statuses(graphs, dagster_instance, assets)
     if json_ and not launch:
         rows = [
-            {"asset": s.key.to_user_string(), "partition": s.partition_key, "because": "; ".join(s.causes)}
+            {"asset": s.key.to_user_string(), "partition": s.partition_key, "causes": "; ".join(s.causes)}
             for s in stale_statuses
         ]
         click.echo(as_json(rows))
         return
-    click.echo(
-        _format_statuses(stale_statuses, "out of date") if stale_statuses else "everything that was made is up to date"
-    )
+    click.echo(_format_statuses(stale_statuses, "stale") if stale_statuses else "nothing is stale")
     if launch and stale_statuses:
         from mvl_assets.runner.pipeline_runner import run_stale
 
         run_stale(stale_statuses)
         if remaining_statuses := _list_stale_statuses(graphs, dagster_instance, ()):
-            click.echo(_format_statuses(remaining_statuses, "out of date now"))
-            click.echo("`mvl stale --launch` makes these, `mvl run` everything that is missing or out of date")
+            click.echo(_format_statuses(remaining_statuses, "still stale"))
+            click.echo("`mvl stale --launch` materialises these, `mvl run` everything that is missing or stale")
 
 
 def _list_stale_statuses(
@@ -65,4 +63,4 @@ def _list_stale_statuses(
 
 def _format_statuses(statuses: list[AssetStatus], label: str) -> str:
     rows = [[s.key.to_user_string(), s.partition_key, "; ".join(s.causes)] for s in statuses]
-    return format_table(f"{len(rows)} {label}", ["asset", "partition", "because"], rows)
+    return format_table(f"{len(rows)} {label}", ["asset", "partition", "causes"], rows)

@@ -1,4 +1,4 @@
-"""`mvl trace`: from any row back to its source file, prompt, raw answer and verdict."""
+"""`mvl trace`: show the lineage of a row: source file, prompt, raw answer and verdict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mvl_assets.lake_queries.lineage import trace
 @click.argument("row_id", metavar="ID")
 @click.option("--json", "json_", is_flag=True, help="Everything, as one JSON object.")
 def command(row_id: str, json_: bool) -> None:
-    """Show where a row came from. ID is a mixture row, verdict, rewrite or sample, or the beginning of one."""
+    """Show where a row came from. ID is that of a mixture row, verdict, rewrite or sample, or its beginning."""
     lineage = trace(Lake(load_settings().lake_root), row_id)
     click.echo(as_json(lineage) if json_ else "\n".join(_format_lineage_lines(lineage)))
 
@@ -65,7 +65,7 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
         f"sample    {sample['sample_id']}  revision {sample['revision']}, licence {sample['license'] or 'unknown'}"
     )
     lines += [f"            {t['from']}: {_truncate(t['value'])}" for t in sample["conversations"]]
-    lines += [f"          picture {i.image_id}  {i.width}x{i.height} {i.format}" for i in lineage["images"]]
+    lines += [f"          image {i.image_id}  {i.width}x{i.height} {i.format}" for i in lineage["images"]]
     lines.append(f"file      {root}{sample['file']} row {sample['position']}, native id {sample['native_id']}")
     lines += [f"rejected  {r['stage']}: {r['error']}: {_truncate(r['message'])}" for r in lineage["rejects"]]
     return lines

@@ -24,11 +24,11 @@ def command(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise MvlError(f"port {port} is in use", hint=f"mvl ui --port {port + 1}") from error
-    click.echo(f"in a moment: http://127.0.0.1:{port}  (DAGSTER_HOME {home}; Ctrl-C stops it)")
+    click.echo(f"starting: http://127.0.0.1:{port}  (DAGSTER_HOME {home}; Ctrl-C stops it)")
     os.chdir(find_workspace_file().parent)
-    # Background jobs of a plain shell are started deaf to SIGINT; Dagster's processes would be too, and never stop.
+    # A plain shell starts background jobs with SIGINT ignored; Dagster's processes would inherit that and never stop.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # The warning ignored says that `dg dev` is the command's new name; that one does the same here.
+    # The ignored warning says that the command is now called `dg dev`, which does the same here.
     arguments = [
         "-W",
         "ignore::FutureWarning",

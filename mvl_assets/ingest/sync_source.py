@@ -105,7 +105,7 @@ def _ensure_files(lake: Lake, source: SourceSpec, profile: Profile, log: LogFn) 
         raise SourceError(
             source.slug,
             missing_reason,
-            hint=f"run `mvl sources fetch --again --source {source.slug}`, "
+            hint=f"run `mvl sources fetch --refetch --source {source.slug}`, "
             f"or remove {get_state_path(source.slug)} if the folder is your own now",
         )
     elif not source.root.is_dir():

@@ -30,7 +30,7 @@ def first(home: Home, table: str, condition: str | None = None) -> dict[str, Any
     return next(home.lake.get_table(table).iter_rows(None, condition))
 
 
-# -- help, doctor, miniature ---------------------------------------------------------------------------------------
+# -- help, doctor, demo-data ---------------------------------------------------------------------------------------
 
 
 def test_help_names_every_command_and_each_explains_itself() -> None:
@@ -68,7 +68,7 @@ def test_doctor_says_that_the_profile_is_missing(raw: Home) -> None:
     assert "fix: set MVL_PROFILE to one of" in done.stdout and "demo-all" in done.stdout
 
 
-def test_miniatures_are_written_once_and_named(raw: Home, fresh: Home) -> None:
+def test_demo_data_is_written_and_an_unknown_source_refused(raw: Home, fresh: Home) -> None:
     said = fresh.run("demo-data", *SOURCES, "--rows", "16")
     for slug in (KEPT, *REWRITTEN):
         assert lines_with(said, [slug, "llava_json", "14", "2"]), said
@@ -154,7 +154,7 @@ def test_a_plan_for_a_source_that_is_not_there_or_not_rewritten_says_so(built: H
 def test_an_edited_prompt_makes_stale_exactly_what_was_made_with_it(
     built: Home, copy_of: Callable[[Home], Home], tmp_path: Path
 ) -> None:
-    assert "up to date" in built.run("stale")
+    assert "nothing is stale" in built.run("stale")
     prompts = tmp_path / "prompts"
     shutil.copytree(PROJECT_ROOT / "prompts", prompts)
     edited = prompts / "rewrite_math.md"

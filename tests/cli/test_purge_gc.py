@@ -40,7 +40,7 @@ def test_a_source_is_taken_out_of_everything_and_stays_out(built: Home, copy_of:
     assert lines_with(looked, ["may have been trained on it", str(home.folder / "checkpoints" / STAGE)])
 
     asked = home.mvl("purge", "source", slug)
-    assert asked.returncode != 0 and "take this out of" in asked.stdout
+    assert asked.returncode != 0 and "delete this from" in asked.stdout
     assert rows(home, "samples", slug) > 0 and (export / f"{STAGE}.json").exists()
 
     assert lines_with(home.run("purge", "source", slug, "--yes"), [slug, "done"])
@@ -53,7 +53,7 @@ def test_a_source_is_taken_out_of_everything_and_stays_out(built: Home, copy_of:
     assert rows(home, "samples", slug) == 0
     (listed,) = (s for s in home.json("sources") if s["slug"] == slug)
     assert (listed["rows"], listed["rejects"]) == (0, 1)
-    assert "may come back" in home.run("purge", "allow", "source", slug)
+    assert "is allowed again" in home.run("purge", "allow", "source", slug)
     one_error(home.mvl("purge", "allow", "source", slug), "not purged", "mvl purge")
 
 
@@ -66,11 +66,11 @@ def test_a_sample_is_taken_out_by_the_beginning_of_its_id(sorted_in: Home, copy_
     gone = before - rows(home, "samples", KEPT)
     assert gone >= 1
     again = home.run("purge", "sample", sample["sample_id"], "--yes")
-    assert lines_with(again, ["pictures: 0 go"]), "it is remembered, and there is nothing left"
-    assert lines_with(again, ["no row of it is in the lake"])
+    assert lines_with(again, ["images: 0 go"]), "it is remembered, and there is nothing left"
+    assert lines_with(again, ["the lake has no row of it"])
     freed = home.run("gc", "--dry-run")
     assert str(home.folder / "lake") in freed and "after" not in freed
-    done = home.run("gc", "--keep-days", "0", "--rewrite-pictures")
+    done = home.run("gc", "--keep-days", "0", "--compact-images")
     assert lines_with(done, ["before", "after"])
 
 
@@ -94,6 +94,6 @@ def test_purging_is_refused_while_the_answers_of_the_source_are_written(
     home = copy_of(sorted_in)
     slug = REWRITTEN[0]
     with home.lake.get_answer_log("rewrite", slug):
-        done: subprocess.CompletedProcess[str] = home.mvl("purge", "source", slug, "--yes", "--keep-bytes")
+        done: subprocess.CompletedProcess[str] = home.mvl("purge", "source", slug, "--yes", "--no-reclaim")
     one_error(done, "is being written by pid", "wait for that run")
     assert rows(home, "samples", slug) > 0

@@ -123,14 +123,14 @@ def test_mvl_stale_lists_and_launches_exactly_the_stale_partitions(world: World,
         runs = instance.get_runs_count()
     launched = CliRunner().invoke(stale_command, ["--launch"], catch_exceptions=False)
     assert launched.exit_code == 0
-    assert "1 out of date" in launched.stdout and "prompts/rewrite_general" in launched.stdout
+    assert "1 stale" in launched.stdout and "prompts/rewrite_general" in launched.stdout
     assert sum(model[0].request_counts.values()) == asked + 3
     with world.instance() as instance:
         assert instance.get_runs_count() == runs + 1
     listed = CliRunner().invoke(stale_command, ["judged", "--json"], catch_exceptions=False)
     (one,) = json.loads(listed.stdout)
     assert (one["asset"], one["partition"]) == ("judged/code_math", GENERAL)
-    assert "rewritten/code_math" in one["because"]
+    assert "rewritten/code_math" in one["causes"]
 
 
 def latest_check(world: World) -> dg.AssetCheckEvaluation:

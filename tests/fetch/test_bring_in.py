@@ -108,7 +108,7 @@ def test_a_folder_that_is_not_whole_is_not_ingested(lake: Lake, data: Repo) -> N
     (SOURCE.root / "b.parquet").unlink()
     with pytest.raises(SourceError, match=r"b\.parquet is gone or was changed") as caught:
         brought(lake, fetch=False)
-    assert "mvl sources fetch --again --source demo" in (caught.value.hint or "")
+    assert "mvl sources fetch --refetch --source demo" in (caught.value.hint or "")
     assert counts(brought(lake)) == (5, 0, 0, 0)
 
 

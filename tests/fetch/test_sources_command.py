@@ -63,7 +63,7 @@ def test_the_list_can_be_narrowed_by_state_and_licence_and_then_says_what_to_do(
     assert {line["license"] for line in unknown} == {None}
     alone = mvl("--source", SLUG, "--state", "locked").output
     assert alone.startswith("1 sources") and f"{SLUG}: locked" in alone
-    assert mvl("--source", SLUG, "--license", "proprietary").output.startswith("no source is like that")
+    assert mvl("--source", SLUG, "--license", "proprietary").output.startswith("no source matches")
     assert mvl("--state", "lost").exit_code == 2
     misplaced = mvl("--category", "ocr", "lock")
     assert misplaced.exit_code == 2 and "options of `lock` come after it" in misplaced.output
@@ -129,7 +129,7 @@ def test_without_a_choice_the_profiles_sources_with_a_home_are_fetched(
 def test_a_purged_source_is_not_fetched(data: Repo, hub: HubServer) -> None:
     add_tombstones(Lake(load_settings().lake_root), SLUG, [(None, None)])
     line = line_of(SLUG)
-    assert line["state"] == "purged" and "`mvl purge allow source ai2d_gpt4v` lets it come back" in line["note"]
+    assert line["state"] == "purged" and "`mvl purge allow source ai2d_gpt4v` allows it again" in line["note"]
     done = mvl("fetch", "--source", SLUG)
     assert isinstance(done.exception, MvlError) and "purged" in done.exception.message
     assert f"`mvl purge allow source {SLUG}`" in str(done.exception.hint)
