@@ -1,5 +1,4 @@
-"""Asking models: requests, the client engine, the shared local server. The only room that speaks HTTP.
+"""Sending requests to models: request identity, the engine, the shared local server, and fake servers for tests.
 
-Belongs here: request identity, sending, retrying, flow control, the server lease and the fake server that tests use.
-Does not belong here: prompt texts, building requests from samples, and reading answers (`rewriting`, `judging`).
+`engine.answer_all` is the entry point. Prompts, building requests from samples, and reading answers are elsewhere.
 """

@@ -1,4 +1,4 @@
-"""Where a model is served: the value the engine sends to. How it is found or started is `endpoints.py`."""
+"""Where a model is served: the value that requests are sent to. `endpoints.py` finds or starts it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ class EndpointError(InfrastructureError):
 class Endpoint:
     """One OpenAI-compatible server.
 
-    `base_url` ends before `/chat/completions` (so usually in `/v1`). `model` is the name the server knows. The key is
-    read from the environment variable `api_key_env` when a session opens, and is never stored or logged. `restart` brings
-    a local server back and returns where it is now; `heartbeat_file` is touched while requests run, so an idle server can end.
+    Attributes:
+        base_url: Ends before `/chat/completions`, so usually in `/v1`.
+        model: The name that the server knows.
+        api_key_env: Environment variable of the API key, which is read when a run begins and never stored or logged.
+        restart: Brings a local server back, and returns where it is now.
+        heartbeat_file: Touched while requests run, so that an idle local server can end.
     """
 
     base_url: str
@@ -29,9 +32,9 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     start_concurrency: int = 8
     max_concurrency: int = 256
-    # Longest side, in pixels, of a picture that the model can use.
+    # Longest side, in pixels, of an image that the model can use.
     max_image_side: int = 1344
-    # The CPU build of vLLM dies of a seed with temperature above 0.
+    # The CPU build of vLLM crashes on a seed with a temperature above 0.
     supports_seed: bool = True
     restart: Callable[[], Endpoint] | None = field(default=None, compare=False)
     heartbeat_file: Path | None = field(default=None, compare=False)
@@ -50,7 +53,7 @@ class Endpoint:
 
     @property
     def redacted_url(self) -> str:
-        """`base_url` without name and password, for messages."""
+        """`base_url` without user name and password, for messages."""
         scheme, separator, remainder = self.base_url.partition("://")
         host, slash, path = remainder.partition("/")
         return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
@@ -60,7 +63,11 @@ class Endpoint:
         return self.base_url.rstrip("/").removesuffix("/v1")
 
     def build_headers(self) -> dict[str, str]:
-        """Raises `EndpointError` when the key's variable is not set."""
+        """Return the headers of every request.
+
+        Raises:
+            EndpointError: The variable of the API key is not set.
+        """
         headers = {"Content-Type": "application/json", **self.headers}
         if self.api_key_env is not None:
             api_key = os.environ.get(self.api_key_env, "").strip()

@@ -12,9 +12,12 @@ from mvl_assets.inference.local_server.server_spec import ServerSpec
 
 
 def resolve_endpoints(model: ModelProfile) -> list[Endpoint]:
-    """Every endpoint of a model. Starts the local server where the profile has one, and waits until it answers.
+    """Return every endpoint of a model. Remote addresses are not contacted.
 
-    Raises `MvlError` when it cannot be started. Remote addresses are not contacted here.
+    Starts the local server where the profile has one, and waits until it answers.
+
+    Raises:
+        MvlError: It cannot be started.
     """
     if model.serve is not None:
         return [_ensure_local_endpoint(model)]
@@ -35,12 +38,12 @@ def resolve_endpoints(model: ModelProfile) -> list[Endpoint]:
 
 
 def resolve_endpoint(model: ModelProfile) -> Endpoint:
-    """The first endpoint of a model, for callers that ask a question or two."""
+    """Return the first endpoint of a model, for callers with a request or two."""
     return resolve_endpoints(model)[0]
 
 
 def warm_up(model: ModelProfile) -> None:
-    """Starts the model's local server, if it has one, without waiting: it loads while other work runs."""
+    """Start the model's local server, if it has one, without waiting: it loads while other work runs."""
     if model.serve is not None:
         start_server_in_background(ServerSpec.from_profile(model))
 

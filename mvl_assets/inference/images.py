@@ -1,4 +1,4 @@
-"""Loading the pictures of requests that are about to be sent: fetched in batches, brought to the form models get."""
+"""Loading the images of requests that are about to be sent: fetched in batches, prepared for models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FetchImages = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ImageFault:
-    """Why a picture cannot be sent. `error` is `missing_image` or a class of `media.picture.ImageError`."""
+    """Why an image cannot be sent. `error` is `missing_image` or a class of `media.image.ImageError`."""
 
     error: str
     message: str
@@ -23,7 +23,7 @@ class ImageFault:
 def load_images(
     fetch_images: FetchImages, image_ids: Iterable[str], max_image_side: int
 ) -> dict[str, bytes | ImageFault]:
-    """JPEG or PNG bytes per image id, no side longer than `max_image_side` pixels. Runs in a thread."""
+    """Return JPEG or PNG bytes by image id, no side longer than `max_image_side` pixels. Runs in a thread."""
     # Text-only runs never pay for the import of the imaging libraries.
     from mvl_assets.media.image import ImageError
     from mvl_assets.media.model_image import prepare_image
@@ -34,10 +34,10 @@ def load_images(
     loaded: dict[str, bytes | ImageFault] = {}
     for image_id in unique_ids:
         if image_id not in fetched:
-            loaded[image_id] = ImageFault("missing_image", f"picture {image_id} is not in the lake")
+            loaded[image_id] = ImageFault("missing_image", f"image {image_id} is not in the lake")
             continue
         try:
             loaded[image_id] = prepare_image(fetched[image_id], max_image_side)
         except ImageError as error:
-            loaded[image_id] = ImageFault(error.error, f"picture {image_id}: {error.message}")
+            loaded[image_id] = ImageFault(error.error, f"image {image_id}: {error.message}")
     return loaded

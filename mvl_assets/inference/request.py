@@ -4,26 +4,30 @@ The key of a request is the digest of canonical JSON of everything that decides 
 
 | in the key | why |
 |---|---|
-| messages | the question; a picture counts by its image id, which is the digest of its bytes |
+| messages | the question; an image enters as its image id, which is the digest of its bytes |
 | model name and revision | another model, another answer |
 | sampling | temperature, top_p, max_tokens, seed, stop... as given, nothing filled in |
-| `max_image_side`, where there are pictures | the same picture, smaller, shows less |
-| output form | a constrained answer differs from a free one |
+| `max_image_side`, where there are images | the same image, smaller, shows less |
+| output format | a constrained answer differs from a free one |
 | prompt hash | the prompt file's version, also where an edit happens to leave the rendered text as it was |
 
 Left out of the key:
 
 | not in the key | why |
 |---|---|
-| prompt name | a file may be renamed; its hash says what it holds |
-| endpoint, base_url, headers, API key | where a model is served decides no answer |
+| prompt name | a file may be renamed; its hash identifies its content |
+| endpoint, base_url, headers, API key | where a model is served does not decide the answer |
 | served model name, server flags | names of the same weights |
-| `supports_images` | only guards the building of a request; pictures are in the messages |
-| number of log-probabilities asked for | measures the same answer in more or less detail |
-| picture standardising | a property of the pipeline's release, like the parser; it moves no request |
-| retries, time-outs, concurrency, stage, source, run | how an answer was come by, not what it is |
+| `supports_images` | only guards the building of a request; images are in the messages |
+| number of log-probabilities | measures the same answer in more or less detail |
+| preparing of images | a property of the pipeline's release, like the parser; it does not change the request |
+| retries, time-outs, concurrency, stage, source, run | how an answer was obtained, not what it is |
 
-Belongs here: the value types and their identity. How a request looks on the wire is `chat_protocol.py`.
+The version of this scheme, `KEY_SCHEME` in `mvl_assets.common.digest`, is stored with every answer beside its key. A
+change of the scheme must count it up: answers under another version are then of unknown identity, rather than silently
+missing, which would send every request again.
+
+The field names inside the digest keep their first spelling (`max_side`, `output`), whatever the attributes are called.
 """
 
 from __future__ import annotations
@@ -39,13 +43,17 @@ Message = Mapping[str, Any]
 
 
 class RequestError(MvlError):
-    """A request that no model may be sent: built wrongly by the caller."""
+    """A request that must not be sent: built wrongly by the caller."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """The model an answer is wanted from. `revision` names the weights. `max_image_side` is the longest side in pixels that
-    its pictures are brought to; None where that is not a person's choice."""
+    """The model that a request is addressed to.
+
+    Attributes:
+        revision: Identifies the weights.
+        max_image_side: Longest side, in pixels, that its images are scaled to; None where the profile leaves it open.
+    """
 
     name: str
     revision: str
@@ -55,7 +63,10 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """`text`: free. `json`: constrained to `schema`. `choice`: exactly one of `options`, with log-probabilities."""
+    """The form of an answer.
+
+    `text`: free. `json`: constrained to `schema`. `choice`: exactly one of `options`, with log-probabilities.
+    """
 
     kind: Literal["text", "json", "choice"] = "text"
     schema: Mapping[str, Any] | None = None
@@ -63,10 +74,11 @@ class OutputFormat:
 
     def __post_init__(self) -> None:
         if (self.kind == "json") != (self.schema is not None) or (self.kind == "choice") != bool(self.options):
-            raise RequestError(f"output form {self.kind!r} with schema={self.schema} options={self.options}")
+            raise RequestError(f"output format {self.kind!r} with schema={self.schema} options={self.options}")
 
     @property
     def identity(self) -> dict[str, Any]:
+        """What enters the key of a request."""
         return {"kind": self.kind, "schema": self.schema, "options": self.options}
 
 
@@ -74,10 +86,12 @@ TEXT_OUTPUT = OutputFormat()
 
 
 def build_json_output(schema: Mapping[str, Any]) -> OutputFormat:
+    """Return the format of answers that are JSON of this schema."""
     return OutputFormat("json", schema=schema)
 
 
 def build_choice_output(*options: str) -> OutputFormat:
+    """Return the format of answers that are exactly one of the options."""
     return OutputFormat("choice", options=options)
 
 
@@ -85,10 +99,16 @@ def build_choice_output(*options: str) -> OutputFormat:
 class Request:
     """One question to one model.
 
-    `messages` are OpenAI chat messages; a picture is the content part `{"type": "image", "image": "<image id>"}`, whose
-    bytes are loaded when the request is sent. `sampling` holds OpenAI sampling fields and must bound the answer with
-    `max_tokens`. Raises `RequestError` when a picture is addressed to a model that sees none: the caller decides
-    openly what a text-only model is asked instead.
+    Attributes:
+        messages: OpenAI chat messages; an image is the content part `{"type": "image", "image": "<image id>"}`, whose
+            bytes are loaded when the request is sent.
+        sampling: OpenAI sampling fields; must bound the answer with `max_tokens`.
+        prompt_hash: `Prompt.hash` of the prompt file.
+        key: 32 hex digits, see the module docstring.
+
+    Raises:
+        RequestError: The answer has no bound, or an image is addressed to a model that reads text only: the caller
+            must decide openly what such a model is asked instead.
     """
 
     messages: tuple[Message, ...]
@@ -105,13 +125,13 @@ class Request:
         max_tokens = self.sampling.get("max_tokens")
         if not isinstance(max_tokens, int) or max_tokens < 1:
             raise RequestError(
-                f"prompt {self.prompt_name!r}: sampling needs max_tokens, a whole number above 0, not {max_tokens!r}",
-                hint="an answer without a bound can run for ever; set max_tokens in the prompt's front matter",
+                f"prompt {self.prompt_name!r}: sampling needs max_tokens, an integer above 0, not {max_tokens!r}",
+                hint="an answer without a bound can run forever; set max_tokens in the prompt's front matter",
             )
         if not self.model.supports_images and any(True for _ in iter_image_ids(self.messages)):
             raise RequestError(
-                f"{self.model.name} reads text only, and a request of prompt {self.prompt_name!r} holds a picture",
-                hint="drop the pictures where the request is built, or give the role a model with supports_images: true",
+                f"{self.model.name} reads text only, and a request of prompt {self.prompt_name!r} holds an image",
+                hint="drop the images where the request is built, or give the role a model with supports_images: true",
             )
         identity: dict[str, Any] = {
             "messages": self.messages,
@@ -136,6 +156,7 @@ class Request:
 
 
 def iter_image_ids(messages: Sequence[Message]) -> Iterator[str]:
+    """Yield image ids in order of appearance, repetitions included."""
     for message in messages:
         content = message["content"]
         if not isinstance(content, str):

@@ -274,7 +274,7 @@ def test_a_refused_second_try_is_not_asked_by_every_run(lake: Lake, served: tupl
 def test_half_a_character_in_a_reply_is_a_reject_and_the_others_go_on(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     put(lake, MATH, range(3))
-    server.config.fault_by_marker = {"What is 1 plus 1": "half_character"}
+    server.config.fault_by_marker = {"What is 1 plus 1": "lone_surrogate"}
     report = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     assert (report.rows, report.rejects_by_error) == (2, {"malformed_reply": 1})
 

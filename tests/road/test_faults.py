@@ -17,7 +17,7 @@ from tests.servers import serving
 
 SLUG, CATEGORY, SAMPLES = "chartqa_cauldron_llava_format", "chart", 40
 PASSING = ("429", "429_bare", "429_date", "500", "502", "503", "reset", "html", "malformed")
-UNREADABLE = ("schema", "white_space", "length", "half_character", "400")
+UNREADABLE = ("schema", "white_space", "length", "lone_surrogate", "400")
 FAULTS = dict.fromkeys(PASSING, 0.03) | dict.fromkeys(UNREADABLE, 0.06)
 
 

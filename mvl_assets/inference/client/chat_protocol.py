@@ -1,7 +1,7 @@
 """The chat-completions protocol: a `Request` as a body, a body as a `Reply`. No network, no waiting.
 
-Belongs here: field names of OpenAI's chat API and of vLLM's additions (`structured_outputs`, `uuid`, metrics). Pictures
-arrive here as standardised bytes and become base64 only inside the body.
+Field names are those of OpenAI's chat API and of vLLM's additions (`structured_outputs`, `uuid`, metrics). Images
+arrive here as prepared bytes and become base64 only inside the body.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import Request
 
-# The most vLLM gives by default: with a weak judge, Yes and No may both lie far down the list.
+# The most that vLLM gives by default: with a weak judge, Yes and No may both be far down the list.
 TOP_LOGPROBS = 20
 MIN_LOGPROB = -1000.0
+PROBE_MESSAGES, PROBE_MAX_TOKENS = [{"role": "user", "content": "."}], 1
 
 _IMAGE_SIGNATURES = ((b"\xff\xd8", "image/jpeg"), (b"\x89PNG", "image/png"), (b"RIFF", "image/webp"))
 
@@ -30,7 +31,7 @@ class MalformedReply(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a completion said. `first_token_logprobs` is JSON {token: log-probability} of the first token, or None."""
+    """A completion. `first_token_logprobs` is JSON {token: log-probability} of the first token, or None."""
 
     text: str
     finish_reason: str
@@ -42,9 +43,13 @@ class Reply:
 def build_request_body(
     request: Request, endpoint: Endpoint, images: Mapping[str, bytes], cached_image_ids: Collection[str] | None = None
 ) -> bytes:
-    """The JSON body. `images` holds standardised bytes for every image id of the request.
+    """Return the JSON body of a request.
 
-    With `cached_image_ids` each picture gets its id as vLLM's `uuid`, and those in it go without their bytes.
+    Args:
+        request: Its images are image ids.
+        endpoint: Gives the name of the served model, and whether a seed may be sent.
+        images: Prepared bytes by image id, for every image of the request.
+        cached_image_ids: Images that are sent by uuid only; the others get a uuid with their bytes. None: no uuids.
     """
     body: dict[str, Any] = {"model": endpoint.model, **request.sampling}
     if body.get("temperature", 1) > 0 and not endpoint.supports_seed:
@@ -80,7 +85,7 @@ def _build_image_part(
 ) -> dict[str, Any]:
     if cached_image_ids is None:
         return {"type": "image_url", "image_url": {"url": encode_data_url(images[image_id])}}
-    # The name is of the bytes that are sent, which depend on the size they were brought to.
+    # The uuid must name the bytes that are sent, which depend on the size the image was scaled to.
     image_uuid = f"{image_id}-{len(images[image_id])}"
     return {
         "type": "image_url",
@@ -90,19 +95,31 @@ def _build_image_part(
 
 
 def encode_data_url(data: bytes) -> str:
+    """Return an image as a data URL (RFC 2397)."""
     media_type = next((name for signature, name in _IMAGE_SIGNATURES if data.startswith(signature)), "image/png")
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def build_probe_body(endpoint: Endpoint) -> bytes:
-    """The smallest request there is: does this endpoint answer at all?"""
-    return json.dumps(
-        {"model": endpoint.model, "messages": [{"role": "user", "content": "."}], "max_tokens": 1}
-    ).encode("ascii")
+    """Return the smallest request there is, which asks whether an endpoint answers at all."""
+    return json.dumps({"model": endpoint.model, "messages": PROBE_MESSAGES, "max_tokens": PROBE_MAX_TOKENS}).encode(
+        "ascii"
+    )
+
+
+def is_probe(body: Any) -> bool:
+    """Return whether a decoded body is that of `build_probe_body`."""
+    return (
+        isinstance(body, dict) and body.get("max_tokens") == PROBE_MAX_TOKENS and body.get("messages") == PROBE_MESSAGES
+    )
 
 
 def parse_reply(body: bytes) -> Reply:
-    """Raises `MalformedReply`."""
+    """Return the completion in the body of an HTTP 200.
+
+    Raises:
+        MalformedReply: It holds none, or one that no table can store.
+    """
     try:
         document = json.loads(body)
         choice = document["choices"][0]
@@ -117,7 +134,7 @@ def parse_reply(body: bytes) -> Reply:
         )
         if not isinstance(reply.text, str) or not isinstance(reply.finish_reason, str):
             raise TypeError("message content is not a string")
-        # Half a character (a lone surrogate) is JSON and a Python string, and no table can store it.
+        # A lone surrogate is valid in JSON and in a Python string, and no table can store it.
         (reply.text + reply.finish_reason).encode("utf-8")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         start = body[:80].decode("utf-8", "replace")
@@ -130,19 +147,19 @@ def _parse_first_token_logprobs(choice: Mapping[str, Any]) -> str | None:
     if not content:
         return None
     first = content[0]
-    # The chosen token first: it may lie outside the top few.
+    # The chosen token first: it may be outside the top few.
     logprob_by_token: dict[str, float] = {}
     for entry in (first, *(first.get("top_logprobs") or ())):
         logprob = entry["logprob"]
         # vLLM gives tokens that the constraint forbids -9999, others -Infinity or null; NaN says nothing.
         if logprob is not None and math.isfinite(logprob) and logprob > MIN_LOGPROB:
             logprob_by_token.setdefault(str(entry["token"]), logprob)
-    # Escaped: a token may be half a character.
+    # ASCII with escapes: a token may be a lone surrogate.
     return json.dumps(logprob_by_token)
 
 
 def _parse_token_count(value: Any) -> int:
-    """A token count as tables hold it. Raises `ValueError` for nonsense."""
+    """Return a token count that a table can hold; raise `ValueError` for any other value."""
     count = int(value or 0)
     if not 0 <= count < 1 << 31:
         raise ValueError(f"{count} tokens")
@@ -150,13 +167,13 @@ def _parse_token_count(value: Any) -> int:
 
 
 def parse_queue_length(metrics: bytes) -> int | None:
-    """The length of vLLM's queue, over all its engines, from its Prometheus text; None when that is not there."""
+    """Return the length of vLLM's queue over all its engines, from Prometheus text; None when it is not there."""
     engine_counts = re.findall(rb"^vllm:num_requests_waiting(?:\{[^\n]*\})? ([0-9.e+]+)$", metrics, re.MULTILINE)
     return int(sum(float(number) for number in engine_counts)) if engine_counts else None
 
 
 def parse_error_message(body: bytes) -> str:
-    """The server's own words in an error body, at most 300 characters."""
+    """Return the server's own message from an error body, at most 300 characters."""
     try:
         document = json.loads(body)
         error = document.get("error", document)

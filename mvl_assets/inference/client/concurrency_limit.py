@@ -1,22 +1,25 @@
-"""How many requests an endpoint may hold at once: as many as still make it faster, fewer when it refuses them.
+"""How many requests an endpoint may hold at once: as many as still make it faster, fewer when it rejects them.
 
-A server's best number cannot be known beforehand, and it moves with the length of the questions. What is known is what
-comes back, so three signals are used. *The queue*: a server that says how many requests wait there (vLLM does) gets
-more as long as none do, and fewer when many do. *Throughput*: any other gets more only while that brings more answers
-per second; once it does not, the requests merely wait in the server, and latency is all that grows. *Refusals*: 429,
-503, lost connections and time-outs halve the limit when they are more than a few in a hundred.
+An adaptive limit as in TCP congestion control and Netflix's concurrency-limits
+(https://github.com/Netflix/concurrency-limits). The best number cannot be known beforehand, and it moves with the
+length of the requests. Three signals are used:
 
-Belongs here: the number. What a refused request does next is `engine.py`.
+- Queue length: a server that tells it (vLLM does) gets more while nothing waits there, and less when much does.
+- Throughput: any other server gets more only while that brings more answers per second. Beyond that point requests
+  merely wait in the server, and only latency grows. Slow start doubles the limit per round; later, a step up is probed
+  now and then.
+- Rejections: 429, 503, lost connections and time-outs halve the limit when they are more than a few in a hundred, and
+  it then recovers by one per round (AIMD: additive increase, multiplicative decrease).
 """
 
 from __future__ import annotations
 
 import math
 
-# A refusal moves the share of refusals by this much; a share above BEARABLE is stress and not chance.
+# A rejection moves the moving average of rejections by this much; above the maximum it is overload and not chance.
 REJECT_RATE_SMOOTHING = 1 / 64
 MAX_REJECT_RATE = 0.15
-# Of twice as many requests in flight this share must come back as answers per second; less is not worth it.
+# Of a relative increase of requests in flight this share must show in the answers per second.
 MIN_GAIN = 0.3
 PROBE_FACTOR = 1.5
 # After a cut the limit grows by one per round up to this share of what it was.
@@ -27,7 +30,12 @@ PROBE_ROUNDS = 8
 
 
 class AdaptiveConcurrencyLimit:
-    """Starts low, doubles per round while that helps, then tries a step up now and then. Times are of one clock."""
+    """The limit of one endpoint, between 1 and `maximum`. All times are seconds on one monotonic clock.
+
+    Args:
+        start: Where slow start begins, also after an outage.
+        maximum: Never exceeded.
+    """
 
     def __init__(self, start: int, maximum: int) -> None:
         self.maximum = max(1, maximum)
@@ -36,18 +44,18 @@ class AdaptiveConcurrencyLimit:
         self.reset(-math.inf)
 
     def reset(self, now: float) -> None:
-        """After an outage: from the start again."""
+        """Begin again with slow start, after an outage."""
         self._value = float(self.start)
         self._in_slow_start = True
         self._flat_rounds = 0
-        # Where to go back to when growing turns out to be of no use; the limit as the present round began.
+        # Where to go back to when growth turns out to be useless; the limit at the beginning of the round.
         self._fallback_value: float = self._value
         self._round_start_value: float = self._value
-        # Answers per second, and requests in flight, that growing is compared with.
+        # Answers per second, and requests in flight, that growth is compared with.
         self._baseline_rate, self._baseline_in_flight = 0.0, 1.0
         self._probing = False
         self._recovery_value = 0.0
-        self._queue_has_room: bool | None = None  # as the server's queue has it; None: it has not said
+        self._queue_has_room: bool | None = None  # None: the server has not told its queue
         self._probe_interval_rounds = PROBE_INTERVAL_ROUNDS
         self._reject_rate = 0.0
         self._last_cut_at = now
@@ -60,9 +68,12 @@ class AdaptiveConcurrencyLimit:
     # -- answers ---------------------------------------------------------------------------------------------------
 
     def on_success(self, in_flight: int, in_flight_at_send: int, latency_s: float) -> None:
-        """How many were in flight when the answer came and when its request was sent, itself included.
+        """Record an answer. A limit that is not used says nothing about the server.
 
-        An unused limit says nothing about the server.
+        Args:
+            in_flight: Requests in flight when the answer came, its own included.
+            in_flight_at_send: The same when its request was sent.
+            latency_s: Time between the two.
         """
         self._reject_rate -= self._reject_rate * REJECT_RATE_SMOOTHING
         if in_flight * 2 < self._value:
@@ -72,7 +83,7 @@ class AdaptiveConcurrencyLimit:
             self._value = min(float(self.maximum), self._value + 1.0)
         elif self._queue_has_room or self._value < self._recovery_value:
             self._value = min(float(self.maximum), self._value + 1.0 / self._value)
-        if self._queue_has_room is not None or in_flight_at_send > self._value:  # asked for under a higher limit
+        if self._queue_has_room is not None or in_flight_at_send > self._value:  # sent under a higher limit
             return
         if not self._round_answers:
             self._round_length = self._count_measured_rounds() * max(4, int(self._value))
@@ -80,7 +91,7 @@ class AdaptiveConcurrencyLimit:
         self._round_in_flight += in_flight_at_send
         self._round_latency_s += latency_s
         if self._round_answers >= self._round_length:
-            # Answers per second by Little's law: counted on the clock they would depend on how bursts fall into rounds.
+            # Answers per second by Little's law: counted by the clock they would depend on how bursts fall into rounds.
             rate, mean_in_flight = (
                 self._round_in_flight / max(self._round_latency_s, 1e-9),
                 self._round_in_flight / self._round_answers,
@@ -100,7 +111,7 @@ class AdaptiveConcurrencyLimit:
 
     def _continue_slow_start(self, rate: float, mean_in_flight: float) -> None:
         if self._has_enough_gain(rate, mean_in_flight):
-            # These answers were asked for in the round before: its limit is what they speak for.
+            # These requests were sent in the round before: its limit is what they prove.
             self._fallback_value, self._round_start_value = self._round_start_value, self._value
             self._baseline_rate, self._baseline_in_flight, self._flat_rounds = rate, mean_in_flight, 0
             return
@@ -128,10 +139,10 @@ class AdaptiveConcurrencyLimit:
         self._in_slow_start = self._probing = False
         self._reset_round()
 
-    # -- trouble ---------------------------------------------------------------------------------------------------
+    # -- overload --------------------------------------------------------------------------------------------------
 
     def on_backpressure(self, sent_at: float, now: float) -> bool:
-        """A request was refused or lost. Returns whether that was one too many, and the limit has been cut.
+        """Record a request that was rejected or lost, and return whether the limit was cut.
 
         A burst cuts once: only requests sent after the last cut can cause another.
         """
@@ -140,7 +151,7 @@ class AdaptiveConcurrencyLimit:
         self._reject_rate += (1 - self._reject_rate) * REJECT_RATE_SMOOTHING
         if self._reject_rate < MAX_REJECT_RATE:
             return False
-        # A step that met refusals was one too far; otherwise the server can bear less than it did.
+        # A probe that met rejections went too far; without a probe the server can take less than before.
         if self._probing:
             self._set_value(self._fallback_value)
         else:
@@ -151,9 +162,9 @@ class AdaptiveConcurrencyLimit:
         return True
 
     def on_queue_length(self, queue_length: int) -> None:
-        """So many requests wait inside the server, whoever sent them: those are of no use there."""
+        """Record how many requests wait inside the server, whichever client sent them: they are of no use there."""
         excess = queue_length - max(2.0, self._value / 8)
         self._queue_has_room = excess <= 0
         if not self._queue_has_room:
-            # A part of them at a time: other clients see the same queue.
+            # A part at a time: other clients see the same queue.
             self._set_value(self._value - min(excess, self._value) / 4)

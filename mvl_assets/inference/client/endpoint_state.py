@@ -165,7 +165,7 @@ class EndpointStateMachine:
         self._move_to(EndpointState.RESTARTING)
 
     def mark_restarted(self, restart_s: float) -> None:
-        """Leave a start that took `restart_s`, possibly minutes, out of the outage: the server was silent for a reason."""
+        """Leave a restart that took `restart_s`, possibly minutes, out of the outage: the silence had a reason."""
         self._has_responded = True
         self._no_success_since = None
         if self._down_since is not None:

@@ -1,16 +1,14 @@
 """How long requests take at an endpoint, learned from its replies: when one is late, and when it is given up.
 
-A constant time-out is either too short for a busy server or so long that a few requests that hang hold every place.
-So there are two. A request that is *late* keeps its connection and loses its place: another may go beside it. One that
-takes twice what the longest possible answer would is *given up*, and asked again with twice the time, up to the run's
-own limit.
-
-Belongs here: two durations. Who counts as late is `endpoint_client.py`, what follows from a time-out `engine.py`.
+A constant time-out is either too short for a busy server, or so long that a few requests that hang hold every place.
+So there are two. A straggler keeps its connection and loses its place: another request may be sent. A request that
+takes twice as long as the longest possible answer would is given up, and sent again with twice the time, up to the
+run's own limit.
 """
 
 from __future__ import annotations
 
-# Replies before anything is concluded from them, and how fast a slow one is forgotten.
+# Replies before anything is concluded from them, and how fast a slow one is forgotten (per reply).
 MIN_SAMPLES = 16
 DECAY = 0.99
 STRAGGLER_FACTOR = 3.0
@@ -19,7 +17,7 @@ MIN_TIMEOUT_S = 5.0
 
 
 class LatencyTracker:
-    """The slowest of the latest replies; all times in seconds."""
+    """Tracks the slowest of the latest replies, with decay. All times are in seconds."""
 
     def __init__(self) -> None:
         self._n_samples = 0
@@ -27,7 +25,7 @@ class LatencyTracker:
         self._slowest_full_length_s = 0.0
 
     def observe(self, latency_s: float, completion_tokens: int, max_tokens: int) -> None:
-        """An answer of `completion_tokens` came after `latency_s`; it might have had `max_tokens`."""
+        """Record that an answer of `completion_tokens`, of at most `max_tokens`, came after `latency_s`."""
         self._n_samples += 1
         self._slowest_s = max(latency_s, DECAY * self._slowest_s)
         full_length_s = latency_s * max(1.0, max_tokens / max(1, completion_tokens))
@@ -35,11 +33,11 @@ class LatencyTracker:
 
     @property
     def straggler_after_s(self) -> float | None:
-        """After this time a request counts as late; None as long as too little is known."""
+        """Age at which a request counts as a straggler; None as long as too little is known."""
         return STRAGGLER_FACTOR * self._slowest_s if self._n_samples >= MIN_SAMPLES else None
 
     def compute_timeout_s(self, max_timeout_s: float, client_timeouts: int) -> float:
-        """How long to wait for one request, at most `max_timeout_s`."""
+        """Return how long to wait for a request that was given up `client_timeouts` times, at most `max_timeout_s`."""
         if self._n_samples < MIN_SAMPLES:
             return max_timeout_s
         observed_timeout_s = max(MIN_TIMEOUT_S, TIMEOUT_FACTOR * self._slowest_full_length_s)

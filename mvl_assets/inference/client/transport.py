@@ -1,4 +1,4 @@
-"""One attempt over HTTP: a request goes out, a `Reply` or a `Fault` comes back. Never an exception for one row.
+"""HTTP: sends one attempt and returns a `Reply` or a `RequestFault`; a fault of one request never raises.
 
 `aiohttp`: at 64 connections it costs 0.2 to 0.4 ms of CPU per request, httpx and the openai SDK 6 to 9.
 """
@@ -28,7 +28,7 @@ MIN_SECRET_LENGTH = 6
 
 
 class Transport:
-    """The connections of one run. `async with` it."""
+    """The connections of one run, an async context manager."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
@@ -47,12 +47,17 @@ class Transport:
         await self._session.close()
 
     def get_headers(self, endpoint: Endpoint) -> dict[str, str]:
-        """Raises `EndpointError` for a missing key."""
+        """Return the headers of every request to an endpoint.
+
+        Raises:
+            EndpointError: The variable of its API key is not set.
+        """
         if endpoint.base_url not in self._headers:
             self._headers[endpoint.base_url] = endpoint.build_headers()
         return self._headers[endpoint.base_url]
 
     async def send_request(self, endpoint: Endpoint, body: bytes, timeout_s: float) -> Reply | RequestFault:
+        """Send one chat request, and wait at most `timeout_s` for the whole reply."""
         assert self._session is not None
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
@@ -67,7 +72,7 @@ class Transport:
         except MalformedReply as error:
             return RequestFault("malformed_reply", self._mask_secrets(endpoint, str(error)), FaultScope.UNKNOWN)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            # Nothing was sent, so the row cannot be the reason.
+            # Nothing was sent, so the request cannot be the reason.
             return RequestFault("no_connection", _format_error(error), FaultScope.ENDPOINT)
         except TimeoutError:
             return RequestFault(
@@ -79,7 +84,7 @@ class Transport:
             )
 
     def _mask_secrets(self, endpoint: Endpoint, text: str) -> str:
-        """Without what was sent in the headers: a server may show them in its errors, and messages are stored."""
+        """Mask the values of our headers: a server may repeat them in its errors, and messages are stored."""
         for name, value in self.get_headers(endpoint).items():
             for secret in (value, value.removeprefix("Bearer ")):
                 if name != "Content-Type" and len(secret) >= MIN_SECRET_LENGTH:
@@ -87,7 +92,7 @@ class Transport:
         return text
 
     async def is_healthy(self, endpoint: Endpoint) -> bool:
-        """Whether the server says it is well. A server without /health counts as well when it answers at all."""
+        """Return whether `/health` gives no server error; a server without it is healthy if it answers at all."""
         assert self._session is not None
         timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
         try:
@@ -99,9 +104,10 @@ class Transport:
             return False
 
     async def read_queue_length(self, endpoint: Endpoint) -> int | None:
-        """How many requests wait inside the server for their turn; None from one that does not say (only vLLM does).
+        """Return how many requests wait inside the server; None for a server that does not tell (only vLLM does).
 
-        Raises `ConnectionError` when it cannot be asked just now.
+        Raises:
+            ConnectionError: It cannot be asked just now.
         """
         assert self._session is not None
         timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
@@ -114,13 +120,13 @@ class Transport:
             raise ConnectionError(_format_error(error)) from error
 
     async def probe(self, endpoint: Endpoint) -> RequestFault | None:
-        """Asks the smallest question. None when it was answered."""
+        """Send the smallest request. Returns None when it was answered."""
         result = await self.send_request(endpoint, build_probe_body(endpoint), PROBE_TIMEOUT_S)
         return result if isinstance(result, RequestFault) else None
 
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:
-    """All of it, unpacked. Raises `MalformedReply` beyond `MAX_BODY_BYTES`."""
+    """Return the whole decoded body; raise `MalformedReply` beyond `MAX_BODY_BYTES`."""
     chunks: list[bytes] = []
     n_bytes = 0
     async for chunk in response.content.iter_chunked(1 << 16):

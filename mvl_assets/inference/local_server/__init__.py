@@ -1,1 +1,1 @@
-"""The local vLLM server that processes of one machine share."""
+"""The vLLM server that processes of one machine share: starting, finding, supervising, stopping."""

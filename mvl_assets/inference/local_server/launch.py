@@ -1,10 +1,8 @@
 """Runs vLLM's OpenAI-compatible server: `python -m mvl_assets.inference.local_server.launch <vLLM flags>`.
 
-Belongs here: what must happen inside the server's own process before vLLM is imported. The flags are decided in
-`server_spec.py`, the process is kept by `supervisor.py`.
-
-vLLM spawns its engine as a child process, which imports this module again (as `__mp_main__`): the repair below
-therefore stands at module level, guarded so that importing the module from anywhere else touches nothing.
+Holds what must happen inside the server's own process before vLLM is imported. vLLM spawns its engine as a child
+process, which imports this module again (as `__mp_main__`): the patch below is therefore at module level, guarded so
+that importing the module from anywhere else changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
 
 
 def inspect_models_in_this_process() -> None:
-    """vLLM looks at a model's class in a fresh interpreter, which would lack the repair; do it in this one instead."""
+    """Make vLLM inspect model classes here: the fresh interpreter that it uses would lack the patch."""
     registry = importlib.import_module("vllm.model_executor.models.registry")
 
     def call(function: Callable[[], Any]) -> Any:

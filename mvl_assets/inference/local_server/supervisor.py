@@ -1,7 +1,8 @@
-"""Keeps one local model server: starts it, ends it when nobody uses it, and leaves nothing of it behind.
+"""Supervises one local model server: starts it, ends it when it is idle, and leaves no process of it behind.
 
-`python -m mvl_assets.inference.local_server.supervisor FOLDER IDLE_SECONDS COMMAND...` runs as the leader of its own process group, so
-it outlives the run that started it. "Used" means that FOLDER/used was touched. Imports little: it stays for hours.
+`python -m mvl_assets.inference.local_server.supervisor FOLDER IDLE_TIMEOUT_S COMMAND...` runs as the leader of its own
+process group, so it outlives the run that started it. The server is idle when FOLDER/heartbeat has not been touched for
+that long. Imports little: it stays for hours.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-HEARTBEAT_FILE = "used"
+HEARTBEAT_FILE = "heartbeat"
 POLL_INTERVAL_S = 1.0
 GRACE_PERIOD_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
 def supervise(folder: Path, idle_timeout_s: float, command: list[str]) -> NoReturn:
-    """Returns only by the end of its own process, the last of the group."""
+    """Run `command` until it ends, is idle for too long, or SIGTERM arrives; then end the whole process group."""
     heartbeat_file = folder / HEARTBEAT_FILE
     stopping = False
 
@@ -49,12 +50,12 @@ def _read_heartbeat(heartbeat_file: Path) -> float:
     try:
         return heartbeat_file.stat().st_mtime
     except FileNotFoundError:
-        # The folder was removed: nobody can find this server any more.
+        # The folder was removed: no client can find this server any more.
         return 0.0
 
 
 def _kill_process_group() -> NoReturn:
-    """Ends what the server left running (its engine is a process of its own), this process last."""
+    """End what the server has left running (its engine is a process of its own), this process last."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
     time.sleep(0.2)
@@ -63,7 +64,7 @@ def _kill_process_group() -> NoReturn:
 
 
 def _set_parent_death_signal() -> None:
-    """If the keeper itself is killed, the server is asked to end (Linux)."""
+    """Have the kernel send SIGTERM to the server when the supervisor itself is killed (Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -1,10 +1,10 @@
-"""Makes `import torchvision` work where torchvision's compiled operators don't match the installed torch.
+"""Makes torchvision importable where its compiled operators do not match the installed torch.
 
-The PyPI file of torchvision is a CUDA build. Beside a CPU torch its operators are missing, `import torchvision` raises
+The PyPI wheel of torchvision is a CUDA build. With a CPU torch its operators are missing, `import torchvision` raises
 `operator torchvision::nms does not exist`, and so does everything in transformers that touches a video processor.
 Declaring the two operator schemas is enough: nothing here runs them. Call before the first import of torchvision.
 
-This module imports nothing heavy by itself; the functions import torch.
+The module itself imports nothing heavy; its functions import torch.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _declared_libraries: list[Any] = []
 
 
 def make_torchvision_importable() -> bool:
-    """Declares the missing operators. Returns True when they were missing.
+    """Declare the missing operators, and return whether they were missing.
 
-    Does nothing where torchvision is healthy or not installed. Raises torchvision's own error when it cannot be
+    Does nothing where torchvision works or is not installed. torchvision's own error is raised when it cannot be
     imported for another reason.
     """
     if importlib.util.find_spec("torchvision") is None or _can_import("torchvision"):
@@ -44,12 +44,13 @@ def make_torchvision_importable() -> bool:
 
 
 def patch_cpu_torch() -> bool:
-    """Everything a process that uses transformers or vLLM beside a CPU torch needs. Call it before importing them.
+    """Patch a process that uses transformers or vLLM with a CPU torch. Call it before importing them.
 
-    Returns True when something had to be repaired: a Python process started by this one then needs the same.
-
-    torchvision is made importable. torchcodec and torchaudio, whose PyPI files are CUDA builds too, are made to look
+    torchvision is made importable. torchcodec and torchaudio, whose PyPI wheels are CUDA builds too, are made to look
     absent where they cannot load: importing them raises OSError, and their users only handle a missing package.
+
+    Returns:
+        Whether something was patched: a Python process started by this one then needs the same.
     """
     patched = make_torchvision_importable()
     for package in ("torchcodec", "torchaudio"):
@@ -69,6 +70,6 @@ def _can_import(package: str) -> bool:
 
 
 def _unload_package(package: str) -> None:
-    """Drops half-imported modules, or the next import would find them and believe them whole."""
+    """Drop half-imported modules, or the next import would take them for complete."""
     for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
         del sys.modules[name]

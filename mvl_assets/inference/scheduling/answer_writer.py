@@ -45,14 +45,14 @@ class AnswerWriter:
     async def run_flush_loop(self, run_on_log_thread: Callable[..., asyncio.Future[int]]) -> None:
         """Flush until cancelled, in the thread of the log. Errors of the log are raised."""
         while True:
-            # Not `wait_until_reachable`: before Python 3.12 it may swallow a cancellation that comes as the event is set.
+            # Not `asyncio.wait_for`: before Python 3.12 it may swallow a cancellation that comes as the event is set.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._flush_interval_s):
                     await self._batch_ready.wait()
             await self.flush(run_on_log_thread)
 
     async def flush(self, run_on_log_thread: Callable[..., asyncio.Future[int]]) -> None:
-        """Store what has come in until now. What comes in meanwhile waits: it would make a commit of a few rows."""
+        """Store what has come in until now. What comes in meanwhile waits: it would make a commit of few rows."""
         async with self._flush_lock:
             n_pending = len(self._buffer)
             while n_pending > 0:

@@ -67,7 +67,7 @@ class Dispatcher:
             self._hedge_stragglers(now)
 
     def _hedge_stragglers(self, now: float) -> None:
-        """Send hanging requests once more at the end of a run, when there is room, so that it need not wait for them."""
+        """Send requests that hang once more, at the end of a run and where there is room (hedged requests)."""
         for pending in [pending for client in self._run.clients for pending in client.list_hedge_candidates(now)]:
             free_clients = [client for client in self._run.clients if client.is_free(now)]
             if free_clients:

@@ -67,7 +67,7 @@ class FaultHandler:
     async def _classify_config_fault(
         self, pending: PendingRequest, client: EndpointClient, fault: RequestFault
     ) -> None:
-        """Find out with a probe whether an endpoint rejects everything, or this request for its content or its price."""
+        """Probe whether an endpoint rejects everything, or only this request, for its content or its price."""
         probe_fault = await self._run.transport.probe(client.endpoint)
         if probe_fault is None or probe_fault.scope is not FaultScope.CONFIG:
             if not pending.is_settled and not pending.attempts:

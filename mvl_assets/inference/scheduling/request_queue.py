@@ -1,4 +1,4 @@
-"""The requests of a run until they are sent: read, deduplicated, loaded with their images; bounded in number and bytes."""
+"""The requests of a run until they are sent: reading, deduplicating, loading images; bounded in number and in bytes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A fake model server and a logging proxy, for tests and benchmarks."""
+"""Model servers for tests and benchmarks: a fake one with faults, and a proxy that journals requests."""

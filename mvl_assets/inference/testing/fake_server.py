@@ -1,8 +1,8 @@
-"""A stand-in for a model server, with faults on request: for tests, benchmarks, and trying things without a model.
+"""A fake model server with faults on request, for tests, benchmarks, and trying things without a model.
 
-`python -m mvl_assets.inference.testing.fake_server --port 8000 --latency-ms 50 --fault 429=0.05` serves the chat-completions
-part of the OpenAI API as vLLM does, answers deterministically from the request, and counts what it was asked.
-`GET /counts` returns the counts. The engine's tiny recovery questions are counted apart, as `n_probes`.
+`python -m mvl_assets.inference.testing.fake_server --port 8000 --latency-ms 50 --fault 429=0.05` serves the
+chat-completions part of the OpenAI API as vLLM does, answers deterministically from the request, and counts requests.
+`GET /counts` returns the counts. The engine's probes are counted apart, as `n_probes`.
 
 Faults are drawn from the digest of the body and the number of times that body was seen, so a run can be repeated.
 """
@@ -27,6 +27,8 @@ from typing import Any
 
 from aiohttp import web
 
+from mvl_assets.inference.client.chat_protocol import is_probe
+
 FAULT_KINDS = (
     "429",  # with Retry-After, see `retry_after_s`
     "429_bare",  # without
@@ -40,29 +42,35 @@ FAULT_KINDS = (
     "drip",  # an answer that comes a byte at a time and never ends
     "html",
     "malformed",  # broken JSON
-    "schema",  # JSON of another form than was asked for
+    "schema",  # JSON of another schema than was asked for
     "white_space",  # nothing else, up to the token limit
     "length",  # finish_reason: length
-    "half_character",  # a lone surrogate, which no UTF-8 holds
-    "nan",  # log-probabilities that are no numbers
+    "lone_surrogate",  # which UTF-8 cannot encode
+    "nan",  # log-probabilities that are not numbers
 )
 DRIP_INTERVAL_S = 0.02
-_TEXT_BY_FAULT = {"half_character": "\ud83d", "schema": '{"nothing": ["of", "the kind"]}', "white_space": " \n\t" * 200}
+_TEXT_BY_FAULT = {"lone_surrogate": "\ud83d", "schema": '{"nothing": ["of", "the kind"]}', "white_space": " \n\t" * 200}
 
 
 @dataclass(slots=True)
 class FakeServerConfig:
-    """`fault_rates` maps a fault to the share of attempts that suffer it. A body holding `poison` kills the process.
+    """How a fake server behaves.
 
-    `fault_by_marker` maps a text to a fault that every request holding it suffers, each time. With `n_fault_attempts` only the first
-    so many attempts of a body can suffer a fault. Of `slots` requests at a time each takes `latency_s`; more wait, and
-    beyond `max_queued` waiting ones the answer is 503, as vLLM's with `--max-num-queued-reqs`.
+    Attributes:
+        latency_s: Time that each request takes.
+        slots: Requests that are worked on at a time; more wait. None: all at once.
+        max_queued: Requests that may wait; beyond them the answer is 503, as vLLM's with `--max-num-queued-reqs`.
+        image_cache_size: Images that are remembered by their `uuid`.
+        fault_rates: Share of attempts that suffer a fault, by fault.
+        fault_by_marker: A text, and the fault that every attempt of a request holding it suffers.
+        n_fault_attempts: Only the first attempts of a body, so many, can suffer a fault.
+        poison: A body that holds this text kills the process.
+        journal_file: Gets one line per request received, its digest; survives the death of the server.
     """
 
     latency_s: float = 0.0
     slots: int | None = None
     max_queued: int | None = None
-    # How many pictures it remembers by their `uuid`.
     image_cache_size: int = 0
     fault_rates: Mapping[str, float] = field(default_factory=dict)
     fault_by_marker: Mapping[str, str] = field(default_factory=dict)
@@ -70,12 +78,11 @@ class FakeServerConfig:
     poison: str | None = None
     retry_after_s: float = 0.1
     seed: int = 0
-    # One line per request received: its digest. Survives the death of the server.
     journal_file: Path | None = None
 
 
 class FakeServer:
-    """The application and what it has seen. `is_down` makes everything answer 503, /health too."""
+    """The server and what it has seen. With `is_down` everything answers 503, /health too."""
 
     def __init__(self, config: FakeServerConfig | None = None) -> None:
         self.config = config or FakeServerConfig()
@@ -90,7 +97,7 @@ class FakeServer:
         self.record_bodies = False
         self.queue_length = 0
         self.cached_images: OrderedDict[str, None] = OrderedDict()
-        # Made by the first request: a semaphore belongs to the event loop that serves.
+        # Created by the first request: a semaphore belongs to the event loop that serves.
         self._slots: asyncio.Semaphore | None = None
 
     def build_app(self) -> web.Application:
@@ -106,7 +113,7 @@ class FakeServer:
         return web.Response(status=503 if self.is_down else 200)
 
     async def _handle_metrics(self, request: web.Request) -> web.Response:
-        """As vLLM has it; a server without slots has no queue and says nothing of one."""
+        """Tell the queue length as vLLM does; a server without slots has no queue and tells none."""
         text = "" if self.config.slots is None else f'vllm:num_requests_waiting{{engine="0"}} {self.queue_length:.1f}\n'
         return web.Response(text=text, content_type="text/plain")
 
@@ -122,7 +129,7 @@ class FakeServer:
                 "answered_twice": sum(1 for n in self.answer_counts.values() if n > 1),
                 "probes": self.n_probes,
                 "faults": dict(self.fault_counts),
-                "most_in_flight": self.max_in_flight,
+                "max_in_flight": self.max_in_flight,
             }
         )
 
@@ -131,7 +138,7 @@ class FakeServer:
         if self.is_down:
             return web.Response(status=503)
         body = json.loads(raw_body)
-        if body["messages"] == [{"role": "user", "content": "."}] and body.get("max_tokens") == 1:
+        if is_probe(body):
             self.n_probes += 1
             return web.json_response(_build_completion(body, "ok", "length"))
         digest = hashlib.blake2b(raw_body, digest_size=16).hexdigest()
@@ -155,10 +162,10 @@ class FakeServer:
         if config.poison and config.poison.encode() in raw_body:
             os._exit(9)
         if config.slots is not None and config.max_queued is not None and self.queue_length >= config.max_queued:
-            self.fault_counts["full"] += 1
+            self.fault_counts["queue_full"] += 1
             return web.json_response({"error": {"message": "the queue is full"}}, status=503)
         if (missing_index := self._update_image_cache(body)) is not None:
-            self.fault_counts["forgotten"] += 1
+            self.fault_counts["image_cache_miss"] += 1
             message = f"Cache miss for image at index {missing_index} but data is not provided."
             return web.json_response({"error": {"message": message}}, status=400)
         await self._simulate_work()
@@ -174,7 +181,7 @@ class FakeServer:
         return web.json_response(_build_completion(body, text, finish_reason, math.nan if fault == "nan" else -0.2))
 
     def _update_image_cache(self, body: dict[str, Any]) -> int | None:
-        """Remembers those that have a name. Returns the place of one that came without bytes and is not known."""
+        """Remember images by uuid; return the index of one that came without bytes and is not cached."""
         parts = [p for m in body["messages"] if isinstance(m["content"], list) for p in m["content"]]
         for index, part in enumerate(part for part in parts if part["type"] == "image_url"):
             image_uuid = part.get("uuid")
@@ -255,7 +262,7 @@ class FakeServer:
 
 
 def _build_text(body: dict[str, Any], digest: str) -> str:
-    """A deterministic answer in the form that was asked for."""
+    """Return a deterministic answer in the output format that was asked for."""
     choices = (body.get("structured_outputs") or {}).get("choice")
     if choices:
         return str(choices[int(digest, 16) % len(choices)])
@@ -266,7 +273,7 @@ def _build_text(body: dict[str, Any], digest: str) -> str:
 
 
 def _build_example(schema: Mapping[str, Any], digest: str) -> Any:
-    """The smallest value that fits the parts of JSON schema that prompts use."""
+    """Return the smallest value that fits the parts of JSON schema that prompts use."""
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
@@ -319,7 +326,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--slots", type=int, help="requests worked on at a time; others wait")
-    parser.add_argument("--queue", type=int, help="requests that may wait; beyond them 503")
+    parser.add_argument("--max-queued", type=int, help="requests that may wait; beyond them 503")
     parser.add_argument("--fault", action="append", default=[], metavar="NAME=SHARE", help=", ".join(FAULT_KINDS))
     parser.add_argument("--poison", help="a request that holds this text kills the server")
     parser.add_argument("--retry-after", type=float, default=0.1)
@@ -332,7 +339,7 @@ def main(arguments: list[str]) -> None:
     config = FakeServerConfig(
         latency_s=options.latency_ms / 1000,
         slots=options.slots,
-        max_queued=options.queue,
+        max_queued=options.max_queued,
         fault_rates=fault_rates,
         poison=options.poison,
         retry_after_s=options.retry_after,

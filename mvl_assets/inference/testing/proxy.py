@@ -1,9 +1,9 @@
-"""A logging proxy in front of a model server: shows what was really asked, also across kills of client and server.
+"""A journalling proxy in front of a model server: shows what was really sent, also across kills of client and server.
 
-`python -m mvl_assets.inference.testing.proxy --upstream http://127.0.0.1:8000 --port 8001 --journal requests.jsonl` forwards
-everything, and appends one JSON line for each chat request it receives and one when the whole answer has gone back:
-`{"event": "received" | "answered", "digest": <of the body>, "timestamp": <seconds since the epoch>, "status": ...}`. Bodies are
-not kept. The engine's tiny recovery questions are not journalled.
+`python -m mvl_assets.inference.testing.proxy --upstream http://127.0.0.1:8000 --port 8001 --journal requests.jsonl`
+forwards everything, and appends one JSON line for each chat request that it receives and one when the complete answer
+has gone back: `{"event": "received" | "answered", "digest": <of the body>, "timestamp": <seconds since the epoch>,
+"status": ...}`. Bodies are not kept. The engine's probes are not journalled.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from mvl_assets.inference.client.chat_protocol import is_probe
+
 CHAT_PATH = "/v1/chat/completions"
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "host", "content-length"})
 
@@ -36,6 +38,7 @@ class JournalEntry:
 
 
 def read_journal(journal: Path) -> Iterator[JournalEntry]:
+    """Yield the lines of a journal, in order; none when the file does not exist."""
     if journal.exists():
         with journal.open(encoding="ascii") as lines:
             for line in lines:
@@ -43,11 +46,13 @@ def read_journal(journal: Path) -> Iterator[JournalEntry]:
 
 
 def count_requests(journal: Path) -> Counter[str]:
-    """How often each request was asked."""
+    """Return how often each request was received, by digest."""
     return Counter(entry.digest for entry in read_journal(journal) if entry.event == "received")
 
 
 class Proxy:
+    """Forwards to `upstream`, and appends to `journal`."""
+
     def __init__(self, upstream: str, journal: Path) -> None:
         self._upstream = upstream.rstrip("/")
         self._journal = journal
@@ -67,7 +72,7 @@ class Proxy:
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        is_journalled = request.path == CHAT_PATH and not _is_probe(body)
+        is_journalled = request.path == CHAT_PATH and not _is_probe_body(body)
         digest = hashlib.blake2b(body, digest_size=16).hexdigest()
         if is_journalled:
             self._append_entry("received", digest, None)
@@ -90,7 +95,7 @@ class Proxy:
         try:
             await response.prepare(request)
             await response.write_eof()
-        except ConnectionResetError:  # the client is gone: nobody was answered
+        except ConnectionResetError:  # the client is gone: the request was not answered
             return response
         if is_journalled:
             self._append_entry("answered", digest, upstream_response.status)
@@ -102,16 +107,15 @@ class Proxy:
             journal.write(line + "\n")
 
 
-def _is_probe(body: bytes) -> bool:
+def _is_probe_body(body: bytes) -> bool:
     try:
-        document = json.loads(body)
+        return is_probe(json.loads(body))
     except ValueError:
         return False
-    return document.get("max_tokens") == 1 and document.get("messages") == [{"role": "user", "content": "."}]
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description="forwards to a model server and journals what was asked")
+    parser = argparse.ArgumentParser(description="forwards to a model server and journals the requests")
     parser.add_argument("--upstream", required=True, metavar="URL", help="without /v1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--journal", type=Path, required=True)

@@ -1,0 +1,95 @@
+"""The supervisor ends its server when it is idle or told to, and leaves no process of the group behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mvl_assets.inference.local_server.supervisor import HEARTBEAT_FILE
+
+# A server with a process of its own, as vLLM has its engine.
+SERVER = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep({seconds})
+"""
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], int]]]:
+    """Start a supervisor, and return it with the process number of the server's child."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(idle_timeout_s: float, seconds: float = 600) -> tuple[subprocess.Popen[str], int]:
+        (tmp_path / HEARTBEAT_FILE).touch()
+        command = [sys.executable, "-m", "mvl_assets.inference.local_server.supervisor", str(tmp_path)]
+        process = subprocess.Popen(
+            [*command, str(idle_timeout_s), sys.executable, "-c", SERVER.format(seconds=seconds)],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        return process, int(process.stdout.readline())
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def assert_group_ended(process: subprocess.Popen[str], child_pid: int) -> None:
+    assert process.wait(20) == -signal.SIGKILL, "the supervisor is the last process of its group"
+    deadline = time.monotonic() + 5
+    while not has_ended(child_pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_server_without_a_heartbeat_ends_with_all_its_processes(supervise: Callable, tmp_path: Path) -> None:
+    assert_group_ended(*supervise(idle_timeout_s=1.0))
+
+
+def test_a_heartbeat_keeps_the_server_alive(supervise: Callable, tmp_path: Path) -> None:
+    process, child_pid = supervise(idle_timeout_s=2.5)
+    for _ in range(10):
+        (tmp_path / HEARTBEAT_FILE).touch()
+        time.sleep(0.4)
+    assert process.poll() is None and not has_ended(child_pid)
+    assert_group_ended(process, child_pid)
+
+
+def test_a_server_whose_folder_is_removed_ends(supervise: Callable, tmp_path: Path) -> None:
+    process, child_pid = supervise(idle_timeout_s=600)
+    (tmp_path / HEARTBEAT_FILE).unlink()
+    assert_group_ended(process, child_pid)
+
+
+def test_sigterm_ends_the_server_and_its_processes(supervise: Callable) -> None:
+    process, child_pid = supervise(idle_timeout_s=600)
+    process.send_signal(signal.SIGTERM)
+    assert_group_ended(process, child_pid)
+
+
+def test_the_end_of_the_server_ends_what_it_has_left_running(supervise: Callable) -> None:
+    assert_group_ended(*supervise(idle_timeout_s=600, seconds=0.2))
