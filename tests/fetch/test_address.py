@@ -48,7 +48,7 @@ def test_a_plain_address_is_refused_however_it_spells_loopback(
 def test_a_redirect_into_the_local_network_is_refused(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first host is taken for a public one; the one it redirects to is not."""
     monkeypatch.delenv(ALLOW_PRIVATE_ENV)
-    monkeypatch.setattr("mvl_assets.fetch.ssrf_guard.is_public", lambda host: host == "127.0.0.1")
+    monkeypatch.setattr("mvl_assets.fetch.ssrf_guard.is_public_address", lambda host: host == "127.0.0.1")
     hub.plain["rows.json"] = b"[]"
     hub.faults["rows.json"] = Fault(redirect=f"http://127.0.0.2:{hub.port}/plain/rows.json")
     with pytest.raises(FetchError, match=r"127\.0\.0\.2 is not an address of the public internet"):

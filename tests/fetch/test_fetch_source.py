@@ -162,7 +162,7 @@ def test_only_so_many_files_come_at_the_same_time(hub: HubServer) -> None:
     hub.repos["lab/data"] = Repo(files)
     hub.faults["/cdn/"] = Fault(times=MAX_CONCURRENT_DOWNLOADS, hold=2000)
     with ThreadPoolExecutor(1) as pool:
-        fetching = pool.submit(fetch_source, spec(), patience=QUICK)
+        fetching = pool.submit(fetch_source, spec(), retry_policy=QUICK)
         wait_until(lambda: hub.at_once == MAX_CONCURRENT_DOWNLOADS)
         hub.release.set()
         fetching.result(30)

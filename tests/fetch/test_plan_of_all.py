@@ -72,15 +72,15 @@ def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded
     plans = {plan["source"]: plan for plan in said("plan", "ingest")}
     everything = plans.pop("all")
     assert plans.keys() == load_catalog().keys()
-    unknown = {slug for slug, plan in plans.items() if plan["to_fetch"] is None}
+    unknown = {slug for slug, plan in plans.items() if plan["bytes_to_fetch"] is None}
     assert unknown == {s.slug for s in load_catalog().values() if s.hub is None}
     assert all(plans[slug]["note"] for slug in unknown)
     assert everything["note"].startswith(f"without {len(unknown)} of unknown size")
-    known = sum(plan["to_fetch"] for slug, plan in plans.items() if slug not in unknown)
+    known = sum(plan["bytes_to_fetch"] for slug, plan in plans.items() if slug not in unknown)
     # Nine sources share M4-Instruct's rows, ten Cambrian-10M's.
-    assert everything["to_fetch"] == known - 8 * M4_ROWS - 9 * CAMBRIAN_ROWS
-    assert everything["hours"] == pytest.approx(everything["to_fetch"] * 8 / 1e9 / 3600)
-    assert said("plan", "ingest", "--bandwidth-mbit", "100")[-1]["hours"] == pytest.approx(everything["hours"] * 10)
+    assert everything["bytes_to_fetch"] == known - 8 * M4_ROWS - 9 * CAMBRIAN_ROWS
+    assert everything["fetch_hours"] == pytest.approx(everything["bytes_to_fetch"] * 8 / 1e9 / 3600)
+    assert said("plan", "ingest", "--bandwidth-mbit", "100")[-1]["fetch_hours"] == pytest.approx(everything["fetch_hours"] * 10)
 
 
 def test_a_plan_can_be_of_a_category_or_of_sources(recorded: Lockfile) -> None:
@@ -95,7 +95,7 @@ def test_a_plan_can_be_of_a_category_or_of_sources(recorded: Lockfile) -> None:
 def test_a_file_of_the_entry_that_the_repository_lacks_is_told(recorded: Lockfile) -> None:
     lacking = "no file of nyu-visionx/Cambrian-10M is called oodvqa*"
     (plan, _) = said("plan", "ingest", "--source", "sketchyvqa")
-    assert (plan["files"], plan["note"]) == (1, lacking)
+    assert (plan["n_files"], plan["note"]) == (1, lacking)
     (line,) = [line for line in said("sources", "--category", "general") if line["slug"] == "sketchyvqa"]
     assert line["state"] == "locked" and line["note"].endswith(lacking)
 
@@ -124,7 +124,7 @@ def test_without_archives_the_largest_source_decides_over_the_disk(recorded: Loc
 
 def test_without_a_lock_everything_is_unknown_and_says_what_to_run(home: Path) -> None:
     everything = said("plan", "ingest")[-1]
-    assert (everything["size"], everything["to_fetch"], everything["hours"]) == (None, None, None)
+    assert (everything["total_bytes"], everything["bytes_to_fetch"], everything["fetch_hours"]) == (None, None, None)
     assert "mvl sources lock" in CliRunner().invoke(cli, ["plan", "ingest", "--source", "geo3k"]).output
 
 

@@ -16,7 +16,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_current_samples
 
 SPEC = source("llava_json")
-SMALL = {"PICTURE_ROWS": 3, "SAMPLE_ROWS": 4}
+SMALL = {"MAX_PENDING_ROWS": 3, "INSERT_ROWS": 4}
 # Kills the process before or after the n-th of its six writes (three of pictures, two of samples, the rejects).
 CHILD = f"""
 import os, signal, sys
