@@ -41,7 +41,7 @@ class EncodedSamples(torch.utils.data.Dataset[dict[str, Any]]):
         self.items: list[dict[str, Any]] = []
         for rows in views.iter_batches(views.iter_mixture_rows(lake, STAGE, 0, n_samples), 64):
             ids = {i for row in rows for i in processor.select_image_ids(row)}
-            images, image_info = lake.images.read_images(ids), lake.images.read_image_info(ids)
+            images, image_info = lake.images.read_images(ids), lake.images.read_properties(ids)
             for row in rows:
                 canvas_sizes = [
                     compute_standard_size(image_info[i].width, image_info[i].height).canvas

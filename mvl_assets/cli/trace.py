@@ -65,7 +65,7 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
         f"sample    {sample['sample_id']}  revision {sample['revision']}, licence {sample['license'] or 'unknown'}"
     )
     lines += [f"            {t['from']}: {_truncate(t['value'])}" for t in sample["conversations"]]
-    lines += [f"          image {i.image_id}  {i.width}x{i.height} {i.format}" for i in lineage["images"]]
+    lines += [f"          image {i['image_id']}  {i['width']}x{i['height']} {i['format']}" for i in lineage["images"]]
     lines.append(f"file      {root}{sample['file']} row {sample['position']}, native id {sample['native_id']}")
     lines += [f"rejected  {r['stage']}: {r['error']}: {_truncate(r['message'])}" for r in lineage["rejects"]]
     return lines

@@ -74,7 +74,7 @@ def _iter_fingerprints(lake: Lake, source: SourceSpec, holdout: float) -> Iterat
     for batch in iter_batches(
         iter_current_samples(lake, source.slug, ["sample_id", "conversations", "image_ids"]), 512
     ):
-        image_infos = lake.images.read_image_info([i for row in batch for i in row["image_ids"] or []])
+        image_infos = lake.images.read_properties([i for row in batch for i in row["image_ids"] or []])
         for row in batch:
             image_ids = row["image_ids"] or []
             image_hashes = [image_infos[i].phash or i for i in image_ids]

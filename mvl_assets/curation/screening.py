@@ -123,7 +123,7 @@ def screen_source(lake: Lake, source: str, n_examples: int = 6) -> ScreeningRepo
         most_frequent_share=_compute_most_frequent_share(answers),
         answers_per_sample=_compute_quantiles([sum(turn["from"] == "gpt" for turn in talk) for talk in conversations]),
         script_shares=_compute_script_shares(conversations),
-        image_sizes=_summarize_image_sizes(lake.images.read_image_info(image_ids).values()),
+        image_sizes=_summarize_image_sizes(lake.images.read_properties(image_ids).values()),
         examples=rows[:n_examples],
     )
 

@@ -63,7 +63,7 @@ def export_stage(lake: Lake, stage: str, export_dir: Path) -> ExportResult:
 
 def _write_images(lake: Lake, image_ids: list[str], export_dir: Path) -> dict[str, str]:
     """Path below `export_dir` by picture id."""
-    image_infos = lake.images.read_image_info(image_ids)
+    image_infos = lake.images.read_properties(image_ids)
     paths = {i: f"images/{i[:2]}/{i}.{image_infos[i].format.lower()}" for i in image_ids}
     for chunk in _iter_chunks([i for i in image_ids if not (export_dir / paths[i]).exists()]):
         for image_id, data in lake.images.read_images(chunk).items():

@@ -39,5 +39,5 @@ def load_images(
         try:
             loaded[image_id] = prepare_image(fetched[image_id], max_image_side)
         except ImageError as error:
-            loaded[image_id] = ImageFault(error.error, f"image {image_id}: {error.message}")
+            loaded[image_id] = ImageFault(error.code, f"image {image_id}: {error.message}")
     return loaded

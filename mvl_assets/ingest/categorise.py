@@ -71,7 +71,7 @@ def categorise_source(lake: Lake, source: SourceSpec, *, run_id: str) -> Categor
 def _iter_batches(lake: Lake, source: SourceSpec, run_id: str, action_counts: Counter[str]) -> Iterator[pa.Table]:
     samples = iter_current_samples(lake, source.slug, _COLUMNS, BATCH_ROWS)
     while batch := list(islice(samples, BATCH_ROWS)):
-        sizes = lake.images.read_image_info({name for sample in batch for name in sample["image_ids"]})
+        sizes = lake.images.read_properties({name for sample in batch for name in sample["image_ids"]})
         action_by_image_id = {
             name: compute_standard_size(info.width, info.height).action for name, info in sizes.items()
         }

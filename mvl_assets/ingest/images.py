@@ -111,7 +111,7 @@ def read_frames(video: Video) -> list[tuple[float, bytes]]:
         with video.open_file() as file:
             return list(sample_frames(file))
     except VideoError as error:
-        raise RejectError(error.error, f"{video.name}: {error.message}") from error
+        raise RejectError(error.code, f"{video.name}: {error.message}") from error
     except OSError as error:
         raise RejectError("unreadable_video", f"{video.name}: {error.strerror or error}") from error
 

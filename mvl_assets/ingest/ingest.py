@@ -236,7 +236,7 @@ class _IngestRun:
                 name = read.sample.images[image_index].name if read.sample.images else f"frame {image_index}"
                 self._rejects.add(
                     read.sample_id,
-                    error.error,
+                    error.code,
                     f"{name}: {error.message}",
                     read.sample.file,
                     read.sample.position,

@@ -166,7 +166,7 @@ def _format_numbered(texts: Sequence[str]) -> str:
 
 
 def _write_images(lake: Lake, rewrite_id: str, image_ids: Sequence[str], image_dir: Path) -> list[str]:
-    formats = {i: info.format.lower() for i, info in lake.images.read_image_info(set(image_ids)).items()}
+    formats = {i: info.format.lower() for i, info in lake.images.read_properties(set(image_ids)).items()}
     image_paths = []
     for number, (image_id, data) in enumerate(lake.images.read_images(list(dict.fromkeys(image_ids))).items(), 1):
         name = f"{rewrite_id[:12]}_{number}.{formats.get(image_id, 'img').replace('jpeg', 'jpg')}"

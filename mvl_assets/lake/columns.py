@@ -39,7 +39,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "finish_reason": "Why the model stopped.",
     "first_token_logprobs": "JSON of token and log-probability of the first generated token.",
     "format": "File format of the picture.",
-    "frames": "Number of frames; 1 for a still picture.",
+    "n_frames": "Number of frames; 1 for a still picture.",
     "group": "The paper's group: A is used as it is, B is rewritten.",
     "height": "Pixels.",
     "hit_id": "Key: sample, benchmark and kind.",

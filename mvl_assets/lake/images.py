@@ -6,30 +6,17 @@ Never compacted: Lance would rewrite every byte of every picture.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 
 import lance
 import pyarrow as pa
 
+from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.schema import IMAGES, ImageRow
 from mvl_assets.lake.table import Table
 
-_INFO_COLUMNS = ("image_id", "size", "format", "width", "height", "frames", "mode", "phash")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageInfo:
-    """What is known of a picture without its bytes; sides in pixels as a viewer shows it (after its EXIF turn)."""
-
-    image_id: str
-    size: int
-    format: str
-    width: int
-    height: int
-    frames: int
-    mode: str
-    phash: str | None
+_PROPERTY_COLUMNS = tuple(field.name for field in fields(ImageProperties))
 
 
 class ImageStore:
@@ -55,7 +42,7 @@ class ImageStore:
             "format": pa.array([r.format for r in rows], pa.string()),
             "width": pa.array([r.width for r in rows], pa.int32()),
             "height": pa.array([r.height for r in rows], pa.int32()),
-            "frames": pa.array([r.frames for r in rows], pa.int32()),
+            "n_frames": pa.array([r.n_frames for r in rows], pa.int32()),
             "mode": pa.array([r.mode for r in rows], pa.string()),
             "phash": pa.array([r.phash for r in rows], pa.string()),
         }
@@ -82,6 +69,6 @@ class ImageStore:
         """Bytes of each stored picture; ids that are not stored are left out."""
         return {i: row["size"] for i, row in self.index.read_rows(ids, ("size",)).items()}
 
-    def read_image_info(self, ids: Collection[str]) -> dict[str, ImageInfo]:
-        """Size and kind of each stored picture; ids that are not stored are left out."""
-        return {i: ImageInfo(**row) for i, row in self.index.read_rows(ids, _INFO_COLUMNS).items()}
+    def read_properties(self, ids: Collection[str]) -> dict[str, ImageProperties]:
+        """Return the properties of each stored image by id, without ids that are not stored."""
+        return {i: ImageProperties(**row) for i, row in self.index.read_rows(ids, _PROPERTY_COLUMNS).items()}

@@ -83,7 +83,7 @@ IMAGES = TableSpec(
             ("format", pa.string()),
             ("width", pa.int32()),
             ("height", pa.int32()),
-            ("frames", pa.int32()),
+            ("n_frames", pa.int32()),
             ("mode", pa.string()),
             ("phash", pa.string()),
         ]
@@ -476,7 +476,7 @@ class ImageRow:
     format: str
     width: int
     height: int
-    frames: int
+    n_frames: int
     mode: str
     phash: str | None
 

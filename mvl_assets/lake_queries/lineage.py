@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from mvl_assets.lake import sql
@@ -97,5 +98,6 @@ def _add_sample(lake: Lake, row: dict[str, Any], lineage: dict[str, Any]) -> Non
         versions = lake.get_table("samples").iter_rows(None, sql.equals("sample_id", row["sample_id"]))
         sample = max(versions, key=lambda r: r["revision"])
     lineage["sample"] = sample
-    lineage["images"] = list(lake.images.read_image_info(sample["image_ids"] or []).values())
+    properties = lake.images.read_properties(sample["image_ids"] or [])
+    lineage["images"] = [{"image_id": image_id, **asdict(image)} for image_id, image in properties.items()]
     lineage["rejects"] = list(lake.get_table("rejects").iter_rows(None, sql.equals("row_key", sample["sample_id"])))

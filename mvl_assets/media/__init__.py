@@ -1,1 +1,1 @@
-"""Pictures and video frames: decode, check, standardise, tiles. Pixels are touched here before they meet a model."""
+"""Decoding, checking and standardising images and video frames, and cutting them into tiles."""

@@ -1,9 +1,7 @@
-"""Looking at pictures: is it one, how large, what does it look like; and one standard form for models.
+"""Decoding, checking and standardising still images.
 
-Belongs here: everything that decodes a still picture. Does not: video (`video`), tiles and token counts (`tiles`).
-
-Pictures come from strangers. The size in the header is checked before anything is decoded, only the formats below are
-tried, and a picture counts as good only after its last pixel was decoded (`verify()` does not notice a truncation).
+Images come from untrusted files. The size in the header is checked before anything is decoded, only the formats below
+are tried, and an image counts as good only after its last pixel was decoded (`verify()` does not notice truncation).
 """
 
 from __future__ import annotations
@@ -19,76 +17,60 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.image_properties import ImageProperties
+from mvl_assets.common.rejects import RejectError
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 64_000_000
-"""Larger pictures are refused undecoded: 64 MP is 192 MB in RGB, nearly four times the paper's largest."""
+"""Larger images are rejected undecoded: 64 MP is 192 MB in RGB, nearly four times the paper's largest."""
 
 MAX_SCANNED_PIXELS = 1 << 31
-"""Pixels times scans of a JPEG. A progressive one has about ten scans; a few bytes make one more, and each covers the
-whole picture. At this bound decoding takes some two seconds."""
+"""Pixels times scans of a JPEG. A progressive JPEG has about ten scans; a few bytes add one more, and each covers the
+whole image. At this limit decoding takes some two seconds."""
 
 MIN_SIDE, MAX_SIDE, MAX_ASPECT_RATIO = 224, 4096, 7
 """The paper's bounds (arXiv 2412.05237 §2): sides in pixels, and long side : short side."""
 
 JPEG_FORMATS = ("JPEG", "MPO")
-"""What Pillow calls a JPEG; the second holds more pictures behind the first, as many phones and cameras write it."""
+"""Pillow's names of a JPEG. MPO has more images after the first, as many phones and cameras write it."""
 
 SCAN_HEADER_BYTES = 8
-"""The header of a scan over one channel, its marker not counted."""
+"""Bytes of the header of a scan over one channel, without its marker."""
 
 BAND_ROWS = 256
-"""Rows of a picture that are in hand at a time as numbers."""
+"""Rows of an image that are converted to numbers at a time."""
 
 ROTATED_ORIENTATIONS = (5, 6, 7, 8)
-"""EXIF orientations of pictures that are stored lying on their side."""
+"""EXIF orientations that swap width and height."""
 
 MIN_HASH_SIDE = 64
-"""Pixels that the short side keeps at least before the perceptual hash is taken."""
+"""Smallest short side, in pixels, to which an image is reduced before its perceptual hash is computed."""
 
 WHITE = (255, 255, 255)
 GREY = (128, 128, 128)
 """The middle of the value range: after normalising with mean 0.5 every patch is nearly zero."""
 
-# Pillow only warns between one and two times its limit; here the limit is a limit.
+# Pillow only warns between one and two times its limit; here exceeding the limit is an error.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
-# What it finds odd about a picture that it decodes all the same would fill the log of a run over millions.
+# Warnings about images that decode all the same would flood the log of a run over millions.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-class ImageError(Exception):
-    """Bytes that are no usable picture.
+class ImageError(RejectError):
+    """Bytes that are not a usable image.
 
-    `error` is one of `not_an_image`, `svg_image`, `zero_size`, `too_many_pixels`, `too_many_scans`,
-    `truncated_image`, `broken_image`. (Pillow itself refuses most headers with a side of zero, as `not_an_image`.)
+    `code` is one of `not_an_image`, `svg_image`, `zero_size`, `too_many_pixels`, `too_many_scans`, `truncated_image`,
+    `broken_image`. (Pillow itself refuses most headers with a side of zero, as `not_an_image`.)
     """
-
-    def __init__(self, error: str, message: str) -> None:
-        self.error = error
-        self.message = message
-        super().__init__(f"{error}: {message}")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageProperties:
-    """What a full decode showed. Sides are pixels as a viewer shows the picture (after its EXIF turn), so that what
-    `standardise_image` makes of it can be computed without the picture; `format` and `mode` as Pillow says.
-
-    `phash` is 16 hex digits: the 64-bit perceptual hash (ImageHash's `phash`) of the first frame as a viewer shows it.
-    """
-
-    width: int
-    height: int
-    format: str
-    n_frames: int
-    mode: str
-    phash: str
 
 
 @dataclass(frozen=True, slots=True)
 class StandardSize:
-    """How a picture is brought within the paper's bounds: scaled to `scaled`, then padded with white to `canvas`."""
+    """How an image is brought within the paper's bounds: scaled to `scaled`, then padded with white to `canvas`.
+
+    Both are (width, height) in pixels.
+    """
 
     scaled: tuple[int, int]
     canvas: tuple[int, int]
@@ -96,18 +78,24 @@ class StandardSize:
 
 
 def compute_image_id(data: bytes) -> str:
-    """The id of a picture: 32 hex characters, digest of its original bytes."""
+    """Return the id of an image: 32 hex characters, the digest of its original bytes."""
     return compute_digest(data)
 
 
 def inspect_image(data: bytes) -> ImageProperties:
-    """Decodes the whole first frame and says what it is. Raises `ImageError`."""
+    """Decode the whole first frame and return the image's properties.
+
+    Width and height are those after the EXIF rotation, so that `compute_standard_size` works on them.
+
+    Raises:
+        ImageError: The bytes are not a usable image.
+    """
     with _translate_decode_errors():
         image = _open_image(data)
         mode, (width, height) = image.mode, image.size
         if image.format in JPEG_FORMATS:
-            # All of the file is still read and unpacked; only colours and pixels that the hash has no use for are not
-            # computed. What is cut off or broken shows as it does in full.
+            # The whole file is still read and unpacked, so truncation and damage show as in a full decode; only colours
+            # and pixels that the hash does not need are not computed.
             reduction_factor = _compute_reduction_factor(image)
             image.draft("L", (width // reduction_factor, height // reduction_factor))
         upright = _apply_exif_orientation(image)
@@ -117,15 +105,18 @@ def inspect_image(data: bytes) -> ImageProperties:
         n_frames = int(getattr(image, "n_frames", 1))
         if n_frames > len(data):  # a header may claim billions
             raise ImageError("broken_image", f"{n_frames} frames in {len(data)} bytes")
-    return ImageProperties(width, height, str(image.format), n_frames, mode, phash)
+    return ImageProperties(len(data), str(image.format), width, height, n_frames, mode, phash)
 
 
 def standardise_image(data: bytes) -> Image.Image:
-    """The one form in which pictures go to models. Raises `ImageError`.
+    """Return an image in the standard form in which all models get it.
 
-    First frame, turned as its EXIF orientation says, RGB over white, sides within 224 to 4,096 px and at most 7:1. The
-    paper does not say how it adjusted pictures outside the bounds; here they are scaled (Lanczos, same aspect ratio)
-    and, when longer than 7:1, centred on a white canvas of 7:1, so that nothing is cropped or distorted.
+    First frame, EXIF orientation applied, RGB over white, sides within 224 to 4,096 px and at most 7:1. The paper does
+    not say how it adjusted images outside the bounds; here they are scaled (Lanczos, same aspect ratio) and, if longer
+    than 7:1, centred on a white canvas of 7:1, so that nothing is cropped or distorted.
+
+    Raises:
+        ImageError: The bytes are not a usable image.
     """
     with _translate_decode_errors():
         image = _to_upright_rgb(_open_image(data))
@@ -141,9 +132,9 @@ def standardise_image(data: bytes) -> Image.Image:
 
 
 def compute_standard_size(width: int, height: int) -> StandardSize:
-    """What `standardise_image` does to a picture of this size; computed without the picture."""
+    """Return what `standardise_image` does to an image of this size in pixels; needs no pixels."""
     long_side, short_side = max(width, height), min(width, height)
-    # The short side of the canvas, were it padded first: padding needs less enlarging than the picture alone would.
+    # Short side of the canvas if the image were padded first: it needs less enlarging than the image alone would.
     canvas_short = max(short_side, long_side / MAX_ASPECT_RATIO)
     scale = 1.0
     if long_side > MAX_SIDE:
@@ -162,7 +153,7 @@ def compute_standard_size(width: int, height: int) -> StandardSize:
 
 
 def encode_image(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG") -> bytes:
-    """The picture as a file. Equal pixels give equal bytes: fixed settings, no metadata."""
+    """Return the image as a file. Equal pixels give equal bytes: fixed settings, no metadata."""
     rgb_image = image if image.mode == "RGB" else image.convert("RGB")
     buffer = io.BytesIO()
     if format == "JPEG":
@@ -173,14 +164,15 @@ def encode_image(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG") ->
 
 
 def build_blank_image(data: bytes) -> bytes:
-    """A grey PNG with the size `data` has once it is standardised, so that it becomes the same number of tokens: the
-    control for what a model answers from the language alone. Raises `ImageError` when `data` is no picture.
+    """Return a grey PNG of the size that `data` has once standardised, so that it becomes the same number of tokens.
+
+    It is the control for what a model answers from the language alone. Raises `ImageError`.
     """
     return encode_image(Image.new("RGB", standardise_image(data).size, GREY), "PNG")
 
 
 def build_thumbnail(data: bytes, max_side: int = 96) -> bytes:
-    """A JPEG of a few kB whose longer side is at most `max_side`, for previews. Raises `ImageError`."""
+    """Return a JPEG of a few kB whose longer side is at most `max_side` pixels, for previews. Raises `ImageError`."""
     with _translate_decode_errors():
         image = _open_image(data)
         image.draft("RGB", (2 * max_side, 2 * max_side))
@@ -192,7 +184,7 @@ def build_thumbnail(data: bytes, max_side: int = 96) -> bytes:
 
 
 def _open_image(data: bytes) -> Image.Image:
-    """The picture with its header read and its size checked; no pixel is decoded yet."""
+    """Return the image with its header read and its size checked; no pixel is decoded yet."""
     if not data:
         raise ImageError("not_an_image", "no bytes")
     try:
@@ -207,7 +199,7 @@ def _open_image(data: bytes) -> Image.Image:
     check_image_size(*image.size)
     if image.format in JPEG_FORMATS:
         max_scans = MAX_SCANNED_PIXELS // (image.width * image.height)
-        # No scan is shorter than its header, and one byte is searched for faster than two: most files end at these.
+        # No scan is shorter than its header, and one byte is found faster than two: most files need only these tests.
         if (
             len(data) > SCAN_HEADER_BYTES * max_scans
             and data.count(b"\xda") > max_scans
@@ -218,7 +210,7 @@ def _open_image(data: bytes) -> Image.Image:
 
 
 def check_image_size(width: int, height: int) -> None:
-    """Raises `ImageError` for a size that cannot be or that nobody should decode."""
+    """Raise `ImageError` for a size in pixels that is impossible or too large to decode."""
     if width < 1 or height < 1:
         raise ImageError("zero_size", f"{width} x {height} pixels")
     if width * height > MAX_PIXELS:
@@ -227,7 +219,7 @@ def check_image_size(width: int, height: int) -> None:
 
 @contextmanager
 def _translate_decode_errors() -> Iterator[None]:
-    """Turns whatever a decoder throws at hostile bytes into `ImageError`."""
+    """Turn whatever a decoder raises on hostile bytes into `ImageError`."""
     try:
         yield
     except ImageError:
@@ -238,7 +230,7 @@ def _translate_decode_errors() -> Iterator[None]:
     except MemoryError as error:
         raise ImageError("too_many_pixels", "not enough memory to decode it") from error
     except Exception as error:
-        # Decoders fail in many ways (OSError, SyntaxError, struct.error, zlib.error, EOFError, ...): all are its fault.
+        # Decoders fail in many ways (OSError, SyntaxError, struct.error, zlib.error, EOFError, ...): all mean a broken file.
         text = str(error) or type(error).__name__
         is_truncated = isinstance(error, EOFError) or any(
             t in text.lower() for t in ("truncated", "end of file", "eof")
@@ -247,20 +239,20 @@ def _translate_decode_errors() -> Iterator[None]:
 
 
 def _to_upright_rgb(image: Image.Image) -> Image.Image:
-    """First frame as a viewer shows it: EXIF turn applied, RGB over white."""
+    """Return the first frame as a viewer shows it: EXIF orientation applied, RGB over white."""
     flattened = _flatten_on_white(_apply_exif_orientation(image))
     return flattened if flattened.mode == "RGB" else flattened.convert("RGB")
 
 
 def _apply_exif_orientation(image: Image.Image) -> Image.Image:
-    """As the EXIF orientation says. Decodes; makes no copy of a picture that stands upright."""
+    """Decode and apply the EXIF orientation; an image that is already upright is not copied."""
     image.load()
     is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
     return image if is_upright else ImageOps.exif_transpose(image)
 
 
 def _flatten_on_white(image: Image.Image) -> Image.Image:
-    """RGB or L, with what is transparent shown white."""
+    """Return the image as RGB or L, with transparent parts white."""
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
@@ -274,9 +266,9 @@ def _flatten_on_white(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float pictures as L. Pillow's own conversion clips at 255, which turns most of them white.
+    """Return a 16-bit, 32-bit or float image as L. Pillow's own conversion clips at 255, which turns most of them white.
 
-    Goes through the picture in bands: as numbers of 32 bits a large one takes four times its own memory.
+    Converts in bands: as 32-bit numbers a large image takes four times its own memory.
     """
     highest = max(float(band.max(initial=0.0)) for _, band in _iter_bands(image))
     white_level = 255.0 if image.mode in ("I", "F") and highest <= 255.0 else max(65535.0, highest)
@@ -289,14 +281,14 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _iter_bands(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, values) of a picture of one channel, from top to bottom."""
+    """Yield (first row, values) of an image of one channel, from top to bottom."""
     for top in range(0, image.height, BAND_ROWS):
         band = image.crop((0, top, image.width, min(top + BAND_ROWS, image.height)))
         yield top, np.nan_to_num(np.asarray(band, dtype=np.float32), posinf=0.0, neginf=0.0)
 
 
 def _compute_phash(upright: Image.Image) -> str:
-    import imagehash  # brings scipy: only where pictures are really looked at
+    import imagehash  # brings scipy: only where images are decoded
 
     flattened = _flatten_on_white(upright)
     reduction_factor = _compute_reduction_factor(flattened)
@@ -304,6 +296,8 @@ def _compute_phash(upright: Image.Image) -> str:
 
 
 def _compute_reduction_factor(image: Image.Image) -> int:
-    """By how much a picture is made smaller before its hash is taken: a power of two, as JPEG's decoder has them, so
-    the same picture in two formats comes to the same size."""
+    """Return the factor by which an image is reduced before it is hashed.
+
+    A power of two, as JPEG's decoder has them, so that the same image in two formats comes to the same size.
+    """
     return 1 << (max(1, min(image.size) // MIN_HASH_SIDE).bit_length() - 1)

@@ -1,4 +1,4 @@
-"""A stored picture as the bytes a served model gets: standard form, no larger than the model can use."""
+"""A stored image as the bytes that a served model gets: standard form, no larger than the model can use."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from PIL import ExifTags, Image
 
 from mvl_assets.media.image import IMAGE_FORMATS, compute_standard_size, encode_image, standardise_image
 
-# Formats every server decodes; pictures in them that need no change travel as they are.
+# Formats every server decodes; images in them that need no change are sent unchanged.
 _PASSTHROUGH_FORMATS = ("JPEG", "PNG")
 
 
 def prepare_image(data: bytes, max_image_side: int) -> bytes:
-    """JPEG or PNG bytes of the standard form, scaled down to `max_image_side` pixels. Raises `ImageError`.
+    """Return JPEG or PNG bytes of the standard form, scaled down to a longest side of `max_image_side` pixels.
 
-    A picture that is already so is returned unchanged after a look at its header, which costs a hundredth of a decode.
+    An image that needs no change is returned as it is after a check of its header, which costs a hundredth of a decode.
+
+    Raises:
+        ImageError: The bytes are not a usable image.
     """
     if _is_ready(data, max_image_side):
         return data
@@ -37,5 +40,5 @@ def _is_ready(data: bytes, max_image_side: int) -> bool:
             and compute_standard_size(*image.size).action == "as_is"
             and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         )
-    except Exception:  # Whatever is wrong with it, `standardise` says it as a PictureError.
+    except Exception:  # `standardise_image` then raises what is wrong as an `ImageError`.
         return False

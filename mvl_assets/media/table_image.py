@@ -1,11 +1,9 @@
-"""A table and the paragraphs around it as one picture, for sources that publish tables as text.
+"""Rendering a table and the paragraphs around it as one image, for sources that publish tables as text.
 
-Belongs here: laying text out and drawing it. Not here: where tables come from (`readers/table_text`).
-
-`lay_out_page` decides everything and `draw_page` only draws, so a page can be refused before a pixel is made. Equal pages give
-equal bytes within one version of Pillow: its own fonts are used, laid out without the shaping library that only some
-installations have. Its scalable font knows little more than ASCII; Latin-1 characters beyond that are taken from its
-bitmap font, others are spelled with the letters there are, and a text that mostly cannot be written is refused.
+`lay_out_page` decides everything and `draw_page` only draws, so a page can be rejected before a pixel is made. Equal
+pages give equal bytes within one version of Pillow: its own fonts are used, laid out without the shaping library that
+only some installations have. Its scalable font covers little more than ASCII; other Latin-1 characters are taken from
+its bitmap font, the rest are transliterated, and a text that mostly cannot be written is rejected.
 """
 
 from __future__ import annotations
@@ -18,21 +16,22 @@ from itertools import groupby, zip_longest
 
 from PIL import Image, ImageDraw, ImageFont
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.media.image import encode_image
 
 PAGE_WIDTH = 1000
 MAX_PAGE_HEIGHT = 4096
-"""Pixels: the width of every page, and the height above which a page is refused (the paper's longest side)."""
+"""Pixels: the width of every page, and the height above which a page is rejected (the paper's longest side)."""
 MAX_CHARACTERS = 60_000
 MAX_CELLS = 5_000
-"""More is refused unmeasured; a page of the size above holds far fewer."""
+"""More is rejected unmeasured; a page of the size above holds far fewer."""
 
 _FONT_SIZE, _LINE_HEIGHT, _MARGIN, _CELL_PADDING = 16, 22, 24, 6
 _MIN_COLUMN_WIDTH = 32
-"""Pixels a column keeps when a wide table is squeezed."""
+"""Pixels that a column keeps when a wide table is squeezed."""
 _TEXT_LEVEL, _BORDER_LEVEL, _BACKGROUND_LEVEL = 20, 150, 255
 _BITMAP_CHARACTER_WIDTH = 8
-"""Pixels a character of the bitmap font (6 x 11) takes once it is as high as the other letters."""
+"""Width in pixels of a character of the bitmap font (6 x 11) scaled to the height of the other letters."""
 _MAX_MISSING_GLYPH_FRACTION = 0.02
 _TRANSLITERATIONS = {
     "€": "EUR",
@@ -48,18 +47,13 @@ _TRANSLITERATIONS = {
 }
 
 
-class TableImageError(Exception):
-    """Why a page cannot be drawn: `error` is `empty_table`, `table_too_large` or `no_glyphs`."""
-
-    def __init__(self, error: str, message: str) -> None:
-        self.error = error
-        self.message = message
-        super().__init__(f"{error}: {message}")
+class TableImageError(RejectError):
+    """A page that cannot be drawn: `code` is `empty_table`, `table_too_large` or `no_glyphs`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What stands where, in pixels from the upper left corner: `texts` (x, y, text) and `boxes` (x0, y0, x1, y1)."""
+    """Layout of a page in pixels from the upper left corner: `texts` (x, y, text) and `boxes` (x0, y0, x1, y1)."""
 
     height: int
     texts: tuple[tuple[int, int, str], ...]
@@ -69,9 +63,15 @@ class Page:
 def lay_out_page(
     table: Sequence[Sequence[str]], paragraphs_before: Sequence[str] = (), paragraphs_after: Sequence[str] = ()
 ) -> Page:
-    """A page with the paragraphs `paragraphs_before`, the ruled table (rows of cells; short rows are filled up) and those `paragraphs_after`.
+    """Return the layout of a ruled table between paragraphs.
 
-    Raises `TableImageError`.
+    Args:
+        table: Rows of cells; short rows are filled up.
+        paragraphs_before: Paragraphs above the table.
+        paragraphs_after: Paragraphs below the table.
+
+    Raises:
+        TableImageError: The table is empty or too large, or its text cannot be written.
     """
     cells = [cell for row in table for cell in row]
     if not any(cell.strip() for cell in cells):
@@ -120,7 +120,7 @@ def lay_out_page(
 
 
 def draw_page(page: Page) -> bytes:
-    """The page as a PNG, dark on white, `PAGE_WIDTH` pixels wide."""
+    """Return the page as a PNG, dark on white, `PAGE_WIDTH` pixels wide."""
     image = Image.new("L", (PAGE_WIDTH, page.height), _BACKGROUND_LEVEL)
     pen = ImageDraw.Draw(image)
     for box in page.boxes:
@@ -137,7 +137,7 @@ def draw_page(page: Page) -> bytes:
 
 
 def _add_paragraphs(texts: list[tuple[int, int, str]], paragraphs: Sequence[str], y: int) -> int:
-    """Adds the paragraphs below `y`; returns where the next thing begins."""
+    """Add the paragraphs below `y` and return the y below them."""
     for paragraph in paragraphs:
         lines = _wrap_text(paragraph, PAGE_WIDTH - 2 * _MARGIN)
         texts += [(_MARGIN, y + n * _LINE_HEIGHT, line) for n, line in enumerate(lines)]
@@ -146,7 +146,7 @@ def _add_paragraphs(texts: list[tuple[int, int, str]], paragraphs: Sequence[str]
 
 
 def _compute_column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Every column as wide as its widest cell; the widest columns give way until the table fits the page."""
+    """Return each column's width: that of its widest cell, with the widest columns cut until the table fits the page."""
     natural_widths = [
         max(_measure_text(cell) for cell in column) + 2 * _CELL_PADDING for column in zip(*rows, strict=True)
     ]
@@ -163,7 +163,7 @@ def _compute_column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _wrap_text(text: str, max_width: int) -> list[str]:
-    """The text broken at spaces into lines of at most `max_width` pixels; a longer word is broken anywhere."""
+    """Break the text at spaces into lines of at most `max_width` pixels; a longer word is broken anywhere."""
     lines = [""]
     for word in text.split():
         candidate = f"{lines[-1]} {word}" if lines[-1] else word
@@ -180,14 +180,14 @@ def _wrap_text(text: str, max_width: int) -> list[str]:
 
 
 def _transliterate(text: str) -> tuple[str, int]:
-    """The text in characters that can be drawn, and how many had to become a question mark."""
+    """Return the text in characters that can be drawn, and how many had to become a question mark."""
     replacements = [_transliterate_character(character) for character in unicodedata.normalize("NFC", text)]
     return "".join(part or "?" for part in replacements if part is not None), sum(part == "" for part in replacements)
 
 
 @lru_cache(maxsize=4096)
 def _transliterate_character(character: str) -> str | None:
-    """`character` in characters that can be drawn: "" when there are none, None when it has no shape of its own."""
+    """Return characters that can be drawn for `character`: "" if there are none, None if it has no shape of its own."""
     unicode_category = unicodedata.category(character)
     if unicode_category in ("Cf", "Mn"):
         return None
@@ -214,12 +214,12 @@ def _measure_character(character: str) -> int:
 
 @lru_cache(maxsize=4096)
 def _has_scalable_glyph(character: str) -> bool:
-    """Whether the scalable font has the character: what it lacks is drawn like U+10FFFF, which nothing has."""
+    """Return whether the scalable font has the character: a missing one is drawn like U+10FFFF, which no font has."""
     return character == " " or bytes(_load_font().getmask(character)) != bytes(_load_font().getmask("\U0010ffff"))
 
 
 def _render_bitmap_text(text: str) -> Image.Image:
-    """Latin-1 characters of the bitmap font as a mask, as high as a line of the scalable font."""
+    """Return Latin-1 characters of the bitmap font as a mask, as high as a line of the scalable font."""
     font = ImageFont.load_default_imagefont()
     unscaled = Image.new("L", (6 * len(text), 11))
     ImageDraw.Draw(unscaled).text((0, 0), text, fill=255, font=font)

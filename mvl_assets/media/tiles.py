@@ -1,9 +1,8 @@
-"""Tiles: how a picture is cut for the vision tower, and how many tokens it takes in the language model.
+"""Tiles: how an image is cut for the vision tower, and how many tokens it takes in the language model.
 
-Belongs here: the geometry of LLaVA-OneVision's "anyres" tiling (arXiv 2408.03326 §3.1, "Higher AnyRes"), of padded
-pictures (several in one sample) and of video frames, and the cutting itself. Everything is a pure function of the
-standardised picture's size and a `TileGrid`, so a token can be counted without touching a pixel. Does not belong here:
-decoding and standardising (`image`), normalising and the towers (`mvl_training`).
+The geometry is that of LLaVA-OneVision's "anyres" tiling (arXiv 2408.03326 §3.1, "Higher AnyRes"), of padded images
+(several in one sample) and of video frames. Everything is a pure function of the standardised image's size and a
+`TileGrid`, so tokens can be counted without touching a pixel.
 
 Sizes are (height, width) in pixels; a "row" of features is one line of vision patches.
 """
@@ -18,20 +17,23 @@ import numpy as np
 from PIL import Image
 
 SHRINK_THRESHOLD = 1.1
-"""A tiled picture's features shrink when their area exceeds `compute_max_tiles` tiles by more than this factor squared."""
+"""A tiled image's features are shrunk if their area exceeds `max_tiles` tiles by more than this factor squared."""
 
 PADDING_LEVEL = 127
-"""Grey around a padded picture: SigLIP's mean (0.5) times 255, cut to an integer."""
+"""Grey around a padded image: SigLIP's mean (0.5) times 255, cut to an integer."""
 
 LayoutKind = Literal["anyres", "padded", "flat", "video"]
 
 
 @dataclass(frozen=True, slots=True)
 class TileGrid:
-    """What pictures are cut into.
+    """Grid of tiles that images are cut into.
 
-    `tile_size` and `patch_size` are the vision tower's input side and patch side in pixels; `shapes` the allowed (rows, columns)
-    of tiles, in order of preference between equals; `compute_max_tiles` is the N of "anyres_max_N".
+    Attributes:
+        tile_size: Input side of the vision tower, in pixels.
+        patch_size: Patch side of the vision tower, in pixels.
+        shapes: Allowed (rows, columns) of tiles, in order of preference between equals.
+        max_tiles: The N of "anyres_max_N".
     """
 
     tile_size: int
@@ -52,12 +54,22 @@ class TileGrid:
 
 @dataclass(frozen=True, slots=True)
 class TileLayout:
-    """How the tiles of one picture (or one video) become tokens.
+    """How the tiles of one image (or one video) become tokens.
 
-    `n_tiles` counts what the vision tower sees; `n_tokens` what the language model sees. For `anyres` the first tile is
-    the whole picture, the others form `n_rows` x `n_columns`; `crop_top`/`crop_left` feature lines are cut from both sides of the
-    padding, leaving `height` x `width` features, which are shrunk to `shrunk_size` when that is set; every feature row ends
-    with a newline token. `padded` and `video` end with one newline token, `flat` has none.
+    The first tile of `anyres` is the whole image, the others form a grid, and every row of features ends with a newline
+    token. `padded` and `video` end with one newline token, `flat` has none.
+
+    Attributes:
+        kind: The form of the layout.
+        n_tiles: Tiles that the vision tower encodes.
+        n_tokens: Tokens that the language model reads.
+        n_rows: Rows of the grid.
+        n_columns: Columns of the grid.
+        crop_top: Lines of features cut at the top and at the bottom, which show padding.
+        crop_left: Lines of features cut at the left and at the right.
+        height: Features from top to bottom that are left.
+        width: Features from left to right that are left.
+        shrunk_size: (height, width) to which the features are shrunk; None if they are not.
     """
 
     kind: LayoutKind
@@ -73,7 +85,7 @@ class TileLayout:
 
 
 def select_best_shape(height: int, width: int, grid: TileGrid) -> tuple[int, int]:
-    """The (rows, columns) that keeps most of the picture's pixels and, among those, wastes least."""
+    """Return the (rows, columns) that keeps most of the image's pixels and, among those, wastes least."""
     best, most_kept, least_wasted = grid.shapes[0], 0, math.inf
     for rows, columns in grid.shapes:
         target_height, target_width = rows * grid.tile_size, columns * grid.tile_size
@@ -86,7 +98,7 @@ def select_best_shape(height: int, width: int, grid: TileGrid) -> tuple[int, int
 
 
 def compute_anyres_layout(height: int, width: int, grid: TileGrid) -> TileLayout:
-    """The layout of a sample's only picture: a base view plus tiles, padding removed, shrunk above the limit."""
+    """Return the layout of a sample's only image: a base view plus tiles, padding removed, shrunk above the limit."""
     rows, columns = select_best_shape(height, width, grid)
     full_height, full_width = rows * grid.patches_per_side, columns * grid.patches_per_side
     crop_top = crop_left = 0
@@ -114,34 +126,27 @@ def compute_anyres_layout(height: int, width: int, grid: TileGrid) -> TileLayout
 
 
 def compute_padded_layout(grid: TileGrid) -> TileLayout:
-    """The layout of one of several pictures in a sample: one tile and a newline."""
+    """Return the layout of one of several images in a sample: one tile and a newline."""
     return TileLayout("padded", n_tiles=1, n_tokens=grid.patches_per_side**2 + 1)
 
 
 def compute_flat_layout(grid: TileGrid) -> TileLayout:
-    """The layout of the alignment stage: one tile, no newline."""
+    """Return the layout of the alignment stage: one tile, no newline."""
     return TileLayout("flat", n_tiles=1, n_tokens=grid.patches_per_side**2)
 
 
 def compute_pooled_side(grid: TileGrid) -> int:
-    """Features along one side of a video frame after pooling by two (14 for 27)."""
+    """Return the features along one side of a video frame after pooling by two (14 for 27)."""
     return math.ceil(grid.patches_per_side / 2)
 
 
 def compute_video_layout(n_frames: int, grid: TileGrid) -> TileLayout:
-    """The layout of a video: pooled frames and one newline at the very end."""
+    """Return the layout of a video: pooled frames and one newline at the very end."""
     return TileLayout("video", n_tiles=n_frames, n_tokens=n_frames * compute_pooled_side(grid) ** 2 + 1)
 
 
-def pick_frames(n_available: int, max_frames: int) -> list[int]:
-    """Indices of at most `max_frames` of `n_available` frames, evenly spread, first and last included."""
-    if n_available <= max_frames:
-        return list(range(n_available))
-    return [int(i) for i in np.linspace(0, n_available - 1, max_frames, dtype=np.int64)]
-
-
 def cut_anyres(image: Image.Image, grid: TileGrid) -> np.ndarray:
-    """Tiles of an RGB picture, uint8 of shape (tiles, 3, tile, tile): the whole picture first, then row by row."""
+    """Return the tiles of an RGB image, uint8 of shape (tiles, 3, tile, tile): the whole image, then row by row."""
     width, height = image.size
     rows, columns = select_best_shape(height, width, grid)
     target_height, target_width = rows * grid.tile_size, columns * grid.tile_size
@@ -161,7 +166,7 @@ def cut_anyres(image: Image.Image, grid: TileGrid) -> np.ndarray:
 
 
 def cut_padded(image: Image.Image, grid: TileGrid) -> np.ndarray:
-    """One tile (1, 3, tile, tile), uint8: the picture padded to a square with grey, then resized."""
+    """Return one tile (1, 3, tile, tile), uint8: the image padded to a square with grey, then resized."""
     side = max(image.size)
     if image.size != (side, side):
         square = Image.new("RGB", (side, side), (PADDING_LEVEL,) * 3)
@@ -171,7 +176,7 @@ def cut_padded(image: Image.Image, grid: TileGrid) -> np.ndarray:
 
 
 def cut_flat(image: Image.Image, grid: TileGrid) -> np.ndarray:
-    """One tile (1, 3, tile, tile), uint8: the picture squeezed to the tile (alignment stage, video frames)."""
+    """Return one tile (1, 3, tile, tile), uint8: the image squeezed to the tile (alignment stage, video frames)."""
     return _to_chw_array(_resize(image, (grid.tile_size, grid.tile_size)))[None]
 
 

@@ -1,13 +1,12 @@
-"""Frames of a video file, as JPEG pictures: the form in which videos enter the lake.
-
-Belongs here: everything that opens a video. What becomes of the frames is the caller's business.
+"""Frames of a video file, as JPEG images: the form in which videos enter the lake.
 
 Sampling follows LLaVA-Video as the paper's released training code does it (arXiv 2412.05237 §4): one frame a second,
-and when those are more than `max_frames`, `max_frames` of them evenly spaced.
+and `max_frames` of them evenly spaced if there are more.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,52 +15,55 @@ from typing import BinaryIO
 
 import av
 import av.error
-import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from mvl_assets.common.pick_evenly import pick_evenly
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.media.image import ImageError, check_image_size, encode_image
 
 SEEK_THRESHOLD_S = 4.0
-"""Seconds: over longer gaps the nearest key frame before the target is sought instead of decoding up to it."""
+"""Over a longer gap than this, in seconds, the decoder seeks the key frame before the target instead of decoding on."""
 
 END_TOLERANCE_S = 1.0
-"""Seconds by which the last frame may come before the announced end; a file that ends earlier is truncated."""
+"""Seconds by which the last frame may precede the announced end; a file that ends earlier is truncated."""
 
 _DURATION_TAG = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d+)?)")
 
 ALLOWED_DEMUXERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,rm,ogg,ivf,mxf,wtv,dv,gif,apng,wav,mp3"
-"""What FFmpeg may take a file for. Left to itself it also follows playlists (`hls`, `concat`), which name other files,
-and draws plain text as a film."""
+"""Formats that FFmpeg may detect. By default it also follows playlists (`hls`, `concat`), which name other files, and
+renders plain text as a video."""
 
 
-class VideoError(Exception):
+class VideoError(RejectError):
     """A file whose frames cannot be sampled.
 
-    `error` is one of `not_a_video`, `no_video_stream`, `no_frames`, `too_many_pixels`, `truncated_video`,
-    `broken_video`.
+    `code` is one of `not_a_video`, `no_video_stream`, `no_frames`, `too_many_pixels`, `truncated_video`, `broken_video`.
     """
-
-    def __init__(self, error: str, message: str) -> None:
-        self.error = error
-        self.message = message
-        super().__init__(f"{error}: {message}")
 
 
 def sample_frames(file: Path | BinaryIO, fps: float = 1.0, max_frames: int = 32) -> Iterator[tuple[float, bytes]]:
-    """(seconds from the start, JPEG bytes) of what is on screen at evenly spaced times, in order.
+    """Yield (seconds from the start, JPEG bytes) of the frames on screen at evenly spaced times, in order.
 
-    `file` is a path or a seekable stream. Holds two decoded frames at a time. The same file gives the same bytes.
-    Raises `VideoError`, possibly after some frames were yielded: take the frames of a video all or not at all.
-    `OSError` passes through.
+    Holds two decoded frames at a time. The same file gives the same bytes.
+
+    Args:
+        file: A path or a seekable stream.
+        fps: Frames per second of video.
+        max_frames: Upper limit; longer videos are sampled more sparsely.
+
+    Raises:
+        VideoError: The file is not a usable video. It may come after some frames were yielded: use the frames of a video
+            all or not at all.
+        OSError: The file cannot be read.
     """
     try:
         with _open_container(file) as container:
             if not container.streams.video:
-                raise VideoError("no_video_stream", "the file has no pictures")
+                raise VideoError("no_video_stream", "the file has no video stream")
             stream = container.streams.video[0]
             if stream.codec_context is None:
-                raise VideoError("broken_video", "its pictures are packed in a way that is not known")
+                raise VideoError("broken_video", "its codec is unknown")
             _check_frame_size(stream.codec_context.width, stream.codec_context.height)
             duration_s = _read_duration(container, stream)
             if duration_s is None:
@@ -88,21 +90,21 @@ def _open_container(file: Path | BinaryIO) -> InputContainer:
     except av.error.ArgumentError as error:
         if _is_mp4(file):
             raise VideoError("broken_video", str(error.strerror)) from error
-        raise VideoError("not_a_video", "the file is of no kind of film that is read") from error
+        raise VideoError("not_a_video", "the file is not in a supported video format") from error
 
 
 def compute_sample_times(duration_s: float, fps: float, max_frames: int) -> list[float]:
-    """The times to look at in a video of this length: 0, 1/fps, 2/fps, ...; `max_frames` of them when there are more."""
-    n_frames = max(1, int(np.ceil(duration_s * fps - 1e-6)))
-    frame_indices = (
-        np.arange(n_frames) if n_frames <= max_frames else np.linspace(0, n_frames - 1, max_frames).round().astype(int)
-    )
-    return [float(p) / fps for p in frame_indices]
+    """Return the seconds at which a video of this length is sampled.
+
+    They are 0, 1/fps, 2/fps, ..., or `max_frames` of these, evenly spaced, if there are more.
+    """
+    n_frames = max(1, math.ceil(duration_s * fps - 1e-6))
+    return [index / fps for index in pick_evenly(n_frames, max_frames)]
 
 
 @dataclass(slots=True)
 class _DecoderPosition:
-    """Where the decoder stands. `may_seek` turns false when a seek did not help, so nothing is decoded twice over."""
+    """Position of the decoder. `may_seek` becomes False once a seek did not help, so that nothing is decoded twice."""
 
     time_s: float = -1.0
     may_seek: bool = True
@@ -111,7 +113,7 @@ class _DecoderPosition:
 def _iter_frames_at(
     container: InputContainer, stream: VideoStream, targets_s: list[float]
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    """For every target the last frame that starts at or before it."""
+    """Yield, for every target, the last frame that starts at or before it."""
     position = _DecoderPosition()
     start_s = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
     current_frame: av.VideoFrame | None = None
@@ -152,18 +154,21 @@ def _iter_decoded_frames(container: InputContainer, stream: VideoStream) -> Iter
 
 def _get_frame_time(frame: av.VideoFrame, start_s: float) -> float:
     if frame.time is None:
-        raise VideoError("broken_video", "a frame without a time stamp")
+        raise VideoError("broken_video", "a frame has no time stamp")
     return frame.time - start_s
 
 
 def _get_frame_duration(frame: av.VideoFrame) -> float:
-    """Seconds the frame stays on screen: the last one of a slide show is there for long."""
+    """Return the seconds that the frame stays on screen, which are many for the last one of a slide show."""
     return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
 
 
 def _read_duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """Seconds, from the header or else from the packets' time stamps; None when there is not one packet. The whole
-    file's, which may be its sound's, only where the pictures' own is not told (Matroska tells it in a tag)."""
+    """Return the seconds from the header, else from the packets' time stamps; None if there is no packet.
+
+    The whole file's duration, which may be that of its sound, is used only if the video stream does not give its own
+    (Matroska has it in a tag).
+    """
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     if match := _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")):
@@ -180,7 +185,7 @@ def _read_duration(container: InputContainer, stream: VideoStream) -> float | No
 
 
 def _is_mp4(file: Path | BinaryIO) -> bool:
-    """Whether the file begins as one."""
+    """Return whether the file begins like an mp4."""
     if isinstance(file, Path):
         with file.open("rb") as handle:
             return handle.read(8)[4:] == b"ftyp"
@@ -192,11 +197,10 @@ def _check_frame_size(width: int, height: int) -> None:
     try:
         check_image_size(width, height)
     except ImageError as error:
-        error_class = "no_frames" if error.error == "zero_size" else error.error
-        raise VideoError(error_class, error.message) from error
+        raise VideoError("no_frames" if error.code == "zero_size" else error.code, error.message) from error
 
 
 def _encode_jpeg(frame: av.VideoFrame) -> bytes:
-    """Upright: a phone's display matrix is applied (PyAV gives the counterclockwise angle)."""
+    """Encode the frame upright: a phone's display matrix is applied (PyAV gives the counterclockwise angle)."""
     image = frame.to_image()
     return encode_image(image.rotate(frame.rotation, expand=True) if frame.rotation else image)

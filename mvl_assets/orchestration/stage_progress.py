@@ -13,7 +13,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from mvl_assets.inference.progress import Progress
-from mvl_assets.media.speed_plot import draw_speed_plot
+from mvl_assets.orchestration.speed_plot import draw_speed_plot
 
 LOG_INTERVAL_S = 5.0
 # Readings kept for the plot; a longer run keeps every second, fourth, ... of them.

@@ -129,7 +129,7 @@ def plan_requests(
 def _estimate_prompt_tokens(lake: Lake, request: Request, model: ModelProfile) -> float:
     n_chars = sum(len(text) for message in request.messages for text in _extract_texts(message["content"]))
     n_tiles = 0
-    for info in lake.images.read_image_info(set(request.image_ids)).values():
+    for info in lake.images.read_properties(set(request.image_ids)).values():
         scale = min(1.0, model.max_image_side / max(info.width, info.height, 1))
         across, down = (max(1, math.ceil(side * scale / TILE_SIDE_PX)) for side in (info.width, info.height))
         n_tiles += min(across * down, MAX_TILES)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.pick_evenly import pick_evenly
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.local_server.local_models import is_packaged, prepare_model
@@ -95,7 +96,7 @@ class SampleProcessor:
         image_ids = list(row["image_ids"] or [])
         if row["video"] is None:
             return image_ids
-        return [image_ids[index] for index in tiles.pick_frames(len(image_ids), self.max_frames)]
+        return [image_ids[index] for index in pick_evenly(len(image_ids), self.max_frames, "down")]
 
     def _select_stored_image_ids(self, row: Mapping[str, Any], stored_ids: Container[str]) -> list[str]:
         """The pictures it will show. Raises Unusable when one is not among those that the lake has."""

@@ -116,5 +116,5 @@ def _read_image_sizes(
     lake: Lake, processor: SampleProcessor, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, tuple[int, int]]:
     """Standardised (width, height) of the rows' pictures, by id."""
-    image_infos = lake.images.read_image_info({i for row in rows for i in processor.select_image_ids(row)})
+    image_infos = lake.images.read_properties({i for row in rows for i in processor.select_image_ids(row)})
     return {image_id: compute_standard_size(info.width, info.height).canvas for image_id, info in image_infos.items()}

@@ -105,7 +105,7 @@ def _render_image(lake: Lake, question: HeldOutQuestion) -> str:
             + more_images
         )
     except ImageError as error:
-        return f"*{error.error}*"
+        return f"*{error.code}*"
 
 
 def _format_answer(model_answer: ModelAnswer | None, question: HeldOutQuestion) -> str:

@@ -31,7 +31,7 @@ def verdict(row: Sample | RejectedRow) -> str:
         if row.video is not None:
             assert len(read_frames(row.video)) >= 2
     except (ImageError, RejectError) as error:
-        return error.error
+        return error.code if isinstance(error, ImageError) else error.error
     return "good"
 
 

@@ -116,4 +116,4 @@ def test_a_picture_cut_short_is_one_however_small(style: str) -> None:
     (cut,) = apply_fault(RawRow("k", (), (RawFile(f"a{suffix}", data),)), "truncated_image").images
     with pytest.raises(ImageError) as found:
         inspect_image(cut.data or b"")
-    assert found.value.error == "truncated_image"
+    assert found.value.code == "truncated_image"

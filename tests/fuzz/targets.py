@@ -223,7 +223,7 @@ def _read_video(folder: Path) -> None:
         try:
             ends.append(len([seconds for seconds, _ in sample_frames(stream, max_frames=4)]))
         except VideoError as error:
-            assert _CLASS.fullmatch(error.error) and error.message
+            assert _CLASS.fullmatch(error.code) and error.message
             ends.append(-1)
     stream.close()  # type: ignore[union-attr]
 

@@ -58,7 +58,7 @@ def test_a_film_in_a_way_of_packing_that_nobody_knows_is_broken(tmp_path: Path) 
     put(tmp_path, "a.mkv", path.read_bytes().replace(b"V_MPEG4/ISO/ASP", b"V_XXXXX/ISO/ASP"))
     with pytest.raises(VideoError) as raised:
         list(sample_frames(path))
-    assert raised.value.error == "broken_video"
+    assert raised.value.code == "broken_video"
 
 
 @pytest.mark.parametrize("column", ["id", "conversations", "image"])

@@ -62,7 +62,7 @@ def test_a_sample_carries_its_text_pictures_licence_and_place(lake: Lake, tmp_pa
     assert (sample["revision"], sample["withdrawn"], sample["run_id"]) == (1, False, "run")
     (image_id,) = sample["image_ids"]
     assert lake.images.read_images([image_id]) == {image_id: picture(1)}
-    assert lake.images.read_image_info([image_id])[image_id].width == 240
+    assert lake.images.read_properties([image_id])[image_id].width == 240
     assert now(lake)["t"]["image_ids"] == []
     assert check_table(lake.get_table("samples")).ok
 

@@ -48,7 +48,7 @@ def test_the_same_picture_twice_in_one_batch_is_stored_once(lake: Lake) -> None:
 
 def test_a_picture_is_described_without_its_bytes(lake: Lake) -> None:
     lake.images.insert([picture(7, 500)])
-    found = lake.images.read_image_info([picture(7, 500).image_id, picture(8).image_id])
+    found = lake.images.read_properties([picture(7, 500).image_id, picture(8).image_id])
     assert list(found) == [picture(7, 500).image_id]
     info = found[picture(7, 500).image_id]
     assert (info.size, info.width, info.height, info.phash) == (500, 32, 24, f"{7:016x}")

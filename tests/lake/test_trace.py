@@ -50,7 +50,7 @@ def test_a_training_row_leads_back_to_everything_that_made_it(traced: Lake) -> N
     assert history["answer"]["text"] == "text 1"
     assert [v["text"] for v in history["verdicts"]] == ["Yes"]
     assert (history["sample"]["file"], history["sample"]["position"]) == ("rows.json", 1)
-    assert [i.image_id for i in history["images"]] == [picture(1).image_id]
+    assert [i["image_id"] for i in history["images"]] == [picture(1).image_id]
 
 
 def test_an_original_has_no_answer_and_no_verdict(traced: Lake) -> None:

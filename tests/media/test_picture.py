@@ -59,7 +59,7 @@ def png_header(width: int, height: int) -> bytes:
 def error_of(data: bytes) -> str:
     with pytest.raises(ImageError) as caught:
         inspect_image(data)
-    return caught.value.error
+    return caught.value.code
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
@@ -84,7 +84,7 @@ def test_any_bytes_end_in_a_picture_or_a_picture_error(tail: bytes, head: bytes)
     try:
         inspect_image(head + tail)
     except ImageError as error:
-        assert error.error and error.message
+        assert error.code and error.message
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_the_pixel_bound_is_checked_before_decoding(monkeypatch: pytest.MonkeyPa
 def test_a_size_of_zero_is_named() -> None:
     with pytest.raises(ImageError) as caught:
         check_image_size(0, 5)
-    assert caught.value.error == "zero_size"
+    assert caught.value.code == "zero_size"
 
 
 def test_an_animation_counts_its_frames_and_shows_the_first() -> None:

@@ -99,7 +99,7 @@ def test_a_file_that_is_no_video_says_so(tmp_path: Path) -> None:
     path.write_bytes(b"not a film at all" * 100)
     with pytest.raises(VideoError) as caught:
         list(sample_frames(path))
-    assert caught.value.error == "not_a_video"
+    assert caught.value.code == "not_a_video"
 
 
 def test_a_film_cut_off_in_the_middle_is_truncated_not_shorter(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_film_cut_off_in_the_middle_is_truncated_not_shorter(tmp_path: Path) -
         whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
         with pytest.raises(VideoError) as caught:
             list(sample_frames(whole))
-        assert caught.value.error == "truncated_video"
+        assert caught.value.code == "truncated_video"
 
 
 def test_a_sound_file_has_no_video_stream(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_sound_file_has_no_video_stream(tmp_path: Path) -> None:
             container.mux(packet)
     with pytest.raises(VideoError) as caught:
         list(sample_frames(path))
-    assert caught.value.error == "no_video_stream"
+    assert caught.value.code == "no_video_stream"
 
 
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def _to_sample(row: Row) -> Sample:
     try:
         page = table_image.lay_out_page(_parse_cells(table), text_before, text_after)
     except table_image.TableImageError as error:
-        raise RejectError(error.error, error.message) from error
+        raise RejectError(error.code, error.message) from error
     image = RenderedPage(f"{row.file}#{row.position}.png", page=page)
     return Sample(row.file, row.position, build_caption_turns(pairs, 1), row.native_id, (image,))
 

@@ -174,14 +174,14 @@ class LocalBackend:
 
     def _load_frames(self, video: VideoPath) -> list[bytes]:
         """Return at most as many frames as the checkpoint's stage was trained on."""
-        from mvl_assets.media.tiles import pick_frames
+        from mvl_assets.common.pick_evenly import pick_evenly
         from mvl_assets.media.video import sample_frames
 
         max_frames = self._runner.processor.max_frames
         if not video.path.is_dir():
             return [data for _, data in sample_frames(video.path, max_frames=max_frames)]
         frames = _list_frames(video.path)
-        return [frames[i].read_bytes() for i in pick_frames(len(frames), max_frames)]
+        return [frames[i].read_bytes() for i in pick_evenly(len(frames), max_frames, "down")]
 
 
 def _read_answers(file: Path) -> dict[str, str]:

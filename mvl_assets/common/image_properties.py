@@ -1,0 +1,29 @@
+"""What is known of an image without its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ImageProperties:
+    """Properties that a full decode of an image shows; the fields are columns of the table `images`.
+
+    Attributes:
+        size: Bytes of the file.
+        format: Pillow's name of the file format.
+        width: Pixels as a viewer shows the image, after its EXIF rotation.
+        height: The same.
+        n_frames: 1 for a still image.
+        mode: Pillow's name of the pixel format.
+        phash: 64-bit perceptual hash (ImageHash's `phash`) of the first frame as a viewer shows it, 16 hex digits; None
+            where it was not computed.
+    """
+
+    size: int
+    format: str
+    width: int
+    height: int
+    n_frames: int
+    mode: str
+    phash: str | None
