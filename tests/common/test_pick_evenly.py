@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mvl_assets.common.pick_evenly import pick_evenly
 
@@ -29,3 +31,12 @@ def test_down_equals_the_truncation_of_llava_onevision(n_picked: int) -> None:
 def test_all_are_picked_when_there_are_no_more_than_asked_for(rounding: str) -> None:
     for n in range(6):
         assert pick_evenly(n, 5, rounding) == list(range(n))  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 500), st.integers(1, 64), st.sampled_from(["nearest", "down"]))
+def test_choice_is_in_order_without_repeats_and_keeps_both_ends(n_available: int, n_picked: int, rounding: str) -> None:
+    picked = pick_evenly(n_available, n_picked, rounding)  # type: ignore[arg-type]
+    assert len(picked) == min(n_available, n_picked)
+    assert picked == sorted(set(picked))
+    if n_picked > 1 and n_available > 1:
+        assert (picked[0], picked[-1]) == (0, n_available - 1)

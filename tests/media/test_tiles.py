@@ -116,12 +116,3 @@ def test_with_at_most_four_tiles_the_limit_of_nine_never_matters(height: int, wi
     """vLLM counts with a built-in limit of 9 tiles; grids of at most 4 tiles agree with it."""
     nine = TileGrid(SMALL.tile_size, SMALL.patch_size, SMALL.shapes, 9)
     assert tiles.compute_anyres_layout(height, width, SMALL) == tiles.compute_anyres_layout(height, width, nine)
-
-
-@given(st.integers(0, 500), st.integers(1, 64))
-def test_frames_are_spread_over_the_whole_video(available: int, limit: int) -> None:
-    chosen = tiles.pick_frames(available, limit)
-    assert len(chosen) == min(available, limit)
-    assert chosen == sorted(set(chosen))
-    if limit > 1 and available > 1:
-        assert (chosen[0], chosen[-1]) == (0, available - 1)
