@@ -78,9 +78,9 @@ def build_benchmark_result(key: dg.AssetKey, spec: SourceSpec) -> dg.AssetCheckR
 
 def build_screening_result(key: dg.AssetKey, spec: SourceSpec, screening: ScreeningReport) -> dg.AssetCheckResult:
     """Warns when the rule of `suggest` puts the source into another group than the declaration does."""
-    metadata: dict[str, Any] = {"rows": screening.rows, "declared": spec.group or "none"}
-    if screening.rows < MIN_ROWS:
-        description = f"not enough rows: {screening.rows}, and {MIN_ROWS} are needed for a suggestion"
+    metadata: dict[str, Any] = {"rows": screening.n_rows, "declared": spec.group or "none"}
+    if screening.n_rows < MIN_ROWS:
+        description = f"not enough rows: {screening.n_rows}, and {MIN_ROWS} are needed for a suggestion"
         return _build_warning_result(key, SCREENING_CHECK, True, metadata, description)
     suggestion = suggest_group(screening, spec.category)
     metadata |= {"suggested": suggestion.group, "reason": suggestion.reason}
@@ -93,7 +93,7 @@ def render_screening_table(screening: ScreeningReport) -> dg.MetadataValue:
     """What was looked at, a line for each question a person would ask."""
     sizes = screening.image_sizes
     rows: dict[str, object] = {
-        "rows looked at": f"{screening.rows:,} of {MAX_ROWS:,} wanted, {screening.total:,} in the source",
+        "rows looked at": f"{screening.n_rows:,} of {MAX_ROWS:,} wanted, {screening.n_total:,} in the source",
         "characters of an answer": f"median {screening.answer_chars.median:,.0f}, p90 {screening.answer_chars.p90:,.0f}",
         "words of an answer": f"median {screening.answer_words.median:,.0f}, p90 {screening.answer_words.p90:,.0f}",
         "answers of one word": f"{screening.one_word_share:.1%} of {screening.n_answers:,}",

@@ -1,1 +1,1 @@
-"""Choosing what to train on: duplicates across sources, contamination against benchmarks, and the mixtures."""
+"""Choosing what to train on: screening, duplicates across sources, contamination against benchmarks, mixtures."""

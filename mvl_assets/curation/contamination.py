@@ -1,9 +1,9 @@
-"""Rows that evaluation would ask again: sources that are benchmarks themselves, and copies of held-out questions.
+"""Training rows that evaluation would ask again: sources that are benchmarks, and copies of held-out questions.
 
-The paper trains on Video-MME, EgoSchema, MATH-Vision and Design2Code and evaluates on some of them. A hit by `declared`
-relation covers a whole source; a hit by `picture` is a training row that shows a held-out one's picture among others; a
-hit by `copy` is one with the words of a held-out row whose pictures look the same (equal perceptual hashes under other
-bytes). A like-looking picture alone is no hit: drawings are too alike.
+The paper trains on Video-MME, EgoSchema, MATH-Vision and Design2Code and evaluates on some of them. A hit of kind
+`is_benchmark` covers a whole source; `shared_image` is a training row that shows an image of a held-out row among
+others; `near_duplicate` is one with the words of a held-out row whose images look the same (equal perceptual hashes
+under other bytes). A similar image alone is not a hit: drawings are too alike.
 """
 
 from __future__ import annotations
@@ -21,23 +21,29 @@ from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.holdout import is_held_out
 from mvl_assets.lake_queries.views import iter_batches, iter_current_samples
 
+# Hit ids digest these words, the first names of the kinds, so that they stay the same.
+_DIGESTED_KINDS = {"is_benchmark": "declared", "near_duplicate": "copy", "shared_image": "picture"}
+
 
 @dataclass(frozen=True, slots=True)
 class ContaminationReport:
-    """`hit_counts` counts rows by kind."""
+    """Result of a search; `hit_counts` counts rows by kind."""
 
     hit_counts: dict[str, int]
     published: PublishResult
 
 
 def find_contamination(
-    lake: Lake, sources: Sequence[SourceSpec], *, holdout: float, run_id: str
+    lake: Lake, sources: Sequence[SourceSpec], *, holdout_fraction: float, run_id: str
 ) -> ContaminationReport:
-    """Writes `curation/contamination` for the newest samples of `sources`."""
+    """Search the newest samples of `sources` and publish `curation/contamination`.
+
+    `holdout_fraction` is the profile's share of samples that only evaluation may use.
+    """
     held_out_fingerprints: dict[str, str] = {}
     held_out_images: dict[str, str] = {}
     for source in sources:
-        for sample_id, image_ids, row_fingerprint, is_holdout in _iter_fingerprints(lake, source, holdout):
+        for sample_id, image_ids, row_fingerprint, is_holdout in _iter_fingerprints(lake, source, holdout_fraction):
             if is_holdout:
                 held_out_fingerprints[row_fingerprint] = sample_id
                 held_out_images |= dict.fromkeys(image_ids, sample_id)
@@ -46,16 +52,16 @@ def find_contamination(
     def iter_rows() -> Iterator[dict]:
         for source in sources:
             benchmark_names = [b.name for b in source.benchmarks if b.relation == "is_benchmark"]
-            for sample_id, image_ids, row_fingerprint, is_holdout in _iter_fingerprints(lake, source, holdout):
-                row_hits: list[tuple[str, str | None, str]] = [(name, None, "declared") for name in benchmark_names]
+            for sample_id, image_ids, row_fingerprint, is_holdout in _iter_fingerprints(lake, source, holdout_fraction):
+                row_hits: list[tuple[str, str | None, str]] = [(name, None, "is_benchmark") for name in benchmark_names]
                 if not is_holdout and row_fingerprint in held_out_fingerprints:
-                    row_hits.append(("held_out", held_out_fingerprints[row_fingerprint], "copy"))
+                    row_hits.append(("held_out", held_out_fingerprints[row_fingerprint], "near_duplicate"))
                 if not is_holdout and (shared_image_ids := [i for i in image_ids if i in held_out_images]):
-                    row_hits.append(("held_out", held_out_images[shared_image_ids[0]], "picture"))
+                    row_hits.append(("held_out", held_out_images[shared_image_ids[0]], "shared_image"))
                 for benchmark, held_out_id, kind in row_hits:
                     hit_counts[kind] = hit_counts.get(kind, 0) + 1
                     yield {
-                        "hit_id": compute_digest(sample_id, benchmark, kind),
+                        "hit_id": compute_digest(sample_id, benchmark, _DIGESTED_KINDS[kind]),
                         "sample_id": sample_id,
                         "source": source.slug,
                         "category": source.category,
@@ -69,19 +75,21 @@ def find_contamination(
     return ContaminationReport(hit_counts, published)
 
 
-def _iter_fingerprints(lake: Lake, source: SourceSpec, holdout: float) -> Iterator[tuple[str, list[str], str, bool]]:
-    """Sample id, its pictures, fingerprint of its words and looks, and whether it is held out."""
+def _iter_fingerprints(
+    lake: Lake, source: SourceSpec, holdout_fraction: float
+) -> Iterator[tuple[str, list[str], str, bool]]:
+    """Yield the id, image ids, fingerprint of words and perceptual hashes, and whether it is held out, of each sample."""
     for batch in iter_batches(
         iter_current_samples(lake, source.slug, ["sample_id", "conversations", "image_ids"]), 512
     ):
-        image_infos = lake.images.read_properties([i for row in batch for i in row["image_ids"] or []])
+        images = lake.images.read_properties([i for row in batch for i in row["image_ids"] or []])
         for row in batch:
             image_ids = row["image_ids"] or []
-            image_hashes = [image_infos[i].phash or i for i in image_ids]
+            image_hashes = [images[i].phash or i for i in image_ids]
             group_id = image_ids[0] if image_ids else row["sample_id"]
             yield (
                 row["sample_id"],
                 image_ids,
                 compute_fingerprint(row["conversations"], image_hashes),
-                is_held_out(group_id, holdout),
+                is_held_out(group_id, holdout_fraction),
             )

@@ -1,8 +1,7 @@
-"""Rows that say the same about the same pictures, within and across sources (the 153 contain each other's copies).
+"""Rows with the same text and the same images, within and across sources (the 153 contain each other's copies).
 
-A duplicate has the same pictures *and* the same text. The row that stays is one of groups A and B, since mixtures
-take no other; of these the one that stayed before, then one that was rewritten (it was paid for), then the first in the
-catalog.
+The row that stays is one of groups A and B, since mixtures take no other; of these the one that stayed before, then one
+that was rewritten (it was paid for), then the first in the catalog.
 """
 
 from __future__ import annotations
@@ -15,31 +14,35 @@ from typing import Any
 import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import DUPLICATES
 from mvl_assets.lake.spill import iter_arrow_batches
-from mvl_assets.lake.sql import equals
 from mvl_assets.lake.table import PublishResult
-from mvl_assets.lake_queries.duplicates import FINGERPRINT_SCHEMA, iter_duplicates
+from mvl_assets.lake_queries.duplicates import FINGERPRINT_SCHEMA, iter_duplicates, read_rewritten_ids
 from mvl_assets.lake_queries.views import iter_current_samples
 
-_MEDIA_MARKERS = re.compile(r"<image>|<video>")
-# Marks inside a word or number, and signs between them, make another text: 3.5 is not 35, and -5 not 5.
+_MEDIA_MARKERS = re.compile(f"{IMAGE_MARKER}|{VIDEO_MARKER}")
+# Only punctuation at the end of a word is ignored: 3.5 is not 35, and -5 is not 5.
 _PUNCTUATION = re.compile(r"[.,;:!?]+(?=\s|$)")
 _WHITESPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateReport:
+    """Result of a comparison."""
+
     n_compared: int
     n_duplicates: int
     published: PublishResult
 
 
 def compute_fingerprint(conversations: Sequence[Mapping[str, Any]], image_ids: Sequence[str]) -> str:
-    """Equal for rows with the same pictures in the same order and the same words, whatever their case and spaces and
-    the marks behind them."""
+    """Return a digest that is equal for rows with the same images in the same order and the same words.
+
+    Case, spaces and punctuation at the ends of words are ignored.
+    """
     return compute_digest(list(image_ids), [f"{t['from']}:{_normalize_text(t['value'])}" for t in conversations])
 
 
@@ -48,7 +51,7 @@ def _normalize_text(text: str) -> str:
 
 
 def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -> DuplicateReport:
-    """Compares the newest samples of all `sources` (in catalog order) and writes `curation/duplicates`."""
+    """Compare the newest samples of all `sources` (in catalog order) and publish `curation/duplicates`."""
     table = lake.get_table("curation/duplicates")
     previously_kept_ids = {row["canonical_sample_id"] for row in table.iter_rows(["canonical_sample_id"])}
     n_compared = 0
@@ -56,7 +59,7 @@ def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -
     def iter_rows() -> Iterator[dict]:
         nonlocal n_compared
         for catalog_rank, source in enumerate(sources):
-            rewritten_ids = _load_rewritten_ids(lake, source)
+            rewritten_ids = read_rewritten_ids(lake, source.category, source.slug)
             for row in iter_current_samples(lake, source.slug, ["sample_id", "conversations", "image_ids"]):
                 n_compared += 1
                 keep_priority = (
@@ -82,9 +85,3 @@ def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -
 
     published = table.publish(iter_duplicate_tables())
     return DuplicateReport(n_compared, n_duplicates, published)
-
-
-def _load_rewritten_ids(lake: Lake, source: SourceSpec) -> set[str]:
-    """The samples of a source that have rewrites."""
-    table = lake.get_table(f"rewritten/{source.category}")
-    return {row["sample_id"] for row in table.iter_rows(["sample_id"], equals("source", source.slug))}

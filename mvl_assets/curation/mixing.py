@@ -1,8 +1,8 @@
-"""The three mixtures: how many rows of each category and kind a stage takes, and which.
+"""The three mixtures: how many rows of each category and kind a training stage takes, and which.
 
 Shares of the categories come first (paper, Figure 3). Within a category that has rewritten pairs, 70% of the rows are
 rewritten and 30% original (§2.3); where either runs short the other fills the category's share. What a category cannot
-fill is reported as a shortfall and never filled by repeating rows, unless `upsample` is set.
+fill is reported as a shortfall; rows are repeated only if `upsample` is set.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MULTI_IMAGE_CATEGORIES = ("multi_image", "video")
 
 @dataclass(frozen=True, slots=True)
 class CategoryFill:
-    """How one category fared in one stage, in rows."""
+    """How far one category filled its target in one training stage, in rows."""
 
     category: str
     target: int
@@ -34,12 +34,13 @@ class CategoryFill:
 
     @property
     def shortfall(self) -> int:
+        """Rows that are missing."""
         return self.target - self.selected
 
 
 @dataclass(frozen=True, slots=True)
 class MixtureReport:
-    """What one stage's manifest holds."""
+    """Result of building the mixture of one training stage."""
 
     stage: str
     fills: list[CategoryFill]
@@ -50,7 +51,7 @@ CandidateCounts = dict[tuple[str, str], int]
 
 
 def compute_targets(mixture: MixtureConfig, stage: str) -> dict[str, int]:
-    """Rows wanted of each category in a stage."""
+    """Return the target rows of each category in a training stage."""
     single_image_shares = {c: s for c, s in mixture.shares.items() if c not in MULTI_IMAGE_CATEGORIES}
     multi_image_shares = {c: s for c, s in mixture.shares.items() if c in MULTI_IMAGE_CATEGORIES}
     if stage == "alignment":
@@ -64,7 +65,7 @@ def compute_targets(mixture: MixtureConfig, stage: str) -> dict[str, int]:
 
 
 def apportion(total: int, shares: dict[str, float]) -> dict[str, int]:
-    """`total` divided by shares into whole rows that add up to it (largest remainder)."""
+    """Divide `total` by shares into whole rows that add up to it (largest remainder method)."""
     total_share = sum(shares.values())
     if not total_share:
         return dict.fromkeys(shares, 0)
@@ -77,7 +78,10 @@ def apportion(total: int, shares: dict[str, float]) -> dict[str, int]:
 
 
 def build_quotas(mixture: MixtureConfig, stage: str, counts: CandidateCounts) -> tuple[list[Quota], list[CategoryFill]]:
-    """What a stage takes of what is there. one_vision starts where single_image stopped: no row is in both."""
+    """Return what a stage takes of the available rows, and how far they fill it.
+
+    one_vision starts where single_image stopped, so that no row is in both.
+    """
     already_used = _count_single_image_use(mixture, counts) if stage == "one_vision" else {}
     category_quotas: list[Quota] = []
     fills: list[CategoryFill] = []
@@ -101,7 +105,7 @@ def build_quotas(mixture: MixtureConfig, stage: str, counts: CandidateCounts) ->
 def split_by_kind(
     target: int, available_rewritten: int, available_original: int, rewritten_share: float
 ) -> dict[str, int]:
-    """How many rewritten and original rows fill `target`, given how many there are. 70/30 only where there are both."""
+    """Return how many rewritten and original rows fill `target`. Without rewritten rows all are original."""
     if not available_rewritten:
         return {"rewritten": 0, "original": min(target, available_original)}
     n_rewritten = min(available_rewritten, round(target * rewritten_share))
@@ -133,9 +137,14 @@ def _upsample(category_quotas: list[Quota], category: str, n_remaining: int, rep
 def build_mixture(
     lake: Lake, profile: Profile, stage: str, *, run_id: str, groups: SourceGroups | None = None
 ) -> MixtureReport:
-    """Writes `mixture/<stage>`: references to samples and rewrites in their final, seeded order.
+    """Publish `mixture/<stage>`: references to samples and rewrites in their final, seeded order.
 
-    `groups` are the sources that count, by category, with their groups; None takes all that are stored.
+    Args:
+        lake: The lake to read from and write to.
+        profile: Gives the mixture's settings.
+        stage: The training stage.
+        run_id: Id of the run, stored with every row.
+        groups: Sources that may be used, by category, with their groups; None uses all that are stored.
     """
     mixture = profile.mixture
     categories = list(compute_targets(mixture, stage))

@@ -1,11 +1,9 @@
-"""What a person would look at before putting a source into a group, measured on up to 1,000 rows.
+"""Measurements for assigning a source to a group, on up to 1,000 of its rows, and a rule that suggests one.
 
 The paper's authors looked at 1,000 random items of every source and sorted the sources into A (detailed, kept as they
 are), B (short or incomplete, rewritten) and C (too brief or vague, dropped): arXiv 2412.05237 §2.1. The numbers here
-are what such a look is about, and `suggest_group` is a rule over them. It sees lengths and not sense: a suggestion that
-differs from the declared group is a reason to look, no more.
-
-Belongs here: the numbers and the rule. Does not: which rows (`lake/screening`), how they are shown (`components`).
+describe the same properties, and `suggest_group` is a rule over them. It measures lengths, not sense: a suggestion that
+differs from the declared group is a reason to look at the rows, no more.
 """
 
 from __future__ import annotations
@@ -17,18 +15,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.config.catalog import Category, Group
-from mvl_assets.lake.images import ImageInfo
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.screening import sample_by_hash
 from mvl_assets.media.image import compute_standard_size
 
 MAX_ROWS = 1_000
 MIN_ROWS = 200
-"""Rows looked at, as many as the paper's authors did; and rows below which nothing is suggested."""
+"""Rows to measure, as many as the paper's authors looked at; and the fewest for which a group is suggested."""
 
 SAMPLE_COLUMNS = ("sample_id", "file", "position", "conversations", "image_ids")
-# Enough to tell a row's script; some rows hold whole pages.
+# Enough to detect a row's script; some rows hold whole pages.
 MAX_SCRIPT_CHARS = 2_000
 MARKER = re.compile(r"<(?:image|video)>")
 # Han, kana and hangul: written without spaces (or nearly), so each counts as a word.
@@ -42,11 +40,12 @@ WORD = re.compile(r"\S*[^\W_]\S*")
 
 @dataclass(frozen=True, slots=True)
 class GroupThresholds:
-    """The rule's numbers.
+    """Thresholds of `suggest_group`.
 
-    Answers are short when half of them or more are one word, or their median is below `short_answer_words`. Short answers
-    that are mostly one and the same (`repeated_share` of them) leave nothing to write from. Captions are a class of their
-    own: the paper keeps none as it is (its category Caption has no source of group A), and drops the brief ones.
+    Answers are short if `one_word_share` of them or more are one word, or if their median is below
+    `short_answer_words`. Short answers of which `repeated_share` or more are the same leave nothing to rewrite. Captions
+    are a class of their own: the paper keeps none as they are (its category Caption has no source of group A) and drops
+    those with a median below `brief_caption_words`.
     """
 
     one_word_share: float = 0.5
@@ -68,8 +67,11 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class ImageSizes:
-    """Pictures in pixels. `out_of_range_share` is the share that standardising changes: a side outside 224 to 4,096 px, or longer
-    than 7:1 (arXiv 2412.05237 §2)."""
+    """Sizes of a source's images, in pixels.
+
+    `out_of_range_share` is the share that standardising changes: a side outside 224 to 4,096 px, or an aspect ratio above
+    7:1 (arXiv 2412.05237 §2).
+    """
 
     n_images: int
     median_width: float
@@ -81,11 +83,25 @@ class ImageSizes:
 
 @dataclass(frozen=True, slots=True)
 class ScreeningReport:
-    """`n_rows` looked at of `n_total`; shares are between 0 and 1. `script_shares` is by the script of most letters of a row.
-    `n_copies` are rows of the whole source that say exactly what another says. `examples` are a few of the rows."""
+    """Measurements of a source. Shares are between 0 and 1.
 
-    rows: int
-    total: int
+    Attributes:
+        n_rows: Rows that were measured.
+        n_total: Rows of the source.
+        n_copies: Rows of the whole source whose content equals another's.
+        n_answers: Answers in the measured rows.
+        answer_chars: Characters per answer.
+        answer_words: Words per answer.
+        one_word_share: Answers of one word or none.
+        most_frequent_share: Answers that equal the most frequent one.
+        answers_per_sample: Answers per row.
+        script_shares: Rows by the script of most of their letters.
+        image_sizes: None without images.
+        examples: A few of the rows.
+    """
+
+    n_rows: int
+    n_total: int
     n_copies: int
     n_answers: int
     answer_chars: Quantiles
@@ -100,12 +116,14 @@ class ScreeningReport:
 
 @dataclass(frozen=True, slots=True)
 class GroupSuggestion:
+    """A group, and the reason in words."""
+
     group: Group
     reason: str
 
 
 def screen_source(lake: Lake, source: str, n_examples: int = 6) -> ScreeningReport:
-    """Looks at the newest rows of a source. Reads no picture: their sizes are stored beside them."""
+    """Measure the newest rows of a source. Reads no image: their sizes are stored in columns."""
     hash_sample = sample_by_hash(lake, source, MAX_ROWS, SAMPLE_COLUMNS)
     rows = hash_sample.rows
     conversations = [row["conversations"] or [] for row in rows]
@@ -113,8 +131,8 @@ def screen_source(lake: Lake, source: str, n_examples: int = 6) -> ScreeningRepo
     word_counts = [count_words(answer) for answer in answers]
     image_ids = {image_id for row in rows for image_id in row["image_ids"] or ()}
     return ScreeningReport(
-        rows=len(rows),
-        total=hash_sample.n_samples,
+        n_rows=len(rows),
+        n_total=hash_sample.n_samples,
         n_copies=hash_sample.n_copies,
         n_answers=len(answers),
         answer_chars=_compute_quantiles([len(answer) for answer in answers]),
@@ -131,28 +149,28 @@ def screen_source(lake: Lake, source: str, n_examples: int = 6) -> ScreeningRepo
 def suggest_group(
     report: ScreeningReport, category: Category, thresholds: GroupThresholds = DEFAULT_THRESHOLDS
 ) -> GroupSuggestion:
-    """The group by lengths alone, with the reason in words."""
+    """Return the group that the lengths of the answers suggest, with the reason in words."""
     median_words, one_word_share = report.answer_words.median, report.one_word_share
     length_text = f"half of the answers have {median_words:.0f} words or fewer"
     if category == "caption":
         if median_words < thresholds.brief_caption_words:
-            return GroupSuggestion("C", f"captions, and brief ones: {length_text}")
-        return GroupSuggestion("B", f"captions, long enough to write questions from: {length_text}")
+            return GroupSuggestion("C", f"brief captions: {length_text}")
+        return GroupSuggestion("B", f"captions that are long enough to write questions from: {length_text}")
     if one_word_share < thresholds.one_word_share and median_words >= thresholds.short_answer_words:
         return GroupSuggestion("A", f"answers are full: {length_text}, {one_word_share:.0%} are one word")
     if report.most_frequent_share >= thresholds.repeated_share:
-        return GroupSuggestion("C", f"{report.most_frequent_share:.0%} of the answers are one and the same short one")
+        return GroupSuggestion("C", f"{report.most_frequent_share:.0%} of the answers are the same short one")
     return GroupSuggestion("B", f"answers are short: {length_text}, {one_word_share:.0%} are one word")
 
 
 def count_words(text: str) -> int:
-    """Words between spaces that hold a letter or digit, and each Han, kana or hangul character."""
+    """Return the number of words: runs between spaces with a letter or digit, and each Han, kana or hangul character."""
     n_cjk = len(CJK.findall(text))
     return n_cjk + len(WORD.findall(CJK.sub(" ", text) if n_cjk else text))
 
 
 def detect_script(text: str) -> str:
-    """`Latin`, `CJK` or `other`, whichever most letters of the text belong to; `none` without letters."""
+    """Return `Latin`, `CJK` or `other`, whichever most letters of the text belong to; `none` without letters."""
     text = MARKER.sub("", text)[:MAX_SCRIPT_CHARS]
     n_letters = len(LETTER.findall(text))
     letter_counts = {"Latin": len(LATIN.findall(text)), "CJK": len(CJK.findall(text))}
@@ -172,18 +190,16 @@ def _compute_most_frequent_share(answers: Sequence[str]) -> float:
     return answer_counts.most_common(1)[0][1] / len(answers) if answers else 0.0
 
 
-def _summarize_image_sizes(image_infos: Collection[ImageInfo]) -> ImageSizes | None:
-    if not image_infos:
+def _summarize_image_sizes(images: Collection[ImageProperties]) -> ImageSizes | None:
+    if not images:
         return None
     return ImageSizes(
-        n_images=len(image_infos),
-        median_width=statistics.median(p.width for p in image_infos),
-        median_height=statistics.median(p.height for p in image_infos),
-        min_side=min(min(p.width, p.height) for p in image_infos),
-        max_side=max(max(p.width, p.height) for p in image_infos),
-        out_of_range_share=_compute_share(
-            compute_standard_size(p.width, p.height).action != "as_is" for p in image_infos
-        ),
+        n_images=len(images),
+        median_width=statistics.median(i.width for i in images),
+        median_height=statistics.median(i.height for i in images),
+        min_side=min(min(i.width, i.height) for i in images),
+        max_side=max(max(i.width, i.height) for i in images),
+        out_of_range_share=_compute_share(compute_standard_size(i.width, i.height).action != "as_is" for i in images),
     )
 
 

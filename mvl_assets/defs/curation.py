@@ -71,8 +71,8 @@ def contamination(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
     from mvl_assets.curation.contamination import find_contamination
 
     sources = [load_catalog()[slug] for c in asset_keys.list_categories() for slug in list_partition_keys(c)]
-    holdout = asset_keys.load_active_profile().holdout_fraction
-    report = find_contamination(lake.lake, sources, holdout=holdout, run_id=context.run_id)
+    holdout_fraction = asset_keys.load_active_profile().holdout_fraction
+    report = find_contamination(lake.lake, sources, holdout_fraction=holdout_fraction, run_id=context.run_id)
     table = lake.lake.get_table("curation/contamination")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.published.data_version),

@@ -121,7 +121,8 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "withdrawn": "True when the source no longer holds the sample.",
     "rejects.position": "Row in its file, from 0.",
     "samples.position": "Row in its file, from 0.",
-    "curation/contamination.kind": "declared: the source is the benchmark; copy: words and looks of a held-out row.",
+    "curation/contamination.kind": "is_benchmark: the source is the benchmark; near_duplicate: text and similar images of a held-out row; "
+    "shared_image: an image of a held-out row among others.",
     "evaluation_benchmarks.benchmark": "The benchmark's name in the paper.",
     "evaluation_benchmarks.partition_key": "What one run replaces: checkpoint, benchmark and settings.",
     "evaluation_benchmarks.result_id": "Key: part and task.",

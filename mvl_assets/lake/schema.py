@@ -300,7 +300,7 @@ CONTAMINATION = TableSpec(
             ("category", pa.string()),
             ("benchmark", pa.string()),
             ("benchmark_item", pa.string()),
-            # "declared" (the source is itself a benchmark) or "copy" (of a held-out row: its words and looks).
+            # "is_benchmark", "near_duplicate" or "shared_image"; see curation/contamination.py.
             ("kind", pa.string()),
             ("run_id", pa.string()),
         ]

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
+from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.spill import spill_to_duckdb
+from mvl_assets.lake.sql import equals
 
 FINGERPRINT_SCHEMA = pa.schema(
     [
@@ -33,3 +35,9 @@ def iter_duplicates(batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
                  WINDOW one AS (PARTITION BY fingerprint ORDER BY keep_priority, rank, sample_id))
                WHERE nth > 1 ORDER BY sample_id"""
         ).to_arrow_reader(4096)
+
+
+def read_rewritten_ids(lake: Lake, category: str, source: str) -> set[str]:
+    """Return the ids of a source's samples that have rewrites."""
+    rows = lake.get_table(f"rewritten/{category}").iter_rows(["sample_id"], equals("source", source))
+    return {row["sample_id"] for row in rows}

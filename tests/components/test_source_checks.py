@@ -13,8 +13,8 @@ from mvl_assets.curation.screening import MIN_ROWS, ImageSizes, Quantiles, Scree
 
 KEY = dg.AssetKey(["raw", "x"])
 SHORT = ScreeningReport(
-    rows=MIN_ROWS,
-    total=52_000,
+    n_rows=MIN_ROWS,
+    n_total=52_000,
     n_copies=7,
     n_answers=412,
     answer_chars=Quantiles(4, 9),
@@ -45,7 +45,7 @@ def test_a_source_that_looks_like_another_group_is_a_warning_with_the_reason() -
 
 
 def test_few_rows_are_shown_and_nothing_is_suggested() -> None:
-    few = replace(SHORT, rows=MIN_ROWS - 1, total=MIN_ROWS - 1)
+    few = replace(SHORT, n_rows=MIN_ROWS - 1, n_total=MIN_ROWS - 1)
     result = build_screening_result(KEY, declared("A"), few)
     assert result.passed and "suggested" not in result.metadata
     assert result.description is not None and "not enough rows" in result.description

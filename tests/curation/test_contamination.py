@@ -33,9 +33,11 @@ def test_every_row_of_a_source_that_is_a_benchmark_is_a_hit(lake: Lake) -> None:
     put_samples(lake, "a", [sample("a", n) for n in range(3)])
     put_samples(lake, "b", [sample("b", 1)])
     relations = [{"name": "EgoSchema", "relation": "is_benchmark"}, {"name": "MMMU", "relation": "shares_origin"}]
-    report = find_contamination(lake, [source("a", benchmarks=relations), source("b")], holdout=0, run_id="one")
-    assert report.hit_counts == {"declared": 3}
-    assert set(hits(lake)) == {(sample("a", n)["sample_id"], "declared") for n in range(3)}
+    report = find_contamination(
+        lake, [source("a", benchmarks=relations), source("b")], holdout_fraction=0, run_id="one"
+    )
+    assert report.hit_counts == {"is_benchmark": 3}
+    assert set(hits(lake)) == {(sample("a", n)["sample_id"], "is_benchmark") for n in range(3)}
 
 
 @pytest.mark.parametrize(
@@ -52,9 +54,9 @@ def test_a_copy_has_the_words_and_the_looks_of_a_held_out_row(
     lesson = sample("b", 1, question=words, answer="a cat", image_ids=[shown.image_id])
     put_samples(lake, "a", [exam])
     put_samples(lake, "b", [lesson])
-    report = find_contamination(lake, [source("b"), source("a")], holdout=SHARE, run_id="one")
-    assert report.hit_counts == ({"copy": 1} if is_copy else {})
-    assert hits(lake) == ({(lesson["sample_id"], "copy"): exam["sample_id"]} if is_copy else {})
+    report = find_contamination(lake, [source("b"), source("a")], holdout_fraction=SHARE, run_id="one")
+    assert report.hit_counts == ({"near_duplicate": 1} if is_copy else {})
+    assert hits(lake) == ({(lesson["sample_id"], "near_duplicate"): exam["sample_id"]} if is_copy else {})
 
 
 def test_a_held_out_row_is_no_copy_of_itself_or_of_another_held_out_one(lake: Lake) -> None:
@@ -62,12 +64,12 @@ def test_a_held_out_row_is_no_copy_of_itself_or_of_another_held_out_one(lake: La
     lake.images.insert([first, looks_like(first, second)])
     rows = [sample("a", n, question="?", answer="!", image_ids=[p.image_id]) for n, p in enumerate((first, second))]
     put_samples(lake, "a", rows)
-    assert find_contamination(lake, [source("a")], holdout=SHARE, run_id="one").hit_counts == {}
+    assert find_contamination(lake, [source("a")], holdout_fraction=SHARE, run_id="one").hit_counts == {}
 
 
 def test_nothing_is_held_out_and_nothing_declared_so_nothing_is_hit(lake: Lake) -> None:
     put_samples(lake, "a", [sample("a", n) for n in range(5)])
-    report = find_contamination(lake, [source("a")], holdout=0, run_id="one")
+    report = find_contamination(lake, [source("a")], holdout_fraction=0, run_id="one")
     assert report.published.n_rows == 0
     assert report.hit_counts == {}
 
@@ -75,8 +77,8 @@ def test_nothing_is_held_out_and_nothing_declared_so_nothing_is_hit(lake: Lake) 
 def test_running_it_again_changes_nothing(lake: Lake) -> None:
     put_samples(lake, "a", [sample("a", n) for n in range(5)])
     of = [source("a", benchmarks=[{"name": "EgoSchema", "relation": "is_benchmark"}])]
-    first = find_contamination(lake, of, holdout=SHARE, run_id="one").published
-    again = find_contamination(lake, of, holdout=SHARE, run_id="two").published
+    first = find_contamination(lake, of, holdout_fraction=SHARE, run_id="one").published
+    again = find_contamination(lake, of, holdout_fraction=SHARE, run_id="two").published
     assert first.n_added == 5
     assert not again.changed_anything
 
@@ -89,5 +91,5 @@ def test_a_row_that_shows_a_held_out_rows_picture_among_others_is_a_hit(lake: La
     other = sample("b", 2, image_ids=[shown.image_id])
     put_samples(lake, "a", [exam])
     put_samples(lake, "b", [lesson, other])
-    find_contamination(lake, [source("b"), source("a")], holdout=SHARE, run_id="one")
-    assert hits(lake) == {(lesson["sample_id"], "picture"): exam["sample_id"]}
+    find_contamination(lake, [source("b"), source("a")], holdout_fraction=SHARE, run_id="one")
+    assert hits(lake) == {(lesson["sample_id"], "shared_image"): exam["sample_id"]}

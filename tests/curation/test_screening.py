@@ -123,7 +123,7 @@ def test_the_numbers_are_those_of_the_rows(lake: Lake) -> None:
     ]
     put_samples(lake, "drawn", rows)
     found = screen_source(lake, "drawn", n_examples=2)
-    assert (found.rows, found.total, found.n_copies, found.n_answers) == (3, 3, 0, 4)
+    assert (found.n_rows, found.n_total, found.n_copies, found.n_answers) == (3, 3, 0, 4)
     assert found.answer_chars == Quantiles(median=2.5, p90=3) and found.answer_words == Quantiles(median=1, p90=1)
     assert found.one_word_share == 0.75 and found.most_frequent_share == 0.5, "`No` and `no.` are one answer"
     assert found.answers_per_sample == Quantiles(median=1, p90=1)
@@ -136,7 +136,7 @@ def test_the_numbers_are_those_of_the_rows(lake: Lake) -> None:
 
 def test_a_source_without_rows_has_empty_numbers(lake: Lake) -> None:
     found = screen_source(lake, "drawn")
-    assert (found.rows, found.total, found.n_answers, found.image_sizes, found.examples) == (0, 0, 0, None, [])
+    assert (found.n_rows, found.n_total, found.n_answers, found.image_sizes, found.examples) == (0, 0, 0, None, [])
 
 
 def looked(words: float, one_word: float = 0.0, most_frequent: float = 0.1) -> ScreeningReport:
