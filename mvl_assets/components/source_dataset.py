@@ -100,9 +100,9 @@ def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(report.data_version),
             metadata=build_table_metadata(
                 table,
-                rows=screening.total,
+                rows=screening.n_total,
                 partition_key=spec.slug,
-                table_rows=screening.total,
+                table_rows=screening.n_total,
                 rows_read=report.n_rows,
                 new=report.n_new,
                 changed=report.n_changed,
