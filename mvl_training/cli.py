@@ -9,7 +9,8 @@ import click
 
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.model.cost_model import PEAK_TFLOPS_BY_DEVICE, StageForecast, compute_recipe_sizes, forecast_stage
+from mvl_training.model.cost_model import PEAK_TFLOPS_BY_DEVICE, compute_recipe_sizes
+from mvl_training.runs.forecast import StageForecast, forecast_stage
 from mvl_training.recipe import Recipe, load_recipe
 
 

@@ -1,24 +1,18 @@
-"""What a stage costs before it runs: parameters, steps, floating-point operations, memory per GPU, days.
-
-Belongs here: arithmetic over a recipe and the sizes of its data. Does not: measuring (`metrics`), printing (`cli`).
+"""What training a model costs: parameters, floating-point operations of a sample, memory of a GPU.
 
 Operations are counted as the field counts model FLOPs: every multiply and add of the forward and backward pass once,
 attention by the mean length of a sample (packed samples do not see each other), nothing for recomputation, norms and
-softmax. Memory follows the ZeRO paper (arXiv 1910.02054 §3.1) with this loop's types; activations are estimates.
+softmax. Memory follows the ZeRO paper (arXiv 1910.02054 §3.1) with the training loop's types; activations are
+estimates.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from mvl_assets.common.training_stages import TrainingStage
-from mvl_assets.errors import MvlError
 from mvl_assets.media.tiles import TileGrid
-from mvl_training.data.batch_order import BatchOrder
-from mvl_training.data.pack_plan import PackPlan
-from mvl_training.recipe import ExpectedData, ModelComponent, Recipe, StageConfig
+from mvl_training.recipe import ModelComponent, Recipe, StageConfig
 
 GIB = 1 << 30
 MODEL_COMPONENTS: tuple[ModelComponent, ...] = ("language", "projector", "vision")
@@ -38,8 +32,19 @@ PEAK_TFLOPS_BY_DEVICE = {
 
 @dataclass(frozen=True, slots=True)
 class ModelSizes:
-    """A model by part: all parameters, and those in matrices that every token (or patch) is multiplied with. `head_params`:
-    how many of the language part's are the word head's."""
+    """The sizes of a model.
+
+    Attributes:
+        params: Number of parameters by component.
+        matmul_params: Those in matrices that every token (or patch) is multiplied with, by component.
+        head_params: How many of the language component's are the language head's.
+        n_layers: Layers of the language tower.
+        hidden_size: Width of the language tower.
+        intermediate_size: Width of its feed-forward layers.
+        n_vision_layers: Layers of the vision tower.
+        vision_hidden_size: Width of the vision tower.
+        patches_per_tile: Vision features of one tile.
+    """
 
     params: dict[ModelComponent, int]
     matmul_params: dict[ModelComponent, int]
@@ -54,8 +59,15 @@ class ModelSizes:
 
 @dataclass(frozen=True, slots=True)
 class GpuMemory:
-    """GiB on one GPU under one ZeRO stage. `activations_gib` is of one pack, with the recipe's gradient checkpointing;
-    `host_gib` is what the GPU's share of the optimizer takes of the machine's memory instead, where it is offloaded."""
+    """GiB on one GPU under one ZeRO stage.
+
+    Attributes:
+        weights_gib: Weights.
+        gradients_gib: Gradients.
+        optimizer_gib: Optimizer states.
+        activations_gib: Of one pack, with the recipe's gradient checkpointing.
+        host_gib: What the GPU's share of the optimizer takes of the machine's memory instead, where it is offloaded.
+    """
 
     weights_gib: float
     gradients_gib: float
@@ -68,40 +80,12 @@ class GpuMemory:
         return self.weights_gib + self.gradients_gib + self.optimizer_gib + self.activations_gib
 
 
-@dataclass(frozen=True, slots=True)
-class StageForecast:
-    """One stage. `n_samples` counts those of all steps, `flops` is of the whole stage, `memory` by ZeRO stage on `n_gpus`
-    GPUs."""
-
-    recipe: str
-    stage: TrainingStage
-    params: dict[ModelComponent, int]
-    learning_rates: dict[ModelComponent, float]
-    data: ExpectedData
-    basis: str
-    n_steps: int
-    n_samples: int
-    flops: float
-    flops_per_token: float
-    zero_stage: int
-    n_gpus: int
-    memory: dict[int, GpuMemory]
-
-    def compute_gpu_days(self, mfu: float, peak_flops: float) -> float:
-        """Days of one GPU whose dense bf16 peak is `peak_flops` FLOP/s, used to the share `mfu`."""
-        return self.flops / (mfu * peak_flops) / 86400
-
-    def to_dict(self) -> dict[str, Any]:
-        memory = {
-            f"zero_{zero_stage}": {**asdict(gpu_memory), "total": gpu_memory.total_gib}
-            for zero_stage, gpu_memory in self.memory.items()
-        }
-        return {**asdict(self), "data": self.data.model_dump(), "memory": memory}
-
-
 def compute_recipe_sizes(recipe: Recipe) -> ModelSizes:
-    """The sizes of a recipe's model, from its modules on the meta device. Raises `MvlError` when a tower's config is
-    not known."""
+    """Return the sizes of a recipe's model, from its modules on the meta device.
+
+    Raises:
+        MvlError: The config of a tower is not known.
+    """
     import torch
 
     from mvl_training.model import student_model
@@ -115,7 +99,7 @@ def compute_recipe_sizes(recipe: Recipe) -> ModelSizes:
 
 
 def compute_model_sizes(llava: Any, grid: TileGrid) -> ModelSizes:
-    """The sizes of a model whose parameters are whole (not yet shared out by ZeRO-3)."""
+    """Return the sizes of a model whose parameters are whole (not yet partitioned by ZeRO-3)."""
     from mvl_training.model.student_model import find_model_component
 
     text_config, vision_config = llava.config.text_config, llava.config.vision_config
@@ -142,69 +126,20 @@ def compute_model_sizes(llava: Any, grid: TileGrid) -> ModelSizes:
     )
 
 
-def forecast_stage(
-    recipe: Recipe, stage_name: TrainingStage, sizes: ModelSizes, *, n_gpus: int, plan: PackPlan | None = None
-) -> StageForecast:
-    """The forecast of a stage on `n_gpus` GPUs over a pack plan, else over what the recipe expects. Raises `MvlError`."""
-    stage_config = recipe.get_stage(stage_name)
-    data = stage_config.expected if plan is None else _measure_plan_data(plan)
-    if data is None:
-        raise MvlError(
-            f"recipe {recipe.name} does not say what data {stage_name} expects, and no pack plan is there",
-            hint=f"materialise pack_plan/{stage_name}, or give the stage `expected: {{samples: …, tokens: …, tiles: …}}`",
-        )
-    if plan is None:
-        n_steps = stage_config.steps or stage_config.epochs * math.ceil(data.samples / stage_config.global_batch_size)
-        n_samples = n_steps * stage_config.global_batch_size
-        if stage_config.steps is None:  # the last step of an epoch may be smaller
-            n_samples = min(n_samples, stage_config.epochs * data.samples)
-    else:
-        n_steps, n_samples = _count_steps_and_samples(
-            BatchOrder.from_plan(plan, stage_config.global_batch_size, recipe.seed), plan, stage_config
-        )
-    flops_per_sample = compute_sample_flops(sizes, stage_config, data.tokens, data.tiles)
-    return StageForecast(
-        recipe=recipe.name,
-        stage=stage_name,
-        params=sizes.params,
-        learning_rates=dict(stage_config.learning_rates),
-        data=data,
-        basis="assumed by the recipe" if plan is None else "the pack plan",
-        n_steps=n_steps,
-        n_samples=n_samples,
-        flops=flops_per_sample * n_samples,
-        flops_per_token=flops_per_sample / data.tokens,
-        zero_stage=stage_config.zero_stage,
-        n_gpus=n_gpus,
-        memory={zero_stage: _estimate_memory(sizes, stage_config, zero_stage, n_gpus) for zero_stage in (0, 1, 2, 3)},
-    )
-
-
-def _measure_plan_data(plan: PackPlan) -> ExpectedData:
-    n_samples = int(plan.n_samples.sum())
-    return ExpectedData(
-        samples=n_samples, tokens=int(plan.n_tokens.sum()) / n_samples, tiles=int(plan.n_tiles.sum()) / n_samples
-    )
-
-
-def _count_steps_and_samples(batch_order: BatchOrder, plan: PackPlan, stage_config: StageConfig) -> tuple[int, int]:
-    """Steps, and the samples in them: a step takes whole packs, so it may hold more samples than the recipe's batch."""
-    n_steps = stage_config.steps or stage_config.epochs * batch_order.steps_per_epoch
-    n_epochs, n_remaining_steps = divmod(n_steps, batch_order.steps_per_epoch)
-    last_packs = [
-        pack for step in range(n_steps - n_remaining_steps, n_steps) for pack in batch_order.list_step_packs(step)
-    ]
-    return n_steps, n_epochs * int(plan.n_samples.sum()) + int(plan.n_samples[last_packs].sum())
-
-
 def compute_sample_flops(
     sizes: ModelSizes, stage_config: StageConfig, n_tokens: float, n_tiles: float, n_loss_tokens: float | None = None
 ) -> float:
-    """Model FLOPs of one sample, forward and backward.
+    """Return the model FLOPs of one sample, forward and backward.
 
-    Per parameter and token 2 forward, 4 more backward where the part learns, 2 more where only the activations'
-    gradients pass through it to something that does. The head runs on the `n_loss_tokens` among the tokens; None, where they
-    are not known, counts it on all.
+    Per parameter and token: 2 forward, 4 more backward where the component learns, 2 more where only the activations'
+    gradients pass through it to one that does.
+
+    Args:
+        sizes: Of the model.
+        stage_config: Says which components learn.
+        n_tokens: Language-model tokens of the sample.
+        n_tiles: Vision tiles of the sample.
+        n_loss_tokens: Tokens among them that the language head runs on; None (not known) counts it on all.
     """
     has_trained_upstream = {"vision": False, "projector": "vision" in stage_config.learning_rates}
     has_trained_upstream["language"] = has_trained_upstream["projector"] or "projector" in stage_config.learning_rates
@@ -226,7 +161,8 @@ def compute_sample_flops(
     )
 
 
-def _estimate_memory(sizes: ModelSizes, stage_config: StageConfig, zero_stage: int, n_gpus: int) -> GpuMemory:
+def estimate_memory(sizes: ModelSizes, stage_config: StageConfig, zero_stage: int, n_gpus: int) -> GpuMemory:
+    """Return the memory that one of `n_gpus` GPUs needs under a ZeRO stage."""
     is_bf16 = stage_config.precision == "bf16"
     n_params = sum(sizes.params.values())
     n_trained_params = sum(sizes.params[component] for component in stage_config.learning_rates)

@@ -14,9 +14,10 @@ from mvl_training.cli import recipe_group
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.processing import load_tokenizer
-from mvl_training.model.cost_model import compute_recipe_sizes, forecast_stage
+from mvl_training.model.cost_model import compute_recipe_sizes
 from mvl_training.model.student_model import assemble_student, find_model_component
 from mvl_training.recipe import ExpectedData, load_recipe, parse_recipe
+from mvl_training.runs.forecast import forecast_stage
 from tests.training import tiny_model as small
 
 

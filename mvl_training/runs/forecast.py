@@ -1,0 +1,127 @@
+"""What a training stage costs before it runs: steps, floating-point operations, memory per GPU, days."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.errors import MvlError
+from mvl_training.data.batch_order import BatchOrder
+from mvl_training.data.pack_plan import PackPlan
+from mvl_training.model.cost_model import GpuMemory, ModelSizes, compute_sample_flops, estimate_memory
+from mvl_training.recipe import ExpectedData, ModelComponent, Recipe, StageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class StageForecast:
+    """The forecast of one stage.
+
+    Attributes:
+        recipe: Name of the recipe.
+        stage: The training stage.
+        params: Number of parameters by component.
+        learning_rates: Of the components that learn.
+        data: Number of samples and their mean size.
+        basis: Where `data` comes from, in words.
+        n_steps: Optimizer steps.
+        n_samples: Samples of all steps.
+        flops: Model FLOPs of the whole stage.
+        flops_per_token: Mean model FLOPs of a token.
+        zero_stage: The recipe's ZeRO stage.
+        n_gpus: GPUs that share the states.
+        memory: By ZeRO stage, on `n_gpus` GPUs.
+    """
+
+    recipe: str
+    stage: TrainingStage
+    params: dict[ModelComponent, int]
+    learning_rates: dict[ModelComponent, float]
+    data: ExpectedData
+    basis: str
+    n_steps: int
+    n_samples: int
+    flops: float
+    flops_per_token: float
+    zero_stage: int
+    n_gpus: int
+    memory: dict[int, GpuMemory]
+
+    def compute_gpu_days(self, mfu: float, peak_flops: float) -> float:
+        """Return the days of one GPU with a dense bf16 peak of `peak_flops` FLOP/s, at a utilisation of `mfu`."""
+        return self.flops / (mfu * peak_flops) / 86400
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the forecast as plain data, for JSON."""
+        memory = {
+            f"zero_{zero_stage}": {**asdict(gpu_memory), "total_gib": gpu_memory.total_gib}
+            for zero_stage, gpu_memory in self.memory.items()
+        }
+        return {**asdict(self), "data": self.data.model_dump(), "memory": memory}
+
+
+def forecast_stage(
+    recipe: Recipe, stage_name: TrainingStage, sizes: ModelSizes, *, n_gpus: int, plan: PackPlan | None = None
+) -> StageForecast:
+    """Forecast a stage on `n_gpus` GPUs.
+
+    Args:
+        recipe: The recipe.
+        stage_name: One of its stages.
+        sizes: Of the recipe's model.
+        n_gpus: GPUs that share the states.
+        plan: The stage's pack plan; without one, the data is what the recipe expects.
+
+    Raises:
+        MvlError: There is neither a plan nor an expectation.
+    """
+    stage_config = recipe.get_stage(stage_name)
+    data = stage_config.expected if plan is None else _measure_plan_data(plan)
+    if data is None:
+        raise MvlError(
+            f"recipe {recipe.name} does not say what data {stage_name} expects, and there is no pack plan",
+            hint=f"materialise pack_plan/{stage_name}, or give the stage `expected: {{samples: …, tokens: …, tiles: …}}`",
+        )
+    if plan is None:
+        n_steps = stage_config.steps or stage_config.epochs * math.ceil(data.samples / stage_config.global_batch_size)
+        n_samples = n_steps * stage_config.global_batch_size
+        if stage_config.steps is None:  # the last step of an epoch may be smaller
+            n_samples = min(n_samples, stage_config.epochs * data.samples)
+    else:
+        n_steps, n_samples = _count_steps_and_samples(
+            BatchOrder.from_plan(plan, stage_config.global_batch_size, recipe.seed), plan, stage_config
+        )
+    flops_per_sample = compute_sample_flops(sizes, stage_config, data.tokens, data.tiles)
+    return StageForecast(
+        recipe=recipe.name,
+        stage=stage_name,
+        params=sizes.params,
+        learning_rates=dict(stage_config.learning_rates),
+        data=data,
+        basis="assumed by the recipe" if plan is None else "the pack plan",
+        n_steps=n_steps,
+        n_samples=n_samples,
+        flops=flops_per_sample * n_samples,
+        flops_per_token=flops_per_sample / data.tokens,
+        zero_stage=stage_config.zero_stage,
+        n_gpus=n_gpus,
+        memory={zero_stage: estimate_memory(sizes, stage_config, zero_stage, n_gpus) for zero_stage in (0, 1, 2, 3)},
+    )
+
+
+def _measure_plan_data(plan: PackPlan) -> ExpectedData:
+    n_samples = int(plan.n_samples.sum())
+    return ExpectedData(
+        samples=n_samples, tokens=int(plan.n_tokens.sum()) / n_samples, tiles=int(plan.n_tiles.sum()) / n_samples
+    )
+
+
+def _count_steps_and_samples(batch_order: BatchOrder, plan: PackPlan, stage_config: StageConfig) -> tuple[int, int]:
+    """Steps, and the samples in them: a step takes whole packs, so it may hold more samples than the recipe's batch."""
+    n_steps = stage_config.steps or stage_config.epochs * batch_order.steps_per_epoch
+    n_epochs, n_remaining_steps = divmod(n_steps, batch_order.steps_per_epoch)
+    last_packs = [
+        pack for step in range(n_steps - n_remaining_steps, n_steps) for pack in batch_order.list_step_packs(step)
+    ]
+    return n_steps, n_epochs * int(plan.n_samples.sum()) + int(plan.n_samples[last_packs].sum())
