@@ -23,10 +23,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries import views
 from mvl_assets.media.image import compute_standard_size
-from mvl_training.data.chat_format import IGNORE_INDEX, SampleRejected
+from mvl_training.data.chat_format import IGNORE_INDEX
 from mvl_training.data.processing import ProcessedSample, SampleProcessor, load_tokenizer
 from mvl_training.model.student_model import assemble_student
 from mvl_training.recipe import Recipe, load_recipe
@@ -47,7 +48,7 @@ class EncodedSamples(torch.utils.data.Dataset[dict[str, Any]]):
                     compute_standard_size(image_info[i].width, image_info[i].height).canvas
                     for i in processor.select_image_ids(row)
                 ]
-                with suppress(SampleRejected):  # the plan leaves them out too
+                with suppress(RejectError):  # the plan leaves them out too
                     self.items.append(to_item(processor.build_sample(row, images), canvas_sizes))
 
     def __len__(self) -> int:

@@ -46,6 +46,7 @@ from length_law import TEXT_ONLY_FRACTION, draw_image_size, draw_samples
 from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.ingest.ingest import MAX_PENDING_ROWS
 from mvl_assets.lake.lake import Lake
@@ -54,7 +55,6 @@ from mvl_assets.lake_queries import views
 from mvl_assets.media.image import inspect_image
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.bin_packing import pack_bins
-from mvl_training.data.chat_format import SampleRejected
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.data.packing import SHARD_ROWS, compute_max_tiles, plan_stage
 from mvl_training.data.processing import SampleCost, SampleProcessor, load_tokenizer
@@ -406,7 +406,7 @@ def measure_loader(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path
     def build_webdataset_samples() -> int:
         n_samples = 0
         for sample in open_webdataset():
-            with suppress(SampleRejected):
+            with suppress(RejectError):
                 processor.build_sample(json.loads(sample["json"]), {"0": sample.get("jpg", b"")})
                 n_samples += 1
             if n_samples == N_LOADED_SAMPLES:

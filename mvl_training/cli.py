@@ -1,4 +1,4 @@
-"""`mvl recipe` and `mvl step`: what training would run, and what a step of it saw. Found through entry points."""
+"""`mvl recipe` and `mvl train-rows`: what training would run, and which rows a step saw. Found by entry points."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import click
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.model.cost_model import PEAK_TFLOPS_BY_DEVICE, compute_recipe_sizes
-from mvl_training.runs.forecast import StageForecast, forecast_stage
 from mvl_training.recipe import Recipe, load_recipe
+from mvl_training.runs.forecast import StageForecast, forecast_stage
 
 
 @click.group(name="recipe")
@@ -21,15 +21,25 @@ def recipe_group() -> None:
 
 @recipe_group.command()
 @click.argument("name")
-@click.option("--stage", "stages", multiple=True, type=click.Choice(TRAINING_STAGES), help="Only this stage.")
-@click.option("--gpus", type=click.IntRange(min=1), help="GPUs that share the states; default: the recipe's processes.")
-@click.option("--mfu", default=0.4, show_default=True, type=click.FloatRange(0.01, 1.0), help="Share of the peak.")
+@click.option(
+    "--stage", "stages", multiple=True, type=click.Choice(TRAINING_STAGES), help="Only this stage; may be repeated."
+)
+@click.option(
+    "--gpus", type=click.IntRange(min=1), help="GPUs that share the states. Default: the recipe's `nproc_per_node`."
+)
+@click.option(
+    "--mfu",
+    default=0.4,
+    show_default=True,
+    type=click.FloatRange(0.01, 1.0),
+    help="Model FLOPs utilisation: share of the peak.",
+)
 @click.option(
     "--peak", default=float(PEAK_TFLOPS_BY_DEVICE["H100"]), show_default=True, help="Dense bf16 TFLOP/s of one GPU."
 )
-@click.option("--json", "json_", is_flag=True, help="As a JSON list, one object a stage.")
+@click.option("--json", "json_", is_flag=True, help="Print a JSON list, one object per stage.")
 def show(name: str, stages: tuple[TrainingStage, ...], gpus: int | None, mfu: float, peak: float, json_: bool) -> None:
-    """Parameters, steps, FLOPs, memory per GPU and GPU-days of recipe NAME (or a YAML file)."""
+    """Show parameters, steps, FLOPs, memory per GPU and GPU-days of recipe NAME (or a YAML file)."""
     recipe = load_recipe(name)
     sizes = compute_recipe_sizes(recipe)
     forecasts = [
@@ -43,14 +53,14 @@ def show(name: str, stages: tuple[TrainingStage, ...], gpus: int | None, mfu: fl
         ]
         click.echo(json.dumps(forecast_dicts, indent=2))
         return
-    for one in forecasts:
-        click.echo("\n".join(_format_forecast(one, recipe, mfu, peak)))
+    for stage_forecast in forecasts:
+        click.echo("\n".join(_format_forecast(stage_forecast, recipe, mfu, peak)))
 
 
 @click.command(name="train-rows")
 @click.argument("stage", type=click.Choice(TRAINING_STAGES))
 @click.argument("number", type=click.IntRange(min=1))
-@click.option("--json", "json_", is_flag=True, help="As a JSON list, one object a row.")
+@click.option("--json", "json_", is_flag=True, help="Print a JSON list, one object per row.")
 def list_train_rows(stage: TrainingStage, number: int, json_: bool) -> None:
     """List the mixture rows that step NUMBER of the current checkpoint of STAGE was trained on."""
     from mvl_assets.config.settings import load_settings
@@ -68,7 +78,7 @@ def list_train_rows(stage: TrainingStage, number: int, json_: bool) -> None:
 
 
 def _load_pack_plan(recipe: Recipe, stage: TrainingStage) -> PackPlan | None:
-    """The stage's pack plan, when the lake has one and the profile in use names this recipe."""
+    """The stage's pack plan, if the lake has one and the profile in use names this recipe."""
     from mvl_assets.config.settings import load_settings
     from mvl_assets.lake.lake import Lake
     from mvl_training.runs.stage_run import load_current_recipe
@@ -96,11 +106,13 @@ def _format_forecast(stage_forecast: StageForecast, recipe: Recipe, mfu: float, 
         ("data", f"{stage_forecast.data.samples:,} samples of {sample_size} ({stage_forecast.basis})"),
         (
             "steps",
-            f"{stage_forecast.n_steps:,} of {stage_forecast.n_samples / stage_forecast.n_steps:,.4g} samples, packs of {stage_config.max_seq_len:,} tokens",
+            f"{stage_forecast.n_steps:,} of {stage_forecast.n_samples / stage_forecast.n_steps:,.4g} samples,"
+            f" packs of {stage_config.max_seq_len:,} tokens",
         ),
         (
             "schedule",
-            f"{stage_config.schedule}, warm-up {stage_config.warmup:g}, clip {stage_config.max_grad_norm:g}, {stage_config.precision}",
+            f"{stage_config.schedule}, warm-up {stage_config.warmup:g}, clip {stage_config.max_grad_norm:g},"
+            f" {stage_config.precision}",
         ),
         ("FLOPs", f"{stage_forecast.flops:.3g}, {stage_forecast.flops_per_token / 1e9:.1f} G per token"),
         ("GPU-days", f"{stage_forecast.compute_gpu_days(mfu, peak * 1e12):.2f} at {mfu:.0%} of {peak:g} TFLOP/s"),

@@ -1,10 +1,9 @@
-"""Which packs make up which step, on any number of ranks: a function of (plan, seed, step) alone.
+"""Which packs make up which step, on any number of ranks.
 
-Belongs here: the order of the data, and how evenly it loads ranks. Does not: how packs are chosen (`packing`), tensors
-(`batches`). No torch.
-
-A step takes `packs_per_step` packs of the plan's order, whatever the number of ranks; rank r of w takes the packs r, r+w, ….
-Where they do not divide evenly a rank gets an empty pack, which costs one dummy tile and no loss.
+The step number is the state: the order is a function of plan, seed and step alone, so nothing about the data has to be
+saved in a checkpoint. A step takes `packs_per_step` packs of the plan's order, whatever the number of ranks; rank r of
+w takes the packs r, r+w, .... Where they do not divide evenly a rank gets an empty pack, which costs one dummy tile and
+no loss. No torch.
 """
 
 from __future__ import annotations
@@ -19,7 +18,13 @@ from mvl_training.data.pack_plan import PackPlan
 
 @dataclass(frozen=True, slots=True)
 class BatchOrder:
-    """Which packs make up which step."""
+    """The packs of every step.
+
+    Attributes:
+        n_packs: Packs of the plan.
+        packs_per_step: Packs of an optimizer step over all ranks; the last step of an epoch may have fewer.
+        seed: Of the order in epochs after the first.
+    """
 
     n_packs: int
     packs_per_step: int
@@ -27,7 +32,7 @@ class BatchOrder:
 
     @classmethod
     def from_plan(cls, plan: PackPlan, samples_per_step: int, seed: int) -> BatchOrder:
-        """Packs per step such that a step holds about `samples_per_step` samples."""
+        """Return an order whose steps hold about `samples_per_step` samples."""
         packs_per_step = max(1, round(samples_per_step * len(plan) / int(plan.n_samples.sum())))
         return cls(len(plan), min(packs_per_step, len(plan)), seed)
 
@@ -36,7 +41,7 @@ class BatchOrder:
         return -(-self.n_packs // self.packs_per_step)
 
     def list_step_packs(self, step: int) -> list[int]:
-        """Positions of the packs of step `step` (from 0). The first epoch follows the plan, later ones shuffle it."""
+        """Return the positions of a step's packs (`step` from 0). Epochs after the first shuffle the plan."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         span = slice(step_in_epoch * self.packs_per_step, min((step_in_epoch + 1) * self.packs_per_step, self.n_packs))
         if epoch == 0:
@@ -44,18 +49,24 @@ class BatchOrder:
         return [int(position) for position in _permute_packs(self.n_packs, self.seed, epoch)[span]]
 
     def count_grad_accum_steps(self, world_size: int) -> int:
-        """Forward passes per rank and step."""
+        """Return the number of forward passes per rank and step."""
         return -(-self.packs_per_step // world_size)
 
     def list_rank_packs(self, step: int, rank: int, world_size: int) -> list[int | None]:
-        """This rank's packs of a step; None where it has none and runs empty."""
+        """Return this rank's packs of a step; None where it has none left and runs an empty one."""
         rank_positions: list[int | None] = list(self.list_step_packs(step)[rank::world_size])
         return rank_positions + [None] * (self.count_grad_accum_steps(world_size) - len(rank_positions))
 
     def compute_straggler_efficiency(self, work_N: np.ndarray, world_size: int) -> float:
-        """Straggler efficiency of the first epoch: the mean over its steps of the ranks' mean work over the work of
-        the rank that all others wait for. `work_N` is the work of each pack by position (tokens, tiles); 1.0 when every
-        rank has as much, also when there is none."""
+        """Return the straggler efficiency of the first epoch.
+
+        That is the mean over its steps of the ranks' mean work divided by the work of the rank that all others wait
+        for; 1.0 when every rank has as much, also when there is none.
+
+        Args:
+            work_N: Work of each of the N packs by position (tokens, tiles).
+            world_size: Number of ranks.
+        """
         padded_work = np.zeros((self.steps_per_epoch, self.count_grad_accum_steps(world_size) * world_size))
         step_work = np.zeros(self.steps_per_epoch * self.packs_per_step)
         step_work[: self.n_packs] = work_N

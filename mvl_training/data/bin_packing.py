@@ -1,15 +1,13 @@
 """Which samples share a pack: bin packing of a shard in memory.
 
-Belongs here: the method. Does not: where samples come from and where packs go (`packing`).
-
 The method is a short form of minimum bin slack (Gupta and Ho, Production Planning & Control 10(6), 1999), with the
 longest sample fixed in each bin as in MBS' (Fleszar and Hindi, Computers & Operations Research 29(7), 2002): packs are
-filled one after another; a pack begins with the longest sample left, and what is left of its room is filled by the
-best *pair* of the samples that remain, of which the longer is put in and the search begins anew. The whole search of
-MBS is exponential; pairs alone find an exact fill nearly always while there are many different lengths. Best-fit
-decreasing, which looks for one sample at a time, cannot see that three middling samples fill a pack together.
+filled one after another; a pack begins with the longest remaining sample. For the space left in it the best *pair* of
+the remaining samples is found, the longer of the two is added, and the search starts again. The full search of MBS is
+exponential; pairs alone nearly always find an exact fill while there are many different lengths. Best-fit decreasing,
+which looks for one sample at a time, cannot see that three medium samples fill a pack together.
 
-A set of lengths is one integer, bit n for length n, so that the longest sample which fits is one look at its bits.
+A set of lengths is one integer with bit n set for length n, so that the longest sample that fits is found in its bits.
 """
 
 from __future__ import annotations
@@ -21,15 +19,21 @@ from collections.abc import Sequence
 from mvl_training.data.token_counts import PackableSample
 
 MAX_PAIR_CANDIDATES = 64
-"""Longer partners looked at for a pair. All of them fill by 0.0005 better, at twenty times the work."""
+"""Longer partners tried for a pair. Trying all fills packs better by 0.0005, at twenty times the work."""
 
 
 def pack_bins(samples: Sequence[PackableSample], max_seq_len: int, max_tiles: int) -> list[list[PackableSample]]:
-    """Packs of at most `max_seq_len` tokens, each sample in one of them, the pack with the longest sample first.
+    """Put each sample into one pack, the pack with the longest sample first.
 
-    No pack exceeds `compute_max_tiles` tiles unless one sample alone does; that one shares its pack with text at most. Equal
-    input gives equal packs: ties are broken by the order of `samples`. Raises ValueError for a sample longer than
-    `max_seq_len`. Some 5 µs a sample at 8,192 tokens.
+    Equal input gives equal packs: ties are broken by the order of `samples`. Takes about 5 µs a sample at 8,192 tokens.
+
+    Args:
+        samples: What to pack.
+        max_seq_len: Most tokens of a pack.
+        max_tiles: Most tiles of a pack, unless one sample alone has more; that one shares its pack with text only.
+
+    Raises:
+        ValueError: A sample is longer than `max_seq_len`.
     """
     remaining = _RemainingSamples(samples)
     packs: list[list[PackableSample]] = []
@@ -50,17 +54,15 @@ def pack_bins(samples: Sequence[PackableSample], max_seq_len: int, max_tiles: in
 
 
 class _RemainingSamples:
-    """The samples that no pack has yet."""
+    """The samples that are in no pack yet."""
 
     def __init__(self, samples: Sequence[PackableSample]) -> None:
         self._samples = samples
-        self._indices_by_length: defaultdict[int, list[tuple[int, int]]] = defaultdict(
-            list
-        )  # (tiles, minus place), sorted
+        # (tiles, minus index), sorted
+        self._indices_by_length: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         self._length_bits = 0
-        self._length_bits_by_tiles: defaultdict[int, int] = defaultdict(
-            int
-        )  # the lengths of the samples with so many tiles
+        # Lengths of the samples with this many tiles.
+        self._length_bits_by_tiles: defaultdict[int, int] = defaultdict(int)
         for index, sample in enumerate(samples):
             self._indices_by_length[sample.cost.n_tokens].append((sample.cost.n_tiles, -index))
         for length, same_length in self._indices_by_length.items():
@@ -71,12 +73,14 @@ class _RemainingSamples:
         self._max_tiles = max(self._length_bits_by_tiles, default=0)
 
     def find_longest_length(self) -> int:
-        """0 when none is left."""
+        """The longest length left, 0 when there is none."""
         return self._length_bits.bit_length() - 1 if self._length_bits else 0
 
     def pop(self, length: int, max_tiles: int | None) -> PackableSample:
-        """The sample of this length with the most tiles of those with at most `max_tiles` (None: of all): the light ones
-        are kept for packs that have many tiles already."""
+        """Remove the sample of this length that has the most tiles, of those with at most `max_tiles` (None: of all).
+
+        Samples with few tiles are kept for packs that have many tiles already.
+        """
         samples = self._indices_by_length[length]
         position = (len(samples) if max_tiles is None else bisect_left(samples, (max_tiles, 1))) - 1
         n_tiles, negative_index = samples.pop(position)
@@ -87,13 +91,13 @@ class _RemainingSamples:
         return self._samples[-negative_index]
 
     def find_best_fill(self, free_tokens: int, free_tiles: int) -> int:
-        """The length to put into this room next, 0 when nothing fits: the longer of the two that fill it best."""
+        """The longer of the two lengths that fill this space best, 0 when nothing fits."""
         fitting_bits = self._select_length_bits(free_tiles) & ((2 << free_tokens) - 1)
         if not fitting_bits or fitting_bits >> free_tokens:
             return fitting_bits.bit_length() - 1 if fitting_bits else 0
         filled_tokens = best_length = fitting_bits.bit_length() - 1
         shortest_length = (fitting_bits & -fitting_bits).bit_length() - 1
-        # Partners of the shortest at most; from the longest down, so that short samples are spent where they are used.
+        # Not longer than leaves room for the shortest; from the longest down, so that short samples are kept for later.
         candidate_bits = fitting_bits & ((2 << max(0, free_tokens - shortest_length)) - 1)
         for _ in range(MAX_PAIR_CANDIDATES):
             first_length = candidate_bits.bit_length() - 1
@@ -108,7 +112,7 @@ class _RemainingSamples:
         return best_length
 
     def _find_partner_length(self, first_length: int, free_tokens: int, free_tiles: int) -> int:
-        """The longest that fits into `free_tokens` beside the lightest sample of length `first_length`, 0 when none does."""
+        """The longest length that fits next to the sample of `first_length` with the fewest tiles, 0 when none does."""
         samples = self._indices_by_length[first_length]
         fitting_bits = self._select_length_bits(free_tiles - samples[0][0]) & ((2 << free_tokens) - 1)
         if fitting_bits >> first_length == 1 and (len(samples) < 2 or samples[0][0] + samples[1][0] > free_tiles):
@@ -116,7 +120,7 @@ class _RemainingSamples:
         return fitting_bits.bit_length() - 1 if fitting_bits else 0
 
     def _select_length_bits(self, max_tiles: int) -> int:
-        """The lengths of the samples with at most so many tiles."""
+        """The lengths of the samples with at most `max_tiles` tiles."""
         if max_tiles >= self._max_tiles:
             return self._length_bits
         selected_bits = 0

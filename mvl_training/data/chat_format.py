@@ -1,11 +1,8 @@
-"""Conversations as tokens and labels: the one place that knows the chat format.
+"""Conversations as tokens and labels: the one module that knows the chat format.
 
-Belongs here: turns -> token ids and labels, picture markers -> placeholder tokens, the chat template of the export.
-Does not: pixels and tile geometry (`mvl_assets.media.tiles`), packing (`packing`). Needs the `tokenizers` package
-only, so planning runs without torch.
-
-Formats: ChatML as Qwen2.5 uses it (stages 2 and 3), and the bare `picture, caption, newline` of LLaVA's alignment
-("plain"). A sample that does not fit is refused by name (`SampleRejected`), never cut.
+Formats: ChatML as Qwen2.5 uses it (stages 2 and 3), and the bare `image, caption, newline` of LLaVA's alignment
+("plain"). A sample that does not fit is rejected, never cut. Of the model libraries only `tokenizers` is needed, so
+planning runs without torch.
 """
 
 from __future__ import annotations
@@ -19,11 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
+from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import MvlError
 
 IGNORE_INDEX = -100
-IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<video>"
-MARKER_PATTERN = re.compile(f"({IMAGE_TOKEN}|{VIDEO_TOKEN})")
+MARKER_PATTERN = re.compile(f"({IMAGE_MARKER}|{VIDEO_MARKER})")
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 CHATML_ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
 
@@ -43,41 +41,37 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""Jinja. Renders pictures where they stand among the parts; equal to `encode_prompt` for pictures before the question."""
-
-
-class SampleRejected(Exception):
-    """A sample that cannot be trained on. `error` is a snake_case class for the rejects table."""
-
-    def __init__(self, error: str, message: str) -> None:
-        self.error = error
-        self.message = message
-        super().__init__(f"{error}: {message}")
+"""Jinja. Renders images in their place among the parts; equal to `encode_prompt` for images before the question."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
-    """Token ids and labels of one sample, int32 of shape (length,). A label is the id itself, or IGNORE."""
+    """One sample as tokens.
+
+    Attributes:
+        input_ids: int32 (L,).
+        labels: int32 (L,): the id itself where the loss is taken, else IGNORE_INDEX.
+    """
 
     input_ids: np.ndarray
     labels: np.ndarray
 
     @property
     def n_loss_tokens(self) -> int:
-        """Tokens the loss is taken on. The first token of a sample has nothing before it to predict it from."""
+        """Tokens that the loss is taken on. The first token of a sample has nothing before it to predict it from."""
         return int((self.labels[1:] != IGNORE_INDEX).sum())
 
 
 @dataclass(frozen=True, slots=True)
 class VisualPlaceholder:
-    """One marker's worth of placeholder tokens: a picture, or a whole video."""
+    """The placeholder tokens of one marker: an image, or a whole video."""
 
     kind: Literal["image", "video"]
     n_tokens: int
 
 
 def build_chat_template(system_prompt: str) -> str:
-    """The export's chat template, with the default system prompt of the recipe."""
+    """Return the export's chat template, with the default system prompt of the recipe."""
     quoted = "'" + system_prompt.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return CHAT_TEMPLATE.replace("default_system", quoted)
 
@@ -86,6 +80,9 @@ class ChatTokenizer:
     """A tokenizer with the markers `<image>` and `<video>` as tokens of their own.
 
     Text of samples is always tokenised as text: `<|im_end|>` written inside a question does not end the turn.
+
+    Raises:
+        MvlError: The tokenizer lacks ChatML's tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, source_name: str = "tokenizer") -> None:
@@ -95,15 +92,15 @@ class ChatTokenizer:
                     f"{source_name}: the tokenizer has no token {marker}", hint="use a tokenizer of a ChatML model"
                 )
         tokenizer.add_special_tokens(
-            [AddedToken(token, special=True, normalized=False) for token in (IMAGE_TOKEN, VIDEO_TOKEN)]
+            [AddedToken(token, special=True, normalized=False) for token in (IMAGE_MARKER, VIDEO_MARKER)]
         )
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self._encoding_cache: dict[str, list[int]] = {}
-        self.image_token_id = self._get_token_id(IMAGE_TOKEN)
-        self.video_token_id = self._get_token_id(VIDEO_TOKEN)
+        self.image_token_id = self._get_token_id(IMAGE_MARKER)
+        self.video_token_id = self._get_token_id(VIDEO_MARKER)
         self.im_start_id = self._get_token_id(IM_START)
         self.im_end_id = self._get_token_id(IM_END)
         newline_ids = self.encode("\n")
@@ -111,24 +108,28 @@ class ChatTokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> ChatTokenizer:
-        """From a folder with `tokenizer.json`. Raises MvlError when it is missing or not readable."""
+        """Load from a folder with `tokenizer.json`.
+
+        Raises:
+            MvlError: The file is missing or cannot be read.
+        """
         path = folder / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
-            raise MvlError(f"{path}: no tokenizer can be read ({error})") from error
+            raise MvlError(f"{path}: cannot be read as a tokenizer ({error})") from error
         return cls(tokenizer, source_name=str(path))
 
     @property
     def vocab_size(self) -> int:
-        """Ids in use: the least number of rows an embedding needs."""
+        """The least number of rows an embedding needs."""
         return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_cached(self, text: str) -> list[int]:
-        """The same for what every sample has (headers, the system prompt); remembered, so do not change the list."""
+        """Encode what every sample has (headers, the system prompt). The list is shared: do not change it."""
         if text not in self._encoding_cache:
             self._encoding_cache[text] = self.encode(text)
         return self._encoding_cache[text]
@@ -137,7 +138,7 @@ class ChatTokenizer:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def to_json(self) -> str:
-        """The tokenizer as JSON: what a plan's hash takes in."""
+        """Return the tokenizer as JSON, as the hash of a plan takes it in."""
         return self._tokenizer.to_str()
 
     def _get_token_id(self, token: str) -> int:
@@ -147,7 +148,7 @@ class ChatTokenizer:
 
 
 class _TokenBuilder:
-    """Collects pieces of tokens with their labels."""
+    """Collects tokens with their labels."""
 
     def __init__(self, tokenizer: ChatTokenizer, visuals: Sequence[VisualPlaceholder]) -> None:
         self.tokenizer = tokenizer
@@ -161,17 +162,17 @@ class _TokenBuilder:
         self.labels.extend(ids if with_loss else [IGNORE_INDEX] * len(ids))
 
     def add_text_with_markers(self, text: str) -> None:
-        """Untrained text in which each marker becomes its picture's or video's placeholder tokens."""
+        """Add text without loss in which each marker becomes its image's or video's placeholder tokens."""
         for index, segment in enumerate(_split_at_markers(text)):
             if index % 2 == 0:
                 if segment:
                     self.add(self.tokenizer.encode(segment), with_loss=False)
             else:
-                self.add_visual("image" if segment == IMAGE_TOKEN else "video")
+                self.add_visual("image" if segment == IMAGE_MARKER else "video")
 
     def add_visual(self, kind: str) -> None:
         if self._n_used_visuals >= len(self._visuals) or self._visuals[self._n_used_visuals].kind != kind:
-            raise SampleRejected("marker_mismatch", f"marker {self._n_used_visuals + 1} ({kind}) has no {kind}")
+            raise RejectError("marker_mismatch", f"marker {self._n_used_visuals + 1} ({kind}) has no {kind}")
         visual = self._visuals[self._n_used_visuals]
         self._n_used_visuals += 1
         placeholder_id = self.tokenizer.image_token_id if kind == "image" else self.tokenizer.video_token_id
@@ -179,8 +180,8 @@ class _TokenBuilder:
 
     def build(self) -> EncodedSample:
         if self._n_used_visuals != len(self._visuals):
-            raise SampleRejected(
-                "marker_mismatch", f"{len(self._visuals)} pictures or videos, {self._n_used_visuals} markers"
+            raise RejectError(
+                "marker_mismatch", f"{len(self._visuals)} images or videos, {self._n_used_visuals} markers"
             )
         return EncodedSample(np.array(self.input_ids, dtype=np.int32), np.array(self.labels, dtype=np.int32))
 
@@ -194,20 +195,30 @@ def encode_conversation(
     system_prompt: str,
     paper_parity: bool = False,
 ) -> EncodedSample:
-    """Tokens and labels of one conversation.
+    """Encode one conversation with its labels.
 
-    `turns` are {"from": system|human|gpt, "value": text}; human turns hold one marker per visual, in order.
-    ChatML: loss on each answer and the `<|im_end|>` that ends it. With `paper_parity` as the released code has it: on
-    whole assistant turns, header and last newline included, and on every `<|im_start|>`, `<|im_end|>` and newline
-    token anywhere; a system turn of the data gives way to the fixed prompt. Plain: pictures, caption, newline; loss on
-    the caption and newline. Raises Unusable.
+    ChatML: loss on each answer and the `<|im_end|>` that ends it. Plain: images, caption, newline; loss on the caption
+    and the newline.
+
+    Args:
+        turns: {"from": system|human|gpt, "value": text}; human turns hold one marker per visual, in order.
+        visuals: The images and videos.
+        tokenizer: The student's.
+        style: The format.
+        system_prompt: ChatML's first turn, unless the conversation has one of its own.
+        paper_parity: Loss as in the released code: on whole assistant turns, header and last newline included, and on
+            every `<|im_start|>`, `<|im_end|>` and newline token anywhere; `system_prompt` replaces a system turn of
+            the data.
+
+    Raises:
+        RejectError: The conversation cannot be trained on.
     """
     for turn in turns:
         if turn["from"] not in CHATML_ROLES:
-            raise SampleRejected("unknown_role", f"a turn is from {turn['from']!r}")
+            raise RejectError("unknown_role", f"a turn is from {turn['from']!r}")
     answers = [answer_turn for answer_turn in turns if answer_turn["from"] == "gpt"]
     if not any((t["value"] or "").strip() for t in answers):
-        raise SampleRejected("no_answer", "no assistant turn has any text")
+        raise RejectError("no_answer", "no assistant turn has any text")
     builder = _TokenBuilder(tokenizer, visuals)
     if style == "plain":
         return _encode_plain(turns, builder)
@@ -227,18 +238,22 @@ def encode_conversation(
 def encode_prompt(
     question: str, visuals: Sequence[VisualPlaceholder], tokenizer: ChatTokenizer, *, system_prompt: str
 ) -> list[int]:
-    """Ids up to where the assistant's answer begins; markers for the visuals are put before the question."""
+    """Return the ids up to where the assistant's answer begins, with the visuals before the question."""
     return encode_chat_prompt([("user", [*visuals, question])], tokenizer, system_prompt=system_prompt)
 
 
 def encode_chat_prompt(
     messages: Sequence[tuple[str, Sequence[str | VisualPlaceholder]]], tokenizer: ChatTokenizer, *, system_prompt: str
 ) -> list[int]:
-    """Ids up to where the assistant's answer begins, visuals where they stand among the words.
+    """Return the ids up to where the assistant's answer begins, with each visual in its place among the words.
 
-    `messages` are (role, parts) with the roles system, user and assistant; a first system message stands in place of
-    `system_prompt`. Equal to what `CHAT_TEMPLATE` renders. Texts are not searched for markers: a person may ask about the
-    word "<image>".
+    Equal to what `CHAT_TEMPLATE` renders. Texts are not searched for markers: a person may ask about the word
+    "<image>".
+
+    Args:
+        messages: (role, parts) with the roles system, user and assistant.
+        tokenizer: The student's.
+        system_prompt: Used unless the first message is a system message.
     """
     builder = _TokenBuilder(
         tokenizer, [part for _, parts in messages for part in parts if isinstance(part, VisualPlaceholder)]
@@ -248,7 +263,7 @@ def encode_chat_prompt(
         builder.add([tokenizer.im_start_id], with_loss=False)
         text = f"{role}\n"
         if role == "assistant":
-            # As in training, where header and answer are tokenised apart.
+            # As in training, where header and answer are tokenised separately.
             builder.add(tokenizer.encode_cached(text), with_loss=False)
             text = ""
         for part in parts:
@@ -283,7 +298,7 @@ def _append_chatml(
             builder.add_text_with_markers("user\n" + value)
             _close_turn(builder, loss_on_end=False, loss_on_newline=False)
         else:
-            # Header and answer are tokenised apart, because that is how a prompt ends when the model is asked.
+            # Header and answer are tokenised separately, because a prompt ends there when the model is asked.
             builder.add([tokenizer.im_start_id], with_loss=paper_parity)
             builder.add(tokenizer.encode_cached("assistant\n"), with_loss=paper_parity)
             builder.add(tokenizer.encode(value), with_loss=True)
@@ -293,11 +308,12 @@ def _append_chatml(
 def _encode_plain(turns: Sequence[dict[str, Any]], builder: _TokenBuilder) -> EncodedSample:
     dialogue_turns = [turn for turn in turns if turn["from"] != "system"]
     if [t["from"] for t in dialogue_turns] != ["human", "gpt"]:
-        raise SampleRejected(
-            "not_one_caption", f"alignment takes one question and one caption, here are {len(dialogue_turns)} turns"
+        raise RejectError(
+            "not_one_caption",
+            f"alignment takes one question and one caption, this sample has {len(dialogue_turns)} turns",
         )
     for marker in _split_at_markers(dialogue_turns[0]["value"] or "")[1::2]:
-        builder.add_visual("image" if marker == IMAGE_TOKEN else "video")
+        builder.add_visual("image" if marker == IMAGE_MARKER else "video")
     builder.add(builder.tokenizer.encode((dialogue_turns[1]["value"] or "") + "\n"), with_loss=True)
     return builder.build()
 
@@ -308,5 +324,5 @@ def _close_turn(builder: _TokenBuilder, *, loss_on_end: bool, loss_on_newline: b
 
 
 def _split_at_markers(text: str) -> list[str]:
-    """Text and markers in turn: odd places hold markers."""
+    """Text and markers in turn: markers have odd indices."""
     return MARKER_PATTERN.split(text)

@@ -1,7 +1,6 @@
-"""How evenly a pack plan mixes what it holds: tokens by category and by modality, and pictures over packs.
+"""How evenly a pack plan mixes its samples: tokens by category and by modality, visual tokens over packs.
 
-Belongs here: counting while a plan is made, and its tables for the UI. Does not: packing (`packing`), how evenly ranks
-are loaded (`order`).
+Counted while a plan is made; also the tables that show it in the UI.
 """
 
 from __future__ import annotations
@@ -21,9 +20,19 @@ AXES: tuple[Axis, ...] = ("category", "modality")
 
 @dataclass(frozen=True, slots=True)
 class ShareStats:
-    """What one category or modality brings. Tokens include `n_visual_tokens` ones and `n_loss_tokens`. `min_shard_share` and `max_shard_share` are its
-    share of the targets in the shard of the plan that has the least and the most of it: both are near its share of all
-    when a stage sees the same mixture from its first step to its last."""
+    """The share of one category or modality.
+
+    Attributes:
+        axis: What the name is one of.
+        name: The category or modality.
+        n_samples: Samples.
+        n_tokens: Tokens, visual and loss tokens among them.
+        n_loss_tokens: Tokens that the loss is taken on.
+        n_visual_tokens: Tokens of images and videos.
+        min_shard_share: Its share of the loss tokens in the shard of the plan that has the least of it. Near its share
+            of all loss tokens, as `max_shard_share` is, when a stage sees the same mixture from first step to last.
+        max_shard_share: The same in the shard that has the most of it.
+    """
 
     axis: Axis
     name: str
@@ -36,15 +45,15 @@ class ShareStats:
 
 
 class MixtureStats:
-    """Sees a plan's shards one after another; holds a few numbers of each."""
+    """Statistics over a plan's shards, which it sees one after another; holds a few numbers of each."""
 
     def __init__(self) -> None:
-        self._loss_tokens_by_shard: list[dict[Axis, Counter[str]]] = []  # targets
+        self._loss_tokens_by_shard: list[dict[Axis, Counter[str]]] = []
         self._totals_by_axis: dict[Axis, dict[str, Counter[str]]] = {axis: {} for axis in AXES}
         self._packs_by_visual_percent: Counter[int] = Counter()
 
     def update(self, packs_of_shard: Sequence[Sequence[PackableSample]]) -> None:
-        """One shard's packs."""
+        """Add the packs of one shard."""
         loss_tokens: dict[Axis, Counter[str]] = {axis: Counter() for axis in AXES}
         for pack in packs_of_shard:
             for sample in pack:
@@ -60,14 +69,14 @@ class MixtureStats:
                     total["n_tokens"] += cost.n_tokens
                     total["n_loss_tokens"] += cost.n_loss_tokens
                     total["n_visual_tokens"] += cost.n_visual_tokens
-            n_visual_tokens = sum(member.cost.n_visual_tokens for member in pack)
+            n_visual_tokens = sum(sample.cost.n_visual_tokens for sample in pack)
             self._packs_by_visual_percent[
-                round(100 * n_visual_tokens / sum(member.cost.n_tokens for member in pack))
+                round(100 * n_visual_tokens / sum(sample.cost.n_tokens for sample in pack))
             ] += 1
         self._loss_tokens_by_shard.append(loss_tokens)
 
     def compute_shares(self) -> list[ShareStats]:
-        """By category, then by modality; the largest share of the targets first."""
+        """Return the shares by category, then by modality, each with the largest share of the loss tokens first."""
         shares = []
         for axis in AXES:
             largest_first = sorted(
@@ -83,7 +92,7 @@ class MixtureStats:
         return shares
 
     def compute_visual_share_percentiles(self) -> dict[str, float]:
-        """The share of visual tokens in a pack: that of the twentieth with the fewest, the middle, the most."""
+        """Return the 5th, 50th and 95th percentile over packs of the share of visual tokens in a pack."""
         shares, n_packs = (
             np.array(list(self._packs_by_visual_percent)),
             np.array(list(self._packs_by_visual_percent.values())),
@@ -92,17 +101,17 @@ class MixtureStats:
         return dict(zip(("p5", "median", "p95"), percentiles.tolist(), strict=True))
 
     def _list_comparable_shards(self) -> list[dict[Axis, Counter[str]]]:
-        """Without a last shard of a few rows, whose shares are chance."""
+        """All shards but a last one of a few rows, whose shares are chance."""
         *full, last = self._loss_tokens_by_shard
         is_last_partial = full and last["category"].total() < full[0]["category"].total() / 8
         return full if is_last_partial else self._loss_tokens_by_shard
 
 
 def render_shares_table(shares: Sequence[Mapping[str, Any]]) -> str:
-    """`ShareStats`s as the report has them, in markdown."""
+    """Render the shares of a report (`ShareStats` as dictionaries) as a markdown table."""
     loss_tokens = {axis: sum(share["n_loss_tokens"] for share in shares if share["axis"] == axis) for axis in AXES}
     lines = [
-        "| by | | samples | tokens | visual tokens | target tokens | share of targets | lowest, highest of a shard |",
+        "| by | | samples | tokens | visual tokens | loss tokens | share of loss tokens | lowest, highest of a shard |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
@@ -116,8 +125,8 @@ def render_shares_table(shares: Sequence[Mapping[str, Any]]) -> str:
 
 
 def render_loads_table(rank_loads: Sequence[Mapping[str, Any]]) -> str:
-    """The straggler efficiency of several numbers of ranks, in markdown."""
-    lines = ["| ranks | packs of a rank in a step | even in tokens | even in tiles |", "|---|---|---|---|"]
+    """Render the loads of several numbers of ranks (`RankLoad` as dictionaries) as a markdown table."""
+    lines = ["| ranks | packs of a rank in a step | efficiency by tokens | efficiency by tiles |", "|---|---|---|---|"]
     lines += [
         f"| {load['world_size']} | {load['grad_accum_steps']}"
         f" | {load['token_efficiency']:.3f} | {load['tile_efficiency']:.3f} |"

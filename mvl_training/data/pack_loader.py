@@ -1,7 +1,8 @@
-"""Packs as tensors.
+"""Packs as tensors: samples joined into one sequence, read ahead of the training loop.
 
-Belongs here: joining samples into one sequence, loading ahead. Does not: which samples share a pack (`packing`), which
-packs make up a step (`order`), what the model does with them (`model`).
+The step number is the state: a loader gets the positions of packs from `batch_order` and keeps nothing between steps.
+
+Shapes in names: L tokens of the pack, V visual tokens, T tiles, P pixels along a tile's side.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries import views
 from mvl_assets.media.image import ImageError
 from mvl_assets.media.tiles import TileLayout
-from mvl_training.data.chat_format import IGNORE_INDEX, SampleRejected
+from mvl_training.data.chat_format import IGNORE_INDEX
 from mvl_training.data.pack_plan import Pack, PackPlan
 from mvl_training.data.processing import ProcessedSample, SampleProcessor
 
@@ -33,17 +35,24 @@ BLANK_PIXEL = 127
 
 READ_GROUP_PACKS = 256
 READ_GROUP_BYTES = 32 << 20
-"""Some 400 pictures. Lance hands out 256 together at three times the rate of 8, and more no faster."""
+"""About 400 images. Lance reads 256 together at three times the rate of 8, and more no faster."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """One sequence of samples that do not see each other. L tokens, V visual tokens, T tiles (at least one).
+    """One sequence of N samples that do not see each other: L tokens, V visual tokens, T tiles (at least one).
 
-    `input_ids_1L` and `position_ids_1L` int64, positions restart at 0 with each sample; sample n lies between `bounds_N[n]` and
-    `bounds_N[n + 1]` (int32), the longest has `max_seqlen` tokens. `targets_L` is the next token where the
-    loss is taken, else IGNORE; it never crosses samples. `visual_positions_V` are the places of the placeholder tokens in order.
-    `tiles_T3PP` is uint8. `layouts` are those of the pictures and videos in order; none when the only tile is a dummy.
+    Attributes:
+        input_ids_1L: int64 (1, L).
+        position_ids_1L: int64 (1, L); positions restart at 0 with each sample.
+        cu_seqlens: int32 (N + 1,): sample n has the tokens `cu_seqlens[n]` to `cu_seqlens[n + 1]`.
+        max_seqlen: Tokens of the longest sample.
+        targets_L: int64 (L,): the next token where the loss is taken, else IGNORE_INDEX; never crosses samples.
+        visual_positions_V: int64 (V,): positions of the placeholder tokens, in order.
+        tiles_T3PP: uint8 (T, 3, P, P).
+        layouts: Of the images and videos in order; none when the only tile is a dummy.
+        n_loss_tokens: Tokens that the loss is taken on.
+        row_ids: The mixture rows of the samples.
     """
 
     input_ids_1L: torch.Tensor
@@ -58,6 +67,7 @@ class PackedBatch:
     row_ids: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> PackedBatch:
+        """Return the batch with its tensors on a device."""
         if device.type == "cpu":
             return self
         return replace(
@@ -72,10 +82,15 @@ class PackedBatch:
 
 
 def collate(samples: Sequence[ProcessedSample], placeholder_ids: tuple[int, int], tile_size: int) -> PackedBatch:
-    """Joins samples into one sequence. `placeholder_ids` are the ids of the image and the video token.
+    """Join samples into one sequence.
 
-    No samples, or none with pictures: one grey tile, so that every rank calls the vision tower every time (ranks that
-    skip it hang ZeRO-3 and crash ZeRO-2).
+    Without samples, or without images in them, the batch gets one grey tile, so that every rank calls the vision tower
+    every time (ranks that skip it hang ZeRO-3 and crash ZeRO-2).
+
+    Args:
+        samples: What to join; may be empty.
+        placeholder_ids: Ids of the image and the video token.
+        tile_size: Side of a tile in pixels.
     """
     lengths = [len(sample.encoded.input_ids) for sample in samples] or [2]
     position_ids = np.concatenate([np.arange(length) for length in lengths])
@@ -107,7 +122,13 @@ def collate(samples: Sequence[ProcessedSample], placeholder_ids: tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class RawPack:
-    """A pack with all that its samples are made of; None for an empty one. Dictionaries are shared with others."""
+    """A pack with everything that its samples are made of, before anything is decoded.
+
+    Attributes:
+        pack: None for an empty pack.
+        rows: Mixture rows by id; shared with other packs.
+        image_data: Encoded images by id; shared with other packs.
+    """
 
     pack: Pack | None
     rows: Mapping[str, dict[str, Any]]
@@ -116,7 +137,7 @@ class RawPack:
 
 @dataclass(frozen=True, slots=True)
 class _ReadGroup:
-    """Consecutive packs, and the ids of all their pictures."""
+    """Consecutive packs, and the ids of all their images."""
 
     packs: list[Pack | None]
     rows: Mapping[str, dict[str, Any]]
@@ -124,7 +145,7 @@ class _ReadGroup:
 
 
 class PackLoader:
-    """Reads the samples of packs from the lake and makes them tensors."""
+    """Reads the samples of packs from the lake and turns them into tensors."""
 
     def __init__(self, lake: Lake, stage: TrainingStage, plan: PackPlan, processor: SampleProcessor) -> None:
         self.lake = lake
@@ -133,28 +154,31 @@ class PackLoader:
         self.processor = processor
 
     def load(self, position: int | None) -> PackedBatch:
-        """The pack at a position of the plan; see `iter_batches`."""
+        """Return the pack at a position of the plan (None: an empty one). See `iter_batches`."""
         (batch,) = self.iter_batches([position])
         return batch
 
     def iter_batches(self, positions: Iterable[int | None]) -> Iterator[PackedBatch]:
-        """The packs at these positions of the plan (None: an empty one), in their order. Raises MvlError naming the
-        sample that no longer is what the plan counted: the plan and the lake belong to different versions."""
+        """Yield the packs at these positions of the plan (None: an empty one), in their order.
+
+        Raises:
+            MvlError: A sample is no longer what the plan counted; plan and lake belong to different versions.
+        """
         return map(self._collate_pack, self.iter_raw_packs(positions))
 
     def iter_raw_packs(self, positions: Iterable[int | None]) -> Iterator[RawPack]:
-        """What the packs at these positions are made of, in their order, before anything is decoded.
+        """Yield what the packs at these positions are made of, in their order, before anything is decoded.
 
-        Rows are looked up for `READ_GROUP_PACKS` packs together and pictures for `READ_GROUP_BYTES`, which costs a twentieth of
-        looking them up pack by pack, each one ahead of what is handed out. Held at a time: the rows of twice so many
-        packs, and twice so many bytes of pictures unless those of one pack alone are more.
+        Rows are read for `READ_GROUP_PACKS` packs together and images for `READ_GROUP_BYTES`: a twentieth of the cost
+        of reading them pack by pack; the next group is read while one is used. In memory at a time: the rows of twice
+        as many packs, and twice as many bytes of images unless those of one pack alone are more.
         """
         read_groups = _prefetch(self._iter_read_groups(iter(positions)))
         for raw_packs in _prefetch(self._fetch_group(read_group) for read_group in read_groups):
             yield from raw_packs
 
     def _iter_read_groups(self, positions: Iterator[int | None]) -> Iterator[_ReadGroup]:
-        """Packs whose pictures are read together: cut where these would be more than `READ_GROUP_BYTES`."""
+        """Packs whose images are read together: a group ends before it would have more than `READ_GROUP_BYTES`."""
         while group_positions := list(islice(positions, READ_GROUP_PACKS)):
             packs = iter(self.plan.read_packs([position for position in group_positions if position is not None]))
             packs_or_none = [None if position is None else next(packs) for position in group_positions]
@@ -192,7 +216,7 @@ class PackLoader:
                 raise _build_stale_plan_error(self.stage, row_id, "is not in the mixture")
             try:
                 sample = self.processor.build_sample(row, raw_pack.image_data)
-            except (SampleRejected, ImageError) as error:
+            except (RejectError, ImageError) as error:
                 raise _build_stale_plan_error(self.stage, row_id, str(error)) from error
             if len(sample.encoded.input_ids) != length:
                 raise _build_stale_plan_error(
@@ -203,7 +227,7 @@ class PackLoader:
 
 
 def _prefetch(items: Iterator[_T]) -> Iterator[_T]:
-    """The same; while an item is used, a thread makes the next."""
+    """The same items; while one is used, a thread makes the next."""
     with ThreadPoolExecutor(1, "pack-reader") as executor:
         next_item = executor.submit(next, items, None)
         while (item := next_item.result()) is not None:
@@ -216,7 +240,7 @@ def _build_stale_plan_error(stage: str, row_id: str, problem: str) -> MvlError:
 
 
 class Prefetcher:
-    """Loads packs ahead in one thread (decoding and resizing release Python's lock). Iterate, then `close`."""
+    """Loads packs ahead in one thread (decoding and resizing release the GIL). Iterate over it, then `close` it."""
 
     def __init__(self, loader: PackLoader, positions: Iterator[int | None], depth: int = 4) -> None:
         self._queue: queue.Queue[PackedBatch | BaseException | None] = queue.Queue(maxsize=depth)
@@ -231,6 +255,7 @@ class Prefetcher:
             yield item
 
     def close(self) -> None:
+        """Stop the thread, also in the middle of the data."""
         self._stop_event.set()
         while self._thread.is_alive():
             try:

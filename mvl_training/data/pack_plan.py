@@ -1,7 +1,6 @@
-"""A stage's pack plan as training reads it: the numbers of all packs in arrays, a pack's samples when it is its turn.
+"""A stage's pack plan as training reads it: the counts of all packs in arrays, the samples of a pack when it is needed.
 
-Belongs here: reading `pack_plan/<stage>`. Does not: making it (`packing`), tensors (`batches`). 16 bytes a pack are
-held, 50 MB for the packs of ten million samples.
+It holds 16 bytes a pack: 50 MB for the packs of ten million samples.
 """
 
 from __future__ import annotations
@@ -17,14 +16,21 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 
 MAX_READ_GAP = 64
-"""Packs this far apart are read in one go: ranks take every so manieth pack, and one more scan costs more than that."""
+"""Packs up to this far apart are read in one scan: ranks take every n-th pack, and another scan costs more."""
 
 _PACK_COLUMNS = ("pack_id", "position", "row_ids", "lengths")
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Samples that share a sequence, in order, with their lengths in tokens."""
+    """Samples that share a sequence.
+
+    Attributes:
+        pack_id: Digest of the plan's inputs and the samples.
+        position: Of the pack in the plan.
+        row_ids: Mixture rows, in order.
+        lengths: Their tokens.
+    """
 
     pack_id: str
     position: int
@@ -33,10 +39,18 @@ class Pack:
 
 
 class PackPlan:
-    """The packs of a stage by position, as they are now: a plan that is made anew meanwhile changes nothing here.
+    """A snapshot of the packs of a stage, by position; a new plan made meanwhile does not change it.
 
-    `version` is the table's data version; `n_tokens`, `n_loss_tokens`, `n_tiles` and `n_samples` are int32 arrays over the
-    packs. Raises `MvlError` when there is no plan.
+    Attributes:
+        stage: The training stage.
+        version: The table's data version.
+        n_tokens: int32 (packs,), as are the three that follow.
+        n_loss_tokens: Tokens that the loss is taken on.
+        n_tiles: Vision tiles.
+        n_samples: Samples.
+
+    Raises:
+        MvlError: There is no plan.
     """
 
     def __init__(self, lake: Lake, stage: TrainingStage) -> None:
@@ -66,7 +80,12 @@ class PackPlan:
         return pack
 
     def read_packs(self, positions: Sequence[int]) -> list[Pack]:
-        """The packs at these positions, in their order. Raises IndexError, and MvlError for a table out of order."""
+        """Return the packs at these positions, in their order.
+
+        Raises:
+            IndexError: A position is outside the plan.
+            MvlError: The table is not in the order of its positions.
+        """
         packs_by_position: dict[int, Pack] = {}
         for start, stop in _iter_read_ranges(positions):
             if not 0 <= start < stop <= len(self):
@@ -84,7 +103,7 @@ class PackPlan:
 
 
 def _iter_read_ranges(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(start, stop) around all of them: near ones are read together with what lies between."""
+    """Yield (start, stop) ranges that cover all positions; near ones share a range."""
     group: list[int] = []
     for position in sorted(positions):
         if group and position - group[-1] > MAX_READ_GAP:

@@ -1,11 +1,8 @@
-"""The pack plan of a stage: which mixture rows share a sequence, decided before training, exactly and for good.
-
-Belongs here: the table `pack_plan/<stage>` and the report on it. Does not: counting (`counting`), which samples share a
-pack (`filling`), reading the plan back (`build_pack_plan_asset`). No torch.
+"""The pack plan of a stage: which mixture rows share a sequence, decided exactly and once, before training.
 
 Packs are filled within shards of consecutive mixture rows (a mixture is shuffled already, so a shard is a random sample
-of it), which bounds memory. Filling takes long samples first; the packs of a shard are therefore shuffled again, or a
-step would hold samples of one length.
+of it), which bounds memory. Bin packing takes long samples first; the packs of a shard are therefore shuffled again, or
+a step would hold samples of one length. No torch.
 """
 
 from __future__ import annotations
@@ -33,20 +30,26 @@ from mvl_training.data.token_counts import CountedChunk, PackableSample, Rejecte
 from mvl_training.recipe import Recipe
 
 SHARD_ROWS = 1 << 18
-"""Rows packed together. More would not fill better: 8k packs are full to 0.990 at 30,000 rows already."""
+"""Rows packed together. More would not fill packs better: 8k packs are full to 0.990 with 30,000 rows already."""
 
 TILE_LIMIT_FACTOR = 8
 """A pack's tile limit, as a multiple of the tiles whose features would just fill it: bounds the vision tower's memory.
-Pictures of many tiles are shrunk to few tokens, so a limit near 1 would leave packs of them half empty."""
-
+Images of many tiles are shrunk to few tokens, so a limit near 1 would leave packs of them half empty."""
 
 REPORTED_WORLD_SIZES = (8, 32, 128)
-"""Numbers of ranks that a report says the load of, beside the recipe's own."""
+"""Numbers of ranks whose load a report states, besides the recipe's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankLoad:
-    """How evenly this many ranks are loaded (`BatchOrder.evenness`), each with `grad_accum_steps` packs in a step."""
+    """How evenly a number of ranks is loaded.
+
+    Attributes:
+        world_size: Number of ranks.
+        grad_accum_steps: Packs of a rank in a step.
+        token_efficiency: `BatchOrder.compute_straggler_efficiency` by tokens.
+        tile_efficiency: The same by tiles.
+    """
 
     world_size: int
     grad_accum_steps: int
@@ -56,8 +59,23 @@ class RankLoad:
 
 @dataclass(frozen=True, slots=True)
 class PackPlanReport:
-    """What planning a stage did. `fill_ratio` = tokens / (packs * length); `rejects_by_error` counts rows by reason. `rank_loads` begins
-    with the recipe's own number of ranks; `visual_share_percentiles` is that of a pack's tokens, for some of its percentiles."""
+    """What planning a stage did.
+
+    Attributes:
+        stage: The training stage.
+        n_samples: Samples packed.
+        n_packs: Packs.
+        fill_ratio: Tokens / (packs x `max_seq_len`).
+        n_tokens: Tokens of all packs.
+        n_loss_tokens: Tokens that the loss is taken on.
+        n_tiles: Vision tiles.
+        rejects_by_error: Number of rejected rows by error class.
+        rank_loads: Begins with the recipe's own number of ranks.
+        shares: By category and by modality.
+        visual_share_percentiles: Of the share of visual tokens in a pack.
+        data_version: Of the table.
+        duration_s: Seconds that planning took.
+    """
 
     stage: str
     n_samples: int
@@ -85,10 +103,19 @@ def plan_stage(
 ) -> PackPlanReport:
     """Count every row of `mixture/<stage>` exactly, pack, and publish `pack_plan/<stage>` in one commit.
 
-    Deterministic: equal mixture, recipe and tokenizer give an equal `compute_data_version`. Rows that cannot be trained on
-    (too long, markers that do not match) are counted in `rejects_by_error` and named in the table `rejects`. `n_processes`
-    count, by default as many as there are cores when the mixture is large; `progress_callback` is told (rows counted, rows in
-    all). Raises MvlError when the mixture is missing or nothing in it can be used.
+    Deterministic: equal mixture, recipe and tokenizer give an equal data version. Rows that cannot be trained on (too
+    long, markers that do not match) are counted in the report and written to the table `rejects`.
+
+    Args:
+        lake: Where the mixture is and the plan goes.
+        stage: The training stage.
+        recipe: Says how the stage tokenises, tiles and packs.
+        run_id: Of the rows written.
+        n_processes: That count tokens; default: by the size of the mixture.
+        progress_callback: Called with (rows counted, rows in total).
+
+    Raises:
+        MvlError: The mixture is missing, or nothing in it can be used.
     """
     started_at = time.monotonic()
     mixture = lake.get_table(f"mixture/{stage}")
@@ -130,7 +157,7 @@ def plan_stage(
 
 
 class _PackPlanner:
-    """Streams counts into packs; holds one shard of them."""
+    """Turns a stream of counts into packs; holds one shard at a time."""
 
     def __init__(self, stage: TrainingStage, processor: SampleProcessor, identity_hash: str, seed: int) -> None:
         self.stage = stage
@@ -142,7 +169,7 @@ class _PackPlanner:
         self.mixture_stats = MixtureStats()
 
     def iter_tables(self, chunks: Iterable[CountedChunk], schema: pa.Schema, run_id: str) -> Iterator[pa.Table]:
-        """The plan's rows, a shard at a time."""
+        """Yield the plan's rows, a shard at a time."""
         max_seq_len = self.processor.max_seq_len
         for shard_index, samples in enumerate(_iter_shards(self._iter_samples(chunks))):
             packs = pack_bins(
@@ -164,13 +191,15 @@ class _PackPlanner:
     def _build_row(self, position: int, samples: Sequence[PackableSample], run_id: str) -> dict[str, Any]:
         row_ids = [sample.row_id for sample in samples]
         row: dict[str, Any] = {
-            "pack_id": compute_digest(self.identity_hash, position, row_ids, [m.cost.content_hash for m in samples]),
+            "pack_id": compute_digest(
+                self.identity_hash, position, row_ids, [sample.cost.content_hash for sample in samples]
+            ),
             "position": position,
             "row_ids": row_ids,
-            "n_tokens": sum(m.cost.n_tokens for m in samples),
-            "n_tiles": sum(m.cost.n_tiles for m in samples),
-            "n_loss_tokens": sum(m.cost.n_loss_tokens for m in samples),
-            "lengths": [m.cost.n_tokens for m in samples],
+            "n_tokens": sum(sample.cost.n_tokens for sample in samples),
+            "n_tiles": sum(sample.cost.n_tiles for sample in samples),
+            "n_loss_tokens": sum(sample.cost.n_loss_tokens for sample in samples),
+            "lengths": [sample.cost.n_tokens for sample in samples],
             "run_id": run_id,
         }
         self.totals.update(
@@ -180,7 +209,7 @@ class _PackPlanner:
 
 
 def _build_reject(stage: TrainingStage, rejected_row: RejectedMixtureRow, run_id: str) -> dict[str, Any]:
-    """A refused row as the table `rejects` has it."""
+    """A rejected row as the table `rejects` has it."""
     return {
         "reject_id": compute_digest(_build_partition_key(stage), rejected_row.row_id, rejected_row.error),
         "partition_key": _build_partition_key(stage),
@@ -211,7 +240,7 @@ def _compute_rank_loads(plan: PackPlan, recipe: Recipe, stage: TrainingStage) ->
 
 
 def compute_max_tiles(max_seq_len: int, patches_per_side: int) -> int:
-    """The most tiles that samples may bring into one pack of `max_seq_len` tokens (one sample alone may bring more)."""
+    """Return the most tiles of a pack of `max_seq_len` tokens; one sample alone may have more."""
     return max(8, TILE_LIMIT_FACTOR * max_seq_len // patches_per_side**2)
 
 
@@ -227,7 +256,7 @@ def _iter_shards(samples: Iterator[PackableSample]) -> Iterator[list[PackableSam
 def _iter_with_progress(
     chunks: Iterable[CountedChunk], n_rows: int, progress_callback: Callable[[int, int], None] | None
 ) -> Iterator[CountedChunk]:
-    """The same, telling how far it is."""
+    """The same chunks, with a call of `progress_callback` after each is counted."""
     n_counted = 0
     for chunk in chunks:
         n_counted += len(chunk.samples) + len(chunk.rejects)

@@ -1,7 +1,9 @@
-"""Plans the packs of a stage: `python -m mvl_training.data.plan_main --recipe … --stage … --lake … --run-id … --out FILE`.
+"""Plans the packs of a stage.
 
-Belongs here: the command line around `packing.plan_stage`, which needs the tokenizer and is therefore launched rather
-than called. Under Dagster it logs its progress through Pipes; its report is a JSON file either way.
+    python -m mvl_training.data.plan_main --recipe … --stage … --lake … --run-id … --out FILE
+
+The command line around `packing.plan_stage`, which needs the tokenizer and is therefore launched rather than called.
+Under Dagster it logs its progress through Pipes; its report is a JSON file either way.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dagster_pipes
 
+from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
@@ -30,6 +33,7 @@ PROGRESS_INTERVAL_S = 5.0
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Plan a stage and write the report; return the exit code."""
     parser = argparse.ArgumentParser(prog="mvl_training.data.plan_main", description="Plan the packs of a stage")
     parser.add_argument("--recipe", required=True, help="name or path")
     parser.add_argument("--stage", required=True, choices=TRAINING_STAGES)
@@ -46,9 +50,7 @@ def main(arguments: Sequence[str]) -> int:
             progress_callback=_build_progress_logger(pipes.log.info if pipes is not None else _write_line),
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    temp_path = options.out.with_suffix(".part")
-    temp_path.write_text(json.dumps(asdict(report), indent=1), encoding="utf-8")
-    temp_path.replace(options.out)
+    write_text_atomic(options.out, json.dumps(asdict(report), indent=1))
     return 0
 
 

@@ -1,12 +1,11 @@
-"""From a stored row to what the model takes: tiles, token ids, labels. Training, planning and asking share it.
+"""From a stored row to what the model takes: tiles, token ids, labels. Shared by planning, training and evaluation.
 
-Belongs here: choosing each picture's layout by the stage's rules, and joining tiles with tokens. Does not: the geometry
-itself (`mvl_assets.media.n_tiles`), the chat format (`conversation`), tensors (`batches`). No torch.
+Chooses the layout of each image by the stage's rules, and joins tiles with tokens. No torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,8 @@ from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.pick_evenly import pick_evenly
+from mvl_assets.common.rejects import RejectError
+from mvl_assets.common.text import format_exception_line
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.local_server.local_models import is_packaged, prepare_model
@@ -23,14 +24,21 @@ from mvl_assets.media import tiles
 from mvl_assets.media.image import standardise_image
 from mvl_assets.media.tiles import TileGrid, TileLayout
 from mvl_training.data import chat_format
-from mvl_training.data.chat_format import ChatTokenizer, EncodedSample, SampleRejected, VisualPlaceholder
+from mvl_training.data.chat_format import ChatTokenizer, EncodedSample, VisualPlaceholder
 from mvl_training.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class SampleCost:
-    """What one sample will take. `n_visual_tokens` of the `n_tokens` come from its pictures. `content_hash` is a digest of its tokens,
-    targets and pictures: what it will teach."""
+    """What one sample costs in training.
+
+    Attributes:
+        n_tokens: Tokens of the language model.
+        n_tiles: Tiles of the vision tower.
+        n_loss_tokens: Tokens that the loss is taken on.
+        n_visual_tokens: How many of the tokens come from images and videos.
+        content_hash: Digest of tokens, labels and image ids.
+    """
 
     n_tokens: int
     n_tiles: int
@@ -41,7 +49,14 @@ class SampleCost:
 
 @dataclass(frozen=True, slots=True)
 class ProcessedSample:
-    """One sample ready for a pack. `n_tiles` is uint8 (n, 3, tile, tile); `compute_layouts` say which tokens they become."""
+    """One sample ready for a pack.
+
+    Attributes:
+        row_id: Of the mixture row.
+        encoded: Tokens and labels.
+        tiles: uint8 (T, 3, P, P).
+        layouts: Which tokens the tiles become, one for each image or video.
+    """
 
     row_id: str
     encoded: EncodedSample
@@ -52,8 +67,18 @@ class ProcessedSample:
 class SampleProcessor:
     """The rules of one stage, applied to rows of its mixture.
 
-    Rows are dictionaries with `row_id`, `conversations` [{"from", "value"}], `image_ids` and `is_video` (the pictures are
-    then its frames).
+    Rows are dictionaries with `row_id`, `conversations` [{"from", "value"}], `image_ids` and `video` (if it is not
+    None, the images are its frames).
+
+    Args:
+        tokenizer: The student's.
+        grid: How images are tiled.
+        image_mode: As in `StageConfig`.
+        style: Format of the conversations.
+        system_prompt: As in `Recipe`.
+        paper_parity: As in `Recipe`.
+        max_frames: Frames taken from a video.
+        max_seq_len: Token limit of a sample.
     """
 
     def __init__(
@@ -79,6 +104,7 @@ class SampleProcessor:
 
     @classmethod
     def for_stage(cls, recipe: Recipe, stage: TrainingStage, tokenizer: ChatTokenizer) -> SampleProcessor:
+        """Return the processor for a stage of a recipe."""
         stage_config = recipe.get_stage(stage)
         return cls(
             tokenizer,
@@ -92,21 +118,21 @@ class SampleProcessor:
         )
 
     def select_image_ids(self, row: Mapping[str, Any]) -> list[str]:
-        """Ids of the pictures the sample will show, in order: all of them, or the chosen frames of a video."""
+        """Return the ids of the images that the sample shows, in order: all, or the chosen frames of a video."""
         image_ids = list(row["image_ids"] or [])
         if row["video"] is None:
             return image_ids
         return [image_ids[index] for index in pick_evenly(len(image_ids), self.max_frames, "down")]
 
     def _select_stored_image_ids(self, row: Mapping[str, Any], stored_ids: Container[str]) -> list[str]:
-        """The pictures it will show. Raises Unusable when one is not among those that the lake has."""
+        """The ids of the images that the sample shows. Raises RejectError if the lake lacks one."""
         image_ids = self.select_image_ids(row)
         if missing_ids := [image_id for image_id in image_ids if image_id not in stored_ids]:
-            raise SampleRejected("missing_image", f"picture {missing_ids[0]} is not in the lake")
+            raise RejectError("missing_image", f"image {missing_ids[0]} is not in the lake")
         return image_ids
 
     def compute_layouts(self, sizes: Sequence[tuple[int, int]], *, is_video: bool) -> tuple[TileLayout, ...]:
-        """Layouts for pictures of the given standardised (width, height); one layout for all frames of a video."""
+        """Return layouts for images of these standardised (width, height); one layout for all frames of a video."""
         if is_video:
             return (tiles.compute_video_layout(len(sizes), self.grid),)
         if self.image_mode == "flat":
@@ -119,20 +145,24 @@ class SampleProcessor:
     def tile_images(
         self, images: Sequence[Image.Image], *, is_video: bool
     ) -> tuple[np.ndarray, tuple[TileLayout, ...]]:
-        """Tiles (uint8) and layouts of standardised pictures."""
+        """Return the tiles, uint8 (T, 3, P, P), and the layouts of standardised images."""
         layouts = self.compute_layouts([image.size for image in images], is_video=is_video)
         if is_video or self.image_mode == "flat":
-            image_tiles = [tiles.cut_flat(i, self.grid) for i in images]
+            image_tiles = [tiles.cut_flat(image, self.grid) for image in images]
         elif len(images) == 1:
             image_tiles = [tiles.cut_anyres(images[0], self.grid)]
         else:
-            image_tiles = [tiles.cut_padded(i, self.grid) for i in images]
+            image_tiles = [tiles.cut_padded(image, self.grid) for image in images]
         tile_size = self.grid.tile_size
         stacked = np.concatenate(image_tiles) if image_tiles else np.zeros((0, 3, tile_size, tile_size), dtype=np.uint8)
         return stacked, layouts
 
     def encode(self, row: Mapping[str, Any], layouts: Sequence[TileLayout]) -> EncodedSample:
-        """Tokens and labels; raises Unusable, also for a sample longer than the stage's limit."""
+        """Return tokens and labels.
+
+        Raises:
+            RejectError: The row cannot be trained on, or is longer than the stage's limit.
+        """
         visuals = [
             VisualPlaceholder("video" if layout.kind == "video" else "image", layout.n_tokens) for layout in layouts
         ]
@@ -145,25 +175,44 @@ class SampleProcessor:
             paper_parity=self.paper_parity,
         )
         if len(encoded.input_ids) > self.max_seq_len:
-            raise SampleRejected("too_long", f"{len(encoded.input_ids)} tokens, the limit is {self.max_seq_len}")
+            raise RejectError("too_long", f"{len(encoded.input_ids)} tokens, the limit is {self.max_seq_len}")
         if encoded.n_loss_tokens == 0:
-            raise SampleRejected("no_target", "no token to take the loss on")
+            raise RejectError("no_target", "the sample has no token to take the loss on")
         return encoded
 
     def compute_cost(self, row: Mapping[str, Any], sizes: Mapping[str, tuple[int, int]]) -> SampleCost:
-        """What the row will take, without its pixels. `sizes` are standardised (width, height) by picture id.
+        """Return what the row costs in training, without reading its pixels.
 
-        Raises Unusable.
+        Args:
+            row: Of the mixture.
+            sizes: Standardised (width, height) by image id.
+
+        Raises:
+            RejectError: The row cannot be trained on.
         """
         image_ids = self._select_stored_image_ids(row, sizes)
         layouts = self.compute_layouts([sizes[image_id] for image_id in image_ids], is_video=row["video"] is not None)
         encoded = self.encode(row, layouts)
         content_hash = compute_digest(encoded.input_ids.tobytes(), encoded.labels.tobytes(), image_ids)
-        n_tiles, n_visual_tokens = sum(layout.n_tiles for layout in layouts), sum(y.n_tokens for y in layouts)
-        return SampleCost(len(encoded.input_ids), n_tiles, encoded.n_loss_tokens, n_visual_tokens, content_hash)
+        return SampleCost(
+            n_tokens=len(encoded.input_ids),
+            n_tiles=sum(layout.n_tiles for layout in layouts),
+            n_loss_tokens=encoded.n_loss_tokens,
+            n_visual_tokens=sum(layout.n_tokens for layout in layouts),
+            content_hash=content_hash,
+        )
 
     def build_sample(self, row: Mapping[str, Any], image_data: Mapping[str, bytes]) -> ProcessedSample:
-        """The sample with its pixels. Raises Unusable, `image.ImageError`."""
+        """Return the sample with its pixels.
+
+        Args:
+            row: Of the mixture.
+            image_data: Encoded images by id.
+
+        Raises:
+            RejectError: The row cannot be trained on.
+            ImageError: An image cannot be decoded.
+        """
         images = [
             standardise_image(image_data[image_id]) for image_id in self._select_stored_image_ids(row, image_data)
         ]
@@ -172,9 +221,15 @@ class SampleProcessor:
 
 
 def resolve_model_dir(name: str, revision: str | None = None) -> Path:
-    """The local folder of a model or tokenizer: a path, a model that is prepared from a package, or a hub id.
+    """Return the local folder of a model or tokenizer.
 
-    A hub id (with a `/`) is downloaded: safetensors, configs and tokenizer, nothing that could run code.
+    Args:
+        name: A path, a model that is prepared from a package, or a hub id (with a `/`), which is downloaded:
+            safetensors, configs and tokenizer, nothing that could run code.
+        revision: Of the hub id.
+
+    Raises:
+        MvlError: There is no such model, or it cannot be downloaded.
     """
     path = Path(name)
     if path.is_dir():
@@ -186,33 +241,38 @@ def resolve_model_dir(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except Exception as error:
-        raise MvlError(
-            f"{name} cannot be fetched from the model hub: {' '.join(str(error).split())[:200]}",
-            hint="download it to a folder and name the folder in the recipe",
-        ) from error
+    return _download(name, lambda: snapshot_download(name, revision=revision, allow_patterns=patterns))
 
 
 def load_tokenizer(recipe: Recipe) -> ChatTokenizer:
-    """The recipe's tokenizer with the picture markers added. For a hub id only `tokenizer.json` is downloaded."""
+    """Load the recipe's tokenizer, with the image and video markers added.
+
+    For a hub id only `tokenizer.json` is downloaded.
+
+    Raises:
+        MvlError: There is no such tokenizer, or it cannot be downloaded or read.
+    """
     name = recipe.language.tokenizer or recipe.language.model
     assert name is not None
     if Path(name).is_dir() or is_packaged(name) or "/" not in name or name.startswith(("/", ".")):
         return ChatTokenizer.load(resolve_model_dir(name))
     from huggingface_hub import hf_hub_download
 
+    file = _download(name, lambda: hf_hub_download(name, "tokenizer.json", revision=recipe.language.revision))
+    return ChatTokenizer.load(file.parent)
+
+
+def _download(name: str, download: Callable[[], str]) -> Path:
+    """What `download` fetches from the model hub. Raises MvlError for whatever it raises."""
     try:
-        file = hf_hub_download(name, "tokenizer.json", revision=recipe.language.revision)
+        return Path(download())
     except Exception as error:
         raise MvlError(
-            f"the tokenizer of {name} cannot be fetched: {' '.join(str(error).split())[:200]}",
-            hint="download it to a folder and name the folder as the recipe's `tokenizer`",
+            f"{name} cannot be downloaded from the model hub: {format_exception_line(error)}",
+            hint="download it to a folder and name the folder in the recipe",
         ) from error
-    return ChatTokenizer.load(Path(file).parent)
 
 
 def compute_plan_hash(recipe: Recipe, stage: TrainingStage, tokenizer: ChatTokenizer) -> str:
-    """Identity of everything a sample's counts depend on besides the sample: recipe fields and tokenizer."""
+    """Return the identity of what a sample's counts depend on besides the sample: recipe fields and tokenizer."""
     return compute_digest(recipe.build_plan_inputs(stage), tokenizer.to_json())

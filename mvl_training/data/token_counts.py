@@ -1,8 +1,4 @@
-"""What every row of a mixture will take in training: exact tokens, tiles and targets, on all cores, in order.
-
-Belongs here: counting rows, and the processes that share the work. Does not: packing what was counted (`packing`), the
-rules of a stage (`processing`). No torch.
-"""
+"""Exact counts of tokens, tiles and loss tokens of every row of a mixture, on all cores, in order. No torch."""
 
 from __future__ import annotations
 
@@ -15,22 +11,22 @@ from multiprocessing import get_context
 from sys import intern
 from typing import Any
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries import views
 from mvl_assets.media.image import compute_standard_size
-from mvl_training.data.chat_format import SampleRejected
 from mvl_training.data.processing import SampleCost, SampleProcessor, load_tokenizer
 from mvl_training.recipe import Recipe
 
 CHUNK_ROWS = 4096
-"""Rows one process counts at a time."""
+"""Rows that one process counts at a time."""
 
 READ_BATCH_ROWS = 256
-"""Rows whose pictures' sizes are looked up together."""
+"""Rows whose image sizes are looked up together."""
 
 MAX_SINGLE_PROCESS_ROWS = 16 * CHUNK_ROWS
-"""Mixtures up to this size are counted in this process: starting others would take longer."""
+"""Smaller mixtures are counted in this process: starting others would take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,15 @@ class PackableSample:
 
 @dataclass(frozen=True, slots=True)
 class RejectedMixtureRow:
-    """A row that cannot be trained on, and why."""
+    """A row that cannot be trained on.
+
+    Attributes:
+        row_id: Of the mixture.
+        source: Where the sample came from.
+        position: Of the sample in its source.
+        error: Error class in snake_case.
+        message: What is wrong, in one line.
+    """
 
     row_id: str
     source: str
@@ -56,7 +60,7 @@ class RejectedMixtureRow:
 
 @dataclass(frozen=True, slots=True)
 class CountedChunk:
-    """Consecutive rows: those to pack, and the others."""
+    """Consecutive rows, counted: those to pack, and the rejected ones."""
 
     samples: list[PackableSample]
     rejects: list[RejectedMixtureRow]
@@ -65,7 +69,14 @@ class CountedChunk:
 def count_mixture(
     lake: Lake, stage: TrainingStage, recipe: Recipe, *, n_processes: int | None = None
 ) -> Iterator[CountedChunk]:
-    """All rows of `mixture/<stage>` in order, part by part, whatever the number of processes (default: by size)."""
+    """Count all rows of `mixture/<stage>`, chunk by chunk, in order, whatever the number of processes.
+
+    Args:
+        lake: Where the mixture is.
+        stage: The training stage.
+        recipe: Says how the stage tokenises and tiles.
+        n_processes: Default: one for a small mixture, else as many as there are cores.
+    """
     n_rows = lake.get_table(f"mixture/{stage}").count()
     row_ranges = [(start, min(start + CHUNK_ROWS, n_rows)) for start in range(0, n_rows, CHUNK_ROWS)]
     if n_processes is None:
@@ -74,20 +85,20 @@ def count_mixture(
         processor = SampleProcessor.for_stage(recipe, stage, load_tokenizer(recipe))
         yield from (_count_rows(lake, stage, processor, *row_range) for row_range in row_ranges)
         return
-    # Not forked: Lance's threads do not survive it.
+    # Spawned: Lance's threads do not survive a fork.
     with ProcessPoolExecutor(n_processes, get_context("spawn"), _init_worker, (lake.root, stage, recipe)) as pool:
         pending_ranges = iter(row_ranges)
-        futures = [pool.submit(_count_in_worker, *part) for part in islice(pending_ranges, 2 * n_processes)]
+        futures = [pool.submit(_count_in_worker, *row_range) for row_range in islice(pending_ranges, 2 * n_processes)]
         while futures:
             yield futures.pop(0).result()
-            futures += [pool.submit(_count_in_worker, *part) for part in islice(pending_ranges, 1)]
+            futures += [pool.submit(_count_in_worker, *row_range) for row_range in islice(pending_ranges, 1)]
 
 
 _worker_state: tuple[Lake, TrainingStage, SampleProcessor]
 
 
 def _init_worker(root: str, stage: TrainingStage, recipe: Recipe) -> None:
-    """In a process of the pool, once."""
+    """Runs once in each process of the pool."""
     global _worker_state
     _worker_state = (Lake(root), stage, SampleProcessor.for_stage(recipe, stage, load_tokenizer(recipe)))
 
@@ -106,8 +117,8 @@ def _count_rows(lake: Lake, stage: TrainingStage, processor: SampleProcessor, st
                 chunk.samples.append(
                     PackableSample(row["row_id"], cost, intern(row["category"]), intern(row["modality"]))
                 )
-            except SampleRejected as error:
-                reject = RejectedMixtureRow(row["row_id"], row["source"], row["position"], error.error, error.message)
+            except RejectError as error:
+                reject = RejectedMixtureRow(row["row_id"], row["source"], row["position"], error.code, error.message)
                 chunk.rejects.append(reject)
     return chunk
 
@@ -115,6 +126,6 @@ def _count_rows(lake: Lake, stage: TrainingStage, processor: SampleProcessor, st
 def _read_image_sizes(
     lake: Lake, processor: SampleProcessor, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, tuple[int, int]]:
-    """Standardised (width, height) of the rows' pictures, by id."""
+    """Standardised (width, height) of the rows' images, by id."""
     image_infos = lake.images.read_properties({i for row in rows for i in processor.select_image_ids(row)})
     return {image_id: compute_standard_size(info.width, info.height).canvas for image_id, info in image_infos.items()}

@@ -1,7 +1,4 @@
-"""The llava-hf layout: names of weights, and the small files around them.
-
-Belongs here: the one map from our parameter names to the hub's, config, processor, tokenizer, chat template. Does not:
-where weights come from (`export`).
+"""The llava-hf layout: the one map from our parameter names to the hub's, and the small files around the weights.
 
 transformers 5 would save `vision_tower.embeddings…`; vLLM and the published llava-onevision checkpoints have
 `vision_tower.vision_model.embeddings…`. Loading accepts both, so files carry the published names.
@@ -13,8 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 from mvl_assets.media.tiles import TileGrid
-from mvl_training.data.chat_format import IM_END, IMAGE_TOKEN, VIDEO_TOKEN, build_chat_template
+from mvl_training.data.chat_format import IM_END, build_chat_template
 
 PREFIX_MAP = (
     ("llava.model.language_model.", "language_model.model."),
@@ -26,7 +24,11 @@ PREFIX_MAP = (
 
 
 def to_hub_name(name: str) -> str:
-    """The published name of a `Student` parameter. Raises KeyError for a name that has none."""
+    """Return the published name of a `Student` parameter.
+
+    Raises:
+        KeyError: The parameter has none.
+    """
     for own_prefix, hub_prefix in PREFIX_MAP:
         if name.startswith(own_prefix):
             return hub_prefix + name.removeprefix(own_prefix)
@@ -34,7 +36,15 @@ def to_hub_name(name: str) -> str:
 
 
 def write_model_files(llava: Any, tokenizer_dir: Path, model_dir: Path, *, grid: TileGrid, system_prompt: str) -> None:
-    """Everything of an export but the weights: config, generation config, processor, tokenizer, chat template."""
+    """Write everything of an export but the weights: config, generation config, processor, tokenizer, chat template.
+
+    Args:
+        llava: The model.
+        tokenizer_dir: Folder of the tokenizer that the model was trained with.
+        model_dir: Where the files go.
+        grid: How images are tiled.
+        system_prompt: The chat template's default.
+    """
     from transformers import AutoTokenizer
 
     model_dir.mkdir(parents=True, exist_ok=True)
@@ -43,7 +53,7 @@ def write_model_files(llava: Any, tokenizer_dir: Path, model_dir: Path, *, grid:
     llava.generation_config.save_pretrained(model_dir)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir, local_files_only=True)
     tokenizer.add_special_tokens(
-        {"extra_special_tokens": [IMAGE_TOKEN, VIDEO_TOKEN]}, replace_extra_special_tokens=False
+        {"extra_special_tokens": [IMAGE_MARKER, VIDEO_MARKER]}, replace_extra_special_tokens=False
     )
     tokenizer.eos_token = IM_END
     tokenizer.chat_template = build_chat_template(system_prompt)
@@ -79,7 +89,7 @@ def _build_processor_files(grid: TileGrid) -> dict[str, dict[str, Any]]:
             "num_image_tokens": grid.patches_per_side**2,
             "vision_feature_select_strategy": "full",
             "vision_aspect_ratio": f"anyres_max_{grid.max_tiles}",
-            "image_token": IMAGE_TOKEN,
-            "video_token": VIDEO_TOKEN,
+            "image_token": IMAGE_MARKER,
+            "video_token": VIDEO_MARKER,
         },
     }

@@ -1,10 +1,10 @@
-"""The student: transformers' LLaVA-OneVision, put together from a language tower, a vision tower and a projector.
+"""The student: transformers' LLaVA-OneVision, assembled from a language tower, a vision tower and a projector.
 
-Belongs here: assembling, which parameters belong to which part, and the forward pass over packed sequences. Does not:
-optimising (`loop`), reading data (`batches`), writing (`export`).
+Its forward pass runs over packed sequences. Shapes in names: L tokens, V visual tokens, T tiles, S patches of a tile,
+P pixels along its side, H and W rows and columns of patches, D hidden size.
 
 The released model's vision features (arXiv 2412.05237, code): the last encoder layer is deleted, the head too, and the
-states before the post-layernorm are used. In transformers' terms: one layer fewer, `vision_use_head=False`,
+states before the post-layernorm are used. In transformers' terms: one layer less, `vision_use_head=False`,
 `vision_feature_layer=-1`, strategy `full`. The post-layernorm stays in the files and never learns.
 """
 
@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from mvl_assets.common.text import format_exception_line
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
 from mvl_assets.media.tiles import TileGrid, TileLayout, compute_pooled_side
@@ -47,16 +48,21 @@ transformers_logging.disable_progress_bar()
 VOCAB_PAD_MULTIPLE = 64
 
 HEAD_CHUNK_TOKENS = 2048
-"""Targets whose logits exist at a time, at most: 2048 x 152k words are 1.2 GB in float32."""
+"""Most loss tokens whose logits exist at a time: 2048 x 152k words are 1.2 GB in float32."""
 
 
 class Student(nn.Module):
-    """LLaVA-OneVision over packed sequences: `forward` gives the summed loss of one pack.
+    """LLaVA-OneVision over packed sequences: `forward` returns the summed loss of one pack.
 
-    One call of the vision tower per pass over all tiles and frames together; samples see only themselves; the language
-    head runs on positions that have a target only, in parts of `HEAD_CHUNK_TOKENS` whose logits are made again in the backward
-    pass (a pack's whole logits would take gigabytes). Ranks of ZeRO-3 must call it equally often, whatever they hold:
-    they set `n_head_chunks`, the number of parts.
+    The vision tower is called once per pass, over all tiles and frames together; samples see only themselves; the
+    language head runs only on positions that have a target, in chunks of `HEAD_CHUNK_TOKENS` whose logits are
+    recomputed in the backward pass (a pack's whole logits would take gigabytes).
+
+    Attributes:
+        llava: The model. Its name is a prefix of the parameters' names (`hf_layout`).
+        grid: How images are tiled.
+        n_head_chunks: Number of chunks. Ranks of ZeRO-3 set it, because all must call the head equally often, whatever
+            their packs hold; None: as many as the pack needs.
     """
 
     def __init__(self, llava: LlavaOnevisionForConditionalGeneration, grid: TileGrid) -> None:
@@ -67,7 +73,7 @@ class Student(nn.Module):
         llava.model.language_model.set_attn_implementation(varlen_attention.ATTENTION_NAME)
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Cross-entropy summed over the pack's targets, float32 scalar."""
+        """Return the cross-entropy summed over the pack's loss tokens, a float32 scalar."""
         hidden_LD = self.compute_last_hidden(batch)
         loss_positions = torch.nonzero(batch.targets_L != IGNORE_INDEX).flatten()
         n_chunks = self.n_head_chunks or max(1, math.ceil(len(loss_positions) / HEAD_CHUNK_TOKENS))
@@ -90,7 +96,7 @@ class Student(nn.Module):
         )
 
     def compute_last_hidden(self, batch: PackedBatch) -> torch.Tensor:
-        """Last hidden states of the language tower, (L, D)."""
+        """Return the last hidden states of the language tower, (L, D)."""
         # No cache and no mask: transformers would take the samples of a masked or cached sequence for one.
         outputs = self.llava.model.language_model(
             inputs_embeds=self.embed_inputs(batch),
@@ -103,7 +109,7 @@ class Student(nn.Module):
         return outputs.last_hidden_state[0]
 
     def embed_inputs(self, batch: PackedBatch) -> torch.Tensor:
-        """Word embeddings with picture features in the placeholders' places, (1, L, D)."""
+        """Return word embeddings with visual features in place of the placeholders, (1, L, D)."""
         embedded_1LD = self.llava.get_input_embeddings()(batch.input_ids_1L)
         visual_VD, zero_anchor = self.compute_visual_features(batch.tiles_T3PP, batch.layouts)
         if batch.layouts:
@@ -115,10 +121,18 @@ class Student(nn.Module):
     def compute_visual_features(
         self, tiles_T3PP: torch.Tensor, layouts: tuple[TileLayout, ...]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of all pictures in order (V, D), and a zero that ties every vision parameter to the loss."""
+        """Compute the features of all images and videos.
+
+        Args:
+            tiles_T3PP: uint8 (T, 3, P, P).
+            layouts: Of the images and videos in order; none if the only tile is a dummy.
+
+        Returns:
+            The features in order, (V, D), and a zero that ties every vision parameter to the loss.
+        """
         model = self.llava.model
         patch_embedding = model.vision_tower.get_input_embeddings().weight
-        # SigLIP's mean and deviation of 0.5: bytes become -1 … 1.
+        # SigLIP's mean and deviation are 0.5: bytes become -1 … 1.
         pixels = tiles_T3PP.to(torch.float32) / 127.5 - 1.0
         is_vision_trained = any(parameter.requires_grad for parameter in model.vision_tower.parameters())
         with torch.set_grad_enabled(is_vision_trained and torch.is_grad_enabled()):
@@ -138,7 +152,7 @@ class Student(nn.Module):
         return torch.cat(layout_features), zero_anchor
 
     def _arrange_features(self, tiles_TSD: torch.Tensor, layout: TileLayout, newline_D: torch.Tensor) -> torch.Tensor:
-        """Tokens of one picture or video from the features of its tiles, (tokens, D)."""
+        """The tokens of one image or video, (tokens, D), from the features of its tiles, (T, S, D)."""
         side, hidden_size = self.grid.patches_per_side, tiles_TSD.shape[-1]
         if layout.kind == "flat":
             return tiles_TSD[0]
@@ -162,7 +176,7 @@ class Student(nn.Module):
 
 
 def find_model_component(parameter_name: str) -> ModelComponent | None:
-    """The part a parameter belongs to by its name; None for the vision tower's post-layernorm, which nothing uses."""
+    """Return the component of a parameter by its name; None for the vision tower's post-layernorm, which is unused."""
     if "vision_tower" in parameter_name:
         return None if "post_layernorm" in parameter_name else "vision"
     if "multi_modal_projector" in parameter_name or "image_newline" in parameter_name:
@@ -171,9 +185,10 @@ def find_model_component(parameter_name: str) -> ModelComponent | None:
 
 
 def assemble_student(recipe: Recipe, tokenizer: ChatTokenizer, dtype: torch.dtype = torch.float32) -> Student:
-    """The student at the start of the road: ready or seeded towers, seeded projector and newline.
+    """Return the student before any training: pretrained or seeded towers, seeded projector and newline.
 
-    Raises MvlError when a tower cannot be read or does not fit the grid.
+    Raises:
+        MvlError: A tower cannot be read or does not fit the grid.
     """
     torch.manual_seed(recipe.seed)
     language_tower = _load_language_tower(recipe, tokenizer, dtype)
@@ -186,7 +201,7 @@ def assemble_student(recipe: Recipe, tokenizer: ChatTokenizer, dtype: torch.dtyp
         image_token_id=tokenizer.image_token_id,
         video_token_id=tokenizer.video_token_id,
     )
-    # The shell holds no memory; the towers, which do, are put in whole.
+    # The shell holds no memory; the towers, which do, are put into it.
     with torch.device("meta"):
         llava = LlavaOnevisionForConditionalGeneration(config)
     llava.model.vision_tower = vision_tower
@@ -196,7 +211,7 @@ def assemble_student(recipe: Recipe, tokenizer: ChatTokenizer, dtype: torch.dtyp
     generator = torch.Generator().manual_seed(recipe.seed)
     projector = llava.model.multi_modal_projector.to_empty(device="cpu").to(dtype)
     for linear, fan_in in ((projector.linear_1, vision_hidden_size), (projector.linear_2, text_hidden_size)):
-        bound = 1.0 / math.sqrt(fan_in)  # torch's own start for a linear layer
+        bound = 1.0 / math.sqrt(fan_in)  # torch's own initialisation of a linear layer
         with torch.no_grad():
             linear.weight.uniform_(-bound, bound, generator=generator)
             linear.bias.uniform_(-bound, bound, generator=generator)
@@ -211,7 +226,7 @@ def assemble_student(recipe: Recipe, tokenizer: ChatTokenizer, dtype: torch.dtyp
 def build_llava_config(
     recipe: Recipe, text_config: Any, vision_config: Any, *, image_token_id: int, video_token_id: int
 ) -> LlavaOnevisionConfig:
-    """The whole model's config from its towers'. `image_token_id` and `video_token_id` are the ids of the placeholder tokens."""
+    """Return the model's config from those of its towers and the ids of the placeholder tokens."""
     return LlavaOnevisionConfig(
         text_config=text_config,
         vision_config=vision_config,
@@ -226,9 +241,9 @@ def build_llava_config(
 
 
 def load_tower_configs(recipe: Recipe) -> tuple[Any, Any]:
-    """The configs that the assembled language and vision towers will have, without loading weights.
+    """Return the configs that the assembled language and vision towers will have, without loading weights.
 
-    A ready tower's come from the recipe's `sizes` where it has them, else from its files.
+    Those of a pretrained tower come from the recipe's `sizes` where it has them, else from its files.
     """
     language, vision = recipe.language, recipe.vision
     if language.config is not None:
@@ -247,17 +262,21 @@ def load_tower_configs(recipe: Recipe) -> tuple[Any, Any]:
 
 
 def load_student(export_dir: Path, grid: TileGrid, dtype: torch.dtype = torch.float32) -> Student:
-    """A student from an export. Raises MvlError when the folder is no export of this grid."""
+    """Load a student from an export.
+
+    Raises:
+        MvlError: The folder is not an export of this grid.
+    """
     try:
         llava = LlavaOnevisionForConditionalGeneration.from_pretrained(export_dir, dtype=dtype, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise MvlError(f"{export_dir}: no model can be loaded ({' '.join(str(error).split())[:200]})") from error
+        raise MvlError(f"{export_dir}: no model can be loaded ({format_exception_line(error)})") from error
     vision_config: Any = llava.config.vision_config
     if (vision_config.image_size, vision_config.patch_size) != (grid.tile_size, grid.patch_size):
         raise MvlError(
-            f"{export_dir}: takes {vision_config.image_size} px tiles, the recipe's grid has {grid.tile_size} px"
+            f"{export_dir}: takes tiles of {vision_config.image_size} px, the recipe's grid has {grid.tile_size} px"
         )
-    # The stage before may have been trained on another grid; what is exported next says this one.
+    # The stage before may have been trained on another grid; the next export is to name this one.
     llava.config.image_grid_pinpoints = grid.grid_pinpoints
     llava.config.vision_aspect_ratio = f"anyres_max_{grid.max_tiles}"
     return Student(llava, grid)
@@ -289,7 +308,7 @@ def _build_language_config(arguments: dict[str, Any], tokenizer: ChatTokenizer) 
 
 
 def _adapt_vision_config(recipe: Recipe, config: Any = None) -> Any:
-    """The config of a ready SigLIP tower (by default its files') as it is used here: without last layer and head."""
+    """A pretrained SigLIP tower's config (default: of its files) as it is used here: without last layer and head."""
     tower = recipe.vision
     if config is None:
         loaded_config = AutoConfig.from_pretrained(
@@ -320,6 +339,6 @@ def _load_pretrained(
         )
     except (OSError, ValueError, KeyError) as error:
         raise MvlError(
-            f"{name}: the tower cannot be loaded ({' '.join(str(error).split())[:200]})",
+            f"{name}: the tower cannot be loaded ({format_exception_line(error)})",
             hint="a tower is a folder in Hugging Face form with safetensors",
         ) from error

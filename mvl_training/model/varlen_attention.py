@@ -1,10 +1,10 @@
-"""Attention in a sequence that holds several samples: every token sees the tokens before it in its own sample.
+"""Packed attention: in a sequence of several samples, every token sees the tokens before it in its own sample.
 
-Belongs here: the attention function of the language tower, in transformers' interface. Does not: which samples share a
-sequence (`batches`), the model (`model`).
+The language tower's attention function, in transformers' interface. On CUDA in half precision it is one call of
+`torch.nn.attention.varlen`, elsewhere one `scaled_dot_product_attention` a sample; neither builds a mask of the whole
+sequence. Without `cu_seqlens` (when text is generated) it is transformers' sdpa.
 
-On CUDA in half precision it is one call of `torch.nn.attention.varlen`, elsewhere one `scaled_dot_product_attention` a
-sample. Neither builds a mask of the whole sequence. Without `cu_seqlens` (when text is generated) it is transformers' sdpa.
+Shapes: L tokens, H query heads, K key and value heads, D head size, N samples.
 """
 
 from __future__ import annotations
@@ -38,9 +38,21 @@ def compute_packed_attention(
     max_seqlen: int = 0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """`query` (1, H, L, D), `key` and `value` (1, K, L, D) with K dividing H; returns (1, L, H, D).
+    """Compute causal attention within each sample of a packed sequence.
 
-    `cu_seqlens` int32 (N + 1): sample n holds the tokens `bounds[n]` to `bounds[n + 1]`; `max_seqlen` is the most of one.
+    Args:
+        module: The attention module.
+        query: (1, H, L, D).
+        key: (1, K, L, D), K divides H.
+        value: (1, K, L, D).
+        attention_mask: Only without `cu_seqlens`.
+        scaling: Of the scores; default: 1 / sqrt(D).
+        cu_seqlens: int32 (N + 1,): sample n has the tokens `cu_seqlens[n]` to `cu_seqlens[n + 1]`.
+        max_seqlen: Tokens of the longest sample.
+        **kwargs: For transformers' sdpa.
+
+    Returns:
+        (1, L, H, D), and None for the attention weights, which are not computed.
     """
     if cu_seqlens is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)

@@ -1,7 +1,7 @@
-"""vLLM's LLaVA-OneVision with the N of "anyres_max_N" taken from the model's config, where vLLM has 9.
+"""vLLM's LLaVA-OneVision with the N of "anyres_max_N" taken from the model's config, where vLLM always takes 9.
 
-Belongs here: what differs from vLLM's class. Imported by vLLM only (`vllm_plugin`). A model whose config says
-"anyres_max_9", the default, is treated as vLLM treats it.
+Only what differs from vLLM's class; imported by vLLM only (`vllm_plugin`). A model whose config says "anyres_max_9",
+the default, is treated as vLLM treats it.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from vllm.model_executor.models.llava_next import LlavaNextProcessingInfo
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.parse import ImageSize
 
-SHRINK_ABOVE = 1.1
+SHRINK_THRESHOLD = 1.1
 """As in `mvl_assets.media.tiles`, which this module cannot import where it is installed alone."""
 
 
 class ProcessingInfo(upstream.LlavaOnevisionProcessingInfo):
-    """Counts tokens."""
+    """Counts the tokens of an image."""
 
     def _get_num_unpadded_features(self, *, npatches: int, **image_dims: int) -> tuple[int, int]:
-        """(features, newlines) of a picture's tiles, each of `npatches` x `npatches` features."""
+        """(features, newlines) of an image's tiles, each of `npatches` x `npatches` features."""
         n_features, n_newlines = LlavaNextProcessingInfo._get_num_unpadded_features(
             self, npatches=npatches, **image_dims
         )
         config: Any = self.get_hf_config()
         tiles = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
         ratio = math.sqrt(n_features / (tiles * npatches**2))
-        if ratio <= SHRINK_ABOVE:
+        if ratio <= SHRINK_THRESHOLD:
             return n_features, n_newlines
         height = int(n_newlines // ratio)
         return height * int(n_features // n_newlines // ratio), height
 
     def get_image_size_with_most_features(self) -> ImageSize:
-        """vLLM refuses pictures of more tokens than this size has."""
+        """Return the image size with the most tokens; vLLM refuses images with more."""
         return self._largest_image_size
 
     @cached_property
     def _largest_image_size(self) -> ImageSize:
-        # A picture fills its tiles along one side at least; the other ends somewhere, patch by patch.
+        # An image fills its tiles along at least one side; the other may end at any patch.
         encoder = self.get_vision_encoder_info()
         tile, patch = encoder.get_image_size(), encoder.get_patch_size()
         shapes = {(height // tile, width // tile) for height, width in self.get_hf_config().image_grid_pinpoints}
@@ -53,7 +53,9 @@ class ProcessingInfo(upstream.LlavaOnevisionProcessingInfo):
             for partial_side in range(patch, longest + 1, patch)
         ]
         candidates = [ImageSize(width, height) for pair in sizes for width, height in (pair, pair[::-1])]
-        return max(candidates, key=lambda s: self.get_num_image_tokens(image_width=s.width, image_height=s.height))
+        return max(
+            candidates, key=lambda size: self.get_num_image_tokens(image_width=size.width, image_height=size.height)
+        )
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -62,7 +64,7 @@ class ProcessingInfo(upstream.LlavaOnevisionProcessingInfo):
     dummy_inputs=upstream.LlavaOnevisionDummyInputsBuilder,
 )
 class LlavaOnevisionForConditionalGeneration(upstream.LlavaOnevisionForConditionalGeneration):
-    """Arranges features."""
+    """Arranges the features of an image."""
 
     def _merge_image_patch_embeddings(
         self, image_size: torch.Tensor, patch_embeddings: torch.Tensor, **kwargs: Any

@@ -81,7 +81,7 @@ def forecast_stage(
     if data is None:
         raise MvlError(
             f"recipe {recipe.name} does not say what data {stage_name} expects, and there is no pack plan",
-            hint=f"materialise pack_plan/{stage_name}, or give the stage `expected: {{samples: …, tokens: …, tiles: …}}`",
+            hint=f"materialise pack_plan/{stage_name}, or give the stage `expected: {{samples: …, …}}`",
         )
     if plan is None:
         n_steps = stage_config.steps or stage_config.epochs * math.ceil(data.samples / stage_config.global_batch_size)

@@ -1,17 +1,13 @@
-"""A command and everything it starts, supervised as one: it ends whole, or is taken down whole.
+"""Supervision of a command and everything it starts: no process of it outlives the call.
 
-Belongs here: starting, following, stopping and reaping processes, with no Dagster in it. What is started, and what its
-messages mean, belongs to the callers.
-
-A process group alone is not enough: torchrun puts each of its workers into a session of its own, so `killpg` on the
-launcher does not reach them, and after a kill -9 of the launcher nobody remembers them. Every process of a group
-therefore inherits a mark in its environment (`MVL_PROCESS_GROUP`), which survives new sessions, re-parenting and pid
-reuse.
+A process group of the kernel is not enough: torchrun puts each of its workers into a session of its own, so `killpg` on
+the launcher does not reach them, and after a kill -9 of the launcher nothing knows of them. Every process of a group
+therefore inherits the group's id in its environment (`MVL_PROCESS_GROUP`), which survives new sessions, re-parenting
+and pid reuse.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -26,16 +22,18 @@ from typing import TextIO
 
 import psutil
 
+from mvl_assets.common.file_lock import try_lock
 from mvl_assets.errors import MvlError
 
-# How old a process may be to count as just being started.
 STARTUP_GRACE_S = 1.0
+"""A process younger than this may not show its environment yet."""
+
 GROUP_ENV = "MVL_PROCESS_GROUP"
 GROUP_FILE = "process_group.json"
 LOCK_FILE = "process_group.lock"
 LOG_FILE = "log.txt"
 
-# Where torchrun begins to report a worker's failure: thirty lines behind what the worker itself said.
+# Where torchrun begins to report a worker's failure: thirty lines after the worker's own last words.
 _TORCHRUN_REPORT_PATTERN = re.compile(
     r"^[EW]\d{4} .*torch/distributed/elastic/multiprocessing/api\.py.*failed", re.MULTILINE
 )
@@ -46,7 +44,12 @@ class FolderBusy(MvlError):
 
 
 class CommandFailed(MvlError):
-    """The command ended with another code than 0. `exit_code` is negative for a signal; `log_tail` holds its last lines."""
+    """The command ended with another code than 0.
+
+    Attributes:
+        exit_code: Negative for a signal.
+        log_tail: Last lines of its log.
+    """
 
     def __init__(self, command: Sequence[str], exit_code: int, log: Path) -> None:
         self.exit_code = exit_code
@@ -55,7 +58,7 @@ class CommandFailed(MvlError):
             f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with code {exit_code}"
         )
         last_lines = self.log_tail.splitlines()
-        # One line first, for places that show one: the last words of a program usually say why it ended.
+        # One line first, for places that show one: the last line of a program usually says why it ended.
         line = (
             f"{last_lines[-1]} ({_format_command(command)} {outcome})"
             if last_lines
@@ -73,14 +76,23 @@ def supervise(
     grace_s: float = 60.0,
     poll_interval_s: float = 0.2,
 ) -> None:
-    """Runs `command` until it ends and leaves no process of it behind, however this call ends.
+    """Run `command` until it ends and leave no process of it behind, however this call ends.
 
-    `run_dir` is the run folder: it gets the log, and the file by which the next start finds a group that a kill -9 of
-    this process orphaned. `on_output` receives what the command writes (stdout and stderr, decoded), as it appears. On an
-    exception (a cancel arrives as one) the group is stopped: SIGINT, SIGTERM, SIGKILL, with up to `grace_s` seconds
-    after each.
+    On an exception (a cancel arrives as one) the group is stopped: SIGINT, SIGTERM, SIGKILL, with up to `grace_s`
+    seconds after each.
 
-    Raises `FolderBusy` when another living process supervises this folder, `CommandFailed` when the command fails.
+    Args:
+        command: What to run.
+        run_dir: Gets the log, and the file by which the next start finds a group that a kill -9 of this process
+            orphaned.
+        env: Added to the environment.
+        on_output: Called with what the command writes (stdout and stderr, decoded), as it appears.
+        grace_s: Seconds that processes get to end after a signal.
+        poll_interval_s: Seconds between looks at the command.
+
+    Raises:
+        FolderBusy: Another living process supervises this folder.
+        CommandFailed: The command failed.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with _lock_run_dir(run_dir):
@@ -88,7 +100,7 @@ def supervise(
         group_id = uuid.uuid4().hex
         log = run_dir / LOG_FILE
         with log.open("wb") as sink, log.open(encoding="utf-8", errors="replace") as source:
-            # The file comes first: a kill -9 between the two lines leaves a mark that nobody carries.
+            # The file comes first: a kill -9 between the two leaves the id of a group without processes.
             _write_group_file(run_dir, group_id, command)
             process = subprocess.Popen(
                 list(command),
@@ -111,9 +123,14 @@ def supervise(
 
 
 def stop_group(group_id: str, leader: subprocess.Popen[bytes] | None, *, grace_s: float) -> None:
-    """Ends every process that carries `group_id`, politely first. Returns when none is left.
+    """End every process of a group; return when none is left.
 
-    A second interrupt while waiting skips the politeness. `leader` is waited for, so that it leaves no zombie.
+    A second interrupt while waiting goes on to SIGKILL at once.
+
+    Args:
+        group_id: Of the group.
+        leader: The command itself; waited for, so that it leaves no zombie.
+        grace_s: Seconds after SIGINT, and again after SIGTERM; 0 sends SIGKILL at once.
     """
     try:
         if grace_s > 0:
@@ -122,7 +139,7 @@ def stop_group(group_id: str, leader: subprocess.Popen[bytes] | None, *, grace_s
                 _send_signal(list_processes(group_id), signal.SIGTERM)
                 _wait_until_gone(group_id, leader, grace_s)
     finally:
-        # Again and again: a process that forks while it is being listed is caught in the next round.
+        # Repeated: a process that forks while the group is listed is caught in the next round.
         while processes := list_processes(group_id):
             _send_signal(processes, signal.SIGKILL)
             _wait_until_gone(group_id, leader, 1.0)
@@ -131,11 +148,11 @@ def stop_group(group_id: str, leader: subprocess.Popen[bytes] | None, *, grace_s
 
 
 def kill_orphans(run_dir: Path, *, grace_s: float = 5.0) -> int:
-    """Ends what an earlier, killed supervisor left running for this folder; returns how many processes that were."""
+    """End what an earlier, killed supervisor left running for this folder; return how many processes that were."""
     file = run_dir / GROUP_FILE
     if not file.exists():
         return 0
-    with suppress(ValueError, KeyError, TypeError):  # a half-written file names nobody
+    with suppress(ValueError, KeyError, TypeError):  # a half-written file names no group
         group_id = json.loads(file.read_text(encoding="utf-8"))["group_id"]
         orphans = list_processes(group_id)
         stop_group(group_id, None, grace_s=grace_s)
@@ -146,7 +163,7 @@ def kill_orphans(run_dir: Path, *, grace_s: float = 5.0) -> int:
 
 
 def list_processes(group_id: str) -> list[psutil.Process]:
-    """The living processes of this user that carry `group_id` in their environment."""
+    """Return the living processes of this user that have `group_id` in their environment."""
     processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -156,7 +173,7 @@ def list_processes(group_id: str) -> list[psutil.Process]:
 
 
 def _read_environment(process: psutil.Process) -> dict[str, str]:
-    """Read again for a moment while it is empty: the kernel shows none of a program that is just being started."""
+    """The environment; read again while it is empty, which it is for a moment after a program is started."""
     while not (environment := process.environ()) and time.time() - process.create_time() < STARTUP_GRACE_S:
         time.sleep(0.005)
     return environment
@@ -165,7 +182,7 @@ def _read_environment(process: psutil.Process) -> dict[str, str]:
 def _select_sigint_targets(
     processes: Sequence[psutil.Process], leader: subprocess.Popen[bytes] | None
 ) -> list[psutil.Process]:
-    """Whom to ask with SIGINT: the leaders of the sessions inside the group, the launcher itself only when it is alone.
+    """The leaders of the sessions inside the group; the launcher itself only when it is alone.
 
     The workers' own helpers (data loaders) must live until the worker has saved its checkpoint, and torchrun, once it
     is interrupted, gives its workers only 30 seconds; it ends by itself when they have ended.
@@ -189,7 +206,7 @@ def _send_signal(processes: Sequence[psutil.Process], signum: signal.Signals) ->
 
 
 def _wait_until_gone(group_id: str, leader: subprocess.Popen[bytes] | None, timeout_s: float) -> bool:
-    """Waits up to `timeout_s` for the group to end; True when it has."""
+    """Wait up to `timeout_s` seconds for the group to end; True when it has."""
     deadline = time.monotonic() + timeout_s
     while True:
         if leader is not None:
@@ -203,14 +220,12 @@ def _wait_until_gone(group_id: str, leader: subprocess.Popen[bytes] | None, time
 
 @contextmanager
 def _lock_run_dir(run_dir: Path) -> Iterator[None]:
-    """Holds the folder's lock; the kernel drops it when this process ends, however it ends."""
-    with (run_dir / LOCK_FILE).open("a", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    """Hold the folder's lock; the kernel releases it when this process ends, however it ends."""
+    with try_lock(run_dir / LOCK_FILE) as is_locked:
+        if not is_locked:
             raise FolderBusy(
                 f"another run is at work in {run_dir}", hint="wait for it, or cancel it in the UI, then start again"
-            ) from None
+            )
         yield
 
 

@@ -1,10 +1,8 @@
-"""The stages as files and commands: where a stage's training lives, how it is started, what it left behind.
+"""Training stages as files and commands: the folder of a stage's training, how it is started, what it left.
 
-Belongs here: the logic behind the `pack_plan/*` and `checkpoint/*` assets, without Dagster and without torch. Does not:
-training itself (`train`), showing results (`definitions`, `report`).
-
-A checkpoint folder is named after what the weights depend on (recipe, plan, initial weights), not after a run: the same
-inputs find the finished work, a killed run goes on where it stopped, and other inputs start beside it.
+The logic of the `pack_plan/*` and `checkpoint/*` assets, without Dagster and without torch. A checkpoint folder is
+named after what the weights depend on (recipe, plan, initial weights), not after a run: the same inputs find the
+finished work, a killed run resumes where it stopped, and other inputs get a folder of their own.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.config.profile import load_profile
@@ -37,19 +36,23 @@ LAUNCHER_ENV = "MVL_LAUNCHER"
 """Environment variable: the command that runs torchrun's arguments on several machines (`deploy/train-*.sh`). It gets
 `--nproc_per_node N -m …` and ends when all ranks have ended. Unset, torchrun runs on this machine."""
 
-# Largest difference of a logit between the trained model and its export, loaded again: equal weights, other kernels.
 EXPORT_TOLERANCE = 1e-3
+"""Largest difference of a logit between the trained model and its reloaded export: equal weights, other kernels."""
 
 
 class StageError(MvlError):
-    """A stage cannot start, or left something behind that cannot be used."""
+    """A stage cannot start, or what it left cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A finished stage: `output_dir` holds `export/`, `read_result.json` and `metrics.jsonl`. `version` names the weights.
+    """A finished stage.
 
-    `max_seq_len` is the longest sequence it was trained on, in tokens.
+    Attributes:
+        stage: The training stage.
+        output_dir: Holds `export/`, `result.json` and `metrics.jsonl`.
+        version: Identity of the weights.
+        max_seq_len: Tokens of the longest sequence it was trained on.
     """
 
     stage: TrainingStage
@@ -64,7 +67,16 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """One stage with its inputs resolved. Made by `resolve_stage_run`."""
+    """One stage with its inputs resolved, as `resolve_stage_run` does.
+
+    Attributes:
+        stage: The training stage.
+        recipe_name: Name or path of the recipe.
+        recipe: The recipe.
+        lake_root: Root of the lake.
+        plan_version: Data version of the pack plan.
+        initial_checkpoint: Of the stage before; None for the first.
+    """
 
     stage: TrainingStage
     recipe_name: str
@@ -75,7 +87,7 @@ class StageRun:
 
     @property
     def inputs_hash(self) -> str:
-        """Of everything the weights depend on: 32 hex characters."""
+        """Digest of everything the weights depend on: 32 hex characters."""
         return compute_digest(
             "checkpoint",
             self.recipe.build_training_inputs(self.stage),
@@ -97,8 +109,10 @@ class StageRun:
         return (self.output_dir / RESULT_FILE).is_file() and self.export_dir.is_dir()
 
     def build_command(self) -> list[str]:
-        """torchrun, or what stands in for it, with the recipe's number of processes; the trainer resumes what it finds
-        in the folder."""
+        """Return the command that trains the stage: torchrun, or the launcher in its place, and its arguments.
+
+        The trainer resumes what it finds in the folder.
+        """
         command = shlex.split(os.environ.get(LAUNCHER_ENV, ""))
         command = command or [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc_per_node", str(self.recipe.nproc_per_node), "-m", TRAIN_MODULE]
@@ -109,7 +123,11 @@ class StageRun:
         return command
 
     def build_checkpoint(self) -> Checkpoint:
-        """What the finished run left. The version names the inputs and the steps done. Raises `StageError`."""
+        """Return what the finished run left. The version is a digest of the inputs and the number of steps.
+
+        Raises:
+            StageError: The stage is not finished.
+        """
         n_steps = self.read_result()["n_steps"]
         return Checkpoint(
             self.stage,
@@ -119,7 +137,11 @@ class StageRun:
         )
 
     def read_result(self) -> dict[str, Any]:
-        """The trainer's result.json. Raises `StageError` when the stage is not finished."""
+        """Return the content of the trainer's `result.json`.
+
+        Raises:
+            StageError: The stage is not finished.
+        """
         if not self.is_finished:
             raise StageError(
                 f"training of {self.stage} left no result in {self.output_dir}",
@@ -129,13 +151,17 @@ class StageRun:
 
 
 def load_current_recipe() -> tuple[str, Recipe]:
-    """Name (or path) and content of the recipe that the profile in use names."""
+    """Return name (or path) and content of the recipe that the profile in use names."""
     name = load_profile(load_settings().profile).recipe
     return name, load_recipe(name)
 
 
 def resolve_stage_run(lake: Lake, stage: TrainingStage) -> StageRun:
-    """The stage as it would be trained now. Raises `StageError` when its plan or the checkpoint before is missing."""
+    """Return the stage as it would be trained now.
+
+    Raises:
+        StageError: Its plan or the checkpoint of the stage before is missing.
+    """
     name, recipe = load_current_recipe()
     plan = lake.get_table(f"pack_plan/{stage}")
     if not plan.count():
@@ -154,34 +180,37 @@ def resolve_stage_run(lake: Lake, stage: TrainingStage) -> StageRun:
 
 
 def get_previous_stage(stage: TrainingStage) -> TrainingStage | None:
+    """Return the stage whose checkpoint this one starts from, None for the first."""
     index = TRAINING_STAGES.index(stage)
     return TRAINING_STAGES[index - 1] if index else None
 
 
 def build_plan_command(stage: TrainingStage, lake_root: str, run_id: str, report_path: Path) -> list[str]:
-    """Planning counts tokens with the tokenizer, so it runs outside the process that holds the definitions."""
+    """Return the command that plans a stage outside this process, which shall not load a tokenizer."""
     name, _ = load_current_recipe()
     command = [sys.executable, "-m", PLAN_MODULE, "--recipe", name, "--stage", stage]
     return [*command, "--lake", lake_root, "--run-id", run_id, "--out", str(report_path)]
 
 
 def get_plan_dir(stage: TrainingStage) -> Path:
-    """Log and report of planning a stage; nothing in it is needed twice."""
+    """Return the folder of log and report of planning a stage; nothing in it is needed twice."""
     return load_settings().home / "planning" / stage
 
 
 def set_current_checkpoint(checkpoint: Checkpoint) -> None:
-    """Makes `build_checkpoint` the one that later stages start from and that evaluation asks; appears whole or not at all."""
+    """Make this the checkpoint of its stage that later stages start from and that is evaluated. Atomic."""
     pointer_path = _get_pointer_path(checkpoint.stage)
     pointer_path.parent.mkdir(parents=True, exist_ok=True)
-    temp_path = pointer_path.with_suffix(".part")
     data = {**asdict(checkpoint), "output_dir": str(checkpoint.output_dir)}
-    temp_path.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    temp_path.replace(pointer_path)
+    write_text_atomic(pointer_path, json.dumps(data, indent=1))
 
 
 def load_current_checkpoint(stage: TrainingStage) -> Checkpoint:
-    """The checkpoint that was materialised last. Raises `StageError` when there is none, or its files are gone."""
+    """Return the checkpoint of a stage that was materialised last.
+
+    Raises:
+        StageError: There is none, or its files are gone.
+    """
     pointer_path = _get_pointer_path(stage)
     hint = f"materialise checkpoint/{stage} first"
     if not pointer_path.is_file():
@@ -194,9 +223,13 @@ def load_current_checkpoint(stage: TrainingStage) -> Checkpoint:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A report that a launched process left. Raises `StageError` when it left none."""
+    """Return the content of a JSON file that a launched process left.
+
+    Raises:
+        StageError: It left none.
+    """
     if not path.is_file():
-        raise StageError(f"no report was left in {path}", hint=f"see {path.parent / 'log.txt'}")
+        raise StageError(f"there is no report {path}", hint=f"see {path.parent / 'log.txt'}")
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
@@ -206,14 +239,19 @@ def _get_pointer_path(stage: TrainingStage) -> Path:
 
 
 def read_stage_metrics(output_dir: Path) -> list[dict[str, Any]]:
-    """The lines of a stage's metrics.jsonl: one per optimizer step."""
+    """Return the lines of a stage's `metrics.jsonl`, one per optimizer step."""
     return read_metrics(output_dir / METRICS_FILE)
 
 
 @dataclass(frozen=True, slots=True)
 class LossTrend:
-    """How the loss moved: means over the first and last tenth of the steps, and the noise of their difference (one
-    standard error)."""
+    """How the loss moved.
+
+    Attributes:
+        first_mean: Mean over the first tenth of the steps.
+        last_mean: Mean over the last tenth.
+        standard_error: Of their difference.
+    """
 
     first_mean: float
     last_mean: float
@@ -225,20 +263,25 @@ class LossTrend:
 
     @property
     def has_risen(self) -> bool:
-        """Above what noise explains (two standard errors)."""
+        """Whether the loss rose by more than noise explains (two standard errors)."""
         return self.last_mean - self.first_mean > 2 * self.standard_error
 
 
 def has_finite_values(line: Mapping[str, Any]) -> bool:
-    """Whether the loss and the gradient norm of a metrics line are numbers."""
+    """Return whether loss and gradient norm of a line of metrics are finite."""
     return all(value is not None and math.isfinite(value) for value in (line["loss"], line["grad_norm"]))
 
 
 def compute_loss_trend(losses: Sequence[float]) -> LossTrend:
-    """Compares both ends of a loss curve, at least 3 steps each where there are 6. One step alone is both ends and
-    neither fell nor rose; `ValueError` without any."""
+    """Compare both ends of a loss curve, at least 3 steps each where there are 6.
+
+    A single step is both ends, and neither fell nor rose.
+
+    Raises:
+        ValueError: There are no losses.
+    """
     if not losses:
-        raise ValueError("a fall needs a step")
+        raise ValueError("a loss trend needs at least one step")
     window = max(1, min(max(3, len(losses) // 10), len(losses) // 2))
     first, last = losses[:window], losses[-window:]
     return LossTrend(

@@ -1,6 +1,6 @@
-"""From a checkpoint back to the rows that any of its steps saw.
+"""From a step of a checkpoint back to the mixture rows it was trained on.
 
-Belongs here: the way from a step's number to mixture rows. What a row came from is `mvl_assets.lake_queries.lineage`.
+Where a row came from is the matter of `mvl_assets.lake_queries.lineage`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,27 @@ from mvl_training.trainer.run_files import PROVENANCE_FILE, RESULT_FILE
 
 
 def read_step_rows(lake: Lake, checkpoint: Checkpoint, step: int) -> list[dict[str, Any]]:
-    """The rows of optimizer step `step` (from 1) in the order of its packs: row_id, pack (its position in the plan),
-    tokens, kind, source. Raises `MvlError` for a step that was not, or when the plan has been made anew since."""
+    """Return the rows of an optimizer step in the order of its packs.
+
+    Args:
+        lake: Where plan and mixture are.
+        checkpoint: Of a finished stage.
+        step: Optimizer step, from 1.
+
+    Returns:
+        One dictionary a row: row_id, pack (its position in the plan), tokens, kind, source.
+
+    Raises:
+        MvlError: There was no such step, or the plan has been replaced since.
+    """
     result = read_json(checkpoint.output_dir / RESULT_FILE)
     if step > result["n_steps"]:
         raise MvlError(f"checkpoint/{checkpoint.stage} was trained for {result['steps']} steps")
     table = lake.get_table(f"pack_plan/{checkpoint.stage}")
     if table.compute_data_version() != result["plan_version"]:
         raise MvlError(
-            f"pack_plan/{checkpoint.stage} was made anew after the checkpoint was trained",
-            hint="an older version of the Lance table still has its rows; `mvl gc` removes old versions in time",
+            f"pack_plan/{checkpoint.stage} was replaced after the checkpoint was trained",
+            hint="an older version of the Lance table still has its rows, until `mvl gc` removes it",
         )
     provenance = json.loads((checkpoint.export_dir / PROVENANCE_FILE).read_text(encoding="utf-8"))
     recipe = parse_recipe(provenance["recipe"], str(checkpoint.export_dir / PROVENANCE_FILE))

@@ -1,7 +1,4 @@
-"""Checkpoints of a run: whole or absent, the newest few, and never someone else's.
-
-Belongs here: the folder layout, atomic saving, finding what to resume from, refusing what does not belong. Does not:
-what DeepSpeed writes inside, exporting (`export`).
+"""Checkpoints of a run: saved atomically, the newest few kept, refused if damaged or of another run.
 
 Layout: `checkpoints/step-00000120/` holds `zero/` (DeepSpeed's files), `model/` (config, tokenizer: what an export
 needs besides weights) and `state.json`, which is written last and lists every file with its size.
@@ -10,7 +7,6 @@ needs besides weights) and `state.json`, which is written last and lists every f
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -23,10 +19,13 @@ from typing import Any
 
 import torch.distributed as dist
 
+from mvl_assets.common.atomic_write import fsync_path, fsync_tree
+from mvl_assets.common.text import format_exception_line
 from mvl_assets.errors import MvlError
 from mvl_training.trainer.collective import run_on_rank_0
 
 STATE_FILE = "state.json"
+MODEL_DIR = "model"
 DEEPSPEED_TAG = "zero"
 FORMAT_VERSION = 2
 N_VERIFY_THREADS = 8
@@ -38,11 +37,22 @@ class CheckpointError(MvlError):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointState:
-    """What a checkpoint says of itself.
+    """What a checkpoint says of itself in `state.json`.
 
-    `run_hash` is the identity of the run (recipe of the stage, data, initial weights, steps); `step` counts finished
-    optimizer steps, `parameter_names` names the model's parameters. Data order and learning rates are functions of the step,
-    so nothing else is needed to go on.
+    Data order and learning rates are functions of the step, so nothing else is needed to resume.
+
+    Attributes:
+        run_hash: Identity of the run (recipe of the stage, data, initial weights, steps).
+        step: Finished optimizer steps.
+        world_size: Number of ranks that saved it.
+        zero_stage: ZeRO stage that it was saved with.
+        stage: The training stage.
+        recipe: The whole recipe, as plain data.
+        plan_version: Data version of the pack plan.
+        parameter_names: Of the model.
+        provenance: Of recipe, initial weights and packages, for the export.
+        format_version: Of this file.
+        file_sizes: Bytes of every file of the checkpoint, by relative path.
     """
 
     run_hash: str
@@ -59,9 +69,22 @@ class CheckpointState:
 
 
 def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: Path, keep_checkpoints: int) -> Path:
-    """Write a checkpoint on all ranks and publish it in one rename; then remove all but the newest `keep_checkpoints`.
+    """Write a checkpoint on all ranks and publish it in one rename; then remove all but the newest. Collective.
 
-    Collective. A kill at any moment leaves the earlier checkpoints as they were.
+    A kill at any moment leaves the earlier checkpoints as they were.
+
+    Args:
+        engine: DeepSpeed's.
+        checkpoints_dir: Where the checkpoints of the run are.
+        state: What to write into `state.json`; `file_sizes` is filled in.
+        model_dir: Config and tokenizer, copied into the checkpoint.
+        keep_checkpoints: How many of the newest stay.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        CheckpointError: It could not be written, for example because the disk is full.
     """
     is_rank_0 = dist.get_rank() == 0
     target_dir = checkpoints_dir / format_checkpoint_name(state.step)
@@ -82,7 +105,7 @@ def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: 
         except OSError as error:
             raise _build_write_error(building_dir, error) from error
         checkpoints = list_checkpoints(checkpoints_dir)
-        # Those behind this one could not be used, or the run would have gone on from them.
+        # Later ones were unusable, or the run would have resumed from them.
         later = [old for old in checkpoints if old.name > target_dir.name]
         for old in (*later, *checkpoints[: -len(later) - keep_checkpoints]):
             shutil.rmtree(old)
@@ -91,8 +114,8 @@ def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: 
 
 
 def _publish(building_dir: Path, target_dir: Path, state: CheckpointState, model_dir: Path) -> None:
-    """Completes a checkpoint, brings it to the disk and gives it its name."""
-    shutil.copytree(model_dir, building_dir / "model")
+    """Complete a checkpoint, bring it to the disk and give it its name."""
+    shutil.copytree(model_dir, building_dir / MODEL_DIR)
     file_sizes = {
         str(path.relative_to(building_dir)): path.stat().st_size
         for path in sorted(building_dir.rglob("*"))
@@ -110,17 +133,27 @@ def _publish(building_dir: Path, target_dir: Path, state: CheckpointState, model
 def _build_write_error(building_dir: Path, error: Exception) -> CheckpointError:
     free_mib = shutil.disk_usage(building_dir.parent).free >> 20
     return CheckpointError(
-        f"{building_dir.parent}: the checkpoint could not be written ({' '.join(str(error).split())[:160]})",
-        hint=f"{free_mib} MiB are free there; the checkpoint before it is intact, and the same command goes on from it",
+        f"{building_dir.parent}: the checkpoint could not be written ({format_exception_line(error, 160)})",
+        hint=f"{free_mib} MiB are free there; the checkpoint before it is intact, and the same command resumes from it",
     )
 
 
 def load(engine: Any, checkpoint: Path, state: CheckpointState, *, world_size: int, zero_stage: int) -> None:
-    """Put a checkpoint into the engine. Collective. Raises CheckpointError when the ZeRO stages differ.
+    """Load a checkpoint into the engine. Collective.
 
     One saved by another number of ranks is converted to DeepSpeed's universal form first; the engine must have been
-    built for that (`build_engine(universal=True)`). Weights and optimizer states are then equal, sums over ranks are
-    rounded in another order.
+    built for that (`build_engine(load_universal=True)`). Weights and optimizer states are then equal; sums over ranks
+    are rounded in another order.
+
+    Args:
+        engine: DeepSpeed's.
+        checkpoint: The checkpoint's folder.
+        state: Of the checkpoint.
+        world_size: Number of ranks of this run.
+        zero_stage: ZeRO stage of this run.
+
+    Raises:
+        CheckpointError: The ZeRO stages differ, or the checkpoint cannot be converted or loaded.
     """
     if state.zero_stage != zero_stage:
         raise CheckpointError(
@@ -134,19 +167,19 @@ def load(engine: Any, checkpoint: Path, state: CheckpointState, *, world_size: i
     try:
         loaded_path, _ = engine.load_checkpoint(str(load_dir), tag=DEEPSPEED_TAG, load_lr_scheduler_states=False)
     except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{checkpoint} could not be loaded ({reason})", hint=hint) from error
+        message = f"{checkpoint} could not be loaded ({format_exception_line(error)})"
+        raise CheckpointError(message, hint=hint) from error
     if loaded_path is None:
         raise CheckpointError(f"{checkpoint} could not be loaded", hint=hint)
     if is_converted:
-        _unshare_optimizer_state(engine.optimizer, saved_groups, zero_stage)
+        unshare_optimizer_state(engine.optimizer, saved_groups, zero_stage)
         dist.barrier()
         if dist.get_rank() == 0:
             shutil.rmtree(load_dir)
 
 
 def needs_universal_conversion(state: CheckpointState, world_size: int) -> bool:
-    """Whether `world_size` ranks cannot read the checkpoint as it is; without ZeRO every rank holds everything."""
+    """Return whether `world_size` ranks cannot read the checkpoint as it is; without ZeRO each rank has everything."""
     return state.world_size != world_size and state.zero_stage > 0
 
 
@@ -154,9 +187,18 @@ def _drop_params(group: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name != "params"}
 
 
-def _unshare_optimizer_state(optimizer: Any, saved_groups: list[dict[str, Any]], zero_stage: int) -> None:
-    """Undo what DeepSpeed's universal load of ZeRO-3 makes one of many: every parameter group gets the settings of the
-    first, and all states one `step` tensor, which the optimizer would then count up once per group."""
+def unshare_optimizer_state(optimizer: Any, saved_groups: list[dict[str, Any]], zero_stage: int) -> None:
+    """Undo what DeepSpeed's load of a universal checkpoint merges.
+
+    After it (`load_hp_checkpoint_state_from_checkpoint_dir_stage3` under ZeRO-3) every parameter group has the settings
+    of the first, and the optimizer states of all sub-groups share one `step` tensor, which the optimizer would
+    then count up once per sub-group.
+
+    Args:
+        optimizer: DeepSpeed's, around torch's.
+        saved_groups: Settings of the parameter groups from before the load.
+        zero_stage: Only ZeRO-3 shares the `step` tensor.
+    """
     for group, settings in zip(optimizer.param_groups, saved_groups, strict=True):
         group.update(settings)
     if zero_stage == 3:
@@ -184,7 +226,11 @@ def _convert_to_universal(checkpoint: Path) -> Path:
 
 
 def find_newest(checkpoints_dir: Path, run_hash: str) -> tuple[Path, CheckpointState] | None:
-    """The newest whole checkpoint of this run, or None. Raises CheckpointError when all there are unusable."""
+    """Return the newest usable checkpoint of this run, or None when there is no checkpoint.
+
+    Raises:
+        CheckpointError: There are checkpoints, and none can be used.
+    """
     problems = []
     for checkpoint in reversed(list_checkpoints(checkpoints_dir)):
         try:
@@ -202,8 +248,13 @@ def find_newest(checkpoints_dir: Path, run_hash: str) -> tuple[Path, CheckpointS
 
 
 def read_state(checkpoint: Path) -> CheckpointState:
-    """A checkpoint's state, after checking that all its files are there in full and as they were written. Reads them
-    all. Raises CheckpointError."""
+    """Return a checkpoint's state, after checking that all its files are complete and as they were written.
+
+    Reads all the files.
+
+    Raises:
+        CheckpointError: It is not a checkpoint, has another format, or is damaged.
+    """
     file = checkpoint / STATE_FILE
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -227,7 +278,7 @@ def read_state(checkpoint: Path) -> CheckpointState:
 
 
 def _find_corrupt_record(file: Path) -> str | None:
-    """The record whose checksum is wrong in a file that torch wrote, which is a zip; torch itself does not look."""
+    """The record whose checksum is wrong in a zip file that torch wrote; torch itself does not check."""
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.testzip()
@@ -236,24 +287,10 @@ def _find_corrupt_record(file: Path) -> str | None:
 
 
 def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
-    """Published checkpoints, oldest first."""
+    """Return the published checkpoints, oldest first."""
     return sorted(path for path in checkpoints_dir.glob("step-*") if path.is_dir())
 
 
 def format_checkpoint_name(step: int) -> str:
+    """Return the name of a checkpoint's folder."""
     return f"step-{step:08d}"
-
-
-def fsync_tree(folder: Path) -> None:
-    """Everything below a folder, and the folder, to the disk."""
-    for path in folder.rglob("*"):
-        fsync_path(path)
-    fsync_path(folder)
-
-
-def fsync_path(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,7 +1,4 @@
-"""Checkpoints as folders that transformers and vLLM load as they are (llava-hf layout).
-
-Belongs here: gathering a checkpoint's weights and writing an export whole. Does not: names and small files (`hub`).
-"""
+"""Exports: checkpoints as folders in llava-hf layout, which transformers and vLLM load as they are."""
 
 from __future__ import annotations
 
@@ -18,34 +15,39 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict
 
+from mvl_assets.common.atomic_write import replace_dir
 from mvl_training.model.hf_layout import to_hub_name
-from mvl_training.trainer.checkpoint import DEEPSPEED_TAG, CheckpointError, fsync_tree, read_state
+from mvl_training.trainer.checkpoint import DEEPSPEED_TAG, MODEL_DIR, CheckpointError, read_state
 from mvl_training.trainer.run_files import PROVENANCE_FILE
 
 DTYPE_BY_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
-    """Turn a training checkpoint folder (`…/checkpoints/step-00000120`) into a llava-hf folder.
+    """Turn a training checkpoint into a llava-hf folder.
 
     The folder holds config, processor, tokenizer, chat template, safetensors in the stage's precision, and `mvl.json`
-    (which run, recipe, plan and versions made it). It appears whole or not at all and replaces an older one. Returns
-    `export_dir`. Raises CheckpointError. `python -m mvl_training.trainer.main` leaves one in `<out>/export` when a stage ends.
+    (which run, recipe, plan and versions made it). It appears complete or not at all and replaces an older one.
+    `mvl_training.trainer.main` leaves one in `<out>/export` when a stage ends.
+
+    Args:
+        checkpoint: The checkpoint's folder (`…/checkpoints/step-00000120`).
+        export_dir: Where the export goes.
+
+    Returns:
+        `export_dir`.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged or incomplete.
     """
     state = read_state(checkpoint)
     stage_config = state.recipe["stages"][state.stage]
-    config = json.loads((checkpoint / "model" / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((checkpoint / MODEL_DIR / "config.json").read_text(encoding="utf-8"))
     dtype = DTYPE_BY_PRECISION[stage_config["precision"]]
     weights = _load_export_weights(checkpoint, state.zero_stage, dtype, state.parameter_names)
     if config.get("tie_word_embeddings"):
         weights.pop("language_model.lm_head.weight", None)
-    building_dir = export_dir.parent / f".building-{export_dir.name}"
-    if building_dir.exists():
-        shutil.rmtree(building_dir)
-    shutil.copytree(checkpoint / "model", building_dir)
-    save_torch_state_dict(weights, building_dir, metadata={"format": "pt"})
     config["dtype"] = str(dtype).removeprefix("torch.")
-    (building_dir / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     provenance: dict[str, Any] = {
         "run_hash": state.run_hash,
         "stage": state.stage,
@@ -54,18 +56,18 @@ def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
         "recipe": state.recipe,
         **state.provenance,
     }
-    (building_dir / PROVENANCE_FILE).write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
-    fsync_tree(building_dir)
-    if export_dir.exists():
-        shutil.rmtree(export_dir)
-    building_dir.rename(export_dir)
+    with replace_dir(export_dir, fsync=True, unique=False) as building_dir:
+        shutil.copytree(checkpoint / MODEL_DIR, building_dir, dirs_exist_ok=True)
+        save_torch_state_dict(weights, building_dir, metadata={"format": "pt"})
+        (building_dir / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (building_dir / PROVENANCE_FILE).write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
     return export_dir
 
 
 def _load_export_weights(
     checkpoint: Path, zero_stage: int, dtype: torch.dtype, parameter_names: Sequence[str]
 ) -> dict[str, torch.Tensor]:
-    """By published name, each tensor with memory of its own (gathered ones are views into DeepSpeed's flat buffers)."""
+    """Weights by published name, each with its own memory (consolidated ones are views of DeepSpeed's flat buffers)."""
     own_weights = consolidate_weights(checkpoint, zero_stage)
     if missing := sorted(set(parameter_names) - set(own_weights)):
         raise CheckpointError(f"{checkpoint} lacks {len(missing)} weights, such as {missing[0]}")
@@ -73,7 +75,14 @@ def _load_export_weights(
 
 
 def consolidate_weights(checkpoint: Path, zero_stage: int) -> dict[str, torch.Tensor]:
-    """All weights by their name in `Student`, float32 for ZeRO-1 to 3 (the master copy), else as the model had them."""
+    """Gather all weights of a checkpoint.
+
+    Returns:
+        Weights by their name in `Student`: float32 for ZeRO-1 to 3 (the master copy), else as the model had them.
+
+    Raises:
+        CheckpointError: DeepSpeed's files cannot be read.
+    """
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     weights: dict[str, torch.Tensor] = {}
     file = checkpoint / DEEPSPEED_TAG / "mp_rank_00_model_states.pt"

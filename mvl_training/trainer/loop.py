@@ -1,11 +1,8 @@
-"""The training loop of one stage on `deepspeed.initialize`: from a student and a plan to checkpoints.
+"""The training loop of one stage on DeepSpeed: engine, parameter groups, learning rates, steps, what stops a run.
 
-Belongs here: the engine's configuration, parameter groups, learning rates, steps, what stops a run. Does not: the
-command line and files of a run (`train`), the model (`model`), the order of the data (`batch_order`).
-
-The loss of a step is the sum over all its targets divided by their number, whatever the ranks, packs and micro-steps
-they lie in. Data order and learning rate are functions of the step, and nothing draws random numbers, so a checkpoint
-and a step number are enough to go on bit for bit.
+The loss of a step is the sum over all its loss tokens divided by their number, over all ranks, packs and micro-steps.
+The step number is the state: data order and learning rate are functions of the step, and nothing draws random numbers,
+so a checkpoint and its step number are enough to resume bit for bit.
 """
 
 from __future__ import annotations
@@ -32,11 +29,16 @@ from mvl_training.recipe import StageConfig
 from mvl_training.trainer.mfu import ThroughputMeter
 
 SPIKE_WINDOW = 50
+"""Steps whose median loss a spike is measured against."""
 
 
 class TrainingDiverged(MvlError):
-    """Loss or gradient norm is not a finite number, or the loss jumped. `row_ids` are the mixture rows of the packs it
-    came from."""
+    """Loss or gradient norm is not a finite number, or the loss jumped.
+
+    Attributes:
+        step: The optimizer step, from 1.
+        row_ids: The mixture rows of the packs it came from.
+    """
 
     def __init__(self, step: int, problem: str, row_ids: Sequence[str]) -> None:
         self.step = step
@@ -49,26 +51,36 @@ class TrainingDiverged(MvlError):
 
 
 class LossSpikeDetector:
-    """Knows the losses of the last steps, and when one has jumped away from them."""
+    """Compares a step's loss with those of the last steps.
 
-    def __init__(self, spike_factor: float | None, losses: Sequence[float] = ()) -> None:
-        """`previous_losses` are those of the steps before, oldest first."""
+    Args:
+        spike_factor: A spike is above this multiple of their median; None: there are no spikes.
+        previous_losses: Losses of the steps before, oldest first.
+    """
+
+    def __init__(self, spike_factor: float | None, previous_losses: Sequence[float] = ()) -> None:
         self._spike_factor = spike_factor
-        self._losses: deque[float] = deque(losses, maxlen=SPIKE_WINDOW)
+        self._losses: deque[float] = deque(previous_losses, maxlen=SPIKE_WINDOW)
 
     @property
     def threshold(self) -> float:
-        """The highest loss per target that is no spike; infinite until the window is full."""
+        """The highest loss per token that is not a spike; infinite until the window is full."""
         if self._spike_factor is None or len(self._losses) < SPIKE_WINDOW:
             return math.inf
         return self._spike_factor * statistics.median(self._losses)
 
     def update(self, loss: float) -> None:
+        """Add the loss of a step."""
         self._losses.append(loss)
 
 
 class Interrupted(Exception):
-    """A signal asked to stop; the step it names is finished."""
+    """A signal asked the run to stop.
+
+    Attributes:
+        signum: The signal.
+        step: The last step, which is finished, from 1.
+    """
 
     def __init__(self, signum: int, step: int) -> None:
         self.signum = signum
@@ -77,7 +89,7 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """SIGINT and SIGTERM become a flag that the loop looks at between steps."""
+    """Turns SIGINT and SIGTERM into a flag that the loop reads between steps."""
 
     def __init__(self) -> None:
         self.received_signum = 0
@@ -89,8 +101,11 @@ class StopSignals:
 
 
 def compute_lr_scale(step: int, total_steps: int, warmup_ratio: float, schedule: str) -> float:
-    """What learning rates are multiplied with in step `step` (from 0): linear warm-up over a share of the steps, then
-    half a cosine to 0; transformers' `get_cosine_schedule_with_warmup`, which the released code uses."""
+    """Return the factor of all learning rates in step `step` (from 0).
+
+    Linear warm-up over a share of the steps, then half a cosine to 0 (transformers' `get_cosine_schedule_with_warmup`,
+    which the released code uses) or, with the schedule `constant`, 1.
+    """
     warmup_steps = math.ceil(total_steps * warmup_ratio)
     if step < warmup_steps:
         return step / max(1, warmup_steps)
@@ -101,13 +116,13 @@ def compute_lr_scale(step: int, total_steps: int, warmup_ratio: float, schedule:
 
 
 def build_deepspeed_config(stage_config: StageConfig, grad_accum_steps: int, load_universal: bool) -> dict[str, Any]:
-    """DeepSpeed's configuration of a stage. Learning rates are set by the loop, not by a DeepSpeed scheduler."""
+    """Return DeepSpeed's configuration of a stage. Learning rates are set by the loop, not by a DeepSpeed scheduler."""
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": grad_accum_steps,
         "gradient_clipping": stage_config.max_grad_norm,
         "bf16": {"enabled": stage_config.precision == "bf16"},
-        # Sums of many micro-steps in bf16 would lose what the small ones add.
+        # A sum over many micro-steps in bf16 would lose small gradients.
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": _build_zero_config(stage_config),
         "checkpoint": {"load_universal": load_universal},
@@ -124,22 +139,29 @@ def _build_zero_config(stage_config: StageConfig) -> dict[str, Any]:
 
 
 def build_parameter_groups(student: Student, stage_config: StageConfig) -> list[dict[str, Any]]:
-    """One AdamW group per part that learns; everything else is frozen."""
+    """Return one AdamW parameter group per component that learns, and freeze everything else."""
     groups: dict[str, list[torch.nn.Parameter]] = {component: [] for component in stage_config.learning_rates}
     for name, parameter in student.named_parameters():
-        part = find_model_component(name)
-        parameter.requires_grad_(part in groups)
-        if part in groups:
-            groups[part].append(parameter)
-    return [{"params": groups[part], "lr": rate, "name": part} for part, rate in stage_config.learning_rates.items()]
+        component = find_model_component(name)
+        parameter.requires_grad_(component in groups)
+        if component in groups:
+            groups[component].append(parameter)
+    return [
+        {"params": groups[component], "lr": rate, "name": component}
+        for component, rate in stage_config.learning_rates.items()
+    ]
 
 
 def build_engine(
     student: Student, stage_config: StageConfig, grad_accum_steps: int, *, load_universal: bool = False
 ) -> Any:
-    """The DeepSpeed engine around a student. Collective; torch.distributed must be up.
+    """Build the DeepSpeed engine around a student. Collective; torch.distributed must be initialised.
 
-    `load_universal`: it will load a checkpoint of another number of ranks.
+    Args:
+        student: The model.
+        stage_config: Of the stage.
+        grad_accum_steps: Packs of a rank in a step.
+        load_universal: It will load a checkpoint of another number of ranks.
     """
     import deepspeed
 
@@ -162,8 +184,18 @@ def build_engine(
 
 @dataclass(frozen=True, slots=True)
 class StepSchedule:
-    """Steps `start_step` to `total_steps` of a stage over a plan. `previous_losses` are those of the steps before `start_step`, oldest first, at
-    least the last `SPIKE_WINDOW`; equal on all ranks."""
+    """The steps to run.
+
+    Attributes:
+        stage_config: Of the stage.
+        plan: Its pack plan.
+        throughput_meter: Measures the steps.
+        batch_order: Says which packs make up a step.
+        start_step: Finished steps to start from.
+        total_steps: Steps of the stage.
+        previous_losses: Losses of the steps before `start_step`, oldest first, at least the last `SPIKE_WINDOW`; equal
+            on all ranks.
+    """
 
     stage_config: StageConfig
     plan: PackPlan
@@ -182,9 +214,22 @@ def train(
     on_step: Callable[[dict[str, Any]], None],
     save_checkpoint: Callable[[int], None],
 ) -> None:
-    """Run the steps. `on_step` gets each step's numbers, `save_checkpoint` (finished steps) is called on all ranks every
-    `save_every` steps, at the end and before an interruption is raised. Raises Diverged, Interrupted, and what the
-    loader raises."""
+    """Run the steps of a stage. Collective.
+
+    Args:
+        engine: DeepSpeed's.
+        loader: Loads packs.
+        schedule: The steps to run.
+        stop_signals: Read between steps.
+        on_step: Called with the numbers of each step.
+        save_checkpoint: Called with the number of finished steps on all ranks: every `save_interval` steps, at the end
+            and before an interruption is raised.
+
+    Raises:
+        TrainingDiverged: Loss or gradient norm is not a finite number, or the loss jumped.
+        Interrupted: A signal asked to stop.
+        MvlError: A pack cannot be loaded.
+    """
     stage_config, batch_order, total_steps = schedule.stage_config, schedule.batch_order, schedule.total_steps
     rank, world_size = dist.get_rank(), dist.get_world_size()
     positions = (
@@ -248,13 +293,13 @@ def _run_step(
     stop_signals: StopSignals,
     spike_detector: LossSpikeDetector,
 ) -> tuple[float, float, float, int]:
-    """One optimizer step with `n_loss_tokens` target tokens over all ranks.
+    """Run one optimizer step with `n_loss_tokens` loss tokens over all ranks.
 
-    Returns the loss per target, the gradient norm, the seconds waited for data, and the signal that any rank received,
+    Returns the loss per token, the gradient norm, the seconds waited for data, and the signal that any rank received,
     or 0.
     """
     world_size = dist.get_world_size()
-    # DeepSpeed averages over ranks and micro-steps; undone here, so that what remains is sum / targets.
+    # DeepSpeed averages over ranks and micro-steps; undone here, so that sum / loss tokens remains.
     loss_scale = world_size * grad_accum_steps / n_loss_tokens
     local_loss_sum, data_time_s = 0.0, 0.0
     pack_losses: list[tuple[float, tuple[str, ...]]] = []
@@ -289,7 +334,7 @@ def _run_step(
     spike_detector.update(mean_loss)
     grad_norm = _step_optimizer(engine)
     if not math.isfinite(grad_norm):
-        # DeepSpeed skips such a step without a word, or takes it and ruins the weights.
+        # DeepSpeed skips such a step silently, or takes it and ruins the weights.
         raise TrainingDiverged(
             step + 1,
             "gradient norm is not a finite number",
@@ -299,12 +344,14 @@ def _run_step(
 
 
 def _step_optimizer(engine: Any) -> float:
-    """The optimizer's step, and the norm of its gradients before clipping. With a norm that is no finite number the
-    weights stay or, under ZeRO, may be ruined."""
+    """Take the optimizer's step and return the gradient norm before clipping.
+
+    If the norm is not finite, the weights stay or, under ZeRO, may be ruined.
+    """
     if engine.zero_optimization_stage():
         engine.step()
         return float(engine.get_global_grad_norm())
-    # Without ZeRO DeepSpeed tells no norm.
+    # Without ZeRO, DeepSpeed reports no norm.
     gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
     grad_norm = float(torch.nn.utils.get_total_norm(gradients))
     if math.isfinite(grad_norm):
@@ -313,7 +360,7 @@ def _step_optimizer(engine: Any) -> float:
 
 
 def _gather_spike_row_ids(pack_losses: Sequence[tuple[float, tuple[str, ...]]], threshold: float) -> list[str]:
-    """The rows of all ranks' packs whose loss per target is above the limit or no finite number. Collective."""
+    """The rows of all ranks' packs whose loss per token is above the threshold or not finite. Collective."""
     return _gather_row_ids(
         row_id for loss, row_ids in pack_losses if not (loss <= threshold and math.isfinite(loss)) for row_id in row_ids
     )

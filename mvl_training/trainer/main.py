@@ -1,26 +1,26 @@
-"""The launched training process of one stage, and the files a run leaves.
+"""The launched training process of one stage: command line, identity of a run, start and end.
 
     python -m mvl_training.trainer.main --recipe demo --stage alignment --lake LAKE_ROOT --out DIR
         [--init-from EXPORT_DIR] [--steps N] [--resume auto|never|require] [--allow-cpu]
 
-Works alone (one rank) or under `torchrun --nproc_per_node N -m mvl_training.trainer.main …` (`recipe.nproc_per_node` ranks is what
-the recipe asks for on one machine). The same command after a kill goes on from the last checkpoint; SIGINT and SIGTERM
-save one and exit with 130 or 143. A finished run asked for again returns at once. Needs `pack_plan/<stage>` in the
-lake.
+Runs alone (one rank) or under `torchrun --nproc_per_node N -m mvl_training.trainer.main …`, where N is the recipe's
+`nproc_per_node`. The same command after a kill resumes from the last checkpoint; SIGINT and SIGTERM save one and exit
+with 130 or 143. A finished run that is started again returns at once. Needs `pack_plan/<stage>` in the lake.
 
-`--init-from` takes the `export/` folder of the stage before; without it the model is assembled from the towers.
+`--init-from` takes the `export/` folder of the stage before; without it the model is assembled from the towers. A
+recipe that is not a demo refuses to train without CUDA unless `--allow-cpu` or MVL_ALLOW_CPU=1 allows it.
 
 Leaves in DIR:
   metrics.jsonl          one object per optimizer step (see `loop.train`)
   tensorboard/           the same numbers
-  checkpoints/step-…/    atomic, the newest `keep` of the recipe
+  checkpoints/step-…/    atomic, the newest `keep_checkpoints` of the recipe
   export/                llava-hf layout (what the next stage, the runner and vLLM load)
-  result.json            written last: stage, steps, first_loss, last_loss, samples, targets, seconds, checkpoint,
-                         export, export_max_difference (largest difference of a logit after loading the export again), …
+  result.json            written last: stage, n_steps, first_loss, last_loss, samples, loss_tokens, train_time_s,
+                         checkpoint_dir, export_dir, export_max_difference (largest difference of a logit after loading
+                         the export again), …
 
 Under Dagster (Pipes variables in the environment) rank 0's progress lines go to the event log.
 Exit codes: 0 done, 2 bad input (one line on stderr), 3 loss or gradients diverged (row ids on stderr), 130/143 stopped.
-Belongs here: the command line, identity of a run, start and end. Does not: the loop (`loop`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import json
 import logging
@@ -43,12 +42,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.file_lock import acquire_lock
+from mvl_assets.common.malloc import retain_freed_blocks
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
@@ -62,7 +64,6 @@ from mvl_training.model.hf_layout import write_model_files
 from mvl_training.model.student_model import Student, assemble_student, load_student
 from mvl_training.recipe import Recipe, StageConfig, load_recipe
 from mvl_training.trainer import checkpoint as checkpoints
-from mvl_training.trainer.allocator import retain_freed_blocks
 from mvl_training.trainer.checkpoint import CheckpointError, CheckpointState
 from mvl_training.trainer.collective import run_on_rank_0
 from mvl_training.trainer.export import DTYPE_BY_PRECISION, export_checkpoint
@@ -98,7 +99,23 @@ ALLOW_CPU_ENV = "MVL_ALLOW_CPU"
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """A resolved command: what is trained on what, and who it is. `initial_weights` names the weights of `init_from`."""
+    """A resolved command line.
+
+    Attributes:
+        recipe: The recipe.
+        stage_name: The training stage.
+        stage_config: Its settings.
+        lake: Where the data is.
+        output_dir: Folder of the run.
+        init_from: Export that training starts from; None: from the towers.
+        resume: `auto`, `never` or `require`.
+        allow_cpu: Train without CUDA.
+        initial_weights: Identity of the weights of `init_from`.
+        plan: The stage's pack plan.
+        batch_order: Order of its packs.
+        n_steps: Optimizer steps.
+        run_hash: Identity of the run.
+    """
 
     recipe: Recipe
     stage_name: TrainingStage
@@ -116,6 +133,7 @@ class TrainingJob:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Train a stage; return the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     LOG.setLevel(logging.INFO)
     try:
@@ -135,7 +153,7 @@ def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--lake", required=True, help="root of the tables")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--init-from", type=Path, help="export folder of the stage before")
-    parser.add_argument("--steps", type=int, help="instead of the recipe's number")
+    parser.add_argument("--steps", type=int, help="in place of the recipe's number")
     parser.add_argument("--allow-cpu", action="store_true", help=f"train without CUDA (or set {ALLOW_CPU_ENV}=1)")
     parser.add_argument("--resume", choices=("auto", "never", "require"), default="auto")
     return parser.parse_args(arguments)
@@ -147,7 +165,7 @@ def _resolve_job(options: argparse.Namespace) -> TrainingJob:
     lake = Lake(options.lake)
     plan = PackPlan(lake, options.stage)
     if options.init_from is not None and not (options.init_from / "config.json").is_file():
-        raise MvlError(f"{options.init_from} is no export", hint="name the `export_dir` folder of a finished stage")
+        raise MvlError(f"{options.init_from} is not an export", hint="name the `export` folder of a finished stage")
     batch_order = BatchOrder.from_plan(plan, stage_config.global_batch_size, recipe.seed)
     n_steps = options.steps or stage_config.steps or stage_config.epochs * batch_order.steps_per_epoch
     initial_weights = None if options.init_from is None else _identify_weights(options.init_from)
@@ -171,7 +189,10 @@ def _resolve_job(options: argparse.Namespace) -> TrainingJob:
 
 
 def _identify_weights(export_dir: Path) -> dict[str, Any]:
-    """What names an export's weights: its run and step; for a foreign folder digests of its files."""
+    """The identity of an export's weights: its run and step; for a foreign folder digests of its files.
+
+    It enters the digest of `run_hash`, so its keys stay.
+    """
     provenance_path = export_dir / PROVENANCE_FILE
     if provenance_path.is_file():
         data = json.loads(provenance_path.read_text(encoding="utf-8"))
@@ -186,12 +207,12 @@ def _compute_file_digest(file: Path) -> str:
 
 def _run_job(job: TrainingJob) -> int:
     if job.resume != "never" and _is_finished(job):
-        LOG.info(f"{job.stage_name}: already done, {job.output_dir}")
+        LOG.info(f"{job.stage_name}: already finished, {job.output_dir}")
         return 0
     check_device(job.recipe, allow_cpu=job.allow_cpu)
     _kill_with_launcher()
     stop_signals = StopSignals()
-    _init_distributed()
+    init_distributed()
     try:
         with _lock_output_dir(job.output_dir):
             return _train_job(job, stop_signals)
@@ -209,12 +230,12 @@ def check_device(recipe: Recipe, *, allow_cpu: bool) -> None:
         return
     raise MvlError(
         f"recipe {recipe.name} would train on the CPU: torch {torch.__version__} finds no CUDA device",
-        hint=f"`mvl doctor` checks torch against the GPU; to train on the CPU, pass --allow-cpu or set {ALLOW_CPU_ENV}=1",
+        hint=f"`mvl doctor` checks torch; to train on the CPU all the same, pass --allow-cpu or set {ALLOW_CPU_ENV}=1",
     )
 
 
 def _kill_with_launcher() -> None:
-    """torchrun puts its workers into sessions of their own: killed itself, it would leave them training on."""
+    """Ask the kernel to kill this process with torchrun, which puts its workers into sessions of their own."""
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -230,26 +251,18 @@ def _lock_output_dir(output_dir: Path) -> Iterator[None]:
 
         def acquire() -> None:
             output_dir.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((output_dir / ".lock").open("w", encoding="utf-8"))
             deadline = time.monotonic() + LOCK_TIMEOUT_S
-            while not _try_lock(lock):
+            while (lock := acquire_lock(output_dir / ".lock", blocking=False)) is None:
                 if time.monotonic() >= deadline:
                     raise MvlError(
                         f"another process trains in {output_dir}",
                         hint="wait for it or stop it; this one changed nothing",
                     )
                 time.sleep(0.1)
+            stack.callback(os.close, lock)
 
         run_on_rank_0(acquire)
         yield
-
-
-def _try_lock(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
@@ -309,7 +322,8 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
         if reporter is not None:
             reporter.log(
                 f"{job.stage_name}: {len(job.plan)} packs, {job.batch_order.packs_per_step} per step, "
-                f"steps {start_step} to {job.n_steps}, {world_size} ranks, ZeRO-{job.stage_config.zero_stage}, {job.stage_config.precision}"
+                f"steps {start_step} to {job.n_steps}, {world_size} ranks, ZeRO-{job.stage_config.zero_stage}, "
+                f"{job.stage_config.precision}"
             )
         train(
             engine,
@@ -330,7 +344,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
         _export_and_report(job, engine, loader, start_step, time.monotonic() - started_at)
     except Interrupted as interruption:
         if reporter is not None:
-            reporter.log(f"{interruption}; the same command goes on from there")
+            reporter.log(f"{interruption}; the same command resumes from there")
         return 128 + interruption.signum
     finally:
         if reporter is not None:
@@ -339,7 +353,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
 
 
 def _check_ranks_agree(run_hash: str) -> None:
-    """Raises MvlError on all ranks unless all do the same run: a plan may be made anew while they start. Collective."""
+    """Raise MvlError on all ranks unless all have the same run: a plan may be replaced while they start. Collective."""
     run_hashes: list[str] = [""] * dist.get_world_size()
     dist.all_gather_object(run_hashes, run_hash)
     if len(set(run_hashes)) > 1:
@@ -347,7 +361,7 @@ def _check_ranks_agree(run_hash: str) -> None:
 
 
 def _build_student(job: TrainingJob, tokenizer: ChatTokenizer) -> Student:
-    """The student as the stage finds it."""
+    """The student as it is before the stage."""
     if job.init_from is None:
         return assemble_student(job.recipe, tokenizer)
     return load_student(job.init_from, job.recipe.grid.to_tile_grid())
@@ -375,7 +389,7 @@ def _read_previous_losses(output_dir: Path, start_step: int) -> list[float]:
 
 
 def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_step: int, wall_time_s: float) -> None:
-    """Export the last checkpoint, load it again, write result.json. Collective."""
+    """Export the last checkpoint, compare it with the trained model, write result.json. Collective."""
     probe_batch = loader.load(0).to(engine.device)
     engine.eval()
     with torch.no_grad():
@@ -413,14 +427,12 @@ def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_
             "world_size": dist.get_world_size(),
             **_build_provenance(job),
         }
-        temp_path = job.output_dir / f"{RESULT_FILE}.part"
-        temp_path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        temp_path.replace(job.output_dir / RESULT_FILE)
+        write_text_atomic(job.output_dir / RESULT_FILE, json.dumps(result, indent=1) + "\n", unique=False)
     dist.barrier()
 
 
 def compute_probe_logits(student: Student, batch: Any) -> torch.Tensor:
-    """Logits at the targets of a pack, float32 (targets, vocabulary)."""
+    """Return the logits at the loss tokens of a pack, float32 (loss tokens, vocabulary)."""
     loss_positions = torch.nonzero(batch.targets_L != IGNORE_INDEX).flatten()
     logits: torch.Tensor = student.llava.lm_head(student.compute_last_hidden(batch)[loss_positions]).float()
     return logits
@@ -449,8 +461,8 @@ def _read_package_version(package: str) -> str | None:
         return None
 
 
-def _init_distributed() -> None:
-    """torch.distributed up, alone or under torchrun; DeepSpeed told what it must know before it is imported."""
+def init_distributed() -> None:
+    """Initialise torch.distributed, alone or under torchrun, and what DeepSpeed reads when it is imported."""
     on_gpu = torch.cuda.is_available()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
     if "RANK" not in os.environ:
@@ -464,14 +476,14 @@ def _init_distributed() -> None:
     else:
         retain_freed_blocks()
         n_local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
-        # torchrun gives every rank one thread unless told otherwise; a lone rank takes what its environment says.
+        # torchrun gives every rank one thread by default; a single rank takes what its environment says.
         if n_local_ranks > 1 or "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // n_local_ranks))
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.WARNING)
-    # Built by g++ at the first use (minutes), and a kill meanwhile leaves a lock that hangs every later run.
+    # Compiled at the first use (minutes), and a kill meanwhile leaves a lock that hangs every later run.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
 

@@ -1,7 +1,4 @@
-"""What a run tells of itself while it goes: one JSON line per step, TensorBoard, progress lines, Dagster Pipes.
-
-Belongs here: writing numbers down, on rank 0. Does not: measuring them (`loop`).
-"""
+"""Reports of a running training: one JSON line per step, TensorBoard, progress lines, Dagster Pipes."""
 
 from __future__ import annotations
 
@@ -14,19 +11,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_training.trainer.run_files import METRICS_FILE, TENSORBOARD_DIR
 
 LOG = logging.getLogger("mvl.train")
 PROGRESS_INTERVAL_S = 2.0
 EMA_WEIGHT = 0.1
 SMOOTHED_METRICS = ("loss_tokens_per_s", "tflops", "data_time_s")
-"""Numbers that jump from step to step: progress lines show their moving average, of which a step is a tenth."""
+"""Numbers that jump from step to step: progress lines show their moving average, in which a step weighs a tenth."""
 
 
 class MetricsReporter:
-    """Rank 0's voice. `report_step` may be called for every step; progress lines come every `PROGRESS_INTERVAL_S` seconds at most.
+    """Reports steps; used by rank 0 only.
 
-    Under Dagster (Pipes variables in the environment) progress lines appear in the run's event log.
+    Progress lines come every `PROGRESS_INTERVAL_S` seconds at most. Under Dagster (Pipes variables in the environment)
+    they appear in the run's event log.
+
+    Args:
+        folder: Of the run; gets `metrics.jsonl` and `tensorboard/`.
+        stage: The training stage.
+        total_steps: Of the stage.
+        resume_step: Finished steps that this process starts from; what was reported of later ones is removed.
     """
 
     def __init__(self, folder: Path, stage: str, total_steps: int, resume_step: int) -> None:
@@ -40,9 +45,7 @@ class MetricsReporter:
             self._pipes = self._stack.enter_context(open_dagster_pipes())
         self.path = folder / METRICS_FILE
         kept = [row for row in read_metrics(self.path) if row["step"] <= resume_step]
-        temp_path = self.path.with_suffix(".part")
-        temp_path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        temp_path.replace(self.path)
+        write_text_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept), unique=False)
         self._metrics_file = self._stack.enter_context(self.path.open("a", encoding="utf-8"))
         from torch.utils.tensorboard import SummaryWriter
 
@@ -53,12 +56,13 @@ class MetricsReporter:
         self._ema_by_metric: dict[str, float] = {}
 
     def log(self, text: str) -> None:
+        """Log a line, also to Dagster."""
         LOG.info(text)
         if self._pipes is not None:
             self._pipes.log.info(text)
 
     def report_step(self, metrics: Mapping[str, Any]) -> None:
-        """`metrics` are those of `loop.train`."""
+        """Write down the numbers of a step, those of `loop.train`."""
         self._metrics_file.write(json.dumps(metrics) + "\n")
         self._metrics_file.flush()
         for name, value in metrics.items():
@@ -82,11 +86,12 @@ class MetricsReporter:
             )
 
     def close(self) -> None:
+        """Close all files."""
         self._stack.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The steps written so far; a last line cut short by a kill is left out."""
+    """Return the steps written so far; a last line cut short by a kill is left out."""
     if not path.exists():
         return []
     rows = []

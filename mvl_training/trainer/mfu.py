@@ -1,7 +1,4 @@
-"""How well a step uses its machine: achieved FLOP/s, the share of the peak, memory.
-
-Belongs here: turning the packs and seconds of a step into those numbers. Does not: counting operations (`forecast`).
-"""
+"""How well a step uses its machine: achieved FLOP/s, model FLOPs utilisation (MFU), peak memory."""
 
 from __future__ import annotations
 
@@ -17,7 +14,14 @@ from mvl_training.recipe import StageConfig
 
 
 class ThroughputMeter:
-    """Of one rank of `world_size`, for a stage of a model of the given sizes."""
+    """Measures the steps of one rank.
+
+    Args:
+        sizes: Of the model.
+        stage_config: Of the stage.
+        plan: Its pack plan.
+        world_size: Number of ranks.
+    """
 
     def __init__(self, sizes: ModelSizes, stage_config: StageConfig, plan: PackPlan, world_size: int) -> None:
         self._sizes = sizes
@@ -27,9 +31,17 @@ class ThroughputMeter:
         self._peak_tflops = get_peak_tflops()
 
     def measure(self, pack_positions: Sequence[int], step_time_s: float) -> dict[str, Any]:
-        """`tflops`: model TFLOP/s of one rank (the head on targets only, as the loop runs it; nothing for what gradient
-        checkpointing computes again). `mfu`: its share of the device's peak, None where that is not known.
-        `peak_memory_gib`: the most this rank held."""
+        """Return the numbers of a step.
+
+        Args:
+            pack_positions: Packs of the step, over all ranks.
+            step_time_s: Seconds that the step took.
+
+        Returns:
+            `tflops`: model TFLOP/s of one rank (the head on loss tokens only, as the loop runs it; nothing for what
+            gradient checkpointing recomputes). `mfu`: its share of the device's peak, None where that is not known.
+            `peak_memory_gib`: the most memory this rank held so far.
+        """
         positions = list(pack_positions)
         n_samples = int(self._plan.n_samples[positions].sum())
         pack_counts = (self._plan.n_tokens, self._plan.n_tiles, self._plan.n_loss_tokens)
@@ -48,7 +60,7 @@ class ThroughputMeter:
 
 
 def get_peak_tflops() -> float | None:
-    """The device's dense bf16 peak, None for a CPU or a device that is not listed."""
+    """Return the device's dense bf16 peak, None for a CPU or a device that is not listed."""
     if not torch.cuda.is_available():
         return None
     name_parts = torch.cuda.get_device_name().replace("-", " ").split()

@@ -1,7 +1,4 @@
-"""A student for ZeRO-3: one rank reads the weights, every rank keeps its share of them.
-
-Belongs here: building the student shared out from the start. Does not: what its weights are (`model`).
-"""
+"""Building a student for ZeRO-3: one rank reads the weights, every rank keeps its partition of them."""
 
 from __future__ import annotations
 
@@ -18,12 +15,21 @@ from mvl_training.trainer.collective import run_on_rank_0
 def build_student_zero3(
     build_student: Callable[[], Student], deepspeed_config: dict[str, Any], dtype: torch.dtype
 ) -> tuple[Student, ModelSizes]:
-    """The student that `build_student` makes, with weights in `dtype`, and its sizes. Collective; `deepspeed_config` is DeepSpeed's
-    configuration.
+    """Build a student whose weights are partitioned over the ranks from the start. Collective.
 
-    Only rank 0 calls `build_student`, so a machine holds its weights once and not once a rank. What rank 0 raises, all raise.
-    DeepSpeed never casts a model made this way, so `dtype` is what the stage trains in. Buffers (the rotary
-    frequencies) are rank 0's as they are: positions in bf16 would not be those of the model that is exported.
+    Only rank 0 calls `build_student`, so a machine holds the whole weights once and not once a rank. Buffers (the
+    rotary frequencies) are rank 0's as they are: positions in bf16 would not be those of the model that is exported.
+
+    Args:
+        build_student: Makes the whole student.
+        deepspeed_config: DeepSpeed's configuration.
+        dtype: Of the weights. DeepSpeed never casts a model made this way, so the stage trains in it.
+
+    Returns:
+        The partitioned student, and the sizes of the whole one.
+
+    Raises:
+        MvlError: On all ranks, what `build_student` raised on rank 0.
     """
     import deepspeed
     from transformers.initialization import no_init_weights

@@ -22,7 +22,7 @@ from mvl_training.data.packing import plan_stage
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.recipe import parse_recipe
 from tests.training import tiny_model as small
-from tests.training.test_hub_export import asked
+from tests.training.trainer.test_export import asked
 
 QUESTION = "Which colour?"
 

@@ -3,76 +3,21 @@
 from __future__ import annotations
 
 import io
-import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.data import token_counts
-from mvl_training.data.bin_packing import pack_bins
 from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackLoader
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.data.packing import compute_max_tiles, plan_stage
-from mvl_training.data.processing import SampleCost, SampleProcessor
-from mvl_training.data.token_counts import PackableSample
+from mvl_training.data.packing import plan_stage
+from mvl_training.data.processing import SampleProcessor
 from mvl_training.recipe import Recipe
 from tests.training import tiny_model as small
-
-
-def members(counts: list[tuple[int, int]]) -> list[PackableSample]:
-    return [
-        PackableSample(str(i), SampleCost(t, n, 1, 0, ""), "chart", "single_image") for i, (t, n) in enumerate(counts)
-    ]
-
-
-@given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 12)), max_size=60))
-def test_every_sample_is_in_exactly_one_pack_and_no_pack_is_too_full(counts: list[tuple[int, int]]) -> None:
-    packs = pack_bins(members(counts), 100, 8)
-    assert sorted(int(m.row_id) for p in packs for m in p) == list(range(len(counts)))
-    for one in packs:
-        assert sum(m.cost.n_tokens for m in one) <= 100
-        assert sum(m.cost.n_tiles for m in one) <= 8 or len([m for m in one if m.cost.n_tiles]) == 1
-    assert packs == pack_bins(members(counts), 100, 8), "equal samples, equal packs"
-    assert sum(map(len, packs)) == len(counts)
-
-
-def test_packs_of_a_mixture_like_the_papers_are_full() -> None:
-    """12 % text, the rest around 2,400 tokens."""
-    rng = random.Random(0)
-    counts = []
-    for _ in range(20_000):
-        tokens = rng.randint(50, 600) if rng.random() < 0.12 else round(min(4600, max(800, rng.gauss(2700, 700))))
-        counts.append((tokens, tokens // 729))
-    for length, least in ((8192, 0.98), (16384, 0.995)):
-        packs = pack_bins(members(counts), length, compute_max_tiles(length, 27))
-        fill = sum(t for t, _ in counts) / (len(packs) * length)
-        assert fill > least, (length, fill)
-
-
-def test_a_pair_is_found_where_the_longest_that_fits_would_waste_the_rest() -> None:
-    packs = pack_bins(members([(50, 0), (30, 0), (25, 0), (25, 0), (40, 0), (30, 0)]), 100, 8)
-    assert [[m.cost.n_tokens for m in p] for p in packs] == [[50, 25, 25], [40, 30, 30]]
-
-
-def test_a_sample_over_the_limit_on_tiles_shares_its_pack_with_text_alone() -> None:
-    packs = pack_bins(members([(40, 20), (30, 0), (30, 1), (60, 7), (10, 1)]), 100, 8)
-    assert [sorted(m.row_id for m in p) for p in packs] == [["2", "3"], ["0", "1"], ["4"]]
-
-
-def test_samples_of_one_length_are_taken_by_what_tiles_still_fit() -> None:
-    packs = pack_bins(members([(50, 1), (50, 7), (50, 7), (50, 1)]), 100, 8)
-    assert [[m.row_id for m in p] for p in packs] == [["1", "0"], ["2", "3"]]
-
-
-def test_a_sample_longer_than_a_pack_is_a_mistake_of_the_caller() -> None:
-    with pytest.raises(ValueError, match="101 tokens does not fit into 100"):
-        pack_bins(members([(101, 0)]), 100, 8)
 
 
 def test_a_plan_is_the_same_every_time_and_changes_with_what_it_depends_on(
@@ -158,7 +103,7 @@ def test_a_picture_that_is_gone_costs_its_rows_and_a_plan_made_before_names_the_
     lake.images.table.delete(f"image_id = '{gone}'")
     plan = PackPlan(lake, "single_image")
     loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
-    with pytest.raises(MvlError, match=f"missing_image: picture {gone} is not in the lake"):
+    with pytest.raises(MvlError, match=f"missing_image: image {gone} is not in the lake"):
         for position in range(len(plan)):
             loader.load(position)
     assert plan_stage(lake, "single_image", recipe, run_id="r").rejects_by_error == {"missing_image": 1}

@@ -11,7 +11,7 @@ from tests.training import tiny_model as small
 
 SCRIPT = """
 import resource, sys
-from mvl_training.trainer.allocator import retain_freed_blocks
+from mvl_assets.common.malloc import retain_freed_blocks
 if sys.argv[1] == "kept":
     retain_freed_blocks()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

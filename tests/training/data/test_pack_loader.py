@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.data import pack_loader, pack_plan
+from mvl_training.data import pack_loader
 from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackLoader, Prefetcher
 from mvl_training.data.pack_plan import PackPlan
@@ -49,17 +49,6 @@ def test_no_more_bytes_of_pictures_are_held_than_allowed_but_for_one_pack_alone(
     ]
     assert 1 < len(held) < len(loader.plan)
     assert max(held) <= max(9000, *of_packs)
-
-
-def test_positions_far_apart_are_found(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = PackPlan(lake, "single_image")
-    monkeypatch.setattr(pack_plan, "MAX_READ_GAP", 2)
-    positions = [9, 0, 1, 4, 9]
-    assert [pack.position for pack in plan.read_packs(positions)] == positions
-    assert plan.read_packs([]) == []
-    for outside in (-1, len(plan)):
-        with pytest.raises(IndexError):
-            plan.read_packs([0, outside])
 
 
 def test_an_error_while_loading_ahead_reaches_the_loop(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:

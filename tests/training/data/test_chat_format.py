@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import MvlError
 from mvl_training.data.chat_format import (
     IGNORE_INDEX,
     ChatTokenizer,
     EncodedSample,
-    SampleRejected,
     VisualPlaceholder,
     build_chat_template,
     encode_conversation,
@@ -83,7 +83,7 @@ def test_plain_style_is_pictures_caption_newline(tokens: ChatTokenizer) -> None:
     encoded = encode_conversation(turns, [VisualPlaceholder("image", 4)], tokens, style="plain", system_prompt="S")
     assert shown(tokens, encoded.input_ids) == "<image>" * 4 + "A cat.\n"
     assert trained(tokens, encoded) == "A cat.\n"
-    with pytest.raises(SampleRejected, match="not_one_caption"):
+    with pytest.raises(RejectError, match="not_one_caption"):
         encode_conversation(TURNS, [VisualPlaceholder("image", 4)], tokens, style="plain", system_prompt="S")
 
 
@@ -110,7 +110,7 @@ def test_text_of_a_sample_cannot_end_a_turn_or_bring_a_picture(tokens: ChatToken
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_by_name(tokens: ChatTokenizer, turns, visuals, error: str) -> None:
-    with pytest.raises(SampleRejected, match=error):
+    with pytest.raises(RejectError, match=error):
         chatml(tokens, turns, visuals)
 
 
@@ -145,5 +145,5 @@ def test_a_tokenizer_without_chatml_is_one_clear_error(tmp_path: Path) -> None:
     Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(MvlError, match="im_start"):
         ChatTokenizer.load(tmp_path)
-    with pytest.raises(MvlError, match="no tokenizer can be read"):
+    with pytest.raises(MvlError, match="cannot be read as a tokenizer"):
         ChatTokenizer.load(tmp_path / "nowhere")
