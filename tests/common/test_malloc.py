@@ -22,10 +22,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
-def test_a_block_freed_and_asked_for_again_is_not_faulted_in_again() -> None:
+def test_a_freed_block_that_is_allocated_again_is_not_faulted_in_again() -> None:
     def faults(what: str) -> int:
         command = [sys.executable, "-c", SCRIPT, what]
-        done = subprocess.run(command, env=small.environment(), capture_output=True, text=True, check=True)
+        done = subprocess.run(command, env=small.build_environment(), capture_output=True, text=True, check=True)
         return int(done.stdout)
 
     assert faults("kept") < faults("given back") / 4

@@ -51,7 +51,7 @@ def _exchange(job: dict[str, Any], *lines: list[dict[str, Any]]) -> list[dict[st
     asked = "".join(json.dumps({"questions": line}) + "\n" for line in lines)
     command = [sys.executable, "-m", "mvl_training.evaluation.benchmarks.lmms_worker", json.dumps(job)]
     done = subprocess.run(
-        command, input=asked, env=tiny_model.environment(), capture_output=True, text=True, timeout=120, check=False
+        command, input=asked, env=tiny_model.build_environment(), capture_output=True, text=True, timeout=120, check=False
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -151,7 +151,7 @@ def test_libraries_that_print_do_not_disturb_the_protocol(tmp_path: Path) -> Non
     )
     job = {"version": "v1", "checkpoint": str(tmp_path), "answers_path": str(tmp_path / "known.jsonl")}
     command = [sys.executable, "-m", "mvl_training.evaluation.benchmarks.lmms_worker", json.dumps(job)]
-    env = tiny_model.environment()
+    env = tiny_model.build_environment()
     env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
     done = subprocess.run(command, input="", env=env, capture_output=True, text=True, timeout=60, check=False)
     # The first line is written before anything of ours runs.

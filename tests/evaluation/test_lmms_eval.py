@@ -73,7 +73,7 @@ def _launch(command: Sequence[str], folder: Path) -> None:
     log = folder / "log.txt"
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(
-            command, env=tiny_model.environment(), stdout=file, stderr=subprocess.STDOUT, timeout=300, check=False
+            command, env=tiny_model.build_environment(), stdout=file, stderr=subprocess.STDOUT, timeout=300, check=False
         )
     if done.returncode:
         raise CommandFailed(command, done.returncode, log)
@@ -301,7 +301,7 @@ def test_every_declared_task_and_both_models_can_be_imported() -> None:
     done = subprocess.run(
         [str(resolve_eval_python()), "-c", code, str(TASKS_DIR), json.dumps(tasks)],
         # The tasks with a judge make its client when their code is imported.
-        env=tiny_model.environment() | {"OPENAI_API_KEY": "none"},
+        env=tiny_model.build_environment() | {"OPENAI_API_KEY": "none"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -20,7 +20,7 @@ from tests.training import tiny_model
 def untrained_checkpoint(folder: Path, *, version: str = "v1", seed: int = 4) -> Checkpoint:
     """The tiny model of the training tests as an export of the stage `single_image`; another seed, other weights."""
     tokenizer = tiny_model.write_tokenizer(folder / "tokenizer")
-    recipe = parse_recipe(tiny_model.recipe_data(tokenizer) | {"seed": seed})
+    recipe = parse_recipe(tiny_model.build_recipe_data(tokenizer) | {"seed": seed})
     torch.manual_seed(seed)
     student = assemble_student(recipe, ChatTokenizer.load(tokenizer))
     export = folder / "export"

@@ -28,29 +28,31 @@ def tokens(tokenizer: Path) -> ChatTokenizer:
 
 @pytest.fixture
 def recipe(tokenizer: Path) -> Recipe:
-    return small.recipe(tokenizer)
+    return small.build_recipe(tokenizer)
 
 
 @pytest.fixture(scope="session")
 def lake(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Lake:
     """Forty drawn samples (one picture, two, none) and a video, with their pack plan."""
-    filled = small.fill_lake(tmp_path_factory.mktemp("lake"), small.shape_samples(40), frames=5)
-    plan_stage(filled, "single_image", small.recipe(tokenizer), run_id="test")
+    filled = small.fill_lake(tmp_path_factory.mktemp("lake"), small.draw_shape_samples(40), frames=5)
+    plan_stage(filled, "single_image", small.build_recipe(tokenizer), run_id="test")
     return filled
 
 
 @pytest.fixture(scope="session")
-def seeing(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> tuple[Path, list[small.Drawn]]:
+def seeing(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> tuple[Path, list[small.DrawnSample]]:
     """A model trained by the real process until it tells colours: its output folder, and 40 drawings it never saw."""
     folder = tmp_path_factory.mktemp("seeing")
     file = folder / "seeing.yaml"
-    data = small.seeing_recipe(tokenizer)
+    data = small.build_seeing_recipe_data(tokenizer)
     file.write_text(yaml.safe_dump(data), encoding="utf-8")
-    drawn = small.colour_questions(440, seed=0)
+    drawn = small.draw_colour_samples(440, seed=0)
     filled = small.fill_lake(folder / "lake", drawn[:400])
     plan_stage(filled, "single_image", parse_recipe(data), run_id="test")
     command = [sys.executable, "-m", "mvl_training.trainer.main", "--recipe", str(file), "--stage", "single_image"]
     command += ["--lake", filled.root, "--out", str(folder / "out")]
-    done = subprocess.run(command, env=small.environment(), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=small.build_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "out", drawn[400:]

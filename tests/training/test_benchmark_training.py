@@ -27,7 +27,7 @@ def length_law(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def said(*command: str, home: Path) -> dict[str, Any]:
     """The JSON in the last line that a benchmark writes."""
-    environment = small.environment() | {"MVL_HOME": str(home)}
+    environment = small.build_environment() | {"MVL_HOME": str(home)}
     done = subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=500, check=False
     )
@@ -35,7 +35,7 @@ def said(*command: str, home: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_drawn_samples_are_as_long_as_their_law_says(length_law: ModuleType) -> None:
+def test_lengths_of_drawn_samples_follow_the_papers_distribution(length_law: ModuleType) -> None:
     drawn = length_law.draw(50_000, load_recipe("paper-7b").grid.to_tile_grid(), 0, 8192)
     tokens = sorted(drawn.tokens_N.tolist())
     assert sum(drawn.picture_N < 0) / 50_000 == pytest.approx(0.12, abs=0.01)
@@ -45,13 +45,13 @@ def test_drawn_samples_are_as_long_as_their_law_says(length_law: ModuleType) -> 
     assert tokens[-1] <= 8192
 
 
-def test_the_fill_of_packs_is_measured(tmp_path: Path) -> None:
+def test_the_fill_benchmark_measures_packs(tmp_path: Path) -> None:
     found = said(str(BENCHMARKS / "training.py"), "--quick", "--json", "--parts", "fill", home=tmp_path)
     assert 0.9 < found["fill_8k"] < found["fill_16k"] <= 1
     assert found["fill"]["even_128_ranks_single_samples"] < found["fill"]["even_128_ranks_packed"] <= 1
 
 
-def test_a_gpus_benchmark_runs_its_whole_path_on_a_cpu(tmp_path: Path) -> None:
+def test_the_gpu_benchmark_runs_completely_on_a_cpu(tmp_path: Path) -> None:
     found = said(str(BENCHMARKS / "gpu_step.py"), "--tiny", "--json", "--steps", "1", home=tmp_path)
     for name in ("parity", "parity_fp32_two_layers"):
         assert found[name]["loss"] < 1e-5
@@ -61,8 +61,8 @@ def test_a_gpus_benchmark_runs_its_whole_path_on_a_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_our_step_and_hugging_faces_are_measured_on_the_same_data(tmp_path: Path, tokenizer: Path) -> None:
-    data = small.recipe_data(tokenizer, max_seq_len=2048, global_batch_size=8)
+def test_the_step_benchmark_measures_us_and_hugging_face_on_the_same_data(tmp_path: Path, tokenizer: Path) -> None:
+    data = small.build_recipe_data(tokenizer, max_seq_len=2048, global_batch_size=8)
     data["grid"]["tiles"] = None
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(data), encoding="utf-8")

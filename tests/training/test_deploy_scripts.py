@@ -60,7 +60,7 @@ def _hosts(there: Path, text: str, **more: str) -> dict[str, list[str]]:
     return {file.name[3:]: shlex.split(file.read_text(encoding="utf-8")) for file in there.glob("to *")}
 
 
-def test_a_line_of_the_hosts_file_begins_with_the_host_and_the_rendezvous_has_no_user(there: Path) -> None:
+def test_train_hosts_takes_the_first_word_of_a_line_and_a_rendezvous_without_user(there: Path) -> None:
     lines = _hosts(there, "# ours\n\nubuntu@10.0.0.1\nnode2 slots=8\n  node3 \nnode4 # big\nnode5\r\nnode6")
     assert sorted(lines) == ["node2", "node3", "node4", "node5", "node6", "ubuntu@10.0.0.1"]
     for line in lines.values():
@@ -71,7 +71,7 @@ def test_a_line_of_the_hosts_file_begins_with_the_host_and_the_rendezvous_has_no
     assert (ranks["ubuntu@10.0.0.1"], ranks["node6"]) == ("0", "5")
 
 
-def test_settings_go_along_and_secrets_do_not(there: Path) -> None:
+def test_train_hosts_passes_settings_but_no_secrets(there: Path) -> None:
     passed = {"MVL_HOME": "/data/a 'b'", "HF_HOME": "/hub", "TOKENIZERS_PARALLELISM": "false"}
     secret = {"HF_TOKEN": "hf_SECRET", "MVL_API_KEY": "sk-SECRET", "AWS_SECRET_ACCESS_KEY": "SECRET"}
     (line,) = _hosts(there, "node1\n", **passed, **secret).values()
@@ -79,12 +79,12 @@ def test_settings_go_along_and_secrets_do_not(there: Path) -> None:
     assert "SECRET" not in " ".join(line)
 
 
-def test_a_hosts_file_without_a_host_is_refused(there: Path) -> None:
+def test_train_hosts_refuses_a_file_without_a_host(there: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         _hosts(there, "# nobody yet\n")
 
 
-def test_slurm_leaves_the_ranks_time_to_save(there: Path) -> None:
+def test_train_slurm_gives_ranks_time_to_save(there: Path) -> None:
     _program(there / "bin/srun", 'while [[ $1 == --* ]]; do [[ $1 == *=* ]] || shift; shift; done\nexec "$@"\n')
     _program(there / "bin/scontrol", 'printf "%s\\n" node7 node8\n')
     slurm = {"SLURM_JOB_NODELIST": "node[7-8]", "SLURM_NNODES": "2", "SLURM_NODEID": "1"}
@@ -95,7 +95,7 @@ def test_slurm_leaves_the_ranks_time_to_save(there: Path) -> None:
     assert [given.training_script, *given.training_script_args] == TRAINER[3:]
 
 
-def test_a_pod_leaves_the_ranks_time_to_save_and_is_given_more_itself(there: Path) -> None:
+def test_train_kubernetes_gives_ranks_time_to_save_and_the_pod_more(there: Path) -> None:
     _program(there / "bin/kubectl", KUBECTL)
     settings = {"MVL_NODES": "2", "MVL_IMAGE": "registry/mvl:1", "MVL_HOME": "/shared"}
     _run([str(DEPLOY / "train-kubernetes.sh"), *TRAINER], there, **settings)

@@ -13,8 +13,8 @@ from tests.training import tiny_model as small
 
 
 def test_a_plan_shows_its_fill_how_evenly_ranks_are_loaded_and_what_it_mixes(tmp_path: Path, tokenizer: Path) -> None:
-    filled = small.fill_lake(tmp_path, small.shape_samples(30), frames=5)
-    data = small.recipe_data(tokenizer) | {"nproc_per_node": 2}
+    filled = small.fill_lake(tmp_path, small.draw_shape_samples(30), frames=5)
+    data = small.build_recipe_data(tokenizer) | {"nproc_per_node": 2}
     report = plan_stage(filled, "single_image", small.parse_recipe(data), run_id="r")
     shown = build_plan_metadata(json.loads(json.dumps(asdict(report))))
     assert 0.5 < shown[metadata_keys.FILL] <= 1

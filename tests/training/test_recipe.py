@@ -43,7 +43,7 @@ def test_every_recipe_loads_and_has_the_three_stages(name: str) -> None:
     assert tuple(recipe.stages) == TRAINING_STAGES
 
 
-def test_the_demo_never_cuts_more_tiles_than_vllm_counts_like() -> None:
+def test_the_demo_has_at_most_the_tiles_that_vllm_counts_alike() -> None:
     assert max(r * c for r, c in load_recipe("demo").grid.to_tile_grid().shapes) <= 4
 
 
@@ -62,7 +62,7 @@ def test_the_demo_never_cuts_more_tiles_than_vllm_counts_like() -> None:
 )
 def test_a_mistake_is_named_in_one_line(tokenizer: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        parse_recipe(small.recipe_data(tokenizer) | change, "mine.yaml")
+        parse_recipe(small.build_recipe_data(tokenizer) | change, "mine.yaml")
     assert message in caught.value.message
     assert caught.value.message.startswith("mine.yaml: ")
     assert "\n" not in caught.value.message
@@ -84,7 +84,7 @@ def test_a_mistake_is_named_in_one_line(tokenizer: Path, change: dict[str, Any],
 )
 def test_impossible_stages_are_refused(tokenizer: Path, stage: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        small.recipe(tokenizer, **stage)
+        small.build_recipe(tokenizer, **stage)
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_an_unknown_recipe_and_an_unknown_stage_name_the_known_ones() -> None:
     ("name", "is_demo"), [("demo", True), ("demo-2", True), ("demonstrate", False), ("paper-7b", False)]
 )
 def test_a_demo_is_known_by_its_name(tokenizer: Path, name: str, is_demo: bool) -> None:
-    assert parse_recipe(small.recipe_data(tokenizer) | {"name": name}).is_demo is is_demo
+    assert parse_recipe(small.build_recipe_data(tokenizer) | {"name": name}).is_demo is is_demo
 
 
 def test_a_learning_rate_changes_the_training_but_not_the_plan(tokenizer: Path) -> None:
-    one, other = small.recipe(tokenizer), small.recipe(tokenizer, learning_rates={"projector": 1e-4})
+    one, other = small.build_recipe(tokenizer), small.build_recipe(tokenizer, learning_rates={"projector": 1e-4})
     assert one.build_plan_inputs("single_image") == other.build_plan_inputs("single_image")
     assert one.build_training_inputs("single_image") != other.build_training_inputs("single_image")
-    kept = small.recipe(tokenizer, save_interval=50, keep_checkpoints=9)
+    kept = small.build_recipe(tokenizer, save_interval=50, keep_checkpoints=9)
     assert one.build_training_inputs("single_image") == kept.build_training_inputs("single_image")

@@ -23,7 +23,7 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220), 
 SHAPES = ("circle", "square", "triangle")
 PROJECT = Path(__file__).parents[2]
 
-Drawn = tuple[list[bytes], str, str]
+DrawnSample = tuple[list[bytes], str, str]
 """(pictures, question, answer)."""
 
 
@@ -44,7 +44,7 @@ def write_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def recipe_data(tokenizer: Path, **stage: Any) -> dict[str, Any]:
+def build_recipe_data(tokenizer: Path, **stage: Any) -> dict[str, Any]:
     """Two layers of 32 and 42-px tiles of 3 x 3 patches; one stage `single_image`, changed by `stage`."""
     settings = {
         "learning_rates": {"language": 3e-3, "projector": 3e-3, "vision": 3e-3},
@@ -93,14 +93,14 @@ def recipe_data(tokenizer: Path, **stage: Any) -> dict[str, Any]:
     }
 
 
-def recipe(tokenizer: Path, **stage: Any) -> Recipe:
-    return parse_recipe(recipe_data(tokenizer, **stage))
+def build_recipe(tokenizer: Path, **stage: Any) -> Recipe:
+    return parse_recipe(build_recipe_data(tokenizer, **stage))
 
 
-def seeing_recipe(tokenizer: Path) -> dict[str, Any]:
+def build_seeing_recipe_data(tokenizer: Path) -> dict[str, Any]:
     """The least that learns to tell colours in half a minute; heads 32 wide, so that vLLM's CPU build serves it."""
     rates = {"language": 3e-3, "projector": 3e-3, "vision": 3e-3}
-    data = recipe_data(
+    data = build_recipe_data(
         tokenizer, steps=300, global_batch_size=16, max_seq_len=512, save_interval=1000, learning_rates=rates
     )
     data["language"]["config"] |= {"hidden_size": 64, "intermediate_size": 128}
@@ -110,9 +110,9 @@ def seeing_recipe(tokenizer: Path) -> dict[str, Any]:
     return data
 
 
-def colour_questions(count: int, seed: int) -> list[Drawn]:
+def draw_colour_samples(count: int, seed: int) -> list[DrawnSample]:
     rng = random.Random(seed)
-    drawn: list[Drawn] = []
+    drawn: list[DrawnSample] = []
     for _ in range(count):
         colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
         at = (rng.randint(0, 110), rng.randint(0, 110))
@@ -120,7 +120,7 @@ def colour_questions(count: int, seed: int) -> list[Drawn]:
     return drawn
 
 
-def environment() -> dict[str, str]:
+def build_environment() -> dict[str, str]:
     """Of launched processes: one thread each, for machines on which other tests run beside."""
     return {
         **os.environ,
@@ -149,10 +149,10 @@ def draw(shape: str, colour: str, size: tuple[int, int] = (240, 240), at: tuple[
     return buffer.getvalue()
 
 
-def shape_samples(count: int, seed: int = 0) -> list[Drawn]:
+def draw_shape_samples(count: int, seed: int = 0) -> list[DrawnSample]:
     """(pictures, question, answer): one picture, none, or two, in seeded sizes."""
     rng = random.Random(seed)
-    samples: list[Drawn] = []
+    samples: list[DrawnSample] = []
     for number in range(count):
         colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
         size = (rng.choice([230, 300, 480]), rng.choice([230, 300, 480]))
@@ -166,7 +166,7 @@ def shape_samples(count: int, seed: int = 0) -> list[Drawn]:
     return samples
 
 
-def fill_lake(root: Path, samples: Sequence[Drawn], stage: str = "single_image", frames: int = 0) -> Lake:
+def fill_lake(root: Path, samples: Sequence[DrawnSample], stage: str = "single_image", frames: int = 0) -> Lake:
     """A lake whose `mixture/<stage>` holds the samples in order. With `frames`, one more row is a video."""
     lake = Lake(str(root))
     rows = [(pictures, "<image>\n" * len(pictures) + q, a, None) for pictures, q, a in samples]
@@ -177,14 +177,14 @@ def fill_lake(root: Path, samples: Sequence[Drawn], stage: str = "single_image",
         rows.append(
             (film, "<video>\nWhat moves?", "a circle", {"name": "film", "seconds": [float(i) for i in range(frames)]})
         )
-    put_rows(lake, rows, stage)
+    insert_rows(lake, rows, stage)
     return lake
 
 
-def put_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stage: str) -> None:
+def insert_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stage: str) -> None:
     sample_rows, mixture_rows = [], []
     for position, (pictures, question, answer, video) in enumerate(rows):
-        ids = [put_picture(lake, p) for p in pictures]
+        ids = [insert_image(lake, p) for p in pictures]
         sample_id = compute_digest("drawn", position)
         version_id = compute_digest(sample_id, 1)
         turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
@@ -221,7 +221,7 @@ def put_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stag
         table.publish([pa.Table.from_pylist(content, schema=schema)], where)
 
 
-def put_picture(lake: Lake, data: bytes) -> str:
+def insert_image(lake: Lake, data: bytes) -> str:
     image_id, info = compute_digest(data), inspect_image(data)
     row = ImageRow(image_id, data, info.format, info.width, info.height, info.n_frames, info.mode, info.phash)
     if lake.images.find_missing([image_id]):

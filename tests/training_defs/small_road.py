@@ -25,7 +25,7 @@ def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
     patch.delenv("MVL_LAKE", raising=False)
     patch.setenv(ALLOW_CPU_ENV, "1")
     patch.setenv("MVL_PROFILE", str(write_profile(home, **stage)))
-    samples = small.shape_samples(24)
+    samples = small.draw_shape_samples(24)
     lake = Lake(str(home / "lake"))
     for name in TRAINING_STAGES:
         small.fill_lake(home / "lake", samples, stage=name)
@@ -42,7 +42,7 @@ def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
 
 
 def write_profile(home: Path, **stage: Any) -> Path:
-    data = small.recipe_data(small.write_tokenizer(home / "tokenizer"), **{"steps": STEPS, **stage})
+    data = small.build_recipe_data(small.write_tokenizer(home / "tokenizer"), **{"steps": STEPS, **stage})
     # vLLM's CPU attention has kernels for heads of 32 and up.
     data["language"]["config"] |= {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
     settings = data["stages"].pop("single_image")

@@ -114,7 +114,7 @@ def test_a_cancelled_run_leaves_no_process_and_is_recorded_as_cancelled(tmp_path
     assert not (tmp_path / "run" / "process_group.json").exists()
 
 
-def test_what_the_run_folder_remembers_is_enough_to_find_the_group(tmp_path: Path) -> None:
+def test_the_group_file_in_the_run_folder_names_the_group_and_its_supervisor(tmp_path: Path) -> None:
     code = f"import pathlib; print(pathlib.Path({str(tmp_path)!r}, 'process_group.json').read_text())"
     with dg.instance_for_test() as instance:
         asset = _asset([sys.executable, "-c", code], tmp_path)

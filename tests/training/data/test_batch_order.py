@@ -43,7 +43,7 @@ def test_a_step_holds_about_the_samples_the_recipe_asks_for(lake: Lake) -> None:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(1, 12), st.integers(1, 5))
-def test_evenness_is_what_adding_up_each_ranks_share_gives(work: list[int], per_step: int, world: int) -> None:
+def test_straggler_efficiency_equals_the_sum_over_each_ranks_packs(work: list[int], per_step: int, world: int) -> None:
     order = BatchOrder(len(work), min(per_step, len(work)), seed=0)
     found = []
     for step in range(order.steps_per_epoch):
@@ -54,6 +54,6 @@ def test_evenness_is_what_adding_up_each_ranks_share_gives(work: list[int], per_
     assert order.compute_straggler_efficiency(np.array(work), world) == pytest.approx(sum(found) / len(found))
 
 
-def test_ranks_without_a_pack_of_their_own_make_a_step_uneven() -> None:
+def test_ranks_without_a_pack_lower_the_straggler_efficiency() -> None:
     assert BatchOrder(12, 6, seed=0).compute_straggler_efficiency(np.full(12, 100), 3) == 1.0
     assert BatchOrder(12, 6, seed=0).compute_straggler_efficiency(np.full(12, 100), 4) == pytest.approx(6 / 8)

@@ -78,7 +78,7 @@ def test_a_system_turn_of_the_data_replaces_the_default_unless_parity_is_asked(t
     )
 
 
-def test_plain_style_is_pictures_caption_newline(tokens: ChatTokenizer) -> None:
+def test_plain_style_is_images_caption_newline(tokens: ChatTokenizer) -> None:
     turns = [{"from": "human", "value": "Describe.\n<image>"}, {"from": "gpt", "value": "A cat."}]
     encoded = encode_conversation(turns, [VisualPlaceholder("image", 4)], tokens, style="plain", system_prompt="S")
     assert shown(tokens, encoded.input_ids) == "<image>" * 4 + "A cat.\n"
@@ -87,7 +87,7 @@ def test_plain_style_is_pictures_caption_newline(tokens: ChatTokenizer) -> None:
         encode_conversation(TURNS, [VisualPlaceholder("image", 4)], tokens, style="plain", system_prompt="S")
 
 
-def test_text_of_a_sample_cannot_end_a_turn_or_bring_a_picture(tokens: ChatTokenizer) -> None:
+def test_text_of_a_sample_cannot_end_a_turn_or_add_an_image(tokens: ChatTokenizer) -> None:
     turns = [
         {"from": "human", "value": "What is <|im_end|>?"},
         {"from": "gpt", "value": "<image> and <|im_start|> are markers"},
@@ -109,12 +109,14 @@ def test_text_of_a_sample_cannot_end_a_turn_or_bring_a_picture(tokens: ChatToken
         ([], (), "no_answer"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused_by_name(tokens: ChatTokenizer, turns, visuals, error: str) -> None:
+def test_a_conversation_that_cannot_be_trained_on_is_rejected_by_error_class(
+    tokens: ChatTokenizer, turns, visuals, error: str
+) -> None:
     with pytest.raises(RejectError, match=error):
         chatml(tokens, turns, visuals)
 
 
-def test_a_prompt_is_the_start_of_what_was_trained(tokens: ChatTokenizer) -> None:
+def test_a_prompt_is_the_beginning_of_the_trained_sequence(tokens: ChatTokenizer) -> None:
     asked = encode_prompt("What?\nSay.", [VisualPlaceholder("image", 3)], tokens, system_prompt="S")
     assert asked == chatml(tokens).input_ids[: len(asked)].tolist()
     assert encode_prompt("Hi", [], tokens, system_prompt="S")[-10:] == tokens.encode("assistant\n")
@@ -123,7 +125,7 @@ def test_a_prompt_is_the_start_of_what_was_trained(tokens: ChatTokenizer) -> Non
     assert asked == without.input_ids[: len(asked)].tolist()
 
 
-def test_the_chat_template_renders_what_prompt_gives(tokens: ChatTokenizer) -> None:
+def test_the_chat_template_renders_what_encode_prompt_returns(tokens: ChatTokenizer) -> None:
     import jinja2
 
     template = jinja2.Environment(autoescape=False).from_string(build_chat_template("It's \\ here"))

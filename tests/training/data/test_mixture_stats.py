@@ -46,7 +46,7 @@ def test_visual_shares_of_packs_are_percentiles_over_packs() -> None:
     assert (found["p5"], found["median"], found["p95"]) == (0.0, 0.75, 0.75)
 
 
-def test_the_tables_are_markdown_with_a_line_for_each() -> None:
+def test_the_tables_are_markdown_with_one_line_per_entry() -> None:
     share = {
         "axis": "category",
         "name": "chart",

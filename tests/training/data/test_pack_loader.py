@@ -37,7 +37,7 @@ def test_packs_read_together_are_those_read_one_by_one_in_order(
         assert torch.equal(one.tiles_T3PP, other.tiles_T3PP)
 
 
-def test_no_more_bytes_of_pictures_are_held_than_allowed_but_for_one_pack_alone(
+def test_image_bytes_in_memory_stay_within_the_limit_unless_one_pack_exceeds_it(
     lake: Lake, recipe: Recipe, tokens: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loader = loader_of(lake, recipe, tokens)
@@ -51,7 +51,7 @@ def test_no_more_bytes_of_pictures_are_held_than_allowed_but_for_one_pack_alone(
     assert max(held) <= max(9000, *of_packs)
 
 
-def test_an_error_while_loading_ahead_reaches_the_loop(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
+def test_an_error_while_prefetching_reaches_the_loop(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
     loader = loader_of(lake, recipe, tokens)
     prefetch = Prefetcher(loader, chain([0, None], failing()))
     with pytest.raises(OSError, match="the disk is gone"):

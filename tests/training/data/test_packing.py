@@ -20,18 +20,18 @@ from mvl_training.recipe import Recipe
 from tests.training import tiny_model as small
 
 
-def test_a_plan_is_the_same_every_time_and_changes_with_what_it_depends_on(
+def test_a_plan_is_deterministic_and_changes_with_what_it_depends_on(
     tmp_path: Path, tokenizer: Path, recipe: Recipe
 ) -> None:
-    lake = small.fill_lake(tmp_path, small.shape_samples(30))
+    lake = small.fill_lake(tmp_path, small.draw_shape_samples(30))
     first = plan_stage(lake, "single_image", recipe, run_id="a")
     version = lake.get_table("pack_plan/single_image").version
     again = plan_stage(lake, "single_image", recipe, run_id="b")
     assert again.data_version == first.data_version
     assert lake.get_table("pack_plan/single_image").version == version
-    slower = small.recipe(tokenizer, learning_rates={"projector": 1e-4}, steps=99, zero_stage=3)
+    slower = small.build_recipe(tokenizer, learning_rates={"projector": 1e-4}, steps=99, zero_stage=3)
     assert plan_stage(lake, "single_image", slower, run_id="c").data_version == first.data_version
-    longer = small.recipe(tokenizer, max_seq_len=512)
+    longer = small.build_recipe(tokenizer, max_seq_len=512)
     assert plan_stage(lake, "single_image", longer, run_id="d").data_version != first.data_version
 
 
@@ -67,10 +67,10 @@ def test_the_report_adds_up_to_the_table(lake: Lake, recipe: Recipe, tokens: Cha
     assert (report.rank_loads[0].token_efficiency, report.rank_loads[0].tile_efficiency) == (1.0, 1.0)
 
 
-def test_rows_that_cannot_be_trained_on_are_rejected_by_name_and_never_cut(tmp_path: Path, recipe: Recipe) -> None:
+def test_rows_that_cannot_be_trained_on_become_rejects_and_are_never_cut(tmp_path: Path, recipe: Recipe) -> None:
     good = small.draw("circle", "red")
     lake = Lake(str(tmp_path))
-    small.put_rows(
+    small.insert_rows(
         lake,
         [
             ([good], "<image>\nWhat?", "red", None),
@@ -92,12 +92,12 @@ def test_rows_that_cannot_be_trained_on_are_rejected_by_name_and_never_cut(tmp_p
     assert told[-1] == (4, 4)
 
 
-def test_a_picture_that_is_gone_costs_its_rows_and_a_plan_made_before_names_the_row(
+def test_a_missing_image_rejects_its_rows_and_stops_training_on_an_older_plan(
     tmp_path: Path, recipe: Recipe, tokens
 ) -> None:
     lake = Lake(str(tmp_path))
     shapes = [small.draw("circle", "red"), small.draw("square", "blue")]
-    small.put_rows(lake, [([shape], "<image>\nWhat?", "red", None) for shape in shapes], "single_image")
+    small.insert_rows(lake, [([shape], "<image>\nWhat?", "red", None) for shape in shapes], "single_image")
     plan_stage(lake, "single_image", recipe, run_id="r")
     gone = next(lake.images.table.iter_rows(["image_id"]))["image_id"]
     lake.images.table.delete(f"image_id = '{gone}'")
@@ -109,7 +109,7 @@ def test_a_picture_that_is_gone_costs_its_rows_and_a_plan_made_before_names_the_
     assert plan_stage(lake, "single_image", recipe, run_id="r").rejects_by_error == {"missing_image": 1}
 
 
-def test_a_picture_that_its_exif_turns_is_counted_as_it_is_seen(tmp_path: Path, recipe: Recipe, tokens) -> None:
+def test_an_image_turned_by_its_exif_is_counted_as_it_is_shown(tmp_path: Path, recipe: Recipe, tokens) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     buffer = io.BytesIO()
@@ -123,7 +123,7 @@ def test_a_picture_that_its_exif_turns_is_counted_as_it_is_seen(tmp_path: Path, 
 
 
 def test_several_processes_count_the_same_plan(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    lake = small.fill_lake(tmp_path, small.shape_samples(20))
+    lake = small.fill_lake(tmp_path, small.draw_shape_samples(20))
     alone = plan_stage(lake, "single_image", recipe, run_id="a", n_processes=1)
     told: list[tuple[int, int]] = []
     monkeypatch.setattr(token_counts, "CHUNK_ROWS", 6)
@@ -141,7 +141,7 @@ def test_several_processes_count_the_same_plan(tmp_path: Path, recipe: Recipe, m
     assert told == [(6, 20), (12, 20), (18, 20), (20, 20)]
 
 
-def test_another_text_of_the_same_length_is_another_plan(tmp_path: Path, recipe: Recipe) -> None:
+def test_another_text_of_the_same_length_changes_the_plan(tmp_path: Path, recipe: Recipe) -> None:
     versions = []
     for answer in ("red", "sad"):
         lake = small.fill_lake(tmp_path / answer, [([], "Which?", answer)])
@@ -156,16 +156,18 @@ def test_a_missing_or_empty_mixture_is_one_clear_error(tmp_path: Path, recipe: R
         plan_stage(lake, "single_image", recipe, run_id="r")
     with pytest.raises(MvlError, match="no pack_plan/single_image"):
         PackPlan(lake, "single_image")
-    small.put_rows(lake, [([], "Hi", "", None)], "single_image")
+    small.insert_rows(lake, [([], "Hi", "", None)], "single_image")
     with pytest.raises(MvlError, match="nothing to train on: 1 no_answer"):
         plan_stage(lake, "single_image", recipe, run_id="r")
 
 
-def test_training_on_a_plan_of_another_lake_stops_with_the_rows_name(tmp_path: Path, recipe: Recipe, tokens) -> None:
-    lake = small.fill_lake(tmp_path, small.shape_samples(4))
+def test_training_on_a_plan_of_another_lake_names_the_first_row_that_differs(
+    tmp_path: Path, recipe: Recipe, tokens
+) -> None:
+    lake = small.fill_lake(tmp_path, small.draw_shape_samples(4))
     plan_stage(lake, "single_image", recipe, run_id="r")
     plan = PackPlan(lake, "single_image")
-    small.fill_lake(tmp_path, [(p, q, a + "!") for p, q, a in small.shape_samples(4)])
+    small.fill_lake(tmp_path, [(p, q, a + "!") for p, q, a in small.draw_shape_samples(4)])
     loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
     with pytest.raises(MvlError, match=f"row {plan[0].row_ids[0]} .* the plan says"):
         loader.load(0)

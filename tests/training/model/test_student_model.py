@@ -32,7 +32,7 @@ def processor(recipe: Recipe, tokens: ChatTokenizer) -> SampleProcessor:
 
 def built(processor: SampleProcessor, count: int = 5, seed: int = 0) -> list[ProcessedSample]:
     samples = []
-    for number, (pictures, question, answer) in enumerate(small.shape_samples(count, seed)):
+    for number, (pictures, question, answer) in enumerate(small.draw_shape_samples(count, seed)):
         images = {str(i): data for i, data in enumerate(pictures)}
         row = {
             "row_id": str(number),
@@ -92,7 +92,7 @@ def test_packed_logits_loss_and_gradients_equal_those_of_samples_alone(
             assert torch.allclose(found[name], parameter.grad, atol=2e-4, rtol=1e-4), name
 
 
-def test_a_head_called_in_parts_gives_the_same_loss_and_gradients(
+def test_a_head_called_in_chunks_gives_the_same_loss_and_gradients(
     student: Student, processor: SampleProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(student_model, "HEAD_CHUNK_TOKENS", 5)
@@ -112,7 +112,9 @@ def test_a_head_called_in_parts_gives_the_same_loss_and_gradients(
     student.n_head_chunks = None
 
 
-def test_changing_one_sample_never_moves_its_neighbours(student: Student, processor: SampleProcessor) -> None:
+def test_changing_one_sample_never_changes_the_logits_of_others_in_its_pack(
+    student: Student, processor: SampleProcessor
+) -> None:
     samples = built(processor)
     before = logits(student, together(processor, samples))
     start = 0
@@ -135,10 +137,10 @@ def test_changing_one_sample_never_moves_its_neighbours(student: Student, proces
         start += length
 
 
-def test_features_equal_those_of_transformers_own_forward(student: Student, processor: SampleProcessor) -> None:
+def test_visual_features_equal_those_of_transformers(student: Student, processor: SampleProcessor) -> None:
     llava = student.llava.eval()
     samples = built(processor)
-    for (pictures, _, _), sample in zip(small.shape_samples(5), samples, strict=False):
+    for (pictures, _, _), sample in zip(small.draw_shape_samples(5), samples, strict=False):
         if not pictures:
             continue
         sizes = []
@@ -164,8 +166,8 @@ def test_features_equal_those_of_transformers_own_forward(student: Student, proc
     assert torch.allclose(theirs, ours, atol=1e-6)
 
 
-def test_shrunk_pictures_have_transformers_features_too(tokenizer: Path, tokens: ChatTokenizer) -> None:
-    data = small.recipe_data(tokenizer)
+def test_features_of_shrunk_images_equal_those_of_transformers(tokenizer: Path, tokens: ChatTokenizer) -> None:
+    data = small.build_recipe_data(tokenizer)
     data["grid"] |= {"side": 4, "tiles": None, "anyres_max": 2}
     recipe = parse_recipe(data)
     student = assemble_student(recipe, tokens).eval()
@@ -184,7 +186,9 @@ def test_shrunk_pictures_have_transformers_features_too(tokenizer: Path, tokens:
     assert torch.allclose(theirs[0], ours, atol=1e-6)
 
 
-def test_a_pack_without_pictures_still_reaches_every_parameter(student: Student, processor: SampleProcessor) -> None:
+def test_a_pack_without_images_still_gives_every_parameter_a_gradient(
+    student: Student, processor: SampleProcessor
+) -> None:
     """Ranks whose gradients differ in kind crash ZeRO-2 and hang ZeRO-3."""
     words = [s for s in built(processor) if not s.layouts]
     assert words
@@ -197,7 +201,7 @@ def test_a_pack_without_pictures_still_reaches_every_parameter(student: Student,
         assert max(vision) == 0
 
 
-def test_the_loss_is_the_sum_over_answers_only(student: Student, processor: SampleProcessor) -> None:
+def test_the_loss_is_summed_over_answers_only(student: Student, processor: SampleProcessor) -> None:
     sample = built(processor, 1)[0]
     batch = together(processor, [sample])
     scores = logits(student, batch).float()
@@ -213,7 +217,7 @@ def test_a_siglip_tower_gives_the_states_before_its_last_layer(
     from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipConfig, SiglipModel
 
     torch.manual_seed(0)
-    data = small.recipe_data(tokenizer)
+    data = small.build_recipe_data(tokenizer)
     vision = {k: v for k, v in data["vision"]["config"].items() if k != "model_type"} | {"num_hidden_layers": 3}
     whole = SiglipModel(
         SiglipConfig(
@@ -253,6 +257,6 @@ def test_a_pack_of_the_plan_holds_what_the_plan_counted(lake: Lake, recipe: Reci
         assert len(batch.visual_positions_V) == sum(y.n_tokens for y in batch.layouts)
 
 
-def test_a_folder_that_is_no_model_is_one_clear_error(tmp_path: Path, recipe: Recipe) -> None:
+def test_loading_a_folder_without_a_model_is_one_clear_error(tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(MvlError, match="no model can be loaded"):
         load_student(tmp_path, recipe.grid.to_tile_grid())

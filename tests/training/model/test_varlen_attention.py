@@ -40,7 +40,9 @@ def states(heads: int, device: str, dtype: torch.dtype) -> torch.Tensor:
     ],
 )
 @pytest.mark.parametrize("groups", [1, 3])
-def test_it_equals_a_dense_mask(device: str, dtype: torch.dtype, tolerance: float, groups: int) -> None:
+def test_packed_attention_equals_a_dense_block_mask(
+    device: str, dtype: torch.dtype, tolerance: float, groups: int
+) -> None:
     query, key, value = states(6, device, dtype), states(6 // groups, device, dtype), states(6 // groups, device, dtype)
     cu_seqlens = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0)], dtype=torch.int32, device=device)
     ours, none = compute_packed_attention(

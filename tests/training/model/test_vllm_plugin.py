@@ -29,7 +29,7 @@ QUESTION = "Which colour?"
 
 def wide_recipe(tokenizer: Path) -> dict[str, Any]:
     """Up to 6 x 6 tiles, shrunk to 4, as in paper-7b; tiles of 112 px and 4 x 4 patches."""
-    data = small.seeing_recipe(tokenizer)
+    data = small.build_seeing_recipe_data(tokenizer)
     data["vision"]["config"] |= {"image_size": 112, "patch_size": 28}
     data["grid"] = {"tile": 112, "patch": 28, "side": 6, "anyres_max": 4}
     data["stages"]["single_image"] |= {"steps": 120, "global_batch_size": 8}
@@ -57,7 +57,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
     plan_stage(lake, "single_image", parse_recipe(data), run_id="test")
     command = [sys.executable, "-m", "mvl_training.trainer.main", "--recipe", str(file), "--stage", "single_image"]
     command += ["--lake", lake.root, "--out", str(folder / "out")]
-    done = subprocess.run(command, env=small.environment(), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=small.build_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "out"
 
@@ -71,7 +73,7 @@ def sizes_to_ask() -> list[tuple[int, int]]:
 
 @pytest.mark.server
 @pytest.mark.soak
-def test_vllm_counts_and_answers_as_our_runner_for_pictures_of_every_shape(
+def test_vllm_counts_tokens_and_answers_like_our_runner_for_images_of_every_shape(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_vllm_installed():

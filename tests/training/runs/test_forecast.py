@@ -51,10 +51,10 @@ def test_a_frozen_tower_costs_no_gradients_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(1, None), (4, None), (16, 7)])
-def test_over_a_plan_the_steps_and_samples_are_those_that_will_be_trained(
+def test_a_forecast_over_a_plan_has_the_steps_and_samples_that_will_be_trained(
     lake: Lake, tokenizer: Path, batch: int, steps: int | None
 ) -> None:
-    recipe = parse_recipe(small.recipe_data(tokenizer, global_batch_size=batch, steps=steps))
+    recipe = parse_recipe(small.build_recipe_data(tokenizer, global_batch_size=batch, steps=steps))
     plan = PackPlan(lake, "single_image")
     order = BatchOrder.from_plan(plan, batch, recipe.seed)
     found = forecast_stage(recipe, "single_image", compute_recipe_sizes(recipe), n_gpus=1, plan=plan)
@@ -79,7 +79,7 @@ def test_an_offloaded_optimizer_is_on_the_host() -> None:
     assert (kept.host_gib, moved.optimizer_gib) == (0.0, 0.0) and moved.host_gib == kept.optimizer_gib
 
 
-def test_the_demos_parts_are_counted_as_they_are_built() -> None:
+def test_parameters_of_the_demo_are_counted_as_they_are_built() -> None:
     recipe = load_recipe("demo")
     student = assemble_student(recipe, load_tokenizer(recipe))
     built = {"language": 0, "projector": 0, "vision": 0}
@@ -88,7 +88,7 @@ def test_the_demos_parts_are_counted_as_they_are_built() -> None:
     assert compute_recipe_sizes(recipe).params == built
 
 
-def test_without_a_plan_or_an_expectation_the_way_out_is_named() -> None:
+def test_a_forecast_without_plan_or_expectation_names_what_to_do() -> None:
     recipe = load_recipe("demo")
     with pytest.raises(MvlError, match="does not say what data alignment expects") as caught:
         forecast_stage(recipe, "alignment", compute_recipe_sizes(recipe), n_gpus=1)

@@ -110,7 +110,7 @@ def _cancel_when(started: Callable[[], bool]) -> Callable[[str], None]:
     return echo
 
 
-def test_a_cancel_ends_a_launcher_its_workers_and_their_helpers_even_when_all_ignore_sigint_and_sigterm(
+def test_a_cancel_ends_launcher_workers_and_helpers_that_ignore_sigint_and_sigterm(
     tmp_path: Path,
 ) -> None:
     script = _script(tmp_path, "print('up', flush=True)\n" + STUBBORN)
@@ -124,7 +124,7 @@ def test_a_cancel_ends_a_launcher_its_workers_and_their_helpers_even_when_all_ig
     assert not [pid for pid in _pids(tmp_path, 3) if _alive(pid)]
 
 
-def test_a_worker_that_saves_on_sigint_is_given_the_time_to_save(tmp_path: Path) -> None:
+def test_a_worker_that_saves_on_sigint_gets_the_time_to_save(tmp_path: Path) -> None:
     script = _script(tmp_path, "print('up', flush=True)\n" + SAVING)
     with pytest.raises(Cancelled):
         supervise(
@@ -136,7 +136,7 @@ def test_a_worker_that_saves_on_sigint_is_given_the_time_to_save(tmp_path: Path)
     assert (tmp_path / "saved").read_text() == "yes"
 
 
-def test_helpers_left_behind_by_a_command_that_succeeded_are_ended_too(tmp_path: Path) -> None:
+def test_helpers_that_a_successful_command_left_running_are_ended(tmp_path: Path) -> None:
     text = """
 import subprocess, sys
 from pathlib import Path
@@ -151,7 +151,7 @@ Path(sys.argv[1], "0.pid").write_text(str(helper.pid))
     assert not [pid for pid in _pids(tmp_path, 1) if _alive(pid)]
 
 
-def test_the_group_of_a_supervisor_that_was_killed_is_reaped_by_the_next_start(tmp_path: Path) -> None:
+def test_the_next_start_ends_the_group_of_a_killed_supervisor(tmp_path: Path) -> None:
     run = tmp_path / "run"
     script = _script(tmp_path, STUBBORN)
     code = (
@@ -219,7 +219,7 @@ def test_a_failing_command_says_its_code_and_its_last_lines(tmp_path: Path) -> N
     assert "no such recipe" in "".join(heard)
 
 
-def test_what_a_worker_said_is_shown_in_place_of_the_report_of_torchrun_behind_it(tmp_path: Path) -> None:
+def test_a_workers_last_words_are_shown_without_torchruns_report_after_them(tmp_path: Path) -> None:
     report = "E1123 13:47:17.381000 1 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 2)"
     code = f"print('there is no pack plan'); print({report!r}); print('Traceback\\n' * 40); raise SystemExit(1)"
     with pytest.raises(CommandFailed) as caught:
@@ -229,7 +229,7 @@ def test_what_a_worker_said_is_shown_in_place_of_the_report_of_torchrun_behind_i
     assert len(caught.value.message.splitlines()) == 1
 
 
-def test_a_model_server_that_a_command_started_stays_when_the_command_has_ended(tmp_path: Path) -> None:
+def test_a_model_server_outlives_the_command_that_started_it(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     script = _script(tmp_path, SERVING)
     supervise([sys.executable, str(script), str(tmp_path)], run_dir=tmp_path / "run", on_output=lambda text: None)

@@ -56,19 +56,19 @@ def published_names(layers: int) -> set[str]:
     return names
 
 
-def test_the_export_has_the_published_names(seeing: tuple[Path, list[small.Drawn]]) -> None:
+def test_the_export_has_the_published_names(seeing: tuple[Path, list[small.DrawnSample]]) -> None:
     with safe_open(seeing[0] / "export" / "model.safetensors", framework="pt") as file:
         assert set(file.keys()) == published_names(layers=2)
 
 
-def test_an_untied_head_has_its_published_name_and_strangers_are_refused() -> None:
+def test_an_untied_head_has_its_published_name_and_an_unknown_parameter_raises() -> None:
     assert to_hub_name("llava.lm_head.weight") == "language_model.lm_head.weight"
     with pytest.raises(KeyError):
         to_hub_name("llava.model.something.weight")
 
 
-def test_transformers_own_processor_and_model_give_our_tokens_and_logits(
-    seeing: tuple[Path, list[small.Drawn]],
+def test_transformers_processor_and_model_give_our_tokens_and_logits(
+    seeing: tuple[Path, list[small.DrawnSample]],
 ) -> None:
     from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
     from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
@@ -112,7 +112,7 @@ def test_a_folder_without_a_model_is_one_clear_error(tmp_path: Path) -> None:
 
 @pytest.mark.server
 def test_vllm_serves_the_export_with_our_token_counts_and_answers(
-    seeing: tuple[Path, list[small.Drawn]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seeing: tuple[Path, list[small.DrawnSample]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_vllm_installed():
         pytest.skip("vLLM is not installed")

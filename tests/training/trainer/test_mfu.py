@@ -13,7 +13,7 @@ from mvl_training.recipe import Recipe
 from mvl_training.trainer.mfu import ThroughputMeter
 
 
-def test_the_head_is_counted_on_targets_only(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
+def test_achieved_flops_count_the_head_on_loss_tokens_only(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
     stage, sizes, plan = recipe.get_stage("single_image"), compute_recipe_sizes(recipe), PackPlan(lake, "single_image")
     packs = list(range(4))
     samples, length, tiles, targets = (

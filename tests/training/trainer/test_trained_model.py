@@ -9,8 +9,8 @@ from mvl_training.evaluation.student_runner import StudentRunner
 from tests.training import tiny_model as small
 
 
-def test_the_true_picture_explains_the_answer_better_than_another_one(
-    seeing: tuple[Path, list[small.Drawn]],
+def test_the_loss_of_the_answer_is_lower_with_the_true_image_than_with_another(
+    seeing: tuple[Path, list[small.DrawnSample]],
 ) -> None:
     folder, unseen = seeing
     runner = StudentRunner(folder)
@@ -25,7 +25,7 @@ def test_the_true_picture_explains_the_answer_better_than_another_one(
     assert mean_true + 0.3 < mean_shuffled
 
 
-def test_it_answers_from_pictures_it_never_saw(seeing: tuple[Path, list[small.Drawn]]) -> None:
+def test_the_trained_model_answers_about_images_it_never_saw(seeing: tuple[Path, list[small.DrawnSample]]) -> None:
     folder, unseen = seeing
     answers = StudentRunner(folder, max_new_tokens=8).answer_questions([(p, q) for p, q, _ in unseen])
     right = sum(said == answer for said, (_, _, answer) in zip(answers, unseen, strict=True))
@@ -33,7 +33,7 @@ def test_it_answers_from_pictures_it_never_saw(seeing: tuple[Path, list[small.Dr
     assert right > len(unseen) // 2
 
 
-def test_the_result_says_what_was_done(seeing: tuple[Path, list[small.Drawn]]) -> None:
+def test_the_result_and_the_export_name_steps_and_run(seeing: tuple[Path, list[small.DrawnSample]]) -> None:
     folder, _ = seeing
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert result["n_steps"] == 300
@@ -44,7 +44,7 @@ def test_the_result_says_what_was_done(seeing: tuple[Path, list[small.Drawn]]) -
     assert about["recipe"]["name"] == "tiny"
 
 
-def test_a_training_checkpoint_can_be_asked_too(seeing: tuple[Path, list[small.Drawn]]) -> None:
+def test_a_training_checkpoint_gives_the_losses_of_its_export(seeing: tuple[Path, list[small.DrawnSample]]) -> None:
     folder, unseen = seeing
     from_export = StudentRunner(folder / "export").compute_losses(unseen[:3])
     assert StudentRunner(folder / "checkpoints" / "step-00000300").compute_losses(unseen[:3]) == from_export

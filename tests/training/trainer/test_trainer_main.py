@@ -56,7 +56,7 @@ def recipe_file(tmp_path: Path, tokenizer: Path) -> Path:
 
 
 def write_recipe(file: Path, tokenizer: Path, **stage: Any) -> Path:
-    file.write_text(yaml.safe_dump(small.recipe_data(tokenizer, **stage)), encoding="utf-8")
+    file.write_text(yaml.safe_dump(small.build_recipe_data(tokenizer, **stage)), encoding="utf-8")
     return file
 
 
@@ -70,7 +70,7 @@ def command(recipe: Path, lake: Lake, out: Path, *more: str, ranks: int = 1) -> 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        arguments, env=small.environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        arguments, env=small.build_environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 
@@ -90,7 +90,7 @@ class Started:
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 arguments,
-                env=small.environment(),
+                env=small.build_environment(),
                 start_new_session=True,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -124,9 +124,9 @@ def start(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path, lake: Lake) -> tuple[Path, list[str]]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path, lake: Lake) -> tuple[Path, list[str]]:
     """A finished run of 30 steps on two ranks, over more than four epochs: its folder and its command."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+    folder = tmp_path_factory.mktemp("uninterrupted")
     recipe = write_recipe(folder / "tiny.yaml", tokenizer)
     again = command(recipe, lake, folder / "out", "--steps", "30", ranks=2)
     done = run(again)
@@ -134,8 +134,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path, lake:
     return folder / "out", again
 
 
-def test_two_ranks_killed_and_interrupted_end_bit_for_bit_where_an_undisturbed_run_ends(
-    tmp_path: Path, recipe_file: Path, lake: Lake, start: Any, undisturbed: tuple[Path, list[str]]
+def test_two_ranks_killed_and_interrupted_end_bit_for_bit_like_an_uninterrupted_run(
+    tmp_path: Path, recipe_file: Path, lake: Lake, start: Any, uninterrupted: tuple[Path, list[str]]
 ) -> None:
     """ZeRO-2: kill -9 first, then SIGTERM, then to the end."""
     out = tmp_path / "out"
@@ -154,49 +154,51 @@ def test_two_ranks_killed_and_interrupted_end_bit_for_bit_where_an_undisturbed_r
     assert json.loads((out / "result.json").read_text())["resumed_from"] == stopped_after
     exact = ("step", "loss", "lr", "grad_norm", "samples", "loss_tokens", "epoch")
     assert [{k: s[k] for k in exact} for s in steps_of(out)] == [
-        {k: s[k] for k in exact} for s in steps_of(undisturbed[0])
+        {k: s[k] for k in exact} for s in steps_of(uninterrupted[0])
     ]
-    weights = [load_file(o / "export" / "model.safetensors") for o in (undisturbed[0], out)]
+    weights = [load_file(o / "export" / "model.safetensors") for o in (uninterrupted[0], out)]
     assert weights[0].keys() == weights[1].keys()
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
     assert len(list((out / "checkpoints").glob("step-*"))) == 2  # keep_checkpoints: 2
 
 
 def test_one_rank_trains_like_two(
-    tmp_path: Path, recipe_file: Path, lake: Lake, undisturbed: tuple[Path, list[str]]
+    tmp_path: Path, recipe_file: Path, lake: Lake, uninterrupted: tuple[Path, list[str]]
 ) -> None:
     out = tmp_path / "alone"
     done = run(command(recipe_file, lake, out, "--steps", "30"))
     assert done.returncode == 0, done.stderr[-3000:]
-    losses = [[s["loss"] for s in steps_of(o)] for o in (out, undisturbed[0])]
+    losses = [[s["loss"] for s in steps_of(o)] for o in (out, uninterrupted[0])]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert losses[0][-1] < losses[0][0]
     result = json.loads((out / "result.json").read_text())
     assert (result["n_steps"], result["world_size"], result["export_max_difference"]) == (30, 1, 0.0)
 
 
-def test_another_number_of_ranks_goes_on_with_the_same_data_and_loss(
-    tmp_path: Path, recipe_file: Path, lake: Lake, undisturbed: tuple[Path, list[str]]
+def test_another_number_of_ranks_resumes_with_the_same_data_and_loss(
+    tmp_path: Path, recipe_file: Path, lake: Lake, uninterrupted: tuple[Path, list[str]]
 ) -> None:
     out = tmp_path / "out"
-    saved = undisturbed[0] / "checkpoints" / "step-00000028"
+    saved = uninterrupted[0] / "checkpoints" / "step-00000028"
     shutil.copytree(saved, out / "checkpoints" / saved.name)
-    lines = (undisturbed[0] / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = (uninterrupted[0] / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (out / "metrics.jsonl").write_text("".join(lines[:28]), encoding="utf-8")
     done = run(command(recipe_file, lake, out, "--steps", "30"))
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((out / "result.json").read_text())
     assert (result["resumed_from"], result["world_size"]) == (28, 1)
-    ours, theirs = steps_of(out), steps_of(undisturbed[0])
+    ours, theirs = steps_of(out), steps_of(uninterrupted[0])
     for name in ("step", "lr", "samples", "loss_tokens", "epoch"):
         assert [s[name] for s in ours] == [s[name] for s in theirs]
     assert [s["loss"] for s in ours[28:]] == pytest.approx([s["loss"] for s in theirs[28:]], rel=1e-5)
     assert not list((out / "checkpoints").glob(".universal-*"))
 
 
-def test_every_step_leads_back_to_the_rows_it_saw(lake: Lake, undisturbed: tuple[Path, list[str]]) -> None:
-    trained = Checkpoint("single_image", undisturbed[0], "v", 256)
-    for line in steps_of(undisturbed[0]):
+def test_read_step_rows_returns_the_rows_that_each_step_trained_on(
+    lake: Lake, uninterrupted: tuple[Path, list[str]]
+) -> None:
+    trained = Checkpoint("single_image", uninterrupted[0], "v", 256)
+    for line in steps_of(uninterrupted[0]):
         rows = read_step_rows(lake, trained, line["step"])
         assert (len(rows), sum(r["tokens"] for r in rows)) == (line["samples"], line["tokens"])
     known = {row["row_id"] for row in lake.get_table("mixture/single_image").iter_rows(["row_id"])}
@@ -206,10 +208,10 @@ def test_every_step_leads_back_to_the_rows_it_saw(lake: Lake, undisturbed: tuple
         read_step_rows(lake, trained, 31)
 
 
-def test_a_finished_run_is_not_repeated(undisturbed: tuple[Path, list[str]]) -> None:
+def test_a_finished_run_is_not_repeated(uninterrupted: tuple[Path, list[str]]) -> None:
     from mvl_training.trainer.main import main
 
-    out, again = undisturbed
+    out, again = uninterrupted
     before = (out / "result.json").stat().st_mtime_ns
     assert main(again[again.index("mvl_training.trainer.main") + 1 :]) == 0
     assert (out / "result.json").stat().st_mtime_ns == before
@@ -235,7 +237,7 @@ def test_frozen_parts_stay_and_the_next_stage_starts_from_the_export(
     }
 
 
-def test_a_loss_that_is_no_number_stops_with_the_rows_and_keeps_the_last_checkpoint(
+def test_a_loss_that_is_not_finite_stops_the_run_names_the_rows_and_keeps_the_last_checkpoint(
     tmp_path: Path, tokenizer: Path, lake: Lake
 ) -> None:
     wild = write_recipe(
@@ -252,10 +254,10 @@ def test_a_loss_that_is_no_number_stops_with_the_rows_and_keeps_the_last_checkpo
 
 
 def test_foreign_and_damaged_checkpoints_are_refused_with_the_reason(
-    tmp_path: Path, undisturbed: tuple[Path, list[str]]
+    tmp_path: Path, uninterrupted: tuple[Path, list[str]]
 ) -> None:
     folder = tmp_path / "checkpoints"
-    shutil.copytree(undisturbed[0] / "checkpoints", folder)
+    shutil.copytree(uninterrupted[0] / "checkpoints", folder)
     whole, state = checkpoint.find_newest(
         folder, checkpoint.read_state(checkpoint.list_checkpoints(folder)[-1]).run_hash
     ) or pytest.fail("none")
@@ -281,7 +283,7 @@ def test_foreign_and_damaged_checkpoints_are_refused_with_the_reason(
     assert checkpoint.find_newest(tmp_path / "nothing", state.run_hash) is None
 
 
-def test_a_checkpoint_whose_bytes_changed_is_refused_and_goes_once_the_run_has_passed_it(
+def test_a_checkpoint_with_changed_bytes_is_refused_and_removed_once_the_run_has_passed_it(
     tmp_path: Path, tokenizer: Path, lake: Lake
 ) -> None:
     recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, save_interval=1, keep_checkpoints=2)
@@ -357,7 +359,7 @@ def test_a_recipe_that_is_not_a_demo_refuses_to_train_without_cuda(
 @pytest.mark.parametrize(
     ("name", "has_cuda", "allow_cpu"), [("demo", False, False), ("paper-7b", False, True), ("paper-7b", True, False)]
 )
-def test_a_demo_a_recipe_that_was_told_to_and_one_with_cuda_may_train(
+def test_a_demo_an_allowed_recipe_and_one_with_cuda_may_train(
     monkeypatch: pytest.MonkeyPatch, name: str, has_cuda: bool, allow_cpu: bool
 ) -> None:
     from mvl_training.trainer.main import check_device
@@ -368,7 +370,7 @@ def test_a_demo_a_recipe_that_was_told_to_and_one_with_cuda_may_train(
 
 def test_the_allow_cpu_option_trains_without_cuda(tmp_path: Path, recipe_file: Path, lake: Lake) -> None:
     arguments = command(recipe_file, lake, tmp_path / "out", "--steps", "1", "--allow-cpu")
-    environment = small.environment() | {"MVL_ALLOW_CPU": "0"}
+    environment = small.build_environment() | {"MVL_ALLOW_CPU": "0"}
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -393,11 +395,11 @@ def zero_three(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path, lake: 
     return folder / "out", recipe
 
 
-def test_zero_three_in_bf16_with_offload_and_checkpointing_starts_from_the_same_weights_and_learns(
-    zero_three: tuple[Path, Path], undisturbed: tuple[Path, list[str]]
+def test_zero3_in_bf16_with_offload_and_gradient_checkpointing_starts_from_the_same_weights_and_learns(
+    zero_three: tuple[Path, Path], uninterrupted: tuple[Path, list[str]]
 ) -> None:
     losses = [s["loss"] for s in steps_of(zero_three[0])]
-    whole = steps_of(undisturbed[0])[0]["loss"]
+    whole = steps_of(uninterrupted[0])[0]["loss"]
     assert losses[0] == pytest.approx(whole, rel=3e-3)
     assert losses[0] != pytest.approx(whole, rel=1e-7), "trained in float32"
     assert losses[-1] < losses[0]
@@ -405,7 +407,7 @@ def test_zero_three_in_bf16_with_offload_and_checkpointing_starts_from_the_same_
     assert result["export_max_difference"] <= EXPORT_TOLERANCE
 
 
-def test_zero_three_goes_on_with_the_same_loss_on_another_number_of_ranks(
+def test_zero3_resumes_with_the_same_loss_on_another_number_of_ranks(
     tmp_path: Path, lake: Lake, zero_three: tuple[Path, Path]
 ) -> None:
     """Equal within bf16, with every part's own rate and every state's own step count."""
@@ -422,7 +424,7 @@ def test_zero_three_goes_on_with_the_same_loss_on_another_number_of_ranks(
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("zero", "precision"), [(0, "fp32"), (1, "fp32"), (2, "bf16"), (3, "fp32"), (3, "bf16")])
-def test_what_two_ranks_trained_is_exported_and_goes_on_alone(
+def test_what_two_ranks_trained_is_exported_and_resumed_on_one_rank(
     tmp_path: Path, tokenizer: Path, lake: Lake, zero: int, precision: str
 ) -> None:
     recipe = write_recipe(tmp_path / "tiny.yaml", tokenizer, zero_stage=zero, precision=precision, keep_checkpoints=3)
@@ -442,7 +444,7 @@ def test_what_two_ranks_trained_is_exported_and_goes_on_alone(
 
 
 @pytest.mark.parametrize(("zero", "precision"), [(2, "bf16"), (0, "fp32")])
-def test_an_infinite_gradient_stops_before_the_checkpoint_and_the_resume_knows_the_losses_before(
+def test_an_infinite_gradient_stops_before_the_checkpoint_and_a_resume_knows_the_earlier_losses(
     tmp_path: Path, tokenizer: Path, lake: Lake, zero: int, precision: str
 ) -> None:
     recipe = write_recipe(

@@ -52,7 +52,7 @@ def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         cwd=small.PROJECT,
-        env=small.environment() | environment,
+        env=small.build_environment() | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -65,7 +65,7 @@ def test_two_machines_of_one_rank_train_as_one_machine_of_two(tmp_path: Path, to
     if allowed.returncode:
         pytest.skip(f"no network namespaces here: {allowed.stderr.strip()[-200:]}")
     recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(small.recipe_data(tokenizer)), encoding="utf-8")
+    recipe.write_text(yaml.safe_dump(small.build_recipe_data(tokenizer)), encoding="utf-8")
     (tmp_path / "hosts.txt").write_text("# the first holds rank 0\n10.77.0.1\n10.77.0.2\n", encoding="utf-8")
     reach = tmp_path / "reach"
     reach.write_text(REACH, encoding="utf-8")
@@ -101,10 +101,10 @@ def test_a_machine_that_fails_ends_the_others(tmp_path: Path) -> None:
     assert done.returncode == 7
 
 
-def test_a_launcher_stands_in_for_torchrun(monkeypatch: pytest.MonkeyPatch, tokenizer: Path) -> None:
+def test_the_launcher_command_replaces_torchrun(monkeypatch: pytest.MonkeyPatch, tokenizer: Path) -> None:
     from mvl_training.runs.stage_run import StageRun
 
-    run = StageRun("single_image", "tiny.yaml", small.recipe(tokenizer), "lake", "1", None)
+    run = StageRun("single_image", "tiny.yaml", small.build_recipe(tokenizer), "lake", "1", None)
     alone = run.build_command()
     monkeypatch.setenv(LAUNCHER_ENV, "deploy/train-hosts.sh 'my hosts.txt'")
     assert run.build_command() == ["deploy/train-hosts.sh", "my hosts.txt", *alone[alone.index("--nproc_per_node") :]]

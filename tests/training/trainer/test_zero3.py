@@ -92,11 +92,13 @@ def rank_results(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> l
     """What two ranks found, by rank."""
     folder = tmp_path_factory.mktemp("zero3")
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
-    recipe = small.recipe_data(tokenizer, zero_stage=3, precision="bf16")
+    recipe = small.build_recipe_data(tokenizer, zero_stage=3, precision="bf16")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(folder / "script.py"), str(folder)]
-    done = subprocess.run(command, env=small.environment(), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, env=small.build_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
