@@ -83,7 +83,7 @@ def _build_checkpoint_metadata(run: StageRun) -> dict[str, Any]:
     )
     return {
         metadata_keys.ROW_COUNT: result["samples"],
-        metadata_keys.URI: str(run.output_dir / "export"),
+        metadata_keys.URI: str(run.export_dir),
         metadata_keys.CURVES: dg.MarkdownMetadataValue(curves),
         metadata_keys.LOSS_FIRST: trend.first_mean,
         metadata_keys.LOSS_LAST: trend.last_mean,

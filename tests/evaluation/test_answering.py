@@ -51,7 +51,13 @@ def _exchange(job: dict[str, Any], *lines: list[dict[str, Any]]) -> list[dict[st
     asked = "".join(json.dumps({"questions": line}) + "\n" for line in lines)
     command = [sys.executable, "-m", "mvl_training.evaluation.benchmarks.lmms_worker", json.dumps(job)]
     done = subprocess.run(
-        command, input=asked, env=tiny_model.build_environment(), capture_output=True, text=True, timeout=120, check=False
+        command,
+        input=asked,
+        env=tiny_model.build_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 

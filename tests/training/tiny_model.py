@@ -23,6 +23,9 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220), 
 SHAPES = ("circle", "square", "triangle")
 PROJECT = Path(__file__).parents[2]
 
+SEEING_STEPS = 300
+"""Steps that `build_seeing_recipe_data` trains for; it tells colours then."""
+
 DrawnSample = tuple[list[bytes], str, str]
 """(pictures, question, answer)."""
 
@@ -101,7 +104,7 @@ def build_seeing_recipe_data(tokenizer: Path) -> dict[str, Any]:
     """The least that learns to tell colours in half a minute; heads 32 wide, so that vLLM's CPU build serves it."""
     rates = {"language": 3e-3, "projector": 3e-3, "vision": 3e-3}
     data = build_recipe_data(
-        tokenizer, steps=300, global_batch_size=16, max_seq_len=512, save_interval=1000, learning_rates=rates
+        tokenizer, steps=SEEING_STEPS, global_batch_size=16, max_seq_len=512, save_interval=1000, learning_rates=rates
     )
     data["language"]["config"] |= {"hidden_size": 64, "intermediate_size": 128}
     data["language"]["config"] |= {"num_attention_heads": 2, "num_key_value_heads": 1}
