@@ -4,7 +4,7 @@
 #     export MVL_LAUNCHER=deploy/train-kubernetes.sh MVL_NODES=4 MVL_IMAGE=registry/mvl:tag
 #
 # For a Dagster step that runs in the cluster, under a service account that may create and delete Jobs and Services and
-# read Pods and their logs. MVL_HOME lies on the volume that step and pods share.
+# read Pods and their logs. MVL_HOME is on the volume that step and pods share.
 set -euo pipefail
 
 name=mvl-train-$(date +%s)

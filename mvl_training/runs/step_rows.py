@@ -33,7 +33,7 @@ def read_step_rows(lake: Lake, checkpoint: Checkpoint, step: int) -> list[dict[s
     """
     result = read_json(checkpoint.output_dir / RESULT_FILE)
     if step > result["n_steps"]:
-        raise MvlError(f"checkpoint/{checkpoint.stage} was trained for {result['steps']} steps")
+        raise MvlError(f"checkpoint/{checkpoint.stage} was trained for {result['n_steps']} steps")
     table = lake.get_table(f"pack_plan/{checkpoint.stage}")
     if table.compute_data_version() != result["plan_version"]:
         raise MvlError(

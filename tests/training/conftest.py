@@ -33,7 +33,7 @@ def recipe(tokenizer: Path) -> Recipe:
 
 @pytest.fixture(scope="session")
 def lake(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Lake:
-    """Forty drawn samples (one picture, two, none) and a video, with their pack plan."""
+    """Forty drawn samples (one image, two, none) and a video, with their pack plan."""
     filled = small.fill_lake(tmp_path_factory.mktemp("lake"), small.draw_shape_samples(40), frames=5)
     plan_stage(filled, "single_image", small.build_recipe(tokenizer), run_id="test")
     return filled

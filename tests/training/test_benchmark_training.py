@@ -1,4 +1,4 @@
-"""The training benchmarks run and say what they promise; their figures mean nothing here."""
+"""The training benchmarks run and report what they promise; their figures mean nothing here."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def length_law(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("length_law")
 
 
-def said(*command: str, home: Path) -> dict[str, Any]:
-    """The JSON in the last line that a benchmark writes."""
+def run_benchmark(*command: str, home: Path) -> dict[str, Any]:
+    """Return the JSON in the last line that a benchmark writes."""
     environment = small.build_environment() | {"MVL_HOME": str(home)}
     done = subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=500, check=False
@@ -46,18 +46,18 @@ def test_lengths_of_drawn_samples_follow_the_papers_distribution(length_law: Mod
 
 
 def test_the_fill_benchmark_measures_packs(tmp_path: Path) -> None:
-    found = said(str(BENCHMARKS / "training.py"), "--quick", "--json", "--parts", "fill", home=tmp_path)
-    assert 0.9 < found["fill_8k"] < found["fill_16k"] <= 1
-    assert found["fill"]["even_128_ranks_single_samples"] < found["fill"]["even_128_ranks_packed"] <= 1
+    figures = run_benchmark(str(BENCHMARKS / "training.py"), "--quick", "--json", "--parts", "fill", home=tmp_path)
+    assert 0.9 < figures["fill_8k"] < figures["fill_16k"] <= 1
+    assert figures["fill"]["even_128_ranks_single_samples"] < figures["fill"]["even_128_ranks_packed"] <= 1
 
 
 def test_the_gpu_benchmark_runs_completely_on_a_cpu(tmp_path: Path) -> None:
-    found = said(str(BENCHMARKS / "gpu_step.py"), "--tiny", "--json", "--steps", "1", home=tmp_path)
+    figures = run_benchmark(str(BENCHMARKS / "gpu_step.py"), "--tiny", "--json", "--steps", "1", home=tmp_path)
     for name in ("parity", "parity_fp32_two_layers"):
-        assert found[name]["loss"] < 1e-5
-        assert found[name]["norm"] < 1e-5
-    assert any(samples > 1 for samples, _ in found["packs"]["8k"]), "packs of one sample compare nothing"
-    assert all(step["targets_per_second"] > 0 for step in found["steps"].values())
+        assert figures[name]["loss"] < 1e-5
+        assert figures[name]["norm"] < 1e-5
+    assert any(samples > 1 for samples, _ in figures["packs"]["8k"]), "packs of one sample compare nothing"
+    assert all(step["targets_per_second"] > 0 for step in figures["steps"].values())
 
 
 @pytest.mark.soak
@@ -67,9 +67,9 @@ def test_the_step_benchmark_measures_us_and_hugging_face_on_the_same_data(tmp_pa
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(data), encoding="utf-8")
     parts = ["--parts", "step", "planning", "loader", "--recipe", str(file)]
-    found = said(str(BENCHMARKS / "training.py"), "--quick", "--json", *parts, home=tmp_path)
-    assert found["speedup_vs_hf_trainer"] > 0
-    losses = found["step"]["first_loss"]
+    figures = run_benchmark(str(BENCHMARKS / "training.py"), "--quick", "--json", *parts, home=tmp_path)
+    assert figures["speedup_vs_hf_trainer"] > 0
+    losses = figures["step"]["first_loss"]
     assert max(losses.values()) - min(losses.values()) < 0.2, "equal weights, equal data"
-    assert found["planning"]["rows_per_second_and_core"]["median"] > 0
-    assert "skipped" in found["loader"] or found["loader_vs_webdataset"] > 0
+    assert figures["planning"]["rows_per_second_and_core"]["median"] > 0
+    assert "skipped" in figures["loader"] or figures["loader_vs_webdataset"] > 0

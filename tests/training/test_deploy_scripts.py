@@ -81,7 +81,7 @@ def test_train_hosts_passes_settings_but_no_secrets(there: Path) -> None:
 
 def test_train_hosts_refuses_a_file_without_a_host(there: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
-        _hosts(there, "# nobody yet\n")
+        _hosts(there, "# none yet\n")
 
 
 def test_train_slurm_gives_ranks_time_to_save(there: Path) -> None:

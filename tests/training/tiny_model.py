@@ -27,7 +27,7 @@ SEEING_STEPS = 300
 """Steps that `build_seeing_recipe_data` trains for; it tells colours then."""
 
 DrawnSample = tuple[list[bytes], str, str]
-"""(pictures, question, answer)."""
+"""(images, question, answer)."""
 
 
 def write_tokenizer(folder: Path) -> Path:
@@ -124,7 +124,7 @@ def draw_colour_samples(count: int, seed: int) -> list[DrawnSample]:
 
 
 def build_environment() -> dict[str, str]:
-    """Of launched processes: one thread each, for machines on which other tests run beside."""
+    """Of launched processes: one thread each, for machines that run other tests at the same time."""
     return {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -153,7 +153,7 @@ def draw(shape: str, colour: str, size: tuple[int, int] = (240, 240), at: tuple[
 
 
 def draw_shape_samples(count: int, seed: int = 0) -> list[DrawnSample]:
-    """(pictures, question, answer): one picture, none, or two, in seeded sizes."""
+    """(images, question, answer): one image, none, or two, in seeded sizes."""
     rng = random.Random(seed)
     samples: list[DrawnSample] = []
     for number in range(count):
@@ -172,13 +172,18 @@ def draw_shape_samples(count: int, seed: int = 0) -> list[DrawnSample]:
 def fill_lake(root: Path, samples: Sequence[DrawnSample], stage: str = "single_image", frames: int = 0) -> Lake:
     """A lake whose `mixture/<stage>` holds the samples in order. With `frames`, one more row is a video."""
     lake = Lake(str(root))
-    rows = [(pictures, "<image>\n" * len(pictures) + q, a, None) for pictures, q, a in samples]
+    rows = [(images, "<image>\n" * len(images) + q, a, None) for images, q, a in samples]
     if frames:
-        film = [
+        video_frames = [
             draw("circle", c, at=(4 * i, 4 * i)) for i, c in zip(range(frames), list(COLOURS) * frames, strict=False)
         ]
         rows.append(
-            (film, "<video>\nWhat moves?", "a circle", {"name": "film", "seconds": [float(i) for i in range(frames)]})
+            (
+                video_frames,
+                "<video>\nWhat moves?",
+                "a circle",
+                {"name": "clip", "seconds": [float(i) for i in range(frames)]},
+            )
         )
     insert_rows(lake, rows, stage)
     return lake
@@ -186,8 +191,8 @@ def fill_lake(root: Path, samples: Sequence[DrawnSample], stage: str = "single_i
 
 def insert_rows(lake: Lake, rows: Sequence[tuple[list[bytes], str, str, Any]], stage: str) -> None:
     sample_rows, mixture_rows = [], []
-    for position, (pictures, question, answer, video) in enumerate(rows):
-        ids = [insert_image(lake, p) for p in pictures]
+    for position, (images, question, answer, video) in enumerate(rows):
+        ids = [insert_image(lake, image) for image in images]
         sample_id = compute_digest("drawn", position)
         version_id = compute_digest(sample_id, 1)
         turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]

@@ -31,16 +31,16 @@ def chatml(tokens: ChatTokenizer, turns=TURNS, visuals=(VisualPlaceholder("image
     return encode_conversation(turns, visuals, tokens, style="chatml", system_prompt="S", **options)
 
 
-def shown(tokens: ChatTokenizer, ids) -> str:
+def decode_ids(tokens: ChatTokenizer, ids) -> str:
     return tokens._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
 
 
-def trained(tokens: ChatTokenizer, encoded: EncodedSample) -> str:
-    return shown(tokens, encoded.input_ids[encoded.labels != IGNORE_INDEX])
+def decode_loss_tokens(tokens: ChatTokenizer, encoded: EncodedSample) -> str:
+    return decode_ids(tokens, encoded.input_ids[encoded.labels != IGNORE_INDEX])
 
 
 def test_a_conversation_reads_as_chatml(tokens: ChatTokenizer) -> None:
-    assert shown(tokens, chatml(tokens).input_ids) == (
+    assert decode_ids(tokens, chatml(tokens).input_ids) == (
         "<|im_start|>system\nS<|im_end|>\n"
         "<|im_start|>user\n<image><image><image>\nWhat?\nSay.<|im_end|>\n"
         "<|im_start|>assistant\nA cat.<|im_end|>\n"
@@ -51,7 +51,7 @@ def test_a_conversation_reads_as_chatml(tokens: ChatTokenizer) -> None:
 
 def test_the_loss_is_taken_on_answers_and_their_end(tokens: ChatTokenizer) -> None:
     encoded = chatml(tokens)
-    assert trained(tokens, encoded) == "A cat.<|im_end|>Yes\nindeed<|im_end|>"
+    assert decode_loss_tokens(tokens, encoded) == "A cat.<|im_end|>Yes\nindeed<|im_end|>"
     kept = encoded.labels != IGNORE_INDEX
     assert np.array_equal(encoded.labels[kept], encoded.input_ids[kept])
     assert encoded.n_loss_tokens == kept.sum()
@@ -59,7 +59,7 @@ def test_the_loss_is_taken_on_answers_and_their_end(tokens: ChatTokenizer) -> No
 
 def test_paper_parity_also_trains_on_markers_and_newlines_of_user_turns(tokens: ChatTokenizer) -> None:
     encoded = chatml(tokens, paper_parity=True)
-    assert trained(tokens, encoded) == (
+    assert decode_loss_tokens(tokens, encoded) == (
         "<|im_start|>\n<|im_end|>\n"
         "<|im_start|>\n\n\n<|im_end|>\n"
         "<|im_start|>assistant\nA cat.<|im_end|>\n"
@@ -72,8 +72,8 @@ def test_paper_parity_also_trains_on_markers_and_newlines_of_user_turns(tokens: 
 
 def test_a_system_turn_of_the_data_replaces_the_default_unless_parity_is_asked(tokens: ChatTokenizer) -> None:
     turns = [{"from": "system", "value": "Own"}, *TURNS]
-    assert shown(tokens, chatml(tokens, turns).input_ids).startswith("<|im_start|>system\nOwn<|im_end|>")
-    assert shown(tokens, chatml(tokens, turns, paper_parity=True).input_ids).startswith(
+    assert decode_ids(tokens, chatml(tokens, turns).input_ids).startswith("<|im_start|>system\nOwn<|im_end|>")
+    assert decode_ids(tokens, chatml(tokens, turns, paper_parity=True).input_ids).startswith(
         "<|im_start|>system\nS<|im_end|>"
     )
 
@@ -81,8 +81,8 @@ def test_a_system_turn_of_the_data_replaces_the_default_unless_parity_is_asked(t
 def test_plain_style_is_images_caption_newline(tokens: ChatTokenizer) -> None:
     turns = [{"from": "human", "value": "Describe.\n<image>"}, {"from": "gpt", "value": "A cat."}]
     encoded = encode_conversation(turns, [VisualPlaceholder("image", 4)], tokens, style="plain", system_prompt="S")
-    assert shown(tokens, encoded.input_ids) == "<image>" * 4 + "A cat.\n"
-    assert trained(tokens, encoded) == "A cat.\n"
+    assert decode_ids(tokens, encoded.input_ids) == "<image>" * 4 + "A cat.\n"
+    assert decode_loss_tokens(tokens, encoded) == "A cat.\n"
     with pytest.raises(RejectError, match="not_one_caption"):
         encode_conversation(TURNS, [VisualPlaceholder("image", 4)], tokens, style="plain", system_prompt="S")
 
@@ -117,12 +117,12 @@ def test_a_conversation_that_cannot_be_trained_on_is_rejected_by_error_class(
 
 
 def test_a_prompt_is_the_beginning_of_the_trained_sequence(tokens: ChatTokenizer) -> None:
-    asked = encode_prompt("What?\nSay.", [VisualPlaceholder("image", 3)], tokens, system_prompt="S")
-    assert asked == chatml(tokens).input_ids[: len(asked)].tolist()
+    prompt_ids = encode_prompt("What?\nSay.", [VisualPlaceholder("image", 3)], tokens, system_prompt="S")
+    assert prompt_ids == chatml(tokens).input_ids[: len(prompt_ids)].tolist()
     assert encode_prompt("Hi", [], tokens, system_prompt="S")[-10:] == tokens.encode("assistant\n")
     without = chatml(tokens, [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}], ())
-    asked = encode_prompt("Hi", [], tokens, system_prompt="S")
-    assert asked == without.input_ids[: len(asked)].tolist()
+    prompt_ids = encode_prompt("Hi", [], tokens, system_prompt="S")
+    assert prompt_ids == without.input_ids[: len(prompt_ids)].tolist()
 
 
 def test_the_chat_template_renders_what_encode_prompt_returns(tokens: ChatTokenizer) -> None:
@@ -132,7 +132,7 @@ def test_the_chat_template_renders_what_encode_prompt_returns(tokens: ChatTokeni
     message = {"role": "user", "content": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Both?"}]}
     rendered = template.render(messages=[message], add_generation_prompt=True)
     visuals = [VisualPlaceholder("image", 1), VisualPlaceholder("image", 1)]
-    assert rendered == shown(tokens, encode_prompt("Both?", visuals, tokens, system_prompt="It's \\ here"))
+    assert rendered == decode_ids(tokens, encode_prompt("Both?", visuals, tokens, system_prompt="It's \\ here"))
     plain = template.render(messages=[{"role": "system", "content": "X"}, {"role": "user", "content": "Hi"}])
     assert plain == "<|im_start|>system\nX<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
 

@@ -28,13 +28,13 @@ def test_packs_read_together_are_those_read_one_by_one_in_order(
 ) -> None:
     loader = loader_of(lake, recipe, tokens)
     positions = [7, None, 2, 3, 3, len(loader.plan) - 1, 0, None]
-    alone = [loader.load(position) for position in positions]
+    one_by_one = [loader.load(position) for position in positions]
     monkeypatch.setattr(pack_loader, "READ_GROUP_PACKS", packs)
     monkeypatch.setattr(pack_loader, "READ_GROUP_BYTES", size)
-    for one, other in zip(loader.iter_batches(positions), alone, strict=True):
-        assert one.row_ids == other.row_ids
-        assert torch.equal(one.input_ids_1L, other.input_ids_1L)
-        assert torch.equal(one.tiles_T3PP, other.tiles_T3PP)
+    for batch, other in zip(loader.iter_batches(positions), one_by_one, strict=True):
+        assert batch.row_ids == other.row_ids
+        assert torch.equal(batch.input_ids_1L, other.input_ids_1L)
+        assert torch.equal(batch.tiles_T3PP, other.tiles_T3PP)
 
 
 def test_image_bytes_in_memory_stay_within_the_limit_unless_one_pack_exceeds_it(
@@ -42,13 +42,18 @@ def test_image_bytes_in_memory_stay_within_the_limit_unless_one_pack_exceeds_it(
 ) -> None:
     loader = loader_of(lake, recipe, tokens)
     monkeypatch.setattr(pack_loader, "READ_GROUP_BYTES", 9000)
-    portions = {id(read.image_data): read.image_data for read in list(loader.iter_raw_packs(range(len(loader.plan))))}
-    held = [sum(map(len, pictures.values())) for pictures in portions.values()]
-    of_packs = [
-        sum(map(len, read.image_data.values())) for p in range(len(loader.plan)) for read in loader.iter_raw_packs([p])
+    image_groups = {
+        id(raw_pack.image_data): raw_pack.image_data
+        for raw_pack in list(loader.iter_raw_packs(range(len(loader.plan))))
+    }
+    group_bytes = [sum(map(len, images.values())) for images in image_groups.values()]
+    pack_bytes = [
+        sum(map(len, raw_pack.image_data.values()))
+        for p in range(len(loader.plan))
+        for raw_pack in loader.iter_raw_packs([p])
     ]
-    assert 1 < len(held) < len(loader.plan)
-    assert max(held) <= max(9000, *of_packs)
+    assert 1 < len(group_bytes) < len(loader.plan)
+    assert max(group_bytes) <= max(9000, *pack_bytes)
 
 
 def test_an_error_while_prefetching_reaches_the_loop(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:

@@ -80,8 +80,14 @@ def test_rows_that_cannot_be_trained_on_become_rejects_and_are_never_cut(tmp_pat
         ],
         "single_image",
     )
-    told: list[tuple[int, int]] = []
-    report = plan_stage(lake, "single_image", recipe, run_id="r", progress_callback=lambda d, n: told.append((d, n)))
+    progress: list[tuple[int, int]] = []
+    report = plan_stage(
+        lake,
+        "single_image",
+        recipe,
+        run_id="r",
+        progress_callback=lambda n_counted, n_rows: progress.append((n_counted, n_rows)),
+    )
     assert (report.n_samples, report.rejects_by_error) == (1, {"too_long": 1, "marker_mismatch": 1, "no_answer": 1})
     rejects = list(lake.get_table("rejects").iter_rows())
     assert {(r["position"], r["error"]) for r in rejects} == {
@@ -89,7 +95,7 @@ def test_rows_that_cannot_be_trained_on_become_rejects_and_are_never_cut(tmp_pat
         (2, "marker_mismatch"),
         (3, "no_answer"),
     }
-    assert told[-1] == (4, 4)
+    assert progress[-1] == (4, 4)
 
 
 def test_a_missing_image_rejects_its_rows_and_stops_training_on_an_older_plan(
@@ -125,7 +131,7 @@ def test_an_image_turned_by_its_exif_is_counted_as_it_is_shown(tmp_path: Path, r
 def test_several_processes_count_the_same_plan(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = small.fill_lake(tmp_path, small.draw_shape_samples(20))
     alone = plan_stage(lake, "single_image", recipe, run_id="a", n_processes=1)
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     monkeypatch.setattr(token_counts, "CHUNK_ROWS", 6)
     plan = lake.get_table("pack_plan/single_image")
     plan.delete("position >= 0")
@@ -135,10 +141,10 @@ def test_several_processes_count_the_same_plan(tmp_path: Path, recipe: Recipe, m
         recipe,
         run_id="b",
         n_processes=2,
-        progress_callback=lambda done, rows: told.append((done, rows)),
+        progress_callback=lambda n_counted, n_rows: progress.append((n_counted, n_rows)),
     )
     assert shared.data_version == alone.data_version
-    assert told == [(6, 20), (12, 20), (18, 20), (20, 20)]
+    assert progress == [(6, 20), (12, 20), (18, 20), (20, 20)]
 
 
 def test_another_text_of_the_same_length_changes_the_plan(tmp_path: Path, recipe: Recipe) -> None:

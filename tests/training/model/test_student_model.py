@@ -30,42 +30,42 @@ def processor(recipe: Recipe, tokens: ChatTokenizer) -> SampleProcessor:
     return SampleProcessor.for_stage(recipe, "single_image", tokens)
 
 
-def built(processor: SampleProcessor, count: int = 5, seed: int = 0) -> list[ProcessedSample]:
+def build_samples(processor: SampleProcessor, count: int = 5, seed: int = 0) -> list[ProcessedSample]:
     samples = []
-    for number, (pictures, question, answer) in enumerate(small.draw_shape_samples(count, seed)):
-        images = {str(i): data for i, data in enumerate(pictures)}
+    for number, (sample_images, question, answer) in enumerate(small.draw_shape_samples(count, seed)):
+        images = {str(i): data for i, data in enumerate(sample_images)}
         row = {
             "row_id": str(number),
             "image_ids": list(images),
             "video": None,
             "conversations": [
-                {"from": "human", "value": "<image>\n" * len(pictures) + question},
+                {"from": "human", "value": "<image>\n" * len(sample_images) + question},
                 {"from": "gpt", "value": answer},
             ],
         }
         samples.append(processor.build_sample(row, images))
     row = {
-        "row_id": "film",
+        "row_id": "clip",
         "image_ids": ["a", "b", "c"],
-        "video": {"name": "film"},
+        "video": {"name": "clip"},
         "conversations": [{"from": "human", "value": "<video>\nAnd?"}, {"from": "gpt", "value": "moves"}],
     }
-    film = {i: small.draw("circle", "red", at=(n, n)) for n, i in enumerate("abc")}
-    return [*samples, processor.build_sample(row, film)]
+    frames = {image_id: small.draw("circle", "red", at=(n, n)) for n, image_id in enumerate("abc")}
+    return [*samples, processor.build_sample(row, frames)]
 
 
-def together(processor: SampleProcessor, samples: list[ProcessedSample]) -> PackedBatch:
+def collate_samples(processor: SampleProcessor, samples: list[ProcessedSample]) -> PackedBatch:
     return collate(
         samples, (processor.tokenizer.image_token_id, processor.tokenizer.video_token_id), processor.grid.tile_size
     )
 
 
-def logits(student: Student, batch: PackedBatch) -> torch.Tensor:
+def compute_logits(student: Student, batch: PackedBatch) -> torch.Tensor:
     with torch.no_grad():
         return student.llava.lm_head(student.compute_last_hidden(batch))
 
 
-def gradients(student: Student) -> dict[str, torch.Tensor]:
+def copy_gradients(student: Student) -> dict[str, torch.Tensor]:
     return {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
 
 
@@ -76,13 +76,15 @@ def test_packed_logits_loss_and_gradients_equal_those_of_samples_alone(
     student.train()
     if checkpointing:
         student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    samples = built(processor)
-    packed = together(processor, samples)
-    alone = [together(processor, [s]) for s in samples]
-    assert torch.allclose(logits(student, packed), torch.cat([logits(student, b) for b in alone]), atol=1e-5)
+    samples = build_samples(processor)
+    packed = collate_samples(processor, samples)
+    alone = [collate_samples(processor, [s]) for s in samples]
+    assert torch.allclose(
+        compute_logits(student, packed), torch.cat([compute_logits(student, b) for b in alone]), atol=1e-5
+    )
 
     student(packed).backward()
-    found = gradients(student)
+    found = copy_gradients(student)
     student.zero_grad()
     losses = [student(b) for b in alone]
     sum(losses).backward()
@@ -96,7 +98,7 @@ def test_a_head_called_in_chunks_gives_the_same_loss_and_gradients(
     student: Student, processor: SampleProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(student_model, "HEAD_CHUNK_TOKENS", 5)
-    packs = [together(processor, built(processor)), collate([], (0, 1), processor.grid.tile_size)]
+    packs = [collate_samples(processor, build_samples(processor)), collate([], (0, 1), processor.grid.tile_size)]
     for pack in packs:
         found = []
         for calls in (1, None, 3, 64):
@@ -104,7 +106,7 @@ def test_a_head_called_in_chunks_gives_the_same_loss_and_gradients(
             student.zero_grad()
             loss = student(pack)
             loss.backward()
-            found.append((loss.item(), gradients(student)))
+            found.append((loss.item(), copy_gradients(student)))
         for loss, grads in found[1:]:
             assert loss == pytest.approx(found[0][0], rel=1e-6)
             assert grads.keys() == found[0][1].keys()
@@ -115,8 +117,8 @@ def test_a_head_called_in_chunks_gives_the_same_loss_and_gradients(
 def test_changing_one_sample_never_changes_the_logits_of_others_in_its_pack(
     student: Student, processor: SampleProcessor
 ) -> None:
-    samples = built(processor)
-    before = logits(student, together(processor, samples))
+    samples = build_samples(processor)
+    before = compute_logits(student, collate_samples(processor, samples))
     start = 0
     for place, sample in enumerate(samples):
         length = len(sample.encoded.input_ids)
@@ -129,7 +131,7 @@ def test_changing_one_sample_never_changes_the_logits_of_others_in_its_pack(
             other.encoded.input_ids != processor.tokenizer.video_token_id
         )
         other.encoded.input_ids[text] = (other.encoded.input_ids[text] + 1) % 250
-        after = logits(student, together(processor, [*samples[:place], other, *samples[place + 1 :]]))
+        after = compute_logits(student, collate_samples(processor, [*samples[:place], other, *samples[place + 1 :]]))
         moved = (after - before).abs().amax(dim=1)
         assert moved[start : start + length].max() > 1e-3
         moved[start : start + length] = 0
@@ -139,14 +141,14 @@ def test_changing_one_sample_never_changes_the_logits_of_others_in_its_pack(
 
 def test_visual_features_equal_those_of_transformers(student: Student, processor: SampleProcessor) -> None:
     llava = student.llava.eval()
-    samples = built(processor)
-    for (pictures, _, _), sample in zip(small.draw_shape_samples(5), samples, strict=False):
-        if not pictures:
+    samples = build_samples(processor)
+    for (sample_images, _, _), sample in zip(small.draw_shape_samples(5), samples, strict=False):
+        if not sample_images:
             continue
         sizes = []
         from mvl_assets.media.image import standardise_image
 
-        for data in pictures:
+        for data in sample_images:
             width, height = standardise_image(data).size
             sizes.append([height, width])
         pixels = torch.from_numpy(sample.tiles) / 127.5 - 1.0
@@ -154,15 +156,15 @@ def test_visual_features_equal_those_of_transformers(student: Student, processor
             theirs = llava.model.get_image_features(
                 pixel_values=pixels,
                 image_sizes=torch.tensor(sizes),
-                batch_num_images=torch.tensor([len(pictures)]),
+                batch_num_images=torch.tensor([len(sample_images)]),
             ).pooler_output
             ours, _ = student.compute_visual_features(torch.from_numpy(sample.tiles), sample.layouts)
         assert torch.allclose(torch.cat(list(theirs)), ours, atol=1e-6)
-    film = samples[-1]
-    pixels = torch.from_numpy(film.tiles) / 127.5 - 1.0
+    video_sample = samples[-1]
+    pixels = torch.from_numpy(video_sample.tiles) / 127.5 - 1.0
     with torch.no_grad():
         theirs = llava.model.get_video_features(pixel_values_videos=pixels[None]).pooler_output[0]
-        ours, _ = student.compute_visual_features(torch.from_numpy(film.tiles), film.layouts)
+        ours, _ = student.compute_visual_features(torch.from_numpy(video_sample.tiles), video_sample.layouts)
     assert torch.allclose(theirs, ours, atol=1e-6)
 
 
@@ -190,9 +192,9 @@ def test_a_pack_without_images_still_gives_every_parameter_a_gradient(
     student: Student, processor: SampleProcessor
 ) -> None:
     """Ranks whose gradients differ in kind crash ZeRO-2 and hang ZeRO-3."""
-    words = [s for s in built(processor) if not s.layouts]
+    words = [s for s in build_samples(processor) if not s.layouts]
     assert words
-    for batch in (together(processor, words), together(processor, [])):
+    for batch in (collate_samples(processor, words), collate_samples(processor, [])):
         student.zero_grad(set_to_none=True)
         student(batch).backward()
         missing = [n for n, p in student.named_parameters() if p.grad is None and find_model_component(n) is not None]
@@ -202,9 +204,9 @@ def test_a_pack_without_images_still_gives_every_parameter_a_gradient(
 
 
 def test_the_loss_is_summed_over_answers_only(student: Student, processor: SampleProcessor) -> None:
-    sample = built(processor, 1)[0]
-    batch = together(processor, [sample])
-    scores = logits(student, batch).float()
+    sample = build_samples(processor, 1)[0]
+    batch = collate_samples(processor, [sample])
+    scores = compute_logits(student, batch).float()
     labels = torch.from_numpy(sample.encoded.labels).long()
     expected = torch.nn.functional.cross_entropy(scores[:-1], labels[1:], ignore_index=IGNORE_INDEX, reduction="sum")
     assert student(batch).item() == pytest.approx(expected.item(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Whatever is launched ends whole, or is taken down whole: the cases that leave processes behind elsewhere."""
+"""A launched command ends with all its processes: cases that leave processes running elsewhere."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_the_next_start_ends_the_group_of_a_killed_supervisor(tmp_path: Path) ->
 
     group_id = json.loads((run / GROUP_FILE).read_text())["group_id"]
     assert {process.pid for process in list_processes(group_id)} == set(pids)
-    # The launcher alone goes first: its workers are then nobody's children, which is when a process group loses them.
+    # The launcher alone goes first: its workers are then orphans, which a process group of the kernel loses.
     launcher = int((tmp_path / "2.pid").read_text())
     os.kill(launcher, signal.SIGKILL)
     assert kill_orphans(run, grace_s=0.2) >= 2
@@ -207,16 +207,16 @@ def test_a_second_start_in_the_same_folder_is_refused_while_the_first_lives(tmp_
 
 
 def test_a_failing_command_says_its_code_and_its_last_lines(tmp_path: Path) -> None:
-    heard: list[str] = []
+    outputs: list[str] = []
     with pytest.raises(CommandFailed) as caught:
         supervise(
             [sys.executable, "-c", "print('no such recipe'); raise SystemExit(3)"],
             run_dir=tmp_path,
-            on_output=heard.append,
+            on_output=outputs.append,
         )
     assert caught.value.exit_code == 3
     assert "no such recipe" in caught.value.message
-    assert "no such recipe" in "".join(heard)
+    assert "no such recipe" in "".join(outputs)
 
 
 def test_a_workers_last_words_are_shown_without_torchruns_report_after_them(tmp_path: Path) -> None:
@@ -242,19 +242,19 @@ def test_a_model_server_outlives_the_command_that_started_it(tmp_path: Path) -> 
 
 def test_a_half_written_group_file_does_not_stop_the_next_start(tmp_path: Path) -> None:
     (tmp_path / GROUP_FILE).write_text('{"group_id": "ab', encoding="utf-8")
-    heard: list[str] = []
-    supervise([sys.executable, "-c", "print('ran')"], run_dir=tmp_path, on_output=heard.append)
-    assert "ran" in "".join(heard)
+    outputs: list[str] = []
+    supervise([sys.executable, "-c", "print('ran')"], run_dir=tmp_path, on_output=outputs.append)
+    assert "ran" in "".join(outputs)
 
 
 def test_a_program_that_is_just_being_started_belongs_to_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a moment it shows no environment."""
-    shown, asked = psutil.Process.environ, set[int]()
+    read_environ, seen_pids = psutil.Process.environ, set[int]()
 
     def late(process: psutil.Process) -> dict[str, str]:
-        first = process.pid not in asked
-        asked.add(process.pid)
-        return {} if first else shown(process)
+        first = process.pid not in seen_pids
+        seen_pids.add(process.pid)
+        return {} if first else read_environ(process)
 
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with subprocess.Popen(command, env=os.environ | {GROUP_ENV: "just-started"}) as helper:

@@ -44,8 +44,8 @@ def losses(out: Path) -> list[tuple[int, float, float]]:
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    said, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, said[-3000:]
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output[-3000:]
 
 
 def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
