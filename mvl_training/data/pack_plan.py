@@ -55,11 +55,11 @@ class PackPlan:
 
     def __init__(self, lake: Lake, stage: TrainingStage) -> None:
         self.stage = stage
-        self._table = lake.get_table(f"pack_plan/{stage}")
+        table = lake.get_table(f"pack_plan/{stage}")
         hint = f"materialise pack_plan/{stage} first"
-        if not self._table.exists():
+        if not table.exists():
             raise MvlError(f"there is no pack_plan/{stage}", hint=hint)
-        self._table = self._table.snapshot()
+        self._table = table.snapshot()
         self.version = self._table.compute_data_version()
         n_packs = self._table.count()
         if not n_packs:
