@@ -23,7 +23,6 @@ from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries import views
-from mvl_assets.media.image import ImageError
 from mvl_assets.media.tiles import TileLayout
 from mvl_training.data.chat_format import IGNORE_INDEX
 from mvl_training.data.pack_plan import Pack, PackPlan
@@ -216,7 +215,7 @@ class PackLoader:
                 raise _build_stale_plan_error(self.stage, row_id, "is not in the mixture")
             try:
                 sample = self.processor.build_sample(row, raw_pack.image_data)
-            except (RejectError, ImageError) as error:
+            except RejectError as error:
                 raise _build_stale_plan_error(self.stage, row_id, str(error)) from error
             if len(sample.encoded.input_ids) != length:
                 raise _build_stale_plan_error(
