@@ -1,129 +1,29 @@
-"""Right or wrong, and how much that is worth: accuracy with its standard error beside what no model gets for free.
-
-Belongs here: comparing an answer with the known one, and summing up. Does not: where answers come from.
-"""
+"""Accuracy with its standard error, compared with what guessing and grey images give."""
 
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from mvl_assets.answer_matching.normalize import normalize_answer
 
 ALL_CATEGORIES = "all"
-
-_ARTICLES = frozenset({"a", "an", "the"})
-_CONCLUSION_PATTERN = re.compile(r"\banswer(?: is|:)", re.IGNORECASE)
-_LETTER_PATTERN = re.compile(r"[a-h]")
-_OPTION_PATTERN = re.compile(r"^(\(?)([a-h])(\)?[.:)])\s*(.*)$", re.DOTALL)
-_THOUSANDS_PATTERN = re.compile(r"(?<=\d),(?=\d{3}\b)")
-_NUMBER_PATTERN = re.compile(r"^[-+]?\d*\.?\d+$")
-_RELATIONS_PATTERN = re.compile(r"([<>=])")
-_UNITS = "$€£%"
-_KEPT_PUNCTUATION = frozenset(".%#+-")
-
-
-def normalize_answer(text: str) -> str:
-    """The form in which two answers are compared.
-
-    Lower case, Unicode NFKC (but 2² is not 22), no articles and dashes (unless there is nothing else), no punctuation
-    around words and numbers, single spaces; symbols stay. `1,200.0` and `1200` are one number, `$5.00` and `5` one
-    amount.
-    """
-    spaced_text = _RELATIONS_PATTERN.sub(r" \1 ", _THOUSANDS_PATTERN.sub("", _normalize_unicode(text).lower()))
-    words: list[str] = []
-    fillers: list[str] = []
-    for word in "".join(c if _is_kept(c) else " " for c in spaced_text).split():
-        bare = _format_number(
-            word if _NUMBER_PATTERN.match(word) else word.lstrip("#" + _UNITS).rstrip("." + _UNITS) or word
-        )
-        (fillers if bare in _ARTICLES or bare in (".", "-") else words).append(bare)
-    return " ".join(words or fillers)
-
-
-def _normalize_unicode(text: str) -> str:
-    """NFKC, but for superscripts and subscripts; every minus as a hyphen."""
-    normalized_chars = (
-        c if unicodedata.decomposition(c).startswith(("<super>", "<sub>")) else unicodedata.normalize("NFKC", c)
-        for c in unicodedata.normalize("NFC", text.replace("\u2212", "-"))
-    )
-    return unicodedata.normalize("NFC", "".join(normalized_chars))
-
-
-def _is_kept(character: str) -> bool:
-    """Letters, digits, marks and symbols; backticks are how text is set."""
-    if character.isalnum() or character in _KEPT_PUNCTUATION or character == "_":
-        return True
-    return character != "`" and unicodedata.category(character)[0] in "MS"
-
-
-def _format_number(word: str) -> str:
-    if not _NUMBER_PATTERN.match(word):
-        return word
-    value = float(word)
-    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-
-
-def is_correct(answer: str, reference: str) -> bool:
-    """Normalised exact match of the whole answer, or of the line after its last "answer is" or "answer:".
-
-    When both name an option letter (`(B) dog` or `B.`), the letters decide, but for two like `E. coli`, which may be
-    names; a bare letter, on either side, is the option it names. Units that are told on both sides must be the same
-    (`5%` is not `$5`). An empty answer is wrong.
-    """
-    *reasoning, conclusion = _CONCLUSION_PATTERN.split(answer)
-    conclusion_matches = bool(reasoning) and _matches_reference(conclusion.strip().split("\n")[0], reference)
-    return conclusion_matches or _matches_reference(answer, reference)
-
-
-def _matches_reference(answer: str, reference: str) -> bool:
-    if answer.strip() and answer.strip().casefold() == reference.strip().casefold():
-        return True
-    answer_option, reference_option = _parse_option(answer), _parse_option(reference)
-    reference_letter = (
-        reference.strip().lower() if _LETTER_PATTERN.fullmatch(reference.strip().lower()) else reference_option.letter
-    )
-    if reference_letter and answer_option.letter and not (answer_option.may_be_name and reference_option.may_be_name):
-        return answer_option.letter == reference_letter
-    if answer_option.letter != reference_option.letter and answer_option.letter and reference_option.letter:
-        return False
-    normalized_answer, normalized_reference = (
-        normalize_answer(answer_option.text),
-        normalize_answer(reference_option.text),
-    )
-    if reference_letter and normalized_answer == reference_letter:
-        return True
-    answer_units, reference_units = ({c for c in text if c in _UNITS} for text in (answer, reference))
-    return (
-        bool(normalized_reference)
-        and normalized_answer == normalized_reference
-        and not (answer_units and reference_units and answer_units.isdisjoint(reference_units))
-    )
-
-
-class _Option(NamedTuple):
-    """The option letter and the words behind it: `(B) dog` is b and dog, `dog` has no letter."""
-
-    letter: str | None
-    text: str
-    may_be_name: bool = False
-
-
-def _parse_option(text: str) -> _Option:
-    match = _OPTION_PATTERN.match(text.strip().lower())
-    if not match:
-        return _Option(None, text)
-    opening, letter, closing, option_text = match.groups()
-    return _Option(letter, option_text, may_be_name=not opening and closing == "." and bool(option_text.strip()))
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
-    """One question asked of one checkpoint. The `blank_` fields are the same question over grey pictures (None: the
-    question has none); losses are means per target token of the true answer (None: not measured)."""
+    """One checkpoint's result of one question.
+
+    Attributes:
+        category: Of the question.
+        reference: The reference answer.
+        correct: Whether the answer was correct.
+        blank_image_correct: The same with grey images; None for a question without images.
+        loss: Mean loss per token of the reference answer; None if not measured.
+        blank_image_loss: The same with grey images.
+    """
 
     category: str
     reference: str
@@ -135,12 +35,22 @@ class ScoredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CategoryScore:
-    """How one checkpoint did in one category (or in `all`). Shares are between 0 and 1.
+    """Scores of one checkpoint in one category, or in `all`. Shares are between 0 and 1.
 
-    `majority_baseline`: always giving the category's most frequent true answer. `random_baseline`: guessing among the distinct true
-    answers. In `all` both are means over the questions, each by its own category. `blank_image_accuracy` is the share correct with
-    grey pictures among the `n_with_images` questions that have any, `with_image_accuracy` the share correct with the true ones
-    among the same. Losses are means over the questions where both were measured.
+    Attributes:
+        category: Its name.
+        n_questions: Questions asked.
+        n_correct: Correct answers among them.
+        accuracy: Share correct.
+        stderr: Standard error of the accuracy; None for one question.
+        majority_baseline: Accuracy of always giving the most frequent reference. In `all` this and the next are means
+            over questions, each by its own category.
+        random_baseline: Accuracy of guessing among the distinct references.
+        n_with_images: Questions that have images.
+        with_image_accuracy: Share correct among them.
+        blank_image_accuracy: Share correct among them with grey images.
+        loss: Mean over the questions where both losses were measured.
+        blank_image_loss: The same with grey images.
     """
 
     category: str
@@ -158,7 +68,7 @@ class CategoryScore:
 
 
 def compute_category_scores(scored_answers: Sequence[ScoredAnswer]) -> list[CategoryScore]:
-    """One score per category, by name, and `all` last. Nothing for no outcomes."""
+    """Return one score per category, by name, and `all` last; none without answers."""
     if not scored_answers:
         return []
     answers_by_category: dict[str, list[ScoredAnswer]] = {}
@@ -185,9 +95,9 @@ def _build_category_score(
     category: str, scored_answers: Sequence[ScoredAnswer], majority_baseline: float, random_baseline: float
 ) -> CategoryScore:
     n_correct = sum(scored_answer.correct for scored_answer in scored_answers)
-    answers_with_images = [outcome for outcome in scored_answers if outcome.blank_image_correct is not None]
+    answers_with_images = [answer for answer in scored_answers if answer.blank_image_correct is not None]
     answers_with_losses = [
-        outcome for outcome in scored_answers if outcome.loss is not None and outcome.blank_image_loss is not None
+        answer for answer in scored_answers if answer.loss is not None and answer.blank_image_loss is not None
     ]
     return CategoryScore(
         category=category,
@@ -198,15 +108,15 @@ def _build_category_score(
         majority_baseline=majority_baseline,
         random_baseline=random_baseline,
         n_with_images=len(answers_with_images),
-        with_image_accuracy=_compute_mean(float(outcome.correct) for outcome in answers_with_images),
-        blank_image_accuracy=_compute_mean(float(bool(outcome.blank_image_correct)) for outcome in answers_with_images),
-        loss=_compute_mean(outcome.loss or 0.0 for outcome in answers_with_losses),
-        blank_image_loss=_compute_mean(outcome.blank_image_loss or 0.0 for outcome in answers_with_losses),
+        with_image_accuracy=_compute_mean(float(answer.correct) for answer in answers_with_images),
+        blank_image_accuracy=_compute_mean(float(bool(answer.blank_image_correct)) for answer in answers_with_images),
+        loss=_compute_mean(answer.loss or 0.0 for answer in answers_with_losses),
+        blank_image_loss=_compute_mean(answer.blank_image_loss or 0.0 for answer in answers_with_losses),
     )
 
 
 def compute_standard_error(n_correct: int, n_questions: int) -> float | None:
-    """Of a share, from the sample variance of `n_questions` right-or-wrong outcomes; None for fewer than two."""
+    """Return the standard error of a share from the sample variance of its outcomes; None for fewer than two."""
     if n_questions < 2:
         return None
     accuracy = n_correct / n_questions

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mvl_assets.answer_matching.matching import is_correct
 from mvl_assets.common.markdown import embed_image, escape_cell
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import ImageError, build_thumbnail
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import PREVIEW_COUNT, HeldOutQuestion
 from mvl_training.evaluation.held_out.suite import HeldOutReport
-from mvl_training.evaluation.scoring import ALL_CATEGORIES, CategoryScore, is_correct
+from mvl_training.evaluation.scoring import ALL_CATEGORIES, CategoryScore
 from mvl_training.orchestration.plots import MAX_EMBEDDED_CHARS
 
 # Of a question or an answer in a table.

@@ -11,8 +11,8 @@ from PIL import Image
 from servers import serving
 from small_source import profile
 
+from mvl_assets.answer_matching.numbers import parse_numbers
 from mvl_assets.errors import MvlError
-from mvl_assets.judging.numbers import parse_numbers
 from mvl_assets.judging.probe_images import render_probe_png
 from mvl_assets.judging.probes import (
     PROBE_FAULTS,

@@ -8,20 +8,21 @@ from typing import Any
 
 import pyarrow as pa
 
+from mvl_assets.answer_matching.matching import is_correct
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.holdout import iter_held_out_rows
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import HeldOutQuestion, compute_suite_hash, select_questions
-from mvl_training.evaluation.scoring import CategoryScore, ScoredAnswer, compute_category_scores, is_correct
+from mvl_training.evaluation.scoring import CategoryScore, ScoredAnswer, compute_category_scores
 from mvl_training.runs.stage_run import Checkpoint
 
 SUITE = "held_out"
 TABLE = f"evaluation/{SUITE}"
 
 # Increased when the same answers may be scored differently, so that scores of two versions are not compared.
-SCORING_VERSION = 3
+SCORING_VERSION = 4
 
 
 class NoHeldOutQuestionsError(MvlError):

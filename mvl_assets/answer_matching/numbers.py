@@ -1,5 +1,8 @@
-"""Numbers in text: thousands separators, currencies, percent, fractions, powers of ten, LaTeX, number words up to
-ninety-nine, lengths, masses, times and volumes; and when two are the same."""
+"""Numbers in text, and whether two are the same.
+
+Reads thousands separators, currencies, percent, fractions, powers of ten, LaTeX, number words up to ninety-nine, and
+units of length, mass, time and volume.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _NUMBER_WORDS = {
 }
 _SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 
-# How much one of each is in the unit of its kind; metres, grams, seconds, litres.
+# Quantity and size of each unit, in metres, grams, seconds and litres.
 _UNITS: dict[str, tuple[str, float]] = {
     **dict.fromkeys(("mm", "millimetre", "millimeter"), ("length", 1e-3)),
     **dict.fromkeys(("cm", "centimetre", "centimeter"), ("length", 1e-2)),
@@ -42,7 +45,7 @@ _UNITS: dict[str, tuple[str, float]] = {
 }
 
 _NUMBER_WORD_PATTERN = "|".join(sorted(_NUMBER_WORDS, key=len, reverse=True)).replace("-", r"[-\s]")
-# Digits inside a word, such as "B2" or "3f9a", are no number; a unit may follow directly ("5km").
+# Digits inside a word, such as "B2" or "3f9a", are not a number; a unit may follow directly ("5km").
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(
     rf"""
@@ -64,8 +67,15 @@ _NUMBER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number found in a text. `decimals` are the digits after the point as written; `is_percent` if marked as such;
-    `unit` is the unit behind it, if it is one whose size is known."""
+    """A number in a text.
+
+    Attributes:
+        text: As written.
+        value: Its value.
+        decimals: Digits after the point as written.
+        is_percent: Whether it is marked as percent.
+        unit: The unit after it, if its size is known.
+    """
 
     text: str
     value: float
@@ -75,7 +85,7 @@ class Number:
 
 
 def parse_numbers(text: str) -> list[Number]:
-    """Every number in reading order. A minus counts as a sign where no value stands before it."""
+    """Return every number in reading order. A minus is a sign where no value comes before it."""
     text = (
         unicodedata.normalize("NFKC", text).replace("−", "-").replace("⁄", "/").replace("\\%", "%").replace("\\$", "$")
     )
@@ -83,7 +93,7 @@ def parse_numbers(text: str) -> list[Number]:
 
 
 def is_same_number(a: Number, b: Number) -> bool:
-    """Equal up to rounding to the digits of the one written with fewer decimals (two at least); 12% equals 0.12 too.
+    """Return whether two numbers are equal, rounded to the fewer decimals of the two (at least two); 12% equals 0.12.
 
     Two units of one kind are converted: 50 mm equals 5 cm, and 5 cm does not equal 5 m. Other units are not compared:
     "$5" equals "5 dollars".
@@ -123,7 +133,7 @@ def _parse_number(match: re.Match[str]) -> Number | None:
         if float(denominator) == 0:
             return None
         value = float(whole_part or 0) + float(numerator) / float(denominator)
-        # A fraction is exact: as many decimals as anyone will write.
+        # A fraction is exact: more decimals than anyone writes.
         decimals = 12
         if match["lsign"]:
             value = -value
