@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.curation.duplicates import compute_fingerprint
@@ -19,7 +20,7 @@ from mvl_assets.lake.schema import CONTAMINATION
 from mvl_assets.lake.spill import iter_arrow_batches
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.holdout import is_held_out
-from mvl_assets.lake_queries.views import iter_batches, iter_current_samples
+from mvl_assets.lake_queries.views import iter_current_samples
 
 # Hit ids digest these words, the first names of the kinds, so that they stay the same.
 _DIGESTED_KINDS = {"is_benchmark": "declared", "near_duplicate": "copy", "shared_image": "picture"}

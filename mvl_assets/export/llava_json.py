@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.views import iter_batches, iter_mixture_rows
+from mvl_assets.lake_queries.views import iter_mixture_rows
 
 VIDEO_MARKER, IMAGE_MARKER = "<video>", "<image>"
 ROW_BATCH_SIZE = 64

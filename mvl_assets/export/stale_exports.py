@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.lake.id_set import IdSet
-from mvl_assets.lake_queries.views import iter_batches
 
 IMAGE_ID_LENGTH = 32
 

@@ -1,4 +1,5 @@
-"""The Lance tables: their schemas, how rows become durable, and the queries over them.
+"""The storage engine over Lance: schemas, durable writes, publishing, leases, lookup by key, compaction.
 
-All Lance calls and all SQL live in this room. Nothing here knows what a prompt, a model or Dagster is.
+It stores prompts, models and ids as plain columns and does not interpret them; queries that do are in `lake_queries`.
+Only these two packages call Lance and write SQL.
 """

@@ -1,8 +1,8 @@
 """Raw answers of model servers: one Lance table per stage and source, written as the answers arrive.
 
 The table is the checkpoint of a stage. An answer for which `append` has returned survives a kill of the process and, on
-a local disk, a power cut; pending work is what `find_answered` does not return. Rows never change: rewrites and verdicts
-are derived from them and can be derived again for free.
+a local disk, a power cut; pending work is what `find_answered` does not return. Rows never change: rewrites and
+verdicts are derived from them and can be derived again for free.
 """
 
 from __future__ import annotations

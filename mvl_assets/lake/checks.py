@@ -1,4 +1,4 @@
-"""Is a table, or one partition of it, what its schema promises? The answers become Dagster's blocking checks."""
+"""Checks that a table, or one partition, is what its schema promises. Dagster runs them as blocking asset checks."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ import duckdb
 import pyarrow as pa
 
 from mvl_assets.common.digest import compute_row_hashes
-from mvl_assets.lake import sql
-from mvl_assets.lake.table import Table
+from mvl_assets.lake.schema import ROW_HASH_COLUMN
+from mvl_assets.lake.table_reader import TableReader
 
 HASH_SAMPLE_SIZE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class TableCheckResult:
-    """`problems` is empty for a sound table; each entry is one sentence."""
+    """Result of `check_table`: each of `problems` is one sentence."""
 
     n_rows: int
     problems: list[str]
 
     @property
     def ok(self) -> bool:
+        """Whether there are no problems."""
         return not self.problems
 
 
-def check_table(table: Table, partition_key: str | None = None) -> TableCheckResult:
-    """Counts duplicate keys and missing row hashes, and re-computes the hash of the first `HASH_SAMPLE_SIZE` rows.
+def check_table(table: TableReader, partition_key: str | None = None) -> TableCheckResult:
+    """Count duplicate keys and missing row hashes, and recompute the hash of the first `HASH_SAMPLE_SIZE` rows.
 
-    Opening the table has already compared its columns and its key's protection with the schema.
+    Opening the table has already compared its columns and the protection of its key with the schema.
     """
     if not table.exists():
         return TableCheckResult(0, [f"{table.uri} does not exist"])
     spec = table.spec
-    condition = None if partition_key is None else sql.equals(spec.partition_column or "", partition_key)
-    columns = [spec.key_column, "row_hash"] if spec.has_row_hash else [spec.key_column]
+    condition = table.build_partition_filter(partition_key)
+    columns = [spec.key_column, ROW_HASH_COLUMN] if spec.has_row_hash else [spec.key_column]
     keys = pa.Table.from_batches(
         table.scan(columns, condition, 65536), pa.schema([table.schema.field(c) for c in columns])
     )
@@ -46,15 +47,15 @@ def check_table(table: Table, partition_key: str | None = None) -> TableCheckRes
     if n_duplicates_row and n_duplicates_row[0]:
         problems.append(f"{n_duplicates_row[0]} rows share a key")
     if spec.has_row_hash:
-        if keys.column("row_hash").null_count:
+        if keys.column(ROW_HASH_COLUMN).null_count:
             problems.append(f"{keys.column('row_hash').null_count} rows have no row hash")
         problems.extend(_check_row_hashes(table, condition))
     return TableCheckResult(len(keys), problems)
 
 
-def _check_row_hashes(table: Table, condition: str | None) -> list[str]:
+def _check_row_hashes(table: TableReader, condition: str | None) -> list[str]:
     for batch in table.scan(None, condition, HASH_SAMPLE_SIZE):
         computed_hashes = compute_row_hashes(batch, table.spec.content_columns)
-        n_wrong = sum(a != b for a, b in zip(computed_hashes, batch.column("row_hash").to_pylist(), strict=True))
+        n_wrong = sum(a != b for a, b in zip(computed_hashes, batch.column(ROW_HASH_COLUMN).to_pylist(), strict=True))
         return [f"{n_wrong} of {len(batch)} rows do not match their row hash"] if n_wrong else []
     return []

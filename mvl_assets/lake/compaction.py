@@ -1,9 +1,9 @@
-"""Making room: rows deleted by key, fragments rewritten without their deleted rows, versions forgotten.
+"""Reclaiming space: deleting rows by key, rewriting fragments without deleted rows, expiring old versions.
 
-Lance only marks deleted rows; their bytes lie on disk until the fragment that holds them is rewritten and every version
-that still knows the old fragment is cleaned up. For the pictures that means whole files: the larger ones of a fragment
-(64 MB of pictures when it comes from an ingest) share one packed file, which goes as a whole or stays as a whole. So
-fragments are chosen one by one, and those without deleted rows are never touched.
+Lance only marks deleted rows; their bytes stay on disk until their fragment is rewritten and every version that knows
+the old fragment is cleaned up. For images that means whole files: the larger blobs of a fragment (64 MB of images when
+it comes from an ingest) share one packed file, which is kept or removed as a whole. So fragments are chosen one by one,
+and those without deleted rows are never touched.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.table import MAX_RETRIES, Table
 
 KEYS_PER_MERGE = 100_000
-# Of pictures, which may have megabytes each: memory holds one batch. Neighbours are joined up to so many rows and no
-# further, for the next removal must not pay for a huge fragment.
+# An image may have megabytes, and memory holds one batch. Neighbouring fragments are joined up to this number of rows
+# and no further, because the next removal must not pay for a huge fragment.
 IMAGES_PER_BATCH = 16
 IMAGES_PER_FRAGMENT = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class FragmentWaste:
-    """What the deleted rows of one fragment take, by the column `size`, in bytes; `total_bytes` is of all its rows."""
+    """Bytes of the deleted rows, and of all rows, of one fragment, by the column `size`."""
 
     fragment_id: int
     deleted_bytes: int
@@ -38,14 +38,14 @@ class FragmentWaste:
 
 @dataclass(frozen=True, slots=True)
 class ExpiredVersions:
-    """Old versions removed, and the bytes that went with them."""
+    """Number of old versions removed, and the bytes freed with them."""
 
     n_versions: int
     removed_bytes: int
 
 
 def delete_keys(table: Table, keys: IdSet) -> int:
-    """Deletes the rows with these keys, a bounded number per commit; returns how many there were."""
+    """Delete the rows with these keys, a bounded number per commit, and return how many there were."""
     if not len(keys) or not table.exists():
         return 0
     n_deleted = 0
@@ -68,7 +68,7 @@ def delete_keys(table: Table, keys: IdSet) -> int:
 
 
 def measure_waste(table: Table) -> list[FragmentWaste]:
-    """The fragments of `images` that hold deleted rows."""
+    """Measure the fragments of `images` that hold deleted rows."""
     if not table.exists():
         return []
     wastes = []
@@ -90,9 +90,12 @@ def measure_waste(table: Table) -> list[FragmentWaste]:
 
 
 def compact_fragments(table: Table, fragment_ids: Collection[int]) -> int:
-    """Rewrites these fragments without their deleted rows, and no others; returns how many there were to rewrite.
+    """Rewrite these fragments, and no others, without their deleted rows; return how many were rewritten.
 
-    The old files stay until `expire_versions`. Raises `LakeError` when other writers keep getting in between.
+    The old files stay until `expire_versions`.
+
+    Raises:
+        LakeError: Other writers keep committing in between.
     """
     if not table.exists():
         return 0
@@ -125,7 +128,7 @@ def compact_fragments(table: Table, fragment_ids: Collection[int]) -> int:
 
 
 def find_fragments_with_deletions(table: Table, min_fraction: float = 0.0) -> set[int]:
-    """The fragments of which at least this share of rows is deleted, and at least one."""
+    """Return the fragments of which at least one row, and at least this share of rows, is deleted."""
     if not table.exists():
         return set()
     fragments = table.open().get_fragments()
@@ -139,10 +142,14 @@ def find_fragments_with_deletions(table: Table, min_fraction: float = 0.0) -> se
 def expire_versions(
     table: Table, older_than: dt.timedelta, *, is_only_writer: bool = False, dry_run: bool = False
 ) -> ExpiredVersions:
-    """Removes the versions older than that, but never the newest or a tagged one, and the files only they know.
+    """Remove the versions older than that, and the files only they refer to. The newest and tagged versions stay.
 
-    Files that no version knows (of writers that were killed) go when they are a week old, or at once for a caller who
-    is `is_only_writer`: the only process that may write the table.
+    Args:
+        table: The table.
+        older_than: Age from which a version goes.
+        is_only_writer: No other process may write the table now. Then files that no version refers to, left by killed
+            writers, go at once; otherwise they go when they are a week old.
+        dry_run: Only count.
     """
     with translate_disk_errors(table.uri):
         options: dict[str, Any] = {"delete_unverified": is_only_writer, "error_if_tagged_old_versions": False}

@@ -112,7 +112,7 @@ def _list_manifests(root: Path) -> list[Path]:
 
 
 def _parse_version(manifest: Path) -> int:
-    """Read the version from a name, which is the version or 2^64-1 minus it (so that listings start with the newest)."""
+    """Read the version from a name, which is the version or 2^64-1 minus it, so that listings start with the newest."""
     number = int(manifest.stem)
     return (1 << 64) - 1 - number if number > 1 << 63 else number
 

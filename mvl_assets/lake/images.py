@@ -1,6 +1,6 @@
-"""The pictures: content-addressed, stored once with their original bytes, only ever added to.
+"""The image store: content-addressed, each image stored once with its original bytes.
 
-Never compacted: Lance would rewrite every byte of every picture.
+It is not compacted on its own, because Lance would rewrite every byte of every image.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _PROPERTY_COLUMNS = tuple(field.name for field in fields(ImageProperties))
 
 
 class ImageStore:
-    """Find, add and fetch pictures by id."""
+    """Images by id."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self.index = KeyIndex(table)
 
     def find_missing(self, ids: Iterable[str]) -> set[str]:
-        """Those of `ids` that are not stored yet."""
+        """Return those of the ids that are not stored yet."""
         unique_ids = set(ids)
         return unique_ids - self.index.find_existing(unique_ids)
 
     def insert(self, rows: Sequence[ImageRow]) -> int:
-        """Adds pictures that are not there yet, in one commit; returns how many. Callers bound the batch in bytes."""
+        """Add the images that are not stored yet, in one commit, and return their number. Callers bound the bytes."""
         if not rows:
             return 0
         columns = {
@@ -49,7 +49,7 @@ class ImageStore:
         return self.table.insert(pa.table(columns, schema=IMAGES.schema))
 
     def read_images(self, ids: Collection[str]) -> dict[str, bytes]:
-        """The original bytes of each picture. Raises `KeyError` with the first id that is not stored."""
+        """Return the original bytes by id. Raises `KeyError` with the first id that is not stored."""
         data_by_id = self.read_stored_images(ids)
         for image_id in ids:
             if image_id not in data_by_id:
@@ -57,7 +57,7 @@ class ImageStore:
         return data_by_id
 
     def read_stored_images(self, ids: Collection[str]) -> dict[str, bytes]:
-        """The original bytes of each picture; ids that are not stored are left out."""
+        """Return the original bytes by id, without ids that are not stored."""
         key_offsets = self.index.load_key_offsets()
         offset_by_id = {} if key_offsets is None else key_offsets.lookup(ids)
         if key_offsets is None or not offset_by_id:
@@ -66,7 +66,7 @@ class ImageStore:
         return {image_id: data or b"" for image_id, (_, data) in zip(offset_by_id, blobs, strict=True)}
 
     def read_sizes(self, ids: Collection[str]) -> dict[str, int]:
-        """Bytes of each stored picture; ids that are not stored are left out."""
+        """Return the sizes in bytes by id, without ids that are not stored."""
         return {i: row["size"] for i, row in self.index.read_rows(ids, ("size",)).items()}
 
     def read_properties(self, ids: Collection[str]) -> dict[str, ImageProperties]:

@@ -1,4 +1,4 @@
-"""The lake: one root, many tables. Everything else asks it for a table by name."""
+"""The lake: a root with many tables, opened by name."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class Lake:
     """A folder or object-store prefix of Lance tables.
 
-    Table names are `images`, `samples`, `rejects`, `category/<c>`, `rewritten/<c>`, `judged/<c>`, `curation/<x>`,
-    `mixture/<stage>`, `pack_plan/<stage>`, `evaluation/<suite>`; answers are one table per stage and source.
+    Table names are `images`, `samples`, `rejects`, `tombstones`, `category/{category}`, `rewritten/{category}`,
+    `judged/{category}`, `curation/{check}`, `mixture/{stage}`, `pack_plan/{stage}`, `evaluation/{suite}` and
+    `answers/{stage}/{source}`.
     """
 
     def __init__(self, root: str) -> None:
@@ -29,21 +30,20 @@ class Lake:
         self._indices: dict[str, KeyIndex] = {}
 
     def get_table(self, name: str) -> Table:
+        """Return a table by name, which need not exist. Raises `KeyError` for a name without a spec."""
         if name not in self._tables:
             self._tables[name] = Table(f"{self.root}/{name}.lance", get_table_spec(name))
         return self._tables[name]
 
     def get_index(self, name: str) -> KeyIndex:
-        """Random access by key to a table; shared by all readers of this lake."""
+        """Return the key index of a table, shared by all readers of this lake."""
         if name not in self._indices:
             self._indices[name] = KeyIndex(self.get_table(name))
         return self._indices[name]
 
     def list_tables(self, family: str) -> list[str]:
-        """The tables of a family that exist, such as `rewritten/ocr` and `rewritten/chart` for `rewritten`."""
-        filesystem, path = (
-            pafs.FileSystem.from_uri(self.root) if "://" in self.root else (pafs.LocalFileSystem(), self.root)
-        )
+        """List the tables of a family that exist, such as `rewritten/chart` and `rewritten/ocr` for `rewritten`."""
+        filesystem, path = open_filesystem(self.root)
         file_infos = filesystem.get_file_info(pafs.FileSelector(f"{path}/{family}", allow_not_found=True))
         return sorted(
             f"{family}/{file_info.base_name.removesuffix('.lance')}"
@@ -53,10 +53,16 @@ class Lake:
 
     @cached_property
     def images(self) -> ImageStore:
+        """The image store."""
         return ImageStore(Table(f"{self.root}/images.lance", IMAGES))
 
     def get_answer_log(self, stage: str, source: str) -> AnswerLog:
-        """What was paid for in one stage for one source."""
+        """Return the answers of one pipeline stage for one source."""
         from mvl_assets.lake.answers import AnswerLog
 
         return AnswerLog(Table(f"{self.root}/answers/{stage}/{source}.lance", ANSWERS), stage, source)
+
+
+def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of a local path or object-store URI, and the path in it."""
+    return pafs.FileSystem.from_uri(uri) if "://" in uri else (pafs.LocalFileSystem(), uri)

@@ -1,9 +1,7 @@
-"""What every table holds. One `TableSpec` per table (or family of tables), and the rows other rooms hand over.
+"""Columns, keys and schema versions of every table, and the rows that other packages hand over.
 
-Belongs here: columns, keys, schema versions. Does not: how rows are written (`table`, `answers`), what they mean.
-
-Types of keys: 32-hex strings. Lance protects a declared key only for variable-length strings and binary (a
-fixed-size key lets two writers insert the same row twice without an error), so no key here is a fixed-size type.
+Keys are 32-hex strings. Lance protects a declared key only for variable-length strings and binary: a fixed-size key
+lets two writers insert the same row twice without an error.
 """
 
 from __future__ import annotations
@@ -108,10 +106,10 @@ SAMPLES = TableSpec(
             ("image_ids", STRING_LIST),
             ("video", pa.struct([("name", pa.string()), ("seconds", pa.list_(pa.float64()))])),
             ("license", pa.string()),
-            # Of the content alone (conversations, pictures, video, licence), so that moving a row is not a new version.
+            # Of the content alone (conversations, images, video, licence), so that moving a row is not a new version.
             ("content_hash", pa.string()),
             ("run_id", pa.string()),
-            # The data set a collection says the row is from; null for what is no collection.
+            # The data set that a collection says the row is from; null for sources that are not collections.
             ("upstream_dataset", pa.string()),
         ]
     ),
@@ -180,13 +178,13 @@ CATEGORY = TableSpec(
             ("group", pa.string()),
             ("family", pa.string()),
             ("modality", pa.string()),
-            # The first picture's id, the sample's own without pictures: held-out questions never share it with training.
+            # First image id, or the sample id without images: held-out questions never share it with training.
             ("image_group_id", pa.string()),
             ("license", pa.string()),
             ("n_images", pa.int32()),
             ("n_turns", pa.int32()),
             ("n_chars", pa.int64()),
-            # "as_is", "resized", "padded": what standardising will do to the pictures (paper §2: 224–4,096 px, 7:1).
+            # "as_is", "resized", "padded": what standardising will do to the images (paper §2: 224–4,096 px, 7:1).
             ("image_action", pa.string()),
             ("run_id", pa.string()),
         ]
@@ -212,7 +210,7 @@ REWRITTEN = TableSpec(
             ("prompt_hash", pa.string()),
             ("model", pa.string()),
             ("model_revision", pa.string()),
-            # True when the model did not see the sample's pictures (a text-only model stood in for one that sees).
+            # True if a text-only model was asked, which did not see the sample's images.
             ("blind", pa.bool_()),
             ("run_id", pa.string()),
         ]
@@ -233,7 +231,7 @@ VERDICTS = pa.list_(
     )
 )
 
-# Null where the profile has no second judge, or it gave no verdict.
+# Null if the profile has no second judge, or it gave no verdict.
 SECOND_JUDGE: list[tuple[str, pa.DataType]] = [
     ("second_verdicts", VERDICTS),
     ("second_all_yes", pa.bool_()),
@@ -281,7 +279,7 @@ DUPLICATES = TableSpec(
             ("source", pa.string()),
             ("category", pa.string()),
             ("fingerprint", pa.string()),
-            # The sample that stays in place of this one.
+            # The sample that stays instead of this one.
             ("canonical_sample_id", pa.string()),
             ("canonical_source", pa.string()),
             ("run_id", pa.string()),
@@ -314,7 +312,7 @@ MIXTURE = TableSpec(
         [
             ("row_id", pa.string()),
             ("position", pa.int64()),
-            # "original" refers to a version of a sample, "rewritten" to one rewrite of it.
+            # "original": a version of a sample; "rewritten": one rewrite of it.
             ("kind", pa.string()),
             ("sample_id", pa.string()),
             ("version_id", pa.string()),
@@ -367,7 +365,7 @@ EVALUATION = TableSpec(
             ("reference", pa.string()),
             ("answer", pa.string()),
             ("correct", pa.bool_()),
-            # The same question over a grey picture: what the language alone gets right.
+            # The same question with a grey image: what the language alone gets right.
             ("blank_image_answer", pa.string()),
             ("blank_image_correct", pa.bool_()),
             ("loss", pa.float64()),
@@ -392,7 +390,7 @@ BENCHMARKS = TableSpec(
             ("checkpoint_version", pa.string()),
             ("suite", pa.string()),
             ("benchmark", pa.string()),
-            # Null in the row that holds the benchmark's own score.
+            # Null in the row with the benchmark's overall score.
             ("task", pa.string()),
             ("metric", pa.string()),
             ("score", pa.float64()),
@@ -423,7 +421,7 @@ BENCHMARK_ANSWERS = TableSpec(
             ("task", pa.string()),
             ("task_hash", pa.string()),
             ("settings_hash", pa.string()),
-            # Of all that was asked, pictures included: the same for every checkpoint.
+            # Digest of all that was asked, images included: the same for every checkpoint.
             ("question_id", pa.string()),
             ("doc_id", pa.int64()),
             ("reference", pa.string()),
@@ -461,7 +459,7 @@ _TABLE_FAMILIES = {s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, MIX
 
 
 def get_table_spec(name: str) -> TableSpec:
-    """The spec behind a table's name, such as `samples` or `rewritten/ocr`. Raises `KeyError` for other names."""
+    """Return the spec of a table by name, such as `samples` or `rewritten/ocr`. Raises `KeyError` for other names."""
     if name in _SINGLE_TABLES:
         return _SINGLE_TABLES[name]
     return _TABLE_FAMILIES[name.split("/", 1)[0]]
@@ -469,7 +467,7 @@ def get_table_spec(name: str) -> TableSpec:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One picture as its file has it. `compute_image_id` is the digest of `data`."""
+    """One image with its original bytes; `image_id` is the digest of `data`. Sides are pixels after the EXIF turn."""
 
     image_id: str
     data: bytes
@@ -483,9 +481,16 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one request brought back: the thing that was paid for. Kept raw; everything else is derived from it.
+    """The raw answer to one request, which was paid for; everything else is derived from it.
 
-    `first_token_logprobs` is JSON {token: log-probability} of the first generated token, for constrained choices.
+    Attributes:
+        request_key: `Request.key`.
+        source: Slug of the source.
+        stage: Pipeline stage that asked.
+        text: The answer as it arrived.
+        first_token_logprobs: JSON {token: log-probability} of the first generated token, for constrained choices.
+        latency_s: Seconds from the last attempt to the answer.
+        attempts: How often the request was sent.
     """
 
     request_key: str
@@ -508,7 +513,19 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """One row that did not make it through a stage, with enough to find it and to try again."""
+    """One row that did not get through a pipeline stage.
+
+    Attributes:
+        stage: Pipeline stage that rejected it.
+        source: Slug of its source.
+        row_key: Id of the row: of a sample, rewrite or mixture row, or its place in the raw files.
+        error: Class of the error in snake_case.
+        message: What is wrong, in one line.
+        file: Raw file, if the row was rejected while reading.
+        position: Row in that file, from 0.
+        attempts: How often it was tried.
+        request_key: The request whose answer was rejected, if any.
+    """
 
     stage: str
     source: str

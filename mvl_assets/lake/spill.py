@@ -1,14 +1,14 @@
-"""Sorting and grouping more rows than memory holds: a temporary DuckDB database on disk, thrown away afterwards."""
+"""Sorting and grouping more rows than memory holds, in a temporary DuckDB database on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 import duckdb
 import pyarrow as pa
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.lake.errors import translate_disk_errors
 from mvl_assets.lake.scratch import create_scratch_dir
 
@@ -17,7 +17,7 @@ from mvl_assets.lake.scratch import create_scratch_dir
 def spill_to_duckdb(
     batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection whose table `rows` holds all batches. Memory stays below 1 GB whatever their number."""
+    """Yield a connection whose table `rows` holds all batches. Memory stays below 1 GB whatever their number."""
     with create_scratch_dir("spill") as folder, duckdb.connect(f"{folder}/rows.duckdb") as con:
         con.execute("SET memory_limit = '1GB'")
         con.execute(f"SET temp_directory = '{folder}/spill'")
@@ -32,7 +32,6 @@ def spill_to_duckdb(
 
 
 def iter_arrow_batches(rows: Iterable[dict], schema: pa.Schema, batch_size: int = 4096) -> Iterator[pa.Table]:
-    """Dictionaries as Arrow tables of at most `batch_size` rows."""
-    stream = iter(rows)
-    while chunk := list(islice(stream, batch_size)):
-        yield pa.Table.from_pylist(chunk, schema=schema)
+    """Yield dictionaries as Arrow tables of at most `batch_size` rows."""
+    for batch in iter_batches(rows, batch_size):
+        yield pa.Table.from_pylist(batch, schema=schema)

@@ -1,4 +1,4 @@
-"""Building the small filter expressions that Lance's scanner takes. Values never reach SQL unquoted."""
+"""Filter expressions for Lance's scanner. Values never reach SQL unquoted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def format_literal(value: str | int | float | bool) -> str:
-    """A SQL literal. Strings are quoted with doubled quotes; NUL bytes are refused."""
+    """Return a SQL literal. Raises `ValueError` for a string with a NUL byte."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
@@ -17,14 +17,16 @@ def format_literal(value: str | int | float | bool) -> str:
 
 
 def equals(column: str, value: str | int | bool) -> str:
+    """Return the condition that a column has this value."""
     return f"{quote_identifier(column)} = {format_literal(value)}"
 
 
 def is_in(column: str, values: Iterable[str]) -> str:
+    """Return the condition that a column has one of these values; `false` without values."""
     literals = ", ".join(format_literal(v) for v in values)
     return f"{quote_identifier(column)} IN ({literals})" if literals else "false"
 
 
 def quote_identifier(column: str) -> str:
-    """A column name that may be an SQL word, such as `group`."""
+    """Quote a column name, which may be a SQL keyword such as `group`."""
     return f"`{column}`"

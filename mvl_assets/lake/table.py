@@ -15,7 +15,6 @@ import lance
 import pyarrow as pa
 
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum, compute_row_hashes
-from mvl_assets.lake import sql
 from mvl_assets.lake.durable import resolve_local_path
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.schema import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN
@@ -101,7 +100,7 @@ class Table(TableReader):
         """
         if (partition_key is None) != (self.spec.partition_column is None):
             raise LakeError(f"{self.uri}: publish needs the value of {self.spec.partition_column!r}")
-        condition = None if partition_key is None else sql.equals(self.spec.partition_column or "", partition_key)
+        condition = self.build_partition_filter(partition_key)
         with translate_disk_errors(self.uri), create_scratch_dir("publish") as folder:
             spool_path = folder / "rows.arrow"
             digest = self._spool(batches, spool_path, partition_key)

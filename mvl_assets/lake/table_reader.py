@@ -9,6 +9,7 @@ import lance
 import pyarrow as pa
 
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum
+from mvl_assets.lake import sql
 from mvl_assets.lake.durable import Fsyncer, has_torn_manifest, repair, resolve_local_path
 from mvl_assets.lake.errors import LakeError, UnknownKeyScheme, translate_disk_errors
 from mvl_assets.lake.schema import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, TableSpec
@@ -43,6 +44,10 @@ class TableReader:
     def version(self) -> int:
         """Lance's version number, 0 for a table that does not exist yet."""
         return self.open().version if self.exists() else 0
+
+    def build_partition_filter(self, partition_key: str | None) -> str | None:
+        """Return the SQL condition for the rows of one partition; None for the whole table."""
+        return None if partition_key is None else sql.equals(self.spec.partition_column or "", partition_key)
 
     def exists(self) -> bool:
         """Return whether the table has been created. Raises as `open` does for one that cannot be read."""
@@ -85,7 +90,7 @@ class TableReader:
                 if has_torn_manifest(path):
                     raise LakeError(
                         f"{self.uri}: the newest version was not written completely, as after a power cut",
-                        hint="open it once from a process that may write here: that version is put aside, the rest is kept",
+                        hint="let a process that may write here open it: that version is put aside, the rest is kept",
                     ) from error
         try:
             dataset = lance.dataset(self.uri, session=self.session)

@@ -1,23 +1,21 @@
-"""Which tables a lake holds, and how many bytes each takes on disk. One listing of all files, nothing is opened."""
+"""The tables of a lake and their bytes on disk, from one listing of files."""
 
 from __future__ import annotations
 
 import pyarrow.fs as pafs
 
-from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.lake import Lake, open_filesystem
 from mvl_assets.lake.schema import get_table_spec
 
 TABLE_SUFFIX = ".lance"
 
 
 def measure_table_sizes(lake: Lake) -> dict[str, int]:
-    """Bytes by table name, such as `images`, `rewritten/ocr` or `answers/judge/chartqa`, sorted by name.
+    """Return bytes by table name, such as `images`, `rewritten/ocr` or `answers/judge/chartqa`, sorted by name.
 
-    Folders that are called like a table and are none of this lake's are left out.
+    Tables that are not this program's are left out.
     """
-    filesystem, root = (
-        pafs.FileSystem.from_uri(lake.root) if "://" in lake.root else (pafs.LocalFileSystem(), lake.root)
-    )
+    filesystem, root = open_filesystem(lake.root)
     bytes_by_table: dict[str, int] = {}
     for file_info in filesystem.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True)):
         relative_path = file_info.path.removeprefix(root).lstrip("/")

@@ -1,7 +1,7 @@
-"""Bringing a table of an older schema version to the current one, when it is opened.
+"""Upgrading a table of an older schema version when it is opened.
 
-A version may only add columns, at the end, that are null for older rows; a change of another kind needs another table.
-Belongs here: how. Which columns a version added is said beside the columns, in `schema`.
+A version may only add columns, at the end, that are null for older rows; any other change needs another table. Which
+columns a version added is declared in `schema`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ SCHEMA_VERSION_KEY = b"mvl:schema_version"
 
 
 def read_schema_version(schema: pa.Schema) -> int:
+    """Return the schema version that a table was written with, 0 if it does not say."""
     return int((schema.metadata or {}).get(SCHEMA_VERSION_KEY, b"0"))
 
 
 def upgrade(dataset: lance.LanceDataset, spec: TableSpec) -> bool:
-    """Adds what the table lacks, and says whether it was of an older version that can be upgraded.
+    """Add the missing columns, and return whether the table had an older version that can be upgraded.
 
-    Existing rows and their files stay as they are. Safe beside another process that does the same, and after one that
-    was killed in the middle.
+    Existing rows and their files stay as they are. Safe while another process does the same, and after one that was
+    killed in between.
     """
     stored_version = read_schema_version(dataset.schema)
     if not spec.schema_version - len(spec.added_columns) <= stored_version < spec.schema_version:
@@ -36,7 +37,7 @@ def upgrade(dataset: lance.LanceDataset, spec: TableSpec) -> bool:
                 dataset.add_columns(missing)
             dataset.update_schema_metadata({SCHEMA_VERSION_KEY.decode(): str(spec.schema_version)})
         except (CommitConflictError, OSError):
-            # Another process does the same: see how far it got. An error that nobody's commit explains is one.
+            # Another process does the same, so look how far it got; without a commit of another it is a true error.
             if dataset.latest_version == dataset.version:
                 raise
         dataset = dataset.checkout_version(dataset.latest_version)

@@ -1,1 +1,1 @@
-"""Queries across the lake's tables that know what the rows mean."""
+"""Queries across tables that know what the rows mean, and removal of data: purge and garbage collection."""

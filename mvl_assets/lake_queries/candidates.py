@@ -1,4 +1,4 @@
-"""The rows a mixture may choose from, and choosing the first so-many of each kind in a seeded order."""
+"""Candidate pool of a mixture, and seeded selection of the first n rows per category and kind."""
 
 from __future__ import annotations
 
@@ -32,12 +32,20 @@ CANDIDATE_SCHEMA = pa.schema(
 
 
 SourceGroups = Mapping[str, Mapping[str, str]]
-"""The sources of each category, with their groups A or B."""
+"""Group (A or B) by category and source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Take `n_rows` rows of one category and kind from position `start` of their seeded order, as copy number `repeat_index`."""
+    """A part of a mixture: `n_rows` rows of one category and kind, from `start` of their seeded order.
+
+    Attributes:
+        category: The category.
+        kind: original or rewritten.
+        start: First position in the seeded order.
+        n_rows: Number of rows.
+        repeat_index: 0, or the number of the repetition if rows are repeated.
+    """
 
     category: str
     kind: str
@@ -47,7 +55,7 @@ class Quota:
 
 
 class CandidatePool:
-    """All candidates of a mixture, on disk."""
+    """All candidates of a mixture, in a database on disk."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, seed: int) -> None:
         self._con = connection
@@ -58,12 +66,12 @@ class CandidatePool:
         )
 
     def count_candidates(self) -> dict[tuple[str, str], int]:
-        """Available rows by (category, kind)."""
+        """Return the number of candidates by (category, kind)."""
         count_rows = self._con.execute("SELECT category, kind, count(*) FROM ranked GROUP BY ALL").fetchall()
         return {(category, kind): count for category, kind, count in count_rows}
 
     def iter_selected(self, quotas: Sequence[Quota], stage: str) -> Iterator[pa.RecordBatch]:
-        """The rows of the quotas with `row_id`, `repeat_index` and `position`, shuffled across categories by the seed."""
+        """Yield the rows of the quotas with `row_id`, `repeat_index` and `position`, shuffled by the seed."""
         quota_table = pa.Table.from_pylist(
             [
                 {
@@ -113,10 +121,18 @@ def open_candidate_pool(
     excluded_sample_ids: Iterable[str],
     groups: SourceGroups | None = None,
 ) -> Iterator[CandidatePool]:
-    """Every sample of the category tables that is not held out and not among the `excluded_sample_ids` sample ids.
+    """Open the pool of all samples in the category tables that are neither held out nor excluded.
 
-    A sample whose rewrite was kept enters as that rewrite, never as itself too. With `groups`, sources that are not
-    among them (any more) are left out, and rewrites of those that are not in group B: tables keep what was made.
+    A sample with a kept rewrite enters as that rewrite and not as itself.
+
+    Args:
+        lake: The lake.
+        categories: Categories to read.
+        seed: Seed of the order.
+        holdout_fraction: Share of image groups that is held out for evaluation.
+        excluded_sample_ids: Duplicates and contaminated samples.
+        groups: If given, only sources in it are read, and rewrites only of sources in group B. Tables keep rows of
+            sources that have left the catalog or changed their group.
     """
     excluded_id_bytes = {bytes.fromhex(s) for s in excluded_sample_ids}
     rows = (
@@ -155,7 +171,7 @@ def _iter_candidates(
     excluded_id_bytes: set[bytes],
     is_rewritten: bool,
 ) -> Iterator[dict]:
-    """The candidates of one source: memory holds the ids of its rewrites, not those of the category."""
+    """Yield the candidates of one source. Memory holds the ids of its rewrites, not those of the category."""
     source_filter = sql.equals("source", source)
     rewrites_by_sample: dict[str, list[tuple[str, str]]] = {}
     judged_table = lake.get_table(f"judged/{category}")
@@ -176,7 +192,7 @@ def _iter_candidates(
             or bytes.fromhex(row["sample_id"]) in excluded_id_bytes
         ):
             continue
-        # A rewrite of an older version of the sample says something about a question that has changed since.
+        # A rewrite of an older version of the sample answers a question that has changed since.
         rewrites = [
             r for r in rewrites_by_sample.get(row["sample_id"], []) if version_by_rewrite.get(r[0]) == row["version_id"]
         ]

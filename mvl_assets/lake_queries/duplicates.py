@@ -1,4 +1,4 @@
-"""Which of several equal rows stays: the one with the better standing, then the first by rank."""
+"""Choice of the canonical row among duplicates: by keep priority, then by rank."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ FINGERPRINT_SCHEMA = pa.schema(
         ("sample_id", pa.string()),
         ("source", pa.string()),
         ("category", pa.string()),
-        # Lower stays. The rank of a source: group C last, then the order of the catalog.
+        # Lower stays. Rank of the source: group C last, then the order of the catalog.
         ("rank", pa.int32()),
-        # Lower stays, before the rank: 0 stayed in place of another before, 1 was paid for, 2 neither.
+        # Lower stays, decided before the rank: 0 was canonical before, 1 was paid for, 2 neither.
         ("keep_priority", pa.int32()),
     ]
 )
 
 
 def iter_duplicates(batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
-    """Every row but the one that stays of each fingerprint, with `canonical_sample_id` and `canonical_source` beside it."""
+    """Yield all rows of each fingerprint but the canonical one, with `canonical_sample_id` and `canonical_source`."""
     with spill_to_duckdb(batches, FINGERPRINT_SCHEMA) as con:
         yield from con.sql(
             """SELECT sample_id, source, category, fingerprint, canonical_sample_id, canonical_source FROM (
-                 SELECT *, row_number() OVER one AS nth,
-                        first_value(sample_id) OVER one AS canonical_sample_id, first_value(source) OVER one AS canonical_source
+                 SELECT *, row_number() OVER w AS nth,
+                        first_value(sample_id) OVER w AS canonical_sample_id,
+                        first_value(source) OVER w AS canonical_source
                  FROM rows
-                 WINDOW one AS (PARTITION BY fingerprint ORDER BY keep_priority, rank, sample_id))
+                 WINDOW w AS (PARTITION BY fingerprint ORDER BY keep_priority, rank, sample_id))
                WHERE nth > 1 ORDER BY sample_id"""
         ).to_arrow_reader(4096)
 

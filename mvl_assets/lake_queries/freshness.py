@@ -1,4 +1,4 @@
-"""Which rows were made with another prompt or model than the current ones: what has to be asked again."""
+"""Stale rows: those made with another prompt or model than the current ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mvl_assets.lake.lake import Lake
 def count_stale_rows(
     lake: Lake, table_name: str, source: str, *, prompt_hashes: Collection[str], model: str, model_revision: str
 ) -> int:
-    """Rows of a partition of `rewritten/<c>` or `judged/<c>` made with other prompts or another model."""
+    """Count the rows of a source in a `rewritten` or `judged` table made with other prompts or another model."""
     fresh_filter = (
         f"{sql.is_in('prompt_hash', prompt_hashes)} AND {sql.equals('model', model)} "
         f"AND {sql.equals('model_revision', model_revision)}"

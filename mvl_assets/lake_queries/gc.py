@@ -1,12 +1,12 @@
-"""Removing what nothing needs: pictures no sample refers to, old versions of tables, what killed writers left.
+"""Garbage collection: unreferenced images, old table versions, and files of killed writers.
 
-What is safe to remove rests on three facts. Nothing in the lake is read by version: mixtures, pack plans and
-checkpoints name rows, and know the content they were made of by its digest. A sample's superseded revisions stay,
-because training rows refer to them, and so do their pictures. And a process reads a version that it opened for minutes,
-a long training for days: versions younger than `older_than` stay, whatever they hold. Pictures go only while nobody
-takes any in.
+What may be removed rests on three facts. Nothing in the lake is read by version: mixtures, pack plans and checkpoints
+refer to rows by id, and record the content they were made from by its digest. A sample's earlier revisions stay,
+because training rows refer to them, and so do their images. And a process reads a version that it has opened for
+minutes, a long training for days, so versions younger than `older_than` stay whatever they hold. Images go only while
+no ingest runs.
 
-Every step is one commit, or removes files that no version names: a run that was killed is simply run again.
+Every step is one commit, or removes files that no version refers to: a run that was killed is simply run again.
 """
 
 from __future__ import annotations
@@ -38,19 +38,28 @@ from mvl_assets.lake_queries.image_refs import find_unreferenced_images, iter_im
 
 ANSWERS_PREFIX = "answers/"
 TORN_MANIFEST_GLOB = "torn-*.aside"
-# Below this a fragment is not worth rewriting: most of what would be copied is in use.
+# Below this share a fragment is not worth rewriting: most of what would be copied is in use.
 MIN_DELETED_FRACTION = 0.3
-# Versions younger than this may be read by any process that runs now.
+# Any running process may read versions younger than this.
 MIN_SAFE_AGE = dt.timedelta(hours=1)
 
 
 @dataclass
 class GcReport:
-    """What a collection did, or would do. `lake_bytes_before` and `lake_bytes_after` are the bytes of the whole lake.
+    """What a garbage collection did, or would do.
 
-    `n_expired_versions` and `reclaimed_bytes` are by table: old versions, and bytes removed with them. `n_images` that nothing refers to
-    are only marked as deleted; `reclaimable_bytes` is what all pictures so marked still take on disk. `n_compacted_fragments` counts
-    fragments by table, `skipped` tells why a table or step was left out.
+    Attributes:
+        lake_bytes_before: Bytes of the whole lake before.
+        lake_bytes_after: Bytes of the whole lake afterwards.
+        n_images: Unreferenced images, which are only marked as deleted.
+        image_bytes: Their bytes.
+        reclaimable_bytes: Bytes on disk of all images marked as deleted; see `compact_images`.
+        n_scratch_dirs: Temporary folders of killed processes.
+        n_torn_manifests: Torn manifests that were set aside earlier.
+        n_expired_versions: Old versions removed, by table.
+        reclaimed_bytes: Bytes removed with them, by table.
+        n_compacted_fragments: Fragments rewritten without deleted rows, by table.
+        skipped: Why a table or step was left out.
     """
 
     lake_bytes_before: int = 0
@@ -69,11 +78,17 @@ class GcReport:
 def collect_garbage(
     lake: Lake, older_than: dt.timedelta, *, compact_images: bool = False, dry_run: bool = False
 ) -> GcReport:
-    """Removes what nothing needs; `dry_run` only looks.
+    """Remove what is not needed any more.
 
-    `compact_images` copies the pictures in use out of fragments of which `MIN_DELETED_FRACTION` of the bytes or more is deleted; the
-    old files go with their versions, `older_than` later. An `older_than` below an hour takes versions that a running
-    process may read: then nothing else may run, and `LeaseHeld` is raised when something does.
+    Args:
+        lake: The lake.
+        older_than: Age from which table versions go. Below an hour, versions go that a running process may read.
+        compact_images: Rewrite fragments of images of which at least `MIN_DELETED_FRACTION` of the bytes is deleted.
+            Their old files go with their versions, `older_than` later.
+        dry_run: Only report.
+
+    Raises:
+        LeaseHeld: `older_than` is below an hour and another process writes.
     """
     report = GcReport()
     table_bytes = measure_table_sizes(lake)
@@ -86,13 +101,12 @@ def collect_garbage(
                 if name.startswith(ANSWERS_PREFIX):
                     stack.enter_context(create_lease(lake.get_table(name)))
         needs_no_lock = is_exclusive or dry_run
-        with _skip_if_busy("pictures", report):
+        with _skip_if_busy("unreferenced images", report):
             _collect_images(lake, report, dry_run, nullcontext() if needs_no_lock else acquire_removal_lock(lake))
         images_table = lake.images.table
         if compact_images:
-            for fragment in sorted(
-                _find_wasteful_fragments(images_table)
-            ):  # a commit each: a kill loses the work of one
+            # One commit per fragment: a kill loses the work of one.
+            for fragment in sorted(_find_wasteful_fragments(images_table)):
                 report.n_compacted_fragments["images"] = report.n_compacted_fragments.get("images", 0) + (
                     dry_run or compact_fragments(images_table, [fragment])
                 )
@@ -109,7 +123,7 @@ def collect_garbage(
 
 @contextmanager
 def _skip_if_busy(step: str, report: GcReport) -> Iterator[None]:
-    """Leaves a step out that another process, or a damaged table, stands in the way of."""
+    """Leave a step out if another process or a damaged table prevents it."""
     try:
         yield
     except LakeError as error:
@@ -134,9 +148,8 @@ def _find_wasteful_fragments(images_table: Table) -> set[int]:
 def _collect_table(table: Table, name: str, older_than: dt.timedelta, report: GcReport, dry_run: bool) -> None:
     if not table.exists():
         return
-    if (
-        not name.startswith(ANSWERS_PREFIX) and name != "images"
-    ):  # those fold themselves; pictures are rewritten on request
+    # Answers compact themselves; images are rewritten on request.
+    if not name.startswith(ANSWERS_PREFIX) and name != "images":
         fragment_ids = find_fragments_with_deletions(table, MIN_DELETED_FRACTION)
         if fragment_ids:
             report.n_compacted_fragments[name] = (

@@ -1,6 +1,6 @@
-"""Which samples no mixture may take, so that evaluation can ask them. Decided by hash, so it never changes.
+"""Held-out samples, which no mixture may use so that evaluation can ask them. Chosen by hash, so they never change.
 
-All samples of one picture are held out together: a question about a picture seen in training measures memory.
+All samples of one image are held out together: a question about an image seen in training measures memory.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ MAX_ANSWER_CHARS = 60
 
 
 def is_held_out(image_group_id: str, fraction: float) -> bool:
-    """True for about `fraction` of all keys; a larger share contains the smaller."""
+    """Return True for about `fraction` of all image groups; a larger fraction includes those of a smaller one."""
+    # "holdout" enters the digest: another word would hold out other samples.
     return int(compute_digest("holdout", image_group_id)[:8], 16) < fraction * (1 << 32)
 
 
 def iter_held_out_rows(lake: Lake, category: str, sources: list[str], fraction: float) -> Iterator[dict[str, Any]]:
-    """Held-out samples of one category that have a known short answer: one question, one answer of at most
-    `MAX_ANSWER_CHARS` characters. Each row has sample_id, version_id, source, category, conversations, image_ids, video.
+    """Yield held-out samples of one category with one question and a short reference answer.
+
+    The answer has at most `MAX_ANSWER_CHARS` characters. Each row has sample_id, version_id, source, category,
+    conversations, image_ids and video.
     """
     for source in sources:
         version_ids = [

@@ -1,4 +1,4 @@
-"""Where a row came from: from a training row back to the verdict, the raw answer, the prompt, the sample, its file."""
+"""Lineage of a row: from a training row back to its verdict, raw answers, prompt, sample and source file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ from mvl_assets.lake_queries.id_prefix import build_prefix_filter
 
 
 def trace(lake: Lake, row_id: str) -> dict[str, Any]:
-    """The history of a mixture row, verdict, rewrite, sample, or sample version, by its id or an unambiguous beginning.
+    """Return the lineage of a mixture row, verdict, rewrite, sample version or sample.
 
-    The result has the keys `found_in`, `id` and, as far as the row goes back: `mixture` (rows that use it), `judged`,
-    `verdicts` (raw judge answers), `rewritten`, `answer` (the raw answer it was read from), `replaced` (whether another
-    rewrite has taken its place since, as after an edit of the prompt; it is then read from an older version of its
-    table, and missing when `mvl gc` has removed that), `sample`, `images`, `rejects`. Raises `LakeError` when nothing
-    or more than one row matches.
+    Args:
+        lake: The lake.
+        row_id: The row's id, or an unambiguous prefix of it.
+
+    Returns:
+        A dictionary with `table`, `id` and, as far as the row goes back: `mixture` (rows that use it), `judged`,
+        `verdicts` (raw judge answers), `is_superseded` (whether another rewrite has taken its place since, as after an
+        edit of the prompt; the rewrite is then read from an older version of its table, and missing if `mvl gc` has
+        removed that), `rewritten`, `answer` (raw answer of the rewrite), `sample`, `images` and `rejects`.
+
+    Raises:
+        LakeError: No row matches, or more than one.
     """
     name, column, full_id = _find_row(lake, row_id.strip().lower())
-    # A sample is traced from its newest version; other ids name one row.
+    # A sample is traced from its newest version; any other id names one row.
     row = max(lake.get_table(name).iter_rows(None, sql.equals(column, full_id)), key=lambda r: r.get("revision", 1))
     lineage: dict[str, Any] = {"table": name, "id": full_id}
     family = name.split("/", 1)[0]
@@ -50,7 +57,7 @@ def _find_row(lake: Lake, prefix: str) -> tuple[str, str, str]:
     if not matches:
         raise LakeError(
             f"nothing in the lake has an id that begins with {prefix}",
-            hint="`mvl step STAGE NUMBER` lists training rows by id; the web UI shows the ids of every table",
+            hint="`mvl train-rows STAGE STEP` lists training rows by id; the web UI shows the ids of every table",
         )
     if len(matches) > 1:
         candidates = ", ".join(f"{full_id} in {name}" for name, _, full_id in matches[:4])
@@ -94,7 +101,7 @@ def _add_rewrite(lake: Lake, category: str, rewrite_id: str | None, lineage: dic
 def _add_sample(lake: Lake, row: dict[str, Any], lineage: dict[str, Any]) -> None:
     if "version_id" in row:
         sample = lake.get_index("samples").read_rows([row["version_id"]])[row["version_id"]]
-    else:  # a verdict over a rewrite that has been replaced since
+    else:  # a verdict on a rewrite that has been superseded
         versions = lake.get_table("samples").iter_rows(None, sql.equals("sample_id", row["sample_id"]))
         sample = max(versions, key=lambda r: r["revision"])
     lineage["sample"] = sample

@@ -1,4 +1,4 @@
-"""The rejects of one stage and source, replaced as a whole: what a later run takes in is no reject any more."""
+"""Rejects of one pipeline stage and source, replaced as a whole by every run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mvl_assets.lake.schema import REJECTS, Reject
 from mvl_assets.lake.table import PublishResult
 
 MAX_MESSAGE_CHARS = 500
-"""Characters of a message that are kept."""
+"""Longer messages are cut."""
 
 
 def build_reject_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
-    """Rejects as rows of the table `rejects`; the same row rejected twice in one request counts once, the last time."""
+    """Return rejects as rows of the table `rejects`; of equal rows rejected by one request the last is taken."""
     rows: dict[str, dict[str, object]] = {}
     for reject in rejects:
         reject_id = compute_digest(reject.stage, reject.source, reject.row_key, reject.request_key)
-        # A file's or a server's words may hold half a character, which no table stores.
+        # Text of a file or server may hold half a surrogate pair, which a table cannot store.
         message = reject.message[:MAX_MESSAGE_CHARS].encode("utf-8", "backslashreplace").decode()
         partition_key = _format_partition_key(reject.stage, reject.source)
         rows[reject_id] = {
@@ -35,7 +35,7 @@ def build_reject_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
 
 
 def publish_rejects(lake: Lake, stage: str, source: str, rejects: Iterable[pa.Table | pa.RecordBatch]) -> PublishResult:
-    """Makes `rejects` (rows of `build_reject_table`) all there is of this stage and source, in one commit."""
+    """Replace all rejects of this stage and source by rows of `build_reject_table`, in one commit."""
     return lake.get_table("rejects").publish(rejects, _format_partition_key(stage, source))
 
 

@@ -1,4 +1,4 @@
-"""Some rows of a source, chosen by hash, for a look at what it holds; and how many rows say exactly the same."""
+"""A fixed sample of a source's rows, chosen by hash, with the number of exact copies in the source."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mvl_assets.common.id_array import concatenate_ids, pack_ids
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import read_latest_revisions
@@ -18,8 +19,13 @@ BATCH_SIZE = 65_536
 
 @dataclass(frozen=True, slots=True)
 class HashSample:
-    """`n_samples` counts the newest versions that are not withdrawn, `n_copies` those of them whose words and pictures are
-    exactly another's; `rows` are the chosen ones in order of their sample ids."""
+    """Rows of a source chosen by hash.
+
+    Attributes:
+        n_samples: Current samples of the source.
+        n_copies: Of these, samples whose content equals that of another one.
+        rows: The chosen rows, ordered by sample id.
+    """
 
     n_samples: int
     n_copies: int
@@ -27,9 +33,9 @@ class HashSample:
 
 
 def sample_by_hash(lake: Lake, source: str, sample_size: int, columns: Sequence[str]) -> HashSample:
-    """The `sample_size` samples with the smallest ids: ids are digests, so these are as good as drawn, and stay the same.
+    """Read the samples with the smallest ids: ids are digests, so the choice is random, and always the same.
 
-    Memory holds the chosen rows, and 16 bytes a row of the source.
+    Memory holds the chosen rows, and 16 bytes per row of the source.
     """
     table = lake.get_table("samples")
     latest_revisions = read_latest_revisions(lake, source)
@@ -42,9 +48,8 @@ def sample_by_hash(lake: Lake, source: str, sample_size: int, columns: Sequence[
         current_indices = [n for n, key in enumerate(ids) if latest_revisions.get(key, 1) == revisions[n]]
         n_samples += len(current_indices)
         smallest = heapq.nsmallest(sample_size, [*smallest, *((ids[n], versions[n]) for n in current_indices)])
-        joined_hashes = "".join(hashes[n] for n in current_indices if hashes[n] is not None)
-        digests.append(np.frombuffer(bytes.fromhex(joined_hashes), dtype="S16"))
-    all_digests = np.concatenate(digests) if digests else np.empty(0, dtype="S16")
+        digests.append(pack_ids(hashes[n] for n in current_indices if hashes[n] is not None))
+    all_digests = concatenate_ids(digests)
     version_filter = sql.is_in("version_id", (version for _, version in smallest))
     rows = (
         table.iter_rows(sorted({*columns, "sample_id"}), f"{current_filter} AND {version_filter}") if smallest else ()

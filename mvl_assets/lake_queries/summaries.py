@@ -1,4 +1,4 @@
-"""Counts over the whole lake for status pages and the summary at the end of a run."""
+"""Counts over the whole lake, for status pages and the summary of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvl_assets.lake.lake import Lake
 
 @dataclass
 class CategorySummary:
-    """One category: samples in its table, rewritten pairs, how many of these stay, and why the others go."""
+    """Row counts of one category, and its judged pairs by drop reason."""
 
     category: str
     n_samples: int = 0
@@ -24,6 +24,7 @@ class CategorySummary:
 
 
 def summarize_categories(lake: Lake) -> list[CategorySummary]:
+    """Return one summary per category table, ordered by name."""
     summaries = []
     for name in lake.list_tables("category"):
         category = name.split("/", 1)[1]
@@ -39,10 +40,10 @@ def summarize_categories(lake: Lake) -> list[CategorySummary]:
 
 
 def count_by_source(lake: Lake) -> tuple[Counter[str], Counter[str]]:
-    """Samples in use (newest version, not withdrawn) and rejects of reading, by source."""
+    """Count current samples (newest version, not withdrawn) and rejects of ingest, by source."""
     rejects = Counter(row["source"] for row in lake.get_table("rejects").iter_rows(["source"], "stage = 'raw'"))
     table = lake.get_table("samples")
-    # Asked first: an error inside a stream that DuckDB reads would come out as DuckDB's.
+    # Checked first: an error inside a stream that DuckDB reads would be reported as DuckDB's.
     if not table.exists():
         return Counter(), rejects
     columns = ["source", "sample_id", "revision", "withdrawn"]
@@ -50,20 +51,25 @@ def count_by_source(lake: Lake) -> tuple[Counter[str], Counter[str]]:
     with duckdb.connect() as con:
         con.register("s", pa.RecordBatchReader.from_batches(schema, table.scan(columns, None, 65536)))
         source_counts = con.execute(
-            """SELECT source, count(*) FILTER (NOT gone)
-               FROM (SELECT source, sample_id, arg_max(withdrawn, revision) AS gone FROM s GROUP BY ALL)
+            """SELECT source, count(*) FILTER (NOT is_withdrawn)
+               FROM (SELECT source, sample_id, arg_max(withdrawn, revision) AS is_withdrawn FROM s GROUP BY ALL)
                GROUP BY source"""
         ).fetchall()
     return Counter(dict(source_counts)), rejects
 
 
 def count_rejects_by_stage(lake: Lake) -> Counter[str]:
+    """Count the rejects by pipeline stage."""
     return Counter(row["stage"] for row in lake.get_table("rejects").iter_rows(["stage"]))
 
 
 def compute_checkpoint_scores(lake: Lake) -> list[tuple[str, int, float, float | None, float]]:
-    """Per checkpoint of every evaluation: name, questions, share correct, share correct over a grey picture, and what
-    always giving a category's most frequent answer gets."""
+    """Compute the scores of every evaluated checkpoint.
+
+    Returns:
+        For each checkpoint: name, number of questions, accuracy, accuracy with a grey image (None if not measured), and
+        the accuracy of always giving a category's most frequent answer.
+    """
     score_rows = []
     for name in lake.list_tables("evaluation"):
         by_checkpoint: dict[str, list[dict]] = {}

@@ -1,7 +1,7 @@
-"""What was purged and may not come back with the next ingest of the same files: whole sources, and single samples.
+"""Tombstones: purged sources and samples, which may not come back with the next ingest of the same files.
 
-A sample is remembered by its id and by what it said. A row that its source gives no name is called by its place, and
-places move: of such rows only what they say counts. Nothing of that is kept, only digests.
+A sample is remembered by its id and by its content. A row without a native id is identified by its position, which may
+change: for such rows only the content counts. Tombstones hold digests only.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import TOMBSTONES
 
 PURGED_ERROR_CLASS = "purged"
-"""The reject class of a row, or of a whole source, that is not taken in because it was purged."""
+"""Error class of rejects for rows, or whole sources, that were purged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tombstones:
-    """What of one source may not be taken in: all of it, or some samples by id or by what they said."""
+    """What of one source may not be ingested: all of it, or samples with one of these ids or contents."""
 
     source: str
     is_whole_source: bool
@@ -35,20 +35,26 @@ class Tombstones:
         return self.is_whole_source or bool(self.sample_ids)
 
     def matches(self, sample_id: str, content: Mapping[str, Any], *, has_native_id: bool) -> bool:
-        """`has_native_id`: the source gives the sample a name of its own."""
+        """Return whether a sample may not be ingested.
+
+        Args:
+            sample_id: Its id.
+            content: Its conversations, image_ids and video.
+            has_native_id: Whether the source gives it an id, so that `sample_id` identifies it.
+        """
         if self.is_whole_source or (has_native_id and sample_id in self.sample_ids):
             return True
-        # Earlier versions of this program remembered the content hash, licence included.
-        return bool(self.content_hashes & {compute_unlicensed_content_hash(content), content["content_hash"]})
+        return compute_unlicensed_content_hash(content) in self.content_hashes
 
     @property
     def reason(self) -> str:
-        """For a person who looks at the reject."""
+        """Message of the reject."""
         argument = f"source {self.source}" if self.is_whole_source else "sample ID"
         return f"was purged; `mvl purge allow {argument}` lets it come back"
 
 
 def load_tombstones(lake: Lake, source: str) -> Tombstones:
+    """Read the tombstones of a source. Raises `UnknownKeyScheme` if their ids were made by another scheme."""
     table, source_filter = lake.get_table(TOMBSTONES.name), sql.equals("source", source)
     table.require_known_keys(source_filter)
     rows = list(table.iter_rows(["sample_id", "content_hash"], source_filter))
@@ -61,12 +67,12 @@ def load_tombstones(lake: Lake, source: str) -> Tombstones:
 
 
 def compute_unlicensed_content_hash(content: Mapping[str, Any]) -> str:
-    """Digest of a sample's words and pictures. Not of its licence, which the catalog may correct."""
+    """Return the digest of a sample's text and images, without its licence, which the catalog may correct."""
     return compute_digest({name: content[name] for name in ("conversations", "image_ids", "video")})
 
 
 def add_tombstones(lake: Lake, source: str, entries: Iterable[tuple[str | None, str | None]]) -> None:
-    """Adds pairs (sample id, `compute_unlicensed_content_hash`) of a source; (None, None) stands for the whole source."""
+    """Add pairs of sample id and `compute_unlicensed_content_hash`; (None, None) means the whole source."""
     created_at = dt.datetime.now(dt.UTC)
     rows = [
         {
@@ -82,11 +88,12 @@ def add_tombstones(lake: Lake, source: str, entries: Iterable[tuple[str | None, 
 
 
 def allow_source(lake: Lake, source: str) -> bool:
-    """Lets a purged source come back; samples of it that were purged one by one stay out. False: it was not purged."""
+    """Let a purged source come back; return whether it was purged. Samples that were purged singly stay out."""
     return _delete_tombstones(lake, f"{sql.equals('source', source)} AND sample_id IS NULL")
 
 
 def allow_samples(lake: Lake, sample_ids: Iterable[str]) -> bool:
+    """Let purged samples come back; return whether any of them was purged."""
     return _delete_tombstones(lake, sql.is_in("sample_id", sample_ids))
 
 

@@ -1,17 +1,15 @@
-"""Reading across tables: the newest samples, what a mixture's rows say, what is held out.
-
-Queries that several rooms need live here; each streams. What one row came from is in `trace`.
-"""
+"""Joined and filtered views of the tables: current samples, mixture rows with their content. All of them stream."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 
@@ -19,8 +17,10 @@ BATCH_SIZE = 512
 
 
 def read_latest_revisions(lake: Lake, source: str) -> dict[str, int]:
-    """For samples of a source that have more than one version or were withdrawn: the revision that counts (by
-    sample id), 0 for those that are gone. Usually few; everything else is revision 1."""
+    """Return the current revision by sample id, 0 for withdrawn samples.
+
+    Only samples with more than one version and withdrawn ones are listed, usually few; all others have revision 1.
+    """
     newest_versions: dict[str, tuple[int, bool]] = {}
     condition = f"{sql.equals('source', source)} AND (revision > 1 OR withdrawn)"
     for row in lake.get_table("samples").iter_rows(["sample_id", "revision", "withdrawn"], condition):
@@ -32,7 +32,7 @@ def read_latest_revisions(lake: Lake, source: str) -> dict[str, int]:
 def iter_current_samples(
     lake: Lake, source: str, columns: Sequence[str] | None = None, batch_size: int = BATCH_SIZE
 ) -> Iterator[dict[str, Any]]:
-    """The newest version of every sample of a source that is not withdrawn, as dictionaries."""
+    """Yield the newest version of every sample of a source that is not withdrawn."""
     table = lake.get_table("samples")
     column_names = list(columns) if columns is not None else table.schema.names
     extra_columns = [c for c in ("sample_id", "revision") if c not in column_names]
@@ -46,9 +46,10 @@ def iter_current_samples(
 def iter_mixture_rows(
     lake: Lake, stage: str, start: int = 0, stop: int | None = None, batch_size: int = BATCH_SIZE
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a mixture in order of position, each with `conversations`, `image_ids` and `video`.
+    """Yield the rows of a mixture by position, each with `conversations`, `image_ids` and `video`.
 
-    Raises `KeyError` when a row refers to a sample or rewrite that is not there.
+    Raises:
+        KeyError: A row refers to a sample or rewrite that is not stored.
     """
     table = lake.get_table(f"mixture/{stage}")
     rows = table.iter_range(start, table.count() if stop is None else stop, batch_size=batch_size)
@@ -56,7 +57,7 @@ def iter_mixture_rows(
 
 
 def _check_positions(rows: Iterator[dict[str, Any]], start: int) -> Iterator[dict[str, Any]]:
-    """Checks that positions come as they were written; a whole-table publish keeps the order of its rows."""
+    """Check that positions come as they were written; a whole-table publish keeps the order of its rows."""
     for expected_position, row in enumerate(rows, start):
         if row["position"] != expected_position:
             raise ValueError(f"mixture position {row['position']} where {expected_position} was expected")
@@ -64,22 +65,15 @@ def _check_positions(rows: Iterator[dict[str, Any]], start: int) -> Iterator[dic
 
 
 def read_mixture_rows_by_id(lake: Lake, stage: str, row_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Mixture rows by id, with `conversations`, `image_ids` and `video` (see `iter_mixture_rows`)."""
+    """Return mixture rows by id, as `iter_mixture_rows` yields them."""
     rows_by_row_id = lake.get_index(f"mixture/{stage}").read_rows(row_ids)
     return {r["row_id"]: r for r in join_samples(lake, iter(rows_by_row_id.values()))}
 
 
 def join_samples(lake: Lake, rows: Iterator[dict[str, Any]], batch_size: int = BATCH_SIZE) -> Iterator[dict[str, Any]]:
-    """Adds to mixture rows what they refer to: the sample's pictures, and its or its rewrite's conversation."""
+    """Add to mixture rows the sample's images and video, and the conversation of the sample or its rewrite."""
     for batch in iter_batches(rows, batch_size):
         yield from _join_batch(lake, batch)
-
-
-def iter_batches(rows: Iterable[dict[str, Any]], batch_size: int) -> Iterator[list[dict[str, Any]]]:
-    """Lists of at most `batch_size` rows."""
-    stream = iter(rows)
-    while batch := list(islice(stream, batch_size)):
-        yield batch
 
 
 def _join_batch(lake: Lake, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -107,7 +101,7 @@ def _join_batch(lake: Lake, batch: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def summarize_composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
-    """What a mixture holds: rows with category, source, n, rewritten (of these n) and licence (null when unknown)."""
+    """Return the composition of a mixture: category, source, n (rows), rewritten (of these), license (may be null)."""
     table = lake.get_table(f"mixture/{stage}")
     columns = ["category", "source", "kind", "license"]
     schema = pa.schema([table.schema.field(c) for c in columns])
@@ -125,6 +119,6 @@ def summarize_composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
 
 
 def read_first_samples(lake: Lake, source: str, n_samples: int = 6) -> list[dict[str, Any]]:
-    """The first newest samples of a source, for looking at."""
+    """Return the first current samples of a source, for a preview."""
     columns = ["sample_id", "native_id", "file", "position", "conversations", "image_ids"]
     return list(islice(iter_current_samples(lake, source, columns, n_samples), n_samples))

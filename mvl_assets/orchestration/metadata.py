@@ -10,7 +10,6 @@ from typing import Any
 
 import dagster as dg
 
-from mvl_assets.lake import sql
 from mvl_assets.lake.checks import check_table
 from mvl_assets.lake.columns import describe_column
 from mvl_assets.lake.lake import Lake
@@ -175,7 +174,7 @@ def read_first_rows(
     table: Table, columns: Sequence[str], partition_key: str | None, n_rows: int = 6
 ) -> list[dict[str, Any]]:
     """The first rows of a partition, for its preview."""
-    condition = None if partition_key is None else sql.equals(table.spec.partition_column or "", partition_key)
+    condition = table.build_partition_filter(partition_key)
     rows: list[dict[str, Any]] = []
     for row in table.iter_rows(columns, condition, n_rows):
         rows.append(row)

@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from sys import intern
 from typing import Any
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.lake.lake import Lake
@@ -109,7 +110,7 @@ def _count_in_worker(start: int, stop: int) -> CountedChunk:
 
 def _count_rows(lake: Lake, stage: TrainingStage, processor: SampleProcessor, start: int, stop: int) -> CountedChunk:
     chunk = CountedChunk([], [])
-    for rows in views.iter_batches(views.iter_mixture_rows(lake, stage, start, stop), READ_BATCH_ROWS):
+    for rows in iter_batches(views.iter_mixture_rows(lake, stage, start, stop), READ_BATCH_ROWS):
         sizes = _read_image_sizes(lake, processor, rows)
         for row in rows:
             try:

@@ -142,7 +142,7 @@ def test_answers_that_are_being_written_and_pictures_that_come_in_are_left_alone
     with workers(("hold", lake.root)) as (holder,), acquire_ingest_lock(lake):
         assert holder.line() == "held"
         found = collect_garbage(lake, WEEK)
-        assert found.skipped.keys() == {"pictures", "answers/rewrite/drawn"}
+        assert found.skipped.keys() == {"unreferenced images", "answers/rewrite/drawn"}
         assert str(holder.process.pid) in found.skipped["answers/rewrite/drawn"]
         assert stored(lake) == {p.image_id for p in (*kept, *unused)}
 

@@ -20,7 +20,7 @@ def test_a_later_run_replaces_the_rejects_of_its_stage_and_source_alone(lake: La
     found = {(row["stage"], row["source"], row["row_key"]) for row in lake.get_table("rejects").iter_rows()}
     assert found == {("rewrite", "a", "2"), ("rewrite", "b", "1"), ("judge", "a", "1")}
     publish("rewrite", "a")
-    assert lake.get_table("rejects").count("part = 'rewrite/a'") == 0
+    assert lake.get_table("rejects").count("partition_key = 'rewrite/a'") == 0
 
 
 def test_ingest_names_a_row_as_every_stage_does(lake: Lake) -> None:
