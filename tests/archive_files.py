@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.files import resolve_image
-from mvl_assets.readers.rows import RejectError
 
 GOOD = b"a good picture" * 40
 EVIL = b"an evil picture"
@@ -52,4 +52,4 @@ def refusal(root: Path, name: str) -> tuple[str, str]:
     """(error class, message) with which a row that names `name` is refused."""
     with pytest.raises(RejectError) as raised:
         resolve_image(root, name)
-    return raised.value.error, raised.value.message
+    return raised.value.code, raised.value.message

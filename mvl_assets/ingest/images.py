@@ -7,10 +7,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
 from mvl_assets.media.image import ImageError, compute_image_id, inspect_image
-from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import EncodedImage, FrameFolder, Sample, Video
 
 MAX_IMAGE_BYTES = 128 << 20

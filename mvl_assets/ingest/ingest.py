@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.ingest.existing import ExistingSamples, SampleVersion
@@ -32,7 +33,6 @@ from mvl_assets.lake.schema import SAMPLES
 from mvl_assets.lake_queries.tombstones import PURGED_ERROR_CLASS, Tombstones, load_tombstones
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE
 from mvl_assets.readers.registry import get_key_reader, get_reader
-from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import RejectedRow, Sample
 
 MAX_PENDING_IMAGE_BYTES = 64 << 20
@@ -196,7 +196,7 @@ class _IngestRun:
             else:
                 image_ids = self.images.add_images(sample)
         except RejectError as error:
-            self._rejects.add(sample_id, error.error, error.message, sample.file, sample.position)
+            self._rejects.add(sample_id, error.code, error.message, sample.file, sample.position)
             return
         pending = _PendingSample(sample, sample_id, image_ids, frame_times_s)
         is_named = sample.native_id is not None

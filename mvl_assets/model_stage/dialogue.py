@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from mvl_assets.readers.sample import IMAGE_MARKER, VIDEO_MARKER
+from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 
 Turns = list[dict[str, str]]
 """`conversations` as the tables hold it: `[{"from": "human" | "gpt" | "system", "value": ...}]`."""

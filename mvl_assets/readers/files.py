@@ -15,10 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from mvl_assets.common.natural_sort import natural_sort_key
+from mvl_assets.common.pick_evenly import pick_evenly
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.archives.find import find_member, list_members
 from mvl_assets.readers.archives.member import ArchiveMember
-from mvl_assets.readers.rows import RejectError, is_utf8_encodable
+from mvl_assets.readers.rows import is_utf8_encodable
 from mvl_assets.readers.sample import EncodedImage, FrameFolder, Video
 
 DEMO_MARKER_FILE = "DEMO_DATA.json"
@@ -188,9 +190,9 @@ def _build_frame_folder(name: str, folder: Path, images: Sequence[EncodedImage])
     """At most `MAX_FRAMES` of the pictures, evenly spread from the first to the last."""
     if not images:
         raise RejectError("missing_video", f"the folder {_format_name(name)} holds no frames")
-    last_index, n_frames = len(images) - 1, min(len(images), MAX_FRAMES)
-    frame_indices = [round(n * last_index / max(1, n_frames - 1)) for n in range(n_frames)]
-    return FrameFolder(name, folder, tuple((n / FRAMES_PER_SECOND, images[n]) for n in frame_indices))
+    return FrameFolder(
+        name, folder, tuple((n / FRAMES_PER_SECOND, images[n]) for n in pick_evenly(len(images), MAX_FRAMES))
+    )
 
 
 def _list_candidate_paths(name: str, folders: Sequence[str]) -> list[str]:

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
-from mvl_assets.readers.sample import IMAGE_MARKER, VIDEO_MARKER, RejectedRow, Sample, Turn, TurnRole
+from mvl_assets.readers.sample import RejectedRow, Sample, Turn, TurnRole
 
 MAX_NATIVE_ID_CHARS = 512
 _ROLE_BY_NAME: dict[str, TurnRole] = {
@@ -26,15 +28,6 @@ _ROLE_BY_NAME: dict[str, TurnRole] = {
     "assistant": "gpt",
     "system": "system",
 }
-
-
-class RejectError(Exception):
-    """Why one row cannot be a sample; becomes `RejectedRow` with this error class and message."""
-
-    def __init__(self, error: str, message: str) -> None:
-        self.error = error
-        self.message = message
-        super().__init__(f"{error}: {message}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +75,7 @@ def build_sample(row: Row | RejectedRow, to_sample: Callable[[Row], Sample]) -> 
     try:
         return to_sample(row)
     except RejectError as error:
-        return RejectedRow(row.file, row.position, error.error, error.message, row.native_id)
+        return RejectedRow(row.file, row.position, error.code, error.message, row.native_id)
 
 
 def parse_native_id(value: object) -> str | None:

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
-IMAGE_MARKER = "<image>"
-VIDEO_MARKER = "<video>"
-
 TurnRole = Literal["system", "human", "gpt"]
 
 

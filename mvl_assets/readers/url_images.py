@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_file, resolve_image
 from mvl_assets.readers.parsers import parquet_stream
 from mvl_assets.readers.parsers.json_stream import Item
-from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import EncodedImage
 
 IMAGE_FOLDER = "pictures"
@@ -77,7 +77,7 @@ class UrlImageIndex:
             try:
                 image = resolve_image(self._root, image_stem + suffix, ("",))
             except RejectError as error:
-                if error.error != "missing_image":
+                if error.code != "missing_image":
                     raise
             else:
                 self._suffix = suffix

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.recipes import DEMO_SLUGS
 from mvl_assets.demo_data.write import WrittenDemoSource
@@ -17,7 +18,6 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import ImageError, inspect_image
 from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.registry import get_reader
-from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import RejectedRow, Sample
 
 
@@ -31,7 +31,7 @@ def verdict(row: Sample | RejectedRow) -> str:
         if row.video is not None:
             assert len(read_frames(row.video)) >= 2
     except (ImageError, RejectError) as error:
-        return error.code if isinstance(error, ImageError) else error.error
+        return error.code
     return "good"
 
 

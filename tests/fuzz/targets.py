@@ -24,6 +24,8 @@ import av
 import numpy as np
 from PIL import Image
 
+from mvl_assets.common.markers import IMAGE_MARKER
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.catalog import RecordsMapping, SourceSpec, load_catalog, read_catalog
 from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.demo_data.recipes import RECIPES
@@ -39,8 +41,7 @@ from mvl_assets.readers.parsers import delimited, json_stream
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
 from mvl_assets.readers.parsers.plain_pickle import UnsafePickle, load
 from mvl_assets.readers.registry import get_key_reader, get_reader
-from mvl_assets.readers.rows import RejectError
-from mvl_assets.readers.sample import IMAGE_MARKER, RejectedRow, Sample
+from mvl_assets.readers.sample import RejectedRow, Sample
 from tests.raw_files import TABMWP, picture, source, talk
 
 Tree = dict[str, bytes]

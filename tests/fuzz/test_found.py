@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from raw_files import errors, good, picture, put, put_parquet, read_all, source, talk
 
 from mvl_assets.config.catalog import RecordsMapping
 from mvl_assets.config.settings import PROJECT_ROOT
@@ -24,6 +23,7 @@ from mvl_assets.readers.files import resolve_image, resolve_video
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE
 from mvl_assets.readers.registry import get_key_reader
 from mvl_assets.readers.sample import RejectedRow
+from tests.raw_files import errors, good, picture, put, put_parquet, read_all, source, talk
 
 
 def test_numbers_in_place_of_pictures_cost_their_row(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_statistics_damaged_in_the_footer_do_not_end_the_process(tmp_path: Path)
     reads = """
 import sys
 from pathlib import Path
-from raw_files import read_all, source
+from tests.raw_files import read_all, source
 
 folder = Path(sys.argv[1])
 whole = (folder / "a.parquet").read_bytes()

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raw_files import picture, put
-
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_current_samples
+from tests.raw_files import picture, put
 
 MEMORY = 700 << 20
 """Bytes that taking in any of the sources may add to the process."""

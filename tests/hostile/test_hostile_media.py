@@ -16,12 +16,12 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from raw_files import picture, put, put_json, source, talk
 
 from mvl_assets.fetch.errors import FetchError
 from mvl_assets.fetch.source import fetch_source
 from mvl_assets.fetch.transfer import RetryPolicy
 from tests.hostile.ground import MEMORY, Taken, link, take_in
+from tests.raw_files import picture, put, put_json, source, talk
 
 Make = Callable[[], bytes]
 

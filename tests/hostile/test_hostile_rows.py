@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from raw_files import picture, put, put_json, put_parquet, source, talk
 
 from mvl_assets.config.catalog import RecordsMapping, read_catalog
 from mvl_assets.errors import MvlError
 from mvl_assets.readers.parsers import delimited, json_stream
 from tests.hostile.ground import MEMORY, Taken, link, take_in
+from tests.raw_files import picture, put, put_json, put_parquet, source, talk
 
 Grounds = dict[str, Taken]
 

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from archive_files import GOOD, PAIR, read, special, tar, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from raw_files import put
 
 from mvl_assets.readers.archives import entry
 from mvl_assets.readers.archives import tar as tars
 from mvl_assets.readers.archives import zip as zips
+from tests.archive_files import GOOD, PAIR, read, special, tar, zipped
+from tests.raw_files import put
 
 KILLED = """
 import os, signal, sys

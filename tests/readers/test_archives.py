@@ -16,15 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from archive_files import EVIL, GOOD, read, refusal, tar, zipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import put
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.archives import tar as tars
 from mvl_assets.readers.archives import zip as zips
 from mvl_assets.readers.files import ArchivedVideo, resolve_video
-from mvl_assets.readers.rows import RejectError
+from tests.archive_files import EVIL, GOOD, read, refusal, tar, zipped
+from tests.raw_files import put
 
 
 @pytest.mark.parametrize(
@@ -253,4 +253,4 @@ def test_a_video_whose_frames_may_be_behind_a_break_is_not_taken_by_halves(tmp_p
     put(tmp_path, "frames.tar", whole[: len(whole) // 2])
     with pytest.raises(RejectError, match="may not be whole") as caught:
         resolve_video(tmp_path, "v_a", ("",))
-    assert caught.value.error == "broken_archive"
+    assert caught.value.code == "broken_archive"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_files import good, picture, put, read_all, source
 
 from mvl_assets.config.catalog import RecordsMapping, read_catalog
 from mvl_assets.config.strict_yaml import iter_documents
+from tests.raw_files import good, picture, put, read_all, source
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "add_a_source.md"
 PICTURES = {

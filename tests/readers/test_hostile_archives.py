@@ -15,8 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from archive_files import EVIL, GOOD, PAIR, read, refusal, special, tar, zipped
-from raw_files import put
 
 from mvl_assets.errors import InfrastructureError
 from mvl_assets.readers.archives import entry, unpack
@@ -24,6 +22,8 @@ from mvl_assets.readers.archives import tar as tars
 from mvl_assets.readers.archives import zip as zips
 from mvl_assets.readers.archives.parts import list_archives
 from mvl_assets.readers.files import resolve_image
+from tests.archive_files import EVIL, GOOD, PAIR, read, refusal, special, tar, zipped
+from tests.raw_files import put
 
 
 def sparse_of_gnu() -> bytes:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import errors, picture, put, put_json, read_all, said, source
 
 from mvl_assets.readers.format import RowKey
 from mvl_assets.readers.formats import icdar_text
 from mvl_assets.readers.registry import get_key_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
+from tests.raw_files import errors, picture, put, put_json, read_all, said, source
 
 TEXT = source("icdar_text")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
 
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.sample import RejectedRow
+from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
 
 LLAVA = source("llava_json")
 

@@ -6,10 +6,9 @@ import io
 import zipfile
 from pathlib import Path
 
-from raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
-
 from mvl_assets.config.catalog import HubDataset
 from mvl_assets.readers.formats.coco_captions import QUESTION
+from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
 
 COCO = source("coco_captions")
 M4 = source("m4_instruct")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import errors, good, keyed, messages, picture, put, put_json, put_parquet, read_all, said, source
 
 from mvl_assets.media.image import inspect_image
 from mvl_assets.readers.conversations.caption_turns import MAX_TEXT_CHARS
 from mvl_assets.readers.sample import RejectedRow, Sample
+from tests.raw_files import errors, good, keyed, messages, picture, put, put_json, put_parquet, read_all, said, source
 
 TABLES = source("table_text")
 PAGES = source("screenshot_html")

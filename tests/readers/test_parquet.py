@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from raw_files import errors, good, picture, put, put_parquet, read_all, said, source, talk
 
 from mvl_assets.readers.parsers import parquet_stream
 from mvl_assets.readers.registry import get_key_reader
+from tests.raw_files import errors, good, picture, put, put_parquet, read_all, said, source, talk
 
 LLAVA = source("llava_parquet")
 CAULDRON = source("cauldron_parquet")

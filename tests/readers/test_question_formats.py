@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_files import errors, good, picture, put, put_json, read_all, said, source
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.errors import SourceError
+from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source
 
 GQA = source("gqa")
 DOC = source("doc_vqa")

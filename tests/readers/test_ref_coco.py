@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_files import errors, good, picture, put, put_json, read_all, said, source
 
 from mvl_assets.readers.format import RowKey
 from mvl_assets.readers.formats import ref_coco
 from mvl_assets.readers.registry import get_key_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
+from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source
 
 REFS = source("ref_coco")
 

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import errors, good, picture, put, put_json, read_all, said, source
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.conversations.regions import ImageSize, format_box, parse_box
 from mvl_assets.readers.format import RowKey
 from mvl_assets.readers.formats import coco_instances, localized_narratives, visual_genome
 from mvl_assets.readers.registry import get_key_reader
-from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import RejectedRow, Sample
+from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source
 
 COCO, GENOME = source("coco_instances"), source("visual_genome")
 NARRATIVES = source("localized_narratives")

@@ -15,7 +15,7 @@ from mvl_assets.demo_data.layouts import LAYOUTS
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.registry import get_format, get_key_reader, get_reader
 
-NEW_FORMAT = '''
+NEW_FORMAT = """
 from mvl_assets.readers.format import Format
 from mvl_assets.readers.rows import build_qa_turns
 from mvl_assets.readers.sample import Sample
@@ -26,7 +26,7 @@ def read(source, root):
 
 
 FORMAT = Format(row_files=("*.words",), description="the *.words files", read=read)
-'''
+"""
 
 USE = """
 import sys

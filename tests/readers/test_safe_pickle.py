@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import errors, good, picture, put, put_json, read_all, source
 
 from mvl_assets.readers.parsers import plain_pickle
 from mvl_assets.readers.parsers.plain_pickle import UnsafePickle, load
 from mvl_assets.readers.sample import RejectedRow
+from tests.raw_files import errors, good, picture, put, put_json, read_all, source
 
 PLAIN = st.recursive(
     st.none()

@@ -12,12 +12,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from raw_files import errors, good, picture, put, put_json, put_parquet, read_all, said, source, talk
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.catalog import HubDataset
 from mvl_assets.ingest.images import read_frames
-from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import FrameFolder
+from tests.raw_files import errors, good, picture, put, put_json, put_parquet, read_all, said, source, talk
 
 CHOICE = source("video_mcq")
 

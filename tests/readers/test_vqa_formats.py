@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import errors, good, picture, put, put_json, read_all, said, source
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.conversations import external_group_by, group_by_image
 from mvl_assets.readers.conversations.majority_answer import select_majority_answer
 from mvl_assets.readers.formats import vqa_v2
 from mvl_assets.readers.parsers import json_stream
-from mvl_assets.readers.rows import RejectError
 from mvl_assets.readers.sample import RejectedRow
+from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source
 
 VQA = source("vqa_v2")
 

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_files import errors, good, keyed, messages, picture, put, put_parquet, read_all, said, source
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.errors import SourceError
@@ -28,6 +27,7 @@ from mvl_assets.readers.formats.coco_captions import QUESTION
 from mvl_assets.readers.parsers import delimited, parquet_columns
 from mvl_assets.readers.registry import get_reader
 from mvl_assets.readers.sample import RejectedRow
+from tests.raw_files import errors, good, keyed, messages, picture, put, put_parquet, read_all, said, source
 
 WIT = source("wit")
 URLS = source("url_captions")

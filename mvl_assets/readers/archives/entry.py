@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from mvl_assets.common.rejects import RejectError
+
 MAX_MEMBERS = 50_000_000
 """Members one archive may have; the index of so many takes about 5 GB on disk."""
 
@@ -34,13 +36,11 @@ class Entry:
     detail: str = ""
 
 
-class ArchiveError(Exception):
-    """Why an archive cannot be read from some point on; `error` is the error class of the rows that needed it."""
+class ArchiveError(RejectError):
+    """Why an archive cannot be read from some point on, and what becomes the reject of rows that needed it."""
 
-    def __init__(self, message: str, error: str = "broken_archive") -> None:
-        self.error = error
-        self.message = message
-        super().__init__(message)
+    def __init__(self, message: str, code: str = "broken_archive") -> None:
+        super().__init__(code, message)
 
 
 def is_bomb(size: int, compressed_size: int) -> bool:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mvl_assets.common.natural_sort import natural_sort_key
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.archives.entry import ArchiveError, Entry
 from mvl_assets.readers.archives.index import ArchiveIndex, open_index
 from mvl_assets.readers.archives.member import ArchiveMember
 from mvl_assets.readers.archives.parts import Archive, list_archives
-from mvl_assets.readers.rows import RejectError
 
 RANK_NEXT_FOLDER, RANK_OTHER, RANK_LATER_FOLDER = range(3)
 """What an archive is named after: the next folder of the path, none of it, a later one (what precedes that in the path
@@ -61,7 +61,7 @@ def find_member(root: Path, names: Sequence[str]) -> ArchiveMember | None:
     if first_failure is not None:
         archive, archive_failure = first_failure
         raise RejectError(
-            archive_failure.error,
+            archive_failure.code,
             f"{names[0]!r} cannot be read from {_format_archive_path(root, archive)}: {archive_failure.message}",
         )
     return None
@@ -85,7 +85,7 @@ def list_members(root: Path, names: Sequence[str]) -> list[ArchiveMember]:
             if entries and index.read_error is not None:
                 archive_error = index.read_error
                 raise RejectError(
-                    archive_error.error,
+                    archive_error.code,
                     f"{names[0]!r} may not be whole in {_format_archive_path(root, candidate.archive)}: {archive_error.message}",
                 )
             if entries:

@@ -156,7 +156,7 @@ def _insert_members(connection: sqlite3.Connection, paths: Sequence[Path], read_
             connection.executemany(_INSERT_MEMBER, _iter_member_rows(members, common_root))
         except ArchiveError as error:
             read_error = read_error or error
-        error_columns = (None, None) if read_error is None else (read_error.error, read_error.message)
+        error_columns = (None, None) if read_error is None else (read_error.code, read_error.message)
         connection.execute("INSERT INTO facts VALUES (?, ?, ?)", (common_root.name, *error_columns))
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mvl_assets.readers.rows import RejectError, add_image_markers, parse_turns
-from mvl_assets.readers.sample import IMAGE_MARKER, VIDEO_MARKER, Turn
+from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
+from mvl_assets.common.rejects import RejectError
+from mvl_assets.readers.rows import add_image_markers, parse_turns
+from mvl_assets.readers.sample import Turn
 
 MAX_TEXT_CHARS = 1 << 20
 """Characters one question or answer may have."""

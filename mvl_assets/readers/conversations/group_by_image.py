@@ -18,10 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.external_group_by import group_by_external_sort
 from mvl_assets.readers.files import resolve_image
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, INCOMPLETE_FILE
-from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_qa_turns, parse_native_id
+from mvl_assets.readers.rows import Row, add_image_markers, build_qa_turns, parse_native_id
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample, Turn
 
 MAX_QUESTIONS = 4096
@@ -63,7 +64,7 @@ def iter_image_records(
         try:
             yield to_image_record(row)
         except RejectError as error:
-            yield RejectedRow(row.file, row.position, error.error, error.message)
+            yield RejectedRow(row.file, row.position, error.code, error.message)
 
 
 def get_name_field(row: Row, *fields: str) -> str:
@@ -80,7 +81,7 @@ def resolve_first_image(root: Path, names: Sequence[str], folders: Sequence[str]
         try:
             return resolve_image(root, name, folders)
         except RejectError as error:
-            if error.error != "missing_image":
+            if error.code != "missing_image":
                 raise
     return resolve_image(root, names[-1], folders)
 
@@ -106,12 +107,12 @@ def iter_conversation(
             turns += _build_turns(record)
         except RejectError as error:
             message = f"question {record.question_id} about {image_name}: {error.message}"
-            rejects.append(RejectedRow(file, 0, error.error, message))
+            rejects.append(RejectedRow(file, 0, error.code, message))
     if turns:
         try:
             yield Sample(file, 0, add_image_markers(tuple(turns), 1), image_name, (image_resolver(image_name),))
         except RejectError as error:
-            yield RejectedRow(file, 0, error.error, error.message, image_name)
+            yield RejectedRow(file, 0, error.code, error.message, image_name)
     yield from rejects
 
 

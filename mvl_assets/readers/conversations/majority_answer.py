@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from mvl_assets.readers.rows import RejectError
+from mvl_assets.common.rejects import RejectError
 
 # What people were told to write when there is no answer: VizWiz (vizwiz.org/tasks-and-datasets/vqa) and TextVQA
 # (textvqa.org/dataset).

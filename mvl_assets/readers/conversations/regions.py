@@ -12,8 +12,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from mvl_assets.readers.rows import RejectError, add_image_markers, build_qa_turns
-from mvl_assets.readers.sample import IMAGE_MARKER, Turn
+from mvl_assets.common.markers import IMAGE_MARKER
+from mvl_assets.common.rejects import RejectError
+from mvl_assets.readers.rows import add_image_markers, build_qa_turns
+from mvl_assets.readers.sample import Turn
 
 BOX_FORMAT = "as [x1, y1, x2, y2], shares of its width and height from 0 to 1"
 """How a request asks for boxes, after words that name the picture."""

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import SourceError
-from mvl_assets.readers.rows import RejectError, Row
+from mvl_assets.readers.rows import Row
 
 _ZERO_PAD_FORMAT = re.compile(r"0([1-9]\d?)d")
 

@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.files import format_relative_path, list_data_files
 from mvl_assets.readers.format import Format, RowKey
 from mvl_assets.readers.formats.llava_parquet import parse_image_cell
 from mvl_assets.readers.parsers import parquet_columns, parquet_stream
-from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_sample, parse_turns, to_rows
+from mvl_assets.readers.rows import Row, add_image_markers, build_sample, parse_turns, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:

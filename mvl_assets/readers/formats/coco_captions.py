@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
 from mvl_assets.readers.format import ARCHIVE_FILES, Format
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, INCOMPLETE_FILE, RejectedItem, iter_elements
-from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_qa_turns, build_sample, to_rows
+from mvl_assets.readers.rows import Row, add_image_markers, build_qa_turns, build_sample, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:

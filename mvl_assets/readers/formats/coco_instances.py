@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.regions import (
     BOX_FORMAT,
     Box,
@@ -37,7 +38,7 @@ from mvl_assets.readers.conversations.regions import (
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
 from mvl_assets.readers.format import ARCHIVE_FILES, Format
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, INCOMPLETE_FILE, Item, RejectedItem, iter_elements
-from mvl_assets.readers.rows import RejectError, Row, build_sample, to_rows
+from mvl_assets.readers.rows import Row, build_sample, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _load_objects(path: Path) -> tuple[ObjectsByImage, bool, bool]:
             try:
                 packed_objects += _pack_object(item.value)
             except RejectError as error:
-                objects[image_id] = RejectError(error.error, f"annotation {item.position}: {error.message}")
+                objects[image_id] = RejectError(error.code, f"annotation {item.position}: {error.message}")
     return objects, has_orphans, is_complete
 
 

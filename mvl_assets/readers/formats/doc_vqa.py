@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.group_by_image import (
     ImageVqaRecord,
     VqaRecord,
@@ -34,7 +35,7 @@ from mvl_assets.readers.conversations.majority_answer import select_majority_ans
 from mvl_assets.readers.files import format_relative_path, list_data_files
 from mvl_assets.readers.format import ARCHIVE_FILES, Format
 from mvl_assets.readers.parsers.json_stream import iter_elements
-from mvl_assets.readers.rows import RejectError, Row, parse_native_id, to_rows
+from mvl_assets.readers.rows import Row, parse_native_id, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _to_image_record(row: Row) -> ImageVqaRecord:
     try:
         return ImageVqaRecord(image_name, record._replace(answer=select_majority_answer(row.value.get("answers"))))
     except RejectError as error:
-        return ImageVqaRecord(image_name, record._replace(reject=(error.error, error.message)))
+        return ImageVqaRecord(image_name, record._replace(reject=(error.code, error.message)))
 
 
 def _resolve_row_image(root: Path, image_name: str) -> EncodedImage:

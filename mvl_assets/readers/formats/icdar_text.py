@@ -28,11 +28,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.regions import build_image_qa_turns, collapse_whitespace
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_file
 from mvl_assets.readers.format import ARCHIVE_FILES, Format, RowKey
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, RejectedItem, iter_elements
-from mvl_assets.readers.rows import RejectError, Row, build_sample
+from mvl_assets.readers.rows import Row, build_sample
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image, resolve_video
 from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, Format, make_key_reader
 from mvl_assets.readers.parsers import json_stream
 from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
 from mvl_assets.readers.rows import (
-    RejectError,
     Row,
     add_image_markers,
     add_video_marker,

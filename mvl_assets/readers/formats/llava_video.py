@@ -20,10 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_video
 from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, VIDEO_FILES, Format
 from mvl_assets.readers.formats.llava_json import iter_items
-from mvl_assets.readers.rows import RejectError, Row, add_video_marker, build_sample, parse_turns, to_rows
+from mvl_assets.readers.rows import Row, add_video_marker, build_sample, parse_turns, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample, Video
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _resolve_row_video(root: Path, name: object, folders: tuple[str, ...]) -> Vi
         return resolve_video(root, name, (*folders, *FRAME_FOLDERS))
     except RejectError as error:
         base_name = name.rstrip("/").rpartition("/")[2] if isinstance(name, str) else ""
-        if error.error != "missing_video" or "." in base_name:
+        if error.code != "missing_video" or "." in base_name:
             raise
         return resolve_video(root, base_name, FRAME_FOLDERS)
 

@@ -25,11 +25,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.regions import build_image_qa_turns, collapse_whitespace
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
 from mvl_assets.readers.format import ARCHIVE_FILES, Format
 from mvl_assets.readers.parsers.json_stream import iter_lines
-from mvl_assets.readers.rows import RejectError, Row, build_sample, parse_native_id, to_rows
+from mvl_assets.readers.rows import Row, build_sample, parse_native_id, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.group_by_image import (
     VqaRecord,
     iter_conversation,
@@ -27,7 +28,7 @@ from mvl_assets.readers.conversations.group_by_image import (
 from mvl_assets.readers.files import format_relative_path, list_data_files
 from mvl_assets.readers.format import ARCHIVE_FILES, Format
 from mvl_assets.readers.parsers.json_stream import iter_elements
-from mvl_assets.readers.rows import RejectError, Row, to_rows
+from mvl_assets.readers.rows import Row, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _iter_samples(root: Path, path: Path) -> Iterator[Sample | RejectedRow]:
                     row.file, cover, _parse_questions(row), partial(_resolve_row_image, root, image_url)
                 )
         except RejectError as error:
-            yield RejectedRow(row.file, row.position, error.error, error.message, row.native_id)
+            yield RejectedRow(row.file, row.position, error.code, error.message, row.native_id)
 
 
 def _parse_split(row: Row) -> int:

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.conversations.templates import Record, check_template, format_scalar
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
@@ -30,7 +31,6 @@ from mvl_assets.readers.formats.llava_parquet import parse_image_cell
 from mvl_assets.readers.parsers import delimited, json_stream, parquet_columns, parquet_stream
 from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
 from mvl_assets.readers.rows import (
-    RejectError,
     Row,
     add_image_markers,
     build_qa_turns,
@@ -201,7 +201,7 @@ def _resolve_named_image(root: Path, name: str, folders: tuple[str, ...]) -> Enc
         try:
             return resolve_image(root, "/".join(path_parts[start:]), folders)
         except RejectError as error:
-            if error.error not in ("missing_image", "bad_path"):  # parts of an address may be no file name
+            if error.code not in ("missing_image", "bad_path"):  # parts of an address may be no file name
                 raise
     raise RejectError("missing_image", f"no file here ends the path of {name[:200]!r}")
 

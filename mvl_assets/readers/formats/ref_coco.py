@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.regions import (
     BOX_FORMAT,
     build_image_qa_turns,
@@ -37,7 +38,7 @@ from mvl_assets.readers.files import format_relative_path, list_data_files, reso
 from mvl_assets.readers.format import ARCHIVE_FILES, Format
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem, iter_elements
 from mvl_assets.readers.parsers.plain_pickle import UnsafePickle, load
-from mvl_assets.readers.rows import RejectError, Row, build_sample, parse_native_id
+from mvl_assets.readers.rows import Row, build_sample, parse_native_id
 from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:

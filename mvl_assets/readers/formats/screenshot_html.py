@@ -17,13 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.caption_turns import MAX_TEXT_CHARS, build_caption_turns
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_file, resolve_image
 from mvl_assets.readers.format import Format, RowKey
 from mvl_assets.readers.formats.llava_parquet import parse_image_cell
 from mvl_assets.readers.parsers import parquet_columns
 from mvl_assets.readers.parsers.json_stream import Item
-from mvl_assets.readers.rows import RejectError, Row, build_sample, parse_native_id, to_rows
+from mvl_assets.readers.rows import Row, build_sample, parse_native_id, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.media import table_image
 from mvl_assets.readers.conversations.caption_turns import build_caption_turns
 from mvl_assets.readers.files import format_relative_path, list_data_files
 from mvl_assets.readers.format import Format
 from mvl_assets.readers.parsers.json_stream import Item, RejectedItem, iter_elements
-from mvl_assets.readers.rows import RejectError, Row, build_sample, to_rows
+from mvl_assets.readers.rows import Row, build_sample, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
@@ -68,10 +69,7 @@ def _to_sample(row: Row) -> Sample:
     else:
         pairs = [_build_finqa_pair(row.value.get("qa"))]
         text_before, text_after = _parse_texts(row.value.get("pre_text")), _parse_texts(row.value.get("post_text"))
-    try:
-        page = table_image.lay_out_page(_parse_cells(table), text_before, text_after)
-    except table_image.TableImageError as error:
-        raise RejectError(error.code, error.message) from error
+    page = table_image.lay_out_page(_parse_cells(table), text_before, text_after)
     image = RenderedPage(f"{row.file}#{row.position}.png", page=page)
     return Sample(row.file, row.position, build_caption_turns(pairs, 1), row.native_id, (image,))
 

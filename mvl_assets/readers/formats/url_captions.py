@@ -16,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.caption_turns import build_caption_turns
 from mvl_assets.readers.files import format_relative_path
 from mvl_assets.readers.format import Format, RowKey
 from mvl_assets.readers.formats.coco_captions import QUESTION
 from mvl_assets.readers.parsers import parquet_columns
-from mvl_assets.readers.rows import RejectError, Row, build_sample, to_rows
+from mvl_assets.readers.rows import Row, build_sample, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 from mvl_assets.readers.url_images import UrlImageIndex, list_url_tables
 

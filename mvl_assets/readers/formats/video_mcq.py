@@ -25,12 +25,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_video_by_id
 from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, VIDEO_FILES, Format
 from mvl_assets.readers.formats.llava_json import iter_items
 from mvl_assets.readers.parsers import parquet_stream
 from mvl_assets.readers.parsers.json_stream import Item, RejectedItem, iter_elements
-from mvl_assets.readers.rows import RejectError, Row, add_video_marker, build_qa_turns, build_sample, to_rows
+from mvl_assets.readers.rows import Row, add_video_marker, build_qa_turns, build_sample, to_rows
 from mvl_assets.readers.sample import RejectedRow, Sample
 
 if TYPE_CHECKING:

@@ -28,6 +28,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvl_assets.common.markers import IMAGE_MARKER
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.regions import (
     BOX_FORMAT,
     ImageSize,
@@ -41,8 +43,8 @@ from mvl_assets.readers.conversations.regions import (
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
 from mvl_assets.readers.format import ARCHIVE_FILES, Format
 from mvl_assets.readers.parsers.json_stream import iter_elements
-from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_sample, parse_turns, to_rows
-from mvl_assets.readers.sample import IMAGE_MARKER, RejectedRow, Sample, Turn
+from mvl_assets.readers.rows import Row, add_image_markers, build_sample, parse_turns, to_rows
+from mvl_assets.readers.sample import RejectedRow, Sample, Turn
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec

@@ -28,6 +28,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.conversations.group_by_image import (
     ImageVqaRecord,
@@ -40,7 +41,7 @@ from mvl_assets.readers.conversations.majority_answer import require_answerable,
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
 from mvl_assets.readers.format import ARCHIVE_FILES, Format
 from mvl_assets.readers.parsers.json_stream import iter_elements
-from mvl_assets.readers.rows import RejectError, Row, add_image_markers, build_qa_turns, build_sample, to_rows
+from mvl_assets.readers.rows import Row, add_image_markers, build_qa_turns, build_sample, to_rows
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _parse_annotation_row(row: Row) -> ImageVqaRecord:
             return ImageVqaRecord(image_name, record._replace(answer=require_answerable(majority_answer)))
         return ImageVqaRecord(image_name, record._replace(answer=select_majority_answer(row.value.get("answers"))))
     except RejectError as error:
-        return ImageVqaRecord(image_name, record._replace(reject=(error.error, error.message)))
+        return ImageVqaRecord(image_name, record._replace(reject=(error.code, error.message)))
 
 
 def _resolve_row_image(root: Path, split: str, image_id: str) -> EncodedImage:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from mvl_assets.common.rejects import RejectError
+
 CHUNK_BYTES = 1 << 20
 MAX_ELEMENT_CHARS = 64 << 20
 """Characters (bytes in JSON Lines) one element may have."""
@@ -127,15 +129,6 @@ class _DuplicateKey(ValueError):
     pass
 
 
-class _RejectedValue(Exception):
-    """One value is bad, and the text stands behind it."""
-
-    def __init__(self, error: str, message: str) -> None:
-        self.error = error
-        self.message = message
-        super().__init__(message)
-
-
 def _reject_constant(name: str) -> NoReturn:
     raise _NotANumber(f"{name} is not JSON")
 
@@ -181,7 +174,7 @@ class _JsonScanner:
         self._position += 1
 
     def read_value(self) -> Any:
-        """Reads one value. Raises `_RejectedValue` (the text stands behind it) or `_Desynchronized`."""
+        """Reads one value. Raises `RejectError` (the text stands behind it) or `_Desynchronized`."""
         while True:
             start = self._position
             try:
@@ -190,7 +183,7 @@ class _JsonScanner:
                 value_end = self._find_end_of_value()
                 if value_end is not None:
                     self._position = value_end
-                    raise _RejectedValue(_classify_error(error), _format_error(error, self._n_dropped_chars)) from error
+                    raise RejectError(_classify_error(error), _format_error(error, self._n_dropped_chars)) from error
             else:
                 if self._is_complete(start):
                     self._position = end
@@ -259,7 +252,7 @@ def _check_utf8(text: str) -> None:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise _RejectedValue("bad_utf8", f"character {error.start} of the element is not UTF-8") from error
+            raise RejectError("bad_utf8", f"character {error.start} of the element is not UTF-8") from error
 
 
 def _iter_children(scanner: _JsonScanner) -> Iterator[Item | RejectedItem]:
@@ -277,8 +270,8 @@ def _iter_children(scanner: _JsonScanner) -> Iterator[Item | RejectedItem]:
             scanner.fail("the file ends before an element")
         try:
             yield Item(position, scanner.read_value(), key)
-        except _RejectedValue as bad:
-            yield RejectedItem(position, bad.error, bad.message, key)
+        except RejectError as bad:
+            yield RejectedItem(position, bad.code, bad.message, key)
         position += 1
     scanner.advance()
 
@@ -288,7 +281,7 @@ def _read_key(scanner: _JsonScanner) -> str:
         scanner.fail("expected a key")
     try:
         key = scanner.read_value()
-    except _RejectedValue as bad:
+    except RejectError as bad:
         scanner.fail(f"a key cannot be read: {bad.message}")
     if scanner.peek() != ":":
         scanner.fail(f"expected : behind the key {key!r}")
@@ -318,6 +311,6 @@ def _descend(scanner: _JsonScanner, target_key: str) -> None:
         elif opening:
             try:
                 scanner.read_value()
-            except _RejectedValue:
+            except RejectError:
                 continue
     scanner.fail(f"there is no key {target_key!r}")
