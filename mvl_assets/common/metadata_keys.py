@@ -44,6 +44,30 @@ HUB: Final = "mvl/hub"
 STATE: Final = "mvl/state"
 EVIDENCE: Final = "mvl/evidence"
 SOURCE_URL: Final = "mvl/url"
+OUTSIDE_153: Final = "mvl/outside_153"
+
+# Checks of a raw source.
+DECLARED_ROWS: Final = "mvl/declared_rows"
+SKIP_REASON: Final = "mvl/skip_reason"
+LICENSE_BASIS: Final = "mvl/license_basis"
+LICENSE_NOTE: Final = "mvl/license_note"
+BENCHMARKS: Final = "mvl/benchmarks"
+DECLARED_GROUP: Final = "mvl/declared_group"
+SUGGESTED_GROUP: Final = "mvl/suggested_group"
+SUGGESTION_REASON: Final = "mvl/suggestion_reason"
+
+# Prompts.
+TEMPLATE: Final = "mvl/template"
+OUTPUT: Final = "mvl/output"
+MODALITY: Final = "mvl/modality"
+SAMPLING: Final = "mvl/sampling"
+PROMPT_VERSION: Final = "mvl/prompt_version"
+PROMPT_NOTE: Final = "mvl/prompt_note"
+PROMPT_HASH: Final = "mvl/prompt_hash"
+
+# Freshness.
+STALE_PARTITIONS: Final = "mvl/stale_partitions"
+"""How many partitions are stale; each is an entry of its own, with the reasons, under its name."""
 
 # Stages that ask a model.
 SAMPLES: Final = "mvl/samples"
@@ -75,6 +99,7 @@ COMPARED: Final = "mvl/compared"
 HITS: Final = "mvl/hits"
 SHORTFALL: Final = "mvl/shortfall"
 FILES: Final = "mvl/files"
+CARD: Final = "mvl/card"
 
 # Pack plans. `FILL` is also what a mixture says of its categories.
 PACKS: Final = "mvl/packs"

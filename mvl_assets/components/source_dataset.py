@@ -1,16 +1,16 @@
-"""`SourceDataset`: one declared source becomes its `raw/<slug>` asset and the checks on it.
+"""`SourceDataset`: the Dagster component of one declared source, its `raw/<slug>` asset and the checks on it.
 
-Belongs here: the asset, its checks and what the graph shows of a declaration. Does not: the fields of a declaration
-(`catalog.SourceSpec`, the one definition of them) or how files become rows (`ingest/`).
-
-No `from __future__ import annotations` here: Dagster reads the annotation of an asset's `context` as an object.
+The fields of a declaration are defined by `config.catalog.SourceSpec`; `ingest` turns files into rows.
 """
+
+# No `from __future__ import annotations`: Dagster reads the annotation of an asset's `context` as an object.
 
 from dataclasses import dataclass
 from typing import Any, Self
 
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.components.source_checks import (
     build_benchmark_result,
     build_license_result,
@@ -34,7 +34,7 @@ from mvl_assets.orchestration.metadata import (
 from mvl_assets.orchestration.resources import LakeResource
 
 GROUP_DESCRIPTIONS = {
-    "A": "used as it is (group A)",
+    "A": "used unchanged (group A)",
     "B": "to be rewritten (group B)",
     "C": "screened out (group C)",
     None: "in no group of the paper",
@@ -43,22 +43,26 @@ GROUP_DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class SourceDataset(dg.Component):
-    """One source dataset: its raw asset and the checks on it."""
+    """Component of one source: its raw asset and the checks on it."""
 
     spec: SourceSpec
 
     @classmethod
     def get_model_cls(cls) -> type[SourceSpec]:
-        """Dagster validates `attributes` with the catalog's own model. So the fields are defined once, and no value is
-        a template: `{{` in a records map stays what it is."""
+        """Return the catalog's own model, so that fields are defined once and no value is read as a template.
+
+        `{{` in a records map stays what it is.
+        """
         return SourceSpec
 
     @classmethod
     def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Self:
+        """Return the component of the attributes in a `defs.yaml`."""
         return cls(SourceSpec.model_validate(attributes))
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
+        """Return what Dagster's UI shows about this component type."""
         return dg.ComponentTypeSpec(
             description="One source dataset of the catalog: its raw asset and the checks on it.",
             owners=asset_keys.OWNERS,
@@ -66,17 +70,18 @@ class SourceDataset(dg.Component):
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Return the definitions of the source."""
         return dg.Definitions(assets=[build_raw_asset(self.spec)])
 
 
 def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
-    """`raw/<slug>`: the files of one source, in the tables `samples`, `images` and `rejects`."""
+    """Return the asset `raw/<slug>`: the files of one source, in the tables `samples`, `images` and `rejects`."""
     key = dg.AssetKey(["raw", spec.slug])
     limit = asset_keys.load_active_profile().limit
 
     @dg.asset(
         key=key,
-        # What the rows are made with; a note in the evidence makes nothing out of date.
+        # What the rows are made with; a note in the evidence makes nothing stale.
         code_version=asset_keys.compute_code_version(spec.format, spec.records, spec.license, limit),
         group_name="raw",
         partitions_def=dg.StaticPartitionsDefinition([spec.slug]),
@@ -100,25 +105,27 @@ def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(report.data_version),
             metadata=build_table_metadata(
                 table,
+                {
+                    metadata_keys.ROWS_READ: report.n_rows,
+                    metadata_keys.ROWS_NEW: report.n_new,
+                    metadata_keys.ROWS_CHANGED: report.n_changed,
+                    metadata_keys.ROWS_WITHDRAWN: report.n_withdrawn,
+                    metadata_keys.REJECTED: sum(report.reject_counts.values()),
+                    metadata_keys.REJECTS: render_markdown_table(
+                        [{"error": e, "rows": n} for e, n in sorted(report.reject_counts.items())]
+                    ),
+                    metadata_keys.IMAGES_NEW: report.n_new_images,
+                    metadata_keys.IMAGE_BYTES_NEW: report.new_image_bytes,
+                    metadata_keys.LIMIT: limit,
+                    metadata_keys.FOLDER: dg.MetadataValue.path(spec.root),
+                    metadata_keys.SECONDS: round(report.duration_s, 2),
+                    metadata_keys.ROWS_PER_S: round(report.n_rows / max(report.duration_s, 1e-9), 1),
+                    metadata_keys.SCREENING: render_screening_table(screening),
+                    metadata_keys.PREVIEW: render_preview(lake.lake, screening.examples, SAMPLE_COLUMNS),
+                },
                 rows=screening.n_total,
                 partition_key=spec.slug,
                 table_rows=screening.n_total,
-                rows_read=report.n_rows,
-                new=report.n_new,
-                changed=report.n_changed,
-                withdrawn=report.n_withdrawn,
-                rejected=sum(report.reject_counts.values()),
-                rejects=render_markdown_table(
-                    [{"error": e, "rows": n} for e, n in sorted(report.reject_counts.items())]
-                ),
-                new_pictures=report.n_new_images,
-                new_picture_bytes=report.new_image_bytes,
-                limit=limit,
-                folder=dg.MetadataValue.path(spec.root),
-                seconds=round(report.duration_s, 2),
-                rows_per_s=round(report.n_rows / max(report.duration_s, 1e-9), 1),
-                screening=render_screening_table(screening),
-                preview=render_preview(lake.lake, screening.examples, SAMPLE_COLUMNS),
             ),
             check_results=[
                 build_schema_result(key, table, spec.slug),
@@ -133,7 +140,7 @@ def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
 
 
 def describe_source(spec: SourceSpec) -> str:
-    """What the graph says about a source: what it is, where it comes from, and why a group C source goes no further."""
+    """Return what the graph says about a source: what it is, where it is from, and why group C goes no further."""
     modality = (spec.modality or "mixed").replace("_", "-")
     parts = [f"{spec.title}: {modality} source of the category {spec.category}, {GROUP_DESCRIPTIONS[spec.group]}."]
     if spec.outside_153:
@@ -147,6 +154,7 @@ def describe_source(spec: SourceSpec) -> str:
 
 
 def build_source_tags(spec: SourceSpec) -> dict[str, str]:
+    """Return the tags by which a source's asset can be selected."""
     optional_tags = {"mvl/group": spec.group, "mvl/family": spec.family, "mvl/modality": spec.modality}
     return {
         **asset_keys.build_category_tags(spec.category),
@@ -156,19 +164,19 @@ def build_source_tags(spec: SourceSpec) -> dict[str, str]:
 
 
 def build_declaration_metadata(spec: SourceSpec) -> dict[str, Any]:
-    """The declaration as asset metadata. Unknown values say so; the evidence table says how each value is known."""
+    """Return the declaration as metadata: unknown values say so, the evidence table says how each value is known."""
     hub = spec.hub and (spec.hub.repo if spec.hub.config is None else f"{spec.hub.repo}: {spec.hub.config}")
     metadata: dict[str, Any] = {
-        "license": spec.license or "unknown",
-        "expected": f"{spec.expected.count:,} {spec.expected.unit}" if spec.expected else "unknown",
-        "format": spec.format or "unknown",
-        "hub": hub or "unknown",
-        "state": describe_state(spec, read_lockfile()),
-        "outside_153": spec.outside_153,
-        "evidence": render_markdown_table(
+        metadata_keys.LICENSE: spec.license or "unknown",
+        metadata_keys.EXPECTED: f"{spec.expected.count:,} {spec.expected.unit}" if spec.expected else "unknown",
+        metadata_keys.FORMAT: spec.format or "unknown",
+        metadata_keys.HUB: hub or "unknown",
+        metadata_keys.STATE: describe_state(spec, read_lockfile()),
+        metadata_keys.OUTSIDE_153: spec.outside_153,
+        metadata_keys.EVIDENCE: render_markdown_table(
             [{"field": f, "basis": e.basis, "note": e.note or ""} for f, e in spec.evidence.items()]
         ),
     }
     if spec.url:
-        metadata["url"] = dg.MetadataValue.url(spec.url)
+        metadata[metadata_keys.SOURCE_URL] = dg.MetadataValue.url(spec.url)
     return metadata

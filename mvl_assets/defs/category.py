@@ -1,11 +1,12 @@
-"""`category/<c>`: the newest usable samples of a category's group A and B sources, one partition per source.
+"""Assets `category/<c>`: the newest usable samples of a category's group A and B sources, one partition per source.
 
-Belongs here: the assets. Does not: what a row holds (`lake/schema.py`) or how it is made (`ingest/categorise.py`).
+`ingest/categorise.py` makes the rows.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.config.catalog import Category
 from mvl_assets.lake_queries.views import read_first_samples
 from mvl_assets.orchestration import asset_keys
@@ -20,6 +21,7 @@ from mvl_assets.orchestration.resources import LakeResource
 
 
 def build_category_asset(category: Category) -> dg.AssetsDefinition:
+    """Return the asset `category/<category>`."""
     key = dg.AssetKey(["category", category])
     partitions = asset_keys.build_source_partitions(category)
 
@@ -29,7 +31,7 @@ def build_category_asset(category: Category) -> dg.AssetsDefinition:
         partitions_def=partitions,
         deps=[asset_keys.build_raw_dep(slug) for slug in partitions.get_partition_keys()],
         description=f"The usable samples of the {category} sources, with group, prompt family and what standardising "
-        "will do to their pictures (paper §2).",
+        "will do to their images (paper §2).",
         kinds={"lance"},
         tags=asset_keys.build_category_tags(category),
         owners=asset_keys.OWNERS,
@@ -45,10 +47,14 @@ def build_category_asset(category: Category) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(report.data_version),
             metadata=build_table_metadata(
                 table,
+                {
+                    metadata_keys.PREVIEW: render_preview(
+                        lake.lake, read_first_samples(lake.lake, source.slug), SAMPLE_COLUMNS
+                    ),
+                    **{metadata_keys.PREFIX + name: value for name, value in report.metadata.items()},
+                },
                 rows=report.n_rows,
                 partition_key=source.slug,
-                preview=render_preview(lake.lake, read_first_samples(lake.lake, source.slug), SAMPLE_COLUMNS),
-                **report.metadata,
             ),
             check_results=[build_schema_result(key, table, source.slug)],
         )
@@ -58,4 +64,5 @@ def build_category_asset(category: Category) -> dg.AssetsDefinition:
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    """Return the assets of all categories."""
     return dg.Definitions(assets=[build_category_asset(c) for c in asset_keys.list_categories()])

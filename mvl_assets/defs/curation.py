@@ -1,11 +1,12 @@
-"""`curation/duplicates` and `curation/contamination`: which samples no mixture should take, over all sources.
+"""Assets `curation/duplicates` and `curation/contamination`: which samples no mixture may take, over all sources.
 
-Both look at the category tables' sources as they are now; neither removes a row anywhere.
+Both read the current samples of the category tables' sources; neither removes a row.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.config.catalog import list_partition_keys, load_catalog
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
@@ -20,6 +21,7 @@ from mvl_assets.orchestration.resources import LakeResource
 
 DUPLICATES_KEY = dg.AssetKey(["curation", "duplicates"])
 CONTAMINATION_KEY = dg.AssetKey(["curation", "contamination"])
+PREVIEW_COLUMNS = ("source", "sample_id", "canonical_source", "canonical_sample_id")
 UPSTREAM_KEYS = [dg.AssetKey(["category", c]) for c in asset_keys.list_categories()]
 
 
@@ -27,28 +29,29 @@ UPSTREAM_KEYS = [dg.AssetKey(["category", c]) for c in asset_keys.list_categorie
     key=DUPLICATES_KEY,
     group_name="curation",
     deps=UPSTREAM_KEYS,
-    description="Samples with the same pictures and the same words as another, within and across sources, and which "
-    "one stays. The paper did not remove them.",
+    description="Samples with the same images and the same text as another, within and across sources, and which one "
+    "stays. The paper did not remove them.",
     kinds={"lance", "duckdb"},
     owners=asset_keys.OWNERS,
     check_specs=[build_schema_check(DUPLICATES_KEY)],
 )
 def duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    """Publish the duplicates of all sources."""
     from mvl_assets.curation.duplicates import find_duplicates
 
     sources = list(load_catalog().values())
     report = find_duplicates(lake.lake, sources, run_id=context.run_id)
     table = lake.lake.get_table("curation/duplicates")
-    preview_rows = read_first_rows(table, ["source", "sample_id", "canonical_source", "canonical_sample_id"], None)
+    preview_rows = read_first_rows(table, PREVIEW_COLUMNS, None)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.published.data_version),
         metadata=build_table_metadata(
             table,
+            {
+                metadata_keys.COMPARED: report.n_compared,
+                metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, PREVIEW_COLUMNS),
+            },
             rows=report.n_duplicates,
-            compared=report.n_compared,
-            preview=render_preview(
-                lake.lake, preview_rows, ["source", "sample_id", "canonical_source", "canonical_sample_id"]
-            ),
         ),
         check_results=[build_schema_result(DUPLICATES_KEY, table)],
     )
@@ -61,13 +64,14 @@ def duplicates(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
     ),
     group_name="curation",
     deps=UPSTREAM_KEYS,
-    description="Samples that evaluation would ask again: of sources that are benchmarks themselves, and copies of "
-    "held-out questions. The paper does not check.",
+    description="Samples that evaluation asks too: sources that are benchmarks, and copies of held-out questions."
+    " The paper does not check this.",
     kinds={"lance"},
     owners=asset_keys.OWNERS,
     check_specs=[build_schema_check(CONTAMINATION_KEY)],
 )
 def contamination(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    """Publish the contaminated samples of all sources."""
     from mvl_assets.curation.contamination import find_contamination
 
     sources = [load_catalog()[slug] for c in asset_keys.list_categories() for slug in list_partition_keys(c)]
@@ -78,8 +82,8 @@ def contamination(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
         data_version=dg.DataVersion(report.published.data_version),
         metadata=build_table_metadata(
             table,
+            {metadata_keys.HITS: render_markdown_table([{"kind": k, "rows": n} for k, n in report.hit_counts.items()])},
             rows=report.published.n_rows,
-            hits=render_markdown_table([{"kind": k, "rows": n} for k, n in report.hit_counts.items()]),
         ),
         check_results=[build_schema_result(CONTAMINATION_KEY, table)],
     )
@@ -87,4 +91,5 @@ def contamination(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    """Return both curation assets."""
     return dg.Definitions(assets=[duplicates, contamination])

@@ -1,11 +1,9 @@
-"""`export/llava_json` and `render_dataset_card`: the mixtures for other people's trainers.
-
-Belongs here: the assets. The formats themselves are in `export/`.
-"""
+"""Assets `export/llava_json` and `export/dataset_card`: the mixtures in formats for other trainers."""
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.settings import load_settings
@@ -20,11 +18,12 @@ UPSTREAM_KEYS = [dg.AssetKey(["mixture", stage]) for stage in TRAINING_STAGES]
     key=["export", "llava_json"],
     group_name="export",
     deps=UPSTREAM_KEYS,
-    description="The three mixtures as LLaVA training JSON with their pictures, as MAmmoTH-VL released its data.",
+    description="The three mixtures as LLaVA training JSON with their images, as MAmmoTH-VL released its data.",
     kinds={"json"},
     owners=asset_keys.OWNERS,
 )
 def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    """Write every mixture as LLaVA training JSON."""
     from mvl_assets.export.llava_json import export_stage
 
     folder = load_settings().home / "export" / "llava_json"
@@ -32,10 +31,10 @@ def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
     return dg.MaterializeResult(
         data_version=dg.DataVersion(compute_digest(*(e.digest for e in exports))),
         metadata={
-            "dagster/row_count": sum(e.rows for e in exports),
-            "dagster/uri": str(folder),
-            "files": render_markdown_table(
-                [{"file": e.path.name, "rows": e.rows, "pictures": e.images} for e in exports]
+            metadata_keys.ROW_COUNT: sum(e.rows for e in exports),
+            metadata_keys.URI: str(folder),
+            metadata_keys.FILES: render_markdown_table(
+                [{"file": e.path.name, "rows": e.rows, "images": e.images} for e in exports]
             ),
         },
     )
@@ -48,23 +47,25 @@ def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
     ),
     group_name="export",
     deps=UPSTREAM_KEYS,
-    description="What the mixtures hold by category, source and licence, in the hub's card format.",
+    description="Contents of the mixtures by category, source and licence, as a dataset card of the Hugging Face hub.",
     kinds={"markdown"},
     owners=asset_keys.OWNERS,
 )
 def dataset_card(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-    from mvl_assets.export.dataset_card import render_dataset_card as write
+    """Write the dataset card."""
+    from mvl_assets.export.dataset_card import render_dataset_card
 
-    text = write(lake.lake, asset_keys.load_active_profile())
+    text = render_dataset_card(lake.lake, asset_keys.load_active_profile())
     path = load_settings().home / "export" / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(compute_digest(text)),
-        metadata={"dagster/uri": str(path), "card": dg.MetadataValue.md(text)},
+        metadata={metadata_keys.URI: str(path), metadata_keys.CARD: dg.MetadataValue.md(text)},
     )
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    """Return both export assets."""
     return dg.Definitions(assets=[llava_json, dataset_card])

@@ -1,10 +1,10 @@
-"""`inputs_current`: whether all of an asset was made from what is current now; the check, and the sensor behind it.
+"""The check `inputs_fresh`, whether every partition was made from its current inputs, and the sensor that reports it.
 
-Dagster's own label ("Unsynced") of a partitioned asset shows only on the page of one partition, never on the asset.
-This check shows in the graph and on the asset, with a table of the partitions that are out of date and why. A run
-reports it by what the rows say they were made with; the sensor reports it again, by Dagster's own staleness, when a
-prompt, the profile, the rows above or the asset itself changed. It starts nothing. (The check is one for all
-partitions: Dagster stores no second evaluation of the same partition from a sensor.)
+Dagster shows its own label ("Unsynced") of a partitioned asset only on the page of one partition, not on the asset.
+This check shows in the graph and on the asset, with the stale partitions and why they are stale. A run reports it by
+what the rows say they were made with; the sensor reports it again, by Dagster's own staleness, when a prompt, the
+profile, the upstream rows or the asset itself changed. The sensor starts no run. (There is one check for all
+partitions: Dagster does not store a second evaluation of the same partition from a sensor.)
 Concept: https://docs.dagster.io/guides/automate/sensors
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import Category, SourceSpec, load_catalog
 from mvl_assets.config.profile import ModelProfile
@@ -25,10 +26,11 @@ from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
 from mvl_assets.orchestration.dagster_internals import AssetGraph
 
-FRESHNESS_CHECK = "inputs_current"
+FRESHNESS_CHECK = "inputs_fresh"
 
 
 def build_freshness_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
+    """Return the spec of the freshness check of an asset."""
     return dg.AssetCheckSpec(
         FRESHNESS_CHECK,
         asset=key,
@@ -38,7 +40,7 @@ def build_freshness_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
 
 
 def build_freshness_result(key: dg.AssetKey, lake: Lake, category: Category) -> dg.AssetCheckResult:
-    """For a run: what the rows of all partitions say they were made with."""
+    """Return the result for a run: per partition, rows made with another prompt or model than the current ones."""
     table_name = key.to_user_string()
     stale_partitions = {}
     for slug in asset_keys.list_rewritten_sources(category):
@@ -59,26 +61,27 @@ def build_freshness_result(key: dg.AssetKey, lake: Lake, category: Category) -> 
 
 
 def resolve_rewriter(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
-    """The model and the hashes of the prompts that rewrite a source now."""
+    """Return the model and the hashes of the prompts that rewrite a source now."""
     model = asset_keys.load_active_profile().get_rewriter(source.family)
     return model, [get_rewrite_prompt(load_prompts(), source.family or "").hash]
 
 
 def resolve_judge(source: SourceSpec) -> tuple[ModelProfile, list[str]]:
-    """The model and the hashes of the prompts that judge a source now."""
+    """Return the model and the hashes of the prompts that judge a source now."""
     return asset_keys.load_active_profile().get_model("judge"), [
         compute_criteria_hash(get_judge_prompts(load_prompts(), source.family or ""))
     ]
 
 
 @dg.sensor(
-    name="prompt_observer",
-    description="Notices edited prompt files, and marks every partition that was made with something else than what is"
-    " current now. It costs nothing and starts nothing.",
+    name="freshness_sensor",
+    description="Observes edited prompt files, and reports the partitions that were not made from their current inputs."
+    " It starts no run.",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Report edited prompts, and the freshness check of each asset whose inputs changed since the last tick."""
     edited = report_edited_prompts(context.instance)
     if edited:
         context.log.info(f"edited: {', '.join(edited)}")
@@ -102,14 +105,14 @@ def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     ]
     stale_assets = [f"{e.asset_key.to_user_string()}" for e in events if not e.passed]
     return dg.SensorResult(
-        skip_reason=f"out of date: {', '.join(stale_assets)}" if stale_assets else "nothing became out of date",
+        skip_reason=f"stale: {', '.join(stale_assets)}" if stale_assets else "nothing became stale",
         cursor=json.dumps(input_digests),
         asset_events=events,
     )
 
 
 def _compute_input_digests(asset_graph: AssetGraph, instance: dg.DagsterInstance) -> Mapping[dg.AssetKey, str]:
-    """Per asset with the check: a digest that changes whenever one of its partitions may have become stale or fresh."""
+    """Return per asset with the check a digest that changes when one of its partitions may become stale or fresh."""
     keys = sorted(k.asset_key for k in asset_graph.asset_check_keys if k.name == FRESHNESS_CHECK)
     prompt_hashes = {asset_keys.build_prompt_key(name): prompt.hash for name, prompt in load_prompts().items()}
     parents = {key: sorted(asset_graph.get(key).parent_keys) for key in keys}
@@ -139,10 +142,11 @@ def _build_check_evaluation(key: dg.AssetKey, stale_statuses: Sequence[AssetStat
 
 
 def _build_check_metadata(stale_partitions: Mapping[str, str]) -> dict[str, int | str]:
-    """One entry per partition: tables are folded away on the page of a check."""
-    return {"partitions out of date": len(stale_partitions), **stale_partitions}
+    """Return one entry per partition: Dagster folds tables away on the page of a check."""
+    return {metadata_keys.STALE_PARTITIONS: len(stale_partitions), **stale_partitions}
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    """Return the sensor."""
     return dg.Definitions(sensors=[freshness_sensor])

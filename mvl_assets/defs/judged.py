@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.config.catalog import Category
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import get_judge_prompts, load_prompts
@@ -89,28 +90,34 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(report.published.data_version),
             metadata=build_table_metadata(
                 table,
+                {
+                    metadata_keys.KEPT: report.kept,
+                    metadata_keys.KEEP_RATE: round(report.kept / report.rows, 4) if report.rows else None,
+                    metadata_keys.CATEGORY_KEEP_RATE: _compute_keep_rate(table),
+                    metadata_keys.PAPER_KEEP_RATE: round(get_paper_keep_rate(category), 4),
+                    metadata_keys.KEEP_RULE: profile.keep.rule,
+                    metadata_keys.DROP_REASONS: render_markdown_table(
+                        [{"reason": r, "rows": n} for r, n in report.drop_reasons.items()]
+                    ),
+                    metadata_keys.REQUESTS_WANTED: report.requested,
+                    metadata_keys.REQUESTS_REUSED: report.cache_hits,
+                    metadata_keys.REQUESTS_LEFT: report.skipped,
+                    metadata_keys.REQUESTS_SENT: report.attempts_sent,
+                    metadata_keys.PROMPT_TOKENS: report.prompt_tokens,
+                    metadata_keys.COMPLETION_TOKENS: report.completion_tokens,
+                    metadata_keys.COST: report.cost,
+                    metadata_keys.SECONDS: round(report.seconds, 2),
+                    metadata_keys.MODEL: f"{model.name}@{model.revision}",
+                    metadata_keys.BLIND_ROWS: report.blind,
+                    **_build_second_judge_metadata(profile, report),
+                    metadata_keys.REJECTS: render_markdown_table(
+                        [{"error": e, "rows": n} for e, n in report.rejects_by_error.items()]
+                    ),
+                    metadata_keys.SPEED: progress_logger.render_plot(),
+                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, PREVIEW_COLUMNS),
+                },
                 rows=report.rows,
                 partition_key=source.slug,
-                kept=report.kept,
-                keep_rate=round(report.kept / report.rows, 4) if report.rows else None,
-                category_keep_rate=_compute_keep_rate(table),
-                paper_keep_rate=round(get_paper_keep_rate(category), 4),
-                keep_rule=profile.keep.rule,
-                drop_reasons=render_markdown_table([{"reason": r, "rows": n} for r, n in report.drop_reasons.items()]),
-                requests_wanted=report.requested,
-                requests_reused=report.cache_hits,
-                requests_left=report.skipped,
-                requests_sent=report.attempts_sent,
-                tokens_in=report.prompt_tokens,
-                tokens_out=report.completion_tokens,
-                cost=report.cost,
-                seconds=round(report.seconds, 2),
-                model=f"{model.name}@{model.revision}",
-                blind_rows=report.blind,
-                **_build_second_judge_metadata(profile, report),
-                unusable=render_markdown_table([{"error": e, "rows": n} for e, n in report.rejects_by_error.items()]),
-                speed=progress_logger.render_plot(),
-                preview=render_preview(lake.lake, preview_rows, PREVIEW_COLUMNS),
             ),
             check_results=[
                 build_schema_result(key, table, source.slug),
@@ -134,10 +141,10 @@ def _build_second_judge_metadata(profile: Profile, report: "JudgeReport") -> dic
         return {}
     share, kappa = report.judge_agreement.observed_agreement, report.judge_agreement.kappa
     return {
-        "second_judge": f"{model.name}@{model.revision}",
-        "judges_compared": report.judge_agreement.n,
-        "judges_agree": None if share is None else round(share, 4),
-        "judges_kappa": None if kappa is None else round(kappa, 4),
+        metadata_keys.SECOND_JUDGE: f"{model.name}@{model.revision}",
+        metadata_keys.JUDGES_COMPARED: report.judge_agreement.n,
+        metadata_keys.JUDGES_AGREE: None if share is None else round(share, 4),
+        metadata_keys.JUDGES_KAPPA: None if kappa is None else round(kappa, 4),
     }
 
 

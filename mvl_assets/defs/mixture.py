@@ -1,11 +1,12 @@
-"""`mixture/<stage>`: the manifests training reads, unpartitioned, in their final order.
+"""Assets `mixture/<stage>`: the rows that a training stage reads, unpartitioned, in their final order.
 
-Belongs here: the three assets. Does not: how many of what (`curation/mixing.py`) and the numbers (the profile).
+The profile says how many rows of what; `curation/mixing.py` selects them.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.defs.curation import CONTAMINATION_KEY, DUPLICATES_KEY
 from mvl_assets.lake_queries.views import iter_mixture_rows
@@ -19,15 +20,17 @@ from mvl_assets.orchestration.metadata import (
 )
 from mvl_assets.orchestration.resources import LakeResource
 
+TARGETS_CHECK = "targets_met"
 STAGE_DESCRIPTIONS = {
-    "alignment": "Picture-caption pairs for the projector alone (paper, Table 1, stage 1).",
-    "single_image": "Single pictures and text, by category shares and 70% rewritten where a category has rewrites "
+    "alignment": "Image-caption pairs for the projector alone (paper, Table 1, stage 1).",
+    "single_image": "Single images and text, by category shares and 70% rewritten where a category has rewrites "
     "(paper, Table 1, stage 2; Figure 3; §2.3).",
-    "one_vision": "Single pictures that stage 2 did not take, several pictures, and video (paper, Table 1, stage 3).",
+    "one_vision": "Single images that stage 2 did not take, multiple images, and video (paper, Table 1, stage 3).",
 }
 
 
 def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
+    """Return the asset `mixture/<stage>` of a training stage."""
     key = dg.AssetKey(["mixture", stage])
     upstream_keys = (
         [dg.AssetKey(["category", "alignment"])]
@@ -39,7 +42,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
     )
 
     profile = asset_keys.load_active_profile()
-    # A source that the catalog moves to another group or category leaves the rows it had in the tables.
+    # The tables keep the rows of a source that the catalog has moved to another group or category.
     groups_by_category = {
         upstream_key.path[1]: asset_keys.list_source_groups(upstream_key.path[1])
         for upstream_key in upstream_keys
@@ -58,7 +61,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
         owners=asset_keys.OWNERS,
         check_specs=[
             build_schema_check(key),
-            dg.AssetCheckSpec("targets_met", asset=key, description="Every category filled its share."),
+            dg.AssetCheckSpec(TARGETS_CHECK, asset=key, description="Every category filled its share."),
         ],
     )
     def _materialize_mixture(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
@@ -85,19 +88,23 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(report.published.data_version),
             metadata=build_table_metadata(
                 table,
+                {
+                    metadata_keys.FILL: render_markdown_table(fills),
+                    metadata_keys.SHORTFALL: shortfall,
+                    metadata_keys.PREVIEW: render_preview(
+                        lake.lake, preview_rows, ["category", "source", "kind", "question", "answer"]
+                    ),
+                },
                 rows=report.published.n_rows,
-                fill=render_markdown_table(fills),
-                shortfall=shortfall,
-                preview=render_preview(lake.lake, preview_rows, ["category", "source", "kind", "question", "answer"]),
             ),
             check_results=[
                 build_schema_result(key, table),
                 dg.AssetCheckResult(
                     asset_key=key,
-                    check_name="targets_met",
+                    check_name=TARGETS_CHECK,
                     passed=shortfall == 0,
                     severity=dg.AssetCheckSeverity.WARN,
-                    metadata={"shortfall": shortfall},
+                    metadata={metadata_keys.SHORTFALL: shortfall},
                 ),
             ],
         )
@@ -107,4 +114,5 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    """Return the mixtures of all training stages."""
     return dg.Definitions(assets=[build_mixture_asset(stage) for stage in TRAINING_STAGES])

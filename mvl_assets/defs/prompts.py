@@ -1,8 +1,6 @@
-"""`prompts/<name>`: the prompt files as nodes of the graph.
+"""Assets `prompts/<name>`: the prompt files as nodes of the graph; an edit becomes an observation.
 
-Belongs here: the assets and how an edit becomes an observation. Does not: a prompt's form (`mvl_assets.config.prompts`), what
-an edit makes out of date (`currency`). A prompt's data version is the hash of what decides a request, so a changed
-comment in its front matter makes nothing stale.
+A prompt's data version is the hash of what decides a request, so an edited note makes nothing stale.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
@@ -11,16 +9,17 @@ from typing import Any
 
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.config.prompts import Prompt, load_prompts
 from mvl_assets.orchestration import asset_keys
 
-# Observations carry the version as this tag; so do Dagster's own.
+# Dagster stores the data version of an observation in this tag.
 DATA_VERSION_TAG = "dagster/data_version"
 WRAP_WIDTH = 64
 
 
 def build_prompt_asset(prompt: Prompt) -> dg.AssetsDefinition:
-    """The asset `prompts/<name>`."""
+    """Return the observable asset `prompts/<name>`."""
     name = prompt.name
 
     @dg.multi_observable_source_asset(
@@ -38,7 +37,7 @@ def build_prompt_asset(prompt: Prompt) -> dg.AssetsDefinition:
 
 
 def report_edited_prompts(instance: dg.DagsterInstance) -> list[str]:
-    """Reports the prompts whose hash is not the last observed one; returns their names."""
+    """Report an observation of each prompt whose hash is not the last observed one, and return their names."""
     edited = []
     for prompt in load_prompts().values():
         key = asset_keys.build_prompt_key(prompt.name)
@@ -73,22 +72,23 @@ def _build_asset_spec(prompt: Prompt) -> dg.AssetSpec:
 
 def _build_metadata(prompt: Prompt) -> dict[str, Any]:
     return {
-        "template": dg.MetadataValue.md(_format_code_block(prompt.template)),
-        "output": prompt.output,
-        "sees": prompt.modality,
-        "sampling": dg.MetadataValue.json(dict(prompt.sampling)),
-        "version": prompt.version,
-        "note": prompt.note,
-        "hash": prompt.hash,
+        metadata_keys.TEMPLATE: dg.MetadataValue.md(_format_code_block(prompt.template)),
+        metadata_keys.OUTPUT: prompt.output,
+        metadata_keys.MODALITY: prompt.modality,
+        metadata_keys.SAMPLING: dg.MetadataValue.json(dict(prompt.sampling)),
+        metadata_keys.PROMPT_VERSION: prompt.version,
+        metadata_keys.PROMPT_NOTE: prompt.note,
+        metadata_keys.PROMPT_HASH: prompt.hash,
     }
 
 
 def _format_code_block(template: str) -> str:
-    """As a code block whose lines fit the page."""
+    """Return a code block whose lines fit the page."""
     lines = [segment for line in template.splitlines() for segment in textwrap.wrap(line, WRAP_WIDTH) or [""]]
     return "\n".join("    " + line for line in lines)
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    """Return the assets of all prompts."""
     return dg.Definitions(assets=[build_prompt_asset(p) for p in load_prompts().values()])

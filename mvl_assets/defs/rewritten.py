@@ -7,6 +7,7 @@ good (`judged`). Only categories with group B sources have one. It spends model 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.config.catalog import Category, load_catalog
 from mvl_assets.config.prompts import get_rewrite_prompt, load_prompts
 from mvl_assets.defs.freshness import build_freshness_check, build_freshness_result, resolve_rewriter
@@ -80,24 +81,32 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(report.published.data_version),
             metadata=build_table_metadata(
                 table,
+                {
+                    metadata_keys.SAMPLES: report.samples,
+                    metadata_keys.REQUESTS_WANTED: report.requested,
+                    metadata_keys.REQUESTS_REUSED: report.cache_hits,
+                    metadata_keys.REQUESTS_LEFT: report.skipped,
+                    metadata_keys.REQUESTS_SENT: report.attempts_sent,
+                    metadata_keys.REQUESTS_REASKED: report.reask_requests,
+                    metadata_keys.PROMPT_TOKENS: report.prompt_tokens,
+                    metadata_keys.COMPLETION_TOKENS: report.completion_tokens,
+                    metadata_keys.COMPLETION_TOKENS_PER_S: round(
+                        report.completion_tokens / max(report.seconds, 1e-9), 1
+                    ),
+                    metadata_keys.COST: model.price.compute_cost(report.prompt_tokens, report.completion_tokens),
+                    metadata_keys.SECONDS: round(report.seconds, 2),
+                    metadata_keys.BLIND_ROWS: report.blind,
+                    metadata_keys.MODEL: f"{model.name}@{model.revision}",
+                    metadata_keys.REJECTS: render_markdown_table(
+                        [{"error": e, "rows": n} for e, n in report.rejects_by_error.items()]
+                    ),
+                    metadata_keys.SPEED: progress_logger.render_plot(),
+                    metadata_keys.PREVIEW: render_preview(
+                        lake.lake, preview_rows, ["question", "answer", "original_answer", "blind"]
+                    ),
+                },
                 rows=report.rows,
                 partition_key=source.slug,
-                samples=report.samples,
-                requests_wanted=report.requested,
-                requests_reused=report.cache_hits,
-                requests_left=report.skipped,
-                requests_sent=report.attempts_sent,
-                asked_again=report.reask_requests,
-                tokens_in=report.prompt_tokens,
-                tokens_out=report.completion_tokens,
-                tokens_per_s=round(report.completion_tokens / max(report.seconds, 1e-9), 1),
-                cost=model.price.compute_cost(report.prompt_tokens, report.completion_tokens),
-                seconds=round(report.seconds, 2),
-                blind_rows=report.blind,
-                model=f"{model.name}@{model.revision}",
-                unusable=render_markdown_table([{"error": e, "rows": n} for e, n in report.rejects_by_error.items()]),
-                speed=progress_logger.render_plot(),
-                preview=render_preview(lake.lake, preview_rows, ["question", "answer", "original_answer", "blind"]),
             ),
             check_results=[
                 build_schema_result(key, table, source.slug),

@@ -24,11 +24,11 @@ QUIET_RUN_CONFIG = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}
 SUMMARY_METADATA_KEYS = (
     metadata_keys.ROW_COUNT,
     metadata_keys.PARTITION_ROW_COUNT,
-    "rejected",
-    "requests_sent",
-    "requests_reused",
-    "requests_left",
-    "kept",
+    metadata_keys.REJECTED,
+    metadata_keys.REQUESTS_SENT,
+    metadata_keys.REQUESTS_REUSED,
+    metadata_keys.REQUESTS_LEFT,
+    metadata_keys.KEPT,
     metadata_keys.PACKS,
     metadata_keys.FILL,
     metadata_keys.STEPS,
@@ -110,7 +110,7 @@ def _format_summary(result: dg.ExecuteInProcessResult) -> str:
     for event in result.get_asset_materialization_events():
         metadata = event.materialization.metadata
         for key in SUMMARY_METADATA_KEYS:
-            if key == "dagster/row_count" and "dagster/partition_row_count" in metadata:
+            if key == metadata_keys.ROW_COUNT and metadata_keys.PARTITION_ROW_COUNT in metadata:
                 continue
             value = getattr(metadata.get(key), "value", None)
             if isinstance(value, int | float):

@@ -86,7 +86,7 @@ def test_a_person_materialises_backfills_and_sees_what_an_edited_prompt_makes_st
     rows = lake.get_table("rewritten/code_math")
     assert rows.count(f"source = '{MATH}'") > 0 and rows.count(f"source = '{GENERAL}'") > 0
     assert sum(site.model.request_counts.values()) == 6
-    assert check(site, "rewritten/code_math", "table_is_sound") is True
+    assert check(site, "rewritten/code_math", "schema_valid") is True
 
     browser.open(f"/assets/rewritten/code_math?view=partitions&partition={GENERAL}")
     browser.page.get_by_text("[Show Markdown]").last.click()
@@ -94,7 +94,7 @@ def test_a_person_materialises_backfills_and_sees_what_an_edited_prompt_makes_st
     page.screenshot(path=tmp_path / "preview.png")
 
     site.world.edit("rewrite_general.md", "</sample>\n", "</sample>\n\nBe brief.\n")
-    site.wait("the sensor", lambda: check(site, "rewritten/code_math", "inputs_current") is False)
+    site.wait("the sensor", lambda: check(site, "rewritten/code_math", "inputs_fresh") is False)
     browser.open("/assets/rewritten/code_math?view=checks")
     browser.see("prompts/rewrite_general")
     assert page.get_by_text(GENERAL).count() > 0 and page.get_by_text(MATH).count() == 0

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.components.source_checks import (
     BENCHMARK_CHECK,
     LICENSE_CHECK,
@@ -39,7 +40,7 @@ def spec_of(asset: dg.AssetsDefinition) -> dg.AssetSpec:
     return spec
 
 
-def test_the_asset_carries_key_partition_group_tags_kinds_and_owner() -> None:
+def test_raw_asset_has_key_partition_group_tags_kinds_and_owner() -> None:
     asset = build_raw_asset(load_catalog()["chartqa_cauldron_llava_format"])
     spec = spec_of(asset)
     assert spec.key == dg.AssetKey(["raw", "chartqa_cauldron_llava_format"])
@@ -52,19 +53,19 @@ def test_the_asset_carries_key_partition_group_tags_kinds_and_owner() -> None:
     assert spec.owners == ["team:data"]
 
 
-def test_the_asset_shows_licence_count_origin_and_evidence() -> None:
+def test_raw_asset_shows_licence_count_origin_and_evidence() -> None:
     metadata = spec_of(build_raw_asset(load_catalog()["visual7w_cauldron_llava_format"])).metadata
-    assert metadata["license"] == "unknown"
-    assert metadata["expected"] == "14,366 rows"
-    assert metadata["hub"] == "HuggingFaceM4/the_cauldron: visual7w"
-    assert "| group | read | paper v2, figure A4 |" in metadata["evidence"].value
+    assert metadata[metadata_keys.LICENSE] == "unknown"
+    assert metadata[metadata_keys.EXPECTED] == "14,366 rows"
+    assert metadata[metadata_keys.HUB] == "HuggingFaceM4/the_cauldron: visual7w"
+    assert "| group | read | paper v2, figure A4 |" in metadata[metadata_keys.EVIDENCE].value
 
 
-def test_a_screened_out_source_says_why() -> None:
+def test_description_of_a_screened_out_source_says_why() -> None:
     assert "too brief or vague" in (spec_of(build_raw_asset(load_catalog()["cap2qa"])).description or "")
 
 
-def test_only_the_check_of_the_rows_themselves_stops_what_comes_after() -> None:
+def test_only_the_schema_check_blocks_downstream_assets() -> None:
     checks = {c.name: c.blocking for c in build_raw_asset(load_catalog()["gqa"]).check_specs}
     assert checks == {
         SCHEMA_CHECK: True,
@@ -84,7 +85,7 @@ def test_every_source_of_the_catalog_becomes_an_asset_with_a_description() -> No
     assert len(keys) == len(load_catalog())
 
 
-def test_dagster_loads_an_entry_as_the_catalog_reads_it() -> None:
+def test_dagster_loads_a_declaration_as_the_catalog_reads_it() -> None:
     attributes = load_catalog()["tabmwp"].model_dump(mode="json")
     with create_defs_folder_sandbox() as sandbox:
         path = sandbox.scaffold_component(
@@ -101,7 +102,7 @@ def test_dagster_loads_an_entry_as_the_catalog_reads_it() -> None:
             assert with_lake.resolve_asset_graph().get_all_asset_keys() == {dg.AssetKey(["raw", "tabmwp"])}
 
 
-def test_dagster_refuses_what_the_catalog_refuses() -> None:
+def test_dagster_rejects_what_the_catalog_rejects() -> None:
     attributes = load_catalog()["tabmwp"].model_dump(mode="json") | {"titel": "x"}
     with create_defs_folder_sandbox() as sandbox:
         path = sandbox.scaffold_component(
@@ -116,7 +117,7 @@ def test_dagster_refuses_what_the_catalog_refuses() -> None:
         assert "titel" in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_miniature_runs_through_the_asset_into_the_lake_and_again_changes_nothing(home: Path) -> None:
+def test_materializing_demo_data_twice_changes_nothing(home: Path) -> None:
     write_demo_sources(home / "raw", ["chartqa_cauldron_llava_format"], n_rows=12)
     asset = build_raw_asset(load_catalog()["chartqa_cauldron_llava_format"])
     versions = []
@@ -128,22 +129,22 @@ def test_a_miniature_runs_through_the_asset_into_the_lake_and_again_changes_noth
         versions.append((event.tags or {})["dagster/data_version"])
     assert versions[0] == versions[1]
     shown = event.metadata
-    rows = shown["dagster/partition_row_count"].value
-    assert shown["new"].value == 0
+    rows = shown[metadata_keys.PARTITION_ROW_COUNT].value
+    assert shown[metadata_keys.ROWS_NEW].value == 0
     assert rows == Lake(str(home / "lake")).get_table("samples").count()
-    assert rows + shown["rejected"].value == shown["rows_read"].value == 12
-    assert "data:image/jpeg" in str(shown["preview"].value)
-    assert f"{rows} of 1" in str(shown["screening"].value)
+    assert rows + shown[metadata_keys.REJECTED].value == shown[metadata_keys.ROWS_READ].value == 12
+    assert "data:image/jpeg" in str(shown[metadata_keys.PREVIEW].value)
+    assert f"{rows} of at most 1" in str(shown[metadata_keys.SCREENING].value)
     checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
     assert checks[SCHEMA_CHECK].passed
-    assert checks[ROW_COUNT_CHECK].passed and "not_compared" in checks[ROW_COUNT_CHECK].metadata
+    assert checks[ROW_COUNT_CHECK].passed and metadata_keys.SKIP_REASON in checks[ROW_COUNT_CHECK].metadata
     licensed = checks[LICENSE_CHECK]
     assert licensed.passed == (load_catalog()["chartqa_cauldron_llava_format"].license is not None)
     assert licensed.severity == dg.AssetCheckSeverity.WARN
-    assert "not enough rows" in (checks[SCREENING_CHECK].description or "")
+    assert "too few rows" in (checks[SCREENING_CHECK].description or "")
 
 
-def test_a_source_without_files_fails_with_what_to_do(home: Path) -> None:
+def test_source_without_files_fails_with_a_hint(home: Path) -> None:
     result = dg.materialize(
         [build_raw_asset(load_catalog()["geo3k"])],
         partition_key="geo3k",
@@ -172,7 +173,7 @@ def counted(count: int | None, unit: str = "rows") -> SourceSpec:
         (counted(None), 5, None, True),
     ],
 )
-def test_a_count_is_compared_only_where_it_can_be(
+def test_row_count_is_compared_only_where_it_is_comparable(
     home: Path, spec: SourceSpec, found: int, limit: int | None, passed: bool
 ) -> None:
     result = build_row_count_result(dg.AssetKey(["raw", spec.slug]), spec, found, limit)
@@ -180,7 +181,7 @@ def test_a_count_is_compared_only_where_it_can_be(
     assert result.severity == dg.AssetCheckSeverity.WARN
 
 
-def test_a_miniature_is_not_held_against_the_declared_count(home: Path) -> None:
+def test_row_count_of_demo_data_is_not_compared(home: Path) -> None:
     write_demo_sources(home / "raw", ["ai2d_gpt4v"], n_rows=6)
     spec = load_catalog()["ai2d_gpt4v"]
     result = build_row_count_result(dg.AssetKey(["raw", spec.slug]), spec, 6, None)
@@ -189,7 +190,7 @@ def test_a_miniature_is_not_held_against_the_declared_count(home: Path) -> None:
     assert not build_row_count_result(dg.AssetKey(["raw", spec.slug]), spec, 6, None).passed
 
 
-def test_a_change_of_what_the_rows_are_made_with_changes_the_code_version_and_a_note_does_not() -> None:
+def test_code_version_changes_with_the_records_map_and_not_with_a_note() -> None:
     spec = load_catalog()["tabmwp"]
     assert spec.records is not None
     other_map = spec.model_copy(update={"records": spec.records.model_copy(update={"unit": None})})
@@ -199,7 +200,7 @@ def test_a_change_of_what_the_rows_are_made_with_changes_the_code_version_and_a_
     assert spec_of(build_raw_asset(other_note)).code_version == version
 
 
-def test_tags_name_the_category_as_all_assets_do() -> None:
+def test_category_tag_is_the_one_of_all_assets() -> None:
     for spec in load_catalog().values():
         assert (
             spec_of(build_raw_asset(spec)).tags["mvl/category"]

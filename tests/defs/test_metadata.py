@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.markdown import MAX_CELL_CHARS, escape_cell
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import ImageRow
 from mvl_assets.orchestration.metadata import (
-    MAX_CELL_CHARS,
     MAX_PREVIEW_BYTES,
     MAX_PREVIEW_IMAGES,
-    escape_cell,
     get_table_name,
     render_preview,
 )
@@ -30,22 +30,22 @@ TEXT = "<script>alert(1)</script> **bold** [link](https://example.org) | ![p](x)
 def test_every_materialization_carries_what_is_promised(built: World, asset: str, partition: str | None) -> None:
     event = latest(built, asset, partition)
     shown = event.metadata
-    assert shown["dagster/uri"].value
+    assert shown[metadata_keys.URI].value
     assert (event.tags or {})["dagster/data_version"]
     if asset.startswith("export/"):
         return
-    rows = shown["dagster/row_count" if partition is None else "dagster/partition_row_count"].value
+    rows = shown[metadata_keys.ROW_COUNT if partition is None else metadata_keys.PARTITION_ROW_COUNT].value
     assert isinstance(rows, int)
     table = built.lake.get_table("samples" if asset.startswith("raw/") else asset)
     if not asset.startswith("raw/"):
-        assert rows <= shown["dagster/row_count"].value <= table.count()
-    assert shown["table_version"].value <= table.version
-    assert shown["dagster/table_name"].value == get_table_name(table)
-    columns = shown["dagster/column_schema"].value.columns
+        assert rows <= shown[metadata_keys.ROW_COUNT].value <= table.count()
+    assert shown[metadata_keys.TABLE_VERSION].value <= table.version
+    assert shown[metadata_keys.TABLE_NAME].value == get_table_name(table)
+    columns = shown[metadata_keys.COLUMN_SCHEMA].value.columns
     assert [c.name for c in columns] == table.schema.names and all(c.description for c in columns)
     if asset == "curation/contamination":
         return
-    text = shown["preview"].value
+    text = shown[metadata_keys.PREVIEW].value
     assert len(text.encode()) <= MAX_PREVIEW_BYTES
     assert text.count("data:image/jpeg") <= MAX_PREVIEW_IMAGES
     if partition is not None:
@@ -54,11 +54,24 @@ def test_every_materialization_carries_what_is_promised(built: World, asset: str
 
 def test_a_rewrite_is_shown_beside_the_answer_it_was_made_of_and_what_it_cost(built: World) -> None:
     shown = latest(built, "rewritten/code_math", GENERAL).metadata
-    assert "| question | answer | original answer | blind |" in shown["preview"].value
-    assert shown["requests_sent"].value == 3 and shown["tokens_out"].value > 0
-    assert {"tokens_in", "tokens_per_s", "cost", "seconds", "model", "unusable"} <= set(shown)
+    assert "| question | answer | original answer | blind |" in shown[metadata_keys.PREVIEW].value
+    assert shown[metadata_keys.REQUESTS_SENT].value == 3 and shown[metadata_keys.COMPLETION_TOKENS].value > 0
+    assert {
+        metadata_keys.PROMPT_TOKENS,
+        metadata_keys.COMPLETION_TOKENS_PER_S,
+        metadata_keys.COST,
+        metadata_keys.SECONDS,
+        metadata_keys.MODEL,
+        metadata_keys.REJECTS,
+    } <= set(shown)
     judged = latest(built, "judged/code_math", MATH).metadata
-    assert {"kept", "keep_rate", "keep_rule", "drop_reasons", "unusable"} <= set(judged)
+    assert {
+        metadata_keys.KEPT,
+        metadata_keys.KEEP_RATE,
+        metadata_keys.KEEP_RULE,
+        metadata_keys.DROP_REASONS,
+        metadata_keys.REJECTS,
+    } <= set(judged)
 
 
 def test_markup_in_the_data_stays_text() -> None:

@@ -8,6 +8,7 @@ import dagster as dg
 from click.testing import CliRunner
 
 from mvl_assets.cli.stale import command as stale_command
+from mvl_assets.common import metadata_keys
 from mvl_assets.defs.freshness import FRESHNESS_CHECK
 from tests.defs.world import GENERAL, MATH, PARTITIONS, World, put_general
 from tests.servers import FakeServer
@@ -73,8 +74,9 @@ def test_a_changed_keep_rule_makes_judged_stale_and_asks_nothing_again(
     asked = sum(model[0].request_counts.values())
     for asset, partition in stale:
         shown = materialization(world.make(asset, partition))
-        assert shown["requests_sent"] == 0 and shown["requests_reused"] == shown["requests_wanted"] != 0
-        assert shown["kept"] == 0
+        assert shown[metadata_keys.REQUESTS_SENT] == 0
+        assert shown[metadata_keys.REQUESTS_REUSED] == shown[metadata_keys.REQUESTS_WANTED] != 0
+        assert shown[metadata_keys.KEPT] == 0
     assert sum(model[0].request_counts.values()) == asked
 
 
@@ -87,7 +89,7 @@ def test_the_sensor_reports_an_edit_once_and_marks_what_was_made_with_the_old_pr
     assert isinstance(marked, dg.AssetCheckEvaluation)
     assert (marked.asset_key, marked.check_name, marked.passed) == (CODE_MATH, FRESHNESS_CHECK, False)
     assert marked.severity == dg.AssetCheckSeverity.WARN
-    assert marked.metadata["partitions out of date"].value == 1
+    assert marked.metadata[metadata_keys.STALE_PARTITIONS].value == 1
     assert "prompts/rewrite_general" in str(marked.metadata[GENERAL].value)
     assert MATH not in marked.metadata
     again = world.tick(told.cursor)
@@ -100,7 +102,7 @@ def test_the_sensor_takes_its_mark_back_when_the_partition_was_made_again(world:
     cursor = world.tick(None).cursor
     assert latest_check(world).passed is False
     result = world.make("rewritten/code_math", GENERAL)
-    assert materialization(result)["requests_sent"] == 3
+    assert materialization(result)[metadata_keys.REQUESTS_SENT] == 3
     ticked = {e.asset_key.to_user_string(): e for e in world.tick(cursor).asset_events}
     assert ticked["rewritten/code_math"].passed
     assert not ticked["judged/code_math"].passed and GENERAL in ticked["judged/code_math"].metadata
