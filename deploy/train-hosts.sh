@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains on every machine of a hosts file, over ssh; the first has rank 0. The first word of each line is the host for ssh
-# (`node1`, `user@node1`); the rest is ignored (`slots=8`, `# a remark`).
+# Trains on every machine of a hosts file, over ssh; the first has rank 0. The first word of each line is the host for
+# ssh (`node1`, `user@node1`); the rest is ignored (`slots=8`, `# a remark`).
 #
 #     export MVL_LAUNCHER="$PWD/deploy/train-hosts.sh $PWD/hosts.txt"
 #
 # Every machine needs this folder with its .venv, MVL_HOME and MVL_LAKE under the same paths (a shared file system; the
-# lake may be an object store), and must accept ssh without a password. Put the machine that this runs on first: a cancel
-# signals the ranks on this machine, they tell all others, and every rank saves.
+# lake may be an object store), and must accept ssh without a password. Put the machine that this runs on first: a
+# cancel signals the ranks on this machine, they tell all others, and every rank saves.
 #
 #   MVL_PORT   a free port of the first machine (29500)
 #   MVL_SSH    what runs a line of shell on a host (ssh; `pdsh -R ssh -S -w` takes the same two arguments)

@@ -92,30 +92,30 @@ def collate(samples: Sequence[ProcessedSample], placeholder_ids: tuple[int, int]
         tile_size: Side of a tile in pixels.
     """
     lengths = [len(sample.encoded.input_ids) for sample in samples] or [2]
-    position_ids = np.concatenate([np.arange(length) for length in lengths])
-    if not samples:
-        input_ids = np.zeros(2, dtype=np.int64)
-        targets = np.full(2, IGNORE_INDEX, dtype=np.int64)
+    position_ids_L = np.concatenate([np.arange(length) for length in lengths])
+    if samples:
+        ends = np.full(1, IGNORE_INDEX, dtype=np.int32)
+        targets = [np.concatenate([sample.encoded.labels[1:], ends]) for sample in samples]
+        input_ids_L = np.concatenate([sample.encoded.input_ids for sample in samples]).astype(np.int64)
+        targets_L = np.concatenate(targets).astype(np.int64)
+        visual_positions_V = np.flatnonzero(np.isin(input_ids_L, placeholder_ids))
     else:
-        input_ids = np.concatenate([s.encoded.input_ids for s in samples]).astype(np.int64)
-        targets = np.concatenate([np.append(s.encoded.labels[1:], np.int32(IGNORE_INDEX)) for s in samples]).astype(
-            np.int64
-        )
-    pixels = [s.tiles for s in samples if len(s.tiles)] or [
-        np.full((1, 3, tile_size, tile_size), BLANK_PIXEL, dtype=np.uint8)
-    ]
-    visual_positions = np.flatnonzero(np.isin(input_ids, placeholder_ids)) if samples else np.empty(0, dtype=np.int64)
+        input_ids_L = np.zeros(2, dtype=np.int64)
+        targets_L = np.full(2, IGNORE_INDEX, dtype=np.int64)
+        visual_positions_V = np.empty(0, dtype=np.int64)
+    blank_tile_13PP = np.full((1, 3, tile_size, tile_size), BLANK_PIXEL, dtype=np.uint8)
+    tiles = [sample.tiles for sample in samples if len(sample.tiles)] or [blank_tile_13PP]
     return PackedBatch(
-        input_ids_1L=torch.from_numpy(input_ids)[None],
-        position_ids_1L=torch.from_numpy(position_ids)[None],
+        input_ids_1L=torch.from_numpy(input_ids_L)[None],
+        position_ids_1L=torch.from_numpy(position_ids_L)[None],
         cu_seqlens=torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32)),
         max_seqlen=max(lengths),
-        targets_L=torch.from_numpy(targets),
-        visual_positions_V=torch.from_numpy(visual_positions),
-        tiles_T3PP=torch.from_numpy(np.concatenate(pixels)),
-        layouts=tuple(layout for s in samples for layout in s.layouts),
-        n_loss_tokens=int((targets != IGNORE_INDEX).sum()),
-        row_ids=tuple(s.row_id for s in samples),
+        targets_L=torch.from_numpy(targets_L),
+        visual_positions_V=torch.from_numpy(visual_positions_V),
+        tiles_T3PP=torch.from_numpy(np.concatenate(tiles)),
+        layouts=tuple(layout for sample in samples for layout in sample.layouts),
+        n_loss_tokens=int((targets_L != IGNORE_INDEX).sum()),
+        row_ids=tuple(sample.row_id for sample in samples),
     )
 
 
