@@ -1,6 +1,7 @@
 """The asset `evaluation/held_out`."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as they are.
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.orchestration.metadata import build_table_metadata
 from mvl_training.evaluation.held_out import suite
 from mvl_training.evaluation.held_out.evaluate import evaluate_checkpoints
+from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS, QUESTIONS_PER_CATEGORY
 from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
 from mvl_training.orchestration.launch import Launcher
@@ -54,7 +56,7 @@ def build_held_out_asset() -> dg.AssetsDefinition:
             launch=lambda command, folder: launcher.run(context, command, run_dir=folder),
             log=context.log.info,
         )
-        answers_by_stage = {
+        answers_by_stage: dict[str, Mapping[str, ModelAnswer]] = {
             checkpoint_answers.checkpoint.stage: checkpoint_answers.answers
             for checkpoint_answers in report.answers_of_checkpoints
         }
