@@ -12,7 +12,6 @@ import yaml
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import PROFILES_DIR
 from mvl_assets.lake.lake import Lake
-from mvl_training.trainer.main import ALLOW_CPU_ENV
 from tests.training import tiny_model as small
 
 STEPS = 4
@@ -23,7 +22,6 @@ def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
     (nobody is fooled: these checkpoints have learnt nothing). `stage` changes every stage of the recipe."""
     patch.setenv("MVL_HOME", str(home))
     patch.delenv("MVL_LAKE", raising=False)
-    patch.setenv(ALLOW_CPU_ENV, "1")
     patch.setenv("MVL_PROFILE", str(write_profile(home, **stage)))
     samples = small.draw_shape_samples(24)
     lake = Lake(str(home / "lake"))
@@ -43,6 +41,7 @@ def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
 
 def write_profile(home: Path, **stage: Any) -> Path:
     data = small.build_recipe_data(small.write_tokenizer(home / "tokenizer"), **{"steps": STEPS, **stage})
+    data["name"] = "demo-tiny"  # may train on a CPU
     # vLLM's CPU attention has kernels for heads of 32 and up.
     data["language"]["config"] |= {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
     settings = data["stages"].pop("single_image")
