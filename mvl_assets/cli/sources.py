@@ -20,7 +20,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.summaries import count_by_source
 from mvl_assets.lake_queries.tombstones import load_tombstones
 
-STATES = ("declared", "unverified", "locked", "fetching", "fetched", "files", "ingested", "purged")
+STATES = ("declared", "unverified", "locked", "fetching", "fetched", "local", "ingested", "purged")
 COLUMNS = ("slug", "category", "group", "format", "license", "state", "rows", "rejects", "size")
 
 
@@ -169,7 +169,7 @@ def _build_source_row(
     if fetch_state is not None and files_state in ("fetched", "removed"):
         size: int | None = sum(file.size for file in fetch_state.files.values())
     else:
-        size = measure_folder(spec.root)[1] if files_state == "files" else entry.total_bytes if entry else None
+        size = measure_folder(spec.root)[1] if files_state == "local" else entry.total_bytes if entry else None
     return {
         "slug": spec.slug,
         "title": spec.title,

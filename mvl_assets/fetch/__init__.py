@@ -1,6 +1,5 @@
-"""Bringing a source's native files into its folder: which files, at which commit, whole and checked.
+"""Fetching a source's native files: which files, at which commit, complete and checked.
 
-Belongs here: asking the hub what a repository holds (`hub`), which of it a source needs (`rules`), the lock file
-(`lock`), carrying one file over (`transfer`), a source as a whole (`source`), and what is known of it afterwards
-(`state`, `archives`, `plan`). Does not: reading the files (`readers/`), anything of Dagster or of the lake.
+`hub` asks what a repository holds, `rules` selects what a source needs, `lock` stores the selection, `transfer` downloads
+one file, `source` a source as a whole; `state`, `overview`, `retention` and `plan` say what is known afterwards.
 """

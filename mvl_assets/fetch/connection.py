@@ -1,6 +1,6 @@
-"""Asking for a file over HTTP: redirects followed by hand, refusals told apart from what is worth another try.
+"""HTTP requests for files: redirects are followed by hand, and refusals are told from transient failures.
 
-Nothing here writes a file. The token goes to the host it is meant for and to no host that one redirects to.
+Nothing here writes a file. Authorisation headers go to the first host only, never to one that it redirects to.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class TransientError(Exception):
-    """The request failed in a way that passes; `retry_after_s` seconds were asked for by the server, if any."""
+    """A failure worth another try, after `retry_after_s` seconds if the server asked for a delay."""
 
     def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         self.reason, self.retry_after_s = reason, retry_after_s
@@ -31,9 +31,9 @@ class TransientError(Exception):
 
 
 def create_session() -> aiohttp.ClientSession:
-    """Connections of one fetch; to public addresses only (`address`).
+    """Create the session of one fetch, which connects to public addresses only (`ssrf_guard`).
 
-    One address after the other is tried: when several race, aiohttp swallows the refusal of one of them.
+    Addresses of a host are tried one after the other: when they race, aiohttp swallows the refusal of one of them.
     """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(socket_factory=create_public_socket, happy_eyeballs_delay=None, limit=0),
@@ -47,9 +47,17 @@ def create_session() -> aiohttp.ClientSession:
 async def open_response(
     session: aiohttp.ClientSession, url: str, headers: Mapping[str, str], auth_headers: Mapping[str, str]
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """The answer (200, 206 or 416) after at most `MAX_REDIRECTS` redirects. `auth_headers` are headers for the first host alone.
+    """Yield the response (200, 206 or 416) after at most `MAX_REDIRECTS` redirects.
 
-    Raises `FetchRefused` for what another try will not change, `TransientError` for the rest, also while the body is read.
+    Args:
+        session: From `create_session`.
+        url: An http or https URL.
+        headers: Headers of every request.
+        auth_headers: Headers for the first host only.
+
+    Raises:
+        FetchRefused: Another try will not help.
+        TransientError: Anything else, also while the body is read.
     """
     current_url = first_url = parse_web_url(url)
     request_headers = {"Accept-Encoding": "identity", **headers}
@@ -71,39 +79,39 @@ async def open_response(
                 current_url.scheme == "https" and redirect_url.scheme == "http"
             ):
                 raise FetchRefused(
-                    f"{current_url.host} redirects to an address of another kind ({redirect_url.scheme}:)"
+                    f"{current_url.host} redirects to another scheme ({redirect_url.scheme}:)"
                 )
             current_url = redirect_url
     except aiohttp.InvalidURL as error:
-        raise FetchRefused(f"{error} is no address") from error
+        raise FetchRefused(f"{error} is not a URL") from error
     except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
         raise TransientError(f"{current_url.host}: {_format_error(error)}") from error
     raise FetchRefused(f"{first_url.host} redirects more than {MAX_REDIRECTS} times")
 
 
 def parse_web_url(url: str) -> URL:
-    """Raises `FetchRefused` for an address that is not http or https, or that carries a password."""
+    """Return the parsed URL. Raises `FetchRefused` if it is not http or https, or if it contains a user name."""
     parsed_url = URL(url)
     if parsed_url.scheme not in ("http", "https") or not parsed_url.host:
-        raise FetchRefused(f"{url} is no http or https address")
+        raise FetchRefused(f"{url} is not an http or https URL")
     if parsed_url.user or parsed_url.password:
-        raise FetchRefused(f"the address at {parsed_url.host} carries a user name", hint="take it out of the catalog")
+        raise FetchRefused(f"the URL at {parsed_url.host} contains a user name", hint="remove it from the catalog")
     return parsed_url
 
 
 def is_html(response: aiohttp.ClientResponse, name: str) -> bool:
-    """Whether a web page came where data was asked for: a login, a landing page, a virus-scan notice."""
+    """Return whether a web page came instead of data: a login, a landing page, a virus-scan notice."""
     return response.content_type in ("text/html", "application/xhtml+xml") and not name.endswith((".html", ".htm"))
 
 
 def get_validator(response: aiohttp.ClientResponse) -> str | None:
-    """What can stand in `If-Range`: a strong ETag, or else the date of the last change."""
+    """Return a value for `If-Range`: a strong ETag, or else the date of the last change."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
 def get_total_size(response: aiohttp.ClientResponse) -> int | None:
-    """Bytes of the whole file, of an answer that may hold a part of it; None when it does not say."""
+    """Return the bytes of the whole file, also from a response with a part of it; None if it does not say."""
     if response.status == 200:
         return response.content_length
     total = response.headers.get("Content-Range", "").rpartition("/")[2]
@@ -114,7 +122,7 @@ def _resolve_redirect(current_url: URL, location: str) -> URL:
     try:
         return current_url.join(URL(location, encoded=True))
     except ValueError as error:
-        raise FetchRefused(f"{current_url.host} redirects to something that is no address") from error
+        raise FetchRefused(f"{current_url.host} redirects to something that is not a URL") from error
 
 
 def _raise_for_status(response: aiohttp.ClientResponse) -> None:
@@ -122,7 +130,7 @@ def _raise_for_status(response: aiohttp.ClientResponse) -> None:
     if status in (200, 206, 416):
         if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
             raise FetchRefused(
-                f"{host} sends the file packed as {response.headers['Content-Encoding']}, which nobody asked for"
+                f"{host} sends the file encoded as {response.headers['Content-Encoding']}, which was not asked for"
             )
         return
     if status in _RETRYABLE_STATUSES:
@@ -134,7 +142,7 @@ def _raise_for_status(response: aiohttp.ClientResponse) -> None:
         raise TransientError(f"{host} answers HTTP {status}", retry_after_s)
     if status in (401, 403):
         raise FetchRefused(
-            f"{host} does not give it out (HTTP {status})",
+            f"{host} denies access (HTTP {status})",
             hint="if it is a gated repository, accept its terms on the hub and set HF_TOKEN to a token of that account",
         )
     if status in (404, 410):

@@ -1,4 +1,4 @@
-"""What can go wrong while files are fetched, as a person meets it."""
+"""Errors of fetching, as the user meets them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from mvl_assets.errors import MvlError, SourceError
 
 
 class FetchError(SourceError):
-    """A source's files cannot be had, or are not what was asked for. What has arrived of them stays."""
+    """A source's files cannot be fetched or are not the right ones. What has arrived of them is kept."""
 
 
 class FetchRefused(MvlError):
-    """Nobody could say what a repository or an address holds: it is missing, gated, busy, or there is no network."""
+    """A repository or URL cannot be read: it is missing, gated, busy, or there is no network."""
 
 
 class AddressNotAllowed(FetchRefused):
-    """An address outside the public internet; fetching from there has to be allowed first."""
+    """An address outside the public internet, from which fetching must be allowed first."""
 
 
 class HubUnavailable(FetchRefused):
-    """The hub itself does not answer, whatever repository it is asked for."""
+    """The hub does not answer, for whatever repository."""

@@ -1,7 +1,7 @@
-"""Asking the Hugging Face hub (or the mirror `HF_ENDPOINT` names) what a dataset repository holds.
+"""What a dataset repository of the Hugging Face hub (or of the mirror `HF_ENDPOINT`) holds.
 
-`huggingface_hub` speaks to the hub and names its refusals; what it raises becomes one line with what to do. The token
-is the environment's `HF_TOKEN` and no other, and goes into no line, file or error.
+`huggingface_hub` talks to the hub; its errors become one line with what to do. The token is the environment's `HF_TOKEN`
+and no other, and enters no line, file or error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class RepoFile:
-    """A file of a repository: its size in bytes, the sha256 of one kept as a large file, git's name of a small one."""
+    """A file of a repository: size in bytes, sha256 of a file in large-file storage, git's object id of a small one."""
 
     path: str
     size: int | None
@@ -44,7 +44,7 @@ class RepoFile:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A dataset repository at one commit. `gated` is None where everybody may read, `license` the card's."""
+    """A dataset repository at one commit. `gated` is None if everyone may read, `license` is the card's."""
 
     name: str
     commit: str
@@ -54,28 +54,33 @@ class Repository:
 
 
 def get_endpoint() -> str:
+    """Return the URL of the hub."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
 def build_file_url(repo: str, commit: str, path: str) -> str:
-    """Where a file of the repository is, at that commit."""
+    """Return the URL of a file of the repository at that commit."""
     return hf_hub_url(repo, path, repo_type="dataset", revision=commit, endpoint=get_endpoint())
 
 
 def build_auth_headers() -> dict[str, str]:
-    """The header that shows who asks, if the environment has a token."""
+    """Return the header with the environment's token, if there is one."""
     token = os.environ.get("HF_TOKEN")
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def get_repository(repo: str) -> Repository:
-    """The repository as it is now. Raises `FetchRefused` with the reason and what to do.
+    """Return the repository as it is now.
 
-    What passes (HTTP 429, 5xx, a lost connection) is tried `MAX_ATTEMPTS` times, after `Retry-After` or a doubling pause.
+    Transient failures (HTTP 429, 5xx, a lost connection) are retried up to `MAX_ATTEMPTS` times, after `Retry-After` or
+    an exponential backoff.
+
+    Raises:
+        FetchRefused: With the reason and what to do.
     """
     info = _fetch_dataset_info(repo)
     if info.sha is None:
-        raise FetchRefused(f"{get_endpoint()} tells no commit of {repo}", hint="check that HF_ENDPOINT is a hub")
+        raise FetchRefused(f"{get_endpoint()} gives no commit of {repo}", hint="check that HF_ENDPOINT is a hub")
     files = [
         RepoFile(
             path=sibling.rfilename,
@@ -97,7 +102,7 @@ def get_repository(repo: str) -> Repository:
 
 
 def is_safe_path(name: str) -> bool:
-    """Whether a file name of a repository stays below the folder it is written to."""
+    """Return whether a file name of a repository stays below the folder it is written to."""
     parts = PurePosixPath(name).parts
     return bool(parts) and not name.startswith("/") and "\\" not in name and "\0" not in name and ".." not in parts
 
@@ -123,9 +128,9 @@ def _fetch_dataset_info(repo: str) -> DatasetInfo:
                     hint="check the network, and HF_ENDPOINT if it is set",
                 ) from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            # A proxy's login page, or another service than a hub: the answer has not the form of one.
+            # A proxy's login page or a service other than a hub.
             raise FetchRefused(
-                f"{get_endpoint()} does not answer as a hub does", hint="check HF_ENDPOINT, and what stands between"
+                f"{get_endpoint()} does not answer as a hub does", hint="check HF_ENDPOINT, and any proxy in between"
             ) from None
         time.sleep(
             BACKOFF_BASE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5) if retry_after_s is None else retry_after_s
@@ -134,21 +139,21 @@ def _fetch_dataset_info(repo: str) -> DatasetInfo:
 
 
 def _build_refusal(repo: str, error: HfHubHTTPError, *, has_token: bool) -> FetchRefused:
-    """What an answer of the hub means for a person."""
+    """Translate the hub's error into a reason and a hint."""
     status = error.response.status_code
     terms_hint = f"accept its terms at {get_endpoint()}/datasets/{repo} and set HF_TOKEN to a token of that account"
-    problem, hint = "cannot be asked for", "run it again later"
+    problem, hint = "cannot be looked up", "run it again later"
     if isinstance(error, GatedRepoError):
         problem, hint = "is gated", terms_hint
     elif isinstance(error, DisabledRepoError):
         problem, hint = "was disabled", "name another copy in its catalog entry"
     elif status == 401 and not has_token:
-        # What the hub says of a private, a gated and a missing repository alike when no token is shown.
+        # Without a token the hub answers the same for private, gated and missing repositories.
         problem, hint = "is missing, private or gated", f"if it is gated, {terms_hint}"
     elif isinstance(error, RepositoryNotFoundError) or status == 404:
         problem, hint = "does not exist", "name another copy in its catalog entry"
     elif status in (401, 403):
-        problem, hint = "is not for this token", terms_hint
+        problem, hint = "is not accessible with this token", terms_hint
     elif status == 429:
-        problem, hint = "was asked for too often", "run it again later; a token in HF_TOKEN raises the limit"
+        problem, hint = "was requested too often", "run it again later; a token in HF_TOKEN raises the limit"
     return FetchRefused(f"{repo} {problem} (HTTP {status})", hint=hint)

@@ -1,32 +1,37 @@
-"""The lock file: which commit and which files each source is, looked up once (`mvl sources lock`).
+"""The lock file: the commit and the files of each source, as looked up by `mvl sources lock`.
 
-The project ships none. It is JSON in a fixed order without dates, so that looking up an unchanged hub again gives the
-same bytes and a version control system shows what changed. A source that could not be looked up stays listed with the
-reason; one that was locked before keeps its files and gets the reason beside them.
+The project does not ship one. It is JSON in a fixed order without dates, so that looking up an unchanged hub again gives
+the same bytes and version control shows what changed. A source that could not be looked up is listed with the reason;
+one that was locked before keeps its files and gets the reason in addition.
 """
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
-from mvl_assets.fetch.state import to_canonical_json, write_atomic
+from mvl_assets.fetch.state import StoredModel
 
 LOCKFILE_VERSION = 1
 
 
-class _StoredModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class LockedFile(StoredModel):
+    """A file that the source needs; what the repository does not say is null.
 
-
-class LockedFile(_StoredModel):
-    """A file the source needs: its place below the folder, its path in the repository (or its address), its size in
-    bytes, and what its content is called. A value nobody told is null."""
+    Attributes:
+        name: Path below the source's folder.
+        path: Path in the repository, or the URL.
+        size: Bytes.
+        sha256: Checksum of a file in large-file storage.
+        git_sha1: Git's object id of a small file.
+    """
 
     name: str
     path: str
@@ -35,8 +40,8 @@ class LockedFile(_StoredModel):
     git_sha1: str | None = None
 
 
-class SourceDeclaration(_StoredModel):
-    """What of the catalog decided the files. A lock of another declaration counts as none."""
+class SourceDeclaration(StoredModel):
+    """The part of a catalog entry that decides the files. A lock of another declaration is ignored."""
 
     repo: str | None
     config: str | None
@@ -45,13 +50,22 @@ class SourceDeclaration(_StoredModel):
     format: str | None
 
 
-class LockedSource(_StoredModel):
+class LockedSource(StoredModel):
     """One source at one commit; without `files` it could not be looked up, and `reason` and `hint` say why.
 
-    `card_license` is what the repository's card says, `license` what the catalog says: they may differ, as a card of
-    an aggregator does not speak for its parts. `gated` is how the repository gives access, null where all may read.
-    A reason without a hint is one that no look-up mends: the files have to be supplied by hand. With files, a reason
-    says why they are those of an earlier look-up, or what of the entry was not found beside them.
+    A reason without a hint is one that looking up again does not help: the files must be supplied by hand. With files, a
+    reason says why they are those of an earlier look-up, or what else of the entry was not found.
+
+    Attributes:
+        declaration: What the catalog said.
+        commit: Commit of the repository; None for a plain URL.
+        gated: How the repository gives access; None if everyone may read.
+        license: The catalog's licence.
+        card_license: The licence on the repository's card, which need not be that of the source: an aggregator's card
+            does not speak for its parts.
+        files: The files to fetch.
+        reason: What went wrong.
+        hint: What to do.
     """
 
     declaration: SourceDeclaration
@@ -65,24 +79,25 @@ class LockedSource(_StoredModel):
 
     @property
     def total_bytes(self) -> int | None:
-        """Bytes of all files; None as soon as one is unknown, or when nothing is locked."""
+        """Bytes of all files; None if any is unknown or nothing is locked."""
         sizes = [f.size for f in self.files]
         return sum(s for s in sizes if s is not None) if sizes and None not in sizes else None
 
 
-class Lockfile(_StoredModel):
+class Lockfile(StoredModel):
     """All sources that were looked up, by slug."""
 
     version: int = LOCKFILE_VERSION
     sources: dict[str, LockedSource] = {}
 
     def get_entry(self, source: SourceSpec) -> LockedSource | None:
-        """The source's files as they were locked; None when they are not, or the catalog says otherwise by now."""
+        """Return the source's entry; None without files, or if the catalog declares something else by now."""
         entry = self.sources.get(source.slug)
         return entry if entry is not None and entry.files and entry.declaration == build_declaration(source) else None
 
 
 def build_declaration(source: SourceSpec) -> SourceDeclaration:
+    """Return the part of a catalog entry that decides the files."""
     hub_dataset = source.hub
     return SourceDeclaration(
         repo=hub_dataset.repo if hub_dataset else None,
@@ -94,7 +109,7 @@ def build_declaration(source: SourceSpec) -> SourceDeclaration:
 
 
 def read_lockfile(path: Path | None = None) -> Lockfile:
-    """The lock file, empty when there is none. Raises `MvlError` for one that is damaged or of another version."""
+    """Return the lock file, empty if there is none. Raises `MvlError` if it is damaged or of another version."""
     path = path or load_settings().lock_file
     try:
         return _read_cached(path, path.stat().st_mtime_ns)
@@ -115,10 +130,14 @@ def _read_cached(path: Path, mtime_ns: int) -> Lockfile:
         ) from error
     if lockfile.version != LOCKFILE_VERSION:
         raise MvlError(
-            f"{path} is of version {lockfile.version}, this program writes {LOCKFILE_VERSION}", hint="lock again"
+            f"{path} has version {lockfile.version}, this program needs {LOCKFILE_VERSION}", hint="run `mvl sources lock`"
         )
     return lockfile
 
 
 def write_lockfile(lockfile: Lockfile, path: Path | None = None) -> None:
-    write_atomic(path or load_settings().lock_file, to_canonical_json(lockfile.model_dump()))
+    """Replace the lock file in one step; equal locks are equal bytes."""
+    path = path or load_settings().lock_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(lockfile.model_dump(), indent=1, sort_keys=True, ensure_ascii=False)
+    write_text_atomic(path, text + "\n", fsync=True)

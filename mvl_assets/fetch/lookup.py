@@ -1,4 +1,4 @@
-"""Looking sources up where they live: the hub, or a plain address. What `mvl sources lock` writes down."""
+"""Looking sources up at their public home, the hub or a plain URL, for the lock file (`mvl sources lock`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mvl_assets.fetch.rules import find_unmatched_patterns, get_source_format, s
 
 
 def lock_sources(sources: Iterable[SourceSpec], previous: Lockfile, log: LogFn = log_nothing) -> Lockfile:
-    """`previous` with these sources looked up anew. What cannot be looked up is listed with the reason and stops nothing."""
+    """Return `previous` with these sources looked up again; a source that cannot be looked up is listed with the reason."""
     repositories: dict[str, hub.Repository | FetchRefused] = {}
     entries = dict(previous.sources)
     for source in sources:
@@ -39,9 +39,14 @@ def lock_sources(sources: Iterable[SourceSpec], previous: Lockfile, log: LogFn =
 def resolve_source(
     source: SourceSpec, repositories: dict[str, hub.Repository | FetchRefused] | None = None
 ) -> LockedSource:
-    """The source as it is now at its public home. `repositories` remembers what several sources share.
+    """Return the source as it is now at its public home.
 
-    Raises `FetchRefused`, also for a source without a public home; without a hint where only a person can supply it.
+    Args:
+        source: The source.
+        repositories: Cache of repositories that several sources share; it is filled here.
+
+    Raises:
+        FetchRefused: The source cannot be looked up. Without a hint, only the user can supply the files.
     """
     if source.hub is not None:
         return _resolve_hub_source(source, {} if repositories is None else repositories)
@@ -85,9 +90,9 @@ def _resolve_hub_source(source: SourceSpec, repositories: dict[str, hub.Reposito
 
 
 def _fail_fast_offline(repositories: dict[str, hub.Repository | FetchRefused]) -> None:
-    """A hub that could not be reached once and has answered nothing is not tried again for every repository."""
+    """Raise the hub's earlier error if it has never answered, instead of trying again for every repository."""
     hub_error = next((result for result in repositories.values() if isinstance(result, HubUnavailable)), None)
-    if hub_error is not None and not any(isinstance(found, hub.Repository) for found in repositories.values()):
+    if hub_error is not None and not any(isinstance(result, hub.Repository) for result in repositories.values()):
         raise FetchRefused(hub_error.message, hint=hub_error.hint)
 
 
@@ -98,7 +103,7 @@ def _build_locked_file(name: str, file: hub.RepoFile) -> LockedFile:
 async def _resolve_url_source(source: SourceSpec, url: str) -> LockedSource:
     name = unquote(PurePosixPath(urlsplit(url).path).name)
     if not hub.is_safe_path(name) or "/" in name:
-        raise FetchRefused(f"{url} is the address of a page, not of a file")
+        raise FetchRefused(f"{url} is the URL of a page, not of a file")
     if urlsplit(url).scheme == "file":
         path = Path(unquote(urlsplit(url).path))
         if not path.is_file():

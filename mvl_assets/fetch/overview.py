@@ -1,4 +1,4 @@
-"""Where a source's files are, in one word and in a sentence, for lists and for the graph."""
+"""The state of a source's files, as one word and as a sentence, for lists and for the asset graph."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ from mvl_assets.fetch.lock import LockedSource, Lockfile
 from mvl_assets.fetch.rules import format_manual_instructions
 from mvl_assets.fetch.state import PARTIAL_DIR, FetchState, load_state
 
-SourceState = Literal["declared", "unverified", "locked", "fetching", "fetched", "files", "removed"]
+SourceState = Literal["declared", "unverified", "locked", "fetching", "fetched", "local", "removed"]
 
 
 def compute_source_state(source: SourceSpec, entry: LockedSource | None, state: FetchState | None) -> SourceState:
-    """`declared`: no public home is known. `unverified`: one is named, and was not looked up. `locked`: looked up.
-    `fetching`: begun and not finished. `fetched`: all there. `files`: put there by hand. `removed`: ingested, and the
-    archives removed after it."""
+    """Return the state of a source's files.
+
+    `declared`: no public home is known. `unverified`: one is declared but was not looked up. `locked`: looked up.
+    `fetching`: started and not finished. `fetched`: complete. `local`: put there by hand. `removed`: ingested, and the
+    archives removed afterwards.
+    """
     if state is not None and state.removed is not None:
         return "removed"
     present = [state.has_intact_file(source.root, name) for name in state.files] if state is not None else []
     if state is not None and any(present):
         return "fetched" if state.complete and all(present) else "fetching"
-    # A file takes its name before the state tells of it, so a fetch that just ended may have files it does not name.
+    # A file is renamed before the state records it, so a fetch that was just killed may have files it does not record.
     is_unfinished = state is not None and not state.complete
     if has_files(source.root):
-        return "fetching" if is_unfinished else "files"
+        return "fetching" if is_unfinished else "local"
     if entry is not None:
         return "fetching" if is_unfinished else "locked"
     return "unverified" if is_fetchable(source) else "declared"
 
 
 def describe_state(source: SourceSpec, lockfile: Lockfile, state: FetchState | None = None) -> str:
-    """The state with what a person needs to know of it: the commit, the reason, what to do."""
+    """Return the state in a sentence, with the commit, the reason and what to do."""
     entry, state = lockfile.get_entry(source), state or load_state(source)
     source_state = compute_source_state(source, entry, state)
     if source_state == "removed":
@@ -43,8 +46,8 @@ def describe_state(source: SourceSpec, lockfile: Lockfile, state: FetchState | N
     if source_state == "fetched":
         return f"fetched{_format_commit(state)}"
     if source_state == "fetching":
-        return f"fetching{_format_commit(state)}, not finished: `mvl sources fetch --source {source.slug}` goes on"
-    if source_state == "files":
+        return f"fetching{_format_commit(state)}, not finished: `mvl sources fetch --source {source.slug}` resumes it"
+    if source_state == "local":
         return f"files in {source.root} that were not fetched by `mvl`"
     if source_state == "locked" and entry is not None:
         gated = ", gated: accept its terms on the hub and set HF_TOKEN" if entry.gated else ""
@@ -61,15 +64,15 @@ def describe_state(source: SourceSpec, lockfile: Lockfile, state: FetchState | N
 
 
 def is_fetchable(source: SourceSpec) -> bool:
-    """Whether the catalog names a place to fetch it from."""
+    """Return whether the catalog declares where to fetch it from."""
     return source.path is None and (source.hub is not None or source.url is not None)
 
 
 def get_missing_reason(source: SourceSpec) -> str | None:
-    """Why the source's folder is not as a fetch leaves it; None when it is, or when it is a person's own."""
+    """Return why the source's folder is incomplete or modified; None if it is intact or managed by the user."""
     state = load_state(source)
     if state is None:
-        return None if has_files(source.root) else "its files are not there"
+        return None if has_files(source.root) else "its files are missing"
     if state.removed is not None:
         return "its archives were removed after they were ingested"
     if not state.complete:
@@ -79,24 +82,27 @@ def get_missing_reason(source: SourceSpec) -> str | None:
 
 
 def matches_lock(state: FetchState, entry: LockedSource | None) -> bool:
-    """Whether what was fetched is what the lock names; without a lock it is whatever was there."""
+    """Return whether the fetched files are those of the lock; without a lock any are right."""
     if entry is None:
         return True
     return state.commit == entry.commit and state.files.keys() == {file.name for file in entry.files}
 
 
 def list_files(root: Path) -> list[str]:
-    """Names of all files below a source's folder, in order, without what a fetch has not finished, and without what
-    reading archives has left beside them."""
+    """Return the names of all files below a source's folder, in order.
+
+    Incomplete downloads and what was unpacked from archives are left out.
+    """
     return sorted(_iter_files(root))
 
 
 def has_files(root: Path) -> bool:
+    """Return whether the folder has any file that `list_files` would list."""
     return next(_iter_files(root), None) is not None
 
 
 def measure_folder(root: Path) -> tuple[int, int]:
-    """Number and bytes of the files below a folder."""
+    """Return the number and the bytes of the files below a folder."""
     sizes = [(root / name).stat().st_size for name in list_files(root) if (root / name).exists()]
     return len(sizes), sum(sizes)
 

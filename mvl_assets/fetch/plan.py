@@ -1,4 +1,4 @@
-"""What fetching would take: bytes, files, hours, disk. Nothing is asked of a network; what no lock tells is unknown."""
+"""What fetching and ingesting would take: bytes, files, hours, disk. Uses no network; what the lock lacks is unknown."""
 
 from __future__ import annotations
 
@@ -11,15 +11,26 @@ from mvl_assets.fetch.overview import compute_source_state, measure_folder
 from mvl_assets.fetch.state import FetchState, load_state
 
 LAKE_BYTES_PER_ARCHIVE_BYTE = 1.1
-"""Bytes of lake for one byte of archives: pictures keep their bytes; a tenth is for text, indexes and versions."""
+"""Bytes of lake per byte of archives: images keep their bytes; a tenth is for text, indexes and versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class IngestPlan:
-    """What one source would take, or all of them together. None is unknown, never a guess.
+    """What one source would take, or all of them together. None means unknown.
 
-    Bytes: `total_bytes` of all files, `present_bytes` of those that are there, `bytes_to_fetch` of the rest; `archive_bytes` is what the folder
-    holds at most, `lake_bytes` what its rows take in the lake. `fetch_hours` of fetching. `note` says why something is unknown.
+    Attributes:
+        source: Slug, or "all".
+        category: Category of the source.
+        state: State of the source's files (`overview.SourceState`).
+        n_files: Files of the source.
+        n_files_present: Files that have arrived.
+        total_bytes: Bytes of all files.
+        present_bytes: Bytes of the files that have arrived.
+        bytes_to_fetch: Bytes of the rest.
+        fetch_hours: Hours to fetch them.
+        archive_bytes: Largest number of bytes that the folder will hold.
+        lake_bytes: Estimated bytes of the rows in the lake.
+        note: Why something is unknown.
     """
 
     source: str
@@ -37,10 +48,10 @@ class IngestPlan:
 
 
 def plan_ingest(source: SourceSpec, lockfile: Lockfile, *, limit: int | None, bandwidth_mbit: float) -> IngestPlan:
-    """One source. `limit` is the profile's rows per source, `bandwidth_mbit` the line's speed in Mbit/s."""
+    """Return the plan of one source. `limit`: rows per source; `bandwidth_mbit`: speed of the network in Mbit/s."""
     state, entry = load_state(source), lockfile.get_entry(source)
     source_state = compute_source_state(source, entry, state)
-    if source_state == "removed" or (source_state in ("fetched", "files")):
+    if source_state == "removed" or (source_state in ("fetched", "local")):
         return _plan_present_source(source, source_state, state, limit)
     if entry is None:
         lockfile_entry = lockfile.sources.get(source.slug)
@@ -76,7 +87,7 @@ def plan_ingest(source: SourceSpec, lockfile: Lockfile, *, limit: int | None, ba
         fetch_hours=_estimate_fetch_hours(bytes_to_fetch, bandwidth_mbit),
         archive_bytes=total_bytes,
         lake_bytes=_estimate_lake_bytes(source, total_bytes, limit),
-        note="the address tells no size" if total_bytes is None else entry.reason,
+        note="the server gives no size" if total_bytes is None else entry.reason,
     )
 
 
@@ -88,9 +99,9 @@ def sum_plans(
     bandwidth_mbit: float,
     keep_archives: bool,
 ) -> IngestPlan:
-    """All sources together, as far as it is known. A file that several sources share is fetched, kept and read into
-    the lake once: each takes its own rows of it.
+    """Return the plan of all sources together, as far as it is known.
 
+    A file that several sources share counts once: it is fetched and stored once, and each source ingests its own rows.
     Without `keep_archives` the folders hold one source at a time, so the largest counts.
     """
     shared_bytes, shared_lake_bytes = _count_shared_bytes(sources, plans, lockfile)
@@ -101,7 +112,7 @@ def sum_plans(
     archive_sizes = [p.archive_bytes or 0 for p in sized_plans]
     n_unsized, n_without_lake = len(plans) - len(sized_plans), sum(p.lake_bytes is None for p in sized_plans)
     notes = [f"without {n_unsized} of unknown size"] if n_unsized else []
-    notes += [f"lake without {n_without_lake} whose rows nobody counted"] if n_without_lake else []
+    notes += [f"lake without {n_without_lake} of unknown row count"] if n_without_lake else []
     return IngestPlan(
         source="all",
         category="",
@@ -143,13 +154,13 @@ def _plan_present_source(
         bytes_to_fetch=0,
         fetch_hours=0.0,
         archive_bytes=present_bytes,
-        # Files put there by hand may be a part, of which nobody declared the rows.
-        lake_bytes=_estimate_lake_bytes(source, total_bytes, None if source_state == "files" else limit),
+        # Files put there by hand may be a part of the source, whose number of rows is unknown.
+        lake_bytes=_estimate_lake_bytes(source, total_bytes, None if source_state == "local" else limit),
     )
 
 
 def _list_present_sizes(source: SourceSpec, entry: LockedSource, state: FetchState | None) -> list[int]:
-    """Sizes of the entry's files that are there."""
+    """Return the sizes of the entry's files that have arrived."""
     if state is None:
         return []
     return [state.files[f.name].size for f in entry.files if state.has_intact_file(source.root, f.name)]
@@ -158,7 +169,7 @@ def _list_present_sizes(source: SourceSpec, entry: LockedSource, state: FetchSta
 def _count_shared_bytes(
     sources: Sequence[SourceSpec], plans: Sequence[IngestPlan], lockfile: Lockfile
 ) -> tuple[int, int]:
-    """Bytes of files, and of the lake, that the sources still to be fetched name again after another has."""
+    """Return the bytes of files, and of the lake, that the sources to be fetched share with an earlier one."""
     pending_plans = {p.source: p for p in plans if p.bytes_to_fetch}
     seen_sha256: set[str] = set()
     shared_bytes, shared_lake_bytes = 0, 0.0
@@ -176,7 +187,7 @@ def _count_shared_bytes(
 
 
 def _estimate_lake_bytes(source: SourceSpec, archive_bytes: int | None, limit: int | None) -> int | None:
-    """A limit takes its share of the rows; of a source whose number of rows nobody declared that share is unknown."""
+    """Return the bytes of the selected rows; None if a limit is set and the number of rows is not declared."""
     if archive_bytes is None:
         return None
     if limit is None:

@@ -1,4 +1,4 @@
-"""How far a fetch is, as lines for a terminal or a log."""
+"""Progress of a fetch, as lines for a terminal or a log."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ LOG_INTERVAL_S = 5.0
 
 
 def log_nothing(line: str) -> None:
-    """For callers that want no lines."""
+    """Ignore a line, for callers that want none."""
 
 
 def format_bytes(n_bytes: float | None) -> str:
-    """A number of bytes in the units in which disks and repositories are sold (1 GB = 10^9 bytes)."""
+    """Return a number of bytes in decimal units (1 GB = 10^9 bytes)."""
     if n_bytes is None:
         return "unknown"
     for unit, unit_bytes in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -24,7 +24,7 @@ def format_bytes(n_bytes: float | None) -> str:
 
 
 class TransferMeter:
-    """Counts the bytes of one source's fetch and says so every few seconds. `total_bytes` None is an unknown total."""
+    """Counts the bytes of one source's fetch and logs them every few seconds. `total_bytes` None: unknown total."""
 
     def __init__(self, source: str, total_bytes: int | None, log: LogFn, *, interval_s: float = LOG_INTERVAL_S) -> None:
         self.source, self.total_bytes, self.transferred_bytes = source, total_bytes, 0
@@ -32,11 +32,11 @@ class TransferMeter:
         self._started_at = self._logged_at = time.monotonic()
 
     def extend_total(self, n_bytes: int) -> None:
-        """Tells that `n_bytes` bytes which were here have to be carried once more."""
+        """Add `n_bytes` to the total: bytes that had arrived and must be transferred once more."""
         self.total_bytes = None if self.total_bytes is None else self.total_bytes + n_bytes
 
     def add(self, n_bytes: int) -> None:
-        """Tells that `n_bytes` more bytes are here."""
+        """Count `n_bytes` more bytes."""
         self.transferred_bytes += n_bytes
         now = time.monotonic()
         if now - self._logged_at >= self._interval_s:
@@ -44,6 +44,7 @@ class TransferMeter:
             self._log(self.format_line())
 
     def format_line(self) -> str:
+        """Return the progress as one line."""
         elapsed_s = max(time.monotonic() - self._started_at, 1e-9)
         bytes_per_s = self.transferred_bytes / elapsed_s
         eta_suffix = ""

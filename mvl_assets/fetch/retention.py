@@ -1,7 +1,7 @@
-"""`keep_archives: false`: fetched files go once their rows are all in the lake, and what they were is remembered.
+"""Removing fetched files once all their rows are in the lake (`keep_archives: false`), with a record of what they were.
 
-While nothing asks for the files again (another commit in the lock, another limit, another field map), the source counts
-as ingested; so its missing files are never taken for rows that are gone. Files a person put there stay.
+Unless something needs the files again (another commit in the lock, another limit, another field map), the source counts
+as ingested, so its missing files are not mistaken for rows that are gone. Files that the user put there stay.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mvl_assets.fetch.state import FetchState, IngestRecord, load_state, save_st
 
 
 def load_removed_files_record(source: SourceSpec, config_digest: str) -> IngestRecord | None:
-    """What came of the source's files when they were removed and are still not needed; else None."""
+    """Return what was ingested before the source's files were removed; None if the files are there or needed again."""
     state = load_state(source)
     if state is None or state.removed is None or state.removed.config_digest != config_digest:
         return None
@@ -29,14 +29,14 @@ def load_removed_files_record(source: SourceSpec, config_digest: str) -> IngestR
 
 
 def remove_files(source: SourceSpec, ingested: IngestRecord, log: LogFn) -> None:
-    """Removes what was fetched, all or nothing, after `ingested` came of it. Says why when it does not."""
+    """Remove all fetched files, or none and log why; `ingested` records what they gave."""
     with source_lock(source.slug):
         state = load_state(source)
         reason = _get_keep_reason(source.root, state)
         if state is None or reason is not None:
             log(f"{source.slug}: the files stay: {reason}")
             return
-        # Remembered first: a process that is killed in between leaves files, never rows without a reason.
+        # The record comes first: a process killed in between leaves files, never a source that looks incomplete.
         state = state.model_copy(update={"removed": ingested})
         save_state(source.slug, state)
         _delete_files(source.root, state)
@@ -48,7 +48,7 @@ def _get_keep_reason(root: Path, state: FetchState | None) -> str | None:
     if state is None or any(file.user_managed for file in state.files.values()):
         return "they were put there by hand"
     if not state.complete or not all(state.has_intact_file(root, name) for name in state.files):
-        return "they are not as they were fetched"
+        return "they have changed since they were fetched"
     return None
 
 

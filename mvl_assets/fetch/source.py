@@ -1,7 +1,7 @@
-"""One source as a whole: all its files into its folder, at the locked commit, or a clear reason why not.
+"""Fetching one source: all its files into its folder at the locked commit, or an error that says why not.
 
-The folder belongs either to the fetch or to a person. Files that a person put there are never overwritten or removed;
-a folder that holds anything else than the source's own files is left alone with an error.
+The folder belongs either to the fetch or to the user. Files that the user put there are never overwritten or removed; a
+folder with files that are not the source's is left alone with an error.
 """
 
 from __future__ import annotations
@@ -35,22 +35,30 @@ from mvl_assets.fetch.transfer import (
 )
 
 MAX_CONCURRENT_DOWNLOADS = 4
-"""Files of one source that come at the same time."""
+"""Files of one source that are downloaded at the same time."""
 SAVE_INTERVAL_S = 1.0
-"""The state file is written at most this often while files arrive."""
+"""Shortest time in seconds between two writes of the state file while files arrive."""
 
 
 def fetch_source(
     source: SourceSpec, *, log: LogFn = log_nothing, refetch: bool = False, retry_policy: RetryPolicy = RetryPolicy()
 ) -> FetchState:
-    """Brings the source's files and returns what is there then. Files that are there and right are not asked for.
+    """Fetch the source's missing files and return the state of all.
 
-    `refetch` also brings files that were removed after they were ingested. Raises `FetchError` with what to do when the
-    source has no public home, cannot be looked up, is gated, or when something arrives wrong; `InfrastructureError` for a
-    disk without room. Killed anywhere, it goes on where it was when it is run again.
+    A fetch that was killed anywhere resumes where it was when it is run again.
+
+    Args:
+        source: The source.
+        log: Gets a line of progress.
+        refetch: Also fetch files that were removed after they were ingested.
+        retry_policy: How often to retry.
+
+    Raises:
+        FetchError: The source has no public home, cannot be looked up, is gated, or something wrong arrived.
+        InfrastructureError: The disk has no room.
     """
     if source.path is not None:
-        raise FetchError(source.slug, "its `path:` names a folder of yours, into which nothing is fetched")
+        raise FetchError(source.slug, "its `path:` is a folder of your own, into which nothing is fetched")
     with source_lock(source.slug):
         locked_entry, previous_state = read_lockfile().get_entry(source), load_state(source)
         if (
@@ -73,14 +81,14 @@ def _resolve_unlocked(source: SourceSpec, log: LogFn) -> LockedSource:
     except FetchRefused as error:
         raise FetchError(source.slug, error.message, hint=error.hint or format_manual_instructions(source)) from error
     origin = (
-        f"{entry.declaration.repo} as it is now, at {entry.commit[:12]}" if entry.commit else "what its address gives"
+        f"{entry.declaration.repo} as it is now, at {entry.commit[:12]}" if entry.commit else "what its URL gives"
     )
     log(f"{source.slug}: unverified: there is no lock, taking {origin}")
     return entry
 
 
 class _SourceFetch:
-    """One run. The state file is written before the first byte, while files arrive, and when all are there."""
+    """One run. The state file is written before the first byte, while files arrive, and at the end."""
 
     def __init__(
         self,
@@ -96,7 +104,7 @@ class _SourceFetch:
         self.root = source.root
         stored_files = dict(previous_state.files) if previous_state is not None else {}
         self.state = FetchState(commit=entry.commit, locked=is_locked, files=stored_files)
-        # A file that is there before the first fetch is a person's; later ones a killed fetch has not written down.
+        # A file from before the first fetch is the user's; later ones may come from a killed fetch that did not record them.
         self._is_user_managed = previous_state is None
         self._saved_at = 0.0
 
@@ -132,7 +140,7 @@ class _SourceFetch:
         return RemoteFile(file.name, url, file.size, file.sha256, file.git_sha1, hub.build_auth_headers())
 
     def _check_foreign_files(self) -> None:
-        """A folder that holds other files would mix two sources' rows; a file of the right name is looked at later."""
+        """Raise `FetchError` for files of other names, which could mix two sources' rows."""
         own_names = {file.name for file in self.entry.files}
         own_names |= {name for name, file in self.state.files.items() if not file.user_managed}
         foreign_names = [name for name in list_files(self.root) if name not in own_names]
@@ -140,11 +148,11 @@ class _SourceFetch:
             raise FetchError(
                 self.source.slug,
                 f"{self.root} already holds other files, such as {foreign_names[0]}",
-                hint="move them away (a miniature can be removed), or name another folder with MVL_HOME",
+                hint="move them away (demo data can be removed), or set MVL_HOME to another folder",
             )
 
     def _is_present(self, remote_file: RemoteFile) -> bool:
-        """Whether the file is there; one that a person put there is checked and then counts as there."""
+        """Return whether the file is there; one that the user put there is checked first."""
         path, stored = self.root / remote_file.name, self.state.files.get(remote_file.name)
         if not path.is_file():
             return False
@@ -158,7 +166,7 @@ class _SourceFetch:
         if mismatch is not None:
             raise FetchError(
                 self.source.slug,
-                f"a file of this name is there with other content ({mismatch})",
+                f"a file of this name with other content exists ({mismatch})",
                 file=remote_file.name,
                 hint=f"move {path} away and run again",
             )
@@ -166,7 +174,7 @@ class _SourceFetch:
         return True
 
     def _link_from_other_source(self, remote_file: RemoteFile, shared_files: dict[str, tuple[str, Path]]) -> bool:
-        """Several sources are parts of one repository: a file another one has fetched is linked, not fetched again."""
+        """Link a file that another source of the same repository has fetched; return whether there is one."""
         if remote_file.sha256 is None or remote_file.sha256 not in shared_files:
             return False
         slug, origin = shared_files[remote_file.sha256]
@@ -182,7 +190,7 @@ class _SourceFetch:
             return False
         partial.finalize(self.root / remote_file.name)
         self._record_file(remote_file.name, remote_file.sha256)
-        self.log(f"{self.source.slug}: {remote_file.name} is the one {slug} has")
+        self.log(f"{self.source.slug}: {remote_file.name} is shared with {slug}")
         return True
 
     def _download(self, remote_files: Sequence[RemoteFile]) -> None:
@@ -191,7 +199,7 @@ class _SourceFetch:
         remaining_bytes = max(0, sum(size for size in sizes if size is not None) - present_bytes)
         check_disk_space(self.root, remaining_bytes)
         unsized_note = f" and {sizes.count(None)} files of unknown size" if None in sizes else ""
-        resume_note = f"; {format_bytes(present_bytes)} are here" if present_bytes else ""
+        resume_note = f"; {format_bytes(present_bytes)} have arrived" if present_bytes else ""
         self.log(
             f"{self.source.slug}: {len(remote_files)} files to fetch, {format_bytes(remaining_bytes)}{unsized_note}{resume_note}"
         )
@@ -226,7 +234,7 @@ class _SourceFetch:
             self._save()
 
     def _remove_stale_files(self) -> None:
-        """Files of an earlier commit that this one does not have."""
+        """Remove files of an earlier commit that this one does not have."""
         current_names = {file.name for file in self.entry.files}
         for name in self.state.files.keys() - current_names:
             if self.state.has_intact_file(self.root, name):
@@ -236,7 +244,7 @@ class _SourceFetch:
 
 
 def _find_files_of_other_sources(slug: str) -> dict[str, tuple[str, Path]]:
-    """What other sources have fetched: sha256 -> (source, path)."""
+    """Return the files that other sources have fetched: sha256 -> (source, path)."""
     return {
         file.sha256: (other_slug, load_settings().raw_dir / other_slug / name)
         for other_slug, state in iter_states()

@@ -1,6 +1,6 @@
-"""Which machines may be asked for files: those of the public internet, unless a setting allows the local network.
+"""Which addresses may be connected to: those of the public internet, unless a setting allows the local network.
 
-The check stands where a socket is made for one resolved address, so it holds for every redirect and for a name that
+The check is made when a socket is created for one resolved address, so it covers every redirect and a name that
 resolves to something else the second time.
 """
 
@@ -21,7 +21,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def is_public_address(host: str) -> bool:
-    """Whether an address (as text) is one of the public internet; addresses inside IPv6 wrappings are unwrapped."""
+    """Return whether an IP address is of the public internet; IPv4 addresses inside IPv6 ones are unwrapped."""
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         embedded = address.ipv4_mapped or address.sixtofour
@@ -33,18 +33,18 @@ def is_public_address(host: str) -> bool:
 
 
 def create_public_socket(addr_info: tuple[Any, ...]) -> socket.socket:
-    """A socket for one resolved address, as aiohttp's `socket_factory`. Raises `AddressNotAllowed`."""
+    """Create a socket for one resolved address, as aiohttp's `socket_factory`. Raises `AddressNotAllowed`."""
     family, kind, protocol, _, sockaddr = addr_info
     if not is_public_address(sockaddr[0]) and os.environ.get(ALLOW_PRIVATE_ENV) != "1":
         raise AddressNotAllowed(
             f"{sockaddr[0]} is not an address of the public internet",
-            hint=f"set {ALLOW_PRIVATE_ENV}=1 if a mirror or a proxy of your own network is meant",
+            hint=f"set {ALLOW_PRIVATE_ENV}=1 to fetch from a mirror or through a proxy in your own network",
         )
     return socket.socket(family, kind, protocol)
 
 
 def get_proxy(url: URL) -> str | None:
-    """The proxy that the environment names for this address. The check above then sees the proxy's address only."""
+    """Return the proxy that the environment sets for this URL; the check above then sees only the proxy's address."""
     if proxy_bypass(url.host or ""):
         return None
     return getproxies().get(url.scheme)

@@ -1,37 +1,38 @@
-"""What is known of a source's files on this machine: one small JSON file a source in `$MVL_HOME/fetched/`.
+"""What is known of a source's files on this machine: one small JSON file per source in `$MVL_HOME/fetched/`.
 
-It outlives the files: when archives are removed after they were ingested, it says what they were. A source without
-one was put there by hand, or is not there.
+It outlives the files: if archives are removed after they were ingested, it records what they were. Files of a source
+without a state were put there by hand.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mvl_assets.common.atomic_write import write_text_atomic
+from mvl_assets.common.file_lock import try_lock
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.fetch.errors import FetchError
 
 PARTIAL_DIR = ".fetch"
-"""Folder inside a source's folder for what has not arrived whole."""
+"""Folder inside a source's folder for incomplete downloads."""
 
 
-class _StoredModel(BaseModel):
+class StoredModel(BaseModel):
+    """Base of what is stored as JSON: unknown keys are errors, and a value does not change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class StoredFile(_StoredModel):
-    """A file that was fetched and checked. `mtime_ns` tells whether somebody changed it since.
+class StoredFile(StoredModel):
+    """A file that was fetched and checked. `mtime_ns` shows whether it was changed since.
 
-    `user_managed` was put there by a person and found right; it is never removed.
+    A `user_managed` file was put there by the user and found right; it is never removed.
     """
 
     size: int
@@ -40,9 +41,15 @@ class StoredFile(_StoredModel):
     user_managed: bool = False
 
 
-class IngestRecord(_StoredModel):
-    """What came of the files before they were removed: rows looked at, rejects by class, and what decided both.
-    `n_purged` counts the samples that were not wanted then."""
+class IngestRecord(StoredModel):
+    """What was ingested before the files were removed.
+
+    Attributes:
+        config_digest: Digest of the settings that decide which rows are read and how.
+        n_rows: Rows read.
+        reject_counts: Rejects by class.
+        n_purged: Purged samples at that time.
+    """
 
     config_digest: str
     n_rows: int
@@ -50,10 +57,15 @@ class IngestRecord(_StoredModel):
     n_purged: int = 0
 
 
-class FetchState(_StoredModel):
-    """`complete` when every file of the commit is there; `removed` says what was ingested before the files went.
+class FetchState(StoredModel):
+    """State of a source's fetch.
 
-    `locked` is false when there was no lock and the repository was taken as it was that day.
+    Attributes:
+        commit: Commit of the repository; None for a plain URL.
+        locked: False if there was no lock, so that the repository was taken as it was on that day.
+        complete: Every file has arrived.
+        files: The fetched files by name.
+        removed: What was ingested before the files were removed; None while they are kept.
     """
 
     commit: str | None
@@ -63,7 +75,7 @@ class FetchState(_StoredModel):
     removed: IngestRecord | None = None
 
     def has_intact_file(self, root: Path, name: str) -> bool:
-        """Whether the file lies in the source's folder as it was fetched."""
+        """Return whether the file is in the source's folder, unchanged since it was fetched."""
         stored = self.files.get(name)
         try:
             stat = (root / name).stat()
@@ -73,13 +85,15 @@ class FetchState(_StoredModel):
 
 
 def get_state_path(slug: str) -> Path:
+    """Return the path of a source's state file."""
     return load_settings().home / "fetched" / f"{slug}.json"
 
 
 def load_state(source: SourceSpec) -> FetchState | None:
-    """None when nothing was fetched here, or the source now has a folder of a person's own (`path:`).
+    """Return a source's state; None if nothing was fetched here, or if the source has the user's own folder (`path:`).
 
-    Raises `MvlError` for a file that somebody damaged.
+    Raises:
+        MvlError: The state file is damaged.
     """
     return _load_by_slug(source.slug) if source.path is None else None
 
@@ -93,12 +107,12 @@ def _load_by_slug(slug: str) -> FetchState | None:
     except ValidationError as error:
         raise MvlError(
             f"{path} is not a fetch state: {error.errors()[0]['msg']}",
-            hint=f"remove it and run `mvl sources fetch --source {slug}`: files that are right are kept",
+            hint=f"remove it and run `mvl sources fetch --source {slug}`: intact files are kept",
         ) from error
 
 
 def iter_states() -> Iterator[tuple[str, FetchState]]:
-    """The states of all sources, by slug."""
+    """Yield slug and state of every source that has one."""
     for path in sorted((load_settings().home / "fetched").glob("*.json")):
         state = _load_by_slug(path.stem)
         if state is not None:
@@ -106,33 +120,18 @@ def iter_states() -> Iterator[tuple[str, FetchState]]:
 
 
 def save_state(slug: str, state: FetchState) -> None:
-    write_atomic(get_state_path(slug), state.model_dump_json(indent=1))
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Replaces a small file in one step, so that a killed process leaves the old one or the new one."""
+    """Replace a source's state file in one step."""
+    path = get_state_path(slug)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp_path = path.with_name(f".{path.name}.{os.getpid()}")
-    with temp_path.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temp_path.replace(path)
+    write_text_atomic(path, state.model_dump_json(indent=1) + "\n", fsync=True)
 
 
 @contextmanager
 def source_lock(slug: str) -> Iterator[None]:
-    """One process at a time fetches a source or removes its files; the kernel gives way when that process ends."""
+    """Hold the lock under which one process at a time fetches a source or removes its files. Raises `FetchError`."""
     path = get_state_path(slug).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FetchError(slug, "another process is fetching it", hint="wait for that one, then run again") from None
+    with try_lock(path) as is_held:
+        if not is_held:
+            raise FetchError(slug, "another process is fetching it", hint="wait for that one, then run again")
         yield
-
-
-def to_canonical_json(value: object) -> str:
-    """JSON with keys in order, so that equal things are equal files."""
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)

@@ -1,11 +1,10 @@
-"""One file, whole and checked, or not there at all.
+"""Downloading one file: complete and checked, or not there at all.
 
-What arrives goes to a part file in `<folder>/.fetch/`, with the server's validator beside it. A later try, also of
-another process after kill -9, asks for the rest with `Range` and `If-Range`; a server that has another file by now
-sends that one whole. The file takes its name only after its size and checksum were found right, by one rename.
+What arrives goes to a part file in `<folder>/.fetch/`, together with the server's validator. A later attempt, also by
+another process after kill -9, requests the rest with `Range` and `If-Range`; a server that has another file by now sends
+that one whole. The file gets its name by one rename, after its size and checksum were found right.
 
-`huggingface_hub` is not asked to carry files: it downloads to a name of each process's own, so that a download that
-was killed begins anew.
+`huggingface_hub` is not used for this: it downloads to a name of each process's own, so a killed download starts again.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import asyncio
 import errno
 import hashlib
 import json
-import os
 import random
 import re
 import shutil
@@ -24,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
+from mvl_assets.common.atomic_write import fsync_path
 from mvl_assets.errors import InfrastructureError
 from mvl_assets.fetch import connection
 from mvl_assets.fetch.connection import TransientError
@@ -33,12 +32,12 @@ from mvl_assets.fetch.state import PARTIAL_DIR
 
 CHUNK_BYTES = 1 << 20
 MAX_FILE_BYTES = 1 << 42
-"""Bytes after which a file whose size nobody told is given up: 4 TiB."""
+"""Largest number of bytes of a file of unknown size: 4 TiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file to bring: its place below the folder, where it comes from, and what is known of it beforehand.
+    """One file to download: its name below the folder, its URL, and what is known of it beforehand.
 
     `auth_headers` are headers for the first host only; they are never shown.
     """
@@ -53,17 +52,17 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a file is asked for without getting a byte further, and the first pause between two tries (s)."""
+    """Attempts without a single new byte, and the first pause between two attempts, in seconds."""
 
     max_attempts: int = 8
     backoff_base_s: float = 1.0
 
 
 class PartialFile:
-    """What has arrived of one file, and the running checksum over it."""
+    """The part of one file that has arrived, and its running checksum."""
 
     def __init__(self, folder: Path, remote_file: RemoteFile) -> None:
-        # Named by its content where that is known, so the beginning of another commit's file is never gone on with.
+        # Named by its content where that is known, so the part of another commit's file is never continued.
         content_id = remote_file.sha256 or remote_file.git_sha1 or remote_file.url
         stem = hashlib.sha256(f"{remote_file.name}\0{content_id}".encode()).hexdigest()[:32]
         self.path = folder / PARTIAL_DIR / f"{stem}.part"
@@ -73,36 +72,39 @@ class PartialFile:
 
     @property
     def size(self) -> int:
+        """Bytes that have arrived."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     @property
     def validator(self) -> str | None:
-        """What the server called the file of which this is the beginning."""
+        """The server's validator (ETag or date) of the file of which this is a part."""
         try:
             return str(json.loads(self._validator_path.read_text(encoding="utf-8"))["validator"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def start(self, validator: str | None) -> None:
-        """Forgets what is there; a file of this validator begins."""
+        """Discard what has arrived and start a file with this validator."""
         self.discard()
         self.path.touch()
         if validator is not None:
             self._validator_path.write_text(json.dumps({"validator": validator}), encoding="utf-8")
 
     def discard(self) -> None:
+        """Remove what has arrived."""
         self.path.unlink(missing_ok=True)
         self._validator_path.unlink(missing_ok=True)
         self._hash, self._hashed_bytes = hashlib.sha256(), 0
 
     def append(self, chunk: bytes) -> None:
+        """Add bytes to the file and to the checksum."""
         with self.path.open("ab") as file:
             file.write(chunk)
         self._hash.update(chunk)
         self._hashed_bytes += len(chunk)
 
     def rehash(self) -> None:
-        """Takes what an earlier process left into the checksum."""
+        """Bring the checksum up to date with what an earlier process left."""
         if self._hashed_bytes != self.size:
             self._hash, self._hashed_bytes = hashlib.sha256(), 0
             with self.path.open("rb") as file:
@@ -111,25 +113,21 @@ class PartialFile:
                     self._hashed_bytes += len(chunk)
 
     def compute_sha256(self) -> str:
+        """Return the checksum of what has arrived."""
         self.rehash()
         return self._hash.hexdigest()
 
     def finalize(self, target_path: Path) -> None:
-        """Gives the whole file its name, so that it survives a power cut or is not there."""
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
+        """Rename the complete file so that it survives a power cut or is not there."""
+        fsync_path(self.path)
         target_path.parent.mkdir(parents=True, exist_ok=True)
         self.path.replace(target_path)
-        dir_fd = os.open(target_path.parent, os.O_RDONLY)
-        try:
-            os.fsync(dir_fd)
-        finally:
-            os.close(dir_fd)
+        fsync_path(target_path.parent)
         self._validator_path.unlink(missing_ok=True)
 
 
 class Downloader:
-    """Brings the files of one source into its folder."""
+    """Downloads the files of one source into its folder."""
 
     def __init__(
         self, source: str, folder: Path, session: aiohttp.ClientSession, meter: TransferMeter, retry_policy: RetryPolicy
@@ -138,7 +136,12 @@ class Downloader:
         self._meter, self._retry_policy = meter, retry_policy
 
     async def download(self, remote_file: RemoteFile) -> str:
-        """Brings one file and returns its sha256. Raises `FetchError`, `InfrastructureError` for a full disk."""
+        """Download one file and return its sha256.
+
+        Raises:
+            FetchError: The file cannot be fetched or is not the right one.
+            InfrastructureError: The disk is full.
+        """
         partial = PartialFile(self._folder, remote_file)
         n_attempts = 0
         while True:
@@ -186,7 +189,7 @@ class Downloader:
             if connection.is_html(response, remote_file.name):
                 raise FetchRefused(
                     f"{response.url.host} gives a web page instead of data",
-                    hint="the address is of a page, or asks for a login: download the file by hand",
+                    hint="the URL is of a page or needs a login: download the file by hand",
                 )
             if response.status == 200:
                 self._meter.extend_total(offset)
@@ -200,9 +203,9 @@ class Downloader:
                 if offset > max_bytes:
                     partial.discard()
                     raise FetchRefused(
-                        f"{response.url.host} sends more than the {format_bytes(max_bytes)} it is said to hold"
+                        f"{response.url.host} sends more than the expected {format_bytes(max_bytes)}"
                     )
-                partial.append(chunk)  # some 100 kB at a time: less work than handing it to a thread
+                partial.append(chunk)  # some 100 kB at a time: cheaper than handing it to a thread
                 self._meter.add(len(chunk))
         if remote_file.size is not None and offset < remote_file.size:
             raise TransientError(f"the connection ended after {offset} of {remote_file.size} bytes")
@@ -212,8 +215,8 @@ class Downloader:
         if content_length is None:
             if remote_file.size is None and response.headers.get("Transfer-Encoding", "").lower() != "chunked":
                 raise FetchRefused(
-                    f"{response.url.host} tells neither the file's length nor its end, so nobody can say when it is whole",
-                    hint="download it by hand and name its folder with `path:` in the catalog entry",
+                    f"{response.url.host} gives neither the file's length nor its end, so a cut could not be noticed",
+                    hint="download it by hand and set `path:` in the catalog entry to its folder",
                 )
             return
         if remote_file.size is not None and offset + content_length != remote_file.size:
@@ -245,14 +248,14 @@ class Downloader:
         partial.discard()
         raise FetchError(
             self._source,
-            f"what arrived is not what was asked for ({mismatch}) and was removed",
+            f"what arrived is not the expected file ({mismatch}) and was removed",
             file=remote_file.name,
-            hint="run it again; if it stays so, `mvl sources lock` looks up what is there now",
+            hint="run it again; if that does not help, `mvl sources lock` looks up what is there now",
         )
 
 
 def find_mismatch(remote_file: RemoteFile, path: Path, digest: str) -> str | None:
-    """How a file (of this sha256) differs from what is known of the item; None when it does not."""
+    """Return how a file with the sha256 `digest` differs from what is known of it; None if it does not."""
     size = path.stat().st_size
     if remote_file.size not in (None, size):
         return f"{size} bytes, expected {remote_file.size}"
@@ -268,26 +271,27 @@ def find_mismatch(remote_file: RemoteFile, path: Path, digest: str) -> str | Non
 
 
 def compute_sha256(path: Path) -> str:
+    """Return the checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_disk_space(folder: Path, required_bytes: int) -> None:
-    """Raises `InfrastructureError` when fewer bytes are free where `folder` is, or will be."""
+    """Raise `InfrastructureError` if fewer bytes than required are free on the disk of `folder`."""
     existing_folder = folder
     while not existing_folder.exists():
         existing_folder = existing_folder.parent
     free_bytes = shutil.disk_usage(existing_folder).free
     if required_bytes > free_bytes:
         raise InfrastructureError(
-            f"{format_bytes(required_bytes)} are to be fetched into {folder}, and {format_bytes(free_bytes)} are free there",
-            hint="make room, let MVL_HOME or the source's `path:` name a larger disk, "
+            f"{format_bytes(required_bytes)} are to be fetched into {folder}, but only {format_bytes(free_bytes)} are free",
+            hint="make room, set MVL_HOME or the source's `path:` to a larger disk, "
             "or set `keep_archives: false` in the profile and fetch source by source",
         )
 
 
 def _can_resume(remote_file: RemoteFile, partial: PartialFile) -> bool:
-    """A beginning is of use when the server can say that it is still of the same file, or a checksum will."""
+    """Return whether the server (by its validator) or a checksum can tell that the part is of the same file."""
     return bool(partial.validator or remote_file.sha256 or remote_file.git_sha1)
 
 
@@ -297,6 +301,6 @@ def _is_resumed_at(response: aiohttp.ClientResponse, offset: int) -> bool:
 
 
 def _compute_git_sha1(path: Path) -> str:
-    """What git calls a file of this content; the hub names its small files so. Read whole: these are below 10 MB."""
+    """Return git's object id of the file, the hub's checksum of small files (below 10 MB, so read whole)."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

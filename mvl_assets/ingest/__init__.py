@@ -1,1 +1,1 @@
-"""From a source's files to rows of the lake: pictures, samples and rejects; then the category tables."""
+"""From a source's files to rows of the lake: images, samples, rejects and the category tables."""

@@ -1,6 +1,6 @@
-"""The category tables: which samples of a source are in use now, and what standardising will do to their pictures.
+"""The category tables: a source's current samples, with what standardising will do to their images.
 
-Nothing is decoded: the verdict is computed from the sizes stored with the pictures.
+No image is decoded: the sizes stored with the images decide.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ACTIONS_BY_SEVERITY = ("as_is", "resized", "padded")
 
 @dataclass(frozen=True, slots=True)
 class CategoriseReport:
-    """What a categorise did. `image_action_counts` counts samples by what happens to their pictures."""
+    """Result of categorising a source; `image_action_counts` counts samples by what happens to their images."""
 
     n_rows: int
     n_added: int
@@ -38,15 +38,16 @@ class CategoriseReport:
 
     @property
     def metadata(self) -> dict[str, int]:
-        """What is worth showing beside the table."""
-        action_counts = {f"pictures_{name}": self.image_action_counts.get(name, 0) for name in _ACTIONS_BY_SEVERITY}
+        """Counts to show with the table."""
+        action_counts = {f"images_{name}": self.image_action_counts.get(name, 0) for name in _ACTIONS_BY_SEVERITY}
         return {"added": self.n_added, "changed": self.n_changed, "removed": self.n_removed, **action_counts}
 
 
 def categorise_source(lake: Lake, source: SourceSpec, *, run_id: str) -> CategoriseReport:
-    """Makes the newest versions of a source's samples its part of `category/<c>`, in one commit.
+    """Publish the newest versions of a source's samples as its partition of `category/<c>`, in one commit.
 
-    Raises `SourceError` for a source of group C or without a group: those enter no category table (paper §2.1).
+    Raises:
+        SourceError: The source is of group C or has no group; those enter no category table (paper §2.1).
     """
     if source.group not in ("A", "B"):
         raise SourceError(
@@ -71,9 +72,9 @@ def categorise_source(lake: Lake, source: SourceSpec, *, run_id: str) -> Categor
 def _iter_batches(lake: Lake, source: SourceSpec, run_id: str, action_counts: Counter[str]) -> Iterator[pa.Table]:
     samples = iter_current_samples(lake, source.slug, _COLUMNS, BATCH_ROWS)
     while batch := list(islice(samples, BATCH_ROWS)):
-        sizes = lake.images.read_properties({name for sample in batch for name in sample["image_ids"]})
+        properties = lake.images.read_properties({name for sample in batch for name in sample["image_ids"]})
         action_by_image_id = {
-            name: compute_standard_size(info.width, info.height).action for name, info in sizes.items()
+            name: compute_standard_size(image.width, image.height).action for name, image in properties.items()
         }
         rows = [_build_row(sample, source, run_id, action_by_image_id) for sample in batch]
         action_counts.update(str(row["image_action"]) for row in rows)
@@ -105,7 +106,7 @@ def _build_row(
 
 
 def _infer_modality(sample: dict[str, Any]) -> str:
-    """Of the row itself: sources that are called single-picture hold text rows and several pictures too."""
+    """Return the modality of the row itself: sources declared as single-image hold text and multi-image rows too."""
     if sample["video"] is not None:
         return "video"
     return ("text", "single_image")[len(sample["image_ids"])] if len(sample["image_ids"]) < 2 else "multi_image"

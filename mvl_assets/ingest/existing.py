@@ -1,4 +1,4 @@
-"""What the lake already holds of a source: the newest version of each sample, 40 bytes a sample."""
+"""The newest version of each sample of a source that the lake already holds, in 40 bytes a sample."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvl_assets.ingest.row_index import ID_BYTES
+from mvl_assets.common.id_array import ID_BYTES, ID_DTYPE, find_ids, pack_ids, unpack_id
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 
@@ -16,7 +16,7 @@ _COLUMNS = ["sample_id", "content_hash", "revision", "withdrawn"]
 
 @dataclass(frozen=True, slots=True)
 class SampleVersion:
-    """The newest version of one sample."""
+    """The newest version of one sample; a withdrawn sample is no longer in the source's files."""
 
     revision: int
     content_hash: str
@@ -24,7 +24,7 @@ class SampleVersion:
 
 
 class ExistingSamples:
-    """Sorted arrays over the samples of one source, looked up by id."""
+    """Sorted arrays over the samples of one source, searched by id."""
 
     def __init__(self, lake: Lake, source: str) -> None:
         table, source_filter = lake.get_table("samples"), sql.equals("source", source)
@@ -36,7 +36,7 @@ class ExistingSamples:
             hashes += bytes.fromhex("".join(columns["content_hash"]))
             revisions.append(np.array(columns["revision"], dtype=np.int32))
             withdrawn.append(np.array(columns["withdrawn"], dtype=bool))
-        all_ids = np.frombuffer(bytes(ids), dtype=f"S{ID_BYTES}")
+        all_ids = np.frombuffer(bytes(ids), dtype=ID_DTYPE)
         all_revisions = np.concatenate(revisions) if revisions else np.empty(0, dtype=np.int32)
         order = np.lexsort((all_revisions, all_ids))
         newest = np.ones(len(order), dtype=bool)
@@ -48,31 +48,20 @@ class ExistingSamples:
         self._hashes = np.frombuffer(bytes(hashes), dtype=np.uint8).reshape(-1, ID_BYTES)[order]
 
     def lookup(self, sample_ids: Sequence[str]) -> list[SampleVersion | None]:
-        """The newest version of each, None for what the lake does not hold."""
-        if not len(self._ids):
-            return [None] * len(sample_ids)
-        query_ids = np.frombuffer(bytes.fromhex("".join(sample_ids)), dtype=f"S{ID_BYTES}")
-        positions = np.minimum(np.searchsorted(self._ids, query_ids), len(self._ids) - 1)
-        is_present = self._ids[positions] == query_ids
+        """Return the newest version of each sample, None where the lake has none."""
+        positions, is_present = find_ids(self._ids, pack_ids(sample_ids))
         return [
             self._build_version(position) if is_match else None
             for position, is_match in zip(positions.tolist(), is_present, strict=True)
         ]
 
     def iter_missing_from(self, present_ids: np.ndarray) -> Iterator[tuple[str, SampleVersion]]:
-        """The samples in use whose ids are not in `present_ids` (sorted 16-byte ids)."""
-        positions = np.searchsorted(present_ids, self._ids)
-        is_present = np.zeros(len(self._ids), dtype=bool)
-        in_range = positions < len(present_ids)
-        is_present[in_range] = present_ids[positions[in_range]] == self._ids[in_range]
-        for position in np.flatnonzero(~is_present & ~self._withdrawn):
-            yield self._get_sample_id(int(position)), self._build_version(int(position))
+        """Yield the samples in use whose ids are not in `present_ids` (a sorted array of packed ids)."""
+        _, is_present = find_ids(present_ids, self._ids)
+        for position in np.flatnonzero(~is_present & ~self._withdrawn).tolist():
+            yield unpack_id(self._ids[position]), self._build_version(position)
 
     def _build_version(self, position: int) -> SampleVersion:
         return SampleVersion(
             int(self._revisions[position]), self._hashes[position].tobytes().hex(), bool(self._withdrawn[position])
         )
-
-    def _get_sample_id(self, position: int) -> str:
-        # numpy drops trailing zero bytes when it hands out one item.
-        return bytes(self._ids[position]).ljust(ID_BYTES, b"\0").hex()

@@ -1,4 +1,4 @@
-"""The pictures of a batch of rows: read, named by their bytes, looked at once, stored before the rows that use them."""
+"""The images of a batch of rows: read, identified by their bytes, decoded once, stored before the rows that use them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from mvl_assets.readers.sample import EncodedImage, FrameFolder, Sample, Video
 
 MAX_IMAGE_BYTES = 128 << 20
 MAX_ROW_BYTES = 512 << 20
-"""Bytes of one picture file, and of all pictures of one row."""
+"""Largest number of bytes of one image file, and of all images of one row."""
 
 VIDEO_CACHE_SIZE = 4096
+"""Videos whose frame ids are remembered."""
 
 PendingDecodes = dict[str, "Future[ImageRow | ImageError]"]
-"""Pictures by id that are being looked at."""
+"""Images that are being decoded, by id."""
 
 
 class ImageBatch:
-    """Pictures on their way into the lake. `pending_bytes` is what waits in memory, in bytes; the caller bounds it."""
+    """Images on their way into the lake. `pending_bytes` counts the bytes waiting in memory; the caller bounds it."""
 
     def __init__(self, lake: Lake) -> None:
         self.pending_bytes = 0
@@ -37,16 +38,17 @@ class ImageBatch:
         self._executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="decode")
 
     def close(self) -> None:
+        """Stop the decoding threads."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def add_images(self, sample: Sample) -> list[str]:
-        """Reads a sample's pictures and returns their ids. Raises `RejectError`; nothing is decoded yet."""
+        """Read a sample's images and return their ids. Raises `RejectError`; nothing is decoded yet."""
         return self._queue([(compute_image_id(data), data) for data in _iter_image_bytes(sample.images)])
 
     def add_video(self, video: Video) -> tuple[list[str], list[float]]:
-        """Samples a video's frames; returns their ids and times in seconds. Raises `RejectError`."""
+        """Sample a video's frames and return their ids and times in seconds. Raises `RejectError`."""
         cached = self._video_cache.get(video)
-        # Its frames are read again when they neither wait nor were stored: the rows that had them may all be rejected.
+        # Frames that are neither pending nor stored are read again: all rows that had them may have been rejected.
         if cached is not None and not self._lake.images.find_missing(set(cached[0]) - self._pending.keys()):
             self._video_cache.move_to_end(video)
             return cached
@@ -58,9 +60,9 @@ class ImageBatch:
         return cached
 
     def submit_decodes(self) -> PendingDecodes:
-        """Has the waiting pictures that the lake lacks looked at by threads; none is waiting afterwards."""
+        """Submit the pending images that the lake lacks to the decoding threads; none is pending afterwards."""
         missing = self._lake.images.find_missing(self._pending)
-        # A picture of the rows before may not be stored yet.
+        # An image of the previous batch may not be stored yet.
         self._decodes = {
             image_id: self._decodes.get(image_id) or self._executor.submit(_decode, image_id, data)
             for image_id, data in self._pending.items()
@@ -70,16 +72,21 @@ class ImageBatch:
         self.pending_bytes = 0
         return self._decodes
 
-    def store(self, decodes: PendingDecodes, row_image_ids: Iterable[list[str]]) -> dict[str, ImageError]:
-        """Stores the good ones of the pictures that `row_image_ids` (lists of ids) use, once they have been looked at.
+    def store_images(self, decodes: PendingDecodes, row_image_ids: Iterable[list[str]]) -> dict[str, ImageError]:
+        """Wait for the decodes and store the good images.
 
-        Returns the bad ones with the reason. A picture is stored only when a row of good pictures uses it.
+        Args:
+            decodes: What `submit_decodes` returned.
+            row_image_ids: Image ids of each row. An image is stored only if a row with only good images uses it.
+
+        Returns:
+            The bad images by id, with the reason.
         """
         results = {name: future.result() for name, future in decodes.items()}
         errors = {name: result for name, result in results.items() if isinstance(result, ImageError)}
         used = {name for ids in row_image_ids if not errors.keys() & set(ids) for name in ids}
         missing = self._lake.images.find_missing(used & results.keys())
-        image_rows = [found for name, found in results.items() if isinstance(found, ImageRow) and name in missing]
+        image_rows = [row for name, row in results.items() if isinstance(row, ImageRow) and name in missing]
         self.n_stored += self._lake.images.insert(image_rows)
         self.stored_bytes += sum(len(row.data) for row in image_rows)
         return errors
@@ -94,14 +101,14 @@ class ImageBatch:
 
 def _decode(image_id: str, data: bytes) -> ImageRow | ImageError:
     try:
-        info = inspect_image(data)
+        image = inspect_image(data)
     except ImageError as error:
         return error
-    return ImageRow(image_id, data, info.format, info.width, info.height, info.n_frames, info.mode, info.phash)
+    return ImageRow(image_id, data, image.format, image.width, image.height, image.n_frames, image.mode, image.phash)
 
 
 def read_frames(video: Video) -> list[tuple[float, bytes]]:
-    """(seconds, bytes of a picture) of a video's frames: sampled, or as they lie in its folder. Raises `RejectError`."""
+    """Return (seconds, image bytes) of a video's frames, sampled or as given by its folder. Raises `RejectError`."""
     if isinstance(video, FrameFolder):
         times, images = zip(*video.frames, strict=True)
         return list(zip(times, _iter_image_bytes(images), strict=True))
@@ -117,7 +124,7 @@ def read_frames(video: Video) -> list[tuple[float, bytes]]:
 
 
 def _iter_image_bytes(images: Iterable[EncodedImage]) -> Iterator[bytes]:
-    """The bytes of a row's pictures, together at most `MAX_ROW_BYTES`."""
+    """Yield the bytes of a row's images, together at most `MAX_ROW_BYTES`."""
     remaining_bytes = MAX_ROW_BYTES
     for image in images:
         data = _read_image_bytes(image, remaining_bytes)

@@ -1,11 +1,11 @@
-"""One source's files into the lake: `images`, `samples` and `reject_counts`.
+"""One source's files into the lake: tables `images`, `samples` and `rejects`.
 
-The order of writing is the recovery plan: pictures first, then the samples that refer to them, the rejects last and in
-one commit. Everything written is named by its content, so a run that was killed anywhere is simply run again.
+The order of writing is the recovery plan: images first, then the samples that refer to them, the rejects last and in one
+commit. Everything written is identified by its content, so a run that was killed anywhere is simply run again.
 
-A sample whose content changed becomes a new revision. A sample that is gone from the files is withdrawn by a revision
-without content. A row that is still there but cannot be read now becomes a reject and keeps the revision it had; and
-while a file cannot be read to its end, nothing is withdrawn, because what is behind the break is not known to be gone.
+A sample whose content changed becomes a new revision. A sample that is no longer in the files is withdrawn by a revision
+without content. A row that is still there but cannot be read now becomes a reject and keeps the revision it had; while a
+file cannot be read to its end, nothing is withdrawn, because the rows after the break are not known to be gone.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import numpy as np
 import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.id_array import pack_ids
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.ingest.existing import ExistingSamples, SampleVersion
 from mvl_assets.ingest.images import ImageBatch, PendingDecodes
 from mvl_assets.ingest.rejects import RejectSpool
-from mvl_assets.ingest.row_index import ID_BYTES, RowIndex, build_row_index, compute_row_key
+from mvl_assets.ingest.row_index import RowIndex, build_row_index, compute_row_key
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.locks import acquire_ingest_lock
@@ -39,16 +40,19 @@ MAX_PENDING_IMAGE_BYTES = 64 << 20
 MAX_PENDING_ROWS = 512
 INSERT_ROWS = 4096
 INSERT_CHARS = 32 << 20
-"""How much is held before it is written: pictures and the rows that use them (twice that, because some are looked at
-while others are stored), then rows alone."""
+"""Limits of the buffers: images and the rows that use them (memory holds twice that, because some are decoded while
+others are stored), then rows alone."""
 
 ProgressFn = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingest did. `n_rows` counts the rows looked at (those the limit takes), `reject_counts` by error class;
-    `n_new_images` and `new_image_bytes` are what was new. `compute_data_version` is of all versions of the source's samples."""
+    """Result of an ingest.
+
+    `n_rows` counts the rows read (those the limit selects), `reject_counts` rejects by error class. `data_version` is of
+    all versions of the source's samples.
+    """
 
     n_rows: int
     n_new: int
@@ -70,11 +74,21 @@ def ingest_source(
     limit: int | None = None,
     progress: ProgressFn | None = None,
 ) -> IngestReport:
-    """Brings the lake up to date with the files below `root`. Doing it twice changes nothing.
+    """Bring the lake up to date with the files below `root`. Doing it twice changes nothing.
 
-    `limit` takes the rows with the smallest ids; only their pictures are decoded. `progress` is told (rows done, rows
-    wanted). What was purged becomes a reject; a purged source is not read at all. Raises `SourceError` when the source
-    as a whole cannot be read, `LeaseHeld` while data is being taken out of the lake.
+    Purged samples become rejects; a source that was purged as a whole is not read.
+
+    Args:
+        lake: The lake to write to.
+        source: The source.
+        root: Folder of its files.
+        run_id: Id of the run, stored with every row.
+        limit: Number of rows to select, those with the smallest ids; only their images are decoded.
+        progress: Called with (rows done, rows selected).
+
+    Raises:
+        SourceError: The source as a whole cannot be read.
+        LeaseHeld: Data is being removed from the lake.
     """
     started_at = time.monotonic()
     if not root.is_dir():
@@ -97,8 +111,8 @@ def ingest_source(
             if not (purged.is_whole_source or len(row_index)):
                 raise SourceError(
                     source.slug,
-                    f"the files in {root} hold no row",
-                    hint=f"they should be as the format `{source.format}` has them; `mvl purge` takes a source out",
+                    f"the files in {root} hold no rows",
+                    hint=f"the format `{source.format}` must fit the files; `mvl purge` removes a source",
                 )
             ingest_run.finish()
         finally:
@@ -119,7 +133,7 @@ def ingest_source(
 
 @dataclass(frozen=True, slots=True)
 class _PendingSample:
-    """A row whose pictures are named but perhaps not looked at yet."""
+    """A row whose images have ids but may not be decoded yet."""
 
     sample: Sample
     sample_id: str
@@ -151,7 +165,7 @@ class _IngestRun:
         self._insert_chars = self._decode_chars = 0
 
     def add_row(self, row: Sample | RejectedRow) -> bool:
-        """Takes in one row of the reader; False for a row that the limit leaves out."""
+        """Take one row from the reader; return False for a row that the limit leaves out."""
         index = self._row_index.find_index(row.file, row.position)
         if isinstance(row, RejectedRow) and row.error == BROKEN_FILE:
             self._has_unreadable_file = True
@@ -175,12 +189,12 @@ class _IngestRun:
         return True
 
     def finish(self) -> None:
-        """Writes what is held, then withdraws what is gone."""
+        """Write what is buffered, then withdraw the samples that are no longer in the files."""
         self._submit_decodes()
         self._store_images()
         if not self._has_unreadable_file:
-            # What stood in the place of a purged row before it moved there is elsewhere now, or gone.
-            purged_ids = np.array([bytes.fromhex(name) for name in self._purged_ids], dtype=f"S{ID_BYTES}")
+            # A purged row may have moved to the place, and so the id, of another sample, which is elsewhere now or gone.
+            purged_ids = pack_ids(self._purged_ids)
             for sample_id, version in self._existing.iter_missing_from(
                 np.setdiff1d(self._row_index.to_sorted_ids(), purged_ids)
             ):
@@ -211,42 +225,37 @@ class _IngestRun:
             self._submit_decodes()
 
     def _submit_decodes(self) -> None:
-        """Stores what has been looked at, while threads look at the pictures of the rows that came since."""
+        """Store the decoded images while threads decode those of the rows that came since."""
         is_heavy = self.images.pending_bytes > 2 * MAX_PENDING_IMAGE_BYTES
         batch = (self._pending_decode, self.images.submit_decodes())
         self._pending_decode = []
         self._decode_chars = 0
         self._store_images()
         self._decoding = batch
-        if is_heavy:  # memory holds one such row, not two
+        if is_heavy:  # keep one such batch in memory, not two
             self._store_images()
 
     def _store_images(self) -> None:
         pending_samples, decodes = self._decoding
         self._decoding = ([], {})
-        errors = self.images.store(decodes, (pending.image_ids for pending in pending_samples))
+        errors = self.images.store_images(decodes, (pending.image_ids for pending in pending_samples))
         decoded = []
-        for read in pending_samples:
-            failed_id = next((image_name for image_name in read.image_ids if image_name in errors), None)
+        for pending in pending_samples:
+            failed_id = next((image_id for image_id in pending.image_ids if image_id in errors), None)
             if failed_id is None:
-                decoded.append(read)
-            else:
-                error = errors[failed_id]
-                image_index = read.image_ids.index(failed_id)
-                name = read.sample.images[image_index].name if read.sample.images else f"frame {image_index}"
-                self._rejects.add(
-                    read.sample_id,
-                    error.code,
-                    f"{name}: {error.message}",
-                    read.sample.file,
-                    read.sample.position,
-                )
-        versions = self._existing.lookup([read.sample_id for read in decoded])
-        for read, version in zip(decoded, versions, strict=True):
-            self._add_if_changed(read, version)
+                decoded.append(pending)
+                continue
+            sample, error = pending.sample, errors[failed_id]
+            image_index = pending.image_ids.index(failed_id)
+            name = sample.images[image_index].name if sample.images else f"frame {image_index}"
+            message = f"{name}: {error.message}"
+            self._rejects.add(pending.sample_id, error.code, message, sample.file, sample.position)
+        versions = self._existing.lookup([pending.sample_id for pending in decoded])
+        for pending, version in zip(decoded, versions, strict=True):
+            self._add_if_changed(pending, version)
 
     def _add_if_changed(self, pending: _PendingSample, existing: SampleVersion | None) -> None:
-        """Adds the sample as a new one or a new revision, unless the lake has it as it is."""
+        """Add the sample as a new one or a new revision, unless the lake has this content already."""
         content = self._build_content(pending)
         if existing is None:
             self.n_new += 1
@@ -273,7 +282,7 @@ class _IngestRun:
     def _queue_version(
         self, sample_id: str, revision: int, sample: Sample | None, content: dict[str, object] | None
     ) -> None:
-        """One version; without a sample and content the sample is withdrawn."""
+        """Buffer one version; without a sample and content the sample is withdrawn."""
         if content is None:
             empty: dict[str, object] = {"conversations": [], "image_ids": [], "video": None, "license": None}
             content = {**empty, "content_hash": compute_digest(empty)}

@@ -1,4 +1,4 @@
-"""The rejects of one ingest, kept on disk until they are published in one commit."""
+"""The rejects of one ingest, spooled to disk until they are published in one commit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH_ROWS = 1024
 
 
 class RejectSpool:
-    """Collects the rejects of (stage raw, source) in a temporary file; memory holds one batch."""
+    """Collects the rejects of one source in a temporary file; memory holds one batch."""
 
     def __init__(self, source: str, run_id: str) -> None:
         self.source = source
@@ -40,13 +40,14 @@ class RejectSpool:
         self._stack.close()
 
     def add(self, row_key: str, error: str, message: str, file: str, position: int) -> None:
+        """Add one reject; `error` is its class."""
         self.counts[error] += 1
         self._buffer.append(Reject(STAGE, self.source, row_key, error, message[:MAX_MESSAGE_CHARS], file, position))
         if len(self._buffer) >= BATCH_ROWS:
             self._flush()
 
     def publish(self, lake: Lake) -> PublishResult:
-        """Makes what was added all the rejects there are of this source and stage."""
+        """Replace the rejects of this source and stage by those added."""
         self._flush()
         self._writer.close()
         return publish_rejects(lake, STAGE, self.source, self._iter_batches())

@@ -1,6 +1,6 @@
-"""The first pass over a source: which rows there are, what each is called, and which of them a limit takes.
+"""The first pass over a source: which rows there are, the id of each, and which of them a limit selects.
 
-Names only, 32 bytes a row; no picture is read. The second pass (`ingest`) asks here for the id of every row it reads.
+Keys only, 32 bytes a row; no image is read. The second pass (`ingest`) looks up the id of every row it reads.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.id_array import ID_BYTES, ID_DTYPE
 from mvl_assets.readers.format import RowKey
-
-ID_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class RowIndex:
     """All rows of a source in reading order.
 
-    `file_spans` gives each file's first row and number of rows, `row_keys` and `sample_ids` hold 16 bytes a row: the digest of what the
-    source calls the row, and the sample id. `selected` is None when every row is wanted.
+    Attributes:
+        file_spans: First row and number of rows of each file.
+        row_keys: 16 bytes a row, the digest of the row's own id or place (`compute_row_key`).
+        sample_ids: 16 bytes a row.
+        selected: Which rows the limit selects; None selects all.
     """
 
     file_spans: dict[str, tuple[int, int]]
@@ -33,40 +35,46 @@ class RowIndex:
         return len(self.sample_ids) // ID_BYTES
 
     def find_index(self, file: str, position: int) -> int | None:
-        """The row's number in reading order, None for a row that was not there at the first pass."""
+        """Return the row's number in reading order; None for a row that the first pass did not see."""
         first, n_rows = self.file_spans.get(file, (0, 0))
         return first + position if position < n_rows else None
 
     def is_selected(self, index: int) -> bool:
+        """Return whether the limit selects the row."""
         return self.selected is None or bool(self.selected[index])
 
     def get_sample_id(self, index: int) -> str:
+        """Return the row's sample id."""
         return self.sample_ids[index * ID_BYTES : (index + 1) * ID_BYTES].hex()
 
     def matches_key(self, index: int, key: bytes) -> bool:
-        """Whether the row is the one that was there at the first pass."""
+        """Return whether the row is the one that the first pass saw there."""
         return self.row_keys[index * ID_BYTES : (index + 1) * ID_BYTES] == key
 
     def to_sorted_ids(self) -> np.ndarray:
-        return np.sort(np.frombuffer(self.sample_ids, dtype=f"S{ID_BYTES}"))
+        """Return all sample ids as a sorted array of packed ids."""
+        return np.sort(np.frombuffer(self.sample_ids, dtype=ID_DTYPE))
 
 
 def compute_row_key(file: str, position: int, native_id: str | None) -> bytes:
-    """16 bytes for what the source calls a row: its own id, or else its place."""
+    """Return 16 bytes that identify a row within its source: a digest of its own id, or else of its place."""
     identity = [native_id] if native_id is not None else [file, position]
     return bytes.fromhex(compute_digest(identity))
 
 
 def build_row_index(source: str, rows: Iterable[RowKey], limit: int | None) -> RowIndex:
-    """Names every row. A sample id is the digest of (source, own id or place, how often that was seen before).
+    """Return the index of a source's rows.
 
-    With a limit the rows with the smallest ids are chosen, so a larger limit contains a smaller one.
+    A sample id is the digest of (source, own id or place, number of earlier rows with the same). A limit selects the
+    rows with the smallest ids, so a larger limit contains a smaller one.
     """
     file_spans: dict[str, tuple[int, int]] = {}
     row_keys = bytearray()
     for n_before, row in enumerate(rows):
         first, n_rows = file_spans.get(row.file, (n_before, 0))
-        assert (first + n_rows, row.position) == (n_before, n_rows), "rows of a file come together, counted from 0"
+        assert (first + n_rows, row.position) == (n_before, n_rows), (
+            "rows of a file must be contiguous and counted from 0"
+        )
         file_spans[row.file] = (first, n_rows + 1)
         row_keys += compute_row_key(*row)
     slug = source.encode()
@@ -78,8 +86,8 @@ def build_row_index(source: str, rows: Iterable[RowKey], limit: int | None) -> R
 
 
 def _count_occurrences(keys: bytearray) -> np.ndarray:
-    """For every key how many equal ones came before it."""
-    array = np.frombuffer(keys, dtype=f"S{ID_BYTES}")
+    """Return, for every key, how many equal ones precede it."""
+    array = np.frombuffer(keys, dtype=ID_DTYPE)
     order = np.argsort(array, kind="stable")
     ordered = array[order]
     is_first = np.ones(len(ordered), dtype=bool)
@@ -92,7 +100,7 @@ def _count_occurrences(keys: bytearray) -> np.ndarray:
 
 
 def _select_smallest(ids: bytearray, limit: int | None) -> np.ndarray | None:
-    array = np.frombuffer(ids, dtype=f"S{ID_BYTES}")
+    array = np.frombuffer(ids, dtype=ID_DTYPE)
     if limit is None or limit >= len(array):
         return None
     selected = np.zeros(len(array), dtype=bool)

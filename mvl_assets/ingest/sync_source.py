@@ -1,7 +1,4 @@
-"""A source from wherever it is into the lake: fetched and, when all is read, removed again, as the profile says.
-
-Belongs here: the order of the three. Does not: how files are fetched (`fetch/`) or how they become rows (`ingest`).
-"""
+"""Bringing the lake up to date with a source: fetch, ingest and, if the profile says so, remove the files again."""
 
 from __future__ import annotations
 
@@ -39,17 +36,19 @@ RECOVERABLE_REJECTS = frozenset(
         "unsupported_member",
     }
 )
-"""Rejects that say a row is not lost for good: another copy of the files, or a later reader, may still bring it."""
+"""Classes of rejects that may be readable later, from another copy of the files or by a later reader."""
 
 
 def sync_source(
     lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, log: LogFn = log_nothing
 ) -> IngestReport:
-    """Brings the lake up to date with the source; with `profile.fetch` its files are fetched where they are lacking.
+    """Bring the lake up to date with the source; `profile.fetch` allows missing files to be fetched.
 
-    A source whose archives were removed after they were ingested is left as it is, and reported as it was then.
-    Raises `SourceError` when its files are lacking and may not or cannot be fetched; of a source that was purged as a
-    whole nothing is fetched.
+    A source whose archives were removed after they were ingested is left as it is, and its earlier report is repeated.
+
+    Raises:
+        SourceError: Files are missing and may not or cannot be fetched, or every row was rejected. Nothing is fetched
+            for a source that was purged as a whole.
     """
     started_at = time.monotonic()
     config_digest = compute_digest(
@@ -95,7 +94,7 @@ def _ensure_files(lake: Lake, source: SourceSpec, profile: Profile, log: LogFn) 
             raise SourceError(
                 source.slug,
                 "it was purged from the lake, so its files are not fetched",
-                hint=f"`mvl purge allow source {source.slug}` lets it come back",
+                hint=f"`mvl purge allow source {source.slug}` allows it again",
             )
         return
     is_stale = state is not None and not matches_lock(state, read_lockfile().get_entry(source))
@@ -121,22 +120,22 @@ def _format_fetch_hint(source: SourceSpec) -> str:
 
 
 def _require_rows(lake: Lake, source: SourceSpec, report: IngestReport) -> None:
-    """Raises `SourceError` when every row was rejected: then it is not the rows that are wrong."""
-    rejects = {top_error: rows for top_error, rows in report.reject_counts.items() if top_error != PURGED_ERROR_CLASS}
-    if not report.n_rows or sum(rejects.values()) < report.n_rows:
+    """Raise `SourceError` if every row was rejected: then the format or the files as a whole are wrong."""
+    reject_counts = {error: n for error, n in report.reject_counts.items() if error != PURGED_ERROR_CLASS}
+    if not report.n_rows or sum(reject_counts.values()) < report.n_rows:
         return
-    error = max(rejects, key=lambda error: rejects[error])
+    error = max(reject_counts, key=lambda error: reject_counts[error])
     predicate = f"{sql.equals('source', source.slug)} AND {sql.equals('stage', 'raw')} AND {sql.equals('error', error)}"
     message = next((row["message"] for row in lake.get_table("rejects").iter_rows(["message"], predicate)), "")
     raise SourceError(
         source.slug,
-        f"all {report.n_rows} rows were rejected, {rejects[error]} as {error}: {message[:200]}",
-        hint="correct the format or the field map in the catalog, or the files; what the lake has of it stays",
+        f"all {report.n_rows} rows were rejected, {reject_counts[error]} as {error}: {message[:200]}",
+        hint="correct the format or the field map in the catalog, or the files; the lake keeps what it has of the source",
     )
 
 
 def _get_incomplete_reason(report: IngestReport, limit: int | None) -> str | None:
-    """Why the files may still hold what the lake does not; None when all of it is there."""
+    """Return why the files may hold rows that the lake lacks; None if the lake has them all."""
     if limit is not None and report.n_rows >= limit:
         return f"the profile reads at most {limit} rows of them"
     recoverable = sorted(RECOVERABLE_REJECTS & report.reject_counts.keys())
@@ -144,8 +143,7 @@ def _get_incomplete_reason(report: IngestReport, limit: int | None) -> str | Non
 
 
 def _is_lake_complete(lake: Lake, source: SourceSpec, ingested: IngestRecord) -> bool:
-    """Whether this lake (and not another one) has all that was taken in, but for what was purged from it since and is
-    not wanted back."""
+    """Return whether this lake (not another one) has all ingested samples except those purged since."""
     purged = load_tombstones(lake, source.slug)
     if purged.is_whole_source:
         return True

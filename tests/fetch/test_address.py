@@ -70,7 +70,7 @@ def test_redirects_end(hub: HubServer) -> None:
 
 
 def test_a_number_is_no_host(hub: HubServer) -> None:
-    with pytest.raises(FetchError, match="is no address"):
+    with pytest.raises(FetchError, match="is not a URL"):
         fetch_source(spec(repo=None, url=f"http://2130706433:{hub.port}/plain/rows.json"), retry_policy=QUICK)
 
 

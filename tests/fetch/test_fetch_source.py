@@ -81,7 +81,7 @@ def test_a_new_lock_brings_what_changed_and_removes_what_is_gone(data: Repo, hub
 def test_states_follow_the_files(data: Repo, hub: HubServer) -> None:
     source = spec()
     lock(source)
-    assert state_of(source) == "locked" and get_missing_reason(source) == "its files are not there"
+    assert state_of(source) == "locked" and get_missing_reason(source) == "its files are missing"
     hub.faults["images.zip"] = Fault(times=9, status=404)
     with pytest.raises(FetchError):
         fetch_source(source, retry_policy=QUICK)
@@ -109,7 +109,7 @@ def test_files_a_person_put_there_are_taken_when_they_are_right(data: Repo, hub:
     lock(spec())
     spec().root.mkdir(parents=True)
     (spec().root / "images.zip").write_bytes(FILES["images.zip"])
-    assert state_of(spec()) == "files"
+    assert state_of(spec()) == "local"
     state = fetch_source(spec(), retry_policy=QUICK)
     assert there(spec()) == FILES and hub.sent["images.zip"] == 0
     assert [name for name, file in state.files.items() if file.user_managed] == ["images.zip"]
@@ -188,7 +188,7 @@ def test_a_source_without_a_home_and_one_with_a_folder_of_its_own_are_not_fetche
     with pytest.raises(FetchError, match="no public home is known") as caught:
         fetch_source(spec(repo=None))
     assert "put the source's files into" in (caught.value.hint or "")
-    with pytest.raises(FetchError, match="a folder of yours"):
+    with pytest.raises(FetchError, match="a folder of your own"):
         fetch_source(spec(path=str(tmp_path)))
 
 

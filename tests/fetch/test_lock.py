@@ -68,7 +68,7 @@ def test_one_source_can_be_locked_again_without_the_others(data: Repo) -> None:
         (Repo({"rows.json": ROWS}, private=True), None, "is missing, private or gated (HTTP 401)", "accept its terms"),
         (Repo({"a.txt": b""}), None, "none of the 1 files of lab/data is *.json or *.jsonl", "`files:`"),
         (Repo(), Fault(times=9, status=404), "does not exist (HTTP 404)", "another copy"),
-        (Repo(), Fault(times=9, status=403), "is not for this token (HTTP 403)", "accept its terms"),
+        (Repo(), Fault(times=9, status=403), "is not accessible with this token (HTTP 403)", "accept its terms"),
         (
             Repo(),
             Fault(times=9, status=403, headers={"X-Error-Code": "GatedRepo"}),
@@ -83,7 +83,7 @@ def test_one_source_can_be_locked_again_without_the_others(data: Repo) -> None:
         ),
         (Repo(), Fault(times=9, status=429, headers={"Retry-After": "0"}), "too often (HTTP 429)", "HF_TOKEN"),
         (Repo(), Fault(times=9, status=429, headers={"Retry-After": "9999"}), "too often (HTTP 429)", "later"),
-        (Repo(), Fault(times=9, status=500), "cannot be asked for (HTTP 500)", "later"),
+        (Repo(), Fault(times=9, status=500), "cannot be looked up (HTTP 500)", "later"),
         (Repo(), Fault(times=9, page=True), "does not answer as a hub does", "HF_ENDPOINT"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -160,7 +160,7 @@ def test_an_address_is_locked_with_its_size_or_says_that_it_is_a_page(hub: HubSe
     lock = locked(*sources.values())
     assert [f.size for f in lock.sources["file"].files] == [5000]
     assert "is a web page, not a file" in (lock.sources["page"].reason or "")
-    assert "is the address of a page" in (lock.sources["home"].reason or "")
+    assert "is the URL of a page" in (lock.sources["home"].reason or "")
     assert "HTTP 404" in (lock.sources["gone"].reason or "")
 
 

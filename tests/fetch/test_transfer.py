@@ -102,8 +102,8 @@ def test_what_passes_is_tried_again(hub: HubServer, status: int) -> None:
     [
         (Fault(status=404), "it is not at 127.0.0.1 (HTTP 404)", "mvl sources lock"),
         (Fault(status=410), "(HTTP 410)", "mvl sources lock"),
-        (Fault(status=401), "does not give it out (HTTP 401)", "HF_TOKEN"),
-        (Fault(status=403), "does not give it out (HTTP 403)", "accept its terms"),
+        (Fault(status=401), "denies access (HTTP 401)", "HF_TOKEN"),
+        (Fault(status=403), "denies access (HTTP 403)", "accept its terms"),
         (Fault(status=418), "answers HTTP 418", ""),
         (Fault(status=429, headers={"Retry-After": "7200"}), "asks to come back in 7200 s", "run it again then"),
         (Fault(page=True), "gives a web page instead of data", "by hand"),
@@ -152,7 +152,7 @@ def test_a_file_of_unknown_size_comes_whole(hub: HubServer) -> None:
 def test_a_file_that_nobody_can_tell_to_be_whole_is_not_taken(hub: HubServer) -> None:
     source = plain(hub)
     hub.faults["rows.json"] = Fault(times=2, headers={"Content-Length": "", "Connection": "close"}, no_ranges=True)
-    with pytest.raises(FetchError, match="nobody can say when it is whole"):
+    with pytest.raises(FetchError, match="a cut could not be noticed"):
         fetch_source(source, retry_policy=QUICK)
     assert not (source.root / "rows.json").exists()
 
@@ -188,7 +188,7 @@ def test_a_disk_without_room_is_said_before_anything_is_asked(hub: HubServer, mo
     hub.repos["lab/data"] = Repo({"rows.json": BIG})
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1_000_000, 900_000, 100_000))
-    with pytest.raises(InfrastructureError, match=r"200\.0 kB are to be fetched .* 100\.0 kB are free") as caught:
+    with pytest.raises(InfrastructureError, match=r"200\.0 kB are to be fetched .* only 100\.0 kB are free") as caught:
         fetch_source(spec(), retry_policy=QUICK)
     assert "keep_archives: false" in (caught.value.hint or "")
     assert hub.requests_of("/resolve/") == []

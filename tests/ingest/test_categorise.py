@@ -52,7 +52,7 @@ def test_the_verdict_is_what_standardising_does(lake: Lake, tmp_path: Path) -> N
     verdicts = {name: row["image_action"] for name, row in table(lake).items()}
     assert verdicts == {"good": "as_is", "small": "resized", "long": "padded", "none": "as_is"}
     assert report.image_action_counts == {"as_is": 2, "resized": 1, "padded": 1}
-    assert report.metadata["pictures_padded"] == 1
+    assert report.metadata["images_padded"] == 1
     for name, size in SIZES.items():
         if size is not None:
             changed = standardise_image(picture(len(name), size)).size != size
