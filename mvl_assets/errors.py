@@ -1,13 +1,10 @@
-"""The errors a person meets. Every one says what happened, where, and what to do next.
-
-Belongs here: the base class and the ones more than one room raises. An error of one room lives in that room.
-"""
+"""Errors that more than one package raises. Every message says what happened and where; the hint says what to do."""
 
 from __future__ import annotations
 
 
 class MvlError(Exception):
-    """An error a person can act on.
+    """An error that the user can act on.
 
     `message` is one line; `hint` says what to do next. The CLI prints both and exits with 1; Dagster shows both.
     """
@@ -21,12 +18,12 @@ class MvlError(Exception):
 class InfrastructureError(MvlError):
     """Something that every step needs is missing or broken: a full disk, a server that does not start.
 
-    A run of many steps ends with it, because the others would only say it again.
+    A run of many steps ends with it, because the other steps would fail in the same way.
     """
 
 
 class SourceError(MvlError):
-    """A source as a whole cannot be read (its rows that cannot be read become rejects instead)."""
+    """A source as a whole cannot be read; single rows that cannot be read become rejects instead."""
 
     def __init__(self, source: str, message: str, *, file: str | None = None, hint: str | None = None) -> None:
         self.source = source

@@ -91,7 +91,7 @@ class Evidence(_CatalogModel):
 
 
 class BenchmarkRelation(_CatalogModel):
-    """A relation to an evaluation benchmark: the source is the benchmark, or both were built from the same base sets."""
+    """A relation to an evaluation benchmark: the source is the benchmark, or both have the same base sets."""
 
     name: str
     relation: Literal["is_benchmark", "shares_origin"]
@@ -100,10 +100,10 @@ class BenchmarkRelation(_CatalogModel):
 class RecordsMapping(_CatalogModel):
     """How the `records` reader turns one record into a conversation, so that any table can be read without code.
 
-    `question`, `answer` and `images` are templates: `{field}` (or `{field.inner}`) is replaced by a value of the record,
-    `{field:012d}` by a whole number padded with zeros, `{{` by a brace; the rest is literal. `{id}` is the native id.
-    The other keys are plain field names; if such a field is absent, null or empty, the conversation goes without that
-    part. Worked examples: `docs/add_a_source.md`.
+    `question`, `answer` and `images` are templates: `{field}` (or `{field.inner}`) is replaced by a value of the
+    record, `{field:012d}` by a whole number padded with zeros, `{{` by a brace; the rest is literal. `{id}` is the
+    native id. The other keys are plain field names; if such a field is absent, null or empty, the conversation goes
+    without that part. Worked examples: `docs/add_a_source.md`.
 
     ```yaml
     records:
@@ -132,7 +132,7 @@ class RecordsMapping(_CatalogModel):
     question: str | None = None
     answer: str | None = None
     choices: str | None = None
-    """Field of the answer options: a list, or an object label -> option. They are appended to the question, lettered."""
+    """Field of the answer options: a list, or an object label -> option. Appended to the question, lettered."""
     answer_is: Literal["text", "index", "letter"] = "text"
     """How the answer is written when there are choices: as text, as an index from 0, or as the option's letter."""
     context: str | None = None
@@ -251,8 +251,8 @@ def read_catalog(folder: Path) -> dict[str, SourceSpec]:
     """Return the sources declared in `folder/<category>/defs.yaml`, by slug.
 
     Raises:
-        MvlError: Names file, line and entry for YAML that cannot be read, a duplicate or unknown key, a value of a wrong
-            type or outside its choices, an entry in another category's folder, and a slug declared twice.
+        MvlError: Names file, line and entry for YAML that cannot be read, a duplicate or unknown key, a value of a
+            wrong type or outside its choices, an entry in another category's folder, and a slug declared twice.
     """
     if not folder.is_dir():
         raise MvlError(f"there is no catalog folder {folder}")

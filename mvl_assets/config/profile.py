@@ -42,7 +42,7 @@ class Price(StrictModel):
     currency: str = "USD"
 
     def compute_gpu_hours(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """Return the GPU hours of so many tokens; None without a generation rate. A missing prompt rate costs nothing."""
+        """Return the GPU hours of so many tokens; None without a generation rate. A missing prompt rate adds none."""
         if not self.tokens_per_gpu_second:
             return None
         seconds = completion_tokens / self.tokens_per_gpu_second
@@ -86,8 +86,8 @@ class ModelProfile(StrictModel):
 class KeepConfig(StrictModel):
     """Which judged pairs are kept.
 
-    `rule` is an expression over `all_yes`, `both_yes` (with a second judge), `p_yes >= t` and `matches_reference`. Terms
-    are joined by `and` / `or`, for example `matches_reference and p_yes >= 0.4`. The paper's rule is `all_yes`.
+    `rule` is an expression over `all_yes`, `both_yes` (with a second judge), `p_yes >= t` and `matches_reference`.
+    Terms are joined by `and` / `or`, for example `matches_reference and p_yes >= 0.4`. The paper's rule is `all_yes`.
     """
 
     rule: str = "all_yes"

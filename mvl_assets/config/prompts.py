@@ -52,7 +52,7 @@ _ALLOWED_INPUTS = {
 }
 _FRONT_MATTER_FENCE = re.compile(r"^---\s*$", re.MULTILINE)
 _SLOT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*)\}\}")
-# Parts of a value that could end the fence, or the whole message (`<|im_end|>` and its like are tokens to most servers).
+# Parts of a value that could end the fence, or the message (`<|im_end|>` and its like are tokens to most servers).
 _FENCE_IN_DATA = re.compile(r"<(\s*/?\s*sample\s*)>", re.IGNORECASE)
 _CONTROL_TOKEN = re.compile(r"<\|(.{0,40}?)\|>")
 
@@ -135,8 +135,8 @@ class FrontMatter(StrictModel):
 class Prompt:
     """One prompt, ready to render.
 
-    `hash` covers everything that decides a first request: template, `no_image_note`, output format, sampling, inputs and
-    modality. It leaves out name and file (renaming changes no answer), version and note (words for people) and
+    `hash` covers everything that decides a first request: template, `no_image_note`, output format, sampling, inputs
+    and modality. It leaves out name and file (renaming changes no answer), version and note (words for people) and
     `retry_sampling` (the sampling in the request's own key tells the second request from the first).
     """
 

@@ -1,4 +1,4 @@
-"""Where things lie. Read from the environment on every call, so tests and runs can differ in one process.
+"""Locations and switches from the environment, read on every call so that tests and runs can differ in one process.
 
 | variable | meaning | default |
 |---|---|---|
@@ -23,12 +23,12 @@ LAKE_SCHEMES = ("file", "s3", "gs", "abfss")
 """Object stores that both Lance and Arrow's file systems reach."""
 
 UNPACKED_DIR = ".unpacked"
-"""Folder inside a source's folder for what reading its archives leaves there; it can always be made again."""
+"""Folder inside a source's folder for what is unpacked from its archives; it can be removed at any time."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Resolved locations. Folders are not created here; whoever writes creates."""
+    """Resolved locations. Folders are created by those who write to them."""
 
     home: Path
     lake_root: str
@@ -60,7 +60,7 @@ class Settings:
 
 
 def validate_settings() -> None:
-    """Raises `MvlError` for a home that cannot be a folder, and for a lake where none can be."""
+    """Raise `MvlError` for a home that cannot be a folder, and for a lake in an unsupported place."""
     current_settings = load_settings()
     nearest_existing = next(
         (path for path in (current_settings.home, *current_settings.home.parents) if path.exists()),
@@ -68,18 +68,19 @@ def validate_settings() -> None:
     )
     if not nearest_existing.is_dir():
         raise MvlError(
-            f"MVL_HOME={current_settings.home}: {nearest_existing} is no folder", hint="set MVL_HOME to a folder"
+            f"MVL_HOME={current_settings.home}: {nearest_existing} is not a folder", hint="set MVL_HOME to a folder"
         )
     scheme, separator, _ = current_settings.lake_root.partition("://")
     if separator and scheme not in LAKE_SCHEMES:
         allowed_schemes = ", ".join(f"{name}://" for name in LAKE_SCHEMES)
         raise MvlError(
-            f"MVL_LAKE={current_settings.lake_root}: a lake cannot be there",
-            hint=f"a path, or one of {allowed_schemes}",
+            f"MVL_LAKE={current_settings.lake_root}: unsupported kind of location",
+            hint=f"set MVL_LAKE to a path or to one of {allowed_schemes}",
         )
 
 
 def load_settings() -> Settings:
+    """Return the settings of the environment."""
     home = Path(os.environ.get("MVL_HOME", ".mvl")).absolute()
     return Settings(
         home=home,

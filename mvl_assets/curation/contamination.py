@@ -79,7 +79,7 @@ def find_contamination(
 def _iter_fingerprints(
     lake: Lake, source: SourceSpec, holdout_fraction: float
 ) -> Iterator[tuple[str, list[str], str, bool]]:
-    """Yield the id, image ids, fingerprint of words and perceptual hashes, and whether it is held out, of each sample."""
+    """Yield each sample's id, image ids, fingerprint of words and perceptual hashes, and whether it is held out."""
     for batch in iter_batches(
         iter_current_samples(lake, source.slug, ["sample_id", "conversations", "image_ids"]), 512
     ):

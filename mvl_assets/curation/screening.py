@@ -43,9 +43,9 @@ class GroupThresholds:
     """Thresholds of `suggest_group`.
 
     Answers are short if `one_word_share` of them or more are one word, or if their median is below
-    `short_answer_words`. Short answers of which `repeated_share` or more are the same leave nothing to rewrite. Captions
-    are a class of their own: the paper keeps none as they are (its category Caption has no source of group A) and drops
-    those with a median below `brief_caption_words`.
+    `short_answer_words`. Short answers of which `repeated_share` or more are the same leave nothing to rewrite.
+    Captions are a class of their own: the paper keeps none as they are (its category Caption has no source of group A)
+    and drops those with a median below `brief_caption_words`.
     """
 
     one_word_share: float = 0.5
@@ -69,8 +69,8 @@ class Quantiles:
 class ImageSizes:
     """Sizes of a source's images, in pixels.
 
-    `out_of_range_share` is the share that standardising changes: a side outside 224 to 4,096 px, or an aspect ratio above
-    7:1 (arXiv 2412.05237 §2).
+    `out_of_range_share` is the share that standardising changes: a side outside 224 to 4,096 px, or an aspect ratio
+    above 7:1 (arXiv 2412.05237 §2).
     """
 
     n_images: int
@@ -164,7 +164,7 @@ def suggest_group(
 
 
 def count_words(text: str) -> int:
-    """Return the number of words: runs between spaces with a letter or digit, and each Han, kana or hangul character."""
+    """Return the number of words: runs without spaces with a letter or digit, and each CJK character."""
     n_cjk = len(CJK.findall(text))
     return n_cjk + len(WORD.findall(CJK.sub(" ", text) if n_cjk else text))
 

@@ -1,1 +1,1 @@
-"""Mixtures out, in the formats other trainers read, and the card that says what is in them."""
+"""Exporting mixtures in the formats other trainers read, with a dataset card."""

@@ -1,4 +1,4 @@
-"""The dataset card: what a mixture holds, by category, source and licence, as Markdown with the hub's front matter."""
+"""The dataset card: what the mixtures hold, by category, source and licence, in Markdown with front matter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNKNOWN_LICENSE = "unknown"
 
 
 def render_dataset_card(lake: Lake, profile: Profile) -> str:
-    """The card's text. Licences are per source; the models' own terms stand beside them for rewritten rows."""
+    """Return the card's text: licences per source, and the terms of the models that rewrote rows."""
     lines = ["---", "task_categories:", "- visual-question-answering", "- image-text-to-text", "---", ""]
     lines += ["# Mixtures", "", f"Made with profile `{profile.name}`; pairs were kept by `{profile.keep.rule}`.", ""]
     for stage in TRAINING_STAGES:

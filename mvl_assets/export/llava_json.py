@@ -3,31 +3,31 @@
     [{"id": "3f…", "source": "chartqa", "image": "images/9a/9a1f….png",
       "conversations": [{"from": "human", "value": "<image>\\n…"}, {"from": "gpt", "value": "…"}]},
 
-One file per stage beside a folder of pictures. `image` is a string for one picture and a list for several; a video
-comes as its sampled frames. `id` is the mixture's row id, so `mvl trace` finds every exported row.
+One file per training stage, and a folder of images. `image` is a string for one image and a list for several; a video
+is exported as its sampled frames. `id` is the mixture's row id, so `mvl trace` finds every exported row.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mvl_assets.common.atomic_write import replace_file, write_bytes_atomic
 from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_mixture_rows
 
-VIDEO_MARKER, IMAGE_MARKER = "<video>", "<image>"
 ROW_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """`digest` is of the JSON file's bytes."""
+    """What was exported; `digest` is of the rows' JSON."""
 
     path: Path
     rows: int
@@ -36,16 +36,15 @@ class ExportResult:
 
 
 def export_stage(lake: Lake, stage: str, export_dir: Path) -> ExportResult:
-    """Writes `<folder>/<stage>.json` and the pictures it names, streaming; pictures that are there already are kept.
+    """Write `<export_dir>/<stage>.json` and the images it names, streaming; existing images are kept.
 
-    The file appears under its name only when it is whole.
+    The file appears under its name only when it is complete.
     """
     export_dir.mkdir(parents=True, exist_ok=True)
     target = export_dir / f"{stage}.json"
-    partial_path = target.with_suffix(".json.partial")
     n_rows = n_images = 0
     line_digests: list[str] = []
-    with partial_path.open("w", encoding="utf-8") as file:
+    with replace_file(target, fsync=True, unique=False) as temp_path, temp_path.open("w", encoding="utf-8") as file:
         file.write("[")
         for batch in iter_batches(iter_mixture_rows(lake, stage), ROW_BATCH_SIZE):
             paths = _write_images(lake, sorted({i for r in batch for i in r["image_ids"]}), export_dir)
@@ -56,28 +55,23 @@ def export_stage(lake: Lake, stage: str, export_dir: Path) -> ExportResult:
                 line_digests.append(compute_digest(line))
                 n_rows += 1
         file.write("\n]\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial_path.replace(target)
     return ExportResult(target, n_rows, n_images, compute_digest(*line_digests))
 
 
 def _write_images(lake: Lake, image_ids: list[str], export_dir: Path) -> dict[str, str]:
-    """Path below `export_dir` by picture id."""
-    image_infos = lake.images.read_properties(image_ids)
-    paths = {i: f"images/{i[:2]}/{i}.{image_infos[i].format.lower()}" for i in image_ids}
+    """Write the missing images and return the path below `export_dir` of each, by id."""
+    properties = lake.images.read_properties(image_ids)
+    paths = {i: f"images/{i[:2]}/{i}.{properties[i].format.lower()}" for i in image_ids}
     for chunk in _iter_chunks([i for i in image_ids if not (export_dir / paths[i]).exists()]):
         for image_id, data in lake.images.read_images(chunk).items():
             path = export_dir / paths[image_id]
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial_path = path.with_suffix(".partial")
-            partial_path.write_bytes(data)
-            partial_path.replace(path)
+            write_bytes_atomic(path, data, unique=False)
     return paths
 
 
 def _iter_chunks(image_ids: list[str]) -> Iterator[list[str]]:
-    """A few pictures at a time, so that memory holds a few pictures."""
+    """Yield a few ids at a time, so that memory holds a few images."""
     for start in range(0, len(image_ids), 32):
         yield image_ids[start : start + 32]
 
@@ -96,5 +90,5 @@ def _build_entry(row: dict[str, Any], path_by_image: dict[str, str]) -> dict[str
 
 
 def _expand_video_marker(question: str, n_frames: int) -> str:
-    """A marker per frame for that of the video. Anywhere else it is a word: an answer may be about the tag."""
+    """Replace the video's marker by one per frame. Elsewhere it is a word: an answer may be about the tag."""
     return question.replace(VIDEO_MARKER, IMAGE_MARKER * n_frames, 1) if n_frames else question

@@ -1,7 +1,7 @@
-"""Which exported files hold what is taken out of the lake, so that they can go with it.
+"""Which exported files hold data that is removed from the lake, so that they can be removed with it.
 
-An export is a copy of a mixture, made again for nothing. Below the export folder there is a folder for each format; its
-files begin with the name of their stage (`single_image.json`), its pictures are called by their ids.
+An export is a copy of a mixture and can be made again. The export folder has a folder per format; its files begin with
+the name of their training stage (`single_image.json`), its images are named by their ids.
 """
 
 from __future__ import annotations
@@ -17,21 +17,31 @@ IMAGE_ID_LENGTH = 32
 
 
 def iter_stale_exports(export_dir: Path, stages: Collection[str], image_ids: IdSet) -> Iterator[Path]:
-    """Files of `stages`, and exported `image_ids`. A format that holds such a picture loses the files of all stages:
-    they may have been made of an earlier mixture."""
+    """Yield the files of `stages` and the exported images of `image_ids`.
+
+    If a format has such an image, the files of all its stages are yielded: they may be of an earlier mixture.
+    """
     for format_dir in sorted(p for p in export_dir.glob("*") if p.is_dir()):
         holds_removed_image = False
-        image_paths = (p for p in format_dir.rglob("*") if p.is_file() and _is_image_id(p.stem))
+        image_paths = (p for p in format_dir.rglob("*") if p.is_file() and _is_image_id(_strip_suffixes(p.name)))
         for batch in iter_batches(({"path": p} for p in image_paths), 8192):
-            removal_flags = image_ids.contains([entry["path"].stem for entry in batch])
+            removal_flags = image_ids.contains([_strip_suffixes(entry["path"].name) for entry in batch])
             for entry, is_removed in zip(batch, removal_flags, strict=True):
                 if is_removed:
                     holds_removed_image = True
                     yield entry["path"]
-        for path in sorted(p for p in format_dir.rglob("*") if p.is_file() and not _is_image_id(p.stem)):
-            stage = next((s for s in TRAINING_STAGES if path.relative_to(format_dir).parts[0].startswith(s)), None)
+        for path in sorted(p for p in format_dir.rglob("*") if p.is_file()):
+            if _is_image_id(_strip_suffixes(path.name)):
+                continue
+            top_name = _strip_suffixes(path.relative_to(format_dir).parts[0])
+            stage = next((s for s in TRAINING_STAGES if top_name.startswith(s)), None)
             if stage is not None and (holds_removed_image or stage in stages):
                 yield path
+
+
+def _strip_suffixes(name: str) -> str:
+    """Return a file's name without suffixes, nor the dot in front of the temporary file that a killed export leaves."""
+    return name.lstrip(".").partition(".")[0]
 
 
 def _is_image_id(name: str) -> bool:

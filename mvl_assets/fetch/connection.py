@@ -78,9 +78,7 @@ async def open_response(
             if redirect_url.scheme not in ("http", "https") or (
                 current_url.scheme == "https" and redirect_url.scheme == "http"
             ):
-                raise FetchRefused(
-                    f"{current_url.host} redirects to another scheme ({redirect_url.scheme}:)"
-                )
+                raise FetchRefused(f"{current_url.host} redirects to another scheme ({redirect_url.scheme}:)")
             current_url = redirect_url
     except aiohttp.InvalidURL as error:
         raise FetchRefused(f"{error} is not a URL") from error

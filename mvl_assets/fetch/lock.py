@@ -1,8 +1,8 @@
 """The lock file: the commit and the files of each source, as looked up by `mvl sources lock`.
 
-The project does not ship one. It is JSON in a fixed order without dates, so that looking up an unchanged hub again gives
-the same bytes and version control shows what changed. A source that could not be looked up is listed with the reason;
-one that was locked before keeps its files and gets the reason in addition.
+The project does not ship one. It is JSON in a fixed order without dates, so that looking up an unchanged hub again
+gives the same bytes and version control shows what changed. A source that could not be looked up is listed with the
+reason; one that was locked before keeps its files and gets the reason in addition.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.config.catalog import SourceSpec
@@ -53,8 +53,8 @@ class SourceDeclaration(StoredModel):
 class LockedSource(StoredModel):
     """One source at one commit; without `files` it could not be looked up, and `reason` and `hint` say why.
 
-    A reason without a hint is one that looking up again does not help: the files must be supplied by hand. With files, a
-    reason says why they are those of an earlier look-up, or what else of the entry was not found.
+    A reason without a hint is one that looking up again does not help: the files must be supplied by hand. With files,
+    a reason says why they are those of an earlier look-up, or what else of the entry was not found.
 
     Attributes:
         declaration: What the catalog said.
@@ -73,7 +73,7 @@ class LockedSource(StoredModel):
     gated: str | None = None
     license: str | None = None
     card_license: str | None = None
-    files: list[LockedFile] = []
+    files: list[LockedFile] = Field(default_factory=list)
     reason: str | None = None
     hint: str | None = None
 
@@ -88,7 +88,7 @@ class Lockfile(StoredModel):
     """All sources that were looked up, by slug."""
 
     version: int = LOCKFILE_VERSION
-    sources: dict[str, LockedSource] = {}
+    sources: dict[str, LockedSource] = Field(default_factory=dict)
 
     def get_entry(self, source: SourceSpec) -> LockedSource | None:
         """Return the source's entry; None without files, or if the catalog declares something else by now."""
@@ -130,7 +130,8 @@ def _read_cached(path: Path, mtime_ns: int) -> Lockfile:
         ) from error
     if lockfile.version != LOCKFILE_VERSION:
         raise MvlError(
-            f"{path} has version {lockfile.version}, this program needs {LOCKFILE_VERSION}", hint="run `mvl sources lock`"
+            f"{path} has version {lockfile.version}, this program needs {LOCKFILE_VERSION}",
+            hint="run `mvl sources lock`",
         )
     return lockfile
 

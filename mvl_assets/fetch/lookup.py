@@ -16,7 +16,7 @@ from mvl_assets.fetch.rules import find_unmatched_patterns, get_source_format, s
 
 
 def lock_sources(sources: Iterable[SourceSpec], previous: Lockfile, log: LogFn = log_nothing) -> Lockfile:
-    """Return `previous` with these sources looked up again; a source that cannot be looked up is listed with the reason."""
+    """Return `previous` with these sources looked up again; those that cannot be are listed with the reason."""
     repositories: dict[str, hub.Repository | FetchRefused] = {}
     entries = dict(previous.sources)
     for source in sources:
@@ -24,7 +24,8 @@ def lock_sources(sources: Iterable[SourceSpec], previous: Lockfile, log: LogFn =
             entry = resolve_source(source, repositories)
             reason_suffix = f"; {entry.reason}" if entry.reason else ""
             log(
-                f"{source.slug}: {len(entry.files)} files, {format_bytes(entry.total_bytes)}, {_format_location(entry)}{reason_suffix}"
+                f"{source.slug}: {len(entry.files)} files, {format_bytes(entry.total_bytes)}, "
+                f"{_format_location(entry)}{reason_suffix}"
             )
         except FetchRefused as error:
             previous_entry = previous.get_entry(source) or LockedSource(

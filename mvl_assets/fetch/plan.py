@@ -1,4 +1,4 @@
-"""What fetching and ingesting would take: bytes, files, hours, disk. Uses no network; what the lock lacks is unknown."""
+"""What fetching and ingesting would take: bytes, files, hours, disk. No network; what the lock lacks is unknown."""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ class TransferMeter:
         if self.total_bytes is not None and bytes_per_s > 0:
             eta_suffix = f", {_format_duration(max(0, self.total_bytes - self.transferred_bytes) / bytes_per_s)} left"
         total_suffix = f" of {format_bytes(self.total_bytes)}" if self.total_bytes is not None else ""
-        return f"{self.source}: {format_bytes(self.transferred_bytes)}{total_suffix}, {bytes_per_s / 1e6:.1f} MB/s{eta_suffix}"
+        transferred = f"{format_bytes(self.transferred_bytes)}{total_suffix}"
+        return f"{self.source}: {transferred}, {bytes_per_s / 1e6:.1f} MB/s{eta_suffix}"
 
 
 def _format_duration(seconds: float) -> str:

@@ -80,9 +80,7 @@ def _resolve_unlocked(source: SourceSpec, log: LogFn) -> LockedSource:
         entry = resolve_source(source)
     except FetchRefused as error:
         raise FetchError(source.slug, error.message, hint=error.hint or format_manual_instructions(source)) from error
-    origin = (
-        f"{entry.declaration.repo} as it is now, at {entry.commit[:12]}" if entry.commit else "what its URL gives"
-    )
+    origin = f"{entry.declaration.repo} as it is now, at {entry.commit[:12]}" if entry.commit else "what its URL gives"
     log(f"{source.slug}: unverified: there is no lock, taking {origin}")
     return entry
 
@@ -104,7 +102,7 @@ class _SourceFetch:
         self.root = source.root
         stored_files = dict(previous_state.files) if previous_state is not None else {}
         self.state = FetchState(commit=entry.commit, locked=is_locked, files=stored_files)
-        # A file from before the first fetch is the user's; later ones may come from a killed fetch that did not record them.
+        # A file from before the first fetch is the user's; later ones may come from a killed fetch.
         self._is_user_managed = previous_state is None
         self._saved_at = 0.0
 
@@ -201,7 +199,8 @@ class _SourceFetch:
         unsized_note = f" and {sizes.count(None)} files of unknown size" if None in sizes else ""
         resume_note = f"; {format_bytes(present_bytes)} have arrived" if present_bytes else ""
         self.log(
-            f"{self.source.slug}: {len(remote_files)} files to fetch, {format_bytes(remaining_bytes)}{unsized_note}{resume_note}"
+            f"{self.source.slug}: {len(remote_files)} files to fetch, "
+            f"{format_bytes(remaining_bytes)}{unsized_note}{resume_note}"
         )
         asyncio.run(self._download_all(remote_files, None if None in sizes else remaining_bytes))
 

@@ -1,8 +1,8 @@
 """Downloading one file: complete and checked, or not there at all.
 
 What arrives goes to a part file in `<folder>/.fetch/`, together with the server's validator. A later attempt, also by
-another process after kill -9, requests the rest with `Range` and `If-Range`; a server that has another file by now sends
-that one whole. The file gets its name by one rename, after its size and checksum were found right.
+another process after kill -9, requests the rest with `Range` and `If-Range`; a server that has another file by now
+sends that one whole. The file gets its name by one rename, after its size and checksum were found right.
 
 `huggingface_hub` is not used for this: it downloads to a name of each process's own, so a killed download starts again.
 """
@@ -202,9 +202,7 @@ class Downloader:
                 offset += len(chunk)
                 if offset > max_bytes:
                     partial.discard()
-                    raise FetchRefused(
-                        f"{response.url.host} sends more than the expected {format_bytes(max_bytes)}"
-                    )
+                    raise FetchRefused(f"{response.url.host} sends more than the expected {format_bytes(max_bytes)}")
                 partial.append(chunk)  # some 100 kB at a time: cheaper than handing it to a thread
                 self._meter.add(len(chunk))
         if remote_file.size is not None and offset < remote_file.size:
@@ -284,7 +282,8 @@ def check_disk_space(folder: Path, required_bytes: int) -> None:
     free_bytes = shutil.disk_usage(existing_folder).free
     if required_bytes > free_bytes:
         raise InfrastructureError(
-            f"{format_bytes(required_bytes)} are to be fetched into {folder}, but only {format_bytes(free_bytes)} are free",
+            f"{format_bytes(required_bytes)} are to be fetched into {folder}, "
+            f"but only {format_bytes(free_bytes)} are free",
             hint="make room, set MVL_HOME or the source's `path:` to a larger disk, "
             "or set `keep_archives: false` in the profile and fetch source by source",
         )

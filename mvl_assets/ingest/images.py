@@ -1,4 +1,4 @@
-"""The images of a batch of rows: read, identified by their bytes, decoded once, stored before the rows that use them."""
+"""The images of a batch of rows: read, identified by their bytes, decoded once, stored before the rows."""
 
 from __future__ import annotations
 

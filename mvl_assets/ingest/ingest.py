@@ -1,11 +1,12 @@
 """One source's files into the lake: tables `images`, `samples` and `rejects`.
 
-The order of writing is the recovery plan: images first, then the samples that refer to them, the rejects last and in one
-commit. Everything written is identified by its content, so a run that was killed anywhere is simply run again.
+The order of writing is the recovery plan: images first, then the samples that refer to them, the rejects last and in
+one commit. Everything written is identified by its content, so a run that was killed anywhere is simply run again.
 
-A sample whose content changed becomes a new revision. A sample that is no longer in the files is withdrawn by a revision
-without content. A row that is still there but cannot be read now becomes a reject and keeps the revision it had; while a
-file cannot be read to its end, nothing is withdrawn, because the rows after the break are not known to be gone.
+A sample whose content changed becomes a new revision. A sample that is no longer in the files is withdrawn by a
+revision without content. A row that is still there but cannot be read now becomes a reject and keeps the revision it
+had; while a file cannot be read to its end, nothing is withdrawn, because the rows after the break are not known to be
+gone.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ ProgressFn = Callable[[int, int], None]
 class IngestReport:
     """Result of an ingest.
 
-    `n_rows` counts the rows read (those the limit selects), `reject_counts` rejects by error class. `data_version` is of
-    all versions of the source's samples.
+    `n_rows` counts the rows read (those the limit selects), `reject_counts` rejects by error class. `data_version` is
+    of all versions of the source's samples.
     """
 
     n_rows: int
@@ -193,7 +194,7 @@ class _IngestRun:
         self._submit_decodes()
         self._store_images()
         if not self._has_unreadable_file:
-            # A purged row may have moved to the place, and so the id, of another sample, which is elsewhere now or gone.
+            # A purged row may have moved to the place, and so the id, of a sample that is elsewhere now or gone.
             purged_ids = pack_ids(self._purged_ids)
             for sample_id, version in self._existing.iter_missing_from(
                 np.setdiff1d(self._row_index.to_sorted_ids(), purged_ids)

@@ -111,7 +111,8 @@ def _ensure_files(lake: Lake, source: SourceSpec, profile: Profile, log: LogFn) 
         raise SourceError(
             source.slug,
             f"there is no folder {source.root}",
-            hint=f"run `mvl demo-data` for drawn data, {_format_fetch_hint(source)}or {format_manual_instructions(source)}",
+            hint=f"run `mvl demo-data` for drawn data, {_format_fetch_hint(source)}"
+            f"or {format_manual_instructions(source)}",
         )
 
 
@@ -130,7 +131,7 @@ def _require_rows(lake: Lake, source: SourceSpec, report: IngestReport) -> None:
     raise SourceError(
         source.slug,
         f"all {report.n_rows} rows were rejected, {reject_counts[error]} as {error}: {message[:200]}",
-        hint="correct the format or the field map in the catalog, or the files; the lake keeps what it has of the source",
+        hint="correct the format or the field map in the catalog, or the files; the lake keeps what it has",
     )
 
 

@@ -230,7 +230,7 @@ def _translate_decode_errors() -> Iterator[None]:
     except MemoryError as error:
         raise ImageError("too_many_pixels", "not enough memory to decode it") from error
     except Exception as error:
-        # Decoders fail in many ways (OSError, SyntaxError, struct.error, zlib.error, EOFError, ...): all mean a broken file.
+        # Decoders fail in many ways (OSError, SyntaxError, struct.error, zlib.error, ...): all mean bad bytes.
         text = str(error) or type(error).__name__
         is_truncated = isinstance(error, EOFError) or any(
             t in text.lower() for t in ("truncated", "end of file", "eof")
@@ -266,7 +266,7 @@ def _flatten_on_white(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return a 16-bit, 32-bit or float image as L. Pillow's own conversion clips at 255, which turns most of them white.
+    """Return a 16-bit, 32-bit or float image as L. Pillow's own conversion clips at 255 and turns most white.
 
     Converts in bands: as 32-bit numbers a large image takes four times its own memory.
     """

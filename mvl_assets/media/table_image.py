@@ -146,7 +146,7 @@ def _add_paragraphs(texts: list[tuple[int, int, str]], paragraphs: Sequence[str]
 
 
 def _compute_column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Return each column's width: that of its widest cell, with the widest columns cut until the table fits the page."""
+    """Return each column's width: that of its widest cell, the widest columns cut until the table fits."""
     natural_widths = [
         max(_measure_text(cell) for cell in column) + 2 * _CELL_PADDING for column in zip(*rows, strict=True)
     ]

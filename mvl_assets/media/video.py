@@ -38,7 +38,8 @@ renders plain text as a video."""
 class VideoError(RejectError):
     """A file whose frames cannot be sampled.
 
-    `code` is one of `not_a_video`, `no_video_stream`, `no_frames`, `too_many_pixels`, `truncated_video`, `broken_video`.
+    `code` is one of `not_a_video`, `no_video_stream`, `no_frames`, `too_many_pixels`, `truncated_video`,
+    `broken_video`.
     """
 
 
@@ -53,8 +54,8 @@ def sample_frames(file: Path | BinaryIO, fps: float = 1.0, max_frames: int = 32)
         max_frames: Upper limit; longer videos are sampled more sparsely.
 
     Raises:
-        VideoError: The file is not a usable video. It may come after some frames were yielded: use the frames of a video
-            all or not at all.
+        VideoError: The file is not a usable video. It may come after some frames were yielded: use the frames of a
+            video all or not at all.
         OSError: The file cannot be read.
     """
     try:

@@ -75,7 +75,7 @@ def test_a_source_that_was_purged_is_not_fetched_until_it_may_come_back(lake: La
     add_tombstones(lake, "demo", [(None, None)])
     with pytest.raises(SourceError, match="was purged from the lake, so its files are not fetched") as caught:
         brought(lake)
-    assert caught.value.hint == "`mvl purge allow source demo` lets it come back"
+    assert caught.value.hint == "`mvl purge allow source demo` allows it again"
     assert hub.asked == [] and not SOURCE.root.exists()
     assert allow_source(lake, "demo")
     assert counts(brought(lake)) == (5, 5, 0, 0)

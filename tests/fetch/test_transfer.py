@@ -110,8 +110,8 @@ def test_what_passes_is_tried_again(hub: HubServer, status: int) -> None:
         (Fault(body=BIG + b"x"), "has 200001 bytes where 200000 were expected", "mvl sources lock"),
         (Fault(body=BIG[:-1]), "has 199999 bytes where 200000 were expected", "mvl sources lock"),
         (Fault(body=BIG + b"x", headers={"Content-Length": "", "Connection": "close"}), "sends more than", ""),
-        (Fault(body=noise(200_000, seed=3)), "what arrived is not what was asked for (sha256", "run it again"),
-        (Fault(headers={"Content-Encoding": "gzip"}), "packed as gzip", ""),
+        (Fault(body=noise(200_000, seed=3)), "what arrived is not the expected file (sha256", "run it again"),
+        (Fault(headers={"Content-Encoding": "gzip"}), "encoded as gzip", ""),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

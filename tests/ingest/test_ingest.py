@@ -205,7 +205,9 @@ def test_a_larger_limit_contains_a_smaller_one_and_looks_at_no_other_picture(
     rows = [row(f"r{n}", n) for n in range(60)]
     write(tmp_path / "raw", rows)
     looked: list[bytes] = []
-    monkeypatch.setattr("mvl_assets.ingest.images.inspect_image", lambda d: (looked.append(d), media.inspect_image(d))[1])
+    monkeypatch.setattr(
+        "mvl_assets.ingest.images.inspect_image", lambda d: (looked.append(d), media.inspect_image(d))[1]
+    )
     seen = []
     for limit in (5, 20, None, 10):
         report = ingest(lake, tmp_path / "raw", limit)
@@ -267,7 +269,12 @@ def test_small_batches_give_the_same_lake(tmp_path: Path, monkeypatch: pytest.Mo
     rows = [row(f"r{n}", n) for n in range(12)]
     write(tmp_path / "raw", [*rows, {"id": "bad"}])
     whole = ingest(Lake(str(tmp_path / "whole")), tmp_path / "raw")
-    for name, value in {"MAX_PENDING_IMAGE_BYTES": 1, "MAX_PENDING_ROWS": 2, "INSERT_ROWS": 3, "INSERT_CHARS": 40}.items():
+    for name, value in {
+        "MAX_PENDING_IMAGE_BYTES": 1,
+        "MAX_PENDING_ROWS": 2,
+        "INSERT_ROWS": 3,
+        "INSERT_CHARS": 40,
+    }.items():
         monkeypatch.setattr(module, name, value)
     pieces = ingest(Lake(str(tmp_path / "pieces")), tmp_path / "raw")
     assert (pieces.n_new, pieces.reject_counts, pieces.n_new_images) == (
@@ -287,7 +294,9 @@ def test_pictures_that_neighbouring_batches_share_are_looked_at_and_stored_once(
     put(tmp_path / "raw", "bad.png", b"no picture")
     monkeypatch.setattr(module, "MAX_PENDING_ROWS", 1)
     looked: list[bytes] = []
-    monkeypatch.setattr("mvl_assets.ingest.images.inspect_image", lambda d: (looked.append(d), media.inspect_image(d))[1])
+    monkeypatch.setattr(
+        "mvl_assets.ingest.images.inspect_image", lambda d: (looked.append(d), media.inspect_image(d))[1]
+    )
     report = ingest(lake, tmp_path / "raw")
     assert (report.n_new, report.reject_counts, report.n_new_images) == (7, {"not_an_image": 2}, 2)
     assert report.new_image_bytes == len(picture(1)) + len(picture(2))
