@@ -49,7 +49,7 @@ def command(
     category: str | None,
     select: str | None,
     limit: int | None,
-    mbit: float,
+    bandwidth_mbit: float,
     json_: bool,
 ) -> None:
     """Say what a stage would fetch (ingest) or send (rewrite, judge), before anything moves."""
@@ -61,7 +61,11 @@ def command(
 
     if stage == "ingest":
         _print_ingest_plan(
-            filter(is_selected, _list_ingest_sources(sources)), limit, mbit, asset_keys.load_active_profile(), json_
+            filter(is_selected, _list_ingest_sources(sources)),
+            limit,
+            bandwidth_mbit,
+            asset_keys.load_active_profile(),
+            json_,
         )
     else:
         _print_model_stage_plan(

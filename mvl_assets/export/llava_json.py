@@ -10,7 +10,6 @@ is exported as its sampled frames. `id` is the mixture's row id, so `mvl trace` 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_mixture_rows
 
-ROW_BATCH_SIZE = 64
+ROW_BATCH_SIZE, IMAGE_BATCH_SIZE = 64, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +61,13 @@ def _write_images(lake: Lake, image_ids: list[str], export_dir: Path) -> dict[st
     """Write the missing images and return the path below `export_dir` of each, by id."""
     properties = lake.images.read_properties(image_ids)
     paths = {i: f"images/{i[:2]}/{i}.{properties[i].format.lower()}" for i in image_ids}
-    for chunk in _iter_chunks([i for i in image_ids if not (export_dir / paths[i]).exists()]):
+    missing = (i for i in image_ids if not (export_dir / paths[i]).exists())
+    for chunk in iter_batches(missing, IMAGE_BATCH_SIZE):
         for image_id, data in lake.images.read_images(chunk).items():
             path = export_dir / paths[image_id]
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes_atomic(path, data, unique=False)
     return paths
-
-
-def _iter_chunks(image_ids: list[str]) -> Iterator[list[str]]:
-    """Yield a few ids at a time, so that memory holds a few images."""
-    for start in range(0, len(image_ids), 32):
-        yield image_ids[start : start + 32]
 
 
 def _build_entry(row: dict[str, Any], path_by_image: dict[str, str]) -> dict[str, Any]:

@@ -24,12 +24,12 @@ def iter_stale_exports(export_dir: Path, stages: Collection[str], image_ids: IdS
     for format_dir in sorted(p for p in export_dir.glob("*") if p.is_dir()):
         holds_removed_image = False
         image_paths = (p for p in format_dir.rglob("*") if p.is_file() and _is_image_id(_strip_suffixes(p.name)))
-        for batch in iter_batches(({"path": p} for p in image_paths), 8192):
-            removal_flags = image_ids.contains([_strip_suffixes(entry["path"].name) for entry in batch])
-            for entry, is_removed in zip(batch, removal_flags, strict=True):
+        for paths in iter_batches(image_paths, 8192):
+            removal_flags = image_ids.contains([_strip_suffixes(path.name) for path in paths])
+            for path, is_removed in zip(paths, removal_flags, strict=True):
                 if is_removed:
                     holds_removed_image = True
-                    yield entry["path"]
+                    yield path
         for path in sorted(p for p in format_dir.rglob("*") if p.is_file()):
             if _is_image_id(_strip_suffixes(path.name)):
                 continue

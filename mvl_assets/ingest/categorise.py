@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.lake.lake import Lake
@@ -57,7 +57,7 @@ def categorise_source(lake: Lake, source: SourceSpec, *, run_id: str) -> Categor
         )
     action_counts: Counter[str] = Counter()
     published = lake.get_table(f"category/{source.category}").publish(
-        _iter_batches(lake, source, run_id, action_counts), source.slug
+        _iter_tables(lake, source, run_id, action_counts), source.slug
     )
     return CategoriseReport(
         n_rows=published.n_rows,
@@ -69,9 +69,9 @@ def categorise_source(lake: Lake, source: SourceSpec, *, run_id: str) -> Categor
     )
 
 
-def _iter_batches(lake: Lake, source: SourceSpec, run_id: str, action_counts: Counter[str]) -> Iterator[pa.Table]:
+def _iter_tables(lake: Lake, source: SourceSpec, run_id: str, action_counts: Counter[str]) -> Iterator[pa.Table]:
     samples = iter_current_samples(lake, source.slug, _COLUMNS, BATCH_ROWS)
-    while batch := list(islice(samples, BATCH_ROWS)):
+    for batch in iter_batches(samples, BATCH_ROWS):
         properties = lake.images.read_properties({name for sample in batch for name in sample["image_ids"]})
         action_by_image_id = {
             name: compute_standard_size(image.width, image.height).action for name, image in properties.items()
