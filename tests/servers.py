@@ -37,7 +37,7 @@ def free_port() -> int:
 
 
 def wait_for(url: str, seconds: float = 30.0) -> None:
-    """Until something answers there."""
+    """Return once something answers at the URL."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -50,16 +50,16 @@ def wait_for(url: str, seconds: float = 30.0) -> None:
 
 
 @contextmanager
-def serving(behaviour: FakeServerConfig | None = None, port: int = 0) -> Iterator[tuple[FakeServer, Endpoint]]:
-    """A fake server in a thread of this process, so a test can look at what it saw."""
-    server = FakeServer(behaviour)
-    with in_a_thread(server.build_app(), port) as url:
+def serving(config: FakeServerConfig | None = None, port: int = 0) -> Iterator[tuple[FakeServer, Endpoint]]:
+    """Run a fake server in a thread of this process, so that a test can inspect what it has seen."""
+    server = FakeServer(config)
+    with serve_in_thread(server.build_app(), port) as url:
         yield server, Endpoint(base_url=url, model="fake")
 
 
 @contextmanager
-def in_a_thread(app: web.Application, port: int = 0) -> Iterator[str]:
-    """Serves the app and gives the base URL of its chat API."""
+def serve_in_thread(app: web.Application, port: int = 0) -> Iterator[str]:
+    """Serve the app, and yield the base URL of its chat API."""
     loop = asyncio.new_event_loop()
     started = threading.Event()
     address: list[int] = []
@@ -92,7 +92,7 @@ class FakeProcess:
     def __init__(self, *arguments: str) -> None:
         self.port = free_port()
         self.arguments = arguments
-        self.starts = 0
+        self.n_starts = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -100,7 +100,7 @@ class FakeProcess:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> None:
-        self.starts += 1
+        self.n_starts += 1
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -123,11 +123,11 @@ class FakeProcess:
     def endpoint(self, **fields: object) -> Endpoint:
         return Endpoint(base_url=self.base_url, model="fake", **fields)  # type: ignore[arg-type]
 
-    def revive(self) -> Endpoint:
-        """What an endpoint's `restart` does: starts it again when it is gone."""
+    def restart(self) -> Endpoint:
+        """Start the server again when it is gone, as an endpoint's `restart` does."""
         if self.process is None or self.process.poll() is not None:
             self.start()
-        return self.endpoint(restart=self.revive)
+        return self.endpoint(restart=self.restart)
 
     def kill(self) -> None:
         if self.process is not None:
@@ -142,8 +142,8 @@ class FakeProcess:
         self.kill()
 
 
-def cache_folder() -> Path:
-    """Prepared models that tests of several sessions share; `MVL_TEST_CACHE`, or a folder git ignores."""
+def get_cache_dir() -> Path:
+    """Return the folder of prepared models that test sessions share: `MVL_TEST_CACHE`, or one that git ignores."""
     return Path(os.environ.get("MVL_TEST_CACHE", PROJECT / ".mvl" / "test-cache")).absolute()
 
 
@@ -156,11 +156,11 @@ def vllm_server() -> Iterator[Endpoint]:
     if not is_vllm_installed():
         pytest.skip("vLLM is not installed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MVL_HOME", str(cache_folder()))
+        patch.setenv("MVL_HOME", str(get_cache_dir()))
         weights = prepare_model("smollm2-135m-instruct")
         spec = ServerSpec(str(weights), "smollm2", max_model_len=2048, max_num_seqs=16, idle_timeout_s=300)
         endpoint = ensure_server(spec)
     yield endpoint
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MVL_HOME", str(cache_folder()))
+        patch.setenv("MVL_HOME", str(get_cache_dir()))
         stop_servers(spec.name)

@@ -27,8 +27,8 @@ from mvl_assets.inference.scheduling.outage import check_outage_timeout
 from mvl_assets.inference.scheduling.progress_reporter import ProgressReporter
 from mvl_assets.inference.scheduling.quarantine import Quarantine
 from mvl_assets.inference.scheduling.request_queue import RequestQueue
+from mvl_assets.inference.scheduling.request_settler import RequestSettler
 from mvl_assets.inference.scheduling.run_context import RunContext, RunTasks
-from mvl_assets.inference.scheduling.settlement import RequestSettler
 from mvl_assets.lake.answers import AnswerLog
 
 if TYPE_CHECKING:

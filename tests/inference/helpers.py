@@ -1,4 +1,4 @@
-"""A lake in a temporary folder, requests to ask, and options that don't make a test wait."""
+"""Requests to send, a fresh answer log, and options that keep tests short."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ def build_requests(count: int, prefix: str = "question") -> list[Request]:
 
 @pytest.fixture
 def new_log(tmp_path: Path) -> Callable[[], AnswerLog]:
-    """A fresh handle on the same answers each time, as a new process has it."""
+    """A function that opens the same answers with a fresh handle, as a new process does."""
     return lambda: Lake(str(tmp_path / "lake")).get_answer_log("rewrite", "source")
 
 
 @pytest.fixture
 def quick() -> EngineOptions:
+    """Options with short pauses and time-outs."""
     return EngineOptions(
         backoff_base_s=0.01,
         backoff_cap_s=0.05,

@@ -22,7 +22,7 @@ def model(**fields: object) -> ModelProfile:
     return ModelProfile.model_validate({"name": "m", "revision": "1", "supports_images": False, **fields})
 
 
-def test_every_address_is_an_endpoint_with_the_profiles_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_base_url_is_an_endpoint_with_the_profiles_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     urls = ["http://a:1/v1", "https://b/v1/"]
     one, two = resolve_endpoints(
         model(base_urls=urls, api_key_env="MVL_TEST_KEY", headers={"X-Team": "t"}, concurrency=5, max_image_side=448)
@@ -39,7 +39,7 @@ def test_every_address_is_an_endpoint_with_the_profiles_settings(monkeypatch: py
         one.build_headers()
 
 
-def test_a_local_server_is_started_with_the_flags_the_engine_relies_on(
+def test_a_local_server_gets_the_flags_that_the_engine_relies_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(server_spec, "runs_on_cpu", lambda: True)
@@ -58,7 +58,7 @@ def test_a_local_server_is_started_with_the_flags_the_engine_relies_on(
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
-def test_a_checkpoint_exported_again_is_another_server(tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_exported_again_gets_another_server(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     before = ServerSpec(str(tmp_path), "m").name
     assert ServerSpec(str(tmp_path), "m").name == before
@@ -74,7 +74,7 @@ def test_without_vllm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
     assert "base_urls" in str(caught.value.hint)
 
 
-def test_an_unknown_packaged_model_and_a_missing_package_are_named(
+def test_an_unknown_packaged_model_and_a_missing_package_are_errors(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MVL_HOME", str(tmp_path))

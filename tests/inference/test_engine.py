@@ -91,7 +91,7 @@ def test_the_iterable_is_read_as_answers_come_and_not_ahead(new_log: NewLog, qui
 
 
 @pytest.mark.parametrize("fault", ["429", "429_bare", "500", "502", "503", "reset", "html", "malformed"])
-def test_a_fault_that_passes_costs_no_row(fault: str, new_log: NewLog, quick: EngineOptions) -> None:
+def test_a_transient_fault_costs_no_request(fault: str, new_log: NewLog, quick: EngineOptions) -> None:
     requests = build_requests(120)
     behaviour = FakeServerConfig(fault_rates={fault: 0.3}, retry_after_s=0.02)
     with serving(behaviour) as (server, endpoint):
@@ -103,7 +103,7 @@ def test_a_fault_that_passes_costs_no_row(fault: str, new_log: NewLog, quick: En
     assert_accounted_for(requests, outcome, new_log())
 
 
-def test_a_date_in_retry_after_is_waited_for_by_its_own_row_alone(new_log: NewLog, quick: EngineOptions) -> None:
+def test_a_date_in_retry_after_delays_only_its_own_request(new_log: NewLog, quick: EngineOptions) -> None:
     requests = build_requests(100)
     with serving(FakeServerConfig(fault_by_marker={"question 7": "429_date"}, n_fault_attempts=1)) as (
         server,
@@ -116,7 +116,7 @@ def test_a_date_in_retry_after_is_waited_for_by_its_own_row_alone(new_log: NewLo
 
 
 @pytest.mark.parametrize("fault", ["429_bare", "503"])
-def test_a_request_that_alone_is_refused_for_good_fails_and_the_run_ends(
+def test_a_request_that_is_always_rejected_fails_alone_and_the_run_ends(
     new_log: NewLog, quick: EngineOptions, fault: str
 ) -> None:
     with serving(FakeServerConfig(fault_by_marker={"question 7": fault})) as (_, endpoint):
@@ -132,7 +132,7 @@ def test_a_request_that_alone_is_refused_for_good_fails_and_the_run_ends(
     assert failure.attempts > 20
 
 
-def test_answers_are_stored_while_the_rows_that_come_ask_nothing(new_log: NewLog, quick: EngineOptions) -> None:
+def test_answers_are_stored_while_the_iterable_yields_no_requests(new_log: NewLog, quick: EngineOptions) -> None:
     """As after a restart, when what is stored comes by behind the new rows."""
     stored: list[int] = []
 
@@ -149,9 +149,7 @@ def test_answers_are_stored_while_the_rows_that_come_ask_nothing(new_log: NewLog
     assert (outcome.answered, stored) == (4, [4])
 
 
-def test_an_answer_that_drips_in_without_an_end_is_given_up_and_asked_again(
-    new_log: NewLog, quick: EngineOptions
-) -> None:
+def test_an_answer_that_drips_without_end_times_out_and_is_sent_again(new_log: NewLog, quick: EngineOptions) -> None:
     requests = build_requests(10)
     options = dataclasses.replace(quick, base_timeout_s=0.3, min_tokens_per_s=1000)
     with serving(FakeServerConfig(fault_by_marker={"question 7": "drip"}, n_fault_attempts=1)) as (_, endpoint):
@@ -160,9 +158,7 @@ def test_an_answer_that_drips_in_without_an_end_is_given_up_and_asked_again(
     assert stored(new_log())[requests[7].key]["attempts"] == 2
 
 
-def test_a_request_that_hangs_does_not_keep_the_run_waiting_for_its_time_out(
-    new_log: NewLog, quick: EngineOptions
-) -> None:
+def test_a_request_that_hangs_is_hedged_before_it_times_out(new_log: NewLog, quick: EngineOptions) -> None:
     requests = build_requests(200)
     # By its own time-out each would take a minute.
     with serving(FakeServerConfig(latency_s=0.01, fault_by_marker={"question 7": "hang"}, n_fault_attempts=1)) as (
@@ -177,7 +173,7 @@ def test_a_request_that_hangs_does_not_keep_the_run_waiting_for_its_time_out(
 
 
 @pytest.mark.parametrize(("fault", "finish_reason"), [("schema", "stop"), ("white_space", "length")])
-def test_an_answer_of_another_form_is_kept_as_it_came(
+def test_an_answer_that_breaks_its_schema_is_stored_as_it_came(
     fault: str, finish_reason: str, new_log: NewLog, quick: EngineOptions
 ) -> None:
     """It was paid for, and whether it can be read is not the engine's to say."""
@@ -191,7 +187,7 @@ def test_an_answer_of_another_form_is_kept_as_it_came(
     assert "answer" not in row["text"]
 
 
-def test_a_hang_ends_with_the_time_out_and_is_asked_again(new_log: NewLog, quick: EngineOptions) -> None:
+def test_a_request_that_hangs_times_out_and_is_sent_again(new_log: NewLog, quick: EngineOptions) -> None:
     requests = build_requests(30)
     options = dataclasses.replace(quick, base_timeout_s=0.3, min_tokens_per_s=1000)
     with serving(FakeServerConfig(fault_by_marker={"question 7": "hang"}, n_fault_attempts=1)) as (_, endpoint):
@@ -209,7 +205,7 @@ def test_a_hang_ends_with_the_time_out_and_is_asked_again(new_log: NewLog, quick
         ("reset", "connection_lost", 5),
     ],
 )
-def test_a_row_that_never_succeeds_fails_alone(
+def test_a_request_that_never_succeeds_fails_alone(
     fault: str, error: str, attempts: int, new_log: NewLog, quick: EngineOptions
 ) -> None:
     requests = [*build_requests(60), build_request("the bad row"), *build_requests(60, "later")]
@@ -219,7 +215,9 @@ def test_a_row_that_never_succeeds_fails_alone(
     assert_accounted_for(requests, outcome, new_log())
 
 
-def test_an_answer_cut_by_the_token_limit_is_kept_as_such(new_log: NewLog, quick: EngineOptions) -> None:
+def test_an_answer_cut_by_the_token_limit_is_stored_with_its_finish_reason(
+    new_log: NewLog, quick: EngineOptions
+) -> None:
     requests = build_requests(3)
     with serving(FakeServerConfig(fault_rates={"length": 1.0})) as (_, endpoint):
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
@@ -250,7 +248,7 @@ def test_an_endpoint_that_never_answers_ends_the_run_with_one_clear_error(
     assert caught.value.hint
 
 
-def test_a_wrong_key_ends_the_run_at_once(
+def test_a_missing_api_key_ends_the_run_at_once(
     new_log: NewLog, quick: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MVL_TEST_KEY", raising=False)
@@ -259,7 +257,7 @@ def test_a_wrong_key_ends_the_run_at_once(
         answer_all(build_requests(1), endpoints=[endpoint], log=new_log(), options=quick)
 
 
-def test_what_arrived_before_an_error_of_the_iterable_is_stored(new_log: NewLog, quick: EngineOptions) -> None:
+def test_answers_that_arrived_before_an_error_of_the_iterable_are_stored(new_log: NewLog, quick: EngineOptions) -> None:
     def broken() -> Iterator[Request | None]:
         yield from build_requests(64)
         yield None
@@ -274,17 +272,17 @@ def test_what_arrived_before_an_error_of_the_iterable_is_stored(new_log: NewLog,
     assert new_log().count() == 64
 
 
-def test_only_the_poison_row_fails_when_it_kills_the_server(new_log: NewLog, quick: EngineOptions) -> None:
+def test_only_the_request_that_crashes_the_server_fails(new_log: NewLog, quick: EngineOptions) -> None:
     requests = [*build_requests(40), build_request("the poison row"), *build_requests(40, "later")]
     with FakeProcess("--poison", "the poison row", "--latency-ms", "20") as server:
-        endpoint = server.revive()
+        endpoint = server.restart()
         outcome = answer_all(requests, endpoints=[endpoint], log=new_log(), options=quick)
         assert [(f.request_key, f.error) for f in outcome.failures] == [(requests[40].key, "crashed_server")]
-        assert server.starts <= 5
+        assert server.n_starts <= 5
     assert_accounted_for(requests, outcome, new_log())
 
 
-def test_a_killed_server_costs_no_row(new_log: NewLog, quick: EngineOptions) -> None:
+def test_a_killed_server_costs_no_request(new_log: NewLog, quick: EngineOptions) -> None:
     requests = build_requests(200)
     with FakeProcess("--latency-ms", "20") as server:
         killed = threading.Event()
@@ -297,13 +295,13 @@ def test_a_killed_server_costs_no_row(new_log: NewLog, quick: EngineOptions) -> 
                 yield request
 
         options = dataclasses.replace(quick, max_open_requests=64)
-        outcome = answer_all(kill_in_the_middle(), endpoints=[server.revive()], log=new_log(), options=options)
-        assert server.starts == 2
+        outcome = answer_all(kill_in_the_middle(), endpoints=[server.restart()], log=new_log(), options=options)
+        assert server.n_starts == 2
     assert outcome.failures == []
     assert_accounted_for(requests, outcome, new_log())
 
 
-def test_two_endpoints_share_the_work_and_one_may_die(new_log: NewLog, quick: EngineOptions) -> None:
+def test_two_endpoints_share_the_requests_and_one_may_go_down(new_log: NewLog, quick: EngineOptions) -> None:
     requests = build_requests(300)
     with (
         serving(FakeServerConfig(latency_s=0.01)) as (first, one),
@@ -324,7 +322,7 @@ def test_two_endpoints_share_the_work_and_one_may_die(new_log: NewLog, quick: En
 
 
 @pytest.mark.parametrize("queue", [None, 4])
-def test_a_server_that_is_full_is_not_given_all_it_may_have(
+def test_a_full_server_is_kept_below_its_maximum_concurrency(
     queue: int | None, new_log: NewLog, quick: EngineOptions
 ) -> None:
     requests = build_requests(1500)
@@ -380,7 +378,7 @@ def test_a_schema_goes_out_as_response_format(new_log: NewLog, quick: EngineOpti
     assert json.loads(stored(new_log())[request.key]["text"])["answer"]
 
 
-def test_progress_ends_at_the_number_of_rows(new_log: NewLog, quick: EngineOptions) -> None:
+def test_progress_ends_at_the_number_of_requests(new_log: NewLog, quick: EngineOptions) -> None:
     seen: list[Progress] = []
     options = dataclasses.replace(quick, progress_interval_s=0.0)
     with serving(FakeServerConfig(latency_s=0.3)) as (_, endpoint):
@@ -428,7 +426,7 @@ def start_client(tmp_path: Path, url: str, count: int, before: str = "") -> subp
 
 
 @pytest.mark.parametrize("requests_before_the_kill", [30, 240])
-def test_a_killed_client_loses_nothing_and_asks_little_twice(
+def test_a_killed_client_loses_no_answer_and_sends_few_requests_twice(
     requests_before_the_kill: int, tmp_path: Path, new_log: NewLog
 ) -> None:
     count = 400
@@ -447,7 +445,7 @@ def test_a_killed_client_loses_nothing_and_asks_little_twice(
     assert len(server.request_counts) == count
 
 
-def test_ctrl_c_stores_what_arrived_and_leaves_cleanly(tmp_path: Path, new_log: NewLog) -> None:
+def test_ctrl_c_stores_the_answers_that_have_arrived(tmp_path: Path, new_log: NewLog) -> None:
     with serving(FakeServerConfig(latency_s=0.05)) as (server, endpoint):
         client = start_client(tmp_path, endpoint.base_url, 5000)
         while sum(server.answer_counts.values()) < 100:
@@ -471,7 +469,7 @@ signal.signal(signal.SIGTERM, interrupt)
 
 
 @pytest.mark.parametrize("answers_before", [40, 130, 260])
-def test_an_interrupt_that_dagster_raises_anywhere_stores_what_arrived(
+def test_an_interrupt_anywhere_stores_the_answers_that_have_arrived(
     answers_before: int, tmp_path: Path, new_log: NewLog
 ) -> None:
     with serving(FakeServerConfig(latency_s=0.02)) as (server, endpoint):

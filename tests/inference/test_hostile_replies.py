@@ -1,4 +1,4 @@
-"""A server that answers one row with something strange: the row fails alone, the others are answered, nothing leaks."""
+"""A server that answers one request with something strange: it fails alone, and no secret leaks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.lake.answers import AnswerLog
 from tests.inference.helpers import build_requests
-from tests.servers import in_a_thread
+from tests.servers import serve_in_thread
 
 NewLog = Callable[[], AnswerLog]
 FINE = {
@@ -25,12 +25,12 @@ FINE = {
 
 
 @contextmanager
-def answering(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Iterator[str]:
+def serve_chat(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Iterator[str]:
     """The base URL of a server that answers chat requests with `handle`."""
     app = web.Application()
     app.router.add_post("/v1/chat/completions", handle)
     app.router.add_get("/health", lambda _: _nothing())
-    with in_a_thread(app) as url:
+    with serve_in_thread(app) as url:
         yield url
 
 
@@ -52,7 +52,7 @@ async def _nothing() -> web.Response:
         (200, b"garbage", {"Content-Encoding": "gzip"}, "connection_lost"),
     ],
 )
-def test_a_strange_reply_to_one_row_fails_that_row_alone(
+def test_a_strange_reply_to_one_request_fails_it_alone(
     status: int, body: bytes, headers: dict[str, str], error: str, new_log: NewLog, quick: EngineOptions
 ) -> None:
     async def handle(request: web.Request) -> web.Response:
@@ -60,7 +60,7 @@ def test_a_strange_reply_to_one_row_fails_that_row_alone(
             return web.Response(status=status, body=body, headers=headers)
         return web.json_response(FINE)
 
-    with answering(handle) as url:
+    with serve_chat(handle) as url:
         for requests in (
             [*build_requests(20), *build_requests(1, "poison"), *build_requests(20, "more")],
             build_requests(1, "poison"),
@@ -70,37 +70,44 @@ def test_a_strange_reply_to_one_row_fails_that_row_alone(
             assert outcome.answered + outcome.cache_hits == len(requests) - 1
 
 
-def test_an_endpoint_that_refuses_everything_ends_the_run(new_log: NewLog, quick: EngineOptions) -> None:
+def test_an_endpoint_that_rejects_everything_ends_the_run(new_log: NewLog, quick: EngineOptions) -> None:
     async def handle(request: web.Request) -> web.Response:
         return web.json_response({"error": "no such model"}, status=404)
 
-    with answering(handle) as url, pytest.raises(EndpointError, match="rejects every request for m: HTTP 404: no such"):
+    with (
+        serve_chat(handle) as url,
+        pytest.raises(EndpointError, match="rejects every request for m: HTTP 404: no such"),
+    ):
         answer_all(build_requests(5), endpoints=[Endpoint(base_url=url, model="m")], log=new_log(), options=quick)
 
 
 @pytest.mark.parametrize("answers", [0, 30])
-def test_a_server_that_answers_only_the_tiny_question_is_waited_for_and_rejects_no_row(
+def test_a_server_that_answers_only_the_probe_ends_the_run_and_fails_no_request(
     answers: int, new_log: NewLog, quick: EngineOptions
 ) -> None:
-    left = answers
+    answers_left = answers
 
     async def handle(request: web.Request) -> web.Response:
-        nonlocal left
-        tiny = (await request.json()).get("max_tokens") == 1
-        left -= not tiny
-        return web.json_response(FINE) if tiny or left >= 0 else web.json_response({"error": "broken"}, status=500)
+        nonlocal answers_left
+        is_probe = (await request.json()).get("max_tokens") == 1
+        answers_left -= not is_probe
+        return (
+            web.json_response(FINE)
+            if is_probe or answers_left >= 0
+            else web.json_response({"error": "broken"}, status=500)
+        )
 
     options = dataclasses.replace(quick, outage_timeout_s=1.5)
     log = new_log()
     with (
-        answering(handle) as url,
+        serve_chat(handle) as url,
         pytest.raises(EndpointError, match=r"no request for .* HTTP 500: broken"),
     ):
         answer_all(build_requests(60), endpoints=[Endpoint(base_url=url, model="m")], log=log, options=options)
     assert log.count() == answers
 
 
-def test_rows_that_a_server_cannot_answer_fail_while_it_answers_what_it_answered_before(
+def test_requests_that_a_server_cannot_answer_fail_while_it_answers_the_canary(
     new_log: NewLog, quick: EngineOptions
 ) -> None:
     async def handle(request: web.Request) -> web.Response:
@@ -108,19 +115,19 @@ def test_rows_that_a_server_cannot_answer_fail_while_it_answers_what_it_answered
         return web.json_response({"error": "cannot"}, status=500) if bad else web.json_response(FINE)
 
     requests = [*build_requests(10), *build_requests(40, "poison")]
-    with answering(handle) as url:
+    with serve_chat(handle) as url:
         outcome = answer_all(requests, endpoints=[Endpoint(base_url=url, model="m")], log=new_log(), options=quick)
     assert (outcome.answered, len(outcome.failures)) == (10, 40)
 
 
-def test_no_secret_is_in_messages(new_log: NewLog, quick: EngineOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_masked_in_messages(new_log: NewLog, quick: EngineOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MVL_TEST_KEY", "sk-0123456789\n")
 
     async def handle(request: web.Request) -> web.Response:
-        shown = "; ".join(f"{name}: {value}" for name, value in request.headers.items())
-        return web.json_response({"error": {"message": shown}}, status=400)
+        header_text = "; ".join(f"{name}: {value}" for name, value in request.headers.items())
+        return web.json_response({"error": {"message": header_text}}, status=400)
 
-    with answering(handle) as url:
+    with serve_chat(handle) as url:
         endpoint = Endpoint(base_url=url, model="m", api_key_env="MVL_TEST_KEY", headers={"X-Token": "t0ken-of-mine"})
         (failure,) = answer_all(build_requests(1), endpoints=[endpoint], log=new_log(), options=quick).failures
     assert "***" in failure.message

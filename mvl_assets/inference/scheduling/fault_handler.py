@@ -14,8 +14,8 @@ from mvl_assets.inference.client.recovery import wait_for_recovery
 from mvl_assets.inference.endpoint import EndpointError
 from mvl_assets.inference.scheduling.quarantine import Quarantine
 from mvl_assets.inference.scheduling.request_queue import RequestQueue
+from mvl_assets.inference.scheduling.request_settler import RequestSettler
 from mvl_assets.inference.scheduling.run_context import RunContext
-from mvl_assets.inference.scheduling.settlement import RequestSettler
 
 
 class FaultHandler:

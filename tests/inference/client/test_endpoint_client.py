@@ -21,22 +21,22 @@ def build_client(*sent_at: float) -> tuple[EndpointClient, list[Attempt]]:
     return client, attempts
 
 
-def answer(client: EndpointClient, attempt: Attempt, now: float) -> None:
+def record_answer(client: EndpointClient, attempt: Attempt, now: float) -> None:
     client.on_success(attempt, 16, now)
     client.on_finished(attempt)
 
 
-def test_a_late_request_gives_up_its_place_only_while_others_are_answered() -> None:
+def test_a_straggler_gives_up_its_place_only_while_others_are_answered() -> None:
     client, attempts = build_client(0.0, *(0.5 for _ in range(MIN_SAMPLES + 3)))
     for attempt in attempts[1 : MIN_SAMPLES + 1]:
-        answer(client, attempt, 1.0)
+        record_answer(client, attempt, 1.0)
     assert not client.is_free(50.0)
     client.demote_stragglers()
-    assert not client.is_free(50.0), "nothing has been answered for long: the server is slow, and nobody is late"
+    assert not client.is_free(50.0), "nothing has been answered for long: the server is slow, and no request is late"
     fresh = Attempt(PendingRequest(build_requests(1)[0]), 1.6)
     fresh.pending.attempts.append(fresh)
     client.on_sent(fresh)
-    answer(client, fresh, 2.0)
+    record_answer(client, fresh, 2.0)
     client.demote_stragglers()
     assert client.is_free(50.0), "the first is late, and those that were sent after it are not"
     assert client.in_flight == 4
@@ -44,17 +44,17 @@ def test_a_late_request_gives_up_its_place_only_while_others_are_answered() -> N
     assert client.in_flight == 3
 
 
-def test_only_the_latest_attempt_of_a_request_makes_another_one_due() -> None:
+def test_only_the_latest_attempt_decides_whether_a_request_is_hedged() -> None:
     client, attempts = build_client(*(0.0 for _ in range(MIN_SAMPLES + 1)))
     for attempt in attempts[1:]:
-        answer(client, attempt, 0.2)
-    item = attempts[0].pending
+        record_answer(client, attempt, 0.2)
+    pending = attempts[0].pending
     assert client.list_hedge_candidates(0.4) == []
-    assert client.list_hedge_candidates(1.0) == [item]
-    second = Attempt(item, 1.0)
-    item.attempts.append(second)
+    assert client.list_hedge_candidates(1.0) == [pending]
+    second = Attempt(pending, 1.0)
+    pending.attempts.append(second)
     client.on_sent(second)
     assert client.list_hedge_candidates(1.2) == []
-    assert client.list_hedge_candidates(2.0) == [item]
+    assert client.list_hedge_candidates(2.0) == [pending]
     client.state.begin_draining()
     assert client.list_hedge_candidates(2.0) == []

@@ -28,7 +28,7 @@ from mvl_assets.inference.client.faults import FaultScope, classify_http_status,
         (503, FaultScope.ENDPOINT, False),
     ],
 )
-def test_what_a_status_means(status: int, scope: FaultScope, may_have_crashed: bool) -> None:
+def test_a_status_has_a_fault_scope(status: int, scope: FaultScope, may_have_crashed: bool) -> None:
     fault = classify_http_status(status, b'{"error": {"message": "because"}}', None)
     assert (fault.scope, fault.server_may_have_crashed) == (scope, may_have_crashed)
     assert fault.message == f"HTTP {status}: because"

@@ -40,8 +40,8 @@ FAKE = (sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--lat
 PROJECT = Path(__file__).parents[3]
 
 
-def spec(idle_seconds: float = 60.0, command: tuple[str, ...] = FAKE, port: int | None = None) -> ServerSpec:
-    return ServerSpec(model="fake", served_model_name="fake", idle_timeout_s=idle_seconds, command=command, port=port)
+def build_spec(idle_timeout_s: float = 60.0, command: tuple[str, ...] = FAKE, port: int | None = None) -> ServerSpec:
+    return ServerSpec(model="fake", served_model_name="fake", idle_timeout_s=idle_timeout_s, command=command, port=port)
 
 
 @pytest.fixture(autouse=True)
@@ -49,19 +49,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("MVL_HOME", str(tmp_path / "home"))
     yield tmp_path / "home"
     stop_servers()
-    assert group_members(tmp_path) == []
+    assert list_group_members(tmp_path) == []
 
 
-def group_members(folder: Path) -> list[psutil.Process]:
-    """Everything that was started for a server below this folder: the keeper names it in its command."""
-    found = []
+def list_group_members(folder: Path) -> list[psutil.Process]:
+    """Everything that was started for a server below this folder: the supervisor names it in its command."""
+    members = []
     for process in psutil.process_iter():
         try:
             if str(folder) in " ".join(process.cmdline()):
-                found.append(process)
+                members.append(process)
         except psutil.Error:
             continue
-    return found
+    return members
 
 
 def is_up(base_url: str) -> bool:
@@ -96,7 +96,7 @@ def in_another_process(code: str) -> subprocess.Popen[str]:
 
 
 def test_the_second_caller_finds_the_server_of_the_first() -> None:
-    first, second = ensure_server(spec()), ensure_server(spec())
+    first, second = ensure_server(build_spec()), ensure_server(build_spec())
     assert first.base_url == second.base_url
     assert [(s.state, s.served_model_name, s.base_url) for s in list_servers()] == [("ready", "fake", first.base_url)]
 
@@ -104,13 +104,13 @@ def test_the_second_caller_finds_the_server_of_the_first() -> None:
 def test_callers_at_the_same_time_start_one_server() -> None:
     clients = [in_another_process("print(ensure_server(spec).base_url)") for _ in range(3)]
     urls = {client.communicate(timeout=60)[0].strip() for client in clients}
-    assert urls == {ensure_server(spec()).base_url}
+    assert urls == {ensure_server(build_spec()).base_url}
     assert len(list_servers()) == 1
 
 
 def test_other_flags_are_another_server() -> None:
     other = ServerSpec(model="fake", served_model_name="fake", max_model_len=4096, command=FAKE)
-    assert ensure_server(spec()).base_url != ensure_server(other).base_url
+    assert ensure_server(build_spec()).base_url != ensure_server(other).base_url
     assert len(list_servers()) == 2
 
 
@@ -120,21 +120,21 @@ def test_a_killed_client_leaves_the_server_usable() -> None:
     url = client.stdout.readline().strip()
     client.kill()
     client.wait()
-    assert ensure_server(spec()).base_url == url
+    assert ensure_server(build_spec()).base_url == url
 
 
 def test_a_killed_server_is_started_again_by_the_next_caller() -> None:
-    url = ensure_server(spec()).base_url
+    url = ensure_server(build_spec()).base_url
     (running,) = list_servers()
     os.killpg(running.pid, signal.SIGKILL)
     wait_until(lambda: not is_up(url))
-    assert is_up(ensure_server(spec()).base_url)
+    assert is_up(ensure_server(build_spec()).base_url)
 
 
-def test_the_engine_heals_a_server_that_is_killed_under_it(
+def test_the_engine_restarts_a_server_that_is_killed_under_it(
     new_log: Callable[[], AnswerLog], quick: EngineOptions
 ) -> None:
-    endpoint = ensure_server(spec())
+    endpoint = ensure_server(build_spec())
 
     def kill_in_the_middle():
         for i, request in enumerate(build_requests(300)):
@@ -146,15 +146,15 @@ def test_the_engine_heals_a_server_that_is_killed_under_it(
     assert (outcome.answered, outcome.failures) == (300, [])
 
 
-def test_a_start_that_takes_longer_than_the_first_contact_may_costs_no_patience(
+def test_a_slow_start_does_not_count_as_an_outage(
     new_log: Callable[[], AnswerLog], quick: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = ("sh", "-c", f"sleep 1.5; exec {sys.executable} -m {FAKE[2]} --port $0")
-    endpoint = ensure_server(spec(command=slow))
+    endpoint = ensure_server(build_spec(command=slow))
     probe = Transport.probe
 
     async def slow_probe(self: Transport, endpoint: Endpoint) -> RequestFault | None:
-        # The run looks at its patience between the start and the first answer.
+        # The run checks for an outage between the start and the first answer.
         await asyncio.sleep(0.5)
         return await probe(self, endpoint)
 
@@ -168,10 +168,10 @@ def test_a_start_that_takes_longer_than_the_first_contact_may_costs_no_patience(
     assert (outcome.answered, outcome.failures) == (3, [])
 
 
-def test_a_server_that_ends_whenever_it_is_asked_is_not_started_for_ever(
+def test_a_server_that_ends_at_every_request_is_not_restarted_forever(
     new_log: Callable[[], AnswerLog], quick: EngineOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endpoint = ensure_server(spec())
+    endpoint = ensure_server(build_spec())
 
     async def deadly_probe(self: Transport, endpoint: Endpoint) -> RequestFault | None:
         os.killpg(list_servers()[0].pid, signal.SIGKILL)
@@ -188,64 +188,64 @@ def test_a_server_that_ends_whenever_it_is_asked_is_not_started_for_ever(
 
 
 def test_the_death_of_the_server_process_alone_ends_the_whole_group() -> None:
-    url = ensure_server(spec()).base_url
-    keeper = psutil.Process(list_servers()[0].pid)
-    (child,) = keeper.children()
+    url = ensure_server(build_spec()).base_url
+    supervisor = psutil.Process(list_servers()[0].pid)
+    (child,) = supervisor.children()
     child.kill()
     wait_until(lambda: list_servers()[0].state == "ended")
-    assert is_up(ensure_server(spec()).base_url)
+    assert is_up(ensure_server(build_spec()).base_url)
     assert url
 
 
-def test_the_death_of_the_keeper_ends_the_server() -> None:
-    url = ensure_server(spec()).base_url
+def test_the_death_of_the_supervisor_ends_the_server() -> None:
+    url = ensure_server(build_spec()).base_url
     os.kill(list_servers()[0].pid, signal.SIGKILL)
     wait_until(lambda: not is_up(url))
 
 
 def test_an_idle_server_ends_by_itself(home: Path) -> None:
-    url = ensure_server(spec(idle_seconds=1.5)).base_url
+    url = ensure_server(build_spec(idle_timeout_s=1.5)).base_url
     assert is_up(url)
     wait_until(lambda: not is_up(url))
     wait_until(lambda: list_servers()[0].state == "ended")
 
 
-def test_stop_ends_it_and_leaves_no_process(home: Path) -> None:
-    url = ensure_server(spec()).base_url
+def test_stop_ends_the_server_and_leaves_no_process(home: Path) -> None:
+    url = ensure_server(build_spec()).base_url
     assert stop_servers("another") == []
     assert len(stop_servers("fake")) == 1
     assert not is_up(url)
     assert list_servers() == []
-    assert group_members(home) == []
+    assert list_group_members(home) == []
 
 
-def test_stop_ends_a_server_that_ignores_being_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_ends_a_server_that_ignores_sigterm(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stubborn = (sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)")
-    start_server_in_background(spec(command=stubborn))
+    start_server_in_background(build_spec(command=stubborn))
     assert list_servers()[0].state == "starting"
     monkeypatch.setattr(server, "GRACE_PERIOD_S", -1.5)
     assert len(stop_servers()) == 1
-    assert group_members(home) == []
+    assert list_group_members(home) == []
 
 
-def test_a_start_in_the_background_is_joined_by_who_needs_it() -> None:
-    start_server_in_background(spec())
+def test_a_start_in_the_background_is_joined_by_the_next_caller() -> None:
+    start_server_in_background(build_spec())
     (starting,) = list_servers()
-    assert is_up(ensure_server(spec()).base_url)
+    assert is_up(ensure_server(build_spec()).base_url)
     assert list_servers()[0].pid == starting.pid
 
 
-def test_a_server_that_ends_while_starting_shows_its_last_words() -> None:
+def test_a_server_that_ends_while_starting_shows_the_end_of_its_log() -> None:
     broken = (sys.executable, "-c", "raise SystemExit('the weights are gone')")
     with pytest.raises(ServerError, match="the weights are gone") as caught:
-        ensure_server(spec(command=broken))
+        ensure_server(build_spec(command=broken))
     assert "log" in str(caught.value.hint)
 
 
-def test_a_server_that_never_answers_is_ended_after_the_time_out() -> None:
+def test_a_server_that_never_answers_is_ended_after_the_timeout() -> None:
     mute = (sys.executable, "-c", "import time; time.sleep(600)")
     with pytest.raises(ServerError, match="did not answer within"):
-        ensure_server(spec(command=mute), timeout_s=0.5)
+        ensure_server(build_spec(command=mute), timeout_s=0.5)
     assert list_servers() == []
 
 
@@ -254,9 +254,9 @@ def test_a_port_in_use_is_named() -> None:
         squatter.bind(("127.0.0.1", 0))
         squatter.listen()
         with pytest.raises(ServerError, match="is in use"):
-            ensure_server(spec(port=squatter.getsockname()[1]))
+            ensure_server(build_spec(port=squatter.getsockname()[1]))
 
 
 def test_a_chosen_port_is_used() -> None:
     port = free_port()
-    assert ensure_server(spec(port=port)).base_url == f"http://127.0.0.1:{port}/v1"
+    assert ensure_server(build_spec(port=port)).base_url == f"http://127.0.0.1:{port}/v1"

@@ -60,7 +60,7 @@ def listening_on(endpoint: Endpoint) -> psutil.Process:
     for connection in psutil.net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
             return psutil.Process(connection.pid)
-    raise AssertionError(f"nobody listens on port {port}")
+    raise AssertionError(f"no process listens on port {port}")
 
 
 def test_text_schema_choice_and_sampling_with_a_seed(vllm_server: Endpoint, new_log: Callable[[], AnswerLog]) -> None:
@@ -90,7 +90,9 @@ def test_a_prompt_too_long_for_the_model_fails_alone(vllm_server: Endpoint, new_
 
 
 @pytest.mark.soak
-def test_a_killed_vllm_is_healed_and_no_row_is_lost(vllm_server: Endpoint, new_log: Callable[[], AnswerLog]) -> None:
+def test_a_killed_vllm_is_restarted_and_no_request_is_lost(
+    vllm_server: Endpoint, new_log: Callable[[], AnswerLog]
+) -> None:
     # Keeps the server busy long enough to be killed with rows in flight.
     requests = [ask(f"Tell a story about the number {i}.", max_tokens=200) for i in range(6)]
     options = EngineOptions(progress_interval_s=0)

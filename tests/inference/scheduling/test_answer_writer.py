@@ -11,7 +11,7 @@ from mvl_assets.lake.schema import Answer
 from tests.lake.rows import answer
 
 
-def test_answers_that_come_during_a_commit_do_not_make_one_of_their_own() -> None:
+def test_answers_that_come_during_a_commit_wait_for_the_next() -> None:
     commits: list[int] = []
     durable: list[Answer] = []
 
@@ -34,7 +34,7 @@ def test_answers_that_come_during_a_commit_do_not_make_one_of_their_own() -> Non
     asyncio.run(run())
 
 
-def test_a_writer_that_is_stopped_as_its_buffer_fills_stops() -> None:
+def test_a_writer_that_is_cancelled_as_its_buffer_fills_ends() -> None:
     async def run() -> None:
         writer = AnswerWriter(len, lambda batch: None, flush_answers=1, flush_interval_s=60.0)
 

@@ -18,7 +18,7 @@ def build_client(host: str = "host") -> EndpointClient:
 
 
 @given(st.integers(1, 300), st.data())
-def test_quarantine_convicts_the_poison_row_and_frees_all_others(count: int, data: st.DataObject) -> None:
+def test_bisection_finds_the_culprit_and_clears_all_others(count: int, data: st.DataObject) -> None:
     requests = [PendingRequest(request) for request in build_requests(count)]
     poison = data.draw(st.sampled_from(requests))
     client = build_client()
@@ -40,7 +40,7 @@ def test_quarantine_convicts_the_poison_row_and_frees_all_others(count: int, dat
     assert not client.state.is_draining
 
 
-def test_a_group_waits_until_its_client_is_empty_and_nothing_else_goes_there() -> None:
+def test_a_group_waits_until_its_endpoint_is_idle_and_has_it_alone() -> None:
     client = build_client()
     quarantine = Quarantine(n_groups=8, max_solo_crashes=2)
     quarantine.add_suspects(client, [PendingRequest(request) for request in build_requests(2)])
@@ -53,7 +53,7 @@ def test_a_group_waits_until_its_client_is_empty_and_nothing_else_goes_there() -
     assert turn is not None and len(turn[1]) == 1
 
 
-def test_suspects_move_to_another_endpoint_only_when_theirs_stays_away() -> None:
+def test_suspects_move_to_another_endpoint_only_when_theirs_stays_down() -> None:
     crashed, other = build_client("a"), build_client("b")
     quarantine = Quarantine(n_groups=8, max_solo_crashes=2)
     quarantine.add_suspects(crashed, [PendingRequest(request) for request in build_requests(1)])
