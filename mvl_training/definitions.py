@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 
 from mvl_assets.common.training_stages import TRAINING_STAGES
@@ -13,9 +16,12 @@ from mvl_training.orchestration.pack_plan_assets import build_pack_plan_asset
 from mvl_training.runs.stage_run import load_current_recipe
 
 
-@dg.definitions
-def defs() -> dg.Definitions:
-    """Return the definitions for the recipe of the profile in use."""
+def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Return the training definitions for the recipe of the profile in use.
+
+    Args:
+        resource_overrides: Resources by name, used instead of the default ones; tests pass a launcher of their own.
+    """
     _, recipe = load_current_recipe()
     return dg.Definitions(
         assets=[
@@ -24,7 +30,13 @@ def defs() -> dg.Definitions:
             build_held_out_asset(),
             *build_benchmark_assets(),
         ],
-        resources={"launcher": Launcher()},
+        resources={"launcher": Launcher(), **(resource_overrides or {})},
         # Steps are few and mostly wait for the processes they launch: a process per step would only cost imports.
         executor=dg.in_process_executor,
     )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return the definitions that Dagster loads."""
+    return build_defs()

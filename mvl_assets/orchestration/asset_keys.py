@@ -1,8 +1,8 @@
-"""Names and partitions of the graph: which assets there are, before any of them is defined.
+"""Keys, partitions and edges of the asset graph, and what assets share: code versions, tags, the profile.
 
 One partition is one source. `raw/<slug>` has a single partition of that name, so that a change of one source reaches
-that partition of its category and no other (a plain edge from an unpartitioned asset would reach all of them).
-`prompts/<name>` has one too: an edit reaches the sources of its family, and not the others of their category.
+only that partition of its category (a plain edge from an unpartitioned asset would reach all partitions).
+`prompts/<name>` has one too, so that an edit reaches only the sources of its family.
 """
 
 from __future__ import annotations
@@ -23,18 +23,22 @@ OWNERS = ["team:data"]
 
 @cache
 def list_categories() -> tuple[Category, ...]:
-    """Categories that have a table: those with at least one source of group A or B."""
+    """Return the categories that have a table: those with at least one source of group A or B."""
     return tuple(c for c in CATEGORIES if list_partition_keys(c))
 
 
 def list_source_groups(category: str) -> dict[str, str]:
-    """The sources of a category that the profile takes, with their groups, A or B."""
+    """Return the sources of a category that the profile includes, with their group, A or B."""
     group_by_slug = {slug: spec.group for slug, spec in load_catalog().items() if spec.category == category}
     return {slug: group for slug, group in group_by_slug.items() if group in ("A", "B") and _is_in_profile(slug)}
 
 
 def list_profile_sources() -> list[str]:
-    """The sources the profile takes, in catalog order. Raises `MvlError` for a name that no source has."""
+    """Return the sources that the profile includes, in catalog order.
+
+    Raises:
+        MvlError: The profile names an unknown source.
+    """
     profile_sources = load_active_profile().sources
     for slug in () if profile_sources == "all" else profile_sources:
         get_source(slug)
@@ -47,7 +51,7 @@ def _is_in_profile(slug: str) -> bool:
 
 
 def list_benchmark_sources() -> list[tuple[str, list[str]]]:
-    """The sources that are benchmarks themselves, with the names of these."""
+    """Return the sources that are benchmarks themselves, with the names of the benchmarks."""
     benchmarks_by_slug = {
         s: [b.name for b in c.benchmarks if b.relation == "is_benchmark"] for s, c in load_catalog().items()
     }
@@ -56,41 +60,45 @@ def list_benchmark_sources() -> list[tuple[str, list[str]]]:
 
 @cache
 def list_rewritten_sources(category: Category) -> tuple[str, ...]:
-    """The slugs of a category's group B sources, in catalog order."""
+    """Return the slugs of a category's group B sources, in catalog order."""
     return tuple(s for s in list_partition_keys(category) if load_catalog()[s].group == "B")
 
 
 @cache
 def list_rewritten_categories() -> tuple[Category, ...]:
+    """Return the categories with at least one source to be rewritten."""
     return tuple(c for c in list_categories() if list_rewritten_sources(c))
 
 
 @cache
 def build_source_partitions(category: Category) -> dg.StaticPartitionsDefinition:
+    """Return the partitions of `category/<category>`: its group A and B sources."""
     return dg.StaticPartitionsDefinition(list(list_partition_keys(category)))
 
 
 @cache
 def build_rewritten_partitions(category: Category) -> dg.StaticPartitionsDefinition:
+    """Return the partitions of `rewritten/<category>` and `judged/<category>`: its group B sources."""
     return dg.StaticPartitionsDefinition(list(list_rewritten_sources(category)))
 
 
 def build_raw_dep(slug: str) -> dg.AssetDep:
-    """The edge from one source to its own partition of a category."""
+    """Return the edge from one source to its own partition of a category."""
     return dg.AssetDep(dg.AssetKey(["raw", slug]), partition_mapping=dg.StaticPartitionMapping({slug: slug}))
 
 
 def build_prompt_key(name: str) -> dg.AssetKey:
+    """Return the asset key of a prompt."""
     return dg.AssetKey(["prompts", name])
 
 
 def build_prompt_dep(name: str, sources: Iterable[str]) -> dg.AssetDep:
-    """The edge from one prompt to the partitions of the sources it is used for."""
+    """Return the edge from one prompt to the partitions of the sources it is used for."""
     return dg.AssetDep(build_prompt_key(name), partition_mapping=dg.StaticPartitionMapping({name: set(sources)}))
 
 
 def group_sources_by_family(category: Category) -> dict[str, list[str]]:
-    """The prompt families of a category's group B sources, each with these sources."""
+    """Return the prompt families of a category's group B sources, each with its sources."""
     sources_by_family: dict[str, list[str]] = {}
     for slug in list_rewritten_sources(category):
         if family := load_catalog()[slug].family:
@@ -99,21 +107,25 @@ def group_sources_by_family(category: Category) -> dict[str, list[str]]:
 
 
 def get_partition_source(context: dg.AssetExecutionContext) -> SourceSpec:
+    """Return the source that is the partition of this run."""
     return load_catalog()[context.partition_key]
 
 
 def compute_code_version(*values: object) -> str:
-    """A Dagster code version made of the settings an asset depends on, so that changing a model, a limit or the keep
-    rule in the profile shows as out of date exactly where it matters. Edits of the code itself do not."""
+    """Return a Dagster code version made of the settings an asset depends on.
+
+    A changed model, limit or keep rule then makes exactly the affected assets stale; edits of the code do not.
+    """
     json_values = [p.model_dump(mode="json") if isinstance(p, BaseModel) else p for p in values]
     return compute_digest(*json_values)[:12]
 
 
 @cache
 def load_active_profile() -> Profile:
-    """The profile this code location was loaded with."""
+    """Return the profile this code location was loaded with."""
     return load_profile(load_settings().profile)
 
 
 def build_category_tags(category: str | None = None) -> dict[str, str]:
+    """Return the tags of an asset of a category; none without a category."""
     return {} if category is None else {"mvl/category": category}

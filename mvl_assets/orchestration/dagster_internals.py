@@ -1,4 +1,4 @@
-"""The one module that touches Dagster's private API; `tests/orchestration/test_dagster_internals.py` pins its version."""
+"""The one module that uses private API of Dagster; `tests/orchestration/test_dagster_internals.py` pins the version."""
 
 from __future__ import annotations
 

@@ -67,8 +67,10 @@ def build_table_metadata(
     """Return the metadata that all table assets share, followed by that of the stage.
 
     Args:
+        table: The table of the asset.
         stage_metadata: Values by keys of `metadata_keys`; None values are left out.
         rows: Rows of the partition, or of the whole asset if `partition_key` is None.
+        partition_key: The partition that was materialised, if any.
         table_rows: Rows of the asset, for one that shares its table with others; None counts the table.
     """
     counts = {metadata_keys.ROW_COUNT: rows}
@@ -178,6 +180,7 @@ def attach_source_images(
     """Return rows of a rewritten or judged table with the images and the `original_answer` of their samples.
 
     Args:
+        lake: The lake of the samples and rewrites.
         rows: Rows with the `version_id` of their sample or, if `rewritten_category` is given, the `rewrite_id` of their
             rewrite, whose `conversations` they get too.
         rewritten_category: Category of the table that holds the rewrites.

@@ -1,4 +1,4 @@
-"""What assets are handed: the lake. Does not belong here: logic of a stage, clients of model servers."""
+"""The Dagster resource that assets get: the lake."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mvl_assets.lake.lake import Lake
 
 
 class LakeResource(dg.ConfigurableResource):
-    """The lake at `root`, a path or an object-store URI; null is `settings().lake_root` when the run begins."""
+    """The lake at `root`, a path or an object-store URI; None means `load_settings().lake_root` when the run starts."""
 
     root: str | None = None
     _lake: Lake | None = PrivateAttr(default=None)
 
     @property
     def lake(self) -> Lake:
-        """Opened once per run, so that all its steps share one index per table."""
+        """The lake, opened once per run so that all its steps share one index per table."""
         if self._lake is None:
             self._lake = Lake(self.root or load_settings().lake_root)
         return self._lake

@@ -1,6 +1,6 @@
-"""Asking rejected requests again: a run with the tag `mvl/retry` does, for the error classes the tag names, or `all`.
+"""The run tag `mvl/retry`: error classes of rejected requests that a run asks again, or `all`.
 
-A tag, because it can be given to any run: by `mvl retry`, in the launchpad, with a backfill.
+It is a tag because any run can have one: from `mvl retry`, the launchpad or a backfill.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ RETRY_TAG = "mvl/retry"
 
 
 def parse_retry_error_classes(context: dg.AssetExecutionContext) -> list[str]:
-    """The error classes that this run asks again."""
+    """Return the error classes that this run asks again."""
     return context.run.tags.get(RETRY_TAG, "").replace(",", " ").split()

@@ -58,7 +58,7 @@ def draw_speed_plot(times_s: Sequence[float], series: Mapping[str, Sequence[floa
 def compute_line_points(
     times_s: Sequence[float], values: Sequence[float], panel_index: int
 ) -> list[tuple[float, float]]:
-    """Return the (x, y) pixels of a measure's line: from the left to the right margin, zero at the bottom of the panel."""
+    """Return the (x, y) pixels of a measure's line, from the left to the right margin, zero at the panel's bottom."""
     top, bottom = PANEL_HEIGHT * panel_index + TOP, PANEL_HEIGHT * (panel_index + 1) - BOTTOM
     width, duration_s, max_value = (
         PLOT_WIDTH - RIGHT - LEFT,

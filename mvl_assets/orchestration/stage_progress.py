@@ -1,7 +1,7 @@
-"""What a step that asks a model says while it runs, and shows of it afterwards.
+"""Progress of a step that asks a model: log lines while it runs, and a plot of its speed afterwards.
 
-One log line every few seconds, never one per row (each is a row of the event log's database). Whoever runs steps in a
-process may `add_listener` to all reports of it.
+It logs one line every few seconds, never one per row: each line is a row of the event log's database. Code that runs
+steps in its own process may subscribe to all reports with `add_listener`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mvl_assets.inference.progress import Progress
 from mvl_assets.orchestration.speed_plot import draw_speed_plot
 
 LOG_INTERVAL_S = 5.0
-# Readings kept for the plot; a longer run keeps every second, fourth, ... of them.
+# Readings kept for the plot; a longer run keeps every second, fourth, ... one.
 MAX_READINGS = 600
 
 ProgressListener = Callable[[str, Progress], None]
@@ -24,15 +24,15 @@ _listeners: list[ProgressListener] = []
 
 
 def add_listener(listener: ProgressListener) -> None:
-    """From now on every report of this process's steps is given to it, with the step's name, such as `judged/ocr[a]`.
+    """Call `listener` with every later report of this process's steps and the step's name, such as `judged/ocr[a]`.
 
-    It is called from the engine's event loop: it must not block.
+    It is called from the engine's event loop and must not block.
     """
     _listeners.append(listener)
 
 
 class StageProgressLogger:
-    """A progress sink for the engine: logs at most every `LOG_INTERVAL_S`, and keeps what the plot needs."""
+    """Progress callback for the engine: logs at most every `LOG_INTERVAL_S` and keeps readings for the plot."""
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         self._log = context.log
@@ -59,7 +59,7 @@ class StageProgressLogger:
             listener(self._step_name, progress)
 
     def render_plot(self) -> dg.MetadataValue | None:
-        """Rows and tokens per second over the time of the run; None for one that was over too soon."""
+        """Return a plot of rows and tokens per second over time; None for a run with fewer than three reports."""
         if len(self._readings) < 3:
             return None
         seconds, rows, tokens = zip(*self._readings, strict=True)

@@ -18,9 +18,11 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from mvl_assets.config.catalog import list_partition_keys, load_catalog
 from mvl_assets.config.prompts import get_judge_prompts, get_rewrite_prompt, load_prompts
 from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.definitions import build_defs
 from mvl_assets.defs.freshness import FRESHNESS_CHECK
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import SCHEMA_CHECK
+from mvl_assets.orchestration.resources import LakeResource
 
 # Between groups, as in the README's picture.
 EDGES = {
@@ -221,3 +223,9 @@ def test_dagster_itself_finds_the_workspace_valid(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_build_defs_uses_the_resources_it_is_given(tmp_path: Path) -> None:
+    lake = LakeResource(root=str(tmp_path / "lake"))
+    assert build_defs({"lake": lake}).resources == {"lake": lake}
+    assert build_defs().resources == {"lake": LakeResource()}

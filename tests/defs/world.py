@@ -1,5 +1,7 @@
-"""A small world for the tests of the graph: files of two sources of one category, prompts of its own, a fake model, and
-everything up to the mixtures materialised through Dagster."""
+"""A small lake for the tests of the graph: two sources of one category, its own prompts, a fake model server.
+
+Everything up to the mixtures is materialised through Dagster.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ import pytest
 import yaml
 
 from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.definitions import build_defs
 from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
-from mvl_assets.runner.dagster_home import load_code_locations
 from tests.raw_files import picture, put_parquet, talk
 
 # Of one category, rewritten by different prompts.
@@ -102,7 +104,7 @@ class World:
     def reload(self) -> None:
         for remembered in FORGETFUL:
             remembered.cache_clear()
-        self.definitions = load_code_locations()["mvl_assets"]
+        self.definitions = build_defs()
 
 
 def point_at(home: Path, patch: pytest.MonkeyPatch) -> None:
