@@ -107,7 +107,7 @@ $(EVAL_READY): evaluation.lock pyproject.toml
 	@$(EVAL) --no-deps -e . && touch $(EVAL_READY)
 
 test-eval: setup eval-setup  ## the tests that need lmms-eval
-	@MVL_TEST_EVAL=1 .venv/bin/python -m pytest -q tests/evaluation/test_lmms_eval.py
+	@MVL_TEST_EVAL=1 .venv/bin/python -m pytest -q tests/evaluation/lmms/test_lmms_eval.py
 
 lock: setup  ## write the lock file of this machine's accelerator from .venv
 	@{ echo "# Constraints of \`make setup ACCELERATOR=$(ACCELERATOR)\`, written by \`make lock\`."; \

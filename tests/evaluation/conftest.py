@@ -1,4 +1,4 @@
-"""A small lake with held-out questions: drawn pictures, samples, category rows."""
+"""A small lake with held-out questions: generated images, samples, category rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two checkpoints paired by question: the statistics, and the pairing of what is stored."""
+"""Comparison of two checkpoints: statistics, and the pairing of stored answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _scores(values: list[float]) -> dict[str, float]:
     return {f"q{n}": value for n, value in enumerate(values)}
 
 
-def test_mcnemar_is_the_sign_test_of_the_questions_that_changed() -> None:
+def test_mcnemar_equals_the_sign_test_of_changed_questions() -> None:
     assert compute_mcnemar_p_value(0, 0) == 1.0
     assert compute_mcnemar_p_value(5, 5) == 1.0
     assert compute_mcnemar_p_value(6, 0) == compute_mcnemar_p_value(0, 6) == 2 / 2**6
@@ -38,7 +38,7 @@ def test_mcnemar_is_the_sign_test_of_the_questions_that_changed() -> None:
     assert compute_mcnemar_p_value(1100, 1000) == pytest.approx(0.0308, abs=1e-3)
 
 
-def test_only_questions_that_both_were_asked_count() -> None:
+def test_only_questions_in_common_are_compared() -> None:
     found = compare_scores("x", {"a": 1.0, "b": 0.0, "c": 1.0}, {"b": 1.0, "c": 1.0, "d": 0.0})
     assert (found.n_questions, found.first_score, found.second_score, found.difference) == (2, 50.0, 100.0, 50.0)
     assert (found.n_gained, found.n_lost, found.p_value) == (1, 0, 1.0)
@@ -46,7 +46,7 @@ def test_only_questions_that_both_were_asked_count() -> None:
         compare_scores("x", {"a": 1.0}, {"b": 1.0})
 
 
-def test_pairing_sees_a_small_gain_that_unpaired_errors_would_hide() -> None:
+def test_pairing_detects_a_small_gain_that_unpaired_errors_hide() -> None:
     rng = random.Random(1)
     before = [float(rng.random() < 0.5) for _ in range(1000)]
     after = [1.0 if rng.random() < 0.05 else value for value in before]
@@ -56,7 +56,7 @@ def test_pairing_sees_a_small_gain_that_unpaired_errors_would_hide() -> None:
     assert found.ci_low > 0 and found.p_value is not None and found.p_value < 0.001
 
 
-def test_the_interval_covers_the_true_difference_about_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_difference_at_its_nominal_rate() -> None:
     rng = random.Random(2)
     inside = 0
     for _ in range(100):
@@ -66,7 +66,7 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_says() -> 
     assert 88 <= inside <= 100
 
 
-def test_graded_scores_have_an_interval_and_no_p_value_and_the_same_input_gives_the_same() -> None:
+def test_graded_scores_have_an_interval_but_no_p_value_and_are_deterministic() -> None:
     rng = random.Random(3)
     one, two = (_scores([rng.random() for _ in range(60)]) for _ in range(2))
     found = compare_scores("x", one, two)
@@ -113,7 +113,7 @@ def test_stored_answers_are_paired_within_the_same_settings_and_task_code(lake: 
         compare_checkpoints(lake, OLD, NEW)
 
 
-def test_checkpoints_are_named_by_the_beginning_of_their_version(lake: Lake) -> None:
+def test_a_version_prefix_resolves_to_its_checkpoint(lake: Lake) -> None:
     with pytest.raises(BenchmarkError, match="no checkpoint"):
         resolve_checkpoint_version(lake, "a")
     _store(lake, OLD, [1.0])
@@ -123,7 +123,7 @@ def test_checkpoints_are_named_by_the_beginning_of_their_version(lake: Lake) -> 
         resolve_checkpoint_version(lake, "")
 
 
-def test_the_command_shows_both_scores_and_the_difference(lake: Lake) -> None:
+def test_mvl_compare_prints_both_scores_and_the_difference(lake: Lake) -> None:
     _store(lake, OLD, [0.0] * 20)
     _store(lake, NEW, [1.0] * 10 + [0.0] * 10)
     said = CliRunner().invoke(compare_command, ["aa", "bb"], catch_exceptions=False).output

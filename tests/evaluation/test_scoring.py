@@ -13,7 +13,7 @@ from mvl_training.evaluation.scoring import (
 )
 
 
-def test_chance_is_computed_per_category_and_the_total_weighs_categories_by_their_questions() -> None:
+def test_baselines_are_per_category_and_the_total_weighs_categories_by_questions() -> None:
     scored_answers = [
         ScoredAnswer("chart", "7", True),
         ScoredAnswer("chart", "7.0", False),
@@ -32,12 +32,12 @@ def test_chance_is_computed_per_category_and_the_total_weighs_categories_by_thei
     assert total.accuracy == 0.5
 
 
-def test_the_letter_a_is_an_answer_of_its_own_in_chance() -> None:
+def test_the_letter_a_is_a_distinct_reference_in_baselines() -> None:
     options, _ = compute_category_scores([ScoredAnswer("options", letter, True) for letter in ("A", "The", "B", "A")])
     assert (options.majority_baseline, options.random_baseline) == (0.5, pytest.approx(1 / 3))
 
 
-def test_the_blank_control_is_compared_over_the_same_questions_only() -> None:
+def test_the_blank_image_control_uses_only_questions_with_images() -> None:
     scored_answers = [
         ScoredAnswer("general", "red", True, blank_image_correct=False, loss=1.0, blank_image_loss=3.0),
         ScoredAnswer("general", "blue", False, blank_image_correct=True, loss=2.0, blank_image_loss=2.0),
@@ -50,7 +50,7 @@ def test_the_blank_control_is_compared_over_the_same_questions_only() -> None:
     assert general.accuracy == pytest.approx(2 / 3)
 
 
-def test_the_standard_error_needs_two_questions_and_matches_the_textbook() -> None:
+def test_the_standard_error_needs_two_questions_and_matches_its_formula() -> None:
     assert compute_standard_error(1, 1) is None
     assert compute_standard_error(5, 10) == pytest.approx(math.sqrt(0.25 / 9))
     assert compute_standard_error(10, 10) == 0.0

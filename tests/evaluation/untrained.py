@@ -1,4 +1,4 @@
-"""A checkpoint that nobody trained: real files, random weights, made in a second."""
+"""An untrained checkpoint: real files with random weights, made in a second."""
 
 from __future__ import annotations
 

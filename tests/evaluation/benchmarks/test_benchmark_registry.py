@@ -1,4 +1,4 @@
-"""The declared benchmarks, and the arithmetic from lmms-eval's results to a score."""
+"""The declared benchmarks, and scores from lmms-eval's results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _report(results: dict[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
     }
 
 
-def test_the_papers_23_benchmarks_are_declared_with_their_numbers_after_the_last_stage() -> None:
+def test_the_papers_23_benchmarks_are_declared_with_their_final_scores() -> None:
     suites = load_suites()
     paper = {name: one for key, suite in suites.items() if key != LOCAL_SUITE for name, one in suite.benchmarks.items()}
     assert [len(suite.benchmarks) for suite in suites.values()] == [8, 7, 8, 3]
@@ -64,30 +64,30 @@ def test_a_mistake_in_the_declarations_names_its_line(tmp_path: Path, text: str,
         read_suites(file)
 
 
-def test_no_benchmark_is_called_like_a_source() -> None:
+def test_no_benchmark_has_the_name_of_a_source() -> None:
     # A run of chosen sources makes the partitions that are named after them.
     assert not load_catalog().keys() & {name for suite in load_suites().values() for name in suite.benchmarks}
 
 
-def test_every_local_benchmark_has_its_task_file() -> None:
+def test_every_local_benchmark_has_a_task_file() -> None:
     tasks = {task for one in load_suites()[LOCAL_SUITE].benchmarks.values() for task in one.tasks}
     assert tasks == {file.stem for file in TASKS_DIR.glob("*.yaml")}
 
 
-def test_a_share_becomes_a_percentage_with_the_aggregates_own_standard_error() -> None:
+def test_a_share_is_scaled_to_percent_with_the_aggregates_own_standard_error() -> None:
     found = {"exact_match,none": 0.64, "exact_match_stderr,none": 0.02, "exact_match_stderr_clt,none": 0.03}
     result = parse_benchmark_result(Benchmark(tasks=("t",), metric="exact_match", scale=100), _report({"t": found}))
     assert (result.score, result.stderr, result.n_questions) == (64.0, 2.0, 100)
     assert result.task_scores[0].task_hash == "hash of t"
 
 
-def test_questions_about_one_film_count_as_one_in_the_standard_error() -> None:
+def test_the_clustered_standard_error_comes_first() -> None:
     found = {"s,none": 58.0, "s_stderr,none": "N/A", "s_stderr_clt,none": 0.01, "s_stderr_clustered,none": 0.025}
     result = parse_benchmark_result(Benchmark(tasks=("t",), metric="s"), _report({"t": found}))
     assert (result.score, result.stderr) == (58.0, 2.5)
 
 
-def test_an_aggregate_without_a_formula_has_the_error_of_resampling() -> None:
+def test_an_aggregate_without_a_formula_gets_the_bootstrap_error() -> None:
     found = {"acc,none": 0.5, "acc_stderr,none": "N/A", "acc_stderr_clt,none": "N/A"}
     report = _report({"t": found}, bootstrap={"t": {"acc": 0.015}})
     assert parse_benchmark_result(Benchmark(tasks=("t",), metric="acc", scale=100), report).stderr == 1.5
@@ -96,7 +96,7 @@ def test_an_aggregate_without_a_formula_has_the_error_of_resampling() -> None:
     )
 
 
-def test_several_tasks_are_averaged_with_their_errors() -> None:
+def test_scores_of_several_tasks_are_averaged_with_their_errors() -> None:
     results = {f"t{n}": {"a,none": score, "a_stderr,none": 0.03} for n, score in enumerate((0.2, 0.4))}
     result = parse_benchmark_result(Benchmark(tasks=("t0", "t1"), metric="a", scale=100), _report(results))
     assert result.score == pytest.approx(30.0)
@@ -104,7 +104,7 @@ def test_several_tasks_are_averaged_with_their_errors() -> None:
     assert result.n_questions == 200
 
 
-def test_a_number_that_a_task_gives_as_text_counts_and_a_file_for_submission_is_no_score() -> None:
+def test_a_score_given_as_text_is_parsed_and_a_submission_has_no_score() -> None:
     assert (
         parse_benchmark_result(Benchmark(tasks=("t",), metric="j"), _report({"t": {"j,none": "67.60"}})).score == 67.6
     )
@@ -112,7 +112,7 @@ def test_a_number_that_a_task_gives_as_text_counts_and_a_file_for_submission_is_
     assert (nothing.score, nothing.stderr, nothing.n_questions) == (None, None, 100)
 
 
-def test_of_a_task_with_two_kinds_of_questions_only_those_of_the_metric_are_counted() -> None:
+def test_only_questions_of_the_metric_are_counted() -> None:
     found = {"seed_image,none": 0.7, "seed_video,none": 0.5}
     report = _report(
         {"seedbench": found}, question_counts={"seedbench": {"seed_all": 100, "seed_image": 80, "seed_video": 20}}
@@ -124,7 +124,7 @@ def test_of_a_task_with_two_kinds_of_questions_only_those_of_the_metric_are_coun
     assert counts == {"SEED-Bench": 80, "SEED-Bench-Video": 20}
 
 
-def test_a_question_with_a_line_per_filter_is_counted_once() -> None:
+def test_a_question_with_several_filters_is_counted_once() -> None:
     lines = [
         {"doc_id": n, "filter": f, "seed_all": 1, f"seed_{k}": 1}
         for n, k in enumerate(("image", "video", "image"))
@@ -134,7 +134,7 @@ def test_a_question_with_a_line_per_filter_is_counted_once() -> None:
     assert (found["seed_all"], found["seed_image"], found["seed_video"]) == (3, 2, 1)
 
 
-def test_a_score_that_lmms_eval_did_not_give_is_named() -> None:
+def test_a_missing_metric_is_named() -> None:
     with pytest.raises(BenchmarkError, match=r"no 'b,none' for t, only a,none"):
         parse_benchmark_result(Benchmark(tasks=("t",), metric="b"), _report({"t": {"a,none": 1.0}}))
 
@@ -157,13 +157,13 @@ def test_a_score_that_lmms_eval_did_not_give_is_named() -> None:
         ("said", None),
     ],
 )
-def test_what_one_question_brought_is_found_in_the_forms_that_tasks_use(value: object, score: float | None) -> None:
+def test_question_scores_are_parsed_from_all_record_forms(value: object, score: float | None) -> None:
     assert compute_question_score({"m": value}, Benchmark(tasks=("t",), metric="m")) == score
     assert compute_question_score({"m": value}, Benchmark(tasks=("t",), metric=None)) is None
 
 
 @pytest.mark.parametrize(("by_itself", "score"), [(1.0, 1.0), (0.0, 0.0), (0.5, 0.5), (3.0, None), ("N/A", None)])
-def test_a_record_in_a_form_of_its_own_is_scored_by_the_tasks_aggregate(by_itself: object, score: float | None) -> None:
+def test_an_unknown_record_form_is_scored_by_the_tasks_aggregate(by_itself: object, score: float | None) -> None:
     record = {"id": "validation_Math_1", "question_type": "open", "answer": "7", "parsed_pred": [["7", 7.0]]}
     percent = Benchmark(tasks=("t",), metric="m", scale=100)
     assert compute_question_score({"m": record, "single_question_scores": {"m": by_itself}}, percent) == score

@@ -1,4 +1,4 @@
-"""Asking on this machine: what the runner is shown, and what survives a kill."""
+"""The local backend: what the runner is shown, and what survives a kill."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ from mvl_training.evaluation.held_out.questions import QUESTIONS_PER_CATEGORY
 from mvl_training.evaluation.held_out.suite import select_held_out_questions
 from mvl_training.runs.stage_run import Checkpoint
 
-Shown = tuple[list[bytes], str]
+ShownQuestion = tuple[list[bytes], str]
 
 
-class Recorder:
-    """The runner's two methods; answers by the number of pictures' bytes and keeps what it was shown."""
+class RecordingRunner:
+    """A runner that answers with the number of bytes of the images and records its questions."""
 
     def __init__(self) -> None:
-        self.questions: list[Shown] = []
+        self.questions: list[ShownQuestion] = []
 
-    def answer_questions(self, questions: Sequence[Shown]) -> list[str]:
+    def answer_questions(self, questions: Sequence[ShownQuestion]) -> list[str]:
         self.questions += questions
-        return [f"{sum(map(len, pictures))} bytes" for pictures, _ in questions]
+        return [f"{sum(map(len, images))} bytes" for images, _ in questions]
 
     def compute_losses(self, samples: Sequence[tuple[list[bytes], str, str]]) -> list[float]:
-        return [float(sum(map(len, pictures))) for pictures, _, _ in samples]
+        return [float(sum(map(len, images))) for images, _, _ in samples]
 
 
-def test_each_question_is_asked_with_its_pictures_and_once_over_grey(lake: Lake) -> None:
+def test_each_question_is_asked_with_its_images_and_once_with_grey_ones(lake: Lake) -> None:
     questions = select_held_out_questions(lake, ["general", "language"], 0.999999, per_category=6)
-    runner = Recorder()
-    said = {row.question_id: row for row in local_worker.answer_questions(lake, runner, questions, answer_scope="all")}
-    assert set(said) == {question.question_id for question in questions}
+    runner = RecordingRunner()
+    answers = {
+        row.question_id: row for row in local_worker.answer_questions(lake, runner, questions, answer_scope="all")
+    }
+    assert set(answers) == {question.question_id for question in questions}
     for question in questions:
         data = [lake.images.read_images([i])[i] for i in question.image_ids]
-        row = said[question.question_id]
+        row = answers[question.question_id]
         assert row.answer == f"{sum(map(len, data))} bytes"
         assert row.loss == sum(map(len, data))
         if data:
@@ -51,13 +53,13 @@ def test_each_question_is_asked_with_its_pictures_and_once_over_grey(lake: Lake)
             assert row.blank_image_loss == len(build_blank_image(data[0]))
         else:
             assert (row.blank_image_answer, row.blank_image_loss) == (None, None)
-    assert len(runner.questions) == 6 + 6 + 6, "a question without pictures is asked once"
+    assert len(runner.questions) == 6 + 6 + 6, "a question without images is asked once"
     assert all("<image>" not in text for _, text in runner.questions)
 
 
-def test_a_checkpoint_that_is_only_measured_is_asked_nothing(lake: Lake) -> None:
+def test_scope_multi_image_asks_only_those_and_measures_losses_of_all(lake: Lake) -> None:
     questions = select_held_out_questions(lake, ["general"], 0.999999, per_category=2)
-    runner = Recorder()
+    runner = RecordingRunner()
     rows = list(local_worker.answer_questions(lake, runner, questions, answer_scope="multi_image"))
     assert runner.questions == []
     assert all(row.answer is None and row.loss is not None for row in rows)
@@ -67,7 +69,7 @@ def test_a_checkpoint_that_is_only_measured_is_asked_nothing(lake: Lake) -> None
     assert len(runner.questions) == 2
 
 
-def test_a_line_torn_by_a_kill_does_not_count_and_later_lines_stay_whole(tmp_path: Path) -> None:
+def test_a_torn_line_is_skipped_and_the_file_is_rewritten_whole(tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
     good = {"question_id": "a" * 32, "answer": "red", "blank_image_answer": None, "loss": 1.0, "blank_image_loss": None}
     out.write_text(json.dumps(good) + "\n" + json.dumps(good)[:25], encoding="utf-8")
@@ -77,7 +79,7 @@ def test_a_line_torn_by_a_kill_does_not_count_and_later_lines_stay_whole(tmp_pat
     assert out.read_text(encoding="utf-8").endswith("}\n")
 
 
-def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: Lake, home: Path) -> None:
+def test_answered_questions_are_not_asked_again_and_launch_no_worker(lake: Lake, home: Path) -> None:
     checkpoint = Checkpoint("alignment", load_settings().checkpoints_dir / "alignment" / "abc", "v1", 512)
     launched: list[list[str]] = []
 
@@ -89,7 +91,7 @@ def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: 
         wanted = [local_worker.HeldOutQuestion.from_dict(q) for q in job["questions"]]
         rows = local_worker.answer_questions(
             lake,
-            Recorder(),
+            RecordingRunner(),
             [q for q in wanted if q.question_id not in local_worker.read_answers(out)],
             answer_scope="all",
         )
@@ -99,8 +101,8 @@ def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: 
 
     def ask(count: int) -> dict:
         questions = select_held_out_questions(lake, ["general"], 0.999999, per_category=count)
-        said = evaluate.run_local_worker(lake, questions, [(checkpoint, "all")], max_new_tokens=8, launch=launch)
-        return dict(said["alignment"])
+        answers = evaluate.run_local_worker(lake, questions, [(checkpoint, "all")], max_new_tokens=8, launch=launch)
+        return dict(answers["alignment"])
 
     first = ask(2)
     assert len(first) == 2 and len(launched) == 1
@@ -108,7 +110,7 @@ def test_what_is_answered_is_not_asked_again_and_then_nothing_is_launched(lake: 
     assert first.items() <= ask(5).items() and len(launched) == 2
 
 
-def test_a_job_with_nothing_left_to_ask_loads_no_model(lake: Lake, tmp_path: Path) -> None:
+def test_a_job_without_pending_questions_loads_no_model(lake: Lake, tmp_path: Path) -> None:
     (question,) = select_held_out_questions(lake, ["general"], 0.999999, per_category=1)
     out = tmp_path / "answers.jsonl"
     out.write_text(
@@ -121,7 +123,7 @@ def test_a_job_with_nothing_left_to_ask_loads_no_model(lake: Lake, tmp_path: Pat
     assert local_worker.main([str(job)]) == 0
 
 
-def test_preview_questions_have_pictures_and_are_among_those_the_suite_asks(
+def test_preview_questions_have_images_and_belong_to_the_suite(
     lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demo = (PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8")

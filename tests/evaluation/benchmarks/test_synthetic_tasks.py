@@ -1,4 +1,4 @@
-"""The drawn questions: true answers, read back from the pixels, and the same file twice."""
+"""Synthetic questions: references read back from the pixels, and deterministic files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _where(picture: bytes, colour: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_discs_of_the_asked_colour_are_as_many_as_the_answer_says(seed: int) -> None:
+def test_counting_questions_show_as_many_discs_as_the_reference(seed: int) -> None:
     one = synthetic_tasks.draw_counting_question(random.Random(seed))
     colour = re.search(r"many (\w+) discs", one.text).group(1)  # type: ignore[union-attr]
     disc = np.pi * 26**2
@@ -30,7 +30,7 @@ def test_the_discs_of_the_asked_colour_are_as_many_as_the_answer_says(seed: int)
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_option_of_the_answer_is_the_highest_bar(seed: int) -> None:
+def test_the_reference_option_is_the_highest_bar(seed: int) -> None:
     one = synthetic_tasks.draw_bar_chart_question(random.Random(seed))
     options = dict(re.findall(r"^([A-D])\. (\w+)$", one.text, re.MULTILINE))
     heights = {letter: _where(one.images[0], colour).any(axis=1).sum() for letter, colour in options.items()}
@@ -38,7 +38,7 @@ def test_the_option_of_the_answer_is_the_highest_bar(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_picture_of_the_answer_has_the_larger_disc(seed: int) -> None:
+def test_the_reference_image_has_the_larger_disc(seed: int) -> None:
     one = synthetic_tasks.draw_size_comparison_question(random.Random(seed))
     colour = re.search(r"the (\w+) disc", one.text).group(1)  # type: ignore[union-attr]
     first, second = (_where(picture, colour).sum() for picture in one.images)
@@ -60,11 +60,11 @@ def test_the_picture_of_the_answer_has_the_larger_disc(seed: int) -> None:
         ("a larger one", "second", 0.0),
     ],
 )
-def test_an_article_is_not_an_option(said: str, answer: str, right: float) -> None:
+def test_an_article_is_not_scored_as_an_option(said: str, answer: str, right: float) -> None:
     assert process_results({"answer": answer}, [said]) == {"exact_match": right}
 
 
-def test_the_same_questions_are_written_twice_and_every_picture_has_its_marker(tmp_path: Path) -> None:
+def test_task_data_is_deterministic_and_every_image_has_a_marker(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         synthetic_tasks.write_task_data(tmp_path / folder, n_questions=12)
     for task in synthetic_tasks.TASK_GENERATORS:

@@ -1,4 +1,4 @@
-"""A conversation as the runner asks it: pictures where they stand, laid out as in training."""
+"""Conversations as the student runner encodes them: images in place, laid out as in training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mvl_training.evaluation.student_runner import StudentRunner
 from tests.evaluation.untrained import untrained_checkpoint
 from tests.training import tiny_model
 
-PICTURE, FILM = VisualPlaceholder("image", 3), VisualPlaceholder("video", 5)
+IMAGE, VIDEO = VisualPlaceholder("image", 3), VisualPlaceholder("video", 5)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
     return ChatTokenizer.load(tiny_model.write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
-def test_a_question_with_its_pictures_first_is_the_prompt_of_training(tokens: ChatTokenizer) -> None:
-    for visuals in ([], [PICTURE], [PICTURE, PICTURE], [FILM]):
+def test_a_question_with_its_images_first_has_the_prompt_of_training(tokens: ChatTokenizer) -> None:
+    for visuals in ([], [IMAGE], [IMAGE, IMAGE], [VIDEO]):
         asked = encode_chat_prompt([("user", [*visuals, "What?\nSay."])], tokens, system_prompt="S")
         assert asked == encode_prompt("What?\nSay.", visuals, tokens, system_prompt="S")
 
@@ -42,13 +42,13 @@ def test_a_question_with_its_pictures_first_is_the_prompt_of_training(tokens: Ch
 @pytest.mark.parametrize(
     "messages",
     [
-        [("user", ["First: ", PICTURE, "Second: ", PICTURE, "Which?"])],
-        [("system", ["Be short."]), ("user", [PICTURE, "What?"])],
-        [("user", ["Look."]), ("assistant", ["I do."]), ("user", [PICTURE, PICTURE])],
-        [("user", [FILM, "What moves in <image>?"])],
+        [("user", ["First: ", IMAGE, "Second: ", IMAGE, "Which?"])],
+        [("system", ["Be short."]), ("user", [IMAGE, "What?"])],
+        [("user", ["Look."]), ("assistant", ["I do."]), ("user", [IMAGE, IMAGE])],
+        [("user", [VIDEO, "What moves in <image>?"])],
     ],
 )
-def test_any_conversation_is_what_the_exported_template_renders(tokens: ChatTokenizer, messages: list[Any]) -> None:
+def test_encoding_a_conversation_equals_the_exported_template(tokens: ChatTokenizer, messages: list[Any]) -> None:
     def content(parts: list[Any]) -> list[dict[str, str]]:
         return [{"type": "text", "text": p} if isinstance(p, str) else {"type": p.kind} for p in parts]
 
@@ -61,28 +61,26 @@ def test_any_conversation_is_what_the_exported_template_renders(tokens: ChatToke
         tokens.im_start_id: "<|im_start|>",
         tokens.im_end_id: "<|im_end|>",
     }
-    said, plain = "", []
+    answers, plain = "", []
     once = [
         (role, [p if isinstance(p, str) else VisualPlaceholder(p.kind, 1) for p in parts]) for role, parts in messages
     ]
     for token in encode_chat_prompt(once, tokens, system_prompt="S"):
         if token in names:
-            said, plain = said + tokens.decode(plain) + names[token], []
+            answers, plain = answers + tokens.decode(plain) + names[token], []
         else:
             plain.append(token)
-    assert said + tokens.decode(plain) == rendered
+    assert answers + tokens.decode(plain) == rendered
 
 
-def test_the_runner_answers_a_conversation_as_it_answers_a_question(runner: StudentRunner) -> None:
+def test_a_one_turn_conversation_gets_the_answer_of_a_question(runner: StudentRunner) -> None:
     red, blue = tiny_model.draw("circle", "red"), tiny_model.draw("square", "blue")
-    for pictures in ([], [red], [red, blue]):
-        (said,) = runner.answer_questions([(pictures, "What?")])
-        assert runner.generate_reply([("user", [*pictures, "What?"])], max_new_tokens=6) == said != ""
+    for images in ([], [red], [red, blue]):
+        (answers,) = runner.answer_questions([(images, "What?")])
+        assert runner.generate_reply([("user", [*images, "What?"])], max_new_tokens=6) == answers != ""
 
 
-def test_where_a_picture_stands_and_in_which_order_is_seen_by_the_model(
-    runner: StudentRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_place_and_order_of_images_reach_the_model(runner: StudentRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     red, blue = tiny_model.draw("circle", "red"), tiny_model.draw("square", "blue")
     seen: list[Any] = []
     embed = runner.student.embed_inputs
@@ -98,7 +96,7 @@ def test_where_a_picture_stands_and_in_which_order_is_seen_by_the_model(
     assert (first.tiles_T3PP == ahead.tiles_T3PP).all()
 
 
-def test_a_film_takes_the_tokens_of_a_film(runner: StudentRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_takes_the_tiles_of_a_video(runner: StudentRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [tiny_model.draw("circle", "red", at=(n, n)) for n in (0, 40, 80)]
     seen: list[Any] = []
     embed = runner.student.embed_inputs
@@ -109,12 +107,12 @@ def test_a_film_takes_the_tokens_of_a_film(runner: StudentRunner, monkeypatch: p
     assert len(batch.tiles_T3PP) == sum(layout.n_tiles for layout in batch.layouts)
 
 
-def test_a_conversation_that_does_not_fit_is_refused_instead_of_cut(runner: StudentRunner) -> None:
+def test_a_conversation_longer_than_the_model_is_refused_not_truncated(runner: StudentRunner) -> None:
     with pytest.raises(MvlError, match="do not fit into the 2048 positions"):
         runner.generate_reply([("user", ["a" * 2100])])
 
 
-def test_an_export_is_found_from_its_folder(runner: StudentRunner, tmp_path: Path) -> None:
+def test_an_export_is_found_from_its_output_dir(runner: StudentRunner, tmp_path: Path) -> None:
     checkpoint = untrained_checkpoint(tmp_path)
     assert StudentRunner(checkpoint.output_dir, max_new_tokens=6).answer_questions(
         [([], "Hi")]

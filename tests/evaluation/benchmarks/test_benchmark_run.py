@@ -1,4 +1,4 @@
-"""From what lmms-eval leaves to the tables of the lake, with a launch that leaves small saved files."""
+"""From the files that lmms-eval leaves to tables of the lake, with a fake launch."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _failing(message: str | None) -> Launch:
     return launch
 
 
-def test_a_score_stands_in_the_lake_with_its_error_its_origin_and_the_papers_number(lake: Lake, home: Path) -> None:
+def test_a_score_is_stored_with_its_error_origin_and_the_papers_score(lake: Lake, home: Path) -> None:
     checkpoint = _checkpoint(home)
     found = run_benchmark(
         lake,
@@ -115,9 +115,7 @@ def test_a_score_stands_in_the_lake_with_its_error_its_origin_and_the_papers_num
     assert "| **one_vision** `aaaaaaaa` | **75.0 ± 1.0** | 86.2 | – | 4 |" in shown
 
 
-def test_the_same_again_changes_nothing_and_another_checkpoint_stands_beside_and_can_be_compared(
-    lake: Lake, home: Path
-) -> None:
+def test_a_rerun_changes_nothing_and_another_checkpoint_is_added_and_comparable(lake: Lake, home: Path) -> None:
     def ask(checkpoint: Checkpoint, right: Sequence[bool], run_id: str) -> benchmark_run.BenchmarkReport:
         return run_benchmark(
             lake,
@@ -142,7 +140,7 @@ def test_the_same_again_changes_nothing_and_another_checkpoint_stands_beside_and
     assert (compared.n_questions, compared.n_gained, compared.n_lost, compared.difference) == (4, 2, 0, 50.0)
 
 
-def test_other_settings_are_another_result(lake: Lake, home: Path) -> None:
+def test_other_settings_give_another_result(lake: Lake, home: Path) -> None:
     checkpoint = _checkpoint(home)
     hashes = {
         run_benchmark(
@@ -158,7 +156,7 @@ def test_other_settings_are_another_result(lake: Lake, home: Path) -> None:
     assert len(hashes) == len(read_benchmark_scores(lake, "ChartQA")) == 4
 
 
-def test_the_job_names_the_weights_and_for_a_server_what_to_start(lake: Lake, home: Path) -> None:
+def test_the_job_names_the_weights_and_the_server_to_start(lake: Lake, home: Path) -> None:
     checkpoint, jobs = _checkpoint(home), []
     for asking in (
         BenchmarkSettings(),
@@ -183,7 +181,7 @@ def test_the_job_names_the_weights_and_for_a_server_what_to_start(lake: Lake, ho
     assert jobs[0]["include_path"] is None
 
 
-def test_the_local_suite_draws_its_data_once_and_asks_the_hub_nothing(lake: Lake, home: Path) -> None:
+def test_the_local_suite_generates_its_data_once_and_works_offline(lake: Lake, home: Path) -> None:
     jobs: list[dict[str, Any]] = []
     for _ in range(2):
         with pytest.raises(BenchmarkError, match="no 'exact_match,none' for synthetic_bars"):
@@ -203,7 +201,7 @@ def test_the_local_suite_draws_its_data_once_and_asks_the_hub_nothing(lake: Lake
     assert pq.read_table(Path(first["data_dir"]) / "synthetic_bars.parquet").num_rows == 120
 
 
-def test_what_lmms_eval_could_not_do_is_one_line_with_what_to_do(lake: Lake, home: Path) -> None:
+def test_an_error_of_lmms_eval_is_one_line_with_a_hint(lake: Lake, home: Path) -> None:
     arguments = (lake, _checkpoint(home), "documents", "ChartQA")
     with pytest.raises(BenchmarkError) as caught:
         run_benchmark(
@@ -215,7 +213,7 @@ def test_what_lmms_eval_could_not_do_is_one_line_with_what_to_do(lake: Lake, hom
         run_benchmark(*arguments, benchmark_settings=BenchmarkSettings(), run_id="r", launch=_failing(None))
 
 
-def test_without_the_environment_or_a_judge_nothing_is_launched(
+def test_a_missing_environment_or_judge_key_launches_nothing(
     lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched = _failing("launched")

@@ -1,4 +1,4 @@
-"""lmms-eval itself, in its own environment, without a network: local tasks, both ways to ask, and what goes wrong.
+"""lmms-eval in its own environment, offline: local tasks, both backends, and errors.
 
 Run by `make test-eval`, which makes the environment first.
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from servers import serving
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
@@ -37,6 +36,7 @@ from mvl_training.runs import stage_run
 from mvl_training.runs.process_group import CommandFailed
 from mvl_training.runs.stage_run import Checkpoint
 from tests.evaluation.untrained import untrained_checkpoint
+from tests.servers import serving
 from tests.training import tiny_model
 
 LIMIT = 6
@@ -99,7 +99,7 @@ def pairs(module_home: Path, world: Lake, checkpoint: Checkpoint) -> BenchmarkRe
         return _run(world, checkpoint, "Synthetic-Pairs", BenchmarkSettings(limit=LIMIT))
 
 
-def test_the_scored_answers_are_the_runners_own_with_both_pictures_in_their_places(
+def test_scored_answers_equal_the_runners_own_with_both_images_in_place(
     world: Lake, checkpoint: Checkpoint, pairs: BenchmarkReport
 ) -> None:
     rows = _answers(world, pairs)
@@ -117,7 +117,7 @@ def test_the_scored_answers_are_the_runners_own_with_both_pictures_in_their_plac
         assert row["reference"] == one.reference
 
 
-def test_another_checkpoint_is_compared_question_by_question(
+def test_two_checkpoints_are_compared_question_by_question(
     world: Lake, module_home: Path, pairs: BenchmarkReport
 ) -> None:
     (module_home / "two").mkdir()
@@ -132,7 +132,9 @@ def test_another_checkpoint_is_compared_question_by_question(
     assert (compared.benchmark, compared.n_questions) == ("Synthetic-Pairs", LIMIT)
 
 
-def test_a_server_is_asked_the_same_questions(world: Lake, checkpoint: Checkpoint, pairs: BenchmarkReport) -> None:
+def test_the_server_backend_asks_the_same_questions(
+    world: Lake, checkpoint: Checkpoint, pairs: BenchmarkReport
+) -> None:
     with serving() as (server, endpoint):
         server.record_bodies = True
         asking = BenchmarkSettings(backend="server", limit=LIMIT, base_url=endpoint.base_url, model="fake")
@@ -147,7 +149,7 @@ def test_a_server_is_asked_the_same_questions(world: Lake, checkpoint: Checkpoin
         assert body["max_tokens"] == 16
 
 
-def test_a_server_that_refuses_fails_the_benchmark_instead_of_scoring_empty_answers(
+def test_a_refusing_server_fails_the_benchmark_instead_of_scoring_empty_answers(
     world: Lake, checkpoint: Checkpoint
 ) -> None:
     with (
@@ -162,14 +164,14 @@ def test_a_server_that_refuses_fails_the_benchmark_instead_of_scoring_empty_answ
         )
 
 
-def test_data_behind_an_unreachable_hub_is_named_in_one_line(world: Lake, checkpoint: Checkpoint) -> None:
+def test_unreachable_data_is_an_error_of_one_line(world: Lake, checkpoint: Checkpoint) -> None:
     with pytest.raises(BenchmarkError) as caught:
         _run(world, checkpoint, "MuirBench", BenchmarkSettings(limit=2), suite="multi_image_and_video")
     assert "MuirBench: muirbench cannot be loaded, nor its data from MUIRBENCH/MUIRBENCH: " in caught.value.message
     assert "\n" not in caught.value.message and "HF_TOKEN" in str(caught.value.hint)
 
 
-def test_the_asset_of_a_local_benchmark_shows_its_score_beside_chance(
+def test_a_local_benchmark_asset_shows_score_and_chance(
     module_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -252,7 +254,7 @@ def _odd_job(folder: Path, checkpoint: Checkpoint, *, gives_up: bool) -> Path:
     return folder / "job.json"
 
 
-def test_a_task_with_its_own_aggregate_gets_a_standard_error_and_may_write_a_file_for_submission(
+def test_a_task_with_its_own_aggregate_gets_a_standard_error_and_may_write_a_submission(
     tmp_path: Path, checkpoint: Checkpoint
 ) -> None:
     job = _odd_job(tmp_path, checkpoint, gives_up=False)
@@ -275,7 +277,7 @@ def test_a_task_with_its_own_aggregate_gets_a_standard_error_and_may_write_a_fil
     assert again["task_hashes"]["odd"] != before and again["results"] == report["results"]
 
 
-def test_a_task_that_ends_the_process_is_an_error_with_its_words(tmp_path: Path, checkpoint: Checkpoint) -> None:
+def test_a_task_that_exits_the_process_is_an_error_with_its_message(tmp_path: Path, checkpoint: Checkpoint) -> None:
     job = _odd_job(tmp_path, checkpoint, gives_up=True)
     with pytest.raises(CommandFailed):
         _launch([str(resolve_eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
@@ -283,7 +285,7 @@ def test_a_task_that_ends_the_process_is_an_error_with_its_words(tmp_path: Path,
     assert "a.mp4 does not exist" in said["message"] and said["hint"]
 
 
-def test_every_declared_task_and_both_models_can_be_imported() -> None:
+def test_every_declared_task_and_both_models_are_importable() -> None:
     tasks = sorted({t for suite in load_suites().values() for one in suite.benchmarks.values() for t in one.tasks})
     code = (
         "import json, sys\n"

@@ -1,4 +1,4 @@
-"""Held-out questions, what checkpoints said to them, and the table that keeps both."""
+"""The held-out suite: questions, scores, and the table that keeps both."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ CATEGORIES, ROWS = ("general", "chart", "language"), 12
 STAGES = ("alignment", "one_vision")
 
 
-def _knowing(question: HeldOutQuestion) -> ModelAnswer:
+def _answer_correctly(question: HeldOutQuestion) -> ModelAnswer:
     return ModelAnswer(question.question_id, question.reference, "red" if question.image_ids else None, 0.5, 2.0)
 
 
-def _blind(question: HeldOutQuestion) -> ModelAnswer:
+def _answer_red(question: HeldOutQuestion) -> ModelAnswer:
     return ModelAnswer(question.question_id, "red", "red" if question.image_ids else None, 2.0, 2.0)
 
 
-def _askings(questions: list[HeldOutQuestion], version: str = "v1") -> list[CheckpointAnswers]:
+def _build_checkpoint_answers(questions: list[HeldOutQuestion], version: str = "v1") -> list[CheckpointAnswers]:
     first, last = (Checkpoint(stage, Path("/nowhere"), version, 512) for stage in STAGES)  # type: ignore[arg-type]
     return [
-        CheckpointAnswers(first, "local", {q.question_id: _blind(q) for q in questions}),
-        CheckpointAnswers(last, "server", {q.question_id: _knowing(q) for q in questions}),
+        CheckpointAnswers(first, "local", {q.question_id: _answer_red(q) for q in questions}),
+        CheckpointAnswers(last, "server", {q.question_id: _answer_correctly(q) for q in questions}),
     ]
 
 
-def test_questions_come_from_held_out_rows_of_the_asked_categories_only(lake: Lake) -> None:
+def test_questions_come_only_from_held_out_rows_of_the_given_categories(lake: Lake) -> None:
     every = select_held_out_questions(lake, CATEGORIES, 0.999999, per_category=100)
     assert len(every) == len(CATEGORIES) * ROWS
     some = select_held_out_questions(lake, ["chart"], 0.5, per_category=100)
@@ -51,48 +51,48 @@ def test_questions_come_from_held_out_rows_of_the_asked_categories_only(lake: La
     assert select_held_out_questions(lake, ["no_such_table"], 0.5, per_category=100) == []
 
 
-def test_scores_stand_beside_chance_and_the_blank_control(lake: Lake) -> None:
+def test_scores_include_baselines_and_the_blank_image_control(lake: Lake) -> None:
     questions = select_held_out_questions(lake, CATEGORIES, 0.999999, per_category=100)
-    report = publish_report(lake, questions, _askings(questions), max_new_tokens=8, run_id="r1")
-    blind, knowing = (report.scores[stage][-1] for stage in STAGES)
-    assert (knowing.accuracy, blind.accuracy) == (1.0, 0.25)
-    assert (blind.majority_baseline, blind.random_baseline) == (0.25, 0.25)
-    assert (knowing.with_image_accuracy, knowing.blank_image_accuracy) == (1.0, 0.25)
-    assert knowing.n_with_images == 2 * ROWS
+    report = publish_report(lake, questions, _build_checkpoint_answers(questions), max_new_tokens=8, run_id="r1")
+    always_red, correct = (report.scores[stage][-1] for stage in STAGES)
+    assert (correct.accuracy, always_red.accuracy) == (1.0, 0.25)
+    assert (always_red.majority_baseline, always_red.random_baseline) == (0.25, 0.25)
+    assert (correct.with_image_accuracy, correct.blank_image_accuracy) == (1.0, 0.25)
+    assert correct.n_with_images == 2 * ROWS
     rows = list(lake.get_table(suite.TABLE).iter_rows())
     assert len(rows) == 2 * 3 * ROWS
-    pictureless = [row for row in rows if row["category"] == "language" and row["backend"] == "local"]
-    assert pictureless and all(row["blank_image_correct"] is None for row in pictureless)
+    rows_without_images = [row for row in rows if row["category"] == "language" and row["backend"] == "local"]
+    assert rows_without_images and all(row["blank_image_correct"] is None for row in rows_without_images)
 
 
-def test_asking_the_same_again_changes_neither_the_table_nor_the_data_version(lake: Lake) -> None:
+def test_publishing_the_same_answers_again_changes_neither_table_nor_data_version(lake: Lake) -> None:
     questions = select_held_out_questions(lake, CATEGORIES, 0.999999, per_category=5)
-    first = publish_report(lake, questions, _askings(questions), max_new_tokens=8, run_id="r1")
+    first = publish_report(lake, questions, _build_checkpoint_answers(questions), max_new_tokens=8, run_id="r1")
     version = lake.get_table(suite.TABLE).version
-    again = publish_report(lake, questions, _askings(questions), max_new_tokens=8, run_id="r2")
+    again = publish_report(lake, questions, _build_checkpoint_answers(questions), max_new_tokens=8, run_id="r2")
     assert again.data_version == first.data_version
     assert lake.get_table(suite.TABLE).version == version
-    other = publish_report(lake, questions, _askings(questions, "v2"), max_new_tokens=8, run_id="r3")
+    other = publish_report(lake, questions, _build_checkpoint_answers(questions, "v2"), max_new_tokens=8, run_id="r3")
     assert other.data_version != first.data_version
 
 
-def test_questions_that_left_the_suite_leave_the_table(lake: Lake) -> None:
+def test_questions_removed_from_the_suite_leave_the_table(lake: Lake) -> None:
     many = select_held_out_questions(lake, CATEGORIES, 0.999999, per_category=6)
-    publish_report(lake, many, _askings(many), max_new_tokens=8, run_id="r1")
+    publish_report(lake, many, _build_checkpoint_answers(many), max_new_tokens=8, run_id="r1")
     few = select_held_out_questions(lake, CATEGORIES, 0.999999, per_category=2)
-    publish_report(lake, few, _askings(few), max_new_tokens=8, run_id="r2")
+    publish_report(lake, few, _build_checkpoint_answers(few), max_new_tokens=8, run_id="r2")
     kept = {row["question_id"] for row in lake.get_table(suite.TABLE).iter_rows(["question_id"])}
     assert kept == {question.question_id for question in few}
 
 
-def test_without_held_out_rows_the_suite_says_what_to_do(lake: Lake) -> None:
+def test_a_suite_without_questions_is_an_error_with_a_hint(lake: Lake) -> None:
     with pytest.raises(NoHeldOutQuestionsError, match="set `holdout_fraction` above 0"):
         publish_report(lake, [], [], max_new_tokens=8, run_id="r1")
 
 
-def test_the_tables_show_every_checkpoint_and_category_and_the_preview_fits_into_an_event(lake: Lake) -> None:
+def test_tables_list_every_checkpoint_and_category_and_the_preview_fits_into_an_event(lake: Lake) -> None:
     questions = select_held_out_questions(lake, CATEGORIES, 0.999999, per_category=100)
-    report = publish_report(lake, questions, _askings(questions), max_new_tokens=8, run_id="r1")
+    report = publish_report(lake, questions, _build_checkpoint_answers(questions), max_new_tokens=8, run_id="r1")
     summary = render_summary_table(report)
     assert "| alignment | local | 9 of 36 | 25.0 % ± 7.3 | 25.0 % | 25.0 % | 25.0 % | 25.0 % |" in summary
     assert "| one_vision | server | 36 of 36 | 100.0 % ± 0.0 |" in summary
@@ -110,7 +110,7 @@ def test_the_tables_show_every_checkpoint_and_category_and_the_preview_fits_into
     assert len({line.count(" | ") for line in preview.splitlines() if "base64" in line}) == 1
 
 
-def test_an_answer_cannot_break_the_table_it_is_shown_in(lake: Lake) -> None:
+def test_markup_in_an_answer_cannot_break_the_preview_table(lake: Lake) -> None:
     (question, *_) = select_held_out_questions(lake, ["general"], 0.999999, per_category=1)
     hostile = ModelAnswer(question.question_id, "a | b\n\n# head <img src=x>", None, None, None)
     preview = render_preview_table(lake, [question], {"alignment": {question.question_id: hostile}})

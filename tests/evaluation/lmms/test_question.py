@@ -1,4 +1,4 @@
-"""What goes over the pipe from a task of lmms-eval: nothing moved, nothing left open, nothing silently changed."""
+"""Questions of the pipe, built from those of lmms-eval without changing them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _said(content: Any, settings: dict[str, Any] | None = None, bound: int | Non
     return build_question("t", [{"role": "user", "content": content}], settings or SAYS_NOTHING, max_new_tokens=bound)
 
 
-def test_pictures_stay_where_they_stand_and_lose_nothing() -> None:
+def test_images_keep_their_places_and_every_pixel() -> None:
     pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
     doc = {"images": pictures, "text": "First picture: <image>\nSecond picture: <image>\nWhich?", "answer": "first"}
     (message,) = utils.doc_to_messages(doc)
@@ -41,23 +41,23 @@ def test_pictures_stay_where_they_stand_and_lose_nothing() -> None:
             assert list(sent.getdata()) == list(picture.getdata())
 
 
-def test_every_answer_is_bounded_by_the_caller_or_the_task_or_a_default() -> None:
+def test_every_answer_is_limited_by_the_caller_the_task_or_a_default() -> None:
     assert _said("Hi", {"max_new_tokens": 16})["max_new_tokens"] == 16
     assert _said("Hi", {"max_new_tokens": 16}, bound=512)["max_new_tokens"] == 512
     assert _said("Hi")["max_new_tokens"] == DEFAULT_MAX_NEW_TOKENS
 
 
 @pytest.mark.parametrize("settings", [{"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}])
-def test_a_task_that_wants_anything_but_greedy_answers_is_refused(settings: dict[str, Any]) -> None:
+def test_a_task_that_wants_sampled_answers_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(QuestionError, match=r"t wants .*greedy"):
         _said("Hi", settings)
 
 
-def test_a_temperature_without_sampling_has_no_effect_and_is_no_reason_to_refuse() -> None:
+def test_a_temperature_without_sampling_is_accepted() -> None:
     assert _said("Hi", {"temperature": 0.2, "do_sample": False, "num_beams": 1})
 
 
-def test_films_go_as_files_and_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
+def test_videos_are_sent_as_paths_and_unsupported_media_are_refused(tmp_path: Path) -> None:
     film = {"type": "video", "url": str(tmp_path / "a.mp4")}
     assert _said([film])["messages"][0]["parts"] == [{"video": str(tmp_path / "a.mp4")}]
     for part in (
@@ -69,7 +69,7 @@ def test_films_go_as_files_and_what_cannot_be_shown_is_refused(tmp_path: Path) -
             _said([part])
 
 
-def test_a_stop_of_the_task_cuts_and_the_one_that_lmms_eval_adds_does_not() -> None:
+def test_stop_sequences_of_the_task_truncate_and_that_of_lmms_eval_does_not() -> None:
     assert resolve_stop_sequences(SAYS_NOTHING, "\n\n") == []
     assert resolve_stop_sequences({"until": ["ASSISTANT:"]}, "\n\n") == ["ASSISTANT:"]
     assert resolve_stop_sequences({"until": "\n"}, "\n\n") == ["\n"]
@@ -80,7 +80,7 @@ def test_a_stop_of_the_task_cuts_and_the_one_that_lmms_eval_adds_does_not() -> N
     assert truncate_at_stop(reasoned, ["So", "First"]) == ""
 
 
-def test_lines_of_the_pipe_are_bounded_and_made_as_they_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_question_batches_are_bounded_and_built_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asked, "MAX_QUESTIONS_PER_LINE", 3)
     monkeypatch.setattr(asked, "MAX_BYTES_PER_LINE", 1000)
     made: list[int] = []
@@ -108,5 +108,5 @@ def test_lines_of_the_pipe_are_bounded_and_made_as_they_are_sent(monkeypatch: py
         ("4", "", 0),
     ],
 )
-def test_the_first_thing_that_could_be_an_answer_decides(answer: str, said: str, score: int) -> None:
+def test_the_first_possible_answer_in_a_text_is_scored(answer: str, said: str, score: int) -> None:
     assert utils.process_results({"answer": answer}, [said]) == {"exact_match": float(score)}

@@ -1,4 +1,4 @@
-"""Which rows become questions, and that the choice among them is stable."""
+"""Which rows become questions, and that their selection is stable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _row(number: int, *, category: str = "chart", question: str = "<image>\nHow 
     }
 
 
-def test_markers_are_taken_out_of_the_question_and_the_pictures_kept_in_order() -> None:
+def test_markers_are_removed_from_the_question_and_images_keep_their_order() -> None:
     row = _row(1, question="<image> <image>\nWhich is larger?")
     row["image_ids"] = ["a" * 32, "b" * 32]
     question = build_question(row)
@@ -32,7 +32,7 @@ def test_markers_are_taken_out_of_the_question_and_the_pictures_kept_in_order() 
     assert question.image_ids == ("a" * 32, "b" * 32)
 
 
-def test_rows_whose_answer_cannot_be_compared_are_no_questions() -> None:
+def test_rows_whose_answer_cannot_be_compared_give_no_question() -> None:
     assert build_question(_row(1, answer="A long description of the chart with many words in it.")) is None
     assert build_question(_row(1, answer="x" * 61)) is None
     assert build_question(_row(1, answer="  ")) is None
@@ -42,14 +42,14 @@ def test_rows_whose_answer_cannot_be_compared_are_no_questions() -> None:
     assert build_question(unanswered) is None
 
 
-def test_a_system_turn_is_not_the_question() -> None:
+def test_a_system_turn_is_not_taken_for_the_question() -> None:
     row = _row(1)
     row["conversations"].insert(0, {"from": "system", "value": "Be short."})
     question = build_question(row)
     assert question is not None and question.text == "How many?"
 
 
-def test_the_choice_is_balanced_does_not_depend_on_the_order_and_grows_by_adding() -> None:
+def test_selection_is_balanced_independent_of_order_and_grows_by_adding() -> None:
     rows = [_row(i, category="chart" if i % 3 else "ocr") for i in range(60)]
     small = select_questions(rows, per_category=5)
     assert [q.category for q in small] == ["chart"] * 5 + ["ocr"] * 5
@@ -58,7 +58,7 @@ def test_the_choice_is_balanced_does_not_depend_on_the_order_and_grows_by_adding
     assert set(small) <= set(select_questions(rows, per_category=12))
 
 
-def test_an_edited_answer_is_another_question_and_another_suite() -> None:
+def test_an_edited_answer_changes_question_id_and_suite_hash() -> None:
     one, two = build_question(_row(1)), build_question(_row(1, answer="8"))
     assert one is not None and two is not None
     assert one.question_id != two.question_id
@@ -67,7 +67,7 @@ def test_an_edited_answer_is_another_question_and_another_suite() -> None:
     assert compute_suite_hash([one], max_new_tokens=8) == compute_suite_hash([one], max_new_tokens=8)
 
 
-def test_a_question_survives_its_trip_through_a_file() -> None:
+def test_a_question_survives_to_dict_and_from_dict() -> None:
     question = build_question(_row(1))
     assert question is not None
     assert HeldOutQuestion.from_dict(question.to_dict()) == question

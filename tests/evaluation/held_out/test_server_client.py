@@ -1,4 +1,4 @@
-"""A checkpoint behind a server is asked once, with the true pictures and with grey ones; a fake server stands in."""
+"""The server backend with a fake server: each question once, with its images and with grey ones."""
 
 from __future__ import annotations
 
@@ -46,28 +46,28 @@ def _ask(lake: Lake, questions: list[HeldOutQuestion], log: list[str], checkpoin
     return server_client.request_answers(lake, checkpoint, questions, max_new_tokens=8, run_id="r1", log=log.append)
 
 
-def test_every_question_is_answered_and_asked_again_costs_no_server(lake: Lake, fake: list[str]) -> None:
+def test_every_question_is_answered_and_a_rerun_starts_no_server(lake: Lake, fake: list[str]) -> None:
     questions = select_held_out_questions(lake, ["general", "language"], 0.999999, per_category=3)
-    # Two rows with the same words and no picture are one request.
+    # Two rows with the same words and no image are one request.
     twin = dataclasses.replace(next(q for q in questions if not q.image_ids), question_id="f" * 32)
     questions.append(twin)
-    said = _ask(lake, questions, fake)
-    assert said.keys() == {question.question_id for question in questions}
+    answers = _ask(lake, questions, fake)
+    assert answers.keys() == {question.question_id for question in questions}
     for question in questions:
-        row = said[question.question_id]
+        row = answers[question.question_id]
         assert row.answer
         assert (row.blank_image_answer is None) == (not question.image_ids)
-    assert fake == ["asking the server of one_vision 9 requests"]
+    assert fake == ["benchmark_settings the server of one_vision 9 requests"]
 
     server.stop_servers()
-    assert _ask(lake, questions, fake) == said
+    assert _ask(lake, questions, fake) == answers
     server_client.start_server(lake, CHECKPOINT, questions, max_new_tokens=8)
     assert len(fake) == 1 and server.list_servers() == []
     _ask(lake, questions, fake, dataclasses.replace(CHECKPOINT, version="v2"))
     assert len(fake) == 2, "another checkpoint is asked anew"
 
 
-def test_a_failed_question_is_named_instead_of_scored_as_wrong(
+def test_a_failed_question_is_an_error_not_a_wrong_answer(
     lake: Lake, fake: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _serve_by(monkeypatch, (*FAKE[:-1], "--fault", "400=1.0", "--port"))
@@ -76,29 +76,29 @@ def test_a_failed_question_is_named_instead_of_scored_as_wrong(
         _ask(lake, questions, fake)
 
 
-def test_the_grey_request_differs_from_the_true_one_in_its_pictures_only(lake: Lake) -> None:
+def test_a_blank_image_request_differs_only_in_its_images(lake: Lake) -> None:
     (question,) = select_held_out_questions(lake, ["general"], 0.999999, per_category=1)
     true, grey = (
         server_client.build_request(question, MODEL, max_new_tokens=8, blank_images=flag) for flag in (False, True)
     )
     assert true.key != grey.key
     assert true.messages[0]["content"][-1] == grey.messages[0]["content"][-1]
-    pictures = server_client.fetch_images(lake, [*true.image_ids, *grey.image_ids])
+    images = server_client.fetch_images(lake, [*true.image_ids, *grey.image_ids])
     with (
-        Image.open(io.BytesIO(pictures[true.image_ids[0]])) as seen,
-        Image.open(io.BytesIO(pictures[grey.image_ids[0]])) as blank,
+        Image.open(io.BytesIO(images[true.image_ids[0]])) as seen,
+        Image.open(io.BytesIO(images[grey.image_ids[0]])) as blank,
     ):
         assert blank.size == seen.size
         assert blank.convert("RGB").getcolors() == [(blank.width * blank.height, GREY)]
 
 
-def test_the_student_of_the_demo_has_heads_that_the_cpu_build_of_vllm_can_serve() -> None:
+def test_the_demo_model_has_head_sizes_that_vllm_serves_on_cpu() -> None:
     config = load_recipe("demo").language.config or {}
     # `CPUAttentionBackend.get_supported_head_sizes` of vLLM 0.32; other sizes end the engine at the first request.
     assert config["hidden_size"] / config["num_attention_heads"] in (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 
 
-def test_the_server_has_room_for_the_longest_sequence_and_the_most_pictures(lake: Lake) -> None:
+def test_the_server_spec_has_room_for_the_longest_sequence_and_the_most_images(lake: Lake) -> None:
     questions = select_held_out_questions(lake, ["general"], 0.999999, per_category=2)
     many = dataclasses.replace(questions[0], image_ids=questions[0].image_ids * 3)
     spec = server_client.build_server_spec(CHECKPOINT, [*questions, many], max_new_tokens=8)

@@ -1,4 +1,4 @@
-"""The process that answers for lmms-eval: its protocol, what it remembers, and whom it asks."""
+"""The worker of lmms-eval: its protocol, stored answers, and both backends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import serving
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
@@ -26,6 +25,7 @@ from mvl_training.evaluation.benchmarks.lmms_worker import (
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.runs.stage_run import Checkpoint
 from tests.evaluation.untrained import untrained_checkpoint
+from tests.servers import serving
 from tests.training import tiny_model
 
 RED, BLUE = tiny_model.draw("circle", "red"), tiny_model.draw("square", "blue")
@@ -66,7 +66,7 @@ def _runner_job(checkpoint: Checkpoint, known: Path, **more: str) -> dict[str, A
     return {"version": "v1", "checkpoint": str(checkpoint.export_dir), "answers_path": str(known), **more}
 
 
-def test_the_process_answers_line_after_line_and_ends_with_a_reason_at_the_first_that_it_cannot(
+def test_the_worker_answers_line_by_line_and_ends_with_an_error_at_the_first_failure(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     frames = tmp_path / "film"
@@ -86,7 +86,7 @@ def test_the_process_answers_line_after_line_and_ends_with_a_reason_at_the_first
     assert set(broken) == {"error", "hint"}, "no empty answer, and nothing after it"
 
 
-def test_what_was_answered_is_never_asked_again_unless_the_weights_change(
+def test_answered_questions_are_not_asked_again_unless_the_weights_change(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     job = AnswerJob(**_runner_job(checkpoint, tmp_path / "known.jsonl"))
@@ -103,12 +103,12 @@ def test_what_was_answered_is_never_asked_again_unless_the_weights_change(
     assert LocalBackend(gone).answer([ho, hi]) == both[::-1] and both[0] == first[0]
 
 
-def test_a_film_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_video_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"no\.mp4"):
         BenchmarkQuestion.from_dict(_question(tmp_path / "no.mp4", "What?"))
 
 
-def test_a_question_is_the_same_for_every_checkpoint_and_another_when_anything_in_it_changes() -> None:
+def test_question_ids_change_with_any_part_of_the_question() -> None:
     questions = [
         _question(RED, BLUE, "What?"),
         _question(BLUE, RED, "What?"),
@@ -121,7 +121,7 @@ def test_a_question_is_the_same_for_every_checkpoint_and_another_when_anything_i
     assert BenchmarkQuestion.from_dict(_question(RED, BLUE, "What?")).question_id == ids[0]
 
 
-def test_a_server_is_asked_with_each_picture_in_its_place_and_only_once(lake: Lake) -> None:
+def test_the_server_backend_sends_images_in_place_and_each_question_once(lake: Lake) -> None:
     questions = [
         BenchmarkQuestion.from_dict(_question("First: ", RED, "Second: ", BLUE, "Which?")),
         BenchmarkQuestion.from_dict(_question("Hi")),
@@ -140,7 +140,7 @@ def test_a_server_is_asked_with_each_picture_in_its_place_and_only_once(lake: La
     assert all(text.startswith("answer ") for text in said) and len(set(said)) == 2
 
 
-def test_a_question_that_the_server_refuses_is_an_error_and_so_is_a_film(lake: Lake, tmp_path: Path) -> None:
+def test_a_refused_question_and_a_video_are_errors_of_the_server_backend(lake: Lake, tmp_path: Path) -> None:
     with serving(FakeServerConfig(fault_rates={"400": 1.0})) as (_, endpoint):
         job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake_root=lake.root)
         with pytest.raises(BackendError, match=r"1 of 1 questions failed"):
@@ -151,7 +151,7 @@ def test_a_question_that_the_server_refuses_is_an_error_and_so_is_a_film(lake: L
             ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question(film, "What?"))])
 
 
-def test_libraries_that_print_do_not_disturb_the_protocol(tmp_path: Path) -> None:
+def test_output_of_libraries_does_not_disturb_the_protocol(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, sys\nprint('hello from a library')\natexit.register(print, 'bye')\n", encoding="utf-8"
     )
