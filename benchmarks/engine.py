@@ -1,14 +1,14 @@
-"""Drives the real engine, durable commits included, against any OpenAI-compatible URL and prints what a row costs.
+"""Cost of a row in the inference engine, durable commits included, against any OpenAI-compatible URL.
 
     python benchmarks/engine.py --base-url http://127.0.0.1:8000/v1 --rows 3000 --concurrency 64 --json
 
-Without --base-url it starts the project's fake server (in processes of its own, `--latency-ms`, default 50). The CPU
-time per row is the difference between a run of `n_rows` and one of a third of them, so start-up cancels out. The last
-line is one JSON object: rows_per_s, cpu_ms_per_row (this process), peak_rss_mb, bytes_per_row, requests_sent, and what
-it was run with. Two more things it measures, each with figures of its own in that object:
+Without --base-url the project's fake server is started in processes of its own (`--latency-ms`, default 50). The CPU
+time per row is the difference between a run of all rows and one of a third of them, so start-up cancels out. The last
+line is one JSON object: rows_per_s, cpu_ms_per_row (this process), peak_rss_mb, bytes_per_row, requests_sent, and the
+settings. Two other measurements have figures of their own in it:
 
-    --prefill N   how soon a new process sends its first request when N answers are stored already: with the stored
-                  requests offered first (all must be built and looked up), and with a new one offered first
+    --prefill N   time until a new process sends its first request when N answers are stored: with the stored requests
+                  offered first (all must be built and looked up), and with a new one offered first
     --faults      the same rows from a server without faults and from one with 5% 429, 1% malformed and 1% hanging
 """
 
@@ -35,11 +35,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mvl_assets.inference.client.transport import Transport
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.progress import RunOutcome
 from mvl_assets.inference.request import ModelRef, Request
-from mvl_assets.inference.client.transport import Transport
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import Answer
@@ -70,7 +70,7 @@ def iter_requests(first_row: int, n_rows: int, image_ids: Sequence[str]) -> Iter
 
 
 def build_images() -> dict[str, bytes]:
-    """JPEGs of about 83 kB: noise over a gradient, cut to size by the quality setting."""
+    """Return JPEGs of about 83 kB by id: noise over a gradient, with the quality that gives this size."""
     import numpy as np
     from PIL import Image
 
@@ -91,7 +91,7 @@ def build_images() -> dict[str, bytes]:
 def run_once(
     requests: Iterator[Request], endpoints: Sequence[Endpoint], images: Mapping[str, bytes], folder: Path
 ) -> tuple[RunOutcome, float, int]:
-    """(outcome, CPU seconds of this process, bytes stored)."""
+    """Return the outcome, CPU seconds of this process, and bytes stored."""
     log = Lake(str(folder)).get_answer_log("benchmark", "rows")
     cpu_start = time.process_time()
     outcome = answer_all(
@@ -111,7 +111,7 @@ def measure_throughput(options: argparse.Namespace, endpoints: Sequence[Endpoint
     images = build_images() if options.images else {}
     image_ids = sorted(images)
     n_few = max(1, options.rows // 3)
-    # Imports, the table's code paths and the connections are warm after this.
+    # Warms imports, the table's code paths and connections.
     run_once(iter_requests(0, min(64, n_few), image_ids), endpoints, images, folder / "warm")
     _, cpu_few_s, _ = run_once(iter_requests(0, n_few, image_ids), endpoints, images, folder / "few")
     outcome, cpu_all_s, stored_bytes = run_once(
@@ -127,11 +127,11 @@ def measure_throughput(options: argparse.Namespace, endpoints: Sequence[Endpoint
     }
 
 
-# -- a restart beside many stored answers ------------------------------------------------------------------------------
+# -- a restart with many stored answers --------------------------------------------------------------------------------
 
 
 def measure_restart(options: argparse.Namespace, endpoints: Sequence[Endpoint], folder: Path) -> dict[str, Any]:
-    """Each run is a process of its own, as after a kill; times count from its start, imports included."""
+    """Measure processes of their own, as after a kill; times count from their start, imports included."""
     store_answers_for_rows(folder / "restart", options.prefill)
     results: dict[str, Any] = {"prefill": options.prefill}
     for order in ("new_first", "stored_first"):
@@ -147,7 +147,7 @@ def measure_restart(options: argparse.Namespace, endpoints: Sequence[Endpoint], 
 
 
 def run_restart(options: argparse.Namespace, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """The measured process: asks for 64 new rows, and for all that are stored."""
+    """Ask for 64 new rows and all stored ones; the process of `measure_restart`."""
     first_request_times: list[float] = []
     original_ask = Transport.send_request
 
@@ -171,12 +171,12 @@ def run_restart(options: argparse.Namespace, endpoints: Sequence[Endpoint]) -> d
 
 
 def store_answers_for_rows(folder: Path, n_rows: int) -> None:
-    """Stores answers to the first `n_rows` requests."""
+    """Store answers to the first `n_rows` requests."""
     store_answers(Lake(str(folder)).get_answer_log("benchmark", "rows"), iter_requests(0, n_rows, []))
 
 
 def store_answers(log: AnswerLog, requests: Iterator[Request]) -> None:
-    """Stores an answer to each request, as a run of the engine would have left them."""
+    """Store an answer to each request, as a run of the engine does."""
     created_at = dt.datetime(2024, 12, 6, tzinfo=dt.UTC)
     with log:
         while batch := list(islice(requests, STORE_BATCH_SIZE)):
@@ -210,7 +210,7 @@ def store_answers(log: AnswerLog, requests: Iterator[Request]) -> None:
 
 
 def measure_faults(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The same rows without and with faults, by turns; no row may be lost to them."""
+    """Measure the same rows with and without faults, interleaved; no row may be lost."""
     concurrency = options.concurrency
     rates: dict[str, list[float]] = {"clean": [], "faulty": []}
     for repetition in range(FAULT_REPETITIONS):
@@ -229,7 +229,7 @@ def measure_faults(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "rows_per_s_with_faults": round(faulty, 1),
         "share_of_clean": round(faulty / clean, 3),
         "requests_sent_with_faults": outcome.attempts_sent,
-        "turns": FAULT_REPETITIONS,
+        "repetitions": FAULT_REPETITIONS,
     }
 
 
@@ -237,7 +237,7 @@ def measure_faults(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def read_peak_rss_mb() -> float:
-    """Of this process alone; `getrusage` would begin with the size of the process that started it."""
+    """Return the peak of this process alone; `getrusage` starts with the size of the parent process."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
@@ -312,11 +312,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--concurrency", type=int, default=64, help="over all endpoints")
     parser.add_argument("--images", action="store_true", help="one 83 kB JPEG per row")
-    parser.add_argument("--endpoints", type=int, default=1, help="fake servers to start, or lanes to one --base-url")
+    parser.add_argument("--endpoints", type=int, default=1, help="fake servers, or connections to one --base-url")
     parser.add_argument("--latency-ms", type=float, default=50.0, help="of the fake server")
-    parser.add_argument("--prefill", type=int, default=0, metavar="N", help="time a restart beside N stored answers")
+    parser.add_argument("--prefill", type=int, default=0, metavar="N", help="time a restart with N stored answers")
     parser.add_argument("--faults", action="store_true", help="compare with a faulty fake server")
-    parser.add_argument("--folder", type=Path, help="where the benchmark's lake lies; default: the system's")
+    parser.add_argument("--folder", type=Path, help="folder for the benchmark's lake; default: the system's")
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--restart", choices=("new_first", "stored_first"), help=argparse.SUPPRESS)
     options = parser.parse_args()

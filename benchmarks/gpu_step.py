@@ -1,24 +1,24 @@
-"""One training step of a 7B model on one GPU, beside the machine's ceilings and the step of the released code.
+r"""One training step of a 7B model on one GPU, compared with the machine's ceilings and the released code's step.
 
     python benchmarks/gpu_step.py --json [--tiny] [--steps 3]
 
-Needs torch 2.10 or newer with CUDA, transformers 5, pydantic, PyYAML, Pillow; no lake, no DeepSpeed and no weights:
-they are random, in the sizes of the recipe `paper-7b`. On a machine without pydantic:
+Needs torch 2.10 or newer with CUDA, transformers 5, pydantic, PyYAML and Pillow, but no lake, DeepSpeed or weights:
+those are random, in the sizes of the recipe `paper-7b`. On a machine without pydantic:
 
-    pip download --only-binary :all: --python-version 3.12 --no-deps -d wheels \\
-        pydantic==2.14.3 pydantic-core==2.47.0 annotated-types typing-inspection      # where there is a network
+    pip download --only-binary :all: --python-version 3.12 --no-deps -d wheels \
+        pydantic==2.14.3 pydantic-core==2.47.0 annotated-types typing-inspection      # on a machine with a network
     pip install --no-index --no-deps --target site wheels/*.whl
     PYTHONPATH=site python benchmarks/gpu_step.py --json
 
-Measured, interleaved, medians with minimum and maximum, on the same samples (drawn by `length_law`):
+Measured, interleaved, medians with minimum and maximum, on the same samples (from `length_law`):
   reference   one sample at a time, SDPA, gradient checkpointing, all logits at once: the released training's step
   dense       packed, one mask of the whole sequence, all logits at once
-  ours        `mvl_training.model.student_model.Student`: samples attend within themselves (varlen), the head in parts; at 8k and 16k,
-              with checkpointing and, at 8k, without
-Each in target tokens per second, share of the peak (989 TFLOP/s, dense bf16) and of the measured GEMM, and peak memory.
-Loss and gradient norm of `run_reference_step` and `run_student_step` are compared, also in fp32 on two layers. Pictures are decoded and cut
-on all cores to see whether they keep up. All weights learn under AdamW with bf16 states, the only ones that fit beside
-8 billion weights on one card; nothing is said of scaling. `--tiny` runs the same code on a CPU in seconds.
+  ours        `mvl_training.model.student_model.Student`: samples attend within themselves (varlen), the head in chunks;
+              at 8k and 16k with gradient checkpointing, and at 8k without
+Each in loss tokens per second, share of the peak (989 TFLOP/s, dense bf16) and of the measured GEMM, and peak memory.
+Loss and gradient norm of `reference` and `ours` are compared, also in fp32 on two layers. Images are decoded and tiled
+on all cores to see whether they keep up. All weights are trained by AdamW with bf16 states, the only ones that fit on
+one GPU with 8 billion weights; scaling is not measured. `--tiny` runs the same code on a CPU in seconds.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ LAKE_ONLY_PACKAGES = ("lance", "lancedb", "duckdb", "pyarrow", "imagehash", "av"
 
 
 class StubModuleFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Modules of the lake's libraries that are not installed: imported on the way to the model, never used here."""
+    """Stubs for libraries of the lake that are not installed; they are imported on the way, but not used here."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         return (
@@ -97,7 +97,7 @@ from mvl_training.recipe import Recipe, load_recipe  # noqa: E402
 
 @dataclass(frozen=True, slots=True)
 class StepWorkload:
-    """The samples of one pack: together, and each as transformers' own model takes it. `flops` of one step."""
+    """The samples of one pack: together, and each as inputs of transformers' own model. `flops` are of one step."""
 
     batch: PackedBatch
     sample_inputs: list[dict[str, torch.Tensor]]
@@ -108,7 +108,7 @@ class StepWorkload:
 
 
 def build_recipe(*, tiny: bool, n_layers: int | None = None) -> Recipe:
-    """`paper-7b`, or its shape in small; `n_layers` of both towers instead of all."""
+    """Return `paper-7b` or its shape in small, optionally with `n_layers` layers in both towers."""
     data = load_recipe("paper-7b").to_dict()
     text_sizes, vision_sizes = data["language"]["sizes"], data["vision"]["sizes"]
     if tiny:
@@ -123,7 +123,7 @@ def build_recipe(*, tiny: bool, n_layers: int | None = None) -> Recipe:
 
 
 def build_student(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> student_model.Student:
-    """Random weights, made on the device; all learn but the post-layernorm, which nothing uses."""
+    """Return a student with random weights; all are trained but the unused post-layernorm."""
     torch.manual_seed(SEED)
     text_config, vision_config = student_model.load_tower_configs(recipe)
     config = student_model.build_llava_config(
@@ -150,7 +150,7 @@ def build_student(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> s
 def build_workloads(
     student: student_model.Student, recipe: Recipe, max_tokens: int, n_packs: int, device: torch.device
 ) -> list[StepWorkload]:
-    """`n_packs` packs of up to `max_tokens` tokens, as a plan has them."""
+    """Return `n_packs` packs of up to `max_tokens` tokens, as a pack plan has them."""
     grid = recipe.grid.to_tile_grid()
     vocab_size = student.llava.config.text_config.vocab_size
     sample_shapes = draw_samples(40 * n_packs, grid, SEED, max_tokens)
@@ -170,7 +170,7 @@ def build_workloads(
             layouts = (
                 (sample_shapes.layouts[sample_shapes.image_index_N[n]],) if sample_shapes.image_index_N[n] >= 0 else ()
             )
-            n_visual_tokens = sum(y.tokens for y in layouts)
+            n_visual_tokens = sum(layout.n_tokens for layout in layouts)
             ids = rng.integers(0, vocab_size - 2, n_visual_tokens + int(sample_shapes.text_tokens_N[n])).astype(
                 np.int32
             )
@@ -178,7 +178,7 @@ def build_workloads(
             labels = np.full(len(ids), IGNORE_INDEX, dtype=np.int32)
             labels[-int(sample_shapes.loss_tokens_N[n]) :] = ids[-int(sample_shapes.loss_tokens_N[n]) :]
             pixels = rng.integers(
-                0, 256, (sum(y.tiles for y in layouts), 3, grid.tile_size, grid.tile_size), dtype=np.uint8
+                0, 256, (sum(layout.n_tiles for layout in layouts), 3, grid.tile_size, grid.tile_size), dtype=np.uint8
             )
             samples.append(ProcessedSample(str(n), EncodedSample(ids, labels), pixels, layouts))
             size = sample_shapes.image_sizes[sample_shapes.image_index_N[n]][::-1] if layouts else None
@@ -197,7 +197,7 @@ def build_workloads(
 def to_hf_inputs(
     sample: ProcessedSample, image_size: tuple[int, int] | None, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """A sample for transformers' forward; `image_size` is its picture's (height, width)."""
+    """Return a sample for transformers' forward; `image_size` is (height, width)."""
     inputs = {
         "input_ids": torch.from_numpy(sample.encoded.input_ids)[None].long(),
         "labels": torch.from_numpy(sample.encoded.labels)[None].long(),
@@ -251,7 +251,7 @@ def run_student_step(student: student_model.Student, workload: StepWorkload) -> 
 
 @dataclass(frozen=True, slots=True)
 class StepCase:
-    """A way to take a step: which attention, with gradient checkpointing or without, on packs of which length."""
+    """A way to take a step: attention, gradient checkpointing, and length of the packs."""
 
     run_step: Callable[[student_model.Student, StepWorkload], float]
     attention: str
@@ -260,7 +260,7 @@ class StepCase:
 
     def prepare(self, student: student_model.Student, n_tokens: int) -> None:
         student.llava.model.language_model.set_attn_implementation(self.attention)
-        student.n_head_chunks = -(-n_tokens // student.HEAD_ROWS)
+        student.n_head_chunks = -(-n_tokens // student_model.HEAD_CHUNK_TOKENS)
         if self.checkpointing:
             student.llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         else:
@@ -283,7 +283,7 @@ def measure_cases(
     device: torch.device,
     gemm_flops: float,
 ) -> dict[str, Any]:
-    """Every case on every pack, interleaved; a case that does not fit is said to be out of memory."""
+    """Measure every case on every pack, interleaved; a case that does not fit is reported as out of memory."""
     trainable_parameters = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable_parameters, lr=1e-6, weight_decay=0.0, fused=device.type == "cuda")
     seconds_per_flop_by_case: dict[str, list[float]] = {name: [] for name in STEP_CASES}
@@ -325,13 +325,13 @@ def summarize_case(
     peak_memory_gib: float,
     gemm_flops: float,
 ) -> dict[str, Any]:
-    """Packs differ a little in work, so times are kept per operation; tokens per second are of the mean pack."""
+    """Summarize times per operation, since packs differ in work; tokens per second are of the mean pack."""
     if math.isnan(peak_memory_gib):
         return {"out_of_memory": True}
     workloads = workloads_by_length[case.length_name]
     mean_workload = {
         name: statistics.fmean(getattr(workload, name) for workload in workloads)
-        for name in ("flops", "targets", "tokens", "samples")
+        for name in ("flops", "n_loss_tokens", "n_tokens", "n_samples")
     }
     flops_per_second = [1 / s for s in seconds_per_flop]
     median_flops = statistics.median(flops_per_second)
@@ -344,15 +344,15 @@ def summarize_case(
         "share_of_gemm": round(median_flops / gemm_flops, 4),
         "seconds": round(mean_workload["flops"] / median_flops, 4),
         **{
-            f"{name}_per_second": round(mean_workload[name] * median_flops / mean_workload["flops"], 3)
-            for name in ("targets", "tokens", "samples")
+            f"{name.removeprefix('n_')}_per_s": round(mean_workload[name] * median_flops / mean_workload["flops"], 3)
+            for name in ("n_loss_tokens", "n_tokens", "n_samples")
         },
         "peak_gib": round(peak_memory_gib, 2),
     }
 
 
 def measure_parity(student: student_model.Student, workload: StepWorkload) -> dict[str, float]:
-    """Relative differences of loss and gradient norm between `run_reference_step` and `run_student_step` on the same samples."""
+    """Return relative differences of loss and gradient norm between `reference` and `ours` on the same samples."""
     loss_and_norm_by_case = {}
     for name in ("reference", "ours_8k"):
         STEP_CASES[name].prepare(student, workload.n_tokens)
@@ -374,7 +374,7 @@ def measure_parity(student: student_model.Student, workload: StepWorkload) -> di
 
 
 def measure_ceilings(device: torch.device, dtype: torch.dtype, *, tiny: bool) -> dict[str, float]:
-    """FLOP/s of one large matrix product, and bytes per second of a copy (read and written)."""
+    """Return FLOP/s of one large matrix product, and bytes per second of a copy (read and written)."""
     side, n_bytes = (256, 1 << 20) if tiny else (8192, 1 << 30)
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     source = torch.empty(n_bytes, dtype=torch.uint8, device=device)
@@ -388,7 +388,7 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype, *, tiny: bool) ->
 
 
 def time_calls(call: Callable[[], object], device: torch.device, n_calls: int = 10) -> float:
-    """Seconds of one call, the median of five series after one to warm up."""
+    """Return the seconds of one call: the median of five series after one to warm up."""
     call_times = []
     for _ in range(6):
         started_at = read_synchronized_clock(device)
@@ -399,7 +399,7 @@ def time_calls(call: Callable[[], object], device: torch.device, n_calls: int = 
 
 
 def measure_decode_rate(seconds: float, cores: int) -> float:
-    """Pictures of 899 x 1024 decoded, standardised and cut to tiles per second, in `cores` threads."""
+    """Return images of 899 x 1024 decoded, standardised and tiled per second, in `cores` threads."""
     noise = np.random.default_rng(SEED).integers(0, 255, (128, 112, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).resize((899, 1024), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
@@ -476,13 +476,11 @@ def run_benchmark(*, tiny: bool, steps: int) -> dict[str, Any]:
 
     student_8k, reference_8k = step_results["ours_8k"], step_results["reference"]
     required_images_per_second = max(
-        case_result.get("samples_per_second", 0.0)
-        for name, case_result in step_results.items()
-        if name.startswith("ours")
+        case_result.get("samples_per_s", 0.0) for name, case_result in step_results.items() if name.startswith("ours")
     )
     results["decode"] = {
-        "pictures_per_second": round(images_per_second, 1),
-        "needed": required_images_per_second,
+        "images_per_s": round(images_per_second, 1),
+        "required": required_images_per_second,
         "keeps_up": images_per_second > required_images_per_second,
     }
     headline_results = {
@@ -493,22 +491,22 @@ def run_benchmark(*, tiny: bool, steps: int) -> dict[str, Any]:
     }
     if "mfu" in student_8k and "mfu" in reference_8k:
         headline_results["speedup_vs_reference"] = round(
-            student_8k["targets_per_second"] / reference_8k["targets_per_second"], 3
+            student_8k["loss_tokens_per_s"] / reference_8k["loss_tokens_per_s"], 3
         )
     thresholds_met = {
         n: v <= THRESHOLDS[n] if n.startswith("parity") else v >= THRESHOLDS[n] for n, v in headline_results.items()
     }
-    return {**headline_results, "bars": THRESHOLDS, "met": thresholds_met, **results}
+    return {**headline_results, "thresholds": THRESHOLDS, "met": thresholds_met, **results}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="the figures on one line instead of readable")
-    parser.add_argument("--tiny", action="store_true", help="a toy on the CPU: the code path, no figures")
+    parser.add_argument("--json", action="store_true", help="print the figures on one line")
+    parser.add_argument("--tiny", action="store_true", help="run a toy model on the CPU; the figures mean nothing")
     parser.add_argument("--steps", type=int, default=3, help="measured steps of each case")
     options = parser.parse_args()
     if not options.tiny and not torch.cuda.is_available():
-        raise SystemExit("no CUDA device is at hand; --tiny runs the code path on the CPU")
+        raise SystemExit("there is no CUDA device; --tiny runs the same code on the CPU")
     result = run_benchmark(tiny=options.tiny, steps=options.steps)
     print(json.dumps(result) if options.json else json.dumps(result, indent=2))
 

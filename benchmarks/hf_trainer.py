@@ -1,10 +1,10 @@
-"""The measured process of Hugging Face's Trainer in `training.py`: same weights, samples and machine, padded batches.
+"""Hugging Face's Trainer as a process of `training.py`: same weights, samples and machine, padded batches.
 
     torchrun --nproc_per_node 2 benchmarks/hf_trainer.py --recipe FILE --lake ROOT --out FILE --steps N [--order …]
 
-What favours it: its samples are encoded, decoded and cut before the clock starts, where our loop reads and decodes them
-while it runs. What is its default: batches of 8 a rank in random order, padded on the right to the longest, fp32, DDP.
-Rank 0 writes one JSON object: `seconds` of every step, `n_loss_tokens_by_batch` of every step over all ranks, and `iter_losses`.
+In its favour, samples are encoded, decoded and tiled before the clock starts, where our loop does so while it runs. Its
+defaults: batches of 8 per rank in random order, padded on the right to the longest, fp32, DDP. Rank 0 writes one JSON
+object with `seconds`, `loss_tokens` (of all ranks) and `losses` of every step.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def to_item(sample: ProcessedSample, canvas_sizes: Sequence[tuple[int, int]]) ->
 
 
 class PaddingCollator:
-    """Right-padded batches in the form of transformers' LLaVA-OneVision; notes how many targets they hold."""
+    """Builds right-padded batches for transformers' LLaVA-OneVision and records their loss tokens."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
@@ -85,7 +85,7 @@ class PaddingCollator:
             "labels": pad_sequences([i["labels"] for i in items], IGNORE_INDEX),
         }
         if items_with_images := [i for i in items if len(i["tiles"])]:
-            # The model skips the padding tiles of a picture.
+            # The model skips the padding tiles of an image.
             pixels = pad_sequences([i["tiles"].float() / 127.5 - 1.0 for i in items_with_images], 0)
             sizes = torch.tensor([size for i in items_with_images for size in i["sizes"]])
             batch |= {"pixel_values": pixels, "image_sizes": sizes}
@@ -93,7 +93,7 @@ class PaddingCollator:
 
 
 class LossTokenHeadModel(nn.Module):
-    """The same model, with the language head on the targets alone, as ours has it."""
+    """The same model with the language head on loss tokens only, as ours has it."""
 
     def __init__(self, llava: nn.Module) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ def run_trainer(recipe: Recipe, options: argparse.Namespace) -> None:
     if dist.get_rank() == 0:
         results = {
             "seconds": [after - before for before, after in pairwise(step_times)],
-            "targets": n_loss_tokens_by_step.tolist(),
+            "loss_tokens": n_loss_tokens_by_step.tolist(),
             "losses": list(iter_losses(trainer.state.log_history)),
         }
         options.out.write_text(json.dumps(results), encoding="utf-8")
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--order", default="random", choices=("random", "group_by_length"))
-    parser.add_argument("--head", default="all", choices=("all", "targets"))
+    parser.add_argument("--head", default="all", choices=("all", "loss_tokens"))
     options = parser.parse_args()
     dist.init_process_group("gloo")
     run_trainer(load_recipe(options.recipe), options)

@@ -1,26 +1,26 @@
-"""Ingest of three sources of many rows, beside the floor on this machine and beside other libraries.
+"""Ingest of three sources of many rows, compared with the floor on this machine and with other libraries.
 
     python benchmarks/ingest.py [--rows 20000] [--repeats 1] [--peers PYTHON] [--memory] [--large] [--json]
 
-Sources, in the layouts of the miniatures (`ingest_data`): `jpeg`, LLaVA JSON with a file a row; `parquet`, LLaVA
-Parquet with the same pictures inside; `text`, LLaVA lines of 1 kB. Each case runs in a process of its own, by turns:
+Sources, in layouts of the demo data (`ingest_data`): `jpeg`, LLaVA JSON with an image file per row; `parquet`, LLaVA
+Parquet with the same images inside; `text`, LLaVA lines of 1 kB. Each case runs in a process of its own, interleaved:
 
   ingest         `ingest_source` into an empty lake
-  again          the same once more: nothing is new
-  floor          what any of it has to do: read the same bytes once, sha256, header and full decode with Pillow (text:
+  unchanged      the same once more: nothing is new
+  floor          what every case has to do: read the same bytes once, sha256, header and full decode with Pillow (text:
                  sha256 and `json.loads`) in as many threads as ingest uses, and append them to a bare Lance table in
                  batches of 64 MB. No ids, no checks, no fsync
   datasets, daft the same reading, decoding and writing by other libraries (`ingest_peers`), where `--peers` names an
                  interpreter that has them
 
 `x2` is two processes at the same time with half of the rows each, as two sources of a run are. Imports are part of
-every case. Rows, MB (of the source's files) and pictures a second are of wall time; `cpu_ms_per_row` covers all threads
-of a case, and `share_of_floor_per_core` is the floor's of these to the case's own, because other work on a machine
-disturbs processor time least. `peak_rss_mb` is the largest of the processes'. `times` compares ingest's rows a second
-with each peer's, in as many processes.
+every case. Rows, MB (of the source's files) and images per second are of wall time; `cpu_ms_per_row` covers all threads
+of a case, and `share_of_floor_per_core` is the floor's divided by the case's, because other work on the machine
+disturbs CPU time least. `peak_rss_mb` is the largest of the processes. `speedups` are ingest's rows per second over
+each peer's, with as many processes.
 
 `--memory` instead: peaks of 10,000 and of 200,000 text rows. `--large` instead: peaks of one JSON array, one tar of
-pictures and one Parquet file with pictures, of 0.2 and of 4 GB each (`--large-gb`; needs twice that on disk). With
+images and one Parquet file with images, of 0.2 and of 4 GB each (`--large-gb`; needs twice that on disk). With
 `--json` the last line of the output is one JSON object.
 """
 
@@ -42,23 +42,23 @@ from pathlib import Path
 from typing import Any
 
 SCRIPT_PATH = Path(__file__).resolve()
-OWN_CASES = ("ingest", "again", "floor")
+OWN_CASES = ("ingest", "unchanged", "floor")
 PEER_CASES = ("datasets", "daft")
 PACKAGES = ("pylance", "pyarrow", "pillow", "numpy", "ImageHash")
 BATCH_BYTES = 64 << 20
 
 
-# One case, in a process of its own
+# -- one case, in a process of its own
 
 
 def measure_case(case: str, kind: str, raw: Path, out: Path) -> dict[str, float]:
-    """Wall and processor seconds, peak memory (MB) and rows of one case."""
+    """Run one case; return its wall and CPU seconds, peak memory in MB, and rows."""
     started_at = time.perf_counter()
     if case in PEER_CASES:
         import ingest_peers
 
         rows = ingest_peers.run_peer(case, kind, raw, out)
-    elif case in ("ingest", "again"):
+    elif case in ("ingest", "unchanged"):
         rows = run_ingest(kind, raw, out)
     else:
         rows = run_floor(kind, raw, out)
@@ -71,7 +71,7 @@ def measure_case(case: str, kind: str, raw: Path, out: Path) -> dict[str, float]
 
 
 def read_peak_rss_mb() -> float:
-    """MB. Not `ru_maxrss`, which begins with what the parent held when it forked."""
+    """Return the peak of this process in MB; `ru_maxrss` starts with the size of the parent process."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) / 1024
 
@@ -156,13 +156,13 @@ def _iter_byte_batches(items: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield batch
 
 
-# Many cases by turns
+# -- all cases, interleaved
 
 
 def run_case(
     case: str, kind: str, folders: list[Path], lakes: list[Path], peer_python: Path | None
 ) -> dict[str, float]:
-    """A case over the folders, one process each at the same time."""
+    """Run a case on all folders at the same time, each in a process of its own."""
     started_at = time.perf_counter()
     processes = []
     python = str(peer_python) if case in PEER_CASES else sys.executable
@@ -186,7 +186,7 @@ def run_case(
 
 
 def compare_cases(args: argparse.Namespace) -> dict[str, Any]:
-    """Every case of every kind, in one and in two processes, by turns."""
+    """Run every case of every kind in one and in two processes, interleaved."""
     import ingest_data
 
     cases = OWN_CASES if args.peers is None else (*OWN_CASES, *PEER_CASES)
@@ -201,7 +201,7 @@ def compare_cases(args: argparse.Namespace) -> dict[str, Any]:
             for n_processes, folders in folders_by_process_count.items():
                 with tempfile.TemporaryDirectory(prefix="mvl-bench-", dir=args.cache) as scratch:
                     for case in cases:
-                        lake_case = "ingest" if case == "again" else case
+                        lake_case = "ingest" if case == "unchanged" else case
                         lakes = [Path(scratch) / f"{lake_case}-{part}" for part in range(n_processes)]
                         run_figures = run_case(case, kind, folders, lakes, args.peers)
                         runs_by_name.setdefault(f"{case} x{n_processes}", []).append(run_figures)
@@ -220,7 +220,7 @@ def compare_cases(args: argparse.Namespace) -> dict[str, Any]:
             for peer in cases[len(OWN_CASES) :]
             for n in folders_by_process_count
         }
-        results[kind] = {"cases": summaries, "times": speedups}
+        results[kind] = {"cases": summaries, "speedups": speedups}
     return results
 
 
@@ -231,7 +231,7 @@ def summarize_runs(runs: list[dict[str, float]], n_bytes: int, has_images: bool)
         "rows": rows,
         "rows_per_s": round(rows / median_wall_s, 1),
         "mb_per_s": round(n_bytes / 1e6 / median_wall_s, 1),
-        "pictures_per_s": round(rows / median_wall_s, 1) if has_images else 0.0,
+        "images_per_s": round(rows / median_wall_s, 1) if has_images else 0.0,
         "cpu_ms_per_row": round(1000 * median_cpu_s / rows, 3),
         "seconds": round(median_wall_s, 2),
         "seconds_min": round(wall_times[0], 2),
@@ -253,7 +253,7 @@ def measure_peak(kind: str, folder: Path, cache: Path) -> dict[str, float]:
 
 
 def measure_memory_by_rows(args: argparse.Namespace) -> dict[str, Any]:
-    """Peaks of 10,000 and 200,000 text rows, of which all but what the format asks for should be the same."""
+    """Measure peak memory of 10,000 and 200,000 text rows."""
     import ingest_data
 
     summaries = {}
@@ -268,7 +268,7 @@ def measure_memory_by_rows(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_memory_by_file_size(args: argparse.Namespace) -> dict[str, Any]:
-    """Peaks of the same kind of file at two sizes."""
+    """Measure peak memory of each kind of file at two sizes."""
     import ingest_data
 
     summaries = {}
@@ -282,7 +282,7 @@ def measure_memory_by_file_size(args: argparse.Namespace) -> dict[str, Any]:
             with tempfile.TemporaryDirectory(prefix="mvl-bench-", dir=args.cache) as scratch:
                 folder = Path(scratch) / "raw"
                 write_source(folder, n_bytes, args.seed)
-                name = f"{write_source.__name__.removeprefix('large_')} {n_bytes / 1e9:g} GB"
+                name = f"{write_source.__name__.removeprefix('write_large_')} {n_bytes / 1e9:g} GB"
                 summaries[name] = summarize_runs(
                     [measure_peak(kind, folder, args.cache)], n_bytes, has_images=kind != "text"
                 )
@@ -298,8 +298,8 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=["jpeg", "parquet", "text"], choices=["jpeg", "parquet", "text"])
     parser.add_argument("--peers", type=Path, help="an interpreter that has datasets, daft and pillow")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "mvl-bench-ingest")
-    parser.add_argument("--memory", action="store_true", help="only the peaks at two numbers of rows")
-    parser.add_argument("--large", action="store_true", help="only the peaks at two sizes of file")
+    parser.add_argument("--memory", action="store_true", help="measure only peak memory at two numbers of rows")
+    parser.add_argument("--large", action="store_true", help="measure only peak memory at two file sizes")
     parser.add_argument("--large-gb", type=float, nargs=2, default=[0.2, 4.0], metavar="GB")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--case", choices=(*OWN_CASES, *PEER_CASES), help=argparse.SUPPRESS)

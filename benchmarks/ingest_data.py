@@ -1,8 +1,7 @@
-"""Raw sources for `ingest.py`, in the layouts of the miniatures, written once for a size and kept.
+"""Raw sources for `ingest.py` in layouts of the demo data, written once per size and kept.
 
-Pictures are 32 drawings of soft noise, 640 x 480 at quality 85, about 70 kB each. Every row has bytes of its own: the
-number of the row stands in a comment of the JPEG, so nothing that goes by content can skip a picture, and none costs
-less to decode than another.
+Images are 32 drawings of smooth noise, 640 x 480 at quality 85, about 70 kB each. Every row has bytes of its own, with
+its number in a comment of the JPEG: no image can be skipped as a duplicate, and all cost the same to decode.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from mvl_assets.demo_data.layouts import LAYOUTS
 from mvl_assets.demo_data.rows import RawFile, RawRow
 
 LAYOUT_BY_KIND = {"jpeg": "llava_json", "parquet": "llava_parquet", "text": "llava_jsonl"}
-"""What a source is made of, and the miniature's layout that writes it."""
+"""Layout of the demo data by kind of source."""
 
 DATA_VERSION = 1
 ROWS_PER_FILE = 1000
@@ -49,7 +48,7 @@ WORDS = (
 
 
 def ensure_source(cache: Path, kind: str, n_rows: int, seed: int, n_parts: int) -> list[Path]:
-    """The folders of `n_rows` rows in `n_parts` sources of about equal size, written when they are not there."""
+    """Return folders with `n_rows` rows in `n_parts` sources of about equal size, written unless they are there."""
     folders = [cache / f"{kind}-{n_rows}-{seed}-{DATA_VERSION}-{part}of{n_parts}" for part in range(n_parts)]
     for part, folder in enumerate(folders):
         if not folder.is_dir():
@@ -66,7 +65,7 @@ def ensure_source(cache: Path, kind: str, n_rows: int, seed: int, n_parts: int) 
 
 
 def measure_folder_bytes(folder: Path) -> int:
-    """Bytes of all files."""
+    """Return the bytes of all files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -100,7 +99,7 @@ def _add_number_comment(jpeg: bytes, number: int) -> bytes:
 
 
 def write_large_array(folder: Path, n_bytes: int, seed: int) -> None:
-    """`n_rows.json`, one JSON array of `n_bytes` bytes or a little more: rows of some 5 kB of text."""
+    """Write `rows.json`, a JSON array of at least `n_bytes` bytes with rows of about 5 kB of text."""
     rng = np.random.default_rng(seed)
     answers = [" ".join(rng.choice(WORDS, 1000)) for _ in range(N_DRAWINGS)]
     folder.mkdir(parents=True)
@@ -117,7 +116,7 @@ def write_large_array(folder: Path, n_bytes: int, seed: int) -> None:
 
 
 def write_large_tar(folder: Path, n_bytes: int, seed: int) -> None:
-    """`images.tar` of `n_bytes` bytes or a little more, and a row for each of its pictures."""
+    """Write `images.tar` of at least `n_bytes` bytes, and a row for each of its images."""
     folder.mkdir(parents=True)
     with (
         tarfile.open(folder / "images.tar", "w") as archive,
@@ -132,7 +131,7 @@ def write_large_tar(folder: Path, n_bytes: int, seed: int) -> None:
 
 
 def write_large_parquet(folder: Path, n_bytes: int, seed: int) -> None:
-    """`n_rows.parquet` with `n_bytes` bytes of pictures or a little more, in groups of 1,000 rows."""
+    """Write `rows.parquet` with at least `n_bytes` bytes of images, in row groups of 1,000."""
     folder.mkdir(parents=True)
     turn_type = pa.struct([("from", pa.string()), ("value", pa.string())])
     image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -151,7 +150,7 @@ def write_large_parquet(folder: Path, n_bytes: int, seed: int) -> None:
 
 
 def _iter_numbered_images(n_bytes: int, seed: int) -> Iterator[tuple[int, bytes]]:
-    """Numbered pictures of `n_bytes` bytes together."""
+    """Yield numbered images of `n_bytes` bytes together."""
     rng = np.random.default_rng(seed)
     drawings = [_draw_jpeg(rng) for _ in range(N_DRAWINGS)]
     number = written_bytes = 0

@@ -1,5 +1,7 @@
-"""The same work in other libraries, for `ingest.py --peers PYTHON`: read the rows, decode every picture in full, write
-rows and original bytes to one table. Run by an interpreter that has them; imports nothing of this project.
+"""The work of `ingest.py` in other libraries (`--peers PYTHON`), run by an interpreter that has them.
+
+Reads the rows, decodes every image in full, and writes rows and original bytes to one table. Imports nothing of this
+project.
 
 datasets   `load_dataset`, `map` over `Image()`, `to_parquet` (which takes the files' bytes in)
 daft       `download` or the bytes of the Parquet, `decode_image`, `write_parquet`; on its local runner
@@ -13,12 +15,12 @@ from typing import Any
 
 
 def run_peer(library: str, kind: str, raw: Path, out: Path) -> int:
-    """The number of rows that were written. `raw` is a source as `ingest_data` writes it."""
+    """Return the number of rows written. `raw` is a source that `ingest_data` wrote."""
     return {"datasets": run_datasets, "daft": run_daft}[library](kind, raw, out)
 
 
 def _write_jsonl(raw: Path, out: Path) -> Path:
-    """The LLaVA JSON as lines with whole paths: neither library finds pictures relative to a source's folder."""
+    """Write the LLaVA JSON as lines with absolute paths: neither library resolves images relative to a folder."""
     path = out / "rows.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for json_file in sorted(raw.glob("*.json")):
@@ -39,7 +41,7 @@ def run_datasets(kind: str, raw: Path, out: Path) -> int:
     else:
         rows = datasets.load_dataset("json", data_files=[str(p) for p in sorted(raw.glob("*.jsonl"))], **cache)
     if kind != "text":
-        # `Image()` decodes a picture in full before it hands it over.
+        # `Image()` decodes an image in full before `map` gets it.
         rows = rows.cast_column("image", datasets.Image())
         rows = rows.map(_add_image_size)
     rows.to_parquet(str(out / "out.parquet"))

@@ -1,10 +1,10 @@
-"""What the lake costs: an append of answers, a publish, a mixture.
+"""Cost of the lake: an append of answers, a publish, a mixture.
 
     python benchmarks/lake.py --json lake.json
 
-Each figure is the median of its repetitions with the smallest and largest beside it, and the processor time, which
-other work on the machine disturbs less. An append is shown beside its floor: writing and fsyncing the same bytes to one
-plain file. The mixture runs in a process of its own, so its peak of memory is its own. Rows come from a fixed seed.
+Each figure is the median of its repetitions with minimum and maximum, and the CPU time, which other work on the machine
+disturbs less. The floor of an append is writing and fsyncing the same bytes to one plain file. The mixture runs in a
+process of its own, so that its peak memory is its own. Rows come from a fixed seed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CATEGORIES = ("general", "ocr", "chart", "caption")
 
 @dataclass(frozen=True, slots=True)
 class ElapsedTime:
-    """Seconds on the clock, and of processor time in all threads."""
+    """Wall time, and CPU time of all threads, in seconds."""
 
     wall_s: float
     cpu_s: float
@@ -71,7 +71,7 @@ def summarize_values(values: list[float], unit: str, **extra_fields: Any) -> dic
 
 
 def build_answers(start: int, n_answers: int) -> list[Answer]:
-    """Answers with 700 characters of text each."""
+    """Return answers with 700 characters of text each."""
     rng = random.Random(SEED + start)
     created_at = dt.datetime(2024, 12, 6, tzinfo=dt.UTC)
     return [
@@ -100,7 +100,7 @@ def build_answers(start: int, n_answers: int) -> list[Answer]:
 def measure_append(
     folder: Path, rows_per_commit: int = 100, n_warmup: int = 5, repetitions: int = 60
 ) -> dict[str, Any]:
-    """One durable commit of `rows_per_commit` answers, and the same bytes written and fsynced to a plain file."""
+    """Measure a durable commit of answers, and writing and fsyncing the same bytes to a plain file."""
     commit_times, floor_times = [], []
     plain_dir = folder / "plain"
     plain_dir.mkdir()
@@ -159,7 +159,7 @@ def iter_category_tables(category: str, n_rows: int, varied_license: str = "x") 
 
 
 def measure_publish(folder: Path, n_rows: int = 100_000, repetitions: int = 3) -> dict[str, Any]:
-    """A partition for the first time, again with equal content, and again with 1% of its rows changed."""
+    """Measure publishing a partition first, again with equal content, and again with 1% of its rows changed."""
     first_times, unchanged_times, changed_times = [], [], []
     original_tables, changed_tables = (
         list(iter_category_tables("ocr", n_rows)),
@@ -179,7 +179,7 @@ def measure_publish(folder: Path, n_rows: int = 100_000, repetitions: int = 3) -
 
 
 def measure_mixture(folder: Path, n_candidates: int = 200_000, repetitions: int = 3) -> dict[str, Any]:
-    """`single_image` from `n_candidates` samples of four categories, half of them with a kept rewrite."""
+    """Measure `single_image` from samples of four categories, half of them with a kept rewrite."""
     publish_candidates(Lake(str(folder / "lake")), n_candidates)
     child_reports = []
     for seed in range(repetitions):
@@ -188,9 +188,9 @@ def measure_mixture(folder: Path, n_candidates: int = 200_000, repetitions: int 
     return {
         "candidates": n_candidates,
         "rows": child_reports[0]["rows"],
-        "mix": summarize_times([ElapsedTime(report["wall"], report["cpu"]) for report in child_reports]),
+        "mix": summarize_times([ElapsedTime(report["wall_s"], report["cpu_s"]) for report in child_reports]),
         "peak_rss": summarize_values(
-            [s["peak_mb"] for s in child_reports], "MB", before=round(child_reports[0]["before_mb"], 3)
+            [report["peak_mb"] for report in child_reports], "MB", before=round(child_reports[0]["before_mb"], 3)
         ),
     }
 
@@ -218,7 +218,7 @@ def publish_candidates(lake: Lake, n_candidates: int) -> None:
 
 
 def mix_once(root: str, n_candidates: int, seed: int) -> None:
-    """The measured process of `measure_mixture`: takes 90% of what there is, prints its figures as JSON."""
+    """Build a mixture of 90% of the candidates and print its figures as JSON; the process of `measure_mixture`."""
     base_profile = load_profile("paper")
     shares = dict.fromkeys(CATEGORIES, 1.0)
     mixture_settings = {"shares": shares, "single_image": n_candidates * 9 // 10, "seed": seed}
@@ -232,7 +232,7 @@ def mix_once(root: str, n_candidates: int, seed: int) -> None:
 
 
 def read_peak_rss_mb() -> float:
-    """Of this process alone; `getrusage` would begin with the size of the process that started it."""
+    """Return the peak of this process alone; `getrusage` starts with the size of the parent process."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
@@ -240,7 +240,7 @@ def read_peak_rss_mb() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--folder", type=Path, help="where to write (the disk that is measured); default: temporary")
+    parser.add_argument("--folder", type=Path, help="folder on the disk to measure; default: temporary")
     parser.add_argument("--mix", nargs=3, metavar=("LAKE", "CANDIDATES", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.mix:
@@ -255,7 +255,7 @@ def main() -> None:
     }
     for measure in (measure_append, measure_publish, measure_mixture):
         with tempfile.TemporaryDirectory(prefix="mvl-benchmark-", dir=options.folder) as folder:
-            figures[measure.__name__] = measure(Path(folder))
+            figures[measure.__name__.removeprefix("measure_")] = measure(Path(folder))
     figures["load_at_end"] = os.getloadavg()[0]
     text = json.dumps(figures, indent=2)
     if options.json:

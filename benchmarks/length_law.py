@@ -1,7 +1,6 @@
-"""Samples as long as LLaVA-OneVision-type data: 12% text alone, 2,400 tokens on average, the 99th percentile 4,350.
+"""Random samples as long as LLaVA-OneVision's: 12% text only, mean 2,400 tokens, 99th percentile 4,350.
 
-Belongs here: drawing sizes. Used by the benchmarks of packing (`training.py`) and of a step on a GPU (`gpu_step.py`).
-Picture sizes are drawn and brought to tokens and tiles by the geometry that training uses; text is log-normal.
+Image sizes become tokens and tiles by the geometry that training uses; text lengths are log-normal.
 """
 
 from __future__ import annotations
@@ -15,13 +14,20 @@ from mvl_assets.media.tiles import TileGrid, TileLayout, compute_anyres_layout
 TEXT_ONLY_FRACTION = 0.12
 MIN_IMAGE_SIDE, MAX_IMAGE_SIDE = 224, 4096
 N_IMAGE_SIZES = 4000
-"""Different picture sizes: a million samples share them."""
+"""Distinct image sizes, shared by all samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleShapes:
-    """N samples: `text_tokens_N` tokens of text, of which `loss_tokens_N` are learned; `image_index_N` is a place in `layouts`, -1 for
-    text alone. `image_sizes` are the (width, height) that the layouts were made for."""
+    """Lengths of N samples.
+
+    Attributes:
+        text_tokens_N: Tokens of text.
+        loss_tokens_N: Those among them that have a loss.
+        image_index_N: Index into `layouts`, -1 for text only.
+        layouts: Tile layouts of the distinct images.
+        image_sizes: Their (width, height).
+    """
 
     text_tokens_N: np.ndarray
     loss_tokens_N: np.ndarray
@@ -31,15 +37,17 @@ class SampleShapes:
 
     @property
     def tokens_N(self) -> np.ndarray:
+        """Tokens of each sample, those of its image included."""
         return self.text_tokens_N + np.array([layout.n_tokens for layout in self.layouts] + [0])[self.image_index_N]
 
     @property
     def tiles_N(self) -> np.ndarray:
+        """Tiles of each sample."""
         return np.array([layout.n_tiles for layout in self.layouts] + [0])[self.image_index_N]
 
 
 def draw_samples(n_samples: int, grid: TileGrid, seed: int, max_tokens: int) -> SampleShapes:
-    """`n_samples` samples of at most `max_tokens` tokens. Equal arguments give equal samples."""
+    """Return samples of at most `max_tokens` tokens; equal arguments give equal samples."""
     rng = np.random.default_rng(seed)
     image_sizes = tuple(draw_image_size(rng) for _ in range(min(N_IMAGE_SIZES, n_samples)))
     layouts = tuple(compute_anyres_layout(height, width, grid) for width, height in image_sizes)
@@ -56,7 +64,7 @@ def draw_samples(n_samples: int, grid: TileGrid, seed: int, max_tokens: int) -> 
 
 
 def draw_image_size(rng: np.random.Generator) -> tuple[int, int]:
-    """(width, height) in pixels, within the paper's bounds (arXiv 2412.05237 §2)."""
+    """Return (width, height) in pixels, within the paper's bounds (arXiv 2412.05237 §2)."""
     long_side = rng.lognormal(np.log(500), 0.55)
     sides = [
         int(np.clip(side, MIN_IMAGE_SIDE, MAX_IMAGE_SIDE))

@@ -1,10 +1,10 @@
-"""How much of the judging hides behind the rewriting: `mvl run` over eight equal partitions and two fake model servers.
+"""Overlap of rewriting and judging in `mvl run` over eight equal partitions, with two fake model servers.
 
     python benchmarks/overlap.py --rows 200 --json
 
-Each stage has a server of its own, as slow as the other (`--judge-slower` makes the judge so many times slower). The
-partitions are rewritten alone, judged alone, and then both in one run. The last line is one JSON object: seconds of
-each, and `allowed`, which is 110% of the slower one and one of its partitions.
+Each stage has a server of its own; both are equally slow, or the judge is `--judge-slower` times slower. The partitions
+are rewritten, then judged, and then both in one run. The last line is one JSON object: seconds of each, and
+`allowed_s`, which is 110% of the slower stage plus one of its partitions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from engine import find_free_port, wait_until_reachable
 
 N_PARTITIONS = 8
-# One request per sample, and by the fake server's answers one rewrite.
+# One request per sample, and one rewrite by the fake server's answers.
 FAMILIES = ("general", "chart", "ocr", "domain", "detection")
 N_CRITERIA = 3
 COMMAND = (sys.executable, "-c", "from mvl_assets.cli import main; main()")
@@ -60,7 +60,7 @@ class MvlHome:
         return process.stdout
 
     def measure_stages(self, *arguments: str) -> dict[str, float]:
-        """Of each stage of a run."""
+        """Return the seconds of each stage of a run."""
         output = self.run_mvl("run", *arguments)
         print(output, file=sys.stderr)
         return {stage: float(s) for stage, s in re.findall(r"^-- (\w+): .*, ([\d.]+) s$", output, re.MULTILINE)}
@@ -118,7 +118,7 @@ def run_benchmark(options: argparse.Namespace, folder: Path, stack: ExitStack) -
         "judging_s": judging_s,
         "both_s": round(stage_seconds["rewritten"] + stage_seconds["judged"], 1),
         "allowed_s": round(slower_s * (1.1 + 1 / N_PARTITIONS), 1),
-        "one_after_the_other_s": round(rewriting_s + judging_s, 1),
+        "sequential_s": round(rewriting_s + judging_s, 1),
     }
 
 

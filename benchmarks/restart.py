@@ -1,10 +1,10 @@
-"""How soon a restarted rewriting sends its first new request beside many stored answers.
+"""Time until a restarted rewriting sends its first new request, with many stored answers.
 
     python benchmarks/restart.py --stored 1000000 --json
 
-A lake gets one text source of `--stored` samples with an answer each, and 64 samples more. A process of its own then
-rewrites the source against a fake server, as `mvl run` does: everything from its start counts, imports and the index
-of the stored answers included. The floor is the imports. The last line is one JSON object; times are seconds.
+A lake gets one text source of `--stored` samples with an answer each, and 64 more samples. A process of its own then
+rewrites the source against a fake server, as `mvl run` does; its time counts from its start, imports and the index of
+stored answers included. The floor is the imports. The last line is one JSON object; times are in seconds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import load_prompts
-from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.client.transport import Transport
+from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, SAMPLES
 from mvl_assets.model_stage.client import to_model_ref
@@ -86,7 +86,7 @@ def build_samples_table(first_number: int, n_samples: int) -> pa.Table:
 
 
 def publish_samples(lake: Lake, n_samples: int) -> None:
-    """Makes `n_samples` samples all there is of the source, in the samples and in its category."""
+    """Publish the source with `n_samples` samples, in the samples and in its category."""
 
     def iter_sample_tables() -> Iterator[pa.Table]:
         for first in range(0, n_samples, ROWS_PER_TABLE):
@@ -103,7 +103,7 @@ def publish_samples(lake: Lake, n_samples: int) -> None:
 
 
 def store_answers_for_source(lake: Lake) -> None:
-    """Stores an answer to each request the source makes."""
+    """Store an answer to each request of the source."""
     prompt, model = load_prompts()["rewrite_math"], to_model_ref(PROFILE.get_model("rewrite"))
     iter_source_requests = iter_requests(lake, SOURCE, prompt, model, None)
     store_answers(
@@ -113,7 +113,7 @@ def store_answers_for_source(lake: Lake) -> None:
 
 
 def run_restart(folder: Path, base_url: str) -> None:
-    """The measured process: prints when it sends its first request, and ends there."""
+    """Print when the first request is sent, and exit; the process of `measure_restart`."""
     original_ask = Transport.send_request
 
     async def report_first_request(self: Transport, *args: Any) -> Any:
@@ -144,7 +144,7 @@ def measure_restart(n_stored: int, repetitions: int) -> dict[str, Any]:
         "stored": n_stored,
         "first_request_s": round(statistics.median(times), 3),
         "peak_rss_mb": statistics.median(peaks),
-        "turns": repetitions,
+        "repetitions": repetitions,
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2),
     }
@@ -153,7 +153,7 @@ def measure_restart(n_stored: int, repetitions: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stored", type=int, default=3000)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--lake", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--base-url", help=argparse.SUPPRESS)
@@ -161,7 +161,7 @@ def main() -> None:
     if options.lake:
         run_restart(options.lake, options.base_url)
         return
-    result = measure_restart(options.stored, options.turns)
+    result = measure_restart(options.stored, options.repetitions)
     if not options.json:
         for name, value in result.items():
             print(f"{name:>32}  {value}")

@@ -1,18 +1,18 @@
-"""Training on this machine's CPU, beside Hugging Face's Trainer and WebDataset: what packing, planning and loading do.
+"""Training on this machine's CPU, compared with Hugging Face's Trainer and WebDataset: packing, planning and loading.
 
-    python benchmarks/training.py --json [--parts fill step planning loader] [--pairs 3] [--quick]
+    python benchmarks/training.py --json [--parts fill step planning loader] [--repetitions 3] [--quick]
 
 Parts, each from a fixed seed, repetitions interleaved, medians with minimum and maximum:
   fill      how full packs of 8,192 and 16,384 tokens are on a million samples of `length_law`, with and without the cap
             on tiles; how evenly 128 ranks are loaded by packs and by single samples. 1.0 is the ceiling of both
-  step      target tokens per second of two ranks: `mvl_training.trainer.main` as it is, reading and decoding included, under
-            ZeRO-1, which exchanges gradients once a step as DDP does, against `hf_trainer.py`: random order, sorted by
-            length, and random with the head on the targets alone, which leaves the packing as the difference. A pack
-            is as long as eight samples, so that both sides pass as many samples forward at a time
+  step      loss tokens per second of two ranks: `mvl_training.trainer.main` as it is, reading and decoding included,
+            under ZeRO-1, which exchanges gradients once a step as DDP does, against `hf_trainer.py`: in random order,
+            sorted by length, and random with the head on loss tokens only, where packing is the difference. A pack is
+            as long as eight samples, so that both have as many samples in a forward pass
   planning  rows counted per second and core; its floor is the tokenizer on the same texts
-  loader    pictures per second from Lance and from WebDataset through its shuffle buffer, over the same pictures: their
-            bytes alone in random order, and with the rows and texts of their samples in the exact order of the plan,
-            as training reads them; samples per second with decoding; the floor of bytes is reading one file
+  loader    images per second from Lance, and from WebDataset through its shuffle buffer, over the same images: their
+            bytes in random order, and with the rows and texts of their samples in the exact order of the plan, as
+            training reads them; samples per second with decoding; the floor of bytes is reading one file
 
 `webdataset` is needed for the last part only: `pip install --target DIR webdataset`, then PYTHONPATH=DIR. Data has the
 shape of the demo recipe (or `--recipe`); with `--json` the last line of the output is one JSON object.
@@ -84,7 +84,7 @@ THRESHOLDS = {
 HEADLINES = (
     *THRESHOLDS,
     "speedup_vs_length_grouped",
-    "speedup_vs_head_on_targets",
+    "speedup_vs_head_on_loss_tokens",
     "planning_rows_per_second_and_core",
     "packing_rows_per_second_and_core",
     "loader_with_rows_vs_webdataset",
@@ -127,7 +127,7 @@ def summarize_values(values: list[float]) -> dict[str, Any]:
 
 
 def measure_fill(size: BenchmarkSize) -> dict[str, Any]:
-    """Packs as the planner makes them, shard by shard."""
+    """Measure packs as the planner makes them, shard by shard."""
     grid = load_recipe("paper-7b").grid.to_tile_grid()
     results: dict[str, Any] = {"samples": size.n_samples}
     for name, length in (("8k", 8192), ("16k", 16384)):
@@ -168,7 +168,7 @@ def pack_shard(
 
 
 def compute_straggler_efficiency(lengths: np.ndarray, micro_steps: int, n_ranks: int = 128) -> float:
-    """Mean work of a rank in a step over the work of the rank that all others wait for, with work as tokens."""
+    """Return the mean tokens of a rank in a step over those of the slowest rank."""
     shuffled = np.random.default_rng(SEED).permutation(lengths)
     packs_per_step = n_ranks * micro_steps
     whole_steps = shuffled[: len(shuffled) // packs_per_step * packs_per_step]
@@ -183,13 +183,13 @@ def compute_straggler_efficiency(lengths: np.ndarray, micro_steps: int, n_ranks:
 
 
 def write_lake(root: Path, n_rows: int) -> Lake:
-    """`mixture/single_image` of `n_rows` conversations, each with a picture of its own but for the text-only ones."""
+    """Write `mixture/single_image` with conversations that have an image each, but for the text-only ones."""
     lake, rng = Lake(str(root)), np.random.default_rng(SEED)
     samples: list[dict[str, Any]] = []
     mixture: list[dict[str, Any]] = []
     for row_numbers in iter_chunks(
         list(range(n_rows)), MAX_PENDING_ROWS
-    ):  # commits of ingest's size: speed goes with theirs
+    ):  # commits of ingest's size, which reading speed depends on
         images: list[ImageRow] = []
         for row_number in row_numbers:
             is_text_only = rng.random() < TEXT_ONLY_FRACTION
@@ -229,7 +229,7 @@ def write_lake(root: Path, n_rows: int) -> Lake:
 
 
 def draw_jpeg(rng: np.random.Generator) -> ImageRow:
-    """Smooth noise of a drawn size at quality 85."""
+    """Return smooth noise of a random size at quality 85."""
     noise = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
     buffer = io.BytesIO()
     noise.resize(draw_image_size(rng), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
@@ -256,16 +256,16 @@ def draw_text(rng: np.random.Generator, median_words: int) -> str:
 HF_TRAINER_VARIANTS = {
     "hf_trainer": ["--order", "random"],
     "hf_trainer_length_grouped": ["--order", "group_by_length"],
-    "hf_trainer_head_on_targets": ["--order", "random", "--head", "targets"],
+    "hf_trainer_head_on_loss_tokens": ["--order", "random", "--head", "loss_tokens"],
 }
 
 
 def measure_step(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, Any]:
-    """Our process and the rivals', one after the other, `repetitions` times; every second time in reverse."""
+    """Measure our process and Hugging Face's one after the other; every second repetition in reverse order."""
     sample_plan = plan_stage(lake, STAGE, recipe, run_id="benchmark")
     data = recipe.to_dict()
     settings = data["stages"][STAGE]
-    # The rivals' default is 8 samples a rank, of which one forward pass holds all.
+    # Hugging Face's default is 8 samples per rank in one forward pass.
     pack_length = max(settings["max_seq_len"], round(SAMPLES_PER_RANK * sample_plan.n_tokens / sample_plan.n_samples))
     settings |= {"steps": size.n_steps, "global_batch_size": N_RANKS * SAMPLES_PER_RANK, "max_seq_len": pack_length}
     settings |= {"save_interval": 10**6, "loss_spike_factor": None, "zero_stage": 1}
@@ -290,7 +290,8 @@ def measure_step(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path) 
                     recipe_file, lake, out.with_suffix(".json"), size.n_steps, HF_TRAINER_VARIANTS[name]
                 )
                 speeds[name].append(
-                    sum(trainer_results["targets"][N_WARMUP_STEPS:]) / sum(trainer_results["seconds"][N_WARMUP_STEPS:])
+                    sum(trainer_results["loss_tokens"][N_WARMUP_STEPS:])
+                    / sum(trainer_results["seconds"][N_WARMUP_STEPS:])
                 )
                 first_loss[name] = trainer_results["losses"][0]
     ratios = {name: [a / b for a, b in zip(speeds["ours"], speeds[name], strict=True)] for name in HF_TRAINER_VARIANTS}
@@ -300,18 +301,18 @@ def measure_step(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path) 
         "plan_fill": round(pack_report.fill_ratio, 4),
         "pack_length": pack_length,
         "samples_per_step": settings["global_batch_size"],
-        "target_tokens_per_second": {name: summarize_values(values) for name, values in speeds.items()},
+        "loss_tokens_per_s": {name: summarize_values(values) for name, values in speeds.items()},
         "first_loss": {name: round(loss, 4) for name, loss in first_loss.items()},
         "speedup": {name: summarize_values(values) for name, values in ratios.items()},
         "loader_share": summarize_values(data_wait_fractions),
         "speedup_vs_hf_trainer": round(statistics.median(ratios["hf_trainer"]), 3),
         "speedup_vs_length_grouped": round(statistics.median(ratios["hf_trainer_length_grouped"]), 3),
-        "speedup_vs_head_on_targets": round(statistics.median(ratios["hf_trainer_head_on_targets"]), 3),
+        "speedup_vs_head_on_loss_tokens": round(statistics.median(ratios["hf_trainer_head_on_loss_tokens"]), 3),
     }
 
 
 def run_student(recipe: Path, lake: Lake, out: Path) -> list[dict[str, Any]]:
-    """The metrics of a whole training process; its last step's time holds no checkpoint."""
+    """Return the metrics of a training process; no step's time includes a checkpoint."""
     command = ["-m", "mvl_training.trainer.main", "--recipe", str(recipe), "--stage", STAGE, "--lake", lake.root]
     run_on_ranks([*command, "--out", str(out), "--allow-cpu"])
     return [json.loads(row_line) for row_line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -344,7 +345,7 @@ def run_on_ranks(command: list[str]) -> None:
 
 
 def measure_planning(size: BenchmarkSize, recipe: Recipe, lake: Lake) -> dict[str, Any]:
-    """Rows per second of one process, and of the tokenizer alone. Texts are short here: longer ones cost more."""
+    """Measure rows per second of one process, and of the tokenizer alone; longer texts would cost more."""
     tokens = load_tokenizer(recipe)
     texts = [turn["value"] for row in views.iter_mixture_rows(lake, STAGE) for turn in row["conversations"]]
     n_rows = lake.get_table(f"mixture/{STAGE}").count()
@@ -364,7 +365,7 @@ def measure_planning(size: BenchmarkSize, recipe: Recipe, lake: Lake) -> dict[st
 
 
 def measure_cpu_seconds(call: Callable[[], object]) -> float:
-    """Processor seconds of all threads: other work on the machine disturbs them least."""
+    """Return CPU seconds of all threads, which other work on the machine disturbs least."""
     cpu_start = time.process_time()
     call()
     return time.process_time() - cpu_start
@@ -374,7 +375,7 @@ def measure_cpu_seconds(call: Callable[[], object]) -> float:
 
 
 def measure_loader(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, Any]:
-    """Lance in the plan's order against WebDataset from its tar file through its shuffle buffer."""
+    """Measure Lance in the plan's order against WebDataset from its tar file through its shuffle buffer."""
     if find_spec("webdataset") is None:
         return {"skipped": "webdataset is not installed (pip install --target DIR webdataset; PYTHONPATH=DIR)"}
     import webdataset
@@ -443,8 +444,8 @@ def measure_loader(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path
         return round(statistics.median(a / b for a, b in zip(speeds[name], speeds["webdataset"], strict=True)), 3)
 
     return {
-        "pictures": len(image_ids),
-        "mean_picture_kB": round(tar.stat().st_size / len(image_ids) / 1000, 1),
+        "images": len(image_ids),
+        "mean_image_kb": round(tar.stat().st_size / len(image_ids) / 1000, 1),
         "rows_per_second": {name: summarize_values(values) for name, values in speeds.items()},
         "loader_vs_webdataset": compute_webdataset_speedup("lance_bytes"),
         "loader_with_rows_vs_webdataset": compute_webdataset_speedup("lance_as_training_reads"),
@@ -452,7 +453,7 @@ def measure_loader(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path
 
 
 def write_tar(lake: Lake, file: Path) -> Path:
-    """The mixture in WebDataset's form: `<n>.json` and `<n>.jpg`."""
+    """Write the mixture in WebDataset's form: `<n>.json` and `<n>.jpg`."""
     with tarfile.open(file, "w") as tar:
         for n, row in enumerate(views.iter_mixture_rows(lake, STAGE)):
             row_fields = {"row_id": row["row_id"], "conversations": row["conversations"], "video": None}
@@ -510,21 +511,21 @@ def measure_parts(parts: list[str], size: BenchmarkSize, recipe: Recipe, folder:
         for n, v in headline_results.items()
         if n in THRESHOLDS
     }
-    return {**headline_results, "targets": THRESHOLDS, "met": thresholds_met, **figures}
+    return {**headline_results, "thresholds": THRESHOLDS, "met": thresholds_met, **figures}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     all_parts = ("fill", "step", "planning", "loader")
-    parser.add_argument("--json", action="store_true", help="the figures on one line instead of readable")
+    parser.add_argument("--json", action="store_true", help="print the figures on one line")
     parser.add_argument("--parts", nargs="+", choices=all_parts, default=list(all_parts))
-    parser.add_argument("--pairs", type=int, help="repetitions of everything that is timed")
+    parser.add_argument("--repetitions", type=int, help="repetitions of everything that is timed")
     parser.add_argument("--recipe", default="demo", help="name or path; trains its stage single_image")
-    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; its figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="take seconds instead of minutes; figures mean nothing")
     options = parser.parse_args()
     size = QUICK_SIZE if options.quick else FULL_SIZE
-    if options.pairs:
-        size = BenchmarkSize(size.n_samples, size.n_rows, size.n_steps, options.pairs)
+    if options.repetitions:
+        size = BenchmarkSize(size.n_samples, size.n_rows, size.n_steps, options.repetitions)
     with tempfile.TemporaryDirectory(prefix="mvl-benchmark-") as folder:
         figures = measure_parts(options.parts, size, load_recipe(options.recipe), Path(folder))
     print(json.dumps(figures) if options.json else json.dumps(figures, indent=2))

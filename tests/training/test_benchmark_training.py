@@ -36,9 +36,9 @@ def run_benchmark(*command: str, home: Path) -> dict[str, Any]:
 
 
 def test_lengths_of_drawn_samples_follow_the_papers_distribution(length_law: ModuleType) -> None:
-    drawn = length_law.draw(50_000, load_recipe("paper-7b").grid.to_tile_grid(), 0, 8192)
+    drawn = length_law.draw_samples(50_000, load_recipe("paper-7b").grid.to_tile_grid(), 0, 8192)
     tokens = sorted(drawn.tokens_N.tolist())
-    assert sum(drawn.picture_N < 0) / 50_000 == pytest.approx(0.12, abs=0.01)
+    assert sum(drawn.image_index_N < 0) / 50_000 == pytest.approx(0.12, abs=0.01)
     assert sum(tokens) / 50_000 == pytest.approx(2400, rel=0.03)
     assert tokens[int(0.99 * 50_000)] == pytest.approx(4350, rel=0.03)
     assert tokens[0] > 0
@@ -57,7 +57,7 @@ def test_the_gpu_benchmark_runs_completely_on_a_cpu(tmp_path: Path) -> None:
         assert figures[name]["loss"] < 1e-5
         assert figures[name]["norm"] < 1e-5
     assert any(samples > 1 for samples, _ in figures["packs"]["8k"]), "packs of one sample compare nothing"
-    assert all(step["targets_per_second"] > 0 for step in figures["steps"].values())
+    assert all(step["loss_tokens_per_s"] > 0 for step in figures["steps"].values())
 
 
 @pytest.mark.soak
