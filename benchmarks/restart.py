@@ -26,14 +26,11 @@ import pyarrow as pa
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
-from mvl_assets.config.prompts import load_prompts
 from mvl_assets.inference.client.transport import Transport
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, SAMPLES
-from mvl_assets.model_stage.client import to_model_ref
-from mvl_assets.rewriting.requests import iter_requests
-from mvl_assets.rewriting.rewrite import REWRITE_STAGE, rewrite_source
+from mvl_assets.rewriting.rewrite import RewriteStage, rewrite_source
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine import read_peak_rss_mb, start_fake_servers, store_answers
@@ -104,11 +101,10 @@ def publish_samples(lake: Lake, n_samples: int) -> None:
 
 def store_answers_for_source(lake: Lake) -> None:
     """Store an answer to each request of the source."""
-    prompt, model = load_prompts()["rewrite_math"], to_model_ref(PROFILE.get_model("rewrite"))
-    iter_source_requests = iter_requests(lake, SOURCE, prompt, model, None)
+    stage = RewriteStage(lake, SOURCE, PROFILE)
     store_answers(
-        lake.get_answer_log(REWRITE_STAGE, SOURCE.slug),
-        (rewrite_request.request for _, sample_requests in iter_source_requests for rewrite_request in sample_requests),
+        lake.get_answer_log(stage.name, stage.source),
+        (chain.request for row in stage.iter_requests(stage.models[0]) for chain in row.chains),
     )
 
 

@@ -67,13 +67,13 @@ def test_an_example_answer_is_read_as_the_example_says(path: Path, example: dict
         if "error" in example:
             with pytest.raises(VerdictError) as caught:
                 parse_verdict("accuracy", "k", text, finish, None)
-            assert caught.value.error == example["error"]
+            assert caught.value.code == example["error"]
         else:
             assert parse_verdict("accuracy", "k", text, finish, None).is_yes is example["verdict"]
     elif "error" in example:
         with pytest.raises(ParseError) as parse_error:
             parse_answer(prompt, text, finish, example["inputs"].get("question"))
-        assert parse_error.value.error == example["error"]
+        assert parse_error.value.code == example["error"]
     else:
         dialogues = parse_answer(prompt, text, finish, example["inputs"].get("question"))
         assert [len(dialogue) for dialogue in dialogues] == example["turns"]

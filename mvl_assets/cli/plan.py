@@ -15,20 +15,18 @@ from mvl_assets.errors import MvlError
 from mvl_assets.fetch.lock import read_lockfile
 from mvl_assets.fetch.plan import IngestPlan, plan_ingest, sum_plans
 from mvl_assets.fetch.progress import format_bytes
-from mvl_assets.judging.plan import plan_judge
 from mvl_assets.lake.lake import Lake
+from mvl_assets.model_stage.plan import RequestPlan, plan_stage
 from mvl_assets.orchestration import asset_keys
-from mvl_assets.rewriting.plan import RequestPlan, plan_rewrite
 from mvl_assets.runner import selection
+from mvl_assets.runner.model_stages import build_model_stage
+from mvl_assets.stages import CATEGORY, MODEL_STAGES, RAW, STAGES_BY_NAME
 
-# The assets a stage makes, by the first part of their keys; the second part is a source (raw) or a category.
-ASSET_PREFIXES = {"ingest": "raw", "rewrite": "rewritten", "judge": "judged"}
-# The stage whose rows are asked about.
-UPSTREAM_STAGES = {"rewrite": "category", "judge": "rewritten"}
+PLANNED_STAGES = (RAW.name, *(stage.name for stage in MODEL_STAGES))
 
 
 @click.command(name="plan")
-@click.argument("stage", type=click.Choice(["ingest", "rewrite", "judge"]))
+@click.argument("stage", type=click.Choice(PLANNED_STAGES))
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
 @click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
 @click.option("--select", metavar="SELECTION", help=selection.SELECT_HELP)
@@ -40,7 +38,7 @@ UPSTREAM_STAGES = {"rewrite": "category", "judge": "rewritten"}
     type=click.FloatRange(min=0, min_open=True),
     default=1000.0,
     show_default=True,
-    help="Line, in Mbit/s.",
+    help="Network bandwidth, in Mbit/s.",
 )
 @click.option("--json", "json_", is_flag=True, help="As a JSON list.")
 def command(
@@ -52,42 +50,32 @@ def command(
     bandwidth_mbit: float,
     json_: bool,
 ) -> None:
-    """Say what a stage would fetch (ingest) or send (rewrite, judge), before anything moves."""
+    """Say what a stage would fetch (raw) or send (rewritten, judged), before anything moves."""
     selected_names = None if select is None else _select_asset_names(stage, select)
 
     def is_selected(spec: SourceSpec) -> bool:
-        asset_name = spec.slug if stage == "ingest" else spec.category
+        asset_name = spec.slug if stage == RAW.name else spec.category
         return category in (None, spec.category) and (selected_names is None or asset_name in selected_names)
 
-    if stage == "ingest":
-        _print_ingest_plan(
-            filter(is_selected, _list_ingest_sources(sources)),
-            limit,
-            bandwidth_mbit,
-            asset_keys.load_active_profile(),
-            json_,
-        )
+    if stage == RAW.name:
+        specs = filter(is_selected, _list_raw_sources(sources))
+        _print_raw_plan(specs, limit, bandwidth_mbit, asset_keys.load_active_profile(), json_)
     else:
-        _print_model_stage_plan(
-            stage,
-            filter(is_selected, _list_model_stage_sources(sources)),
-            limit,
-            asset_keys.load_active_profile(),
-            json_,
-        )
+        specs = filter(is_selected, _list_model_stage_sources(sources))
+        _print_model_stage_plan(stage, specs, limit, asset_keys.load_active_profile(), json_)
 
 
 def _select_asset_names(stage: str, expression: str) -> set[str]:
-    """The sources (ingest) or categories (rewrite, judge) of the stage's assets among the selected ones."""
-    names = {key.path[1] for key in selection.resolve_selection(expression) if key.path[0] == ASSET_PREFIXES[stage]}
+    """Return the second key parts of the stage's selected assets: sources for raw, else categories."""
+    names = {key.path[1] for key in selection.resolve_selection(expression) if key.path[0] == stage}
     if not names:
         raise MvlError(
-            f"--select {expression!r} selects no asset of {stage}", hint=f"name some of key:{ASSET_PREFIXES[stage]}/*"
+            f"--select {expression!r} selects no asset of the stage {stage}", hint=f"name some of key:{stage}/*"
         )
     return names
 
 
-def _list_ingest_sources(sources: tuple[str, ...]) -> list[SourceSpec]:
+def _list_raw_sources(sources: tuple[str, ...]) -> list[SourceSpec]:
     return [get_source(slug) for slug in sources or asset_keys.list_profile_sources()]
 
 
@@ -98,29 +86,33 @@ def _list_model_stage_sources(sources: tuple[str, ...]) -> list[SourceSpec]:
     )
 
 
-def _print_ingest_plan(
-    specs: Iterable[SourceSpec], limit: int | None, mbit: float, profile: Profile, json_: bool
+def _print_raw_plan(
+    specs: Iterable[SourceSpec], limit: int | None, bandwidth_mbit: float, profile: Profile, json_: bool
 ) -> None:
     selected_specs = list(specs)
     lock = read_lockfile()
-    plans = [plan_ingest(spec, lock, limit=limit or profile.limit, bandwidth_mbit=mbit) for spec in selected_specs]
-    plans.append(sum_plans(plans, selected_specs, lock, bandwidth_mbit=mbit, keep_archives=profile.keep_archives))
+    plans = [
+        plan_ingest(spec, lock, limit=limit or profile.limit, bandwidth_mbit=bandwidth_mbit) for spec in selected_specs
+    ]
+    plans.append(
+        sum_plans(plans, selected_specs, lock, bandwidth_mbit=bandwidth_mbit, keep_archives=profile.keep_archives)
+    )
     if json_:
         click.echo(as_json([asdict(plan) for plan in plans]))
         return
-    columns = ["source", "state", "files", "there", "size", "to fetch", "hours", "archives", "lake", "note"]
+    columns = ["source", "state", "files", "present", "size", "to fetch", "hours", "archives", "lake", "note"]
     max_rows = limit or profile.limit
     limit_note = f", of at most {max_rows:,} rows a source" if max_rows else ""
     click.echo(
         format_table(
-            f"ingest at {mbit:g} Mbit/s; lake is an estimate{limit_note}",
+            f"raw, at {bandwidth_mbit:g} Mbit/s; lake is an estimate{limit_note}",
             columns,
-            [_build_ingest_row(plan) for plan in plans],
+            [_build_raw_row(plan) for plan in plans],
         )
     )
 
 
-def _build_ingest_row(plan: IngestPlan) -> list[object]:
+def _build_raw_row(plan: IngestPlan) -> list[object]:
     return [
         plan.source,
         plan.state,
@@ -145,27 +137,22 @@ def _print_model_stage_plan(
     lake = Lake(load_settings().lake_root)
     plans: list[RequestPlan] = []
     for spec in specs:
-        if not lake.get_table(f"category/{spec.category}").exists():
-            continue
-        if stage == "rewrite":
-            plans.append(plan_rewrite(lake, spec, profile, limit=limit))
-            continue
-        plans.append(plan_judge(lake, spec, profile, limit=limit))
-        if profile.second_judge is not None:
-            plans.append(plan_judge(lake, spec, profile, limit=limit, role="second_judge"))
+        if lake.get_table(CATEGORY.get_table_name(spec.category)).exists():
+            plans += plan_stage(lake, build_model_stage(stage, lake, spec, profile, limit=limit))
     plans = [plan for plan in plans if plan.requested]
     if json_:
         click.echo(as_json([asdict(plan) for plan in plans]))
         return
     if not plans:
         click.echo(
-            f"nothing to {stage}: the rows it needs are not there yet; `mvl run --until {UPSTREAM_STAGES[stage]}` makes them"
+            f"{stage}: nothing to send, because the rows it needs do not exist yet;"
+            f" `mvl run --until {STAGES_BY_NAME[stage].upstream[0]}` makes them"
         )
         return
     rows = [[plan.source, plan.model, *_sum_plans([plan])] for plan in plans]
     for model in dict.fromkeys(plan.model for plan in plans):
         rows.append(["all", model, *_sum_plans([plan for plan in plans if plan.model == model])])
-    columns = ["source", "model", "rows", "requests", "answered", "left", "to send", "tokens in", "tokens out"]
+    columns = ["source", "model", "rows", "requests", "answered", "skipped", "to send", "tokens in", "tokens out"]
     cost_column = "/".join(dict.fromkeys(plan.currency for plan in plans)) or "cost"
     click.echo(
         format_table(
@@ -173,11 +160,11 @@ def _print_model_stage_plan(
         )
     )
     if any(plan.skipped for plan in plans):
-        click.echo("left: failed before; `mvl retry --list` says how")
+        click.echo("skipped: failed before; `mvl retry --list` says how")
 
 
 def _sum_plans(plans: list[RequestPlan]) -> list[object]:
-    """Sums in the order of the columns; empty where no plan has a price."""
+    """Return sums in the order of the columns; None where no plan has a price."""
     count_fields = ("rows", "requested", "cache_hits", "skipped", "to_send", "prompt_tokens", "completion_tokens")
     hours = [plan.gpu_hours for plan in plans if plan.gpu_hours is not None]
     costs = [plan.cost for plan in plans if plan.cost is not None]

@@ -1,4 +1,4 @@
-"""`mvl retry`: what rewriting and judging could not get, by error class, and asking it again."""
+"""`mvl retry`: the requests without a usable answer, by error class, and asking them again."""
 
 from __future__ import annotations
 
@@ -13,42 +13,45 @@ from mvl_assets.config.catalog import get_source, load_catalog
 from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.retry_policy import ALL_ERROR_CLASSES, RejectGroup, list_reject_groups
+from mvl_assets.stages import MODEL_STAGES
 
-ASSET_PREFIXES = {"rewrite": "rewritten", "judge": "judged"}
+RETRIED_STAGES = [stage.name for stage in MODEL_STAGES]
 
 
 @click.command(name="retry")
 @click.option("--error", "errors", multiple=True, metavar="CLASS", help="Only this error class; may be given again.")
-@click.option("--stage", type=click.Choice(list(ASSET_PREFIXES)), help="Only this stage.")
+@click.option("--stage", type=click.Choice(RETRIED_STAGES), help="Only this stage.")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
-@click.option("--list", "list_", is_flag=True, help="Only say what there is, with an example of each class.")
+@click.option("--list", "list_", is_flag=True, help="Only list the rejects, with an example of each class.")
 @click.option("--json", "json_", is_flag=True, help="The list as JSON.")
 def command(errors: tuple[str, ...], stage: str | None, sources: tuple[str, ...], list_: bool, json_: bool) -> None:
-    """Ask requests again that were refused or answered uselessly; others are asked again by `mvl run`."""
+    """Ask again what was refused or got an unusable answer; `mvl run` sends other failed requests again by itself."""
     for slug in sources:
         get_source(slug)
     lake = Lake(load_settings().lake_root)
 
     def select_groups() -> list[RejectGroup]:
-        all_groups = list_reject_groups(lake, [stage] if stage else list(ASSET_PREFIXES))
+        all_groups = list_reject_groups(lake, [stage] if stage else RETRIED_STAGES)
         return [g for g in all_groups if (not errors or g.error in errors) and (not sources or g.source in sources)]
 
     reject_groups = select_groups()
     if list_ or json_:
         click.echo(
-            as_json([asdict(g) | {"asked_again": g.is_auto_retried} for g in reject_groups])
+            as_json([asdict(g) | {"is_auto_retried": g.is_auto_retried} for g in reject_groups])
             if json_
             else _format_rejects(reject_groups)
         )
         return
     if not reject_groups:
-        click.echo("nothing to ask again; `mvl retry --list` without a choice shows every reject")
+        click.echo("nothing to ask again; `mvl retry --list` without a filter shows every reject")
         return
     _retry_rejects(reject_groups, ",".join(errors) or ALL_ERROR_CLASSES)
     remaining_groups = select_groups()
     click.echo(_format_rejects(remaining_groups))
     n_resolved = sum(g.rows for g in reject_groups) - sum(g.rows for g in remaining_groups)
-    click.echo(f"{n_resolved} of {sum(g.rows for g in reject_groups)} rejects are gone; `mvl run` goes on from here")
+    click.echo(
+        f"{n_resolved} of {sum(g.rows for g in reject_groups)} rejects are resolved; `mvl run` goes on from here"
+    )
 
 
 def _retry_rejects(reject_groups: list[RejectGroup], errors: str) -> None:
@@ -61,7 +64,7 @@ def _retry_rejects(reject_groups: list[RejectGroup], errors: str) -> None:
     location_by_key = {
         key: name for name, graph in pipeline_runner.asset_graphs.items() for key in graph.materializable_asset_keys
     }
-    partitions = {(ASSET_PREFIXES[g.stage], load_catalog()[g.source].category, g.source) for g in reject_groups}
+    partitions = {(g.stage, load_catalog()[g.source].category, g.source) for g in reject_groups}
     pipeline_runner.run_steps(
         [
             AssetStep(location_by_key[dg.AssetKey([stage, category])], (stage, category), source, retry_errors=errors)
@@ -72,7 +75,7 @@ def _retry_rejects(reject_groups: list[RejectGroup], errors: str) -> None:
 
 
 def _format_rejects(reject_groups: list[RejectGroup]) -> str:
-    """One line per stage and class, over all sources."""
+    """Return one line per stage and class, over all sources."""
     by_class = sorted(reject_groups, key=lambda g: (g.stage, g.error))
     rows: list[tuple[object, ...]] = []
     for (stage, error), same_class in groupby(by_class, key=lambda g: (g.stage, g.error)):
@@ -91,4 +94,4 @@ def _format_rejects(reject_groups: list[RejectGroup]) -> str:
             )
         )
     columns = ["stage", "error", "rejects", "asked again by", "sources", "example"]
-    return format_table(f"{sum(g.rows for g in reject_groups)} requests without a useful answer", columns, rows)
+    return format_table(f"{sum(g.rows for g in reject_groups)} requests without a usable answer", columns, rows)

@@ -1,4 +1,4 @@
-"""`mvl status`: per stage what is materialised and what is out of date, with the rows behind it."""
+"""`mvl status`: per stage, what is materialised and what is stale, with rows and rejects."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.summaries import count_by_source, count_rejects_by_stage, summarize_categories
 from mvl_assets.orchestration.asset_status import AssetStatusResolver
 from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
-from mvl_assets.runner.pipeline_runner import STAGES
 from mvl_assets.runner.summary import render_keep_rates
-
-REJECT_STAGES = {"raw": "raw", "rewritten": "rewrite", "judged": "judge"}
+from mvl_assets.stages import RAW, STAGE_NAMES
 
 
 @click.command(name="status")
 @click.option("--json", "json_", is_flag=True, help="As JSON, one object per stage.")
 def command(json_: bool) -> None:
-    """Per stage: what is materialised, what is out of date, rows and rejects."""
+    """Show per stage what is materialised and what is stale, with rows and rejects."""
     suppress_dagster_warnings()
     lake = Lake(load_settings().lake_root)
     dagster_instance = get_instance()
     report_edited_prompts(dagster_instance)
-    state_counts: dict[str, Counter[str]] = {stage: Counter() for stage in STAGES}
+    state_counts: dict[str, Counter[str]] = {stage: Counter() for stage in STAGE_NAMES}
     for definitions in load_code_locations().values():
         for status in AssetStatusResolver(definitions.resolve_asset_graph(), dagster_instance).iter_statuses():
             state_counts[status.key.path[0]][status.state] += 1
@@ -39,9 +37,9 @@ def command(json_: bool) -> None:
             "stale": state_counts[stage]["stale"],
             "missing": state_counts[stage]["missing"],
             "rows": _count_rows(lake, stage),
-            "rejects": rejects[REJECT_STAGES.get(stage, stage)],
+            "rejects": rejects[stage],
         }
-        for stage in STAGES
+        for stage in STAGE_NAMES
     ]
     if json_:
         click.echo(as_json(stage_rows))
@@ -54,7 +52,7 @@ def command(json_: bool) -> None:
 
 
 def _count_rows(lake: Lake, stage: str) -> int | None:
-    if stage == "raw":
+    if stage == RAW.name:
         return count_by_source(lake)[0].total()
     table_names = lake.list_tables(stage)
     return sum(lake.get_table(n).count() for n in table_names) if table_names else None

@@ -1,7 +1,6 @@
-"""`judged/<c>`: the judge's verdict on every rewritten pair and whether it stays, one partition per source.
+"""`judged/<category>`: the judge's verdicts on every rewrite and whether it is kept, one partition per source.
 
-Belongs here: the assets and their checks. Does not: what is asked (`prompts/judge_*`), how, or the keep rule's meaning
-(`judging/`). The rule itself is data of the profile: changing it asks nothing again.
+The keep rule is part of the profile: changing it sends no request.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
@@ -21,14 +20,14 @@ from mvl_assets.orchestration.metadata import (
     attach_source_images,
     build_schema_check,
     build_schema_result,
-    build_table_metadata,
     read_first_rows,
     render_markdown_table,
-    render_preview,
 )
+from mvl_assets.orchestration.model_stage_metadata import build_model_stage_metadata
 from mvl_assets.orchestration.resources import LakeResource
 from mvl_assets.orchestration.retry_tags import parse_retry_error_classes
 from mvl_assets.orchestration.stage_progress import StageProgressLogger
+from mvl_assets.stages import JUDGED, REWRITTEN
 
 if TYPE_CHECKING:
     from mvl_assets.judging.judge import JudgeReport
@@ -37,30 +36,32 @@ PREVIEW_COLUMNS = ("question", "answer", "original_answer", "matches_reference",
 
 
 def build_judged_asset(category: Category) -> dg.AssetsDefinition:
-    key = dg.AssetKey(["judged", category])
+    """Return the asset of one category."""
+    key = dg.AssetKey([JUDGED.name, category])
     partitions = asset_keys.build_rewritten_partitions(category)
     prompts = load_prompts()
     sources_by_prompt: dict[str, list[str]] = {}
     for family, sources in asset_keys.group_sources_by_family(category).items():
         for prompt in get_judge_prompts(prompts, family):
             sources_by_prompt.setdefault(prompt.name, []).extend(sources)
-    judge, second_judge = (
-        asset_keys.load_active_profile().get_model("judge"),
-        asset_keys.load_active_profile().second_judge,
-    )
-    judges = [(m.name, m.revision, m.supports_images) for m in (judge, second_judge) if m is not None]
+    profile = asset_keys.load_active_profile()
+    judges = [
+        (model.name, model.revision, model.supports_images)
+        for model in (profile.get_model("judge"), profile.second_judge)
+        if model is not None
+    ]
 
     @dg.asset(
         key=key,
-        code_version=asset_keys.compute_code_version(*judges, asset_keys.load_active_profile().keep),
-        group_name="judged",
+        code_version=asset_keys.compute_code_version(*judges, profile.keep),
+        group_name=JUDGED.name,
         partitions_def=partitions,
         deps=[
-            dg.AssetKey(["rewritten", category]),
+            dg.AssetKey([REWRITTEN.name, category]),
             *(asset_keys.build_prompt_dep(name, sources) for name, sources in sources_by_prompt.items()),
         ],
         description=f"Verdicts on the rewritten pairs of the {category} sources, one constrained Yes/No per criterion "
-        "with its probability (paper §3), the agreement with the original key, and what the keep rule says.",
+        "with its probability (paper §3), agreement with the reference answer, and what the keep rule says.",
         kinds={"lance", "llm"},
         tags=asset_keys.build_category_tags(category),
         owners=asset_keys.OWNERS,
@@ -80,16 +81,20 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
             retry_error_classes=parse_retry_error_classes(context),
             progress=progress_logger,
         )
-        table = lake.lake.get_table(f"judged/{category}")
-        model = profile.get_model("judge")
+        table = lake.lake.get_table(report.table)
         columns = ["rewrite_id", "sample_id", "p_yes", "matches_reference", "keep", "drop_reason"]
         preview_rows = attach_source_images(
             lake.lake, read_first_rows(table, columns, source.slug), rewritten_category=category
         )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
-            metadata=build_table_metadata(
-                table,
+            metadata=build_model_stage_metadata(
+                lake.lake,
+                report,
+                profile.get_model("judge"),
+                progress_logger,
+                preview_rows,
+                PREVIEW_COLUMNS,
                 {
                     metadata_keys.KEPT: report.kept,
                     metadata_keys.KEEP_RATE: round(report.kept / report.rows, 4) if report.rows else None,
@@ -97,27 +102,10 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
                     metadata_keys.PAPER_KEEP_RATE: round(get_paper_keep_rate(category), 4),
                     metadata_keys.KEEP_RULE: profile.keep.rule,
                     metadata_keys.DROP_REASONS: render_markdown_table(
-                        [{"reason": r, "rows": n} for r, n in report.drop_reasons.items()]
+                        [{"reason": reason, "rows": n} for reason, n in report.drop_reasons.items()]
                     ),
-                    metadata_keys.REQUESTS_WANTED: report.requested,
-                    metadata_keys.REQUESTS_REUSED: report.cache_hits,
-                    metadata_keys.REQUESTS_LEFT: report.skipped,
-                    metadata_keys.REQUESTS_SENT: report.attempts_sent,
-                    metadata_keys.PROMPT_TOKENS: report.prompt_tokens,
-                    metadata_keys.COMPLETION_TOKENS: report.completion_tokens,
-                    metadata_keys.COST: report.cost,
-                    metadata_keys.SECONDS: round(report.seconds, 2),
-                    metadata_keys.MODEL: f"{model.name}@{model.revision}",
-                    metadata_keys.BLIND_ROWS: report.blind,
                     **_build_second_judge_metadata(profile, report),
-                    metadata_keys.REJECTS: render_markdown_table(
-                        [{"error": e, "rows": n} for e, n in report.rejects_by_error.items()]
-                    ),
-                    metadata_keys.SPEED: progress_logger.render_plot(),
-                    metadata_keys.PREVIEW: render_preview(lake.lake, preview_rows, PREVIEW_COLUMNS),
                 },
-                rows=report.rows,
-                partition_key=source.slug,
             ),
             check_results=[
                 build_schema_result(key, table, source.slug),
@@ -129,13 +117,13 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
 
 
 def _compute_keep_rate(table: Table) -> float | None:
-    """Over all the category's sources."""
+    """Return the share kept over all the category's sources."""
     rows = table.count()
     return round(table.count("keep") / rows, 4) if rows else None
 
 
 def _build_second_judge_metadata(profile: Profile, report: "JudgeReport") -> dict[str, Any]:
-    """How the two judges agree, where there are two."""
+    """Return how the two judges agree, where there are two."""
     model = profile.second_judge
     if model is None or report.judge_agreement is None:
         return {}
@@ -150,4 +138,5 @@ def _build_second_judge_metadata(profile: Profile, report: "JudgeReport") -> dic
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    """Return the assets of all categories with sources of group B."""
     return dg.Definitions(assets=[build_judged_asset(c) for c in asset_keys.list_rewritten_categories()])

@@ -1,7 +1,6 @@
-"""`rewritten/<c>`: what the models made of a category's group B samples, one partition per source.
+"""`rewritten/<category>`: what models wrote from a category's group B samples, one partition per source.
 
-Belongs here: the assets and their checks. Does not: what is asked (`prompts/`), how (`rewriting/`), or whether it is
-good (`judged`). Only categories with group B sources have one. It spends model time, so nothing launches it by itself.
+Only categories with sources of group B have one. It spends model time, so nothing launches it by itself.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
@@ -16,18 +15,20 @@ from mvl_assets.orchestration.metadata import (
     attach_source_images,
     build_schema_check,
     build_schema_result,
-    build_table_metadata,
     read_first_rows,
-    render_markdown_table,
-    render_preview,
 )
+from mvl_assets.orchestration.model_stage_metadata import build_model_stage_metadata
 from mvl_assets.orchestration.resources import LakeResource
 from mvl_assets.orchestration.retry_tags import parse_retry_error_classes
 from mvl_assets.orchestration.stage_progress import StageProgressLogger
+from mvl_assets.stages import CATEGORY, REWRITTEN
+
+PREVIEW_COLUMNS = ("question", "answer", "original_answer", "blind")
 
 
 def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
-    key = dg.AssetKey(["rewritten", category])
+    """Return the asset of one category."""
+    key = dg.AssetKey([REWRITTEN.name, category])
     partitions = asset_keys.build_rewritten_partitions(category)
     identity_mapping = dg.StaticPartitionMapping({k: k for k in partitions.get_partition_keys()})
     prompts = load_prompts()
@@ -43,17 +44,17 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
         code_version=asset_keys.compute_code_version(
             [(m.name, m.revision, m.supports_images, m.max_image_side) for m in models.values()], profile.rewrite_limit
         ),
-        group_name="rewritten",
+        group_name=REWRITTEN.name,
         partitions_def=partitions,
         deps=[
-            dg.AssetDep(dg.AssetKey(["category", category]), partition_mapping=identity_mapping),
+            dg.AssetDep(dg.AssetKey([CATEGORY.name, category]), partition_mapping=identity_mapping),
             *(
                 asset_keys.build_prompt_dep(get_rewrite_prompt(prompts, family).name, sources)
                 for family, sources in asset_keys.group_sources_by_family(category).items()
             ),
         ],
-        description=f"Reasoned question-answer pairs made of the short answers of the {category} sources (paper §2.3). "
-        "Recomputed from the stored answers; only what was never asked is sent.",
+        description=f"Reasoned question-answer pairs from the short answers of the {category} sources (paper §2.3). "
+        "Recomputed from the stored answers; only what has no answer is sent.",
         kinds={"lance", "llm"},
         tags=asset_keys.build_category_tags(category),
         owners=asset_keys.OWNERS,
@@ -73,40 +74,20 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
             retry_error_classes=parse_retry_error_classes(context),
             progress=progress_logger,
         )
-        table = lake.lake.get_table(f"rewritten/{category}")
-        model, _ = resolve_rewriter(source)
-        columns = ["sample_id", "version_id", "blind", "conversations"]
-        preview_rows = attach_source_images(lake.lake, read_first_rows(table, columns, source.slug))
+        table = lake.lake.get_table(report.table)
+        preview_rows = attach_source_images(
+            lake.lake, read_first_rows(table, ["sample_id", "version_id", "blind", "conversations"], source.slug)
+        )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
-            metadata=build_table_metadata(
-                table,
-                {
-                    metadata_keys.SAMPLES: report.samples,
-                    metadata_keys.REQUESTS_WANTED: report.requested,
-                    metadata_keys.REQUESTS_REUSED: report.cache_hits,
-                    metadata_keys.REQUESTS_LEFT: report.skipped,
-                    metadata_keys.REQUESTS_SENT: report.attempts_sent,
-                    metadata_keys.REQUESTS_REASKED: report.reask_requests,
-                    metadata_keys.PROMPT_TOKENS: report.prompt_tokens,
-                    metadata_keys.COMPLETION_TOKENS: report.completion_tokens,
-                    metadata_keys.COMPLETION_TOKENS_PER_S: round(
-                        report.completion_tokens / max(report.seconds, 1e-9), 1
-                    ),
-                    metadata_keys.COST: model.price.compute_cost(report.prompt_tokens, report.completion_tokens),
-                    metadata_keys.SECONDS: round(report.seconds, 2),
-                    metadata_keys.BLIND_ROWS: report.blind,
-                    metadata_keys.MODEL: f"{model.name}@{model.revision}",
-                    metadata_keys.REJECTS: render_markdown_table(
-                        [{"error": e, "rows": n} for e, n in report.rejects_by_error.items()]
-                    ),
-                    metadata_keys.SPEED: progress_logger.render_plot(),
-                    metadata_keys.PREVIEW: render_preview(
-                        lake.lake, preview_rows, ["question", "answer", "original_answer", "blind"]
-                    ),
-                },
-                rows=report.rows,
-                partition_key=source.slug,
+            metadata=build_model_stage_metadata(
+                lake.lake,
+                report,
+                profile.get_rewriter(source.family),
+                progress_logger,
+                preview_rows,
+                PREVIEW_COLUMNS,
+                {metadata_keys.SAMPLES: report.input_rows},
             ),
             check_results=[
                 build_schema_result(key, table, source.slug),
@@ -119,4 +100,5 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    """Return the assets of all categories with sources of group B."""
     return dg.Definitions(assets=[build_rewritten_asset(c) for c in asset_keys.list_rewritten_categories()])

@@ -1,68 +1,254 @@
-"""Judging one source: a Yes/No request per rewrite and criterion, then the source's rows of `judged/<category>` anew.
+"""Judging one source: a Yes/No request per rewrite and criterion, then the source's rows of `judged/<category>`.
 
-The rows (`n_rows`) are derived from the stored answers and the profile's keep rule: moving a threshold sends nothing. A
-second judge, where the profile has one, is asked the same; its verdicts stand beside the first one's in each row.
+The rows are derived from the stored answers and the profile's keep rule, so moving a threshold sends nothing. A second
+judge, where the profile has one, is asked the same; each row holds the verdicts of both.
 """
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import islice
+from typing import Any
 
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.config.profile import ModelProfile, Profile
-from mvl_assets.config.prompts import Prompt, get_judge_prompts, load_prompts
+from mvl_assets.config.profile import Profile
+from mvl_assets.config.prompts import Prompt, compute_criteria_hash, get_judge_prompts, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import ModelRef, Request
-from mvl_assets.judging.cases import JudgeCase, JudgedRowBuilder, JudgePanel, resolve_verdicts
-from mvl_assets.judging.kappa import Confusion
-from mvl_assets.judging.keep import parse_keep_rule
-from mvl_assets.judging.verdict import Verdict
+from mvl_assets.judging.answer_match import matches_all_references
+from mvl_assets.judging.kappa import Confusion, compute_confusion
+from mvl_assets.judging.keep import JudgedPair, compute_min_p_yes, parse_keep_rule
+from mvl_assets.judging.verdict import Verdict, parse_verdict
 from mvl_assets.lake import sql
-from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.table import PublishResult
-from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
-from mvl_assets.model_stage.client import ModelStageClient, ProgressCallback, to_model_ref
+from mvl_assets.lake.schema import Reject
+from mvl_assets.lake.table import Table
 from mvl_assets.model_stage.dialogue import extract_qa_pairs, format_pairs
-from mvl_assets.model_stage.retry_policy import is_retry_requested
-from mvl_assets.rewriting.build import build_messages, build_output_form
-from mvl_assets.rewriting.requests import resolve_prompt_family
+from mvl_assets.model_stage.loop import ProgressCallback, StageReport, run_table_stage
+from mvl_assets.model_stage.messages import build_messages, build_output_form
+from mvl_assets.model_stage.reask import ReaskChain, Resolution
+from mvl_assets.model_stage.samples import build_sample_filter, resolve_prompt_family, snapshot_if_exists
+from mvl_assets.model_stage.stage import BuiltRows, RowRequests, ServedModel, TableStage
+from mvl_assets.stages import JUDGED, REWRITTEN
 
-JUDGE_STAGE = "judge"
 REWRITE_BATCH_SIZE = 256
 _REWRITE_COLUMNS = ["rewrite_id", "sample_id", "version_id", "conversations"]
 _SAMPLE_COLUMNS = ["version_id", "conversations", "image_ids"]
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeReport:
-    """What one call did.
+@dataclass(frozen=True)
+class JudgeReport(StageReport):
+    """What one run of judging did. `rejects_by_error` counts rewrites that lack a verdict.
 
-    Requests: `requested`, `cache_hits` (answered before) and `skipped` of them (failed before and not asked again; see
-    `rewriting.failed`); `attempts_sent` counts attempts. Rows: `n_rows` published, `n_kept` of them, the rest by `drop_reasons`,
-    `n_blind` judged without the sample's pictures; `rejects_by_error` are rewrites that lack a verdict, by error class. `judge_agreement`
-    compares the two judges (Yes to every criterion); None without a second judge.
+    Attributes:
+        kept: Rows that the keep rule keeps.
+        drop_reasons: The other rows by the reason.
+        judge_agreement: How the two judges compare (Yes to every criterion); None without a second judge.
     """
 
-    source: str
-    requested: int
-    cache_hits: int
-    skipped: int
-    attempts_sent: int
-    rows: int
     kept: int
-    blind: int
     drop_reasons: dict[str, int]
-    rejects_by_error: dict[str, int]
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float
-    seconds: float
     judge_agreement: Confusion | None
-    published: PublishResult
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSubject:
+    """One rewrite, as far as its row needs it. `matches_reference` is None where there is nothing to compare with."""
+
+    rewrite_id: str
+    sample_id: str
+    matches_reference: bool | None
+    blind: bool
+
+
+class JudgeStage(TableStage[JudgeSubject, Verdict]):
+    """What judging asks about the rewrites of a source, and the rows it makes.
+
+    A rewrite that lacks a verdict of the first judge has rejects instead of a row, one per request without a verdict.
+    One that lacks a verdict of the second has both, and its row says nothing of the second judge.
+
+    Args:
+        lake: The lake.
+        source: A source of group B.
+        profile: Names the judges and the keep rule.
+        prompts: The prompts by name; None takes those of the settings.
+        limit: Only the rewrites of the samples that rewriting takes under the same limit; None takes all.
+        run_id: The run that rows are marked with.
+        endpoints: Per judge, endpoints instead of the profile's.
+
+    Raises:
+        SourceError: The source is not in group B.
+        MvlError: The keep rule cannot be read.
+    """
+
+    name = JUDGED.name
+
+    def __init__(
+        self,
+        lake: Lake,
+        source: SourceSpec,
+        profile: Profile,
+        *,
+        prompts: Mapping[str, Prompt] | None = None,
+        limit: int | None = None,
+        run_id: str = "",
+        endpoints: Sequence[Sequence[Endpoint] | None] = (None, None),
+    ) -> None:
+        self.criteria = get_judge_prompts(load_prompts() if prompts is None else prompts, resolve_prompt_family(source))
+        criterion_names = [criterion.criterion_name for criterion in self.criteria]
+        profiles = [profile.get_model("judge"), *([profile.second_judge] if profile.second_judge else [])]
+        self.rule = parse_keep_rule(
+            profile.keep.rule, profile.keep.no_reference, criterion_names, second_judge=len(profiles) > 1
+        )
+        self.source = source.slug
+        self.run_id = run_id
+        self.table = JUDGED.get_table_name(source.category)
+        self.models = [
+            ServedModel.from_profile(model, model_endpoints)
+            for model, model_endpoints in zip(profiles, endpoints, strict=False)
+        ]
+        self.prompt_hashes = [criterion.hash for criterion in self.criteria]
+        self.drop_reasons: Counter[str] = Counter()
+        self.n_kept = 0
+        self._verdict_pairs: Counter[tuple[bool, bool]] = Counter()
+        self._lake = lake
+        self._spec = source
+        self._limit = limit
+        self._criteria_hash = compute_criteria_hash(self.criteria)
+        self._source_filter = sql.equals("source", source.slug)
+
+    @property
+    def judge_agreement(self) -> Confusion | None:
+        """How the two judges compare, over the rewrites that both gave a verdict on; None without a second judge."""
+        return compute_confusion(self._verdict_pairs.elements()) if len(self.models) > 1 else None
+
+    def iter_requests(
+        self, model: ServedModel, rotate_from: int = 0, *, sendable_only: bool = False
+    ) -> Iterator[RowRequests[JudgeSubject]]:
+        is_within_limit = build_sample_filter(self._lake, self._spec, self._limit)
+        rewrites = self._rewrites.iter_rows(_REWRITE_COLUMNS, self._source_filter, rotate_from=rotate_from)
+        selected = (
+            (rewrite, may_send)
+            for rewrite in rewrites
+            if (may_send := is_within_limit(rewrite["sample_id"])) or not sendable_only
+        )
+        while batch := list(islice(selected, REWRITE_BATCH_SIZE)):
+            # The rows are made of the first judge's subjects; a plan makes none.
+            yield from self._build_requests(model, batch, compare=model is self.models[0] and not sendable_only)
+
+    def rebuild_requests(
+        self, model: ServedModel, subjects: Sequence[JudgeSubject]
+    ) -> Iterator[RowRequests[JudgeSubject]]:
+        ids = [subject.rewrite_id for subject in subjects]
+        rewrites = self._lake.get_index(self._rewrites_name).read_rows(ids, _REWRITE_COLUMNS)
+        return self._build_requests(model, [(rewrites[rewrite_id], True) for rewrite_id in ids], compare=False)
+
+    def parse(self, subject: JudgeSubject, position: int, request_key: str, answer: Mapping[str, Any]) -> Verdict:
+        return parse_judge_answer(self.criteria[position], request_key, answer)
+
+    def build_rows(self, subject: JudgeSubject, resolutions: Sequence[Sequence[Resolution[Verdict]]]) -> BuiltRows:
+        verdicts_by_judge: list[list[Verdict] | None] = []
+        rejects: list[Reject] = []
+        errors: list[str] = []
+        for judge_resolutions in resolutions:
+            reasons = [reason for resolution in judge_resolutions if (reason := resolution.reject_reason) is not None]
+            rejects += [self.build_reject(subject.rewrite_id, reason) for reason in reasons]
+            errors += [reason.error for reason in reasons[:1]]
+            verdicts = [resolution.parsed for resolution in judge_resolutions if resolution.parsed is not None]
+            verdicts_by_judge.append(None if reasons else verdicts)
+        first_verdicts, second_verdicts = verdicts_by_judge[0], verdicts_by_judge[1] if self.models[1:] else None
+        if first_verdicts is None:
+            return BuiltRows((), rejects, errors)
+        # What is judged, not which round was answered: a re-ask leaves the row's id as it is.
+        request_keys = [resolution.first_key for resolution in resolutions[0]]
+        return BuiltRows([self._build_row(subject, request_keys, first_verdicts, second_verdicts)], rejects, errors)
+
+    def count_rows(self) -> int:
+        return self._n_rows
+
+    def estimate_request_count(self) -> int:
+        return len(self.criteria) * self._n_rows
+
+    @property
+    def _rewrites_name(self) -> str:
+        return REWRITTEN.get_table_name(self._spec.category)
+
+    @cached_property
+    def _rewrites(self) -> Table:
+        return snapshot_if_exists(self._lake.get_table(self._rewrites_name))
+
+    @cached_property
+    def _n_rows(self) -> int:
+        return self._rewrites.count(self._source_filter)
+
+    def _build_requests(
+        self, model: ServedModel, rewrites: Sequence[tuple[Mapping[str, Any], bool]], *, compare: bool
+    ) -> Iterator[RowRequests[JudgeSubject]]:
+        """Yield the requests about rewrites, given with whether they may be sent.
+
+        The criteria of a rewrite come one after the other: their prefix is equal, and the server's cache still holds
+        it. No judge gets the reference answer (arXiv 2412.05237 §2); `compare` compares the rewrite with it here.
+        """
+        version_ids = [rewrite["version_id"] for rewrite, _ in rewrites]
+        samples = self._lake.get_index("samples").read_rows(version_ids, _SAMPLE_COLUMNS)
+        for rewrite, may_send in rewrites:
+            sample = samples[rewrite["version_id"]]
+            turns = rewrite["conversations"]
+            requests, blind = build_judge_requests(self.criteria, turns, sample["image_ids"] or (), model.ref)
+            matches_reference = (
+                matches_all_references(extract_qa_pairs(turns), extract_qa_pairs(sample["conversations"]))
+                if compare
+                else None
+            )
+            subject = JudgeSubject(rewrite["rewrite_id"], rewrite["sample_id"], matches_reference, blind)
+            yield RowRequests(subject, [ReaskChain(request) for request in requests], may_send)
+
+    def _build_row(
+        self,
+        subject: JudgeSubject,
+        request_keys: Sequence[str],
+        verdicts: Sequence[Verdict],
+        second_verdicts: Sequence[Verdict] | None,
+    ) -> dict[str, Any]:
+        judged_pair = JudgedPair(verdicts, subject.matches_reference, second_verdicts)
+        drop_reason = self.rule.find_drop_reason(judged_pair)
+        self.n_kept += drop_reason is None
+        if drop_reason is not None:
+            self.drop_reasons[drop_reason] += 1
+        second_all_yes = None if second_verdicts is None else all(v.is_yes for v in second_verdicts)
+        if second_all_yes is not None:
+            self._verdict_pairs[judged_pair.all_yes, second_all_yes] += 1
+        first = self.models[0].ref
+        second = None if second_verdicts is None else self.models[1].ref
+        return {
+            "judged_id": compute_digest(subject.rewrite_id, request_keys),
+            "rewrite_id": subject.rewrite_id,
+            "sample_id": subject.sample_id,
+            "source": self.source,
+            "category": self._spec.category,
+            "family": self._spec.family,
+            "verdicts": _to_verdict_structs(verdicts),
+            "all_yes": judged_pair.all_yes,
+            "p_yes": judged_pair.p_yes,
+            "matches_reference": subject.matches_reference,
+            "keep": drop_reason is None,
+            "drop_reason": drop_reason,
+            "keep_rule": self.rule.text,
+            "prompt_hash": self._criteria_hash,
+            "model": first.name,
+            "model_revision": first.revision,
+            "blind": subject.blind,
+            "run_id": self.run_id,
+            "second_verdicts": None if second_verdicts is None else _to_verdict_structs(second_verdicts),
+            "second_all_yes": second_all_yes,
+            "second_p_yes": None if second_verdicts is None else compute_min_p_yes(second_verdicts),
+            "second_model": None if second is None else second.name,
+            "second_model_revision": None if second is None else second.revision,
+        }
 
 
 def judge_source(
@@ -77,118 +263,60 @@ def judge_source(
     endpoints: Sequence[Endpoint] | None = None,
     second_endpoints: Sequence[Endpoint] | None = None,
 ) -> JudgeReport:
-    """Judges every row the source has in `rewritten/<category>` and publishes `judged/<category>` for it.
+    """Judge every row that the source has in `rewritten/<category>` and publish `judged/<category>` for it.
 
-    `retry_error_classes` names error classes (or `all`) whose rejects are asked once more. Raises `SourceError` for a source that is
-    not in group B, `MvlError` for a keep rule that cannot be read (before anything is sent), `LeaseHeld` when another
-    process judges it now.
+    Args:
+        lake: The lake.
+        source: A source of group B.
+        profile: Names the judges and the keep rule.
+        run_id: The run that rows are marked with.
+        prompts: The prompts by name; None takes those of the settings.
+        retry_error_classes: Error classes, or `all`, whose rejects are asked once more.
+        progress: Called with the engine's progress.
+        endpoints: Endpoints of the first judge instead of the profile's.
+        second_endpoints: The same for the second judge.
+
+    Raises:
+        SourceError: The source is not in group B.
+        MvlError: The keep rule cannot be read; nothing was sent.
+        LeaseHeld: Another process judges it now.
     """
-    started = time.monotonic()
-    criteria = get_judge_prompts(load_prompts() if prompts is None else prompts, resolve_prompt_family(source))
-    criterion_names = [p.criterion_name for p in criteria]
-    models = [profile.get_model("judge"), *([profile.second_judge] if profile.second_judge else [])]
-    rule = parse_keep_rule(profile.keep.rule, profile.keep.no_reference, criterion_names, second_judge=len(models) > 1)
-    model_refs = [to_model_ref(model) for model in models]
-    n_rewrites = lake.get_table(f"rewritten/{source.category}").count(sql.equals("source", source.slug))
-    clients = []
-    for index, (model, model_endpoints) in enumerate(zip(models, (endpoints, second_endpoints), strict=False)):
-        client = ModelStageClient(
-            lake,
-            JUDGE_STAGE,
-            source.slug,
-            model,
-            run_id,
-            model_endpoints,
-            progress,
-            retry_error_classes=retry_error_classes,
-            total=len(criteria) * n_rewrites,
-        )
-        resume_offset = client.compute_resume_offset(criteria, n_rewrites)
-        # Rewrite by rewrite, the criteria side by side: their prefix is equal, and the server's cache still holds it.
-        client.send_requests(
-            r
-            for case in iter_cases(lake, source, criteria, [model_refs[index]], resume_offset)
-            for r in case.requests[0]
-        )
-        if retry_error_classes:
-            cases = iter_cases(lake, source, criteria, [model_refs[index]])
-            client.send_requests(
-                _iter_reasks(lake.get_answer_log(JUDGE_STAGE, source.slug), cases, criterion_names, retry_error_classes)
-            )
-        clients.append(client)
-    failures = {key: failure for asker in clients for key, failure in asker.failures.items()}
-    judges = JudgePanel(criteria, *model_refs)
-    row_builder = JudgedRowBuilder(
-        source, judges, rule, lake.get_answer_log(JUDGE_STAGE, source.slug), failures, JUDGE_STAGE, run_id
-    )
-    table = lake.get_table(f"judged/{source.category}")
-    published = table.publish(row_builder.iter_batches(iter_cases(lake, source, criteria, model_refs)), source.slug)
-    publish_rejects(lake, JUDGE_STAGE, source.slug, [build_reject_table(row_builder.rejects, run_id)])
+    stage = JudgeStage(lake, source, profile, prompts=prompts, run_id=run_id, endpoints=(endpoints, second_endpoints))
+    report = run_table_stage(lake, stage, retry_error_classes=retry_error_classes, progress=progress)
     return JudgeReport(
-        source=source.slug,
-        requested=sum(asker.requested for asker in clients),
-        cache_hits=sum(asker.cache_hits for asker in clients),
-        skipped=sum(asker.skipped for asker in clients),
-        attempts_sent=sum(asker.attempts_sent for asker in clients),
-        rows=published.n_rows,
-        kept=row_builder.n_kept,
-        blind=row_builder.n_blind,
-        drop_reasons=dict(row_builder.drop_reasons),
-        rejects_by_error=dict(row_builder.rejects_by_error),
-        prompt_tokens=sum(asker.prompt_tokens for asker in clients),
-        completion_tokens=sum(asker.completion_tokens for asker in clients),
-        cost=_compute_cost(models, clients),
-        seconds=time.monotonic() - started,
-        judge_agreement=row_builder.judge_agreement if len(models) > 1 else None,
-        published=published,
+        **{field.name: getattr(report, field.name) for field in fields(report)},
+        kept=stage.n_kept,
+        drop_reasons=dict(stage.drop_reasons),
+        judge_agreement=stage.judge_agreement,
     )
-
-
-def iter_cases(
-    lake: Lake, source: SourceSpec, criteria: Sequence[Prompt], models: Sequence[ModelRef], rotate_from: int = 0
-) -> Iterator[JudgeCase]:
-    """Every rewrite of the source with the requests to each model, those of the rewrites before the `rotate_from` last; no
-    judge gets the original key (arXiv 2412.05237 §2)."""
-    table = lake.get_table(f"rewritten/{source.category}")
-    rewrites = table.iter_rows(_REWRITE_COLUMNS, sql.equals("source", source.slug), rotate_from=rotate_from)
-    while batch := list(islice(rewrites, REWRITE_BATCH_SIZE)):
-        samples = lake.get_index("samples").read_rows([row["version_id"] for row in batch], _SAMPLE_COLUMNS)
-        for row in batch:
-            sample = samples[row["version_id"]]
-            requests_by_model = [
-                build_judge_requests(criteria, row["conversations"], sample["image_ids"] or (), m) for m in models
-            ]
-            yield JudgeCase(
-                row, sample["conversations"], tuple(r for r, _ in requests_by_model), blind=requests_by_model[0][1]
-            )
 
 
 def build_judge_requests(
     criteria: Sequence[Prompt], turns: Iterable[Mapping[str, str]], image_ids: Sequence[str], model: ModelRef
-) -> tuple[tuple[Request, ...], bool]:
-    """One request per criterion about a conversation, and whether the model judges it without its pictures."""
+) -> tuple[list[Request], bool]:
+    """Return one request per criterion about a conversation, and whether the model judges it without its images."""
     values = {"conversation": format_pairs(extract_qa_pairs(turns))}
-    messages_by_criterion = [build_messages(p, values, image_ids, model) for p in criteria]
-    requests = tuple(
-        Request(messages, model, p.sampling, p.name, p.hash, build_output_form(p))
-        for p, (messages, _) in zip(criteria, messages_by_criterion, strict=True)
-    )
+    messages_by_criterion = [build_messages(criterion, values, image_ids, model) for criterion in criteria]
+    requests = [
+        Request(messages, model, criterion.sampling, criterion.name, criterion.hash, build_output_form(criterion))
+        for criterion, (messages, _) in zip(criteria, messages_by_criterion, strict=True)
+    ]
     return requests, any(blind for _, blind in messages_by_criterion)
 
 
-def _iter_reasks(
-    log: AnswerLog, cases: Iterator[JudgeCase], criterion_names: Sequence[str], retry_error_classes: Collection[str]
-) -> Iterator[Request | None]:
-    while batch := list(islice(cases, REWRITE_BATCH_SIZE)):
-        for resolution in resolve_verdicts(log, batch, criterion_names):
-            verdict_or_error = resolution.parsed
-            should_send = (
-                verdict_or_error
-                and not isinstance(verdict_or_error, Verdict)
-                and is_retry_requested(verdict_or_error.error, retry_error_classes)
-            )
-            yield resolution.next_request if should_send else None
+def parse_judge_answer(criterion: Prompt, request_key: str, answer: Mapping[str, Any]) -> Verdict:
+    """Return the verdict of a stored answer.
+
+    Raises:
+        VerdictError: The answer is not a verdict.
+    """
+    return parse_verdict(
+        criterion.criterion_name, request_key, answer["text"], answer["finish_reason"], answer["first_token_logprobs"]
+    )
 
 
-def _compute_cost(models: Sequence[ModelProfile], clients: Sequence[ModelStageClient]) -> float:
-    return sum(m.price.compute_cost(a.prompt_tokens, a.completion_tokens) for m, a in zip(models, clients, strict=True))
+def _to_verdict_structs(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    return [
+        {"criterion": v.criterion, "request_key": v.request_key, "verdict": v.is_yes, "p_yes": v.p_yes}
+        for v in verdicts
+    ]

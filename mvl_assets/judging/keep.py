@@ -1,4 +1,4 @@
-"""The keep rule: a small expression in the profile, read into terms. Moving a threshold asks no model anything.
+"""The keep rule: a small expression in the profile, parsed into checks. Moving a threshold sends no request.
 
     rule    := all { "or" all }
     all     := term { "and" term }

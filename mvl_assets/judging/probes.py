@@ -1,11 +1,11 @@
-"""Good and bad pairs that are known as such, asked of a judge: does it see the faults the paper's judge was to see?
+"""Good and bad pairs that are known as such, asked of a judge: does it see the faults that the paper's judge looks for?
 
-Belongs here: the pairs (`probes.yaml`) and counting. How their pictures are drawn is the miniatures' business.
+The pairs are in `probes.yaml`, which also describes their images for whatever draws them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,15 +18,16 @@ from mvl_assets.config.prompts import Prompt, get_judge_prompts, load_prompts
 from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.judging.cases import JudgeCase, resolve_verdicts
-from mvl_assets.judging.judge import build_judge_requests
+from mvl_assets.judging.judge import build_judge_requests, parse_judge_answer
 from mvl_assets.judging.keep import compute_min_p_yes
 from mvl_assets.judging.verdict import Verdict
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.client import ModelStageClient, to_model_ref
+from mvl_assets.model_stage.loop import StageRun
+from mvl_assets.model_stage.reask import ReaskChain, Resolution
+from mvl_assets.model_stage.stage import ModelStage, RowRequests, ServedModel
 
 PROBES_FILE = Path(__file__).with_name("probes.yaml")
-# Answers of their own, beside those of the sources: a second call with the same judge sends nothing.
+# Answers of their own, apart from those of the sources: a second call with the same judge sends nothing.
 PROBE_STAGE = "probe"
 
 ProbeFault = Literal["unseen_content", "misread_content", "wrong_step", "off_image"]
@@ -38,11 +39,14 @@ class _StrictModel(BaseModel):
 
 
 class ProbeQAPair(_StrictModel):
+    """A question and its answer."""
+
     question: str
     answer: str
 
     @property
     def turns(self) -> list[dict[str, str]]:
+        """The pair as a conversation."""
         return [{"from": "human", "value": self.question}, {"from": "gpt", "value": self.answer}]
 
 
@@ -65,7 +69,7 @@ class ProbeSet(_StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class JudgeResponse:
-    """What the judge says to one pair: Yes to every criterion, and the least P(yes)."""
+    """What the judge says to one pair: whether Yes to every criterion, and the lowest P(yes)."""
 
     all_yes: bool
     p_yes: float | None
@@ -73,7 +77,7 @@ class JudgeResponse:
 
 @dataclass(frozen=True, slots=True)
 class PairResult:
-    """One of the twins' pairs each; None where the judge gave no verdict."""
+    """The judge's responses to a good and a bad pair; None where it gave no verdict."""
 
     pair: ContrastPair
     good: JudgeResponse | None
@@ -82,8 +86,15 @@ class PairResult:
 
 @dataclass(frozen=True, slots=True)
 class ProbeScore:
-    """Over the twins of one fault that got verdicts: bad pairs that were caught, good ones that were kept, and twins of
-    which the good one had the higher P(yes)."""
+    """How well a judge tells good from bad, over the contrast pairs of one fault.
+
+    Attributes:
+        n_pairs: Contrast pairs.
+        n_unanswered: Those of which a pair got no verdict; the rest is counted below.
+        true_rejects: Bad pairs that the judge rejects.
+        true_keeps: Good pairs that it keeps.
+        ranked_correctly: Contrast pairs whose good pair has the higher P(yes).
+    """
 
     n_pairs: int
     n_unanswered: int
@@ -93,7 +104,11 @@ class ProbeScore:
 
 
 def load_probes(path: Path = PROBES_FILE) -> ProbeSet:
-    """Raises `MvlError` naming the place in the file that is wrong."""
+    """Return the probes of a file.
+
+    Raises:
+        MvlError: Something in the file is wrong; names the line.
+    """
     (document,) = iter_documents(path)
     try:
         probe_set = ProbeSet.model_validate(document.value)
@@ -117,47 +132,80 @@ def run_probes(
     prompts: Mapping[str, Prompt] | None = None,
     endpoints: Sequence[Endpoint] | None = None,
 ) -> list[PairResult]:
-    """Asks the profile's judge the general criteria about every pair. `images` are the drawn ones, by name.
+    """Ask a judge of the profile the general criteria about every pair. Answers are stored in the lake like any others.
 
-    Answers are kept in the lake like any others. Raises what asking a model raises.
+    Args:
+        lake: The lake.
+        profile: Names the judge.
+        probe_set: The pairs.
+        images: The images as they were drawn, by name.
+        run_id: The run that answers are marked with.
+        role: Which judge.
+        prompts: The prompts by name; None takes those of the settings.
+        endpoints: Endpoints instead of the profile's.
     """
-    criteria = get_judge_prompts(load_prompts() if prompts is None else prompts, "general")
-    criterion_names = [p.criterion_name for p in criteria]
-    model = profile.get_model(role)
-    image_ids = {name: compute_digest(data) for name, data in images.items()}
-    images_by_id = {image_ids[name]: data for name, data in images.items()}
-    cases = [
-        JudgeCase(
-            {},
-            qa_pair.turns,
-            (build_judge_requests(criteria, qa_pair.turns, [image_ids[contrast_pair.image]], to_model_ref(model))[0],),
-            blind=not model.supports_images,
-        )
-        for contrast_pair in probe_set.pairs
-        for qa_pair in (contrast_pair.good, contrast_pair.bad)
-    ]
-    client = ModelStageClient(
-        lake, PROBE_STAGE, "judge", model, run_id, endpoints, fetch_images=lambda ids: {i: images_by_id[i] for i in ids}
-    )
-    client.send_requests(request for case in cases for request in case.requests[0])
-    resolutions = iter(resolve_verdicts(lake.get_answer_log(PROBE_STAGE, "judge"), cases, criterion_names))
-    responses = [_build_response([next(resolutions).parsed for _ in criteria]) for _ in cases]
+    stage = _ProbeStage(profile, probe_set, images, role=role, prompts=prompts, endpoints=endpoints)
+    with StageRun(lake, stage, run_id) as run:
+        run.send()
+        responses = [_build_response(resolutions) for _, (resolutions,) in run.iter_resolved()]
     return [
-        PairResult(contrast_pair, *response_pair)
-        for contrast_pair, response_pair in zip(
-            probe_set.pairs, zip(responses[::2], responses[1::2], strict=True), strict=True
-        )
+        PairResult(contrast_pair, good, bad)
+        for contrast_pair, good, bad in zip(probe_set.pairs, responses[::2], responses[1::2], strict=True)
     ]
 
 
-def _build_response(parsed: Sequence[object]) -> JudgeResponse | None:
-    verdicts = [outcome for outcome in parsed if isinstance(outcome, Verdict)]
-    if len(verdicts) < len(parsed):
+class _ProbeStage(ModelStage[int, Verdict]):
+    """The general criteria, asked about the good and the bad pair of every contrast pair, in turn."""
+
+    name = PROBE_STAGE
+    # A stage needs a second part of its answers' path; all probes share one.
+    source = "judge"
+
+    def __init__(
+        self,
+        profile: Profile,
+        probe_set: ProbeSet,
+        images: Mapping[str, bytes],
+        *,
+        role: ModelRole,
+        prompts: Mapping[str, Prompt] | None,
+        endpoints: Sequence[Endpoint] | None,
+    ) -> None:
+        self._criteria = get_judge_prompts(load_prompts() if prompts is None else prompts, "general")
+        self.models = [ServedModel.from_profile(profile.get_model(role), endpoints)]
+        image_ids = {name: compute_digest(data) for name, data in images.items()}
+        images_by_id = {image_ids[name]: data for name, data in images.items()}
+        self.fetch_images = lambda ids: {image_id: images_by_id[image_id] for image_id in ids}
+        self._pairs = [
+            (qa_pair, image_ids[contrast_pair.image])
+            for contrast_pair in probe_set.pairs
+            for qa_pair in (contrast_pair.good, contrast_pair.bad)
+        ]
+
+    def iter_requests(
+        self, model: ServedModel, rotate_from: int = 0, *, sendable_only: bool = False
+    ) -> Iterator[RowRequests[int]]:
+        return self.rebuild_requests(model, range(len(self._pairs)))
+
+    def rebuild_requests(self, model: ServedModel, subjects: Sequence[int]) -> Iterator[RowRequests[int]]:
+        for index in subjects:
+            qa_pair, image_id = self._pairs[index]
+            requests, _ = build_judge_requests(self._criteria, qa_pair.turns, [image_id], model.ref)
+            yield RowRequests(index, [ReaskChain(request) for request in requests])
+
+    def parse(self, subject: int, position: int, request_key: str, answer: Mapping[str, Any]) -> Verdict:
+        return parse_judge_answer(self._criteria[position], request_key, answer)
+
+
+def _build_response(resolutions: Sequence[Resolution[Verdict]]) -> JudgeResponse | None:
+    verdicts = [resolution.parsed for resolution in resolutions if resolution.parsed is not None]
+    if len(verdicts) < len(resolutions):
         return None
     return JudgeResponse(all(v.is_yes for v in verdicts), compute_min_p_yes(verdicts))
 
 
 def compute_probe_score(results: Sequence[PairResult]) -> ProbeScore:
+    """Return the counts over some contrast pairs."""
     answered_pairs = [(result.good, result.bad) for result in results if result.good and result.bad]
     return ProbeScore(
         n_pairs=len(results),

@@ -6,20 +6,18 @@ import json
 import math
 from dataclasses import dataclass
 
+from mvl_assets.common.rejects import RejectError
+
 YES, NO = "yes", "no"
 
 
-class VerdictError(ValueError):
-    """An answer that is no verdict. `error` is a snake_case class."""
-
-    def __init__(self, error: str, message: str) -> None:
-        self.error = error
-        super().__init__(message)
+class VerdictError(RejectError):
+    """An answer that is not a verdict."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`compute_p_yes` is None when the server gave log-probabilities of neither word."""
+    """Yes or No to one criterion. `p_yes` is None when the server gave log-probabilities of neither word."""
 
     criterion: str
     request_key: str
@@ -28,9 +26,12 @@ class Verdict:
 
 
 def parse_verdict(criterion: str, request_key: str, text: str, finish_reason: str, logprobs: str | None) -> Verdict:
-    """Raises `VerdictError` unless the answer is one of the two words and the server finished it.
+    """Return the verdict of one of the two words that the server finished.
 
     A constrained choice may come back with `length` when its one word filled the token limit; the word is whole then.
+
+    Raises:
+        VerdictError: The answer is something else, or is not finished.
     """
     word = text.strip().casefold()
     if word not in (YES, NO):
@@ -41,17 +42,19 @@ def parse_verdict(criterion: str, request_key: str, text: str, finish_reason: st
 
 
 def compute_p_yes(logprobs: str | None) -> float | None:
-    """p(Yes) / (p(Yes) + p(No)) over the first token, each word summed over its spellings ("Yes", " yes", "YES").
+    """Return p(Yes) / (p(Yes) + p(No)) at the first token, each word summed over its spellings ("Yes", " yes", "YES").
 
-    `logprobs` is JSON {token: log-probability}. A word outside the tokens listed counts as 0. Tokenizers mark a leading
-    space as "Ġ" or "▁".
+    A word that is not among the tokens counts as 0. Tokenizers mark a leading space as "Ġ" or "▁".
+
+    Args:
+        logprobs: JSON {token: log-probability}; None where the server gave none.
     """
     if logprobs is None:
         return None
     probability = {YES: 0.0, NO: 0.0}
     for token, logprob in json.loads(logprobs).items():
         word = token.strip(" \n\tĠ▁").casefold()
-        # A server's arithmetic may have failed: NaN is no probability, and 0 is the most a logarithm of one can be.
+        # A server's arithmetic may have failed: NaN is not a probability, and a probability's logarithm is at most 0.
         if word in probability and logprob is not None and not math.isnan(logprob):
             probability[word] += math.exp(min(logprob, 0.0))
     total = probability[YES] + probability[NO]

@@ -1,6 +1,6 @@
-"""From the raw text of an answer to dialogues, or to a class of why not.
+"""From the raw text of an answer to dialogues, or to an error class.
 
-Nothing here is paid for: the raw answers stay stored, so a change of this file costs a recomputation and no request.
+The raw answers stay stored, so a change of this module costs a recomputation and no request.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 
+from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.prompts import Prompt
 from mvl_assets.model_stage.dialogue import QAPair, contains_marker
 
@@ -23,18 +24,17 @@ _MANGLED_LATEX = re.compile(
     r"\t(?:heta|imes|ext(?=\s*\{)|ext(?:bf|it|rm|tt)\b|frac|riangle|herefore|ilde)|\n(?:eq|abla|otin)\b"
     r"|\$[^$]*?(?:\t[a-z]|\n(?:e|u|eg|ot|mid|i)\b)[^$]*\$"
 )
-# What models of some servers think aloud before they answer, and the fence they put around JSON.
+# The reasoning that models of some servers write before the answer, and the fence they put around JSON.
 _THINK_BLOCK = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 _CODE_FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
 
 
-class ParseError(ValueError):
-    """An answer that gives no dialogue. `error` is one of `PARSE_ERRORS`."""
+class ParseError(RejectError):
+    """An answer that gives no dialogue. `code` is one of `PARSE_ERRORS`."""
 
-    def __init__(self, error: str, message: str) -> None:
-        assert error in PARSE_ERRORS
-        self.error = error
-        super().__init__(message)
+    def __init__(self, code: str, message: str) -> None:
+        assert code in PARSE_ERRORS
+        super().__init__(code, message)
 
 
 PARSE_ERRORS = {
@@ -43,18 +43,27 @@ PARSE_ERRORS = {
     "empty": "nothing but white space",
     "bad_json": "not JSON",
     "schema": "JSON that the prompt's schema does not allow",
-    "control_character": "a control character in a string: usually LaTeX that a JSON escape has eaten",
-    "image_marker": "the answer itself holds a picture marker, which would break the count of pictures",
+    "control_character": "a control character in a string: usually LaTeX mangled by a JSON escape",
+    "image_marker": "the answer itself holds an image marker, which would break the count of images",
 }
 
 Dialogue = tuple[QAPair, ...]
 
 
 def parse_answer(prompt: Prompt, text: str, finish_reason: str, preserved_question: str | None) -> list[Dialogue]:
-    """The dialogues of one answer, in order. Raises `ParseError`.
+    """Return the dialogues of one answer, in order.
 
-    `text` prompts keep the question (`preserved_question`, markers included) and give one dialogue of one pair. `json`
-    prompts give one dialogue per entry of `pairs`, or one dialogue of all `turns`. Pairs said twice count once.
+    A `text` prompt preserves the question and gives one dialogue of one pair. A `json` prompt gives one dialogue per
+    entry of `pairs`, or one dialogue of all `turns`. Repeated pairs count once.
+
+    Args:
+        prompt: The prompt that was answered.
+        text: The answer.
+        finish_reason: The server's reason for ending it.
+        preserved_question: The sample's question, markers included, for a `text` prompt.
+
+    Raises:
+        ParseError: The answer gives no dialogue.
     """
     if finish_reason != "stop":
         raise ParseError("length" if finish_reason == "length" else "not_finished", f"finish_reason {finish_reason!r}")
@@ -91,7 +100,7 @@ def _reject_json_constant(name: str) -> None:
 
 
 def _parse_pair(entry: dict[str, str]) -> QAPair:
-    # Stripped afterwards: what an escape has eaten may be white space at the start.
+    # Stripped afterwards: what an escape mangled may be white space at the start.
     question, answer = (_check_text(entry[key], from_json=True).strip() for key in ("question", "answer"))
     if not question or not answer:
         raise ParseError("empty", "a question or an answer is nothing but white space")

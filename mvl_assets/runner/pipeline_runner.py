@@ -1,8 +1,8 @@
-"""`mvl run`: the whole road from raw files to scores, through the same assets the UI shows.
+"""`mvl run`: the whole pipeline from raw files to scores, through the same assets that the UI shows.
 
-Sources are read every time (what has not changed adds nothing); everything behind them runs only where it is missing or
-out of date, or has requests that failed by chance, unless `--force`. A partition is judged while others are still
-rewritten. One that fails is reported and the others go on; the next run picks it up.
+Sources are read every time (what has not changed adds nothing). Everything downstream runs only where it is missing or
+stale, or has requests that failed by chance, unless `--force` is given. A partition is judged while others are still
+being rewritten. A partition that fails is reported and the others go on; the next run picks it up.
 """
 
 from __future__ import annotations
@@ -37,28 +37,14 @@ from mvl_assets.runner.orphaned_runs import fail_orphaned_runs
 from mvl_assets.runner.pipelining import PROGRESS_INTERVAL_S, run_pipelined
 from mvl_assets.runner.summary import render_summary
 from mvl_assets.runner.user_errors import ErrorReport
+from mvl_assets.stages import JUDGED, MODEL_STAGES, RAW, REWRITTEN, STAGE_NAMES, STAGES_BY_NAME
 
-STAGES = (
-    "raw",
-    "category",
-    "rewritten",
-    "judged",
-    "curation",
-    "mixture",
-    "export",
-    "pack_plan",
-    "checkpoint",
-    "evaluation",
-)
-# Stages whose assets are tables, or parts of tables, of their own.
-TABLE_STAGES = frozenset({"category", "rewritten", "judged", "curation", "mixture", "pack_plan"})
-# Stages that ask a model, with the name of what they ask in the lake.
-MODEL_STAGES = {"rewritten": "rewrite", "judged": "judge"}
+MODEL_STAGE_NAMES = tuple(stage.name for stage in MODEL_STAGES)
 
 
 @dataclass
 class StageTally:
-    """What happened to the steps of one stage, in steps and seconds."""
+    """What happened to the steps of one stage: how many, and how many seconds they took."""
 
     materialized: int = 0
     fresh: int = 0
@@ -67,12 +53,12 @@ class StageTally:
 
 
 def _get_category_and_source(step: AssetStep) -> tuple[str, str | None]:
-    """Category and source: what a rewriting and the judging behind it share."""
+    """Return category and source, which a step of rewriting and the step that judges it share."""
     return step.key[1], step.partition_key
 
 
 class PipelineRunner:
-    """Drives the stages in order; steps of one stage in the order of the graph."""
+    """Runs the stages in order, and the steps of one stage in the order of the graph."""
 
     def __init__(self, *, force: bool, selected_keys: frozenset[dg.AssetKey] | None = None) -> None:
         self.step_runner = StepRunner()
@@ -82,12 +68,12 @@ class PipelineRunner:
         self.force = force
         self.selected_keys = selected_keys
         self.started_at = time.monotonic()
-        self.tallies: dict[str, StageTally] = {stage: StageTally() for stage in STAGES}
+        self.tallies: dict[str, StageTally] = {name: StageTally() for name in STAGE_NAMES}
         self._last_logged_at = self.started_at
         add_listener(self._on_progress)
 
     def iter_steps(self, stage: str, sources: list[str]) -> Iterator[AssetStep]:
-        """The stage's steps for these sources."""
+        """Yield the stage's steps for these sources."""
         selected_sources = set(sources)
         for location, asset_graph in self.asset_graphs.items():
             for key in asset_graph.toposorted_asset_keys:
@@ -104,19 +90,23 @@ class PipelineRunner:
                 yield from (AssetStep(location, tuple(key.path), partition_key) for partition_key in partition_keys)
 
     def run_stage(self, stage: str, sources: list[str]) -> None:
-        """Runs the stage's steps that are missing or out of date."""
+        """Run the stage's steps that are missing or stale."""
         started_at = time.monotonic()
         self._collect(map(self.step_runner.run, self._list_pending_steps(self.iter_steps(stage, sources))))
         self.tallies[stage].seconds += time.monotonic() - started_at
 
     def run_model_stages(self, stages: Sequence[str], sources: list[str]) -> None:
-        """Runs the steps of rewriting, judging or both that are missing or out of date. What is judged behind a
-        rewriting is looked at when that has ended."""
-        rewrite_steps = self._list_pending_steps(self.iter_steps("rewritten", sources)) if "rewritten" in stages else []
+        """Run the steps of rewriting, judging or both that are missing or stale.
+
+        Whether a rewritten partition has to be judged is decided when it is rewritten.
+        """
+        rewrite_steps = (
+            self._list_pending_steps(self.iter_steps(REWRITTEN.name, sources)) if REWRITTEN.name in stages else []
+        )
         rewrite_pairs = {_get_category_and_source(step) for step in rewrite_steps}
         judge_steps = (
-            {_get_category_and_source(step): step for step in self.iter_steps("judged", sources)}
-            if "judged" in stages
+            {_get_category_and_source(step): step for step in self.iter_steps(JUDGED.name, sources)}
+            if JUDGED.name in stages
             else {}
         )
         ready_judge_steps = self._list_pending_steps(
@@ -133,15 +123,15 @@ class PipelineRunner:
         self.run_model_steps([*rewrite_steps, *ready_judge_steps], list_downstream_steps)
 
     def run_steps(self, steps: list[AssetStep]) -> None:
-        """Runs exactly these steps, all of one stage or all of rewriting and judging."""
-        if not steps or steps[0].stage not in MODEL_STAGES:
+        """Run exactly these steps, all of one stage or all of rewriting and judging."""
+        if not steps or steps[0].stage not in MODEL_STAGE_NAMES:
             self._collect(map(self.step_runner.run, steps))
             return
-        rewrite_pairs = {_get_category_and_source(step) for step in steps if step.stage == "rewritten"}
+        rewrite_pairs = {_get_category_and_source(step) for step in steps if step.stage == REWRITTEN.name}
         downstream_steps = {
             _get_category_and_source(step): step
             for step in steps
-            if step.stage == "judged" and _get_category_and_source(step) in rewrite_pairs
+            if step.stage == JUDGED.name and _get_category_and_source(step) in rewrite_pairs
         }
         ready_steps = [step for step in steps if step not in downstream_steps.values()]
         self.run_model_steps(
@@ -156,14 +146,16 @@ class PipelineRunner:
     def run_model_steps(
         self, steps: list[AssetStep], list_downstream_steps: Callable[[AssetStep], list[AssetStep]]
     ) -> None:
-        """Runs steps that ask a model, and what is `list_downstream_steps` each rewriting that went well: those of one source in this
-        process, those of several in processes of their own."""
+        """Run steps that ask a model, and what `list_downstream_steps` names after each step of rewriting that succeeds.
+
+        Steps of one source run in this process, those of several sources in worker processes.
+        """
         started_at = time.monotonic()
 
         def list_next_steps(result: StepResult) -> list[AssetStep]:
-            if result.step.stage != "rewritten":
+            if result.step.stage != REWRITTEN.name:
                 return []
-            self.tallies["rewritten"].seconds = time.monotonic() - started_at
+            self.tallies[REWRITTEN.name].seconds = time.monotonic() - started_at
             return list_downstream_steps(result.step) if result.error is None else []
 
         is_single_source = len({step.partition_key for step in steps}) < 2
@@ -172,7 +164,7 @@ class PipelineRunner:
             if is_single_source
             else run_pipelined(steps, list_next_steps, self.lake, self._log)
         )
-        self.tallies["judged"].seconds = time.monotonic() - started_at - self.tallies["rewritten"].seconds
+        self.tallies[JUDGED.name].seconds = time.monotonic() - started_at - self.tallies[REWRITTEN.name].seconds
 
     def _run_sequentially(
         self, steps: deque[AssetStep], list_next_steps: Callable[[StepResult], list[AssetStep]]
@@ -183,7 +175,7 @@ class PipelineRunner:
             steps.extend(list_next_steps(result))
 
     def _list_pending_steps(self, steps: Iterable[AssetStep]) -> list[AssetStep]:
-        """Those of the steps that have to run; the others are counted as fresh."""
+        """Return the steps that have to run; the others are counted as fresh."""
         status_resolvers = {n: AssetStatusResolver(g, self.step_runner.instance) for n, g in self.asset_graphs.items()}
         auto_retried = self._list_auto_retried_partitions()
         pending: list[AssetStep] = []
@@ -193,16 +185,24 @@ class PipelineRunner:
             )
             # What the files hold is known only by reading them.
             is_auto_retried = (step.stage, step.partition_key) in auto_retried
-            if is_fresh and step.stage != "raw" and not self.force and not is_auto_retried and self._has_all_rows(step):
+            if (
+                is_fresh
+                and step.stage != RAW.name
+                and not self.force
+                and not is_auto_retried
+                and self._has_all_rows(step)
+            ):
                 self.tallies[step.stage].fresh += 1
             else:
                 pending.append(step)
         return pending
 
     def _has_all_rows(self, step: AssetStep) -> bool:
-        """Whether the lake has as many rows of the step as were made last. Dagster remembers that they were made, but
-        the lake may be another one now, or have lost them in a purge."""
-        if step.stage not in TABLE_STAGES:
+        """Whether the lake has as many rows of the step as were made last.
+
+        Dagster remembers that they were made, but the lake may be another one now, or have lost them in a purge.
+        """
+        if not STAGES_BY_NAME[step.stage].counts_rows:
             return True
         records_filter = dg.AssetRecordsFilter(
             dg.AssetKey(step.key), asset_partitions=[step.partition_key] if step.partition_key else None
@@ -219,17 +219,15 @@ class PipelineRunner:
         return materialization.metadata[row_count_key].value == table.count(partition_filter)
 
     def _list_auto_retried_partitions(self) -> set[tuple[str, str | None]]:
-        """(stage, source) of partitions with requests that failed and that a run asks again by itself."""
-        stage_by_reject_stage = {reject_stage: stage for stage, reject_stage in MODEL_STAGES.items()}
-        return {
-            (stage_by_reject_stage[g.stage], g.source)
-            for g in list_reject_groups(self.lake, list(stage_by_reject_stage))
-            if g.is_auto_retried
-        }
+        """Return (stage, source) of partitions with requests that failed and that a run sends again by itself."""
+        return {(g.stage, g.source) for g in list_reject_groups(self.lake, MODEL_STAGE_NAMES) if g.is_auto_retried}
 
     def _collect(self, results: Iterator[StepResult]) -> None:
-        """Says and counts what became of each step. Raises `InfrastructureError` for a failure that every other step would
-        meet too."""
+        """Log and count what became of each step.
+
+        Raises:
+            InfrastructureError: A step failed in a way that every other step would, too.
+        """
         with ExitStack() as stack:
             if isinstance(results, Generator):
                 stack.enter_context(closing(results))
@@ -245,7 +243,7 @@ class PipelineRunner:
                     self._log(f"{result.step.name}  FAILED: {result.error.first_line}", fg="red")
 
     def _on_progress(self, _: str, progress: Progress) -> None:
-        """Of steps in this process; those of others report through the flow."""
+        """Log the progress of steps in this process; worker processes report through a queue."""
         if time.monotonic() - self._last_logged_at >= PROGRESS_INTERVAL_S:
             self._last_logged_at = time.monotonic()
             self._log(progress.format_line())
@@ -254,12 +252,12 @@ class PipelineRunner:
         click.secho(f"{time.monotonic() - self.started_at:7.1f} s  {line}", fg=fg)
 
     def finish(self) -> None:
-        """Prints the summary; exits with 1 when a step failed."""
+        """Print the summary, and exit with 1 when a step failed."""
         click.echo(render_summary(self.step_runner.instance, {stage: t.seconds for stage, t in self.tallies.items()}))
         self.exit_if_failed()
 
     def exit_if_failed(self) -> None:
-        """Names the steps that failed and exits with 1, if there are any."""
+        """Name the steps that failed and exit with 1, if there are any."""
         failed = [f for t in self.tallies.values() for f in t.failed]
         for name, error in failed:
             click.secho(f"error: {name}: {error.first_line}", fg="red", err=True)
@@ -271,7 +269,7 @@ class PipelineRunner:
 
 
 def resolve_sources(slugs: tuple[str, ...]) -> list[str]:
-    """The slugs named, or the profile's that have files or, where it says so, can be fetched."""
+    """Return the slugs named, or else the profile's sources that have files or, where it says so, can be fetched."""
     catalog, profile_slugs = load_catalog(), asset_keys.list_profile_sources()
     for slug in slugs:
         get_source(slug)
@@ -289,7 +287,7 @@ def resolve_sources(slugs: tuple[str, ...]) -> list[str]:
 
 
 def warm_up_models(sources: list[str]) -> None:
-    """Starts the local servers the run will need, so that they load while the sources are read."""
+    """Start the local servers that the run will need, so that they load while the sources are read."""
     if any(load_catalog()[slug].group == "B" for slug in sources):
         for name in dict.fromkeys(asset_keys.load_active_profile().roles.values()):
             warm_up(asset_keys.load_active_profile().models[name])
@@ -298,30 +296,28 @@ def warm_up_models(sources: list[str]) -> None:
 @click.command(name="run")
 @click.option("--source", "sources", multiple=True, metavar="SLUG", help="Only this source; may be given again.")
 @click.option("--select", metavar="SELECTION", help=selection.SELECT_HELP)
-@click.option("--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage.")
-@click.option("--force", is_flag=True, help="Run what is up to date too.")
+@click.option("--until", type=click.Choice(STAGE_NAMES), default=STAGE_NAMES[-1], help="Stop after this stage.")
+@click.option("--force", is_flag=True, help="Run what is fresh, too.")
 def command(sources: tuple[str, ...], select: str | None, until: str, force: bool) -> None:
-    """Materialise the whole road, or a part of it."""
-    # `kill` ends the run as Ctrl-C does: what has arrived is stored.
+    """Materialise the whole pipeline, or a part of it."""
+    # `kill` ends the run as Ctrl-C does: answers that arrived are stored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     slugs = resolve_sources(sources)
     keys = None if select is None else selection.resolve_selection(select)
-    stages = [
-        stage
-        for stage in STAGES[: STAGES.index(until) + 1]
-        if keys is None or any(key.path[0] == stage for key in keys)
-    ]
+    candidates = STAGE_NAMES[: STAGE_NAMES.index(until) + 1]
+    stages = [stage for stage in candidates if keys is None or any(key.path[0] == stage for key in keys)]
     if not stages:
-        stage_names = ", ".join(STAGES[: STAGES.index(until) + 1])
-        raise MvlError(f"--select {select!r} selects nothing of the stages to run", hint=f"these are {stage_names}")
+        raise MvlError(
+            f"--select {select!r} selects nothing of the stages to run", hint=f"these are {', '.join(candidates)}"
+        )
     click.echo(f"{len(slugs)} sources, {len(stages)} stages, lake {load_settings().lake_root}")
-    if MODEL_STAGES.keys() & set(stages):
+    if set(MODEL_STAGE_NAMES) & set(stages):
         warm_up_models(slugs)
     pipeline_runner = PipelineRunner(force=force, selected_keys=keys)
     report_edited_prompts(pipeline_runner.step_runner.instance)
-    model_stages = [stage for stage in stages if stage in MODEL_STAGES]
+    model_stages = [stage for stage in stages if stage in MODEL_STAGE_NAMES]
     for stage in stages:
-        if stage not in MODEL_STAGES:
+        if stage not in MODEL_STAGE_NAMES:
             pipeline_runner.run_stage(stage, slugs)
         elif stage == model_stages[0]:
             pipeline_runner.run_model_stages(model_stages, slugs)
@@ -332,7 +328,7 @@ def command(sources: tuple[str, ...], select: str | None, until: str, force: boo
 
 
 def run_stale(statuses: list[AssetStatus]) -> None:
-    """Makes exactly these partitions again, stage by stage."""
+    """Make exactly these partitions again, stage by stage."""
     pipeline_runner = PipelineRunner(force=True)
     steps = [
         AssetStep(location, tuple(status.key.path), status.partition_key)
@@ -340,8 +336,8 @@ def run_stale(statuses: list[AssetStatus]) -> None:
         for location, asset_graph in pipeline_runner.asset_graphs.items()
         if status.key in asset_graph.materializable_asset_keys
     ]
-    for stage in STAGES:
-        if stage != "judged":
-            stage_group = MODEL_STAGES if stage == "rewritten" else (stage,)
+    for stage in STAGE_NAMES:
+        if stage != JUDGED.name:
+            stage_group = MODEL_STAGE_NAMES if stage == REWRITTEN.name else (stage,)
             pipeline_runner.run_steps([step for step in steps if step.stage in stage_group])
     pipeline_runner.finish()

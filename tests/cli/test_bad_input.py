@@ -27,7 +27,7 @@ ONE = ("--source", KEPT)
 # -- the profile ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [("run",), ("status",), ("plan", "rewrite"), ("ui",), ("serve", "start")])
+@pytest.mark.parametrize("words", [("run",), ("status",), ("plan", "rewritten"), ("ui",), ("serve", "start")])
 def test_a_missing_profile_is_named_by_every_command_that_needs_it(raw: Home, words: tuple[str, ...]) -> None:
     done = raw.using(MVL_PROFILE="nobody").mvl(*words)
     one_error(done, "there is no profile 'nobody'", "set MVL_PROFILE to one of demo, demo-all, paper, small")
@@ -262,7 +262,7 @@ def test_a_place_where_nothing_can_be_is_named(tmp_path: Path, variable: str, va
 def test_sources_of_the_profile_that_nobody_declared_are_named_by_plan(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.profile(sources=["geo170k", "geo171k"])
-    for stage in ("ingest", "rewrite", "judge"):
+    for stage in ("raw", "rewritten", "judged"):
         one_error(home.mvl("plan", stage), "there is no source 'geo171k'", "mvl sources")
 
 

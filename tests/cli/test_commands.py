@@ -122,30 +122,30 @@ def test_status_of_nothing_is_nothing(raw: Home, copy_of: Callable[[Home], Home]
 
 
 def test_a_plan_says_what_is_answered_and_what_would_be_sent(built: Home, copy_of: Callable[[Home], Home]) -> None:
-    for stage in ("rewrite", "judge"):
+    for stage in ("rewritten", "judged"):
         plans = {plan["source"]: plan for plan in built.json("plan", stage)}
         assert plans.keys() == set(REWRITTEN)
         for plan in plans.values():
             assert (plan["to_send"], plan["model"]) == (0, MODEL)
-            assert plan["wanted"] == plan["answered"] > 0
+            assert plan["requested"] == plan["cache_hits"] > 0
     other = copy_of(built)
     other.profile(model_revision="2", model_price={"input_per_million": 1.0, "output_per_million": 2.0})
-    plan = other.json("plan", "rewrite", "--source", REWRITTEN[0], "--limit", "5")[0]
-    assert (plan["wanted"], plan["answered"], plan["to_send"]) == (5, 0, 5)
+    plan = other.json("plan", "rewritten", "--source", REWRITTEN[0], "--limit", "5")[0]
+    assert (plan["requested"], plan["cache_hits"], plan["to_send"]) == (5, 0, 5)
     assert plan["prompt_tokens"] > 100 and plan["cost"] > 0
-    assert lines_with(other.run("plan", "rewrite"), ["all"])
+    assert lines_with(other.run("plan", "rewritten"), ["all"])
 
 
 def test_a_plan_of_a_selection_is_that_of_the_assets_it_selects(built: Home) -> None:
-    assert [plan["source"] for plan in built.json("plan", "judge", "--select", "key:judged/caption")] == ["sharegpt4v"]
-    one_error(built.mvl("plan", "judge", "--select", "key:rewritten/caption"), "no asset of judge", "key:judged/*")
-    one_error(built.mvl("plan", "judge", "--select", "key:("), "not an asset selection", "key:rewritten/chart")
-    one_error(built.mvl("plan", "judge", "--select", "nothing"), "selects no asset", "web UI")
+    assert [plan["source"] for plan in built.json("plan", "judged", "--select", "key:judged/caption")] == ["sharegpt4v"]
+    one_error(built.mvl("plan", "judged", "--select", "key:rewritten/caption"), "no asset of the stage judged", "key:judged/*")
+    one_error(built.mvl("plan", "judged", "--select", "key:("), "not an asset selection", "key:rewritten/chart")
+    one_error(built.mvl("plan", "judged", "--select", "nothing"), "selects no asset", "web UI")
 
 
 def test_a_plan_for_a_source_that_is_not_there_or_not_rewritten_says_so(built: Home) -> None:
-    one_error(built.mvl("plan", "rewrite", "--source", "nothing"), "there is no source 'nothing'", "`mvl sources`")
-    one_error(built.mvl("plan", "rewrite", "--source", KEPT), f"{KEPT}: group A is not rewritten", "only group B is")
+    one_error(built.mvl("plan", "rewritten", "--source", "nothing"), "there is no source 'nothing'", "`mvl sources`")
+    one_error(built.mvl("plan", "rewritten", "--source", KEPT), f"{KEPT}: group A is not rewritten", "only group B is")
 
 
 # -- stale ---------------------------------------------------------------------------------------------------------

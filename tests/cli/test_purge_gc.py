@@ -34,7 +34,7 @@ def test_a_source_is_taken_out_of_everything_and_stays_out(built: Home, copy_of:
     checkpoint(home, STAGE, "made-of-a-plan-that-is-gone")
     looked = home.run("purge", "source", slug, "--dry-run")
     assert rows(home, "samples", slug) > 0 and rows(home, f"mixture/{STAGE}", slug) > 0
-    for words in (("samples", str(rows(home, "samples", slug))), ("answers/rewrite/" + slug,), ("mixture/" + STAGE,)):
+    for words in (("samples", str(rows(home, "samples", slug))), ("answers/rewritten/" + slug,), ("mixture/" + STAGE,)):
         assert lines_with(looked, words), looked
     assert lines_with(looked, ["exports that go: 1 files", "llava_json"])
     assert lines_with(looked, ["may have been trained on it", str(home.folder / "checkpoints" / STAGE)])
@@ -93,7 +93,7 @@ def test_purging_is_refused_while_the_answers_of_the_source_are_written(
 ) -> None:
     home = copy_of(sorted_in)
     slug = REWRITTEN[0]
-    with home.lake.get_answer_log("rewrite", slug):
+    with home.lake.get_answer_log("rewritten", slug):
         done: subprocess.CompletedProcess[str] = home.mvl("purge", "source", slug, "--yes", "--no-reclaim")
     one_error(done, "is being written by pid", "wait for that run")
     assert rows(home, "samples", slug) > 0

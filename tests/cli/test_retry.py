@@ -27,11 +27,11 @@ def test_a_refused_request_is_asked_again_by_retry_alone(sorted_in: Home, model:
         home.profile(model_base_urls=[moody.base_url])
         home.run("run", *ROAD)
         found = listed(home)
-        assert {(g["source"], g["error"], g["asked_again"]) for g in found} == {(SOURCE, "http_400", False)}
-        assert {g["stage"] for g in found} == {"rewrite", "judge"}
+        assert {(g["source"], g["error"], g["is_auto_retried"]) for g in found} == {(SOURCE, "http_400", False)}
+        assert {g["stage"] for g in found} == {"rewritten", "judged"}
         refused = {g["stage"]: g["rows"] for g in found}
         said = home.run("retry", "--list")
-        assert lines_with(said, ["rewrite", "http_400", str(refused["rewrite"]), "mvl retry", "fault 400"])
+        assert lines_with(said, ["rewritten", "http_400", str(refused["rewritten"]), "mvl retry", "fault 400"])
         before = moody.counts()["requests"]
         home.run("run", *ROAD, "--force")
         assert moody.counts()["requests"] == before, "what was refused is left alone"
@@ -39,13 +39,13 @@ def test_a_refused_request_is_asked_again_by_retry_alone(sorted_in: Home, model:
     home.profile(model_base_urls=[model.base_url])
     assert "nothing to ask again" in home.run("retry", "--error", "timeout")
     before = model.counts()["requests"]
-    said = home.run("retry", "--stage", "rewrite", "--error", "http_400")
-    assert model.counts()["requests"] - before == refused["rewrite"]
-    assert f"{refused['rewrite']} of {refused['rewrite']} rejects are gone" in said
-    assert [g["stage"] for g in listed(home)] == ["judge"]
+    said = home.run("retry", "--stage", "rewritten", "--error", "http_400")
+    assert model.counts()["requests"] - before == refused["rewritten"]
+    assert f"{refused['rewrite']} of {refused['rewrite']} rejects are resolved" in said
+    assert [g["stage"] for g in listed(home)] == ["judged"]
     # What came in is judged by the next run, and the refused verdicts still wait.
     home.run("run", *ROAD)
-    assert listed(home)[0]["rows"] == refused["judge"]
+    assert listed(home)[0]["rows"] == refused["judged"]
     home.run("retry")
     assert listed(home) == []
     rewritten = {row["rewrite_id"] for row in home.lake.get_table("rewritten/code_math").iter_rows()}
@@ -64,7 +64,7 @@ def test_a_row_that_failed_by_chance_makes_its_partition_run_again(
         home.profile(model_base_urls=[broken.base_url])
         home.run("run", *until)
     (one,) = listed(home)
-    assert (one["error"], one["asked_again"]) == ("malformed_reply", True)
+    assert (one["error"], one["is_auto_retried"]) == ("malformed_reply", True)
     home.profile(model_base_urls=[model.base_url])
     said = home.run("run", *until)
     assert lines_with(said, ["-- rewritten: 1 made, 0 up to date, 0 failed"])

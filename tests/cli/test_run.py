@@ -157,7 +157,7 @@ def test_an_interrupt_stores_what_has_arrived_and_leaves_no_process(
         assert process.returncode == 130, said
         assert said.rstrip().endswith("stopped; run the same command again to go on") and "Traceback" not in said
         assert halfway.processes() == []
-    stored = sum(halfway.lake.get_answer_log("rewrite", source).count() for source in REWRITTEN)
+    stored = sum(halfway.lake.get_answer_log("rewritten", source).count() for source in REWRITTEN)
     assert stored >= 2 * IN_FLIGHT, "everything answered before the interrupt is stored"
     assert_goes_on(halfway, slow, built, asked_twice=IN_FLIGHT)
 

@@ -69,7 +69,7 @@ def test_the_reader_looks_for_rows_where_the_fetch_puts_them(recorded: Lockfile,
 
 
 def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded: Lockfile) -> None:
-    plans = {plan["source"]: plan for plan in said("plan", "ingest")}
+    plans = {plan["source"]: plan for plan in said("plan", "raw")}
     everything = plans.pop("all")
     assert plans.keys() == load_catalog().keys()
     unknown = {slug for slug, plan in plans.items() if plan["bytes_to_fetch"] is None}
@@ -80,23 +80,21 @@ def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded
     # Nine sources share M4-Instruct's rows, ten Cambrian-10M's.
     assert everything["bytes_to_fetch"] == known - 8 * M4_ROWS - 9 * CAMBRIAN_ROWS
     assert everything["fetch_hours"] == pytest.approx(everything["bytes_to_fetch"] * 8 / 1e9 / 3600)
-    assert said("plan", "ingest", "--bandwidth-mbit", "100")[-1]["fetch_hours"] == pytest.approx(
-        everything["fetch_hours"] * 10
-    )
+    assert said("plan", "raw", "--bandwidth-mbit", "100")[-1]["fetch_hours"] == pytest.approx(everything["fetch_hours"] * 10)
 
 
 def test_a_plan_can_be_of_a_category_or_of_sources(recorded: Lockfile) -> None:
-    videos = said("plan", "ingest", "--category", "video")
+    videos = said("plan", "raw", "--category", "video")
     assert [plan["category"] for plan in videos] == ["video"] * 9 + [""]
-    named = said("plan", "ingest", "--source", "geo3k", "--source", "idk")
+    named = said("plan", "raw", "--source", "geo3k", "--source", "idk")
     assert [plan["source"] for plan in named] == ["geo3k", "idk", "all"]
-    text = CliRunner().invoke(cli, ["plan", "ingest", "--source", "lnqa"]).output
+    text = CliRunner().invoke(cli, ["plan", "raw", "--source", "lnqa"]).output
     assert "40.4 GB" in text and "0.09" in text and "locked" in text
 
 
 def test_a_file_of_the_entry_that_the_repository_lacks_is_told(recorded: Lockfile) -> None:
     lacking = "no file of nyu-visionx/Cambrian-10M is called oodvqa*"
-    (plan, _) = said("plan", "ingest", "--source", "sketchyvqa")
+    (plan, _) = said("plan", "raw", "--source", "sketchyvqa")
     assert (plan["n_files"], plan["note"]) == (1, lacking)
     (line,) = [line for line in said("sources", "--category", "general") if line["slug"] == "sketchyvqa"]
     assert line["state"] == "locked" and line["note"].endswith(lacking)
@@ -125,9 +123,9 @@ def test_without_archives_the_largest_source_decides_over_the_disk(recorded: Loc
 
 
 def test_without_a_lock_everything_is_unknown_and_says_what_to_run(home: Path) -> None:
-    everything = said("plan", "ingest")[-1]
+    everything = said("plan", "raw")[-1]
     assert (everything["total_bytes"], everything["bytes_to_fetch"], everything["fetch_hours"]) == (None, None, None)
-    assert "mvl sources lock" in CliRunner().invoke(cli, ["plan", "ingest", "--source", "geo3k"]).output
+    assert "mvl sources lock" in CliRunner().invoke(cli, ["plan", "raw", "--source", "geo3k"]).output
 
 
 def test_what_is_there_is_not_planned_again(hub: HubServer) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from small_source import picture
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
@@ -18,6 +17,7 @@ from mvl_assets.judging.kappa import Confusion
 from mvl_assets.judging.labels import SHEET_COLUMNS, Label, draw_label_set, read_labels, write_label_sheet
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import JUDGED, REWRITTEN, SAMPLES, ImageRow
+from tests.rewriting.small_source import picture
 
 PAPER_PEOPLE = {("A", "B"): 0.70, ("A", "C"): 0.42, ("B", "C"): 0.53}
 

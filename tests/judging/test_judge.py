@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import serving
-from small_source import MATH, profile, prompt_folder, put
 
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import compute_criteria_hash, get_judge_prompts, load_prompts
@@ -19,9 +17,10 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.testing.fake_server import FakeServer
 from mvl_assets.judging.judge import judge_source
 from mvl_assets.judging.kappa import Confusion
-from mvl_assets.judging.plan import plan_judge
 from mvl_assets.lake.lake import Lake
 from mvl_assets.rewriting.rewrite import rewrite_source
+from tests.rewriting.small_source import MATH, plan_judges, profile, prompt_folder, put
+from tests.servers import serving
 
 
 @pytest.fixture
@@ -41,7 +40,12 @@ def rows(lake: Lake, table: str = "judged/code_math") -> list[dict[str, Any]]:
 def test_each_rewrite_gets_one_verdict_per_criterion(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     report = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
-    assert (report.requested, report.attempts_sent, report.rows, report.rejects_by_error) == (36, 36, 12, {})
+    assert (report.requests.requested, report.requests.attempts_sent, report.rows, report.rejects_by_error) == (
+        36,
+        36,
+        12,
+        {},
+    )
     for row in rows(lake):
         assert [v["criterion"] for v in row["verdicts"]] == ["relevance", "consistency", "accuracy"]
         # The fake server gives its choice a log-probability of -0.2 and the other word -1.7.
@@ -92,12 +96,12 @@ def test_the_judge_does_not_get_the_original_key(lake: Lake, served: tuple[FakeS
 def test_a_second_run_sends_nothing_and_a_moved_rule_neither(lake: Lake, served: tuple[FakeServer, Endpoint]):
     first = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
     same = judge_source(lake, MATH, profile(), run_id="r2")
-    assert (same.attempts_sent, same.published.version) == (0, first.published.version)
+    assert (same.requests.attempts_sent, same.published.version) == (0, first.published.version)
     lax = judge_source(lake, MATH, profile(rule="p_yes >= 0.1"), run_id="r3")
-    assert (lax.attempts_sent, lax.kept, lax.published.n_changed) == (0, 12, 12)
+    assert (lax.requests.attempts_sent, lax.kept, lax.published.n_changed) == (0, 12, 12)
     # The fake answers are no numbers, so none agrees with its key.
     strict = judge_source(lake, MATH, profile(rule="matches_reference"), run_id="r4")
-    assert (strict.attempts_sent, strict.kept, strict.drop_reasons) == (0, 0, {"reference_mismatch": 12})
+    assert (strict.requests.attempts_sent, strict.kept, strict.drop_reasons) == (0, 0, {"reference_mismatch": 12})
 
 
 def test_an_edited_criterion_asks_for_that_criterion_alone(
@@ -105,10 +109,10 @@ def test_an_edited_criterion_asks_for_that_criterion_alone(
 ):
     judge_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
     prompts = load_prompts(prompt_folder(tmp_path, judge_general=("completely", "in full")))
-    plan = plan_judge(lake, MATH, profile(), prompts=prompts)
+    (plan,) = plan_judges(lake, MATH, profile(), prompts=prompts)
     assert (plan.requested, plan.cache_hits, plan.to_send) == (36, 24, 12)
     report = judge_source(lake, MATH, profile(), run_id="r2", prompts=prompts, endpoints=[served[1]])
-    assert (report.attempts_sent, report.cache_hits, report.rows) == (12, 24, 12)
+    assert (report.requests.attempts_sent, report.requests.cache_hits, report.rows) == (12, 24, 12)
     assert {row["prompt_hash"] for row in rows(lake)} == {compute_criteria_hash(get_judge_prompts(prompts, "math"))}
 
 
@@ -117,7 +121,12 @@ def test_appended_rewrites_alone_are_judged(lake: Lake, served: tuple[FakeServer
     put(lake, MATH, range(13))
     rewrite_source(lake, MATH, profile(), run_id="r2", endpoints=[served[1]])
     report = judge_source(lake, MATH, profile(), run_id="r2", endpoints=[served[1]])
-    assert (report.attempts_sent, report.cache_hits, report.rows, report.published.n_added) == (3, 36, 13, 1)
+    assert (report.requests.attempts_sent, report.requests.cache_hits, report.rows, report.published.n_added) == (
+        3,
+        36,
+        13,
+        1,
+    )
 
 
 def test_a_refused_verdict_is_a_reject_until_it_is_asked_for_again(lake: Lake, served: tuple[FakeServer, Endpoint]):
@@ -126,15 +135,20 @@ def test_a_refused_verdict_is_a_reject_until_it_is_asked_for_again(lake: Lake, s
     first = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     assert (first.rows, first.rejects_by_error) == (11, {"http_400": 1})
     rejects = rows(lake, "rejects")
-    assert {(r["partition_key"], r["error"], r["attempts"]) for r in rejects} == {("judge/drawn", "http_400", 1)}
+    assert {(r["partition_key"], r["error"], r["attempts"]) for r in rejects} == {("judged/drawn", "http_400", 1)}
     assert len(rejects) == 3
     server.config.fault_by_marker = {}
     # No endpoint: only an attempt to send would notice.
     same = judge_source(lake, MATH, profile(), run_id="r2")
-    assert (same.attempts_sent, same.skipped, same.rows, same.rejects_by_error) == (0, 3, 11, {"http_400": 1})
-    assert judge_source(lake, MATH, profile(), run_id="r3", retry_error_classes=["timeout"]).attempts_sent == 0
+    assert (same.requests.attempts_sent, same.requests.skipped, same.rows, same.rejects_by_error) == (
+        0,
+        3,
+        11,
+        {"http_400": 1},
+    )
+    assert judge_source(lake, MATH, profile(), run_id="r3", retry_error_classes=["timeout"]).requests.attempts_sent == 0
     again = judge_source(lake, MATH, profile(), run_id="r4", retry_error_classes=["http_400"], endpoints=[endpoint])
-    assert (again.attempts_sent, again.rows, rows(lake, "rejects")) == (3, 12, [])
+    assert (again.requests.attempts_sent, again.rows, rows(lake, "rejects")) == (3, 12, [])
 
 
 def test_a_verdict_that_is_none_stays_until_it_is_asked_for_in_another_round(
@@ -147,9 +161,9 @@ def test_a_verdict_that_is_none_stays_until_it_is_asked_for_in_another_round(
     server.config.fault_by_marker = {}
     assert judge_source(lake, MATH, profile(), run_id="r2").rejects_by_error == {"no_verdict": 1}
     again = judge_source(lake, MATH, profile(), run_id="r3", retry_error_classes=["all"], endpoints=[endpoint])
-    assert (again.attempts_sent, again.rows, rows(lake, "rejects")) == (3, 12, [])
+    assert (again.requests.attempts_sent, again.rows, rows(lake, "rejects")) == (3, 12, [])
     # What came back first is kept, and the second answer counts without being asked for again.
-    assert lake.get_answer_log("judge", "drawn").count() == 39
+    assert lake.get_answer_log("judged", "drawn").count() == 39
     assert judge_source(lake, MATH, profile(), run_id="r4").published.version == again.published.version
 
 
@@ -171,10 +185,10 @@ def test_a_second_judge_is_asked_the_same_and_stands_beside_the_first(lake: Lake
     before = {row["rewrite_id"]: row for row in rows(lake)}
     assert {row["second_all_yes"] for row in before.values()} == {None}
     server.bodies.clear()
-    plans = [plan_judge(lake, MATH, two_judges(), role=role) for role in ("judge", "second_judge")]
+    plans = plan_judges(lake, MATH, two_judges())
     assert [(p.model, p.to_send) for p in plans] == [("fake", 0), ("other", 36)]
     report = judge_source(lake, MATH, two_judges(), run_id="r2", second_endpoints=[other])
-    assert (report.attempts_sent, report.cache_hits, report.rows) == (36, 36, 12)
+    assert (report.requests.attempts_sent, report.requests.cache_hits, report.rows) == (36, 36, 12)
     assert {body["model"] for body in server.bodies} == {"other"}
     for row in rows(lake):
         assert row["verdicts"] == before[row["rewrite_id"]]["verdicts"]
@@ -189,7 +203,7 @@ def test_a_second_judge_is_asked_the_same_and_stands_beside_the_first(lake: Lake
     )
     # Both, without asking either again.
     strict = judge_source(lake, MATH, two_judges("both_yes"), run_id="r3")
-    assert (strict.attempts_sent, strict.kept) == (0, both[True, True])
+    assert (strict.requests.attempts_sent, strict.kept) == (0, both[True, True])
     assert all((r["drop_reason"] or "").startswith("second_no_") for r in rows(lake) if r["all_yes"] and not r["keep"])
     alone = judge_source(lake, MATH, profile(), run_id="r4")
     assert alone.judge_agreement is None
@@ -214,7 +228,7 @@ def test_a_second_judge_that_gives_no_verdict_leaves_the_first_ones_row(
 def test_both_yes_without_a_second_judge_is_explained(lake: Lake):
     with pytest.raises(MvlError, match="second_judge among the profile's roles"):
         judge_source(lake, MATH, profile(rule="both_yes"), run_id="r1")
-    with pytest.raises(ValueError, match="would agree with itself"):
+    with pytest.raises(ValueError, match="would only agree with itself"):
         Profile.model_validate({**profile().model_dump(), "roles": {**profile().roles, "second_judge": "one"}})
 
 

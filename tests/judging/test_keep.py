@@ -110,4 +110,4 @@ def test_a_verdict_is_one_of_the_two_words():
     for text, finish, error in [("Yes and no", "stop", "no_verdict"), ("Yes", "content_filter", "not_finished")]:
         with pytest.raises(VerdictError) as caught:
             parse_verdict("accuracy", "k", text, finish, None)
-        assert caught.value.error == error
+        assert caught.value.code == error

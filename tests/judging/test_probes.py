@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from servers import serving
-from small_source import profile
 
 from mvl_assets.answer_matching.numbers import parse_numbers
 from mvl_assets.errors import MvlError
@@ -23,6 +21,8 @@ from mvl_assets.judging.probes import (
     run_probes,
 )
 from mvl_assets.lake.lake import Lake
+from tests.rewriting.small_source import profile
+from tests.servers import serving
 
 PROBES = load_probes()
 

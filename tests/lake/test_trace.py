@@ -28,9 +28,9 @@ def traced(lake: Lake) -> Lake:
     asked = [{"criterion": "relevant", "request_key": answer(90).request_key, "verdict": True, "p_yes": 0.9}]
     put(lake, "rewritten/ocr", REWRITTEN, made, "a")
     put(lake, "judged/ocr", JUDGED, [judgement(r, keep=True) | {"verdicts": asked} for r in made], "a")
-    with lake.get_answer_log("rewrite", "a") as log:
+    with lake.get_answer_log("rewritten", "a") as log:
         log.append([answer(0), answer(1)])
-    with lake.get_answer_log("judge", "a") as log:
+    with lake.get_answer_log("judged", "a") as log:
         log.append([dataclasses.replace(answer(90), text="Yes")])
     base = load_profile("demo")
     shares = base.mixture.model_copy(update={"shares": {"ocr": 1.0}, "single_image": 4})

@@ -15,8 +15,11 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.settings import PROJECT_ROOT
+from mvl_assets.judging.judge import JudgeStage
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import CATEGORY, SAMPLES, ImageRow
+from mvl_assets.model_stage.plan import RequestPlan, plan_stage
+from mvl_assets.rewriting.rewrite import RewriteStage
 
 
 def source_of(family: str, category: str, slug: str = "drawn") -> SourceSpec:
@@ -29,7 +32,12 @@ CHART = source_of("chart", "chart")
 
 
 def profile(*, supports_images: bool = True, rule: str = "all_yes", revision: str = "1") -> Profile:
-    model = {"name": "fake", "revision": revision, "supports_images": supports_images, "base_urls": ["http://127.0.0.1:9/v1"]}
+    model = {
+        "name": "fake",
+        "revision": revision,
+        "supports_images": supports_images,
+        "base_urls": ["http://127.0.0.1:9/v1"],
+    }
     roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
     return Profile.model_validate({"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": rule}})
 
@@ -76,6 +84,16 @@ def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) 
     lake.get_table("samples").publish([pa.Table.from_pylist(samples, schema=SAMPLES.columns)], source.slug)
     category = lake.get_table(f"category/{source.category}")
     category.publish([pa.Table.from_pylist(rows, schema=CATEGORY.columns)], source.slug)
+
+
+def plan_rewrite(lake: Lake, source: SourceSpec, profile: Profile, **options: Any) -> RequestPlan:
+    (plan,) = plan_stage(lake, RewriteStage(lake, source, profile, **options))
+    return plan
+
+
+def plan_judges(lake: Lake, source: SourceSpec, profile: Profile, **options: Any) -> list[RequestPlan]:
+    """One plan per judge."""
+    return plan_stage(lake, JudgeStage(lake, source, profile, **options))
 
 
 def prompt_folder(folder: Path, **edits: tuple[str, str]) -> Path:

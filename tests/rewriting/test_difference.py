@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from servers import serving
-from small_source import MATH, profile, prompt_folder, put, source_of
 
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import ModelRole, Profile
@@ -16,10 +14,10 @@ from mvl_assets.config.prompts import Prompt, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.testing.fake_server import FakeServer
 from mvl_assets.judging.judge import judge_source
-from mvl_assets.judging.plan import plan_judge
 from mvl_assets.lake.lake import Lake
-from mvl_assets.rewriting.plan import plan_rewrite
 from mvl_assets.rewriting.rewrite import rewrite_source
+from tests.rewriting.small_source import MATH, plan_judges, plan_rewrite, profile, prompt_folder, put, source_of
+from tests.servers import serving
 
 ROWS = 20
 CHART = source_of("chart", "chart", "charts")
@@ -41,10 +39,10 @@ class Road:
         """Requests sent by stage and family, as the server counts them; the plan must have said so before."""
         sent = {}
         for source in SOURCES:
-            for stage in ("rewrite", "judge"):
+            for stage in ("rewritten", "judged"):
                 planned = self.plan(stage, source, limit)
                 before = sum(self.server.request_counts.values())
-                if stage == "rewrite":
+                if stage == "rewritten":
                     rewrite_source(self.lake, source, self.profile, run_id="r", limit=limit, **self.given("rewrite"))
                 else:
                     judge_source(self.lake, source, self.profile, run_id="r", **self.given("judge"))
@@ -54,8 +52,11 @@ class Road:
         return {key: count for key, count in sent.items() if count}
 
     def plan(self, stage: str, source: SourceSpec, limit: int | None) -> int:
-        plan = plan_rewrite if stage == "rewrite" else plan_judge
-        found = plan(self.lake, source, self.profile, prompts=self.prompts, limit=limit)
+        options = {"prompts": self.prompts, "limit": limit}
+        if stage == "rewritten":
+            found = plan_rewrite(self.lake, source, self.profile, **options)
+        else:
+            (found,) = plan_judges(self.lake, source, self.profile, **options)
         assert found.requested == found.cache_hits + found.to_send
         return found.to_send
 
@@ -71,8 +72,8 @@ def road(lake: Lake) -> Iterator[Road]:
         road = Road(lake, server, endpoint)
         for source in SOURCES:
             put(lake, source, range(ROWS))
-        everything = {("rewrite", "math"): ROWS, ("rewrite", "chart"): ROWS}
-        assert road.make() == everything | {("judge", family): CRITERIA * n for (_, family), n in everything.items()}
+        everything = {("rewritten", "math"): ROWS, ("rewritten", "chart"): ROWS}
+        assert road.make() == everything | {("judged", family): CRITERIA * n for (_, family), n in everything.items()}
         yield road
 
 
@@ -82,18 +83,18 @@ def test_nothing_changed_and_nothing_is_sent(road: Road):
 
 def test_a_tenth_more_rows_of_one_source(road: Road):
     put(road.lake, MATH, range(ROWS + ROWS // 10))
-    assert road.make() == {("rewrite", "math"): 2, ("judge", "math"): 2 * CRITERIA}
+    assert road.make() == {("rewritten", "math"): 2, ("judged", "math"): 2 * CRITERIA}
 
 
 def test_one_familys_prompt_edited(road: Road, tmp_path: Path):
     road.prompts = load_prompts(prompt_folder(tmp_path, rewrite_chart=("Values are copied", "Numbers are copied")))
     # The rewrites are others now, and so is what is judged; the other family keeps its own.
-    assert road.make() == {("rewrite", "chart"): ROWS, ("judge", "chart"): ROWS * CRITERIA}
+    assert road.make() == {("rewritten", "chart"): ROWS, ("judged", "chart"): ROWS * CRITERIA}
 
 
 def test_another_temperature(road: Road, tmp_path: Path):
     road.prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("temperature: 0.2", "temperature: 0.3")))
-    assert road.make() == {("rewrite", "math"): ROWS, ("judge", "math"): ROWS * CRITERIA}
+    assert road.make() == {("rewritten", "math"): ROWS, ("judged", "math"): ROWS * CRITERIA}
     # And back: both are stored.
     road.prompts = load_prompts()
     assert road.make() == {}
@@ -111,12 +112,12 @@ def test_the_judge_swapped(road: Road):
     road.profile = road.profile.model_copy(
         update={"models": {**road.profile.models, "two": judge}, "roles": {**road.profile.roles, "judge": "two"}}
     )
-    assert road.make() == {("judge", "math"): ROWS * CRITERIA, ("judge", "chart"): ROWS * CRITERIA}
+    assert road.make() == {("judged", "math"): ROWS * CRITERIA, ("judged", "chart"): ROWS * CRITERIA}
 
 
 def test_one_criterion_reworded(road: Road, tmp_path: Path):
     road.prompts = load_prompts(prompt_folder(tmp_path, judge_general=("completely", "in full")))
-    assert road.make() == {("judge", "math"): ROWS, ("judge", "chart"): ROWS}
+    assert road.make() == {("judged", "math"): ROWS, ("judged", "chart"): ROWS}
 
 
 def test_a_moved_threshold(road: Road):
@@ -134,10 +135,10 @@ def test_a_larger_limit_sends_what_the_smaller_did_not(lake: Lake):
         road = Road(lake, server, endpoint)
         for source in SOURCES:
             put(lake, source, range(ROWS))
-        assert road.make(limit=5)["rewrite", "math"] == 5
-        assert road.make(limit=12)["judge", "chart"] == 7 * CRITERIA
+        assert road.make(limit=5)["rewritten", "math"] == 5
+        assert road.make(limit=12)["judged", "chart"] == 7 * CRITERIA
         assert road.make(limit=12) == {}
-        assert road.make()["rewrite", "math"] == ROWS - 12
+        assert road.make()["rewritten", "math"] == ROWS - 12
 
 
 def test_equal_requests_are_planned_and_sent_once_and_answer_all_their_rows(lake: Lake):
@@ -149,10 +150,10 @@ def test_equal_requests_are_planned_and_sent_once_and_answer_all_their_rows(lake
         plan = plan_rewrite(lake, MATH, profile())
         assert (plan.rows, plan.requested, plan.to_send) == (ROWS, 1, 1)
         assert road.make() == {
-            ("rewrite", "math"): 1,
-            ("judge", "math"): CRITERIA,
-            ("rewrite", "chart"): 2,
-            ("judge", "chart"): 2 * CRITERIA,
+            ("rewritten", "math"): 1,
+            ("judged", "math"): CRITERIA,
+            ("rewritten", "chart"): 2,
+            ("judged", "chart"): 2 * CRITERIA,
         }
         assert lake.get_table("rewritten/code_math").count() == lake.get_table("judged/code_math").count() == ROWS
 

@@ -22,7 +22,7 @@ sound = printable.filter(lambda t: len(t) >= 8 and "<image>" not in t and "<vide
 def error_of(prompt, text: str, finish: str = "stop") -> str:
     with pytest.raises(ParseError) as caught:
         parse_answer(prompt, text, finish, "What is it?")
-    return caught.value.error
+    return caught.value.code
 
 
 @given(st.text())
@@ -31,7 +31,7 @@ def test_any_text_gives_dialogues_or_one_of_the_named_errors(text: str):
         try:
             assert parse_answer(prompt, text, "stop", "What is it?")
         except ParseError as error:
-            assert error.error in PARSE_ERRORS
+            assert error.code in PARSE_ERRORS
 
 
 @given(
@@ -45,7 +45,7 @@ def test_any_json_gives_dialogues_or_one_of_the_named_errors(document: object):
             try:
                 assert parse_answer(prompt, json.dumps(wrapped), "stop", None)
             except ParseError as error:
-                assert error.error in PARSE_ERRORS
+                assert error.code in PARSE_ERRORS
 
 
 @given(st.lists(st.tuples(sound, sound), min_size=1, max_size=3, unique=True))

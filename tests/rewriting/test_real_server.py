@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from small_source import CHART, MATH, profile, put, source_of
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.inference.endpoint import Endpoint
@@ -12,6 +11,7 @@ from mvl_assets.judging.judge import judge_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import REWRITTEN
 from mvl_assets.rewriting.rewrite import rewrite_source
+from tests.rewriting.small_source import CHART, MATH, profile, put, source_of
 
 pytestmark = [pytest.mark.server, pytest.mark.soak]
 

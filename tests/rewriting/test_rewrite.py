@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import serving
-from small_source import CHART, MATH, profile, prompt_folder, put, source_of
 
 from mvl_assets.config.prompts import load_prompts
 from mvl_assets.errors import SourceError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.request import ModelRef
 from mvl_assets.inference.testing.fake_server import FakeServer
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.client import ModelStageClient
+from mvl_assets.model_stage.loop import compute_resume_offset
 from mvl_assets.model_stage.retry_policy import list_reject_groups
 from mvl_assets.rewriting import rewrite as rewriting
-from mvl_assets.rewriting.plan import plan_rewrite
-from mvl_assets.rewriting.requests import count_samples, iter_requests
-from mvl_assets.rewriting.rewrite import rewrite_source
+from mvl_assets.rewriting.rewrite import RewriteStage, rewrite_source
+from tests.rewriting.small_source import CHART, MATH, plan_rewrite, profile, prompt_folder, put, source_of
+from tests.servers import serving
 
 
 @pytest.fixture
@@ -42,7 +39,13 @@ def test_a_row_carries_what_made_it_and_keeps_the_question(lake: Lake, served: t
     server, endpoint = served
     put(lake, MATH, range(3))
     report = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
-    assert (report.samples, report.requested, report.attempts_sent, report.rows, report.rejects_by_error) == (
+    assert (
+        report.input_rows,
+        report.requests.requested,
+        report.requests.attempts_sent,
+        report.rows,
+        report.rejects_by_error,
+    ) == (
         3,
         3,
         3,
@@ -58,7 +61,7 @@ def test_a_row_carries_what_made_it_and_keeps_the_question(lake: Lake, served: t
         assert row["conversations"][1]["value"].startswith("answer ")
         assert (row["prompt"], row["prompt_hash"], row["model"]) == ("rewrite_math", prompt.hash, "fake")
         assert (row["blind"], row["ordinal"], row["run_id"]) == (False, 0, "r1")
-        assert lake.get_answer_log("rewrite", "drawn").find_answered([row["request_key"]])
+        assert lake.get_answer_log("rewritten", "drawn").find_answered([row["request_key"]])
     content = server.bodies[0]["messages"][0]["content"]
     assert [part["type"] for part in content] == ["text", "image_url", "text"]
     assert content[0]["text"] == server.bodies[1]["messages"][0]["content"][0]["text"]
@@ -78,7 +81,7 @@ def test_a_second_run_sends_nothing_starts_nothing_and_changes_nothing(lake: Lak
     first = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
     # No endpoint is given and the profile's address is dead: only an attempt to send would notice.
     second = rewrite_source(lake, MATH, profile(), run_id="r2")
-    assert (second.attempts_sent, second.cache_hits, second.rows) == (0, 5, 5)
+    assert (second.requests.attempts_sent, second.requests.cache_hits, second.rows) == (0, 5, 5)
     assert second.published.version == first.published.version
     assert second.published.data_version == first.published.data_version
 
@@ -88,35 +91,44 @@ def test_appended_rows_alone_are_sent(lake: Lake, served: tuple[FakeServer, Endp
     rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
     put(lake, MATH, range(22))
     report = rewrite_source(lake, MATH, profile(), run_id="r2", endpoints=[served[1]])
-    assert (report.attempts_sent, report.cache_hits, report.rows) == (2, 20, 22)
+    assert (report.requests.attempts_sent, report.requests.cache_hits, report.rows) == (2, 20, 22)
     assert report.published.n_added == 2
     assert report.published.n_changed == 0
 
 
-def test_a_run_begins_behind_the_rows_that_earlier_answers_are_of(lake: Lake, served: tuple[FakeServer, Endpoint]):
+def test_a_run_begins_after_the_rows_that_are_answered(lake: Lake, served: tuple[FakeServer, Endpoint]):
     put(lake, MATH, range(20))
     rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
     put(lake, MATH, range(80))
-    prompt = load_prompts()["rewrite_math"]
-    for model, prompts, begin in (
-        (profile().models["one"], [prompt], 20),
-        (profile(revision="2").models["one"], [prompt], 0),
-        (profile().models["one"], [replace(prompt, template=prompt.template + " now")], 0),
+    prompts = load_prompts()
+    edited = prompts | {
+        "rewrite_math": replace(prompts["rewrite_math"], template="now " + prompts["rewrite_math"].template)
+    }
+    for changed, prompts_then, begin in (
+        (profile(), prompts, 20),
+        (profile(revision="2"), prompts, 0),
+        (profile(), edited, 0),
     ):
-        asker = ModelStageClient(lake, "rewrite", MATH.slug, model, "r2", total=80)
-        assert asker.compute_resume_offset(prompts, 80) == begin
+        stage = RewriteStage(lake, MATH, changed, prompts=prompts_then)
+        # As ingest counts them: a question and its answer each.
+        stage.estimate_request_count = lambda: 80  # type: ignore[method-assign]
+        assert compute_resume_offset(lake, stage, stage.models[0].ref)[0] == begin
 
 
 def test_samples_come_in_the_same_order_wherever_one_begins(lake: Lake):
     put(lake, MATH, range(20))
-    prompt, model = load_prompts()["rewrite_math"], ModelRef("fake", "1")
     for limit in (None, 9, 50):
-        samples = [sample for sample, _ in iter_requests(lake, MATH, prompt, model, limit)]
-        assert len(samples) == count_samples(lake, MATH, limit)
+        stage = RewriteStage(lake, MATH, profile(), limit=limit)
+        model = stage.models[0]
+        samples = [row.subject.sample_id for row in stage.iter_requests(model)]
+        assert len(samples) == stage.count_rows() == 20
         for first in (0, 1, 8, len(samples)):
-            assert [s for s, _ in iter_requests(lake, MATH, prompt, model, limit, first)] == (
+            assert [row.subject.sample_id for row in stage.iter_requests(model, first)] == (
                 samples[first:] + samples[:first]
             )
+        sendable = {row.subject.sample_id for row in stage.iter_requests(model) if row.may_send}
+        assert sendable == set(sorted(samples)[:limit])
+        assert {row.subject.sample_id for row in stage.iter_requests(model, sendable_only=True)} == sendable
 
 
 def test_an_edited_prompt_asks_its_family_again_and_no_other(
@@ -128,16 +140,23 @@ def test_an_edited_prompt_asks_its_family_again_and_no_other(
     prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("sample lines", "two sample lines")))
     math = rewrite_source(lake, MATH, profile(), run_id="r2", prompts=prompts, endpoints=[served[1]])
     chart = rewrite_source(lake, CHART, profile(), run_id="r2", prompts=prompts, endpoints=[served[1]])
-    assert (math.attempts_sent, math.rows, math.published.n_removed) == (4, 4, 4)
-    assert (chart.attempts_sent, chart.rows, chart.published.changed_anything) == (0, chart.requested, False)
+    assert (math.requests.attempts_sent, math.rows, math.published.n_removed) == (4, 4, 4)
+    assert (chart.requests.attempts_sent, chart.rows, chart.published.changed_anything) == (
+        0,
+        chart.requests.requested,
+        False,
+    )
 
 
 def test_another_model_is_asked_again_and_the_old_answers_stay(lake: Lake, served: tuple[FakeServer, Endpoint]):
     put(lake, MATH, range(3))
     rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
-    assert rewrite_source(lake, MATH, profile(revision="2"), run_id="r2", endpoints=[served[1]]).attempts_sent == 3
-    assert rewrite_source(lake, MATH, profile(), run_id="r3").attempts_sent == 0
-    assert lake.get_answer_log("rewrite", "drawn").count() == 6
+    assert (
+        rewrite_source(lake, MATH, profile(revision="2"), run_id="r2", endpoints=[served[1]]).requests.attempts_sent
+        == 3
+    )
+    assert rewrite_source(lake, MATH, profile(), run_id="r3").requests.attempts_sent == 0
+    assert lake.get_answer_log("rewritten", "drawn").count() == 6
 
 
 def test_a_larger_limit_contains_the_smaller(lake: Lake, served: tuple[FakeServer, Endpoint]):
@@ -145,9 +164,9 @@ def test_a_larger_limit_contains_the_smaller(lake: Lake, served: tuple[FakeServe
     small = rewrite_source(lake, MATH, profile(), run_id="r1", limit=4, endpoints=[served[1]])
     large = rewrite_source(lake, MATH, profile(), run_id="r2", limit=9, endpoints=[served[1]])
     again = rewrite_source(lake, MATH, profile(), run_id="r3", limit=2)
-    assert (small.attempts_sent, small.rows) == (4, 4)
-    assert (large.attempts_sent, large.cache_hits, large.rows) == (5, 4, 9)
-    assert (again.attempts_sent, again.rows) == (0, 9)
+    assert (small.requests.attempts_sent, small.rows) == (4, 4)
+    assert (large.requests.attempts_sent, large.requests.cache_hits, large.rows) == (5, 4, 9)
+    assert (again.requests.attempts_sent, again.rows) == (0, 9)
 
 
 def test_a_model_that_reads_text_only_is_told_so_and_the_rows_say_blind(
@@ -179,15 +198,20 @@ def test_an_unusable_answer_is_asked_for_once_more_and_then_rejected(lake: Lake,
     put(lake, MATH, range(3))
     server.config.fault_by_marker = {"What is 1 plus 1": "length"}
     report = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
-    assert (report.requested, report.attempts_sent, report.reask_requests, report.rows) == (3, 4, 1, 2)
+    assert (report.requests.requested, report.requests.attempts_sent, report.requests.reasked, report.rows) == (
+        3,
+        4,
+        1,
+        2,
+    )
     assert report.rejects_by_error == {"length": 1}
     (reject,) = rows(lake, "rejects")
-    assert (reject["partition_key"], reject["error"], reject["attempts"]) == ("rewrite/drawn", "length", 2)
+    assert (reject["partition_key"], reject["error"], reject["attempts"]) == ("rewritten/drawn", "length", 2)
     temperatures = Counter(body["temperature"] for body in server.bodies)
     assert sorted(temperatures.values()) == [1, 3]
     # Both answers are stored, so the same run again sends nothing and rejects the same row.
     again = rewrite_source(lake, MATH, profile(), run_id="r2")
-    assert (again.attempts_sent, again.rejects_by_error) == (0, {"length": 1})
+    assert (again.requests.attempts_sent, again.rejects_by_error) == (0, {"length": 1})
 
 
 def test_a_refused_request_is_a_reject_until_it_is_asked_for_again(lake: Lake, served: tuple[FakeServer, Endpoint]):
@@ -198,7 +222,7 @@ def test_a_refused_request_is_a_reject_until_it_is_asked_for_again(lake: Lake, s
     assert (first.rows, first.rejects_by_error) == (2, {"http_400": 1})
     # Still refused: asked once more, and both attempts are counted.
     again = rewrite_source(lake, MATH, profile(), run_id="r2", retry_error_classes=["http_400"], endpoints=[endpoint])
-    assert (again.attempts_sent, again.rejects_by_error, [r["attempts"] for r in rows(lake, "rejects")]) == (
+    assert (again.requests.attempts_sent, again.rejects_by_error, [r["attempts"] for r in rows(lake, "rejects")]) == (
         1,
         {"http_400": 1},
         [2],
@@ -206,14 +230,19 @@ def test_a_refused_request_is_a_reject_until_it_is_asked_for_again(lake: Lake, s
     server.config.fault_by_marker = {}
     # No endpoint is given and the profile's address is dead: only an attempt to send would notice.
     left = rewrite_source(lake, MATH, profile(), run_id="r3")
-    assert (left.attempts_sent, left.skipped, left.rows, left.rejects_by_error) == (0, 1, 2, {"http_400": 1})
+    assert (left.requests.attempts_sent, left.requests.skipped, left.rows, left.rejects_by_error) == (
+        0,
+        1,
+        2,
+        {"http_400": 1},
+    )
     plan = plan_rewrite(lake, MATH, profile())
     assert (plan.requested, plan.cache_hits, plan.skipped, plan.to_send) == (3, 2, 1, 0)
-    assert [(g.error, g.rows, g.attempts, g.is_auto_retried) for g in list_reject_groups(lake, ["rewrite"])] == [
+    assert [(g.error, g.rows, g.attempts, g.is_auto_retried) for g in list_reject_groups(lake, ["rewritten"])] == [
         ("http_400", 1, 2, False)
     ]
     last = rewrite_source(lake, MATH, profile(), run_id="r4", retry_error_classes=["all"], endpoints=[endpoint])
-    assert (last.attempts_sent, last.rows, last.rejects_by_error, rows(lake, "rejects")) == (1, 3, {}, [])
+    assert (last.requests.attempts_sent, last.rows, last.rejects_by_error, rows(lake, "rejects")) == (1, 3, {}, [])
 
 
 def test_a_refused_row_is_asked_again_when_it_is_another_request(
@@ -226,7 +255,7 @@ def test_a_refused_row_is_asked_again_when_it_is_another_request(
     server.config.fault_by_marker = {}
     prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("sample lines", "two sample lines")))
     report = rewrite_source(lake, MATH, profile(), run_id="r2", prompts=prompts, endpoints=[endpoint])
-    assert (report.attempts_sent, report.skipped, report.rows, rows(lake, "rejects")) == (3, 0, 3, [])
+    assert (report.requests.attempts_sent, report.requests.skipped, report.rows, rows(lake, "rejects")) == (3, 0, 3, [])
 
 
 def test_what_may_have_been_the_servers_fault_is_asked_again_by_the_next_run(
@@ -237,10 +266,15 @@ def test_what_may_have_been_the_servers_fault_is_asked_again_by_the_next_run(
     server.config.fault_by_marker = {"What is 1 plus 1": "malformed"}
     first = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     assert first.rejects_by_error == {"malformed_reply": 1}
-    assert [g.is_auto_retried for g in list_reject_groups(lake, ["rewrite"])] == [True]
+    assert [g.is_auto_retried for g in list_reject_groups(lake, ["rewritten"])] == [True]
     server.config.fault_by_marker = {}
     second = rewrite_source(lake, MATH, profile(), run_id="r2", endpoints=[endpoint])
-    assert (second.attempts_sent, second.skipped, second.rows, second.rejects_by_error) == (1, 0, 3, {})
+    assert (second.requests.attempts_sent, second.requests.skipped, second.rows, second.rejects_by_error) == (
+        1,
+        0,
+        3,
+        {},
+    )
 
 
 def test_an_unusable_answer_is_retried_in_a_round_of_its_own_and_no_answer_is_lost(
@@ -251,13 +285,19 @@ def test_an_unusable_answer_is_retried_in_a_round_of_its_own_and_no_answer_is_lo
     server.config.fault_by_marker = {"What is 1 plus 1": "length"}
     rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     third = rewrite_source(lake, MATH, profile(), run_id="r2", retry_error_classes=["length"], endpoints=[endpoint])
-    assert (third.attempts_sent, third.rejects_by_error, rows(lake, "rejects")[0]["attempts"]) == (1, {"length": 1}, 3)
-    assert rewrite_source(lake, MATH, profile(), run_id="r3", retry_error_classes=["schema"]).attempts_sent == 0
+    assert (third.requests.attempts_sent, third.rejects_by_error, rows(lake, "rejects")[0]["attempts"]) == (
+        1,
+        {"length": 1},
+        3,
+    )
+    assert (
+        rewrite_source(lake, MATH, profile(), run_id="r3", retry_error_classes=["schema"]).requests.attempts_sent == 0
+    )
     server.config.fault_by_marker = {}
     fourth = rewrite_source(lake, MATH, profile(), run_id="r4", retry_error_classes=["length"], endpoints=[endpoint])
-    assert (fourth.attempts_sent, fourth.rows, rows(lake, "rejects")) == (1, 3, [])
+    assert (fourth.requests.attempts_sent, fourth.rows, rows(lake, "rejects")) == (1, 3, [])
     assert [body.get("seed") for body in server.bodies if "What is 1 plus 1" in str(body)] == [None, None, 3, 4]
-    assert lake.get_answer_log("rewrite", "drawn").count() == 6
+    assert lake.get_answer_log("rewritten", "drawn").count() == 6
     assert rewrite_source(lake, MATH, profile(), run_id="r5").published.version == fourth.published.version
 
 
@@ -268,7 +308,7 @@ def test_a_refused_second_try_is_not_asked_by_every_run(lake: Lake, served: tupl
     first = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     assert first.rejects_by_error == {"http_400": 1}
     second = rewrite_source(lake, MATH, profile(), run_id="r2")
-    assert (second.attempts_sent, second.skipped, second.rejects_by_error) == (0, 1, {"http_400": 1})
+    assert (second.requests.attempts_sent, second.requests.skipped, second.rejects_by_error) == (0, 1, {"http_400": 1})
 
 
 def test_half_a_character_in_a_reply_is_a_reject_and_the_others_go_on(lake: Lake, served: tuple[FakeServer, Endpoint]):
@@ -287,7 +327,7 @@ def test_a_better_parser_makes_rows_of_old_answers_for_nothing(
     parse = rewriting.parse_answer
     monkeypatch.setattr(rewriting, "parse_answer", lambda p, text, *rest: parse(p, text.upper(), *rest))
     report = rewrite_source(lake, MATH, profile(), run_id="r2")
-    assert (report.attempts_sent, report.published.n_changed) == (0, 2)
+    assert (report.requests.attempts_sent, report.published.n_changed) == (0, 2)
     assert all(r["conversations"][1]["value"].startswith("ANSWER") for r in rows(lake, "rewritten/code_math"))
 
 
@@ -295,7 +335,7 @@ def test_equal_samples_are_asked_once_and_each_gets_its_row(lake: Lake, served: 
     turns = [{"from": "human", "value": "What is one plus one?"}, {"from": "gpt", "value": "2"}]
     put(lake, MATH, range(3), conversations=turns, image_ids=[])
     report = rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
-    assert (report.attempts_sent, report.rows) == (1, 3)
+    assert (report.requests.attempts_sent, report.rows) == (1, 3)
 
 
 def test_every_pair_of_a_math_sample_is_asked_and_all_pairs_of_a_chart_at_once(
@@ -310,11 +350,11 @@ def test_every_pair_of_a_math_sample_is_asked_and_all_pairs_of_a_chart_at_once(
     ]
     put(lake, MATH, [0], conversations=turns)
     put(lake, CHART, [0], conversations=turns)
-    assert rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint]).requested == 2
+    assert rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint]).requests.requested == 2
     questions = sorted(r["conversations"][0]["value"] for r in rows(lake, "rewritten/code_math"))
     assert questions == ["<image>\nHow many?", "<image>\nWhat colour?"]
     server.bodies.clear()
-    assert rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint]).requested == 1
+    assert rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint]).requests.requested == 1
     data = server.bodies[0]["messages"][0]["content"][2]["text"]
     assert "Question 2: What colour?\nAnswer 2: red" in data
 
@@ -322,7 +362,7 @@ def test_every_pair_of_a_math_sample_is_asked_and_all_pairs_of_a_chart_at_once(
 def test_a_sample_without_an_answered_question_is_a_reject(lake: Lake):
     put(lake, MATH, [0], conversations=[{"from": "human", "value": "<image>\nWhat is it?"}])
     report = rewrite_source(lake, MATH, profile(), run_id="r1")
-    assert (report.requested, report.rows, report.rejects_by_error) == (0, 0, {"no_question": 1})
+    assert (report.requests.requested, report.rows, report.rejects_by_error) == (0, 0, {"no_question": 1})
 
 
 def test_a_source_that_is_not_rewritten_says_so(lake: Lake):
@@ -337,7 +377,7 @@ def test_the_plan_is_what_is_then_sent(lake: Lake, served: tuple[FakeServer, End
     assert before.prompt_tokens > 4 * 256
     assert before.completion_tokens == 4 * load_prompts()["rewrite_math"].sampling["max_tokens"] // 2
     assert (
-        rewrite_source(lake, MATH, profile(), run_id="r1", limit=4, endpoints=[served[1]]).attempts_sent
+        rewrite_source(lake, MATH, profile(), run_id="r1", limit=4, endpoints=[served[1]]).requests.attempts_sent
         == before.to_send
     )
     after = plan_rewrite(lake, MATH, profile())

@@ -41,6 +41,6 @@ def test_every_sample_ends_as_a_rewrite_or_as_a_reject(lake: Lake, tmp_path: Pat
     assert set(rejected.values()) <= {1}
     assert rejected.keys(), "some samples met an answer that cannot be read twice, or a refusal"
     assert sum(report.rejects_by_error.values()) == len(rejects)
-    stored = lake.get_answer_log("rewrite", SLUG)
+    stored = lake.get_answer_log("rewritten", SLUG)
     keys = [row["request_key"] for batch in stored.scan(["request_key"]) for row in batch.to_pylist()]
     assert len(keys) == len(set(keys))

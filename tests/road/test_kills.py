@@ -31,9 +31,10 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.testing.proxy import JournalEntry, count_requests, read_journal
 from mvl_assets.ingest.categorise import categorise_source
 from mvl_assets.ingest.ingest import ingest_source
-from mvl_assets.judging.plan import plan_judge
+from mvl_assets.judging.judge import JudgeStage
 from mvl_assets.lake.lake import Lake
-from mvl_assets.rewriting.plan import plan_rewrite
+from mvl_assets.model_stage.plan import plan_stage
+from mvl_assets.rewriting.rewrite import RewriteStage
 from tests.kills import ROAD_KILLS
 from tests.servers import FakeProcess, free_port, vllm_server, wait_for
 
@@ -212,11 +213,12 @@ def assert_complete(stage: Stage, patch: pytest.MonkeyPatch) -> None:
         if name.startswith("MVL_"):
             patch.setenv(name, value)
     profile, prompts = load_profile(str(stage.folder / "profile.yaml")), load_prompts(stage.folder / "prompts")
-    plans = [plan(stage.lake, get_source(SLUG), profile, prompts=prompts) for plan in (plan_rewrite, plan_judge)]
+    stages = [kind(stage.lake, get_source(SLUG), profile, prompts=prompts) for kind in (RewriteStage, JudgeStage)]
+    plans = [plan for one in stages for plan in plan_stage(stage.lake, one)]
     assert [(plan.requested, plan.to_send) for plan in plans] == [(SAMPLES, 0), (SAMPLES * CRITERIA, 0)]
     stored = [
         row["request_key"]
-        for s in ("rewrite", "judge")
+        for s in ("rewritten", "judged")
         for b in stage.lake.get_answer_log(s, SLUG).scan()
         for row in b.to_pylist()
     ]

@@ -134,7 +134,7 @@ def test_held_out_questions_are_in_no_mixture(lake: Lake) -> None:
 def test_a_second_run_asks_nothing_trains_nothing_and_changes_no_table(lake: Lake, environment: dict[str, str]) -> None:
     names = ["samples", *(name for family in ("rewritten", "judged", "mixture") for name in lake.list_tables(family))]
     before = {name: lake.get_table(name).version for name in names}
-    answers = {(stage, s): lake.get_answer_log(stage, s).count() for stage in ("rewrite", "judge") for s in SOURCES}
+    answers = {(stage, s): lake.get_answer_log(stage, s).count() for stage in ("rewritten", "judged") for s in SOURCES}
     again = mvl(environment, "run")
     assert again.returncode == 0, again.stderr
     assert {name: lake.get_table(name).version for name in names} == before

@@ -197,35 +197,38 @@ class ServerBackend:
 
         assert job.lake_root is not None
         self._job = job
-        self._answer_log = Lake(job.lake_root).get_answer_log(STAGE, compute_digest(job.model, job.version)[:16])
+        self._lake = Lake(job.lake_root)
         self._endpoint: Endpoint | None = None
 
     def answer(self, questions: Sequence[BenchmarkQuestion]) -> list[str]:
-        """Return the answers in order.
+        """Return the answers in order; a server is started only where one is missing.
 
         Raises:
             BackendError: A question failed, or shows a video.
         """
-        from mvl_assets.inference.engine import answer_all
+        from mvl_assets.inference.request import ModelRef
+        from mvl_assets.model_stage.loop import answer_requests
+        from mvl_assets.model_stage.stage import ServedModel
 
+        job = self._job
         images: dict[str, bytes] = {}
         requests = [self._build_request(question, images) for question in questions]
-        outcome = answer_all(
+        texts, failures = answer_requests(
+            self._lake,
+            STAGE,
+            compute_digest(job.model, job.version)[:16],
+            ServedModel(ModelRef(job.model, job.version), lambda: [self._ensure_endpoint()]),
             requests,
-            endpoints=[self._ensure_endpoint()],
-            log=self._answer_log,
+            run_id=job.run_id,
             fetch_images=lambda ids: {i: images[i] for i in ids},
-            run_id=self._job.run_id,
         )
-        if outcome.failures:
-            first_failure, n_failed = outcome.failures[0], len(outcome.failures)
+        if failures:
             raise BackendError(
-                f"{n_failed} of {len(requests)} questions failed, the first with {first_failure.error}:"
-                f" {first_failure.message}",
+                f"{len(failures)} of {len(requests)} questions failed, the first with {failures[0].error}:"
+                f" {failures[0].message}",
                 hint="a rerun asks only what is missing",
             )
-        answers_by_key = self._answer_log.get([request.key for request in requests], ["text"])
-        return [answers_by_key[request.key]["text"] for request in requests]
+        return [texts[request.key] for request in requests]
 
     def _ensure_endpoint(self) -> Endpoint:
         from mvl_assets.inference.local_server.server import ensure_server

@@ -7,12 +7,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 from mvl_assets.errors import MvlError
-from mvl_assets.inference.engine import answer_all
+from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.local_server.server import ensure_server, start_server_in_background
 from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import MAX_SIDE, build_blank_image
+from mvl_assets.model_stage.loop import answer_requests
+from mvl_assets.model_stage.stage import ServedModel
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import HeldOutQuestion
 from mvl_training.runs.stage_run import Checkpoint
@@ -68,43 +70,43 @@ def request_answers(
     run_id: str,
     log: Callable[[str], None],
 ) -> dict[str, ModelAnswer]:
-    """Return the answers of the checkpoint's server by question id; their losses are None.
+    """Return what the checkpoint's server answers, by question id (losses are None).
 
-    The server is started unless the lake has all answers of this checkpoint version.
+    Answers are stored per checkpoint version: a rerun reads them, and starts no server when it finds all of them.
 
     Raises:
         UnansweredQuestionsError: A question failed.
         MvlError: The server cannot be started.
     """
     requests_by_question = _build_requests(checkpoint, questions, max_new_tokens)
-    answer_log = lake.get_answer_log(STAGE, checkpoint.stage)
     requests = list(requests_by_question.values())
-    if n_pending := _count_pending(lake, checkpoint, requests):
-        log(f"asking the server of {checkpoint.stage} {n_pending} requests")
+
+    def get_endpoints() -> list[Endpoint]:
+        log(f"asking the server of {checkpoint.stage} {_count_pending(lake, checkpoint, requests)} requests")
         server = ensure_server(build_server_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
-        # The checkpoint sees images as large as in training.
-        endpoint = dataclasses.replace(server, max_image_side=MAX_SIDE)
-        outcome = answer_all(
-            requests,
-            endpoints=[endpoint],
-            log=answer_log,
-            fetch_images=lambda ids: fetch_images(lake, ids),
-            run_id=run_id,
-            total=len(requests),
+        # The checkpoint sees as much of an image as training showed it.
+        return [dataclasses.replace(server, max_image_side=MAX_SIDE)]
+
+    texts, failures = answer_requests(
+        lake,
+        STAGE,
+        checkpoint.stage,
+        ServedModel(_build_model_ref(checkpoint), get_endpoints),
+        requests,
+        run_id=run_id,
+        fetch_images=lambda ids: fetch_images(lake, ids),
+    )
+    if failures:
+        raise UnansweredQuestionsError(
+            f"{len(failures)} of {len(requests)} requests to {checkpoint.stage} failed, the first with"
+            f" {failures[0].error}: {failures[0].message}",
+            hint="`mvl serve status` shows the server and its log; a rerun asks only what is missing",
         )
-        if outcome.failures:
-            first_failure = outcome.failures[0]
-            raise UnansweredQuestionsError(
-                f"{len(outcome.failures)} of {len(requests)} requests to {checkpoint.stage} failed, the first with"
-                f" {first_failure.error}: {first_failure.message}",
-                hint="`mvl serve status` shows the server and its log; a rerun asks only what is missing",
-            )
-    answers_by_key = answer_log.get((request.key for request in requests), ["text"])
     return {
         question.question_id: ModelAnswer(
             question.question_id,
-            answer=answers_by_key[requests_by_question[question.question_id, False].key]["text"],
-            blank_image_answer=answers_by_key[requests_by_question[question.question_id, True].key]["text"]
+            answer=texts[requests_by_question[question.question_id, False].key],
+            blank_image_answer=texts[requests_by_question[question.question_id, True].key]
             if question.image_ids
             else None,
             loss=None,
@@ -125,8 +127,8 @@ def start_server(
 def _build_requests(
     checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], max_new_tokens: int
 ) -> dict[tuple[str, bool], Request]:
-    """Return requests by question id and whether the images are grey; without images there is one request."""
-    model = ModelRef(name=f"mvl-{checkpoint.stage}", revision=checkpoint.version)
+    """By question id, and whether the pictures are grey (only where there are pictures)."""
+    model = _build_model_ref(checkpoint)
     return {
         (question.question_id, blank_images): build_request(
             question, model, max_new_tokens=max_new_tokens, blank_images=blank_images
@@ -134,6 +136,10 @@ def _build_requests(
         for question in questions
         for blank_images in ((False, True) if question.image_ids else (False,))
     }
+
+
+def _build_model_ref(checkpoint: Checkpoint) -> ModelRef:
+    return ModelRef(name=f"mvl-{checkpoint.stage}", revision=checkpoint.version)
 
 
 def _count_pending(lake: Lake, checkpoint: Checkpoint, requests: Sequence[Request]) -> int:

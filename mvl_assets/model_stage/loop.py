@@ -1,0 +1,463 @@
+"""The one loop that asks models: leave out what is answered, send the rest, re-ask, resolve, publish rows and rejects.
+
+Each row's requests are built once. What is needed later (the row's subject and the keys of its requests) goes to a
+scratch file, from which unusable answers are followed up and the rows are made, so memory does not grow with the
+number of rows. The answers are the checkpoint: killed at any point and run again, the result is the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic
+
+import pyarrow as pa
+
+from mvl_assets.inference.engine import answer_all
+from mvl_assets.inference.images import FetchImages
+from mvl_assets.inference.progress import FailedRequest, Progress
+from mvl_assets.inference.request import ModelRef, Request
+from mvl_assets.lake import sql
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schema import Reject
+from mvl_assets.lake.scratch import create_scratch_dir
+from mvl_assets.lake.table import PublishResult
+from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
+from mvl_assets.model_stage.reask import Parsed, ReaskChain, Resolution, RoundKeys, resolve_chains
+from mvl_assets.model_stage.retry_policy import is_retry_requested, load_previous_failures
+from mvl_assets.model_stage.spool import RowSpool, SpooledRow
+from mvl_assets.model_stage.stage import ModelStage, RequestCounts, RowRequests, ServedModel, Subject, TableStage
+
+ROW_BATCH_SIZE = 256
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What one run of a stage did.
+
+    Attributes:
+        table: The table.
+        source: The source.
+        requests: Requests and tokens of all models.
+        input_rows: Rows of the input that requests may be sent for.
+        rows: Rows that are published.
+        blind: Rows made by a model that could not see the sample's images.
+        rejects_by_error: Rejects by error class.
+        cost: Money, in the currencies of the models' prices.
+        seconds: How long the run took.
+        published: What publishing changed in the table.
+    """
+
+    table: str
+    source: str
+    requests: RequestCounts
+    input_rows: int
+    rows: int
+    blind: int
+    rejects_by_error: dict[str, int]
+    cost: float
+    seconds: float
+    published: PublishResult
+
+
+def run_table_stage(
+    lake: Lake,
+    stage: TableStage[Subject, Parsed],
+    *,
+    retry_error_classes: Collection[str] = (),
+    progress: ProgressCallback | None = None,
+) -> StageReport:
+    """Ask what has no answer yet, then publish the source's rows and rejects.
+
+    The rows are derived from all stored answers, so a better parser or a moved threshold costs no request.
+
+    Args:
+        lake: The lake.
+        stage: What to ask, and which rows to make.
+        retry_error_classes: Error classes, or `all`, whose rejects are asked once more.
+        progress: Called with the engine's progress.
+
+    Returns:
+        What was done.
+
+    Raises:
+        LeaseHeld: Another process asks for this stage and source.
+        MvlError: What a model server raises that cannot be used.
+    """
+    started_at = time.monotonic()
+    with StageRun(lake, stage, stage.run_id, retry_error_classes=retry_error_classes, progress=progress) as run:
+        run.send()
+        table = lake.get_table(stage.table)
+        builder = _RowBuilder(stage, table.spec.columns)
+        published = table.publish(builder.iter_batches(run.iter_resolved()), stage.source)
+    publish_rejects(lake, stage.name, stage.source, [build_reject_table(builder.rejects, stage.run_id)])
+    return StageReport(
+        table=stage.table,
+        source=stage.source,
+        requests=run.counts,
+        input_rows=run.n_sendable_rows,
+        rows=published.n_rows,
+        blind=builder.n_blind,
+        rejects_by_error=dict(builder.rejects_by_error),
+        cost=run.cost,
+        seconds=time.monotonic() - started_at,
+        published=published,
+    )
+
+
+def answer_requests(
+    lake: Lake,
+    stage: str,
+    source: str,
+    model: ServedModel,
+    requests: Sequence[Request],
+    *,
+    run_id: str,
+    fetch_images: FetchImages | None = None,
+) -> tuple[dict[str, str], list[FailedRequest]]:
+    """Return the texts that a model answers to a few requests, by request key, and the requests that failed.
+
+    Answers are stored in the lake under `stage` and `source`; one that is stored is not asked for again.
+    """
+    request_list = _RequestList(stage, source, model, requests, fetch_images)
+    with StageRun(lake, request_list, run_id) as run:
+        run.send()
+        resolved = [resolutions[0][0] for _, resolutions in run.iter_resolved()]
+    texts = {resolution.request_key: resolution.parsed for resolution in resolved if resolution.parsed is not None}
+    return texts, list(run.failures.values())
+
+
+class StageRun(Generic[Subject, Parsed]):
+    """One run of a stage: `send`, then `iter_resolved`. A context manager, which owns the scratch files.
+
+    Attributes:
+        counts: Requests and tokens of all models.
+        failures: The requests that have no answer, of this run and earlier ones, by key.
+        cost: Money, over all models.
+        n_sendable_rows: Rows that requests may be sent for.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        stage: ModelStage[Subject, Parsed],
+        run_id: str,
+        *,
+        retry_error_classes: Collection[str] = (),
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.counts = RequestCounts()
+        self.failures: dict[str, FailedRequest] = {}
+        self.cost = 0.0
+        self.n_sendable_rows = 0
+        self._lake = lake
+        self._stage = stage
+        self._run_id = run_id
+        self._retry_error_classes = retry_error_classes
+        self._progress = progress
+        self._passes: list[_ModelPass[Subject, Parsed]] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> StageRun[Subject, Parsed]:
+        self._folder = self._stack.enter_context(create_scratch_dir("model-stage"))
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def send(self) -> None:
+        """Ask each model what it has no answer for yet, and return when all is answered durably or has failed.
+
+        Raises what `answer_all` raises.
+        """
+        for index, model in enumerate(self._stage.models):
+            model_pass = _ModelPass(
+                self._lake,
+                self._stage,
+                model,
+                self._run_id,
+                self._retry_error_classes,
+                self._progress,
+                self._folder / f"rows-{index}",
+            )
+            self._stack.callback(model_pass.spool.close)
+            self._passes.append(model_pass)
+            model_pass.send()
+            counts = model_pass.counts
+            self.counts = self.counts + counts
+            self.failures |= model_pass.failures
+            self.cost += model.price.compute_cost(counts.prompt_tokens, counts.completion_tokens)
+            self.n_sendable_rows = model_pass.n_sendable_rows
+
+    def iter_resolved(self) -> Iterator[tuple[Subject, list[list[Resolution[Parsed]]]]]:
+        """Yield every row, in the input's order, with what is known of its chains, per model."""
+        for rows in zip(*(model_pass.iter_resolved() for model_pass in self._passes), strict=True):
+            yield rows[0][0], [resolutions for _, resolutions in rows]
+
+
+def compute_resume_offset(lake: Lake, stage: ModelStage[Any, Any], model: ModelRef) -> tuple[int, int]:
+    """Return the row to begin with, and how many answers are stored.
+
+    A run goes through the rows in the order of the run before, so the answers that are stored are mostly those of the
+    first rows. One that begins where those end has something to send at once, however many there are.
+    """
+    n_rows, n_requests = stage.count_rows(), stage.estimate_request_count()
+    if not n_rows or not n_requests:
+        return 0, 0
+    condition = " AND ".join(
+        [
+            sql.equals("model", model.name),
+            sql.equals("model_revision", model.revision),
+            sql.is_in("prompt_hash", stage.prompt_hashes),
+        ]
+    )
+    n_stored = lake.get_answer_log(stage.name, stage.source).table.count(condition)
+    return int(n_rows * min(1.0, n_stored / n_requests)), n_stored
+
+
+class _ModelPass(Generic[Subject, Parsed]):
+    """One model of a stage: sends its requests, and reads the answers back."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        stage: ModelStage[Subject, Parsed],
+        model: ServedModel,
+        run_id: str,
+        retry_error_classes: Collection[str],
+        progress: ProgressCallback | None,
+        spool_path: Path,
+    ) -> None:
+        self.counts = RequestCounts()
+        self.n_sendable_rows = 0
+        self.spool: RowSpool[Subject] = RowSpool(spool_path)
+        self._stage = stage
+        self._model = model
+        self._run_id = run_id
+        self._retry_error_classes = retry_error_classes
+        self._progress = progress
+        self._fetch_images = stage.fetch_images or lake.images.read_stored_images
+        self._log = lake.get_answer_log(stage.name, stage.source)
+        # The engine reads the requests in another thread than it commits in: looking keys up has its own handle.
+        self._lookup_log = lake.get_answer_log(stage.name, stage.source)
+        self._previous_failures = load_previous_failures(lake, stage.name, stage.source, retry_error_classes)
+        self.failures: dict[str, FailedRequest] = dict(self._previous_failures.skipped)
+        self._n_rows, self._n_requests = stage.count_rows(), stage.estimate_request_count()
+        self._resume_offset, self._n_stored_answers = compute_resume_offset(lake, stage, model.ref)
+        # Requests of the engine's earlier call, which its report of the next one does not count.
+        self._n_finished = 0
+        self._n_awaiting = 0
+
+    def send(self) -> None:
+        """Send what has no answer, then what follows fresh unusable answers."""
+        self._send_requests(self._iter_first_requests())
+        if self._n_awaiting:
+            self._send_requests(self._iter_follow_ups())
+
+    def iter_resolved(self) -> Iterator[tuple[Subject, list[Resolution[Parsed]]]]:
+        """Yield every row with what is known of its chains, in the input's order."""
+        for rows in self.spool.iter_batches():
+            for row, resolutions in zip(rows, self._resolve_spooled(rows), strict=True):
+                yield row.subject, resolutions
+
+    # -- what to send ----------------------------------------------------------------------------------------------
+
+    def _iter_first_requests(self) -> Iterator[Request | None]:
+        """Yield what is to be sent of every row, and None after each batch, so that the engine may commit."""
+        all_rows = self._stage.iter_requests(self._model, self._resume_offset)
+        rows_to_end = self._n_rows - self._resume_offset if self._resume_offset else 0
+        while rows := list(islice(all_rows, min(ROW_BATCH_SIZE, rows_to_end) or ROW_BATCH_SIZE)):
+            requests, spooled_rows = self._choose_requests(rows)
+            self.spool.write(spooled_rows)
+            yield from requests
+            yield None
+            if rows_to_end:
+                rows_to_end -= len(rows)
+                if not rows_to_end:
+                    self.spool.mark_first_row()
+
+    def _choose_requests(self, rows: Sequence[RowRequests[Subject]]) -> tuple[list[Request], list[SpooledRow[Subject]]]:
+        round_keys = [RoundKeys(chain=reask_chain) for row in rows for reask_chain in row.chains]
+        resolutions = iter(self._resolve([(row.subject, len(row.chains)) for row in rows], round_keys))
+        keys = iter(round_keys)
+        requests: list[Request] = []
+        spooled_rows = []
+        for row in rows:
+            self.n_sendable_rows += row.may_send
+            awaits_answer = []
+            row_keys = []
+            for reask_chain in row.chains:
+                resolution, chain_keys = next(resolutions), next(keys)
+                request = self._choose_request(reask_chain, resolution) if row.may_send else None
+                if request is not None:
+                    requests.append(request)
+                awaiting = (
+                    request is not None
+                    and not resolution.n_answers
+                    and (reask_chain.auto_rounds > 1 or bool(self._retry_error_classes))
+                )
+                if awaiting:
+                    self._n_awaiting += 1
+                    chain_keys.get_key(2)
+                awaits_answer.append(awaiting)
+                row_keys.append(tuple(chain_keys.keys))
+            spooled_rows.append(SpooledRow(row.subject, tuple(row_keys), tuple(awaits_answer)))
+        return requests, spooled_rows
+
+    def _choose_request(self, reask_chain: ReaskChain, resolution: Resolution[Parsed]) -> Request | None:
+        """Return the request to send now, and count what the chain asks for."""
+        self.counts.requested += 1
+        if not resolution.n_answers:
+            return self._skip_failed(reask_chain.request)
+        self.counts.cache_hits += 1
+        if not self._is_reask_due(reask_chain, resolution):
+            return None
+        self.counts.reasked += 1
+        return self._skip_failed(reask_chain.build_round_request(resolution.n_answers + 1))
+
+    def _is_reask_due(self, reask_chain: ReaskChain, resolution: Resolution[Parsed]) -> bool:
+        """Whether an unusable answer is followed by another request, by rule or because it was told so."""
+        return resolution.error is not None and (
+            resolution.n_answers < reask_chain.auto_rounds
+            or is_retry_requested(resolution.error.code, self._retry_error_classes)
+        )
+
+    def _skip_failed(self, request: Request) -> Request | None:
+        if request.key in self.failures:
+            self.counts.skipped += 1
+            return None
+        return request
+
+    def _iter_follow_ups(self) -> Iterator[Request | None]:
+        """Yield the requests that follow the unusable ones among the answers to what was just sent."""
+        for rows in self.spool.iter_batches():
+            awaiting_rows = [row for row in rows if any(row.awaits_answer)]
+            # What failed just now has its entry among the failures, and no answer.
+            resolved = list(zip(awaiting_rows, self._resolve_spooled(awaiting_rows), strict=True))
+            unusable = [
+                (row, resolutions)
+                for row, resolutions in resolved
+                if any(
+                    awaits and resolution.error is not None
+                    for awaits, resolution in zip(row.awaits_answer, resolutions, strict=True)
+                )
+            ]
+            rebuilt = self._stage.rebuild_requests(self._model, [row.subject for row, _ in unusable])
+            for (row, resolutions), row_requests in zip(unusable, rebuilt, strict=True):
+                for awaits, resolution, reask_chain in zip(
+                    row.awaits_answer, resolutions, row_requests.chains, strict=True
+                ):
+                    if awaits and self._is_reask_due(reask_chain, resolution):
+                        self.counts.reasked += 1
+                        yield self._skip_failed(reask_chain.build_round_request(resolution.n_answers + 1))
+            yield None
+
+    # -- what is known ---------------------------------------------------------------------------------------------
+
+    def _resolve_spooled(self, rows: Sequence[SpooledRow[Subject]]) -> list[list[Resolution[Parsed]]]:
+        round_keys = [RoundKeys(keys) for row in rows for keys in row.keys]
+        resolutions = iter(self._resolve([(row.subject, len(row.keys)) for row in rows], round_keys))
+        return [list(islice(resolutions, len(row.keys))) for row in rows]
+
+    def _resolve(self, rows: Sequence[tuple[Subject, int]], chains: Sequence[RoundKeys]) -> list[Resolution[Parsed]]:
+        """Resolve the chains of rows, which are given with their numbers of chains."""
+        owners = [(subject, position) for subject, n_chains in rows for position in range(n_chains)]
+
+        def parse(index: int, request_key: str, answer: Mapping[str, Any]) -> Parsed:
+            subject, position = owners[index]
+            return self._stage.parse(subject, position, request_key, answer)
+
+        return resolve_chains(self._lookup_log, chains, parse, self.failures)
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def _send_requests(self, requests: Iterator[Request | None]) -> None:
+        """Send requests; without one, no endpoint is looked for."""
+        first_request = next((request for request in requests if request is not None), None)
+        if first_request is None:
+            return
+        outcome = answer_all(
+            chain([first_request], requests),
+            endpoints=self._model.get_endpoints(),
+            log=self._log,
+            fetch_images=self._fetch_images,
+            run_id=self._run_id,
+            price=self._model.price,
+            progress_callback=None if self._progress is None else partial(self._report_progress, self._progress),
+            options=self._model.options,
+        )
+        self._n_finished += outcome.requested
+        self.counts.attempts_sent += outcome.attempts_sent
+        self.counts.prompt_tokens += outcome.prompt_tokens
+        self.counts.completion_tokens += outcome.completion_tokens
+        for failure in outcome.failures:
+            previous_attempts = self._previous_failures.attempts_by_key.get(failure.request_key, 0)
+            self.failures[failure.request_key] = replace(failure, attempts=failure.attempts + previous_attempts)
+
+    def _report_progress(self, callback: ProgressCallback, progress: Progress) -> None:
+        """Report the engine's progress, with what the engine never saw because it was answered or skipped before."""
+        n_before = self._n_finished + max(self.counts.cache_hits, self._n_stored_answers) + self.counts.skipped
+        n_finished = n_before + progress.n_finished
+        if self._n_requests is None:
+            callback(replace(progress, n_finished=n_finished))
+            return
+        total = max(self._n_requests, n_finished)
+        eta_s = (total - n_finished) / progress.requests_per_s if progress.requests_per_s > 0 else None
+        callback(replace(progress, n_finished=n_finished, total=total, eta_s=eta_s))
+
+
+class _RowBuilder(Generic[Subject, Parsed]):
+    """Makes a table's batches of resolved rows, and collects the rejects."""
+
+    def __init__(self, stage: TableStage[Subject, Parsed], columns: pa.Schema) -> None:
+        self.rejects: list[Reject] = []
+        self.rejects_by_error: Counter[str] = Counter()
+        self.n_blind = 0
+        self._stage = stage
+        self._columns = columns
+
+    def iter_batches(self, resolved: Iterator[tuple[Subject, list[list[Resolution[Parsed]]]]]) -> Iterator[pa.Table]:
+        while batch := list(islice(resolved, ROW_BATCH_SIZE)):
+            rows: list[Mapping[str, Any]] = []
+            for subject, resolutions in batch:
+                built = self._stage.build_rows(subject, resolutions)
+                rows += built.rows
+                self.rejects += built.rejects
+                self.rejects_by_error.update(built.errors)
+            self.n_blind += sum(row["blind"] for row in rows)
+            yield pa.Table.from_pylist(rows, schema=self._columns)
+
+
+class _RequestList(ModelStage[int, str]):
+    """Requests that are given, and answers that are used as they are."""
+
+    def __init__(
+        self, name: str, source: str, model: ServedModel, requests: Sequence[Request], fetch_images: FetchImages | None
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.models = [model]
+        self.fetch_images = fetch_images
+        self._requests = requests
+
+    def iter_requests(
+        self, model: ServedModel, rotate_from: int = 0, *, sendable_only: bool = False
+    ) -> Iterator[RowRequests[int]]:
+        return self.rebuild_requests(model, range(len(self._requests)))
+
+    def rebuild_requests(self, model: ServedModel, subjects: Sequence[int]) -> Iterator[RowRequests[int]]:
+        return (RowRequests(index, [ReaskChain(self._requests[index])]) for index in subjects)
+
+    def parse(self, subject: int, position: int, request_key: str, answer: Mapping[str, Any]) -> str:
+        return answer["text"]

@@ -1,0 +1,42 @@
+"""From a rendered prompt to the messages of a request.
+
+The order of the parts is instructions, images, data: what is equal for many rows comes first, where a server can cache
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mvl_assets.config.prompts import Prompt
+from mvl_assets.inference.request import ModelRef, OutputFormat
+
+
+def build_messages(
+    prompt: Prompt, values: Mapping[str, str], image_ids: Sequence[str], model: ModelRef
+) -> tuple[tuple[dict[str, Any], ...], bool]:
+    """Return the messages, and whether images were left out because the model cannot see them.
+
+    A row with images under a prompt that wants them gives content parts; everything else is one text. Where images are
+    left out, the text says so.
+
+    Args:
+        prompt: The prompt.
+        values: What fills its slots, by name.
+        image_ids: The row's images.
+        model: The model that is asked.
+    """
+    head, tail = prompt.render(values)
+    if prompt.modality == "vision" and image_ids and model.supports_images:
+        image_parts = [{"type": "image", "image": image_id} for image_id in image_ids]
+        content_parts = [{"type": "text", "text": head}, *image_parts, {"type": "text", "text": tail}]
+        return ({"role": "user", "content": content_parts},), False
+    blind = prompt.modality == "vision" and bool(image_ids)
+    paragraphs = [head, prompt.no_image_note if blind else None, tail]
+    return ({"role": "user", "content": "\n\n".join(p for p in paragraphs if p)},), blind
+
+
+def build_output_form(prompt: Prompt) -> OutputFormat:
+    """Return the form that the prompt constrains an answer to."""
+    return OutputFormat(prompt.output, schema=prompt.schema, options=prompt.options or ())

@@ -1,0 +1,140 @@
+"""What a stage would send for a source, before anything is sent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from mvl_assets.inference.request import Request
+from mvl_assets.lake import sql
+from mvl_assets.lake.lake import Lake
+from mvl_assets.model_stage.retry_policy import load_previous_failures
+from mvl_assets.model_stage.stage import ModelStage, ServedModel
+
+# Forecasts only. English takes about four characters a token; a vision model of the paper's kind spends 256 tokens on a
+# tile of 448 pixels, at most 12 tiles an image.
+CHARS_PER_TOKEN = 4.0
+TILE_SIDE_PX, TOKENS_PER_TILE, MAX_TILES = 448, 256, 12
+PROMPT_SAMPLE_SIZE = 256
+# Stored answers that the length of an answer is estimated from.
+COMPLETION_SAMPLE_SIZE = 10_000
+ROW_BATCH_SIZE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPlan:
+    """Distinct first requests to one model: `requested == cache_hits + skipped + to_send`. Re-asks are not counted.
+
+    Attributes:
+        stage: The stage's name.
+        source: The source.
+        model: The model's name.
+        rows: What is asked about: samples, or rewrites.
+        requested: Requests in all.
+        cache_hits: Those that are answered.
+        skipped: Those that failed before and wait for `mvl retry`.
+        to_send: Those that a run would send.
+        prompt_tokens: An estimate for `to_send`.
+        completion_tokens: The same, from the mean of what this prompt has cost so far, or half its token limit where
+            nothing is answered yet.
+        gpu_hours: An estimate; None where the model's price has no rate.
+        cost: An estimate; None where the model has no price.
+        currency: The currency of `cost`.
+    """
+
+    stage: str
+    source: str
+    model: str
+    rows: int
+    requested: int
+    cache_hits: int
+    skipped: int
+    to_send: int
+    prompt_tokens: int
+    completion_tokens: int
+    gpu_hours: float | None
+    cost: float | None
+    currency: str
+
+
+def plan_stage(lake: Lake, stage: ModelStage[Any, Any]) -> list[RequestPlan]:
+    """Return what a run of the stage would send to each of its models. Reads the lake and sends nothing."""
+    return [_plan_model(lake, stage, model) for model in stage.models]
+
+
+def _plan_model(lake: Lake, stage: ModelStage[Any, Any], model: ServedModel) -> RequestPlan:
+    """Count requests against stored answers and failures; memory holds 16 bytes a request.
+
+    Tokens are estimated from the first `PROMPT_SAMPLE_SIZE` requests that are to be sent.
+    """
+    log = lake.get_answer_log(stage.name, stage.source)
+    skipped_failures = load_previous_failures(lake, stage.name, stage.source).skipped
+    seen_keys: set[bytes] = set()
+    n_rows = cache_hits = skipped = 0
+    sampled_requests: list[Request] = []
+    all_rows = stage.iter_requests(model, sendable_only=True)
+    while rows := list(islice(all_rows, ROW_BATCH_SIZE)):
+        n_rows += len(rows)
+        requests = [chain.request for row in rows for chain in row.chains]
+        new_requests = {r.key: r for r in requests if bytes.fromhex(r.key) not in seen_keys}
+        seen_keys.update(bytes.fromhex(key) for key in new_requests)
+        answered_keys = log.find_answered(new_requests)
+        cache_hits += len(answered_keys)
+        unanswered_requests = {key: r for key, r in new_requests.items() if key not in answered_keys}
+        skipped += sum(key in skipped_failures for key in unanswered_requests)
+        sampled_requests.extend(
+            islice(
+                (r for key, r in unanswered_requests.items() if key not in skipped_failures),
+                PROMPT_SAMPLE_SIZE - len(sampled_requests),
+            )
+        )
+    to_send = len(seen_keys) - cache_hits - skipped
+    mean_prompt_tokens = sum(_estimate_prompt_tokens(lake, request) for request in sampled_requests) / max(
+        1, len(sampled_requests)
+    )
+    mean_completion_tokens = _estimate_completion_tokens(lake, stage, sampled_requests)
+    prompt_tokens, completion_tokens = round(mean_prompt_tokens * to_send), round(mean_completion_tokens * to_send)
+    price = model.price
+    return RequestPlan(
+        stage=stage.name,
+        source=stage.source,
+        model=model.ref.name,
+        rows=n_rows,
+        requested=len(seen_keys),
+        cache_hits=cache_hits,
+        skipped=skipped,
+        to_send=to_send,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        gpu_hours=price.compute_gpu_hours(prompt_tokens, completion_tokens),
+        cost=price.compute_cost(prompt_tokens, completion_tokens) or None,
+        currency=price.currency,
+    )
+
+
+def _estimate_prompt_tokens(lake: Lake, request: Request) -> float:
+    n_chars = sum(len(text) for message in request.messages for text in _extract_texts(message["content"]))
+    n_tiles = 0
+    for info in lake.images.read_properties(set(request.image_ids)).values():
+        longest_side = max(info.width, info.height, 1)
+        scale = min(1.0, (request.model.max_image_side or longest_side) / longest_side)
+        across, down = (max(1, math.ceil(side * scale / TILE_SIDE_PX)) for side in (info.width, info.height))
+        n_tiles += min(across * down, MAX_TILES)
+    return n_chars / CHARS_PER_TOKEN + n_tiles * TOKENS_PER_TILE
+
+
+def _extract_texts(content: Any) -> list[str]:
+    return [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
+
+
+def _estimate_completion_tokens(lake: Lake, stage: ModelStage[Any, Any], sampled_requests: list[Request]) -> float:
+    if not sampled_requests:
+        return 0.0
+    prompt_filter = sql.is_in("prompt", {request.prompt_name for request in sampled_requests})
+    answer_rows = lake.get_answer_log(stage.name, stage.source).table.iter_rows(["completion_tokens"], prompt_filter)
+    completion_tokens = [row["completion_tokens"] for row in islice(answer_rows, COMPLETION_SAMPLE_SIZE)]
+    if completion_tokens:
+        return sum(completion_tokens) / len(completion_tokens)
+    return sum(request.max_tokens for request in sampled_requests) / len(sampled_requests) / 2

@@ -1,0 +1,143 @@
+"""The stages of the pipeline: one value per row of the README's picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from mvl_assets.config.profile import ModelRole
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline.
+
+    Attributes:
+        name: The one spelling of the stage: the first part of its asset keys, of its answers' path and of its rejects,
+            and what the command line calls it.
+        description: What the stage makes, in one sentence.
+        upstream: The stages whose assets it is made of.
+        table: The name of its tables, with the second part of the asset key in braces; None where it makes files.
+        is_partitioned: Whether an asset has one partition per source.
+        model_roles: The roles of the profile that it asks; empty for a stage that asks no model.
+        accumulates: Whether a table keeps the rows of earlier runs.
+    """
+
+    name: str
+    description: str
+    upstream: tuple[str, ...] = ()
+    table: str | None = None
+    is_partitioned: bool = False
+    model_roles: tuple[ModelRole, ...] = ()
+    accumulates: bool = False
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether the stage sends requests, which are stored and may be retried."""
+        return bool(self.model_roles)
+
+    @property
+    def tables_per_asset(self) -> bool:
+        """Whether each asset is a table of its own, named like the asset."""
+        return self.table is not None and "{" in self.table
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the rows of an asset are those that its last run counted: not where later runs add to one table."""
+        return self.tables_per_asset and not self.accumulates
+
+    def get_table_name(self, asset_name: str) -> str:
+        """Return the table of the asset `<stage>/<asset_name>`.
+
+        Raises:
+            ValueError: The stage makes files.
+        """
+        if self.table is None:
+            raise ValueError(f"{self.name} has no table")
+        return self.table[: self.table.index("{")] + asset_name if self.tables_per_asset else self.table
+
+
+RAW: Final = Stage(
+    "raw",
+    "The samples of one source as they were published, read from its files, with their images and a reject for every"
+    " row that cannot be read.",
+    table="samples",
+    is_partitioned=True,
+)
+CATEGORY: Final = Stage(
+    "category",
+    "The samples of one of the ten categories, sorted into group A (used as they are) and group B (to be rewritten).",
+    upstream=("raw",),
+    table="category/{category}",
+    is_partitioned=True,
+)
+REWRITTEN: Final = Stage(
+    "rewritten",
+    "Question-answer pairs with reasoned answers that a model wrote from the short answers of group B.",
+    upstream=("category",),
+    table="rewritten/{category}",
+    is_partitioned=True,
+    model_roles=("rewrite", "caption"),
+)
+JUDGED: Final = Stage(
+    "judged",
+    "A judge's Yes or No to each criterion for every rewrite, and whether the keep rule keeps it.",
+    upstream=("rewritten",),
+    table="judged/{category}",
+    is_partitioned=True,
+    model_roles=("judge", "second_judge"),
+)
+CURATION: Final = Stage(
+    "curation",
+    "Samples that a mixture must not take: duplicates of others, and items of benchmarks.",
+    upstream=("category",),
+    table="curation/{kind}",
+)
+MIXTURE: Final = Stage(
+    "mixture",
+    "The training rows of one training stage, drawn from the categories in the profile's shares.",
+    upstream=("category", "judged", "curation"),
+    table="mixture/{training_stage}",
+)
+EXPORT: Final = Stage(
+    "export",
+    "The mixtures in LLaVA's JSON format, and a dataset card.",
+    upstream=("mixture",),
+)
+PACK_PLAN: Final = Stage(
+    "pack_plan",
+    "Which rows of a mixture share one sequence, and in which order the packs are trained on.",
+    upstream=("mixture",),
+    table="pack_plan/{training_stage}",
+)
+CHECKPOINT: Final = Stage(
+    "checkpoint",
+    "The weights after one training stage, with the curves of the run.",
+    upstream=("pack_plan", "checkpoint"),
+)
+EVALUATION: Final = Stage(
+    "evaluation",
+    "What the checkpoints answer to held-out questions and benchmarks, and their scores.",
+    upstream=("checkpoint",),
+    table="evaluation/{suite}",
+    accumulates=True,
+)
+
+STAGES: Final = (
+    RAW,
+    CATEGORY,
+    REWRITTEN,
+    JUDGED,
+    CURATION,
+    MIXTURE,
+    EXPORT,
+    PACK_PLAN,
+    CHECKPOINT,
+    EVALUATION,
+)
+"""All stages, in the order in which a run makes them."""
+
+STAGES_BY_NAME: Final = {stage.name: stage for stage in STAGES}
+STAGE_NAMES: Final = tuple(STAGES_BY_NAME)
+MODEL_STAGES: Final = tuple(stage for stage in STAGES if stage.asks_model)
+"""The stages that ask a model."""
