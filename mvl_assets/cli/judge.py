@@ -1,4 +1,4 @@
-"""`mvl judge`: how far the judge can be trusted: against people's labels, and on pairs that are known to be bad."""
+"""`mvl judge`: how far the judge can be trusted, by people's labels and by pairs that are known to be good or bad."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def command() -> None:
 @command.command(name="label-sheet")
 @click.option("--rows", type=click.IntRange(min=1), default=PAPER_KAPPA_ITEMS, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The sheet, a CSV file.")
-@click.option("--seed", default=0, show_default=True, help="Another seed, other rows.")
+@click.option("--seed", default=0, show_default=True, help="Another seed draws other rows.")
 def create_label_sheet(rows: int, out: Path, seed: int) -> None:
     """Write a sheet of judged pairs for people to label, with their images in a folder next to it.
 
@@ -54,7 +54,11 @@ def create_label_sheet(rows: int, out: Path, seed: int) -> None:
 @command.command(name="calibrate")
 @click.argument("sheet", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
-    "--min-keep", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Least share a threshold may keep."
+    "--min-keep",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="The lowest share that a threshold may keep.",
 )
 @click.option("--json", "json_", is_flag=True, help="As one JSON object.")
 def calibrate_judge(sheet: Path, min_keep: float, json_: bool) -> None:
@@ -87,8 +91,8 @@ def calibrate_judge(sheet: Path, min_keep: float, json_: bool) -> None:
         click.echo("\n" + format_table("by annotator", ["", *columns[1:]], annotator_rows))
         if calibration.leave_one_out_kappa is not None:
             click.echo(
-                f"kappa {calibration.leave_one_out_kappa:.2f} with the judge in the place of one annotator (the paper's: "
-                f"{PAPER_KAPPA_MODEL}, and {PAPER_KAPPA_ANNOTATORS} among people, over {PAPER_KAPPA_ITEMS} pairs)"
+                f"kappa {calibration.leave_one_out_kappa:.2f} with the judge in place of one annotator (the paper's:"
+                f" {PAPER_KAPPA_MODEL}, and {PAPER_KAPPA_ANNOTATORS} among people, over {PAPER_KAPPA_ITEMS} pairs)"
             )
     click.echo("\n" + _format_suggestion(calibration))
     excluded_counts = {
@@ -101,9 +105,8 @@ def calibrate_judge(sheet: Path, min_keep: float, json_: bool) -> None:
 
 
 def _build_confusion_row(confusion: Confusion) -> list[object]:
-    return [
-        confusion.n, confusion.both_yes, confusion.first_only, confusion.second_only, confusion.both_no, confusion.observed_agreement, confusion.kappa, confusion.standard_error
-    ]  # fmt: skip
+    names = ("n", "both_yes", "first_only", "second_only", "both_no", "observed_agreement", "kappa", "standard_error")
+    return [getattr(confusion, name) for name in names]
 
 
 def _format_suggestion(calibration: Calibration) -> str:
@@ -122,7 +125,7 @@ def _format_suggestion(calibration: Calibration) -> str:
 
 
 def _format_exact(value: float) -> str:
-    """As a rule reads it: not rounded, which could keep others, and without an exponent."""
+    """Return a number as a rule reads it: not rounded, which could keep other pairs, and without an exponent."""
     return format(Decimal(repr(value)), "f")
 
 

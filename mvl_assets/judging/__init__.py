@@ -1,1 +1,1 @@
-"""Judging: one Yes/No request per rewrite and criterion, agreement with the original key, and which rewrites stay."""
+"""Judging: a Yes/No request per rewrite and criterion, the match with the reference answer, and the keep rule."""

@@ -1,8 +1,7 @@
 """The judge against people: agreement, where they differ, and the threshold of P(yes) that people would set.
 
 As in the paper (arXiv 2412.05237, appendix on filtering: 60 items, three annotators): Cohen's kappa between the model
-and each annotator, between the annotators, and over the groups in which the model takes one annotator's place. Belongs
-here: the figures. How labels are read is `labels.py`, what kappa is `kappa.py`.
+and each annotator, between the annotators, and over the groups in which the model takes one annotator's place.
 """
 
 from __future__ import annotations
@@ -35,18 +34,24 @@ class LabelledPair:
 
     @property
     def majority_label(self) -> bool | None:
-        """What most annotators say; None where they are split."""
+        """What most annotators say; None where they are tied."""
         good_votes = sum(self.labels.values())
         return None if 2 * good_votes == len(self.labels) else 2 * good_votes > len(self.labels)
 
 
 @dataclass(frozen=True, slots=True)
 class KeepThreshold:
-    """`p_yes >= value` as a keep rule: the highest kappa with the majority among the thresholds that keep at least
-    `min_keep_rate` of the labelled pairs; of equal ones the one that keeps most.
+    """`p_yes >= value` as a keep rule.
 
-    `in_sample` is its agreement with the very labels it was chosen on; `cross_validated` on labels that the choice had not seen
-    (ten parts, each judged by the threshold of the nine others): believe that one.
+    Of the thresholds that keep at least `min_keep_rate` of the labelled pairs, it is the one with the highest kappa
+    with the majority; of equal ones, the one that keeps most.
+
+    Attributes:
+        value: The threshold.
+        min_keep_rate: The lowest share that a threshold may keep.
+        keep_rate: The share of labelled pairs that it keeps.
+        in_sample: Its agreement with the labels that it was chosen on.
+        cross_validated: Its agreement with labels that the choice had not seen (ten folds); the one to trust.
     """
 
     value: float
@@ -58,9 +63,20 @@ class KeepThreshold:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """`judge_vs_majority` compares all_yes with the majority, `judge_vs_annotator` with each annotator; `between_annotators` are pairs of annotators.
-    `leave_one_out_kappa` is the mean kappa over the groups in which the model replaces one annotator; None with fewer than two
-    annotators. `n_tied` items have no majority, `n_unmatched_labels` labels belong to no judged row."""
+    """How the judge compares with people.
+
+    Attributes:
+        n_pairs: Labelled pairs.
+        n_tied: Those without a majority.
+        n_unmatched_labels: Labels that belong to no judged row.
+        judge_vs_majority: `all_yes` against the majority of labels.
+        judge_vs_annotator: `all_yes` against each annotator.
+        between_annotators: Each two annotators.
+        leave_one_out_kappa: The mean kappa over the groups in which the model replaces one annotator; None with fewer
+            than two annotators.
+        by_category: `judge_vs_majority` by category.
+        threshold: A suggestion; None where all labels or all probabilities are equal.
+    """
 
     n_pairs: int
     n_tied: int
@@ -74,12 +90,22 @@ class Calibration:
 
 
 def calibrate(lake: Lake, labels: Sequence[Label], min_keep_rate: float = 0.1) -> Calibration:
-    """Compares what is in `judged/*` now with the labels. Raises `MvlError` when no label belongs to a judged row."""
+    """Compare what is in `judged/*` now with labels.
+
+    Args:
+        lake: The lake.
+        labels: The labels.
+        min_keep_rate: The lowest share that a suggested threshold may keep.
+
+    Raises:
+        MvlError: No label belongs to a judged row.
+    """
     labelled_pairs, n_unmatched_labels = load_labelled_pairs(lake, labels)
     if not labelled_pairs:
         raise MvlError(
             "none of the labelled rows is judged",
-            hint="the sheet is of another lake, or the pairs were rewritten since: `mvl judge label-sheet` writes a new one",
+            hint="the sheet is from another lake, or the pairs were rewritten since;"
+            " `mvl judge label-sheet` writes a new one",
         )
     annotators = sorted({annotator for labelled_pair in labelled_pairs for annotator in labelled_pair.labels})
     judge_vs_annotator = {name: _compare_judge_with_annotator(labelled_pairs, name) for name in annotators}
@@ -103,7 +129,7 @@ def calibrate(lake: Lake, labels: Sequence[Label], min_keep_rate: float = 0.1) -
 
 
 def load_labelled_pairs(lake: Lake, labels: Iterable[Label]) -> tuple[list[LabelledPair], int]:
-    """The judged pairs the labels are about, and how many labels are about none. Memory holds the labelled pairs."""
+    """Return the judged pairs that labels are about, and how many labels are about none. All pairs are in memory."""
     labels_by_row: dict[str, dict[str, bool]] = defaultdict(dict)
     for label in labels:
         labels_by_row[label.row_id][label.annotator] = label.is_good
@@ -120,12 +146,12 @@ def load_labelled_pairs(lake: Lake, labels: Iterable[Label]) -> tuple[list[Label
                 pairs_by_rewrite[row["rewrite_id"]] = LabelledPair(
                     row["rewrite_id"], row["category"], row["all_yes"], row["p_yes"], votes
                 )
-    n_unmatched_labels = sum(len(said) for key, said in labels_by_row.items() if key not in matched_ids)
+    n_unmatched_labels = sum(len(votes) for key, votes in labels_by_row.items() if key not in matched_ids)
     return sorted(pairs_by_rewrite.values(), key=lambda item: item.rewrite_id), n_unmatched_labels
 
 
 def suggest_threshold(scored_labels: Collection[tuple[float, bool]], min_keep_rate: float) -> KeepThreshold | None:
-    """The threshold for (P(yes), label) pairs; None where all labels or all probabilities are equal."""
+    """Return the threshold for (P(yes), label) pairs; None where all labels or all probabilities are equal."""
     points = list(scored_labels)
     threshold = _find_best_threshold(points, min_keep_rate)
     if threshold is None:
@@ -143,7 +169,7 @@ def suggest_threshold(scored_labels: Collection[tuple[float, bool]], min_keep_ra
 
 
 def _find_best_threshold(scored_labels: Sequence[tuple[float, bool]], min_keep_rate: float) -> float | None:
-    """Between two neighbouring probabilities, half-way."""
+    """Return the best value, half-way between two neighbouring probabilities."""
     n_good_total = sum(is_good for _, is_good in scored_labels)
     if len({p for p, _ in scored_labels}) < 2 or n_good_total in (0, len(scored_labels)):
         return None
@@ -182,7 +208,7 @@ def _compute_leave_one_out_kappa(
     judge_vs_annotator: Mapping[str, Confusion],
     between_annotators: Mapping[tuple[str, str], Confusion],
 ) -> float | None:
-    """Each annotator in turn gives way to the model; the mean kappa of all pairs of each group, and of the groups."""
+    """Return the mean over groups, in each of which the model replaces an annotator, of the mean kappa of its pairs."""
     if len(annotators) < 2:
         return None
     group_kappas = []

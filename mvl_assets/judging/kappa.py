@@ -10,8 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How two raters judged the same `n` items. `both_yes` and `both_no` agree; `first_only` counts those only the first one
-    says Yes to."""
+    """How two raters judged the same items.
+
+    Attributes:
+        both_yes: Items that both say Yes to.
+        first_only: Items that only the first says Yes to.
+        second_only: Items that only the second says Yes to.
+        both_no: Items that both say No to.
+    """
 
     both_yes: int = 0
     first_only: int = 0
@@ -20,17 +26,20 @@ class Confusion:
 
     @property
     def n(self) -> int:
+        """How many items there are."""
         return self.both_yes + self.first_only + self.second_only + self.both_no
 
     @property
     def observed_agreement(self) -> float | None:
-        """Of items judged alike; None without items."""
+        """The share of items judged alike; None without items."""
         return (self.both_yes + self.both_no) / self.n if self.n else None
 
     @property
     def kappa(self) -> float | None:
-        """(observed - chance) / (1 - chance), Cohen 1960; None without items, or where both say only Yes or only No,
-        so that agreement by chance is certain."""
+        """(observed - chance) / (1 - chance), Cohen 1960.
+
+        None without items, or where both say only Yes or only No, so that agreement by chance is certain.
+        """
         if not self.n or self._chance_agreement == 1:
             return None
         assert self.observed_agreement is not None
@@ -38,7 +47,7 @@ class Confusion:
 
     @property
     def standard_error(self) -> float | None:
-        """Of `kappa`, for large n: sqrt(p (1 - p) / n) / (1 - chance)."""
+        """The standard error of `kappa` for large n: sqrt(p (1 - p) / n) / (1 - chance)."""
         if self.kappa is None or self.observed_agreement is None:
             return None
         return math.sqrt(self.observed_agreement * (1 - self.observed_agreement) / self.n) / (
@@ -47,7 +56,7 @@ class Confusion:
 
     @property
     def f1(self) -> float | None:
-        """Of the first rater's Yes, where the second is right; None when neither ever says Yes."""
+        """F1 of the first rater's Yes, where the second is right; None when neither ever says Yes."""
         n_yes = 2 * self.both_yes + self.first_only + self.second_only
         return 2 * self.both_yes / n_yes if n_yes else None
 
@@ -61,6 +70,6 @@ class Confusion:
 
 
 def compute_confusion(pairs: Iterable[tuple[bool, bool]]) -> Confusion:
-    """Of (first rater's, second rater's) verdicts."""
+    """Return the counts of (first rater's, second rater's) verdicts."""
     counts = Counter(pairs)
     return Confusion(counts[True, True], counts[True, False], counts[False, True], counts[False, False])

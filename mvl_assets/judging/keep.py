@@ -5,8 +5,9 @@
     term    := "all_yes" | "both_yes" | "matches_reference" | "p_yes" ["." criterion] ">=" number | "(" rule ")"
 
 `all_yes`: every criterion's verdict is Yes (the paper's rule, arXiv 2412.05237 §2). `both_yes`: the second judge's too.
-`p_yes >= t`: the least P(yes) of all criteria is at least t; with a criterion's name, that one's. `matches_reference`: the
-rewritten answer agrees with the original key; where there is nothing to compare, the profile's `no_reference` decides.
+`p_yes >= t`: the lowest P(yes) of all criteria is at least t; with a criterion's name, that one's.
+`matches_reference`: the rewritten answer matches the reference answer; where there is nothing to compare, the profile's
+`no_reference` decides.
 """
 
 from __future__ import annotations
@@ -25,8 +26,13 @@ _TOKEN = re.compile(r"\s*(?:(>=)|(\(|\))|(\d+(?:\.\d*)?|\.\d+)|([A-Za-z_][A-Za-z
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """What is known of one rewrite. `matches_reference` is None where there is nothing to compare with, `second_verdicts` where
-    there is no second judge or it gave no verdict."""
+    """What is known of one rewrite.
+
+    Attributes:
+        verdicts: The judge's, one per criterion.
+        matches_reference: None where there is nothing to compare with.
+        second_verdicts: None where there is no second judge, or it gave no verdict.
+    """
 
     verdicts: Sequence[Verdict]
     matches_reference: bool | None
@@ -34,48 +40,65 @@ class JudgedPair:
 
     @property
     def all_yes(self) -> bool:
+        """Whether every verdict is Yes."""
         return all(v.is_yes for v in self.verdicts)
 
     @property
     def p_yes(self) -> float | None:
+        """The lowest P(yes); None when one is not known."""
         return compute_min_p_yes(self.verdicts)
 
     @property
     def p_yes_by_criterion(self) -> Mapping[str, float | None]:
+        """P(yes) by criterion."""
         return {v.criterion: v.p_yes for v in self.verdicts}
 
 
 def compute_min_p_yes(verdicts: Sequence[Verdict]) -> float | None:
-    """The least of the criteria's P(yes); None when one is not known."""
+    """Return the lowest P(yes) of the criteria; None when one is not known."""
     values = [v.p_yes for v in verdicts]
     return None if None in values or not values else min(v for v in values if v is not None)
 
 
-# A term says None for "holds", or the class of why it does not.
+# Returns None where a rule holds, else the drop reason.
 RuleCheck = Callable[[JudgedPair], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class KeepRule:
-    """A parsed rule. `find_drop_reason` is None for a pair that stays, else the first term that failed."""
+    """A parsed rule."""
 
     text: str
     check: RuleCheck
 
     def find_drop_reason(self, pair: JudgedPair) -> str | None:
+        """Return None for a pair that is kept, else the reason by the first term that failed."""
         return self.check(pair)
 
 
 def parse_keep_rule(
     text: str, no_reference: bool, criteria: Sequence[str] = (), *, second_judge: bool = False
 ) -> KeepRule:
-    """Raises `MvlError` that names the place where the rule is wrong. `criteria` are the names `p_yes.` may have;
-    `both_yes` needs a second judge."""
+    """Return the parsed rule.
+
+    Args:
+        text: The rule.
+        no_reference: Whether a pair is kept where there is no reference answer to compare with.
+        criteria: The names that may follow `p_yes.`.
+        second_judge: Whether there is a second judge, which `both_yes` needs.
+
+    Raises:
+        MvlError: The rule cannot be read; says where.
+    """
     return KeepRule(text, _KeepRuleParser(text, no_reference, criteria, second_judge).parse())
 
 
 def validate_keep_rule(profile: Profile) -> None:
-    """Raises `MvlError` when the profile's rule cannot be read with the criteria of any prompt, before it is needed."""
+    """Check the profile's rule before it is needed.
+
+    Raises:
+        MvlError: The rule cannot be read with the criteria of all prompts.
+    """
     criterion_names = sorted({prompt.criterion_name for prompt in load_prompts().values()})
     parse_keep_rule(
         profile.keep.rule, profile.keep.no_reference, criterion_names, second_judge=profile.second_judge is not None
@@ -133,7 +156,7 @@ class _KeepRuleParser:
         name, _, criterion = term.partition(".")
         if name == "p_yes":
             if criterion and criterion not in self.criteria:
-                raise self._build_error(f"no criterion {criterion!r}; there are {', '.join(self.criteria)}")
+                raise self._build_error(f"no criterion {criterion!r}; known are {', '.join(self.criteria)}")
             return _build_p_yes_check(criterion, self._parse_threshold())
         raise self._build_error(f"expected all_yes, both_yes, matches_reference or p_yes, found {term!r}")
 
@@ -142,7 +165,7 @@ class _KeepRuleParser:
             raise self._build_error("p_yes needs `>=` and a number")
         value = float(self.tokens.pop(0))
         if not 0 <= value <= 1:
-            raise self._build_error(f"{value} is no probability")
+            raise self._build_error(f"{value} is not a probability")
         return value
 
     def _check_reference_match(self, pair: JudgedPair) -> str | None:

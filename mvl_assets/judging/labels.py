@@ -1,8 +1,8 @@
 """Human labels of rewritten pairs: a sheet to fill in, and reading it back.
 
-The sheet is CSV, so that any spreadsheet opens it. It does not say what the judge thinks: whoever labels should not
+The sheet is CSV, so that any spreadsheet opens it. It does not show the judge's verdicts, which annotators should not
 know. Columns that are read: `rewrite_id` (or `judged_id`), `label` (good or bad; yes or no, 1 or 0 mean the same; empty
-is skipped) and, where several people label, `annotator`: give each a copy, and put the copies together.
+is skipped) and, where several people label, `annotator`: give each a copy, and join the copies.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ LABEL_VALUES = {
     **dict.fromkeys(("bad", "no", "false", "0", "drop"), False),
 }
 DEFAULT_ANNOTATOR = "unknown"
-# Of a cell's first character, which makes a spreadsheet read the cell as a formula.
+# First characters that make a spreadsheet read a cell as a formula.
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What one person says to one pair. `row_id` is a `rewrite_id` or a `judged_id`."""
+    """What one person says of one pair. `row_id` is a `rewrite_id` or a `judged_id`."""
 
     row_id: str
     annotator: str
@@ -41,15 +41,18 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class LabelSheet:
-    """`n_unlabelled` rows have no label yet."""
+    """The labels of a sheet; `n_unlabelled` rows have none yet."""
 
     labels: list[Label]
     n_unlabelled: int
 
 
 def read_labels(path: Path) -> LabelSheet:
-    """Raises `MvlError` naming the line for a missing column, an unknown label, or two labels of one person for one
-    pair."""
+    """Return the labels of a sheet.
+
+    Raises:
+        MvlError: A column is missing, a label is unknown, or one person labels a pair twice; names the line.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -60,7 +63,8 @@ def read_labels(path: Path) -> LabelSheet:
         id_column = next((name for name in ("rewrite_id", "judged_id") if name in column_names), None)
         if id_column is None or "label" not in column_names:
             raise MvlError(
-                f"{path}: needs the columns rewrite_id (or judged_id) and label, has {', '.join(column_names) or 'none'}",
+                f"{path}: needs the columns rewrite_id (or judged_id) and label,"
+                f" has {', '.join(column_names) or 'none'}",
                 hint="`mvl judge label-sheet --out FILE` writes a sheet with them",
             )
         labels_by_key: dict[tuple[str, str], Label] = {}
@@ -89,9 +93,11 @@ def read_labels(path: Path) -> LabelSheet:
 
 
 def draw_label_set(lake: Lake, n_rows: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Judged rows for labelling: as many of each category as of any other, as far as there are; within a category those
-    whose hash with the seed is smallest, so a larger sample contains the smaller. Memory holds the sample and, per
-    category, `n_rows` ids."""
+    """Return judged rows for labelling: equally many of each category, as far as there are.
+
+    Within a category they are those whose hash with the seed is smallest, so a larger set contains a smaller. Memory
+    holds `n_rows` rows per category.
+    """
     columns = ["rewrite_id", "sample_id", "category", "source"]
     by_category: list[list[tuple[str, dict[str, Any]]]] = []
     for name in lake.list_tables("judged"):
@@ -104,7 +110,7 @@ def draw_label_set(lake: Lake, n_rows: int, seed: int = 0) -> list[dict[str, Any
 
 
 def _allocate_evenly(available: Sequence[int], total: int) -> list[int]:
-    """Equal shares; what one cannot give the others do."""
+    """Return equal shares; what one cannot give, the others do."""
     shares = [0] * len(available)
     while total > 0 and any(a > s for a, s in zip(available, shares, strict=True)):
         for index, n_available in enumerate(available):
@@ -115,9 +121,10 @@ def _allocate_evenly(available: Sequence[int], total: int) -> list[int]:
 
 
 def write_label_sheet(lake: Lake, label_set: Sequence[Mapping[str, Any]], path: Path) -> int:
-    """Writes the sheet and, in a folder beside it, the pictures as they are stored; returns how many pictures.
+    """Write the sheet and, in a folder next to it, the images as they are stored; return how many images.
 
-    Raises `MvlError` when the sheet exists: it may hold somebody's work.
+    Raises:
+        MvlError: The sheet exists, and may hold labels.
     """
     image_dir = path.with_name(f"{path.stem}_images")
     if path.exists():
@@ -176,6 +183,6 @@ def _write_images(lake: Lake, rewrite_id: str, image_ids: Sequence[str], image_d
 
 
 def _escape_cell(value: object) -> str:
-    """Text that no spreadsheet takes for a formula: what the data says may begin with an equals sign."""
+    """Return text that no spreadsheet takes for a formula: data may begin with an equals sign."""
     text = str(value)
     return f"'{text}" if text.startswith(FORMULA_PREFIXES) else text

@@ -1,4 +1,4 @@
-"""What the paper's judge kept, to stand beside what ours keeps (arXiv 2412.05237, Table A2)."""
+"""What the paper's judge kept, for comparison with ours (arXiv 2412.05237, Table A2)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PAPER_TYPES = {"ocr": "OCR", "chart": "Chart", "caption": "Caption", "code_math
 
 
 def get_paper_keep_rate(category: str) -> float:
-    """The share of rewrites of a category's type that the paper kept."""
+    """Return the share of rewrites of a category's type that the paper kept."""
     before, after = TABLE_A2[_PAPER_TYPES.get(category, "Other")]
     return after / before
 
 
-# Cohen's kappa over 60 items with three annotators: among people, and with the model in the place of one of them.
+# Cohen's kappa over 60 items with three annotators: among people, and with the model in place of one of them.
 PAPER_KAPPA_ANNOTATORS = 0.55
 PAPER_KAPPA_MODEL = 0.64
 PAPER_KAPPA_ITEMS = 60

@@ -1,7 +1,4 @@
-"""Reading and writing conversations as question-answer pairs, with the picture markers taken out and put back.
-
-Belongs here: what every stage that shows a conversation to a model needs. Does not: any prompt, any table.
-"""
+"""Conversations as question-answer pairs, with the image markers taken out for a model and put back for a row."""
 
 from __future__ import annotations
 
@@ -29,11 +26,12 @@ class QAPair:
 
     @property
     def n_markers(self) -> int:
+        """How many image and video markers the question has."""
         return len(_MARKER.findall(self.question))
 
 
 def extract_qa_pairs(turns: Iterable[Mapping[str, str]]) -> list[QAPair]:
-    """Every human turn that an answer follows. System turns and unanswered questions are passed over."""
+    """Return every human turn that an answer follows; system turns and unanswered questions are left out."""
     pairs: list[QAPair] = []
     question: str | None = None
     for turn in turns:
@@ -47,16 +45,17 @@ def extract_qa_pairs(turns: Iterable[Mapping[str, str]]) -> list[QAPair]:
 
 
 def strip_markers(text: str) -> str:
-    """The text as a model may read it: outer markers dropped, inner ones as `[picture 2]` counted in order."""
+    """Return the text for a model: outer markers dropped, inner ones as `[picture 2]`, counted in order."""
     leading_markers = _LEADING.match(text)
     start = leading_markers.end() if leading_markers else 0
     image_numbers = count(len(_MARKER.findall(text[:start])) + 1)
     body = _TRAILING.sub("", text[start:])
+    # "picture" is part of the text of every stored request: another word would ask everything again.
     return _MARKER.sub(lambda _: f"[picture {next(image_numbers)}]", body).strip()
 
 
 def format_pairs(pairs: Sequence[QAPair]) -> str:
-    """Pairs as numbered lines for a prompt."""
+    """Return pairs as numbered lines for a prompt."""
     return "\n".join(
         f"Question {number}: {strip_markers(pair.question)}\nAnswer {number}: {strip_markers(pair.answer)}"
         for number, pair in enumerate(pairs, 1)
@@ -64,9 +63,14 @@ def format_pairs(pairs: Sequence[QAPair]) -> str:
 
 
 def attach_image_markers(dialogue: Sequence[QAPair], n_images: int, has_video: bool) -> Turns:
-    """The dialogue as turns, where the markers of all the sample's pictures are in the first human turn.
+    """Return the dialogue as turns, with the markers of all the sample's images in the first human turn.
 
-    A first question that has kept its own markers for all of them stays as it is; otherwise they are put in front.
+    A first question that still has a marker for each of them stays as it is; otherwise they are put in front.
+
+    Args:
+        dialogue: The pairs.
+        n_images: How many images the sample has.
+        has_video: Whether it has a video, which takes one marker.
     """
     n_markers = 1 if has_video else n_images
     turns: Turns = []
@@ -82,4 +86,5 @@ def attach_image_markers(dialogue: Sequence[QAPair], n_images: int, has_video: b
 
 
 def contains_marker(text: str) -> bool:
+    """Whether a text has an image or video marker."""
     return _MARKER.search(text) is not None

@@ -1,16 +1,16 @@
-"""Failed requests: which are asked again by the next run, and which wait until somebody says so (`mvl retry`).
+"""Failed requests: which ones the next run sends again, and which ones wait for `mvl retry`.
 
 | what failed | next run | why |
 |---|---|---|
-| a time-out, a lost connection, no real reply | asks again | the server may have been at fault |
-| 5xx, 408, 409, 425, 429, more often than a run bears | asks again | as above |
-| any other 4xx | leaves it | the server refused this very request; it may be too long |
-| `crashed_server` | leaves it | each try costs a server |
-| a missing or broken picture | leaves it | nothing could be sent |
-| an answer of no use, after its one re-ask | leaves it | it is stored and was paid for |
+| a time-out, a lost connection, a malformed reply | sends again | the server may have been at fault |
+| 5xx, 408, 409, 425, 429, more often than a run accepts | sends again | as above |
+| any other 4xx | skips | the server refused this very request, which may be too long |
+| `crashed_server` | skips | each attempt costs a server |
+| a missing or broken image | skips | nothing could be sent |
+| an unusable answer, after its one re-ask | skips | it is stored and was paid for |
 
-What is left stays a row of `rejects`. Another request key (an edited prompt, another model, a changed row) is another
-request, and is asked. Belongs here: this rule. What a fault means while a run goes is `inference.retry_error_classes`.
+What is skipped stays a row of `rejects`. Another request key (an edited prompt, another model, a changed row) is
+another request, and is sent. What a fault means during a run is decided in `inference.faults`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,23 @@ _TRANSIENT_STATUSES = frozenset({"http_408", "http_409", "http_425", "http_429"}
 
 
 def is_transient(error: str) -> bool:
-    """Whether the next run asks again by itself after an error of this class."""
+    """Whether the next run sends again by itself after an error of this class."""
     return error in _TRANSIENT_ERRORS or error in _TRANSIENT_STATUSES or error.startswith("http_5")
 
 
 def is_retry_requested(error: str, retry_error_classes: Collection[str]) -> bool:
-    """Whether `retry_error_classes`, some error classes or `all`, names this class."""
+    """Whether some error classes, or `all`, name this class."""
     return error in retry_error_classes or ALL_ERROR_CLASSES in retry_error_classes
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousFailures:
-    """The failures of earlier runs by request key: those that are `skipped`, and the `attempts_by_key` all have cost."""
+    """The failures of earlier runs, by request key.
+
+    Attributes:
+        skipped: Those that are not sent again.
+        attempts_by_key: The attempts of all of them.
+    """
 
     skipped: Mapping[str, FailedRequest]
     attempts_by_key: Mapping[str, int]
@@ -49,7 +54,7 @@ class PreviousFailures:
 def load_previous_failures(
     lake: Lake, stage: str, source: str, retry_error_classes: Collection[str] = ()
 ) -> PreviousFailures:
-    """What the rejects of a stage and source say; those that `retry_error_classes` names are not left."""
+    """Return the failures among the rejects of a stage and source; `retry_error_classes` are sent again."""
     skipped: dict[str, FailedRequest] = {}
     attempts_by_key: dict[str, int] = {}
     columns = ["request_key", "error", "message", "attempts"]
@@ -66,7 +71,7 @@ def load_previous_failures(
 
 @dataclass
 class RejectGroup:
-    """The rejects of one stage, source and error class; `example` is one of their messages."""
+    """The rejects of one stage, source and error class. `example` is one of their messages."""
 
     stage: str
     source: str
@@ -77,12 +82,12 @@ class RejectGroup:
 
     @property
     def is_auto_retried(self) -> bool:
-        """By the next run, without being told to."""
+        """Whether the next run sends them again without being told to."""
         return is_transient(self.error)
 
 
 def list_reject_groups(lake: Lake, stages: Collection[str]) -> list[RejectGroup]:
-    """What is rejected in these stages and could be asked again, most rows first. Holds one entry per class."""
+    """Return the rejects of some stages that could be sent again, the largest group first."""
     groups_by_key: dict[tuple[str, str, str], RejectGroup] = {}
     condition = f"{sql.is_in('stage', stages)} AND request_key IS NOT NULL"
     for row in lake.get_table("rejects").iter_rows(["stage", "source", "error", "message", "attempts"], condition):

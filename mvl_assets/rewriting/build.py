@@ -1,5 +1,4 @@
-"""From a sample to its rewriting requests: one per sample, or one per question-answer pair where the prompt keeps the
-question."""
+"""From a sample to its rewriting requests: one per sample, or one per pair where the prompt preserves the question."""
 
 from __future__ import annotations
 

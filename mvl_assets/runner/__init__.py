@@ -1,1 +1,1 @@
-"""The pipeline driver behind `mvl run`: which steps to run, in which order, in which process."""
+"""The pipeline driver behind `mvl run`: which steps to run, in which order and in which process."""

@@ -1,4 +1,4 @@
-"""Running one asset, or one partition of it, in this process: what `mvl run` and `mvl stale --launch` are made of.
+"""Running one asset, or one partition of it, in this process, as `mvl run` and `mvl stale --launch` do.
 
 A process runs one step at a time. Dagster configures Python's logging at the start of every run and redirects the
 process's output during it, so two runs in threads of one process lock each other up.
@@ -13,14 +13,14 @@ from functools import cache
 import dagster as dg
 
 from mvl_assets.common import metadata_keys
-from mvl_assets.orchestration.retry_tags import RETRY_TAG as RETRY
+from mvl_assets.orchestration.retry_tags import RETRY_TAG
 from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
 from mvl_assets.runner.orphaned_runs import build_process_tags
 from mvl_assets.runner.user_errors import ErrorReport, build_unexpected_error, to_user_facing_error
 
-# The event log keeps everything; the terminal gets one line a step.
+# The event log keeps everything; the terminal gets one line per step.
 QUIET_RUN_CONFIG = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-# The numbers of a materialization that are worth a place in its line.
+# The numbers of a materialization that its line shows.
 SUMMARY_METADATA_KEYS = (
     metadata_keys.ROW_COUNT,
     metadata_keys.PARTITION_ROW_COUNT,
@@ -39,8 +39,10 @@ SUMMARY_METADATA_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class AssetStep:
-    """One run: an asset and, where it has them, one of its partitions. `retry_errors` names the error classes of rejects that
-    it asks again."""
+    """One run: an asset and, where it is partitioned, one of its partitions.
+
+    `retry_errors` names the error classes of rejects that it asks again, separated by commas.
+    """
 
     location: str
     key: tuple[str, ...]
@@ -49,16 +51,18 @@ class AssetStep:
 
     @property
     def stage(self) -> str:
+        """The name of the stage."""
         return self.key[0]
 
     @property
     def name(self) -> str:
+        """The asset and its partition, such as `judged/ocr[a]`."""
         return "/".join(self.key) + (f"[{self.partition_key}]" if self.partition_key else "")
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """How a step ended. `error` is None when it was made."""
+    """How a step ended. `error` is None when it succeeded."""
 
     step: AssetStep
     error: ErrorReport | None
@@ -76,7 +80,7 @@ class StepRunner:
         self._jobs = {n: d.resolve_implicit_global_asset_job_def() for n, d in self.locations.items()}
 
     def run(self, step: AssetStep) -> StepResult:
-        """Materialises the step as a run of its own; a failure is returned, an interrupt is raised."""
+        """Materialise the step as a run of its own; a failure is returned, an interrupt is raised."""
         started_at = time.monotonic()
         user_error, summary = None, ""
         try:
@@ -85,7 +89,7 @@ class StepRunner:
                 asset_selection=[dg.AssetKey(step.key)],
                 partition_key=step.partition_key,
                 run_config=QUIET_RUN_CONFIG,
-                tags=build_process_tags() | ({RETRY: step.retry_errors} if step.retry_errors else {}),
+                tags=build_process_tags() | ({RETRY_TAG: step.retry_errors} if step.retry_errors else {}),
             )
             summary = _format_summary(result)
         except dg.DagsterExecutionInterruptedError:
@@ -101,7 +105,7 @@ def _get_step_runner() -> StepRunner:
 
 
 def run_step_in_worker(step: AssetStep) -> StepResult:
-    """For worker processes: the runner is made on the first step and kept."""
+    """Run a step in a worker process, which makes its `StepRunner` on the first step and keeps it."""
     return _get_step_runner().run(step)
 
 

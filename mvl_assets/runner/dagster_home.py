@@ -19,9 +19,9 @@ from mvl_assets.judging.keep import validate_keep_rule
 
 
 def prepare_home() -> Path:
-    """Makes DAGSTER_HOME with the laptop's `dagster.yaml` when there is none, and sets the variable for children.
+    """Create DAGSTER_HOME with the local `dagster.yaml` if it has none, set the variable for children, and return it.
 
-    Reads the profile and the catalog first: a mistake in them is one line here, and a long story once Dagster meets it.
+    The profile and the catalog are read first: a mistake in them is one line here, and a long traceback in Dagster.
     """
     validate_keep_rule(load_profile(load_settings().profile))
     load_catalog()
@@ -36,7 +36,7 @@ def prepare_home() -> Path:
 
 
 def get_instance() -> dg.DagsterInstance:
-    """The instance of DAGSTER_HOME. One step at a time may train; `dagster.yaml` bounds the other pools."""
+    """Return the instance of DAGSTER_HOME. One step at a time may train; `dagster.yaml` bounds the other pools."""
     prepare_home()
     dagster_instance = dg.DagsterInstance.get()
     dagster_instance.event_log_storage.set_concurrency_slots("gpu-train", 1)
@@ -44,6 +44,11 @@ def get_instance() -> dg.DagsterInstance:
 
 
 def find_workspace_file() -> Path:
+    """Return the `workspace.yaml` of this folder, or else of the project.
+
+    Raises:
+        MvlError: There is none.
+    """
     for folder in (Path.cwd(), PROJECT_ROOT):
         if (folder / "workspace.yaml").is_file():
             return folder / "workspace.yaml"
@@ -51,7 +56,7 @@ def find_workspace_file() -> Path:
 
 
 def load_code_locations() -> dict[str, dg.Definitions]:
-    """The definitions of every `python_module` entry, by location name, in the file's order."""
+    """Return the definitions of every `python_module` entry, by location name, in the file's order."""
     entries = yaml.safe_load(find_workspace_file().read_text(encoding="utf-8"))["load_from"]
     locations: dict[str, dg.Definitions] = {}
     for entry in entries:
@@ -65,7 +70,7 @@ def load_code_locations() -> dict[str, dg.Definitions]:
 
 
 def suppress_dagster_warnings() -> None:
-    """Dagster's own warnings about beta features are for this project's developers, not for its users."""
+    """Hide Dagster's warnings about beta features, which are for this project's developers, not for its users."""
     if not sys.warnoptions:
         import warnings
 

@@ -1,4 +1,4 @@
-"""Runs whose process was killed: Dagster would show them as running, and keep their places in the pools, for ever."""
+"""Runs whose process was killed: Dagster would show them as running, and keep their slots in the pools, forever."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ UNFINISHED_STATUSES = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STAR
 
 @cache
 def build_process_tags() -> dict[str, str]:
-    """The tags by which runs of this command are known, and their process found."""
+    """Return the tags that mark runs of this command, and that name their process."""
     return {**DRIVER_TAGS, PROCESS_TAG: f"{socket.gethostname()} {_format_process_identity(psutil.Process())}"}
 
 
 def fail_orphaned_runs(instance: dg.DagsterInstance) -> int:
-    """Marks the runs of dead processes of this machine as failed and frees their pools; returns how many."""
+    """Mark the runs of dead processes of this machine as failed, free their slots, and return how many there were."""
     n_failed = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED_STATUSES, tags=DRIVER_TAGS)):
         host, _, process_identity = run.tags.get(PROCESS_TAG, "").partition(" ")
@@ -32,7 +32,7 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> int:
 
 
 def _format_process_identity(process: psutil.Process) -> str:
-    """Its number, and when it began: numbers are used again."""
+    """Return the process id and when the process began, because ids are used again."""
     return f"{process.pid} {process.create_time():.0f}"
 
 

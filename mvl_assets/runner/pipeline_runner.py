@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import click
 import dagster as dg
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.config.catalog import get_source, load_catalog
 from mvl_assets.config.settings import load_settings
 from mvl_assets.defs.prompts import report_edited_prompts
@@ -146,7 +147,7 @@ class PipelineRunner:
     def run_model_steps(
         self, steps: list[AssetStep], list_downstream_steps: Callable[[AssetStep], list[AssetStep]]
     ) -> None:
-        """Run steps that ask a model, and what `list_downstream_steps` names after each step of rewriting that succeeds.
+        """Run steps that ask a model, and what `list_downstream_steps` names after each rewriting that succeeds.
 
         Steps of one source run in this process, those of several sources in worker processes.
         """
@@ -209,7 +210,7 @@ class PipelineRunner:
         )
         records = self.step_runner.instance.fetch_materializations(records_filter, limit=1).records
         materialization = records[0].asset_materialization if records else None
-        row_count_key = "dagster/partition_row_count" if step.partition_key else "dagster/row_count"
+        row_count_key = metadata_keys.PARTITION_ROW_COUNT if step.partition_key else metadata_keys.ROW_COUNT
         if materialization is None or row_count_key not in materialization.metadata:
             return True
         table = self.lake.get_table("/".join(step.key))

@@ -83,14 +83,14 @@ def run_pipelined(
     report_queue = make_report_queue()
     workers = WorkerPool(sum(MAX_CONCURRENT.values()), report_queue)
     try:
-        yield from _schedule_steps(workers, steps, list_next_steps, StepLoad(lake), report_queue, log)
+        yield from schedule_steps(workers, steps, list_next_steps, StepLoad(lake), report_queue, log)
     except BaseException:
         workers.interrupt()
         raise
     workers.shutdown()
 
 
-def _schedule_steps(
+def schedule_steps(
     workers: WorkerPool,
     steps: Iterable[AssetStep],
     list_next_steps: Callable[[StepResult], Iterable[AssetStep]],
@@ -98,13 +98,23 @@ def _schedule_steps(
     report_queue: ReportQueue,
     log: LogFn,
 ) -> Generator[StepResult, None, None]:
+    """Start steps while their stage has capacity, and yield each result as the step ends.
+
+    Args:
+        workers: Runs the steps.
+        steps: The steps to begin with.
+        list_next_steps: Returns the steps that follow a result.
+        step_load: Knows how many requests are left.
+        report_queue: Brings the progress of the workers.
+        log: Gets a line of progress per running step every `PROGRESS_INTERVAL_S`.
+    """
     pending: dict[str, deque[AssetStep]] = {stage: deque() for stage in MAX_CONCURRENT}
     for step in steps:
         pending[step.stage].append(step)
     last_logged_at = time.monotonic()
     while True:
         for stage, queue in pending.items():
-            while queue and _has_capacity(
+            while queue and has_capacity(
                 queue[0], [s for s in workers.running.values() if s.stage == stage], step_load
             ):
                 workers.start(queue.popleft())
@@ -124,7 +134,7 @@ def _schedule_steps(
                 pending[step.stage].append(step)
 
 
-def _has_capacity(step: AssetStep, running: Sequence[AssetStep], step_load: StepLoad) -> bool:
+def has_capacity(step: AssetStep, running: Sequence[AssetStep], step_load: StepLoad) -> bool:
     """Whether a step may start while others of its stage run."""
     if len(running) >= MAX_CONCURRENT[step.stage]:
         return False

@@ -1,4 +1,4 @@
-"""What a run ends with: a short table of what went in and out, losses, scores, and where to look next."""
+"""The summary that a run ends with: rows in and out, losses, scores, and where to look next."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _LOSS_KEYS = (metadata_keys.STEPS, metadata_keys.LOSS_FIRST, metadata_keys.LOSS_
 
 
 def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, float]) -> str:
+    """Return the summary as text for a terminal."""
     lake = Lake(load_settings().lake_root)
     sections = [""]
     category_summaries = summarize_categories(lake)
@@ -43,7 +44,7 @@ def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, 
     if losses := _read_losses(instance):
         sections.append(format_table("Training", ["checkpoint", "steps", "loss first", "loss last"], losses))
     if score_rows := [list(line) for line in compute_checkpoint_scores(lake)]:
-        columns = ["checkpoint", "questions", "true picture", "grey picture", "most frequent answer"]
+        columns = ["checkpoint", "questions", "true image", "blank image", "most frequent answer"]
         sections.append(format_table("Held-out questions, share correct", columns, score_rows))
     stage_times = ", ".join(f"{stage} {s:.0f}" for stage, s in seconds_by_stage.items() if s >= 0.5)
     sections.append(f"seconds by stage: {stage_times}; {sum(seconds_by_stage.values()):.0f} in all")
@@ -59,7 +60,7 @@ def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, 
 
 
 def render_keep_rates(category_summaries: Sequence[CategorySummary]) -> str:
-    """What the keep rule leaves of each category, beside what the paper's judge left; empty when nothing is judged."""
+    """Return the share kept of each category next to the paper's; empty when nothing is judged."""
     rows = [
         [
             category_summary.category,

@@ -1,7 +1,6 @@
-"""What a failure says to a person: one line, what to do, and whether going on makes sense.
+"""What a failure says to a person: one line, what to do, and whether it makes sense to go on.
 
-Belongs here: finding the error a person can act on inside what Dagster, its database and the operating system raise.
-The errors themselves belong to their rooms.
+Finds the error that a person can act on inside what Dagster, its database and the operating system raise.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import InfrastructureError, MvlError
 from mvl_assets.lake.errors import DiskError, to_disk_error
 
-# SQLite, which keeps Dagster's events, has words of its own.
+# SQLite, which stores Dagster's events, has its own messages.
 SQLITE_FULL_MESSAGE = "database or disk is full"
 SQLITE_READ_ONLY_MESSAGES = ("attempt to write a readonly database", "unable to open database file")
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """`is_fatal` says that other steps would meet the same."""
+    """A failure for a person. `is_fatal` says that other steps would fail in the same way."""
 
     message: str
     hint: str | None
@@ -33,7 +32,7 @@ class ErrorReport:
 
 
 def to_user_facing_error(error: BaseException) -> ErrorReport | None:
-    """The problem behind an error, or behind what caused it; None for one that only a developer can act on."""
+    """Return what a person can act on in an error or its causes; None if only a developer can."""
     for cause in _iter_error_chain(error):
         mvl_error = cause if isinstance(cause, MvlError) else _to_disk_error(cause)
         if mvl_error is not None:
@@ -42,15 +41,15 @@ def to_user_facing_error(error: BaseException) -> ErrorReport | None:
 
 
 def build_unexpected_error(error: BaseException) -> ErrorReport:
-    """A problem nobody foresaw, in its own words."""
-    message = _get_first_line(str(error)) or "no more is known"
+    """Return an unforeseen failure in the error's own words."""
+    message = _get_first_line(str(error)) or "no message"
     return ErrorReport(
         f"{type(error).__name__}: {message}", "the log of the run in the UI has the whole traceback", False
     )
 
 
 def _iter_error_chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from, outermost first."""
+    """Yield the error and its causes, outermost first."""
     visited_ids: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in visited_ids:
@@ -73,5 +72,5 @@ def _to_disk_error(error: BaseException) -> DiskError | None:
 
 
 def _get_first_line(text: str) -> str:
-    """The first line that says something."""
+    """Return the first line that is not blank."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -1,8 +1,4 @@
-"""Steps in processes of their own, several at a time: interrupted together, and never outliving the command.
-
-Belongs here: starting, interrupting and losing worker processes. What a step is belongs to `runner.py`, which step is
-started when to `pipelining.py`.
-"""
+"""Steps in worker processes, several at a time, which are interrupted together and never outlive the command."""
 
 from __future__ import annotations
 
@@ -28,7 +24,7 @@ from mvl_assets.runner.user_errors import ErrorReport
 INTERRUPT_GRACE_S = 30.0
 WORKER_KILLED = ErrorReport(
     "the process that ran it was killed",
-    "usually for want of memory: free some, or lower the model's kv_cache_gib, then run again",
+    "usually because memory ran out: free some, or lower the model's kv_cache_gib, then run again",
     is_fatal=True,
 )
 _SPAWN_CONTEXT = multiprocessing.get_context("spawn")
@@ -37,20 +33,22 @@ ReportQueue: TypeAlias = "Queue[tuple[str, Progress]]"
 
 
 def make_report_queue() -> ReportQueue:
-    """Where worker processes put the progress of their steps."""
+    """Return a queue into which worker processes put the progress of their steps."""
     return _SPAWN_CONTEXT.Queue()
 
 
 def drain_reports(report_queue: ReportQueue) -> Iterator[tuple[str, Progress]]:
-    """What has been put there until now, by the step's name."""
+    """Yield what has been put there until now, with the step's name."""
     with suppress(queue.Empty):
         while True:
             yield report_queue.get_nowait()
 
 
 class WorkerPool:
-    """Up to `max_workers` processes, each started when no other is idle. Processes, because a process runs one step at a
-    time (`runner`)."""
+    """Up to `max_workers` processes, each started when no other is idle.
+
+    They are processes because a process runs one step at a time (`asset_steps`).
+    """
 
     def __init__(self, max_workers: int, report_queue: ReportQueue) -> None:
         self.running: dict[Future[StepResult], AssetStep] = {}
@@ -59,11 +57,12 @@ class WorkerPool:
         )
 
     def start(self, step: AssetStep) -> None:
+        """Start a step."""
         with _block_sigint():
             self.running[self._executor.submit(run_step_in_worker, step)] = step
 
     def collect_result(self, future: Future[StepResult]) -> StepResult:
-        """The result of one of the running steps, which has ended."""
+        """Return the result of a step that has ended."""
         step = self.running.pop(future)
         try:
             return future.result()
@@ -71,12 +70,14 @@ class WorkerPool:
             return StepResult(step, WORKER_KILLED, "", 0.0)
 
     def shutdown(self) -> None:
-        """Nothing runs any more: the processes end by themselves."""
+        """Let the processes end by themselves; nothing may be running."""
         self._executor.shutdown(wait=False)
 
     def interrupt(self) -> None:
-        """Interrupts what runs and waits for it; kills what does not end within `INTERRUPT_GRACE_S`, or at once on a second
-        interrupt."""
+        """Interrupt what runs and wait for it.
+
+        What does not end within `INTERRUPT_GRACE_S` is killed; on a second interrupt, at once.
+        """
         children = multiprocessing.active_children()
         for child in children:
             with suppress(ProcessLookupError):
@@ -99,21 +100,22 @@ class WorkerPool:
 
 
 def _init_worker(report_queue: ReportQueue) -> None:
-    """Ctrl-C at a terminal reaches the whole foreground group; the command alone hears it and passes it on, once.
+    """Set up a worker process, which leaves the terminal's foreground group.
 
-    Between steps there is nothing to interrupt. During a step Dagster puts its own handler in place.
+    Ctrl-C reaches the whole group; only the command shall get it, and pass it on once. Between steps there is nothing
+    to interrupt; during a step Dagster installs its own handler.
     """
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
-    # Reports that nobody reads any more must not keep a process from ending.
+    # Reports that are not read any more must not keep a process from ending.
     report_queue.cancel_join_thread()
     add_listener(lambda name, progress: report_queue.put((name, progress)))
 
 
 def _exit_with_parent() -> None:
-    """A worker that nobody waits for must not go on holding leases: a kill -9 of the command ends it too."""
+    """End with the command, also when that is killed: a worker on its own would go on holding leases."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
@@ -122,7 +124,7 @@ def _exit_with_parent() -> None:
 
 @contextmanager
 def _block_sigint() -> Iterator[None]:
-    """Processes started here begin deaf to Ctrl-C, until `_init_worker` has set them up."""
+    """Start processes with Ctrl-C blocked, until `_init_worker` has set them up."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

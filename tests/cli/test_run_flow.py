@@ -1,20 +1,21 @@
-"""Which partition is rewritten and judged when. Processes are not started here; what they do is in `test_run`."""
+"""Which partition is rewritten and judged when. No process is started here; `test_run` does that."""
 
 from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
 from concurrent.futures import Future
-from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from mvl_assets.config.catalog import load_catalog
+from mvl_assets.config.prompts import get_judge_prompts, load_prompts
 from mvl_assets.inference.progress import Progress
 from mvl_assets.lake.lake import Lake
-from mvl_assets.runner import pipelining
 from mvl_assets.runner.asset_steps import AssetStep, StepResult
-from mvl_assets.runner.pipelining import MAX_CONCURRENT, StepLoad
+from mvl_assets.runner.pipelining import MAX_CONCURRENT, StepLoad, has_capacity, schedule_steps
+from mvl_assets.stages import CATEGORY, REWRITTEN
 
 SLUGS = [slug for slug, spec in load_catalog().items() if spec.group == "B"][:5]
 
@@ -29,7 +30,7 @@ def judging(step: AssetStep) -> AssetStep:
 
 def progress(rows: int, total: int) -> Progress:
     return Progress(
-        name="rewrite somewhere",
+        name="rewritten somewhere",
         n_finished=rows,
         total=total,
         requests_per_s=1.0,
@@ -49,8 +50,8 @@ def progress(rows: int, total: int) -> Progress:
     )
 
 
-class AtOnce:
-    """Workers whose steps end as soon as they have begun."""
+class InstantWorkers:
+    """Workers whose steps end as soon as they start."""
 
     def __init__(self) -> None:
         self.running: dict[Future[StepResult], AssetStep] = {}
@@ -67,34 +68,34 @@ class AtOnce:
         return future.result()
 
 
-class Silent:
+class EmptyQueue:
     def get_nowait(self) -> None:
         raise queue.Empty
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> StepLoad:
-    return StepLoad(Lake(str(tmp_path / "lake")))
+def load(lake: Lake) -> StepLoad:
+    return StepLoad(lake)
 
 
 def drive(load: StepLoad, steps: list[AssetStep]) -> list[AssetStep]:
-    workers = AtOnce()
+    workers = InstantWorkers()
 
-    def then(done: StepResult) -> list[AssetStep]:
-        return [judging(done.step)] if done.step.stage == "rewritten" else []
+    def list_next_steps(result: StepResult) -> list[AssetStep]:
+        return [judging(result.step)] if result.step.stage == REWRITTEN.name else []
 
-    ended: Iterator[StepResult] = pipelining._schedule_steps(workers, steps, then, load, Silent(), print)  # type: ignore[arg-type]
-    assert {done.step for done in ended} == set(steps) | {judging(step) for step in steps}
+    results: Iterator[StepResult] = schedule_steps(workers, steps, list_next_steps, load, EmptyQueue(), print)  # type: ignore[arg-type]
+    assert {result.step for result in results} == set(steps) | {judging(step) for step in steps}
     return workers.started
 
 
-def test_large_partitions_go_one_after_another_and_each_is_judged_while_the_next_is_rewritten(load: StepLoad) -> None:
+def test_large_partitions_run_one_after_another_and_are_judged_while_the_next_is_rewritten(load: StepLoad) -> None:
     steps = [rewriting(slug) for slug in SLUGS]
     for step in steps:
         load.latest_progress[step.name] = progress(0, 1_000_000)
     started = drive(load, steps)
-    for place in range(len(SLUGS) - 2):
-        assert started.index(judging(steps[place])) < started.index(steps[place + 2])
+    for index in range(len(SLUGS) - 2):
+        assert started.index(judging(steps[index])) < started.index(steps[index + 2])
 
 
 def test_small_partitions_share_their_model(load: StepLoad) -> None:
@@ -104,20 +105,30 @@ def test_small_partitions_share_their_model(load: StepLoad) -> None:
     assert drive(load, steps)[: MAX_CONCURRENT["rewritten"]] == steps[: MAX_CONCURRENT["rewritten"]]
 
 
-def test_the_next_partition_comes_when_the_last_one_no_longer_fills_the_endpoint(load: StepLoad) -> None:
+def test_the_next_partition_starts_when_the_running_one_no_longer_fills_the_endpoint(load: StepLoad) -> None:
     one, other = (rewriting(slug) for slug in SLUGS[:2])
     full = load.compute_saturation(other)
     assert full > 1
     load.latest_progress[one.name] = progress(1000, 1000 + full)
-    assert not pipelining._has_capacity(other, [one], load)
+    assert not has_capacity(other, [one], load)
     load.latest_progress[one.name] = progress(1001, 1000 + full)
-    assert pipelining._has_capacity(other, [one], load)
-    assert pipelining._has_capacity(judging(other), [], load)
+    assert has_capacity(other, [one], load)
+    assert has_capacity(judging(other), [], load)
 
 
-def test_before_its_first_report_a_partition_counts_as_large_as_its_rows(load: StepLoad) -> None:
-    assert (
-        load.estimate_remaining_requests(rewriting(SLUGS[0]))
-        == load.estimate_remaining_requests(judging(rewriting(SLUGS[0])))
-        == 0
-    )
+def test_before_its_first_report_a_partition_counts_by_its_rows(load: StepLoad, lake: Lake) -> None:
+    source = next(spec for spec in load_catalog().values() if spec.group == "B" and spec.family == "math")
+    rows = [
+        {"sample_id": f"{n:032x}", "version_id": f"{n:032x}", "source": source.slug, "n_turns": 2 * n} for n in range(4)
+    ]
+    category = lake.get_table(CATEGORY.get_table_name(source.category))
+    category.publish([pa.Table.from_pylist(rows, schema=category.spec.columns)], source.slug)
+    rewrites = [{"rewrite_id": f"{n:032x}", "sample_id": f"{n:032x}", "source": source.slug} for n in range(5)]
+    rewritten = lake.get_table(REWRITTEN.get_table_name(source.category))
+    rewritten.publish([pa.Table.from_pylist(rewrites, schema=rewritten.spec.columns)], source.slug)
+    prompts = load_prompts()
+    # Its prompt asks about each pair, and about a sample without turns once.
+    assert prompts["rewrite_math"].unit == "pair"
+    assert load.estimate_remaining_requests(rewriting(source.slug)) == 1 + 1 + 2 + 3
+    n_criteria = len(get_judge_prompts(prompts, "math"))
+    assert load.estimate_remaining_requests(judging(rewriting(source.slug))) == 5 * n_criteria > 0

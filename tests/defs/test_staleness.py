@@ -54,7 +54,7 @@ def test_an_edited_criterion_makes_what_it_judged_stale_and_no_rewrite(world: Wo
 
 
 def test_an_edited_note_makes_nothing_stale_and_an_edit_taken_back_neither(world: World) -> None:
-    world.edit("rewrite_math.md", "note: ", "note: Reworded. ")
+    world.edit("rewrite_math.md", "\nnote: ", "\nnote: Reworded. ")
     assert world.report_prompts() == []
     world.edit("rewrite_math.md", "</sample>\n", "</sample>\n\nBe brief.\n")
     world.report_prompts()

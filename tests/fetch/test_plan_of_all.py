@@ -80,7 +80,9 @@ def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded
     # Nine sources share M4-Instruct's rows, ten Cambrian-10M's.
     assert everything["bytes_to_fetch"] == known - 8 * M4_ROWS - 9 * CAMBRIAN_ROWS
     assert everything["fetch_hours"] == pytest.approx(everything["bytes_to_fetch"] * 8 / 1e9 / 3600)
-    assert said("plan", "raw", "--bandwidth-mbit", "100")[-1]["fetch_hours"] == pytest.approx(everything["fetch_hours"] * 10)
+    assert said("plan", "raw", "--bandwidth-mbit", "100")[-1]["fetch_hours"] == pytest.approx(
+        everything["fetch_hours"] * 10
+    )
 
 
 def test_a_plan_can_be_of_a_category_or_of_sources(recorded: Lockfile) -> None:
