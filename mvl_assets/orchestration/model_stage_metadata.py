@@ -56,5 +56,5 @@ def build_model_stage_metadata(
         metadata_keys.PREVIEW: render_preview(lake, preview_rows, preview_columns),
     }
     return build_table_metadata(
-        lake.get_table(report.table), rows=report.rows, partition_key=report.source, **stage_metadata
+        lake.get_table(report.table), stage_metadata, rows=report.rows, partition_key=report.source
     )
