@@ -44,7 +44,7 @@ def test_every_row_of_a_source_that_is_a_benchmark_is_a_hit(lake: Lake) -> None:
     ("words", "same_look", "is_copy"),
     [("what is it?", True, True), ("What IS it", True, True), ("where?", True, False), ("what is it?", False, False)],
 )
-def test_a_copy_has_the_words_and_the_looks_of_a_held_out_row(
+def test_near_duplicate_has_the_words_and_similar_images_of_a_held_out_row(
     lake: Lake, words: str, same_look: bool, is_copy: bool
 ) -> None:
     (asked,), (shown,) = pictures(held_out=True), pictures(held_out=False)
@@ -59,7 +59,7 @@ def test_a_copy_has_the_words_and_the_looks_of_a_held_out_row(
     assert hits(lake) == ({(lesson["sample_id"], "near_duplicate"): exam["sample_id"]} if is_copy else {})
 
 
-def test_a_held_out_row_is_no_copy_of_itself_or_of_another_held_out_one(lake: Lake) -> None:
+def test_held_out_row_is_not_a_near_duplicate_of_held_out_rows(lake: Lake) -> None:
     first, second = pictures(held_out=True, count=2)
     lake.images.insert([first, looks_like(first, second)])
     rows = [sample("a", n, question="?", answer="!", image_ids=[p.image_id]) for n, p in enumerate((first, second))]
@@ -67,7 +67,7 @@ def test_a_held_out_row_is_no_copy_of_itself_or_of_another_held_out_one(lake: La
     assert find_contamination(lake, [source("a")], holdout_fraction=SHARE, run_id="one").hit_counts == {}
 
 
-def test_nothing_is_held_out_and_nothing_declared_so_nothing_is_hit(lake: Lake) -> None:
+def test_no_holdout_and_no_benchmark_give_no_hits(lake: Lake) -> None:
     put_samples(lake, "a", [sample("a", n) for n in range(5)])
     report = find_contamination(lake, [source("a")], holdout_fraction=0, run_id="one")
     assert report.published.n_rows == 0
@@ -83,7 +83,7 @@ def test_running_it_again_changes_nothing(lake: Lake) -> None:
     assert not again.changed_anything
 
 
-def test_a_row_that_shows_a_held_out_rows_picture_among_others_is_a_hit(lake: Lake) -> None:
+def test_row_with_an_image_of_a_held_out_row_is_a_hit(lake: Lake) -> None:
     (asked,), (shown,) = pictures(held_out=True), pictures(held_out=False)
     lake.images.insert([asked, shown])
     exam = sample("a", 1, image_ids=[asked.image_id])

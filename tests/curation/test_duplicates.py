@@ -42,7 +42,7 @@ def put_copies(lake: Lake, *slugs: str) -> None:
         ({"image_ids": [PICTURE, PICTURE]}, False),
     ],
 )
-def test_a_duplicate_has_the_same_pictures_and_the_same_words(lake: Lake, other: dict, is_duplicate: bool) -> None:
+def test_duplicates_have_the_same_images_and_words(lake: Lake, other: dict, is_duplicate: bool) -> None:
     put_samples(lake, "a", [copy("a")])
     put_samples(lake, "b", [copy("b", **other)])
     report = find_duplicates(lake, [source("a"), source("b")], run_id="one")
@@ -50,18 +50,18 @@ def test_a_duplicate_has_the_same_pictures_and_the_same_words(lake: Lake, other:
     assert dropped(lake) == ({"b": "a"} if is_duplicate else {})
 
 
-def test_the_order_of_the_pictures_counts() -> None:
+def test_fingerprint_depends_on_the_order_of_images() -> None:
     turns = sample("a", 1)["conversations"]
     assert compute_fingerprint(turns, [PICTURE, OTHER]) != compute_fingerprint(turns, [OTHER, PICTURE])
 
 
-def test_who_says_it_counts() -> None:
+def test_fingerprint_depends_on_the_speaker() -> None:
     turns = sample("a", 1)["conversations"]
     swapped = [{"from": b["from"], "value": a["value"]} for a, b in zip(turns, reversed(turns), strict=True)]
     assert compute_fingerprint(turns, []) != compute_fingerprint(swapped, [])
 
 
-def test_words_in_other_scripts_count() -> None:
+def test_fingerprint_depends_on_words_in_other_scripts() -> None:
     assert compute_fingerprint([{"from": "human", "value": "猫"}], []) != compute_fingerprint(
         [{"from": "human", "value": "犬"}], []
     )
@@ -75,14 +75,14 @@ def test_copies_within_one_source_leave_one(lake: Lake) -> None:
     assert {r["sample_id"] for r in rows}.isdisjoint(r["canonical_sample_id"] for r in rows)
 
 
-def test_the_first_of_the_catalog_stays_and_group_c_comes_last(lake: Lake) -> None:
+def test_first_source_of_the_catalog_is_kept_and_group_c_comes_last(lake: Lake) -> None:
     put_copies(lake, "z", "y", "x")
     sources = [source("z", group="C", reason="too noisy"), source("y"), source("x")]
     find_duplicates(lake, sources, run_id="one")
     assert dropped(lake) == {"x": "y", "z": "y"}
 
 
-def test_what_stayed_before_stays_when_an_earlier_source_arrives(lake: Lake) -> None:
+def test_earlier_kept_row_stays_when_an_earlier_source_arrives(lake: Lake) -> None:
     put_copies(lake, "b", "c")
     sources = [source("a"), source("b"), source("c")]
     find_duplicates(lake, sources, run_id="one")
@@ -93,7 +93,7 @@ def test_what_stayed_before_stays_when_an_earlier_source_arrives(lake: Lake) -> 
     assert dropped(lake) == {"a": "b", "c": "b"}
 
 
-def test_what_was_paid_for_stays_when_an_earlier_source_arrives(lake: Lake) -> None:
+def test_rewritten_row_stays_when_an_earlier_source_arrives(lake: Lake) -> None:
     put_copies(lake, "a", "b")
     put(lake, "rewritten/ocr", REWRITTEN, [rewrite(copy("b"), "ocr")], "b")
     find_duplicates(lake, [source("a"), source("b")], run_id="one")
@@ -109,7 +109,7 @@ def test_running_it_again_changes_nothing(lake: Lake) -> None:
     assert again.version == first.version
 
 
-def test_a_duplicate_whose_keeper_is_withdrawn_comes_back(lake: Lake) -> None:
+def test_duplicate_returns_when_its_canonical_row_is_withdrawn(lake: Lake) -> None:
     put_copies(lake, "a", "b")
     sources = [source("a"), source("b")]
     find_duplicates(lake, sources, run_id="one")
@@ -122,7 +122,7 @@ def test_an_empty_lake_has_no_duplicates(lake: Lake) -> None:
     assert find_duplicates(lake, [source("a")], run_id="one").n_compared == 0
 
 
-def test_a_row_of_group_c_or_of_no_group_never_stays_for_one_that_mixtures_take(lake: Lake) -> None:
+def test_row_that_mixtures_take_is_kept_over_one_of_group_c_or_none(lake: Lake) -> None:
     sources = [source("released", group=None), source("c", group="C", reason="too noisy"), source("a")]
     put_copies(lake, "released", "c")
     find_duplicates(lake, sources, run_id="before")
@@ -135,7 +135,7 @@ def test_a_row_of_group_c_or_of_no_group_never_stays_for_one_that_mixtures_take(
     ("one", "other"),
     [("-5 - 3", "5 + 3"), ("is 3 < 4?", "is 3 > 4?"), ("3.5", "35"), ("x^2/2", "x-2*2"), ("C", "C++")],
 )
-def test_signs_and_marks_inside_words_make_another_text(one: str, other: str) -> None:
+def test_fingerprint_depends_on_punctuation_inside_words(one: str, other: str) -> None:
     assert compute_fingerprint([{"from": "human", "value": one}], []) != compute_fingerprint(
         [{"from": "human", "value": other}], []
     )

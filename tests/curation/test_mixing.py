@@ -48,7 +48,7 @@ SHARES = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.001, 1), min_s
 
 @settings(derandomize=True, database=None, deadline=None)
 @given(st.integers(0, 10_000_000), SHARES)
-def test_parts_add_up_and_each_is_within_one_row_of_its_share(total: int, shares: dict[str, float]) -> None:
+def test_apportioned_rows_add_up_and_are_within_one_row_of_their_share(total: int, shares: dict[str, float]) -> None:
     parts = apportion(total, shares)
     whole = sum(shares.values())
     assert sum(parts.values()) == total
@@ -69,7 +69,7 @@ def test_parts_add_up_and_each_is_within_one_row_of_its_share(total: int, shares
         (1, 10, 10, (1, 0)),
     ],
 )
-def test_a_category_is_filled_70_to_30_and_each_side_covers_for_the_other(
+def test_category_is_filled_70_to_30_and_each_kind_covers_for_the_other(
     target: int, rewritten: int, original: int, expected: tuple[int, int]
 ) -> None:
     assert tuple(split_by_kind(target, rewritten, original, 0.7).values()) == expected
@@ -80,7 +80,7 @@ COUNTS = st.fixed_dictionaries({(c, k): st.integers(0, 40) for c in CATEGORIES f
 
 @settings(derandomize=True, database=None, deadline=None)
 @given(COUNTS, st.integers(0, 60), st.integers(0, 60), st.floats(0, 1), st.booleans())
-def test_quotas_take_what_is_there_once_and_report_the_rest(
+def test_quotas_take_available_rows_once_and_report_the_shortfall(
     counts: dict[tuple[str, str], int], single: int, both: int, still: float, upsample: bool
 ) -> None:
     mixture = profile(single_image=single, one_vision=both, one_vision_single_share=still, upsample=upsample).mixture
@@ -101,7 +101,7 @@ def test_quotas_take_what_is_there_once_and_report_the_rest(
     assert not [row for row, times in taken.items() if times > 1], "no row is in both stages"
 
 
-def test_repeats_fill_a_category_only_when_asked_for() -> None:
+def test_rows_repeat_only_with_upsample() -> None:
     mixture = profile(upsample=True).mixture
     counts = {("ocr", "original"): 2, ("ocr", "rewritten"): 1, ("chart", "original"): 100}
     chosen, fills = build_quotas(mixture, "single_image", counts)
@@ -155,7 +155,7 @@ def test_a_mixture_has_its_shares_and_says_what_was_short(full: Lake) -> None:
     assert [r["category"] for r in rows] != sorted(r["category"] for r in rows), "shuffled across categories"
 
 
-def test_every_row_can_be_read_with_what_it_says(full: Lake) -> None:
+def test_every_mixture_row_resolves_to_its_content(full: Lake) -> None:
     for stage in ("alignment", "single_image", "one_vision"):
         build_mixture(full, profile(), stage, run_id="one")
         rows = list(iter_mixture_rows(full, stage))
@@ -165,7 +165,7 @@ def test_every_row_can_be_read_with_what_it_says(full: Lake) -> None:
             assert (row["judged_id"] is not None) == (row["kind"] == "rewritten")
 
 
-def test_the_stages_share_no_row_and_one_vision_moves(full: Lake) -> None:
+def test_stages_share_no_row(full: Lake) -> None:
     build_mixture(full, profile(), "single_image", run_id="one")
     build_mixture(full, profile(), "one_vision", run_id="one")
     single, both = manifest(full, "single_image"), manifest(full, "one_vision")
@@ -174,7 +174,7 @@ def test_the_stages_share_no_row_and_one_vision_moves(full: Lake) -> None:
     assert sum(r["category"] == "ocr" for r in both) == 4
 
 
-def test_a_kept_rewrite_stands_in_for_its_original_and_a_refused_one_does_not(full: Lake) -> None:
+def test_kept_rewrite_replaces_its_original_and_a_dropped_one_does_not(full: Lake) -> None:
     build_mixture(full, profile(single_image=1000), "single_image", run_id="one")
     rows = [r for r in manifest(full, "single_image") if r["source"] == "a"]
     assert Counter(r["kind"] for r in rows) == {"rewritten": 20, "original": 10}
@@ -191,7 +191,7 @@ def test_a_rewrite_of_an_older_version_is_not_used(full: Lake) -> None:
     assert [(r["kind"], r["conversations"][1]["value"]) for r in found] == [("original", "changed")]
 
 
-def test_the_same_data_and_seed_give_the_same_mixture(full: Lake) -> None:
+def test_same_data_and_seed_give_the_same_mixture(full: Lake) -> None:
     first = build_mixture(full, profile(), "one_vision", run_id="one").published
     rows = manifest(full, "one_vision")
     again = build_mixture(full, profile(), "one_vision", run_id="two").published
@@ -211,7 +211,7 @@ def test_a_larger_mixture_contains_the_smaller(full: Lake) -> None:
     assert small < set(who(manifest(full, "single_image")))
 
 
-def test_repeated_rows_are_rows_of_their_own(full: Lake) -> None:
+def test_repeated_rows_have_their_own_ids(full: Lake) -> None:
     report = build_mixture(full, profile(upsample=True), "single_image", run_id="one")
     assert not any(f.shortfall for f in report.fills)
     charts = [r for r in manifest(full, "single_image") if r["category"] == "chart"]
@@ -220,7 +220,7 @@ def test_repeated_rows_are_rows_of_their_own(full: Lake) -> None:
     assert len(list(iter_mixture_rows(full, "single_image"))) == 20
 
 
-def test_no_stage_takes_a_held_out_row(full: Lake) -> None:
+def test_held_out_rows_are_in_no_stage(full: Lake) -> None:
     for stage in ("alignment", "single_image", "one_vision"):
         build_mixture(full, profile(holdout_fraction=0.4, single_image=1000, one_vision=1000), stage, run_id="one")
         taken = {r["sample_id"] for r in manifest(full, stage)}
@@ -243,7 +243,7 @@ def test_no_stage_takes_a_held_out_row(full: Lake) -> None:
         ({"paper_parity": True}, set()),
     ],
 )
-def test_duplicates_and_contaminated_rows_stay_out_unless_switched_off(
+def test_duplicates_and_contaminated_rows_are_left_out_unless_switched_off(
     full: Lake, changed: dict[str, Any], missing: set[int]
 ) -> None:
     rows = [sample("c", n) for n in range(4)]
@@ -255,7 +255,7 @@ def test_duplicates_and_contaminated_rows_stay_out_unless_switched_off(
     assert taken == {r["sample_id"] for n, r in enumerate(rows) if n not in missing}
 
 
-def test_an_empty_lake_gives_an_empty_mixture_that_is_all_shortfall(lake: Lake) -> None:
+def test_empty_lake_gives_an_empty_mixture_with_full_shortfall(lake: Lake) -> None:
     report = build_mixture(lake, profile(), "one_vision", run_id="one")
     assert report.published.n_rows == 0
     assert sum(f.shortfall for f in report.fills) == 10
@@ -286,7 +286,7 @@ def test_sources_that_left_their_category_or_group_leave_the_mixture(full: Lake)
         ({"shares": {"chart": -1.0}}, "shares.chart"),
     ],
 )
-def test_numbers_that_no_mixture_can_have_are_refused(changed: dict[str, Any], said: str) -> None:
+def test_impossible_mixture_numbers_are_refused(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         profile(**changed)
 

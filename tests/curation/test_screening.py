@@ -40,7 +40,7 @@ def drawn(number: int, **said: Any) -> dict[str, Any]:
     return sample("drawn", number, content_hash=compute_digest("content", number), **said)
 
 
-def test_the_rows_with_the_smallest_ids_are_looked_at_so_more_rows_contain_fewer(lake: Lake) -> None:
+def test_screening_samples_the_smallest_ids(lake: Lake) -> None:
     rows = [drawn(n) for n in range(20)]
     put_samples(lake, "drawn", rows)
     few, many = (sample_by_hash(lake, "drawn", count, ["native_id"]) for count in (5, 12))
@@ -51,7 +51,7 @@ def test_the_rows_with_the_smallest_ids_are_looked_at_so_more_rows_contain_fewer
     assert few.rows[0].keys() == {"sample_id", "native_id"}
 
 
-def test_only_the_newest_versions_in_use_are_looked_at(lake: Lake) -> None:
+def test_screening_measures_only_current_versions(lake: Lake) -> None:
     put_samples(
         lake,
         "drawn",
@@ -68,7 +68,7 @@ def test_only_the_newest_versions_in_use_are_looked_at(lake: Lake) -> None:
     assert found.n_samples == 1
 
 
-def test_rows_that_say_exactly_the_same_are_counted_over_the_whole_source(lake: Lake) -> None:
+def test_copies_are_counted_over_the_whole_source(lake: Lake) -> None:
     same = compute_digest("same")
     put_samples(lake, "drawn", [drawn(n) | ({"content_hash": same} if n < 3 else {}) for n in range(6)])
     assert sample_by_hash(lake, "drawn", 1, ["file"]).n_copies == 2
@@ -102,11 +102,11 @@ def test_words_are_counted_in_languages_with_and_without_spaces(text: str, words
         ("<image>\n3 + 4 = 7", "none"),
     ],
 )
-def test_a_row_is_of_the_script_that_most_of_its_letters_are(text: str, script: str) -> None:
+def test_script_of_a_row_is_that_of_most_letters(text: str, script: str) -> None:
     assert detect_script(text) == script
 
 
-def test_the_numbers_are_those_of_the_rows(lake: Lake) -> None:
+def test_screening_measures_the_rows(lake: Lake) -> None:
     def picture(number: int, width: int, height: int) -> ImageRow:
         data = str(number).encode()  # no picture at all: nothing may be decoded
         return ImageRow(compute_digest(data), data, "PNG", width, height, 1, "RGB", None)
@@ -134,7 +134,7 @@ def test_the_numbers_are_those_of_the_rows(lake: Lake) -> None:
     assert len(found.examples) == 2
 
 
-def test_a_source_without_rows_has_empty_numbers(lake: Lake) -> None:
+def test_screening_of_a_source_without_rows_is_empty(lake: Lake) -> None:
     found = screen_source(lake, "drawn")
     assert (found.n_rows, found.n_total, found.n_answers, found.image_sizes, found.examples) == (0, 0, 0, None, [])
 
@@ -146,7 +146,7 @@ def looked(words: float, one_word: float = 0.0, most_frequent: float = 0.1) -> S
     )
 
 
-def test_the_rule_goes_by_lengths() -> None:
+def test_suggested_group_follows_answer_lengths() -> None:
     assert suggest_group(looked(40), "general").group == "A"
     assert suggest_group(looked(3), "general").group == "B"
     assert suggest_group(looked(40, one_word=0.6), "general").group == "B"
@@ -154,7 +154,7 @@ def test_the_rule_goes_by_lengths() -> None:
     assert "3 words" in suggest_group(looked(3), "general").reason
 
 
-def test_captions_are_never_kept_as_they_are_and_brief_ones_are_dropped() -> None:
+def test_captions_are_suggested_for_group_b_and_brief_ones_for_c() -> None:
     assert suggest_group(looked(150), "caption").group == "B"
     assert suggest_group(looked(9), "caption").group == "C"
 

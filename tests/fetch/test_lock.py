@@ -27,7 +27,7 @@ def locked(*sources: object, old: Lockfile | None = None) -> Lockfile:
     return read_lockfile()
 
 
-def test_a_lock_names_commit_files_sizes_checksums_and_both_licences(data: Repo) -> None:
+def test_lock_records_commit_files_sizes_checksums_and_both_licences(data: Repo) -> None:
     entry = locked(spec(license="cc0")).get_entry(spec(license="cc0"))
     assert entry is not None
     assert (entry.commit, entry.license, entry.card_license, entry.gated) == (data.commit, "cc0", "mit", None)
@@ -37,7 +37,7 @@ def test_a_lock_names_commit_files_sizes_checksums_and_both_licences(data: Repo)
     assert entry.total_bytes == 5000 + len(ROWS)
 
 
-def test_looking_up_an_unchanged_hub_gives_the_same_bytes(data: Repo) -> None:
+def test_lock_of_an_unchanged_hub_has_the_same_bytes(data: Repo) -> None:
     data.license = ["mit", "cc-by-4.0"]
     sources = [spec(slug) for slug in ("zebra", "ant", "demo")]
     locked(*sources)
@@ -48,12 +48,12 @@ def test_looking_up_an_unchanged_hub_gives_the_same_bytes(data: Repo) -> None:
     assert json.loads(first)["sources"]["ant"]["card_license"] == "mit, cc-by-4.0"
 
 
-def test_a_repository_is_asked_once_for_all_its_sources(data: Repo, hub: HubServer) -> None:
+def test_repository_shared_by_sources_is_requested_once(data: Repo, hub: HubServer) -> None:
     locked(spec("one"), spec("two", files=["rows.json"]), spec("three"))
     assert len(hub.requests_of("/api/")) == 1
 
 
-def test_one_source_can_be_locked_again_without_the_others(data: Repo) -> None:
+def test_locking_one_source_keeps_the_other_entries(data: Repo) -> None:
     old = locked(spec("one"), spec("two"))
     data.change({"rows.json": b"[]"})
     new = locked(spec("two"), old=old)
@@ -88,7 +88,7 @@ def test_one_source_can_be_locked_again_without_the_others(data: Repo) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_source_that_cannot_be_looked_up_is_listed_with_the_reason_and_stops_no_other(
+def test_failed_lookup_is_listed_with_the_reason_and_does_not_stop_others(
     hub: HubServer, repo: Repo | None, fault: Fault | None, reason: str, hint: str
 ) -> None:
     hub.repos["lab/good"] = Repo({"rows.json": ROWS})
@@ -103,13 +103,13 @@ def test_a_source_that_cannot_be_looked_up_is_listed_with_the_reason_and_stops_n
     assert (homeless.reason, homeless.hint) == ("no public home is known", None)
 
 
-def test_what_passes_is_asked_again(data: Repo, hub: HubServer) -> None:
+def test_transient_hub_failures_are_retried(data: Repo, hub: HubServer) -> None:
     hub.faults["/api/"] = Fault(times=3, status=503)
     assert locked(spec()).get_entry(spec()) is not None
     assert len(hub.requests_of("/api/")) == 4
 
 
-def test_a_missing_repository_and_a_wrong_token_are_told_apart(
+def test_missing_repository_and_wrong_token_have_different_reasons(
     data: Repo, hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_x")
@@ -117,7 +117,7 @@ def test_a_missing_repository_and_a_wrong_token_are_told_apart(
     assert lock.sources["gone"].reason == "lab/gone does not exist (HTTP 404)"
 
 
-def test_without_a_network_the_lock_that_was_stays(data: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_without_network_keeps_the_earlier_entries(data: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     old = locked(spec())
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     lines: list[str] = []
@@ -134,21 +134,21 @@ def test_a_gated_repository_is_locked_and_says_so(data: Repo) -> None:
     assert entry is not None and entry.gated == "manual"
 
 
-def test_names_that_lead_out_of_the_folder_are_left_out(data: Repo) -> None:
+def test_file_names_that_leave_the_folder_are_left_out(data: Repo) -> None:
     data.sizes = {"../evil.json": 1, "/etc/evil.json": 1, "a/../../evil.json": 1, "b\\evil.json": 1, "fine/x.json": 1}
     entry = locked(spec()).get_entry(spec())
     assert entry is not None
     assert [f.name for f in entry.files] == ["fine/x.json", "images.tar.gz", "rows.json"]
 
 
-def test_another_declaration_makes_a_lock_void(data: Repo) -> None:
+def test_changed_declaration_invalidates_a_lock_entry(data: Repo) -> None:
     lock = locked(spec())
     assert lock.get_entry(spec()) is not None
     for other in (spec(config="x"), spec(files=["*.json"]), spec(format="llava_parquet"), spec(repo="lab/other")):
         assert lock.get_entry(other) is None
 
 
-def test_an_address_is_locked_with_its_size_or_says_that_it_is_a_page(hub: HubServer) -> None:
+def test_url_is_locked_with_its_size_or_refused_as_a_web_page(hub: HubServer) -> None:
     hub.plain["rows.json"] = TAR
     hub.faults["plain/page.json"] = Fault(page=True)
     sources = {
@@ -167,7 +167,7 @@ def test_an_address_is_locked_with_its_size_or_says_that_it_is_a_page(hub: HubSe
 @pytest.mark.parametrize(
     "text", ["", "{", '{"version": 2, "sources": {}}', '{"sources": {"a": 1}}', '{"what": 1}', "\xff\xfe"]
 )
-def test_a_damaged_lock_file_is_an_error_that_names_it(home: Path, text: str) -> None:
+def test_damaged_lock_file_raises_an_error_with_its_name(home: Path, text: str) -> None:
     home.mkdir()
     load_settings().lock_file.write_text(text, encoding="latin-1")
     with pytest.raises(MvlError, match=r"sources\.lock\.json") as caught:
@@ -175,13 +175,13 @@ def test_a_damaged_lock_file_is_an_error_that_names_it(home: Path, text: str) ->
     assert caught.value.hint
 
 
-def test_the_lock_file_may_lie_elsewhere(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_file_path_comes_from_the_environment(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MVL_SOURCES_LOCK", str(tmp_path / "mine.json"))
     write_lockfile(Lockfile())
     assert json.loads((tmp_path / "mine.json").read_text(encoding="utf-8")) == {"sources": {}, "version": 1}
 
 
-def test_a_hub_that_never_answers_is_not_asked_for_every_repository(data: Repo, hub: HubServer) -> None:
+def test_unreachable_hub_is_not_tried_for_every_repository(data: Repo, hub: HubServer) -> None:
     hub.faults["/api/datasets/"] = Fault(times=99, hang_up=True)
     lock = locked(spec(), spec("other", repo="lab/other"))
     assert {entry.reason for entry in lock.sources.values()} == {f"{hub.url} cannot be reached (RemoteProtocolError)"}

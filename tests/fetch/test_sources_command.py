@@ -40,7 +40,7 @@ def line_of(slug: str) -> dict[str, Any]:
     return next(line for line in lines if line["slug"] == slug)
 
 
-def test_a_source_goes_from_unverified_to_locked_to_fetched(data: Repo) -> None:
+def test_source_goes_from_unverified_to_locked_to_fetched(data: Repo) -> None:
     assert line_of(SLUG)["state"] == "unverified"
     assert "1 of 1 sources locked" in mvl("lock", "--source", SLUG).output
     line = line_of(SLUG)
@@ -51,7 +51,7 @@ def test_a_source_goes_from_unverified_to_locked_to_fetched(data: Repo) -> None:
     assert (load_settings().raw_dir / SLUG / "train-0.parquet").read_bytes() == noise(3_000_000)
 
 
-def test_the_list_can_be_narrowed_by_state_and_licence_and_then_says_what_to_do(data: Repo) -> None:
+def test_list_filtered_by_state_and_licence_says_what_to_do(data: Repo) -> None:
     mvl("lock", "--source", SLUG)
     locked = mvl("--state", "locked").output
     assert locked.startswith("1 sources") and f"{SLUG}: locked at {data.commit[:12]}, not fetched" in locked
@@ -69,7 +69,7 @@ def test_the_list_can_be_narrowed_by_state_and_licence_and_then_says_what_to_do(
     assert misplaced.exit_code == 2 and "options of `lock` come after it" in misplaced.output
 
 
-def test_locking_all_sources_of_a_category_names_those_that_fail(data: Repo, hub: HubServer) -> None:
+def test_locking_a_category_names_the_sources_that_fail(data: Repo, hub: HubServer) -> None:
     done = mvl("lock", "--category", "ocr")
     assert done.exit_code == 0
     assert "HuggingFaceM4/the_cauldron is missing, private or gated (HTTP 401)" in done.output
@@ -81,7 +81,7 @@ def test_locking_all_sources_of_a_category_names_those_that_fail(data: Repo, hub
     assert alone.exit_code == 1 and "no source could be looked up" in str(alone.exception)
 
 
-def test_one_source_that_fails_stops_no_other(data: Repo, hub: HubServer) -> None:
+def test_failing_source_does_not_stop_the_others(data: Repo, hub: HubServer) -> None:
     hub.faults["ai2d"] = Fault(times=99, status=404)
     done = mvl("fetch", "--source", SLUG, "--source", OTHER)
     assert done.exit_code == 1 and f"1 of 2 sources were not fetched: {SLUG}" in str(done.exception)
@@ -89,7 +89,7 @@ def test_one_source_that_fails_stops_no_other(data: Repo, hub: HubServer) -> Non
     assert (load_settings().raw_dir / OTHER / "train-0.parquet").is_file()
 
 
-def test_a_fetch_killed_in_the_middle_goes_on_when_it_is_run_again(data: Repo, hub: HubServer) -> None:
+def test_killed_fetch_command_resumes_when_run_again(data: Repo, hub: HubServer) -> None:
     """The whole way: a hub, a redirect to its storage, kill -9 of the command, the same command once more."""
     mvl("lock", "--source", SLUG)
     root = load_settings().raw_dir / SLUG
@@ -114,7 +114,7 @@ def test_a_fetch_killed_in_the_middle_goes_on_when_it_is_run_again(data: Repo, h
     assert line_of(SLUG)["state"] == "fetched"
 
 
-def test_without_a_choice_the_profiles_sources_with_a_home_are_fetched(
+def test_fetch_without_arguments_takes_the_fetchable_sources_of_the_profile(
     data: Repo, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (PROJECT_ROOT / "mvl_assets" / "profiles" / "demo.yaml").read_text(encoding="utf-8")
@@ -126,7 +126,7 @@ def test_without_a_choice_the_profiles_sources_with_a_home_are_fetched(
     assert [p.name for p in load_settings().raw_dir.iterdir()] == [OTHER]
 
 
-def test_a_purged_source_is_not_fetched(data: Repo, hub: HubServer) -> None:
+def test_purged_source_is_not_fetched(data: Repo, hub: HubServer) -> None:
     add_tombstones(Lake(load_settings().lake_root), SLUG, [(None, None)])
     line = line_of(SLUG)
     assert line["state"] == "purged" and "`mvl purge allow source ai2d_gpt4v` allows it again" in line["note"]

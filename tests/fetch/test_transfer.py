@@ -44,7 +44,7 @@ def parts(source: SourceSpec) -> list[Path]:
     return sorted((source.root / PARTIAL_DIR).glob("*.part"))
 
 
-def test_a_dropped_connection_is_taken_up_where_it_broke(hub: HubServer) -> None:
+def test_dropped_connection_resumes_where_it_broke(hub: HubServer) -> None:
     source = plain(hub)
     hub.faults["/plain/rows.json"] = Fault(times=3, drop=50_000)
     hub.written = lambda: sum(p.stat().st_size for p in parts(source))
@@ -55,14 +55,14 @@ def test_a_dropped_connection_is_taken_up_where_it_broke(hub: HubServer) -> None
     assert hub.sent["rows.json"] == len(BIG) + 1
 
 
-def test_a_server_that_sends_the_whole_file_again_is_believed(hub: HubServer) -> None:
+def test_server_that_ignores_the_range_restarts_the_file(hub: HubServer) -> None:
     source = plain(hub)
     hub.faults["rows.json"] = Fault(times=2, drop=70_000)
     hub.faults["plain/"] = Fault(times=2, no_ranges=True)
     assert fetched(source) == BIG
 
 
-def test_a_line_that_never_holds_ends_with_an_error_and_keeps_what_came(hub: HubServer) -> None:
+def test_connection_that_always_drops_ends_in_an_error_and_keeps_the_part(hub: HubServer) -> None:
     source = plain(hub)
     breaks(hub, source, after=80_000)
     before = hub.sent["rows.json"]
@@ -70,7 +70,7 @@ def test_a_line_that_never_holds_ends_with_an_error_and_keeps_what_came(hub: Hub
     assert hub.sent["rows.json"] - before == len(BIG) - 80_000 + 1  # and a byte to ask how large it is
 
 
-def test_a_file_that_changed_in_between_is_begun_again(hub: HubServer) -> None:
+def test_file_that_changed_on_the_server_is_restarted(hub: HubServer) -> None:
     source = plain(hub)
     breaks(hub, source, after=80_000)
     hub.plain["rows.json"] = noise(200_000, seed=1)
@@ -91,7 +91,7 @@ def breaks(hub: HubServer, source: SourceSpec, *, after: int) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_what_passes_is_tried_again(hub: HubServer, status: int) -> None:
+def test_transient_failures_of_a_download_are_retried(hub: HubServer, status: int) -> None:
     hub.repos["lab/data"] = Repo({"rows.json": BIG})
     hub.faults["/resolve/"] = Fault(times=2, status=status, headers={"Retry-After": "0"})
     assert fetched(spec()) == BIG
@@ -115,7 +115,7 @@ def test_what_passes_is_tried_again(hub: HubServer, status: int) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_does_not_pass_is_said_at_once_and_leaves_no_file(
+def test_permanent_failure_raises_at_once_and_leaves_no_file(
     hub: HubServer, fault: Fault, says: str, hint: str
 ) -> None:
     hub.repos["lab/data"] = Repo({"rows.json": BIG})
@@ -129,7 +129,7 @@ def test_what_does_not_pass_is_said_at_once_and_leaves_no_file(
     assert fetched(source) == BIG  # the fault was for one answer
 
 
-def test_a_small_file_is_checked_by_the_name_git_gives_it(hub: HubServer) -> None:
+def test_small_file_is_verified_by_its_git_object_id(hub: HubServer) -> None:
     hub.repos["lab/data"] = Repo({"rows.json": b"[1, 2]"})
     hub.faults["/resolve/"] = Fault(body=b"[1, 3]")
     with pytest.raises(FetchError, match=r"git object .* expected"):
@@ -137,19 +137,19 @@ def test_a_small_file_is_checked_by_the_name_git_gives_it(hub: HubServer) -> Non
     assert fetched(spec()) == b"[1, 2]"
 
 
-def test_an_empty_file_is_a_file(hub: HubServer) -> None:
+def test_empty_file_is_downloaded(hub: HubServer) -> None:
     hub.repos["lab/data"] = Repo({"rows.json": b"", "more.json": BIG})
     assert fetched(spec()) == b""
 
 
-def test_a_file_of_unknown_size_comes_whole(hub: HubServer) -> None:
+def test_file_of_unknown_size_is_downloaded_completely(hub: HubServer) -> None:
     source = plain(hub)
     hub.faults["plain/"] = Fault(times=2, chunked=True)
     hub.faults["rows.json"] = Fault(drop=50_000, chunked=True)
     assert fetched(source) == BIG
 
 
-def test_a_file_that_nobody_can_tell_to_be_whole_is_not_taken(hub: HubServer) -> None:
+def test_file_without_length_or_end_is_refused(hub: HubServer) -> None:
     source = plain(hub)
     hub.faults["rows.json"] = Fault(times=2, headers={"Content-Length": "", "Connection": "close"}, no_ranges=True)
     with pytest.raises(FetchError, match="a cut could not be noticed"):
@@ -157,7 +157,7 @@ def test_a_file_that_nobody_can_tell_to_be_whole_is_not_taken(hub: HubServer) ->
     assert not (source.root / "rows.json").exists()
 
 
-def test_a_file_address_is_copied(tmp_path: Path, home: Path) -> None:
+def test_file_url_is_copied(tmp_path: Path, home: Path) -> None:
     (tmp_path / "rows of mine.json").write_bytes(BIG)
     source = spec(repo=None, url=(tmp_path / "rows of mine.json").as_uri())
     assert fetched(source, "rows of mine.json") == BIG
@@ -166,7 +166,7 @@ def test_a_file_address_is_copied(tmp_path: Path, home: Path) -> None:
         fetch_source(spec("other", repo=None, url=source.url), retry_policy=QUICK)
 
 
-def test_the_token_goes_to_the_hub_alone_and_is_shown_nowhere(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_is_sent_to_the_hub_only_and_never_shown(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
     hub.token = "hf_secretsecret"
     hub.repos["lab/data"] = Repo({"rows.json": BIG}, gated="manual")
@@ -184,7 +184,7 @@ def test_the_token_goes_to_the_hub_alone_and_is_shown_nowhere(hub: HubServer, mo
     assert not any(b"secret" in content for content in written)
 
 
-def test_a_disk_without_room_is_said_before_anything_is_asked(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_before_the_first_request(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repos["lab/data"] = Repo({"rows.json": BIG})
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1_000_000, 900_000, 100_000))
@@ -194,7 +194,7 @@ def test_a_disk_without_room_is_said_before_anything_is_asked(hub: HubServer, mo
     assert hub.requests_of("/resolve/") == []
 
 
-def test_a_disk_that_fills_up_on_the_way_is_said(hub: HubServer, home: Path) -> None:
+def test_disk_that_fills_up_during_a_download_is_reported(hub: HubServer, home: Path) -> None:
     home.mkdir()
     if shutil.which("unshare") is None or subprocess.run([*small_disk(home), "true"], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount a small file system of their own")
@@ -205,7 +205,7 @@ def test_a_disk_that_fills_up_on_the_way_is_said(hub: HubServer, home: Path) -> 
     assert done.returncode == 1 and f"the disk of {source.root} is full | make room" in done.stderr, done.stderr
 
 
-def test_a_fetch_killed_in_the_middle_asks_only_for_the_rest(hub: HubServer) -> None:
+def test_killed_fetch_requests_only_the_rest(hub: HubServer) -> None:
     """kill -9 while the server holds its breath; the next process gets the rest, byte by byte counted."""
     big = noise(3_000_000)
     hub.plain["rows.jsonl"] = big

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from raw_files import picture, put, put_json, source, talk
 
 from mvl_assets.errors import SourceError
 from mvl_assets.ingest.categorise import categorise_source
@@ -13,6 +12,7 @@ from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_current_samples
 from mvl_assets.media.image import standardise_image
+from tests.raw_files import picture, put, put_json, source, talk
 
 SPEC = source("llava_json", category="chart", group="B", family="chart")
 SIZES = {"good": (300, 300), "small": (100, 100), "long": (2100, 240), "none": None}
@@ -35,7 +35,7 @@ def table(lake: Lake) -> dict[str, dict[str, object]]:
     return {native[r["sample_id"]]: r for r in lake.get_table("category/chart").iter_rows()}
 
 
-def test_every_sample_in_use_has_a_row_with_what_later_stages_ask_for(lake: Lake, tmp_path: Path) -> None:
+def test_category_row_of_a_sample_has_the_columns_of_later_stages(lake: Lake, tmp_path: Path) -> None:
     fill(lake, tmp_path / "raw", list(SIZES))
     report = categorise_source(lake, SPEC, run_id="r2")
     assert (report.n_rows, report.n_added) == (4, 4)
@@ -46,7 +46,7 @@ def test_every_sample_in_use_has_a_row_with_what_later_stages_ask_for(lake: Lake
     assert table(lake)["none"]["modality"] == "text"
 
 
-def test_the_verdict_is_what_standardising_does(lake: Lake, tmp_path: Path) -> None:
+def test_image_action_is_what_standardising_does(lake: Lake, tmp_path: Path) -> None:
     fill(lake, tmp_path / "raw", list(SIZES))
     report = categorise_source(lake, SPEC, run_id="r2")
     verdicts = {name: row["image_action"] for name, row in table(lake).items()}
@@ -59,7 +59,7 @@ def test_the_verdict_is_what_standardising_does(lake: Lake, tmp_path: Path) -> N
             assert changed == (verdicts[name] != "as_is")
 
 
-def test_doing_it_again_commits_nothing_and_a_withdrawn_sample_leaves(lake: Lake, tmp_path: Path) -> None:
+def test_categorising_again_commits_nothing_and_drops_withdrawn_samples(lake: Lake, tmp_path: Path) -> None:
     fill(lake, tmp_path / "raw", ["good", "small"])
     first = categorise_source(lake, SPEC, run_id="r2")
     version = lake.get_table("category/chart").version
@@ -71,7 +71,7 @@ def test_doing_it_again_commits_nothing_and_a_withdrawn_sample_leaves(lake: Lake
     assert set(table(lake)) == {"good"}
 
 
-def test_group_c_enters_no_category_table(lake: Lake) -> None:
+def test_source_of_group_c_is_refused(lake: Lake) -> None:
     spec = SPEC.model_copy(update={"group": "C", "reason": "answers of one word"})
     with pytest.raises(SourceError, match="answers of one word"):
         categorise_source(lake, spec, run_id="r")

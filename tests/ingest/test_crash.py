@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from raw_files import picture, put, put_json, source, talk
 
 from mvl_assets.ingest import ingest as module
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_current_samples
+from tests.raw_files import picture, put, put_json, source, talk
 
 SPEC = source("llava_json")
 SMALL = {"MAX_PENDING_ROWS": 3, "INSERT_ROWS": 4}
@@ -22,7 +22,7 @@ CHILD = f"""
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
-from raw_files import source
+from tests.raw_files import source
 from mvl_assets.ingest import ingest
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table import Table
@@ -53,7 +53,7 @@ def state(lake: Lake) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("moment", ["1-after", "3-after", "4-before", "5-after", "6-before"])
-def test_a_killed_ingest_is_simply_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+def test_killed_ingest_completes_when_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     root = tmp_path / "raw"
     rows = [{"id": n, "image": f"{n}.png", "conversations": talk("?", "!")} for n in range(9)]
     for n in range(8):
@@ -64,7 +64,7 @@ def test_a_killed_ingest_is_simply_run_again(tmp_path: Path, monkeypatch: pytest
     undisturbed = Lake(str(tmp_path / "undisturbed"))
     expected = ingest_source(undisturbed, SPEC, root, run_id="whole")
 
-    command = [sys.executable, "-c", CHILD, str(root), str(tmp_path / "lake"), moment, str(Path(__file__).parents[1])]
+    command = [sys.executable, "-c", CHILD, str(root), str(tmp_path / "lake"), moment, str(Path(__file__).parents[2])]
     killed = subprocess.run(command, timeout=120, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 

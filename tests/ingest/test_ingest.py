@@ -11,7 +11,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from raw_files import TABMWP, picture, put, put_json, put_parquet, source, talk
 
 from mvl_assets.errors import SourceError
 from mvl_assets.ingest import ingest as module
@@ -21,6 +20,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_current_samples
 from mvl_assets.media import image as media
 from mvl_assets.readers.files import list_data_files
+from tests.raw_files import TABMWP, picture, put, put_json, put_parquet, source, talk
 
 LLAVA = source("llava_json", license="cc-by-4.0")
 REAL_TABMWP = Path(__file__).resolve().parents[3] / "shared" / "data" / "tabmwp"
@@ -52,7 +52,7 @@ def rejects(lake: Lake) -> list[tuple[str, int, str]]:
     return sorted((r["file"], r["position"], r["error"]) for r in found)
 
 
-def test_a_sample_carries_its_text_pictures_licence_and_place(lake: Lake, tmp_path: Path) -> None:
+def test_sample_has_its_text_images_licence_and_place(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1), {"id": "t", "conversations": talk("Hi", "Hello")}])
     report = ingest(lake, tmp_path / "raw")
     assert (report.n_rows, report.n_new, report.reject_counts, report.n_new_images) == (2, 2, {}, 1)
@@ -67,9 +67,7 @@ def test_a_sample_carries_its_text_pictures_licence_and_place(lake: Lake, tmp_pa
     assert check_table(lake.get_table("samples")).ok
 
 
-def test_a_second_ingest_finds_nothing_new_writes_nothing_and_decodes_nothing(
-    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_ingest_writes_and_decodes_nothing(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(
         tmp_path / "raw", [row("a", 1), row("b", 2), {"id": "c", "image": "gone.png", "conversations": talk("?", "!")}]
     )
@@ -89,7 +87,7 @@ def test_a_second_ingest_finds_nothing_new_writes_nothing_and_decodes_nothing(
     assert versions == [lake.get_table(n).version for n in ("samples", "rejects")] + [lake.images.table.version]
 
 
-def test_a_picture_that_rows_and_sources_share_is_stored_once(lake: Lake, tmp_path: Path) -> None:
+def test_image_shared_by_rows_and_sources_is_stored_once(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1), row("b", 1)])
     assert ingest(lake, tmp_path / "raw").n_new_images == 1
     put_parquet(
@@ -103,7 +101,7 @@ def test_a_picture_that_rows_and_sources_share_is_stored_once(lake: Lake, tmp_pa
     assert len({s["image_ids"][0] for slug in ("demo", "other") for s in iter_current_samples(lake, slug)}) == 1
 
 
-def test_a_changed_row_is_a_new_revision_and_the_others_stay(lake: Lake, tmp_path: Path) -> None:
+def test_changed_row_is_a_new_revision_and_others_stay(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1), row("b", 2)])
     before = ingest(lake, tmp_path / "raw")
     write(tmp_path / "raw", [row("a", 1, answer="A dog."), row("b", 2)])
@@ -117,7 +115,7 @@ def test_a_changed_row_is_a_new_revision_and_the_others_stay(lake: Lake, tmp_pat
     assert lake.get_table("samples").count() == 3
 
 
-def test_a_changed_picture_under_the_same_name_is_a_new_revision(lake: Lake, tmp_path: Path) -> None:
+def test_changed_image_under_the_same_name_is_a_new_revision(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1)])
     ingest(lake, tmp_path / "raw")
     put(tmp_path / "raw", "1.png", picture(99))
@@ -125,7 +123,7 @@ def test_a_changed_picture_under_the_same_name_is_a_new_revision(lake: Lake, tmp
     assert lake.images.read_images(now(lake)["a"]["image_ids"]).popitem()[1] == picture(99)
 
 
-def test_a_row_that_only_moves_is_no_new_revision(lake: Lake, tmp_path: Path) -> None:
+def test_moved_row_is_not_a_new_revision(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1), row("b", 2)])
     ingest(lake, tmp_path / "raw")
     write(tmp_path / "raw", [row("b", 2), row("a", 1)])
@@ -133,7 +131,7 @@ def test_a_row_that_only_moves_is_no_new_revision(lake: Lake, tmp_path: Path) ->
     assert (report.n_new, report.n_changed, report.n_withdrawn) == (0, 0, 0)
 
 
-def test_a_row_that_is_gone_is_withdrawn_and_may_come_back(lake: Lake, tmp_path: Path) -> None:
+def test_missing_row_is_withdrawn_and_returns_as_a_revision(lake: Lake, tmp_path: Path) -> None:
     rows = [row("a", 1), row("b", 2)]
     write(tmp_path / "raw", rows)
     ingest(lake, tmp_path / "raw")
@@ -146,7 +144,7 @@ def test_a_row_that_is_gone_is_withdrawn_and_may_come_back(lake: Lake, tmp_path:
     assert {k: s["revision"] for k, s in now(lake).items()} == {"a": 1, "b": 3}
 
 
-def test_a_row_that_cannot_be_read_any_more_is_a_reject_and_keeps_what_it_was(lake: Lake, tmp_path: Path) -> None:
+def test_unreadable_row_becomes_a_reject_and_keeps_its_revision(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1), row("b", 2)])
     ingest(lake, tmp_path / "raw")
     (tmp_path / "raw" / "2.png").unlink()
@@ -155,7 +153,7 @@ def test_a_row_that_cannot_be_read_any_more_is_a_reject_and_keeps_what_it_was(la
     assert set(now(lake)) == {"a", "b"}
 
 
-def test_nothing_is_withdrawn_while_a_file_cannot_be_read_to_its_end(lake: Lake, tmp_path: Path) -> None:
+def test_broken_file_withdraws_nothing(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1), row("b", 2)])
     ingest(lake, tmp_path / "raw")
     whole = (tmp_path / "raw" / "rows.json").read_bytes()
@@ -165,7 +163,7 @@ def test_nothing_is_withdrawn_while_a_file_cannot_be_read_to_its_end(lake: Lake,
     assert set(now(lake)) == {"a", "b"}
 
 
-def test_bad_pictures_are_rejects_with_their_reason_and_are_not_stored(lake: Lake, tmp_path: Path) -> None:
+def test_bad_images_become_rejects_and_are_not_stored(lake: Lake, tmp_path: Path) -> None:
     root = tmp_path / "raw"
     bad = {"cut.png": picture(5)[:-40], "page.png": b"<html>", "drawing.png": b"<svg/>", "empty.png": b""}
     for name, data in bad.items():
@@ -181,7 +179,7 @@ def test_bad_pictures_are_rejects_with_their_reason_and_are_not_stored(lake: Lak
     assert rejects(lake)[0] == ("rows.json", 1, "truncated_image")
 
 
-def test_a_repaired_row_leaves_the_rejects(lake: Lake, tmp_path: Path) -> None:
+def test_repaired_row_leaves_the_rejects(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [{**row("a", 1), "image": "late.png"}])
     assert ingest(lake, tmp_path / "raw").reject_counts == {"missing_image": 1}
     put(tmp_path / "raw", "late.png", picture(4))
@@ -189,7 +187,7 @@ def test_a_repaired_row_leaves_the_rejects(lake: Lake, tmp_path: Path) -> None:
     assert (report.n_new, report.reject_counts, rejects(lake)) == (1, {}, [])
 
 
-def test_rejects_of_other_sources_and_stages_stay(lake: Lake, tmp_path: Path) -> None:
+def test_ingest_keeps_rejects_of_other_sources_and_stages(lake: Lake, tmp_path: Path) -> None:
     put_json(tmp_path / "raw", "a.json", [{"id": "x"}])
     ingest(lake, tmp_path / "raw")
     other = LLAVA.model_copy(update={"slug": "other"})
@@ -199,7 +197,7 @@ def test_rejects_of_other_sources_and_stages_stay(lake: Lake, tmp_path: Path) ->
     assert [r["source"] for r in lake.get_table("rejects").iter_rows()] == ["demo"]
 
 
-def test_a_larger_limit_contains_a_smaller_one_and_looks_at_no_other_picture(
+def test_limit_decodes_selected_images_only_and_grows_by_inclusion(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [row(f"r{n}", n) for n in range(60)]
@@ -218,7 +216,7 @@ def test_a_larger_limit_contains_a_smaller_one_and_looks_at_no_other_picture(
     assert len(looked) == 60
 
 
-def test_ids_that_repeat_name_different_samples(lake: Lake, tmp_path: Path) -> None:
+def test_repeated_native_ids_are_different_samples(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("same", 1), row("same", 2), row("same", 1)])
     assert ingest(lake, tmp_path / "raw").n_new == 3
     assert len({s["sample_id"] for s in iter_current_samples(lake, LLAVA.slug)}) == 3
@@ -237,9 +235,7 @@ def test_rows_of_a_video_with_a_broken_frame_are_rejects_in_every_batch(
     assert (report.n_new, report.n_new_images, report.reject_counts) == (0, 0, {"not_an_image": 7})
 
 
-def test_a_video_becomes_frames_once_for_all_its_rows(
-    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_video_is_sampled_once_for_all_its_rows(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "raw"
     root.mkdir()
     with av.open(str(root / "v.mp4"), "w") as container:
@@ -265,7 +261,7 @@ def test_a_video_becomes_frames_once_for_all_its_rows(
     assert samples[0]["conversations"][0]["value"].startswith("<video>\n")
 
 
-def test_small_batches_give_the_same_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_buffers_give_the_same_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row(f"r{n}", n) for n in range(12)]
     write(tmp_path / "raw", [*rows, {"id": "bad"}])
     whole = ingest(Lake(str(tmp_path / "whole")), tmp_path / "raw")
@@ -285,7 +281,7 @@ def test_small_batches_give_the_same_lake(tmp_path: Path, monkeypatch: pytest.Mo
     assert pieces.data_version == whole.data_version
 
 
-def test_pictures_that_neighbouring_batches_share_are_looked_at_and_stored_once(
+def test_images_shared_by_neighbouring_batches_are_decoded_and_stored_once(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoiled = {"image": ["1.png", "bad.png"], "conversations": talk("<image><image>", "Two.")}
@@ -304,7 +300,7 @@ def test_pictures_that_neighbouring_batches_share_are_looked_at_and_stored_once(
     assert lake.images.table.count() == 2
 
 
-def test_progress_ends_at_what_was_wanted(lake: Lake, tmp_path: Path) -> None:
+def test_progress_ends_at_the_number_of_selected_rows(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row(f"r{n}", n) for n in range(6)])
     told: list[tuple[int, int]] = []
     ingest_source(
@@ -313,13 +309,13 @@ def test_progress_ends_at_what_was_wanted(lake: Lake, tmp_path: Path) -> None:
     assert told == [(n, 4) for n in range(1, 5)]
 
 
-def test_a_missing_folder_says_how_to_get_files(lake: Lake, tmp_path: Path) -> None:
+def test_missing_folder_error_says_how_to_get_files(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="mvl demo-data"):
         ingest(lake, tmp_path / "nowhere")
     assert not lake.get_table("samples").exists()
 
 
-def test_files_without_a_row_are_an_error_and_withdraw_nothing(lake: Lake, tmp_path: Path) -> None:
+def test_files_without_rows_raise_and_withdraw_nothing(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1)])
     ingest(lake, tmp_path / "raw")
     write(tmp_path / "raw", [])
@@ -328,9 +324,7 @@ def test_files_without_a_row_are_an_error_and_withdraw_nothing(lake: Lake, tmp_p
     assert set(now(lake)) == {"a"}
 
 
-def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_folder_raises_instead_of_looking_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shut").mkdir()
     (tmp_path / "a.json").write_text("[]")
     assert list_data_files("s", tmp_path, "**/*.json") == [tmp_path / "a.json"]
@@ -346,7 +340,7 @@ def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_one(
         list_data_files("s", tmp_path, "**/*.json")
 
 
-def test_a_file_that_changes_between_the_passes_is_noticed(
+def test_file_that_changes_between_the_passes_raises(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "raw", [row("a", 1), row("b", 2)])

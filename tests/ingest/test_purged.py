@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from raw_files import picture, put_json, source, talk
-from raw_files import put as put_file
 
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.errors import LeaseHeld
@@ -17,6 +15,8 @@ from mvl_assets.lake_queries.purge import Purge
 from mvl_assets.lake_queries.tombstones import allow_samples, allow_source
 from mvl_assets.lake_queries.views import iter_current_samples
 from tests.lake.rows import put, rewrite
+from tests.raw_files import picture, put_json, source, talk
+from tests.raw_files import put as put_file
 
 SPEC = source("llava_json")
 
@@ -37,7 +37,7 @@ def said(lake: Lake) -> dict[str, str]:
     return {s["conversations"][1]["value"]: s["sample_id"] for s in iter_current_samples(lake, SPEC.slug)}
 
 
-def test_a_purged_sample_is_a_reject_of_the_next_ingest_and_its_picture_stays_out(lake: Lake, tmp_path: Path) -> None:
+def test_purged_sample_becomes_a_reject_and_its_image_stays_out(lake: Lake, tmp_path: Path) -> None:
     root = write(tmp_path / "raw", [0, 1, 2])
     ingest_source(lake, SPEC, root, run_id="first")
     gone = said(lake)["it is 1"]
@@ -52,7 +52,7 @@ def test_a_purged_sample_is_a_reject_of_the_next_ingest_and_its_picture_stays_ou
     assert said(lake)["it is 1"] == gone
 
 
-def test_a_row_that_is_called_by_its_place_stays_out_when_its_place_changes(lake: Lake, tmp_path: Path) -> None:
+def test_purged_row_without_native_id_stays_out_when_it_moves(lake: Lake, tmp_path: Path) -> None:
     ingest_source(lake, SPEC, write(tmp_path / "raw", [0, 1, 2], named=False), run_id="first")
     Purge(lake, SPEC.slug, [said(lake)["it is 1"]]).run()
     again = ingest_source(lake, SPEC, write(tmp_path / "raw", [1, 0, 2], named=False), run_id="again")
@@ -60,7 +60,7 @@ def test_a_row_that_is_called_by_its_place_stays_out_when_its_place_changes(lake
     assert again.reject_counts == {"purged": 1}
 
 
-def test_a_purged_source_is_not_read_and_says_so_in_one_reject(lake: Lake, tmp_path: Path) -> None:
+def test_purged_source_is_not_read_and_gives_one_reject(lake: Lake, tmp_path: Path) -> None:
     root = write(tmp_path / "raw", [0, 1])
     ingest_source(lake, SPEC, root, run_id="first")
     Purge(lake, SPEC.slug).run()
@@ -72,13 +72,13 @@ def test_a_purged_source_is_not_read_and_says_so_in_one_reject(lake: Lake, tmp_p
     assert ingest_source(lake, SPEC, root, run_id="allowed").n_new == 2
 
 
-def test_a_source_that_was_never_purged_asks_nobody(lake: Lake, tmp_path: Path) -> None:
+def test_source_without_tombstones_needs_no_lookup(lake: Lake, tmp_path: Path) -> None:
     root = write(tmp_path / "raw", [0])
     assert ingest_source(lake, SPEC, root, run_id="first").n_new == 1
     assert not lake.get_table("tombstones").exists()
 
 
-def test_an_ingest_waits_for_nothing_but_says_that_data_is_taken_out(lake: Lake, tmp_path: Path) -> None:
+def test_ingest_fails_at_once_while_data_is_removed(lake: Lake, tmp_path: Path) -> None:
     root = write(tmp_path / "raw", [0])
     with acquire_removal_lock(lake), pytest.raises(LeaseHeld, match="taken out"):
         ingest_source(lake, SPEC, root, run_id="first")
@@ -91,7 +91,7 @@ def lines(root: Path, *words: str) -> Path:
     return root
 
 
-def test_purging_a_row_that_moved_takes_its_words_everywhere_and_no_other_row(lake: Lake, tmp_path: Path) -> None:
+def test_purge_of_a_moved_row_removes_its_content_everywhere_and_no_other_row(lake: Lake, tmp_path: Path) -> None:
     root = tmp_path / "raw"
     ingest_source(lake, SPEC, lines(root, "A", "B", "C"), run_id="first")
     before = next(s for s in iter_current_samples(lake, SPEC.slug) if s["position"] == 0)
@@ -105,7 +105,7 @@ def test_purging_a_row_that_moved_takes_its_words_everywhere_and_no_other_row(la
     assert again.reject_counts == {"purged": 1} and said(lake).keys() == {"N", "B", "C"}
 
 
-def test_a_purged_row_without_a_name_stays_out_when_the_licence_becomes_known(lake: Lake, tmp_path: Path) -> None:
+def test_purged_row_without_native_id_stays_out_when_the_licence_changes(lake: Lake, tmp_path: Path) -> None:
     root = lines(tmp_path / "raw", "A", "B")
     ingest_source(lake, SPEC, root, run_id="first")
     Purge(lake, SPEC.slug, [said(lake)["B"]]).run()

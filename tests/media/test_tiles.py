@@ -69,7 +69,7 @@ def test_token_counts_equal_transformers_for_two_thousand_sizes(grid: TileGrid) 
 
 
 @pytest.mark.parametrize("grid", [PAPER, SMALL], ids=["paper", "demo"])
-def test_tiles_of_one_picture_equal_transformers_pixel_for_pixel(grid: TileGrid) -> None:
+def test_anyres_tiles_equal_transformers_pixel_for_pixel(grid: TileGrid) -> None:
     reference = reference_images(grid)
     rng = random.Random(1)
     sizes = [(rng.randint(20, 500), rng.randint(20, 500)) for _ in range(40)] + [(112, 112), (384, 384), (900, 120)]
@@ -82,7 +82,7 @@ def test_tiles_of_one_picture_equal_transformers_pixel_for_pixel(grid: TileGrid)
         assert np.abs(ours / 127.5 - 1.0 - theirs).max() < 1e-5, (width, height)
 
 
-def test_several_pictures_are_padded_to_squares_as_in_transformers() -> None:
+def test_padded_tiles_equal_transformers() -> None:
     reference = reference_images(SMALL)
     pictures = [drawn(w, h, w) for w, h in [(50, 80), (80, 50), (112, 112), (301, 300), (300, 301)]]
     theirs = reference(images=[pictures], return_tensors="np")["pixel_values"]
@@ -90,7 +90,7 @@ def test_several_pictures_are_padded_to_squares_as_in_transformers() -> None:
         assert np.abs(tiles.cut_padded(picture, SMALL)[0] / 127.5 - 1.0 - expected[0]).max() < 1e-5
 
 
-def test_the_papers_counts_come_out() -> None:
+def test_token_counts_equal_the_papers() -> None:
     # arXiv 2412.05237 §3: 729 per tile, 196 per video frame; the released code's 729 + 1 for one of several pictures.
     assert tiles.compute_flat_layout(PAPER).n_tokens == 729
     assert tiles.compute_padded_layout(PAPER).n_tokens == 730
@@ -100,7 +100,7 @@ def test_the_papers_counts_come_out() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(SIDES, SIDES)
-def test_a_picture_never_takes_more_than_the_shrink_limit_allows(height: int, width: int) -> None:
+def test_anyres_tokens_stay_within_the_shrink_limit(height: int, width: int) -> None:
     layout = tiles.compute_anyres_layout(height, width, PAPER)
     side = PAPER.patches_per_side
     kept = layout.shrunk_size or (layout.height, layout.width)

@@ -41,25 +41,25 @@ def second_shown(jpeg: bytes) -> int:
     return round((pixels[:, -8:].mean() - 8) / 8)
 
 
-def test_one_frame_a_second_shows_what_is_on_screen_at_that_second(tmp_path: Path) -> None:
+def test_sampled_frame_is_the_one_on_screen_at_its_second(tmp_path: Path) -> None:
     frames = list(sample_frames(film(tmp_path / "a.mp4", 5)))
     assert [t for t, _ in frames] == [0, 1, 2, 3, 4]
     assert [second_shown(jpeg) for _, jpeg in frames] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("gop", [10, 300], ids=["key frame each second", "one key frame"])
-def test_a_long_film_is_sampled_evenly_by_seeking_and_every_frame_is_right(tmp_path: Path, gop: int) -> None:
+def test_long_video_is_sampled_evenly_by_seeking(tmp_path: Path, gop: int) -> None:
     frames = list(sample_frames(film(tmp_path / "long.mp4", 29, gop=gop), max_frames=5))
     assert [t for t, _ in frames] == [0, 7, 14, 21, 28]
     assert [second_shown(jpeg) for _, jpeg in frames] == [0, 7, 14, 21, 28]
 
 
-def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_same_video_gives_the_same_bytes(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", 3)
     assert list(sample_frames(path)) == list(sample_frames(path))
 
 
-def test_a_recording_without_a_length_in_its_header_is_measured_by_its_packets(tmp_path: Path) -> None:
+def test_video_without_a_duration_in_its_header_is_measured_by_packets(tmp_path: Path) -> None:
     mp4, live = film(tmp_path / "a.mp4", 4), tmp_path / "live.mkv"
     with av.open(str(mp4)) as source, av.open(str(live), "w", options={"live": "1"}) as sink:
         copy = sink.add_stream_from_template(source.streams.video[0])
@@ -72,7 +72,7 @@ def test_a_recording_without_a_length_in_its_header_is_measured_by_its_packets(t
     assert [second_shown(jpeg) for _, jpeg in sample_frames(live)] == [0, 1, 2, 3]
 
 
-def test_a_phone_film_is_turned_upright(tmp_path: Path) -> None:
+def test_rotated_phone_video_is_sampled_upright(tmp_path: Path) -> None:
     (_, jpeg), *_ = sample_frames(film(tmp_path / "turned.mp4", 1, rotation=90))
     turned = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), dtype=float)
     assert turned.shape == (64, 48)
@@ -90,11 +90,11 @@ def test_a_phone_film_is_turned_upright(tmp_path: Path) -> None:
         (100, 1, 3, [0, 50, 99]),
     ],
 )
-def test_sample_times_are_even_and_inside_the_film(seconds: float, fps: float, most: int, times: list[float]) -> None:
+def test_sample_times_are_even_and_inside_the_video(seconds: float, fps: float, most: int, times: list[float]) -> None:
     assert compute_sample_times(seconds, fps, most) == times
 
 
-def test_a_file_that_is_no_video_says_so(tmp_path: Path) -> None:
+def test_file_that_is_not_a_video_has_its_own_code(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"not a film at all" * 100)
     with pytest.raises(VideoError) as caught:
@@ -102,7 +102,7 @@ def test_a_file_that_is_no_video_says_so(tmp_path: Path) -> None:
     assert caught.value.code == "not_a_video"
 
 
-def test_a_film_cut_off_in_the_middle_is_truncated_not_shorter(tmp_path: Path) -> None:
+def test_cut_off_video_is_truncated_not_shorter(tmp_path: Path) -> None:
     for name in ("a.mkv", "a.mp4"):
         whole = film(tmp_path / name, 12)
         whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -111,7 +111,7 @@ def test_a_film_cut_off_in_the_middle_is_truncated_not_shorter(tmp_path: Path) -
         assert caught.value.code == "truncated_video"
 
 
-def test_a_sound_file_has_no_video_stream(tmp_path: Path) -> None:
+def test_sound_file_has_no_video_stream(tmp_path: Path) -> None:
     path = tmp_path / "sound.wav"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
@@ -124,13 +124,13 @@ def test_a_sound_file_has_no_video_stream(tmp_path: Path) -> None:
     assert caught.value.code == "no_video_stream"
 
 
-def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
+def test_missing_video_file_raises_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         list(sample_frames(tmp_path / "gone.mp4"))
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
-def test_a_slide_show_is_whole_although_its_last_frame_begins_long_before_the_end(tmp_path: Path, kind: str) -> None:
+def test_slide_show_with_a_long_last_frame_is_complete(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"slides.{kind}"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=Fraction(1, 5))

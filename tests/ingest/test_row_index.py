@@ -21,7 +21,7 @@ def rows(names: list[str | None]) -> list[RowKey]:
 
 @settings(deadline=None)
 @given(NAMES)
-def test_every_row_has_an_id_of_its_own_even_when_the_source_repeats_its_ids(names: list[str | None]) -> None:
+def test_sample_ids_are_unique_although_native_ids_repeat(names: list[str | None]) -> None:
     census = build_row_index("s", rows(names), None)
     assert len({census.get_sample_id(n) for n in range(len(census))}) == len(census) == len(names)
     for n, row in enumerate(rows(names)):
@@ -31,20 +31,20 @@ def test_every_row_has_an_id_of_its_own_even_when_the_source_repeats_its_ids(nam
 
 @settings(deadline=None)
 @given(NAMES, st.text(min_size=1, max_size=3))
-def test_a_row_with_an_id_keeps_its_name_when_others_come_or_move(names: list[str | None], own: str) -> None:
+def test_row_with_a_native_id_keeps_its_sample_id_when_others_move(names: list[str | None], own: str) -> None:
     unique = [n for n in names if n is not None and n != own]
     before = build_row_index("s", rows([*unique, own]), None)
     after = build_row_index("s", rows([own, *reversed(unique)]), None)
     assert before.get_sample_id(len(unique)) == after.get_sample_id(0)
 
 
-def test_equal_ids_are_told_apart_by_how_often_they_came_before() -> None:
+def test_repeated_native_ids_are_numbered_by_occurrence() -> None:
     once = build_row_index("s", [RowKey("x", 0, "a")], None)
     twice = build_row_index("s", [RowKey("x", 0, "a"), RowKey("x", 1, "b"), RowKey("x", 2, "a")], None)
     assert twice.get_sample_id(0) == once.get_sample_id(0) != twice.get_sample_id(2)
 
 
-def test_sources_do_not_share_names_and_a_number_is_not_a_place() -> None:
+def test_sample_ids_differ_between_sources_and_between_ids_and_positions() -> None:
     row = [RowKey("x", 0, "a")]
     assert build_row_index("s", row, None).get_sample_id(0) != build_row_index("t", row, None).get_sample_id(0)
     assert compute_row_key("x", 0, None) != compute_row_key("x", 0, '["x",0]')
@@ -62,7 +62,7 @@ def test_a_larger_limit_contains_a_smaller_one(names: list[str | None], one: int
     assert chosen[0] <= chosen[1]
 
 
-def test_a_row_that_was_not_there_has_no_number() -> None:
+def test_find_index_of_an_unknown_row_is_none() -> None:
     census = build_row_index("s", [RowKey("x", 0, "a"), RowKey("y", 0, "b")], None)
     assert census.find_index("x", 1) is None
     assert census.find_index("z", 0) is None

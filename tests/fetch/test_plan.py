@@ -46,7 +46,7 @@ def test_every_source_on_the_hub_is_resolved_to_files_that_hold_rows(recorded: L
     assert len(hub.requests_of("/api/datasets/")) == len({s.hub.repo for s in ON_THE_HUB if s.hub})
 
 
-def test_a_source_takes_its_own_part_of_a_repository(recorded: Lockfile) -> None:
+def test_source_gets_only_its_part_of_a_shared_repository(recorded: Lockfile) -> None:
     sizes = {s.slug: recorded.sources[s.slug].total_bytes for s in ON_THE_HUB}
     assert sizes["sharegpt_4o"] == sum(SHAREGPT4O) * MB
     assert sizes["allava_vflan"] == 468 * MB and sizes["allava_4v_chinese_vflan"] == 326 * MB
@@ -60,7 +60,7 @@ def test_a_source_takes_its_own_part_of_a_repository(recorded: Lockfile) -> None
 
 
 @pytest.mark.parametrize("slug", [s.slug for s in ON_THE_HUB if s.hub and s.hub.repo in LISTED])
-def test_the_reader_looks_for_rows_where_the_fetch_puts_them(recorded: Lockfile, slug: str, tmp_path: Path) -> None:
+def test_reader_finds_the_files_where_the_fetch_puts_them(recorded: Lockfile, slug: str, tmp_path: Path) -> None:
     """Of empty files nothing comes but broken files; a reader that finds no file of rows raises `SourceError`."""
     for file in recorded.sources[slug].files:
         put(tmp_path / slug, file.name, b"")
@@ -68,7 +68,7 @@ def test_the_reader_looks_for_rows_where_the_fetch_puts_them(recorded: Lockfile,
     assert all(isinstance(row, RejectedRow) for row in get_reader(source.format)(source, tmp_path / slug))
 
 
-def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded: Lockfile) -> None:
+def test_plan_lists_every_source_and_marks_unlocked_ones_unknown(recorded: Lockfile) -> None:
     plans = {plan["source"]: plan for plan in said("plan", "raw")}
     everything = plans.pop("all")
     assert plans.keys() == load_catalog().keys()
@@ -85,7 +85,7 @@ def test_the_plan_names_every_source_and_calls_unknown_what_nobody_told(recorded
     )
 
 
-def test_a_plan_can_be_of_a_category_or_of_sources(recorded: Lockfile) -> None:
+def test_plan_is_limited_to_a_category_or_to_sources(recorded: Lockfile) -> None:
     videos = said("plan", "raw", "--category", "video")
     assert [plan["category"] for plan in videos] == ["video"] * 9 + [""]
     named = said("plan", "raw", "--source", "geo3k", "--source", "idk")
@@ -94,7 +94,7 @@ def test_a_plan_can_be_of_a_category_or_of_sources(recorded: Lockfile) -> None:
     assert "40.4 GB" in text and "0.09" in text and "locked" in text
 
 
-def test_a_file_of_the_entry_that_the_repository_lacks_is_told(recorded: Lockfile) -> None:
+def test_plan_notes_a_declared_file_that_the_repository_lacks(recorded: Lockfile) -> None:
     lacking = "no file of nyu-visionx/Cambrian-10M is called oodvqa*"
     (plan, _) = said("plan", "raw", "--source", "sketchyvqa")
     assert (plan["n_files"], plan["note"]) == (1, lacking)
@@ -102,7 +102,7 @@ def test_a_file_of_the_entry_that_the_repository_lacks_is_told(recorded: Lockfil
     assert line["state"] == "locked" and line["note"].endswith(lacking)
 
 
-def test_the_lake_takes_its_share_and_a_limit_its_share_of_that(recorded: Lockfile) -> None:
+def test_planned_lake_bytes_scale_with_the_limit(recorded: Lockfile) -> None:
     rows, source = 57_284, load_catalog()["sharegpt_4o"]
     assert source.expected is not None and source.expected.count == rows
     size = sum(SHAREGPT4O) * MB
@@ -114,7 +114,7 @@ def test_the_lake_takes_its_share_and_a_limit_its_share_of_that(recorded: Lockfi
     assert plan_ingest(load_catalog()["svit_core"], recorded, limit=1000, bandwidth_mbit=1000).lake_bytes is None
 
 
-def test_without_archives_the_largest_source_decides_over_the_disk(recorded: Lockfile) -> None:
+def test_plan_without_archives_needs_disk_for_the_largest_source(recorded: Lockfile) -> None:
     chosen = [load_catalog()[slug] for slug in ("geo3k", "idk", "lnqa")]
     plans = [plan_ingest(s, recorded, limit=None, bandwidth_mbit=1000) for s in chosen]
     kept = sum_plans(plans, chosen, recorded, bandwidth_mbit=1000, keep_archives=True)
@@ -124,13 +124,13 @@ def test_without_archives_the_largest_source_decides_over_the_disk(recorded: Loc
     assert removed.archive_bytes == 31_300 * MB + CAMBRIAN_ROWS
 
 
-def test_without_a_lock_everything_is_unknown_and_says_what_to_run(home: Path) -> None:
+def test_plan_without_a_lock_is_unknown_and_says_what_to_run(home: Path) -> None:
     everything = said("plan", "raw")[-1]
     assert (everything["total_bytes"], everything["bytes_to_fetch"], everything["fetch_hours"]) == (None, None, None)
     assert "mvl sources lock" in CliRunner().invoke(cli, ["plan", "raw", "--source", "geo3k"]).output
 
 
-def test_what_is_there_is_not_planned_again(hub: HubServer) -> None:
+def test_plan_leaves_out_present_files(hub: HubServer) -> None:
     hub.repos["lab/data"] = Repo({"a.json": noise(3000), "b.json": noise(2000, 1)})
     source: SourceSpec = spec()
     write_lockfile(lock_sources([source], Lockfile()))

@@ -71,7 +71,7 @@ def relock() -> None:
     write_lockfile(lock_sources([SOURCE], read_lockfile()))
 
 
-def test_a_source_that_was_purged_is_not_fetched_until_it_may_come_back(lake: Lake, data: Repo, hub: HubServer) -> None:
+def test_purged_source_is_not_fetched_until_it_is_allowed_again(lake: Lake, data: Repo, hub: HubServer) -> None:
     add_tombstones(lake, "demo", [(None, None)])
     with pytest.raises(SourceError, match="was purged from the lake, so its files are not fetched") as caught:
         brought(lake)
@@ -88,7 +88,7 @@ def test_a_source_that_was_purged_is_not_fetched_until_it_may_come_back(lake: La
     assert not any("c.parquet" in name for name in hub.asked[asked:])
 
 
-def test_what_is_lacking_is_fetched_where_the_profile_says_so(lake: Lake, data: Repo, hub: HubServer) -> None:
+def test_missing_files_are_fetched_if_the_profile_allows(lake: Lake, data: Repo, hub: HubServer) -> None:
     with pytest.raises(SourceError, match="there is no folder") as caught:
         brought(lake, fetch=False)
     assert "`mvl sources fetch --source demo`" in (caught.value.hint or "")
@@ -102,7 +102,7 @@ def test_what_is_lacking_is_fetched_where_the_profile_says_so(lake: Lake, data: 
     assert len(hub.asked) == asked
 
 
-def test_a_folder_that_is_not_whole_is_not_ingested(lake: Lake, data: Repo) -> None:
+def test_incomplete_folder_is_not_ingested(lake: Lake, data: Repo) -> None:
     relock()
     brought(lake)
     (SOURCE.root / "b.parquet").unlink()
@@ -112,7 +112,7 @@ def test_a_folder_that_is_not_whole_is_not_ingested(lake: Lake, data: Repo) -> N
     assert counts(brought(lake)) == (5, 0, 0, 0)
 
 
-def test_a_lock_of_another_commit_is_followed_where_the_profile_fetches(lake: Lake, data: Repo) -> None:
+def test_new_locked_commit_is_fetched_if_the_profile_allows(lake: Lake, data: Repo) -> None:
     relock()
     brought(lake)
     data.change({"a.parquet": table(0, 1)})
@@ -121,16 +121,14 @@ def test_a_lock_of_another_commit_is_followed_where_the_profile_fetches(lake: La
     assert counts(brought(lake)) == (4, 0, 0, 1)
 
 
-def test_files_put_there_by_hand_are_never_asked_for(lake: Lake, data: Repo, hub: HubServer) -> None:
+def test_files_put_there_by_hand_are_not_fetched(lake: Lake, data: Repo, hub: HubServer) -> None:
     SOURCE.root.mkdir(parents=True)
     (SOURCE.root / "mine.parquet").write_bytes(table(7))
     assert counts(brought(lake, keep_archives=False)) == (1, 1, 0, 0)
     assert hub.asked == [] and list_files(SOURCE.root) == ["mine.parquet"]
 
 
-def test_removed_archives_are_neither_fetched_again_nor_taken_for_rows_that_are_gone(
-    lake: Lake, data: Repo, hub: HubServer
-) -> None:
+def test_removed_archives_are_not_refetched_and_withdraw_no_rows(lake: Lake, data: Repo, hub: HubServer) -> None:
     relock()
     first = brought(lake, keep_archives=False)
     assert list_files(SOURCE.root) == []
@@ -146,7 +144,7 @@ def test_removed_archives_are_neither_fetched_again_nor_taken_for_rows_that_are_
     assert (plan.state, plan.bytes_to_fetch, plan.archive_bytes) == ("removed", 0, 0)
 
 
-def test_a_purged_sample_of_removed_archives_comes_back_when_it_may(lake: Lake, data: Repo) -> None:
+def test_purged_sample_of_removed_archives_returns_once_allowed(lake: Lake, data: Repo) -> None:
     relock()
     brought(lake, keep_archives=False)
     gone = next(row["sample_id"] for row in lake.get_table("samples").iter_rows(["sample_id"]))
@@ -159,7 +157,7 @@ def test_a_purged_sample_of_removed_archives_comes_back_when_it_may(lake: Lake, 
     assert list_files(SOURCE.root) == []
 
 
-def test_a_new_commit_is_fetched_whole_and_its_missing_rows_are_withdrawn(lake: Lake, data: Repo) -> None:
+def test_new_commit_is_fetched_and_its_missing_rows_are_withdrawn(lake: Lake, data: Repo) -> None:
     relock()
     brought(lake, keep_archives=False)
     data.change({"a.parquet": table(0, 1), "b.parquet": None, "c.parquet": table(5)})
@@ -169,7 +167,7 @@ def test_a_new_commit_is_fetched_whole_and_its_missing_rows_are_withdrawn(lake: 
     assert list_files(SOURCE.root) == []
 
 
-def test_another_limit_or_licence_asks_for_the_archives_again(lake: Lake, data: Repo) -> None:
+def test_changed_limit_or_licence_refetches_removed_archives(lake: Lake, data: Repo) -> None:
     relock()
     brought(lake, keep_archives=False)
     with pytest.raises(SourceError, match="its archives were removed after they were ingested"):
@@ -179,7 +177,7 @@ def test_another_limit_or_licence_asks_for_the_archives_again(lake: Lake, data: 
     assert counts(brought(lake, licensed, keep_archives=False, limit=100)) == (5, 0, 5, 0)
 
 
-def test_archives_stay_while_the_lake_may_still_want_something_of_them(lake: Lake, data: Repo) -> None:
+def test_archives_are_kept_while_rows_may_still_be_recovered(lake: Lake, data: Repo) -> None:
     relock()
     brought(lake, keep_archives=False, limit=4)
     assert list_files(SOURCE.root) == ["a.parquet", "b.parquet"]
@@ -190,7 +188,7 @@ def test_archives_stay_while_the_lake_may_still_want_something_of_them(lake: Lak
     assert list_files(SOURCE.root) == ["a.parquet", "b.parquet"]
 
 
-def test_files_of_a_person_are_not_removed(lake: Lake, data: Repo) -> None:
+def test_user_managed_files_are_not_removed(lake: Lake, data: Repo) -> None:
     SOURCE.root.mkdir(parents=True)
     (SOURCE.root / "a.parquet").write_bytes(data.files["a.parquet"])
     fetch_source(SOURCE)
@@ -198,14 +196,14 @@ def test_files_of_a_person_are_not_removed(lake: Lake, data: Repo) -> None:
     assert list_files(SOURCE.root) == ["a.parquet", "b.parquet"]
 
 
-def test_another_lake_gets_the_rows_from_the_archives(lake: Lake, data: Repo, tmp_path: Path) -> None:
+def test_another_lake_refetches_removed_archives(lake: Lake, data: Repo, tmp_path: Path) -> None:
     relock()
     brought(lake, keep_archives=False)
     other = Lake(str(tmp_path / "other"))
     assert counts(brought(other, keep_archives=False)) == (5, 5, 0, 0)
 
 
-def test_a_process_killed_while_it_removes_is_finished_by_the_next(lake: Lake, data: Repo) -> None:
+def test_removal_killed_midway_is_finished_by_the_next_run(lake: Lake, data: Repo) -> None:
     relock()
     brought(lake, keep_archives=False)
     fetch_source(SOURCE, refetch=True)
@@ -219,12 +217,12 @@ def test_a_process_killed_while_it_removes_is_finished_by_the_next(lake: Lake, d
     assert list_files(SOURCE.root) == []
 
 
-def test_the_paper_and_the_small_profile_fetch_and_the_demo_does_not() -> None:
+def test_paper_and_small_profiles_fetch_and_the_demo_does_not() -> None:
     assert [load_profile(name).fetch for name in ("paper", "small", "demo", "demo-all")] == [True, True, False, False]
     assert load_profile("paper").keep_archives
 
 
-def test_what_reading_archives_leaves_is_nobodys_file_and_goes_with_them(lake: Lake, data: Repo) -> None:
+def test_unpacked_files_are_not_listed_and_are_removed_with_the_archives(lake: Lake, data: Repo) -> None:
     packed = zipped(("images/1.png", picture(1)))
     rows = [{"id": "1", "image": "images/1.png", "conversations": talk("<image>\n?", "One.")}]
     data.change({"a.parquet": None, "b.parquet": None, "rows.json": json.dumps(rows).encode(), "images.zip": packed})

@@ -39,7 +39,7 @@ def state_of(source: SourceSpec) -> str:
     return compute_source_state(source, read_lockfile().get_entry(source), load_state(source))
 
 
-def test_the_locked_commit_is_fetched_whatever_the_hub_holds_now(data: Repo) -> None:
+def test_locked_commit_is_fetched_although_the_hub_has_moved_on(data: Repo) -> None:
     lock(spec())
     commit = data.commit
     data.change({"a.json": b"[1]", "c.json": b"[]"})
@@ -51,7 +51,7 @@ def test_the_locked_commit_is_fetched_whatever_the_hub_holds_now(data: Repo) -> 
     assert lines[-1] == "demo: 3 files, 12.0 kB, all there"
 
 
-def test_without_a_lock_the_newest_is_taken_and_called_unverified(data: Repo) -> None:
+def test_fetch_without_a_lock_takes_the_newest_commit_as_unverified(data: Repo) -> None:
     assert state_of(spec()) == "unverified"
     lines: list[str] = []
     state = fetch_source(spec(), log=lines.append, retry_policy=QUICK)
@@ -59,7 +59,7 @@ def test_without_a_lock_the_newest_is_taken_and_called_unverified(data: Repo) ->
     assert not state.locked and "unverified" in describe_state(spec(), read_lockfile())
 
 
-def test_a_second_run_asks_for_no_file(data: Repo, hub: HubServer) -> None:
+def test_second_fetch_requests_no_file(data: Repo, hub: HubServer) -> None:
     lock(spec())
     fetch_source(spec(), retry_policy=QUICK)
     asked = len(hub.asked)
@@ -67,7 +67,7 @@ def test_a_second_run_asks_for_no_file(data: Repo, hub: HubServer) -> None:
     assert len(hub.asked) == asked
 
 
-def test_a_new_lock_brings_what_changed_and_removes_what_is_gone(data: Repo, hub: HubServer) -> None:
+def test_new_lock_fetches_changed_files_and_removes_obsolete_ones(data: Repo, hub: HubServer) -> None:
     lock(spec())
     fetch_source(spec(), retry_policy=QUICK)
     data.change({"a.json": None, "b.json": b"{}", "c.json": noise(2000, 5)})
@@ -78,7 +78,7 @@ def test_a_new_lock_brings_what_changed_and_removes_what_is_gone(data: Repo, hub
     assert hub.sent.keys() == {"b.json", "c.json"}
 
 
-def test_states_follow_the_files(data: Repo, hub: HubServer) -> None:
+def test_source_state_follows_the_files(data: Repo, hub: HubServer) -> None:
     source = spec()
     lock(source)
     assert state_of(source) == "locked" and get_missing_reason(source) == "its files are missing"
@@ -95,7 +95,7 @@ def test_states_follow_the_files(data: Repo, hub: HubServer) -> None:
     assert there(source) == FILES
 
 
-def test_a_fetch_that_ended_between_a_file_and_its_note_is_unfinished(data: Repo) -> None:
+def test_fetch_killed_between_a_file_and_its_state_is_unfinished(data: Repo) -> None:
     source = spec()
     lock(source)
     state = fetch_source(source, retry_policy=QUICK)
@@ -105,7 +105,7 @@ def test_a_fetch_that_ended_between_a_file_and_its_note_is_unfinished(data: Repo
     assert again == state and state_of(source) == "fetched"
 
 
-def test_files_a_person_put_there_are_taken_when_they_are_right(data: Repo, hub: HubServer) -> None:
+def test_user_managed_files_are_used_if_their_content_is_right(data: Repo, hub: HubServer) -> None:
     lock(spec())
     spec().root.mkdir(parents=True)
     (spec().root / "images.zip").write_bytes(FILES["images.zip"])
@@ -115,7 +115,7 @@ def test_files_a_person_put_there_are_taken_when_they_are_right(data: Repo, hub:
     assert [name for name, file in state.files.items() if file.user_managed] == ["images.zip"]
 
 
-def test_a_file_of_a_person_is_never_overwritten_or_removed(data: Repo) -> None:
+def test_user_managed_file_is_never_overwritten_or_removed(data: Repo) -> None:
     lock(spec())
     spec().root.mkdir(parents=True)
     for name in ("images.zip", "b.json"):
@@ -130,7 +130,7 @@ def test_a_file_of_a_person_is_never_overwritten_or_removed(data: Repo) -> None:
 
 
 @pytest.mark.parametrize(("name", "says"), [("images.zip", "other content"), ("DEMO_DATA.json", "already holds other")])
-def test_other_files_in_the_folder_are_left_alone(data: Repo, name: str, says: str) -> None:
+def test_foreign_files_in_the_folder_are_left_alone(data: Repo, name: str, says: str) -> None:
     spec().root.mkdir(parents=True)
     (spec().root / name).write_bytes(b"mine")
     with pytest.raises(FetchError, match=says) as caught:
@@ -139,7 +139,7 @@ def test_other_files_in_the_folder_are_left_alone(data: Repo, name: str, says: s
     assert there(spec()) == {name: b"mine"}
 
 
-def test_a_file_that_two_sources_share_is_fetched_once(data: Repo, hub: HubServer) -> None:
+def test_file_shared_by_two_sources_is_fetched_once(data: Repo, hub: HubServer) -> None:
     one, two = spec("one"), spec("two", files=["images.zip", "b.json"])
     fetch_source(one, retry_policy=QUICK)
     hub.sent.clear()
@@ -149,7 +149,7 @@ def test_a_file_that_two_sources_share_is_fetched_once(data: Repo, hub: HubServe
     assert (one.root / "images.zip").stat().st_ino == (two.root / "images.zip").stat().st_ino
 
 
-def test_a_config_folder_becomes_the_sources_folder(hub: HubServer) -> None:
+def test_files_of_a_config_folder_go_to_the_source_folder(hub: HubServer) -> None:
     table = noise(4000)
     hub.repos["lab/data"] = Repo({"ai2d(gpt4v)/train-0.parquet": table, "other/train-0.parquet": noise(4000, 9)})
     source = spec(config="ai2d(gpt4v)", format="llava_parquet")
@@ -157,7 +157,7 @@ def test_a_config_folder_becomes_the_sources_folder(hub: HubServer) -> None:
     assert there(source) == {"train-0.parquet": table}
 
 
-def test_only_so_many_files_come_at_the_same_time(hub: HubServer) -> None:
+def test_concurrent_downloads_are_limited(hub: HubServer) -> None:
     files = {f"{i}.json": noise(2000, i) for i in range(MAX_CONCURRENT_DOWNLOADS + 3)}
     hub.repos["lab/data"] = Repo(files)
     hub.faults["/cdn/"] = Fault(times=MAX_CONCURRENT_DOWNLOADS, hold=2000)
@@ -170,12 +170,12 @@ def test_only_so_many_files_come_at_the_same_time(hub: HubServer) -> None:
     assert hub.most_at_once == MAX_CONCURRENT_DOWNLOADS
 
 
-def test_two_processes_do_not_fetch_the_same_source(data: Repo) -> None:
+def test_second_process_is_refused_while_a_source_is_fetched(data: Repo) -> None:
     with source_lock("demo"), pytest.raises(FetchError, match="another process is fetching it"):
         fetch_source(spec(), retry_policy=QUICK)
 
 
-def test_a_gated_source_says_what_to_accept(data: Repo, hub: HubServer) -> None:
+def test_gated_source_says_which_terms_to_accept(data: Repo, hub: HubServer) -> None:
     data.gated = "auto"
     lock(spec())
     assert "gated: accept its terms" in describe_state(spec(), read_lockfile())
@@ -184,7 +184,7 @@ def test_a_gated_source_says_what_to_accept(data: Repo, hub: HubServer) -> None:
     assert "accept its terms on the hub and set HF_TOKEN" in (caught.value.hint or "")
 
 
-def test_a_source_without_a_home_and_one_with_a_folder_of_its_own_are_not_fetched(home: Path, tmp_path: Path) -> None:
+def test_source_without_a_home_or_with_its_own_path_is_not_fetched(home: Path, tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="no public home is known") as caught:
         fetch_source(spec(repo=None))
     assert "put the source's files into" in (caught.value.hint or "")
@@ -192,7 +192,7 @@ def test_a_source_without_a_home_and_one_with_a_folder_of_its_own_are_not_fetche
         fetch_source(spec(path=str(tmp_path)))
 
 
-def test_a_damaged_state_file_is_an_error_that_names_it(home: Path) -> None:
+def test_damaged_state_file_raises_an_error_with_its_name(home: Path) -> None:
     get_state_path("demo").parent.mkdir(parents=True)
     get_state_path("demo").write_text("{", encoding="utf-8")
     with pytest.raises(MvlError, match=r"fetched/demo\.json is not a fetch state"):

@@ -27,7 +27,7 @@ CAMBRIAN = [
 ]
 
 
-def test_a_config_that_is_a_folder_becomes_the_sources_folder() -> None:
+def test_select_files_of_a_config_folder_drops_the_folder() -> None:
     source = spec(config="ai2d(gpt4v)", format="llava_parquet")
     assert select_files(source, ONE_VISION) == {
         "train-00000-of-00001.parquet": "ai2d(gpt4v)/train-00000-of-00001.parquet"
@@ -36,7 +36,7 @@ def test_a_config_that_is_a_folder_becomes_the_sources_folder() -> None:
     assert sorted(archives) == ["cambrian.json", "cambrian.tar.gz"]
 
 
-def test_a_part_of_a_shared_file_names_that_file_and_its_own_pictures() -> None:
+def test_select_files_of_a_shared_file_takes_that_file_and_its_own_images() -> None:
     source = load_catalog()["idk"]
     assert list(select_files(source, CAMBRIAN)) == ["idk.tar.gz", "jsons/Cambrian10M.jsonl"]
     assert find_unmatched_patterns(source, CAMBRIAN) == []
@@ -44,25 +44,25 @@ def test_a_part_of_a_shared_file_names_that_file_and_its_own_pictures() -> None:
     assert select_files(spec(config="idk_11k", format="cambrian_jsonl"), CAMBRIAN) == {}
 
 
-def test_without_a_config_all_data_files_are_taken_and_hidden_ones_never() -> None:
+def test_select_files_without_a_config_takes_all_data_files_but_hidden_ones() -> None:
     chosen = select_files(spec(format="cambrian_jsonl"), CAMBRIAN)
     assert set(chosen) == {n for n in CAMBRIAN if n not in (".git.tar.gz", "README.md")}
     assert select_files(spec(files=["*.tar.gz"]), CAMBRIAN).keys() == {"idk.tar.gz", "lnqa.tar.gz"}
 
 
-def test_pictures_without_rows_are_no_source() -> None:
+def test_select_files_without_row_files_returns_nothing() -> None:
     assert select_files(spec(config="lnqa_302k", format="cambrian_jsonl"), CAMBRIAN) == {}
     assert select_files(spec(format="llava_parquet"), CAMBRIAN) == {}
 
 
-def test_files_of_the_entry_take_the_place_of_the_rule() -> None:
+def test_files_of_a_catalog_entry_replace_the_format_rule() -> None:
     names = ["allava_laion/a.json", "allava_laion/image_chunks/images_0.zip", "allava_vflan/b.json"]
     assert select_files(spec(files=["allava_laion/*"]), names).keys() == set(names[:2])
     assert select_files(spec(files=["other/*"]), names) == {}
 
 
 @pytest.mark.parametrize("name", ["dreamsim_split.z01", "allava.tar.gz_part12", "partII.tar.gz_part_aa", "x.zip.001"])
-def test_archives_in_parts_are_archives(name: str) -> None:
+def test_archive_parts_are_selected_as_archives(name: str) -> None:
     assert name in select_files(spec(format="m4_instruct"), [name, "m4_instruct_annotations.json"])
 
 
@@ -78,7 +78,7 @@ def test_a_field_map_names_its_files_itself() -> None:
     assert select_files(source, names).keys() == {"deep/train_1.jsonl", "train_2.jsonl", "images.zip"}
 
 
-def test_a_source_without_a_public_home_says_what_to_put_where() -> None:
+def test_source_without_a_public_home_gets_manual_instructions() -> None:
     homeless = [s for s in load_catalog().values() if s.hub is None and s.url is None]
     assert len(homeless) > 10
     for source in homeless:

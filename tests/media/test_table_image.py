@@ -34,7 +34,7 @@ def grey(page: Page) -> np.ndarray:
         return np.asarray(picture.convert("L"))
 
 
-def test_all_cells_and_paragraphs_stand_on_the_page_in_reading_order() -> None:
+def test_page_has_all_cells_and_paragraphs_in_reading_order() -> None:
     page = lay_out_page(TABLE, ["Sales by contract type:"], ["In millions."])
     cells = ["2019", "2018", "Fixed Price", "$ 1,452.4", "$ 1,146.2", "Other", "44.1", "56.7"]
     assert words(page) == ["Sales by contract type:", *cells, "In millions."]
@@ -43,13 +43,13 @@ def test_all_cells_and_paragraphs_stand_on_the_page_in_reading_order() -> None:
     assert (info.width, info.height, info.format) == (PAGE_WIDTH, page.height, "PNG")
 
 
-def test_the_same_table_gives_the_same_bytes_and_another_cell_gives_others() -> None:
+def test_equal_tables_give_equal_bytes_and_another_cell_gives_others() -> None:
     other = [*TABLE[:2], ["Other", "44.1", "56.8"]]
     assert draw_page(lay_out_page(TABLE)) == draw_page(lay_out_page(TABLE))
     assert draw_page(lay_out_page(TABLE)) != draw_page(lay_out_page(other))
 
 
-def test_ink_is_where_the_words_are_and_nowhere_else() -> None:
+def test_page_has_ink_only_where_its_text_is() -> None:
     page = lay_out_page([["alone"]])
     dark = np.argwhere(grey(page) < 100)
     ((x, y, _),) = [word for word in page.texts if word[2]]
@@ -57,7 +57,7 @@ def test_ink_is_where_the_words_are_and_nowhere_else() -> None:
     assert dark[:, 1].min() >= x and dark[:, 1].max() <= x + 60
 
 
-def test_wide_cells_are_broken_into_lines_that_fit_their_boxes() -> None:
+def test_wide_cells_wrap_into_lines_that_fit_their_boxes() -> None:
     long = "a very long description of one row " * 8
     page = lay_out_page([["item", "amount"], [long, "1"], ["x" * 400, "2"]])
     assert max(right for _, _, right, _ in page.boxes) <= PAGE_WIDTH - 20
@@ -66,7 +66,7 @@ def test_wide_cells_are_broken_into_lines_that_fit_their_boxes() -> None:
     assert int(paper.min()) == 255
 
 
-def test_short_rows_are_filled_up() -> None:
+def test_short_rows_are_filled_with_empty_cells() -> None:
     assert len(lay_out_page([["a", "b", "c"], ["d"]]).boxes) == 6
 
 
@@ -80,16 +80,16 @@ def test_short_rows_are_filled_up() -> None:
         ("\ufb03 ② …", "ffi 2 …"),
     ],
 )
-def test_what_the_font_lacks_is_taken_from_the_other_font_or_spelled(text: str, shown: str) -> None:
+def test_missing_glyphs_come_from_the_bitmap_font_or_are_transliterated(text: str, shown: str) -> None:
     assert words(lay_out_page([[text, "a plain cell beside it"]]))[0] == " ".join(shown.split())
 
 
-def test_letters_of_the_other_font_leave_ink() -> None:
+def test_bitmap_font_letters_leave_ink() -> None:
     with_accent, without = grey(lay_out_page([["é é é", "plain text"]])), grey(lay_out_page([["     ", "plain text"]]))
     assert (with_accent < 100).sum() > (without < 100).sum()
 
 
-def test_a_few_unknown_characters_become_question_marks_and_many_refuse_the_page() -> None:
+def test_few_unknown_characters_become_question_marks_and_many_reject_the_page() -> None:
     assert (
         words(lay_out_page([["one 中 in a long enough english sentence, long enough that it does not count"]]))[0][:5]
         == "one ?"
@@ -110,7 +110,7 @@ def test_a_few_unknown_characters_become_question_marks_and_many_refuse_the_page
         ([["some words"] * 60], "table_too_large"),
     ],
 )
-def test_what_fits_no_page_is_refused(table: list[list[str]], error: str) -> None:
+def test_table_too_large_for_a_page_is_rejected(table: list[list[str]], error: str) -> None:
     with pytest.raises(TableImageError) as refused:
         lay_out_page(table)
     assert refused.value.code == error
@@ -121,7 +121,7 @@ CELLS = st.text(max_size=30)
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(CELLS, max_size=5), max_size=6), st.lists(CELLS, max_size=3))
-def test_any_text_is_drawn_or_refused(table: list[list[str]], before: list[str]) -> None:
+def test_arbitrary_text_is_drawn_or_rejected(table: list[list[str]], before: list[str]) -> None:
     try:
         page = lay_out_page(table, before)
     except TableImageError as refused:

@@ -20,7 +20,7 @@ PRIVATE = (
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_an_address_of_the_local_network_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_of_the_local_network_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ALLOW_PRIVATE_ENV, raising=False)
     assert not is_public_address(address)
     with pytest.raises(AddressNotAllowed, match="public internet"):
@@ -28,15 +28,13 @@ def test_an_address_of_the_local_network_is_refused(address: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808"])
-def test_a_public_address_is_not(address: str) -> None:
+def test_public_address_is_allowed(address: str) -> None:
     assert is_public_address(address)
     create_public_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80))).close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1"])
-def test_a_plain_address_is_refused_however_it_spells_loopback(
-    hub: HubServer, monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
+def test_loopback_url_is_refused_in_every_spelling(hub: HubServer, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.delenv(ALLOW_PRIVATE_ENV)
     hub.plain["rows.json"] = b"[]"
     with pytest.raises(FetchError, match="not an address of the public internet") as caught:
@@ -45,7 +43,7 @@ def test_a_plain_address_is_refused_however_it_spells_loopback(
     assert hub.asked == []
 
 
-def test_a_redirect_into_the_local_network_is_refused(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redirect_into_the_local_network_is_refused(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first host is taken for a public one; the one it redirects to is not."""
     monkeypatch.delenv(ALLOW_PRIVATE_ENV)
     monkeypatch.setattr("mvl_assets.fetch.ssrf_guard.is_public_address", lambda host: host == "127.0.0.1")
@@ -56,32 +54,32 @@ def test_a_redirect_into_the_local_network_is_refused(hub: HubServer, monkeypatc
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://example.org/x", "gopher://example.org", "http://[bad"])
-def test_a_redirect_to_another_kind_of_address_is_refused(hub: HubServer, target: str) -> None:
+def test_redirect_to_another_scheme_is_refused(hub: HubServer, target: str) -> None:
     hub.faults["rows.json"] = Fault(redirect=target)
     with pytest.raises(FetchError, match="redirects to"):
         fetch_source(spec(repo=None, url=f"{hub.url}/plain/rows.json"), retry_policy=QUICK)
 
 
-def test_redirects_end(hub: HubServer) -> None:
+def test_endless_redirects_are_refused(hub: HubServer) -> None:
     hub.faults["rows.json"] = Fault(times=100, redirect="/plain/rows.json")
     with pytest.raises(FetchError, match="more than 5 times"):
         fetch_source(spec(repo=None, url=f"{hub.url}/plain/rows.json"), retry_policy=QUICK)
     assert len(hub.asked) == 6
 
 
-def test_a_number_is_no_host(hub: HubServer) -> None:
+def test_url_without_a_valid_host_is_refused(hub: HubServer) -> None:
     with pytest.raises(FetchError, match="is not a URL"):
         fetch_source(spec(repo=None, url=f"http://2130706433:{hub.port}/plain/rows.json"), retry_policy=QUICK)
 
 
 @pytest.mark.parametrize("url", ["ftp://a.b/c", "/etc/passwd", "http:///x", "https://user:word@a.b/c", "javascript:1"])
-def test_only_plain_web_addresses_are_asked(url: str) -> None:
+def test_only_http_urls_without_user_names_are_requested(url: str) -> None:
     with pytest.raises(FetchRefused) as caught:
         parse_web_url(url)
     assert "word" not in str(caught.value)
 
 
-def test_the_environments_proxy_is_used_but_for_the_hosts_it_excepts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_of_the_environment_is_used_except_for_its_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", "example.org")
     assert get_proxy(URL("https://huggingface.co/x")) == "http://proxy.example:3128"

@@ -89,7 +89,7 @@ def test_every_category_has_the_papers_groups(category: str) -> None:
     assert (found["A"], found["B"], found["C"]) == GROUPS[category]
 
 
-def test_most_sources_are_single_pictures() -> None:
+def test_most_sources_are_single_image() -> None:
     assert Counter(s.modality for s in inside()) == {"single_image": 134, "multi_image": 10, "video": 9}
 
 
@@ -150,7 +150,7 @@ def test_every_rewritten_source_has_a_prompt_family_and_every_dropped_one_a_reas
     assert all(s.reason for s in inside() if s.group == "C")
 
 
-def test_an_aggregators_card_is_no_licence() -> None:
+def test_licence_of_an_aggregators_card_is_not_used() -> None:
     noted = [s for s in inside() if "aggregator card" in (s.evidence["license"].note or "")]
     assert len(noted) == 35
     assert all(s.license is None for s in noted)
@@ -180,7 +180,7 @@ def test_the_whole_catalog_is_read_in_less_than_half_a_second_of_cpu() -> None:
     assert time.process_time() - begun < 0.4
 
 
-def test_a_source_without_a_path_lies_in_the_raw_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_root_of_a_source_without_a_path_is_in_the_raw_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MVL_HOME", str(tmp_path))
     assert load_catalog()["tabmwp"].root == tmp_path / "raw" / "tabmwp"
 
@@ -227,12 +227,12 @@ def test_a_wrong_entry_is_named_with_file_line_and_slug(
     assert said in message
 
 
-def test_a_key_given_twice_is_an_error_and_not_the_last_one(tmp_path: Path) -> None:
+def test_duplicate_key_is_an_error(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, ENTRY + "  title: Two\n")
     assert f"{folder}/general/defs.yaml:9: the key 'title' is given twice (first in line 4)" in error_of(folder)
 
 
-def test_text_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, ENTRY + "  hub: {repo: a/b\n")
     assert re.match(rf"{re.escape(str(folder))}/general/defs\.yaml:\d+: ", error_of(folder))
 
@@ -247,7 +247,7 @@ def test_a_document_without_attributes_is_named_with_its_line(tmp_path: Path) ->
     assert "general/defs.yaml:10: an entry is" in error_of(folder)
 
 
-def test_a_folder_of_no_category_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+def test_folder_that_is_not_a_category_is_an_error(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, ENTRY, "ocrr")
     assert "not a category: ocrr" in error_of(folder)
 
@@ -272,7 +272,7 @@ def test_a_field_map_that_contradicts_itself_is_refused(tmp_path: Path, records:
     assert said in error_of(folder_with(tmp_path, yaml.safe_dump(entry, sort_keys=False)))
 
 
-def test_a_users_table_is_declared_without_code(tmp_path: Path) -> None:
+def test_field_map_is_read_from_an_entry(tmp_path: Path) -> None:
     text = ENTRY.replace("llava_json", "records") + (
         '  records:\n    files: \'*.csv\'\n    shape: csv\n    question: "{q}"\n    answer: "{a}"\n'
         '    images: ["img/{file}"]\n'

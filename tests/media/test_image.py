@@ -63,13 +63,13 @@ def error_of(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
-def test_a_whole_picture_is_described_by_its_content_not_its_name(format: str) -> None:
+def test_inspect_image_goes_by_content_not_by_name(format: str) -> None:
     info = inspect_image(file_of(scene(), format))
     assert (info.width, info.height, info.format, info.n_frames) == (96, 64, format, 1)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP"])
-def test_half_a_picture_is_refused(format: str) -> None:
+def test_truncated_image_is_rejected(format: str) -> None:
     data = file_of(scene(), format)
     # WebP's decoder does not tell short from broken.
     assert error_of(data[: len(data) // 2]) == ("broken_image" if format == "WEBP" else "truncated_image")
@@ -80,7 +80,7 @@ def test_half_a_picture_is_refused(format: str) -> None:
     st.binary(max_size=200),
     st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF", b"BM", b"II*\0", b"P6 "]),
 )
-def test_any_bytes_end_in_a_picture_or_a_picture_error(tail: bytes, head: bytes) -> None:
+def test_arbitrary_bytes_give_an_image_or_an_image_error(tail: bytes, head: bytes) -> None:
     try:
         inspect_image(head + tail)
     except ImageError as error:
@@ -98,36 +98,36 @@ def test_any_bytes_end_in_a_picture_or_a_picture_error(tail: bytes, head: bytes)
     ],
     ids=["nothing", "an error page", "svg", "400 MP", "72 MP"],
 )
-def test_what_is_no_usable_picture_has_a_named_reason(data: bytes, error: str) -> None:
+def test_unusable_bytes_have_an_error_code(data: bytes, error: str) -> None:
     assert error_of(data) == error
 
 
-def test_the_pixel_bound_is_checked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixel_limit_is_checked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     assert MAX_PIXELS < 20_000 * 20_000
     assert error_of(png_header(20_000, 20_000)) == "too_many_pixels"
 
 
-def test_a_size_of_zero_is_named() -> None:
+def test_size_of_zero_has_its_own_code() -> None:
     with pytest.raises(ImageError) as caught:
         check_image_size(0, 5)
     assert caught.value.code == "zero_size"
 
 
-def test_an_animation_counts_its_frames_and_shows_the_first() -> None:
+def test_animation_counts_its_frames_and_shows_the_first() -> None:
     frames = [Image.new("RGB", (300, 300), c) for c in ("red", "lime", "blue")]
     data = file_of(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert inspect_image(data).n_frames == 3
     assert standardise_image(data).getpixel((5, 5)) == (255, 0, 0)
 
 
-def test_the_id_is_of_the_bytes_not_of_the_pixels() -> None:
+def test_image_id_is_a_digest_of_bytes_not_of_pixels() -> None:
     png, bmp = file_of(scene(), "PNG"), file_of(scene(), "BMP")
     assert compute_image_id(png) == compute_image_id(bytes(png)) != compute_image_id(bmp)
     assert len(compute_image_id(png)) == 32
 
 
-def test_the_perceptual_hash_is_that_of_imagehash_and_survives_a_new_encoding() -> None:
+def test_perceptual_hash_equals_imagehash_and_survives_reencoding() -> None:
     picture = spots(640, 480)
     ours = imagehash.hex_to_hash(inspect_image(file_of(picture)).phash)
     assert ours - imagehash.phash(picture) <= 4
@@ -138,7 +138,7 @@ def test_the_perceptual_hash_is_that_of_imagehash_and_survives_a_new_encoding() 
     assert ours - imagehash.hex_to_hash(inspect_image(file_of(mirrored)).phash) > 10
 
 
-def test_a_picture_turned_by_its_exif_is_standardised_upright_and_hashes_like_the_upright_one() -> None:
+def test_exif_rotated_image_is_standardised_and_hashed_upright() -> None:
     upright = spots(640, 480)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -154,7 +154,7 @@ def test_a_picture_turned_by_its_exif_is_standardised_upright_and_hashes_like_th
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "LA", "RGBA", "I;16", "F"])
-def test_every_mode_becomes_the_same_rgb_picture(mode: str) -> None:
+def test_every_pixel_mode_becomes_the_same_rgb_image(mode: str) -> None:
     grey = scene(300, 240).convert("L")
     if mode == "I;16":
         data = file_of(Image.fromarray(np.asarray(grey).astype(np.uint16) * 257))
@@ -169,13 +169,13 @@ def test_every_mode_becomes_the_same_rgb_picture(mode: str) -> None:
     assert means[0] == pytest.approx(means[1], abs=tolerance)
 
 
-def test_transparent_is_white() -> None:
+def test_transparent_pixels_become_white() -> None:
     assert standardise_image(file_of(Image.new("RGBA", (300, 300), (9, 9, 9, 0)))).getpixel((1, 1)) == (255, 255, 255)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 8000), st.integers(1, 8000))
-def test_every_size_ends_within_the_papers_bounds(width: int, height: int) -> None:
+def test_standard_size_is_within_the_papers_bounds(width: int, height: int) -> None:
     size = compute_standard_size(width, height)
     long, short = max(size.canvas), min(size.canvas)
     assert 224 <= short <= long <= 4096
@@ -192,7 +192,9 @@ def test_every_size_ends_within_the_papers_bounds(width: int, height: int) -> No
     ("size", "result", "verdict"),
     [((500, 300), (500, 300), "as_is"), ((8000, 4000), (4096, 2048), "resized"), ((2000, 20), (2000, 286), "padded")],
 )
-def test_standardise_does_what_standard_size_says(size: tuple[int, int], result: tuple[int, int], verdict: str) -> None:
+def test_standardise_image_has_the_computed_standard_size(
+    size: tuple[int, int], result: tuple[int, int], verdict: str
+) -> None:
     picture = standardise_image(file_of(Image.new("RGB", size, "red")))
     assert picture.size == result == compute_standard_size(*size).canvas
     assert compute_standard_size(*size).action == verdict
@@ -201,7 +203,7 @@ def test_standardise_does_what_standard_size_says(size: tuple[int, int], result:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_encoding_is_deterministic_and_drops_metadata(format: str) -> None:
+def test_encode_image_is_deterministic_and_drops_metadata(format: str) -> None:
     exif = Image.Exif()
     exif[0x010E] = "a secret"
     tagged = Image.open(io.BytesIO(file_of(scene(), "JPEG", exif=exif)))
@@ -211,14 +213,14 @@ def test_encoding_is_deterministic_and_drops_metadata(format: str) -> None:
     assert Image.open(io.BytesIO(first)).format == format
 
 
-def test_a_thumbnail_is_a_small_jpeg() -> None:
+def test_thumbnail_is_a_small_jpeg() -> None:
     data = build_thumbnail(file_of(scene(3000, 1000), "JPEG"))
     assert Image.open(io.BytesIO(data)).size == (96, 32)
     assert len(data) < 6_000
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 95}], ids=str)
-def test_a_jpeg_that_is_decoded_small_is_refused_where_it_would_be_in_full(options: dict[str, object]) -> None:
+def test_reduced_decode_of_a_jpeg_rejects_what_a_full_decode_rejects(options: dict[str, object]) -> None:
     whole = file_of(scene(320, 200), "JPEG", **options)
     for seed in range(120):
         rng = np.random.default_rng(seed)
@@ -235,7 +237,7 @@ def test_a_jpeg_that_is_decoded_small_is_refused_where_it_would_be_in_full(optio
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", [(640, 480), (301, 300), (70, 900)])
-def test_the_size_is_that_of_the_turned_picture(orientation: int, size: tuple[int, int]) -> None:
+def test_size_is_that_after_the_exif_rotation(orientation: int, size: tuple[int, int]) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = file_of(scene(*size), "JPEG", exif=exif)
@@ -246,14 +248,14 @@ def upright_size(data: bytes) -> tuple[int, int]:
     return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size
 
 
-def test_many_scans_over_many_pixels_are_refused_undecoded() -> None:
+def test_jpeg_with_too_many_scans_is_rejected_undecoded() -> None:
     jpeg = file_of(Image.new("L", (4096, 4096)), "JPEG", progressive=True)
     again = jpeg[jpeg.rindex(b"\xff\xda") : -2]
     assert inspect_image(jpeg[:-2] + 20 * again + jpeg[-2:]).width == 4096
     assert error_of(jpeg[:-2] + 200 * again + jpeg[-2:]) == "too_many_scans"
 
 
-def test_frames_that_cannot_be_there_are_no_number_of_frames() -> None:
+def test_impossible_frame_count_is_rejected() -> None:
     png = file_of(scene())
     chunk = b"acTL" + struct.pack(">II", 0x7FFFFFFF, 0)
     claim = struct.pack(">I", 8) + chunk + struct.pack(">I", zlib.crc32(chunk))

@@ -15,7 +15,7 @@ def _picture(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [(320, 240), (300, 900), (100, 100), (30, 900)])
-def test_the_blank_picture_is_grey_and_has_the_standardised_size_of_the_true_one(size: tuple[int, int]) -> None:
+def test_blank_image_is_grey_and_has_the_standard_size(size: tuple[int, int]) -> None:
     data = _picture(*size)
     blank = build_blank_image(data)
     with Image.open(io.BytesIO(blank)) as image:
@@ -23,10 +23,10 @@ def test_the_blank_picture_is_grey_and_has_the_standardised_size_of_the_true_one
     assert standardise_image(blank).size == standardise_image(data).size
 
 
-def test_equal_pictures_get_equal_blanks_so_an_answer_is_asked_for_once() -> None:
+def test_equal_images_have_equal_blanks() -> None:
     assert build_blank_image(_picture(320, 240)) == build_blank_image(_picture(320, 240))
 
 
-def test_bytes_that_are_no_picture_are_refused() -> None:
+def test_blank_of_unusable_bytes_raises() -> None:
     with pytest.raises(ImageError):
         build_blank_image(b"no picture")
