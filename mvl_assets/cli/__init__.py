@@ -29,6 +29,8 @@ COMMANDS = {
     "ui": "Open Dagster's web interface on this lake.",
 }
 
+# Where a command is defined that is not in the module `mvl_assets.cli.<name>`.
+COMMAND_MODULES = {"run": "mvl_assets.runner.pipeline_runner"}
 
 # Found by their entry points (group `mvl.commands`): this package does not import the modules that define them.
 PLUGIN_COMMANDS = {
@@ -47,7 +49,8 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
-            return importlib.import_module(f"mvl_assets.cli.{cmd_name}").command
+            module_name = COMMAND_MODULES.get(cmd_name, f"mvl_assets.cli.{cmd_name}")
+            return importlib.import_module(module_name).command
         for entry in entry_points(group="mvl.commands", name=cmd_name):
             return entry.load()
         return None

@@ -1,6 +1,7 @@
-"""Small raw data sets in the sources' native formats and folder layouts: the road runs with no network after install.
+"""Small raw data sets in the sources' native formats and folder layouts: the pipeline runs without a network.
 
-Pictures are drawn with true answers derived from what was drawn, or are photos that ship inside scikit-image with
-captions of our own. Ask `write.write_demo_sources` for folders, `questions.iter_shape_questions` for pictures with questions
-a tiny model can learn. One module per kind of content, `formats` for the folders, `faults` for the broken rows.
+Images are drawn with true answers derived from what was drawn, or are photos that ship inside scikit-image, with our
+own captions. `write.write_demo_sources` writes folders; `drawings.questions.iter_shape_questions` yields images with
+questions that a tiny model can learn. `drawings` has one module per kind of content, `layouts` the native formats,
+`recipes` the sources, `rows` the invalid rows.
 """

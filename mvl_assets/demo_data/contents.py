@@ -1,7 +1,7 @@
-"""What one row of a miniature says and shows. Each maker draws from the rooms of pictures and chooses the wording.
+"""Content of one row: builders draw its images and choose the wording.
 
-A maker is `(rng, index, part) -> Content`: `rng` is the same for all rows that share a picture, `image_index` counts
-pictures, `row_in_image` counts the rows of that picture and picks which of its questions are asked.
+A builder is `(rng, image_index, row_in_image) -> RowContent`: `rng` is the same for all rows that share an image,
+`image_index` counts images, `row_in_image` counts the rows of that image and selects which of its questions is asked.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DETAILED_CAPTION_PROMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class RowContent:
-    """Turns of one row and what they are about: still pictures, a film, or (text only) neither."""
+    """Turns of one row and what they are about: still images, a video, or (text only) neither."""
 
     turns: tuple[tuple[str, str], ...]
     drawings: tuple[Drawing, ...] = ()
@@ -50,7 +50,7 @@ ContentBuilder = Callable[[Random, int, int], RowContent]
 
 
 def make_qa_builder(draw: DrawFn, n_turns: int, detailed: bool) -> ContentBuilder:
-    """`n_turns` questions about a drawing; answers are the bare key, or reasons followed by the key."""
+    """Return a builder of `n_turns` questions about a drawing; answers are the bare key, or reasons and the key."""
 
     def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
         drawing = draw(rng, image_index)
@@ -62,7 +62,7 @@ def make_qa_builder(draw: DrawFn, n_turns: int, detailed: bool) -> ContentBuilde
 
 
 def make_caption_and_qa_builder(draw: DrawFn) -> ContentBuilder:
-    """A full description, then a question about the drawing answered with reasons."""
+    """Return a builder of a full description, then a question about the drawing answered with reasons."""
 
     def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
         drawing = draw(rng, image_index)
@@ -78,11 +78,13 @@ def make_caption_and_qa_builder(draw: DrawFn) -> ContentBuilder:
 
 
 def make_multiple_choice_builder(draw: DrawFn, detailed: bool) -> ContentBuilder:
-    """One of the drawing's questions with choices, lettered in random order."""
+    """Return a builder of one of the drawing's questions with choices, lettered in random order."""
 
     def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
         drawing = draw(rng, image_index)
-        qa_pair = _select_qa_pairs(rng, tuple(pair for pair in drawing.qa_pairs if pair.choices), 1, row_in_image)[0]
+        qa_pair = _select_qa_pairs(
+            rng, tuple(qa_pair for qa_pair in drawing.qa_pairs if qa_pair.choices), 1, row_in_image
+        )[0]
         choices = rng.sample(qa_pair.choices, len(qa_pair.choices))
         letter = "ABCD"[choices.index(qa_pair.answer)]
         choices_text = "\n".join(f"{'ABCD'[n]}. {choice}" for n, choice in enumerate(choices))
@@ -95,7 +97,7 @@ def make_multiple_choice_builder(draw: DrawFn, detailed: bool) -> ContentBuilder
 
 
 def make_caption_builder(draw: DrawFn) -> ContentBuilder:
-    """A request for a full description, answered by the caption."""
+    """Return a builder of a request for a full description, answered by the caption."""
 
     def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
         drawing = draw(rng, image_index)
@@ -113,7 +115,7 @@ def make_caption_builder(draw: DrawFn) -> ContentBuilder:
 
 
 def build_coco_captions(rng: Random, image_index: int, row_in_image: int) -> RowContent:
-    """Several captions of one photo or scene, one per turn (COCO captions)."""
+    """Return several captions of one photo or scene, one per turn (COCO captions)."""
     if image_index % 3 == 2:
         drawing = scenes.draw_landscape(rng)
         return RowContent(
@@ -127,7 +129,7 @@ def build_coco_captions(rng: Random, image_index: int, row_in_image: int) -> Row
 
 
 def build_short_caption(rng: Random, image_index: int, row_in_image: int) -> RowContent:
-    """A web picture with its one-line caption (the alignment corpus)."""
+    """Return a web image with its one-line caption (the alignment corpus)."""
     photo_index = image_index // 2
     if image_index % 2 == 0:
         return RowContent(
@@ -140,7 +142,7 @@ def build_short_caption(rng: Random, image_index: int, row_in_image: int) -> Row
 def make_multi_image_builder(
     draw_multi_image: Callable[[Random], comparisons.MultiImageDrawing], n_turns: int
 ) -> ContentBuilder:
-    """Questions about several pictures together."""
+    """Return a builder of questions about several images together."""
 
     def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
         multi_image = draw_multi_image(rng)
@@ -151,7 +153,7 @@ def make_multi_image_builder(
 
 
 def make_video_builder(detailed: bool) -> ContentBuilder:
-    """One question about a film."""
+    """Return a builder of one question about a video."""
 
     def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
         video = videos.draw_video(rng)
@@ -161,23 +163,23 @@ def make_video_builder(detailed: bool) -> ContentBuilder:
 
 
 def build_math_problem_row(rng: Random, image_index: int, row_in_image: int) -> RowContent:
-    """One worked sum, text only."""
+    """Return one sum with its solution, text only."""
     return RowContent(_to_turns((chat.build_math_problem(rng),), True))
 
 
 def build_task_conversation(rng: Random, image_index: int, row_in_image: int) -> RowContent:
-    """Two or three small tasks in one conversation, text only."""
+    """Return two or three small tasks in one conversation, text only."""
     tasks = [chat.build_text_task(rng) for _ in range(2 + image_index % 2)]
     return RowContent(_to_turns(tuple(tasks), True))
 
 
 def build_text_task_row(rng: Random, image_index: int, row_in_image: int) -> RowContent:
-    """One small task, text only."""
+    """Return one small task, text only."""
     return RowContent(_to_turns((chat.build_text_task(rng),), True))
 
 
 def make_mixed_builder(content_builder: ContentBuilder) -> ContentBuilder:
-    """Every fifth row is a text-only task, as collections of many sets have them."""
+    """Return a builder whose every fifth row is a text-only task, as collections of many sets have them."""
 
     def build(rng: Random, image_index: int, row_in_image: int) -> RowContent:
         return (
@@ -190,7 +192,7 @@ def make_mixed_builder(content_builder: ContentBuilder) -> ContentBuilder:
 
 
 def build_word_problem_row(rng: Random, image_index: int, row_in_image: int) -> RowContent:
-    """A TabMWP-like problem with its table drawn; `fields` are the problem's native fields."""
+    """Return a TabMWP-like problem with its table drawn; `fields` are the problem's native fields."""
     problem = tables.build_word_problem(rng)
     table = problem.table
     image = tables.render_table(table, 15)
@@ -215,13 +217,13 @@ def build_word_problem_row(rng: Random, image_index: int, row_in_image: int) -> 
 
 
 def draw_shape_question_image(rng: Random, image_index: int) -> Drawing:
-    """The drawings of `questions`, their families in turn."""
+    """Draw the images of `questions`, their families in turn."""
     family = tuple(ANSWERS)[image_index % len(ANSWERS)]
     return draw_shape_question(rng, family, rng.choice(ANSWERS[family]))
 
 
 def draw_everyday_image(rng: Random, image_index: int) -> Drawing:
-    """Photos, landscapes and grids of shapes, now and then a long strip."""
+    """Draw photos, landscapes and grids of shapes, now and then a long strip."""
     if image_index % 12 == 5:
         return scenes.draw_strip(rng)
     if image_index % 3 == 0:
@@ -230,26 +232,26 @@ def draw_everyday_image(rng: Random, image_index: int) -> Drawing:
 
 
 def draw_page(rng: Random, image_index: int) -> Drawing:
-    """Receipts, notices and forms, now and then a long banner."""
+    """Draw receipts, notices and forms, now and then a long banner."""
     return documents.draw_banner(rng) if image_index % 12 == 5 else documents.draw_document(rng)
 
 
 def draw_photo_or_scene(rng: Random, image_index: int) -> Drawing:
-    """Each photo once, then drawn pictures."""
+    """Draw each photo once, then drawn images."""
     if image_index < len(photos.PHOTOS):
         return photos.load_photo(rng, image_index)
     return rng.choice((scenes.draw_landscape, scenes.draw_scene, charts.draw_bar_chart))(rng)
 
 
 def ignore_index(draw: Callable[[Random], Drawing]) -> DrawFn:
-    """A drawing function that does not ask for the picture's number."""
+    """Return a drawing function that takes no image index as one that does."""
     return lambda rng, _: draw(rng)
 
 
 def _select_qa_pairs(
     rng: Random, qa_pairs: tuple[DrawnQAPair, ...], count: int, row_in_image: int
 ) -> tuple[DrawnQAPair, ...]:
-    """`count` different pairs; rows of one picture (same `rng`, another `row_in_image`) get others as long as there are."""
+    """Return `count` different pairs, others for each row of an image (same `rng`, another `row_in_image`) while they last."""
     start = rng.randrange(len(qa_pairs)) + row_in_image * count
     return tuple(qa_pairs[(start + n) % len(qa_pairs)] for n in range(min(count, len(qa_pairs))))
 

@@ -1,6 +1,6 @@
-"""Pictures to file bytes, including the awkward encodings that real collections hold.
+"""Encode drawings as image files, including the unusual encodings that real collections have.
 
-Every encoding keeps the picture's meaning: once standardised (turned as EXIF says, made RGB), it shows what was drawn.
+Every encoding keeps the content: once standardised (rotated as EXIF says, converted to RGB), it shows what was drawn.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from mvl_assets.demo_data.drawings.drawing import Drawing
 
 EXIF_ORIENTATION_TAG = 0x0112
 EXIF_ROTATE_90_CLOCKWISE = (
-    6  # EXIF: the stored rows are the upright picture's columns; show it turned by 90 degrees clockwise
+    6  # EXIF: the stored rows are the upright image's columns; show it turned by 90 degrees clockwise
 )
-_UNUSUAL_ENCODINGS = {3: "turned", 7: "cmyk", 10: "palette", 13: "deep"}
+_UNUSUAL_ENCODINGS = {3: "exif_rotated", 7: "cmyk", 10: "palette", 13: "gray16"}
 
 
 def choose_encoding(drawing: Drawing, image_index: int) -> str:
-    """Four of sixteen pictures are awkward; the others are PNG and JPEG in turn, photos always JPEG."""
+    """Return the encoding of an image: four of sixteen are unusual, the others PNG and JPEG in turn, photos always JPEG."""
     encoding = _UNUSUAL_ENCODINGS.get(
         image_index % 16, "png" if image_index % 2 == 0 and not drawing.is_photo else "jpeg"
     )
-    return "jpeg" if encoding == "deep" and drawing.needs_colour else encoding
+    return "jpeg" if encoding == "gray16" and drawing.needs_colour else encoding
 
 
 def encode_drawing(drawing: Drawing, encoding: str) -> tuple[str, bytes]:
-    """(file name suffix, bytes) of the drawing's picture in one of the styles `choose_encoding` gives."""
+    """Return (file name suffix, bytes) of the drawing's image in one of the styles `choose_encoding` gives."""
     image, buffer = drawing.image, BytesIO()
-    if encoding == "turned":
+    if encoding == "exif_rotated":
         exif = Image.Exif()
         exif[EXIF_ORIENTATION_TAG] = EXIF_ROTATE_90_CLOCKWISE
         image.transpose(Image.Transpose.ROTATE_90).save(buffer, "JPEG", quality=90, exif=exif)
@@ -39,9 +39,9 @@ def encode_drawing(drawing: Drawing, encoding: str) -> tuple[str, bytes]:
         image.save(buffer, "JPEG", quality=88)
     elif encoding == "palette":
         image.quantize(64, dither=Image.Dither.NONE).save(buffer, "PNG", compress_level=4)
-    elif encoding == "deep":
+    elif encoding == "gray16":
         image_16bit = image.convert("L").convert("I").point(lambda value: value * 257).convert("I;16")
         image_16bit.save(buffer, "PNG", compress_level=4)
     else:
         image.save(buffer, "PNG", compress_level=4)
-    return (".jpg" if encoding in ("turned", "cmyk", "jpeg") else ".png"), buffer.getvalue()
+    return (".jpg" if encoding in ("exif_rotated", "cmyk", "jpeg") else ".png"), buffer.getvalue()

@@ -1,7 +1,4 @@
-"""Raw rows between what was drawn and the files of a native format, and the ways in which a few of them are broken.
-
-Belongs here: `RawRow`, and turning content into rows with known faults. Not here: file formats (`formats`), drawing.
-"""
+"""Raw rows between drawn content and the files of a native format, and the faults of a few of them."""
 
 from __future__ import annotations
 
@@ -9,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-# What a download that went wrong often leaves in place of a picture.
+# What a download that went wrong often leaves in place of an image.
 ERROR_PAGE = b"<!DOCTYPE html><html><head><title>404</title></head><body>Not found</body></html>\n"
 
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """A file named by a row. `data` None: the row names it, the disk does not have it."""
+    """A file that a row names. `data` is None if the file is missing on disk."""
 
     name: str
     data: bytes | None
@@ -23,9 +20,9 @@ class RawFile:
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """One row before it is written. `turns` are (question, answer) without picture markers.
+    """One row before it is written. `turns` are (question, answer) without image markers.
 
-    `fault` names the damage that the format's writer has to do itself; damage of files is done already.
+    `fault` names the damage that the format's writer has to do itself; files are damaged already.
     """
 
     row_id: str
@@ -37,9 +34,9 @@ class RawRow:
 
 
 def apply_fault(row: RawRow, fault: str) -> RawRow:
-    """The row with `fault` in it, which is also the error class that ingest gives it.
+    """Return the row with `fault` in it, which is also the error class that ingest gives it.
 
-    A damaged file gets a name of its own, so rows that share the picture stay good.
+    A damaged file gets its own name, so that rows sharing the image stay valid.
     """
     if fault in ("truncated_image", "not_an_image", "missing_image"):
         first_image, *other_images = row.images
@@ -66,7 +63,7 @@ def _damage_file(file: RawFile, fault: str, row_id: str) -> RawFile:
 
 
 def _move_cut_into_pixel_data(data: bytes, cut_offset: int) -> int:
-    """`cut_offset`, or later: cut before its pixels begin, a small PNG or JPEG would be no picture at all."""
+    """Return `cut_offset`, or a later one: cut before its pixels, a small PNG or JPEG would not be an image at all."""
     if data.startswith(b"\x89PNG"):
         pixel_start = data.find(b"IDAT")
         pixel_end = pixel_start + 4 + int.from_bytes(data[pixel_start - 4 : pixel_start])

@@ -1,7 +1,7 @@
-"""Write miniatures below the raw folder, or link real files that lie beside the project.
+"""Write demo data below the raw folder, or link real files that are next to the project.
 
-A miniature is complete or absent: it is written into a hidden folder next to its place and renamed. The file
-`DEMO_DATA.json` marks it; readers ignore that file, and a folder without it is the user's own and never touched.
+A source's demo data is complete or absent: it is written into a hidden folder next to its place and renamed. The file
+`DEMO_DATA.json` marks it; readers ignore that file, and a folder without it belongs to the user and is never changed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,22 @@ from mvl_assets.demo_data.recipes.recipe import DemoRecipe
 from mvl_assets.errors import MvlError
 from mvl_assets.readers.files import DEMO_MARKER_FILE, is_demo_source
 
-GENERATOR_VERSION = 2  # raise it when the same parameters give other files, so that older miniatures are written anew
+GENERATOR_VERSION = (
+    2  # raise it when the same parameters give other files, so that older demo data sets are written anew
+)
 MARKER_NOTE = (
-    "Made by `mvl demo-data`: pictures are drawn, or are photos that ship inside scikit-image. Not the real data set."
+    "Made by `mvl demo-data`: images are drawn, or are photos that ship inside scikit-image. Not the real data set."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenDemoSource:
-    """One miniature on disk. `n_good_rows` are samples a reader gives; `n_rejects` become rejects at ingest.
+    """The demo data of one source on disk.
 
-    `state`: `written` now, or `kept` because it was there with the same parameters.
+    Attributes:
+        n_good_rows: Rows that readers return as samples.
+        n_rejects: Rows that become rejects at ingest.
+        state: `written` now, or `kept` because it was there with the same parameters.
     """
 
     slug: str
@@ -46,11 +51,19 @@ class WrittenDemoSource:
 def write_demo_sources(
     raw_root: Path, slugs: Iterable[str] | None = None, n_rows: int = 48, seed: int = 0
 ) -> list[WrittenDemoSource]:
-    """Write `<raw_root>/<slug>/…` for each slug (default: the demo's), `n_rows` rows each, broken ones included.
+    """Write `<raw_root>/<slug>/…` for each slug, `n_rows` rows each, invalid ones included.
 
-    The same arguments give the same bytes. A folder that is not a miniature (no marker, not empty, or a link) is left
-    alone and not listed in the result; a complete miniature with the same parameters is kept; one with other parameters
-    is replaced. Raises `MvlError` for an unknown slug, fewer than one row, or a folder that cannot be written.
+    The same arguments give the same bytes. A folder that is not demo data (no marker, not empty, or a link) is left
+    alone and not in the result; complete demo data with the same parameters is kept, with other parameters replaced.
+
+    Args:
+        raw_root: Folder of all raw sources.
+        slugs: Sources to write; None means those of the demo.
+        n_rows: Rows per source.
+        seed: Another seed gives other drawings and other places of faults.
+
+    Raises:
+        MvlError: Unknown slug, fewer than one row, or a folder that cannot be written.
     """
     return list(iter_written_demo_sources(raw_root, DEMO_SLUGS if slugs is None else slugs, n_rows, seed))
 
@@ -58,19 +71,19 @@ def write_demo_sources(
 def iter_written_demo_sources(
     raw_root: Path, slugs: Iterable[str], n_rows: int, seed: int = 0
 ) -> Iterator[WrittenDemoSource]:
-    """As `write_demo_sources`, one after the other: nothing is written before it is asked for."""
+    """Yield the results of `write_demo_sources` one by one; a source is written when it is asked for."""
     if n_rows < 1:
-        raise MvlError(f"a miniature needs at least one row, not {n_rows}", hint="pass --rows 48")
+        raise MvlError(f"demo data needs at least one row, not {n_rows}", hint="pass --rows 48")
     unique_slugs = list(dict.fromkeys(slugs))
     unknown = [slug for slug in unique_slugs if slug not in RECIPES]
     if unknown:
-        raise MvlError(f"no miniature is made for: {', '.join(unknown)}", hint="`mvl sources` lists them")
+        raise MvlError(f"there is no demo data for: {', '.join(unknown)}", hint="`mvl sources` lists them")
     for slug in unique_slugs:
         try:
             written = _write_demo_source(raw_root, RECIPES[slug], n_rows, seed)
         except OSError as error:
             raise MvlError(
-                f"cannot write the miniature {slug} below {raw_root}: {error.strerror or error}",
+                f"cannot write the demo data of {slug} below {raw_root}: {error.strerror or error}",
                 hint="free some space, or point MVL_HOME at a folder you may write to",
             ) from error
         if written is not None:
@@ -78,10 +91,12 @@ def iter_written_demo_sources(
 
 
 def link_real_tabmwp(raw_root: Path, project_root: Path) -> list[str]:
-    """Use the real TabMWP files of `<project_root>/../shared/data/tabmwp` as source `tabmwp`, where they exist.
+    """Use the real TabMWP files of `<project_root>/../shared/data/tabmwp` as source `tabmwp`, if they exist.
 
-    A symbolic link takes the place of nothing or of a miniature; any other folder stays. Returns the slugs that have
-    their real files because of this call or an earlier one.
+    A symbolic link takes the place of nothing or of demo data; any other folder stays.
+
+    Returns:
+        The slugs that have their real files because of this call or an earlier one.
     """
     real_dir = project_root.resolve().parent / "shared" / "data" / "tabmwp"
     source_dir = raw_root / "tabmwp"

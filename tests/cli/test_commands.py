@@ -72,7 +72,7 @@ def test_demo_data_is_written_and_an_unknown_source_refused(raw: Home, fresh: Ho
     said = fresh.run("demo-data", *SOURCES, "--rows", "16")
     for slug in (KEPT, *REWRITTEN):
         assert lines_with(said, [slug, "llava_json", "14", "2"]), said
-    one_error(fresh.mvl("demo-data", "--source", "nothing"), "no miniature is made for: nothing", "`mvl sources`")
+    one_error(fresh.mvl("demo-data", "--source", "nothing"), "there is no demo data for: nothing", "`mvl sources`")
 
 
 # -- sources, status, plan -----------------------------------------------------------------------------------------

@@ -197,12 +197,12 @@ def test_every_photo_named_ships_with_the_package() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("style", ["jpeg", "png", "turned", "cmyk", "palette", "deep"])
+@pytest.mark.parametrize("style", ["jpeg", "png", "exif_rotated", "cmyk", "palette", "gray16"])
 def test_every_encoding_shows_the_drawing_again_once_standardised(style: str) -> None:
-    drawing = documents.draw_form(Random(5)) if style == "deep" else scenes.draw_landscape(Random(5))
+    drawing = documents.draw_form(Random(5)) if style == "gray16" else scenes.draw_landscape(Random(5))
     _, data = encode.encode_drawing(drawing, style)
     shown, drawn = standardise_image(data).resize((160, 120)), drawing.image.resize((160, 120))
-    if style == "deep":
+    if style == "gray16":
         shown, drawn = shown.convert("L"), drawn.convert("L")
     difference = np.abs(np.asarray(shown).astype(int) - np.asarray(drawn).astype(int))
     assert difference.mean() < 6

@@ -145,7 +145,7 @@ def test_coco_boxes_frame_as_many_shapes_as_there_are(written: dict[str, Written
 def test_the_corners_of_a_board_are_where_its_colour_ends(seed: int) -> None:
     content = build_signboard_wall(Random(seed), seed, 0)
     picture = np.asarray(content.drawings[0].image).astype(int)
-    lines: list[TextLine] = content.fields["lines"]  # type: ignore[assignment]
+    lines: list[TextLine] = content.fields["text_lines"]  # type: ignore[assignment]
     for line in lines:
         middle = np.mean(line.corners, axis=0)
         for x, y in line.corners:

@@ -40,7 +40,7 @@ def sample_chart_data(rng: Random, n_values: int, step: int = 5, max_value: int 
 
 
 def draw_chart(rng: Random) -> Drawing:
-    """One of the three kinds."""
+    """Draw one of the three kinds."""
     return rng.choice((draw_bar_chart, draw_line_chart, draw_pie_chart))(rng)
 
 
@@ -74,7 +74,7 @@ def draw_line_chart(rng: Random) -> Drawing:
 
 
 def draw_pie_chart(rng: Random) -> Drawing:
-    """Shares of one hundred, written in the legend with their colours."""
+    """Draw shares of one hundred, written in the legend with their colours."""
     title, _, labels = rng.choice(SUBJECTS)
     n_slices = sample_int(rng, 3, 5)
     cuts = sorted(rng.sample(range(10, 95, 5), n_slices - 1))
@@ -110,7 +110,7 @@ def draw_pie_chart(rng: Random) -> Drawing:
 def _draw_axes(
     rng: Random, chart_data: ChartData
 ) -> tuple[Image.Image, ImageDraw.ImageDraw, tuple[float, float, float, float]]:
-    """Title, axes, ticks at 0, 50 and 100, and the labels; returns the plotting area in pixels."""
+    """Draw title, axes, ticks at 0, 50 and 100, and labels; return the plotting area in pixels."""
     size = (max(sample_int(rng, 320, 700, 20), 70 * len(chart_data.labels)), sample_int(rng, 240, 460, 20))
     image, draw = create_canvas(size, rng.choice(PAPERS))
     x0, y0, x1, y1 = 52.0, 62.0, size[0] - 14.0, size[1] - 40.0

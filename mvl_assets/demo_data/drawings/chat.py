@@ -11,7 +11,7 @@ WORDS = ("river", "candle", "orange", "violin", "meadow", "basket", "island", "j
 
 
 def build_math_problem(rng: Random) -> DrawnQAPair:
-    """A word problem of one to three steps; the answer is a whole number."""
+    """Return a word problem of one to three steps; the answer is a whole number."""
     person = rng.choice(PERSON_NAMES)
     factor, unit_amount, amount = sample_int(rng, 2, 12), sample_int(rng, 3, 20), sample_int(rng, 1, 5)
     kind = rng.randrange(4)
@@ -48,7 +48,7 @@ def build_math_problem(rng: Random) -> DrawnQAPair:
 
 
 def build_text_task(rng: Random) -> DrawnQAPair:
-    """Sorting, counting or rewriting words."""
+    """Return a task of sorting, counting or rewriting words."""
     words = rng.sample(WORDS, sample_int(rng, 3, 6))
     word = rng.choice(words)
     kind = rng.randrange(4)

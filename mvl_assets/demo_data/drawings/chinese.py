@@ -1,6 +1,6 @@
 """Questions in Chinese about drawn scenes, for the sources whose turns are Chinese.
 
-The font inside Pillow has no Chinese letters, so the pictures stay without words.
+The font inside Pillow has no Chinese letters, so the images stay without words.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CHINESE_SHAPES: MappingProxyType[str, str] = MappingProxyType(
 
 
 def draw_chinese_scene(rng: Random) -> Drawing:
-    """Shapes to count and name."""
+    """Draw shapes to count and name."""
     objects = sample_objects(rng, 3, 3, sample_int(rng, 3, 6))
     image = render_objects(objects, 3, 3, sample_int(rng, 70, 110, 10), rng.choice(PAPERS))
     objects_text = "、".join(_format_object_name(scene_object) for scene_object in objects)
     shape = rng.choice(objects).shape
-    n_same_shape = sum(thing.shape == shape for thing in objects)
+    n_same_shape = sum(scene_object.shape == shape for scene_object in objects)
     qa_pairs = (
         DrawnQAPair("图中一共有多少个图形？", str(len(objects)), f"图中的图形有：{objects_text}。"),
         DrawnQAPair(

@@ -1,4 +1,4 @@
-"""Pairs of pictures for the multi-image sources: two scenes and a claim, and a scene before and after an edit."""
+"""Pairs of images for the multi-image sources: two scenes and a claim, and a scene before and after an edit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MultiImageDrawing:
 
 
 def draw_claim_pair(rng: Random) -> MultiImageDrawing:
-    """Two scenes; a statement about their counts is true or false (NLVR2's task)."""
+    """Draw two scenes; a statement about their counts is true or false (NLVR2's task)."""
     cell, paper = sample_int(rng, 70, 130, 10), rng.choice(PAPERS)
     left, right = (sample_objects(rng, N_COLUMNS, N_ROWS, sample_int(rng, 2, 6)) for _ in range(2))
     shape = rng.choice([*left, *right]).shape
@@ -60,7 +60,7 @@ def draw_claim_pair(rng: Random) -> MultiImageDrawing:
 
 
 def draw_edit_pair(rng: Random) -> MultiImageDrawing:
-    """One thing is recoloured, reshaped, removed or added between the pictures (HQ-Edit's task)."""
+    """Draw a scene before and after one object is recoloured, reshaped, removed or added (HQ-Edit's task)."""
     cell, paper = sample_int(rng, 70, 130, 10), rng.choice(PAPERS)
     before = sample_objects(rng, N_COLUMNS, N_ROWS, sample_int(rng, 3, 6))
     edited_object = before[0]

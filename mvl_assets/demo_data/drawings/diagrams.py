@@ -32,7 +32,7 @@ def draw_diagram(rng: Random) -> Drawing:
 
 
 def draw_food_chain(rng: Random) -> Drawing:
-    """Arrows point from what is eaten to what eats it."""
+    """Draw a food chain; arrows point from what is eaten to what eats it."""
     full_chain = rng.choice(CHAINS)
     links = full_chain[: sample_int(rng, 3, len(full_chain))]
     size = sample_int(rng, 15, 21, 2)
@@ -149,7 +149,7 @@ def draw_cycle(rng: Random) -> Drawing:
 
 
 def _build_choices(rng: Random, answer: str, candidates: Sequence[str]) -> tuple[str, ...]:
-    """The answer and up to three others."""
+    """Return the answer and up to three others."""
     wrong_choices = [other for other in candidates if other != answer]
     return (answer, *rng.sample(wrong_choices, min(3, len(wrong_choices))))
 

@@ -17,7 +17,7 @@ WARNINGS = ("WET PAINT", "NO PARKING", "BEWARE OF THE DOG", "MIND THE STEP", "RI
 
 
 def draw_document(rng: Random) -> Drawing:
-    """A receipt, a notice or a form."""
+    """Draw a receipt, a notice or a form."""
     return rng.choice((draw_receipt, draw_notice, draw_form))(rng)
 
 
@@ -118,7 +118,7 @@ def draw_form(rng: Random) -> Drawing:
 
 
 def draw_sign(rng: Random) -> Drawing:
-    """A street sign or a warning: little text in large letters on colour."""
+    """Draw a street sign or a warning: little text in large letters on colour."""
     sign_text = rng.choice((*WARNINGS, *(f"{sample_int(rng, 1, 90)} {street}" for street in STREETS)))
     boards: tuple[tuple[str, RGB, RGB], ...] = (
         ("blue", (30, 80, 200), (255, 255, 255)),
@@ -147,7 +147,7 @@ def draw_sign(rng: Random) -> Drawing:
 
 
 def draw_banner(rng: Random) -> Drawing:
-    """One long line of text in a picture far wider than 7:1."""
+    """Draw one long line of text in an image far wider than 7:1."""
     shop, day, street = rng.choice(SHOPS), rng.choice(DAYS), rng.choice(STREETS)
     banner_text = f"{shop} opens its doors on {day} at {street}"
     size = sample_int(rng, 26, 38, 4)

@@ -1,7 +1,4 @@
-"""What a drawing module gives: a picture, true questions and answers about it, and a true caption.
-
-Belongs here: the record types, the palette and the font, shared by every drawing module. Not here: any drawing.
-"""
+"""Record types of a drawing: an image, true questions and answers about it, and a true caption."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "
 
 @dataclass(frozen=True, slots=True)
 class DrawnQAPair:
-    """One question. `answer` is the short key; `rationale` are one or more sentences that lead to it.
+    """One question. `answer` is short; `rationale` has one or more sentences that lead to it.
 
-    `choices` are the answer and wrong ones of its kind, where the question can be asked with choices.
+    `choices` are the answer and wrong ones of its kind, if the question can be asked with choices.
     """
 
     question: str
@@ -34,9 +31,9 @@ class DrawnQAPair:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A picture with what is true about it.
+    """An image with what is true about it.
 
-    `needs_colour`: answers would be lost in a grey picture. `is_photo`: grainy, so a PNG of it would be large.
+    `needs_colour`: a grey image would lose answers. `is_photo`: grainy, so its PNG would be large.
     """
 
     image: Image.Image
@@ -47,22 +44,22 @@ class Drawing:
 
 
 def join_with_and(items: Sequence[str]) -> str:
-    """`add_article`, `a and b`, `a, b and c`."""
+    """Join words as in `a`, `a and b`, `a, b and c`."""
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def add_article(noun: str) -> str:
-    """`a circle`, `an orange circle`."""
+    """Return the noun with its article: `a circle`, `an orange circle`."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def pluralize(count: int, noun: str) -> str:
-    """`one circle`, `three circles`."""
+    """Return the count in words with the noun: `one circle`, `three circles`."""
     return f"{NUMBER_WORDS[count] if count <= 10 else count} {noun}{'' if count == 1 else 's'}"
 
 
 def sample_int(rng: Random, low: int, high: int, step: int = 1) -> int:
-    """A whole number from `low` to `high` inclusive, in steps."""
+    """Return a random whole number from `low` to `high` inclusive, in steps of `step`."""
     return rng.randrange(low, high + 1, step)

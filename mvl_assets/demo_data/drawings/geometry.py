@@ -14,12 +14,12 @@ Point = tuple[float, float]
 
 
 def draw_figure(rng: Random) -> Drawing:
-    """One of the four kinds."""
+    """Draw one of the four kinds."""
     return rng.choice((draw_triangle, draw_rectangle, draw_circle, draw_crossing_lines))(rng)
 
 
 def draw_triangle(rng: Random) -> Drawing:
-    """Two angles are written, the third is asked. Angles in whole degrees."""
+    """Draw a triangle with two angles given and the third asked for, in whole degrees."""
     a, b = sample_int(rng, 35, 80), sample_int(rng, 35, 65)
     c = 180 - a - b
     base = 1.0
@@ -113,7 +113,7 @@ def draw_circle(rng: Random) -> Drawing:
 
 
 def draw_crossing_lines(rng: Random) -> Drawing:
-    """Two lines cross; vertical angles are equal, neighbours add up to 180 degrees."""
+    """Draw two crossing lines: vertical angles are equal, adjacent ones add up to 180 degrees."""
     angle = sample_int(rng, 30, 85)
     side = sample_int(rng, 240, 400, 20)
     image, draw = create_canvas((side + 60, side), (255, 255, 255))
@@ -144,7 +144,7 @@ def draw_crossing_lines(rng: Random) -> Drawing:
 
 
 def _create_fitted_canvas(rng: Random, corners: list[Point]) -> tuple[Image.Image, ImageDraw.ImageDraw, list[Point]]:
-    """A canvas with the corners (y upwards) scaled into it, a margin of 56 px around."""
+    """Return a canvas with the corners (y upwards) scaled into it, with a margin of 56 px."""
     max_side = sample_int(rng, 180, 420, 20)
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     scale = max_side / max(max(xs) - min(xs), max(ys) - min(ys))
@@ -154,7 +154,7 @@ def _create_fitted_canvas(rng: Random, corners: list[Point]) -> tuple[Image.Imag
 
 
 def _label_corner(draw: ImageDraw.ImageDraw, points: list[Point], corner: Point, name: str, label: str) -> None:
-    """The corner's name outside, its angle inside."""
+    """Draw the corner's name outside and its angle inside."""
     centre = (sum(x for x, _ in points) / 3, sum(y for _, y in points) / 3)
     distance = math.dist(centre, corner)
     step = ((centre[0] - corner[0]) / distance, (centre[1] - corner[1]) / distance)

@@ -1,7 +1,7 @@
-"""Scenes that know where everything is: shapes with boxes and outlines, expressions that name one of them.
+"""Scenes with known regions: shapes with boxes and outlines, and expressions that refer to one of them.
 
-A maker's `fields` hold `size` (width and height in pixels), `places` and `row_in_image`; the writers of region formats make
-annotations of them. Not here: the annotations (`layouts.regions`), text in pictures (`signboards`).
+A builder's `fields` hold `image_size` (width and height in pixels), `regions` and `region`; `layouts.regions` makes
+annotations of them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ObjectRegion:
 
 
 def build_located_shapes(rng: Random, image_index: int, row_in_image: int) -> RowContent:
-    """Questions about a scene of shapes, and the places of all its shapes."""
+    """Return questions about a scene of shapes, and the regions of all its shapes."""
     objects = sample_objects(rng, GRID_SIZE, GRID_SIZE, sample_int(rng, 4, 7))
     cell = sample_int(rng, 84, 144, 12)
     image = render_objects(objects, GRID_SIZE, GRID_SIZE, cell, rng.choice(PAPERS))
@@ -53,8 +53,8 @@ def build_located_shapes(rng: Random, image_index: int, row_in_image: int) -> Ro
     )
     caption = build_scene_caption(objects)
     fields = {
-        "size": image.size,
-        "places": tuple(_build_region(scene_object, cell) for scene_object in objects),
+        "image_size": image.size,
+        "regions": tuple(_build_region(scene_object, cell) for scene_object in objects),
         "row_in_image": row_in_image,
     }
     turns = tuple((qa_pair.question, qa_pair.answer) for qa_pair in qa_pairs)
@@ -62,22 +62,22 @@ def build_located_shapes(rng: Random, image_index: int, row_in_image: int) -> Ro
 
 
 def build_referring_expression(rng: Random, image_index: int, row_in_image: int) -> RowContent:
-    """A scene and one expression for one of its shapes (`expression`, `place`); two parts share a shape."""
+    """Return a scene and one expression for one of its shapes (`expression`, `region`); two rows share a shape."""
     content = build_located_shapes(rng, image_index, row_in_image)
-    regions: tuple[ObjectRegion, ...] = content.fields["places"]  # type: ignore[assignment]
+    regions: tuple[ObjectRegion, ...] = content.fields["regions"]  # type: ignore[assignment]
     name_counts = Counter(region.scene_object.name for region in regions)
-    unique_regions = [place for place in regions if name_counts[place.scene_object.name] == 1]
-    place = unique_regions[row_in_image // 2 % len(unique_regions)]
-    position = describe_position(place.scene_object, GRID_SIZE, GRID_SIZE)
+    unique_regions = [region for region in regions if name_counts[region.scene_object.name] == 1]
+    region = unique_regions[row_in_image // 2 % len(unique_regions)]
+    position = describe_position(region.scene_object, GRID_SIZE, GRID_SIZE)
     expression = (
-        f"the {place.scene_object.name}" if row_in_image % 2 == 0 else f"{place.scene_object.name} in the {position}"
+        f"the {region.scene_object.name}" if row_in_image % 2 == 0 else f"{region.scene_object.name} in the {position}"
     )
-    fields = {**content.fields, "place": place, "expression": expression}
-    return RowContent(((expression, place.scene_object.name),), content.drawings, fields=fields)
+    fields = {**content.fields, "region": region, "expression": expression}
+    return RowContent(((expression, region.scene_object.name),), content.drawings, fields=fields)
 
 
 def describe_relation(subject: SceneObject, reference_object: SceneObject) -> str:
-    """Where `subject` lies, seen from `reference_object`: the predicate of a relationship."""
+    """Return where `subject` is, seen from `reference_object`: the predicate of a relationship."""
     if subject.column != reference_object.column:
         return "left of" if subject.column < reference_object.column else "right of"
     return "above" if subject.row < reference_object.row else "below"

@@ -284,18 +284,22 @@ PHOTOS: tuple[SkimagePhoto, ...] = (
 
 @lru_cache(maxsize=1)
 def find_skimage_data_dir() -> Path:
-    """Where scikit-image keeps its pictures. Raises `MvlError` when the package is absent."""
+    """Return the folder of scikit-image's images.
+
+    Raises:
+        MvlError: The package is not installed.
+    """
     spec = find_spec("skimage")
     if spec is None or spec.origin is None:
         raise MvlError(
-            "the photos of the miniatures ship inside scikit-image, which is not installed",
-            hint="pip install 'mvl[miniature]'",
+            "the photos of the demo data ship inside scikit-image, which is not installed",
+            hint="pip install 'mvl[demo-data]'",
         )
     return Path(spec.origin).parent / "data"
 
 
 def load_photo(rng: Random, image_index: int) -> Drawing:
-    """Photo number `image_index` of the list (counted around), at another size in every round."""
+    """Return photo number `image_index` (modulo the number of photos), at another size in every round."""
     photo_info = PHOTOS[image_index % len(PHOTOS)]
     round_index = image_index // len(PHOTOS)
     with Image.open(find_skimage_data_dir() / photo_info.file_name) as source:
@@ -309,12 +313,12 @@ def load_photo(rng: Random, image_index: int) -> Drawing:
 
 
 def get_short_caption(image_index: int) -> str:
-    """The one plain sentence about the photo that `load_photo(…, index)` shows."""
+    """Return the one plain sentence about the photo that `load_photo(…, index)` shows."""
     return PHOTOS[image_index % len(PHOTOS)].short_caption
 
 
 def flatten_to_rgb(image: Image.Image) -> Image.Image:
-    """RGB, with whatever is transparent laid on white."""
+    """Return the image as RGB, with transparent parts on white."""
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")

@@ -1,7 +1,7 @@
 """Questions a tiny model can learn: one kind of big shape on plain paper, answered with one word.
 
-They serve the proof that a trained model sees (loss with the true picture against a shuffled one), the held-out
-evaluation and one general miniature. Answers are balanced, so chance is `1 / len(ANSWERS[family])`.
+They are used to prove that a trained model sees (loss with the true image against a shuffled one), by the held-out
+evaluation, and in one general source. Answers are balanced, so chance is `1 / len(ANSWERS[family])`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SHAPE_CENTRES = {
 
 
 def draw_shape_question(rng: Random, family: str, answer: str, side: int = 224) -> Drawing:
-    """A `side` x `side` picture whose true answer to the question of `family` is `answer`."""
+    """Draw a `side` x `side` image whose true answer to the question of `family` is `answer`."""
     colour = answer if family == "colour" else rng.choice(ANSWERS["colour"])
     shape = answer if family == "shape" else rng.choice(SHAPES)
     count = NUMBER_WORDS.index(answer) if family == "count" else 1
@@ -56,7 +56,7 @@ def draw_shape_question(rng: Random, family: str, answer: str, side: int = 224) 
 
 
 def iter_shape_questions(n_questions: int, seed: int, side: int = 224) -> Iterator[tuple[Image.Image, str, str, str]]:
-    """Yield `n_questions` of (RGB picture of `side` x `side` pixels, question, one-word answer, family), the same for one seed.
+    """Yield `n_questions` of (RGB image of `side` x `side` pixels, question, one-word answer, family), the same for one seed.
 
     A longer series begins with the shorter one. Within a deck of `sum(len(a) for a in ANSWERS.values())` questions
     every answer of every family comes once.

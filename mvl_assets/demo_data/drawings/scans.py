@@ -15,7 +15,7 @@ LEVEL_COLOURS = {"low": (222, 235, 247), "middle": (107, 174, 214), "high": (8, 
 
 
 def draw_scan(rng: Random) -> Drawing:
-    """A grey cross-section with one to four bright spots on one side, as a lesson about scans would sketch it."""
+    """Draw a grey cross-section with one to four bright spots on one side, as a lesson about scans would sketch it."""
     side, n_spots = sample_int(rng, 200, 280, 20), sample_int(rng, 1, 4)
     is_left = rng.random() < 0.5
     image, draw = create_canvas((side, side), (8, 8, 10))
@@ -43,7 +43,7 @@ def draw_scan(rng: Random) -> Drawing:
 
 
 def draw_tile_map(rng: Random) -> Drawing:
-    """Twelve areas as tiles, shaded by one of three levels that a legend names."""
+    """Draw twelve areas as tiles, shaded by one of three levels that a legend names."""
     names = rng.sample(AREA_NAMES, 12)
     levels = [rng.choice(list(LEVEL_COLOURS)) for _ in names]
     levels[:3] = rng.sample(list(LEVEL_COLOURS), 3)
@@ -75,7 +75,7 @@ def draw_tile_map(rng: Random) -> Drawing:
 
 
 def draw_degraded_photo(rng: Random, image_index: int) -> Drawing:
-    """A small photo as it is, or made blurred, dark or faded; the questions are about its quality."""
+    """Draw a small photo as it is, or made blurred, dark or faded; the questions are about its quality."""
     photo_image = load_photo(rng, image_index).image
     photo_image.thumbnail((256, 256))
     fault = ("none", "blurred", "dark", "faded")[image_index % 4]
@@ -98,7 +98,7 @@ def draw_degraded_photo(rng: Random, image_index: int) -> Drawing:
 
 
 def draw_meme(rng: Random, image_index: int) -> Drawing:
-    """A photo with words laid over it, in the manner of a meme."""
+    """Draw a photo with words laid over it, in the manner of a meme."""
     meme_text = rng.choice(
         ("WHEN THE TEA IS READY", "MONDAY AGAIN", "STILL NO RAIN", "ONE MORE PAGE", "NO BISCUITS LEFT")
     )

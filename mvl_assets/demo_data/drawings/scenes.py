@@ -33,7 +33,7 @@ class SceneObject:
 
 
 def describe_position(scene_object: SceneObject, columns: int, rows: int) -> str:
-    """Words for the third of the picture a thing lies in, such as `upper left`, or `centre`."""
+    """Return words for the third of the image that an object is in, such as `upper left` or `centre`."""
     vertical = "upper" if scene_object.row < rows / 3 else "lower" if scene_object.row >= rows * 2 / 3 else ""
     horizontal = (
         "left" if scene_object.column < columns / 3 else "right" if scene_object.column >= columns * 2 / 3 else ""
@@ -42,7 +42,7 @@ def describe_position(scene_object: SceneObject, columns: int, rows: int) -> str
 
 
 def render_objects(objects: list[SceneObject], columns: int, rows: int, cell: int, paper: RGB) -> Image.Image:
-    """Draw the things on their grid; the middle of each cell carries the thing's colour."""
+    """Draw the objects on their grid; the middle of each cell has the object's colour."""
     image, draw = create_canvas((columns * cell, rows * cell), paper)
     for scene_object in objects:
         draw_shape(draw, scene_object.shape, *compute_object_circle(scene_object, cell), COLOURS[scene_object.colour])
@@ -50,12 +50,12 @@ def render_objects(objects: list[SceneObject], columns: int, rows: int, cell: in
 
 
 def compute_object_circle(scene_object: SceneObject, cell: int) -> tuple[tuple[float, float], float]:
-    """Centre and radius of the thing in pixels, where cells have sides of `cell` pixels."""
+    """Return centre and radius of the object in pixels, where cells have sides of `cell` pixels."""
     return ((scene_object.column + 0.5) * cell, (scene_object.row + 0.5) * cell), cell * 0.36
 
 
 def sample_objects(rng: Random, columns: int, rows: int, n_objects: int) -> list[SceneObject]:
-    """`n_objects` things in different cells; the first is unique in its shape-and-colour name."""
+    """Return `n_objects` objects in different cells; the name (colour and shape) of the first is unique."""
     cells = rng.sample([(x, y) for y in range(rows) for x in range(columns)], n_objects)
     names = [(shape, colour) for shape in SHAPES for colour in COLOURS]
     first_name = rng.choice(names)
@@ -64,7 +64,7 @@ def sample_objects(rng: Random, columns: int, rows: int, n_objects: int) -> list
 
 
 def draw_scene(rng: Random, columns: int = 3, rows: int = 3) -> Drawing:
-    """A grid of shapes with questions of counting, colour, place and relation."""
+    """Draw a grid of shapes with questions of counting, colour, place and relation."""
     objects = sample_objects(rng, columns, rows, sample_int(rng, 4, min(7, columns * rows)))
     cell = sample_int(rng, 84, 180, 12)
     image = render_objects(objects, columns, rows, cell, rng.choice(PAPERS))
@@ -79,7 +79,7 @@ def draw_scene(rng: Random, columns: int = 3, rows: int = 3) -> Drawing:
 
 
 def draw_strip(rng: Random) -> Drawing:
-    """A row of shapes in a picture far wider than 7:1."""
+    """Draw a row of shapes in an image far wider than 7:1."""
     columns = sample_int(rng, 8, 10)
     shapes = [rng.choice(SHAPES) for _ in range(columns)]
     objects = [SceneObject(shape, rng.choice(list(COLOURS)), column, 0) for column, shape in enumerate(shapes)]
@@ -114,7 +114,7 @@ def build_count_qa_pair(rng: Random, objects: list[SceneObject]) -> DrawnQAPair:
         noun = f"{shape}"
     else:
         colour = rng.choice(objects).colour
-        matching_objects = [thing for thing in objects if thing.colour == colour]
+        matching_objects = [scene_object for scene_object in objects if scene_object.colour == colour]
         question = f"How many {colour} shapes do you see?"
         noun = f"{colour} shape"
     rationale = (
@@ -137,7 +137,7 @@ def build_position_qa_pair(scene_object: SceneObject, columns: int, rows: int) -
 
 
 def build_relation_qa_pairs(rng: Random, objects: list[SceneObject]) -> list[DrawnQAPair]:
-    """One statement, true or false, about the first thing and another whose name comes once; none without such."""
+    """Return a true-or-false statement about the first object and another with a unique name, or nothing without one."""
     unique_objects = [
         scene_object
         for scene_object in objects[1:]
@@ -164,7 +164,7 @@ def build_relation_qa_pairs(rng: Random, objects: list[SceneObject]) -> list[Dra
 
 
 def build_colour_qa_pairs(objects: list[SceneObject]) -> list[DrawnQAPair]:
-    """One question for each shape that comes once."""
+    """Return one question for each shape that occurs once."""
     unique_objects = [t for t in objects if sum(o.shape == t.shape for o in objects) == 1]
     return [
         DrawnQAPair(
@@ -181,7 +181,7 @@ def build_scene_caption(objects: list[SceneObject]) -> str:
 
 
 def draw_landscape(rng: Random) -> Drawing:
-    """A house on a meadow by day or night, with trees and windows to count."""
+    """Draw a house on a meadow by day or night, with trees and windows to count."""
     width, height = sample_int(rng, 260, 680, 20), sample_int(rng, 220, 460, 20)
     is_night = rng.random() < 0.4
     sky: RGB = (22, 28, 66) if is_night else (160, 208, 245)

@@ -14,7 +14,7 @@ BUTTONS = ("Save", "Send", "Search", "Log out", "Continue", "Buy ticket")
 
 
 def draw_phone_screen(rng: Random) -> Drawing:
-    """A title bar, a list of switches that are on or off, and one button."""
+    """Draw a title bar, a list of switches that are on or off, and one button."""
     program, button = rng.choice(PROGRAMS), rng.choice(BUTTONS)
     names = rng.sample(SWITCHES, sample_int(rng, 3, 5))
     is_on = {name: rng.random() < 0.5 for name in names}
@@ -51,7 +51,7 @@ def draw_phone_screen(rng: Random) -> Drawing:
 
 
 def draw_html_page(rng: Random) -> Drawing:
-    """A web page that is asked for its HTML."""
+    """Draw a web page that is asked for its HTML."""
     page_drawing, html = draw_web_page(rng)
     qa_pair = DrawnQAPair(
         "Write the HTML that makes this page.", html, f"{page_drawing.caption} The HTML repeats it block by block."

@@ -1,4 +1,4 @@
-"""Several pictures that belong together: puzzles with a missing panel, and stories told in a row of pictures."""
+"""Several images that belong together: puzzles with a missing panel, and stories told in a row of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PANEL_SIZE = 84
 
 
 def draw_puzzle_matrix(rng: Random) -> Drawing:
-    """Nine panels in one picture, the last one missing: shapes change by row and their number by column."""
+    """Draw nine panels in one image, the last one missing: shapes change by row and their number by column."""
     shapes, colour, panels = _draw_panels(rng)
     image, draw = create_canvas((PANEL_SIZE * 3 + 1, PANEL_SIZE * 3 + 1), (255, 255, 255))
     for n, panel in enumerate(panels):
@@ -33,13 +33,13 @@ def draw_puzzle_matrix(rng: Random) -> Drawing:
 
 
 def draw_puzzle_panels(rng: Random) -> MultiImageDrawing:
-    """The same puzzle as eight pictures in reading order."""
+    """Draw the same puzzle as eight images in reading order."""
     shapes, colour, panels = _draw_panels(rng)
     return MultiImageDrawing(tuple(panels[:8]), _build_puzzle_qa_pairs(rng, shapes, colour))
 
 
 def draw_story(rng: Random) -> MultiImageDrawing:
-    """Three to five pictures in which one shape crosses the picture and at last changes its colour."""
+    """Draw three to five images in which one shape crosses the image and at last changes its colour."""
     count = sample_int(rng, 3, 5)
     shape, direction = rng.choice(SHAPES), rng.choice(list(DIRECTIONS))
     first_colour, last_colour = rng.sample(list(COLOURS), 2)
@@ -68,7 +68,7 @@ def draw_story(rng: Random) -> MultiImageDrawing:
 
 
 def draw_contrast_pair(rng: Random) -> MultiImageDrawing:
-    """Two scenes that differ in one thing, each with a caption of its own."""
+    """Draw two scenes that differ in one thing, each with a caption of its own."""
     cell, paper = sample_int(rng, 60, 100, 10), rng.choice(PAPERS)
     objects = sample_objects(rng, 3, 3, sample_int(rng, 3, 5))
     colour = rng.choice([name for name in COLOURS if name != objects[0].colour])
@@ -90,7 +90,7 @@ def draw_contrast_pair(rng: Random) -> MultiImageDrawing:
 
 
 def draw_odd_one_out(rng: Random) -> MultiImageDrawing:
-    """A row of pictures of one thing each; all but one are alike."""
+    """Draw a row of images with one object each; all but one are alike."""
     count = sample_int(rng, 3, 5)
     shape, odd_shape = rng.sample(SHAPES, 2)
     colour, odd_index = rng.choice(list(COLOURS)), rng.randrange(count)
@@ -107,7 +107,7 @@ def draw_odd_one_out(rng: Random) -> MultiImageDrawing:
 
 
 def _draw_panels(rng: Random) -> tuple[list[str], str, list[Image.Image]]:
-    """Shapes by row, their colour, and nine panels; the ninth is empty."""
+    """Draw shapes by row, their colour, and nine panels; the ninth is empty."""
     shapes, colour = rng.sample(SHAPES, 3), rng.choice(list(COLOURS))
     panels = []
     for n in range(9):

@@ -1,6 +1,6 @@
-"""Walls with signboards: lines of Chinese and Latin text with the corners of each, some of them tilted or worn away.
+"""Walls with signboards: lines of Chinese and Latin text with the corners of each, some of them tilted or worn.
 
-A maker's `fields` hold `lines`; the writers of text formats make annotations of them.
+A builder's `fields` hold `text_lines`; `layouts.regions` makes annotations of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TextLine:
 
 
 def build_signboard_wall(rng: Random, image_index: int, row_in_image: int) -> RowContent:
-    """Two to four boards below each other; every third wall has one more that nobody can read."""
+    """Return a wall of two to four boards below each other; every third wall has one more, which is illegible."""
     size = sample_int(rng, 26, 40, 2)
     image, _ = create_canvas((size * 12, size * 13), rng.choice(((176, 170, 160), (150, 158, 168), (196, 186, 170))))
     lines = [_draw_board(rng, image, size, row, row % 2 == 0) for row in range(sample_int(rng, 2, 4))]
@@ -47,14 +47,16 @@ def build_signboard_wall(rng: Random, image_index: int, row_in_image: int) -> Ro
     caption = f"A wall with boards that read {join_with_and([line.text for line in lines if line.is_legible])}."
     qa_pair = DrawnQAPair("What is written on the boards?", answer, caption)
     return RowContent(
-        ((qa_pair.question, qa_pair.answer),), (Drawing(image, (qa_pair,), caption, False),), fields={"lines": lines}
+        ((qa_pair.question, qa_pair.answer),),
+        (Drawing(image, (qa_pair,), caption, False),),
+        fields={"text_lines": lines},
     )
 
 
 def _draw_board(
     rng: Random, wall_image: Image.Image, size: int, row_index: int, is_chinese: bool, is_worn: bool = False
 ) -> TextLine:
-    """Draws a board in the given fifth of the wall."""
+    """Draw a board in the given fifth of the wall."""
     text_content = rng.choice(strokes.CHINESE_WORDS if is_chinese else LATIN_TEXTS)
     background, ink = rng.choice(BOARD_COLOURS)
     board_width = (len(text_content) * size if is_chinese else measure_text_width(text_content, size)) + size
@@ -82,7 +84,7 @@ def _draw_board(
 
 
 def _draw_scratches(rng: Random, draw: ImageDraw.ImageDraw, size: tuple[int, int], ink: RGB) -> None:
-    """A few short scratches where words may once have been."""
+    """Draw a few short scratches where words may once have been."""
     width, height = size
     for _ in range(9):
         x, y = rng.randint(height // 4, width - height // 4), rng.randint(height // 4, height * 3 // 4)
@@ -90,7 +92,7 @@ def _draw_scratches(rng: Random, draw: ImageDraw.ImageDraw, size: tuple[int, int
 
 
 def _rotate_point(offset: tuple[float, float], degrees: int, centre: tuple[int, int]) -> tuple[int, int]:
-    """Where a point lies after a turn against the clock, as Pillow turns pictures (y points down)."""
+    """Return a point after a counter-clockwise rotation, as Pillow rotates images (y points down)."""
     angle = math.radians(degrees)
     x = offset[0] * math.cos(angle) + offset[1] * math.sin(angle)
     y = offset[1] * math.cos(angle) - offset[0] * math.sin(angle)

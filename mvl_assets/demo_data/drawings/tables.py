@@ -1,4 +1,4 @@
-"""Tables drawn as pictures, with look-ups, comparisons and sums over their cells; also TabMWP-like word problems."""
+"""Tables drawn as images, with look-ups, comparisons and sums over their cells; also TabMWP-like word problems."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TableData:
 
 
 def render_table(table: TableData, size: int = 16, has_stripes: bool = False) -> Image.Image:
-    """A ruled table, the title above it; the picture is as large as its text needs at `size` pixels."""
+    """Draw a ruled table, the title above it; the image is as large as its text needs at `size` pixels."""
     table_rows = ([table.header] if table.header else []) + list(table.rows)
     widths = [max(measure_text_width(row[n], size) for row in table_rows) + 2 * size for n in range(len(table_rows[0]))]
     row_height = size + 14
@@ -70,7 +70,7 @@ def render_table(table: TableData, size: int = 16, has_stripes: bool = False) ->
 
 
 def draw_table(rng: Random) -> Drawing:
-    """People by columns of whole numbers."""
+    """Draw a table of people by columns of whole numbers."""
     title, row_label, columns = rng.choice(SUBJECTS)
     people = rng.sample(PERSON_NAMES, sample_int(rng, 3, 7))
     values = {column: rng.sample(range(2, 40), len(people)) for column in columns}
@@ -136,7 +136,7 @@ class WordProblem:
 
 
 def build_word_problem(rng: Random) -> WordProblem:
-    """Prices to add up, a price to choose, or counts to compare."""
+    """Return a problem with prices to add up, a price to choose, or counts to compare."""
     kind = rng.choice(("cost", "afford", "mean", "dearest"))
     person = rng.choice(PERSON_NAMES)
     if kind == "mean":

@@ -1,4 +1,4 @@
-"""Short films of moving shapes (H.264 in mp4, made with PyAV), with questions about motion, order and number."""
+"""Short videos of moving shapes (H.264 in mp4, made with PyAV), with questions about motion, order and number."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class VideoClip:
 
 
 def draw_video(rng: Random) -> VideoClip:
-    """One shape crosses the picture and changes its colour half-way; lasts two to four seconds."""
+    """Draw two to four seconds in which one shape crosses the image and changes its colour half-way."""
     width, height = sample_int(rng, 192, 320, 32), sample_int(rng, 160, 240, 16)
     shape = rng.choice(SHAPES)
     first_colour, second_colour = rng.sample(list(COLOURS), 2)
@@ -74,7 +74,7 @@ def _iter_frames(
 
 
 def encode_mp4(frames: Iterator[Image.Image], size: tuple[int, int]) -> bytes:
-    """H.264 in mp4; equal frames give equal bytes.
+    """Return H.264 in mp4; equal frames give equal bytes.
 
     One thread, no time stamps of the day, and no look-ahead: with it (and `mbtree`) x264 gave other bytes for the same
     frames in about one of fifty encodings.

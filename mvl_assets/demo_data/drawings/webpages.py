@@ -1,4 +1,4 @@
-"""Plain web pages: the HTML and a picture of it, drawn block by block from the same parts."""
+"""Plain web pages: the HTML and an image of it, drawn block by block from the same parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLACEHOLDER = "rick.jpg"
 
 
 def draw_web_page(rng: Random) -> tuple[Drawing, str]:
-    """A coloured header, a menu, a few paragraphs and a footer, now and then a picture; with its HTML."""
+    """Draw a page with header, menu, paragraphs and footer, now and then an image, and return its HTML too."""
     shop, colour_name = rng.choice(SHOPS), rng.choice(("red", "green", "blue", "purple"))
     menu = rng.sample(("Home", "News", "Prices", "Contact", "About us"), sample_int(rng, 2, 4))
     lines = [

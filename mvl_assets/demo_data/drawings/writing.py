@@ -1,4 +1,4 @@
-"""Little text that fills its picture: single words, rows of digits, handwritten lines and sums, formulas.
+"""Little text that fills its image: single words, rows of digits, handwritten lines and sums, formulas.
 
 Handwriting is the font inside Pillow with every letter set a little askew. Pages of text are in `documents`.
 """
@@ -37,7 +37,7 @@ SENTENCES = (
 
 
 def draw_word(rng: Random) -> Drawing:
-    """One printed word on a coloured board, cropped as scene text data sets crop it."""
+    """Draw one printed word on a coloured board, cropped as scene text data sets crop it."""
     printed_word = rng.choice(WORDS)
     board_colour = rng.choice([name for name in COLOURS if name not in ("yellow", "pink")])
     size = sample_int(rng, 30, 56, 2)
@@ -57,7 +57,7 @@ def draw_word(rng: Random) -> Drawing:
 
 
 def draw_digits(rng: Random) -> Drawing:
-    """An amount written by hand in one row of digits."""
+    """Draw an amount written by hand in one row of digits."""
     number_text = str(sample_int(rng, 100, 9_999_999))
     image = render_handwriting(rng, number_text, sample_int(rng, 28, 44, 4))
     qa_pairs = (
@@ -77,7 +77,7 @@ def draw_digits(rng: Random) -> Drawing:
 
 
 def draw_handwritten_line(rng: Random) -> Drawing:
-    """One sentence written by hand."""
+    """Draw one sentence written by hand."""
     sentence = rng.choice(SENTENCES)
     words = sentence.split()
     qa_pairs = (
@@ -90,7 +90,7 @@ def draw_handwritten_line(rng: Random) -> Drawing:
 
 
 def draw_arithmetic(rng: Random) -> Drawing:
-    """A sum without its result, written by hand."""
+    """Draw a sum without its result, written by hand."""
     a, b = sample_int(rng, 3, 99), sample_int(rng, 3, 99)
     sign, result = rng.choice((("+", a + b), ("-", a - b), ("x", a * b)))
     expression = f"{a} {sign} {b} ="
@@ -105,7 +105,7 @@ def draw_arithmetic(rng: Random) -> Drawing:
 
 
 def draw_formula(rng: Random) -> Drawing:
-    """A fraction, a square root or a polynomial; the answer is its LaTeX."""
+    """Draw a fraction, a square root or a polynomial; the answer is its LaTeX."""
     a, b, c, d = (sample_int(rng, 2, 19) for _ in range(4))
     size = sample_int(rng, 26, 40, 2)
     kind = rng.choice(("fraction", "root", "polynomial"))
@@ -131,7 +131,7 @@ def draw_formula(rng: Random) -> Drawing:
 
 
 def render_handwriting(rng: Random, text: str, size: int) -> Image.Image:
-    """`text` on one line, every letter turned by a few degrees and moved up or down by a few pixels."""
+    """Draw `text` on one line, every letter turned by a few degrees and moved up or down by a few pixels."""
     ink: RGB = rng.choice((INK, (28, 44, 120)))
     cell_height = int(size * 1.6)
     image, _ = create_canvas(

@@ -1,4 +1,4 @@
-"""Rows beside archives of pictures: Cambrian-10M, M4-Instruct in parts, LLaVA-Video, the released MAmmoTH-VL files.
+"""Rows beside archives of images: Cambrian-10M, M4-Instruct in parts, LLaVA-Video, the released MAmmoTH-VL files.
 
 Archives carry no time and no owner: equal rows give equal bytes.
 """
@@ -22,7 +22,7 @@ N_PARTS = 3
 
 
 def write_cambrian_tars(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`jsons/Cambrian10M.jsonl`, the rows among those of another sub-dataset, and `<name>.tar.gz` with the pictures."""
+    """Write `jsons/Cambrian10M.jsonl`, the rows among those of another sub-dataset, and `<name>.tar.gz` with the images."""
     _write_cambrian_jsonl(source_dir / "jsons" / "Cambrian10M.jsonl", slug, rows, with_other_sources=True)
     (source_dir / f"{slug}.tar.gz").write_bytes(
         gzip_bytes(build_tar(_collect_archive_files(slug, rows), _list_unsafe_links(slug, rows)))
@@ -30,7 +30,7 @@ def write_cambrian_tars(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> 
 
 
 def write_cambrian_tar_parts(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`jsons/<config>.jsonl`, and the pictures' tar cut into `<name>.tar.gz_part1`, ..., as large ones are."""
+    """Write `jsons/<config>.jsonl`, and the images' tar cut into `<name>.tar.gz_part1`, ..., as large ones are."""
     _write_cambrian_jsonl(
         source_dir / "jsons" / f"{resolve_config_name(slug)}.jsonl", slug, rows, with_other_sources=False
     )
@@ -42,7 +42,7 @@ def write_cambrian_tar_parts(source_dir: Path, slug: str, rows: Sequence[RawRow]
 
 
 def write_m4_instruct_parts(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`m4_instruct_annotations.json`, and the pictures in `<config>_split.z01`, ..., `<config>_split.zip`."""
+    """Write `m4_instruct_annotations.json`, and the images in `<config>_split.z01`, ..., `<config>_split.zip`."""
     config_name = resolve_config_name(slug)
     records = [
         {
@@ -61,7 +61,7 @@ def write_m4_instruct_parts(source_dir: Path, slug: str, rows: Sequence[RawRow])
 
 
 def write_llava_video_tars(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`0_30_s_<name>/` with the JSON of open questions and the videos in two numbered archives beside it."""
+    """Write `0_30_s_<name>/` with the JSON of open questions, and the videos in two numbered archives in it."""
     split = f"0_30_s_{slug}"
     videos = [row.video for row in rows if row.video is not None]
     records = [
@@ -81,8 +81,11 @@ def write_llava_video_tars(source_dir: Path, slug: str, rows: Sequence[RawRow]) 
 
 
 def write_mammoth_release(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`mammoth_ov_2M.json` with the first half of the rows, `mammoth_si_10M.json` with the rest; `shard_1.tar.gz` in a
-    folder for rows of one picture, one for rows of several, and one for videos."""
+    """Write the two files and the archives of the MAmmoTH-VL release.
+
+    `mammoth_ov_2M.json` has the first half of the rows, `mammoth_si_10M.json` the rest; `shard_1.tar.gz` is in a
+    folder for rows of one image, one for rows of several, and one for videos.
+    """
     half = (len(rows) + 1) // 2
     write_json(source_dir / "mammoth_ov_2M.json", [_build_released_record(row) for row in rows[:half]])
     write_json(source_dir / "mammoth_si_10M.json", [_build_released_record(row) for row in rows[half:]])
@@ -124,8 +127,10 @@ def build_zip(files: Mapping[str, bytes]) -> bytes:
 
 
 def build_split_zip(files: Mapping[str, bytes], n_parts: int) -> list[bytes]:
-    """A zip in the parts that `zip -s` writes (PKWARE APPNOTE.TXT 6.3, 8.5): a mark before the first, offsets counted
-    from the begin of a part, the directory in the last."""
+    """Return a zip in the parts that `zip -s` writes (PKWARE APPNOTE.TXT 6.3, 8.5).
+
+    There is a mark before the first entry, offsets count from the beginning of a part, the directory is in the last.
+    """
     zip_bytes = build_zip(files)
     with zipfile.ZipFile(io.BytesIO(zip_bytes)) as archive:
         members, directory = archive.infolist(), archive.start_dir
@@ -151,7 +156,7 @@ def build_split_zip(files: Mapping[str, bytes], n_parts: int) -> list[bytes]:
 
 
 def _write_cambrian_jsonl(path: Path, slug: str, rows: Sequence[RawRow], with_other_sources: bool) -> None:
-    """Fault `bad_json` cuts a line short; text-only rows have no `image`."""
+    """Write the rows as JSON lines; fault `bad_json` cuts a line short, text-only rows have no `image`."""
     lines = []
     for number, row in enumerate(rows):
         image = {"image": f"{slug}/{row.images[0].name}"} if row.images else {}
@@ -170,7 +175,7 @@ def _write_cambrian_jsonl(path: Path, slug: str, rows: Sequence[RawRow], with_ot
 
 
 def _collect_archive_files(archive_dir: str, rows: Iterable[RawRow]) -> dict[str, bytes]:
-    """The files in an archive's folder `<name>/`; those of `unsafe_member` rows come as links."""
+    """Return the files in an archive's folder `<name>/`; those of `unsafe_member` rows come as links."""
     safe_rows = (row for row in rows if row.fault != "unsafe_member")
     return _drop_missing_files({f"{archive_dir}/{image.name}": image.data for row in safe_rows for image in row.images})
 

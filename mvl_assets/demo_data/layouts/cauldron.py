@@ -1,4 +1,4 @@
-"""The Cauldron: parquet of pictures and turns."""
+"""The Cauldron: parquet of images and turns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvl_assets.demo_data.rows import RawRow
 
 
 def write_cauldron_parquet(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Two shards of {images[{bytes, path}], texts[{user, assistant, source}]}; no markers, no ids."""
+    """Write two shards of {images[{bytes, path}], texts[{user, assistant, source}]}; no markers, no ids."""
     turn = pa.struct([("user", pa.string()), ("assistant", pa.string()), ("source", pa.string())])
     schema = pa.schema([("images", pa.list_(IMAGE_STRUCT)), ("texts", pa.list_(turn))])
 

@@ -1,4 +1,4 @@
-"""COCO: one annotation file beside a folder of pictures."""
+"""COCO: one annotation file beside a folder of images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mvl_assets.demo_data.rows import RawRow
 
 
 def write_coco_captions(split: str, source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`annotations/captions_<split>.json` {info, licenses, images, annotations} and the pictures in `<split>/`.
+    """Write `annotations/captions_<split>.json` {info, licenses, images, annotations} and the images in `<split>/`.
 
-    The answers of a row are its captions; ids of captions go round the pictures, as in the original.
+    The answers of a row are its captions; ids of captions go round the images, as in the original.
     """
     images: list[dict[str, Any]] = []
     captions: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""What the writers of several formats share: a layout's type, files, parquet shards, conversations, picture cells."""
+"""What the writers of several formats share: a layout's type, files, parquet shards, conversations, image cells."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SourceLayout:
 
 
 def resolve_config_name(slug: str) -> str:
-    """What the source is called inside its repository: the config of its `hub` entry, or its slug."""
+    """Return what the source is called inside its repository: the config of its `hub` entry, or its slug."""
     hub = get_source(slug).hub
     return slug if hub is None or hub.config is None else hub.config
 
@@ -49,7 +49,7 @@ def write_files(folder: Path, files: Iterable[RawFile]) -> None:
 
 
 def write_parquet_shards(folder: Path, records: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
-    """Two parquet files named as the hub names them."""
+    """Write two parquet files named as the hub names them."""
     folder.mkdir(parents=True)
     half_size = (len(records) + 1) // 2
     for number, shard_records in enumerate((records[:half_size], records[half_size:])):
@@ -59,7 +59,7 @@ def write_parquet_shards(folder: Path, records: Sequence[Mapping[str, Any]], sch
 
 
 def build_conversation(row: RawRow) -> list[dict[str, str]]:
-    """Turns {from, value}, the markers in the first question; faults of the text are made here."""
+    """Return turns {from, value} with the markers in the first question; applies the faults of the text."""
     markers = "<image>\n" * len(row.images) if row.video is None else "<image>\n"
     if row.fault == "marker_mismatch":
         markers += "<image>\n"
@@ -78,5 +78,5 @@ def build_conversation(row: RawRow) -> list[dict[str, str]]:
 
 
 def build_image_cell(image: RawFile) -> dict[str, Any]:
-    """A missing picture is a path without bytes, as rows have it that were exported without their files."""
+    """Return {bytes, path}; a missing image has a path without bytes, as in rows exported without their files."""
     return {"bytes": image.data, "path": image.name}

@@ -28,12 +28,12 @@ from mvl_assets.demo_data.rows import RawFile, RawRow
 
 
 def write_llava_json(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`<name>.json`, an array of {id, image, conversations}; text-only rows have no `image`. Pictures in `images/`."""
+    """Write `<name>.json`, an array of {id, image, conversations}; text-only rows have no `image`. Images in `images/`."""
     _write_llava_json(source_dir, slug, rows, [_build_llava_record(row) for row in rows])
 
 
 def write_llava_jsonl(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """As `write_llava_json` with one object per line; fault `bad_json` cuts a line short."""
+    """Write the rows of `write_llava_json` with one object per line; fault `bad_json` cuts a line short."""
     lines = []
     for row in rows:
         line = json.dumps(_build_llava_record(row), ensure_ascii=False)
@@ -43,14 +43,14 @@ def write_llava_jsonl(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> No
 
 
 def write_llava_json_int_ids(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """As `write_llava_json` with the row's number as id."""
+    """Write the rows of `write_llava_json` with the row's number as id."""
     _write_llava_json(
         source_dir, slug, rows, [{**_build_llava_record(row), "id": number} for number, row in enumerate(rows)]
     )
 
 
 def write_llava_json_more_fields(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """As `write_llava_json`; the turns of every second row carry `markdown` and `text` too, as those of one SVIT shard do."""
+    """Write the rows of `write_llava_json`; turns of every second row also have `markdown` and `text`, as in one SVIT shard."""
     records = [_build_llava_record(row) for row in rows]
     for record in records[1::2]:
         record["conversations"] = [
@@ -60,13 +60,13 @@ def write_llava_json_more_fields(source_dir: Path, slug: str, rows: Sequence[Raw
 
 
 def write_llava_json_sourced_turns(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """As `write_llava_json` with a `data_source` in every turn."""
+    """Write the rows of `write_llava_json` with a `data_source` in every turn."""
     records = [{**_build_llava_record(row), "conversations": _build_sourced_conversation(slug, row)} for row in rows]
     _write_llava_json(source_dir, slug, rows, records)
 
 
 def write_cambrian_folder(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`<name>.jsonl` of {id, source, image, conversations}, the archive of pictures already unpacked to `<name>/`.
+    """Write `<name>.jsonl` of {id, source, image, conversations}, the archive of images already unpacked to `<name>/`.
 
     `source` is the config that the catalog names, as a file. Text-only rows have no `image`. Fault `bad_json` cuts a
     line short: two such lines are known in Cambrian-10M.
@@ -75,22 +75,22 @@ def write_cambrian_folder(source_dir: Path, slug: str, rows: Sequence[RawRow]) -
 
 
 def write_cambrian_sourced_turns(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """As `write_cambrian_folder` with a `data_source` in every turn."""
+    """Write the rows of `write_cambrian_folder` with a `data_source` in every turn."""
     _write_cambrian_folder(source_dir, slug, rows, [_build_sourced_conversation(slug, row) for row in rows])
 
 
 def write_llava_parquet(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Two shards of {id, image{bytes, path}, conversations[{from, value}], data_source}."""
+    """Write two shards of {id, image{bytes, path}, conversations[{from, value}], data_source}."""
     _write_llava_shards(source_dir, slug, rows, ("from", "value"), ("human", "gpt"))
 
 
 def write_llava_parquet_roles(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """The other key style in the wild: turns are {role, content} with roles user and assistant."""
+    """Write the other key style in use: turns are {role, content} with the roles user and assistant."""
     _write_llava_shards(source_dir, slug, rows, ("role", "content"), ("user", "assistant"))
 
 
 def write_llava_parquet_nulls(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Turns with the keys of both styles, two of them null; the style changes from row to row."""
+    """Write turns with the keys of both styles, two of them null; the style changes from row to row."""
     turn = pa.struct([(key, pa.string()) for key in ("from", "value", "role", "content")])
     schema = pa.schema([("id", pa.string()), ("image", IMAGE_STRUCT), ("conversations", pa.list_(turn))])
     roles = {"human": "user", "gpt": "assistant"}
@@ -106,8 +106,11 @@ def write_llava_parquet_nulls(source_dir: Path, slug: str, rows: Sequence[RawRow
 
 
 def write_llava_parquet_files(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Rows that carry only the paths of their pictures. These lie in `images/`, unpacked from a zip that holds `#Uxxxx`
-    for every character outside ASCII, as Vision-FLAN's does."""
+    """Write rows that have only the paths of their images.
+
+    The images are in `images/`, unpacked from a zip that has `#Uxxxx` for every character outside ASCII, as
+    Vision-FLAN's does.
+    """
     rows_without_bytes = [replace(row, images=tuple(RawFile(file.name, None) for file in row.images)) for row in rows]
     _write_llava_shards(source_dir, slug, rows_without_bytes, ("from", "value"), ("human", "gpt"))
     files = (image for row in rows for image in row.images)
@@ -119,14 +122,14 @@ def _escape_non_ascii(slug: str) -> str:
 
 
 def write_m4_instruct(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`<name>.json`, an array of {sample_id, image[], conversations, metadata}; pictures in `<config>/`."""
+    """Write `<name>.json`, an array of {sample_id, image[], conversations, metadata}; images in `<config>/`."""
     config_name = resolve_config_name(slug)
     write_json(source_dir / f"{slug}.json", [_build_m4_record(config_name, row) for row in rows])
     write_files(source_dir / config_name, (image for row in rows for image in row.images))
 
 
 def write_m4_instruct_zip(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """As `write_m4_instruct`, the pictures still packed in `<config>.zip` as they are published."""
+    """Write the rows of `write_m4_instruct`, with the images packed in `<config>.zip` as they are published."""
     config_name = resolve_config_name(slug)
     write_json(source_dir / f"{slug}.json", [_build_m4_record(config_name, row) for row in rows])
     files = {image.name: image.data for row in rows for image in row.images if image.data is not None}
@@ -137,7 +140,7 @@ def write_m4_instruct_zip(source_dir: Path, slug: str, rows: Sequence[RawRow]) -
 
 
 def write_llava_video(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`0_30_s_<name>_oe.json`, an array of {id, video, conversations, data_source}; mp4 files in `videos/`."""
+    """Write `0_30_s_<name>_oe.json`, an array of {id, video, conversations, data_source}; mp4 files in `videos/`."""
     videos = [row.video for row in rows if row.video is not None]
     records = [
         {
@@ -173,7 +176,7 @@ def _write_cambrian_folder(
         line = json.dumps({"id": row.row_id, "source": file, **image, "conversations": turns}, ensure_ascii=False)
         lines.append(line[: len(line) // 2] if row.fault == "bad_json" else line)
     (source_dir / f"{slug}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    write_files(source_dir / slug, (picture for row in rows for picture in row.images))
+    write_files(source_dir / slug, (image for row in rows for image in row.images))
 
 
 def _build_m4_record(config_name: str, row: RawRow) -> dict[str, Any]:

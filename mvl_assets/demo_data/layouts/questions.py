@@ -1,4 +1,4 @@
-"""Questions about pictures in files of their own: VQA v2, GQA, DocVQA and its kin, OCR-VQA, CLEVR, ScienceQA."""
+"""Questions about images in files of their own: VQA v2, GQA, DocVQA and its kin, OCR-VQA, CLEVR, ScienceQA."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from mvl_assets.demo_data.layouts.common import SourceLayout, write_files, write_json
 from mvl_assets.demo_data.rows import RawFile, RawRow
 
-FIRST_ID = 139  # of COCO's validation pictures; any number does
+FIRST_ID = 139  # of COCO's validation images; any number does
 
 
 def write_vqa_v2(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """VQA v2's questions and annotations of `train2014` side by side, the pictures under COCO's names.
+    """Write VQA v2's questions and annotations of `train2014` side by side, the images under COCO's names.
 
     Fault `no_answer`: a question without annotation; `no_question`: an annotation without question.
     """
@@ -44,7 +44,7 @@ def write_vqa_v2(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_vizwiz(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """VizWiz's `Annotations/train.json`, an array of one question each, and `train/`.
+    """Write VizWiz's `Annotations/train.json`, an array of one question each, and `train/`.
 
     Fault `unanswerable`: most people say so; `no_answer`: nobody said anything.
     """
@@ -69,9 +69,9 @@ def write_vizwiz(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_gqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """GQA's `questions1.2/train_balanced_questions.json`, question id -> question, and `images/`.
+    """Write GQA's `questions1.2/train_balanced_questions.json`, question id -> question, and `images/`.
 
-    The questions about one picture lie apart, as in the original. `fields["sentences"]` are the answers as sentences.
+    The questions about one image lie apart, as in the original. `fields["sentences"]` are the answers as sentences.
     Fault `no_answer`: a question as in the test split.
     """
     questions: dict[str, dict[str, Any]] = {}
@@ -97,9 +97,9 @@ def write_gqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_doc_vqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """DocVQA's `spdocvqa_qas/train_v1.0_withQT.json` and `spdocvqa_images/`.
+    """Write DocVQA's `spdocvqa_qas/train_v1.0_withQT.json` and `spdocvqa_images/`.
 
-    Its questions name the pictures by the folder of an older release. Fault `no_answer`: an empty list of answers.
+    Its questions name the images by the folder of an older release. Fault `no_answer`: an empty list of answers.
     """
     data = [
         {
@@ -119,7 +119,7 @@ def write_doc_vqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_text_vqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """TextVQA's `TextVQA_0.5.1_train.json` and `train_images/`. Fault `unanswerable`: most people say so."""
+    """Write TextVQA's `TextVQA_0.5.1_train.json` and `train_images/`. Fault `unanswerable`: most people say so."""
     row_numbers = {row.row_id: number for number, row in enumerate(rows)}
     data = [
         {
@@ -141,7 +141,7 @@ def write_text_vqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_ocr_vqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """OCR-VQA's `dataset.json`, id -> cover, and `images/`. Fault `uneven_lists`: a question without an answer."""
+    """Write OCR-VQA's `dataset.json`, id -> cover, and `images/`. Fault `uneven_lists`: a question without an answer."""
     covers = {}
     for row in rows:
         questions, answers = zip(*row.turns, strict=True)
@@ -160,7 +160,7 @@ def write_ocr_vqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_clevr(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """CLEVR's `CLEVR_v1.0/questions/CLEVR_train_questions.json` and `CLEVR_v1.0/images/train/`.
+    """Write CLEVR's `CLEVR_v1.0/questions/CLEVR_train_questions.json` and `CLEVR_v1.0/images/train/`.
 
     Fault `missing_field`: a question as in the test split.
     """
@@ -182,11 +182,11 @@ def write_clevr(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     document = {"info": header, "questions": questions}
     release_dir = source_dir / "CLEVR_v1.0"
     write_json(release_dir / "questions" / "CLEVR_train_questions.json", document)
-    write_files(release_dir / "images" / "train", (picture for row in rows for picture in row.images))
+    write_files(release_dir / "images" / "train", (image for row in rows for image in row.images))
 
 
 def write_science_qa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """ScienceQA's `problems.json`, id -> problem, `pid_splits.json` and `images/train/<id>/image.png`.
+    """Write ScienceQA's `problems.json`, id -> problem, `pid_splits.json` and `images/train/<id>/image.png`.
 
     `fields` are the problem's `choices`, `answer` (an index), `hint`, `lecture` and `solution`. Fault `bad_answer`: the
     index names no choice.
@@ -204,7 +204,7 @@ def write_science_qa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> Non
 
 
 def _select_turns(row: RawRow) -> Sequence[tuple[str, str]]:
-    """What is written of a row: one question where the fault is the question's, so that it breaks one row."""
+    """Return the turns to write: one question if the fault concerns the question, so that it affects one row."""
     return row.turns[:1] if row.fault in ("no_answer", "no_question", "unanswerable") else row.turns
 
 
@@ -215,7 +215,7 @@ def _iter_questions(rows: Sequence[RawRow]) -> Iterator[tuple[RawRow, str, str]]
 
 
 def _build_human_answers(answer: str) -> list[dict[str, str]]:
-    """What ten people say; most of them say `answer`."""
+    """Return the answers of ten people, most of them `answer`."""
     answers = ["not sure", *[answer] * 5, "", answer, "unanswerable", answer.upper()]
     return [
         {"answer": human_answer, "answer_confidence": "maybe" if human_answer == "not sure" else "yes"}
@@ -224,7 +224,7 @@ def _build_human_answers(answer: str) -> list[dict[str, str]]:
 
 
 def _iter_renamed_images(rows: Sequence[RawRow], name_template: str, first_number: int = 0) -> Iterator[RawFile]:
-    """The one picture of every row, under a name made of the row's number."""
+    """Yield the one image of every row, under a name made of the row's number."""
     for number, row in enumerate(rows, first_number):
         yield RawFile(name_template.format(number), row.images[0].data)
 

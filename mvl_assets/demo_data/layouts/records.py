@@ -15,7 +15,7 @@ from mvl_assets.demo_data.rows import RawFile, RawRow
 
 
 def write_tabmwp(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`problems.json`, a dict of id -> problem, and `tables/<id>.png` (the fields of TabMWP's release)."""
+    """Write `problems.json`, a dict of id -> problem, and `tables/<id>.png` (the fields of TabMWP's release)."""
     write_json(source_dir / "problems.json", {row.row_id: dict(row.fields) for row in rows})
     write_files(
         source_dir / "tables", (RawFile(f"{row.row_id}.png", image.data) for row in rows for image in row.images)
@@ -23,9 +23,9 @@ def write_tabmwp(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_sherlock(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`sherlock_train_v1_1.json`, a list of {instance_id, inputs{image{url, ...}, bboxes, clue}, targets{inference}}.
+    """Write `sherlock_train_v1_1.json`, a list of {instance_id, inputs{image{url, ...}, bboxes, clue}, targets{inference}}.
 
-    Pictures of Visual Genome in `VG_100K/` and of VCR in `vcr1images/<film>/`, in turn.
+    Images of Visual Genome in `VG_100K/` and of VCR in `vcr1images/<video>/`, in turn.
     """
     records = []
     for number, row in enumerate(rows):
@@ -46,7 +46,7 @@ def write_sherlock(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_cap2qa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`instructions/train.json` and `val.json`, lists of {image_id, question, answer}; pictures as in COCO 2017."""
+    """Write `instructions/train.json` and `val.json`, lists of {image_id, question, answer}; images as in COCO 2017."""
     half = (len(rows) + 1) // 2
     for split, first_number, split_rows in (("train", 0, rows[:half]), ("val", half, rows[half:])):
         numbered = list(enumerate(split_rows, first_number))
@@ -60,7 +60,7 @@ def write_cap2qa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_macaw_llm(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`generated_examples_coco.json`, {data: [{id, instruction, response}]}; pictures in `train2014/`.
+    """Write `generated_examples_coco.json`, {data: [{id, instruction, response}]}; images in `train2014/`.
 
     The file over videos, which the field map leaves out, lies beside it.
     """
@@ -79,7 +79,7 @@ def write_macaw_llm(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None
 
 
 def write_multiui(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`<task>.json`, lists of {id, image, conversations}; screenshots in `images/`."""
+    """Write `<task>.json`, lists of {id, image, conversations}; screenshots in `images/`."""
     for number, task in enumerate(("web_captioning", "webpage_qa")):
         split_rows = rows[number::2]
         write_json(
@@ -93,9 +93,9 @@ def write_multiui(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_plotqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Per split a folder with `qa_pairs_V2.json` and `png/<image_index>.png`; the indices begin at 0 in each.
+    """Write per split a folder with `qa_pairs_V2.json` and `png/<image_index>.png`; indices start at 0 in each.
 
-    The list of the first split lies under the key `qa_pairs`, that of the second is bare: both are in circulation.
+    The list of the first split is under the key `qa_pairs`, that of the second is bare: both are in circulation.
     """
     half = (len(rows) + 1) // 2
     for split, split_rows in (("train", rows[:half]), ("validation", rows[half:])):
@@ -120,7 +120,7 @@ def write_plotqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_viquae(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`main.jsonl`, `validation.jsonl`, `test.jsonl` of {id, image, input, output{original_answer, answer}, ...}."""
+    """Write `main.jsonl`, `validation.jsonl`, `test.jsonl` of {id, image, input, output{original_answer, answer}, ...}."""
     for number, split in enumerate(("train", "validation", "test")):
         records = []
         for row in rows[number::3]:
@@ -133,7 +133,7 @@ def write_viquae(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_detgpt(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`coco_task_annotation.json`, {annotations: [{image_id, task, answer}]}, beside `image/<image_id>.jpg`."""
+    """Write `coco_task_annotation.json`, {annotations: [{image_id, task, answer}]}, beside `image/<image_id>.jpg`."""
     records = [
         _add_answer(row, {"image_id": f"{number:012d}", "task": row.turns[0][0]}, "answer")
         for number, row in enumerate(rows)
@@ -144,14 +144,14 @@ def write_detgpt(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_hand_written_arith(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`<name>.jsonl` of {image, question, answer}; pictures in `images/`."""
+    """Write `<name>.jsonl` of {image, question, answer}; images in `images/`."""
     records = [_add_answer(row, {"image": row.images[0].name, "question": row.turns[0][0]}, "answer") for row in rows]
     _write_jsonl(source_dir / f"{slug}.jsonl", records)
     write_files(source_dir / "images", (image for row in rows for image in row.images))
 
 
 def _add_answer(row: RawRow, record: dict[str, Any], answer_field: str) -> dict[str, Any]:
-    """The record with its answer under `answer_field`, unless the row is to lack it."""
+    """Return the record with its answer under `answer_field`, unless the fault leaves it out."""
     return record if row.fault == "missing_field" else {**record, answer_field: row.turns[0][1]}
 
 

@@ -1,4 +1,4 @@
-"""What is where in a picture: Visual Genome, COCO instances, RefCOCO, Localized Narratives, ICDAR text."""
+"""Region annotations: Visual Genome, COCO instances, RefCOCO, Localized Narratives, ICDAR text."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ UNKNOWN_ID = 9_999_999
 
 
 def write_coco_instances(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`annotations/instances_val2017.json` {info, licenses, images, annotations, categories}; pictures in `val2017/`.
+    """Write `annotations/instances_val2017.json` {info, licenses, images, annotations, categories}; images in `val2017/`.
 
-    In every fifth picture the shapes of one kind are marked together, as a crowd.
+    In every fifth image the shapes of one kind are marked together, as a crowd.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -56,9 +56,9 @@ def write_coco_instances(source_dir: Path, slug: str, rows: Sequence[RawRow]) ->
 
 
 def write_visual_genome(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """The four lists per picture, `image_data.json`, and `<image_id>.jpg` in `VG_100K/` and `VG_100K_2/` in turn.
+    """Write the four lists per image, `image_data.json`, and `<image_id>.jpg` in `VG_100K/` and `VG_100K_2/` in turn.
 
-    The part of a row (0 to 3) says in which list it stands; rows that share a picture share its id.
+    `row_in_image` (0 to 3) says which list a row is in; rows that share an image share its id.
     """
     image_ids = {
         image_name: 2_300_000 + n for n, image_name in enumerate(dict.fromkeys(row.images[0].name for row in rows))
@@ -89,23 +89,23 @@ def write_visual_genome(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> 
 
 
 def write_ref_coco(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`refcoco/refs(unc).p` and `refcoco/instances.json`; pictures in `images/mscoco/images/train2014/`.
+    """Write `refcoco/refs(unc).p` and `refcoco/instances.json`; images in `images/mscoco/images/train2014/`.
 
-    Rows that follow each other and name the same shape of a picture are sentences of one reference.
+    Rows that follow each other and name the same shape of an image are sentences of one reference.
     """
     image_ids = {image_name: n + 581 for n, image_name in enumerate(dict.fromkeys(row.images[0].name for row in rows))}
     first_rows = {row.images[0].name: row for row in reversed(rows)}
     images, annotations, refs = [], [], list[dict[str, Any]]()
-    for picture, row in first_rows.items():
-        images.append({"license": 1, "file_name": picture, "id": image_ids[picture], **_build_image_size(row)})
+    for image_name, row in first_rows.items():
+        images.append({"license": 1, "file_name": image_name, "id": image_ids[image_name], **_build_image_size(row)})
         for n, region in enumerate(_read_regions(row)):
             annotations.append(
-                {**_build_instance(region), "image_id": image_ids[picture], "id": image_ids[picture] * 10 + n}
+                {**_build_instance(region), "image_id": image_ids[image_name], "id": image_ids[image_name] * 10 + n}
             )
     for sent_id, row in enumerate(rows):
-        picture, region = row.images[0].name, cast(ObjectRegion, row.fields["place"])
+        image_name, region = row.images[0].name, cast(ObjectRegion, row.fields["region"])
         annotation_id = (
-            image_ids[picture] * 10 + _read_regions(row).index(region)
+            image_ids[image_name] * 10 + _read_regions(row).index(region)
             if row.fault != "unknown_annotation"
             else UNKNOWN_ID
         )
@@ -113,10 +113,10 @@ def write_ref_coco(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
             refs.append(
                 {
                     "sent_ids": [],
-                    "file_name": f"{PurePosixPath(picture).stem}_{len(refs)}.jpg",
+                    "file_name": f"{PurePosixPath(image_name).stem}_{len(refs)}.jpg",
                     "ann_id": annotation_id,
                     "ref_id": len(refs),
-                    "image_id": image_ids[picture],
+                    "image_id": image_ids[image_name],
                     "split": "train",
                     "sentences": [],
                     "category_id": _get_category_id(region),
@@ -138,7 +138,7 @@ def write_ref_coco(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_localized_narratives(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`<collection>_localized_narratives.jsonl` of four collections in turn, and their pictures as they name them."""
+    """Write `<collection>_localized_narratives.jsonl` of four collections in turn, and their images as they name them."""
     lines: dict[str, list[str]] = {}
     for number, row in enumerate(rows):
         file, dataset, image_dir, image_id, stem = _NARRATIVE_COLLECTIONS[number % len(_NARRATIVE_COLLECTIONS)]
@@ -159,7 +159,7 @@ def write_localized_narratives(source_dir: Path, slug: str, rows: Sequence[RawRo
 
 
 def write_rects(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`img/<name>.jpg`, `gt/<name>.json` with {chars, lines}, and the same with escapes in `gt_unicode/`."""
+    """Write `img/<name>.jpg`, `gt/<name>.json` with {chars, lines}, and the same with escapes in `gt_unicode/`."""
     for row in rows:
         lines = [
             {
@@ -186,12 +186,12 @@ def write_rects(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_rctw(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`train_images/<name>.jpg` and `train_gts/<name>.txt`: corners, difficult, quoted words; a byte order mark."""
+    """Write `train_images/<name>.jpg` and `train_gts/<name>.txt`: corners, difficult, quoted words; a byte order mark."""
     _write_icdar_files(source_dir, ("train_gts", "train_images"), rows, '{corners},{difficult},"{words}"', "utf-8-sig")
 
 
 def write_icdar_lines(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`train/<name>.jpg` and beside it `train/<name>.txt`: corners and words, as SROIE has them."""
+    """Write `train/<name>.jpg` and `train/<name>.txt` with corners and words, as SROIE has them."""
     _write_icdar_files(source_dir, ("train", "train"), rows, "{corners},{words}", "utf-8")
 
 
@@ -216,12 +216,12 @@ def _write_icdar_files(
 
 
 def _read_text_lines(row: RawRow) -> list[TextLine]:
-    lines = cast(list[TextLine], row.fields["lines"])
+    lines = cast(list[TextLine], row.fields["text_lines"])
     return [replace(line, is_legible=False) for line in lines] if row.fault == "no_text" else lines
 
 
 def _build_character_records(line: TextLine) -> list[dict[str, Any]]:
-    """ReCTS also gives every character; drawn ones stand evenly between half a square at either end of the board."""
+    """Return the characters as ReCTS gives them, evenly spaced from half a square off either end of the board."""
     if not line.is_chinese:
         return []
     upper_left, upper_right, lower_right, lower_left = line.corners
@@ -244,11 +244,11 @@ def _build_character_records(line: TextLine) -> list[dict[str, Any]]:
 
 
 def _read_regions(row: RawRow) -> tuple[ObjectRegion, ...]:
-    return cast(tuple[ObjectRegion, ...], row.fields["places"])
+    return cast(tuple[ObjectRegion, ...], row.fields["regions"])
 
 
 def _build_image_size(row: RawRow) -> dict[str, int]:
-    width, height = cast(tuple[int, int], row.fields["size"])
+    width, height = cast(tuple[int, int], row.fields["image_size"])
     return {"width": width, "height": height}
 
 
@@ -273,12 +273,12 @@ def _build_instance(region: ObjectRegion) -> dict[str, Any]:
 
 
 def _build_crowd(row: RawRow) -> list[dict[str, Any]]:
-    """The first kind of shape as one crowd with a run-length mask of its box, the others one by one."""
+    """Return the first kind of shape as one crowd with a run-length mask of its box, the others one by one."""
     crowd_shape = _read_regions(row)[0].scene_object.shape
-    crowd_regions = [place for place in _read_regions(row) if place.scene_object.shape == crowd_shape]
-    x, y = (min(place.box[side] for place in crowd_regions) for side in (0, 1))
-    right, bottom = (max(place.box[side] + place.box[side + 2] for place in crowd_regions) for side in (0, 1))
-    width, height = cast(tuple[int, int], row.fields["size"])
+    crowd_regions = [region for region in _read_regions(row) if region.scene_object.shape == crowd_shape]
+    x, y = (min(region.box[side] for region in crowd_regions) for side in (0, 1))
+    right, bottom = (max(region.box[side] + region.box[side + 2] for region in crowd_regions) for side in (0, 1))
+    width, height = cast(tuple[int, int], row.fields["image_size"])
     box_width, box_height = int(right) - int(x), int(bottom) - int(y)
     counts = [int(x) * height + int(y), *[box_height, height - box_height] * box_width]
     counts[-1] = width * height - sum(counts[:-1])
@@ -288,7 +288,10 @@ def _build_crowd(row: RawRow) -> list[dict[str, Any]]:
         "iscrowd": 1,
         "bbox": [round(side, 2) for side in (x, y, right - x, bottom - y)],
     }
-    return [crowd, *(_build_instance(place) for place in _read_regions(row) if place.scene_object.shape != crowd_shape)]
+    return [
+        crowd,
+        *(_build_instance(region) for region in _read_regions(row) if region.scene_object.shape != crowd_shape),
+    ]
 
 
 _VISUAL_GENOME_LISTS = (
@@ -313,7 +316,7 @@ def _build_visual_genome_items(list_index: int, row: RawRow) -> list[dict[str, A
             for n, region in enumerate(regions)
         ]
     if list_index == 2:
-        return [_build_visual_genome_object(place, n) for n, place in enumerate(regions)]
+        return [_build_visual_genome_object(region, n) for n, region in enumerate(regions)]
     return [
         {
             "relationship_id": n,
@@ -336,7 +339,7 @@ def _build_visual_genome_object(region: ObjectRegion, object_id: int) -> dict[st
 
 
 def _build_integer_box(region: ObjectRegion, width_field: str, height_field: str) -> dict[str, int]:
-    """The box in whole pixels, as Visual Genome has it."""
+    """Return the box in whole pixels, as Visual Genome has it."""
     return dict(zip(("x", "y", width_field, height_field), (round(side) for side in region.box), strict=True))
 
 
@@ -356,8 +359,8 @@ _NARRATIVE_COLLECTIONS = (
 
 
 def _build_narration(row: RawRow) -> dict[str, Any]:
-    """A second for every shape, while the pointer goes from corner to corner of its outline."""
-    width, height = cast(tuple[int, int], row.fields["size"])
+    """Return a narration with one second per shape, while the pointer moves along the corners of its outline."""
+    width, height = cast(tuple[int, int], row.fields["image_size"])
     utterances, traces = [], []
     for second, region in enumerate(_read_regions(row)):
         utterances.append(

@@ -25,6 +25,7 @@ from mvl_assets.demo_data.layouts.common import (
     write_parquet_shards,
 )
 from mvl_assets.demo_data.rows import RawFile, RawRow
+from mvl_assets.readers.url_images import IMAGE_FOLDER
 
 WIT_COLUMNS = (
     "language",
@@ -53,10 +54,10 @@ _PLACEHOLDER = b"A placeholder that no row names.\n"
 
 
 def write_wit(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`wit_v1.train.all-00000-of-00010.tsv.gz` as Google publishes it, and what img2dataset made of its links.
+    """Write `wit_v1.train.all-00000-of-00010.tsv.gz` as Google publishes it, and what img2dataset made of its links.
 
     Every third row has its caption only in the attribution, every fifth belongs to a German page. Faults: `no_caption`
-    leaves all captions empty, `bad_csv` loses a cell.
+    leaves all captions empty, `bad_csv` removes a cell.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
@@ -67,11 +68,11 @@ def write_wit(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     # No name and no time in the header: equal rows, equal bytes.
     tsv_gz = gzip.compress(text.getvalue().encode(), mtime=0)
     (source_dir / "wit_v1.train.all-00000-of-00010.tsv.gz").write_bytes(tsv_gz)
-    _write_img2dataset(source_dir / "pictures", [(_build_wit_url(row), row.images[0]) for row in rows])
+    _write_img2dataset(source_dir / IMAGE_FOLDER, [(_build_wit_url(row), row.images[0]) for row in rows])
 
 
 def write_m3it(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`data/vqa/<name>/train.jsonl` of {instruction, inputs, image_base64_str[], outputs, meta_info}.
+    """Write `data/vqa/<name>/train.jsonl` of {instruction, inputs, image_base64_str[], outputs, meta_info}.
 
     Faults: `bad_base64`, `bad_json` (half a line), `missing_field` (a row of a test set, without its answer).
     """
@@ -96,7 +97,7 @@ def write_m3it(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_wildvision(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Two shards of {conversation_id, model, conversation[{role, content}], turn, language, image, tstamp}."""
+    """Write two shards of {conversation_id, model, conversation[{role, content}], turn, language, image, tstamp}."""
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
     schema = pa.schema(
         [
@@ -130,7 +131,7 @@ def write_wildvision(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> Non
 
 
 def write_url_captions(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`data/train-….parquet` of {link, caption, message_id, timestamp}; `pictures/<sha256 of the link>.<ending>`.
+    """Write `data/train-….parquet` of {link, caption, message_id, timestamp}; `pictures/<sha256 of the link>.<ending>`.
 
     Fault `no_caption` leaves the caption empty.
     """
@@ -148,12 +149,12 @@ def write_url_captions(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> N
     ]
     write_parquet_shards(source_dir / "data", records, schema)
     write_files(
-        source_dir / "pictures", [_rename_by_url(link, row.images[0]) for row, link in zip(rows, links, strict=True)]
+        source_dir / IMAGE_FOLDER, [_rename_by_url(link, row.images[0]) for row, link in zip(rows, links, strict=True)]
     )
 
 
 def write_design2code(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`testset_final/<n>.html` and `<n>.png` side by side, and the placeholder `rick.jpg`.
+    """Write `testset_final/<n>.html` and `<n>.png` side by side, and the placeholder `rick.jpg`.
 
     Faults: `missing_html`, `bad_utf8` (a page in Latin-1), `empty_answer` (an empty page).
     """
@@ -169,7 +170,7 @@ def write_design2code(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> No
 
 
 def write_finqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """`dataset/train.json`, an array of {id, pre_text[], table[][], post_text[], qa}; there are no pictures.
+    """Write `dataset/train.json`, an array of {id, pre_text[], table[][], post_text[], qa}; there are no images.
 
     Of a row's fields it takes `table` (cells joined with ` | `, one row a line). Fault `no_answer` is a row of the
     held-back test set.
@@ -192,7 +193,7 @@ def write_finqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_finevision(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Two shards of The Cauldron's rows with four ratings of every turn and the least of each."""
+    """Write two shards of The Cauldron's rows with four ratings of every turn and the least of each."""
     turn = pa.struct([("user", pa.string()), ("assistant", pa.string())])
     kinds = ("relevance", "image_correspondence", "visual_dependency", "formatting")
     fields: list[tuple[str, pa.DataType]] = [("images", pa.list_(IMAGE_STRUCT)), ("texts", pa.list_(turn))]
@@ -243,7 +244,7 @@ def _build_wit_cells(number: int, row: RawRow) -> list[str]:
 
 
 def _write_img2dataset(folder: Path, links: Sequence[tuple[str, RawFile]]) -> None:
-    """Its output format `files`: a folder of pictures with sidecars and a table for every shard."""
+    """Write img2dataset's output format `files`: a folder of images with sidecars and a table for every shard."""
     names = ("url", "key", "status", "error_message")
     schema = pa.schema([(name, pa.string()) for name in names])
     for first_number in range(0, len(links), SHARD_SIZE):

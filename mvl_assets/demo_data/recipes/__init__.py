@@ -1,4 +1,4 @@
-"""Which sources have a miniature, and how each is made, by slug."""
+"""Recipes of all demo data, by source slug."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sources whose pictures and videos come in archives."""
+"""Recipes of sources whose images and videos come in archives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RELEASED_ROW_KINDS = (
 
 
 def _build_released_row(rng: Random, image_index: int, row_in_image: int) -> c.RowContent:
-    """A row of one of the kinds in turn, which names its folder and source."""
+    """Return a row of one of the kinds in turn, which names its folder and source."""
     folder, origin, content_builder = RELEASED_ROW_KINDS[image_index % len(RELEASED_ROW_KINDS)]
     content = content_builder(rng, image_index, row_in_image)
     return c.RowContent(

@@ -1,4 +1,4 @@
-"""The miniatures that the demo runs on.
+"""Recipes of the sources that the demo runs on.
 
 Two sources per category that occur in the catalog under these slugs, one kept unchanged (group A: detailed answers) and
 one to be rewritten (group B: short answers) where the category has both; also COCO captions for their format, TabMWP
@@ -123,7 +123,7 @@ def _build_recipes() -> list[DemoRecipe]:
             c.make_qa_builder(c.ignore_index(_draw_position_scene), 1, False),
             ("not_an_image", "no_turns"),
         ),
-        # several pictures
+        # several images
         DemoRecipe(
             "nlvr2",
             "m4_instruct",
@@ -160,13 +160,13 @@ def _build_recipes() -> list[DemoRecipe]:
 
 
 def _draw_counting_scene(rng: Random) -> Drawing:
-    """A scene asked about numbers only."""
+    """Draw a scene asked about numbers only."""
     drawing = c.SCENES(rng, 0)
     return _filter_qa_pairs(drawing, "How many")
 
 
 def _draw_position_scene(rng: Random) -> Drawing:
-    """A scene asked about places and relations only."""
+    """Draw a scene asked about places and relations only."""
     return _filter_qa_pairs(c.SCENES(rng, 0), "In which part", "Is the")
 
 

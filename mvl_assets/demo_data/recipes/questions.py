@@ -1,4 +1,4 @@
-"""The sources of questions about pictures that come in a format of their own."""
+"""Recipes of visual question answering sources in a format of their own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mvl_assets.demo_data.recipes.recipe import IMAGE_FAULTS, DemoRecipe
 
 
 def _build_full_sentence_answers(rng: Random, image_index: int, row_in_image: int) -> c.RowContent:
-    """Questions about a scene or landscape with short answers; `sentences` are the answers in full."""
+    """Return questions about a scene or landscape with short answers; `sentences` are the answers in full."""
     drawing = (scenes.draw_scene if image_index % 2 else scenes.draw_landscape)(rng)
     qa_pairs = rng.sample(drawing.qa_pairs, min(4, len(drawing.qa_pairs)))
     turns = tuple((qa_pair.question, qa_pair.answer) for qa_pair in qa_pairs)
-    return c.RowContent(turns, (drawing,), fields={"sentences": [pair.rationale for pair in qa_pairs]})
+    return c.RowContent(turns, (drawing,), fields={"sentences": [qa_pair.rationale for qa_pair in qa_pairs]})
 
 
-# The first five name a picture by its id and .jpg.
+# The first five name an image by its id and .jpg.
 RECIPES: tuple[DemoRecipe, ...] = (
     DemoRecipe(
         "vqav2",

@@ -1,4 +1,4 @@
-"""How the miniature of one source is made: format, content, rows per picture, faults."""
+"""How one source's demo data is made: format, content, rows per image, faults."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ IMAGE_FAULTS = ("truncated_image", "missing_image", "not_an_image")
 
 @dataclass(frozen=True, slots=True)
 class DemoRecipe:
-    """`layout` names a writer of `layouts`; `faults` are applied to that many rows, in places the seed chooses.
+    """Recipe of one source. `layout` names a writer of `layouts`; `faults` go to that many rows, chosen by the seed.
 
-    `image_name_template` is filled with the number of the picture and the folder it goes to, `row_id_template` with the slug and the
+    `image_name_template` is filled with the number and folder of the image, `row_id_template` with the slug and the
     number of the row.
     """
 
@@ -36,11 +36,11 @@ class DemoRecipe:
         assert self.layout in LAYOUTS, self.layout
 
     def select_faults(self, n_rows: int) -> tuple[str, ...]:
-        """The faults that `n_rows` rows hold: at most one row in six is broken."""
+        """Return the faults of `n_rows` rows: at most one row in six is invalid."""
         return self.faults[: n_rows // 6]
 
     def build_rows(self, n_rows: int, seed: int) -> list[RawRow]:
-        """All rows, the same for equal arguments; about `n_rows` small pictures are held at once."""
+        """Yield all rows, the same for equal arguments; about `n_rows` small images are held at once."""
         faults = self.select_faults(n_rows)
         fault_positions = Random(f"{self.slug}/{seed}/faults").sample(range(n_rows), len(faults))
         fault_by_position = dict(zip(fault_positions, faults, strict=True))

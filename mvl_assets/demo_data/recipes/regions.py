@@ -1,4 +1,4 @@
-"""Sources that say what is where in a picture."""
+"""Recipes of sources that annotate regions of an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mvl_assets.demo_data.recipes.recipe import DemoRecipe
 
 
 def _build_narrated_row(rng: Random, image_index: int, row_in_image: int) -> RowContent:
-    """A scene of shapes told in one caption."""
+    """Return a scene of shapes told in one caption."""
     content = located.build_located_shapes(rng, image_index, row_in_image)
     return RowContent((("", content.drawings[0].caption),), content.drawings, fields=content.fields)
 

@@ -151,7 +151,7 @@ RECIPE_TABLE: tuple[tuple[str, str, c.ContentBuilder], ...] = (
     # detection
     ("clevr_cauldron_llava_format", "cauldron_parquet", _make_short_answer_builder(c.SCENES, 5)),
     ("detgpt", "detgpt", _make_short_answer_builder(c.SCENES)),
-    # several pictures
+    # several images
     ("iconqa_multi_image", "m4_instruct", c.make_multi_image_builder(series.draw_odd_one_out, 1)),
     ("flintstonessv", "m4_instruct_zip", c.make_multi_image_builder(series.draw_story, 1)),
     ("vist", "m4_instruct", c.make_multi_image_builder(series.draw_story, 2)),
@@ -213,7 +213,7 @@ SLUGS_WITHOUT_IMAGES = (
 
 
 def _build_recipe(number: int, slug: str, layout: str, content_builder: c.ContentBuilder) -> DemoRecipe:
-    """Each recipe begins with another fault of its format, so that few rows of all sources hold every fault."""
+    """Return a recipe that starts with another fault of its format, so that few rows of all sources have every fault."""
     possible_faults = FAULTS_BY_FORMAT["text" if slug in SLUGS_WITHOUT_IMAGES else LAYOUTS[layout].format]
     first_fault = number % len(possible_faults)
     overrides = {

@@ -1,4 +1,4 @@
-"""The sources of videos that come in a format of their own."""
+"""Recipes of video sources in a format of their own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ANSWER_GROUPS = (
 
 
 def make_video_choice_builder(n_options: int) -> c.ContentBuilder:
-    """A question about a film with so many options (fewer where there are not as many answers of its kind)."""
+    """Return a builder of a question about a video with `n_choices` options, fewer if there are not as many answers."""
 
     def build(rng: Random, image_index: int, row_in_image: int) -> c.RowContent:
         video = videos.draw_video(rng)

@@ -1,4 +1,4 @@
-"""The sources from the web: pages, chats, tables, screenshots."""
+"""Recipes of sources from the web: pages, chats, tables, screenshots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mvl_assets.demo_data.recipes.recipe import DemoRecipe
 
 
 def _build_web_page_row(rng: Random, image_index: int, row_in_image: int) -> c.RowContent:
-    """A screenshot answered by its HTML."""
+    """Return a screenshot answered by its HTML."""
     drawing, html = draw_web_page(rng)
     return c.RowContent((("Write the page.", html),), (drawing,))
 
