@@ -27,6 +27,7 @@ from tests.raw_files import put
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from mvl_assets.common import atomic_write
 from mvl_assets.readers.archives import index, unpack
 from mvl_assets.readers.files import resolve_image
 
@@ -34,7 +35,7 @@ def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 module, name, after = {"unpack": (unpack, "_ensure_free_space", 2), "fill": (index, "_insert_members", 0),
-                       "index": (index._CommonRoot, "add", 30), "sync": (index, "_fsync", 2)}[sys.argv[2]]
+                       "index": (index._CommonRoot, "add", 30), "sync": (atomic_write, "fsync_path", 2)}[sys.argv[2]]
 calls, real = [], getattr(module, name)
 
 def counted(*args):

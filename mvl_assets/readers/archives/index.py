@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from mvl_assets.common.atomic_write import TEMP_SUFFIX, replace_file
+from mvl_assets.common.file_lock import hold_lock
 from mvl_assets.config.settings import UNPACKED_DIR
 from mvl_assets.errors import InfrastructureError
 from mvl_assets.readers.archives import tar as tars
@@ -131,10 +132,17 @@ def _write_index(archive: Archive, index_path: Path, tar_path: Path | None) -> N
     """Writes the plain tar, then the index; each is complete or absent."""
     paths, read_error = archive.paths, None
     if tar_path is not None:
-        with _write_atomically(tar_path) as temp_path, open_joined(paths) as stream, temp_path.open("wb") as target:
+        with (
+            replace_file(tar_path, fsync=True, unique=False) as temp_path,
+            open_joined(paths) as stream,
+            temp_path.open("wb") as target,
+        ):
             read_error = unpack(stream, compute_part_offsets(paths)[1], target, tar_path.parent)
         paths = (tar_path,)
-    with _write_atomically(index_path) as temp_path, contextlib.closing(sqlite3.connect(temp_path)) as connection:
+    with (
+        replace_file(index_path, fsync=True, unique=False) as temp_path,
+        contextlib.closing(sqlite3.connect(temp_path)) as connection,
+    ):
         _insert_members(connection, paths, read_error)
 
 
@@ -211,41 +219,16 @@ def _hold_writer_lock(root: Path) -> Iterator[None]:
     if folder.is_symlink():
         raise OSError(errno.ELOOP, f"{UNPACKED_DIR} is a link")
     folder.mkdir(exist_ok=True)
-    lock_fd = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX)
-        for temp_path in folder.glob("*.tmp*"):
+    with hold_lock(folder / "lock", flags=os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, mode=0o666):
+        for temp_path in folder.glob(f"*{TEMP_SUFFIX}*"):
             temp_path.unlink(missing_ok=True)
         yield
-    finally:
-        os.close(lock_fd)
 
 
 def _remove_stale_indexes(folder: Path, name: str) -> None:
     """What belongs to earlier states of the same archive."""
     for stale_path in folder.glob(f"{name}-*"):
         stale_path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _write_atomically(target_path: Path) -> Iterator[Path]:
-    """Another name to write under; what was written there is synced and renamed when the block ends well."""
-    temp_path = target_path.with_name(f"{target_path.name}.tmp")
-    try:
-        yield temp_path
-        _fsync(temp_path)
-        temp_path.rename(target_path)
-        _fsync(target_path.parent)
-    finally:
-        temp_path.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _compute_digest(*values: object) -> str:
