@@ -1,4 +1,4 @@
-"""The log of answers finds what it holds, whatever became of its fragments."""
+"""The answer log finds what it holds, before and after compaction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.lake.rows import answer
 
 
 @pytest.mark.parametrize("known_before", [True, False])
-def test_what_was_stored_is_found_before_and_after_fragments_are_folded(
+def test_stored_answers_are_found_before_and_after_compaction(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, known_before: bool
 ) -> None:
     monkeypatch.setattr(answers_module, "COMMITS_PER_COMPACTION", 3)
@@ -32,7 +32,7 @@ def test_what_was_stored_is_found_before_and_after_fragments_are_folded(
             }
 
 
-def test_an_absent_table_has_answered_nothing(lake: Lake) -> None:
+def test_a_missing_table_has_no_answers(lake: Lake) -> None:
     log = lake.get_answer_log("rewrite", "drawn")
     assert log.find_answered([answer(1).request_key]) == set()
     assert log.get([answer(1).request_key]) == {}

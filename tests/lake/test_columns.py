@@ -1,4 +1,4 @@
-"""Every column a person may look at has a line that says what it means."""
+"""Every column has a line that says what it means."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def test_every_column_of_every_table_is_described(spec: TableSpec) -> None:
         assert describe_column(spec.name, name).endswith("."), name
 
 
-def test_nothing_is_described_that_no_table_has() -> None:
+def test_every_description_is_of_an_existing_column() -> None:
     known = {name for spec in SPECS for name in spec.schema.names}
     known |= {f"{spec.name}.{name}" for spec in SPECS for name in spec.schema.names}
     assert set(COLUMN_DESCRIPTIONS) <= known
 
 
-def test_a_table_may_mean_something_of_its_own_by_a_name() -> None:
+def test_a_table_can_describe_a_column_in_its_own_way() -> None:
     assert describe_column("samples", "position") != describe_column("mixture", "position")

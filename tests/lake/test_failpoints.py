@@ -1,4 +1,4 @@
-"""At every step of storing answers the process ends, or the step fails: what was acknowledged is there, once."""
+"""At every step of storing answers the process is killed or the step fails: acknowledged answers are there, once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def assert_whole(lake: Lake, acked: int) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("point", POINTS)
-def test_a_process_that_ends_there_leaves_what_it_acknowledged(lake: Lake, point: str, when: str) -> None:
+def test_a_process_killed_at_any_step_leaves_what_it_acknowledged(lake: Lake, point: str, when: str) -> None:
     command = [sys.executable, "-m", "tests.lake.failpoints", lake.root, point, when, str(turn(point))]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert done.returncode < 0, done.stdout + done.stderr
@@ -50,7 +50,9 @@ def test_a_process_that_ends_there_leaves_what_it_acknowledged(lake: Lake, point
 @pytest.mark.parametrize(
     ("point", "when"), [(p, w) for p in POINTS for w in ("before", "after") if (p, w) != ("table made", "after")]
 )
-def test_a_step_that_fails_for_a_full_disk_says_so_and_the_next_run_goes_on(lake: Lake, point: str, when: str) -> None:
+def test_a_step_that_fails_on_a_full_disk_is_reported_and_the_next_run_continues(
+    lake: Lake, point: str, when: str
+) -> None:
     acked: list[int] = []
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""A full disk and a read-only one end in one clear line; what was stored stays, and the next run goes on."""
+"""A full or read-only disk ends in one clear line; stored rows stay, and the next run continues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def small_disk(folder: Path) -> tuple[str, ...]:
     return (*SMALL_DISK, 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"', str(folder))
 
 
-def test_a_full_disk_and_a_read_only_one_say_so_and_lose_nothing(tmp_path: Path) -> None:
+def test_a_full_or_read_only_disk_is_reported_and_loses_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
     if shutil.which("unshare") is None or subprocess.run([*small_disk(folder), "true"], capture_output=True).returncode:

@@ -1,4 +1,4 @@
-"""`mvl gc` removes what nothing needs, and nothing that a row or a running process needs."""
+"""`mvl gc` removes what is not needed, and nothing that a row or a running process needs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def stored(lake: Lake) -> set[str]:
     return {row["image_id"] for row in Lake(lake.root).images.table.iter_rows(["image_id"])}
 
 
-def test_pictures_that_no_sample_refers_to_go_and_all_others_stay(lake: Lake) -> None:
+def test_unreferenced_images_are_removed_and_all_others_stay(lake: Lake) -> None:
     kept, unused = fill(lake, used=1, unused=3)
     found = collect_garbage(lake, WEEK)
     assert (found.n_images, found.image_bytes) == (3, sum(len(p.data) for p in unused))
@@ -66,7 +66,7 @@ def test_pictures_that_no_sample_refers_to_go_and_all_others_stay(lake: Lake) ->
     assert Lake(lake.root).images.read_images([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
 
 
-def test_the_picture_of_an_earlier_revision_and_of_a_withdrawn_sample_stays(lake: Lake) -> None:
+def test_images_of_earlier_revisions_and_withdrawn_samples_stay(lake: Lake) -> None:
     pictures = [picture(n) for n in range(3)]
     lake.images.insert(pictures)
     put_samples(
@@ -82,7 +82,7 @@ def test_the_picture_of_an_earlier_revision_and_of_a_withdrawn_sample_stays(lake
     assert stored(lake) == {p.image_id for p in pictures[:2]}
 
 
-def test_a_dry_run_says_the_same_and_changes_nothing(lake: Lake) -> None:
+def test_a_dry_run_reports_the_same_and_changes_nothing(lake: Lake) -> None:
     fill(lake, used=1, unused=3)
     lake.get_table("category/ocr").publish([pages("drawn", "x", range(50))], "drawn")
     lake.get_table("category/ocr").publish([pages("drawn", "y", range(50))], "drawn")
@@ -96,7 +96,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(lake: Lake) -> None:
     assert done.lake_bytes_after < done.lake_bytes_before
 
 
-def test_bytes_of_deleted_pictures_leave_the_disk_only_when_their_file_is_rewritten(lake: Lake) -> None:
+def test_bytes_of_deleted_images_stay_on_disk_until_their_file_is_rewritten(lake: Lake) -> None:
     kept, unused = fill(lake, used=1, unused=3)
     found = collect_garbage(lake, NOW)
     assert found.reclaimable_bytes == sum(len(p.data) for p in unused)
@@ -115,7 +115,7 @@ def test_a_file_that_is_mostly_in_use_is_not_rewritten(lake: Lake) -> None:
     assert on_disk(lake.root, unused[0].data)
 
 
-def test_young_versions_stay_readable_for_whoever_has_them_open(lake: Lake) -> None:
+def test_young_versions_stay_readable_for_processes_that_have_opened_them(lake: Lake) -> None:
     table = lake.get_table("category/ocr")
     table.publish([pages("drawn", "x", range(50))], "drawn")
     reader = table.open_writable()
@@ -127,7 +127,7 @@ def test_young_versions_stay_readable_for_whoever_has_them_open(lake: Lake) -> N
     assert {row["license"] for row in Lake(lake.root).get_table("category/ocr").iter_rows()} == {"y"}
 
 
-def test_replaced_rows_give_their_room_back(lake: Lake) -> None:
+def test_bytes_of_replaced_rows_are_reclaimed(lake: Lake) -> None:
     table = lake.get_table("category/ocr")
     for who in ("the words of old", "x"):
         table.publish([pages("drawn", who, range(50))], "drawn")
@@ -137,7 +137,7 @@ def test_replaced_rows_give_their_room_back(lake: Lake) -> None:
     assert {r["license"] for r in Lake(lake.root).get_table("category/ocr").iter_rows()} == {"x"}
 
 
-def test_answers_that_are_being_written_and_pictures_that_come_in_are_left_alone(lake: Lake) -> None:
+def test_tables_in_use_are_skipped(lake: Lake) -> None:
     kept, unused = fill(lake, used=1, unused=3)
     with workers(("hold", lake.root)) as (holder,), acquire_ingest_lock(lake):
         assert holder.line() == "held"
@@ -147,7 +147,7 @@ def test_answers_that_are_being_written_and_pictures_that_come_in_are_left_alone
         assert stored(lake) == {p.image_id for p in (*kept, *unused)}
 
 
-def test_versions_a_running_process_may_read_go_only_when_none_runs(lake: Lake) -> None:
+def test_versions_younger_than_an_hour_are_removed_only_when_no_other_process_writes(lake: Lake) -> None:
     fill(lake, used=1, unused=3)
     before = stored(lake)
     with workers(("hold", lake.root)) as (holder,):
@@ -168,7 +168,7 @@ def test_answers_are_never_removed(lake: Lake) -> None:
     assert Lake(lake.root).get_answer_log("rewrite", "drawn").count() == count >= 40
 
 
-def test_a_damaged_table_is_left_out_and_the_rest_is_done(lake: Lake) -> None:
+def test_a_damaged_table_is_skipped(lake: Lake) -> None:
     fill(lake, used=1, unused=3)
     lake.get_table("category/ocr").publish([pages("drawn", "x", range(5))], "drawn")
     table = Path(lake.root) / "category" / "ocr.lance"
@@ -179,7 +179,7 @@ def test_a_damaged_table_is_left_out_and_the_rest_is_done(lake: Lake) -> None:
     assert "category/ocr" in found.skipped and found.n_images == 3
 
 
-def test_manifests_put_aside_long_ago_are_removed(lake: Lake) -> None:
+def test_old_torn_manifests_are_removed(lake: Lake) -> None:
     lake.get_table("category/ocr").publish([pages("drawn", "x", range(5))], "drawn")
     aside = Path(lake.root) / "category" / "ocr.lance" / "_versions" / "torn-1-2.manifest.aside"
     aside.write_bytes(b"")
@@ -188,7 +188,7 @@ def test_manifests_put_aside_long_ago_are_removed(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
-def test_a_killed_collection_is_simply_run_again(lake: Lake, call: int) -> None:
+def test_a_killed_collection_is_completed_by_running_it_again(lake: Lake, call: int) -> None:
     kept, unused = fill(lake, used=1, unused=3)
     command = [sys.executable, "-c", KILLED, lake.root, str(call)]
     killed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
@@ -199,7 +199,7 @@ def test_a_killed_collection_is_simply_run_again(lake: Lake, call: int) -> None:
     assert not any(on_disk(lake.root, p.data) for p in unused)
 
 
-def test_many_keys_go_in_several_commits(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_keys_are_deleted_in_several_commits(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "KEYS_PER_MERGE", 2)
     kept, _ = fill(lake, used=0, unused=5)
     assert collect_garbage(lake, WEEK).n_images == 5

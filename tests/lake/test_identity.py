@@ -1,4 +1,4 @@
-"""Identity: equal things get equal ids, and nothing else does."""
+"""Identity: equal things have equal ids, and different things different ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_digests_are_equal_exactly_for_equal_parts(left: list, right: list) -> N
     assert len(bytes.fromhex(compute_digest(*left))) == 16
 
 
-def test_the_order_of_keys_does_not_count_and_the_cut_between_parts_does() -> None:
+def test_a_digest_ignores_the_order_of_keys_but_not_the_cut_between_parts() -> None:
     assert compute_digest({"a": 1, "b": 2}) == compute_digest({"b": 2, "a": 1})
     assert compute_digest("ab", "c") != compute_digest("a", "bc")
     assert compute_digest(b"x") != compute_digest("x")
@@ -38,12 +38,12 @@ def test_the_order_of_keys_does_not_count_and_the_cut_between_parts_does() -> No
         compute_digest(float("nan"))
 
 
-def test_an_id_is_the_same_today_and_tomorrow() -> None:
+def test_digests_of_fixed_inputs_are_pinned() -> None:
     """A change of the digest would make every stored row unknown."""
     assert compute_digest("source", 1, {"b": [True, None], "a": "ü"}) == "4f1cca267aee1f78b82617605ed1ddac"
 
 
-def test_when_and_by_whom_a_row_was_made_is_not_its_content() -> None:
+def test_a_row_hash_ignores_run_and_time() -> None:
     row = {"sample_id": compute_digest(1), "source": "a", "run_id": "one"}
     first, other_run, other_source = (
         compute_row_hashes(table_of(CATEGORY, [row | change]), CATEGORY.content_columns)
@@ -52,7 +52,7 @@ def test_when_and_by_whom_a_row_was_made_is_not_its_content() -> None:
     assert first == other_run != other_source
 
 
-def test_a_row_hash_takes_every_type_of_column() -> None:
+def test_a_row_hash_accepts_every_column_type() -> None:
     row = pa.table({"t": pa.array([dt.datetime(2024, 1, 1, tzinfo=dt.UTC)]), "l": [[{"x": None}]], "f": [0.1]})
     assert len(compute_row_hashes(row, row.column_names)[0]) == 32
 
@@ -68,7 +68,7 @@ def test_a_sum_of_digests_ignores_order_and_counts_copies() -> None:
 
 
 @pytest.mark.parametrize("value", ["it's", 'say "no"', "100%", "a\\b", "`", "; DROP TABLE x", "日本", "\n"])
-def test_any_value_can_be_filtered_by(lake: Lake, value: str) -> None:
+def test_a_filter_matches_any_string_value(lake: Lake, value: str) -> None:
     table = lake.get_table("category/ocr")
     table.publish([pages("plain", "x", [1])], "plain")
     table.publish([pages(value, "x", [1, 2])], value)
@@ -79,12 +79,12 @@ def test_any_value_can_be_filtered_by(lake: Lake, value: str) -> None:
     assert table.count() == 1
 
 
-def test_a_nul_in_a_filter_is_refused() -> None:
+def test_a_filter_value_with_nul_is_refused() -> None:
     with pytest.raises(ValueError, match="NUL"):
         sql.format_literal("a\x00b")
 
 
-def test_every_table_of_the_design_has_a_schema_whose_key_lance_protects() -> None:
+def test_every_table_has_a_key_that_lance_protects() -> None:
     names = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination", "answers/rewrite/x"]
     names += ["category/ocr", "rewritten/ocr", "judged/ocr", "mixture/one_vision", "pack_plan/one_vision"]
     for spec in map(get_table_spec, [*names, "evaluation/held_out"]):

@@ -1,4 +1,4 @@
-"""Pictures are stored once, found by key and come back byte for byte, whatever else is written meanwhile."""
+"""Images are stored once, found by key and returned byte for byte, whatever else is written meanwhile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.lake.rows import mixture, pages, picture
 SIZES = (0, 10, 17_000, 200_000, 3_000_000)
 
 
-def test_pictures_of_every_size_come_back_as_they_were(lake: Lake) -> None:
+def test_images_of_every_size_are_returned_unchanged(lake: Lake) -> None:
     pictures = [picture(n, size) for n, size in enumerate(SIZES)]
     assert lake.images.insert(pictures[:3]) == 3
     assert lake.images.insert(pictures[2:]) == 2
@@ -29,7 +29,7 @@ def test_pictures_of_every_size_come_back_as_they_were(lake: Lake) -> None:
     assert lake.images.read_images([]) == {}
 
 
-def test_only_the_missing_ones_are_named(lake: Lake) -> None:
+def test_find_missing_returns_the_ids_that_are_not_stored(lake: Lake) -> None:
     here, not_here = picture(1), picture(2)
     assert lake.images.find_missing([here.image_id]) == {here.image_id}
     lake.images.insert([here])
@@ -38,7 +38,7 @@ def test_only_the_missing_ones_are_named(lake: Lake) -> None:
         lake.images.read_images([here.image_id, not_here.image_id])
 
 
-def test_the_same_picture_twice_in_one_batch_is_stored_once(lake: Lake) -> None:
+def test_an_image_twice_in_one_batch_is_stored_once(lake: Lake) -> None:
     assert lake.images.insert([picture(1, 20_000), picture(2), picture(1, 20_000)]) == 2
     assert (
         lake.images.read_images([picture(1, 20_000).image_id])[picture(1, 20_000).image_id] == picture(1, 20_000).data
@@ -46,7 +46,7 @@ def test_the_same_picture_twice_in_one_batch_is_stored_once(lake: Lake) -> None:
     assert lake.images.insert([]) == 0
 
 
-def test_a_picture_is_described_without_its_bytes(lake: Lake) -> None:
+def test_properties_are_read_without_the_bytes(lake: Lake) -> None:
     lake.images.insert([picture(7, 500)])
     found = lake.images.read_properties([picture(7, 500).image_id, picture(8).image_id])
     assert list(found) == [picture(7, 500).image_id]
@@ -54,7 +54,7 @@ def test_a_picture_is_described_without_its_bytes(lake: Lake) -> None:
     assert (info.size, info.width, info.height, info.phash) == (500, 32, 24, f"{7:016x}")
 
 
-def test_every_byte_of_a_picture_is_synced_before_insert_returns(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_byte_of_an_image_is_synced_before_insert_returns(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: set[str] = set()
     real = os.fsync
 
@@ -121,13 +121,13 @@ def test_an_index_that_follows_many_small_appends_finds_what_a_new_one_finds(lak
         assert {r["sample_id"] for r in index.read_rows(keys).values()} == {r["sample_id"] for r in table.iter_rows()}
 
 
-def test_rows_come_in_the_order_they_were_asked_for(lake: Lake) -> None:
+def test_rows_are_returned_in_the_order_of_their_keys(lake: Lake) -> None:
     lake.get_table("category/ocr").insert(pages("a", "x", range(30)))
     keys = pages("a", "", [7, 29, 0, 7, 13])["sample_id"].to_pylist()
     assert list(lake.get_index("category/ocr").read_rows(keys, ["sample_id"])) == list(dict.fromkeys(keys))
 
 
-def test_keys_that_end_in_zero_bytes_are_told_apart(lake: Lake) -> None:
+def test_keys_that_end_in_zero_bytes_are_distinguished(lake: Lake) -> None:
     ends = ("00", "01", "10")
     keys = ["ab" * 15 + end for end in ends] + ["00" * 16, "00" * 15 + "01", "01" + "00" * 15]
     rows = pages("a", "x", range(len(keys)))
@@ -139,7 +139,7 @@ def test_keys_that_end_in_zero_bytes_are_told_apart(lake: Lake) -> None:
     assert KeyIndex(lake.get_table("category/ocr")).find_existing(["ab" * 15 + "02", keys[0]]) == {keys[0]}
 
 
-def test_offsets_are_used_in_the_version_they_were_read_from(lake: Lake) -> None:
+def test_offsets_are_valid_for_the_version_they_were_read_from(lake: Lake) -> None:
     """Offsets move with every publish: taken from a newer version they would give another row without an error."""
     table = lake.get_table("category/ocr")
     table.publish([pages("a", "x", range(20))], "a")

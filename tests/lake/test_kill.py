@@ -1,4 +1,4 @@
-"""kill -9 at seeded moments: what was acknowledged is there, nothing is there twice, the next open just works."""
+"""kill -9 at seeded moments: acknowledged rows are there, none is there twice, and the table opens again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stored(lines: list[str]) -> int:
     return max((int(line.split()[1]) for line in lines if line.startswith("stored")), default=0)
 
 
-def test_answers_survive_any_moment_of_being_killed(lake: Lake) -> None:
+def test_acknowledged_answers_survive_a_kill_at_any_moment(lake: Lake) -> None:
     chance = random.Random(20241206)
     acked = 0
     for kill in range(LAKE_KILLS):
@@ -68,7 +68,7 @@ def test_a_killed_publish_leaves_the_old_content_or_the_new(lake: Lake) -> None:
     assert done.n_rows == lake.get_table("category/ocr").count("source = 'drawn'") == 3
 
 
-def test_the_lease_names_its_holder_and_ends_with_it(lake: Lake) -> None:
+def test_a_lease_names_its_holder_and_ends_with_its_process(lake: Lake) -> None:
     with workers(("hold", lake.root)) as (holder,):
         assert holder.line() == "held"
         with pytest.raises(LeaseHeld, match=str(holder.process.pid)), lake.get_answer_log("rewrite", "drawn"):
@@ -81,7 +81,7 @@ def test_the_lease_names_its_holder_and_ends_with_it(lake: Lake) -> None:
             assert log.append([answer(1)]) == 1
 
 
-def test_only_one_of_two_processes_gets_the_lease(lake: Lake) -> None:
+def test_one_of_two_processes_gets_the_lease(lake: Lake) -> None:
     first, second = (Worker("hold", lake.root) for _ in range(2))
     try:
         said = []

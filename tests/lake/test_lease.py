@@ -25,7 +25,7 @@ def table(root: str) -> Table:
     return Lake(root).get_table("category/ocr")
 
 
-def test_the_second_is_refused_until_the_first_lets_go(uri: str) -> None:
+def test_a_lease_is_refused_until_its_holder_releases_it(uri: str) -> None:
     with ConfigLease(table(uri)):
         with pytest.raises(LeaseHeld) as refused, ConfigLease(table(uri)):
             pass
@@ -34,7 +34,7 @@ def test_the_second_is_refused_until_the_first_lets_go(uri: str) -> None:
         pass
 
 
-def test_of_several_that_reach_for_it_at_once_one_wins(uri: str) -> None:
+def test_one_of_several_concurrent_holders_gets_the_lease(uri: str) -> None:
     rounds, people = 10, 4
     barrier = threading.Barrier(people)
     winners: list[int] = []
@@ -78,7 +78,7 @@ def test_a_lease_that_was_not_renewed_is_taken_over(uri: str, monkeypatch: pytes
         pass
 
 
-def test_its_holder_renews_it_and_writes_only_when_it_is_time(uri: str) -> None:
+def test_renewing_a_lease_writes_only_after_a_third_of_its_time(uri: str) -> None:
     with ConfigLease(table(uri)) as lease:
         before = table(uri).version
         lease.renew()
@@ -88,13 +88,13 @@ def test_its_holder_renews_it_and_writes_only_when_it_is_time(uri: str) -> None:
         assert table(uri).version == before + 1
 
 
-def test_rows_can_be_added_while_it_is_held(uri: str) -> None:
+def test_rows_can_be_added_while_a_lease_is_held(uri: str) -> None:
     with ConfigLease(table(uri)):
         assert table(uri).insert(pages("a", "x", range(5))) == 5
     assert table(uri).count() == 5
 
 
-def test_answers_are_not_appended_without_a_lease(lake: Lake) -> None:
+def test_appending_answers_without_a_lease_is_refused(lake: Lake) -> None:
     log = lake.get_answer_log("rewrite", "drawn")
     with pytest.raises(LakeError, match="lease"):
         log.append([answer(1)])

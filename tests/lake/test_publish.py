@@ -1,4 +1,4 @@
-"""Publishing makes rows the exact content of a partition, in one step, and commits nothing when nothing changed."""
+"""Publishing makes rows the exact content of a partition in one commit, and commits nothing without a change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.lake.processes import Worker, workers
 from tests.lake.rows import duplicates, mixture, pages
 
 
-def test_equal_content_commits_nothing_whoever_made_it_and_in_whatever_order(lake: Lake) -> None:
+def test_equal_content_of_another_run_or_order_commits_nothing(lake: Lake) -> None:
     table = lake.get_table("category/ocr")
     rows = pages("a", "x", range(50))
     first = table.publish([rows], "a")
@@ -28,7 +28,7 @@ def test_equal_content_commits_nothing_whoever_made_it_and_in_whatever_order(lak
     assert (again.version, again.data_version) == (first.version, first.data_version)
 
 
-def test_it_counts_what_was_added_changed_and_removed(lake: Lake) -> None:
+def test_a_publish_counts_added_changed_and_removed_rows(lake: Lake) -> None:
     table = lake.get_table("category/ocr")
     table.publish([pages("b", "x", range(5))], "b")
     table.publish([pages("a", "x", range(10))], "a")
@@ -39,7 +39,7 @@ def test_it_counts_what_was_added_changed_and_removed(lake: Lake) -> None:
     assert done.data_version == table.compute_data_version("source = 'a'") != table.compute_data_version()
 
 
-def test_what_is_equal_stays_in_its_place_and_the_new_comes_behind(lake: Lake) -> None:
+def test_equal_rows_keep_their_place_and_new_rows_come_last(lake: Lake) -> None:
     table = lake.get_table("category/ocr")
     table.publish([pages("a", "x", range(50))], "a")
     stored = [row["sample_id"] for row in table.iter_rows(["sample_id"])]
@@ -60,7 +60,7 @@ def test_an_empty_publish_clears_its_partition_alone(lake: Lake) -> None:
     assert not table.publish([], "a").changed_anything
 
 
-def test_publishing_nothing_into_a_new_table_makes_an_empty_one(lake: Lake) -> None:
+def test_publishing_no_rows_creates_an_empty_table(lake: Lake) -> None:
     assert not lake.get_table("category/ocr").exists()
     assert lake.get_table("category/ocr").publish([], "a").n_rows == 0
     assert lake.get_table("mixture/alignment").publish([]).n_rows == 0
@@ -85,12 +85,12 @@ def test_wrong_rows_are_refused_and_change_nothing(lake: Lake, rows: pa.Table, w
     assert (table.version, table.compute_data_version()) == (before.version, before.data_version)
 
 
-def test_a_whole_table_takes_no_partition(lake: Lake) -> None:
+def test_a_table_without_partitions_refuses_a_partition_key(lake: Lake) -> None:
     with pytest.raises(LakeError, match="publish"):
         lake.get_table("mixture/alignment").publish([mixture(2)], "a")
 
 
-def test_a_producer_that_breaks_half_way_leaves_the_old_content(lake: Lake) -> None:
+def test_a_producer_that_fails_half_way_leaves_the_old_content(lake: Lake) -> None:
     def broken() -> Iterator[pa.Table]:
         yield pages("a", "new", range(5))
         raise RuntimeError("the stage broke")
@@ -103,7 +103,7 @@ def test_a_producer_that_breaks_half_way_leaves_the_old_content(lake: Lake) -> N
 
 
 @pytest.mark.parametrize("count", [10, 9_000])
-def test_a_whole_table_keeps_the_order_of_its_rows(lake: Lake, count: int) -> None:
+def test_a_table_without_partitions_keeps_the_order_of_its_rows(lake: Lake, count: int) -> None:
     table = lake.get_table("mixture/alignment")
     for _ in range(2):
         for name in ("first", "second"):
@@ -111,7 +111,7 @@ def test_a_whole_table_keeps_the_order_of_its_rows(lake: Lake, count: int) -> No
             assert [r["position"] for r in table.iter_rows(["position"])] == list(range(count))
 
 
-def test_the_data_version_is_of_the_content_not_of_its_history(lake: Lake) -> None:
+def test_the_data_version_depends_on_content_and_not_on_history(lake: Lake) -> None:
     straight, winding = lake.get_table("category/ocr"), lake.get_table("category/chart")
     straight.publish([pages("a", "x", range(20))], "a")
     winding.publish([pages("a", "y", range(9, 30))], "a")
@@ -124,7 +124,7 @@ def test_the_data_version_is_of_the_content_not_of_its_history(lake: Lake) -> No
     )
 
 
-def test_a_scan_sees_one_version_however_long_it_takes(lake: Lake) -> None:
+def test_a_scan_sees_one_version(lake: Lake) -> None:
     table = lake.get_table("category/ocr")
     table.publish([pages("a", "old", range(50))], "a")
     rows = table.iter_rows(["license"], batch_size=10)
@@ -192,7 +192,7 @@ def published(worker: Worker) -> str:
     return worker.line().removeprefix("published ")
 
 
-def test_two_processes_publish_two_partitions_at_once_and_nothing_is_lost(lake: Lake) -> None:
+def test_two_processes_can_publish_two_partitions_at_once(lake: Lake) -> None:
     said = rounds(lake, "own")
     table = lake.get_table("category/ocr")
     for turn, versions in enumerate(said):
@@ -202,7 +202,7 @@ def test_two_processes_publish_two_partitions_at_once_and_nothing_is_lost(lake: 
     assert duplicates(table) == 0
 
 
-def test_two_processes_publish_one_partition_at_once_and_one_of_them_wins_whole(lake: Lake) -> None:
+def test_of_two_processes_that_publish_one_partition_one_wins_completely(lake: Lake) -> None:
     """Lance alone would keep the rows of both: neither commit touches a key of the other."""
     lake.get_table("category/ocr").publish([pages("before", "x", range(10))], "before")
     said = rounds(lake, "same")

@@ -1,4 +1,4 @@
-"""What is purged is gone from every table and from the disk, and nothing else is; killed anywhere, it is run again."""
+"""A purge removes data from every table and from the disk, and nothing else; killed anywhere, it is run again."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_purged_source_is_gone_from_every_table_and_the_other_source_is_untouc
     assert len(remixed) == 4 and not any(repr(GONE) in row for row in remixed)
 
 
-def test_the_bytes_of_what_was_purged_are_on_no_disk_any_more(lake: Lake, purged: Lake) -> None:
+def test_a_purge_removes_the_bytes_from_the_disk(lake: Lake, purged: Lake) -> None:
     for row in range(3):
         data, words = own_picture(GONE, row).data, secret(GONE, row).encode()
         assert on_disk(lake.root, data) and on_disk(lake.root, words)
@@ -96,7 +96,7 @@ def test_the_bytes_of_what_was_purged_are_on_no_disk_any_more(lake: Lake, purged
     assert not lost(purged).exists()
 
 
-def test_a_picture_that_another_source_uses_stays(purged: Lake) -> None:
+def test_an_image_that_another_source_uses_stays(purged: Lake) -> None:
     kept = {p.image_id: p.data for p in (SHARED, *(own_picture(STAYS, row) for row in range(3)))}
     assert purged.images.read_images(kept) == kept
 
@@ -108,9 +108,7 @@ def test_a_mixture_stays_readable_without_the_source_and_its_pack_plan_is_empty(
     assert purged.get_table(f"pack_plan/{STAGE}").count() == 0
 
 
-def test_a_purged_sample_takes_its_exact_copies_along_and_nothing_of_the_others(
-    lake: Lake, rows: dict[str, list[Row]]
-) -> None:
+def test_purging_a_sample_removes_its_exact_copies_and_nothing_else(lake: Lake, rows: dict[str, list[Row]]) -> None:
     ids = [r["sample_id"] for r in rows[GONE]]
     assert resolve_sample_ids(lake, [ids[0][:10]]) == {GONE: [ids[0]]}
     purge = Purge(lake, GONE, [ids[0]])
@@ -138,9 +136,7 @@ def test_an_answer_that_another_sample_shares_stays(lake: Lake, rows: dict[str, 
     assert judged == {key_of(GONE, "judge", which) for n in (0, 2, 3) for which in (n, f"second {n}")}
 
 
-def test_answers_that_belong_to_no_row_are_counted_and_go_only_when_asked(
-    lake: Lake, rows: dict[str, list[Row]]
-) -> None:
+def test_orphan_answers_are_counted_and_removed_only_on_request(lake: Lake, rows: dict[str, list[Row]]) -> None:
     purge = Purge(lake, GONE, [rows[GONE][2]["sample_id"]])
     assert purge.plan().n_orphan_answers == 1
     purge.run(keep_bytes=True)
@@ -150,20 +146,22 @@ def test_answers_that_belong_to_no_row_are_counted_and_go_only_when_asked(
     assert {r["request_key"] for r in table.iter_rows()} == {key_of(GONE, "rewrite", n) for n in (0, 1, 3)}
 
 
-def test_an_equal_sample_elsewhere_is_named_and_no_duplicate_any_more(lake: Lake, rows: dict[str, list[Row]]) -> None:
+def test_an_equal_sample_of_another_source_is_reported_and_stops_being_a_duplicate(
+    lake: Lake, rows: dict[str, list[Row]]
+) -> None:
     purge = Purge(lake, GONE, [rows[GONE][1]["sample_id"]])
     assert purge.plan().duplicates_elsewhere == [(STAYS, rows[STAYS][1]["sample_id"])]
     purge.run()
     assert lake.get_table("curation/duplicates").count() == 0
 
 
-def test_looking_changes_nothing(lake: Lake) -> None:
+def test_a_purge_plan_changes_nothing(lake: Lake) -> None:
     before = {p: p.stat().st_mtime_ns for p in Path(lake.root).rglob("*") if p.is_file()}
     Purge(lake, GONE).plan()
     assert {p: p.stat().st_mtime_ns for p in Path(lake.root).rglob("*") if p.is_file()} == before
 
 
-def test_rows_can_go_first_and_their_bytes_later(lake: Lake) -> None:
+def test_rows_can_be_purged_first_and_their_bytes_later(lake: Lake) -> None:
     left = Purge(lake, GONE).run(keep_bytes=True)
     assert not left.row_counts and not left.n_images
     assert on_disk(lake.root, own_picture(GONE, 1).data)
@@ -171,7 +169,7 @@ def test_rows_can_go_first_and_their_bytes_later(lake: Lake) -> None:
     assert not on_disk(lake.root, own_picture(GONE, 1).data[:200])
 
 
-def test_nothing_is_purged_while_its_answers_are_written_or_rows_come_in(lake: Lake) -> None:
+def test_a_purge_is_refused_while_its_answers_are_written_or_an_ingest_runs(lake: Lake) -> None:
     before = state(lake)
     called: list[str] = []
     with workers(("hold", lake.root)) as (holder,):
@@ -185,13 +183,13 @@ def test_nothing_is_purged_while_its_answers_are_written_or_rows_come_in(lake: L
     assert state(lake) == before and not called
 
 
-def test_rows_may_go_while_other_answers_are_written(lake: Lake) -> None:
+def test_rows_can_be_purged_while_other_answers_are_written(lake: Lake) -> None:
     with workers(("hold", lake.root)) as (holder,):
         assert holder.line() == "held"
         assert not Purge(lake, GONE).run(keep_bytes=True).row_counts
 
 
-def test_a_picture_that_another_source_begins_to_use_before_the_purge_is_confirmed_stays(lake: Lake) -> None:
+def test_an_image_that_another_source_begins_to_use_before_the_purge_is_confirmed_stays(lake: Lake) -> None:
     purge = Purge(lake, GONE)
     assert purge.plan().n_images == 3
     wanted = own_picture(GONE, 1)
@@ -201,7 +199,7 @@ def test_a_picture_that_another_source_begins_to_use_before_the_purge_is_confirm
     assert Lake(lake.root).images.read_images([wanted.image_id]) == {wanted.image_id: wanted.data}
 
 
-def test_nothing_comes_in_while_data_is_taken_out(lake: Lake) -> None:
+def test_an_ingest_is_refused_during_a_purge(lake: Lake) -> None:
     seen: list[type[BaseException]] = []
 
     def ingest() -> None:
@@ -214,12 +212,12 @@ def test_nothing_comes_in_while_data_is_taken_out(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("words", ["abc", "xyz-no-hex", "0123456789"])
-def test_an_id_that_names_no_sample_is_an_error(lake: Lake, words: str) -> None:
+def test_an_id_without_a_sample_is_an_error(lake: Lake, words: str) -> None:
     with pytest.raises(LakeError):
         resolve_sample_ids(lake, [words])
 
 
-def test_a_purge_that_was_killed_anywhere_is_simply_run_again(
+def test_a_killed_purge_is_completed_by_running_it_again(
     world: tuple[Path, dict[str, list[Row]]], tmp_path: Path
 ) -> None:
     def copy(name: str) -> str:

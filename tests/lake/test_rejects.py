@@ -23,7 +23,7 @@ def test_a_later_run_replaces_the_rejects_of_its_stage_and_source_alone(lake: La
     assert lake.get_table("rejects").count("partition_key = 'rewrite/a'") == 0
 
 
-def test_ingest_names_a_row_as_every_stage_does(lake: Lake) -> None:
+def test_rejects_of_ingest_use_the_same_row_key_as_other_stages(lake: Lake) -> None:
     with RejectSpool("a", "run") as spool:
         spool.add("key", "bad_json", "no JSON", "rows.json", 3)
         spool.publish(lake)

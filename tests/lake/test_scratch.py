@@ -1,4 +1,4 @@
-"""Spooled files go when they are done with, and those of a killed process when the next one comes by."""
+"""Scratch folders are removed with their process, or by the next one if it was killed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def holder() -> tuple[subprocess.Popen[str], Path]:
     return process, Path(process.stdout.readline().strip())
 
 
-def test_a_folder_goes_with_its_block(temporary: Path) -> None:
+def test_a_scratch_folder_is_removed_with_its_block(temporary: Path) -> None:
     with pytest.raises(ValueError, match="wrong"), create_scratch_dir("test") as folder:
         assert folder.parent == temporary and folder.name.startswith(SCRATCH_PREFIX)
         (folder / "rows").touch()
@@ -43,7 +43,7 @@ def test_a_folder_goes_with_its_block(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-def test_what_a_killed_process_left_goes_when_the_next_one_asks_for_a_folder(temporary: Path) -> None:
+def test_folders_of_killed_processes_are_removed_by_the_next_process(temporary: Path) -> None:
     killed, left = holder()
     killed.kill()
     killed.wait()
@@ -56,7 +56,7 @@ def test_what_a_killed_process_left_goes_when_the_next_one_asks_for_a_folder(tem
     assert not kept.exists()
 
 
-def test_folders_in_use_and_folders_of_others_are_left_alone(temporary: Path) -> None:
+def test_folders_in_use_and_other_folders_are_left_alone(temporary: Path) -> None:
     other = temporary / "mvl-something"
     other.mkdir()
     living, kept = holder()

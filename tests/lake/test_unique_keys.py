@@ -64,7 +64,7 @@ def test_a_declared_string_key_keeps_two_writers_apart(tmp_path: Path) -> None:
     "trap",
     ["fixed_size_key", "no_key_metadata", "btree_and_default_merge"],
 )
-def test_the_traps_are_real_two_writers_store_every_row_twice(tmp_path: Path, trap: str) -> None:
+def test_lance_lets_two_writers_store_every_row_twice_under_an_unprotected_key(tmp_path: Path, trap: str) -> None:
     """When one of these fails, Lance has closed a hole and the rule that guards against it can go."""
     kind = pa.binary(16) if trap == "fixed_size_key" else pa.string()
     key = pa.field("id", kind, nullable=False) if trap == "no_key_metadata" else protected(kind)
@@ -72,7 +72,7 @@ def test_the_traps_are_real_two_writers_store_every_row_twice(tmp_path: Path, tr
     assert two_writers(tmp_path / "t.lance", key, ids(kind, key), btree=btree, use_index=btree) == 2 * KEYS
 
 
-def test_the_trap_is_real_a_plain_append_stores_every_row_twice(tmp_path: Path) -> None:
+def test_lance_lets_a_plain_append_store_every_row_twice(tmp_path: Path) -> None:
     key = protected(pa.string())
     rows = ids(pa.string(), key)
     lance.write_dataset(rows, tmp_path / "t.lance")
@@ -80,7 +80,7 @@ def test_the_trap_is_real_a_plain_append_stores_every_row_twice(tmp_path: Path) 
     assert lance.dataset(tmp_path / "t.lance").count_rows() == 2 * KEYS
 
 
-def test_the_trap_is_real_a_plain_append_beside_a_merge_stores_every_row_twice(tmp_path: Path) -> None:
+def test_lance_lets_a_plain_append_during_a_merge_store_every_row_twice(tmp_path: Path) -> None:
     key = protected(pa.string())
     schema = pa.schema([key])
     lance.write_dataset(schema.empty_table(), tmp_path / "t.lance", schema=schema)
@@ -90,7 +90,7 @@ def test_the_trap_is_real_a_plain_append_beside_a_merge_stores_every_row_twice(t
     assert lance.dataset(tmp_path / "t.lance").count_rows() == 2 * KEYS
 
 
-def test_the_trap_is_real_a_merge_committed_in_two_steps_stores_every_row_twice(tmp_path: Path) -> None:
+def test_lance_lets_a_merge_committed_in_two_steps_store_every_row_twice(tmp_path: Path) -> None:
     key = protected(pa.string())
     schema = pa.schema([key])
     uri = tmp_path / "t.lance"
@@ -103,7 +103,7 @@ def test_the_trap_is_real_a_merge_committed_in_two_steps_stores_every_row_twice(
     assert lance.dataset(uri).count_rows() == 2 * KEYS
 
 
-def test_nothing_in_the_project_writes_a_keyed_table_in_a_way_that_is_a_trap() -> None:
+def test_the_project_never_writes_a_keyed_table_in_an_unsafe_way() -> None:
     """Plain appends and merges in two steps are nowhere; every merge says `use_index(False)`; no index is made."""
     for file in sorted([*(PROJECT / "mvl_assets").rglob("*.py"), *(PROJECT / "mvl_training").rglob("*.py")]):
         text = file.read_text(encoding="utf-8")
@@ -148,7 +148,7 @@ def test_a_table_with_an_index_on_its_key_is_refused_and_the_hint_drops_it(lake:
     assert Lake(lake.root).get_table("category/ocr").insert(pages("a", "y", range(21))) == 1
 
 
-def test_an_index_on_another_column_is_fine(lake: Lake) -> None:
+def test_an_index_on_another_column_is_accepted(lake: Lake) -> None:
     lake.get_table("category/ocr").insert(pages("a", "x", range(20)))
     lance.dataset(lake.get_table("category/ocr").uri).create_scalar_index("source", "BITMAP")
     assert Lake(lake.root).get_table("category/ocr").insert(pages("a", "y", range(21))) == 1
@@ -170,7 +170,7 @@ def test_two_processes_that_append_the_same_answers_store_each_once(lake: Lake) 
     assert {r["request_key"] for r in table.iter_rows()} == {answer(n).request_key for n in range(200)}
 
 
-def test_many_creators_at_once_make_one_table_once(tmp_path: Path) -> None:
+def test_concurrent_creators_create_a_table_once(tmp_path: Path) -> None:
     """A creation that came second and overwrote would lose what was stored between the two."""
     with ThreadPoolExecutor(8) as creators:
         for number in range(20):
@@ -187,7 +187,7 @@ def test_two_processes_that_insert_the_same_rows_into_a_new_table_store_each_onc
     assert inserted == lake.get_table("category/ocr").count() == 500
 
 
-def test_an_index_that_comes_while_two_processes_write_does_not_let_a_row_in_twice(lake: Lake) -> None:
+def test_an_index_created_while_two_processes_write_does_not_admit_a_row_twice(lake: Lake) -> None:
     """They have looked at the table before it had the index, so only how they merge protects the key."""
     table = lake.get_table("category/ocr")
     table.insert(pages("before", "x", range(500)))

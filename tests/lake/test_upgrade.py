@@ -1,4 +1,4 @@
-"""A table of an older schema version is brought to the current one when it is opened."""
+"""A table of an older schema version is upgraded when it is opened."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_an_upgraded_table_takes_rows_and_publishes_partitions(lake: Lake):
     assert found == {f"{1:032x}": False, f"{9:032x}": True}
 
 
-def test_an_upgrade_that_was_killed_in_the_middle_goes_on(lake: Lake):
+def test_a_killed_upgrade_is_continued(lake: Lake):
     of_version_one(lake)
     lance.dataset(f"{lake.root}/judged/chart.lance").add_columns([JUDGED.schema.field(name) for name in ADDED])
     assert [row["second_model"] for row in lake.get_table("judged/chart").iter_rows()] == [None] * 3
 
 
-def test_two_who_open_it_at_once_both_read_it(lake: Lake):
+def test_two_readers_can_upgrade_a_table_at_once(lake: Lake):
     of_version_one(lake)
     late = lance.dataset(f"{lake.root}/judged/chart.lance")
     assert lake.get_table("judged/chart").count() == 3
@@ -70,7 +70,7 @@ def test_two_who_open_it_at_once_both_read_it(lake: Lake):
     assert Lake(lake.root).get_table("judged/chart").count() == 3
 
 
-def test_a_table_without_what_an_upgrade_cannot_give_is_refused(lake: Lake):
+def test_a_table_that_lacks_original_columns_is_refused(lake: Lake):
     schema = pa.schema([JUDGED.schema.field(n) for n in ("judged_id", "source", "row_hash")])
     lance.write_dataset(
         schema.empty_table(),
@@ -81,7 +81,7 @@ def test_a_table_without_what_an_upgrade_cannot_give_is_refused(lake: Lake):
         lake.get_table("judged/chart").open()
 
 
-def test_an_older_table_that_cannot_be_written_says_so(lake: Lake, monkeypatch: pytest.MonkeyPatch):
+def test_an_older_table_on_a_read_only_disk_is_reported(lake: Lake, monkeypatch: pytest.MonkeyPatch):
     of_version_one(lake)
 
     def refuse(*_: object) -> None:
@@ -92,7 +92,7 @@ def test_an_older_table_that_cannot_be_written_says_so(lake: Lake, monkeypatch: 
         lake.get_table("judged/chart").open()
 
 
-def test_many_who_open_it_at_the_same_moment_all_read_it(tmp_path: Path):
+def test_many_readers_can_upgrade_a_table_at_the_same_moment(tmp_path: Path):
     with ThreadPoolExecutor(6) as readers:
         for number in range(10):
             lake = Lake(str(tmp_path / str(number)))

@@ -1,4 +1,4 @@
-"""Reading across tables: which version of a sample counts, and what the rows of a mixture say."""
+"""Views across tables: current samples, and mixture rows with their content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def answers_now(lake: Lake, source: str) -> dict[str, str]:
     return {r["native_id"]: r["conversations"][1]["value"] for r in iter_current_samples(lake, source)}
 
 
-def test_the_newest_version_of_a_sample_counts(lake: Lake) -> None:
+def test_the_newest_version_of_a_sample_is_current(lake: Lake) -> None:
     rows = [sample("a", 1), sample("a", 1, revision=2, answer="two"), sample("a", 2), sample("b", 3)]
     lake.get_table("samples").insert(table_of(SAMPLES, rows))
     assert answers_now(lake, "a") == {"1": "two", "2": "it is 2"}
@@ -32,7 +32,7 @@ def test_a_withdrawn_sample_is_gone_until_it_returns(lake: Lake) -> None:
     assert answers_now(lake, "a") == {"1": "back", "2": "it is 2"}
 
 
-def test_only_the_asked_columns_come(lake: Lake) -> None:
+def test_only_the_requested_columns_are_read(lake: Lake) -> None:
     put_samples(lake, "a", [sample("a", 1)])
     assert list(iter_current_samples(lake, "a", ["native_id"])) == [{"native_id": "1"}]
 
@@ -60,7 +60,7 @@ def put_mixture(lake: Lake, samples: list[dict], rewrites: list[dict]) -> None:
     put(lake, "mixture/one_vision", MIXTURE, rows)
 
 
-def test_a_mixture_says_what_its_originals_and_rewrites_say(lake: Lake) -> None:
+def test_mixture_rows_have_the_content_of_their_sample_or_rewrite(lake: Lake) -> None:
     samples = [sample("a", n, image_ids=[compute_digest("picture", n)]) for n in range(5)]
     rewrites = [rewrite(s, "ocr") for s in samples[:2]]
     put_samples(lake, "a", samples)
@@ -78,7 +78,7 @@ def test_a_mixture_says_what_its_originals_and_rewrites_say(lake: Lake) -> None:
     assert by_id == {rows[6]["row_id"]: rows[6], rows[0]["row_id"]: rows[0]}
 
 
-def test_a_mixture_keeps_the_version_it_was_made_of(lake: Lake) -> None:
+def test_a_mixture_keeps_the_version_it_refers_to(lake: Lake) -> None:
     old = sample("a", 1, answer="old")
     put_samples(lake, "a", [old])
     put_mixture(lake, [old], [])
@@ -86,7 +86,7 @@ def test_a_mixture_keeps_the_version_it_was_made_of(lake: Lake) -> None:
     assert [r["conversations"][1]["value"] for r in iter_mixture_rows(lake, "one_vision")] == ["old"]
 
 
-def test_a_mixture_that_refers_to_nothing_is_an_error(lake: Lake) -> None:
+def test_a_mixture_row_without_its_sample_is_an_error(lake: Lake) -> None:
     put_samples(lake, "a", [sample("a", 1)])
     put_mixture(lake, [sample("a", 1), sample("a", 2)], [])
     with pytest.raises(KeyError):
@@ -99,7 +99,7 @@ def test_a_mixture_out_of_order_is_an_error(lake: Lake) -> None:
         list(iter_mixture_rows(lake, "one_vision"))
 
 
-def test_more_held_out_contains_less_and_its_share_is_about_right() -> None:
+def test_a_larger_holdout_contains_a_smaller_one_and_has_about_its_share() -> None:
     keys = [compute_digest("picture", n) for n in range(2000)]
     few, many = ({k for k in keys if is_held_out(k, share)} for share in (0.1, 0.3))
     assert few < many

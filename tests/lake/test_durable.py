@@ -1,4 +1,4 @@
-"""After a power cut the newest version of a table may be torn. Who opens it next puts it aside, or says why not."""
+"""A table whose newest version was torn by a power cut is repaired when it is opened, or reported."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_torn_manifest_costs_only_its_own_commit(tmp_path: Path, how: str) -> 
     assert len(list(folder.glob("_versions/torn-*.aside"))) == 1
 
 
-def test_several_torn_versions_are_all_put_aside(tmp_path: Path) -> None:
+def test_all_torn_versions_are_set_aside(tmp_path: Path) -> None:
     folder = built(tmp_path)
     newest = lance.dataset(str(folder)).latest_version
     kept = lance.dataset(str(folder), version=newest - 2).count_rows()
@@ -64,7 +64,7 @@ def test_several_torn_versions_are_all_put_aside(tmp_path: Path) -> None:
         assert log.count() == kept < 5
 
 
-def test_a_table_torn_at_its_birth_is_made_again(tmp_path: Path) -> None:
+def test_a_table_torn_in_its_first_version_is_created_again(tmp_path: Path) -> None:
     folder = built(tmp_path)
     for manifest in folder.glob("_versions/*.manifest"):
         manifest.write_bytes(b"")
@@ -74,7 +74,7 @@ def test_a_table_torn_at_its_birth_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["empty", "zeroed", "gone"])
-def test_a_whole_manifest_over_a_torn_data_file_is_put_aside_too(tmp_path: Path, how: str) -> None:
+def test_an_intact_manifest_over_a_torn_data_file_is_set_aside(tmp_path: Path, how: str) -> None:
     folder = built(tmp_path)
     newest = max((folder / "data").iterdir(), key=lambda p: p.stat().st_mtime_ns)
     if how == "gone":
@@ -95,14 +95,14 @@ def test_damage_to_the_only_version_is_an_error_and_not_an_empty_table(tmp_path:
         pass
 
 
-def test_a_reader_sees_the_version_before(tmp_path: Path) -> None:
+def test_a_reader_of_a_torn_table_sees_the_version_before(tmp_path: Path) -> None:
     folder = built(tmp_path)
     newest_manifest(Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").table).write_bytes(b"")
     assert len(acked(tmp_path)) == 4
     assert len(list(folder.glob("_versions/torn-*.aside"))) == 1
 
 
-def test_where_nothing_may_be_written_it_says_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torn_table_on_a_read_only_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = built(tmp_path)
     manifest = newest_manifest(Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").table)
     real = os.open
@@ -122,7 +122,7 @@ def test_where_nothing_may_be_written_it_says_what_happened(tmp_path: Path, monk
     assert listing(folder) == before
 
 
-def test_somebody_elses_lease_keeps_a_torn_table_as_it_is(tmp_path: Path) -> None:
+def test_a_torn_table_is_not_repaired_while_another_process_holds_the_lease(tmp_path: Path) -> None:
     folder = built(tmp_path)
     with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn"):
         manifest = newest_manifest(Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").table)
@@ -133,7 +133,7 @@ def test_somebody_elses_lease_keeps_a_torn_table_as_it_is(tmp_path: Path) -> Non
         assert listing(folder) == before
 
 
-def test_the_next_publish_mends_a_derived_table(lake: Lake) -> None:
+def test_the_next_publish_repairs_a_derived_table(lake: Lake) -> None:
     table = lake.get_table("category/ocr")
     table.publish([pages("a", "x", range(5))], "a")
     kept = table.compute_data_version("source = 'a'")
@@ -146,7 +146,7 @@ def test_the_next_publish_mends_a_derived_table(lake: Lake) -> None:
     assert {r["source"] for r in table.iter_rows()} == {"a", "c"}
 
 
-def test_a_healthy_table_is_left_alone(tmp_path: Path) -> None:
+def test_a_healthy_table_is_not_touched(tmp_path: Path) -> None:
     folder = built(tmp_path)
     before = listing(folder)
     with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn") as log:

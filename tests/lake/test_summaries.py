@@ -1,4 +1,4 @@
-"""Counts over the lake, the checks of its tables, and what another prompt or model has made."""
+"""Summaries of the lake, checks of its tables, and stale rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mvl_assets.lake_queries.summaries import (
 from tests.lake.rows import pages, put, put_category, rewrite, sample, table_of
 
 
-def test_a_category_counts_its_rows_rewrites_and_what_stays(lake: Lake) -> None:
+def test_a_category_summary_counts_samples_rewrites_and_kept_pairs(lake: Lake) -> None:
     put_category(lake, "ocr", "a", 10, rewritten=3, dropped=2)
     put_category(lake, "video", "b", 2)
     ocr, video = summarize_categories(lake)
@@ -26,7 +26,7 @@ def test_a_category_counts_its_rows_rewrites_and_what_stays(lake: Lake) -> None:
     assert (video.category, video.n_samples, video.n_rewritten, video.n_judged, video.n_kept) == ("video", 2, 0, 0, 0)
 
 
-def test_samples_in_use_are_counted_once_whatever_happened_to_them(lake: Lake) -> None:
+def test_current_samples_are_counted_once_by_source(lake: Lake) -> None:
     history = [
         *(sample("a", n) for n in range(5)),
         sample("a", 0, revision=2),
@@ -47,12 +47,12 @@ def test_samples_in_use_are_counted_once_whatever_happened_to_them(lake: Lake) -
     assert dict(count_rejects_by_stage(lake)) == {"raw": 1, "judge": 1}
 
 
-def test_an_empty_lake_counts_nothing(lake: Lake) -> None:
+def test_an_empty_lake_has_empty_summaries(lake: Lake) -> None:
     assert summarize_categories(lake) == compute_checkpoint_scores(lake) == []
     assert count_by_source(lake) == ({}, {})
 
 
-def test_scores_are_shares_of_right_answers(lake: Lake) -> None:
+def test_checkpoint_scores_are_shares_of_correct_answers(lake: Lake) -> None:
     rows = [
         {
             "result_id": f"{n:032x}",
@@ -68,7 +68,7 @@ def test_scores_are_shares_of_right_answers(lake: Lake) -> None:
     assert compute_checkpoint_scores(lake) == [("c", 4, 0.75, 1 / 3, 3 / 4)]
 
 
-def test_rows_made_by_another_prompt_or_model_are_counted_as_outdated(lake: Lake) -> None:
+def test_rows_made_with_another_prompt_or_model_are_stale(lake: Lake) -> None:
     made = [
         rewrite(sample("a", n), "ocr") | {"prompt_hash": f"p{n % 2}", "model": "m", "model_revision": r}
         for n, r in enumerate(["1", "1", "1", "2"])
@@ -101,7 +101,7 @@ def test_a_check_finds_duplicate_keys_and_missing_hashes(lake: Lake) -> None:
     assert check_table(table).problems == ["1 rows share a key", "1 rows have no row hash"]
 
 
-def test_a_check_finds_rows_that_are_not_what_their_hash_says(lake: Lake) -> None:
+def test_a_check_finds_rows_that_do_not_match_their_hash(lake: Lake) -> None:
     table = lake.get_table("category/ocr")
     table.insert(pages("a", "x", range(3)).append_column("row_hash", pa.array(["00" * 16] * 3)))
     assert check_table(table).problems == ["3 of 3 rows do not match their row hash"]

@@ -53,7 +53,7 @@ def test_a_training_row_leads_back_to_everything_that_made_it(traced: Lake) -> N
     assert [i["image_id"] for i in history["images"]] == [picture(1).image_id]
 
 
-def test_an_original_has_no_answer_and_no_verdict(traced: Lake) -> None:
+def test_an_original_row_has_neither_answer_nor_verdict(traced: Lake) -> None:
     rows = traced.get_table("mixture/single_image").iter_rows()
     history = trace(traced, next(r["row_id"] for r in rows if r["kind"] == "original"))
     assert not {"rewritten", "answer", "judged"} & history.keys()
@@ -95,13 +95,13 @@ def test_a_row_whose_rewrite_was_replaced_is_traced_through_the_older_version_of
 @pytest.mark.parametrize(
     ("row_id", "words"), [("abc", "is not an id"), ("no hex!", "is not an id"), ("0" * 32, "nothing")]
 )
-def test_what_is_no_id_or_unknown_is_said_in_one_line(traced: Lake, row_id: str, words: str) -> None:
+def test_an_invalid_or_unknown_id_is_reported_in_one_line(traced: Lake, row_id: str, words: str) -> None:
     with pytest.raises(LakeError, match=words) as said:
         trace(traced, row_id)
     assert said.value.hint is not None
 
 
-def test_a_beginning_that_fits_two_rows_is_refused(lake: Lake) -> None:
+def test_a_prefix_that_matches_two_rows_is_refused(lake: Lake) -> None:
     rows = [sample("a", n) | {"sample_id": f"abcdef{n}" + "0" * 25} for n in range(2)]
     put_samples(lake, "a", rows)
     with pytest.raises(LakeError, match="more than one"):
