@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import pyarrow.fs as pafs
 
+from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.images import ImageStore
 from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.schema import ANSWERS, IMAGES, get_table_spec
 from mvl_assets.lake.table import Table
-
-if TYPE_CHECKING:
-    from mvl_assets.lake.answers import AnswerLog
 
 
 class Lake:
@@ -58,8 +55,6 @@ class Lake:
 
     def get_answer_log(self, stage: str, source: str) -> AnswerLog:
         """Return the answers of one pipeline stage for one source."""
-        from mvl_assets.lake.answers import AnswerLog
-
         return AnswerLog(Table(f"{self.root}/answers/{stage}/{source}.lance", ANSWERS), stage, source)
 
 

@@ -15,7 +15,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lance
 from lance.commit import CommitConflictError
@@ -23,9 +23,7 @@ from lance.commit import CommitConflictError
 from mvl_assets.common.file_lock import acquire_lock
 from mvl_assets.lake.durable import resolve_local_path
 from mvl_assets.lake.errors import LeaseHeld
-
-if TYPE_CHECKING:
-    from mvl_assets.lake.table import Table
+from mvl_assets.lake.table import Table
 
 LEASE_TTL_S = 120.0
 LEASE_CONFIG_KEY = "mvl.lease"
