@@ -83,10 +83,12 @@ def calibrate_judge(sheet: Path, min_keep: float, json_: bool) -> None:
     click.echo(format_table("the judge (Yes to every criterion) and the majority of labels", columns, rows))
     if len(calibration.judge_vs_annotator) > 1:
         annotator_rows = [
-            [f"judge, {name}", *_build_confusion_row(one)] for name, one in calibration.judge_vs_annotator.items()
+            [f"judge, {name}", *_build_confusion_row(confusion)]
+            for name, confusion in calibration.judge_vs_annotator.items()
         ]
         annotator_rows += [
-            [f"{a}, {b}", *_build_confusion_row(one)] for (a, b), one in calibration.between_annotators.items()
+            [f"{a}, {b}", *_build_confusion_row(confusion)]
+            for (a, b), confusion in calibration.between_annotators.items()
         ]
         click.echo("\n" + format_table("by annotator", ["", *columns[1:]], annotator_rows))
         if calibration.leave_one_out_kappa is not None:
@@ -149,10 +151,12 @@ def _build_calibration_json(calibration: Calibration, n_unlabelled: int) -> dict
         "n_unmatched_labels": calibration.n_unmatched_labels,
         "n_unlabelled": n_unlabelled,
         "judge_vs_majority": to_dict(calibration.judge_vs_majority),
-        "judge_vs_annotator": {name: to_dict(one) for name, one in calibration.judge_vs_annotator.items()},
-        "between_annotators": {", ".join(names): to_dict(one) for names, one in calibration.between_annotators.items()},
+        "judge_vs_annotator": {name: to_dict(confusion) for name, confusion in calibration.judge_vs_annotator.items()},
+        "between_annotators": {
+            ", ".join(names): to_dict(confusion) for names, confusion in calibration.between_annotators.items()
+        },
         "leave_one_out_kappa": calibration.leave_one_out_kappa,
-        "by_category": {name: to_dict(one) for name, one in calibration.by_category.items()},
+        "by_category": {name: to_dict(confusion) for name, confusion in calibration.by_category.items()},
         "threshold": threshold
         and {
             "value": threshold.value,

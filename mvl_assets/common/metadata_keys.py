@@ -71,7 +71,7 @@ STALE_PARTITIONS: Final = "mvl/stale_partitions"
 
 # Stages that ask a model.
 SAMPLES: Final = "mvl/samples"
-REQUESTS_WANTED: Final = "mvl/requests_wanted"
+REQUESTS_TOTAL: Final = "mvl/requests_total"
 REQUESTS_REUSED: Final = "mvl/requests_reused"
 REQUESTS_LEFT: Final = "mvl/requests_left"
 REQUESTS_SENT: Final = "mvl/requests_sent"

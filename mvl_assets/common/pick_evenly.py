@@ -19,5 +19,5 @@ def pick_evenly(n_available: int, n_picked: int, rounding: Literal["nearest", "d
     """
     if n_available <= n_picked:
         return list(range(n_available))
-    places = np.linspace(0, n_available - 1, n_picked)
-    return [int(i) for i in (np.floor(places) if rounding == "down" else np.rint(places))]
+    positions = np.linspace(0, n_available - 1, n_picked)
+    return [int(i) for i in (np.floor(positions) if rounding == "down" else np.rint(positions))]

@@ -23,7 +23,7 @@ from mvl_assets.fetch.lookup import resolve_source
 from mvl_assets.fetch.overview import list_files, matches_lock
 from mvl_assets.fetch.progress import LogFn, TransferMeter, format_bytes, log_nothing
 from mvl_assets.fetch.rules import format_manual_instructions
-from mvl_assets.fetch.state import PARTIAL_DIR, FetchState, StoredFile, iter_states, load_state, save_state, source_lock
+from mvl_assets.fetch.state import PARTIAL_DIR, FetchState, StoredFile, iter_states, load_state, save_state, lock_source
 from mvl_assets.fetch.transfer import (
     Downloader,
     PartialFile,
@@ -59,7 +59,7 @@ def fetch_source(
     """
     if source.path is not None:
         raise FetchError(source.slug, "its `path:` is a folder of your own, into which nothing is fetched")
-    with source_lock(source.slug):
+    with lock_source(source.slug):
         locked_entry, previous_state = read_lockfile().get_entry(source), load_state(source)
         if (
             previous_state is not None

@@ -127,7 +127,7 @@ def save_state(slug: str, state: FetchState) -> None:
 
 
 @contextmanager
-def source_lock(slug: str) -> Iterator[None]:
+def lock_source(slug: str) -> Iterator[None]:
     """Hold the lock under which one process at a time fetches a source or removes its files. Raises `FetchError`."""
     path = get_state_path(slug).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)

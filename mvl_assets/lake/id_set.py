@@ -31,8 +31,8 @@ class IdSet:
         """Return the set of the ids that are in none of the batches."""
         is_remaining = np.ones(len(self._ids), dtype=bool)
         for batch in batches:
-            positions, is_found = find_ids(self._ids, pack_ids(batch))
-            is_remaining[positions[is_found]] = False
+            positions, is_present = find_ids(self._ids, pack_ids(batch))
+            is_remaining[positions[is_present]] = False
         remaining = IdSet(())
         remaining._ids = self._ids[is_remaining]
         return remaining

@@ -40,8 +40,8 @@ class KeyOffsets:
         packed_keys = pack_ids(unique_keys)
         offset_by_query: dict[int, int] = {}
         for run_keys, offsets in self.runs:
-            positions, is_found = find_ids(run_keys, packed_keys)
-            for query_index in np.flatnonzero(is_found):
+            positions, is_present = find_ids(run_keys, packed_keys)
+            for query_index in np.flatnonzero(is_present):
                 offset_by_query[int(query_index)] = int(offsets[positions[query_index]])
         return {unique_keys[hit]: offset_by_query[hit] for hit in sorted(offset_by_query)}
 

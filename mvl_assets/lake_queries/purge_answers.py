@@ -31,7 +31,7 @@ class AnswerScope:
     @cached_property
     def table_names(self) -> list[str]:
         """The source's tables of answers, and those of checkpoints that were asked about the samples."""
-        asked_checkpoints = {
+        evaluated_checkpoints = {
             f"{EVALUATION_ANSWERS_PREFIX}{row['checkpoint']}"
             for name in self._lake.list_tables(EVALUATION_FAMILY)
             for row in self._lake.get_table(name).iter_rows(["checkpoint"], self._scope.delete_filters[name])
@@ -41,7 +41,7 @@ class AnswerScope:
             for name in measure_table_sizes(self._lake)
             if name.startswith(ANSWERS_PREFIX)
             and may_be_about(name, self._scope.source)
-            and (name in asked_checkpoints or not name.startswith(EVALUATION_ANSWERS_PREFIX))
+            and (name in evaluated_checkpoints or not name.startswith(EVALUATION_ANSWERS_PREFIX))
         ]
 
     def is_dropped_entirely(self, table_name: str) -> bool:

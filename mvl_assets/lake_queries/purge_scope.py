@@ -69,7 +69,7 @@ class PurgeScope:
         return f"{sql.equals('source', self.source)} AND {sql.is_in('content_hash', self._content_hashes)}"
 
     @cached_property
-    def _earlier_places(self) -> tuple[set[str], set[str]]:
+    def _earlier_positions(self) -> tuple[set[str], set[str]]:
         """Versions of other samples with the same content, and the rewrites of these versions.
 
         Rows without a native id are identified by position, so when rows shift, old content survives in an earlier
@@ -99,7 +99,7 @@ class PurgeScope:
             return self.sample_filter
         if family == "samples":
             return f"({self.sample_filter}) OR ({self._same_content_filter})"
-        version_ids, rewrite_ids = self._earlier_places
+        version_ids, rewrite_ids = self._earlier_positions
         column, ids = ("rewrite_id", rewrite_ids) if family == "judged" else ("version_id", version_ids)
         return f"({self.sample_filter}) OR {sql.is_in(column, ids)}"
 

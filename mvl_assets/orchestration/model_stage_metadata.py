@@ -38,7 +38,7 @@ def build_model_stage_metadata(
     requests = report.requests
     rejects = [{"error": error, "rows": n} for error, n in report.rejects_by_error.items()]
     stage_metadata: dict[str, Any] = {
-        metadata_keys.REQUESTS_WANTED: requests.requested,
+        metadata_keys.REQUESTS_TOTAL: requests.requested,
         metadata_keys.REQUESTS_REUSED: requests.cache_hits,
         metadata_keys.REQUESTS_LEFT: requests.skipped,
         metadata_keys.REQUESTS_SENT: requests.attempts_sent,

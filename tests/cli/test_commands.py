@@ -138,7 +138,9 @@ def test_a_plan_says_what_is_answered_and_what_would_be_sent(built: Home, copy_o
 
 def test_a_plan_of_a_selection_is_that_of_the_assets_it_selects(built: Home) -> None:
     assert [plan["source"] for plan in built.json("plan", "judged", "--select", "key:judged/caption")] == ["sharegpt4v"]
-    one_error(built.mvl("plan", "judged", "--select", "key:rewritten/caption"), "no asset of the stage judged", "key:judged/*")
+    one_error(
+        built.mvl("plan", "judged", "--select", "key:rewritten/caption"), "no asset of the stage judged", "key:judged/*"
+    )
     one_error(built.mvl("plan", "judged", "--select", "key:("), "not an asset selection", "key:rewritten/chart")
     one_error(built.mvl("plan", "judged", "--select", "nothing"), "selects no asset", "web UI")
 
@@ -197,7 +199,11 @@ def test_a_trace_reads_from_the_training_row_to_the_file(built: Home) -> None:
 
 @pytest.mark.parametrize(
     ("row_id", "message"),
-    [("0" * 32, "nothing in the lake has an id that begins with"), ("abc", "is not an id"), ("hello there", "is not an id")],
+    [
+        ("0" * 32, "nothing in the lake has an id that begins with"),
+        ("abc", "is not an id"),
+        ("hello there", "is not an id"),
+    ],
 )
 def test_an_id_that_leads_nowhere_is_one_line(built: Home, row_id: str, message: str) -> None:
     result = here(built, "trace", row_id)

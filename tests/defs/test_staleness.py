@@ -75,7 +75,7 @@ def test_a_changed_keep_rule_makes_judged_stale_and_asks_nothing_again(
     for asset, partition in stale:
         shown = materialization(world.make(asset, partition))
         assert shown[metadata_keys.REQUESTS_SENT] == 0
-        assert shown[metadata_keys.REQUESTS_REUSED] == shown[metadata_keys.REQUESTS_WANTED] != 0
+        assert shown[metadata_keys.REQUESTS_REUSED] == shown[metadata_keys.REQUESTS_TOTAL] != 0
         assert shown[metadata_keys.KEPT] == 0
     assert sum(model[0].request_counts.values()) == asked
 

@@ -98,7 +98,7 @@ def _parse_pages(features: Any) -> list[Mapping[str, Any]]:
     if isinstance(features, Mapping):
         lists = {field: values for field, values in features.items() if isinstance(values, list)}
         n_pages = max(map(len, lists.values()), default=0)
-        return [{f: found[n] for f, found in lists.items() if n < len(found)} for n in range(n_pages)]
+        return [{f: values[n] for f, values in lists.items() if n < len(values)} for n in range(n_pages)]
     return [page for page in features or () if isinstance(page, Mapping)]
 
 

@@ -49,7 +49,7 @@ def iter_rows(
     batch_rows = _compute_batch_rows(row_bytes)
     if projection is not None:
         target_by_file_column = {
-            found: wanted for found, wanted in target_by_file_column.items() if wanted in projection
+            file_column: target for file_column, target in target_by_file_column.items() if target in projection
         }
     for item in parquet_stream.iter_rows(path, tuple(target_by_file_column), batch_rows):
         if isinstance(item, Item):

@@ -279,7 +279,7 @@ def _publish(
         "n_questions": result.n_questions,
         "paper_score": benchmark.paper.get(checkpoint.stage),
         "task_version": None,
-        "task_hash": compute_digest([one.task_hash for one in result.task_scores]),
+        "task_hash": compute_digest([task_score.task_hash for task_score in result.task_scores]),
     }
     schema = lake.get_table(TABLE).spec.columns
     lake.get_table(TABLE).publish(

@@ -133,11 +133,11 @@ def _parse_task_score(benchmark: Benchmark, task: str, lmms_results: Mapping[str
             )
         score = _parse_number(task_metrics[metric_key])
         stderr = _select_stderr(task_metrics, lmms_results["bootstrap"].get(task, {}), benchmark)
-    n_asked = int(lmms_results["n-samples"][task]["effective"])
+    n_effective = int(lmms_results["n-samples"][task]["effective"])
     return TaskScore(
         task=task,
         # Some tasks hold several benchmarks' questions, each with a metric of its own.
-        n_questions=lmms_results["question_counts"][task].get(benchmark.metric, n_asked),
+        n_questions=lmms_results["question_counts"][task].get(benchmark.metric, n_effective),
         score=None if score is None else score * benchmark.scale,
         stderr=stderr,
         task_version=str(lmms_results["versions"].get(task)),
