@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +20,6 @@ from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import load_prompts
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.verdict import Verdict
-
-_TOKEN = re.compile(r"\s*(?:(>=)|(\(|\))|(\d+(?:\.\d*)?|\.\d+)|([A-Za-z_][A-Za-z_0-9.]*))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,78 +104,64 @@ def validate_keep_rule(profile: Profile) -> None:
 
 
 class _KeepRuleParser:
+    """Turns the syntax tree of a rule, whose grammar is a part of Python's, into checks."""
+
     def __init__(self, text: str, no_reference: bool, criteria: Sequence[str], second_judge: bool) -> None:
         self.text = text
         self.no_reference = no_reference
         self.criteria = criteria
         self.second_judge = second_judge
-        self.tokens: list[str] = []
-        position = 0
-        while text[position:].strip():
-            match = _TOKEN.match(text, position)
-            if match is None:
-                raise self._build_error(f"cannot read {text[position:].strip()!r}")
-            self.tokens.append(match[0].strip())
-            position = match.end()
 
     def parse(self) -> RuleCheck:
-        check = self._parse_any()
-        if self.tokens:
-            raise self._build_error(f"expected `and` or `or` before {self.tokens[0]!r}")
-        return check
+        # In one line: a line break is white space like any other.
+        line = " ".join(self.text.split())
+        try:
+            return self._build_check(ast.parse(line, mode="eval").body)
+        except SyntaxError as error:
+            raise self._build_error(f"{error.msg} at character {error.offset or len(line) + 1}" if line else "is empty") from error
+        except (MemoryError, RecursionError, ValueError) as error:
+            raise self._build_error("cannot be read") from error
 
-    def _parse_any(self) -> RuleCheck:
-        checks = [self._parse_all()]
-        while self._take("or"):
-            checks.append(self._parse_all())
-        return checks[0] if len(checks) == 1 else lambda j: _combine_alternatives([check(j) for check in checks])
+    def _build_check(self, node: ast.expr) -> RuleCheck:
+        match node:
+            case ast.BoolOp(op=ast.Or(), values=values):
+                checks = [self._build_check(value) for value in values]
+                return lambda pair: _combine_alternatives([check(pair) for check in checks])
+            case ast.BoolOp(values=values):
+                checks = [self._build_check(value) for value in values]
+                return lambda pair: next((reason for check in checks if (reason := check(pair))), None)
+            case ast.Name(id="all_yes"):
+                return _check_all_yes
+            case ast.Name(id="both_yes"):
+                if not self.second_judge:
+                    raise self._build_error("both_yes needs a second_judge among the profile's roles")
+                return _check_both_yes
+            case ast.Name(id="matches_reference"):
+                return self._check_reference_match
+            case ast.Name(id="p_yes") | ast.Attribute(value=ast.Name(id="p_yes")):
+                raise self._build_error("p_yes needs `>=` and a number")
+            case ast.Compare(left=ast.Name(id="p_yes")):
+                return _build_p_yes_check("", self._get_threshold(node))
+            case ast.Compare(left=ast.Attribute(value=ast.Name(id="p_yes"), attr=criterion)):
+                if criterion not in self.criteria:
+                    raise self._build_error(f"no criterion {criterion!r}; known are {', '.join(self.criteria)}")
+                return _build_p_yes_check(criterion, self._get_threshold(node))
+        raise self._build_error(f"expected all_yes, both_yes, matches_reference or p_yes, found {ast.unparse(node)!r}")
 
-    def _parse_all(self) -> RuleCheck:
-        checks = [self._parse_term()]
-        while self._take("and"):
-            checks.append(self._parse_term())
-        return checks[0] if len(checks) == 1 else lambda j: next((r for check in checks if (r := check(j))), None)
-
-    def _parse_term(self) -> RuleCheck:
-        if self._take("("):
-            check = self._parse_any()
-            if not self._take(")"):
-                raise self._build_error("a closing parenthesis is missing")
-            return check
-        term = self.tokens.pop(0) if self.tokens else ""
-        if term == "all_yes":
-            return _check_all_yes
-        if term == "both_yes":
-            if not self.second_judge:
-                raise self._build_error("both_yes needs a second_judge among the profile's roles")
-            return _check_both_yes
-        if term == "matches_reference":
-            return self._check_reference_match
-        name, _, criterion = term.partition(".")
-        if name == "p_yes":
-            if criterion and criterion not in self.criteria:
-                raise self._build_error(f"no criterion {criterion!r}; known are {', '.join(self.criteria)}")
-            return _build_p_yes_check(criterion, self._parse_threshold())
-        raise self._build_error(f"expected all_yes, both_yes, matches_reference or p_yes, found {term!r}")
-
-    def _parse_threshold(self) -> float:
-        if not self._take(">=") or not self.tokens or not re.fullmatch(r"[\d.]+", self.tokens[0]):
-            raise self._build_error("p_yes needs `>=` and a number")
-        value = float(self.tokens.pop(0))
-        if not 0 <= value <= 1:
-            raise self._build_error(f"{value} is not a probability")
-        return value
+    def _get_threshold(self, node: ast.Compare) -> float:
+        match node:
+            case ast.Compare(ops=[ast.GtE()], comparators=[ast.Constant(value=int() | float() as value)]):
+                if isinstance(value, bool):
+                    raise self._build_error("p_yes needs `>=` and a number")
+                if not 0 <= value <= 1:
+                    raise self._build_error(f"{value} is not a probability")
+                return float(value)
+        raise self._build_error("p_yes needs `>=` and a number")
 
     def _check_reference_match(self, pair: JudgedPair) -> str | None:
         if pair.matches_reference is None:
             return None if self.no_reference else "no_reference"
         return None if pair.matches_reference else "reference_mismatch"
-
-    def _take(self, token: str) -> bool:
-        if self.tokens[:1] == [token]:
-            self.tokens.pop(0)
-            return True
-        return False
 
     def _build_error(self, message: str) -> MvlError:
         return MvlError(

@@ -43,6 +43,11 @@ def test_a_rule_keeps_and_names_why_not(rule: str, reasons: list[str | None]):
     assert [parsed.find_drop_reason(j) for j in (GOOD, WEAK, BAD)] == reasons
 
 
+def test_a_line_break_in_a_rule_is_white_space():
+    rule = parse_keep_rule("all_yes\n  or matches_reference\n", no_reference=True)
+    assert rule.find_drop_reason(WEAK) is None
+
+
 def test_both_yes_needs_the_second_judges_yes_too():
     rule = parse_keep_rule("both_yes or p_yes >= 0.95", no_reference=True, second_judge=True)
     yes, no = GOOD.verdicts, [*GOOD.verdicts[:2], replace(GOOD.verdicts[2], is_yes=False)]
@@ -72,17 +77,25 @@ def test_an_unknown_p_yes_passes_no_threshold():
 @pytest.mark.parametrize(
     ("rule", "problem"),
     [
-        ("", "found ''"),
+        ("", "is empty"),
         ("all_yess", "all_yess"),
         ("p_yes", "needs `>=`"),
         ("both_yes", "second_judge among the profile's roles"),
         ("p_yes >= high", "needs `>=`"),
-        ("p_yes >= 1.5", "no probability"),
+        ("p_yes >= 1.5", "1.5 is not a probability"),
         ("p_yes.truth >= 0.5", "relevance, consistency, accuracy"),
-        ("all_yes matches_reference", "expected `and` or `or`"),
-        ("(all_yes", "closing parenthesis"),
-        ("all_yes; import os", "cannot read"),
-        ("all_yes or", "found ''"),
+        ("all_yes matches_reference", "invalid syntax at character 9"),
+        ("(all_yes", "'(' was never closed at character 1"),
+        ("all_yes; import os", "invalid syntax at character 8"),
+        ("all_yes or", "invalid syntax at character 11"),
+        ("not all_yes", "found 'not all_yes'"),
+        ("p_yes > 0.5", "needs `>=`"),
+        ("0.5 >= p_yes", "found '0.5 >= p_yes'"),
+        ("p_yes >= 0.2 >= 0.1", "needs `>=`"),
+        ("p_yes >= True", "needs `>=`"),
+        ("p_yes.accuracy", "needs `>=`"),
+        ("__import__('os')", "found"),
+        ("(" * 10_000 + "all_yes", "keep rule"),
     ],
 )
 def test_a_wrong_rule_is_explained(rule: str, problem: str):
