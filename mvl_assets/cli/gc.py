@@ -25,7 +25,7 @@ from mvl_assets.lake_queries.gc import GcReport, collect_garbage
 @click.option(
     "--compact-images",
     is_flag=True,
-    help="Copy the images in use out of files that mostly hold deleted ones; needs disk space for the copies meanwhile.",
+    help="Copy the images in use out of files that mostly hold deleted ones; needs disk space for the copies.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 def command(keep_days: float, compact_images: bool, dry_run: bool) -> None:
@@ -64,11 +64,12 @@ def _iter_report_lines(lake: Lake, report: GcReport, dry_run: bool) -> Iterator[
         yield f"{report.n_images} images that no sample refers to {verb} deleted ({report.image_bytes:,} bytes)"
     if report.reclaimable_bytes:
         yield (
-            f"{report.reclaimable_bytes:,} bytes of deleted images are in files that also hold others: --compact-images "
-            "frees them where that is worth the copying"
+            f"{report.reclaimable_bytes:,} bytes of deleted images are in files that also hold others: "
+            "--compact-images frees them where that is worth the copying"
         )
     if report.n_torn_manifests or report.n_scratch_dirs:
-        yield f"{report.n_torn_manifests} torn manifests and {report.n_scratch_dirs} folders of ended processes {verb} removed"
+        leftovers = f"{report.n_torn_manifests} torn manifests and {report.n_scratch_dirs} folders of ended processes"
+        yield f"{leftovers} {verb} removed"
     for name, reason in report.skipped.items():
         yield f"skipped: {name}: {reason}"
     yield f"{lake.root}: {report.lake_bytes_before:,} bytes" + (

@@ -134,15 +134,17 @@ def _iter_plan_lines(lake: Lake, source: str, plan: PurgePlan, files: Sequence[P
         yield "the lake has no row of it; it is only kept out from now on"
     else:
         yield format_table("", ["table", "rows"], [[name, n] for name, n in plan.row_counts.items()]).strip()
-    yield f"images: {plan.n_images} go ({plan.image_bytes:,} bytes), {plan.n_shared_images} stay because others use them"
+    yield (
+        f"images: {plan.n_images} go ({plan.image_bytes:,} bytes), {plan.n_shared_images} stay because others use them"
+    )
     if plan.n_copies:
         yield f"{plan.n_copies} samples of this source have exactly the same content and go too"
     for other_source, sample_id in plan.duplicates_elsewhere:
         yield f"an equal sample stays in {other_source}: {sample_id}"
     if plan.n_orphan_answers:
         yield (
-            f"{plan.n_orphan_answers} answers of the source belong to no row (first tries, earlier prompts); some may be "
-            "about these samples: --orphan-answers deletes all of them, and those of others may be paid for again"
+            f"{plan.n_orphan_answers} answers of the source belong to no row (first tries, earlier prompts); some may "
+            "be about these samples: --orphan-answers deletes all of them, and those of others may be paid for again"
         )
     for folder, n_files in Counter(str(path.parent) for path in files if path.parent.parent.name != "images").items():
         yield f"exports that go: {n_files} files in {folder}, and their images"

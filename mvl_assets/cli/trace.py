@@ -32,7 +32,8 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
     if judged := lineage.get("judged"):
         state = "kept" if judged["keep"] else f"dropped ({judged['drop_reason']})"
         lines.append(
-            f"verdict   {state} by rule `{judged['keep_rule']}`; matches the reference answer: {judged['matches_reference']}"
+            f"verdict   {state} by rule `{judged['keep_rule']}`; "
+            f"matches the reference answer: {judged['matches_reference']}"
         )
         for v in judged["verdicts"]:
             p = "unknown" if v["p_yes"] is None else f"{v['p_yes']:.3f}"

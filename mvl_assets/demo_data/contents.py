@@ -251,7 +251,7 @@ def ignore_index(draw: Callable[[Random], Drawing]) -> DrawFn:
 def _select_qa_pairs(
     rng: Random, qa_pairs: tuple[DrawnQAPair, ...], count: int, row_in_image: int
 ) -> tuple[DrawnQAPair, ...]:
-    """Return `count` different pairs, others for each row of an image (same `rng`, another `row_in_image`) while they last."""
+    """Return `count` different pairs, others for each row (`row_in_image`) of an image while they last."""
     start = rng.randrange(len(qa_pairs)) + row_in_image * count
     return tuple(qa_pairs[(start + n) % len(qa_pairs)] for n in range(min(count, len(qa_pairs))))
 

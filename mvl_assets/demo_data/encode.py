@@ -19,7 +19,7 @@ _UNUSUAL_ENCODINGS = {3: "exif_rotated", 7: "cmyk", 10: "palette", 13: "gray16"}
 
 
 def choose_encoding(drawing: Drawing, image_index: int) -> str:
-    """Return the encoding of an image: four of sixteen are unusual, the others PNG and JPEG in turn, photos always JPEG."""
+    """Return the encoding of an image: four of sixteen are unusual, others PNG and JPEG in turn, photos JPEG."""
     encoding = _UNUSUAL_ENCODINGS.get(
         image_index % 16, "png" if image_index % 2 == 0 and not drawing.is_photo else "jpeg"
     )

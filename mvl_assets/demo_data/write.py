@@ -22,9 +22,8 @@ from mvl_assets.demo_data.recipes.recipe import DemoRecipe
 from mvl_assets.errors import MvlError
 from mvl_assets.readers.files import DEMO_MARKER_FILE, is_demo_source
 
-GENERATOR_VERSION = (
-    2  # raise it when the same parameters give other files, so that older demo data sets are written anew
-)
+# Raise it when the same parameters give other files, so that older demo data is written again.
+GENERATOR_VERSION = 2
 MARKER_NOTE = (
     "Made by `mvl demo-data`: images are drawn, or are photos that ship inside scikit-image. Not the real data set."
 )

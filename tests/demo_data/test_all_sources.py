@@ -1,4 +1,4 @@
-"""Every source of the catalog has a miniature in its format, and reading and ingest find what its marker says."""
+"""Every source of the catalog has demo data in its format, and reading and ingest find what its marker says."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROWS = 12
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WrittenDemoSource]:
-    """A small miniature of every source that has a recipe."""
+    """Small demo data of every source that has a recipe."""
     return {done.slug: done for done in iter_written_demo_sources(tmp_path_factory.mktemp("raw"), RECIPES, ROWS)}
 
 
@@ -37,7 +37,7 @@ def broken_in(written: WrittenDemoSource) -> dict[str, int]:
 def test_every_source_of_the_catalog_has_a_recipe_in_its_format() -> None:
     catalog = load_catalog()
     missing, undeclared = sorted(set(catalog) - set(RECIPES)), sorted(set(RECIPES) - set(catalog))
-    assert missing == [], f"these sources have no miniature: {', '.join(missing)}"
+    assert missing == [], f"these sources have no demo data: {', '.join(missing)}"
     assert undeclared == [], f"these recipes are for no declared source: {', '.join(undeclared)}"
     other = {slug: LAYOUTS[recipe.layout].format for slug, recipe in RECIPES.items()}
     assert {s: f for s, f in other.items() if catalog[s].format != f} == {}, "written in another format than declared"
@@ -70,6 +70,6 @@ def test_few_rows_of_all_sources_hold_every_fault_their_formats_can_have(small: 
     assert {fault for recipe in same_formats.RECIPES for fault in recipe.faults} - found == set()
 
 
-def test_all_miniatures_stay_small(small: dict[str, WrittenDemoSource]) -> None:
+def test_all_demo_data_is_small(small: dict[str, WrittenDemoSource]) -> None:
     files = [path for written in small.values() for path in written.source_dir.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 45_000_000

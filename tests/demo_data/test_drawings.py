@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
@@ -15,6 +17,7 @@ from mvl_assets.demo_data.drawings.drawing import Drawing
 from mvl_assets.media.drawing import COLOURS, RGB
 
 SEEDS = range(8)
+OPERATORS = {"+": operator.add, "-": operator.sub, "x": operator.mul}
 
 
 def patches(picture: Image.Image, colour: RGB) -> int:
@@ -132,24 +135,26 @@ def test_chinese_questions_count_what_is_drawn(seed: int) -> None:
         writing.draw_formula,
     ],
 )
-def test_writing_stays_inside_its_picture_and_its_answers_agree(draw) -> None:
+def test_writing_stays_inside_its_image_and_has_answers(draw: Callable[[Random], Drawing]) -> None:
     for seed in SEEDS:
         drawing = draw(Random(seed))
-        pixels = np.asarray(drawing.picture).astype(int)
+        pixels = np.asarray(drawing.image).astype(int)
         edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         assert (edge == pixels[0, 0]).all(), drawing.caption
         assert (np.abs(pixels - pixels[0, 0]).sum(axis=2) > 100).sum() > 50
-        assert all(pair.answer and pair.steps for pair in drawing.pairs)
+        assert all(pair.answer and pair.rationale for pair in drawing.qa_pairs)
 
 
-def test_sums_by_hand_come_to_their_answer() -> None:
+def test_handwritten_sums_have_their_result_as_answer() -> None:
     for seed in range(30):
         said = answers(writing.draw_arithmetic(Random(seed)))
         written = said["Which sum is written in the picture?"]
-        assert eval(written.replace("x", "*")) == int(said["What is the result of the sum in the picture?"])
+        left, sign, right = written.split()
+        result = OPERATORS[sign](int(left), int(right))
+        assert result == int(said["What is the result of the sum in the picture?"])
 
 
-def test_poor_photos_are_as_told() -> None:
+def test_degraded_photos_have_the_described_quality() -> None:
     good, blurred, dark, faded = (
         np.asarray(scans.draw_degraded_photo(Random(0), index).image.convert("L")).astype(float) for index in range(4)
     )

@@ -37,9 +37,9 @@ def verdict(row: Sample | RejectedRow) -> str:
 
 @pytest.mark.parametrize("slug", DEMO_SLUGS)
 def test_every_row_is_read_with_the_verdict_that_was_written_down(
-    slug: str, miniatures: dict[str, WrittenDemoSource]
+    slug: str, demo_sources: dict[str, WrittenDemoSource]
 ) -> None:
-    written = miniatures[slug]
+    written = demo_sources[slug]
     found = Counter(verdict(row) for row in get_reader(written.format)(load_catalog()[slug], written.source_dir))
     marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
     assert found == Counter({"good": written.n_good_rows, **marker["rejects"]})
@@ -49,9 +49,9 @@ def test_every_row_is_read_with_the_verdict_that_was_written_down(
     "slug", ["geo170k", "chartqa_cauldron_llava_format", "visualmrc_cauldron", "hq_edit", "tabmwp", "numinamath"]
 )
 def test_ingest_counts_what_was_written_and_nothing_new_the_second_time(
-    slug: str, miniatures: dict[str, WrittenDemoSource], tmp_path: Path
+    slug: str, demo_sources: dict[str, WrittenDemoSource], tmp_path: Path
 ) -> None:
-    written, source = miniatures[slug], load_catalog()[slug]
+    written, source = demo_sources[slug], load_catalog()[slug]
     marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
     lake = Lake(str(tmp_path))
     first = ingest_source(lake, source, written.source_dir, run_id="first")
@@ -62,13 +62,11 @@ def test_ingest_counts_what_was_written_and_nothing_new_the_second_time(
 
 
 @pytest.mark.parametrize("slug", DEMO_SLUGS)
-def test_the_catalog_declares_the_source_in_the_format_of_its_miniature(
-    slug: str, miniatures: dict[str, WrittenDemoSource]
-) -> None:
-    assert load_catalog()[slug].format == miniatures[slug].format
+def test_catalog_declares_the_format_of_the_demo_data(slug: str, demo_sources: dict[str, WrittenDemoSource]) -> None:
+    assert load_catalog()[slug].format == demo_sources[slug].format
 
 
-def test_every_category_has_two_miniatures_of_different_groups_where_it_has_both() -> None:
+def test_every_category_has_demo_data_of_both_groups_where_it_has_both() -> None:
     catalog = load_catalog()
     groups: dict[str, set[str | None]] = {}
     for slug in DEMO_SLUGS:

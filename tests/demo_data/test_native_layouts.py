@@ -1,4 +1,4 @@
-"""Every miniature opens with a plain parser of its format, and exactly the good rows are whole."""
+"""All demo data opens with a plain parser of its format, and exactly the good rows are whole."""
 
 from __future__ import annotations
 
@@ -116,19 +116,21 @@ PARSERS: dict[str, Callable[[Path], Iterator[bool]]] = {
 
 
 @pytest.mark.parametrize("slug", DEMO_SLUGS)
-def test_good_and_broken_rows_are_as_many_as_written_down(slug: str, miniatures: dict[str, WrittenDemoSource]) -> None:
-    written = miniatures[slug]
+def test_valid_and_invalid_rows_are_counted_as_written(
+    slug: str, demo_sources: dict[str, WrittenDemoSource]
+) -> None:
+    written = demo_sources[slug]
     verdicts = list(PARSERS[written.format](written.source_dir))
     assert (verdicts.count(True), verdicts.count(False)) == (written.n_good_rows, written.n_rejects)
 
 
-def test_every_format_has_a_miniature(miniatures: dict[str, WrittenDemoSource]) -> None:
-    assert {written.format for written in miniatures.values()} == set(PARSERS)
+def test_every_format_has_demo_data(demo_sources: dict[str, WrittenDemoSource]) -> None:
+    assert {written.format for written in demo_sources.values()} == set(PARSERS)
 
 
-def test_awkward_pictures_are_among_the_files(miniatures: dict[str, WrittenDemoSource]) -> None:
+def test_unusual_image_encodings_are_among_the_files(demo_sources: dict[str, WrittenDemoSource]) -> None:
     modes, turned, ratios = set(), 0, []
-    for written in miniatures.values():
+    for written in demo_sources.values():
         for path in written.source_dir.rglob("*"):
             if path.suffix not in (".png", ".jpg") or not shows(path):
                 continue
@@ -140,15 +142,15 @@ def test_awkward_pictures_are_among_the_files(miniatures: dict[str, WrittenDemoS
     assert turned > 0 and max(ratios) > 7
 
 
-def test_rows_of_one_source_share_pictures(miniatures: dict[str, WrittenDemoSource]) -> None:
-    rows = json.loads((miniatures["geo170k"].source_dir / "geo170k.json").read_text(encoding="utf-8"))
+def test_rows_of_one_source_share_pictures(demo_sources: dict[str, WrittenDemoSource]) -> None:
+    rows = json.loads((demo_sources["geo170k"].source_dir / "geo170k.json").read_text(encoding="utf-8"))
     assert len({row["image"] for row in rows}) < len(rows)
 
 
 def test_two_caption_sources_hold_the_same_rows_for_the_duplicate_search_to_find(
-    miniatures: dict[str, WrittenDemoSource],
+    demo_sources: dict[str, WrittenDemoSource],
 ) -> None:
-    one, two = miniatures["sharegpt4v"].source_dir, miniatures["sharegpt_4o"].source_dir
+    one, two = demo_sources["sharegpt4v"].source_dir, demo_sources["sharegpt_4o"].source_dir
     rows = json.loads((one / "sharegpt4v.json").read_text(encoding="utf-8"))
     found = {
         (hashlib.sha256((one / "images" / row["image"]).read_bytes()).digest(), row["conversations"][-1]["value"])

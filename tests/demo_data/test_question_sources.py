@@ -1,4 +1,4 @@
-"""The miniatures of questions about pictures are read with exactly the verdicts their markers give."""
+"""Demo data of visual question answering is read with exactly the verdicts their markers give."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ SLUGS = tuple(recipe.slug for recipe in RECIPES)
 
 
 @pytest.fixture(scope="module")
-def question_miniatures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WrittenDemoSource]:
+def question_sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WrittenDemoSource]:
     raw = tmp_path_factory.mktemp("raw")
     return {written.slug: written for written in write_demo_sources(raw, SLUGS)}
 
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_every_row_is_read_with_the_verdict_that_was_written_down(
-    slug: str, question_miniatures: dict[str, WrittenDemoSource]
+    slug: str, question_sources: dict[str, WrittenDemoSource]
 ) -> None:
-    written, source = question_miniatures[slug], load_catalog()[slug]
+    written, source = question_sources[slug], load_catalog()[slug]
     assert source.format == written.format
     rows = list(get_reader(source.format)(source, written.source_dir))
     marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
@@ -46,20 +46,20 @@ def test_every_row_is_read_with_the_verdict_that_was_written_down(
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_what_was_drawn_is_what_is_asked_and_answered(
-    slug: str, question_miniatures: dict[str, WrittenDemoSource]
+    slug: str, question_sources: dict[str, WrittenDemoSource]
 ) -> None:
     source = load_catalog()[slug]
     drawn = {turn for row in next(r for r in RECIPES if r.slug == slug).build_rows(48, 0) for turn in row.turns}
-    for row in get_reader(source.format)(source, question_miniatures[slug].source_dir):
+    for row in get_reader(source.format)(source, question_sources[slug].source_dir):
         if isinstance(row, Sample):
             values = [turn.value.removeprefix("<image>\n") for turn in row.turns]
             assert set(zip(values[::2], values[1::2], strict=True)) <= drawn
 
 
 def test_ingest_counts_a_joined_source_and_finds_nothing_new_the_second_time(
-    question_miniatures: dict[str, WrittenDemoSource], tmp_path: Path
+    question_sources: dict[str, WrittenDemoSource], tmp_path: Path
 ) -> None:
-    written, source = question_miniatures["vqav2"], load_catalog()["vqav2"]
+    written, source = question_sources["vqav2"], load_catalog()["vqav2"]
     marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
     lake = Lake(str(tmp_path))
     first = ingest_source(lake, source, written.source_dir, run_id="first")

@@ -39,7 +39,7 @@ def rows_of(one: WrittenDemoSource) -> list[Sample | RejectedRow]:
     return list(get_reader(one.format)(load_catalog()[one.slug], one.source_dir))
 
 
-def test_every_source_of_these_formats_has_a_miniature() -> None:
+def test_every_source_of_these_formats_has_demo_data() -> None:
     formats = {"coco_instances", "visual_genome", "ref_coco", "localized_narratives", "icdar_text"}
     assert set(SLUGS) == {slug for slug, spec in load_catalog().items() if spec.format in formats}
 

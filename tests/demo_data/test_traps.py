@@ -1,4 +1,4 @@
-"""The ways in which published files differ from their description are in the miniatures of their sources."""
+"""The ways in which published files differ from their description are in the demo data of their sources."""
 
 from __future__ import annotations
 

@@ -27,10 +27,10 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_the_same_seed_gives_the_same_bytes_for_every_source(
-    miniatures: dict[str, WrittenDemoSource], tmp_path: Path
+    demo_sources: dict[str, WrittenDemoSource], tmp_path: Path
 ) -> None:
     for written in write_demo_sources(tmp_path):
-        assert digests(written.source_dir) == digests(miniatures[written.slug].source_dir), written.slug
+        assert digests(written.source_dir) == digests(demo_sources[written.slug].source_dir), written.slug
 
 
 def test_another_seed_gives_other_rows(tmp_path: Path) -> None:
@@ -39,14 +39,14 @@ def test_another_seed_gives_other_rows(tmp_path: Path) -> None:
     assert (one.source_dir / "geo170k.json").read_bytes() != (two.source_dir / "geo170k.json").read_bytes()
 
 
-def test_the_whole_set_stays_small(miniatures: dict[str, WrittenDemoSource]) -> None:
-    assert set(miniatures) == set(DEMO_SLUGS)
-    files = [path for written in miniatures.values() for path in written.source_dir.rglob("*") if path.is_file()]
+def test_demo_data_of_the_demo_is_small(demo_sources: dict[str, WrittenDemoSource]) -> None:
+    assert set(demo_sources) == set(DEMO_SLUGS)
+    files = [path for written in demo_sources.values() for path in written.source_dir.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 40_000_000
 
 
-def test_the_marker_says_what_was_made_and_counts_add_up(miniatures: dict[str, WrittenDemoSource]) -> None:
-    for slug, written in miniatures.items():
+def test_marker_counts_add_up(demo_sources: dict[str, WrittenDemoSource]) -> None:
+    for slug, written in demo_sources.items():
         marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
         assert (marker["seed"], marker["rows"], marker["n_good_rows"]) == (0, 48, written.n_good_rows)
         assert sum(marker["rejects"].values()) == written.n_rejects == len(RECIPES[slug].faults)
@@ -54,7 +54,7 @@ def test_the_marker_says_what_was_made_and_counts_add_up(miniatures: dict[str, W
         assert "scikit-image" in marker["note"]
 
 
-def test_a_miniature_with_the_same_parameters_is_left_alone_and_with_others_replaced(tmp_path: Path) -> None:
+def test_demo_data_with_the_same_parameters_is_kept_and_with_others_replaced(tmp_path: Path) -> None:
     first = write_demo_sources(tmp_path, ["tabmwp"], n_rows=8)[0]
     before = (first.source_dir / "problems.json").stat().st_mtime_ns
     again = write_demo_sources(tmp_path, ["tabmwp"], n_rows=8)[0]
@@ -115,7 +115,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path / "project"
 
 
-def test_real_files_take_the_place_of_a_miniature_and_stay(project: Path, tmp_path: Path) -> None:
+def test_real_files_replace_demo_data_and_stay(project: Path, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_demo_sources(raw, ["tabmwp"], n_rows=6)
     assert link_real_tabmwp(raw, project) == ["tabmwp"]

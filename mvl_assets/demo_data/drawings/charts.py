@@ -153,7 +153,8 @@ def _build_qa_pairs(rng: Random, chart_data: ChartData, mark: str) -> tuple[Draw
             f"What is the difference between {first_label} and {second_label}?",
             str(abs(table[first_label] - table[second_label])),
             f"{first_label} has {table[first_label]} and {second_label} has {table[second_label]}. "
-            f"{max(table[first_label], table[second_label])} - {min(table[first_label], table[second_label])} = {abs(table[first_label] - table[second_label])}.",
+            f"{max(table[first_label], table[second_label])} - {min(table[first_label], table[second_label])} "
+            f"= {abs(table[first_label] - table[second_label])}.",
         ),
         DrawnQAPair(
             "What do all values add up to?",
@@ -163,7 +164,8 @@ def _build_qa_pairs(rng: Random, chart_data: ChartData, mark: str) -> tuple[Draw
         DrawnQAPair(
             f"How many labels have a value above {table[first_label]}?",
             str(sum(value > table[first_label] for value in table.values())),
-            f"{rationale} Above {table[first_label]} lie: {join_with_and([k for k, v in table.items() if v > table[first_label]]) or 'none'}.",
+            f"{rationale} Above {table[first_label]} lie: "
+            f"{join_with_and([k for k, v in table.items() if v > table[first_label]]) or 'none'}.",
         ),
     ]
     rng.shuffle(qa_pairs)

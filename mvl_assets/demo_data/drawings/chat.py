@@ -18,7 +18,8 @@ def build_math_problem(rng: Random) -> DrawnQAPair:
     if kind == 0:
         total = factor * unit_amount
         return DrawnQAPair(
-            f"{person} has {factor} boxes with {unit_amount} pencils each and gives away {amount}. How many pencils are left?",
+            f"{person} has {factor} boxes with {unit_amount} pencils each and gives away {amount}. "
+            "How many pencils are left?",
             str(total - amount),
             f"{factor} boxes of {unit_amount} pencils are {factor} x {unit_amount} = {total} pencils.\n"
             f"After giving away {amount}, {total} - {amount} = {total - amount} are left.",
@@ -37,7 +38,8 @@ def build_math_problem(rng: Random) -> DrawnQAPair:
         return DrawnQAPair(
             f"Solve for x: {factor}x + {unit_amount} = {factor * x + unit_amount}",
             str(x),
-            f"Subtract {unit_amount} from both sides: {factor}x = {factor * x}.\nDivide both sides by {factor}: x = {x}.",
+            f"Subtract {unit_amount} from both sides: {factor}x = {factor * x}.\n"
+            f"Divide both sides by {factor}: x = {x}.",
         )
     total = factor * amount
     return DrawnQAPair(

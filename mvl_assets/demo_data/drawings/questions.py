@@ -56,7 +56,9 @@ def draw_shape_question(rng: Random, family: str, answer: str, side: int = 224) 
 
 
 def iter_shape_questions(n_questions: int, seed: int, side: int = 224) -> Iterator[tuple[Image.Image, str, str, str]]:
-    """Yield `n_questions` of (RGB image of `side` x `side` pixels, question, one-word answer, family), the same for one seed.
+    """Yield `n_questions` of (RGB image of `side` x `side` pixels, question, one-word answer, family).
+
+    The same seed gives the same series.
 
     A longer series begins with the shorter one. Within a deck of `sum(len(a) for a in ANSWERS.values())` questions
     every answer of every family comes once.

@@ -102,7 +102,8 @@ def draw_strip(rng: Random) -> Drawing:
     return Drawing(
         image,
         qa_pairs,
-        f"A long row of {pluralize(columns, 'shape')}, from {add_article(first_object.name)} to {add_article(last_object.name)}.",
+        f"A long row of {pluralize(columns, 'shape')}, "
+        f"from {add_article(first_object.name)} to {add_article(last_object.name)}.",
     )
 
 
@@ -132,12 +133,15 @@ def build_total_qa_pair(objects: list[SceneObject]) -> DrawnQAPair:
 
 def build_position_qa_pair(scene_object: SceneObject, columns: int, rows: int) -> DrawnQAPair:
     position = describe_position(scene_object, columns, rows)
-    rationale = f"The {scene_object.name} lies in column {scene_object.column + 1} of {columns} and row {scene_object.row + 1} of {rows}."
+    rationale = (
+        f"The {scene_object.name} lies in column {scene_object.column + 1} of {columns} "
+        f"and row {scene_object.row + 1} of {rows}."
+    )
     return DrawnQAPair(f"In which part of the picture is the {scene_object.name}?", position, rationale)
 
 
 def build_relation_qa_pairs(rng: Random, objects: list[SceneObject]) -> list[DrawnQAPair]:
-    """Return a true-or-false statement about the first object and another with a unique name, or nothing without one."""
+    """Return a true-or-false statement about the first object and another with a unique name, if there is one."""
     unique_objects = [
         scene_object
         for scene_object in objects[1:]
@@ -177,7 +181,8 @@ def build_colour_qa_pairs(objects: list[SceneObject]) -> list[DrawnQAPair]:
 
 
 def build_scene_caption(objects: list[SceneObject]) -> str:
-    return f"A plain picture with {pluralize(len(objects), 'shape')}: {join_with_and([add_article(t.name) for t in objects])}."
+    names = join_with_and([add_article(scene_object.name) for scene_object in objects])
+    return f"A plain picture with {pluralize(len(objects), 'shape')}: {names}."
 
 
 def draw_landscape(rng: Random) -> Drawing:
@@ -198,7 +203,8 @@ def draw_landscape(rng: Random) -> Drawing:
     side = "left" if is_house_left else "right"
     light = "moon" if is_night else "sun"
     caption = (
-        f"{add_article(wall).capitalize()} house with {add_article(door)} door and {pluralize(n_windows, 'window')} stands "
+        f"{add_article(wall).capitalize()} house with {add_article(door)} door "
+        f"and {pluralize(n_windows, 'window')} stands "
         f"on the {side} of a meadow with {pluralize(n_trees, 'tree')}, "
         f"under {'a night sky with the moon' if is_night else 'a blue sky with the sun'}."
     )

@@ -56,7 +56,10 @@ def draw_story(rng: Random) -> MultiImageDrawing:
             COLOURS[last_colour if n + 1 == count else first_colour],
         )
         images.append(image)
-    caption = f"{add_article(first_colour).capitalize()} {shape} moves from {direction}, and in the last picture it turns {last_colour}."
+    caption = (
+        f"{add_article(first_colour).capitalize()} {shape} moves from {direction}, "
+        f"and in the last picture it turns {last_colour}."
+    )
     qa_pairs = (
         DrawnQAPair(
             "Tell the story of these pictures in one sentence.", caption, f"There are {count} pictures in order."

@@ -113,12 +113,14 @@ def draw_table(rng: Random) -> Drawing:
         DrawnQAPair(
             f"How much do {column.lower()} and {other_column.lower()} of {second_person} add up to?",
             str(cells[second_person] + values[other_column][people.index(second_person)]),
-            f"{second_person} has {cells[second_person]} under {column} and {values[other_column][people.index(second_person)]} under {other_column}.",
+            f"{second_person} has {cells[second_person]} under {column} "
+            f"and {values[other_column][people.index(second_person)]} under {other_column}.",
         ),
         DrawnQAPair("How many people are listed?", str(len(people)), f"The rows are those of {join_with_and(people)}."),
     ]
     rng.shuffle(qa_pairs)
-    caption = f'A table titled "{title}" with {len(people)} rows and the columns {join_with_and([row_label, *columns])}. {rationale}'
+    columns_text = join_with_and([row_label, *columns])
+    caption = f'A table titled "{title}" with {len(people)} rows and the columns {columns_text}. {rationale}'
     return Drawing(image, tuple(qa_pairs), caption, needs_colour=False)
 
 
@@ -148,8 +150,9 @@ def build_word_problem(rng: Random) -> WordProblem:
     if kind == "cost":
         total = cents[first_item] + cents[second_item]
         solution = (
-            f"Find the price of each thing and add.\nThe {first_item} costs {format_dollars(cents[first_item])} and the {second_item} costs "
-            f"{format_dollars(cents[second_item])}.\n{format_dollars(cents[first_item])} + {format_dollars(cents[second_item])} = {format_dollars(total)}\n"
+            f"Find the price of each thing and add.\nThe {first_item} costs {format_dollars(cents[first_item])} "
+            f"and the {second_item} costs {format_dollars(cents[second_item])}.\n"
+            f"{format_dollars(cents[first_item])} + {format_dollars(cents[second_item])} = {format_dollars(total)}\n"
             f"{person} needs {format_dollars(total)}."
         )
         question = f"How much money does {person} need to buy a {first_item} and a {second_item}?"
@@ -159,15 +162,22 @@ def build_word_problem(rng: Random) -> WordProblem:
         budget = total + rng.choice((-65, -30, -5, 0, 15, 40, 90))
         is_enough = budget >= total
         solution = (
-            f"Add the price of a {first_item} and the price of a {second_item}:\n{format_dollars(cents[first_item])} + {format_dollars(cents[second_item])} = "
-            f"{format_dollars(total)}\n{format_dollars(total)} is {'not more' if is_enough else 'more'} than {format_dollars(budget)}. "
+            f"Add the price of a {first_item} and the price of a {second_item}:\n"
+            f"{format_dollars(cents[first_item])} + {format_dollars(cents[second_item])} = {format_dollars(total)}\n"
+            f"{format_dollars(total)} is {'not more' if is_enough else 'more'} than {format_dollars(budget)}. "
             f"{person} {'does' if is_enough else 'does not'} have enough money."
         )
-        question = f"{person} has {format_dollars(budget)}. Does {person} have enough to buy a {first_item} and a {second_item}?"
+        question = (
+            f"{person} has {format_dollars(budget)}. "
+            f"Does {person} have enough to buy a {first_item} and a {second_item}?"
+        )
         answer = "yes" if is_enough else "no"
         return WordProblem(prices, question, answer, None, ("yes", "no"), solution, "boolean_text")
     most_expensive_item = max(cents, key=cents.__getitem__)
-    solution = f"Compare the prices. The highest is {format_dollars(cents[most_expensive_item])}. It belongs to the {most_expensive_item}."
+    solution = (
+        f"Compare the prices. The highest is {format_dollars(cents[most_expensive_item])}. "
+        f"It belongs to the {most_expensive_item}."
+    )
     question = f"{person} compares the prices in the shop. Which thing costs the most?"
     return WordProblem(prices, question, most_expensive_item, None, tuple(goods), solution, "extractive_text")
 

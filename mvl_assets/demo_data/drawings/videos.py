@@ -41,7 +41,10 @@ def draw_video(rng: Random) -> VideoClip:
         DIRECTIONS[direction],
         duration_s * FRAMES_PER_SECOND,
     )
-    caption = f"A {shape} moves from {direction}. It is {first_colour} in the first half and {second_colour} in the second half."
+    caption = (
+        f"A {shape} moves from {direction}. "
+        f"It is {first_colour} in the first half and {second_colour} in the second half."
+    )
     qa_pairs = (
         DrawnQAPair(f"In which direction does the {shape} move?", f"from {direction}", caption),
         DrawnQAPair(f"What colour is the {shape} at the beginning?", first_colour, caption),

@@ -22,7 +22,7 @@ N_PARTS = 3
 
 
 def write_cambrian_tars(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `jsons/Cambrian10M.jsonl`, the rows among those of another sub-dataset, and `<name>.tar.gz` with the images."""
+    """Write `jsons/Cambrian10M.jsonl`, among rows of another sub-dataset, and `<name>.tar.gz` with the images."""
     _write_cambrian_jsonl(source_dir / "jsons" / "Cambrian10M.jsonl", slug, rows, with_other_sources=True)
     (source_dir / f"{slug}.tar.gz").write_bytes(
         gzip_bytes(build_tar(_collect_archive_files(slug, rows), _list_unsafe_links(slug, rows)))

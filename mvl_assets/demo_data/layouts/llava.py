@@ -28,7 +28,7 @@ from mvl_assets.demo_data.rows import RawFile, RawRow
 
 
 def write_llava_json(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `<name>.json`, an array of {id, image, conversations}; text-only rows have no `image`. Images in `images/`."""
+    """Write `<name>.json`, an array of {id, image, conversations}; text-only rows have none. Images in `images/`."""
     _write_llava_json(source_dir, slug, rows, [_build_llava_record(row) for row in rows])
 
 
@@ -50,7 +50,7 @@ def write_llava_json_int_ids(source_dir: Path, slug: str, rows: Sequence[RawRow]
 
 
 def write_llava_json_more_fields(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write the rows of `write_llava_json`; turns of every second row also have `markdown` and `text`, as in one SVIT shard."""
+    """Write the rows of `write_llava_json`, every second with `markdown` and `text` in its turns, as one SVIT shard."""
     records = [_build_llava_record(row) for row in rows]
     for record in records[1::2]:
         record["conversations"] = [

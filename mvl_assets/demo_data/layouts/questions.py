@@ -141,7 +141,7 @@ def write_text_vqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_ocr_vqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write OCR-VQA's `dataset.json`, id -> cover, and `images/`. Fault `uneven_lists`: a question without an answer."""
+    """Write OCR-VQA's `dataset.json`, id -> cover, and `images/`. Fault `uneven_lists`: an answer is missing."""
     covers = {}
     for row in rows:
         questions, answers = zip(*row.turns, strict=True)

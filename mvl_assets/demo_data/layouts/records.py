@@ -23,7 +23,7 @@ def write_tabmwp(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_sherlock(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `sherlock_train_v1_1.json`, a list of {instance_id, inputs{image{url, ...}, bboxes, clue}, targets{inference}}.
+    """Write `sherlock_train_v1_1.json`, [{instance_id, inputs{image{url, ...}, bboxes, clue}, targets{inference}}].
 
     Images of Visual Genome in `VG_100K/` and of VCR in `vcr1images/<video>/`, in turn.
     """
@@ -120,7 +120,7 @@ def write_plotqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_viquae(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `main.jsonl`, `validation.jsonl`, `test.jsonl` of {id, image, input, output{original_answer, answer}, ...}."""
+    """Write `main.jsonl`, `validation.jsonl`, `test.jsonl` of {id, image, input, output{original_answer, ...}}."""
     for number, split in enumerate(("train", "validation", "test")):
         records = []
         for row in rows[number::3]:

@@ -21,7 +21,7 @@ UNKNOWN_ID = 9_999_999
 
 
 def write_coco_instances(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `annotations/instances_val2017.json` {info, licenses, images, annotations, categories}; images in `val2017/`.
+    """Write `annotations/instances_val2017.json` {info, licenses, images, annotations, categories}, and `val2017/`.
 
     In every fifth image the shapes of one kind are marked together, as a crowd.
     """
@@ -138,7 +138,7 @@ def write_ref_coco(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_localized_narratives(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `<collection>_localized_narratives.jsonl` of four collections in turn, and their images as they name them."""
+    """Write `<collection>_localized_narratives.jsonl` of four collections in turn, and their images."""
     lines: dict[str, list[str]] = {}
     for number, row in enumerate(rows):
         file, dataset, image_dir, image_id, stem = _NARRATIVE_COLLECTIONS[number % len(_NARRATIVE_COLLECTIONS)]
@@ -186,7 +186,7 @@ def write_rects(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_rctw(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `train_images/<name>.jpg` and `train_gts/<name>.txt`: corners, difficult, quoted words; a byte order mark."""
+    """Write `train_images/<name>.jpg` and `train_gts/<name>.txt`: corners, difficult, quoted words, with a BOM."""
     _write_icdar_files(source_dir, ("train_gts", "train_images"), rows, '{corners},{difficult},"{words}"', "utf-8-sig")
 
 

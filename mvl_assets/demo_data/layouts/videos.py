@@ -20,7 +20,7 @@ FRAMES_PER_SECOND = 2.0
 
 
 def write_egoschema(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `questions.json`, `subset_answers.json` and `videos/<q_uid>.mp4`; fault `no_answer`: an unpublished answer."""
+    """Write `questions.json`, `subset_answers.json` and `videos/<q_uid>.mp4`; fault `no_answer`: not published."""
     questions, answers = [], {}
     for row in rows:
         options, index = _read_options(row)
@@ -39,7 +39,7 @@ def write_egoschema(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None
 
 
 def write_video_mme(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `videomme/test-00000-of-00001.parquet`, and the videos in `videos_chunked_01.zip` as `data/<videoID>.mp4`."""
+    """Write `videomme/test-00000-of-00001.parquet`, and `videos_chunked_01.zip` with `data/<videoID>.mp4`."""
     records = []
     for number, row in enumerate(rows):
         options, index = _read_options(row)
@@ -69,7 +69,7 @@ def write_video_mme(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None
 
 
 def write_video_instruct(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `VideoInstruct100K.json`, an array of {q, a, video_id}, and `videos/v_<id>.mp4`; fault `bad_turn` has no `a`."""
+    """Write `VideoInstruct100K.json`, [{q, a, video_id}], and `videos/v_<id>.mp4`; fault `bad_turn` has no `a`."""
     records = []
     for row in rows:
         (question, answer), *_ = row.turns
@@ -83,7 +83,7 @@ def write_video_instruct(source_dir: Path, slug: str, rows: Sequence[RawRow]) ->
 
 
 def write_frame_folders(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `sharegptvideo_qa_255k_processed.json`; `video` is a folder, with its frames in `train_300k/chunk_<n>.tar.gz`."""
+    """Write `sharegptvideo_qa_255k_processed.json`: `video` names a folder, frames in `train_300k/chunk_<n>.tar.gz`."""
     records = [
         {
             "id": row.row_id,

@@ -213,7 +213,7 @@ SLUGS_WITHOUT_IMAGES = (
 
 
 def _build_recipe(number: int, slug: str, layout: str, content_builder: c.ContentBuilder) -> DemoRecipe:
-    """Return a recipe that starts with another fault of its format, so that few rows of all sources have every fault."""
+    """Return a recipe that starts with another fault of its format, so that few rows cover every fault."""
     possible_faults = FAULTS_BY_FORMAT["text" if slug in SLUGS_WITHOUT_IMAGES else LAYOUTS[layout].format]
     first_fault = number % len(possible_faults)
     overrides = {
