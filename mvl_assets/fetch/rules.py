@@ -66,8 +66,9 @@ def format_manual_instructions(source: SourceSpec) -> str:
     """Return, in one line, what a person puts where."""
     note = source.evidence["hub"].note if "hub" in source.evidence else None
     origin_note = f"; {note.removeprefix('listed: ')}" if note and source.hub is None else ""
+    description = get_source_format(source).description
     return (
-        f"put the source's files into {source.root}: {get_source_format(source).description} ({source.title}{origin_note}); "
+        f"put the source's files into {source.root}: {description} ({source.title}{origin_note}); "
         "or name their folder with `path:` in its catalog entry"
     )
 

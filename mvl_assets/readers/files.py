@@ -1,7 +1,6 @@
-"""Which files a source has, and the pictures and videos its rows name: as files, or in the archives they come in.
+"""Which files a source has, and the images and videos its rows name: as files, or in the archives they come in.
 
-A name never leads out of the source's folder. Belongs here: looking things up below the root. Does not: what is in
-them, and how archives are read (`archives`).
+A name never leads out of the source's folder.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 @dataclass(frozen=True, slots=True)
 class ArchivedImage(EncodedImage):
-    """A picture inside an archive, read when it is wanted. `path` is the archive's file."""
+    """An image inside an archive, read on demand. `path` is the archive's file."""
 
     member: ArchiveMember | None = None
 
@@ -53,7 +52,7 @@ class ArchivedImage(EncodedImage):
 
 @dataclass(frozen=True, slots=True)
 class ArchivedVideo(Video):
-    """A video inside an archive, read where it lies. `path` is the archive's file."""
+    """A video inside an archive, read in place. `path` is the archive's file."""
 
     member: ArchiveMember | None = None
 
@@ -70,7 +69,16 @@ def is_demo_source(source_dir: Path) -> bool:
 
 
 def list_data_files(source: str, root: Path, *patterns: str) -> list[Path]:
-    """The source's data files in sorted order. Raises `SourceError` when there is none, or a folder cannot be read."""
+    """Return the source's data files in sorted order.
+
+    Args:
+        source: Slug of the source, for the error.
+        root: Folder of the source.
+        patterns: Globs below the root.
+
+    Raises:
+        SourceError: No file matches, or a folder cannot be read.
+    """
     if any("**" in pattern for pattern in patterns):
         _check_readable(source, root)
     matches = {p for pattern in patterns for p in root.glob(pattern)}
@@ -84,7 +92,7 @@ def list_data_files(source: str, root: Path, *patterns: str) -> list[Path]:
 
 
 def _check_readable(source: str, root: Path) -> None:
-    """`glob` passes over folders that it may not read: their rows would count as withdrawn."""
+    """Raise for a folder that may not be read: `glob` skips it, and its rows would count as withdrawn."""
 
     def raise_source_error(error: OSError) -> None:
         message = f"cannot read the folder {error.filename}: {error.strerror}"
@@ -95,16 +103,22 @@ def _check_readable(source: str, root: Path) -> None:
 
 
 def format_relative_path(root: Path, path: Path) -> str:
-    """The file's name as rows and rejects carry it: relative to the root, always valid UTF-8."""
+    """Return the file's name as rows and rejects carry it: relative to the root, always valid UTF-8."""
     return path.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def resolve_image(root: Path, name: object, folders: Sequence[str] = ("", "images")) -> EncodedImage:
-    """The picture called `name` in one of `folders` of the root: a file, or a member of an archive on the way to it.
+    """Return the image called `name`: a file, or a member of an archive on the way to it.
 
-    Raises `RejectError`: `bad_path`, `outside_root` (also through a symlink), `missing_image`; what is wrong with the
-    archive that should hold it (`broken_archive`, `archive_bomb`) or with the member (`unsafe_member`,
-    `ambiguous_member`, `encrypted_member`, `unsupported_member`).
+    Args:
+        root: Folder of the source, which no name leads out of.
+        name: Path as a row gives it.
+        folders: Folders of the root to look in.
+
+    Raises:
+        RejectError: `bad_path`, `outside_root` (also through a symlink), `missing_image`; what is wrong with the archive
+            that should hold it (`broken_archive`, `archive_bomb`) or with the member (`unsafe_member`,
+            `ambiguous_member`, `encrypted_member`, `unsupported_member`).
     """
     path = resolve_file(root, name, folders)
     if path is not None:
@@ -116,9 +130,10 @@ def resolve_image(root: Path, name: object, folders: Sequence[str] = ("", "image
 
 
 def resolve_video(root: Path, name: object, folders: Sequence[str]) -> Video:
-    """The video called `name`: a file, a member of an archive, or a folder of frames in either (`FrameFolder`).
+    """Return the video called `name`: a file, an archive's member, or a folder of frames in either (`FrameFolder`).
 
-    Raises `RejectError` as `resolve_image` does, with `missing_video`.
+    Raises:
+        RejectError: As `resolve_image`, with `missing_video`.
     """
     path = resolve_file(root, name, folders)
     if path is not None:
@@ -146,7 +161,7 @@ def resolve_video(root: Path, name: object, folders: Sequence[str]) -> Video:
 
 
 def resolve_video_by_id(root: Path, video_id: object, folders: Sequence[str]) -> Video:
-    """The video called by its id, with one of `VIDEO_SUFFIXES`. Raises `RejectError` as `resolve_video` does."""
+    """Return the video called by its id, with one of `VIDEO_SUFFIXES`. Raises `RejectError` as `resolve_video`."""
     names = (
         [f"{video_id}{suffix}" for suffix in VIDEO_SUFFIXES] if isinstance(video_id, str) and video_id else [video_id]
     )
@@ -163,13 +178,17 @@ def resolve_video_by_id(root: Path, video_id: object, folders: Sequence[str]) ->
 
 
 def resolve_file(root: Path, name: object, folders: Sequence[str]) -> Path | None:
-    """The regular file `name` below `root/<folder>` for the first folder that has it."""
+    """Return the regular file `name` below `root/<folder>` for the first folder that has it, else None.
+
+    Raises:
+        RejectError: `bad_path`, `outside_root`.
+    """
     return _resolve_path(root, name, folders, Path.is_file)
 
 
 def _resolve_path(root: Path, name: object, folders: Sequence[str], exists: Callable[[Path], bool]) -> Path | None:
     if not isinstance(name, str) or not name or "\0" in name or not is_utf8_encodable(name):
-        raise RejectError("bad_path", f"{_format_name(name)} is no file name")
+        raise RejectError("bad_path", f"{_format_name(name)} is not a file name")
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if ".." in parts or parts[:1] == ("/",) or (parts and len(parts[0]) == 2 and parts[0][1] == ":"):
         raise RejectError("outside_root", f"{_format_name(name)} leads out of the source's folder")
@@ -187,7 +206,7 @@ def _resolve_path(root: Path, name: object, folders: Sequence[str], exists: Call
 
 
 def _build_frame_folder(name: str, folder: Path, images: Sequence[EncodedImage]) -> FrameFolder:
-    """At most `MAX_FRAMES` of the pictures, evenly spread from the first to the last."""
+    """Take at most `MAX_FRAMES` of the images, evenly spread from the first to the last."""
     if not images:
         raise RejectError("missing_video", f"the folder {_format_name(name)} holds no frames")
     return FrameFolder(
@@ -196,13 +215,12 @@ def _build_frame_folder(name: str, folder: Path, images: Sequence[EncodedImage])
 
 
 def _list_candidate_paths(name: str, folders: Sequence[str]) -> list[str]:
-    """Where to look for `name`, relative to the root."""
+    """List the paths relative to the root where `name` may be."""
     return [f"{folder}/{variant}" if folder else variant for variant in _list_name_variants(name) for folder in folders]
 
 
 def _list_name_variants(name: str) -> tuple[str, ...]:
-    """As it is, with the slashes of other systems, and with `#Uxxxx` for every non-ASCII character as in some zips
-    (Vision-FLAN's)."""
+    """List the name as it is, with slashes for backslashes, and with `#Uxxxx` per non-ASCII character (Vision-FLAN)."""
     escaped_name = "".join(c if c.isascii() else f"#U{ord(c):04x}" for c in name)
     return tuple(dict.fromkeys((name, name.replace("\\", "/"), escaped_name)))
 

@@ -1,4 +1,4 @@
-"""What each module of `formats/` declares as its `FORMAT`: the files of one native format, and how their rows are read."""
+"""What each module of `formats/` declares as its `FORMAT`: which files a native format has and how rows are read."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""From one raw row to a `ProcessedSample`: ids, roles, turns and markers. Shared by every reader; knows no file format.
+r"""From one raw row to a `Sample`: ids, roles, turns and markers, for every format.
 
 Conversations come in two key styles, and in some published files in both at once with nulls
 (huggingface.co/datasets/mvp-lab/LLaVA-OneVision-1.5-Instruct-Data):
 
-    {"from": "human", "value": "<image>\\nWhat is it?"}
+    {"from": "human", "value": "<image>\nWhat is it?"}
     {"role": "user", "content": "What is it?", "from": null, "value": null}
 
 Other keys inside a turn (`data_source`, `markdown`, `text` are seen in the wild) are ignored.
@@ -41,8 +41,14 @@ class Row:
 
 
 def to_rows(file: str, items: Iterable[Item | RejectedItem], *id_fields: str) -> Iterator[Row | RejectedRow]:
-    """The objects among `items`; the native id is the item's key, or else the first of `id_fields` that is there
-    (`meta.id` is the `id` inside `meta`)."""
+    """Yield the objects among `items` as rows.
+
+    Args:
+        file: Name of the file in rows and rejects.
+        items: Elements of the file. Those that are not objects become rejects.
+        id_fields: Fields of the native id, the first that exists counts (`meta.id` is the `id` inside `meta`). The key
+            of an item goes before them.
+    """
     for item in items:
         if isinstance(item, RejectedItem):
             yield RejectedRow(file, item.position, item.error, item.message, parse_native_id(item.key))
@@ -69,7 +75,7 @@ def _find_native_id(value: Mapping[str, Any], fields: Iterable[str]) -> Any:
 
 
 def build_sample(row: Row | RejectedRow, to_sample: Callable[[Row], Sample]) -> Sample | RejectedRow:
-    """`to_sample(row)`, or the reason why it cannot be made."""
+    """Return `to_sample(row)`, or the reject that says why it cannot be made."""
     if isinstance(row, RejectedRow):
         return row
     try:
@@ -79,7 +85,7 @@ def build_sample(row: Row | RejectedRow, to_sample: Callable[[Row], Sample]) -> 
 
 
 def parse_native_id(value: object) -> str | None:
-    """Ids are strings or integers in the wild; anything else names nothing."""
+    """Return the id as text; ids are strings or integers in the wild, and anything else is None."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     text = str(value)
@@ -87,9 +93,12 @@ def parse_native_id(value: object) -> str | None:
 
 
 def parse_turns(conversations: object) -> tuple[Turn, ...]:
-    """The turns of a conversation in either key style. Raises `RejectError`.
+    """Return the turns of a conversation in either key style.
 
     An optional system turn comes first; then human and gpt take turns, human first, gpt last.
+
+    Raises:
+        RejectError: Roles, order or texts are not those of a conversation.
     """
     if not isinstance(conversations, list | tuple) or not conversations:
         raise RejectError("no_turns", "the row has no conversation")
@@ -113,21 +122,24 @@ def build_qa_turns(question: str, answer: str) -> tuple[Turn, ...]:
 
 
 def add_image_markers(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...]:
-    """The turns with one `<image>` per picture; missing ones go before the first question. Raises `RejectError`."""
+    """Return the turns with one `<image>` per image; missing ones go before the first question.
+
+    Raises `RejectError`.
+    """
     if any(VIDEO_MARKER in turn.value for turn in turns if turn.role == "human"):
         raise RejectError("marker_mismatch", f"a question holds {VIDEO_MARKER}, and there is no video")
     if any(IMAGE_MARKER in turn.value for turn in turns if turn.role == "gpt"):
-        raise RejectError("marker_mismatch", f"an answer holds {IMAGE_MARKER}, where no picture can be")
+        raise RejectError("marker_mismatch", f"an answer holds {IMAGE_MARKER}, where images cannot be")
     n_markers = sum(turn.value.count(IMAGE_MARKER) for turn in turns)
     if n_markers == 0 and n_images:
         turns = _prepend_to_first_question(turns, f"{IMAGE_MARKER}\n" * n_images)
     elif n_markers != n_images:
-        raise RejectError("marker_mismatch", f"{n_markers} {IMAGE_MARKER} markers for {n_images} pictures")
+        raise RejectError("marker_mismatch", f"{n_markers} {IMAGE_MARKER} markers for {n_images} images")
     return _require_questions(turns)
 
 
 def add_video_marker(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    """The turns with one `<video>`. LLaVA's files write `<image>` for a video; that one is replaced."""
+    """Return the turns with one `<video>`. LLaVA's files write `<image>` for a video; that one is replaced."""
     n_video_markers = sum(turn.value.count(VIDEO_MARKER) for turn in turns)
     n_image_markers = sum(turn.value.count(IMAGE_MARKER) for turn in turns)
     if (n_video_markers, n_image_markers) == (0, 1):
@@ -163,7 +175,7 @@ def _get_first(entry: Mapping[str, Any], *keys: str) -> Any:
 
 
 def is_utf8_encodable(value: str) -> bool:
-    """Whether it is free of lone surrogates, which no UTF-8 text can hold."""
+    """Return whether the text is free of lone surrogates, which UTF-8 cannot hold."""
     if value.isascii():
         return True
     try:

@@ -1,4 +1,4 @@
-"""What every reader yields: a `ProcessedSample`, or a `RejectedRow` row with the reason."""
+"""What every reader yields: a `Sample`, or a `RejectedRow` with the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TurnRole = Literal["system", "human", "gpt"]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message. Human turns hold one `<image>` marker per picture (in order), or one `<video>` marker."""
+    """One message. Human turns hold one `<image>` marker per image (in order), or one `<video>` marker."""
 
     role: TurnRole
     value: str
@@ -24,14 +24,19 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """A picture nobody has looked at yet: bytes already in hand, or a file below the source's root."""
+    """An image that has not been decoded: its bytes, or a file below the source's root."""
 
     name: str
     data: bytes | None = None
     path: Path | None = None
 
     def read(self, max_bytes: int = 256 << 20) -> bytes:
-        """The bytes. Raises `ValueError` above `max_bytes` bytes, `OSError` when the file cannot be read."""
+        """Return the bytes.
+
+        Raises:
+            ValueError: There are more than `max_bytes`.
+            OSError: The file cannot be read.
+        """
         if self.data is not None:
             data = self.data
         else:
@@ -53,13 +58,13 @@ class Video:
 
     @contextmanager
     def open_file(self) -> Iterator[Path | BinaryIO]:
-        """What `media.video` samples frames from. Raises `OSError` when it cannot be read."""
+        """Yield what `media.video` samples frames from. Raises `OSError` when it cannot be read."""
         yield self.path
 
 
 @dataclass(frozen=True, slots=True)
 class FrameFolder(Video):
-    """A video given as a folder (`path`) of pictures of its frames: the ones to take, with their times in seconds."""
+    """A video given as a folder (`path`) of its frames: those to take, with their times in seconds."""
 
     frames: tuple[tuple[float, EncodedImage], ...] = ()
 
@@ -68,10 +73,17 @@ class FrameFolder(Video):
 class Sample:
     """One row of a source, as its files say it.
 
-    `file` is relative to the source's root, `position` counts rows in that file from 0. `parse_native_id` is the source's own
-    id or None; `upstream_dataset` is the data set that a collection says the row is from. The number of `<image>` markers over
-    all turns, none of them in an answer, equals `len(pictures)`; readers add missing leading markers (`add_image_markers`),
-    and yield `RejectedRow("marker_mismatch")` for other disagreements.
+    There is one `<image>` marker per image over all turns, none of them in an answer: readers add missing leading
+    markers (`add_image_markers`) and reject other disagreements as `marker_mismatch`.
+
+    Attributes:
+        file: File of the row, relative to the source's root.
+        position: Number of the row in the file, from 0.
+        turns: The conversation.
+        native_id: The source's own id.
+        images: The images, in the order of their markers.
+        video: The video of a sample that has one.
+        upstream_dataset: The data set that a collection says the row is from.
     """
 
     file: str

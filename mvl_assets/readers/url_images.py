@@ -1,6 +1,6 @@
-r"""Pictures that a source only links to, looked for in its folder `pictures/`. Nothing is fetched here.
+r"""Images that a source only links to, looked for in its folder `pictures/`. Nothing is fetched here.
 
-Two layouts are known, and both may lie side by side:
+Two layouts are known, and both may be there:
 
     pictures/<sha256 of the URL, 64 hex digits>.jpg         (also .png, .webp, .gif, or no ending)
     pictures/00000.parquet  {url, key, status, ...}         img2dataset, one file for every shard, with the pictures in
@@ -8,7 +8,7 @@ Two layouts are known, and both may lie side by side:
 
 `printf %s "$URL" | sha256sum` gives the first, `img2dataset --output_folder pictures` writes the second (checked
 against img2dataset/writer.py and downloader.py of rom1504/img2dataset). Its shards are joined with the URLs in memory:
-36 bytes a fetched picture, 23 MB for the 646,469 of WIT.
+36 bytes per fetched image, 23 MB for the 646,469 of WIT.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ _INDEX_DTYPE = np.dtype([("url", "u8"), ("shard", "u4"), ("key", "S24")])
 
 
 def list_url_tables(source: str, root: Path, *patterns: str) -> list[Path]:
-    """The source's own files: those that match and do not lie in `pictures/`. Raises `SourceError` without any."""
+    """Return the source's own files: those that match and are not in `pictures/`.
+
+    Raises:
+        SourceError: There is none.
+    """
     image_dir = root / IMAGE_FOLDER
     paths = [path for path in list_data_files(source, root, *patterns) if not path.is_relative_to(image_dir)]
     if not paths:
@@ -46,7 +50,7 @@ def list_url_tables(source: str, root: Path, *patterns: str) -> list[Path]:
 
 
 class UrlImageIndex:
-    """The pictures below `root/pictures`, by URL."""
+    """The images below `root/pictures`, by URL."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -58,9 +62,9 @@ class UrlImageIndex:
         self._suffix = IMAGE_SUFFIXES[0]
 
     def resolve_image_url(self, url: object) -> EncodedImage:
-        """The picture of a URL. Raises `RejectError`: `no_url`, `missing_image`, and what `resolve_image` does else."""
+        """Return the image of a URL. Raises `RejectError`: `no_url`, `missing_image`, and as `resolve_image`."""
         if not isinstance(url, str) or not url.strip():
-            raise RejectError("no_url", "the row names no picture")
+            raise RejectError("no_url", "the row names no image")
         digest = hashlib.sha256(url.encode("utf-8", "surrogatepass"))
         for suffix in IMAGE_SUFFIXES:
             path = resolve_file(self._root, f"{IMAGE_FOLDER}/{digest.hexdigest()}{suffix}", ("",))
@@ -86,7 +90,7 @@ class UrlImageIndex:
 
 
 def _index_shard(shard_number: int, path: Path) -> npt.NDArray[np.void]:
-    """What a shard's table lists as fetched; a table that cannot be read lists nothing."""
+    """Return what a shard's table lists as fetched; nothing for a table that cannot be read."""
     index_rows: list[tuple[int, int, bytes]] = []
     for item in parquet_stream.iter_rows(path, ("url", "key", "status"), batch_size=8192):
         row = item.value if isinstance(item, Item) else {}
@@ -103,5 +107,5 @@ def _index_shard(shard_number: int, path: Path) -> npt.NDArray[np.void]:
 
 
 def _to_url_hash(digest: bytes) -> int:
-    """64 bits of a digest: two of 646,469 URLs share them with a chance of one in 88 million."""
+    """Return 64 bits of a digest: two of 646,469 URLs share them with a chance of one in 88 million."""
     return int.from_bytes(digest[:8], "big")

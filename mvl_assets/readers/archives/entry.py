@@ -21,9 +21,18 @@ _DRIVE = re.compile(r"^[A-Za-z]:")
 class Entry:
     """A member: its name with `/` between parts, and where its bytes are.
 
-    `offset` counts from the begin of the archive (of its joined parts): to the data in a tar, to the local header in a
-    zip. `compressed_size` is its size there, `size` its own. `method` is zip's number of the compression, None in a tar.
     A member that must not be read has an `error` (the error class of the row that names it) and a `detail`.
+
+    Attributes:
+        name: Path inside the archive.
+        offset: Bytes from the start of the archive (of its joined parts): in a tar to the data, in a zip to the local
+            header.
+        compressed_size: Bytes it takes there.
+        size: Bytes of the member itself.
+        method: Zip's number of the compression, None in a tar.
+        crc: CRC-32 of the member in a zip.
+        error: Error class, None for a member that may be read.
+        detail: What is wrong with it.
     """
 
     name: str
@@ -48,7 +57,7 @@ def is_bomb(size: int, compressed_size: int) -> bool:
 
 
 def normalize_name(raw_name: str) -> tuple[str, str | None]:
-    """The member's name without what would lead out of a folder, and what that was (None: nothing)."""
+    """Return the member's name without what would lead out of a folder, and what that was (None: nothing)."""
     name = raw_name.replace("\\", "/")
     parts = name.split("/")
     unsafe_reason = None

@@ -1,8 +1,8 @@
 """Which archive holds what a row names.
 
-A row names `coco/train2017/9.jpg`. Archives are looked for beside every folder on that way: `coco.tar`,
+A row names `coco/train2017/9.jpg`. Archives are looked for next to every folder on that path: `coco.tar`,
 `coco/train2017.zip`, `coco_1.tar.gz`, ... Those named after the next folder of the path come first, and their members
-may begin with that folder or lie below it. Then all other archives there are asked for the path as it is; and last,
+may begin with that folder or be below it. Then all other archives there are asked for the path as it is, and last
 those named after a later folder of the path for what comes from that folder on.
 """
 
@@ -25,7 +25,7 @@ is then not explained by the archive)."""
 
 
 class _Candidate(NamedTuple):
-    """To look for one of `tails` in an archive; asks are sorted as they are asked."""
+    """An archive to look for one of `tails` in; candidates are tried in sorted order."""
 
     rank: int
     folder_index: int
@@ -35,11 +35,15 @@ class _Candidate(NamedTuple):
 
 
 def find_member(root: Path, names: Sequence[str]) -> ArchiveMember | None:
-    """The member that the first of `names` (paths relative to the root, in order of preference) leads to.
+    """Return the member that the first of `names` leads to, None when no archive has it.
 
-    None when there is no archive to look in, or none has it. Raises `RejectError` for a member that must not be read, and
-    when it is in none of the archives that can be read but may be in one that cannot: one that is named after the next
-    folder of the path, or any other where there is none of these.
+    Args:
+        root: Folder of the source.
+        names: Paths relative to the root, in order of preference.
+
+    Raises:
+        RejectError: The member must not be read; or it is in none of the archives that can be read but may be in one
+            that cannot: one that is named after the next folder of the path, or any other where there is none of these.
     """
     first_failure: tuple[Archive, ArchiveError] | None = None
     named_archives_readable = False
@@ -68,10 +72,12 @@ def find_member(root: Path, names: Sequence[str]) -> ArchiveMember | None:
 
 
 def list_members(root: Path, names: Sequence[str]) -> list[ArchiveMember]:
-    """The files in the folder of an archive that the first of `names` leads to, in natural order; [] without one.
+    """Return the files in the folder of an archive that the first of `names` leads to, in natural order.
 
-    Archives that cannot be opened are passed over. Raises `RejectError` for a member that must not be read, and when the
-    archive cannot be read to its end: nobody knows then which files the folder has.
+    The list is empty when no archive has the folder. Archives that cannot be opened are passed over.
+
+    Raises:
+        RejectError: A member must not be read, or the archive cannot be read to its end, so that files may be missing.
     """
     # A folder is found by way of any file in it.
     for candidate in _list_candidates(root, [f"{name}/*" for name in names]):
@@ -84,9 +90,9 @@ def list_members(root: Path, names: Sequence[str]) -> list[ArchiveMember]:
             entries = index.list_folder(folder) if folder else []
             if entries and index.read_error is not None:
                 archive_error = index.read_error
+                path = _format_archive_path(root, candidate.archive)
                 raise RejectError(
-                    archive_error.code,
-                    f"{names[0]!r} may not be whole in {_format_archive_path(root, candidate.archive)}: {archive_error.message}",
+                    archive_error.code, f"{names[0]!r} may not be whole in {path}: {archive_error.message}"
                 )
             if entries:
                 entries.sort(key=lambda entry: natural_sort_key(entry.name))
@@ -101,7 +107,7 @@ def _build_member(root: Path, archive: Archive, index: ArchiveIndex, entry: Entr
 
 
 def _list_candidates(root: Path, names: Sequence[str]) -> list[_Candidate]:
-    """What to look for where, in order. `order` is that of `names`, then the natural one of the archives."""
+    """List where to look, in order: that of `names`, then the natural one of the archives."""
     candidates: list[_Candidate] = []
     for name in names:
         parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
@@ -122,17 +128,19 @@ def _list_candidates(root: Path, names: Sequence[str]) -> list[_Candidate]:
                             (subpath[folder_index:], subpath[folder_index + 1 :]),
                         )
                     )
-    return sorted(candidates, key=lambda ask: ask[:3])
+    return sorted(candidates, key=lambda candidate: candidate[:3])
 
 
 def _is_named_after(stem: str, folder: str) -> bool:
-    """Whether an archive of this stem holds (a part of) the folder: `coco`, `coco_1` and `coco-train` of `coco`."""
+    """Return whether an archive of this stem holds (a part of) the folder: `coco_1` of `coco`, but not `cocoa`."""
     return stem.startswith(folder) and (len(stem) == len(folder) or not stem[len(folder)].isalnum())
 
 
 def _iter_member_names(candidate: _Candidate, index: ArchiveIndex) -> Iterator[str]:
-    """The names the member may have: its tails as they are, and in an archive that is named after a folder of the path
-    also inside the folders that all its members lie in."""
+    """Yield the names the member may have: its tails as they are, then inside the archive's common root.
+
+    The second only in an archive that is named after a folder of the path.
+    """
     for tail in candidate.tails:
         yield "/".join(tail)
     if index.common_root and candidate.rank != RANK_OTHER:
@@ -142,7 +150,7 @@ def _iter_member_names(candidate: _Candidate, index: ArchiveIndex) -> Iterator[s
 
 
 def _join_overlapping(common_root: tuple[str, ...], tail: tuple[str, ...]) -> str:
-    """The tail below `common_root`, what they share counted once: (data, coco) and (coco, 9.jpg) is data/coco/9.jpg."""
+    """Join the tail below `common_root`, shared folders once: (data, coco), (coco, 9.jpg) is data/coco/9.jpg."""
     n_shared = next(
         n for n in range(min(len(common_root), len(tail)), -1, -1) if common_root[len(common_root) - n :] == tail[:n]
     )

@@ -1,12 +1,11 @@
-"""The index of one archive: its members by name, in a small SQLite file beside the source's files.
+"""The index of one archive: its members by name, in a small SQLite file in the source's folder.
 
-    <root>/.unpacked/<name>-<state>.index     name -> place, size, flaw
+    <root>/.unpacked/<name>-<state>.index     name -> offset, size, error
     <root>/.unpacked/<name>-<state>.tar       the plain tar of a compressed one
 
-`<state>` is a digest of every part's name, size and time of change, so a file that is there is the right one, and it is
-there only when it is whole: it is written under another name, synced, renamed. One process writes at a time; what a
-killed one left is cleared by the next. Where nothing can be written, plain archives get an index that lives as long as
-the process.
+`<state>` is a digest of every part's name, size and mtime, so an index that exists is the right one; and it exists only
+when it is complete: it is written under another name, synced, renamed. One process writes at a time; what a killed one
+left is removed by the next. Where nothing can be written, plain archives get an index for as long as the process lives.
 """
 
 from __future__ import annotations
@@ -51,8 +50,14 @@ _INSERT_MEMBER = """
 
 @dataclass(frozen=True, slots=True)
 class ArchiveIndex:
-    """An opened index. `paths` hold the members' bytes; `common_root` is the folder that all members lie in ("" = none);
-    `read_error` says why members may be missing."""
+    """An open index.
+
+    Attributes:
+        paths: Files that hold the members' bytes.
+        common_root: Folder that all members are in, "" for none.
+        read_error: Why members may be missing, None when the archive was read to its end.
+        connection: The SQLite file.
+    """
 
     paths: tuple[Path, ...]
     common_root: str
@@ -64,7 +69,7 @@ class ArchiveIndex:
         return None if row is None else Entry(*row)
 
     def list_folder(self, folder: str) -> list[Entry]:
-        """The members that lie in the folder itself."""
+        """Return the members in the folder itself."""
         # "0" follows "/" in the order of bytes, so these are the names that begin with the folder.
         rows = self.connection.execute(
             "SELECT * FROM members WHERE name > ? AND name < ?", (f"{folder}/", f"{folder}0")
@@ -73,8 +78,12 @@ class ArchiveIndex:
 
 
 def open_index(root: Path, archive: Archive) -> ArchiveIndex:
-    """The index of an archive below `root`, made when it is not there. Raises `ArchiveError` when there can be none,
-    `InfrastructureError` when the disk is full."""
+    """Return the index of an archive below `root`; it is made when it does not exist.
+
+    Raises:
+        ArchiveError: The archive cannot be read.
+        InfrastructureError: The disk is full.
+    """
     if archive.missing_reason is not None:
         raise ArchiveError(archive.missing_reason)
     try:
@@ -129,7 +138,7 @@ def _is_complete(index_path: Path, has_compression: bool, tar_path: Path) -> boo
 
 
 def _write_index(archive: Archive, index_path: Path, tar_path: Path | None) -> None:
-    """Writes the plain tar, then the index; each is complete or absent."""
+    """Write the plain tar, then the index; each is complete or absent."""
     paths, read_error = archive.paths, None
     if tar_path is not None:
         with (
@@ -186,7 +195,7 @@ def _iter_member_rows(members: Iterable[Entry], common_root: _CommonRoot) -> Ite
 
 
 def _is_macos_metadata(name: str) -> bool:
-    """Whether macOS put it there beside somebody's files: attributes, icons."""
+    """Return whether macOS added it to somebody's files: attributes, icons."""
     parts = name.split("/")
     return "__MACOSX" in parts[:-1] or parts[-1].startswith("._") or parts[-1] == ".DS_Store"
 
@@ -214,7 +223,7 @@ class _CommonRoot:
 
 @contextlib.contextmanager
 def _hold_writer_lock(root: Path) -> Iterator[None]:
-    """One process at a time writes below `.unpacked`; unfinished files that are there then belong to nobody."""
+    """Let one process at a time write below `.unpacked`; unfinished files found there belong to no running process."""
     folder = root / UNPACKED_DIR
     if folder.is_symlink():
         raise OSError(errno.ELOOP, f"{UNPACKED_DIR} is a link")
@@ -226,7 +235,7 @@ def _hold_writer_lock(root: Path) -> Iterator[None]:
 
 
 def _remove_stale_indexes(folder: Path, name: str) -> None:
-    """What belongs to earlier states of the same archive."""
+    """Remove what was made of earlier states of the same archive."""
     for stale_path in folder.glob(f"{name}-*"):
         stale_path.unlink(missing_ok=True)
 

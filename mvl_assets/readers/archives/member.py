@@ -21,7 +21,13 @@ _DECOMPRESSION_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFErro
 
 @dataclass(frozen=True, slots=True)
 class ArchiveMember:
-    """`archive` is its name below the source's root, `paths` the files that hold its bytes."""
+    """A file inside an archive.
+
+    Attributes:
+        archive: Name of the archive below the source's root.
+        paths: Files that hold the bytes of the archive.
+        entry: Where the member is in them.
+    """
 
     archive: str
     paths: tuple[Path, ...]
@@ -31,7 +37,12 @@ class ArchiveMember:
         return f"{self.archive}: {self.entry.name}"
 
     def read(self, max_bytes: int) -> bytes:
-        """The bytes. Raises `ValueError` above `max_bytes` bytes, `OSError` when they cannot be read or unpacked."""
+        """Return the bytes.
+
+        Raises:
+            ValueError: There are more than `max_bytes`.
+            OSError: They cannot be read or unpacked.
+        """
         if self.entry.size > max_bytes:
             raise ValueError(f"{self} is larger than {max_bytes} bytes")
         try:
@@ -44,9 +55,10 @@ class ArchiveMember:
         return data
 
     def open_seekable(self) -> BinaryIO:
-        """The member as a file to jump about in; what is packed is unpacked to a nameless file on disk first.
+        """Return the member as a seekable file; what is compressed is unpacked to a nameless file on disk first.
 
-        Raises `OSError` when it cannot be unpacked.
+        Raises:
+            OSError: It cannot be unpacked.
         """
         stream = self._open_decompressed()
         if isinstance(stream, StreamSlice):
@@ -62,7 +74,7 @@ class ArchiveMember:
             return spool_file
 
     def _open_decompressed(self) -> StreamSlice | zipfile.ZipExtFile:
-        """The member's own bytes. `ZipExtFile` stops at the announced size and checks the sum. Raises `OSError`."""
+        """Open the member's bytes. `ZipExtFile` stops at the announced size and checks the CRC. Raises `OSError`."""
         stream = open_joined(self.paths)
         try:
             if self.entry.method is None:
@@ -84,7 +96,7 @@ class ArchiveMember:
 
 
 def _find_data_offset(stream: BinaryIO, header_offset: int) -> int:
-    """Where the data begin; the name and extra field before them may differ in length from the directory's."""
+    """Find where the data start; name and extra field before them may differ in length from the directory's."""
     stream.seek(header_offset)
     header = stream.read(LOCAL_HEADER.size)
     if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):

@@ -1,11 +1,11 @@
-"""Archives as they lie in a folder: whole, or in parts that together are one stream of bytes.
+"""The archives of a folder: whole, or in parts that together are one stream of bytes.
 
 train.tar   videos_1.tar.gz   nlvr2.zip                    whole
 x.zip.001 x.zip.002    x.tar.gz.part-aa x.tar.gz.part-ab   cut by `split`
 allava.tar.gz_part1 ... allava.tar.gz_part12               (nyu-visionx/Cambrian-10M; numbers without zeros)
 dreamsim_split.z01 dreamsim_split.zip                      zip's own parts, the last of them `.zip`
                                                            (lmms-lab/M4-Instruct-Data)
-image_chunks/images_0.zip ... image_chunks/images_9.zip    each whole, of the folder `images` beside it
+image_chunks/images_0.zip ... image_chunks/images_9.zip    each whole, of the folder `images` next to it
                                                            (FreedomIntelligence/ALLaVA-4V)
 """
 
@@ -32,15 +32,22 @@ _PART_NAME = re.compile(
 _ZIP_DISK_NAME = re.compile(r"(?P<stem>.+)\.z(?P<number>\d{2,3})", re.IGNORECASE)
 _ARCHIVE_SUFFIX_HINT = re.compile(
     r"\.(?:t|z)", re.IGNORECASE
-)  # keeps the look at each file's kind from a million pictures
+)  # keeps the look at each file's kind from a million images
 
 CHUNK_FOLDER = "image_chunks"
-"""A folder of archives that counts as the one it lies in."""
+"""A folder of archives that counts as the one it is in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An archive of a folder. `name` and `stem` are without the part's number; `missing_reason` says what is not there."""
+    """An archive of a folder.
+
+    Attributes:
+        name: File name without the number of a part.
+        stem: Name without the suffixes of archives.
+        paths: The file, or its parts in order.
+        missing_reason: Which parts are missing, None when the archive is complete.
+    """
 
     name: str
     stem: str
@@ -48,13 +55,13 @@ class Archive:
     missing_reason: str | None = None
 
     def compute_fingerprint(self) -> tuple[tuple[str, int, int], ...]:
-        """(name, size, time of change) of every part: another state is another archive."""
+        """Return (name, size, mtime) of every part: with another fingerprint it is another archive."""
         stats = [(path.name, path.stat()) for path in self.paths]
         return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def list_archives(folder: Path) -> tuple[Archive, ...]:
-    """The archives that lie in a folder itself, in natural order of their names, then those in its `CHUNK_FOLDER`."""
+    """Return the archives in a folder in natural order of their names, then those in its `CHUNK_FOLDER`."""
     try:
         mtime_ns = folder.stat().st_mtime_ns
         archives = _scan_archives(folder, mtime_ns)
@@ -115,18 +122,18 @@ def _build_multipart_archive(
 
 
 def open_joined(paths: Sequence[Path]) -> BinaryIO:
-    """The parts as one readable, seekable stream."""
+    """Open the parts as one readable, seekable stream."""
     return paths[0].open("rb") if len(paths) == 1 else io.BufferedReader(_JoinedFile(paths))
 
 
 def compute_part_offsets(paths: Sequence[Path]) -> tuple[list[int], int]:
-    """Where each part begins in the joined stream, and how long that is."""
+    """Return where each part starts in the joined stream, and its length in bytes."""
     ends = list(accumulate(path.stat().st_size for path in paths))
     return [0, *ends[:-1]], ends[-1]
 
 
 class _SizedStream(io.RawIOBase):
-    """A readable stream of known size with a place in it."""
+    """A readable stream of known size with a position in it."""
 
     _size: int
     _position: int

@@ -26,9 +26,10 @@ _UNSAFE_TYPES = {
 
 
 def iter_entries(stream: BinaryIO, total_bytes: int) -> Iterator[Entry]:
-    """The files of a tar of `total_bytes` bytes, in order; what must not be read has an error.
+    """Yield the files of a tar of `total_bytes` bytes, in order; one that must not be read has an error.
 
-    Raises `ArchiveError` where the tar cannot be followed any further.
+    Raises:
+        ArchiveError: The tar cannot be followed any further.
     """
     offset, n_members = 0, 0
     name: str | None = None
@@ -68,7 +69,7 @@ def iter_entries(stream: BinaryIO, total_bytes: int) -> Iterator[Entry]:
 
 
 def _read_header(stream: BinaryIO, offset: int, total_bytes: int) -> tarfile.TarInfo | None:
-    """The header at `offset`, None at the end mark."""
+    """Read the header at `offset`, None at the end mark."""
     stream.seek(offset)
     block = stream.read(BLOCK_BYTES)
     try:
@@ -92,7 +93,7 @@ def _parse_entry(
     pax: dict[str, str],
     long_name: str | None,
 ) -> tuple[Entry | None, int]:
-    """The member whose data begin at `offset` (None for a folder), and where the next header begins."""
+    """Return the member whose data start at `data_offset` (None for a folder), and where the next header starts."""
     size = _parse_decimal(pax["size"]) if "size" in pax else header.size
     if size < 0:
         raise ArchiveError(f"a member before byte {data_offset} has a negative size")
@@ -117,7 +118,7 @@ def _parse_entry(
 
 
 def _has_sparse_extension(stream: BinaryIO, block_offset: int, flag_offset: int) -> bool:
-    """Whether one more block of an old GNU sparse map follows the block at `offset`."""
+    """Return whether one more block of an old GNU sparse map follows the block at `block_offset`."""
     stream.seek(block_offset + flag_offset)
     return stream.read(1) not in (b"", b"\0")
 
@@ -137,7 +138,7 @@ def _read_extended_header(stream: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def _parse_pax_records(data: bytes) -> dict[str, str]:
-    """`<length> <key>=<value>\\n`, one after another; the length counts the whole record."""
+    r"""Parse records `<length> <key>=<value>\n`; the length counts the whole record."""
     records: dict[str, str] = {}
     offset = 0
     while offset < len(data) and data[offset] != 0:
@@ -153,5 +154,5 @@ def _parse_pax_records(data: bytes) -> dict[str, str]:
 
 def _parse_decimal(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 19):
-        raise ArchiveError(f"it has a damaged pax header: {text[:20]!r} is no number")
+        raise ArchiveError(f"it has a damaged pax header: {text[:20]!r} is not a number")
     return int(text)

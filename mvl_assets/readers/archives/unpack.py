@@ -37,10 +37,19 @@ def is_compressed(stream: BinaryIO) -> bool:
 
 
 def unpack(stream: BinaryIO, packed_bytes: int, target: IO[bytes], folder: Path) -> ArchiveError | None:
-    """Writes what `stream` (`packed_bytes` bytes) unpacks to into `target`, a file in `folder`.
+    """Write what `stream` unpacks to into `target`, a file in `folder`.
 
-    Returns why it ended early: what came before is kept when the archive was cut off, nothing of a bomb is.
-    Raises `InfrastructureError` when the disk is too small.
+    Args:
+        stream: The compressed tar.
+        packed_bytes: Its size.
+        target: Receives the plain tar.
+        folder: Where `target` is, for the check of free space.
+
+    Returns:
+        Why it ended early, else None. What came before is kept when the archive was cut off, nothing of a bomb is.
+
+    Raises:
+        InfrastructureError: The disk is too small.
     """
     stream.seek(0)
     head = stream.read(6)
@@ -56,7 +65,7 @@ def unpack(stream: BinaryIO, packed_bytes: int, target: IO[bytes], folder: Path)
         try:
             chunk = source.read1(_CHUNK_BYTES)  # `read` would lose what comes before a break in the same chunk
         except _DECOMPRESSION_ERRORS as error:
-            return ArchiveError(f"it cannot be unpacked behind byte {unpacked_bytes}: {error}")
+            return ArchiveError(f"it cannot be unpacked after byte {unpacked_bytes}: {error}")
         if not chunk:
             return None
         unpacked_bytes += len(chunk)

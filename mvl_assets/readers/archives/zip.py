@@ -27,9 +27,15 @@ _UTF8_FLAG, _ENCRYPTED_FLAGS = 1 << 11, 1 | 1 << 6
 
 
 def iter_entries(stream: BinaryIO, part_offsets: Sequence[int], total_bytes: int) -> Iterator[Entry]:
-    """The files of a zip of `total_bytes` bytes whose parts begin at `part_offsets`; what must not be read has an error.
+    """Yield the files of a zip; one that must not be read has an error.
 
-    Raises `ArchiveError` where the directory cannot be read.
+    Args:
+        stream: The zip, its parts joined.
+        part_offsets: Where each part starts in it.
+        total_bytes: Its size.
+
+    Raises:
+        ArchiveError: The directory cannot be read.
     """
     directory = _find_central_directory(stream, part_offsets, total_bytes)
     offset = directory.start
@@ -52,7 +58,13 @@ def iter_entries(stream: BinaryIO, part_offsets: Sequence[int], total_bytes: int
 
 @dataclass(frozen=True, slots=True)
 class _CentralDirectory:
-    """Where the central directory lies. `offset_base` is what precedes the zip in its file; None: offsets are per part."""
+    """Where the central directory is.
+
+    Attributes:
+        start: Byte where it starts.
+        end: Byte where it ends.
+        offset_base: Bytes before the zip in its file; None when offsets count from the start of a part.
+    """
 
     start: int
     end: int
@@ -78,13 +90,12 @@ def _find_central_directory(stream: BinaryIO, part_offsets: Sequence[int], total
             raise ArchiveError(f"it was written in {disk + 1} parts, of which {len(part_offsets)} are there")
         start, offset_base = part_offsets[min(disk_of_directory, disk)] + offset, None
     if start < 0 or (offset_base or 0) < 0 or start + size > end:
-        raise ArchiveError("its directory does not lie where it says")
+        raise ArchiveError("its directory is not where it says")
     return _CentralDirectory(start, start + size, offset_base)
 
 
 def _read_zip64_end(stream: BinaryIO, end: int, part_offsets: Sequence[int]) -> tuple[int, int, int, int, int] | None:
-    """(place, disk, disk of the directory, size of the directory, its offset) from the zip64 end record, if it has
-    one."""
+    """Read (place, disk, disk of the directory, size of the directory, its offset) from a zip64 end record, if any."""
     stream.seek(max(0, end - _EOCD64_LOCATOR.size))
     locator = stream.read(_EOCD64_LOCATOR.size)
     if len(locator) == _EOCD64_LOCATOR.size and locator.startswith(b"PK\6\7"):
@@ -103,7 +114,7 @@ def _read_zip64_end(stream: BinaryIO, end: int, part_offsets: Sequence[int]) -> 
 def _parse_entry(
     fields: Sequence[int], variable: bytes, directory: _CentralDirectory, part_offsets: Sequence[int], total_bytes: int
 ) -> Entry | None:
-    """One record of the directory as a member, None for a folder."""
+    """Return one record of the directory as a member, None for a folder."""
     _, version, _, flags, method, _, _, crc, compressed_size, size, name_size, extra_size, _, disk, _, mode, offset = (
         fields
     )
@@ -116,7 +127,7 @@ def _parse_entry(
     safe_name, unsafe_reason = normalize_name(name)
     kind = stat.S_IFMT(mode >> 16) if version >> 8 == 3 else 0
     if kind not in (0, stat.S_IFREG):
-        unsafe_reason = "it is a symbolic link" if kind == stat.S_IFLNK else "it is no regular file"
+        unsafe_reason = "it is a symbolic link" if kind == stat.S_IFLNK else "it is not a regular file"
     if unsafe_reason is not None:
         return Entry(safe_name, error="unsafe_member", detail=unsafe_reason)
     if flags & _ENCRYPTED_FLAGS:
@@ -136,7 +147,7 @@ def _parse_entry(
     if member_offset + LOCAL_HEADER.size + compressed_size > directory.start or (
         method == zipfile.ZIP_STORED and size != compressed_size
     ):
-        return Entry(safe_name, error="broken_archive", detail="its data do not lie where the directory says")
+        return Entry(safe_name, error="broken_archive", detail="its data are not where the directory says")
     return Entry(safe_name, member_offset, compressed_size, size, method, crc)
 
 
@@ -153,7 +164,7 @@ def _parse_extra_fields(data: bytes) -> dict[int, bytes]:
 def _apply_zip64_sizes(
     data: bytes, size: int, compressed_size: int, offset: int, disk: int
 ) -> tuple[int, int, int, int]:
-    """The four numbers, those that did not fit taken from the zip64 field (section 4.5.3)."""
+    """Return the four numbers, those that did not fit taken from the zip64 field (section 4.5.3)."""
     position = 0
     numbers = []
     for value, full, width in (
@@ -170,7 +181,7 @@ def _apply_zip64_sizes(
 
 
 def _decode_name(raw_name: bytes, flags: int, unicode_path: bytes) -> str:
-    """The name in UTF-8 where it is that (also unsaid, as many tools wrote it), else in code page 437."""
+    """Decode the name: UTF-8 where it is that (also unsaid, as many tools wrote it), else code page 437."""
     if len(unicode_path) > 5 and int.from_bytes(unicode_path[1:5], "little") == zlib.crc32(raw_name):
         return unicode_path[5:].decode("utf-8", "backslashreplace")
     if flags & _UTF8_FLAG:

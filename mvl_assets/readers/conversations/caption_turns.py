@@ -1,7 +1,6 @@
-"""Turns for formats whose texts know nothing of picture markers: captions, HTML, questions about tables.
+"""Turns for formats whose texts have no image markers: captions, HTML, questions about tables.
 
-Belongs here: putting the markers where they belong, and refusing texts that already look marked. Formats that write
-their own markers use `rows.add_image_markers`.
+Texts that already hold a marker are refused. Formats that write their own markers use `rows.add_image_markers`.
 """
 
 from __future__ import annotations
@@ -18,9 +17,11 @@ MAX_TEXT_CHARS = 1 << 20
 
 
 def build_caption_turns(pairs: Iterable[tuple[str, str]], n_images: int) -> tuple[Turn, ...]:
-    """The turns of (question, answer) pairs with all markers before the first question. Raises `RejectError`.
+    """Return the turns of (question, answer) pairs with all markers before the first question.
 
-    A text that holds `<image>` or `<video>` by chance would name a picture that is not there: `marker_in_text`.
+    Raises:
+        RejectError: `marker_in_text` for a text that holds `<image>` or `<video>` by chance, which would name an image
+            that does not exist; and what `parse_turns` raises.
     """
     turns = parse_turns(
         [turn for question, answer in pairs for turn in (_build_turn("human", question), _build_turn("gpt", answer))]

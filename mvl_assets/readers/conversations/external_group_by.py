@@ -1,7 +1,4 @@
-"""What belongs together but lies apart in a file, brought together by sorting on disk (an external merge sort).
-
-Belongs here: the sorting. Not here: what the rows mean.
-"""
+"""An external merge sort that groups (key, value) rows in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,18 +16,23 @@ from mvl_assets.errors import InfrastructureError
 RUN_BYTES = 32 << 20
 """About how much is held before it is sorted and put on disk."""
 
-_ROW_OVERHEAD_BYTES = 200  # bytes that Python needs for a row beside its characters
+_ROW_OVERHEAD_BYTES = 200  # bytes that Python needs for a row in addition to its characters
 
 SortEntry = tuple[str, int, str]  # key, number of the row, its value as JSON
 
 
 def group_by_external_sort(rows: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Iterator[Any]]]:
-    """Each key with its values in the order in which they came, the keys in the order of their characters.
+    """Yield each key with its values in the order in which they came; keys come in the order of their characters.
 
-    Values are what JSON can hold. As with `itertools.groupby`, a key's values are gone once the next key is asked for.
-    Memory stays near `RUN_BYTES` whatever the number of rows; a row of 100 characters takes 300 bytes of it. The
-    temporary files have no names, so a process that is killed leaves none behind. Raises `InfrastructureError` when they
-    cannot be written.
+    As with `itertools.groupby`, a key's values are gone once the next key is asked for. Memory stays near `RUN_BYTES`
+    whatever the number of rows; a row of 100 characters takes 300 bytes of it. The temporary files have no names, so a
+    process that is killed leaves none.
+
+    Args:
+        rows: (key, value); values are what JSON can hold.
+
+    Raises:
+        InfrastructureError: The temporary files cannot be written.
     """
     with ExitStack() as open_files:
         sorted_runs: list[Iterator[SortEntry]] = []

@@ -1,13 +1,13 @@
-"""Questions that a file asks one by one, made one conversation per picture.
+"""Questions that a file asks one by one, made one conversation per image.
 
 LLaVA-1.5's mix (arXiv 2310.03744, table 7) and The Cauldron convert these sets so: the 943,000 questions of GQA's
-balanced training split are 72,000 rows, the 443,757 of VQA v2 are 83,000. The paper's prompt for text-rich pictures
-takes all questions of a picture at once, too (arXiv 2412.05237). A question that cannot be used is a broken row of its
-own and costs its picture nothing; but of a file that cannot be read to its end no picture is taken, because questions
-about it may lie behind the break. Only training splits are read, as those sets do: the other ones hold no answers, or
-are benchmarks.
+balanced training split are 72,000 rows, the 443,757 of VQA v2 are 83,000. The paper's prompt for text-rich images
+takes all questions of an image at once, too (arXiv 2412.05237). A question that cannot be used is a reject of its own
+and costs its image nothing; but of a file that cannot be read to its end no image is taken, because questions about
+it may come after the break. Only training splits are read, as in those sets: the others have no answers, or are
+benchmarks.
 
-A file's questions about one picture need not stand together, so rows come in the order of the pictures' names.
+A file's questions about one image need not be adjacent, so rows come in the order of the images' names.
 """
 
 from __future__ import annotations
@@ -26,16 +26,13 @@ from mvl_assets.readers.rows import Row, add_image_markers, build_qa_turns, pars
 from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample, Turn
 
 MAX_QUESTIONS = 4096
-"""Questions (and answers in files of their own) that one picture may have."""
+"""Questions (and answers in files of their own) that one image may have."""
 
-_IMAGE_PREFIX, _REJECT_KEY = "a", "b"  # what the keys of the sorting begin with: rows without a picture come last
+_IMAGE_PREFIX, _REJECT_KEY = "a", "b"  # what the keys of the sorting begin with: rows without an image come last
 
 
 class VqaRecord(NamedTuple):
-    """A question with its answer, or half of it: `question` or `answer` is None where another element holds it.
-
-    `reject` is the error class and message that make it unusable.
-    """
+    """A question with its answer, or half of it: the field that another element holds is None."""
 
     question_id: str
     question: Any = None
@@ -44,7 +41,7 @@ class VqaRecord(NamedTuple):
 
 
 class ImageVqaRecord(NamedTuple):
-    """What one element of a file says about a picture."""
+    """What one element of a file says about an image."""
 
     image_name: str
     record: VqaRecord
@@ -56,7 +53,7 @@ ImageResolver = Callable[[str], EncodedImage]
 def iter_image_records(
     rows: Iterable[Row | RejectedRow], to_image_record: Callable[[Row], ImageVqaRecord]
 ) -> Iterator[ImageVqaRecord | RejectedRow]:
-    """`to_image_record` of every row, or the reason why it cannot be made."""
+    """Yield `to_image_record` of every row, or the reject that says why it cannot be made."""
     for row in rows:
         if isinstance(row, RejectedRow):
             yield row
@@ -68,7 +65,7 @@ def iter_image_records(
 
 
 def get_name_field(row: Row, *fields: str) -> str:
-    """The id or file name that the first of `fields` holds. Raises `RejectError("missing_field")`."""
+    """Return the id or file name that the first of `fields` holds. Raises `RejectError("missing_field")`."""
     name_value = next((name for field in fields if (name := parse_native_id(row.value.get(field))) is not None), None)
     if name_value is None:
         raise RejectError("missing_field", f"the element has no {' or '.join(fields)}")
@@ -76,7 +73,7 @@ def get_name_field(row: Row, *fields: str) -> str:
 
 
 def resolve_first_image(root: Path, names: Sequence[str], folders: Sequence[str]) -> EncodedImage:
-    """The picture under the first of its possible names that is there. Raises `RejectError` as `resolve_image` does."""
+    """Return the image under the first of its possible names that exists. Raises `RejectError` as `resolve_image`."""
     for name in names[:-1]:
         try:
             return resolve_image(root, name, folders)
@@ -89,9 +86,14 @@ def resolve_first_image(root: Path, names: Sequence[str], folders: Sequence[str]
 def group_questions_by_image(
     file: str, image_records: Iterable[ImageVqaRecord | RejectedRow], image_resolver: ImageResolver
 ) -> Iterator[Sample | RejectedRow]:
-    """One sample per picture, called by its name, and the questions that cannot be used.
+    """Yield one sample per image, named by the image, and a reject per question that cannot be used.
 
-    Parts are joined by picture and question id, on disk: memory does not grow with the file.
+    Records are joined by image and question id on disk: memory does not grow with the file.
+
+    Args:
+        file: Name of the file in samples and rejects.
+        image_records: What the elements of the file (or of two files) say, in any order.
+        image_resolver: Finds an image by its name.
     """
     return number_rows(_iter_conversations(file, image_records, image_resolver))
 
@@ -99,7 +101,7 @@ def group_questions_by_image(
 def iter_conversation(
     file: str, image_name: str, records: Iterable[VqaRecord], image_resolver: ImageResolver
 ) -> Iterator[Sample | RejectedRow]:
-    """One sample of all questions that can be used, then the others; all without positions."""
+    """Yield one sample of all questions that can be used, then a reject per other one; all without positions."""
     turns: list[Turn] = []
     rejects: list[RejectedRow] = []
     for record in records:
@@ -117,7 +119,7 @@ def iter_conversation(
 
 
 def number_rows(rows: Iterable[Sample | RejectedRow]) -> Iterator[Sample | RejectedRow]:
-    """The rows of one file with positions from 0, in the order in which they come."""
+    """Yield the rows of one file with positions from 0, in the order in which they come."""
     for position, row in enumerate(rows):
         yield replace(row, position=position)
 
@@ -146,7 +148,7 @@ def _iter_conversations(
 
 
 def _to_sort_row(image_record: ImageVqaRecord | RejectedRow, file_rejects: list[RejectedRow]) -> tuple[str, Any]:
-    """What is sorted. The first part that is a broken file is put into `file_rejects`."""
+    """Return what is sorted. The first record that is a broken file is put into `file_rejects`."""
     if isinstance(image_record, RejectedRow):
         if image_record.error == BROKEN_FILE and not file_rejects:
             file_rejects.append(image_record)
@@ -158,7 +160,7 @@ def _to_sort_row(image_record: ImageVqaRecord | RejectedRow, file_rejects: list[
 
 
 def _merge_by_question_id(records: Iterable[VqaRecord]) -> list[VqaRecord]:
-    """Halves of one id put together, in the order in which the ids come first."""
+    """Join halves of one id, in the order in which the ids come first."""
     record_by_id: dict[str, VqaRecord] = {}
     duplicates: list[VqaRecord] = []
     for record in records:

@@ -15,21 +15,24 @@ _UNANSWERABLE_ANSWERS = frozenset(
 
 
 def select_majority_answer(answers: object) -> str:
-    """The answer given most often; of those given equally often, the one that came first. Blank ones do not count.
+    """Return the answer given most often; of those given equally often, the one that came first.
 
-    `answers` is a list of texts or of `{"answer": text}`. Raises `RejectError`: `bad_answers` for anything else,
-    `no_answer` when none is left, `unanswerable` when most people say so.
+    Args:
+        answers: A list of texts or of `{"answer": text}`. Blank ones do not count.
+
+    Raises:
+        RejectError: `bad_answers` for anything else, `no_answer` when none is left, `unanswerable` when most say so.
     """
     if not isinstance(answers, list):
         raise RejectError("bad_answers", f"the answers are a {type(answers).__name__}")
     answer_counts = Counter(text for answer in answers if (text := _get_answer_text(answer)))
     if not answer_counts:
-        raise RejectError("no_answer", "nobody gave an answer")
+        raise RejectError("no_answer", "no person gave an answer")
     return require_answerable(max(answer_counts, key=answer_counts.__getitem__))
 
 
 def require_answerable(answer: str) -> str:
-    """The answer itself. Raises `RejectError("unanswerable")` when it only says that there is none."""
+    """Return the answer itself. Raises `RejectError("unanswerable")` when it only says that there is none."""
     if answer.strip().casefold() in _UNANSWERABLE_ANSWERS:
         raise RejectError("unanswerable", f"most people say: {answer.strip()}")
     return answer

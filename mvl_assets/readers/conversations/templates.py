@@ -1,6 +1,6 @@
 """Templates of a field map filled from one record: `"tables/{id}.png"`, `"{image_id:012d}.jpg"`, `"{output.answer}"`.
 
-Belongs here: what a field name and a template mean. Not here: what is filled in where (`records`).
+`records` says what is filled in where.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ZERO_PAD_FORMAT = re.compile(r"0([1-9]\d?)d")
 
 
 def check_template(slug: str, template: str) -> None:
-    """Raises `SourceError` for a template that no record can fill."""
+    """Raise `SourceError` for a template that no record can fill."""
     try:
         for _, field, format_spec, conversion in string.Formatter().parse(template):
             if conversion or field == "" or (format_spec and not _ZERO_PAD_FORMAT.fullmatch(format_spec)):
@@ -36,7 +36,7 @@ class Record:
     row: Row
 
     def get_value(self, field: str | None) -> Any:
-        """The value of a field (`a.b` looks inside), None when it or the field's name is absent."""
+        """Return the value of a field (`a.b` looks inside), None when it or the field's name is absent."""
         if field is None:
             return None
         if field == "id" and "id" not in self.row.value:
@@ -48,12 +48,12 @@ class Record:
         return None if isinstance(value, float) and math.isnan(value) else value
 
     def get_text(self, field: str | None) -> str:
-        """The field's text, "" when there is none."""
+        """Return the field's text, "" when there is none."""
         value = self.get_value(field)
         return "" if field is None or value is None else format_scalar(value, field).strip()
 
     def render(self, template: str) -> str:
-        """The template with its fields filled. Raises `RejectError("missing_field")` for one that has no value."""
+        """Return the template with its fields filled. Raises `RejectError("missing_field")` for one without a value."""
         parts = []
         for literal, field, format_spec, _ in string.Formatter().parse(template):
             parts.append(literal)
@@ -70,7 +70,7 @@ class Record:
         return "".join(parts)
 
     def overlay(self, entry: Mapping[str, Any]) -> Record:
-        """The record with the fields of an object inside it laid over its own."""
+        """Return the record with the fields of an object inside it laid over its own."""
         return Record(replace(self.row, value={**self.row.value, **entry}))
 
 

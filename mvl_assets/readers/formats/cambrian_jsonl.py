@@ -1,11 +1,11 @@
-r"""Cambrian-10M: LLaVA rows that say which of its sub-datasets they are from, with pictures in tars.
+r"""Cambrian-10M: LLaVA rows that say which of its sub-datasets they are from, with images in tars.
 
     {"id": "1", "source": "arxivqa_100k.json", "image": "arxivqa/images/1.jpg", "conversations": [...]}
     {"id": "2", "source": "idefics375k.json", "image": "hfdata/robut_wtq/2.png", "conversations": [...]}
 
 Files are `*.jsonl` or `*.json`, in the source's folder or in `jsons/`: one of a sub-dataset, or all of them together
-(`jsons/Cambrian10M.jsonl`). Of the latter a source whose `hf_layout.config` is `arxivqa_100k` takes the rows of its own
-`source`, counted from 0; rows without one are taken by everybody. Rows without `image` are text. Pictures lie in
+(`jsons/Cambrian10M.jsonl`). Of the latter a source whose `hub.config` is `arxivqa_100k` takes the rows of its own
+`source`, counted from 0; rows without one are taken by every source. Rows without `image` are text. Images are in
 `arxivqa.tar.gz`, in parts (`allava.tar.gz_part1`, ...) or unpacked; of a path `hfdata/<name>/...` the second folder
 names the archive, too. Two rows are known to have malformed conversations; they become rejects as others do.
 Checked against the file list of nyu-visionx/Cambrian-10M, its merge_tars.py, and published scripts that split its rows
@@ -36,7 +36,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
-    """The rows as the files have them; no picture is looked for."""
+    """Yield the rows as the files have them; no image is looked for."""
     config = source.hub.config if source.hub is not None else None
     for path in list_data_files(source.slug, root, "*.json", "*.jsonl", "jsons/*.json", "jsons/*.jsonl"):
         file_items = (

@@ -1,4 +1,4 @@
-r"""The Cauldron's Parquet: all pictures and all questions of a row together; every `*.parquet` below the folder.
+r"""The Cauldron's Parquet: all images and all questions of a row together; every `*.parquet` below the folder.
 
     images: [{bytes: ..., path: null}]  texts: [{user: "What is it?", assistant: "A cat.", source: "vqav2"}, {...}]
     images: [{bytes: ...}, {bytes: ...}]  texts: [{user: "Which differs?", assistant: "The second.", source: "nlvr2"}]
@@ -35,7 +35,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
-    """Counted from the files' footers; nothing is read."""
+    """Yield positions, counted from the files' footers; no row is read."""
     for path in list_data_files(source.slug, root, "**/*.parquet"):
         name = format_relative_path(root, path)
         for position in range(parquet_stream.count_rows(path)):

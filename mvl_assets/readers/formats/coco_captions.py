@@ -1,11 +1,11 @@
-r"""COCO captions: `annotations/captions_<split>.json` beside folders of pictures.
+r"""COCO captions: `annotations/captions_<split>.json` next to folders of images.
 
     {"images": [{"id": 9, "file_name": "000000000009.jpg", "width": 640, "height": 480}, ...],
      "annotations": [{"id": 661611, "image_id": 9, "caption": "A tray of food."}, ...]}
 
-One sample per picture in the order of `images`: a fixed neutral request, answered by all captions of the picture, one a
-line in the order of annotation ids. Pictures lie in `<split>/`, `images/`, `images/<split>/` or the folder itself.
-Captions are joined with their pictures in memory: about 200 bytes a caption, 120 MB for COCO 2017. Specification:
+One sample per image in the order of `images`: a fixed neutral request, answered by all captions of the image, one per
+line in the order of annotation ids. Images are in `<split>/`, `images/`, `images/<split>/` or the folder itself.
+Captions are joined with their images in memory: about 200 bytes per caption, 120 MB for COCO 2017. Specification:
 cocodataset.org/#format-data (5. Captioning).
 """
 
@@ -40,9 +40,9 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
         for row in to_rows(name, iter_elements(path, ("images",)), "id"):
             position = row.position + 1
             yield build_sample(row, partial(_to_sample, root, split, captions, is_complete))
-        # What is left belongs to no picture; these rows are numbered behind the pictures.
+        # What is left is of images that the file does not list; these rows are numbered after the images.
         for image_id in captions:
-            message = f"there are captions for picture {image_id}, which the file does not list"
+            message = f"there are captions for image {image_id}, which the file does not list"
             yield RejectedRow(name, position, "unknown_image", message)
             position += 1
         for item in rejected_items:
@@ -51,7 +51,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def _load_captions(path: Path) -> tuple[CaptionsByImage, list[RejectedItem]]:
-    """Captions with their ids by picture id, and the annotations that cannot be read."""
+    """Load captions with their ids by image id, and the annotations that cannot be read."""
     captions: CaptionsByImage = {}
     rejected_items: list[RejectedItem] = []
     for item in iter_elements(path, ("annotations",)):
@@ -73,11 +73,11 @@ def _to_sample(root: Path, split: str, captions: CaptionsByImage, is_complete: b
     image_id = row.value.get("id")
     image_captions = captions.pop(image_id, []) if isinstance(image_id, int) else []
     if not is_complete:
-        raise RejectError(INCOMPLETE_FILE, f"the file breaks off, so captions of picture {image_id!r} may be missing")
+        raise RejectError(INCOMPLETE_FILE, f"the file breaks off, so captions of image {image_id!r} may be missing")
     lines = [" ".join(caption.split()) for _, caption in sorted(image_captions)]
     answer = "\n".join(line for line in lines if line)
     if not answer:
-        raise RejectError("no_caption", f"picture {image_id!r} has no caption")
+        raise RejectError("no_caption", f"image {image_id!r} has no caption")
     turns = add_image_markers(build_qa_turns(QUESTION, answer), 1)
     image = resolve_image(root, row.value.get("file_name"), (split, "images", f"images/{split}", ""))
     return Sample(row.file, row.position, turns, row.native_id, (image,))

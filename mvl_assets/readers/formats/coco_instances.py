@@ -1,17 +1,17 @@
-r"""COCO objects: `annotations/instances_<split>.json` beside folders of pictures.
+r"""COCO objects: `annotations/instances_<split>.json` next to folders of images.
 
     {"images": [{"id": 9, "file_name": "000000000009.jpg", "width": 640, "height": 480}, ...],
      "annotations": [{"id": 1038967, "image_id": 9, "category_id": 51, "bbox": [1.08, 187.69, 611.59, 285.84],
                       "area": 120057.1, "iscrowd": 0, "segmentation": [[500.49, 473.53, ...]]}, ...],
      "categories": [{"id": 51, "name": "bowl", "supercategory": "kitchen"}, ...]}
 
-One sample per picture in the order of `images`: a fixed request, answered by one line per category with the boxes of
+One sample per image in the order of `images`: a fixed request, answered by one line per category with the boxes of
 its objects (`regions` says in which form and why), in the order of annotation ids. Regions that COCO marks as a crowd
-(`iscrowd`) cover many objects and stand on a line of their own, `person (group)`. Outlines are not taken: the answer
-does not use them, and they are nine tenths of the file. A picture of which an object cannot be read is rejected,
-because its list would be incomplete. Pictures lie in `<split>/`, `images/`, `images/<split>/` or the folder itself.
+(`iscrowd`) cover many objects and have a line of their own, `person (group)`. Outlines are not taken: the answer
+does not use them, and they are nine tenths of the file. An image of which an object cannot be read is rejected,
+because its list would be incomplete. Images are in `<split>/`, `images/`, `images/<split>/` or the folder itself.
 
-Objects are joined with their pictures in memory, packed: 49 bytes an object and about 400 a picture, 100 MB for
+Objects are joined with their images in memory, packed: 49 bytes per object and about 400 per image, 100 MB for
 instances_train2017 (860,001 objects in 448 MB of JSON). Specification: cocodataset.org/#format-data (1. Object
 Detection).
 """
@@ -52,7 +52,7 @@ _OBJECT_STRUCT = struct.Struct("<qq?4d")
 """Annotation id, category id, crowd, box."""
 
 ObjectsByImage = dict[int, bytearray | RejectError]
-"""The packed objects of each picture, or why its objects cannot be told."""
+"""The packed objects of each image, or why they cannot be used."""
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
@@ -64,9 +64,9 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
         for row in to_rows(name, iter_elements(path, ("images",)), "id"):
             position = row.position + 1
             yield build_sample(row, partial(_to_sample, root, split, category_names, objects, is_complete))
-        # What is left belongs to no picture; these rows are numbered behind the pictures.
+        # What is left is of images that the file does not list; these rows are numbered after the images.
         for image_id in objects:
-            message = f"there are objects of picture {image_id}, which the file does not list"
+            message = f"there are objects of image {image_id}, which the file does not list"
             yield RejectedRow(name, position, "unknown_image", message)
             position += 1
         for rejected_item in _iter_orphan_annotations(path) if has_orphans else ():
@@ -79,7 +79,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def _load_objects(path: Path) -> tuple[ObjectsByImage, bool, bool]:
-    """The objects by picture id, whether some annotation names no picture, and whether all could be read."""
+    """Load the objects by image id; whether an annotation names no image; whether all could be read."""
     objects: ObjectsByImage = {}
     has_orphans, is_complete = False, True
     for item in iter_elements(path, ("annotations",)):
@@ -98,7 +98,7 @@ def _load_objects(path: Path) -> tuple[ObjectsByImage, bool, bool]:
 
 
 def _iter_orphan_annotations(path: Path) -> Iterator[RejectedItem]:
-    """The annotations that name no picture, read once more so that a file full of them needs no memory."""
+    """Yield the annotations that name no image, read again so that a file full of them needs no memory."""
     for item in iter_elements(path, ("annotations",)):
         if isinstance(item, RejectedItem):
             yield item
@@ -123,7 +123,7 @@ def _pack_object(value: Mapping[str, Any]) -> bytes:
 
 
 def _load_category_names(path: Path) -> tuple[dict[int, str], RejectedItem | None]:
-    """The categories' names by id, and the end of the file where it cannot be read up to them."""
+    """Load the categories' names by id, and the end of the file where it cannot be read up to them."""
     names: dict[int, str] = {}
     for item in iter_elements(path, ("categories",)):
         if isinstance(item, RejectedItem):
@@ -140,11 +140,11 @@ def _to_sample(
     image_id = row.value.get("id")
     packed_objects = objects.pop(image_id, None) if isinstance(image_id, int) else None
     if not is_complete:
-        raise RejectError(INCOMPLETE_FILE, f"the file breaks off, so objects of picture {image_id!r} may be missing")
+        raise RejectError(INCOMPLETE_FILE, f"the file breaks off, so objects of image {image_id!r} may be missing")
     if isinstance(packed_objects, RejectError):
         raise packed_objects
     if packed_objects is None:
-        raise RejectError("no_objects", "no object is marked in the picture")
+        raise RejectError("no_objects", "no object is marked in the image")
     size = parse_size(row.value)
     boxes = []
     for _, category_id, is_crowd, *box in sorted(_OBJECT_STRUCT.iter_unpack(packed_objects)):

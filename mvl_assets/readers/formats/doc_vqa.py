@@ -1,4 +1,4 @@
-r"""TextVQA, DocVQA, InfographicVQA and ST-VQA: `{"data": [question, ...]}` beside folders of pictures.
+r"""TextVQA, DocVQA, InfographicVQA and ST-VQA: `{"data": [question, ...]}` next to folders of images.
 
     {"question_id": 0, "question": "what is the brand of phone?", "image_id": "0054c91397f2fe05",
      "answers": ["nokia", "nokia", ...ten], "set_name": "train", ...}                          TextVQA_0.5.1_train.json
@@ -9,10 +9,10 @@ r"""TextVQA, DocVQA, InfographicVQA and ST-VQA: `{"data": [question, ...]}` besi
     {"question_id": 1, "question": "Where...?", "file_path": "coco-text/COCO_train2014_000000481798.jpg",
      "answers": ["mexico"], ...}                                                             train_task_3.json, ST-VQA
 
-One sample per picture (`group_questions_by_image`), called by the picture's file name. TextVQA gives ten people's answers, the others
-correct answers in several spellings: the most frequent one counts, the first of equally frequent ones. Checked against
-textvqa.org/dataset, docvqa.org/datasets, and the loaders of google-research/big_vision (big_vision/datasets: textvqa,
-docvqa, infovqa, stvqa).
+One sample per image (`group_questions_by_image`), named by the image's file name. TextVQA gives ten people's answers,
+the others correct answers in several spellings: the most frequent one counts, the first of equally frequent ones.
+Checked against textvqa.org/dataset, docvqa.org/datasets, and the loaders of google-research/big_vision
+(big_vision/datasets: textvqa, docvqa, infovqa, stvqa).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 FILE_PATTERNS = ("TextVQA_[0-9]*_train.json", "train_v*.json", "infographic*VQA_train_v*.json", "train_task_3.json")
 IMAGE_FOLDERS = ("", "train", "train_images", "train_imgs", "images", "infographicsvqa_images")
 DOCUMENTS_FOLDER = "spdocvqa_images"
-"""The newer release of DocVQA has its pictures here; its questions still name them `documents/<file>`."""
+"""The newer release of DocVQA has its images here; its questions still name them `documents/<file>`."""
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:

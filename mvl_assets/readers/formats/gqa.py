@@ -1,12 +1,12 @@
-r"""GQA: one JSON object of question id -> question, beside `images/<imageId>.jpg`.
+r"""GQA: one JSON object of question id -> question, next to `images/<imageId>.jpg`.
 
     {"2930152": {"imageId": "2354786", "question": "Is the sky dark?", "answer": "yes", "fullAnswer": "Yes, the sky is
     dark.", "isBalanced": true, "semantic": [...], "groups": {...}, "entailed": [...], ...}, ...}
 
 `train_balanced_questions.json` is read where it is; without it the parts of `train_all_questions/`, of which it is a
-subset. One sample per picture (`group_questions_by_image`); of `train_all_questions/` one per picture and part. The answer is the
-short `answer`, as in LLaVA-1.5's mix: it is the key that rewritten answers are compared with, and `fullAnswer` says the
-same as a sentence. Specification: cs.stanford.edu/people/dorarad/gqa/download.html; the folders were checked against
+subset. One sample per image (`group_questions_by_image`); of `train_all_questions/` one per image and part. The answer
+is the short `answer`, as in LLaVA-1.5's mix: rewritten answers are compared with it, and `fullAnswer` says the same as
+a sentence. Specification: cs.stanford.edu/people/dorarad/gqa/download.html; the folders were checked against
 google-research/big_vision, big_vision/datasets/gqa/gqa.py.
 """
 

@@ -1,19 +1,19 @@
-r"""Text in pictures as the ICDAR competitions publish it: one file per picture with the place and words of each line.
+r"""Text in images as the ICDAR competitions publish it: one file per image with the place and words of each line.
 
     377,117,463,117,465,130,378,130,Genaxis Theatre          ICDAR 2015, SROIE, MTWI: four corners, the words
     390,902,1856,902,1856,1225,390,1225,0,"金氏眼镜"           RCTW-17: 1 or 0 for difficult, the words quoted
     {"lines": [{"points": [170, 468, 381, 480, 376, 554, 168, 540], "transcription": "金氏眼镜", "ignore": 0}, ...],
      "chars": [...]}                                         ReCTS
 
-The words are everything behind the last comma that the format has, so they may hold commas; a quote in quotes is not
+The words are everything after the last comma that the format has, so they may hold commas; a quote in quotes is not
 escaped. One sample per file: a fixed request, answered by the words of all legible lines in the order of the file.
 Lines that are marked as illegible (`###`, `*`, `***`, difficult, ignore) are left out, and the request says so. Places
-are checked and not told: pixels mean nothing without the picture's size, which these files do not give. Files are UTF-8
+are checked and left out: pixels mean nothing without the image's size, which these files do not give. Files are UTF-8
 with or without a byte order mark. A file with one line that cannot be read is rejected, because its text would be
 incomplete.
 
-`gt_<name>.txt` or `<name>.txt` belongs to the picture `<name>`, in the same folder or in the one beside it that is
-called alike: `gt` or `gt_unicode` and `img` (of both, `gt_unicode` is read), `train_gts` and `train_images`,
+`gt_<name>.txt` or `<name>.txt` belongs to the image `<name>`, in the same folder or in a sibling with a
+matching name: `gt` or `gt_unicode` and `img` (of both, `gt_unicode` is read), `train_gts` and `train_images`,
 `ch4_training_localization_transcription_gt` and `ch4_training_images`, `txt_train` and `image_train`. Specifications:
 rrc.cvc.uab.es (challenges 4, 12, 13), rctw.vlrlab.net; checked against mindspore-lab/mindocr,
 tools/dataset_converters/{rects,rctw17,sroie,mtwi2018}.py.
@@ -64,7 +64,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
-    """The names of the files; nothing is read."""
+    """Yield the names of the files; nothing is read."""
     for path in _iter_files(source, root):
         yield RowKey(format_relative_path(root, path), 0, None)
 
@@ -85,17 +85,17 @@ def _to_sample(root: Path, path: Path, row: Row) -> Sample:
         raise RejectError("unreadable_file", f"cannot be read: {error.strerror}") from error
     legible_lines = [text for text in map(collapse_whitespace, transcriptions) if text and text not in ILLEGIBLE]
     if not legible_lines:
-        raise RejectError("no_text", "no line of the picture is legible")
+        raise RejectError("no_text", "no line of the image is legible")
     return Sample(
         row.file, 0, build_image_qa_turns(QUESTION, "\n".join(legible_lines)), None, (_resolve_row_image(root, path),)
     )
 
 
 def _iter_json_lines(path: Path) -> Iterator[str]:
-    """The words of the lines that are not to be ignored."""
+    """Yield the words of the lines that are not to be ignored."""
     for item in iter_elements(path, ("lines",)):
         if isinstance(item, RejectedItem):
-            # The file is one row, and what it is called is known: nothing is lost behind the break.
+            # The file is one row, and what it is called is known: no other row is lost.
             raise RejectError("bad_json" if item.error == BROKEN_FILE else item.error, item.message)
         line = item.value if isinstance(item.value, dict) else {}
         text = line.get("transcription")
@@ -108,7 +108,7 @@ def _iter_json_lines(path: Path) -> Iterator[str]:
 
 
 def _is_polygon(points: Any) -> bool:
-    """Whether it is [x1, y1, x2, y2, ...] or [[x1, y1], ...] of at least three corners."""
+    """Return whether it is [x1, y1, x2, y2, ...] or [[x1, y1], ...] of at least three corners."""
     if not isinstance(points, list):
         return False
     flat = [coordinate for point in points for coordinate in (point if isinstance(point, list) else [point])]
@@ -116,7 +116,7 @@ def _is_polygon(points: Any) -> bool:
 
 
 def _iter_text_lines(path: Path) -> Iterator[str]:
-    """The words of the lines that are not marked as difficult."""
+    """Yield the words of the lines that are not marked as difficult."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,12 +1,12 @@
-r"""LLaVA's JSON: an array in `*.json`, or one object a line in `*.jsonl`; pictures are files beside it.
+r"""LLaVA's JSON: an array in `*.json`, or one object per line in `*.jsonl`; images are files next to it.
 
     [{"id": "1", "image": "coco/1.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat is it?"},
                                                           {"from": "gpt", "value": "A cat."}]}, ...]
 
 `image` is a path, a list of paths, or absent (text only); `video` a path. Paths are relative to the source's folder or
-to `images/` (`videos/`) in it; what they name may still be packed (`archives`). Ids are strings or integers and often
-repeat. Files lie in the source's folder, or where the catalog's `hf_layout.files` says. A `*.json` that begins with an object
-is read as JSON Lines, as some are. Specification: haotian-liu/LLaVA, docs/Finetune_Custom_Data.md.
+to `images/` (`videos/`) in it; what they name may be in an archive (`archives`). Ids are strings or integers and often
+repeat. Files are in the source's folder, or where `hub.files` of the catalog says. A `*.json` that begins with an
+object is read as JSON Lines, as some are. Specification: haotian-liu/LLaVA, docs/Finetune_Custom_Data.md.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
-    """The rows as the files have them; no picture is looked for."""
+    """Yield the rows as the files have them; no image is looked for."""
     hub_patterns = source.hub.files if source.hub is not None and source.hub.files else ()
     hub_json_patterns = [pattern for pattern in hub_patterns if pattern.endswith((".json", ".jsonl"))]
     for path in list_data_files(source.slug, root, "*.json", "*.jsonl", *hub_json_patterns):
@@ -50,7 +50,7 @@ def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
 
 
 def iter_items(path: Path) -> Iterator[Item | RejectedItem]:
-    """The rows of a file that is an array or JSON Lines."""
+    """Yield the rows of a file that is an array or JSON Lines."""
     is_json_lines = path.suffix == ".jsonl" or json_stream.peek_first_char(path) == "{"
     return json_stream.iter_lines(path) if is_json_lines else json_stream.iter_elements(path)
 
@@ -58,7 +58,10 @@ def iter_items(path: Path) -> Iterator[Item | RejectedItem]:
 def filter_shared_file(
     items: Iterator[Item | RejectedItem], matches_source: Callable[[Mapping[str, Any]], bool]
 ) -> Iterator[Item | RejectedItem]:
-    """Of a file that several sources share the rows of one, numbered among themselves; what is no object stays."""
+    """Yield the rows of one source from a file that several share, numbered from 0.
+
+    Elements that are not objects are kept, so that they become rejects.
+    """
     position = 0
     for item in items:
         if isinstance(item, RejectedItem):
@@ -73,12 +76,22 @@ def filter_shared_file(
 def to_llava_sample(
     root: Path, row: Row, image_folders: Sequence[str] = ("", "images"), video_folders: Sequence[str] = ("", "videos")
 ) -> Sample:
-    """A LLaVA row; `image_folders` and `video_folders` are the folders to look in. Raises `RejectError`."""
+    """Return a LLaVA row as a sample.
+
+    Args:
+        root: Folder of the source.
+        row: Row with `conversations` and `image` or `video`.
+        image_folders: Folders of the root to look for images in.
+        video_folders: Folders of the root to look for the video in.
+
+    Raises:
+        RejectError: The row cannot be used.
+    """
     turns = parse_turns(row.value.get("conversations"))
     image, video = row.value.get("image"), row.value.get("video")
     if video:
         if image:
-            raise RejectError("image_and_video", "the row has both pictures and a video")
+            raise RejectError("image_and_video", "the row has both an image and a video")
         resolved_video = resolve_video(root, video, video_folders)
         return Sample(row.file, row.position, add_video_marker(turns), row.native_id, video=resolved_video)
     names = image if isinstance(image, list) else [image] if image else []

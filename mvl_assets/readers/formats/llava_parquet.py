@@ -1,4 +1,4 @@
-r"""LLaVA rows in Parquet with the pictures inside, as on the Hugging Face hub; every `*.parquet` below the folder.
+r"""LLaVA rows in Parquet with the images inside, as on the Hugging Face hub; every `*.parquet` below the folder.
 
     id: "1"  image: {bytes: ..., path: "1.jpg"} conversations: [{from: human, value: "<image>\nWhy?"}, {from: gpt, ...}]
     id: 2    image: null                        conversations: [{role: user, content: "Hi", from: null, ...}, ...]
@@ -38,7 +38,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
-    """The ids alone; no picture is read."""
+    """Yield the ids; no image is read."""
     for path in list_data_files(source.slug, root, "**/*.parquet"):
         name = format_relative_path(root, path)
         for row in to_rows(
@@ -60,13 +60,13 @@ def _to_sample(root: Path, row: Row) -> Sample:
 
 
 def parse_image_cell(root: Path, cell: Any, name: str) -> EncodedImage:
-    """The picture in a cell: {bytes, path}, bytes alone, or a path below the root when there are no bytes."""
+    """Return the image in a cell: {bytes, path}, bytes alone, or a path below the root when there are no bytes."""
     data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     if isinstance(data, bytes):
         return EncodedImage(path if isinstance(path, str) and path else name, data=data)
     if data is None and path is not None:
         return resolve_image(root, path)
-    raise RejectError("missing_image", f"the picture cell holds a {type(data).__name__}")
+    raise RejectError("missing_image", f"the image cell holds a {type(data).__name__}")
 
 
 FORMAT = Format(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
 FRAME_FOLDERS = ("train_300k", "train_600k", "frames")
-"""Where LLaVA-Hound's folders of frames lie; rows may give a path in front of their own name."""
+"""Where LLaVA-Hound's folders of frames are; rows may give a path before their name."""
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:

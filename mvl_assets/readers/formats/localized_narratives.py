@@ -1,11 +1,11 @@
-r"""Localized Narratives: JSON Lines of spoken descriptions, for pictures of four other collections.
+r"""Localized Narratives: JSON Lines of spoken descriptions, for images of four other collections.
 
     {"dataset_id": "mscoco_val2017", "image_id": "137576", "annotator_id": 93, "caption": "In this image there are ...",
      "timed_caption": [{"utterance": "In this", "start_time": 0.0, "end_time": 0.4}, ...],
      "traces": [[{"x": 0.2086, "y": -0.0533, "t": 0.022}, ...], ...], "voice_recording": "coco_val/..._93.ogg"}
 
-One sample per line: a fixed request, answered by the caption. Times and traces of the pointer are not taken. A picture
-may have several narratives; the native id is `<dataset_id>/<image_id>/<annotator_id>`. Pictures are looked for by the
+One sample per line: a fixed request, answered by the caption. Times and traces of the pointer are not taken. An image
+may have several narratives; the native id is `<dataset_id>/<image_id>/<annotator_id>`. Images are looked for by the
 names that their own collections give them, in these folders or below one named as the collection:
 
     COCO         `train2017/`, `val2017/`                    <id in twelve digits>.jpg
@@ -48,7 +48,7 @@ _IMAGE_FOLDERS = {
     ),
     "open_images": tuple(f"{top}{split}" for top in ("", "open_images/") for split in ("train", "validation", "test")),
 }
-"""Folders of the pictures by a part of `dataset_id` (`mscoco_val2017`, `Flick30k_train`, `ADE20k_train`, …)."""
+"""Folders of the images by a part of `dataset_id` (`mscoco_val2017`, `Flick30k_train`, `ADE20k_train`, …)."""
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
@@ -83,7 +83,7 @@ def _resolve_row_image(root: Path, dataset_id: object, image_id: object) -> Enco
         (collection_key for collection_key in _IMAGE_FOLDERS if collection_key in dataset_id.lower()), None
     )
     if collection is None:
-        raise RejectError("unknown_dataset", f"no collection of pictures is known as {dataset_id[:80]!r}")
+        raise RejectError("unknown_dataset", f"no collection of images is known as {dataset_id[:80]!r}")
     name = image_id.zfill(12) if collection == "coco" else image_id
     return resolve_image(root, f"{name}.jpg", (*_IMAGE_FOLDERS[collection], "images"))
 

@@ -1,12 +1,12 @@
-r"""M4-Instruct: interleaved multi-picture JSON, with one folder or one zip of pictures per top folder of their paths.
+r"""M4-Instruct: interleaved multi-image JSON, with one folder or one zip of images per top folder of their paths.
 
     [{"sample_id": "0", "image": ["nlvr2/1.png", "nlvr2/2.png"], "metadata": {"dataset": "nlvr2", "split": "train"},
       "conversations": [{"from": "human", "value": "<image>\n<image>\nAlike?"}, {"from": "gpt", "value": "No."}]}, ...]
 
-`nlvr2/1.png` is a file, or a member of `nlvr2.zip`; `dreamsim/...` lies in the parts `dreamsim_split.z01` and
-`dreamsim_split.zip`. All sub-datasets share one file: a source whose `hf_layout.config` is `nlvr2` takes the rows whose
-pictures lie in that folder, or whose `metadata.dataset` is called so, counted from 0; without a config it takes all.
-The two names differ (pictures of `HQ-Edit/`, the dataset `HQ-Edit-Diff`), so either may go on behind a `-` or `_`. Rows
+`nlvr2/1.png` is a file, or a member of `nlvr2.zip`; `dreamsim/...` is in the parts `dreamsim_split.z01` and
+`dreamsim_split.zip`. All sub-datasets share one file: a source whose `hub.config` is `nlvr2` takes the rows whose
+images are in that folder, or whose `metadata.dataset` is called so, counted from 0; without a config it takes all.
+The two names differ (images of `HQ-Edit/`, the dataset `HQ-Edit-Diff`), so either may go on after a `-` or `_`. Rows
 whose roles are swapped are known and become `swapped_roles`. Dataset card: lmms-lab/M4-Instruct-Data; a row of it is in
 NVlabs/VILA, llava/data/dataset_impl/llava.py, and one in issue 107 of LLaVA-VL/LLaVA-NeXT.
 """
@@ -36,7 +36,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
-    """The rows as the files have them; no picture is looked for."""
+    """Yield the rows as the files have them; no image is looked for."""
     config = source.hub.config if source.hub is not None else None
     for path in list_data_files(source.slug, root, "*.json"):
         items = (
@@ -48,7 +48,7 @@ def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
 
 
 def _matches_config(config: str, row: Mapping[str, Any]) -> bool:
-    """A row that names neither a folder nor a dataset is taken by everybody, so that it is rejected and not lost."""
+    """Return whether the row is of the config, or names neither folder nor dataset: it is then rejected, not lost."""
     metadata, images = row.get("metadata"), row.get("image")
     first_image = images[0] if isinstance(images, list) and images else images
     names = [metadata.get("dataset") if isinstance(metadata, Mapping) else None]

@@ -1,11 +1,11 @@
-r"""The rows that the authors released: LLaVA's JSON arrays beside numbered archives of pictures and videos.
+r"""The rows that the authors released: LLaVA's JSON arrays next to numbered archives of images and videos.
 
     [{"id": "1", "source": "...", "image": "Cambrian-10M/arxivqa/images/1.jpg", "conversations": [...]},
      {"id": "2", "source": "...", "image": ["M4-Instruct-Data/HQ-Edit/images/3.jpg", ...], "conversations": [...]},
      {"id": "3", "source": "...", "video": "LLaVA-Video-178K/...mp4", "conversations": [...]}, ...]
 
 `mammoth_si_10M.json` and `mammoth_ov_2M.json` are arrays; `image` is a path, a list or absent, and rows without it and
-`video` are text; `source` becomes the sample's `upstream_dataset`. What they name lies in `single_image_data/*.tar.gz`,
+`video` are text; `source` becomes the sample's `upstream_dataset`. What they name is in `single_image_data/*.tar.gz`,
 `multi_image_data/shard_1.tar.gz`, ... and `video_data/*.tar.gz`, under the same paths. Dataset card, file list and
 viewer: MAmmoTH-VL/MAmmoTH-VL-Instruct-12M.
 """
@@ -38,7 +38,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_rows(source: SourceSpec, root: Path) -> Iterator[Row | RejectedRow]:
-    """The rows as the files have them; no picture is looked for."""
+    """Yield the rows as the files have them; no image is looked for."""
     for path in list_data_files(source.slug, root, "*.json"):
         yield from to_rows(format_relative_path(root, path), iter_items(path), "id")
 

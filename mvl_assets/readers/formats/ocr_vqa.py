@@ -1,4 +1,4 @@
-r"""OCR-VQA: `dataset.json`, one object of id -> book cover with its questions, beside `images/<id>.jpg`.
+r"""OCR-VQA: `dataset.json`, one object of id -> book cover with its questions, next to `images/<id>.jpg`.
 
     {"761183272": {"imageURL": "http://ecx.images-amazon.com/images/I/61Y5cOdHJbL.jpg", "questions": ["Who wrote this
     book?", ...], "answers": ["Sandra Boynton", ...], "title": "...", "authorName": "...", "genre": "Calendars",
@@ -6,7 +6,7 @@ r"""OCR-VQA: `dataset.json`, one object of id -> book cover with its questions, 
 
 One sample per cover with its questions as turns, as the file has them and as LLaVA-1.5's mix and The Cauldron keep
 them; only covers of the training split (`split` 1; 2 and 3 are validation and test). A question that cannot be used is
-a broken row of its own behind its cover. The release's download script names a picture by the id and the ending of its
+a reject of its own after its cover. The release's download script names an image by the id and the ending of its
 address; many copies name all of them .jpg. Checked against ocr-vqa.github.io and open-mmlab/mmpretrain
 (mmpretrain/datasets/ocr_vqa.py).
 """

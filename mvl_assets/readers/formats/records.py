@@ -1,4 +1,4 @@
-r"""Any table of records, made a source by a field map in its catalog entry (`catalog.RecordsMapping`) instead of by code.
+r"""Any table of records, made a source by a field map in the catalog (`catalog.RecordsMapping`) instead of by code.
 
     {"33": {"question": "Is it linear?", "choices": ["linear", "nonlinear"], "answer": "nonlinear", "unit": null}, ...}
     question,answer,file                     (or csv, tsv, jsonl, a JSON array, Parquet)
@@ -62,7 +62,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
-    """Ids and places; no picture is looked at."""
+    """Yield ids and positions; no image is looked for."""
     fields = source.records
     if fields is None:
         raise SourceError(source.slug, "the format `records` needs a `records` field map in the catalog")
@@ -124,7 +124,7 @@ def _to_sample(root: Path, fields: RecordsMapping, row: Row) -> Sample:
 def _build_pair_turns(record: Record, fields: RecordsMapping, pairs_field: str) -> tuple[Turn, ...]:
     entries = _parse_json_cell(record.get_value(pairs_field))
     if not isinstance(entries, list) or not entries:
-        raise RejectError("no_turns", f"{pairs_field} is no list of questions")
+        raise RejectError("no_turns", f"{pairs_field} is not a list of questions")
     turns: list[Turn] = []
     for entry in entries:
         if not isinstance(entry, dict):
@@ -150,7 +150,7 @@ def _build_qa(record: Record, fields: RecordsMapping) -> tuple[str, str]:
 
 
 def _parse_choices(value: Any) -> dict[str, str]:
-    """Options by label. A list is lettered; an object brings its labels."""
+    """Return options by label. A list is lettered; an object brings its labels."""
     choices = _parse_json_cell(value)
     if choices is None or choices in ([], {}):
         return {}
@@ -186,14 +186,14 @@ def _resolve_images(root: Path, record: Record, fields: RecordsMapping) -> tuple
 
 
 def _list_image_folders(file: str, fields: RecordsMapping) -> tuple[str, ...]:
-    """Where a record's pictures are looked for: beside its file, then in the source's folder."""
+    """List where a record's images are looked for: in its file's folder, then in the source's."""
     file_folder = PurePosixPath(file).parent.as_posix()
     bases = ("",) if file_folder == "." else (f"{file_folder}/", "")
     return tuple(base + folder for base in bases for folder in ("", "images", *fields.image_folders))
 
 
 def _resolve_named_image(root: Path, name: str, folders: tuple[str, ...]) -> EncodedImage:
-    """The picture file called `name`; for a web address, the file under the longest end of its path that is there."""
+    """Resolve an image file; for a URL, the file under the longest end of its path that exists."""
     if not name.startswith(URL_SCHEMES):
         return resolve_image(root, name, folders)
     path_parts = unquote(urlsplit(name).path).strip("/").split("/")
@@ -201,7 +201,7 @@ def _resolve_named_image(root: Path, name: str, folders: tuple[str, ...]) -> Enc
         try:
             return resolve_image(root, "/".join(path_parts[start:]), folders)
         except RejectError as error:
-            if error.code not in ("missing_image", "bad_path"):  # parts of an address may be no file name
+            if error.code not in ("missing_image", "bad_path"):  # parts of a URL may not be file names
                 raise
     raise RejectError("missing_image", f"no file here ends the path of {name[:200]!r}")
 
@@ -210,7 +210,7 @@ def _resolve_image_cell(root: Path, cell: Any, name: str, folders: tuple[str, ..
     if not isinstance(cell, str):
         return parse_image_cell(root, cell, name)
     text = cell.partition(";base64,")[2] if cell.startswith("data:") else cell
-    # A name, unless it begins like a picture or is longer than any file name.
+    # A name, unless it begins like an image or is longer than any file name.
     if (
         text is cell
         and not cell.startswith(BASE64_IMAGE_PREFIXES)
@@ -220,16 +220,16 @@ def _resolve_image_cell(root: Path, cell: Any, name: str, folders: tuple[str, ..
     try:
         return EncodedImage(name, data=base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError) as error:
-        raise RejectError("bad_base64", f"the picture's text cannot be decoded: {error}") from error
+        raise RejectError("bad_base64", f"the image's text cannot be decoded: {error}") from error
 
 
 def _parse_json_cell(value: Any) -> Any:
-    """A list or object that a csv cell carries as JSON text."""
+    """Return a list or object that a csv cell holds as JSON text."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         try:
             return json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise RejectError("bad_json", f"a cell begins like JSON but is none: {error}") from error
+            raise RejectError("bad_json", f"a cell begins like JSON but is not: {error}") from error
     return value
 
 

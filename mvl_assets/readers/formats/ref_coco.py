@@ -1,4 +1,4 @@
-r"""RefCOCO, RefCOCO+, RefCOCOg and RefCLEF: `<set>/refs(<division>).p`, a pickle, beside `<set>/instances.json`.
+r"""RefCOCO, RefCOCO+, RefCOCOg and RefCLEF: `<set>/refs(<division>).p`, a pickle, next to `<set>/instances.json`.
 
     [{"ref_id": 0, "ann_id": 1719310, "image_id": 581857, "category_id": 1, "split": "train", "sent_ids": [0, 1, 2],
       "file_name": "COCO_train2014_000000581857_16.jpg",
@@ -9,12 +9,12 @@ r"""RefCOCO, RefCOCO+, RefCOCOg and RefCLEF: `<set>/refs(<division>).p`, a pickl
 One sample per expression (`sent`) of the training split, because the others are benchmarks: a fixed request with the
 expression, answered by the box of its annotation (`regions` says in which form). The native id is
 `<set>/<division>/<sent_id>`. Where a set has several divisions of the same expressions, the first of unc, umd, google
-is read. Pictures are those of COCO (RefCLEF: SAIAPR TC-12), looked for below `images/` as the REFER tools have them, or
+is read. Images are those of COCO (RefCLEF: SAIAPR TC-12), looked for below `images/` as the REFER tools have them, or
 in `train2014/`.
 
 The pickle is read as plain data and never run (`plain_pickle`). It is held in memory, which its format asks for: about
-1 kB an expression, 150 MB for the 142,210 of RefCOCO. Of instances.json only the boxes that are referred to and the
-pictures are held, 250 bytes each. Specification: lichengunc/refer, README.md and refer.py.
+1 kB per expression, 150 MB for the 142,210 of RefCOCO. Of instances.json only the boxes that are referred to and the
+images are held, 250 bytes each. Specification: lichengunc/refer, README.md and refer.py.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ IMAGE_FOLDERS = (
 
 @dataclass(frozen=True, slots=True)
 class _Instances:
-    """What instances.json says: picture id and box by annotation id, and the pictures' fields by id."""
+    """What instances.json says: image id and box by annotation id, and the images' fields by id."""
 
     boxes: Mapping[int, tuple[object, object]]
     images: Mapping[int, Mapping[str, Any]]
@@ -70,7 +70,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
         name, position = format_relative_path(root, path), 0
         instances_path = path.with_name("instances.json")
         if not instances_path.is_file():
-            yield RejectedRow(name, 0, BROKEN_FILE, "there is no instances.json beside it")
+            yield RejectedRow(name, 0, BROKEN_FILE, "there is no instances.json next to it")
             continue
         try:
             refs = _load_refs(path)
@@ -87,7 +87,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def _iter_preferred_divisions(paths: list[Path]) -> Iterator[Path]:
-    """One division of each folder."""
+    """Yield one division of each folder."""
     for folder in dict.fromkeys(path.parent for path in paths):
         path_by_division = {_parse_division(path): path for path in paths if path.parent == folder}
         yield path_by_division[
@@ -110,7 +110,7 @@ def _load_refs(path: Path) -> list[Any]:
 
 
 def _load_instances(path: Path, refs: list[Any]) -> tuple[_Instances, RejectedItem | None]:
-    """The boxes that `refs` name, all pictures, and the end of the file where it cannot be read to it."""
+    """Load the boxes that `refs` name and all images, and the reject of a file that cannot be read to its end."""
     annotation_ids = {_to_int(ref.get("ann_id")) for ref in refs if isinstance(ref, dict)}
     boxes: dict[int, tuple[object, object]] = {}
     images: dict[int, Mapping[str, Any]] = {}
@@ -142,7 +142,7 @@ def _to_int(value: object) -> int | None:
 
 
 def _iter_rows(file: str, id_prefix: str, refs: list[Any]) -> Iterator[Row | RejectedRow]:
-    """One row per expression of the training split: its reference, with the expression as `sentence`."""
+    """Yield a row per expression of the training split: its reference, with the expression as `sentence`."""
     position = 0
     seen_list_ids: set[int] = set()
     for ref in refs:
@@ -172,11 +172,11 @@ def _to_sample(root: Path, instances: _Instances, row: Row) -> Sample:
     image_id, box = instances.boxes[ann_id]
     image_id = _to_int(image_id)
     if image_id is None or image_id not in instances.images:
-        raise RejectError("unknown_image", f"instances.json lists no picture {image_id}")
+        raise RejectError("unknown_image", f"instances.json lists no image {image_id}")
     image_fields = instances.images[image_id]
     name = image_fields["file_name"]
     if not isinstance(name, str):
-        raise RejectError("bad_path", f"picture {image_id} has no file name")
+        raise RejectError("bad_path", f"image {image_id} has no file name")
     turns = build_image_qa_turns(
         QUESTION.format(expression=expression), format_box(parse_box(box), parse_size(image_fields))
     )

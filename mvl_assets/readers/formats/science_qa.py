@@ -1,11 +1,11 @@
-r"""ScienceQA: `problems.json`, one object of id -> problem, beside `images/<split>/<id>/image.png`.
+r"""ScienceQA: `problems.json`, one object of id -> problem, next to `images/<split>/<id>/image.png`.
 
     {"1": {"question": "Which of these states is farthest north?", "choices": ["West Virginia", "Louisiana"],
            "answer": 0, "hint": "", "image": "image.png", "lecture": "Maps have four cardinal directions...",
            "solution": "To find the answer, look at the compass rose...", "split": "train", "subject": "...", ...}, ...}
 
 One sample per problem of the training split; `pid_splits.json` says the same again, as lists of ids. Half the problems
-have no picture (`image` is null) and stay text. The question is followed by the hint and the lettered choices; the
+have no image (`image` is null) and stay text. The question is followed by the hint and the lettered choices; the
 answer is lecture, solution and then the right choice, as LLaVA was trained on it (haotian-liu/LLaVA,
 scripts/convert_sqa_to_llava.py). Checked against lupantech/ScienceQA (models/base_prompt.py, tools/download.sh).
 """
@@ -46,7 +46,7 @@ def _to_sample(root: Path, folder: str, row: Row) -> Sample:
         raise RejectError("bad_split", f"the split is {str(row.value.get('split'))[:40]!r}, not train, val or test")
     choices = row.value.get("choices")
     if not isinstance(choices, list) or not 1 < len(choices) <= len(string.ascii_uppercase):
-        raise RejectError("bad_choices", "the choices are no list of 2 to 26")
+        raise RejectError("bad_choices", "the choices are not a list of 2 to 26")
     options = [
         f"{letter}. {_parse_text(choice, 'choices')}"
         for letter, choice in zip(string.ascii_uppercase, choices, strict=False)

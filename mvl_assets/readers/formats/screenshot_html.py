@@ -3,11 +3,11 @@ r"""Screenshots of web pages with their HTML: Design2Code's pairs of files, and 
     testset_final/7.html   testset_final/7.png   testset_final/rick.jpg
     image: {bytes: ..., path: ...}  text: "<html>..."  (llm_generated_idea: ...)
 
-Every `*.html` with the `*.png` of the same name beside it, and every `*.parquet`. One sample per page: a fixed request,
-answered by the HTML as it is. `rick.jpg` is what all pictures in the pages were replaced by, and belongs to no pair. A
-screenshot without HTML is `missing_html`, HTML beyond a million characters `too_large`. Cards: SALT-NLP/Design2Code,
-SALT-NLP/Design2Code-hf and HuggingFaceM4/WebSight; checked against Design2Code/prompting/gpt4o.py of
-NoviScl/Design2Code.
+Every `*.html` with the `*.png` of the same name next to it, and every `*.parquet`. One sample per page: a fixed
+request, answered by the HTML as it is. `rick.jpg` is what all images in the pages were replaced by, and is not part of
+a pair. A screenshot without HTML is `missing_html`, HTML beyond a million characters `too_large`. Cards:
+SALT-NLP/Design2Code, SALT-NLP/Design2Code-hf and HuggingFaceM4/WebSight; checked against
+Design2Code/prompting/gpt4o.py of NoviScl/Design2Code.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
             yield build_sample(Row(name, 0, parse_native_id(path.stem), {}), partial(_build_sample_from_files, root))
         else:
             yield RejectedRow(
-                name, 0, "missing_html", f"there is no {path.stem}.html beside it", parse_native_id(path.stem)
+                name, 0, "missing_html", f"there is no {path.stem}.html next to it", parse_native_id(path.stem)
             )
 
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
-    """From the names of files, and the text of Parquet; no picture is read."""
+    """Yield keys from names of files and the text column of Parquet; no image is read."""
     for path in _list_files(source, root):
         name = format_relative_path(root, path)
         if path.suffix == ".parquet":
@@ -64,7 +64,7 @@ def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
 
 
 def _list_files(source: SourceSpec, root: Path) -> list[Path]:
-    """One file a pair: the HTML where there is one."""
+    """List one file per pair: the HTML where it exists."""
     paths = list_data_files(source.slug, root, *FILE_PATTERNS)
     html_stems = {path.with_suffix("") for path in paths if path.suffix == ".html"}
     return [path for path in paths if path.suffix != ".png" or path.with_suffix("") not in html_stems]
@@ -76,7 +76,9 @@ def _build_sample_from_files(root: Path, row: Row) -> Sample:
         raise RejectError("missing_html", f"{row.file} is not there")
     try:
         with path.open("rb") as stream:
-            data = stream.read(4 * MAX_TEXT_CHARS + 1)  # no character takes more bytes; `asked` counts characters
+            data = stream.read(
+                4 * MAX_TEXT_CHARS + 1
+            )  # no character takes more bytes; `build_caption_turns` counts characters
         html = data.decode("utf-8-sig", errors="ignore" if len(data) > 4 * MAX_TEXT_CHARS else "strict")
     except UnicodeDecodeError as error:
         raise RejectError("bad_utf8", f"byte {error.start} is not UTF-8") from error

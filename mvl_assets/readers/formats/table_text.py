@@ -1,4 +1,4 @@
-r"""Questions about a table and the text around it, with no picture: FinQA and TAT-QA. Every `*.json` below the folder.
+r"""Questions about a table and the text around it, without an image: FinQA and TAT-QA. Every `*.json` below the folder.
 
     [{"id": "ETR/2016/page_23.pdf-2", "pre_text": ["..."], "table": [["", "2015"], ["revenue", "5829"]],
       "post_text": ["..."], "qa": {"question": "...", "answer": "94", "exe_ans": 94.0, "program": "..."}}, ...]
@@ -7,9 +7,9 @@ r"""Questions about a table and the text around it, with no picture: FinQA and T
       "paragraphs": [{"uid": "f4ac", "order": 1, "text": "..."}],
       "questions": [{"order": 5, "question": "...", "answer": -12.6, "scale": "million", ...}]}, ...]
 
-One sample per element, with all its questions as turns. The table and its paragraphs are drawn as one picture
-(`media/table_picture`) when the picture is read. An answer of several spans is joined with commas and followed by its
-scale, as TAT-QA's own evaluation compares it; FinQA's executed answer stands in for an empty one. Checked against
+One sample per element, with all its questions as turns. The table and its paragraphs are drawn as one image
+(`media/table_image`) when the image is read. An answer of several spans is joined with commas and followed by its
+scale, as TAT-QA's own evaluation compares it; FinQA's executed answer takes the place of an empty one. Checked against
 README.md of czyssrs/FinQA and dataset_raw/tatqa_dataset_dev.json of NExTplusplus/TAT-QA.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RenderedPage(EncodedImage):
-    """A picture that is drawn when it is wanted."""
+    """An image that is drawn on demand."""
 
     page: table_image.Page | None = None
 
@@ -54,7 +54,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def _add_uid_key(item: Item | RejectedItem) -> Item | RejectedItem:
-    """TAT-QA's elements are named by their table."""
+    """Name TAT-QA's elements by their table."""
     if isinstance(item, Item) and isinstance(item.value, dict) and isinstance(item.value.get("table"), dict):
         return Item(item.position, item.value, item.value["table"].get("uid"))
     return item

@@ -1,11 +1,11 @@
-r"""Links with captions in Parquet; the pictures were fetched into `pictures/` (`url_images` says in which layouts).
+r"""Links with captions in Parquet; the images were fetched into `pictures/` (`url_images` says in which layouts).
 
     link: "https://cdn.example.org/a.png"  caption: "A harbour at dusk. In the foreground ..."  message_id: ...
 
-Every `*.parquet` beside `pictures/`. One sample per row: a fixed neutral request, answered by the caption. The columns
-go by the names that published sets use: `link` and `caption` (laion/gpt4v-dataset), `url` and `caption` (CC3M, CC12M),
-`URL_COLUMN_NAMES` and `TEXT_OUTPUT` (LAION-5B); checked against public code that loads laion/gpt4v-dataset, and against img2dataset's
-dataset_examples. A row whose picture is not there is `missing_image` and names its link: links die, so a few are
+Every `*.parquet` outside `pictures/`. One sample per row: a fixed neutral request, answered by the caption. The
+columns go by the names that published sets use: `link` and `caption` (laion/gpt4v-dataset), `url` and `caption` (CC3M, CC12M),
+`URL` and `TEXT` (LAION-5B); checked against public code that loads laion/gpt4v-dataset, and against img2dataset's
+dataset_examples. A row whose image was not fetched is `missing_image` and names its link: links die, so a few are
 normal.
 """
 
@@ -40,7 +40,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
-    """The links alone; no picture is looked for."""
+    """Yield the links; no image is looked for."""
     for row in _read_rows(source, root, projection=(URL_COLUMN_NAMES[0],)):
         yield RowKey(row.file, row.position, row.native_id)
 

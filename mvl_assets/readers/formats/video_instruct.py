@@ -3,9 +3,9 @@ r"""VideoInstruct-100K (Video-ChatGPT): questions and answers about ActivityNet'
     [{"q": "What is the man doing?", "a": "He is shovelling snow.", "video_id": "v_k_ZXmr8pmrs"},
      {"q": "...", "a": "...", "video_id": "..."}, ...]
 
-One sample a question; a video has several and there are no ids. `video_id` is the video's name without its ending
-(mp4, mkv, webm, ...), in the source's folder, `videos/` or `activitynet_videos/`, as a file or packed. Checked against
-the card of MBZUAI/VideoInstruct-100K and data/README.md of mbzuai-oryx/Video-ChatGPT.
+One sample per question; a video has several and there are no ids. `video_id` is the video's name without its ending
+(mp4, mkv, webm, ...), in the source's folder, `videos/` or `activitynet_videos/`, as a file or in an archive. Checked
+against the card of MBZUAI/VideoInstruct-100K and data/README.md of mbzuai-oryx/Video-ChatGPT.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""Questions about videos with options to choose from: EgoSchema and Video-MME.
 
-EgoSchema as its authors publish it, `questions.json` and `subset_answers.json` beside `videos/<q_uid>.mp4`:
+EgoSchema as its authors publish it, `questions.json` and `subset_answers.json` next to `videos/<q_uid>.mp4`:
 
     [{"q_uid": "001934bb-...", "question": "...", "option 0": "C stops scrolling ...", ..., "option 4": "..."}, ...]
     {"001934bb-...": 3, ...}                        only 500 answers are published; the other rows become `no_answer`
@@ -63,7 +63,7 @@ def _iter_items(path: Path) -> Iterator[Item | RejectedItem]:
 
 
 def _load_published_answers(path: Path) -> dict[str, Any]:
-    """EgoSchema's published answers by `q_uid`, some hundred; {} when there is no such file or none can be read."""
+    """Load EgoSchema's published answers by `q_uid`, some hundred; {} without a file that can be read."""
     return {item.key: item.value for item in iter_elements(path) if isinstance(item, Item) and item.key is not None}
 
 
@@ -85,7 +85,7 @@ def _to_sample(root: Path, published_answers: Mapping[str, Any], row: Row) -> Sa
 
 
 def _parse_options(value: Mapping[str, Any]) -> list[str]:
-    """The options without the letters that some tables write before them. Raises `RejectError`."""
+    """Return the options without the letters that some tables write before them. Raises `RejectError`."""
     raw_options = value.get("options", value.get("option"))
     if raw_options is None:
         raw_options = [value[f"option {n}"] for n in range(10) if f"option {n}" in value]
@@ -105,7 +105,7 @@ def _parse_options(value: Mapping[str, Any]) -> list[str]:
 
 
 def _select_option(options: list[str], answer: object) -> str:
-    """The option that an index from 0 or a letter means."""
+    """Return the option that an index from 0 or a letter means."""
     text = "" if isinstance(answer, bool) else str(answer).strip().strip("().")
     if text.isascii() and text.isdecimal() and len(text) < 3:
         index = int(text)

@@ -1,5 +1,7 @@
-r"""Visual Genome: lists per picture in `question_answers.json`, `region_descriptions.json`, `objects.json` and
-`relationships.json`; sizes in `image_data.json`; pictures in `VG_100K/` and `VG_100K_2/` as `<image_id>.jpg`.
+r"""Visual Genome: questions, regions, objects and relationships in four files, with lists per image.
+
+`image_data.json`, `question_answers.json`, `region_descriptions.json`, `objects.json` and `relationships.json` in turn;
+images are `VG_100K/<image_id>.jpg` or in `VG_100K_2/`:
 
     [{"image_id": 1, "url": "https://.../VG_100K_2/1.jpg", "width": 800, "height": 600, "coco_id": null}, ...]
     [{"id": 1, "qas": [{"qa_id": 986768, "question": "What color is the clock?", "answer": "Green."}, ...]}, ...]
@@ -9,12 +11,12 @@ r"""Visual Genome: lists per picture in `question_answers.json`, `region_descrip
     [{"image_id": 1, "relationships": [{"predicate": "ON", "subject": {"name": "shade", "x": 119, "y": 338, "w": 274,
                             "h": 192}, "object": {"names": ["street"], "x": 77, ...}}, ...]}, ...]
 
-One sample per picture and file: from `question_answers` all questions as turns; from the other files a fixed request,
-answered by one line per region or relationship, or per name of objects (boxes as `regions` says). The picture's id is
-`id` or `compute_image_id`, and a thing has `name` or `names`, by the version of the release. A picture with one item that
+One sample per image and file: from `question_answers` all questions as turns; from the other files a fixed request,
+answered by one line per region or relationship, or per name of objects (boxes as `regions` says). The image's id is
+`id` or `image_id`, and an object has `name` or `names`, by the version of the release. An image with one item that
 cannot be read is rejected, because its list would be incomplete. The native id is `<file>/<image_id>`.
 
-Sizes are held in memory: about 250 bytes a picture, 27 MB for the release's 108,077. Specification:
+Sizes are held in memory: about 250 bytes an image, 27 MB for the release's 108,077. Specification:
 homes.cs.washington.edu/~ranjay/visualgenome/api_readme.html; versions checked against
 ranjaykrishna/visual_genome_python_driver and huggingface/datasets, datasets/visual_genome/README.md.
 """
@@ -67,12 +69,12 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
     for path in paths:
         for row in to_rows(format_relative_path(root, path), iter_elements(path), "image_id", "id"):
             result = build_sample(row, partial(_to_sample, root, path.stem, sizes))
-            # A picture has a row in every file.
+            # An image has a row in every file.
             yield result if result.native_id is None else replace(result, native_id=f"{path.stem}/{result.native_id}")
 
 
 def _load_sizes(path: Path) -> SizesByImage:
-    """The sizes that `image_data.json` gives, by the picture's id; rows of other pictures are rejected."""
+    """Load the sizes in `image_data.json` by image id; rows of other images are rejected."""
     sizes: SizesByImage = {}
     for row in to_rows(path.name, iter_elements(path), "image_id", "id"):
         if isinstance(row, Row) and row.native_id is not None:
@@ -85,17 +87,17 @@ def _to_sample(root: Path, kind: str, sizes: SizesByImage, row: Row) -> Sample:
     field = _LIST_FIELDS[kind]
     entries = row.value.get(field)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise RejectError("not_an_object", f"`{field}` is no list of objects")
+        raise RejectError("not_an_object", f"`{field}` is not a list of objects")
     if not entries:
-        raise RejectError(f"no_{field}", f"the list `{field}` of the picture is empty")
+        raise RejectError(f"no_{field}", f"the list `{field}` of the image is empty")
     if row.native_id is None:
-        raise RejectError("unknown_image", "there is no image_id or id of the right kind")
+        raise RejectError("unknown_image", "there is neither image_id nor id of the right kind")
     if kind not in _BOX_TURN_BUILDERS:
         turns = _build_question_turns(entries)
     elif row.native_id in sizes:
         turns = _BOX_TURN_BUILDERS[kind](entries, sizes[row.native_id])
     else:
-        raise RejectError("unknown_image", f"image_data.json gives no size of picture {row.native_id}")
+        raise RejectError("unknown_image", f"image_data.json gives no size of image {row.native_id}")
     image = resolve_image(root, f"{row.native_id}.jpg", IMAGE_FOLDERS)
     return Sample(row.file, row.position, turns, row.native_id, (image,))
 
@@ -141,9 +143,9 @@ def _build_relationship_turns(entries: EntryList, size: ImageSize) -> tuple[Turn
 
 
 def _parse_name_and_box(entry: object, size: ImageSize) -> tuple[str, str]:
-    """Name and box of an object."""
+    """Return name and box of an object."""
     if not isinstance(entry, Mapping):
-        raise RejectError("not_an_object", "a thing of a relationship is no object")
+        raise RejectError("not_an_object", "a thing of a relationship is not an object")
     names = entry.get("names")
     name = collapse_whitespace(names[0] if isinstance(names, list) and names else entry.get("name"))
     if not name:

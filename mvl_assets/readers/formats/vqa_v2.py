@@ -1,20 +1,20 @@
-r"""VQA v2, two files joined over COCO's pictures; and VizWiz, which says the same in one file.
+r"""VQA v2, two files joined over COCO's images; and VizWiz, which says the same in one file.
 
-    v2_OpenEnded_mscoco_train2014_questions.json, beside it or in a folder of its own:
+    v2_OpenEnded_mscoco_train2014_questions.json, next to it or in a folder of its own:
         {"questions": [{"question_id": 458752000, "image_id": 458752, "question": "What is this?"}, ...], ...}
     v2_mscoco_train2014_annotations.json:
         {"annotations": [{"question_id": 458752000, "image_id": 458752, "multiple_choice_answer": "net", "answers":
          [{"answer": "net", "answer_confidence": "maybe", "answer_id": 1}, ...ten], ...}, ...], ...}
     train2014/COCO_train2014_000000458752.jpg
 
-    VizWiz's train.json (in its folder of annotations, or above the folder `train` of pictures):
+    VizWiz's train.json (in its folder of annotations, or above the folder `train` of images):
         [{"image": "VizWiz_train_00000000.jpg", "question": "What's the name of this product?", "answerable": 1,
           "answers": [{"answer": "basil leaves", "answer_confidence": "yes"}, ...ten], "answer_type": "other"}, ...]
 
-VQA v2 gives one sample per picture (`group_questions_by_image`): both files are sorted by picture on disk, so neither the questions
-nor the answers are held in memory. The answer is `multiple_choice_answer`, the release's own most frequent one; where
-it is absent (OK-VQA has the same files without it) and in VizWiz the answer most people gave. VizWiz has one question
-per picture; one that cannot be answered is a broken row. Specifications: visualqa.org/download.html,
+VQA v2 gives one sample per image (`group_questions_by_image`): both files are sorted by image on disk, so neither the
+questions nor the answers are held in memory. The answer is `multiple_choice_answer`, the release's own most frequent
+one; where it is absent (OK-VQA has the same files without it) and in VizWiz the answer most people gave. VizWiz has one
+question per image; one that cannot be answered is a reject. Specifications: visualqa.org/download.html,
 vizwiz.org/tasks-and-datasets/vqa; checked against google-research/big_vision (big_vision/datasets: vqa, vizwizvqa) and
 open-mmlab/mmpretrain (mmpretrain/datasets/vizwiz.py).
 """

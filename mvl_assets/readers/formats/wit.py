@@ -1,4 +1,4 @@
-r"""WIT, pictures of Wikipedia with their captions: Google's tables, or Wikimedia's copy with the pictures inside.
+r"""WIT, images of Wikipedia with their captions: Google's tables, or Wikimedia's copy with the images inside.
 
     wit_v1.train.all-00000-of-00010.tsv.gz      language, page_url, image_url, page_title, section_title,
         hierarchical_section_title, caption_reference_description, caption_attribution_description,
@@ -6,13 +6,13 @@ r"""WIT, pictures of Wikipedia with their captions: Google's tables, or Wikimedi
     data/train-00000-of-00330.parquet           image: {bytes, path}, image_url, caption_attribution_description,
         wit_features: {language: [...], page_title: [...], caption_reference_description: [...], ...}
 
-Google's tables only link to the pictures, which must have been fetched into `pictures/` (`url_images` says in which
-layouts). Wikimedia's copy is wikimedia/wit_base, one row a picture with what every language's page says of it; copies
+Google's tables only link to the images, which must have been fetched into `pictures/` (`url_images` says in which
+layouts). Wikimedia's copy is wikimedia/wit_base, one row per image with what every language's page says of it; copies
 that hold one page a row have the same fields at the top. Kaggle's form of the competition, with base64 pixels in 200
-tables in another order than the captions, is not read: wit_base holds the same pictures joined.
+tables in another order than the captions, is not read: wit_base holds the same images joined.
 
-One sample per row: what the picture shows, asked with the titles of article and section, answered by a caption. Taken
-is the reference caption (under the picture), else the attribution (on its own page), else the alternative text; where a
+One sample per row: what the image shows, asked with the titles of article and section, answered by a caption. Taken
+is the reference caption (under the image), else the attribution (on its own page), else the alternative text; where a
 row holds several languages, English before the first that has one. A row without any is `no_caption`. Specification:
 DATA.md of google-research-datasets/wit; the card of wikimedia/wit_base.
 """
@@ -50,7 +50,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
-    """Tables are read through; of Parquet only the links are."""
+    """Yield the keys: tables are read through, of Parquet only the links."""
     for row in _read_rows(source, root, include_images=False):
         yield RowKey(row.file, row.position, row.native_id)
 
@@ -83,7 +83,7 @@ def _resolve_row_image(root: Path, url_images: UrlImageIndex, row: Row) -> Encod
 
 
 def _select_caption(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """What a page says of the picture: the page's fields and its caption. Raises `RejectError("no_caption")`."""
+    """Return a page's fields and its caption of the image. Raises `RejectError("no_caption")`."""
     pages = sorted(_parse_pages(value.get("wit_features")), key=lambda page: page.get("language") != "en")
     for field in CAPTION_COLUMNS:
         for page in (*pages, value):
@@ -94,7 +94,7 @@ def _select_caption(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
 
 
 def _parse_pages(features: Any) -> list[Mapping[str, Any]]:
-    """One object a page. Parquet holds them as an object of lists, or as a list of objects."""
+    """Return an object per page; Parquet holds them as an object of lists, or as a list of objects."""
     if isinstance(features, Mapping):
         lists = {field: values for field, values in features.items() if isinstance(values, list)}
         n_pages = max(map(len, lists.values()), default=0)

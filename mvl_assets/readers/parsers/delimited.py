@@ -1,9 +1,9 @@
-r"""Tables as text with a header line (RFC 4180), comma or tab between the cells, plain or packed with gzip.
+r"""Tables as text with a header line (RFC 4180), comma or tab between the cells, plain or compressed with gzip.
 
     language\tpage_url\timage_url\n
     en\thttps://...\t"a cell with tab, line\nbreak and ""quotes"" inside"\n
 
-Belongs here: bytes to rows, with a bound on every line and cell. Not here: what the columns mean.
+Every line and cell has a bound on its length.
 """
 
 from __future__ import annotations
@@ -24,9 +24,15 @@ MAX_FIELD_CHARS = 16 << 20
 def iter_rows(
     path: Path, delimiter: str, required: Sequence[str] = (), *, quoted: bool = True
 ) -> Iterator[Item | RejectedItem]:
-    """The rows as objects of strings; with `quoted` a cell may stand in quotes and hold anything.
+    """Yield the rows as objects of strings.
 
-    A file that lacks a column of `required`, is cut off, or opens a quote that it does not close, ends in `broken_file`.
+    A file that lacks a required column, is cut off, or opens a quote that it does not close, ends in `broken_file`.
+
+    Args:
+        path: File in UTF-8, plain or gzip.
+        delimiter: Comma or tab.
+        required: Columns that the header must have.
+        quoted: Whether a cell may be in quotes and then hold anything (RFC 4180).
     """
     csv.field_size_limit(MAX_FIELD_CHARS)
     position = 0
@@ -78,7 +84,10 @@ class _LineTooLong(Exception):
 
 
 class _LineReader:
-    """The lines of a text. `exhausted` once more was asked for than there are, which `csv` only does inside a quote."""
+    """The lines of a text.
+
+    `exhausted` says whether more was asked for than there are, which `csv` only does inside a quote.
+    """
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self.exhausted = False

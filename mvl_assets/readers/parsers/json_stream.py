@@ -26,10 +26,10 @@ MAX_ELEMENT_CHARS = 64 << 20
 """Characters (bytes in JSON Lines) one element may have."""
 
 BROKEN_FILE = "broken_file"
-"""Error class of a file that cannot be read from some point on, which says nothing about the rows behind that point."""
+"""Error class of a file that cannot be read from some point on, which says nothing about the rows after that point."""
 
 INCOMPLETE_FILE = "incomplete_file"
-"""Error class of a row whose parts lie apart in a file that cannot be read to its end: some may lie behind it."""
+"""Error class of a row whose parts are apart in a file that cannot be read to its end: some may come after that."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+("?)|[{}\[\]]', re.DOTALL)
 _SCALAR = re.compile(r"[^\s,\]}]+")
@@ -38,7 +38,7 @@ _SPACE = re.compile(r"[ \t\n\r]*+")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One element: its place among its siblings from 0, and its key when the parent is an object."""
+    """One element: its position among its siblings from 0, and its key when the parent is an object."""
 
     position: int
     value: Any
@@ -47,8 +47,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class RejectedItem:
-    """An element that cannot be read: `bad_json`, `not_a_number`, `duplicate_key`, `bad_utf8`, `too_large`; in tables
-    `bad_csv`, `bad_cell`. `broken_file` comes last."""
+    """An element that cannot be read.
+
+    `error` is `bad_json`, `not_a_number`, `duplicate_key`, `bad_utf8` or `too_large`; in tables `bad_csv` or
+    `bad_cell`. `broken_file` comes last.
+    """
 
     position: int
     error: str
@@ -57,9 +60,11 @@ class RejectedItem:
 
 
 def iter_elements(path: Path, key_path: Sequence[str] = ()) -> Iterator[Item | RejectedItem]:
-    """The elements of the array, or the members of the object, that the file is.
+    """Yield the elements of the array, or the members of the object, that the file is.
 
-    `key_path` names the keys that lead to it when it lies deeper; what lies beside it is read and dropped.
+    Args:
+        path: JSON file of any size.
+        key_path: Keys that lead to the array or object when it is deeper; what is around it is read and dropped.
     """
     position = 0
     try:
@@ -68,7 +73,7 @@ def iter_elements(path: Path, key_path: Sequence[str] = ()) -> Iterator[Item | R
             for key in key_path:
                 _descend(scanner, key)
             if scanner.peek() not in ("[", "{"):
-                scanner.fail("neither a JSON array nor an object begins")
+                scanner.fail("there is neither a JSON array nor an object")
             for item in _iter_children(scanner):
                 position = item.position + 1
                 yield item
@@ -81,7 +86,7 @@ def iter_elements(path: Path, key_path: Sequence[str] = ()) -> Iterator[Item | R
 
 
 def iter_lines(path: Path) -> Iterator[Item | RejectedItem]:
-    """The values of a JSON Lines file. Blank lines do not count."""
+    """Yield the values of a JSON Lines file. Blank lines do not count."""
     position = 0
     try:
         with path.open("rb") as stream:
@@ -100,7 +105,7 @@ def iter_lines(path: Path) -> Iterator[Item | RejectedItem]:
 
 
 def peek_first_char(path: Path) -> str:
-    """The first character of the file that is not white space, "" when there is none or it cannot be read."""
+    """Return the first character of the file that is not white space, "" when there is none or it cannot be read."""
     try:
         with path.open("rb") as stream:
             return _JsonScanner(stream).peek()
@@ -118,7 +123,7 @@ def _parse_line(line: bytes, position: int) -> Item | RejectedItem:
 
 
 class _Desynchronized(Exception):
-    """The place in the file is lost; nothing behind it can be read."""
+    """The position in the file is lost; nothing after it can be read."""
 
 
 class _NotANumber(ValueError):
@@ -134,7 +139,7 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def _build_object(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object; one that gives a key twice says two things, and which is meant is not known (RFC 8259 §4)."""
+    """Return the object; one that gives a key twice says two things, and which is meant is unknown (RFC 8259 §4)."""
     result = dict(members)
     if len(result) != len(members):
         duplicate_key, _ = Counter(key for key, _ in members).most_common(1)[0]
@@ -160,7 +165,7 @@ class _JsonScanner:
         self._position = 1 if self._buffer.startswith("\ufeff") else 0
 
     def peek(self) -> str:
-        """The next character that is not white space, "" at the end; the text then stands at it."""
+        """Return the next character that is not white space, "" at the end; the scanner is then at it."""
         while True:
             match = _SPACE.match(self._buffer, self._position)
             assert match is not None
@@ -174,7 +179,7 @@ class _JsonScanner:
         self._position += 1
 
     def read_value(self) -> Any:
-        """Reads one value. Raises `RejectError` (the text stands behind it) or `_Desynchronized`."""
+        """Read one value. Raises `RejectError` (the scanner is then after the value) or `_Desynchronized`."""
         while True:
             start = self._position
             try:
@@ -198,14 +203,14 @@ class _JsonScanner:
         raise _Desynchronized(f"{message} (character {self._n_dropped_chars + self._position})")
 
     def _is_complete(self, start: int) -> bool:
-        """False for a number that may go on behind the end of the buffer."""
+        """Return False for a number that may go on after the end of the buffer."""
         if self._buffer[start] in '[{"' or self._at_eof:
             return True
         match = _SCALAR.match(self._buffer, start)
         return match is None or match.end() < len(self._buffer)
 
     def _find_end_of_value(self) -> int | None:
-        """Where the value that begins here ends, judged by brackets and quotes alone; None = not in the buffer yet."""
+        """Find where the value ends, judged by brackets and quotes alone; None when that is not in the buffer yet."""
         if self._buffer[self._position] not in '[{"':
             match = _SCALAR.match(self._buffer, self._position)
             if match is None:
@@ -224,7 +229,7 @@ class _JsonScanner:
         return None
 
     def _read_more(self) -> bool:
-        """Reads on, at least doubling what is held, so that reading a long value stays linear."""
+        """Read on, at least doubling what is held, so that reading a long value stays linear."""
         if self._at_eof:
             return False
         data = self._stream.read(max(CHUNK_BYTES, len(self._buffer) - self._position))
@@ -256,7 +261,7 @@ def _check_utf8(text: str) -> None:
 
 
 def _iter_children(scanner: _JsonScanner) -> Iterator[Item | RejectedItem]:
-    """The elements of the array or object that begins here; afterwards the text stands behind it."""
+    """Yield the elements of the array or object that starts here; the scanner is then after it."""
     closing = "]" if scanner.peek() == "[" else "}"
     scanner.advance()
     position = 0
@@ -284,13 +289,13 @@ def _read_key(scanner: _JsonScanner) -> str:
     except RejectError as bad:
         scanner.fail(f"a key cannot be read: {bad.message}")
     if scanner.peek() != ":":
-        scanner.fail(f"expected : behind the key {key!r}")
+        scanner.fail(f"expected : after the key {key!r}")
     scanner.advance()
     return str(key)
 
 
 def _descend(scanner: _JsonScanner, target_key: str) -> None:
-    """Moves to the value of `target_key` in the object that begins here, dropping the members before it."""
+    """Move to the value of `target_key` in the object that starts here, dropping the members before it."""
     if scanner.peek() != "{":
         scanner.fail(f"expected an object with the key {target_key!r}")
     scanner.advance()

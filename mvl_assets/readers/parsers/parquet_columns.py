@@ -1,7 +1,4 @@
-"""Parquet files that must have certain columns: the file is refused as a whole, by name, when it has not.
-
-Belongs here: which columns are read and how many rows at a time. Reading them is `parquet_stream`'s work.
-"""
+"""Parquet files that must have certain columns; a file that lacks one is refused as a whole."""
 
 from __future__ import annotations
 
@@ -24,10 +21,16 @@ ColumnAliases = Sequence[tuple[str, ...]]
 def iter_rows(
     path: Path, required: ColumnAliases, optional: Sequence[str] = (), projection: Sequence[str] | None = None
 ) -> Iterator[Item | RejectedItem]:
-    """The rows of a file with the columns `required` (under the first of their names) and `optional` where it has them.
+    """Yield the rows of a file that must have certain columns.
 
-    A file without one of them is one `broken_file` item that names the columns it has. `projection` reads no more than these
-    of the columns, still asking for all, and as many rows at a time, so that damage ends both readings alike.
+    A file without one of them is one `broken_file` item that names the columns it has.
+
+    Args:
+        path: Parquet file.
+        required: Columns that the file needs; rows have them under the first of their names.
+        optional: Columns that rows have where the file has them.
+        projection: Reads no more than these of the columns, still asking for all, and as many rows at a time, so that
+            damage ends both readings alike.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -58,12 +61,14 @@ def iter_rows(
 
 
 def _estimate_row_bytes(metadata: pq.FileMetaData) -> float:
-    """Bytes of the heaviest rows by the footer's account. Of whole row groups: pyarrow 26 ends the process, instead of
-    raising, when it is asked for one column of a group whose statistics are damaged."""
+    """Estimate the bytes of the heaviest rows by the footer's account of whole row groups.
+
+    pyarrow 26 ends the process, instead of raising, when it is asked for one column of a group with damaged statistics.
+    """
     groups = [metadata.row_group(group_index) for group_index in range(metadata.num_row_groups)]
     return max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1.0)
 
 
 def _compute_batch_rows(row_bytes: float) -> int:
-    """As many rows as `parquet_stream` takes, fewer where the footer says that rows are heavy."""
+    """Return as many rows as `parquet_stream` takes, fewer where the footer says that rows are heavy."""
     return max(1, min(parquet_stream.MAX_BATCH_ROWS, int(BATCH_BYTES / max(1.0, row_bytes))))

@@ -1,7 +1,7 @@
 """Parquet files of any size, a few rows at a time (parquet.apache.org).
 
-Rows come as dictionaries. One batch and one page of every column are held, not a row group; how large a page is was
-decided by whoever wrote the file (usually 1 MB, or one picture).
+Rows come as dictionaries. One batch and one page of every column are held, not a row group; the writer of
+the file decided how large a page is (usually 1 MB, or one image).
 """
 
 from __future__ import annotations
@@ -16,18 +16,23 @@ import pyarrow.parquet as pq
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
 
 MAX_BATCH_ROWS = 32
-"""Rows in hand at a time: pictures inside rows are up to a few MB each."""
+"""Rows in hand at a time: images inside rows are up to a few MB each."""
 
 _CELL_ERRORS = (ValueError, OverflowError, LookupError, pa.ArrowException)
-"""What values raise that Python cannot hold; a `LookupError` is of a time zone nobody knows."""
+"""What values raise that Python cannot hold; a `LookupError` comes from an unknown time zone."""
 
 
 def iter_rows(
     path: Path, columns: Sequence[str] | None = None, batch_size: int = MAX_BATCH_ROWS
 ) -> Iterator[Item | RejectedItem]:
-    """The rows of a file; `columns` that it lacks are left out. A damaged file ends in a `broken_file` item.
+    """Yield the rows of a file as objects; a damaged file ends in a `broken_file` item.
 
-    A cell whose value Python cannot hold (text that is no UTF-8, a date in the year 300,000) is a `RejectedItem`.
+    A cell whose value Python cannot hold (text that is not UTF-8, a date in the year 300,000) is a `RejectedItem`.
+
+    Args:
+        path: Parquet file.
+        columns: Columns to read, all by default; those that the file lacks are left out.
+        batch_size: Rows held at a time.
     """
     position = 0
     try:
@@ -43,7 +48,7 @@ def iter_rows(
 
 
 def _to_dicts(batch: pa.RecordBatch, position: int) -> list[dict[str, Any]]:
-    """The batch's rows; one by one when they cannot be had together."""
+    """Return the batch's rows; cell by cell when they cannot be converted together."""
     try:
         return batch.to_pylist()
     except _CELL_ERRORS:
@@ -66,7 +71,7 @@ def _read_cell(name: str, column: pa.Array, row_index: int, position: int) -> An
 
 
 def read_column_names(path: Path) -> tuple[str, ...]:
-    """The columns of a file; none for one that is no Parquet."""
+    """Return the columns of a file; none for one that is not Parquet."""
     try:
         with pq.ParquetFile(path) as file:
             return tuple(file.schema_arrow.names)
@@ -75,7 +80,7 @@ def read_column_names(path: Path) -> tuple[str, ...]:
 
 
 def count_rows(path: Path) -> int:
-    """From the footer alone; 0 for a file that is no Parquet."""
+    """Return the number of rows by the footer alone; 0 for a file that is not Parquet."""
     try:
         with pq.ParquetFile(path) as file:
             return int(file.metadata.num_rows)
