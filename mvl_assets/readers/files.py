@@ -116,8 +116,8 @@ def resolve_image(root: Path, name: object, folders: Sequence[str] = ("", "image
         folders: Folders of the root to look in.
 
     Raises:
-        RejectError: `bad_path`, `outside_root` (also through a symlink), `missing_image`; what is wrong with the archive
-            that should hold it (`broken_archive`, `archive_bomb`) or with the member (`unsafe_member`,
+        RejectError: `bad_path`, `outside_root` (also through a symlink), `missing_image`; what is wrong with the
+            archive that should hold it (`broken_archive`, `archive_bomb`) or with the member (`unsafe_member`,
             `ambiguous_member`, `encrypted_member`, `unsupported_member`).
     """
     path = resolve_file(root, name, folders)

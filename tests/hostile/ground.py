@@ -62,7 +62,7 @@ def take_in(spec: SourceSpec, folder: Path, build: Callable[[Path], None]) -> Ta
         {(s["file"], s["position"]): s for s in samples},
         {
             row["image_id"]: row
-            for row in lake.images.table.iter_rows(["image_id", "format", "width", "height", "frames", "mode"])
+            for row in lake.images.table.iter_rows(["image_id", "format", "width", "height", "n_frames", "mode"])
         },
         grown[0],
     )

@@ -3,9 +3,9 @@ r"""Links with captions in Parquet; the images were fetched into `pictures/` (`u
     link: "https://cdn.example.org/a.png"  caption: "A harbour at dusk. In the foreground ..."  message_id: ...
 
 Every `*.parquet` outside `pictures/`. One sample per row: a fixed neutral request, answered by the caption. The
-columns go by the names that published sets use: `link` and `caption` (laion/gpt4v-dataset), `url` and `caption` (CC3M, CC12M),
-`URL` and `TEXT` (LAION-5B); checked against public code that loads laion/gpt4v-dataset, and against img2dataset's
-dataset_examples. A row whose image was not fetched is `missing_image` and names its link: links die, so a few are
+columns go by the names that published sets use: `link` and `caption` (laion/gpt4v-dataset), `url` and `caption` (CC3M,
+CC12M), `URL` and `TEXT` (LAION-5B); checked against public code that loads laion/gpt4v-dataset, and against
+img2dataset's dataset_examples. A row whose image was not fetched is `missing_image` and names its link: links die, so a few are
 normal.
 """
 
