@@ -104,22 +104,22 @@ BAD_PICTURES: dict[str, tuple[Make, str]] = {
 
 GOOD_PICTURES: dict[str, tuple[Make, dict[str, object]]] = {
     # name: (bytes, what the lake says of it; `width` and `height` are 64 and 48 where nothing else is said)
-    "wrong_ending.png": (lambda: file_of(scene(), "JPEG"), {"format": "JPEG", "mode": "RGB", "frames": 1}),
+    "wrong_ending.png": (lambda: file_of(scene(), "JPEG"), {"format": "JPEG", "mode": "RGB", "n_frames": 1}),
     "animated.gif": (
         lambda: file_of(scene().convert("P"), "GIF", save_all=True, append_images=[scene().rotate(90).convert("P")]),
-        {"format": "GIF", "frames": 2},
+        {"format": "GIF", "n_frames": 2},
     ),
     "animated.webp": (
         lambda: file_of(scene(), "WEBP", save_all=True, append_images=[scene().rotate(90)] * 2),
-        {"format": "WEBP", "frames": 2},
+        {"format": "WEBP", "n_frames": 2},
     ),
     "animated.png": (
         lambda: file_of(scene(), "PNG", save_all=True, append_images=[scene().rotate(180)]),
-        {"format": "PNG", "frames": 2},
+        {"format": "PNG", "n_frames": 2},
     ),
     "pages.tiff": (
         lambda: file_of(scene(), "TIFF", save_all=True, append_images=[scene(200, 100), scene(30, 300)]),
-        {"format": "TIFF", "frames": 3},
+        {"format": "TIFF", "n_frames": 3},
     ),
     "print.jpg": (lambda: file_of(scene().convert("CMYK"), "JPEG"), {"format": "JPEG", "mode": "CMYK"}),
     "print.tiff": (lambda: file_of(scene().convert("CMYK"), "TIFF"), {"format": "TIFF", "mode": "CMYK"}),

@@ -262,7 +262,7 @@ PICKLES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "an_instance_of_python_2": (lambda mark: f"(S'touch {mark}'\nios\nsystem\n.".encode(), "os.system"),
     "eval": (lambda mark: f'cbuiltins\neval\n(S\'open("{mark}", "w")\'\ntR.'.encode(), "builtins.eval"),
     "cut_off": (lambda mark: pickle.dumps([{"ref_id": 1}])[:-5], "ends"),
-    "no_pickle": (lambda mark: b"\x00\x01", "no opcode"),
+    "no_pickle": (lambda mark: b"\x00\x01", "not an opcode"),
     "a_text_of_exabytes": (lambda mark: b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.", "not a whole pickle"),
     "an_object_for_a_list": (lambda mark: pickle.dumps({"ref_id": 1}), "no list of references"),
 }

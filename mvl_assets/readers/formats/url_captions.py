@@ -5,8 +5,8 @@ r"""Links with captions in Parquet; the images were fetched into `pictures/` (`u
 Every `*.parquet` outside `pictures/`. One sample per row: a fixed neutral request, answered by the caption. The
 columns go by the names that published sets use: `link` and `caption` (laion/gpt4v-dataset), `url` and `caption` (CC3M,
 CC12M), `URL` and `TEXT` (LAION-5B); checked against public code that loads laion/gpt4v-dataset, and against
-img2dataset's dataset_examples. A row whose image was not fetched is `missing_image` and names its link: links die, so a few are
-normal.
+img2dataset's dataset_examples. A row whose image was not fetched is `missing_image` and names its link: links die, so a
+few are normal.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def _load(data: mmap.mmap) -> Any:
     except UnsafePickle as error:
         raise UnsafePickle(f"{error} (before byte {data.tell()})") from None
     except EOFError:
-        raise UnsafePickle("the file ends before the pickle does") from None
+        raise UnsafePickle("not a whole pickle: the file ends before the pickle does") from None
     except _DAMAGE as error:
         raise UnsafePickle(f"not a whole pickle: {str(error)[:120]} (before byte {data.tell()})") from error
 
