@@ -414,7 +414,7 @@ def test_a_source_in_the_local_network_is_not_fetched(
     monkeypatch.setenv("MVL_HOME", str(tmp_path))
     monkeypatch.delenv("MVL_ALLOW_PRIVATE_FETCH", raising=False)
     with pytest.raises(
-        FetchError, match=r"demo.*(not an address of the public internet|is no http or https address)"
+        FetchError, match=r"demo.*(not an address of the public internet|is not an http or https URL)"
     ) as raised:
         fetch_source(source("llava_json", url=url), retry_policy=RetryPolicy(max_attempts=1, backoff_base_s=0.0))
     assert raised.value.hint
