@@ -120,8 +120,8 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "withdrawn": "True if the source does not contain the sample any more.",
     "rejects.position": "Row in its file, from 0.",
     "samples.position": "Row in its file, from 0.",
-    "curation/contamination.kind": "is_benchmark: the source is the benchmark; near_duplicate: text and similar images of a "
-    "held-out row; shared_image: an image of a held-out row among others.",
+    "curation/contamination.kind": "is_benchmark: the source is the benchmark; near_duplicate: text and "
+    "similar images of a held-out row; shared_image: an image of a held-out row among others.",
     "evaluation_benchmarks.benchmark": "Name of the benchmark in the paper.",
     "evaluation_benchmarks.partition_key": "What one run replaces: checkpoint, benchmark and settings.",
     "evaluation_benchmarks.result_id": "Key: digest of partition and task.",

@@ -6,12 +6,12 @@ steps in its own process may subscribe to all reports with `add_listener`.
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Callable
 
 import dagster as dg
 
+from mvl_assets.common.markdown import embed_image
 from mvl_assets.inference.progress import Progress
 from mvl_assets.orchestration.speed_plot import draw_speed_plot
 
@@ -63,5 +63,5 @@ class StageProgressLogger:
         if len(self._readings) < 3:
             return None
         seconds, rows, tokens = zip(*self._readings, strict=True)
-        image = base64.b64encode(draw_speed_plot(seconds, {"rows/s": rows, "tokens/s": tokens})).decode("ascii")
-        return dg.MetadataValue.md(f"![rows and tokens per second](data:image/png;base64,{image})")
+        plot = draw_speed_plot(seconds, {"rows/s": rows, "tokens/s": tokens})
+        return dg.MetadataValue.md(embed_image(plot, "rows and tokens per second"))

@@ -60,6 +60,7 @@ class PackPlan:
         if not table.exists():
             raise MvlError(f"there is no pack_plan/{stage}", hint=hint)
         self._table = table.snapshot()
+        self._table.require_known_keys()
         self.version = self._table.compute_data_version()
         n_packs = self._table.count()
         if not n_packs:

@@ -6,7 +6,6 @@ arrive here as prepared bytes and become base64 only inside the body.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
@@ -14,6 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mvl_assets.common.markdown import encode_data_uri
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.request import Request
 
@@ -97,7 +97,7 @@ def _build_image_part(
 def encode_data_url(data: bytes) -> str:
     """Return an image as a data URL (RFC 2397)."""
     media_type = next((name for signature, name in _IMAGE_SIGNATURES if data.startswith(signature)), "image/png")
-    return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
+    return encode_data_uri(data, media_type)
 
 
 def build_probe_body(endpoint: Endpoint) -> bytes:
