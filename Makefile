@@ -44,7 +44,7 @@ $(READY): pyproject.toml $(LOCK)
 	  || { echo "error: Python 3.11 or 3.12 is needed; run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv \
 	  || { echo "error: no virtual environment; install your system's python3-venv package"; exit 1; }
-	@echo "installing for $(ACCELERATOR) into .venv: $(or $(GPU),no NVIDIA GPU: nvidia-smi does not answer);" \
+	@echo "installing for $(ACCELERATOR) into .venv (5 GB or more, a few minutes): $(or $(GPU),no NVIDIA GPU: nvidia-smi does not answer);" \
 	      "$(LOCK), extras $(EXTRAS) (another choice: make setup ACCELERATOR=$(if $(filter cpu,$(ACCELERATOR)),cuda,cpu))"
 	@rm -f .venv/.ready-*
 	@$(PIP) install --quiet pip==26.3 2>.venv/install.log || true  # older ones resolve this for ten minutes

@@ -1,1 +1,1 @@
-"""Dagster component types and resources."""
+"""The Dagster component of a source, and its checks."""

@@ -1,4 +1,4 @@
-"""Rows beside archives of images: Cambrian-10M, M4-Instruct in parts, LLaVA-Video, the released MAmmoTH-VL files.
+"""Archives with the rows next to them: Cambrian-10M, M4-Instruct in parts, LLaVA-Video, the MAmmoTH-VL release.
 
 Archives carry no time and no owner: equal rows give equal bytes.
 """

@@ -1,4 +1,4 @@
-"""COCO: one annotation file beside a folder of images."""
+"""COCO: one annotation file and a folder of images."""
 
 from __future__ import annotations
 
