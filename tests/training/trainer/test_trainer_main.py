@@ -318,7 +318,7 @@ def test_a_checkpoint_with_changed_bytes_is_refused_and_removed_once_the_run_has
     [
         (["--recipe", "nonsense"], "no recipe 'nonsense'"),
         (["--lake", "/nowhere"], "there is no pack_plan/single_image"),
-        (["--init-from", "/nowhere"], "/nowhere is no export"),
+        (["--init-from", "/nowhere"], "/nowhere is not an export"),
         (["--stage", "one_vision"], "has no stage 'one_vision'"),
     ],
 )
