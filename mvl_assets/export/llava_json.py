@@ -1,7 +1,7 @@
-"""A mixture as LLaVA training JSON: what LLaVA-NeXT and its descendants read, and what MAmmoTH-VL released.
+r"""A mixture as LLaVA training JSON: what LLaVA-NeXT and its descendants read, and what MAmmoTH-VL released.
 
     [{"id": "3f…", "source": "chartqa", "image": "images/9a/9a1f….png",
-      "conversations": [{"from": "human", "value": "<image>\\n…"}, {"from": "gpt", "value": "…"}]},
+      "conversations": [{"from": "human", "value": "<image>\n…"}, {"from": "gpt", "value": "…"}]},
 
 One file per training stage, and a folder of images. `image` is a string for one image and a list for several; a video
 is exported as its sampled frames. `id` is the mixture's row id, so `mvl trace` finds every exported row.
