@@ -1,6 +1,6 @@
-"""Turns pytest's JUnit report into `docs/tested.md`: what was run, what was skipped and why.
+"""Writes `docs/tested.md` from pytest's JUnit reports: what was run, what was skipped and why.
 
-make test && .venv/bin/python tools/tested.py
+    make test && .venv/bin/python tools/tested.py [REPORT ...]
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 UNTESTED_NOTE = """\
 Never run by these tests, because they need what a CPU machine without a network does not have: any GPU (the CUDA paths
 of training, the `small` and `paper` profiles and recipes), downloads from a hub, an object store, several machines
-(`deploy/dagster.cluster.yaml` is checked against Dagster's schema only), and a model that sees as rewriter or judge.
+(`deploy/dagster.cluster.yaml` is checked against Dagster's schema only), and a vision model as rewriter or judge.
 """
 
 
 def render_test_report(report_paths: list[Path]) -> str:
-    """The reports as Markdown. Rooms are the folders below `tests/`."""
+    """Return the reports as markdown, by folder of `tests/`."""
     counts_by_package: dict[str, Counter[str]] = defaultdict(Counter)
     seconds: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
@@ -32,7 +32,7 @@ def render_test_report(report_paths: list[Path]) -> str:
         if skip_element is not None:
             skipped[f"{package}: {skip_element.get('message', '')}"] += 1
     lines = ["# What was run", "", "Written by `tools/tested.py` from the reports of test runs.", ""]
-    lines += ["| room | passed | skipped | failed | seconds |", "|---|---|---|---|---|"]
+    lines += ["| tests | passed | skipped | failed | seconds |", "|---|---|---|---|---|"]
     for package in sorted(counts_by_package):
         count = counts_by_package[package]
         lines.append(
