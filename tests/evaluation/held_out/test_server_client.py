@@ -57,7 +57,7 @@ def test_every_question_is_answered_and_a_rerun_starts_no_server(lake: Lake, fak
         row = answers[question.question_id]
         assert row.answer
         assert (row.blank_image_answer is None) == (not question.image_ids)
-    assert fake == ["benchmark_settings the server of one_vision 9 requests"]
+    assert fake == ["asking the server of one_vision 9 requests"]
 
     server.stop_servers()
     assert _ask(lake, questions, fake) == answers
