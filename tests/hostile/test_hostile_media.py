@@ -158,7 +158,7 @@ def picture_ground(root: Path) -> None:
     put_json(root, "rows.json", [*rows, both])
 
 
-# Archives: some of those in `tests/readers/test_hostile_archives.py`, the whole way into the lake
+# Archives: some of those in `tests/readers/archives/test_hostile_archives.py`, the whole way into the lake
 
 FINE = picture(1, (16, 16))
 

@@ -20,7 +20,7 @@ from mvl_assets.errors import SourceError
 from mvl_assets.readers.sample import RejectedRow, Sample
 from tests.raw_files import TABMWP, errors, good, keyed, picture, put, put_json, put_parquet, read_all, said, source
 
-REAL_TABMWP = Path(__file__).resolve().parents[3] / "shared" / "data" / "tabmwp"
+REAL_TABMWP = Path(__file__).resolve().parents[4] / "shared" / "data" / "tabmwp"
 
 
 def read(root: Path, **fields: Any) -> list[Sample | RejectedRow]:
@@ -362,7 +362,7 @@ def test_the_field_map_of_a_source_reads_files_in_the_form_its_publishers_descri
 
 
 @pytest.mark.skipif(
-    not REAL_TABMWP.is_dir(), reason="the real TabMWP files do not lie beside the project (../shared/data)"
+    not REAL_TABMWP.is_dir(), reason="the real TabMWP files are not next to the project (../shared/data)"
 )
 def test_the_real_tabmwp_is_read_whole() -> None:
     rows = read_all(source("records", TABMWP), REAL_TABMWP)
