@@ -9,7 +9,7 @@ from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.table import Table
+from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.stages import CATEGORY
 
 SCAN_BATCH_SIZE = 8192
@@ -39,6 +39,6 @@ def build_sample_filter(lake: Lake, source: SourceSpec, limit: int | None) -> Ca
     return lambda sample_id: bool(smallest_ids) and sample_id <= smallest_ids[-1]
 
 
-def snapshot_if_exists(table: Table) -> Table:
+def snapshot_if_exists(table: TableReader) -> TableReader:
     """Return a reader of the table as it is now, so that several passes see the same rows in the same order."""
     return table.snapshot() if table.exists() else table

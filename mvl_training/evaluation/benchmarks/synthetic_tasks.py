@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from mvl_assets.common.atomic_write import replace_file
 from mvl_assets.media.image import encode_image
 
 SEED = 23
@@ -108,10 +109,8 @@ def write_task_data(folder: Path, n_questions: int = N_QUESTIONS) -> None:
             "text": [question.text for question in generated_questions],
             "answer": [question.reference for question in generated_questions],
         }
-        parquet_file = folder / f"{task}.parquet"
-        temp_file = parquet_file.with_suffix(".part")
-        pq.write_table(pa.table(columns, schema=_build_schema()), temp_file)
-        temp_file.replace(parquet_file)
+        with replace_file(folder / f"{task}.parquet") as temp_file:
+            pq.write_table(pa.table(columns, schema=_build_schema()), temp_file)
 
 
 def _build_schema() -> pa.Schema:

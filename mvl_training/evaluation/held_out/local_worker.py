@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import build_blank_image
@@ -188,11 +189,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _write_answers(answers_path: Path, answers_by_question: dict[str, ModelAnswer]) -> None:
     answers_path.parent.mkdir(parents=True, exist_ok=True)
-    temp_file = answers_path.with_suffix(".part")
-    temp_file.write_text(
-        "".join(_format_line(model_answer) for model_answer in answers_by_question.values()), encoding="utf-8"
-    )
-    temp_file.replace(answers_path)
+    write_text_atomic(answers_path, "".join(map(_format_line, answers_by_question.values())))
 
 
 def _format_line(model_answer: ModelAnswer) -> str:
