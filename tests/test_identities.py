@@ -1,4 +1,4 @@
-"""Identities of fixed inputs, pinned: a rename that moved one of them would ask, and pay for, every stored answer again."""
+"""Identities of fixed inputs, pinned: a rename that moved one would ask, and pay for, every stored answer again."""
 
 from __future__ import annotations
 

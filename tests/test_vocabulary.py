@@ -15,7 +15,7 @@ BANNED = frozenset(
     "asked beside film films found heard lane miniature picture pictures place places planted road said shown told"
     " wanted whom whoever".split()
 )
-"""Words that say too little (`found`, `one`), or that have another word here: image, video, demo data, probe, pipeline."""
+"""Words that say too little (`found`), or have another word here: image, video, demo data, probe, pipeline."""
 
 VERBS = frozenset(
     """
@@ -64,7 +64,7 @@ def iter_assigned_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def iter_functions(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (line, name) of functions whose name is ours to choose: no properties, special methods, assets or commands."""
+    """Yield (line, name) of functions that are not properties, special methods, assets or commands."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__"):
             decorators = " ".join(map(ast.unparse, node.decorator_list))

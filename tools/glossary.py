@@ -1,4 +1,4 @@
-"""Write the table of pipeline stages in docs/glossary.md from `mvl_assets.stages`: `python tools/glossary.py [--check]`."""
+"""Write the table of pipeline stages in docs/glossary.md from `mvl_assets.stages`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def render(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    """Write the table; with `--check` return 1 if it is not up to date."""
     text = GLOSSARY.read_text(encoding="utf-8")
     rendered = render(text)
     if "--check" in arguments:

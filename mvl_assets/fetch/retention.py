@@ -14,7 +14,7 @@ from mvl_assets.config.settings import UNPACKED_DIR
 from mvl_assets.fetch.lock import read_lockfile
 from mvl_assets.fetch.overview import matches_lock
 from mvl_assets.fetch.progress import LogFn, format_bytes
-from mvl_assets.fetch.state import FetchState, IngestRecord, load_state, save_state, lock_source
+from mvl_assets.fetch.state import FetchState, IngestRecord, load_state, lock_source, save_state
 
 
 def load_removed_files_record(source: SourceSpec, config_digest: str) -> IngestRecord | None:

@@ -23,7 +23,7 @@ from mvl_assets.fetch.lookup import resolve_source
 from mvl_assets.fetch.overview import list_files, matches_lock
 from mvl_assets.fetch.progress import LogFn, TransferMeter, format_bytes, log_nothing
 from mvl_assets.fetch.rules import format_manual_instructions
-from mvl_assets.fetch.state import PARTIAL_DIR, FetchState, StoredFile, iter_states, load_state, save_state, lock_source
+from mvl_assets.fetch.state import PARTIAL_DIR, FetchState, StoredFile, iter_states, load_state, lock_source, save_state
 from mvl_assets.fetch.transfer import (
     Downloader,
     PartialFile,

@@ -118,7 +118,9 @@ class _KeepRuleParser:
         try:
             return self._build_check(ast.parse(line, mode="eval").body)
         except SyntaxError as error:
-            raise self._build_error(f"{error.msg} at character {error.offset or len(line) + 1}" if line else "is empty") from error
+            raise self._build_error(
+                f"{error.msg} at character {error.offset or len(line) + 1}" if line else "is empty"
+            ) from error
         except (MemoryError, RecursionError, ValueError) as error:
             raise self._build_error("cannot be read") from error
 

@@ -118,6 +118,7 @@ def parse_turns(conversations: object) -> tuple[Turn, ...]:
 
 
 def build_qa_turns(question: str, answer: str) -> tuple[Turn, ...]:
+    """Return a human turn and its answer."""
     return parse_turns([{"from": "human", "value": question}, {"from": "gpt", "value": answer}])
 
 

@@ -116,9 +116,7 @@ PARSERS: dict[str, Callable[[Path], Iterator[bool]]] = {
 
 
 @pytest.mark.parametrize("slug", DEMO_SLUGS)
-def test_valid_and_invalid_rows_are_counted_as_written(
-    slug: str, demo_sources: dict[str, WrittenDemoSource]
-) -> None:
+def test_valid_and_invalid_rows_are_counted_as_written(slug: str, demo_sources: dict[str, WrittenDemoSource]) -> None:
     written = demo_sources[slug]
     verdicts = list(PARSERS[written.format](written.source_dir))
     assert (verdicts.count(True), verdicts.count(False)) == (written.n_good_rows, written.n_rejects)

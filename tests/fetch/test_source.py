@@ -14,7 +14,7 @@ from mvl_assets.fetch.lock import read_lockfile, write_lockfile
 from mvl_assets.fetch.lookup import lock_sources
 from mvl_assets.fetch.overview import compute_source_state, describe_state, get_missing_reason, list_files
 from mvl_assets.fetch.source import MAX_CONCURRENT_DOWNLOADS, fetch_source
-from mvl_assets.fetch.state import get_state_path, load_state, save_state, lock_source
+from mvl_assets.fetch.state import get_state_path, load_state, lock_source, save_state
 from tests.fetch.hub_server import Fault, HubServer, Repo, wait_until
 from tests.fetch.sources import QUICK, noise, spec
 

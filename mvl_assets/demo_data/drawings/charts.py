@@ -35,6 +35,7 @@ class ChartData:
 
 
 def sample_chart_data(rng: Random, n_values: int, step: int = 5, max_value: int = 100) -> ChartData:
+    """Draw labels and values of a chart."""
     title, unit, labels = rng.choice(SUBJECTS)
     return ChartData(title, unit, labels[:n_values], tuple(rng.sample(range(step, max_value + 1, step), n_values)))
 
@@ -45,6 +46,7 @@ def draw_chart(rng: Random) -> Drawing:
 
 
 def draw_bar_chart(rng: Random) -> Drawing:
+    """Draw a bar chart with questions about its values."""
     chart_data = sample_chart_data(rng, sample_int(rng, 3, 6))
     image, draw, (x0, y0, x1, y1) = _draw_axes(rng, chart_data)
     slot = (x1 - x0) / len(chart_data.values)
@@ -60,6 +62,7 @@ def draw_bar_chart(rng: Random) -> Drawing:
 
 
 def draw_line_chart(rng: Random) -> Drawing:
+    """Draw a line chart with questions about its values."""
     chart_data = sample_chart_data(rng, sample_int(rng, 4, 6))
     image, draw, (x0, y0, x1, y1) = _draw_axes(rng, chart_data)
     slot = (x1 - x0) / len(chart_data.values)

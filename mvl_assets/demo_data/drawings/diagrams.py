@@ -28,6 +28,7 @@ CYCLES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def draw_diagram(rng: Random) -> Drawing:
+    """Draw a chain of labelled boxes."""
     return rng.choice((draw_food_chain, draw_cycle))(rng)
 
 
@@ -87,6 +88,7 @@ def draw_food_chain(rng: Random) -> Drawing:
 
 
 def draw_cycle(rng: Random) -> Drawing:
+    """Draw a cycle of labelled boxes."""
     title, all_stages = rng.choice(CYCLES)
     first_index = rng.randrange(len(all_stages))
     stages = all_stages[first_index:] + all_stages[:first_index]

@@ -22,6 +22,7 @@ def draw_document(rng: Random) -> Drawing:
 
 
 def draw_receipt(rng: Random) -> Drawing:
+    """Draw a receipt."""
     shop, number = rng.choice(SHOPS), sample_int(rng, 1000, 9999)
     goods = rng.sample(GOODS, sample_int(rng, 3, 6))
     cents = dict(zip(goods, rng.sample(range(50, 900, 5), len(goods)), strict=True))
@@ -64,6 +65,7 @@ def draw_receipt(rng: Random) -> Drawing:
 
 
 def draw_notice(rng: Random) -> Drawing:
+    """Draw a notice."""
     event, day, street, host = rng.choice(EVENTS), rng.choice(DAYS), rng.choice(STREETS), rng.choice(PERSON_NAMES)
     hour, house, fee = sample_int(rng, 4, 9), sample_int(rng, 1, 90), sample_int(rng, 2, 12)
     size = sample_int(rng, 16, 24, 2)
@@ -88,6 +90,7 @@ def draw_notice(rng: Random) -> Drawing:
 
 
 def draw_form(rng: Random) -> Drawing:
+    """Draw a filled-in form."""
     name, street = rng.choice(PERSON_NAMES), rng.choice(STREETS)
     values = {
         "Name": f"{name} {rng.choice(('Berg', 'Costa', 'Novak', 'Okoro', 'Sato', 'Weiss'))}",

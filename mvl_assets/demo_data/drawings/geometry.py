@@ -49,6 +49,7 @@ def draw_triangle(rng: Random) -> Drawing:
 
 
 def draw_rectangle(rng: Random) -> Drawing:
+    """Draw a rectangle with its sides given."""
     width, height = rng.sample(range(3, 13), 2)
     image, draw, points = _create_fitted_canvas(rng, [(0, 0), (width, 0), (width, height), (0, height)])
     draw.polygon(points, outline=INK, fill=(250, 240, 224), width=3)
@@ -78,6 +79,7 @@ def draw_rectangle(rng: Random) -> Drawing:
 
 
 def draw_circle(rng: Random) -> Drawing:
+    """Draw a circle with its radius given."""
     radius = sample_int(rng, 2, 12)
     side = sample_int(rng, 240, 420, 20)
     image, draw = create_canvas((side, side), (255, 255, 255))

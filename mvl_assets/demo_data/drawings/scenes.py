@@ -108,6 +108,7 @@ def draw_strip(rng: Random) -> Drawing:
 
 
 def build_count_qa_pair(rng: Random, objects: list[SceneObject]) -> DrawnQAPair:
+    """Ask how many objects of one kind there are."""
     if rng.random() < 0.5:
         shape = rng.choice(objects).shape
         matching_objects = [scene_object for scene_object in objects if scene_object.shape == shape]
@@ -127,11 +128,13 @@ def build_count_qa_pair(rng: Random, objects: list[SceneObject]) -> DrawnQAPair:
 
 
 def build_total_qa_pair(objects: list[SceneObject]) -> DrawnQAPair:
+    """Ask how many objects there are."""
     names_text = join_with_and([add_article(scene_object.name) for scene_object in objects])
     return DrawnQAPair("How many shapes are there in all?", str(len(objects)), f"The picture holds {names_text}.")
 
 
 def build_position_qa_pair(scene_object: SceneObject, columns: int, rows: int) -> DrawnQAPair:
+    """Ask where an object is."""
     position = describe_position(scene_object, columns, rows)
     rationale = (
         f"The {scene_object.name} lies in column {scene_object.column + 1} of {columns} "
@@ -181,6 +184,7 @@ def build_colour_qa_pairs(objects: list[SceneObject]) -> list[DrawnQAPair]:
 
 
 def build_scene_caption(objects: list[SceneObject]) -> str:
+    """Describe all objects of a scene."""
     names = join_with_and([add_article(scene_object.name) for scene_object in objects])
     return f"A plain picture with {pluralize(len(objects), 'shape')}: {names}."
 

@@ -200,4 +200,5 @@ def _build_mean_problem(rng: Random, person: str) -> WordProblem:
 
 
 def format_dollars(cents: int) -> str:
+    """Return cents as dollars, such as `$1.05`."""
     return f"${cents // 100}.{cents % 100:02d}"

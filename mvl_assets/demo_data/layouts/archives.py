@@ -100,10 +100,12 @@ def write_mammoth_release(source_dir: Path, slug: str, rows: Sequence[RawRow]) -
 
 
 def gzip_bytes(data: bytes) -> bytes:
+    """Return the data compressed with gzip, without a time stamp."""
     return gzip.compress(data, mtime=0)
 
 
 def build_tar(files: Mapping[str, bytes], links: Iterable[str] = ()) -> bytes:
+    """Return a tar archive of the files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for name, data in files.items():
@@ -118,6 +120,7 @@ def build_tar(files: Mapping[str, bytes], links: Iterable[str] = ()) -> bytes:
 
 
 def build_zip(files: Mapping[str, bytes]) -> bytes:
+    """Return a zip archive of the files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():

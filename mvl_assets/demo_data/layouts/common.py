@@ -35,6 +35,7 @@ def resolve_config_name(slug: str) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
+    """Write a value as JSON, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

@@ -321,6 +321,7 @@ def _build_completion(body: dict[str, Any], text: str, finish_reason: str, logpr
 
 
 def main(arguments: list[str]) -> None:
+    """Serve until interrupted."""
     parser = argparse.ArgumentParser(description="a fake OpenAI-compatible model server with faults")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)

@@ -115,6 +115,7 @@ def _is_probe_body(body: bytes) -> bool:
 
 
 def main(arguments: list[str]) -> None:
+    """Forward until interrupted."""
     parser = argparse.ArgumentParser(description="forwards to a model server and journals the requests")
     parser.add_argument("--upstream", required=True, metavar="URL", help="without /v1")
     parser.add_argument("--port", type=int, required=True)

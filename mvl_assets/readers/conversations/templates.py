@@ -75,6 +75,7 @@ class Record:
 
 
 def format_scalar(value: Any, field: str) -> str:
+    """Return a value as text for a template."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RejectError("bad_field", f"{field} holds a {type(value).__name__} where text was expected")
     if isinstance(value, float) and not math.isfinite(value):

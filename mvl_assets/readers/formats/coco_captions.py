@@ -31,6 +31,7 @@ CaptionsByImage = dict[int, list[tuple[int, str]]]
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in list_data_files(source.slug, root, "annotations/captions_*.json", "captions_*.json"):
         split = path.stem.removeprefix("captions_")
         captions, rejected_items = _load_captions(path)

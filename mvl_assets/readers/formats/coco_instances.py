@@ -56,6 +56,7 @@ ObjectsByImage = dict[int, bytearray | RejectError]
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in list_data_files(source.slug, root, "annotations/instances_*.json", "instances_*.json"):
         name, split = format_relative_path(root, path), path.stem.removeprefix("instances_")
         objects, has_orphans, is_complete = _load_objects(path)

@@ -48,6 +48,7 @@ DOCUMENTS_FOLDER = "spdocvqa_images"
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in list_data_files(source.slug, root, *FILE_PATTERNS, *(f"*/{name}" for name in FILE_PATTERNS)):
         if path.with_name(f"{path.stem}_withQT.json").is_file():
             continue  # the same questions, there with their types

@@ -38,6 +38,7 @@ ALL_PATTERNS = ("train_all_questions/*.json", "*/train_all_questions/*.json")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     is_balanced = any(True for pattern in BALANCED_PATTERNS for _ in root.glob(pattern))
     for path in list_data_files(
         source.slug, root, *(BALANCED_PATTERNS if is_balanced else (*BALANCED_PATTERNS, *ALL_PATTERNS))

@@ -59,6 +59,7 @@ _DIFFICULT_LINE = re.compile(r'\s*([01])\s*,\s*"(.*)"\s*', re.DOTALL)
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in _iter_files(source, root):
         yield build_sample(Row(format_relative_path(root, path), 0, None, {}), partial(_to_sample, root, path))
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     to_sample = partial(to_llava_sample, root)
     for row in read_rows(source, root):
         yield build_sample(row, to_sample)

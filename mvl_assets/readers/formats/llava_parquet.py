@@ -30,6 +30,7 @@ OPTIONAL_COLUMNS = ("id", "image", "images")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in list_data_files(source.slug, root, "**/*.parquet"):
         for row in to_rows(
             format_relative_path(root, path), parquet_columns.iter_rows(path, REQUIRED_COLUMNS, OPTIONAL_COLUMNS), "id"

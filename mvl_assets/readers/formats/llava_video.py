@@ -35,6 +35,7 @@ FRAME_FOLDERS = ("train_300k", "train_600k", "frames")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in list_data_files(source.slug, root, "*.json", "*.jsonl", "*/*.json", "*/*.jsonl"):
         folder = path.parent.relative_to(root).as_posix()
         for row in to_rows(format_relative_path(root, path), iter_items(path), "id"):

@@ -52,6 +52,7 @@ _IMAGE_FOLDERS = {
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in list_data_files(source.slug, root, "*.jsonl", "annotations/*.jsonl"):
         for row in to_rows(format_relative_path(root, path), iter_lines(path)):
             yield build_sample(_add_native_id(row), partial(_to_sample, root))

@@ -32,6 +32,7 @@ VIDEO_FOLDERS = ("", "video_data")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     to_sample = partial(_to_sample, root)
     for row in read_rows(source, root):
         yield build_sample(row, to_sample)

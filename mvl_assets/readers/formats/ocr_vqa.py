@@ -39,6 +39,7 @@ SPLITS = (TRAIN_SPLIT, 2, 3)
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in list_data_files(source.slug, root, "dataset.json", "*/dataset.json"):
         yield from number_rows(_iter_samples(root, path))
 

@@ -66,6 +66,7 @@ class _Instances:
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in _iter_preferred_divisions(list_data_files(source.slug, root, "*/refs(*).p", "refs(*).p")):
         name, position = format_relative_path(root, path), 0
         instances_path = path.with_name("instances.json")

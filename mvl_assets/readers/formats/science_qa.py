@@ -34,6 +34,7 @@ OTHER_SPLITS = ("val", "test")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in list_data_files(source.slug, root, "problems.json", "*/problems.json", "data/scienceqa/problems.json"):
         rows = to_rows(format_relative_path(root, path), iter_elements(path))
         train_rows = (row for row in rows if isinstance(row, RejectedRow) or row.value.get("split") not in OTHER_SPLITS)

@@ -38,6 +38,7 @@ FILE_PATTERNS = ("**/*.html", "**/*.png", "**/*.parquet")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in _list_files(source, root):
         name = format_relative_path(root, path)
         if path.suffix == ".parquet":

@@ -48,6 +48,7 @@ class RenderedPage(EncodedImage):
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in list_data_files(source.slug, root, "**/*.json"):
         for row in to_rows(format_relative_path(root, path), map(_add_uid_key, iter_elements(path)), "id"):
             yield build_sample(row, _to_sample)

@@ -34,6 +34,7 @@ CAPTION_COLUMN_NAMES = ("caption", "TEXT")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     to_sample = partial(_to_sample, UrlImageIndex(root))
     for row in _read_rows(source, root):
         yield build_sample(row, to_sample)

@@ -28,6 +28,7 @@ VIDEO_FOLDERS = ("", "videos", "activitynet_videos")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     for path in list_data_files(source.slug, root, "*.json"):
         for row in to_rows(format_relative_path(root, path), iter_elements(path)):
             yield build_sample(row, partial(_to_sample, root))

@@ -46,6 +46,7 @@ _LABEL_PREFIX = re.compile(r"\(?([A-Z])[.):]\s*")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     published_answers = _load_published_answers(root / ANSWERS_FILE)
     for path in _list_tables(source, root):
         for row in to_rows(format_relative_path(root, path), _iter_items(path), *_ID_FIELDS):

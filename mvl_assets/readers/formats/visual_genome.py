@@ -63,6 +63,7 @@ SizesByImage = dict[str, ImageSize]
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     paths = list_data_files(source.slug, root, *(f"{kind}.json" for kind in _LIST_FIELDS))
     needs_sizes = any(path.stem in _BOX_TURN_BUILDERS for path in paths)
     sizes = _load_sizes(list_data_files(source.slug, root, "image_data.json")[0]) if needs_sizes else {}

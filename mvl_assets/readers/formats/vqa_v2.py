@@ -53,6 +53,7 @@ _QUESTIONS_NAME = re.compile(r"(?P<edition>.*)OpenEnded_mscoco_(?P<split>.*)_que
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     folders = ("", "[Qq]uestions/", "[Aa]nnotations/")
     for path in list_data_files(
         source.slug, root, *(f + name for f in folders for name in (QUESTIONS_PATTERN, VIZWIZ_FILE))

@@ -44,6 +44,7 @@ TEXT_COLUMNS = ("language", "page_title", "section_title", *CAPTION_COLUMNS)
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
+    """Yield the source's samples and rejected rows."""
     to_sample = partial(_to_sample, root, UrlImageIndex(root))
     for row in _read_rows(source, root, include_images=True):
         yield build_sample(row, to_sample)

@@ -287,6 +287,7 @@ def _write_message(out: TextIO, message: Mapping[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Answer questions from standard input; return the exit status."""
     # Libraries print to stdout; the protocol gets a file descriptor of its own.
     out = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)

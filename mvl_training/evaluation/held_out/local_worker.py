@@ -165,6 +165,7 @@ def _index_by_position(values: Sequence[Any], positions: Sequence[int]) -> dict[
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Answer the questions of a job file; return the exit status."""
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     lake = Lake(job["lake_root"])
     questions = [HeldOutQuestion.from_dict(data) for data in job["questions"]]

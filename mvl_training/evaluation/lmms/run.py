@@ -229,6 +229,7 @@ def _bootstrap_stderrs(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run a job; return the exit status."""
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     output_dir = Path(job["output_dir"])
     output_dir.mkdir(parents=True, exist_ok=True)
