@@ -1,4 +1,4 @@
-"""Every command tried as a user tries it, on a small lake that was built by the commands themselves."""
+"""Every command as a user runs it, on a small lake that was built by the commands themselves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def first(home: Home, table: str, condition: str | None = None) -> dict[str, Any
 # -- help, doctor, demo-data ---------------------------------------------------------------------------------------
 
 
-def test_help_names_every_command_and_each_explains_itself() -> None:
+def test_help_lists_every_command_and_each_has_help() -> None:
     said = CliRunner().invoke(cli, ["--help"]).output
     for name, words in COMMANDS.items():
         assert lines_with(said, [name, words.split(",")[0][:40]]), name
@@ -41,7 +41,7 @@ def test_help_names_every_command_and_each_explains_itself() -> None:
         assert own.exit_code == 0 and "Usage:" in own.output
 
 
-def test_an_unknown_command_and_a_wrong_option_are_refused_in_a_line(raw: Home) -> None:
+def test_unknown_command_and_wrong_option_end_in_one_line(raw: Home) -> None:
     done = raw.mvl("fly")
     assert done.returncode == 2 and "No such command 'fly'" in done.stderr and "Traceback" not in done.stderr
     done = raw.mvl("run", "--until", "the end")
@@ -61,7 +61,7 @@ def test_doctor_names_every_check_and_the_fix_of_each_failure(raw: Home) -> None
     assert len(quiet.stdout.splitlines()) == 2 * sum(line.startswith("FAIL") for line in lines)
 
 
-def test_doctor_says_that_the_profile_is_missing(raw: Home) -> None:
+def test_doctor_reports_a_missing_profile(raw: Home) -> None:
     done = raw.using(MVL_PROFILE="nobody").mvl("doctor", "--quiet")
     assert done.returncode == 1
     assert "FAIL profile: there is no profile 'nobody'" in done.stdout
@@ -93,7 +93,7 @@ def test_sources_are_the_153_and_those_outside_with_what_was_found(built: Home) 
     assert found == {}
 
 
-def test_sources_can_be_narrowed(built: Home) -> None:
+def test_sources_filters_by_category_and_group(built: Home) -> None:
     listed = json.loads(here(built, "sources", "--category", "caption", "--group", "B", "--json").output)
     expected = {s for s, spec in load_catalog().items() if (spec.category, spec.group) == ("caption", "B")}
     assert {source["slug"] for source in listed} == expected
@@ -115,7 +115,7 @@ def test_status_counts_what_was_made_and_what_is_in_it(built: Home) -> None:
     assert "materialised, stale and missing count partitions" in built.run("status")
 
 
-def test_status_of_nothing_is_nothing(raw: Home, copy_of: Callable[[Home], Home]) -> None:
+def test_status_of_an_empty_lake_counts_nothing(raw: Home, copy_of: Callable[[Home], Home]) -> None:
     stages = copy_of(raw).json("status")
     assert {stage["materialised"] for stage in stages} == {0}
     assert not any(stage["rows"] for stage in stages)
@@ -168,7 +168,7 @@ def test_an_edited_prompt_makes_stale_exactly_what_was_made_with_it(
 # -- trace ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_kind_of_id_leads_back_to_the_file(built: Home) -> None:
+def test_trace_of_every_kind_of_id_reaches_the_file(built: Home) -> None:
     rewrite = first(built, "rewritten/code_math")
     used = first(built, "mixture/single_image")
     judged = first(built, "judged/code_math", f"rewrite_id = '{rewrite['rewrite_id']}'")
@@ -205,13 +205,13 @@ def test_a_trace_reads_from_the_training_row_to_the_file(built: Home) -> None:
         ("hello there", "is not an id"),
     ],
 )
-def test_an_id_that_leads_nowhere_is_one_line(built: Home, row_id: str, message: str) -> None:
+def test_trace_of_an_unknown_id_is_one_error(built: Home, row_id: str, message: str) -> None:
     result = here(built, "trace", row_id)
     assert isinstance(result.exception, MvlError)
     assert message in result.exception.message and result.exception.hint
 
 
-def test_an_ambiguous_beginning_is_refused_and_named(tmp_path: Path) -> None:
+def test_trace_refuses_an_ambiguous_prefix(tmp_path: Path) -> None:
     home = Home(tmp_path)
     rows = [sample("drawn", n, sample_id=f"abcdef{n}".ljust(32, "0")) for n in range(2)]
     home.lake.get_table("samples").insert(pa.Table.from_pylist(rows, schema=SAMPLES.columns))
@@ -222,7 +222,7 @@ def test_an_ambiguous_beginning_is_refused_and_named(tmp_path: Path) -> None:
 # -- serve ---------------------------------------------------------------------------------------------------------
 
 
-def test_serve_says_that_nothing_runs(raw: Home) -> None:
+def test_serve_reports_that_no_server_runs(raw: Home) -> None:
     assert "no local model server is running" in raw.run("serve", "status")
     assert raw.json("serve", "status") == []
     assert "nothing was running" in raw.run("serve", "stop")

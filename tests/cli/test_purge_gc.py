@@ -1,4 +1,4 @@
-"""`mvl purge` and `mvl gc`, tried as a user tries them."""
+"""`mvl purge` and `mvl gc` as a user runs them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checkpoint(home: Home, stage: str, plan_version: str) -> None:
     (folder / "result.json").write_text(json.dumps({"plan_version": plan_version}), encoding="utf-8")
 
 
-def test_a_source_is_taken_out_of_everything_and_stays_out(built: Home, copy_of: Callable[[Home], Home]) -> None:
+def test_purged_source_is_deleted_everywhere_and_not_ingested_again(built: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(built)
     slug = REWRITTEN[1]
     export = home.folder / "export" / "llava_json"
@@ -57,7 +57,7 @@ def test_a_source_is_taken_out_of_everything_and_stays_out(built: Home, copy_of:
     one_error(home.mvl("purge", "allow", "source", slug), "not purged", "mvl purge")
 
 
-def test_a_sample_is_taken_out_by_the_beginning_of_its_id(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:
+def test_sample_is_purged_by_a_prefix_of_its_id(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(sorted_in)
     sample = next(Lake(str(home.folder / "lake")).get_table("samples").iter_rows(["sample_id"], f"source = '{KEPT}'"))
     before = rows(home, "samples", KEPT)
@@ -82,13 +82,13 @@ def test_a_sample_is_taken_out_by_the_beginning_of_its_id(sorted_in: Home, copy_
         (("purge", "allow", "source", "geo170k"), "not purged", "mvl purge"),
     ],
 )
-def test_a_wrong_name_is_one_line_and_what_to_do(
+def test_unknown_name_is_one_error_line_with_a_hint(
     sorted_in: Home, words: tuple[str, ...], message: str, hint: str
 ) -> None:
     one_error(sorted_in.mvl(*words), message, hint)
 
 
-def test_purging_is_refused_while_the_answers_of_the_source_are_written(
+def test_purge_is_refused_while_answers_of_the_source_are_written(
     sorted_in: Home, copy_of: Callable[[Home], Home]
 ) -> None:
     home = copy_of(sorted_in)
