@@ -26,7 +26,7 @@ from mvl_assets.judging.verdict import Verdict, parse_verdict
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import Reject
-from mvl_assets.lake.table import Table
+from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.model_stage.dialogue import extract_qa_pairs, format_pairs
 from mvl_assets.model_stage.loop import ProgressCallback, StageReport, run_table_stage
 from mvl_assets.model_stage.messages import build_messages, build_output_form
@@ -178,7 +178,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         return REWRITTEN.get_table_name(self._spec.category)
 
     @cached_property
-    def _rewrites(self) -> Table:
+    def _rewrites(self) -> TableReader:
         return snapshot_if_exists(self._lake.get_table(self._rewrites_name))
 
     @cached_property

@@ -16,7 +16,7 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schema import Reject
-from mvl_assets.lake.table import Table
+from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.model_stage.dialogue import attach_image_markers
 from mvl_assets.model_stage.loop import ProgressCallback, StageReport, run_table_stage
 from mvl_assets.model_stage.reask import ReaskChain, Resolution
@@ -134,7 +134,7 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
         return self._estimated_requests
 
     @cached_property
-    def _samples(self) -> Table:
+    def _samples(self) -> TableReader:
         return snapshot_if_exists(self._lake.get_table(CATEGORY.get_table_name(self._spec.category)))
 
     @cached_property
