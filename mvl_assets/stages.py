@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
-from mvl_assets.config.profile import ModelRole
+ModelRole = Literal["caption", "rewrite", "judge", "second_judge"]
+"""What a profile names a model for."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Writes `docs/tested.md` from pytest's JUnit reports: what was run, what was skipped and why.
 
-    make test && .venv/bin/python tools/tested.py [REPORT ...]
+make test && .venv/bin/python tools/tested.py [REPORT ...]
 """
 
 from __future__ import annotations

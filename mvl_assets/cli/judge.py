@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mvl_assets.common.tables import as_json, format_table
-from mvl_assets.config.profile import ModelRole
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.judging.kappa import Confusion
 from mvl_assets.judging.paper_reference import PAPER_KAPPA_ANNOTATORS, PAPER_KAPPA_ITEMS, PAPER_KAPPA_MODEL
 from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
+from mvl_assets.stages import ModelRole
 
 if TYPE_CHECKING:
     from mvl_assets.judging.calibrate import Calibration

@@ -13,9 +13,9 @@ from pydantic import Field, model_validator
 
 from mvl_assets.config.strict_yaml import StrictModel, read_document
 from mvl_assets.errors import MvlError
+from mvl_assets.stages import ModelRole
 
 PROFILES_DIR = Path(__file__).parents[1] / "profiles"
-ModelRole = Literal["caption", "rewrite", "judge", "second_judge"]
 
 
 class LocalServerConfig(StrictModel):

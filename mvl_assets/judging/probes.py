@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.config.profile import ModelRole, Profile
+from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import Prompt, get_judge_prompts, load_prompts
 from mvl_assets.config.strict_yaml import iter_documents
 from mvl_assets.errors import MvlError
@@ -25,6 +25,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.loop import StageRun
 from mvl_assets.model_stage.reask import ReaskChain, Resolution
 from mvl_assets.model_stage.stage import ModelStage, RowRequests, ServedModel
+from mvl_assets.stages import ModelRole
 
 PROBES_FILE = Path(__file__).with_name("probes.yaml")
 # Answers of their own, apart from those of the sources: a second call with the same judge sends nothing.
