@@ -41,7 +41,7 @@ def test_a_refused_request_is_asked_again_by_retry_alone(sorted_in: Home, model:
     before = model.counts()["requests"]
     said = home.run("retry", "--stage", "rewritten", "--error", "http_400")
     assert model.counts()["requests"] - before == refused["rewritten"]
-    assert f"{refused['rewrite']} of {refused['rewrite']} rejects are resolved" in said
+    assert f"{refused['rewritten']} of {refused['rewritten']} rejects are resolved" in said
     assert [g["stage"] for g in listed(home)] == ["judged"]
     # What came in is judged by the next run, and the refused verdicts still wait.
     home.run("run", *ROAD)
