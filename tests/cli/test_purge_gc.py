@@ -24,7 +24,7 @@ def checkpoint(home: Home, stage: str, plan_version: str) -> None:
     (folder / "result.json").write_text(json.dumps({"plan_version": plan_version}), encoding="utf-8")
 
 
-def test_purged_source_is_deleted_everywhere_and_not_ingested_again(built: Home, copy_of: Callable[[Home], Home]) -> None:
+def test_purged_source_is_deleted_and_not_ingested_again(built: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(built)
     slug = REWRITTEN[1]
     export = home.folder / "export" / "llava_json"
