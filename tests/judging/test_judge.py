@@ -82,7 +82,7 @@ def test_the_three_requests_of_a_rewrite_differ_only_at_their_end(lake: Lake, se
     assert all(len(points) == 3 for points in by_data.values())
 
 
-def test_the_judge_does_not_get_the_original_key(lake: Lake, served: tuple[FakeServer, Endpoint]):
+def test_the_judge_does_not_get_the_reference_answer(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     turns = [{"from": "human", "value": "<image>\nHow many?"}, {"from": "gpt", "value": "the-key-47"}]
     put(lake, MATH, range(3), conversations=turns)
@@ -93,7 +93,7 @@ def test_the_judge_does_not_get_the_original_key(lake: Lake, served: tuple[FakeS
     assert not any("the-key-47" in str(body) for body in server.bodies)
 
 
-def test_a_second_run_sends_nothing_and_a_moved_rule_neither(lake: Lake, served: tuple[FakeServer, Endpoint]):
+def test_a_second_run_and_a_moved_rule_send_nothing(lake: Lake, served: tuple[FakeServer, Endpoint]):
     first = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
     same = judge_source(lake, MATH, profile(), run_id="r2")
     assert (same.requests.attempts_sent, same.published.version) == (0, first.published.version)
@@ -151,9 +151,7 @@ def test_a_refused_verdict_is_a_reject_until_it_is_asked_for_again(lake: Lake, s
     assert (again.requests.attempts_sent, again.rows, rows(lake, "rejects")) == (3, 12, [])
 
 
-def test_a_verdict_that_is_none_stays_until_it_is_asked_for_in_another_round(
-    lake: Lake, served: tuple[FakeServer, Endpoint]
-):
+def test_an_unusable_verdict_is_a_reject_until_it_is_retried(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     server.config.fault_by_marker = {"What is 5 plus 1": "white_space"}
     first = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
@@ -178,7 +176,9 @@ def two_judges(rule: str = "all_yes") -> Profile:
     )
 
 
-def test_a_second_judge_is_asked_the_same_and_stands_beside_the_first(lake: Lake, served: tuple[FakeServer, Endpoint]):
+def test_a_second_judge_is_asked_the_same_and_its_verdicts_are_in_the_row(
+    lake: Lake, served: tuple[FakeServer, Endpoint]
+):
     server, endpoint = served
     other = replace(endpoint, model="other")
     judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])

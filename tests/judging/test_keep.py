@@ -38,7 +38,7 @@ GOOD, WEAK, BAD = judged(0.9, 0.8, 0.7), judged(0.9, 0.8, 0.3), judged(0.1, 0.2,
         ("(all_yes or matches_reference) and p_yes >= 0.5", [None, "low_p_yes", "no_relevance"]),
     ],
 )
-def test_a_rule_keeps_and_names_why_not(rule: str, reasons: list[str | None]):
+def test_a_rule_keeps_a_pair_or_names_the_reason(rule: str, reasons: list[str | None]):
     parsed = parse_keep_rule(rule, no_reference=True, criteria=CRITERIA)
     assert [parsed.find_drop_reason(j) for j in (GOOD, WEAK, BAD)] == reasons
 
@@ -64,7 +64,7 @@ def test_both_yes_needs_the_second_judges_yes_too():
     assert reasons == [None, "second_no_accuracy", "no_second_verdict", "no_accuracy", None]
 
 
-def test_without_a_key_the_profile_decides():
+def test_without_a_reference_answer_the_profile_decides():
     open_question = judged(0.9, 0.9, 0.9, agrees=None)
     assert parse_keep_rule("matches_reference", no_reference=True).find_drop_reason(open_question) is None
     assert parse_keep_rule("matches_reference", no_reference=False).find_drop_reason(open_question) == "no_reference"

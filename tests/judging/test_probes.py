@@ -1,4 +1,4 @@
-"""The planted pairs: what ships, and what a judge's verdicts on them come to."""
+"""Judge probes: the pairs that ship, and how a judge's verdicts on them are counted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.servers import serving
 PROBES = load_probes()
 
 
-def test_each_of_the_papers_faults_has_as_many_twins():
+def test_each_fault_of_the_paper_has_equally_many_pairs():
     assert set(Counter(case.fault for case in PROBES.pairs).items()) == {(fault, 4) for fault in PROBE_FAULTS}
     assert {case.image for case in PROBES.pairs} == set(PROBES.images)
     for case in PROBES.pairs:
@@ -85,10 +85,10 @@ def test_a_judge_is_asked_every_criterion_with_the_picture_once(lake: Lake):
 
 def test_a_judge_that_always_says_yes_keeps_all_and_catches_nothing():
     yes, no = JudgeResponse(True, 0.9), JudgeResponse(False, 0.3)
-    twins = PROBES.pairs[0]
-    always = compute_probe_score([PairResult(twins, yes, yes)] * 4)
+    contrast_pair = PROBES.pairs[0]
+    always = compute_probe_score([PairResult(contrast_pair, yes, yes)] * 4)
     assert (always.true_rejects, always.true_keeps, always.ranked_correctly) == (0, 4, 0)
-    right = compute_probe_score([PairResult(twins, yes, no), PairResult(twins, None, no)])
+    right = compute_probe_score([PairResult(contrast_pair, yes, no), PairResult(contrast_pair, None, no)])
     assert (right.n_pairs, right.n_unanswered, right.true_rejects, right.true_keeps, right.ranked_correctly) == (
         2,
         1,

@@ -26,7 +26,7 @@ CRITERIA = 3
 
 
 @dataclass
-class Road:
+class Pipeline:
     """Two sources of different families, and the prompts and profile they are made with now."""
 
     lake: Lake
@@ -66,90 +66,95 @@ class Road:
 
 
 @pytest.fixture
-def road(lake: Lake) -> Iterator[Road]:
+def pipeline(lake: Lake) -> Iterator[Pipeline]:
     """Everything was made once."""
     with serving() as (server, endpoint):
-        road = Road(lake, server, endpoint)
+        pipeline = Pipeline(lake, server, endpoint)
         for source in SOURCES:
             put(lake, source, range(ROWS))
         everything = {("rewritten", "math"): ROWS, ("rewritten", "chart"): ROWS}
-        assert road.make() == everything | {("judged", family): CRITERIA * n for (_, family), n in everything.items()}
-        yield road
+        assert pipeline.make() == everything | {
+            ("judged", family): CRITERIA * n for (_, family), n in everything.items()
+        }
+        yield pipeline
 
 
-def test_nothing_changed_and_nothing_is_sent(road: Road):
-    assert road.make() == {}
+def test_an_unchanged_source_sends_nothing(pipeline: Pipeline):
+    assert pipeline.make() == {}
 
 
-def test_a_tenth_more_rows_of_one_source(road: Road):
-    put(road.lake, MATH, range(ROWS + ROWS // 10))
-    assert road.make() == {("rewritten", "math"): 2, ("judged", "math"): 2 * CRITERIA}
+def test_appended_rows_send_only_their_requests(pipeline: Pipeline):
+    put(pipeline.lake, MATH, range(ROWS + ROWS // 10))
+    assert pipeline.make() == {("rewritten", "math"): 2, ("judged", "math"): 2 * CRITERIA}
 
 
-def test_one_familys_prompt_edited(road: Road, tmp_path: Path):
-    road.prompts = load_prompts(prompt_folder(tmp_path, rewrite_chart=("Values are copied", "Numbers are copied")))
+def test_an_edited_prompt_sends_only_its_family(pipeline: Pipeline, tmp_path: Path):
+    pipeline.prompts = load_prompts(prompt_folder(tmp_path, rewrite_chart=("Values are copied", "Numbers are copied")))
     # The rewrites are others now, and so is what is judged; the other family keeps its own.
-    assert road.make() == {("rewritten", "chart"): ROWS, ("judged", "chart"): ROWS * CRITERIA}
+    assert pipeline.make() == {("rewritten", "chart"): ROWS, ("judged", "chart"): ROWS * CRITERIA}
 
 
-def test_another_temperature(road: Road, tmp_path: Path):
-    road.prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("temperature: 0.2", "temperature: 0.3")))
-    assert road.make() == {("rewritten", "math"): ROWS, ("judged", "math"): ROWS * CRITERIA}
+def test_another_temperature_sends_its_family_once(pipeline: Pipeline, tmp_path: Path):
+    pipeline.prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("temperature: 0.2", "temperature: 0.3")))
+    assert pipeline.make() == {("rewritten", "math"): ROWS, ("judged", "math"): ROWS * CRITERIA}
     # And back: both are stored.
-    road.prompts = load_prompts()
-    assert road.make() == {}
+    pipeline.prompts = load_prompts()
+    assert pipeline.make() == {}
 
 
-def test_the_sampling_of_the_re_ask_alone_concerns_only_what_is_asked_again(road: Road, tmp_path: Path):
-    road.prompts = load_prompts(
+def test_another_retry_sampling_sends_nothing_for_usable_answers(pipeline: Pipeline, tmp_path: Path):
+    pipeline.prompts = load_prompts(
         prompt_folder(tmp_path, rewrite_math=("retry_sampling: {temperature: 0.7", "retry_sampling: {temperature: 0.8"))
     )
-    assert road.make() == {}
+    assert pipeline.make() == {}
 
 
-def test_the_judge_swapped(road: Road):
-    judge = road.profile.models["one"].model_copy(update={"name": "other"})
-    road.profile = road.profile.model_copy(
-        update={"models": {**road.profile.models, "two": judge}, "roles": {**road.profile.roles, "judge": "two"}}
+def test_another_judge_is_sent_every_rewrite(pipeline: Pipeline):
+    judge = pipeline.profile.models["one"].model_copy(update={"name": "other"})
+    pipeline.profile = pipeline.profile.model_copy(
+        update={
+            "models": {**pipeline.profile.models, "two": judge},
+            "roles": {**pipeline.profile.roles, "judge": "two"},
+        }
     )
-    assert road.make() == {("judged", "math"): ROWS * CRITERIA, ("judged", "chart"): ROWS * CRITERIA}
+    assert pipeline.make() == {("judged", "math"): ROWS * CRITERIA, ("judged", "chart"): ROWS * CRITERIA}
 
 
-def test_one_criterion_reworded(road: Road, tmp_path: Path):
-    road.prompts = load_prompts(prompt_folder(tmp_path, judge_general=("completely", "in full")))
-    assert road.make() == {("judged", "math"): ROWS, ("judged", "chart"): ROWS}
+def test_a_reworded_criterion_sends_only_that_criterion(pipeline: Pipeline, tmp_path: Path):
+    pipeline.prompts = load_prompts(prompt_folder(tmp_path, judge_general=("completely", "in full")))
+    assert pipeline.make() == {("judged", "math"): ROWS, ("judged", "chart"): ROWS}
 
 
-def test_a_moved_threshold(road: Road):
-    road.profile = profile(rule="p_yes >= 0.3")
-    assert road.make() == {}
+def test_a_moved_threshold_sends_nothing(pipeline: Pipeline):
+    pipeline.profile = profile(rule="p_yes >= 0.3")
+    assert pipeline.make() == {}
 
 
-def test_a_prompts_note_costs_nothing(road: Road, tmp_path: Path):
-    road.prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("note: First", "note: The first")))
-    assert road.make() == {}
+def test_an_edited_note_of_a_prompt_sends_nothing(pipeline: Pipeline, tmp_path: Path):
+    pipeline.prompts = load_prompts(prompt_folder(tmp_path, rewrite_math=("note: First", "note: The first")))
+    assert pipeline.make() == {}
 
 
-def test_a_larger_limit_sends_what_the_smaller_did_not(lake: Lake):
+def test_a_larger_limit_sends_only_what_the_smaller_did_not(lake: Lake):
     with serving() as (server, endpoint):
-        road = Road(lake, server, endpoint)
+        pipeline = Pipeline(lake, server, endpoint)
         for source in SOURCES:
             put(lake, source, range(ROWS))
-        assert road.make(limit=5)["rewritten", "math"] == 5
-        assert road.make(limit=12)["judged", "chart"] == 7 * CRITERIA
-        assert road.make(limit=12) == {}
-        assert road.make()["rewritten", "math"] == ROWS - 12
+        assert pipeline.make(limit=5)["rewritten", "math"] == 5
+        assert pipeline.make(limit=12)["judged", "chart"] == 7 * CRITERIA
+        assert pipeline.make(limit=12) == {}
+        assert pipeline.make()["rewritten", "math"] == ROWS - 12
 
 
 def test_equal_requests_are_planned_and_sent_once_and_answer_all_their_rows(lake: Lake):
     turns = [{"from": "human", "value": "What is one plus one?"}, {"from": "gpt", "value": "2"}]
     with serving() as (server, endpoint):
-        road = Road(lake, server, endpoint)
+        pipeline = Pipeline(lake, server, endpoint)
         put(lake, MATH, range(ROWS), conversations=turns, image_ids=[])
         put(lake, CHART, range(2))
         plan = plan_rewrite(lake, MATH, profile())
         assert (plan.rows, plan.requested, plan.to_send) == (ROWS, 1, 1)
-        assert road.make() == {
+        assert pipeline.make() == {
             ("rewritten", "math"): 1,
             ("judged", "math"): CRITERIA,
             ("rewritten", "chart"): 2,
@@ -158,8 +163,8 @@ def test_equal_requests_are_planned_and_sent_once_and_answer_all_their_rows(lake
         assert lake.get_table("rewritten/code_math").count() == lake.get_table("judged/code_math").count() == ROWS
 
 
-def test_prices_make_hours_and_money_of_tokens_in_and_out(road: Road):
-    put(road.lake, MATH, range(ROWS + 10))
+def test_a_plan_computes_gpu_hours_and_cost_from_tokens(pipeline: Pipeline):
+    put(pipeline.lake, MATH, range(ROWS + 10))
     price = {
         "prompt_tokens_per_gpu_second": 100.0,
         "tokens_per_gpu_second": 10.0,
@@ -168,10 +173,10 @@ def test_prices_make_hours_and_money_of_tokens_in_and_out(road: Road):
     }
     model = profile().models["one"].model_dump() | {"price": price}
     priced = Profile.model_validate(profile().model_dump() | {"models": {"one": model}})
-    plan = plan_rewrite(road.lake, MATH, priced)
+    plan = plan_rewrite(pipeline.lake, MATH, priced)
     assert plan.to_send == 10
     hours = (plan.prompt_tokens / 100 + plan.completion_tokens / 10) / 3600
     assert plan.gpu_hours == pytest.approx(hours)
     assert plan.cost == pytest.approx(2.0 * hours + plan.prompt_tokens / 1e6, abs=1e-6)
-    free = plan_rewrite(road.lake, MATH, profile())
+    free = plan_rewrite(pipeline.lake, MATH, profile())
     assert (free.prompt_tokens, free.gpu_hours, free.cost) == (plan.prompt_tokens, None, None)
