@@ -21,7 +21,6 @@ import json
 import os
 import platform
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.inference.client.transport import Transport
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.engine import answer_all
@@ -266,12 +266,6 @@ def wait_until_reachable(url: str) -> None:
         except OSError:
             time.sleep(0.05)
     raise SystemExit(f"{url} does not answer")
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run_benchmark(options: argparse.Namespace, base_urls: Sequence[str]) -> dict[str, Any]:

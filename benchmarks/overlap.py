@@ -23,11 +23,12 @@ from typing import Any
 
 import yaml
 
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.recipes import RECIPES
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine import find_free_port, wait_until_reachable
+from engine import wait_until_reachable
 
 N_PARTITIONS = 8
 # One request per sample, and one rewrite by the fake server's answers.

@@ -23,6 +23,9 @@ RECIPES_DIR = Path(__file__).parent / "recipes"
 
 ModelComponent = Literal["projector", "language", "vision"]
 
+ChatFormat = Literal["plain", "chatml"]
+"""`plain` is LLaVA's alignment format (images, caption, newline); `chatml` is Qwen's chat format."""
+
 TRAIN_CODE_VERSION = "3"
 """Raised by hand when the same inputs would be trained to other weights: finished work of older code is not found."""
 
@@ -30,6 +33,7 @@ DIGEST_KEYS = {
     "system_prompt": "system",
     "anyres_max": "shrink_to",
     "learning_rates": "train",
+    "chat_format": "conversation",
     "image_mode": "pictures",
     "global_batch_size": "batch",
     "max_seq_len": "length",
@@ -128,7 +132,7 @@ class StageConfig(_StrictModel):
 
     Attributes:
         learning_rates: Learning rate of each component that learns; components not named are frozen.
-        conversation: `plain` is LLaVA's alignment format, `chatml` Qwen's chat format.
+        chat_format: How conversations become tokens.
         image_mode: `flat` gives every image one tile without newline (the released alignment script), `anyres` tiles
             a sample's only image and pads several.
         global_batch_size: Samples per optimizer step over all ranks, as in the paper; with packing it decides the
@@ -154,7 +158,7 @@ class StageConfig(_StrictModel):
     """
 
     learning_rates: dict[ModelComponent, float] = Field(min_length=1)
-    conversation: Literal["plain", "chatml"]
+    chat_format: ChatFormat
     image_mode: Literal["flat", "anyres"]
     global_batch_size: int = Field(ge=1)
     max_seq_len: int = Field(ge=16)
@@ -277,7 +281,7 @@ class Recipe(_StrictModel):
                     "max_seq_len": stage_config.max_seq_len,
                     "max_frames": stage_config.max_frames,
                     "image_mode": stage_config.image_mode,
-                    "conversation": stage_config.conversation,
+                    "chat_format": stage_config.chat_format,
                 }
             ),
         }

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.local_server.local_models import prepare_model
 from mvl_assets.inference.local_server.server import ensure_server, stop_servers
@@ -28,12 +28,6 @@ from mvl_assets.inference.local_server.server_spec import ServerSpec, is_vllm_in
 from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfig
 
 PROJECT = Path(__file__).parents[1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(url: str, seconds: float = 30.0) -> None:
@@ -90,7 +84,7 @@ class FakeProcess:
     """A fake server in a process of its own, which can be killed and started again on the same port."""
 
     def __init__(self, *arguments: str) -> None:
-        self.port = free_port()
+        self.port = find_free_port()
         self.arguments = arguments
         self.n_starts = 0
         self.process: subprocess.Popen[bytes] | None = None

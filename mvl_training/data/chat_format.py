@@ -19,6 +19,7 @@ from tokenizers import AddedToken, Tokenizer
 from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import MvlError
+from mvl_training.recipe import ChatFormat
 
 IGNORE_INDEX = -100
 MARKER_PATTERN = re.compile(f"({IMAGE_MARKER}|{VIDEO_MARKER})")
@@ -191,7 +192,7 @@ def encode_conversation(
     visuals: Sequence[VisualPlaceholder],
     tokenizer: ChatTokenizer,
     *,
-    style: Literal["plain", "chatml"],
+    chat_format: ChatFormat,
     system_prompt: str,
     paper_parity: bool = False,
 ) -> EncodedSample:
@@ -204,7 +205,7 @@ def encode_conversation(
         turns: {"from": system|human|gpt, "value": text}; human turns hold one marker per visual, in order.
         visuals: The images and videos.
         tokenizer: The student's.
-        style: The format.
+        chat_format: The format.
         system_prompt: ChatML's first turn, unless the conversation has one of its own.
         paper_parity: Loss as in the released code: on whole assistant turns, header and last newline included, and on
             every `<|im_start|>`, `<|im_end|>` and newline token anywhere; `system_prompt` replaces a system turn of
@@ -220,7 +221,7 @@ def encode_conversation(
     if not any((t["value"] or "").strip() for t in answers):
         raise RejectError("no_answer", "no assistant turn has any text")
     builder = _TokenBuilder(tokenizer, visuals)
-    if style == "plain":
+    if chat_format == "plain":
         return _encode_plain(turns, builder)
     _append_chatml(turns, builder, system_prompt, paper_parity)
     encoded = builder.build()

@@ -23,9 +23,8 @@ from mvl_assets.inference.local_server.local_models import is_packaged, prepare_
 from mvl_assets.media import tiles
 from mvl_assets.media.image import standardise_image
 from mvl_assets.media.tiles import TileGrid, TileLayout
-from mvl_training.data import chat_format
-from mvl_training.data.chat_format import ChatTokenizer, EncodedSample, VisualPlaceholder
-from mvl_training.recipe import Recipe
+from mvl_training.data.chat_format import ChatTokenizer, EncodedSample, VisualPlaceholder, encode_conversation
+from mvl_training.recipe import ChatFormat, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class SampleProcessor:
         tokenizer: The student's.
         grid: How images are tiled.
         image_mode: As in `StageConfig`.
-        style: Format of the conversations.
+        chat_format: As in `StageConfig`.
         system_prompt: As in `Recipe`.
         paper_parity: As in `Recipe`.
         max_frames: Frames taken from a video.
@@ -87,7 +86,7 @@ class SampleProcessor:
         grid: TileGrid,
         *,
         image_mode: Literal["flat", "anyres"],
-        style: Literal["plain", "chatml"],
+        chat_format: ChatFormat,
         system_prompt: str,
         paper_parity: bool,
         max_frames: int,
@@ -96,7 +95,7 @@ class SampleProcessor:
         self.tokenizer = tokenizer
         self.grid = grid
         self.image_mode = image_mode
-        self.style: Literal["plain", "chatml"] = style
+        self.chat_format: ChatFormat = chat_format
         self.system_prompt = system_prompt
         self.paper_parity = paper_parity
         self.max_frames = max_frames
@@ -110,7 +109,7 @@ class SampleProcessor:
             tokenizer,
             recipe.grid.to_tile_grid(),
             image_mode=stage_config.image_mode,
-            style=stage_config.conversation,
+            chat_format=stage_config.chat_format,
             system_prompt=recipe.system_prompt,
             paper_parity=recipe.paper_parity,
             max_frames=stage_config.max_frames,
@@ -166,11 +165,11 @@ class SampleProcessor:
         visuals = [
             VisualPlaceholder("video" if layout.kind == "video" else "image", layout.n_tokens) for layout in layouts
         ]
-        encoded = chat_format.encode_conversation(
+        encoded = encode_conversation(
             row["conversations"],
             visuals,
             self.tokenizer,
-            style=self.style,
+            chat_format=self.chat_format,
             system_prompt=self.system_prompt,
             paper_parity=self.paper_parity,
         )

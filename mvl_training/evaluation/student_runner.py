@@ -65,7 +65,7 @@ class StudentRunner:
             self.tokenizer,
             recipe.grid.to_tile_grid(),
             image_mode=stage_config.image_mode,
-            style="chatml",
+            chat_format="chatml",
             system_prompt=recipe.system_prompt,
             paper_parity=False,
             max_frames=stage_config.max_frames,

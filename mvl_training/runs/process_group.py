@@ -39,6 +39,10 @@ _TORCHRUN_REPORT_PATTERN = re.compile(
 )
 
 
+LaunchFn = Callable[[Sequence[str], Path], None]
+"""Runs a command to its end; the folder keeps its log."""
+
+
 class FolderBusy(MvlError):
     """A living process already supervises a command in this folder."""
 

@@ -34,7 +34,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 import warnings
@@ -50,6 +49,7 @@ import torch.distributed as dist
 from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.file_lock import acquire_lock
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.common.malloc import retain_freed_blocks
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_assets.errors import MvlError
@@ -466,11 +466,8 @@ def init_distributed() -> None:
     on_gpu = torch.cuda.is_available()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
     if "RANK" not in os.environ:
-        with socket.socket() as port_socket:
-            port_socket.bind(("127.0.0.1", 0))
-            port = port_socket.getsockname()[1]
         single_rank_env = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-        os.environ.update(single_rank_env | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+        os.environ.update(single_rank_env | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_port())})
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:

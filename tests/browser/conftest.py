@@ -19,9 +19,10 @@ import dagster as dg
 import pytest
 
 from mvl_assets.cli.doctor import CHROMIUM_EXECUTABLES
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.runner.dagster_home import prepare_home
 from tests.defs.world import FORGETFUL, PARTITIONS, World, point_at, prepare
-from tests.servers import FakeServer, free_port, serving
+from tests.servers import FakeServer, serving
 
 # No sandbox: tests also run as root in containers. The rest keeps Chromium from asking the internet.
 CHROMIUM_FLAGS = (
@@ -81,7 +82,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             for asset, partition in PARTITIONS:
                 if asset.startswith(("raw", "category")):
                     world.make(asset, partition)
-            port = free_port()
+            port = find_free_port()
             with _running(port, home):
                 yield Site(f"http://127.0.0.1:{port}", world, model)
     for remembered in FORGETFUL:

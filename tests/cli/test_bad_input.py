@@ -14,12 +14,13 @@ from pathlib import Path
 import lance
 import pytest
 
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.errors import MvlError
 from tests.cli.home import COMMAND, KEPT, SOURCES, Home, lines_with, one_error
 from tests.lake.test_full_disk import SMALL_DISK
-from tests.servers import FakeProcess, free_port
+from tests.servers import FakeProcess
 
 ONE = ("--source", KEPT)
 
@@ -99,7 +100,7 @@ def test_a_port_in_use_is_said_before_anything_starts(fresh: Home) -> None:
 
 def test_an_address_where_nobody_answers_ends_the_run_soon(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(sorted_in)
-    port = free_port()
+    port = find_free_port()
     home.profile(model_base_urls=[f"http://127.0.0.1:{port}/v1"], model_outage_timeout_seconds=5)
     began = time.monotonic()
     done = home.mvl("run", *SOURCES, "--until", "judged")

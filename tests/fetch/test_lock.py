@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.fetch.lock import Lockfile, read_lockfile, write_lockfile
 from mvl_assets.fetch.lookup import lock_sources
 from tests.fetch.hub_server import Fault, HubServer, Repo, git_sha1
 from tests.fetch.sources import noise, spec
-from tests.servers import free_port
 
 ROWS, TAR = b'[{"id": 1}]', noise(5000)
 
@@ -119,7 +119,7 @@ def test_missing_repository_and_wrong_token_have_different_reasons(
 
 def test_lock_without_network_keeps_the_earlier_entries(data: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     old = locked(spec())
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{find_free_port()}")
     lines: list[str] = []
     new = lock_sources([spec(), spec("other")], old, lines.append)
     entry = new.get_entry(spec())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.config.profile import Price
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
@@ -24,7 +25,7 @@ from mvl_assets.inference.request import Request, build_choice_output, build_jso
 from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.lake.answers import AnswerLog
 from tests.inference.helpers import build_request, build_requests
-from tests.servers import FakeProcess, free_port, serving
+from tests.servers import FakeProcess, serving
 
 NewLog = Callable[[], AnswerLog]
 
@@ -241,7 +242,7 @@ def test_a_storm_of_errors_pauses_the_run_and_fails_nothing(new_log: NewLog, qui
 def test_an_endpoint_that_never_answers_ends_the_run_with_one_clear_error(
     new_log: NewLog, quick: EngineOptions
 ) -> None:
-    endpoint = Endpoint(base_url=f"http://127.0.0.1:{free_port()}/v1", model="fake")
+    endpoint = Endpoint(base_url=f"http://127.0.0.1:{find_free_port()}/v1", model="fake")
     options = dataclasses.replace(quick, initial_outage_timeout_s=0.3)
     with pytest.raises(EndpointError, match="has answered no request") as caught:
         answer_all(build_requests(10), endpoints=[endpoint], log=new_log(), options=options)

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.config.catalog import get_source
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.prompts import load_prompts
@@ -36,7 +37,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.plan import plan_stage
 from mvl_assets.rewriting.rewrite import RewriteStage
 from tests.kills import ROAD_KILLS
-from tests.servers import FakeProcess, free_port, vllm_server, wait_for
+from tests.servers import FakeProcess, vllm_server, wait_for
 
 __all__ = ["vllm_server"]
 
@@ -92,7 +93,7 @@ class Stage:
     @contextmanager
     def proxied(self, upstream: str) -> Iterator[None]:
         """The proxy between, and a profile that names it."""
-        port = free_port()
+        port = find_free_port()
         words = ["--upstream", upstream.removesuffix("/v1"), "--port", str(port), "--journal", str(self.journal)]
         proxy = subprocess.Popen([sys.executable, "-m", "mvl_assets.inference.testing.proxy", *words], cwd=PROJECT_ROOT)
         model = self.model | {"revision": "1", "base_urls": [f"http://127.0.0.1:{port}/v1"], "concurrency": AT_ONCE}

@@ -23,7 +23,7 @@ def test_paper_7b_has_the_papers_values() -> None:
     assert single.learning_rates == one.learning_rates == {"language": 1e-5, "projector": 1e-5, "vision": 2e-6}
     assert [s.global_batch_size for s in (alignment, single, one)] == [512, 256, 256]
     assert [s.max_seq_len for s in (alignment, single, one)] == [8192, 8192, 16384]
-    assert [s.conversation for s in (alignment, single, one)] == ["plain", "chatml", "chatml"]
+    assert [s.chat_format for s in (alignment, single, one)] == ["plain", "chatml", "chatml"]
     assert [s.image_mode for s in (alignment, single, one)] == ["flat", "anyres", "anyres"]
     for stage in (alignment, single, one):
         assert (stage.schedule, stage.warmup, stage.weight_decay, stage.epochs) == ("cosine", 0.03, 0.0, 1)

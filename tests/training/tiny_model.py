@@ -51,7 +51,7 @@ def build_recipe_data(tokenizer: Path, **stage: Any) -> dict[str, Any]:
     """Two layers of 32 and 42-px tiles of 3 x 3 patches; one stage `single_image`, changed by `stage`."""
     settings = {
         "learning_rates": {"language": 3e-3, "projector": 3e-3, "vision": 3e-3},
-        "conversation": "chatml",
+        "chat_format": "chatml",
         "image_mode": "anyres",
         "global_batch_size": 6,
         "max_seq_len": 256,

@@ -45,7 +45,7 @@ def write_profile(home: Path, **stage: Any) -> Path:
     # vLLM's CPU attention has kernels for heads of 32 and up.
     data["language"]["config"] |= {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
     settings = data["stages"].pop("single_image")
-    alignment = {"learning_rates": {"projector": 3e-3}, "conversation": "plain", "image_mode": "flat"}
+    alignment = {"learning_rates": {"projector": 3e-3}, "chat_format": "plain", "image_mode": "flat"}
     data["stages"] = {"alignment": settings | alignment, "single_image": settings, "one_vision": settings}
     recipe = home / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(data), encoding="utf-8")

@@ -27,6 +27,7 @@ import psutil
 
 from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.common.file_lock import hold_lock
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import InfrastructureError
 from mvl_assets.inference.endpoint import Endpoint
@@ -202,7 +203,7 @@ def _find_or_start(spec: ServerSpec, folder: Path) -> ServerState:
 
 def _start(spec: ServerSpec, folder: Path) -> ServerState:
     command = spec.prepare_command()
-    port = spec.port or _find_free_port()
+    port = spec.port or find_free_port()
     if spec.port is not None and not _is_port_free(spec.port):
         raise ServerError(
             f"port {spec.port} is in use by another program",
@@ -256,12 +257,6 @@ def _build_start_error(spec: ServerSpec, state: ServerState, folder: Path) -> Se
         hint = f"the complete log is {log}"
     log_tail = "".join(f"\n    {line}" for line in lines) or " (its log is empty)"
     return ServerError(f"the server for {spec.served_model_name} ended while starting:{log_tail}", hint=hint)
-
-
-def _find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _is_port_free(port: int) -> bool:

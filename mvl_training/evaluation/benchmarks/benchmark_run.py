@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from mvl_training.evaluation.benchmarks.registry import (
     load_suites,
     parse_benchmark_result,
 )
-from mvl_training.runs.process_group import CommandFailed
+from mvl_training.runs.process_group import CommandFailed, LaunchFn
 from mvl_training.runs.stage_run import Checkpoint
 
 TABLE, ANSWERS_TABLE = "evaluation_benchmarks", "evaluation_benchmark_answers"
@@ -45,8 +45,6 @@ ROWS_PER_BATCH = 1024
 MAX_IMAGES, MAX_ANSWER_TOKENS, IDLE_TIMEOUT_S = 32, 4096, 300.0
 
 Backend = Literal["local", "server"]
-LaunchFn = Callable[[Sequence[str], Path], None]
-"""Runs a command to its end; the folder keeps its log."""
 
 # The local backend was called so when the first settings hashes were stored.
 _BACKEND_IN_DIGEST: Mapping[Backend, str] = {"local": "runner", "server": "server"}

@@ -12,10 +12,8 @@ from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.held_out import local_worker, server_client, suite
 from mvl_training.evaluation.held_out.questions import PREVIEW_COUNT, QUESTIONS_PER_CATEGORY, HeldOutQuestion
+from mvl_training.runs.process_group import LaunchFn
 from mvl_training.runs.stage_run import Checkpoint
-
-LaunchFn = Callable[[Sequence[str], Path], None]
-"""Runs a command to its end; the folder keeps its log."""
 
 LOCAL_WORKER_MODULE = "mvl_training.evaluation.held_out.local_worker"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.inference.client.faults import FaultScope, RequestFault
 from mvl_assets.inference.client.transport import Transport
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
@@ -34,7 +35,6 @@ from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import Request
 from mvl_assets.lake.answers import AnswerLog
 from tests.inference.helpers import build_requests
-from tests.servers import free_port
 
 FAKE = (sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--latency-ms", "20", "--port")
 PROJECT = Path(__file__).parents[3]
@@ -258,5 +258,5 @@ def test_a_port_in_use_is_named() -> None:
 
 
 def test_a_chosen_port_is_used() -> None:
-    port = free_port()
+    port = find_free_port()
     assert ensure_server(build_spec(port=port)).base_url == f"http://127.0.0.1:{port}/v1"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mvl_assets.common.free_port import find_free_port
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.options import EngineOptions
@@ -14,13 +15,13 @@ from mvl_assets.inference.testing.fake_server import FakeServerConfig
 from mvl_assets.inference.testing.proxy import count_requests, read_journal
 from mvl_assets.lake.answers import AnswerLog
 from tests.inference.helpers import build_requests
-from tests.servers import free_port, serving, wait_for
+from tests.servers import serving, wait_for
 
 
 def test_the_journal_holds_every_request_once_and_its_answer(
     new_log: Callable[[], AnswerLog], quick: EngineOptions, tmp_path: Path
 ) -> None:
-    journal, port = tmp_path / "requests.jsonl", free_port()
+    journal, port = tmp_path / "requests.jsonl", find_free_port()
     with serving(FakeServerConfig(fault_by_marker={"question 3": "500"}, n_fault_attempts=1)) as (server, endpoint):
         upstream = endpoint.base_url.removesuffix("/v1")
         command = [sys.executable, "-m", "mvl_assets.inference.testing.proxy", "--upstream", upstream]

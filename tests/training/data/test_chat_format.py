@@ -28,7 +28,7 @@ TURNS = [
 
 
 def chatml(tokens: ChatTokenizer, turns=TURNS, visuals=(VisualPlaceholder("image", 3),), **options) -> EncodedSample:
-    return encode_conversation(turns, visuals, tokens, style="chatml", system_prompt="S", **options)
+    return encode_conversation(turns, visuals, tokens, chat_format="chatml", system_prompt="S", **options)
 
 
 def decode_ids(tokens: ChatTokenizer, ids) -> str:
@@ -80,11 +80,13 @@ def test_a_system_turn_of_the_data_replaces_the_default_unless_parity_is_asked(t
 
 def test_plain_style_is_images_caption_newline(tokens: ChatTokenizer) -> None:
     turns = [{"from": "human", "value": "Describe.\n<image>"}, {"from": "gpt", "value": "A cat."}]
-    encoded = encode_conversation(turns, [VisualPlaceholder("image", 4)], tokens, style="plain", system_prompt="S")
+    encoded = encode_conversation(
+        turns, [VisualPlaceholder("image", 4)], tokens, chat_format="plain", system_prompt="S"
+    )
     assert decode_ids(tokens, encoded.input_ids) == "<image>" * 4 + "A cat.\n"
     assert decode_loss_tokens(tokens, encoded) == "A cat.\n"
     with pytest.raises(RejectError, match="not_one_caption"):
-        encode_conversation(TURNS, [VisualPlaceholder("image", 4)], tokens, style="plain", system_prompt="S")
+        encode_conversation(TURNS, [VisualPlaceholder("image", 4)], tokens, chat_format="plain", system_prompt="S")
 
 
 def test_text_of_a_sample_cannot_end_a_turn_or_add_an_image(tokens: ChatTokenizer) -> None:
