@@ -1,4 +1,4 @@
-"""`mvl recipe` and `mvl train-rows`: what training would run, and which rows a step saw. Found by entry points."""
+"""`mvl recipe` and `mvl train-rows`: what training would run, and which rows a step saw. Registered as entry points."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def list_train_rows(stage: TrainingStage, number: int, json_: bool) -> None:
 
 
 def _load_pack_plan(recipe: Recipe, stage: TrainingStage) -> PackPlan | None:
-    """The stage's pack plan, if the lake has one and the profile in use names this recipe."""
+    """Return the stage's pack plan, if the lake has one and the profile in use names this recipe."""
     from mvl_assets.config.settings import load_settings
     from mvl_assets.lake.lake import Lake
     from mvl_training.runs.stage_run import load_current_recipe

@@ -1,8 +1,8 @@
 """Recipes: everything that decides what is trained and how, as data.
 
-The fields, their limits, reading a YAML file, and digests of what a result depends on. No torch: the asset definitions
-import this module. The values in `recipes/paper-7b.yaml` come from MAmmoTH-VL (arXiv 2412.05237) Table 1 and the
-authors' released training scripts.
+Defines the fields and their limits, reads YAML files, and selects the fields that digests take in. No torch: the asset
+definitions import this module. The values in `recipes/paper-7b.yaml` come from MAmmoTH-VL (arXiv 2412.05237) Table 1
+and the authors' released training scripts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ChatFormat = Literal["plain", "chatml"]
 """`plain` is LLaVA's alignment format (images, caption, newline); `chatml` is Qwen's chat format."""
 
 TRAIN_CODE_VERSION = "3"
-"""Raised by hand when the same inputs would be trained to other weights: finished work of older code is not found."""
+"""Increased by hand when the same inputs would give other weights, so that work of older code is not reused."""
 
 DIGEST_KEYS = {
     "system_prompt": "system",
@@ -41,12 +41,12 @@ DIGEST_KEYS = {
     "max_frames": "frames",
     "zero_stage": "zero",
 }
-"""Keys that were renamed, by their new name. Digests of a recipe take in the old one: under another name, equal inputs
-would have another identity, and finished work would be done again."""
+"""Old names of renamed keys, by their new name. Digests of a recipe keep the old names: otherwise equal inputs would
+get another identity, and finished work would be done again."""
 
 
 class RecipeError(MvlError):
-    """A recipe that cannot be found or says something impossible."""
+    """A recipe cannot be found, or is invalid."""
 
 
 class _StrictModel(BaseModel):
@@ -60,7 +60,7 @@ class TowerConfig(_StrictModel):
         model: A local folder or a hub id with safetensors.
         revision: Revision of the hub id.
         config: Arguments of a transformers config of type `config.model_type`.
-        sizes: The numbers of the config of `model`, for forecasts before it is downloaded.
+        sizes: Sizes in the config of `model`, for forecasts before it is downloaded.
         tokenizer: Language tower only: a local folder, the name of a model that
             `mvl_assets.inference.local_server.local_models` prepares, or a hub id. With `model` it defaults to the
             model's own.
@@ -142,11 +142,11 @@ class StageConfig(_StrictModel):
         steps: Optimizer steps, in place of `epochs` (the data is repeated when it runs out).
         schedule: Learning rate after the warm-up.
         warmup: Share of the steps over which learning rates rise.
-        weight_decay: Of AdamW.
+        weight_decay: Weight decay of AdamW.
         max_grad_norm: Gradients are clipped to this norm.
         loss_spike_factor: Stop when a step's loss is above this multiple of the median of the 50 before it; None:
             never.
-        max_frames: Frames per video.
+        max_frames: Most frames taken from a video.
         zero_stage: DeepSpeed's ZeRO stage.
         precision: bf16 needs ZeRO-2 or 3: without ZeRO, DeepSpeed sums no fp32 gradients of bf16 weights, and the
             fp32 copy that ZeRO-1 keeps of them cannot be gathered for an export.
@@ -199,13 +199,13 @@ class Recipe(_StrictModel):
 
     Attributes:
         name: A name that is `demo` or begins with `demo-` may train on a CPU without being asked to (`is_demo`).
-        description: For people.
-        seed: Of the initial weights and the data's order.
+        description: What the recipe trains, in words.
+        seed: Seed of the initial weights and the data's order.
         paper_parity: Take the loss as the released code does: on the markers `<|im_start|>`, `<|im_end|>` and newline
             everywhere, user turns included, and on the assistant's header. Off, the loss is taken on the assistant's
             words and the `<|im_end|>` that ends them.
-        nproc_per_node: Number of ranks on one machine that the recipe is meant for.
-        system_prompt: Of every conversation that has none of its own.
+        nproc_per_node: Number of ranks per machine that the recipe is meant for.
+        system_prompt: System prompt of conversations that have none of their own.
         language: The language tower.
         vision: The vision tower.
         grid: How images are tiled.
@@ -290,7 +290,7 @@ class Recipe(_StrictModel):
         """Return what the weights of a stage depend on besides its data and its initial weights.
 
         Left out: names, other stages, how often and how many checkpoints are kept, when a loss spike stops the run,
-        what only forecasts use. Keys are those of digests (`DIGEST_KEYS`).
+        and what only forecasts use. Keys are those of digests (`DIGEST_KEYS`).
         """
         stage_config = self.get_stage(stage).model_dump(
             mode="json", exclude={"save_interval", "keep_checkpoints", "loss_spike_factor", "expected"}
@@ -310,7 +310,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     """Load a recipe of `recipes/` by name, or a YAML file by path.
 
     Raises:
-        RecipeError: There is no such recipe, it is not one YAML mapping, or it makes mistakes; each is named with its
+        RecipeError: The recipe does not exist, is not a single YAML mapping, or has mistakes; each is named with its
             line.
     """
     path = Path(name_or_path)
@@ -335,7 +335,7 @@ def parse_recipe(data: Mapping[str, Any], source_name: str = "recipe") -> Recipe
     """Build a recipe from plain data.
 
     Raises:
-        RecipeError: All mistakes in one line that begins with `source_name`.
+        RecipeError: The data has mistakes; all of them in one line, each after `source_name`.
     """
     return _validate(data, lambda key_path: source_name)
 

@@ -1,4 +1,4 @@
-"""Which packs make up which step, on any number of ranks.
+"""Batch order: which packs make up each step, on any number of ranks.
 
 The step number is the state: the order is a function of plan, seed and step alone, so nothing about the data has to be
 saved in a checkpoint. A step takes `packs_per_step` packs of the plan's order, whatever the number of ranks; rank r of
@@ -23,7 +23,7 @@ class BatchOrder:
     Attributes:
         n_packs: Packs of the plan.
         packs_per_step: Packs of an optimizer step over all ranks; the last step of an epoch may have fewer.
-        seed: Of the order in epochs after the first.
+        seed: Seed of the order in epochs after the first.
     """
 
     n_packs: int
@@ -60,8 +60,8 @@ class BatchOrder:
     def compute_straggler_efficiency(self, work_N: np.ndarray, world_size: int) -> float:
         """Return the straggler efficiency of the first epoch.
 
-        That is the mean over its steps of the ranks' mean work divided by the work of the rank that all others wait
-        for; 1.0 when every rank has as much, also when there is none.
+        For each step it is the mean work of the ranks divided by the work of the busiest rank, which all others wait
+        for; the result is the mean over the steps. 1.0 when all ranks have equal work, or none has any.
 
         Args:
             work_N: Work of each of the N packs by position (tokens, tiles).

@@ -1,4 +1,4 @@
-"""Which samples share a pack: bin packing of a shard in memory.
+"""Bin packing: decides which samples of a shard share a pack, in memory.
 
 The method is a short form of minimum bin slack (Gupta and Ho, Production Planning & Control 10(6), 1999), with the
 longest sample fixed in each bin as in MBS' (Fleszar and Hindi, Computers & Operations Research 29(7), 2002): packs are
@@ -28,7 +28,7 @@ def pack_bins(samples: Sequence[PackableSample], max_seq_len: int, max_tiles: in
     Equal input gives equal packs: ties are broken by the order of `samples`. Takes about 5 µs a sample at 8,192 tokens.
 
     Args:
-        samples: What to pack.
+        samples: The samples to pack.
         max_seq_len: Most tokens of a pack.
         max_tiles: Most tiles of a pack, unless one sample alone has more; that one shares its pack with text only.
 
@@ -73,7 +73,7 @@ class _RemainingSamples:
         self._max_tiles = max(self._length_bits_by_tiles, default=0)
 
     def find_longest_length(self) -> int:
-        """The longest length left, 0 when there is none."""
+        """Return the longest remaining length, 0 when no sample is left."""
         return self._length_bits.bit_length() - 1 if self._length_bits else 0
 
     def pop(self, length: int, max_tiles: int | None) -> PackableSample:
@@ -91,13 +91,13 @@ class _RemainingSamples:
         return self._samples[-negative_index]
 
     def find_best_fill(self, free_tokens: int, free_tiles: int) -> int:
-        """The longer of the two lengths that fill this space best, 0 when nothing fits."""
+        """Return the longer of the two lengths that fill this space best, 0 when nothing fits."""
         fitting_bits = self._select_length_bits(free_tiles) & ((2 << free_tokens) - 1)
         if not fitting_bits or fitting_bits >> free_tokens:
             return fitting_bits.bit_length() - 1 if fitting_bits else 0
         filled_tokens = best_length = fitting_bits.bit_length() - 1
         shortest_length = (fitting_bits & -fitting_bits).bit_length() - 1
-        # Not longer than leaves room for the shortest; from the longest down, so that short samples are kept for later.
+        # At most so long that the shortest still fits; from the longest down, so that short samples are kept for later.
         candidate_bits = fitting_bits & ((2 << max(0, free_tokens - shortest_length)) - 1)
         for _ in range(MAX_PAIR_CANDIDATES):
             first_length = candidate_bits.bit_length() - 1
@@ -112,7 +112,7 @@ class _RemainingSamples:
         return best_length
 
     def _find_partner_length(self, first_length: int, free_tokens: int, free_tiles: int) -> int:
-        """The longest length that fits next to the sample of `first_length` with the fewest tiles, 0 when none does."""
+        """Return the longest length that fits with the `first_length` sample of the fewest tiles, 0 when none does."""
         samples = self._indices_by_length[first_length]
         fitting_bits = self._select_length_bits(free_tiles - samples[0][0]) & ((2 << free_tokens) - 1)
         if fitting_bits >> first_length == 1 and (len(samples) < 2 or samples[0][0] + samples[1][0] > free_tiles):
@@ -120,7 +120,7 @@ class _RemainingSamples:
         return fitting_bits.bit_length() - 1 if fitting_bits else 0
 
     def _select_length_bits(self, max_tiles: int) -> int:
-        """The lengths of the samples with at most `max_tiles` tiles."""
+        """Return the lengths of the samples with at most `max_tiles` tiles, as bits."""
         if max_tiles >= self._max_tiles:
             return self._length_bits
         selected_bits = 0

@@ -1,4 +1,4 @@
-"""Conversations as tokens and labels: the one module that knows the chat format.
+"""Encoding of conversations as tokens and labels: the only module that knows the chat formats.
 
 Formats: ChatML as Qwen2.5 uses it (stages 2 and 3), and the bare `image, caption, newline` of LLaVA's alignment
 ("plain"). A sample that does not fit is rejected, never cut. Of the model libraries only `tokenizers` is needed, so
@@ -42,7 +42,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""Jinja. Renders images in their place among the parts; equal to `encode_prompt` for images before the question."""
+"""Jinja template. Renders each image where it is among the parts; equal to `encode_prompt` for images before text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class EncodedSample:
 
     @property
     def n_loss_tokens(self) -> int:
-        """Tokens that the loss is taken on. The first token of a sample has nothing before it to predict it from."""
+        """Tokens that the loss is taken on; never the first, which no earlier token predicts."""
         return int((self.labels[1:] != IGNORE_INDEX).sum())
 
 
@@ -123,14 +123,14 @@ class ChatTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The least number of rows an embedding needs."""
+        """Rows that an embedding needs at least."""
         return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_cached(self, text: str) -> list[int]:
-        """Encode what every sample has (headers, the system prompt). The list is shared: do not change it."""
+        """Encode text that recurs in every sample (headers, system prompt). The list is shared: do not change it."""
         if text not in self._encoding_cache:
             self._encoding_cache[text] = self.encode(text)
         return self._encoding_cache[text]
@@ -139,7 +139,7 @@ class ChatTokenizer:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def to_json(self) -> str:
-        """Return the tokenizer as JSON, as the hash of a plan takes it in."""
+        """Return the tokenizer as JSON, which is part of a plan's hash."""
         return self._tokenizer.to_str()
 
     def _get_token_id(self, token: str) -> int:
@@ -325,5 +325,5 @@ def _close_turn(builder: _TokenBuilder, *, loss_on_end: bool, loss_on_newline: b
 
 
 def _split_at_markers(text: str) -> list[str]:
-    """Text and markers in turn: markers have odd indices."""
+    """Split into text and markers, which alternate: markers have odd indices."""
     return MARKER_PATTERN.split(text)

@@ -1,6 +1,6 @@
 """How evenly a pack plan mixes its samples: tokens by category and by modality, visual tokens over packs.
 
-Counted while a plan is made; also the tables that show it in the UI.
+Counted while a plan is made, and rendered as tables for the UI.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class ShareStats:
     """The share of one category or modality.
 
     Attributes:
-        axis: What the name is one of.
+        axis: Whether `name` is a category or a modality.
         name: The category or modality.
-        n_samples: Samples.
+        n_samples: Number of samples.
         n_tokens: Tokens, visual and loss tokens among them.
         n_loss_tokens: Tokens that the loss is taken on.
         n_visual_tokens: Tokens of images and videos.
-        min_shard_share: Its share of the loss tokens in the shard of the plan that has the least of it. Near its share
-            of all loss tokens, as `max_shard_share` is, when a stage sees the same mixture from first step to last.
-        max_shard_share: The same in the shard that has the most of it.
+        min_shard_share: Its lowest share of the loss tokens in any shard of the plan. Both extremes are near its share
+            of all loss tokens if the stage sees the same mixture from the first step to the last.
+        max_shard_share: Its highest share in any shard.
     """
 
     axis: Axis
@@ -45,7 +45,7 @@ class ShareStats:
 
 
 class MixtureStats:
-    """Statistics over a plan's shards, which it sees one after another; holds a few numbers of each."""
+    """Statistics over the shards of a plan, added one by one; keeps a few numbers per shard."""
 
     def __init__(self) -> None:
         self._loss_tokens_by_shard: list[dict[Axis, Counter[str]]] = []
@@ -101,7 +101,7 @@ class MixtureStats:
         return dict(zip(("p5", "median", "p95"), percentiles.tolist(), strict=True))
 
     def _list_comparable_shards(self) -> list[dict[Axis, Counter[str]]]:
-        """All shards but a last one of a few rows, whose shares are chance."""
+        """Return all shards, without a last one of a few rows, whose shares would be chance."""
         *full, last = self._loss_tokens_by_shard
         is_last_partial = full and last["category"].total() < full[0]["category"].total() / 8
         return full if is_last_partial else self._loss_tokens_by_shard

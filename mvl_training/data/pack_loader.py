@@ -1,4 +1,4 @@
-"""Packs as tensors: samples joined into one sequence, read ahead of the training loop.
+"""Loading of packs as tensors: samples joined into one sequence, read ahead of the training loop.
 
 The step number is the state: a loader gets the positions of packs from `batch_order` and keeps nothing between steps.
 
@@ -34,7 +34,7 @@ BLANK_PIXEL = 127
 
 READ_GROUP_PACKS = 256
 READ_GROUP_BYTES = 32 << 20
-"""About 400 images. Lance reads 256 together at three times the rate of 8, and more no faster."""
+"""About 400 images. Lance reads 256 images at once three times as fast as 8; more than that gains nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class PackedBatch:
         targets_L: int64 (L,): the next token where the loss is taken, else IGNORE_INDEX; never crosses samples.
         visual_positions_V: int64 (V,): positions of the placeholder tokens, in order.
         tiles_T3PP: uint8 (T, 3, P, P).
-        layouts: Of the images and videos in order; none when the only tile is a dummy.
+        layouts: Layouts of the images and videos in order; empty if the only tile is a dummy.
         n_loss_tokens: Tokens that the loss is taken on.
         row_ids: The mixture rows of the samples.
     """
@@ -87,7 +87,7 @@ def collate(samples: Sequence[ProcessedSample], placeholder_ids: tuple[int, int]
     every time (ranks that skip it hang ZeRO-3 and crash ZeRO-2).
 
     Args:
-        samples: What to join; may be empty.
+        samples: The samples to join; may be empty.
         placeholder_ids: Ids of the image and the video token.
         tile_size: Side of a tile in pixels.
     """
@@ -121,7 +121,7 @@ def collate(samples: Sequence[ProcessedSample], placeholder_ids: tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class RawPack:
-    """A pack with everything that its samples are made of, before anything is decoded.
+    """A pack with the rows and encoded images of its samples, not yet decoded.
 
     Attributes:
         pack: None for an empty pack.
@@ -161,23 +161,23 @@ class PackLoader:
         """Yield the packs at these positions of the plan (None: an empty one), in their order.
 
         Raises:
-            MvlError: A sample is no longer what the plan counted; plan and lake belong to different versions.
+            MvlError: A sample differs from what the plan counted: the mixture or its images changed after planning.
         """
         return map(self._collate_pack, self.iter_raw_packs(positions))
 
     def iter_raw_packs(self, positions: Iterable[int | None]) -> Iterator[RawPack]:
-        """Yield what the packs at these positions are made of, in their order, before anything is decoded.
+        """Yield the packs at these positions (None: an empty one) as rows and encoded images, in their order.
 
-        Rows are read for `READ_GROUP_PACKS` packs together and images for `READ_GROUP_BYTES`: a twentieth of the cost
-        of reading them pack by pack; the next group is read while one is used. In memory at a time: the rows of twice
-        as many packs, and twice as many bytes of images unless those of one pack alone are more.
+        The rows of `READ_GROUP_PACKS` packs are read together, and images in groups of `READ_GROUP_BYTES`, at a
+        twentieth of the cost of reading pack by pack; the next group is read while one is used. Memory holds the rows
+        and image bytes of two groups, more only if a single pack has more than `READ_GROUP_BYTES` of images.
         """
         read_groups = _prefetch(self._iter_read_groups(iter(positions)))
         for raw_packs in _prefetch(self._fetch_group(read_group) for read_group in read_groups):
             yield from raw_packs
 
     def _iter_read_groups(self, positions: Iterator[int | None]) -> Iterator[_ReadGroup]:
-        """Packs whose images are read together: a group ends before it would have more than `READ_GROUP_BYTES`."""
+        """Yield packs whose images are read together: a group ends before it would exceed `READ_GROUP_BYTES`."""
         while group_positions := list(islice(positions, READ_GROUP_PACKS)):
             packs = iter(self.plan.read_packs([position for position in group_positions if position is not None]))
             packs_or_none = [None if position is None else next(packs) for position in group_positions]
@@ -226,7 +226,7 @@ class PackLoader:
 
 
 def _prefetch(items: Iterator[_T]) -> Iterator[_T]:
-    """The same items; while one is used, a thread makes the next."""
+    """Yield the same items; while one is used, a thread prepares the next."""
     with ThreadPoolExecutor(1, "pack-reader") as executor:
         next_item = executor.submit(next, items, None)
         while (item := next_item.result()) is not None:

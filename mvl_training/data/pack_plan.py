@@ -1,6 +1,6 @@
-"""A stage's pack plan as training reads it: the counts of all packs in arrays, the samples of a pack when it is needed.
+"""A stage's pack plan as training reads it: counts of all packs in arrays, and the samples of a pack on demand.
 
-It holds 16 bytes a pack: 50 MB for the packs of ten million samples.
+Memory: 16 bytes per pack, 50 MB for the packs of ten million samples.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 
 MAX_READ_GAP = 64
-"""Packs up to this far apart are read in one scan: ranks take every n-th pack, and another scan costs more."""
+"""Packs at most this far apart are read in one scan: ranks take every n-th pack, and a scan costs more than the gap."""
 
 _PACK_COLUMNS = ("pack_id", "position", "row_ids", "lengths")
 
@@ -27,9 +27,9 @@ class Pack:
 
     Attributes:
         pack_id: Digest of the plan's inputs and the samples.
-        position: Of the pack in the plan.
-        row_ids: Mixture rows, in order.
-        lengths: Their tokens.
+        position: Position of the pack in the plan.
+        row_ids: Ids of its mixture rows, in order.
+        lengths: Tokens of each row.
     """
 
     pack_id: str
@@ -39,12 +39,12 @@ class Pack:
 
 
 class PackPlan:
-    """A snapshot of the packs of a stage, by position; a new plan made meanwhile does not change it.
+    """A snapshot of the packs of a stage, by position; a plan published later does not change it.
 
     Attributes:
         stage: The training stage.
         version: The table's data version.
-        n_tokens: int32 (packs,), as are the three that follow.
+        n_tokens: Tokens of each pack: int32 (packs,), like the three arrays below.
         n_loss_tokens: Tokens that the loss is taken on.
         n_tiles: Vision tiles.
         n_samples: Samples.

@@ -1,7 +1,7 @@
-"""The pack plan of a stage: which mixture rows share a sequence, decided exactly and once, before training.
+"""Planning of a stage's packs: which mixture rows share a sequence, decided once before training from exact counts.
 
 Packs are filled within shards of consecutive mixture rows (a mixture is shuffled already, so a shard is a random sample
-of it), which bounds memory. Bin packing takes long samples first; the packs of a shard are therefore shuffled again, or
+of it), which bounds memory. Bin packing takes long samples first, so the packs of a shard are shuffled again: otherwise
 a step would hold samples of one length. No torch.
 """
 
@@ -37,7 +37,7 @@ TILE_LIMIT_FACTOR = 8
 Images of many tiles are shrunk to few tokens, so a limit near 1 would leave packs of them half empty."""
 
 REPORTED_WORLD_SIZES = (8, 32, 128)
-"""Numbers of ranks whose load a report states, besides the recipe's own."""
+"""Numbers of ranks whose load balance is reported, besides the recipe's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class RankLoad:
 
 @dataclass(frozen=True, slots=True)
 class PackPlanReport:
-    """What planning a stage did.
+    """Result of planning a stage.
 
     Attributes:
         stage: The training stage.
@@ -70,10 +70,10 @@ class PackPlanReport:
         n_loss_tokens: Tokens that the loss is taken on.
         n_tiles: Vision tiles.
         rejects_by_error: Number of rejected rows by error class.
-        rank_loads: Begins with the recipe's own number of ranks.
-        shares: By category and by modality.
-        visual_share_percentiles: Of the share of visual tokens in a pack.
-        data_version: Of the table.
+        rank_loads: Load balance by number of ranks, the recipe's own number first.
+        shares: Token counts by category and by modality.
+        visual_share_percentiles: Percentiles of the share of visual tokens in a pack.
+        data_version: Data version of the table.
         duration_s: Seconds that planning took.
     """
 
@@ -107,11 +107,11 @@ def plan_stage(
     long, markers that do not match) are counted in the report and written to the table `rejects`.
 
     Args:
-        lake: Where the mixture is and the plan goes.
+        lake: Lake with the mixture; it gets the plan.
         stage: The training stage.
         recipe: Says how the stage tokenises, tiles and packs.
-        run_id: Of the rows written.
-        n_processes: That count tokens; default: by the size of the mixture.
+        run_id: Run that the rows name.
+        n_processes: Processes that count tokens; default: by the size of the mixture.
         progress_callback: Called with (rows counted, rows in total).
 
     Raises:
@@ -209,7 +209,7 @@ class _PackPlanner:
 
 
 def _build_reject(stage: TrainingStage, rejected_row: RejectedMixtureRow, run_id: str) -> dict[str, Any]:
-    """A rejected row as the table `rejects` has it."""
+    """Return a rejected row as a row of the table `rejects`."""
     return {
         "reject_id": compute_digest(_build_partition_key(stage), rejected_row.row_id, rejected_row.error),
         "partition_key": _build_partition_key(stage),
@@ -256,7 +256,7 @@ def _iter_shards(samples: Iterator[PackableSample]) -> Iterator[list[PackableSam
 def _iter_with_progress(
     chunks: Iterable[CountedChunk], n_rows: int, progress_callback: Callable[[int, int], None] | None
 ) -> Iterator[CountedChunk]:
-    """The same chunks, with a call of `progress_callback` after each is counted."""
+    """Yield the same chunks, and call `progress_callback` for each."""
     n_counted = 0
     for chunk in chunks:
         n_counted += len(chunk.samples) + len(chunk.rejects)

@@ -1,9 +1,9 @@
-"""Plans the packs of a stage.
+"""Command line of `packing.plan_stage`, which plans the packs of a stage.
 
     python -m mvl_training.data.plan_main --recipe … --stage … --lake … --run-id … --out FILE
 
-The command line around `packing.plan_stage`, which needs the tokenizer and is therefore launched rather than called.
-Under Dagster it logs its progress through Pipes; its report is a JSON file either way.
+A process of its own, because planning needs the tokenizer. Under Dagster it logs its progress through Pipes; its report
+is a JSON file either way.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.data.packing import plan_stage
 from mvl_training.recipe import load_recipe
 
-# Every line is a row of the event log's database.
+# Every line becomes a row in the event log's database.
 PROGRESS_INTERVAL_S = 5.0
 
 

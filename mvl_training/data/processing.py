@@ -1,7 +1,4 @@
-"""From a stored row to what the model takes: tiles, token ids, labels. Shared by planning, training and evaluation.
-
-Chooses the layout of each image by the stage's rules, and joins tiles with tokens. No torch.
-"""
+"""Model inputs from stored rows: tiles, token ids and labels. Shared by planning, training and evaluation. No torch."""
 
 from __future__ import annotations
 
@@ -51,10 +48,10 @@ class ProcessedSample:
     """One sample ready for a pack.
 
     Attributes:
-        row_id: Of the mixture row.
+        row_id: Id of the mixture row.
         encoded: Tokens and labels.
         tiles: uint8 (T, 3, P, P).
-        layouts: Which tokens the tiles become, one for each image or video.
+        layouts: How tiles become tokens, one layout for each image or video.
     """
 
     row_id: str
@@ -66,8 +63,8 @@ class ProcessedSample:
 class SampleProcessor:
     """The rules of one stage, applied to rows of its mixture.
 
-    Rows are dictionaries with `row_id`, `conversations` [{"from", "value"}], `image_ids` and `video` (if it is not
-    None, the images are its frames).
+    Rows are dictionaries with `row_id`, `conversations` [{"from", "value"}], `image_ids` and `video`; if `video` is not
+    None, the images are its frames.
 
     Args:
         tokenizer: The student's.
@@ -124,7 +121,7 @@ class SampleProcessor:
         return [image_ids[index] for index in pick_evenly(len(image_ids), self.max_frames, "down")]
 
     def _select_stored_image_ids(self, row: Mapping[str, Any], stored_ids: Container[str]) -> list[str]:
-        """The ids of the images that the sample shows. Raises RejectError if the lake lacks one."""
+        """Return the ids of the images that the sample shows; raise RejectError if the lake lacks one."""
         image_ids = self.select_image_ids(row)
         if missing_ids := [image_id for image_id in image_ids if image_id not in stored_ids]:
             raise RejectError("missing_image", f"image {missing_ids[0]} is not in the lake")
@@ -183,7 +180,7 @@ class SampleProcessor:
         """Return what the row costs in training, without reading its pixels.
 
         Args:
-            row: Of the mixture.
+            row: A mixture row.
             sizes: Standardised (width, height) by image id.
 
         Raises:
@@ -205,7 +202,7 @@ class SampleProcessor:
         """Return the sample with its pixels.
 
         Args:
-            row: Of the mixture.
+            row: A mixture row.
             image_data: Encoded images by id.
 
         Raises:
@@ -262,7 +259,7 @@ def load_tokenizer(recipe: Recipe) -> ChatTokenizer:
 
 
 def _download(name: str, download: Callable[[], str]) -> Path:
-    """What `download` fetches from the model hub. Raises MvlError for whatever it raises."""
+    """Return the path that `download` fetches from the model hub; any error of it becomes an MvlError."""
     try:
         return Path(download())
     except Exception as error:
@@ -273,5 +270,5 @@ def _download(name: str, download: Callable[[], str]) -> Path:
 
 
 def compute_plan_hash(recipe: Recipe, stage: TrainingStage, tokenizer: ChatTokenizer) -> str:
-    """Return the identity of what a sample's counts depend on besides the sample: recipe fields and tokenizer."""
+    """Return a digest of the recipe fields and the tokenizer, on which a sample's counts depend."""
     return compute_digest(recipe.build_plan_inputs(stage), tokenizer.to_json())

@@ -1,4 +1,4 @@
-"""Exact counts of tokens, tiles and loss tokens of every row of a mixture, on all cores, in order. No torch."""
+"""Exact counts of tokens, tiles and loss tokens for every row of a mixture, on all cores, in order. No torch."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class RejectedMixtureRow:
     """A row that cannot be trained on.
 
     Attributes:
-        row_id: Of the mixture.
-        source: Where the sample came from.
-        position: Of the sample in its source.
+        row_id: Id of the mixture row.
+        source: Source of the sample.
+        position: Position of the sample in its source.
         error: Error class in snake_case.
         message: What is wrong, in one line.
     """
@@ -73,7 +73,7 @@ def count_mixture(
     """Count all rows of `mixture/<stage>`, chunk by chunk, in order, whatever the number of processes.
 
     Args:
-        lake: Where the mixture is.
+        lake: Lake with the mixture.
         stage: The training stage.
         recipe: Says how the stage tokenises and tiles.
         n_processes: Default: one for a small mixture, else as many as there are cores.
@@ -99,7 +99,7 @@ _worker_state: tuple[Lake, TrainingStage, SampleProcessor]
 
 
 def _init_worker(root: str, stage: TrainingStage, recipe: Recipe) -> None:
-    """Runs once in each process of the pool."""
+    """Prepare a process of the pool; called once in each."""
     global _worker_state
     _worker_state = (Lake(root), stage, SampleProcessor.for_stage(recipe, stage, load_tokenizer(recipe)))
 
@@ -127,6 +127,6 @@ def _count_rows(lake: Lake, stage: TrainingStage, processor: SampleProcessor, st
 def _read_image_sizes(
     lake: Lake, processor: SampleProcessor, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, tuple[int, int]]:
-    """Standardised (width, height) of the rows' images, by id."""
+    """Return the standardised (width, height) of the rows' images, by id."""
     image_infos = lake.images.read_properties({i for row in rows for i in processor.select_image_ids(row)})
     return {image_id: compute_standard_size(info.width, info.height).canvas for image_id, info in image_infos.items()}

@@ -1,4 +1,4 @@
-"""What training a model costs: parameters, floating-point operations of a sample, memory of a GPU.
+"""Cost of training a model: parameters, floating-point operations per sample, memory per GPU.
 
 Operations are counted as the field counts model FLOPs: every multiply and add of the forward and backward pass once,
 attention by the mean length of a sample (packed samples do not see each other), nothing for recomputation, norms and
@@ -27,7 +27,7 @@ PEAK_TFLOPS_BY_DEVICE = {
     "A100": 312,
     "A800": 312,
 }
-"""Dense bf16, by a word of the device's name (NVIDIA's data sheets, SXM)."""
+"""Dense bf16 peak by a word in the device's name (NVIDIA's data sheets, SXM)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class ModelSizes:
 
     Attributes:
         params: Number of parameters by component.
-        matmul_params: Those in matrices that every token (or patch) is multiplied with, by component.
-        head_params: How many of the language component's are the language head's.
+        matmul_params: Parameters in matrices that every token (or patch) is multiplied with, by component.
+        head_params: Parameters of the language head, which are part of the language component's.
         n_layers: Layers of the language tower.
         hidden_size: Width of the language tower.
         intermediate_size: Width of its feed-forward layers.
@@ -65,8 +65,8 @@ class GpuMemory:
         weights_gib: Weights.
         gradients_gib: Gradients.
         optimizer_gib: Optimizer states.
-        activations_gib: Of one pack, with the recipe's gradient checkpointing.
-        host_gib: What the GPU's share of the optimizer takes of the machine's memory instead, where it is offloaded.
+        activations_gib: Activations of one pack, with the recipe's gradient checkpointing.
+        host_gib: Memory of the machine for the GPU's share of the optimizer states, if they are offloaded.
     """
 
     weights_gib: float
@@ -84,7 +84,7 @@ def compute_recipe_sizes(recipe: Recipe) -> ModelSizes:
     """Return the sizes of a recipe's model, from its modules on the meta device.
 
     Raises:
-        MvlError: The config of a tower is not known.
+        MvlError: The config of a tower cannot be read.
     """
     import torch
 
@@ -109,7 +109,7 @@ def compute_model_sizes(llava: Any, grid: TileGrid) -> ModelSizes:
     for name, parameter in llava.named_parameters():
         component = find_model_component(name) or "vision"
         params[component] += parameter.numel()
-        # The word table is looked up, not multiplied with; tied to the head it is both.
+        # The word embedding is looked up, not multiplied with; tied to the head, it is both.
         is_lookup_only = parameter is word_embedding and not text_config.tie_word_embeddings
         if parameter.dim() >= 2 and not is_lookup_only and "position_embedding" not in name:
             matmul_params[component] += parameter.numel()
@@ -131,15 +131,15 @@ def compute_sample_flops(
 ) -> float:
     """Return the model FLOPs of one sample, forward and backward.
 
-    Per parameter and token: 2 forward, 4 more backward where the component learns, 2 more where only the activations'
-    gradients pass through it to one that does.
+    Per parameter and token: 2 forward; 4 more backward if the component learns; 2 more backward if only the gradients
+    of activations pass through it to a component that learns.
 
     Args:
-        sizes: Of the model.
+        sizes: Sizes of the model.
         stage_config: Says which components learn.
         n_tokens: Language-model tokens of the sample.
         n_tiles: Vision tiles of the sample.
-        n_loss_tokens: Tokens among them that the language head runs on; None (not known) counts it on all.
+        n_loss_tokens: Tokens among them that the language head runs on; None (unknown) counts it on all.
     """
     has_trained_upstream = {"vision": False, "projector": "vision" in stage_config.learning_rates}
     has_trained_upstream["language"] = has_trained_upstream["projector"] or "projector" in stage_config.learning_rates
@@ -180,7 +180,7 @@ def estimate_memory(sizes: ModelSizes, stage_config: StageConfig, zero_stage: in
 
 
 def _estimate_activation_bytes(sizes: ModelSizes, stage_config: StageConfig, bytes_per_value: int) -> float:
-    """Bytes kept for the backward pass of one full pack in the language tower, logits not counted."""
+    """Estimate the bytes kept for the backward pass of one full pack in the language tower, without logits."""
     layer_bytes = stage_config.max_seq_len * (6 * sizes.hidden_size + 4 * sizes.intermediate_size) * bytes_per_value
     if stage_config.gradient_checkpointing:
         return sizes.n_layers * stage_config.max_seq_len * sizes.hidden_size * bytes_per_value + layer_bytes

@@ -1,4 +1,4 @@
-"""The llava-hf layout: the one map from our parameter names to the hub's, and the small files around the weights.
+"""The llava-hf layout of exports: published names of our parameters, and the small files that go with the weights.
 
 transformers 5 would save `vision_tower.embeddings…`; vLLM and the published llava-onevision checkpoints have
 `vision_tower.vision_model.embeddings…`. Loading accepts both, so files carry the published names.
@@ -27,7 +27,7 @@ def to_hub_name(name: str) -> str:
     """Return the published name of a `Student` parameter.
 
     Raises:
-        KeyError: The parameter has none.
+        KeyError: The parameter has no published name.
     """
     for own_prefix, hub_prefix in PREFIX_MAP:
         if name.startswith(own_prefix):
@@ -41,7 +41,7 @@ def write_model_files(llava: Any, tokenizer_dir: Path, model_dir: Path, *, grid:
     Args:
         llava: The model.
         tokenizer_dir: Folder of the tokenizer that the model was trained with.
-        model_dir: Where the files go.
+        model_dir: Folder that gets the files.
         grid: How images are tiled.
         system_prompt: The chat template's default.
     """

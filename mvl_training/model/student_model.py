@@ -48,7 +48,7 @@ transformers_logging.disable_progress_bar()
 VOCAB_PAD_MULTIPLE = 64
 
 HEAD_CHUNK_TOKENS = 2048
-"""Most loss tokens whose logits exist at a time: 2048 x 152k words are 1.2 GB in float32."""
+"""Most loss tokens whose logits are in memory at a time: 2048 x 152k words are 1.2 GB in float32."""
 
 
 class Student(nn.Module):
@@ -61,8 +61,8 @@ class Student(nn.Module):
     Attributes:
         llava: The model. Its name is a prefix of the parameters' names (`hf_layout`).
         grid: How images are tiled.
-        n_head_chunks: Number of chunks. Ranks of ZeRO-3 set it, because all must call the head equally often, whatever
-            their packs hold; None: as many as the pack needs.
+        n_head_chunks: Number of chunks; None: as many as the pack needs. Set under ZeRO-3, where all ranks must call
+            the head equally often, whatever their packs hold.
     """
 
     def __init__(self, llava: LlavaOnevisionForConditionalGeneration, grid: TileGrid) -> None:
@@ -97,7 +97,7 @@ class Student(nn.Module):
 
     def compute_last_hidden(self, batch: PackedBatch) -> torch.Tensor:
         """Return the last hidden states of the language tower, (L, D)."""
-        # No cache and no mask: transformers would take the samples of a masked or cached sequence for one.
+        # No cache and no mask: with either, transformers would take the packed samples for one sequence.
         outputs = self.llava.model.language_model(
             inputs_embeds=self.embed_inputs(batch),
             position_ids=batch.position_ids_1L,
@@ -152,7 +152,7 @@ class Student(nn.Module):
         return torch.cat(layout_features), zero_anchor
 
     def _arrange_features(self, tiles_TSD: torch.Tensor, layout: TileLayout, newline_D: torch.Tensor) -> torch.Tensor:
-        """The tokens of one image or video, (tokens, D), from the features of its tiles, (T, S, D)."""
+        """Return the features of one image or video, (tokens, D), from those of its tiles, (T, S, D)."""
         side, hidden_size = self.grid.patches_per_side, tiles_TSD.shape[-1]
         if layout.kind == "flat":
             return tiles_TSD[0]
@@ -276,7 +276,7 @@ def load_student(export_dir: Path, grid: TileGrid, dtype: torch.dtype = torch.fl
         raise MvlError(
             f"{export_dir}: takes tiles of {vision_config.image_size} px, the recipe's grid has {grid.tile_size} px"
         )
-    # The stage before may have been trained on another grid; the next export is to name this one.
+    # The previous stage may have been trained on another grid; the next export must name this one.
     llava.config.image_grid_pinpoints = grid.grid_pinpoints
     llava.config.vision_aspect_ratio = f"anyres_max_{grid.max_tiles}"
     return Student(llava, grid)
@@ -308,7 +308,7 @@ def _build_language_config(arguments: dict[str, Any], tokenizer: ChatTokenizer) 
 
 
 def _adapt_vision_config(recipe: Recipe, config: Any = None) -> Any:
-    """A pretrained SigLIP tower's config (default: of its files) as it is used here: without last layer and head."""
+    """Return a pretrained SigLIP tower's config (default: from its files) without the last layer and the head."""
     tower = recipe.vision
     if config is None:
         loaded_config = AutoConfig.from_pretrained(

@@ -1,4 +1,4 @@
-"""Packed attention: in a sequence of several samples, every token sees the tokens before it in its own sample.
+"""Packed attention: in a sequence of several samples, a token attends only to earlier tokens of its own sample.
 
 The language tower's attention function, in transformers' interface. On CUDA in half precision it is one call of
 `torch.nn.attention.varlen`, elsewhere one `scaled_dot_product_attention` a sample; neither builds a mask of the whole
@@ -45,8 +45,8 @@ def compute_packed_attention(
         query: (1, H, L, D).
         key: (1, K, L, D), K divides H.
         value: (1, K, L, D).
-        attention_mask: Only without `cu_seqlens`.
-        scaling: Of the scores; default: 1 / sqrt(D).
+        attention_mask: Used only without `cu_seqlens`.
+        scaling: Scale of the scores; default: 1 / sqrt(D).
         cu_seqlens: int32 (N + 1,): sample n has the tokens `cu_seqlens[n]` to `cu_seqlens[n + 1]`.
         max_seqlen: Tokens of the longest sample.
         **kwargs: For transformers' sdpa.
@@ -101,7 +101,7 @@ def _compute_varlen_attention(
 
 
 def _build_mask(*, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
-    """None for packed sequences, which come without a mask; otherwise sdpa's."""
+    """Return sdpa's mask; None for packed sequences, which come without one."""
     return None if attention_mask is None else sdpa_mask(attention_mask=attention_mask, **kwargs)
 
 

@@ -1,7 +1,7 @@
-"""vLLM's LLaVA-OneVision with the N of "anyres_max_N" taken from the model's config, where vLLM always takes 9.
+"""vLLM's LLaVA-OneVision with the N of "anyres_max_N" read from the model's config, where vLLM always takes 9.
 
-Only what differs from vLLM's class; imported by vLLM only (`vllm_plugin`). A model whose config says "anyres_max_9",
-the default, is treated as vLLM treats it.
+Contains only what differs from vLLM's class, and is imported by vLLM only (`vllm_plugin`). A model whose config says
+"anyres_max_9", the default, is treated as vLLM treats it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.parse import ImageSize
 
 SHRINK_THRESHOLD = 1.1
-"""As in `mvl_assets.media.tiles`, which this module cannot import where it is installed alone."""
+"""Same as in `mvl_assets.media.tiles`, which cannot be imported where this package is installed alone."""
 
 
 class ProcessingInfo(upstream.LlavaOnevisionProcessingInfo):
-    """Counts the tokens of an image."""
+    """Token counts of images, with the N of the config."""
 
     def _get_num_unpadded_features(self, *, npatches: int, **image_dims: int) -> tuple[int, int]:
-        """(features, newlines) of an image's tiles, each of `npatches` x `npatches` features."""
+        """Return (features, newlines) of an image's tiles, each of `npatches` x `npatches` features."""
         n_features, n_newlines = LlavaNextProcessingInfo._get_num_unpadded_features(
             self, npatches=npatches, **image_dims
         )
@@ -64,7 +64,7 @@ class ProcessingInfo(upstream.LlavaOnevisionProcessingInfo):
     dummy_inputs=upstream.LlavaOnevisionDummyInputsBuilder,
 )
 class LlavaOnevisionForConditionalGeneration(upstream.LlavaOnevisionForConditionalGeneration):
-    """Arranges the features of an image."""
+    """The model, with image features arranged for the N of the config."""
 
     def _merge_image_patch_embeddings(
         self, image_size: torch.Tensor, patch_embeddings: torch.Tensor, **kwargs: Any

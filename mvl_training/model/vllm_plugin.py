@@ -1,7 +1,7 @@
-"""vLLM plugin: images get as many tokens in vLLM as in training, as the checkpoint's `vision_aspect_ratio` says.
+"""vLLM plugin that gives images as many tokens as in training, by the checkpoint's `vision_aspect_ratio`.
 
-vLLM's LLaVA-OneVision takes every model for an "anyres_max_9" one, whatever its config says, so images of more than
-four tiles would have other token counts in vLLM than in the training of an "anyres_max_4" checkpoint.
+vLLM's LLaVA-OneVision treats every model as "anyres_max_9", whatever its config says, so images of more than four
+tiles would have other token counts in vLLM than in the training of an "anyres_max_4" checkpoint.
 
 vLLM calls `register` when it starts (entry point `vllm.general_plugins`). Only vLLM is imported, so this package can be
 installed alone (`pip install --no-deps`) into an environment that holds vLLM and nothing else of ours.

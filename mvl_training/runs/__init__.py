@@ -1,1 +1,1 @@
-"""Training runs seen from outside: folders, commands, process groups."""
+"""Training runs seen from outside: folders, commands, process groups, forecasts."""

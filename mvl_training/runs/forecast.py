@@ -1,4 +1,4 @@
-"""What a training stage costs before it runs: steps, floating-point operations, memory per GPU, days."""
+"""Forecast of a training stage's cost: steps, floating-point operations, memory per GPU, GPU-days."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StageForecast:
         recipe: Name of the recipe.
         stage: The training stage.
         params: Number of parameters by component.
-        learning_rates: Of the components that learn.
+        learning_rates: Learning rates of the components that learn.
         data: Number of samples and their mean size.
         basis: Where `data` comes from, in words.
         n_steps: Optimizer steps.
@@ -31,7 +31,7 @@ class StageForecast:
         flops_per_token: Mean model FLOPs of a token.
         zero_stage: The recipe's ZeRO stage.
         n_gpus: GPUs that share the states.
-        memory: By ZeRO stage, on `n_gpus` GPUs.
+        memory: Memory per GPU by ZeRO stage, on `n_gpus` GPUs.
     """
 
     recipe: str
@@ -69,18 +69,18 @@ def forecast_stage(
     Args:
         recipe: The recipe.
         stage_name: One of its stages.
-        sizes: Of the recipe's model.
+        sizes: Sizes of the recipe's model.
         n_gpus: GPUs that share the states.
         plan: The stage's pack plan; without one, the data is what the recipe expects.
 
     Raises:
-        MvlError: There is neither a plan nor an expectation.
+        MvlError: Neither a plan nor expected data is given.
     """
     stage_config = recipe.get_stage(stage_name)
     data = stage_config.expected if plan is None else _measure_plan_data(plan)
     if data is None:
         raise MvlError(
-            f"recipe {recipe.name} does not say what data {stage_name} expects, and there is no pack plan",
+            f"stage {stage_name} of recipe {recipe.name} has neither a pack plan nor `expected` data",
             hint=f"materialise pack_plan/{stage_name}, or give the stage `expected: {{samples: …, …}}`",
         )
     if plan is None:
@@ -118,7 +118,7 @@ def _measure_plan_data(plan: PackPlan) -> ExpectedData:
 
 
 def _count_steps_and_samples(batch_order: BatchOrder, plan: PackPlan, stage_config: StageConfig) -> tuple[int, int]:
-    """Steps, and the samples in them: a step takes whole packs, so it may hold more samples than the recipe's batch."""
+    """Return steps and their samples; a step takes whole packs, so it may hold more samples than the recipe's batch."""
     n_steps = stage_config.steps or stage_config.epochs * batch_order.steps_per_epoch
     n_epochs, n_remaining_steps = divmod(n_steps, batch_order.steps_per_epoch)
     last_packs = [

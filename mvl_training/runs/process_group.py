@@ -1,9 +1,9 @@
-"""Supervision of a command and everything it starts: no process of it outlives the call.
+"""Supervision of a command and everything it starts, so that no process outlives the call.
 
 A process group of the kernel is not enough: torchrun puts each of its workers into a session of its own, so `killpg` on
-the launcher does not reach them, and after a kill -9 of the launcher nothing knows of them. Every process of a group
-therefore inherits the group's id in its environment (`MVL_PROCESS_GROUP`), which survives new sessions, re-parenting
-and pid reuse.
+the launcher does not reach them, and after a kill -9 of the launcher they cannot be traced to it. Every process of a
+group therefore inherits the group's id in its environment (`MVL_PROCESS_GROUP`), which survives new sessions,
+re-parenting and pid reuse.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GROUP_FILE = "process_group.json"
 LOCK_FILE = "process_group.lock"
 LOG_FILE = "log.txt"
 
-# Where torchrun begins to report a worker's failure: thirty lines after the worker's own last words.
+# Where torchrun begins to report a worker's failure: thirty lines that follow the worker's own output.
 _TORCHRUN_REPORT_PATTERN = re.compile(
     r"^[EW]\d{4} .*torch/distributed/elastic/multiprocessing/api\.py.*failed", re.MULTILINE
 )
@@ -48,7 +48,7 @@ class FolderBusy(MvlError):
 
 
 class CommandFailed(MvlError):
-    """The command ended with another code than 0.
+    """The command ended with an exit code other than 0.
 
     Attributes:
         exit_code: Negative for a signal.
@@ -80,19 +80,19 @@ def supervise(
     grace_s: float = 60.0,
     poll_interval_s: float = 0.2,
 ) -> None:
-    """Run `command` until it ends and leave no process of it behind, however this call ends.
+    """Run `command` until it ends; however this call ends, all processes of the command have ended too.
 
     On an exception (a cancel arrives as one) the group is stopped: SIGINT, SIGTERM, SIGKILL, with up to `grace_s`
     seconds after each.
 
     Args:
-        command: What to run.
-        run_dir: Gets the log, and the file by which the next start finds a group that a kill -9 of this process
-            orphaned.
-        env: Added to the environment.
-        on_output: Called with what the command writes (stdout and stderr, decoded), as it appears.
+        command: Program and arguments.
+        run_dir: Folder for the log, and for the file by which the next start finds a group that was orphaned by a
+            kill -9 of this process.
+        env: Variables added to the environment.
+        on_output: Called with the output of the command (stdout and stderr, decoded) as it appears.
         grace_s: Seconds that processes get to end after a signal.
-        poll_interval_s: Seconds between looks at the command.
+        poll_interval_s: Seconds between polls of the command.
 
     Raises:
         FolderBusy: Another living process supervises this folder.
@@ -132,7 +132,7 @@ def stop_group(group_id: str, leader: subprocess.Popen[bytes] | None, *, grace_s
     A second interrupt while waiting goes on to SIGKILL at once.
 
     Args:
-        group_id: Of the group.
+        group_id: Id of the group.
         leader: The command itself; waited for, so that it leaves no zombie.
         grace_s: Seconds after SIGINT, and again after SIGTERM; 0 sends SIGKILL at once.
     """
@@ -152,7 +152,7 @@ def stop_group(group_id: str, leader: subprocess.Popen[bytes] | None, *, grace_s
 
 
 def kill_orphans(run_dir: Path, *, grace_s: float = 5.0) -> int:
-    """End what an earlier, killed supervisor left running for this folder; return how many processes that were."""
+    """End processes that a killed supervisor of this folder left running; return their number."""
     file = run_dir / GROUP_FILE
     if not file.exists():
         return 0
@@ -177,7 +177,7 @@ def list_processes(group_id: str) -> list[psutil.Process]:
 
 
 def _read_environment(process: psutil.Process) -> dict[str, str]:
-    """The environment; read again while it is empty, which it is for a moment after a program is started."""
+    """Return the environment; read again while it is empty, as it is for a moment after a program starts."""
     while not (environment := process.environ()) and time.time() - process.create_time() < STARTUP_GRACE_S:
         time.sleep(0.005)
     return environment
@@ -186,7 +186,7 @@ def _read_environment(process: psutil.Process) -> dict[str, str]:
 def _select_sigint_targets(
     processes: Sequence[psutil.Process], leader: subprocess.Popen[bytes] | None
 ) -> list[psutil.Process]:
-    """The leaders of the sessions inside the group; the launcher itself only when it is alone.
+    """Return the leaders of the sessions inside the group; the launcher itself only if it is alone.
 
     The workers' own helpers (data loaders) must live until the worker has saved its checkpoint, and torchrun, once it
     is interrupted, gives its workers only 30 seconds; it ends by itself when they have ended.
@@ -228,7 +228,7 @@ def _lock_run_dir(run_dir: Path) -> Iterator[None]:
     with try_lock(run_dir / LOCK_FILE) as is_locked:
         if not is_locked:
             raise FolderBusy(
-                f"another run is at work in {run_dir}", hint="wait for it, or cancel it in the UI, then start again"
+                f"another run is using {run_dir}", hint="wait for it, or cancel it in the UI, then start again"
             )
         yield
 

@@ -1,4 +1,4 @@
-"""Training stages as files and commands: the folder of a stage's training, how it is started, what it left.
+"""Training stages as files and commands: the folder of a stage's run, the command that starts it, and its results.
 
 The logic of the `pack_plan/*` and `checkpoint/*` assets, without Dagster and without torch. A checkpoint folder is
 named after what the weights depend on (recipe, plan, initial weights), not after a run: the same inputs find the
@@ -41,7 +41,7 @@ EXPORT_TOLERANCE = 1e-3
 
 
 class StageError(MvlError):
-    """A stage cannot start, or what it left cannot be used."""
+    """A stage cannot start, or its results cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class StageRun:
         recipe: The recipe.
         lake_root: Root of the lake.
         plan_version: Data version of the pack plan.
-        initial_checkpoint: Of the stage before; None for the first.
+        initial_checkpoint: Checkpoint of the previous stage; None for the first.
     """
 
     stage: TrainingStage
@@ -111,7 +111,7 @@ class StageRun:
     def build_command(self) -> list[str]:
         """Return the command that trains the stage: torchrun, or the launcher in its place, and its arguments.
 
-        The trainer resumes what it finds in the folder.
+        The trainer resumes from what it finds in the folder.
         """
         command = shlex.split(os.environ.get(LAUNCHER_ENV, ""))
         command = command or [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -123,7 +123,7 @@ class StageRun:
         return command
 
     def build_checkpoint(self) -> Checkpoint:
-        """Return what the finished run left. The version is a digest of the inputs and the number of steps.
+        """Return the checkpoint of the finished run. Its version is a digest of the inputs and the number of steps.
 
         Raises:
             StageError: The stage is not finished.
@@ -160,14 +160,12 @@ def resolve_stage_run(lake: Lake, stage: TrainingStage) -> StageRun:
     """Return the stage as it would be trained now.
 
     Raises:
-        StageError: Its plan or the checkpoint of the stage before is missing.
+        StageError: Its plan or the checkpoint of the previous stage is missing.
     """
     name, recipe = load_current_recipe()
     plan = lake.get_table(f"pack_plan/{stage}")
     if not plan.count():
-        raise StageError(
-            f"there is no pack plan for {stage}, or it is empty", hint=f"materialise pack_plan/{stage} first"
-        )
+        raise StageError(f"the pack plan for {stage} is missing or empty", hint=f"materialise pack_plan/{stage} first")
     previous = get_previous_stage(stage)
     return StageRun(
         stage=stage,
@@ -186,14 +184,14 @@ def get_previous_stage(stage: TrainingStage) -> TrainingStage | None:
 
 
 def build_plan_command(stage: TrainingStage, lake_root: str, run_id: str, report_path: Path) -> list[str]:
-    """Return the command that plans a stage outside this process, which shall not load a tokenizer."""
+    """Return the command that plans a stage in another process, because this one must not load a tokenizer."""
     name, _ = load_current_recipe()
     command = [sys.executable, "-m", PLAN_MODULE, "--recipe", name, "--stage", stage]
     return [*command, "--lake", lake_root, "--run-id", run_id, "--out", str(report_path)]
 
 
 def get_plan_dir(stage: TrainingStage) -> Path:
-    """Return the folder of log and report of planning a stage; nothing in it is needed twice."""
+    """Return the folder for the log and report of planning a stage; each run of planning overwrites them."""
     return load_settings().home / "planning" / stage
 
 
@@ -209,7 +207,7 @@ def load_current_checkpoint(stage: TrainingStage) -> Checkpoint:
     """Return the checkpoint of a stage that was materialised last.
 
     Raises:
-        StageError: There is none, or its files are gone.
+        StageError: The stage has no checkpoint, or its files are gone.
     """
     pointer_path = _get_pointer_path(stage)
     hint = f"materialise checkpoint/{stage} first"
@@ -223,13 +221,13 @@ def load_current_checkpoint(stage: TrainingStage) -> Checkpoint:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that a launched process left.
+    """Return the content of a JSON file that a launched process wrote.
 
     Raises:
-        StageError: It left none.
+        StageError: The file does not exist.
     """
     if not path.is_file():
-        raise StageError(f"there is no report {path}", hint=f"see {path.parent / 'log.txt'}")
+        raise StageError(f"report {path} does not exist", hint=f"see {path.parent / 'log.txt'}")
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
@@ -245,12 +243,12 @@ def read_stage_metrics(output_dir: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class LossTrend:
-    """How the loss moved.
+    """Change of the loss over a run.
 
     Attributes:
         first_mean: Mean over the first tenth of the steps.
         last_mean: Mean over the last tenth.
-        standard_error: Of their difference.
+        standard_error: Standard error of their difference.
     """
 
     first_mean: float
@@ -273,12 +271,12 @@ def has_finite_values(line: Mapping[str, Any]) -> bool:
 
 
 def compute_loss_trend(losses: Sequence[float]) -> LossTrend:
-    """Compare both ends of a loss curve, at least 3 steps each where there are 6.
+    """Compare the means of the first and last tenth of a loss curve, at least 3 steps each if there are 6.
 
-    A single step is both ends, and neither fell nor rose.
+    A single step is both, so its loss neither fell nor rose.
 
     Raises:
-        ValueError: There are no losses.
+        ValueError: `losses` is empty.
     """
     if not losses:
         raise ValueError("a loss trend needs at least one step")

@@ -1,6 +1,6 @@
-"""From a step of a checkpoint back to the mixture rows it was trained on.
+"""Lookup of the mixture rows that a step of a checkpoint was trained on.
 
-Where a row came from is the matter of `mvl_assets.lake_queries.lineage`.
+`mvl_assets.lake_queries.lineage` traces such a row back to its source.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def read_step_rows(lake: Lake, checkpoint: Checkpoint, step: int) -> list[dict[s
     """Return the rows of an optimizer step in the order of its packs.
 
     Args:
-        lake: Where plan and mixture are.
-        checkpoint: Of a finished stage.
+        lake: Lake with plan and mixture.
+        checkpoint: Checkpoint of a finished stage.
         step: Optimizer step, from 1.
 
     Returns:
-        One dictionary a row: row_id, pack (its position in the plan), tokens, kind, source.
+        One dictionary per row: row_id, pack (its position in the plan), tokens, kind, source.
 
     Raises:
-        MvlError: There was no such step, or the plan has been replaced since.
+        MvlError: The step does not exist, or the plan has been replaced since.
     """
     result = read_json(checkpoint.output_dir / RESULT_FILE)
     if step > result["n_steps"]:
