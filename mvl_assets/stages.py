@@ -67,7 +67,7 @@ RAW: Final = Stage(
 )
 CATEGORY: Final = Stage(
     "category",
-    "The samples of one of the ten categories, sorted into group A (used as they are) and group B (to be rewritten).",
+    "The samples of one category, sorted into group A (used as they are) and group B (to be rewritten).",
     upstream=("raw",),
     table="category/{category}",
     is_partitioned=True,

@@ -21,15 +21,16 @@ def format_row(stage: Stage) -> str:
     """Return the stage as a row of the Markdown table."""
     upstream = ", ".join(stage.upstream) or "the source's files"
     table = f"`{stage.table}`" if stage.table else "files"
+    partitions = "one per source" if stage.is_partitioned else "none"
     roles = ", ".join(stage.model_roles) or "none"
-    return f"| {stage.name} | {stage.description} | {upstream} | {table} | {roles} |"
+    return f"| {stage.name} | {stage.description} | {upstream} | {table} | {partitions} | {roles} |"
 
 
 def render(text: str) -> str:
     """Return the glossary with its table of stages made anew."""
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    header = ["| stage | makes | from | table | models asked |", "|---|---|---|---|---|"]
+    header = ["| stage | makes | from | table | partitions | model roles |", "|---|---|---|---|---|---|"]
     return "\n".join([before + BEGIN, *header, *map(format_row, STAGES), "", END]) + after
 
 

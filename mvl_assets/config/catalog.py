@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from mvl_assets.config.prompts import list_families
 from mvl_assets.config.settings import load_settings
 from mvl_assets.config.strict_yaml import StrictModel, YamlDocument, YamlError, iter_documents
 from mvl_assets.errors import MvlError
@@ -45,7 +46,6 @@ Category = Literal[
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 Group = Literal["A", "B", "C"]
 Modality = Literal["single_image", "multi_image", "video", "text"]
-Family = Literal["general", "ocr", "chart", "math", "caption", "domain", "detection", "code"]
 
 
 def _require_format(name: str) -> str:
@@ -54,7 +54,14 @@ def _require_format(name: str) -> str:
     return name
 
 
+def _require_family(name: str) -> str:
+    if name not in (families := list_families()):
+        raise ValueError(f"should be one of {', '.join(families)}, or get a prompt file rewrite_{name}.md")
+    return name
+
+
 FormatName = Annotated[str, AfterValidator(_require_format)]
+FamilyName = Annotated[str, AfterValidator(_require_family)]
 
 
 T = TypeVar("T")
@@ -188,7 +195,7 @@ class SourceSpec(_CatalogModel):
     format: FormatName | None
     alternates: TupleFromList[FormatName] = ()
     """Other formats in which copies of the source exist."""
-    family: Family | None = None
+    family: FamilyName | None = None
     """Prompt family for rewriting; null where the paper's prompts have no family for the source."""
     hub: HubDataset | None = None
     url: str | None = None

@@ -37,7 +37,7 @@ import jsonschema
 from pydantic import Field, model_validator
 
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.config.settings import load_settings
+from mvl_assets.config.settings import PROJECT_ROOT, load_settings
 from mvl_assets.config.strict_yaml import StrictModel, YamlError, parse_documents
 from mvl_assets.errors import MvlError
 
@@ -223,6 +223,12 @@ def format_inline(value: str) -> str:
     """Return the value for use outside the fence: escaped, on one line, at most `MAX_INLINE_CHARS` characters."""
     line = " ".join(escape_tags(value).split())
     return line if len(line) <= MAX_INLINE_CHARS else f"{line[: MAX_INLINE_CHARS - 1]}…"
+
+
+def list_families() -> list[str]:
+    """Return the families that have a rewriting prompt, shipped or in `MVL_PROMPTS`, without reading the files."""
+    folders = {PROJECT_ROOT / "prompts", load_settings().prompts_dir}
+    return sorted({path.stem.removeprefix("rewrite_") for folder in folders for path in folder.glob("rewrite_*.md")})
 
 
 def load_prompts(prompts_dir: Path | None = None) -> dict[str, Prompt]:
