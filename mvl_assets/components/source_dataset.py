@@ -81,7 +81,7 @@ def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        # What the rows are made with; a note in the evidence makes nothing stale.
+        # Only what changes the rows: an edited note in the evidence makes nothing stale.
         code_version=asset_keys.compute_code_version(spec.format, spec.records, spec.license, limit),
         group_name="raw",
         partitions_def=dg.StaticPartitionsDefinition([spec.slug]),

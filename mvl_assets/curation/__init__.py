@@ -1,1 +1,1 @@
-"""Choosing what to train on: screening, duplicates across sources, contamination against benchmarks, mixtures."""
+"""Selection of the training data: screening, duplicates across sources, contamination against benchmarks, mixtures."""

@@ -1,4 +1,4 @@
-"""Training rows that evaluation would ask again: sources that are benchmarks, and copies of held-out questions.
+"""Training rows that evaluation also asks: sources that are benchmarks, and copies of held-out questions.
 
 The paper trains on Video-MME, EgoSchema, MATH-Vision and Design2Code and evaluates on some of them. A hit of kind
 `is_benchmark` covers a whole source; `shared_image` is a training row that shows an image of a held-out row among
@@ -22,7 +22,7 @@ from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.holdout import is_held_out
 from mvl_assets.lake_queries.views import iter_current_samples
 
-# Hit ids digest these words, the first names of the kinds, so that they stay the same.
+# Hit ids digest these words, which are former names of the kinds, so that the ids stay the same.
 _DIGESTED_KINDS = {"is_benchmark": "declared", "near_duplicate": "copy", "shared_image": "picture"}
 
 

@@ -1,7 +1,7 @@
 """Rows with the same text and the same images, within and across sources (the 153 contain each other's copies).
 
-The row that stays is one of groups A and B, since mixtures take no other; of these the one that stayed before, then one
-that was rewritten (it was paid for), then the first in the catalog.
+The canonical row, which is kept, is chosen in this order: one of group A or B, since mixtures take no other; the one
+that was canonical before; one that was rewritten (it was paid for); the first in the catalog.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The three mixtures: how many rows of each category and kind a training stage takes, and which.
+"""The three mixtures: which rows a training stage takes, and how many of each category and kind.
 
 Shares of the categories come first (paper, Figure 3). Within a category that has rewritten pairs, 70% of the rows are
 rewritten and 30% original (§2.3); where either runs short the other fills the category's share. What a category cannot

@@ -2,8 +2,8 @@
 
 The paper's authors looked at 1,000 random items of every source and sorted the sources into A (detailed, kept as they
 are), B (short or incomplete, rewritten) and C (too brief or vague, dropped): arXiv 2412.05237 §2.1. The numbers here
-describe the same properties, and `suggest_group` is a rule over them. It measures lengths, not sense: a suggestion that
-differs from the declared group is a reason to look at the rows, no more.
+describe the same properties, and `suggest_group` is a rule over them. It measures lengths, not meaning: a suggestion
+that differs from the declared group is only a reason to look at the rows.
 """
 
 from __future__ import annotations

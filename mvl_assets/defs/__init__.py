@@ -1,1 +1,1 @@
-"""Dagster's view of the stages: one thin module each. A body calls one plain function and describes what it did."""
+"""Dagster assets, one thin module per stage: an asset calls one plain function and reports its metadata."""

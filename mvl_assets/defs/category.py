@@ -1,6 +1,6 @@
 """Assets `category/<c>`: the newest usable samples of a category's group A and B sources, one partition per source.
 
-`ingest/categorise.py` makes the rows.
+`ingest/categorise.py` builds the rows.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.

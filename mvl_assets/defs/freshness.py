@@ -2,8 +2,8 @@
 
 Dagster shows its own label ("Unsynced") of a partitioned asset only on the page of one partition, not on the asset.
 This check shows in the graph and on the asset, with the stale partitions and why they are stale. A run reports it by
-what the rows say they were made with; the sensor reports it again, by Dagster's own staleness, when a prompt, the
-profile, the upstream rows or the asset itself changed. The sensor starts no run. (There is one check for all
+the prompt hash and model stored in the rows; the sensor reports it again, by Dagster's own staleness, when a prompt,
+the profile, the upstream rows or the asset itself changed. The sensor starts no run. (There is one check for all
 partitions: Dagster does not store a second evaluation of the same partition from a sensor.)
 Concept: https://docs.dagster.io/guides/automate/sensors
 """
@@ -35,7 +35,7 @@ def build_freshness_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
         FRESHNESS_CHECK,
         asset=key,
         description="Every partition was made with the current prompts, model and settings from the current rows."
-        " `mvl stale --launch` makes those again that were not.",
+        " `mvl stale --launch` materialises those that were not.",
     )
 
 
@@ -112,7 +112,7 @@ def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 def _compute_input_digests(asset_graph: AssetGraph, instance: dg.DagsterInstance) -> Mapping[dg.AssetKey, str]:
-    """Return per asset with the check a digest that changes when one of its partitions may become stale or fresh."""
+    """Return, per asset with the check, a digest that changes when one of its partitions may become stale or fresh."""
     keys = sorted(k.asset_key for k in asset_graph.asset_check_keys if k.name == FRESHNESS_CHECK)
     prompt_hashes = {asset_keys.build_prompt_key(name): prompt.hash for name, prompt in load_prompts().items()}
     parents = {key: sorted(asset_graph.get(key).parent_keys) for key in keys}

@@ -1,6 +1,6 @@
 """`rewritten/<category>`: what models wrote from a category's group B samples, one partition per source.
 
-Only categories with sources of group B have one. It spends model time, so nothing launches it by itself.
+Only categories with sources of group B have one. It costs model time, so nothing launches it automatically.
 """
 
 # No `from __future__ import annotations`: Dagster reads the annotations of asset functions as they are.
@@ -33,7 +33,7 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
     identity_mapping = dg.StaticPartitionMapping({k: k for k in partitions.get_partition_keys()})
     prompts = load_prompts()
     profile = asset_keys.load_active_profile()
-    # Captions have a model of their own.
+    # Sources of captions have another model than the rest.
     models = {
         m.name: m
         for m in (resolve_rewriter(load_catalog()[slug])[0] for slug in asset_keys.list_rewritten_sources(category))

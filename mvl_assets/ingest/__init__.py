@@ -1,1 +1,1 @@
-"""From a source's files to rows of the lake: images, samples, rejects and the category tables."""
+"""Ingest of a source's files into the lake: images, samples, rejects and the category tables."""

@@ -1,4 +1,4 @@
-"""The newest version of each sample of a source that the lake already holds, in 40 bytes a sample."""
+"""The newest version of each sample of a source that is already in the lake, at 40 bytes per sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One source's files into the lake: tables `images`, `samples` and `rejects`.
+"""Ingest of one source's files into the tables `images`, `samples` and `rejects`.
 
 The order of writing is the recovery plan: images first, then the samples that refer to them, the rejects last and in
 one commit. Everything written is identified by its content, so a run that was killed anywhere is simply run again.
@@ -51,8 +51,8 @@ ProgressFn = Callable[[int, int], None]
 class IngestReport:
     """Result of an ingest.
 
-    `n_rows` counts the rows read (those the limit selects), `reject_counts` rejects by error class. `data_version` is
-    of all versions of the source's samples.
+    `n_rows` counts the rows read (those the limit selects), `reject_counts` rejects by error class. `data_version`
+    covers all versions of the source's samples.
     """
 
     n_rows: int
@@ -75,7 +75,7 @@ def ingest_source(
     limit: int | None = None,
     progress: ProgressFn | None = None,
 ) -> IngestReport:
-    """Bring the lake up to date with the files below `root`. Doing it twice changes nothing.
+    """Bring the lake up to date with the files below `root`. A second call changes nothing.
 
     Purged samples become rejects; a source that was purged as a whole is not read.
 
@@ -95,7 +95,7 @@ def ingest_source(
     if not root.is_dir():
         raise SourceError(
             source.slug,
-            f"there is no folder {root}",
+            f"the folder {root} does not exist",
             hint=f"run `mvl demo-data` for drawn data, or put the source's files into {root}",
         )
     read_rows, iter_keys = get_reader(source.format), get_key_reader(source.format)

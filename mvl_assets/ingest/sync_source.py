@@ -1,4 +1,4 @@
-"""Bringing the lake up to date with a source: fetch, ingest and, if the profile says so, remove the files again."""
+"""Synchronisation of the lake with a source: fetch, ingest and, if the profile says so, remove the files again."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def sync_source(
             )
             remove_files(source, ingested, log)
         else:
-            log(f"{source.slug}: the files stay: {incomplete_reason}")
+            log(f"{source.slug}: the files are kept: {incomplete_reason}")
     return report
 
 
@@ -110,7 +110,7 @@ def _ensure_files(lake: Lake, source: SourceSpec, profile: Profile, log: LogFn) 
     elif not source.root.is_dir():
         raise SourceError(
             source.slug,
-            f"there is no folder {source.root}",
+            f"the folder {source.root} does not exist",
             hint=f"run `mvl demo-data` for drawn data, {_format_fetch_hint(source)}"
             f"or {format_manual_instructions(source)}",
         )

@@ -1,4 +1,4 @@
-"""The judge against people: agreement, where they differ, and the threshold of P(yes) that people would set.
+"""Calibration of the judge against human labels: agreement, and the threshold of P(yes) that fits the labels best.
 
 As in the paper (arXiv 2412.05237, appendix on filtering: 60 items, three annotators): Cohen's kappa between the model
 and each annotator, between the annotators, and over the groups in which the model takes one annotator's place.
@@ -34,7 +34,7 @@ class LabelledPair:
 
     @property
     def majority_label(self) -> bool | None:
-        """What most annotators say; None where they are tied."""
+        """The label of most annotators; None if they are tied."""
         good_votes = sum(self.labels.values())
         return None if 2 * good_votes == len(self.labels) else 2 * good_votes > len(self.labels)
 
@@ -43,8 +43,8 @@ class LabelledPair:
 class KeepThreshold:
     """`p_yes >= value` as a keep rule.
 
-    Of the thresholds that keep at least `min_keep_rate` of the labelled pairs, it is the one with the highest kappa
-    with the majority; of equal ones, the one that keeps most.
+    Of the thresholds that keep at least `min_keep_rate` of the labelled pairs, it has the highest kappa with the
+    majority label; ties go to the one that keeps most.
 
     Attributes:
         value: The threshold.
@@ -63,7 +63,7 @@ class KeepThreshold:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How the judge compares with people.
+    """Agreement of the judge with human labels.
 
     Attributes:
         n_pairs: Labelled pairs.
@@ -90,7 +90,7 @@ class Calibration:
 
 
 def calibrate(lake: Lake, labels: Sequence[Label], min_keep_rate: float = 0.1) -> Calibration:
-    """Compare what is in `judged/*` now with labels.
+    """Compare the current rows of `judged/*` with labels.
 
     Args:
         lake: The lake.
@@ -129,7 +129,7 @@ def calibrate(lake: Lake, labels: Sequence[Label], min_keep_rate: float = 0.1) -
 
 
 def load_labelled_pairs(lake: Lake, labels: Iterable[Label]) -> tuple[list[LabelledPair], int]:
-    """Return the judged pairs that labels are about, and how many labels are about none. All pairs are in memory."""
+    """Return the judged pairs that have labels, and how many labels match none. All pairs are in memory."""
     labels_by_row: dict[str, dict[str, bool]] = defaultdict(dict)
     for label in labels:
         labels_by_row[label.row_id][label.annotator] = label.is_good

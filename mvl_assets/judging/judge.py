@@ -46,7 +46,7 @@ class JudgeReport(StageReport):
 
     Attributes:
         kept: Rows that the keep rule keeps.
-        drop_reasons: The other rows by the reason.
+        drop_reasons: Dropped rows by reason.
         judge_agreement: How the two judges compare (Yes to every criterion); None without a second judge.
     """
 
@@ -57,7 +57,7 @@ class JudgeReport(StageReport):
 
 @dataclass(frozen=True, slots=True)
 class JudgeSubject:
-    """One rewrite, as far as its row needs it. `matches_reference` is None where there is nothing to compare with."""
+    """The parts of a rewrite that its row needs. `matches_reference` is None if there is nothing to compare with."""
 
     rewrite_id: str
     sample_id: str
@@ -66,10 +66,10 @@ class JudgeSubject:
 
 
 class JudgeStage(TableStage[JudgeSubject, Verdict]):
-    """What judging asks about the rewrites of a source, and the rows it makes.
+    """Stage that judges the rewrites of a source.
 
     A rewrite that lacks a verdict of the first judge has rejects instead of a row, one per request without a verdict.
-    One that lacks a verdict of the second has both, and its row says nothing of the second judge.
+    One that lacks a verdict of the second judge has rejects and a row, with the second judge's columns null.
 
     Args:
         lake: The lake.
@@ -123,7 +123,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
 
     @property
     def judge_agreement(self) -> Confusion | None:
-        """How the two judges compare, over the rewrites that both gave a verdict on; None without a second judge."""
+        """Agreement of the two judges on the rewrites that both judged; None without a second judge."""
         return compute_confusion(self._verdict_pairs.elements()) if len(self.models) > 1 else None
 
     def iter_requests(
@@ -163,7 +163,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         first_verdicts, second_verdicts = verdicts_by_judge[0], verdicts_by_judge[1] if self.models[1:] else None
         if first_verdicts is None:
             return BuiltRows((), rejects, errors)
-        # What is judged, not which round was answered: a re-ask leaves the row's id as it is.
+        # The keys of round 1, so that a re-ask does not change the row's id.
         request_keys = [resolution.first_key for resolution in resolutions[0]]
         return BuiltRows([self._build_row(subject, request_keys, first_verdicts, second_verdicts)], rejects, errors)
 
@@ -279,7 +279,7 @@ def judge_source(
     Raises:
         SourceError: The source is not in group B.
         MvlError: The keep rule cannot be read; nothing was sent.
-        LeaseHeld: Another process judges it now.
+        LeaseHeld: Another process is judging the source.
     """
     stage = JudgeStage(lake, source, profile, prompts=prompts, run_id=run_id, endpoints=(endpoints, second_endpoints))
     report = run_table_stage(lake, stage, retry_error_classes=retry_error_classes, progress=progress)
@@ -294,7 +294,7 @@ def judge_source(
 def build_judge_requests(
     criteria: Sequence[Prompt], turns: Iterable[Mapping[str, str]], image_ids: Sequence[str], model: ModelRef
 ) -> tuple[list[Request], bool]:
-    """Return one request per criterion about a conversation, and whether the model judges it without its images."""
+    """Return one request per criterion about a conversation, and whether its images were left out (blind)."""
     values = {"conversation": format_pairs(extract_qa_pairs(turns))}
     messages_by_criterion = [build_messages(criterion, values, image_ids, model) for criterion in criteria]
     requests = [

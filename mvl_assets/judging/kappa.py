@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How two raters judged the same items.
+    """Confusion matrix of two raters who judged the same items.
 
     Attributes:
         both_yes: Items that both say Yes to.

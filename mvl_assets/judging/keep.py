@@ -24,7 +24,7 @@ from mvl_assets.judging.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """What is known of one rewrite.
+    """The verdicts on one rewrite, as the keep rule sees them.
 
     Attributes:
         verdicts: The judge's, one per criterion.

@@ -32,7 +32,7 @@ FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What one person says of one pair. `row_id` is a `rewrite_id` or a `judged_id`."""
+    """One annotator's label of one pair. `row_id` is a `rewrite_id` or a `judged_id`."""
 
     row_id: str
     annotator: str
@@ -93,10 +93,10 @@ def read_labels(path: Path) -> LabelSheet:
 
 
 def draw_label_set(lake: Lake, n_rows: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Return judged rows for labelling: equally many of each category, as far as there are.
+    """Return judged rows for labelling, in equal numbers per category as far as there are enough.
 
-    Within a category they are those whose hash with the seed is smallest, so a larger set contains a smaller. Memory
-    holds `n_rows` rows per category.
+    Within a category, rows are selected by the smallest hash of seed and row, so a larger set contains a smaller one.
+    Memory holds `n_rows` rows per category.
     """
     columns = ["rewrite_id", "sample_id", "category", "source"]
     by_category: list[list[tuple[str, dict[str, Any]]]] = []
@@ -110,7 +110,7 @@ def draw_label_set(lake: Lake, n_rows: int, seed: int = 0) -> list[dict[str, Any
 
 
 def _allocate_evenly(available: Sequence[int], total: int) -> list[int]:
-    """Return equal shares; what one cannot give, the others do."""
+    """Return equal shares of `total`; where one runs short, the others make up for it."""
     shares = [0] * len(available)
     while total > 0 and any(a > s for a, s in zip(available, shares, strict=True)):
         for index, n_available in enumerate(available):

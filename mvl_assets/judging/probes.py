@@ -1,6 +1,6 @@
-"""Good and bad pairs that are known as such, asked of a judge: does it see the faults that the paper's judge looks for?
+"""Probes of a judge: contrast pairs with known faults, to measure how many of the faults in the paper it detects.
 
-The pairs are in `probes.yaml`, which also describes their images for whatever draws them.
+The pairs are in `probes.yaml`, which also describes their images; `probe_images` draws them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mvl_assets.model_stage.stage import ModelStage, RowRequests, ServedModel
 from mvl_assets.stages import ModelRole
 
 PROBES_FILE = Path(__file__).with_name("probes.yaml")
-# Answers of their own, apart from those of the sources: a second call with the same judge sends nothing.
+# Probe answers are stored apart from those of the sources; a second call with the same judge sends nothing.
 PROBE_STAGE = "probe"
 
 ProbeFault = Literal["unseen_content", "misread_content", "wrong_step", "off_image"]
@@ -62,7 +62,7 @@ class ContrastPair(_StrictModel):
 
 
 class ProbeSet(_StrictModel):
-    """The pairs, and the images they are about, described for whatever draws them."""
+    """The pairs and the descriptions of their images (arguments of `probe_images.render_probe_png`)."""
 
     images: dict[str, dict[str, Any]]
     pairs: list[ContrastPair]
@@ -70,7 +70,7 @@ class ProbeSet(_StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class JudgeResponse:
-    """What the judge says to one pair: whether Yes to every criterion, and the lowest P(yes)."""
+    """The judge's response to one pair: whether it is Yes to every criterion, and the lowest P(yes)."""
 
     all_yes: bool
     p_yes: float | None
@@ -91,7 +91,7 @@ class ProbeScore:
 
     Attributes:
         n_pairs: Contrast pairs.
-        n_unanswered: Those of which a pair got no verdict; the rest is counted below.
+        n_unanswered: Contrast pairs that lack a verdict; the counts below leave them out.
         true_rejects: Bad pairs that the judge rejects.
         true_keeps: Good pairs that it keeps.
         ranked_correctly: Contrast pairs whose good pair has the higher P(yes).
@@ -159,7 +159,7 @@ class _ProbeStage(ModelStage[int, Verdict]):
     """The general criteria, asked about the good and the bad pair of every contrast pair, in turn."""
 
     name = PROBE_STAGE
-    # A stage needs a second part of its answers' path; all probes share one.
+    # The second part of the answers' path, which every stage needs; all probes share it.
     source = "judge"
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From a stored Yes/No answer to a verdict and P(yes)."""
+"""Parser of stored Yes/No answers: the verdict and P(yes)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Verdict:
 
 
 def parse_verdict(criterion: str, request_key: str, text: str, finish_reason: str, logprobs: str | None) -> Verdict:
-    """Return the verdict of one of the two words that the server finished.
+    """Return the verdict of a finished answer, which is one of the two words.
 
     A constrained choice may come back with `length` when its one word filled the token limit; the word is whole then.
 
     Raises:
-        VerdictError: The answer is something else, or is not finished.
+        VerdictError: The answer is another text, or is not finished.
     """
     word = text.strip().casefold()
     if word not in (YES, NO):

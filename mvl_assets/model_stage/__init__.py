@@ -1,1 +1,1 @@
-"""What every stage that asks a model shares: building messages, re-asking, one loop that runs a stage, and its plan."""
+"""Shared code of the stages that ask a model: messages, re-asks, the loop that runs a stage, and its request plan."""

@@ -86,5 +86,5 @@ def attach_image_markers(dialogue: Sequence[QAPair], n_images: int, has_video: b
 
 
 def contains_marker(text: str) -> bool:
-    """Whether a text has an image or video marker."""
+    """Return whether a text has an image or video marker."""
     return _MARKER.search(text) is not None

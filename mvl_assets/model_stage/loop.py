@@ -45,14 +45,14 @@ class StageReport:
     """What one run of a stage did.
 
     Attributes:
-        table: The table.
+        table: Name of the table that was published.
         source: The source.
         requests: Requests and tokens of all models.
         input_rows: Rows of the input that requests may be sent for.
         rows: Rows that are published.
         blind: Rows made by a model that could not see the sample's images.
         rejects_by_error: Rejects by error class.
-        cost: Money, in the currencies of the models' prices.
+        cost: Cost in the currency of the models' prices.
         seconds: How long the run took.
         published: What publishing changed in the table.
     """
@@ -76,22 +76,22 @@ def run_table_stage(
     retry_error_classes: Collection[str] = (),
     progress: ProgressCallback | None = None,
 ) -> StageReport:
-    """Ask what has no answer yet, then publish the source's rows and rejects.
+    """Send the requests without a stored answer, then publish the source's rows and rejects.
 
     The rows are derived from all stored answers, so a better parser or a moved threshold costs no request.
 
     Args:
         lake: The lake.
-        stage: What to ask, and which rows to make.
+        stage: The stage.
         retry_error_classes: Error classes, or `all`, whose rejects are asked once more.
         progress: Called with the engine's progress.
 
     Returns:
-        What was done.
+        The counts of the run.
 
     Raises:
-        LeaseHeld: Another process asks for this stage and source.
-        MvlError: What a model server raises that cannot be used.
+        LeaseHeld: Another process runs this stage for this source.
+        MvlError: A model server cannot be used.
     """
     started_at = time.monotonic()
     with StageRun(lake, stage, stage.run_id, retry_error_classes=retry_error_classes, progress=progress) as run:
@@ -124,9 +124,9 @@ def answer_requests(
     run_id: str,
     fetch_images: FetchImages | None = None,
 ) -> tuple[dict[str, str], list[FailedRequest]]:
-    """Return the texts that a model answers to a few requests, by request key, and the requests that failed.
+    """Return a model's answers to a few requests, by request key, and the requests that failed.
 
-    Answers are stored in the lake under `stage` and `source`; one that is stored is not asked for again.
+    Answers are stored in the lake under `stage` and `source`; a stored answer is not requested again.
     """
     request_list = _RequestList(stage, source, model, requests, fetch_images)
     with StageRun(lake, request_list, run_id) as run:
@@ -137,12 +137,12 @@ def answer_requests(
 
 
 class StageRun(Generic[Subject, Parsed]):
-    """One run of a stage: `send`, then `iter_resolved`. A context manager, which owns the scratch files.
+    """One run of a stage: `send`, then `iter_resolved`. A context manager that owns the scratch files.
 
     Attributes:
         counts: Requests and tokens of all models.
-        failures: The requests that have no answer, of this run and earlier ones, by key.
-        cost: Money, over all models.
+        failures: The failed requests of this run and earlier ones, by key.
+        cost: Cost over all models.
         n_sendable_rows: Rows that requests may be sent for.
     """
 
@@ -177,7 +177,7 @@ class StageRun(Generic[Subject, Parsed]):
         self._stack.close()
 
     def send(self) -> None:
-        """Ask each model what it has no answer for yet, and return when all is answered durably or has failed.
+        """Send each model its unanswered requests; return when every answer is stored or the request has failed.
 
         Raises what `answer_all` raises.
         """
@@ -201,16 +201,16 @@ class StageRun(Generic[Subject, Parsed]):
             self.n_sendable_rows = model_pass.n_sendable_rows
 
     def iter_resolved(self) -> Iterator[tuple[Subject, list[list[Resolution[Parsed]]]]]:
-        """Yield every row, in the input's order, with what is known of its chains, per model."""
+        """Yield every row, in the input's order, with the resolutions of its chains per model."""
         for rows in zip(*(model_pass.iter_resolved() for model_pass in self._passes), strict=True):
             yield rows[0][0], [resolutions for _, resolutions in rows]
 
 
 def compute_resume_offset(lake: Lake, stage: ModelStage[Any, Any], model: ModelRef) -> tuple[int, int]:
-    """Return the row to begin with, and how many answers are stored.
+    """Return the index of the row to start at, and how many answers are stored.
 
-    A run goes through the rows in the order of the run before, so the answers that are stored are mostly those of the
-    first rows. One that begins where those end has something to send at once, however many there are.
+    Every run goes through the rows in the same order, so the stored answers are mostly those of the first rows.
+    Starting after them lets a restarted run send its first request at once instead of re-checking every stored answer.
     """
     n_rows, n_requests = stage.count_rows(), stage.estimate_request_count()
     if not n_rows or not n_requests:
@@ -249,24 +249,24 @@ class _ModelPass(Generic[Subject, Parsed]):
         self._progress = progress
         self._fetch_images = stage.fetch_images or lake.images.read_stored_images
         self._log = lake.get_answer_log(stage.name, stage.source)
-        # The engine reads the requests in another thread than it commits in: looking keys up has its own handle.
+        # The engine reads requests in one thread and commits answers in another, so key look-ups have their own handle.
         self._lookup_log = lake.get_answer_log(stage.name, stage.source)
         self._previous_failures = load_previous_failures(lake, stage.name, stage.source, retry_error_classes)
         self.failures: dict[str, FailedRequest] = dict(self._previous_failures.skipped)
         self._n_rows, self._n_requests = stage.count_rows(), stage.estimate_request_count()
         self._resume_offset, self._n_stored_answers = compute_resume_offset(lake, stage, model.ref)
-        # Requests of the engine's earlier call, which its report of the next one does not count.
+        # Requests of the engine's first call, which the report of the second does not count.
         self._n_finished = 0
         self._n_awaiting = 0
 
     def send(self) -> None:
-        """Send what has no answer, then what follows fresh unusable answers."""
+        """Send the unanswered requests, then re-ask those whose new answer is unusable."""
         self._send_requests(self._iter_first_requests())
         if self._n_awaiting:
             self._send_requests(self._iter_follow_ups())
 
     def iter_resolved(self) -> Iterator[tuple[Subject, list[Resolution[Parsed]]]]:
-        """Yield every row with what is known of its chains, in the input's order."""
+        """Yield every row with the resolutions of its chains, in the input's order."""
         for rows in self.spool.iter_batches():
             for row, resolutions in zip(rows, self._resolve_spooled(rows), strict=True):
                 yield row.subject, resolutions
@@ -274,7 +274,7 @@ class _ModelPass(Generic[Subject, Parsed]):
     # -- what to send ----------------------------------------------------------------------------------------------
 
     def _iter_first_requests(self) -> Iterator[Request | None]:
-        """Yield what is to be sent of every row, and None after each batch, so that the engine may commit."""
+        """Yield the requests to send of every row, and None after each batch, so that the engine may commit."""
         all_rows = self._stage.iter_requests(self._model, self._resume_offset)
         rows_to_end = self._n_rows - self._resume_offset if self._resume_offset else 0
         while rows := list(islice(all_rows, min(ROW_BATCH_SIZE, rows_to_end) or ROW_BATCH_SIZE)):
@@ -327,7 +327,7 @@ class _ModelPass(Generic[Subject, Parsed]):
         return self._skip_failed(reask_chain.build_round_request(resolution.n_answers + 1))
 
     def _is_reask_due(self, reask_chain: ReaskChain, resolution: Resolution[Parsed]) -> bool:
-        """Whether an unusable answer is followed by another request, by rule or because it was told so."""
+        """Return whether another request follows an unusable answer, by rule or because a retry was requested."""
         return resolution.error is not None and (
             resolution.n_answers < reask_chain.auto_rounds
             or is_retry_requested(resolution.error.code, self._retry_error_classes)
@@ -340,10 +340,10 @@ class _ModelPass(Generic[Subject, Parsed]):
         return request
 
     def _iter_follow_ups(self) -> Iterator[Request | None]:
-        """Yield the requests that follow the unusable ones among the answers to what was just sent."""
+        """Yield the re-asks of the requests just sent whose answers are unusable."""
         for rows in self.spool.iter_batches():
             awaiting_rows = [row for row in rows if any(row.awaits_answer)]
-            # What failed just now has its entry among the failures, and no answer.
+            # A request that failed just now is among the failures and has no answer.
             resolved = list(zip(awaiting_rows, self._resolve_spooled(awaiting_rows), strict=True))
             unusable = [
                 (row, resolutions)
@@ -363,7 +363,7 @@ class _ModelPass(Generic[Subject, Parsed]):
                         yield self._skip_failed(reask_chain.build_round_request(resolution.n_answers + 1))
             yield None
 
-    # -- what is known ---------------------------------------------------------------------------------------------
+    # -- resolving answers ----------------------------------------------------------------------------------------
 
     def _resolve_spooled(self, rows: Sequence[SpooledRow[Subject]]) -> list[list[Resolution[Parsed]]]:
         round_keys = [RoundKeys(keys) for row in rows for keys in row.keys]
@@ -371,7 +371,7 @@ class _ModelPass(Generic[Subject, Parsed]):
         return [list(islice(resolutions, len(row.keys))) for row in rows]
 
     def _resolve(self, rows: Sequence[tuple[Subject, int]], chains: Sequence[RoundKeys]) -> list[Resolution[Parsed]]:
-        """Resolve the chains of rows, which are given with their numbers of chains."""
+        """Resolve the chains of `rows`, pairs of a subject and its number of chains."""
         owners = [(subject, position) for subject, n_chains in rows for position in range(n_chains)]
 
         def parse(index: int, request_key: str, answer: Mapping[str, Any]) -> Parsed:
@@ -383,7 +383,7 @@ class _ModelPass(Generic[Subject, Parsed]):
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def _send_requests(self, requests: Iterator[Request | None]) -> None:
-        """Send requests; without one, no endpoint is looked for."""
+        """Send requests; if there are none, resolve no endpoint."""
         first_request = next((request for request in requests if request is not None), None)
         if first_request is None:
             return
@@ -406,7 +406,7 @@ class _ModelPass(Generic[Subject, Parsed]):
             self.failures[failure.request_key] = replace(failure, attempts=failure.attempts + previous_attempts)
 
     def _report_progress(self, callback: ProgressCallback, progress: Progress) -> None:
-        """Report the engine's progress, with what the engine never saw because it was answered or skipped before."""
+        """Report the engine's progress plus the requests it never saw because they were answered or skipped."""
         n_before = self._n_finished + max(self.counts.cache_hits, self._n_stored_answers) + self.counts.skipped
         n_finished = n_before + progress.n_finished
         if self._n_requests is None:
@@ -440,7 +440,7 @@ class _RowBuilder(Generic[Subject, Parsed]):
 
 
 class _RequestList(ModelStage[int, str]):
-    """Requests that are given, and answers that are used as they are."""
+    """A stage over a given list of requests, whose answers are used as they are."""
 
     def __init__(
         self, name: str, source: str, model: ServedModel, requests: Sequence[Request], fetch_images: FetchImages | None

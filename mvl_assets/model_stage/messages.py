@@ -1,7 +1,7 @@
-"""From a rendered prompt to the messages of a request.
+"""The messages of a request, built from a rendered prompt.
 
-The order of the parts is instructions, images, data: what is equal for many rows comes first, where a server can cache
-it.
+The order of the parts is instructions, images, data: parts that many rows share come first, where a server can cache
+them as a prefix.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ def build_messages(
 ) -> tuple[tuple[dict[str, Any], ...], bool]:
     """Return the messages, and whether images were left out because the model cannot see them.
 
-    A row with images under a prompt that wants them gives content parts; everything else is one text. Where images are
-    left out, the text says so.
+    The content is a list of parts if the row has images and the prompt wants them, else one text. Where images are left
+    out, the text says so.
 
     Args:
         prompt: The prompt.
-        values: What fills its slots, by name.
+        values: The values of its slots, by name.
         image_ids: The row's images.
         model: The model that is asked.
     """

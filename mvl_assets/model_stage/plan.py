@@ -1,4 +1,4 @@
-"""What a stage would send for a source, before anything is sent."""
+"""Request plan of a stage for a source: what a run would send and cost. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class RequestPlan:
         stage: The stage's name.
         source: The source.
         model: The model's name.
-        rows: What is asked about: samples, or rewrites.
+        rows: Rows that are asked about: samples or rewrites.
         requested: Requests in all.
-        cache_hits: Those that are answered.
+        cache_hits: Those with a stored answer.
         skipped: Those that failed before and wait for `mvl retry`.
         to_send: Those that a run would send.
         prompt_tokens: An estimate for `to_send`.

@@ -1,9 +1,9 @@
-"""Asking the same thing more than once: an unusable answer may be followed by another request, with a key of its own.
+"""Re-asks: an unusable answer may be followed by a request with other sampling, hence with another key.
 
 Round 1 is the request itself. Round 2 has the prompt's `retry_sampling` laid over its own sampling; every run sends it.
 Later rounds, and round 2 of a prompt without `retry_sampling`, add a seed and are sent only on request (`mvl retry`).
-All answers stay stored; the first usable one counts, so a better parser may bring an earlier round back without a
-request.
+All answers stay stored; the first usable one counts, so a better parser may make an earlier round usable without
+sending a request.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ReaskChain:
 
 
 class RoundKeys:
-    """The request keys of a chain by round: known ones, and those that the chain, if it is at hand, can still build."""
+    """The request keys of a chain, by round; with `chain`, keys of further rounds are built when they are needed."""
 
     def __init__(self, keys: Sequence[str] = (), chain: ReaskChain | None = None) -> None:
         self.keys = list(keys)
@@ -72,7 +72,7 @@ class RejectReason:
 
 @dataclass(frozen=True, slots=True)
 class Resolution(Generic[Parsed]):
-    """What the answer log says to one chain.
+    """The state of one chain by the answer log.
 
     Attributes:
         first_key: The request of round 1.
@@ -116,7 +116,7 @@ def resolve_chains(
     parse: Callable[[int, str, Mapping[str, Any]], Parsed],
     failures: Mapping[str, FailedRequest],
 ) -> list[Resolution[Parsed]]:
-    """Return what `log` holds for each chain, in order. Looks up all chains at once, round by round.
+    """Return the resolution of each chain, in order. Looks up all chains at once, round by round.
 
     Args:
         log: The stored answers.

@@ -29,12 +29,12 @@ _TRANSIENT_STATUSES = frozenset({"http_408", "http_409", "http_425", "http_429"}
 
 
 def is_transient(error: str) -> bool:
-    """Whether the next run sends again by itself after an error of this class."""
+    """Return whether the next run sends again by itself after an error of this class."""
     return error in _TRANSIENT_ERRORS or error in _TRANSIENT_STATUSES or error.startswith("http_5")
 
 
 def is_retry_requested(error: str, retry_error_classes: Collection[str]) -> bool:
-    """Whether some error classes, or `all`, name this class."""
+    """Return whether `retry_error_classes` has this class or `all`."""
     return error in retry_error_classes or ALL_ERROR_CLASSES in retry_error_classes
 
 

@@ -1,4 +1,4 @@
-"""Which samples of a source models are asked about."""
+"""Selection of the samples of a source that models are asked about."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def resolve_prompt_family(source: SourceSpec) -> str:
 
 
 def build_sample_filter(lake: Lake, source: SourceSpec, limit: int | None) -> Callable[[str], bool]:
-    """Return whether a sample id is within `limit`, which takes the samples whose id, a hash, is smallest.
+    """Return a predicate for the sample ids within `limit`, which selects the smallest ids (they are hashes).
 
-    A larger limit contains a smaller one.
+    A larger limit selects all samples of a smaller one.
     """
     if limit is None:
         return lambda sample_id: True

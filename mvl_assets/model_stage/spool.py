@@ -1,4 +1,4 @@
-"""The rows of a stage while a run is under way, on disk: what they are about and the keys of their requests."""
+"""On-disk spool of the rows of a running stage: the subject of each and the keys of its requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SpooledRow(Generic[Subject]):
 
 
 class RowSpool(Generic[Subject]):
-    """Batches of rows in a file, written from some row of the source on and read back from the first row on."""
+    """Batches of rows in a file, written starting at any row of the source and read back starting at the first."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

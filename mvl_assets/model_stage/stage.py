@@ -1,4 +1,4 @@
-"""What differs between stages that ask a model: what they ask, how they read an answer, which rows they make."""
+"""Interface of a stage that asks a model: the requests it builds, how it parses an answer, the rows it makes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ServedModel:
 
     @classmethod
     def from_profile(cls, model: ModelProfile, endpoints: Sequence[Endpoint] | None = None) -> ServedModel:
-        """Return a model of the profile, behind other `endpoints` than the profile's where they are given."""
+        """Return a model of the profile; `endpoints`, if given, replace the profile's."""
         return cls(
             ModelRef(model.name, model.revision, model.supports_images, model.max_image_side),
             (lambda: resolve_endpoints(model)) if endpoints is None else (lambda: endpoints),
@@ -57,7 +57,7 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class RowRequests(Generic[Subject]):
-    """What is asked about one row.
+    """The requests about one row.
 
     Attributes:
         subject: What is needed to parse the answers and to build rows. It is written to disk, so it is small and has
@@ -73,11 +73,11 @@ class RowRequests(Generic[Subject]):
 
 @dataclass(frozen=True, slots=True)
 class BuiltRows:
-    """What one row of the input came to.
+    """The output for one row of the input.
 
     Attributes:
         rows: Rows of the stage's table.
-        rejects: What has no result.
+        rejects: Rejects of what has no result.
         errors: The error classes that a report counts.
     """
 
@@ -125,11 +125,11 @@ class ModelStage(ABC, Generic[Subject, Parsed]):
         """
 
     def count_rows(self) -> int:
-        """Return how many rows `iter_requests` yields; 0 when it is not worth beginning elsewhere than at the first."""
+        """Return how many rows `iter_requests` yields; 0 if a run should always start at the first row."""
         return 0
 
     def estimate_request_count(self) -> int | None:
-        """Return about how many requests each model gets, without building them; None when that is not known."""
+        """Return an estimate of the requests to each model, without building them; None if there is none."""
         return None
 
 
@@ -150,7 +150,7 @@ class TableStage(ModelStage[Subject, Parsed]):
 
         Args:
             subject: The row.
-            resolutions: Per model, what is known of each of the row's chains.
+            resolutions: Per model, the resolution of each of the row's chains.
         """
 
     def build_reject(self, row_key: str, reason: RejectReason) -> Reject:
@@ -175,7 +175,7 @@ class RequestCounts:
         reasked: Requests that follow an unusable answer.
         cache_hits: First requests that were answered before.
         skipped: Requests of both kinds that failed in an earlier run and are not sent again without being told to.
-        attempts_sent: What was sent, each attempt counted.
+        attempts_sent: Attempts that were sent.
         prompt_tokens: Tokens that the models read.
         completion_tokens: Tokens that the models wrote.
     """

@@ -24,7 +24,7 @@ class AssetStatus:
 
 
 class AssetStatusResolver:
-    """The status of a code location's assets, by the instance's event log as it is when this is made."""
+    """Status of a code location's assets by the instance's event log at the time of construction."""
 
     def __init__(self, asset_graph: AssetGraph, instance: dg.DagsterInstance) -> None:
         self.asset_graph = asset_graph

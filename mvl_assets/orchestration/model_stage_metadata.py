@@ -1,4 +1,4 @@
-"""What a materialization of a stage that asks a model shows: requests, tokens, cost, rejects and a preview."""
+"""Metadata of a materialization by a stage that asks a model: requests, tokens, cost, rejects and a preview."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build_model_stage_metadata(
         progress_logger: Draws the speed over time.
         preview_rows: A few rows of the partition.
         preview_columns: What the preview shows of them.
-        extra_metadata: What only this stage shows; None values are left out.
+        extra_metadata: Metadata of this stage only; None values are left out.
     """
     requests = report.requests
     rejects = [{"error": error, "rows": n} for error, n in report.rejects_by_error.items()]

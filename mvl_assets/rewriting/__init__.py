@@ -1,1 +1,1 @@
-"""Rewriting: from a sample to its requests, from an answer to dialogues, and the rows of `rewritten/<category>`."""
+"""Rewriting: requests about samples, answers parsed into dialogues, and the rows of `rewritten/<category>`."""

@@ -1,4 +1,4 @@
-"""From a sample to its rewriting requests: one per sample, or one per pair where the prompt preserves the question."""
+"""Rewriting requests about a sample: one per sample, or one per pair where the prompt preserves the question."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RewriteRequest:
 
 
 def build_requests(sample: Mapping[str, Any], prompt: Prompt, model: ModelRef) -> list[RewriteRequest]:
-    """Return the requests about one row of `samples`: none when it has no answered question, and equal ones once."""
+    """Return the distinct requests about one row of `samples`; none if it has no answered question."""
     pairs = extract_qa_pairs(sample["conversations"])
     image_ids: Sequence[str] = sample["image_ids"] or ()
     requests_by_key: dict[str, RewriteRequest] = {}

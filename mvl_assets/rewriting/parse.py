@@ -1,6 +1,6 @@
-"""From the raw text of an answer to dialogues, or to an error class.
+"""Parser of rewriting answers: raw text to dialogues, or to an error class.
 
-The raw answers stay stored, so a change of this module costs a recomputation and no request.
+Raw answers stay stored, so a change to this module costs a recomputation but no request.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from mvl_assets.model_stage.dialogue import QAPair, contains_marker
 # Everything below a space but tab and newline, DEL, and the C1 block. In a parsed JSON string they are the traces of
 # LaTeX: "\frac" reads as a form feed and "rac". A lone surrogate cannot be stored as UTF-8.
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-# `\theta`, `\times`, `\neq` in JSON become a tab or a newline and a rest that begins in the middle of a word. What text
-# may hold too, such as "an" and "not", counts as such a rest only inside a formula.
+# `\theta`, `\times`, `\neq` in JSON become a tab or a newline and the remainder of the command. Remainders that plain
+# text may hold too, such as "eg" and "not", count only inside a formula.
 _MANGLED_LATEX = re.compile(
     r"\t(?:heta|imes|ext(?=\s*\{)|ext(?:bf|it|rm|tt)\b|frac|riangle|herefore|ilde)|\n(?:eq|abla|otin)\b"
     r"|\$[^$]*?(?:\t[a-z]|\n(?:e|u|eg|ot|mid|i)\b)[^$]*\$"
@@ -39,7 +39,7 @@ class ParseError(RejectError):
 
 PARSE_ERRORS = {
     "length": "the token limit cut the answer off",
-    "not_finished": "the server ended the answer for another reason than being done",
+    "not_finished": "the server ended the answer for a reason other than completion",
     "empty": "nothing but white space",
     "bad_json": "not JSON",
     "schema": "JSON that the prompt's schema does not allow",
@@ -100,7 +100,7 @@ def _reject_json_constant(name: str) -> None:
 
 
 def _parse_pair(entry: dict[str, str]) -> QAPair:
-    # Stripped afterwards: what an escape mangled may be white space at the start.
+    # Stripped after the check: white space at the start may be what is left of a mangled escape.
     question, answer = (_check_text(entry[key], from_json=True).strip() for key in ("question", "answer"))
     if not question or not answer:
         raise ParseError("empty", "a question or an answer is nothing but white space")

@@ -33,7 +33,7 @@ _SAMPLE_COLUMNS = ["sample_id", "version_id", "conversations", "image_ids", "vid
 
 @dataclass(frozen=True, slots=True)
 class RewriteSubject:
-    """One sample, as far as its rows need it. `preserved_questions` has an entry per request."""
+    """The parts of a sample that its rows need. `preserved_questions` has an entry per request."""
 
     sample_id: str
     version_id: str
@@ -44,15 +44,14 @@ class RewriteSubject:
 
 
 class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
-    """What rewriting asks about the samples of a source, and the rows it makes.
+    """Stage that rewrites the samples of a source.
 
     Args:
         lake: The lake.
         source: A source of group B.
         profile: Names the model, and the limit where `limit` does not.
         prompts: The prompts by name; None takes those of the settings.
-        limit: How many samples requests may be sent for, by hash. Rows of answers that exist are published all the
-            same.
+        limit: How many samples requests may be sent for, by hash. Rows of stored answers are published beyond it, too.
         run_id: The run that rows are marked with.
         endpoints: Endpoints instead of the profile's.
 
@@ -121,7 +120,7 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
             rejects.append(reject)
         rows: list[dict[str, Any]] = []
         for resolution in chains:
-            # What nobody asked for yet, because of a limit, is not a reject.
+            # A chain that was not sent yet, because of a limit, is not a reject.
             if (reason := resolution.reject_reason) and not resolution.is_unanswered:
                 rejects.append(self.build_reject(subject.sample_id, reason))
             rows += self._build_dialogue_rows(subject, resolution.request_key, resolution.parsed or ())
@@ -143,7 +142,7 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
 
     @cached_property
     def _estimated_requests(self) -> int:
-        """About how many requests there are: samples that ask the same count twice."""
+        """An estimate of the requests; one that several samples share counts several times."""
         n_samples = n_requests = 0
         for row in self._samples.iter_rows(["n_turns"], self._source_filter, SCAN_BATCH_SIZE):
             n_samples += 1
@@ -221,7 +220,7 @@ def rewrite_source(
 
     Raises:
         SourceError: The source is not in group B.
-        LeaseHeld: Another process rewrites it now.
+        LeaseHeld: Another process is rewriting the source.
     """
     stage = RewriteStage(lake, source, profile, prompts=prompts, limit=limit, run_id=run_id, endpoints=endpoints)
     return run_table_stage(lake, stage, retry_error_classes=retry_error_classes, progress=progress)

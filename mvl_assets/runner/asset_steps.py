@@ -1,7 +1,7 @@
 """Running one asset, or one partition of it, in this process, as `mvl run` and `mvl stale --launch` do.
 
 A process runs one step at a time. Dagster configures Python's logging at the start of every run and redirects the
-process's output during it, so two runs in threads of one process lock each other up.
+process's output during it, so two runs in threads of one process deadlock.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class AssetStep:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """How a step ended. `error` is None when it succeeded."""
+    """Result of a step. `error` is None if it succeeded."""
 
     step: AssetStep
     error: ErrorReport | None

@@ -21,7 +21,8 @@ from mvl_assets.judging.keep import validate_keep_rule
 def prepare_home() -> Path:
     """Create DAGSTER_HOME with the local `dagster.yaml` if it has none, set the variable for children, and return it.
 
-    The profile and the catalog are read first: a mistake in them is one line here, and a long traceback in Dagster.
+    The profile and the catalog are read first: a mistake in them is reported in one line here, but as a long traceback
+    by Dagster.
     """
     validate_keep_rule(load_profile(load_settings().profile))
     load_catalog()
@@ -52,7 +53,7 @@ def find_workspace_file() -> Path:
     for folder in (Path.cwd(), PROJECT_ROOT):
         if (folder / "workspace.yaml").is_file():
             return folder / "workspace.yaml"
-    raise MvlError("there is no workspace.yaml here", hint="run mvl from the project's folder")
+    raise MvlError("no workspace.yaml in this folder", hint="run mvl from the project's folder")
 
 
 def load_code_locations() -> dict[str, dg.Definitions]:

@@ -1,4 +1,4 @@
-"""From the name of a stage that asks a model to the object that the loop runs."""
+"""The stage objects of the model stages, by stage name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MODEL_STAGE_CLASSES = {REWRITTEN.name: RewriteStage, JUDGED.name: JudgeStage}
 def build_model_stage(
     name: str, lake: Lake, source: SourceSpec, profile: Profile, *, limit: int | None = None
 ) -> TableStage[Any, Any]:
-    """Return what a stage asks about a source.
+    """Return the stage object that the loop runs for a source.
 
     Args:
         name: The stage's name.

@@ -32,7 +32,7 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> int:
 
 
 def _format_process_identity(process: psutil.Process) -> str:
-    """Return the process id and when the process began, because ids are used again."""
+    """Return the process id and when the process began, because ids are reused."""
     return f"{process.pid} {process.create_time():.0f}"
 
 

@@ -45,7 +45,7 @@ MODEL_STAGE_NAMES = tuple(stage.name for stage in MODEL_STAGES)
 
 @dataclass
 class StageTally:
-    """What happened to the steps of one stage: how many, and how many seconds they took."""
+    """Counts of one stage's steps by outcome, and the seconds they took."""
 
     materialized: int = 0
     fresh: int = 0
@@ -184,8 +184,8 @@ class PipelineRunner:
             is_fresh = (
                 status_resolvers[step.location].get_status(dg.AssetKey(step.key), step.partition_key).state == "fresh"
             )
-            # What the files hold is known only by reading them.
             is_auto_retried = (step.stage, step.partition_key) in auto_retried
+            # Only reading the files of a raw source tells whether they changed.
             if (
                 is_fresh
                 and step.stage != RAW.name
@@ -199,9 +199,9 @@ class PipelineRunner:
         return pending
 
     def _has_all_rows(self, step: AssetStep) -> bool:
-        """Whether the lake has as many rows of the step as were made last.
+        """Return whether the lake has as many rows of the step as its last materialization made.
 
-        Dagster remembers that they were made, but the lake may be another one now, or have lost them in a purge.
+        Dagster remembers the materialization, but the lake may be another one now, or have lost rows in a purge.
         """
         if not STAGES_BY_NAME[step.stage].counts_rows:
             return True
@@ -220,14 +220,14 @@ class PipelineRunner:
         return materialization.metadata[row_count_key].value == table.count(partition_filter)
 
     def _list_auto_retried_partitions(self) -> set[tuple[str, str | None]]:
-        """Return (stage, source) of partitions with requests that failed and that a run sends again by itself."""
+        """Return (stage, source) of partitions with failed requests that a run sends again by itself."""
         return {(g.stage, g.source) for g in list_reject_groups(self.lake, MODEL_STAGE_NAMES) if g.is_auto_retried}
 
     def _collect(self, results: Iterator[StepResult]) -> None:
-        """Log and count what became of each step.
+        """Log and count the result of each step.
 
         Raises:
-            InfrastructureError: A step failed in a way that every other step would, too.
+            InfrastructureError: A step failed for a reason that would fail every other step, too.
         """
         with ExitStack() as stack:
             if isinstance(results, Generator):
@@ -301,7 +301,7 @@ def warm_up_models(sources: list[str]) -> None:
 @click.option("--force", is_flag=True, help="Run what is fresh, too.")
 def command(sources: tuple[str, ...], select: str | None, until: str, force: bool) -> None:
     """Materialise the whole pipeline, or a part of it."""
-    # `kill` ends the run as Ctrl-C does: answers that arrived are stored.
+    # `kill` ends the run like Ctrl-C: answers that arrived are stored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     slugs = resolve_sources(sources)
     keys = None if select is None else selection.resolve_selection(select)
@@ -329,7 +329,7 @@ def command(sources: tuple[str, ...], select: str | None, until: str, force: boo
 
 
 def run_stale(statuses: list[AssetStatus]) -> None:
-    """Make exactly these partitions again, stage by stage."""
+    """Materialise exactly these partitions again, stage by stage."""
     pipeline_runner = PipelineRunner(force=True)
     steps = [
         AssetStep(location, tuple(status.key.path), status.partition_key)

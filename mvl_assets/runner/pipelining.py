@@ -1,8 +1,8 @@
-"""Rewriting and judging at the same time: a partition is judged as soon as it is rewritten, while others still are.
+"""Pipelined rewriting and judging: a partition is judged as soon as it is rewritten, while others are being rewritten.
 
-As a rule each of the two stages has a model of its own. A partition starts when the running ones of its stage no longer
-fill their model's endpoints: one after another, so that the judge gets its first one early, and several at a time where
-they are small.
+Usually each of the two stages has its own model. A partition starts when the running partitions of its stage no longer
+saturate their model's endpoints. So large partitions run one after another, which gives the judge its first one early,
+and small ones run several at a time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LogFn = Callable[[str], None]
 
 
 class StepLoad:
-    """How many requests of a step are still to be sent, and how many saturate its model."""
+    """Estimates of the requests that a step still has to send, and of how many saturate its model."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
@@ -104,8 +104,8 @@ def schedule_steps(
         workers: Runs the steps.
         steps: The steps to begin with.
         list_next_steps: Returns the steps that follow a result.
-        step_load: Knows how many requests are left.
-        report_queue: Brings the progress of the workers.
+        step_load: Estimates how many requests are left.
+        report_queue: Receives the progress of the workers.
         log: Gets a line of progress per running step every `PROGRESS_INTERVAL_S`.
     """
     pending: dict[str, deque[AssetStep]] = {stage: deque() for stage in MAX_CONCURRENT}
@@ -135,7 +135,7 @@ def schedule_steps(
 
 
 def has_capacity(step: AssetStep, running: Sequence[AssetStep], step_load: StepLoad) -> bool:
-    """Whether a step may start while others of its stage run."""
+    """Return whether a step may start while others of its stage run."""
     if len(running) >= MAX_CONCURRENT[step.stage]:
         return False
     return not running or sum(map(step_load.estimate_remaining_requests, running)) < step_load.compute_saturation(step)

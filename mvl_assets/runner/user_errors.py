@@ -1,6 +1,6 @@
-"""What a failure says to a person: one line, what to do, and whether it makes sense to go on.
+"""User-facing form of a failure: one line, a hint, and whether other steps can go on.
 
-Finds the error that a person can act on inside what Dagster, its database and the operating system raise.
+Finds the error that a user can act on inside what Dagster, its database and the operating system raise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SQLITE_READ_ONLY_MESSAGES = ("attempt to write a readonly database", "unable to 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """A failure for a person. `is_fatal` says that other steps would fail in the same way."""
+    """A failure as the user sees it. `is_fatal`: other steps would fail in the same way."""
 
     message: str
     hint: str | None
@@ -32,7 +32,7 @@ class ErrorReport:
 
 
 def to_user_facing_error(error: BaseException) -> ErrorReport | None:
-    """Return what a person can act on in an error or its causes; None if only a developer can."""
+    """Return the report of the cause that a user can act on; None if only a developer can."""
     for cause in _iter_error_chain(error):
         mvl_error = cause if isinstance(cause, MvlError) else _to_disk_error(cause)
         if mvl_error is not None:
@@ -41,7 +41,7 @@ def to_user_facing_error(error: BaseException) -> ErrorReport | None:
 
 
 def build_unexpected_error(error: BaseException) -> ErrorReport:
-    """Return an unforeseen failure in the error's own words."""
+    """Return the report of an unforeseen failure, with the error's own message."""
     message = _get_first_line(str(error)) or "no message"
     return ErrorReport(
         f"{type(error).__name__}: {message}", "the log of the run in the UI has the whole traceback", False

@@ -1,4 +1,4 @@
-"""Steps in worker processes, several at a time, which are interrupted together and never outlive the command."""
+"""Pool of worker processes that run steps; they are interrupted together and never outlive the command."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ ReportQueue: TypeAlias = "Queue[tuple[str, Progress]]"
 
 
 def make_report_queue() -> ReportQueue:
-    """Return a queue into which worker processes put the progress of their steps."""
+    """Return a queue for the progress that worker processes report, with the step's name."""
     return _SPAWN_CONTEXT.Queue()
 
 
 def drain_reports(report_queue: ReportQueue) -> Iterator[tuple[str, Progress]]:
-    """Yield what has been put there until now, with the step's name."""
+    """Yield the reports that are in the queue now."""
     with suppress(queue.Empty):
         while True:
             yield report_queue.get_nowait()
@@ -74,9 +74,9 @@ class WorkerPool:
         self._executor.shutdown(wait=False)
 
     def interrupt(self) -> None:
-        """Interrupt what runs and wait for it.
+        """Interrupt the running steps and wait for them.
 
-        What does not end within `INTERRUPT_GRACE_S` is killed; on a second interrupt, at once.
+        Processes that do not end within `INTERRUPT_GRACE_S` are killed; on a second interrupt, all at once.
         """
         children = multiprocessing.active_children()
         for child in children:
@@ -102,7 +102,7 @@ class WorkerPool:
 def _init_worker(report_queue: ReportQueue) -> None:
     """Set up a worker process, which leaves the terminal's foreground group.
 
-    Ctrl-C reaches the whole group; only the command shall get it, and pass it on once. Between steps there is nothing
+    Ctrl-C reaches the whole group; only the command should get it, and pass it on once. Between steps there is nothing
     to interrupt; during a step Dagster installs its own handler.
     """
     os.setpgrp()
@@ -115,7 +115,7 @@ def _init_worker(report_queue: ReportQueue) -> None:
 
 
 def _exit_with_parent() -> None:
-    """End with the command, also when that is killed: a worker on its own would go on holding leases."""
+    """Exit when the command ends, even if it is killed: an orphaned worker would keep its leases."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])

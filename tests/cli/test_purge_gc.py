@@ -36,7 +36,7 @@ def test_purged_source_is_deleted_and_not_ingested_again(built: Home, copy_of: C
     assert rows(home, "samples", slug) > 0 and rows(home, f"mixture/{STAGE}", slug) > 0
     for words in (("samples", str(rows(home, "samples", slug))), ("answers/rewritten/" + slug,), ("mixture/" + STAGE,)):
         assert lines_with(looked, words), looked
-    assert lines_with(looked, ["exports that go: 1 files", "llava_json"])
+    assert lines_with(looked, ["exports to delete: 1 files", "llava_json"])
     assert lines_with(looked, ["may have been trained on it", str(home.folder / "checkpoints" / STAGE)])
 
     asked = home.mvl("purge", "source", slug)

@@ -135,7 +135,7 @@ def test_no_files_at_all_is_said_with_the_way_to_get_some(tmp_path: Path) -> Non
 
 def test_a_source_without_files_fails_alone(fresh: Home) -> None:
     done = fresh.mvl("run", "--source", "numinamath", "--source", KEPT, "--until", "raw")
-    one_error(done, "raw/numinamath[numinamath]: numinamath: there is no folder", "put the source's files into")
+    one_error(done, "raw/numinamath[numinamath]: numinamath: the folder", "put the source's files into")
     assert lines_with(done.stdout, ["-- raw: 1 made, 0 up to date, 1 failed"])
     assert fresh.lake.get_table("samples").count() > 0
 

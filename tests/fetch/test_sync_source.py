@@ -89,7 +89,7 @@ def test_purged_source_is_not_fetched_until_it_is_allowed_again(lake: Lake, data
 
 
 def test_missing_files_are_fetched_if_the_profile_allows(lake: Lake, data: Repo, hub: HubServer) -> None:
-    with pytest.raises(SourceError, match="there is no folder") as caught:
+    with pytest.raises(SourceError, match="does not exist") as caught:
         brought(lake, fetch=False)
     assert "`mvl sources fetch --source demo`" in (caught.value.hint or "")
     assert hub.asked == []

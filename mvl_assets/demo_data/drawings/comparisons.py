@@ -16,7 +16,7 @@ N_COLUMNS = N_ROWS = 3
 
 @dataclass(frozen=True, slots=True)
 class MultiImageDrawing:
-    """Pictures in order and what is true about all of them together."""
+    """Images in order, and what is true about all of them together."""
 
     images: tuple[Image.Image, ...]
     qa_pairs: tuple[DrawnQAPair, ...]

@@ -1,4 +1,4 @@
-"""Pages to be read: receipts, notices, forms, street signs and wide banners."""
+"""Pages of text: receipts, notices, forms, street signs and wide banners."""
 
 from __future__ import annotations
 

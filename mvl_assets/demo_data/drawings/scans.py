@@ -1,4 +1,4 @@
-"""Pictures that stand for measurements: a scan with bright spots, a map of areas by value, a photo of poor quality."""
+"""Images that represent measurements: a scan with bright spots, a map of areas by value, a photo of poor quality."""
 
 from __future__ import annotations
 

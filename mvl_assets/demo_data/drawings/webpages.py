@@ -11,7 +11,7 @@ from mvl_assets.media.drawing import COLOURS, INK, PAPERS, RGB, create_canvas, d
 
 PAGE_WIDTH = 480
 PLACEHOLDER = "rick.jpg"
-"""What Design2Code put in the place of every picture."""
+"""The file that Design2Code uses in place of every image."""
 
 
 def draw_web_page(rng: Random) -> tuple[Drawing, str]:

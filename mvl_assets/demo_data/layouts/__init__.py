@@ -1,6 +1,6 @@
-"""Rows to folders: one writer per native format, in the layout in which the format is published, by its name.
+"""Writers of source folders: one per native format and published layout, by name.
 
-Not here: what the rows say (`contents`), which of them are broken (`recipes`).
+The content of the rows is in `contents`, and which of them are invalid in `recipes`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Archives with the rows next to them: Cambrian-10M, M4-Instruct in parts, LLaVA-Video, the MAmmoTH-VL release.
 
-Archives carry no time and no owner: equal rows give equal bytes.
+Archives store neither times nor owners, so equal rows give equal bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the writers of several formats share: a layout's type, files, parquet shards, conversations, image cells."""
+"""Helpers of the layout writers: a layout's type, files, parquet shards, conversations, image cells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGE_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 class SourceLayout:
     """A folder layout of the catalog's `format`. `write_source` is `(folder, slug, rows) -> None`.
 
-    Rows keep their order, and broken rows are written among the good ones.
+    Rows keep their order, and invalid rows are written among the valid ones.
     """
 
     format: str

@@ -46,7 +46,7 @@ def write_vqa_v2(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 def write_vizwiz(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """Write VizWiz's `Annotations/train.json`, an array of one question each, and `train/`.
 
-    Fault `unanswerable`: most people say so; `no_answer`: nobody said anything.
+    Fault `unanswerable`: most annotators say so; `no_answer`: no annotator answered.
     """
     records = []
     for number, row in enumerate(rows):
@@ -71,7 +71,7 @@ def write_vizwiz(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 def write_gqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """Write GQA's `questions1.2/train_balanced_questions.json`, question id -> question, and `images/`.
 
-    The questions about one image lie apart, as in the original. `fields["sentences"]` are the answers as sentences.
+    The questions about one image are far apart, as in the original. `fields["sentences"]` are the answers as sentences.
     Fault `no_answer`: a question as in the test split.
     """
     questions: dict[str, dict[str, Any]] = {}
@@ -119,7 +119,7 @@ def write_doc_vqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_text_vqa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write TextVQA's `TextVQA_0.5.1_train.json` and `train_images/`. Fault `unanswerable`: most people say so."""
+    """Write TextVQA's `TextVQA_0.5.1_train.json` and `train_images/`. Fault `unanswerable`: most annotators say so."""
     row_numbers = {row.row_id: number for number, row in enumerate(rows)}
     data = [
         {

@@ -62,7 +62,7 @@ def write_cap2qa(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 def write_macaw_llm(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
     """Write `generated_examples_coco.json`, {data: [{id, instruction, response}]}; images in `train2014/`.
 
-    The file over videos, which the field map leaves out, lies beside it.
+    A file about videos, which the field map leaves out, is next to it.
     """
     names = [f"COCO_train2014_{number:012d}.jpg" for number in range(len(rows))]
     records = [
@@ -133,7 +133,7 @@ def write_viquae(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
 
 
 def write_detgpt(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
-    """Write `coco_task_annotation.json`, {annotations: [{image_id, task, answer}]}, beside `image/<image_id>.jpg`."""
+    """Write `coco_task_annotation.json`, {annotations: [{image_id, task, answer}]}, next to `image/<image_id>.jpg`."""
     records = [
         _add_answer(row, {"image_id": f"{number:012d}", "task": row.turns[0][0]}, "answer")
         for number, row in enumerate(rows)

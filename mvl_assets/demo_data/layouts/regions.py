@@ -132,7 +132,7 @@ def write_ref_coco(source_dir: Path, slug: str, rows: Sequence[RawRow]) -> None:
         annotations_dir / "instances.json",
         {"images": images, "annotations": annotations, "categories": _build_categories()},
     )
-    # Protocol 2 is the newest that Python 2 can read, and the original is of its time.
+    # Protocol 2, as in the original: the newest that Python 2 can read.
     (annotations_dir / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
     write_files(source_dir / "images" / "mscoco" / "images" / "train2014", (row.images[0] for row in rows))
 
@@ -355,7 +355,7 @@ _NARRATIVE_COLLECTIONS = (
     ),
     ("open_images_validation", "open_images_validation", "validation", "{:016x}", "{:016x}"),
 )
-"""File, dataset_id, folder of the pictures, image_id, and the picture's name without its ending."""
+"""File, dataset_id, folder of the images, image_id, and the image's name without its suffix."""
 
 
 def _build_narration(row: RawRow) -> dict[str, Any]:

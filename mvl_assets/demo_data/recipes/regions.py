@@ -64,7 +64,7 @@ RECIPES: tuple[DemoRecipe, ...] = (
         image_name_template="image_{number}",
         jpeg_only=True,
     ),
-    # What this source is made of is not known; it gets the plainest of the text formats.
+    # What this source is made of is not known; it gets the simplest of the text formats.
     DemoRecipe(
         "cn_ocr_1",
         "icdar_lines",

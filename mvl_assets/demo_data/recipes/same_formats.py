@@ -199,7 +199,7 @@ FAULTS_BY_FORMAT: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "text": CONVERSATION_FAULTS,
     }
 )
-"""What may be wrong with a row of a format (`text`: of a collection that has rows without pictures)."""
+"""Faults of the rows of a format (`text`: of a collection that has rows without images)."""
 
 SLUGS_WITHOUT_IMAGES = (
     "cambrian_filtered",
@@ -209,7 +209,7 @@ SLUGS_WITHOUT_IMAGES = (
     "orca_math",
     "magpie_pro_single_turn",
 )
-"""Sources with rows that have no picture to damage."""
+"""Sources with rows that have no image to damage."""
 
 
 def _build_recipe(number: int, slug: str, layout: str, content_builder: c.ContentBuilder) -> DemoRecipe:
