@@ -1,4 +1,4 @@
-"""The stages of the pipeline: one value per row of the README's picture."""
+"""The stages of the pipeline: one value per row of the README's diagram."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Stage:
     """One stage of the pipeline.
 
     Attributes:
-        name: The one spelling of the stage: the first part of its asset keys, of its answers' path and of its rejects,
-            and what the command line calls it.
+        name: Spelled the same everywhere: the first part of its asset keys and of its answers' path, the stage of its
+            rejects, and its name on the command line.
         description: What the stage makes, in one sentence.
-        upstream: The stages whose assets it is made of.
+        upstream: The stages whose assets it reads.
         table: The name of its tables, with the second part of the asset key in braces; None where it makes files.
         is_partitioned: Whether an asset has one partition per source.
         model_roles: The roles of the profile that it asks; empty for a stage that asks no model.
@@ -44,7 +44,7 @@ class Stage:
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the rows of an asset are those that its last run counted: not where later runs add to one table."""
+        """Whether the last run's count is the number of rows of an asset; False where runs add to one table."""
         return self.tables_per_asset and not self.accumulates
 
     def get_table_name(self, asset_name: str) -> str:

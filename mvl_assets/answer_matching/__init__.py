@@ -1,1 +1,1 @@
-"""Decides whether an answer is the reference answer, for judging and evaluation alike; by rules, without a model."""
+"""Rule-based comparison of an answer with the reference answer, for judging and evaluation; asks no model."""

@@ -1,4 +1,4 @@
-"""Whether an answer is the reference answer.
+"""Comparison of an answer with the reference answer.
 
 `is_correct` is for evaluation: the answer, or its marked conclusion, must be the reference as a whole. Anything looser
 would let a model that mentions many things score above chance. `matches_reference` is for judging, where an answer
@@ -38,7 +38,7 @@ _ENUMERATION_SEPARATOR = re.compile(r"\s*(?:,|;|\band\b|&)\s*", re.IGNORECASE)
 def is_correct(answer: str, reference: str) -> bool:
     """Return whether the whole answer, or its conclusion, is the reference.
 
-    When both name an option letter (`(B) dog` or `B.`), the letters decide, but for two like `E. coli`, which may be
+    When both name an option letter (`(B) dog` or `B.`), the letters decide, except for two like `E. coli`, which may be
     names; a bare letter, on either side, is the option it names. Units that both sides give must be the same (`5%` is
     not `$5`). An empty answer is wrong.
     """
@@ -86,7 +86,7 @@ def extract_final_answer(text: str) -> str | None:
 
 
 def is_same_statement(statement: str, reference: str) -> bool:
-    """Return whether two short statements are the same but for their form. See `is_correct` for letters and units."""
+    """Return whether two short statements differ in form only. See `is_correct` for letters and units."""
     if statement.strip() and statement.strip().casefold() == reference.strip().casefold():
         return True
     lettered, lettered_reference = LetteredAnswer.parse(statement), LetteredAnswer.parse(reference)

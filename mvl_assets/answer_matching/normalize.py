@@ -1,4 +1,4 @@
-"""The form in which two answers are compared."""
+"""Normalization of answers to the form in which they are compared."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def unwrap_markup(text: str) -> str:
 
 
 def _normalize_unicode(text: str) -> str:
-    """Apply NFKC but to superscripts and subscripts, and write every minus as a hyphen."""
+    """Apply NFKC except to superscripts and subscripts, and write every minus as a hyphen."""
     normalized_chars = (
         char
         if unicodedata.decomposition(char).startswith(("<super>", "<sub>"))

@@ -1,4 +1,4 @@
-"""Numbers in text, and whether two are the same.
+"""Numbers in text: reading them and comparing two of them.
 
 Reads thousands separators, currencies, percent, fractions, powers of ten, LaTeX, number words up to ninety-nine, and
 units of length, mass, time and volume.

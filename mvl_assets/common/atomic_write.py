@@ -21,7 +21,7 @@ def replace_file(path: Path, *, fsync: bool = False, unique: bool = True) -> Ite
         path: The file to create or replace.
         fsync: Make both the content and the name survive a power cut.
         unique: Give the temporary file a name of this process, so that several processes may write the same file.
-            False for a writer that is alone: its next run then overwrites what a killed run has left.
+            False for a single writer: its next run then overwrites what a killed run has left.
     """
     temp_path = _build_temp_path(path, unique)
     try:
@@ -37,12 +37,12 @@ def replace_file(path: Path, *, fsync: bool = False, unique: bool = True) -> Ite
 
 
 def write_text_atomic(path: Path, text: str, *, fsync: bool = False, unique: bool = True) -> None:
-    """Replace a file by UTF-8 text. See `replace_file`."""
+    """Replace a file's content with UTF-8 text. See `replace_file`."""
     write_bytes_atomic(path, text.encode("utf-8"), fsync=fsync, unique=unique)
 
 
 def write_bytes_atomic(path: Path, data: bytes, *, fsync: bool = False, unique: bool = True) -> None:
-    """Replace a file by these bytes. See `replace_file`."""
+    """Replace a file's content with these bytes. See `replace_file`."""
     with replace_file(path, fsync=fsync, unique=unique) as temp_path:
         temp_path.write_bytes(data)
 
@@ -53,7 +53,7 @@ def replace_dir(path: Path, *, fsync: bool = False, unique: bool = True) -> Iter
 
     A folder that is already at `path` is removed just before the rename, so a process killed between the two leaves
     neither. After an error, `path` is as before and the new folder is gone. The arguments are those of `replace_file`;
-    with `unique=False` what a killed run has left of the temporary folder is removed first.
+    with `unique=False` the temporary folder of a killed run is removed first.
     """
     temp_path = _build_temp_path(path, unique)
     if temp_path.exists():

@@ -1,4 +1,4 @@
-"""What is known of an image without its pixels."""
+"""Properties of an image that are stored as columns: size, format, sides, hash."""
 
 from __future__ import annotations
 

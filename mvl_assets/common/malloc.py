@@ -18,8 +18,8 @@ RETAIN_MMAP_THRESHOLDS_BYTES = (1 << 30, 1 << 25)  # older versions of glibc acc
 def release_freed_blocks() -> None:
     """Return large blocks to the kernel when they are freed, in this process from now on.
 
-    By default glibc raises the size above which it does so to that of the largest block freed yet, up to 32 MB, so that
-    what a compaction needed for a moment stays with the process.
+    By default glibc raises the threshold for this to the size of the largest block freed so far, up to 32 MB, so that
+    memory which a compaction needed only briefly stays with the process.
     """
     _set_option(_M_MMAP_THRESHOLD, RELEASE_THRESHOLD_BYTES)
     _set_option(_M_TRIM_THRESHOLD, RELEASE_THRESHOLD_BYTES)

@@ -1,4 +1,4 @@
-"""The words that mark in a conversation's text where an image or a video belongs."""
+"""Markers in a conversation's text at the position of an image or a video."""
 
 from __future__ import annotations
 

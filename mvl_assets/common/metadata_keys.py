@@ -101,7 +101,7 @@ SHORTFALL: Final = "mvl/shortfall"
 FILES: Final = "mvl/files"
 CARD: Final = "mvl/card"
 
-# Pack plans. `FILL` is also what a mixture says of its categories.
+# Pack plans. `FILL` is also shown for the categories of a mixture.
 PACKS: Final = "mvl/packs"
 FILL: Final = "mvl/fill"
 TOKENS: Final = "mvl/tokens"

@@ -1,4 +1,4 @@
-"""An even choice of frames."""
+"""Evenly spaced choice of frames."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def pick_evenly(n_available: int, n_picked: int, rounding: Literal["nearest", "d
 
     Args:
         n_available: How many there are to choose from.
-        n_picked: How many to choose; all are chosen if there are no more than that.
-        rounding: How a place between two indices is rounded. LLaVA-OneVision rounds down, so training does; frames
-            taken out of a video for the lake are the nearest ones. Both are part of what is stored, so neither may
+        n_picked: How many to choose; all of them if no more are available.
+        rounding: How a position between two indices is rounded. LLaVA-OneVision rounds down, and so does training;
+            frames sampled from a video for the lake are the nearest ones. Stored data depends on both, so neither may
             change.
     """
     if n_available <= n_picked:

@@ -223,7 +223,7 @@ class SourceSpec(_CatalogModel):
             raise ValueError("a source of group B is rewritten and needs a prompt `family`")
         unknown_fields = sorted(set(self.evidence) - set(SourceSpec.model_fields))
         if unknown_fields:
-            raise ValueError(f"`evidence` names what is not a field of the entry: {', '.join(unknown_fields)}")
+            raise ValueError(f"`evidence` names fields that the entry does not have: {', '.join(unknown_fields)}")
         return self
 
     @property

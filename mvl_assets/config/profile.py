@@ -42,7 +42,7 @@ class Price(StrictModel):
     currency: str = "USD"
 
     def compute_gpu_hours(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """Return the GPU hours of so many tokens; None without a generation rate. A missing prompt rate adds none."""
+        """Return the GPU hours for these tokens; None without a generation rate. A missing prompt rate adds none."""
         if not self.tokens_per_gpu_second:
             return None
         seconds = completion_tokens / self.tokens_per_gpu_second
@@ -51,7 +51,7 @@ class Price(StrictModel):
         return seconds / 3600
 
     def compute_cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return the money for so many tokens and, where its price is given, for the GPU time they take."""
+        """Return the cost of these tokens and, where it has a price, of the GPU time they take."""
         token_cost = (prompt_tokens * self.input_per_million + completion_tokens * self.output_per_million) / 1e6
         return round(
             token_cost + (self.compute_gpu_hours(prompt_tokens, completion_tokens) or 0.0) * (self.gpu_hour or 0.0), 6

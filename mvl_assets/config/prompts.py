@@ -176,7 +176,7 @@ class Prompt:
 
     @property
     def criterion_name(self) -> str:
-        """Its name in verdicts and keep rules: the criterion, or the prompt's own name where a file holds one."""
+        """Name in verdicts and keep rules: the criterion, or the prompt's name where a file holds a single prompt."""
         return self.criterion or self.name
 
     def render(self, values: Mapping[str, str]) -> tuple[str, str]:
@@ -184,7 +184,7 @@ class Prompt:
 
         Args:
             values: The declared inputs, no more and no fewer. A value is inserted once and never read as a template;
-                `escape_tags` says what is done to tags in it.
+                Tags in it are escaped, see `escape_tags`.
 
         Raises:
             PromptError: An input is missing or unknown.

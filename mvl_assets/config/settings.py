@@ -28,7 +28,7 @@ UNPACKED_DIR = ".unpacked"
 
 @dataclass(frozen=True)
 class Settings:
-    """Resolved locations. Folders are created by those who write to them."""
+    """Resolved locations. Writers create the folders they need."""
 
     home: Path
     lake_root: str

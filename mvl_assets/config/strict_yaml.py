@@ -1,10 +1,10 @@
-"""The one reader of YAML files: duplicate keys are errors, and every error names its file and line.
+"""Reader of all YAML files: duplicate keys are errors, and every error names its file and line.
 
     document = read_document(path)            # or iter_documents(path), or parse_documents(text, name)
     profile = document.validate(Profile)      # YamlError: "profile.yaml:12: models.qwen: unknown key"
 
-A file is checked before values are made of it: libyaml's Python binding recurses in C, where unbounded nesting crashes
-the process, and aliases of aliases expand to gigabytes from a few hundred bytes.
+A file is checked before values are built from it: libyaml's Python binding recurses in C, where unbounded nesting
+crashes the process, and aliases of aliases expand to gigabytes from a few hundred bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_VALUES = 1_000_000
 
 
 class StrictModel(BaseModel):
-    """Base of what is read from YAML: unknown keys are errors, and a checked value does not change."""
+    """Base class of models read from YAML: unknown keys are errors, and instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -202,7 +202,7 @@ def _check_limits(text: str) -> None:
     """Raise `yaml.YAMLError` for values that are nested too deep, are too many, or contain themselves."""
     value_counts = [0]  # values so far in each open collection, the whole file first
     open_anchors: list[str | None] = []  # their anchors
-    anchor_counts: dict[str | None, int] = {}  # number of values behind an anchor
+    anchor_counts: dict[str | None, int] = {}  # number of values under an anchor
     event: Any
     for event in yaml.parse(text, Loader=_BaseLoader):
         n_values, anchor = 0, getattr(event, "anchor", None)
@@ -219,7 +219,7 @@ def _check_limits(text: str) -> None:
         value_counts[-1] += n_values
         problem = None
         if len(open_anchors) > MAX_DEPTH:
-            problem = f"more than {MAX_DEPTH} values inside each other"
+            problem = f"nested more than {MAX_DEPTH} levels deep"
         elif isinstance(event, yaml.AliasEvent) and anchor in open_anchors:
             problem = f"*{anchor} contains itself"
         elif value_counts[-1] > MAX_VALUES:

@@ -1,4 +1,4 @@
-"""HTTP requests for files: redirects are followed by hand, and refusals are told from transient failures.
+"""HTTP requests for files: redirects are followed by hand, and refusals are kept apart from transient failures.
 
 Nothing here writes a file. Authorisation headers go to the first host only, never to one that it redirects to.
 """

@@ -1,4 +1,4 @@
-"""Errors of fetching, as the user meets them."""
+"""Errors of fetching that reach the user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mvl_assets.errors import MvlError, SourceError
 
 
 class FetchError(SourceError):
-    """A source's files cannot be fetched or are not the right ones. What has arrived of them is kept."""
+    """A source's files cannot be fetched or are not the right ones. What has arrived is kept."""
 
 
 class FetchRefused(MvlError):
@@ -14,8 +14,8 @@ class FetchRefused(MvlError):
 
 
 class AddressNotAllowed(FetchRefused):
-    """An address outside the public internet, from which fetching must be allowed first."""
+    """An address outside the public internet; fetching from it must be allowed explicitly."""
 
 
 class HubUnavailable(FetchRefused):
-    """The hub does not answer, for whatever repository."""
+    """The hub does not answer, whichever repository is asked for."""

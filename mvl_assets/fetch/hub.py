@@ -1,7 +1,7 @@
-"""What a dataset repository of the Hugging Face hub (or of the mirror `HF_ENDPOINT`) holds.
+"""Lists dataset repositories of the Hugging Face hub (or of the mirror `HF_ENDPOINT`).
 
-`huggingface_hub` talks to the hub; its errors become one line with what to do. The token is the environment's
-`HF_TOKEN` and no other, and enters no line, file or error.
+`huggingface_hub` talks to the hub; its errors become one line and a hint. The only token used is the environment's
+`HF_TOKEN`; it never appears in a log line, file or error.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ LOCKFILE_VERSION = 1
 
 
 class LockedFile(StoredModel):
-    """A file that the source needs; what the repository does not say is null.
+    """A file that the source needs; null where the repository gives no value.
 
     Attributes:
         name: Path below the source's folder.
@@ -53,8 +53,8 @@ class SourceDeclaration(StoredModel):
 class LockedSource(StoredModel):
     """One source at one commit; without `files` it could not be looked up, and `reason` and `hint` say why.
 
-    A reason without a hint is one that looking up again does not help: the files must be supplied by hand. With files,
-    a reason says why they are those of an earlier look-up, or what else of the entry was not found.
+    A reason without a hint means that looking up again will not help: the files must be supplied by hand. Where there
+    are files, the reason says why they are from an earlier look-up, or which part of the entry was not found.
 
     Attributes:
         declaration: What the catalog said.

@@ -38,7 +38,7 @@ def compute_source_state(source: SourceSpec, entry: LockedSource | None, state: 
 
 
 def describe_state(source: SourceSpec, lockfile: Lockfile, state: FetchState | None = None) -> str:
-    """Return the state in a sentence, with the commit, the reason and what to do."""
+    """Return the state as a sentence, with the commit, the reason and what to do."""
     entry, state = lockfile.get_entry(source), state or load_state(source)
     source_state = compute_source_state(source, entry, state)
     if source_state == "removed":
@@ -82,7 +82,7 @@ def get_missing_reason(source: SourceSpec) -> str | None:
 
 
 def matches_lock(state: FetchState, entry: LockedSource | None) -> bool:
-    """Return whether the fetched files are those of the lock; without a lock any are right."""
+    """Return whether the fetched files are those of the lock; without a lock any files match."""
     if entry is None:
         return True
     return state.commit == entry.commit and state.files.keys() == {file.name for file in entry.files}
@@ -91,7 +91,7 @@ def matches_lock(state: FetchState, entry: LockedSource | None) -> bool:
 def list_files(root: Path) -> list[str]:
     """Return the names of all files below a source's folder, in order.
 
-    Incomplete downloads and what was unpacked from archives are left out.
+    Incomplete downloads and unpacked archives are left out.
     """
     return sorted(_iter_files(root))
 

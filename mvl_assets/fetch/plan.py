@@ -1,4 +1,4 @@
-"""What fetching and ingesting would take: bytes, files, hours, disk. No network; what the lock lacks is unknown."""
+"""Estimates for fetching and ingesting: bytes, files, hours, disk. Uses no network; what the lock lacks is unknown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAKE_BYTES_PER_ARCHIVE_BYTE = 1.1
 
 @dataclass(frozen=True, slots=True)
 class IngestPlan:
-    """What one source would take, or all of them together. None means unknown.
+    """Estimate for one source, or for all of them together. None means unknown.
 
     Attributes:
         source: Slug, or "all".

@@ -14,7 +14,7 @@ from mvl_assets.config.settings import UNPACKED_DIR
 from mvl_assets.fetch.lock import read_lockfile
 from mvl_assets.fetch.overview import matches_lock
 from mvl_assets.fetch.progress import LogFn, format_bytes
-from mvl_assets.fetch.state import FetchState, IngestRecord, load_state, lock_source, save_state
+from mvl_assets.fetch.state import FetchState, IngestRecord, hold_source_lock, load_state, save_state
 
 
 def load_removed_files_record(source: SourceSpec, config_digest: str) -> IngestRecord | None:
@@ -29,8 +29,8 @@ def load_removed_files_record(source: SourceSpec, config_digest: str) -> IngestR
 
 
 def remove_files(source: SourceSpec, ingested: IngestRecord, log: LogFn) -> None:
-    """Remove all fetched files, or none and log why; `ingested` records what they gave."""
-    with lock_source(source.slug):
+    """Remove all fetched files, or none and log why; `ingested` records what was read from them."""
+    with hold_source_lock(source.slug):
         state = load_state(source)
         reason = _get_keep_reason(source.root, state)
         if state is None or reason is not None:

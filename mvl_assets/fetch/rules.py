@@ -1,11 +1,11 @@
-"""Which files of a repository a source needs, and what a person puts into its folder when they cannot be fetched.
+"""Which files of a repository a source needs, and what to put into its folder by hand when they cannot be fetched.
 
 The files are those that the source's format declares (`readers.format.Format`). A catalog entry that needs other files
 says so itself, with `files:` in its `hub` entry.
 
 A config that is a folder of the repository becomes the source's folder (`<config>/train-00000.parquet` in
 lmms-lab/LLaVA-OneVision-Data and HuggingFaceM4/the_cauldron). All other files keep the place they have there. Where all
-sub-datasets share one file of rows, the config is what the reader picks them by, and the entry names its files.
+sub-datasets share one file of rows, the reader picks rows by the config, and the entry names its files.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def get_source_format(source: SourceSpec) -> Format:
 def select_files(source: SourceSpec, names: Iterable[str]) -> dict[str, str]:
     """Return the files that a source needs of those in a repository: path below its folder -> name in the repository.
 
-    Empty when none of them holds rows. Hidden files (`.gitattributes`, and the 4 GB `.git.tar.gz` that one
-    repository really holds) are never chosen.
+    Empty when none of them holds rows. Hidden files (`.gitattributes`, and the 4 GB `.git.tar.gz` that one repository
+    contains) are never chosen.
     """
     assert source.hub is not None
     source_format, config = get_source_format(source), source.hub.config
@@ -63,7 +63,7 @@ def find_unmatched_patterns(source: SourceSpec, names: Iterable[str]) -> list[st
 
 
 def format_manual_instructions(source: SourceSpec) -> str:
-    """Return, in one line, what a person puts where."""
+    """Return one line that says which files the user has to put where."""
     note = source.evidence["hub"].note if "hub" in source.evidence else None
     origin_note = f"; {note.removeprefix('listed: ')}" if note and source.hub is None else ""
     description = get_source_format(source).description

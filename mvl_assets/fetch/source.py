@@ -23,7 +23,15 @@ from mvl_assets.fetch.lookup import resolve_source
 from mvl_assets.fetch.overview import list_files, matches_lock
 from mvl_assets.fetch.progress import LogFn, TransferMeter, format_bytes, log_nothing
 from mvl_assets.fetch.rules import format_manual_instructions
-from mvl_assets.fetch.state import PARTIAL_DIR, FetchState, StoredFile, iter_states, load_state, lock_source, save_state
+from mvl_assets.fetch.state import (
+    PARTIAL_DIR,
+    FetchState,
+    StoredFile,
+    hold_source_lock,
+    iter_states,
+    load_state,
+    save_state,
+)
 from mvl_assets.fetch.transfer import (
     Downloader,
     PartialFile,
@@ -54,12 +62,12 @@ def fetch_source(
         retry_policy: How often to retry.
 
     Raises:
-        FetchError: The source has no public home, cannot be looked up, is gated, or something wrong arrived.
-        InfrastructureError: The disk has no room.
+        FetchError: The source has no public home, cannot be looked up, is gated, or the wrong file arrived.
+        InfrastructureError: The disk is too full.
     """
     if source.path is not None:
         raise FetchError(source.slug, "its `path:` is a folder of your own, into which nothing is fetched")
-    with lock_source(source.slug):
+    with hold_source_lock(source.slug):
         locked_entry, previous_state = read_lockfile().get_entry(source), load_state(source)
         if (
             previous_state is not None

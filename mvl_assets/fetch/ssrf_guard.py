@@ -1,7 +1,7 @@
-"""Which addresses may be connected to: those of the public internet, unless a setting allows the local network.
+"""Restricts connections to addresses of the public internet, unless a setting allows the local network.
 
 The check is made when a socket is created for one resolved address, so it covers every redirect and a name that
-resolves to something else the second time.
+resolves to another address the second time.
 """
 
 from __future__ import annotations

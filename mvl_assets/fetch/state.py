@@ -1,4 +1,4 @@
-"""What is known of a source's files on this machine: one small JSON file per source in `$MVL_HOME/fetched/`.
+"""State of a source's files on this machine: one small JSON file per source in `$MVL_HOME/fetched/`.
 
 It outlives the files: if archives are removed after they were ingested, it records what they were. Files of a source
 without a state were put there by hand.
@@ -24,7 +24,7 @@ PARTIAL_DIR = ".fetch"
 
 
 class StoredModel(BaseModel):
-    """Base of what is stored as JSON: unknown keys are errors, and a value does not change."""
+    """Base class of models stored as JSON: unknown keys are errors, and instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,7 +32,7 @@ class StoredModel(BaseModel):
 class StoredFile(StoredModel):
     """A file that was fetched and checked. `mtime_ns` shows whether it was changed since.
 
-    A `user_managed` file was put there by the user and found right; it is never removed.
+    A `user_managed` file was put there by the user and verified; it is never removed.
     """
 
     size: int
@@ -127,7 +127,7 @@ def save_state(slug: str, state: FetchState) -> None:
 
 
 @contextmanager
-def lock_source(slug: str) -> Iterator[None]:
+def hold_source_lock(slug: str) -> Iterator[None]:
     """Hold the lock under which one process at a time fetches a source or removes its files. Raises `FetchError`."""
     path = get_state_path(slug).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)

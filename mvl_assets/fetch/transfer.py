@@ -1,10 +1,11 @@
-"""Downloading one file: complete and checked, or not there at all.
+"""Downloads one file, which appears complete and checked or not at all.
 
 What arrives goes to a part file in `<folder>/.fetch/`, together with the server's validator. A later attempt, also by
 another process after kill -9, requests the rest with `Range` and `If-Range`; a server that has another file by now
 sends that one whole. The file gets its name by one rename, after its size and checksum were found right.
 
-`huggingface_hub` is not used for this: it downloads to a name of each process's own, so a killed download starts again.
+`huggingface_hub` is not used for this: it downloads to a name that differs per process, so a killed download starts
+over.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class PartialFile:
                     self._hashed_bytes += len(chunk)
 
     def compute_sha256(self) -> str:
-        """Return the checksum of what has arrived."""
+        """Return the checksum of the bytes that have arrived."""
         self.rehash()
         return self._hash.hexdigest()
 

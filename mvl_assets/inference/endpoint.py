@@ -1,4 +1,4 @@
-"""Where a model is served: the value that requests are sent to. `endpoints.py` finds or starts it."""
+"""The address and properties of a server that requests are sent to. `endpoints.py` finds or starts it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def resolve_endpoints(model: ModelProfile) -> list[Endpoint]:
 
 
 def resolve_endpoint(model: ModelProfile) -> Endpoint:
-    """Return the first endpoint of a model, for callers with a request or two."""
+    """Return the first endpoint of a model, for callers with few requests."""
     return resolve_endpoints(model)[0]
 
 

@@ -60,8 +60,8 @@ def answer_all(
 
     Args:
         requests: Consumed lazily in another thread, which is also the one that uses `log`: the iterable may read it. No
-            answer can be stored while the iterable computes: one that passes over many rows without a request yields
-            None now and then.
+            answer can be stored while the iterable computes: one that skips many rows without a request yields None now
+            and then.
         endpoints: Servers of the same model.
         log: Where answers are looked up and stored.
         fetch_images: Returns original bytes by image id; needed as soon as a request holds an image.
@@ -74,7 +74,7 @@ def answer_all(
     Raises:
         LeaseHeld: Another process writes this log.
         EndpointError: No endpoint can be used.
-        LakeError: Answers cannot be stored. Also raised as it is: whatever the iterable raises.
+        LakeError: Answers cannot be stored. Errors of the iterable are raised unchanged.
     """
     if not endpoints:
         raise EndpointError("no endpoint to ask", hint="give the model base_urls or serve in the profile")
@@ -181,7 +181,7 @@ class _EngineRun:
                 for client in self._clients:
                     if client.state.is_up and client.state.has_responded and client.reports_queue is not False:
                         self._tasks.spawn(client.poll_queue_length(self._run.transport))
-            # What waits for a time to pass (a cool-down, the quarantine) gets its turn.
+            # Requests that wait for a point in time (a cool-down, the quarantine) get their turn.
             self._dispatch()
             await asyncio.sleep(TICK_INTERVAL_S)
 

@@ -1,4 +1,4 @@
-"""What a run of the engine reports while it goes and when it ends."""
+"""Progress reports and the outcome of a run of the engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RequestOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FailedRequest:
-    """A request that ended without an answer. `error` is a snake_case code, `attempts` counts what was sent."""
+    """A request that ended without an answer. `error` is a snake_case code, `attempts` says how often it was sent."""
 
     request_key: str
     error: str
@@ -66,7 +66,7 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The state of a run while it goes.
+    """The state of a run in progress.
 
     Attributes:
         name: Stage and source.

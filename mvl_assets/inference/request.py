@@ -1,4 +1,4 @@
-"""What a request is, and when two requests are the same request.
+"""Requests to models, and the key that identifies equal requests.
 
 The key of a request is the digest of canonical JSON of everything that decides its answer:
 
@@ -23,8 +23,8 @@ Left out of the key:
 | preparing of images | a property of the pipeline's release, like the parser; it does not change the request |
 | retries, time-outs, concurrency, stage, source, run | how an answer was obtained, not what it is |
 
-The version of this scheme, `KEY_SCHEME` in `mvl_assets.common.digest`, is stored with every answer beside its key. A
-change of the scheme must count it up: answers under another version are then of unknown identity, rather than silently
+The version of this scheme, `KEY_SCHEME` in `mvl_assets.common.digest`, is stored with every answer next to its key. A
+change of the scheme must increment it: answers under another version are then of unknown identity, rather than silently
 missing, which would send every request again.
 
 The field names inside the digest keep their first spelling (`max_side`, `output`), whatever the attributes are called.
@@ -107,8 +107,8 @@ class Request:
         key: 32 hex digits, see the module docstring.
 
     Raises:
-        RequestError: The answer has no bound, or an image is addressed to a model that reads text only: the caller
-            must decide openly what such a model is asked instead.
+        RequestError: The answer has no bound, or an image is addressed to a model that reads text only: the caller must
+            decide explicitly what such a model is asked instead.
     """
 
     messages: tuple[Message, ...]

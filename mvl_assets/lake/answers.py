@@ -63,8 +63,8 @@ class AnswerLog:
         """Return those of the keys that have an answer.
 
         Raises:
-            UnknownKeyScheme: Keys of stored answers were made by another scheme, so nothing says which requests they
-                answer. Without the error all of them would be asked, and paid for, again.
+            UnknownKeyScheme: Keys of stored answers were made by another scheme, so it is unknown which requests they
+                answer. Without the error all requests would be sent, and paid for, again.
         """
         self._require_known_keys()
         return self._index.find_existing(list(request_keys))

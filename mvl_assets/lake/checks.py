@@ -1,4 +1,4 @@
-"""Checks that a table, or one partition, is what its schema promises. Dagster runs them as blocking asset checks."""
+"""Checks of a table, or of one partition, against its schema. Dagster runs them as blocking asset checks."""
 
 from __future__ import annotations
 

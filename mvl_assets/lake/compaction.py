@@ -45,7 +45,7 @@ class ExpiredVersions:
 
 
 def delete_keys(table: Table, keys: IdSet) -> int:
-    """Delete the rows with these keys, a bounded number per commit, and return how many there were."""
+    """Delete the rows with these keys, a bounded number per commit, and return how many existed."""
     if not len(keys) or not table.exists():
         return 0
     n_deleted = 0
@@ -128,7 +128,7 @@ def compact_fragments(table: Table, fragment_ids: Collection[int]) -> int:
 
 
 def find_fragments_with_deletions(table: Table, min_fraction: float = 0.0) -> set[int]:
-    """Return the fragments of which at least one row, and at least this share of rows, is deleted."""
+    """Return the fragments in which at least one row, and at least this share of the rows, is deleted."""
     if not table.exists():
         return set()
     fragments = table.open().get_fragments()
@@ -142,13 +142,13 @@ def find_fragments_with_deletions(table: Table, min_fraction: float = 0.0) -> se
 def expire_versions(
     table: Table, older_than: dt.timedelta, *, is_only_writer: bool = False, dry_run: bool = False
 ) -> ExpiredVersions:
-    """Remove the versions older than that, and the files only they refer to. The newest and tagged versions stay.
+    """Remove old versions, and the files only they refer to. The newest and tagged versions stay.
 
     Args:
         table: The table.
-        older_than: Age from which a version goes.
-        is_only_writer: No other process may write the table now. Then files that no version refers to, left by killed
-            writers, go at once; otherwise they go when they are a week old.
+        older_than: Age above which a version is removed.
+        is_only_writer: Whether no other process can write the table now. Then files that no version refers to, left by
+            killed writers, are removed at once; otherwise when they are a week old.
         dry_run: Only count.
     """
     with translate_disk_errors(table.uri):

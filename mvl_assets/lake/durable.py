@@ -1,7 +1,8 @@
 """Making commits survive a power cut on a local disk, and repairing a table whose newest version did not.
 
 Lance does not call fsync on local files, so a commit that it has acknowledged can still be lost or torn by a power cut
-(a kill of the process cannot do that). Object stores are durable when they answer; for them nothing here does anything.
+(a kill of the process cannot do that). An object store is durable once it answers; for it the functions here do
+nothing.
 """
 
 from __future__ import annotations

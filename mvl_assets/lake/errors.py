@@ -26,7 +26,7 @@ class SchemaMismatch(LakeError, InfrastructureError):
 
 
 class UnknownKeyScheme(LakeError):
-    """Rows whose identities were made by another scheme, so that what they answer to is unknown."""
+    """Rows whose identities were made by another scheme, so that this program cannot match them."""
 
 
 class LeaseHeld(LakeError):

@@ -97,7 +97,7 @@ class KeyIndex:
 
     @contextmanager
     def keep_during_compaction(self) -> Iterator[None]:
-        """Keep the offsets over a compaction by the only writer, if all rows keep theirs.
+        """Keep the offsets valid across a compaction by the only writer, if every row keeps its offset.
 
         A compaction usually joins the last fragments; then nothing has to be read again.
         """

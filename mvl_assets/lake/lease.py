@@ -120,6 +120,6 @@ def _build_config_update(lease: dict[str, Any]) -> lance.LanceOperation.UpdateCo
 
 
 def create_lease(table: Table) -> FileLease | ConfigLease:
-    """Return the kind of lease that suits where the table is stored. Nothing is taken before it is entered."""
+    """Return the kind of lease that the table's storage supports. It is taken when it is entered."""
     path = resolve_local_path(table.uri)
     return ConfigLease(table) if path is None else FileLease(path.with_suffix(".lease"))

@@ -1,9 +1,8 @@
 """Locks of a whole lake: ingests share the ingest lock, removing images takes it exclusively.
 
 An ingest that finds an image stored does not store it again, and writes the sample that refers to it a little later: an
-image removed in between would be missing for good. The lock is a kernel lock on a file in the lake, released with its
-process however that ends. On an object store there is no such lock: there nothing may be ingested while images are
-removed.
+image removed in between would be missing for good. The lock is a kernel lock on a file in the lake, released when its
+process ends, however it ends. Object stores have no such lock: there, nothing may be ingested while images are removed.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ LOCK_FILE = "images.lock"
 
 @contextmanager
 def acquire_ingest_lock(lake: Lake) -> Iterator[None]:
-    """Share the lock with other ingests during the block. Raises `LeaseHeld` while images are removed."""
+    """Share the lock with other ingests during the block. Raises `LeaseHeld` while images are being removed."""
     with _try_lock(lake, shared=True) as is_acquired:
         if not is_acquired:
             raise LeaseHeld(
-                f"data is being taken out of the lake {lake.root}",
+                f"data is being removed from the lake {lake.root}",
                 hint="wait until `mvl purge` or `mvl gc` is done, then run again",
             )
         yield
@@ -37,7 +36,7 @@ def acquire_removal_lock(lake: Lake) -> Iterator[None]:
     with _try_lock(lake, shared=False) as is_acquired:
         if not is_acquired:
             raise LeaseHeld(
-                f"another process takes data into the lake {lake.root}, or out of it",
+                f"another process is ingesting into the lake {lake.root}, or removing from it",
                 hint="wait for it or cancel it, then run the same command again",
             )
         yield

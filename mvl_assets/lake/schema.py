@@ -279,7 +279,7 @@ DUPLICATES = TableSpec(
             ("source", pa.string()),
             ("category", pa.string()),
             ("fingerprint", pa.string()),
-            # The sample that stays instead of this one.
+            # The sample that is kept instead of this one.
             ("canonical_sample_id", pa.string()),
             ("canonical_source", pa.string()),
             ("run_id", pa.string()),
@@ -467,7 +467,7 @@ def get_table_spec(name: str) -> TableSpec:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One image with its original bytes; `image_id` is the digest of `data`. Sides are pixels after the EXIF turn."""
+    """One image with its original bytes; `image_id` is the digest of `data`. Sides are pixels, EXIF-rotated."""
 
     image_id: str
     data: bytes

@@ -53,7 +53,7 @@ class PublishResult:
 
 
 class Table(TableReader):
-    """A table that can be written. The only place where derived tables are."""
+    """A table that can be written. All writes to derived tables go through it."""
 
     def open_writable(self) -> lance.LanceDataset:
         """Open the newest version as a handle of the caller's own: Lance moves the handle that commits."""
@@ -157,7 +157,7 @@ class Table(TableReader):
         return int(counts_row[0]), int(counts_row[1]), int(counts_row[2])
 
     def _replace_until_matches(self, spool_path: Path, condition: str | None, data_version: str) -> None:
-        """Replace the content until it equals what was spooled.
+        """Replace the content until it equals the spooled rows.
 
         Once is enough unless another process publishes the same partition at the same moment: Lance sees no conflict
         between two commits that each add their own keys to an empty partition, and would keep both.

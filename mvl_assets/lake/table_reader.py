@@ -112,7 +112,7 @@ class TableReader:
         return reader
 
     def sync(self) -> None:
-        """Make what was committed survive a power cut."""
+        """Make all commits so far survive a power cut."""
         self._fsyncer.sync()
 
     def count(self, filter: str | None = None) -> int:
@@ -169,7 +169,7 @@ class TableReader:
             yield from batch.to_pylist()
 
     def find_latest_match(self, filter: str) -> tuple[dict | None, bool]:
-        """Find a row in the newest version that has one that matches.
+        """Find a matching row in the newest version that contains one.
 
         Returns:
             The row, or None, and whether that version is the table's newest.
@@ -204,6 +204,6 @@ class TableReader:
         if n_unknown:
             raise UnknownKeyScheme(
                 f"{self.uri}: the keys of {n_unknown} rows were made by another scheme than this program's "
-                f"({KEY_SCHEME}), so what they answer to is unknown",
-                hint="use the version of the program that made them; to make them anew, move the table away",
+                f"({KEY_SCHEME}), so they cannot be matched",
+                hint="use the version of the program that made them; to recreate them, move the table away",
             )

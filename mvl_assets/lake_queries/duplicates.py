@@ -16,9 +16,9 @@ FINGERPRINT_SCHEMA = pa.schema(
         ("sample_id", pa.string()),
         ("source", pa.string()),
         ("category", pa.string()),
-        # Lower stays. Rank of the source: group C last, then the order of the catalog.
+        # The lowest is kept. Rank of the source: group C last, then the order of the catalog.
         ("rank", pa.int32()),
-        # Lower stays, decided before the rank: 0 was canonical before, 1 was paid for, 2 neither.
+        # The lowest is kept, compared before the rank: 0 was canonical before, 1 was paid for, 2 neither.
         ("keep_priority", pa.int32()),
     ]
 )

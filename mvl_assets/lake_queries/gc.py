@@ -2,7 +2,7 @@
 
 What may be removed rests on three facts. Nothing in the lake is read by version: mixtures, pack plans and checkpoints
 refer to rows by id, and record the content they were made from by its digest. A sample's earlier revisions stay,
-because training rows refer to them, and so do their images. And a process reads a version that it has opened for
+because training rows refer to them, and so do their images. A process keeps reading the version it has opened for
 minutes, a long training for days, so versions younger than `older_than` stay whatever they hold. Images go only while
 no ingest runs.
 
@@ -78,11 +78,12 @@ class GcReport:
 def collect_garbage(
     lake: Lake, older_than: dt.timedelta, *, compact_images: bool = False, dry_run: bool = False
 ) -> GcReport:
-    """Remove what is not needed any more.
+    """Remove unreferenced images, old table versions, and files of killed writers.
 
     Args:
         lake: The lake.
-        older_than: Age from which table versions go. Below an hour, versions go that a running process may read.
+        older_than: Age above which table versions are removed. Below an hour, that includes versions that a running
+            process may be reading.
         compact_images: Rewrite fragments of images of which at least `MIN_DELETED_FRACTION` of the bytes is deleted.
             Their old files go with their versions, `older_than` later.
         dry_run: Only report.

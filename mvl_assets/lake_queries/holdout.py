@@ -1,4 +1,4 @@
-"""Held-out samples, which no mixture may use so that evaluation can ask them. Chosen by hash, so they never change.
+"""Held-out samples: kept out of every mixture for evaluation, and chosen by hash, so the choice never changes.
 
 All samples of one image are held out together: a question about an image seen in training measures memory.
 """

@@ -1,4 +1,4 @@
-"""Ids that a person gives by their first characters."""
+"""Ids that users abbreviate to their first characters."""
 
 from __future__ import annotations
 

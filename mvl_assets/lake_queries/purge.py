@@ -41,13 +41,13 @@ class PurgePlan:
 
     Attributes:
         row_counts: Rows by table, for tables that lose any.
-        n_images: Images that go.
+        n_images: Images to remove.
         image_bytes: Their bytes.
         n_shared_images: Images that stay because other samples use them.
-        n_copies: Samples that go with the named ones because their content is the same.
+        n_copies: Samples removed with the named ones because their content is the same.
         duplicates_elsewhere: (source, sample id) of equal samples of other sources, which stay.
         affected_stages: Training stages whose mixture or pack plan loses rows.
-        n_orphan_answers: Answers of the source that no row refers to, so that nothing says what they are about.
+        n_orphan_answers: Answers of the source that no row refers to, so that their sample is unknown.
     """
 
     row_counts: dict[str, int]
@@ -61,7 +61,7 @@ class PurgePlan:
 
 
 def resolve_sample_ids(lake: Lake, prefixes: Iterable[str]) -> dict[str, list[str]]:
-    """Return full sample ids by source, of ids or their beginnings; purged samples are found as well.
+    """Return full sample ids by source for ids or their prefixes; purged samples are found as well.
 
     Raises:
         LakeError: A prefix matches no sample, or more than one.
@@ -89,7 +89,7 @@ class Purge:
 
     Attributes:
         source: Slug of the source.
-        scope: The rows and images concerned, as the lake was when they were first asked for.
+        scope: The rows and images concerned, as of the first look-up.
     """
 
     def __init__(self, lake: Lake, source: str, sample_ids: Collection[str] | None = None) -> None:
@@ -139,15 +139,15 @@ class Purge:
         Args:
             keep_bytes: Leave bytes and older versions for another run.
             include_orphan_answers: Also remove the source's answers that no row refers to.
-            before_delete: Called before anything goes, once no other process can remove rows: for files outside the
-                lake that are found through it.
+            before_delete: Called before anything is deleted, once no other process can remove rows: for files outside
+                the lake that are found through it.
 
         Returns:
-            The plan of what is left: nothing, unless another process wrote meanwhile.
+            The plan of what remains: nothing, unless another process wrote in the meantime.
 
         Raises:
-            LeaseHeld: Another process ingests, or holds the lease of answers: of the source's own, or, if bytes are to
-                go, of any.
+            LeaseHeld: Another process ingests, or holds the lease of the source's answers, or of any answers if bytes
+                are to be removed.
         """
         with ExitStack() as stack:
             stack.enter_context(acquire_removal_lock(self._lake))
@@ -156,7 +156,7 @@ class Purge:
                 if name.startswith(ANSWERS_PREFIX) and (reclaims_all_tables or may_be_about(name, self.source)):
                     stack.enter_context(create_lease(self._lake.get_table(name)))
             before_delete()
-            # Looked up anew: what `plan` found may have changed before the locks were taken.
+            # Looked up again: the lake may have changed between `plan` and taking the locks.
             purge = self._reload(self.scope.requested_ids)
             purge._execute(keep_bytes=keep_bytes, include_orphan_answers=include_orphan_answers)
         return purge._reload(purge.scope.sample_ids).plan()
@@ -165,7 +165,7 @@ class Purge:
         return Purge(self._lake, self.source, None if self.scope.is_whole_source else sample_ids)
 
     def _execute(self, *, keep_bytes: bool, include_orphan_answers: bool) -> None:
-        # Looked up before the rows go through which they are found.
+        # Looked up before the rows that lead to them are deleted.
         delete_filters = self.scope.delete_filters
         image_ids = self.scope.exclusive_image_ids
         sample_filter = self.scope.build_filter("samples")

@@ -17,7 +17,7 @@ _HAS_REQUEST = "request_key IS NOT NULL"
 
 
 def may_be_about(table_name: str, source: str) -> bool:
-    """Return whether a table of answers may hold some about the source: its own, or those of asked checkpoints."""
+    """Return whether a table of answers is the source's own, or that of a checkpoint, which may concern any source."""
     return table_name.startswith(EVALUATION_ANSWERS_PREFIX) or table_name.rsplit("/", 1)[1] == source
 
 
@@ -45,14 +45,14 @@ class AnswerScope:
         ]
 
     def is_dropped_entirely(self, table_name: str) -> bool:
-        """Return whether all answers of a table go.
+        """Return whether all answers of a table are deleted.
 
-        A checkpoint's answers do: they cost little, and do not say which sample they are about.
+        A checkpoint's answers are: they cost little, and do not record which sample they are about.
         """
         return self._scope.is_whole_source or table_name.startswith(EVALUATION_ANSWERS_PREFIX)
 
     def count(self, table_name: str) -> int:
-        """Count the answers that go from a table, orphans left out."""
+        """Count the answers to delete from a table, without orphans."""
         if self.is_dropped_entirely(table_name):
             return self._lake.get_table(table_name).count()
         return len(self._lake.get_index(table_name).find_existing(self.request_keys))
@@ -66,7 +66,7 @@ class AnswerScope:
         return keys
 
     def find_orphans(self, table_name: str) -> IdSet:
-        """Return the answers that no row refers to (first tries, earlier prompts): nothing says what they are about."""
+        """Return the answers that no row refers to (first tries, earlier prompts): their sample is unknown."""
         if self.is_dropped_entirely(table_name):
             return IdSet(())
         stored_batches = self._lake.get_table(table_name).scan(["request_key"], None, BATCH_SIZE)

@@ -45,10 +45,10 @@ class PurgeScope:
         return self.requested_ids | {row["sample_id"] for row in copies if row["content_hash"] in hashes}
 
     def iter_versions(self, sample_ids: Collection[str]) -> Iterator[dict]:
-        """Yield the versions of these samples whose content is theirs.
+        """Yield the versions of these samples that hold their own content.
 
         A sample without a native id is identified by its position, where other rows may have been before: of such a
-        sample only the newest version counts. Versions that only say that a sample was withdrawn are left out.
+        sample only the newest version counts. Versions that only record a withdrawal are left out.
         """
         condition = f"{sql.is_in('sample_id', sample_ids)} AND NOT withdrawn"
         table = self.lake.get_table("samples")
@@ -122,7 +122,7 @@ class PurgeScope:
         }
 
     def _collect_row_keys(self) -> set[str]:
-        """Return what rejects may call the samples: their ids, and those of their rewrites and mixture rows."""
+        """Return the row keys that rejects may have: ids of the samples, and of their rewrites and mixture rows."""
         keys = set(self.sample_ids)
         for family, column in (("rewritten", "rewrite_id"), ("mixture", "row_id")):
             for name in self.lake.list_tables(family):

@@ -24,7 +24,7 @@ PURGED_ERROR_CLASS = "purged"
 
 @dataclass(frozen=True, slots=True)
 class Tombstones:
-    """What of one source may not be ingested: all of it, or samples with one of these ids or contents."""
+    """Data of one source that may not be ingested: all of it, or samples with one of these ids or contents."""
 
     source: str
     is_whole_source: bool
@@ -88,7 +88,7 @@ def add_tombstones(lake: Lake, source: str, entries: Iterable[tuple[str | None, 
 
 
 def allow_source(lake: Lake, source: str) -> bool:
-    """Let a purged source come back; return whether it was purged. Samples that were purged singly stay out."""
+    """Let a purged source come back; return whether it was purged. Samples that were purged individually stay out."""
     return _delete_tombstones(lake, f"{sql.equals('source', source)} AND sample_id IS NULL")
 
 

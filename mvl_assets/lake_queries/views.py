@@ -57,7 +57,7 @@ def iter_mixture_rows(
 
 
 def _check_positions(rows: Iterator[dict[str, Any]], start: int) -> Iterator[dict[str, Any]]:
-    """Check that positions come as they were written; a whole-table publish keeps the order of its rows."""
+    """Check that positions come in the order of writing; a whole-table publish keeps the order of its rows."""
     for expected_position, row in enumerate(rows, start):
         if row["position"] != expected_position:
             raise ValueError(f"mixture position {row['position']} where {expected_position} was expected")

@@ -211,7 +211,11 @@ def test_a_slug_declared_in_two_categories_is_found(tmp_path: Path) -> None:
         (("  format: llava_json\n", "  format: F1\n"), 8, "`format`"),
         (("  title: One\n", ""), 2, "`title`: Field required"),
         (("  title: One\n", "  titel: One\n"), 4, "`titel`: unknown key"),
-        (("  title: One\n", "  title: One\n  evidence: {titel: {basis: read}}\n"), 2, "what is not a field"),
+        (
+            ("  title: One\n", "  title: One\n  evidence: {titel: {basis: read}}\n"),
+            2,
+            "fields that the entry does not have",
+        ),
         (("  category: general\n", "  category: ocr\n"), 5, "it is in the folder 'general'"),
         (("attributes:\n", "atributes: 1\nattributes:\n"), 2, "unknown key `atributes`"),
         ((catalog.COMPONENT_TYPE, "mvl_assets.components.Source"), 1, "`type` must be"),

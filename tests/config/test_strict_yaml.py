@@ -60,7 +60,7 @@ def test_line_offset_moves_all_lines() -> None:
         ("name: [a\n", 2, "did not find expected"),
         ("when: 2024-02-31\n", 1, "'2024-02-31' is not a valid timestamp"),
         ("a: &a [*a]\n", 1, "*a contains itself"),
-        ("[" * (MAX_DEPTH + 1), 1, "values inside each other"),
+        ("[" * (MAX_DEPTH + 1), 1, "levels deep"),
         ("a: !!python/object/apply:os.getcwd []\n", 1, "could not determine a constructor"),
     ],
 )

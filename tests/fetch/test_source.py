@@ -14,7 +14,7 @@ from mvl_assets.fetch.lock import read_lockfile, write_lockfile
 from mvl_assets.fetch.lookup import lock_sources
 from mvl_assets.fetch.overview import compute_source_state, describe_state, get_missing_reason, list_files
 from mvl_assets.fetch.source import MAX_CONCURRENT_DOWNLOADS, fetch_source
-from mvl_assets.fetch.state import get_state_path, load_state, lock_source, save_state
+from mvl_assets.fetch.state import get_state_path, hold_source_lock, load_state, save_state
 from tests.fetch.hub_server import Fault, HubServer, Repo, wait_until
 from tests.fetch.sources import QUICK, noise, spec
 
@@ -171,7 +171,7 @@ def test_concurrent_downloads_are_limited(hub: HubServer) -> None:
 
 
 def test_second_process_is_refused_while_a_source_is_fetched(data: Repo) -> None:
-    with lock_source("demo"), pytest.raises(FetchError, match="another process is fetching it"):
+    with hold_source_lock("demo"), pytest.raises(FetchError, match="another process is fetching it"):
         fetch_source(spec(), retry_policy=QUICK)
 
 

@@ -10,7 +10,7 @@ from mvl_assets.inference.client.faults import RequestFault
 from mvl_assets.inference.progress import RequestOutcome
 from mvl_assets.inference.request import Request
 
-# How one attempt ends; None in its place: it was cancelled.
+# How one attempt ends; None if it was cancelled.
 AttemptResult = Reply | RequestFault
 
 
@@ -20,7 +20,7 @@ class PendingRequest:
 
     Attributes:
         images: Prepared bytes by image id, from loading until the request is settled.
-        attempts_sent: Attempts so far, whatever became of them.
+        attempts_sent: Attempts so far, whatever their result.
         row_failures: Attempts that may have failed because of the request itself.
         client_timeouts: Attempts that were given up before the run's own time-out.
         rejections: Attempts that an endpoint did not accept (429, 503), the first of them at `first_rejected_at`.

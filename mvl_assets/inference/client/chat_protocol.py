@@ -1,4 +1,4 @@
-"""The chat-completions protocol: a `Request` as a body, a body as a `Reply`. No network, no waiting.
+"""The chat-completions protocol: builds a body from a `Request` and a `Reply` from a body. No network, no waiting.
 
 Field names are those of OpenAI's chat API and of vLLM's additions (`structured_outputs`, `uuid`, metrics). Images
 arrive here as prepared bytes and become base64 only inside the body.
@@ -84,24 +84,24 @@ def _build_image_part(
     image_id: str, images: Mapping[str, bytes], cached_image_ids: Collection[str] | None
 ) -> dict[str, Any]:
     if cached_image_ids is None:
-        return {"type": "image_url", "image_url": {"url": encode_data_url(images[image_id])}}
+        return {"type": "image_url", "image_url": {"url": _encode_image_url(images[image_id])}}
     # The uuid must name the bytes that are sent, which depend on the size the image was scaled to.
     image_uuid = f"{image_id}-{len(images[image_id])}"
     return {
         "type": "image_url",
-        "image_url": {} if image_id in cached_image_ids else {"url": encode_data_url(images[image_id])},
+        "image_url": {} if image_id in cached_image_ids else {"url": _encode_image_url(images[image_id])},
         "uuid": image_uuid,
     }
 
 
-def encode_data_url(data: bytes) -> str:
+def _encode_image_url(data: bytes) -> str:
     """Return an image as a data URL (RFC 2397)."""
     media_type = next((name for signature, name in _IMAGE_SIGNATURES if data.startswith(signature)), "image/png")
     return encode_data_uri(data, media_type)
 
 
 def build_probe_body(endpoint: Endpoint) -> bytes:
-    """Return the smallest request there is, which asks whether an endpoint answers at all."""
+    """Return the smallest possible request, which tests whether an endpoint answers."""
     return json.dumps({"model": endpoint.model, "messages": PROBE_MESSAGES, "max_tokens": PROBE_MAX_TOKENS}).encode(
         "ascii"
     )

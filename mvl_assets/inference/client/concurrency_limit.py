@@ -1,10 +1,10 @@
-"""How many requests an endpoint may hold at once: as many as still make it faster, fewer when it rejects them.
+"""Adaptive limit of concurrent requests per endpoint: raised while throughput grows, cut when requests are rejected.
 
-An adaptive limit as in TCP congestion control and Netflix's concurrency-limits
+It works like TCP congestion control and Netflix's concurrency-limits
 (https://github.com/Netflix/concurrency-limits). The best number cannot be known beforehand, and it moves with the
 length of the requests. Three signals are used:
 
-- Queue length: a server that tells it (vLLM does) gets more while nothing waits there, and less when much does.
+- Queue length: a server that reports it (vLLM does) gets more while nothing waits there, and less when much does.
 - Throughput: any other server gets more only while that brings more answers per second. Beyond that point requests
   merely wait in the server, and only latency grows. Slow start doubles the limit per round; later, a step up is probed
   now and then.
@@ -19,10 +19,10 @@ import math
 # A rejection moves the moving average of rejections by this much; above the maximum it is overload and not chance.
 REJECT_RATE_SMOOTHING = 1 / 64
 MAX_REJECT_RATE = 0.15
-# Of a relative increase of requests in flight this share must show in the answers per second.
+# This share of a relative increase of requests in flight must show in the answers per second.
 MIN_GAIN = 0.3
 PROBE_FACTOR = 1.5
-# After a cut the limit grows by one per round up to this share of what it was.
+# After a cut the limit grows by one per round up to this share of its former value.
 RECOVERY_FRACTION = 0.75
 # Rounds (of as many answers as the limit is high) before another step is tried, and how many it is tried for.
 PROBE_INTERVAL_ROUNDS, MAX_PROBE_INTERVAL_ROUNDS = 8, 64
@@ -55,7 +55,7 @@ class AdaptiveConcurrencyLimit:
         self._baseline_rate, self._baseline_in_flight = 0.0, 1.0
         self._probing = False
         self._recovery_value = 0.0
-        self._queue_has_room: bool | None = None  # None: the server has not told its queue
+        self._queue_has_room: bool | None = None  # None: the server has not reported its queue
         self._probe_interval_rounds = PROBE_INTERVAL_ROUNDS
         self._reject_rate = 0.0
         self._last_cut_at = now
@@ -162,7 +162,7 @@ class AdaptiveConcurrencyLimit:
         return True
 
     def on_queue_length(self, queue_length: int) -> None:
-        """Record how many requests wait inside the server, whichever client sent them: they are of no use there."""
+        """Record how many requests wait inside the server, whichever client sent them: waiting there gains nothing."""
         excess = queue_length - max(2.0, self._value / 8)
         self._queue_has_room = excess <= 0
         if not self._queue_has_room:

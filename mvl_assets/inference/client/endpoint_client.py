@@ -1,4 +1,4 @@
-"""One endpoint as a run sees it: what it holds, how much it may hold, how fast it is, and what it has cached.
+"""A run's view of one endpoint: requests in flight, concurrency limit, latency, and images that it has cached.
 
 Which request goes where is decided in `inference.scheduling`.
 """
@@ -51,7 +51,7 @@ class EndpointClient:
         self.canary_body: bytes | None = None
         self.reports_queue: bool | None = None
         self._options = options
-        # Attempts in flight, oldest first; and those that take so long that they hold no place any more.
+        # Attempts in flight, oldest first; and stragglers, which no longer count against the limit.
         self._active: dict[Attempt, None] = {}
         self._stragglers: dict[Attempt, None] = {}
         self._last_reply_at = 0.0
@@ -66,7 +66,7 @@ class EndpointClient:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the endpoint holds no request, and no crash is being looked into."""
+        """Whether the endpoint holds no request, and no crash is being diagnosed."""
         return not self.in_flight and not self._crash_suspects and not self.state.is_under_diagnosis
 
     def is_free(self, now: float) -> bool:
@@ -84,7 +84,7 @@ class EndpointClient:
 
     @property
     def supports_image_cache(self) -> bool:
-        """Whether images may be sent by uuid: to vLLM, while that works."""
+        """Whether images may be sent by uuid: only to vLLM, and while its cache is effective."""
         return self.reports_queue is True and self.image_cache.is_effective
 
     # -- attempts ------------------------------------------------------------------------------------------------------
@@ -123,8 +123,8 @@ class EndpointClient:
     def rejects_permanently(self, pending: PendingRequest, fault: RequestFault, now: float) -> bool:
         """Count a rejection, and return whether this one request will never be accepted.
 
-        That is so when it is rejected again and again, for as long as a run tolerates an outage, while the endpoint
-        answers others. A gateway does this with a request that is larger than its tokens per minute.
+        That is the case when it is rejected again and again, for as long as a run tolerates an outage, while the
+        endpoint answers others. A gateway does so with a request that is larger than its limit of tokens per minute.
         """
         if fault.scope is not FaultScope.ENDPOINT or not fault.error.startswith("http_"):
             return False
@@ -151,7 +151,7 @@ class EndpointClient:
     # -- stragglers ----------------------------------------------------------------------------------------------------
 
     def demote_stragglers(self) -> None:
-        """Take their place from requests that hang while others are answered.
+        """Stop counting requests that hang against the limit, as long as others are answered.
 
         When nothing is answered any more, the server is slow or gone, and no request counts as late.
         """
@@ -197,7 +197,7 @@ class EndpointClient:
         self.state.mark_restarted(restart_s)
 
     def on_recovered(self, now: float, *, close_circuit: bool) -> None:
-        """Begin again with an endpoint that answers after an outage: nothing learned before holds."""
+        """Start over with an endpoint that answers after an outage: nothing learned before is valid."""
         self.state.mark_recovered(close_circuit=close_circuit)
         self.latency = LatencyTracker()
         self.image_cache.clear()
@@ -212,7 +212,7 @@ class EndpointClient:
                 self.endpoint.heartbeat_file.touch()
 
     async def poll_queue_length(self, transport: Transport) -> None:
-        """Read the length of the server's queue, if it tells, and adapt the limit to it."""
+        """Read the length of the server's queue, if it reports one, and adapt the limit to it."""
         try:
             queue_length = await transport.read_queue_length(self.endpoint)
         except ConnectionError:  # another time

@@ -122,7 +122,7 @@ class EndpointStateMachine:
         return self.is_up and not self.is_draining and not self.is_cooling_down(now)
 
     def compute_outage_s(self, now: float) -> float:
-        """Return how long the endpoint has been down or has failed every request; 0 while it works or is started."""
+        """Return how long the endpoint has been down or has failed every request; 0 while it works or starts."""
         if self._current is EndpointState.RESTARTING:
             return 0.0
         no_success_since = self._no_success_since if self.is_circuit_open else None
@@ -165,7 +165,7 @@ class EndpointStateMachine:
         self._move_to(EndpointState.RESTARTING)
 
     def mark_restarted(self, restart_s: float) -> None:
-        """Leave a restart that took `restart_s`, possibly minutes, out of the outage: the silence had a reason."""
+        """Leave a restart that took `restart_s`, possibly minutes, out of the outage: the silence was expected."""
         self._has_responded = True
         self._no_success_since = None
         if self._down_since is not None:
@@ -210,7 +210,7 @@ class EndpointStateMachine:
         self._isolated_group_size = group_size
 
     def end_isolation(self) -> None:
-        """Stay free for the next group: this one has left nothing behind."""
+        """Stay free for the next group: this one is settled."""
         self._isolation = Isolation.DRAINING
         self._isolated_group_size = 0
 

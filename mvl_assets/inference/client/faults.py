@@ -1,4 +1,4 @@
-"""What a failed attempt means: what is at fault, and how long to wait before the next.
+"""Classification of failed attempts: what is at fault, and how long to wait before the next attempt.
 
 What the engine does about it is decided in `scheduling.fault_handler`.
 """
@@ -48,7 +48,7 @@ _CONFIG_STATUSES = frozenset({401, 402, 403, 404, 405})
 
 
 def classify_http_status(status: int, body: bytes, retry_after_header: str | None) -> RequestFault:
-    """Return the fault behind an HTTP status other than 200."""
+    """Return the fault that an HTTP status other than 200 reports."""
     message = f"HTTP {status}: {parse_error_message(body)}"
     retry_after_s = parse_retry_after(retry_after_header)
     if retry_after_s is not None:

@@ -1,6 +1,6 @@
 """Which images a server has cached: those are sent by uuid, without their bytes.
 
-vLLM caches a prepared image under the `uuid` that came with it, and takes the uuid alone for the image from then on
+vLLM caches a prepared image under the `uuid` that came with it, and accepts the uuid alone from then on
 (https://docs.vllm.ai, multimodal inputs, cached inputs). That saves sending, decoding and preparing it; a judge asks
 three questions about each. While an image is sent for the first time, other requests with it wait, and then go to the
 same server, which also has the common prefix cached. A server that has evicted an image rejects the request, which is
@@ -64,7 +64,7 @@ class ServerImageCache:
         return self._pop_deferred(image_ids)
 
     def on_miss(self, image_ids: Iterable[str], rejected: bool) -> list[PendingRequest]:
-        """Record that it was `rejected`, or failed otherwise; return the requests that waited for it."""
+        """Record that a request with these images was `rejected` or failed; return the requests that waited for it."""
         for image_id in image_ids:
             self._cached.pop(image_id, None)
         self._net_hits -= rejected

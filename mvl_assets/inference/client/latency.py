@@ -1,9 +1,9 @@
-"""How long requests take at an endpoint, learned from its replies: when one is late, and when it is given up.
+"""Latency of an endpoint, learned from its replies: decides when a request is late and when it is given up.
 
-A constant time-out is either too short for a busy server, or so long that a few requests that hang hold every place.
-So there are two. A straggler keeps its connection and loses its place: another request may be sent. A request that
-takes twice as long as the longest possible answer would is given up, and sent again with twice the time, up to the
-run's own limit.
+A constant time-out is either too short for a busy server, or so long that a few hanging requests use up the whole
+limit. So there are two. A straggler keeps its connection and no longer counts against the limit: another request may be
+sent. A request that takes twice as long as the longest possible answer would is given up, and sent again with twice the
+time, up to the run's own limit.
 """
 
 from __future__ import annotations

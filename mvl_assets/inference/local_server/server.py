@@ -1,4 +1,4 @@
-"""The local model server as a lease that processes share: whichever needs it finds it or starts it.
+"""Local model servers, shared by the processes of a machine: one that needs a server finds it or starts it.
 
 One folder per model and flags in `MVL_HOME/servers` holds a lock, `state.json` (process, port), `heartbeat` (touched
 while requests run) and `log.txt`. A run that dies leaves the server usable; a server that dies is started again by the
@@ -241,7 +241,7 @@ def _start(spec: ServerSpec, folder: Path) -> ServerState:
     return state
 
 
-# Supervisors that this process started: polled, or an ended one would stay behind as a zombie.
+# Supervisors that this process started: polled, or an ended one would remain as a zombie.
 _supervisors: list[subprocess.Popen[bytes]] = []
 
 

@@ -1,4 +1,4 @@
-"""What a local model server is: weights, flags, the command that runs it, and the identity that it is found by."""
+"""Specification of a local model server: weights, flags, the command that runs it, and the hash that identifies it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which request is sent to which endpoint, and when."""
+"""Decides which request is sent to which endpoint, and when."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvl_assets.inference.scheduling.run_context import RunContext
 
 
 class Dispatcher:
-    """Sends the requests of one run to the least loaded endpoint that has room.
+    """Sends the requests of one run to the least loaded endpoint that has capacity.
 
     Args:
         on_reply: Takes a request, its reply and the latency in seconds.
@@ -67,7 +67,7 @@ class Dispatcher:
             self._hedge_stragglers(now)
 
     def _hedge_stragglers(self, now: float) -> None:
-        """Send requests that hang once more, at the end of a run and where there is room (hedged requests)."""
+        """Send requests that hang once more, at the end of a run and where there is capacity (hedged requests)."""
         for pending in [pending for client in self._run.clients for pending in client.list_hedge_candidates(now)]:
             free_clients = [client for client in self._run.clients if client.is_free(now)]
             if free_clients:
@@ -117,7 +117,7 @@ class Dispatcher:
         self.dispatch()
 
     def _detach_attempt(self, attempt: Attempt, client: EndpointClient, result: AttemptResult | None) -> None:
-        """Take an ended attempt out of the books, once, and queue what waited for its images."""
+        """Stop tracking an ended attempt, once, and queue the requests that waited for its images."""
         if attempt not in attempt.pending.attempts:
             return
         attempt.pending.attempts.remove(attempt)

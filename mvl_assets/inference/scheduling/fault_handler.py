@@ -1,4 +1,4 @@
-"""What follows from a failed attempt: the request fails, is sent again, or its endpoint is diagnosed first."""
+"""Handles failed attempts: the request fails, is sent again, or its endpoint is diagnosed first."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FaultHandler:
         self._rng = random.Random()
 
     def handle(self, pending: PendingRequest, client: EndpointClient, fault: RequestFault, sent_at: float) -> None:
-        """Decide what becomes of a request whose attempt at `client`, sent at `sent_at`, has failed."""
+        """Fail, resend or hold back a request whose attempt at `client`, sent at `sent_at`, has failed."""
         loop = self._run.tasks.loop
         now = loop.time()
         self._run.error_counts[fault.error] += 1

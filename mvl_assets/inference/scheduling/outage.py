@@ -1,4 +1,4 @@
-"""When a run stops waiting for endpoints that do not answer."""
+"""Decides when a run stops waiting for endpoints that do not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a request: it is answered or has failed, exactly once."""
+"""Settles requests: each is answered or fails, exactly once."""
 
 from __future__ import annotations
 

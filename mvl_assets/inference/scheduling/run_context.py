@@ -1,4 +1,4 @@
-"""What the parts of one run share."""
+"""Objects that the parts of one run share: tasks, endpoints, settings, counters."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mvl_assets.inference.progress import RunOutcome
 class RunTasks:
     """The tasks of one run, which ends when it is finished or with the first error of a task.
 
-    Create it inside the run's event loop. The log and the iterable of requests are used in one thread, `log_thread`:
-    the iterable may read the same log, and a Lance table that is open in this process must not be read and committed
-    to at the same time.
+    Create it inside the run's event loop. The log and the iterable of requests are used in one thread, the log thread:
+    the iterable may read the same log, and a Lance table that is open in this process must not be read and committed to
+    at the same time.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class RunTasks:
             self._finished.set_exception(error)
 
     async def wait_until_finished(self) -> None:
-        """Return when the run is finished; raise what it was aborted with."""
+        """Return when the run is finished; raise the error it was aborted with."""
         await self._finished
 
     async def cancel_all(self) -> None:
@@ -63,7 +63,7 @@ class RunTasks:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def shut_down_log_thread(self) -> None:
-        """Wait for what the thread is doing."""
+        """Wait until the log thread has finished its current call."""
         self._log_thread.shutdown(wait=True)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:

@@ -82,7 +82,7 @@ class FakeServerConfig:
 
 
 class FakeServer:
-    """The server and what it has seen. With `is_down` everything answers 503, /health too."""
+    """The server and its record of requests. With `is_down` everything answers 503, /health too."""
 
     def __init__(self, config: FakeServerConfig | None = None) -> None:
         self.config = config or FakeServerConfig()

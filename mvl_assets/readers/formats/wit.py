@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.caption_turns import build_caption_turns
+from mvl_assets.readers.conversations.regions import collapse_whitespace
 from mvl_assets.readers.files import format_relative_path
 from mvl_assets.readers.format import ARCHIVE_FILES, Format, RowKey
 from mvl_assets.readers.formats.llava_parquet import parse_image_cell
@@ -68,7 +69,7 @@ def _read_rows(source: SourceSpec, root: Path, *, include_images: bool) -> Itera
 
 def _to_sample(root: Path, url_images: UrlImageIndex, row: Row) -> Sample:
     page, caption = _select_caption(row.value)
-    title, section = (_collapse_whitespace(page.get(field)) for field in ("page_title", "section_title"))
+    title, section = (collapse_whitespace(page.get(field)) for field in ("page_title", "section_title"))
     section_phrase = f', section "{section}"' if section else ""
     question = f'This picture is shown in the Wikipedia article "{title}"{section_phrase}. What does it show?'
     if not title:
@@ -88,7 +89,7 @@ def _select_caption(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     pages = sorted(_parse_pages(value.get("wit_features")), key=lambda page: page.get("language") != "en")
     for field in CAPTION_COLUMNS:
         for page in (*pages, value):
-            caption = _collapse_whitespace(page.get(field))
+            caption = collapse_whitespace(page.get(field))
             if caption:
                 return (pages[0] if page is value and pages else page), caption
     raise RejectError("no_caption", "the row has no caption in any language")
@@ -101,10 +102,6 @@ def _parse_pages(features: Any) -> list[Mapping[str, Any]]:
         n_pages = max(map(len, lists.values()), default=0)
         return [{f: values[n] for f, values in lists.items() if n < len(values)} for n in range(n_pages)]
     return [page for page in features or () if isinstance(page, Mapping)]
-
-
-def _collapse_whitespace(value: Any) -> str:
-    return " ".join(value.split()) if isinstance(value, str) else ""
 
 
 FORMAT = Format(
