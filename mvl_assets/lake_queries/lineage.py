@@ -22,7 +22,7 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
 
     Returns:
         A dictionary with `table`, `id` and, as far as the row goes back: `mixture` (rows that use it), `judged`,
-        `verdicts` (raw judge answers), `is_superseded` (whether another rewrite has taken its place since, as after an
+        `verdicts` (raw judge answers), `is_superseded` (whether another rewrite has replaced it since, as after an
         edit of the prompt; the rewrite is then read from an older version of its table, and missing if `mvl gc` has
         removed that), `rewritten`, `answer` (raw answer of the rewrite), `sample`, `images` and `rejects`.
 

@@ -1,4 +1,4 @@
-"""A stored image as the bytes that a served model gets: standard form, no larger than the model can use."""
+"""Prepares a stored image for a served model: in standard form, no larger than the model can use."""
 
 from __future__ import annotations
 

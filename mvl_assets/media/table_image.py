@@ -66,7 +66,7 @@ def lay_out_page(
     """Return the layout of a ruled table between paragraphs.
 
     Args:
-        table: Rows of cells; short rows are filled up.
+        table: Rows of cells; short rows are padded.
         paragraphs_before: Paragraphs above the table.
         paragraphs_after: Paragraphs below the table.
 

@@ -67,9 +67,9 @@ class TileLayout:
         n_columns: Columns of the grid.
         crop_top: Lines of features cut at the top and at the bottom, which show padding.
         crop_left: Lines of features cut at the left and at the right.
-        height: Features from top to bottom that are left.
-        width: Features from left to right that are left.
-        shrunk_size: (height, width) to which the features are shrunk; None if they are not.
+        height: Features from top to bottom after the crop.
+        width: Features from left to right after the crop.
+        shrunk_size: (height, width) to which the features are shrunk; None if they keep their size.
     """
 
     kind: LayoutKind

@@ -54,8 +54,8 @@ def sample_frames(file: Path | BinaryIO, fps: float = 1.0, max_frames: int = 32)
         max_frames: Upper limit; longer videos are sampled more sparsely.
 
     Raises:
-        VideoError: The file is not a usable video. It may come after some frames were yielded: use the frames of a
-            video all or not at all.
+        VideoError: The file is not a usable video. It may come after some frames were yielded: use all frames of a
+            video or none.
         OSError: The file cannot be read.
     """
     try:

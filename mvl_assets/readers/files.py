@@ -1,4 +1,4 @@
-"""Which files a source has, and the images and videos its rows name: as files, or in the archives they come in.
+"""Finds a source's data files, and the images and videos its rows name: as files, or in archives.
 
 A name never leads out of the source's folder.
 """

@@ -19,7 +19,7 @@ ARCHIVE_FILES = ("*.tar", "*.tar.*", "*.tar_*", "*.tgz", "*.zip", "*.zip.*", "*.
 
 
 class RowKey(NamedTuple):
-    """What names a row without its content."""
+    """The identity of a row, without its content."""
 
     file: str
     position: int
@@ -38,14 +38,14 @@ class Format:
     Patterns are matched against paths below the source's folder; their `*` also matches across folders.
 
     Attributes:
-        row_files: Patterns of the files that hold the rows. Without one of them the source is not there.
+        row_files: Patterns of the files that hold the rows. A source without any such file counts as missing.
         description: The files in words, for a person who puts them into the source's folder.
         read: Yields the samples and rejects of a source, `(source, root)`. Opens files below `root` only, holds one row
             at a time, decodes no pixels and writes nothing. A row that cannot be read is yielded as a `RejectedRow`.
         media_files: Patterns of the images, videos and archives that the rows refer to.
         read_keys: Yields the keys of the rows that `read` yields, in the same order, as cheaply as the format allows.
             The rows of a file come together and count from 0; a `broken_file` row at the end of a file may be missing.
-            None where naming the rows takes reading them.
+            None where the keys cannot be had without reading the rows.
     """
 
     row_files: tuple[str, ...]
@@ -56,7 +56,7 @@ class Format:
 
 
 def make_key_reader(read_rows: RowReader) -> KeyReader:
-    """Return the reader of the keys of what `read_rows` yields."""
+    """Return a reader that yields the keys of the rows of `read_rows`."""
 
     def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
         for row in read_rows(source, root):

@@ -10,7 +10,7 @@ from mvl_assets.readers.format import Format, KeyReader, Reader, make_key_reader
 
 
 def get_format(name: str | None) -> Format:
-    """Return what the module `formats/<name>.py` declares.
+    """Return the `FORMAT` that the module `formats/<name>.py` declares.
 
     Raises:
         SourceError: There is no such module.
@@ -27,11 +27,11 @@ def get_format(name: str | None) -> Format:
 
 
 def get_reader(name: str | None) -> Reader:
-    """Return what reads the rows of a format. Raises `SourceError` for one that does not exist."""
+    """Return the function that reads the rows of a format. Raises `SourceError` for an unknown format."""
     return get_format(name).read
 
 
 def get_key_reader(name: str | None) -> KeyReader:
-    """Return what names the rows that `get_reader(name)` reads (`Format.read_keys`)."""
+    """Return the function that yields the keys of those rows (`Format.read_keys`)."""
     declared = get_format(name)
     return declared.read_keys or make_key_reader(declared.read)

@@ -1,4 +1,4 @@
-r"""From one raw row to a `Sample`: ids, roles, turns and markers, for every format.
+r"""Builds a `Sample` from one raw row of any format: ids, roles, turns and markers.
 
 Conversations come in two key styles, and in some published files in both at once with nulls
 (huggingface.co/datasets/mvp-lab/LLaVA-OneVision-1.5-Instruct-Data):

@@ -45,7 +45,7 @@ def list_url_tables(source: str, root: Path, *patterns: str) -> list[Path]:
     image_dir = root / IMAGE_FOLDER
     paths = [path for path in list_data_files(source, root, *patterns) if not path.is_relative_to(image_dir)]
     if not paths:
-        raise SourceError(source, f"no {' or '.join(patterns)} in {root} beside {IMAGE_FOLDER}/")
+        raise SourceError(source, f"no {' or '.join(patterns)} in {root} outside {IMAGE_FOLDER}/")
     return paths
 
 

@@ -1,4 +1,4 @@
-"""One member of an archive, and what is wrong with it. Shared by the walkers of tar and zip and by the index."""
+"""One member of an archive, and the errors it may have. Shared by the walkers of tar and zip and by the index."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Entry:
 
 
 class ArchiveError(RejectError):
-    """Why an archive cannot be read from some point on, and what becomes the reject of rows that needed it."""
+    """An archive that cannot be read from some point on; rows that need the rest are rejected with this error."""
 
     def __init__(self, message: str, code: str = "broken_archive") -> None:
         super().__init__(code, message)
@@ -58,7 +58,7 @@ def is_bomb(size: int, compressed_size: int) -> bool:
 
 
 def normalize_name(raw_name: str) -> tuple[str, str | None]:
-    """Return the member's name without what would lead out of a folder, and what that was (None: nothing)."""
+    """Return the name without parts that would lead out of a folder, and what was wrong with it (None: nothing)."""
     name = raw_name.replace("\\", "/")
     parts = name.split("/")
     unsafe_reason = None

@@ -1,4 +1,4 @@
-"""Which archive holds what a row names.
+"""Finds the archive member that a row names.
 
 A row names `coco/train2017/9.jpg`. Archives are looked for next to every folder on that path: `coco.tar`,
 `coco/train2017.zip`, `coco_1.tar.gz`, ... Those named after the next folder of the path come first, and their members
@@ -79,7 +79,7 @@ def list_members(root: Path, names: Sequence[str]) -> list[ArchiveMember]:
     Raises:
         RejectError: A member must not be read, or the archive cannot be read to its end, so that files may be missing.
     """
-    # A folder is found by way of any file in it.
+    # A folder is found through any file in it.
     for candidate in _list_candidates(root, [f"{name}/*" for name in names]):
         try:
             index = open_index(root, candidate.archive)
@@ -107,7 +107,7 @@ def _build_member(root: Path, archive: Archive, index: ArchiveIndex, entry: Entr
 
 
 def _list_candidates(root: Path, names: Sequence[str]) -> list[_Candidate]:
-    """List where to look, in order: that of `names`, then the natural one of the archives."""
+    """List where to look, in the order of `names` and, for each name, in the natural order of the archives."""
     candidates: list[_Candidate] = []
     for name in names:
         parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))

@@ -34,7 +34,7 @@ from mvl_assets.readers.archives.unpack import is_compressed, unpack
 MAX_OPEN_INDEXES = 600
 """Indexes kept open: more than the 332 archives of CC3M, fewer than the 1,024 files a process may usually open."""
 
-INDEX_VERSION = 2  # raise it when an index is to hold something else, so that older ones are made anew
+INDEX_VERSION = 2  # increment it when the content of an index changes, so that older ones are rebuilt
 
 _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 _SCHEMA = """
@@ -78,7 +78,7 @@ class ArchiveIndex:
 
 
 def open_index(root: Path, archive: Archive) -> ArchiveIndex:
-    """Return the index of an archive below `root`; it is made when it does not exist.
+    """Return the index of an archive below `root`; it is built if it does not exist.
 
     Raises:
         ArchiveError: The archive cannot be read.
@@ -195,7 +195,7 @@ def _iter_member_rows(members: Iterable[Entry], common_root: _CommonRoot) -> Ite
 
 
 def _is_macos_metadata(name: str) -> bool:
-    """Return whether macOS added it to somebody's files: attributes, icons."""
+    """Return whether macOS added the member: attributes, icons."""
     parts = name.split("/")
     return "__MACOSX" in parts[:-1] or parts[-1].startswith("._") or parts[-1] == ".DS_Store"
 
@@ -235,7 +235,7 @@ def _hold_writer_lock(root: Path) -> Iterator[None]:
 
 
 def _remove_stale_indexes(folder: Path, name: str) -> None:
-    """Remove what was made of earlier states of the same archive."""
+    """Remove the files of earlier states of the same archive."""
     for stale_path in folder.glob(f"{name}-*"):
         stale_path.unlink(missing_ok=True)
 
@@ -246,4 +246,6 @@ def _compute_digest(*values: object) -> str:
 
 
 def _build_disk_full_error(root: Path) -> InfrastructureError:
-    return InfrastructureError(f"the disk of {root} is full", hint="free some space; what was begun is made anew")
+    return InfrastructureError(
+        f"the disk of {root} is full", hint="free some space and run again; unfinished files are rebuilt"
+    )

@@ -55,7 +55,7 @@ class ArchiveMember:
         return data
 
     def open_seekable(self) -> BinaryIO:
-        """Return the member as a seekable file; what is compressed is unpacked to a nameless file on disk first.
+        """Return the member as a seekable file; a compressed one is first unpacked to an unnamed file on disk.
 
         Raises:
             OSError: It cannot be unpacked.

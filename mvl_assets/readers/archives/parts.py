@@ -30,12 +30,11 @@ _PART_NAME = re.compile(
     rf"(?P<whole>(?P<stem>.+){_ARCHIVE_SUFFIX})[._-](?:part)?[._-]?(?P<number>\d{{1,4}}|[a-z]{{2}})", re.IGNORECASE
 )
 _ZIP_DISK_NAME = re.compile(r"(?P<stem>.+)\.z(?P<number>\d{2,3})", re.IGNORECASE)
-_ARCHIVE_SUFFIX_HINT = re.compile(
-    r"\.(?:t|z)", re.IGNORECASE
-)  # keeps the look at each file's kind from a million images
+# Spares a million images the check of each file's kind.
+_ARCHIVE_SUFFIX_HINT = re.compile(r"\.(?:t|z)", re.IGNORECASE)
 
 CHUNK_FOLDER = "image_chunks"
-"""A folder of archives that counts as the one it is in."""
+"""A folder whose archives count as if they were in its parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def _scan_archives(folder: Path, mtime_ns: int) -> tuple[Archive, ...]:
             disks.setdefault(match["stem"], {})[match["number"]] = name
     archives = {name: Archive(name, stem, (folder / name,)) for name, stem in stem_by_name.items()}
     for (name, stem), name_by_number in split_parts.items():
-        if name not in archives:  # else somebody has joined them already
+        if name not in archives:  # else the user has joined them already
             archives[name] = _build_multipart_archive(folder, name, stem, name_by_number, ())
     for stem, name_by_number in disks.items():
         last_name = next((name for name in stem_by_name if name.lower() == f"{stem}.zip".lower()), None)

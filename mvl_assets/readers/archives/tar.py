@@ -74,7 +74,7 @@ def _read_header(stream: BinaryIO, offset: int, total_bytes: int) -> tarfile.Tar
     block = stream.read(BLOCK_BYTES)
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # left out of typeshed, as its kin are
+    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # missing from typeshed, like related methods
         return None
     except (tarfile.HeaderError, ValueError) as error:
         if offset == 0:

@@ -47,7 +47,7 @@ def unpack(stream: BinaryIO, packed_bytes: int, target: IO[bytes], folder: Path)
         folder: Where `target` is, for the check of free space.
 
     Returns:
-        Why it ended early, else None. What came before is kept when the archive was cut off, nothing of a bomb is.
+        Why it ended early, else None. What came before is kept if the archive was cut off, and nothing of a bomb.
 
     Raises:
         InfrastructureError: The disk is too small.
@@ -64,7 +64,7 @@ def unpack(stream: BinaryIO, packed_bytes: int, target: IO[bytes], folder: Path)
             _ensure_free_space(folder)
             next_check_at = unpacked_bytes + _FREE_SPACE_CHECK_BYTES
         try:
-            chunk = source.read1(_CHUNK_BYTES)  # `read` would lose what comes before a break in the same chunk
+            chunk = source.read1(_CHUNK_BYTES)  # `read` would lose the bytes before a break in the same chunk
         except _DECOMPRESSION_ERRORS as error:
             return ArchiveError(f"it cannot be unpacked after byte {unpacked_bytes}: {error}")
         if not chunk:

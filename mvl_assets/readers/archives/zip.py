@@ -1,7 +1,7 @@
 """The members of a zip, from its central directory (PKWARE APPNOTE.TXT 6.3, sections 4.3 to 4.5).
 
 Walked here and not with `zipfile`, which holds the whole directory in memory and refuses archives in several parts
-(`x.z01`, ..., `x.zip`: offsets there count from the begin of a part). `zipfile` unpacks the members (`member`).
+(`x.z01`, ..., `x.zip`: offsets there count from the start of a part). `zipfile` unpacks the members (`member`).
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _apply_zip64_sizes(
 
 
 def _decode_name(raw_name: bytes, flags: int, unicode_path: bytes) -> str:
-    """Decode the name: UTF-8 where it is that (also unsaid, as many tools wrote it), else code page 437."""
+    """Decode the name: UTF-8 where it is valid (even without the flag, which many tools omit), else code page 437."""
     if len(unicode_path) > 5 and int.from_bytes(unicode_path[1:5], "little") == zlib.crc32(raw_name):
         return unicode_path[5:].decode("utf-8", "backslashreplace")
     if flags & _UTF8_FLAG:

@@ -1,1 +1,1 @@
-"""Turns of a conversation from what native formats hold: captions, answers of several people, regions, templates."""
+"""Builds conversation turns from the content of native formats: captions, several answers, regions, templates."""

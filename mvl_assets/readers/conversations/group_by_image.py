@@ -1,9 +1,9 @@
-"""Questions that a file asks one by one, made one conversation per image.
+"""Groups questions that a file asks one by one into one conversation per image.
 
 LLaVA-1.5's mix (arXiv 2310.03744, table 7) and The Cauldron convert these sets so: the 943,000 questions of GQA's
 balanced training split are 72,000 rows, the 443,757 of VQA v2 are 83,000. The paper's prompt for text-rich images
 takes all questions of an image at once, too (arXiv 2412.05237). A question that cannot be used is a reject of its own
-and costs its image nothing; but of a file that cannot be read to its end no image is taken, because questions about
+and costs its image nothing; but no image is taken from a file that cannot be read to its end, because questions about
 it may come after the break. Only training splits are read, as in those sets: the others have no answers, or are
 benchmarks.
 
@@ -28,7 +28,7 @@ from mvl_assets.readers.sample import EncodedImage, RejectedRow, Sample, Turn
 MAX_QUESTIONS = 4096
 """Questions (and answers in files of their own) that one image may have."""
 
-_IMAGE_PREFIX, _REJECT_KEY = "a", "b"  # what the keys of the sorting begin with: rows without an image come last
+_IMAGE_PREFIX, _REJECT_KEY = "a", "b"  # prefixes of the sort keys: rows without an image come last
 
 
 class VqaRecord(NamedTuple):
@@ -130,7 +130,7 @@ def _iter_conversations(
     file_rejects: list[RejectedRow] = []
     for key, values in group_by_external_sort(
         _to_sort_row(image_record, file_rejects) for image_record in image_records
-    ):  # all are read before the first comes back
+    ):  # all are read before the first is returned
         if key == _REJECT_KEY:
             for error, message in values:
                 yield RejectedRow(file, 0, error, message)

@@ -1,4 +1,4 @@
-"""What the readers of regions share: a request about one image, and boxes as text.
+"""Shared by readers of regions: a question about one image, and boxes as text.
 
 A box is written `[x1, y1, x2, y2]`: upper left and lower right corner, x as a share of the image's width and y of its
 height, three decimals. That is Shikra's form (arXiv 2306.15195, "Numerical representation of position"). LLaVA-1.5

@@ -1,6 +1,6 @@
 """Templates of a field map filled from one record: `"tables/{id}.png"`, `"{image_id:012d}.jpg"`, `"{output.answer}"`.
 
-`records` says what is filled in where.
+`formats.records` decides which template fills which part of a conversation.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
         for row in to_rows(name, iter_elements(path, ("images",)), "id"):
             position = row.position + 1
             yield build_sample(row, partial(_to_sample, root, split, captions, is_complete))
-        # What is left is of images that the file does not list; these rows are numbered after the images.
+        # The rest is about images that the file does not list; these rows are numbered after the images.
         for image_id in captions:
             message = f"there are captions for image {image_id}, which the file does not list"
             yield RejectedRow(name, position, "unknown_image", message)

@@ -3,7 +3,7 @@ r"""FineVision's Parquet: rows of The Cauldron with ratings of every turn; every
     images: [{bytes: ..., path: null}]  texts: [{user: "What is it?", assistant: "A cat."}]  relevance_ratings: [5]
     images: [{bytes: ...}, {bytes: ...}]  texts: [{user: "Which differs?", assistant: "The second."}, {...}]  ...
 
-Read as `cauldron_parquet` is; no table of ours holds the ratings. Dataset card: HuggingFaceM4/FineVision.
+Read like `cauldron_parquet`; the ratings are not stored. Dataset card: HuggingFaceM4/FineVision.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ r"""LLaVA-Hound: rows of LLaVA-Video-178K, among whose files it is published, wi
     [{"id": "1", "video": "v_abc", "conversations": [{"from": "human", "value": "<image>\nWhat happens?"}, ...]}, ...]
     train_300k/v_abc/c01_0001.jpeg ...   or   train_300k/chunk_0.tar.gz
 
-Read as `llava_video` is, which says where the folders are looked for and how many frames are taken.
+Read like `llava_video`; see there for where folders are looked for and how many frames are taken.
 """
 
 from __future__ import annotations

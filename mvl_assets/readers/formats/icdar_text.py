@@ -65,7 +65,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
-    """Yield the names of the files; nothing is read."""
+    """Yield the names of the files without reading them."""
     for path in _iter_files(source, root):
         yield RowKey(format_relative_path(root, path), 0, None)
 
@@ -96,7 +96,7 @@ def _iter_json_lines(path: Path) -> Iterator[str]:
     """Yield the words of the lines that are not to be ignored."""
     for item in iter_elements(path, ("lines",)):
         if isinstance(item, RejectedItem):
-            # The file is one row, and what it is called is known: no other row is lost.
+            # The file is one row, and its name is known: no other row is lost.
             raise RejectError("bad_json" if item.error == BROKEN_FILE else item.error, item.message)
         line = item.value if isinstance(item.value, dict) else {}
         text = line.get("transcription")

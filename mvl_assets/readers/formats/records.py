@@ -1,4 +1,4 @@
-r"""Any table of records, made a source by a field map in the catalog (`catalog.RecordsMapping`) instead of by code.
+r"""Any table of records, read by a field map in the catalog (`catalog.RecordsMapping`) instead of by code.
 
     {"33": {"question": "Is it linear?", "choices": ["linear", "nonlinear"], "answer": "nonlinear", "unit": null}, ...}
     question,answer,file                     (or csv, tsv, jsonl, a JSON array, Parquet)
@@ -106,7 +106,7 @@ def _iter_table(
 
 
 def _is_bare_list(path: Path, fields: RecordsMapping) -> bool:
-    """Some lists are in circulation both bare and inside an object (PlotQA's `qa_pairs`)."""
+    """Return whether the file is a bare list: some are published both bare and in an object (PlotQA's `qa_pairs`)."""
     return fields.shape == "list" and json_stream.peek_first_char(path) == "["
 
 

@@ -11,10 +11,10 @@ layouts). Wikimedia's copy is wikimedia/wit_base, one row per image with what ev
 that hold one page a row have the same fields at the top. Kaggle's form of the competition, with base64 pixels in 200
 tables in another order than the captions, is not read: wit_base holds the same images joined.
 
-One sample per row: what the image shows, asked with the titles of article and section, answered by a caption. Taken
-is the reference caption (under the image), else the attribution (on its own page), else the alternative text; where a
-row holds several languages, English before the first that has one. A row without any is `no_caption`. Specification:
-DATA.md of google-research-datasets/wit; the card of wikimedia/wit_base.
+One sample per row: what the image shows, asked with the titles of article and section, answered by a caption. The
+caption is the reference caption (under the image), else the attribution (on its own page), else the alternative text;
+where a row holds several languages, English before the first that has one. A row without any is `no_caption`.
+Specification: DATA.md of google-research-datasets/wit; the card of wikimedia/wit_base.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
-    """Yield the keys: tables are read through, of Parquet only the links."""
+    """Yield the keys: tables are read in full, of Parquet only the links."""
     for row in _read_rows(source, root, include_images=False):
         yield RowKey(row.file, row.position, row.native_id)
 

@@ -1,4 +1,4 @@
-r"""Tables as text with a header line (RFC 4180), comma or tab between the cells, plain or compressed with gzip.
+r"""Delimited text with a header line (RFC 4180): commas or tabs between the cells, plain or compressed with gzip.
 
     language\tpage_url\timage_url\n
     en\thttps://...\t"a cell with tab, line\nbreak and ""quotes"" inside"\n
@@ -76,7 +76,7 @@ def iter_rows(
                     yield _parse_row(position, header, cells, reader.line_num)
                     position += 1
     except (OSError, EOFError, zlib.error, _LineTooLong, csv.Error) as error:
-        yield RejectedItem(position, BROKEN_FILE, f"cannot be read on: {error}")
+        yield RejectedItem(position, BROKEN_FILE, f"cannot be read any further: {error}")
 
 
 class _LineTooLong(Exception):

@@ -64,7 +64,7 @@ def iter_elements(path: Path, key_path: Sequence[str] = ()) -> Iterator[Item | R
 
     Args:
         path: JSON file of any size.
-        key_path: Keys that lead to the array or object when it is deeper; what is around it is read and dropped.
+        key_path: Keys that lead to the array or object when it is deeper; everything around it is read and dropped.
     """
     position = 0
     try:

@@ -29,8 +29,8 @@ def iter_rows(
         path: Parquet file.
         required: Columns that the file needs; rows have them under the first of their names.
         optional: Columns that rows have where the file has them.
-        projection: Reads no more than these of the columns, still asking for all, and as many rows at a time, so that
-            damage ends both readings alike.
+        projection: Read only these columns. All columns are still required and batches keep their size, so that damage
+            ends both ways of reading at the same row.
     """
     try:
         with pq.ParquetFile(path) as file:

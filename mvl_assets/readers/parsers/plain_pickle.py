@@ -35,7 +35,7 @@ _DAMAGE = (pickle.UnpicklingError, struct.error, ValueError, LookupError, TypeEr
 
 
 class UnsafePickle(Exception):
-    """Why a file is not read: not a pickle, cut off, too large, or asking for more than plain data."""
+    """A file that is not read: not a pickle, cut off, too large, or asking for more than plain data."""
 
 
 def load(path: Path) -> Any:
@@ -60,7 +60,7 @@ def load(path: Path) -> Any:
 
 
 def _load(data: mmap.mmap) -> Any:
-    # A file object would make room for as many bytes as an argument claims; a mapping has no more than the file.
+    # A file object would allocate as many bytes as an argument claims; a memory map has no more than the file.
     try:
         return _PlainUnpickler(data).load()
     except UnsafePickle as error:
@@ -71,7 +71,7 @@ def _load(data: mmap.mmap) -> Any:
         raise UnsafePickle(f"not a whole pickle: {str(error)[:120]} (before byte {data.tell()})") from error
 
 
-_StandardUnpickler: Any = pickle._Unpickler  # its attributes and handlers are in no stub
+_StandardUnpickler: Any = pickle._Unpickler  # typeshed lacks its attributes and handlers
 
 
 class _PlainUnpickler(_StandardUnpickler):  # type: ignore[misc]

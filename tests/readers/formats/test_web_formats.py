@@ -276,7 +276,7 @@ def test_other_columns_break_that_file_by_name_and_not_the_next(tmp_path: Path) 
 
 def test_pictures_alone_are_no_source(tmp_path: Path) -> None:
     shard(tmp_path, 0, [("u", "1", "success")])
-    with pytest.raises(SourceError, match="beside pictures/"):
+    with pytest.raises(SourceError, match="outside pictures/"):
         read_all(URLS, tmp_path)
 
 
