@@ -1,1 +1,1 @@
-"""Dagster assets of training, and what they show in the UI."""
+"""Dagster assets of training, and their tables and plots in the UI."""

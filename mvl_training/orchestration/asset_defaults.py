@@ -1,4 +1,4 @@
-"""Settings that all assets of this code location share."""
+"""Defaults and helpers shared by the assets of this code location."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def open_lake() -> Lake:
 
 
 def build_code_version(code_version: str, inputs: Mapping[str, Any]) -> str:
-    """Return a code version that changes with `code_version`, which is increased by hand, and with the inputs."""
+    """Return a code version that changes with the inputs and with `code_version`, which is increased by hand."""
     return f"{code_version}-{compute_digest('inputs', inputs)[:12]}"

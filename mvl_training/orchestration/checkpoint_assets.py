@@ -21,8 +21,8 @@ from mvl_training.runs import stage_run
 from mvl_training.runs.stage_run import Checkpoint, StageRun
 
 CHECK_DESCRIPTIONS = {
-    "loss_fell": "The loss is lower at the end than at the start; blocks when it is higher beyond noise.",
-    "loss_is_finite": "No step had a loss or gradient norm that is not a number.",
+    "loss_fell": "The loss is lower at the end than at the start; blocks if it rose by more than noise.",
+    "loss_is_finite": "Loss and gradient norm are finite in every step.",
     "export_reloads": "The exported folder, loaded again, gives the logits of the trained model.",
 }
 
@@ -41,8 +41,8 @@ def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDef
     @dg.asset(
         key=asset_key,
         group_name="checkpoint",
-        description=f"{STAGE_DESCRIPTIONS[stage]} Trained by DeepSpeed in processes of their own. Interrupted training"
-        " resumes at its last step; a finished one with the same recipe, plan and initial weights is not repeated.",
+        description=f"{STAGE_DESCRIPTIONS[stage]} Trained by DeepSpeed in launched processes. Interrupted training"
+        " resumes from its last checkpoint; a finished one with the same recipe, plan and initial weights is reused.",
         deps=[dg.AssetKey(["pack_plan", stage]), *([dg.AssetKey(["checkpoint", previous])] if previous else [])],
         check_specs=[
             dg.AssetCheckSpec(name, asset=asset_key, description=description, blocking=True)
@@ -111,7 +111,7 @@ def _build_check_results(run: StageRun) -> list[dg.AssetCheckResult]:
         dg.AssetCheckResult(
             check_name="loss_fell",
             passed=trend.has_fallen,
-            # A flat curve of a few steps deserves a look; only a rise beyond noise must not be built on.
+            # A flat curve of a few steps is only a warning; a rise beyond noise blocks later stages.
             severity=dg.AssetCheckSeverity.ERROR if trend.has_risen else dg.AssetCheckSeverity.WARN,
             metadata={
                 metadata_keys.LOSS_FIRST: trend.first_mean,

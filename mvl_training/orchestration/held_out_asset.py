@@ -35,9 +35,9 @@ def build_held_out_asset() -> dg.AssetsDefinition:
     @dg.asset(
         key=["evaluation", "held_out"],
         group_name="evaluation",
-        description="Questions with reference answers that no mixture may take, asked of every training stage's"
-        " checkpoint (the last one through its server, but for questions with several images): share correct, compared"
-        " with chance and with the same questions over grey images.",
+        description="Accuracy of every training stage's checkpoint on held-out questions with reference answers,"
+        " compared with chance and with the same questions over grey images. The last checkpoint answers through its server,"
+        " except for questions with several images.",
         deps=[dg.AssetKey(["checkpoint", stage]) for stage in TRAINING_STAGES],
         kinds={"lance", "vllm"},
         owners=OWNERS,

@@ -1,4 +1,4 @@
-"""Runs a command as a supervised process group inside a Dagster step, with a Pipes session to it.
+"""Launcher resource: runs a command as a supervised process group in a Dagster step, with a Pipes session.
 
 `dg.PipesSubprocessClient` interrupts its direct child only and never escalates, which leaves torchrun's workers running
 after a cancel. Here a cancel stops every process that was started, and a group orphaned by a kill -9 of the run worker
@@ -35,15 +35,15 @@ class Launcher(dg.ConfigurableResource):
         """Run a command to its end.
 
         Its Pipes log lines appear in the event log at once, its stdout and stderr in the step's compute log. Results
-        are files that the command leaves, not Pipes messages: a later run must find them without running it again.
+        are files that the command writes, not Pipes messages, so that a later run finds them without running it again.
 
         Args:
-            context: Of the step.
+            context: Context of the step.
             command: Program and arguments.
-            run_dir: Folder of the run; keeps its log.
+            run_dir: Folder of the run; gets the log.
 
         Raises:
-            CommandFailed: It ended with an error.
+            CommandFailed: The command ended with an error.
             FolderBusy: Another run uses the folder.
         """
         pipes_session = dg.open_pipes_session(
@@ -66,7 +66,7 @@ class Launcher(dg.ConfigurableResource):
 
 
 def build_openmp_env() -> dict[str, str]:
-    """Return variables that make waiting OpenMP threads sleep, but those that the user has set.
+    """Return environment variables that make waiting OpenMP threads sleep, except those that the user has set.
 
     Spinning threads starve a model server on the same processors.
     """

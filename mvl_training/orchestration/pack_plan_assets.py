@@ -24,8 +24,8 @@ def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefi
     @dg.asset(
         key=["pack_plan", stage],
         group_name="pack_plan",
-        description=f"Which rows of the {stage} mixture share a sequence, from exact token and tile counts. No sample"
-        " attends to another, and none is cut. Training reads packs in this order, so a step number names its samples.",
+        description=f"Assignment of the {stage} mixture's rows to packed sequences, from exact token and tile counts. No"
+        " sample attends to another, and none is cut. Training reads packs in this order, so a step number names its samples.",
         deps=[dg.AssetKey(["mixture", stage])],
         kinds={"lance"},
         owners=OWNERS,
@@ -50,7 +50,7 @@ def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefi
 
 
 def build_plan_metadata(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the UI shows of a pack plan.
+    """Return the UI metadata of a pack plan.
 
     Args:
         report: A `PackPlanReport` as plain values.

@@ -62,13 +62,13 @@ class StageForecast:
 
 
 def forecast_stage(
-    recipe: Recipe, stage_name: TrainingStage, sizes: ModelSizes, *, n_gpus: int, plan: PackPlan | None = None
+    recipe: Recipe, stage: TrainingStage, sizes: ModelSizes, *, n_gpus: int, plan: PackPlan | None = None
 ) -> StageForecast:
     """Forecast a stage on `n_gpus` GPUs.
 
     Args:
         recipe: The recipe.
-        stage_name: One of its stages.
+        stage: One of its stages.
         sizes: Sizes of the recipe's model.
         n_gpus: GPUs that share the states.
         plan: The stage's pack plan; without one, the data is what the recipe expects.
@@ -76,12 +76,12 @@ def forecast_stage(
     Raises:
         MvlError: Neither a plan nor expected data is given.
     """
-    stage_config = recipe.get_stage(stage_name)
+    stage_config = recipe.get_stage(stage)
     data = stage_config.expected if plan is None else _measure_plan_data(plan)
     if data is None:
         raise MvlError(
-            f"stage {stage_name} of recipe {recipe.name} has neither a pack plan nor `expected` data",
-            hint=f"materialise pack_plan/{stage_name}, or give the stage `expected: {{samples: …, …}}`",
+            f"stage {stage} of recipe {recipe.name} has neither a pack plan nor `expected` data",
+            hint=f"materialise pack_plan/{stage}, or give the stage `expected: {{samples: …, …}}`",
         )
     if plan is None:
         n_steps = stage_config.steps or stage_config.epochs * math.ceil(data.samples / stage_config.global_batch_size)
@@ -95,7 +95,7 @@ def forecast_stage(
     flops_per_sample = compute_sample_flops(sizes, stage_config, data.tokens, data.tiles)
     return StageForecast(
         recipe=recipe.name,
-        stage=stage_name,
+        stage=stage,
         params=sizes.params,
         learning_rates=dict(stage_config.learning_rates),
         data=data,

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: saved atomically, the newest few kept, refused if damaged or of another run.
+"""Checkpoints of a run: saved atomically, the newest few kept, rejected if damaged or of another run.
 
-Layout: `checkpoints/step-00000120/` holds `zero/` (DeepSpeed's files), `model/` (config, tokenizer: what an export
-needs besides weights) and `state.json`, which is written last and lists every file with its size.
+Layout: `checkpoints/step-00000120/` holds `zero/` (DeepSpeed's files), `model/` (config and tokenizer, which an
+export needs besides weights) and `state.json`, which is written last and lists every file with its size.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ N_VERIFY_THREADS = 8
 
 
 class CheckpointError(MvlError):
-    """A checkpoint that cannot be used, with the reason."""
+    """A checkpoint cannot be written, read or used."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointState:
-    """What a checkpoint says of itself in `state.json`.
+    """Content of a checkpoint's `state.json`.
 
     Data order and learning rates are functions of the step, so nothing else is needed to resume.
 
@@ -49,9 +49,9 @@ class CheckpointState:
         stage: The training stage.
         recipe: The whole recipe, as plain data.
         plan_version: Data version of the pack plan.
-        parameter_names: Of the model.
-        provenance: Of recipe, initial weights and packages, for the export.
-        format_version: Of this file.
+        parameter_names: Names of the model's parameters.
+        provenance: Recipe, initial weights and package versions, for the export.
+        format_version: Version of this format.
         file_sizes: Bytes of every file of the checkpoint, by relative path.
     """
 
@@ -75,8 +75,8 @@ def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: 
 
     Args:
         engine: DeepSpeed's.
-        checkpoints_dir: Where the checkpoints of the run are.
-        state: What to write into `state.json`; `file_sizes` is filled in.
+        checkpoints_dir: Folder of the run's checkpoints.
+        state: Content of `state.json`; `file_sizes` is filled in.
         model_dir: Config and tokenizer, copied into the checkpoint.
         keep_checkpoints: How many of the newest stay.
 
@@ -114,7 +114,7 @@ def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: 
 
 
 def _publish(building_dir: Path, target_dir: Path, state: CheckpointState, model_dir: Path) -> None:
-    """Complete a checkpoint, bring it to the disk and give it its name."""
+    """Complete a checkpoint, flush it to disk and rename it."""
     shutil.copytree(model_dir, building_dir / MODEL_DIR)
     file_sizes = {
         str(path.relative_to(building_dir)): path.stat().st_size
@@ -134,7 +134,7 @@ def _build_write_error(building_dir: Path, error: Exception) -> CheckpointError:
     free_mib = shutil.disk_usage(building_dir.parent).free >> 20
     return CheckpointError(
         f"{building_dir.parent}: the checkpoint could not be written ({format_exception_line(error, 160)})",
-        hint=f"{free_mib} MiB are free there; the checkpoint before it is intact, and the same command resumes from it",
+        hint=f"{free_mib} MiB are free there; the previous checkpoint is intact, and the same command resumes from it",
     )
 
 
@@ -148,7 +148,7 @@ def load(engine: Any, checkpoint: Path, state: CheckpointState, *, world_size: i
     Args:
         engine: DeepSpeed's.
         checkpoint: The checkpoint's folder.
-        state: Of the checkpoint.
+        state: State of the checkpoint.
         world_size: Number of ranks of this run.
         zero_stage: ZeRO stage of this run.
 
@@ -188,7 +188,7 @@ def _drop_params(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def unshare_optimizer_state(optimizer: Any, saved_groups: list[dict[str, Any]], zero_stage: int) -> None:
-    """Undo what DeepSpeed's load of a universal checkpoint merges.
+    """Undo DeepSpeed's merging of optimizer settings and states when it loads a universal checkpoint.
 
     After it (`load_hp_checkpoint_state_from_checkpoint_dir_stage3` under ZeRO-3) every parameter group has the settings
     of the first, and the optimizer states of all sub-groups share one `step` tensor, which the optimizer would
@@ -226,10 +226,10 @@ def _convert_to_universal(checkpoint: Path) -> Path:
 
 
 def find_newest(checkpoints_dir: Path, run_hash: str) -> tuple[Path, CheckpointState] | None:
-    """Return the newest usable checkpoint of this run, or None when there is no checkpoint.
+    """Return the newest usable checkpoint of this run; None if the folder holds no checkpoint.
 
     Raises:
-        CheckpointError: There are checkpoints, and none can be used.
+        CheckpointError: None of the checkpoints can be used.
     """
     problems = []
     for checkpoint in reversed(list_checkpoints(checkpoints_dir)):
@@ -278,7 +278,7 @@ def read_state(checkpoint: Path) -> CheckpointState:
 
 
 def _find_corrupt_record(file: Path) -> str | None:
-    """The record whose checksum is wrong in a zip file that torch wrote; torch itself does not check."""
+    """Return the first record with a wrong checksum in a zip file of torch, which itself does not check."""
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.testzip()

@@ -1,4 +1,4 @@
-"""What one rank does for all."""
+"""Calls that rank 0 makes for all ranks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run_on_rank_0(function: Callable[[], _T]) -> _T:
         function: Its result must be picklable.
 
     Raises:
-        MvlError: On all ranks, what `function` raised on rank 0.
+        MvlError: `function` raised it on rank 0; raised on all ranks.
     """
     broadcast_values: list[Any] = [None, None]
     if dist.get_rank() == 0:

@@ -27,12 +27,12 @@ def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
     """Turn a training checkpoint into a llava-hf folder.
 
     The folder holds config, processor, tokenizer, chat template, safetensors in the stage's precision, and `mvl.json`
-    (which run, recipe, plan and versions made it). It appears complete or not at all and replaces an older one.
-    `mvl_training.trainer.main` leaves one in `<out>/export` when a stage ends.
+    (run, recipe, plan and package versions). It appears complete or not at all and replaces an older one.
+    `mvl_training.trainer.main` writes one to `<out>/export` when a stage ends.
 
     Args:
         checkpoint: The checkpoint's folder (`…/checkpoints/step-00000120`).
-        export_dir: Where the export goes.
+        export_dir: Folder of the export.
 
     Returns:
         `export_dir`.
@@ -67,7 +67,7 @@ def export_checkpoint(checkpoint: Path, export_dir: Path) -> Path:
 def _load_export_weights(
     checkpoint: Path, zero_stage: int, dtype: torch.dtype, parameter_names: Sequence[str]
 ) -> dict[str, torch.Tensor]:
-    """Weights by published name, each with its own memory (consolidated ones are views of DeepSpeed's flat buffers)."""
+    """Return weights by published name, each with its own memory: consolidated ones are views of flat buffers."""
     own_weights = consolidate_weights(checkpoint, zero_stage)
     if missing := sorted(set(parameter_names) - set(own_weights)):
         raise CheckpointError(f"{checkpoint} lacks {len(missing)} weights, such as {missing[0]}")
@@ -88,7 +88,7 @@ def consolidate_weights(checkpoint: Path, zero_stage: int) -> dict[str, torch.Te
     file = checkpoint / DEEPSPEED_TAG / "mp_rank_00_model_states.pt"
     try:
         if zero_stage < 3:
-            # Frozen weights are here; ZeRO-1 puts them nowhere else.
+            # Holds the frozen weights, which ZeRO-1 saves nowhere else.
             weights |= torch.load(file, map_location="cpu", weights_only=False)["module"]
         if zero_stage > 0:
             from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint

@@ -1,4 +1,4 @@
-"""The training loop of one stage on DeepSpeed: engine, parameter groups, learning rates, steps, what stops a run.
+"""Training loop of one stage on DeepSpeed: engine, parameter groups, learning rates, steps, stop conditions.
 
 The loss of a step is the sum over all its loss tokens divided by their number, over all ranks, packs and micro-steps.
 The step number is the state: data order and learning rate are functions of the step, and nothing draws random numbers,
@@ -37,7 +37,7 @@ class TrainingDiverged(MvlError):
 
     Attributes:
         step: The optimizer step, from 1.
-        row_ids: The mixture rows of the packs it came from.
+        row_ids: Mixture rows of the packs that caused it.
     """
 
     def __init__(self, step: int, problem: str, row_ids: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ class LossSpikeDetector:
     """Compares a step's loss with those of the last steps.
 
     Args:
-        spike_factor: A spike is above this multiple of their median; None: there are no spikes.
+        spike_factor: A loss above this multiple of their median is a spike; None: no loss is.
         previous_losses: Losses of the steps before, oldest first.
     """
 
@@ -64,7 +64,7 @@ class LossSpikeDetector:
 
     @property
     def threshold(self) -> float:
-        """The highest loss per token that is not a spike; infinite until the window is full."""
+        """Highest loss per token that is not a spike; infinite until the window is full."""
         if self._spike_factor is None or len(self._losses) < SPIKE_WINDOW:
             return math.inf
         return self._spike_factor * statistics.median(self._losses)
@@ -127,7 +127,7 @@ def build_deepspeed_config(stage_config: StageConfig, grad_accum_steps: int, loa
         "zero_optimization": _build_zero_config(stage_config),
         "checkpoint": {"load_universal": load_universal},
         "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,  # that one is compiled at the first use
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's is compiled at first use
         "steps_per_print": 1 << 40,
         "wall_clock_breakdown": False,
     }
@@ -161,7 +161,7 @@ def build_engine(
         student: The model.
         stage_config: Of the stage.
         grad_accum_steps: Packs of a rank in a step.
-        load_universal: It will load a checkpoint of another number of ranks.
+        load_universal: Whether the engine will load a checkpoint in DeepSpeed's universal form.
     """
     import deepspeed
 
@@ -189,9 +189,9 @@ class StepSchedule:
     Attributes:
         stage_config: Of the stage.
         plan: Its pack plan.
-        throughput_meter: Measures the steps.
+        throughput_meter: Meter of the steps.
         batch_order: Says which packs make up a step.
-        start_step: Finished steps to start from.
+        start_step: Number of finished steps to start from.
         total_steps: Steps of the stage.
         previous_losses: Losses of the steps before `start_step`, oldest first, at least the last `SPIKE_WINDOW`; equal
             on all ranks.
@@ -299,7 +299,7 @@ def _run_step(
     or 0.
     """
     world_size = dist.get_world_size()
-    # DeepSpeed averages over ranks and micro-steps; undone here, so that sum / loss tokens remains.
+    # Undoes DeepSpeed's averaging over ranks and micro-steps, so that the loss is sum / loss tokens.
     loss_scale = world_size * grad_accum_steps / n_loss_tokens
     local_loss_sum, data_time_s = 0.0, 0.0
     pack_losses: list[tuple[float, tuple[str, ...]]] = []
@@ -346,7 +346,7 @@ def _run_step(
 def _step_optimizer(engine: Any) -> float:
     """Take the optimizer's step and return the gradient norm before clipping.
 
-    If the norm is not finite, the weights stay or, under ZeRO, may be ruined.
+    If the norm is not finite, the weights are kept without ZeRO and may be ruined with it.
     """
     if engine.zero_optimization_stage():
         engine.step()
@@ -360,14 +360,14 @@ def _step_optimizer(engine: Any) -> float:
 
 
 def _gather_spike_row_ids(pack_losses: Sequence[tuple[float, tuple[str, ...]]], threshold: float) -> list[str]:
-    """The rows of all ranks' packs whose loss per token is above the threshold or not finite. Collective."""
+    """Return the rows of all ranks' packs whose loss per token is above the threshold or not finite. Collective."""
     return _gather_row_ids(
         row_id for loss, row_ids in pack_losses if not (loss <= threshold and math.isfinite(loss)) for row_id in row_ids
     )
 
 
 def _gather_row_ids(row_ids: Iterable[str]) -> list[str]:
-    """The rows of all ranks. Collective."""
+    """Return the rows of all ranks. Collective."""
     row_ids_by_rank: list[list[str]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(row_ids_by_rank, list(row_ids))
     return [row_id for rank_row_ids in row_ids_by_rank for row_id in rank_row_ids]

@@ -1,4 +1,4 @@
-"""The launched training process of one stage: command line, identity of a run, start and end.
+"""Training process of one stage: command line, identity of the run, start, export and report.
 
     python -m mvl_training.trainer.main --recipe demo --stage alignment --lake LAKE_ROOT --out DIR
         [--init-from EXPORT_DIR] [--steps N] [--resume auto|never|require] [--allow-cpu]
@@ -7,14 +7,14 @@ Runs alone (one rank) or under `torchrun --nproc_per_node N -m mvl_training.trai
 `nproc_per_node`. The same command after a kill resumes from the last checkpoint; SIGINT and SIGTERM save one and exit
 with 130 or 143. A finished run that is started again returns at once. Needs `pack_plan/<stage>` in the lake.
 
-`--init-from` takes the `export/` folder of the stage before; without it the model is assembled from the towers. A
+`--init-from` takes the `export/` folder of the previous stage; without it the model is assembled from the towers. A
 recipe that is not a demo refuses to train without CUDA unless `--allow-cpu` or MVL_ALLOW_CPU=1 allows it.
 
 Leaves in DIR:
   metrics.jsonl          one object per optimizer step (see `loop.train`)
   tensorboard/           the same numbers
   checkpoints/step-…/    atomic, the newest `keep_checkpoints` of the recipe
-  export/                llava-hf layout (what the next stage, the runner and vLLM load)
+  export/                llava-hf layout (loaded by the next stage, `StudentRunner` and vLLM)
   result.json            written last: stage, n_steps, first_loss, last_loss, samples, loss_tokens, train_time_s,
                          checkpoint_dir, export_dir, export_max_difference (largest difference of a logit after loading
                          the export again), …
@@ -103,11 +103,11 @@ class TrainingJob:
 
     Attributes:
         recipe: The recipe.
-        stage_name: The training stage.
-        stage_config: Its settings.
-        lake: Where the data is.
+        stage: The training stage.
+        stage_config: Settings of the stage.
+        lake: Lake with mixture and pack plan.
         output_dir: Folder of the run.
-        init_from: Export that training starts from; None: from the towers.
+        init_from: Export that training starts from; None starts from the towers.
         resume: `auto`, `never` or `require`.
         allow_cpu: Train without CUDA.
         initial_weights: Identity of the weights of `init_from`.
@@ -118,7 +118,7 @@ class TrainingJob:
     """
 
     recipe: Recipe
-    stage_name: TrainingStage
+    stage: TrainingStage
     stage_config: StageConfig
     lake: Lake
     output_dir: Path
@@ -152,7 +152,7 @@ def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--stage", required=True, choices=TRAINING_STAGES)
     parser.add_argument("--lake", required=True, help="root of the tables")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--init-from", type=Path, help="export folder of the stage before")
+    parser.add_argument("--init-from", type=Path, help="export folder of the previous stage")
     parser.add_argument("--steps", type=int, help="in place of the recipe's number")
     parser.add_argument("--allow-cpu", action="store_true", help=f"train without CUDA (or set {ALLOW_CPU_ENV}=1)")
     parser.add_argument("--resume", choices=("auto", "never", "require"), default="auto")
@@ -189,9 +189,9 @@ def _resolve_job(options: argparse.Namespace) -> TrainingJob:
 
 
 def _identify_weights(export_dir: Path) -> dict[str, Any]:
-    """The identity of an export's weights: its run and step; for a foreign folder digests of its files.
+    """Return the identity of an export's weights: its run and step, or digests of the files of a foreign folder.
 
-    It enters the digest of `run_hash`, so its keys stay.
+    It is part of `run_hash`, so its keys must not change.
     """
     provenance_path = export_dir / PROVENANCE_FILE
     if provenance_path.is_file():
@@ -207,7 +207,7 @@ def _compute_file_digest(file: Path) -> str:
 
 def _run_job(job: TrainingJob) -> int:
     if job.resume != "never" and _is_finished(job):
-        LOG.info(f"{job.stage_name}: already finished, {job.output_dir}")
+        LOG.info(f"{job.stage}: already finished, {job.output_dir}")
         return 0
     check_device(job.recipe, allow_cpu=job.allow_cpu)
     _kill_with_launcher()
@@ -221,10 +221,12 @@ def _run_job(job: TrainingJob) -> int:
 
 
 def check_device(recipe: Recipe, *, allow_cpu: bool) -> None:
-    """Refuse to train on a CPU what is not a demo: where torch came without CUDA, it would take weeks.
+    """Refuse to train a recipe that is not a demo on a CPU, where it would take weeks.
+
+    Catches a torch that was installed without CUDA.
 
     Raises:
-        MvlError: There is no CUDA device, the recipe is not a demo, and `allow_cpu` is not set.
+        MvlError: No CUDA device is found, the recipe is not a demo, and `allow_cpu` is not set.
     """
     if torch.cuda.is_available() or recipe.is_demo or allow_cpu:
         return
@@ -242,7 +244,7 @@ def _kill_with_launcher() -> None:
 
 @contextlib.contextmanager
 def _lock_output_dir(output_dir: Path) -> Iterator[None]:
-    """Hold the folder's lock on rank 0: two runs in one folder would tear each other's files.
+    """Hold the folder's lock on rank 0: two runs in one folder would corrupt each other's files.
 
     Raises MvlError on all ranks when another process still holds it after `LOCK_TIMEOUT_S` (one that was just killed
     needs a moment to be gone).
@@ -256,7 +258,7 @@ def _lock_output_dir(output_dir: Path) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise MvlError(
                         f"another process trains in {output_dir}",
-                        hint="wait for it or stop it; this one changed nothing",
+                        hint="wait for it or stop it; this process changed nothing",
                     )
                 time.sleep(0.1)
             stack.callback(os.close, lock)
@@ -297,11 +299,9 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
         checkpoint, state = resume_point
         checkpoints.load(engine, checkpoint, state, world_size=world_size, zero_stage=job.stage_config.zero_stage)
         start_step = state.step
-    loader = PackLoader(
-        job.lake, job.stage_name, job.plan, SampleProcessor.for_stage(job.recipe, job.stage_name, tokenizer)
-    )
+    loader = PackLoader(job.lake, job.stage, job.plan, SampleProcessor.for_stage(job.recipe, job.stage, tokenizer))
     previous_losses = run_on_rank_0(lambda: _read_previous_losses(job.output_dir, start_step))
-    reporter = MetricsReporter(job.output_dir, job.stage_name, job.n_steps, start_step) if is_rank_0 else None
+    reporter = MetricsReporter(job.output_dir, job.stage, job.n_steps, start_step) if is_rank_0 else None
     started_at = time.monotonic()
 
     def save_checkpoint(step: int) -> None:
@@ -310,7 +310,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
             step,
             world_size,
             job.stage_config.zero_stage,
-            job.stage_name,
+            job.stage,
             job.recipe.to_dict(),
             job.plan.version,
             parameter_names,
@@ -321,7 +321,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
     try:
         if reporter is not None:
             reporter.log(
-                f"{job.stage_name}: {len(job.plan)} packs, {job.batch_order.packs_per_step} per step, "
+                f"{job.stage}: {len(job.plan)} packs, {job.batch_order.packs_per_step} per step, "
                 f"steps {start_step} to {job.n_steps}, {world_size} ranks, ZeRO-{job.stage_config.zero_stage}, "
                 f"{job.stage_config.precision}"
             )
@@ -353,7 +353,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
 
 
 def _check_ranks_agree(run_hash: str) -> None:
-    """Raise MvlError on all ranks unless all have the same run: a plan may be replaced while they start. Collective."""
+    """Raise MvlError on all ranks unless their run hashes are equal: a plan may be replaced meanwhile. Collective."""
     run_hashes: list[str] = [""] * dist.get_world_size()
     dist.all_gather_object(run_hashes, run_hash)
     if len(set(run_hashes)) > 1:
@@ -361,14 +361,14 @@ def _check_ranks_agree(run_hash: str) -> None:
 
 
 def _build_student(job: TrainingJob, tokenizer: ChatTokenizer) -> Student:
-    """The student as it is before the stage."""
+    """Return the student with its weights from before the stage."""
     if job.init_from is None:
         return assemble_student(job.recipe, tokenizer)
     return load_student(job.init_from, job.recipe.grid.to_tile_grid())
 
 
 def _find_resume_point(job: TrainingJob, checkpoints_dir: Path) -> tuple[Path, CheckpointState] | None:
-    """The checkpoint to resume from. Rank 0 only: with `--resume never` it first removes what is there."""
+    """Return the checkpoint to resume from; `--resume never` first removes those of earlier runs. Rank 0 only."""
     if job.resume == "never":
         for name in (CHECKPOINTS_DIR, TENSORBOARD_DIR, EXPORT_DIR):
             shutil.rmtree(job.output_dir / name, ignore_errors=True)
@@ -383,7 +383,7 @@ def _find_resume_point(job: TrainingJob, checkpoints_dir: Path) -> tuple[Path, C
 
 
 def _read_previous_losses(output_dir: Path, start_step: int) -> list[float]:
-    """Losses of the last steps up to `start_step`, oldest first."""
+    """Return the losses of the last steps up to `start_step`, oldest first."""
     steps = [step for step in read_metrics(output_dir / METRICS_FILE) if step["step"] <= start_step]
     return [step["loss"] for step in steps[-SPIKE_WINDOW:]]
 
@@ -408,7 +408,7 @@ def _export_and_report(job: TrainingJob, engine: Any, loader: PackLoader, start_
         n_loss_tokens = sum(step["loss_tokens"] for step in step_metrics)
         train_time_s = sum(step["step_time_s"] for step in step_metrics)
         result = {
-            "stage": job.stage_name,
+            "stage": job.stage,
             "run_hash": job.run_hash,
             "n_steps": job.n_steps,
             "first_loss": step_metrics[0]["loss"],
@@ -448,7 +448,7 @@ def _is_finished(job: TrainingJob) -> bool:
 def _build_provenance(job: TrainingJob) -> dict[str, Any]:
     return {
         "recipe_name": job.recipe.name,
-        "recipe_hash": compute_digest(job.recipe.build_training_inputs(job.stage_name)),
+        "recipe_hash": compute_digest(job.recipe.build_training_inputs(job.stage)),
         "initial_weights": job.initial_weights,
         "versions": {name: _read_package_version(name) for name in VERSIONED_PACKAGES},
     }
@@ -462,7 +462,7 @@ def _read_package_version(package: str) -> str | None:
 
 
 def init_distributed() -> None:
-    """Initialise torch.distributed, alone or under torchrun, and what DeepSpeed reads when it is imported."""
+    """Initialise torch.distributed, alone or under torchrun, and the variables that DeepSpeed reads when imported."""
     on_gpu = torch.cuda.is_available()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
     if "RANK" not in os.environ:

@@ -1,4 +1,4 @@
-"""Reports of a running training: one JSON line per step, TensorBoard, progress lines, Dagster Pipes."""
+"""Metrics of a running training: one JSON line per step, TensorBoard, progress lines, Dagster Pipes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOG = logging.getLogger("mvl.train")
 PROGRESS_INTERVAL_S = 2.0
 EMA_WEIGHT = 0.1
 SMOOTHED_METRICS = ("loss_tokens_per_s", "tflops", "data_time_s")
-"""Numbers that jump from step to step: progress lines show their moving average, in which a step weighs a tenth."""
+"""Metrics that jump from step to step: progress lines show their moving average, weighted by `EMA_WEIGHT`."""
 
 
 class MetricsReporter:
@@ -28,10 +28,10 @@ class MetricsReporter:
     they appear in the run's event log.
 
     Args:
-        folder: Of the run; gets `metrics.jsonl` and `tensorboard/`.
+        folder: Folder of the run; gets `metrics.jsonl` and `tensorboard/`.
         stage: The training stage.
-        total_steps: Of the stage.
-        resume_step: Finished steps that this process starts from; what was reported of later ones is removed.
+        total_steps: Steps of the stage.
+        resume_step: Number of finished steps that this process starts from; reports of later steps are removed.
     """
 
     def __init__(self, folder: Path, stage: str, total_steps: int, resume_step: int) -> None:
@@ -49,7 +49,7 @@ class MetricsReporter:
         self._metrics_file = self._stack.enter_context(self.path.open("a", encoding="utf-8"))
         from torch.utils.tensorboard import SummaryWriter
 
-        # Steps after the checkpoint are trained again: TensorBoard drops what it had of them.
+        # Steps after the checkpoint are trained again: TensorBoard drops their earlier values.
         self._tensorboard = SummaryWriter(folder / TENSORBOARD_DIR, purge_step=resume_step + 1 if resume_step else None)
         self._stack.callback(self._tensorboard.close)
         self._last_progress_at = 0.0
@@ -62,7 +62,7 @@ class MetricsReporter:
             self._pipes.log.info(text)
 
     def report_step(self, metrics: Mapping[str, Any]) -> None:
-        """Write down the numbers of a step, those of `loop.train`."""
+        """Report the numbers of a step, as `loop.train` gives them."""
         self._metrics_file.write(json.dumps(metrics) + "\n")
         self._metrics_file.flush()
         for name, value in metrics.items():

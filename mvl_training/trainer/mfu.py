@@ -1,4 +1,4 @@
-"""How well a step uses its machine: achieved FLOP/s, model FLOPs utilisation (MFU), peak memory."""
+"""Hardware use of a step: achieved FLOP/s, model FLOPs utilisation (MFU), peak memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class ThroughputMeter:
     """Measures the steps of one rank.
 
     Args:
-        sizes: Of the model.
-        stage_config: Of the stage.
-        plan: Its pack plan.
+        sizes: Sizes of the model.
+        stage_config: Settings of the stage.
+        plan: Pack plan of the stage.
         world_size: Number of ranks.
     """
 
@@ -38,9 +38,9 @@ class ThroughputMeter:
             step_time_s: Seconds that the step took.
 
         Returns:
-            `tflops`: model TFLOP/s of one rank (the head on loss tokens only, as the loop runs it; nothing for what
-            gradient checkpointing recomputes). `mfu`: its share of the device's peak, None where that is not known.
-            `peak_memory_gib`: the most memory this rank held so far.
+            `tflops`: model TFLOP/s of one rank (the head on loss tokens only, as the loop runs it; recomputation by
+            gradient checkpointing does not count). `mfu`: its share of the device's peak, None if that is unknown.
+            `peak_memory_gib`: peak memory of this rank so far.
         """
         positions = list(pack_positions)
         n_samples = int(self._plan.n_samples[positions].sum())
@@ -60,7 +60,7 @@ class ThroughputMeter:
 
 
 def get_peak_tflops() -> float | None:
-    """Return the device's dense bf16 peak, None for a CPU or a device that is not listed."""
+    """Return the dense bf16 peak of the device in TFLOP/s; None for a CPU or an unlisted device."""
     if not torch.cuda.is_available():
         return None
     name_parts = torch.cuda.get_device_name().replace("-", " ").split()

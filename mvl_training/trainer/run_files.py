@@ -1,4 +1,4 @@
-"""Names of what a run leaves in its folder. No torch: the asset definitions read these files too."""
+"""Names of the files and folders of a run. No torch: the asset definitions read these files too."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ EXPORT_DIR = "export"
 TENSORBOARD_DIR = "tensorboard"
 
 PROVENANCE_FILE = "mvl.json"
-"""Inside an export: which run, recipe, plan and versions made it."""
+"""In an export: the run, recipe, plan and package versions that it comes from."""

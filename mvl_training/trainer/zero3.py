@@ -17,19 +17,19 @@ def build_student_zero3(
 ) -> tuple[Student, ModelSizes]:
     """Build a student whose weights are partitioned over the ranks from the start. Collective.
 
-    Only rank 0 calls `build_student`, so a machine holds the whole weights once and not once a rank. Buffers (the
-    rotary frequencies) are rank 0's as they are: positions in bf16 would not be those of the model that is exported.
+    Only rank 0 calls `build_student`, so a machine holds the whole weights once, not once per rank. Buffers (the
+    rotary frequencies) are copied from rank 0 unchanged: in bf16, positions would differ from the exported model's.
 
     Args:
-        build_student: Makes the whole student.
+        build_student: Builds the whole student.
         deepspeed_config: DeepSpeed's configuration.
-        dtype: Of the weights. DeepSpeed never casts a model made this way, so the stage trains in it.
+        dtype: Type of the weights. DeepSpeed never casts a model built this way, so the stage trains in it.
 
     Returns:
         The partitioned student, and the sizes of the whole one.
 
     Raises:
-        MvlError: On all ranks, what `build_student` raised on rank 0.
+        MvlError: `build_student` raised it on rank 0; raised on all ranks.
     """
     import deepspeed
     from transformers.initialization import no_init_weights
