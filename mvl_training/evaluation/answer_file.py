@@ -1,4 +1,4 @@
-"""Files to which one process appends an answer a line, read back after it may have been killed."""
+"""Answer files: JSON lines that one process appends to, readable after that process was killed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def iter_answer_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of a file in order; nothing when there is no file. Lines torn by a kill are skipped."""
+    """Yield the JSON objects of a file in order, none if it does not exist; lines torn by a kill are skipped."""
     if not path.exists():
         return
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -1,6 +1,6 @@
-"""Comparison of two checkpoints on the questions that both were asked, and the command `mvl compare`.
+"""Paired comparison of two checkpoints on the questions that both answered, and the command `mvl compare`.
 
-Both answer the same questions, so most of the noise is common to them, and pairing removes it from the difference.
+Most of the noise is common to both, because the questions are the same; pairing removes it from the difference.
 Interval: percentile bootstrap over questions. p-value: McNemar's exact test over the questions that only one of them
 answered correctly (Q. McNemar, Psychometrika 12, 1947), for scores of 0 and 1.
 """
@@ -24,7 +24,7 @@ from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 
 SEED = 20241206
 N_RESAMPLES = 10_000
-# Resamples held in memory at once.
+# Resamples in memory at a time.
 RESAMPLE_CHUNK = 500
 
 
@@ -68,7 +68,8 @@ def compare_scores(
     shared_keys = sorted(first_by_question.keys() & second_by_question.keys())
     if not shared_keys:
         raise BenchmarkError(
-            f"no question of {benchmark} was asked of both checkpoints", hint="materialise it for both of them"
+            f"no question of {benchmark} was asked of both checkpoints",
+            hint="materialise the benchmark for both of them",
         )
     first_scores = np.array([first_by_question[key] for key in shared_keys])
     second_scores = np.array([second_by_question[key] for key in shared_keys])
@@ -169,7 +170,9 @@ def resolve_checkpoint_version(lake: Lake, name_or_prefix: str) -> str:
         version_list = ", ".join(f"{version[:8]} ({stage})" for version, stage in sorted(versions))
         raise BenchmarkError(
             f"{'more than one' if matches else 'no'} checkpoint with benchmark scores begins with {name_or_prefix!r}",
-            hint=f"evaluated were {version_list}" if versions else "materialise one of `evaluation/<suite>` first",
+            hint=f"evaluated checkpoints: {version_list}"
+            if versions
+            else "materialise one of `evaluation/<suite>` first",
         )
     return matches[0]
 
@@ -178,7 +181,7 @@ def resolve_checkpoint_version(lake: Lake, name_or_prefix: str) -> str:
 @click.argument("first")
 @click.argument("second")
 @click.option("--benchmark", "benchmarks", multiple=True, metavar="NAME", help="Only this benchmark; may be repeated.")
-@click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def compare_command(first: str, second: str, benchmarks: tuple[str, ...], as_json: bool) -> None:
     """Compare two checkpoints on the benchmarks that both were asked, question by question.
 

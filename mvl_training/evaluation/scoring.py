@@ -1,4 +1,4 @@
-"""Accuracy with its standard error, compared with what guessing and grey images give."""
+"""Accuracy with its standard error, and the baselines: guessing, and the same questions over grey images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ALL_CATEGORIES = "all"
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
-    """One checkpoint's result of one question.
+    """One checkpoint's result on one question.
 
     Attributes:
-        category: Of the question.
+        category: Category of the question.
         reference: The reference answer.
         correct: Whether the answer was correct.
         blank_image_correct: The same with grey images; None for a question without images.
@@ -38,18 +38,18 @@ class CategoryScore:
     """Scores of one checkpoint in one category, or in `all`. Shares are between 0 and 1.
 
     Attributes:
-        category: Its name.
+        category: Name of the category, or `all`.
         n_questions: Questions asked.
         n_correct: Correct answers among them.
         accuracy: Share correct.
-        stderr: Standard error of the accuracy; None for one question.
-        majority_baseline: Accuracy of always giving the most frequent reference. In `all` this and the next are means
-            over questions, each by its own category.
+        stderr: Standard error of the accuracy; None for a single question.
+        majority_baseline: Accuracy of always giving the most frequent reference. In `all`, both baselines are
+            means over the questions, each by its own category.
         random_baseline: Accuracy of guessing among the distinct references.
         n_with_images: Questions that have images.
-        with_image_accuracy: Share correct among them.
-        blank_image_accuracy: Share correct among them with grey images.
-        loss: Mean over the questions where both losses were measured.
+        with_image_accuracy: Share correct of the questions with images.
+        blank_image_accuracy: Share correct of the same questions over grey images.
+        loss: Mean loss over the questions where both losses were measured.
         blank_image_loss: The same with grey images.
     """
 

@@ -1,4 +1,4 @@
-"""An exported checkpoint loaded with the code it was trained with: greedy answers and losses of reference answers."""
+"""Inference of an exported checkpoint by the training code: greedy answers, and losses of reference answers."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ ChatMessage = tuple[str, Sequence[str | bytes | list[bytes]]]
 class StudentRunner:
     """A model loaded from an exported checkpoint.
 
-    Images are tiled as in the checkpoint's training stage. Questions are asked in the chat format, also of the
-    alignment stage, which was not trained on it.
+    Images are tiled as in the checkpoint's training stage. Prompts are ChatML for every stage, also for
+    alignment, which was not trained on it.
     """
 
     def __init__(self, path: Path | str, *, max_new_tokens: int = 64) -> None:
-        """Load the model onto the GPU, or the CPU where there is none.
+        """Load the model onto the GPU, or onto the CPU without one.
 
         Args:
             path: An export, a training stage's output folder with `export/` in it, or a training checkpoint, which is
-                exported beside itself first.
+                first exported to a folder next to it.
             max_new_tokens: Default limit of an answer.
 
         Raises:
-            MvlError: There is no model at `path`.
+            MvlError: `path` holds no model.
         """
         export_dir = _resolve_export_dir(Path(path))
         self._provenance: dict[str, Any] = json.loads((export_dir / PROVENANCE_FILE).read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ class StudentRunner:
         return [self.generate_reply([("user", [*images, question])]) for images, question in questions]
 
     def compute_losses(self, samples: Sequence[tuple[list[bytes], str, str]]) -> list[float]:
-        """Return the mean loss per target token, end token included, of each (images, question, reference answer)."""
+        """Return the mean loss per loss token, end token included, of each (images, question, reference answer)."""
         losses = []
         for question_images, question, answer in samples:
             image_data = {str(i): data for i, data in enumerate(question_images)}

@@ -36,8 +36,8 @@ def build_held_out_asset() -> dg.AssetsDefinition:
         key=["evaluation", "held_out"],
         group_name="evaluation",
         description="Accuracy of every training stage's checkpoint on held-out questions with reference answers,"
-        " compared with chance and with the same questions over grey images. The last checkpoint answers through its server,"
-        " except for questions with several images.",
+        " compared with chance and with the same questions over grey images. The last checkpoint answers through its"
+        " server, except for questions with several images.",
         deps=[dg.AssetKey(["checkpoint", stage]) for stage in TRAINING_STAGES],
         kinds={"lance", "vllm"},
         owners=OWNERS,

@@ -24,8 +24,9 @@ def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefi
     @dg.asset(
         key=["pack_plan", stage],
         group_name="pack_plan",
-        description=f"Assignment of the {stage} mixture's rows to packed sequences, from exact token and tile counts. No"
-        " sample attends to another, and none is cut. Training reads packs in this order, so a step number names its samples.",
+        description=f"Assignment of the {stage} mixture's rows to packed sequences, from exact token and tile counts."
+        " No sample attends to another, and none is cut. Training reads packs in this order, so a step number names its"
+        " samples.",
         deps=[dg.AssetKey(["mixture", stage])],
         kinds={"lance"},
         owners=OWNERS,

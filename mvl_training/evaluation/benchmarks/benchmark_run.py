@@ -41,12 +41,12 @@ OFFLINE_ENV = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 EVAL_PROTOCOL_VERSION = 1
 ROWS_PER_BATCH = 1024
 
-# For the server: the most images of one question, its longest answer, and when it ends unused.
+# Limits of the server: images of a question, tokens of an answer, seconds without requests before it ends.
 MAX_IMAGES, MAX_ANSWER_TOKENS, IDLE_TIMEOUT_S = 32, 4096, 300.0
 
 Backend = Literal["local", "server"]
 
-# The local backend was called so when the first settings hashes were stored.
+# Names of the backends in settings hashes; "runner" is the former name of the local one.
 _BACKEND_IN_DIGEST: Mapping[Backend, str] = {"local": "runner", "server": "server"}
 
 
@@ -86,11 +86,11 @@ def resolve_eval_python() -> Path:
     """Return the interpreter of lmms-eval's environment: `MVL_EVAL_PYTHON`, or `.venv-eval` of the project.
 
     Raises:
-        BenchmarkError: It is not there.
+        BenchmarkError: The interpreter does not exist.
     """
     python = Path(os.environ.get("MVL_EVAL_PYTHON", PROJECT_ROOT / ".venv-eval" / "bin" / "python"))
     if not python.is_file():
-        raise BenchmarkError(f"lmms-eval's environment is not there ({python})", hint="run `make eval-setup`")
+        raise BenchmarkError(f"lmms-eval's environment is missing ({python})", hint="run `make eval-setup`")
     return python
 
 
@@ -116,14 +116,14 @@ def run_benchmark(
         launch: Runs lmms-eval's process.
 
     Raises:
-        BenchmarkError: In words for the user; lmms-eval's own errors become one.
+        BenchmarkError: The benchmark cannot be run; lmms-eval's own errors become one, too.
     """
     benchmark = load_suites()[suite].benchmarks[name]
     python = resolve_eval_python()
     if benchmark.judge and not any(os.environ.get(key) for key in JUDGE_API_KEY_VARS):
         raise BenchmarkError(
-            f"{name} is scored by a model behind an API, and no key for one is set",
-            hint="export OPENAI_API_KEY; OPENAI_API_URL and MODEL_VERSION choose another judge than lmms-eval's",
+            f"{name} is scored by a judge model over an API, and no API key is set",
+            hint="set OPENAI_API_KEY; OPENAI_API_URL and MODEL_VERSION select another judge than lmms-eval's",
         )
     folder = checkpoint.output_dir / "benchmarks" / name / benchmark_settings.backend
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def _build_job(
     folder: Path,
     run_id: str,
 ) -> dict[str, Any]:
-    """Return the job of `lmms.run`; the data of synthetic tasks is generated unless it is there."""
+    """Return the job of `lmms.run`; generates the data of synthetic tasks if it is missing."""
     common: dict[str, Any] = {
         "python": sys.executable,
         "version": checkpoint.version,
@@ -206,7 +206,7 @@ def _build_job(
 
 
 def build_server_spec(checkpoint: Checkpoint) -> ServerSpec:
-    """Return a server with room for the questions of any benchmark, as far as the model has positions."""
+    """Return a server spec for the questions of any benchmark, limited by the positions of the model."""
     config = json.loads((checkpoint.export_dir / "config.json").read_text(encoding="utf-8"))
     return ServerSpec(
         model=str(checkpoint.export_dir),
@@ -218,7 +218,7 @@ def build_server_spec(checkpoint: Checkpoint) -> ServerSpec:
 
 
 def _compute_settings_hash(benchmark: Benchmark, benchmark_settings: BenchmarkSettings, result: BenchmarkResult) -> str:
-    """Digest what two comparable scores have in common besides the tasks' code, which has a hash of its own."""
+    """Digest the settings that comparable scores share; the tasks' code has a hash of its own."""
     return compute_digest(
         "benchmark settings",
         EVAL_PROTOCOL_VERSION,
@@ -290,7 +290,7 @@ def _publish(
 def _iter_answer_tables(
     benchmark_report: BenchmarkReport, common: Mapping[str, Any], benchmark: Benchmark, schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    """Yield one row per question; of a task with several filters the first one's line counts."""
+    """Yield tables with one row per question; for a task with several filters, the line of the first one counts."""
     task_hashes = {task_score.task: task_score.task_hash for task_score in benchmark_report.result.task_scores}
     rows: list[dict[str, Any]] = []
     seen_ids: set[str] = set()
@@ -361,7 +361,7 @@ def render_score_table(benchmark_report: BenchmarkReport, other_scores: Sequence
         ]
     notes = [benchmark.note] if benchmark.note else []
     if benchmark.metric is None:
-        notes.append(f"Its answers are not public. Files for submission are below `{benchmark_report.folder}`.")
+        notes.append(f"The reference answers are not public. Files for submission are in `{benchmark_report.folder}`.")
     return "\n".join([*lines, *(f"\n{note}" for note in notes)])
 
 

@@ -45,7 +45,7 @@ class AnswerJob(BaseModel):
     With `checkpoint` the backend is `local`; without, it is `server`: the one at `base_url`, or one that is started.
 
     Attributes:
-        version: Name of the weights; other weights are asked anew.
+        version: Name of the weights; answers of other weights are not reused.
         checkpoint: Export folder to load (`local`).
         answers_path: JSON lines file that keeps the answers (`local`).
         base_url: A running OpenAI-compatible server (`server`).
@@ -70,7 +70,7 @@ class AnswerJob(BaseModel):
 
 
 class BackendError(MvlError):
-    """A question that a backend cannot ask, or that got no answer."""
+    """A backend cannot ask a question, or got no answer to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,7 @@ class VideoPath:
 class BenchmarkQuestion:
     """One question: messages as (role, parts).
 
-    `question_id` is the digest of everything that is asked: the same for every checkpoint, another for an edited
-    question.
+    `question_id` is the digest of the whole question: the same for every checkpoint, another for an edited question.
     """
 
     messages: tuple[tuple[str, tuple[str | bytes | VideoPath, ...]], ...]
@@ -97,7 +96,7 @@ class BenchmarkQuestion:
         """Parse a question of the pipe.
 
         Raises:
-            BackendError: A video file is not there.
+            BackendError: A video file is missing.
         """
         messages = tuple((m["role"], tuple(_parse_part(part) for part in m["parts"])) for m in data["messages"])
         digest_input = [[role, [_to_digest_input(part) for part in parts]] for role, parts in messages]
@@ -123,7 +122,7 @@ def _to_digest_input(part: str | bytes | VideoPath) -> object:
 
 
 def _list_frames(folder: Path) -> list[Path]:
-    """Return image files in the order of their numbers: frame_2 before frame_10."""
+    """Return the frames of a folder in the order of their numbers: frame_2 before frame_10."""
     frame_files = (f for f in folder.iterdir() if f.suffix.lower() in FRAME_SUFFIXES)
     return sorted(frame_files, key=lambda f: natural_sort_key(f.name))
 
@@ -138,7 +137,7 @@ def _digest_file(file: Path) -> str:
 
 
 class LocalBackend:
-    """Answers with the exported model itself; every answer is appended to a file at once."""
+    """Backend that runs the exported model in this process and appends every answer to a file at once."""
 
     def __init__(self, job: AnswerJob) -> None:
         assert job.checkpoint is not None and job.answers_path is not None
@@ -163,7 +162,7 @@ class LocalBackend:
     def _generate(self, question: BenchmarkQuestion) -> str:
         from mvl_training.evaluation.student_runner import StudentRunner
 
-        # Loaded by the first question that has no answer yet: a rerun that finds all of them loads nothing.
+        # Loaded for the first question without a stored answer: a rerun that finds all answers loads nothing.
         if self._runner is None:
             self._runner = StudentRunner(self._checkpoint)
         messages = [
@@ -190,7 +189,7 @@ def _read_answers(file: Path) -> dict[str, str]:
 
 
 class ServerBackend:
-    """Asks an OpenAI-compatible server with the pipeline's own client; the lake keeps its answers."""
+    """Backend that asks an OpenAI-compatible server by the pipeline's own client and stores answers in the lake."""
 
     def __init__(self, job: AnswerJob) -> None:
         from mvl_assets.lake.lake import Lake
@@ -201,7 +200,7 @@ class ServerBackend:
         self._endpoint: Endpoint | None = None
 
     def answer(self, questions: Sequence[BenchmarkQuestion]) -> list[str]:
-        """Return the answers in order; a server is started only where one is missing.
+        """Return the answers in order; a server is started only if one is missing.
 
         Raises:
             BackendError: A question failed, or shows a video.
@@ -252,7 +251,7 @@ class ServerBackend:
             for part in parts:
                 if isinstance(part, VideoPath):
                     raise BackendError(
-                        "a server is shown images only, and this benchmark shows videos",
+                        "the server backend supports images only, and this benchmark has videos",
                         hint="use the local backend (backend: local)",
                     )
                 if isinstance(part, str):

@@ -1,4 +1,4 @@
-"""The benchmarks that `benchmarks.yaml` declares, and a benchmark's score from lmms-eval's results."""
+"""Registry of the benchmarks that `benchmarks.yaml` declares, and their scores from lmms-eval's results."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def parse_benchmark_result(benchmark: Benchmark, lmms_results: Mapping[str, Any]
     """Return the score from the `results.json` of `lmms.run`.
 
     Raises:
-        BenchmarkError: The declared metric is not in it.
+        BenchmarkError: The results lack the declared metric.
     """
     task_scores = tuple(_parse_task_score(benchmark, task, lmms_results) for task in benchmark.tasks)
     scores = [task.score for task in task_scores if task.score is not None]
@@ -129,14 +129,14 @@ def _parse_task_score(benchmark: Benchmark, task: str, lmms_results: Mapping[str
         if metric_key not in task_metrics:
             raise BenchmarkError(
                 f"lmms-eval gave no {metric_key!r} for {task}, only {', '.join(sorted(task_metrics))}",
-                hint="with `limit` there may be no question of this metric; otherwise correct benchmarks.yaml",
+                hint="with a `limit`, possibly no question has this metric; otherwise correct benchmarks.yaml",
             )
         score = _parse_number(task_metrics[metric_key])
         stderr = _select_stderr(task_metrics, lmms_results["bootstrap"].get(task, {}), benchmark)
     n_effective = int(lmms_results["n-samples"][task]["effective"])
     return TaskScore(
         task=task,
-        # Some tasks hold several benchmarks' questions, each with a metric of its own.
+        # Some tasks contain the questions of several benchmarks, each with a metric of its own.
         n_questions=lmms_results["question_counts"][task].get(benchmark.metric, n_effective),
         score=None if score is None else score * benchmark.scale,
         stderr=stderr,
@@ -146,10 +146,10 @@ def _parse_task_score(benchmark: Benchmark, task: str, lmms_results: Mapping[str
 
 
 def _select_stderr(task_metrics: Mapping[str, Any], bootstrap: Mapping[str, Any], benchmark: Benchmark) -> float | None:
-    """Return the best standard error there is, on a scale of 0 to 100.
+    """Return the best available standard error, on a scale of 0 to 100.
 
-    In this order: clustered (questions about one video count as one), the aggregate's own, by resampling, plain. The
-    first and last are of question scores, which are between 0 and 1.
+    Best first: clustered (questions about one video count as one), the aggregate's own, by resampling, plain. The first
+    and the last are on question scores, which are between 0 and 1.
     """
     metric, filter_ = benchmark.metric, benchmark.filter
     candidates = (
@@ -162,7 +162,7 @@ def _select_stderr(task_metrics: Mapping[str, Any], bootstrap: Mapping[str, Any]
 
 
 def _parse_number(value: object) -> float | None:
-    """Return a finite number or None: lmms-eval writes `N/A` for none, and some tasks give numbers as text."""
+    """Return a finite number or None: lmms-eval writes `N/A` for no value, and some tasks give numbers as text."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -171,11 +171,11 @@ def _parse_number(value: object) -> float | None:
 
 
 def compute_question_score(sample: Mapping[str, Any], benchmark: Benchmark) -> float | None:
-    """Return the score of one question, from 0 to 1, from its line in `samples.jsonl`; None when it has none.
+    """Return the score of one question, from 0 to 1, from its line in `samples.jsonl`; None if it has none.
 
-    That is the metric's number, or `score`, `correct` or `true_false` of the task's record of the question, or the
-    task's aggregate of this question alone, or else whether the record's prediction (or list of one prediction) equals
-    its answer.
+    The first of these that exists: the metric's number; `score`, `correct` or `true_false` of the task's record of the
+    question; the task's aggregate of this question alone; whether the record's prediction (or list of one prediction)
+    equals its answer.
     """
     metric = benchmark.metric
     value = sample.get(metric) if metric is not None else None

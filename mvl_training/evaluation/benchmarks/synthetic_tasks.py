@@ -1,4 +1,4 @@
-"""Data of the synthetic tasks: generated images with known answers, so that evaluation runs without a network.
+"""Data of the synthetic tasks: generated images with known answers, for evaluation without a network.
 
 The same seed gives the same questions; the answers of a task are about equally frequent. The data is written as Parquet
 that the `datasets` library reads; `tasks/` says how questions are shown and scored.
@@ -37,7 +37,7 @@ class SyntheticQuestion:
 
 
 def draw_counting_question(rng: random.Random) -> SyntheticQuestion:
-    """Draw discs of two colours and ask how many one has: a number from 1 to 5."""
+    """Draw discs of two colours and ask for the number of one colour, from 1 to 5."""
     target_colour, distractor_colour = rng.sample(sorted(COLOURS), 2)
     n_discs = rng.randint(1, 5)
     colours = [target_colour] * n_discs + [distractor_colour] * rng.randint(1, 4)
@@ -90,7 +90,7 @@ TASK_GENERATORS: dict[str, Callable[[random.Random], SyntheticQuestion]] = {
 }
 """Generator of a question by task."""
 
-# The random seed contains the tasks' former names, so that their questions (and question ids) stay the same.
+# Former names of the tasks, which are part of their random seed: other seeds would change all question ids.
 _SEED_NAMES = {
     "synthetic_counts": "drawn_counts",
     "synthetic_bars": "drawn_bars",

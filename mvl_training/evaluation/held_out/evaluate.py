@@ -1,4 +1,4 @@
-"""Evaluation of all checkpoints: earlier training stages by the local backend, the last one through its server."""
+"""Evaluation of all checkpoints: the last one through its server, those of earlier stages by the local backend."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mvl_training.runs.stage_run import Checkpoint
 
 LOCAL_WORKER_MODULE = "mvl_training.evaluation.held_out.local_worker"
 
-# Below a checkpoint's folder: its answers, and the log of the worker.
+# Folder inside a checkpoint's for its answers and the log of the worker.
 HELD_OUT_DIR = "held_out"
 
 
 def select_profile_questions(lake: Lake, per_category: int) -> list[HeldOutQuestion]:
-    """Return held-out questions of the categories, and with the held-out fraction, of the profile in use."""
+    """Return held-out questions by the categories and the held-out fraction of the profile in use."""
     profile = load_profile(load_settings().profile)
     return suite.select_held_out_questions(
         lake, list(profile.mixture.shares), profile.holdout_fraction, per_category=per_category
@@ -30,7 +30,7 @@ def select_profile_questions(lake: Lake, per_category: int) -> list[HeldOutQuest
 
 
 def select_preview_questions(lake: Lake) -> list[HeldOutQuestion]:
-    """Return a few questions with images, one per category; the suite asks them too, unless it is made smaller."""
+    """Return a few questions with images, one per category; all are in the suite of default size."""
     by_category: dict[str, HeldOutQuestion] = {}
     for question in select_profile_questions(lake, QUESTIONS_PER_CATEGORY):
         if question.image_ids:
@@ -48,7 +48,7 @@ def run_local_worker(
 ) -> dict[str, Mapping[str, local_worker.ModelAnswer]]:
     """Ask checkpoints by the local backend, in one launched process.
 
-    Answers are kept in the checkpoint's folder: nothing is asked twice, and nothing is launched when all are known.
+    Answers are stored in the checkpoint's folder: only missing ones are asked for, and without any nothing is launched.
 
     Args:
         lake: The lake with the images.
@@ -93,7 +93,7 @@ def evaluate_checkpoints(
 ) -> suite.HeldOutReport:
     """Ask all checkpoints the suite's questions and publish the scores.
 
-    The last checkpoint answers through its server, but for questions with several images
+    The last checkpoint answers through its server, except for questions with several images
     (`local_worker.has_multiple_images`).
 
     Args:
@@ -103,17 +103,17 @@ def evaluate_checkpoints(
         max_new_tokens: Limit of an answer.
         run_id: Run that the stored rows name.
         launch: Runs the local backend's worker.
-        log: Gets progress messages.
+        log: Called with progress messages.
 
     Raises:
-        NoHeldOutQuestionsError: Before anything is launched.
-        UnansweredQuestionsError: The server failed to answer some.
+        NoHeldOutQuestionsError: The lake has no questions; raised before anything is launched.
+        UnansweredQuestionsError: The server failed to answer some questions.
     """
     questions = select_profile_questions(lake, per_category)
     suite.require_questions(questions)
     *earlier, last = checkpoints
     log(f"asking {len(earlier)} checkpoints locally and {last.stage} through its server: {len(questions)} questions")
-    # The server loads for a minute; meanwhile the others are asked.
+    # The server takes a minute to load; meanwhile the other checkpoints are asked.
     server_questions = [question for question in questions if not local_worker.has_multiple_images(question)]
     server_client.start_server(lake, last, server_questions, max_new_tokens=max_new_tokens)
     local_answers = run_local_worker(

@@ -30,7 +30,7 @@ AnswerScope = Literal["all", "multi_image"]
 class ModelAnswer:
     """One checkpoint's answers to one question, and its losses on the reference answer.
 
-    The `blank_image_` fields are the same with grey images; None for a question without images. Answers are None where
+    The `blank_image_…` fields are the same with grey images; None for a question without images. Answers are None if
     only losses were measured.
     """
 
@@ -91,7 +91,7 @@ def read_answers(answers_path: Path) -> dict[str, ModelAnswer]:
 def answer_questions(
     lake: Lake, runner: Any, questions: Sequence[HeldOutQuestion], *, answer_scope: AnswerScope
 ) -> Iterator[ModelAnswer]:
-    """Yield the answers to `questions`, asked in batches: with their images, then with grey ones.
+    """Yield the answers to `questions` with their images and with grey ones, asked in batches.
 
     Args:
         lake: The lake with the images.
@@ -139,7 +139,7 @@ def answer_questions(
 
 
 def has_multiple_images(question: HeldOutQuestion) -> bool:
-    """Return whether it shows several images: vLLM cuts each into several tiles, where training gives each one tile."""
+    """Return whether a question has several images: vLLM cuts each into several tiles, training makes each one tile."""
     return len(question.image_ids) > 1
 
 

@@ -1,4 +1,4 @@
-"""Held-out rows as questions where the reference answer is short enough to compare, and a balanced choice of them."""
+"""Questions from held-out rows whose reference answer is short enough to compare, and a balanced selection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mvl_assets.common.digest import compute_digest
 # Defaults of the suite: questions of each category, and tokens of an answer.
 QUESTIONS_PER_CATEGORY, DEFAULT_MAX_NEW_TOKENS = 8, 32
 
-# How many questions the page of a checkpoint shows with their images.
+# Questions that a checkpoint's page in the UI shows with their images.
 PREVIEW_COUNT = 4
 
 # Longer answers are descriptions and derivations, which an exact match would always call wrong.
@@ -26,8 +26,8 @@ _MEDIA_MARKER = re.compile(r"<(?:image|video)>[ \t]*\n?")
 class HeldOutQuestion:
     """One question with its reference answer.
 
-    `text` has no image markers; the images go before it, in order. `question_id` is the digest of everything that is
-    asked, so an edited row is a new question.
+    `text` has no image markers; the images go before it, in order. `question_id` is the digest of the whole
+    question, so an edited row is a new question.
     """
 
     question_id: str
@@ -44,12 +44,12 @@ class HeldOutQuestion:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HeldOutQuestion:
-        """Restore a question from `to_dict`."""
+        """Build a question from the values of `to_dict`."""
         return cls(**{**data, "image_ids": tuple(data["image_ids"])})
 
 
 def build_question(row: Mapping[str, Any]) -> HeldOutQuestion | None:
-    """Return the first exchange of a row as a question; None when its answer is too long or too empty to compare.
+    """Return the first exchange of a row as a question; None if its answer is empty or too long to compare.
 
     Later turns are left out: they refer to answers that the checkpoint did not give.
 
@@ -78,8 +78,8 @@ def build_question(row: Mapping[str, Any]) -> HeldOutQuestion | None:
 def select_questions(rows: Iterable[Mapping[str, Any]], *, per_category: int) -> list[HeldOutQuestion]:
     """Return at most `per_category` questions of each category, ordered by category, then id.
 
-    Those with the smallest ids are taken, so a choice of 10 is part of a choice of 100. Memory holds few more than the
-    chosen ones.
+    Those with the smallest ids are taken, so a selection of 10 is part of a selection of 100. Memory holds about
+    twice as many at most.
     """
     selected: dict[str, dict[str, HeldOutQuestion]] = {}
     for row in rows:

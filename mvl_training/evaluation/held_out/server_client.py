@@ -28,7 +28,7 @@ BLANK_IMAGE_PREFIX = "grey-"
 MAX_NUM_SEQS = 16
 IDLE_TIMEOUT_S = 120.0
 
-# There is no prompt file: the question is asked as the row has it. Both are part of request keys.
+# No prompt file: the question is asked as it is in the row. Both are part of request keys.
 PROMPT, PROMPT_HASH = "held_out", "as-asked"
 
 
@@ -70,9 +70,9 @@ def request_answers(
     run_id: str,
     log: Callable[[str], None],
 ) -> dict[str, ModelAnswer]:
-    """Return what the checkpoint's server answers, by question id (losses are None).
+    """Return the answers of the checkpoint's server by question id (losses are None).
 
-    Answers are stored per checkpoint version: a rerun reads them, and starts no server when it finds all of them.
+    Answers are stored per checkpoint version: a rerun reads them, and starts a server only if some are missing.
 
     Raises:
         UnansweredQuestionsError: A question failed.
@@ -84,7 +84,7 @@ def request_answers(
     def get_endpoints() -> list[Endpoint]:
         log(f"asking the server of {checkpoint.stage} {_count_pending(lake, checkpoint, requests)} requests")
         server = ensure_server(build_server_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
-        # The checkpoint sees as much of an image as training showed it.
+        # Images have the resolution that they had in training.
         return [dataclasses.replace(server, max_image_side=MAX_SIDE)]
 
     texts, failures = answer_requests(
@@ -119,7 +119,7 @@ def request_answers(
 def start_server(
     lake: Lake, checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], *, max_new_tokens: int
 ) -> None:
-    """Start the checkpoint's server without waiting for it, unless all answers are known."""
+    """Start the checkpoint's server without waiting for it, unless all answers are stored."""
     if _count_pending(lake, checkpoint, list(_build_requests(checkpoint, questions, max_new_tokens).values())):
         start_server_in_background(build_server_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
 
@@ -127,7 +127,7 @@ def start_server(
 def _build_requests(
     checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], max_new_tokens: int
 ) -> dict[tuple[str, bool], Request]:
-    """By question id, and whether the pictures are grey (only where there are pictures)."""
+    """Return requests by (question id, whether the images are grey); grey ones only for questions with images."""
     model = _build_model_ref(checkpoint)
     return {
         (question.question_id, blank_images): build_request(
@@ -151,7 +151,7 @@ def _count_pending(lake: Lake, checkpoint: Checkpoint, requests: Sequence[Reques
 def build_server_spec(
     checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], *, max_new_tokens: int
 ) -> ServerSpec:
-    """Return a server with room for the longest training sequence, an answer, and the most images of a question."""
+    """Return a server spec that fits the longest training sequence, an answer, and the most images of a question."""
     max_images = max((len(question.image_ids) for question in questions), default=0)
     return ServerSpec(
         model=str(checkpoint.export_dir),

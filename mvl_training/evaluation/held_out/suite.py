@@ -54,7 +54,7 @@ def select_held_out_questions(
 ) -> list[HeldOutQuestion]:
     """Return up to `per_category` questions of each category, in a stable order.
 
-    Rows with videos are left out: a chat request does not show frames as training does.
+    Rows with videos are left out: a chat request cannot show frames as training does.
     """
     return select_questions(_iter_held_out_rows(lake, categories, holdout_fraction), per_category=per_category)
 
@@ -75,7 +75,7 @@ def compute_settings_hash(questions: Sequence[HeldOutQuestion], *, max_new_token
 
 
 def require_questions(questions: Sequence[HeldOutQuestion]) -> None:
-    """Raise `NoHeldOutQuestionsError` when there are no questions."""
+    """Raise `NoHeldOutQuestionsError` if `questions` is empty."""
     if not questions:
         raise NoHeldOutQuestionsError(
             "no held-out row has a short answer, so there is nothing to ask",
@@ -94,8 +94,8 @@ def publish_report(
     """Score the answers and publish them as `evaluation/held_out`, one commit per checkpoint.
 
     Raises:
-        NoHeldOutQuestionsError: There are no questions.
-        KeyError: A checkpoint has no answer to one of them.
+        NoHeldOutQuestionsError: `questions` is empty.
+        KeyError: A checkpoint has no answer to a question.
     """
     require_questions(questions)
     settings_digest = compute_settings_hash(questions, max_new_tokens=max_new_tokens)
@@ -162,7 +162,7 @@ def _compute_data_version(
     answers_of_checkpoints: Sequence[CheckpointAnswers],
     scores: Mapping[str, Sequence[CategoryScore]],
 ) -> str:
-    """Digest the scores; losses are rounded, since the last bits of a sum over threads are not a new result."""
+    """Digest the scores; numbers are rounded, because the last bits of a sum over threads are not a new result."""
     rounded = {
         stage: [
             {

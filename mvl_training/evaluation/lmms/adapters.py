@@ -1,9 +1,9 @@
 """Two models for lmms-eval: `mvl_local` (an exported checkpoint, run by this project) and `mvl_server` (a server).
 
-lmms-eval finds them by the entry point `lmms_eval.models`, so its own command line has them too:
+lmms-eval finds them by the entry point `lmms_eval.models`, so its own command line offers them, too:
 `lmms-eval --model mvl_local --model_args python=.venv/bin/python,checkpoint=DIR --tasks mmstar`.
 
-Unlike the models that lmms-eval brings, they keep images at their places in a conversation, end the run on an error
+Unlike lmms-eval's own models, they keep images at their places in a conversation, end the run on an error
 instead of scoring an empty answer, limit the length of every answer, and show videos as videos.
 Interface: lmms_eval/api/model.py and docs/guides/model_guide.md of lmms-eval 0.7.3.
 """
@@ -49,7 +49,7 @@ class _WorkerModel(lmms):
             **job: Fields of `lmms_worker.AnswerJob`.
         """
         super().__init__()
-        # lmms-eval hands these to every model.
+        # lmms-eval passes these to every model.
         for name in ("batch_size", "max_batch_size", "device"):
             job.pop(name, None)
         self._max_new_tokens = None if max_new_tokens is None else int(max_new_tokens)
@@ -128,8 +128,8 @@ class MvlLocal(_WorkerModel):
 
         Args:
             checkpoint: Export folder.
-            version: Name of its weights; by default made of sizes and times of their files.
-            answers_path: File that keeps the answers; by default beside the export folder.
+            version: Name of its weights; by default built from size and time of their files.
+            answers_path: File for the answers; by default next to the export folder.
             **kwargs: See `_WorkerModel`.
         """
         folder = Path(checkpoint).resolve()
@@ -148,7 +148,7 @@ class MvlServer(_WorkerModel):
         """Start the worker.
 
         Args:
-            version: Name of the weights behind the server.
+            version: Name of the weights that the server runs.
             lake_root: The lake that keeps the answers.
             **kwargs: `base_url` of a running server and `model`, its name there, or `server_spec` of one to start.
         """

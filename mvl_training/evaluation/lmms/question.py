@@ -14,9 +14,9 @@ from typing import Any
 from PIL import Image
 
 DEFAULT_MAX_NEW_TOKENS = 1024
-"""Limit where a task gives none: room for a reasoned answer; the paper's chain-of-thought tasks allow as much."""
+"""Default limit, enough for a reasoned answer; the paper's chain-of-thought tasks have the same."""
 
-# One line of the pipe holds at most so many questions and about so many bytes of images; they are answered together.
+# Most questions, and about the most bytes of images, in one line of the pipe; they are answered together.
 MAX_QUESTIONS_PER_LINE = 64
 MAX_BYTES_PER_LINE = 64 << 20
 
@@ -35,7 +35,7 @@ class LmmsError(Exception):
 
 
 class QuestionError(LmmsError):
-    """A question that cannot be asked as the task wants it."""
+    """A question cannot be asked as the task requires."""
 
 
 def build_question(
@@ -50,11 +50,11 @@ def build_question(
         max_new_tokens: Replaces the task's own limit unless None.
 
     Raises:
-        QuestionError: The task wants sampled answers, or media that cannot be shown. An altered question must not be
-            scored.
+        QuestionError: The task requires sampled answers, or has media that cannot be shown. An altered question must
+            not be scored.
     """
     if unsupported_sampling := _describe_sampling(settings):
-        raise QuestionError(f"{task} wants {unsupported_sampling}, and answers here are greedy, as in the paper")
+        raise QuestionError(f"{task} requires {unsupported_sampling}, but answers here are greedy, as in the paper")
     return {
         "messages": [
             {"role": m["role"], "parts": [_convert_part(p) for p in _to_parts(m["content"])]} for m in messages
@@ -64,10 +64,10 @@ def build_question(
 
 
 def resolve_stop_sequences(settings: Mapping[str, Any], fewshot_delimiter: str | None) -> list[str]:
-    """Return the texts at which the task wants the answer truncated.
+    """Return the texts at which the task truncates the answer.
 
-    Where a task says nothing, lmms-eval fills in `fewshot_delimiter` (an empty line), which would end a reasoned answer
-    after its first paragraph. The task did not ask for that one, so it is left out.
+    For a task without any, lmms-eval fills in `fewshot_delimiter` (an empty line), which would end a reasoned answer
+    after its first paragraph. It is left out, because the task does not ask for it.
     """
     until = settings.get("until") or []
     stop_sequences = [until] if isinstance(until, str) else list(until)

@@ -49,7 +49,7 @@ def run_tasks(job: Mapping[str, Any], output_dir: Path) -> None:
         output_dir: Existing folder.
 
     Raises:
-        LmmsError: In words for the user.
+        LmmsError: A task cannot be run, or a question cannot be answered.
     """
     # Before the first import of lmms_eval, which imports torchvision.
     patch_cpu_torch()
@@ -112,7 +112,7 @@ def _load_task(task_manager: Any, name: str) -> dict[str, Any]:
         cause_text = " ".join(f"{type(root_cause).__name__}: {root_cause}".split())[:300]
         dataset_path = _resolve_dataset_path(task_manager, name)
         raise TaskError(
-            f"{name} cannot be loaded, nor its data from {dataset_path}: {cause_text}",
+            f"{name} or its data from {dataset_path} cannot be loaded: {cause_text}",
             "where the hub can be reached, unset HF_HUB_OFFLINE and set HF_TOKEN (most tasks want one, for public data"
             f" too); else download elsewhere (`hf download --repo-type dataset {dataset_path}`) and set HF_HOME to that"
             " cache",
@@ -157,7 +157,7 @@ def _convert_exit_to_error() -> Iterator[None]:
 
 
 def compute_task_hash(task: Any) -> str:
-    """Return a digest of what scores depend on besides data and model: the task's settings and the code it names."""
+    """Return a digest of the task's settings and the code that they name; scores depend on it, data and model."""
     hasher = hashlib.blake2b(digest_size=16)
     settings = json.dumps(task.dump_config(), sort_keys=True, default=str)
     hasher.update(_MEMORY_ADDRESS.sub("", settings).encode())
@@ -187,8 +187,8 @@ def count_questions(samples: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def compute_single_question_scores(task: Any, sample: Mapping[str, Any]) -> dict[str, float]:
     """Return each aggregate of the task applied to this question alone, for metrics whose values are records.
 
-    So a record in a task's own format, such as MMMU's candidates for an open answer, is scored by the code it is made
-    for. Metrics whose aggregate gives no number are left out.
+    In this way the task's own code scores records in its own format, such as MMMU's candidates for an open answer.
+    Metrics whose aggregate gives no number are left out.
     """
     scores: dict[str, float] = {}
     for metric, aggregate in _iter_aggregations(task):
@@ -199,7 +199,7 @@ def compute_single_question_scores(task: Any, sample: Mapping[str, Any]) -> dict
 
 
 def _iter_aggregations(task: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Yield (metric, aggregate) but for aggregates that write files, which take `args`."""
+    """Yield (metric, aggregate), except for aggregates that write files, which take `args`."""
     for metric, aggregate in task.aggregation().items():
         if "args" not in inspect.signature(aggregate).parameters:
             yield metric, aggregate

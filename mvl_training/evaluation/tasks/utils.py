@@ -20,7 +20,7 @@ def doc_to_visual(doc: Mapping[str, Any]) -> list[Any]:
 
 
 def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None) -> str:
-    """Return the text, for models that are shown images first."""
+    """Return the text without markers, for models that take images first."""
     return str(doc["text"]).replace(IMAGE_MARKER, "").strip()
 
 

@@ -217,7 +217,7 @@ def test_a_missing_environment_or_judge_key_launches_nothing(
     lake: Lake, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched = _failing("launched")
-    with pytest.raises(BenchmarkError, match=r"MM-Vet is scored by a model behind an API.*OPENAI_API_KEY"):
+    with pytest.raises(BenchmarkError, match=r"MM-Vet is scored by a judge model over an API.*OPENAI_API_KEY"):
         run_benchmark(
             lake,
             _checkpoint(home),
