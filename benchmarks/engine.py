@@ -5,7 +5,7 @@
 Without --base-url the project's fake server is started in processes of its own (`--latency-ms`, default 50). The CPU
 time per row is the difference between a run of all rows and one of a third of them, so start-up cancels out. The last
 line is one JSON object: rows_per_s, cpu_ms_per_row (this process), peak_rss_mb, bytes_per_row, requests_sent, and the
-settings. Two other measurements have figures of their own in it:
+settings. Two options measure something else and put other figures into it:
 
     --prefill N   time until a new process sends its first request when N answers are stored: with the stored requests
                   offered first (all must be built and looked up), and with a new one offered first
@@ -33,6 +33,8 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from peak_memory import read_peak_rss_mb
 
 from mvl_assets.common.free_port import find_free_port
 from mvl_assets.inference.client.transport import Transport
@@ -70,7 +72,7 @@ def iter_requests(first_row: int, n_rows: int, image_ids: Sequence[str]) -> Iter
 
 
 def build_images() -> dict[str, bytes]:
-    """Return JPEGs of about 83 kB by id: noise over a gradient, with the quality that gives this size."""
+    """Return JPEGs of at most 83 kB by id: noise over a gradient, at the highest quality of that size."""
     import numpy as np
     from PIL import Image
 
@@ -131,7 +133,7 @@ def measure_throughput(options: argparse.Namespace, endpoints: Sequence[Endpoint
 
 
 def measure_restart(options: argparse.Namespace, endpoints: Sequence[Endpoint], folder: Path) -> dict[str, Any]:
-    """Measure processes of their own, as after a kill; times count from their start, imports included."""
+    """Measure in new processes, as after a kill; times count from the start of a process, imports included."""
     store_answers_for_rows(folder / "restart", options.prefill)
     results: dict[str, Any] = {"prefill": options.prefill}
     for order in ("new_first", "stored_first"):
@@ -147,14 +149,14 @@ def measure_restart(options: argparse.Namespace, endpoints: Sequence[Endpoint], 
 
 
 def run_restart(options: argparse.Namespace, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """Ask for 64 new rows and all stored ones; the process of `measure_restart`."""
+    """Request 64 new rows and all stored ones; runs in a process of `measure_restart`."""
     first_request_times: list[float] = []
-    original_ask = Transport.send_request
+    original_send = Transport.send_request
 
     async def record_first_request(self: Transport, *args: Any) -> Any:
         if not first_request_times:
             first_request_times.append(time.time())
-        return await original_ask(self, *args)
+        return await original_send(self, *args)
 
     Transport.send_request = record_first_request  # type: ignore[method-assign]
     new_first = options.restart == "new_first"
@@ -234,12 +236,6 @@ def measure_faults(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 # -- servers and the process -------------------------------------------------------------------------------------------
-
-
-def read_peak_rss_mb() -> float:
-    """Return the peak of this process alone; `getrusage` starts with the size of the parent process."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 @contextmanager

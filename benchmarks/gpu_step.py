@@ -2,23 +2,24 @@ r"""One training step of a 7B model on one GPU, compared with the machine's ceil
 
     python benchmarks/gpu_step.py --json [--tiny] [--steps 3]
 
-Needs torch 2.10 or newer with CUDA, transformers 5, pydantic, PyYAML and Pillow, but no lake, DeepSpeed or weights:
-those are random, in the sizes of the recipe `paper-7b`. On a machine without pydantic:
+Needs torch 2.10 or newer with CUDA, transformers 5, pydantic, PyYAML and Pillow, but no lake, DeepSpeed or pretrained
+weights: they are random, in the sizes of the recipe `paper-7b`. On a machine without pydantic:
 
     pip download --only-binary :all: --python-version 3.12 --no-deps -d wheels \
         pydantic==2.14.3 pydantic-core==2.47.0 annotated-types typing-inspection      # on a machine with a network
     pip install --no-index --no-deps --target site wheels/*.whl
     PYTHONPATH=site python benchmarks/gpu_step.py --json
 
-Measured, interleaved, medians with minimum and maximum, on the same samples (from `length_law`):
+Measured, interleaved, medians with minimum and maximum, on the same samples (from `sample_shapes`):
   reference   one sample at a time, SDPA, gradient checkpointing, all logits at once: the released training's step
   dense       packed, one mask of the whole sequence, all logits at once
   ours        `mvl_training.model.student_model.Student`: samples attend within themselves (varlen), the head in chunks;
               at 8k and 16k with gradient checkpointing, and at 8k without
 Each in loss tokens per second, share of the peak (989 TFLOP/s, dense bf16) and of the measured GEMM, and peak memory.
 Loss and gradient norm of `reference` and `ours` are compared, also in fp32 on two layers. Images are decoded and tiled
-on all cores to see whether they keep up. All weights are trained by AdamW with bf16 states, the only ones that fit on
-one GPU with 8 billion weights; scaling is not measured. `--tiny` runs the same code on a CPU in seconds.
+on all cores to see whether they keep up. All weights are trained by AdamW with bf16 states, because fp32 states of 8
+billion weights do not fit on one GPU; scaling over GPUs is not measured. `--tiny` runs the same code on a CPU in
+seconds.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ LAKE_ONLY_PACKAGES = ("lance", "lancedb", "duckdb", "pyarrow", "imagehash", "av"
 
 
 class StubModuleFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stubs for libraries of the lake that are not installed; they are imported on the way, but not used here."""
+    """Import hook with stubs for missing libraries of the lake, which are imported indirectly but not used here."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         return (
@@ -79,8 +80,8 @@ class StubModuleFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 sys.meta_path.append(StubModuleFinder())
 
-from length_law import draw_samples  # noqa: E402
 from PIL import Image  # noqa: E402
+from sample_shapes import draw_samples  # noqa: E402
 
 from mvl_assets.media.image import standardise_image  # noqa: E402
 from mvl_assets.media.tiles import TileGrid, cut_anyres  # noqa: E402
@@ -97,7 +98,7 @@ from mvl_training.recipe import Recipe, load_recipe  # noqa: E402
 
 @dataclass(frozen=True, slots=True)
 class StepWorkload:
-    """The samples of one pack: together, and each as inputs of transformers' own model. `flops` are of one step."""
+    """The samples of one pack, joined and each as inputs of transformers' own model. `flops` are those of one step."""
 
     batch: PackedBatch
     sample_inputs: list[dict[str, torch.Tensor]]
@@ -108,7 +109,7 @@ class StepWorkload:
 
 
 def build_recipe(*, tiny: bool, n_layers: int | None = None) -> Recipe:
-    """Return `paper-7b` or its shape in small, optionally with `n_layers` layers in both towers."""
+    """Return `paper-7b` or a tiny version of it, optionally with `n_layers` layers in both towers."""
     data = load_recipe("paper-7b").to_dict()
     text_sizes, vision_sizes = data["language"]["sizes"], data["vision"]["sizes"]
     if tiny:
@@ -153,8 +154,8 @@ def build_workloads(
     """Return `n_packs` packs of up to `max_tokens` tokens, as a pack plan has them."""
     grid = recipe.grid.to_tile_grid()
     vocab_size = student.llava.config.text_config.vocab_size
-    sample_shapes = draw_samples(40 * n_packs, grid, SEED, max_tokens)
-    sizes_3N = (sample_shapes.tokens_N.tolist(), sample_shapes.tiles_N.tolist(), sample_shapes.loss_tokens_N.tolist())
+    shapes = draw_samples(40 * n_packs, grid, SEED, max_tokens)
+    sizes_3N = (shapes.tokens_N.tolist(), shapes.tiles_N.tolist(), shapes.loss_tokens_N.tolist())
     members = [
         PackableSample(str(n), SampleCost(tokens, tiles, targets, 0, ""), "", "")
         for n, (tokens, tiles, targets) in enumerate(zip(*sizes_3N, strict=True))
@@ -162,31 +163,27 @@ def build_workloads(
     packs = pack_bins(members, max_tokens, compute_max_tiles(max_tokens, grid.patches_per_side))
     rng = np.random.default_rng(SEED)
     rng.shuffle(packs)
-    model_sizes, stage_recipe = compute_model_sizes(student.llava, grid), recipe.get_stage("single_image")
+    model_sizes, stage_config = compute_model_sizes(student.llava, grid), recipe.get_stage("single_image")
     workloads = []
     for members in packs[:n_packs]:
         samples, sample_inputs = [], []
         for n in (int(m.row_id) for m in members):
-            layouts = (
-                (sample_shapes.layouts[sample_shapes.image_index_N[n]],) if sample_shapes.image_index_N[n] >= 0 else ()
-            )
+            layouts = (shapes.layouts[shapes.image_index_N[n]],) if shapes.image_index_N[n] >= 0 else ()
             n_visual_tokens = sum(layout.n_tokens for layout in layouts)
-            ids = rng.integers(0, vocab_size - 2, n_visual_tokens + int(sample_shapes.text_tokens_N[n])).astype(
-                np.int32
-            )
+            ids = rng.integers(0, vocab_size - 2, n_visual_tokens + int(shapes.text_tokens_N[n])).astype(np.int32)
             ids[4 : 4 + n_visual_tokens] = vocab_size - 2
             labels = np.full(len(ids), IGNORE_INDEX, dtype=np.int32)
-            labels[-int(sample_shapes.loss_tokens_N[n]) :] = ids[-int(sample_shapes.loss_tokens_N[n]) :]
+            labels[-int(shapes.loss_tokens_N[n]) :] = ids[-int(shapes.loss_tokens_N[n]) :]
             pixels = rng.integers(
                 0, 256, (sum(layout.n_tiles for layout in layouts), 3, grid.tile_size, grid.tile_size), dtype=np.uint8
             )
             samples.append(ProcessedSample(str(n), EncodedSample(ids, labels), pixels, layouts))
-            size = sample_shapes.image_sizes[sample_shapes.image_index_N[n]][::-1] if layouts else None
+            size = shapes.image_sizes[shapes.image_index_N[n]][::-1] if layouts else None
             sample_inputs.append(to_hf_inputs(samples[-1], size, device))
         batch = collate(samples, (vocab_size - 2, vocab_size - 1), grid.tile_size).to(device)
         counts = [m.cost for m in members]
         flops = sum(
-            compute_sample_flops(model_sizes, stage_recipe, c.n_tokens, c.n_tiles, c.n_loss_tokens) for c in counts
+            compute_sample_flops(model_sizes, stage_config, c.n_tokens, c.n_tiles, c.n_loss_tokens) for c in counts
         )
         workloads.append(
             StepWorkload(batch, sample_inputs, batch.n_loss_tokens, batch.input_ids_1L.shape[1], len(samples), flops)
@@ -506,7 +503,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="measured steps of each case")
     options = parser.parse_args()
     if not options.tiny and not torch.cuda.is_available():
-        raise SystemExit("there is no CUDA device; --tiny runs the same code on the CPU")
+        raise SystemExit("no CUDA device is found; --tiny runs the same code on the CPU")
     result = run_benchmark(tiny=options.tiny, steps=options.steps)
     print(json.dumps(result) if options.json else json.dumps(result, indent=2))
 

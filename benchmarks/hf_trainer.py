@@ -1,10 +1,10 @@
-"""Hugging Face's Trainer as a process of `training.py`: same weights, samples and machine, padded batches.
+"""Hugging Face's Trainer as a process of `training.py`: same weights and samples, padded batches.
 
     torchrun --nproc_per_node 2 benchmarks/hf_trainer.py --recipe FILE --lake ROOT --out FILE --steps N [--order …]
 
-In its favour, samples are encoded, decoded and tiled before the clock starts, where our loop does so while it runs. Its
-defaults: batches of 8 per rank in random order, padded on the right to the longest, fp32, DDP. Rank 0 writes one JSON
-object with `seconds`, `loss_tokens` (of all ranks) and `losses` of every step.
+In its favour, samples are encoded, decoded and tiled before the clock starts, where our loop does so while it runs. The
+defaults are kept: batches of 8 per rank in random order, padded on the right to the longest, fp32, DDP. Rank 0 writes
+one JSON object with `seconds`, `loss_tokens` (of all ranks) and `losses` of every step.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries import views
@@ -40,7 +41,7 @@ class EncodedSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __init__(self, lake: Lake, processor: SampleProcessor, n_samples: int) -> None:
         self.items: list[dict[str, Any]] = []
-        for rows in views.iter_batches(views.iter_mixture_rows(lake, STAGE, 0, n_samples), 64):
+        for rows in iter_batches(views.iter_mixture_rows(lake, STAGE, 0, n_samples), 64):
             ids = {i for row in rows for i in processor.select_image_ids(row)}
             images, image_info = lake.images.read_images(ids), lake.images.read_properties(ids)
             for row in rows:
@@ -48,7 +49,7 @@ class EncodedSamples(torch.utils.data.Dataset[dict[str, Any]]):
                     compute_standard_size(image_info[i].width, image_info[i].height).canvas
                     for i in processor.select_image_ids(row)
                 ]
-                with suppress(RejectError):  # the plan leaves them out too
+                with suppress(RejectError):  # the plan leaves such rows out, too
                     self.items.append(to_item(processor.build_sample(row, images), canvas_sizes))
 
     def __len__(self) -> int:
@@ -111,8 +112,8 @@ class LossTokenHeadModel(nn.Module):
 def run_trainer(recipe: Recipe, options: argparse.Namespace) -> None:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    tokens = load_tokenizer(recipe)
-    llava: Any = assemble_student(recipe, tokens).llava
+    tokenizer = load_tokenizer(recipe)
+    llava: Any = assemble_student(recipe, tokenizer).llava
     llava.model.language_model.set_attn_implementation("sdpa")
     arguments = TrainingArguments(
         output_dir=str(options.out.with_suffix(".trainer")),
@@ -131,7 +132,7 @@ def run_trainer(recipe: Recipe, options: argparse.Namespace) -> None:
     world_size = dist.get_world_size()
     lake = Lake(options.lake)
     n_samples = min(lake.get_table(f"mixture/{STAGE}").count(), options.steps * options.batch * world_size)
-    collator = PaddingCollator(tokens.im_end_id)
+    collator = PaddingCollator(tokenizer.im_end_id)
     step_times: list[float] = []
 
     class StepTimer(TrainerCallback):
@@ -145,7 +146,7 @@ def run_trainer(recipe: Recipe, options: argparse.Namespace) -> None:
     trainer = Trainer(
         model=llava if options.head == "all" else LossTokenHeadModel(llava),
         args=arguments,
-        train_dataset=EncodedSamples(lake, SampleProcessor.for_stage(recipe, STAGE, tokens), n_samples),
+        train_dataset=EncodedSamples(lake, SampleProcessor.for_stage(recipe, STAGE, tokenizer), n_samples),
         data_collator=collator,
         callbacks=[StepTimer],
     )

@@ -1,4 +1,4 @@
-"""Ingest of three sources of many rows, compared with the floor on this machine and with other libraries.
+"""Cost of ingest for three kinds of sources, compared with the floor on this machine and with other libraries.
 
     python benchmarks/ingest.py [--rows 20000] [--repeats 1] [--peers PYTHON] [--memory] [--large] [--json]
 
@@ -6,18 +6,18 @@ Sources, in layouts of the demo data (`ingest_data`): `jpeg`, LLaVA JSON with an
 Parquet with the same images inside; `text`, LLaVA lines of 1 kB. Each case runs in a process of its own, interleaved:
 
   ingest         `ingest_source` into an empty lake
-  unchanged      the same once more: nothing is new
-  floor          what every case has to do: read the same bytes once, sha256, header and full decode with Pillow (text:
-                 sha256 and `json.loads`) in as many threads as ingest uses, and append them to a bare Lance table in
-                 batches of 64 MB. No ids, no checks, no fsync
+  unchanged      the same again, with nothing new
+  floor          the work that no case can avoid: read the same bytes once, sha256, header and full decode with Pillow
+                 (text: sha256 and `json.loads`) in as many threads as ingest uses, and append them to a bare Lance
+                 table in batches of 64 MB. No ids, no checks, no fsync
   datasets, daft the same reading, decoding and writing by other libraries (`ingest_peers`), where `--peers` names an
                  interpreter that has them
 
-`x2` is two processes at the same time with half of the rows each, as two sources of a run are. Imports are part of
-every case. Rows, MB (of the source's files) and images per second are of wall time; `cpu_ms_per_row` covers all threads
+`x2` means two concurrent processes with half of the rows each, like two sources of a run. Imports are part of every
+case. Rows, MB (of the source's files) and images per second are of wall time; `cpu_ms_per_row` covers all threads
 of a case, and `share_of_floor_per_core` is the floor's divided by the case's, because other work on the machine
 disturbs CPU time least. `peak_rss_mb` is the largest of the processes. `speedups` are ingest's rows per second over
-each peer's, with as many processes.
+each peer's, with the same number of processes.
 
 `--memory` instead: peaks of 10,000 and of 200,000 text rows. `--large` instead: peaks of one JSON array, one tar of
 images and one Parquet file with images, of 0.2 and of 4 GB each (`--large-gb`; needs twice that on disk). With
@@ -41,6 +41,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from peak_memory import read_peak_rss_mb
+
 SCRIPT_PATH = Path(__file__).resolve()
 OWN_CASES = ("ingest", "unchanged", "floor")
 PEER_CASES = ("datasets", "daft")
@@ -48,7 +50,7 @@ PACKAGES = ("pylance", "pyarrow", "pillow", "numpy", "ImageHash")
 BATCH_BYTES = 64 << 20
 
 
-# -- one case, in a process of its own
+# -- one case, in its own process
 
 
 def measure_case(case: str, kind: str, raw: Path, out: Path) -> dict[str, float]:
@@ -68,12 +70,6 @@ def measure_case(case: str, kind: str, raw: Path, out: Path) -> dict[str, float]
         "peak_rss_mb": read_peak_rss_mb(),
         "rows": rows,
     }
-
-
-def read_peak_rss_mb() -> float:
-    """Return the peak of this process in MB; `ru_maxrss` starts with the size of the parent process."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) / 1024
 
 
 def run_ingest(kind: str, raw: Path, out: Path) -> int:
@@ -134,7 +130,9 @@ def run_floor(kind: str, raw: Path, out: Path) -> int:
         for batch in _iter_byte_batches(iter_lines(raw) if kind == "text" else iter_images(kind, raw)):
             names = pa.array([str(rows + n) for n in range(len(batch))])
             if kind == "text":
-                table = pa.table({"name": names, "talk": pa.array([parse_conversations(line) for line in batch])})
+                table = pa.table(
+                    {"name": names, "conversations": pa.array([parse_conversations(line) for line in batch])}
+                )
             else:
                 schema = pa.schema([("name", pa.string()), lance.blob_field("bytes")])
                 table = pa.table([names, lance.blob_array(list(pool.map(decode_image, batch)))], schema=schema)
@@ -162,7 +160,7 @@ def _iter_byte_batches(items: Iterator[bytes]) -> Iterator[list[bytes]]:
 def run_case(
     case: str, kind: str, folders: list[Path], lakes: list[Path], peer_python: Path | None
 ) -> dict[str, float]:
-    """Run a case on all folders at the same time, each in a process of its own."""
+    """Run a case on all folders at the same time, each in its own process."""
     started_at = time.perf_counter()
     processes = []
     python = str(peer_python) if case in PEER_CASES else sys.executable

@@ -1,14 +1,14 @@
-"""Raw sources for `ingest.py` in layouts of the demo data, written once per size and kept.
+"""Raw sources for `ingest.py` in layouts of the demo data, written once per size and cached.
 
-Images are 32 drawings of smooth noise, 640 x 480 at quality 85, about 70 kB each. Every row has bytes of its own, with
-its number in a comment of the JPEG: no image can be skipped as a duplicate, and all cost the same to decode.
+Images are 32 drawings of smooth noise, 640 x 480 at quality 85, about 70 kB each. Every row has
+different bytes, because its number is in a comment of the JPEG: no image can be skipped as a duplicate, and all cost
+the same to decode.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import shutil
 import tarfile
 from collections.abc import Iterator
 from itertools import islice
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from mvl_assets.common.atomic_write import replace_dir
 from mvl_assets.demo_data.layouts import LAYOUTS
 from mvl_assets.demo_data.rows import RawFile, RawRow
 
@@ -48,24 +49,22 @@ WORDS = (
 
 
 def ensure_source(cache: Path, kind: str, n_rows: int, seed: int, n_parts: int) -> list[Path]:
-    """Return folders with `n_rows` rows in `n_parts` sources of about equal size, written unless they are there."""
+    """Return folders with `n_rows` rows in `n_parts` sources of about equal size, written unless they exist."""
     folders = [cache / f"{kind}-{n_rows}-{seed}-{DATA_VERSION}-{part}of{n_parts}" for part in range(n_parts)]
     for part, folder in enumerate(folders):
         if not folder.is_dir():
-            temp_folder = folder.with_suffix(".new")
-            shutil.rmtree(temp_folder, ignore_errors=True)
-            for file_number, rows_of_file in enumerate(
-                _iter_row_batches(_iter_rows(kind, range(part, n_rows, n_parts), seed))
-            ):
-                file_dir = temp_folder / f"part{file_number:04d}" if kind == "parquet" else temp_folder
-                file_dir.mkdir(parents=True, exist_ok=True)
-                LAYOUTS[LAYOUT_BY_KIND[kind]].write_source(file_dir, f"part{file_number:04d}", rows_of_file)
-            temp_folder.rename(folder)
+            with replace_dir(folder) as temp_folder:
+                for file_number, rows_of_file in enumerate(
+                    _iter_row_batches(_iter_rows(kind, range(part, n_rows, n_parts), seed))
+                ):
+                    file_dir = temp_folder / f"part{file_number:04d}" if kind == "parquet" else temp_folder
+                    file_dir.mkdir(parents=True, exist_ok=True)
+                    LAYOUTS[LAYOUT_BY_KIND[kind]].write_source(file_dir, f"part{file_number:04d}", rows_of_file)
     return folders
 
 
 def measure_folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files."""
+    """Return the size of all files of a folder in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -126,7 +125,7 @@ def write_large_tar(folder: Path, n_bytes: int, seed: int) -> None:
             info = tarfile.TarInfo(f"images/{number:08d}.jpg")
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-            conversations = _build_conversations("<image>\nWhat?", f"Picture {number}.")
+            conversations = _build_conversations("<image>\nWhat?", f"Image {number}.")
             file.write(json.dumps({"id": str(number), "image": info.name, "conversations": conversations}) + "\n")
 
 
@@ -140,7 +139,7 @@ def write_large_parquet(folder: Path, n_bytes: int, seed: int) -> None:
         {
             "id": str(number),
             "image": {"bytes": data, "path": f"{number:08d}.jpg"},
-            "conversations": _build_conversations("<image>\nWhat?", f"Picture {number}."),
+            "conversations": _build_conversations("<image>\nWhat?", f"Image {number}."),
         }
         for number, data in _iter_numbered_images(n_bytes, seed)
     )
@@ -150,7 +149,7 @@ def write_large_parquet(folder: Path, n_bytes: int, seed: int) -> None:
 
 
 def _iter_numbered_images(n_bytes: int, seed: int) -> Iterator[tuple[int, bytes]]:
-    """Yield numbered images of `n_bytes` bytes together."""
+    """Yield numbered images until they have `n_bytes` bytes in total."""
     rng = np.random.default_rng(seed)
     drawings = [_draw_jpeg(rng) for _ in range(N_DRAWINGS)]
     number = written_bytes = 0

@@ -1,9 +1,9 @@
-"""The work of `ingest.py` in other libraries (`--peers PYTHON`), run by an interpreter that has them.
+"""The cases of `ingest.py` for other libraries, run by an interpreter that has them (`--peers PYTHON`).
 
-Reads the rows, decodes every image in full, and writes rows and original bytes to one table. Imports nothing of this
-project.
+They read the rows, decode every image in full, and write rows and original bytes to one table. Imports nothing of
+this project.
 
-datasets   `load_dataset`, `map` over `Image()`, `to_parquet` (which takes the files' bytes in)
+datasets   `load_dataset`, `map` over `Image()`, `to_parquet` (which stores the files' bytes)
 daft       `download` or the bytes of the Parquet, `decode_image`, `write_parquet`; on its local runner
 """
 

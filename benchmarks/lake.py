@@ -3,8 +3,8 @@
     python benchmarks/lake.py --json lake.json
 
 Each figure is the median of its repetitions with minimum and maximum, and the CPU time, which other work on the machine
-disturbs less. The floor of an append is writing and fsyncing the same bytes to one plain file. The mixture runs in a
-process of its own, so that its peak memory is its own. Rows come from a fixed seed.
+disturbs less. The floor of an append is writing and fsyncing the same bytes to one plain file. The mixture is built in
+a separate process, so that peak memory is that of the mixture alone. Rows come from a fixed seed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from peak_memory import read_peak_rss_mb
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.profile import load_profile
@@ -77,7 +78,7 @@ def build_answers(start: int, n_answers: int) -> list[Answer]:
     return [
         Answer(
             request_key=compute_digest("request", n),
-            source="drawn",
+            source="synthetic",
             stage="rewrite",
             model="model",
             model_revision="1",
@@ -104,8 +105,8 @@ def measure_append(
     commit_times, floor_times = [], []
     plain_dir = folder / "plain"
     plain_dir.mkdir()
-    with Lake(str(folder / "lake")).get_answer_log("rewrite", "drawn") as log:
-        for repetition in range(n_warmup + repetitions):  # interleaved: both see the same machine
+    with Lake(str(folder / "lake")).get_answer_log("rewrite", "synthetic") as log:
+        for repetition in range(n_warmup + repetitions):  # interleaved: both see the same load
             batch = build_answers(repetition * rows_per_commit, rows_per_commit)
             commit_times.append(time_call(log.append, batch))
             data = to_ipc_bytes(batch)
@@ -146,7 +147,7 @@ def iter_category_tables(category: str, n_rows: int, varied_license: str = "x") 
                     "category": category,
                     "group": "B",
                     "modality": "single_image",
-                    "image_group_id": compute_digest("picture", category, n),
+                    "image_group_id": compute_digest("image group", category, n),
                     "license": varied_license if n % 100 == 0 else "x",
                     "n_images": 1,
                     "n_turns": 2,
@@ -159,7 +160,7 @@ def iter_category_tables(category: str, n_rows: int, varied_license: str = "x") 
 
 
 def measure_publish(folder: Path, n_rows: int = 100_000, repetitions: int = 3) -> dict[str, Any]:
-    """Measure publishing a partition first, again with equal content, and again with 1% of its rows changed."""
+    """Measure a first publish of a partition, one with equal content, and one with 1% of the rows changed."""
     first_times, unchanged_times, changed_times = [], [], []
     original_tables, changed_tables = (
         list(iter_category_tables("ocr", n_rows)),
@@ -218,7 +219,7 @@ def publish_candidates(lake: Lake, n_candidates: int) -> None:
 
 
 def mix_once(root: str, n_candidates: int, seed: int) -> None:
-    """Build a mixture of 90% of the candidates and print its figures as JSON; the process of `measure_mixture`."""
+    """Build a mixture of 90% of the candidates and print its figures as JSON, in a process of `measure_mixture`."""
     base_profile = load_profile("paper")
     shares = dict.fromkeys(CATEGORIES, 1.0)
     mixture_settings = {"shares": shares, "single_image": n_candidates * 9 // 10, "seed": seed}
@@ -229,12 +230,6 @@ def mix_once(root: str, n_candidates: int, seed: int) -> None:
     elapsed = time_call(lambda: build_mixture(Lake(root), profile, "single_image", run_id="benchmark"))
     rows = Lake(root).get_table("mixture/single_image").count()
     print(json.dumps(asdict(elapsed) | {"before_mb": peak_mb_before, "peak_mb": read_peak_rss_mb(), "rows": rows}))
-
-
-def read_peak_rss_mb() -> float:
-    """Return the peak of this process alone; `getrusage` starts with the size of the parent process."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
     python benchmarks/overlap.py --rows 200 --json
 
-Each stage has a server of its own; both are equally slow, or the judge is `--judge-slower` times slower. The partitions
-are rewritten, then judged, and then both in one run. The last line is one JSON object: seconds of each, and
+Each stage has its own server; both are equally slow, or the judge is `--judge-slower` times slower. The partitions are
+rewritten and judged in two runs, and again in one run. The last line is one JSON object: seconds of each, and
 `allowed_s`, which is 110% of the slower stage plus one of its partitions.
 """
 
@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from engine import wait_until_reachable
 
 N_PARTITIONS = 8
-# One request per sample, and one rewrite by the fake server's answers.
+# Families with one request per sample, for which the fake server's answer gives one rewrite.
 FAMILIES = ("general", "chart", "ocr", "domain", "detection")
 N_CRITERIA = 3
 COMMAND = (sys.executable, "-c", "from mvl_assets.cli import main; main()")
@@ -47,6 +47,8 @@ def select_sources() -> list[str]:
 
 
 class MvlHome:
+    """A folder with a profile, in which `mvl` commands run."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 

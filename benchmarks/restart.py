@@ -2,9 +2,9 @@
 
     python benchmarks/restart.py --stored 1000000 --json
 
-A lake gets one text source of `--stored` samples with an answer each, and 64 more samples. A process of its own then
-rewrites the source against a fake server, as `mvl run` does; its time counts from its start, imports and the index of
-stored answers included. The floor is the imports. The last line is one JSON object; times are in seconds.
+A lake gets one text source of `--stored` samples with an answer each, and 64 more samples. A new process then rewrites
+the source against a fake server, as `mvl run` does; the time counts from the start of the process and includes imports
+and the index of stored answers. The floor is the imports. The last line is one JSON object; times are in seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from mvl_assets.lake.schema import CATEGORY, SAMPLES
 from mvl_assets.rewriting.rewrite import RewriteStage, rewrite_source
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine import read_peak_rss_mb, start_fake_servers, store_answers
+from engine import start_fake_servers, store_answers
+from peak_memory import read_peak_rss_mb
 
 N_NEW_SAMPLES = 64
 ROWS_PER_TABLE = 20_000
@@ -109,13 +110,13 @@ def store_answers_for_source(lake: Lake) -> None:
 
 
 def run_restart(folder: Path, base_url: str) -> None:
-    """Print when the first request is sent, and exit; the process of `measure_restart`."""
-    original_ask = Transport.send_request
+    """Print when the first request is sent, and exit; runs in a process of `measure_restart`."""
+    original_send = Transport.send_request
 
     async def report_first_request(self: Transport, *args: Any) -> Any:
         print(json.dumps({"at": time.time(), "peak_rss_mb": round(read_peak_rss_mb(), 1)}), flush=True)
         os._exit(0)
-        return await original_ask(self, *args)
+        return await original_send(self, *args)
 
     Transport.send_request = report_first_request  # type: ignore[method-assign, assignment]
     endpoints = [Endpoint(base_url, "fake", start_concurrency=64)]

@@ -3,12 +3,12 @@
     python benchmarks/training.py --json [--parts fill step planning loader] [--repetitions 3] [--quick]
 
 Parts, each from a fixed seed, repetitions interleaved, medians with minimum and maximum:
-  fill      how full packs of 8,192 and 16,384 tokens are on a million samples of `length_law`, with and without the cap
-            on tiles; how evenly 128 ranks are loaded by packs and by single samples. 1.0 is the ceiling of both
+  fill      how full packs of 8,192 and 16,384 tokens are for a million samples of `sample_shapes`, with and without
+            the limit of tiles; how evenly packs and single samples load 128 ranks. The maximum of both is 1.0
   step      loss tokens per second of two ranks: `mvl_training.trainer.main` as it is, reading and decoding included,
             under ZeRO-1, which exchanges gradients once a step as DDP does, against `hf_trainer.py`: in random order,
-            sorted by length, and random with the head on loss tokens only, where packing is the difference. A pack is
-            as long as eight samples, so that both have as many samples in a forward pass
+            grouped by length, and in random order with the head on loss tokens only, which leaves packing as the
+            difference. A pack is as long as eight samples, so that both have equally many in a forward pass
   planning  rows counted per second and core; its floor is the tokenizer on the same texts
   loader    images per second from Lance, and from WebDataset through its shuffle buffer, over the same images: their
             bytes in random order, and with the rows and texts of their samples in the exact order of the plan, as
@@ -42,8 +42,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import yaml
-from length_law import TEXT_ONLY_FRACTION, draw_image_size, draw_samples
 from PIL import Image
+from sample_shapes import TEXT_ONLY_FRACTION, draw_image_size, draw_samples
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.rejects import RejectError
@@ -97,7 +97,7 @@ WORDS = ("the", "chart", "shows", "a", "red", "line", "above", "two", "bars", "t
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkSize:
-    """How much is measured."""
+    """Numbers of samples, rows, steps and repetitions to measure."""
 
     n_samples: int
     n_rows: int
@@ -114,7 +114,7 @@ def iter_chunks(values: list[Any], chunk_size: int) -> Iterator[list[Any]]:
 
 
 def summarize_values(values: list[float]) -> dict[str, Any]:
-    """Median, extremes and number of repetitions."""
+    """Return median, extremes and number of repetitions."""
     return {
         "median": round(statistics.median(values), 4),
         "min": round(min(values), 4),
@@ -131,21 +131,23 @@ def measure_fill(size: BenchmarkSize) -> dict[str, Any]:
     grid = load_recipe("paper-7b").grid.to_tile_grid()
     results: dict[str, Any] = {"samples": size.n_samples}
     for name, length in (("8k", 8192), ("16k", 16384)):
-        sample_shapes = draw_samples(size.n_samples, grid, SEED, 8192)
-        tokens, tiles = sample_shapes.tokens_N, sample_shapes.tiles_N
-        tile_cap = compute_max_tiles(length, grid.patches_per_side)
+        shapes = draw_samples(size.n_samples, grid, SEED, 8192)
+        tokens, tiles = shapes.tokens_N, shapes.tiles_N
+        max_tiles = compute_max_tiles(length, grid.patches_per_side)
         pack_tokens: list[int] = []
-        n_uncapped_packs = 0
+        n_unlimited_packs = 0
         cpu_start = time.process_time()
         for start in range(0, size.n_samples, SHARD_ROWS):
-            pack_tokens += [sum(m.cost.n_tokens for m in p) for p in pack_shard(tokens, tiles, start, length, tile_cap)]
+            pack_tokens += [
+                sum(m.cost.n_tokens for m in p) for p in pack_shard(tokens, tiles, start, length, max_tiles)
+            ]
         cpu_s = time.process_time() - cpu_start
         for start in range(0, size.n_samples, SHARD_ROWS):
-            n_uncapped_packs += len(pack_shard(tokens, tiles, start, length, size.n_samples * 100))
+            n_unlimited_packs += len(pack_shard(tokens, tiles, start, length, size.n_samples * 100))
         total_tokens = int(tokens.sum())
         results[f"fill_{name}"] = round(total_tokens / (len(pack_tokens) * length), 5)
-        results[f"fill_{name}_without_tile_cap"] = round(total_tokens / (n_uncapped_packs * length), 5)
-        results[f"tile_cap_{name}"] = tile_cap
+        results[f"fill_{name}_without_tile_limit"] = round(total_tokens / (n_unlimited_packs * length), 5)
+        results[f"max_tiles_{name}"] = max_tiles
         results[f"pack_seconds_{name}"] = round(cpu_s, 2)
         if name == "8k":
             results |= {
@@ -159,12 +161,12 @@ def measure_fill(size: BenchmarkSize) -> dict[str, Any]:
 
 
 def pack_shard(
-    tokens_N: np.ndarray, tiles_N: np.ndarray, start: int, max_tokens: int, tile_cap: int
+    tokens_N: np.ndarray, tiles_N: np.ndarray, start: int, max_tokens: int, max_tiles: int
 ) -> list[list[PackableSample]]:
     shard = slice(start, start + SHARD_ROWS)
     pairs = zip(tokens_N[shard].tolist(), tiles_N[shard].tolist(), strict=True)
     members = [PackableSample(str(n), SampleCost(t, k, 1, 0, ""), "", "") for n, (t, k) in enumerate(pairs)]
-    return pack_bins(members, max_tokens, tile_cap)
+    return pack_bins(members, max_tokens, max_tiles)
 
 
 def compute_straggler_efficiency(lengths: np.ndarray, micro_steps: int, n_ranks: int = 128) -> float:
@@ -183,13 +185,12 @@ def compute_straggler_efficiency(lengths: np.ndarray, micro_steps: int, n_ranks:
 
 
 def write_lake(root: Path, n_rows: int) -> Lake:
-    """Write `mixture/single_image` with conversations that have an image each, but for the text-only ones."""
+    """Write `mixture/single_image` with conversations with one image each, except for the text-only ones."""
     lake, rng = Lake(str(root)), np.random.default_rng(SEED)
     samples: list[dict[str, Any]] = []
     mixture: list[dict[str, Any]] = []
-    for row_numbers in iter_chunks(
-        list(range(n_rows)), MAX_PENDING_ROWS
-    ):  # commits of ingest's size, which reading speed depends on
+    # Commits have the size of ingest's, which reading speed depends on.
+    for row_numbers in iter_chunks(list(range(n_rows)), MAX_PENDING_ROWS):
         images: list[ImageRow] = []
         for row_number in row_numbers:
             is_text_only = rng.random() < TEXT_ONLY_FRACTION
@@ -346,7 +347,7 @@ def run_on_ranks(command: list[str]) -> None:
 
 def measure_planning(size: BenchmarkSize, recipe: Recipe, lake: Lake) -> dict[str, Any]:
     """Measure rows per second of one process, and of the tokenizer alone; longer texts would cost more."""
-    tokens = load_tokenizer(recipe)
+    tokenizer = load_tokenizer(recipe)
     texts = [turn["value"] for row in views.iter_mixture_rows(lake, STAGE) for turn in row["conversations"]]
     n_rows = lake.get_table(f"mixture/{STAGE}").count()
     count_rates, tokenizer_rates = [], []
@@ -354,7 +355,7 @@ def measure_planning(size: BenchmarkSize, recipe: Recipe, lake: Lake) -> dict[st
         count_rates.append(
             n_rows / measure_cpu_seconds(lambda: sum(1 for _ in count_mixture(lake, STAGE, recipe, n_processes=1)))
         )
-        tokenizer_rates.append(n_rows / measure_cpu_seconds(lambda: [tokens.encode(text) for text in texts]))
+        tokenizer_rates.append(n_rows / measure_cpu_seconds(lambda: [tokenizer.encode(text) for text in texts]))
     return {
         "rows": n_rows,
         "planning_rows_per_second_and_core": round(statistics.median(count_rates)),

@@ -27,7 +27,7 @@ def format_row(stage: Stage) -> str:
 
 
 def render(text: str) -> str:
-    """Return the glossary with its table of stages made anew."""
+    """Return the glossary with an up-to-date table of stages."""
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     header = ["| stage | makes | from | table | partitions | model roles |", "|---|---|---|---|---|---|"]

@@ -1,4 +1,4 @@
-"""Writes `docs/tested.md` from pytest's JUnit reports: what was run, what was skipped and why.
+"""Write `docs/tested.md` from pytest's JUnit reports: tests that ran, tests that were skipped, and why.
 
 make test && .venv/bin/python tools/tested.py [REPORT ...]
 """
@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 UNTESTED_NOTE = """\
-Never run by these tests, because they need what a CPU machine without a network does not have: any GPU (the CUDA paths
+Never covered, because a CPU machine without a network cannot run it: any GPU (the CUDA paths
 of training, the `small` and `paper` profiles and recipes), downloads from a hub, an object store, several machines
 (`deploy/dagster.cluster.yaml` is checked against Dagster's schema only), and a vision model as rewriter or judge.
 """

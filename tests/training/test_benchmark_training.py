@@ -20,9 +20,9 @@ BENCHMARKS = small.PROJECT / "benchmarks"
 
 
 @pytest.fixture
-def length_law(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def sample_shapes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("length_law")
+    return importlib.import_module("sample_shapes")
 
 
 def run_benchmark(*command: str, home: Path) -> dict[str, Any]:
@@ -35,8 +35,8 @@ def run_benchmark(*command: str, home: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_lengths_of_drawn_samples_follow_the_papers_distribution(length_law: ModuleType) -> None:
-    drawn = length_law.draw_samples(50_000, load_recipe("paper-7b").grid.to_tile_grid(), 0, 8192)
+def test_lengths_of_drawn_samples_follow_the_papers_distribution(sample_shapes: ModuleType) -> None:
+    drawn = sample_shapes.draw_samples(50_000, load_recipe("paper-7b").grid.to_tile_grid(), 0, 8192)
     tokens = sorted(drawn.tokens_N.tolist())
     assert sum(drawn.image_index_N < 0) / 50_000 == pytest.approx(0.12, abs=0.01)
     assert sum(tokens) / 50_000 == pytest.approx(2400, rel=0.03)

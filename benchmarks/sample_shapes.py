@@ -1,6 +1,6 @@
-"""Random samples as long as LLaVA-OneVision's: 12% text only, mean 2,400 tokens, 99th percentile 4,350.
+"""Random sample shapes like LLaVA-OneVision's: 12% text only, mean 2,400 tokens, 99th percentile 4,350.
 
-Image sizes become tokens and tiles by the geometry that training uses; text lengths are log-normal.
+Tokens and tiles of images follow from their sizes as in training; text lengths are log-normal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class SampleShapes:
 
     Attributes:
         text_tokens_N: Tokens of text.
-        loss_tokens_N: Those among them that have a loss.
+        loss_tokens_N: Text tokens that the loss is taken on.
         image_index_N: Index into `layouts`, -1 for text only.
         layouts: Tile layouts of the distinct images.
         image_sizes: Their (width, height).
