@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 ModelRole = Literal["caption", "rewrite", "judge", "second_judge"]
-"""What a profile names a model for."""
+"""The roles for which a profile names models."""
 
 
 @dataclass(frozen=True)

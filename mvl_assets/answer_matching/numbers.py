@@ -133,7 +133,7 @@ def _parse_number(match: re.Match[str]) -> Number | None:
         if float(denominator) == 0:
             return None
         value = float(whole_part or 0) + float(numerator) / float(denominator)
-        # A fraction is exact: more decimals than anyone writes.
+        # A fraction is exact, so it counts as having more decimals than any written number.
         decimals = 12
         if match["lsign"]:
             value = -value

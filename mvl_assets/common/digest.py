@@ -11,7 +11,7 @@ import pyarrow as pa
 
 KEY_SCHEME = 1
 """Version of how identities are made: the digest itself, and what enters request keys, prompt hashes, sample, question
-and pack ids. Stored with them; a change that gives the same thing another identity must count it up."""
+and pack ids. Stored with them; a change that gives the same thing another identity must increment it."""
 
 MODULUS = 1 << 128
 

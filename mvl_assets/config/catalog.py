@@ -184,7 +184,7 @@ class SourceSpec(_CatalogModel):
 
     Groups are the paper's (arXiv 2412.05237v2, figures A3 to A5): A is used as it is, B is rewritten, C is ingested and
     enters no category table. A source outside the 153 that is used as it is has group A too, with basis `inferred`, so
-    that the group alone decides what is rewritten.
+    that the group alone decides whether it is rewritten.
     """
 
     slug: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
@@ -200,7 +200,7 @@ class SourceSpec(_CatalogModel):
     hub: HubDataset | None = None
     url: str | None = None
     path: str | None = None
-    """Folder of the files; null = `settings().raw / slug`."""
+    """Folder of the files; null = the folder `slug` in `Settings.raw_dir`."""
     records: RecordsMapping | None = None
     """Only for the format `records`; null = not written yet, so the source cannot be read."""
     license: str | None = None

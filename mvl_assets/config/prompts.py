@@ -52,7 +52,7 @@ _ALLOWED_INPUTS = {
 }
 _FRONT_MATTER_FENCE = re.compile(r"^---\s*$", re.MULTILINE)
 _SLOT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*)\}\}")
-# Parts of a value that could end the fence, or the message (`<|im_end|>` and its like are tokens to most servers).
+# Parts of a value that could end the fence, or the message (most servers take `<|im_end|>` and similar as tokens).
 _FENCE_IN_DATA = re.compile(r"<(\s*/?\s*sample\s*)>", re.IGNORECASE)
 _CONTROL_TOKEN = re.compile(r"<\|(.{0,40}?)\|>")
 

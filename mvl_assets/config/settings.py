@@ -23,7 +23,7 @@ LAKE_SCHEMES = ("file", "s3", "gs", "abfss")
 """Object stores that both Lance and Arrow's file systems reach."""
 
 UNPACKED_DIR = ".unpacked"
-"""Folder inside a source's folder for what is unpacked from its archives; it can be removed at any time."""
+"""Folder inside a source's folder for unpacked archives and their indexes; it can be removed at any time."""
 
 
 @dataclass(frozen=True)

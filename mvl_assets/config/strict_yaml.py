@@ -24,7 +24,7 @@ _BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 MAX_DEPTH = 100
 MAX_VALUES = 1_000_000
-"""Limits on how deep values may be nested, and on how many a file may have with every alias written out."""
+"""Limits on the nesting depth, and on the number of values in a file with every alias expanded."""
 
 
 class StrictModel(BaseModel):

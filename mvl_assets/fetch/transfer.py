@@ -38,7 +38,7 @@ MAX_FILE_BYTES = 1 << 42
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file to download: its name below the folder, its URL, and what is known of it beforehand.
+    """One file to download: its name below the folder, its URL, and its expected size and checksums where known.
 
     `auth_headers` are headers for the first host only; they are never shown.
     """

@@ -365,7 +365,7 @@ EVALUATION = TableSpec(
             ("reference", pa.string()),
             ("answer", pa.string()),
             ("correct", pa.bool_()),
-            # The same question with a grey image: what the language alone gets right.
+            # The same question with a grey image: shows how much the text alone gives away.
             ("blank_image_answer", pa.string()),
             ("blank_image_correct", pa.bool_()),
             ("loss", pa.float64()),

@@ -37,7 +37,8 @@ def upgrade(dataset: lance.LanceDataset, spec: TableSpec) -> bool:
                 dataset.add_columns(missing)
             dataset.update_schema_metadata({SCHEMA_VERSION_KEY.decode(): str(spec.schema_version)})
         except (CommitConflictError, OSError):
-            # Another process does the same, so look how far it got; without a commit of another it is a true error.
+            # Another process may be doing the same: check how far it got. Without a commit of its own, the error is
+            # real.
             if dataset.latest_version == dataset.version:
                 raise
         dataset = dataset.checkout_version(dataset.latest_version)

@@ -32,7 +32,7 @@ MIN_SIDE, MAX_SIDE, MAX_ASPECT_RATIO = 224, 4096, 7
 """The paper's bounds (arXiv 2412.05237 §2): sides in pixels, and long side : short side."""
 
 JPEG_FORMATS = ("JPEG", "MPO")
-"""Pillow's names of a JPEG. MPO has more images after the first, as many phones and cameras write it."""
+"""Pillow's names of a JPEG. MPO, which many phones and cameras write, has more images after the first."""
 
 SCAN_HEADER_BYTES = 8
 """Bytes of the header of a scan over one channel, without its marker."""

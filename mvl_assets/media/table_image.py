@@ -24,7 +24,7 @@ MAX_PAGE_HEIGHT = 4096
 """Pixels: the width of every page, and the height above which a page is rejected (the paper's longest side)."""
 MAX_CHARACTERS = 60_000
 MAX_CELLS = 5_000
-"""More is rejected unmeasured; a page of the size above holds far fewer."""
+"""Larger tables are rejected before they are measured; a page of the size above holds far fewer cells."""
 
 _FONT_SIZE, _LINE_HEIGHT, _MARGIN, _CELL_PADDING = 16, 22, 24, 6
 _MIN_COLUMN_WIDTH = 32

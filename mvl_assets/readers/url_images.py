@@ -90,7 +90,7 @@ class UrlImageIndex:
 
 
 def _index_shard(shard_number: int, path: Path) -> npt.NDArray[np.void]:
-    """Return what a shard's table lists as fetched; nothing for a table that cannot be read."""
+    """Return the images that a shard's table lists as fetched; none for a table that cannot be read."""
     index_rows: list[tuple[int, int, bytes]] = []
     for item in parquet_stream.iter_rows(path, ("url", "key", "status"), batch_size=8192):
         row = item.value if isinstance(item, Item) else {}

@@ -1,1 +1,1 @@
-"""The client of one endpoint: protocol, transport, faults, state, concurrency limit, and what the server has cached."""
+"""The client of one endpoint: protocol, transport, faults, state, concurrency limit, and the server's image cache."""

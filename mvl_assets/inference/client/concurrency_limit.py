@@ -111,7 +111,7 @@ class AdaptiveConcurrencyLimit:
 
     def _continue_slow_start(self, rate: float, mean_in_flight: float) -> None:
         if self._has_enough_gain(rate, mean_in_flight):
-            # These requests were sent in the round before: its limit is what they prove.
+            # These requests were sent in the round before, so they are evidence about its limit.
             self._fallback_value, self._round_start_value = self._round_start_value, self._value
             self._baseline_rate, self._baseline_in_flight, self._flat_rounds = rate, mean_in_flight, 0
             return

@@ -39,7 +39,8 @@ class EndpointClient:
         latency: How long its requests take.
         image_cache: Images that the server has.
         canary_body: Body of the first request that the endpoint answered: asked again to prove a recovery.
-        reports_queue: Whether the server tells the length of its queue, which only vLLM does; None until it was asked.
+        reports_queue: Whether the server reports the length of its queue, which only vLLM does; None until it was
+            asked.
     """
 
     def __init__(self, endpoint: Endpoint, options: EngineOptions) -> None:

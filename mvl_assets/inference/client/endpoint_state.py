@@ -11,7 +11,7 @@ from mvl_assets.inference.client.faults import RequestFault
 
 
 class EndpointState(Enum):
-    """Whether an endpoint is up, and what is being done when it may not be."""
+    """Whether an endpoint is up, and how it is being recovered when it may not be."""
 
     READY = "ready"
     DIAGNOSING = "diagnosing"  # A failure looked like a crash: its health is being checked. Still takes requests.
@@ -144,7 +144,7 @@ class EndpointStateMachine:
             self._no_success_since = now
 
     def record_fault(self, fault: RequestFault) -> None:
-        """Remember what a probe or a restart ended with, for messages."""
+        """Remember the fault in which a probe or a restart ended, for messages."""
         self._last_fault = fault
 
     def cool_down(self, until: float) -> None:

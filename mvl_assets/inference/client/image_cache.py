@@ -16,7 +16,7 @@ from mvl_assets.inference.client.attempt import PendingRequest
 
 # A server's cache holds some gigabytes of prepared images, of about 20 MB each at the largest sizes.
 MAX_CACHED_IMAGES = 64
-# With so many more misses than hits, images are sent with their bytes from then on.
+# When misses exceed hits by this number, images are sent with their bytes from then on.
 MAX_NET_MISSES = 8
 
 

@@ -104,7 +104,7 @@ class Transport:
             return False
 
     async def read_queue_length(self, endpoint: Endpoint) -> int | None:
-        """Return how many requests wait inside the server; None for a server that does not tell (only vLLM does).
+        """Return how many requests wait inside the server; None for a server that does not report it (only vLLM does).
 
         Raises:
             ConnectionError: It cannot be asked just now.

@@ -51,7 +51,7 @@ class ServerState:
 
     Attributes:
         pid: The supervisor, which is also the process group.
-        create_time: Of that process; tells it from a later one with the same number.
+        create_time: Of that process; distinguishes it from a later one with the same number.
     """
 
     served_model_name: str

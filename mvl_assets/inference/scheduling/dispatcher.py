@@ -108,7 +108,7 @@ class Dispatcher:
                 pending.client_timeouts += 1
                 result = replace(result, scope=FaultScope.ENDPOINT)
             if result.scope is FaultScope.REQUEST and attempt.cached_image_ids is not None:
-                # The server may have dropped an image from its cache; sending the bytes will tell.
+                # The server may have dropped an image from its cache; sending the bytes will show whether it has.
                 self._run.error_counts["image_rejected"] += 1
                 pending.inline_images = True
                 self._queue.push_front([pending])

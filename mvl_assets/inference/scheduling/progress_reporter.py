@@ -1,4 +1,4 @@
-"""Progress reports of a run: how far it is, how fast it goes, what it costs."""
+"""Progress reports of a run: requests done, speed, cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvl_assets.inference.progress import Progress, RunOutcome
 if TYPE_CHECKING:
     from mvl_assets.config.profile import Price
 
-# Speed is measured over the last so many reports.
+# Speed is measured over this number of reports.
 RATE_WINDOW_REPORTS = 6
 
 

@@ -63,7 +63,7 @@ class FakeServerConfig:
         image_cache_size: Images that are remembered by their `uuid`.
         fault_rates: Share of attempts that suffer a fault, by fault.
         fault_by_marker: A text, and the fault that every attempt of a request holding it suffers.
-        n_fault_attempts: Only the first attempts of a body, so many, can suffer a fault.
+        n_fault_attempts: Only this number of first attempts of a body can suffer a fault.
         poison: A body that holds this text kills the process.
         journal_file: Gets one line per request received, its digest; survives the death of the server.
     """
@@ -113,7 +113,7 @@ class FakeServer:
         return web.Response(status=503 if self.is_down else 200)
 
     async def _handle_metrics(self, request: web.Request) -> web.Response:
-        """Tell the queue length as vLLM does; a server without slots has no queue and tells none."""
+        """Report the queue length as vLLM does; a server without slots has no queue and reports none."""
         text = "" if self.config.slots is None else f'vllm:num_requests_waiting{{engine="0"}} {self.queue_length:.1f}\n'
         return web.Response(text=text, content_type="text/plain")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from mvl_assets.common.rejects import RejectError
 
 MAX_MEMBERS = 50_000_000
-"""Members one archive may have; the index of so many takes about 5 GB on disk."""
+"""Largest number of members of an archive; their index takes about 5 GB on disk."""
 
 BOMB_MIN_BYTES = 256 << 20
 BOMB_RATIO = 200
-"""What unpacks to more than both this many bytes and this many times its packed size is taken for a bomb."""
+"""A member that unpacks to more than both this many bytes and this many times its packed size counts as a bomb."""
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
 

@@ -20,8 +20,8 @@ from mvl_assets.readers.archives.member import ArchiveMember
 from mvl_assets.readers.archives.parts import Archive, list_archives
 
 RANK_NEXT_FOLDER, RANK_OTHER, RANK_LATER_FOLDER = range(3)
-"""What an archive is named after: the next folder of the path, none of it, a later one (what precedes that in the path
-is then not explained by the archive)."""
+"""What an archive is named after: the next folder of the path, none of its folders, or a later one (the archive's name
+then does not account for the folders before that one)."""
 
 
 class _Candidate(NamedTuple):

@@ -18,7 +18,7 @@ MAX_UNPACKED_BYTES = 4 << 40
 """Bytes one archive may unpack to."""
 
 MIN_FREE_BYTES = 1 << 30
-"""Bytes of the disk that unpacking leaves to others."""
+"""Bytes of the disk that unpacking leaves free."""
 
 _CHUNK_BYTES = 1 << 17
 _FREE_SPACE_CHECK_BYTES = 64 << 20

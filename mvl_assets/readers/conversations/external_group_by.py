@@ -14,7 +14,7 @@ from typing import IO, Any
 from mvl_assets.errors import InfrastructureError
 
 RUN_BYTES = 32 << 20
-"""About how much is held before it is sorted and put on disk."""
+"""Approximate bytes of rows that are held before they are sorted and written to disk."""
 
 _ROW_OVERHEAD_BYTES = 200  # bytes that Python needs for a row in addition to its characters
 

@@ -148,7 +148,7 @@ def _iter_conversations(
 
 
 def _to_sort_row(image_record: ImageVqaRecord | RejectedRow, file_rejects: list[RejectedRow]) -> tuple[str, Any]:
-    """Return what is sorted. The first record that is a broken file is put into `file_rejects`."""
+    """Return the row to sort. The first record that is a broken file is put into `file_rejects`."""
     if isinstance(image_record, RejectedRow):
         if image_record.error == BROKEN_FILE and not file_rejects:
             file_rejects.append(image_record)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
 
 CAPTION_COLUMNS = ("caption_reference_description", "caption_attribution_description", "caption_alt_text_description")
-"""From the text that says most surely what is seen to the one that says it least."""
+"""In order of preference: from the text that most reliably describes the image to the least reliable."""
 
 TEXT_COLUMNS = ("language", "page_title", "section_title", *CAPTION_COLUMNS)
 

@@ -29,7 +29,7 @@ BROKEN_FILE = "broken_file"
 """Error class of a file that cannot be read from some point on, which says nothing about the rows after that point."""
 
 INCOMPLETE_FILE = "incomplete_file"
-"""Error class of a row whose parts are apart in a file that cannot be read to its end: some may come after that."""
+"""Error class of a row whose parts are spread over a file that cannot be read to its end: some may be missing."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+("?)|[{}\[\]]', re.DOTALL)
 _SCALAR = re.compile(r"[^\s,\]}]+")
@@ -229,7 +229,7 @@ class _JsonScanner:
         return None
 
     def _read_more(self) -> bool:
-        """Read on, at least doubling what is held, so that reading a long value stays linear."""
+        """Read more, at least doubling the buffer, so that reading a long value stays linear."""
         if self._at_eof:
             return False
         data = self._stream.read(max(CHUNK_BYTES, len(self._buffer) - self._position))

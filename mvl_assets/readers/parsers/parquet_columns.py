@@ -12,7 +12,7 @@ from mvl_assets.readers.parsers import parquet_stream
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
 
 BATCH_BYTES = 64 << 20
-"""What the rows in hand may weigh by the file's own account; a single row may be heavier."""
+"""Limit on the bytes of the rows held at a time, as the file's footer states them; a single row may exceed it."""
 
 ColumnAliases = Sequence[tuple[str, ...]]
 """Columns that a file needs. Each is a tuple of the names it goes by; the first that the file has is taken."""

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedItem
 
 MAX_BATCH_ROWS = 32
-"""Rows in hand at a time: images inside rows are up to a few MB each."""
+"""Rows held at a time: images inside rows are up to a few MB each."""
 
 _CELL_ERRORS = (ValueError, OverflowError, LookupError, pa.ArrowException)
-"""What values raise that Python cannot hold; a `LookupError` comes from an unknown time zone."""
+"""Errors raised for values that Python cannot hold; a `LookupError` comes from an unknown time zone."""
 
 
 def iter_rows(

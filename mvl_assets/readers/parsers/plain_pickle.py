@@ -28,8 +28,8 @@ from typing import Any, NoReturn
 
 MAX_BYTES = 128 << 20
 MAX_OPCODES = 12_000_000
-"""About twice what the largest of the RefCOCO family needs (142,210 expressions, some 45 opcodes each). At most one
-value each: the costliest file there can be takes about 1.5 GB."""
+"""About twice what the largest of the RefCOCO family needs (142,210 expressions, some 45 opcodes each). Each makes at
+most one value, so the costliest possible file takes about 1.5 GB."""
 
 _DAMAGE = (pickle.UnpicklingError, struct.error, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
