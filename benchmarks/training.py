@@ -50,7 +50,7 @@ from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.ingest.ingest import MAX_PENDING_ROWS
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import ImageRow
+from mvl_assets.lake.schemas.tables import ImageRow
 from mvl_assets.lake_queries import views
 from mvl_assets.media.image import inspect_image
 from mvl_training.data.batch_order import BatchOrder

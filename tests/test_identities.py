@@ -21,7 +21,7 @@ from mvl_assets.inference.request import (
     build_json_output,
 )
 from mvl_assets.ingest.row_index import build_row_index, compute_row_key
-from mvl_assets.lake_queries import tombstones
+from mvl_assets.lake_queries.removal import tombstones
 from mvl_assets.readers.format import RowKey
 from mvl_assets.rewriting.build import build_requests
 from mvl_training.evaluation.held_out.questions import build_question, compute_suite_hash

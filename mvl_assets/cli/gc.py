@@ -11,7 +11,7 @@ import click
 from mvl_assets.common.tables import format_table
 from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.gc import GcReport, collect_garbage
+from mvl_assets.lake_queries.removal.gc import GcReport, collect_garbage
 
 
 @click.command(name="gc")

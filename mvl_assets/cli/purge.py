@@ -18,8 +18,8 @@ from mvl_assets.errors import MvlError
 from mvl_assets.export.stale_exports import iter_stale_exports
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.purge import Purge, PurgePlan, resolve_sample_ids
-from mvl_assets.lake_queries.tombstones import allow_samples, allow_source, load_tombstones
+from mvl_assets.lake_queries.removal.purge import Purge, PurgePlan, resolve_sample_ids
+from mvl_assets.lake_queries.removal.tombstones import allow_samples, allow_source, load_tombstones
 
 
 @click.group(name="purge")

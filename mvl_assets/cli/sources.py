@@ -17,8 +17,8 @@ from mvl_assets.fetch.progress import format_bytes
 from mvl_assets.fetch.rules import format_manual_instructions
 from mvl_assets.fetch.state import load_state
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.removal.tombstones import load_tombstones
 from mvl_assets.lake_queries.summaries import count_by_source
-from mvl_assets.lake_queries.tombstones import load_tombstones
 
 STATES = ("declared", "unverified", "locked", "fetching", "fetched", "local", "ingested", "purged")
 COLUMNS = ("slug", "category", "group", "format", "license", "state", "rows", "rejects", "size")

@@ -15,9 +15,9 @@ from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.curation.duplicates import compute_fingerprint
+from mvl_assets.lake.durability.spill import iter_arrow_batches
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import CONTAMINATION
-from mvl_assets.lake.spill import iter_arrow_batches
+from mvl_assets.lake.schemas.tables import CONTAMINATION
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.holdout import is_held_out
 from mvl_assets.lake_queries.views import iter_current_samples

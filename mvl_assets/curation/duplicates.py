@@ -16,9 +16,9 @@ import pyarrow as pa
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.lake.durability.spill import iter_arrow_batches
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import DUPLICATES
-from mvl_assets.lake.spill import iter_arrow_batches
+from mvl_assets.lake.schemas.tables import DUPLICATES
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.duplicates import FINGERPRINT_SCHEMA, iter_duplicates, read_rewritten_ids
 from mvl_assets.lake_queries.views import iter_current_samples

@@ -16,7 +16,7 @@ from mvl_assets.common.batches import iter_batches
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import CATEGORY
+from mvl_assets.lake.schemas.tables import CATEGORY
 from mvl_assets.lake_queries.views import iter_current_samples
 from mvl_assets.media.image import compute_standard_size
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import ImageRow
+from mvl_assets.lake.schemas.tables import ImageRow
 from mvl_assets.media.image import ImageError, compute_image_id, inspect_image
 from mvl_assets.readers.sample import EncodedImage, FrameFolder, Sample, Video
 

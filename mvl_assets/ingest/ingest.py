@@ -29,10 +29,10 @@ from mvl_assets.ingest.images import ImageBatch, PendingDecodes
 from mvl_assets.ingest.rejects import RejectSpool
 from mvl_assets.ingest.row_index import RowIndex, build_row_index, compute_row_key
 from mvl_assets.lake import sql
+from mvl_assets.lake.durability.locks import acquire_ingest_lock
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.locks import acquire_ingest_lock
-from mvl_assets.lake.schema import SAMPLES
-from mvl_assets.lake_queries.tombstones import PURGED_ERROR_CLASS, Tombstones, load_tombstones
+from mvl_assets.lake.schemas.tables import SAMPLES
+from mvl_assets.lake_queries.removal.tombstones import PURGED_ERROR_CLASS, Tombstones, load_tombstones
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE
 from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.sample import RejectedRow, Sample

@@ -19,7 +19,7 @@ from mvl_assets.ingest.ingest import IngestReport, ingest_source
 from mvl_assets.lake import sql
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.tombstones import PURGED_ERROR_CLASS, load_tombstones
+from mvl_assets.lake_queries.removal.tombstones import PURGED_ERROR_CLASS, load_tombstones
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE
 
 RECOVERABLE_REJECTS = frozenset(

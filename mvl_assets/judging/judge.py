@@ -25,7 +25,7 @@ from mvl_assets.judging.keep import JudgedPair, compute_min_p_yes, parse_keep_ru
 from mvl_assets.judging.verdict import Verdict, parse_verdict
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import Reject
+from mvl_assets.lake.schemas.tables import Reject
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.model_stage.dialogue import extract_qa_pairs, format_pairs
 from mvl_assets.model_stage.loop import ProgressCallback, StageReport, run_table_stage

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.lake.key_index import KeyIndex
-from mvl_assets.lake.schema import IMAGES, ImageRow
+from mvl_assets.lake.schemas.tables import IMAGES, ImageRow
 from mvl_assets.lake.table import Table
 
 _PROPERTY_COLUMNS = tuple(field.name for field in fields(ImageProperties))

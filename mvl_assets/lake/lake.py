@@ -9,7 +9,7 @@ import pyarrow.fs as pafs
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.images import ImageStore
 from mvl_assets.lake.key_index import KeyIndex
-from mvl_assets.lake.schema import ANSWERS, IMAGES, get_table_spec
+from mvl_assets.lake.schemas.tables import ANSWERS, IMAGES, get_table_spec
 from mvl_assets.lake.table import Table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow.fs as pafs
 
 from mvl_assets.lake.lake import Lake, open_filesystem
-from mvl_assets.lake.schema import get_table_spec
+from mvl_assets.lake.schemas.tables import get_table_spec
 
 TABLE_SUFFIX = ".lance"
 

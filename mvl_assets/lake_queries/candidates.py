@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake import sql
+from mvl_assets.lake.durability.spill import iter_arrow_batches, spill_to_duckdb
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.spill import iter_arrow_batches, spill_to_duckdb
 from mvl_assets.lake_queries.holdout import is_held_out
 
 CANDIDATE_SCHEMA = pa.schema(

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
+from mvl_assets.lake.durability.spill import spill_to_duckdb
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.spill import spill_to_duckdb
 from mvl_assets.lake.sql import equals
 
 FINGERPRINT_SCHEMA = pa.schema(

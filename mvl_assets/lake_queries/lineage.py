@@ -9,7 +9,7 @@ from typing import Any
 from mvl_assets.lake import sql
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.id_prefix import build_prefix_filter
+from mvl_assets.lake_queries.removal.id_prefix import build_prefix_filter
 from mvl_assets.stages import JUDGED, REWRITTEN
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import REJECTS, Reject
+from mvl_assets.lake.schemas.tables import REJECTS, Reject
 from mvl_assets.lake.table import PublishResult
 
 MAX_MESSAGE_CHARS = 500

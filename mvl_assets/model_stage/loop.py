@@ -25,9 +25,9 @@ from mvl_assets.inference.images import FetchImages
 from mvl_assets.inference.progress import FailedRequest, Progress
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake import sql
+from mvl_assets.lake.durability.scratch import create_scratch_dir
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import Reject
-from mvl_assets.lake.scratch import create_scratch_dir
+from mvl_assets.lake.schemas.tables import Reject
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
 from mvl_assets.model_stage.reask import Parsed, ReaskChain, Resolution, RoundKeys, resolve_chains

@@ -13,7 +13,7 @@ from mvl_assets.inference.endpoints import resolve_endpoints
 from mvl_assets.inference.images import FetchImages
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import ModelRef
-from mvl_assets.lake.schema import Reject
+from mvl_assets.lake.schemas.tables import Reject
 from mvl_assets.model_stage.reask import Parsed, ReaskChain, RejectReason, Resolution
 
 Subject = TypeVar("Subject")

@@ -10,9 +10,9 @@ import dagster as dg
 
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.markdown import MAX_CELL_CHARS, encode_data_uri, escape_cell, format_markdown_table
-from mvl_assets.lake.checks import check_table
-from mvl_assets.lake.columns import describe_column
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.checks import check_table
+from mvl_assets.lake.schemas.columns import describe_column
 from mvl_assets.lake.table import Table
 from mvl_assets.media.image import build_thumbnail
 

@@ -15,7 +15,7 @@ from mvl_assets.config.prompts import Prompt, get_rewrite_prompt, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import Reject
+from mvl_assets.lake.schemas.tables import Reject
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.model_stage.dialogue import attach_image_markers
 from mvl_assets.model_stage.loop import ProgressCallback, StageReport, run_table_stage

@@ -228,7 +228,7 @@ def test_a_lake_of_a_newer_version_is_left_alone(
     metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     table.replace_schema_metadata(metadata | {"mvl:schema_version": "99"})
     before = table.version
-    one_error(home.mvl(*words), "made by a newer version of this program (its schema is 99", "update the program")
+    one_error(home.mvl(*words), "made by a newer version of this program (schema 99", "update the program")
     assert lance.dataset(table.uri).version == before
 
 
@@ -236,7 +236,7 @@ def test_a_lake_of_a_newer_version_is_left_alone(
     ("words", "said"),
     [
         (("stale", "rewriten"), "there is no asset or stage rewriten"),
-        (("gc", "--keep-days", "nan"), "nan is no number of days"),
+        (("gc", "--keep-days", "nan"), "nan is not a number of days"),
         (("gc", "--keep-days", "1e10"), "is not in the range"),
         (("ui", "--port", "70000"), "is not in the range"),
         (("run", "--source", "geo170k", "--select", "key:prompts/*"), "selects nothing of the stages to run"),

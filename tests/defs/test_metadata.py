@@ -14,7 +14,7 @@ from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.markdown import MAX_CELL_CHARS, escape_cell
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import ImageRow
+from mvl_assets.lake.schemas.tables import ImageRow
 from mvl_assets.orchestration.metadata import (
     MAX_PREVIEW_BYTES,
     MAX_PREVIEW_IMAGES,

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import ImageRow
+from mvl_assets.lake.schemas.tables import ImageRow
 from mvl_assets.media.image import compute_image_id, encode_image
 
 COLOURS = ("red", "green", "blue", "white")

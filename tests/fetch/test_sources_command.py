@@ -16,7 +16,7 @@ from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.settings import PROJECT_ROOT, load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.tombstones import add_tombstones
+from mvl_assets.lake_queries.removal.tombstones import add_tombstones
 from tests.fetch.hub_server import Fault, HubServer, Repo
 from tests.fetch.sources import noise
 

@@ -24,8 +24,8 @@ from mvl_assets.fetch.source import fetch_source
 from mvl_assets.ingest.ingest import IngestReport
 from mvl_assets.ingest.sync_source import sync_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.purge import Purge
-from mvl_assets.lake_queries.tombstones import add_tombstones, allow_samples, allow_source
+from mvl_assets.lake_queries.removal.purge import Purge
+from mvl_assets.lake_queries.removal.tombstones import add_tombstones, allow_samples, allow_source
 from tests.archive_files import zipped
 from tests.fetch.hub_server import HubServer, Repo
 from tests.fetch.sources import spec

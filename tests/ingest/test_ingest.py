@@ -15,8 +15,8 @@ import pytest
 from mvl_assets.errors import SourceError
 from mvl_assets.ingest import ingest as module
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
-from mvl_assets.lake.checks import check_table
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.checks import check_table
 from mvl_assets.lake_queries.views import iter_current_samples
 from mvl_assets.media import image as media
 from mvl_assets.readers.files import list_data_files

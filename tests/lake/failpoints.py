@@ -18,10 +18,10 @@ import lance
 from lance.dataset import DatasetOptimizer, MergeInsertBuilder
 
 from mvl_assets.lake import answers as answers_module
-from mvl_assets.lake import durable
 from mvl_assets.lake.answers import AnswerLog
+from mvl_assets.lake.durability import durable
+from mvl_assets.lake.durability.lease import FileLease
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.lease import FileLease
 from tests.lake.rows import answer
 
 # Each step of opening, appending and folding, in the order in which it is taken, with the object that takes it.

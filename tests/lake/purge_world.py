@@ -12,7 +12,7 @@ from typing import Any
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import (
+from mvl_assets.lake.schemas.tables import (
     CATEGORY,
     CONTAMINATION,
     DUPLICATES,
@@ -26,9 +26,9 @@ from mvl_assets.lake.schema import (
 )
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_sizes import measure_table_sizes
-from mvl_assets.lake_queries import purge as module
-from mvl_assets.lake_queries.purge import Purge
 from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
+from mvl_assets.lake_queries.removal import purge as module
+from mvl_assets.lake_queries.removal.purge import Purge
 from mvl_training.evaluation.held_out.questions import build_question
 from tests.lake.rows import answer, category_row, judgement, picture, put, put_samples, rewrite, sample
 

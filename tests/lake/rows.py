@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import CATEGORY, JUDGED, MIXTURE, REWRITTEN, SAMPLES, Answer, ImageRow, TableSpec
+from mvl_assets.lake.schemas.tables import CATEGORY, JUDGED, MIXTURE, REWRITTEN, SAMPLES, Answer, ImageRow, TableSpec
 from mvl_assets.lake.table import Table
 
 LONG_AGO = dt.datetime(2024, 12, 6, tzinfo=dt.UTC)

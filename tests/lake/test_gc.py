@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.lake import compaction
+from mvl_assets.lake.durability import compaction
+from mvl_assets.lake.durability.locks import acquire_ingest_lock
 from mvl_assets.lake.errors import LeaseHeld
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.locks import acquire_ingest_lock
-from mvl_assets.lake.schema import ImageRow
+from mvl_assets.lake.schemas.tables import ImageRow
 from mvl_assets.lake.table_sizes import measure_table_sizes
-from mvl_assets.lake_queries import gc
-from mvl_assets.lake_queries.gc import collect_garbage
+from mvl_assets.lake_queries.removal import gc
+from mvl_assets.lake_queries.removal.gc import collect_garbage
 from tests.lake.processes import PROJECT, workers
 from tests.lake.purge_world import on_disk
 from tests.lake.rows import pages, picture, put_samples, sample

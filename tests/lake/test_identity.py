@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mvl_assets.common.digest import DigestSum, compute_digest, compute_row_hashes, encode_canonical_json
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import CATEGORY, get_table_spec
+from mvl_assets.lake.schemas.tables import CATEGORY, get_table_spec
 from tests.lake.rows import pages, table_of
 
 VALUES = st.recursive(

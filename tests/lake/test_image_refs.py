@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.image_refs import find_unreferenced_images, iter_image_sizes, iter_referenced_image_ids
+from mvl_assets.lake_queries.removal.image_refs import (
+    find_unreferenced_images,
+    iter_image_sizes,
+    iter_referenced_image_ids,
+)
 from tests.lake.rows import picture, put_samples, sample
 
 FIRST, SECOND, THIRD, UNUSED = (picture(n, size=100 + n) for n in range(4))

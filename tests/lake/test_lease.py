@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from mvl_assets.lake import lease as leases
+from mvl_assets.lake.durability import lease as leases
+from mvl_assets.lake.durability.lease import ConfigLease
 from mvl_assets.lake.errors import LakeError, LeaseHeld
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.lease import ConfigLease
 from mvl_assets.lake.table import Table
 from tests.lake.rows import answer, pages
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from mvl_assets.lake.durability.locks import acquire_ingest_lock
 from mvl_assets.lake.errors import LakeError, LeaseHeld
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.locks import acquire_ingest_lock
-from mvl_assets.lake.schema import SAMPLES
-from mvl_assets.lake_queries.purge import Purge, resolve_sample_ids
-from mvl_assets.lake_queries.tombstones import load_tombstones
+from mvl_assets.lake.schemas.tables import SAMPLES
+from mvl_assets.lake_queries.removal.purge import Purge, resolve_sample_ids
+from mvl_assets.lake_queries.removal.tombstones import load_tombstones
 from mvl_assets.lake_queries.views import iter_mixture_rows
 from tests.lake.processes import PROJECT, workers
 from tests.lake.purge_world import (

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.lake.scratch import SCRATCH_PREFIX, create_scratch_dir, sweep_scratch_dirs
+from mvl_assets.lake.durability.scratch import SCRATCH_PREFIX, create_scratch_dir, sweep_scratch_dirs
 
 HOLD = """
 import sys
-from mvl_assets.lake.scratch import create_scratch_dir
+from mvl_assets.lake.durability.scratch import create_scratch_dir
 with create_scratch_dir("test") as folder:
     (folder / "rows").write_text("many", encoding="utf-8")
     print(folder, flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mvl_assets.lake.spill import iter_arrow_batches, spill_to_duckdb
+from mvl_assets.lake.durability.spill import iter_arrow_batches, spill_to_duckdb
 
 SCHEMA = pa.schema([("name", pa.string()), ("size", pa.int64())])
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import lance
 import pyarrow as pa
 
-from mvl_assets.lake.checks import check_table
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import EVALUATION, REJECTS, REWRITTEN, SAMPLES
+from mvl_assets.lake.schemas.checks import check_table
+from mvl_assets.lake.schemas.tables import EVALUATION, REJECTS, REWRITTEN, SAMPLES
 from mvl_assets.lake_queries.freshness import count_stale_rows
 from mvl_assets.lake_queries.summaries import (
     compute_checkpoint_scores,

@@ -16,7 +16,7 @@ import pytest
 
 from mvl_assets.lake.errors import SchemaMismatch, UnsafeTable
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import ANSWERS, CATEGORY, KEY_METADATA
+from mvl_assets.lake.schemas.tables import ANSWERS, CATEGORY, KEY_METADATA
 from mvl_assets.lake.table import Table
 from tests.lake.processes import PROJECT, Worker, workers
 from tests.lake.rows import answer, duplicates, pages

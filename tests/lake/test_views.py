@@ -6,7 +6,7 @@ import pytest
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schema import CATEGORY, MIXTURE, REWRITTEN, SAMPLES
+from mvl_assets.lake.schemas.tables import CATEGORY, MIXTURE, REWRITTEN, SAMPLES
 from mvl_assets.lake_queries.holdout import is_held_out, iter_held_out_rows
 from mvl_assets.lake_queries.views import iter_current_samples, iter_mixture_rows, read_mixture_rows_by_id
 from tests.lake.rows import category_row, mixture, put, put_samples, rewrite, sample, table_of

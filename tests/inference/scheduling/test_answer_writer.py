@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mvl_assets.inference.scheduling.answer_writer import AnswerWriter
-from mvl_assets.lake.schema import Answer
+from mvl_assets.lake.schemas.tables import Answer
 from tests.lake.rows import answer
 
 

@@ -19,22 +19,22 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mvl_assets.lake.compaction import (
+from mvl_assets.lake.durability.compaction import (
     compact_fragments,
     delete_keys,
     expire_versions,
     find_fragments_with_deletions,
     measure_waste,
 )
-from mvl_assets.lake.durable import resolve_local_path
+from mvl_assets.lake.durability.durable import resolve_local_path
+from mvl_assets.lake.durability.lease import create_lease
+from mvl_assets.lake.durability.locks import acquire_removal_lock
+from mvl_assets.lake.durability.scratch import sweep_scratch_dirs
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.lease import create_lease
-from mvl_assets.lake.locks import acquire_removal_lock
-from mvl_assets.lake.scratch import sweep_scratch_dirs
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_sizes import measure_table_sizes
-from mvl_assets.lake_queries.image_refs import find_unreferenced_images, iter_image_sizes
+from mvl_assets.lake_queries.removal.image_refs import find_unreferenced_images, iter_image_sizes
 
 ANSWERS_PREFIX = "answers/"
 TORN_MANIFEST_GLOB = "torn-*.aside"

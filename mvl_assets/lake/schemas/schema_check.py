@@ -6,8 +6,8 @@ import lance
 import pyarrow as pa
 
 from mvl_assets.lake.errors import SchemaMismatch, UnsafeTable
-from mvl_assets.lake.schema import KEY_METADATA, TableSpec
-from mvl_assets.lake.upgrade import read_schema_version
+from mvl_assets.lake.schemas.tables import KEY_METADATA, TableSpec
+from mvl_assets.lake.schemas.upgrade import read_schema_version
 
 
 def check_schema(dataset: lance.LanceDataset, spec: TableSpec) -> None:

@@ -9,8 +9,8 @@ import duckdb
 import pyarrow as pa
 
 from mvl_assets.common.batches import iter_batches
+from mvl_assets.lake.durability.scratch import create_scratch_dir
 from mvl_assets.lake.errors import translate_disk_errors
-from mvl_assets.lake.scratch import create_scratch_dir
 
 
 @contextmanager

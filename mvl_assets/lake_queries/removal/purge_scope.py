@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from mvl_assets.lake import sql
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.image_refs import iter_referenced_image_ids
+from mvl_assets.lake_queries.removal.image_refs import iter_referenced_image_ids
 
 EVALUATION_FAMILY = "evaluation"
 BATCH_SIZE = 8192

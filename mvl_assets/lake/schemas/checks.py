@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from mvl_assets.common.digest import compute_row_hashes
-from mvl_assets.lake.schema import ROW_HASH_COLUMN
+from mvl_assets.lake.schemas.tables import ROW_HASH_COLUMN
 from mvl_assets.lake.table_reader import TableReader
 
 HASH_SAMPLE_SIZE = 200

@@ -9,7 +9,7 @@ from itertools import chain
 from mvl_assets.lake import sql
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.table_sizes import measure_table_sizes
-from mvl_assets.lake_queries.purge_scope import BATCH_SIZE, EVALUATION_FAMILY, PurgeScope
+from mvl_assets.lake_queries.removal.purge_scope import BATCH_SIZE, EVALUATION_FAMILY, PurgeScope
 
 ANSWERS_PREFIX = "answers/"
 EVALUATION_ANSWERS_PREFIX = f"{ANSWERS_PREFIX}{EVALUATION_FAMILY}/"

@@ -16,20 +16,25 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from mvl_assets.lake.compaction import compact_fragments, delete_keys, expire_versions, find_fragments_with_deletions
-from mvl_assets.lake.durable import resolve_local_path
+from mvl_assets.lake.durability.compaction import (
+    compact_fragments,
+    delete_keys,
+    expire_versions,
+    find_fragments_with_deletions,
+)
+from mvl_assets.lake.durability.durable import resolve_local_path
+from mvl_assets.lake.durability.lease import create_lease
+from mvl_assets.lake.durability.locks import acquire_removal_lock
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.lease import create_lease
-from mvl_assets.lake.locks import acquire_removal_lock
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_sizes import measure_table_sizes
-from mvl_assets.lake_queries.id_prefix import build_prefix_filter
-from mvl_assets.lake_queries.image_refs import iter_image_sizes
-from mvl_assets.lake_queries.purge_answers import ANSWERS_PREFIX, AnswerScope, may_be_about
-from mvl_assets.lake_queries.purge_scope import BATCH_SIZE, EVALUATION_FAMILY, PurgeScope
-from mvl_assets.lake_queries.tombstones import add_tombstones, compute_unlicensed_content_hash
+from mvl_assets.lake_queries.removal.id_prefix import build_prefix_filter
+from mvl_assets.lake_queries.removal.image_refs import iter_image_sizes
+from mvl_assets.lake_queries.removal.purge_answers import ANSWERS_PREFIX, AnswerScope, may_be_about
+from mvl_assets.lake_queries.removal.purge_scope import BATCH_SIZE, EVALUATION_FAMILY, PurgeScope
+from mvl_assets.lake_queries.removal.tombstones import add_tombstones, compute_unlicensed_content_hash
 
 # Besides the answers, these tables hold more of a sample than ids and numbers: their old bytes have to go, too.
 CONTENT_TABLES = ("samples", "images", "rejects", "rewritten/", f"{EVALUATION_FAMILY}/")

@@ -1,0 +1,1 @@
+"""The storage engine's durability: repair, leases, locks, scratch files, compaction."""

@@ -1,0 +1,1 @@
+"""Tables as declared: columns, their descriptions, upgrades and checks."""
