@@ -1,1 +1,1 @@
-"""What users declare: sources, profiles, prompts and settings, read strictly from YAML and the environment."""
+"""User configuration: sources, profiles, prompts and settings, read strictly from YAML and the environment."""

@@ -91,7 +91,7 @@ class ExpectedSize(_CatalogModel):
 
 
 class Evidence(_CatalogModel):
-    """How a value of the entry is known."""
+    """The origin of a value of the entry: how it is known."""
 
     basis: Literal["read", "computed", "inferred", "general_knowledge", "unknown"]
     note: str | None = None
@@ -105,7 +105,7 @@ class BenchmarkRelation(_CatalogModel):
 
 
 class RecordsMapping(_CatalogModel):
-    """How the `records` reader turns one record into a conversation, so that any table can be read without code.
+    """Field map by which the `records` reader turns a record into a conversation: any table is read without code.
 
     `question`, `answer` and `images` are templates: `{field}` (or `{field.inner}`) is replaced by a value of the
     record, `{field:012d}` by a whole number padded with zeros, `{{` by a brace; the rest is literal. `{id}` is the

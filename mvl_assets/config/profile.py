@@ -84,7 +84,7 @@ class ModelProfile(StrictModel):
 
 
 class KeepConfig(StrictModel):
-    """Which judged pairs are kept.
+    """The rule that decides which judged pairs are kept.
 
     `rule` is an expression over `all_yes`, `both_yes` (with a second judge), `p_yes >= t` and `matches_reference`.
     Terms are joined by `and` / `or`, for example `matches_reference and p_yes >= 0.4`. The paper's rule is `all_yes`.

@@ -1,4 +1,4 @@
-"""Which files of a repository a source needs, and what to put into its folder by hand when they cannot be fetched.
+"""Selects the files of a repository that a source needs, and words the instructions for supplying them by hand.
 
 The files are those that the source's format declares (`readers.format.Format`). A catalog entry that needs other files
 says so itself, with `files:` in its `hub` entry.

@@ -42,7 +42,7 @@ class StoredFile(StoredModel):
 
 
 class IngestRecord(StoredModel):
-    """What was ingested before the files were removed.
+    """Record of what was ingested before the files were removed.
 
     Attributes:
         config_digest: Digest of the settings that decide which rows are read and how.

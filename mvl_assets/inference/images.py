@@ -14,7 +14,7 @@ FetchImages = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ImageFault:
-    """Why an image cannot be sent. `error` is `missing_image` or a class of `media.image.ImageError`."""
+    """An image that cannot be sent. `error` is `missing_image` or a class of `media.image.ImageError`."""
 
     error: str
     message: str

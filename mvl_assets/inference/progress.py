@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class RequestOutcome(Enum):
-    """How a request of a run ends. Every request of a run that ends well has exactly one of these."""
+    """The ways a request can end. In a run that succeeds, every request has exactly one of them."""
 
     CACHE_HIT = "cache_hit"  # The log held its answer.
     DEDUPLICATED = "deduplicated"  # It repeats a request that was under way or had failed, and shares its fate.

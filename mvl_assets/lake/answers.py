@@ -158,6 +158,5 @@ def _build_answer_table(answers: Sequence[Answer]) -> pa.Table:
 
 
 def _create_small_session() -> lance.Session:
-    """Create caches for a table with a commit every second; Lance's default ones keep the data of a thousand
-    versions."""
+    """Create small caches, for a commit every second: Lance's default ones keep the data of a thousand versions."""
     return lance.Session(metadata_cache_size_bytes=CACHE_BYTES, index_cache_size_bytes=CACHE_BYTES)

@@ -28,7 +28,7 @@ MAX_RETRIES = 30
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """What a publish changed.
+    """Changes made by a publish.
 
     Attributes:
         n_rows: Rows of the partition, or of the whole table.

@@ -67,7 +67,7 @@ class ImageError(RejectError):
 
 @dataclass(frozen=True, slots=True)
 class StandardSize:
-    """How an image is brought within the paper's bounds: scaled to `scaled`, then padded with white to `canvas`.
+    """Sizes by which an image is brought within the paper's bounds: scaled to `scaled`, padded with white to `canvas`.
 
     Both are (width, height) in pixels.
     """

@@ -54,7 +54,7 @@ class TileGrid:
 
 @dataclass(frozen=True, slots=True)
 class TileLayout:
-    """How the tiles of one image (or one video) become tokens.
+    """Layout of the tokens that the tiles of one image (or one video) become.
 
     The first tile of `anyres` is the whole image, the others form a grid, and every row of features ends with a newline
     token. `padded` and `video` end with one newline token, `flat` has none.

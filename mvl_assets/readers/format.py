@@ -1,4 +1,4 @@
-"""What each module of `formats/` declares as its `FORMAT`: which files a native format has and how rows are read."""
+"""The declaration `FORMAT` of each module of `formats/`: which files a native format has and how rows are read."""
 
 from __future__ import annotations
 

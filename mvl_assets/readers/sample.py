@@ -1,4 +1,4 @@
-"""What every reader yields: a `Sample`, or a `RejectedRow` with the reason."""
+"""Results that every reader yields: a `Sample`, or a `RejectedRow` with the reason."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from mvl_assets.inference.client.faults import RequestFault
 
 
 class EndpointState(Enum):
-    """Whether an endpoint is up, and how it is being recovered when it may not be."""
+    """Availability of an endpoint, with the step of diagnosis or recovery that is under way."""
 
     READY = "ready"
     DIAGNOSING = "diagnosing"  # A failure looked like a crash: its health is being checked. Still takes requests.
@@ -21,7 +21,7 @@ class EndpointState(Enum):
 
 
 class Isolation(Enum):
-    """Whether an endpoint serves everything, or only requests that are suspected of crashing it."""
+    """Sharing mode of an endpoint: it serves all requests, or only those suspected of crashing it."""
 
     SHARED = "shared"
     DRAINING = "draining"  # Takes nothing new: kept free for a group of suspects.

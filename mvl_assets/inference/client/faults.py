@@ -16,7 +16,7 @@ MAX_RETRY_AFTER_S = 300.0
 
 
 class FaultScope(Enum):
-    """What is at fault when an attempt fails, which decides what happens next."""
+    """The party at fault when an attempt fails, which decides what happens next."""
 
     REQUEST = "request"  # This request can never succeed: it is not sent again.
     UNKNOWN = "unknown"  # Sent again a bounded number of times.

@@ -1,4 +1,4 @@
-"""Which images a server has cached: those are sent by uuid, without their bytes.
+"""Tracks the images that a server has cached, which are sent by uuid without their bytes.
 
 vLLM caches a prepared image under the `uuid` that came with it, and accepts the uuid alone from then on
 (https://docs.vllm.ai, multimodal inputs, cached inputs). That saves sending, decoding and preparing it; a judge asks

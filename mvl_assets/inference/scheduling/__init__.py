@@ -1,1 +1,1 @@
-"""What a run of the engine does with its requests: queue, dispatch, retries, quarantine, settling."""
+"""Scheduling of the requests of one engine run: queue, dispatch, retries, quarantine, settling."""

@@ -54,7 +54,7 @@ _TEXT_BY_FAULT = {"lone_surrogate": "\ud83d", "schema": '{"nothing": ["of", "the
 
 @dataclass(slots=True)
 class FakeServerConfig:
-    """How a fake server behaves.
+    """Behaviour of a fake server.
 
     Attributes:
         latency_s: Time that each request takes.

@@ -46,7 +46,7 @@ MIN_SAFE_AGE = dt.timedelta(hours=1)
 
 @dataclass
 class GcReport:
-    """What a garbage collection did, or would do.
+    """Report of a garbage collection, or of what one would do.
 
     Attributes:
         lake_bytes_before: Bytes of the whole lake before.

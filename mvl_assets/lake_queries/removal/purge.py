@@ -42,7 +42,7 @@ CONTENT_TABLES = ("samples", "images", "rejects", "rewritten/", f"{EVALUATION_FA
 
 @dataclass(frozen=True, slots=True)
 class PurgePlan:
-    """What a purge would remove.
+    """The rows, images and answers that a purge would remove.
 
     Attributes:
         row_counts: Rows by table, for tables that lose any.

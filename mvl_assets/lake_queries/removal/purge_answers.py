@@ -1,4 +1,4 @@
-"""Which stored answers a purge concerns, found through the request keys that derived rows refer to."""
+"""Finds the stored answers that a purge concerns, through the request keys that derived rows refer to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows and images a purge of a source, or of some samples of it, concerns."""
+"""Finds the rows and images that a purge of a source, or of some of its samples, concerns."""
 
 from __future__ import annotations
 

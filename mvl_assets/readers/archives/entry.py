@@ -53,7 +53,7 @@ class ArchiveError(RejectError):
 
 
 def is_bomb(size: int, compressed_size: int) -> bool:
-    """Whether a member expands so much that it is refused."""
+    """Return whether a member expands so much that it is refused."""
     return size > BOMB_MIN_BYTES and size > BOMB_RATIO * compressed_size
 
 

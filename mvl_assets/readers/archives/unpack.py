@@ -31,7 +31,7 @@ _DECOMPRESSION_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
 def is_compressed(stream: BinaryIO) -> bool:
-    """Whether a stream begins like a gzip file."""
+    """Return whether a stream begins like a gzip file."""
     stream.seek(0)
     head = stream.read(6)
     return any(head.startswith(magic) for magic in _DECOMPRESSORS)

@@ -58,7 +58,7 @@ def iter_entries(stream: BinaryIO, part_offsets: Sequence[int], total_bytes: int
 
 @dataclass(frozen=True, slots=True)
 class _CentralDirectory:
-    """Where the central directory is.
+    """Location of the central directory.
 
     Attributes:
         start: Byte where it starts.

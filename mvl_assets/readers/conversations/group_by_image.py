@@ -41,7 +41,7 @@ class VqaRecord(NamedTuple):
 
 
 class ImageVqaRecord(NamedTuple):
-    """What one element of a file says about an image."""
+    """One element of a file: the name of an image, with a question, an answer or both."""
 
     image_name: str
     record: VqaRecord

@@ -59,7 +59,7 @@ IMAGE_FOLDERS = (
 
 @dataclass(frozen=True, slots=True)
 class _Instances:
-    """What instances.json says: image id and box by annotation id, and the images' fields by id."""
+    """Content of instances.json: image id and box by annotation id, and the images' fields by id."""
 
     boxes: Mapping[int, tuple[object, object]]
     images: Mapping[int, Mapping[str, Any]]

@@ -84,7 +84,7 @@ class _PlainUnpickler(_StandardUnpickler):  # type: ignore[misc]
         raise UnsafePickle(f"the pickle asks for {global_name[:120]!a}, and only plain data is read")
 
     def _decode_string(self, value: bytes) -> str:
-        """Text of Python 2."""
+        """Decode text of Python 2."""
         try:
             return value.decode("utf-8")
         except UnicodeDecodeError:
