@@ -56,7 +56,7 @@ from mvl_assets.media.image import inspect_image
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.bin_packing import pack_bins
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.data.packing import SHARD_ROWS, compute_max_tiles, plan_stage
+from mvl_training.data.packing import SHARD_ROWS, build_pack_plan, compute_max_tiles
 from mvl_training.data.processing import SampleCost, SampleProcessor, load_tokenizer
 from mvl_training.data.token_counts import PackableSample, count_mixture
 from mvl_training.recipe import Recipe, load_recipe, parse_recipe
@@ -263,14 +263,14 @@ HF_TRAINER_VARIANTS = {
 
 def measure_step(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path) -> dict[str, Any]:
     """Measure our process and Hugging Face's one after the other; every second repetition in reverse order."""
-    sample_plan = plan_stage(lake, STAGE, recipe, run_id="benchmark")
+    sample_plan = build_pack_plan(lake, STAGE, recipe, run_id="benchmark")
     data = recipe.to_dict()
     settings = data["stages"][STAGE]
     # Hugging Face's default is 8 samples per rank in one forward pass.
     pack_length = max(settings["max_seq_len"], round(SAMPLES_PER_RANK * sample_plan.n_tokens / sample_plan.n_samples))
     settings |= {"steps": size.n_steps, "global_batch_size": N_RANKS * SAMPLES_PER_RANK, "max_seq_len": pack_length}
     settings |= {"save_interval": 10**6, "loss_spike_factor": None, "zero_stage": 1}
-    pack_report = plan_stage(lake, STAGE, parse_recipe(data), run_id="benchmark")
+    pack_report = build_pack_plan(lake, STAGE, parse_recipe(data), run_id="benchmark")
     recipe_file = folder / "recipe.yaml"
     recipe_file.write_text(yaml.safe_dump(data), encoding="utf-8")
     speeds: dict[str, list[float]] = {name: [] for name in ("ours", *HF_TRAINER_VARIANTS)}
@@ -381,7 +381,7 @@ def measure_loader(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path
         return {"skipped": "webdataset is not installed (pip install --target DIR webdataset; PYTHONPATH=DIR)"}
     import webdataset
 
-    plan_stage(lake, STAGE, recipe, run_id="benchmark")
+    build_pack_plan(lake, STAGE, recipe, run_id="benchmark")
     tar = write_tar(lake, folder / "rows.tar")
     rows = list(views.iter_mixture_rows(lake, STAGE))
     image_ids = np.random.default_rng(SEED).permutation([i for row in rows for i in row["image_ids"]]).tolist()

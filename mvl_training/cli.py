@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
+from mvl_assets.common.tables import as_json, format_table
 from mvl_assets.common.training_stages import TRAINING_STAGES, TrainingStage
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.model.cost_model import PEAK_TFLOPS_BY_DEVICE, compute_recipe_sizes
@@ -51,7 +51,7 @@ def show(name: str, stages: tuple[TrainingStage, ...], gpus: int | None, mfu: fl
             {**stage_forecast.to_dict(), "mfu": mfu, "gpu_days": stage_forecast.compute_gpu_days(mfu, peak * 1e12)}
             for stage_forecast in forecasts
         ]
-        click.echo(json.dumps(forecast_dicts, indent=2))
+        click.echo(as_json(forecast_dicts))
         return
     for stage_forecast in forecasts:
         click.echo("\n".join(_format_forecast(stage_forecast, recipe, mfu, peak)))
@@ -65,23 +65,23 @@ def list_train_rows(stage: TrainingStage, number: int, json_: bool) -> None:
     """List the mixture rows that step NUMBER of the current checkpoint of STAGE was trained on."""
     from mvl_assets.config.settings import load_settings
     from mvl_assets.lake.lake import Lake
-    from mvl_training.runs.stage_run import load_current_checkpoint
     from mvl_training.runs.step_rows import read_step_rows
+    from mvl_training.runs.training_run import load_current_checkpoint
 
     rows = read_step_rows(Lake(load_settings().lake_root), load_current_checkpoint(stage), number)
     if json_:
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(as_json(rows))
         return
-    for row in rows:
-        click.echo(f"{row['row_id']}  pack {row['pack']}  {row['tokens']:>6} tokens  {row['kind']:<9} {row['source']}")
-    click.echo(f"{len(rows)} rows; `mvl trace ROW` says where one came from")
+    columns = ["row_id", "pack", "tokens", "kind", "source"]
+    title = f"{len(rows)} rows; `mvl trace ROW` says where one came from"
+    click.echo(format_table(title, columns, [[row[column] for column in columns] for row in rows]))
 
 
 def _load_pack_plan(recipe: Recipe, stage: TrainingStage) -> PackPlan | None:
     """Return the stage's pack plan, if the lake has one and the profile in use names this recipe."""
     from mvl_assets.config.settings import load_settings
     from mvl_assets.lake.lake import Lake
-    from mvl_training.runs.stage_run import load_current_recipe
+    from mvl_training.runs.training_run import load_current_recipe
 
     lake = Lake(load_settings().lake_root)
     if load_current_recipe()[1] != recipe or not lake.get_table(f"pack_plan/{stage}").count():

@@ -13,7 +13,7 @@ from mvl_training.orchestration.checkpoint_assets import build_checkpoint_asset
 from mvl_training.orchestration.held_out_asset import build_held_out_asset
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.pack_plan_assets import build_pack_plan_asset
-from mvl_training.runs.stage_run import load_current_recipe
+from mvl_training.runs.training_run import load_current_recipe
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

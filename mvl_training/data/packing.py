@@ -92,7 +92,7 @@ class PackPlanReport:
     duration_s: float = 0.0
 
 
-def plan_stage(
+def build_pack_plan(
     lake: Lake,
     stage: TrainingStage,
     recipe: Recipe,

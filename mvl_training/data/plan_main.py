@@ -1,4 +1,4 @@
-"""Command line of `packing.plan_stage`, which plans the packs of a stage.
+"""Command line of `packing.build_pack_plan`, which plans the packs of a stage.
 
     python -m mvl_training.data.plan_main --recipe … --stage … --lake … --run-id … --out FILE
 
@@ -25,7 +25,7 @@ from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_training.data.packing import plan_stage
+from mvl_training.data.packing import build_pack_plan
 from mvl_training.recipe import load_recipe
 
 # Every line becomes a row in the event log's database.
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, type=Path, help="where the report goes, as JSON")
     options = parser.parse_args(arguments)
     with _open_pipes() as pipes:
-        report = plan_stage(
+        report = build_pack_plan(
             Lake(options.lake),
             options.stage,
             load_recipe(options.recipe),

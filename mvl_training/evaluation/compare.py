@@ -7,7 +7,6 @@ answered correctly (Q. McNemar, Psychometrika 12, 1947), for scores of 0 and 1.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass
 import click
 import numpy as np
 
+from mvl_assets.common.tables import as_json, format_table
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.settings import load_settings
 from mvl_assets.lake import sql
@@ -161,7 +161,7 @@ def resolve_checkpoint_version(lake: Lake, name_or_prefix: str) -> str:
         BenchmarkError: No version begins with the prefix, or several do.
     """
     if name_or_prefix in TRAINING_STAGES:
-        from mvl_training.runs.stage_run import load_current_checkpoint
+        from mvl_training.runs.training_run import load_current_checkpoint
 
         return load_current_checkpoint(name_or_prefix).version
     versions = {(row["checkpoint_version"], row["checkpoint"]) for row in lake.get_table(TABLE).iter_rows()}
@@ -181,8 +181,8 @@ def resolve_checkpoint_version(lake: Lake, name_or_prefix: str) -> str:
 @click.argument("first")
 @click.argument("second")
 @click.option("--benchmark", "benchmarks", multiple=True, metavar="NAME", help="Only this benchmark; may be repeated.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
-def compare_command(first: str, second: str, benchmarks: tuple[str, ...], as_json: bool) -> None:
+@click.option("--json", "json_", is_flag=True, help="Print a JSON list.")
+def compare_command(first: str, second: str, benchmarks: tuple[str, ...], json_: bool) -> None:
     """Compare two checkpoints on the benchmarks that both were asked, question by question.
 
     FIRST and SECOND are a training stage (its current checkpoint) or the beginning of a checkpoint's version.
@@ -191,20 +191,19 @@ def compare_command(first: str, second: str, benchmarks: tuple[str, ...], as_jso
     comparisons = compare_checkpoints(
         lake, resolve_checkpoint_version(lake, first), resolve_checkpoint_version(lake, second), benchmarks or None
     )
-    if as_json:
-        click.echo(json.dumps([asdict(comparison) for comparison in comparisons], indent=2))
+    if json_:
+        click.echo(as_json([asdict(comparison) for comparison in comparisons]))
         return
-    click.echo("\n".join(format_table(comparisons, first, second)))
+    columns = ["benchmark", "questions", first[:12], second[:12], "difference (95 %)", "p (McNemar)"]
+    click.echo(format_table("scores from 0 to 100", columns, [_build_row(comparison) for comparison in comparisons]))
 
 
-def format_table(comparisons: list[CheckpointComparison], first: str, second: str) -> list[str]:
-    """Return the lines of a table: scores from 0 to 100, the difference with its 95 % interval, and McNemar's p."""
-    width = max(len("benchmark"), *(len(comparison.benchmark) for comparison in comparisons))
-    header = f"{'benchmark':<{width}}  questions  {first[:12]:>12}  {second[:12]:>12}  difference (95 %)          p"
-    rows = [
-        f"{row.benchmark:<{width}}  {row.n_questions:>9}  {row.first_score:>12.1f}  {row.second_score:>12.1f}"
-        f"  {row.difference:+6.1f} ({row.ci_low:+.1f} to {row.ci_high:+.1f})".ljust(width + 68)
-        + (f"  {row.p_value:.3f}" if row.p_value is not None else "  –")
-        for row in comparisons
+def _build_row(comparison: CheckpointComparison) -> list[object]:
+    return [
+        comparison.benchmark,
+        comparison.n_questions,
+        f"{comparison.first_score:.1f}",
+        f"{comparison.second_score:.1f}",
+        f"{comparison.difference:+.1f} ({comparison.ci_low:+.1f} to {comparison.ci_high:+.1f})",
+        comparison.p_value,
     ]
-    return [header, *rows]

@@ -18,7 +18,7 @@ from mvl_training.evaluation.benchmarks.benchmark_run import (
 from mvl_training.evaluation.benchmarks.registry import LOCAL_SUITE, Suite, load_suites
 from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
 from mvl_training.orchestration.launch import Launcher
-from mvl_training.runs.stage_run import load_current_checkpoint
+from mvl_training.runs.training_run import load_current_checkpoint
 
 # Increased by hand when the meaning of the code changes; the declarations are hashed as well.
 BENCHMARK_CODE_VERSION = "1"

@@ -17,8 +17,8 @@ from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.plots import MAX_EMBEDDED_CHARS, plot_training_curves
 from mvl_training.orchestration.report import render_preview_table
 from mvl_training.recipe import TRAIN_CODE_VERSION, Recipe
-from mvl_training.runs import stage_run
-from mvl_training.runs.stage_run import Checkpoint, StageRun
+from mvl_training.runs import training_run
+from mvl_training.runs.training_run import Checkpoint, TrainingRun
 
 CHECK_DESCRIPTIONS = {
     "loss_fell": "The loss is lower at the end than at the start; blocks if it rose by more than noise.",
@@ -35,7 +35,7 @@ STAGE_DESCRIPTIONS: Mapping[TrainingStage, str] = {
 
 def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefinition:
     """Return the asset `checkpoint/<stage>`."""
-    previous = stage_run.get_previous_stage(stage)
+    previous = training_run.get_previous_stage(stage)
     asset_key = dg.AssetKey(["checkpoint", stage])
 
     @dg.asset(
@@ -55,13 +55,13 @@ def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDef
         code_version=build_code_version(TRAIN_CODE_VERSION, recipe.build_training_inputs(stage)),
     )
     def checkpoint(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
-        run = stage_run.resolve_stage_run(open_lake(), stage)
+        run = training_run.resolve_training_run(open_lake(), stage)
         if run.is_finished:
             context.log.info(f"already trained with the same inputs: {run.output_dir}")
         else:
             launcher.run(context, run.build_command(), run_dir=run.output_dir)
         trained_checkpoint = run.build_checkpoint()
-        stage_run.set_current_checkpoint(trained_checkpoint)
+        training_run.set_current_checkpoint(trained_checkpoint)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(trained_checkpoint.version),
             metadata={
@@ -74,10 +74,10 @@ def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDef
     return checkpoint
 
 
-def _build_checkpoint_metadata(run: StageRun) -> dict[str, Any]:
+def _build_checkpoint_metadata(run: TrainingRun) -> dict[str, Any]:
     result = run.read_result()
-    metrics = stage_run.read_stage_metrics(run.output_dir)
-    trend = stage_run.compute_loss_trend([line["loss"] for line in metrics])
+    metrics = training_run.read_stage_metrics(run.output_dir)
+    trend = training_run.compute_loss_trend([line["loss"] for line in metrics])
     curves = embed_image(
         plot_training_curves(metrics, run.stage), "loss and learning rate", max_chars=MAX_EMBEDDED_CHARS
     )
@@ -103,10 +103,10 @@ def _build_checkpoint_metadata(run: StageRun) -> dict[str, Any]:
     }
 
 
-def _build_check_results(run: StageRun) -> list[dg.AssetCheckResult]:
-    result, metrics = run.read_result(), stage_run.read_stage_metrics(run.output_dir)
-    trend = stage_run.compute_loss_trend([line["loss"] for line in metrics])
-    non_finite_steps = [line["step"] for line in metrics if not stage_run.has_finite_values(line)]
+def _build_check_results(run: TrainingRun) -> list[dg.AssetCheckResult]:
+    result, metrics = run.read_result(), training_run.read_stage_metrics(run.output_dir)
+    trend = training_run.compute_loss_trend([line["loss"] for line in metrics])
+    non_finite_steps = [line["step"] for line in metrics if not training_run.has_finite_values(line)]
     return [
         dg.AssetCheckResult(
             check_name="loss_fell",
@@ -130,10 +130,10 @@ def _build_check_results(run: StageRun) -> list[dg.AssetCheckResult]:
         ),
         dg.AssetCheckResult(
             check_name="export_reloads",
-            passed=result["export_max_difference"] <= stage_run.EXPORT_TOLERANCE,
+            passed=result["export_max_difference"] <= training_run.EXPORT_TOLERANCE,
             metadata={
                 metadata_keys.MAX_LOGIT_DIFFERENCE: result["export_max_difference"],
-                metadata_keys.TOLERANCE: stage_run.EXPORT_TOLERANCE,
+                metadata_keys.TOLERANCE: training_run.EXPORT_TOLERANCE,
             },
         ),
     ]

@@ -16,7 +16,7 @@ from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS, Q
 from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, open_lake
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.report import render_category_table, render_preview_table, render_summary_table
-from mvl_training.runs.stage_run import load_current_checkpoint
+from mvl_training.runs.training_run import load_current_checkpoint
 
 # Increased by hand when the meaning of the code changes.
 EVALUATION_CODE_VERSION = "2"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from mvl_training.runs.process_group import supervise
+from mvl_training.runs.process_group import run_process_group
 
 
 class Launcher(dg.ConfigurableResource):
@@ -56,7 +56,7 @@ class Launcher(dg.ConfigurableResource):
                 # Dagster warns of a preview feature that its own Pipes reader uses.
                 warnings.simplefilter("ignore", dg.PreviewWarning)
                 session = stack.enter_context(pipes_session)
-            supervise(
+            run_process_group(
                 command,
                 run_dir=run_dir,
                 env={**build_openmp_env(), **session.get_bootstrap_env_vars()},

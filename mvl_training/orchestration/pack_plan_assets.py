@@ -12,7 +12,7 @@ from mvl_assets.orchestration.metadata import build_table_metadata
 from mvl_training.orchestration.asset_defaults import OWNERS, build_code_version, open_lake
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.recipe import Recipe
-from mvl_training.runs import stage_run
+from mvl_training.runs import training_run
 
 # Increased by hand when the meaning of the code changes; the inputs are hashed as well.
 PLAN_CODE_VERSION = "2"
@@ -35,12 +35,12 @@ def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefi
     )
     def pack_plan(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
         lake = open_lake()
-        plan_dir = stage_run.get_plan_dir(stage)
+        plan_dir = training_run.get_plan_dir(stage)
         report_path = plan_dir / "report.json"
         launcher.run(
-            context, stage_run.build_plan_command(stage, lake.root, context.run_id, report_path), run_dir=plan_dir
+            context, training_run.build_plan_command(stage, lake.root, context.run_id, report_path), run_dir=plan_dir
         )
-        report = stage_run.read_json(report_path)
+        report = training_run.read_json(report_path)
         table = lake.get_table(f"pack_plan/{stage}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report["data_version"]),

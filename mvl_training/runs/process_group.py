@@ -71,7 +71,7 @@ class CommandFailed(MvlError):
         super().__init__("\n".join([line, *last_lines[:-1]]), hint=f"the whole log is in {log}")
 
 
-def supervise(
+def run_process_group(
     command: Sequence[str],
     *,
     run_dir: Path,

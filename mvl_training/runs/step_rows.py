@@ -13,7 +13,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_plan import PackPlan
 from mvl_training.recipe import parse_recipe
-from mvl_training.runs.stage_run import Checkpoint, read_json
+from mvl_training.runs.training_run import Checkpoint, read_json
 from mvl_training.trainer.run_files import PROVENANCE_FILE, RESULT_FILE
 
 

@@ -12,7 +12,7 @@ from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.model.hf_layout import to_hub_name, write_model_files
 from mvl_training.model.student_model import assemble_student
 from mvl_training.recipe import parse_recipe
-from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint
 from mvl_training.trainer.run_files import PROVENANCE_FILE
 from tests.training import tiny_model
 

@@ -11,7 +11,7 @@ import yaml
 
 from mvl_assets.lake.lake import Lake
 from mvl_training.data.chat_format import ChatTokenizer
-from mvl_training.data.packing import plan_stage
+from mvl_training.data.packing import build_pack_plan
 from mvl_training.recipe import Recipe, parse_recipe
 from tests.training import tiny_model as small
 
@@ -35,7 +35,7 @@ def recipe(tokenizer: Path) -> Recipe:
 def lake(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Lake:
     """Forty drawn samples (one image, two, none) and a video, with their pack plan."""
     filled = small.fill_lake(tmp_path_factory.mktemp("lake"), small.draw_shape_samples(40), frames=5)
-    plan_stage(filled, "single_image", small.build_recipe(tokenizer), run_id="test")
+    build_pack_plan(filled, "single_image", small.build_recipe(tokenizer), run_id="test")
     return filled
 
 
@@ -48,7 +48,7 @@ def seeing(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> tuple[P
     file.write_text(yaml.safe_dump(data), encoding="utf-8")
     drawn = small.draw_colour_samples(440, seed=0)
     filled = small.fill_lake(folder / "lake", drawn[:400])
-    plan_stage(filled, "single_image", parse_recipe(data), run_id="test")
+    build_pack_plan(filled, "single_image", parse_recipe(data), run_id="test")
     command = [sys.executable, "-m", "mvl_training.trainer.main", "--recipe", str(file), "--stage", "single_image"]
     command += ["--lake", filled.root, "--out", str(folder / "out")]
     done = subprocess.run(

@@ -13,8 +13,8 @@ from mvl_assets.inference.local_server import server
 from mvl_assets.lake.lake import Lake
 from mvl_training.definitions import defs
 from mvl_training.orchestration.checkpoint_assets import CHECK_DESCRIPTIONS
-from mvl_training.runs import stage_run
-from mvl_training.runs.process_group import list_processes, supervise
+from mvl_training.runs import training_run
+from mvl_training.runs.process_group import list_processes, run_process_group
 from tests.training_defs import small_road
 
 pytestmark = [pytest.mark.road, pytest.mark.soak]
@@ -72,10 +72,10 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
     assert trained.success
     shown = _metadata(trained)
     for before, stage in zip((None, *TRAINING_STAGES), TRAINING_STAGES, strict=False):
-        checkpoint = stage_run.load_current_checkpoint(stage)
+        checkpoint = training_run.load_current_checkpoint(stage)
         assert (checkpoint.export_dir / "model.safetensors").is_file()
         said = shown[f"checkpoint/{stage}"]
-        initial = "the recipe's towers" if before is None else stage_run.load_current_checkpoint(before).version
+        initial = "the recipe's towers" if before is None else training_run.load_current_checkpoint(before).version
         assert said[metadata_keys.INITIAL_WEIGHTS] == initial
         assert said[metadata_keys.STEPS] == small_road.STEPS
         assert said[metadata_keys.PACK_PLAN] == lake.get_table(f"pack_plan/{stage}").compute_data_version()
@@ -109,7 +109,7 @@ def test_the_losses_appear_in_the_event_log_while_training(
 def test_the_same_again_trains_nothing_and_makes_nothing_stale(
     instance: dg.DagsterInstance, trained: dg.ExecuteInProcessResult
 ) -> None:
-    logs = [stage_run.load_current_checkpoint(stage).output_dir / "log.txt" for stage in TRAINING_STAGES]
+    logs = [training_run.load_current_checkpoint(stage).output_dir / "log.txt" for stage in TRAINING_STAGES]
     before = [log.stat().st_mtime_ns for log in logs]
     again = _materialize(instance, 'key:"checkpoint/*"')
     assert [log.stat().st_mtime_ns for log in logs] == before
@@ -117,7 +117,7 @@ def test_the_same_again_trains_nothing_and_makes_nothing_stale(
 
 
 def test_another_learning_rate_would_train_beside_what_is_there(lake: Lake, trained: dg.ExecuteInProcessResult) -> None:
-    run = stage_run.resolve_stage_run(lake, "alignment")
+    run = training_run.resolve_training_run(lake, "alignment")
     assert run.is_finished
     changed = run.recipe.model_copy(
         update={
@@ -127,7 +127,7 @@ def test_another_learning_rate_would_train_beside_what_is_there(lake: Lake, trai
             }
         }
     )
-    other = stage_run.StageRun(
+    other = training_run.TrainingRun(
         run.stage, run.recipe_name, changed, run.lake_root, run.plan_version, run.initial_checkpoint
     )
     assert other.output_dir != run.output_dir and not other.is_finished
@@ -139,7 +139,7 @@ def test_a_cancelled_training_saves_its_last_step_and_leaves_no_process(
     with pytest.MonkeyPatch.context() as own:
         # Would run for an hour and save nothing on its own: whatever is saved, the cancel saved.
         own.setenv("MVL_PROFILE", str(small_road.write_profile(tmp_path, steps=5000, save_interval=5000)))
-        run = stage_run.resolve_stage_run(lake, "alignment")
+        run = training_run.resolve_training_run(lake, "alignment")
 
     class Cancelled(BaseException):
         pass
@@ -148,11 +148,11 @@ def test_a_cancelled_training_saves_its_last_step_and_leaves_no_process(
 
     def echo(text: str) -> None:
         if "step " in text and "loss" in text:
-            marks.append(stage_run.read_json(run.output_dir / "process_group.json")["group_id"])
+            marks.append(training_run.read_json(run.output_dir / "process_group.json")["group_id"])
             raise Cancelled
 
     with contextlib.suppress(Cancelled):
-        supervise(run.build_command(), run_dir=run.output_dir, on_output=echo, grace_s=60.0)
+        run_process_group(run.build_command(), run_dir=run.output_dir, on_output=echo, grace_s=60.0)
     assert len(marks) == 1, "the training had begun"
     assert list_processes(marks[0]) == []
     (saved,) = (run.output_dir / "checkpoints").glob("step-*")

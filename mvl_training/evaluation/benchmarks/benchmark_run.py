@@ -30,7 +30,7 @@ from mvl_training.evaluation.benchmarks.registry import (
     parse_benchmark_result,
 )
 from mvl_training.runs.process_group import CommandFailed, LaunchFn
-from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint
 
 TABLE, ANSWERS_TABLE = "evaluation_benchmarks", "evaluation_benchmark_answers"
 LMMS_RUN_MODULE = "mvl_training.evaluation.lmms.run"
@@ -182,7 +182,7 @@ def _build_job(
         model_args |= (
             {"base_url": benchmark_settings.base_url}
             if benchmark_settings.base_url
-            else {"server_spec": asdict(build_server_spec(checkpoint))}
+            else {"server_spec": asdict(build_benchmark_server_spec(checkpoint))}
         )
     job: dict[str, Any] = {
         "model": f"mvl_{benchmark_settings.backend}",
@@ -205,7 +205,7 @@ def _build_job(
     return job
 
 
-def build_server_spec(checkpoint: Checkpoint) -> ServerSpec:
+def build_benchmark_server_spec(checkpoint: Checkpoint) -> ServerSpec:
     """Return a server spec for the questions of any benchmark, limited by the positions of the model."""
     config = json.loads((checkpoint.export_dir / "config.json").read_text(encoding="utf-8"))
     return ServerSpec(

@@ -13,7 +13,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.held_out import local_worker, server_client, suite
 from mvl_training.evaluation.held_out.questions import PREVIEW_COUNT, QUESTIONS_PER_CATEGORY, HeldOutQuestion
 from mvl_training.runs.process_group import LaunchFn
-from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint
 
 LOCAL_WORKER_MODULE = "mvl_training.evaluation.held_out.local_worker"
 

@@ -17,7 +17,7 @@ from mvl_assets.model_stage.loop import answer_requests
 from mvl_assets.model_stage.stage import ServedModel
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import HeldOutQuestion
-from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint
 
 STAGE = "evaluation"
 

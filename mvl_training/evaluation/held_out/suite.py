@@ -16,7 +16,7 @@ from mvl_assets.lake_queries.holdout import iter_held_out_rows
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import HeldOutQuestion, compute_suite_hash, select_questions
 from mvl_training.evaluation.scoring import CategoryScore, ScoredAnswer, compute_category_scores
-from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint
 
 SUITE = "held_out"
 TABLE = f"evaluation/{SUITE}"

@@ -22,7 +22,7 @@ from lmms_eval.models.registry_v2 import ModelManifest
 
 from mvl_training.evaluation.lmms.question import (
     LmmsError,
-    build_question,
+    build_benchmark_question,
     iter_question_batches,
     resolve_stop_sequences,
     truncate_at_stop,
@@ -87,7 +87,7 @@ class _WorkerModel(lmms):
 
     def _build_question(self, request: Any) -> dict[str, Any]:
         _, doc_to_messages, settings, doc_id, task, split = request.args
-        return build_question(
+        return build_benchmark_question(
             task, doc_to_messages(self.task_dict[task][split][doc_id]), settings, max_new_tokens=self._max_new_tokens
         )
 

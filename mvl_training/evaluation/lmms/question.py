@@ -38,7 +38,7 @@ class QuestionError(LmmsError):
     """A question cannot be asked as the task requires."""
 
 
-def build_question(
+def build_benchmark_question(
     task: str, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], *, max_new_tokens: int | None
 ) -> dict[str, Any]:
     """Return a question in the form that `benchmarks.lmms_worker` reads.

@@ -24,7 +24,7 @@ from mvl_training.evaluation.benchmarks.benchmark_run import (
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 from mvl_training.evaluation.compare import compare_checkpoints
 from mvl_training.runs.process_group import CommandFailed
-from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint
 
 Launch = Callable[[Sequence[str], Path], None]
 

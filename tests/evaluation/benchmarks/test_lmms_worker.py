@@ -23,7 +23,7 @@ from mvl_training.evaluation.benchmarks.lmms_worker import (
     ServerBackend,
 )
 from mvl_training.evaluation.student_runner import StudentRunner
-from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint
 from tests.evaluation.untrained import untrained_checkpoint
 from tests.servers import serving
 from tests.training import tiny_model

@@ -17,7 +17,7 @@ from mvl_assets.media.image import build_blank_image
 from mvl_training.evaluation.held_out import evaluate, local_worker
 from mvl_training.evaluation.held_out.questions import QUESTIONS_PER_CATEGORY
 from mvl_training.evaluation.held_out.suite import select_held_out_questions
-from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint
 
 ShownQuestion = tuple[list[bytes], str]
 

@@ -20,7 +20,7 @@ from mvl_training.evaluation.held_out import server_client
 from mvl_training.evaluation.held_out.questions import HeldOutQuestion
 from mvl_training.evaluation.held_out.suite import select_held_out_questions
 from mvl_training.recipe import load_recipe
-from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint
 
 CHECKPOINT = Checkpoint("one_vision", Path("/no/export"), "v1", 512)
 FAKE = (sys.executable, "-m", "mvl_assets.inference.testing.fake_server", "--port")

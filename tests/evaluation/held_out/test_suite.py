@@ -17,7 +17,7 @@ from mvl_training.evaluation.held_out.suite import (
     select_held_out_questions,
 )
 from mvl_training.orchestration.report import render_category_table, render_preview_table, render_summary_table
-from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint
 
 # As the fixture `lake` fills it.
 CATEGORIES, ROWS = ("general", "chart", "language"), 12

@@ -32,9 +32,9 @@ from mvl_training.evaluation.compare import compare_checkpoints
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.orchestration.benchmark_assets import build_benchmark_assets
 from mvl_training.orchestration.launch import Launcher
-from mvl_training.runs import stage_run
+from mvl_training.runs import training_run
 from mvl_training.runs.process_group import CommandFailed
-from mvl_training.runs.stage_run import Checkpoint
+from mvl_training.runs.training_run import Checkpoint
 from tests.evaluation.untrained import untrained_checkpoint
 from tests.servers import serving
 from tests.training import tiny_model
@@ -175,7 +175,7 @@ def test_a_local_benchmark_asset_shows_score_and_chance(
     module_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    stage_run.set_current_checkpoint(checkpoint)
+    training_run.set_current_checkpoint(checkpoint)
     suites = build_benchmark_assets()
     (local,) = [suite for suite in suites if suite.key.path[1] == "local"]
     result = dg.materialize(

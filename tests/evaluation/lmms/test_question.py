@@ -14,7 +14,7 @@ from mvl_training.evaluation.lmms import question as asked
 from mvl_training.evaluation.lmms.question import (
     DEFAULT_MAX_NEW_TOKENS,
     QuestionError,
-    build_question,
+    build_benchmark_question,
     iter_question_batches,
     resolve_stop_sequences,
     truncate_at_stop,
@@ -25,7 +25,9 @@ SAYS_NOTHING = {"until": ["\n\n"], "do_sample": False}
 
 
 def _said(content: Any, settings: dict[str, Any] | None = None, bound: int | None = None) -> dict[str, Any]:
-    return build_question("t", [{"role": "user", "content": content}], settings or SAYS_NOTHING, max_new_tokens=bound)
+    return build_benchmark_question(
+        "t", [{"role": "user", "content": content}], settings or SAYS_NOTHING, max_new_tokens=bound
+    )
 
 
 def test_images_keep_their_places_and_every_pixel() -> None:

@@ -14,7 +14,7 @@ from mvl_training.data import token_counts
 from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackLoader
 from mvl_training.data.pack_plan import PackPlan
-from mvl_training.data.packing import plan_stage
+from mvl_training.data.packing import build_pack_plan
 from mvl_training.data.processing import SampleProcessor
 from mvl_training.recipe import Recipe
 from tests.training import tiny_model as small
@@ -24,15 +24,15 @@ def test_a_plan_is_deterministic_and_changes_with_what_it_depends_on(
     tmp_path: Path, tokenizer: Path, recipe: Recipe
 ) -> None:
     lake = small.fill_lake(tmp_path, small.draw_shape_samples(30))
-    first = plan_stage(lake, "single_image", recipe, run_id="a")
+    first = build_pack_plan(lake, "single_image", recipe, run_id="a")
     version = lake.get_table("pack_plan/single_image").version
-    again = plan_stage(lake, "single_image", recipe, run_id="b")
+    again = build_pack_plan(lake, "single_image", recipe, run_id="b")
     assert again.data_version == first.data_version
     assert lake.get_table("pack_plan/single_image").version == version
     slower = small.build_recipe(tokenizer, learning_rates={"projector": 1e-4}, steps=99, zero_stage=3)
-    assert plan_stage(lake, "single_image", slower, run_id="c").data_version == first.data_version
+    assert build_pack_plan(lake, "single_image", slower, run_id="c").data_version == first.data_version
     longer = small.build_recipe(tokenizer, max_seq_len=512)
-    assert plan_stage(lake, "single_image", longer, run_id="d").data_version != first.data_version
+    assert build_pack_plan(lake, "single_image", longer, run_id="d").data_version != first.data_version
 
 
 def test_the_report_adds_up_to_the_table(lake: Lake, recipe: Recipe, tokens: ChatTokenizer) -> None:
@@ -42,7 +42,7 @@ def test_the_report_adds_up_to_the_table(lake: Lake, recipe: Recipe, tokens: Cha
         PackPlan(lake, "single_image"),
         SampleProcessor.for_stage(recipe, "single_image", tokens),
     )
-    report = plan_stage(lake, "single_image", recipe, run_id="again")
+    report = build_pack_plan(lake, "single_image", recipe, run_id="again")
     plan = PackPlan(lake, "single_image")
     assert [p.position for p in plan] == list(range(report.n_packs))
     assert report.n_samples == sum(len(p.row_ids) for p in plan) == plan.n_samples.sum() == 41
@@ -81,7 +81,7 @@ def test_rows_that_cannot_be_trained_on_become_rejects_and_are_never_cut(tmp_pat
         "single_image",
     )
     progress: list[tuple[int, int]] = []
-    report = plan_stage(
+    report = build_pack_plan(
         lake,
         "single_image",
         recipe,
@@ -104,7 +104,7 @@ def test_a_missing_image_rejects_its_rows_and_stops_training_on_an_older_plan(
     lake = Lake(str(tmp_path))
     shapes = [small.draw("circle", "red"), small.draw("square", "blue")]
     small.insert_rows(lake, [([shape], "<image>\nWhat?", "red", None) for shape in shapes], "single_image")
-    plan_stage(lake, "single_image", recipe, run_id="r")
+    build_pack_plan(lake, "single_image", recipe, run_id="r")
     gone = next(lake.images.table.iter_rows(["image_id"]))["image_id"]
     lake.images.table.delete(f"image_id = '{gone}'")
     plan = PackPlan(lake, "single_image")
@@ -112,7 +112,7 @@ def test_a_missing_image_rejects_its_rows_and_stops_training_on_an_older_plan(
     with pytest.raises(MvlError, match=f"missing_image: image {gone} is not in the lake"):
         for position in range(len(plan)):
             loader.load(position)
-    assert plan_stage(lake, "single_image", recipe, run_id="r").rejects_by_error == {"missing_image": 1}
+    assert build_pack_plan(lake, "single_image", recipe, run_id="r").rejects_by_error == {"missing_image": 1}
 
 
 def test_an_image_turned_by_its_exif_is_counted_as_it_is_shown(tmp_path: Path, recipe: Recipe, tokens) -> None:
@@ -121,7 +121,7 @@ def test_an_image_turned_by_its_exif_is_counted_as_it_is_shown(tmp_path: Path, r
     buffer = io.BytesIO()
     Image.new("RGB", (600, 240), "red").save(buffer, "JPEG", exif=exif)
     lake = small.fill_lake(tmp_path, [([buffer.getvalue()], "What?", "red")])
-    plan_stage(lake, "single_image", recipe, run_id="r")
+    build_pack_plan(lake, "single_image", recipe, run_id="r")
     plan = PackPlan(lake, "single_image")
     loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))
     (layout,) = loader.load(0).layouts
@@ -130,12 +130,12 @@ def test_an_image_turned_by_its_exif_is_counted_as_it_is_shown(tmp_path: Path, r
 
 def test_several_processes_count_the_same_plan(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = small.fill_lake(tmp_path, small.draw_shape_samples(20))
-    alone = plan_stage(lake, "single_image", recipe, run_id="a", n_processes=1)
+    alone = build_pack_plan(lake, "single_image", recipe, run_id="a", n_processes=1)
     progress: list[tuple[int, int]] = []
     monkeypatch.setattr(token_counts, "CHUNK_ROWS", 6)
     plan = lake.get_table("pack_plan/single_image")
     plan.delete("position >= 0")
-    shared = plan_stage(
+    shared = build_pack_plan(
         lake,
         "single_image",
         recipe,
@@ -151,7 +151,7 @@ def test_another_text_of_the_same_length_changes_the_plan(tmp_path: Path, recipe
     versions = []
     for answer in ("red", "sad"):
         lake = small.fill_lake(tmp_path / answer, [([], "Which?", answer)])
-        versions.append(plan_stage(lake, "single_image", recipe, run_id="r"))
+        versions.append(build_pack_plan(lake, "single_image", recipe, run_id="r"))
     assert versions[0].n_tokens == versions[1].n_tokens
     assert versions[0].data_version != versions[1].data_version
 
@@ -159,19 +159,19 @@ def test_another_text_of_the_same_length_changes_the_plan(tmp_path: Path, recipe
 def test_a_missing_or_empty_mixture_is_one_clear_error(tmp_path: Path, recipe: Recipe) -> None:
     lake = Lake(str(tmp_path))
     with pytest.raises(MvlError, match="no mixture/single_image"):
-        plan_stage(lake, "single_image", recipe, run_id="r")
+        build_pack_plan(lake, "single_image", recipe, run_id="r")
     with pytest.raises(MvlError, match="no pack_plan/single_image"):
         PackPlan(lake, "single_image")
     small.insert_rows(lake, [([], "Hi", "", None)], "single_image")
     with pytest.raises(MvlError, match="nothing to train on: 1 no_answer"):
-        plan_stage(lake, "single_image", recipe, run_id="r")
+        build_pack_plan(lake, "single_image", recipe, run_id="r")
 
 
 def test_training_on_a_plan_of_another_lake_names_the_first_row_that_differs(
     tmp_path: Path, recipe: Recipe, tokens
 ) -> None:
     lake = small.fill_lake(tmp_path, small.draw_shape_samples(4))
-    plan_stage(lake, "single_image", recipe, run_id="r")
+    build_pack_plan(lake, "single_image", recipe, run_id="r")
     plan = PackPlan(lake, "single_image")
     small.fill_lake(tmp_path, [(p, q, a + "!") for p, q, a in small.draw_shape_samples(4)])
     loader = PackLoader(lake, "single_image", plan, SampleProcessor.for_stage(recipe, "single_image", tokens))

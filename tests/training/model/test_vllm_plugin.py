@@ -18,7 +18,7 @@ from mvl_assets.inference.local_server.server import ensure_server, stop_servers
 from mvl_assets.inference.local_server.server_spec import ServerSpec, is_vllm_installed
 from mvl_assets.media.image import compute_standard_size
 from mvl_assets.media.tiles import compute_anyres_layout
-from mvl_training.data.packing import plan_stage
+from mvl_training.data.packing import build_pack_plan
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.recipe import parse_recipe
 from tests.training import tiny_model as small
@@ -54,7 +54,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
         ([plain(colour, (rng.choice([224, 336]), 224))], QUESTION, colour) for colour in 40 * list(small.COLOURS)
     ]
     lake = small.fill_lake(folder / "lake", samples)
-    plan_stage(lake, "single_image", parse_recipe(data), run_id="test")
+    build_pack_plan(lake, "single_image", parse_recipe(data), run_id="test")
     command = [sys.executable, "-m", "mvl_training.trainer.main", "--recipe", str(file), "--stage", "single_image"]
     command += ["--lake", lake.root, "--out", str(folder / "out")]
     done = subprocess.run(

@@ -10,7 +10,7 @@ import pytest
 
 from mvl_assets.common import metadata_keys
 from mvl_training.data.mixture_stats import render_loads_table, render_shares_table
-from mvl_training.data.packing import PackPlanReport, plan_stage
+from mvl_training.data.packing import PackPlanReport, build_pack_plan
 from mvl_training.orchestration.pack_plan_assets import build_plan_metadata
 from mvl_training.recipe import parse_recipe
 from tests.training import tiny_model as small
@@ -21,7 +21,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> PackPla
     """The plan of 30 samples with images, none, and a video, by a recipe for two ranks."""
     lake = small.fill_lake(tmp_path_factory.mktemp("lake"), small.draw_shape_samples(30), frames=5)
     recipe = parse_recipe(small.build_recipe_data(tokenizer) | {"nproc_per_node": 2})
-    return plan_stage(lake, "single_image", recipe, run_id="r")
+    return build_pack_plan(lake, "single_image", recipe, run_id="r")
 
 
 def test_a_plan_is_made_for_the_recipes_ranks_first_and_names_categories_and_modalities(report: PackPlanReport) -> None:

@@ -22,7 +22,7 @@ from mvl_training.runs.process_group import (
     FolderBusy,
     kill_orphans,
     list_processes,
-    supervise,
+    run_process_group,
 )
 
 # A launcher like torchrun: its worker gets a session of its own, the worker has a helper, and all of them ignore SIGINT
@@ -115,7 +115,7 @@ def test_a_cancel_ends_launcher_workers_and_helpers_that_ignore_sigint_and_sigte
 ) -> None:
     script = _script(tmp_path, "print('up', flush=True)\n" + STUBBORN)
     with pytest.raises(Cancelled):
-        supervise(
+        run_process_group(
             [sys.executable, str(script), str(tmp_path), "2"],
             run_dir=tmp_path / "run",
             on_output=_cancel_when(lambda: len(list(tmp_path.glob("*.pid"))) == 3),
@@ -127,7 +127,7 @@ def test_a_cancel_ends_launcher_workers_and_helpers_that_ignore_sigint_and_sigte
 def test_a_worker_that_saves_on_sigint_gets_the_time_to_save(tmp_path: Path) -> None:
     script = _script(tmp_path, "print('up', flush=True)\n" + SAVING)
     with pytest.raises(Cancelled):
-        supervise(
+        run_process_group(
             [sys.executable, str(script), str(tmp_path)],
             run_dir=tmp_path / "run",
             on_output=_cancel_when(lambda: (tmp_path / "0.pid").exists()),
@@ -143,7 +143,7 @@ from pathlib import Path
 helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 Path(sys.argv[1], "0.pid").write_text(str(helper.pid))
 """
-    supervise(
+    run_process_group(
         [sys.executable, str(_script(tmp_path, text)), str(tmp_path)],
         run_dir=tmp_path / "run",
         on_output=lambda text: None,
@@ -155,8 +155,8 @@ def test_the_next_start_ends_the_group_of_a_killed_supervisor(tmp_path: Path) ->
     run = tmp_path / "run"
     script = _script(tmp_path, STUBBORN)
     code = (
-        "import sys; from pathlib import Path; from mvl_training.runs.process_group import supervise\n"
-        "supervise(sys.argv[2:], run_dir=Path(sys.argv[1]), on_output=lambda text: None)"
+        "import sys; from pathlib import Path; from mvl_training.runs.process_group import run_process_group\n"
+        "run_process_group(sys.argv[2:], run_dir=Path(sys.argv[1]), on_output=lambda text: None)"
     )
     supervisor = subprocess.Popen(
         [sys.executable, "-c", code, str(run), sys.executable, str(script), str(tmp_path), "2"]
@@ -184,7 +184,7 @@ def test_a_second_start_in_the_same_folder_is_refused_while_the_first_lives(tmp_
 
     def first() -> None:
         try:
-            supervise(
+            run_process_group(
                 [sys.executable, str(script), str(tmp_path)],
                 run_dir=run,
                 on_output=_cancel_when(stop.is_set),
@@ -198,7 +198,7 @@ def test_a_second_start_in_the_same_folder_is_refused_while_the_first_lives(tmp_
     try:
         (pid,) = _pids(tmp_path, 1)
         with pytest.raises(FolderBusy):
-            supervise([sys.executable, "-c", "pass"], run_dir=run, on_output=lambda text: None)
+            run_process_group([sys.executable, "-c", "pass"], run_dir=run, on_output=lambda text: None)
         assert _alive(pid), "the refused start must not touch the living run"
     finally:
         stop.set()
@@ -209,7 +209,7 @@ def test_a_second_start_in_the_same_folder_is_refused_while_the_first_lives(tmp_
 def test_a_failing_command_says_its_code_and_its_last_lines(tmp_path: Path) -> None:
     outputs: list[str] = []
     with pytest.raises(CommandFailed) as caught:
-        supervise(
+        run_process_group(
             [sys.executable, "-c", "print('no such recipe'); raise SystemExit(3)"],
             run_dir=tmp_path,
             on_output=outputs.append,
@@ -223,7 +223,7 @@ def test_a_workers_last_words_are_shown_without_torchruns_report_after_them(tmp_
     report = "E1123 13:47:17.381000 1 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 2)"
     code = f"print('there is no pack plan'); print({report!r}); print('Traceback\\n' * 40); raise SystemExit(1)"
     with pytest.raises(CommandFailed) as caught:
-        supervise([sys.executable, "-c", code], run_dir=tmp_path, on_output=lambda text: None)
+        run_process_group([sys.executable, "-c", code], run_dir=tmp_path, on_output=lambda text: None)
     assert caught.value.log_tail == "there is no pack plan"
     assert caught.value.message.startswith("there is no pack plan (")
     assert len(caught.value.message.splitlines()) == 1
@@ -232,7 +232,9 @@ def test_a_workers_last_words_are_shown_without_torchruns_report_after_them(tmp_
 def test_a_model_server_outlives_the_command_that_started_it(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     script = _script(tmp_path, SERVING)
-    supervise([sys.executable, str(script), str(tmp_path)], run_dir=tmp_path / "run", on_output=lambda text: None)
+    run_process_group(
+        [sys.executable, str(script), str(tmp_path)], run_dir=tmp_path / "run", on_output=lambda text: None
+    )
     server = psutil.Process(int((tmp_path / "server.pid").read_text()))
     try:
         assert server.status() != psutil.STATUS_ZOMBIE
@@ -243,7 +245,7 @@ def test_a_model_server_outlives_the_command_that_started_it(tmp_path: Path) -> 
 def test_a_half_written_group_file_does_not_stop_the_next_start(tmp_path: Path) -> None:
     (tmp_path / GROUP_FILE).write_text('{"group_id": "ab', encoding="utf-8")
     outputs: list[str] = []
-    supervise([sys.executable, "-c", "print('ran')"], run_dir=tmp_path, on_output=outputs.append)
+    run_process_group([sys.executable, "-c", "print('ran')"], run_dir=tmp_path, on_output=outputs.append)
     assert "ran" in "".join(outputs)
 
 

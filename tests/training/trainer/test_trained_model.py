@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from mvl_training.evaluation.student_runner import StudentRunner
-from mvl_training.runs.stage_run import EXPORT_TOLERANCE
+from mvl_training.runs.training_run import EXPORT_TOLERANCE
 from mvl_training.trainer.checkpoint import format_checkpoint_name
 from tests.training import tiny_model as small
 

@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_training.recipe import load_recipe
-from mvl_training.runs import stage_run
-from mvl_training.runs.stage_run import EXPORT_TOLERANCE, Checkpoint
+from mvl_training.runs import training_run
 from mvl_training.runs.step_rows import read_step_rows
+from mvl_training.runs.training_run import EXPORT_TOLERANCE, Checkpoint
 from mvl_training.trainer import checkpoint
 from mvl_training.trainer.checkpoint import CheckpointError
 from mvl_training.trainer.export import export_checkpoint
@@ -458,7 +458,7 @@ def test_an_infinite_gradient_stops_before_the_checkpoint_and_a_resume_knows_the
     named = done.stderr.split("mixture rows: ")[1].split(" ")[0].strip(",")
     assert named in {r["row_id"] for r in lake.get_table("mixture/single_image").iter_rows(["row_id"])}
     assert [p.name for p in checkpoint.list_checkpoints(out / "checkpoints")] == ["step-00000001"]
-    assert [s["step"] for s in steps_of(out)] == [1] and all(stage_run.has_finite_values(s) for s in steps_of(out))
+    assert [s["step"] for s in steps_of(out)] == [1] and all(training_run.has_finite_values(s) for s in steps_of(out))
 
     # As if the run had been going for fifty steps, far below the loss that comes next.
     lines = [json.dumps({"step": step, "loss": 0.001}) + "\n" for step in range(-48, 2)]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.runs.stage_run import LAUNCHER_ENV
+from mvl_training.runs.training_run import LAUNCHER_ENV
 from tests.training import tiny_model as small
 
 STEPS = 4
@@ -102,9 +102,9 @@ def test_a_machine_that_fails_ends_the_others(tmp_path: Path) -> None:
 
 
 def test_the_launcher_command_replaces_torchrun(monkeypatch: pytest.MonkeyPatch, tokenizer: Path) -> None:
-    from mvl_training.runs.stage_run import StageRun
+    from mvl_training.runs.training_run import TrainingRun
 
-    run = StageRun("single_image", "tiny.yaml", small.build_recipe(tokenizer), "lake", "1", None)
+    run = TrainingRun("single_image", "tiny.yaml", small.build_recipe(tokenizer), "lake", "1", None)
     alone = run.build_command()
     monkeypatch.setenv(LAUNCHER_ENV, "deploy/train-hosts.sh 'my hosts.txt'")
     assert run.build_command() == ["deploy/train-hosts.sh", "my hosts.txt", *alone[alone.index("--nproc_per_node") :]]

@@ -66,8 +66,8 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class StageRun:
-    """One stage with its inputs resolved, as `resolve_stage_run` does.
+class TrainingRun:
+    """One stage with its inputs resolved, as `resolve_training_run` does.
 
     Attributes:
         stage: The training stage.
@@ -156,7 +156,7 @@ def load_current_recipe() -> tuple[str, Recipe]:
     return name, load_recipe(name)
 
 
-def resolve_stage_run(lake: Lake, stage: TrainingStage) -> StageRun:
+def resolve_training_run(lake: Lake, stage: TrainingStage) -> TrainingRun:
     """Return the stage as it would be trained now.
 
     Raises:
@@ -167,7 +167,7 @@ def resolve_stage_run(lake: Lake, stage: TrainingStage) -> StageRun:
     if not plan.count():
         raise StageError(f"the pack plan for {stage} is missing or empty", hint=f"materialise pack_plan/{stage} first")
     previous = get_previous_stage(stage)
-    return StageRun(
+    return TrainingRun(
         stage=stage,
         recipe_name=name,
         recipe=recipe,

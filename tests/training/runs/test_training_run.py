@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mvl_training.runs.stage_run import compute_loss_trend
+from mvl_training.runs.training_run import compute_loss_trend
 
 
 def test_a_loss_trend_compares_both_ends_of_the_curve_beyond_noise() -> None:
