@@ -147,7 +147,7 @@ def test_a_refused_question_and_a_video_are_errors_of_the_server_backend(lake: L
             ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question("Hi"))])
         film = tmp_path / "film"
         film.mkdir()
-        with pytest.raises(BackendError, match="shows videos"):
+        with pytest.raises(BackendError, match="has videos"):
             ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question(film, "What?"))])
 
 

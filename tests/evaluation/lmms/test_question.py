@@ -50,8 +50,8 @@ def test_every_answer_is_limited_by_the_caller_the_task_or_a_default() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}])
-def test_a_task_that_wants_sampled_answers_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(QuestionError, match=r"t wants .*greedy"):
+def test_a_task_that_requires_sampled_answers_is_rejected(settings: dict[str, Any]) -> None:
+    with pytest.raises(QuestionError, match=r"t requires .*greedy"):
         _said("Hi", settings)
 
 
