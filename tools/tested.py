@@ -20,7 +20,7 @@ of training, the `small` and `paper` profiles and recipes), downloads from a hub
 def render_test_report(report_paths: list[Path]) -> str:
     """Return the reports as markdown, by folder of `tests/`."""
     counts_by_package: dict[str, Counter[str]] = defaultdict(Counter)
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     skipped: Counter[str] = Counter()
     for case in (c for r in report_paths for c in ET.parse(r).iter("testcase")):  # noqa: S314 - of our own test runs
         name_parts = case.get("classname", "").split(".")

@@ -1,4 +1,4 @@
-"""Names of the metadata that assets and checks of both packages show in Dagster.
+"""Names of the metadata and tags that assets and checks of both packages show in Dagster.
 
 A key that is written in one module and read in another is spelled here only. `dagster/...` keys are Dagster's own.
 """
@@ -15,6 +15,14 @@ PARTITION_ROW_COUNT: Final = "dagster/partition_row_count"
 URI: Final = "dagster/uri"
 TABLE_NAME: Final = "dagster/table_name"
 COLUMN_SCHEMA: Final = "dagster/column_schema"
+
+# Tags of assets, by which they are selected. `MODALITY` is one too.
+GROUP: Final = "mvl/group"
+FAMILY: Final = "mvl/family"
+SOURCE: Final = "mvl/source"
+CATEGORY: Final = "mvl/category"
+STAGE: Final = "mvl/stage"
+SUITE: Final = "mvl/suite"
 
 # Every table.
 TABLE_VERSION: Final = "mvl/table_version"

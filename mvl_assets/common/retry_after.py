@@ -6,6 +6,9 @@ import datetime as dt
 import math
 from email.utils import parsedate_to_datetime
 
+MAX_RETRY_AFTER_S = 300.0
+"""Longest wait that a server is granted; what follows when it asks for more is the caller's to decide."""
+
 
 def parse_retry_after(header: str | None) -> float | None:
     """Return the seconds to wait that a `Retry-After` asks for, as a number or an HTTP date (RFC 9110, section 10.2.3).

@@ -155,10 +155,14 @@ def describe_source(spec: SourceSpec) -> str:
 
 def build_source_tags(spec: SourceSpec) -> dict[str, str]:
     """Return the tags by which a source's asset can be selected."""
-    optional_tags = {"mvl/group": spec.group, "mvl/family": spec.family, "mvl/modality": spec.modality}
+    optional_tags = {
+        metadata_keys.GROUP: spec.group,
+        metadata_keys.FAMILY: spec.family,
+        metadata_keys.MODALITY: spec.modality,
+    }
     return {
         **asset_keys.build_category_tags(spec.category),
-        "mvl/source": spec.slug,
+        metadata_keys.SOURCE: spec.slug,
         **{k: v for k, v in optional_tags.items() if v},
     }
 

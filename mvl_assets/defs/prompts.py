@@ -66,7 +66,7 @@ def _build_asset_spec(prompt: Prompt) -> dg.AssetSpec:
         description=f"The {role} prompt of the family {prompt.family}, in prompts/{prompt.file}. {prompt.note}",
         kinds={"prompt"},
         owners=asset_keys.OWNERS,
-        tags={"mvl/family": prompt.family},
+        tags={metadata_keys.FAMILY: prompt.family},
     )
 
 

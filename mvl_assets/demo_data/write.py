@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mvl_assets.common.atomic_write import replace_dir
 from mvl_assets.demo_data.layouts import LAYOUTS
 from mvl_assets.demo_data.layouts.common import write_json
 from mvl_assets.demo_data.recipes import DEMO_SLUGS, RECIPES
@@ -134,14 +134,9 @@ def _write_demo_source(raw_root: Path, recipe: DemoRecipe, n_rows: int, seed: in
         return None
     if is_demo_source(source_dir) and _read_marker(source_dir) == marker:
         return WrittenDemoSource(result.slug, source_dir, result.format, result.n_good_rows, result.n_rejects, "kept")
-    raw_root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=raw_root, prefix=f".{recipe.slug}.") as temp_dir:
-        new_dir = Path(temp_dir) / recipe.slug
-        new_dir.mkdir()
+    with replace_dir(source_dir) as new_dir:
         layout.write_source(new_dir, recipe.slug, recipe.build_rows(n_rows, seed))
         write_json(new_dir / DEMO_MARKER_FILE, marker)
-        _remove_dir(source_dir)
-        new_dir.rename(source_dir)
     return result
 
 

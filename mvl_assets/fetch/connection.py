@@ -11,13 +11,12 @@ from contextlib import asynccontextmanager
 import aiohttp
 from yarl import URL
 
-from mvl_assets.common.retry_after import parse_retry_after
+from mvl_assets.common.retry_after import MAX_RETRY_AFTER_S, parse_retry_after
 from mvl_assets.fetch.errors import FetchRefused
 from mvl_assets.fetch.ssrf_guard import create_public_socket, get_proxy
 
 MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 30.0, 60.0
-MAX_RETRY_AFTER_S = 300.0
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 

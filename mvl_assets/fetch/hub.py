@@ -23,8 +23,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import DatasetInfo
 
-from mvl_assets.common.retry_after import parse_retry_after
-from mvl_assets.fetch.connection import MAX_RETRY_AFTER_S
+from mvl_assets.common.retry_after import MAX_RETRY_AFTER_S, parse_retry_after
 from mvl_assets.fetch.errors import FetchRefused, HubUnavailable
 
 TIMEOUT_S = 60.0

@@ -13,6 +13,7 @@ from functools import cache
 import dagster as dg
 from pydantic import BaseModel
 
+from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import CATEGORIES, Category, SourceSpec, get_source, list_partition_keys, load_catalog
 from mvl_assets.config.profile import Profile, load_profile
@@ -128,4 +129,4 @@ def load_active_profile() -> Profile:
 
 def build_category_tags(category: str | None = None) -> dict[str, str]:
     """Return the tags of an asset of a category; none without a category."""
-    return {} if category is None else {"mvl/category": category}
+    return {} if category is None else {metadata_keys.CATEGORY: category}

@@ -145,7 +145,7 @@ def build_pack_plan(
         n_packs=totals["packs"],
         fill_ratio=totals["tokens"] / (totals["packs"] * processor.max_seq_len),
         n_tokens=totals["tokens"],
-        n_loss_tokens=totals["targets"],
+        n_loss_tokens=totals["loss_tokens"],
         n_tiles=totals["tiles"],
         rejects_by_error=dict(rejects_by_error),
         rank_loads=_compute_rank_loads(PackPlan(lake, stage), recipe, stage),
@@ -203,7 +203,7 @@ class _PackPlanner:
             "run_id": run_id,
         }
         self.totals.update(
-            samples=len(row_ids), tokens=row["n_tokens"], tiles=row["n_tiles"], targets=row["n_loss_tokens"]
+            samples=len(row_ids), tokens=row["n_tokens"], tiles=row["n_tiles"], loss_tokens=row["n_loss_tokens"]
         )
         return row
 

@@ -22,7 +22,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_training.evaluation.benchmarks.benchmark_run import ANSWERS_TABLE, TABLE
 from mvl_training.evaluation.benchmarks.registry import BenchmarkError
 
-SEED = 20241206
+INTERVAL_SEED = 20241206
 N_RESAMPLES = 10_000
 # Resamples in memory at a time.
 RESAMPLE_CHUNK = 500
@@ -94,7 +94,7 @@ def compare_scores(
 def _bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean; a resample is drawn as the counts of each distinct value."""
     values, counts = np.unique(differences, return_counts=True)
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(INTERVAL_SEED)
     means = [
         rng.multinomial(len(differences), counts / len(differences), size=RESAMPLE_CHUNK) @ values / len(differences)
         for _ in range(N_RESAMPLES // RESAMPLE_CHUNK)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mvl_assets.common.markers import IMAGE_MARKER
 from mvl_assets.errors import MvlError
 from mvl_assets.media.image import standardise_image
 from mvl_assets.media.tiles import TileLayout
@@ -93,7 +94,7 @@ class StudentRunner:
                 "image_ids": list(image_data),
                 "video": None,
                 "conversations": [
-                    {"from": "human", "value": "<image>\n" * len(question_images) + question},
+                    {"from": "human", "value": f"{IMAGE_MARKER}\n" * len(question_images) + question},
                     {"from": "gpt", "value": answer},
                 ],
             }

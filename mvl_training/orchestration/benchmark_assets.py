@@ -66,7 +66,7 @@ def _build_suite_asset(name: str, suite: Suite) -> dg.AssetsDefinition:
         partitions_def=dg.StaticPartitionsDefinition(list(suite.benchmarks)),
         kinds={"lance", "lmms-eval"},
         owners=OWNERS,
-        tags={"mvl/suite": name},
+        tags={metadata_keys.SUITE: name},
         pool=GPU_POOL,
         code_version=f"{BENCHMARK_CODE_VERSION}-{compute_digest('suite', suite_config)[:12]}",
     )

@@ -50,7 +50,7 @@ def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDef
         ],
         kinds={"deepspeed", "pytorch"},
         owners=OWNERS,
-        tags={"mvl/stage": stage},
+        tags={metadata_keys.STAGE: stage},
         pool=GPU_POOL,
         code_version=build_code_version(TRAIN_CODE_VERSION, recipe.build_training_inputs(stage)),
     )

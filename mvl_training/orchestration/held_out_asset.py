@@ -41,7 +41,7 @@ def build_held_out_asset() -> dg.AssetsDefinition:
         deps=[dg.AssetKey(["checkpoint", stage]) for stage in TRAINING_STAGES],
         kinds={"lance", "vllm"},
         owners=OWNERS,
-        tags={"mvl/suite": "held_out"},
+        tags={metadata_keys.SUITE: "held_out"},
         pool=GPU_POOL,
         code_version=EVALUATION_CODE_VERSION,
     )

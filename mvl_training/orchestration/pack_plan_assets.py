@@ -30,7 +30,7 @@ def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefi
         deps=[dg.AssetKey(["mixture", stage])],
         kinds={"lance"},
         owners=OWNERS,
-        tags={"mvl/stage": stage},
+        tags={metadata_keys.STAGE: stage},
         code_version=build_code_version(PLAN_CODE_VERSION, recipe.build_plan_inputs(stage)),
     )
     def pack_plan(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:

@@ -1,8 +1,8 @@
 """Training curves as small PNGs that fit into a Dagster event.
 
 matplotlib is imported in the function that draws, so that loading the definitions does not import it. It is installed
-only where models are trained: the data lake's own plots (`mvl_assets.media.speed_plot`) are drawn with Pillow, which
-has neither logarithmic axes nor legends.
+only where models are trained: the data lake's own plots (`mvl_assets.orchestration.speed_plot`) are drawn with
+Pillow, which has neither logarithmic axes nor legends.
 """
 
 from __future__ import annotations

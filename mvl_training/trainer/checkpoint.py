@@ -88,6 +88,7 @@ def save(engine: Any, checkpoints_dir: Path, state: CheckpointState, model_dir: 
     """
     is_rank_0 = dist.get_rank() == 0
     target_dir = checkpoints_dir / format_checkpoint_name(state.step)
+    # Not `replace_dir`: all ranks write into this folder, and only rank 0 makes, completes and renames it.
     building_dir = checkpoints_dir / f".building-{target_dir.name}"
     if is_rank_0:
         for leftover in checkpoints_dir.glob(".building-*"):

@@ -9,10 +9,8 @@ import random
 from dataclasses import dataclass
 from enum import Enum
 
-from mvl_assets.common.retry_after import parse_retry_after
+from mvl_assets.common.retry_after import MAX_RETRY_AFTER_S, parse_retry_after
 from mvl_assets.inference.client.chat_protocol import parse_error_message
-
-MAX_RETRY_AFTER_S = 300.0
 
 
 class FaultScope(Enum):

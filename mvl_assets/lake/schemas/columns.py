@@ -11,7 +11,7 @@ COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "all_yes": "True if the judge said yes to every criterion (the paper's rule).",
     "answer": "Answer of the checkpoint.",
     "attempts": "Number of attempts.",
-    "backend": "What answered: runner (in process) or server.",
+    "backend": "What answered: local (a launched process that loads the model) or server.",
     "benchmark": "Benchmark that contains the same item.",
     "benchmark_item": "Item of the benchmark, if known.",
     "blank_image_answer": "Answer of the checkpoint to the same question with a grey image.",

@@ -328,6 +328,7 @@ MIXTURE = TableSpec(
         ]
     ),
     key_column="row_id",
+    has_key_scheme=True,
 )
 
 PACK_PLAN = TableSpec(
@@ -406,6 +407,7 @@ BENCHMARKS = TableSpec(
         ]
     ),
     key_column="result_id",
+    has_key_scheme=True,
     partition_column="partition_key",
 )
 

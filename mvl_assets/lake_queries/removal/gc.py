@@ -35,8 +35,8 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.removal.image_refs import find_unreferenced_images, iter_image_sizes
+from mvl_assets.lake_queries.removal.purge_answers import ANSWERS_PREFIX
 
-ANSWERS_PREFIX = "answers/"
 TORN_MANIFEST_GLOB = "torn-*.aside"
 # Below this share a fragment is not worth rewriting: most of what would be copied is in use.
 MIN_DELETED_FRACTION = 0.3

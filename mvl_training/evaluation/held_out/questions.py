@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.lake_queries.holdout import MAX_ANSWER_CHARS
 
 # Defaults of the suite: questions of each category, and tokens of an answer.
 QUESTIONS_PER_CATEGORY, DEFAULT_MAX_NEW_TOKENS = 8, 32
@@ -17,7 +18,6 @@ PREVIEW_COUNT = 4
 
 # Longer answers are descriptions and derivations, which an exact match would always call wrong.
 MAX_ANSWER_WORDS = 6
-MAX_ANSWER_CHARS = 60
 
 _MEDIA_MARKER = re.compile(r"<(?:image|video)>[ \t]*\n?")
 

@@ -27,10 +27,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.inference.local_server.torch_compat import patch_cpu_torch
 from mvl_training.evaluation.lmms.question import LmmsError
 
-SEED = 20241206
+STDERR_SEED = 20241206
 N_RESAMPLES = 200
 """Bootstrap repetitions for aggregates without a formula: the error of a standard error of 200 is 5 %."""
 
@@ -96,9 +97,7 @@ def run_tasks(job: Mapping[str, Any], output_dir: Path) -> None:
     report["task_hashes"] = {task.config.task: compute_task_hash(task) for task in tasks}
     report["question_counts"] = {task: count_questions(listed) for task, listed in samples.items()}
     report["bootstrap"] = {task.config.task: _bootstrap_stderrs(task, samples[task.config.task]) for task in tasks}
-    temp_file = output_dir / "results.json.part"
-    temp_file.write_text(json.dumps(report, ensure_ascii=False, default=str, indent=1), encoding="utf-8")
-    temp_file.replace(output_dir / "results.json")
+    write_text_atomic(output_dir / "results.json", json.dumps(report, ensure_ascii=False, default=str, indent=1))
 
 
 def _load_task(task_manager: Any, name: str) -> dict[str, Any]:
@@ -212,7 +211,7 @@ def _bootstrap_stderrs(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[
     """
     import numpy as np
 
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(STDERR_SEED)
     stderrs: dict[str, float] = {}
     for metric, aggregate in _iter_aggregations(task):
         items = [sample[metric] for sample in samples if metric in sample]

@@ -1,6 +1,6 @@
 """Functions that the task files in this folder name: how synthetic questions are shown and scored.
 
-lmms-eval imports this file by its path, in its own environment.
+lmms-eval imports this file by its path, in its own environment, where this project is installed too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-IMAGE_MARKER = "<image>"
+from mvl_assets.common.markers import IMAGE_MARKER
+
 # "A" names an option unless it is the article of what follows: "a green bar", but "a is higher" and "a, the green bar".
 _OPTION_LETTER = r"\b(?:[b-d]|a(?!\s+(?!(?:is|has)\b)\w))\b"
 
