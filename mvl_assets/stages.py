@@ -142,3 +142,9 @@ STAGES_BY_NAME: Final = {stage.name: stage for stage in STAGES}
 STAGE_NAMES: Final = tuple(STAGES_BY_NAME)
 MODEL_STAGES: Final = tuple(stage for stage in STAGES if stage.asks_model)
 """The stages that ask a model."""
+
+# Answer logs that do not belong to a pipeline stage; like a stage's name, each is the first part of a log's path.
+PROBE_ANSWERS: Final = "probe"
+"""Where the judge's answers to probe pairs are stored; a second call with the same judge sends nothing."""
+BENCHMARK_ANSWERS: Final = "benchmarks"
+"""Where the answers of a checkpoint's server to benchmark questions are stored, and their prompt name."""

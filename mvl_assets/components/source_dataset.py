@@ -32,6 +32,7 @@ from mvl_assets.orchestration.metadata import (
     render_preview,
 )
 from mvl_assets.orchestration.resources import LakeResource
+from mvl_assets.stages import RAW
 
 GROUP_DESCRIPTIONS = {
     "A": "used unchanged (group A)",
@@ -76,14 +77,14 @@ class SourceDataset(dg.Component):
 
 def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
     """Return the asset `raw/<slug>`: the files of one source, in the tables `samples`, `images` and `rejects`."""
-    key = dg.AssetKey(["raw", spec.slug])
+    key = dg.AssetKey([RAW.name, spec.slug])
     limit = asset_keys.load_active_profile().limit
 
     @dg.asset(
         key=key,
         # Only what changes the rows: an edited note in the evidence makes nothing stale.
         code_version=asset_keys.compute_code_version(spec.format, spec.records, spec.license, limit),
-        group_name="raw",
+        group_name=RAW.name,
         partitions_def=dg.StaticPartitionsDefinition([spec.slug]),
         description=describe_source(spec),
         kinds={"lance", "huggingface"} if spec.hub else {"lance"},

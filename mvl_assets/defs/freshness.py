@@ -25,6 +25,7 @@ from mvl_assets.lake_queries.freshness import count_stale_rows
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
 from mvl_assets.orchestration.dagster_internals import AssetGraph
+from mvl_assets.stages import REWRITTEN
 
 FRESHNESS_CHECK = "inputs_fresh"
 
@@ -45,7 +46,7 @@ def build_freshness_result(key: dg.AssetKey, lake: Lake, category: Category) -> 
     stale_partitions = {}
     for slug in asset_keys.list_rewritten_sources(category):
         source = load_catalog()[slug]
-        model, prompt_hashes = resolve_rewriter(source) if key.path[0] == "rewritten" else resolve_judge(source)
+        model, prompt_hashes = resolve_rewriter(source) if key.path[0] == REWRITTEN.name else resolve_judge(source)
         n_stale_rows = count_stale_rows(
             lake, table_name, slug, prompt_hashes=prompt_hashes, model=model.name, model_revision=model.revision
         )

@@ -19,6 +19,7 @@ from mvl_assets.orchestration.metadata import (
     render_preview,
 )
 from mvl_assets.orchestration.resources import LakeResource
+from mvl_assets.stages import JUDGED
 
 TARGETS_CHECK = "targets_met"
 STAGE_DESCRIPTIONS = {
@@ -37,7 +38,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
         if stage == "alignment"
         else [
             *(dg.AssetKey(["category", c]) for c in asset_keys.list_categories() if c not in ("alignment", "released")),
-            *(dg.AssetKey(["judged", c]) for c in asset_keys.list_rewritten_categories()),
+            *(dg.AssetKey([JUDGED.name, c]) for c in asset_keys.list_rewritten_categories()),
         ]
     )
 

@@ -14,8 +14,8 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import REJECTS, Reject
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.rejects import MAX_MESSAGE_CHARS, build_reject_table, publish_rejects
+from mvl_assets.stages import RAW
 
-STAGE = "raw"
 BATCH_ROWS = 1024
 
 
@@ -42,7 +42,7 @@ class RejectSpool:
     def add(self, row_key: str, error: str, message: str, file: str, position: int) -> None:
         """Add one reject; `error` is its class."""
         self.counts[error] += 1
-        self._buffer.append(Reject(STAGE, self.source, row_key, error, message[:MAX_MESSAGE_CHARS], file, position))
+        self._buffer.append(Reject(RAW.name, self.source, row_key, error, message[:MAX_MESSAGE_CHARS], file, position))
         if len(self._buffer) >= BATCH_ROWS:
             self._flush()
 
@@ -50,7 +50,7 @@ class RejectSpool:
         """Replace the rejects of this source and stage by those added."""
         self._flush()
         self._writer.close()
-        return publish_rejects(lake, STAGE, self.source, self._iter_batches())
+        return publish_rejects(lake, RAW.name, self.source, self._iter_batches())
 
     def _flush(self) -> None:
         if self._buffer:

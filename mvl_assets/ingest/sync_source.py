@@ -21,6 +21,7 @@ from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.tombstones import PURGED_ERROR_CLASS, load_tombstones
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE
+from mvl_assets.stages import RAW
 
 RECOVERABLE_REJECTS = frozenset(
     {
@@ -126,7 +127,9 @@ def _require_rows(lake: Lake, source: SourceSpec, report: IngestReport) -> None:
     if not report.n_rows or sum(reject_counts.values()) < report.n_rows:
         return
     error = max(reject_counts, key=lambda error: reject_counts[error])
-    predicate = f"{sql.equals('source', source.slug)} AND {sql.equals('stage', 'raw')} AND {sql.equals('error', error)}"
+    predicate = (
+        f"{sql.equals('source', source.slug)} AND {sql.equals('stage', RAW.name)} AND {sql.equals('error', error)}"
+    )
     message = next((row["message"] for row in lake.get_table("rejects").iter_rows(["message"], predicate)), "")
     raise SourceError(
         source.slug,

@@ -17,6 +17,7 @@ from mvl_assets.judging.kappa import Confusion, compute_confusion
 from mvl_assets.judging.labels import Label
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
+from mvl_assets.stages import JUDGED
 
 N_FOLDS = 10
 ID_BATCH_SIZE = 1000
@@ -136,7 +137,7 @@ def load_labelled_pairs(lake: Lake, labels: Iterable[Label]) -> tuple[list[Label
     columns = ["judged_id", "rewrite_id", "category", "all_yes", "p_yes"]
     pairs_by_rewrite: dict[str, LabelledPair] = {}
     matched_ids: set[str] = set()
-    for table_name in lake.list_tables("judged"):
+    for table_name in lake.list_tables(JUDGED.name):
         for ids in _iter_id_batches(sorted(labels_by_row)):
             condition = f"{sql.is_in('rewrite_id', ids)} OR {sql.is_in('judged_id', ids)}"
             for row in lake.get_table(table_name).iter_rows(columns, condition):

@@ -19,6 +19,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.dialogue import extract_qa_pairs, strip_markers
+from mvl_assets.stages import JUDGED
 
 SHEET_COLUMNS = ("rewrite_id", "category", "source", "images", "question", "answer", "label", "annotator")
 LABEL_VALUES = {
@@ -100,7 +101,7 @@ def draw_label_set(lake: Lake, n_rows: int, seed: int = 0) -> list[dict[str, Any
     """
     columns = ["rewrite_id", "sample_id", "category", "source"]
     by_category: list[list[tuple[str, dict[str, Any]]]] = []
-    for name in lake.list_tables("judged"):
+    for name in lake.list_tables(JUDGED.name):
         hashed_rows = (
             (compute_digest(seed, row["rewrite_id"]), row) for row in lake.get_table(name).iter_rows(columns)
         )

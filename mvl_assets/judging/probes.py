@@ -25,11 +25,9 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.loop import StageRun
 from mvl_assets.model_stage.reask import ReaskChain, Resolution
 from mvl_assets.model_stage.stage import ModelStage, RowRequests, ServedModel
-from mvl_assets.stages import ModelRole
+from mvl_assets.stages import PROBE_ANSWERS, ModelRole
 
 PROBES_FILE = Path(__file__).with_name("probes.yaml")
-# Probe answers are stored apart from those of the sources; a second call with the same judge sends nothing.
-PROBE_STAGE = "probe"
 
 ProbeFault = Literal["unseen_content", "misread_content", "wrong_step", "off_image"]
 PROBE_FAULTS: tuple[ProbeFault, ...] = get_args(ProbeFault)
@@ -158,7 +156,7 @@ def run_probes(
 class _ProbeStage(ModelStage[int, Verdict]):
     """The general criteria, asked about the good and the bad pair of every contrast pair, in turn."""
 
-    name = PROBE_STAGE
+    name = PROBE_ANSWERS
     # The second part of the answers' path, which every stage needs; all probes share it.
     source = "judge"
 

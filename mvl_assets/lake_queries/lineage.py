@@ -10,7 +10,7 @@ from mvl_assets.lake import sql
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.id_prefix import build_prefix_filter
-from mvl_assets.stages import JUDGED, REWRITTEN
+from mvl_assets.stages import JUDGED, MIXTURE, REWRITTEN
 
 
 def trace(lake: Lake, row_id: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def trace(lake: Lake, row_id: str) -> dict[str, Any]:
         )
         lineage["mixture"] = [
             {"stage": n.split("/", 1)[1], **r}
-            for n in lake.list_tables("mixture")
+            for n in lake.list_tables(MIXTURE.name)
             for r in lake.get_table(n).iter_rows(None, sql.equals(key, value))
         ]
     return lineage
@@ -68,9 +68,9 @@ def _find_row(lake: Lake, prefix: str) -> tuple[str, str, str]:
 
 def _iter_matches(lake: Lake, prefix: str) -> Iterator[tuple[str, str, str]]:
     id_columns = [
-        *((n, "row_id") for n in lake.list_tables("mixture")),
-        *((n, "judged_id") for n in lake.list_tables("judged")),
-        *((n, "rewrite_id") for n in lake.list_tables("rewritten")),
+        *((n, "row_id") for n in lake.list_tables(MIXTURE.name)),
+        *((n, "judged_id") for n in lake.list_tables(JUDGED.name)),
+        *((n, "rewrite_id") for n in lake.list_tables(REWRITTEN.name)),
         ("samples", "version_id"),
         ("samples", "sample_id"),
     ]
@@ -84,7 +84,7 @@ def _add_rewrite(lake: Lake, category: str, rewrite_id: str | None, lineage: dic
     if rewrite_id is None:
         return
     rewrite_filter = sql.equals("rewrite_id", rewrite_id)
-    rewrite, is_current = lake.get_table(f"rewritten/{category}").find_latest_match(rewrite_filter)
+    rewrite, is_current = lake.get_table(REWRITTEN.get_table_name(category)).find_latest_match(rewrite_filter)
     lineage["is_superseded"] = not is_current
     if rewrite is None:
         return
@@ -92,7 +92,7 @@ def _add_rewrite(lake: Lake, category: str, rewrite_id: str | None, lineage: dic
     lineage["answer"] = (
         lake.get_answer_log(REWRITTEN.name, rewrite["source"]).get([rewrite["request_key"]]).get(rewrite["request_key"])
     )
-    judged, _ = lake.get_table(f"judged/{category}").find_latest_match(rewrite_filter)
+    judged, _ = lake.get_table(JUDGED.get_table_name(category)).find_latest_match(rewrite_filter)
     if judged is not None:
         lineage["judged"] = judged
         request_keys = [v["request_key"] for v in (judged["verdicts"] or []) + (judged["second_verdicts"] or [])]

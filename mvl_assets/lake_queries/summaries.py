@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import duckdb
 import pyarrow as pa
 
+from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
+from mvl_assets.stages import EVALUATION, RAW
 
 
 @dataclass
@@ -41,7 +43,9 @@ def summarize_categories(lake: Lake) -> list[CategorySummary]:
 
 def count_by_source(lake: Lake) -> tuple[Counter[str], Counter[str]]:
     """Count current samples (newest version, not withdrawn) and rejects of ingest, by source."""
-    rejects = Counter(row["source"] for row in lake.get_table("rejects").iter_rows(["source"], "stage = 'raw'"))
+    rejects = Counter(
+        row["source"] for row in lake.get_table("rejects").iter_rows(["source"], sql.equals("stage", RAW.name))
+    )
     table = lake.get_table("samples")
     # Checked first: an error inside a stream that DuckDB reads would be reported as DuckDB's.
     if not table.exists():
@@ -71,7 +75,7 @@ def compute_checkpoint_scores(lake: Lake) -> list[tuple[str, int, float, float |
         the accuracy of always giving a category's most frequent answer.
     """
     score_rows = []
-    for name in lake.list_tables("evaluation"):
+    for name in lake.list_tables(EVALUATION.name):
         by_checkpoint: dict[str, list[dict]] = {}
         for row in lake.get_table(name).iter_rows(
             ["checkpoint", "correct", "blank_image_correct", "category", "reference"]

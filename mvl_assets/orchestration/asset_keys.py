@@ -18,6 +18,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import CATEGORIES, Category, SourceSpec, get_source, list_partition_keys, load_catalog
 from mvl_assets.config.profile import Profile, load_profile
 from mvl_assets.config.settings import load_settings
+from mvl_assets.stages import RAW
 
 OWNERS = ["team:data"]
 
@@ -85,7 +86,7 @@ def build_rewritten_partitions(category: Category) -> dg.StaticPartitionsDefinit
 
 def build_raw_dep(slug: str) -> dg.AssetDep:
     """Return the edge from one source to its own partition of a category."""
-    return dg.AssetDep(dg.AssetKey(["raw", slug]), partition_mapping=dg.StaticPartitionMapping({slug: slug}))
+    return dg.AssetDep(dg.AssetKey([RAW.name, slug]), partition_mapping=dg.StaticPartitionMapping({slug: slug}))
 
 
 def build_prompt_key(name: str) -> dg.AssetKey:

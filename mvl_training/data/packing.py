@@ -21,6 +21,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
+from mvl_assets.stages import PACK_PLAN
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.bin_packing import pack_bins
 from mvl_training.data.mixture_stats import MixtureStats, ShareStats
@@ -213,7 +214,7 @@ def _build_reject(stage: TrainingStage, rejected_row: RejectedMixtureRow, run_id
     return {
         "reject_id": compute_digest(_build_partition_key(stage), rejected_row.row_id, rejected_row.error),
         "partition_key": _build_partition_key(stage),
-        "stage": "pack_plan",
+        "stage": PACK_PLAN.name,
         "source": rejected_row.source,
         "row_key": rejected_row.row_id,
         "error": rejected_row.error,

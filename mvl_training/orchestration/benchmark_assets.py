@@ -7,6 +7,7 @@ from mvl_assets.common import metadata_keys
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.orchestration.metadata import build_table_metadata
+from mvl_assets.stages import EVALUATION
 from mvl_training.evaluation.benchmarks.benchmark_run import (
     TABLE,
     Backend,
@@ -57,8 +58,8 @@ def _build_suite_asset(name: str, suite: Suite) -> dg.AssetsDefinition:
     reference_note = "" if name == LOCAL_SUITE else " The paper's scores of MAmmoTH-VL-8B are shown for comparison."
 
     @dg.asset(
-        key=["evaluation", name],
-        group_name="evaluation",
+        key=[EVALUATION.name, name],
+        group_name=EVALUATION.name,
         description=f"{suite.about} A partition is a benchmark, run by lmms-eval in an environment of its own"
         f" (`make eval-setup`), with standard errors.{reference_note} `mvl compare` compares two checkpoints by"
         " question.",

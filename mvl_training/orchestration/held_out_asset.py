@@ -9,6 +9,7 @@ import dagster as dg
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.orchestration.metadata import build_table_metadata
+from mvl_assets.stages import EVALUATION
 from mvl_training.evaluation.held_out import suite
 from mvl_training.evaluation.held_out.evaluate import evaluate_checkpoints
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
@@ -33,8 +34,8 @@ def build_held_out_asset() -> dg.AssetsDefinition:
     """Return the asset `evaluation/held_out`."""
 
     @dg.asset(
-        key=["evaluation", "held_out"],
-        group_name="evaluation",
+        key=[EVALUATION.name, "held_out"],
+        group_name=EVALUATION.name,
         description="Accuracy of every training stage's checkpoint on held-out questions with reference answers,"
         " compared with chance and with the same questions over grey images. The last checkpoint answers through its"
         " server, except for questions with several images.",

@@ -9,6 +9,7 @@ import dagster as dg
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.orchestration.metadata import build_table_metadata
+from mvl_assets.stages import PACK_PLAN
 from mvl_training.orchestration.asset_defaults import OWNERS, build_code_version, open_lake
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.recipe import Recipe
@@ -22,8 +23,8 @@ def build_pack_plan_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefi
     """Return the asset `pack_plan/<stage>`."""
 
     @dg.asset(
-        key=["pack_plan", stage],
-        group_name="pack_plan",
+        key=[PACK_PLAN.name, stage],
+        group_name=PACK_PLAN.name,
         description=f"Assignment of the {stage} mixture's rows to packed sequences, from exact token and tile counts."
         " No sample attends to another, and none is cut. Training reads packs in this order, so a step number names its"
         " samples.",

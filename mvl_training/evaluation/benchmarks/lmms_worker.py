@@ -33,9 +33,9 @@ from mvl_assets.errors import MvlError
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.media.image import MAX_SIDE
+from mvl_assets.stages import BENCHMARK_ANSWERS
 from mvl_training.evaluation.answer_file import iter_answer_lines
 
-STAGE = "benchmarks"
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -214,7 +214,7 @@ class ServerBackend:
         requests = [self._build_request(question, images) for question in questions]
         texts, failures = answer_requests(
             self._lake,
-            STAGE,
+            BENCHMARK_ANSWERS,
             compute_digest(job.model, job.version)[:16],
             ServedModel(ModelRef(job.model, job.version), lambda: [self._ensure_endpoint()]),
             requests,
@@ -264,7 +264,7 @@ class ServerBackend:
             messages=tuple(messages),
             model=ModelRef(self._job.model, self._job.version),
             sampling={"temperature": 0.0, "max_tokens": question.max_new_tokens},
-            prompt_name=STAGE,
+            prompt_name=BENCHMARK_ANSWERS,
             prompt_hash="as-asked",
         )
 

@@ -15,11 +15,10 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import MAX_SIDE, build_blank_image
 from mvl_assets.model_stage.loop import answer_requests
 from mvl_assets.model_stage.stage import ServedModel
+from mvl_assets.stages import EVALUATION
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
 from mvl_training.evaluation.held_out.questions import HeldOutQuestion
 from mvl_training.runs.training_run import Checkpoint
-
-STAGE = "evaluation"
 
 # Marks an image to be sent grey (an image id is 32 hex characters). It is part of request keys: do not change it.
 BLANK_IMAGE_PREFIX = "grey-"
@@ -89,7 +88,7 @@ def request_answers(
 
     texts, failures = answer_requests(
         lake,
-        STAGE,
+        EVALUATION.name,
         checkpoint.stage,
         ServedModel(_build_model_ref(checkpoint), get_endpoints),
         requests,
@@ -145,7 +144,7 @@ def _build_model_ref(checkpoint: Checkpoint) -> ModelRef:
 def _count_pending(lake: Lake, checkpoint: Checkpoint, requests: Sequence[Request]) -> int:
     """Count distinct requests without an answer; questions with the same content are one request."""
     request_keys = {request.key for request in requests}
-    return len(request_keys - lake.get_answer_log(STAGE, checkpoint.stage).find_answered(request_keys))
+    return len(request_keys - lake.get_answer_log(EVALUATION.name, checkpoint.stage).find_answered(request_keys))
 
 
 def build_server_spec(
