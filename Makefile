@@ -78,14 +78,14 @@ WORKERS ?= 2
 PYTEST = .venv/bin/python -m pytest -q -n $(WORKERS) --no-loadscope-reorder
 
 unit: setup  ## tests that need no model server and no browser
-	@$(PYTEST) -m "not server and not browser and not road and not soak"
+	@$(PYTEST) -m "not server and not browser and not pipeline and not soak"
 
 test: setup lint  ## everything CI runs: lint, types, import directions, all tests but the longest
 	@$(PYTEST) -m "not soak" --junitxml .mvl/test-report.xml
 
 soak: setup  ## the longest tests
 	@.venv/bin/python -m pytest -q -m soak --junitxml .mvl/soak-report.xml
-	@MVL_KILLS=200 .venv/bin/python -m pytest -q -m "not server" tests/lake/test_kill.py tests/road/test_kills.py
+	@MVL_KILLS=200 .venv/bin/python -m pytest -q -m "not server" tests/lake/test_kill.py tests/pipeline/test_kills.py
 
 SECONDS ?= 600
 
@@ -107,7 +107,7 @@ $(EVAL_READY): evaluation.lock pyproject.toml
 	@$(EVAL) --no-deps -e . && touch $(EVAL_READY)
 
 test-eval: setup eval-setup  ## the tests that need lmms-eval
-	@MVL_TEST_EVAL=1 .venv/bin/python -m pytest -q tests/evaluation/lmms/test_lmms_eval.py
+	@MVL_TEST_EVAL=1 .venv/bin/python -m pytest -q tests/training/evaluation/lmms/test_lmms_eval.py
 
 lock: setup  ## write the lock file of this machine's accelerator from .venv
 	@{ echo "# Constraints of \`make setup ACCELERATOR=$(ACCELERATOR)\`, written by \`make lock\`."; \

@@ -1,9 +1,10 @@
-"""Fixtures that tests of several rooms share."""
+"""Fixtures that tests of several packages share, and which tests run in one worker."""
 
 from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from mvl_assets.lake.lake import Lake
+from tests.cli.home import SOURCES, Home
+from tests.servers import FakeProcess
 
 TESTS = Path(__file__).parent
 
@@ -18,38 +21,89 @@ TESTS = Path(__file__).parent
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What takes longest comes first: two workers then end at about the same time.
-LONGEST = ("servers", "cli", "training", "training_defs", "readers", "defs")
+LONGEST = ("servers", "command_line", "training", "training/evaluation", "training/orchestration", "readers", "defs")
+
+COMMAND_LINE = frozenset({"cli", "runner"})
+"""Folders whose tests use the homes that are built below once per session."""
 
 
 @cache
-def together(file: str) -> str:
-    """The name of the tests that one worker of `pytest -n 2` runs because they share what is costly to make: those of a
-    room, and those of every file that needs the real server, which so is started once."""
-    if re.search(r"mark\.(server|road|browser)\b", (TESTS.parent / file).read_text(encoding="utf-8")):
+def get_worker_group(file: str) -> str:
+    """Return the group of tests that one worker of `pytest -n 2` runs, because they share what is costly to make: those
+    of a package, and those of every file that needs the real server, which is then started once."""
+    if re.search(r"mark\.(server|pipeline|browser)\b", (TESTS.parent / file).read_text(encoding="utf-8")):
         return "servers"
-    return Path(file).parts[1]
+    _, package, *parts = Path(file).parts
+    if package in COMMAND_LINE:
+        return "command_line"
+    # These two use no fixture of the training tests that is costly.
+    if package == "training" and parts[0] in ("evaluation", "orchestration"):
+        return f"{package}/{parts[0]}"
+    return package
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def turn(item: pytest.Item) -> int:
-        name = together(item.nodeid.partition("::")[0])
-        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+    def get_order(item: pytest.Item) -> int:
+        group = get_worker_group(item.nodeid.partition("::")[0])
+        return LONGEST.index(group) if group in LONGEST else len(LONGEST)
 
-    items.sort(key=turn)
+    items.sort(key=get_order)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
-    class Rooms(LoadScopeScheduling):
+    class PackageScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return together(nodeid.partition("::")[0])
+            return get_worker_group(nodeid.partition("::")[0])
 
-    return Rooms(config, log)
+    return PackageScheduling(config, log)
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     """An empty lake of the test's own."""
     return Lake(str(tmp_path / "lake"))
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[FakeProcess]:
+    with FakeProcess("--latency-ms", "5") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory, model: FakeProcess) -> Home:
+    """A home with the files of three drawn sources and nothing in the lake. Not to be written to."""
+    home = Home(tmp_path_factory.mktemp("raw") / "home")
+    home.profile(model_base_urls=[model.base_url])
+    home.run("demo-data", *SOURCES, "--rows", "16")
+    return home
+
+
+@pytest.fixture(scope="session")
+def sorted_in(raw: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The same after `mvl run --until category`. Not to be written to."""
+    home = raw.copy(tmp_path_factory.mktemp("sorted") / "home")
+    home.run("run", *SOURCES, "--until", "category")
+    return home
+
+
+@pytest.fixture(scope="session")
+def built(sorted_in: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The same after `mvl run --until mixture`. Not to be written to."""
+    home = sorted_in.copy(tmp_path_factory.mktemp("built") / "home")
+    home.run("run", *SOURCES, "--until", "mixture")
+    return home
+
+
+@pytest.fixture
+def fresh(raw: Home, tmp_path: Path) -> Home:
+    """Files, a profile, and no lake yet."""
+    return raw.copy(tmp_path / "home")
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Home], Home]:
+    return lambda home: home.copy(tmp_path / "copy")

@@ -1,6 +1,6 @@
 """How many processes the kill tests kill: MVL_KILLS, 20 unless it is set. `make soak` sets it to 200.
 
-Half die while they rewrite and judge (`road`), half while they store and fold answers (`lake`).
+Half die while they rewrite and judge (`pipeline`), half while they store and fold answers (`lake`).
 """
 
 from __future__ import annotations
@@ -8,5 +8,5 @@ from __future__ import annotations
 import os
 
 KILLS = int(os.environ.get("MVL_KILLS", "20"))
-ROAD_KILLS = KILLS // 2
-LAKE_KILLS = KILLS - ROAD_KILLS
+PIPELINE_KILLS = KILLS // 2
+LAKE_KILLS = KILLS - PIPELINE_KILLS

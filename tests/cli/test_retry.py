@@ -14,7 +14,7 @@ from tests.cli.home import REWRITTEN, Home, lines_with, one_error
 from tests.servers import FakeProcess
 
 SOURCE = REWRITTEN[1]
-ROAD = ("--source", SOURCE, "--until", "judged")
+UNTIL_JUDGED = ("--source", SOURCE, "--until", "judged")
 
 
 def listed(home: Home) -> list[dict[str, Any]]:
@@ -25,7 +25,7 @@ def test_a_refused_request_is_asked_again_by_retry_alone(sorted_in: Home, model:
     home = sorted_in.copy(tmp_path / "home")
     with FakeProcess("--fault", "400=0.4") as moody:
         home.profile(model_base_urls=[moody.base_url])
-        home.run("run", *ROAD)
+        home.run("run", *UNTIL_JUDGED)
         found = listed(home)
         assert {(g["source"], g["error"], g["is_auto_retried"]) for g in found} == {(SOURCE, "http_400", False)}
         assert {g["stage"] for g in found} == {"rewritten", "judged"}
@@ -33,7 +33,7 @@ def test_a_refused_request_is_asked_again_by_retry_alone(sorted_in: Home, model:
         said = home.run("retry", "--list")
         assert lines_with(said, ["rewritten", "http_400", str(refused["rewritten"]), "mvl retry", "fault 400"])
         before = moody.counts()["requests"]
-        home.run("run", *ROAD, "--force")
+        home.run("run", *UNTIL_JUDGED, "--force")
         assert moody.counts()["requests"] == before, "what was refused is left alone"
     # The same model at another address, which refuses nothing.
     home.profile(model_base_urls=[model.base_url])
@@ -44,7 +44,7 @@ def test_a_refused_request_is_asked_again_by_retry_alone(sorted_in: Home, model:
     assert f"{refused['rewritten']} of {refused['rewritten']} rejects are resolved" in said
     assert [g["stage"] for g in listed(home)] == ["judged"]
     # What came in is judged by the next run, and the refused verdicts still wait.
-    home.run("run", *ROAD)
+    home.run("run", *UNTIL_JUDGED)
     assert listed(home)[0]["rows"] == refused["judged"]
     home.run("retry")
     assert listed(home) == []

@@ -19,13 +19,13 @@ from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.removal import gc
 from mvl_assets.lake_queries.removal.gc import collect_garbage
 from tests.lake.processes import PROJECT, workers
-from tests.lake.purge_world import on_disk
 from tests.lake.rows import pages, picture, put_samples, sample
+from tests.lake_queries.purge_world import on_disk
 
 NOW, WEEK = dt.timedelta(0), dt.timedelta(days=7)
 KILLED = """
 import datetime as dt, os, signal, sys
-from mvl_assets.lake_queries import gc
+from mvl_assets.lake_queries.removal import gc
 from mvl_assets.lake.lake import Lake
 calls = 0
 def deadly(method):

@@ -15,9 +15,9 @@ from mvl_training.definitions import defs
 from mvl_training.orchestration.checkpoint_assets import CHECK_DESCRIPTIONS
 from mvl_training.runs import training_run
 from mvl_training.runs.process_group import list_processes, run_process_group
-from tests.training_defs import small_road
+from tests.training.orchestration import small_pipeline
 
-pytestmark = [pytest.mark.road, pytest.mark.soak]
+pytestmark = [pytest.mark.pipeline, pytest.mark.soak]
 
 TRAINED = 'key:"pack_plan/*" or key:"checkpoint/*"'
 
@@ -37,7 +37,7 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Iterator[Lake]:
-    yield small_road.prepare(tmp_path_factory.mktemp("home"), patch)
+    yield small_pipeline.prepare(tmp_path_factory.mktemp("home"), patch)
     server.stop_servers()
 
 
@@ -77,7 +77,7 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
         said = shown[f"checkpoint/{stage}"]
         initial = "the recipe's towers" if before is None else training_run.load_current_checkpoint(before).version
         assert said[metadata_keys.INITIAL_WEIGHTS] == initial
-        assert said[metadata_keys.STEPS] == small_road.STEPS
+        assert said[metadata_keys.STEPS] == small_pipeline.STEPS
         assert said[metadata_keys.PACK_PLAN] == lake.get_table(f"pack_plan/{stage}").compute_data_version()
         assert shown[f"pack_plan/{stage}"][metadata_keys.ROW_COUNT] == lake.get_table(f"pack_plan/{stage}").count()
     checks = {(c.asset_key.path[1], c.check_name): c for c in trained.get_asset_check_evaluations()}
@@ -103,7 +103,7 @@ def test_the_losses_appear_in_the_event_log_while_training(
 ) -> None:
     lines = [entry.user_message for entry in instance.all_logs(trained.run_id)]
     for stage in TRAINING_STAGES:
-        assert any(f"{stage} step {small_road.STEPS}/{small_road.STEPS}  loss" in line for line in lines)
+        assert any(f"{stage} step {small_pipeline.STEPS}/{small_pipeline.STEPS}  loss" in line for line in lines)
 
 
 def test_the_same_again_trains_nothing_and_makes_nothing_stale(
@@ -138,7 +138,7 @@ def test_a_cancelled_training_saves_its_last_step_and_leaves_no_process(
 ) -> None:
     with pytest.MonkeyPatch.context() as own:
         # Would run for an hour and save nothing on its own: whatever is saved, the cancel saved.
-        own.setenv("MVL_PROFILE", str(small_road.write_profile(tmp_path, steps=5000, save_interval=5000)))
+        own.setenv("MVL_PROFILE", str(small_pipeline.write_profile(tmp_path, steps=5000, save_interval=5000)))
         run = training_run.resolve_training_run(lake, "alignment")
 
     class Cancelled(BaseException):

@@ -35,9 +35,9 @@ from mvl_training.orchestration.launch import Launcher
 from mvl_training.runs import training_run
 from mvl_training.runs.process_group import CommandFailed
 from mvl_training.runs.training_run import Checkpoint
-from tests.evaluation.untrained import untrained_checkpoint
 from tests.servers import serving
 from tests.training import tiny_model
+from tests.training.evaluation.untrained import untrained_checkpoint
 
 LIMIT = 6
 

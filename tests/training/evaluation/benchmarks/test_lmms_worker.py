@@ -24,9 +24,9 @@ from mvl_training.evaluation.benchmarks.lmms_worker import (
 )
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.runs.training_run import Checkpoint
-from tests.evaluation.untrained import untrained_checkpoint
 from tests.servers import serving
 from tests.training import tiny_model
+from tests.training.evaluation.untrained import untrained_checkpoint
 
 RED, BLUE = tiny_model.draw("circle", "red"), tiny_model.draw("square", "blue")
 

@@ -17,8 +17,8 @@ from mvl_training.data.chat_format import (
     encode_prompt,
 )
 from mvl_training.evaluation.student_runner import StudentRunner
-from tests.evaluation.untrained import untrained_checkpoint
 from tests.training import tiny_model
+from tests.training.evaluation.untrained import untrained_checkpoint
 
 IMAGE, VIDEO = VisualPlaceholder("image", 3), VisualPlaceholder("video", 5)
 

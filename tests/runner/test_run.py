@@ -108,7 +108,7 @@ def test_the_second_run_sends_nothing_and_makes_nothing_stale(
     assert "nothing is stale" in home.run("stale")
 
 
-def test_a_part_of_the_road_for_some_sources_leaves_the_rest_alone(fresh: Home) -> None:
+def test_part_of_the_pipeline_for_some_sources_leaves_the_rest_alone(fresh: Home) -> None:
     said = fresh.run("run", "--source", KEPT, "--source", REWRITTEN[0], "--until", "category")
     assert said.startswith("2 sources, 2 stages")
     assert {row["source"] for row in fresh.lake.get_table("samples").iter_rows(["source"])} == {KEPT, REWRITTEN[0]}

@@ -36,7 +36,7 @@ from mvl_assets.judging.judge import JudgeStage
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.plan import plan_stage
 from mvl_assets.rewriting.rewrite import RewriteStage
-from tests.kills import ROAD_KILLS
+from tests.kills import PIPELINE_KILLS
 from tests.servers import FakeProcess, vllm_server, wait_for
 
 __all__ = ["vllm_server"]
@@ -144,7 +144,7 @@ class Stage:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "tests.road.client", SLUG]
+        return [sys.executable, "-m", "tests.pipeline.client", SLUG]
 
     def forwarded(self) -> int:
         return sum(count_requests(self.journal).values())
@@ -227,7 +227,7 @@ def assert_complete(stage: Stage, patch: pytest.MonkeyPatch) -> None:
     assert set(stored) == stage.keys()
 
 
-@pytest.mark.parametrize("seed", [20241206 + number for number in range(-(-ROAD_KILLS // KILLS))])
+@pytest.mark.parametrize("seed", [20241206 + number for number in range(-(-PIPELINE_KILLS // KILLS))])
 def test_kills_against_a_fake_server_cost_only_what_was_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

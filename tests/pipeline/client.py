@@ -1,6 +1,6 @@
 """Rewrites and judges one source in a process of its own, which a test may kill.
 
-`python -m tests.road.client SLUG`; lake, profile and prompts are those of the settings.
+`python -m tests.pipeline.client SLUG`; lake, profile and prompts are those of the settings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The whole road in small, as a user drives it: `mvl run` through the real vLLM, the real DeepSpeed and real Lance."""
+"""The whole pipeline at small scale as a user runs it: `mvl run` with the real vLLM, DeepSpeed and Lance."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from mvl_assets.lake_queries.holdout import is_held_out
 from mvl_assets.lake_queries.lineage import trace
 from mvl_assets.lake_queries.views import iter_mixture_rows
 from tests.servers import vllm_server
-from tests.training_defs import small_road
+from tests.training.orchestration import small_pipeline
 
-pytestmark = [pytest.mark.road, pytest.mark.server]
+pytestmark = [pytest.mark.pipeline, pytest.mark.server]
 __all__ = ["vllm_server"]
 
 SOURCES = [
@@ -51,18 +51,18 @@ def mvl(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory, vllm_server: Endpoint) -> Iterator[dict[str, str]]:
-    home = tmp_path_factory.mktemp("road")
+    home = tmp_path_factory.mktemp("pipeline")
     profile = yaml.safe_load((PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8"))
     model = profile["models"]["smollm2"]
     del model["serve"]
     model |= {"name": vllm_server.model, "base_urls": [vllm_server.base_url]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVL_HOME", str(home))
-        recipe = yaml.safe_load(small_road.write_profile(home).read_text(encoding="utf-8"))["recipe"]
+        recipe = yaml.safe_load(small_pipeline.write_profile(home).read_text(encoding="utf-8"))["recipe"]
     mixture = {"seed": 1, "alignment": 12, "single_image": 80, "one_vision": 24}
     profile |= {"limit": 24, "rewrite_limit": 2, "mixture": mixture, "holdout_fraction": HOLDOUT, "recipe": recipe}
-    (home / "road.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
-    environment = {**os.environ, "MVL_HOME": str(home), "MVL_PROFILE": str(home / "road.yaml")}
+    (home / "pipeline.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
+    environment = {**os.environ, "MVL_HOME": str(home), "MVL_PROFILE": str(home / "pipeline.yaml")}
     environment.pop("DAGSTER_HOME", None)
     yield environment
     mvl(environment, "serve", "stop")
@@ -82,7 +82,7 @@ def lake(environment: dict[str, str], first: subprocess.CompletedProcess[str]) -
     return Lake(str(Path(environment["MVL_HOME"]) / "lake"))
 
 
-def test_the_whole_road_runs_and_every_stage_has_rows(lake: Lake, environment: dict[str, str]) -> None:
+def test_the_whole_pipeline_runs_and_every_stage_has_rows(lake: Lake, environment: dict[str, str]) -> None:
     listed = {line["stage"]: line for line in json.loads(mvl(environment, "status", "--json").stdout)}
     for stage in ("raw", "category", "rewritten", "judged", "mixture", "pack_plan", "evaluation"):
         assert listed[stage]["rows"] > 0, stage
@@ -146,7 +146,7 @@ def test_a_second_run_asks_nothing_trains_nothing_and_changes_no_table(lake: Lak
     not (PROJECT_ROOT.parent / "shared" / "data" / "tabmwp").is_dir(),
     reason="the real TabMWP files lie beside no project here",
 )
-def test_real_tabmwp_problems_ran_the_whole_road(lake: Lake) -> None:
+def test_real_tabmwp_problems_ran_the_whole_pipeline(lake: Lake) -> None:
     assert (Path(lake.root).parent / "raw" / "tabmwp").is_symlink()
     assert lake.get_table("rewritten/code_math").count("source = 'tabmwp'") > 0
     assert lake.get_table("mixture/single_image").count("source = 'tabmwp'") > 0

@@ -1,0 +1,71 @@
+"""What a materialization shows: the promised numbers and a preview."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from mvl_assets.common import metadata_keys
+from mvl_assets.orchestration.metadata import (
+    MAX_PREVIEW_BYTES,
+    MAX_PREVIEW_IMAGES,
+    get_table_name,
+)
+from tests.defs.world import GENERAL, MATH, PARTITIONS, TABLES, World
+
+
+@pytest.mark.parametrize(("asset", "partition"), [*PARTITIONS, *((table, None) for table in TABLES)])
+def test_every_materialization_carries_what_is_promised(built: World, asset: str, partition: str | None) -> None:
+    event = latest(built, asset, partition)
+    shown = event.metadata
+    assert shown[metadata_keys.URI].value
+    assert (event.tags or {})["dagster/data_version"]
+    if asset.startswith("export/"):
+        return
+    rows = shown[metadata_keys.ROW_COUNT if partition is None else metadata_keys.PARTITION_ROW_COUNT].value
+    assert isinstance(rows, int)
+    table = built.lake.get_table("samples" if asset.startswith("raw/") else asset)
+    if not asset.startswith("raw/"):
+        assert rows <= shown[metadata_keys.ROW_COUNT].value <= table.count()
+    assert shown[metadata_keys.TABLE_VERSION].value <= table.version
+    assert shown[metadata_keys.TABLE_NAME].value == get_table_name(table)
+    columns = shown[metadata_keys.COLUMN_SCHEMA].value.columns
+    assert [c.name for c in columns] == table.schema.names and all(c.description for c in columns)
+    if asset == "curation/contamination":
+        return
+    text = shown[metadata_keys.PREVIEW].value
+    assert len(text.encode()) <= MAX_PREVIEW_BYTES
+    assert text.count("data:image/jpeg") <= MAX_PREVIEW_IMAGES
+    if partition is not None:
+        assert rows > 0 and "data:image/jpeg" in text
+
+
+def test_a_rewrite_is_shown_beside_the_answer_it_was_made_of_and_what_it_cost(built: World) -> None:
+    shown = latest(built, "rewritten/code_math", GENERAL).metadata
+    assert "| question | answer | original answer | blind |" in shown[metadata_keys.PREVIEW].value
+    assert shown[metadata_keys.REQUESTS_SENT].value == 3 and shown[metadata_keys.COMPLETION_TOKENS].value > 0
+    assert {
+        metadata_keys.PROMPT_TOKENS,
+        metadata_keys.COMPLETION_TOKENS_PER_S,
+        metadata_keys.COST,
+        metadata_keys.SECONDS,
+        metadata_keys.MODEL,
+        metadata_keys.REJECTS,
+    } <= set(shown)
+    judged = latest(built, "judged/code_math", MATH).metadata
+    assert {
+        metadata_keys.KEPT,
+        metadata_keys.KEEP_RATE,
+        metadata_keys.KEEP_RULE,
+        metadata_keys.DROP_REASONS,
+        metadata_keys.REJECTS,
+    } <= set(judged)
+
+
+def latest(world: World, asset: str, partition: str | None) -> dg.AssetMaterialization:
+    key = dg.AssetKey(asset.split("/"))
+    with world.instance() as instance:
+        wanted = dg.AssetRecordsFilter(key, asset_partitions=[partition] if partition else None)
+        (record,) = instance.fetch_materializations(wanted, limit=1).records
+    assert record.asset_materialization is not None
+    return record.asset_materialization

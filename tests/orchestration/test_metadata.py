@@ -1,0 +1,54 @@
+"""Previews of rows that the data cannot break."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from mvl_assets.common.digest import compute_digest
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.tables import ImageRow
+from mvl_assets.orchestration.metadata import MAX_PREVIEW_BYTES, MAX_PREVIEW_IMAGES, render_preview
+
+
+def test_a_preview_stays_small_whatever_the_rows_hold(lake: Lake) -> None:
+    """Noise does not compress, and every character needs an escape: the largest a row can get."""
+    rng = np.random.default_rng(0)
+    pictures = [picture(rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)) for _ in range(6)]
+    lake.images.insert(pictures)
+    rows = [
+        {
+            "image_ids": [p.image_id, p.image_id],
+            "conversations": [{"from": who, "value": "|" * 5000} for who in ("human", "gpt", "human", "gpt")],
+            **{f"c{n}": "é|" * 500 for n in range(12)},
+        }
+        for p in pictures
+    ]
+    text = render_preview(lake, rows, ["question", "answer", *(f"c{n}" for n in range(12))]).value
+    assert isinstance(text, str)
+    assert len(text.encode()) <= MAX_PREVIEW_BYTES
+    lines = text.splitlines()
+    assert len(lines) > 2 and len({line.count("|") for line in lines}) == 1
+    assert 1 <= text.count("data:image/jpeg") <= MAX_PREVIEW_IMAGES
+
+
+def test_only_the_first_rows_of_a_preview_have_a_picture_and_more_pictures_are_counted(lake: Lake) -> None:
+    one = picture(np.zeros((240, 240, 3), dtype=np.uint8))
+    lake.images.insert([one])
+    text = render_preview(lake, [{"image_ids": [one.image_id] * 3, "n": n} for n in range(6)], ["n"]).value
+    assert isinstance(text, str)
+    assert text.count("data:image/jpeg") == MAX_PREVIEW_IMAGES
+    assert text.count(" +2 |") == 6
+
+
+def test_no_rows_are_no_table(lake: Lake) -> None:
+    assert render_preview(lake, [], ["question"]).value == "none"
+
+
+def picture(pixels: np.ndarray) -> ImageRow:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    data = buffer.getvalue()
+    return ImageRow(compute_digest(data), data, "PNG", pixels.shape[1], pixels.shape[0], 1, "RGB", None)
