@@ -64,9 +64,7 @@ def command(
         and (group is None or spec.group == group)
         and (license_ is None or license_.lower() in (spec.license or "unknown").lower())
     ]
-    source_rows = [
-        source_row for source_row in source_rows if state is None or source_row["state"].split(",")[0] == state
-    ]
+    source_rows = [row for row in source_rows if state is None or row["state"].split(",")[0] == state]
     if json_:
         click.echo(as_json(source_rows))
         return

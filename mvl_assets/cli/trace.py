@@ -17,7 +17,7 @@ from mvl_assets.lake_queries.lineage import trace
 @click.argument("row_id", metavar="ID")
 @click.option("--json", "json_", is_flag=True, help="Everything, as one JSON object.")
 def command(row_id: str, json_: bool) -> None:
-    """Show where a row came from. ID is that of a mixture row, verdict, rewrite or sample, or its beginning."""
+    """Show where a row came from. ID is the id of a mixture row, verdict, rewrite or sample, or a prefix of it."""
     lineage = trace(Lake(load_settings().lake_root), row_id)
     click.echo(as_json(lineage) if json_ else "\n".join(_format_lineage_lines(lineage)))
 
@@ -48,7 +48,7 @@ def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:
             )
             lines.append(f"          {judged['second_model']}@{judged['second_model_revision']} says {verdicts_text}")
     if lineage.get("is_superseded"):
-        missing_note = "" if "rewritten" in lineage else ", and is gone with the older versions of its table"
+        missing_note = "" if "rewritten" in lineage else ", and was removed with the older versions of its table"
         lines.append(f"replaced  this rewrite has been replaced since{missing_note}")
     if rewrite := lineage.get("rewritten"):
         lines.append(f"rewrite   {rewrite['rewrite_id']}  pair {rewrite['ordinal']}")

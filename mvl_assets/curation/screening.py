@@ -139,7 +139,9 @@ def screen_source(lake: Lake, source: str, n_examples: int = 6) -> ScreeningRepo
         answer_words=_compute_quantiles(word_counts),
         one_word_share=_compute_share(count <= 1 for count in word_counts),
         most_frequent_share=_compute_most_frequent_share(answers),
-        answers_per_sample=_compute_quantiles([sum(turn["from"] == "gpt" for turn in talk) for talk in conversations]),
+        answers_per_sample=_compute_quantiles(
+            [sum(turn["from"] == "gpt" for turn in conversation) for conversation in conversations]
+        ),
         script_shares=_compute_script_shares(conversations),
         image_sizes=_summarize_image_sizes(lake.images.read_properties(image_ids).values()),
         examples=rows[:n_examples],

@@ -108,23 +108,23 @@ def calibrate(lake: Lake, labels: Sequence[Label], min_keep_rate: float = 0.1) -
             hint="the sheet is from another lake, or the pairs were rewritten since;"
             " `mvl judge label-sheet` writes a new one",
         )
-    annotators = sorted({annotator for labelled_pair in labelled_pairs for annotator in labelled_pair.labels})
+    annotators = sorted({annotator for pair in labelled_pairs for annotator in pair.labels})
     judge_vs_annotator = {name: _compare_judge_with_annotator(labelled_pairs, name) for name in annotators}
     between_annotators = {(a, b): _compare_annotators(labelled_pairs, a, b) for a, b in combinations(annotators, 2)}
-    decided_pairs = [(item, item.majority_label) for item in labelled_pairs if item.majority_label is not None]
+    decided_pairs = [(pair, pair.majority_label) for pair in labelled_pairs if pair.majority_label is not None]
     by_category: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    for item, is_good in decided_pairs:
-        by_category[item.category].append((item.all_yes, is_good))
-    scored_labels = [(item.p_yes, good) for item, good in decided_pairs if item.p_yes is not None]
+    for pair, is_good in decided_pairs:
+        by_category[pair.category].append((pair.all_yes, is_good))
+    scored_labels = [(pair.p_yes, good) for pair, good in decided_pairs if pair.p_yes is not None]
     return Calibration(
         n_pairs=len(labelled_pairs),
         n_tied=len(labelled_pairs) - len(decided_pairs),
         n_unmatched_labels=n_unmatched_labels,
-        judge_vs_majority=compute_confusion((item.all_yes, good) for item, good in decided_pairs),
+        judge_vs_majority=compute_confusion((pair.all_yes, good) for pair, good in decided_pairs),
         judge_vs_annotator=judge_vs_annotator,
         between_annotators=between_annotators,
         leave_one_out_kappa=_compute_leave_one_out_kappa(annotators, judge_vs_annotator, between_annotators),
-        by_category={name: compute_confusion(pairs) for name, pairs in sorted(by_category.items())},
+        by_category={name: compute_confusion(verdicts) for name, verdicts in sorted(by_category.items())},
         threshold=suggest_threshold(scored_labels, min_keep_rate),
     )
 
@@ -148,7 +148,7 @@ def load_labelled_pairs(lake: Lake, labels: Iterable[Label]) -> tuple[list[Label
                     row["rewrite_id"], row["category"], row["all_yes"], row["p_yes"], votes
                 )
     n_unmatched_labels = sum(len(votes) for key, votes in labels_by_row.items() if key not in matched_ids)
-    return sorted(pairs_by_rewrite.values(), key=lambda item: item.rewrite_id), n_unmatched_labels
+    return sorted(pairs_by_rewrite.values(), key=lambda pair: pair.rewrite_id), n_unmatched_labels
 
 
 def suggest_threshold(scored_labels: Collection[tuple[float, bool]], min_keep_rate: float) -> KeepThreshold | None:
@@ -192,15 +192,15 @@ def _find_best_threshold(scored_labels: Sequence[tuple[float, bool]], min_keep_r
 
 def _compare_judge_with_annotator(labelled_pairs: Sequence[LabelledPair], annotator: str) -> Confusion:
     return compute_confusion(
-        (labelled_pair.all_yes, labelled_pair.labels[annotator])
-        for labelled_pair in labelled_pairs
-        if annotator in labelled_pair.labels
+        (pair.all_yes, pair.labels[annotator]) for pair in labelled_pairs if annotator in pair.labels
     )
 
 
 def _compare_annotators(labelled_pairs: Sequence[LabelledPair], first: str, second: str) -> Confusion:
     return compute_confusion(
-        (i.labels[first], i.labels[second]) for i in labelled_pairs if first in i.labels and second in i.labels
+        (pair.labels[first], pair.labels[second])
+        for pair in labelled_pairs
+        if first in pair.labels and second in pair.labels
     )
 
 

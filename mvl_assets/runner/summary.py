@@ -28,14 +28,14 @@ def render_summary(instance: dg.DagsterInstance, seconds_by_stage: Mapping[str, 
             ["category", "rows in", "rewritten", "kept", "dropped", "most frequent reasons"],
             [
                 [
-                    category_summary.category,
-                    category_summary.n_samples,
-                    category_summary.n_rewritten or None,
-                    category_summary.n_kept if category_summary.n_judged else None,
-                    category_summary.n_judged - category_summary.n_kept if category_summary.n_judged else None,
-                    ", ".join(f"{reason} {n}" for reason, n in category_summary.drop_reasons.most_common(2)),
+                    summary.category,
+                    summary.n_samples,
+                    summary.n_rewritten or None,
+                    summary.n_kept if summary.n_judged else None,
+                    summary.n_judged - summary.n_kept if summary.n_judged else None,
+                    ", ".join(f"{reason} {n}" for reason, n in summary.drop_reasons.most_common(2)),
                 ]
-                for category_summary in category_summaries
+                for summary in category_summaries
             ],
         )
     )
@@ -63,14 +63,14 @@ def render_keep_rates(category_summaries: Sequence[CategorySummary]) -> str:
     """Return the share kept of each category next to the paper's; empty when nothing is judged."""
     rows = [
         [
-            category_summary.category,
-            category_summary.n_judged,
-            category_summary.n_kept,
-            category_summary.n_kept / category_summary.n_judged,
-            get_paper_keep_rate(category_summary.category),
+            summary.category,
+            summary.n_judged,
+            summary.n_kept,
+            summary.n_kept / summary.n_judged,
+            get_paper_keep_rate(summary.category),
         ]
-        for category_summary in category_summaries
-        if category_summary.n_judged
+        for summary in category_summaries
+        if summary.n_judged
     ]
     title = "Share kept (paper: Table A2)"
     return format_table(title, ["category", "judged", "kept", "share", "paper"], rows) if rows else ""
