@@ -1,4 +1,4 @@
-"""`mvl retry`: the requests without a usable answer, by error class, and asking them again."""
+"""`mvl retry`: lists the requests without a usable answer by error class, and sends them again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RETRIED_STAGES = [stage.name for stage in MODEL_STAGES]
 @click.option("--list", "list_", is_flag=True, help="Only list the rejects, with an example of each class.")
 @click.option("--json", "json_", is_flag=True, help="The list as JSON.")
 def command(errors: tuple[str, ...], stage: str | None, sources: tuple[str, ...], list_: bool, json_: bool) -> None:
-    """Ask again what was refused or got an unusable answer; `mvl run` sends other failed requests again by itself."""
+    """Send refused requests and those with unusable answers again; `mvl run` repeats other failures by itself."""
     for slug in sources:
         get_source(slug)
     lake = Lake(load_settings().lake_root)

@@ -37,12 +37,26 @@ def replace_file(path: Path, *, fsync: bool = False, unique: bool = True) -> Ite
 
 
 def write_text_atomic(path: Path, text: str, *, fsync: bool = False, unique: bool = True) -> None:
-    """Replace a file's content with UTF-8 text. See `replace_file`."""
+    """Replace a file's content with UTF-8 text.
+
+    Args:
+        path: The file to create or replace.
+        text: The new content.
+        fsync: As for `replace_file`.
+        unique: As for `replace_file`.
+    """
     write_bytes_atomic(path, text.encode("utf-8"), fsync=fsync, unique=unique)
 
 
 def write_bytes_atomic(path: Path, data: bytes, *, fsync: bool = False, unique: bool = True) -> None:
-    """Replace a file's content with these bytes. See `replace_file`."""
+    """Replace a file's content with these bytes.
+
+    Args:
+        path: The file to create or replace.
+        data: The new content.
+        fsync: As for `replace_file`.
+        unique: As for `replace_file`.
+    """
     with replace_file(path, fsync=fsync, unique=unique) as temp_path:
         temp_path.write_bytes(data)
 

@@ -46,7 +46,17 @@ def acquire_lock(
 
 @contextmanager
 def hold_lock(path: Path, *, shared: bool = False, flags: int = CREATE_FLAGS, mode: int = 0o644) -> Iterator[None]:
-    """Wait for the lock on a file and hold it during the block. See `acquire_lock`."""
+    """Wait for the lock on a file and hold it during the block.
+
+    Args:
+        path: The file to lock.
+        shared: Let other holders of a shared lock in.
+        flags: How to open the file, as for `os.open`.
+        mode: Permissions of a new file.
+
+    Raises:
+        OSError: The file cannot be opened or locked.
+    """
     fd = acquire_lock(path, shared=shared, flags=flags, mode=mode)
     assert fd is not None
     try:
@@ -57,7 +67,17 @@ def hold_lock(path: Path, *, shared: bool = False, flags: int = CREATE_FLAGS, mo
 
 @contextmanager
 def try_lock(path: Path, *, shared: bool = False, flags: int = CREATE_FLAGS, mode: int = 0o644) -> Iterator[bool]:
-    """Hold the lock on a file during the block, or yield False at once if another process holds it."""
+    """Hold the lock on a file during the block, or yield False at once if another process holds it.
+
+    Args:
+        path: The file to lock.
+        shared: Let other holders of a shared lock in.
+        flags: How to open the file, as for `os.open`.
+        mode: Permissions of a new file.
+
+    Raises:
+        OSError: The file cannot be opened or locked.
+    """
     fd = acquire_lock(path, shared=shared, blocking=False, flags=flags, mode=mode)
     try:
         yield fd is not None

@@ -38,7 +38,14 @@ def encode_data_uri(data: bytes, media_type: str) -> str:
 
 
 def embed_image(image: bytes, alt: str, media_type: str = "image/png", *, max_chars: int | None = None) -> str:
-    """Return markdown with the image inside it, or a line that says so if its URI has more than `max_chars`."""
+    """Return markdown with the image inside it, or a line that says so if its URI has more than `max_chars`.
+
+    Args:
+        image: The file's bytes.
+        alt: Text shown in place of the image.
+        media_type: Media type of the bytes.
+        max_chars: Largest length of the data URI, in characters; None for any.
+    """
     uri = encode_data_uri(image, media_type)
     if max_chars is not None and len(uri) > max_chars:
         return f"*{alt}: {len(image) // 1000} kB, too large to show here*"

@@ -33,7 +33,14 @@ def build_source_checks(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
 
 
 def build_row_count_result(key: dg.AssetKey, spec: SourceSpec, n_rows: int, limit: int | None) -> dg.AssetCheckResult:
-    """Return a warning if the whole source was read and its row count is more than `ROW_COUNT_TOLERANCE` off."""
+    """Return a warning if the whole source was read and its row count is more than `ROW_COUNT_TOLERANCE` off.
+
+    Args:
+        key: The asset that was checked.
+        spec: Its source, with the declared count.
+        n_rows: Rows that were read, rejects included.
+        limit: Rows that the profile reads at most; None for all.
+    """
     expected = spec.expected
     skip_reason = (
         "no count is declared"

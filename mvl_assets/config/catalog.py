@@ -234,7 +234,11 @@ class SourceSpec(_CatalogModel):
 
 @cache
 def load_catalog() -> dict[str, SourceSpec]:
-    """Return all declared sources by slug, in catalog order: categories as in `CATEGORIES`, then as in the file."""
+    """Return all declared sources by slug, in catalog order: categories as in `CATEGORIES`, then as in the file.
+
+    Raises:
+        MvlError: An entry is not valid.
+    """
     try:
         return read_catalog(SOURCES_DIR)
     except MvlError as error:

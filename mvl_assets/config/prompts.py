@@ -232,7 +232,15 @@ def list_families() -> list[str]:
 
 
 def load_prompts(prompts_dir: Path | None = None) -> dict[str, Prompt]:
-    """Return every prompt of the folder by name. Raises `PromptError` for the first broken file."""
+    """Return every prompt of the folder by name.
+
+    Args:
+        prompts_dir: Folder of prompt files; None for that of the settings.
+
+    Raises:
+        MvlError: The folder has no prompt files.
+        PromptError: A file is broken; the first one is named.
+    """
     directory = load_settings().prompts_dir if prompts_dir is None else prompts_dir
     files = sorted(directory.glob("*.md"))
     if not files:
@@ -293,7 +301,11 @@ def get_rewrite_prompt(prompts: Mapping[str, Prompt], family: str) -> Prompt:
 
 
 def get_judge_prompts(prompts: Mapping[str, Prompt], family: str) -> list[Prompt]:
-    """Return one prompt per criterion, from `judge_<family>.md` if it exists, else from `judge_general.md`."""
+    """Return one prompt per criterion, from `judge_<family>.md` if it exists, else from `judge_general.md`.
+
+    Raises:
+        MvlError: There are neither.
+    """
     for candidate_family in (family, "general"):
         criteria = [p for p in prompts.values() if p.role == "judge" and p.family == candidate_family]
         if criteria:

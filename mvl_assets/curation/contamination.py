@@ -39,7 +39,11 @@ def find_contamination(
 ) -> ContaminationReport:
     """Search the newest samples of `sources` and publish `curation/contamination`.
 
-    `holdout_fraction` is the profile's share of samples that only evaluation may use.
+    Args:
+        lake: The lake.
+        sources: The sources to compare; their order decides which held-out sample a hit names.
+        holdout_fraction: The profile's share of samples that only evaluation may use, from 0 to 1.
+        run_id: Stored with every hit.
     """
     held_out_fingerprints: dict[str, str] = {}
     held_out_images: dict[str, str] = {}

@@ -105,7 +105,17 @@ def build_quotas(mixture: MixtureConfig, stage: str, counts: CandidateCounts) ->
 def split_by_kind(
     target: int, available_rewritten: int, available_original: int, rewritten_share: float
 ) -> dict[str, int]:
-    """Return how many rewritten and original rows fill `target`. Without rewritten rows all are original."""
+    """Return how many rewritten and original rows fill `target`. Without rewritten rows all are original.
+
+    Args:
+        target: Rows wanted in all.
+        available_rewritten: Rewritten rows there are.
+        available_original: Original rows there are.
+        rewritten_share: Wanted share of rewritten rows, from 0 to 1; what one kind lacks, the other fills.
+
+    Returns:
+        Rows by kind, `rewritten` and `original`; their sum is less than `target` if both kinds together have fewer.
+    """
     if not available_rewritten:
         return {"rewritten": 0, "original": min(target, available_original)}
     n_rewritten = min(available_rewritten, round(target * rewritten_share))

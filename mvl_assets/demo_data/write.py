@@ -70,7 +70,17 @@ def write_demo_sources(
 def iter_written_demo_sources(
     raw_root: Path, slugs: Iterable[str], n_rows: int, seed: int = 0
 ) -> Iterator[WrittenDemoSource]:
-    """Yield the results of `write_demo_sources` one by one; a source is written when it is asked for."""
+    """Yield the results of `write_demo_sources` one by one; a source is written when it is asked for.
+
+    Args:
+        raw_root: Folder of all raw sources.
+        slugs: Sources to write.
+        n_rows: Rows per source.
+        seed: Another seed gives other drawings and other places of faults.
+
+    Raises:
+        MvlError: Unknown slug, fewer than one row, or a folder that cannot be written.
+    """
     if n_rows < 1:
         raise MvlError(f"demo data needs at least one row, not {n_rows}", hint="pass --rows 48")
     unique_slugs = list(dict.fromkeys(slugs))

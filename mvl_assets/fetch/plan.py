@@ -48,7 +48,14 @@ class IngestPlan:
 
 
 def plan_ingest(source: SourceSpec, lockfile: Lockfile, *, limit: int | None, bandwidth_mbit: float) -> IngestPlan:
-    """Return the plan of one source. `limit`: rows per source; `bandwidth_mbit`: speed of the network in Mbit/s."""
+    """Return the plan of one source.
+
+    Args:
+        source: The source.
+        lockfile: Files and sizes, as far as they were locked.
+        limit: Rows that the profile reads per source; None for all.
+        bandwidth_mbit: Speed of the network in Mbit/s.
+    """
     state, entry = load_state(source), lockfile.get_entry(source)
     source_state = compute_source_state(source, entry, state)
     if source_state == "removed" or (source_state in ("fetched", "local")):
@@ -103,6 +110,13 @@ def sum_plans(
 
     A file that several sources share counts once: it is fetched and stored once, and each source ingests its own rows.
     Without `keep_archives` the folders hold one source at a time, so the largest counts.
+
+    Args:
+        plans: One plan per source.
+        sources: The planned sources.
+        lockfile: Tells which files sources share.
+        bandwidth_mbit: Speed of the network in Mbit/s.
+        keep_archives: Whether fetched files stay after their ingest.
     """
     shared_bytes, shared_lake_bytes = _count_shared_bytes(sources, plans, lockfile)
     sized_plans = [p for p in plans if p.bytes_to_fetch is not None]

@@ -166,7 +166,11 @@ class _IngestRun:
         self._insert_chars = self._decode_chars = 0
 
     def add_row(self, row: Sample | RejectedRow) -> bool:
-        """Take one row from the reader; return False for a row that the limit leaves out."""
+        """Take one row from the reader; return False for a row that the limit leaves out.
+
+        Raises:
+            SourceError: The file changed while it was read.
+        """
         index = self._row_index.find_index(row.file, row.position)
         if isinstance(row, RejectedRow) and row.error == BROKEN_FILE:
             self._has_unreadable_file = True

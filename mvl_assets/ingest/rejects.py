@@ -40,7 +40,15 @@ class RejectSpool:
         self._stack.close()
 
     def add(self, row_key: str, error: str, message: str, file: str, position: int) -> None:
-        """Add one reject; `error` is its class."""
+        """Add one reject.
+
+        Args:
+            row_key: Sample id, or another digest where the row has none.
+            error: Class of the error.
+            message: What is wrong with the row; cut to `MAX_MESSAGE_CHARS`.
+            file: File, relative to the source's folder.
+            position: Position of the row in the file, from 0.
+        """
         self.counts[error] += 1
         self._buffer.append(Reject(RAW.name, self.source, row_key, error, message[:MAX_MESSAGE_CHARS], file, position))
         if len(self._buffer) >= BATCH_ROWS:

@@ -43,9 +43,16 @@ RECOVERABLE_REJECTS = frozenset(
 def sync_source(
     lake: Lake, source: SourceSpec, profile: Profile, *, run_id: str, log: LogFn = log_nothing
 ) -> IngestReport:
-    """Bring the lake up to date with the source; `profile.fetch` allows missing files to be fetched.
+    """Bring the lake up to date with the source.
 
     A source whose archives were removed after they were ingested is left as it is, and its earlier report is repeated.
+
+    Args:
+        lake: The lake.
+        source: The source.
+        profile: Says how many rows to read, and in `fetch` whether missing files may be fetched.
+        run_id: Stored with every new row.
+        log: Takes one line per step.
 
     Raises:
         SourceError: Files are missing and may not or cannot be fetched, or every row was rejected. Nothing is fetched

@@ -294,7 +294,17 @@ def judge_source(
 def build_judge_requests(
     criteria: Sequence[Prompt], turns: Iterable[Mapping[str, str]], image_ids: Sequence[str], model: ModelRef
 ) -> tuple[list[Request], bool]:
-    """Return one request per criterion about a conversation, and whether its images were left out (blind)."""
+    """Return one request per criterion about a conversation.
+
+    Args:
+        criteria: One prompt per criterion.
+        turns: Turns of the conversation, human and gpt in turn.
+        image_ids: Images of the conversation, in order.
+        model: The judge.
+
+    Returns:
+        The requests in the order of `criteria`, and whether the images were left out (blind).
+    """
     values = {"conversation": format_pairs(extract_qa_pairs(turns))}
     messages_by_criterion = [build_messages(criterion, values, image_ids, model) for criterion in criteria]
     requests = [

@@ -30,6 +30,13 @@ def parse_verdict(criterion: str, request_key: str, text: str, finish_reason: st
 
     A constrained choice may come back with `length` when its one word filled the token limit; the word is whole then.
 
+    Args:
+        criterion: Name of the criterion.
+        request_key: Key of the request that was answered.
+        text: The answer.
+        finish_reason: Why the model stopped.
+        logprobs: JSON object of token to log-probability for the first generated token; None if the server gave none.
+
     Raises:
         VerdictError: The answer is another text, or is not finished.
     """

@@ -120,7 +120,11 @@ class AnswerLog:
                 self._lease.renew()
 
     def append(self, answers: Sequence[Answer]) -> int:
-        """Store answers durably in one commit, and return how many were new; of equal keys the first answer stays."""
+        """Store answers durably in one commit, and return how many were new; of equal keys the first answer stays.
+
+        Raises:
+            LakeError: The log is not open for writing (`with log:`), or the disk is full.
+        """
         if self._lease is None:
             raise LakeError(f"{self.table.uri}: append needs the lease", hint="use `with log:`")
         unique_answers = list({a.request_key: a for a in reversed(answers)}.values())

@@ -153,14 +153,28 @@ class TableReader:
         batch_size: int = 1024,
         rotate_from: int = 0,
     ) -> Iterator[dict]:
-        """Yield the rows of `scan` one by one, as dictionaries."""
+        """Yield the rows of `scan` one by one, as dictionaries.
+
+        Args:
+            columns: Names of columns; None for all.
+            filter: SQL condition, evaluated inside Lance's scanner.
+            batch_size: Rows read at once.
+            rotate_from: Start at this row, and yield the rows before it last.
+        """
         for batch in self.scan(columns, filter, batch_size, rotate_from):
             yield from batch.to_pylist()
 
     def iter_range(
         self, start: int, stop: int, columns: Sequence[str] | None = None, batch_size: int = 1024
     ) -> Iterator[dict]:
-        """Yield rows `start` to `stop` (exclusive) in the order in which they were written, reading no others."""
+        """Yield rows `start` to `stop` (exclusive) in the order in which they were written, reading no others.
+
+        Args:
+            start: First row, from 0.
+            stop: Row after the last.
+            columns: Names of columns; None for all.
+            batch_size: Rows read at once.
+        """
         if not self.exists() or start >= stop:
             return
         column_names = list(columns) if columns is not None else self.schema.names

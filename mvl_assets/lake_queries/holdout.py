@@ -26,6 +26,12 @@ def iter_held_out_rows(lake: Lake, category: str, sources: list[str], fraction: 
 
     The answer has at most `MAX_ANSWER_CHARS` characters. Each row has sample_id, version_id, source, category,
     conversations, image_ids and video.
+
+    Args:
+        lake: The lake.
+        category: The category.
+        sources: Sources of the category to read, in this order.
+        fraction: Share of image groups that are held out, from 0 to 1.
     """
     for source in sources:
         version_ids = [

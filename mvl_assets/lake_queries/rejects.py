@@ -35,7 +35,14 @@ def build_reject_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
 
 
 def publish_rejects(lake: Lake, stage: str, source: str, rejects: Iterable[pa.Table | pa.RecordBatch]) -> PublishResult:
-    """Replace all rejects of this stage and source by rows of `build_reject_table`, in one commit."""
+    """Replace all rejects of this stage and source by rows of `build_reject_table`, in one commit.
+
+    Args:
+        lake: The lake.
+        stage: Pipeline stage that refused the rows.
+        source: Source of the rows.
+        rejects: Batches of rows of `build_reject_table`.
+    """
     return lake.get_table("rejects").publish(rejects, _format_partition_key(stage, source))
 
 

@@ -36,6 +36,12 @@ def sample_by_hash(lake: Lake, source: str, sample_size: int, columns: Sequence[
     """Read the samples with the smallest ids: ids are digests, so the choice is random, and always the same.
 
     Memory holds the chosen rows, and 16 bytes per row of the source.
+
+    Args:
+        lake: The lake.
+        source: The source.
+        sample_size: Largest number of rows.
+        columns: Columns of `samples` to read.
     """
     table = lake.get_table("samples")
     latest_revisions = read_latest_revisions(lake, source)

@@ -32,7 +32,14 @@ def read_latest_revisions(lake: Lake, source: str) -> dict[str, int]:
 def iter_current_samples(
     lake: Lake, source: str, columns: Sequence[str] | None = None, batch_size: int = BATCH_SIZE
 ) -> Iterator[dict[str, Any]]:
-    """Yield the newest version of every sample of a source that is not withdrawn."""
+    """Yield the newest version of every sample of a source that is not withdrawn.
+
+    Args:
+        lake: The lake.
+        source: The source.
+        columns: Columns of `samples`; None for all.
+        batch_size: Rows read at once.
+    """
     table = lake.get_table("samples")
     column_names = list(columns) if columns is not None else table.schema.names
     extra_columns = [c for c in ("sample_id", "revision") if c not in column_names]
@@ -47,6 +54,13 @@ def iter_mixture_rows(
     lake: Lake, stage: str, start: int = 0, stop: int | None = None, batch_size: int = BATCH_SIZE
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a mixture by position, each with `conversations`, `image_ids` and `video`.
+
+    Args:
+        lake: The lake.
+        stage: Training stage of the mixture.
+        start: First position, from 0.
+        stop: Position after the last; None for all.
+        batch_size: Rows read at once.
 
     Raises:
         KeyError: A row refers to a sample or rewrite that is not stored.

@@ -44,7 +44,16 @@ def create_canvas(size: tuple[int, int], paper: RGB) -> tuple[Image.Image, Image
 def draw_text(
     draw: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, size: int, ink: RGB = INK, anchor: str = "la"
 ) -> None:
-    """Write `text` with Pillow's two-letter anchor at `xy` (pixels)."""
+    """Write text on an image.
+
+    Args:
+        draw: Canvas.
+        xy: Place of the anchor, in pixels.
+        text: The text.
+        size: Size of the font, in pixels.
+        ink: Colour of the text.
+        anchor: Pillow's two-letter anchor: which point of the text is at `xy`.
+    """
     draw.text(xy, text, fill=ink, font=load_font(size), anchor=anchor)
 
 
@@ -78,7 +87,15 @@ def compute_polygon(shape: str, centre: tuple[float, float], radius: float) -> l
 
 
 def draw_shape(draw: ImageDraw.ImageDraw, shape: str, centre: tuple[float, float], radius: float, colour: RGB) -> None:
-    """Fill `shape` with `colour`; the colour always covers its centre."""
+    """Fill `shape` with `colour`; the colour always covers its centre.
+
+    Args:
+        draw: Canvas.
+        shape: One of `SHAPES`.
+        centre: Centre in pixels.
+        radius: Distance from the centre to the outermost point, in pixels.
+        colour: Colour of the shape.
+    """
     if shape == "circle":
         x, y = centre
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)

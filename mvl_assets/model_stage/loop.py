@@ -127,6 +127,15 @@ def answer_requests(
     """Return a model's answers to a few requests, by request key, and the requests that failed.
 
     Answers are stored in the lake under `stage` and `source`; a stored answer is not requested again.
+
+    Args:
+        lake: The lake.
+        stage: Stage under which the answers are stored.
+        source: Source under which the answers are stored.
+        model: The model to ask.
+        requests: The requests.
+        run_id: Stored with every answer.
+        fetch_images: Returns image bytes by id; None to read them from the lake.
     """
     request_list = _RequestList(stage, source, model, requests, fetch_images)
     with StageRun(lake, request_list, run_id) as run:

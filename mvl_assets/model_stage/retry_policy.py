@@ -54,7 +54,14 @@ class PreviousFailures:
 def load_previous_failures(
     lake: Lake, stage: str, source: str, retry_error_classes: Collection[str] = ()
 ) -> PreviousFailures:
-    """Return the failures among the rejects of a stage and source; `retry_error_classes` are sent again."""
+    """Return the failures among the rejects of a stage and source.
+
+    Args:
+        lake: The lake.
+        stage: Pipeline stage.
+        source: The source.
+        retry_error_classes: Classes of errors whose requests are sent again.
+    """
     skipped: dict[str, FailedRequest] = {}
     attempts_by_key: dict[str, int] = {}
     columns = ["request_key", "error", "message", "attempts"]

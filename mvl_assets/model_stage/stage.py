@@ -120,6 +120,12 @@ class ModelStage(ABC, Generic[Subject, Parsed]):
     def parse(self, subject: Subject, position: int, request_key: str, answer: Mapping[str, Any]) -> Parsed:
         """Return the result of an answer to the chain at `position`.
 
+        Args:
+            subject: What was asked about.
+            position: Which of the subject's chains of requests was answered, from 0.
+            request_key: Key of the answered request.
+            answer: Its row of the answers table.
+
         Raises:
             RejectError: The answer gives no result.
         """

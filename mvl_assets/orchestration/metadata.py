@@ -30,6 +30,13 @@ def build_partition_check(
     """Return a check with one result per partition.
 
     A single result for all partitions reads "not evaluated" as soon as two partitions are materialised at once.
+
+    Args:
+        key: The asset.
+        name: Name of the check.
+        partitions: Partitions of the asset; None if it has none.
+        description: What passes.
+        blocking: Whether a failed check stops what depends on the asset.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -164,7 +171,14 @@ def render_markdown_table(rows: Sequence[Mapping[str, object]]) -> dg.MetadataVa
 def read_first_rows(
     table: Table, columns: Sequence[str], partition_key: str | None, n_rows: int = 6
 ) -> list[dict[str, Any]]:
-    """Return the first rows of a partition (None: of the table), for its preview."""
+    """Return the first rows of a partition, for its preview.
+
+    Args:
+        table: The table.
+        columns: Columns to read.
+        partition_key: The partition; None for the whole table.
+        n_rows: Largest number of rows.
+    """
     condition = table.build_partition_filter(partition_key)
     rows: list[dict[str, Any]] = []
     for row in table.iter_rows(columns, condition, n_rows):

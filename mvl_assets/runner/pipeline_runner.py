@@ -270,7 +270,11 @@ class PipelineRunner:
 
 
 def resolve_sources(slugs: tuple[str, ...]) -> list[str]:
-    """Return the slugs named, or else the profile's sources that have files or, where it says so, can be fetched."""
+    """Return the slugs named, or else the profile's sources that have files or, where it says so, can be fetched.
+
+    Raises:
+        MvlError: A slug is unknown, or no source has files.
+    """
     catalog, profile_slugs = load_catalog(), asset_keys.list_profile_sources()
     for slug in slugs:
         get_source(slug)

@@ -239,7 +239,14 @@ def encode_conversation(
 def encode_prompt(
     question: str, visuals: Sequence[VisualPlaceholder], tokenizer: ChatTokenizer, *, system_prompt: str
 ) -> list[int]:
-    """Return the ids up to where the assistant's answer begins, with the visuals before the question."""
+    """Return the ids up to where the assistant's answer begins, with the visuals before the question.
+
+    Args:
+        question: Text of the user's turn.
+        visuals: Placeholders of its images or frames, in order.
+        tokenizer: The student's tokenizer.
+        system_prompt: Text of the system turn.
+    """
     return encode_chat_prompt([("user", [*visuals, question])], tokenizer, system_prompt=system_prompt)
 
 

@@ -117,6 +117,12 @@ def compare_checkpoints(
 
     Of several ways, the one with the most questions in common counts. Benchmarks without question scores are left out.
 
+    Args:
+        lake: The lake.
+        first_version: Checkpoint version to compare with.
+        second_version: Checkpoint version that is compared.
+        benchmarks: Names of benchmarks; None for all.
+
     Raises:
         BenchmarkError: No benchmark is left.
     """

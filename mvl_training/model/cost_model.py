@@ -162,7 +162,14 @@ def compute_sample_flops(
 
 
 def estimate_memory(sizes: ModelSizes, stage_config: StageConfig, zero_stage: int, n_gpus: int) -> GpuMemory:
-    """Return the memory that one of `n_gpus` GPUs needs under a ZeRO stage."""
+    """Return the memory that one GPU needs under a ZeRO stage.
+
+    Args:
+        sizes: Parameters and layers of the model.
+        stage_config: Precision, trained components and sequence length of the training stage.
+        zero_stage: 0 to 3: what is divided among the GPUs.
+        n_gpus: Number of GPUs.
+    """
     is_bf16 = stage_config.precision == "bf16"
     n_params = sum(sizes.params.values())
     n_trained_params = sum(sizes.params[component] for component in stage_config.learning_rates)

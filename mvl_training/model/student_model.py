@@ -226,7 +226,15 @@ def assemble_student(recipe: Recipe, tokenizer: ChatTokenizer, dtype: torch.dtyp
 def build_llava_config(
     recipe: Recipe, text_config: Any, vision_config: Any, *, image_token_id: int, video_token_id: int
 ) -> LlavaOnevisionConfig:
-    """Return the model's config from those of its towers and the ids of the placeholder tokens."""
+    """Return the model's config from those of its towers and the ids of the placeholder tokens.
+
+    Args:
+        recipe: Grid of image tiles.
+        text_config: Config of the language model.
+        vision_config: Config of the vision tower.
+        image_token_id: Id of the placeholder token of images.
+        video_token_id: Id of the placeholder token of videos.
+    """
     return LlavaOnevisionConfig(
         text_config=text_config,
         vision_config=vision_config,

@@ -105,6 +105,12 @@ def compute_lr_scale(step: int, total_steps: int, warmup_ratio: float, schedule:
 
     Linear warm-up over a share of the steps, then half a cosine to 0 (transformers' `get_cosine_schedule_with_warmup`,
     which the released code uses) or, with the schedule `constant`, 1.
+
+    Args:
+        step: The step, from 0.
+        total_steps: Steps of the whole run.
+        warmup_ratio: Share of the steps with warm-up, from 0 to 1.
+        schedule: `cosine` or `constant`.
     """
     warmup_steps = math.ceil(total_steps * warmup_ratio)
     if step < warmup_steps:

@@ -203,7 +203,7 @@ def test_an_ingest_is_refused_during_a_purge(lake: Lake) -> None:
     seen: list[type[BaseException]] = []
 
     def ingest() -> None:
-        with pytest.raises(LeaseHeld, match="taken out") as caught, acquire_ingest_lock(Lake(lake.root)):
+        with pytest.raises(LeaseHeld, match="is being removed") as caught, acquire_ingest_lock(Lake(lake.root)):
             pass
         seen.append(caught.type)
 

@@ -35,7 +35,14 @@ class ChartData:
 
 
 def sample_chart_data(rng: Random, n_values: int, step: int = 5, max_value: int = 100) -> ChartData:
-    """Draw labels and values of a chart."""
+    """Draw labels and values of a chart.
+
+    Args:
+        rng: Source of randomness.
+        n_values: Number of values, which are all different.
+        step: The values are multiples of it.
+        max_value: Largest possible value.
+    """
     title, unit, labels = rng.choice(SUBJECTS)
     return ChartData(title, unit, labels[:n_values], tuple(rng.sample(range(step, max_value + 1, step), n_values)))
 

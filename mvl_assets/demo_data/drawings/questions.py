@@ -34,7 +34,14 @@ _SHAPE_CENTRES = {
 
 
 def draw_shape_question(rng: Random, family: str, answer: str, side: int = 224) -> Drawing:
-    """Draw a `side` x `side` image whose true answer to the question of `family` is `answer`."""
+    """Draw a `side` x `side` image whose true answer to the question of `family` is `answer`.
+
+    Args:
+        rng: Source of randomness for all that the answer does not fix.
+        family: What is asked for: one of `FAMILIES`.
+        answer: One of `ANSWERS[family]`.
+        side: Width and height of the image in pixels.
+    """
     colour = answer if family == "colour" else rng.choice(ANSWERS["colour"])
     shape = answer if family == "shape" else rng.choice(SHAPES)
     count = NUMBER_WORDS.index(answer) if family == "count" else 1

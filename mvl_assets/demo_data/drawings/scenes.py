@@ -42,7 +42,15 @@ def describe_position(scene_object: SceneObject, columns: int, rows: int) -> str
 
 
 def render_objects(objects: list[SceneObject], columns: int, rows: int, cell: int, paper: RGB) -> Image.Image:
-    """Draw the objects on their grid; the middle of each cell has the object's colour."""
+    """Draw the objects on their grid; the middle of each cell has the object's colour.
+
+    Args:
+        objects: Shapes with their grid cells.
+        columns: Cells across.
+        rows: Cells down.
+        cell: Side of a cell in pixels.
+        paper: Colour of the background.
+    """
     image, draw = create_canvas((columns * cell, rows * cell), paper)
     for scene_object in objects:
         draw_shape(draw, scene_object.shape, *compute_object_circle(scene_object, cell), COLOURS[scene_object.colour])
@@ -55,7 +63,14 @@ def compute_object_circle(scene_object: SceneObject, cell: int) -> tuple[tuple[f
 
 
 def sample_objects(rng: Random, columns: int, rows: int, n_objects: int) -> list[SceneObject]:
-    """Return `n_objects` objects in different cells; the name (colour and shape) of the first is unique."""
+    """Return `n_objects` objects in different cells; the name (colour and shape) of the first is unique.
+
+    Args:
+        rng: Source of randomness.
+        columns: Cells across.
+        rows: Cells down.
+        n_objects: Number of objects, at most one per cell.
+    """
     cells = rng.sample([(x, y) for y in range(rows) for x in range(columns)], n_objects)
     names = [(shape, colour) for shape in SHAPES for colour in COLOURS]
     first_name = rng.choice(names)

@@ -58,7 +58,15 @@ CHINESE_WORDS = (
 
 
 def draw_characters(draw: ImageDraw.ImageDraw, text: str, xy: tuple[float, float], size: int, ink: RGB) -> None:
-    """Draw `text` to the right from the upper left corner `xy`, each character in a square of `size` pixels."""
+    """Draw text with the strokes of `STROKES`, to the right.
+
+    Args:
+        draw: Canvas.
+        text: Characters that `STROKES` has.
+        xy: Upper left corner of the first character, in pixels.
+        size: Side of the square that each character fills, in pixels.
+        ink: Colour of the strokes.
+    """
     for number, character in enumerate(text):
         for stroke in STROKES[character]:
             points = [(xy[0] + (number + a) * size, xy[1] + b * size) for a, b in stroke]

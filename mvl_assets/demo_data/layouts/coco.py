@@ -15,6 +15,12 @@ def write_coco_captions(split: str, source_dir: Path, slug: str, rows: Sequence[
     """Write `annotations/captions_<split>.json` {info, licenses, images, annotations} and the images in `<split>/`.
 
     The answers of a row are its captions; ids of captions go round the images, as in the original.
+
+    Args:
+        split: Name of the split, such as `train2017`.
+        source_dir: Folder of the source.
+        slug: The source.
+        rows: Rows with one image each.
     """
     images: list[dict[str, Any]] = []
     captions: list[dict[str, Any]] = []

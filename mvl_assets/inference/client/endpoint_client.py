@@ -152,7 +152,7 @@ class EndpointClient:
     # -- stragglers ----------------------------------------------------------------------------------------------------
 
     def demote_stragglers(self) -> None:
-        """Stop counting requests that hang against the limit, as long as others are answered.
+        """Exclude hanging requests from the concurrency limit while other requests are answered.
 
         When nothing is answered any more, the server is slow or gone, and no request counts as late.
         """

@@ -67,5 +67,11 @@ def compute_backoff_s(attempt: int, base_s: float, cap_s: float, rng: random.Ran
 
     Uniform between 0 and `base_s * 2**(attempt - 1)`, at most `cap_s`; `attempt` is 1 before the first retry.
     "Full jitter": Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
+
+    Args:
+        attempt: Number of failed attempts: 1 before the first retry.
+        base_s: Upper bound of the first wait, in seconds.
+        cap_s: Upper bound of every wait, in seconds.
+        rng: Source of the jitter.
     """
     return rng.uniform(0.0, min(cap_s, base_s * 2 ** min(attempt - 1, 30)))

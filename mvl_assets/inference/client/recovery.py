@@ -30,6 +30,12 @@ async def wait_for_recovery(
     of a circuit breaker. Before its first answer there is none: the circuit then stays open. A local server that is
     gone is started again.
 
+    Args:
+        client: Client of the endpoint.
+        transport: Sends the probes.
+        options: Intervals and bounds of the probes.
+        rng: Source of the jitter between probes.
+
     Raises:
         MvlError: The restart has failed twice, or the server keeps ending before it answers.
     """

@@ -37,7 +37,14 @@ class FaultHandler:
         self._rng = random.Random()
 
     def handle(self, pending: PendingRequest, client: EndpointClient, fault: RequestFault, sent_at: float) -> None:
-        """Fail, resend or hold back a request whose attempt at `client`, sent at `sent_at`, has failed."""
+        """Fail, resend or hold back a request whose attempt has failed.
+
+        Args:
+            pending: The request.
+            client: Client of the endpoint it was sent to.
+            fault: What went wrong, and whose fault it is.
+            sent_at: When the attempt was sent, in seconds on the event loop's clock.
+        """
         loop = self._run.tasks.loop
         now = loop.time()
         self._run.error_counts[fault.error] += 1

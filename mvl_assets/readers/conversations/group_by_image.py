@@ -101,7 +101,14 @@ def group_questions_by_image(
 def iter_conversation(
     file: str, image_name: str, records: Iterable[VqaRecord], image_resolver: ImageResolver
 ) -> Iterator[Sample | RejectedRow]:
-    """Yield one sample of all questions that can be used, then a reject per other one; all without positions."""
+    """Yield one sample of all questions that can be used, then a reject per other one; all without positions.
+
+    Args:
+        file: File of the records, relative to the source's folder.
+        image_name: Name of the image that all records are about.
+        records: The questions.
+        image_resolver: Finds the image's bytes.
+    """
     turns: list[Turn] = []
     rejects: list[RejectedRow] = []
     for record in records:

@@ -49,7 +49,11 @@ BASE64_IMAGE_PREFIXES = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")
 
 
 def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
-    """Yield the source's samples and rejected rows."""
+    """Yield the source's samples and rejected rows.
+
+    Raises:
+        SourceError: The source has no `records` field map or no files, or a template of the map is broken.
+    """
     fields = source.records
     if fields is None:
         raise SourceError(source.slug, "the format `records` needs a `records` field map in the catalog")
@@ -63,7 +67,11 @@ def read(source: SourceSpec, root: Path) -> Iterator[Sample | RejectedRow]:
 
 
 def read_keys(source: SourceSpec, root: Path) -> Iterator[RowKey]:
-    """Yield ids and positions; no image is looked for."""
+    """Yield ids and positions; no image is looked for.
+
+    Raises:
+        SourceError: The source has no `records` field map or no files.
+    """
     fields = source.records
     if fields is None:
         raise SourceError(source.slug, "the format `records` needs a `records` field map in the catalog")

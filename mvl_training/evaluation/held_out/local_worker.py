@@ -64,7 +64,15 @@ def write_job(
     tasks: Sequence[CheckpointTask],
     max_new_tokens: int,
 ) -> None:
-    """Write the job file of a worker."""
+    """Write the job file of a worker.
+
+    Args:
+        file: Where to write it; its folder is created.
+        lake_root: Root of the lake.
+        questions: What every checkpoint is asked.
+        tasks: One per checkpoint.
+        max_new_tokens: Longest answer, in tokens.
+    """
     job = {
         "lake_root": lake_root,
         "max_new_tokens": max_new_tokens,

@@ -36,7 +36,14 @@ class UnansweredQuestionsError(MvlError):
 
 
 def build_request(question: HeldOutQuestion, model: ModelRef, *, max_new_tokens: int, blank_images: bool) -> Request:
-    """Return a greedy chat request with the question's images in order, then its text."""
+    """Return a greedy chat request with the question's images in order, then its text.
+
+    Args:
+        question: The question.
+        model: The checkpoint's identity.
+        max_new_tokens: Longest answer, in tokens.
+        blank_images: Whether each image is replaced by a grey one of its size.
+    """
     prefix = BLANK_IMAGE_PREFIX if blank_images else ""
     parts: list[Mapping[str, str]] = [{"type": "image", "image": prefix + i} for i in question.image_ids]
     parts.append({"type": "text", "text": question.text})
@@ -72,6 +79,14 @@ def request_answers(
     """Return the answers of the checkpoint's server by question id (losses are None).
 
     Answers are stored per checkpoint version: a rerun reads them, and starts a server only if some are missing.
+
+    Args:
+        lake: The lake.
+        checkpoint: What is asked.
+        questions: The questions.
+        max_new_tokens: Longest answer, in tokens.
+        run_id: Stored with every answer.
+        log: Takes one line per step.
 
     Raises:
         UnansweredQuestionsError: A question failed.
@@ -118,7 +133,14 @@ def request_answers(
 def start_server(
     lake: Lake, checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], *, max_new_tokens: int
 ) -> None:
-    """Start the checkpoint's server without waiting for it, unless all answers are stored."""
+    """Start the checkpoint's server without waiting for it, unless all answers are stored.
+
+    Args:
+        lake: The lake.
+        checkpoint: What is served.
+        questions: What will be asked.
+        max_new_tokens: Longest answer, in tokens.
+    """
     if _count_pending(lake, checkpoint, list(_build_requests(checkpoint, questions, max_new_tokens).values())):
         start_server_in_background(build_server_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
 
@@ -126,7 +148,7 @@ def start_server(
 def _build_requests(
     checkpoint: Checkpoint, questions: Sequence[HeldOutQuestion], max_new_tokens: int
 ) -> dict[tuple[str, bool], Request]:
-    """Return requests by (question id, whether the images are grey); grey ones only for questions with images."""
+    """Return requests by (question id, blank images or not); a question without images has one request."""
     model = _build_model_ref(checkpoint)
     return {
         (question.question_id, blank_images): build_request(

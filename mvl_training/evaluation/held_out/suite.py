@@ -55,6 +55,12 @@ def select_held_out_questions(
     """Return up to `per_category` questions of each category, in a stable order.
 
     Rows with videos are left out: a chat request cannot show frames as training does.
+
+    Args:
+        lake: The lake.
+        categories: The categories.
+        holdout_fraction: The profile's share of image groups that are held out, from 0 to 1.
+        per_category: Largest number of questions of a category.
     """
     return select_questions(_iter_held_out_rows(lake, categories, holdout_fraction), per_category=per_category)
 
@@ -92,6 +98,13 @@ def publish_report(
     run_id: str,
 ) -> HeldOutReport:
     """Score the answers and publish them as `evaluation/held_out`, one commit per checkpoint.
+
+    Args:
+        lake: The lake.
+        questions: What all checkpoints were asked.
+        answers_of_checkpoints: Answers to all questions, by checkpoint.
+        max_new_tokens: Longest answer, in tokens; part of the settings hash.
+        run_id: Stored with every row.
 
     Raises:
         NoHeldOutQuestionsError: `questions` is empty.
