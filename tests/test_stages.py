@@ -8,7 +8,7 @@ import pytest
 
 from mvl_assets.config.profile import ModelRole
 from mvl_assets.stages import CHECKPOINT, JUDGED, MODEL_STAGES, PACK_PLAN, RAW, REWRITTEN, STAGE_NAMES, STAGES
-from tests.defs.test_graph import EDGES
+from tests.defs.edges import EDGES
 
 
 def test_a_stage_is_made_of_stages_before_it_or_of_itself() -> None:

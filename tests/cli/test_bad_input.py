@@ -19,7 +19,7 @@ from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.errors import MvlError
 from tests.cli.home import COMMAND, KEPT, SOURCES, Home, lines_with, one_error
-from tests.lake.test_full_disk import SMALL_DISK
+from tests.lake.small_disk import SMALL_DISK
 from tests.servers import FakeProcess
 
 ONE = ("--source", KEPT)
@@ -90,7 +90,7 @@ def test_a_broken_source_entry_is_named_with_file_line_and_entry(
 # -- ports and servers ---------------------------------------------------------------------------------------------
 
 
-def test_a_port_in_use_is_said_before_anything_starts(fresh: Home) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(fresh: Home) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -98,7 +98,7 @@ def test_a_port_in_use_is_said_before_anything_starts(fresh: Home) -> None:
         one_error(fresh.mvl("ui", "--port", str(port)), f"port {port} is in use", f"mvl ui --port {port + 1}")
 
 
-def test_an_address_where_nobody_answers_ends_the_run_soon(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:
+def test_an_endpoint_that_never_answers_ends_the_run_soon(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(sorted_in)
     port = find_free_port()
     home.profile(model_base_urls=[f"http://127.0.0.1:{port}/v1"], model_outage_timeout_seconds=5)
@@ -169,7 +169,7 @@ def on_disk(home: Home, folder: Path, options: str, script: str) -> Home:
 
 @needs_own_mounts
 @pytest.mark.parametrize("variable", ["MVL_LAKE", "DAGSTER_HOME"])
-def test_a_full_disk_is_said_and_the_next_run_goes_on(fresh: Home, tmp_path: Path, variable: str) -> None:
+def test_a_full_disk_is_reported_and_the_next_run_continues(fresh: Home, tmp_path: Path, variable: str) -> None:
     disk = tmp_path / "disk"
     script = '{ "$@"; code=$?; mount -o remount,size=500m "$0"; echo ROOM; "$@" || code=99; exit $code; }'
     size = {"MVL_LAKE": "300k", "DAGSTER_HOME": "400k"}[variable]
@@ -181,7 +181,7 @@ def test_a_full_disk_is_said_and_the_next_run_goes_on(fresh: Home, tmp_path: Pat
 
 @needs_own_mounts
 @pytest.mark.parametrize(("variable", "message"), [("MVL_LAKE", "is read-only at"), ("MVL_HOME", "is read-only at")])
-def test_a_read_only_disk_is_said(raw: Home, tmp_path: Path, variable: str, message: str) -> None:
+def test_a_read_only_disk_is_reported(raw: Home, tmp_path: Path, variable: str, message: str) -> None:
     disk = tmp_path / "disk"
     script = f'cp -r {raw.folder}/. "$0" && mount -o remount,ro "$0" && exec "$@"'
     place = {"MVL_LAKE": disk / "lake", "MVL_HOME": disk}[variable]
@@ -195,7 +195,7 @@ def test_a_read_only_disk_is_said(raw: Home, tmp_path: Path, variable: str, mess
 # -- the data ------------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_that_is_none_is_a_reject_until_it_is_mended(fresh: Home) -> None:
+def test_an_undecodable_image_is_a_reject_until_its_file_is_repaired(fresh: Home) -> None:
     rows = {row["native_id"]: row for row in _ingested(fresh)}
     victim = next(row for row in rows.values() if row["image_ids"])
     image_id = victim["image_ids"][0]
@@ -260,7 +260,7 @@ def test_a_place_where_nothing_can_be_is_named(tmp_path: Path, variable: str, va
     )
 
 
-def test_sources_of_the_profile_that_nobody_declared_are_named_by_plan(tmp_path: Path) -> None:
+def test_plan_names_undeclared_sources_of_the_profile(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.profile(sources=["geo170k", "geo171k"])
     for stage in ("raw", "rewritten", "judged"):

@@ -71,7 +71,7 @@ def test_probe_pairs_are_asked_once_and_counted_by_fault(built: Home, copy_of: C
     one_error(home.mvl("judge", "probe", "--role", "second_judge"), "no second judge", "second_judge")
 
 
-def test_keep_rates_stand_beside_the_papers(built: Home) -> None:
+def test_status_shows_keep_rates_next_to_those_of_the_paper(built: Home) -> None:
     said = built.run("status")
     assert lines_with(said, ["category", "judged", "kept", "paper"])
     assert lines_with(said, ["caption", f"{get_paper_keep_rate('caption'):.3f}"])

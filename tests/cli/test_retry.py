@@ -72,5 +72,5 @@ def test_a_row_that_failed_by_chance_makes_its_partition_run_again(
     assert lines_with(home.run("run", *until), ["-- rewritten: 0 made, 1 up to date, 0 failed"])
 
 
-def test_a_source_that_nobody_declared_is_named(raw: Home) -> None:
+def test_an_undeclared_source_is_an_error(raw: Home) -> None:
     one_error(raw.mvl("retry", "--source", "nothing"), "there is no source 'nothing'", "`mvl sources`")

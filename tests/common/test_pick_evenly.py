@@ -28,7 +28,7 @@ def test_down_equals_the_truncation_of_llava_onevision(n_picked: int) -> None:
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "down"])
-def test_all_are_picked_when_there_are_no_more_than_asked_for(rounding: str) -> None:
+def test_all_are_picked_when_there_are_at_most_as_many_as_requested(rounding: str) -> None:
     for n in range(6):
         assert pick_evenly(n, 5, rounding) == list(range(n))  # type: ignore[arg-type]
 

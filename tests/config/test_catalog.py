@@ -163,7 +163,7 @@ def test_the_benchmarks_among_the_sources_are_marked() -> None:
 
 
 @pytest.mark.parametrize("slug", RECIPES)
-def test_every_miniature_is_of_a_declared_source(slug: str) -> None:
+def test_every_demo_recipe_belongs_to_a_declared_source(slug: str) -> None:
     assert slug in load_catalog()
 
 

@@ -94,7 +94,7 @@ def test_the_token_limit_covers_what_the_schema_allows(path: Path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_a_prompt_leaves_room_in_a_context_of_2048_tokens(path: Path):
+def test_a_prompt_leaves_tokens_free_in_a_context_of_2048(path: Path):
     for prompt in load_prompt_file(path):
         limit = max(prompt.sampling["max_tokens"], (prompt.retry_sampling or prompt.sampling)["max_tokens"])
         assert limit + len(prompt.template) / 4 <= 2048 - 256

@@ -165,7 +165,7 @@ def test_every_mixture_row_resolves_to_its_content(full: Lake) -> None:
             assert (row["judged_id"] is not None) == (row["kind"] == "rewritten")
 
 
-def test_stages_share_no_row(full: Lake) -> None:
+def test_stages_never_share_a_row(full: Lake) -> None:
     build_mixture(full, profile(), "single_image", run_id="one")
     build_mixture(full, profile(), "one_vision", run_id="one")
     single, both = manifest(full, "single_image"), manifest(full, "one_vision")

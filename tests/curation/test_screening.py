@@ -160,7 +160,7 @@ def test_captions_are_suggested_for_group_b_and_brief_ones_for_c() -> None:
 
 
 @pytest.mark.parametrize("slug", [*AS_THEY_ARE, *REWRITTEN])
-def test_a_miniature_looks_like_its_group(lake: Lake, tmp_path: Path, slug: str) -> None:
+def test_screening_demo_data_suggests_the_declared_group(lake: Lake, tmp_path: Path, slug: str) -> None:
     write_demo_sources(tmp_path, [slug], n_rows=24)
     spec = load_catalog()[slug]
     ingest_source(lake, spec, tmp_path / slug, run_id="run")

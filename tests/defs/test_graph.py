@@ -23,24 +23,8 @@ from mvl_assets.defs.freshness import FRESHNESS_CHECK
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import SCHEMA_CHECK
 from mvl_assets.orchestration.resources import LakeResource
+from tests.defs.edges import EDGES
 
-# Between groups, as in the README's picture.
-EDGES = {
-    ("raw", "category"),
-    ("category", "rewritten"),
-    ("prompts", "rewritten"),
-    ("rewritten", "judged"),
-    ("prompts", "judged"),
-    ("category", "curation"),
-    ("category", "mixture"),
-    ("judged", "mixture"),
-    ("curation", "mixture"),
-    ("mixture", "export"),
-    ("mixture", "pack_plan"),
-    ("pack_plan", "checkpoint"),
-    ("checkpoint", "checkpoint"),
-    ("checkpoint", "evaluation"),
-}
 # From this many partitions on, Dagster silently stops looking whether an upstream asset changed.
 BLIND_FROM = 100
 
@@ -99,7 +83,7 @@ def test_every_key_is_a_stage_and_a_name(graphs: list[AssetGraph]) -> None:
         assert len(key.path) == 2 and all(re.fullmatch(r"[a-z0-9][a-z0-9_]*", part) for part in key.path), key
 
 
-def test_the_groups_fold_to_the_picture(graphs: list[AssetGraph]) -> None:
+def test_the_edges_between_groups_are_those_of_the_readme(graphs: list[AssetGraph]) -> None:
     found = {
         (parent.path[0], key.path[0]) for one in graphs for key in declared(one) for parent in one.get(key).parent_keys
     }

@@ -15,7 +15,7 @@ from tests.defs.world import GENERAL, MATH, PARTITIONS, TABLES, World
 
 
 @pytest.mark.parametrize(("asset", "partition"), [*PARTITIONS, *((table, None) for table in TABLES)])
-def test_every_materialization_carries_what_is_promised(built: World, asset: str, partition: str | None) -> None:
+def test_every_materialization_has_the_promised_metadata(built: World, asset: str, partition: str | None) -> None:
     event = latest(built, asset, partition)
     shown = event.metadata
     assert shown[metadata_keys.URI].value
@@ -40,7 +40,7 @@ def test_every_materialization_carries_what_is_promised(built: World, asset: str
         assert rows > 0 and "data:image/jpeg" in text
 
 
-def test_a_rewrite_is_shown_beside_the_answer_it_was_made_of_and_what_it_cost(built: World) -> None:
+def test_rewrites_and_judgements_show_the_original_answer_and_their_cost(built: World) -> None:
     shown = latest(built, "rewritten/code_math", GENERAL).metadata
     assert "| question | answer | original answer | blind |" in shown[metadata_keys.PREVIEW].value
     assert shown[metadata_keys.REQUESTS_SENT].value == 3 and shown[metadata_keys.COMPLETION_TOKENS].value > 0

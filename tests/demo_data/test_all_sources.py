@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from test_ingest_counts import verdict
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.layouts import LAYOUTS
@@ -17,6 +16,7 @@ from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.registry import get_reader
+from tests.demo_data.verdicts import verdict
 
 ROWS = 12
 

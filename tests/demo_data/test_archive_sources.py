@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from test_ingest_counts import verdict
 
 from mvl_assets.config.catalog import get_source
 from mvl_assets.demo_data.recipes import RECIPES, archives, videos
@@ -21,6 +20,7 @@ from mvl_assets.lake_queries.views import iter_current_samples
 from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.registry import get_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
+from tests.demo_data.verdicts import verdict
 
 SLUGS = tuple(recipe.slug for recipe in (*archives.RECIPES, *videos.RECIPES))
 
@@ -32,9 +32,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WrittenDemoSou
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_every_row_is_read_with_the_verdict_that_was_written_down(
-    slug: str, packed: dict[str, WrittenDemoSource]
-) -> None:
+def test_every_row_is_read_with_the_verdict_of_the_marker_file(slug: str, packed: dict[str, WrittenDemoSource]) -> None:
     written = packed[slug]
     assert get_source(slug).format == written.format
     rows = list(get_reader(written.format)(get_source(slug), written.source_dir))
@@ -101,7 +99,7 @@ def test_the_parts_of_a_zip_are_those_of_info_zip(packed: dict[str, WrittenDemoS
     assert pictures(alone) == pictures(folder) != []
 
 
-def test_ingest_reads_packed_pictures_and_videos_and_does_nothing_the_second_time(
+def test_ingest_reads_archived_images_and_videos_and_changes_nothing_when_repeated(
     packed: dict[str, WrittenDemoSource], tmp_path: Path
 ) -> None:
     lake = Lake(str(tmp_path))

@@ -35,20 +35,20 @@ def answer_to(drawing: Drawing, beginning: str) -> str:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_switches_that_are_on_are_green_and_as_many_as_told(seed: int) -> None:
+def test_green_and_grey_switches_match_the_caption(seed: int) -> None:
     drawing = screens.draw_phone_screen(Random(seed))
     assert patches(drawing.image, (52, 168, 83)) == drawing.caption.count(" is on")
     assert patches(drawing.image, (190, 190, 196)) == drawing.caption.count(" is off")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_page_is_told_as_html_that_names_its_heading(seed: int) -> None:
+def test_a_drawn_page_is_answered_with_a_complete_html_document(seed: int) -> None:
     (pair,) = screens.draw_html_page(Random(seed)).qa_pairs
     assert pair.answer.startswith("<!DOCTYPE html>") and pair.answer.rstrip().endswith("</html>")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_spots_of_a_scan_are_where_and_as_many_as_told(seed: int) -> None:
+def test_spots_of_a_scan_match_the_answers_in_number_and_position(seed: int) -> None:
     drawing = scans.draw_scan(Random(seed))
     spots = label(np.all(np.asarray(drawing.image) == (240, 240, 240), axis=2))
     assert spots.max() == int(answer_to(drawing, "How many"))
@@ -87,7 +87,7 @@ def test_the_rows_of_a_puzzle_count_one_two_three_and_the_last_panel_is_missing(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_story_goes_the_way_it_tells_and_ends_in_another_colour(seed: int) -> None:
+def test_a_story_matches_its_answers_in_direction_and_final_colour(seed: int) -> None:
     shown = series.draw_story(Random(seed))
     first, last = shown.images[0], shown.images[-1]
     colour = shown.qa_pairs[1].answer
@@ -109,7 +109,7 @@ def test_contrasted_scenes_differ_in_the_shape_that_is_named(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_odd_picture_is_the_one_that_is_named(seed: int) -> None:
+def test_the_answer_names_the_odd_image(seed: int) -> None:
     shown = series.draw_odd_one_out(Random(seed))
     data = [picture.tobytes() for picture in shown.images]
     odd = [number for number, picture in enumerate(data, 1) if data.count(picture) == 1]

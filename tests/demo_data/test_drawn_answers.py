@@ -93,7 +93,7 @@ def test_claims_of_place_are_true_as_often_as_false() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_windows_and_door_of_the_house_are_as_told(seed: int) -> None:
+def test_windows_door_and_side_of_the_house_match_the_answers(seed: int) -> None:
     drawing = scenes.draw_landscape(Random(seed))
     windows, door = (
         answer_to(drawing.qa_pairs, "How many windows"),
@@ -120,7 +120,7 @@ def test_an_edit_changes_one_cell_and_names_it(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_films_begin_and_end_with_the_colours_told(seed: int) -> None:
+def test_videos_begin_and_end_with_the_colours_of_the_answers(seed: int) -> None:
     film = videos.draw_video(Random(seed))
     with av.open(BytesIO(film.data)) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
@@ -179,7 +179,7 @@ def test_word_problems_can_be_solved_from_their_table(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_worked_sums_come_to_their_answer(seed: int) -> None:
+def test_the_calculations_of_math_problems_are_correct(seed: int) -> None:
     pair = chat.build_math_problem(Random(seed))
     for left, right in re.findall(r"([\d x+/-]+\d) = (\d+)", pair.rationale):
         assert eval(left.replace("x", "*")) == int(right)
@@ -208,7 +208,7 @@ def test_every_encoding_shows_the_drawing_again_once_standardised(style: str) ->
     assert difference.mean() < 6
 
 
-def test_wide_pictures_are_wider_than_seven_to_one() -> None:
+def test_wide_images_exceed_an_aspect_ratio_of_seven() -> None:
     for draw in (scenes.draw_strip, documents.draw_banner):
         sizes = [draw(Random(seed)).image.size for seed in SEEDS]
         assert min(width / height for width, height in sizes) > 7

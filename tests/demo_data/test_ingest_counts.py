@@ -1,4 +1,4 @@
-"""The readers and the media room find exactly the good rows, and the faults under the names that the marker gives."""
+"""Ingest finds exactly the good rows, and the faults under the names that the marker file gives."""
 
 from __future__ import annotations
 
@@ -8,35 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.recipes import DEMO_SLUGS
 from mvl_assets.demo_data.write import WrittenDemoSource
-from mvl_assets.ingest.images import read_frames
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.media.image import ImageError, inspect_image
 from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.registry import get_reader
-from mvl_assets.readers.sample import RejectedRow, Sample
-
-
-def verdict(row: Sample | RejectedRow) -> str:
-    """`good`, or the error class of the row, or of the first picture or film that cannot be decoded."""
-    if isinstance(row, RejectedRow):
-        return row.error
-    try:
-        for picture in row.images:
-            inspect_image(picture.read())
-        if row.video is not None:
-            assert len(read_frames(row.video)) >= 2
-    except (ImageError, RejectError) as error:
-        return error.code
-    return "good"
+from tests.demo_data.verdicts import verdict
 
 
 @pytest.mark.parametrize("slug", DEMO_SLUGS)
-def test_every_row_is_read_with_the_verdict_that_was_written_down(
+def test_every_row_is_read_with_the_verdict_of_the_marker_file(
     slug: str, demo_sources: dict[str, WrittenDemoSource]
 ) -> None:
     written = demo_sources[slug]
@@ -48,7 +31,7 @@ def test_every_row_is_read_with_the_verdict_that_was_written_down(
 @pytest.mark.parametrize(
     "slug", ["geo170k", "chartqa_cauldron_llava_format", "visualmrc_cauldron", "hq_edit", "tabmwp", "numinamath"]
 )
-def test_ingest_counts_what_was_written_and_nothing_new_the_second_time(
+def test_ingest_counts_all_written_rows_once(
     slug: str, demo_sources: dict[str, WrittenDemoSource], tmp_path: Path
 ) -> None:
     written, source = demo_sources[slug], load_catalog()[slug]

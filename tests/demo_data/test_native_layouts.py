@@ -140,7 +140,7 @@ def test_unusual_image_encodings_are_among_the_files(demo_sources: dict[str, Wri
     assert turned > 0 and max(ratios) > 7
 
 
-def test_rows_of_one_source_share_pictures(demo_sources: dict[str, WrittenDemoSource]) -> None:
+def test_rows_of_one_source_share_images(demo_sources: dict[str, WrittenDemoSource]) -> None:
     rows = json.loads((demo_sources["geo170k"].source_dir / "geo170k.json").read_text(encoding="utf-8"))
     assert len({row["image"] for row in rows}) < len(rows)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from test_ingest_counts import verdict
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data import contents as c
@@ -23,6 +22,7 @@ from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.formats import science_qa
 from mvl_assets.readers.registry import get_reader
 from mvl_assets.readers.sample import Sample
+from tests.demo_data.verdicts import verdict
 
 SLUGS = tuple(recipe.slug for recipe in RECIPES)
 
@@ -34,7 +34,7 @@ def question_sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Writ
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_every_row_is_read_with_the_verdict_that_was_written_down(
+def test_every_row_is_read_with_the_verdict_of_the_marker_file(
     slug: str, question_sources: dict[str, WrittenDemoSource]
 ) -> None:
     written, source = question_sources[slug], load_catalog()[slug]
@@ -97,5 +97,5 @@ def test_science_qa_is_written_and_read_though_no_source_has_it_as_its_first_for
             assert [p.read() for p in read.images] == [p.data for p in row.images]
 
 
-def test_a_picture_fault_spoils_one_picture_only() -> None:
+def test_an_image_fault_damages_one_image_only() -> None:
     assert all(set(IMAGE_FAULTS) < set(recipe.faults) for recipe in RECIPES)

@@ -12,7 +12,6 @@ from random import Random
 import numpy as np
 import pytest
 from PIL import Image
-from test_ingest_counts import verdict
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data.drawings.signboards import BOARD_COLOURS, TextLine, build_signboard_wall
@@ -26,6 +25,7 @@ from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.format import RowKey
 from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
+from tests.demo_data.verdicts import verdict
 
 SLUGS = tuple(recipe.slug for recipe in RECIPES)
 
@@ -45,7 +45,7 @@ def test_every_source_of_these_formats_has_demo_data() -> None:
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_every_row_is_read_with_the_verdict_that_was_written_down(
+def test_every_row_is_read_with_the_verdict_of_the_marker_file(
     slug: str, written: dict[str, WrittenDemoSource]
 ) -> None:
     one, spec = written[slug], load_catalog()[slug]
@@ -69,9 +69,7 @@ def test_the_same_seed_gives_the_same_bytes(slug: str, written: dict[str, Writte
 
 
 @pytest.mark.parametrize("slug", ["mscoco", "refcoco", "rctw_17"])
-def test_ingest_counts_what_was_written_and_nothing_new_the_second_time(
-    slug: str, written: dict[str, WrittenDemoSource], tmp_path: Path
-) -> None:
+def test_ingest_counts_all_written_rows_once(slug: str, written: dict[str, WrittenDemoSource], tmp_path: Path) -> None:
     one, lake = written[slug], Lake(str(tmp_path))
     marker = json.loads((one.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
     first = ingest_source(lake, load_catalog()[slug], one.source_dir, run_id="first")

@@ -56,7 +56,7 @@ def test_colour_and_number_are_what_the_pixels_show(side: int) -> None:
             assert found[0][0] == COLOURS[answer], question
 
 
-def test_the_four_shapes_can_be_told_apart_by_how_much_of_their_box_they_fill() -> None:
+def test_the_four_shapes_differ_in_how_much_of_their_box_they_fill() -> None:
     fill: dict[str, list[float]] = {}
     for picture, _, answer, family in iter_shape_questions(14 * 6, seed=2):
         if family == "shape":

@@ -76,12 +76,12 @@ def test_names_outside_ascii_are_escaped_on_disk_and_found(tmp_path: Path) -> No
     assert len(found) >= 10 and all(picture.path is not None for s in found for picture in s.images)
 
 
-def test_cambrian_rows_without_a_picture_are_text(tmp_path: Path) -> None:
+def test_cambrian_rows_without_an_image_are_text(tmp_path: Path) -> None:
     folder(tmp_path, "idefics375k")
     assert {len(sample.images) for sample in samples(tmp_path, "idefics375k")} == {0, 1}
 
 
-def test_stories_have_as_many_markers_as_pictures(tmp_path: Path) -> None:
+def test_stories_have_one_marker_per_image(tmp_path: Path) -> None:
     folder(tmp_path, "vist")
     found = samples(tmp_path, "vist")
     assert {len(sample.images) for sample in found} <= {3, 4, 5} and len(found) >= 10
@@ -96,21 +96,21 @@ def test_chinese_turns_arrive_whole(tmp_path: Path) -> None:
         assert "图" in sample.turns[0].value
 
 
-def test_plotqa_pictures_are_those_of_their_own_split(tmp_path: Path) -> None:
+def test_plotqa_images_come_from_their_own_split(tmp_path: Path) -> None:
     root = folder(tmp_path, "plotqa")
     for sample in samples(tmp_path, "plotqa"):
         (picture,) = sample.images
         assert picture.path is not None and picture.path.parent.parent == (root / sample.file).parent
 
 
-def test_sherlock_pictures_are_found_by_the_end_of_their_address(tmp_path: Path) -> None:
+def test_sherlock_images_are_found_by_the_last_part_of_their_url(tmp_path: Path) -> None:
     root = folder(tmp_path, "sherlock")
     found = {str(p.path.relative_to(root).parts[0]) for s in samples(tmp_path, "sherlock") for p in s.images if p.path}
     assert found == {"VG_100K", "vcr1images"}
 
 
 @pytest.mark.parametrize("style", ["png", "palette", "jpeg"])
-def test_a_picture_cut_short_is_one_however_small(style: str) -> None:
+def test_truncating_damages_even_a_small_image(style: str) -> None:
     drawing = Drawing(Image.new("RGB", (40, 30), (90, 30, 200)), (), "")
     suffix, data = encode_drawing(drawing, style)
     (cut,) = apply_fault(RawRow("k", (), (RawFile(f"a{suffix}", data),)), "truncated_image").images

@@ -8,8 +8,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from raw_files import source
-from test_ingest_counts import verdict
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.demo_data import contents
@@ -20,6 +18,8 @@ from mvl_assets.demo_data.recipes.recipe import DemoRecipe
 from mvl_assets.demo_data.write import WrittenDemoSource, write_demo_sources
 from mvl_assets.readers.files import DEMO_MARKER_FILE
 from mvl_assets.readers.registry import get_key_reader, get_reader
+from tests.demo_data.verdicts import verdict
+from tests.raw_files import source
 
 SLUGS = [recipe.slug for recipe in web.RECIPES]
 
@@ -30,7 +30,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WrittenDemoSo
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_every_row_is_read_with_the_verdict_that_was_written_down(
+def test_every_row_is_read_with_the_verdict_of_the_marker_file(
     slug: str, written: dict[str, WrittenDemoSource]
 ) -> None:
     one, spec = written[slug], load_catalog()[slug]

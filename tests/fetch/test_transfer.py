@@ -18,7 +18,7 @@ from mvl_assets.fetch.source import fetch_source
 from mvl_assets.fetch.state import PARTIAL_DIR, get_state_path, load_state
 from tests.fetch.hub_server import Fault, HubServer, Repo
 from tests.fetch.sources import QUICK, noise, spec
-from tests.lake.test_full_disk import small_disk
+from tests.lake.small_disk import small_disk
 
 BIG = noise(200_000)
 FETCH = """
@@ -166,7 +166,7 @@ def test_file_url_is_copied(tmp_path: Path, home: Path) -> None:
         fetch_source(spec("other", repo=None, url=source.url), retry_policy=QUICK)
 
 
-def test_token_is_sent_to_the_hub_only_and_never_shown(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_sent_to_the_hub_only_and_never_printed(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
     hub.token = "hf_secretsecret"
     hub.repos["lab/data"] = Repo({"rows.json": BIG}, gated="manual")

@@ -4,7 +4,7 @@
 
 Each target runs in a process of its own, with a bound on its memory and on the processor time of one input, so that a
 crash or a hang costs one input and names it. Input n of a target is always the same. What is found is written below
-`--out` with the reason; a finding belongs into `tests/hostile` or a test of its room once it is understood.
+`--out` with the reason; a finding belongs into `tests/hostile` or a test of its package once it is understood.
 """
 
 from __future__ import annotations

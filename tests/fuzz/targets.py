@@ -309,7 +309,7 @@ def _check(row: Sample) -> None:
         row.video.name.encode()
 
 
-def _miniature(slug: str) -> Callable[[], list[Tree]]:
+def _build_seeds(slug: str) -> Callable[[], list[Tree]]:
     """A source drawn in its native format; pictures are cut to a few bytes, because readers do not decode them."""
 
     def seeds() -> list[Tree]:
@@ -341,7 +341,7 @@ def _short(path: Path) -> bytes:
 
 
 def _sources() -> Iterator[tuple[str, Target]]:
-    """One miniature of every format, and every shape of the `records` reader."""
+    """Demo data of every format, and every shape of the `records` reader."""
     catalog = load_catalog()
     formats = {}
     for slug in RECIPES:
@@ -350,7 +350,7 @@ def _sources() -> Iterator[tuple[str, Target]]:
             spec.format if spec.records is None else f"records_{spec.records.shape}_{bool(spec.records.turns)}", slug
         )
     for format, slug in sorted(formats.items(), key=str):
-        yield f"source_{format}", Target(_miniature(slug), _read_source(catalog[slug]), (MvlError,), _TOKENS)
+        yield f"source_{format}", Target(_build_seeds(slug), _read_source(catalog[slug]), (MvlError,), _TOKENS)
     spec = source("records", TABMWP)
     problems = {
         str(n): {"question": "Is it?", "choices": ["no", "yes"], "answer": "yes", "unit": None} for n in range(4)

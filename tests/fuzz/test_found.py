@@ -26,7 +26,7 @@ from mvl_assets.readers.sample import RejectedRow
 from tests.raw_files import errors, good, picture, put, put_parquet, read_all, source, talk
 
 
-def test_numbers_in_place_of_pictures_cost_their_row(tmp_path: Path) -> None:
+def test_a_number_in_place_of_an_image_rejects_its_row(tmp_path: Path) -> None:
     texts = [{"user": "?", "assistant": "!", "source": ""}]
     put_parquet(tmp_path, "a.parquet", [{"images": 1.5, "texts": texts}])
     assert errors(read_all(source("cauldron_parquet"), tmp_path)) == [(0, "bad_field")]
@@ -48,7 +48,7 @@ def test_an_index_of_thousands_of_digits_names_no_choice(tmp_path: Path) -> None
     assert errors(read_all(source("records", records), tmp_path)) == [(0, "bad_answer")]
 
 
-def test_a_film_in_a_way_of_packing_that_nobody_knows_is_broken(tmp_path: Path) -> None:
+def test_a_video_with_an_unknown_codec_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=4)
@@ -94,7 +94,7 @@ def test_damage_in_one_column_ends_both_passes_over_parquet_at_the_same_row(tmp_
 
 @pytest.mark.parametrize("name", ["\ud800.png", "a\udc80/b.png"])
 @pytest.mark.parametrize("format", ["llava_json", "llava_video"])
-def test_a_name_with_half_a_character_is_no_file_name(tmp_path: Path, name: str, format: str) -> None:
+def test_a_file_name_with_a_lone_surrogate_is_a_bad_path(tmp_path: Path, name: str, format: str) -> None:
     put(tmp_path, "x.zip", zipped(("b.png", b"x")))
     field = "video" if format == "llava_video" else "image"
     put(tmp_path, "a.json", json.dumps([{"id": 1, field: name, "conversations": talk("?", "!")}]).encode())

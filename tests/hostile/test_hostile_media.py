@@ -335,21 +335,21 @@ def test_memory_is_bounded(ground: str, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.parametrize("place", range(len(BAD_PICTURES)), ids=list(BAD_PICTURES))
-def test_a_bad_picture_costs_its_row(pictures: Taken, place: int) -> None:
+def test_a_bad_image_rejects_its_row(pictures: Taken, place: int) -> None:
     name, (_, error) = list(BAD_PICTURES.items())[place]
     found, message = pictures.reject("rows.json", place)
     assert found == error and message.startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("place", range(len(GOOD_PICTURES)), ids=list(GOOD_PICTURES))
-def test_an_odd_picture_is_taken_in_as_what_it_is(pictures: Taken, place: int) -> None:
+def test_an_unusual_image_is_ingested_in_its_real_format(pictures: Taken, place: int) -> None:
     _, told = list(GOOD_PICTURES.values())[place]
     (image_id,) = pictures.samples["rows.json", len(BAD_PICTURES) + place]["image_ids"]
     image = pictures.images[image_id]
     assert {key: image[key] for key in {"width": 64, "height": 48, **told}} == {"width": 64, "height": 48, **told}
 
 
-def test_a_file_above_the_bound_is_not_read_and_one_bad_picture_of_two_costs_the_row(pictures: Taken) -> None:
+def test_a_file_above_the_bound_is_not_read_and_one_bad_image_of_two_rejects_the_row(pictures: Taken) -> None:
     behind = len(BAD_PICTURES) + len(GOOD_PICTURES)
     assert pictures.reject("rows.json", behind)[0] == "image_too_large"
     assert pictures.reject("rows.json", behind + 1) == (
@@ -369,26 +369,26 @@ def test_a_hostile_member_costs_its_row_and_its_neighbour_is_taken_in(archives: 
         assert ("rows.json", 2 * place + 1) in archives.samples
 
 
-def test_nothing_of_an_archive_is_written_beside_it(archives: Taken) -> None:
+def test_nothing_from_an_archive_is_written_next_to_it(archives: Taken) -> None:
     assert set(archives.images) == {sample["image_ids"][0] for sample in archives.samples.values()}
     assert len(archives.images) == 1
 
 
 @pytest.mark.parametrize("place", range(len(BAD_FILMS)), ids=list(BAD_FILMS))
-def test_a_bad_film_costs_its_row(films: Taken, place: int) -> None:
+def test_a_bad_video_rejects_its_row(films: Taken, place: int) -> None:
     name, (_, error) = list(BAD_FILMS.items())[place]
     found, message = films.reject("rows.json", place)
     assert found == error and message.startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("place", range(len(GOOD_FILMS)), ids=list(GOOD_FILMS))
-def test_a_long_or_large_film_is_taken_in(films: Taken, place: int) -> None:
+def test_a_long_or_large_video_is_ingested(films: Taken, place: int) -> None:
     _, frames = list(GOOD_FILMS.values())[place]
     assert len(films.samples["rows.json", len(BAD_FILMS) + place]["image_ids"]) == frames
 
 
 @pytest.mark.parametrize("place", range(len(OTHER_FILMS)), ids=list(OTHER_FILMS))
-def test_a_film_that_is_not_in_the_folder_costs_its_row(films: Taken, place: int) -> None:
+def test_a_missing_video_rejects_its_row(films: Taken, place: int) -> None:
     error = list(OTHER_FILMS.values())[place]
     assert films.reject("rows.json", len(BAD_FILMS) + len(GOOD_FILMS) + place)[0] == error
 

@@ -356,7 +356,7 @@ def test_memory_is_bounded(grounds: Grounds, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", JSON_FILES)
-def test_bad_json_costs_its_row_or_what_lies_behind_the_break(grounds: Grounds, name: str) -> None:
+def test_bad_json_rejects_its_row_or_the_rest_of_the_file(grounds: Grounds, name: str) -> None:
     _, error, good = JSON_FILES[name]
     file = f"{name}.{'jsonl' if name.startswith('lines') else 'json'}"
     assert grounds["json"].reject(file, 1)[0] == error
@@ -364,7 +364,7 @@ def test_bad_json_costs_its_row_or_what_lies_behind_the_break(grounds: Grounds, 
 
 
 @pytest.mark.parametrize("name", WHOLE_JSON_FILES)
-def test_a_file_that_is_no_json_is_one_reject(grounds: Grounds, name: str) -> None:
+def test_a_file_other_than_json_is_one_reject(grounds: Grounds, name: str) -> None:
     assert grounds["json"].reject(f"{name}.json", 0)[0] == "broken_file"
     assert good_in(grounds["json"], f"{name}.json") == 0
 
@@ -389,7 +389,7 @@ def test_the_row_behind_all_bad_names_is_taken_in(grounds: Grounds) -> None:
 
 
 @pytest.mark.parametrize("name", CSV_FILES)
-def test_a_bad_line_costs_its_row_or_what_lies_behind_the_break(grounds: Grounds, name: str) -> None:
+def test_a_bad_line_rejects_its_row_or_the_rest_of_the_file(grounds: Grounds, name: str) -> None:
     _, error, good = CSV_FILES[name]
     assert grounds["csv"].reject(f"{name}.csv", 1)[0] == error
     assert good_in(grounds["csv"], f"{name}.csv") == good
@@ -416,7 +416,7 @@ def test_parquet_that_is_not_what_was_declared_is_named(grounds: Grounds, name: 
     assert found == error and said in message
 
 
-def test_the_good_rows_beside_bad_cells_are_taken_in(grounds: Grounds) -> None:
+def test_good_rows_next_to_bad_cells_are_ingested(grounds: Grounds) -> None:
     taken = grounds["parquet"]
     assert set(taken.samples) == {
         ("rows.parquet", len(PARQUET_ROWS)),
@@ -434,13 +434,13 @@ def test_a_pickle_is_never_run(grounds: Grounds, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POLYGONS)
-def test_a_bad_polygon_costs_its_picture(grounds: Grounds, name: str) -> None:
+def test_a_bad_polygon_rejects_its_image(grounds: Grounds, name: str) -> None:
     assert grounds["polygons"].reject(f"gt/gt_{name}.txt", 0)[0] == POLYGONS[name][1]
     assert set(grounds["polygons"].samples) == {("gt/gt_fine.txt", 0)}
 
 
 @pytest.mark.parametrize("place", range(len(BASE64) + 1), ids=[*BASE64, "infinite"])
-def test_a_bad_picture_or_number_in_a_record_costs_its_row(grounds: Grounds, place: int) -> None:
+def test_a_bad_image_or_number_in_a_record_rejects_its_row(grounds: Grounds, place: int) -> None:
     errors = [*(error for _, error in BASE64.values()), "not_a_number"]
     assert grounds["base64"].reject("rows.json", place)[0] == errors[place]
 

@@ -136,7 +136,7 @@ def test_labels_of_another_lake_are_refused(lake: Lake):
 # -- the threshold -----------------------------------------------------------------------------------------------------
 
 
-def test_the_threshold_lies_between_what_people_call_bad_and_good():
+def test_the_suggested_threshold_separates_answers_labelled_bad_and_good():
     scored = [(0.1, False), (0.2, False), (0.3, False), (0.62, True), (0.7, True), (0.9, True)] * 5
     found = suggest_threshold(scored, min_keep_rate=0.1)
     assert found is not None
@@ -145,7 +145,7 @@ def test_the_threshold_lies_between_what_people_call_bad_and_good():
     assert found.cross_validated.kappa == 1.0
 
 
-def test_a_threshold_keeps_as_much_as_it_is_told_to():
+def test_a_suggested_threshold_keeps_at_least_the_minimum_keep_rate():
     # Only the surest tenth is good: without a bound the threshold would keep just that.
     scored = [(n / 100, n >= 90) for n in range(100)]
     assert suggest_threshold(scored, min_keep_rate=0.05).keep_rate == 0.1

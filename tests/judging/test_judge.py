@@ -60,9 +60,7 @@ def test_each_rewrite_gets_one_verdict_per_criterion(lake: Lake, served: tuple[F
     assert {tuple(body["structured_outputs"]["choice"]) for body in server.bodies} == {("Yes", "No")}
 
 
-def test_log_probabilities_that_are_no_numbers_cost_the_p_yes_and_not_the_verdict(
-    lake: Lake, served: tuple[FakeServer, Endpoint]
-):
+def test_invalid_log_probabilities_lose_p_yes_but_keep_the_verdict(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     server.config.fault_rates = {"nan": 1.0}
     report = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
@@ -129,7 +127,7 @@ def test_appended_rewrites_alone_are_judged(lake: Lake, served: tuple[FakeServer
     )
 
 
-def test_a_refused_verdict_is_a_reject_until_it_is_asked_for_again(lake: Lake, served: tuple[FakeServer, Endpoint]):
+def test_a_refused_verdict_is_a_reject_until_it_is_requested_again(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     server.config.fault_by_marker = {"What is 5 plus 1": "400"}
     first = judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
@@ -232,9 +230,7 @@ def test_both_yes_without_a_second_judge_is_explained(lake: Lake):
         Profile.model_validate({**profile().model_dump(), "roles": {**profile().roles, "second_judge": "one"}})
 
 
-def test_a_judge_that_reads_text_only_is_told_so_and_its_rows_say_blind(
-    lake: Lake, served: tuple[FakeServer, Endpoint]
-):
+def test_a_text_only_judge_gets_a_note_and_its_rows_are_marked_blind(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     report = judge_source(lake, MATH, profile(supports_images=False), run_id="r1", endpoints=[endpoint])
     assert report.blind == report.rows == 12

@@ -20,7 +20,7 @@ def test_kappa_of_a_textbook_table():
     assert found.f1 == pytest.approx(40 / 55)
 
 
-def test_without_items_or_without_two_kinds_there_is_no_kappa():
+def test_kappa_is_undefined_without_items_or_with_a_single_label():
     assert (Confusion().kappa, Confusion().observed_agreement, Confusion().f1) == (None, None, None)
     assert compute_confusion([(True, True)] * 9).kappa is None
     assert compute_confusion([(True, True), (False, False)]).kappa == 1.0

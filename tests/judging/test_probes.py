@@ -44,7 +44,7 @@ def test_a_wrong_step_ends_with_the_right_result():
 
 
 @pytest.mark.parametrize("name", PROBES.images)
-def test_a_picture_is_drawn_the_same_each_time_and_a_model_may_see_it(name: str):
+def test_probe_images_are_deterministic_and_large_enough_for_a_model(name: str):
     data = render_probe_png(PROBES.images[name])
     assert data == render_probe_png(PROBES.images[name])
     with Image.open(io.BytesIO(data)) as picture:
@@ -52,7 +52,7 @@ def test_a_picture_is_drawn_the_same_each_time_and_a_model_may_see_it(name: str)
         assert len(picture.getcolors(1 << 20) or []) > 2
 
 
-def test_an_unknown_kind_of_picture_and_a_wrong_file_are_named(tmp_path: Path):
+def test_probe_files_with_errors_are_refused_with_a_reason(tmp_path: Path):
     with pytest.raises(KeyError, match="poem"):
         render_probe_png({"kind": "poem"})
     path = tmp_path / "probes.yaml"
@@ -68,7 +68,7 @@ def test_an_unknown_kind_of_picture_and_a_wrong_file_are_named(tmp_path: Path):
         load_probes(path)
 
 
-def test_a_judge_is_asked_every_criterion_with_the_picture_once(lake: Lake):
+def test_a_judge_gets_every_criterion_with_the_image_once(lake: Lake):
     pictures = {name: render_probe_png(description) for name, description in PROBES.images.items()}
     with serving() as (server, endpoint):
         server.record_bodies = True

@@ -9,13 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lake.processes import Worker
-
-SMALL_DISK = ("unshare", "--map-root-user", "--mount", "sh", "-c")
-
-
-def small_disk(folder: Path) -> tuple[str, ...]:
-    """The start of a command that runs with a file system of two megabytes at `folder`, its own."""
-    return (*SMALL_DISK, 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"', str(folder))
+from tests.lake.small_disk import small_disk
 
 
 def test_a_full_or_read_only_disk_is_reported_and_loses_nothing(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_question_that_kept_its_markers_stays_as_it_was():
     assert attach_image_markers([QAPair(asked, "Yes.")], 2, has_video=False)[0]["value"] == asked
 
 
-def test_a_new_question_gets_all_pictures_in_front():
+def test_a_new_question_gets_all_image_markers_in_front():
     turns = attach_image_markers([QAPair("Which is older?", "The left."), QAPair("Why?", "Rust.")], 2, has_video=False)
     assert [t["value"] for t in turns] == ["<image>\n<image>\nWhich is older?", "The left.", "Why?", "Rust."]
     assert (
@@ -53,7 +53,7 @@ def test_a_new_question_gets_all_pictures_in_front():
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=4), st.integers(0, 5), st.booleans())
-def test_a_dialogue_always_holds_one_marker_per_picture(pairs: list[tuple[str, str]], n_images: int, video: bool):
+def test_a_dialogue_always_holds_one_marker_per_image(pairs: list[tuple[str, str]], n_images: int, video: bool):
     pairs = [(q.replace("<", ""), a.replace("<", "")) for q, a in pairs]
     turns = attach_image_markers([QAPair(q, a) for q, a in pairs], n_images, video)
     whole = "".join(t["value"] for t in turns)

@@ -13,7 +13,7 @@ from mvl_assets.lake.schemas.tables import ImageRow
 from mvl_assets.orchestration.metadata import MAX_PREVIEW_BYTES, MAX_PREVIEW_IMAGES, render_preview
 
 
-def test_a_preview_stays_small_whatever_the_rows_hold(lake: Lake) -> None:
+def test_a_preview_of_the_largest_rows_stays_within_its_limits(lake: Lake) -> None:
     """Noise does not compress, and every character needs an escape: the largest a row can get."""
     rng = np.random.default_rng(0)
     pictures = [picture(rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)) for _ in range(6)]
@@ -34,7 +34,7 @@ def test_a_preview_stays_small_whatever_the_rows_hold(lake: Lake) -> None:
     assert 1 <= text.count("data:image/jpeg") <= MAX_PREVIEW_IMAGES
 
 
-def test_only_the_first_rows_of_a_preview_have_a_picture_and_more_pictures_are_counted(lake: Lake) -> None:
+def test_a_preview_embeds_the_first_images_and_counts_the_others(lake: Lake) -> None:
     one = picture(np.zeros((240, 240, 3), dtype=np.uint8))
     lake.images.insert([one])
     text = render_preview(lake, [{"image_ids": [one.image_id] * 3, "n": n} for n in range(6)], ["n"]).value
@@ -43,7 +43,7 @@ def test_only_the_first_rows_of_a_preview_have_a_picture_and_more_pictures_are_c
     assert text.count(" +2 |") == 6
 
 
-def test_no_rows_are_no_table(lake: Lake) -> None:
+def test_a_preview_without_rows_is_the_word_none(lake: Lake) -> None:
     assert render_preview(lake, [], ["question"]).value == "none"
 
 

@@ -46,7 +46,7 @@ def test_line_points_span_the_panel_on_the_scale_of_their_values() -> None:
     assert points == [(LEFT, bottom), (LEFT + (right - LEFT) / 4, (top + bottom) / 2), (right, top)]
 
 
-def test_line_points_of_a_measure_without_values_lie_on_the_axis() -> None:
+def test_line_points_of_a_measure_without_values_are_on_the_axis() -> None:
     assert {y for _, y in compute_line_points(SECONDS, [0.0] * 600, panel_index=0)} == {PANEL_HEIGHT - BOTTOM}
 
 

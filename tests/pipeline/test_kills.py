@@ -269,7 +269,7 @@ def test_kills_against_the_real_server_cost_only_what_was_under_way(
     }
 
 
-def test_the_oracle_sees_what_it_is_there_for() -> None:
+def test_only_requests_in_flight_at_a_kill_may_be_repeated() -> None:
     def journal(*lines: tuple[str, float]) -> list[JournalEntry]:
         return [JournalEntry(event, "a", at, None) for event, at in lines]
 

@@ -56,9 +56,7 @@ def outside(request: Request, brief: str) -> str:
 @pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize("model", [SEER, READER], ids=["sees", "reads"])
 @pytest.mark.parametrize("prompt", REWRITING, ids=lambda p: p.family)
-def test_whatever_a_sample_says_the_instructions_and_the_form_stay_the_same(
-    prompt: Prompt, model: ModelRef, hostile: str
-):
+def test_sample_text_never_changes_the_instructions_or_the_schema(prompt: Prompt, model: ModelRef, hostile: str):
     (tame,) = build_requests(sample("What is it?", HARMLESS), prompt, model)
     for question, answer in (("What is it?", hostile), (hostile, HARMLESS)):
         (ask,) = build_requests(sample(question, answer), prompt, model)
@@ -70,7 +68,7 @@ def test_whatever_a_sample_says_the_instructions_and_the_form_stay_the_same(
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_whatever_a_pair_says_the_judge_is_asked_the_same_point_in_the_same_form(hostile: str):
+def test_pair_text_never_changes_the_criterion_or_the_schema(hostile: str):
     criteria = get_judge_prompts(PROMPTS, "general")
 
     def asked(question: str, answer: str) -> tuple[Request, ...]:

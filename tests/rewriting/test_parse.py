@@ -96,6 +96,6 @@ def test_each_fault_has_its_class(prompt, text: str, finish: str, error: str):
     assert error_of(prompt, text, finish) == error
 
 
-def test_a_pair_said_twice_counts_once():
+def test_a_repeated_pair_counts_once():
     pair = {"question": "What is it, say?", "answer": "A cat."}
     assert len(parse_answer(DOMAIN, json.dumps({"pairs": [pair, pair]}), "stop", None)) == 1

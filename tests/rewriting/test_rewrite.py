@@ -67,7 +67,7 @@ def test_a_row_carries_what_made_it_and_keeps_the_question(lake: Lake, served: t
     assert content[0]["text"] == server.bodies[1]["messages"][0]["content"][0]["text"]
 
 
-def test_a_picture_the_lake_lacks_is_the_reject_of_its_sample_alone(lake: Lake, served: tuple[FakeServer, Endpoint]):
+def test_an_image_missing_from_the_lake_rejects_its_sample_alone(lake: Lake, served: tuple[FakeServer, Endpoint]):
     put(lake, MATH, range(4))
     lost = next(lake.get_table("samples").iter_rows(["image_ids", "sample_id"]))
     lake.images.table.delete(sql.equals("image_id", lost["image_ids"][0]))
@@ -169,9 +169,7 @@ def test_a_larger_limit_contains_the_smaller(lake: Lake, served: tuple[FakeServe
     assert (again.requests.attempts_sent, again.rows) == (0, 9)
 
 
-def test_a_model_that_reads_text_only_is_told_so_and_the_rows_say_blind(
-    lake: Lake, served: tuple[FakeServer, Endpoint]
-):
+def test_a_text_only_model_gets_a_note_and_its_rows_are_marked_blind(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     put(lake, CHART, range(2))
     report = rewrite_source(lake, CHART, profile(supports_images=False), run_id="r1", endpoints=[endpoint])
@@ -184,7 +182,7 @@ def test_a_model_that_reads_text_only_is_told_so_and_the_rows_say_blind(
     assert turns[0]["value"].startswith("<image>\n")
 
 
-def test_a_caption_prompt_never_gets_the_picture_and_is_not_blind(lake: Lake, served: tuple[FakeServer, Endpoint]):
+def test_a_caption_prompt_never_gets_the_image_and_is_not_blind(lake: Lake, served: tuple[FakeServer, Endpoint]):
     server, endpoint = served
     source = source_of("caption", "caption")
     put(lake, source, range(2))

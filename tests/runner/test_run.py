@@ -123,11 +123,11 @@ def test_a_selection_runs_those_assets_alone(built: Home, copy_of: Callable[[Hom
     assert not lines_with(said, ["-- rewritten"])
 
 
-def test_a_source_that_nobody_declared_is_named(raw: Home) -> None:
+def test_an_undeclared_source_is_an_error(raw: Home) -> None:
     one_error(raw.mvl("run", "--source", "nothing"), "there is no source 'nothing'", "`mvl sources` lists them")
 
 
-def test_no_files_at_all_is_said_with_the_way_to_get_some(tmp_path: Path) -> None:
+def test_a_run_without_any_files_suggests_demo_data(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.profile()
     one_error(home.mvl("run"), "no source has files", "mvl demo-data")
@@ -171,7 +171,7 @@ def test_a_kill_leaves_no_process_no_lease_and_no_run_that_never_ends(
     assert_goes_on(halfway, slow, built, asked_twice=IN_FLIGHT + 4 * IN_FLIGHT)
 
 
-def test_a_killed_worker_is_said_in_one_line(halfway: Home, slow: FakeProcess, built: Home) -> None:
+def test_a_killed_worker_is_reported_in_one_line(halfway: Home, slow: FakeProcess, built: Home) -> None:
     def kill_a_worker(process: subprocess.Popen[str]) -> None:
         workers = [p for p in halfway.processes() if p.pid != process.pid and "spawn_main" in " ".join(p.cmdline())]
         workers[0].kill()

@@ -233,7 +233,7 @@ def test_a_packed_video_is_a_stream_to_jump_about_in_and_a_folder_of_frames_is_o
             assert stream.read(50) == film[100:150]
 
 
-def test_what_macos_adds_to_an_archive_is_no_part_of_it(tmp_path: Path) -> None:
+def test_files_that_macos_adds_to_an_archive_are_ignored(tmp_path: Path) -> None:
     mac = [("__MACOSX/data/coco/._1.jpg", b"mac"), ("data/coco/._1.jpg", b"mac"), (".DS_Store", b"mac")]
     put(tmp_path, "coco.zip", zipped(("data/coco/1.jpg", b"one"), *mac))
     assert read(tmp_path, "coco/1.jpg") == b"one"

@@ -235,7 +235,7 @@ def test_a_bomb_of_a_tar_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sum(p.stat().st_size for p in (tmp_path / ".unpacked").iterdir()) < 100_000
 
 
-def test_a_full_disk_is_no_fault_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_and_not_a_reject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "x.tar.gz", gzip.compress(tar(*PAIR)))
     monkeypatch.setattr(unpack, "MIN_FREE_BYTES", 1 << 60)
     with pytest.raises(InfrastructureError, match="too full"):

@@ -92,7 +92,7 @@ def test_text_files_that_cannot_be_read_whole_are_rejected(tmp_path: Path, text:
         ("train/gt/train_ReCTS_000001.txt", "train/img/train_ReCTS_000001.JPG"),
     ],
 )
-def test_a_text_file_finds_its_picture_beside_it_as_the_releases_have_it(tmp_path: Path, file: str, image: str) -> None:
+def test_a_text_file_finds_its_image_in_the_layouts_of_the_releases(tmp_path: Path, file: str, image: str) -> None:
     (row,) = told(tmp_path, file, "1,2,3,4,5,6,7,8,word", image)
     assert isinstance(row, Sample)
     assert (row.file, row.position, row.native_id, row.images[0].name) == (file, 0, None, image)
@@ -137,7 +137,7 @@ def test_a_rects_file_that_cannot_be_read_is_one_reject_and_no_end_of_the_source
     assert errors(read(tmp_path)) == [(0, error)]
 
 
-def test_a_text_without_its_picture_and_a_text_too_large_are_rejected(
+def test_a_text_without_its_image_and_a_text_too_large_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path, "a.txt", b"1,2,3,4,5,6,7,8,word")

@@ -21,7 +21,7 @@ def row(**fields: Any) -> dict[str, Any]:
     return {"id": "1", "conversations": talk("Why?", "So."), **fields}
 
 
-def test_rows_keep_their_text_order_roles_ids_and_pictures(tmp_path: Path) -> None:
+def test_rows_keep_their_text_order_roles_ids_and_images(tmp_path: Path) -> None:
     put(tmp_path, "coco/1.png", picture(1))
     put(tmp_path, "images/2.png", picture(2))
     turns = [{"from": "system", "value": "Be brief."}, *talk("<image>\nWhat?", "A cat."), *talk("Sure?", "Yes.")]
@@ -63,7 +63,7 @@ def test_a_video_row_carries_a_video_marker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
-def test_json_lines_are_read_whatever_the_file_is_called(tmp_path: Path, name: str) -> None:
+def test_json_lines_are_read_from_a_file_of_any_name(tmp_path: Path, name: str) -> None:
     lines = [json.dumps(row(id=n)) for n in range(3)]
     put(tmp_path, name, "\n".join([lines[0], "{broken", *lines[1:]]).encode())
     rows = read_all(LLAVA, tmp_path)
@@ -109,7 +109,7 @@ def test_what_is_wrong_with_a_row_is_named_and_costs_only_that_row(
     assert isinstance(rows[0], RejectedRow) and rows[0].native_id == "bad" and rows[0].message
 
 
-def test_values_that_are_no_rows_are_named(tmp_path: Path) -> None:
+def test_values_other_than_rows_are_rejected_by_reason(tmp_path: Path) -> None:
     put(tmp_path, "a.json", b'[3, {"id": "n", "v": NaN}, {"id": "\xff"}, ' + json.dumps(row()).encode() + b"]")
     rows = read_all(LLAVA, tmp_path)
     assert errors(rows) == [(0, "not_an_object"), (1, "not_a_number"), (2, "bad_utf8")]
@@ -144,7 +144,7 @@ def test_the_whole_root_may_be_a_link(tmp_path: Path) -> None:
     assert len(good(read_all(LLAVA, tmp_path / "link"))) == 1
 
 
-def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+def test_a_pipe_is_a_missing_image(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     put_json(tmp_path, "a.json", [row(image="pipe.png")])
     assert errors(read_all(LLAVA, tmp_path)) == [(0, "missing_image")]
@@ -156,7 +156,7 @@ def test_names_that_a_zip_wrote_with_escapes_are_found(tmp_path: Path) -> None:
     assert len(good(read_all(LLAVA, tmp_path))) == 1
 
 
-def test_the_mark_of_a_miniature_is_no_data(tmp_path: Path) -> None:
+def test_the_marker_file_of_demo_data_is_not_read_as_rows(tmp_path: Path) -> None:
     put_json(tmp_path, "DEMO_DATA.json", {"rejects": 1})
     put_json(tmp_path, "a.json", [row()])
     assert len(read_all(LLAVA, tmp_path)) == 1
@@ -167,13 +167,13 @@ def test_a_folder_without_data_is_a_source_error(tmp_path: Path) -> None:
         read_all(LLAVA, tmp_path)
 
 
-def test_a_format_without_a_reader_is_named_with_a_way_out() -> None:
+def test_an_unknown_format_is_an_error_that_suggests_records() -> None:
     with pytest.raises(SourceError, match=r"smoke_signals.*records"):
         get_reader("smoke_signals")
 
 
 @pytest.mark.parametrize("format", ["llava_json", "cambrian_jsonl", "m4_instruct", "mammoth_release"])
-def test_rows_are_named_alike_with_and_without_their_pictures(tmp_path: Path, format: str) -> None:
+def test_rows_have_the_same_keys_with_and_without_their_images(tmp_path: Path, format: str) -> None:
     spec = source(format)
     put(tmp_path, "1.png", picture())
     rows = [row(image="1.png"), row(image="gone.png"), {"id": 2}, "text", row(id=None), row(id=[3], image=7)]

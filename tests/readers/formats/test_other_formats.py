@@ -20,7 +20,7 @@ def coco(root: Path, images: list[object], annotations: list[object], split: str
     put_json(root, f"annotations/captions_{split}.json", {**info, "images": images, "annotations": annotations})
 
 
-def test_coco_gives_one_sample_a_picture_with_its_captions_in_order_of_their_ids(tmp_path: Path) -> None:
+def test_coco_gives_one_sample_per_image_with_its_captions_in_order_of_their_ids(tmp_path: Path) -> None:
     put(tmp_path, "val2017/a.jpg", picture(1))
     put(tmp_path, "images/b.jpg", picture(2))
     coco(
@@ -78,7 +78,7 @@ def m4_row(*names: str, **fields: object) -> dict[str, object]:
     }
 
 
-def test_m4_takes_pictures_from_folders_and_from_zips_in_order(tmp_path: Path) -> None:
+def test_m4_reads_images_from_folders_and_zips_in_order(tmp_path: Path) -> None:
     put(tmp_path, "nlvr2/1.png", picture(1))
     put(tmp_path, "plain.zip", archive({"2.png": picture(2)}))
     put(tmp_path, "nested.zip", archive({"nested/3.png": picture(3)}))
@@ -88,7 +88,7 @@ def test_m4_takes_pictures_from_folders_and_from_zips_in_order(tmp_path: Path) -
     assert [p.read() for p in sample.images] == [picture(3), picture(1), picture(2)]
 
 
-def test_m4_takes_its_own_rows_by_the_folder_of_their_pictures_or_by_their_dataset(tmp_path: Path) -> None:
+def test_m4_selects_its_rows_by_image_folder_or_dataset(tmp_path: Path) -> None:
     put(tmp_path, "HQ-Edit.zip", archive({"HQ-Edit/images/1.jpg": picture(1)}))
     put(tmp_path, "RAVEN_train_images.zip", archive({"RAVEN_train_images/1.png": picture(2)}))
     rows = [
@@ -142,7 +142,7 @@ def test_m4_names_swapped_roles_and_missing_members(tmp_path: Path) -> None:
     assert len(good(rows)) == 1
 
 
-def test_a_picture_that_unpacks_beyond_its_bound_is_not_read_whole(tmp_path: Path) -> None:
+def test_an_image_that_unpacks_beyond_the_bound_is_not_read_whole(tmp_path: Path) -> None:
     put(tmp_path, "z.zip", archive({"bomb.png": bytes(5_000_000)}))
     put_json(tmp_path, "a.json", [m4_row("z/bomb.png")])
     (sample,) = good(read_all(M4, tmp_path))
@@ -154,7 +154,7 @@ def test_a_picture_that_unpacks_beyond_its_bound_is_not_read_whole(tmp_path: Pat
         raise AssertionError("a bomb was unpacked")
 
 
-def test_llava_video_finds_films_beside_the_json_and_writes_video_markers(tmp_path: Path) -> None:
+def test_llava_video_finds_videos_next_to_the_json_and_writes_video_markers(tmp_path: Path) -> None:
     put(tmp_path, "0_30_s/academic/a.mp4", b"film a")
     put(tmp_path, "videos/b.mp4", b"film b")
     rows = [

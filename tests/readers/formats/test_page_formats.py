@@ -154,7 +154,7 @@ def test_pages_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     keyed(PAGES, tmp_path)
 
 
-def test_websight_rows_hold_picture_and_html(tmp_path: Path) -> None:
+def test_websight_rows_hold_image_and_html(tmp_path: Path) -> None:
     image = {"bytes": picture(3), "path": "0.png"}
     rows = [{"image": image, "text": "<html></html>", "llm_generated_idea": "A shop"}, {"image": None, "text": "<p>"}]
     put_parquet(tmp_path, "data/train-00000-of-00738.parquet", rows)

@@ -37,7 +37,7 @@ def test_all_three_key_styles_give_the_same_turns(tmp_path: Path, style: str) ->
     assert [p.read() for p in sample.images] == [picture(1)]
 
 
-def test_text_rows_have_a_null_picture_in_either_form(tmp_path: Path) -> None:
+def test_text_rows_have_a_null_image_in_either_form(tmp_path: Path) -> None:
     rows = [
         {"id": "1", "image": None, "conversations": talk("Hi", "Hello")},
         {"id": "2", "image": {"bytes": None, "path": None}, "conversations": talk("Hi", "Hello")},
@@ -57,7 +57,7 @@ def test_integer_ids_extra_turn_fields_lists_and_bare_bytes_are_read(tmp_path: P
     assert [p.read() for p in (*first.images, *second.images)] == [picture(1), picture(2), picture(3)]
 
 
-def test_a_picture_by_path_alone_is_a_file_below_the_folder(tmp_path: Path) -> None:
+def test_an_image_with_a_path_alone_is_a_file_below_the_folder(tmp_path: Path) -> None:
     put(tmp_path, "1.png", picture(5))
     paths = ("1.png", "../1.png", "gone.png")
     put_parquet(

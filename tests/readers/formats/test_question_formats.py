@@ -36,7 +36,7 @@ def gqa_question(**fields: Any) -> dict[str, Any]:
     }
 
 
-def test_gqa_brings_the_questions_about_a_picture_together(tmp_path: Path) -> None:
+def test_gqa_groups_the_questions_about_an_image(tmp_path: Path) -> None:
     put(tmp_path, "images/2407890.jpg", picture(1))
     put(tmp_path, "images/n161313.jpg", picture(2))
     put_json(
@@ -164,7 +164,7 @@ def test_doc_vqa_in_two_editions_of_the_same_questions_is_read_once(tmp_path: Pa
     assert [s.file for s in read_all(DOC, tmp_path)] == ["train_v1.0_withQT.json"]
 
 
-def test_infographics_and_scene_texts_name_their_pictures_in_their_own_ways(tmp_path: Path) -> None:
+def test_infographics_and_scene_texts_name_their_images_by_their_own_fields(tmp_path: Path) -> None:
     put(tmp_path, "infographicsvqa_images/20471.jpeg", picture(1))
     put(tmp_path, "train_imgs/coco-text/COCO_train2014_000000481798.jpg", picture(2))
     info = {

@@ -70,7 +70,7 @@ def test_every_shape_gives_the_same_samples(tmp_path: Path, shape: str) -> None:
     assert [said(s) for s in good(rows)] == [[("human", r["q"]), ("gpt", r["a"])] for r in RECORDS]
 
 
-def test_context_unit_hint_and_choices_stand_around_the_question(tmp_path: Path) -> None:
+def test_context_unit_hint_and_choices_surround_the_question(tmp_path: Path) -> None:
     record = {"q": "How much?", "a": "2 $", "c": ["1 $", "2 $"], "u": "$", "ctx": "A shop.", "h": "Count."}
     extra = {"choices": "c", "unit": "u", "context": "ctx", "hint": "h"}
     assert asked(tmp_path, record, **extra) == ["A shop.\nHow much? (Unit: $)\nCount.\nA. 1 $\nB. 2 $", "2 $"]
@@ -123,7 +123,7 @@ def test_whole_numbers_are_padded_with_zeros_and_other_values_refused(tmp_path: 
         assert found[-1] == (filled or "bad_field")
 
 
-def test_id_stands_for_the_native_id_or_for_a_field_of_that_name(tmp_path: Path) -> None:
+def test_id_is_the_native_id_or_a_field_of_that_name(tmp_path: Path) -> None:
     assert asked(tmp_path, {"id": 5, "key": "k", "a": "!"}, question="{id}", id="key") == ["k", "!"]
     assert asked(tmp_path, {"id": 5, "key": "k", "a": "!"}, question="{id}") == ["5", "!"]
     assert asked(tmp_path, {"key": "k", "a": "!"}, question="{id}") == ["missing_field"]
@@ -167,7 +167,7 @@ def test_a_template_that_cannot_be_used_is_a_source_error(tmp_path: Path) -> Non
             asked(tmp_path, {"q": "x", "a": "y"}, question=template)
 
 
-def test_pictures_by_template_stay_inside_the_folder(tmp_path: Path) -> None:
+def test_images_named_by_a_template_stay_inside_the_folder(tmp_path: Path) -> None:
     put(tmp_path, "p/7.png", picture(7))
     put(tmp_path.parent, "secret.png", picture(8))
     put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "n": n} for n in ("7", "8", "../../secret")])
@@ -176,7 +176,7 @@ def test_pictures_by_template_stay_inside_the_folder(tmp_path: Path) -> None:
     assert errors(rows) == [(1, "missing_image"), (2, "outside_root")]
 
 
-def test_pictures_lie_beside_the_records_file_before_the_sources_folder(tmp_path: Path) -> None:
+def test_images_are_searched_next_to_the_records_file_before_the_source_folder(tmp_path: Path) -> None:
     for split, colour in (("train", 1), ("val", 2)):
         put_json(tmp_path, f"{split}/rows.json", [{"q": "?", "a": "!", "n": n} for n in (0, 1)])
         put(tmp_path, f"{split}/png/0.png", picture(colour))
@@ -186,7 +186,7 @@ def test_pictures_lie_beside_the_records_file_before_the_sources_folder(tmp_path
     assert [s.images[0].read() for s in good(rows)] == [picture(1), picture(4), picture(2), picture(4)]
 
 
-def test_a_picture_named_by_address_is_the_file_under_the_longest_end_of_its_path(tmp_path: Path) -> None:
+def test_an_image_named_by_url_is_the_file_with_the_longest_matching_path(tmp_path: Path) -> None:
     put(tmp_path, "b/c d.png", picture(1))
     put(tmp_path, "c d.png", picture(2))
     put(tmp_path.parent, "secret.png", picture(3))
@@ -208,7 +208,7 @@ def test_a_picture_named_by_address_is_the_file_under_the_longest_end_of_its_pat
         assert [error for _, error in errors(rows)] == ["missing_image", *["outside_root"] * 2, "missing_image"]
 
 
-def test_a_picture_field_holds_base64_a_data_url_a_path_or_a_list(tmp_path: Path) -> None:
+def test_an_image_field_holds_base64_a_data_url_a_path_or_a_list(tmp_path: Path) -> None:
     put(tmp_path, "7.png", picture(7))
     text = base64.b64encode(picture(1)).decode()
     cells: list[object] = [text, f"data:image/png;base64,{text}", "7.png", [text, "7.png"], None, "=" * 300, 5]
@@ -226,7 +226,7 @@ def test_a_parquet_table_may_hold_bytes_or_the_hubs_struct(tmp_path: Path) -> No
         assert [p.read() for p in sample.images] == [picture(3)]
 
 
-def test_whole_conversations_may_stand_in_a_field_even_as_text_in_a_csv(tmp_path: Path) -> None:
+def test_a_field_may_hold_a_whole_conversation_even_as_text_in_a_csv(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     put_json(tmp_path, "rows.json", [{"talk": turns}])
     buffer = io.StringIO()
@@ -378,14 +378,14 @@ def test_the_real_tabmwp_is_read_whole() -> None:
         assert sample.images[0].read().startswith(b"\x89PNG")
 
 
-def test_a_parquet_table_without_the_column_of_the_pictures_is_refused_and_says_what_it_has(tmp_path: Path) -> None:
+def test_a_parquet_table_without_the_image_column_is_refused_with_its_columns(tmp_path: Path) -> None:
     put_parquet(tmp_path, "rows", [{"q": "?", "a": "!"}])
     (row,) = read(tmp_path, files="rows", shape="parquet", image_field="photo")
     assert isinstance(row, RejectedRow) and row.error == "broken_file"
     assert "q, a" in row.message and "photo" in row.message
 
 
-def test_a_small_picture_in_base64_is_no_file_name(tmp_path: Path) -> None:
+def test_a_small_base64_image_is_not_read_as_a_file_name(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("1", (8, 8)).save(buffer, "PNG")
     text = base64.b64encode(buffer.getvalue()).decode()
@@ -395,7 +395,7 @@ def test_a_small_picture_in_base64_is_no_file_name(tmp_path: Path) -> None:
     assert sample.images[0].read() == buffer.getvalue()
 
 
-def test_an_id_may_lie_inside_an_object(tmp_path: Path) -> None:
+def test_an_id_may_be_nested_in_an_object(tmp_path: Path) -> None:
     rows = [{"q": "?", "a": "!", "meta": {"id": f"n{n}"}} for n in range(2)]
     put_json(tmp_path, "rows.json", rows)
     assert [s.native_id for s in good(read(tmp_path, id="meta.id"))] == ["n0", "n1"]

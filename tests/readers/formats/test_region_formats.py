@@ -48,7 +48,7 @@ def answer(row: Sample | RejectedRow) -> str:
     high=st.floats(0, 500),
     size=st.builds(ImageSize, st.integers(1, 5000), st.integers(1, 5000)),
 )
-def test_boxes_are_corners_within_the_picture_to_a_thousandth(
+def test_boxes_are_corners_within_the_image_to_a_thousandth(
     x: float, y: float, wide: float, high: float, size: ImageSize
 ) -> None:
     box = parse_box([x, y, wide, high])
@@ -66,7 +66,7 @@ def test_boxes_are_corners_within_the_picture_to_a_thousandth(
     "values",
     [None, [], [1, 2, 3], [1, 2, 3, "4"], [1, 2, True, 4], [0, 0, -1, 5], [1e400, 0, 1, 1], [0, 0, 10**400, 1], "1234"],
 )
-def test_what_is_no_box_is_refused(values: Any) -> None:
+def test_an_invalid_box_is_refused(values: Any) -> None:
     with pytest.raises(RejectError, match="bad_box"):
         parse_box(values)
 
@@ -216,7 +216,7 @@ def genome(root: Path, **files: list[Any]) -> None:
         put_json(root, f"{name}.json", entries)
 
 
-def test_visual_genome_asks_all_questions_of_a_picture_as_turns(tmp_path: Path) -> None:
+def test_visual_genome_gives_all_questions_about_an_image_as_turns(tmp_path: Path) -> None:
     qas = [
         {"qa_id": 1, "question": "What color?", "answer": "Green."},
         {"qa_id": 2, "question": "Where?", "answer": "Up."},
@@ -262,7 +262,7 @@ def test_visual_genome_writes_regions_objects_and_relationships_with_their_boxes
     ]
 
 
-def test_visual_genome_names_what_is_wrong_with_a_picture(tmp_path: Path) -> None:
+def test_visual_genome_rejects_an_image_with_its_error(tmp_path: Path) -> None:
     box = {"x": 0, "y": 0, "w": 9, "h": 9}
     named = {**box, "names": ["clock"]}
     genome(
@@ -309,7 +309,7 @@ def test_visual_genome_names_what_is_wrong_with_a_picture(tmp_path: Path) -> Non
     }
 
 
-def test_a_picture_of_visual_genome_never_lies_outside(tmp_path: Path) -> None:
+def test_an_image_of_visual_genome_never_leaves_the_folder(tmp_path: Path) -> None:
     put(tmp_path, "1.jpg", picture())
     put_json(tmp_path, "root/question_answers.json", [{"id": "../1", "qas": [{"question": "?", "answer": "!"}]}])
     assert errors(read(GENOME, tmp_path / "root")) == [(0, "outside_root")]
@@ -339,7 +339,7 @@ def narrative(
     }
 
 
-def test_narratives_find_their_pictures_in_four_collections(tmp_path: Path) -> None:
+def test_narratives_find_their_images_in_four_collections(tmp_path: Path) -> None:
     places = {
         "val2017/000000137576.jpg": ("mscoco_val2017", "137576"),
         "flickr30k-images/3880616163.jpg": ("Flick30k_test", "3880616163"),

@@ -61,7 +61,7 @@ def coco(image_id: int) -> str:
     return f"train2014/COCO_train2014_{image_id:012d}.jpg"
 
 
-def test_vqa_gives_one_sample_a_picture_with_its_questions_in_their_order(tmp_path: Path) -> None:
+def test_vqa_gives_one_sample_per_image_with_its_questions_in_order(tmp_path: Path) -> None:
     put(tmp_path, coco(458752), picture(1))
     put(tmp_path, "images/" + coco(262146), picture(2))
     vqa(
@@ -85,7 +85,7 @@ def test_vqa_gives_one_sample_a_picture_with_its_questions_in_their_order(tmp_pa
 
 
 @pytest.mark.parametrize("folders", [("Questions/", "Annotations/"), ("questions/", "annotations/")])
-def test_vqa_files_may_lie_in_folders_of_their_own(tmp_path: Path, folders: tuple[str, str]) -> None:
+def test_vqa_files_may_be_in_separate_folders(tmp_path: Path, folders: tuple[str, str]) -> None:
     put(tmp_path, coco(1), picture())
     vqa(tmp_path, [asked(1000, "What?")], [told(1000, "net")])
     names = ("v2_OpenEnded_mscoco_train2014_questions", "v2_mscoco_train2014_annotations")
@@ -104,7 +104,7 @@ def test_vqa_files_without_a_chosen_answer_give_the_one_most_people_gave(tmp_pat
     assert said(good(read_all(VQA, tmp_path))[0])[1] == ("gpt", "race")
 
 
-def test_vqa_names_what_does_not_fit_together_and_keeps_the_rest_of_the_picture(tmp_path: Path) -> None:
+def test_vqa_rejects_mismatched_entries_and_keeps_the_rest_of_the_image(tmp_path: Path) -> None:
     for image_id in (1, 2):
         put(tmp_path, coco(image_id), picture(image_id))
     vqa(
@@ -158,7 +158,7 @@ def test_numbers_that_json_has_not_cost_one_question(tmp_path: Path) -> None:
     assert len(good(rows)) == 1 and [e for _, e in errors(rows)] == ["not_a_number"]
 
 
-def test_of_a_cut_off_file_of_annotations_no_picture_is_taken_by_halves(tmp_path: Path) -> None:
+def test_a_truncated_annotation_file_never_gives_an_image_with_some_of_its_questions(tmp_path: Path) -> None:
     put(tmp_path, coco(1), picture())
     vqa(tmp_path, [asked(1000, "Kept?"), asked(1001, "Lost?")], [told(1000, "yes"), told(1001, "no")])
     path = tmp_path / "v2_mscoco_train2014_annotations.json"
@@ -174,7 +174,7 @@ def test_questions_without_their_file_of_annotations_are_a_source_error(tmp_path
         read_all(VQA, tmp_path)
 
 
-def test_too_many_questions_about_one_picture_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_questions_about_one_image_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_by_image, "MAX_QUESTIONS", 5)
     for image_id in (1, 2):
         put(tmp_path, coco(image_id), picture())
@@ -191,7 +191,7 @@ def test_too_many_questions_about_one_picture_are_not_held(tmp_path: Path, monke
     order=st.randoms(use_true_random=False),
     run=st.sampled_from([1, 1 << 20]),
 )
-def test_whatever_was_asked_and_answered_comes_back(
+def test_any_questions_and_answers_are_read_unchanged(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[int, str, str]], order: Any, run: int
 ) -> None:
     root = tmp_path_factory.mktemp("vqa")

@@ -101,7 +101,7 @@ def test_wit_names_every_broken_row_and_goes_on(tmp_path: Path) -> None:
     keyed(WIT, tmp_path)
 
 
-def test_wit_with_the_pictures_inside_prefers_english_and_falls_back_to_the_attribution(tmp_path: Path) -> None:
+def test_wit_with_embedded_images_prefers_english_and_falls_back_to_the_attribution(tmp_path: Path) -> None:
     def features(*captions: str | None) -> dict[str, list[str | None]]:
         return {
             "language": ["da", "en"],
@@ -229,7 +229,7 @@ def test_img2datasets_webdataset_shards_are_read_where_they_lie(tmp_path: Path) 
     assert [p.read() for s in good(read_all(URLS, tmp_path)) for p in s.images] == [picture(n) for n in range(4)]
 
 
-def test_a_fetched_picture_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_fetched_image_that_links_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     root = tmp_path / "root"
     put_parquet(root, "a.parquet", [{"url": "u", "caption": "x"}])
     fetched(root, "other", picture())
@@ -274,7 +274,7 @@ def test_other_columns_break_that_file_by_name_and_not_the_next(tmp_path: Path) 
     keyed(URLS, tmp_path)
 
 
-def test_pictures_alone_are_no_source(tmp_path: Path) -> None:
+def test_a_folder_with_images_alone_is_a_source_error(tmp_path: Path) -> None:
     shard(tmp_path, 0, [("u", "1", "success")])
     with pytest.raises(SourceError, match="outside pictures/"):
         read_all(URLS, tmp_path)
@@ -297,7 +297,7 @@ def test_heavy_rows_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest
 # Formats that need no module
 
 
-def test_m3it_comes_in_by_its_field_map_with_several_pictures_and_empty_inputs(tmp_path: Path) -> None:
+def test_m3it_is_read_by_its_field_map_with_several_images_and_empty_inputs(tmp_path: Path) -> None:
     encoded = [base64.b64encode(picture(n, (320, 240), "JPEG")).decode() for n in range(2)]
     rows = [
         {"instruction": "Compare.", "inputs": "Which is brighter?", "image_base64_str": encoded, "outputs": "Second."},
@@ -320,7 +320,7 @@ def test_m3it_comes_in_by_its_field_map_with_several_pictures_and_empty_inputs(t
     assert errors(read) == [(2, "missing_field")]
 
 
-def test_wildvision_comes_in_by_its_field_map_with_and_without_a_picture(tmp_path: Path) -> None:
+def test_wildvision_is_read_by_its_field_map_with_and_without_an_image(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A cat."}]
     rows = [
         {"conversation_id": "c1", "model": "m", "conversation": talk * 2, "image": {"bytes": picture(), "path": None}},

@@ -34,7 +34,7 @@ def said(path: Path, under: tuple[str, ...] = ()) -> list[object]:
 @given(
     rows=st.lists(VALUES, max_size=6), indent=st.sampled_from([None, 1]), ascii=st.booleans(), chunk=st.integers(1, 9)
 )
-def test_any_array_comes_back_whatever_the_buffer_size(
+def test_any_array_is_read_with_any_buffer_size(
     tmp_path_factory: pytest.TempPathFactory, rows: list[object], indent: int | None, ascii: bool, chunk: int
 ) -> None:
     path = write(tmp_path_factory.mktemp("json"), json.dumps(rows, indent=indent, ensure_ascii=ascii))

@@ -135,7 +135,7 @@ def test_a_registered_extension_is_refused_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [{1, 2}, b"bytes", 1j, np.float64(1.5), np.array([1]), Path("x"), 1 << 64])
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_objects_that_are_no_plain_data_are_refused(tmp_path: Path, value: Any, protocol: int) -> None:
+def test_objects_other_than_plain_data_are_refused(tmp_path: Path, value: Any, protocol: int) -> None:
     assert refused(tmp_path, pickle.dumps([value], protocol))
 
 
@@ -173,7 +173,7 @@ def test_every_cut_off_pickle_is_refused(tmp_path: Path) -> None:
         b"]]",
     ],
 )
-def test_bytes_that_are_no_pickle_of_one_value_are_refused(tmp_path: Path, data: bytes) -> None:
+def test_bytes_other_than_one_pickled_value_are_refused(tmp_path: Path, data: bytes) -> None:
     assert refused(tmp_path, data)
 
 

@@ -115,7 +115,9 @@ def test_a_missing_image_rejects_its_rows_and_stops_training_on_an_older_plan(
     assert build_pack_plan(lake, "single_image", recipe, run_id="r").rejects_by_error == {"missing_image": 1}
 
 
-def test_an_image_turned_by_its_exif_is_counted_as_it_is_shown(tmp_path: Path, recipe: Recipe, tokens) -> None:
+def test_an_image_rotated_by_exif_is_counted_in_its_displayed_orientation(
+    tmp_path: Path, recipe: Recipe, tokens
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     buffer = io.BytesIO()

@@ -22,7 +22,7 @@ from mvl_training.data.packing import build_pack_plan
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.recipe import parse_recipe
 from tests.training import tiny_model as small
-from tests.training.trainer.test_export import asked
+from tests.training.chat_request import asked
 
 QUESTION = "Which colour?"
 

@@ -19,7 +19,7 @@ def _metrics(steps: int) -> list[dict]:
     ]
 
 
-def test_a_long_run_makes_a_picture_that_fits_into_an_event() -> None:
+def test_the_plot_of_a_long_run_fits_into_an_event() -> None:
     picture = plot_training_curves(_metrics(3000), "single_image")
     markdown = embed_image(picture, "loss", max_chars=MAX_EMBEDDED_CHARS)
     assert len(markdown) < MAX_EMBEDDED_CHARS
@@ -30,7 +30,7 @@ def test_a_long_run_makes_a_picture_that_fits_into_an_event() -> None:
         assert len(image.convert("RGB").getcolors(1 << 18)) > 20, "something is drawn"
 
 
-def test_equal_metrics_make_an_equal_picture() -> None:
+def test_equal_metrics_give_equal_plots() -> None:
     assert plot_training_curves(_metrics(20), "a") == plot_training_curves(_metrics(20), "a")
 
 
@@ -48,5 +48,5 @@ def test_the_running_mean_leaves_out_what_is_not_finite() -> None:
     assert compute_running_mean([1.0, math.nan, 3.0]) == [1.0, 1.0, 2.0]
 
 
-def test_a_picture_too_large_for_an_event_is_named_instead() -> None:
+def test_an_image_too_large_for_an_event_is_replaced_by_a_note() -> None:
     assert embed_image(b"x" * 60_000, "loss", max_chars=MAX_EMBEDDED_CHARS) == "*loss: 60 kB, too large to show here*"

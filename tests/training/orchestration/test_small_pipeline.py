@@ -116,7 +116,7 @@ def test_the_same_again_trains_nothing_and_makes_nothing_stale(
     assert _versions(again).items() <= _versions(trained).items()
 
 
-def test_another_learning_rate_would_train_beside_what_is_there(lake: Lake, trained: dg.ExecuteInProcessResult) -> None:
+def test_another_learning_rate_trains_into_its_own_folder(lake: Lake, trained: dg.ExecuteInProcessResult) -> None:
     run = training_run.resolve_training_run(lake, "alignment")
     assert run.is_finished
     changed = run.recipe.model_copy(

@@ -219,7 +219,7 @@ def test_a_failing_command_says_its_code_and_its_last_lines(tmp_path: Path) -> N
     assert "no such recipe" in "".join(outputs)
 
 
-def test_a_workers_last_words_are_shown_without_torchruns_report_after_them(tmp_path: Path) -> None:
+def test_the_last_lines_of_a_worker_are_reported_without_the_report_of_torchrun(tmp_path: Path) -> None:
     report = "E1123 13:47:17.381000 1 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 2)"
     code = f"print('there is no pack plan'); print({report!r}); print('Traceback\\n' * 40); raise SystemExit(1)"
     with pytest.raises(CommandFailed) as caught:

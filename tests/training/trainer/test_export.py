@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from mvl_assets.media.image import standardise_image
 from mvl_training.evaluation.student_runner import StudentRunner
 from mvl_training.model.hf_layout import to_hub_name
 from tests.training import tiny_model as small
+from tests.training.chat_request import asked
 
 LANGUAGE_LAYER = (
     "input_layernorm.weight",
@@ -136,19 +134,3 @@ def test_vllm_serves_the_export_with_our_token_counts_and_answers(
         assert right >= 6
     finally:
         stop_servers(spec.name)
-
-
-def asked(base_url: str, pictures: list[bytes], question: str) -> dict[str, Any]:
-    parts: list[dict[str, Any]] = []
-    for data in pictures:
-        buffer = io.BytesIO()
-        standardise_image(data).save(buffer, "PNG")
-        url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-        parts.append({"type": "image_url", "image_url": {"url": url}})
-    parts.append({"type": "text", "text": question})
-    message = {"model": "student", "messages": [{"role": "user", "content": parts}], "temperature": 0, "max_tokens": 8}
-    request = urllib.request.Request(
-        f"{base_url}/chat/completions", json.dumps(message).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=120) as response:
-        return dict(json.load(response))

@@ -98,7 +98,7 @@ def test_the_demo_model_has_head_sizes_that_vllm_serves_on_cpu() -> None:
     assert config["hidden_size"] / config["num_attention_heads"] in (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 
 
-def test_the_server_spec_has_room_for_the_longest_sequence_and_the_most_images(lake: Lake) -> None:
+def test_the_server_spec_allows_the_longest_sequence_and_the_most_images(lake: Lake) -> None:
     questions = select_held_out_questions(lake, ["general"], 0.999999, per_category=2)
     many = dataclasses.replace(questions[0], image_ids=questions[0].image_ids * 3)
     spec = server_client.build_server_spec(CHECKPOINT, [*questions, many], max_new_tokens=8)

@@ -1,0 +1,20 @@
+"""The edges between the groups of the asset graph, as in the README's diagram."""
+
+from __future__ import annotations
+
+EDGES = {
+    ("raw", "category"),
+    ("category", "rewritten"),
+    ("prompts", "rewritten"),
+    ("rewritten", "judged"),
+    ("prompts", "judged"),
+    ("category", "curation"),
+    ("category", "mixture"),
+    ("judged", "mixture"),
+    ("curation", "mixture"),
+    ("mixture", "export"),
+    ("mixture", "pack_plan"),
+    ("pack_plan", "checkpoint"),
+    ("checkpoint", "checkpoint"),
+    ("checkpoint", "evaluation"),
+}

@@ -1,0 +1,27 @@
+"""A question to a served checkpoint."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import urllib.request
+from typing import Any
+
+from mvl_assets.media.image import standardise_image
+
+
+def asked(base_url: str, pictures: list[bytes], question: str) -> dict[str, Any]:
+    parts: list[dict[str, Any]] = []
+    for data in pictures:
+        buffer = io.BytesIO()
+        standardise_image(data).save(buffer, "PNG")
+        url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    parts.append({"type": "text", "text": question})
+    message = {"model": "student", "messages": [{"role": "user", "content": parts}], "temperature": 0, "max_tokens": 8}
+    request = urllib.request.Request(
+        f"{base_url}/chat/completions", json.dumps(message).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return dict(json.load(response))
