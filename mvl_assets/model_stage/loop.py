@@ -30,12 +30,16 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import Reject
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
-from mvl_assets.model_stage.reask import Parsed, ReaskChain, Resolution, RoundKeys, resolve_chains
-from mvl_assets.model_stage.retry_policy import is_retry_requested, load_previous_failures
+from mvl_assets.model_stage.due_requests import (
+    ROW_BATCH_SIZE,
+    find_due_request,
+    iter_due_requests,
+    resolve_questions,
+)
+from mvl_assets.model_stage.reask import Parsed, ReaskChain, Resolution, RoundKeys
+from mvl_assets.model_stage.retry_policy import load_previous_failures
 from mvl_assets.model_stage.spool import RowSpool, SpooledRow
 from mvl_assets.model_stage.stage import ModelStage, RequestCounts, RowRequests, ServedModel, Subject, TableStage
-
-ROW_BATCH_SIZE = 256
 
 ProgressCallback = Callable[[Progress], None]
 
@@ -137,12 +141,19 @@ def answer_requests(
         run_id: Stored with every answer.
         fetch_images: Returns image bytes by id; None to read them from the lake.
     """
-    request_list = _RequestList(stage, source, model, requests, fetch_images)
+    request_list = _RequestList(stage, source, [model], requests, fetch_images)
     with StageRun(lake, request_list, run_id) as run:
         run.send()
         resolved = [resolutions[0][0] for _, resolutions in run.iter_resolved()]
     texts = {resolution.request_key: resolution.parsed for resolution in resolved if resolution.parsed is not None}
     return texts, list(run.failures.values())
+
+
+def count_pending_requests(lake: Lake, stage: str, source: str, requests: Sequence[Request]) -> int:
+    """Count the distinct requests that `answer_requests` would send."""
+    request_list = _RequestList(stage, source, [], requests, None)
+    all_due = iter_due_requests(lake, request_list, request_list.iter_rows(range(len(requests))))
+    return sum(due is not None and not due.is_skipped for due in all_due)
 
 
 class StageRun(Generic[Subject, Parsed]):
@@ -327,26 +338,17 @@ class _ModelPass(Generic[Subject, Parsed]):
     def _choose_request(self, reask_chain: ReaskChain, resolution: Resolution[Parsed]) -> Request | None:
         """Return the request to send now, and count what the chain asks for."""
         self.counts.requested += 1
-        if not resolution.n_answers:
-            return self._skip_failed(reask_chain.request)
-        self.counts.cache_hits += 1
-        if not self._is_reask_due(reask_chain, resolution):
-            return None
-        self.counts.reasked += 1
-        return self._skip_failed(reask_chain.build_round_request(resolution.n_answers + 1))
+        self.counts.cache_hits += bool(resolution.n_answers)
+        return self._take_due_request(reask_chain, resolution)
 
-    def _is_reask_due(self, reask_chain: ReaskChain, resolution: Resolution[Parsed]) -> bool:
-        """Return whether another request follows an unusable answer, by rule or because a retry was requested."""
-        return resolution.error is not None and (
-            resolution.n_answers < reask_chain.auto_rounds
-            or is_retry_requested(resolution.error.code, self._retry_error_classes)
-        )
-
-    def _skip_failed(self, request: Request) -> Request | None:
-        if request.key in self.failures:
-            self.counts.skipped += 1
+    def _take_due_request(self, reask_chain: ReaskChain, resolution: Resolution[Parsed]) -> Request | None:
+        """Return the request to send, if any, and count it when it is a re-ask or is skipped."""
+        due = find_due_request(reask_chain, resolution, self.failures, self._retry_error_classes)
+        if due is None:
             return None
-        return request
+        self.counts.reasked += bool(resolution.n_answers)
+        self.counts.skipped += due.is_skipped
+        return None if due.is_skipped else due.request
 
     def _iter_follow_ups(self) -> Iterator[Request | None]:
         """Yield the re-asks of the requests just sent whose answers are unusable."""
@@ -367,9 +369,10 @@ class _ModelPass(Generic[Subject, Parsed]):
                 for awaits, resolution, reask_chain in zip(
                     row.awaits_answer, resolutions, row_requests.chains, strict=True
                 ):
-                    if awaits and self._is_reask_due(reask_chain, resolution):
-                        self.counts.reasked += 1
-                        yield self._skip_failed(reask_chain.build_round_request(resolution.n_answers + 1))
+                    if awaits and resolution.error is not None:
+                        request = self._take_due_request(reask_chain, resolution)
+                        if request is not None:
+                            yield request
             yield None
 
     # -- resolving answers ----------------------------------------------------------------------------------------
@@ -381,13 +384,8 @@ class _ModelPass(Generic[Subject, Parsed]):
 
     def _resolve(self, rows: Sequence[tuple[Subject, int]], chains: Sequence[RoundKeys]) -> list[Resolution[Parsed]]:
         """Resolve the chains of `rows`, pairs of a subject and its number of chains."""
-        owners = [(subject, position) for subject, n_chains in rows for position in range(n_chains)]
-
-        def parse(index: int, request_key: str, answer: Mapping[str, Any]) -> Parsed:
-            subject, position = owners[index]
-            return self._stage.parse(subject, position, request_key, answer)
-
-        return resolve_chains(self._lookup_log, chains, parse, self.failures)
+        questions = [(subject, position) for subject, n_chains in rows for position in range(n_chains)]
+        return resolve_questions(self._stage, self._lookup_log, questions, chains, self.failures)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -452,20 +450,29 @@ class _RequestList(ModelStage[int, str]):
     """A stage over a given list of requests, whose answers are used as they are."""
 
     def __init__(
-        self, name: str, source: str, model: ServedModel, requests: Sequence[Request], fetch_images: FetchImages | None
+        self,
+        name: str,
+        source: str,
+        models: Sequence[ServedModel],
+        requests: Sequence[Request],
+        fetch_images: FetchImages | None,
     ) -> None:
         self.name = name
         self.source = source
-        self.models = [model]
+        self.models = models
         self.fetch_images = fetch_images
         self._requests = requests
 
     def iter_requests(
         self, model: ServedModel, rotate_from: int = 0, *, sendable_only: bool = False
     ) -> Iterator[RowRequests[int]]:
-        return self.rebuild_requests(model, range(len(self._requests)))
+        return self.iter_rows(range(len(self._requests)))
 
     def rebuild_requests(self, model: ServedModel, subjects: Sequence[int]) -> Iterator[RowRequests[int]]:
+        return self.iter_rows(subjects)
+
+    def iter_rows(self, subjects: Sequence[int]) -> Iterator[RowRequests[int]]:
+        """Yield the requests at these positions of the list, whatever the model."""
         return (RowRequests(index, [ReaskChain(self._requests[index])]) for index in subjects)
 
     def parse(self, subject: int, position: int, request_key: str, answer: Mapping[str, Any]) -> str:

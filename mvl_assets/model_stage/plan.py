@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 from mvl_assets.inference.request import Request
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.retry_policy import load_previous_failures
-from mvl_assets.model_stage.stage import ModelStage, ServedModel
+from mvl_assets.model_stage.due_requests import iter_due_requests
+from mvl_assets.model_stage.stage import ModelStage, RowRequests, ServedModel
 
 # Forecasts only. English takes about four characters a token; a vision model of the paper's kind spends 256 tokens on a
 # tile of 448 pixels, at most 12 tiles an image.
@@ -20,22 +21,24 @@ TILE_SIDE_PX, TOKENS_PER_TILE, MAX_TILES = 448, 256, 12
 PROMPT_SAMPLE_SIZE = 256
 # Stored answers that the length of an answer is estimated from.
 COMPLETION_SAMPLE_SIZE = 10_000
-ROW_BATCH_SIZE = 512
 
 
 @dataclass(frozen=True, slots=True)
 class RequestPlan:
-    """Distinct first requests to one model: `requested == cache_hits + skipped + to_send`. Re-asks are not counted.
+    """Distinct questions to one model: `requested == cache_hits + skipped + to_send`.
+
+    A question counts once, by its next request: the first one, or the re-ask that follows a stored answer. Re-asks of
+    answers that are still to come are not counted.
 
     Attributes:
         stage: The stage's name.
         source: The source.
         model: The model's name.
         rows: Rows that are asked about: samples or rewrites.
-        requested: Requests in all.
-        cache_hits: Those with a stored answer.
-        skipped: Those that failed before and wait for `mvl retry`.
-        to_send: Those that a run would send.
+        requested: Questions in all.
+        cache_hits: Those with stored answers that no re-ask follows.
+        skipped: Those whose next request failed before and waits for `mvl retry`.
+        to_send: Those that a run would send a request for.
         prompt_tokens: An estimate for `to_send`.
         completion_tokens: The same, from the mean of what this prompt has cost so far, or half its token limit where
             nothing is answered yet.
@@ -65,32 +68,28 @@ def plan_stage(lake: Lake, stage: ModelStage[Any, Any]) -> list[RequestPlan]:
 
 
 def _plan_model(lake: Lake, stage: ModelStage[Any, Any], model: ServedModel) -> RequestPlan:
-    """Count requests against stored answers and failures; memory holds 16 bytes a request.
+    """Count the model's questions by what a run would do about them.
 
     Tokens are estimated from the first `PROMPT_SAMPLE_SIZE` requests that are to be sent.
     """
-    log = lake.get_answer_log(stage.name, stage.source)
-    skipped_failures = load_previous_failures(lake, stage.name, stage.source).skipped
-    seen_keys: set[bytes] = set()
-    n_rows = cache_hits = skipped = 0
+    n_rows = requested = cache_hits = skipped = 0
     sampled_requests: list[Request] = []
-    all_rows = stage.iter_requests(model, sendable_only=True)
-    while rows := list(islice(all_rows, ROW_BATCH_SIZE)):
-        n_rows += len(rows)
-        requests = [chain.request for row in rows for chain in row.chains]
-        new_requests = {r.key: r for r in requests if bytes.fromhex(r.key) not in seen_keys}
-        seen_keys.update(bytes.fromhex(key) for key in new_requests)
-        answered_keys = log.find_answered(new_requests)
-        cache_hits += len(answered_keys)
-        unanswered_requests = {key: r for key, r in new_requests.items() if key not in answered_keys}
-        skipped += sum(key in skipped_failures for key in unanswered_requests)
-        sampled_requests.extend(
-            islice(
-                (r for key, r in unanswered_requests.items() if key not in skipped_failures),
-                PROMPT_SAMPLE_SIZE - len(sampled_requests),
-            )
-        )
-    to_send = len(seen_keys) - cache_hits - skipped
+
+    def iter_counted_rows() -> Iterator[RowRequests[Any]]:
+        nonlocal n_rows
+        for row in stage.iter_requests(model, sendable_only=True):
+            n_rows += 1
+            yield row
+
+    for due in iter_due_requests(lake, stage, iter_counted_rows()):
+        requested += 1
+        if due is None:
+            cache_hits += 1
+        elif due.is_skipped:
+            skipped += 1
+        elif len(sampled_requests) < PROMPT_SAMPLE_SIZE:
+            sampled_requests.append(due.request)
+    to_send = requested - cache_hits - skipped
     mean_prompt_tokens = sum(_estimate_prompt_tokens(lake, request) for request in sampled_requests) / max(
         1, len(sampled_requests)
     )
@@ -102,7 +101,7 @@ def _plan_model(lake: Lake, stage: ModelStage[Any, Any], model: ServedModel) -> 
         source=stage.source,
         model=model.ref.name,
         rows=n_rows,
-        requested=len(seen_keys),
+        requested=requested,
         cache_hits=cache_hits,
         skipped=skipped,
         to_send=to_send,

@@ -14,6 +14,7 @@ from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.inference.testing.fake_server import FakeServer
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.loop import StageRun, answer_requests, compute_resume_offset
+from mvl_assets.model_stage.plan import plan_stage
 from mvl_assets.model_stage.reask import ReaskChain, Resolution
 from mvl_assets.model_stage.stage import ModelStage, RowRequests, ServedModel
 from tests.servers import serving
@@ -152,8 +153,12 @@ def test_an_unusable_answer_of_an_earlier_run_is_followed_up_in_the_first_pass(
     run(lake, Questions([served_model(endpoint)]))
     server.config.fault_by_marker = {}
     stage = Questions([served_model(endpoint)], retry_sampling=RETRY_SAMPLING)
+    (plan,) = plan_stage(lake, stage)
+    assert (plan.requested, plan.cache_hits, plan.skipped, plan.to_send) == (12, 11, 0, 1)
     stage_run, rows = run(lake, stage)
     assert (stage_run.counts.attempts_sent, stage_run.counts.reasked, stage.rebuilt) == (1, 1, [])
+    (plan,) = plan_stage(lake, stage)
+    assert (plan.cache_hits, plan.to_send) == (12, 0)
     assert rows == expect(range(6))
 
 

@@ -13,7 +13,7 @@ from mvl_assets.inference.local_server.server_spec import ServerSpec
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake.lake import Lake
 from mvl_assets.media.image import MAX_SIDE, build_blank_image
-from mvl_assets.model_stage.loop import answer_requests
+from mvl_assets.model_stage.loop import answer_requests, count_pending_requests
 from mvl_assets.model_stage.stage import ServedModel
 from mvl_assets.stages import EVALUATION
 from mvl_training.evaluation.held_out.local_worker import ModelAnswer
@@ -96,7 +96,8 @@ def request_answers(
     requests = list(requests_by_question.values())
 
     def get_endpoints() -> list[Endpoint]:
-        log(f"asking the server of {checkpoint.stage} {_count_pending(lake, checkpoint, requests)} requests")
+        n_pending = count_pending_requests(lake, EVALUATION.name, checkpoint.stage, requests)
+        log(f"asking the server of {checkpoint.stage} {n_pending} requests")
         server = ensure_server(build_server_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
         # Images have the resolution that they had in training.
         return [dataclasses.replace(server, max_image_side=MAX_SIDE)]
@@ -141,7 +142,8 @@ def start_server(
         questions: What will be asked.
         max_new_tokens: Longest answer, in tokens.
     """
-    if _count_pending(lake, checkpoint, list(_build_requests(checkpoint, questions, max_new_tokens).values())):
+    requests = list(_build_requests(checkpoint, questions, max_new_tokens).values())
+    if count_pending_requests(lake, EVALUATION.name, checkpoint.stage, requests):
         start_server_in_background(build_server_spec(checkpoint, questions, max_new_tokens=max_new_tokens))
 
 
@@ -161,12 +163,6 @@ def _build_requests(
 
 def _build_model_ref(checkpoint: Checkpoint) -> ModelRef:
     return ModelRef(name=f"mvl-{checkpoint.stage}", revision=checkpoint.version)
-
-
-def _count_pending(lake: Lake, checkpoint: Checkpoint, requests: Sequence[Request]) -> int:
-    """Count distinct requests without an answer; questions with the same content are one request."""
-    request_keys = {request.key for request in requests}
-    return len(request_keys - lake.get_answer_log(EVALUATION.name, checkpoint.stage).find_answered(request_keys))
 
 
 def build_server_spec(
