@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import operator
 import re
+from fractions import Fraction
 from io import BytesIO
 from random import Random
 
@@ -30,6 +33,8 @@ from mvl_assets.media.drawing import COLOURS, RGB
 from mvl_assets.media.image import standardise_image
 
 SEEDS = range(12)
+
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
 def answer_to(pairs: tuple[DrawnQAPair, ...], beginning: str) -> DrawnQAPair | None:
@@ -178,11 +183,23 @@ def test_word_problems_can_be_solved_from_their_table(seed: int) -> None:
         assert problem.answer == max(prices, key=prices.__getitem__)
 
 
+def compute(calculation: str) -> Fraction:
+    """Return the value of numbers joined by +, -, x and /, with the usual precedence."""
+
+    def visit(node: ast.expr) -> Fraction:
+        if isinstance(node, ast.BinOp):
+            return OPERATORS[type(node.op)](visit(node.left), visit(node.right))
+        assert isinstance(node, ast.Constant) and isinstance(node.value, int), ast.dump(node)
+        return Fraction(node.value)
+
+    return visit(ast.parse(calculation.strip().replace("x", "*"), mode="eval").body)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_the_calculations_of_math_problems_are_correct(seed: int) -> None:
     pair = chat.build_math_problem(Random(seed))
     for left, right in re.findall(r"([\d x+/-]+\d) = (\d+)", pair.rationale):
-        assert eval(left.replace("x", "*")) == int(right)
+        assert compute(left) == int(right)
     assert pair.rationale.rstrip(".").endswith((pair.answer, "teams", "left"))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from mvl_assets.common.markdown import embed_image
@@ -27,7 +29,34 @@ def test_the_plot_of_a_long_run_fits_into_an_event() -> None:
     with Image.open(io.BytesIO(picture)) as image:
         assert image.size == (720, 260)
         image.load()
-        assert len(image.convert("RGB").getcolors(1 << 18)) > 20, "something is drawn"
+
+
+def test_the_plot_has_the_losses_their_mean_and_the_learning_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def record_and_save(figure: Figure, *args: Any, **kwargs: Any) -> None:
+        figures.append(figure)
+        save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", record_and_save)
+    metrics = _metrics(40)
+    plot_training_curves(metrics, "single_image")
+    (figure,) = figures
+    steps, losses = list(range(40)), [line["loss"] for line in metrics]
+    loss_axes, lr_axes = figure.axes
+    assert loss_axes.get_title() == "single_image"
+    assert {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in loss_axes.lines} == {
+        "step": (steps, losses),
+        "mean": (steps, compute_running_mean(losses)),
+    }
+    low, high = loss_axes.get_ylim()
+    assert low < min(losses) and high > max(losses)
+    assert lr_axes.get_yscale() == "log"
+    assert {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in lr_axes.lines} == {
+        "language": (steps, [1e-5] * 40),
+        "vision": (steps, [2e-6] * 40),
+    }
 
 
 def test_equal_metrics_give_equal_plots() -> None:
