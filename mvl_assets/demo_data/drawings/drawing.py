@@ -61,5 +61,12 @@ def pluralize(count: int, noun: str) -> str:
 
 
 def sample_int(rng: Random, low: int, high: int, step: int = 1) -> int:
-    """Return a random whole number from `low` to `high` inclusive, in steps of `step`."""
+    """Return a random whole number.
+
+    Args:
+        rng: Source of randomness.
+        low: Smallest possible value.
+        high: Largest possible value, if whole steps lead to it.
+        step: Distance of possible values, counted from `low`.
+    """
     return rng.randrange(low, high + 1, step)
