@@ -20,7 +20,7 @@ from mvl_assets.lake_queries.removal.tombstones import load_tombstones
 from mvl_assets.lake_queries.views import iter_mixture_rows
 from tests.lake.processes import PROJECT, workers
 from tests.lake.rows import sample, table_of
-from tests.lake_queries.purge_world import (
+from tests.lake_queries.removal.purge_world import (
     GONE,
     SHARED,
     STAGE,
@@ -239,5 +239,5 @@ def test_a_killed_purge_is_completed_by_running_it_again(
 
 
 def purge_in_a_process(root: str, moment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.lake_queries.purge_world", root, moment]
+    command = [sys.executable, "-m", "tests.lake_queries.removal.purge_world", root, moment]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)

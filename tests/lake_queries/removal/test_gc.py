@@ -20,7 +20,7 @@ from mvl_assets.lake_queries.removal import gc
 from mvl_assets.lake_queries.removal.gc import collect_garbage
 from tests.lake.processes import PROJECT, workers
 from tests.lake.rows import pages, picture, put_samples, sample
-from tests.lake_queries.purge_world import on_disk
+from tests.lake_queries.removal.purge_world import on_disk
 
 NOW, WEEK = dt.timedelta(0), dt.timedelta(days=7)
 KILLED = """
