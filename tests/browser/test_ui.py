@@ -53,7 +53,7 @@ def test_the_lineage_page_folds_to_the_stages(browser: Browser, tmp_path: Path) 
     assert browser.complaints == []
 
 
-def test_a_person_materialises_backfills_and_sees_what_an_edited_prompt_makes_stale(
+def test_the_ui_materialises_backfills_and_shows_what_an_edited_prompt_makes_stale(
     browser: Browser, site: Site, tmp_path: Path
 ) -> None:
     page, lake = browser.page, site.world.lake

@@ -110,9 +110,7 @@ def test_an_endpoint_that_never_answers_ends_the_run_soon(sorted_in: Home, copy_
     assert home.processes() == []
 
 
-def test_a_server_that_dies_and_comes_back_costs_nothing_but_time(
-    sorted_in: Home, copy_of: Callable[[Home], Home]
-) -> None:
+def test_a_restarted_server_loses_time_and_no_rows(sorted_in: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(sorted_in)
     with FakeProcess("--latency-ms", "100") as server:
         home.profile(model_base_urls=[server.base_url], model_concurrency=2)
@@ -156,7 +154,7 @@ def _without_vllm(home: Home, *words: str) -> subprocess.CompletedProcess[str]:
 needs_own_mounts = pytest.mark.skipif(
     shutil.which("unshare") is None
     or subprocess.run([*SMALL_DISK, "mount -t tmpfs tmpfs /mnt"], capture_output=True).returncode != 0,
-    reason="this machine lets nobody mount a small file system of their own",
+    reason="an unprivileged user may not mount a file system on this machine",
 )
 
 

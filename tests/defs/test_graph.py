@@ -69,7 +69,7 @@ def test_no_asset_is_defined_in_both_locations(graphs: list[AssetGraph]) -> None
     assert max(Counter(chain.from_iterable(declared(g) for g in graphs)).values()) == 1
 
 
-def test_every_asset_says_what_it_is_who_owns_it_and_what_it_is_made_of(graphs: list[AssetGraph]) -> None:
+def test_every_asset_has_a_group_a_description_an_owner_and_kinds(graphs: list[AssetGraph]) -> None:
     for one in graphs:
         for key in declared(one):
             node = one.get(key)

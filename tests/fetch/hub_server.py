@@ -26,7 +26,7 @@ PIECE = 1 << 14
 
 @dataclass
 class Repo:
-    """One dataset repository at its newest commit; `sizes` are files whose content nobody will ask for."""
+    """One dataset repository at its newest commit; `sizes` are files whose content is never requested."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)

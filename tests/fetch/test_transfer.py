@@ -197,7 +197,7 @@ def test_full_disk_is_reported_before_the_first_request(hub: HubServer, monkeypa
 def test_disk_that_fills_up_during_a_download_is_reported(hub: HubServer, home: Path) -> None:
     home.mkdir()
     if shutil.which("unshare") is None or subprocess.run([*small_disk(home), "true"], capture_output=True).returncode:
-        pytest.skip("this machine lets nobody mount a small file system of their own")
+        pytest.skip("an unprivileged user may not mount a file system on this machine")
     source = plain(hub, data=noise(3_000_000))
     hub.faults["plain/"] = Fault(times=2, chunked=True, no_ranges=True)
     command = [*small_disk(home), sys.executable, "-c", FETCH, source.url or ""]

@@ -361,7 +361,7 @@ def test_a_file_above_the_bound_is_not_read_and_one_bad_image_of_two_rejects_the
 
 
 @pytest.mark.parametrize("place", range(len(ARCHIVES)), ids=list(ARCHIVES))
-def test_a_hostile_member_costs_its_row_and_its_neighbour_is_taken_in(archives: Taken, place: int) -> None:
+def test_a_hostile_member_rejects_its_row_and_its_neighbour_is_ingested(archives: Taken, place: int) -> None:
     name, (file, _, error) = list(ARCHIVES.items())[place]
     found, message = archives.reject("rows.json", 2 * place)
     assert found == error and f"{name}/{file}" in message

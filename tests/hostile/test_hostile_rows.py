@@ -1,4 +1,4 @@
-"""Text, tables and names that nobody should have published: each costs its own row, or what lies behind a break."""
+"""Malformed text, tables and names: each rejects its own row, or the rest of its file after the damage."""
 
 from __future__ import annotations
 
@@ -377,14 +377,14 @@ def test_of_all_json_files_nothing_else_is_lost(grounds: Grounds) -> None:
 
 
 @pytest.mark.parametrize("place", range(len(NAMES) + len(TURNS)), ids=[*NAMES, *TURNS])
-def test_a_bad_name_or_conversation_costs_its_row(grounds: Grounds, place: int) -> None:
+def test_a_bad_name_or_conversation_rejects_its_row(grounds: Grounds, place: int) -> None:
     _, error = [*NAMES.values(), *TURNS.values()][place]
     found, message = grounds["names"].reject("rows.json", place)
     assert found == error
     assert "secret outside" not in message
 
 
-def test_the_row_behind_all_bad_names_is_taken_in(grounds: Grounds) -> None:
+def test_the_row_after_all_bad_names_is_ingested(grounds: Grounds) -> None:
     assert list(grounds["names"].samples) == [("rows.json", len(NAMES) + len(TURNS))]
 
 
@@ -395,7 +395,7 @@ def test_a_bad_line_rejects_its_row_or_the_rest_of_the_file(grounds: Grounds, na
     assert good_in(grounds["csv"], f"{name}.csv") == good
 
 
-def test_the_other_tables_are_taken_in_as_far_as_they_go(grounds: Grounds) -> None:
+def test_the_other_tables_are_ingested_up_to_their_damage(grounds: Grounds) -> None:
     taken = grounds["csv"]
     assert taken.reject("empty.csv", 0) == ("broken_file", "there is no header line")
     assert taken.reject("packed_and_cut.csv", good_in(taken, "packed_and_cut.csv"))[0] == "broken_file"
@@ -404,7 +404,7 @@ def test_the_other_tables_are_taken_in_as_far_as_they_go(grounds: Grounds) -> No
 
 
 @pytest.mark.parametrize("place", range(len(PARQUET_ROWS)), ids=list(PARQUET_ROWS))
-def test_a_bad_row_of_parquet_costs_itself(grounds: Grounds, place: int) -> None:
+def test_a_bad_row_of_parquet_is_rejected_alone(grounds: Grounds, place: int) -> None:
     _, error = list(PARQUET_ROWS.values())[place]
     assert grounds["parquet"].reject("rows.parquet", place)[0] == error
 

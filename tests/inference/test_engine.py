@@ -92,7 +92,7 @@ def test_the_iterable_is_read_as_answers_come_and_not_ahead(new_log: NewLog, qui
 
 
 @pytest.mark.parametrize("fault", ["429", "429_bare", "500", "502", "503", "reset", "html", "malformed"])
-def test_a_transient_fault_costs_no_request(fault: str, new_log: NewLog, quick: EngineOptions) -> None:
+def test_a_transient_fault_loses_no_request(fault: str, new_log: NewLog, quick: EngineOptions) -> None:
     requests = build_requests(120)
     behaviour = FakeServerConfig(fault_rates={fault: 0.3}, retry_after_s=0.02)
     with serving(behaviour) as (server, endpoint):
@@ -283,7 +283,7 @@ def test_only_the_request_that_crashes_the_server_fails(new_log: NewLog, quick: 
     assert_accounted_for(requests, outcome, new_log())
 
 
-def test_a_killed_server_costs_no_request(new_log: NewLog, quick: EngineOptions) -> None:
+def test_a_killed_server_loses_no_request(new_log: NewLog, quick: EngineOptions) -> None:
     requests = build_requests(200)
     with FakeProcess("--latency-ms", "20") as server:
         killed = threading.Event()

@@ -46,7 +46,7 @@ class Worker:
         self.process.stdin.flush()
 
     def kill(self) -> list[str]:
-        """kill -9; returns the lines that nobody had read yet."""
+        """Kill with SIGKILL and return the lines that were not read yet."""
         self.process.kill()
         said = self.rest()
         self.process.wait()

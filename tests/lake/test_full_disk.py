@@ -12,11 +12,11 @@ from tests.lake.processes import Worker
 from tests.lake.small_disk import small_disk
 
 
-def test_a_full_or_read_only_disk_is_reported_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_or_read_only_disk_is_reported_and_loses_no_rows(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
     if shutil.which("unshare") is None or subprocess.run([*small_disk(folder), "true"], capture_output=True).returncode:
-        pytest.skip("this machine lets nobody mount a small file system of their own")
+        pytest.skip("an unprivileged user may not mount a file system on this machine")
     worker = Worker("fill_disk", str(folder / "lake"), before=small_disk(folder))
     said = {line.split(" disk ")[0].split(" the ")[0].split(" 0 ")[0]: line for line in worker.rest()}
     lines = list(said.values())

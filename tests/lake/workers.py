@@ -99,7 +99,7 @@ def publish_rounds(root: str, who: str, own: str) -> None:
 
 
 def _other_keys(part: str, who: str) -> pa.Table:
-    """Rows of one partition whose keys nobody else has: what Lance sees no conflict in."""
+    """Rows of one partition whose keys no other writer has: Lance sees no conflict in them."""
     rows = pages(f"{part} {who}", who, range(20))
     return rows.set_column(rows.schema.get_field_index("source"), "source", pa.array([part] * len(rows), pa.string()))
 

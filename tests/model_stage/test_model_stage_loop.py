@@ -193,7 +193,7 @@ def test_each_model_is_asked_about_every_row(lake: Lake, served: tuple[FakeServe
 
 
 @pytest.mark.parametrize("kill_at", [0, 1, 3, 5])
-def test_a_killed_run_goes_on_with_the_difference(
+def test_a_killed_run_continues_with_the_missing_requests(
     lake: Lake, served: tuple[FakeServer, Endpoint], kill_at: int
 ) -> None:
     _server, endpoint = served

@@ -109,7 +109,7 @@ class Stage:
             proxy.wait()
 
     def run(self) -> None:
-        """A client that nobody disturbs."""
+        """A client that is never killed."""
         done = subprocess.run(
             self.command, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, timeout=300
         )
@@ -228,7 +228,7 @@ def assert_complete(stage: Stage, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("seed", [20241206 + number for number in range(-(-PIPELINE_KILLS // KILLS))])
-def test_kills_against_a_fake_server_cost_only_what_was_under_way(
+def test_kills_against_a_fake_server_repeat_only_requests_in_flight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     with FakeProcess("--latency-ms", "120") as server:
@@ -248,7 +248,7 @@ def test_kills_against_a_fake_server_cost_only_what_was_under_way(
 
 
 @pytest.mark.server
-def test_kills_against_the_real_server_cost_only_what_was_under_way(
+def test_kills_against_the_real_server_repeat_only_requests_in_flight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vllm_server: Endpoint
 ) -> None:
     stages = []

@@ -16,7 +16,7 @@ from mvl_assets.runner import dagster_home
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
 
-def test_the_file_for_one_machine_makes_an_instance_that_sends_nothing_home(tmp_path: Path) -> None:
+def test_the_file_for_one_machine_makes_an_instance_without_telemetry(tmp_path: Path) -> None:
     shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert not instance.telemetry_enabled
@@ -26,7 +26,7 @@ def test_the_file_for_one_machine_makes_an_instance_that_sends_nothing_home(tmp_
         assert instance.get_concurrency_config().pool_config.default_pool_limit == 3
 
 
-def test_the_instance_of_the_command_line_trains_one_thing_at_a_time(
+def test_the_instance_of_the_command_line_trains_one_stage_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
@@ -35,7 +35,7 @@ def test_the_instance_of_the_command_line_trains_one_thing_at_a_time(
 
 
 @pytest.mark.parametrize("name", ["dagster.yaml", "dagster.cluster.yaml"])
-def test_every_key_of_an_instance_file_is_one_that_dagster_knows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_key_of_an_instance_file_is_known_to_dagster(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_PG_URL", "postgresql://nobody@localhost/dagster")
     config = yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))
     result = process_config(dagster_instance_config_schema(), config)

@@ -184,7 +184,7 @@ def test_a_killed_worker_is_reported_in_one_line(halfway: Home, slow: FakeProces
     assert_goes_on(halfway, slow, built, asked_twice=5 * IN_FLIGHT)
 
 
-def test_what_the_lake_lacks_is_made_although_it_was_made_before(
+def test_a_partition_missing_from_the_lake_is_made_again(
     built: Home, copy_of: Callable[[Home], Home], tmp_path: Path
 ) -> None:
     home = copy_of(built)

@@ -49,7 +49,7 @@ resolve_image(Path(sys.argv[1]), "i/1.png")
 
 
 @pytest.mark.parametrize("moment", ["unpack", "fill", "index", "sync"])
-def test_a_kill_leaves_nothing_half_and_the_next_process_begins_anew(tmp_path: Path, moment: str) -> None:
+def test_a_kill_leaves_no_partial_file_and_the_next_process_starts_over(tmp_path: Path, moment: str) -> None:
     filler = [(f"i/f{n}", os.urandom(100_000)) for n in range(50)]
     put(tmp_path, "i.tar.gz", gzip.compress(tar(*filler, ("i/1.png", GOOD)), 1))
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False)

@@ -188,7 +188,7 @@ def test_a_file_goes_before_archives_and_an_archive_named_after_its_folder_befor
     assert read(tmp_path, "coco/1.png") == b"a file"
 
 
-def test_a_changed_archive_is_read_anew_and_what_was_made_of_the_old_one_goes(tmp_path: Path) -> None:
+def test_a_changed_archive_is_read_again_and_its_old_unpacked_files_are_removed(tmp_path: Path) -> None:
     put(tmp_path, "i.tar.gz", gzip.compress(tar(("i/1.png", GOOD))))
     assert read(tmp_path, "i/1.png") == GOOD
     before = {p.name for p in (tmp_path / ".unpacked").iterdir()}
@@ -209,7 +209,7 @@ def test_an_index_is_made_once(tmp_path: Path) -> None:
     assert index.stat().st_mtime_ns == made
 
 
-def test_where_nothing_can_be_written_plain_archives_are_read_and_compressed_tars_say_why_not(tmp_path: Path) -> None:
+def test_on_a_read_only_disk_plain_archives_are_read_and_compressed_tars_are_an_error(tmp_path: Path) -> None:
     (tmp_path / ".unpacked").write_bytes(b"in the way")
     put(tmp_path, "i.tar", tar(("i/1.png", GOOD)))
     put(tmp_path, "j.tar.gz", gzip.compress(tar(("j/1.png", GOOD))))
@@ -248,7 +248,7 @@ def test_a_member_whose_own_header_is_damaged_is_an_os_error(tmp_path: Path) -> 
         pass
 
 
-def test_a_video_whose_frames_may_be_behind_a_break_is_not_taken_by_halves(tmp_path: Path) -> None:
+def test_a_video_with_frames_beyond_the_damage_is_rejected_whole(tmp_path: Path) -> None:
     whole = tar(*((f"v_a/{n:02}.jpg", bytes([n]) * 600) for n in range(10)))
     put(tmp_path, "frames.tar", whole[: len(whole) // 2])
     with pytest.raises(RejectError, match="may not be whole") as caught:

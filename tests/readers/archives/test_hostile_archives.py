@@ -165,7 +165,7 @@ def cut(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_archive_costs_the_row_that_names_the_evil_member_and_no_more(
+def test_a_hostile_archive_rejects_only_the_row_of_the_hostile_member(
     tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(entry, "BOMB_MIN_BYTES", 1_000_000)
@@ -217,7 +217,7 @@ def test_a_member_that_is_larger_than_it_says_is_not_unpacked_further(tmp_path: 
 
 
 @pytest.mark.parametrize(("file", "data"), [("x.tar", tar(*PAIR)), ("x.zip", zipped(*PAIR))])
-def test_members_beyond_the_bound_are_not_taken_in(
+def test_members_beyond_the_bound_are_ignored(
     tmp_path: Path, file: str, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tars, "MAX_MEMBERS", 1)

@@ -98,7 +98,7 @@ def test_json_lines_are_read_from_a_file_of_any_name(tmp_path: Path, name: str) 
         ({"video": "1.png", "image": "1.png"}, "image_and_video"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_named_and_costs_only_that_row(
+def test_a_row_with_an_error_is_rejected_alone_with_its_code(
     tmp_path: Path, fields: dict[str, Any], error: str
 ) -> None:
     put(tmp_path, "1.png", picture())

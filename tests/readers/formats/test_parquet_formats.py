@@ -85,7 +85,7 @@ def test_positions_count_through_row_groups_and_start_again_in_every_file(tmp_pa
     ]
 
 
-def test_a_row_with_bad_turns_costs_only_itself(tmp_path: Path) -> None:
+def test_a_row_with_bad_turns_is_rejected_alone(tmp_path: Path) -> None:
     rows = [
         {"id": "1", "conversations": talk("?", "!")[:1]},
         {"id": "2", "conversations": None},

@@ -63,7 +63,7 @@ def test_gqa_groups_the_questions_about_an_image(tmp_path: Path) -> None:
     ]
 
 
-def test_gqa_reads_the_parts_of_all_questions_where_there_is_no_balanced_file(tmp_path: Path) -> None:
+def test_gqa_without_a_balanced_file_reads_the_parts_of_all_questions(tmp_path: Path) -> None:
     put(tmp_path, "images/2407890.jpg", picture(1))
     for part in (0, 1):
         put_json(tmp_path, f"train_all_questions/train_all_questions_{part}.json", {f"{part}": gqa_question()})

@@ -238,7 +238,7 @@ def test_a_field_may_hold_a_whole_conversation_even_as_text_in_a_csv(tmp_path: P
     assert errors(in_csv) == [(1, "bad_json")]
 
 
-def test_bad_lines_of_a_csv_cost_one_row_each(tmp_path: Path) -> None:
+def test_each_bad_line_of_a_csv_is_one_reject(tmp_path: Path) -> None:
     put(tmp_path, "rows.csv", b"q,a\none,1\ntoo,many,cells\nbad,\xff\n\nfour,4\n")
     rows = read(tmp_path, files="rows.csv", shape="csv")
     assert [said(s)[0][1] for s in good(rows)] == ["one", "four"]

@@ -151,7 +151,7 @@ def test_vqa_rejects_mismatched_entries_and_keeps_the_rest_of_the_image(tmp_path
     assert "element 9 of v2_OpenEnded_mscoco_train2014_questions.json" in messages[8]
 
 
-def test_numbers_that_json_has_not_cost_one_question(tmp_path: Path) -> None:
+def test_a_nan_or_infinity_rejects_one_question(tmp_path: Path) -> None:
     put(tmp_path, coco(1), picture())
     vqa(tmp_path, [asked(1000, "Kept?"), asked(1001, "Lost?", width=float("nan"))], [told(1000, "yes")])
     rows = read_all(VQA, tmp_path)

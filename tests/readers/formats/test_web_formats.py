@@ -76,7 +76,7 @@ def test_wit_asks_by_title_and_section_and_takes_the_surest_caption(tmp_path: Pa
     keyed(WIT, tmp_path)
 
 
-def test_wit_names_every_broken_row_and_goes_on(tmp_path: Path) -> None:
+def test_wit_rejects_every_broken_row_and_continues(tmp_path: Path) -> None:
     caption = {"caption_reference_description": "It.", "page_title": "T"}
     rows = tsv(
         {**caption, "image_url": "gone"},
@@ -170,7 +170,7 @@ WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=6))
-def test_any_cells_come_back_as_they_were_written(cells: list[tuple[str, str]]) -> None:
+def test_any_cells_are_read_as_they_were_written(cells: list[tuple[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = [{"image_url": one, "page_title": two} for one, two in cells]
         path = Path(folder) / "a.tsv"
@@ -239,7 +239,7 @@ def test_a_fetched_image_that_links_out_of_the_folder_is_refused(tmp_path: Path)
     assert errors(read_all(URLS, root)) == [(0, "outside_root")]
 
 
-def test_rows_without_a_link_or_caption_cost_only_themselves(tmp_path: Path) -> None:
+def test_rows_without_a_link_or_caption_are_rejected_alone(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"url": None, "caption": "x"},
         {"url": "u", "caption": None},

@@ -70,7 +70,7 @@ def test_an_array_inside_the_file_is_found_and_its_neighbours_are_skipped(tmp_pa
         (b"nul", "bad_json"),
     ],
 )
-def test_a_bad_element_costs_only_itself(tmp_path: Path, bad: bytes, error: str) -> None:
+def test_a_bad_element_is_rejected_alone(tmp_path: Path, bad: bytes, error: str) -> None:
     path = write(tmp_path, b'[{"id": 1}, ' + bad + b', {"id": 3}]')
     assert said(path) == [{"id": 1}, error, {"id": 3}]
 
@@ -119,7 +119,7 @@ def test_an_element_above_the_bound_is_refused_without_reading_on(
     assert [getattr(i, "error", None) for i in long] == ["too_large", None]
 
 
-def test_bad_lines_cost_one_line_each(tmp_path: Path) -> None:
+def test_each_bad_line_is_one_reject(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"id": 1}\n\n{"id": NaN}\n{"id": "\xff"}\n{"id"\n{"id": 5}')
     found = [i.value if isinstance(i, Item) else i.error for i in iter_lines(path)]
     assert found == [{"id": 1}, "not_a_number", "bad_utf8", "bad_json", {"id": 5}]

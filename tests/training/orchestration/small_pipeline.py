@@ -19,7 +19,7 @@ STEPS = 4
 
 def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
     """Points the settings below `home` and fills it: 24 drawn samples in every mixture, half of them held out too
-    (nobody is fooled: these checkpoints have learnt nothing). `stage` changes every stage of the recipe."""
+    (harmless: these checkpoints have learnt nothing). `stage` changes every stage of the recipe."""
     patch.setenv("MVL_HOME", str(home))
     patch.delenv("MVL_LAKE", raising=False)
     patch.setenv("MVL_PROFILE", str(write_profile(home, **stage)))

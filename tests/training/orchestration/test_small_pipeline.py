@@ -90,7 +90,7 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
         assert loss.passed or loss.severity is dg.AssetCheckSeverity.WARN
 
 
-def test_what_the_page_of_a_checkpoint_shows_fits_into_an_event(trained: dg.ExecuteInProcessResult) -> None:
+def test_the_metadata_of_a_checkpoint_fits_into_an_event(trained: dg.ExecuteInProcessResult) -> None:
     for stage in TRAINING_STAGES:
         said = _metadata(trained)[f"checkpoint/{stage}"]
         assert str(said[metadata_keys.CURVES]).startswith("![loss and learning rate](data:image/png;base64,")

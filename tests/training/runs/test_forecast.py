@@ -38,7 +38,7 @@ def test_the_published_model_has_its_known_size_and_cost() -> None:
     assert (shared.weights_gib, shared.gradients_gib) == pytest.approx((2 * weights / 8, 4 * weights / 8), rel=1e-3)
 
 
-def test_a_frozen_tower_costs_no_gradients_of_its_own() -> None:
+def test_a_frozen_tower_adds_no_gradient_memory() -> None:
     recipe = load_recipe("paper-7b")
     sizes = compute_recipe_sizes(recipe)
     same = ExpectedData(samples=1000, tokens=1000, tiles=1)
