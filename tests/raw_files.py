@@ -32,7 +32,7 @@ def source(format: str, records: RecordsMapping | None = None, **fields: Any) ->
     return SourceSpec(slug="demo", title="Demo", format=format, records=records, **values)  # type: ignore[arg-type]
 
 
-def picture(colour: int = 0, size: tuple[int, int] = (240, 240), format: str = "PNG") -> bytes:
+def make_image(colour: int = 0, size: tuple[int, int] = (240, 240), format: str = "PNG") -> bytes:
     """A picture whose bytes differ by colour."""
     buffer = io.BytesIO()
     Image.new("RGB", size, (colour % 256, colour // 256, 77)).save(buffer, format)
@@ -76,7 +76,7 @@ def errors(rows: Iterable[Sample | RejectedRow]) -> list[tuple[int, str]]:
     return [(row.position, row.error) for row in rows if isinstance(row, RejectedRow)]
 
 
-def said(sample: Sample) -> list[tuple[str, str]]:
+def list_turns(sample: Sample) -> list[tuple[str, str]]:
     return [(turn.role, turn.value) for turn in sample.turns]
 
 

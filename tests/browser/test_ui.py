@@ -32,16 +32,16 @@ def runs_of(site: Site, backfill: str) -> list[str]:
     return [run["status"] for run in site.graphql(RUNS, f={"tags": [tag]})["runsOrError"]["results"]]
 
 
-def finished(found: list[str], count: int) -> bool:
-    assert "FAILURE" not in found, found
-    return found == ["SUCCESS"] * count
+def finished(result: list[str], count: int) -> bool:
+    assert "FAILURE" not in result, result
+    return result == ["SUCCESS"] * count
 
 
 def check(site: Site, asset: str, name: str) -> bool | None:
     """How a check stands; None before it was evaluated."""
     node = site.graphql(CHECK, k={"path": asset.split("/")})["assetNodeOrError"]
-    (found,) = [c for c in node["assetChecksOrError"]["checks"] if c["name"] == name]
-    execution = found["executionForLatestMaterialization"]
+    (result,) = [c for c in node["assetChecksOrError"]["checks"] if c["name"] == name]
+    execution = result["executionForLatestMaterialization"]
     return execution and execution["evaluation"] and execution["evaluation"]["success"]
 
 

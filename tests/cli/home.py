@@ -110,27 +110,27 @@ class Home:
 
     def processes(self) -> list[psutil.Process]:
         """The living processes that were started for this home, whoever their parent is now."""
-        found = []
+        result = []
         for process in psutil.process_iter():
             try:
                 ours = process.environ().get("MVL_HOME") == str(self.folder)
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+                    result.append(process)
             except (psutil.Error, OSError):
                 continue
-        return found
+        return result
 
 
 def one_error(done: subprocess.CompletedProcess[str], message: str, hint: str) -> None:
     """The command ended with 1 and said what is wrong and what to do, once each, and nothing of how it is built."""
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    assert "Traceback" not in said, said
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert "Traceback" not in output, output
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     hints = [line for line in done.stderr.splitlines() if line.startswith("  what to do:")]
-    assert len(errors) == len(hints) == 1, said
-    assert message in errors[0], said
-    assert hint in hints[0], said
+    assert len(errors) == len(hints) == 1, output
+    assert message in errors[0], output
+    assert hint in hints[0], output
 
 
 def lines_with(text: str, words: Sequence[str]) -> list[str]:

@@ -120,9 +120,9 @@ def test_a_restarted_server_loses_time_and_no_rows(sorted_in: Home, copy_of: Cal
             time.sleep(0.05)
         server.kill()
         threading.Timer(2, server.start).start()
-        said = process.communicate(timeout=120)[0]
-        assert process.returncode == 0, said
-    assert lines_with(said, ["-- rewritten: 2 made, 0 up to date, 0 failed"])
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, output
+    assert lines_with(output, ["-- rewritten: 2 made, 0 up to date, 0 failed"])
     rewritten = sum(home.lake.get_table(name).count() for name in home.lake.list_tables("rewritten"))
     assert rewritten == home.lake.get_table("samples").count(f"source <> '{KEPT}'")
     assert home.lake.get_table("rejects").count("stage = 'rewrite'") == 0
@@ -201,8 +201,8 @@ def test_an_undecodable_image_is_a_reject_until_its_file_is_repaired(fresh: Home
     files = [p for p in (fresh.folder / "raw" / KEPT).rglob("*") if p.is_file() and p.read_bytes() == good]
     for file in files:
         file.write_text("I am not a picture.", encoding="utf-8")
-    said = fresh.run("run", *ONE, "--until", "raw")
-    assert lines_with(said, [f"raw/{KEPT}", "rejected 3"]), said
+    output = fresh.run("run", *ONE, "--until", "raw")
+    assert lines_with(output, [f"raw/{KEPT}", "rejected 3"]), output
     (reject,) = fresh.lake.get_table("rejects").iter_rows(None, "error = 'not_an_image'")
     assert reject["row_key"] == victim["sample_id"] and reject["file"] == victim["file"]
     assert files[0].name in reject["message"]

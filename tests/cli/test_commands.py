@@ -34,9 +34,9 @@ def first(home: Home, table: str, condition: str | None = None) -> dict[str, Any
 
 
 def test_help_lists_every_command_and_each_has_help() -> None:
-    said = CliRunner().invoke(cli, ["--help"]).output
+    output = CliRunner().invoke(cli, ["--help"]).output
     for name, words in COMMANDS.items():
-        assert lines_with(said, [name, words.split(",")[0][:40]]), name
+        assert lines_with(output, [name, words.split(",")[0][:40]]), name
         own = CliRunner().invoke(cli, [name, "--help"])
         assert own.exit_code == 0 and "Usage:" in own.output
 
@@ -69,9 +69,9 @@ def test_doctor_reports_a_missing_profile(raw: Home) -> None:
 
 
 def test_demo_data_is_written_and_an_unknown_source_refused(raw: Home, fresh: Home) -> None:
-    said = fresh.run("demo-data", *SOURCES, "--rows", "16")
+    output = fresh.run("demo-data", *SOURCES, "--rows", "16")
     for slug in (KEPT, *REWRITTEN):
-        assert lines_with(said, [slug, "llava_json", "14", "2"]), said
+        assert lines_with(output, [slug, "llava_json", "14", "2"]), output
     one_error(fresh.mvl("demo-data", "--source", "nothing"), "there is no demo data for: nothing", "`mvl sources`")
 
 
@@ -85,12 +85,12 @@ def test_sources_are_the_153_and_those_outside_with_what_was_found(built: Home) 
     inside = [source for source in listed if not source["outside_153"]]
     assert len(inside) == 153
     assert {g: sum(s["group"] == g for s in inside) for g in "ABC"} == {"A": 58, "B": 60, "C": 35}
-    found = {s["slug"]: (s["state"], s["rows"], s["rejects"]) for s in listed if s["rows"] or s["rejects"]}
+    result = {s["slug"]: (s["state"], s["rows"], s["rejects"]) for s in listed if s["rows"] or s["rejects"]}
     rejects = list(built.lake.get_table("rejects").iter_rows(["source"], "stage = 'raw'"))
     for slug in (KEPT, *REWRITTEN):
         rejected = sum(row["source"] == slug for row in rejects)
-        assert found.pop(slug) == ("ingested", 12 - rejected, rejected)
-    assert found == {}
+        assert result.pop(slug) == ("ingested", 12 - rejected, rejected)
+    assert result == {}
 
 
 def test_sources_filters_by_category_and_group(built: Home) -> None:
@@ -179,21 +179,21 @@ def test_trace_of_every_kind_of_id_reaches_the_file(built: Home) -> None:
         (rewrite["sample_id"], "samples"),
         (rewrite["sample_id"][:12].upper(), "samples"),
     ):
-        found = json.loads(here(built, "trace", row_id, "--json").output)
-        assert found["table"] == place and found["id"].startswith(row_id.lower())
-        assert found["sample"]["file"].endswith(".json")
-    found = json.loads(here(built, "trace", judged["judged_id"], "--json").output)
-    assert found["answer"]["request_key"] == rewrite["request_key"] and found["answer"]["text"]
-    assert len(found["verdicts"]) == len(judged["verdicts"]) > 1
+        result = json.loads(here(built, "trace", row_id, "--json").output)
+        assert result["table"] == place and result["id"].startswith(row_id.lower())
+        assert result["sample"]["file"].endswith(".json")
+    result = json.loads(here(built, "trace", judged["judged_id"], "--json").output)
+    assert result["answer"]["request_key"] == rewrite["request_key"] and result["answer"]["text"]
+    assert len(result["verdicts"]) == len(judged["verdicts"]) > 1
 
 
 def test_a_trace_reads_from_the_training_row_to_the_file(built: Home) -> None:
     used = first(built, "mixture/single_image", "rewrite_id IS NOT NULL")
-    said = here(built, "trace", used["row_id"][:16]).output.splitlines()
+    output = here(built, "trace", used["row_id"][:16]).output.splitlines()
     order = ["used in", "verdict", "rewrite", "answer", "sample", "file"]
-    marks = [next(i for i, line in enumerate(said) if line.startswith(mark)) for mark in order]
+    marks = [next(i for i, line in enumerate(output) if line.startswith(mark)) for mark in order]
     assert marks == sorted(marks)
-    file = next(line for line in said if line.startswith("file"))
+    file = next(line for line in output if line.startswith("file"))
     assert str(built.folder / "raw" / used["source"]) in file and " row " in file
 
 

@@ -14,8 +14,8 @@ def test_all_sources_are_written_with_a_line_each_and_sums_by_category(tmp_path:
     own = home.folder / "raw" / "geo3k"
     own.mkdir(parents=True)
     (own / "mine.parquet").write_bytes(b"")
-    said = home.run("demo-data", "--all", "--rows", "1")
-    lines = said.splitlines()
+    output = home.run("demo-data", "--all", "--rows", "1")
+    lines = output.splitlines()
     for slug in set(load_catalog()) - {"geo3k", "tabmwp"}:  # TabMWP's real files may lie beside the project
         (line,) = (line for line in lines if f" {slug}: " in line)
         assert line.endswith("1 valid, 0 invalid, written")

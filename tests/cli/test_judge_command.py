@@ -15,8 +15,8 @@ from tests.cli.home import Home, lines_with, one_error
 
 def test_a_sheet_is_written_labelled_and_compared(built: Home, tmp_path: Path) -> None:
     sheet = tmp_path / "labels.csv"
-    said = built.run("judge", "label-sheet", "--rows", "12", "--out", str(sheet))
-    assert "12 pairs (caption 6, code_math 6)" in said
+    output = built.run("judge", "label-sheet", "--rows", "12", "--out", str(sheet))
+    assert "12 pairs (caption 6, code_math 6)" in output
     one_error(built.mvl("judge", "label-sheet", "--out", str(sheet)), "exists, and may hold labels", "--out")
     one_error(built.mvl("judge", "calibrate", str(sheet)), "no row has a label", "good or bad")
     with sheet.open(encoding="utf-8", newline="") as file:
@@ -41,16 +41,16 @@ def test_a_sheet_is_written_labelled_and_compared(built: Home, tmp_path: Path) -
         writer = csv.DictWriter(file, list(listed[0]))
         writer.writeheader()
         writer.writerows(listed)
-    found = built.json("judge", "calibrate", str(labelled))
-    assert (found["n_pairs"], found["n_tied"], found["n_unmatched_labels"]) == (12, 2, 0)
-    assert found["judge_vs_annotator"]["ann"]["observed_agreement"] == 1.0
+    result = built.json("judge", "calibrate", str(labelled))
+    assert (result["n_pairs"], result["n_tied"], result["n_unmatched_labels"]) == (12, 2, 0)
+    assert result["judge_vs_annotator"]["ann"]["observed_agreement"] == 1.0
     assert (
-        found["judge_vs_annotator"]["bob"]["observed_agreement"]
-        == found["between_annotators"]["ann, bob"]["observed_agreement"]
+        result["judge_vs_annotator"]["bob"]["observed_agreement"]
+        == result["between_annotators"]["ann, bob"]["observed_agreement"]
         == 10 / 12
     )
-    said = built.run("judge", "calibrate", str(labelled))
-    assert lines_with(said, ["judge, bob", "0.833"]) and "left out: 2 tied" in said
+    output = built.run("judge", "calibrate", str(labelled))
+    assert lines_with(output, ["judge, bob", "0.833"]) and "left out: 2 tied" in output
 
 
 def test_calibration_of_a_lake_without_verdicts_says_what_to_do(raw: Home, tmp_path: Path) -> None:
@@ -61,10 +61,10 @@ def test_calibration_of_a_lake_without_verdicts_says_what_to_do(raw: Home, tmp_p
 
 def test_probe_pairs_are_asked_once_and_counted_by_fault(built: Home, copy_of: Callable[[Home], Home]) -> None:
     home = copy_of(built)
-    said = home.run("judge", "probe")
+    output = home.run("judge", "probe")
     for fault in ("unseen_content", "misread_content", "wrong_step", "off_image"):
-        assert lines_with(said, [fault, " 4 ", "%"])
-    assert "saw no image" in said
+        assert lines_with(output, [fault, " 4 ", "%"])
+    assert "saw no image" in output
     home.profile(model_base_urls=["http://127.0.0.1:9/v1"])
     listed = home.json("judge", "probe")
     assert len(listed) == 16 and all(one["responses"]["good"]["p_yes"] for one in listed)
@@ -72,9 +72,9 @@ def test_probe_pairs_are_asked_once_and_counted_by_fault(built: Home, copy_of: C
 
 
 def test_status_shows_keep_rates_next_to_those_of_the_paper(built: Home) -> None:
-    said = built.run("status")
-    assert lines_with(said, ["category", "judged", "kept", "paper"])
-    assert lines_with(said, ["caption", f"{get_paper_keep_rate('caption'):.3f}"])
+    output = built.run("status")
+    assert lines_with(output, ["category", "judged", "kept", "paper"])
+    assert lines_with(output, ["caption", f"{get_paper_keep_rate('caption'):.3f}"])
 
 
 def test_the_papers_rates_are_those_of_its_table() -> None:

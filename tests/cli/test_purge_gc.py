@@ -61,8 +61,8 @@ def test_sample_is_purged_by_a_prefix_of_its_id(sorted_in: Home, copy_of: Callab
     home = copy_of(sorted_in)
     sample = next(Lake(str(home.folder / "lake")).get_table("samples").iter_rows(["sample_id"], f"source = '{KEPT}'"))
     before = rows(home, "samples", KEPT)
-    said = home.run("purge", "sample", sample["sample_id"][:12], "--yes")
-    assert lines_with(said, [KEPT, "done"]) and lines_with(said, ["next", "mvl run"])
+    output = home.run("purge", "sample", sample["sample_id"][:12], "--yes")
+    assert lines_with(output, [KEPT, "done"]) and lines_with(output, ["next", "mvl run"])
     gone = before - rows(home, "samples", KEPT)
     assert gone >= 1
     again = home.run("purge", "sample", sample["sample_id"], "--yes")

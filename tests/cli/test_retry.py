@@ -26,12 +26,12 @@ def test_a_refused_request_is_asked_again_by_retry_alone(sorted_in: Home, model:
     with FakeProcess("--fault", "400=0.4") as moody:
         home.profile(model_base_urls=[moody.base_url])
         home.run("run", *UNTIL_JUDGED)
-        found = listed(home)
-        assert {(g["source"], g["error"], g["is_auto_retried"]) for g in found} == {(SOURCE, "http_400", False)}
-        assert {g["stage"] for g in found} == {"rewritten", "judged"}
-        refused = {g["stage"]: g["rows"] for g in found}
-        said = home.run("retry", "--list")
-        assert lines_with(said, ["rewritten", "http_400", str(refused["rewritten"]), "mvl retry", "fault 400"])
+        result = listed(home)
+        assert {(g["source"], g["error"], g["is_auto_retried"]) for g in result} == {(SOURCE, "http_400", False)}
+        assert {g["stage"] for g in result} == {"rewritten", "judged"}
+        refused = {g["stage"]: g["rows"] for g in result}
+        output = home.run("retry", "--list")
+        assert lines_with(output, ["rewritten", "http_400", str(refused["rewritten"]), "mvl retry", "fault 400"])
         before = moody.counts()["requests"]
         home.run("run", *UNTIL_JUDGED, "--force")
         assert moody.counts()["requests"] == before, "what was refused is left alone"
@@ -39,9 +39,9 @@ def test_a_refused_request_is_asked_again_by_retry_alone(sorted_in: Home, model:
     home.profile(model_base_urls=[model.base_url])
     assert "nothing to ask again" in home.run("retry", "--error", "timeout")
     before = model.counts()["requests"]
-    said = home.run("retry", "--stage", "rewritten", "--error", "http_400")
+    output = home.run("retry", "--stage", "rewritten", "--error", "http_400")
     assert model.counts()["requests"] - before == refused["rewritten"]
-    assert f"{refused['rewritten']} of {refused['rewritten']} rejects are resolved" in said
+    assert f"{refused['rewritten']} of {refused['rewritten']} rejects are resolved" in output
     assert [g["stage"] for g in listed(home)] == ["judged"]
     # What came in is judged by the next run, and the refused verdicts still wait.
     home.run("run", *UNTIL_JUDGED)
@@ -66,8 +66,8 @@ def test_a_row_that_failed_by_chance_makes_its_partition_run_again(
     (one,) = listed(home)
     assert (one["error"], one["is_auto_retried"]) == ("malformed_reply", True)
     home.profile(model_base_urls=[model.base_url])
-    said = home.run("run", *until)
-    assert lines_with(said, ["-- rewritten: 1 made, 0 up to date, 0 failed"])
+    output = home.run("run", *until)
+    assert lines_with(output, ["-- rewritten: 1 made, 0 up to date, 0 failed"])
     assert listed(home) == []
     assert lines_with(home.run("run", *until), ["-- rewritten: 0 made, 1 up to date, 0 failed"])
 

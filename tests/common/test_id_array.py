@@ -23,12 +23,12 @@ def test_packing_and_unpacking_gives_the_ids_back(ids: list[str]) -> None:
 @given(st.lists(IDS), st.lists(IDS))
 def test_find_ids_agrees_with_a_set_of_strings(stored: list[str], queries: list[str]) -> None:
     sorted_ids = np.sort(pack_ids(stored))
-    positions, is_found = find_ids(sorted_ids, pack_ids(queries))
-    assert is_found.tolist() == [query in set(stored) for query in queries]
+    positions, is_result = find_ids(sorted_ids, pack_ids(queries))
+    assert is_result.tolist() == [query in set(stored) for query in queries]
     assert all(
         unpack_id(sorted_ids[position]) == query
-        for position, query, found in zip(positions, queries, is_found, strict=True)
-        if found
+        for position, query, result in zip(positions, queries, is_result, strict=True)
+        if result
     )
 
 

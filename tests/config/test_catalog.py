@@ -85,8 +85,8 @@ def test_there_are_153_sources_in_the_papers_groups() -> None:
 
 @pytest.mark.parametrize("category", GROUPS)
 def test_every_category_has_the_papers_groups(category: str) -> None:
-    found = Counter(s.group for s in inside() if s.category == category)
-    assert (found["A"], found["B"], found["C"]) == GROUPS[category]
+    result = Counter(s.group for s in inside() if s.category == category)
+    assert (result["A"], result["B"], result["C"]) == GROUPS[category]
 
 
 def test_most_sources_are_single_image() -> None:

@@ -9,14 +9,14 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import ImageRow
 from mvl_assets.lake_queries.holdout import is_held_out
 from tests.curation.sources import source
-from tests.lake.rows import picture, put_samples, sample
+from tests.lake.rows import make_image, put_samples, sample
 
 SHARE = 0.5
 
 
 def pictures(held_out: bool, count: int = 1) -> list[ImageRow]:
     """Pictures that are (not) held out at `MIN_DELETED_FRACTION`."""
-    return [p for p in map(picture, range(40)) if is_held_out(p.image_id, SHARE) == held_out][:count]
+    return [p for p in map(make_image, range(40)) if is_held_out(p.image_id, SHARE) == held_out][:count]
 
 
 def looks_like(shown: ImageRow, other: ImageRow) -> ImageRow:

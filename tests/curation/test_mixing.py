@@ -187,8 +187,8 @@ def test_a_rewrite_of_an_older_version_is_not_used(full: Lake) -> None:
     put_samples(full, "a", [*(sample("a", n) for n in range(30)), new])
     put(full, "category/ocr", CATEGORY, [*rows, category_row(new, "ocr")], "a")
     build_mixture(full, profile(single_image=1000), "single_image", run_id="one")
-    found = [r for r in iter_mixture_rows(full, "single_image") if r["sample_id"] == new["sample_id"]]
-    assert [(r["kind"], r["conversations"][1]["value"]) for r in found] == [("original", "changed")]
+    result = [r for r in iter_mixture_rows(full, "single_image") if r["sample_id"] == new["sample_id"]]
+    assert [(r["kind"], r["conversations"][1]["value"]) for r in result] == [("original", "changed")]
 
 
 def test_same_data_and_seed_give_the_same_mixture(full: Lake) -> None:

@@ -63,9 +63,9 @@ def test_screening_measures_only_current_versions(lake: Lake) -> None:
         ],
     )
     put_samples(lake, "other", [sample("other", 0)])
-    found = sample_by_hash(lake, "drawn", 10, ["conversations"])
-    assert [row["conversations"][1]["value"] for row in found.rows] == ["corrected"]
-    assert found.n_samples == 1
+    result = sample_by_hash(lake, "drawn", 10, ["conversations"])
+    assert [row["conversations"][1]["value"] for row in result.rows] == ["corrected"]
+    assert result.n_samples == 1
 
 
 def test_copies_are_counted_over_the_whole_source(lake: Lake) -> None:
@@ -107,11 +107,11 @@ def test_script_of_a_row_is_that_of_most_letters(text: str, script: str) -> None
 
 
 def test_screening_measures_the_rows(lake: Lake) -> None:
-    def picture(number: int, width: int, height: int) -> ImageRow:
+    def image(number: int, width: int, height: int) -> ImageRow:
         data = str(number).encode()  # no picture at all: nothing may be decoded
         return ImageRow(compute_digest(data), data, "PNG", width, height, 1, "RGB", None)
 
-    pictures = [picture(0, 640, 480), picture(1, 100, 480), picture(2, 4000, 500)]
+    pictures = [image(0, 640, 480), image(1, 100, 480), image(2, 4000, 500)]
     lake.images.insert(pictures)
     two = [
         {"from": who, "value": word} for who, word in (("human", "?"), ("gpt", "No"), ("human", "?"), ("gpt", "no."))
@@ -122,21 +122,21 @@ def test_screening_measures_the_rows(lake: Lake) -> None:
         drawn(2, conversations=two, image_ids=[pictures[2].image_id]),
     ]
     put_samples(lake, "drawn", rows)
-    found = screen_source(lake, "drawn", n_examples=2)
-    assert (found.n_rows, found.n_total, found.n_copies, found.n_answers) == (3, 3, 0, 4)
-    assert found.answer_chars == Quantiles(median=2.5, p90=3) and found.answer_words == Quantiles(median=1, p90=1)
-    assert found.one_word_share == 0.75 and found.most_frequent_share == 0.5, "`No` and `no.` are one answer"
-    assert found.answers_per_sample == Quantiles(median=1, p90=1)
-    assert found.script_shares == {"Latin": pytest.approx(2 / 3), "CJK": pytest.approx(1 / 3)}
-    assert found.image_sizes == ImageSizes(
+    result = screen_source(lake, "drawn", n_examples=2)
+    assert (result.n_rows, result.n_total, result.n_copies, result.n_answers) == (3, 3, 0, 4)
+    assert result.answer_chars == Quantiles(median=2.5, p90=3) and result.answer_words == Quantiles(median=1, p90=1)
+    assert result.one_word_share == 0.75 and result.most_frequent_share == 0.5, "`No` and `no.` are one answer"
+    assert result.answers_per_sample == Quantiles(median=1, p90=1)
+    assert result.script_shares == {"Latin": pytest.approx(2 / 3), "CJK": pytest.approx(1 / 3)}
+    assert result.image_sizes == ImageSizes(
         3, median_width=640, median_height=480, min_side=100, max_side=4000, out_of_range_share=pytest.approx(2 / 3)
     )
-    assert len(found.examples) == 2
+    assert len(result.examples) == 2
 
 
 def test_screening_of_a_source_without_rows_is_empty(lake: Lake) -> None:
-    found = screen_source(lake, "drawn")
-    assert (found.n_rows, found.n_total, found.n_answers, found.image_sizes, found.examples) == (0, 0, 0, None, [])
+    result = screen_source(lake, "drawn")
+    assert (result.n_rows, result.n_total, result.n_answers, result.image_sizes, result.examples) == (0, 0, 0, None, [])
 
 
 def looked(words: float, one_word: float = 0.0, most_frequent: float = 0.1) -> ScreeningReport:

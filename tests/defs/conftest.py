@@ -22,9 +22,9 @@ def locations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dg.Definiti
         for name in ("MVL_LAKE", "MVL_PROFILE", "MVL_PROMPTS"):
             patch.delenv(name, raising=False)
         _forget()
-        found = load_code_locations()
+        result = load_code_locations()
     _forget()
-    return found
+    return result
 
 
 @pytest.fixture(scope="session")

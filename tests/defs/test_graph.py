@@ -84,10 +84,10 @@ def test_every_key_is_a_stage_and_a_name(graphs: list[AssetGraph]) -> None:
 
 
 def test_the_edges_between_groups_are_those_of_the_readme(graphs: list[AssetGraph]) -> None:
-    found = {
+    result = {
         (parent.path[0], key.path[0]) for one in graphs for key in declared(one) for parent in one.get(key).parent_keys
     }
-    assert found == EDGES
+    assert result == EDGES
 
 
 def test_what_the_training_location_names_as_upstream_is_defined_by_the_lake(graphs: list[AssetGraph]) -> None:
@@ -190,10 +190,10 @@ def test_a_code_location_loads_quickly_and_without_torch(module: str, tmp_path: 
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["assets"] > 0 and found["heavy"] == []
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["assets"] > 0 and result["heavy"] == []
     # Under 3 s alone on a quiet core; the bound leaves room for a busy machine.
-    assert found["cpu"] < 6
+    assert result["cpu"] < 6
 
 
 def test_dagster_itself_finds_the_workspace_valid(tmp_path: Path) -> None:

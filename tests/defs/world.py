@@ -23,7 +23,7 @@ from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
-from tests.raw_files import picture, put_parquet, talk
+from tests.raw_files import make_image, put_parquet, talk
 
 # Of one category, rewritten by different prompts.
 MATH, GENERAL = "geo170k", "vizwiz_mathv360k"
@@ -143,7 +143,7 @@ def put_general(home: Path, numbers: range) -> None:
         [
             {
                 "id": str(n),
-                "image": {"bytes": picture(n), "path": None},
+                "image": {"bytes": make_image(n), "path": None},
                 "conversations": talk(f"<image>\nWhat is {n} plus 1?", str(n + 1)),
             }
             for n in numbers

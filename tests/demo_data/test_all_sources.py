@@ -30,8 +30,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WrittenDemoSour
 def broken_in(written: WrittenDemoSource) -> dict[str, int]:
     """The broken rows by error class, as the marker has them."""
     marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
-    found: dict[str, int] = marker["rejects"]
-    return found
+    result: dict[str, int] = marker["rejects"]
+    return result
 
 
 def test_every_source_of_the_catalog_has_a_recipe_in_its_format() -> None:
@@ -46,8 +46,8 @@ def test_every_source_of_the_catalog_has_a_recipe_in_its_format() -> None:
 @pytest.mark.parametrize("slug", sorted(RECIPES))
 def test_every_row_is_read_with_the_verdict_of_its_marker(slug: str, small: dict[str, WrittenDemoSource]) -> None:
     written = small[slug]
-    found = Counter(verdict(row) for row in get_reader(written.format)(load_catalog()[slug], written.source_dir))
-    assert found == Counter({"good": written.n_good_rows, **broken_in(written)})
+    result = Counter(verdict(row) for row in get_reader(written.format)(load_catalog()[slug], written.source_dir))
+    assert result == Counter({"good": written.n_good_rows, **broken_in(written)})
     assert written.n_good_rows + written.n_rejects == ROWS
 
 
@@ -57,8 +57,8 @@ def test_one_lake_takes_all_sources_and_counts_what_was_written(
     lake = Lake(str(tmp_path))
     wrong = {}
     for slug, written in small.items():
-        found = ingest_source(lake, load_catalog()[slug], written.source_dir, run_id="all")
-        counts = (found.n_rows, found.n_new, dict(found.reject_counts))
+        result = ingest_source(lake, load_catalog()[slug], written.source_dir, run_id="all")
+        counts = (result.n_rows, result.n_new, dict(result.reject_counts))
         if counts != (ROWS, written.n_good_rows, broken_in(written)):
             wrong[slug] = counts
     assert wrong == {}
@@ -66,8 +66,8 @@ def test_one_lake_takes_all_sources_and_counts_what_was_written(
 
 
 def test_few_rows_of_all_sources_hold_every_fault_their_formats_can_have(small: dict[str, WrittenDemoSource]) -> None:
-    found = {kind for slug in small for kind in broken_in(small[slug])}
-    assert {fault for recipe in same_formats.RECIPES for fault in recipe.faults} - found == set()
+    result = {kind for slug in small for kind in broken_in(small[slug])}
+    assert {fault for recipe in same_formats.RECIPES for fault in recipe.faults} - result == set()
 
 
 def test_all_demo_data_is_small(small: dict[str, WrittenDemoSource]) -> None:

@@ -57,8 +57,8 @@ def test_rows_say_and_show_what_was_drawn(slug: str, packed: dict[str, WrittenDe
         answers = [turn.value for turn in sample.turns if turn.role == "gpt"]
         assert answers == [answer for _, answer in row.turns]
         asked = [turn.value for turn in sample.turns if turn.role == "human"]
-        assert all(question in said for (question, _), said in zip(row.turns, asked, strict=True))
-        assert [picture.read() for picture in sample.images] == [picture.data for picture in row.images]
+        assert all(question in output for (question, _), output in zip(row.turns, asked, strict=True))
+        assert [image.read() for image in sample.images] == [picture.data for picture in row.images]
         assert (sample.video is None) == (row.video is None)
         seen += 1
     assert seen >= 24
@@ -94,7 +94,7 @@ def test_the_parts_of_a_zip_are_those_of_info_zip(packed: dict[str, WrittenDemoS
 
     def pictures(root: Path) -> list[bytes]:
         rows = get_reader("m4_instruct")(get_source("co_instruct"), root)
-        return [picture.read() for row in rows if isinstance(row, Sample) for picture in row.images]
+        return [image.read() for row in rows if isinstance(row, Sample) for image in row.images]
 
     assert pictures(alone) == pictures(folder) != []
 

@@ -20,10 +20,10 @@ SEEDS = range(8)
 OPERATORS = {"+": operator.add, "-": operator.sub, "x": operator.mul}
 
 
-def patches(picture: Image.Image, colour: RGB) -> int:
+def patches(image: Image.Image, colour: RGB) -> int:
     """How many separate areas of exactly this colour there are."""
-    found: int = label(np.all(np.asarray(picture) == colour, axis=2)).max()
-    return found
+    result: int = label(np.all(np.asarray(image) == colour, axis=2)).max()
+    return result
 
 
 def answers(drawing: Drawing) -> dict[str, str]:
@@ -80,7 +80,7 @@ def test_the_rows_of_a_puzzle_count_one_two_three_and_the_last_panel_is_missing(
     assert len(shown.images) == 8
     answer = shown.qa_pairs[0].answer
     colour = COLOURS[answer.split()[1]]
-    assert [patches(picture, colour) for picture in shown.images] == [1, 2, 3, 1, 2, 3, 1, 2]
+    assert [patches(image, colour) for image in shown.images] == [1, 2, 3, 1, 2, 3, 1, 2]
     whole = series.draw_puzzle_matrix(Random(seed))
     assert whole.qa_pairs[0].answer == answer and patches(whole.image, colour) == 15
     assert answer in whole.qa_pairs[0].choices and len(set(whole.qa_pairs[0].choices)) == 4
@@ -111,7 +111,7 @@ def test_contrasted_scenes_differ_in_the_shape_that_is_named(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_answer_names_the_odd_image(seed: int) -> None:
     shown = series.draw_odd_one_out(Random(seed))
-    data = [picture.tobytes() for picture in shown.images]
+    data = [image.tobytes() for image in shown.images]
     odd = [number for number, picture in enumerate(data, 1) if data.count(picture) == 1]
     assert [str(number) for number in odd] == [shown.qa_pairs[0].answer]
 
@@ -147,11 +147,11 @@ def test_writing_stays_inside_its_image_and_has_answers(draw: Callable[[Random],
 
 def test_handwritten_sums_have_their_result_as_answer() -> None:
     for seed in range(30):
-        said = answers(writing.draw_arithmetic(Random(seed)))
-        written = said["Which sum is written in the picture?"]
+        output = answers(writing.draw_arithmetic(Random(seed)))
+        written = output["Which sum is written in the picture?"]
         left, sign, right = written.split()
         result = OPERATORS[sign](int(left), int(right))
-        assert result == int(said["What is the result of the sum in the picture?"])
+        assert result == int(output["What is the result of the sum in the picture?"])
 
 
 def test_degraded_photos_have_the_described_quality() -> None:
@@ -159,6 +159,6 @@ def test_degraded_photos_have_the_described_quality() -> None:
         np.asarray(scans.draw_degraded_photo(Random(0), index).image.convert("L")).astype(float) for index in range(4)
     )
     assert dark.mean() < 60 < good.mean()
-    sharpness = [np.abs(np.diff(picture, axis=1)).mean() for picture in (good, blurred)]
+    sharpness = [np.abs(np.diff(image, axis=1)).mean() for image in (good, blurred)]
     assert sharpness[1] < sharpness[0] / 2
     assert faded.std() < good.std() / 2

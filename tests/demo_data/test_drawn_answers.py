@@ -41,17 +41,17 @@ def answer_to(pairs: tuple[DrawnQAPair, ...], beginning: str) -> DrawnQAPair | N
     return next((pair for pair in pairs if pair.question.startswith(beginning)), None)
 
 
-def mask(picture: Image.Image, colour: RGB) -> np.ndarray:
-    return np.all(np.asarray(picture) == colour, axis=2)
+def mask(image: Image.Image, colour: RGB) -> np.ndarray:
+    return np.all(np.asarray(image) == colour, axis=2)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_bars_are_as_high_as_the_answers_say(seed: int) -> None:
     drawing = charts.draw_bar_chart(Random(seed))
     told = [int(value) for value in re.findall(r" (\d+)(?:,| and|\.)", drawing.caption.split(": ", 1)[1])]
-    found = max((mask(drawing.image, colour) for colour in COLOURS.values()), key=np.sum)
-    found[:62] = False  # titles above the plotting area
-    columns = label(found)
+    result = max((mask(drawing.image, colour) for colour in COLOURS.values()), key=np.sum)
+    result[:62] = False  # titles above the plotting area
+    columns = label(result)
     heights = [int(np.ptp(np.nonzero(columns == n)[0])) + 1 for n in range(1, columns.max() + 1)]
     left = [int(np.nonzero(columns == n)[1].min()) for n in range(1, columns.max() + 1)]
     bars = [high for _, high in sorted(zip(left, heights, strict=True)) if high > 4 or len(heights) == len(told)]
@@ -126,20 +126,20 @@ def test_an_edit_changes_one_cell_and_names_it(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_videos_begin_and_end_with_the_colours_of_the_answers(seed: int) -> None:
-    film = videos.draw_video(Random(seed))
-    with av.open(BytesIO(film.data)) as container:
+    video = videos.draw_video(Random(seed))
+    with av.open(BytesIO(video.data)) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
     at_start, at_end = frames[0], frames[-1]
     asked = {
         pair.question.rsplit(" ", 1)[1]: pair.answer
-        for pair in film.qa_pairs
+        for pair in video.qa_pairs
         if pair.question.startswith("What colour")
     }
     places = []
     for frame, when in ((at_start, "beginning?"), (at_end, "end?")):
         pixels = np.asarray(frame).astype(int)
         off = np.abs(pixels - np.asarray(COLOURS[asked[when]])).sum(axis=2) < 60
-        assert off.sum() > 300, film.caption
+        assert off.sum() > 300, video.caption
         ys, xs = np.nonzero(off)
         places.append((xs.mean(), ys.mean()))
     (x0, y0), (x1, y1) = places
@@ -149,7 +149,7 @@ def test_videos_begin_and_end_with_the_colours_of_the_answers(seed: int) -> None
         "from top to bottom": y1 - y0,
         "from bottom to top": y0 - y1,
     }
-    assert film.qa_pairs[0].answer == max(moved, key=moved.__getitem__)
+    assert video.qa_pairs[0].answer == max(moved, key=moved.__getitem__)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

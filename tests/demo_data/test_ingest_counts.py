@@ -23,9 +23,9 @@ def test_every_row_is_read_with_the_verdict_of_the_marker_file(
     slug: str, demo_sources: dict[str, WrittenDemoSource]
 ) -> None:
     written = demo_sources[slug]
-    found = Counter(verdict(row) for row in get_reader(written.format)(load_catalog()[slug], written.source_dir))
+    result = Counter(verdict(row) for row in get_reader(written.format)(load_catalog()[slug], written.source_dir))
     marker = json.loads((written.source_dir / DEMO_MARKER_FILE).read_text(encoding="utf-8"))
-    assert found == Counter({"good": written.n_good_rows, **marker["rejects"]})
+    assert result == Counter({"good": written.n_good_rows, **marker["rejects"]})
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from mvl_assets.demo_data.write import WrittenDemoSource
 def shows(data: bytes | Path) -> bool:
     """Whether Pillow decodes the whole picture."""
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as picture:
-            picture.load()
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+            image.load()
     except (OSError, UnidentifiedImageError):
         return False
     return True
@@ -132,10 +132,10 @@ def test_unusual_image_encodings_are_among_the_files(demo_sources: dict[str, Wri
         for path in written.source_dir.rglob("*"):
             if path.suffix not in (".png", ".jpg") or not shows(path):
                 continue
-            with Image.open(path) as picture:
-                modes.add(picture.mode)
-                turned += picture.getexif().get(0x0112, 1) == 6
-                ratios.append(max(picture.size) / min(picture.size))
+            with Image.open(path) as image:
+                modes.add(image.mode)
+                turned += image.getexif().get(0x0112, 1) == 6
+                ratios.append(max(image.size) / min(image.size))
     assert {"RGB", "CMYK", "P", "I;16"} <= modes
     assert turned > 0 and max(ratios) > 7
 
@@ -150,7 +150,7 @@ def test_two_caption_sources_hold_the_same_rows_for_the_duplicate_search_to_find
 ) -> None:
     one, two = demo_sources["sharegpt4v"].source_dir, demo_sources["sharegpt_4o"].source_dir
     rows = json.loads((one / "sharegpt4v.json").read_text(encoding="utf-8"))
-    found = {
+    result = {
         (hashlib.sha256((one / "images" / row["image"]).read_bytes()).digest(), row["conversations"][-1]["value"])
         for row in rows
         if (one / "images" / row["image"]).is_file()
@@ -161,4 +161,4 @@ def test_two_caption_sources_hold_the_same_rows_for_the_duplicate_search_to_find
         for row in pq.read_table(path).to_pylist()
         if row["image"]["bytes"]
     }
-    assert len(found & others) >= 3
+    assert len(result & others) >= 3

@@ -89,9 +89,9 @@ def test_science_qa_is_written_and_read_though_no_source_has_it_as_its_first_for
     LAYOUTS["science_qa"].write_source(tmp_path, "scienceqa", rows)
     spec = load_catalog()["scienceqa_nona_context"]
     assert "science_qa" in spec.alternates
-    found = list(science_qa.read(spec, tmp_path))
-    assert Counter(map(verdict, found)) == Counter(good=21, bad_answer=3)
-    for row, read in zip(rows, found, strict=True):
+    result = list(science_qa.read(spec, tmp_path))
+    assert Counter(map(verdict, result)) == Counter(good=21, bad_answer=3)
+    for row, read in zip(rows, result, strict=True):
         if isinstance(read, Sample):
             assert read.turns[-1].value.endswith(f". {row.turns[0][1]}")
             assert [p.read() for p in read.images] == [p.data for p in row.images]

@@ -84,22 +84,22 @@ BOX = re.compile(r"\[([0-9., ]+)\]")
 def pixels(row: Sample) -> np.ndarray:
     path = row.images[0].path
     assert path is not None
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
-def is_framed(picture: np.ndarray, box: str, colour: str | None = None) -> bool:
+def is_framed(image: np.ndarray, box: str, colour: str | None = None) -> bool:
     """Whether the box is the smallest around the patch in it, and its middle has the colour (as JPEG keeps it)."""
-    high, wide = picture.shape[:2]
+    high, wide = image.shape[:2]
     x1, y1, x2, y2 = (float(share) * side for share, side in zip(box.split(","), (wide, high, wide, high), strict=True))
-    near = picture[max(0, round(y1) - 6) : round(y2) + 7, max(0, round(x1) - 6) : round(x2) + 7]
-    ys, xs = np.nonzero(np.abs(near - picture[0, 0]).sum(axis=2) > 60)
-    found = np.array([xs.min(), ys.min(), xs.max(), ys.max()]) + np.tile(
+    near = image[max(0, round(y1) - 6) : round(y2) + 7, max(0, round(x1) - 6) : round(x2) + 7]
+    ys, xs = np.nonzero(np.abs(near - image[0, 0]).sum(axis=2) > 60)
+    result = np.array([xs.min(), ys.min(), xs.max(), ys.max()]) + np.tile(
         [max(0, round(x1) - 6), max(0, round(y1) - 6)], 2
     )
-    middle = picture[round((y1 + y2) / 2), round((x1 + x2) / 2)]
+    middle = image[round((y1 + y2) / 2), round((x1 + x2) / 2)]
     right_colour = colour is None or np.abs(middle - COLOURS[colour]).sum() < 40
-    return bool(np.abs(found - [x1, y1, x2, y2]).max() <= 3 and right_colour)
+    return bool(np.abs(result - [x1, y1, x2, y2]).max() <= 3 and right_colour)
 
 
 @pytest.mark.parametrize("slug", ["visualgenome", "refcoco"])
@@ -142,16 +142,16 @@ def test_coco_boxes_frame_as_many_shapes_as_there_are(written: dict[str, Written
 @pytest.mark.parametrize("seed", range(8))
 def test_the_corners_of_a_board_are_where_its_colour_ends(seed: int) -> None:
     content = build_signboard_wall(Random(seed), seed, 0)
-    picture = np.asarray(content.drawings[0].image).astype(int)
+    image = np.asarray(content.drawings[0].image).astype(int)
     lines: list[TextLine] = content.fields["text_lines"]  # type: ignore[assignment]
     for line in lines:
         middle = np.mean(line.corners, axis=0)
         for x, y in line.corners:
             inside = np.array([x, y]) + 5 * np.sign(middle - [x, y])
             outside = np.array([x, y]) - 5 * np.sign(middle - [x, y])
-            near, far = (picture[int(at[1]), int(at[0])] for at in (inside, outside))
+            near, far = (image[int(at[1]), int(at[0])] for at in (inside, outside))
             assert any(np.abs(near - back).sum() < 30 for back, _ in BOARD_COLOURS), (line, near)
-            assert np.abs(far - picture[0, 0]).sum() < 30, (line, far)
+            assert np.abs(far - image[0, 0]).sum() < 30, (line, far)
 
 
 def test_every_character_can_be_drawn_and_looks_like_no_other() -> None:

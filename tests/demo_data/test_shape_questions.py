@@ -14,16 +14,16 @@ from mvl_assets.demo_data.drawings.questions import ANSWERS, iter_shape_question
 from mvl_assets.media.drawing import COLOURS, RGB
 
 
-def blobs(picture: Image.Image) -> list[tuple[RGB, float]]:
+def blobs(image: Image.Image) -> list[tuple[RGB, float]]:
     """(colour, filled share of its bounding box) of every connected patch that is not paper."""
-    pixels = np.asarray(picture).astype(int)
+    pixels = np.asarray(image).astype(int)
     marked = label(np.abs(pixels - pixels[0, 0]).sum(axis=2) > 30)
-    found = []
+    result = []
     for region in regionprops(marked):
         if region.area > 60:
             y, x = region.coords[len(region.coords) // 2]
-            found.append((tuple(int(v) for v in pixels[y, x]), float(region.extent)))
-    return found
+            result.append((tuple(int(v) for v in pixels[y, x]), float(region.extent)))
+    return result
 
 
 def test_a_longer_series_begins_with_the_shorter_one() -> None:
@@ -45,22 +45,22 @@ def test_every_answer_of_every_family_comes_equally_often() -> None:
 
 @pytest.mark.parametrize("side", [64, 112, 224])
 def test_colour_and_number_are_what_the_pixels_show(side: int) -> None:
-    for picture, question, answer, family in iter_shape_questions(56, seed=1, side=side):
-        assert picture.size == (side, side)
-        found = blobs(picture)
+    for image, question, answer, family in iter_shape_questions(56, seed=1, side=side):
+        assert image.size == (side, side)
+        result = blobs(image)
         if family == "count":
-            assert len(found) == NUMBER_WORDS.index(answer), question
+            assert len(result) == NUMBER_WORDS.index(answer), question
         else:
-            assert len(found) == 1
+            assert len(result) == 1
         if family == "colour":
-            assert found[0][0] == COLOURS[answer], question
+            assert result[0][0] == COLOURS[answer], question
 
 
 def test_the_four_shapes_differ_in_how_much_of_their_box_they_fill() -> None:
     fill: dict[str, list[float]] = {}
-    for picture, _, answer, family in iter_shape_questions(14 * 6, seed=2):
+    for image, _, answer, family in iter_shape_questions(14 * 6, seed=2):
         if family == "shape":
-            fill.setdefault(answer, []).append(blobs(picture)[0][1])
+            fill.setdefault(answer, []).append(blobs(image)[0][1])
     means = {shape: float(np.mean(values)) for shape, values in fill.items()}
     assert means["square"] > 0.97 and 0.75 < means["circle"] < 0.81 and 0.47 < means["triangle"] < 0.53
     assert means["star"] < 0.45

@@ -72,8 +72,8 @@ def test_names_outside_ascii_are_escaped_on_disk_and_found(tmp_path: Path) -> No
     assert names and all(name.isascii() and "#U" in name for name in names)
     asked = {row["image"]["path"] for row in rows_of_parquet(root)}
     assert not any(path.isascii() for path in asked)
-    found = samples(tmp_path, "vision_flan_filtered")
-    assert len(found) >= 10 and all(picture.path is not None for s in found for picture in s.images)
+    result = samples(tmp_path, "vision_flan_filtered")
+    assert len(result) >= 10 and all(image.path is not None for s in result for image in s.images)
 
 
 def test_cambrian_rows_without_an_image_are_text(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_cambrian_rows_without_an_image_are_text(tmp_path: Path) -> None:
 
 def test_stories_have_one_marker_per_image(tmp_path: Path) -> None:
     folder(tmp_path, "vist")
-    found = samples(tmp_path, "vist")
-    assert {len(sample.images) for sample in found} <= {3, 4, 5} and len(found) >= 10
-    assert all(sum(t.value.count("<image>") for t in sample.turns) == len(sample.images) for sample in found)
+    result = samples(tmp_path, "vist")
+    assert {len(sample.images) for sample in result} <= {3, 4, 5} and len(result) >= 10
+    assert all(sum(t.value.count("<image>") for t in sample.turns) == len(sample.images) for sample in result)
 
 
 def test_chinese_turns_arrive_whole(tmp_path: Path) -> None:
@@ -99,14 +99,14 @@ def test_chinese_turns_arrive_whole(tmp_path: Path) -> None:
 def test_plotqa_images_come_from_their_own_split(tmp_path: Path) -> None:
     root = folder(tmp_path, "plotqa")
     for sample in samples(tmp_path, "plotqa"):
-        (picture,) = sample.images
-        assert picture.path is not None and picture.path.parent.parent == (root / sample.file).parent
+        (image,) = sample.images
+        assert image.path is not None and image.path.parent.parent == (root / sample.file).parent
 
 
 def test_sherlock_images_are_found_by_the_last_part_of_their_url(tmp_path: Path) -> None:
     root = folder(tmp_path, "sherlock")
-    found = {str(p.path.relative_to(root).parts[0]) for s in samples(tmp_path, "sherlock") for p in s.images if p.path}
-    assert found == {"VG_100K", "vcr1images"}
+    result = {str(p.path.relative_to(root).parts[0]) for s in samples(tmp_path, "sherlock") for p in s.images if p.path}
+    assert result == {"VG_100K", "vcr1images"}
 
 
 @pytest.mark.parametrize("style", ["png", "palette", "jpeg"])
@@ -114,6 +114,6 @@ def test_truncating_damages_even_a_small_image(style: str) -> None:
     drawing = Drawing(Image.new("RGB", (40, 30), (90, 30, 200)), (), "")
     suffix, data = encode_drawing(drawing, style)
     (cut,) = apply_fault(RawRow("k", (), (RawFile(f"a{suffix}", data),)), "truncated_image").images
-    with pytest.raises(ImageError) as found:
+    with pytest.raises(ImageError) as result:
         inspect_image(cut.data or b"")
-    assert found.value.code == "truncated_image"
+    assert result.value.code == "truncated_image"

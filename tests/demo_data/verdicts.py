@@ -13,8 +13,8 @@ def verdict(row: Sample | RejectedRow) -> str:
     if isinstance(row, RejectedRow):
         return row.error
     try:
-        for picture in row.images:
-            inspect_image(picture.read())
+        for image in row.images:
+            inspect_image(image.read())
         if row.video is not None:
             assert len(read_frames(row.video)) >= 2
     except (ImageError, RejectError) as error:

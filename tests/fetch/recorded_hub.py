@@ -85,12 +85,12 @@ LISTED: dict[str, dict[str, int]] = {
 
 def repositories(sources: Iterable[SourceSpec]) -> dict[str, Repo]:
     """A repository for every id of the catalog, each holding what its sources name."""
-    found = {name: Repo(sizes=dict(sizes)) for name, sizes in LISTED.items()}
+    result = {name: Repo(sizes=dict(sizes)) for name, sizes in LISTED.items()}
     for source in sources:
         if source.hub is None:
             continue
         name, config = source.hub.repo, source.hub.config
-        repo = found.setdefault(name, Repo(sizes={"README.md": 1000, ".gitattributes": 2000}))
+        repo = result.setdefault(name, Repo(sizes={"README.md": 1000, ".gitattributes": 2000}))
         if config == "sharegpt4o":
             repo.sizes |= {f"{config}/train-{n:05}-of-00014.parquet": s * MB for n, s in enumerate(SHAREGPT4O)}
         elif config is not None and name not in LISTED:
@@ -100,4 +100,4 @@ def repositories(sources: Iterable[SourceSpec]) -> dict[str, Repo]:
             repo.sizes |= {"SVIT_core_150K.json": MB, "SVIT_mix_665K.json": MB, "SVIT.zip": MB}
         elif name not in LISTED:
             repo.sizes["data" + get_source_format(source).row_files[-1].removeprefix("*")] = MB
-    return found
+    return result

@@ -33,7 +33,7 @@ def recorded(hub: HubServer) -> Lockfile:
     return read_lockfile()
 
 
-def said(*words: str) -> Any:
+def run_json(*words: str) -> Any:
     done = CliRunner().invoke(cli, [*words, "--json"])
     assert done.exit_code == 0, done.output
     return json.loads(done.output)
@@ -69,7 +69,7 @@ def test_reader_finds_the_files_where_the_fetch_puts_them(recorded: Lockfile, sl
 
 
 def test_plan_lists_every_source_and_marks_unlocked_ones_unknown(recorded: Lockfile) -> None:
-    plans = {plan["source"]: plan for plan in said("plan", "raw")}
+    plans = {plan["source"]: plan for plan in run_json("plan", "raw")}
     everything = plans.pop("all")
     assert plans.keys() == load_catalog().keys()
     unknown = {slug for slug, plan in plans.items() if plan["bytes_to_fetch"] is None}
@@ -80,15 +80,15 @@ def test_plan_lists_every_source_and_marks_unlocked_ones_unknown(recorded: Lockf
     # Nine sources share M4-Instruct's rows, ten Cambrian-10M's.
     assert everything["bytes_to_fetch"] == known - 8 * M4_ROWS - 9 * CAMBRIAN_ROWS
     assert everything["fetch_hours"] == pytest.approx(everything["bytes_to_fetch"] * 8 / 1e9 / 3600)
-    assert said("plan", "raw", "--bandwidth-mbit", "100")[-1]["fetch_hours"] == pytest.approx(
+    assert run_json("plan", "raw", "--bandwidth-mbit", "100")[-1]["fetch_hours"] == pytest.approx(
         everything["fetch_hours"] * 10
     )
 
 
 def test_plan_is_limited_to_a_category_or_to_sources(recorded: Lockfile) -> None:
-    videos = said("plan", "raw", "--category", "video")
+    videos = run_json("plan", "raw", "--category", "video")
     assert [plan["category"] for plan in videos] == ["video"] * 9 + [""]
-    named = said("plan", "raw", "--source", "geo3k", "--source", "idk")
+    named = run_json("plan", "raw", "--source", "geo3k", "--source", "idk")
     assert [plan["source"] for plan in named] == ["geo3k", "idk", "all"]
     text = CliRunner().invoke(cli, ["plan", "raw", "--source", "lnqa"]).output
     assert "40.4 GB" in text and "0.09" in text and "locked" in text
@@ -96,9 +96,9 @@ def test_plan_is_limited_to_a_category_or_to_sources(recorded: Lockfile) -> None
 
 def test_plan_notes_a_declared_file_that_the_repository_lacks(recorded: Lockfile) -> None:
     lacking = "no file of nyu-visionx/Cambrian-10M is called oodvqa*"
-    (plan, _) = said("plan", "raw", "--source", "sketchyvqa")
+    (plan, _) = run_json("plan", "raw", "--source", "sketchyvqa")
     assert (plan["n_files"], plan["note"]) == (1, lacking)
-    (line,) = [line for line in said("sources", "--category", "general") if line["slug"] == "sketchyvqa"]
+    (line,) = [line for line in run_json("sources", "--category", "general") if line["slug"] == "sketchyvqa"]
     assert line["state"] == "locked" and line["note"].endswith(lacking)
 
 
@@ -125,7 +125,7 @@ def test_plan_without_archives_needs_disk_for_the_largest_source(recorded: Lockf
 
 
 def test_plan_without_a_lock_is_unknown_and_says_what_to_run(home: Path) -> None:
-    everything = said("plan", "raw")[-1]
+    everything = run_json("plan", "raw")[-1]
     assert (everything["total_bytes"], everything["bytes_to_fetch"], everything["fetch_hours"]) == (None, None, None)
     assert "mvl sources lock" in CliRunner().invoke(cli, ["plan", "raw", "--source", "geo3k"]).output
 

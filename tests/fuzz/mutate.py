@@ -71,10 +71,10 @@ def damaged(data: bytes, name: str, rng: random.Random, tokens: Sequence[bytes],
 
 
 def damaged_bytes(data: bytes, rng: random.Random, tokens: Sequence[bytes], others: Sequence[bytes]) -> bytes:
-    found = bytearray(data)
+    result = bytearray(data)
     for _ in range(rng.randint(1, MOST)):
-        _BYTES[rng.randrange(len(_BYTES))](found, rng, tokens, others)
-    return bytes(found)
+        _BYTES[rng.randrange(len(_BYTES))](result, rng, tokens, others)
+    return bytes(result)
 
 
 Change = Callable[[bytearray, random.Random, Sequence[bytes], Sequence[bytes]], None]

@@ -86,8 +86,8 @@ def child(name: str, begin: int, seconds: float, note: Path, scratch: Path) -> N
                 bench.run(n)
             except Exception as error:
                 where = traceback.extract_tb(error.__traceback__)[-1]
-                said = {"n": n, "why": f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}"}
-                print(json.dumps({**said, "text": traceback.format_exc()[-3000:]}), flush=True)
+                output = {"n": n, "why": f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}"}
+                print(json.dumps({**output, "text": traceback.format_exc()[-3000:]}), flush=True)
             n += 1
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -96,7 +96,7 @@ def child(name: str, begin: int, seconds: float, note: Path, scratch: Path) -> N
 
 def fuzz(name: str, seconds: float, out: Path) -> tuple[int, float, Counter[str]]:
     """(inputs, seconds of processor time, findings by reason) of one target."""
-    found: Counter[str] = Counter()
+    result: Counter[str] = Counter()
     n, used = 0, 0.0
     while used < seconds:
         with tempfile.TemporaryDirectory(prefix="mvl-fuzz-", dir=_memory_disk()) as scratch:
@@ -109,24 +109,24 @@ def fuzz(name: str, seconds: float, out: Path) -> tuple[int, float, Counter[str]
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             ended = None
             for line in done.stdout.splitlines():
-                said = json.loads(line)
-                if "done" in said:
-                    ended = said
+                output = json.loads(line)
+                if "done" in output:
+                    ended = output
                     continue
-                found[said["why"]] += 1
-                if found[said["why"]] == 1:
-                    _keep(out, name, said["n"], said["why"], said["text"])
+                result[output["why"]] += 1
+                if result[output["why"]] == 1:
+                    _keep(out, name, output["n"], output["why"], output["text"])
             if ended is not None:
-                return ended["done"], used + ended["cpu"], found
+                return ended["done"], used + ended["cpu"], result
             used += after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             at = int.from_bytes(note.read_bytes(), "little")
             if done.returncode > 0:
                 raise RuntimeError(f"the target {name} cannot run (it ended with {done.returncode})")
             why = f"ended by {signal.Signals(-done.returncode).name}"
-            found[why] += 1
+            result[why] += 1
             _keep(out, name, at, why, "")
             n = at + 1
-    return n, used, found
+    return n, used, result
 
 
 def _keep(out: Path, name: str, n: int, why: str, text: str) -> None:
@@ -158,10 +158,10 @@ def main() -> int:
     total = 0
     print(f"{'target':34}{'inputs':>9}{'cpu s':>8}{'findings':>10}")
     for name in args.targets or TARGETS:
-        inputs, used, found = fuzz(name, args.seconds, args.out)
-        total += found.total()
-        print(f"{name:34}{inputs:>9}{used:>8.0f}{len(found):>10}", flush=True)
-        for why, count in found.most_common():
+        inputs, used, result = fuzz(name, args.seconds, args.out)
+        total += result.total()
+        print(f"{name:34}{inputs:>9}{used:>8.0f}{len(result):>10}", flush=True)
+        for why, count in result.most_common():
             print(f"    {count:>6} x {why}", flush=True)
     return 1 if total else 0
 

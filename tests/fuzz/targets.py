@@ -42,7 +42,7 @@ from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedIt
 from mvl_assets.readers.parsers.plain_pickle import UnsafePickle, load
 from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
-from tests.raw_files import TABMWP, picture, source, talk
+from tests.raw_files import TABMWP, make_image, source, talk
 
 Tree = dict[str, bytes]
 _CLASS = re.compile(r"[a-z][a-z0-9_]{2,40}")
@@ -61,10 +61,10 @@ class Target:
 # Parsers of one file
 
 
-def _items(found: Iterable[Item | RejectedItem]) -> None:
+def _items(result: Iterable[Item | RejectedItem]) -> None:
     """Positions count from 0, bad items have a reason, and `broken_file` comes last."""
     ended = False
-    for position, item in enumerate(found):
+    for position, item in enumerate(result):
         assert item.position == position and not ended
         if isinstance(item, RejectedItem):
             assert _CLASS.fullmatch(item.error) and item.message
@@ -127,7 +127,7 @@ def _read_archive(folder: Path) -> None:
 
 def _members() -> list[tuple[str, bytes]]:
     names = ("a/0.png", "a/1.png", "deep/er/2.png", "ä" * 60 + ".png", "late.png")
-    return [(name, picture(n, (8, 8)) * 3) for n, name in enumerate(names)]
+    return [(name, make_image(n, (8, 8)) * 3) for n, name in enumerate(names)]
 
 
 def _tars() -> list[bytes]:
@@ -171,7 +171,7 @@ def _pickle_seeds() -> list[Tree]:
     return [{"data": pickle.dumps(refs, protocol)} for protocol in range(6)]
 
 
-def _read_picture(folder: Path) -> None:
+def _read_image(folder: Path) -> None:
     """What `inspect` lets pass, the others may not refuse."""
     data = (folder / "data").read_bytes()
     info = inspect_image(data)
@@ -180,7 +180,7 @@ def _read_picture(folder: Path) -> None:
     build_thumbnail(data)
 
 
-def _picture_seeds() -> list[Tree]:
+def _image_seeds() -> list[Tree]:
     noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
     plain = Image.fromarray(noise)
     exif = Image.Exif()
@@ -415,8 +415,8 @@ TARGETS: dict[str, Target] = {
         _pickle_seeds, _read_pickle, (UnsafePickle,), tuple(bytes([b]) for b in b"cio\x81\x93R(.}]0q\x8a\x8bL\x94")
     ),
     "picture": Target(
-        _picture_seeds,
-        _read_picture,
+        _image_seeds,
+        _read_image,
         (ImageError,),
         (b"IDAT", b"IHDR", b"acTL", b"eXIf", b"\xff\xda", b"\xff\xc2", b"RIFF", b"P5", b"\x2c"),
     ),

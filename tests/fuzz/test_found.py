@@ -23,7 +23,7 @@ from mvl_assets.readers.files import resolve_image, resolve_video
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE
 from mvl_assets.readers.registry import get_key_reader
 from mvl_assets.readers.sample import RejectedRow
-from tests.raw_files import errors, good, picture, put, put_parquet, read_all, source, talk
+from tests.raw_files import errors, good, make_image, put, put_parquet, read_all, source, talk
 
 
 def test_a_number_in_place_of_an_image_rejects_its_row(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_video_with_an_unknown_codec_is_an_error(tmp_path: Path) -> None:
 def test_damage_in_one_column_ends_both_passes_over_parquet_at_the_same_row(tmp_path: Path, column: str) -> None:
     """Otherwise rows turn up in the second that the first did not count, as if the file had changed between them."""
     rows = [
-        {"id": f"row {n}", "image": {"bytes": picture(n, (2, 2)), "path": None}, "conversations": talk("?", f"{n}")}
+        {"id": f"row {n}", "image": {"bytes": make_image(n, (2, 2)), "path": None}, "conversations": talk("?", f"{n}")}
         for n in range(500)
     ]
     path = tmp_path / "a.parquet"
@@ -102,7 +102,7 @@ def test_a_file_name_with_a_lone_surrogate_is_a_bad_path(tmp_path: Path, name: s
 
 
 def test_a_damaged_lzma_member_cannot_be_unpacked(tmp_path: Path) -> None:
-    data = bytearray(zipped(("a.png", picture(1) * 9), method=zipfile.ZIP_LZMA))
+    data = bytearray(zipped(("a.png", make_image(1) * 9), method=zipfile.ZIP_LZMA))
     at = data.index(b"a.png") + 5
     data[at + 12 : at + 20] = b"\xff" * 8
     put(tmp_path, "x.zip", bytes(data))

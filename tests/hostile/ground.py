@@ -12,7 +12,7 @@ from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_current_samples
-from tests.raw_files import picture, put
+from tests.raw_files import make_image, put
 
 MEMORY = 700 << 20
 """Bytes that taking in any of the sources may add to the process."""
@@ -43,7 +43,7 @@ def take_in(spec: SourceSpec, folder: Path, build: Callable[[Path], None]) -> Ta
     outside = folder / "outside"
     root = outside / "root"
     put(outside, "secret.png", SECRET)
-    put(outside, "fine.png", picture(1, (16, 16)))
+    put(outside, "fine.png", make_image(1, (16, 16)))
     root.mkdir()
     build(root)
     before = _state(outside)
@@ -70,8 +70,8 @@ def take_in(spec: SourceSpec, folder: Path, build: Callable[[Path], None]) -> Ta
 
 def _state(outside: Path) -> dict[str, tuple[int, int]]:
     """Every file with size and time, but for what indexing archives leaves in the source's own `.unpacked`."""
-    found = (p for p in outside.rglob("*") if ".unpacked" not in p.parts)
-    stats = {str(p): p.lstat() for p in found if p != outside / "root"}
+    result = (p for p in outside.rglob("*") if ".unpacked" not in p.parts)
+    stats = {str(p): p.lstat() for p in result if p != outside / "root"}
     return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
 
 

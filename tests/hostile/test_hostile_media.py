@@ -21,7 +21,7 @@ from mvl_assets.fetch.errors import FetchError
 from mvl_assets.fetch.source import fetch_source
 from mvl_assets.fetch.transfer import RetryPolicy
 from tests.hostile.ground import MEMORY, Taken, link, take_in
-from tests.raw_files import picture, put, put_json, source, talk
+from tests.raw_files import make_image, put, put_json, source, talk
 
 Make = Callable[[], bytes]
 
@@ -77,7 +77,7 @@ def verified(data: bytes) -> bytes:
     return data
 
 
-BAD_PICTURES: dict[str, tuple[Make, str]] = {
+BAD_IMAGES: dict[str, tuple[Make, str]] = {
     "400_megapixels.png": (lambda: png_of(20_000, 20_000), "too_many_pixels"),
     "400_megapixels.jpg": (lambda: jpeg_of(20_000, 20_000), "too_many_pixels"),
     "4_gigapixels.gif": (lambda: gif_of(65_535, 65_535), "too_many_pixels"),
@@ -102,7 +102,7 @@ BAD_PICTURES: dict[str, tuple[Make, str]] = {
     "zeros.png": (lambda: bytes(5000), "not_an_image"),
 }
 
-GOOD_PICTURES: dict[str, tuple[Make, dict[str, object]]] = {
+GOOD_IMAGES: dict[str, tuple[Make, dict[str, object]]] = {
     # name: (bytes, what the lake says of it; `width` and `height` are 64 and 48 where nothing else is said)
     "wrong_ending.png": (lambda: file_of(scene(), "JPEG"), {"format": "JPEG", "mode": "RGB", "n_frames": 1}),
     "animated.gif": (
@@ -145,9 +145,9 @@ def turned_right() -> Image.Exif:
     return exif
 
 
-def picture_ground(root: Path) -> None:
-    names = [*BAD_PICTURES, *GOOD_PICTURES]
-    for name, (make, _) in {**BAD_PICTURES, **GOOD_PICTURES}.items():
+def image_ground(root: Path) -> None:
+    names = [*BAD_IMAGES, *GOOD_IMAGES]
+    for name, (make, _) in {**BAD_IMAGES, **GOOD_IMAGES}.items():
         put(root, name, make())
     # A file with a hole: 200 MB that take no room on the disk.
     put(root, "huge.png", b"\x89PNG\r\n\x1a\n")
@@ -160,7 +160,7 @@ def picture_ground(root: Path) -> None:
 
 # Archives: some of those in `tests/readers/archives/test_hostile_archives.py`, the whole way into the lake
 
-FINE = picture(1, (16, 16))
+FINE = make_image(1, (16, 16))
 
 
 def tar_with(name: str, kind: bytes = tarfile.REGTYPE, link_to: str = "") -> bytes:
@@ -190,9 +190,9 @@ def zip_link() -> bytes:
 
 def patched(data: bytes, at_central: int, value: int, width: int) -> bytes:
     """The zip with a field of the last member's record in its directory changed."""
-    found = data.rindex(b"PK\1\2")
+    result = data.rindex(b"PK\1\2")
     changed = bytearray(data)
-    changed[found + at_central : found + at_central + width] = value.to_bytes(width, "little")
+    changed[result + at_central : result + at_central + width] = value.to_bytes(width, "little")
     return bytes(changed)
 
 
@@ -237,7 +237,9 @@ def archive_ground(root: Path) -> None:
 # Films
 
 
-def film(size: tuple[int, int] = (64, 48), frames: int = 8, seconds_apart: float = 0.25, format: str = "mp4") -> bytes:
+def make_video(
+    size: tuple[int, int] = (64, 48), frames: int = 8, seconds_apart: float = 0.25, format: str = "mp4"
+) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=format) as container:
         stream = container.add_stream("mpeg4", rate=4)
@@ -262,10 +264,10 @@ def sound() -> bytes:
 
 
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
-BAD_FILMS: dict[str, tuple[Make, str]] = {
-    "cut.mp4": (lambda: film()[:-900], "truncated_video"),
-    "half.mkv": (lambda: half(film(frames=48, format="matroska")), "truncated_video"),
-    "no_frames.mkv": (lambda: film(format="matroska").partition(b"\x1f\x43\xb6\x75")[0], "broken_video"),
+BAD_VIDEOS: dict[str, tuple[Make, str]] = {
+    "cut.mp4": (lambda: make_video()[:-900], "truncated_video"),
+    "half.mkv": (lambda: half(make_video(frames=48, format="matroska")), "truncated_video"),
+    "no_frames.mkv": (lambda: make_video(format="matroska").partition(b"\x1f\x43\xb6\x75")[0], "broken_video"),
     "text.mp4": (lambda: b"This is a film.\n" * 400, "not_a_video"),
     "text.txt": (lambda: b"This is a film.\n" * 400, "not_a_video"),
     "empty.mp4": (lambda: b"", "not_a_video"),
@@ -280,11 +282,11 @@ BAD_FILMS: dict[str, tuple[Make, str]] = {
         "not_a_video",
     ),
 }
-GOOD_FILMS: dict[str, tuple[Make, int]] = {
+GOOD_VIDEOS: dict[str, tuple[Make, int]] = {
     # name: (bytes, frames taken)
-    "fine.mp4": (film, 2),
-    "eight_k.mp4": (lambda: film((7680, 4320), 1), 1),
-    "five_hours.mp4": (lambda: film(frames=60, seconds_apart=300.0), 32),
+    "fine.mp4": (make_video, 2),
+    "eight_k.mp4": (lambda: make_video((7680, 4320), 1), 1),
+    "five_hours.mp4": (lambda: make_video(frames=60, seconds_apart=300.0), 32),
 }
 
 
@@ -292,19 +294,19 @@ def half(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
-def film_ground(root: Path) -> None:
-    put(root.parent, "up.mp4", film())
-    put(root.parent, "up.ts", film(format="mpegts"))
-    for name, (make, _) in {**BAD_FILMS, **GOOD_FILMS}.items():
+def video_ground(root: Path) -> None:
+    put(root.parent, "up.mp4", make_video())
+    put(root.parent, "up.ts", make_video(format="mpegts"))
+    for name, (make, _) in {**BAD_VIDEOS, **GOOD_VIDEOS}.items():
         put(root, name, make())
     (root / "empty_folder").mkdir()
     link(root, "frames/0.jpg", "../../fine.png")
     link(root, "link.mp4", "../up.mp4")
-    names = [*BAD_FILMS, *GOOD_FILMS, *OTHER_FILMS]
+    names = [*BAD_VIDEOS, *GOOD_VIDEOS, *OTHER_VIDEOS]
     put_json(root, "rows.json", [{"id": name, "video": name, "conversations": talk("?", "!")} for name in names])
 
 
-OTHER_FILMS = {
+OTHER_VIDEOS = {
     "../up.mp4": "outside_root",
     "link.mp4": "outside_root",
     "frames": "missing_video",
@@ -316,7 +318,7 @@ OTHER_FILMS = {
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Taken:
-    return take_in(source("llava_json"), tmp_path_factory.mktemp("pictures"), picture_ground)
+    return take_in(source("llava_json"), tmp_path_factory.mktemp("pictures"), image_ground)
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +328,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Taken:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Taken:
-    return take_in(source("llava_video"), tmp_path_factory.mktemp("films"), film_ground)
+    return take_in(source("llava_video"), tmp_path_factory.mktemp("films"), video_ground)
 
 
 @pytest.mark.parametrize("ground", ["pictures", "archives", "films"])
@@ -334,37 +336,37 @@ def test_memory_is_bounded(ground: str, request: pytest.FixtureRequest) -> None:
     assert request.getfixturevalue(ground).grown < MEMORY
 
 
-@pytest.mark.parametrize("place", range(len(BAD_PICTURES)), ids=list(BAD_PICTURES))
+@pytest.mark.parametrize("place", range(len(BAD_IMAGES)), ids=list(BAD_IMAGES))
 def test_a_bad_image_rejects_its_row(pictures: Taken, place: int) -> None:
-    name, (_, error) = list(BAD_PICTURES.items())[place]
-    found, message = pictures.reject("rows.json", place)
-    assert found == error and message.startswith(f"{name}: ")
+    name, (_, error) = list(BAD_IMAGES.items())[place]
+    result, message = pictures.reject("rows.json", place)
+    assert result == error and message.startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize("place", range(len(GOOD_PICTURES)), ids=list(GOOD_PICTURES))
+@pytest.mark.parametrize("place", range(len(GOOD_IMAGES)), ids=list(GOOD_IMAGES))
 def test_an_unusual_image_is_ingested_in_its_real_format(pictures: Taken, place: int) -> None:
-    _, told = list(GOOD_PICTURES.values())[place]
-    (image_id,) = pictures.samples["rows.json", len(BAD_PICTURES) + place]["image_ids"]
+    _, told = list(GOOD_IMAGES.values())[place]
+    (image_id,) = pictures.samples["rows.json", len(BAD_IMAGES) + place]["image_ids"]
     image = pictures.images[image_id]
     assert {key: image[key] for key in {"width": 64, "height": 48, **told}} == {"width": 64, "height": 48, **told}
 
 
 def test_a_file_above_the_bound_is_not_read_and_one_bad_image_of_two_rejects_the_row(pictures: Taken) -> None:
-    behind = len(BAD_PICTURES) + len(GOOD_PICTURES)
+    behind = len(BAD_IMAGES) + len(GOOD_IMAGES)
     assert pictures.reject("rows.json", behind)[0] == "image_too_large"
     assert pictures.reject("rows.json", behind + 1) == (
         "truncated_image",
         pictures.reject("rows.json", behind + 1)[1],
     )
-    assert len(pictures.rejects) == len(BAD_PICTURES) + 2
-    assert len(pictures.samples) == len(pictures.images) == len(GOOD_PICTURES)
+    assert len(pictures.rejects) == len(BAD_IMAGES) + 2
+    assert len(pictures.samples) == len(pictures.images) == len(GOOD_IMAGES)
 
 
 @pytest.mark.parametrize("place", range(len(ARCHIVES)), ids=list(ARCHIVES))
 def test_a_hostile_member_rejects_its_row_and_its_neighbour_is_ingested(archives: Taken, place: int) -> None:
     name, (file, _, error) = list(ARCHIVES.items())[place]
-    found, message = archives.reject("rows.json", 2 * place)
-    assert found == error and f"{name}/{file}" in message
+    result, message = archives.reject("rows.json", 2 * place)
+    assert result == error and f"{name}/{file}" in message
     if file == "x.tar" or file == "x.zip":
         assert ("rows.json", 2 * place + 1) in archives.samples
 
@@ -374,23 +376,23 @@ def test_nothing_from_an_archive_is_written_next_to_it(archives: Taken) -> None:
     assert len(archives.images) == 1
 
 
-@pytest.mark.parametrize("place", range(len(BAD_FILMS)), ids=list(BAD_FILMS))
+@pytest.mark.parametrize("place", range(len(BAD_VIDEOS)), ids=list(BAD_VIDEOS))
 def test_a_bad_video_rejects_its_row(films: Taken, place: int) -> None:
-    name, (_, error) = list(BAD_FILMS.items())[place]
-    found, message = films.reject("rows.json", place)
-    assert found == error and message.startswith(f"{name}: ")
+    name, (_, error) = list(BAD_VIDEOS.items())[place]
+    result, message = films.reject("rows.json", place)
+    assert result == error and message.startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize("place", range(len(GOOD_FILMS)), ids=list(GOOD_FILMS))
+@pytest.mark.parametrize("place", range(len(GOOD_VIDEOS)), ids=list(GOOD_VIDEOS))
 def test_a_long_or_large_video_is_ingested(films: Taken, place: int) -> None:
-    _, frames = list(GOOD_FILMS.values())[place]
-    assert len(films.samples["rows.json", len(BAD_FILMS) + place]["image_ids"]) == frames
+    _, frames = list(GOOD_VIDEOS.values())[place]
+    assert len(films.samples["rows.json", len(BAD_VIDEOS) + place]["image_ids"]) == frames
 
 
-@pytest.mark.parametrize("place", range(len(OTHER_FILMS)), ids=list(OTHER_FILMS))
+@pytest.mark.parametrize("place", range(len(OTHER_VIDEOS)), ids=list(OTHER_VIDEOS))
 def test_a_missing_video_rejects_its_row(films: Taken, place: int) -> None:
-    error = list(OTHER_FILMS.values())[place]
-    assert films.reject("rows.json", len(BAD_FILMS) + len(GOOD_FILMS) + place)[0] == error
+    error = list(OTHER_VIDEOS.values())[place]
+    assert films.reject("rows.json", len(BAD_VIDEOS) + len(GOOD_VIDEOS) + place)[0] == error
 
 
 # Addresses

@@ -19,7 +19,7 @@ from mvl_assets.config.catalog import RecordsMapping, read_catalog
 from mvl_assets.errors import MvlError
 from mvl_assets.readers.parsers import delimited, json_stream
 from tests.hostile.ground import MEMORY, Taken, link, take_in
-from tests.raw_files import picture, put, put_json, put_parquet, source, talk
+from tests.raw_files import make_image, put, put_json, put_parquet, source, talk
 
 Grounds = dict[str, Taken]
 
@@ -68,7 +68,7 @@ WHOLE_JSON_FILES: dict[str, bytes] = {
     "blank": b" \n\t ",
     "utf16": "[]".encode("utf-16"),
     "a_web_page": b"<!DOCTYPE html><title>404</title>",
-    "a_picture": picture(3, (8, 8)),
+    "a_picture": make_image(3, (8, 8)),
     "a_pointer_of_git_lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
     "a_string": b'"text"',
     "brackets_without_end": b"[" * 3 * BIG,
@@ -123,7 +123,7 @@ def good_row(number: int) -> str:
 
 
 def json_ground(root: Path) -> None:
-    put(root, "fine.png", picture(1, (16, 16)))
+    put(root, "fine.png", make_image(1, (16, 16)))
     number = 0
     for name, (text, _, _) in JSON_FILES.items():
         data = text if isinstance(text, bytes) else text.encode()
@@ -136,7 +136,7 @@ def json_ground(root: Path) -> None:
 
 
 def names_ground(root: Path) -> None:
-    put(root, "fine.png", picture(1, (16, 16)))
+    put(root, "fine.png", make_image(1, (16, 16)))
     (root / "folder").mkdir()
     os.mkfifo(root / "pipe")
     link(root, "link.png", "../secret.png")
@@ -178,7 +178,7 @@ def csv_ground(root: Path) -> None:
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 TALK = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
 ROWS = pa.schema([("id", pa.string()), ("image", IMAGE), ("conversations", TALK)])
-FINE = {"bytes": picture(1, (16, 16)), "path": None}
+FINE = {"bytes": make_image(1, (16, 16)), "path": None}
 
 PARQUET_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "no_picture_in_the_cell": ({"image": {"bytes": None, "path": "gone.png"}}, "missing_image"),
@@ -269,14 +269,14 @@ PICKLES: dict[str, tuple[Callable[[Path], bytes], str]] = {
 
 
 def pickle_ground(root: Path) -> None:
-    put(root, "images/9.png", picture(1, (16, 16)))
+    put(root, "images/9.png", make_image(1, (16, 16)))
     refs = [{"ref_id": 1, "ann_id": 1, "sentences": [{"sent_id": 1, "sent": "the cat"}]}]
     for name in (*PICKLES, "fine"):
         data = pickle.dumps(refs, 2) if name == "fine" else PICKLES[name][0](root / "ran")
         put(root, f"{name}/refs(unc).p", data)
-        picture_of = {"id": 9, "file_name": "9.png", "width": 16, "height": 16}
+        image_of = {"id": 9, "file_name": "9.png", "width": 16, "height": 16}
         box = {"id": 1, "image_id": 9, "bbox": [1, 2, 3, 4]}
-        put_json(root, f"{name}/instances.json", {"images": [picture_of], "annotations": [box]})
+        put_json(root, f"{name}/instances.json", {"images": [image_of], "annotations": [box]})
 
 
 # Places and words of text in pictures
@@ -298,7 +298,7 @@ POLYGONS: dict[str, tuple[bytes, str]] = {
 def polygon_ground(root: Path) -> None:
     for name in (*POLYGONS, "fine"):
         put(root, f"gt/gt_{name}.txt", POLYGONS[name][0] if name in POLYGONS else PLACE.encode() + b",hello\n")
-        put(root, f"img/{name}.png", picture(1, (16, 16)))
+        put(root, f"img/{name}.png", make_image(1, (16, 16)))
 
 
 # Pictures as text
@@ -313,7 +313,7 @@ BASE64: dict[str, tuple[str, str]] = {
 
 
 def base64_ground(root: Path) -> None:
-    put(root, "fine.png", picture(1, (16, 16)))
+    put(root, "fine.png", make_image(1, (16, 16)))
     rows = [{"id": name, "q": "?", "a": "!", "p": value} for name, (value, _) in BASE64.items()]
     put_json(root, "rows.json", [*rows, {"id": "infinite", "q": "?", "a": "1e999", "p": "fine.png"}])
     text = (root / "rows.json").read_text(encoding="utf-8").replace('"1e999"', "1e999")
@@ -379,8 +379,8 @@ def test_of_all_json_files_nothing_else_is_lost(grounds: Grounds) -> None:
 @pytest.mark.parametrize("place", range(len(NAMES) + len(TURNS)), ids=[*NAMES, *TURNS])
 def test_a_bad_name_or_conversation_rejects_its_row(grounds: Grounds, place: int) -> None:
     _, error = [*NAMES.values(), *TURNS.values()][place]
-    found, message = grounds["names"].reject("rows.json", place)
-    assert found == error
+    result, message = grounds["names"].reject("rows.json", place)
+    assert result == error
     assert "secret outside" not in message
 
 
@@ -411,9 +411,9 @@ def test_a_bad_row_of_parquet_is_rejected_alone(grounds: Grounds, place: int) ->
 
 @pytest.mark.parametrize("name", PARQUET_FILES)
 def test_parquet_that_is_not_what_was_declared_is_named(grounds: Grounds, name: str) -> None:
-    error, said = PARQUET_FILES[name]
-    found, message = grounds["parquet"].reject(f"{name}.parquet", 0)
-    assert found == error and said in message
+    error, output = PARQUET_FILES[name]
+    result, message = grounds["parquet"].reject(f"{name}.parquet", 0)
+    assert result == error and output in message
 
 
 def test_good_rows_next_to_bad_cells_are_ingested(grounds: Grounds) -> None:
@@ -473,9 +473,9 @@ YAML: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("name", YAML)
 def test_a_hostile_catalog_is_named_with_its_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text, said = YAML[name]
+    text, output = YAML[name]
     put(tmp_path, "sources/general/defs.yaml", text.encode())
-    with pytest.raises(MvlError, match=said) as raised:
+    with pytest.raises(MvlError, match=output) as raised:
         read_catalog(tmp_path / "sources")
     assert "general/defs.yaml" in raised.value.message and len(raised.value.message) < 1000
     assert not (tmp_path / "ran").exists()

@@ -12,7 +12,7 @@ from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_current_samples
 from mvl_assets.media.image import standardise_image
-from tests.raw_files import picture, put, put_json, source, talk
+from tests.raw_files import make_image, put, put_json, source, talk
 
 SPEC = source("llava_json", category="chart", group="B", family="chart")
 SIZES = {"good": (300, 300), "small": (100, 100), "long": (2100, 240), "none": None}
@@ -24,7 +24,7 @@ def fill(lake: Lake, root: Path, names: list[str]) -> None:
         size = SIZES[name]
         rows.append({"id": name, "conversations": [*talk("How?", "So."), *talk("Why?", "Thus.")]})
         if size is not None:
-            put(root, f"{name}.png", picture(len(name), size))
+            put(root, f"{name}.png", make_image(len(name), size))
             rows[-1]["image"] = f"{name}.png"
     put_json(root, "rows.json", rows)
     ingest_source(lake, SPEC, root, run_id="r")
@@ -55,7 +55,7 @@ def test_image_action_is_what_standardising_does(lake: Lake, tmp_path: Path) -> 
     assert report.metadata["images_padded"] == 1
     for name, size in SIZES.items():
         if size is not None:
-            changed = standardise_image(picture(len(name), size)).size != size
+            changed = standardise_image(make_image(len(name), size)).size != size
             assert changed == (verdicts[name] != "as_is")
 
 

@@ -13,7 +13,7 @@ from mvl_assets.ingest import ingest as module
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_current_samples
-from tests.raw_files import picture, put, put_json, source, talk
+from tests.raw_files import make_image, put, put_json, source, talk
 
 SPEC = source("llava_json")
 SMALL = {"MAX_PENDING_ROWS": 3, "INSERT_ROWS": 4}
@@ -48,8 +48,8 @@ ingest.ingest_source(Lake(sys.argv[2]), source("llava_json"), Path(sys.argv[1]),
 def state(lake: Lake) -> tuple[object, ...]:
     samples = sorted((s["sample_id"], s["revision"], s["content_hash"]) for s in iter_current_samples(lake, SPEC.slug))
     stored = sorted(r["image_id"] for r in lake.images.table.iter_rows(["image_id"]))
-    found = sorted((r["row_key"], r["error"]) for r in lake.get_table("rejects").iter_rows(["row_key", "error"]))
-    return samples, stored, found
+    result = sorted((r["row_key"], r["error"]) for r in lake.get_table("rejects").iter_rows(["row_key", "error"]))
+    return samples, stored, result
 
 
 @pytest.mark.parametrize("moment", ["1-after", "3-after", "4-before", "5-after", "6-before"])
@@ -57,7 +57,7 @@ def test_killed_ingest_completes_when_run_again(tmp_path: Path, monkeypatch: pyt
     root = tmp_path / "raw"
     rows = [{"id": n, "image": f"{n}.png", "conversations": talk("?", "!")} for n in range(9)]
     for n in range(8):
-        put(root, f"{n}.png", picture(n))
+        put(root, f"{n}.png", make_image(n))
     put_json(root, "rows.json", rows)
     for name, value in SMALL.items():
         monkeypatch.setattr(module, name, value)

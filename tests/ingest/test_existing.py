@@ -73,7 +73,7 @@ def test_lookup_equals_a_dictionary_of_the_newest_revisions(lake: Lake) -> None:
     existing = ExistingSamples(lake, "s")
     newest = {row["sample_id"]: row for row in sorted(rows, key=lambda row: row["revision"])}
     sample_ids = [compute_digest(n) for n in range(210)]
-    found = dict(zip(sample_ids, existing.lookup(sample_ids), strict=True))
-    assert {i: v.revision for i, v in found.items() if v is not None} == {i: r["revision"] for i, r in newest.items()}
+    result = dict(zip(sample_ids, existing.lookup(sample_ids), strict=True))
+    assert {i: v.revision for i, v in result.items() if v is not None} == {i: r["revision"] for i, r in newest.items()}
     in_use = {i for i, row in newest.items() if not row["withdrawn"]}
     assert {i for i, _ in existing.iter_missing_from(sort_ids(*sample_ids[:100]))} == in_use - set(sample_ids[:100])

@@ -20,7 +20,7 @@ from mvl_assets.lake.schemas.checks import check_table
 from mvl_assets.lake_queries.views import iter_current_samples
 from mvl_assets.media import image as media
 from mvl_assets.readers.files import list_data_files
-from tests.raw_files import TABMWP, picture, put, put_json, put_parquet, source, talk
+from tests.raw_files import TABMWP, make_image, put, put_json, put_parquet, source, talk
 
 LLAVA = source("llava_json", license="cc-by-4.0")
 REAL_TABMWP = Path(__file__).resolve().parents[3] / "shared" / "data" / "tabmwp"
@@ -35,7 +35,7 @@ def write(root: Path, rows: list[dict[str, Any]]) -> None:
     put_json(root, "rows.json", rows)
     for one in rows:
         if str(one.get("image", ""))[:-4].isdecimal():
-            put(root, one["image"], picture(int(one["image"][:-4])))
+            put(root, one["image"], make_image(int(one["image"][:-4])))
 
 
 def ingest(lake: Lake, root: Path, limit: int | None = None, run_id: str = "run") -> IngestReport:
@@ -48,8 +48,8 @@ def now(lake: Lake) -> dict[str, dict[str, Any]]:
 
 
 def rejects(lake: Lake) -> list[tuple[str, int, str]]:
-    found = lake.get_table("rejects").iter_rows(["file", "position", "error"])
-    return sorted((r["file"], r["position"], r["error"]) for r in found)
+    result = lake.get_table("rejects").iter_rows(["file", "position", "error"])
+    return sorted((r["file"], r["position"], r["error"]) for r in result)
 
 
 def test_sample_has_its_text_images_licence_and_place(lake: Lake, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_sample_has_its_text_images_licence_and_place(lake: Lake, tmp_path: Path
     assert (sample["file"], sample["position"], sample["license"]) == ("rows.json", 0, "cc-by-4.0")
     assert (sample["revision"], sample["withdrawn"], sample["run_id"]) == (1, False, "run")
     (image_id,) = sample["image_ids"]
-    assert lake.images.read_images([image_id]) == {image_id: picture(1)}
+    assert lake.images.read_images([image_id]) == {image_id: make_image(1)}
     assert lake.images.read_properties([image_id])[image_id].width == 240
     assert now(lake)["t"]["image_ids"] == []
     assert check_table(lake.get_table("samples")).ok
@@ -93,7 +93,12 @@ def test_image_shared_by_rows_and_sources_is_stored_once(lake: Lake, tmp_path: P
     put_parquet(
         tmp_path / "other",
         "a.parquet",
-        [{"images": [{"bytes": picture(1), "path": None}], "texts": [{"user": "?", "assistant": "!", "source": ""}]}],
+        [
+            {
+                "images": [{"bytes": make_image(1), "path": None}],
+                "texts": [{"user": "?", "assistant": "!", "source": ""}],
+            }
+        ],
     )
     other = source("cauldron_parquet").model_copy(update={"slug": "other"})
     assert ingest_source(lake, other, tmp_path / "other", run_id="r").n_new_images == 0
@@ -118,9 +123,9 @@ def test_changed_row_is_a_new_revision_and_others_stay(lake: Lake, tmp_path: Pat
 def test_changed_image_under_the_same_name_is_a_new_revision(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1)])
     ingest(lake, tmp_path / "raw")
-    put(tmp_path / "raw", "1.png", picture(99))
+    put(tmp_path / "raw", "1.png", make_image(99))
     assert ingest(lake, tmp_path / "raw").n_changed == 1
-    assert lake.images.read_images(now(lake)["a"]["image_ids"]).popitem()[1] == picture(99)
+    assert lake.images.read_images(now(lake)["a"]["image_ids"]).popitem()[1] == make_image(99)
 
 
 def test_moved_row_is_not_a_new_revision(lake: Lake, tmp_path: Path) -> None:
@@ -165,13 +170,13 @@ def test_broken_file_withdraws_nothing(lake: Lake, tmp_path: Path) -> None:
 
 def test_bad_images_become_rejects_and_are_not_stored(lake: Lake, tmp_path: Path) -> None:
     root = tmp_path / "raw"
-    bad = {"cut.png": picture(5)[:-40], "page.png": b"<html>", "drawing.png": b"<svg/>", "empty.png": b""}
+    bad = {"cut.png": make_image(5)[:-40], "page.png": b"<html>", "drawing.png": b"<svg/>", "empty.png": b""}
     for name, data in bad.items():
         put(root, name, data)
-    put(root, "wrong-extension.png", picture(3, format="JPEG"))
+    put(root, "wrong-extension.png", make_image(3, format="JPEG"))
     rows = [row("good", 1), *({**row(name), "image": name} for name in [*bad, "wrong-extension.png"])]
     write(root, [*rows, {**row("two"), "image": ["9.png", "cut.png"], "conversations": talk("?", "!")}])
-    put(root, "9.png", picture(9))
+    put(root, "9.png", make_image(9))
     report = ingest(lake, root)
     assert report.reject_counts == {"truncated_image": 2, "not_an_image": 2, "svg_image": 1}
     assert set(now(lake)) == {"good", "wrong-extension.png"}
@@ -182,7 +187,7 @@ def test_bad_images_become_rejects_and_are_not_stored(lake: Lake, tmp_path: Path
 def test_repaired_row_leaves_the_rejects(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [{**row("a", 1), "image": "late.png"}])
     assert ingest(lake, tmp_path / "raw").reject_counts == {"missing_image": 1}
-    put(tmp_path / "raw", "late.png", picture(4))
+    put(tmp_path / "raw", "late.png", make_image(4))
     report = ingest(lake, tmp_path / "raw")
     assert (report.n_new, report.reject_counts, rejects(lake)) == (1, {}, [])
 
@@ -229,7 +234,7 @@ def test_rows_of_a_video_with_a_broken_frame_are_rejects_in_every_batch(
     monkeypatch.setattr(module, "MAX_PENDING_ROWS", 2)
     root = tmp_path / "raw"
     for number in range(1, 5):
-        put(root, f"v/{number:05}.jpg", picture(number) if number > 1 else b"\xff\xd8\xff broken")
+        put(root, f"v/{number:05}.jpg", make_image(number) if number > 1 else b"\xff\xd8\xff broken")
     put_json(root, "rows.json", [{"id": n, "video": "v", "conversations": talk(f"Q{n}?", "A.")} for n in range(7)])
     report = ingest_source(lake, source("llava_video"), root, run_id="r")
     assert (report.n_new, report.n_new_images, report.reject_counts) == (0, 0, {"not_an_image": 7})
@@ -295,7 +300,7 @@ def test_images_shared_by_neighbouring_batches_are_decoded_and_stored_once(
     )
     report = ingest(lake, tmp_path / "raw")
     assert (report.n_new, report.reject_counts, report.n_new_images) == (7, {"not_an_image": 2}, 2)
-    assert report.new_image_bytes == len(picture(1)) + len(picture(2))
+    assert report.new_image_bytes == len(make_image(1)) + len(make_image(2))
     assert len([data for data in looked if data != b"no picture"]) == 2
     assert lake.images.table.count() == 2
 
@@ -347,9 +352,9 @@ def test_file_that_changes_between_the_passes_raises(
     take = module.build_row_index
 
     def census_then_change(*args: Any) -> Any:
-        found = take(*args)
+        result = take(*args)
         write(tmp_path / "raw", [row("b", 2), row("a", 1)])
-        return found
+        return result
 
     monkeypatch.setattr(module, "build_row_index", census_then_change)
     with pytest.raises(SourceError, match="changed while it was read"):

@@ -29,7 +29,7 @@ from mvl_assets.lake_queries.removal.tombstones import add_tombstones, allow_sam
 from tests.archive_files import zipped
 from tests.fetch.hub_server import HubServer, Repo
 from tests.fetch.sources import spec
-from tests.raw_files import picture, talk
+from tests.raw_files import make_image, talk
 
 SOURCE = spec(format="llava_parquet")
 
@@ -39,7 +39,7 @@ def table(*numbers: int, broken: int | None = None) -> bytes:
     rows = [
         {
             "id": str(n),
-            "image": {"bytes": None if n == broken else picture(n), "path": f"{n}.png"},
+            "image": {"bytes": None if n == broken else make_image(n), "path": f"{n}.png"},
             "conversations": talk(f"<image>\nWhich is {n}?", f"Number {n}."),
         }
         for n in numbers
@@ -223,7 +223,7 @@ def test_paper_and_small_profiles_fetch_and_the_demo_does_not() -> None:
 
 
 def test_unpacked_files_are_not_listed_and_are_removed_with_the_archives(lake: Lake, data: Repo) -> None:
-    packed = zipped(("images/1.png", picture(1)))
+    packed = zipped(("images/1.png", make_image(1)))
     rows = [{"id": "1", "image": "images/1.png", "conversations": talk("<image>\n?", "One.")}]
     data.change({"a.parquet": None, "b.parquet": None, "rows.json": json.dumps(rows).encode(), "images.zip": packed})
     source = spec(format="llava_json")

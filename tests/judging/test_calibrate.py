@@ -17,7 +17,7 @@ from mvl_assets.judging.kappa import Confusion
 from mvl_assets.judging.labels import SHEET_COLUMNS, Label, draw_label_set, read_labels, write_label_sheet
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import JUDGED, REWRITTEN, SAMPLES, ImageRow
-from tests.rewriting.small_source import picture
+from tests.rewriting.small_source import make_image
 
 PAPER_PEOPLE = {("A", "B"): 0.70, ("A", "C"): 0.42, ("B", "C"): 0.53}
 
@@ -50,9 +50,9 @@ def sheet(folder: Path, *rows: str, header: str = "rewrite_id,label,annotator") 
 
 
 def test_labels_are_words_a_person_would_use(tmp_path: Path):
-    found = read_labels(sheet(tmp_path, "a,Good,ann", "b,NO,ann", "c,,ann", "d, 1 ,", "a,bad,bob"))
-    assert found.n_unlabelled == 1
-    assert found.labels == [
+    result = read_labels(sheet(tmp_path, "a,Good,ann", "b,NO,ann", "c,,ann", "d, 1 ,", "a,bad,bob"))
+    assert result.n_unlabelled == 1
+    assert result.labels == [
         Label("a", "ann", True),
         Label("b", "ann", False),
         Label("d", "unknown", True),
@@ -87,14 +87,14 @@ def test_model_against_people_and_by_category(lake: Lake):
     chart = judged(lake, "chart", [(True, 0.9), (True, 0.8), (False, 0.2)])
     ocr = judged(lake, "ocr", [(False, 0.1), (False, 0.3)])
     labels = [Label(k, "ann", g) for k, g in zip([*chart, *ocr], [True, False, False, False, True], strict=True)]
-    found = calibrate(lake, [*labels, Label("0" * 32, "ann", True)])
-    assert (found.n_pairs, found.n_unmatched_labels, found.n_tied) == (5, 1, 0)
-    assert found.judge_vs_majority == Confusion(both_yes=1, first_only=1, second_only=1, both_no=2)
-    assert found.by_category == {"chart": Confusion(1, 1, 0, 1), "ocr": Confusion(0, 0, 1, 1)}
-    assert (found.between_annotators, found.leave_one_out_kappa) == ({}, None)
+    result = calibrate(lake, [*labels, Label("0" * 32, "ann", True)])
+    assert (result.n_pairs, result.n_unmatched_labels, result.n_tied) == (5, 1, 0)
+    assert result.judge_vs_majority == Confusion(both_yes=1, first_only=1, second_only=1, both_no=2)
+    assert result.by_category == {"chart": Confusion(1, 1, 0, 1), "ocr": Confusion(0, 0, 1, 1)}
+    assert (result.between_annotators, result.leave_one_out_kappa) == ({}, None)
     # By the id of the verdict it is the same.
     by_verdict = [Label(compute_digest("judged", label.row_id), "ann", label.is_good) for label in labels]
-    assert calibrate(lake, by_verdict).judge_vs_majority == found.judge_vs_majority
+    assert calibrate(lake, by_verdict).judge_vs_majority == result.judge_vs_majority
 
 
 def test_several_annotators_are_compared_as_in_the_paper(lake: Lake):
@@ -105,15 +105,15 @@ def test_several_annotators_are_compared_as_in_the_paper(lake: Lake):
         for who, wrong in {"A": 0.1, "B": 0.2, "C": 0.3}.items()
         for n, key in enumerate(ids)
     ]
-    found = calibrate(lake, labels)
-    assert list(found.between_annotators) == list(PAPER_PEOPLE)
-    kappa = {name: one.kappa for name, one in {**found.judge_vs_annotator, **found.between_annotators}.items()}
+    result = calibrate(lake, labels)
+    assert list(result.between_annotators) == list(PAPER_PEOPLE)
+    kappa = {name: one.kappa for name, one in {**result.judge_vs_annotator, **result.between_annotators}.items()}
     groups = [
         [kappa["B"], kappa["C"], kappa["B", "C"]],
         [kappa["A"], kappa["C"], kappa["A", "C"]],
         [kappa["A"], kappa["B"], kappa["A", "B"]],
     ]
-    assert found.leave_one_out_kappa == pytest.approx(sum(sum(group) / 3 for group in groups) / 3)
+    assert result.leave_one_out_kappa == pytest.approx(sum(sum(group) / 3 for group in groups) / 3)
     # The paper's own figures give its own result in this way.
     paper = {"A": 0.73, "B": 0.70, "C": 0.63}
     three = [paper[a] + paper[b] + PAPER_PEOPLE[a, b] for a, b in PAPER_PEOPLE]
@@ -123,8 +123,8 @@ def test_several_annotators_are_compared_as_in_the_paper(lake: Lake):
 def test_a_pair_without_a_majority_is_left_out(lake: Lake):
     ids = judged(lake, "chart", [(True, 0.9), (False, 0.1)])
     labels = [Label(ids[0], "ann", True), Label(ids[0], "bob", False), Label(ids[1], "ann", False)]
-    found = calibrate(lake, labels)
-    assert (found.n_pairs, found.n_tied, found.judge_vs_majority.n) == (2, 1, 1)
+    result = calibrate(lake, labels)
+    assert (result.n_pairs, result.n_tied, result.judge_vs_majority.n) == (2, 1, 1)
 
 
 def test_labels_of_another_lake_are_refused(lake: Lake):
@@ -138,11 +138,11 @@ def test_labels_of_another_lake_are_refused(lake: Lake):
 
 def test_the_suggested_threshold_separates_answers_labelled_bad_and_good():
     scored = [(0.1, False), (0.2, False), (0.3, False), (0.62, True), (0.7, True), (0.9, True)] * 5
-    found = suggest_threshold(scored, min_keep_rate=0.1)
-    assert found is not None
-    assert found.value == pytest.approx(0.46)
-    assert (found.in_sample.kappa, found.keep_rate) == (1.0, 0.5)
-    assert found.cross_validated.kappa == 1.0
+    result = suggest_threshold(scored, min_keep_rate=0.1)
+    assert result is not None
+    assert result.value == pytest.approx(0.46)
+    assert (result.in_sample.kappa, result.keep_rate) == (1.0, 0.5)
+    assert result.cross_validated.kappa == 1.0
 
 
 def test_a_suggested_threshold_keeps_at_least_the_minimum_keep_rate():
@@ -160,9 +160,9 @@ def test_without_two_kinds_of_labels_or_probabilities_there_is_nothing_to_sugges
 
 def test_a_threshold_fitted_to_noise_shows_that_on_labels_it_has_not_seen():
     rng = Random(3)
-    found = suggest_threshold([(rng.random(), rng.random() < 0.5) for _ in range(60)], 0.1)
-    assert found.in_sample.kappa > 0.1
-    assert found.cross_validated.kappa < found.in_sample.kappa
+    result = suggest_threshold([(rng.random(), rng.random() < 0.5) for _ in range(60)], 0.1)
+    assert result.in_sample.kappa > 0.1
+    assert result.cross_validated.kappa < result.in_sample.kappa
 
 
 # -- the sheet ---------------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_a_threshold_fitted_to_noise_shows_that_on_labels_it_has_not_seen():
 def rewritten(lake: Lake, category: str, count: int, question: str = "How many?") -> None:
     """Judged and rewritten rows of one category, each with a picture."""
     ids = judged(lake, category, [(True, 0.9)] * count)
-    shown: ImageRow = picture(len(category))
+    shown: ImageRow = make_image(len(category))
     lake.images.insert([shown])
     turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": "=1+1"}]
     rows = [

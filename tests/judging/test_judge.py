@@ -73,7 +73,7 @@ def test_the_three_requests_of_a_rewrite_differ_only_at_their_end(lake: Lake, se
     judge_source(lake, MATH, profile(), run_id="r1", endpoints=[endpoint])
     by_data: dict[str, set[str]] = {}
     for body in server.bodies:
-        head, _picture, tail = body["messages"][0]["content"]
+        head, _image, tail = body["messages"][0]["content"]
         data, point = tail["text"].split("The point to check:")
         by_data.setdefault(head["text"] + data, set()).add(point)
     assert len(by_data) == 12

@@ -13,11 +13,11 @@ from mvl_assets.judging.kappa import Confusion, compute_confusion
 
 def test_kappa_of_a_textbook_table():
     # Two readers of 50 proposals: 20 both yes, 5 and 10 apart, 15 both no. Observed 0.7, by chance 0.5.
-    found = Confusion(both_yes=20, first_only=5, second_only=10, both_no=15)
-    assert found.observed_agreement == 0.7
-    assert found.kappa == pytest.approx(0.4)
-    assert found.standard_error == pytest.approx(math.sqrt(0.7 * 0.3 / 50) / 0.5)
-    assert found.f1 == pytest.approx(40 / 55)
+    result = Confusion(both_yes=20, first_only=5, second_only=10, both_no=15)
+    assert result.observed_agreement == 0.7
+    assert result.kappa == pytest.approx(0.4)
+    assert result.standard_error == pytest.approx(math.sqrt(0.7 * 0.3 / 50) / 0.5)
+    assert result.f1 == pytest.approx(40 / 55)
 
 
 def test_kappa_is_undefined_without_items_or_with_a_single_label():
@@ -29,8 +29,8 @@ def test_kappa_is_undefined_without_items_or_with_a_single_label():
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1))
 def test_kappa_is_the_same_seen_from_either_side_and_for_the_opposite_words(pairs: list[tuple[bool, bool]]):
-    found = compute_confusion(pairs)
-    assert found.n == len(pairs)
+    result = compute_confusion(pairs)
+    assert result.n == len(pairs)
     for other in (compute_confusion((b, a) for a, b in pairs), compute_confusion((not a, not b) for a, b in pairs)):
-        assert other.kappa == (None if found.kappa is None else pytest.approx(found.kappa))
-    assert found.kappa is None or -1 <= found.kappa <= 1
+        assert other.kappa == (None if result.kappa is None else pytest.approx(result.kappa))
+    assert result.kappa is None or -1 <= result.kappa <= 1

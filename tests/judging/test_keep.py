@@ -105,8 +105,8 @@ def test_a_wrong_rule_is_explained(rule: str, problem: str):
 
 
 def test_p_yes_sums_the_spellings_of_each_word():
-    found = {"Yes": math.log(0.3), " yes": math.log(0.1), "ĠYES": math.log(0.1), "No": math.log(0.25), "Maybe": -1.0}
-    assert compute_p_yes(json.dumps(found)) == pytest.approx(0.5 / 0.75)
+    result = {"Yes": math.log(0.3), " yes": math.log(0.1), "ĠYES": math.log(0.1), "No": math.log(0.25), "Maybe": -1.0}
+    assert compute_p_yes(json.dumps(result)) == pytest.approx(0.5 / 0.75)
     assert compute_p_yes(json.dumps({"Yes": -0.1})) == 1.0
     assert compute_p_yes(json.dumps({"No": -0.1, "The": -3.0})) == 0.0
     assert compute_p_yes(json.dumps({"The": -0.1})) is None

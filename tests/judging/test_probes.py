@@ -47,9 +47,9 @@ def test_a_wrong_step_ends_with_the_right_result():
 def test_probe_images_are_deterministic_and_large_enough_for_a_model(name: str):
     data = render_probe_png(PROBES.images[name])
     assert data == render_probe_png(PROBES.images[name])
-    with Image.open(io.BytesIO(data)) as picture:
-        assert min(picture.size) >= 224
-        assert len(picture.getcolors(1 << 20) or []) > 2
+    with Image.open(io.BytesIO(data)) as image:
+        assert min(image.size) >= 224
+        assert len(image.getcolors(1 << 20) or []) > 2
 
 
 def test_probe_files_with_errors_are_refused_with_a_reason(tmp_path: Path):
@@ -59,9 +59,9 @@ def test_probe_files_with_errors_are_refused_with_a_reason(tmp_path: Path):
     path.write_text("images: {}\npairs:\n  - {fault: rude, reason: w, image: p}\n", encoding="utf-8")
     with pytest.raises(MvlError, match=r"probes.yaml:3: pairs.0.fault"):
         load_probes(path)
-    said = "{question: q, answer: a}"
+    output = "{question: q, answer: a}"
     path.write_text(
-        f"images: {{}}\npairs:\n  - {{fault: off_image, reason: w, image: p, good: {said}, bad: {said}}}\n",
+        f"images: {{}}\npairs:\n  - {{fault: off_image, reason: w, image: p, good: {output}, bad: {output}}}\n",
         encoding="utf-8",
     )
     with pytest.raises(MvlError, match="no image is described for p"):
@@ -77,9 +77,9 @@ def test_a_judge_gets_every_criterion_with_the_image_once(lake: Lake):
         assert all(body["messages"][0]["content"][1]["type"] == "image_url" for body in server.bodies)
     # No endpoint: only an attempt to send would notice.
     assert run_probes(lake, profile(), PROBES, pictures, run_id="r2") == asked
-    found = compute_probe_score(asked)
-    assert (found.n_pairs, found.n_unanswered) == (16, 0)
-    assert found.true_keeps == sum(one.good.all_yes for one in asked if one.good)
+    result = compute_probe_score(asked)
+    assert (result.n_pairs, result.n_unanswered) == (16, 0)
+    assert result.true_keeps == sum(one.good.all_yes for one in asked if one.good)
     assert lake.images.table.count() == 0, "the drawn pictures are no part of the lake"
 
 

@@ -48,9 +48,9 @@ class Worker:
     def kill(self) -> list[str]:
         """Kill with SIGKILL and return the lines that were not read yet."""
         self.process.kill()
-        said = self.rest()
+        output = self.rest()
         self.process.wait()
-        return said
+        return output
 
 
 @contextmanager

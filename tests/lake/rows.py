@@ -44,7 +44,7 @@ def answer(number: int, text: str | None = None) -> Answer:
     )
 
 
-def picture(number: int, size: int = 100) -> ImageRow:
+def make_image(number: int, size: int = 100) -> ImageRow:
     data = random.Random(number).randbytes(size)
     return ImageRow(compute_digest(data), data, "PNG", 32, 24, 1, "RGB", f"{number:016x}")
 

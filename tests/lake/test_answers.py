@@ -26,8 +26,8 @@ def test_stored_answers_are_found_before_and_after_compaction(
         assert folded <= 6
         assert log.find_answered(keys) == other.find_answered(keys) == set(keys[:50])
         for reader in (log, other):
-            found = reader.get(keys[::7], ["text"])
-            assert {key: row["text"] for key, row in found.items()} == {
+            result = reader.get(keys[::7], ["text"])
+            assert {key: row["text"] for key, row in result.items()} == {
                 keys[number]: f"text {number}" for number in range(0, 50, 7)
             }
 

@@ -26,10 +26,10 @@ def turn(point: str) -> int:
 def assert_whole(lake: Lake, acked: int) -> None:
     """The acknowledged answers are stored, at most one batch more, each once and as it was; the rest can be added."""
     log = Lake(lake.root).get_answer_log("rewrite", "drawn")
-    found = {row["request_key"]: row["text"] for row in log.table.iter_rows(["request_key", "text"])}
+    result = {row["request_key"]: row["text"] for row in log.table.iter_rows(["request_key", "text"])}
     expected = {answer(n).request_key: answer(n).text for n in range(BATCH * BATCHES)}
-    assert acked <= len(found) <= acked + BATCH
-    assert found.items() <= expected.items()
+    assert acked <= len(result) <= acked + BATCH
+    assert result.items() <= expected.items()
     assert duplicates(log.table) == 0
     append_all(log, lambda count: None)
     again = Lake(lake.root).get_answer_log("rewrite", "drawn")

@@ -18,8 +18,8 @@ def test_a_full_or_read_only_disk_is_reported_and_loses_no_rows(tmp_path: Path) 
     if shutil.which("unshare") is None or subprocess.run([*small_disk(folder), "true"], capture_output=True).returncode:
         pytest.skip("an unprivileged user may not mount a file system on this machine")
     worker = Worker("fill_disk", str(folder / "lake"), before=small_disk(folder))
-    said = {line.split(" disk ")[0].split(" the ")[0].split(" 0 ")[0]: line for line in worker.rest()}
-    lines = list(said.values())
+    output = {line.split(" disk ")[0].split(" the ")[0].split(" 0 ")[0]: line for line in worker.rest()}
+    lines = list(output.values())
     assert worker.process.wait() == 0, lines
     full = [line for line in lines if "the disk is full" in line and "free some space" in line]
     assert {line.split()[0] for line in full} == {"answers", "publish", "insert", "pictures"}, lines

@@ -12,14 +12,14 @@ import pytest
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.lake import Lake
-from tests.lake.rows import mixture, pages, picture
+from tests.lake.rows import make_image, mixture, pages
 
 # Inline, in a shared file of blobs, and in one of its own.
 SIZES = (0, 10, 17_000, 200_000, 3_000_000)
 
 
 def test_images_of_every_size_are_returned_unchanged(lake: Lake) -> None:
-    pictures = [picture(n, size) for n, size in enumerate(SIZES)]
+    pictures = [make_image(n, size) for n, size in enumerate(SIZES)]
     assert lake.images.insert(pictures[:3]) == 3
     assert lake.images.insert(pictures[2:]) == 2
     assert lake.images.insert(pictures) == 0
@@ -30,7 +30,7 @@ def test_images_of_every_size_are_returned_unchanged(lake: Lake) -> None:
 
 
 def test_find_missing_returns_the_ids_that_are_not_stored(lake: Lake) -> None:
-    here, not_here = picture(1), picture(2)
+    here, not_here = make_image(1), make_image(2)
     assert lake.images.find_missing([here.image_id]) == {here.image_id}
     lake.images.insert([here])
     assert lake.images.find_missing([here.image_id, not_here.image_id]) == {not_here.image_id}
@@ -39,18 +39,19 @@ def test_find_missing_returns_the_ids_that_are_not_stored(lake: Lake) -> None:
 
 
 def test_an_image_twice_in_one_batch_is_stored_once(lake: Lake) -> None:
-    assert lake.images.insert([picture(1, 20_000), picture(2), picture(1, 20_000)]) == 2
+    assert lake.images.insert([make_image(1, 20_000), make_image(2), make_image(1, 20_000)]) == 2
     assert (
-        lake.images.read_images([picture(1, 20_000).image_id])[picture(1, 20_000).image_id] == picture(1, 20_000).data
+        lake.images.read_images([make_image(1, 20_000).image_id])[make_image(1, 20_000).image_id]
+        == make_image(1, 20_000).data
     )
     assert lake.images.insert([]) == 0
 
 
 def test_properties_are_read_without_the_bytes(lake: Lake) -> None:
-    lake.images.insert([picture(7, 500)])
-    found = lake.images.read_properties([picture(7, 500).image_id, picture(8).image_id])
-    assert list(found) == [picture(7, 500).image_id]
-    info = found[picture(7, 500).image_id]
+    lake.images.insert([make_image(7, 500)])
+    result = lake.images.read_properties([make_image(7, 500).image_id, make_image(8).image_id])
+    assert list(result) == [make_image(7, 500).image_id]
+    info = result[make_image(7, 500).image_id]
     assert (info.size, info.width, info.height, info.phash) == (500, 32, 24, f"{7:016x}")
 
 
@@ -63,7 +64,7 @@ def test_every_byte_of_an_image_is_synced_before_insert_returns(lake: Lake, monk
         real(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    lake.images.insert([picture(n, size) for n, size in enumerate(SIZES)])
+    lake.images.insert([make_image(n, size) for n, size in enumerate(SIZES)])
     folder = Path(lake.images.table.uri)
     written = {str(p) for part in ("data", "_versions") for p in (folder / part).rglob("*") if p.suffix != ".json"}
     assert any(name.endswith(".blob") for name in written)
@@ -71,7 +72,7 @@ def test_every_byte_of_an_image_is_synced_before_insert_returns(lake: Lake, monk
     assert {str(folder), str(folder / "data"), str(folder / "_versions"), lake.root} <= synced
 
     synced.clear()
-    lake.images.insert([picture(99)])
+    lake.images.insert([make_image(99)])
     assert not synced & {n for n in written if n.endswith((".lance", ".blob", ".manifest"))}, "only what is new"
 
 
@@ -81,8 +82,8 @@ def test_an_index_follows_every_change_of_its_table(lake: Lake) -> None:
     assert index.read_rows(keys) == {}
 
     def expect(content: dict[int, str]) -> None:
-        found = {key: row["license"] for key, row in index.read_rows(keys).items()}
-        assert found == {keys[n]: who for n, who in content.items()}
+        result = {key: row["license"] for key, row in index.read_rows(keys).items()}
+        assert result == {keys[n]: who for n, who in content.items()}
 
     table.publish([pages("a", "x", range(20))], "a")
     expect(dict.fromkeys(range(20), "x"))
@@ -100,8 +101,8 @@ def test_an_index_follows_whole_tables_that_are_replaced(lake: Lake) -> None:
     for name in ("first", "second"):
         lake.get_table("mixture/alignment").publish([mixture(12, name)])
         keys = mixture(12, name)["row_id"].to_pylist()
-        found = lake.get_index("mixture/alignment").read_rows(keys, ["row_id", "position"])
-        assert {k: (r["row_id"], r["position"]) for k, r in found.items()} == {k: (k, n) for n, k in enumerate(keys)}
+        result = lake.get_index("mixture/alignment").read_rows(keys, ["row_id", "position"])
+        assert {k: (r["row_id"], r["position"]) for k, r in result.items()} == {k: (k, n) for n, k in enumerate(keys)}
 
 
 def test_an_index_that_follows_many_small_appends_finds_what_a_new_one_finds(lake: Lake) -> None:
@@ -133,9 +134,9 @@ def test_keys_that_end_in_zero_bytes_are_distinguished(lake: Lake) -> None:
     rows = pages("a", "x", range(len(keys)))
     rows = rows.set_column(0, rows.schema.field(0), [keys])
     lake.get_table("category/ocr").insert(rows)
-    found = KeyIndex(lake.get_table("category/ocr")).read_rows(keys, ["sample_id", "version_id"])
-    assert {k: r["sample_id"] for k, r in found.items()} == {k: k for k in keys}
-    assert {r["version_id"] for r in found.values()} == set(rows["version_id"].to_pylist())
+    result = KeyIndex(lake.get_table("category/ocr")).read_rows(keys, ["sample_id", "version_id"])
+    assert {k: r["sample_id"] for k, r in result.items()} == {k: k for k in keys}
+    assert {r["version_id"] for r in result.values()} == set(rows["version_id"].to_pylist())
     assert KeyIndex(lake.get_table("category/ocr")).find_existing(["ab" * 15 + "02", keys[0]]) == {keys[0]}
 
 
@@ -145,9 +146,9 @@ def test_offsets_are_valid_for_the_version_they_were_read_from(lake: Lake) -> No
     table.publish([pages("a", "x", range(20))], "a")
     places = lake.get_index("category/ocr").load_key_offsets()
     assert places is not None
-    found = places.lookup([compute_digest("a", 15)])
+    result = places.lookup([compute_digest("a", 15)])
     table.publish([pages("a", "x", range(15, 20))], "a")
-    row = np.asarray(list(found.values()))
+    row = np.asarray(list(result.values()))
     assert places.dataset.take(row.tolist(), columns=["sample_id"]).to_pylist() == [
         {"sample_id": compute_digest("a", 15)}
     ]

@@ -38,10 +38,10 @@ def test_acknowledged_answers_survive_a_kill_at_any_moment(lake: Lake) -> None:
         assert stored(lines) > acked, "the worker went on from where the killed one stopped"
         acked = stored(lines)
         log = Lake(lake.root).get_answer_log("rewrite", "drawn")
-        found = log.count()
-        assert acked <= found <= acked + 4, f"kill {kill}: {acked} acknowledged, {found} stored"
+        result = log.count()
+        assert acked <= result <= acked + 4, f"kill {kill}: {acked} acknowledged, {result} stored"
         assert duplicates(log.table) == 0
-        keys = {answer(n).request_key: f"text {n}" for n in range(found)}
+        keys = {answer(n).request_key: f"text {n}" for n in range(result)}
         assert {r["request_key"]: r["text"] for r in log.table.iter_rows(["request_key", "text"])} == keys
 
 
@@ -84,13 +84,13 @@ def test_a_lease_names_its_holder_and_ends_with_its_process(lake: Lake) -> None:
 def test_one_of_two_processes_gets_the_lease(lake: Lake) -> None:
     first, second = (Worker("hold", lake.root) for _ in range(2))
     try:
-        said = []
+        output = []
         for worker in (first, second):
             try:
-                said.append(worker.line())
+                output.append(worker.line())
             except EOFError:
-                said.append("refused")
-        assert sorted(said) == ["held", "refused"]
+                output.append("refused")
+        assert sorted(output) == ["held", "refused"]
     finally:
         first.kill()
         second.kill()

@@ -176,7 +176,7 @@ def test_one_table_can_be_written_and_read_by_several_threads(lake: Lake) -> Non
 
 def rounds(lake: Lake, own: str) -> list[tuple[str, str]]:
     """Two processes publish eight times at the same moments; the data versions each of them reports."""
-    said: list[tuple[str, str]] = []
+    output: list[tuple[str, str]] = []
     commands = [("publish_rounds", lake.root, who, own) for who in ("x", "y")]
     with workers(*commands) as both:
         for worker in both:
@@ -184,8 +184,8 @@ def rounds(lake: Lake, own: str) -> list[tuple[str, str]]:
         for _ in range(8):
             for worker in both:
                 worker.go()
-            said.append((published(both[0]), published(both[1])))
-    return said
+            output.append((published(both[0]), published(both[1])))
+    return output
 
 
 def published(worker: Worker) -> str:
@@ -193,9 +193,9 @@ def published(worker: Worker) -> str:
 
 
 def test_two_processes_can_publish_two_partitions_at_once(lake: Lake) -> None:
-    said = rounds(lake, "own")
+    output = rounds(lake, "own")
     table = lake.get_table("category/ocr")
-    for turn, versions in enumerate(said):
+    for turn, versions in enumerate(output):
         for who, version in zip("xy", versions, strict=True):
             assert table.compute_data_version(f"source = '{who} {turn}'") == version
     assert table.count() == 2 * 8 * 20
@@ -205,8 +205,8 @@ def test_two_processes_can_publish_two_partitions_at_once(lake: Lake) -> None:
 def test_of_two_processes_that_publish_one_partition_one_wins_completely(lake: Lake) -> None:
     """Lance alone would keep the rows of both: neither commit touches a key of the other."""
     lake.get_table("category/ocr").publish([pages("before", "x", range(10))], "before")
-    said = rounds(lake, "same")
+    output = rounds(lake, "same")
     table = lake.get_table("category/ocr")
-    for turn, versions in enumerate(said):
+    for turn, versions in enumerate(output):
         assert table.compute_data_version(f"source = 'all {turn}'") in versions
     assert duplicates(table) == 0

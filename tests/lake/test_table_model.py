@@ -49,8 +49,8 @@ class TableAgainstDictionary(RuleBasedStateMachine):
     @invariant()
     def the_table_holds_what_the_dictionary_holds(self) -> None:
         expected = [(s, pages(s, who, [n])["version_id"][0].as_py(), who) for (s, n), who in self.model.items()]
-        found = [(r["source"], r["version_id"], r["license"]) for r in self.table.iter_rows()]
-        assert sorted(found) == sorted(expected)
+        result = [(r["source"], r["version_id"], r["license"]) for r in self.table.iter_rows()]
+        assert sorted(result) == sorted(expected)
         digest = DigestSum()
         digest.add(r["row_hash"] for r in self.table.iter_rows(["row_hash"]))
         assert self.table.compute_data_version() == digest.to_hex()

@@ -13,14 +13,14 @@ from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import JUDGED, REWRITTEN, SAMPLES
 from mvl_assets.lake_queries.lineage import trace
-from tests.lake.rows import answer, judgement, picture, put, put_category, put_samples, rewrite, sample, table_of
+from tests.lake.rows import answer, judgement, make_image, put, put_category, put_samples, rewrite, sample, table_of
 
 
 @pytest.fixture
 def traced(lake: Lake) -> Lake:
     """A source of four samples with pictures, two of them rewritten and judged, all in a mixture."""
     put_category(lake, "ocr", "a", 4)
-    shown = picture(1)
+    shown = make_image(1)
     lake.images.insert([shown])
     rows = [sample("a", n, image_ids=[shown.image_id]) for n in range(4)]
     put_samples(lake, "a", rows)
@@ -50,7 +50,7 @@ def test_a_training_row_leads_back_to_everything_that_made_it(traced: Lake) -> N
     assert history["answer"]["text"] == "text 1"
     assert [v["text"] for v in history["verdicts"]] == ["Yes"]
     assert (history["sample"]["file"], history["sample"]["position"]) == ("rows.json", 1)
-    assert [i["image_id"] for i in history["images"]] == [picture(1).image_id]
+    assert [i["image_id"] for i in history["images"]] == [make_image(1).image_id]
 
 
 def test_an_original_row_has_neither_answer_nor_verdict(traced: Lake) -> None:
@@ -96,9 +96,9 @@ def test_a_row_whose_rewrite_was_replaced_is_traced_through_the_older_version_of
     ("row_id", "words"), [("abc", "is not an id"), ("no hex!", "is not an id"), ("0" * 32, "nothing")]
 )
 def test_an_invalid_or_unknown_id_is_reported_in_one_line(traced: Lake, row_id: str, words: str) -> None:
-    with pytest.raises(LakeError, match=words) as said:
+    with pytest.raises(LakeError, match=words) as output:
         trace(traced, row_id)
-    assert said.value.hint is not None
+    assert output.value.hint is not None
 
 
 def test_a_prefix_that_matches_two_rows_is_refused(lake: Lake) -> None:

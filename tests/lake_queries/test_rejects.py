@@ -17,8 +17,8 @@ def test_a_later_run_replaces_the_rejects_of_its_stage_and_source_alone(lake: La
     publish("rewrite", "b", "1")
     publish("judge", "a", "1")
     publish("rewrite", "a", "2")
-    found = {(row["stage"], row["source"], row["row_key"]) for row in lake.get_table("rejects").iter_rows()}
-    assert found == {("rewrite", "a", "2"), ("rewrite", "b", "1"), ("judge", "a", "1")}
+    result = {(row["stage"], row["source"], row["row_key"]) for row in lake.get_table("rejects").iter_rows()}
+    assert result == {("rewrite", "a", "2"), ("rewrite", "b", "1"), ("judge", "a", "1")}
     publish("rewrite", "a")
     assert lake.get_table("rejects").count("partition_key = 'rewrite/a'") == 0
 

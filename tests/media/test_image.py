@@ -128,13 +128,11 @@ def test_image_id_is_a_digest_of_bytes_not_of_pixels() -> None:
 
 
 def test_perceptual_hash_equals_imagehash_and_survives_reencoding() -> None:
-    picture = spots(640, 480)
-    ours = imagehash.hex_to_hash(inspect_image(file_of(picture)).phash)
-    assert ours - imagehash.phash(picture) <= 4
-    assert (
-        ours - imagehash.hex_to_hash(inspect_image(file_of(picture.resize((320, 240)), "JPEG", quality=60)).phash) <= 4
-    )
-    mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image = spots(640, 480)
+    ours = imagehash.hex_to_hash(inspect_image(file_of(image)).phash)
+    assert ours - imagehash.phash(image) <= 4
+    assert ours - imagehash.hex_to_hash(inspect_image(file_of(image.resize((320, 240)), "JPEG", quality=60)).phash) <= 4
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     assert ours - imagehash.hex_to_hash(inspect_image(file_of(mirrored)).phash) > 10
 
 
@@ -195,11 +193,11 @@ def test_standard_size_is_within_the_papers_bounds(width: int, height: int) -> N
 def test_standardise_image_has_the_computed_standard_size(
     size: tuple[int, int], result: tuple[int, int], verdict: str
 ) -> None:
-    picture = standardise_image(file_of(Image.new("RGB", size, "red")))
-    assert picture.size == result == compute_standard_size(*size).canvas
+    image = standardise_image(file_of(Image.new("RGB", size, "red")))
+    assert image.size == result == compute_standard_size(*size).canvas
     assert compute_standard_size(*size).action == verdict
-    assert picture.getpixel((result[0] // 2, result[1] // 2)) == (255, 0, 0)
-    assert (picture.getpixel((0, 0)) == (255, 255, 255)) == (verdict == "padded")
+    assert image.getpixel((result[0] // 2, result[1] // 2)) == (255, 0, 0)
+    assert (image.getpixel((0, 0)) == (255, 255, 255)) == (verdict == "padded")
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])

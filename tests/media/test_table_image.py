@@ -30,8 +30,8 @@ def words(page: Page) -> list[str]:
 
 
 def grey(page: Page) -> np.ndarray:
-    with Image.open(io.BytesIO(draw_page(page))) as picture:
-        return np.asarray(picture.convert("L"))
+    with Image.open(io.BytesIO(draw_page(page))) as image:
+        return np.asarray(image.convert("L"))
 
 
 def test_page_has_all_cells_and_paragraphs_in_reading_order() -> None:

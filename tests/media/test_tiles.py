@@ -74,9 +74,9 @@ def test_anyres_tiles_equal_transformers_pixel_for_pixel(grid: TileGrid) -> None
     rng = random.Random(1)
     sizes = [(rng.randint(20, 500), rng.randint(20, 500)) for _ in range(40)] + [(112, 112), (384, 384), (900, 120)]
     for width, height in sizes:
-        picture = drawn(width, height)
-        ours = tiles.cut_anyres(picture, grid)
-        theirs = reference(images=[[picture]], return_tensors="np")["pixel_values"][0]
+        image = drawn(width, height)
+        ours = tiles.cut_anyres(image, grid)
+        theirs = reference(images=[[image]], return_tensors="np")["pixel_values"][0]
         assert ours.shape == theirs.shape, (width, height)
         assert ours.shape[0] == tiles.compute_anyres_layout(height, width, grid).n_tiles
         assert np.abs(ours / 127.5 - 1.0 - theirs).max() < 1e-5, (width, height)
@@ -86,8 +86,8 @@ def test_padded_tiles_equal_transformers() -> None:
     reference = reference_images(SMALL)
     pictures = [drawn(w, h, w) for w, h in [(50, 80), (80, 50), (112, 112), (301, 300), (300, 301)]]
     theirs = reference(images=[pictures], return_tensors="np")["pixel_values"]
-    for picture, expected in zip(pictures, theirs, strict=True):
-        assert np.abs(tiles.cut_padded(picture, SMALL)[0] / 127.5 - 1.0 - expected[0]).max() < 1e-5
+    for image, expected in zip(pictures, theirs, strict=True):
+        assert np.abs(tiles.cut_padded(image, SMALL)[0] / 127.5 - 1.0 - expected[0]).max() < 1e-5
 
 
 def test_token_counts_equal_the_papers() -> None:

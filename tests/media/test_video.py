@@ -16,7 +16,7 @@ from mvl_assets.media.video import VideoError, compute_sample_times, sample_fram
 RATE = 10
 
 
-def film(
+def make_video(
     path: Path, seconds: float, *, rotation: float | None = None, gop: int = 10, size: tuple[int, int] = (64, 48)
 ) -> Path:
     """A film whose brightness tells the second: second n is grey 8n + 8. The left half stays black."""
@@ -42,25 +42,25 @@ def second_shown(jpeg: bytes) -> int:
 
 
 def test_sampled_frame_is_the_one_on_screen_at_its_second(tmp_path: Path) -> None:
-    frames = list(sample_frames(film(tmp_path / "a.mp4", 5)))
+    frames = list(sample_frames(make_video(tmp_path / "a.mp4", 5)))
     assert [t for t, _ in frames] == [0, 1, 2, 3, 4]
     assert [second_shown(jpeg) for _, jpeg in frames] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("gop", [10, 300], ids=["key frame each second", "one key frame"])
 def test_long_video_is_sampled_evenly_by_seeking(tmp_path: Path, gop: int) -> None:
-    frames = list(sample_frames(film(tmp_path / "long.mp4", 29, gop=gop), max_frames=5))
+    frames = list(sample_frames(make_video(tmp_path / "long.mp4", 29, gop=gop), max_frames=5))
     assert [t for t, _ in frames] == [0, 7, 14, 21, 28]
     assert [second_shown(jpeg) for _, jpeg in frames] == [0, 7, 14, 21, 28]
 
 
 def test_same_video_gives_the_same_bytes(tmp_path: Path) -> None:
-    path = film(tmp_path / "a.mp4", 3)
+    path = make_video(tmp_path / "a.mp4", 3)
     assert list(sample_frames(path)) == list(sample_frames(path))
 
 
 def test_video_without_a_duration_in_its_header_is_measured_by_packets(tmp_path: Path) -> None:
-    mp4, live = film(tmp_path / "a.mp4", 4), tmp_path / "live.mkv"
+    mp4, live = make_video(tmp_path / "a.mp4", 4), tmp_path / "live.mkv"
     with av.open(str(mp4)) as source, av.open(str(live), "w", options={"live": "1"}) as sink:
         copy = sink.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(source.streams.video[0]):
@@ -73,7 +73,7 @@ def test_video_without_a_duration_in_its_header_is_measured_by_packets(tmp_path:
 
 
 def test_rotated_phone_video_is_sampled_upright(tmp_path: Path) -> None:
-    (_, jpeg), *_ = sample_frames(film(tmp_path / "turned.mp4", 1, rotation=90))
+    (_, jpeg), *_ = sample_frames(make_video(tmp_path / "turned.mp4", 1, rotation=90))
     turned = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), dtype=float)
     assert turned.shape == (64, 48)
     # 90 degrees counterclockwise bring the left (black) half to the bottom.
@@ -104,7 +104,7 @@ def test_file_that_is_not_a_video_has_its_own_code(tmp_path: Path) -> None:
 
 def test_cut_off_video_is_truncated_not_shorter(tmp_path: Path) -> None:
     for name in ("a.mkv", "a.mp4"):
-        whole = film(tmp_path / name, 12)
+        whole = make_video(tmp_path / name, 12)
         whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
         with pytest.raises(VideoError) as caught:
             list(sample_frames(whole))

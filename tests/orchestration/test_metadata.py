@@ -16,7 +16,7 @@ from mvl_assets.orchestration.metadata import MAX_PREVIEW_BYTES, MAX_PREVIEW_IMA
 def test_a_preview_of_the_largest_rows_stays_within_its_limits(lake: Lake) -> None:
     """Noise does not compress, and every character needs an escape: the largest a row can get."""
     rng = np.random.default_rng(0)
-    pictures = [picture(rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)) for _ in range(6)]
+    pictures = [make_image(rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)) for _ in range(6)]
     lake.images.insert(pictures)
     rows = [
         {
@@ -35,7 +35,7 @@ def test_a_preview_of_the_largest_rows_stays_within_its_limits(lake: Lake) -> No
 
 
 def test_a_preview_embeds_the_first_images_and_counts_the_others(lake: Lake) -> None:
-    one = picture(np.zeros((240, 240, 3), dtype=np.uint8))
+    one = make_image(np.zeros((240, 240, 3), dtype=np.uint8))
     lake.images.insert([one])
     text = render_preview(lake, [{"image_ids": [one.image_id] * 3, "n": n} for n in range(6)], ["n"]).value
     assert isinstance(text, str)
@@ -47,7 +47,7 @@ def test_a_preview_without_rows_is_the_word_none(lake: Lake) -> None:
     assert render_preview(lake, [], ["question"]).value == "none"
 
 
-def picture(pixels: np.ndarray) -> ImageRow:
+def make_image(pixels: np.ndarray) -> ImageRow:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     data = buffer.getvalue()

@@ -102,14 +102,14 @@ def test_every_training_row_can_be_traced_to_its_file(lake: Lake) -> None:
     kinds = set()
     for stage in TRAINING_STAGES:
         for row in iter_mixture_rows(lake, stage):
-            found = trace(lake, row["row_id"])
-            source = load_catalog()[found["sample"]["source"]]
-            assert found["sample"]["source"] in SOURCES
-            assert (Path(lake.root).parent / "raw" / source.slug / found["sample"]["file"]).exists()
+            result = trace(lake, row["row_id"])
+            source = load_catalog()[result["sample"]["source"]]
+            assert result["sample"]["source"] in SOURCES
+            assert (Path(lake.root).parent / "raw" / source.slug / result["sample"]["file"]).exists()
             if row["kind"] == "rewritten":
-                assert found["answer"]["text"]
-                assert found["judged"]["keep"]
-                assert len(found["verdicts"]) == len(found["judged"]["verdicts"]) > 0
+                assert result["answer"]["text"]
+                assert result["judged"]["keep"]
+                assert len(result["verdicts"]) == len(result["judged"]["verdicts"]) > 0
             kinds.add(row["kind"])
     assert kinds == {"original", "rewritten"}
 

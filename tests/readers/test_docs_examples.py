@@ -11,10 +11,10 @@ import pytest
 
 from mvl_assets.config.catalog import RecordsMapping, read_catalog
 from mvl_assets.config.strict_yaml import iter_documents
-from tests.raw_files import good, picture, put, read_all, source
+from tests.raw_files import good, make_image, put, read_all, source
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "add_a_source.md"
-PICTURES = {
+IMAGES = {
     "csv": ("bars.png", "images/lines.png"),
     "JSON:": ("pictures/00007.png", "pictures/00012.png"),
     "Parquet": (),
@@ -26,10 +26,10 @@ PICTURES = {
 def examples() -> dict[str, list[tuple[str, str]]]:
     """The fenced blocks (language, text) under each heading that has a field map."""
     sections = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-    found = {
+    result = {
         part.splitlines()[0]: re.findall(r"^```(\w+)\n(.*?)^```", part, re.DOTALL | re.MULTILINE) for part in sections
     }
-    return {heading: blocks for heading, blocks in found.items() if any(language == "yaml" for language, _ in blocks)}
+    return {heading: blocks for heading, blocks in result.items() if any(language == "yaml" for language, _ in blocks)}
 
 
 def field_map(text: str, folder: Path) -> RecordsMapping:
@@ -42,12 +42,12 @@ def lay_out(root: Path, heading: str, language: str, text: str) -> None:
     """The example's file, and its pictures."""
     section = PAGE.read_text(encoding="utf-8").split(f"## {heading}")[1]
     name = re.findall(r"`\w+/([\w./-]+)`", section)[0]
-    (word,) = (word for word in PICTURES if word in heading)
-    for number, file in enumerate(PICTURES[word]):
-        put(root, file, picture(number))
+    (word,) = (word for word in IMAGES if word in heading)
+    for number, file in enumerate(IMAGES[word]):
+        put(root, file, make_image(number))
     if language == "python":
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        exec(compile(text, str(PAGE), "exec"), {"photo": picture(9), "folder": (root / name).parent})
+        exec(compile(text, str(PAGE), "exec"), {"photo": make_image(9), "folder": (root / name).parent})
     else:
         put(root, name, text.encode())
 
@@ -67,7 +67,7 @@ def test_the_example_gives_what_the_page_says(heading: str, tmp_path: Path) -> N
     assert len(rows) == len(expected)
     marked = [sum(text.count("<image>") for text in talk) for talk in expected]
     assert [len(sample.images) for sample in good(rows)] == marked
-    assert all(found.read().startswith(b"\x89PNG") for sample in good(rows) for found in sample.images)
+    assert all(result.read().startswith(b"\x89PNG") for sample in good(rows) for result in sample.images)
 
 
 def test_the_entry_around_a_field_map_is_one_the_catalog_takes(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def profile(*, supports_images: bool = True, rule: str = "all_yes", revision: st
     return Profile.model_validate({"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": rule}})
 
 
-def picture(number: int) -> ImageRow:
+def make_image(number: int) -> ImageRow:
     buffer = io.BytesIO()
     Image.new("RGB", (240, 240), (number % 256, 90, 30)).save(buffer, "PNG")
     data = buffer.getvalue()
@@ -52,7 +52,7 @@ def picture(number: int) -> ImageRow:
 def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) -> None:
     """Makes samples of these numbers all there is of the source. `changed` overrides columns of every sample."""
     numbers = list(numbers)
-    pictures = [picture(n) for n in numbers]
+    pictures = [make_image(n) for n in numbers]
     lake.images.insert(pictures)
     samples, rows = [], []
     for number, shown in zip(numbers, pictures, strict=True):

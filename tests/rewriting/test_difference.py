@@ -54,11 +54,11 @@ class Pipeline:
     def plan(self, stage: str, source: SourceSpec, limit: int | None) -> int:
         options = {"prompts": self.prompts, "limit": limit}
         if stage == "rewritten":
-            found = plan_rewrite(self.lake, source, self.profile, **options)
+            result = plan_rewrite(self.lake, source, self.profile, **options)
         else:
-            (found,) = plan_judges(self.lake, source, self.profile, **options)
-        assert found.requested == found.cache_hits + found.to_send
-        return found.to_send
+            (result,) = plan_judges(self.lake, source, self.profile, **options)
+        assert result.requested == result.cache_hits + result.to_send
+        return result.to_send
 
     def given(self, role: ModelRole) -> dict[str, object]:
         served = replace(self.endpoint, model=self.profile.get_model(role).name)

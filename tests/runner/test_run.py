@@ -99,28 +99,28 @@ def test_the_second_run_sends_nothing_and_makes_nothing_stale(
     before = model.counts()["requests"]
     names = ["samples", *(n for f in ("category", "rewritten", "judged", "mixture") for n in home.lake.list_tables(f))]
     versions = {name: home.lake.get_table(name).version for name in names}
-    said = home.run("run", *SOURCES, "--until", "mixture")
+    output = home.run("run", *SOURCES, "--until", "mixture")
     assert model.counts()["requests"] == before
-    assert lines_with(said, ["-- raw: 3 made, 0 up to date, 0 failed"])
+    assert lines_with(output, ["-- raw: 3 made, 0 up to date, 0 failed"])
     for stage, fresh in {"category": 3, "rewritten": 2, "judged": 2, "curation": 2, "mixture": 3}.items():
-        assert lines_with(said, [f"-- {stage}: 0 made, {fresh} up to date, 0 failed"]), said
+        assert lines_with(output, [f"-- {stage}: 0 made, {fresh} up to date, 0 failed"]), output
     assert {name: home.lake.get_table(name).version for name in names} == versions
     assert "nothing is stale" in home.run("stale")
 
 
 def test_part_of_the_pipeline_for_some_sources_leaves_the_rest_alone(fresh: Home) -> None:
-    said = fresh.run("run", "--source", KEPT, "--source", REWRITTEN[0], "--until", "category")
-    assert said.startswith("2 sources, 2 stages")
+    output = fresh.run("run", "--source", KEPT, "--source", REWRITTEN[0], "--until", "category")
+    assert output.startswith("2 sources, 2 stages")
     assert {row["source"] for row in fresh.lake.get_table("samples").iter_rows(["source"])} == {KEPT, REWRITTEN[0]}
     assert fresh.lake.list_tables("category") == ["category/caption", "category/general"]
     assert fresh.lake.list_tables("rewritten") == []
 
 
 def test_a_selection_runs_those_assets_alone(built: Home, copy_of: Callable[[Home], Home]) -> None:
-    said = copy_of(built).run("run", *SOURCES, "--select", "key:judged/caption", "--force")
-    assert said.startswith("3 sources, 1 stages")
-    assert lines_with(said, ["-- judged: 1 made, 0 up to date, 0 failed"])
-    assert not lines_with(said, ["-- rewritten"])
+    output = copy_of(built).run("run", *SOURCES, "--select", "key:judged/caption", "--force")
+    assert output.startswith("3 sources, 1 stages")
+    assert lines_with(output, ["-- judged: 1 made, 0 up to date, 0 failed"])
+    assert not lines_with(output, ["-- rewritten"])
 
 
 def test_an_undeclared_source_is_an_error(raw: Home) -> None:
@@ -153,9 +153,9 @@ def test_a_source_without_files_fails_alone(fresh: Home) -> None:
 def test_an_interrupt_stores_what_has_arrived_and_leaves_no_process(
     halfway: Home, slow: FakeProcess, built: Home, stop: Callable[[subprocess.Popen[str]], object]
 ) -> None:
-    with stopped_after(halfway, slow, 3 * IN_FLIGHT, stop) as (process, said):
-        assert process.returncode == 130, said
-        assert said.rstrip().endswith("stopped; run the same command again to go on") and "Traceback" not in said
+    with stopped_after(halfway, slow, 3 * IN_FLIGHT, stop) as (process, output):
+        assert process.returncode == 130, output
+        assert output.rstrip().endswith("stopped; run the same command again to go on") and "Traceback" not in output
         assert halfway.processes() == []
     stored = sum(halfway.lake.get_answer_log("rewritten", source).count() for source in REWRITTEN)
     assert stored >= 2 * IN_FLIGHT, "everything answered before the interrupt is stored"
@@ -176,10 +176,10 @@ def test_a_killed_worker_is_reported_in_one_line(halfway: Home, slow: FakeProces
         workers = [p for p in halfway.processes() if p.pid != process.pid and "spawn_main" in " ".join(p.cmdline())]
         workers[0].kill()
 
-    with stopped_after(halfway, slow, 2 * IN_FLIGHT, kill_a_worker) as (process, said):
-        assert process.returncode == 1 and "Traceback" not in said, said
-        assert lines_with(said, ["error:", "the process that ran it was killed"])
-        assert lines_with(said, ["what to do:", "memory"])
+    with stopped_after(halfway, slow, 2 * IN_FLIGHT, kill_a_worker) as (process, output):
+        assert process.returncode == 1 and "Traceback" not in output, output
+        assert lines_with(output, ["error:", "the process that ran it was killed"])
+        assert lines_with(output, ["what to do:", "memory"])
         assert gone(halfway.processes)
     assert_goes_on(halfway, slow, built, asked_twice=5 * IN_FLIGHT)
 
@@ -188,5 +188,5 @@ def test_a_partition_missing_from_the_lake_is_made_again(
     built: Home, copy_of: Callable[[Home], Home], tmp_path: Path
 ) -> None:
     home = copy_of(built)
-    said = home.using(MVL_LAKE=str(tmp_path / "other")).run("run", *SOURCES, "--until", "category")
-    assert lines_with(said, ["-- category: 3 made, 0 up to date, 0 failed"]), said
+    output = home.using(MVL_LAKE=str(tmp_path / "other")).run("run", *SOURCES, "--until", "category")
+    assert lines_with(output, ["-- category: 3 made, 0 up to date, 0 failed"]), output

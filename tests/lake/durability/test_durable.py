@@ -116,9 +116,9 @@ def test_a_torn_table_on_a_read_only_disk_is_reported(tmp_path: Path, monkeypatc
     assert len(acked(tmp_path)) == 5
     manifest.write_bytes(b"")
     before = listing(folder)
-    with pytest.raises(LakeError, match="power cut") as said:
+    with pytest.raises(LakeError, match="power cut") as output:
         Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").count()
-    assert said.value.hint is not None and "put aside" in said.value.hint
+    assert output.value.hint is not None and "put aside" in output.value.hint
     assert listing(folder) == before
 
 

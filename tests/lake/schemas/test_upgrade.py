@@ -52,8 +52,8 @@ def test_an_upgraded_table_takes_rows_and_publishes_partitions(lake: Lake):
     new = [{"judged_id": f"{n:032x}", "source": "drawn", "second_all_yes": n == 9} for n in (1, 9)]
     done = lake.get_table("judged/chart").publish([pa.Table.from_pylist(new, schema=JUDGED.columns)], "drawn")
     assert (done.n_rows, done.n_added, done.n_removed) == (2, 1, 2)
-    found = {row["judged_id"]: row["second_all_yes"] for row in Lake(lake.root).get_table("judged/chart").iter_rows()}
-    assert found == {f"{1:032x}": False, f"{9:032x}": True}
+    result = {row["judged_id"]: row["second_all_yes"] for row in Lake(lake.root).get_table("judged/chart").iter_rows()}
+    assert result == {f"{1:032x}": False, f"{9:032x}": True}
 
 
 def test_a_killed_upgrade_is_continued(lake: Lake):

@@ -30,7 +30,7 @@ from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
 from mvl_assets.lake_queries.removal import purge as module
 from mvl_assets.lake_queries.removal.purge import Purge
 from mvl_training.evaluation.held_out.questions import build_question
-from tests.lake.rows import answer, category_row, judgement, picture, put, put_samples, rewrite, sample
+from tests.lake.rows import answer, category_row, judgement, make_image, put, put_samples, rewrite, sample
 
 GONE, STAYS = "gone", "stays"
 SOURCES = (GONE, STAYS)
@@ -44,11 +44,11 @@ SIZES = (3_000, 120_000, 3_000_000)
 Row = dict[str, Any]
 
 
-def own_picture(source: str, row: int) -> ImageRow:
-    return picture(int(compute_digest(source, row)[:8], 16), SIZES[SAYS[row]])
+def own_image(source: str, row: int) -> ImageRow:
+    return make_image(int(compute_digest(source, row)[:8], 16), SIZES[SAYS[row]])
 
 
-SHARED = picture(1, 50_000)
+SHARED = make_image(1, 50_000)
 
 
 def secret(source: str, row: int) -> str:
@@ -95,12 +95,12 @@ def fill(lake: Lake) -> dict[str, list[Row]]:
 
 
 def _source(lake: Lake, source: str) -> list[Row]:
-    lake.images.insert([SHARED, *(own_picture(source, row) for row in range(3))])
+    lake.images.insert([SHARED, *(own_image(source, row) for row in range(3))])
     rows = [
         sample(
             source,
             number,
-            image_ids=[own_picture(source, like).image_id, SHARED.image_id],
+            image_ids=[own_image(source, like).image_id, SHARED.image_id],
             answer=secret(source, number),
             content_hash=compute_digest(source, "says", like),
         )
@@ -132,9 +132,9 @@ def _source(lake: Lake, source: str) -> list[Row]:
     return rows
 
 
-def _answer(lake: Lake, stage: str, source: str, said: Mapping[str, str]) -> None:
+def _answer(lake: Lake, stage: str, source: str, output: Mapping[str, str]) -> None:
     with lake.get_answer_log(stage, source) as log:
-        log.append([replace(answer(0, t), request_key=k, source=source, stage=stage) for k, t in said.items()])
+        log.append([replace(answer(0, t), request_key=k, source=source, stage=stage) for k, t in output.items()])
 
 
 def _asked(of: Row) -> Row:
@@ -154,12 +154,12 @@ def _asked(of: Row) -> Row:
 
 def state(lake: Lake) -> dict[str, list[str]]:
     """What every table that has rows says, without when and by whom."""
-    found = {}
+    result = {}
     for name in measure_table_sizes(lake):
         table = lake.get_table(name)
         columns = [c for c in table.schema.names if c not in ("bytes", "run_id", "created_at")]
-        found[name] = sorted(str(row) for row in table.iter_rows(columns))
-    return {name: rows for name, rows in found.items() if rows}
+        result[name] = sorted(str(row) for row in table.iter_rows(columns))
+    return {name: rows for name, rows in result.items() if rows}
 
 
 def on_disk(root: str, what: bytes) -> list[str]:

@@ -19,7 +19,7 @@ from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.removal import gc
 from mvl_assets.lake_queries.removal.gc import collect_garbage
 from tests.lake.processes import PROJECT, workers
-from tests.lake.rows import pages, picture, put_samples, sample
+from tests.lake.rows import make_image, pages, put_samples, sample
 from tests.lake_queries.removal.purge_world import on_disk
 
 NOW, WEEK = dt.timedelta(0), dt.timedelta(days=7)
@@ -45,8 +45,8 @@ gc.collect_garbage(Lake(sys.argv[1]), dt.timedelta(0), compact_images=True)
 
 def fill(lake: Lake, used: int, unused: int, size: int = 20_000) -> tuple[list[ImageRow], list[ImageRow]]:
     """Two fragments of pictures: in the first all are in use, in the second `used` are and `unused` are not."""
-    first = [picture(n, size) for n in range(4)]
-    second = [picture(100 + n, size) for n in range(used + unused)]
+    first = [make_image(n, size) for n in range(4)]
+    second = [make_image(100 + n, size) for n in range(used + unused)]
     lake.images.insert(first)
     lake.images.insert(second)
     kept = [*first, *second[:used]]
@@ -60,14 +60,14 @@ def stored(lake: Lake) -> set[str]:
 
 def test_unreferenced_images_are_removed_and_all_others_stay(lake: Lake) -> None:
     kept, unused = fill(lake, used=1, unused=3)
-    found = collect_garbage(lake, WEEK)
-    assert (found.n_images, found.image_bytes) == (3, sum(len(p.data) for p in unused))
+    result = collect_garbage(lake, WEEK)
+    assert (result.n_images, result.image_bytes) == (3, sum(len(p.data) for p in unused))
     assert stored(lake) == {p.image_id for p in kept}
     assert Lake(lake.root).images.read_images([p.image_id for p in kept]) == {p.image_id: p.data for p in kept}
 
 
 def test_images_of_earlier_revisions_and_withdrawn_samples_stay(lake: Lake) -> None:
-    pictures = [picture(n) for n in range(3)]
+    pictures = [make_image(n) for n in range(3)]
     lake.images.insert(pictures)
     put_samples(
         lake,
@@ -98,8 +98,8 @@ def test_a_dry_run_reports_the_same_and_changes_nothing(lake: Lake) -> None:
 
 def test_bytes_of_deleted_images_stay_on_disk_until_their_file_is_rewritten(lake: Lake) -> None:
     kept, unused = fill(lake, used=1, unused=3)
-    found = collect_garbage(lake, NOW)
-    assert found.reclaimable_bytes == sum(len(p.data) for p in unused)
+    result = collect_garbage(lake, NOW)
+    assert result.reclaimable_bytes == sum(len(p.data) for p in unused)
     assert on_disk(lake.root, unused[0].data), "three of the four pictures of its file are marked, one is in use"
     assert collect_garbage(lake, NOW, compact_images=True).n_compacted_fragments == {"images": 1}
     assert not any(on_disk(lake.root, p.data) for p in unused)
@@ -141,9 +141,9 @@ def test_tables_in_use_are_skipped(lake: Lake) -> None:
     kept, unused = fill(lake, used=1, unused=3)
     with workers(("hold", lake.root)) as (holder,), acquire_ingest_lock(lake):
         assert holder.line() == "held"
-        found = collect_garbage(lake, WEEK)
-        assert found.skipped.keys() == {"unreferenced images", "answers/rewrite/drawn"}
-        assert str(holder.process.pid) in found.skipped["answers/rewrite/drawn"]
+        result = collect_garbage(lake, WEEK)
+        assert result.skipped.keys() == {"unreferenced images", "answers/rewrite/drawn"}
+        assert str(holder.process.pid) in result.skipped["answers/rewrite/drawn"]
         assert stored(lake) == {p.image_id for p in (*kept, *unused)}
 
 
@@ -175,8 +175,8 @@ def test_a_damaged_table_is_skipped(lake: Lake) -> None:
     for before in sorted((table / "_versions").glob("*.manifest"))[1:]:
         before.unlink()
     next((table / "data").iterdir()).write_bytes(b"")
-    found = collect_garbage(Lake(lake.root), WEEK)
-    assert "category/ocr" in found.skipped and found.n_images == 3
+    result = collect_garbage(Lake(lake.root), WEEK)
+    assert "category/ocr" in result.skipped and result.n_images == 3
 
 
 def test_old_torn_manifests_are_removed(lake: Lake) -> None:

@@ -9,9 +9,9 @@ from mvl_assets.lake_queries.removal.image_refs import (
     iter_image_sizes,
     iter_referenced_image_ids,
 )
-from tests.lake.rows import picture, put_samples, sample
+from tests.lake.rows import make_image, put_samples, sample
 
-FIRST, SECOND, THIRD, UNUSED = (picture(n, size=100 + n) for n in range(4))
+FIRST, SECOND, THIRD, UNUSED = (make_image(n, size=100 + n) for n in range(4))
 
 
 def fill(lake: Lake) -> None:

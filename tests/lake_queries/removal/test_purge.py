@@ -29,7 +29,7 @@ from tests.lake_queries.removal.purge_world import (
     fill,
     key_of,
     on_disk,
-    own_picture,
+    own_image,
     secret,
     state,
 )
@@ -55,7 +55,7 @@ def lake(world: tuple[Path, dict[str, list[Row]]], tmp_path: Path) -> Lake:
 def purged(world: tuple[Path, dict[str, list[Row]]], tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """The lake after the source was purged; a killed ingest had left a file that no table knows. Not to be written."""
     lake = Lake(str(shutil.copytree(world[0], tmp_path_factory.mktemp("purged") / "lake")))
-    lost(lake).write_bytes(own_picture(GONE, 0).data)
+    lost(lake).write_bytes(own_image(GONE, 0).data)
     left = Purge(lake, GONE).run()
     assert not left.row_counts and not left.n_images
     return Lake(lake.root)
@@ -68,9 +68,9 @@ def lost(lake: Lake) -> Path:
 def without_source(before: dict[str, list[str]], rows: dict[str, list[Row]]) -> dict[str, list[str]]:
     """What every table has to say when the source is gone, but for those that are made anew or emptied."""
     words = [repr(GONE), *(repr(r["sample_id"]) for r in rows[GONE])]
-    words += [own_picture(GONE, row).image_id for row in range(3)]
+    words += [own_image(GONE, row).image_id for row in range(3)]
     anew = (f"mixture/{STAGE}", f"pack_plan/{STAGE}", f"answers/evaluation/{STAGE}")
-    kept = {n: [r for r in said if not any(w in r for w in words)] for n, said in before.items() if n not in anew}
+    kept = {n: [r for r in output if not any(w in r for w in words)] for n, output in before.items() if n not in anew}
     return {name: said for name, said in kept.items() if said}
 
 
@@ -80,16 +80,16 @@ def test_a_purged_source_is_gone_from_every_table_and_the_other_source_is_untouc
     plan = Purge(lake, GONE).plan()
     assert plan.row_counts["samples"] == plan.row_counts["judged/ocr"] == 4 == plan.row_counts["answers/judge/gone"] / 2
     assert (plan.n_images, plan.n_shared_images, plan.affected_stages) == (3, 1, [STAGE])
-    found = state(purged)
-    assert len(found.pop("tombstones")) == 1
-    remixed = found.pop(f"mixture/{STAGE}")
-    assert found == without_source(state(lake), rows)
+    result = state(purged)
+    assert len(result.pop("tombstones")) == 1
+    remixed = result.pop(f"mixture/{STAGE}")
+    assert result == without_source(state(lake), rows)
     assert len(remixed) == 4 and not any(repr(GONE) in row for row in remixed)
 
 
 def test_a_purge_removes_the_bytes_from_the_disk(lake: Lake, purged: Lake) -> None:
     for row in range(3):
-        data, words = own_picture(GONE, row).data, secret(GONE, row).encode()
+        data, words = own_image(GONE, row).data, secret(GONE, row).encode()
         assert on_disk(lake.root, data) and on_disk(lake.root, words)
         assert on_disk(purged.root, data[:200]) == on_disk(purged.root, data[-200:]) == []
         assert on_disk(purged.root, words) == []
@@ -97,7 +97,7 @@ def test_a_purge_removes_the_bytes_from_the_disk(lake: Lake, purged: Lake) -> No
 
 
 def test_an_image_that_another_source_uses_stays(purged: Lake) -> None:
-    kept = {p.image_id: p.data for p in (SHARED, *(own_picture(STAYS, row) for row in range(3)))}
+    kept = {p.image_id: p.data for p in (SHARED, *(own_image(STAYS, row) for row in range(3)))}
     assert purged.images.read_images(kept) == kept
 
 
@@ -121,7 +121,7 @@ def test_purging_a_sample_removes_its_exact_copies_and_nothing_else(lake: Lake, 
         r["sample_id"] for r in rows[STAYS]
     }
     assert on_disk(lake.root, secret(GONE, 0).encode()) == []
-    assert on_disk(lake.root, own_picture(GONE, 0).data[:200]) == []
+    assert on_disk(lake.root, own_image(GONE, 0).data[:200]) == []
     assert on_disk(lake.root, secret(GONE, 1).encode()) != []
     assert again.get_table(f"mixture/{STAGE}").count() == 6
     purged = load_tombstones(again, GONE)
@@ -164,9 +164,9 @@ def test_a_purge_plan_changes_nothing(lake: Lake) -> None:
 def test_rows_can_be_purged_first_and_their_bytes_later(lake: Lake) -> None:
     left = Purge(lake, GONE).run(keep_bytes=True)
     assert not left.row_counts and not left.n_images
-    assert on_disk(lake.root, own_picture(GONE, 1).data)
+    assert on_disk(lake.root, own_image(GONE, 1).data)
     Purge(lake, GONE).run()
-    assert not on_disk(lake.root, own_picture(GONE, 1).data[:200])
+    assert not on_disk(lake.root, own_image(GONE, 1).data[:200])
 
 
 def test_a_purge_is_refused_while_its_answers_are_written_or_an_ingest_runs(lake: Lake) -> None:
@@ -192,7 +192,7 @@ def test_rows_can_be_purged_while_other_answers_are_written(lake: Lake) -> None:
 def test_an_image_that_another_source_begins_to_use_before_the_purge_is_confirmed_stays(lake: Lake) -> None:
     purge = Purge(lake, GONE)
     assert purge.plan().n_images == 3
-    wanted = own_picture(GONE, 1)
+    wanted = own_image(GONE, 1)
     late = sample("late", 0, image_ids=[wanted.image_id])
     Lake(lake.root).get_table("samples").insert(table_of(SAMPLES, [late]))
     purge.run()
@@ -234,7 +234,7 @@ def test_a_killed_purge_is_completed_by_running_it_again(
         Purge(Lake(root), GONE).run()
         assert state(Lake(root)) == state(Lake(undisturbed)), moment
         for row in range(3):
-            assert on_disk(root, own_picture(GONE, row).data[:200]) == [], moment
+            assert on_disk(root, own_image(GONE, row).data[:200]) == [], moment
             assert on_disk(root, secret(GONE, row).encode()) == [], moment
 
 

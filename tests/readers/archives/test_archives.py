@@ -60,8 +60,8 @@ MEMBERS = st.dictionaries(NAMES.map("/".join), st.binary(max_size=2000), max_siz
 @settings(max_examples=30, deadline=None)
 def test_any_tar_is_walked_as_tarfile_walks_it(members: dict[str, bytes], format: int) -> None:
     data = tar(*members.items(), format=format)
-    found = {e.name: data[e.offset : e.offset + e.size] for e in tars.iter_entries(io.BytesIO(data), len(data))}
-    assert found == {"/".join(p for p in name.split("/") if p not in ("", ".")): d for name, d in members.items()}
+    result = {e.name: data[e.offset : e.offset + e.size] for e in tars.iter_entries(io.BytesIO(data), len(data))}
+    assert result == {"/".join(p for p in name.split("/") if p not in ("", ".")): d for name, d in members.items()}
 
 
 @given(MEMBERS, st.binary(max_size=40), st.binary(max_size=70))
@@ -74,9 +74,9 @@ def test_any_zip_is_walked_as_zipfile_walks_it(members: dict[str, bytes], before
         for name, member in members.items():
             target.writestr(name, member)
     data = buffer.getvalue()
-    found = [(e.offset, e.compressed_size, e.size, e.crc) for e in zips.iter_entries(io.BytesIO(data), [0], len(data))]
+    result = [(e.offset, e.compressed_size, e.size, e.crc) for e in zips.iter_entries(io.BytesIO(data), [0], len(data))]
     expected = zipfile.ZipFile(io.BytesIO(data)).infolist()
-    assert found == [(i.header_offset, i.compress_size, i.file_size, i.CRC) for i in expected]
+    assert result == [(i.header_offset, i.compress_size, i.file_size, i.CRC) for i in expected]
 
 
 def test_a_zip64_is_read(tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ def sparse_of_pax() -> bytes:
 
 def with_flag(data: bytes, name: bytes, at_central: int, value: int, width: int = 2) -> bytes:
     """The zip with a field of the member's record in the directory changed."""
-    found = data.rindex(name) - 46
-    assert data[found : found + 4] == b"PK\1\2"
+    result = data.rindex(name) - 46
+    assert data[result : result + 4] == b"PK\1\2"
     changed = bytearray(data)
-    changed[found + at_central : found + at_central + width] = value.to_bytes(width, "little")
+    changed[result + at_central : result + at_central + width] = value.to_bytes(width, "little")
     return bytes(changed)
 
 

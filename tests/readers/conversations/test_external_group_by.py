@@ -26,10 +26,10 @@ def test_every_key_gets_its_values_in_their_order(rows: list[tuple[str, list[obj
         wanted.setdefault(key, []).append(value)
     before, module.RUN_BYTES = module.RUN_BYTES, run
     try:
-        found = [(key, list(values)) for key, values in group_by_external_sort(rows)]
+        result = [(key, list(values)) for key, values in group_by_external_sort(rows)]
     finally:
         module.RUN_BYTES = before
-    assert found == sorted(wanted.items())
+    assert result == sorted(wanted.items())
 
 
 def peak(rows: int) -> int:

@@ -12,7 +12,7 @@ from mvl_assets.readers.format import RowKey
 from mvl_assets.readers.formats import icdar_text
 from mvl_assets.readers.registry import get_key_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
-from tests.raw_files import errors, picture, put, put_json, read_all, said, source
+from tests.raw_files import errors, list_turns, make_image, put, put_json, read_all, source
 
 TEXT = source("icdar_text")
 
@@ -30,7 +30,7 @@ def answer(row: Sample | RejectedRow) -> str:
 
 
 def told(root: Path, name: str, text: str | bytes, image: str = "img_1.jpg") -> list[Sample | RejectedRow]:
-    put(root, image, picture())
+    put(root, image, make_image())
     put(root, name, text if isinstance(text, bytes) else text.encode())
     return read(root)
 
@@ -54,7 +54,7 @@ def test_text_files_keep_their_words_with_commas_quotes_and_chinese(
 ) -> None:
     (row,) = told(tmp_path, "img_1.txt", text)
     assert answer(row).splitlines() == words
-    assert said(row)[0] == ("human", f"<image>\n{icdar_text.QUESTION}")  # type: ignore[arg-type]
+    assert list_turns(row)[0] == ("human", f"<image>\n{icdar_text.QUESTION}")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_rects_takes_the_lines_that_are_not_ignored_from_one_of_its_two_folders(
         {"points": [1, 2, 3, 4, 5, 6, 7, 8], "transcription": "###", "ignore": 0},
     ]
     chars = [{"points": [1, 2, 3, 4, 5, 6, 7, 8], "transcription": "金", "ignore": 0}]
-    put(tmp_path, "img/train_ReCTS_000001.jpg", picture(1))
+    put(tmp_path, "img/train_ReCTS_000001.jpg", make_image(1))
     put_json(tmp_path, "gt/train_ReCTS_000001.json", {"chars": chars, "lines": lines})
     put_json(tmp_path, "gt_unicode/train_ReCTS_000001.json", {"chars": chars, "lines": lines})
     (row,) = read(tmp_path)
@@ -132,7 +132,7 @@ def test_rects_takes_the_lines_that_are_not_ignored_from_one_of_its_two_folders(
 def test_a_rects_file_that_cannot_be_read_is_one_reject_and_no_end_of_the_source(
     tmp_path: Path, content: bytes, error: str
 ) -> None:
-    put(tmp_path, "img/a.jpg", picture())
+    put(tmp_path, "img/a.jpg", make_image())
     put(tmp_path, "gt/a.json", content)
     assert errors(read(tmp_path)) == [(0, error)]
 

@@ -12,7 +12,7 @@ import pytest
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.registry import get_key_reader, get_reader
 from mvl_assets.readers.sample import RejectedRow
-from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
+from tests.raw_files import errors, good, list_turns, make_image, put, put_json, read_all, source, talk
 
 LLAVA = source("llava_json")
 
@@ -22,8 +22,8 @@ def row(**fields: Any) -> dict[str, Any]:
 
 
 def test_rows_keep_their_text_order_roles_ids_and_images(tmp_path: Path) -> None:
-    put(tmp_path, "coco/1.png", picture(1))
-    put(tmp_path, "images/2.png", picture(2))
+    put(tmp_path, "coco/1.png", make_image(1))
+    put(tmp_path, "images/2.png", make_image(2))
     turns = [{"from": "system", "value": "Be brief."}, *talk("<image>\nWhat?", "A cat."), *talk("Sure?", "Yes.")]
     put_json(
         tmp_path,
@@ -36,22 +36,22 @@ def test_rows_keep_their_text_order_roles_ids_and_images(tmp_path: Path) -> None
     )
     first, second, text = good(read_all(LLAVA, tmp_path))
     assert (first.native_id, first.file, first.position) == ("x", "a.json", 0)
-    assert said(first) == [
+    assert list_turns(first) == [
         ("system", "Be brief."),
         ("human", "<image>\nWhat?"),
         ("gpt", "A cat."),
         ("human", "Sure?"),
         ("gpt", "Yes."),
     ]
-    assert [p.read() for p in second.images] == [picture(1), picture(2)]
+    assert [p.read() for p in second.images] == [make_image(1), make_image(2)]
     assert (second.native_id, text.native_id, text.images) == ("7", "8", ())
 
 
 def test_missing_markers_are_put_before_the_first_question(tmp_path: Path) -> None:
-    put(tmp_path, "1.png", picture())
+    put(tmp_path, "1.png", make_image())
     put_json(tmp_path, "a.json", [row(image=["1.png", "1.png"])])
     (sample,) = good(read_all(LLAVA, tmp_path))
-    assert said(sample)[0] == ("human", "<image>\n<image>\nWhy?")
+    assert list_turns(sample)[0] == ("human", "<image>\n<image>\nWhy?")
 
 
 def test_a_video_row_carries_a_video_marker(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_video_row_carries_a_video_marker(tmp_path: Path) -> None:
     put_json(tmp_path, "a.json", [row(video="v.mp4", conversations=talk("<image>\nWhat happens?", "Rain."))])
     (sample,) = good(read_all(LLAVA, tmp_path))
     assert sample.video is not None and sample.video.path.read_bytes() == b"film"
-    assert said(sample)[0] == ("human", "<video>\nWhat happens?")
+    assert list_turns(sample)[0] == ("human", "<video>\nWhat happens?")
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
@@ -101,7 +101,7 @@ def test_json_lines_are_read_from_a_file_of_any_name(tmp_path: Path, name: str) 
 def test_a_row_with_an_error_is_rejected_alone_with_its_code(
     tmp_path: Path, fields: dict[str, Any], error: str
 ) -> None:
-    put(tmp_path, "1.png", picture())
+    put(tmp_path, "1.png", make_image())
     put_json(tmp_path, "a.json", [row(id="bad", **fields), row(id="good")])
     rows = read_all(LLAVA, tmp_path)
     assert errors(rows) == [(0, error)]
@@ -119,15 +119,15 @@ def test_values_other_than_rows_are_rejected_by_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "/etc/hostname", "..\\secret.png", "C:/x.png"])
 def test_a_path_never_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     root = tmp_path / "root"
-    put(tmp_path, "secret.png", picture())
+    put(tmp_path, "secret.png", make_image())
     put_json(root, "a.json", [row(image=name)])
     assert errors(read_all(LLAVA, root)) == [(0, "outside_root")]
 
 
 def test_a_link_never_leads_out_of_the_folder_but_may_stay_inside(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    put(tmp_path, "secret/1.png", picture())
-    put(root, "real.png", picture())
+    put(tmp_path, "secret/1.png", make_image())
+    put(root, "real.png", make_image())
     (root / "file.png").symlink_to(tmp_path / "secret" / "1.png")
     (root / "folder").symlink_to(tmp_path / "secret")
     (root / "inside.png").symlink_to(root / "real.png")
@@ -138,7 +138,7 @@ def test_a_link_never_leads_out_of_the_folder_but_may_stay_inside(tmp_path: Path
 
 
 def test_the_whole_root_may_be_a_link(tmp_path: Path) -> None:
-    put(tmp_path / "real", "1.png", picture())
+    put(tmp_path / "real", "1.png", make_image())
     put_json(tmp_path / "real", "a.json", [row(image="1.png")])
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert len(good(read_all(LLAVA, tmp_path / "link"))) == 1
@@ -151,7 +151,7 @@ def test_a_pipe_is_a_missing_image(tmp_path: Path) -> None:
 
 
 def test_names_that_a_zip_wrote_with_escapes_are_found(tmp_path: Path) -> None:
-    put(tmp_path, "caf#U00e9.png", picture())
+    put(tmp_path, "caf#U00e9.png", make_image())
     put_json(tmp_path, "a.json", [row(image="café.png")])
     assert len(good(read_all(LLAVA, tmp_path))) == 1
 
@@ -175,11 +175,11 @@ def test_an_unknown_format_is_an_error_that_suggests_records() -> None:
 @pytest.mark.parametrize("format", ["llava_json", "cambrian_jsonl", "m4_instruct", "mammoth_release"])
 def test_rows_have_the_same_keys_with_and_without_their_images(tmp_path: Path, format: str) -> None:
     spec = source(format)
-    put(tmp_path, "1.png", picture())
+    put(tmp_path, "1.png", make_image())
     rows = [row(image="1.png"), row(image="gone.png"), {"id": 2}, "text", row(id=None), row(id=[3], image=7)]
     put_json(tmp_path, "a.json", rows)
     put(tmp_path, "b.json", b'[{"id": 1}, {"id": NaN}, {"id": 4, "id": 5}, {"id": 6')
     read = read_all(spec, tmp_path)
-    ended = [n for n, found in enumerate(read) if isinstance(found, RejectedRow) and found.error == "broken_file"]
+    ended = [n for n, result in enumerate(read) if isinstance(result, RejectedRow) and result.error == "broken_file"]
     assert ended == [len(read) - 1] and len(good(read)) == 2
     assert list(get_key_reader(format)(spec, tmp_path)) == [(r.file, r.position, r.native_id) for r in read]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mvl_assets.config.catalog import HubDataset
 from mvl_assets.readers.formats.coco_captions import QUESTION
-from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source, talk
+from tests.raw_files import errors, good, list_turns, make_image, put, put_json, read_all, source, talk
 
 COCO = source("coco_captions")
 M4 = source("m4_instruct")
@@ -21,8 +21,8 @@ def coco(root: Path, images: list[object], annotations: list[object], split: str
 
 
 def test_coco_gives_one_sample_per_image_with_its_captions_in_order_of_their_ids(tmp_path: Path) -> None:
-    put(tmp_path, "val2017/a.jpg", picture(1))
-    put(tmp_path, "images/b.jpg", picture(2))
+    put(tmp_path, "val2017/a.jpg", make_image(1))
+    put(tmp_path, "images/b.jpg", make_image(2))
     coco(
         tmp_path,
         [{"id": 9, "file_name": "a.jpg"}, {"id": 4, "file_name": "b.jpg"}],
@@ -34,12 +34,12 @@ def test_coco_gives_one_sample_per_image_with_its_captions_in_order_of_their_ids
     )
     first, second = good(read_all(COCO, tmp_path))
     assert (first.native_id, second.native_id) == ("9", "4")
-    assert said(first) == [("human", f"<image>\n{QUESTION}"), ("gpt", "First of nine.\nThird of nine.")]
-    assert [p.read() for p in (*first.images, *second.images)] == [picture(1), picture(2)]
+    assert list_turns(first) == [("human", f"<image>\n{QUESTION}"), ("gpt", "First of nine.\nThird of nine.")]
+    assert [p.read() for p in (*first.images, *second.images)] == [make_image(1), make_image(2)]
 
 
 def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:
-    put(tmp_path, "val2017/a.jpg", picture(1))
+    put(tmp_path, "val2017/a.jpg", make_image(1))
     images = [{"id": n, "file_name": name} for n, name in enumerate(["a.jpg", "gone.jpg", "a.jpg", "../a.jpg"])]
     captions = [{"id": n, "image_id": n, "caption": "x"} for n in (0, 1, 3, 99)]
     coco(tmp_path, images, [*captions, {"id": 7, "image_id": 0, "caption": None}])
@@ -79,18 +79,18 @@ def m4_row(*names: str, **fields: object) -> dict[str, object]:
 
 
 def test_m4_reads_images_from_folders_and_zips_in_order(tmp_path: Path) -> None:
-    put(tmp_path, "nlvr2/1.png", picture(1))
-    put(tmp_path, "plain.zip", archive({"2.png": picture(2)}))
-    put(tmp_path, "nested.zip", archive({"nested/3.png": picture(3)}))
+    put(tmp_path, "nlvr2/1.png", make_image(1))
+    put(tmp_path, "plain.zip", archive({"2.png": make_image(2)}))
+    put(tmp_path, "nested.zip", archive({"nested/3.png": make_image(3)}))
     put_json(tmp_path, "a.json", [m4_row("nested/3.png", "nlvr2/1.png", "plain/2.png")])
     (sample,) = good(read_all(M4, tmp_path))
     assert sample.native_id == "s"
-    assert [p.read() for p in sample.images] == [picture(3), picture(1), picture(2)]
+    assert [p.read() for p in sample.images] == [make_image(3), make_image(1), make_image(2)]
 
 
 def test_m4_selects_its_rows_by_image_folder_or_dataset(tmp_path: Path) -> None:
-    put(tmp_path, "HQ-Edit.zip", archive({"HQ-Edit/images/1.jpg": picture(1)}))
-    put(tmp_path, "RAVEN_train_images.zip", archive({"RAVEN_train_images/1.png": picture(2)}))
+    put(tmp_path, "HQ-Edit.zip", archive({"HQ-Edit/images/1.jpg": make_image(1)}))
+    put(tmp_path, "RAVEN_train_images.zip", archive({"RAVEN_train_images/1.png": make_image(2)}))
     rows = [
         m4_row("HQ-Edit/images/1.jpg", sample_id=1, metadata={"dataset": "HQ-Edit-Diff", "split": "train"}),
         m4_row("MagicBrush/images/1.jpg", sample_id=2, metadata={"dataset": "MagicBrush-Diff"}),
@@ -109,11 +109,11 @@ def test_m4_selects_its_rows_by_image_folder_or_dataset(tmp_path: Path) -> None:
     assert taken("RAVEN") == [(0, "3"), (1, "4")]
     assert taken("VIST") == []
     (by_alias, by_folder) = good(read_all(source("m4_instruct", hub=HubDataset(repo="a/b", config="RAVEN")), tmp_path))
-    assert by_alias.images[0].read() == by_folder.images[0].read() == picture(2)
+    assert by_alias.images[0].read() == by_folder.images[0].read() == make_image(2)
 
 
 def test_m4_names_swapped_roles_and_missing_members(tmp_path: Path) -> None:
-    put(tmp_path, "z.zip", archive({"1.png": picture()}))
+    put(tmp_path, "z.zip", archive({"1.png": make_image()}))
     put(tmp_path, "parts.zip.002", b"PK")
     put(tmp_path, "bad.zip", b"no zip")
     put_json(
@@ -166,7 +166,7 @@ def test_llava_video_finds_videos_next_to_the_json_and_writes_video_markers(tmp_
         {"id": 6, "video": "b.mp4", "conversations": talk("<image><image>?", "!")},
     ]
     put_json(tmp_path, "0_30_s/qa.json", rows)
-    found = read_all(VIDEO, tmp_path)
-    assert [s.video.path.read_bytes() for s in good(found) if s.video] == [b"film a", b"film b"]
-    assert [said(s)[0][1] for s in good(found)] == ["<video>\nWhat?", "<video>\nWhat?"]
-    assert [e for _, e in errors(found)] == ["missing_video", "outside_root", "bad_path", "marker_mismatch"]
+    result = read_all(VIDEO, tmp_path)
+    assert [s.video.path.read_bytes() for s in good(result) if s.video] == [b"film a", b"film b"]
+    assert [list_turns(s)[0][1] for s in good(result)] == ["<video>\nWhat?", "<video>\nWhat?"]
+    assert [e for _, e in errors(result)] == ["missing_video", "outside_root", "bad_path", "marker_mismatch"]

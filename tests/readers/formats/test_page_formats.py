@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 from mvl_assets.media.image import inspect_image
 from mvl_assets.readers.conversations.caption_turns import MAX_TEXT_CHARS
 from mvl_assets.readers.sample import RejectedRow, Sample
-from tests.raw_files import errors, good, keyed, messages, picture, put, put_json, put_parquet, read_all, said, source
+from tests.raw_files import (
+    errors,
+    good,
+    keyed,
+    list_turns,
+    make_image,
+    messages,
+    put,
+    put_json,
+    put_parquet,
+    read_all,
+    source,
+)
 
 TABLES = source("table_text")
 PAGES = source("screenshot_html")
@@ -45,8 +57,8 @@ def test_finqa_draws_the_table_between_its_texts(tmp_path: Path) -> None:
     empty = {**FINQA, "id": "x", "qa": {"question": "up ?", "answer": "", "exe_ans": "yes"}}
     put_json(tmp_path, "dataset/train.json", [FINQA, empty])
     first, second = good(read_all(TABLES, tmp_path))
-    assert said(first) == [("human", "<image>\nwhat is the net change ?"), ("gpt", "94")]
-    assert said(second)[1] == ("gpt", "yes")
+    assert list_turns(first) == [("human", "<image>\nwhat is the net change ?"), ("gpt", "94")]
+    assert list_turns(second)[1] == ("gpt", "yes")
     assert first.native_id == "ABC/2016/page_23.pdf-2"
     assert inspect_image(first.images[0].read()).width == 1000
     assert first.images[0].read() == second.images[0].read() == first.images[0].read()
@@ -58,7 +70,7 @@ def test_tat_qa_asks_all_questions_of_a_table_with_spans_and_scales(tmp_path: Pa
     put_json(tmp_path, "tatqa_dataset_train.json", [TATQA])
     (sample,) = good(read_all(TABLES, tmp_path))
     assert sample.native_id == "3ffd"
-    assert said(sample) == [
+    assert list_turns(sample) == [
         ("human", "<image>\nWhich kinds are there?"),
         ("gpt", "Fixed, Other"),
         ("human", "What is the change?"),
@@ -116,13 +128,13 @@ def test_any_object_is_a_sample_or_a_reject(value: dict[str, Any]) -> None:
 def test_design2code_pairs_are_one_sample_a_page_and_the_placeholder_none(tmp_path: Path) -> None:
     html = "<html><body>\n<p>Olá</p>\n<img src='rick.jpg'></body></html>\n"
     put(tmp_path, "testset_final/10.html", html.encode())
-    put(tmp_path, "testset_final/10.png", picture(1))
-    put(tmp_path, "testset_final/rick.jpg", picture(2, format="JPEG"))
+    put(tmp_path, "testset_final/10.png", make_image(1))
+    put(tmp_path, "testset_final/rick.jpg", make_image(2, format="JPEG"))
     (sample,) = read_all(PAGES, tmp_path)
     assert isinstance(sample, Sample)
     assert (sample.file, sample.position, sample.native_id) == ("testset_final/10.html", 0, "10")
-    assert said(sample)[1] == ("gpt", html)
-    assert sample.images[0].read() == picture(1)
+    assert list_turns(sample)[1] == ("gpt", html)
+    assert sample.images[0].read() == make_image(1)
     keyed(PAGES, tmp_path)
 
 
@@ -137,9 +149,9 @@ def test_pages_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     }
     for name, data in pages.items():
         put(tmp_path, f"{name}.html", data)
-        put(tmp_path, f"{name}.png", picture())
+        put(tmp_path, f"{name}.png", make_image())
     put(tmp_path, "alone.html", b"<p>")
-    put(tmp_path, "widow.png", picture())
+    put(tmp_path, "widow.png", make_image())
     read = {row.file: row for row in read_all(PAGES, tmp_path)}
     assert {name: row.error for name, row in read.items() if isinstance(row, RejectedRow)} == {
         "alone.html": "missing_image",
@@ -150,17 +162,17 @@ def test_pages_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         "marked.html": "marker_in_text",
         "widow.png": "missing_html",
     }
-    assert said(read["whole.html"])[1] == ("gpt", "<p>")  # type: ignore[arg-type]
+    assert list_turns(read["whole.html"])[1] == ("gpt", "<p>")  # type: ignore[arg-type]
     keyed(PAGES, tmp_path)
 
 
 def test_websight_rows_hold_image_and_html(tmp_path: Path) -> None:
-    image = {"bytes": picture(3), "path": "0.png"}
+    image = {"bytes": make_image(3), "path": "0.png"}
     rows = [{"image": image, "text": "<html></html>", "llm_generated_idea": "A shop"}, {"image": None, "text": "<p>"}]
     put_parquet(tmp_path, "data/train-00000-of-00738.parquet", rows)
     put_parquet(tmp_path, "other.parquet", [{"image": image, "html": "<p>"}])
     read = read_all(PAGES, tmp_path)
-    assert said(good(read)[0])[1] == ("gpt", "<html></html>")
+    assert list_turns(good(read)[0])[1] == ("gpt", "<html></html>")
     assert errors(read) == [(1, "missing_image"), (0, "broken_file")]
     assert messages(read)[1] == "has the columns image, html, but not text"
     keyed(PAGES, tmp_path)

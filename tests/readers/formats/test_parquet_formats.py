@@ -10,7 +10,7 @@ import pytest
 
 from mvl_assets.readers.parsers import parquet_stream
 from mvl_assets.readers.registry import get_key_reader
-from tests.raw_files import errors, good, picture, put, put_parquet, read_all, said, source, talk
+from tests.raw_files import errors, good, list_turns, make_image, put, put_parquet, read_all, source, talk
 
 LLAVA = source("llava_parquet")
 CAULDRON = source("cauldron_parquet")
@@ -24,7 +24,7 @@ CAULDRON_SCHEMA = pa.schema(
 
 
 def cell(colour: int, path: str | None = None) -> dict[str, object]:
-    return {"bytes": picture(colour), "path": path}
+    return {"bytes": make_image(colour), "path": path}
 
 
 @pytest.mark.parametrize("style", ["from", "role", "both"])
@@ -33,8 +33,8 @@ def test_all_three_key_styles_give_the_same_turns(tmp_path: Path, style: str) ->
         tmp_path, "a.parquet", [{"id": "1", "image": cell(1), "conversations": talk("<image>\nWhat?", "Cat.", style)}]
     )
     (sample,) = good(read_all(LLAVA, tmp_path))
-    assert said(sample) == [("human", "<image>\nWhat?"), ("gpt", "Cat.")]
-    assert [p.read() for p in sample.images] == [picture(1)]
+    assert list_turns(sample) == [("human", "<image>\nWhat?"), ("gpt", "Cat.")]
+    assert [p.read() for p in sample.images] == [make_image(1)]
 
 
 def test_text_rows_have_a_null_image_in_either_form(tmp_path: Path) -> None:
@@ -50,15 +50,15 @@ def test_text_rows_have_a_null_image_in_either_form(tmp_path: Path) -> None:
 def test_integer_ids_extra_turn_fields_lists_and_bare_bytes_are_read(tmp_path: Path) -> None:
     turns = [{**t, "data_source": "pathvqa", "markdown": None, "text": "?"} for t in talk("Which?", "This.")]
     put_parquet(tmp_path, "part/a.parquet", [{"id": 7, "images": [cell(1), cell(2)], "conversations": turns}])
-    put_parquet(tmp_path, "part/b.parquet", [{"id": 8, "image": picture(3), "conversations": turns}])
+    put_parquet(tmp_path, "part/b.parquet", [{"id": 8, "image": make_image(3), "conversations": turns}])
     first, second = good(read_all(LLAVA, tmp_path))
     assert (first.native_id, first.file, second.file) == ("7", "part/a.parquet", "part/b.parquet")
-    assert said(first)[0] == ("human", "<image>\n<image>\nWhich?")
-    assert [p.read() for p in (*first.images, *second.images)] == [picture(1), picture(2), picture(3)]
+    assert list_turns(first)[0] == ("human", "<image>\n<image>\nWhich?")
+    assert [p.read() for p in (*first.images, *second.images)] == [make_image(1), make_image(2), make_image(3)]
 
 
 def test_an_image_with_a_path_alone_is_a_file_below_the_folder(tmp_path: Path) -> None:
-    put(tmp_path, "1.png", picture(5))
+    put(tmp_path, "1.png", make_image(5))
     paths = ("1.png", "../1.png", "gone.png")
     put_parquet(
         tmp_path,
@@ -73,7 +73,7 @@ def test_an_image_with_a_path_alone_is_a_file_below_the_folder(tmp_path: Path) -
         ),
     )
     rows = read_all(LLAVA, tmp_path)
-    assert [p.read() for s in good(rows) for p in s.images] == [picture(5)]
+    assert [p.read() for s in good(rows) for p in s.images] == [make_image(5)]
     assert errors(rows) == [(1, "outside_root"), (2, "missing_image")]
 
 
@@ -92,9 +92,9 @@ def test_a_row_with_bad_turns_is_rejected_alone(tmp_path: Path) -> None:
         {"id": "3", "conversations": talk("?", "!")},
     ]
     put_parquet(tmp_path, "a.parquet", rows)
-    found = read_all(LLAVA, tmp_path)
-    assert errors(found) == [(0, "no_answer"), (1, "no_turns")]
-    assert len(good(found)) == 1
+    result = read_all(LLAVA, tmp_path)
+    assert errors(result) == [(0, "no_answer"), (1, "no_turns")]
+    assert len(good(result)) == 1
 
 
 def test_the_cauldron_gives_one_sample_a_row_with_all_turns_and_markers_first(tmp_path: Path) -> None:
@@ -104,13 +104,13 @@ def test_the_cauldron_gives_one_sample_a_row_with_all_turns_and_markers_first(tm
     ]
     put_parquet(tmp_path, "a.parquet", [{"images": [cell(1), cell(2)], "texts": texts}], CAULDRON_SCHEMA)
     (sample,) = good(read_all(CAULDRON, tmp_path))
-    assert said(sample) == [
+    assert list_turns(sample) == [
         ("human", "<image>\n<image>\nWhat?"),
         ("gpt", "Two cats."),
         ("human", "Sure?"),
         ("gpt", "Yes."),
     ]
-    assert [p.read() for p in sample.images] == [picture(1), picture(2)]
+    assert [p.read() for p in sample.images] == [make_image(1), make_image(2)]
     assert sample.native_id is None
 
 
@@ -125,9 +125,9 @@ def test_the_cauldrons_broken_rows_are_named(tmp_path: Path) -> None:
         {"images": [cell(1)], "texts": [text]},
     ]
     put_parquet(tmp_path, "a.parquet", rows, CAULDRON_SCHEMA)
-    found = read_all(CAULDRON, tmp_path)
-    assert [e for _, e in errors(found)] == ["no_turns", "no_turns", "bad_turn", "missing_image", "marker_mismatch"]
-    assert len(good(found)) == 1
+    result = read_all(CAULDRON, tmp_path)
+    assert [e for _, e in errors(result)] == ["no_turns", "no_turns", "bad_turn", "missing_image", "marker_mismatch"]
+    assert len(good(result)) == 1
 
 
 @pytest.mark.parametrize("spec", [LLAVA, CAULDRON], ids=lambda s: s.format)
@@ -140,9 +140,9 @@ def test_a_damaged_file_is_one_reject_and_the_next_file_is_read(tmp_path: Path, 
         "conversations": talk("?", "!"),
     }
     put_parquet(tmp_path, "b.parquet", [table])
-    found = read_all(spec, tmp_path)  # type: ignore[arg-type]
-    assert errors(found) == [(0, "broken_file")]
-    assert [s.file for s in good(found)] == ["b.parquet"]
+    result = read_all(spec, tmp_path)  # type: ignore[arg-type]
+    assert errors(result) == [(0, "broken_file")]
+    assert [s.file for s in good(result)] == ["b.parquet"]
 
 
 def test_a_file_damaged_in_the_middle_keeps_the_rows_before_the_damage(tmp_path: Path) -> None:
@@ -156,9 +156,9 @@ def test_a_file_damaged_in_the_middle_keeps_the_rows_before_the_damage(tmp_path:
     data = bytearray(path.read_bytes())
     data[start : start + 60] = bytes(60)
     path.write_bytes(data)
-    found = read_all(CAULDRON, tmp_path)
-    assert 0 < len(good(found)) <= 80
-    assert [e for _, e in errors(found)] == ["broken_file"]
+    result = read_all(CAULDRON, tmp_path)
+    assert 0 < len(good(result)) <= 80
+    assert [e for _, e in errors(result)] == ["broken_file"]
 
 
 @pytest.mark.parametrize("spec", [LLAVA, CAULDRON], ids=lambda s: s.format)

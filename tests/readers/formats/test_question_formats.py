@@ -10,7 +10,7 @@ import pytest
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.errors import SourceError
-from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source
+from tests.raw_files import errors, good, list_turns, make_image, put, put_json, read_all, source
 
 GQA = source("gqa")
 DOC = source("doc_vqa")
@@ -37,8 +37,8 @@ def gqa_question(**fields: Any) -> dict[str, Any]:
 
 
 def test_gqa_groups_the_questions_about_an_image(tmp_path: Path) -> None:
-    put(tmp_path, "images/2407890.jpg", picture(1))
-    put(tmp_path, "images/n161313.jpg", picture(2))
+    put(tmp_path, "images/2407890.jpg", make_image(1))
+    put(tmp_path, "images/n161313.jpg", make_image(2))
     put_json(
         tmp_path,
         "questions1.2/train_balanced_questions.json",
@@ -51,27 +51,27 @@ def test_gqa_groups_the_questions_about_an_image(tmp_path: Path) -> None:
     put_json(tmp_path, "questions1.2/train_all_questions/train_all_questions_0.json", {"1": gqa_question()})
     put_json(tmp_path, "questions1.2/testdev_balanced_questions.json", {"1": gqa_question()})
     apple, sky = good(read_all(GQA, tmp_path))
-    assert said(apple) == [
+    assert list_turns(apple) == [
         ("human", "<image>\nIs there a red apple on the table?"),
         ("gpt", "no"),
         ("human", "What is green?"),
         ("gpt", "apple"),
     ]
     assert [(s.native_id, s.images[0].read()) for s in (apple, sky)] == [
-        ("2407890", picture(1)),
-        ("n161313", picture(2)),
+        ("2407890", make_image(1)),
+        ("n161313", make_image(2)),
     ]
 
 
 def test_gqa_without_a_balanced_file_reads_the_parts_of_all_questions(tmp_path: Path) -> None:
-    put(tmp_path, "images/2407890.jpg", picture(1))
+    put(tmp_path, "images/2407890.jpg", make_image(1))
     for part in (0, 1):
         put_json(tmp_path, f"train_all_questions/train_all_questions_{part}.json", {f"{part}": gqa_question()})
     assert [(s.file[-6:], s.position) for s in good(read_all(GQA, tmp_path))] == [("0.json", 0), ("1.json", 0)]
 
 
 def test_gqa_names_what_is_wrong_with_a_question(tmp_path: Path) -> None:
-    put(tmp_path, "images/2407890.jpg", picture(1))
+    put(tmp_path, "images/2407890.jpg", make_image(1))
     unanswered = gqa_question()
     del unanswered["answer"]
     questions = {
@@ -103,7 +103,7 @@ def test_gqa_names_what_is_wrong_with_a_question(tmp_path: Path) -> None:
 
 
 def test_text_vqa_takes_the_answer_of_most_of_ten_people(tmp_path: Path) -> None:
-    put(tmp_path, "train_images/0054c91397f2fe05.jpg", picture(1))
+    put(tmp_path, "train_images/0054c91397f2fe05.jpg", make_image(1))
     row = {
         "question": "what is the brand of phone?",
         "image_id": "0054c91397f2fe05",
@@ -121,7 +121,9 @@ def test_text_vqa_takes_the_answer_of_most_of_ten_people(tmp_path: Path) -> None
     put_json(tmp_path, "TextVQA_Rosetta_OCR_v0.2_train.json", {"data": [{"image_id": "0054c91397f2fe05"}]})
     put_json(tmp_path, "TextVQA_0.5.1_val.json", whole)
     rows = read_all(DOC, tmp_path)
-    assert [said(s) for s in good(rows)] == [[("human", "<image>\nwhat is the brand of phone?"), ("gpt", "nokia")]]
+    assert [list_turns(s) for s in good(rows)] == [
+        [("human", "<image>\nwhat is the brand of phone?"), ("gpt", "nokia")]
+    ]
     assert errors(rows) == [(1, "unanswerable")]
 
 
@@ -149,24 +151,24 @@ def doc_question(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_doc_vqa_is_read_in_each_of_its_releases(tmp_path: Path, questions: str, picture_file: str) -> None:
-    put(tmp_path, picture_file, picture(5))
+    put(tmp_path, picture_file, make_image(5))
     rows = [doc_question(), doc_question(questionId=338, question="Who?", answers=["A. B", "a. b"])]
     put_json(tmp_path, questions, {"dataset_name": "SP-DocVQA", "dataset_split": "train", "data": rows})
     (sample,) = good(read_all(DOC, tmp_path))
-    assert [value for _, value in said(sample)][1:] == ["1/8/93", "Who?", "A. B"]
-    assert (sample.native_id, sample.images[0].read()) == ("documents/xnbl0037_1.png", picture(5))
+    assert [value for _, value in list_turns(sample)][1:] == ["1/8/93", "Who?", "A. B"]
+    assert (sample.native_id, sample.images[0].read()) == ("documents/xnbl0037_1.png", make_image(5))
 
 
 def test_doc_vqa_in_two_editions_of_the_same_questions_is_read_once(tmp_path: Path) -> None:
-    put(tmp_path, "documents/xnbl0037_1.png", picture())
+    put(tmp_path, "documents/xnbl0037_1.png", make_image())
     for name in ("train_v1.0.json", "train_v1.0_withQT.json"):
         put_json(tmp_path, name, {"data": [doc_question()]})
     assert [s.file for s in read_all(DOC, tmp_path)] == ["train_v1.0_withQT.json"]
 
 
 def test_infographics_and_scene_texts_name_their_images_by_their_own_fields(tmp_path: Path) -> None:
-    put(tmp_path, "infographicsvqa_images/20471.jpeg", picture(1))
-    put(tmp_path, "train_imgs/coco-text/COCO_train2014_000000481798.jpg", picture(2))
+    put(tmp_path, "infographicsvqa_images/20471.jpeg", make_image(1))
+    put(tmp_path, "train_imgs/coco-text/COCO_train2014_000000481798.jpg", make_image(2))
     info = {
         "questionId": 65718,
         "question": "Which social platform has heavy female audience?",
@@ -188,14 +190,14 @@ def test_infographics_and_scene_texts_name_their_images_by_their_own_fields(tmp_
     put_json(tmp_path, "infographicsvqa_qas/infographicsVQA_train_v1.0.json", {"data": [info]})
     put_json(tmp_path, "train_task_3.json", {"data": [scene]})
     samples = good(read_all(DOC, tmp_path))
-    assert [(s.native_id, said(s)[1][1], s.images[0].read()) for s in samples] == [
-        ("20471.jpeg", "pinterest", picture(1)),
-        ("coco-text/COCO_train2014_000000481798.jpg", "mexico", picture(2)),
+    assert [(s.native_id, list_turns(s)[1][1], s.images[0].read()) for s in samples] == [
+        ("20471.jpeg", "pinterest", make_image(1)),
+        ("coco-text/COCO_train2014_000000481798.jpg", "mexico", make_image(2)),
     ]
 
 
 def test_doc_vqa_names_what_is_wrong_with_a_question(tmp_path: Path) -> None:
-    put(tmp_path, "documents/xnbl0037_1.png", picture())
+    put(tmp_path, "documents/xnbl0037_1.png", make_image())
     unanswered = doc_question(questionId=2)
     del unanswered["answers"]
     data = [
@@ -237,9 +239,9 @@ def cover(**fields: Any) -> dict[str, Any]:
 
 
 def test_ocr_vqa_gives_one_sample_a_cover_of_the_training_split(tmp_path: Path) -> None:
-    put(tmp_path, "images/761183272.jpg", picture(1))
-    put(tmp_path, "images/042528.gif", picture(2))
-    put(tmp_path, "images/0439.jpg", picture(3))
+    put(tmp_path, "images/761183272.jpg", make_image(1))
+    put(tmp_path, "images/042528.gif", make_image(2))
+    put(tmp_path, "images/0439.jpg", make_image(3))
     covers = {
         "13": cover(split=3),
         "761183272": cover(),
@@ -250,8 +252,8 @@ def test_ocr_vqa_gives_one_sample_a_cover_of_the_training_split(tmp_path: Path) 
     put_json(tmp_path, "dataset.json", covers)
     samples = good(read_all(OCR, tmp_path))
     assert [(s.native_id, s.position) for s in samples] == [("761183272", 0), ("042528", 1), ("0439", 2)]
-    assert [s.images[0].read() for s in samples] == [picture(n) for n in (1, 2, 3)]
-    assert said(samples[0]) == [
+    assert [s.images[0].read() for s in samples] == [make_image(n) for n in (1, 2, 3)]
+    assert list_turns(samples[0]) == [
         ("human", "<image>\nWho wrote this book?"),
         ("gpt", "Sandra Boynton"),
         ("human", "Is this a games related book?"),
@@ -260,7 +262,7 @@ def test_ocr_vqa_gives_one_sample_a_cover_of_the_training_split(tmp_path: Path) 
 
 
 def test_ocr_vqa_names_what_is_wrong_with_a_cover_or_one_of_its_questions(tmp_path: Path) -> None:
-    put(tmp_path, "images/1.jpg", picture(1))
+    put(tmp_path, "images/1.jpg", make_image(1))
     covers = {
         "1": cover(answers=["", "No"]),
         "2": cover(answers=["No"]),
@@ -309,7 +311,7 @@ def clevr_question(index: int, **fields: Any) -> dict[str, Any]:
 def test_clevr_is_read_by_its_field_map_unpacked_here_or_in_the_folder_of_the_release(
     tmp_path: Path, folder: str
 ) -> None:
-    put(tmp_path, f"{folder}images/train/CLEVR_train_000000.png", picture(1))
+    put(tmp_path, f"{folder}images/train/CLEVR_train_000000.png", make_image(1))
     of_test_split = clevr_question(2)
     del of_test_split["answer"]
     rows = [
@@ -320,12 +322,12 @@ def test_clevr_is_read_by_its_field_map_unpacked_here_or_in_the_folder_of_the_re
     ]
     put_json(tmp_path, f"{folder}questions/CLEVR_train_questions.json", {"info": {"split": "train"}, "questions": rows})
     put_json(tmp_path, f"{folder}questions/CLEVR_test_questions.json", {"questions": [of_test_split]})
-    found = read_all(CLEVR, tmp_path)
-    assert [(s.native_id, said(s)[1][1], s.images[0].read()) for s in good(found)] == [
-        ("0", "yes", picture(1)),
-        ("1", "0", picture(1)),
+    result = read_all(CLEVR, tmp_path)
+    assert [(s.native_id, list_turns(s)[1][1], s.images[0].read()) for s in good(result)] == [
+        ("0", "yes", make_image(1)),
+        ("1", "0", make_image(1)),
     ]
-    assert errors(found) == [(2, "missing_field"), (3, "missing_image")]
+    assert errors(result) == [(2, "missing_field"), (3, "missing_image")]
 
 
 # ScienceQA
@@ -350,13 +352,13 @@ def problem(**fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("folder", ["", "scienceqa/", "data/scienceqa/"])
 def test_science_qa_asks_with_choices_and_answers_with_reasons(tmp_path: Path, folder: str) -> None:
-    put(tmp_path, f"{folder}images/train/1/image.png", picture(1))
+    put(tmp_path, f"{folder}images/train/1/image.png", make_image(1))
     text_only = problem(question="Which tense?", choices=["present", "past"], answer=1, image=None, hint="Mona ran.")
     problems = {"1": problem(), "2": problem(split="test"), "3": {**text_only, "lecture": "", "solution": ""}}
     put_json(tmp_path, f"{folder}problems.json", problems)
     put_json(tmp_path, f"{folder}pid_splits.json", {"train": ["1", "3"], "val": [], "test": ["2"]})
     states, tense = good(read_all(SCIENCE, tmp_path))
-    assert said(states) == [
+    assert list_turns(states) == [
         (
             "human",
             "<image>\nWhich of these states is farthest north?\n"
@@ -368,8 +370,8 @@ def test_science_qa_asks_with_choices_and_answers_with_reasons(tmp_path: Path, f
             "To find the answer, look at the compass rose.\n\nAnswer: A. West Virginia",
         ),
     ]
-    assert [p.read() for p in states.images] == [picture(1)]
-    assert said(tense) == [("human", "Which tense?\nMona ran.\nA. present\nB. past"), ("gpt", "Answer: B. past")]
+    assert [p.read() for p in states.images] == [make_image(1)]
+    assert list_turns(tense) == [("human", "Which tense?\nMona ran.\nA. present\nB. past"), ("gpt", "Answer: B. past")]
     assert [(s.native_id, s.position, len(s.images)) for s in (states, tense)] == [("1", 0, 1), ("3", 1, 0)]
 
 
@@ -391,7 +393,7 @@ def test_science_qa_asks_with_choices_and_answers_with_reasons(tmp_path: Path, f
 )
 def test_science_qa_names_what_is_wrong_with_a_problem(tmp_path: Path, fields: dict[str, Any], error: str) -> None:
     for pid in ("1", "2"):
-        put(tmp_path, f"images/train/{pid}/image.png", picture())
+        put(tmp_path, f"images/train/{pid}/image.png", make_image())
     put_json(tmp_path, "problems.json", {"1": problem(**fields), "2": problem()})
     rows = read_all(SCIENCE, tmp_path)
     assert errors(rows) == [(0, error)]

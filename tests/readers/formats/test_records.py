@@ -18,7 +18,19 @@ from pydantic import ValidationError
 from mvl_assets.config.catalog import RecordsMapping, load_catalog
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.sample import RejectedRow, Sample
-from tests.raw_files import TABMWP, errors, good, keyed, picture, put, put_json, put_parquet, read_all, said, source
+from tests.raw_files import (
+    TABMWP,
+    errors,
+    good,
+    keyed,
+    list_turns,
+    make_image,
+    put,
+    put_json,
+    put_parquet,
+    read_all,
+    source,
+)
 
 REAL_TABMWP = Path(__file__).resolve().parents[4] / "shared" / "data" / "tabmwp"
 
@@ -67,7 +79,7 @@ def test_every_shape_gives_the_same_samples(tmp_path: Path, shape: str) -> None:
         key="data.rows" if shape == "list" else None,
     )
     assert [(s.native_id, s.position) for s in good(rows)] == [("k1", 0), ("k2", 1)]
-    assert [said(s) for s in good(rows)] == [[("human", r["q"]), ("gpt", r["a"])] for r in RECORDS]
+    assert [list_turns(s) for s in good(rows)] == [[("human", r["q"]), ("gpt", r["a"])] for r in RECORDS]
 
 
 def test_context_unit_hint_and_choices_surround_the_question(tmp_path: Path) -> None:
@@ -98,8 +110,8 @@ def test_context_unit_hint_and_choices_surround_the_question(tmp_path: Path) -> 
 def test_the_answer_to_choices_is_the_text_of_the_right_one(
     tmp_path: Path, answer: object, answer_is: str, choices: object, said_back: str
 ) -> None:
-    found = asked(tmp_path, {"q": "Which?", "a": answer, "c": choices}, choices="c", answer_is=answer_is)
-    assert found[-1] == said_back
+    result = asked(tmp_path, {"q": "Which?", "a": answer, "c": choices}, choices="c", answer_is=answer_is)
+    assert result[-1] == said_back
 
 
 def test_templates_look_inside_objects_and_name_what_is_missing(tmp_path: Path) -> None:
@@ -119,8 +131,8 @@ def test_whole_numbers_are_padded_with_zeros_and_other_values_refused(tmp_path: 
         ("x1", None),
         (2.5, None),
     ):
-        found = asked(tmp_path, {"q": "?", "a": value}, answer="is {a:05d}")
-        assert found[-1] == (filled or "bad_field")
+        result = asked(tmp_path, {"q": "?", "a": value}, answer="is {a:05d}")
+        assert result[-1] == (filled or "bad_field")
 
 
 def test_id_is_the_native_id_or_a_field_of_that_name(tmp_path: Path) -> None:
@@ -168,28 +180,28 @@ def test_a_template_that_cannot_be_used_is_a_source_error(tmp_path: Path) -> Non
 
 
 def test_images_named_by_a_template_stay_inside_the_folder(tmp_path: Path) -> None:
-    put(tmp_path, "p/7.png", picture(7))
-    put(tmp_path.parent, "secret.png", picture(8))
+    put(tmp_path, "p/7.png", make_image(7))
+    put(tmp_path.parent, "secret.png", make_image(8))
     put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "n": n} for n in ("7", "8", "../../secret")])
     rows = read(tmp_path, images=["p/{n}.png"])
-    assert [p.read() for s in good(rows) for p in s.images] == [picture(7)]
+    assert [p.read() for s in good(rows) for p in s.images] == [make_image(7)]
     assert errors(rows) == [(1, "missing_image"), (2, "outside_root")]
 
 
 def test_images_are_searched_next_to_the_records_file_before_the_source_folder(tmp_path: Path) -> None:
     for split, colour in (("train", 1), ("val", 2)):
         put_json(tmp_path, f"{split}/rows.json", [{"q": "?", "a": "!", "n": n} for n in (0, 1)])
-        put(tmp_path, f"{split}/png/0.png", picture(colour))
-    put(tmp_path, "png/0.png", picture(3))
-    put(tmp_path, "extra/png/1.png", picture(4))
+        put(tmp_path, f"{split}/png/0.png", make_image(colour))
+    put(tmp_path, "png/0.png", make_image(3))
+    put(tmp_path, "extra/png/1.png", make_image(4))
     rows = read(tmp_path, files="*/rows.json", images=["png/{n}.png"], image_folders=["extra"])
-    assert [s.images[0].read() for s in good(rows)] == [picture(1), picture(4), picture(2), picture(4)]
+    assert [s.images[0].read() for s in good(rows)] == [make_image(1), make_image(4), make_image(2), make_image(4)]
 
 
 def test_an_image_named_by_url_is_the_file_with_the_longest_matching_path(tmp_path: Path) -> None:
-    put(tmp_path, "b/c d.png", picture(1))
-    put(tmp_path, "c d.png", picture(2))
-    put(tmp_path.parent, "secret.png", picture(3))
+    put(tmp_path, "b/c d.png", make_image(1))
+    put(tmp_path, "c d.png", make_image(2))
+    put(tmp_path.parent, "secret.png", make_image(3))
     long = "x" * 300
     addresses = [
         "https://h/a/b/c%20d.png?size=9",
@@ -204,26 +216,26 @@ def test_an_image_named_by_url_is_the_file_with_the_longest_matching_path(tmp_pa
     )
     for fields in ({"images": ["{u}"]}, {"image_field": "u"}):
         rows = read(tmp_path, **fields)
-        assert [s.images[0].read() for s in good(rows)] == [picture(1), picture(2)]
+        assert [s.images[0].read() for s in good(rows)] == [make_image(1), make_image(2)]
         assert [error for _, error in errors(rows)] == ["missing_image", *["outside_root"] * 2, "missing_image"]
 
 
 def test_an_image_field_holds_base64_a_data_url_a_path_or_a_list(tmp_path: Path) -> None:
-    put(tmp_path, "7.png", picture(7))
-    text = base64.b64encode(picture(1)).decode()
+    put(tmp_path, "7.png", make_image(7))
+    text = base64.b64encode(make_image(1)).decode()
     cells: list[object] = [text, f"data:image/png;base64,{text}", "7.png", [text, "7.png"], None, "=" * 300, 5]
     put_json(tmp_path, "rows.json", [{"q": "?", "a": "!", "p": cell} for cell in cells])
     rows = read(tmp_path, image_field="p")
-    one, seven = picture(1), picture(7)
+    one, seven = make_image(1), make_image(7)
     assert [[p.read() for p in s.images] for s in good(rows)] == [[one], [one], [seven], [one, seven], []]
     assert errors(rows) == [(5, "bad_base64"), (6, "missing_image")]
 
 
 def test_a_parquet_table_may_hold_bytes_or_the_hubs_struct(tmp_path: Path) -> None:
-    for cell in (picture(3), {"bytes": picture(3), "path": "x.png"}):
+    for cell in (make_image(3), {"bytes": make_image(3), "path": "x.png"}):
         put_parquet(tmp_path, "rows", [{"q": "?", "a": "!", "p": cell}])
         (sample,) = good(read(tmp_path, files="rows", shape="parquet", image_field="p"))
-        assert [p.read() for p in sample.images] == [picture(3)]
+        assert [p.read() for p in sample.images] == [make_image(3)]
 
 
 def test_a_field_may_hold_a_whole_conversation_even_as_text_in_a_csv(tmp_path: Path) -> None:
@@ -234,26 +246,26 @@ def test_a_field_may_hold_a_whole_conversation_even_as_text_in_a_csv(tmp_path: P
     put(tmp_path, "rows.csv", buffer.getvalue().encode())
     plain = read(tmp_path, question=None, answer=None, turns="talk")
     in_csv = read(tmp_path, files="rows.csv", shape="csv", question=None, answer=None, turns="talk")
-    assert said(good(plain)[0]) == said(good(in_csv)[0]) == [("human", "Hi"), ("gpt", "Hello")]
+    assert list_turns(good(plain)[0]) == list_turns(good(in_csv)[0]) == [("human", "Hi"), ("gpt", "Hello")]
     assert errors(in_csv) == [(1, "bad_json")]
 
 
 def test_each_bad_line_of_a_csv_is_one_reject(tmp_path: Path) -> None:
     put(tmp_path, "rows.csv", b"q,a\none,1\ntoo,many,cells\nbad,\xff\n\nfour,4\n")
     rows = read(tmp_path, files="rows.csv", shape="csv")
-    assert [said(s)[0][1] for s in good(rows)] == ["one", "four"]
+    assert [list_turns(s)[0][1] for s in good(rows)] == ["one", "four"]
     assert errors(rows) == [(1, "bad_csv"), (2, "bad_utf8")]
 
 
 def test_quotes_are_characters_where_the_map_says_so(tmp_path: Path) -> None:
     put(tmp_path, "rows.tsv", b'q\ta\n"one\t1\ntwo"\t2\n')
     rows = read(tmp_path, files="rows.tsv", shape="tsv", quoted=False)
-    assert [said(row) for row in good(rows)] == [
+    assert [list_turns(row) for row in good(rows)] == [
         [("human", '"one'), ("gpt", "1")],
         [("human", 'two"'), ("gpt", "2")],
     ]
     swallowed = read(tmp_path, files="rows.tsv", shape="tsv")
-    assert [said(row)[0] for row in good(swallowed)] == [("human", "one\t1\ntwo")]
+    assert [list_turns(row)[0] for row in good(swallowed)] == [("human", "one\t1\ntwo")]
     with pytest.raises(ValidationError, match="no meaning for the shape `list`"):
         read(tmp_path, files="rows.json", shape="list", quoted=False)
 
@@ -351,13 +363,13 @@ def test_the_field_map_of_a_source_reads_files_in_the_form_its_publishers_descri
     files, expected = PUBLISHED[slug]
     for name, value in files.items():
         if value is None:
-            put(tmp_path, name, picture(7))
+            put(tmp_path, name, make_image(7))
         else:
             put_json(tmp_path, name, value)
     rows = read_all(load_catalog()[slug], tmp_path)
     talks = [tuple(turn.value.removeprefix("<image>\n") for turn in sample.turns) for sample in good(rows)]
     assert talks == expected and errors(rows) == []
-    assert all(found.read() == picture(7) for sample in good(rows) for found in sample.images)
+    assert all(result.read() == make_image(7) for sample in good(rows) for result in sample.images)
     assert all(len(sample.images) == 1 for sample in good(rows))
 
 
@@ -409,7 +421,7 @@ def test_a_column_that_the_map_does_not_name_may_hold_anything(tmp_path: Path) -
     strange = pa.array([1], pa.timestamp("us", tz="Mars/Base"))
     pq.write_table(pa.table({"q": ["?"], "a": ["!"], "when": strange}), tmp_path / "a.parquet")
     fields = {"files": "*.parquet", "shape": "parquet"}
-    assert [said(s) for s in good(read(tmp_path, **fields))] == [[("human", "?"), ("gpt", "!")]]
+    assert [list_turns(s) for s in good(read(tmp_path, **fields))] == [[("human", "?"), ("gpt", "!")]]
     assert errors(read(tmp_path, **fields, hint="{when}")) == [(0, "bad_cell")]
 
 

@@ -13,7 +13,7 @@ from mvl_assets.readers.format import RowKey
 from mvl_assets.readers.formats import ref_coco
 from mvl_assets.readers.registry import get_key_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
-from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source
+from tests.raw_files import errors, good, list_turns, make_image, put, put_json, read_all, source
 
 REFS = source("ref_coco")
 
@@ -55,23 +55,23 @@ def ref(number: int, ann_id: Any, *sentences: Any, **fields: Any) -> dict[str, A
 
 def test_refcoco_of_python_2_gives_one_sample_an_expression(tmp_path: Path) -> None:
     name = "COCO_train2014_000000581857.jpg"
-    put(tmp_path, f"images/mscoco/images/train2014/{name}", picture(3))
+    put(tmp_path, f"images/mscoco/images/train2014/{name}", make_image(3))
     put(tmp_path, "refcoco/refs(unc).p", PYTHON_2)
-    picture_row = {"id": 581857, "file_name": name, "width": 640, "height": 427}
+    image_row = {"id": 581857, "file_name": name, "width": 640, "height": 427}
     box = {"id": 1719310, "image_id": 581857, "bbox": [103.93, 299.99, 134.22, 177.42], "category_id": 1}
-    instances(tmp_path, "refcoco", [picture_row], [box, thing(7, 581857, 1, [0, 0, 1, 1])])
+    instances(tmp_path, "refcoco", [image_row], [box, thing(7, 581857, 1, [0, 0, 1, 1])])
     first, second = good(read(tmp_path))
-    assert said(first) == [
+    assert list_turns(first) == [
         ("human", f"<image>\n{ref_coco.QUESTION.format(expression='the café')}"),
         ("gpt", "[0.162, 0.703, 0.372, 1.000]"),
     ]
-    assert said(second)[0][1].endswith(": naïve sign")
+    assert list_turns(second)[0][1].endswith(": naïve sign")
     assert [(s.native_id, s.position) for s in (first, second)] == [("refcoco/unc/0", 0), ("refcoco/unc/1", 1)]
-    assert first.images[0].read() == picture(3)
+    assert first.images[0].read() == make_image(3)
 
 
 def test_refcoco_reads_one_division_of_a_set_and_only_its_training_split(tmp_path: Path) -> None:
-    put(tmp_path, "train2014/a.jpg", picture())
+    put(tmp_path, "train2014/a.jpg", make_image())
     for folder, division in [("refcocog", "google"), ("refcocog", "umd"), ("refcoco", "google"), ("refcoco", "unc")]:
         refs = [ref(1, 7, f"{division} one"), ref(2, 7, "held out", split="testA"), ref(3, 7, "two", "three")]
         put(tmp_path, f"{folder}/refs({division}).p", pickle.dumps(refs, 2))
@@ -84,7 +84,7 @@ def test_refcoco_reads_one_division_of_a_set_and_only_its_training_split(tmp_pat
 
 
 def test_refcoco_names_what_does_not_fit_together(tmp_path: Path) -> None:
-    put(tmp_path, "train2014/a.jpg", picture())
+    put(tmp_path, "train2014/a.jpg", make_image())
     refs = [
         ref(1, 7, "good"),
         ref(2, 99, "no such box"),

@@ -19,7 +19,7 @@ from mvl_assets.readers.format import RowKey
 from mvl_assets.readers.formats import coco_instances, localized_narratives, visual_genome
 from mvl_assets.readers.registry import get_key_reader
 from mvl_assets.readers.sample import RejectedRow, Sample
-from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source
+from tests.raw_files import errors, good, list_turns, make_image, put, put_json, read_all, source
 
 COCO, GENOME = source("coco_instances"), source("visual_genome")
 NARRATIVES = source("localized_narratives")
@@ -96,8 +96,8 @@ def coco(root: Path, images: list[Any], annotations: list[Any], categories: list
 
 
 def test_coco_lists_the_boxes_of_each_category_in_order_of_the_annotations_ids(tmp_path: Path) -> None:
-    put(tmp_path, "val2017/a.jpg", picture(1))
-    put(tmp_path, "images/val2017/b.jpg", picture(2))
+    put(tmp_path, "val2017/a.jpg", make_image(1))
+    put(tmp_path, "images/val2017/b.jpg", make_image(2))
     coco(
         tmp_path,
         [image(9), image(4, "b.jpg")],
@@ -111,18 +111,18 @@ def test_coco_lists_the_boxes_of_each_category_in_order_of_the_annotations_ids(t
     )
     first, second = good(read(COCO, tmp_path))
     assert (first.native_id, second.native_id) == ("9", "4")
-    assert said(first)[0] == ("human", f"<image>\n{coco_instances.QUESTION}")
+    assert list_turns(first)[0] == ("human", f"<image>\n{coco_instances.QUESTION}")
     assert answer(first).splitlines() == [
         "dog: [0.100, 0.100, 0.600, 0.600], [0.001, 0.001, 0.001, 0.003]",
         "person: [0.000, 0.000, 1.000, 1.000]",
         "person (group): [0.500, 0.000, 1.000, 0.101]",
     ]
     assert answer(second) == "dog: [0.000, 0.979, 0.010, 1.000]"
-    assert [p.read() for p in (*first.images, *second.images)] == [picture(1), picture(2)]
+    assert [p.read() for p in (*first.images, *second.images)] == [make_image(1), make_image(2)]
 
 
 def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:
-    put(tmp_path, "val2017/a.jpg", picture())
+    put(tmp_path, "val2017/a.jpg", make_image())
     whole: list[Any] = [0, 0, 9, 9]
     coco(
         tmp_path,
@@ -178,12 +178,12 @@ def test_coco_names_what_does_not_fit_together(tmp_path: Path) -> None:
 )
 def test_a_coco_file_that_ends_early_says_so(tmp_path: Path, end: str, error: str) -> None:
     put(tmp_path, "annotations/instances_val2017.json", f'{{"images": [{json.dumps(image(1))}], {end}'.encode())
-    found = [error for _, error in errors(read(COCO, tmp_path))]
-    assert found[0] == error and "broken_file" in found[1:]
+    result = [error for _, error in errors(read(COCO, tmp_path))]
+    assert result[0] == error and "broken_file" in result[1:]
 
 
 def test_coco_holds_no_outlines_in_memory(tmp_path: Path) -> None:
-    put(tmp_path, "val2017/a.jpg", picture())
+    put(tmp_path, "val2017/a.jpg", make_image())
     mask = json.dumps({"counts": "x" * 4000, "size": [480, 640]})
     path = tmp_path / "annotations" / "instances_val2017.json"
     path.parent.mkdir()
@@ -210,8 +210,8 @@ SIZES = [{"image_id": n, "url": f"https://example.org/{n}.jpg", "width": 800, "h
 
 def genome(root: Path, **files: list[Any]) -> None:
     put_json(root, "image_data.json", SIZES)
-    put(root, "VG_100K/1.jpg", picture(1))
-    put(root, "VG_100K_2/2.jpg", picture(2))
+    put(root, "VG_100K/1.jpg", make_image(1))
+    put(root, "VG_100K_2/2.jpg", make_image(2))
     for name, entries in files.items():
         put_json(root, f"{name}.json", entries)
 
@@ -224,13 +224,13 @@ def test_visual_genome_gives_all_questions_about_an_image_as_turns(tmp_path: Pat
     genome(tmp_path, question_answers=[{"id": 1, "qas": qas}])
     (tmp_path / "image_data.json").unlink()
     (sample,) = good(read(GENOME, tmp_path))
-    assert said(sample) == [
+    assert list_turns(sample) == [
         ("human", "<image>\nWhat color?"),
         ("gpt", "Green."),
         ("human", "Where?"),
         ("gpt", "Up."),
     ]
-    assert (sample.native_id, sample.images[0].read()) == ("question_answers/1", picture(1))
+    assert (sample.native_id, sample.images[0].read()) == ("question_answers/1", make_image(1))
 
 
 def test_visual_genome_writes_regions_objects_and_relationships_with_their_boxes(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_visual_genome_writes_regions_objects_and_relationships_with_their_boxes
         relationships=[{"image_id": 1, "relationships": [relation]}],
     )
     objects, regions, relationships = read(GENOME, tmp_path)
-    assert said(objects)[0][1] == f"<image>\n{visual_genome.OBJECTS_QUESTION}"  # type: ignore[arg-type]
+    assert list_turns(objects)[0][1] == f"<image>\n{visual_genome.OBJECTS_QUESTION}"  # type: ignore[arg-type]
     assert answer(objects).splitlines() == [
         "clock: [0.500, 0.100, 0.600, 0.600], [0.000, 0.100, 0.100, 0.600]",
         "street: [0.100, 0.550, 1.000, 1.000]",
@@ -294,11 +294,11 @@ def test_visual_genome_rejects_an_image_with_its_error(tmp_path: Path) -> None:
     )
     rows = read(GENOME, tmp_path)
     assert [sample.native_id for sample in good(rows)] == ["objects/1"]
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
     for row in rows:
         if isinstance(row, RejectedRow):
-            found.setdefault(row.file, []).append(row.error)
-    assert found == {
+            result.setdefault(row.file, []).append(row.error)
+    assert result == {
         "objects.json": [
             *("no_objects", "not_an_object", "not_an_object", "no_name", "bad_box", "bad_box", "missing_image"),
             *("unknown_image", "unknown_image", "unknown_image", "not_an_object"),
@@ -310,7 +310,7 @@ def test_visual_genome_rejects_an_image_with_its_error(tmp_path: Path) -> None:
 
 
 def test_an_image_of_visual_genome_never_leaves_the_folder(tmp_path: Path) -> None:
-    put(tmp_path, "1.jpg", picture())
+    put(tmp_path, "1.jpg", make_image())
     put_json(tmp_path, "root/question_answers.json", [{"id": "../1", "qas": [{"question": "?", "answer": "!"}]}])
     assert errors(read(GENOME, tmp_path / "root")) == [(0, "outside_root")]
 
@@ -347,12 +347,12 @@ def test_narratives_find_their_images_in_four_collections(tmp_path: Path) -> Non
         "train/000026e7ee790996.jpg": ("open_images_train_v6", "000026e7ee790996"),
     }
     for number, place in enumerate(places):
-        put(tmp_path, place, picture(number))
+        put(tmp_path, place, make_image(number))
     lines = [json.dumps(narrative(*named)) for named in places.values()]
     put(tmp_path, "all_localized_narratives.jsonl", "\n".join(lines).encode())
     rows = good(read(NARRATIVES, tmp_path))
-    assert [row.images[0].read() for row in rows] == [picture(n) for n in range(4)]
-    assert said(rows[0]) == [
+    assert [row.images[0].read() for row in rows] == [make_image(n) for n in range(4)]
+    assert list_turns(rows[0]) == [
         ("human", f"<image>\n{localized_narratives.QUESTION}"),
         ("gpt", "In this image there are cows."),
     ]
@@ -360,8 +360,8 @@ def test_narratives_find_their_images_in_four_collections(tmp_path: Path) -> Non
 
 
 def test_narratives_name_what_is_wrong_with_a_line(tmp_path: Path) -> None:
-    put(tmp_path, "root/val2017/000000000007.jpg", picture())
-    put(tmp_path, "secret.jpg", picture())
+    put(tmp_path, "root/val2017/000000000007.jpg", make_image())
+    put(tmp_path, "secret.jpg", make_image())
     lines = [
         json.dumps(narrative("mscoco_val2017", "7")),
         json.dumps(narrative("mscoco_val2017", "8")),
@@ -412,7 +412,7 @@ def test_any_coco_file_gives_only_samples_and_rejects(
     tmp_path_factory: pytest.TempPathFactory, images: list[Any], annotations: list[Any], categories: list[Any]
 ) -> None:
     root = tmp_path_factory.mktemp("coco")
-    put(root, "val2017/a.jpg", picture())
+    put(root, "val2017/a.jpg", make_image())
     coco(root, images, [*annotations, thing(1, 1, 1, [0, 0, 1, 1])], categories)
     rows = read(COCO, root)
     assert [row.position for row in rows] == list(range(len(rows)))

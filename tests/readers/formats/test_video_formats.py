@@ -17,7 +17,7 @@ from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.catalog import HubDataset
 from mvl_assets.ingest.images import read_frames
 from mvl_assets.readers.sample import FrameFolder
-from tests.raw_files import errors, good, picture, put, put_json, put_parquet, read_all, said, source, talk
+from tests.raw_files import errors, good, list_turns, make_image, put, put_json, put_parquet, read_all, source, talk
 
 CHOICE = source("video_mcq")
 
@@ -53,7 +53,7 @@ def cambrian(row: str, **fields: object) -> str:
 
 
 def test_cambrian_takes_its_own_rows_of_the_whole_file_and_the_two_malformed_ones_as_rejects(tmp_path: Path) -> None:
-    put(tmp_path, "arxivqa.tar.gz", packed({"arxivqa/images/1.png": picture(1)}))
+    put(tmp_path, "arxivqa.tar.gz", packed({"arxivqa/images/1.png": make_image(1)}))
     put(tmp_path, "hfdata.tar.gz_part1", b"")
     lines = [
         cambrian("a", source="dvqa_2325k.json", image="dvqa/1.png"),
@@ -69,16 +69,16 @@ def test_cambrian_takes_its_own_rows_of_the_whole_file_and_the_two_malformed_one
     rows = read_all(source("cambrian_jsonl", hub=hub), tmp_path)
     assert [row.position for row in rows] == [0, 1, 2, 3, 4]
     assert [s.native_id for s in good(rows)] == ["b", "c"]
-    assert good(rows)[0].images[0].read() == picture(1)
+    assert good(rows)[0].images[0].read() == make_image(1)
     assert errors(rows) == [(2, "bad_turn"), (3, "missing_image"), (4, "bad_json")]
 
 
 def test_cambrian_without_a_config_takes_every_row(tmp_path: Path) -> None:
-    put(tmp_path, "robut_wtq.tar", gzip.decompress(packed({"robut_wtq/2.png": picture(2)})))
+    put(tmp_path, "robut_wtq.tar", gzip.decompress(packed({"robut_wtq/2.png": make_image(2)})))
     lines = [cambrian("a", source="x.json"), cambrian("b", source="y.json", image="hfdata/robut_wtq/2.png")]
     put(tmp_path, "mine.jsonl", "\n".join(lines).encode())
-    found = good(read_all(source("cambrian_jsonl"), tmp_path))
-    assert [s.native_id for s in found] == ["a", "b"] and found[1].images[0].read() == picture(2)
+    result = good(read_all(source("cambrian_jsonl"), tmp_path))
+    assert [s.native_id for s in result] == ["a", "b"] and result[1].images[0].read() == make_image(2)
 
 
 # Videos in archives and as folders of frames
@@ -105,7 +105,7 @@ def test_videos_in_numbered_archives_are_sampled_where_they_lie(tmp_path: Path) 
 
 @pytest.mark.parametrize("place", ["folder", "archive"])
 def test_a_folder_of_frames_gives_32_of_them_in_natural_order(tmp_path: Path, place: str) -> None:
-    frames = {f"v_a/c01_{n}.jpeg": picture(n) for n in range(1, 101)} | {"v_a/notes.txt": b"?", "v_b/x.txt": b"?"}
+    frames = {f"v_a/c01_{n}.jpeg": make_image(n) for n in range(1, 101)} | {"v_a/notes.txt": b"?", "v_b/x.txt": b"?"}
     if place == "archive":
         put(tmp_path, "train_300k/chunk_0.tar.gz", packed(frames))
     else:
@@ -115,11 +115,11 @@ def test_a_folder_of_frames_gives_32_of_them_in_natural_order(tmp_path: Path, pl
     put_json(tmp_path, "qa.json", [{"id": n, "video": n, "conversations": talk("<image>\n?", "!")} for n in names])
     rows = read_all(source("frame_folders"), tmp_path)
     first, second = good(rows)
-    assert said(first) == [("human", "<video>\n?"), ("gpt", "!")]
+    assert list_turns(first) == [("human", "<video>\n?"), ("gpt", "!")]
     assert isinstance(first.video, FrameFolder) and isinstance(second.video, FrameFolder)
     taken = read_frames(first.video)
     assert len(taken) == 32 and taken == read_frames(second.video)
-    assert (taken[0], taken[-1]) == ((0.0, picture(1)), (49.5, picture(100)))
+    assert (taken[0], taken[-1]) == ((0.0, make_image(1)), (49.5, make_image(100)))
     assert [seconds for seconds, _ in taken] == sorted(seconds for seconds, _ in taken)
     assert errors(rows) == [(2, "missing_video"), (3, "missing_video"), (4, "outside_root")]
 
@@ -151,7 +151,7 @@ def test_egoschema_joins_questions_with_the_published_answers(tmp_path: Path) ->
     (sample,) = good(rows)
     assert sample.native_id == "u1" and sample.video is not None and sample.video.name == "u1.mp4"
     listed = "\n".join(f"{letter}. Because of {n}." for n, letter in enumerate("ABCDE"))
-    assert said(sample) == [("human", f"<video>\nWhy?\n{listed}"), ("gpt", "Because of 3.")]
+    assert list_turns(sample) == [("human", f"<video>\nWhy?\n{listed}"), ("gpt", "Because of 3.")]
     assert errors(rows) == [
         (1, "no_answer"),
         (2, "bad_answer"),
@@ -209,19 +209,19 @@ def test_video_instruct_asks_about_videos_by_their_id(tmp_path: Path) -> None:
         {"q": "?", "video_id": "v_a"},
     ]
     put_json(tmp_path, "VideoInstruct100K.json", rows)
-    found = read_all(source("video_instruct"), tmp_path)
-    assert [s.video.name for s in good(found) if s.video] == ["v_a.mkv", "v_b.mp4"]
-    assert said(good(found)[0]) == [("human", "<video>\nWhat?"), ("gpt", "Snow.")]
-    assert errors(found) == [(2, "missing_video"), (3, "outside_root"), (4, "bad_path"), (5, "bad_turn")]
+    result = read_all(source("video_instruct"), tmp_path)
+    assert [s.video.name for s in good(result) if s.video] == ["v_a.mkv", "v_b.mp4"]
+    assert list_turns(good(result)[0]) == [("human", "<video>\nWhat?"), ("gpt", "Snow.")]
+    assert errors(result) == [(2, "missing_video"), (3, "outside_root"), (4, "bad_path"), (5, "bad_turn")]
 
 
 # The released rows
 
 
 def test_released_rows_of_every_kind_are_read_from_their_shards(tmp_path: Path) -> None:
-    put(tmp_path, "single_image_data/shard_1.tar.gz", packed({"Cambrian-10M/a/1.png": picture(1)}))
-    put(tmp_path, "single_image_data/shard_10.tar.gz", packed({"Cambrian-10M/a/2.png": picture(2)}))
-    multi = {f"M4-Instruct-Data/HQ-Edit/images/{n}.png": picture(n) for n in (3, 4)}
+    put(tmp_path, "single_image_data/shard_1.tar.gz", packed({"Cambrian-10M/a/1.png": make_image(1)}))
+    put(tmp_path, "single_image_data/shard_10.tar.gz", packed({"Cambrian-10M/a/2.png": make_image(2)}))
+    multi = {f"M4-Instruct-Data/HQ-Edit/images/{n}.png": make_image(n) for n in (3, 4)}
     put(tmp_path, "multi_image_data/shard_1.tar.gz", packed(multi))
     put(tmp_path, "video_data/shard_1.tar.gz", packed({"LLaVA-Video-178K/x/a.mp4": film(2)}))
     put_json(
@@ -242,8 +242,8 @@ def test_released_rows_of_every_kind_are_read_from_their_shards(tmp_path: Path) 
         ],
     )
     rows = read_all(source("mammoth_release"), tmp_path)
-    found = good(rows)
-    assert [(s.native_id, s.upstream_dataset) for s in found] == [("4", "m"), ("5", "v"), ("1", "s"), ("2", "s")]
-    assert [p.read() for s in found for p in s.images] == [picture(3), picture(4), picture(2)]
-    assert found[1].video is not None and len(read_frames(found[1].video)) == 2
+    result = good(rows)
+    assert [(s.native_id, s.upstream_dataset) for s in result] == [("4", "m"), ("5", "v"), ("1", "s"), ("2", "s")]
+    assert [p.read() for s in result for p in s.images] == [make_image(3), make_image(4), make_image(2)]
+    assert result[1].video is not None and len(read_frames(result[1].video)) == 2
     assert errors(rows) == [(2, "missing_image")]

@@ -18,7 +18,7 @@ from mvl_assets.readers.conversations.majority_answer import select_majority_ans
 from mvl_assets.readers.formats import vqa_v2
 from mvl_assets.readers.parsers import json_stream
 from mvl_assets.readers.sample import RejectedRow
-from tests.raw_files import errors, good, picture, put, put_json, read_all, said, source
+from tests.raw_files import errors, good, list_turns, make_image, put, put_json, read_all, source
 
 VQA = source("vqa_v2")
 
@@ -31,8 +31,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12
 
 
 def ten(answer: str, others: int = 3) -> list[dict[str, object]]:
-    said_by = [answer] * (10 - others) + ["something else"] * others
-    return [{"answer": a, "answer_confidence": "yes", "answer_id": n} for n, a in enumerate(said_by, 1)]
+    output_by = [answer] * (10 - others) + ["something else"] * others
+    return [{"answer": a, "answer_confidence": "yes", "answer_id": n} for n, a in enumerate(output_by, 1)]
 
 
 def asked(question_id: int, question: Any, **fields: Any) -> dict[str, Any]:
@@ -62,8 +62,8 @@ def coco(image_id: int) -> str:
 
 
 def test_vqa_gives_one_sample_per_image_with_its_questions_in_order(tmp_path: Path) -> None:
-    put(tmp_path, coco(458752), picture(1))
-    put(tmp_path, "images/" + coco(262146), picture(2))
+    put(tmp_path, coco(458752), make_image(1))
+    put(tmp_path, "images/" + coco(262146), make_image(2))
     vqa(
         tmp_path,
         [
@@ -75,18 +75,18 @@ def test_vqa_gives_one_sample_per_image_with_its_questions_in_order(tmp_path: Pa
     )
     snow, field = read_all(VQA, tmp_path)
     assert [(r.native_id, r.position) for r in (snow, field)] == [("262146", 0), ("458752", 1)]
-    assert said(good([field])[0]) == [
+    assert list_turns(good([field])[0]) == [
         ("human", "<image>\nWhat is this photo taken looking through?"),
         ("gpt", "net"),
         ("human", "What position is this man playing?"),
         ("gpt", "pitcher"),
     ]
-    assert [p.read() for row in good([snow, field]) for p in row.images] == [picture(2), picture(1)]
+    assert [p.read() for row in good([snow, field]) for p in row.images] == [make_image(2), make_image(1)]
 
 
 @pytest.mark.parametrize("folders", [("Questions/", "Annotations/"), ("questions/", "annotations/")])
 def test_vqa_files_may_be_in_separate_folders(tmp_path: Path, folders: tuple[str, str]) -> None:
-    put(tmp_path, coco(1), picture())
+    put(tmp_path, coco(1), make_image())
     vqa(tmp_path, [asked(1000, "What?")], [told(1000, "net")])
     names = ("v2_OpenEnded_mscoco_train2014_questions", "v2_mscoco_train2014_annotations")
     for name, folder in zip(names, folders, strict=True):
@@ -96,17 +96,17 @@ def test_vqa_files_may_be_in_separate_folders(tmp_path: Path, folders: tuple[str
 
 
 def test_vqa_files_without_a_chosen_answer_give_the_one_most_people_gave(tmp_path: Path) -> None:
-    put(tmp_path, coco(1), picture())
+    put(tmp_path, coco(1), make_image())
     annotation = told(1000, "race")
     del annotation["multiple_choice_answer"]
     put_json(tmp_path, "OpenEnded_mscoco_train2014_questions.json", {"questions": [asked(1000, "What sport?")]})
     put_json(tmp_path, "mscoco_train2014_annotations.json", {"annotations": [annotation]})
-    assert said(good(read_all(VQA, tmp_path))[0])[1] == ("gpt", "race")
+    assert list_turns(good(read_all(VQA, tmp_path))[0])[1] == ("gpt", "race")
 
 
 def test_vqa_rejects_mismatched_entries_and_keeps_the_rest_of_the_image(tmp_path: Path) -> None:
     for image_id in (1, 2):
-        put(tmp_path, coco(image_id), picture(image_id))
+        put(tmp_path, coco(image_id), make_image(image_id))
     vqa(
         tmp_path,
         [
@@ -135,7 +135,7 @@ def test_vqa_rejects_mismatched_entries_and_keeps_the_rest_of_the_image(tmp_path
         ],
     )
     rows = read_all(VQA, tmp_path)
-    assert [(r.native_id, said(r)) for r in good(rows)] == [
+    assert [(r.native_id, list_turns(r)) for r in good(rows)] == [
         ("1", [("human", "<image>\nKept?"), ("gpt", "yes")]),
         ("2", [("human", "<image>\nAlso kept?"), ("gpt", "yes")]),
     ]
@@ -152,14 +152,14 @@ def test_vqa_rejects_mismatched_entries_and_keeps_the_rest_of_the_image(tmp_path
 
 
 def test_a_nan_or_infinity_rejects_one_question(tmp_path: Path) -> None:
-    put(tmp_path, coco(1), picture())
+    put(tmp_path, coco(1), make_image())
     vqa(tmp_path, [asked(1000, "Kept?"), asked(1001, "Lost?", width=float("nan"))], [told(1000, "yes")])
     rows = read_all(VQA, tmp_path)
     assert len(good(rows)) == 1 and [e for _, e in errors(rows)] == ["not_a_number"]
 
 
 def test_a_truncated_annotation_file_never_gives_an_image_with_some_of_its_questions(tmp_path: Path) -> None:
-    put(tmp_path, coco(1), picture())
+    put(tmp_path, coco(1), make_image())
     vqa(tmp_path, [asked(1000, "Kept?"), asked(1001, "Lost?")], [told(1000, "yes"), told(1001, "no")])
     path = tmp_path / "v2_mscoco_train2014_annotations.json"
     path.write_bytes(path.read_bytes()[:-300])
@@ -177,7 +177,7 @@ def test_questions_without_their_file_of_annotations_are_a_source_error(tmp_path
 def test_too_many_questions_about_one_image_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_by_image, "MAX_QUESTIONS", 5)
     for image_id in (1, 2):
-        put(tmp_path, coco(image_id), picture())
+        put(tmp_path, coco(image_id), make_image())
     ids = [1000, *range(2000, 2009)]
     vqa(tmp_path, [asked(n, "Why?") for n in ids], [told(n, "So.") for n in ids])
     rows = read_all(VQA, tmp_path)
@@ -196,7 +196,7 @@ def test_any_questions_and_answers_are_read_unchanged(
 ) -> None:
     root = tmp_path_factory.mktemp("vqa")
     for image_id in (1, 2, 3):
-        put(root, coco(image_id), picture(image_id))
+        put(root, coco(image_id), make_image(image_id))
     questions = [asked(image_id * 1000 + n, q) for n, (image_id, q, _) in enumerate(pairs)]
     annotations = [told(image_id * 1000 + n, a) for n, (image_id, _, a) in enumerate(pairs)]
     order.shuffle(annotations)
@@ -210,8 +210,8 @@ def test_any_questions_and_answers_are_read_unchanged(
     assert [row.native_id for row in good(rows)] == sorted({str(i) for i, _, _ in answerable})
     for row in good(rows):
         turns = [t for i, q, a in answerable if str(i) == row.native_id for t in (("human", q), ("gpt", a))]
-        assert said(row) == [("human", f"<image>\n{turns[0][1]}"), *turns[1:]]
-        assert row.images[0].read() == picture(int(row.native_id or 0))
+        assert list_turns(row) == [("human", f"<image>\n{turns[0][1]}"), *turns[1:]]
+        assert row.images[0].read() == make_image(int(row.native_id or 0))
 
 
 def test_memory_does_not_grow_with_the_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,15 +254,15 @@ def vizwiz(told: list[str], **fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("file", ["train.json", "Annotations/train.json", "annotations/train.json"])
 def test_vizwiz_gives_the_answer_most_people_gave(tmp_path: Path, file: str) -> None:
-    put(tmp_path, "train/VizWiz_train_00000000.jpg", picture(3))
+    put(tmp_path, "train/VizWiz_train_00000000.jpg", make_image(3))
     put_json(tmp_path, file, [vizwiz(["basil", "", "basil leaves", "basil leaves ", "basil", "basil leaves"])])
     (sample,) = good(read_all(VQA, tmp_path))
-    assert said(sample) == [("human", "<image>\nWhat's the name of this product?"), ("gpt", "basil leaves")]
-    assert (sample.native_id, sample.images[0].read()) == ("VizWiz_train_00000000.jpg", picture(3))
+    assert list_turns(sample) == [("human", "<image>\nWhat's the name of this product?"), ("gpt", "basil leaves")]
+    assert (sample.native_id, sample.images[0].read()) == ("VizWiz_train_00000000.jpg", make_image(3))
 
 
 def test_vizwiz_names_what_cannot_be_answered(tmp_path: Path) -> None:
-    put(tmp_path, "train/VizWiz_train_00000000.jpg", picture())
+    put(tmp_path, "train/VizWiz_train_00000000.jpg", make_image())
     rows = [
         vizwiz(["a", "b"], answerable=0),
         vizwiz(["unanswerable", "unanswerable", "can"]),
@@ -276,8 +276,8 @@ def test_vizwiz_names_what_cannot_be_answered(tmp_path: Path) -> None:
         vizwiz(["kept", "other"]),
     ]
     put_json(tmp_path, "train.json", rows)
-    found = read_all(VQA, tmp_path)
-    assert errors(found) == [
+    result = read_all(VQA, tmp_path)
+    assert errors(result) == [
         *((n, "unanswerable") for n in range(3)),
         (3, "no_answer"),
         (4, "bad_answers"),
@@ -286,7 +286,7 @@ def test_vizwiz_names_what_cannot_be_answered(tmp_path: Path) -> None:
         (7, "missing_image"),
         (8, "outside_root"),
     ]
-    assert [(s.position, said(s)[1]) for s in good(found)] == [(9, ("gpt", "kept"))]
+    assert [(s.position, list_turns(s)[1]) for s in good(result)] == [(9, ("gpt", "kept"))]
 
 
 def test_of_answers_given_equally_often_the_first_one_counts() -> None:

@@ -27,7 +27,7 @@ from mvl_assets.readers.formats.coco_captions import QUESTION
 from mvl_assets.readers.parsers import delimited, parquet_columns
 from mvl_assets.readers.registry import get_reader
 from mvl_assets.readers.sample import RejectedRow
-from tests.raw_files import errors, good, keyed, messages, picture, put, put_parquet, read_all, said, source
+from tests.raw_files import errors, good, keyed, list_turns, make_image, messages, put, put_parquet, read_all, source
 
 WIT = source("wit")
 URLS = source("url_captions")
@@ -61,18 +61,18 @@ def test_wit_asks_by_title_and_section_and_takes_the_surest_caption(tmp_path: Pa
     ]
     put(tmp_path, "wit_v1.train.all-00000-of-00010.tsv.gz", gzip.compress(tsv(*rows)))
     for number, url in enumerate(("u1", "u2", "u3")):
-        fetched(tmp_path, url, picture(number), (".jpg", ".png", "")[number])
+        fetched(tmp_path, url, make_image(number), (".jpg", ".png", "")[number])
     read = good(read_all(WIT, tmp_path))
-    assert [said(sample)[1] for sample in read] == [
+    assert [list_turns(sample)[1] for sample in read] == [
         ("gpt", 'Seen from "Glacier Point" .'),
         ("gpt", "A dome."),
         ("gpt", "Dome."),
     ]
     article = 'This picture is shown in the Wikipedia article "Half Dome"'
-    assert said(read[0])[0] == ("human", f'<image>\n{article}, section "Geology". What does it show?')
-    assert said(read[2])[0] == ("human", f"<image>\n{article}. What does it show?")
+    assert list_turns(read[0])[0] == ("human", f'<image>\n{article}, section "Geology". What does it show?')
+    assert list_turns(read[2])[0] == ("human", f"<image>\n{article}. What does it show?")
     assert [sample.native_id for sample in read] == ["u1", "u2", "u3"]
-    assert [p.read() for sample in read for p in sample.images] == [picture(n) for n in range(3)]
+    assert [p.read() for sample in read for p in sample.images] == [make_image(n) for n in range(3)]
     keyed(WIT, tmp_path)
 
 
@@ -86,7 +86,7 @@ def test_wit_rejects_every_broken_row_and_continues(tmp_path: Path) -> None:
         {**caption, "image_url": "u"},
     )
     put(tmp_path, "wit.tsv", rows + b"en\tshort row\nen\tp\tu\tT\t\t\t\xff\t\t\n")
-    fetched(tmp_path, "u", picture())
+    fetched(tmp_path, "u", make_image())
     read = read_all(WIT, tmp_path)
     assert errors(read) == [
         (0, "missing_image"),
@@ -111,7 +111,7 @@ def test_wit_with_embedded_images_prefers_english_and_falls_back_to_the_attribut
         }
 
     def row(url: str, captions: tuple[str | None, str | None], attribution: str | None = None) -> dict[str, Any]:
-        image = {"bytes": picture(len(url)), "path": None}
+        image = {"bytes": make_image(len(url)), "path": None}
         return {
             "image": image,
             "image_url": url,
@@ -130,18 +130,18 @@ def test_wit_with_embedded_images_prefers_english_and_falls_back_to_the_attribut
         ],
     )
     read = read_all(WIT, tmp_path)
-    told = [(turns[0][1].split('"')[1], turns[1][1]) for turns in map(said, good(read))]
+    told = [(turns[0][1].split('"')[1], turns[1][1]) for turns in map(list_turns, good(read))]
     assert told == [("Bridge", "A bridge."), ("Bro", "En bro."), ("Bridge", "The old bridge")]
     assert errors(read) == [(3, "no_caption")]
-    assert good(read)[1].images[0].read() == picture(2)
+    assert good(read)[1].images[0].read() == make_image(2)
     keyed(WIT, tmp_path)
 
 
 def test_wit_rows_of_one_page_in_parquet_are_read_from_their_own_fields(tmp_path: Path) -> None:
-    row = {"image": {"bytes": picture(), "path": None}, "image_url": "u", "caption_reference_description": "Et hus."}
+    row = {"image": {"bytes": make_image(), "path": None}, "image_url": "u", "caption_reference_description": "Et hus."}
     put_parquet(tmp_path, "a.parquet", [{**row, "page_title": "Hus", "section_title": None}])
     (sample,) = good(read_all(WIT, tmp_path))
-    assert said(sample)[1] == ("gpt", "Et hus.") and '"Hus"' in said(sample)[0][1]
+    assert list_turns(sample)[1] == ("gpt", "Et hus.") and '"Hus"' in list_turns(sample)[0][1]
 
 
 def test_a_table_with_other_columns_or_cut_off_is_one_broken_file_by_name(tmp_path: Path) -> None:
@@ -190,11 +190,11 @@ def shard(root: Path, number: int, rows: Sequence[tuple[str, str, str]]) -> None
 @pytest.mark.parametrize("columns", [("link", "caption"), ("url", "caption"), ("URL", "TEXT")])
 def test_links_are_found_under_all_names_that_published_sets_use(tmp_path: Path, columns: tuple[str, str]) -> None:
     put_parquet(tmp_path, "data/a.parquet", [{columns[0]: "https://h/1.png?x=1", columns[1]: "A cat.", "id": 1}])
-    fetched(tmp_path, "https://h/1.png?x=1", picture(9), ".webp")
+    fetched(tmp_path, "https://h/1.png?x=1", make_image(9), ".webp")
     (sample,) = good(read_all(URLS, tmp_path))
-    assert said(sample) == [("human", f"<image>\n{QUESTION}"), ("gpt", "A cat.")]
+    assert list_turns(sample) == [("human", f"<image>\n{QUESTION}"), ("gpt", "A cat.")]
     assert (sample.file, sample.native_id) == ("data/a.parquet", "https://h/1.png?x=1")
-    assert sample.images[0].read() == picture(9)
+    assert sample.images[0].read() == make_image(9)
 
 
 def test_img2dataset_shards_are_joined_by_link_and_what_failed_is_missing_by_name(tmp_path: Path) -> None:
@@ -203,11 +203,11 @@ def test_img2dataset_shards_are_joined_by_link_and_what_failed_is_missing_by_nam
     shard(tmp_path, 0, [(links[2], "000000000", "success"), (links[1], "000000001", "failed_to_download")])
     shard(tmp_path, 1, [(links[0], "000010000", "success"), (links[3], "000010001", "success")])
     shard(tmp_path, 2, [(links[4], "../../../etc/passwd", "success")])
-    put(tmp_path, "pictures/00000/000000000.jpg", picture(2))
-    put(tmp_path, "pictures/00001/000010000.webp", picture(0))
+    put(tmp_path, "pictures/00000/000000000.jpg", make_image(2))
+    put(tmp_path, "pictures/00001/000010000.webp", make_image(0))
     put(tmp_path, "pictures/00003.parquet", b"PAR1 an unfinished shard")
     read = read_all(URLS, tmp_path)
-    assert [(s.position, s.images[0].read()) for s in good(read)] == [(0, picture(0)), (2, picture(2))]
+    assert [(s.position, s.images[0].read()) for s in good(read)] == [(0, make_image(0)), (2, make_image(2))]
     assert errors(read) == [(n, "missing_image") for n in (1, 3, 4, 5)]
     assert "https://h/1 was not fetched into pictures/" in messages(read)[0]
     assert "https://h/3 was fetched as pictures/00001/000010001, but is not there" in messages(read)[1]
@@ -222,19 +222,19 @@ def test_img2datasets_webdataset_shards_are_read_where_they_lie(tmp_path: Path) 
         shard(tmp_path, number, listed)
         with tarfile.open(tmp_path / "pictures" / f"{number:05d}.tar", "w") as tar:
             for n, (_, key, _) in enumerate(listed):
-                for ending, data in ((".webp", picture(2 * number + n)), (".json", b"{}"), (".txt", b"x")):
+                for ending, data in ((".webp", make_image(2 * number + n)), (".json", b"{}"), (".txt", b"x")):
                     member = tarfile.TarInfo(key + ending)
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
-    assert [p.read() for s in good(read_all(URLS, tmp_path)) for p in s.images] == [picture(n) for n in range(4)]
+    assert [p.read() for s in good(read_all(URLS, tmp_path)) for p in s.images] == [make_image(n) for n in range(4)]
 
 
 def test_a_fetched_image_that_links_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     root = tmp_path / "root"
     put_parquet(root, "a.parquet", [{"url": "u", "caption": "x"}])
-    fetched(root, "other", picture())
+    fetched(root, "other", make_image())
     secret = tmp_path / "secret.png"
-    secret.write_bytes(picture())
+    secret.write_bytes(make_image())
     (root / "pictures" / f"{hashlib.sha256(b'u').hexdigest()}.jpg").symlink_to(secret)
     assert errors(read_all(URLS, root)) == [(0, "outside_root")]
 
@@ -249,7 +249,7 @@ def test_rows_without_a_link_or_caption_are_rejected_alone(tmp_path: Path) -> No
         {"url": "u", "caption": "good"},
     ]
     put_parquet(tmp_path, "a.parquet", rows)
-    fetched(tmp_path, "u", picture())
+    fetched(tmp_path, "u", make_image())
     read = read_all(URLS, tmp_path)
     assert errors(read) == [
         (0, "no_url"),
@@ -266,7 +266,7 @@ def test_other_columns_break_that_file_by_name_and_not_the_next(tmp_path: Path) 
     put_parquet(tmp_path, "a.parquet", [{"href": "u", "caption": "x"}])
     put_parquet(tmp_path, "b.parquet", [{"url": "u", "caption": "x"}])
     put(tmp_path, "c.parquet", b"PAR1 no")
-    fetched(tmp_path, "u", picture())
+    fetched(tmp_path, "u", make_image())
     read = read_all(URLS, tmp_path)
     assert [s.file for s in good(read)] == ["b.parquet"]
     assert errors(read) == [(0, "broken_file"), (0, "broken_file")]
@@ -298,7 +298,7 @@ def test_heavy_rows_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest
 
 
 def test_m3it_is_read_by_its_field_map_with_several_images_and_empty_inputs(tmp_path: Path) -> None:
-    encoded = [base64.b64encode(picture(n, (320, 240), "JPEG")).decode() for n in range(2)]
+    encoded = [base64.b64encode(make_image(n, (320, 240), "JPEG")).decode() for n in range(2)]
     rows = [
         {"instruction": "Compare.", "inputs": "Which is brighter?", "image_base64_str": encoded, "outputs": "Second."},
         {
@@ -314,31 +314,41 @@ def test_m3it_is_read_by_its_field_map_with_several_images_and_empty_inputs(tmp_
     spec = load_catalog()["m3it_flan"]
     read = list(get_reader(spec.format)(spec, tmp_path))
     first, second = good(read)
-    assert said(first)[0] == ("human", "<image>\n<image>\nCompare.\nWhich is brighter?")
-    assert [p.read() for p in first.images] == [picture(n, (320, 240), "JPEG") for n in range(2)]
-    assert said(second) == [("human", "<image>\nDescribe."), ("gpt", "Blue.")]
+    assert list_turns(first)[0] == ("human", "<image>\n<image>\nCompare.\nWhich is brighter?")
+    assert [p.read() for p in first.images] == [make_image(n, (320, 240), "JPEG") for n in range(2)]
+    assert list_turns(second) == [("human", "<image>\nDescribe."), ("gpt", "Blue.")]
     assert errors(read) == [(2, "missing_field")]
 
 
 def test_wildvision_is_read_by_its_field_map_with_and_without_an_image(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A cat."}]
     rows = [
-        {"conversation_id": "c1", "model": "m", "conversation": talk * 2, "image": {"bytes": picture(), "path": None}},
-        {"conversation_id": "c2", "model": "m", "conversation": talk[:1], "image": {"bytes": picture(), "path": None}},
+        {
+            "conversation_id": "c1",
+            "model": "m",
+            "conversation": talk * 2,
+            "image": {"bytes": make_image(), "path": None},
+        },
+        {
+            "conversation_id": "c2",
+            "model": "m",
+            "conversation": talk[:1],
+            "image": {"bytes": make_image(), "path": None},
+        },
     ]
     put_parquet(tmp_path, "data/a.parquet", rows)
     spec = load_catalog()["wildvision_chat"]
     read = list(get_reader(spec.format)(spec, tmp_path))
     (sample,) = good(read)
     assert sample.native_id == "c1"
-    assert [turn for _, turn in said(sample)] == ["<image>\nWhat?", "A cat.", "What?", "A cat."]
+    assert [turn for _, turn in list_turns(sample)] == ["<image>\nWhat?", "A cat.", "What?", "A cat."]
     assert errors(read) == [(1, "no_answer")]
 
 
 def test_finevision_rows_are_the_cauldrons_and_their_ratings_are_left(tmp_path: Path) -> None:
     text = {"user": "What?", "assistant": "A cat."}
     rows = [
-        {"images": [{"bytes": picture(), "path": None}], "texts": [text, text], "relevance_ratings": [5, 1]},
+        {"images": [{"bytes": make_image(), "path": None}], "texts": [text, text], "relevance_ratings": [5, 1]},
         {"images": [], "texts": [text], "relevance_ratings": [4]},
     ]
     put_parquet(tmp_path, "a.parquet", [{**row, "source": "x", "relevance_min": 1} for row in rows])

@@ -25,7 +25,7 @@ def write(folder: Path, data: bytes | str) -> Path:
     return path
 
 
-def said(path: Path, under: tuple[str, ...] = ()) -> list[object]:
+def read_values(path: Path, under: tuple[str, ...] = ()) -> list[object]:
     """Values as they are, bad elements by their class."""
     return [i.value if isinstance(i, Item) else i.error for i in iter_elements(path, under)]
 
@@ -51,8 +51,8 @@ def test_an_object_gives_its_members_with_their_keys(tmp_path: Path) -> None:
 
 def test_an_array_inside_the_file_is_found_and_its_neighbours_are_skipped(tmp_path: Path) -> None:
     path = write(tmp_path, '{"info": {"v": [1, {"rows": 9}]}, "n": NaN, "data": {"rows": [1, 2]}, "rest": "x"}')
-    assert said(path, ("data", "rows")) == [1, 2]
-    assert said(path, ("data", "nothing")) == ["broken_file"]
+    assert read_values(path, ("data", "rows")) == [1, 2]
+    assert read_values(path, ("data", "nothing")) == ["broken_file"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_an_array_inside_the_file_is_found_and_its_neighbours_are_skipped(tmp_pa
 )
 def test_a_bad_element_is_rejected_alone(tmp_path: Path, bad: bytes, error: str) -> None:
     path = write(tmp_path, b'[{"id": 1}, ' + bad + b', {"id": 3}]')
-    assert said(path) == [{"id": 1}, error, {"id": 3}]
+    assert read_values(path) == [{"id": 1}, error, {"id": 3}]
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_a_bad_element_is_rejected_alone(tmp_path: Path, bad: bytes, error: str)
 def test_a_file_that_ends_early_or_whose_brackets_do_not_match_keeps_what_came_before(
     tmp_path: Path, data: bytes
 ) -> None:
-    found = said(write(tmp_path, data))
-    assert (found[0], found[-1]) == ({"id": 1}, "broken_file")
-    assert len(found) <= 3
+    result = read_values(write(tmp_path, data))
+    assert (result[0], result[-1]) == ({"id": 1}, "broken_file")
+    assert len(result) <= 3
 
 
 @pytest.mark.parametrize("data", [b"", b"   ", b"7", b"\xff\xfe[\x00", b"<html>"])
 def test_a_file_without_an_array_or_object_is_broken(tmp_path: Path, data: bytes) -> None:
-    assert said(write(tmp_path, data)) == ["broken_file"]
+    assert read_values(write(tmp_path, data)) == ["broken_file"]
 
 
 def test_the_message_names_the_place_in_the_file(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_message_names_the_place_in_the_file(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
-    assert said(write(tmp_path, b"\xef\xbb\xbf[1]")) == [1]
+    assert read_values(write(tmp_path, b"\xef\xbb\xbf[1]")) == [1]
     assert [i.value for i in iter_lines(write(tmp_path, b"\xef\xbb\xbf1\n2")) if isinstance(i, Item)] == [1, 2]
 
 
@@ -114,15 +114,15 @@ def test_an_element_above_the_bound_is_refused_without_reading_on(
 ) -> None:
     monkeypatch.setattr(json_stream, "MAX_ELEMENT_CHARS", 1000)
     monkeypatch.setattr(json_stream, "CHUNK_BYTES", 100)
-    assert said(write(tmp_path, '[1, {"a": "' + "x" * 5000 + '"}]')) == [1, "broken_file"]
+    assert read_values(write(tmp_path, '[1, {"a": "' + "x" * 5000 + '"}]')) == [1, "broken_file"]
     long = list(iter_lines(write(tmp_path, '{"a": "' + "x" * 5000 + '"}\n[2]\n')))
     assert [getattr(i, "error", None) for i in long] == ["too_large", None]
 
 
 def test_each_bad_line_is_one_reject(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"id": 1}\n\n{"id": NaN}\n{"id": "\xff"}\n{"id"\n{"id": 5}')
-    found = [i.value if isinstance(i, Item) else i.error for i in iter_lines(path)]
-    assert found == [{"id": 1}, "not_a_number", "bad_utf8", "bad_json", {"id": 5}]
+    result = [i.value if isinstance(i, Item) else i.error for i in iter_lines(path)]
+    assert result == [{"id": 1}, "not_a_number", "bad_utf8", "bad_json", {"id": 5}]
     assert [i.position for i in iter_lines(path)] == [0, 1, 2, 3, 4]
 
 

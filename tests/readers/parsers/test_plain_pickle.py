@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mvl_assets.readers.parsers import plain_pickle
 from mvl_assets.readers.parsers.plain_pickle import UnsafePickle, load
 from mvl_assets.readers.sample import RejectedRow
-from tests.raw_files import errors, good, picture, put, put_json, read_all, source
+from tests.raw_files import errors, good, make_image, put, put_json, read_all, source
 
 PLAIN = st.recursive(
     st.none()
@@ -248,7 +248,7 @@ REFS = source("ref_coco")
 def references(root: Path, refs: bytes, folder: str = "refcoco") -> None:
     """One set of references beside an instances.json of one picture with one box."""
     put(root, f"{folder}/refs(unc).p", refs)
-    put(root, "train2014/a.jpg", picture())
+    put(root, "train2014/a.jpg", make_image())
     put_json(
         root,
         f"{folder}/instances.json",

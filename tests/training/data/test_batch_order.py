@@ -45,13 +45,13 @@ def test_a_step_holds_about_the_samples_the_recipe_asks_for(lake: Lake) -> None:
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(1, 12), st.integers(1, 5))
 def test_straggler_efficiency_equals_the_sum_over_each_ranks_packs(work: list[int], per_step: int, world: int) -> None:
     order = BatchOrder(len(work), min(per_step, len(work)), seed=0)
-    found = []
+    result = []
     for step in range(order.steps_per_epoch):
         ranks = [
             sum(work[p] for p in order.list_rank_packs(step, rank, world) if p is not None) for rank in range(world)
         ]
-        found.append(sum(ranks) / world / max(ranks) if any(ranks) else 1.0)
-    assert order.compute_straggler_efficiency(np.array(work), world) == pytest.approx(sum(found) / len(found))
+        result.append(sum(ranks) / world / max(ranks) if any(ranks) else 1.0)
+    assert order.compute_straggler_efficiency(np.array(work), world) == pytest.approx(sum(result) / len(result))
 
 
 def test_ranks_without_a_pack_lower_the_straggler_efficiency() -> None:

@@ -42,8 +42,8 @@ def test_a_category_that_a_shard_lacks_has_no_share_there() -> None:
 def test_visual_shares_of_packs_are_percentiles_over_packs() -> None:
     balance = MixtureStats()
     balance.update([[member("a", "text", targets=10)]] + [[chart(10)]] * 18 + [[chart(90)]])
-    found = balance.compute_visual_share_percentiles()
-    assert (found["p5"], found["median"], found["p95"]) == (0.0, 0.75, 0.75)
+    result = balance.compute_visual_share_percentiles()
+    assert (result["p5"], result["median"], result["p95"]) == (0.0, 0.75, 0.75)
 
 
 def test_the_tables_are_markdown_with_one_line_per_entry() -> None:

@@ -39,9 +39,9 @@ def test_mcnemar_equals_the_sign_test_of_changed_questions() -> None:
 
 
 def test_only_questions_in_common_are_compared() -> None:
-    found = compare_scores("x", {"a": 1.0, "b": 0.0, "c": 1.0}, {"b": 1.0, "c": 1.0, "d": 0.0})
-    assert (found.n_questions, found.first_score, found.second_score, found.difference) == (2, 50.0, 100.0, 50.0)
-    assert (found.n_gained, found.n_lost, found.p_value) == (1, 0, 1.0)
+    result = compare_scores("x", {"a": 1.0, "b": 0.0, "c": 1.0}, {"b": 1.0, "c": 1.0, "d": 0.0})
+    assert (result.n_questions, result.first_score, result.second_score, result.difference) == (2, 50.0, 100.0, 50.0)
+    assert (result.n_gained, result.n_lost, result.p_value) == (1, 0, 1.0)
     with pytest.raises(BenchmarkError, match="no question of x"):
         compare_scores("x", {"a": 1.0}, {"b": 1.0})
 
@@ -50,10 +50,10 @@ def test_pairing_detects_a_small_gain_that_unpaired_errors_hide() -> None:
     rng = random.Random(1)
     before = [float(rng.random() < 0.5) for _ in range(1000)]
     after = [1.0 if rng.random() < 0.05 else value for value in before]
-    found = compare_scores("x", _scores(before), _scores(after))
+    result = compare_scores("x", _scores(before), _scores(after))
     unpaired = 100 * math.sqrt(2 * 0.25 / 1000)
-    assert 0 < found.difference < 2 * unpaired
-    assert found.ci_low > 0 and found.p_value is not None and found.p_value < 0.001
+    assert 0 < result.difference < 2 * unpaired
+    assert result.ci_low > 0 and result.p_value is not None and result.p_value < 0.001
 
 
 def test_the_interval_covers_the_true_difference_at_its_nominal_rate() -> None:
@@ -61,18 +61,18 @@ def test_the_interval_covers_the_true_difference_at_its_nominal_rate() -> None:
     inside = 0
     for _ in range(100):
         changes = [rng.choices((-1.0, 0.0, 1.0), (0.1, 0.7, 0.2))[0] for _ in range(300)]
-        found = compare_scores("x", _scores([0.0] * 300), _scores(changes))
-        inside += found.ci_low <= 10.0 <= found.ci_high
+        result = compare_scores("x", _scores([0.0] * 300), _scores(changes))
+        inside += result.ci_low <= 10.0 <= result.ci_high
     assert 88 <= inside <= 100
 
 
 def test_graded_scores_have_an_interval_but_no_p_value_and_are_deterministic() -> None:
     rng = random.Random(3)
     one, two = (_scores([rng.random() for _ in range(60)]) for _ in range(2))
-    found = compare_scores("x", one, two)
-    assert found.p_value is None and found.ci_low < found.difference < found.ci_high
-    assert compare_scores("x", one, two) == found
-    assert compare_scores("x", two, one).difference == -found.difference
+    result = compare_scores("x", one, two)
+    assert result.p_value is None and result.ci_low < result.difference < result.ci_high
+    assert compare_scores("x", one, two) == result
+    assert compare_scores("x", two, one).difference == -result.difference
 
 
 def _store(lake: Lake, version: str, scores: list[float | None], *, settings: str = "s", task_hash: str = "h") -> None:
@@ -106,8 +106,8 @@ def test_stored_answers_are_paired_within_the_same_settings_and_task_code(lake: 
     _store(lake, OLD, [1.0, 0.0, 0.0, None])
     _store(lake, NEW, [1.0, 1.0, 0.0, 1.0])
     _store(lake, NEW, [0.0, 0.0, 0.0, 0.0], settings="other")
-    (found,) = compare_checkpoints(lake, OLD, NEW)
-    assert (found.benchmark, found.n_questions, found.n_gained, found.n_lost) == ("Synthetic-Bars", 3, 1, 0)
+    (result,) = compare_checkpoints(lake, OLD, NEW)
+    assert (result.benchmark, result.n_questions, result.n_gained, result.n_lost) == ("Synthetic-Bars", 3, 1, 0)
     _store(lake, NEW, [1.0, 1.0, 0.0], task_hash="edited")
     with pytest.raises(BenchmarkError, match="in the same way"):
         compare_checkpoints(lake, OLD, NEW)
@@ -126,8 +126,8 @@ def test_a_version_prefix_resolves_to_its_checkpoint(lake: Lake) -> None:
 def test_mvl_compare_prints_both_scores_and_the_difference(lake: Lake) -> None:
     _store(lake, OLD, [0.0] * 20)
     _store(lake, NEW, [1.0] * 10 + [0.0] * 10)
-    said = CliRunner().invoke(compare_command, ["aa", "bb"], catch_exceptions=False).output
-    assert "Synthetic-Bars" in said and "+50.0" in said and "0.002" in said
+    output = CliRunner().invoke(compare_command, ["aa", "bb"], catch_exceptions=False).output
+    assert "Synthetic-Bars" in output and "+50.0" in output and "0.002" in output
     assert (
         '"n_gained": 10' in CliRunner().invoke(compare_command, ["aa", "bb", "--json"], catch_exceptions=False).output
     )

@@ -84,14 +84,14 @@ def test_packed_logits_loss_and_gradients_equal_those_of_samples_alone(
     )
 
     student(packed).backward()
-    found = copy_gradients(student)
+    result = copy_gradients(student)
     student.zero_grad()
     losses = [student(b) for b in alone]
     sum(losses).backward()
     assert student(packed).item() == pytest.approx(sum(x.item() for x in losses), rel=1e-5)
     for name, parameter in student.named_parameters():
         if parameter.grad is not None:
-            assert torch.allclose(found[name], parameter.grad, atol=2e-4, rtol=1e-4), name
+            assert torch.allclose(result[name], parameter.grad, atol=2e-4, rtol=1e-4), name
 
 
 def test_a_head_called_in_chunks_gives_the_same_loss_and_gradients(
@@ -100,17 +100,17 @@ def test_a_head_called_in_chunks_gives_the_same_loss_and_gradients(
     monkeypatch.setattr(student_model, "HEAD_CHUNK_TOKENS", 5)
     packs = [collate_samples(processor, build_samples(processor)), collate([], (0, 1), processor.grid.tile_size)]
     for pack in packs:
-        found = []
+        result = []
         for calls in (1, None, 3, 64):
             student.n_head_chunks = calls
             student.zero_grad()
             loss = student(pack)
             loss.backward()
-            found.append((loss.item(), copy_gradients(student)))
-        for loss, grads in found[1:]:
-            assert loss == pytest.approx(found[0][0], rel=1e-6)
-            assert grads.keys() == found[0][1].keys()
-            assert all(torch.allclose(grads[n], found[0][1][n], atol=1e-5) for n in grads)
+            result.append((loss.item(), copy_gradients(student)))
+        for loss, grads in result[1:]:
+            assert loss == pytest.approx(result[0][0], rel=1e-6)
+            assert grads.keys() == result[0][1].keys()
+            assert all(torch.allclose(grads[n], result[0][1][n], atol=1e-5) for n in grads)
     student.n_head_chunks = None
 
 

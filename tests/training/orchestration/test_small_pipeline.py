@@ -23,9 +23,9 @@ TRAINED = 'key:"pack_plan/*" or key:"checkpoint/*"'
 
 
 def _materialize(instance: dg.DagsterInstance, selection: str) -> dg.ExecuteInProcessResult:
-    found = defs()
+    result = defs()
     return dg.materialize(
-        list(found.assets or ()), selection=selection, instance=instance, resources=dict(found.resources or {})
+        list(result.assets or ()), selection=selection, instance=instance, resources=dict(result.resources or {})
     )
 
 
@@ -74,11 +74,11 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
     for before, stage in zip((None, *TRAINING_STAGES), TRAINING_STAGES, strict=False):
         checkpoint = training_run.load_current_checkpoint(stage)
         assert (checkpoint.export_dir / "model.safetensors").is_file()
-        said = shown[f"checkpoint/{stage}"]
+        output = shown[f"checkpoint/{stage}"]
         initial = "the recipe's towers" if before is None else training_run.load_current_checkpoint(before).version
-        assert said[metadata_keys.INITIAL_WEIGHTS] == initial
-        assert said[metadata_keys.STEPS] == small_pipeline.STEPS
-        assert said[metadata_keys.PACK_PLAN] == lake.get_table(f"pack_plan/{stage}").compute_data_version()
+        assert output[metadata_keys.INITIAL_WEIGHTS] == initial
+        assert output[metadata_keys.STEPS] == small_pipeline.STEPS
+        assert output[metadata_keys.PACK_PLAN] == lake.get_table(f"pack_plan/{stage}").compute_data_version()
         assert shown[f"pack_plan/{stage}"][metadata_keys.ROW_COUNT] == lake.get_table(f"pack_plan/{stage}").count()
     checks = {(c.asset_key.path[1], c.check_name): c for c in trained.get_asset_check_evaluations()}
     assert checks.keys() == {(stage, name) for stage in TRAINING_STAGES for name in CHECK_DESCRIPTIONS}
@@ -92,10 +92,10 @@ def test_every_stage_trains_from_the_one_before_and_passes_its_gates(
 
 def test_the_metadata_of_a_checkpoint_fits_into_an_event(trained: dg.ExecuteInProcessResult) -> None:
     for stage in TRAINING_STAGES:
-        said = _metadata(trained)[f"checkpoint/{stage}"]
-        assert str(said[metadata_keys.CURVES]).startswith("![loss and learning rate](data:image/png;base64,")
-        assert "data:image/jpeg;base64," in str(said[metadata_keys.PREVIEW])
-        assert sum(len(str(value)) for value in said.values()) < 100_000
+        output = _metadata(trained)[f"checkpoint/{stage}"]
+        assert str(output[metadata_keys.CURVES]).startswith("![loss and learning rate](data:image/png;base64,")
+        assert "data:image/jpeg;base64," in str(output[metadata_keys.PREVIEW])
+        assert sum(len(str(value)) for value in output.values()) < 100_000
 
 
 def test_the_losses_appear_in_the_event_log_while_training(
@@ -165,10 +165,10 @@ def test_the_suite_asks_every_checkpoint_the_last_one_through_its_server(
     lake: Lake, instance: dg.DagsterInstance, trained: dg.ExecuteInProcessResult
 ) -> None:
     first = _materialize(instance, 'key:"evaluation/held_out"')
-    said = _metadata(first)["evaluation/held_out"]
+    output = _metadata(first)["evaluation/held_out"]
     rows = list(lake.get_table("evaluation/held_out").iter_rows())
     questions = {row["question_id"] for row in rows}
-    assert len(rows) == 3 * len(questions) == said[metadata_keys.ROW_COUNT]
+    assert len(rows) == 3 * len(questions) == output[metadata_keys.ROW_COUNT]
     assert {(row["checkpoint"], row["backend"]) for row in rows} == {
         ("alignment", "local"),
         ("single_image", "local"),
@@ -176,8 +176,8 @@ def test_the_suite_asks_every_checkpoint_the_last_one_through_its_server(
     }
     assert all(row["loss"] is not None for row in rows)
     assert any(row["blank_image_answer"] is not None and row["blank_image_loss"] is not None for row in rows)
-    assert 0.0 < float(str(said[metadata_keys.MAJORITY_BASELINE])) <= 1.0
-    assert all(stage in str(said[metadata_keys.SCORES]) for stage in TRAINING_STAGES)
+    assert 0.0 < float(str(output[metadata_keys.MAJORITY_BASELINE])) <= 1.0
+    assert all(stage in str(output[metadata_keys.SCORES]) for stage in TRAINING_STAGES)
 
     server.stop_servers()
     again = _materialize(instance, 'key:"evaluation/held_out"')

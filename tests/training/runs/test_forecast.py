@@ -57,9 +57,9 @@ def test_a_forecast_over_a_plan_has_the_steps_and_samples_that_will_be_trained(
     recipe = parse_recipe(small.build_recipe_data(tokenizer, global_batch_size=batch, steps=steps))
     plan = PackPlan(lake, "single_image")
     order = BatchOrder.from_plan(plan, batch, recipe.seed)
-    found = forecast_stage(recipe, "single_image", compute_recipe_sizes(recipe), n_gpus=1, plan=plan)
-    assert found.basis == "the pack plan" and found.n_steps == (steps or order.steps_per_epoch)
-    assert found.n_samples == sum(int(plan.n_samples[order.list_step_packs(n)].sum()) for n in range(found.n_steps))
+    result = forecast_stage(recipe, "single_image", compute_recipe_sizes(recipe), n_gpus=1, plan=plan)
+    assert result.basis == "the pack plan" and result.n_steps == (steps or order.steps_per_epoch)
+    assert result.n_samples == sum(int(plan.n_samples[order.list_step_packs(n)].sum()) for n in range(result.n_steps))
 
 
 def test_an_offloaded_optimizer_is_on_the_host() -> None:
@@ -99,6 +99,6 @@ def test_the_command_prints_every_stage_and_the_same_as_json() -> None:
     text = CliRunner().invoke(recipe_group, ["show", "paper-7b", "--stage", "single_image", "--gpus", "128"])
     assert text.exit_code == 0
     assert "39,063 of 256 samples" in text.output and "<- the recipe's" in text.output
-    found = json.loads(CliRunner().invoke(recipe_group, ["show", "ablation-1.5b", "--json"]).output)
-    assert [one["stage"] for one in found] == ["alignment", "single_image", "one_vision"]
-    assert found[1]["gpu_days"] == pytest.approx(found[1]["flops"] / (0.4 * 989e12) / 86400)
+    result = json.loads(CliRunner().invoke(recipe_group, ["show", "ablation-1.5b", "--json"]).output)
+    assert [one["stage"] for one in result] == ["alignment", "single_image", "one_vision"]
+    assert result[1]["gpu_days"] == pytest.approx(result[1]["flops"] / (0.4 * 989e12) / 86400)

@@ -261,6 +261,6 @@ def test_a_program_that_is_just_being_started_belongs_to_its_group(monkeypatch: 
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with subprocess.Popen(command, env=os.environ | {GROUP_ENV: "just-started"}) as helper:
         monkeypatch.setattr(psutil.Process, "environ", late)
-        found = [process.pid for process in list_processes("just-started")]
+        result = [process.pid for process in list_processes("just-started")]
         helper.kill()
-    assert found == [helper.pid]
+    assert result == [helper.pid]

@@ -88,11 +88,11 @@ def test_the_clustered_standard_error_comes_first() -> None:
 
 
 def test_an_aggregate_without_a_formula_gets_the_bootstrap_error() -> None:
-    found = {"acc,none": 0.5, "acc_stderr,none": "N/A", "acc_stderr_clt,none": "N/A"}
-    report = _report({"t": found}, bootstrap={"t": {"acc": 0.015}})
+    result = {"acc,none": 0.5, "acc_stderr,none": "N/A", "acc_stderr_clt,none": "N/A"}
+    report = _report({"t": result}, bootstrap={"t": {"acc": 0.015}})
     assert parse_benchmark_result(Benchmark(tasks=("t",), metric="acc", scale=100), report).stderr == 1.5
     assert (
-        parse_benchmark_result(Benchmark(tasks=("t",), metric="acc", scale=100), _report({"t": found})).stderr is None
+        parse_benchmark_result(Benchmark(tasks=("t",), metric="acc", scale=100), _report({"t": result})).stderr is None
     )
 
 
@@ -113,9 +113,9 @@ def test_a_score_given_as_text_is_parsed_and_a_submission_has_no_score() -> None
 
 
 def test_only_questions_of_the_metric_are_counted() -> None:
-    found = {"seed_image,none": 0.7, "seed_video,none": 0.5}
+    result = {"seed_image,none": 0.7, "seed_video,none": 0.5}
     report = _report(
-        {"seedbench": found}, question_counts={"seedbench": {"seed_all": 100, "seed_image": 80, "seed_video": 20}}
+        {"seedbench": result}, question_counts={"seedbench": {"seed_all": 100, "seed_image": 80, "seed_video": 20}}
     )
     several = {**load_suites()["knowledge"].benchmarks, **load_suites()["multi_image_and_video"].benchmarks}
     counts = {
@@ -130,8 +130,8 @@ def test_a_question_with_several_filters_is_counted_once() -> None:
         for n, k in enumerate(("image", "video", "image"))
         for f in "ab"
     ]
-    found = count_questions(lines)
-    assert (found["seed_all"], found["seed_image"], found["seed_video"]) == (3, 2, 1)
+    result = count_questions(lines)
+    assert (result["seed_all"], result["seed_image"], result["seed_video"]) == (3, 2, 1)
 
 
 def test_a_missing_metric_is_named() -> None:

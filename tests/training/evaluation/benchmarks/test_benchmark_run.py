@@ -93,7 +93,7 @@ def _failing(message: str | None) -> Launch:
 
 def test_a_score_is_stored_with_its_error_origin_and_the_papers_score(lake: Lake, home: Path) -> None:
     checkpoint = _checkpoint(home)
-    found = run_benchmark(
+    result = run_benchmark(
         lake,
         checkpoint,
         "documents",
@@ -105,13 +105,13 @@ def test_a_score_is_stored_with_its_error_origin_and_the_papers_score(lake: Lake
     (row,) = read_benchmark_scores(lake, "ChartQA")
     assert (row["score"], row["stderr"], row["paper_score"], row["n_questions"]) == (75.0, 1.0, 86.2, 4)
     assert (row["checkpoint"], row["checkpoint_version"]) == ("one_vision", checkpoint.version)
-    assert (row["lmms_eval_version"], row["backend"], row["settings_hash"]) == ("0.7.3", "local", found.settings_hash)
+    assert (row["lmms_eval_version"], row["backend"], row["settings_hash"]) == ("0.7.3", "local", result.settings_hash)
     assert lake.get_table(TABLE).count() == 2, "the benchmark and its one task"
     answers = sorted(lake.get_table(ANSWERS_TABLE).iter_rows(), key=lambda answer: answer["doc_id"])
     assert [answer["score"] for answer in answers] == [1.0, 1.0, 1.0, 0.0]
     assert [answer["answer"] for answer in answers] == ["7", "7", "7", "8"]
     assert {answer["reference"] for answer in answers} == {"7"}
-    shown = render_score_table(found, read_benchmark_scores(lake, "ChartQA"))
+    shown = render_score_table(result, read_benchmark_scores(lake, "ChartQA"))
     assert "| **one_vision** `aaaaaaaa` | **75.0 ± 1.0** | 86.2 | – | 4 |" in shown
 
 

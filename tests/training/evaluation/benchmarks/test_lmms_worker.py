@@ -37,13 +37,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def _question(*parts: str | bytes | Path, tokens: int = 6) -> dict[str, Any]:
-    said: list[dict[str, str]] = []
+    output: list[dict[str, str]] = []
     for part in parts:
         if isinstance(part, bytes):
-            said.append({"image": base64.b64encode(part).decode()})
+            output.append({"image": base64.b64encode(part).decode()})
         else:
-            said.append({"text": part} if isinstance(part, str) else {"video": str(part)})
-    return {"messages": [{"role": "user", "parts": said}], "max_new_tokens": tokens}
+            output.append({"text": part} if isinstance(part, str) else {"video": str(part)})
+    return {"messages": [{"role": "user", "parts": output}], "max_new_tokens": tokens}
 
 
 def _exchange(job: dict[str, Any], *lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -80,8 +80,8 @@ def test_the_worker_answers_line_by_line_and_ends_with_an_error_at_the_first_fai
     runner = StudentRunner(checkpoint.export_dir)
     shown = [(frames / f"{number}.png").read_bytes() for number in (0, 2, 4)]
     expected = [["First: ", RED, "Second: ", BLUE, "Which?"], ["Hi"], [shown, "What?"]]
-    said = [one["text"] for one in [*first["answers"], *second["answers"]]]
-    assert said == [runner.generate_reply([("user", parts)], max_new_tokens=6) for parts in expected]
+    output = [one["text"] for one in [*first["answers"], *second["answers"]]]
+    assert output == [runner.generate_reply([("user", parts)], max_new_tokens=6) for parts in expected]
     assert len({one["question_id"] for one in first["answers"]}) == 2
     assert set(broken) == {"error", "hint"}, "no empty answer, and nothing after it"
 
@@ -129,15 +129,15 @@ def test_the_server_backend_sends_images_in_place_and_each_question_once(lake: L
     with serving() as (server, endpoint):
         server.record_bodies = True
         job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake_root=lake.root)
-        said = ServerBackend(job).answer(questions)
-        assert ServerBackend(job).answer(questions) == said
+        output = ServerBackend(job).answer(questions)
+        assert ServerBackend(job).answer(questions) == output
     assert len(server.bodies) == 2
     (asked,) = [body for body in server.bodies if len(body["messages"][0]["content"]) > 1]
     assert [part["type"] for part in asked["messages"][0]["content"]] == [
         *("text", "image_url", "text", "image_url", "text"),
     ]
     assert (asked["max_tokens"], asked["temperature"]) == (6, 0.0)
-    assert all(text.startswith("answer ") for text in said) and len(set(said)) == 2
+    assert all(text.startswith("answer ") for text in output) and len(set(output)) == 2
 
 
 def test_a_refused_question_and_a_video_are_errors_of_the_server_backend(lake: Lake, tmp_path: Path) -> None:
@@ -145,10 +145,10 @@ def test_a_refused_question_and_a_video_are_errors_of_the_server_backend(lake: L
         job = AnswerJob(version="v1", base_url=endpoint.base_url, model="fake", lake_root=lake.root)
         with pytest.raises(BackendError, match=r"1 of 1 questions failed"):
             ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question("Hi"))])
-        film = tmp_path / "film"
-        film.mkdir()
+        video = tmp_path / "film"
+        video.mkdir()
         with pytest.raises(BackendError, match="has videos"):
-            ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question(film, "What?"))])
+            ServerBackend(job).answer([BenchmarkQuestion.from_dict(_question(video, "What?"))])
 
 
 def test_output_of_libraries_does_not_disturb_the_protocol(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_the_reference_option_is_the_highest_bar(seed: int) -> None:
 def test_the_reference_image_has_the_larger_disc(seed: int) -> None:
     one = synthetic_tasks.draw_size_comparison_question(random.Random(seed))
     colour = re.search(r"the (\w+) disc", one.text).group(1)  # type: ignore[union-attr]
-    first, second = (_where(picture, colour).sum() for picture in one.images)
+    first, second = (_where(image, colour).sum() for image in one.images)
     assert one.reference == ("first" if first > second else "second")
 
 

@@ -85,9 +85,9 @@ def _run(
     return run_benchmark(world, checkpoint, suite, name, benchmark_settings=asking, run_id="r", launch=_launch)
 
 
-def _answers(world: Lake, found: BenchmarkReport) -> list[dict]:
-    rows = world.get_table(ANSWERS_TABLE).iter_rows(filter=f"settings_hash = '{found.settings_hash}'")
-    mine = [row for row in rows if row["checkpoint_version"] == found.checkpoint.version]
+def _answers(world: Lake, result: BenchmarkReport) -> list[dict]:
+    rows = world.get_table(ANSWERS_TABLE).iter_rows(filter=f"settings_hash = '{result.settings_hash}'")
+    mine = [row for row in rows if row["checkpoint_version"] == result.checkpoint.version]
     return sorted(mine, key=lambda row: row["doc_id"])
 
 
@@ -122,12 +122,12 @@ def test_two_checkpoints_are_compared_question_by_question(
 ) -> None:
     (module_home / "two").mkdir()
     other = untrained_checkpoint(module_home / "two", version="2" * 32, seed=7)
-    found = _run(world, other, "Synthetic-Pairs", BenchmarkSettings(limit=LIMIT))
-    assert found.settings_hash == pairs.settings_hash and found.data_version != pairs.data_version
-    assert [row["question_id"] for row in _answers(world, found)] == [
+    result = _run(world, other, "Synthetic-Pairs", BenchmarkSettings(limit=LIMIT))
+    assert result.settings_hash == pairs.settings_hash and result.data_version != pairs.data_version
+    assert [row["question_id"] for row in _answers(world, result)] == [
         row["question_id"] for row in _answers(world, pairs)
     ]
-    assert [row["answer"] for row in _answers(world, found)] != [row["answer"] for row in _answers(world, pairs)]
+    assert [row["answer"] for row in _answers(world, result)] != [row["answer"] for row in _answers(world, pairs)]
     (compared,) = compare_checkpoints(world, "1" * 32, "2" * 32)
     assert (compared.benchmark, compared.n_questions) == ("Synthetic-Pairs", LIMIT)
 
@@ -138,8 +138,8 @@ def test_the_server_backend_asks_the_same_questions(
     with serving() as (server, endpoint):
         server.record_bodies = True
         asking = BenchmarkSettings(backend="server", limit=LIMIT, base_url=endpoint.base_url, model="fake")
-        found = _run(world, checkpoint, "Synthetic-Pairs", asking)
-    rows = _answers(world, found)
+        result = _run(world, checkpoint, "Synthetic-Pairs", asking)
+    rows = _answers(world, result)
     assert [row["question_id"] for row in rows] == [row["question_id"] for row in _answers(world, pairs)]
     assert all(row["answer"].startswith("answer ") for row in rows)
     assert len(server.bodies) == LIMIT
@@ -281,8 +281,8 @@ def test_a_task_that_exits_the_process_is_an_error_with_its_message(tmp_path: Pa
     job = _odd_job(tmp_path, checkpoint, gives_up=True)
     with pytest.raises(CommandFailed):
         _launch([str(resolve_eval_python()), "-m", "mvl_training.evaluation.lmms.run", str(job)], tmp_path)
-    said = json.loads((tmp_path / "out" / "error.json").read_text(encoding="utf-8"))
-    assert "a.mp4 does not exist" in said["message"] and said["hint"]
+    output = json.loads((tmp_path / "out" / "error.json").read_text(encoding="utf-8"))
+    assert "a.mp4 does not exist" in output["message"] and output["hint"]
 
 
 def test_every_declared_task_and_both_models_are_importable() -> None:

@@ -24,7 +24,7 @@ from mvl_training.evaluation.tasks import utils
 SAYS_NOTHING = {"until": ["\n\n"], "do_sample": False}
 
 
-def _said(content: Any, settings: dict[str, Any] | None = None, bound: int | None = None) -> dict[str, Any]:
+def _output(content: Any, settings: dict[str, Any] | None = None, bound: int | None = None) -> dict[str, Any]:
     return build_benchmark_question(
         "t", [{"role": "user", "content": content}], settings or SAYS_NOTHING, max_new_tokens=bound
     )
@@ -34,41 +34,41 @@ def test_images_keep_their_places_and_every_pixel() -> None:
     pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
     doc = {"images": pictures, "text": "First picture: <image>\nSecond picture: <image>\nWhich?", "answer": "first"}
     (message,) = utils.doc_to_messages(doc)
-    (asked_message,) = _said(message["content"])["messages"]
+    (asked_message,) = _output(message["content"])["messages"]
     parts = asked_message["parts"]
     assert [next(iter(part)) for part in parts] == ["text", "image", "text", "image", "text"]
     assert [part["text"] for part in parts[::2]] == ["First picture: ", "Second picture: ", "Which?"]
-    for part, picture in zip(parts[1::2], pictures, strict=True):
+    for part, image in zip(parts[1::2], pictures, strict=True):
         with Image.open(io.BytesIO(base64.b64decode(part["image"]))) as sent:
-            assert list(sent.getdata()) == list(picture.getdata())
+            assert list(sent.getdata()) == list(image.getdata())
 
 
 def test_every_answer_is_limited_by_the_caller_the_task_or_a_default() -> None:
-    assert _said("Hi", {"max_new_tokens": 16})["max_new_tokens"] == 16
-    assert _said("Hi", {"max_new_tokens": 16}, bound=512)["max_new_tokens"] == 512
-    assert _said("Hi")["max_new_tokens"] == DEFAULT_MAX_NEW_TOKENS
+    assert _output("Hi", {"max_new_tokens": 16})["max_new_tokens"] == 16
+    assert _output("Hi", {"max_new_tokens": 16}, bound=512)["max_new_tokens"] == 512
+    assert _output("Hi")["max_new_tokens"] == DEFAULT_MAX_NEW_TOKENS
 
 
 @pytest.mark.parametrize("settings", [{"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}])
 def test_a_task_that_requires_sampled_answers_is_rejected(settings: dict[str, Any]) -> None:
     with pytest.raises(QuestionError, match=r"t requires .*greedy"):
-        _said("Hi", settings)
+        _output("Hi", settings)
 
 
 def test_a_temperature_without_sampling_is_accepted() -> None:
-    assert _said("Hi", {"temperature": 0.2, "do_sample": False, "num_beams": 1})
+    assert _output("Hi", {"temperature": 0.2, "do_sample": False, "num_beams": 1})
 
 
 def test_videos_are_sent_as_paths_and_unsupported_media_are_refused(tmp_path: Path) -> None:
-    film = {"type": "video", "url": str(tmp_path / "a.mp4")}
-    assert _said([film])["messages"][0]["parts"] == [{"video": str(tmp_path / "a.mp4")}]
+    video = {"type": "video", "url": str(tmp_path / "a.mp4")}
+    assert _output([video])["messages"][0]["parts"] == [{"video": str(tmp_path / "a.mp4")}]
     for part in (
-        {**film, "start_time": 3.0},
+        {**video, "start_time": 3.0},
         {"type": "audio", "url": "a.wav"},
         {"type": "video", "url": {"path": "a"}},
     ):
         with pytest.raises(QuestionError, match="cannot be shown"):
-            _said([part])
+            _output([part])
 
 
 def test_stop_sequences_of_the_task_truncate_and_that_of_lmms_eval_does_not() -> None:
