@@ -105,7 +105,7 @@ def measure_append(
     commit_times, floor_times = [], []
     plain_dir = folder / "plain"
     plain_dir.mkdir()
-    with Lake(str(folder / "lake")).get_answer_log("rewrite", "synthetic") as log:
+    with Lake(str(folder / "lake")).get_answer_log("rewritten", "synthetic") as log:
         for repetition in range(n_warmup + repetitions):  # interleaved: both see the same load
             batch = build_answers(repetition * rows_per_commit, rows_per_commit)
             commit_times.append(time_call(log.append, batch))

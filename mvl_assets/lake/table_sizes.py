@@ -11,7 +11,7 @@ TABLE_SUFFIX = ".lance"
 
 
 def measure_table_sizes(lake: Lake) -> dict[str, int]:
-    """Return bytes by table name, such as `images`, `rewritten/ocr` or `answers/judge/chartqa`, sorted by name.
+    """Return bytes by table name, such as `images`, `rewritten/ocr` or `answers/judged/chartqa`, sorted by name.
 
     Tables that are not this program's are left out.
     """

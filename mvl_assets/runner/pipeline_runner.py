@@ -265,7 +265,7 @@ class PipelineRunner:
             if error.hint:
                 click.echo(f"  what to do: {error.hint}", err=True)
         if failed:
-            click.echo("run the same command again to go on from here", err=True)
+            click.echo("run the same command again to continue from here", err=True)
             sys.exit(1)
 
 

@@ -125,7 +125,7 @@ def test_a_restarted_server_loses_time_and_no_rows(sorted_in: Home, copy_of: Cal
     assert lines_with(output, ["-- rewritten: 2 made, 0 up to date, 0 failed"])
     rewritten = sum(home.lake.get_table(name).count() for name in home.lake.list_tables("rewritten"))
     assert rewritten == home.lake.get_table("samples").count(f"source <> '{KEPT}'")
-    assert home.lake.get_table("rejects").count("stage = 'rewrite'") == 0
+    assert home.lake.get_table("rejects").count("stage = 'rewritten'") == 0
 
 
 def test_without_vllm_the_run_says_what_to_install_before_it_begins(fresh: Home) -> None:

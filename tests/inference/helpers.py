@@ -33,7 +33,7 @@ def build_requests(count: int, prefix: str = "question") -> list[Request]:
 @pytest.fixture
 def new_log(tmp_path: Path) -> Callable[[], AnswerLog]:
     """A function that opens the same answers with a fresh handle, as a new process does."""
-    return lambda: Lake(str(tmp_path / "lake")).get_answer_log("rewrite", "source")
+    return lambda: Lake(str(tmp_path / "lake")).get_answer_log("rewritten", "source")
 
 
 @pytest.fixture

@@ -414,7 +414,7 @@ from mvl_assets.inference.engine import answer_all
 from mvl_assets.lake.lake import Lake
 
 lake, url, count = sys.argv[1:]
-log = Lake(lake).get_answer_log("rewrite", "source")
+log = Lake(lake).get_answer_log("rewritten", "source")
 answer_all(build_requests(int(count)), endpoints=[Endpoint(base_url=url, model="fake")], log=log)
 """
 

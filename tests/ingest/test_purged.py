@@ -82,7 +82,7 @@ def test_source_without_tombstones_needs_no_lookup(lake: Lake, tmp_path: Path) -
 
 def test_ingest_fails_at_once_while_data_is_removed(lake: Lake, tmp_path: Path) -> None:
     root = write(tmp_path / "raw", [0])
-    with acquire_removal_lock(lake), pytest.raises(LeaseHeld, match="taken out"):
+    with acquire_removal_lock(lake), pytest.raises(LeaseHeld, match="being removed"):
         ingest_source(lake, SPEC, root, run_id="first")
     assert ingest_source(lake, SPEC, root, run_id="again").n_new == 1
 

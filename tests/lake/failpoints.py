@@ -82,5 +82,5 @@ def die() -> None:
 if __name__ == "__main__":
     root, at, moment, number = sys.argv[1:]
     with failpoint(at, moment, int(number), die):
-        append_all(Lake(root).get_answer_log("rewrite", "drawn"), lambda count: print(count, flush=True))
+        append_all(Lake(root).get_answer_log("rewritten", "drawn"), lambda count: print(count, flush=True))
     print("not reached", flush=True)

@@ -15,7 +15,7 @@ def test_stored_answers_are_found_before_and_after_compaction(
 ) -> None:
     monkeypatch.setattr(answers_module, "COMMITS_PER_COMPACTION", 3)
     monkeypatch.setattr(answers_module, "ROWS_PER_FRAGMENT", 10)
-    log, other = lake.get_answer_log("rewrite", "drawn"), Lake(lake.root).get_answer_log("rewrite", "drawn")
+    log, other = lake.get_answer_log("rewritten", "drawn"), Lake(lake.root).get_answer_log("rewritten", "drawn")
     keys = [answer(number).request_key for number in range(60)]
     with log:
         for start in range(0, 50, 5):
@@ -33,7 +33,7 @@ def test_stored_answers_are_found_before_and_after_compaction(
 
 
 def test_a_missing_table_has_no_answers(lake: Lake) -> None:
-    log = lake.get_answer_log("rewrite", "drawn")
+    log = lake.get_answer_log("rewritten", "drawn")
     assert log.find_answered([answer(1).request_key]) == set()
     assert log.get([answer(1).request_key]) == {}
     assert log.count() == 0

@@ -25,14 +25,14 @@ def turn(point: str) -> int:
 
 def assert_whole(lake: Lake, acked: int) -> None:
     """The acknowledged answers are stored, at most one batch more, each once and as it was; the rest can be added."""
-    log = Lake(lake.root).get_answer_log("rewrite", "drawn")
+    log = Lake(lake.root).get_answer_log("rewritten", "drawn")
     result = {row["request_key"]: row["text"] for row in log.table.iter_rows(["request_key", "text"])}
     expected = {answer(n).request_key: answer(n).text for n in range(BATCH * BATCHES)}
     assert acked <= len(result) <= acked + BATCH
     assert result.items() <= expected.items()
     assert duplicates(log.table) == 0
     append_all(log, lambda count: None)
-    again = Lake(lake.root).get_answer_log("rewrite", "drawn")
+    again = Lake(lake.root).get_answer_log("rewritten", "drawn")
     assert again.find_answered(expected) == expected.keys()
     assert again.count() == len(expected)
 
@@ -62,6 +62,6 @@ def test_a_step_that_fails_on_a_full_disk_is_reported_and_the_next_run_continues
         pytest.raises(DiskError, match="the disk is full") as error,
         failpoint(point, when, turn(point), fail),
     ):
-        append_all(lake.get_answer_log("rewrite", "drawn"), acked.append)
+        append_all(lake.get_answer_log("rewritten", "drawn"), acked.append)
     assert error.value.hint is not None
     assert_whole(lake, sum(acked))

@@ -17,17 +17,17 @@ from tests.lake.rows import answer, put, put_samples, sample
 
 def test_answers_and_samples_carry_the_scheme_of_this_program(lake: Lake) -> None:
     put_samples(lake, "drawn", [sample("drawn", 1)])
-    with lake.get_answer_log("rewrite", "drawn") as log:
+    with lake.get_answer_log("rewritten", "drawn") as log:
         log.append([answer(1)])
     for table in (log.table, lake.get_table("samples")):
         assert [row["key_scheme"] for row in table.iter_rows()] == [KEY_SCHEME]
 
 
 def test_answers_of_another_scheme_are_unknown_and_not_asked_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as later, lake.get_answer_log("rewrite", "drawn") as log:
+    with monkeypatch.context() as later, lake.get_answer_log("rewritten", "drawn") as log:
         later.setattr(answers_module, "KEY_SCHEME", KEY_SCHEME + 1)
         log.append([answer(1), answer(2)])
-    with Lake(lake.root).get_answer_log("rewrite", "drawn") as log:
+    with Lake(lake.root).get_answer_log("rewritten", "drawn") as log:
         log.append([answer(3)])
         with pytest.raises(UnknownKeyScheme, match="2 rows were made by another scheme"):
             log.find_answered([answer(3).request_key, answer(4).request_key])

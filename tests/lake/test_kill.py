@@ -37,7 +37,7 @@ def test_acknowledged_answers_survive_a_kill_at_any_moment(lake: Lake) -> None:
             lines += worker.kill()
         assert stored(lines) > acked, "the worker went on from where the killed one stopped"
         acked = stored(lines)
-        log = Lake(lake.root).get_answer_log("rewrite", "drawn")
+        log = Lake(lake.root).get_answer_log("rewritten", "drawn")
         result = log.count()
         assert acked <= result <= acked + 4, f"kill {kill}: {acked} acknowledged, {result} stored"
         assert duplicates(log.table) == 0
@@ -71,13 +71,13 @@ def test_a_killed_publish_leaves_the_old_content_or_the_new(lake: Lake) -> None:
 def test_a_lease_names_its_holder_and_ends_with_its_process(lake: Lake) -> None:
     with workers(("hold", lake.root)) as (holder,):
         assert holder.line() == "held"
-        with pytest.raises(LeaseHeld, match=str(holder.process.pid)), lake.get_answer_log("rewrite", "drawn"):
+        with pytest.raises(LeaseHeld, match=str(holder.process.pid)), lake.get_answer_log("rewritten", "drawn"):
             pass
-        assert lake.get_answer_log("rewrite", "drawn").count() == 0, "reading needs no lease"
-        with lake.get_answer_log("rewrite", "other source") as other:
+        assert lake.get_answer_log("rewritten", "drawn").count() == 0, "reading needs no lease"
+        with lake.get_answer_log("rewritten", "other source") as other:
             assert other.append([answer(1)]) == 1
         holder.kill()
-        with lake.get_answer_log("rewrite", "drawn") as log:
+        with lake.get_answer_log("rewritten", "drawn") as log:
             assert log.append([answer(1)]) == 1
 
 

@@ -161,7 +161,7 @@ def test_a_table_of_another_schema_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_processes_that_append_the_same_answers_store_each_once(lake: Lake) -> None:
-    lake.get_answer_log("rewrite", "drawn").table.create()
+    lake.get_answer_log("rewritten", "drawn").table.create()
     with workers(("append_same", lake.root, "x"), ("append_same", lake.root, "y")) as both:
         inserted = meet(both)
     table = Table(f"{lake.root}/answers/rewrite/drawn.lance", ANSWERS)
@@ -216,7 +216,7 @@ def test_equal_keys_within_one_insert_keep_the_first(lake: Lake) -> None:
 
 
 def test_equal_keys_within_one_append_keep_the_first_answer(lake: Lake) -> None:
-    with lake.get_answer_log("rewrite", "drawn") as log:
+    with lake.get_answer_log("rewritten", "drawn") as log:
         assert log.append([answer(1, "first"), answer(1, "second")]) == 1
         assert log.append([answer(1, "third"), answer(2)]) == 1
         assert log.get([answer(1).request_key])[answer(1).request_key]["text"] == "first"

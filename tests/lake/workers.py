@@ -31,7 +31,7 @@ def wait() -> None:
 
 def append(root: str) -> None:
     """Appends four answers at a time for ever, and folds the table after every sixth time. Says how many are stored."""
-    log = Lake(root).get_answer_log("rewrite", "drawn")
+    log = Lake(root).get_answer_log("rewritten", "drawn")
     with log:
         number = log.count()
         say("stored", number)
@@ -58,14 +58,14 @@ def publish(root: str) -> None:
 
 def hold(root: str) -> None:
     """Takes the lease and keeps it until it is killed."""
-    with Lake(root).get_answer_log("rewrite", "drawn"):
+    with Lake(root).get_answer_log("rewritten", "drawn"):
         say("held")
         wait()
 
 
 def append_same(root: str, who: str) -> None:
     """Appends the same answers as everyone else, without the lease: as two owners of one partition would."""
-    log = Lake(root).get_answer_log("rewrite", "drawn")
+    log = Lake(root).get_answer_log("rewritten", "drawn")
     log._lease = _NoLease()  # type: ignore[assignment]
     say("ready")
     wait()
@@ -109,7 +109,7 @@ def fill_disk(root: str) -> None:
     ballast = Path(root).parent / "ballast"
     ballast.write_bytes(b"\0" * 500_000)
     lake = Lake(root)
-    log, stored = lake.get_answer_log("rewrite", "drawn"), 0
+    log, stored = lake.get_answer_log("rewritten", "drawn"), 0
     try:
         with log:
             while stored < 1000:
@@ -120,13 +120,13 @@ def fill_disk(root: str) -> None:
     for name, write in _writes(lake).items():
         _say_error(name, write)
     ballast.unlink()
-    with Lake(root).get_answer_log("rewrite", "drawn") as again:
+    with Lake(root).get_answer_log("rewritten", "drawn") as again:
         say("kept", again.count() - stored, "more", again.append([answer(stored + 10)]))
     subprocess.run(["mount", "-o", "remount,ro", str(Path(root).parent)], check=True)
     for name, write in _writes(Lake(root)).items():
         _say_error(f"read-only {name}", write)
-    _say_error("read-only answers", lambda: Lake(root).get_answer_log("rewrite", "drawn").__enter__())
-    say("readable", Lake(root).get_answer_log("rewrite", "drawn").count() - stored)
+    _say_error("read-only answers", lambda: Lake(root).get_answer_log("rewritten", "drawn").__enter__())
+    say("readable", Lake(root).get_answer_log("rewritten", "drawn").count() - stored)
 
 
 def _writes(lake: Lake) -> dict[str, Callable[[], object]]:

@@ -34,7 +34,7 @@ def test_every_sample_ends_as_a_rewrite_or_as_a_reject(lake: Lake, tmp_path: Pat
         report = rewrite_source(lake, source, profile, run_id="run", endpoints=[endpoint])
     assert len([fault for fault, count in server.fault_counts.items() if count]) > len(FAULTS) // 2
     rewritten = {row["sample_id"] for row in lake.get_table(f"rewritten/{CATEGORY}").iter_rows(["sample_id"])}
-    rejects = [row for row in lake.get_table("rejects").iter_rows() if row["stage"] == "rewrite"]
+    rejects = [row for row in lake.get_table("rejects").iter_rows() if row["stage"] == "rewritten"]
     rejected = Counter(row["row_key"] for row in rejects)
     assert rewritten | rejected.keys() == samples
     assert not rewritten & rejected.keys()

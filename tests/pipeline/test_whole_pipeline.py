@@ -95,7 +95,7 @@ def test_the_last_checkpoint_was_asked_through_its_server_and_the_others_here(la
         (row["checkpoint"], row["backend"])
         for row in lake.get_table("evaluation/held_out").iter_rows(["checkpoint", "backend"])
     }
-    assert asked == {("alignment", "runner"), ("single_image", "runner"), ("one_vision", "server")}
+    assert asked == {("alignment", "local"), ("single_image", "local"), ("one_vision", "server")}
 
 
 def test_every_training_row_can_be_traced_to_its_file(lake: Lake) -> None:

@@ -155,7 +155,7 @@ def test_an_interrupt_stores_what_has_arrived_and_leaves_no_process(
 ) -> None:
     with stopped_after(halfway, slow, 3 * IN_FLIGHT, stop) as (process, output):
         assert process.returncode == 130, output
-        assert output.rstrip().endswith("stopped; run the same command again to go on") and "Traceback" not in output
+        assert output.rstrip().endswith("stopped; run the same command again to continue") and "Traceback" not in output
         assert halfway.processes() == []
     stored = sum(halfway.lake.get_answer_log("rewritten", source).count() for source in REWRITTEN)
     assert stored >= 2 * IN_FLIGHT, "everything answered before the interrupt is stored"

@@ -25,7 +25,7 @@ TORN: dict[str, Callable[[bytes], bytes]] = {
 
 def built(root: Path) -> Path:
     """Five answers in five commits; returns the table's folder."""
-    log = Lake(str(root)).get_answer_log("rewrite", "drawn")
+    log = Lake(str(root)).get_answer_log("rewritten", "drawn")
     with log:
         for number in range(5):
             log.append([answer(number)])
@@ -37,15 +37,15 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 
 def acked(root: Path) -> set[str]:
-    return Lake(str(root)).get_answer_log("rewrite", "drawn").find_answered(answer(n).request_key for n in range(10))
+    return Lake(str(root)).get_answer_log("rewritten", "drawn").find_answered(answer(n).request_key for n in range(10))
 
 
 @pytest.mark.parametrize("how", TORN)
 def test_a_torn_manifest_costs_only_its_own_commit(tmp_path: Path, how: str) -> None:
     folder = built(tmp_path)
-    manifest = newest_manifest(Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").table)
+    manifest = newest_manifest(Lake(str(tmp_path)).get_answer_log("rewritten", "drawn").table)
     manifest.write_bytes(TORN[how](manifest.read_bytes()))
-    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn") as log:
+    with Lake(str(tmp_path)).get_answer_log("rewritten", "drawn") as log:
         assert log.count() == 4
         assert log.append([answer(4), answer(5)]) == 2
         log.maintain()
@@ -60,7 +60,7 @@ def test_all_torn_versions_are_set_aside(tmp_path: Path) -> None:
     kept = lance.dataset(str(folder), version=newest - 2).count_rows()
     for manifest in sorted(folder.glob("_versions/*.manifest"))[:2]:
         manifest.write_bytes(b"")
-    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn") as log:
+    with Lake(str(tmp_path)).get_answer_log("rewritten", "drawn") as log:
         assert log.count() == kept < 5
 
 
@@ -68,7 +68,7 @@ def test_a_table_torn_in_its_first_version_is_created_again(tmp_path: Path) -> N
     folder = built(tmp_path)
     for manifest in folder.glob("_versions/*.manifest"):
         manifest.write_bytes(b"")
-    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn") as log:
+    with Lake(str(tmp_path)).get_answer_log("rewritten", "drawn") as log:
         assert log.append([answer(1)]) == 1
     assert len(acked(tmp_path)) == 1
 
@@ -81,7 +81,7 @@ def test_an_intact_manifest_over_a_torn_data_file_is_set_aside(tmp_path: Path, h
         newest.unlink()
     else:
         newest.write_bytes(TORN[how](newest.read_bytes()))
-    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn") as log:
+    with Lake(str(tmp_path)).get_answer_log("rewritten", "drawn") as log:
         assert [r["text"] for r in log.table.iter_rows()] == [answer(n).text for n in range(4)]
         assert log.append([answer(4)]) == 1
 
@@ -91,20 +91,20 @@ def test_damage_to_the_only_version_is_an_error_and_not_an_empty_table(tmp_path:
     for manifest in sorted(folder.glob("_versions/*.manifest"))[1:]:
         manifest.unlink()
     next((folder / "data").iterdir()).write_bytes(b"")
-    with pytest.raises(LakeError, match="damaged"), Lake(str(tmp_path)).get_answer_log("rewrite", "drawn"):
+    with pytest.raises(LakeError, match="damaged"), Lake(str(tmp_path)).get_answer_log("rewritten", "drawn"):
         pass
 
 
 def test_a_reader_of_a_torn_table_sees_the_version_before(tmp_path: Path) -> None:
     folder = built(tmp_path)
-    newest_manifest(Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").table).write_bytes(b"")
+    newest_manifest(Lake(str(tmp_path)).get_answer_log("rewritten", "drawn").table).write_bytes(b"")
     assert len(acked(tmp_path)) == 4
     assert len(list(folder.glob("_versions/torn-*.aside"))) == 1
 
 
 def test_a_torn_table_on_a_read_only_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = built(tmp_path)
-    manifest = newest_manifest(Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").table)
+    manifest = newest_manifest(Lake(str(tmp_path)).get_answer_log("rewritten", "drawn").table)
     real = os.open
 
     def read_only(path: str, flags: int, *rest: int) -> int:
@@ -117,18 +117,18 @@ def test_a_torn_table_on_a_read_only_disk_is_reported(tmp_path: Path, monkeypatc
     manifest.write_bytes(b"")
     before = listing(folder)
     with pytest.raises(LakeError, match="power cut") as output:
-        Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").count()
+        Lake(str(tmp_path)).get_answer_log("rewritten", "drawn").count()
     assert output.value.hint is not None and "put aside" in output.value.hint
     assert listing(folder) == before
 
 
 def test_a_torn_table_is_not_repaired_while_another_process_holds_the_lease(tmp_path: Path) -> None:
     folder = built(tmp_path)
-    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn"):
-        manifest = newest_manifest(Lake(str(tmp_path)).get_answer_log("rewrite", "drawn").table)
+    with Lake(str(tmp_path)).get_answer_log("rewritten", "drawn"):
+        manifest = newest_manifest(Lake(str(tmp_path)).get_answer_log("rewritten", "drawn").table)
         manifest.write_bytes(b"")
         before = listing(folder)
-        with pytest.raises(LakeError), Lake(str(tmp_path)).get_answer_log("rewrite", "drawn"):
+        with pytest.raises(LakeError), Lake(str(tmp_path)).get_answer_log("rewritten", "drawn"):
             pass
         assert listing(folder) == before
 
@@ -149,6 +149,6 @@ def test_the_next_publish_repairs_a_derived_table(lake: Lake) -> None:
 def test_a_healthy_table_is_not_touched(tmp_path: Path) -> None:
     folder = built(tmp_path)
     before = listing(folder)
-    with Lake(str(tmp_path)).get_answer_log("rewrite", "drawn") as log:
+    with Lake(str(tmp_path)).get_answer_log("rewritten", "drawn") as log:
         assert log.count() == 5
     assert listing(folder) == before

@@ -95,7 +95,7 @@ def test_rows_can_be_added_while_a_lease_is_held(uri: str) -> None:
 
 
 def test_appending_answers_without_a_lease_is_refused(lake: Lake) -> None:
-    log = lake.get_answer_log("rewrite", "drawn")
+    log = lake.get_answer_log("rewritten", "drawn")
     with pytest.raises(LakeError, match="lease"):
         log.append([answer(1)])
     with log:

@@ -142,8 +142,8 @@ def test_tables_in_use_are_skipped(lake: Lake) -> None:
     with workers(("hold", lake.root)) as (holder,), acquire_ingest_lock(lake):
         assert holder.line() == "held"
         result = collect_garbage(lake, WEEK)
-        assert result.skipped.keys() == {"unreferenced images", "answers/rewrite/drawn"}
-        assert str(holder.process.pid) in result.skipped["answers/rewrite/drawn"]
+        assert result.skipped.keys() == {"unreferenced images", "answers/rewritten/drawn"}
+        assert str(holder.process.pid) in result.skipped["answers/rewritten/drawn"]
         assert stored(lake) == {p.image_id for p in (*kept, *unused)}
 
 
@@ -163,9 +163,9 @@ def test_answers_are_never_removed(lake: Lake) -> None:
     with workers(("append", lake.root)) as (worker,):
         while worker.line() != "stored 40":
             pass
-    count = lake.get_answer_log("rewrite", "drawn").count()
+    count = lake.get_answer_log("rewritten", "drawn").count()
     collect_garbage(lake, NOW)
-    assert Lake(lake.root).get_answer_log("rewrite", "drawn").count() == count >= 40
+    assert Lake(lake.root).get_answer_log("rewritten", "drawn").count() == count >= 40
 
 
 def test_a_damaged_table_is_skipped(lake: Lake) -> None:

@@ -78,7 +78,7 @@ def test_a_purged_source_is_gone_from_every_table_and_the_other_source_is_untouc
     lake: Lake, purged: Lake, rows: dict[str, list[Row]]
 ) -> None:
     plan = Purge(lake, GONE).plan()
-    assert plan.row_counts["samples"] == plan.row_counts["judged/ocr"] == 4 == plan.row_counts["answers/judge/gone"] / 2
+    assert plan.row_counts["samples"] == plan.row_counts["judged/ocr"] == 4 == plan.row_counts["answers/judged/gone"] / 2
     assert (plan.n_images, plan.n_shared_images, plan.affected_stages) == (3, 1, [STAGE])
     result = state(purged)
     assert len(result.pop("tombstones")) == 1
@@ -130,9 +130,9 @@ def test_purging_a_sample_removes_its_exact_copies_and_nothing_else(lake: Lake, 
 
 def test_an_answer_that_another_sample_shares_stays(lake: Lake, rows: dict[str, list[Row]]) -> None:
     Purge(lake, GONE, [rows[GONE][1]["sample_id"]]).run()
-    left = {r["request_key"] for r in lake.get_table("answers/rewrite/gone").iter_rows()}
+    left = {r["request_key"] for r in lake.get_table("answers/rewritten/gone").iter_rows()}
     assert key_of(GONE, "rewrite", 1) in left, "row 2 was answered by the same request"
-    judged = {r["request_key"] for r in lake.get_table("answers/judge/gone").iter_rows()}
+    judged = {r["request_key"] for r in lake.get_table("answers/judged/gone").iter_rows()}
     assert judged == {key_of(GONE, "judge", which) for n in (0, 2, 3) for which in (n, f"second {n}")}
 
 
@@ -140,7 +140,7 @@ def test_orphan_answers_are_counted_and_removed_only_on_request(lake: Lake, rows
     purge = Purge(lake, GONE, [rows[GONE][2]["sample_id"]])
     assert purge.plan().n_orphan_answers == 1
     purge.run(keep_bytes=True)
-    table = lake.get_table("answers/rewrite/gone")
+    table = lake.get_table("answers/rewritten/gone")
     assert table.count() == 4
     Purge(lake, GONE, [rows[GONE][2]["sample_id"]]).run(include_orphan_answers=True)
     assert {r["request_key"] for r in table.iter_rows()} == {key_of(GONE, "rewrite", n) for n in (0, 1, 3)}
