@@ -53,7 +53,7 @@ def test_every_request_is_answered_and_sent_once(new_log: NewLog, quick: EngineO
     row = stored(new_log())[requests[7].key]
     assert row["text"].startswith("answer ")
     assert (row["finish_reason"], row["attempts"], row["run_id"]) == ("stop", 1, "r1")
-    assert (row["stage"], row["source"], row["prompt"]) == ("rewrite", "source", "test")
+    assert (row["stage"], row["source"], row["prompt"]) == ("rewritten", "source", "test")
 
 
 def test_a_second_run_sends_only_the_difference(new_log: NewLog, quick: EngineOptions) -> None:

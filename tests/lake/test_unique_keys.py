@@ -164,7 +164,7 @@ def test_two_processes_that_append_the_same_answers_store_each_once(lake: Lake) 
     lake.get_answer_log("rewritten", "drawn").table.create()
     with workers(("append_same", lake.root, "x"), ("append_same", lake.root, "y")) as both:
         inserted = meet(both)
-    table = Table(f"{lake.root}/answers/rewrite/drawn.lance", ANSWERS)
+    table = Table(f"{lake.root}/answers/rewritten/drawn.lance", ANSWERS)
     assert duplicates(table) == 0
     assert inserted == table.count() == 200
     assert {r["request_key"] for r in table.iter_rows()} == {answer(n).request_key for n in range(200)}

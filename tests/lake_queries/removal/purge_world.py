@@ -123,11 +123,11 @@ def _source(lake: Lake, source: str) -> list[Row]:
     ]
     put(lake, "judged/ocr", JUDGED, verdicts, source)
     asked = {key_of(source, "rewrite", n): f"answered {secret(source, n)}" for n in sorted(set(ASKED))}
-    _answer(lake, "rewrite", source, asked | {key_of(source, "rewrite", "first try"): "useless"})
+    _answer(lake, "rewritten", source, asked | {key_of(source, "rewrite", "first try"): "useless"})
     judged = {key_of(source, "judge", w): n for n in range(4) for w in (n, f"second {n}")}
-    _answer(lake, "judge", source, {key: f"judged {secret(source, n)}" for key, n in judged.items()})
+    _answer(lake, "judged", source, {key: f"judged {secret(source, n)}" for key, n in judged.items()})
     wrong = f"cannot read {secret(source, 2)}"
-    for stage, key in (("rewrite", rows[2]["sample_id"]), ("judge", rewrites[2]["rewrite_id"])):
+    for stage, key in (("rewritten", rows[2]["sample_id"]), ("judged", rewrites[2]["rewrite_id"])):
         publish_rejects(lake, stage, source, [build_reject_table([Reject(stage, source, key, "parse", wrong)], "run")])
     return rows
 

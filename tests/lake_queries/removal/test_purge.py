@@ -78,7 +78,8 @@ def test_a_purged_source_is_gone_from_every_table_and_the_other_source_is_untouc
     lake: Lake, purged: Lake, rows: dict[str, list[Row]]
 ) -> None:
     plan = Purge(lake, GONE).plan()
-    assert plan.row_counts["samples"] == plan.row_counts["judged/ocr"] == 4 == plan.row_counts["answers/judged/gone"] / 2
+    counts = plan.row_counts
+    assert counts["samples"] == counts["judged/ocr"] == 4 == counts["answers/judged/gone"] / 2
     assert (plan.n_images, plan.n_shared_images, plan.affected_stages) == (3, 1, [STAGE])
     result = state(purged)
     assert len(result.pop("tombstones")) == 1
