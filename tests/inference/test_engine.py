@@ -400,7 +400,7 @@ def test_progress_ends_at_the_number_of_requests(new_log: NewLog, quick: EngineO
     assert (last.n_finished, last.in_flight, last.eta_s) == (40, 0, 0)
     assert last.cost == pytest.approx(last.prompt_tokens / 100 + last.completion_tokens / 20)
     assert last.cost > 0
-    assert last.format_line().startswith(f"rewrite source · {last.n_finished}/40 requests · ")
+    assert last.format_line().startswith(f"rewritten source · {last.n_finished}/40 requests · ")
     for part in (" in flight of ", f" · {last.cost:.2f} EUR", " tokens/s"):
         assert part in last.format_line()
 
