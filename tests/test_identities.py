@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.sample_facts import compute_fingerprint
 from mvl_assets.config.prompts import Prompt, compute_criteria_hash, load_prompt_file
-from mvl_assets.curation import duplicates
 from mvl_assets.inference.request import (
     TEXT_OUTPUT,
     ModelRef,
@@ -126,7 +126,7 @@ def computed(folder: Path) -> dict[str, str]:
         "prompt criterion correct": criteria[0].hash,
         "prompt criterion relevant": criteria[1].hash,
         "criteria": compute_criteria_hash(criteria),
-        "duplicate fingerprint": duplicates.compute_fingerprint(TURNS, IMAGES),
+        "duplicate fingerprint": compute_fingerprint(TURNS, IMAGES),
         "tombstone content": tombstones.compute_unlicensed_content_hash({**SAMPLE, "license": "mit"}),
         "row key native id": compute_row_key("a.json", 3, "id-7").hex(),
         "row key position": compute_row_key("a.json", 3, None).hex(),

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.sample_facts import compute_fingerprint
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.curation.duplicates import compute_fingerprint
 from mvl_assets.lake.durability.spill import iter_arrow_batches
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import CONTAMINATION

@@ -6,15 +6,12 @@ that was canonical before; one that was rewritten (it was paid for); the first i
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
-from mvl_assets.common.digest import compute_digest
-from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
+from mvl_assets.common.sample_facts import compute_fingerprint
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.lake.durability.spill import iter_arrow_batches
 from mvl_assets.lake.lake import Lake
@@ -22,11 +19,6 @@ from mvl_assets.lake.schemas.tables import DUPLICATES
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.duplicates import FINGERPRINT_SCHEMA, iter_duplicates, read_rewritten_ids
 from mvl_assets.lake_queries.views import iter_current_samples
-
-_MEDIA_MARKERS = re.compile(f"{IMAGE_MARKER}|{VIDEO_MARKER}")
-# Only punctuation at the end of a word is ignored: 3.5 is not 35, and -5 is not 5.
-_PUNCTUATION = re.compile(r"[.,;:!?]+(?=\s|$)")
-_WHITESPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +28,6 @@ class DuplicateReport:
     n_compared: int
     n_duplicates: int
     published: PublishResult
-
-
-def compute_fingerprint(conversations: Sequence[Mapping[str, Any]], image_ids: Sequence[str]) -> str:
-    """Return a digest that is equal for rows with the same images in the same order and the same words.
-
-    Case, spaces and punctuation at the ends of words are ignored.
-    """
-    return compute_digest(list(image_ids), [f"{t['from']}:{_normalize_text(t['value'])}" for t in conversations])
-
-
-def _normalize_text(text: str) -> str:
-    return _WHITESPACE.sub(" ", _PUNCTUATION.sub("", _MEDIA_MARKERS.sub("", text))).strip().casefold()
 
 
 def find_duplicates(lake: Lake, sources: Sequence[SourceSpec], *, run_id: str) -> DuplicateReport:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from mvl_assets.common.batches import iter_batches
+from mvl_assets.common.sample_facts import get_image_group_id
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.lake.lake import Lake
@@ -21,7 +22,7 @@ from mvl_assets.lake_queries.views import iter_current_samples
 from mvl_assets.media.image import compute_standard_size
 
 BATCH_ROWS = 1024
-_COLUMNS = ("sample_id", "version_id", "conversations", "image_ids", "video", "license")
+_COLUMNS = ("sample_id", "version_id", "conversations", "image_ids", "video", "license", "holdout_hash")
 _ACTIONS_BY_SEVERITY = ("as_is", "resized", "padded")
 
 
@@ -93,7 +94,8 @@ def _build_row(
         "group": source.group,
         "family": source.family,
         "modality": _infer_modality(sample),
-        "image_group_id": image_ids[0] if image_ids else sample["sample_id"],
+        "image_group_id": get_image_group_id(sample["sample_id"], image_ids),
+        "holdout_hash": sample["holdout_hash"],
         "license": sample["license"],
         "n_images": len(image_ids),
         "n_turns": len(sample["conversations"]),

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import ImageRow
@@ -90,6 +91,16 @@ class ImageBatch:
         self.n_stored += self._lake.images.insert(image_rows)
         self.stored_bytes += sum(len(row.data) for row in image_rows)
         return errors
+
+    def read_properties(self, image_ids: Iterable[str], decodes: PendingDecodes) -> dict[str, ImageProperties]:
+        """Return the properties of good images by id: of those just decoded, and of those that were stored before."""
+        unique_ids = set(image_ids)
+        properties = {}
+        for image_id in unique_ids & decodes.keys():
+            row = decodes[image_id].result()
+            assert isinstance(row, ImageRow)  # the rows of bad images were rejected
+            properties[image_id] = row.properties
+        return properties | self._lake.images.read_properties(unique_ids - properties.keys())
 
     def _queue(self, images: list[tuple[str, bytes]]) -> list[str]:
         for image_id, data in images:

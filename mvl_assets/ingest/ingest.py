@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ import pyarrow as pa
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.id_array import pack_ids
 from mvl_assets.common.rejects import RejectError
+from mvl_assets.common.sample_facts import WITHDRAWN_FACTS, build_sample_facts
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.ingest.existing import ExistingSamples, SampleVersion
@@ -256,27 +258,36 @@ class _IngestRun:
             message = f"{name}: {error.message}"
             self._rejects.add(pending.sample_id, error.code, message, sample.file, sample.position)
         versions = self._existing.lookup([pending.sample_id for pending in decoded])
-        for pending, version in zip(decoded, versions, strict=True):
-            self._add_if_changed(pending, version)
+        changed = [
+            (pending, 1 if version is None else version.revision + 1, content)
+            for pending, version in zip(decoded, versions, strict=True)
+            if (content := self._build_changed_content(pending, version)) is not None
+        ]
+        image_ids = {image_id for pending, _, _ in changed for image_id in pending.image_ids}
+        properties = self.images.read_properties(image_ids, decodes)
+        for pending, revision, content in changed:
+            names = [image.name for image in pending.sample.images] or [None] * len(pending.image_ids)
+            facts = build_sample_facts(
+                pending.sample_id, content["conversations"], pending.image_ids, names, properties
+            )
+            self._queue_version(pending.sample_id, revision, pending.sample, {**content, **facts})
 
-    def _add_if_changed(self, pending: _PendingSample, existing: SampleVersion | None) -> None:
-        """Add the sample as a new one or a new revision, unless the lake has this content already."""
+    def _build_changed_content(self, pending: _PendingSample, existing: SampleVersion | None) -> dict[str, Any] | None:
+        """Return the content of a new sample or a new revision; None if the lake has this content already."""
         content = self._build_content(pending)
         if existing is None:
             self.n_new += 1
         elif existing.withdrawn or existing.content_hash != content["content_hash"]:
             self.n_changed += 1
         else:
-            return
-        self._queue_version(
-            pending.sample_id, 1 if existing is None else existing.revision + 1, pending.sample, content
-        )
+            return None
+        return content
 
-    def _build_content(self, pending: _PendingSample) -> dict[str, object]:
+    def _build_content(self, pending: _PendingSample) -> dict[str, Any]:
         video = None
         if pending.sample.video is not None:
             video = {"name": pending.sample.video.name, "seconds": pending.frame_times_s}
-        content: dict[str, object] = {
+        content: dict[str, Any] = {
             "conversations": [{"from": turn.role, "value": turn.value} for turn in pending.sample.turns],
             "image_ids": pending.image_ids,
             "video": video,
@@ -285,12 +296,12 @@ class _IngestRun:
         return {**content, "content_hash": compute_digest(content)}
 
     def _queue_version(
-        self, sample_id: str, revision: int, sample: Sample | None, content: dict[str, object] | None
+        self, sample_id: str, revision: int, sample: Sample | None, content: dict[str, Any] | None
     ) -> None:
         """Buffer one version; without a sample and content the sample is withdrawn."""
         if content is None:
             empty: dict[str, object] = {"conversations": [], "image_ids": [], "video": None, "license": None}
-            content = {**empty, "content_hash": compute_digest(empty)}
+            content = {**empty, **WITHDRAWN_FACTS, "content_hash": compute_digest(empty)}
         self._pending_insert.append(
             {
                 "version_id": compute_digest(sample_id, content["content_hash"], revision),

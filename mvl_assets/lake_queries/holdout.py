@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.sample_facts import compute_holdout_hash
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 
@@ -17,8 +17,7 @@ MAX_ANSWER_CHARS = 60
 
 def is_held_out(image_group_id: str, fraction: float) -> bool:
     """Return True for about `fraction` of all image groups; a larger fraction includes those of a smaller one."""
-    # "holdout" enters the digest: another word would hold out other samples.
-    return int(compute_digest("holdout", image_group_id)[:8], 16) < fraction * (1 << 32)
+    return compute_holdout_hash(image_group_id) < fraction * (1 << 32)
 
 
 def iter_held_out_rows(lake: Lake, category: str, sources: list[str], fraction: float) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mvl_assets.curation.duplicates import compute_fingerprint, find_duplicates
+from mvl_assets.common.sample_facts import compute_fingerprint
+from mvl_assets.curation.duplicates import find_duplicates
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import REWRITTEN, SAMPLES
 from tests.curation.sources import source

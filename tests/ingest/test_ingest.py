@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from mvl_assets.common.sample_facts import compute_fingerprint, compute_holdout_hash
 from mvl_assets.errors import SourceError
 from mvl_assets.ingest import ingest as module
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
@@ -63,6 +65,17 @@ def test_sample_has_its_text_images_licence_and_place(lake: Lake, tmp_path: Path
     (image_id,) = sample["image_ids"]
     assert lake.images.read_images([image_id]) == {image_id: make_image(1)}
     assert lake.images.read_properties([image_id])[image_id].width == 240
+    assert sample["image_properties"] == [
+        {"name": "1.png", **asdict(lake.images.read_properties([image_id])[image_id])}
+    ]
+    assert sample["fingerprint"] == compute_fingerprint(sample["conversations"], [image_id])
+    phash = sample["image_properties"][0]["phash"]
+    assert sample["similar_fingerprint"] == compute_fingerprint(sample["conversations"], [phash])
+    assert sample["holdout_hash"] == compute_holdout_hash(image_id)
+    assert (sample["n_turns"], sample["n_chars"]) == (2, len("<image>\nWhat?A cat."))
+    text = now(lake)["t"]
+    assert (text["image_properties"], text["holdout_hash"]) == ([], compute_holdout_hash(text["sample_id"]))
+    assert text["similar_fingerprint"] == text["fingerprint"]
     assert now(lake)["t"]["image_ids"] == []
     assert check_table(lake.get_table("samples")).ok
 
@@ -103,6 +116,8 @@ def test_image_shared_by_rows_and_sources_is_stored_once(lake: Lake, tmp_path: P
     other = source("cauldron_parquet").model_copy(update={"slug": "other"})
     assert ingest_source(lake, other, tmp_path / "other", run_id="r").n_new_images == 0
     assert lake.images.table.count() == 1
+    (shown,) = (s["image_properties"] for s in iter_current_samples(lake, "other"))
+    assert shown[0]["width"] == 240  # of the stored image: nothing was decoded again
     assert len({s["image_ids"][0] for slug in ("demo", "other") for s in iter_current_samples(lake, slug)}) == 1
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.image_properties import ImageProperties
+from mvl_assets.common.sample_facts import build_sample_facts
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import CATEGORY, JUDGED, MIXTURE, REWRITTEN, SAMPLES, Answer, ImageRow, TableSpec
 from mvl_assets.lake.table import Table
@@ -53,7 +55,7 @@ def sample(source: str, number: int, *, revision: int = 1, **said: Any) -> dict[
     """One row of `samples`; `question`, `answer` and any column may be given."""
     sample_id = compute_digest(source, number)
     question, reply = said.pop("question", f"what is {source} {number}?"), said.pop("answer", f"it is {number}")
-    return {
+    row = {
         "version_id": compute_digest(sample_id, revision),
         "sample_id": sample_id,
         "source": source,
@@ -66,6 +68,16 @@ def sample(source: str, number: int, *, revision: int = 1, **said: Any) -> dict[
         "image_ids": [],
         "run_id": "run",
     } | said
+    return build_facts(row) | row
+
+
+def build_facts(of: dict[str, Any], pictures: Sequence[ImageRow] = ()) -> dict[str, Any]:
+    """The columns that ingest would add to a row of `samples`; images that are not given are 32 x 24 pixels."""
+    image_ids = of["image_ids"] or []
+    properties = dict.fromkeys(image_ids, ImageProperties(100, "PNG", 32, 24, 1, "RGB", None))
+    properties |= {picture.image_id: picture.properties for picture in pictures}
+    names = [None] * len(image_ids)
+    return build_sample_facts(of["sample_id"], of["conversations"], image_ids, names, properties)
 
 
 def category_row(of: dict[str, Any], category: str, **changed: Any) -> dict[str, Any]:
@@ -79,6 +91,7 @@ def category_row(of: dict[str, Any], category: str, **changed: Any) -> dict[str,
         "group": "B",
         "modality": "single_image",
         "image_group_id": pictures[0] if pictures else of["sample_id"],
+        "holdout_hash": of["holdout_hash"],
         "n_images": len(pictures),
         "n_turns": 2,
         "n_chars": 10,

@@ -12,11 +12,28 @@ from dataclasses import dataclass, field
 import lance
 import pyarrow as pa
 
+from mvl_assets.common.image_properties import ImageProperties
+
 KEY_METADATA = {b"lance-schema:unenforced-primary-key": b"true"}
 KEY_SCHEME_COLUMN, ROW_HASH_COLUMN = "key_scheme", "row_hash"
 
 CONVERSATIONS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
 STRING_LIST = pa.list_(pa.string())
+IMAGE_PROPERTIES = pa.list_(
+    pa.struct(
+        [
+            # Of the file in the source; null for a frame of a video.
+            ("name", pa.string()),
+            ("size", pa.int64()),
+            ("format", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("n_frames", pa.int32()),
+            ("mode", pa.string()),
+            ("phash", pa.string()),
+        ]
+    )
+)
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
@@ -31,6 +48,8 @@ class TableSpec:
         partition_column: The column whose value one publish replaces; None if a publish replaces the whole table.
         volatile_columns: Columns that say when and by which run a row was made. They are left out of `row_hash`, so
             that doing the same work again does not change the data version.
+        derived_columns: Columns that follow from other columns of the row, or from what its ids identify. They are left
+            out of `row_hash` too: they cannot change alone, and would cost more to digest than all others.
         has_row_hash: Whether rows carry the digest of their content.
         has_key_scheme: Whether rows carry the `KEY_SCHEME` of their identities. A column and not table metadata,
             because rows are inserted and partitions replaced one by one: after a change of scheme one table holds both.
@@ -44,6 +63,7 @@ class TableSpec:
     key_column: str
     partition_column: str | None = None
     volatile_columns: frozenset[str] = frozenset({"run_id", "created_at"})
+    derived_columns: frozenset[str] = frozenset()
     has_row_hash: bool = True
     has_key_scheme: bool = False
     added_columns: tuple[tuple[str, ...], ...] = ()
@@ -68,7 +88,7 @@ class TableSpec:
     def content_columns(self) -> list[str]:
         """The columns that enter `row_hash`."""
         names = [*self.columns.names, KEY_SCHEME_COLUMN] if self.has_key_scheme else self.columns.names
-        return [n for n in names if n not in self.volatile_columns]
+        return [n for n in names if n not in self.volatile_columns | self.derived_columns]
 
 
 IMAGES = TableSpec(
@@ -111,11 +131,21 @@ SAMPLES = TableSpec(
             ("run_id", pa.string()),
             # The data set that a collection says the row is from; null for sources that are not collections.
             ("upstream_dataset", pa.string()),
+            # What steps over all samples compare, so that they read neither text nor images (common/sample_facts.py).
+            ("image_properties", IMAGE_PROPERTIES),
+            ("fingerprint", pa.string()),
+            ("similar_fingerprint", pa.string()),
+            ("holdout_hash", pa.int64()),
+            ("n_turns", pa.int32()),
+            ("n_chars", pa.int64()),
         ]
     ),
     key_column="version_id",
     has_key_scheme=True,
     partition_column="source",
+    derived_columns=frozenset(
+        {"image_properties", "fingerprint", "similar_fingerprint", "holdout_hash", "n_turns", "n_chars"}
+    ),
 )
 
 ANSWERS = TableSpec(
@@ -180,6 +210,7 @@ CATEGORY = TableSpec(
             ("modality", pa.string()),
             # First image id, or the sample id without images: held-out questions never share it with training.
             ("image_group_id", pa.string()),
+            ("holdout_hash", pa.int64()),
             ("license", pa.string()),
             ("n_images", pa.int32()),
             ("n_turns", pa.int32()),
@@ -191,6 +222,7 @@ CATEGORY = TableSpec(
     ),
     key_column="sample_id",
     partition_column="source",
+    derived_columns=frozenset({"holdout_hash"}),
 )
 
 REWRITTEN = TableSpec(
@@ -479,6 +511,13 @@ class ImageRow:
     n_frames: int
     mode: str
     phash: str | None
+
+    @property
+    def properties(self) -> ImageProperties:
+        """The properties without the bytes."""
+        return ImageProperties(
+            len(self.data), self.format, self.width, self.height, self.n_frames, self.mode, self.phash
+        )
 
 
 @dataclass(frozen=True, slots=True)

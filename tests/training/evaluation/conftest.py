@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.sample_facts import compute_holdout_hash
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import ImageRow
 from mvl_assets.media.image import compute_image_id, encode_image
@@ -64,13 +65,15 @@ def fill(lake: Lake, category: str) -> None:
                 "run_id": "test",
             }
         )
+        group = compute_image_id(pictures[0]) if pictures else sample_id
         rows.append(
             {
                 "sample_id": sample_id,
                 "version_id": compute_digest(sample_id, 1),
                 "source": source,
                 "category": category,
-                "image_group_id": compute_image_id(pictures[0]) if pictures else sample_id,
+                "image_group_id": group,
+                "holdout_hash": compute_holdout_hash(group),
             }
         )
     insert(lake, "samples", samples)

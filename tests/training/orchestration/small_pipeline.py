@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from mvl_assets.common.sample_facts import compute_holdout_hash, get_image_group_id
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.config.profile import PROFILES_DIR
 from mvl_assets.lake.lake import Lake
@@ -29,8 +30,9 @@ def prepare(home: Path, patch: pytest.MonkeyPatch, **stage: Any) -> Lake:
         small.fill_lake(home / "lake", samples, stage=name)
     columns = ["sample_id", "version_id", "source", "image_ids"]
     rows = [
-        {**row, "category": "general", "image_group_id": (row["image_ids"] or [row["sample_id"]])[0]}
+        {**row, "category": "general", "image_group_id": group, "holdout_hash": compute_holdout_hash(group)}
         for row in lake.get_table("samples").iter_rows(columns)
+        for group in [get_image_group_id(row["sample_id"], row["image_ids"] or [])]
     ]
     table = lake.get_table("category/general")
     schema = table.spec.columns
