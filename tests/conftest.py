@@ -61,6 +61,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return PackageScheduling(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def scratch_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Temporary files go to a folder of the session, not below the project's own `.mvl`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MVL_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
+        yield
+
+
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     """An empty lake of the test's own."""

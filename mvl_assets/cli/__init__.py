@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 
 import click
 
-from mvl_assets.config.settings import validate_settings
+from mvl_assets.config.settings import load_settings, validate_settings
 
 COMMANDS = {
     "doctor": "Check what this machine has and lacks, with the command that fixes it.",
@@ -61,9 +61,14 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup)
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """MAmmoTH-VL's pipeline from 153 sources to a trained model, as a data lake with lineage."""
     validate_settings()
+    if "://" in load_settings().lake_root and ctx.invoked_subcommand != "doctor":  # it says so in its own way
+        from mvl_assets.lake.storage import check_store
+
+        check_store(load_settings().lake_root)
 
 
 def main() -> None:

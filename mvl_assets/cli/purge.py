@@ -103,7 +103,7 @@ def _run_purges(
     for purge in purges:
         plan = purge.plan()
         files = list(
-            iter_stale_exports(load_settings().home / "export", plan.affected_stages, purge.scope.exclusive_image_ids)
+            iter_stale_exports(load_settings().export_dir, plan.affected_stages, purge.scope.exclusive_image_ids)
         )
         click.echo("\n".join(_iter_plan_lines(lake, purge.source, plan, files)))
         if dry_run:

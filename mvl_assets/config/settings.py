@@ -4,10 +4,17 @@
 |---|---|---|
 | MVL_HOME | everything the pipeline writes on this machine | `.mvl` in the current folder |
 | MVL_LAKE | root of the Lance tables, a path or an object-store URI | `$MVL_HOME/lake` |
+| MVL_RAW | files of the sources, one folder each | `$MVL_HOME/raw` |
+| MVL_SCRATCH | temporary files of any size | `$MVL_HOME/scratch` |
+| MVL_EXPORT | exports | `$MVL_HOME/export` |
+| MVL_CHECKPOINTS | checkpoints; where several machines train, a folder that all of them see | `$MVL_HOME/checkpoints` |
 | MVL_PROFILE | name of a profile in `mvl_assets/profiles`, or a path to a YAML file | `demo` |
 | MVL_PROMPTS | folder of prompt files | `prompts/` of the project |
 | MVL_ALLOW_PRIVATE_FETCH | `1`: files may also be fetched from the local network | public addresses only |
 | MVL_SOURCES_LOCK | the lock file of the sources (`mvl sources lock`) | `$MVL_HOME/sources.lock.json` |
+
+Only the lake may be in an object store. Raw files are locked, mapped into memory and read at random, checkpoints are
+written by several ranks at once: those places are folders, local or mounted.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvl_assets.common.scratch_location import resolve_home, resolve_local_dir, resolve_scratch_dir
 from mvl_assets.errors import MvlError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -28,26 +36,25 @@ UNPACKED_DIR = ".unpacked"
 
 @dataclass(frozen=True)
 class Settings:
-    """Resolved locations. Writers create the folders they need."""
+    """Resolved locations. Writers create the folders they need.
+
+    Attributes:
+        raw_dir: One folder per source slug, in the source's native format.
+    """
 
     home: Path
     lake_root: str
+    raw_dir: Path
+    scratch_dir: Path
+    export_dir: Path
+    checkpoints_dir: Path
     profile: str
     prompts_dir: Path
     lock_file: Path
 
     @property
-    def raw_dir(self) -> Path:
-        """One folder per source slug, in the source's native format."""
-        return self.home / "raw"
-
-    @property
     def models_dir(self) -> Path:
         return self.home / "models"
-
-    @property
-    def checkpoints_dir(self) -> Path:
-        return self.home / "checkpoints"
 
     @property
     def servers_dir(self) -> Path:
@@ -70,7 +77,11 @@ def validate_settings() -> None:
         raise MvlError(
             f"MVL_HOME={current_settings.home}: {nearest_existing} is not a folder", hint="set MVL_HOME to a folder"
         )
-    scheme, separator, _ = current_settings.lake_root.partition("://")
+    scheme, separator, location = current_settings.lake_root.partition("://")
+    if scheme != "abfss" and "@" in location.split("/")[0]:  # not shown: it would be in the message
+        raise MvlError(
+            "MVL_LAKE holds credentials", hint="leave them out of the address: set AWS_ACCESS_KEY_ID and its secret"
+        )
     if separator and scheme not in LAKE_SCHEMES:
         allowed_schemes = ", ".join(f"{name}://" for name in LAKE_SCHEMES)
         raise MvlError(
@@ -80,11 +91,19 @@ def validate_settings() -> None:
 
 
 def load_settings() -> Settings:
-    """Return the settings of the environment."""
-    home = Path(os.environ.get("MVL_HOME", ".mvl")).absolute()
+    """Return the settings of the environment.
+
+    Raises:
+        MvlError: A place that has to be a folder is in an object store.
+    """
+    home = resolve_home()
     return Settings(
         home=home,
         lake_root=os.environ.get("MVL_LAKE", str(home / "lake")),
+        raw_dir=resolve_local_dir("MVL_RAW", home / "raw"),
+        scratch_dir=resolve_scratch_dir(),
+        export_dir=resolve_local_dir("MVL_EXPORT", home / "export"),
+        checkpoints_dir=resolve_local_dir("MVL_CHECKPOINTS", home / "checkpoints"),
         profile=os.environ.get("MVL_PROFILE", "demo"),
         prompts_dir=Path(os.environ.get("MVL_PROMPTS", PROJECT_ROOT / "prompts")),
         lock_file=Path(os.environ.get("MVL_SOURCES_LOCK", home / "sources.lock.json")),

@@ -26,7 +26,7 @@ def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
     """Write every mixture as LLaVA training JSON."""
     from mvl_assets.export.llava_json import export_stage
 
-    folder = load_settings().home / "export" / "llava_json"
+    folder = load_settings().export_dir / "llava_json"
     exports = [export_stage(lake.lake, stage, folder) for stage in TRAINING_STAGES]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(compute_digest(*(e.digest for e in exports))),
@@ -56,7 +56,7 @@ def dataset_card(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Ma
     from mvl_assets.export.dataset_card import render_dataset_card
 
     text = render_dataset_card(lake.lake, asset_keys.load_active_profile())
-    path = load_settings().home / "export" / "README.md"
+    path = load_settings().export_dir / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return dg.MaterializeResult(

@@ -18,11 +18,11 @@ import pyarrow as pa
 
 from mvl_assets.common.digest import KEY_SCHEME
 from mvl_assets.common.malloc import release_freed_blocks
-from mvl_assets.lake.durability.durable import resolve_local_path
 from mvl_assets.lake.durability.lease import ConfigLease, FileLease, create_lease
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.schemas.tables import ANSWERS, KEY_SCHEME_COLUMN, Answer
+from mvl_assets.lake.storage import resolve_local_path
 from mvl_assets.lake.table import MAX_RETRIES, Table
 
 # A commit reads the whole key column and one small file per fragment, so fragments are compacted before they add up.

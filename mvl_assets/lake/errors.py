@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,10 @@ class UnsafeTable(LakeError):
 
 class DiskError(LakeError, InfrastructureError):
     """The disk is full or read-only."""
+
+
+class StoreError(LakeError, InfrastructureError):
+    """The object store cannot be reached, or refuses the credentials, the region or the bucket."""
 
 
 class SchemaMismatch(LakeError, InfrastructureError):
@@ -55,14 +60,65 @@ def to_disk_error(error: BaseException, uri: str) -> DiskError | None:
     return None
 
 
+# Words of Lance's and Arrow's clients when a request to a store has failed.
+_STORE_ERROR = re.compile(r"Generic (S3|GCS|MicrosoftAzure) error|AWS Error|AWS credentials")
+# (words in the error, what is wrong, what to do); the first that fits is taken.
+_STORE_FAULTS = (
+    (
+        r"NoSuchBucket|NO_SUCH_BUCKET|ContainerNotFound",
+        "the bucket of {uri} does not exist",
+        "create it, or correct MVL_LAKE",
+    ),
+    (
+        r"PermanentRedirect|AuthorizationHeaderMalformed|AUTHORIZATION_HEADER_MALFORMED|IllegalLocationConstraint"
+        r"|onfigured region|HTTP status 301|301 Moved",
+        "the bucket of {uri} is in another region",
+        "set AWS_REGION to the bucket's region",
+    ),
+    (
+        r"InvalidAccessKeyId|INVALID_ACCESS_KEY_ID|SignatureDoesNotMatch|SIGNATURE_DOES_NOT_MATCH|InvalidToken"
+        r"|INVALID_CLIENT_TOKEN_ID|ExpiredToken|EXPIRED_TOKEN|UNRECOGNIZED_CLIENT|AWS credentials|401 Unauthorized",
+        "the object store does not accept the credentials for {uri}",
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN if they are temporary), or AWS_PROFILE",
+    ),
+    (
+        r"AccessDenied|ACCESS_DENIED|403 Forbidden",
+        "the object store denies access to {uri}",
+        "check the credentials: their owner has to be allowed to list, read, write and delete there",
+    ),
+    (
+        r"NETWORK_CONNECTION|error sending request|onnection refused|dns error|timed out|curlCode",
+        "the object store of {uri} cannot be reached",
+        "check the network and AWS_ENDPOINT_URL (unset it for AWS itself), then run again",
+    ),
+)
+
+
+def to_store_error(error: BaseException, uri: str) -> StoreError | None:
+    """Translate the error of an object store that cannot be used; return None for any other error.
+
+    The store's own text is left out: it may quote the request with its credentials.
+    """
+    text = str(error)
+    if not _STORE_ERROR.search(text):
+        return None
+    for words, fault, hint in _STORE_FAULTS:
+        if re.search(words, text):
+            return StoreError(fault.format(uri=uri), hint=hint)
+    return None
+
+
 @contextmanager
 def translate_disk_errors(uri: str) -> Iterator[None]:
-    """Raise the errors of a full or read-only disk as `DiskError`; other errors pass through."""
+    """Raise the errors of a full or read-only disk, or of an unusable object store, as such; others pass through."""
     try:
         yield
     except LakeError:
         raise
     except Exception as error:
+        store_error = to_store_error(error, uri)
+        if store_error is not None:
+            raise store_error from None
         translated = to_disk_error(error, uri)
         if translated is None:
             raise

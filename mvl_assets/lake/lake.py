@@ -10,6 +10,7 @@ from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.images import ImageStore
 from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.schemas.tables import ANSWERS, IMAGES, get_table_spec
+from mvl_assets.lake.storage import open_filesystem
 from mvl_assets.lake.table import Table
 
 
@@ -56,8 +57,3 @@ class Lake:
     def get_answer_log(self, stage: str, source: str) -> AnswerLog:
         """Return the answers of one pipeline stage for one source."""
         return AnswerLog(Table(f"{self.root}/answers/{stage}/{source}.lance", ANSWERS), stage, source)
-
-
-def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of a local path or object-store URI, and the path in it."""
-    return pafs.FileSystem.from_uri(uri) if "://" in uri else (pafs.LocalFileSystem(), uri)

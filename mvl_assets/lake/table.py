@@ -15,10 +15,10 @@ import lance
 import pyarrow as pa
 
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum, compute_row_hashes
-from mvl_assets.lake.durability.durable import resolve_local_path
 from mvl_assets.lake.durability.scratch import create_scratch_dir
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN
+from mvl_assets.lake.storage import resolve_local_path
 from mvl_assets.lake.table_reader import TableReader
 
 # Lance's filter against concurrent duplicates holds 8,192 keys; larger merges conflict falsely and start over.

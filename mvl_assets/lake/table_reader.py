@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum
 from mvl_assets.lake import sql
-from mvl_assets.lake.durability.durable import Fsyncer, has_torn_manifest, repair, resolve_local_path
+from mvl_assets.lake.durability.durable import Fsyncer, has_torn_manifest, repair
 from mvl_assets.lake.errors import LakeError, UnknownKeyScheme, translate_disk_errors
 from mvl_assets.lake.schemas.schema_check import check_schema
 from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, TableSpec
 from mvl_assets.lake.schemas.upgrade import upgrade
+from mvl_assets.lake.storage import resolve_local_path
 
 
 class TableReader:

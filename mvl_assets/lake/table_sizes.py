@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pyarrow.fs as pafs
 
-from mvl_assets.lake.lake import Lake, open_filesystem
+from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import get_table_spec
+from mvl_assets.lake.storage import open_filesystem
 
 TABLE_SUFFIX = ".lance"
 

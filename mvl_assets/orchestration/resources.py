@@ -7,6 +7,7 @@ from pydantic import PrivateAttr
 
 from mvl_assets.config.settings import load_settings
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.storage import check_store
 
 
 class LakeResource(dg.ConfigurableResource):
@@ -19,5 +20,7 @@ class LakeResource(dg.ConfigurableResource):
     def lake(self) -> Lake:
         """The lake, opened once per run so that all its steps share one index per table."""
         if self._lake is None:
-            self._lake = Lake(self.root or load_settings().lake_root)
+            root = self.root or load_settings().lake_root
+            check_store(root)
+            self._lake = Lake(root)
         return self._lake

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import InfrastructureError, MvlError
-from mvl_assets.lake.errors import DiskError, to_disk_error
+from mvl_assets.lake.errors import DiskError, StoreError, to_disk_error, to_store_error
 
 # SQLite, which stores Dagster's events, has its own messages.
 SQLITE_FULL_MESSAGE = "database or disk is full"
@@ -34,7 +34,7 @@ class ErrorReport:
 def to_user_facing_error(error: BaseException) -> ErrorReport | None:
     """Return the report of the cause that a user can act on; None if only a developer can."""
     for cause in _iter_error_chain(error):
-        mvl_error = cause if isinstance(cause, MvlError) else _to_disk_error(cause)
+        mvl_error = cause if isinstance(cause, MvlError) else _to_storage_error(cause)
         if mvl_error is not None:
             return ErrorReport(mvl_error.message.strip(), mvl_error.hint, isinstance(mvl_error, InfrastructureError))
     return None
@@ -58,9 +58,12 @@ def _iter_error_chain(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _to_disk_error(error: BaseException) -> DiskError | None:
+def _to_storage_error(error: BaseException) -> DiskError | StoreError | None:
     home = load_settings().home
     text = str(error)
+    store_error = to_store_error(error, load_settings().lake_root)
+    if store_error is not None:
+        return store_error
     if SQLITE_FULL_MESSAGE in text:
         return DiskError(f"the disk is full while writing {home}", hint="free some space and run again")
     if any(message in text for message in SQLITE_READ_ONLY_MESSAGES):

@@ -17,7 +17,7 @@ class Worker:
 
     def __init__(self, name: str, *words: str, before: Sequence[str] = ()) -> None:
         # A killed process leaves its temporary files behind: on a disk of the test's own.
-        scratch = {} if before else {"TMPDIR": str(Path(words[0]).parent)}
+        scratch = {} if before else {"MVL_SCRATCH": str(Path(words[0]).parent)}
         self.process = subprocess.Popen(
             [*before, sys.executable, "-m", "tests.lake.workers", name, *words],
             cwd=PROJECT,

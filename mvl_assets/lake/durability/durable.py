@@ -15,18 +15,12 @@ import lance
 
 from mvl_assets.common.file_lock import hold_lock
 from mvl_assets.lake.errors import LakeError
+from mvl_assets.lake.storage import resolve_local_path
 
 LANCE_DIRS = ("data", "_versions", "_transactions", "_deletions")
 LANCE_MAGIC = b"LANC"
 # Only files of the last few versions can be torn: everything older was fsynced before it was built upon.
 MAX_UNSYNCED_VERSIONS = 8
-
-
-def resolve_local_path(uri: str) -> Path | None:
-    """Return the folder of a local URI, or None for an object store."""
-    if uri.startswith("file://"):
-        return Path(uri.removeprefix("file://"))
-    return None if "://" in uri else Path(uri)
 
 
 class Fsyncer:

@@ -21,8 +21,8 @@ import lance
 from lance.commit import CommitConflictError
 
 from mvl_assets.common.file_lock import acquire_lock
-from mvl_assets.lake.durability.durable import resolve_local_path
 from mvl_assets.lake.errors import LeaseHeld
+from mvl_assets.lake.storage import resolve_local_path
 from mvl_assets.lake.table import Table
 
 LEASE_TTL_S = 120.0

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from mvl_assets.common.file_lock import try_lock
-from mvl_assets.lake.durability.durable import resolve_local_path
 from mvl_assets.lake.errors import LeaseHeld, translate_disk_errors
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.storage import resolve_local_path
 
 LOCK_FILE = "images.lock"
 

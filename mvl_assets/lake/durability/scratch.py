@@ -11,19 +11,28 @@ from functools import cache
 from pathlib import Path
 
 from mvl_assets.common.file_lock import acquire_lock
+from mvl_assets.common.scratch_location import SCRATCH_HINT, create_scratch_parent
+from mvl_assets.lake.errors import DiskError
 
 SCRATCH_PREFIX = "mvl-scratch-"
 
 
 @contextmanager
 def create_scratch_dir(purpose: str) -> Iterator[Path]:
-    """Yield a new folder below the system's temporary folder, and remove it when the block ends.
+    """Yield a new folder below `MVL_SCRATCH`, and remove it when the block ends.
 
     Its owner holds a lock on it, which the kernel releases with the process. The first folder of a process sweeps away
     what killed processes have left.
+
+    Raises:
+        DiskError: No folder can be made there.
     """
-    _sweep_once(Path(tempfile.gettempdir()))
-    folder, lock_fd = _create_locked_dir(purpose)
+    parent = create_scratch_parent()
+    _sweep_once(parent)
+    try:
+        folder, lock_fd = _create_locked_dir(parent, purpose)
+    except OSError as error:
+        raise DiskError(f"no temporary folder can be made in {parent}: {error.strerror}", hint=SCRATCH_HINT) from error
     try:
         yield folder
     finally:
@@ -48,9 +57,9 @@ def _sweep_once(parent: Path) -> int:
     return sweep_scratch_dirs(parent)
 
 
-def _create_locked_dir(purpose: str) -> tuple[Path, int]:
+def _create_locked_dir(parent: Path, purpose: str) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{purpose}-"))
+        folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{purpose}-", dir=parent))
         lock_fd = _lock_dir(folder)
         # Another process may have swept the folder away before it was locked.
         if lock_fd is not None and folder.is_dir():

@@ -12,13 +12,12 @@ Every step is one commit, or removes files that no version refers to: a run that
 from __future__ import annotations
 
 import datetime as dt
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from mvl_assets.common.scratch_location import resolve_scratch_dir
 from mvl_assets.lake.durability.compaction import (
     compact_fragments,
     delete_keys,
@@ -26,12 +25,12 @@ from mvl_assets.lake.durability.compaction import (
     find_fragments_with_deletions,
     measure_waste,
 )
-from mvl_assets.lake.durability.durable import resolve_local_path
 from mvl_assets.lake.durability.lease import create_lease
 from mvl_assets.lake.durability.locks import acquire_removal_lock
 from mvl_assets.lake.durability.scratch import sweep_scratch_dirs
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.storage import resolve_local_path
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.removal.image_refs import find_unreferenced_images, iter_image_sizes
@@ -117,7 +116,7 @@ def collect_garbage(
                 _collect_table(lake.get_table(name), name, older_than, report, dry_run)
     report.reclaimable_bytes = sum(w.deleted_bytes for w in measure_waste(images_table))
     if not dry_run:
-        report.n_scratch_dirs = sweep_scratch_dirs(Path(tempfile.gettempdir()))
+        report.n_scratch_dirs = sweep_scratch_dirs(resolve_scratch_dir())
     report.lake_bytes_after = sum(measure_table_sizes(lake).values())
     return report
 

@@ -22,12 +22,12 @@ from mvl_assets.lake.durability.compaction import (
     expire_versions,
     find_fragments_with_deletions,
 )
-from mvl_assets.lake.durability.durable import resolve_local_path
 from mvl_assets.lake.durability.lease import create_lease
 from mvl_assets.lake.durability.locks import acquire_removal_lock
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.storage import resolve_local_path
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.removal.id_prefix import build_prefix_filter

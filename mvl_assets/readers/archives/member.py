@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import lzma
 import shutil
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from mvl_assets.common.scratch_location import open_scratch_file
 from mvl_assets.readers.archives.entry import Entry
 from mvl_assets.readers.archives.parts import StreamSlice, open_joined
 from mvl_assets.readers.archives.zip import LOCAL_HEADER
@@ -64,7 +64,7 @@ class ArchiveMember:
         if isinstance(stream, StreamSlice):
             return io.BufferedReader(stream)
         with stream:
-            spool_file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  # the caller closes it
+            spool_file = cast(BinaryIO, open_scratch_file())  # the caller closes it
             try:
                 shutil.copyfileobj(stream, spool_file, 1 << 20)
             except _DECOMPRESSION_ERRORS as error:

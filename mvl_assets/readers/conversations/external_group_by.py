@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import heapq
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from operator import itemgetter
 from typing import IO, Any
 
+from mvl_assets.common.scratch_location import SCRATCH_HINT, open_scratch_file
 from mvl_assets.errors import InfrastructureError
 
 RUN_BYTES = 32 << 20
@@ -44,7 +44,7 @@ def group_by_external_sort(rows: Iterable[tuple[str, Any]]) -> Iterator[tuple[st
             buffer_bytes += len(key) + len(text) + _ROW_OVERHEAD_BYTES
             if buffer_bytes >= RUN_BYTES:
                 with _convert_disk_errors():
-                    stream = open_files.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))
+                    stream = open_files.enter_context(open_scratch_file("w+", "ascii"))
                     _write_run(stream, sorted(buffer))
                 sorted_runs.append(_read_run(stream))
                 buffer, buffer_bytes = [], 0
@@ -66,7 +66,7 @@ def _convert_disk_errors() -> Iterator[None]:
     except OSError as error:
         raise InfrastructureError(
             f"rows cannot be sorted in a temporary file: {error.strerror}",
-            hint="free some space, or name a folder on another disk in TMPDIR",
+            hint=f"free some space, or {SCRATCH_HINT}",
         ) from error
 
 

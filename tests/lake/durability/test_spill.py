@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,8 +15,7 @@ SCHEMA = pa.schema([("name", pa.string()), ("size", pa.int64())])
 
 @pytest.fixture
 def temp_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("MVL_SCRATCH", str(tmp_path))
     return tmp_path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,8 +56,9 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_a_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RUN_BYTES", 1)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(InfrastructureError, match="TMPDIR"):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MVL_SCRATCH", str(tmp_path / "file" / "below"))
+    with pytest.raises(InfrastructureError, match="MVL_SCRATCH"):
         list(group_by_external_sort([("a", 1)]))
 
 
