@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvl_assets.common.digest import DigestSum, compute_digest, compute_row_hashes, encode_canonical_json
+from mvl_assets.common.digest import (
+    DigestSum,
+    compute_digest,
+    compute_row_hashes,
+    encode_canonical_json,
+    encode_plain_json,
+)
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import CATEGORY, get_table_spec
@@ -27,6 +33,17 @@ def test_digests_are_equal_exactly_for_equal_parts(left: list, right: list) -> N
     same = [encode_canonical_json(v) for v in left] == [encode_canonical_json(v) for v in right]
     assert (compute_digest(*left) == compute_digest(*right)) == same
     assert len(bytes.fromhex(compute_digest(*left))) == 16
+
+
+@settings(derandomize=True, database=None, max_examples=200, deadline=None)
+@given(VALUES)
+def test_plain_values_are_encoded_alike_in_both_ways(value: object) -> None:
+    assert encode_plain_json(value) == encode_canonical_json(value)
+
+
+def test_every_character_is_encoded_alike_in_both_ways() -> None:
+    text = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+    assert encode_plain_json({text: text}) == encode_canonical_json({text: text})
 
 
 def test_a_digest_ignores_the_order_of_keys_but_not_the_cut_between_parts() -> None:
@@ -55,6 +72,11 @@ def test_a_row_hash_ignores_run_and_time() -> None:
 def test_a_row_hash_accepts_every_column_type() -> None:
     row = pa.table({"t": pa.array([dt.datetime(2024, 1, 1, tzinfo=dt.UTC)]), "l": [[{"x": None}]], "f": [0.1]})
     assert len(compute_row_hashes(row, row.column_names)[0]) == 32
+
+
+def test_a_row_hash_is_the_digest_of_the_row_with_and_without_fractions() -> None:
+    rows = [{"f": None, "l": [{"b": "\n", "a": None}], "n": -1}, {"f": 1e16, "l": [], "n": 2**40}]
+    assert compute_row_hashes(pa.Table.from_pylist(rows), ["n", "l", "f"]) == [compute_digest(row) for row in rows]
 
 
 def test_a_sum_of_digests_ignores_order_and_counts_copies() -> None:
