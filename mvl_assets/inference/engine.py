@@ -23,6 +23,7 @@ from mvl_assets.inference.progress import Progress, RunOutcome
 from mvl_assets.inference.request import Request
 from mvl_assets.inference.scheduling.dispatcher import Dispatcher
 from mvl_assets.inference.scheduling.fault_handler import FaultHandler
+from mvl_assets.inference.scheduling.interrupts import InterruptGuard
 from mvl_assets.inference.scheduling.outage import check_outage_timeout
 from mvl_assets.inference.scheduling.progress_reporter import ProgressReporter
 from mvl_assets.inference.scheduling.quarantine import Quarantine
@@ -82,9 +83,10 @@ def answer_all(
 
     async def run_engine() -> RunOutcome:
         run = _EngineRun(endpoints, log, fetch_images, run_id, reporter, progress_callback, options or EngineOptions())
+        interrupts.attach(run.tasks)
         return await run.run(iter(requests))
 
-    with log:
+    with log, InterruptGuard() as interrupts:
         return asyncio.run(run_engine())
 
 
@@ -106,15 +108,15 @@ class _EngineRun:
         self._reporter = reporter
         self._progress_callback = progress_callback
         self._clients = [EndpointClient(endpoint, options) for endpoint in endpoints]
-        self._tasks = RunTasks()
-        self._run = RunContext(options, self._clients, Transport(), self._tasks)
+        self.tasks = RunTasks()
+        self._run = RunContext(options, self._clients, Transport(), self.tasks)
         self._queue = RequestQueue(
             log,
             fetch_images,
             min(endpoint.max_image_side for endpoint in endpoints),
             options,
             self._run.outcome,
-            self._tasks.run_on_log_thread,
+            self.tasks.run_on_log_thread,
             self._on_progress,
             self._on_unsendable,
         )
@@ -132,17 +134,17 @@ class _EngineRun:
         try:
             async with self._run.transport:
                 try:
-                    self._tasks.spawn(self._queue.read_requests(requests))
-                    self._tasks.spawn(self._settler.writer.run_flush_loop(self._tasks.run_on_log_thread))
-                    self._tasks.spawn(self._run_periodic_tasks())
+                    self.tasks.spawn(self._queue.read_requests(requests))
+                    self.tasks.spawn(self._settler.writer.run_flush_loop(self.tasks.run_on_log_thread))
+                    self.tasks.spawn(self._run_periodic_tasks())
                     for _ in range(IMAGE_LOADER_TASKS if self._fetch_images else 0):
-                        self._tasks.spawn(self._queue.load_pending_images())
-                    await self._tasks.wait_until_finished()
+                        self.tasks.spawn(self._queue.load_pending_images())
+                    await self.tasks.wait_until_finished()
                 finally:
-                    await self._tasks.cancel_all()
-                    await self._settler.writer.flush(self._tasks.run_on_log_thread)
+                    await self.tasks.cancel_all()
+                    await self._settler.writer.flush(self.tasks.run_on_log_thread)
         finally:
-            self._tasks.shut_down_log_thread()
+            self.tasks.shut_down_log_thread()
         self._run.outcome.elapsed_s = time.monotonic() - started_at
         self._report_progress()
         return self._run.outcome
@@ -166,13 +168,13 @@ class _EngineRun:
     async def _run_periodic_tasks(self) -> None:
         next_report = next_queue_poll = next_renewal = 0.0
         while True:
-            now = self._tasks.loop.time()
+            now = self.tasks.loop.time()
             check_outage_timeout(self._clients, self._run.options, now)
             for client in self._clients:
                 client.send_heartbeat()
             if now >= next_renewal:
                 next_renewal = now + LEASE_RENEWAL_INTERVAL_S
-                self._tasks.spawn(self._renew_lease())
+                self.tasks.spawn(self._renew_lease())
             if now >= next_report:
                 next_report = now + self._run.options.progress_interval_s
                 self._report_progress()
@@ -180,11 +182,11 @@ class _EngineRun:
                 next_queue_poll = now + QUEUE_POLL_INTERVAL_S
                 for client in self._clients:
                     if client.state.is_up and client.state.has_responded and client.reports_queue is not False:
-                        self._tasks.spawn(client.poll_queue_length(self._run.transport))
+                        self.tasks.spawn(client.poll_queue_length(self._run.transport))
             # Requests that wait for a point in time (a cool-down, the quarantine) get their turn.
             self._dispatch()
             await asyncio.sleep(TICK_INTERVAL_S)
 
     async def _renew_lease(self) -> None:
         """Keep the lease of the answers, also while a slow model gives nothing to store."""
-        await self._tasks.run_on_log_thread(self._log.renew)
+        await self.tasks.run_on_log_thread(self._log.renew)

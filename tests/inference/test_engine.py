@@ -481,3 +481,28 @@ def test_an_interrupt_anywhere_stores_the_answers_that_have_arrived(
         client.send_signal(signal.SIGTERM)
         assert client.wait(60) == 1
         assert new_log().count() >= answers_before - server.max_in_flight
+
+
+INTERRUPTED_IN_THE_PARSER = """
+import os
+from aiohttp.streams import StreamReader
+feed_data, n_calls = StreamReader.feed_data, 0
+def feed_data_and_interrupt(self, *arguments):
+    global n_calls
+    n_calls += 1
+    if n_calls == 40:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return feed_data(self, *arguments)
+StreamReader.feed_data = feed_data_and_interrupt
+"""
+
+
+def test_an_interrupt_inside_the_parser_of_replies_ends_the_run(tmp_path: Path, new_log: NewLog) -> None:
+    """The parser takes any exception for a broken body, which would be one more request to send again."""
+    with serving(FakeServerConfig(latency_s=0.02)) as (server, endpoint):
+        client = start_client(tmp_path, endpoint.base_url, 100_000, INTERRUPTED + INTERRUPTED_IN_THE_PARSER)
+        try:
+            assert client.wait(60) == 1
+        finally:
+            client.kill()
+        assert new_log().count() >= 40 - server.max_in_flight

@@ -34,6 +34,9 @@ class AnswerWriter:
         self._flush_answers = flush_answers
         self._flush_interval_s = flush_interval_s
         self._buffer: list[Answer] = []
+        # Whether a commit was begun whose end was not seen yet, and how many answers it has stored (log thread).
+        self._is_committing = False
+        self._n_stored = 0
         self._batch_ready = asyncio.Event()
         self._flush_lock = asyncio.Lock()
 
@@ -54,13 +57,34 @@ class AnswerWriter:
     async def flush(self, run_on_log_thread: Callable[..., asyncio.Future[int]]) -> None:
         """Store what has come in until now. What comes in meanwhile waits: it would make a commit of few rows."""
         async with self._flush_lock:
+            if self._is_committing:
+                # A flush was cancelled while its commit went on in the thread: wait behind it, and store nothing twice.
+                await run_on_log_thread(_do_nothing)
+                self._drop_stored()
             n_pending = len(self._buffer)
             while n_pending > 0:
                 batch = self._buffer[: min(n_pending, self._flush_answers)]
-                # Shielded: a cancelled flush must not lose track of a commit that goes on in the thread.
-                await asyncio.shield(run_on_log_thread(self._append, batch))
-                del self._buffer[: len(batch)]
+                self._is_committing = True
+                await run_on_log_thread(self._store, batch)
+                self._drop_stored()
                 n_pending -= len(batch)
-                self._on_durable(batch)
             if len(self._buffer) < self._flush_answers:
                 self._batch_ready.clear()
+
+    def _store(self, batch: Sequence[Answer]) -> int:
+        """Append a batch, in the thread of the log."""
+        n_new = self._append(batch)
+        self._n_stored += len(batch)
+        return n_new
+
+    def _drop_stored(self) -> None:
+        """Forget the answers that are stored."""
+        batch = self._buffer[: self._n_stored]
+        del self._buffer[: self._n_stored]
+        self._is_committing, self._n_stored = False, 0
+        if batch:
+            self._on_durable(batch)
+
+
+def _do_nothing() -> int:
+    return 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mvl_assets.inference.scheduling.answer_writer import AnswerWriter
@@ -50,3 +52,37 @@ def test_a_writer_that_is_cancelled_as_its_buffer_fills_ends() -> None:
         assert task.cancelled()
 
     asyncio.run(run())
+
+
+def test_a_flush_that_is_cancelled_during_its_commit_stores_nothing_twice() -> None:
+    stored: list[Answer] = []
+    durable: list[Answer] = []
+    begun, may_end = threading.Event(), threading.Event()
+
+    def append(batch: Sequence[Answer]) -> int:
+        begun.set()
+        assert may_end.wait(10)
+        stored.extend(batch)
+        return len(batch)
+
+    async def run() -> None:
+        writer = AnswerWriter(append, durable.extend, flush_answers=100, flush_interval_s=60.0)
+        with ThreadPoolExecutor(1) as thread:
+
+            def in_thread(function: Callable[..., int], *arguments: Any) -> asyncio.Future[int]:
+                return asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
+
+            for number in range(10):
+                writer.add(answer(number))
+            flush = asyncio.create_task(writer.flush(in_thread))
+            await asyncio.to_thread(begun.wait, 10)
+            flush.cancel()
+            await asyncio.wait([flush])
+            assert flush.cancelled() and not durable
+            writer.add(answer(10))
+            may_end.set()
+            await writer.flush(in_thread)
+
+    asyncio.run(run())
+    assert [row.request_key for row in stored] == [answer(number).request_key for number in range(11)]
+    assert durable == stored
