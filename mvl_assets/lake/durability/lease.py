@@ -1,12 +1,14 @@
 """The lease of a table: one writer at a time, so that two runs do not pay for the same answers.
 
 Rows are kept unique by their key, not by the lease. On a local disk it is an advisory lock of the kernel, released even
-after kill -9. On an object store it is a compare-and-swap on the table's own config, renewed by its holder and free to
-be taken over once it has not been renewed for `LEASE_TTL_S`.
+after kill -9. On an object store it is a compare-and-swap on the table's own config, renewed by a thread of its holder
+and free to be taken over once it has not been renewed for `LEASE_TTL_S`; the clocks of the machines may differ by half
+of that.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import socket
@@ -21,11 +23,14 @@ import lance
 from lance.commit import CommitConflictError
 
 from mvl_assets.common.file_lock import acquire_lock
+from mvl_assets.lake.durability.heartbeat import Heartbeat, read_clock
 from mvl_assets.lake.errors import LeaseHeld
-from mvl_assets.lake.storage import resolve_local_path
+from mvl_assets.lake.storage import build_storage_options, resolve_local_path
 from mvl_assets.lake.table import Table
 
 LEASE_TTL_S = 120.0
+# A commit that takes longer than the lease lives says nothing about who holds it.
+COMMIT_TIMEOUT = dt.timedelta(seconds=LEASE_TTL_S / 2)
 LEASE_CONFIG_KEY = "mvl.lease"
 
 
@@ -71,10 +76,12 @@ class ConfigLease:
     def __init__(self, table: Table) -> None:
         self.table = table
         self.token = uuid.uuid4().hex
-        self._renewed_at = 0.0
+        self._heartbeat = Heartbeat(self._write_lease, table.uri, LEASE_TTL_S)
 
     def __enter__(self) -> ConfigLease:
+        taken_at = read_clock()
         self._write_lease()
+        self._heartbeat.start(taken_at)
         return self
 
     def _write_lease(self) -> None:
@@ -87,36 +94,40 @@ class ConfigLease:
             )
         own_lease = {"token": self.token, "at": time.time(), "holder": f"{socket.gethostname()}:{os.getpid()}"}
         try:
-            lance.LanceDataset.commit(self.table.uri, _build_config_update(own_lease), read_version=dataset.version)
+            self._store_config(dataset, own_lease)
         except CommitConflictError as error:
             raise LeaseHeld(f"{self.table.uri}: another process took the lease first") from error
-        self._renewed_at = time.monotonic()
 
     def renew(self) -> None:
-        """Extend the lease. Called with every commit; writes only after a third of `LEASE_TTL_S`.
+        """Make sure that the lease is held; a thread renews it.
 
         Raises:
-            LeaseHeld: This process paused for so long that another one has taken the lease over.
+            LeaseHeld: This process paused for so long that another one has taken the lease over, or may.
         """
-        if time.monotonic() - self._renewed_at > LEASE_TTL_S / 3:
-            self._write_lease()
+        self._heartbeat.require_held()
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._heartbeat.stop()
         dataset = self.table.open()
         if _read_lease(dataset).get("token") == self.token:
             with suppress(CommitConflictError):  # taken over at this moment
-                lance.LanceDataset.commit(self.table.uri, _build_config_update({}), read_version=dataset.version)
+                self._store_config(dataset, {})
+
+    def _store_config(self, dataset: lance.LanceDataset, lease: dict[str, Any]) -> None:
+        updates = lance.LanceOperation.UpdateMap(updates={LEASE_CONFIG_KEY: json.dumps(lease)}, replace=False)
+        lance.LanceDataset.commit(
+            self.table.uri,
+            lance.LanceOperation.UpdateConfig(config_updates=updates),
+            read_version=dataset.version,
+            storage_options=build_storage_options(self.table.uri),
+            commit_timeout=COMMIT_TIMEOUT,
+        )
 
 
 def _read_lease(dataset: lance.LanceDataset) -> dict[str, Any]:
     return json.loads(dataset.config().get(LEASE_CONFIG_KEY) or "{}")
-
-
-def _build_config_update(lease: dict[str, Any]) -> lance.LanceOperation.UpdateConfig:
-    updates = lance.LanceOperation.UpdateMap(updates={LEASE_CONFIG_KEY: json.dumps(lease)}, replace=False)
-    return lance.LanceOperation.UpdateConfig(config_updates=updates)
 
 
 def create_lease(table: Table) -> FileLease | ConfigLease:

@@ -1,8 +1,9 @@
 """Locks of a whole lake: ingests share the ingest lock, removing images takes it exclusively.
 
 An ingest that finds an image stored does not store it again, and writes the sample that refers to it a little later: an
-image removed in between would be missing for good. The lock is a kernel lock on a file in the lake, released when its
-process ends, however it ends. Object stores have no such lock: there, nothing may be ingested while images are removed.
+image removed in between would be missing for good. On a disk the lock is a kernel lock on a file in the lake, released
+when its process ends, however it ends; in an object store it is a lease (see `store_lock`) that ends some minutes after
+its process.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from mvl_assets.common.file_lock import try_lock
+from mvl_assets.lake.durability.store_lock import try_store_lock
 from mvl_assets.lake.errors import LeaseHeld, translate_disk_errors
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.storage import resolve_local_path
 
 LOCK_FILE = "images.lock"
+STORE_LOCK_DIR = "locks/images"
 
 
 @contextmanager
@@ -37,7 +40,8 @@ def acquire_removal_lock(lake: Lake) -> Iterator[None]:
         if not is_acquired:
             raise LeaseHeld(
                 f"another process is ingesting into the lake {lake.root}, or removing from it",
-                hint="wait for it or cancel it, then run the same command again",
+                hint="wait for it or cancel it, then run the same command again; in an "
+                "object store a killed one counts as running for some minutes",
             )
         yield
 
@@ -46,7 +50,8 @@ def acquire_removal_lock(lake: Lake) -> Iterator[None]:
 def _try_lock(lake: Lake, *, shared: bool) -> Iterator[bool]:
     root = resolve_local_path(lake.root)
     if root is None:
-        yield True
+        with try_store_lock(f"{lake.root}/{STORE_LOCK_DIR}", shared=shared) as is_acquired:
+            yield is_acquired
         return
     with ExitStack() as stack:
         with translate_disk_errors(lake.root):

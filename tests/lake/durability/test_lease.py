@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
+from mvl_assets.lake.durability import heartbeat
 from mvl_assets.lake.durability import lease as leases
 from mvl_assets.lake.durability.lease import ConfigLease
 from mvl_assets.lake.errors import LakeError, LeaseHeld
@@ -64,10 +66,12 @@ def test_one_of_several_concurrent_holders_gets_the_lease(uri: str) -> None:
 def test_a_lease_that_was_not_renewed_is_taken_over(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     paused = ConfigLease(table(uri))
     paused.__enter__()
+    heir = ConfigLease(table(uri))
     with monkeypatch.context() as later:
         later.setattr(leases, "LEASE_TTL_S", 0.0)
-        heir = ConfigLease(table(uri)).__enter__()
-    paused._renewed_at -= leases.LEASE_TTL_S
+        heir.__enter__()
+    with pytest.raises(LeaseHeld):
+        paused._heartbeat.renew()
     with pytest.raises(LeaseHeld):
         paused.renew()
     paused.__exit__(None, None, None)
@@ -78,14 +82,17 @@ def test_a_lease_that_was_not_renewed_is_taken_over(uri: str, monkeypatch: pytes
         pass
 
 
-def test_renewing_a_lease_writes_only_after_a_third_of_its_time(uri: str) -> None:
+def test_a_lease_is_renewed_while_its_holder_does_something_else(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "RENEWALS_PER_LIFETIME", 1200)
     with ConfigLease(table(uri)) as lease:
-        before = table(uri).version
         lease.renew()
-        assert table(uri).version == before
-        lease._renewed_at -= leases.LEASE_TTL_S
+        for _ in range(2):
+            before = table(uri).version
+            while table(uri).version == before:
+                time.sleep(0.01)
+        with pytest.raises(LeaseHeld), ConfigLease(table(uri)):
+            pass
         lease.renew()
-        assert table(uri).version == before + 1
 
 
 def test_rows_can_be_added_while_a_lease_is_held(uri: str) -> None:
