@@ -221,7 +221,7 @@ def write_lake(root: Path, n_rows: int) -> Lake:
                 {**row_key, "row_id": compute_digest("mixture", row_number), "kind": "original", "category": "general"}
                 | {"modality": "single_image", "repeat_index": 0}
             )
-        lake.images.insert(images)
+        lake.get_images("drawn").insert(images)
     for name, table_rows, partition_key in (("samples", samples, "drawn"), (f"mixture/{STAGE}", mixture, None)):
         table = lake.get_table(name)
         schema = table.spec.columns

@@ -16,7 +16,6 @@ from mvl_assets.config.catalog import get_source, load_catalog
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.export.stale_exports import iter_stale_exports
-from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.purge import Purge, PurgePlan, resolve_sample_ids
 from mvl_assets.lake_queries.removal.tombstones import allow_samples, allow_source, load_tombstones
@@ -49,7 +48,7 @@ NO_RECLAIM_OPTION = click.option(
 def _purge_source(slug: str, yes: bool, dry_run: bool, no_reclaim: bool) -> None:
     """Delete a whole source."""
     lake = Lake(load_settings().lake_root)
-    if not lake.get_table("samples").count(sql.equals("source", slug)) and not load_tombstones(lake, slug):
+    if not lake.get_table("samples").count(partition_key=slug) and not load_tombstones(lake, slug):
         get_source(slug)
     _run_purges(lake, [Purge(lake, slug)], yes, dry_run, no_reclaim, orphan_answers=False)
 

@@ -101,4 +101,9 @@ class DigestSum:
 
     def to_hex(self) -> str:
         """Return the count and the sum, such as `3-0f...`."""
-        return f"{self.n_hashes}-{self.total:032x}"
+        return format_digest_sum(self.n_hashes, self.total)
+
+
+def format_digest_sum(n_hashes: int, total: int) -> str:
+    """Return a `DigestSum` of this count and sum as text; sums of parts add up, modulo `MODULUS`."""
+    return f"{n_hashes}-{total % MODULUS:032x}"

@@ -73,7 +73,9 @@ def categorise_source(lake: Lake, source: SourceSpec, *, run_id: str) -> Categor
 def _iter_tables(lake: Lake, source: SourceSpec, run_id: str, action_counts: Counter[str]) -> Iterator[pa.Table]:
     samples = iter_current_samples(lake, source.slug, _COLUMNS, BATCH_ROWS)
     for batch in iter_batches(samples, BATCH_ROWS):
-        properties = lake.images.read_properties({name for sample in batch for name in sample["image_ids"]})
+        properties = lake.get_images(source.slug).read_properties(
+            {name for sample in batch for name in sample["image_ids"]}
+        )
         action_by_image_id = {
             name: compute_standard_size(image.width, image.height).action for name, image in properties.items()
         }

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvl_assets.common.id_array import ID_BYTES, ID_DTYPE, find_ids, pack_ids, unpack_id
-from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 
 _COLUMNS = ["sample_id", "content_hash", "revision", "withdrawn"]
@@ -27,10 +26,10 @@ class ExistingSamples:
     """Sorted arrays over the samples of one source, searched by id."""
 
     def __init__(self, lake: Lake, source: str) -> None:
-        table, source_filter = lake.get_table("samples"), sql.equals("source", source)
-        table.require_known_keys(source_filter)
+        table = lake.get_table("samples")
+        table.require_known_keys(partition_key=source)
         ids, hashes, revisions, withdrawn = bytearray(), bytearray(), [], []
-        for batch in table.scan(_COLUMNS, source_filter, 8192):
+        for batch in table.scan(_COLUMNS, None, 8192, partition_key=source):
             columns = batch.to_pydict()
             ids += bytes.fromhex("".join(columns["sample_id"]))
             hashes += bytes.fromhex("".join(columns["content_hash"]))

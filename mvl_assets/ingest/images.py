@@ -28,11 +28,11 @@ PendingDecodes = dict[str, "Future[ImageRow | ImageError]"]
 class ImageBatch:
     """Images on their way into the lake. `pending_bytes` counts the bytes waiting in memory; the caller bounds it."""
 
-    def __init__(self, lake: Lake) -> None:
+    def __init__(self, lake: Lake, source: str) -> None:
         self.pending_bytes = 0
         self.n_stored = 0
         self.stored_bytes = 0
-        self._lake = lake
+        self._images = lake.get_images(source)
         self._pending: dict[str, bytes] = {}
         self._decodes: PendingDecodes = {}
         self._video_cache: OrderedDict[Video, tuple[list[str], list[float]]] = OrderedDict()
@@ -50,7 +50,7 @@ class ImageBatch:
         """Sample a video's frames and return their ids and times in seconds. Raises `RejectError`."""
         cached = self._video_cache.get(video)
         # Frames that are neither pending nor stored are read again: all rows that had them may have been rejected.
-        if cached is not None and not self._lake.images.find_missing(set(cached[0]) - self._pending.keys()):
+        if cached is not None and not self._images.find_missing(set(cached[0]) - self._pending.keys()):
             self._video_cache.move_to_end(video)
             return cached
         frames = read_frames(video)
@@ -62,7 +62,7 @@ class ImageBatch:
 
     def submit_decodes(self) -> PendingDecodes:
         """Submit the pending images that the lake lacks to the decoding threads; none is pending afterwards."""
-        missing = self._lake.images.find_missing(self._pending)
+        missing = self._images.find_missing(self._pending)
         # An image of the previous batch may not be stored yet.
         self._decodes = {
             image_id: self._decodes.get(image_id) or self._executor.submit(_decode, image_id, data)
@@ -86,9 +86,9 @@ class ImageBatch:
         results = {name: future.result() for name, future in decodes.items()}
         errors = {name: result for name, result in results.items() if isinstance(result, ImageError)}
         used = {name for ids in row_image_ids if not errors.keys() & set(ids) for name in ids}
-        missing = self._lake.images.find_missing(used & results.keys())
+        missing = self._images.find_missing(used & results.keys())
         image_rows = [row for name, row in results.items() if isinstance(row, ImageRow) and name in missing]
-        self.n_stored += self._lake.images.insert(image_rows)
+        self.n_stored += self._images.insert(image_rows)
         self.stored_bytes += sum(len(row.data) for row in image_rows)
         return errors
 

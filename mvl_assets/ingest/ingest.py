@@ -30,7 +30,6 @@ from mvl_assets.ingest.existing import ExistingSamples, SampleVersion
 from mvl_assets.ingest.images import ImageBatch, PendingDecodes
 from mvl_assets.ingest.rejects import RejectSpool
 from mvl_assets.ingest.row_index import RowIndex, build_row_index, compute_row_key
-from mvl_assets.lake import sql
 from mvl_assets.lake.durability.locks import acquire_ingest_lock
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import SAMPLES
@@ -130,7 +129,7 @@ def ingest_source(
         n_new_images=ingest_run.images.n_stored,
         new_image_bytes=ingest_run.images.stored_bytes,
         duration_s=time.monotonic() - started_at,
-        data_version=lake.get_table("samples").compute_data_version(sql.equals("source", source.slug)),
+        data_version=lake.get_table("samples").compute_data_version(source.slug),
     )
 
 
@@ -152,7 +151,7 @@ class _IngestRun:
     ) -> None:
         self.n_rows = self.n_new = self.n_changed = self.n_withdrawn = 0
         self.n_selected = len(row_index) if row_index.selected is None else int(row_index.selected.sum())
-        self.images = ImageBatch(lake)
+        self.images = ImageBatch(lake, source.slug)
         self._lake = lake
         self._source = source
         self._run_id = run_id
@@ -323,6 +322,8 @@ class _IngestRun:
 
     def _insert_samples(self) -> None:
         if self._pending_insert:
-            self._lake.get_table("samples").insert(pa.Table.from_pylist(self._pending_insert, schema=SAMPLES.columns))
+            rows = pa.Table.from_pylist(self._pending_insert, schema=SAMPLES.columns)
+            table = self._lake.get_table("samples")
+            table.append_fragments([table.write_fragments([rows], self._source.slug)])
         self._pending_insert = []
         self._insert_chars = 0

@@ -77,7 +77,7 @@ def sync_source(
             n_new_images=0,
             new_image_bytes=0,
             duration_s=time.monotonic() - started_at,
-            data_version=lake.get_table("samples").compute_data_version(sql.equals("source", source.slug)),
+            data_version=lake.get_table("samples").compute_data_version(source.slug),
         )
     _ensure_files(lake, source, profile, log)
     report = ingest_source(lake, source, source.root, run_id=run_id, limit=profile.limit)
@@ -158,7 +158,7 @@ def _is_lake_complete(lake: Lake, source: SourceSpec, ingested: IngestRecord) ->
     purged = load_tombstones(lake, source.slug)
     if purged.is_whole_source:
         return True
-    batches = lake.get_table("samples").scan(["sample_id"], sql.equals("source", source.slug))
+    batches = lake.get_table("samples").scan(["sample_id"], partition_key=source.slug)
     sample_ids = IdSet(batch.column(0).to_pylist() for batch in batches)
     n_expected = ingested.n_rows - sum(ingested.reject_counts.values())
     return len(sample_ids) + len(purged.sample_ids) >= n_expected and len(purged.sample_ids) >= ingested.n_purged

@@ -23,7 +23,6 @@ from mvl_assets.judging.answer_match import matches_all_references
 from mvl_assets.judging.kappa import Confusion, compute_confusion
 from mvl_assets.judging.keep import JudgedPair, compute_min_p_yes, parse_keep_rule
 from mvl_assets.judging.verdict import Verdict, parse_verdict
-from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import Reject
 from mvl_assets.lake.table_reader import TableReader
@@ -119,7 +118,6 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         self._spec = source
         self._limit = limit
         self._criteria_hash = compute_criteria_hash(self.criteria)
-        self._source_filter = sql.equals("source", source.slug)
 
     @property
     def judge_agreement(self) -> Confusion | None:
@@ -130,7 +128,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         self, model: ServedModel, rotate_from: int = 0, *, sendable_only: bool = False
     ) -> Iterator[RowRequests[JudgeSubject]]:
         is_within_limit = build_sample_filter(self._lake, self._spec, self._limit)
-        rewrites = self._rewrites.iter_rows(_REWRITE_COLUMNS, self._source_filter, rotate_from=rotate_from)
+        rewrites = self._rewrites.iter_rows(_REWRITE_COLUMNS, rotate_from=rotate_from, partition_key=self.source)
         selected = (
             (rewrite, may_send)
             for rewrite in rewrites
@@ -144,7 +142,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         self, model: ServedModel, subjects: Sequence[JudgeSubject]
     ) -> Iterator[RowRequests[JudgeSubject]]:
         ids = [subject.rewrite_id for subject in subjects]
-        rewrites = self._lake.get_index(self._rewrites_name).read_rows(ids, _REWRITE_COLUMNS)
+        rewrites = self._lake.get_index(self._rewrites_name, self.source).read_rows(ids, _REWRITE_COLUMNS)
         return self._build_requests(model, [(rewrites[rewrite_id], True) for rewrite_id in ids], compare=False)
 
     def parse(self, subject: JudgeSubject, position: int, request_key: str, answer: Mapping[str, Any]) -> Verdict:
@@ -183,7 +181,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
 
     @cached_property
     def _n_rows(self) -> int:
-        return self._rewrites.count(self._source_filter)
+        return self._rewrites.count(partition_key=self.source)
 
     def _build_requests(
         self, model: ServedModel, rewrites: Sequence[tuple[Mapping[str, Any], bool]], *, compare: bool
@@ -194,7 +192,7 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         it. No judge gets the reference answer (arXiv 2412.05237 §2); `compare` compares the rewrite with it here.
         """
         version_ids = [rewrite["version_id"] for rewrite, _ in rewrites]
-        samples = self._lake.get_index("samples").read_rows(version_ids, _SAMPLE_COLUMNS)
+        samples = self._lake.get_index("samples", self.source).read_rows(version_ids, _SAMPLE_COLUMNS)
         for rewrite, may_send in rewrites:
             sample = samples[rewrite["version_id"]]
             turns = rewrite["conversations"]

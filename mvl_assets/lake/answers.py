@@ -20,15 +20,18 @@ from mvl_assets.common.digest import KEY_SCHEME
 from mvl_assets.common.malloc import release_freed_blocks
 from mvl_assets.lake.durability.lease import ConfigLease, FileLease, create_lease
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
+from mvl_assets.lake.fragments import FRAGMENT_BITS, UncommittedFragments, list_data_files
 from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.schemas.tables import ANSWERS, KEY_SCHEME_COLUMN, Answer
 from mvl_assets.lake.storage import resolve_local_path
-from mvl_assets.lake.table import MAX_RETRIES, Table
+from mvl_assets.lake.table import Table
 
-# A commit reads the whole key column and one small file per fragment, so fragments are compacted before they add up.
-# A fragment of this size holds a few seconds of a fast run; little is rewritten, and held in memory, to fill one.
+# A commit leaves a small fragment, and every fragment costs each later commit and look-up a little. So small ones are
+# joined every now and then: little is rewritten, and held in memory, to fill one. A long log is joined once more.
 COMMITS_PER_COMPACTION = 20
 ROWS_PER_FRAGMENT = 10_000
+MAX_FRAGMENTS = 64
+ROWS_PER_LARGE_FRAGMENT = 1 << 20
 # Only the key column is read, and the manifest of one version takes tens of kilobytes.
 CACHE_BYTES = 4 << 20
 
@@ -128,30 +131,48 @@ class AnswerLog:
         if self._lease is None:
             raise LakeError(f"{self.table.uri}: append needs the lease", hint="use `with log:`")
         unique_answers = list({a.request_key: a for a in reversed(answers)}.values())
-        if not unique_answers:
+        read_version = self.table.version
+        stored_keys = self._index.find_existing([a.request_key for a in unique_answers])
+        new_answers = [answer for answer in unique_answers if answer.request_key not in stored_keys]
+        if not new_answers:
             return 0
         with translate_disk_errors(self.table.uri):
             self._lease.renew()
-            stats = (
-                self.table.open_writable()
-                .merge_insert("request_key")
-                .when_not_matched_insert_all()
-                .use_index(False)
-                .conflict_retries(MAX_RETRIES)
-                .execute(_build_answer_table(unique_answers))
-            )
-            self.table.sync()
+            written = self.table.write_fragments([_build_answer_table(new_answers)])
+            self.table.append_fragments([written])
+            # An append compares no keys: the holder of the lease is the only writer. But on an object store a process
+            # that was suspended may have lost the lease without noticing, and another one have stored the same.
+            if self.table.version != read_version + 1:
+                new_answers = self._drop_repeated(written, new_answers)
+                self._lease.renew()
         self._n_commits += 1
         if self._n_commits % COMMITS_PER_COMPACTION == 0:
             self.maintain()
-        return stats["num_inserted_rows"]
+        return len(new_answers)
+
+    def _drop_repeated(self, written: UncommittedFragments, answers: Sequence[Answer]) -> list[Answer]:
+        """Remove the answers just appended that another writer had stored by then; return the others."""
+        own_files = set(list_data_files(written.to_lance()))
+        dataset = self.table.open()
+        own = [f for f in dataset.get_fragments() if own_files.issuperset(list_data_files([f.metadata]))]
+        own_ids = {fragment.fragment_id for fragment in own}
+        key_addresses = self._index.load_key_addresses()
+        assert key_addresses is not None
+        addresses = key_addresses.lookup([answer.request_key for answer in answers])
+        first = [a for a in answers if addresses[a.request_key] >> FRAGMENT_BITS in own_ids]
+        if len(first) < len(answers):
+            self.table.exchange_fragments(own, [self.table.write_fragments([_build_answer_table(first)])])
+        return first
 
     def maintain(self) -> None:
         """Compact small fragments and drop old versions; safe at any time for the holder of the lease."""
         dataset = self.table.open_writable()
-        with translate_disk_errors(self.table.uri), self._index.keep_during_compaction():
-            # The default target of a million rows would rewrite the largest fragment every time.
-            dataset.optimize.compact_files(target_rows_per_fragment=ROWS_PER_FRAGMENT)
+        is_long = len(dataset.get_fragments()) > MAX_FRAGMENTS + COMMITS_PER_COMPACTION
+        with translate_disk_errors(self.table.uri):
+            # A large target would rewrite the largest fragment every time.
+            dataset.optimize.compact_files(
+                target_rows_per_fragment=ROWS_PER_LARGE_FRAGMENT if is_long else ROWS_PER_FRAGMENT
+            )
             self.table.sync()  # before the files it replaces can go
             dataset.cleanup_old_versions(older_than=dt.timedelta(0), retain_versions=5)
 

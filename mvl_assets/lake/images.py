@@ -1,6 +1,7 @@
-"""The image store: content-addressed, each image stored once with its original bytes.
+"""The image store: content-addressed within each source, each image with its original bytes.
 
-It is not compacted on its own, because Lance would rewrite every byte of every image.
+Images are appended in large files and never merged or compacted on their own: Lance would rewrite every byte. The same
+image in two sources is stored twice; equal ids meet in curation.
 """
 
 from __future__ import annotations
@@ -20,11 +21,18 @@ _PROPERTY_COLUMNS = tuple(field.name for field in fields(ImageProperties))
 
 
 class ImageStore:
-    """Images by id."""
+    """Images by id: those of one source, or of all of them.
 
-    def __init__(self, table: Table) -> None:
+    Attributes:
+        table: The table `images`.
+        source: Slug of the source; None finds an image in whatever source has it.
+        index: Addresses of the images.
+    """
+
+    def __init__(self, table: Table, source: str | None = None) -> None:
         self.table = table
-        self.index = KeyIndex(table)
+        self.source = source
+        self.index = KeyIndex(table, source)
 
     def find_missing(self, ids: Iterable[str]) -> set[str]:
         """Return those of the ids that are not stored yet."""
@@ -33,20 +41,13 @@ class ImageStore:
 
     def insert(self, rows: Sequence[ImageRow]) -> int:
         """Add the images that are not stored yet, in one commit, and return their number. Callers bound the bytes."""
-        if not rows:
-            return 0
-        columns = {
-            "image_id": pa.array([r.image_id for r in rows], pa.string()),
-            "bytes": lance.blob_array([r.data for r in rows]),
-            "size": pa.array([len(r.data) for r in rows], pa.int64()),
-            "format": pa.array([r.format for r in rows], pa.string()),
-            "width": pa.array([r.width for r in rows], pa.int32()),
-            "height": pa.array([r.height for r in rows], pa.int32()),
-            "n_frames": pa.array([r.n_frames for r in rows], pa.int32()),
-            "mode": pa.array([r.mode for r in rows], pa.string()),
-            "phash": pa.array([r.phash for r in rows], pa.string()),
-        }
-        return self.table.insert(pa.table(columns, schema=IMAGES.schema))
+        assert self.source is not None, "images are stored for a source"
+        missing = self.find_missing(row.image_id for row in rows)
+        new_rows = list({row.image_id: row for row in rows if row.image_id in missing}.values())
+        if new_rows:
+            written = self.table.write_fragments([build_image_table(new_rows, self.source)], self.source)
+            self.table.append_fragments([written])
+        return len(new_rows)
 
     def read_images(self, ids: Collection[str]) -> dict[str, bytes]:
         """Return the original bytes by id. Raises `KeyError` with the first id that is not stored."""
@@ -58,12 +59,12 @@ class ImageStore:
 
     def read_stored_images(self, ids: Collection[str]) -> dict[str, bytes]:
         """Return the original bytes by id, without ids that are not stored."""
-        key_offsets = self.index.load_key_offsets()
-        offset_by_id = {} if key_offsets is None else key_offsets.lookup(ids)
-        if key_offsets is None or not offset_by_id:
+        key_addresses = self.index.load_key_addresses()
+        address_by_id = {} if key_addresses is None else key_addresses.lookup(ids)
+        if key_addresses is None or not address_by_id:
             return {}
-        blobs = key_offsets.dataset.read_blobs("bytes", indices=list(offset_by_id.values()), preserve_order=True)
-        return {image_id: data or b"" for image_id, (_, data) in zip(offset_by_id, blobs, strict=True)}
+        blobs = key_addresses.dataset.read_blobs("bytes", addresses=list(address_by_id.values()), preserve_order=True)
+        return {image_id: data or b"" for image_id, (_, data) in zip(address_by_id, blobs, strict=True)}
 
     def read_sizes(self, ids: Collection[str]) -> dict[str, int]:
         """Return the sizes in bytes by id, without ids that are not stored."""
@@ -72,3 +73,20 @@ class ImageStore:
     def read_properties(self, ids: Collection[str]) -> dict[str, ImageProperties]:
         """Return the properties of each stored image by id, without ids that are not stored."""
         return {i: ImageProperties(**row) for i, row in self.index.read_rows(ids, _PROPERTY_COLUMNS).items()}
+
+
+def build_image_table(rows: Sequence[ImageRow], source: str) -> pa.Table:
+    """Return images of a source as rows of the table `images`."""
+    columns = {
+        "image_id": pa.array([r.image_id for r in rows], pa.string()),
+        "source": pa.array([source] * len(rows), pa.string()),
+        "bytes": lance.blob_array([r.data for r in rows]),
+        "size": pa.array([len(r.data) for r in rows], pa.int64()),
+        "format": pa.array([r.format for r in rows], pa.string()),
+        "width": pa.array([r.width for r in rows], pa.int32()),
+        "height": pa.array([r.height for r in rows], pa.int32()),
+        "n_frames": pa.array([r.n_frames for r in rows], pa.int32()),
+        "mode": pa.array([r.mode for r in rows], pa.string()),
+        "phash": pa.array([r.phash for r in rows], pa.string()),
+    }
+    return pa.table(columns, schema=IMAGES.schema)

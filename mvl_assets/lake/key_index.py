@@ -1,133 +1,146 @@
-"""Random access by key: the row offset of every key of a table, in 24 bytes per row of memory.
+"""Random access by key: the row address of every key of a table or partition, in 24 bytes per row of memory.
 
-Lance protects a key only while the key has no index, so lookups by key use sorted arrays in memory instead. They are
-refreshed per table version: appended fragments are scanned, any other change rebuilds the arrays.
+Lance protects a key only while the key has no index, so lookups by key use sorted arrays in memory instead. A row keeps
+its address as long as its fragment exists, so a newer version of the table costs reading the fragments that are new.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import lance
 import numpy as np
 
-from mvl_assets.common.id_array import concatenate_ids, find_ids, pack_ids
+from mvl_assets.common.id_array import ID_DTYPE, concatenate_ids, find_ids, pack_ids
+from mvl_assets.lake.fragments import FRAGMENT_BITS
 from mvl_assets.lake.table_reader import TableReader
 
 SortedRun = tuple[np.ndarray, np.ndarray]
+FragmentSignature = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class KeyOffsets:
-    """Row offsets by key in one version of a table; in another version offsets mean nothing.
+class KeyAddresses:
+    """Row addresses by key in one version of a table.
 
     Attributes:
         dataset: That version.
-        fragment_signatures: (id, rows, deletions) of its fragments.
-        runs: Sorted (keys, offsets), each at least twice as long as the next, so that a table that grows by many small
-            commits costs little more than sorting it once.
+        signatures: (id, rows, deletions) of the fragments that were read.
+        runs: Sorted (keys, addresses), each at least twice as long as the next, so that a table that grows by many
+            small commits costs little more than sorting it once.
     """
 
     dataset: lance.LanceDataset
-    fragment_signatures: tuple[tuple[int, int, int], ...]
+    signatures: frozenset[FragmentSignature]
     runs: tuple[SortedRun, ...]
 
     def lookup(self, keys: Collection[str]) -> dict[str, int]:
-        """Return the offsets of the keys that are stored, by key, in the order of `keys`."""
+        """Return the addresses of the keys that are stored, by key, in the order of `keys`.
+
+        Of several rows with one key the one that was written first is taken.
+        """
         unique_keys = list(dict.fromkeys(keys))
         packed_keys = pack_ids(unique_keys)
-        offset_by_query: dict[int, int] = {}
-        for run_keys, offsets in self.runs:
+        addresses = np.full(len(unique_keys), np.iinfo(np.uint64).max, dtype=np.uint64)
+        for run_keys, run_addresses in self.runs:
             positions, is_present = find_ids(run_keys, packed_keys)
-            for query_index in np.flatnonzero(is_present):
-                offset_by_query[int(query_index)] = int(offsets[positions[query_index]])
-        return {unique_keys[hit]: offset_by_query[hit] for hit in sorted(offset_by_query)}
+            found = run_addresses[positions[is_present]]
+            addresses[is_present] = np.minimum(addresses[is_present], found)
+        found_indices = np.flatnonzero(addresses != np.iinfo(np.uint64).max)
+        return {unique_keys[index]: int(addresses[index]) for index in found_indices.tolist()}
 
 
 class KeyIndex:
-    """Lookup of one table's rows by their 32-hex keys."""
+    """Lookup of rows by their 32-hex keys, in one table or in one partition of it."""
 
-    def __init__(self, table: TableReader) -> None:
+    def __init__(self, table: TableReader, partition_key: str | None = None) -> None:
         self.table = table
-        self._key_offsets: KeyOffsets | None = None
+        self.partition_key = partition_key
+        self._key_addresses: KeyAddresses | None = None
 
     def find_existing(self, keys: Collection[str]) -> set[str]:
         """Return those of the keys that are stored."""
-        key_offsets = self.load_key_offsets()
-        return set() if key_offsets is None else set(key_offsets.lookup(keys))
+        key_addresses = self.load_key_addresses()
+        return set() if key_addresses is None else set(key_addresses.lookup(keys))
 
     def read_rows(self, keys: Collection[str], columns: Sequence[str] | None = None) -> dict[str, dict]:
         """Return the rows of the keys that are stored, by key, in the order of `keys`."""
-        key_offsets = self.load_key_offsets()
-        offsets = {} if key_offsets is None else key_offsets.lookup(keys)
-        if key_offsets is None or not offsets:
+        key_addresses = self.load_key_addresses()
+        addresses = {} if key_addresses is None else key_addresses.lookup(keys)
+        if key_addresses is None or not addresses:
             return {}
         column_names = list(columns) if columns is not None else self.table.schema.names
-        rows = key_offsets.dataset.take(list(offsets.values()), columns=column_names).to_pylist()
-        return dict(zip(offsets, rows, strict=True))
+        # Lance's public `take` wants positions in the whole table, which every other partition's write changes.
+        rows = key_addresses.dataset._take_rows(list(addresses.values()), columns=column_names).to_pylist()
+        return dict(zip(addresses, rows, strict=True))
 
-    def load_key_offsets(self) -> KeyOffsets | None:
-        """Return the offsets of the newest version, or None for a table that does not exist."""
+    def load_key_addresses(self) -> KeyAddresses | None:
+        """Return the addresses in the newest version, or None for a table that does not exist."""
         if not self.table.exists():
-            self._key_offsets = None
+            self._key_addresses = None
             return None
         newest = self.table.open()
-        previous = self._key_offsets
+        previous = self._key_addresses
         if previous is not None and previous.dataset.version == newest.version:
             return previous
-        # A handle of its own: the table's handle moves on to later versions, these offsets do not.
+        # A handle of its own: the table's handle moves on to later versions.
         dataset = newest.checkout_version(newest.version)
-        fragments = dataset.get_fragments()
-        fragment_signatures = _build_fragment_signatures(fragments)
-        n_indexed = len(previous.fragment_signatures) if previous is not None else 0
-        runs: tuple[SortedRun, ...] = previous.runs if previous is not None else ()
-        if previous is not None and fragment_signatures[:n_indexed] != previous.fragment_signatures:
-            n_indexed, runs = 0, ()
-        first_offset = sum(n_rows - n_deleted for _, n_rows, n_deleted in fragment_signatures[:n_indexed])
-        if fragments[n_indexed:]:
-            scanner = dataset.scanner(
-                columns=[self.table.spec.key_column], fragments=fragments[n_indexed:], batch_size=8192
-            )
-            keys = concatenate_ids(pack_ids(batch.column(0).to_pylist()) for batch in scanner.to_batches())
-            runs = _merge_runs(runs, keys, np.arange(first_offset, first_offset + len(keys)))
-        self._key_offsets = KeyOffsets(dataset, fragment_signatures, runs)
-        return self._key_offsets
+        fragments = self._list_fragments(dataset)
+        signatures = frozenset(_get_signature(fragment) for fragment in fragments)
+        known = frozenset[FragmentSignature]() if previous is None else previous.signatures
+        runs = () if previous is None else _drop_fragments(previous.runs, known - signatures)
+        new_fragments = [fragment for fragment in fragments if _get_signature(fragment) not in known]
+        if new_fragments:
+            runs = _merge_runs(runs, *self._read_keys(dataset, new_fragments))
+        self._key_addresses = KeyAddresses(dataset, signatures, runs)
+        return self._key_addresses
 
-    @contextmanager
-    def keep_during_compaction(self) -> Iterator[None]:
-        """Keep the offsets valid across a compaction by the only writer, if every row keeps its offset.
+    def _list_fragments(self, dataset: lance.LanceDataset) -> list[lance.LanceFragment]:
+        if self.partition_key is None:
+            return dataset.get_fragments()
+        own, mixed = self.table.find_fragments(dataset, self.partition_key)
+        return sorted([*own, *mixed], key=lambda fragment: fragment.fragment_id)
 
-        A compaction usually joins the last fragments; then nothing has to be read again.
-        """
-        previous = self.load_key_offsets() if self._key_offsets is not None else None
-        yield
-        self._key_offsets = None
-        if previous is not None:
-            newest = self.table.open()
-            dataset = newest.checkout_version(newest.version)
-            fragment_signatures = _build_fragment_signatures(dataset.get_fragments())
-            kept_signatures = [fragment for fragment in fragment_signatures if fragment in previous.fragment_signatures]
-            # Rewritten fragments are moved to the end, also those from the middle in which rows were deleted.
-            if (
-                tuple(kept_signatures)
-                == fragment_signatures[: len(kept_signatures)]
-                == previous.fragment_signatures[: len(kept_signatures)]
-            ):
-                self._key_offsets = KeyOffsets(dataset, fragment_signatures, previous.runs)
+    def _read_keys(self, dataset: lance.LanceDataset, fragments: list[lance.LanceFragment]) -> SortedRun:
+        condition = self.table.build_partition_filter(self.partition_key)
+        is_mixed = self.partition_key is not None and bool(self.table.find_fragments(dataset, self.partition_key)[1])
+        scanner = dataset.scanner(
+            columns=[self.table.spec.key_column],
+            filter=condition if is_mixed else None,
+            fragments=fragments,
+            batch_size=8192,
+            with_row_address=True,
+        )
+        keys, addresses = [], [np.empty(0, dtype=np.uint64)]
+        for batch in scanner.to_batches():
+            keys.append(pack_ids(batch.column(0).to_pylist()))
+            addresses.append(np.asarray(batch.column("_rowaddr"), dtype=np.uint64))
+        return concatenate_ids(keys), np.concatenate(addresses)
 
 
-def _build_fragment_signatures(fragments: Sequence[lance.LanceFragment]) -> tuple[tuple[int, int, int], ...]:
-    return tuple((f.fragment_id, f.physical_rows, f.num_deletions) for f in fragments)
+def _get_signature(fragment: lance.LanceFragment) -> FragmentSignature:
+    return fragment.fragment_id, fragment.physical_rows, fragment.num_deletions
 
 
-def _merge_runs(runs: tuple[SortedRun, ...], keys: np.ndarray, offsets: np.ndarray) -> tuple[SortedRun, ...]:
+def _drop_fragments(runs: tuple[SortedRun, ...], dropped: Collection[FragmentSignature]) -> tuple[SortedRun, ...]:
+    if not dropped:
+        return runs
+    fragment_ids = np.array(sorted(fragment_id for fragment_id, _, _ in dropped), dtype=np.uint64)
+    kept_runs = []
+    for keys, addresses in runs:
+        is_kept = ~np.isin(addresses >> np.uint64(FRAGMENT_BITS), fragment_ids)
+        if is_kept.any():
+            kept_runs.append((keys[is_kept], addresses[is_kept]))
+    return tuple(kept_runs)
+
+
+def _merge_runs(runs: tuple[SortedRun, ...], keys: np.ndarray, addresses: np.ndarray) -> tuple[SortedRun, ...]:
     while runs and len(runs[-1][0]) < 2 * len(keys):
-        *remaining_runs, (last_keys, last_offsets) = runs
+        *remaining_runs, (last_keys, last_addresses) = runs
         runs = tuple(remaining_runs)
-        keys, offsets = np.concatenate([last_keys, keys]), np.concatenate([last_offsets, offsets])
+        keys, addresses = np.concatenate([last_keys, keys]), np.concatenate([last_addresses, addresses])
     if not len(keys):
         return runs
-    order = np.argsort(keys, kind="stable")
-    return (*runs, (keys[order], offsets[order]))
+    order = np.argsort(keys.astype(ID_DTYPE, copy=False), kind="stable")
+    return (*runs, (keys[order], addresses[order]))

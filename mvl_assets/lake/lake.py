@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import pyarrow.fs as pafs
 
 from mvl_assets.lake.answers import AnswerLog
@@ -25,7 +23,8 @@ class Lake:
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/")
         self._tables: dict[str, Table] = {}
-        self._indices: dict[str, KeyIndex] = {}
+        self._indices: dict[tuple[str, str | None], KeyIndex] = {}
+        self._image_stores: dict[str | None, ImageStore] = {}
 
     def get_table(self, name: str) -> Table:
         """Return a table by name, which need not exist. Raises `KeyError` for a name without a spec."""
@@ -33,11 +32,11 @@ class Lake:
             self._tables[name] = Table(f"{self.root}/{name}.lance", get_table_spec(name))
         return self._tables[name]
 
-    def get_index(self, name: str) -> KeyIndex:
-        """Return the key index of a table, shared by all readers of this lake."""
-        if name not in self._indices:
-            self._indices[name] = KeyIndex(self.get_table(name))
-        return self._indices[name]
+    def get_index(self, name: str, partition_key: str | None = None) -> KeyIndex:
+        """Return the key index of a table, or of one partition of it, shared by all readers of this lake."""
+        if (name, partition_key) not in self._indices:
+            self._indices[name, partition_key] = KeyIndex(self.get_table(name), partition_key)
+        return self._indices[name, partition_key]
 
     def list_tables(self, family: str) -> list[str]:
         """List the tables of a family that exist, such as `rewritten/chart` and `rewritten/ocr` for `rewritten`."""
@@ -49,10 +48,16 @@ class Lake:
             if file_info.base_name.endswith(".lance")
         )
 
-    @cached_property
+    @property
     def images(self) -> ImageStore:
-        """The image store."""
-        return ImageStore(Table(f"{self.root}/images.lance", IMAGES))
+        """The images of all sources, for reading. Its index holds 24 bytes for each of them."""
+        return self.get_images(None)
+
+    def get_images(self, source: str | None) -> ImageStore:
+        """Return the images of one source."""
+        if source not in self._image_stores:
+            self._image_stores[source] = ImageStore(self.get_table(IMAGES.name), source)
+        return self._image_stores[source]
 
     def get_answer_log(self, stage: str, source: str) -> AnswerLog:
         """Return the answers of one pipeline stage for one source."""

@@ -30,3 +30,8 @@ def is_in(column: str, values: Iterable[str]) -> str:
 def quote_identifier(column: str) -> str:
     """Quote a column name, which may be a SQL keyword such as `group`."""
     return f"`{column}`"
+
+
+def join_conditions(*conditions: str | None) -> str | None:
+    """Return the conjunction of conditions; None if all of them are."""
+    return " AND ".join(f"({condition})" for condition in conditions if condition is not None) or None

@@ -1,29 +1,41 @@
-"""One Lance table: reading as `TableReader` does, inserting by key, and publishing a partition.
+"""One Lance table that can be written: appending to a partition, and publishing a partition in one commit.
 
-Answers that were paid for are written by `answers` instead, which adds the lease.
+Each fragment holds rows of one partition (one source). Rows are written to fragments that no version knows yet, in any
+process, and one commit then adds them or exchanges them for the partition's old ones. So the cost of a write depends on
+what is written, not on what is stored, and writers of different partitions never conflict.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import lance
+import numpy as np
 import pyarrow as pa
+from lance.commit import CommitConflictError
+from lance.fragment import FragmentMetadata, write_fragments
 
-from mvl_assets.common.digest import KEY_SCHEME, DigestSum, compute_row_hashes
-from mvl_assets.lake.durability.scratch import create_scratch_dir
+from mvl_assets.common.digest import KEY_SCHEME, DigestSum, compute_row_hashes, format_digest_sum
+from mvl_assets.common.id_array import concatenate_ids, pack_ids
+from mvl_assets.lake.durability.durable import fsync_data_files, remove_data_files
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
+from mvl_assets.lake.fragments import UncommittedFragments, format_fragments, list_data_files
+from mvl_assets.lake.row_difference import compute_row_difference
 from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN
 from mvl_assets.lake.storage import resolve_local_path
 from mvl_assets.lake.table_reader import TableReader
 
+MAX_RETRIES = 30
+# Lance stops retrying after 30 s by default, which large tables, busy machines and object stores exceed.
+RETRY_TIMEOUT = dt.timedelta(minutes=30)
+ROWS_PER_FILE = 1 << 20
+BYTES_PER_FILE = 4 << 30
 # Lance's filter against concurrent duplicates holds 8,192 keys; larger merges conflict falsely and start over.
 ROWS_PER_MERGE = 5_000
-MAX_RETRIES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +72,232 @@ class Table(TableReader):
         dataset = self.open()
         return dataset.checkout_version(dataset.version)
 
+    # -- writing fragments, then committing them -------------------------------------------------------------------
+
+    def write_fragments(
+        self, batches: Iterable[pa.RecordBatch | pa.Table], partition_key: str | None = None
+    ) -> UncommittedFragments:
+        """Write rows of one partition durably, without making them visible. Memory holds one batch and the keys.
+
+        May be called in any process. What is never committed is removed by `mvl gc` after a week.
+
+        Args:
+            batches: The rows; they may lack `row_hash` and `key_scheme`.
+            partition_key: Value of the spec's partition column; None for a table without one.
+
+        Raises:
+            LakeError: Two rows have one key, a row is of another partition, or columns are missing.
+        """
+        if (partition_key is None) != (self.spec.partition_column is None):
+            raise LakeError(f"{self.uri}: rows are written with the value of {self.spec.partition_column!r}")
+        digest = DigestSum()
+        key_arrays: list[np.ndarray] = []
+
+        def iter_checked() -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                rows = self._conform_to_schema(batch)
+                if not len(rows):
+                    continue
+                self._check_partition(rows, partition_key)
+                key_arrays.append(pack_ids(rows.column(self.spec.key_column).to_pylist()))
+                if self.spec.has_row_hash:
+                    digest.add(rows.column(ROW_HASH_COLUMN).to_pylist())
+                yield from rows.to_batches()
+
+        with translate_disk_errors(self.uri):
+            self.create()
+            fragments = self._write_stream(iter_checked())
+            self._check_keys(key_arrays, fragments)
+        n_rows = sum(len(keys) for keys in key_arrays)
+        return UncommittedFragments(partition_key, format_fragments(fragments), n_rows, digest.total)
+
+    def append_fragments(self, written: Sequence[UncommittedFragments]) -> None:
+        """Add written rows to the table, in one commit. Keys are not compared with those that are stored."""
+        fragments = [fragment for part in written for fragment in part.to_lance()]
+        if fragments:
+            with translate_disk_errors(self.uri):
+                # Fragments of another writer never stand in the way of an append, so there is no conflict to handle.
+                self._commit(lance.LanceOperation.Append(fragments), self.open().version)
+
+    def replace_partition(
+        self, written: Sequence[UncommittedFragments], partition_key: str | None = None
+    ) -> PublishResult:
+        """Make written rows the exact content of one partition, in one commit.
+
+        Equal content commits nothing, so a run that changed nothing makes nothing stale; the written files are then
+        removed again. Of several processes that replace the same partition, the last one wins as a whole.
+
+        Args:
+            written: What `write_fragments` returned, in the order that the rows shall have.
+            partition_key: The partition; None for a table without a partition column, which is replaced whole.
+        """
+        n_rows = sum(part.n_rows for part in written)
+        data_version = format_digest_sum(n_rows, sum(part.hash_sum for part in written))
+        with translate_disk_errors(self.uri):
+            self.create()
+            before = self.snapshot()
+            if before.compute_data_version(partition_key) == data_version:
+                self.discard_fragments(written)
+                return PublishResult(n_rows, 0, 0, 0, self.version, data_version)
+            fragments = [fragment for part in written for fragment in part.to_lance()]
+            if self.spec.partition_column is None:
+                # Whole tables are read in the order in which they were written.
+                self._commit(lance.LanceOperation.Overwrite(self.schema, fragments), self.open().version)
+            else:
+                self._exchange_until_alone(partition_key or "", fragments)
+            n_added, n_changed, n_removed = compute_row_difference(before, self.snapshot(), partition_key)
+        return PublishResult(n_rows, n_added, n_changed, n_removed, self.version, data_version)
+
+    def exchange_fragments(self, old: Sequence[lance.LanceFragment], new: Sequence[UncommittedFragments]) -> None:
+        """Exchange fragments for written rows, in one commit.
+
+        Raises:
+            CommitConflictError: Another process has changed one of the old fragments.
+        """
+        self._exchange(old, [], [f for part in new for f in part.to_lance()], self.open().version)
+
+    def publish(self, batches: Iterable[pa.RecordBatch | pa.Table], partition_key: str | None = None) -> PublishResult:
+        """Make these rows the exact content of one partition, in one commit: `write_fragments`, `replace_partition`.
+
+        Raises what those raise.
+        """
+        return self.replace_partition([self.write_fragments(batches, partition_key)], partition_key)
+
+    def discard_fragments(self, written: Iterable[UncommittedFragments]) -> None:
+        """Remove files that were written and will not be committed."""
+        remove_data_files(self.uri, list_data_files(fragment for part in written for fragment in part.to_lance()))
+
+    def compact_partition(self, partition_key: str, rows_per_fragment: int = ROWS_PER_FILE) -> int:
+        """Rewrite a partition's small fragments, and those with deleted rows, as large ones, in one commit.
+
+        The rows keep their order, but come after the partition's large fragments. For tables without blobs: images are
+        written in large files and never rewritten.
+
+        Returns:
+            The number of fragments that were rewritten.
+        """
+        if not self.exists():
+            return 0
+        with translate_disk_errors(self.uri):
+            for _ in range(MAX_RETRIES):
+                dataset = self.open()
+                own, _ = self.find_fragments(dataset, partition_key)
+                small = [f for f in own if f.num_deletions or 2 * f.physical_rows <= rows_per_fragment]
+                if len(small) < 2 and not any(f.num_deletions for f in small):
+                    return 0
+                batches = dataset.scanner(fragments=small, batch_size=8192).to_batches()
+                fragments = self._write_stream(batches, rows_per_fragment)
+                try:
+                    self._exchange(small, [], fragments, dataset.version)
+                except CommitConflictError:
+                    remove_data_files(self.uri, list_data_files(fragments))
+                    continue
+                return len(small)
+        raise LakeError(f"{self.uri}: another run keeps writing {partition_key}", hint="wait for it, then run again")
+
+    def _write_stream(
+        self, batches: Iterable[pa.RecordBatch], rows_per_file: int = ROWS_PER_FILE
+    ) -> list[FragmentMetadata]:
+        failures: list[Exception] = []
+
+        def iter_rebuilt() -> Iterator[pa.RecordBatch]:
+            try:
+                for batch in batches:
+                    # A scan gives its batches without the metadata of the schema.
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        try:
+            fragments = write_fragments(
+                pa.RecordBatchReader.from_batches(self.schema, iter_rebuilt()),
+                self.uri,
+                self.schema,
+                max_rows_per_file=rows_per_file,
+                max_bytes_per_file=BYTES_PER_FILE,
+                storage_options=self.storage_options,
+            )
+        except Exception as error:
+            if failures:  # what the producer raised, which Lance reports as an error of its own
+                raise failures[0] from error
+            raise
+        assert isinstance(fragments, list)  # a transaction only where one is asked for
+        fragments = [fragment for fragment in fragments if fragment.physical_rows]
+        fsync_data_files(self.uri, list_data_files(fragments))
+        return fragments
+
+    def _exchange_until_alone(self, partition_key: str, fragments: Sequence[FragmentMetadata]) -> None:
+        """Exchange a partition's fragments for these.
+
+        Two processes that replace the same fragments conflict, and one of them reads again. Two that publish a
+        partition for the first time do not: both add their rows. So what is there afterwards is looked at, and
+        exchanged once more if it is not exactly this.
+        """
+        new_files = set(list_data_files(fragments))
+        is_committed = False
+        deadline = time.monotonic() + RETRY_TIMEOUT.total_seconds()
+        while time.monotonic() < deadline:
+            dataset = self.open()
+            own, mixed = self.find_fragments(dataset, partition_key)
+            files = set(list_data_files(f.metadata for f in own))
+            if (not mixed and files == new_files) or (is_committed and not files & new_files):
+                return  # the second: another process has replaced them since
+            kept = [f.delete(self.build_partition_filter(partition_key) or "") for f in mixed]
+            try:
+                self._exchange([*own, *mixed], kept, fragments, dataset.version)
+                is_committed = True
+            except CommitConflictError:
+                time.sleep(random.uniform(0.01, 0.1))
+        raise LakeError(f"{self.uri}: another run keeps publishing {partition_key}", hint="cancel one of the runs")
+
+    def _exchange(
+        self,
+        old: Sequence[lance.LanceFragment],
+        kept: Sequence[FragmentMetadata | None],
+        new: Sequence[FragmentMetadata],
+        read_version: int,
+    ) -> None:
+        """Commit the exchange of fragments; those in `kept` stay, without the rows that were deleted in them."""
+        kept_fragments = [fragment for fragment in kept if fragment is not None]
+        kept_ids = {fragment.id for fragment in kept_fragments}
+        removed_ids = [f.fragment_id for f in old if f.fragment_id not in kept_ids]
+        if not removed_ids and not kept_fragments:
+            operation: lance.LanceOperation.BaseOperation = lance.LanceOperation.Append(list(new))
+        else:
+            operation = lance.LanceOperation.Update(removed_ids, kept_fragments, list(new))
+        self._commit(operation, read_version)
+
+    def _commit(self, operation: lance.LanceOperation.BaseOperation, read_version: int) -> None:
+        lance.LanceDataset.commit(
+            self.uri,
+            operation,
+            read_version=read_version,
+            storage_options=self.storage_options,
+            commit_timeout=RETRY_TIMEOUT,
+        )
+        self.sync()
+
+    def _check_partition(self, rows: pa.Table, partition_key: str | None) -> None:
+        if partition_key is not None:
+            values = rows.column(self.spec.partition_column or "").unique().to_pylist()
+            if values != [partition_key]:
+                raise LakeError(f"{self.uri}: rows of {values} offered for partition {partition_key!r}")
+
+    def _check_keys(self, key_arrays: Sequence[np.ndarray], fragments: Sequence[FragmentMetadata]) -> None:
+        keys = np.sort(concatenate_ids(key_arrays))
+        repeated = np.flatnonzero(keys[1:] == keys[:-1])
+        if len(repeated):
+            remove_data_files(self.uri, list_data_files(fragments))
+            key = bytes(keys[repeated[0]]).ljust(16, b"\0").hex()
+            raise LakeError(f"{self.uri}: two rows with the key {key} in one publish")
+
+    # -- small tables ----------------------------------------------------------------------------------------------
+
     def insert(self, rows: pa.Table) -> int:
         """Add the rows whose key is not stored yet, and return their number. Safe with concurrent writers.
 
-        Of several rows with one key the first is taken.
+        Reads every key of the table, so it is for small tables. Of several rows with one key the first is taken.
         """
         rows = keep_first_per_key(self._conform_to_schema(rows), self.spec.key_column)
         if not len(rows):
@@ -79,122 +313,21 @@ class Table(TableReader):
                     .when_not_matched_insert_all()
                     .use_index(False)
                     .conflict_retries(MAX_RETRIES)
+                    .retry_timeout(RETRY_TIMEOUT)
                     .execute(rows.slice(start, ROWS_PER_MERGE))
                 )
                 n_inserted += stats["num_inserted_rows"]
                 self.sync()
         return n_inserted
 
-    def publish(self, batches: Iterable[pa.RecordBatch | pa.Table], partition_key: str | None = None) -> PublishResult:
-        """Make these rows the exact content of one partition, in one commit.
-
-        Equal content commits nothing, so a run that changed nothing makes nothing stale. The rows are spooled to a
-        temporary file: memory holds one batch and the keys.
-
-        Args:
-            batches: The rows; they may lack `row_hash` and `key_scheme`.
-            partition_key: Value of the spec's partition column; None for a table without one, which is replaced whole.
-
-        Raises:
-            LakeError: Two rows have one key, a row is of another partition, or columns are missing.
-        """
-        if (partition_key is None) != (self.spec.partition_column is None):
-            raise LakeError(f"{self.uri}: publish needs the value of {self.spec.partition_column!r}")
-        condition = self.build_partition_filter(partition_key)
-        with translate_disk_errors(self.uri), create_scratch_dir("publish") as folder:
-            spool_path = folder / "rows.arrow"
-            digest = self._spool(batches, spool_path, partition_key)
-            self.create()
-            n_added = n_changed = n_removed = 0
-            if self.compute_data_version(condition) != digest.to_hex():
-                n_added, n_changed, n_removed = self._compute_difference(spool_path, condition)
-                self._replace_until_matches(spool_path, condition, digest.to_hex())
-            return PublishResult(
-                digest.n_hashes, n_added, n_changed, n_removed, version=self.version, data_version=digest.to_hex()
-            )
-
-    def _spool(
-        self, batches: Iterable[pa.RecordBatch | pa.Table], spool_path: Path, partition_key: str | None
-    ) -> DigestSum:
-        digest = DigestSum()
-        seen_keys: set[bytes] = set()
-        with pa.OSFile(str(spool_path), "wb") as sink, pa.ipc.new_file(sink, self.schema) as writer:
-            for batch in batches:
-                rows = self._conform_to_schema(batch)
-                if partition_key is not None and len(rows):
-                    values = rows.column(self.spec.partition_column or "").unique().to_pylist()
-                    if values != [partition_key]:
-                        raise LakeError(f"{self.uri}: rows of {values} offered for partition {partition_key!r}")
-                keys = rows.column(self.spec.key_column).to_pylist()
-                for key in keys:
-                    key_bytes = bytes.fromhex(key)
-                    if key_bytes in seen_keys:
-                        raise LakeError(f"{self.uri}: two rows with the key {key} in one publish")
-                    seen_keys.add(key_bytes)
-                digest.add(rows.column(ROW_HASH_COLUMN).to_pylist())
-                writer.write_table(rows)
-        return digest
-
-    def _compute_difference(self, spool_path: Path, condition: str | None) -> tuple[int, int, int]:
-        """Count the rows added, changed and removed, by key and row hash."""
-        import duckdb  # takes as long to import as a small source to ingest, and most runs change nothing
-
-        columns = [self.spec.key_column, ROW_HASH_COLUMN]
-        with pa.memory_map(str(spool_path)) as source:
-            new_rows = pa.ipc.open_file(source).read_all().select(columns)
-            old_rows = self.open().scanner(columns=columns, filter=condition).to_table()
-            with duckdb.connect() as con:
-                con.register("new_rows", new_rows)
-                con.register("old_rows", old_rows)
-                key = self.spec.key_column
-                counts_row = con.execute(
-                    f"""SELECT count(*) FILTER (o.{key} IS NULL),
-                               count(*) FILTER (o.row_hash <> n.row_hash),
-                               count(*) FILTER (n.{key} IS NULL)
-                        FROM new_rows n FULL JOIN old_rows o ON n.{key} = o.{key}"""  # noqa: S608 - names of our specs
-                ).fetchone()
-        assert counts_row is not None
-        return int(counts_row[0]), int(counts_row[1]), int(counts_row[2])
-
-    def _replace_until_matches(self, spool_path: Path, condition: str | None, data_version: str) -> None:
-        """Replace the content until it equals the spooled rows.
-
-        Once is enough unless another process publishes the same partition at the same moment: Lance sees no conflict
-        between two commits that each add their own keys to an empty partition, and would keep both.
-        """
-        for _ in range(MAX_RETRIES):
-            if self.compute_data_version(condition) == data_version:
-                return
-            self._replace(spool_path, condition)
-            self.sync()
-        raise LakeError(f"{self.uri}: another run keeps publishing the same rows", hint="cancel one of the runs")
-
-    def _replace(self, spool_path: Path, condition: str | None) -> None:
-        with pa.memory_map(str(spool_path)) as source:
-            rows = pa.ipc.open_file(source).read_all()  # memory-mapped: nothing is copied
-            if condition is None:  # not by merge: whole tables are read in the order in which they were written
-                lance.write_dataset(rows, self.uri, schema=self.schema, mode="overwrite")
-            elif not len(rows):
-                self.open_writable().delete(condition)
-            else:
-                (
-                    self.open_writable()
-                    .merge_insert(self.spec.key_column)
-                    # Equal rows stay where they are: little is written, and rows keep their order.
-                    .when_matched_update_all("source.row_hash <> target.row_hash")
-                    .when_not_matched_insert_all()
-                    .when_not_matched_by_source_delete(condition)
-                    .use_index(False)
-                    .conflict_retries(MAX_RETRIES)
-                    .execute(rows)
-                )
-
     def delete(self, filter: str) -> None:
         """Remove the rows that match. For purging; derived tables lose rows through `publish`."""
         if self.exists():
             with translate_disk_errors(self.uri):
-                self.open_writable().delete(filter)
+                self.open_writable().delete(filter, conflict_retries=MAX_RETRIES, retry_timeout=RETRY_TIMEOUT)
                 self.sync()
+
+    # -- schema ----------------------------------------------------------------------------------------------------
 
     def _conform_to_schema(self, rows: pa.RecordBatch | pa.Table) -> pa.Table:
         """Order and cast the columns as the schema has them, and add `key_scheme` and `row_hash` where they are due."""
@@ -220,7 +353,7 @@ class Table(TableReader):
             # Without retries a creation that comes second fails. With them (write_dataset uses them even for
             # mode="create") it now and then becomes an overwrite of what the first creator has stored since.
             empty = lance.LanceOperation.Overwrite(self.schema, [])
-            lance.LanceDataset.commit(self.uri, empty, max_retries=0)
+            lance.LanceDataset.commit(self.uri, empty, storage_options=self.storage_options, max_retries=0)
         except (OSError, ValueError):
             if not self._wait_until_exists():
                 raise

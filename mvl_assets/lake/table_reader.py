@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import lance
 import pyarrow as pa
@@ -12,10 +13,13 @@ from mvl_assets.common.digest import KEY_SCHEME, DigestSum
 from mvl_assets.lake import sql
 from mvl_assets.lake.durability.durable import Fsyncer, has_torn_manifest, repair
 from mvl_assets.lake.errors import LakeError, UnknownKeyScheme, translate_disk_errors
+from mvl_assets.lake.fragments import PartitionMap
 from mvl_assets.lake.schemas.schema_check import check_schema
 from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, TableSpec
 from mvl_assets.lake.schemas.upgrade import upgrade
-from mvl_assets.lake.storage import resolve_local_path
+from mvl_assets.lake.storage import build_storage_options, resolve_local_path
+
+STREAM_BATCH_SIZE = 32_768
 
 
 class TableReader:
@@ -35,11 +39,17 @@ class TableReader:
         self._is_snapshot = False
         self._lock = threading.Lock()
         self._fsyncer = Fsyncer(uri)
+        self._partition_map = PartitionMap(spec.partition_column or "")
 
     @property
     def schema(self) -> pa.Schema:
         """All columns as stored."""
         return self.spec.schema
+
+    @cached_property
+    def storage_options(self) -> dict[str, str] | None:
+        """What Lance needs to reach the object store; None for a local disk."""
+        return build_storage_options(self.uri)
 
     @property
     def version(self) -> int:
@@ -94,7 +104,7 @@ class TableReader:
                         hint="let a process that may write here open it: that version is put aside, the rest is kept",
                     ) from error
         try:
-            dataset = lance.dataset(self.uri, session=self.session)
+            dataset = lance.dataset(self.uri, session=self.session, storage_options=self.storage_options)
         except ValueError as error:
             if "not found" in str(error).lower():
                 raise FileNotFoundError(self.uri) from error
@@ -102,7 +112,7 @@ class TableReader:
         with translate_disk_errors(self.uri):
             if upgrade(dataset, self.spec):
                 self.sync()
-                dataset = lance.dataset(self.uri, session=self.session)
+                dataset = lance.dataset(self.uri, session=self.session, storage_options=self.storage_options)
         check_schema(dataset, self.spec)
         return dataset
 
@@ -110,15 +120,41 @@ class TableReader:
         """Return a reader that stays at the version that is newest now. Raises as `open` does."""
         reader = TableReader(self.uri, self.spec, self.session)
         reader._dataset, reader._is_snapshot = self.open(), True
+        reader._partition_map = self._partition_map
         return reader
 
     def sync(self) -> None:
         """Make all commits so far survive a power cut."""
         self._fsyncer.sync()
 
-    def count(self, filter: str | None = None) -> int:
-        """Count the rows that match; 0 for a table that does not exist."""
-        return self.open().count_rows(filter) if self.exists() else 0
+    def find_fragments(
+        self, dataset: lance.LanceDataset, partition_key: str
+    ) -> tuple[list[lance.LanceFragment], list[lance.LanceFragment]]:
+        """Return the fragments with rows of one partition only, and those that hold other partitions' rows as well.
+
+        The second list is empty in tables that only this program has written.
+        """
+        with self._lock:
+            return self._partition_map.find_fragments(dataset, partition_key)
+
+    def list_partitions(self) -> list[str]:
+        """List the values of the partition column that have fragments, sorted."""
+        if not self.exists():
+            return []
+        dataset = self.open()
+        with self._lock:
+            return self._partition_map.list_partitions(dataset)
+
+    def count(self, filter: str | None = None, partition_key: str | None = None) -> int:
+        """Count the rows that match, of the table or of one partition; 0 for a table that does not exist."""
+        if not self.exists():
+            return 0
+        dataset = self.open()
+        if partition_key is None:
+            return dataset.count_rows(filter)
+        own, mixed = self.find_fragments(dataset, partition_key)
+        mixed_filter = sql.join_conditions(self.build_partition_filter(partition_key), filter)
+        return sum(f.count_rows(filter) for f in own) + sum(f.count_rows(mixed_filter) for f in mixed)
 
     def scan(
         self,
@@ -126,6 +162,7 @@ class TableReader:
         filter: str | None = None,
         batch_size: int = 1024,
         rotate_from: int = 0,
+        partition_key: str | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows that match in the order in which they were written; nothing for a table that does not exist.
 
@@ -134,18 +171,37 @@ class TableReader:
             filter: SQL condition, evaluated inside Lance's scanner.
             batch_size: Largest number of rows per batch.
             rotate_from: Start at this row, and yield the rows before it last.
+            partition_key: Read the fragments of this partition only; None for the whole table.
         """
         if not self.exists():
             return
         column_names = list(columns) if columns is not None else self.schema.names
         dataset = self.open()
+        fragments = None
+        if partition_key is not None:
+            own, mixed = self.find_fragments(dataset, partition_key)
+            fragments = sorted([*own, *mixed], key=lambda f: f.fragment_id)
+            if not fragments:
+                return
+            if mixed:
+                filter = sql.join_conditions(self.build_partition_filter(partition_key), filter)
 
         def scan_range(offset: int | None, limit: int | None) -> Iterator[pa.RecordBatch]:
-            return dataset.scanner(column_names, filter, limit, offset, batch_size=batch_size).to_batches()
+            return dataset.scanner(
+                column_names, filter, limit, offset, batch_size=batch_size, fragments=fragments
+            ).to_batches()
 
         yield from scan_range(rotate_from or None, None)
         if rotate_from:
             yield from scan_range(None, rotate_from)
+
+    def to_reader(
+        self, columns: Sequence[str], filter: str | None = None, partition_key: str | None = None
+    ) -> pa.RecordBatchReader:
+        """Return the rows of `scan` as an Arrow stream, for DuckDB: pushing a filter down is left to Lance."""
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        batches = self.scan(columns, filter, STREAM_BATCH_SIZE, partition_key=partition_key)
+        return pa.RecordBatchReader.from_batches(schema, batches)
 
     def iter_rows(
         self,
@@ -153,6 +209,7 @@ class TableReader:
         filter: str | None = None,
         batch_size: int = 1024,
         rotate_from: int = 0,
+        partition_key: str | None = None,
     ) -> Iterator[dict]:
         """Yield the rows of `scan` one by one, as dictionaries.
 
@@ -161,8 +218,9 @@ class TableReader:
             filter: SQL condition, evaluated inside Lance's scanner.
             batch_size: Rows read at once.
             rotate_from: Start at this row, and yield the rows before it last.
+            partition_key: Read the fragments of this partition only; None for the whole table.
         """
-        for batch in self.scan(columns, filter, batch_size, rotate_from):
+        for batch in self.scan(columns, filter, batch_size, rotate_from, partition_key):
             yield from batch.to_pylist()
 
     def iter_range(
@@ -198,14 +256,14 @@ class TableReader:
                 return matches[0], version == dataset.version
         return None, False
 
-    def compute_data_version(self, filter: str | None = None) -> str:
+    def compute_data_version(self, partition_key: str | None = None) -> str:
         """Return an order-independent digest of the rows' content: equal rows in any order have an equal version."""
         digest = DigestSum()
-        for batch in self.scan([ROW_HASH_COLUMN], filter, 8192):
+        for batch in self.scan([ROW_HASH_COLUMN], None, 8192, partition_key=partition_key):
             digest.add(batch.column(0).to_pylist())
         return digest.to_hex()
 
-    def require_known_keys(self, filter: str | None = None) -> None:
+    def require_known_keys(self, filter: str | None = None, partition_key: str | None = None) -> None:
         """Refuse rows whose identities were made by another `KEY_SCHEME` than this program's.
 
         Looked up by an id of this program's scheme, such a row would count as missing: it would be asked, and paid
@@ -215,7 +273,7 @@ class TableReader:
             UnknownKeyScheme: There are such rows among those that match.
         """
         other_scheme = f"{KEY_SCHEME_COLUMN} <> {KEY_SCHEME}"
-        n_unknown = self.count(other_scheme if filter is None else f"({filter}) AND {other_scheme}")
+        n_unknown = self.count(sql.join_conditions(filter, other_scheme), partition_key)
         if n_unknown:
             raise UnknownKeyScheme(
                 f"{self.uri}: the keys of {n_unknown} rows were made by another scheme than this program's "

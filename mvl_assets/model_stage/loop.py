@@ -267,7 +267,7 @@ class _ModelPass(Generic[Subject, Parsed]):
         self._run_id = run_id
         self._retry_error_classes = retry_error_classes
         self._progress = progress
-        self._fetch_images = stage.fetch_images or lake.images.read_stored_images
+        self._fetch_images = stage.fetch_images or lake.get_images(stage.source).read_stored_images
         self._log = lake.get_answer_log(stage.name, stage.source)
         # The engine reads requests in one thread and commits answers in another, so key look-ups have their own handle.
         self._lookup_log = lake.get_answer_log(stage.name, stage.source)

@@ -90,9 +90,9 @@ def _plan_model(lake: Lake, stage: ModelStage[Any, Any], model: ServedModel) -> 
         elif len(sampled_requests) < PROMPT_SAMPLE_SIZE:
             sampled_requests.append(due.request)
     to_send = requested - cache_hits - skipped
-    mean_prompt_tokens = sum(_estimate_prompt_tokens(lake, request) for request in sampled_requests) / max(
-        1, len(sampled_requests)
-    )
+    mean_prompt_tokens = sum(
+        _estimate_prompt_tokens(lake, stage.source, request) for request in sampled_requests
+    ) / max(1, len(sampled_requests))
     mean_completion_tokens = _estimate_completion_tokens(lake, stage, sampled_requests)
     prompt_tokens, completion_tokens = round(mean_prompt_tokens * to_send), round(mean_completion_tokens * to_send)
     price = model.price
@@ -113,10 +113,10 @@ def _plan_model(lake: Lake, stage: ModelStage[Any, Any], model: ServedModel) -> 
     )
 
 
-def _estimate_prompt_tokens(lake: Lake, request: Request) -> float:
+def _estimate_prompt_tokens(lake: Lake, source: str, request: Request) -> float:
     n_chars = sum(len(text) for message in request.messages for text in _extract_texts(message["content"]))
     n_tiles = 0
-    for info in lake.images.read_properties(set(request.image_ids)).values():
+    for info in lake.get_images(source).read_properties(set(request.image_ids)).values():
         longest_side = max(info.width, info.height, 1)
         scale = min(1.0, (request.model.max_image_side or longest_side) / longest_side)
         across, down = (max(1, math.ceil(side * scale / TILE_SIDE_PX)) for side in (info.width, info.height))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
-from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.stages import CATEGORY
@@ -34,7 +33,7 @@ def build_sample_filter(lake: Lake, source: SourceSpec, limit: int | None) -> Ca
     if limit is None:
         return lambda sample_id: True
     table = lake.get_table(CATEGORY.get_table_name(source.category))
-    rows = table.iter_rows(["sample_id"], sql.equals("source", source.slug), SCAN_BATCH_SIZE)
+    rows = table.iter_rows(["sample_id"], None, SCAN_BATCH_SIZE, partition_key=source.slug)
     smallest_ids = heapq.nsmallest(limit, (row["sample_id"] for row in rows))
     return lambda sample_id: bool(smallest_ids) and sample_id <= smallest_ids[-1]
 

@@ -13,7 +13,6 @@ from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import Prompt, get_rewrite_prompt, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import Reject
 from mvl_assets.lake.table_reader import TableReader
@@ -83,13 +82,14 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
         self._spec = source
         self._family = family
         self._limit = limit if limit is not None else profile.rewrite_limit
-        self._source_filter = sql.equals("source", source.slug)
 
     def iter_requests(
         self, model: ServedModel, rotate_from: int = 0, *, sendable_only: bool = False
     ) -> Iterator[RowRequests[RewriteSubject]]:
         is_within_limit = build_sample_filter(self._lake, self._spec, self._limit)
-        rows = self._samples.iter_rows(["sample_id", "version_id"], self._source_filter, SCAN_BATCH_SIZE, rotate_from)
+        rows = self._samples.iter_rows(
+            ["sample_id", "version_id"], None, SCAN_BATCH_SIZE, rotate_from, partition_key=self.source
+        )
         selected = (
             (row["version_id"], may_send)
             for row in rows
@@ -138,13 +138,13 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
 
     @cached_property
     def _n_rows(self) -> int:
-        return self._samples.count(self._source_filter)
+        return self._samples.count(partition_key=self.source)
 
     @cached_property
     def _estimated_requests(self) -> int:
         """An estimate of the requests; one that several samples share counts several times."""
         n_samples = n_requests = 0
-        for row in self._samples.iter_rows(["n_turns"], self._source_filter, SCAN_BATCH_SIZE):
+        for row in self._samples.iter_rows(["n_turns"], None, SCAN_BATCH_SIZE, partition_key=self.source):
             n_samples += 1
             n_requests += max(1, (row["n_turns"] or 0) // 2) if self.prompt.unit == "pair" else 1
         limit = self._limit
@@ -154,7 +154,8 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
         self, model: ServedModel, versions: Sequence[tuple[str, bool]]
     ) -> Iterator[RowRequests[RewriteSubject]]:
         """Yield the requests about samples, given by version id and whether they may be sent."""
-        samples = self._lake.get_index("samples").read_rows([version_id for version_id, _ in versions], _SAMPLE_COLUMNS)
+        version_ids = [version_id for version_id, _ in versions]
+        samples = self._lake.get_index("samples", self.source).read_rows(version_ids, _SAMPLE_COLUMNS)
         for version_id, may_send in versions:
             sample = samples[version_id]
             requests = build_requests(sample, self.prompt, model.ref)

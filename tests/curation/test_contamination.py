@@ -49,7 +49,8 @@ def test_near_duplicate_has_the_words_and_similar_images_of_a_held_out_row(
 ) -> None:
     (asked,), (shown,) = pictures(held_out=True), pictures(held_out=False)
     shown = looks_like(asked, shown) if same_look else shown
-    lake.images.insert([asked, shown])
+    lake.get_images("a").insert([asked])
+    lake.get_images("b").insert([shown])
     exam = sample("a", 1, question="what is it?", answer="a cat", image_ids=[asked.image_id])
     lesson = sample("b", 1, question=words, answer="a cat", image_ids=[shown.image_id])
     put_samples(lake, "a", [exam])
@@ -61,7 +62,7 @@ def test_near_duplicate_has_the_words_and_similar_images_of_a_held_out_row(
 
 def test_held_out_row_is_not_a_near_duplicate_of_held_out_rows(lake: Lake) -> None:
     first, second = pictures(held_out=True, count=2)
-    lake.images.insert([first, looks_like(first, second)])
+    lake.get_images("a").insert([first, looks_like(first, second)])
     rows = [sample("a", n, question="?", answer="!", image_ids=[p.image_id]) for n, p in enumerate((first, second))]
     put_samples(lake, "a", rows)
     assert find_contamination(lake, [source("a")], holdout_fraction=SHARE, run_id="one").hit_counts == {}
@@ -85,7 +86,8 @@ def test_running_it_again_changes_nothing(lake: Lake) -> None:
 
 def test_row_with_an_image_of_a_held_out_row_is_a_hit(lake: Lake) -> None:
     (asked,), (shown,) = pictures(held_out=True), pictures(held_out=False)
-    lake.images.insert([asked, shown])
+    lake.get_images("a").insert([asked])
+    lake.get_images("b").insert([asked, shown])
     exam = sample("a", 1, image_ids=[asked.image_id])
     lesson = sample("b", 1, image_ids=[shown.image_id, asked.image_id])
     other = sample("b", 2, image_ids=[shown.image_id])

@@ -112,7 +112,7 @@ def test_screening_measures_the_rows(lake: Lake) -> None:
         return ImageRow(compute_digest(data), data, "PNG", width, height, 1, "RGB", None)
 
     pictures = [image(0, 640, 480), image(1, 100, 480), image(2, 4000, 500)]
-    lake.images.insert(pictures)
+    lake.get_images("drawn").insert(pictures)
     two = [
         {"from": who, "value": word} for who, word in (("human", "?"), ("gpt", "No"), ("human", "?"), ("gpt", "no."))
     ]

@@ -172,7 +172,7 @@ def rewritten(lake: Lake, category: str, count: int, question: str = "How many?"
     """Judged and rewritten rows of one category, each with a picture."""
     ids = judged(lake, category, [(True, 0.9)] * count)
     shown: ImageRow = make_image(len(category))
-    lake.images.insert([shown])
+    lake.get_images("drawn").insert([shown])
     turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": "=1+1"}]
     rows = [
         {

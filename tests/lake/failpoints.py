@@ -15,9 +15,10 @@ from typing import Any
 from unittest import mock
 
 import lance
-from lance.dataset import DatasetOptimizer, MergeInsertBuilder
+from lance.dataset import DatasetOptimizer
 
 from mvl_assets.lake import answers as answers_module
+from mvl_assets.lake import table
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.durability import durable
 from mvl_assets.lake.durability.lease import FileLease
@@ -29,7 +30,8 @@ POINTS: dict[str, tuple[Any, str]] = {
     "lease signed": (os, "pwrite"),
     "table made": (lance.LanceDataset, "commit"),
     "lease renewed": (FileLease, "renew"),
-    "commit": (MergeInsertBuilder, "execute"),
+    "fragment written": (table, "write_fragments"),
+    "commit": (lance.LanceDataset, "commit"),
     "fsync of a file": (durable, "_fsync"),
     "commit made durable": (durable.Fsyncer, "sync"),
     "fragments folded": (DatasetOptimizer, "compact_files"),

@@ -16,7 +16,14 @@ from tests.lake.processes import PROJECT
 from tests.lake.rows import answer, duplicates
 
 # The passage at which it happens: once there is something to lose, where a step is passed more than once.
-TURNS = {"lease signed": 1, "table made": 1, "commit": 3, "commit made durable": 4, "lease renewed": 3}
+TURNS = {
+    "lease signed": 1,
+    "table made": 1,
+    "commit": 4,
+    "fragment written": 3,
+    "commit made durable": 4,
+    "lease renewed": 3,
+}
 
 
 def turn(point: str) -> int:

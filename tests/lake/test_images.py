@@ -6,7 +6,7 @@ import os
 import random
 from pathlib import Path
 
-import numpy as np
+import pyarrow as pa
 import pytest
 
 from mvl_assets.common.digest import compute_digest
@@ -20,9 +20,9 @@ SIZES = (0, 10, 17_000, 200_000, 3_000_000)
 
 def test_images_of_every_size_are_returned_unchanged(lake: Lake) -> None:
     pictures = [make_image(n, size) for n, size in enumerate(SIZES)]
-    assert lake.images.insert(pictures[:3]) == 3
-    assert lake.images.insert(pictures[2:]) == 2
-    assert lake.images.insert(pictures) == 0
+    assert lake.get_images("drawn").insert(pictures[:3]) == 3
+    assert lake.get_images("drawn").insert(pictures[2:]) == 2
+    assert lake.get_images("drawn").insert(pictures) == 0
     wanted = [p.image_id for p in reversed(pictures)]
     assert lake.images.read_images(wanted) == {p.image_id: p.data for p in pictures}
     assert Lake(lake.root).images.read_images(wanted[1:3]) == {p.image_id: p.data for p in pictures[2:4]}
@@ -32,23 +32,23 @@ def test_images_of_every_size_are_returned_unchanged(lake: Lake) -> None:
 def test_find_missing_returns_the_ids_that_are_not_stored(lake: Lake) -> None:
     here, not_here = make_image(1), make_image(2)
     assert lake.images.find_missing([here.image_id]) == {here.image_id}
-    lake.images.insert([here])
+    lake.get_images("drawn").insert([here])
     assert lake.images.find_missing([here.image_id, not_here.image_id]) == {not_here.image_id}
     with pytest.raises(KeyError, match=not_here.image_id):
         lake.images.read_images([here.image_id, not_here.image_id])
 
 
 def test_an_image_twice_in_one_batch_is_stored_once(lake: Lake) -> None:
-    assert lake.images.insert([make_image(1, 20_000), make_image(2), make_image(1, 20_000)]) == 2
+    assert lake.get_images("drawn").insert([make_image(1, 20_000), make_image(2), make_image(1, 20_000)]) == 2
     assert (
         lake.images.read_images([make_image(1, 20_000).image_id])[make_image(1, 20_000).image_id]
         == make_image(1, 20_000).data
     )
-    assert lake.images.insert([]) == 0
+    assert lake.get_images("drawn").insert([]) == 0
 
 
 def test_properties_are_read_without_the_bytes(lake: Lake) -> None:
-    lake.images.insert([make_image(7, 500)])
+    lake.get_images("drawn").insert([make_image(7, 500)])
     result = lake.images.read_properties([make_image(7, 500).image_id, make_image(8).image_id])
     assert list(result) == [make_image(7, 500).image_id]
     info = result[make_image(7, 500).image_id]
@@ -64,7 +64,7 @@ def test_every_byte_of_an_image_is_synced_before_insert_returns(lake: Lake, monk
         real(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    lake.images.insert([make_image(n, size) for n, size in enumerate(SIZES)])
+    lake.get_images("drawn").insert([make_image(n, size) for n, size in enumerate(SIZES)])
     folder = Path(lake.images.table.uri)
     written = {str(p) for part in ("data", "_versions") for p in (folder / part).rglob("*") if p.suffix != ".json"}
     assert any(name.endswith(".blob") for name in written)
@@ -72,7 +72,7 @@ def test_every_byte_of_an_image_is_synced_before_insert_returns(lake: Lake, monk
     assert {str(folder), str(folder / "data"), str(folder / "_versions"), lake.root} <= synced
 
     synced.clear()
-    lake.images.insert([make_image(99)])
+    lake.get_images("drawn").insert([make_image(99)])
     assert not synced & {n for n in written if n.endswith((".lance", ".blob", ".manifest"))}, "only what is new"
 
 
@@ -140,15 +140,27 @@ def test_keys_that_end_in_zero_bytes_are_distinguished(lake: Lake) -> None:
     assert KeyIndex(lake.get_table("category/ocr")).find_existing(["ab" * 15 + "02", keys[0]]) == {keys[0]}
 
 
-def test_offsets_are_valid_for_the_version_they_were_read_from(lake: Lake) -> None:
-    """Offsets move with every publish: taken from a newer version they would give another row without an error."""
+def test_addresses_of_a_version_stay_valid_while_other_partitions_are_written(lake: Lake) -> None:
     table = lake.get_table("category/ocr")
     table.publish([pages("a", "x", range(20))], "a")
-    places = lake.get_index("category/ocr").load_key_offsets()
-    assert places is not None
-    result = places.lookup([compute_digest("a", 15)])
-    table.publish([pages("a", "x", range(15, 20))], "a")
-    row = np.asarray(list(result.values()))
-    assert places.dataset.take(row.tolist(), columns=["sample_id"]).to_pylist() == [
-        {"sample_id": compute_digest("a", 15)}
-    ]
+    table.publish([pages("b", "x", range(20))], "b")
+    key = compute_digest("b", 15)
+    before = lake.get_index("category/ocr", "b").load_key_addresses()
+    table.publish([pages("a", "y", range(3))], "a")
+    after = lake.get_index("category/ocr", "b").load_key_addresses()
+    assert before is not None and after is not None
+    assert before.dataset.version < after.dataset.version
+    assert before.lookup([key]) == after.lookup([key]) != {}
+    assert lake.get_index("category/ocr", "b").read_rows([key], ["sample_id"]) == {key: {"sample_id": key}}
+
+
+def test_index_of_a_partition_holds_no_other_keys(lake: Lake) -> None:
+    table = lake.get_table("category/ocr")
+    table.publish([pages("a", "x", range(5))], "a")
+    table.insert(pages("b", "x", range(3)))
+    rows = pa.concat_tables([pages("a", "x", [7]), pages("b", "x", [7])])
+    table.insert(rows)  # one fragment with rows of two partitions, as another program may leave it
+    keys = [compute_digest(source, n) for source in ("a", "b") for n in (0, 7)]
+    assert lake.get_index("category/ocr", "a").find_existing(keys) == set(keys[:2])
+    assert lake.get_index("category/ocr", "b").find_existing(keys) == set(keys[2:])
+    assert lake.get_index("category/ocr").find_existing(keys) == set(keys)

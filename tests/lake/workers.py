@@ -133,7 +133,7 @@ def _writes(lake: Lake) -> dict[str, Callable[[], object]]:
     return {
         "publish": lambda: lake.get_table("category/ocr").publish([pages("a", "x" * 500, range(3000))], "a"),
         "insert": lambda: lake.get_table("category/ocr").insert(pages("b", "x" * 500, range(3000))),
-        "pictures": lambda: lake.images.insert([make_image(1, 3_000_000)]),
+        "pictures": lambda: lake.get_images("drawn").insert([make_image(1, 3_000_000)]),
     }
 
 

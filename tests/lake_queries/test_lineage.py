@@ -21,7 +21,7 @@ def traced(lake: Lake) -> Lake:
     """A source of four samples with pictures, two of them rewritten and judged, all in a mixture."""
     put_category(lake, "ocr", "a", 4)
     shown = make_image(1)
-    lake.images.insert([shown])
+    lake.get_images("a").insert([shown])
     rows = [sample("a", n, image_ids=[shown.image_id]) for n in range(4)]
     put_samples(lake, "a", rows)
     made = [rewrite(r, "ocr") | {"request_key": answer(n).request_key} for n, r in enumerate(rows[:2])]

@@ -17,7 +17,7 @@ def test_a_preview_of_the_largest_rows_stays_within_its_limits(lake: Lake) -> No
     """Noise does not compress, and every character needs an escape: the largest a row can get."""
     rng = np.random.default_rng(0)
     pictures = [make_image(rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)) for _ in range(6)]
-    lake.images.insert(pictures)
+    lake.get_images("drawn").insert(pictures)
     rows = [
         {
             "image_ids": [p.image_id, p.image_id],
@@ -36,7 +36,7 @@ def test_a_preview_of_the_largest_rows_stays_within_its_limits(lake: Lake) -> No
 
 def test_a_preview_embeds_the_first_images_and_counts_the_others(lake: Lake) -> None:
     one = make_image(np.zeros((240, 240, 3), dtype=np.uint8))
-    lake.images.insert([one])
+    lake.get_images("drawn").insert([one])
     text = render_preview(lake, [{"image_ids": [one.image_id] * 3, "n": n} for n in range(6)], ["n"]).value
     assert isinstance(text, str)
     assert text.count("data:image/jpeg") == MAX_PREVIEW_IMAGES

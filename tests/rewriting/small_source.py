@@ -53,7 +53,7 @@ def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) 
     """Makes samples of these numbers all there is of the source. `changed` overrides columns of every sample."""
     numbers = list(numbers)
     pictures = [make_image(n) for n in numbers]
-    lake.images.insert(pictures)
+    lake.get_images(source.slug).insert(pictures)
     samples, rows = [], []
     for number, shown in zip(numbers, pictures, strict=True):
         key = compute_digest(source.slug, number)

@@ -233,5 +233,5 @@ def insert_image(lake: Lake, data: bytes) -> str:
     image_id, info = compute_digest(data), inspect_image(data)
     row = ImageRow(image_id, data, info.format, info.width, info.height, info.n_frames, info.mode, info.phash)
     if lake.images.find_missing([image_id]):
-        lake.images.insert([row])
+        lake.get_images("drawn").insert([row])
     return image_id

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.id_set import IdSet
-from mvl_assets.lake.table import MAX_RETRIES, Table
+from mvl_assets.lake.table import MAX_RETRIES, RETRY_TIMEOUT, Table
 
 KEYS_PER_MERGE = 100_000
 # An image may have megabytes, and memory holds one batch. Neighbouring fragments are joined up to this number of rows
@@ -44,22 +44,31 @@ class ExpiredVersions:
     removed_bytes: int
 
 
-def delete_keys(table: Table, keys: IdSet) -> int:
-    """Delete the rows with these keys, a bounded number per commit, and return how many existed."""
+def delete_keys(table: Table, keys: IdSet, partition_key: str | None = None) -> int:
+    """Delete the rows with these keys, of one partition or of any, and return how many existed.
+
+    Each commit deletes a bounded number, and reads all keys of the table.
+    """
     if not len(keys) or not table.exists():
         return 0
     n_deleted = 0
     key_array = keys.to_arrow()
-    key_field = table.schema.field(table.spec.key_column)
+    key_fields = [table.schema.field(table.spec.key_column)]
+    if partition_key is not None:
+        key_fields.append(table.schema.field(table.spec.partition_column))
     with translate_disk_errors(table.uri):
         for start in range(0, len(key_array), KEYS_PER_MERGE):
-            key_batch = pa.table([key_array.slice(start, KEYS_PER_MERGE)], schema=pa.schema([key_field]))
+            columns = [key_array.slice(start, KEYS_PER_MERGE)]
+            if partition_key is not None:
+                columns.append(pa.repeat(partition_key, len(columns[0])))
+            key_batch = pa.table(columns, schema=pa.schema(key_fields))
             stats = (
                 table.open_writable()
-                .merge_insert(table.spec.key_column)
+                .merge_insert([field.name for field in key_fields])
                 .when_matched_delete()
                 .use_index(False)
                 .conflict_retries(MAX_RETRIES)
+                .retry_timeout(RETRY_TIMEOUT)
                 .execute(key_batch)
             )
             n_deleted += stats["num_deleted_rows"]
@@ -99,6 +108,24 @@ def compact_fragments(table: Table, fragment_ids: Collection[int]) -> int:
     """
     if not table.exists():
         return 0
+    return sum(_compact_together(table, group) for group in _group_by_partition(table, fragment_ids))
+
+
+def _group_by_partition(table: Table, fragment_ids: Collection[int]) -> list[set[int]]:
+    """Divide fragments so that each group can be joined: rows of two partitions must not meet in one fragment."""
+    if table.spec.partition_column is None:
+        return [set(fragment_ids)]
+    dataset = table.open()
+    groups = []
+    remaining_ids = set(fragment_ids)
+    for partition_key in table.list_partitions():
+        own, _ = table.find_fragments(dataset, partition_key)
+        groups.append(remaining_ids & {fragment.fragment_id for fragment in own})
+        remaining_ids -= groups[-1]
+    return [group for group in (*groups, *({fragment_id} for fragment_id in remaining_ids)) if group]
+
+
+def _compact_together(table: Table, fragment_ids: Collection[int]) -> int:
     batch_limits: dict[str, Any] = {}
     if table.spec.name == "images":
         batch_limits = {"target_rows_per_fragment": IMAGES_PER_FRAGMENT, "batch_size": IMAGES_PER_BATCH}

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import lance
+import pyarrow.fs as pafs
 
 from mvl_assets.common.file_lock import hold_lock
 from mvl_assets.lake.errors import LakeError
-from mvl_assets.lake.storage import resolve_local_path
+from mvl_assets.lake.storage import open_filesystem, resolve_local_path
 
 LANCE_DIRS = ("data", "_versions", "_transactions", "_deletions")
 LANCE_MAGIC = b"LANC"
@@ -56,6 +58,32 @@ class Fsyncer:
             for parent in list(self.root.parents)[:3]:
                 _fsync(str(parent))
         self._synced_paths = present_paths
+
+
+def fsync_data_files(uri: str, files: Iterable[str]) -> None:
+    """Fsync data files, relative to the table's `data` folder, with their large blobs, before a commit names them."""
+    root = resolve_local_path(uri)
+    if root is None:
+        return
+    for file in files:
+        path = root / "data" / file
+        blob_dir = path.with_suffix("")
+        if blob_dir.is_dir():
+            for entry in os.scandir(blob_dir):
+                _fsync(entry.path)
+            _fsync(str(blob_dir))
+        _fsync(str(path))
+    _fsync(str(root / "data"))
+
+
+def remove_data_files(uri: str, files: Iterable[str]) -> None:
+    """Remove data files that no version refers to, with their large blobs."""
+    filesystem, root = open_filesystem(uri)
+    for file in files:
+        blob_dir = f"{root}/data/{file.removesuffix('.lance')}"
+        if filesystem.get_file_info(blob_dir).type == pafs.FileType.Directory:
+            filesystem.delete_dir(blob_dir)
+        filesystem.delete_file(f"{root}/data/{file}")
 
 
 def _fsync(path: str) -> None:

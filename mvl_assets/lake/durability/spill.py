@@ -12,6 +12,18 @@ from mvl_assets.common.batches import iter_batches
 from mvl_assets.lake.durability.scratch import create_scratch_dir
 from mvl_assets.lake.errors import translate_disk_errors
 
+MEMORY_LIMIT = "1GB"
+
+
+@contextmanager
+def open_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection without a file that spills to a scratch folder above `MEMORY_LIMIT`."""
+    with create_scratch_dir("duckdb") as folder, duckdb.connect() as con:
+        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        con.execute(f"SET temp_directory = '{folder}/spill'")
+        with translate_disk_errors(str(folder)):
+            yield con
+
 
 @contextmanager
 def spill_to_duckdb(

@@ -96,6 +96,7 @@ IMAGES = TableSpec(
     pa.schema(
         [
             ("image_id", pa.string()),
+            ("source", pa.string()),
             lance.blob_field("bytes"),
             ("size", pa.int64()),
             ("format", pa.string()),
@@ -107,6 +108,7 @@ IMAGES = TableSpec(
         ]
     ),
     key_column="image_id",
+    partition_column="source",
     has_row_hash=False,
 )
 

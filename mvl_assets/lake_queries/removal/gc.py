@@ -132,11 +132,12 @@ def _skip_if_busy(step: str, report: GcReport) -> Iterator[None]:
 
 def _collect_images(lake: Lake, report: GcReport, dry_run: bool, lock: AbstractContextManager[None]) -> None:
     with lock:
-        unreferenced = find_unreferenced_images(lake)
-        report.image_bytes = sum(iter_image_sizes(lake, unreferenced))
-        report.n_images = len(unreferenced)
-        if not dry_run:
-            delete_keys(lake.images.table, unreferenced)
+        for source in lake.images.table.list_partitions():
+            unreferenced = find_unreferenced_images(lake, source)
+            report.image_bytes += sum(iter_image_sizes(lake, source, unreferenced))
+            report.n_images += len(unreferenced)
+            if not dry_run:
+                delete_keys(lake.images.table, unreferenced, source)
 
 
 def _find_wasteful_fragments(images_table: Table) -> set[int]:

@@ -116,7 +116,7 @@ class Purge:
         pack_plans = [f"pack_plan/{stage}" for stage in scope.packed_stages]
         row_counts |= {name: self._lake.get_table(name).count() for name in pack_plans}
         row_counts |= {name: self._answers.count(name) for name in self._answers.table_names}
-        image_sizes = list(iter_image_sizes(self._lake, scope.exclusive_image_ids))
+        image_sizes = list(iter_image_sizes(self._lake, self.source, scope.exclusive_image_ids))
         mixed_stages = {name.split("/", 1)[1] for name in mixture_tables if row_counts[name]}
         return PurgePlan(
             row_counts={name: n for name, n in sorted(row_counts.items()) if n},
@@ -182,7 +182,7 @@ class Purge:
             self._drop_from_mixture(name)
         for name, condition in delete_filters.items():
             self._delete_rows(name, condition)
-        delete_keys(self._lake.images.table, image_ids)
+        delete_keys(self._lake.images.table, image_ids, self.source)
         self._delete_rows("samples", sample_filter)
         if not keep_bytes:
             self._reclaim_bytes()

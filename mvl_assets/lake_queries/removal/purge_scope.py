@@ -159,10 +159,10 @@ class PurgeScope:
     @cached_property
     def image_ids(self) -> IdSet:
         """Images of the samples."""
-        return IdSet(iter_referenced_image_ids(self.lake, self.build_filter("samples")))
+        return IdSet(iter_referenced_image_ids(self.lake, self.source, self.build_filter("samples")))
 
     @cached_property
     def exclusive_image_ids(self) -> IdSet:
-        """Images of the samples that no other sample uses."""
-        other_images = iter_referenced_image_ids(self.lake, f"NOT ({self.build_filter('samples')})")
+        """Images of the samples that no other sample of the source uses."""
+        other_images = iter_referenced_image_ids(self.lake, self.source, f"NOT ({self.build_filter('samples')})")
         return self.image_ids.difference(other_images)

@@ -95,7 +95,7 @@ def fill(lake: Lake) -> dict[str, list[Row]]:
 
 
 def _source(lake: Lake, source: str) -> list[Row]:
-    lake.images.insert([SHARED, *(own_image(source, row) for row in range(3))])
+    lake.get_images(source).insert([SHARED, *(own_image(source, row) for row in range(3))])
     rows = [
         sample(
             source,

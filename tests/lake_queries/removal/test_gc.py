@@ -47,8 +47,8 @@ def fill(lake: Lake, used: int, unused: int, size: int = 20_000) -> tuple[list[I
     """Two fragments of pictures: in the first all are in use, in the second `used` are and `unused` are not."""
     first = [make_image(n, size) for n in range(4)]
     second = [make_image(100 + n, size) for n in range(used + unused)]
-    lake.images.insert(first)
-    lake.images.insert(second)
+    lake.get_images("drawn").insert(first)
+    lake.get_images("drawn").insert(second)
     kept = [*first, *second[:used]]
     put_samples(lake, "drawn", [sample("drawn", n, image_ids=[p.image_id]) for n, p in enumerate(kept)])
     return kept, second[used:]
@@ -68,7 +68,7 @@ def test_unreferenced_images_are_removed_and_all_others_stay(lake: Lake) -> None
 
 def test_images_of_earlier_revisions_and_withdrawn_samples_stay(lake: Lake) -> None:
     pictures = [make_image(n) for n in range(3)]
-    lake.images.insert(pictures)
+    lake.get_images("drawn").insert(pictures)
     put_samples(
         lake,
         "drawn",
@@ -204,4 +204,4 @@ def test_many_keys_are_deleted_in_several_commits(lake: Lake, monkeypatch: pytes
     kept, _ = fill(lake, used=0, unused=5)
     assert collect_garbage(lake, WEEK).n_images == 5
     assert stored(lake) == {p.image_id for p in kept}
-    assert gc.find_unreferenced_images(lake).to_arrow().to_pylist() == []
+    assert gc.find_unreferenced_images(lake, "drawn").to_arrow().to_pylist() == []

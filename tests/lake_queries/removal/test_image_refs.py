@@ -15,7 +15,7 @@ FIRST, SECOND, THIRD, UNUSED = (make_image(n, size=100 + n) for n in range(4))
 
 
 def fill(lake: Lake) -> None:
-    lake.images.insert([FIRST, SECOND, THIRD, UNUSED])
+    lake.get_images("drawn").insert([FIRST, SECOND, THIRD, UNUSED])
     put_samples(
         lake,
         "drawn",
@@ -31,22 +31,23 @@ def fill(lake: Lake) -> None:
 
 def test_all_revisions_count_and_ids_may_repeat(lake: Lake) -> None:
     fill(lake)
-    referenced = [image_id for batch in iter_referenced_image_ids(lake) for image_id in batch]
-    assert sorted(referenced) == sorted([FIRST.image_id, FIRST.image_id, SECOND.image_id, THIRD.image_id])
+    referenced = [image_id for batch in iter_referenced_image_ids(lake, "drawn") for image_id in batch]
+    assert sorted(referenced) == sorted([FIRST.image_id, FIRST.image_id, SECOND.image_id])
 
 
 def test_a_condition_restricts_the_samples(lake: Lake) -> None:
     fill(lake)
-    assert list(iter_referenced_image_ids(lake, "source = 'other'")) == [[THIRD.image_id]]
+    assert list(iter_referenced_image_ids(lake, "drawn", "position = 2 AND NOT withdrawn")) == [[FIRST.image_id]]
 
 
 def test_only_images_that_no_revision_refers_to_are_unreferenced(lake: Lake) -> None:
-    assert not find_unreferenced_images(lake)
+    assert not find_unreferenced_images(lake, "drawn")
     fill(lake)
-    assert list(find_unreferenced_images(lake)) == [UNUSED.image_id]
+    assert set(find_unreferenced_images(lake, "drawn")) == {THIRD.image_id, UNUSED.image_id}
+    assert not find_unreferenced_images(lake, "other")
 
 
 def test_sizes_are_those_of_stored_images_alone(lake: Lake) -> None:
     fill(lake)
-    assert sorted(iter_image_sizes(lake, IdSet([[SECOND.image_id, UNUSED.image_id, "0" * 32]]))) == [101, 103]
-    assert not list(iter_image_sizes(lake, IdSet(())))
+    assert sorted(iter_image_sizes(lake, "drawn", IdSet([[SECOND.image_id, UNUSED.image_id, "0" * 32]]))) == [101, 103]
+    assert not list(iter_image_sizes(lake, "drawn", IdSet(())))

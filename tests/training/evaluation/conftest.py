@@ -42,7 +42,7 @@ def fill(lake: Lake, category: str) -> None:
     for number in range(ROWS):
         colour = COLOURS[number % len(COLOURS)]
         pictures = [] if category == "language" else [draw(colour, number)]
-        lake.images.insert([_image(data) for data in pictures])
+        lake.get_images(source).insert([_image(data) for data in pictures])
         sample_id = compute_digest(source, number)
         samples.append(
             {
