@@ -13,7 +13,7 @@ TESTS = PROJECT_ROOT / "tests"
 FILES = sorted(TESTS.rglob("*.py"))
 
 # Tests of several packages at once.
-WITHOUT_PACKAGE = frozenset({"browser", "fuzz", "hostile", "pipeline"})
+WITHOUT_PACKAGE = frozenset({"browser", "fuzz", "hostile", "object_store", "pipeline"})
 
 
 def find_package(folder: Path) -> Path:

@@ -17,14 +17,17 @@ from pathlib import Path
 
 import click
 
+from mvl_assets.common.scratch_location import find_filesystem_type
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.local_server.server_spec import is_vllm_installed
 from mvl_assets.judging.keep import validate_keep_rule
+from mvl_assets.lake.durability.store_probe import require_conditional_writes
 
 MIN_FREE_DISK_GB = 12
 MIN_MEMORY_GB = 8
+MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
 CHROMIUM_EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -114,6 +117,31 @@ def _check_writable() -> Check:
     except OSError as error:
         return Check("writable", False, f"{home}: {error.strerror}", "set MVL_HOME to a folder you may write")
     return Check("writable", True, str(home), "")
+
+
+def _check_scratch() -> Check:
+    folder = load_settings().scratch_dir
+    filesystem_type = find_filesystem_type(folder)
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    return Check(
+        "temporary files",
+        filesystem_type not in MEMORY_FILESYSTEMS,
+        f"{folder} ({filesystem_type or 'unknown file system'}, {free_gb:.0f} GB free)",
+        "they may take gigabytes, which is memory there: set MVL_SCRATCH to a folder on a disk",
+        required=False,
+    )
+
+
+def _check_lake_store() -> Check:
+    root = load_settings().lake_root
+    if "://" not in root:
+        return Check("object store", True, "not used, the lake is on a disk", "")
+    try:
+        require_conditional_writes(root)
+    except MvlError as error:
+        return Check("object store", False, error.message, error.hint or "")
+    return Check("object store", True, f"{root} keeps commits made at the same time", "")
 
 
 def _check_profile() -> Check:
@@ -210,6 +238,8 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     _check_memory,
     _check_disk,
     _check_writable,
+    _check_scratch,
+    _check_lake_store,
     _check_profile,
     _check_vllm,
     _check_training,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,3 +63,21 @@ def create_scratch_parent() -> Path:
 def open_scratch_file(mode: str = "w+b", encoding: str | None = None) -> IO[Any]:
     """Open an unnamed temporary file, which is gone when it is closed. Raises as `create_scratch_parent` does."""
     return tempfile.TemporaryFile(mode, encoding=encoding, dir=create_scratch_parent())
+
+
+def find_filesystem_type(path: Path) -> str:
+    """Return the kind of file system that a path is on or would be on, such as `ext4` or `tmpfs`; `` if unknown."""
+    path = path.resolve()
+    matches = [
+        (len(mount_point), filesystem_type)
+        for mount_point, filesystem_type in _iter_mounts()
+        if path.is_relative_to(mount_point)
+    ]
+    return max(matches, default=(0, ""))[1]
+
+
+def _iter_mounts() -> Iterator[tuple[str, str]]:
+    with suppress(OSError):
+        for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+            _, mount_point, filesystem_type, *_ = line.split(" ")
+            yield mount_point.replace("\\040", " "), filesystem_type

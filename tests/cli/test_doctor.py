@@ -51,3 +51,13 @@ def test_gpu_is_counted_by_nvidia_smi(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert doctor._describe_gpu() == "nvidia-smi lists 2 GPU(s)"
+
+
+def test_temporary_files_in_memory_are_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MVL_SCRATCH", "/dev/shm/mvl-scratch")
+    check = doctor._check_scratch()
+    assert (check.ok, check.required) == (False, False) and "tmpfs" in check.detail and "MVL_SCRATCH" in check.fix
+    monkeypatch.setattr(doctor, "find_filesystem_type", lambda folder: "ext4")
+    monkeypatch.setenv("MVL_SCRATCH", str(tmp_path / "not" / "there"))
+    check = doctor._check_scratch()
+    assert check.ok and str(tmp_path) in check.detail

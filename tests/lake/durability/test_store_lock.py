@@ -1,4 +1,4 @@
-"""The lock of an object store; here in a folder, where it works the same. `tests/store` has it on a server."""
+"""The lock of an object store; here in a folder, where it works the same. `tests/object_store` has it on a server."""
 
 from __future__ import annotations
 
