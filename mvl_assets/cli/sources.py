@@ -10,7 +10,7 @@ from mvl_assets.common.tables import as_json, format_table
 from mvl_assets.config.catalog import CATEGORIES, SourceSpec, get_source, load_catalog
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
-from mvl_assets.errors import InfrastructureError, MvlError
+from mvl_assets.errors import MvlError
 from mvl_assets.fetch.lock import Lockfile, read_lockfile, write_lockfile
 from mvl_assets.fetch.overview import compute_source_state, describe_state, is_fetchable, measure_folder
 from mvl_assets.fetch.progress import format_bytes
@@ -105,28 +105,31 @@ def update_lock_file(sources: tuple[str, ...], category: str | None) -> None:
 @click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
 @click.option("--refetch", is_flag=True, help="Also fetch files that were removed after their ingest.")
 def fetch_sources(sources: tuple[str, ...], category: str | None, refetch: bool) -> None:
-    """Fetch the sources' files; without --source, all sources of the profile that can be fetched."""
+    """Fetch the sources' files; without --source, all sources of the profile that can be fetched.
+
+    Several sources are fetched at a time; one that fails does not stop the others.
+    """
     from mvl_assets.fetch.source import fetch_source
+    from mvl_assets.fetch.source import fetch_sources as fetch_all
 
     specs = _filter_specs(sources, category)
     if not sources:
         profile_sources = load_profile(load_settings().profile).sources
         specs = [s for s in specs if is_fetchable(s) and (profile_sources == "all" or s.slug in profile_sources)]
     specs = _exclude_purged(specs, are_explicit=bool(sources))
+    if len(specs) == 1:
+        fetch_source(specs[0], log=click.echo, refetch=refetch)
+        return
     failed_slugs: list[str] = []
-    for spec in specs:
-        try:
-            fetch_source(spec, log=click.echo, refetch=refetch)
-        except InfrastructureError:
-            raise
-        except MvlError as error:
-            if len(specs) == 1:
-                raise
-            failed_slugs.append(spec.slug)
-            click.echo(f"{error.message}\n  what to do: {error.hint or format_manual_instructions(spec)}", err=True)
+
+    def report_failure(spec: SourceSpec, error: MvlError) -> None:
+        failed_slugs.append(spec.slug)
+        click.echo(f"{error.message}\n  what to do: {error.hint or format_manual_instructions(spec)}", err=True)
+
+    fetch_all(specs, report_failure, log=click.echo, refetch=refetch)
     if failed_slugs:
         raise MvlError(
-            f"{len(failed_slugs)} of {len(specs)} sources were not fetched: {', '.join(failed_slugs)}",
+            f"{len(failed_slugs)} of {len(specs)} sources were not fetched: {', '.join(sorted(failed_slugs))}",
             hint="the reason of each is printed above; the others were fetched",
         )
 

@@ -23,7 +23,7 @@ def compute_digest(*parts: object) -> str:
     `bytes` enter as they are, everything else as canonical JSON. Parts are prefixed with their length, so ("ab", "c")
     and ("a", "bc") differ.
     """
-    chunks = []
+    chunks: list[bytes] = []
     for part in parts:
         data = part if isinstance(part, bytes) else encode_canonical_json(part)
         chunks += (len(data).to_bytes(8, "little"), data)

@@ -1,4 +1,4 @@
-"""Fetching one source: all its files into its folder at the locked commit, or an error that says why not.
+"""Fetching sources: all files of each into its folder at the locked commit, or an error that says why not.
 
 The folder belongs either to the fetch or to the user. Files that the user put there are never overwritten or removed; a
 folder with files that are not the source's is left alone with an error.
@@ -10,25 +10,24 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.config.settings import load_settings
+from mvl_assets.errors import InfrastructureError, MvlError
 from mvl_assets.fetch import hub
-from mvl_assets.fetch.connection import create_session
 from mvl_assets.fetch.errors import FetchError, FetchRefused
 from mvl_assets.fetch.lock import LockedFile, LockedSource, read_lockfile
 from mvl_assets.fetch.lookup import resolve_source
 from mvl_assets.fetch.overview import list_files, matches_lock
 from mvl_assets.fetch.progress import LogFn, TransferMeter, format_bytes, log_nothing
 from mvl_assets.fetch.rules import format_manual_instructions
+from mvl_assets.fetch.shared_transfers import SharedTransfers, open_shared_transfers
 from mvl_assets.fetch.state import (
     PARTIAL_DIR,
     FetchState,
     StoredFile,
     hold_source_lock,
-    iter_states,
     load_state,
     save_state,
 )
@@ -42,10 +41,15 @@ from mvl_assets.fetch.transfer import (
     find_mismatch,
 )
 
+MAX_CONCURRENT_SOURCES = 8
 MAX_CONCURRENT_DOWNLOADS = 4
-"""Files of one source that are downloaded at the same time."""
+"""Sources that are fetched at the same time, and files of one source; together `shared_transfers.MAX_CONNECTIONS`."""
 SAVE_INTERVAL_S = 1.0
-"""Shortest time in seconds between two writes of the state file while files arrive."""
+SAVE_INTERVAL_RATIO = 50
+"""Shortest time in seconds between two writes of the state file while files arrive; with many files, at least so many
+times what a write takes. A file that a kill leaves out of the state is checked and recorded by the next fetch."""
+
+FailureFn = Callable[[SourceSpec, MvlError], object]
 
 
 def fetch_source(
@@ -65,6 +69,66 @@ def fetch_source(
         FetchError: The source has no public home, cannot be looked up, is gated, or the wrong file arrived.
         InfrastructureError: The disk is too full.
     """
+
+    async def fetch() -> FetchState:
+        async with open_shared_transfers() as shared:
+            return await _fetch_with(shared, source, log, retry_policy, refetch=refetch)
+
+    return asyncio.run(fetch())
+
+
+def fetch_sources(
+    sources: Iterable[SourceSpec],
+    on_failure: FailureFn,
+    *,
+    log: LogFn = log_nothing,
+    refetch: bool = False,
+    retry_policy: RetryPolicy = RetryPolicy(),
+) -> None:
+    """Fetch several sources at a time, and a file that they share once.
+
+    Args:
+        sources: The sources.
+        on_failure: Gets a source that cannot be fetched, with the error, while the others go on.
+        log: Gets lines of progress, each of one source.
+        refetch: Also fetch files that were removed after they were ingested.
+        retry_policy: How often to retry.
+
+    Raises:
+        InfrastructureError: The disk is too full. What has arrived is kept.
+    """
+
+    async def fetch_all() -> None:
+        slots = asyncio.Semaphore(MAX_CONCURRENT_SOURCES)
+        async with open_shared_transfers() as shared:
+
+            async def fetch_one(source: SourceSpec) -> None:
+                async with slots:
+                    try:
+                        await _fetch_with(shared, source, log, retry_policy, refetch=refetch)
+                    except InfrastructureError:
+                        raise
+                    except MvlError as error:
+                        on_failure(source, error)
+
+            await _run_all(fetch_one(source) for source in sources)
+
+    asyncio.run(fetch_all())
+
+
+async def _run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once. The first failure cancels the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for coroutine in coroutines:
+                tasks.create_task(coroutine)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _fetch_with(
+    shared: SharedTransfers, source: SourceSpec, log: LogFn, retry_policy: RetryPolicy, *, refetch: bool
+) -> FetchState:
     if source.path is not None:
         raise FetchError(source.slug, "its `path:` is a folder of your own, into which nothing is fetched")
     with hold_source_lock(source.slug):
@@ -77,10 +141,11 @@ def fetch_source(
         ):
             log(f"{source.slug}: ingested, archives removed: nothing to fetch")
             return previous_state
-        entry = locked_entry or _resolve_unlocked(source, log)
+        entry = locked_entry if locked_entry is not None else await asyncio.to_thread(_resolve_unlocked, source, log)
         if entry.reason is not None:
             log(f"{source.slug}: {entry.reason}")
-        return _SourceFetch(source, entry, previous_state, log, retry_policy, is_locked=locked_entry is not None).run()
+        is_locked = locked_entry is not None
+        return await _SourceFetch(source, entry, previous_state, log, retry_policy, shared, is_locked=is_locked).run()
 
 
 def _resolve_unlocked(source: SourceSpec, log: LogFn) -> LockedSource:
@@ -103,28 +168,38 @@ class _SourceFetch:
         previous_state: FetchState | None,
         log: LogFn,
         retry_policy: RetryPolicy,
+        shared: SharedTransfers,
         *,
         is_locked: bool,
     ) -> None:
         self.source, self.entry, self.log, self.retry_policy = source, entry, log, retry_policy
+        self._shared = shared
         self.root = source.root
         stored_files = dict(previous_state.files) if previous_state is not None else {}
         self.state = FetchState(commit=entry.commit, locked=is_locked, files=stored_files)
         # A file from before the first fetch is the user's; later ones may come from a killed fetch.
         self._is_user_managed = previous_state is None
-        self._saved_at = 0.0
+        self._next_save_at = 0.0
 
-    def run(self) -> FetchState:
+    async def run(self) -> FetchState:
+        missing = await asyncio.to_thread(self._find_missing_files)
+        if missing:
+            self._save()
+            await self._download(missing)
+        return await asyncio.to_thread(self._finish)
+
+    def _find_missing_files(self) -> list[RemoteFile]:
+        """Return the files to download. Those that another source has fetched are linked."""
         self._check_foreign_files()
         missing = [
             remote_file
             for remote_file in map(self._build_remote_file, self.entry.files)
             if not self._is_present(remote_file)
         ]
-        if missing:
-            self._save()
-            shared_files = _find_files_of_other_sources(self.source.slug)
-            self._download([item for item in missing if not self._link_from_other_source(item, shared_files)])
+        self._shared.find_fetched_files(self.source.slug, {item.sha256 for item in missing if item.sha256 is not None})
+        return [item for item in missing if not self._link_from_other_source(item)]
+
+    def _finish(self) -> FetchState:
         self._remove_stale_files()
         self.state = self.state.model_copy(update={"complete": True})
         self._save()
@@ -134,8 +209,10 @@ class _SourceFetch:
         return self.state
 
     def _save(self) -> None:
+        started_at = time.monotonic()
         save_state(self.source.slug, self.state)
-        self._saved_at = time.monotonic()
+        saved_at = time.monotonic()
+        self._next_save_at = saved_at + max(SAVE_INTERVAL_S, SAVE_INTERVAL_RATIO * (saved_at - started_at))
 
     def _build_remote_file(self, file: LockedFile) -> RemoteFile:
         declaration = self.entry.declaration
@@ -179,16 +256,21 @@ class _SourceFetch:
         self._record_file(remote_file.name, digest, user_managed=self._is_user_managed or stored is not None)
         return True
 
-    def _link_from_other_source(self, remote_file: RemoteFile, shared_files: dict[str, tuple[str, Path]]) -> bool:
+    def _link_from_other_source(self, remote_file: RemoteFile) -> bool:
         """Link a file that another source of the same repository has fetched; return whether there is one."""
-        if remote_file.sha256 is None or remote_file.sha256 not in shared_files:
+        if remote_file.sha256 is None:
             return False
-        slug, origin = shared_files[remote_file.sha256]
+        fetched_file = self._shared.get_fetched_file(remote_file.sha256)
+        if fetched_file is None:
+            return False
+        slug, origin = fetched_file
         partial = PartialFile(self.root, remote_file)
         partial.discard()
         try:
             os.link(origin, partial.path)
         except OSError:  # another disk, or one without links
+            if not origin.is_file():
+                return False
             check_disk_space(self.root, origin.stat().st_size)
             shutil.copyfile(origin, partial.path)
         if partial.compute_sha256() != remote_file.sha256:
@@ -199,35 +281,34 @@ class _SourceFetch:
         self.log(f"{self.source.slug}: {remote_file.name} is shared with {slug}")
         return True
 
-    def _download(self, remote_files: Sequence[RemoteFile]) -> None:
+    async def _download(self, remote_files: Sequence[RemoteFile]) -> None:
         present_bytes = sum(PartialFile(self.root, remote_file).size for remote_file in remote_files)
         sizes = [item.size for item in remote_files]
         remaining_bytes = max(0, sum(size for size in sizes if size is not None) - present_bytes)
-        check_disk_space(self.root, remaining_bytes)
+        check_disk_space(self.root, remaining_bytes + self._shared.count_pending_bytes())
         unsized_note = f" and {sizes.count(None)} files of unknown size" if None in sizes else ""
         resume_note = f"; {format_bytes(present_bytes)} have arrived" if present_bytes else ""
         self.log(
             f"{self.source.slug}: {len(remote_files)} files to fetch, "
             f"{format_bytes(remaining_bytes)}{unsized_note}{resume_note}"
         )
-        asyncio.run(self._download_all(remote_files, None if None in sizes else remaining_bytes))
+        meter = TransferMeter(self.source.slug, None if None in sizes else remaining_bytes, self.log)
+        downloader = Downloader(self.source.slug, self.root, self._shared.session, meter, self.retry_policy)
+        slots = asyncio.Semaphore(MAX_CONCURRENT_DOWNLOADS)
 
-    async def _download_all(self, remote_files: Sequence[RemoteFile], total_bytes: int | None) -> None:
-        meter = TransferMeter(self.source.slug, total_bytes, self.log)
-        semaphore = asyncio.Semaphore(MAX_CONCURRENT_DOWNLOADS)
-        async with create_session() as session:
-            downloader = Downloader(self.source.slug, self.root, session, meter, self.retry_policy)
+        async def download_one(remote_file: RemoteFile) -> None:
+            async with self._shared.hold_content(remote_file.sha256):
+                if await asyncio.to_thread(self._link_from_other_source, remote_file):
+                    meter.extend_total(-(remote_file.size or 0))
+                    return
+                async with slots, self._shared.connections:
+                    digest = await downloader.download(remote_file)
+                self._record_file(remote_file.name, digest)
+                self._shared.add_fetched_file(digest, self.source.slug, self.root / remote_file.name)
 
-            async def download_one(remote_file: RemoteFile) -> None:
-                async with semaphore:
-                    self._record_file(remote_file.name, await downloader.download(remote_file))
-
+        with self._shared.count_meter(meter):
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    for remote_file in remote_files:
-                        tasks.create_task(download_one(remote_file))
-            except BaseExceptionGroup as group:
-                raise group.exceptions[0] from None
+                await _run_all(download_one(remote_file) for remote_file in remote_files)
             finally:
                 self._save()
         if remote_files:
@@ -237,7 +318,7 @@ class _SourceFetch:
         stat = (self.root / name).stat()
         stored = StoredFile(size=stat.st_size, sha256=digest, mtime_ns=stat.st_mtime_ns, user_managed=user_managed)
         self.state.files[name] = stored
-        if time.monotonic() - self._saved_at > SAVE_INTERVAL_S:
+        if time.monotonic() > self._next_save_at:
             self._save()
 
     def _remove_stale_files(self) -> None:
@@ -248,14 +329,3 @@ class _SourceFetch:
                 (self.root / name).unlink()
         kept = {name: file for name, file in self.state.files.items() if name in current_names}
         self.state = self.state.model_copy(update={"files": kept})
-
-
-def _find_files_of_other_sources(slug: str) -> dict[str, tuple[str, Path]]:
-    """Return the files that other sources have fetched: sha256 -> (source, path)."""
-    return {
-        file.sha256: (other_slug, load_settings().raw_dir / other_slug / name)
-        for other_slug, state in iter_states()
-        if other_slug != slug
-        for name, file in state.files.items()
-        if state.has_intact_file(load_settings().raw_dir / other_slug, name)
-    }

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import MvlError
+from mvl_assets.fetch import shared_transfers
+from mvl_assets.fetch import source as source_module
 from mvl_assets.fetch.errors import FetchError
 from mvl_assets.fetch.lock import read_lockfile, write_lockfile
 from mvl_assets.fetch.lookup import lock_sources
 from mvl_assets.fetch.overview import compute_source_state, describe_state, get_missing_reason, list_files
-from mvl_assets.fetch.source import MAX_CONCURRENT_DOWNLOADS, fetch_source
-from mvl_assets.fetch.state import get_state_path, hold_source_lock, load_state, save_state
+from mvl_assets.fetch.source import MAX_CONCURRENT_DOWNLOADS, fetch_source, fetch_sources
+from mvl_assets.fetch.state import FetchState, get_state_path, hold_source_lock, load_state, save_state
 from tests.fetch.hub_server import Fault, HubServer, Repo, wait_until
 from tests.fetch.sources import QUICK, noise, spec
 
@@ -168,6 +171,76 @@ def test_concurrent_downloads_are_limited(hub: HubServer) -> None:
         fetching.result(30)
     assert there(spec()) == files
     assert hub.most_at_once == MAX_CONCURRENT_DOWNLOADS
+
+
+def fetch_in_thread(pool: ThreadPoolExecutor, sources: list[SourceSpec], failures: dict[str, MvlError]) -> Future[None]:
+    def note_failure(source: SourceSpec, error: MvlError) -> None:
+        failures[source.slug] = error
+
+    return pool.submit(fetch_sources, sources, note_failure, retry_policy=QUICK)
+
+
+def test_several_sources_are_fetched_at_once_within_one_limit_of_connections(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_transfers, "MAX_CONNECTIONS", 5)
+    sources = []
+    for n in range(4):
+        hub.repos[f"lab/{n}"] = Repo({f"{n}-{i}.json": noise(2000, 10 * n + i) for i in range(3)})
+        sources.append(spec(f"s{n}", repo=f"lab/{n}"))
+    hub.faults["/cdn/"] = Fault(times=5, hold=2000)
+    failures: dict[str, MvlError] = {}
+    with ThreadPoolExecutor(1) as pool:
+        fetching = fetch_in_thread(pool, sources, failures)
+        wait_until(lambda: hub.at_once == 5)
+        hub.release.set()
+        fetching.result(30)
+    assert not failures and hub.most_at_once == 5
+    for n, source in enumerate(sources):
+        assert there(source) == hub.repos[f"lab/{n}"].files
+
+
+def test_file_that_two_sources_share_is_downloaded_once_while_both_are_fetched(hub: HubServer) -> None:
+    files = {"b.json": b"[]", "images.zip": FILES["images.zip"]}
+    hub.repos["lab/data"] = Repo(dict(files))
+    one, two = spec("one"), spec("two")
+    lock(one, two)
+    hub.faults["/cdn/"] = Fault(hold=4000)
+    failures: dict[str, MvlError] = {}
+    with ThreadPoolExecutor(1) as pool:
+        fetching = fetch_in_thread(pool, [one, two], failures)
+        assert hub.held.wait(30)
+        wait_until(lambda: all((source.root / "b.json").exists() for source in (one, two)))
+        hub.release.set()
+        fetching.result(30)
+    assert not failures and hub.sent["images.zip"] == len(files["images.zip"])
+    assert there(one) == there(two) == files
+    assert (one.root / "images.zip").stat().st_ino == (two.root / "images.zip").stat().st_ino
+
+
+def test_one_failure_of_several_sources_is_reported_and_the_others_are_fetched(data: Repo, hub: HubServer) -> None:
+    hub.repos["lab/other"] = Repo({"c.json": noise(2000, 7)})
+    hub.faults["images.zip"] = Fault(times=9, status=404)
+    failures: dict[str, MvlError] = {}
+    with ThreadPoolExecutor(1) as pool:
+        fetch_in_thread(pool, [spec(), spec("other", repo="lab/other")], failures).result(30)
+    assert failures.keys() == {"demo"} and "it is not at" in failures["demo"].message
+    assert state_of(spec()) != "fetched" and state_of(spec("other", repo="lab/other")) == "fetched"
+
+
+def test_state_is_written_rarely_when_a_write_takes_long(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.repos["lab/data"] = Repo({f"{i}.json": noise(100, i) for i in range(30)})
+    writes: list[int] = []
+
+    def save_slowly(slug: str, state: FetchState) -> None:
+        writes.append(len(state.files))
+        time.sleep(0.02)
+        save_state(slug, state)
+
+    monkeypatch.setattr(source_module, "save_state", save_slowly)
+    monkeypatch.setattr(source_module, "SAVE_INTERVAL_S", 0.0)
+    fetch_source(spec(), retry_policy=QUICK)
+    assert writes[-1] == 30 and len(writes) < 15
 
 
 def test_second_process_is_refused_while_a_source_is_fetched(data: Repo) -> None:
