@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class MvlError(Exception):
     """An error that the user can act on.
@@ -13,6 +15,10 @@ class MvlError(Exception):
         self.message = message
         self.hint = hint
         super().__init__(message if hint is None else f"{message} | {hint}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without a call of __init__, whose parameters differ between subclasses: errors travel between processes.
+        return _rebuild_error, (type(self), self.args, self.__dict__)
 
 
 class InfrastructureError(MvlError):
@@ -30,3 +36,10 @@ class SourceError(MvlError):
         self.file = file
         location = source if file is None else f"{source}: {file}"
         super().__init__(f"{location}: {message}", hint=hint)
+
+
+def _rebuild_error(error_class: type[MvlError], args: tuple[Any, ...], state: dict[str, Any]) -> MvlError:
+    error = error_class.__new__(error_class)
+    error.args = args
+    error.__dict__.update(state)
+    return error

@@ -22,7 +22,7 @@ VERBS = frozenset(
     abort accepts acquire adapt add adds advance allocate allow answer append apply apportion arrange as
     assemble attach attempt begin block bootstrap build calibrate call can cancel categorise check choose
     classify clear close collapse collate collect combine compact compare compute concatenate conform
-    consolidate construct contains continue convert cool copy count create cut damage decode dedupe defer delete
+    connect consolidate construct contains continue convert cool copy count create cut damage decode dedupe defer delete
     demote descend describe detach detect diagnose digest discard dispatch download drain draw drop embed encode
     end enqueue ensure equals escape estimate evaluate exclude execute exists exit expand expire export extend
     extract fail fetch fill filter finalize find finish flatten flush fold forecast format forward from fsync

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ from mvl_assets.common.scratch_location import find_filesystem_type
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
+from mvl_assets.execution.ray_cluster import INSTALL_HINT, is_ray_installed
 from mvl_assets.inference.local_server.server_spec import is_vllm_installed
 from mvl_assets.judging.keep import validate_keep_rule
 from mvl_assets.lake.durability.store_probe import require_conditional_writes
@@ -169,6 +171,15 @@ def _check_vllm() -> Check:
     )
 
 
+def _check_ray() -> Check:
+    try:
+        is_needed = load_profile(load_settings().profile).executor.kind == "ray"
+    except MvlError:  # reported by the profile check
+        is_needed = False
+    detail = f"ray {metadata.version('ray')}" if is_ray_installed() else "not installed"
+    return Check("ray", is_ray_installed() or not is_needed, detail, INSTALL_HINT)
+
+
 def _check_training() -> Check:
     missing = [m for m in ("torch", "transformers", "deepspeed") if importlib.util.find_spec(m) is None]
     return Check("training", not missing, "installed" if not missing else f"no {', '.join(missing)}", "make setup")
@@ -242,6 +253,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     _check_lake_store,
     _check_profile,
     _check_vllm,
+    _check_ray,
     _check_training,
     _check_torch_build,
     _check_port,

@@ -133,6 +133,24 @@ class MixtureConfig(StrictModel):
         return self
 
 
+class ExecutorConfig(StrictModel):
+    """Where the shards of a source are worked on: processes of this machine, or a Ray cluster.
+
+    `address` is Ray's: `auto`, `host:port` or `ray://host:port`; null starts Ray on this machine.
+    """
+
+    kind: Literal["processes", "ray"] = "processes"
+    # Shards at a time; null takes one per CPU, of this machine or of the cluster.
+    processes: int | None = Field(default=None, gt=0)
+    address: str | None = None
+
+    @model_validator(mode="after")
+    def _validate_address(self) -> ExecutorConfig:
+        if self.address is not None and self.kind != "ray":
+            raise ValueError("an address belongs to kind: ray")
+        return self
+
+
 class Profile(StrictModel):
     """Everything a run needs to know besides the catalog."""
 
@@ -149,6 +167,7 @@ class Profile(StrictModel):
     roles: dict[ModelRole, str]
     keep: KeepConfig = KeepConfig()
     mixture: MixtureConfig = MixtureConfig()
+    executor: ExecutorConfig = ExecutorConfig()
     # Share of the samples with a short answer that no mixture may take; they are the questions of held-out evaluation.
     holdout_fraction: float = Field(default=0.0, ge=0, lt=1)
     recipe: str = "paper-7b"

@@ -1,4 +1,4 @@
-"""`mvl doctor` compares PyTorch's build with the GPU it finds."""
+"""`mvl doctor` compares PyTorch's build with the GPU it finds, and the profile with what is installed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mvl_assets.cli import doctor
+from mvl_assets.config.profile import PROFILES_DIR
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,16 @@ def test_temporary_files_in_memory_are_a_warning(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MVL_SCRATCH", str(tmp_path / "not" / "there"))
     check = doctor._check_scratch()
     assert check.ok and str(tmp_path) in check.detail
+
+
+@pytest.mark.parametrize(("executor", "ok"), [("", True), ("executor: {kind: ray}\n", False)])
+def test_missing_ray_fails_only_where_the_profile_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str, ok: bool
+) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text((PROFILES_DIR / "demo.yaml").read_text(encoding="utf-8") + executor)
+    monkeypatch.setenv("MVL_PROFILE", str(profile))
+    monkeypatch.setattr(doctor, "is_ray_installed", lambda: False)
+    check = doctor._check_ray()
+    assert (check.ok, check.detail) == (ok, "not installed")
+    assert "pip install 'mvl[ray]'" in check.fix

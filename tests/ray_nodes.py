@@ -1,0 +1,33 @@
+"""A Ray cluster of several nodes on the loopback interface of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mvl_assets.execution.ray_cluster import LOOPBACK, set_ray_environment
+
+OBJECT_STORE_BYTES = 80 << 20
+
+
+@contextmanager
+def start_cluster(n_nodes: int = 2, n_cpus: int = 1) -> Iterator[Any]:
+    """Start a head and further nodes with `n_cpus` CPUs each; the test's process is no part of it."""
+    set_ray_environment(LOOPBACK)
+    from ray.cluster_utils import Cluster
+
+    node = {
+        "num_cpus": n_cpus,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+        "node_ip_address": LOOPBACK,
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        for _ in range(n_nodes - 1):
+            cluster.add_node(**node)
+        cluster.wait_for_nodes()
+        yield cluster
+    finally:
+        cluster.shutdown()
