@@ -100,7 +100,7 @@ class ImageBatch:
             row = decodes[image_id].result()
             assert isinstance(row, ImageRow)  # the rows of bad images were rejected
             properties[image_id] = row.properties
-        return properties | self._lake.images.read_properties(unique_ids - properties.keys())
+        return properties | self._images.read_properties(unique_ids - properties.keys())
 
     def _queue(self, images: list[tuple[str, bytes]]) -> list[str]:
         for image_id, data in images:

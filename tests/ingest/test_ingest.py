@@ -100,7 +100,7 @@ def test_second_ingest_writes_and_decodes_nothing(lake: Lake, tmp_path: Path, mo
     assert versions == [lake.get_table(n).version for n in ("samples", "rejects")] + [lake.images.table.version]
 
 
-def test_image_shared_by_rows_and_sources_is_stored_once(lake: Lake, tmp_path: Path) -> None:
+def test_image_shared_by_rows_is_stored_once_in_each_source(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "raw", [row("a", 1), row("b", 1)])
     assert ingest(lake, tmp_path / "raw").n_new_images == 1
     put_parquet(
@@ -114,10 +114,10 @@ def test_image_shared_by_rows_and_sources_is_stored_once(lake: Lake, tmp_path: P
         ],
     )
     other = source("cauldron_parquet").model_copy(update={"slug": "other"})
-    assert ingest_source(lake, other, tmp_path / "other", run_id="r").n_new_images == 0
-    assert lake.images.table.count() == 1
+    assert ingest_source(lake, other, tmp_path / "other", run_id="r").n_new_images == 1
+    assert [lake.images.table.count(partition_key=slug) for slug in ("demo", "other")] == [1, 1]
     (shown,) = (s["image_properties"] for s in iter_current_samples(lake, "other"))
-    assert shown[0]["width"] == 240  # of the stored image: nothing was decoded again
+    assert shown[0]["width"] == 240
     assert len({s["image_ids"][0] for slug in ("demo", "other") for s in iter_current_samples(lake, slug)}) == 1
 
 

@@ -6,6 +6,7 @@ it says it has done, it has done.
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,7 +114,9 @@ def fill_disk(root: str) -> None:
     try:
         with log:
             while stored < 1000:
-                log.append([answer(n, text="x" * 20_000) for n in range(stored, stored + 2)])
+                log.append(
+                    [answer(n, text=random.Random(n).randbytes(10_000).hex()) for n in range(stored, stored + 2)]
+                )
                 stored += 2
     except LakeError as error:
         say("answers", error.message, "|", error.hint)

@@ -80,7 +80,7 @@ def test_a_purged_source_is_gone_from_every_table_and_the_other_source_is_untouc
     plan = Purge(lake, GONE).plan()
     counts = plan.row_counts
     assert counts["samples"] == counts["judged/ocr"] == 4 == counts["answers/judged/gone"] / 2
-    assert (plan.n_images, plan.n_shared_images, plan.affected_stages) == (3, 1, [STAGE])
+    assert (plan.n_images, plan.n_shared_images, plan.affected_stages) == (4, 0, [STAGE])
     result = state(purged)
     assert len(result.pop("tombstones")) == 1
     remixed = result.pop(f"mixture/{STAGE}")
@@ -192,8 +192,9 @@ def test_rows_can_be_purged_while_other_answers_are_written(lake: Lake) -> None:
 
 def test_an_image_that_another_source_begins_to_use_before_the_purge_is_confirmed_stays(lake: Lake) -> None:
     purge = Purge(lake, GONE)
-    assert purge.plan().n_images == 3
+    assert purge.plan().n_images == 4
     wanted = own_image(GONE, 1)
+    Lake(lake.root).get_images("late").insert([wanted])
     late = sample("late", 0, image_ids=[wanted.image_id])
     Lake(lake.root).get_table("samples").insert(table_of(SAMPLES, [late]))
     purge.run()
