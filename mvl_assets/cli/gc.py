@@ -32,7 +32,7 @@ def command(keep_days: float, compact_images: bool, dry_run: bool) -> None:
     """Remove images that no sample refers to, old table versions, and leftovers of killed runs.
 
     Answers and earlier revisions of samples are kept. The command may be killed, and may run at the same time as any
-    other; on an object store, do not ingest meanwhile.
+    other.
     """
     if math.isnan(keep_days):
         raise click.BadParameter("nan is not a number of days", param_hint="--keep-days")

@@ -77,10 +77,10 @@ class KeyIndex:
 
     def load_key_addresses(self) -> KeyAddresses | None:
         """Return the addresses in the newest version, or None for a table that does not exist."""
-        if not self.table.exists():
+        newest = self.table.open_if_exists()
+        if newest is None:
             self._key_addresses = None
             return None
-        newest = self.table.open()
         previous = self._key_addresses
         if previous is not None and previous.dataset.version == newest.version:
             return previous

@@ -7,7 +7,7 @@ import pyarrow.fs as pafs
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.images import ImageStore
 from mvl_assets.lake.key_index import KeyIndex
-from mvl_assets.lake.schemas.tables import ANSWERS, IMAGES, get_table_spec
+from mvl_assets.lake.schemas.tables import ANSWERS, IMAGES, TableSpec, get_table_spec
 from mvl_assets.lake.storage import open_filesystem
 from mvl_assets.lake.table import Table
 
@@ -20,16 +20,24 @@ class Lake:
     `answers/{stage}/{source}`.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, is_snapshot: bool = False) -> None:
         self.root = root.rstrip("/")
+        self.is_snapshot = is_snapshot
         self._tables: dict[str, Table] = {}
         self._indices: dict[tuple[str, str | None], KeyIndex] = {}
         self._image_stores: dict[str | None, ImageStore] = {}
 
+    def snapshot(self) -> Lake:
+        """Return this lake for reading, each table at the version that is newest when it is first used there.
+
+        For many small look-ups: elsewhere each of them asks for the newest version, on an object store by a listing.
+        """
+        return Lake(self.root, is_snapshot=True)
+
     def get_table(self, name: str) -> Table:
         """Return a table by name, which need not exist. Raises `KeyError` for a name without a spec."""
         if name not in self._tables:
-            self._tables[name] = Table(f"{self.root}/{name}.lance", get_table_spec(name))
+            self._tables[name] = self._open_table(name, get_table_spec(name))
         return self._tables[name]
 
     def get_index(self, name: str, partition_key: str | None = None) -> KeyIndex:
@@ -61,4 +69,7 @@ class Lake:
 
     def get_answer_log(self, stage: str, source: str) -> AnswerLog:
         """Return the answers of one pipeline stage for one source."""
-        return AnswerLog(Table(f"{self.root}/answers/{stage}/{source}.lance", ANSWERS), stage, source)
+        return AnswerLog(self._open_table(f"answers/{stage}/{source}", ANSWERS), stage, source)
+
+    def _open_table(self, name: str, spec: TableSpec) -> Table:
+        return Table(f"{self.root}/{name}.lance", spec, is_snapshot=self.is_snapshot)

@@ -22,6 +22,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum, compute_row_hashes, format_digest_sum
 from mvl_assets.common.id_array import concatenate_ids, pack_ids
 from mvl_assets.lake.durability.durable import fsync_data_files, remove_data_files
+from mvl_assets.lake.durability.heartbeat import require_held_leases
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.fragments import UncommittedFragments, format_fragments, list_data_files
 from mvl_assets.lake.row_difference import compute_row_difference
@@ -269,6 +270,7 @@ class Table(TableReader):
         self._commit(operation, read_version)
 
     def _commit(self, operation: lance.LanceOperation.BaseOperation, read_version: int) -> None:
+        self._require_writable()
         lance.LanceDataset.commit(
             self.uri,
             operation,
@@ -277,6 +279,11 @@ class Table(TableReader):
             commit_timeout=RETRY_TIMEOUT,
         )
         self.sync()
+
+    def _require_writable(self) -> None:
+        if self.is_snapshot:
+            raise LakeError(f"{self.uri} is opened as a snapshot, for reading")
+        require_held_leases()
 
     def _check_partition(self, rows: pa.Table, partition_key: str | None) -> None:
         if partition_key is not None:
@@ -307,6 +314,7 @@ class Table(TableReader):
             self.create()
             dataset = self.open_writable()
             for start in range(0, len(rows), ROWS_PER_MERGE):
+                self._require_writable()
                 # Without use_index(False) an index on the key would silently let two writers insert the same row.
                 stats = (
                     dataset.merge_insert(self.spec.key_column)
@@ -323,6 +331,7 @@ class Table(TableReader):
     def delete(self, filter: str) -> None:
         """Remove the rows that match. For purging; derived tables lose rows through `publish`."""
         if self.exists():
+            self._require_writable()
             with translate_disk_errors(self.uri):
                 self.open_writable().delete(filter, conflict_retries=MAX_RETRIES, retry_timeout=RETRY_TIMEOUT)
                 self.sync()

@@ -12,7 +12,7 @@ import pyarrow as pa
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum
 from mvl_assets.lake import sql
 from mvl_assets.lake.durability.durable import Fsyncer, has_torn_manifest, repair
-from mvl_assets.lake.errors import LakeError, UnknownKeyScheme, translate_disk_errors
+from mvl_assets.lake.errors import LakeError, UnknownKeyScheme, to_store_error, translate_disk_errors
 from mvl_assets.lake.fragments import PartitionMap
 from mvl_assets.lake.schemas.schema_check import check_schema
 from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, TableSpec
@@ -29,14 +29,17 @@ class TableReader:
         uri: Folder or object-store prefix of the table.
         spec: Its columns.
         session: Lance's caches; None for Lance's default, which may grow to gigabytes.
+        is_snapshot: Whether it stays at the version that it has opened first.
     """
 
-    def __init__(self, uri: str, spec: TableSpec, session: lance.Session | None = None) -> None:
+    def __init__(
+        self, uri: str, spec: TableSpec, session: lance.Session | None = None, *, is_snapshot: bool = False
+    ) -> None:
         self.uri = uri
         self.spec = spec
         self.session = session
+        self.is_snapshot = is_snapshot
         self._dataset: lance.LanceDataset | None = None
-        self._is_snapshot = False
         self._lock = threading.Lock()
         self._fsyncer = Fsyncer(uri)
         self._partition_map = PartitionMap(spec.partition_column or "")
@@ -54,7 +57,8 @@ class TableReader:
     @property
     def version(self) -> int:
         """Lance's version number, 0 for a table that does not exist yet."""
-        return self.open().version if self.exists() else 0
+        dataset = self.open_if_exists()
+        return 0 if dataset is None else dataset.version
 
     def build_partition_filter(self, partition_key: str | None) -> str | None:
         """Return the SQL condition for the rows of one partition; None for the whole table."""
@@ -62,11 +66,14 @@ class TableReader:
 
     def exists(self) -> bool:
         """Return whether the table has been created. Raises as `open` does for one that cannot be read."""
+        return self.open_if_exists() is not None
+
+    def open_if_exists(self) -> lance.LanceDataset | None:
+        """Return what `open` returns, or None for a table that does not exist: one listing on an object store."""
         try:
-            self.open()
+            return self.open()
         except FileNotFoundError:
-            return False
-        return True
+            return None
 
     def open(self) -> lance.LanceDataset:
         """Open the newest version, as a handle that stays at that version and may be shared between threads.
@@ -82,10 +89,11 @@ class TableReader:
         with self._lock:
             if self._dataset is None:
                 self._dataset = self._open_checked()
-            if self._is_snapshot:
+            if self.is_snapshot:
                 return self._dataset
             # Never `checkout_latest`: it moves the handle under another thread's scan, and panics when they meet.
-            newest = self._dataset.latest_version
+            with translate_disk_errors(self.uri):
+                newest = self._dataset.latest_version
             if newest != self._dataset.version:
                 self._dataset = self._dataset.checkout_version(newest)
             return self._dataset
@@ -105,7 +113,10 @@ class TableReader:
                     ) from error
         try:
             dataset = lance.dataset(self.uri, session=self.session, storage_options=self.storage_options)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
+            store_error = to_store_error(error, self.uri)
+            if store_error is not None:
+                raise store_error from None
             if "not found" in str(error).lower():
                 raise FileNotFoundError(self.uri) from error
             raise
@@ -118,8 +129,8 @@ class TableReader:
 
     def snapshot(self) -> TableReader:
         """Return a reader that stays at the version that is newest now. Raises as `open` does."""
-        reader = TableReader(self.uri, self.spec, self.session)
-        reader._dataset, reader._is_snapshot = self.open(), True
+        reader = TableReader(self.uri, self.spec, self.session, is_snapshot=True)
+        reader._dataset = self.open()
         reader._partition_map = self._partition_map
         return reader
 
@@ -139,17 +150,17 @@ class TableReader:
 
     def list_partitions(self) -> list[str]:
         """List the values of the partition column that have fragments, sorted."""
-        if not self.exists():
+        dataset = self.open_if_exists()
+        if dataset is None:
             return []
-        dataset = self.open()
         with self._lock:
             return self._partition_map.list_partitions(dataset)
 
     def count(self, filter: str | None = None, partition_key: str | None = None) -> int:
         """Count the rows that match, of the table or of one partition; 0 for a table that does not exist."""
-        if not self.exists():
+        dataset = self.open_if_exists()
+        if dataset is None:
             return 0
-        dataset = self.open()
         if partition_key is None:
             return dataset.count_rows(filter)
         own, mixed = self.find_fragments(dataset, partition_key)
@@ -173,10 +184,10 @@ class TableReader:
             rotate_from: Start at this row, and yield the rows before it last.
             partition_key: Read the fragments of this partition only; None for the whole table.
         """
-        if not self.exists():
+        dataset = self.open_if_exists()
+        if dataset is None:
             return
         column_names = list(columns) if columns is not None else self.schema.names
-        dataset = self.open()
         fragments = None
         if partition_key is not None:
             own, mixed = self.find_fragments(dataset, partition_key)
@@ -234,10 +245,11 @@ class TableReader:
             columns: Names of columns; None for all.
             batch_size: Rows read at once.
         """
-        if not self.exists() or start >= stop:
+        dataset = self.open_if_exists()
+        if dataset is None or start >= stop:
             return
         column_names = list(columns) if columns is not None else self.schema.names
-        scanner = self.open().scanner(columns=column_names, offset=start, limit=stop - start, batch_size=batch_size)
+        scanner = dataset.scanner(columns=column_names, offset=start, limit=stop - start, batch_size=batch_size)
         for batch in scanner.to_batches():
             yield from batch.to_pylist()
 
@@ -247,9 +259,9 @@ class TableReader:
         Returns:
             The row, or None, and whether that version is the table's newest.
         """
-        if not self.exists():
+        dataset = self.open_if_exists()
+        if dataset is None:
             return None, False
-        dataset = self.open()
         for version in sorted((v["version"] for v in dataset.versions()), reverse=True):
             matches = dataset.checkout_version(version).scanner(filter=filter, limit=1).to_table().to_pylist()
             if matches:

@@ -19,6 +19,7 @@ from tests.servers import wait_for
 
 PROJECT = Path(__file__).resolve().parents[2]
 BUCKET, FORGETFUL, ELSEWHERE, GUARDED = "lake", "forgetful", "elsewhere", "guarded"
+COUNT_PATH = "/count-listings"
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "hidden-word"}
 
 
@@ -36,6 +37,11 @@ class StoreProcess:
     @property
     def environment(self) -> dict[str, str]:
         return {"AWS_ENDPOINT_URL": self.endpoint, **KEYS}
+
+    def count_listings(self) -> int:
+        """How often any client has listed objects so far."""
+        with urllib.request.urlopen(f"{self.endpoint}{COUNT_PATH}", timeout=30) as response:
+            return int(response.read())
 
     def __enter__(self) -> StoreProcess:
         self.process = subprocess.Popen(
@@ -74,7 +80,14 @@ REFUSALS = {
 def make_unlike(app: App) -> App:
     """The server with its unusual buckets."""
 
+    n_listings = 0
+
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        nonlocal n_listings
+        n_listings += "list-type=" in environ["QUERY_STRING"]
+        if environ["PATH_INFO"] == COUNT_PATH:
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [str(n_listings).encode()]
         bucket = environ["PATH_INFO"].split("/")[1]
         if bucket == FORGETFUL:
             environ.pop("HTTP_IF_NONE_MATCH", None)

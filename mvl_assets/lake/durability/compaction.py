@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mvl_assets.lake.durability.heartbeat import require_held_leases
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.table import MAX_RETRIES, RETRY_TIMEOUT, Table
@@ -62,6 +63,7 @@ def delete_keys(table: Table, keys: IdSet, partition_key: str | None = None) -> 
             if partition_key is not None:
                 columns.append(pa.repeat(partition_key, len(columns[0])))
             key_batch = pa.table(columns, schema=pa.schema(key_fields))
+            require_held_leases()
             stats = (
                 table.open_writable()
                 .merge_insert([field.name for field in key_fields])
@@ -137,6 +139,7 @@ def _compact_together(table: Table, fragment_ids: Collection[int]) -> int:
             if not target_ids:
                 return 0
             try:
+                require_held_leases()
                 dataset.optimize.compact_files(
                     excluded_fragment_ids=sorted(existing_ids - target_ids),
                     materialize_deletions=True,
@@ -178,6 +181,7 @@ def expire_versions(
             killed writers, are removed at once; otherwise when they are a week old.
         dry_run: Only count.
     """
+    require_held_leases()
     with translate_disk_errors(table.uri):
         options: dict[str, Any] = {"delete_unverified": is_only_writer, "error_if_tagged_old_versions": False}
         if dry_run:

@@ -27,7 +27,6 @@ from mvl_assets.lake.durability.locks import acquire_removal_lock
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.id_set import IdSet
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.storage import resolve_local_path
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.removal.id_prefix import build_prefix_filter
@@ -38,6 +37,8 @@ from mvl_assets.lake_queries.removal.tombstones import add_tombstones, compute_u
 
 # Besides the answers, these tables hold more of a sample than ids and numbers: their old bytes have to go, too.
 CONTENT_TABLES = ("samples", "images", "rejects", "rewritten/", f"{EVALUATION_FAMILY}/")
+# Of these, the lock of the images keeps other writers out.
+LOCKED_TABLES = ("samples", "images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +157,8 @@ class Purge:
         """
         with ExitStack() as stack:
             stack.enter_context(acquire_removal_lock(self._lake))
-            reclaims_all_tables = not keep_bytes and resolve_local_path(self._lake.root) is not None
             for name in measure_table_sizes(self._lake):
-                if name.startswith(ANSWERS_PREFIX) and (reclaims_all_tables or may_be_about(name, self.source)):
+                if name.startswith(ANSWERS_PREFIX) and (not keep_bytes or may_be_about(name, self.source)):
                     stack.enter_context(create_lease(self._lake.get_table(name)))
             before_delete()
             # Looked up again: the lake may have changed between `plan` and taking the locks.
@@ -219,13 +219,12 @@ class Purge:
             table.delete(condition)
 
     def _reclaim_bytes(self) -> None:
-        locked_tables = ("samples", "images") if resolve_local_path(self._lake.root) is not None else ()
         for name in measure_table_sizes(self._lake):
             has_lease = name.startswith(ANSWERS_PREFIX) and may_be_about(name, self.source)
             if has_lease or name.startswith(CONTENT_TABLES):
                 table = self._lake.get_table(name)
                 compact_fragments(table, find_fragments_with_deletions(table))
-                expire_versions(table, dt.timedelta(0), is_only_writer=has_lease or name in locked_tables)
+                expire_versions(table, dt.timedelta(0), is_only_writer=has_lease or name in LOCKED_TABLES)
 
 
 def _iter_renumbered(table: Table, condition: str) -> Iterator[pa.Table]:
