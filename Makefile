@@ -32,7 +32,7 @@ endif
 export DAGSTER_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup demo ui test lint unit soak fuzz eval-setup test-eval lock clean
+.PHONY: help setup demo ui test lint unit soak rehearsal fuzz eval-setup test-eval lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -83,9 +83,16 @@ unit: setup  ## tests that need no model server and no browser
 test: setup lint  ## everything CI runs: lint, types, import directions, all tests but the longest
 	@$(PYTEST) -m "not soak" --junitxml .mvl/test-report.xml
 
-soak: setup  ## the longest tests
+soak: setup  ## the longest tests, then the rehearsal
 	@.venv/bin/python -m pytest -q -m soak --junitxml .mvl/soak-report.xml
 	@MVL_KILLS=200 .venv/bin/python -m pytest -q -m "not server" tests/lake/test_kill.py tests/pipeline/test_kills.py
+	@$(MAKE) --no-print-directory rehearsal
+
+# One state for each version of the code: a run that was killed goes on, and another version starts anew.
+REHEARSAL ?= .mvl/rehearsal/$(shell git rev-parse --short HEAD 2>/dev/null || echo unversioned)
+
+rehearsal: setup  ## the pipeline at 0.2, 1, 4 and 12 million synthetic rows: hours, 60 GB of disk, resumable
+	@.venv/bin/python benchmarks/scale.py --full --folder $(REHEARSAL)
 
 SECONDS ?= 600
 
