@@ -41,48 +41,59 @@ class UncommittedFragments:
 
 
 class PartitionMap:
-    """The partition values of a table's fragments, by data file. Grows with the fragments it is asked about."""
+    """The partition values of a table's fragments. Grows with the fragments it is asked about.
+
+    Fragments are known by their ids, because asking Lance for the files of every fragment would cost each commit and
+    scan 20 microseconds for every fragment of the table. A table never gives an id to another fragment; that it still
+    is the same table, and was not made anew under its name, is seen by the file of one known fragment.
+    """
 
     def __init__(self, column: str) -> None:
         self._column = column
-        self._values_by_file: dict[str, frozenset[str]] = {}
+        self._values_by_id: dict[int, frozenset[str]] = {}
+        self._file_by_id: dict[int, str] = {}
 
     def find_fragments(
         self, dataset: lance.LanceDataset, partition_key: str
     ) -> tuple[list[lance.LanceFragment], list[lance.LanceFragment]]:
         """Return the fragments with rows of the partition only, and those that hold other partitions' rows as well."""
-        fragments = dataset.get_fragments()
-        self._read_missing(dataset, fragments)
         own: list[lance.LanceFragment] = []
         mixed: list[lance.LanceFragment] = []
-        for fragment in fragments:
-            values = self._values_by_file[_get_first_file(fragment)]
+        for fragment_id in self._read_missing(dataset):
+            values = self._values_by_id[fragment_id]
             if partition_key in values:
-                (own if len(values) == 1 else mixed).append(fragment)
+                (own if len(values) == 1 else mixed).append(_get_fragment(dataset, fragment_id))
         return own, mixed
 
     def list_partitions(self, dataset: lance.LanceDataset) -> list[str]:
         """List the partitions that have fragments, sorted; one whose rows were all deleted may be among them."""
-        fragments = dataset.get_fragments()
-        self._read_missing(dataset, fragments)
-        return sorted(frozenset[str]().union(*(self._values_by_file[_get_first_file(f)] for f in fragments)))
+        fragment_ids = self._read_missing(dataset)
+        return sorted(frozenset[str]().union(*(self._values_by_id[fragment_id] for fragment_id in fragment_ids)))
 
-    def _read_missing(self, dataset: lance.LanceDataset, fragments: Sequence[lance.LanceFragment]) -> None:
-        unknown = {f.fragment_id: f for f in fragments if _get_first_file(f) not in self._values_by_file}
+    def _read_missing(self, dataset: lance.LanceDataset) -> list[int]:
+        """Read the values of the fragments that are not known yet, and return the ids of all."""
+        fragment_ids = list(dataset.fragment_ids())
+        self._forget_other_table(dataset, fragment_ids)
+        unknown = [_get_fragment(dataset, i) for i in fragment_ids if i not in self._values_by_id]
         if not unknown:
-            return
-        values_by_fragment: dict[int, set[str]] = {fragment_id: set() for fragment_id in unknown}
-        scanner = dataset.scanner(
-            columns=[self._column], fragments=list(unknown.values()), with_row_address=True, batch_size=65_536
-        )
+            return fragment_ids
+        values_by_id: dict[int, set[str]] = {fragment.fragment_id: set() for fragment in unknown}
+        scanner = dataset.scanner(columns=[self._column], fragments=unknown, with_row_address=True, batch_size=65_536)
         for batch in scanner.to_batches():
-            fragment_ids = np.asarray(batch.column("_rowaddr")) >> FRAGMENT_BITS
+            row_fragment_ids = np.asarray(batch.column("_rowaddr")) >> FRAGMENT_BITS
             # A batch is of one fragment, as a rule.
-            for fragment_id in np.unique(fragment_ids).tolist():
-                values = batch.column(self._column).filter(pa.array(fragment_ids == fragment_id))
-                values_by_fragment[fragment_id].update(values.unique().to_pylist())
-        for fragment_id, fragment in unknown.items():
-            self._values_by_file[_get_first_file(fragment)] = frozenset(values_by_fragment[fragment_id])
+            for fragment_id in np.unique(row_fragment_ids).tolist():
+                values = batch.column(self._column).filter(pa.array(row_fragment_ids == fragment_id))
+                values_by_id[fragment_id].update(values.unique().to_pylist())
+        for fragment in unknown:
+            self._file_by_id[fragment.fragment_id] = _get_first_file(fragment)
+            self._values_by_id[fragment.fragment_id] = frozenset(values_by_id[fragment.fragment_id])
+        return fragment_ids
+
+    def _forget_other_table(self, dataset: lance.LanceDataset, fragment_ids: Sequence[int]) -> None:
+        known_id = next((fragment_id for fragment_id in fragment_ids if fragment_id in self._file_by_id), None)
+        if known_id is not None and self._file_by_id[known_id] != _get_first_file(_get_fragment(dataset, known_id)):
+            self._values_by_id, self._file_by_id = {}, {}
 
 
 def list_data_files(fragments: Iterable[FragmentMetadata]) -> list[str]:
@@ -93,6 +104,12 @@ def list_data_files(fragments: Iterable[FragmentMetadata]) -> list[str]:
 def format_fragments(fragments: Iterable[FragmentMetadata]) -> tuple[str, ...]:
     """Return Lance's metadata of each fragment as JSON."""
     return tuple(json.dumps(fragment.to_json()) for fragment in fragments)
+
+
+def _get_fragment(dataset: lance.LanceDataset, fragment_id: int) -> lance.LanceFragment:
+    fragment = dataset.get_fragment(fragment_id)
+    assert fragment is not None  # the ids are those of this version
+    return fragment
 
 
 def _get_first_file(fragment: lance.LanceFragment) -> str:
