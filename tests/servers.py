@@ -83,15 +83,16 @@ def serve_in_thread(app: web.Application, port: int = 0) -> Iterator[str]:
 class FakeProcess:
     """A fake server in a process of its own, which can be killed and started again on the same port."""
 
-    def __init__(self, *arguments: str) -> None:
-        self.port = find_free_port()
+    def __init__(self, *arguments: str, host: str = "127.0.0.1", port: int | None = None) -> None:
+        self.host = host
+        self.port = find_free_port() if port is None else port
         self.arguments = arguments
         self.n_starts = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://{self.host}:{self.port}/v1"
 
     def start(self) -> None:
         self.n_starts += 1
@@ -100,15 +101,17 @@ class FakeProcess:
                 sys.executable,
                 "-m",
                 "mvl_assets.inference.testing.fake_server",
+                "--host",
+                self.host,
                 "--port",
                 str(self.port),
                 *self.arguments,
             ]
         )
-        wait_for(f"http://127.0.0.1:{self.port}/health")
+        wait_for(f"http://{self.host}:{self.port}/health")
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://{self.host}:{self.port}{path}", timeout=10) as response:
             return bytes(response.read())
 
     def counts(self) -> dict:

@@ -19,10 +19,11 @@ BANNED = frozenset(
 
 VERBS = frozenset(
     """
-    abort accepts acquire adapt add adds advance allocate allow answer append apply apportion arrange as
+    abort accepts acquire adapt add adds admit advance allocate allow answer append apply apportion arrange as
     assemble attach attempt begin block bootstrap build calibrate call can cancel categorise check choose
     classify clear close collapse collate collect combine compact compare compute concatenate conform
     connect consolidate construct contains continue convert cool copy count create cut damage decode dedupe defer delete
+    deliver
     demote descend describe detach detect diagnose digest discard dispatch download drain draw drop embed encode
     end enqueue ensure equals escape estimate evaluate exclude execute exists exit expand expire export extend
     extract fail fetch fill filter finalize find finish flatten flush fold forecast format forward from fsync
@@ -30,7 +31,7 @@ VERBS = frozenset(
     interpolate interrupt is isolate iter join judge keep kill label lay link list load lock log lookup maintain
     make mark mask match matches may measure merge move needs normalize number observe on open order overlay
     pack parse patch peek permute pick plan plot pluralize poll pop prefetch prepare prepend print probe process
-    publish push put queue quote raise read rebuild receive reclaim record register rehash reject rejects
+    publish push put queue quote raise read rebuild receive reclaim record refuse register rehash reject rejects
     release reload remove rename render renew repair replace report request requeue require reset resize resolve
     retain retry rewrite rotate round run runs sample save scan schedule screen seek select send serve set
     settle shut shutdown simulate skip snapshot spawn spill split spool standardise start states step stop store

@@ -7,7 +7,8 @@ from dataclasses import asdict
 import click
 
 from mvl_assets.common.tables import as_json, format_table
-from mvl_assets.inference.endpoints import resolve_endpoint
+from mvl_assets.inference.endpoints import resolve_endpoints
+from mvl_assets.inference.fleet import Fleet
 from mvl_assets.inference.local_server import server
 from mvl_assets.orchestration import asset_keys
 
@@ -43,4 +44,5 @@ def start() -> None:
     """Start the profile's local servers and wait until they answer."""
     for name in dict.fromkeys(asset_keys.load_active_profile().roles.values()):
         model = asset_keys.load_active_profile().models[name]
-        click.echo(f"{model.name}: {resolve_endpoint(model).base_url}")
+        endpoints = resolve_endpoints(model)
+        click.echo(f"{model.name}: {endpoints.name if isinstance(endpoints, Fleet) else endpoints[0].redacted_url}")

@@ -59,12 +59,23 @@ class Price(StrictModel):
 
 
 class ModelProfile(StrictModel):
-    """One model behind an OpenAI-compatible endpoint: a list of `base_urls`, or a local server to start."""
+    """One model behind OpenAI-compatible endpoints: fixed ones, those of a fleet that may change, or a local server.
+
+    Attributes:
+        base_urls: Fixed endpoints.
+        endpoints_file: A file that lists the base URLs of a fleet, one per line or as a JSON or YAML list; it is
+            watched.
+        dns: A base URL whose host has an address per server of a fleet, such as a headless service; it is resolved
+            again and again.
+        serve: A local server that is started on demand.
+    """
 
     name: str
     revision: str
     supports_images: bool
     base_urls: list[str] = Field(default_factory=list)
+    endpoints_file: str | None = None
+    dns: str | None = None
     api_key_env: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     serve: LocalServerConfig | None = None
@@ -78,8 +89,8 @@ class ModelProfile(StrictModel):
 
     @model_validator(mode="after")
     def _validate_endpoint(self) -> ModelProfile:
-        if bool(self.base_urls) == bool(self.serve):
-            raise ValueError("give either base_urls or serve")
+        if sum(map(bool, (self.base_urls, self.endpoints_file, self.dns, self.serve))) != 1:
+            raise ValueError("give one of base_urls, endpoints_file, dns and serve")
         return self
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from mvl_assets.errors import InfrastructureError
 
@@ -21,6 +22,8 @@ class Endpoint:
     Attributes:
         base_url: Ends before `/chat/completions`, so usually in `/v1`.
         model: The name that the server knows.
+        address: IP address to connect to, for one of several servers behind the host of `base_url`, which stays the
+            name in the Host header and in TLS. None: whichever the host resolves to.
         api_key_env: Environment variable of the API key, which is read when a run begins and never stored or logged.
         restart: Brings a local server back, and returns where it is now.
         heartbeat_file: Touched while requests run, so that an idle local server can end.
@@ -38,10 +41,20 @@ class Endpoint:
     supports_seed: bool = True
     restart: Callable[[], Endpoint] | None = field(default=None, compare=False)
     heartbeat_file: Path | None = field(default=None, compare=False)
+    address: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells the servers of a model apart."""
+        return self.base_url.rstrip("/"), self.address or ""
 
     @property
     def chat_url(self) -> str:
-        return f"{self.base_url.rstrip('/')}/chat/completions"
+        return f"{self._connect_url}/chat/completions"
+
+    @property
+    def models_url(self) -> str:
+        return f"{self._connect_url}/models"
 
     @property
     def health_url(self) -> str:
@@ -56,11 +69,29 @@ class Endpoint:
         """`base_url` without user name and password, for messages."""
         scheme, separator, remainder = self.base_url.partition("://")
         host, slash, path = remainder.partition("/")
-        return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+        redacted_url = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+        return redacted_url if self.address is None else f"{redacted_url} at {self.address}"
+
+    @property
+    def server_hostname(self) -> str | None:
+        """The name that TLS asks for and checks, where it is not that of the URL."""
+        return None if self.address is None else urlsplit(self.base_url).hostname
 
     @property
     def _root_url(self) -> str:
-        return self.base_url.rstrip("/").removesuffix("/v1")
+        return self._connect_url.removesuffix("/v1")
+
+    @property
+    def _connect_url(self) -> str:
+        """`base_url`, with `address` in the place of the host."""
+        base_url = self.base_url.rstrip("/")
+        if self.address is None:
+            return base_url
+        url = urlsplit(base_url)
+        user, at, _ = url.netloc.rpartition("@")
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        port = "" if url.port is None else f":{url.port}"
+        return urlunsplit(url._replace(netloc=f"{user}{at}{host}{port}"))
 
     def build_headers(self) -> dict[str, str]:
         """Return the headers of every request.
@@ -69,6 +100,8 @@ class Endpoint:
             EndpointError: The variable of the API key is not set.
         """
         headers = {"Content-Type": "application/json", **self.headers}
+        if self.address is not None:
+            headers["Host"] = urlsplit(self.base_url).netloc.rpartition("@")[2]
         if self.api_key_env is not None:
             api_key = os.environ.get(self.api_key_env, "").strip()
             if not api_key:

@@ -1,7 +1,8 @@
 """Answers every request of an iterable, durably, whatever the servers do: `answer_all`.
 
-How a request travels: `RequestQueue` takes it from the iterable, skips what the log holds, and loads its images. The
-`Dispatcher` sends it to the least loaded endpoint. A reply goes to `RequestSettler`, whose writer makes the answer
+How a request travels: `RequestQueue` takes it from the iterable, skips what the log holds, and loads its images.
+`ReadyQueue` chooses its endpoint, to which the `Dispatcher` sends it; a `FleetMonitor` may change the endpoints
+meanwhile. A reply goes to `RequestSettler`, whose writer makes the answer
 durable; a fault goes to `FaultHandler`, which fails the request, sends it again, or diagnoses an endpoint that may have
 crashed and puts the suspects in `Quarantine`.
 """
@@ -17,16 +18,19 @@ from mvl_assets.inference.client.attempt import PendingRequest
 from mvl_assets.inference.client.endpoint_client import EndpointClient
 from mvl_assets.inference.client.transport import Transport
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
+from mvl_assets.inference.fleet import Fleet
 from mvl_assets.inference.images import FetchImages
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.progress import Progress, RunOutcome
 from mvl_assets.inference.request import Request
 from mvl_assets.inference.scheduling.dispatcher import Dispatcher
 from mvl_assets.inference.scheduling.fault_handler import FaultHandler
+from mvl_assets.inference.scheduling.fleet_monitor import FleetMonitor
 from mvl_assets.inference.scheduling.interrupts import InterruptGuard
 from mvl_assets.inference.scheduling.outage import check_outage_timeout
 from mvl_assets.inference.scheduling.progress_reporter import ProgressReporter
 from mvl_assets.inference.scheduling.quarantine import Quarantine
+from mvl_assets.inference.scheduling.ready_queue import ReadyQueue
 from mvl_assets.inference.scheduling.request_queue import RequestQueue
 from mvl_assets.inference.scheduling.request_settler import RequestSettler
 from mvl_assets.inference.scheduling.run_context import RunContext, RunTasks
@@ -44,7 +48,7 @@ QUEUE_POLL_INTERVAL_S = 2.0
 def answer_all(
     requests: Iterable[Request | None],
     *,
-    endpoints: Sequence[Endpoint],
+    endpoints: Sequence[Endpoint] | Fleet,
     log: AnswerLog,
     fetch_images: FetchImages | None = None,
     run_id: str = "",
@@ -63,7 +67,7 @@ def answer_all(
         requests: Consumed lazily in another thread, which is also the one that uses `log`: the iterable may read it. No
             answer can be stored while the iterable computes: one that skips many rows without a request yields None now
             and then.
-        endpoints: Servers of the same model.
+        endpoints: Servers of the same model; those of a fleet may change while the run goes on.
         log: Where answers are looked up and stored.
         fetch_images: Returns original bytes by image id; needed as soon as a request holds an image.
         run_id: Stored with the answers.
@@ -77,8 +81,8 @@ def answer_all(
         EndpointError: No endpoint can be used.
         LakeError: Answers cannot be stored. Errors of the iterable are raised unchanged.
     """
-    if not endpoints:
-        raise EndpointError("no endpoint to ask", hint="give the model base_urls or serve in the profile")
+    if not isinstance(endpoints, Fleet) and not endpoints:
+        raise EndpointError("no endpoint to ask", hint="give the model endpoints or serve in the profile")
     reporter = ProgressReporter(f"{log.stage} {log.source}", total, price)
 
     async def run_engine() -> RunOutcome:
@@ -95,7 +99,7 @@ class _EngineRun:
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[Endpoint] | Fleet,
         log: AnswerLog,
         fetch_images: FetchImages | None,
         run_id: str,
@@ -107,13 +111,19 @@ class _EngineRun:
         self._fetch_images = fetch_images
         self._reporter = reporter
         self._progress_callback = progress_callback
-        self._clients = [EndpointClient(endpoint, options) for endpoint in endpoints]
+        fleet = endpoints if isinstance(endpoints, Fleet) else None
+        # What is known of the endpoints before the first of them was seen.
+        self._templates = [endpoints.template] if isinstance(endpoints, Fleet) else endpoints
+        clients = [EndpointClient(endpoint, options) for endpoint in (self._templates if fleet is None else ())]
         self.tasks = RunTasks()
-        self._run = RunContext(options, self._clients, Transport(), self.tasks)
+        self._run = RunContext(options, clients, Transport(), self.tasks)
+        ready = ReadyQueue(clients)
+        self._monitor = None if fleet is None else FleetMonitor(self._run, fleet, ready, self._dispatch)
         self._queue = RequestQueue(
+            ready,
             log,
             fetch_images,
-            min(endpoint.max_image_side for endpoint in endpoints),
+            min(endpoint.max_image_side for endpoint in self._templates),
             options,
             self._run.outcome,
             self.tasks.run_on_log_thread,
@@ -122,21 +132,30 @@ class _EngineRun:
         )
         quarantine = Quarantine(options.n_quarantine_groups, options.max_solo_crashes)
         self._settler = RequestSettler(self._run, self._queue, log, run_id)
-        fault_handler = FaultHandler(self._run, self._queue, quarantine, self._settler, self._dispatch)
+        fault_handler = FaultHandler(
+            self._run,
+            ready,
+            quarantine,
+            self._settler,
+            self._dispatch,
+            refuse=None if self._monitor is None else self._monitor.refuse,
+        )
         self._dispatcher = Dispatcher(
-            self._run, self._queue, quarantine, on_reply=self._settler.answer, on_fault=fault_handler.handle
+            self._run, self._queue, ready, quarantine, on_reply=self._settler.answer, on_fault=fault_handler.handle
         )
 
     async def run(self, requests: Iterator[Request | None]) -> RunOutcome:
         started_at = time.monotonic()
-        for client in self._clients:
-            self._run.transport.get_headers(client.endpoint)
+        for endpoint in self._templates:
+            self._run.transport.get_headers(endpoint)
         try:
             async with self._run.transport:
                 try:
                     self.tasks.spawn(self._queue.read_requests(requests))
                     self.tasks.spawn(self._settler.writer.run_flush_loop(self.tasks.run_on_log_thread))
                     self.tasks.spawn(self._run_periodic_tasks())
+                    if self._monitor is not None:
+                        self.tasks.spawn(self._monitor.run_poll_loop())
                     for _ in range(IMAGE_LOADER_TASKS if self._fetch_images else 0):
                         self.tasks.spawn(self._queue.load_pending_images())
                     await self.tasks.wait_until_finished()
@@ -162,15 +181,23 @@ class _EngineRun:
     def _report_progress(self) -> None:
         if self._progress_callback is not None:
             self._progress_callback(
-                self._reporter.build_report(self._run.outcome, self._clients, self._run.error_counts)
+                self._reporter.build_report(
+                    self._run.outcome,
+                    [*self._run.clients, *self._run.leaving],
+                    self._run.error_counts,
+                    self._monitor,
+                )
             )
 
     async def _run_periodic_tasks(self) -> None:
         next_report = next_queue_poll = next_renewal = 0.0
         while True:
             now = self.tasks.loop.time()
-            check_outage_timeout(self._clients, self._run.options, now)
-            for client in self._clients:
+            if self._run.clients:
+                check_outage_timeout(self._run.clients, self._run.options, now)
+            elif self._monitor is not None:
+                self._monitor.check_outage_timeout(now)
+            for client in self._run.clients:
                 client.send_heartbeat()
             if now >= next_renewal:
                 next_renewal = now + LEASE_RENEWAL_INTERVAL_S
@@ -180,7 +207,7 @@ class _EngineRun:
                 self._report_progress()
             if now >= next_queue_poll:
                 next_queue_poll = now + QUEUE_POLL_INTERVAL_S
-                for client in self._clients:
+                for client in self._run.clients:
                     if client.state.is_up and client.state.has_responded and client.reports_queue is not False:
                         self.tasks.spawn(client.poll_queue_length(self._run.transport))
             # Requests that wait for a point in time (a cool-down, the quarantine) get their turn.

@@ -71,6 +71,7 @@ class Progress:
     Attributes:
         name: Stage and source.
         n_finished: Requests that have ended, see `RequestOutcome`.
+        endpoint_problems: What is wrong with the endpoints of a fleet, such as one that serves another model.
         eta_s: Seconds left; None without a known total.
         cost: Cost of this run's answers so far, in `currency`; None without a price.
     """
@@ -92,6 +93,7 @@ class Progress:
     eta_s: float | None
     cost: float | None
     currency: str
+    endpoint_problems: tuple[str, ...] = ()
 
     def format_line(self) -> str:
         """Return the progress as one line of text."""
@@ -105,6 +107,7 @@ class Progress:
         ]
         if self.n_endpoints_up < self.n_endpoints:
             parts.append(f"waiting for {self.n_endpoints - self.n_endpoints_up} of {self.n_endpoints} endpoints")
+        parts += self.endpoint_problems
         if self.error_counts:
             parts.append("retried " + ", ".join(f"{name} {n}" for name, n in sorted(self.error_counts.items())))
         if self.n_failed:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from mvl_assets.config.profile import ModelProfile, Price
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.endpoints import resolve_endpoints
+from mvl_assets.inference.fleet import Fleet
 from mvl_assets.inference.images import FetchImages
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import ModelRef
@@ -28,14 +29,14 @@ class ServedModel:
 
     Attributes:
         ref: Its identity.
-        get_endpoints: Returns its endpoints, and starts its server where that is needed; called before the first
-            request is sent, and not at all when every answer is stored.
+        get_endpoints: Returns its endpoints or its fleet, and starts its server where that is needed; called before the
+            first request is sent, and not at all when every answer is stored.
         price: What its tokens cost.
         options: Settings of the engine.
     """
 
     ref: ModelRef
-    get_endpoints: Callable[[], Sequence[Endpoint]]
+    get_endpoints: Callable[[], Sequence[Endpoint] | Fleet]
     price: Price = FREE
     options: EngineOptions = DEFAULT_OPTIONS
 

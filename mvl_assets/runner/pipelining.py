@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.profile import ModelProfile
+from mvl_assets.inference.endpoints import estimate_endpoint_count
 from mvl_assets.inference.progress import Progress
 from mvl_assets.lake.lake import Lake
 from mvl_assets.orchestration import asset_keys
@@ -57,7 +58,7 @@ class StepLoad:
     def compute_saturation(self, step: AssetStep) -> int:
         """Return how many requests keep the model's endpoints full."""
         model = _resolve_model(step)
-        return SATURATION_FACTOR * model.concurrency * max(1, len(model.base_urls))
+        return SATURATION_FACTOR * model.concurrency * estimate_endpoint_count(model)
 
 
 def _resolve_model(step: AssetStep) -> ModelProfile:

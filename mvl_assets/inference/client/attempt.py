@@ -19,6 +19,7 @@ class PendingRequest:
     """A request that was read from the iterable and is not stored yet.
 
     Attributes:
+        affinity: Requests with the same number belong on the same server; see `scheduling.affinity`.
         images: Prepared bytes by image id, from loading until the request is settled.
         attempts_sent: Attempts so far, whatever their result.
         row_failures: Attempts that may have failed because of the request itself.
@@ -31,6 +32,7 @@ class PendingRequest:
     """
 
     request: Request
+    affinity: int = 0
     images: dict[str, bytes] = field(default_factory=dict)
     n_bytes: int = 0
     attempts_sent: int = 0

@@ -172,6 +172,18 @@ def parse_queue_length(metrics: bytes) -> int | None:
     return int(sum(float(number) for number in engine_counts)) if engine_counts else None
 
 
+def parse_model_names(body: bytes) -> list[str]:
+    """Return the names in a list of models.
+
+    Raises:
+        MalformedReply: It is none.
+    """
+    try:
+        return [str(entry["id"]) for entry in json.loads(body)["data"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MalformedReply("not a list of models") from error
+
+
 def parse_error_message(body: bytes) -> str:
     """Return the server's own message from an error body, at most 300 characters."""
     try:

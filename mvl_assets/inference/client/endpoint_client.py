@@ -14,6 +14,7 @@ from mvl_assets.inference.client.endpoint_state import EndpointStateMachine
 from mvl_assets.inference.client.faults import FaultScope, RequestFault
 from mvl_assets.inference.client.image_cache import ServerImageCache
 from mvl_assets.inference.client.latency import LatencyTracker
+from mvl_assets.inference.client.stable_hash import compute_stable_hash
 from mvl_assets.inference.client.transport import Transport
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.options import EngineOptions
@@ -41,6 +42,8 @@ class EndpointClient:
         canary_body: Body of the first request that the endpoint answered: asked again to prove a recovery.
         reports_queue: Whether the server reports the length of its queue, which only vLLM does; None until it was
             asked.
+        has_left: Whether the endpoint is no longer one of its fleet: it gets no new requests.
+        affinity_seed: Decides which requests prefer this endpoint; see `scheduling.affinity`.
     """
 
     def __init__(self, endpoint: Endpoint, options: EngineOptions) -> None:
@@ -51,6 +54,8 @@ class EndpointClient:
         self.image_cache = ServerImageCache()
         self.canary_body: bytes | None = None
         self.reports_queue: bool | None = None
+        self.has_left = False
+        self.affinity_seed = compute_stable_hash(" ".join(endpoint.key))
         self._options = options
         # Attempts in flight, oldest first; and stragglers, which no longer count against the limit.
         self._active: dict[Attempt, None] = {}
@@ -73,7 +78,8 @@ class EndpointClient:
     def is_free(self, now: float) -> bool:
         """Return whether another request may be sent."""
         return (
-            self.state.accepts_requests(now)
+            not self.has_left
+            and self.state.accepts_requests(now)
             and len(self._active) < self.limit.value
             and len(self._stragglers) < MAX_STRAGGLER_FACTOR * self.limit.maximum
         )

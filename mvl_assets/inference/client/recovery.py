@@ -24,7 +24,7 @@ MAX_FAILED_RESTARTS = 2
 async def wait_for_recovery(
     client: EndpointClient, transport: Transport, options: EngineOptions, rng: random.Random
 ) -> None:
-    """Return when an endpoint that was marked as down answers a probe again.
+    """Return when an endpoint that was marked as down answers a probe again, or has left its fleet.
 
     With an open circuit it must also answer the request that it answered before (`canary_body`), the half-open state
     of a circuit breaker. Before its first answer there is none: the circuit then stays open. A local server that is
@@ -41,7 +41,7 @@ async def wait_for_recovery(
     """
     loop = asyncio.get_running_loop()
     n_restarts = n_failed_restarts = 0
-    while True:
+    while not client.has_left:
         healthy = await transport.is_healthy(client.endpoint)
         if not healthy and client.endpoint.restart is not None:
             if n_restarts == MAX_RESTARTS:
@@ -68,12 +68,12 @@ async def wait_for_recovery(
             result = await transport.send_request(client.endpoint, client.canary_body, options.base_timeout_s)
             fault = result if isinstance(result, RequestFault) else None
         if fault is None:
-            break
+            client.on_recovered(loop.time(), close_circuit=not circuit_was_open or client.canary_body is not None)
+            return
         client.state.record_fault(fault)
         if fault.retry_after_s is not None:
             await asyncio.sleep(fault.retry_after_s)
         await asyncio.sleep(options.probe_interval_s * rng.uniform(0.5, 1.0))
-    client.on_recovered(loop.time(), close_circuit=not circuit_was_open or client.canary_body is not None)
 
 
 def run_in_daemon_thread(function: Callable[[], Any]) -> asyncio.Future[Any]:

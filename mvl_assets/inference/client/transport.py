@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import TracebackType
 
@@ -14,6 +15,7 @@ from mvl_assets.inference.client.chat_protocol import (
     MalformedReply,
     Reply,
     build_probe_body,
+    parse_model_names,
     parse_queue_length,
     parse_reply,
 )
@@ -25,6 +27,7 @@ HEALTH_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 60.0
 MAX_BODY_BYTES = 16 << 20
 MIN_SECRET_LENGTH = 6
+PUBLIC_HEADERS = ("Content-Type", "Host")
 
 
 class Transport:
@@ -32,7 +35,7 @@ class Transport:
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
-        self._headers: dict[str, dict[str, str]] = {}
+        self._headers: dict[tuple[str, str], dict[str, str]] = {}
 
     async def __aenter__(self) -> Transport:
         # The engine bounds what is in flight; a second bound here would only hide it.
@@ -52,9 +55,10 @@ class Transport:
         Raises:
             EndpointError: The variable of its API key is not set.
         """
-        if endpoint.base_url not in self._headers:
-            self._headers[endpoint.base_url] = endpoint.build_headers()
-        return self._headers[endpoint.base_url]
+        key = endpoint.key
+        if key not in self._headers:
+            self._headers[key] = endpoint.build_headers()
+        return self._headers[key]
 
     async def send_request(self, endpoint: Endpoint, body: bytes, timeout_s: float) -> Reply | RequestFault:
         """Send one chat request, and wait at most `timeout_s` for the whole reply."""
@@ -62,7 +66,11 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
             async with self._session.post(
-                endpoint.chat_url, data=body, headers=self.get_headers(endpoint), timeout=timeout
+                endpoint.chat_url,
+                data=body,
+                headers=self.get_headers(endpoint),
+                timeout=timeout,
+                server_hostname=endpoint.server_hostname,
             ) as response:
                 content = await _read_body(response)
                 if response.status != 200:
@@ -87,18 +95,14 @@ class Transport:
         """Mask the values of our headers: a server may repeat them in its errors, and messages are stored."""
         for name, value in self.get_headers(endpoint).items():
             for secret in (value, value.removeprefix("Bearer ")):
-                if name != "Content-Type" and len(secret) >= MIN_SECRET_LENGTH:
+                if name not in PUBLIC_HEADERS and len(secret) >= MIN_SECRET_LENGTH:
                     text = text.replace(secret, "***")
         return text
 
     async def is_healthy(self, endpoint: Endpoint) -> bool:
         """Return whether `/health` gives no server error; a server without it is healthy if it answers at all."""
-        assert self._session is not None
-        timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
         try:
-            async with self._session.get(
-                endpoint.health_url, headers=self.get_headers(endpoint), timeout=timeout
-            ) as response:
+            async with self._get(endpoint, endpoint.health_url) as response:
                 return response.status < 500
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
             return False
@@ -109,15 +113,44 @@ class Transport:
         Raises:
             ConnectionError: It cannot be asked just now.
         """
-        assert self._session is not None
-        timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
         try:
-            async with self._session.get(
-                endpoint.metrics_url, headers=self.get_headers(endpoint), timeout=timeout
-            ) as response:
+            async with self._get(endpoint, endpoint.metrics_url) as response:
                 return parse_queue_length(await response.read()) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ConnectionError(_format_error(error)) from error
+
+    async def check_model(self, endpoint: Endpoint) -> RequestFault | None:
+        """Check that a server is there and serves the endpoint's model, at no cost where it lists its models.
+
+        Returns:
+            None when it does; else the fault, whose scope is CONFIG when the server serves other models only.
+        """
+        model_names: list[str] = []
+        try:
+            async with self._get(endpoint, endpoint.models_url) as response:
+                if response.status == 200:
+                    model_names = parse_model_names(await _read_body(response))
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            return RequestFault("no_connection", _format_error(error), FaultScope.ENDPOINT)
+        except MalformedReply:
+            pass  # no list of models: the probe decides
+        if endpoint.model in model_names:
+            return None
+        # A gateway may serve names that it does not list.
+        fault = await self.probe(endpoint)
+        if fault is not None and fault.scope is FaultScope.CONFIG and model_names:
+            served = self._mask_secrets(endpoint, ", ".join(model_names)[:200])
+            return replace(fault, message=f"it serves {served}, and not {endpoint.model}")
+        return fault
+
+    def _get(self, endpoint: Endpoint, url: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        assert self._session is not None
+        return self._session.get(
+            url,
+            headers=self.get_headers(endpoint),
+            timeout=aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
+            server_hostname=endpoint.server_hostname,
+        )
 
     async def probe(self, endpoint: Endpoint) -> RequestFault | None:
         """Send the smallest request. Returns None when it was answered."""

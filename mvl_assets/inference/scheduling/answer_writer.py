@@ -59,7 +59,7 @@ class AnswerWriter:
         async with self._flush_lock:
             if self._is_committing:
                 # A flush was cancelled while its commit went on in the thread: wait behind it, and store nothing twice.
-                await run_on_log_thread(_do_nothing)
+                await run_on_log_thread(_wait_behind_commit)
                 self._drop_stored()
             n_pending = len(self._buffer)
             while n_pending > 0:
@@ -86,5 +86,5 @@ class AnswerWriter:
             self._on_durable(batch)
 
 
-def _do_nothing() -> int:
+def _wait_behind_commit() -> int:
     return 0

@@ -10,14 +10,19 @@ from mvl_assets.inference.client.chat_protocol import Reply, build_request_body
 from mvl_assets.inference.client.endpoint_client import EndpointClient
 from mvl_assets.inference.client.faults import FaultScope, RequestFault
 from mvl_assets.inference.scheduling.quarantine import Quarantine
+from mvl_assets.inference.scheduling.ready_queue import ReadyQueue
 from mvl_assets.inference.scheduling.request_queue import RequestQueue
 from mvl_assets.inference.scheduling.run_context import RunContext
 
 
 class Dispatcher:
-    """Sends the requests of one run to the least loaded endpoint that has capacity.
+    """Sends the requests of one run to endpoints that have capacity.
 
     Args:
+        run: The run.
+        queue: Knows whether more is to come.
+        ready: Chooses the next request and its endpoint.
+        quarantine: Requests that need an endpoint of their own.
         on_reply: Takes a request, its reply and the latency in seconds.
         on_fault: Takes a request, the endpoint, the fault and the time at which the attempt was sent.
     """
@@ -26,12 +31,14 @@ class Dispatcher:
         self,
         run: RunContext,
         queue: RequestQueue,
+        ready: ReadyQueue,
         quarantine: Quarantine,
         on_reply: Callable[[PendingRequest, Reply, float], None],
         on_fault: Callable[[PendingRequest, EndpointClient, RequestFault, float], None],
     ) -> None:
         self._run = run
         self._queue = queue
+        self._ready = ready
         self._quarantine = quarantine
         self._on_reply = on_reply
         self._on_fault = on_fault
@@ -48,27 +55,28 @@ class Dispatcher:
             client, group = assignment
             for pending in group:
                 self._start_attempt(pending, client)
-        while self._queue.has_ready:
-            free_clients = [client for client in clients if client.is_free(now)]
-            if not free_clients:
-                break
-            pending = self._queue.pop_ready()
-            if pending.is_settled or any(
-                client.supports_image_cache and client.image_cache.defer(pending) for client in clients
-            ):
+        free_clients = [client for client in clients if client.is_free(now)]
+        while self._ready and free_clients:
+            client, pending = self._ready.pop_next(free_clients)
+            if pending.is_settled:
                 continue
-            clients_with_images = [
-                client
-                for client in free_clients
-                if pending.images and client.image_cache.contains(pending.request.image_ids)
-            ]
-            self._start_attempt(pending, _pick_least_loaded(clients_with_images or free_clients))
+            if pending.images:
+                if any(client.supports_image_cache and client.image_cache.defer(pending) for client in clients):
+                    continue
+                image_ids = pending.request.image_ids
+                if not client.image_cache.contains(image_ids):
+                    holders = [holder for holder in free_clients if holder.image_cache.contains(image_ids)]
+                    client = _pick_least_loaded(holders) if holders else client
+            self._start_attempt(pending, client)
+            if not client.is_free(now):
+                free_clients.remove(client)
         if self._queue.is_drained and not self._quarantine and self._run.options.hedge_requests:
             self._hedge_stragglers(now)
 
     def _hedge_stragglers(self, now: float) -> None:
         """Send requests that hang once more, at the end of a run and where there is capacity (hedged requests)."""
-        for pending in [pending for client in self._run.clients for pending in client.list_hedge_candidates(now)]:
+        clients = (*self._run.clients, *self._run.leaving)
+        for pending in [pending for client in clients for pending in client.list_hedge_candidates(now)]:
             free_clients = [client for client in self._run.clients if client.is_free(now)]
             if free_clients:
                 self._start_attempt(pending, _pick_least_loaded(free_clients))
@@ -111,7 +119,7 @@ class Dispatcher:
                 # The server may have dropped an image from its cache; sending the bytes will show whether it has.
                 self._run.error_counts["image_rejected"] += 1
                 pending.inline_images = True
-                self._queue.push_front([pending])
+                self._ready.push_front([pending])
             else:
                 self._on_fault(pending, client, result, attempt.sent_at)
         self.dispatch()
@@ -129,7 +137,7 @@ class Dispatcher:
             else:
                 rejected = result is not None and result.scope is FaultScope.REQUEST
                 deferred = client.image_cache.on_miss(image_ids, rejected=rejected)
-            self._queue.push_front(deferred)
+            self._ready.push_front(deferred)
 
 
 def _pick_least_loaded(clients: list[EndpointClient]) -> EndpointClient:

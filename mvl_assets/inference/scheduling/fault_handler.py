@@ -13,27 +13,38 @@ from mvl_assets.inference.client.faults import FaultScope, RequestFault, compute
 from mvl_assets.inference.client.recovery import wait_for_recovery
 from mvl_assets.inference.endpoint import EndpointError
 from mvl_assets.inference.scheduling.quarantine import Quarantine
-from mvl_assets.inference.scheduling.request_queue import RequestQueue
+from mvl_assets.inference.scheduling.ready_queue import ReadyQueue
 from mvl_assets.inference.scheduling.request_settler import RequestSettler
 from mvl_assets.inference.scheduling.run_context import RunContext
 
 
 class FaultHandler:
-    """Handles the faults of one run. `dispatch` is called when there may be something to send again."""
+    """Handles the faults of one run.
+
+    Args:
+        run: The run.
+        ready: Takes what is sent again.
+        quarantine: Takes requests that may have crashed an endpoint.
+        settler: Takes requests that fail.
+        dispatch: Called when there may be something to send again.
+        refuse: Removes an endpoint that rejects every request; None where that ends the run.
+    """
 
     def __init__(
         self,
         run: RunContext,
-        queue: RequestQueue,
+        ready: ReadyQueue,
         quarantine: Quarantine,
         settler: RequestSettler,
         dispatch: Callable[[], None],
+        refuse: Callable[[EndpointClient, str], None] | None = None,
     ) -> None:
         self._run = run
-        self._queue = queue
+        self._ready = ready
         self._quarantine = quarantine
         self._settler = settler
         self._dispatch = dispatch
+        self._refuse = refuse
         self._rng = random.Random()
 
     def handle(self, pending: PendingRequest, client: EndpointClient, fault: RequestFault, sent_at: float) -> None:
@@ -58,6 +69,13 @@ class FaultHandler:
         if client.rejects_permanently(pending, fault, now):
             self._settler.fail(pending, fault.error, fault.message)
             return
+        if client.has_left:
+            # It is being stopped: what is lost with it says nothing about the request.
+            if fault.server_may_have_crashed:
+                fault = replace(fault, scope=FaultScope.ENDPOINT)
+            if not pending.attempts:
+                self._schedule_retry(pending, fault, client)
+            return
         if client.state.is_cooling_down(now):
             loop.call_at(client.state.cooldown_until, self._dispatch)
         if pending.attempts:
@@ -80,6 +98,11 @@ class FaultHandler:
             if not pending.is_settled and not pending.attempts:
                 self._schedule_retry(pending, replace(fault, scope=FaultScope.UNKNOWN), client)
             return
+        if self._refuse is not None:
+            self._refuse(client, probe_fault.message)
+            if not pending.is_settled and not pending.attempts:
+                self._schedule_retry(pending, replace(fault, scope=FaultScope.ENDPOINT), client)
+            return
         self._run.tasks.abort(
             EndpointError(
                 f"{client.endpoint.redacted_url} rejects every request for {client.endpoint.model}: {fault.message}",
@@ -94,6 +117,9 @@ class FaultHandler:
             healthy = await self._run.transport.is_healthy(client.endpoint)
             if not healthy or client.state.is_circuit_open:
                 client.state.mark_down(self._run.tasks.loop.time())
+                # It may never come back, and others can take over.
+                if not healthy or any(other.state.is_up for other in self._run.clients):
+                    self._release_suspects(client, healthy)
                 try:
                     await wait_for_recovery(client, self._run.transport, self._run.options, self._rng)
                 except MvlError as error:
@@ -104,6 +130,10 @@ class FaultHandler:
                     self._run.error_counts["server_start_failed"] += 1
         finally:
             client.state.end_diagnosis()
+        self._release_suspects(client, healthy)
+
+    def _release_suspects(self, client: EndpointClient, healthy: bool) -> None:
+        """Send the requests that an endpoint held at a fault again, each alone on a server if it has crashed."""
         suspects = client.pop_crash_suspects()
         if healthy:
             for pending, fault in suspects:
@@ -129,5 +159,5 @@ class FaultHandler:
         self._run.tasks.loop.call_later(delay_s, self._requeue, pending)
 
     def _requeue(self, pending: PendingRequest) -> None:
-        self._queue.push_back(pending)
+        self._ready.append_unassigned(pending)
         self._dispatch()

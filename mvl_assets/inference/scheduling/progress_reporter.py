@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mvl_assets.inference.client.endpoint_client import EndpointClient
 from mvl_assets.inference.progress import Progress, RunOutcome
+from mvl_assets.inference.scheduling.fleet_monitor import FleetMonitor
 
 if TYPE_CHECKING:
     from mvl_assets.config.profile import Price
@@ -29,7 +30,11 @@ class ProgressReporter:
         self._readings: deque[tuple[float, int, int]] = deque(maxlen=RATE_WINDOW_REPORTS)
 
     def build_report(
-        self, outcome: RunOutcome, clients: Sequence[EndpointClient], error_counts: Mapping[str, int]
+        self,
+        outcome: RunOutcome,
+        clients: Sequence[EndpointClient],
+        error_counts: Mapping[str, int],
+        monitor: FleetMonitor | None = None,
     ) -> Progress:
         """Return the present state of the run; speeds are of the last few reports."""
         n_finished = outcome.n_finished
@@ -48,13 +53,14 @@ class ProgressReporter:
             completion_tokens=outcome.completion_tokens,
             tokens_per_s=(outcome.completion_tokens - oldest_tokens) / span_s,
             in_flight=sum(client.in_flight for client in clients),
-            concurrency_limit=sum(client.limit.value for client in clients),
-            n_endpoints_up=sum(client.state.is_up for client in clients),
-            n_endpoints=len(clients),
+            concurrency_limit=sum(client.limit.value for client in clients if not client.has_left),
+            n_endpoints_up=sum(client.state.is_up and not client.has_left for client in clients),
+            n_endpoints=len(clients) if monitor is None else monitor.n_endpoints,
             error_counts=dict(error_counts),
             n_failed=len(outcome.failures),
             elapsed_s=now - self._started_at,
             eta_s=remaining / requests_per_s if remaining is not None and requests_per_s > 0 else None,
             cost=self._price.compute_cost(outcome.prompt_tokens, outcome.completion_tokens) if self._price else None,
             currency=self._price.currency if self._price else "",
+            endpoint_problems=() if monitor is None else tuple(monitor.describe_problems()),
         )

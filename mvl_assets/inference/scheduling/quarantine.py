@@ -74,7 +74,9 @@ class Quarantine:
     def _pick_client(
         self, crashed_client: EndpointClient, clients: Sequence[EndpointClient], now: float
     ) -> EndpointClient | None:
-        down_since = crashed_client.state.down_since
-        if crashed_client.state.is_up or down_since is None or now - down_since < CRASHED_ENDPOINT_WAIT_S:
+        state = crashed_client.state
+        if not crashed_client.has_left and (
+            state.is_up or state.down_since is None or now - state.down_since < CRASHED_ENDPOINT_WAIT_S
+        ):
             return crashed_client
         return next((client for client in clients if client.state.is_up), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mvl_assets.errors import MvlError
@@ -14,6 +14,8 @@ from mvl_assets.inference.images import FetchImages, ImageFault, load_images
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.progress import RunOutcome
 from mvl_assets.inference.request import Request
+from mvl_assets.inference.scheduling.affinity import AffinityGrouper
+from mvl_assets.inference.scheduling.ready_queue import ReadyQueue
 from mvl_assets.lake.answers import AnswerLog
 
 INITIAL_CHUNK_SIZE, MAX_CHUNK_SIZE = 64, 1024
@@ -26,6 +28,7 @@ class RequestQueue:
     """The open requests of one run. Create it inside the run's event loop.
 
     Args:
+        ready: Takes the requests that may be sent.
         log: Holds the answers of earlier runs.
         fetch_images: Returns original bytes by image id; None where no request holds an image.
         max_image_side: Longest side, in pixels, of the images that are sent.
@@ -42,6 +45,7 @@ class RequestQueue:
 
     def __init__(
         self,
+        ready: ReadyQueue,
         log: AnswerLog,
         fetch_images: FetchImages | None,
         max_image_side: int,
@@ -62,12 +66,13 @@ class RequestQueue:
         self.all_read = False
         self.n_open = 0
         # Open requests that may be sent now, and those that wait for their images.
-        self._ready: deque[PendingRequest] = deque()
+        self._ready = ready
         self._awaiting_images: deque[PendingRequest] = deque()
         # Keys read and not yet durable; keys that failed.
         self._open_keys: set[str] = set()
         self._failed_keys: set[str] = set()
         self._image_bytes = 0
+        self._grouper = AffinityGrouper()
         self._capacity_available = asyncio.Event()
         self._load_requested = asyncio.Event()
 
@@ -106,7 +111,7 @@ class RequestQueue:
         for key, request in new_requests.items():
             if key in answered:
                 continue
-            pending = PendingRequest(request)
+            pending = PendingRequest(request, self._grouper.compute_affinity(request))
             self._open_keys.add(key)
             self.n_open += 1
             if not request.image_ids:
@@ -143,24 +148,6 @@ class RequestQueue:
         pending.n_bytes = sum(len(data) for data in pending.images.values())
         self._image_bytes += pending.n_bytes
         self._ready.append(pending)
-
-    # -- sending -------------------------------------------------------------------------------------------------------
-
-    @property
-    def has_ready(self) -> bool:
-        return bool(self._ready)
-
-    def pop_ready(self) -> PendingRequest:
-        """Return the request that is to be sent next. Call it only while `has_ready`."""
-        return self._ready.popleft()
-
-    def push_back(self, pending: PendingRequest) -> None:
-        """Send a request again after those that are ready."""
-        self._ready.append(pending)
-
-    def push_front(self, pending_requests: Sequence[PendingRequest]) -> None:
-        """Send these requests next, in their order."""
-        self._ready.extendleft(reversed(pending_requests))
 
     # -- settling ------------------------------------------------------------------------------------------------------
 

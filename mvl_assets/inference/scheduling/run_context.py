@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,11 +82,18 @@ class RunTasks:
 
 @dataclass(slots=True)
 class RunContext:
-    """Endpoints, settings and counters of one run. `error_counts` counts failed attempts by error, for progress."""
+    """Endpoints, settings and counters of one run.
+
+    Attributes:
+        clients: Endpoints that get requests; only a `FleetMonitor` changes the list.
+        leaving: Endpoints that have left and hold their last requests.
+        error_counts: Failed attempts by error, for progress.
+    """
 
     options: EngineOptions
-    clients: Sequence[EndpointClient]
+    clients: list[EndpointClient]
     transport: Transport
     tasks: RunTasks
+    leaving: list[EndpointClient] = field(default_factory=list)
     outcome: RunOutcome = field(default_factory=RunOutcome)
     error_counts: Counter[str] = field(default_factory=Counter)

@@ -60,6 +60,7 @@ class FakeServerConfig:
         latency_s: Time that each request takes.
         slots: Requests that are worked on at a time; more wait. None: all at once.
         max_queued: Requests that may wait; beyond them the answer is 503, as vLLM's with `--max-num-queued-reqs`.
+        served_model: Requests for any other model are answered with 404, as vLLM does. None: every model is served.
         image_cache_size: Images that are remembered by their `uuid`.
         fault_rates: Share of attempts that suffer a fault, by fault.
         fault_by_marker: A text, and the fault that every attempt of a request holding it suffers.
@@ -71,6 +72,7 @@ class FakeServerConfig:
     latency_s: float = 0.0
     slots: int | None = None
     max_queued: int | None = None
+    served_model: str | None = None
     image_cache_size: int = 0
     fault_rates: Mapping[str, float] = field(default_factory=dict)
     fault_by_marker: Mapping[str, str] = field(default_factory=dict)
@@ -118,7 +120,8 @@ class FakeServer:
         return web.Response(text=text, content_type="text/plain")
 
     async def _handle_models(self, request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": "fake", "object": "model"}]})
+        name = self.config.served_model or "fake"
+        return web.json_response({"object": "list", "data": [{"id": name, "object": "model"}]})
 
     async def _handle_counts(self, request: web.Request) -> web.Response:
         return web.json_response(
@@ -138,6 +141,9 @@ class FakeServer:
         if self.is_down:
             return web.Response(status=503)
         body = json.loads(raw_body)
+        if self.config.served_model not in (None, body.get("model")):
+            message = f"The model `{body.get('model')}` does not exist."
+            return web.json_response({"error": {"message": message}}, status=404)
         if is_probe(body):
             self.n_probes += 1
             return web.json_response(_build_completion(body, "ok", "length"))
@@ -325,6 +331,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description="a fake OpenAI-compatible model server with faults")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--model", help="answer 404 to requests for any other model")
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--slots", type=int, help="requests worked on at a time; others wait")
     parser.add_argument("--max-queued", type=int, help="requests that may wait; beyond them 503")
@@ -341,6 +348,7 @@ def main(arguments: list[str]) -> None:
         latency_s=options.latency_ms / 1000,
         slots=options.slots,
         max_queued=options.max_queued,
+        served_model=options.model,
         fault_rates=fault_rates,
         poison=options.poison,
         retry_after_s=options.retry_after,

@@ -13,13 +13,18 @@ from PIL import Image
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.client.attempt import PendingRequest
+from mvl_assets.inference.client.endpoint_client import EndpointClient
+from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.progress import RunOutcome
 from mvl_assets.inference.request import Request
+from mvl_assets.inference.scheduling.ready_queue import ReadyQueue
 from mvl_assets.inference.scheduling.request_queue import RequestQueue
 from mvl_assets.lake.answers import AnswerLog
 from tests.inference.helpers import MODEL, build_request, build_requests
 from tests.lake.rows import answer
+
+CLIENT = EndpointClient(Endpoint("http://host/v1", "m"), EngineOptions())
 
 
 class Run:
@@ -33,8 +38,9 @@ class Run:
     ) -> None:
         self.outcome = RunOutcome()
         self.failed: list[tuple[str, str]] = []
+        self.ready = ReadyQueue([])
         self.queue = RequestQueue(
-            log, fetch_images, 1344, options, self.outcome, self.run_blocking, lambda: None, self.fail
+            self.ready, log, fetch_images, 1344, options, self.outcome, self.run_blocking, lambda: None, self.fail
         )
 
     def run_blocking(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
@@ -47,8 +53,8 @@ class Run:
 
     def settle_all(self) -> list[str]:
         keys = []
-        while self.queue.has_ready:
-            pending = self.queue.pop_ready()
+        while self.ready:
+            _, pending = self.ready.pop_next([CLIENT])
             self.queue.mark_settled(pending)
             keys.append(pending.request.key)
         self.queue.mark_durable(keys)
@@ -105,7 +111,7 @@ def test_equal_requests_that_are_open_or_have_failed_are_deduplicated(new_log: C
     async def run_queue() -> RunOutcome:
         run = Run(new_log(), EngineOptions(), None)
         await run.queue.read_requests(iter([request, request]))
-        pending = run.queue.pop_ready()
+        _, pending = run.ready.pop_next([CLIENT])
         run.queue.all_read = False
         await run.queue.read_requests(iter([request]))
         assert (run.outcome.deduplicated, run.queue.n_open) == (2, 1)
@@ -161,17 +167,3 @@ def test_requests_wait_for_their_images_and_fail_without_them(new_log: Callable[
 def test_an_image_without_a_way_to_fetch_it_ends_the_reading(new_log: Callable[[], AnswerLog]) -> None:
     with pytest.raises(MvlError, match="no way to fetch images"):
         read([look_at("i")], new_log(), EngineOptions())
-
-
-def test_requests_that_are_pushed_to_the_front_come_next_in_their_order(new_log: Callable[[], AnswerLog]) -> None:
-    async def run_queue() -> list[PendingRequest]:
-        queue = Run(new_log(), EngineOptions(), None).queue
-        first, second, third, last = (PendingRequest(request) for request in build_requests(4))
-        queue.push_back(third)
-        queue.push_back(last)
-        queue.push_front([first, second])
-        assert [queue.pop_ready() for _ in range(4)] == [first, second, third, last]
-        assert not queue.has_ready
-        return []
-
-    asyncio.run(run_queue())
