@@ -400,7 +400,7 @@ def measure_loader(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path
     def read_packs() -> int:
         return sum(
             len(raw_pack.rows[row_id]["image_ids"])
-            for raw_pack in pack_loader.iter_raw_packs(range(len(plan)))
+            for raw_pack in pack_loader.reader.iter_raw_packs(range(len(plan)))
             if raw_pack.pack is not None
             for row_id in raw_pack.pack.row_ids
         )

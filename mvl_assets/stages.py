@@ -111,10 +111,17 @@ PACK_PLAN: Final = Stage(
     upstream=("mixture",),
     table="pack_plan/{training_stage}",
 )
+PACKED_ROWS: Final = Stage(
+    "packed_rows",
+    "The packs of a large mixture with their texts and image bytes, in the order of training: ranks read them in"
+    " sequence.",
+    upstream=("pack_plan",),
+    table="packed_rows/{training_stage}",
+)
 CHECKPOINT: Final = Stage(
     "checkpoint",
     "The weights after one training stage, with the curves of the run.",
-    upstream=("pack_plan", "checkpoint"),
+    upstream=("packed_rows", "checkpoint"),
 )
 EVALUATION: Final = Stage(
     "evaluation",
@@ -133,6 +140,7 @@ STAGES: Final = (
     MIXTURE,
     EXPORT,
     PACK_PLAN,
+    PACKED_ROWS,
     CHECKPOINT,
     EVALUATION,
 )

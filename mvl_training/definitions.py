@@ -13,6 +13,7 @@ from mvl_training.orchestration.checkpoint_assets import build_checkpoint_asset
 from mvl_training.orchestration.held_out_asset import build_held_out_asset
 from mvl_training.orchestration.launch import Launcher
 from mvl_training.orchestration.pack_plan_assets import build_pack_plan_asset
+from mvl_training.orchestration.packed_rows_assets import build_packed_rows_asset
 from mvl_training.runs.training_run import load_current_recipe
 
 
@@ -26,6 +27,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     return dg.Definitions(
         assets=[
             *(build_pack_plan_asset(stage, recipe) for stage in TRAINING_STAGES),
+            *(build_packed_rows_asset(stage, recipe) for stage in TRAINING_STAGES),
             *(build_checkpoint_asset(stage, recipe) for stage in TRAINING_STAGES),
             build_held_out_asset(),
             *build_benchmark_assets(),

@@ -29,7 +29,7 @@ VERBS = frozenset(
     extract fail fetch fill filter finalize find finish flatten flush fold forecast format forward from fsync
     gather generate get group gzip handle has hedge hold identify ignore index infer ingest init insert inspect
     interpolate interrupt is isolate iter join judge keep kill label lay link list load lock log lookup maintain
-    make mark mask match matches may measure merge move needs normalize number observe on open order overlay
+    make mark mask match matches materialize may measure merge move needs normalize number observe on open order overlay
     pack parse patch peek permute pick plan plot pluralize poll pop prefetch prepare prepend print probe process
     publish push put queue quote raise read rebuild receive reclaim record refuse register rehash reject rejects
     release reload remove rename render renew repair replace report request requeue require reset resize resolve

@@ -111,6 +111,7 @@ CARD: Final = "mvl/card"
 
 # Pack plans. `FILL` is also shown for the categories of a mixture.
 PACKS: Final = "mvl/packs"
+PACKS_KEPT: Final = "mvl/packs_kept"
 FILL: Final = "mvl/fill"
 TOKENS: Final = "mvl/tokens"
 LOSS_TOKENS: Final = "mvl/loss_tokens"

@@ -182,6 +182,9 @@ class Profile(StrictModel):
     # Share of the samples with a short answer that no mixture may take; they are the questions of held-out evaluation.
     holdout_fraction: float = Field(default=0.0, ge=0, lt=1)
     recipe: str = "paper-7b"
+    # Whether a mixture is written once more in the order of training, with its images, so that ranks read it in
+    # sequence and need no index of its rows. `auto`: from a million rows.
+    materialize_packs: Literal["auto"] | bool = "auto"
     # The paper's choices where the defaults differ: no removal of duplicates and contamination, its loss mask.
     paper_parity: bool = False
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.packed_rows import PackedRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,9 @@ class BatchOrder:
     seed: int
 
     @classmethod
-    def from_plan(cls, plan: PackPlan, samples_per_step: int, seed: int) -> BatchOrder:
+    def from_plan(cls, plan: PackPlan | PackedRows, samples_per_step: int, seed: int) -> BatchOrder:
         """Return an order whose steps hold about `samples_per_step` samples."""
-        packs_per_step = max(1, round(samples_per_step * len(plan) / int(plan.n_samples.sum())))
+        packs_per_step = max(1, round(samples_per_step * len(plan) / plan.count_samples()))
         return cls(len(plan), min(packs_per_step, len(plan)), seed)
 
     @property

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,19 +19,15 @@ from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries import views
 from mvl_assets.media.tiles import TileLayout
 from mvl_training.data.chat_format import IGNORE_INDEX
-from mvl_training.data.pack_plan import Pack, PackPlan
+from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.packed_rows import PackedRows
+from mvl_training.data.planned_packs import PlannedPackReader
 from mvl_training.data.processing import ProcessedSample, SampleProcessor
-
-_T = TypeVar("_T")
+from mvl_training.data.raw_packs import RawPack
 
 BLANK_PIXEL = 127
-
-READ_GROUP_PACKS = 256
-READ_GROUP_BYTES = 32 << 20
-"""About 400 images. Lance reads 256 images at once three times as fast as 8; more than that gains nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,38 +112,23 @@ def collate(samples: Sequence[ProcessedSample], placeholder_ids: tuple[int, int]
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RawPack:
-    """A pack with the rows and encoded images of its samples, not yet decoded.
+class PackLoader:
+    """Reads the samples of packs and turns them into tensors.
 
-    Attributes:
-        pack: None for an empty pack.
-        rows: Mixture rows by id; shared with other packs.
-        image_data: Encoded images by id; shared with other packs.
+    Args:
+        lake: The lake.
+        stage: The training stage.
+        plan: Its packed rows, which are read in order, or its pack plan, whose rows are then looked up in the lake.
+        processor: The rules of the stage.
     """
 
-    pack: Pack | None
-    rows: Mapping[str, dict[str, Any]]
-    image_data: Mapping[str, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class _ReadGroup:
-    """Consecutive packs, and the ids of all their images."""
-
-    packs: list[Pack | None]
-    rows: Mapping[str, dict[str, Any]]
-    image_ids: set[str]
-
-
-class PackLoader:
-    """Reads the samples of packs from the lake and turns them into tensors."""
-
-    def __init__(self, lake: Lake, stage: TrainingStage, plan: PackPlan, processor: SampleProcessor) -> None:
-        self.lake = lake
+    def __init__(
+        self, lake: Lake, stage: TrainingStage, plan: PackPlan | PackedRows, processor: SampleProcessor
+    ) -> None:
         self.stage = stage
         self.plan = plan
         self.processor = processor
+        self.reader = plan if isinstance(plan, PackedRows) else PlannedPackReader(lake, plan, processor)
 
     def load(self, position: int | None) -> PackedBatch:
         """Return the pack at a position of the plan (None: an empty one). See `iter_batches`."""
@@ -163,46 +141,7 @@ class PackLoader:
         Raises:
             MvlError: A sample differs from what the plan counted: the mixture or its images changed after planning.
         """
-        return map(self._collate_pack, self.iter_raw_packs(positions))
-
-    def iter_raw_packs(self, positions: Iterable[int | None]) -> Iterator[RawPack]:
-        """Yield the packs at these positions (None: an empty one) as rows and encoded images, in their order.
-
-        The rows of `READ_GROUP_PACKS` packs are read together, and images in groups of `READ_GROUP_BYTES`, at a
-        twentieth of the cost of reading pack by pack; the next group is read while one is used. Memory holds the rows
-        and image bytes of two groups, more only if a single pack has more than `READ_GROUP_BYTES` of images.
-        """
-        read_groups = _prefetch(self._iter_read_groups(iter(positions)))
-        for raw_packs in _prefetch(self._fetch_group(read_group) for read_group in read_groups):
-            yield from raw_packs
-
-    def _iter_read_groups(self, positions: Iterator[int | None]) -> Iterator[_ReadGroup]:
-        """Yield packs whose images are read together: a group ends before it would exceed `READ_GROUP_BYTES`."""
-        while group_positions := list(islice(positions, READ_GROUP_PACKS)):
-            packs = iter(self.plan.read_packs([position for position in group_positions if position is not None]))
-            packs_or_none = [None if position is None else next(packs) for position in group_positions]
-            row_ids = [row_id for pack in packs_or_none if pack is not None for row_id in pack.row_ids]
-            rows = views.read_mixture_rows_by_id(self.lake, self.stage, row_ids)
-            image_ids_by_pack = [self._collect_image_ids(pack, rows) for pack in packs_or_none]
-            bytes_by_image = self.lake.images.read_sizes(set[str]().union(*image_ids_by_pack))
-            group, group_bytes = _ReadGroup([], rows, set()), 0
-            for pack, image_ids in zip(packs_or_none, image_ids_by_pack, strict=True):
-                pack_bytes = sum(bytes_by_image.get(image_id, 0) for image_id in image_ids)
-                if group.packs and group_bytes + pack_bytes > READ_GROUP_BYTES:
-                    yield group
-                    group, group_bytes = _ReadGroup([], rows, set()), 0
-                group.packs.append(pack)
-                group.image_ids.update(image_ids)
-                group_bytes += pack_bytes
-            yield group
-
-    def _collect_image_ids(self, pack: Pack | None, rows: Mapping[str, dict[str, Any]]) -> set[str]:
-        pack_rows = () if pack is None else (rows[row_id] for row_id in pack.row_ids if row_id in rows)
-        return {image_id for row in pack_rows for image_id in self.processor.select_image_ids(row)}
-
-    def _fetch_group(self, group: _ReadGroup) -> list[RawPack]:
-        image_data = self.lake.images.read_stored_images(group.image_ids)
-        return [RawPack(pack, group.rows, image_data) for pack in group.packs]
+        return map(self._collate_pack, self.reader.iter_raw_packs(positions))
 
     def _collate_pack(self, raw_pack: RawPack) -> PackedBatch:
         placeholder_ids = (self.processor.tokenizer.image_token_id, self.processor.tokenizer.video_token_id)
@@ -223,15 +162,6 @@ class PackLoader:
                 )
             samples.append(sample)
         return collate(samples, placeholder_ids, self.processor.grid.tile_size)
-
-
-def _prefetch(items: Iterator[_T]) -> Iterator[_T]:
-    """Yield the same items; while one is used, a thread prepares the next."""
-    with ThreadPoolExecutor(1, "pack-reader") as executor:
-        next_item = executor.submit(next, items, None)
-        while (item := next_item.result()) is not None:
-            next_item = executor.submit(next, items, None)
-            yield item
 
 
 def _build_stale_plan_error(stage: str, row_id: str, problem: str) -> MvlError:

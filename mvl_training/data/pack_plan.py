@@ -38,6 +38,16 @@ class Pack:
     lengths: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PackCounts:
+    """Counts of some packs, in arrays as long as there are packs: tokens, loss tokens, tiles and samples of each."""
+
+    n_tokens: np.ndarray
+    n_loss_tokens: np.ndarray
+    n_tiles: np.ndarray
+    n_samples: np.ndarray
+
+
 class PackPlan:
     """A snapshot of the packs of a stage, by position; a plan published later does not change it.
 
@@ -75,6 +85,17 @@ class PackPlan:
 
     def __len__(self) -> int:
         return len(self.n_tokens)
+
+    def count_samples(self) -> int:
+        """Return the number of samples of all packs."""
+        return int(self.n_samples.sum())
+
+    def read_counts(self, positions: Sequence[int]) -> PackCounts:
+        """Return the counts of the packs at these positions, in their order."""
+        chosen = np.asarray(positions)
+        return PackCounts(
+            self.n_tokens[chosen], self.n_loss_tokens[chosen], self.n_tiles[chosen], self.n_samples[chosen]
+        )
 
     def __getitem__(self, position: int) -> Pack:
         (pack,) = self.read_packs([position])

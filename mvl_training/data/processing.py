@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.common.pick_evenly import pick_evenly
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.text import format_exception_line
 from mvl_assets.common.training_stages import TrainingStage
@@ -21,6 +20,7 @@ from mvl_assets.media import tiles
 from mvl_assets.media.image import standardise_image
 from mvl_assets.media.tiles import TileGrid, TileLayout
 from mvl_training.data.chat_format import ChatTokenizer, EncodedSample, VisualPlaceholder, encode_conversation
+from mvl_training.data.image_selection import select_image_ids
 from mvl_training.recipe import ChatFormat, Recipe
 
 
@@ -115,10 +115,7 @@ class SampleProcessor:
 
     def select_image_ids(self, row: Mapping[str, Any]) -> list[str]:
         """Return the ids of the images that the sample shows, in order: all, or the chosen frames of a video."""
-        image_ids = list(row["image_ids"] or [])
-        if row["video"] is None:
-            return image_ids
-        return [image_ids[index] for index in pick_evenly(len(image_ids), self.max_frames, "down")]
+        return select_image_ids(row, self.max_frames)
 
     def _select_stored_image_ids(self, row: Mapping[str, Any], stored_ids: Container[str]) -> list[str]:
         """Return the ids of the images that the sample shows; raise RejectError if the lake lacks one."""

@@ -10,7 +10,7 @@ from mvl_assets.common import metadata_keys
 from mvl_assets.common.markdown import embed_image
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
-from mvl_assets.stages import CHECKPOINT, PACK_PLAN
+from mvl_assets.stages import CHECKPOINT, PACKED_ROWS
 from mvl_training.evaluation.held_out.evaluate import run_local_worker, select_preview_questions
 from mvl_training.evaluation.held_out.questions import DEFAULT_MAX_NEW_TOKENS
 from mvl_training.orchestration.asset_defaults import GPU_POOL, OWNERS, build_code_version, open_lake
@@ -44,7 +44,10 @@ def build_checkpoint_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDef
         group_name="checkpoint",
         description=f"{STAGE_DESCRIPTIONS[stage]} Trained by DeepSpeed in launched processes. Interrupted training"
         " resumes from its last checkpoint; a finished one with the same recipe, plan and initial weights is reused.",
-        deps=[dg.AssetKey([PACK_PLAN.name, stage]), *([dg.AssetKey([CHECKPOINT.name, previous])] if previous else [])],
+        deps=[
+            dg.AssetKey([PACKED_ROWS.name, stage]),
+            *([dg.AssetKey([CHECKPOINT.name, previous])] if previous else []),
+        ],
         check_specs=[
             dg.AssetCheckSpec(name, asset=asset_key, description=description, blocking=True)
             for name, description in CHECK_DESCRIPTIONS.items()

@@ -24,6 +24,7 @@ from mvl_assets.errors import MvlError
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_loader import PackedBatch, PackLoader, Prefetcher
 from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.packed_rows import PackedRows
 from mvl_training.model.student_model import HEAD_CHUNK_TOKENS, Student, find_model_component
 from mvl_training.recipe import StageConfig
 from mvl_training.trainer.mfu import ThroughputMeter
@@ -194,7 +195,7 @@ class StepSchedule:
 
     Attributes:
         stage_config: Of the stage.
-        plan: Its pack plan.
+        plan: Its pack plan, or the packed rows made from it.
         throughput_meter: Meter of the steps.
         batch_order: Says which packs make up a step.
         start_step: Number of finished steps to start from.
@@ -204,7 +205,7 @@ class StepSchedule:
     """
 
     stage_config: StageConfig
-    plan: PackPlan
+    plan: PackPlan | PackedRows
     throughput_meter: ThroughputMeter
     batch_order: BatchOrder
     start_step: int
@@ -252,7 +253,8 @@ def train(
             for group in engine.optimizer.param_groups:
                 group["lr"] = stage_config.learning_rates[group["name"]] * lr_scale
             pack_positions = batch_order.list_step_packs(step)
-            n_loss_tokens = int(schedule.plan.n_loss_tokens[pack_positions].sum())
+            counts = schedule.plan.read_counts(pack_positions)
+            n_loss_tokens = int(counts.n_loss_tokens.sum())
             started_at = time.monotonic()
             loss, grad_norm, data_time_s, signum = _run_step(
                 engine,
@@ -271,15 +273,15 @@ def train(
                     "loss": loss,
                     "lr": {component: rate * lr_scale for component, rate in stage_config.learning_rates.items()},
                     "grad_norm": grad_norm,
-                    "tokens": int(schedule.plan.n_tokens[pack_positions].sum()),
+                    "tokens": int(counts.n_tokens.sum()),
                     "loss_tokens": n_loss_tokens,
-                    "samples": int(schedule.plan.n_samples[pack_positions].sum()),
+                    "samples": int(counts.n_samples.sum()),
                     "packs": len(pack_positions),
                     "epoch": step // batch_order.steps_per_epoch,
                     "step_time_s": step_time_s,
                     "data_time_s": data_time_s,
                     "loss_tokens_per_s": n_loss_tokens / step_time_s,
-                    **schedule.throughput_meter.measure(pack_positions, step_time_s),
+                    **schedule.throughput_meter.measure(counts, step_time_s),
                 }
             )
             if finished_step % stage_config.save_interval == 0 or finished_step == total_steps or signum:

@@ -5,7 +5,8 @@
 
 Runs alone (one rank) or under `torchrun --nproc_per_node N -m mvl_training.trainer.main …`, where N is the recipe's
 `nproc_per_node`. The same command after a kill resumes from the last checkpoint; SIGINT and SIGTERM save one and exit
-with 130 or 143. A finished run that is started again returns at once. Needs `pack_plan/<stage>` in the lake.
+with 130 or 143. A finished run that is started again returns at once. Needs `pack_plan/<stage>` in the lake;
+reads `packed_rows/<stage>` where it was made from this plan.
 
 `--init-from` takes the `export/` folder of the previous stage; without it the model is assembled from the towers. A
 recipe that is not a demo refuses to train without CUDA unless `--allow-cpu` or MVL_ALLOW_CPU=1 allows it.
@@ -58,6 +59,7 @@ from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.chat_format import IGNORE_INDEX, ChatTokenizer
 from mvl_training.data.pack_loader import PackLoader
 from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.packed_rows import PackedRows, open_packs
 from mvl_training.data.processing import SampleProcessor, load_tokenizer, resolve_model_dir
 from mvl_training.model.cost_model import compute_model_sizes
 from mvl_training.model.hf_layout import write_model_files
@@ -111,7 +113,7 @@ class TrainingJob:
         resume: `auto`, `never` or `require`.
         allow_cpu: Train without CUDA.
         initial_weights: Identity of the weights of `init_from`.
-        plan: The stage's pack plan.
+        plan: The stage's pack plan, or the packed rows made from it.
         batch_order: Order of its packs.
         n_steps: Optimizer steps.
         run_hash: Identity of the run.
@@ -126,7 +128,7 @@ class TrainingJob:
     resume: str
     allow_cpu: bool
     initial_weights: dict[str, Any] | None
-    plan: PackPlan
+    plan: PackPlan | PackedRows
     batch_order: BatchOrder
     n_steps: int
     run_hash: str
@@ -163,7 +165,7 @@ def _resolve_job(options: argparse.Namespace) -> TrainingJob:
     recipe = load_recipe(options.recipe)
     stage_config = recipe.get_stage(options.stage)
     lake = Lake(options.lake)
-    plan = PackPlan(lake, options.stage)
+    plan = open_packs(lake, options.stage)
     if options.init_from is not None and not (options.init_from / "config.json").is_file():
         raise MvlError(f"{options.init_from} is not an export", hint="name the `export` folder of a finished stage")
     batch_order = BatchOrder.from_plan(plan, stage_config.global_batch_size, recipe.seed)
@@ -331,7 +333,7 @@ def _train_job(job: TrainingJob, stop_signals: StopSignals) -> int:
             StepSchedule(
                 job.stage_config,
                 job.plan,
-                ThroughputMeter(sizes, job.stage_config, job.plan, world_size),
+                ThroughputMeter(sizes, job.stage_config, world_size),
                 job.batch_order,
                 start_step,
                 job.n_steps,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.pack_plan import PackCounts
 from mvl_training.model.cost_model import PEAK_TFLOPS_BY_DEVICE, ModelSizes, compute_sample_flops
 from mvl_training.recipe import StageConfig
 
@@ -19,22 +18,20 @@ class ThroughputMeter:
     Args:
         sizes: Sizes of the model.
         stage_config: Settings of the stage.
-        plan: Pack plan of the stage.
         world_size: Number of ranks.
     """
 
-    def __init__(self, sizes: ModelSizes, stage_config: StageConfig, plan: PackPlan, world_size: int) -> None:
+    def __init__(self, sizes: ModelSizes, stage_config: StageConfig, world_size: int) -> None:
         self._sizes = sizes
         self._stage_config = stage_config
-        self._plan = plan
         self._world_size = world_size
         self._peak_tflops = get_peak_tflops()
 
-    def measure(self, pack_positions: Sequence[int], step_time_s: float) -> dict[str, Any]:
+    def measure(self, counts: PackCounts, step_time_s: float) -> dict[str, Any]:
         """Return the numbers of a step.
 
         Args:
-            pack_positions: Packs of the step, over all ranks.
+            counts: Counts of the step's packs, over all ranks.
             step_time_s: Seconds that the step took.
 
         Returns:
@@ -42,11 +39,9 @@ class ThroughputMeter:
             gradient checkpointing does not count). `mfu`: its share of the device's peak, None if that is unknown.
             `peak_memory_gib`: peak memory of this rank so far.
         """
-        positions = list(pack_positions)
-        n_samples = int(self._plan.n_samples[positions].sum())
-        pack_counts = (self._plan.n_tokens, self._plan.n_tiles, self._plan.n_loss_tokens)
+        n_samples = int(counts.n_samples.sum())
         tokens_per_sample, tiles_per_sample, loss_tokens_per_sample = (
-            int(counts[positions].sum()) / n_samples for counts in pack_counts
+            int(values.sum()) / n_samples for values in (counts.n_tokens, counts.n_tiles, counts.n_loss_tokens)
         )
         flops = n_samples * compute_sample_flops(
             self._sizes, self._stage_config, tokens_per_sample, tiles_per_sample, loss_tokens_per_sample

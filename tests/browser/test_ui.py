@@ -12,7 +12,7 @@ from tests.defs.world import GENERAL, MATH
 pytestmark = pytest.mark.browser
 
 GROUPS = ["raw", "prompts", "category", "rewritten", "judged", "curation", "mixture", "export"]
-GROUPS += ["pack_plan", "checkpoint", "evaluation"]
+GROUPS += ["pack_plan", "packed_rows", "checkpoint", "evaluation"]
 
 MADE = """query($k: AssetKeyInput!){ assetNodeOrError(assetKey: $k){ ... on AssetNode {
   assetMaterializations(limit: 1) { runId } } } }"""

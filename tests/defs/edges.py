@@ -14,7 +14,8 @@ EDGES = {
     ("curation", "mixture"),
     ("mixture", "export"),
     ("mixture", "pack_plan"),
-    ("pack_plan", "checkpoint"),
+    ("pack_plan", "packed_rows"),
+    ("packed_rows", "checkpoint"),
     ("checkpoint", "checkpoint"),
     ("checkpoint", "evaluation"),
 }

@@ -108,7 +108,14 @@ def test_a_filter_value_with_nul_is_refused() -> None:
 
 def test_every_table_has_a_key_that_lance_protects() -> None:
     names = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination", "answers/rewritten/x"]
-    names += ["category/ocr", "rewritten/ocr", "judged/ocr", "mixture/one_vision", "pack_plan/one_vision"]
+    names += [
+        "category/ocr",
+        "rewritten/ocr",
+        "judged/ocr",
+        "mixture/one_vision",
+        "pack_plan/one_vision",
+        "packed_rows/one_vision",
+    ]
     for spec in map(get_table_spec, [*names, "evaluation/held_out"]):
         key = spec.schema.field(spec.key_column)
         assert key.type == pa.string()

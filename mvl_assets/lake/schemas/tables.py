@@ -34,6 +34,19 @@ IMAGE_PROPERTIES = pa.list_(
         ]
     )
 )
+VIDEO = pa.struct([("name", pa.string()), ("seconds", pa.list_(pa.float64()))])
+PACKED_ROW_LIST = pa.list_(
+    pa.struct(
+        [
+            ("row_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("conversations", CONVERSATIONS),
+            ("image_ids", STRING_LIST),
+            ("video", VIDEO),
+        ]
+    )
+)
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
@@ -126,7 +139,7 @@ SAMPLES = TableSpec(
             ("position", pa.int64()),
             ("conversations", CONVERSATIONS),
             ("image_ids", STRING_LIST),
-            ("video", pa.struct([("name", pa.string()), ("seconds", pa.list_(pa.float64()))])),
+            ("video", VIDEO),
             ("license", pa.string()),
             # Of the content alone (conversations, images, video, licence), so that moving a row is not a new version.
             ("content_hash", pa.string()),
@@ -383,6 +396,35 @@ PACK_PLAN = TableSpec(
     has_key_scheme=True,
 )
 
+PACKED_ROWS = TableSpec(
+    "packed_rows",
+    pa.schema(
+        [
+            ("pack_id", pa.string()),
+            ("position", pa.int64()),
+            ("rows", PACKED_ROW_LIST),
+            ("lengths", pa.list_(pa.int32())),
+            # The images that the rows show, each once; bytes and ids in the same order.
+            ("image_ids", STRING_LIST),
+            ("image_bytes", pa.list_(pa.large_binary())),
+            ("n_image_bytes", pa.int64()),
+            ("n_samples", pa.int32()),
+            ("n_samples_before", pa.int64()),
+            ("n_tokens", pa.int32()),
+            ("n_tiles", pa.int32()),
+            ("n_loss_tokens", pa.int32()),
+            # Data version of the pack plan, and the version of its table that was read.
+            ("plan_version", pa.string()),
+            ("plan_table_version", pa.int64()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="pack_id",
+    has_key_scheme=True,
+    # A pack id is the digest of what a pack holds, and an image id that of its bytes.
+    has_row_hash=False,
+)
+
 EVALUATION = TableSpec(
     "evaluation",
     pa.schema(
@@ -491,7 +533,9 @@ TOMBSTONES = TableSpec(
 _SINGLE_TABLES = {
     s.name: s for s in (IMAGES, SAMPLES, REJECTS, DUPLICATES, CONTAMINATION, BENCHMARKS, BENCHMARK_ANSWERS, TOMBSTONES)
 }
-_TABLE_FAMILIES = {s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, MIXTURE, PACK_PLAN, EVALUATION)}
+_TABLE_FAMILIES = {
+    s.name: s for s in (ANSWERS, CATEGORY, REWRITTEN, JUDGED, MIXTURE, PACK_PLAN, PACKED_ROWS, EVALUATION)
+}
 
 
 def get_table_spec(name: str) -> TableSpec:

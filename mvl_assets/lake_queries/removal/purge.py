@@ -32,11 +32,12 @@ from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.removal.id_prefix import build_prefix_filter
 from mvl_assets.lake_queries.removal.image_refs import iter_image_sizes
 from mvl_assets.lake_queries.removal.purge_answers import ANSWERS_PREFIX, AnswerScope, may_be_about
-from mvl_assets.lake_queries.removal.purge_scope import BATCH_SIZE, EVALUATION_FAMILY, PurgeScope
+from mvl_assets.lake_queries.removal.purge_scope import BATCH_SIZE, EVALUATION_FAMILY, PACKED_ROWS_FAMILY, PurgeScope
 from mvl_assets.lake_queries.removal.tombstones import add_tombstones, compute_unlicensed_content_hash
 
 # Besides the answers, these tables hold more of a sample than ids and numbers: their old bytes have to go, too.
-CONTENT_TABLES = ("samples", "images", "rejects", "rewritten/", f"{EVALUATION_FAMILY}/")
+PACKED_ROWS_PREFIX = f"{PACKED_ROWS_FAMILY}/"
+CONTENT_TABLES = ("samples", "images", "rejects", "rewritten/", PACKED_ROWS_PREFIX, f"{EVALUATION_FAMILY}/")
 # Of these, the lock of the images keeps other writers out.
 LOCKED_TABLES = ("samples", "images")
 
@@ -115,7 +116,7 @@ class Purge:
         }
         row_counts = {name: self._lake.get_table(name).count(condition) for name, condition in filters.items()}
         pack_plans = [f"pack_plan/{stage}" for stage in scope.packed_stages]
-        row_counts |= {name: self._lake.get_table(name).count() for name in pack_plans}
+        row_counts |= {name: self._lake.get_table(name).count() for name in (*pack_plans, *scope.packed_tables)}
         row_counts |= {name: self._answers.count(name) for name in self._answers.table_names}
         image_sizes = list(iter_image_sizes(self._lake, self.source, scope.exclusive_image_ids))
         mixed_stages = {name.split("/", 1)[1] for name in mixture_tables if row_counts[name]}
@@ -152,13 +153,14 @@ class Purge:
             The plan of what remains: nothing, unless another process wrote in the meantime.
 
         Raises:
-            LeaseHeld: Another process ingests, or holds the lease of the source's answers, or of any answers if bytes
-                are to be removed.
+            LeaseHeld: Another process ingests or materialises packs, or holds the lease of the source's answers, or of
+                any answers if bytes are to be removed.
         """
         with ExitStack() as stack:
             stack.enter_context(acquire_removal_lock(self._lake))
             for name in measure_table_sizes(self._lake):
-                if name.startswith(ANSWERS_PREFIX) and (not keep_bytes or may_be_about(name, self.source)):
+                is_log = name.startswith(ANSWERS_PREFIX) and (not keep_bytes or may_be_about(name, self.source))
+                if is_log or name.startswith(PACKED_ROWS_PREFIX):
                     stack.enter_context(create_lease(self._lake.get_table(name)))
             before_delete()
             # Looked up again: the lake may have changed between `plan` and taking the locks.
@@ -174,10 +176,13 @@ class Purge:
         delete_filters = self.scope.delete_filters
         image_ids = self.scope.exclusive_image_ids
         sample_filter = self.scope.build_filter("samples")
+        packed_tables = self.scope.packed_tables
         self._write_tombstones()
         self._delete_answers(include_orphan_answers)
         for stage in self.scope.packed_stages:  # a plan is made for all rows at once, so it goes as a whole
             self._lake.get_table(f"pack_plan/{stage}").publish(())
+        for name in packed_tables:
+            self._delete_rows(name, "true")
         for name in self._lake.list_tables("mixture"):
             self._drop_from_mixture(name)
         for name, condition in delete_filters.items():
@@ -220,7 +225,8 @@ class Purge:
 
     def _reclaim_bytes(self) -> None:
         for name in measure_table_sizes(self._lake):
-            has_lease = name.startswith(ANSWERS_PREFIX) and may_be_about(name, self.source)
+            is_own_log = name.startswith(ANSWERS_PREFIX) and may_be_about(name, self.source)
+            has_lease = is_own_log or name.startswith(PACKED_ROWS_PREFIX)
             if has_lease or name.startswith(CONTENT_TABLES):
                 table = self._lake.get_table(name)
                 compact_fragments(table, find_fragments_with_deletions(table))

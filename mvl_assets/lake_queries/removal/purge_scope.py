@@ -13,6 +13,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.image_refs import iter_referenced_image_ids
 
 EVALUATION_FAMILY = "evaluation"
+PACKED_ROWS_FAMILY = "packed_rows"
 BATCH_SIZE = 8192
 _VERSION_COLUMNS = ["sample_id", "native_id", "revision", "content_hash", "conversations", "image_ids", "video"]
 
@@ -142,6 +143,18 @@ class PurgeScope:
             if any(row_ids.contains(pc.list_flatten(pack.column(0)).to_pylist()).any() for pack in packs):
                 stages.append(stage)
         return stages
+
+    @cached_property
+    def packed_tables(self) -> list[str]:
+        """Tables of packed rows that hold rows of the samples, or may: those of an earlier plan."""
+        tables = []
+        for name in self.lake.list_tables(PACKED_ROWS_FAMILY):
+            stage = name.split("/", 1)[1]
+            first_pack = next(self.lake.get_table(name).iter_range(0, 1, ["plan_version"]), None)
+            plan_version = self.lake.get_table(f"pack_plan/{stage}").compute_data_version()
+            if first_pack is not None and (stage in self.packed_stages or first_pack["plan_version"] != plan_version):
+                tables.append(name)
+        return tables
 
     def list_duplicates_elsewhere(self) -> list[tuple[str, str]]:
         """List (source, sample id) of equal samples that stay. Not looked for when a whole source goes."""

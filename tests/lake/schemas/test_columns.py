@@ -10,7 +10,8 @@ from mvl_assets.lake.schemas.tables import TableSpec, get_table_spec
 NAMES = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination"]
 NAMES += ["evaluation_benchmarks", "evaluation_benchmark_answers"]
 NAMES += [
-    f"{family}/x" for family in ("answers", "category", "rewritten", "judged", "mixture", "pack_plan", "evaluation")
+    f"{family}/x"
+    for family in ("answers", "category", "rewritten", "judged", "mixture", "pack_plan", "packed_rows", "evaluation")
 ]
 SPECS = [get_table_spec(name) for name in NAMES]
 

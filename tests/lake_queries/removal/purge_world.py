@@ -20,6 +20,7 @@ from mvl_assets.lake.schemas.tables import (
     JUDGED,
     MIXTURE,
     PACK_PLAN,
+    PACKED_ROWS,
     REWRITTEN,
     ImageRow,
     Reject,
@@ -30,7 +31,7 @@ from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
 from mvl_assets.lake_queries.removal import purge as module
 from mvl_assets.lake_queries.removal.purge import Purge
 from mvl_training.evaluation.held_out.questions import build_question
-from tests.lake.rows import answer, category_row, judgement, make_image, put, put_samples, rewrite, sample
+from tests.lake.rows import answer, category_row, judgement, make_image, put, put_samples, rewrite, sample, table_of
 
 GONE, STAYS = "gone", "stays"
 SOURCES = (GONE, STAYS)
@@ -75,6 +76,16 @@ def fill(lake: Lake) -> dict[str, list[Row]]:
         for place, pack in enumerate(packs)
     ]
     put(lake, f"pack_plan/{STAGE}", PACK_PLAN, planned)
+    images = {row["sample_id"]: own_image(source, n) for source in SOURCES for n, row in enumerate(made[source][:3])}
+    packed = [
+        {**{name: pack[name] for name in ("pack_id", "position")}, "plan_version": plan_version}
+        | {"rows": [{"row_id": row["row_id"], "source": row["source"]} for row in rows]}
+        | {"image_bytes": [images[row["sample_id"]].data for row in rows if row["sample_id"] in images]}
+        for plan_version in [lake.get_table(f"pack_plan/{STAGE}").compute_data_version()]
+        for pack, rows in zip(planned, packs, strict=True)
+    ]
+    packed_rows = lake.get_table(f"packed_rows/{STAGE}")
+    packed_rows.append_fragments([packed_rows.write_fragments([table_of(PACKED_ROWS, packed)])])
     copy, kept = made[STAYS][1], made[GONE][1]
     twin = {"sample_id": copy["sample_id"], "source": STAYS, "category": "ocr", "fingerprint": compute_digest("same")}
     twin |= {"canonical_sample_id": kept["sample_id"], "canonical_source": GONE}
@@ -157,7 +168,7 @@ def state(lake: Lake) -> dict[str, list[str]]:
     result = {}
     for name in measure_table_sizes(lake):
         table = lake.get_table(name)
-        columns = [c for c in table.schema.names if c not in ("bytes", "run_id", "created_at")]
+        columns = [c for c in table.schema.names if c not in ("bytes", "image_bytes", "run_id", "created_at")]
         result[name] = sorted(str(row) for row in table.iter_rows(columns))
     return {name: rows for name, rows in result.items() if rows}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mvl_assets.lake.durability.lease import create_lease
 from mvl_assets.lake.durability.locks import acquire_ingest_lock
 from mvl_assets.lake.errors import LakeError, LeaseHeld
 from mvl_assets.lake.lake import Lake
@@ -69,7 +70,7 @@ def without_source(before: dict[str, list[str]], rows: dict[str, list[Row]]) -> 
     """What every table has to say when the source is gone, but for those that are made anew or emptied."""
     words = [repr(GONE), *(repr(r["sample_id"]) for r in rows[GONE])]
     words += [own_image(GONE, row).image_id for row in range(3)]
-    anew = (f"mixture/{STAGE}", f"pack_plan/{STAGE}", f"answers/evaluation/{STAGE}")
+    anew = (f"mixture/{STAGE}", f"pack_plan/{STAGE}", f"packed_rows/{STAGE}", f"answers/evaluation/{STAGE}")
     kept = {n: [r for r in output if not any(w in r for w in words)] for n, output in before.items() if n not in anew}
     return {name: said for name, said in kept.items() if said}
 
@@ -107,6 +108,21 @@ def test_a_mixture_stays_readable_without_the_source_and_its_pack_plan_is_empty(
     assert [row["position"] for row in mixed] == list(range(4))
     assert {row["source"] for row in mixed} == {STAYS}
     assert purged.get_table(f"pack_plan/{STAGE}").count() == 0
+    assert purged.get_table(f"packed_rows/{STAGE}").count() == 0
+
+
+def test_packed_rows_of_an_earlier_plan_go_with_any_purge(lake: Lake, rows: dict[str, list[Row]]) -> None:
+    packed = lake.get_table(f"packed_rows/{STAGE}")
+    lake.get_table(f"pack_plan/{STAGE}").publish(())
+    assert Purge(lake, GONE).plan().row_counts[f"packed_rows/{STAGE}"] == packed.count() == 4
+    Purge(lake, GONE, [rows[GONE][2]["sample_id"]]).run()
+    assert packed.count() == 0
+    assert on_disk(lake.root, own_image(GONE, 2).data[:200]) == []
+
+
+def test_nothing_is_purged_while_packs_are_materialised(lake: Lake) -> None:
+    with create_lease(lake.get_table(f"packed_rows/{STAGE}")), pytest.raises(LeaseHeld):
+        Purge(lake, GONE).run()
 
 
 def test_purging_a_sample_removes_its_exact_copies_and_nothing_else(lake: Lake, rows: dict[str, list[Row]]) -> None:

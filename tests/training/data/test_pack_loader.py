@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mvl_assets.lake.lake import Lake
-from mvl_training.data import pack_loader
+from mvl_training.data import planned_packs, raw_packs
 from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackLoader, Prefetcher
 from mvl_training.data.pack_plan import PackPlan
@@ -29,8 +29,8 @@ def test_packs_read_together_are_those_read_one_by_one_in_order(
     loader = loader_of(lake, recipe, tokens)
     positions = [7, None, 2, 3, 3, len(loader.plan) - 1, 0, None]
     one_by_one = [loader.load(position) for position in positions]
-    monkeypatch.setattr(pack_loader, "READ_GROUP_PACKS", packs)
-    monkeypatch.setattr(pack_loader, "READ_GROUP_BYTES", size)
+    monkeypatch.setattr(planned_packs, "READ_GROUP_PACKS", packs)
+    monkeypatch.setattr(raw_packs, "READ_GROUP_BYTES", size)
     for batch, other in zip(loader.iter_batches(positions), one_by_one, strict=True):
         assert batch.row_ids == other.row_ids
         assert torch.equal(batch.input_ids_1L, other.input_ids_1L)
@@ -41,16 +41,16 @@ def test_image_bytes_in_memory_stay_within_the_limit_unless_one_pack_exceeds_it(
     lake: Lake, recipe: Recipe, tokens: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loader = loader_of(lake, recipe, tokens)
-    monkeypatch.setattr(pack_loader, "READ_GROUP_BYTES", 9000)
+    monkeypatch.setattr(raw_packs, "READ_GROUP_BYTES", 9000)
     image_groups = {
         id(raw_pack.image_data): raw_pack.image_data
-        for raw_pack in list(loader.iter_raw_packs(range(len(loader.plan))))
+        for raw_pack in list(loader.reader.iter_raw_packs(range(len(loader.plan))))
     }
     group_bytes = [sum(map(len, images.values())) for images in image_groups.values()]
     pack_bytes = [
         sum(map(len, raw_pack.image_data.values()))
         for p in range(len(loader.plan))
-        for raw_pack in loader.iter_raw_packs([p])
+        for raw_pack in loader.reader.iter_raw_packs([p])
     ]
     assert 1 < len(group_bytes) < len(loader.plan)
     assert max(group_bytes) <= max(9000, *pack_bytes)

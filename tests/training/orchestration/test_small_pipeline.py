@@ -19,7 +19,7 @@ from tests.training.orchestration import small_pipeline
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.soak]
 
-TRAINED = 'key:"pack_plan/*" or key:"checkpoint/*"'
+TRAINED = 'key:"pack_plan/*" or key:"packed_rows/*" or key:"checkpoint/*"'
 
 
 def _materialize(instance: dg.DagsterInstance, selection: str) -> dg.ExecuteInProcessResult:

@@ -34,9 +34,10 @@ def _key(*parts: str) -> dg.AssetKey:
     return dg.AssetKey(list(parts))
 
 
-def test_the_location_holds_a_plan_and_a_checkpoint_per_stage_and_the_suites(graph: dg.AssetGraph) -> None:
+def test_the_location_holds_a_plan_its_rows_and_a_checkpoint_per_stage_and_the_suites(graph: dg.AssetGraph) -> None:
     assert graph.materializable_asset_keys == {
         *(_key("pack_plan", stage) for stage in TRAINING_STAGES),
+        *(_key("packed_rows", stage) for stage in TRAINING_STAGES),
         *(_key("checkpoint", stage) for stage in TRAINING_STAGES),
         *(_key("evaluation", suite) for suite in ("held_out", *load_suites())),
     }
@@ -45,13 +46,14 @@ def test_the_location_holds_a_plan_and_a_checkpoint_per_stage_and_the_suites(gra
 def test_stages_are_chained_and_hang_on_the_mixtures_of_the_other_location(graph: dg.AssetGraph) -> None:
     for stage in TRAINING_STAGES:
         assert graph.get(_key("pack_plan", stage)).parent_keys == {_key("mixture", stage)}
-    assert graph.get(_key("checkpoint", "alignment")).parent_keys == {_key("pack_plan", "alignment")}
+        assert graph.get(_key("packed_rows", stage)).parent_keys == {_key("pack_plan", stage)}
+    assert graph.get(_key("checkpoint", "alignment")).parent_keys == {_key("packed_rows", "alignment")}
     assert graph.get(_key("checkpoint", "single_image")).parent_keys == {
-        _key("pack_plan", "single_image"),
+        _key("packed_rows", "single_image"),
         _key("checkpoint", "alignment"),
     }
     assert graph.get(_key("checkpoint", "one_vision")).parent_keys == {
-        _key("pack_plan", "one_vision"),
+        _key("packed_rows", "one_vision"),
         _key("checkpoint", "single_image"),
     }
     assert graph.get(_key("evaluation", "held_out")).parent_keys == {_key("checkpoint", s) for s in TRAINING_STAGES}
@@ -72,7 +74,7 @@ def test_every_asset_is_described_owned_grouped_and_named_by_kind(graph: dg.Asse
 def test_what_uses_the_accelerator_waits_its_turn_in_one_pool() -> None:
     by_key = {asset.key: asset for asset in defs().assets or () if isinstance(asset, dg.AssetsDefinition)}
     for key, asset in by_key.items():
-        expected = None if key.path[0] == "pack_plan" else GPU_POOL
+        expected = None if key.path[0] in ("pack_plan", "packed_rows") else GPU_POOL
         assert asset.op.pool == expected, key
 
 

@@ -1,0 +1,319 @@
+"""Materialising packs: the rows, texts and image bytes of a pack plan, written once in the order of training.
+
+The packs are written in shards, each one fragment of the table, and committed in order: what is in the table is always
+the beginning of one plan, so a run that was killed goes on with the next shard. The shards are tasks of the executor.
+No torch, no tokenizer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.errors import MvlError
+from mvl_assets.lake.durability.lease import create_lease
+from mvl_assets.lake.fragments import UncommittedFragments
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.table import Table
+from mvl_assets.lake.table_reader import TableReader
+from mvl_assets.lake_queries.row_addresses import (
+    AddressBook,
+    PackAddresses,
+    open_address_book,
+    read_located_images,
+    read_located_rows,
+)
+from mvl_training.data.image_selection import select_image_ids
+from mvl_training.data.packed_rows import PackedRows
+from mvl_training.data.raw_packs import iter_group_ends
+
+SHARD_PACKS = 512
+"""Packs of a shard: 0.4 to 2 GB with the paper's images, and 3,000 shards for twelve million rows."""
+
+MATERIALIZE_MIN_ROWS = 1_000_000
+"""Rows of a mixture from which packs are materialised unless the profile says otherwise. Below it the indexes of a rank
+take less than 100 MB and a few seconds, and the images need not lie on the disk twice."""
+
+_PLAN_COLUMNS = ("pack_id", "position", "row_ids", "lengths", "n_tokens", "n_tiles", "n_loss_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class MaterializeReport:
+    """Result of materialising a stage.
+
+    Attributes:
+        stage: The training stage.
+        n_packs: Packs of the plan.
+        n_kept_packs: Packs that were there already.
+        n_samples: Samples of the plan.
+        n_image_bytes: Bytes of images that were written.
+        data_version: Data version of the plan.
+        duration_s: Seconds it took.
+    """
+
+    stage: str
+    n_packs: int
+    n_kept_packs: int
+    n_samples: int
+    n_image_bytes: int
+    data_version: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PackOrigin:
+    """What all packs of a run have in common.
+
+    Attributes:
+        max_frames: Frames taken from a video.
+        plan_version: Data version of the plan.
+        plan_table_version: Version of its table.
+        run_id: Run that the rows name.
+    """
+
+    max_frames: int
+    plan_version: str
+    plan_table_version: int
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackShard:
+    """The task of writing consecutive packs.
+
+    Attributes:
+        lake_root: Root of the lake.
+        stage: The training stage.
+        start: Position of the first pack.
+        packs: Rows of the plan.
+        n_samples_before: Samples of the plan before the first pack.
+        addresses: Where the content of the packs is.
+        origin: Where the packs come from.
+    """
+
+    lake_root: str
+    stage: TrainingStage
+    start: int
+    packs: pa.Table
+    n_samples_before: int
+    addresses: PackAddresses
+    origin: PackOrigin
+
+    def __str__(self) -> str:
+        return f"packed_rows/{self.stage} from pack {self.start}"
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenShard:
+    """A shard that is on disk but not committed yet."""
+
+    start: int
+    fragments: UncommittedFragments
+    n_image_bytes: int
+
+
+RunTasks = Callable[[Callable[[PackShard], WrittenShard], Iterable[PackShard]], Iterator[WrittenShard]]
+
+
+def materialize_packs(
+    lake: Lake,
+    stage: TrainingStage,
+    *,
+    max_frames: int,
+    run_id: str,
+    run_tasks: RunTasks = map,
+    progress_callback: Callable[[int, int], None] | None = None,
+) -> MaterializeReport:
+    """Write the packs of `pack_plan/<stage>` to `packed_rows/<stage>`, those that are missing.
+
+    Packs of another plan are removed first. May be killed at any time and run again.
+
+    Args:
+        lake: The lake.
+        stage: The training stage.
+        max_frames: Frames that the stage takes from a video; no others are written.
+        run_id: Run that the rows name.
+        run_tasks: Runs the shards, as `Executor.run` does; by default one after the other in this process.
+        progress_callback: Called with (packs written, packs in total).
+
+    Raises:
+        MvlError: There is no plan, or the lake lacks a row or image of it.
+        LeaseHeld: Another process is writing the same packs.
+    """
+    started_at = time.monotonic()
+    plan_table = lake.get_table(f"pack_plan/{stage}")
+    if not plan_table.count():
+        raise MvlError(f"there is no pack_plan/{stage}", hint=f"materialise pack_plan/{stage} first")
+    plan = plan_table.snapshot()
+    plan.require_known_keys()
+    plan_version, n_packs = plan.compute_data_version(), plan.count()
+    table = lake.get_table(f"packed_rows/{stage}")
+    table.create()
+    n_image_bytes = 0
+    with create_lease(table) as lease:
+        n_kept = count_kept_packs(table, plan)
+        if n_kept < table.count():
+            table.delete("true")
+        if n_kept < n_packs:
+            with open_address_book(lake, stage, plan, n_kept) as book:
+                if n_missing := book.count_missing():
+                    raise _build_stale_plan_error(stage, f"{n_missing} planned rows are not in the lake")
+                n_samples = PackedRows(stage, table.snapshot()).count_samples() if n_kept else 0
+                origin = PackOrigin(max_frames, plan_version, plan.version, run_id)
+                shards = _iter_shards(lake, stage, plan, book, origin, n_kept, n_samples)
+                for shard in _iter_in_order(run_tasks(write_shard, shards), n_kept):
+                    lease.renew()
+                    table.append_fragments([shard.fragments])
+                    n_image_bytes += shard.n_image_bytes
+                    if progress_callback is not None:
+                        progress_callback(shard.start + shard.fragments.n_rows, n_packs)
+    return MaterializeReport(
+        stage,
+        n_packs,
+        n_kept,
+        PackedRows(stage, table.snapshot()).count_samples(),
+        n_image_bytes,
+        plan_version,
+        time.monotonic() - started_at,
+    )
+
+
+def is_materialized(lake: Lake, stage: TrainingStage, setting: Literal["auto"] | bool) -> bool:
+    """Return whether the packs of a stage are to be materialised, by the profile's `materialize_packs`."""
+    if setting == "auto":
+        return lake.get_table(f"mixture/{stage}").count() >= MATERIALIZE_MIN_ROWS
+    return setting
+
+
+def remove_packed_rows(lake: Lake, stage: TrainingStage) -> None:
+    """Empty `packed_rows/<stage>`; training then reads in place. `mvl gc` frees the bytes."""
+    table = lake.get_table(f"packed_rows/{stage}")
+    if table.count():
+        table.delete("true")
+
+
+def count_kept_packs(table: TableReader, plan: TableReader) -> int:
+    """Return how many packs in the table are the beginning of the plan; 0 if any of them is another.
+
+    A pack id is the digest of the plan's inputs, the position, and all text and image ids of the pack.
+    """
+    n_kept = 0
+    packed, planned = (_iter_pack_ids(reader) for reader in (table, plan))
+    for pack_id in packed:
+        if pack_id != next(planned, None):
+            return 0
+        n_kept += 1
+    return n_kept
+
+
+def _iter_shards(
+    lake: Lake,
+    stage: TrainingStage,
+    plan: TableReader,
+    book: AddressBook,
+    origin: PackOrigin,
+    first_pack: int,
+    n_samples_before: int,
+) -> Iterator[PackShard]:
+    n_packs = plan.count()
+    plan_schema = pa.schema([plan.schema.field(name) for name in _PLAN_COLUMNS])
+    for start in range(first_pack, n_packs, SHARD_PACKS):
+        stop = min(start + SHARD_PACKS, n_packs)
+        packs = pa.Table.from_pylist(list(plan.iter_range(start, stop, _PLAN_COLUMNS)), plan_schema)
+        yield PackShard(lake.root, stage, start, packs, n_samples_before, book.read(start, stop), origin)
+        n_samples_before += len(pc.list_flatten(packs.column("row_ids")))
+
+
+def write_shard(shard: PackShard) -> WrittenShard:
+    """Write the packs of a shard as fragments that nobody sees yet. Memory holds their text and a group of images."""
+    lake = Lake(shard.lake_root)
+    table: Table = lake.get_table(f"packed_rows/{shard.stage}")
+    n_image_bytes = 0
+
+    def iter_batches() -> Iterator[pa.Table]:
+        nonlocal n_image_bytes
+        for rows in _iter_row_groups(lake, shard):
+            n_image_bytes += sum(row["n_image_bytes"] for row in rows)
+            yield pa.Table.from_pylist(rows, schema=table.spec.columns)
+
+    return WrittenShard(shard.start, table.write_fragments(iter_batches()), n_image_bytes)
+
+
+def _iter_row_groups(lake: Lake, shard: PackShard) -> Iterator[list[dict[str, Any]]]:
+    """Yield the packs as rows of the table, in groups whose images fit into memory."""
+    packs = shard.packs.to_pylist()
+    rows_by_pack: dict[int, list[dict[str, Any]]] = {pack["position"]: [] for pack in packs}
+    for row in read_located_rows(lake, shard.addresses):
+        rows_by_pack[row.pop("pack")].append(row)
+    images_by_pack: dict[int, dict[str, dict[str, Any]]] = {pack["position"]: {} for pack in packs}
+    for image in shard.addresses.images.to_pylist():
+        images_by_pack[image["pack"]][image["image_id"]] = image
+    image_ids_by_pack = []
+    for pack in packs:
+        rows = rows_by_pack[pack["position"]]
+        if [row["row_id"] for row in rows] != pack["row_ids"]:
+            raise _build_stale_plan_error(shard.stage, f"the rows of pack {pack['position']} are not in the lake")
+        image_ids = dict.fromkeys(i for row in rows for i in select_image_ids(row, shard.origin.max_frames))
+        if missing_ids := [i for i in image_ids if i not in images_by_pack[pack["position"]]]:
+            raise _build_stale_plan_error(shard.stage, f"image {missing_ids[0]} is not in the lake")
+        image_ids_by_pack.append(list(image_ids))
+    sizes = [
+        sum(images_by_pack[pack["position"]][image_id]["size"] for image_id in image_ids)
+        for pack, image_ids in zip(packs, image_ids_by_pack, strict=True)
+    ]
+    n_samples_before, start = shard.n_samples_before, 0
+    for stop in iter_group_ends(sizes):
+        addresses = {
+            image_id: images_by_pack[pack["position"]][image_id]["address"]
+            for pack, image_ids in zip(packs[start:stop], image_ids_by_pack[start:stop], strict=True)
+            for image_id in image_ids
+        }
+        image_data = read_located_images(lake, shard.addresses, list(addresses.values()))
+        group = []
+        for pack, image_ids in zip(packs[start:stop], image_ids_by_pack[start:stop], strict=True):
+            image_bytes = [image_data[addresses[image_id]] for image_id in image_ids]
+            row_ids = pack.pop("row_ids")
+            group.append(
+                {
+                    **pack,
+                    "rows": rows_by_pack.pop(pack["position"]),
+                    "image_ids": image_ids,
+                    "image_bytes": image_bytes,
+                    "n_image_bytes": sum(map(len, image_bytes)),
+                    "n_samples": len(row_ids),
+                    "n_samples_before": n_samples_before,
+                    "plan_version": shard.origin.plan_version,
+                    "plan_table_version": shard.origin.plan_table_version,
+                    "run_id": shard.origin.run_id,
+                }
+            )
+            n_samples_before += len(row_ids)
+        yield group
+        start = stop
+
+
+def _iter_in_order(shards: Iterator[WrittenShard], first_start: int) -> Iterator[WrittenShard]:
+    """Yield shards, which end in any order, in the order of their packs."""
+    waiting: dict[int, WrittenShard] = {}
+    next_start = first_start
+    for shard in shards:
+        waiting[shard.start] = shard
+        while next_start in waiting:
+            next_shard = waiting.pop(next_start)
+            next_start += next_shard.fragments.n_rows
+            yield next_shard
+
+
+def _iter_pack_ids(reader: TableReader) -> Iterator[str]:
+    for batch in reader.scan(["pack_id"], batch_size=65_536):
+        yield from batch.column(0).to_pylist()
+
+
+def _build_stale_plan_error(stage: str, problem: str) -> MvlError:
+    return MvlError(f"pack_plan/{stage}: {problem}", hint=f"materialise pack_plan/{stage} again")

@@ -1,0 +1,136 @@
+"""Packed rows as training reads them: a rank takes its packs by position, from shards in the order of training.
+
+Everything is read by position, so that a rank starts at once and needs the same memory whatever the number of rows. No
+torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+
+from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.table_reader import TableReader
+from mvl_training.data.pack_plan import Pack, PackCounts, PackPlan
+from mvl_training.data.raw_packs import READ_GROUP_PACKS, RawPack, iter_group_ends, prefetch
+
+LOG = logging.getLogger(__name__)
+
+COUNT_BLOCK_PACKS = 1 << 14
+"""Packs whose counts are read together and kept: a step asks for a few hundred that follow each other."""
+
+_COUNT_COLUMNS = ("n_tokens", "n_loss_tokens", "n_tiles", "n_samples")
+_PLAN_COLUMNS = ("plan_version", "plan_table_version", "n_samples_before", "n_samples")
+_PACK_COLUMNS = ("pack_id", "position", "rows", "lengths", "image_ids", "image_bytes")
+
+
+class PackedRows:
+    """A snapshot of the packed rows of a stage; rows packed later do not change it.
+
+    Attributes:
+        stage: The training stage.
+        version: Data version of the pack plan that they were made from.
+    """
+
+    def __init__(self, stage: TrainingStage, table: TableReader) -> None:
+        self.stage = stage
+        self._table = table
+        self._n_packs = table.count()
+        first, last = (self._take([position], _PLAN_COLUMNS).to_pylist()[0] for position in (0, self._n_packs - 1))
+        self.version: str = last["plan_version"]
+        self.plan_table_version: int = last["plan_table_version"]
+        self._is_of_one_plan = first["plan_version"] == self.version
+        self._n_samples: int = last["n_samples_before"] + last["n_samples"]
+        self._count_block: tuple[int, PackCounts] = (0, _build_counts(self._take([], _COUNT_COLUMNS)))
+
+    def __len__(self) -> int:
+        return self._n_packs
+
+    def is_of(self, plan: TableReader) -> bool:
+        """Return whether these are the rows of all packs of a plan."""
+        if not self._is_of_one_plan or self._n_packs != plan.count():
+            return False
+        # The data version is a digest of every row of the plan; as long as nobody wrote the table, it is the same.
+        return self.plan_table_version == plan.version or self.version == plan.compute_data_version()
+
+    def count_samples(self) -> int:
+        """Return the number of samples of all packs."""
+        return self._n_samples
+
+    def read_counts(self, positions: Sequence[int]) -> PackCounts:
+        """Return the counts of the packs at these positions, in their order."""
+        first, last = min(positions), max(positions)
+        if last - first >= COUNT_BLOCK_PACKS:  # the packs of later epochs lie apart
+            return _build_counts(self._take(positions, _COUNT_COLUMNS))
+        block_start, counts = self._count_block
+        if first < block_start or last >= block_start + len(counts.n_tokens):
+            stop = min(first + COUNT_BLOCK_PACKS, self._n_packs)
+            counts = _build_counts(self._take(range(first, stop), _COUNT_COLUMNS))
+            block_start, _ = self._count_block = (first, counts)
+        chosen = np.asarray(positions) - block_start
+        return PackCounts(
+            counts.n_tokens[chosen], counts.n_loss_tokens[chosen], counts.n_tiles[chosen], counts.n_samples[chosen]
+        )
+
+    def iter_raw_packs(self, positions: Iterable[int | None]) -> Iterator[RawPack]:
+        """Yield the packs at these positions (None: an empty one) as rows and encoded images, in their order.
+
+        Packs are read in groups, as `PlannedPackReader.iter_raw_packs` reads images; the next group is read while one
+        is used.
+        """
+        for raw_packs in prefetch(self._iter_groups(iter(positions))):
+            yield from raw_packs
+
+    def _iter_groups(self, positions: Iterator[int | None]) -> Iterator[list[RawPack]]:
+        while group := list(islice(positions, READ_GROUP_PACKS)):
+            own = sorted({position for position in group if position is not None})
+            sizes = dict(zip(own, self._take(own, ("n_image_bytes",)).column(0).to_pylist(), strict=True))
+            start = 0
+            for stop in iter_group_ends([0 if position is None else sizes[position] for position in group]):
+                yield self._read_group(group[start:stop])
+                start = stop
+
+    def _read_group(self, positions: Sequence[int | None]) -> list[RawPack]:
+        own = sorted({position for position in positions if position is not None})
+        raw_packs: dict[int | None, RawPack] = {None: RawPack(None, {}, {})}
+        for row in self._take(own, _PACK_COLUMNS).to_pylist():
+            raw_packs[row["position"]] = RawPack(
+                Pack(
+                    row["pack_id"],
+                    row["position"],
+                    tuple(sample["row_id"] for sample in row["rows"]),
+                    tuple(row["lengths"]),
+                ),
+                {sample["row_id"]: sample for sample in row["rows"]},
+                dict(zip(row["image_ids"], row["image_bytes"], strict=True)),
+            )
+        return [raw_packs[position] for position in positions]
+
+    def _take(self, positions: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        return self._table.open().take(list(positions), columns=list(columns))
+
+
+def _build_counts(table: pa.Table) -> PackCounts:
+    return PackCounts(*(table.column(name).to_numpy() for name in _COUNT_COLUMNS))
+
+
+def open_packs(lake: Lake, stage: TrainingStage) -> PackPlan | PackedRows:
+    """Return what training reads: the packed rows, if they are of the current plan and complete, else the plan.
+
+    Raises:
+        MvlError: There is no plan.
+    """
+    plan, table = lake.get_table(f"pack_plan/{stage}"), lake.get_table(f"packed_rows/{stage}")
+    if plan.exists() and table.count():
+        snapshot = table.snapshot()
+        snapshot.require_known_keys()
+        packed_rows = PackedRows(stage, snapshot)
+        if packed_rows.is_of(plan.snapshot()):
+            return packed_rows
+        LOG.warning(f"packed_rows/{stage} is not of the current plan: rows are looked up in the lake instead")
+    return PackPlan(lake, stage)

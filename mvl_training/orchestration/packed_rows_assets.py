@@ -1,0 +1,84 @@
+"""The assets `packed_rows/<training stage>`."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as they are.
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+
+from mvl_assets.common import metadata_keys
+from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.config.profile import load_profile
+from mvl_assets.config.settings import load_settings
+from mvl_assets.orchestration.metadata import build_table_metadata
+from mvl_assets.stages import PACK_PLAN, PACKED_ROWS
+from mvl_training.data import pack_materializer
+from mvl_training.orchestration.asset_defaults import OWNERS, build_code_version, open_lake
+from mvl_training.recipe import Recipe
+
+# Increased by hand when the meaning of the code changes; the inputs are hashed as well.
+PACKED_ROWS_CODE_VERSION = "1"
+PROGRESS_INTERVAL_S = 10.0
+
+
+def build_packed_rows_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDefinition:
+    """Return the asset `packed_rows/<stage>`."""
+
+    @dg.asset(
+        key=[PACKED_ROWS.name, stage],
+        group_name=PACKED_ROWS.name,
+        description=f"The packs of the {stage} mixture with their texts and image bytes, in the order of training, so"
+        " that ranks read them in sequence and start at once. The table is an export as well. Made for large mixtures"
+        " (`materialize_packs` in the profile); smaller ones are read in place and leave it empty.",
+        deps=[dg.AssetKey([PACK_PLAN.name, stage])],
+        kinds={"lance"},
+        owners=OWNERS,
+        tags={metadata_keys.STAGE: stage},
+        code_version=build_code_version(
+            PACKED_ROWS_CODE_VERSION, {"materialize_packs": load_profile(load_settings().profile).materialize_packs}
+        ),
+    )
+    def packed_rows(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        lake, profile = open_lake(), load_profile(load_settings().profile)
+        table = lake.get_table(f"packed_rows/{stage}")
+        if not pack_materializer.is_materialized(lake, stage, profile.materialize_packs):
+            pack_materializer.remove_packed_rows(lake, stage)
+            plan_version = lake.get_table(f"pack_plan/{stage}").compute_data_version()
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(plan_version),
+                metadata={metadata_keys.ROW_COUNT: 0, metadata_keys.PACK_PLAN: plan_version},
+            )
+        report = pack_materializer.materialize_packs(
+            lake,
+            stage,
+            max_frames=recipe.get_stage(stage).max_frames,
+            run_id=context.run_id,
+            progress_callback=_build_progress_logger(context.log.info),
+        )
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(report.data_version),
+            metadata={
+                **build_table_metadata(table, rows=report.n_packs),
+                metadata_keys.SAMPLES: report.n_samples,
+                metadata_keys.PACKS: report.n_packs,
+                metadata_keys.PACKS_KEPT: report.n_kept_packs,
+                metadata_keys.IMAGE_BYTES_NEW: report.n_image_bytes,
+                metadata_keys.PACK_PLAN: report.data_version,
+                metadata_keys.SECONDS: report.duration_s,
+            },
+        )
+
+    return packed_rows
+
+
+def _build_progress_logger(log: Callable[[str], Any]) -> Callable[[int, int], None]:
+    last_logged_at = time.monotonic()
+
+    def log_progress(n_written: int, n_packs: int) -> None:
+        nonlocal last_logged_at
+        if n_written >= n_packs or time.monotonic() - last_logged_at >= PROGRESS_INTERVAL_S:
+            last_logged_at = time.monotonic()
+            log(f"wrote {n_written:,} of {n_packs:,} packs")
+
+    return log_progress
