@@ -14,13 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
+
 from mvl_assets.common.free_port import find_free_port
+from mvl_assets.lake.storage import open_filesystem
 from tests.servers import wait_for
 
 PROJECT = Path(__file__).resolve().parents[2]
 BUCKET, FORGETFUL, ELSEWHERE, GUARDED = "lake", "forgetful", "elsewhere", "guarded"
 COUNT_PATH = "/count-listings"
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "hidden-word"}
+
+
+def list_files(uri: str) -> list[str]:
+    """The objects below a prefix."""
+    filesystem, path = open_filesystem(uri)
+    entries = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    return [entry.path for entry in entries if entry.type == pafs.FileType.File]
 
 
 @dataclass

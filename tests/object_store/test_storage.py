@@ -7,21 +7,14 @@ from collections.abc import Callable
 
 import lance
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pytest
 
 from mvl_assets.common.free_port import find_free_port
 from mvl_assets.errors import InfrastructureError, MvlError
 from mvl_assets.lake.durability.store_probe import require_conditional_writes
 from mvl_assets.lake.errors import StoreError, translate_disk_errors
-from mvl_assets.lake.storage import build_storage_options, check_store, open_filesystem
-from tests.object_store.server import ELSEWHERE, FORGETFUL, GUARDED, KEYS, StoreProcess
-
-
-def list_files(uri: str) -> list[str]:
-    filesystem, path = open_filesystem(uri)
-    entries = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-    return [entry.path for entry in entries if entry.type == pafs.FileType.File]
+from mvl_assets.lake.storage import build_storage_options, check_store
+from tests.object_store.server import ELSEWHERE, FORGETFUL, GUARDED, KEYS, StoreProcess, list_files
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3"])
