@@ -154,6 +154,8 @@ class ExecutorConfig(StrictModel):
     # Shards at a time; null takes one per CPU, of this machine or of the cluster.
     processes: int | None = Field(default=None, gt=0)
     address: str | None = None
+    # Rows above which a source is rewritten and judged in shards of up to this many.
+    shard_rows: int = Field(default=65_536, gt=0)
 
     @model_validator(mode="after")
     def _validate_address(self) -> ExecutorConfig:
@@ -198,6 +200,16 @@ class Profile(StrictModel):
             )
         if self.roles.get("second_judge") == self.roles["judge"]:
             raise ValueError("the second judge is the same model as the judge, so it would only agree with itself")
+        return self
+
+    @model_validator(mode="after")
+    def _validate_executor(self) -> Profile:
+        local_models = sorted(name for name, model in self.models.items() if model.serve)
+        if self.executor.address is not None and local_models:
+            raise ValueError(
+                f"models with `serve` ({', '.join(local_models)}) answer this machine only, and the executor's address "
+                "may have others: give them base_urls"
+            )
         return self
 
     def get_model(self, role: ModelRole) -> ModelProfile:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
@@ -27,10 +28,13 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import Reject
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.model_stage.dialogue import extract_qa_pairs, format_pairs
-from mvl_assets.model_stage.loop import ProgressCallback, StageReport, run_table_stage
+from mvl_assets.model_stage.loop import ProgressCallback
 from mvl_assets.model_stage.messages import build_messages, build_output_form
+from mvl_assets.model_stage.parts import StageReport
 from mvl_assets.model_stage.reask import ReaskChain, Resolution
 from mvl_assets.model_stage.samples import build_sample_filter, resolve_prompt_family, snapshot_if_exists
+from mvl_assets.model_stage.sharded_run import run_table_stage
+from mvl_assets.model_stage.shards import Shard, ShardRow, get_leading_bits
 from mvl_assets.model_stage.stage import BuiltRows, RowRequests, ServedModel, TableStage
 from mvl_assets.stages import JUDGED, REWRITTEN
 
@@ -39,7 +43,7 @@ _REWRITE_COLUMNS = ["rewrite_id", "sample_id", "version_id", "conversations"]
 _SAMPLE_COLUMNS = ["version_id", "conversations", "image_ids"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgeReport(StageReport):
     """What one run of judging did. `rejects_by_error` counts rewrites that lack a verdict.
 
@@ -111,29 +115,23 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
             for model, model_endpoints in zip(profiles, endpoints, strict=False)
         ]
         self.prompt_hashes = [criterion.hash for criterion in self.criteria]
-        self.drop_reasons: Counter[str] = Counter()
-        self.n_kept = 0
-        self._verdict_pairs: Counter[tuple[bool, bool]] = Counter()
+        self.tally = Counter()
         self._lake = lake
         self._spec = source
         self._limit = limit
         self._criteria_hash = compute_criteria_hash(self.criteria)
 
-    @property
-    def judge_agreement(self) -> Confusion | None:
-        """Agreement of the two judges on the rewrites that both judged; None without a second judge."""
-        return compute_confusion(self._verdict_pairs.elements()) if len(self.models) > 1 else None
-
     def iter_requests(
         self, model: ServedModel, rotate_from: int = 0, *, sendable_only: bool = False
     ) -> Iterator[RowRequests[JudgeSubject]]:
-        is_within_limit = build_sample_filter(self._lake, self._spec, self._limit)
-        rewrites = self._rewrites.iter_rows(_REWRITE_COLUMNS, rotate_from=rotate_from, partition_key=self.source)
-        selected = (
-            (rewrite, may_send)
-            for rewrite in rewrites
-            if (may_send := is_within_limit(rewrite["sample_id"])) or not sendable_only
-        )
+        if self.shard is not None:
+            selected = self._iter_shard_rewrites(self.shard, rotate_from, sendable_only)
+        else:
+            selected = (
+                (rewrite, may_send)
+                for rewrite, may_send in self._iter_rewrites(_REWRITE_COLUMNS, rotate_from)
+                if may_send or not sendable_only
+            )
         while batch := list(islice(selected, REWRITE_BATCH_SIZE)):
             # The rows are made of the first judge's subjects; a plan makes none.
             yield from self._build_requests(model, batch, compare=model is self.models[0] and not sendable_only)
@@ -165,11 +163,17 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         request_keys = [resolution.first_key for resolution in resolutions[0]]
         return BuiltRows([self._build_row(subject, request_keys, first_verdicts, second_verdicts)], rejects, errors)
 
+    def iter_shard_rows(self) -> Iterator[ShardRow]:
+        # A request holds the whole rewrite, so equal ones are about equal text, whatever images they are about.
+        for rewrite, may_send in self._iter_rewrites(["rewrite_id", "sample_id", "conversations"]):
+            digest = compute_digest("shard", format_pairs(extract_qa_pairs(rewrite["conversations"])))
+            yield ShardRow(rewrite["rewrite_id"], get_leading_bits(digest), may_send, len(self.criteria))
+
     def count_rows(self) -> int:
-        return self._n_rows
+        return self._n_rows if self.shard is None else len(self.shard)
 
     def estimate_request_count(self) -> int:
-        return len(self.criteria) * self._n_rows
+        return len(self.criteria) * self.count_rows()
 
     @property
     def _rewrites_name(self) -> str:
@@ -182,6 +186,20 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
     @cached_property
     def _n_rows(self) -> int:
         return self._rewrites.count(partition_key=self.source)
+
+    def _iter_rewrites(self, columns: Sequence[str], rotate_from: int = 0) -> Iterator[tuple[dict[str, Any], bool]]:
+        """Yield the source's rewrites with whether they may be sent."""
+        is_within_limit = build_sample_filter(self._lake, self._spec, self._limit)
+        rewrites = self._rewrites.iter_rows(columns, rotate_from=rotate_from, partition_key=self.source)
+        return ((rewrite, is_within_limit(rewrite["sample_id"])) for rewrite in rewrites)
+
+    def _iter_shard_rewrites(
+        self, shard: Shard, rotate_from: int, sendable_only: bool
+    ) -> Iterator[tuple[dict[str, Any], bool]]:
+        index = self._lake.get_index(self._rewrites_name, self.source)
+        for batch in iter_batches(shard.iter_rows(rotate_from, sendable_only=sendable_only), REWRITE_BATCH_SIZE):
+            rewrites = index.read_rows([rewrite_id for rewrite_id, _ in batch], _REWRITE_COLUMNS)
+            yield from ((rewrites[rewrite_id], may_send) for rewrite_id, may_send in batch)
 
     def _build_requests(
         self, model: ServedModel, rewrites: Sequence[tuple[Mapping[str, Any], bool]], *, compare: bool
@@ -214,12 +232,10 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
     ) -> dict[str, Any]:
         judged_pair = JudgedPair(verdicts, subject.matches_reference, second_verdicts)
         drop_reason = self.rule.find_drop_reason(judged_pair)
-        self.n_kept += drop_reason is None
-        if drop_reason is not None:
-            self.drop_reasons[drop_reason] += 1
+        self.tally["dropped", drop_reason] += 1
         second_all_yes = None if second_verdicts is None else all(v.is_yes for v in second_verdicts)
         if second_all_yes is not None:
-            self._verdict_pairs[judged_pair.all_yes, second_all_yes] += 1
+            self.tally["verdicts", judged_pair.all_yes, second_all_yes] += 1
         first = self.models[0].ref
         second = None if second_verdicts is None else self.models[1].ref
         return {
@@ -279,13 +295,24 @@ def judge_source(
         MvlError: The keep rule cannot be read; nothing was sent.
         LeaseHeld: Another process is judging the source.
     """
-    stage = JudgeStage(lake, source, profile, prompts=prompts, run_id=run_id, endpoints=(endpoints, second_endpoints))
-    report = run_table_stage(lake, stage, retry_error_classes=retry_error_classes, progress=progress)
+    build_stage = partial(
+        JudgeStage,
+        source=source,
+        profile=profile,
+        prompts=load_prompts() if prompts is None else prompts,
+        run_id=run_id,
+        endpoints=(endpoints, second_endpoints),
+    )
+    report = run_table_stage(
+        lake, build_stage, profile.executor, retry_error_classes=retry_error_classes, progress=progress
+    )
+    counts_by_reason = {key[1]: n for key, n in report.tally.items() if key[0] == "dropped"}
+    verdict_pairs = Counter({key[1:]: n for key, n in report.tally.items() if key[0] == "verdicts"})
     return JudgeReport(
         **{field.name: getattr(report, field.name) for field in fields(report)},
-        kept=stage.n_kept,
-        drop_reasons=dict(stage.drop_reasons),
-        judge_agreement=stage.judge_agreement,
+        kept=counts_by_reason.pop(None, 0),
+        drop_reasons=counts_by_reason,
+        judge_agreement=compute_confusion(verdict_pairs.elements()) if profile.second_judge else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow.fs as pafs
 
+from mvl_assets.lake.answer_lookup import WHOLE_SOURCE, AnswerLookup, are_related
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.images import ImageStore
 from mvl_assets.lake.key_index import KeyIndex
@@ -16,8 +17,8 @@ class Lake:
     """A folder or object-store prefix of Lance tables.
 
     Table names are `images`, `samples`, `rejects`, `tombstones`, `category/{category}`, `rewritten/{category}`,
-    `judged/{category}`, `curation/{check}`, `mixture/{stage}`, `pack_plan/{stage}`, `evaluation/{suite}` and
-    `answers/{stage}/{source}`.
+    `judged/{category}`, `curation/{check}`, `mixture/{stage}`, `pack_plan/{stage}`, `evaluation/{suite}`,
+    `answers/{stage}/{source}` and `answers/{stage}/{source}/{shard}`.
     """
 
     def __init__(self, root: str, *, is_snapshot: bool = False) -> None:
@@ -67,9 +68,17 @@ class Lake:
             self._image_stores[source] = ImageStore(self.get_table(IMAGES.name), source)
         return self._image_stores[source]
 
-    def get_answer_log(self, stage: str, source: str) -> AnswerLog:
-        """Return the answers of one pipeline stage for one source."""
-        return AnswerLog(self._open_table(f"answers/{stage}/{source}", ANSWERS), stage, source)
+    def get_answer_log(self, stage: str, source: str, shard: str = WHOLE_SOURCE) -> AnswerLog:
+        """Return the answers of one pipeline stage for one source or shard, for writing them."""
+        name = "/".join(["answers", stage, source, *([shard] if shard else [])])
+        return AnswerLog(self._open_table(name, ANSWERS), stage, source)
+
+    def get_answer_lookup(self, stage: str, source: str, shard: str = WHOLE_SOURCE) -> AnswerLookup:
+        """Return the answers of one pipeline stage that may be about rows of a shard, or of a whole source."""
+        names = self.list_tables(f"answers/{stage}/{source}")
+        stored_shards = [WHOLE_SOURCE, *(name.rpartition("/")[2] for name in names)]
+        shards = dict.fromkeys([shard, *(other for other in stored_shards if are_related(shard, other))])
+        return AnswerLookup({other: self.get_answer_log(stage, source, other) for other in shards}, shard)
 
     def _open_table(self, name: str, spec: TableSpec) -> Table:
         return Table(f"{self.root}/{name}.lance", spec, is_snapshot=self.is_snapshot)

@@ -90,13 +90,15 @@ def _add_rewrite(lake: Lake, category: str, rewrite_id: str | None, lineage: dic
         return
     lineage["rewritten"] = rewrite
     lineage["answer"] = (
-        lake.get_answer_log(REWRITTEN.name, rewrite["source"]).get([rewrite["request_key"]]).get(rewrite["request_key"])
+        lake.get_answer_lookup(REWRITTEN.name, rewrite["source"])
+        .get([rewrite["request_key"]])
+        .get(rewrite["request_key"])
     )
     judged, _ = lake.get_table(JUDGED.get_table_name(category)).find_latest_match(rewrite_filter)
     if judged is not None:
         lineage["judged"] = judged
         request_keys = [v["request_key"] for v in (judged["verdicts"] or []) + (judged["second_verdicts"] or [])]
-        lineage["verdicts"] = list(lake.get_answer_log(JUDGED.name, rewrite["source"]).get(request_keys).values())
+        lineage["verdicts"] = list(lake.get_answer_lookup(JUDGED.name, rewrite["source"]).get(request_keys).values())
 
 
 def _add_sample(lake: Lake, row: dict[str, Any], lineage: dict[str, Any]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import REJECTS, Reject
 from mvl_assets.lake.table import PublishResult
@@ -32,6 +33,17 @@ def build_reject_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
             "run_id": run_id,
         }
     return pa.Table.from_pylist(list(rows.values()), schema=REJECTS.columns)
+
+
+def write_rejects(lake: Lake, stage: str, source: str, rejects: Iterable[Reject], run_id: str) -> UncommittedFragments:
+    """Write rejects of a part of a source, for `replace_rejects` to commit; the rejects of a row are in one part."""
+    batches = [build_reject_table(rejects, run_id)]
+    return lake.get_table("rejects").write_fragments(batches, _format_partition_key(stage, source))
+
+
+def replace_rejects(lake: Lake, stage: str, source: str, written: Sequence[UncommittedFragments]) -> PublishResult:
+    """Replace all rejects of this stage and source by what `write_rejects` has written, in one commit."""
+    return lake.get_table("rejects").replace_partition(written, _format_partition_key(stage, source))
 
 
 def publish_rejects(lake: Lake, stage: str, source: str, rejects: Iterable[pa.Table | pa.RecordBatch]) -> PublishResult:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mvl_assets.inference.progress import FailedRequest
 from mvl_assets.inference.request import Request
-from mvl_assets.lake.answers import AnswerLog
+from mvl_assets.lake.answer_lookup import AnswerLookup
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.reask import Parsed, ReaskChain, Resolution, RoundKeys, resolve_chains
 from mvl_assets.model_stage.retry_policy import is_retry_requested, load_previous_failures
@@ -58,7 +58,7 @@ def find_due_request(
 
 def resolve_questions(
     stage: ModelStage[Subject, Parsed],
-    log: AnswerLog,
+    answer_lookup: AnswerLookup,
     questions: Sequence[tuple[Subject, int]],
     round_keys: Sequence[RoundKeys],
     failures: Mapping[str, FailedRequest],
@@ -67,7 +67,7 @@ def resolve_questions(
 
     Args:
         stage: The stage, which parses the answers.
-        log: The stored answers.
+        answer_lookup: The stored answers.
         questions: For each chain, the row's subject and the position.
         round_keys: The keys of the chains.
         failures: Requests that failed, by key.
@@ -77,14 +77,14 @@ def resolve_questions(
         subject, position = questions[index]
         return stage.parse(subject, position, request_key, answer)
 
-    return resolve_chains(log, round_keys, parse, failures)
+    return resolve_chains(answer_lookup, round_keys, parse, failures)
 
 
 def iter_due_requests(
     lake: Lake, stage: ModelStage[Subject, Any], rows: Iterable[RowRequests[Subject]]
 ) -> Iterator[DueRequest | None]:
     """Yield what `find_due_request` returns for each distinct chain of `rows`; memory holds 16 bytes a chain."""
-    log = lake.get_answer_log(stage.name, stage.source)
+    answer_lookup = lake.get_answer_lookup(stage.name, stage.source, stage.shard_name)
     failures = load_previous_failures(lake, stage.name, stage.source).skipped
     seen_keys: set[bytes] = set()
     remaining_rows = iter(rows)
@@ -99,6 +99,6 @@ def iter_due_requests(
                     questions.append((row.subject, position))
                     chains.append(reask_chain)
         round_keys = [RoundKeys(chain=reask_chain) for reask_chain in chains]
-        resolutions = resolve_questions(stage, log, questions, round_keys, failures)
+        resolutions = resolve_questions(stage, answer_lookup, questions, round_keys, failures)
         for reask_chain, resolution in zip(chains, resolutions, strict=True):
             yield find_due_request(reask_chain, resolution, failures)

@@ -1,4 +1,4 @@
-"""The one loop that asks models: leave out what is answered, send the rest, re-ask, resolve, publish rows and rejects.
+"""The one loop that asks models: leave out what is answered, send the rest, re-ask, resolve.
 
 Each row's requests are built once. What is needed later (the row's subject and the keys of its requests) goes to a
 scratch file, from which unusable answers are followed up and the rows are made, so memory does not grow with the
@@ -7,18 +7,14 @@ number of rows. The answers are the checkpoint: killed at any point and run agai
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic
-
-import pyarrow as pa
 
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.images import FetchImages
@@ -27,9 +23,6 @@ from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake import sql
 from mvl_assets.lake.durability.scratch import create_scratch_dir
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import Reject
-from mvl_assets.lake.table import PublishResult
-from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
 from mvl_assets.model_stage.due_requests import (
     ROW_BATCH_SIZE,
     find_due_request,
@@ -39,83 +32,9 @@ from mvl_assets.model_stage.due_requests import (
 from mvl_assets.model_stage.reask import Parsed, ReaskChain, Resolution, RoundKeys
 from mvl_assets.model_stage.retry_policy import load_previous_failures
 from mvl_assets.model_stage.spool import RowSpool, SpooledRow
-from mvl_assets.model_stage.stage import ModelStage, RequestCounts, RowRequests, ServedModel, Subject, TableStage
+from mvl_assets.model_stage.stage import ModelStage, RequestCounts, RowRequests, ServedModel, Subject
 
 ProgressCallback = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """What one run of a stage did.
-
-    Attributes:
-        table: Name of the table that was published.
-        source: The source.
-        requests: Requests and tokens of all models.
-        input_rows: Rows of the input that requests may be sent for.
-        rows: Rows that are published.
-        blind: Rows made by a model that could not see the sample's images.
-        rejects_by_error: Rejects by error class.
-        cost: Cost in the currency of the models' prices.
-        seconds: How long the run took.
-        published: What publishing changed in the table.
-    """
-
-    table: str
-    source: str
-    requests: RequestCounts
-    input_rows: int
-    rows: int
-    blind: int
-    rejects_by_error: dict[str, int]
-    cost: float
-    seconds: float
-    published: PublishResult
-
-
-def run_table_stage(
-    lake: Lake,
-    stage: TableStage[Subject, Parsed],
-    *,
-    retry_error_classes: Collection[str] = (),
-    progress: ProgressCallback | None = None,
-) -> StageReport:
-    """Send the requests without a stored answer, then publish the source's rows and rejects.
-
-    The rows are derived from all stored answers, so a better parser or a moved threshold costs no request.
-
-    Args:
-        lake: The lake.
-        stage: The stage.
-        retry_error_classes: Error classes, or `all`, whose rejects are asked once more.
-        progress: Called with the engine's progress.
-
-    Returns:
-        The counts of the run.
-
-    Raises:
-        LeaseHeld: Another process runs this stage for this source.
-        MvlError: A model server cannot be used.
-    """
-    started_at = time.monotonic()
-    with StageRun(lake, stage, stage.run_id, retry_error_classes=retry_error_classes, progress=progress) as run:
-        run.send()
-        table = lake.get_table(stage.table)
-        builder = _RowBuilder(stage, table.spec.columns)
-        published = table.publish(builder.iter_batches(run.iter_resolved()), stage.source)
-    publish_rejects(lake, stage.name, stage.source, [build_reject_table(builder.rejects, stage.run_id)])
-    return StageReport(
-        table=stage.table,
-        source=stage.source,
-        requests=run.counts,
-        input_rows=run.n_sendable_rows,
-        rows=published.n_rows,
-        blind=builder.n_blind,
-        rejects_by_error=dict(builder.rejects_by_error),
-        cost=run.cost,
-        seconds=time.monotonic() - started_at,
-        published=published,
-    )
 
 
 def answer_requests(
@@ -242,7 +161,7 @@ def compute_resume_offset(lake: Lake, stage: ModelStage[Any, Any], model: ModelR
             sql.is_in("prompt_hash", stage.prompt_hashes),
         ]
     )
-    n_stored = lake.get_answer_log(stage.name, stage.source).table.count(condition)
+    n_stored = lake.get_answer_lookup(stage.name, stage.source, stage.shard_name).estimate_count(condition)
     return int(n_rows * min(1.0, n_stored / n_requests)), n_stored
 
 
@@ -268,9 +187,9 @@ class _ModelPass(Generic[Subject, Parsed]):
         self._retry_error_classes = retry_error_classes
         self._progress = progress
         self._fetch_images = stage.fetch_images or lake.get_images(stage.source).read_stored_images
-        self._log = lake.get_answer_log(stage.name, stage.source)
+        self._log = lake.get_answer_log(stage.name, stage.source, stage.shard_name)
         # The engine reads requests in one thread and commits answers in another, so key look-ups have their own handle.
-        self._lookup_log = lake.get_answer_log(stage.name, stage.source)
+        self._answer_lookup = lake.get_answer_lookup(stage.name, stage.source, stage.shard_name)
         self._previous_failures = load_previous_failures(lake, stage.name, stage.source, retry_error_classes)
         self.failures: dict[str, FailedRequest] = dict(self._previous_failures.skipped)
         self._n_rows, self._n_requests = stage.count_rows(), stage.estimate_request_count()
@@ -385,7 +304,7 @@ class _ModelPass(Generic[Subject, Parsed]):
     def _resolve(self, rows: Sequence[tuple[Subject, int]], chains: Sequence[RoundKeys]) -> list[Resolution[Parsed]]:
         """Resolve the chains of `rows`, pairs of a subject and its number of chains."""
         questions = [(subject, position) for subject, n_chains in rows for position in range(n_chains)]
-        return resolve_questions(self._stage, self._lookup_log, questions, chains, self.failures)
+        return resolve_questions(self._stage, self._answer_lookup, questions, chains, self.failures)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -422,28 +341,6 @@ class _ModelPass(Generic[Subject, Parsed]):
         total = max(self._n_requests, n_finished)
         eta_s = (total - n_finished) / progress.requests_per_s if progress.requests_per_s > 0 else None
         callback(replace(progress, n_finished=n_finished, total=total, eta_s=eta_s))
-
-
-class _RowBuilder(Generic[Subject, Parsed]):
-    """Makes a table's batches of resolved rows, and collects the rejects."""
-
-    def __init__(self, stage: TableStage[Subject, Parsed], columns: pa.Schema) -> None:
-        self.rejects: list[Reject] = []
-        self.rejects_by_error: Counter[str] = Counter()
-        self.n_blind = 0
-        self._stage = stage
-        self._columns = columns
-
-    def iter_batches(self, resolved: Iterator[tuple[Subject, list[list[Resolution[Parsed]]]]]) -> Iterator[pa.Table]:
-        while batch := list(islice(resolved, ROW_BATCH_SIZE)):
-            rows: list[Mapping[str, Any]] = []
-            for subject, resolutions in batch:
-                built = self._stage.build_rows(subject, resolutions)
-                rows += built.rows
-                self.rejects += built.rejects
-                self.rejects_by_error.update(built.errors)
-            self.n_blind += sum(row["blind"] for row in rows)
-            yield pa.Table.from_pylist(rows, schema=self._columns)
 
 
 class _RequestList(ModelStage[int, str]):

@@ -132,7 +132,7 @@ def _estimate_completion_tokens(lake: Lake, stage: ModelStage[Any, Any], sampled
     if not sampled_requests:
         return 0.0
     prompt_filter = sql.is_in("prompt", {request.prompt_name for request in sampled_requests})
-    answer_rows = lake.get_answer_log(stage.name, stage.source).table.iter_rows(["completion_tokens"], prompt_filter)
+    answer_rows = lake.get_answer_lookup(stage.name, stage.source).iter_rows(["completion_tokens"], prompt_filter)
     completion_tokens = [row["completion_tokens"] for row in islice(answer_rows, COMPLETION_SAMPLE_SIZE)]
     if completion_tokens:
         return sum(completion_tokens) / len(completion_tokens)

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.inference.progress import FailedRequest
 from mvl_assets.inference.request import Request
-from mvl_assets.lake.answers import AnswerLog
+from mvl_assets.lake.answer_lookup import AnswerLookup
 from mvl_assets.model_stage.retry_policy import UNANSWERED
 
 ANSWER_COLUMNS = ["text", "finish_reason", "first_token_logprobs"]
@@ -111,7 +111,7 @@ class Resolution(Generic[Parsed]):
 
 
 def resolve_chains(
-    log: AnswerLog,
+    answer_lookup: AnswerLookup,
     chains: Sequence[RoundKeys],
     parse: Callable[[int, str, Mapping[str, Any]], Parsed],
     failures: Mapping[str, FailedRequest],
@@ -119,7 +119,7 @@ def resolve_chains(
     """Return the resolution of each chain, in order. Looks up all chains at once, round by round.
 
     Args:
-        log: The stored answers.
+        answer_lookup: The stored answers.
         chains: The keys of the chains.
         parse: Makes a result of (position in `chains`, request key, answer), or raises `RejectError`.
         failures: Requests that failed, by key.
@@ -134,7 +134,7 @@ def resolve_chains(
     first_keys = dict(open_keys)
     round_number = 1
     while open_keys:
-        answers = log.get(set(open_keys.values()), ANSWER_COLUMNS)
+        answers = answer_lookup.get(set(open_keys.values()), ANSWER_COLUMNS)
         next_keys: dict[int, str] = {}
         for index, key in open_keys.items():
             if key not in answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -14,8 +15,10 @@ from mvl_assets.inference.fleet import Fleet
 from mvl_assets.inference.images import FetchImages
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import ModelRef
+from mvl_assets.lake.answer_lookup import WHOLE_SOURCE
 from mvl_assets.lake.schemas.tables import Reject
 from mvl_assets.model_stage.reask import Parsed, ReaskChain, RejectReason, Resolution
+from mvl_assets.model_stage.shards import Shard, ShardRow
 
 Subject = TypeVar("Subject")
 
@@ -93,6 +96,7 @@ class ModelStage(ABC, Generic[Subject, Parsed]):
     Attributes:
         name: The first part of the answers' path, `answers/<name>/<source>`.
         source: The second part.
+        shard: The rows of the source that the stage is restricted to; None for all of them.
         models: The models, each of which is asked about every row, one after the other.
         fetch_images: Loads the bytes of images by id; None loads them from the lake.
         prompt_hashes: The hashes of the current prompts, by which stored answers are counted.
@@ -101,8 +105,14 @@ class ModelStage(ABC, Generic[Subject, Parsed]):
     name: str
     source: str
     models: Sequence[ServedModel]
+    shard: Shard | None = None
     fetch_images: FetchImages | None = None
     prompt_hashes: Collection[str] = ()
+
+    @property
+    def shard_name(self) -> str:
+        """The third part of the answers' path; empty for a source that is not divided."""
+        return WHOLE_SOURCE if self.shard is None else self.shard.name
 
     @abstractmethod
     def iter_requests(
@@ -146,10 +156,16 @@ class TableStage(ModelStage[Subject, Parsed]):
     Attributes:
         table: The name of the table.
         run_id: The run that rows and rejects are marked with.
+        tally: Counts of the rows built so far that only this stage knows; those of shards are added up.
     """
 
     table: str
     run_id: str
+    tally: Counter[tuple[Any, ...]]
+
+    @abstractmethod
+    def iter_shard_rows(self) -> Iterator[ShardRow]:
+        """Yield the rows of the whole source, in the order of `iter_requests`, with what decides their shards."""
 
     @abstractmethod
     def build_rows(self, subject: Subject, resolutions: Sequence[Sequence[Resolution[Parsed]]]) -> BuiltRows:

@@ -12,7 +12,7 @@ from mvl_assets.orchestration.metadata import build_table_metadata, render_markd
 from mvl_assets.orchestration.stage_progress import StageProgressLogger
 
 if TYPE_CHECKING:
-    from mvl_assets.model_stage.loop import StageReport
+    from mvl_assets.model_stage.parts import StageReport
 
 
 def build_model_stage_metadata(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,11 @@ def build_requests(sample: Mapping[str, Any], prompt: Prompt, model: ModelRef) -
         )
         requests_by_key.setdefault(request.key, RewriteRequest(request, preserved_question, blind))
     return list(requests_by_key.values())
+
+
+def list_prompt_inputs(prompt: Prompt, turns: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return the texts that a prompt takes from a conversation, per request: equal ones make equal requests."""
+    return [values for _, values in _build_prompt_inputs(prompt, extract_qa_pairs(turns))]
 
 
 def _build_prompt_inputs(prompt: Prompt, pairs: Sequence[QAPair]) -> list[tuple[str | None, dict[str, str]]]:

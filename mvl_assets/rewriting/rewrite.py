@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
@@ -17,11 +19,14 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import Reject
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.model_stage.dialogue import attach_image_markers
-from mvl_assets.model_stage.loop import ProgressCallback, StageReport, run_table_stage
+from mvl_assets.model_stage.loop import ProgressCallback
+from mvl_assets.model_stage.parts import StageReport
 from mvl_assets.model_stage.reask import ReaskChain, Resolution
 from mvl_assets.model_stage.samples import build_sample_filter, resolve_prompt_family, snapshot_if_exists
+from mvl_assets.model_stage.sharded_run import run_table_stage
+from mvl_assets.model_stage.shards import ShardRow, get_leading_bits
 from mvl_assets.model_stage.stage import BuiltRows, RowRequests, ServedModel, TableStage
-from mvl_assets.rewriting.build import build_requests
+from mvl_assets.rewriting.build import build_requests, list_prompt_inputs
 from mvl_assets.rewriting.parse import Dialogue, parse_answer
 from mvl_assets.stages import CATEGORY, REWRITTEN
 
@@ -78,6 +83,7 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
         self.models = [ServedModel.from_profile(profile.get_rewriter(family), endpoints)]
         self.prompt = get_rewrite_prompt(load_prompts() if prompts is None else prompts, family)
         self.prompt_hashes = [self.prompt.hash]
+        self.tally = Counter()
         self._lake = lake
         self._spec = source
         self._family = family
@@ -86,15 +92,14 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
     def iter_requests(
         self, model: ServedModel, rotate_from: int = 0, *, sendable_only: bool = False
     ) -> Iterator[RowRequests[RewriteSubject]]:
-        is_within_limit = build_sample_filter(self._lake, self._spec, self._limit)
-        rows = self._samples.iter_rows(
-            ["sample_id", "version_id"], None, SCAN_BATCH_SIZE, rotate_from, partition_key=self.source
-        )
-        selected = (
-            (row["version_id"], may_send)
-            for row in rows
-            if (may_send := is_within_limit(row["sample_id"])) or not sendable_only
-        )
+        if self.shard is not None:
+            selected = self.shard.iter_rows(rotate_from, sendable_only=sendable_only)
+        else:
+            selected = (
+                (row["version_id"], may_send)
+                for row, may_send in self._iter_samples(["sample_id", "version_id"], rotate_from)
+                if may_send or not sendable_only
+            )
         while batch := list(islice(selected, SAMPLE_BATCH_SIZE)):
             yield from self._build_requests(model, batch)
 
@@ -126,11 +131,24 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
             rows += self._build_dialogue_rows(subject, resolution.request_key, resolution.parsed or ())
         return BuiltRows(rows, rejects, [reject.error for reject in rejects])
 
+    def iter_shard_rows(self) -> Iterator[ShardRow]:
+        columns = ["sample_id", "version_id", "image_group_id", "n_turns"]
+        sees_images = self.prompt.modality == "vision" and self.models[0].ref.supports_images
+        for batch in iter_batches(self._iter_samples(columns), SCAN_BATCH_SIZE):
+            # Requests with images are equal for equal images only; others for equal text.
+            without_images = [
+                row["version_id"] for row, _ in batch if not sees_images or row["image_group_id"] == row["sample_id"]
+            ]
+            text_digests = self._compute_text_digests(without_images)
+            for row, may_send in batch:
+                digest = text_digests.get(row["version_id"], row["image_group_id"])
+                yield ShardRow(row["version_id"], get_leading_bits(digest), may_send, self._estimate_requests(row))
+
     def count_rows(self) -> int:
-        return self._n_rows
+        return self._n_rows if self.shard is None else len(self.shard)
 
     def estimate_request_count(self) -> int:
-        return self._estimated_requests
+        return self._estimated_requests if self.shard is None else self.shard.n_requests
 
     @cached_property
     def _samples(self) -> TableReader:
@@ -146,9 +164,26 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
         n_samples = n_requests = 0
         for row in self._samples.iter_rows(["n_turns"], None, SCAN_BATCH_SIZE, partition_key=self.source):
             n_samples += 1
-            n_requests += max(1, (row["n_turns"] or 0) // 2) if self.prompt.unit == "pair" else 1
+            n_requests += self._estimate_requests(row)
         limit = self._limit
         return n_requests if limit is None or limit >= n_samples else round(n_requests * limit / n_samples)
+
+    def _estimate_requests(self, row: Mapping[str, Any]) -> int:
+        return max(1, (row["n_turns"] or 0) // 2) if self.prompt.unit == "pair" else 1
+
+    def _iter_samples(self, columns: Sequence[str], rotate_from: int = 0) -> Iterator[tuple[dict[str, Any], bool]]:
+        """Yield the source's rows of its category with whether they may be sent."""
+        is_within_limit = build_sample_filter(self._lake, self._spec, self._limit)
+        rows = self._samples.iter_rows(columns, None, SCAN_BATCH_SIZE, rotate_from, partition_key=self.source)
+        return ((row, is_within_limit(row["sample_id"])) for row in rows)
+
+    def _compute_text_digests(self, version_ids: Sequence[str]) -> dict[str, str]:
+        """Return a digest of what the prompt takes from each sample's text, by version id."""
+        samples = self._lake.get_index("samples", self.source).read_rows(version_ids, ["conversations"])
+        return {
+            version_id: compute_digest("shard", list_prompt_inputs(self.prompt, sample["conversations"]))
+            for version_id, sample in samples.items()
+        }
 
     def _build_requests(
         self, model: ServedModel, versions: Sequence[tuple[str, bool]]
@@ -223,5 +258,15 @@ def rewrite_source(
         SourceError: The source is not in group B.
         LeaseHeld: Another process is rewriting the source.
     """
-    stage = RewriteStage(lake, source, profile, prompts=prompts, limit=limit, run_id=run_id, endpoints=endpoints)
-    return run_table_stage(lake, stage, retry_error_classes=retry_error_classes, progress=progress)
+    build_stage = partial(
+        RewriteStage,
+        source=source,
+        profile=profile,
+        prompts=load_prompts() if prompts is None else prompts,
+        limit=limit,
+        run_id=run_id,
+        endpoints=endpoints,
+    )
+    return run_table_stage(
+        lake, build_stage, profile.executor, retry_error_classes=retry_error_classes, progress=progress
+    )

@@ -84,7 +84,17 @@ def fail_unpicklably(job: Job) -> int:
 def report_steps(job: Job, report: Report) -> int:
     for step in range(3):
         report(step)
-    time.sleep(1.5)  # longer than a Ray driver waits before it asks for messages
+    return job.number
+
+
+def report_until_read(job: Job, report: Report) -> int:
+    """Report until the driver has left a file of the job's name."""
+
+    def is_read() -> bool:
+        report(job.number)
+        return job.log.exists()
+
+    wait_until(is_read)
     return job.number
 
 

@@ -15,12 +15,13 @@ import pytest
 
 from mvl_assets.errors import SourceError
 from mvl_assets.execution.executor import WorkerDied
-from mvl_assets.execution.ray_cluster import RayExecutor, connect
+from mvl_assets.execution.ray_cluster import RayExecutor, connect, is_ray_installed
 from tests.execution import tasks
 from tests.execution.tasks import Job, make_jobs
 from tests.ray_nodes import start_cluster
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'mvl[ray]'")
+# Not `importorskip`: Ray reads its environment when it is imported.
+pytestmark = pytest.mark.skipif(not is_ray_installed(), reason="Ray is not installed: pip install 'mvl[ray]'")
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +48,14 @@ def test_an_error_keeps_its_type_and_names_its_task(executor: RayExecutor, tmp_p
 
 
 def test_messages_arrive_with_their_task(executor: RayExecutor, tmp_path: Path) -> None:
-    last_messages: dict[int, Any] = {}
-    results = executor.run_reporting(
-        tasks.report_steps, make_jobs(tmp_path, 2), lambda job, message: last_messages.update({job.number: message})
-    )
-    assert sorted(results) == [0, 1]
-    assert last_messages == {0: 2, 1: 2}
+    messages: set[tuple[int, Any]] = set()
+
+    def read(job: Job, message: Any) -> None:
+        messages.add((job.number, message))
+        job.mark_start()
+
+    assert sorted(executor.run_reporting(tasks.report_until_read, make_jobs(tmp_path, 2), read)) == [0, 1]
+    assert messages == {(0, 0), (1, 1)}
 
 
 def test_workers_have_the_settings_of_the_driver_but_no_secrets(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
+from mvl_assets.common.sample_facts import get_image_group_id
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.config.settings import PROJECT_ROOT
@@ -31,7 +32,7 @@ MATH = source_of("math", "code_math")
 CHART = source_of("chart", "chart")
 
 
-def profile(*, supports_images: bool = True, rule: str = "all_yes", revision: str = "1") -> Profile:
+def profile(*, supports_images: bool = True, rule: str = "all_yes", revision: str = "1", **executor: Any) -> Profile:
     model = {
         "name": "fake",
         "revision": revision,
@@ -39,7 +40,9 @@ def profile(*, supports_images: bool = True, rule: str = "all_yes", revision: st
         "base_urls": ["http://127.0.0.1:9/v1"],
     }
     roles = dict.fromkeys(("caption", "rewrite", "judge"), "one")
-    return Profile.model_validate({"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": rule}})
+    return Profile.model_validate(
+        {"name": "test", "models": {"one": model}, "roles": roles, "keep": {"rule": rule}, "executor": executor}
+    )
 
 
 def make_image(number: int) -> ImageRow:
@@ -79,6 +82,8 @@ def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) 
                 "category": source.category,
                 "group": "B",
                 "family": source.family,
+                "image_group_id": get_image_group_id(key, sample["image_ids"]),
+                "n_turns": len(sample["conversations"]),
             }
         )
     lake.get_table("samples").publish([pa.Table.from_pylist(samples, schema=SAMPLES.columns)], source.slug)

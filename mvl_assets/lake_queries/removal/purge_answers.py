@@ -17,8 +17,9 @@ _HAS_REQUEST = "request_key IS NOT NULL"
 
 
 def may_be_about(table_name: str, source: str) -> bool:
-    """Return whether a table of answers is the source's own, or that of a checkpoint, which may concern any source."""
-    return table_name.startswith(EVALUATION_ANSWERS_PREFIX) or table_name.rsplit("/", 1)[1] == source
+    """Return whether answers are of the source or a shard of it, or of a checkpoint, which may concern any source."""
+    # answers/{stage}/{source}, and answers/{stage}/{source}/{shard} for a source that is divided
+    return table_name.startswith(EVALUATION_ANSWERS_PREFIX) or table_name.split("/")[2] == source
 
 
 class AnswerScope:
