@@ -20,7 +20,7 @@ from mvl_assets.inference.request import (
     build_choice_output,
     build_json_output,
 )
-from mvl_assets.ingest.row_index import build_row_index, compute_row_key
+from mvl_assets.ingest.row_numbering import RowNumbering, compute_row_key
 from mvl_assets.lake_queries.removal import tombstones
 from mvl_assets.readers.format import RowKey
 from mvl_assets.rewriting.build import build_requests
@@ -135,8 +135,7 @@ def computed(folder: Path) -> dict[str, str]:
         pins[f"rewrite request {number}"] = ask.request.key
     pins["rewrite request of a sample"] = build_requests(SAMPLE, sample, model)[0].request.key
     rows = [RowKey("a.json", 0, "x"), RowKey("a.json", 1, "x"), RowKey("a.json", 2, None)]
-    census = build_row_index("chart2text", rows, None)
-    pins |= {f"sample id {n}": census.get_sample_id(n) for n in range(len(rows))}
+    pins |= {f"sample id {n}": sample_id for n, sample_id in enumerate(RowNumbering("chart2text").assign_ids(rows))}
     question = build_question(SAMPLE)
     assert question is not None
     pins["question id"] = question.question_id

@@ -1,4 +1,4 @@
-"""The images of a batch of rows: read, identified by their bytes, decoded once, stored before the rows."""
+"""The images of a shard: read, identified by their bytes, decoded once, written as fragments before the rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.common.rejects import RejectError
+from mvl_assets.ingest.fragment_writer import FragmentWriter
+from mvl_assets.lake.fragments import UncommittedFragments
+from mvl_assets.lake.images import build_image_table
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import ImageRow
 from mvl_assets.media.image import ImageError, compute_image_id, inspect_image
@@ -26,21 +29,38 @@ PendingDecodes = dict[str, "Future[ImageRow | ImageError]"]
 
 
 class ImageBatch:
-    """Images on their way into the lake. `pending_bytes` counts the bytes waiting in memory; the caller bounds it."""
+    """Images of one shard on their way into the lake, where they are visible once their fragments are committed.
+
+    `pending_bytes` counts the bytes waiting in memory; the caller bounds it.
+    """
 
     def __init__(self, lake: Lake, source: str) -> None:
         self.pending_bytes = 0
-        self.n_stored = 0
-        self.stored_bytes = 0
+        self.written_bytes = 0
+        self._source = source
         self._images = lake.get_images(source)
+        self._writer: FragmentWriter | None = None
+        self._written: dict[str, ImageProperties] = {}
         self._pending: dict[str, bytes] = {}
         self._decodes: PendingDecodes = {}
         self._video_cache: OrderedDict[Video, tuple[list[str], list[float]]] = OrderedDict()
         self._executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="decode")
 
-    def close(self) -> None:
-        """Stop the decoding threads."""
+    @property
+    def n_written(self) -> int:
+        """Number of images that were written."""
+        return len(self._written)
+
+    def finish(self) -> UncommittedFragments | None:
+        """Stop the decoding threads, and return what was written; None without any image."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+        return None if self._writer is None else self._writer.finish()
+
+    def cancel(self) -> None:
+        """Stop decoding and writing."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._writer is not None:
+            self._writer.cancel()
 
     def add_images(self, sample: Sample) -> list[str]:
         """Read a sample's images and return their ids. Raises `RejectError`; nothing is decoded yet."""
@@ -50,7 +70,7 @@ class ImageBatch:
         """Sample a video's frames and return their ids and times in seconds. Raises `RejectError`."""
         cached = self._video_cache.get(video)
         # Frames that are neither pending nor stored are read again: all rows that had them may have been rejected.
-        if cached is not None and not self._images.find_missing(set(cached[0]) - self._pending.keys()):
+        if cached is not None and not self._find_missing(set(cached[0]) - self._pending.keys()):
             self._video_cache.move_to_end(video)
             return cached
         frames = read_frames(video)
@@ -62,8 +82,8 @@ class ImageBatch:
 
     def submit_decodes(self) -> PendingDecodes:
         """Submit the pending images that the lake lacks to the decoding threads; none is pending afterwards."""
-        missing = self._images.find_missing(self._pending)
-        # An image of the previous batch may not be stored yet.
+        missing = self._find_missing(self._pending)
+        # An image of the previous batch may not be written yet.
         self._decodes = {
             image_id: self._decodes.get(image_id) or self._executor.submit(_decode, image_id, data)
             for image_id, data in self._pending.items()
@@ -73,8 +93,8 @@ class ImageBatch:
         self.pending_bytes = 0
         return self._decodes
 
-    def store_images(self, decodes: PendingDecodes, row_image_ids: Iterable[list[str]]) -> dict[str, ImageError]:
-        """Wait for the decodes and store the good images.
+    def write_images(self, decodes: PendingDecodes, row_image_ids: Iterable[list[str]]) -> dict[str, ImageError]:
+        """Wait for the decodes and write the good images.
 
         Args:
             decodes: What `submit_decodes` returned.
@@ -86,21 +106,25 @@ class ImageBatch:
         results = {name: future.result() for name, future in decodes.items()}
         errors = {name: result for name, result in results.items() if isinstance(result, ImageError)}
         used = {name for ids in row_image_ids if not errors.keys() & set(ids) for name in ids}
-        missing = self._images.find_missing(used & results.keys())
+        missing = self._find_missing(used & results.keys())
         image_rows = [row for name, row in results.items() if isinstance(row, ImageRow) and name in missing]
-        self.n_stored += self._images.insert(image_rows)
-        self.stored_bytes += sum(len(row.data) for row in image_rows)
+        if image_rows:
+            if self._writer is None:
+                self._writer = FragmentWriter(self._images.table, self._source)
+            self._writer.write(build_image_table(image_rows, self._source))
+            self._written.update((row.image_id, row.properties) for row in image_rows)
+            self.written_bytes += sum(len(row.data) for row in image_rows)
         return errors
 
-    def read_properties(self, image_ids: Iterable[str], decodes: PendingDecodes) -> dict[str, ImageProperties]:
-        """Return the properties of good images by id: of those just decoded, and of those that were stored before."""
+    def read_properties(self, image_ids: Iterable[str]) -> dict[str, ImageProperties]:
+        """Return the properties of good images by id: of those of this shard, and of those that were stored before."""
         unique_ids = set(image_ids)
-        properties = {}
-        for image_id in unique_ids & decodes.keys():
-            row = decodes[image_id].result()
-            assert isinstance(row, ImageRow)  # the rows of bad images were rejected
-            properties[image_id] = row.properties
+        properties = {name: self._written[name] for name in unique_ids & self._written.keys()}
         return properties | self._images.read_properties(unique_ids - properties.keys())
+
+    def _find_missing(self, image_ids: Iterable[str]) -> set[str]:
+        unwritten = set(image_ids) - self._written.keys()
+        return self._images.find_missing(unwritten) if unwritten else unwritten
 
     def _queue(self, images: list[tuple[str, bytes]]) -> list[str]:
         for image_id, data in images:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import lance
@@ -335,6 +335,25 @@ class Table(TableReader):
             with translate_disk_errors(self.uri):
                 self.open_writable().delete(filter, conflict_retries=MAX_RETRIES, retry_timeout=RETRY_TIMEOUT)
                 self.sync()
+
+    def delete_from_fragments(self, dataset: lance.LanceDataset, conditions: Mapping[int, str]) -> None:
+        """Remove the rows that match the condition of their fragment, in one commit.
+
+        Args:
+            dataset: The version in which the fragments were found.
+            conditions: SQL conditions by fragment id.
+        """
+        updated: list[FragmentMetadata] = []
+        removed_ids: list[int] = []
+        with translate_disk_errors(self.uri):
+            for fragment_id, condition in conditions.items():
+                fragment = dataset.get_fragment(fragment_id)
+                kept = fragment.delete(condition) if fragment is not None else None
+                if kept is None:
+                    removed_ids.append(fragment_id)
+                else:
+                    updated.append(kept)
+            self._commit(lance.LanceOperation.Delete(updated, removed_ids, "rows of fragments"), dataset.version)
 
     # -- schema ----------------------------------------------------------------------------------------------------
 

@@ -9,25 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.ingest import ingest as module
+from mvl_assets.ingest import shard as module
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.views import iter_current_samples
 from tests.raw_files import make_image, put, put_json, source, talk
 
 SPEC = source("llava_json")
-SMALL = {"MAX_PENDING_ROWS": 3, "INSERT_ROWS": 4}
-# Kills the process before or after the n-th of its six writes (three of pictures, two of samples, the rejects).
+SMALL = {"MAX_PENDING_ROWS": 2, "SHARD_ROWS": 3}
+# Kills the process before or after the n-th of its eight commits: images and samples of three shards, no withdrawn
+# sample, the rejects.
 CHILD = f"""
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from tests.raw_files import source
-from mvl_assets.ingest import ingest
+from mvl_assets.ingest import ingest, shard
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table import Table
 for name, value in {SMALL!r}.items():
-    setattr(ingest, name, value)
+    setattr(shard, name, value)
 writes = 0
 def deadly(method):
     def call(*args, **kwargs):
@@ -40,7 +41,7 @@ def deadly(method):
             os.kill(os.getpid(), signal.SIGKILL)
         return done
     return call
-Table.insert, Table.publish = deadly(Table.insert), deadly(Table.publish)
+Table.append_fragments, Table.replace_partition = deadly(Table.append_fragments), deadly(Table.replace_partition)
 ingest.ingest_source(Lake(sys.argv[2]), source("llava_json"), Path(sys.argv[1]), run_id="killed")
 """
 
@@ -52,7 +53,7 @@ def state(lake: Lake) -> tuple[object, ...]:
     return samples, stored, result
 
 
-@pytest.mark.parametrize("moment", ["1-after", "3-after", "4-before", "5-after", "6-before"])
+@pytest.mark.parametrize("moment", ["1-before", "1-after", "2-after", "4-before", "5-after", "8-before"])
 def test_killed_ingest_completes_when_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     root = tmp_path / "raw"
     rows = [{"id": n, "image": f"{n}.png", "conversations": talk("?", "!")} for n in range(9)]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
-
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.common.id_array import pack_ids
 from mvl_assets.ingest.existing import ExistingSamples, SampleVersion
 from mvl_assets.lake.lake import Lake
 from tests.lake.rows import put_samples, sample
@@ -26,10 +23,6 @@ def expect(sample_id: str, revision: int, *, withdrawn: bool = False) -> SampleV
     return SampleVersion(revision, compute_digest(sample_id, revision), withdrawn)
 
 
-def sort_ids(*sample_ids: str) -> np.ndarray:
-    return np.sort(pack_ids(sample_ids))
-
-
 def test_lookup_returns_the_newest_version_of_each_sample(lake: Lake) -> None:
     one, two = compute_digest("one"), compute_digest("two")
     put_samples(lake, "s", [version(one, 2), version(one, 1), version(two, 1), version(TRAILING_ZEROS, 3)])
@@ -46,7 +39,8 @@ def test_lookup_in_an_empty_lake_finds_nothing(lake: Lake) -> None:
     existing = ExistingSamples(lake, "s")
     assert existing.lookup([compute_digest("one")]) == [None]
     assert existing.lookup([]) == []
-    assert list(existing.iter_missing_from(sort_ids())) == []
+    existing.mark_present([compute_digest("one")])
+    assert list(existing.iter_missing()) == []
 
 
 def test_samples_of_other_sources_are_not_found(lake: Lake) -> None:
@@ -59,9 +53,13 @@ def test_missing_samples_are_those_in_use_that_are_not_present(lake: Lake) -> No
     rows = [version(one, 1), version(two, 1), version(TRAILING_ZEROS, 1), version(gone, 1)]
     put_samples(lake, "s", [*rows, version(gone, 2, withdrawn=True)])
     existing = ExistingSamples(lake, "s")
-    missing = dict(existing.iter_missing_from(sort_ids(one, "f" * 32)))
-    assert missing == {two: expect(two, 1), TRAILING_ZEROS: expect(TRAILING_ZEROS, 1)}
-    assert list(existing.iter_missing_from(sort_ids(one, two, TRAILING_ZEROS))) == []
+    existing.mark_present([one, "f" * 32])
+    assert dict(existing.iter_missing()) == {two: expect(two, 1), TRAILING_ZEROS: expect(TRAILING_ZEROS, 1)}
+    existing.mark_present([])
+    existing.mark_present([TRAILING_ZEROS, two])
+    assert list(existing.iter_missing()) == []
+    existing.mark_present([two], is_present=False)
+    assert dict(existing.iter_missing()) == {two: expect(two, 1)}
     assert existing.lookup([gone]) == [expect(gone, 2, withdrawn=True)]
 
 
@@ -76,4 +74,5 @@ def test_lookup_equals_a_dictionary_of_the_newest_revisions(lake: Lake) -> None:
     result = dict(zip(sample_ids, existing.lookup(sample_ids), strict=True))
     assert {i: v.revision for i, v in result.items() if v is not None} == {i: r["revision"] for i, r in newest.items()}
     in_use = {i for i, row in newest.items() if not row["withdrawn"]}
-    assert {i for i, _ in existing.iter_missing_from(sort_ids(*sample_ids[:100]))} == in_use - set(sample_ids[:100])
+    existing.mark_present(sample_ids[:100])
+    assert {i for i, _ in existing.iter_missing()} == in_use - set(sample_ids[:100])

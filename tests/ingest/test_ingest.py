@@ -16,6 +16,7 @@ import pytest
 from mvl_assets.common.sample_facts import compute_fingerprint, compute_holdout_hash
 from mvl_assets.errors import SourceError
 from mvl_assets.ingest import ingest as module
+from mvl_assets.ingest import shard
 from mvl_assets.ingest.ingest import IngestReport, ingest_source
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.checks import check_table
@@ -246,7 +247,7 @@ def test_repeated_native_ids_are_different_samples(lake: Lake, tmp_path: Path) -
 def test_rows_of_a_video_with_a_broken_frame_are_rejects_in_every_batch(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_PENDING_ROWS", 2)
+    monkeypatch.setattr(shard, "MAX_PENDING_ROWS", 2)
     root = tmp_path / "raw"
     for number in range(1, 5):
         put(root, f"v/{number:05}.jpg", make_image(number) if number > 1 else b"\xff\xd8\xff broken")
@@ -288,10 +289,12 @@ def test_small_buffers_give_the_same_lake(tmp_path: Path, monkeypatch: pytest.Mo
     for name, value in {
         "MAX_PENDING_IMAGE_BYTES": 1,
         "MAX_PENDING_ROWS": 2,
-        "INSERT_ROWS": 3,
-        "INSERT_CHARS": 40,
+        "WRITE_ROWS": 3,
+        "WRITE_CHARS": 40,
+        "SHARD_ROWS": 5,
     }.items():
-        monkeypatch.setattr(module, name, value)
+        monkeypatch.setattr(shard, name, value)
+    monkeypatch.setattr(module, "BATCH_ROWS", 2)
     pieces = ingest(Lake(str(tmp_path / "pieces")), tmp_path / "raw")
     assert (pieces.n_new, pieces.reject_counts, pieces.n_new_images) == (
         whole.n_new,
@@ -308,7 +311,7 @@ def test_images_shared_by_neighbouring_batches_are_decoded_and_stored_once(
     rows = [{"id": "0", **spoiled}, *(row(f"{n}", 1 + n // 4) for n in range(1, 8)), {"id": "8", **spoiled}]
     write(tmp_path / "raw", rows)
     put(tmp_path / "raw", "bad.png", b"no picture")
-    monkeypatch.setattr(module, "MAX_PENDING_ROWS", 1)
+    monkeypatch.setattr(shard, "MAX_PENDING_ROWS", 1)
     looked: list[bytes] = []
     monkeypatch.setattr(
         "mvl_assets.ingest.images.inspect_image", lambda d: (looked.append(d), media.inspect_image(d))[1]
@@ -320,13 +323,18 @@ def test_images_shared_by_neighbouring_batches_are_decoded_and_stored_once(
     assert lake.images.table.count() == 2
 
 
-def test_progress_ends_at_the_number_of_selected_rows(lake: Lake, tmp_path: Path) -> None:
+def test_progress_counts_the_rows_of_committed_shards(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "SHARD_ROWS", 3)
     write(tmp_path / "raw", [row(f"r{n}", n) for n in range(6)])
     told: list[tuple[int, int]] = []
-    ingest_source(
-        lake, LLAVA, tmp_path / "raw", run_id="r", limit=4, progress=lambda done, wanted: told.append((done, wanted))
-    )
-    assert told == [(n, 4) for n in range(1, 5)]
+
+    def note_progress(n_rows: int) -> None:
+        told.append((n_rows, lake.get_table("samples").count()))
+
+    ingest_source(lake, LLAVA, tmp_path / "raw", run_id="r", limit=4, progress=note_progress)
+    assert told == [(3, 3), (4, 4)]
 
 
 def test_missing_folder_error_says_how_to_get_files(lake: Lake, tmp_path: Path) -> None:
@@ -360,20 +368,20 @@ def test_unreadable_folder_raises_instead_of_looking_empty(tmp_path: Path, monke
         list_data_files("s", tmp_path, "**/*.json")
 
 
-def test_file_that_changes_between_the_passes_raises(
+def test_file_that_changes_after_the_limit_selected_its_rows_raises(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "raw", [row("a", 1), row("b", 2)])
-    take = module.build_row_index
+    write(tmp_path / "raw", [row(f"r{n}", n) for n in range(6)])
+    select_rows = module.select_rows
 
-    def census_then_change(*args: Any) -> Any:
-        result = take(*args)
-        write(tmp_path / "raw", [row("b", 2), row("a", 1)])
-        return result
+    def select_then_change(*args: Any) -> Any:
+        selection = select_rows(*args)
+        write(tmp_path / "raw", [row("r0", 0)])
+        return selection
 
-    monkeypatch.setattr(module, "build_row_index", census_then_change)
-    with pytest.raises(SourceError, match="changed while it was read"):
-        ingest(lake, tmp_path / "raw")
+    monkeypatch.setattr(module, "select_rows", select_then_change)
+    with pytest.raises(SourceError, match="changed while they were read"):
+        ingest_source(lake, LLAVA, tmp_path / "raw", run_id="r", limit=4)
 
 
 @pytest.mark.skipif(

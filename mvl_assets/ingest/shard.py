@@ -1,0 +1,241 @@
+"""One shard of an ingest: rows become fragments of `images` and `samples` that the driver of the ingest commits.
+
+Runs in the driver's process, or in another one, also of another machine that has the source's files at the same path.
+It reads from the lake only which images the source has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from mvl_assets.common.rejects import RejectError
+from mvl_assets.common.sample_facts import build_sample_facts
+from mvl_assets.config.catalog import SourceSpec
+from mvl_assets.ingest.existing import SampleVersion
+from mvl_assets.ingest.fragment_writer import FragmentWriter
+from mvl_assets.ingest.images import ImageBatch, PendingDecodes
+from mvl_assets.ingest.sample_rows import build_content, build_sample_table, build_version_row
+from mvl_assets.lake.fragments import UncommittedFragments
+from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.tables import SAMPLES
+from mvl_assets.lake_queries.removal.tombstones import PURGED_ERROR_CLASS, Tombstones
+from mvl_assets.readers.sample import Sample
+
+SHARD_ROWS = 65_536
+SHARD_IMAGE_BYTES = 4 << 30
+"""Limits of a shard, which is what a kill can lose: rows, and bytes of the images written for them."""
+
+MAX_PENDING_IMAGE_BYTES = 64 << 20
+MAX_PENDING_ROWS = 512
+WRITE_ROWS = 4096
+WRITE_CHARS = 32 << 20
+"""Limits of the buffers: images and the rows that use them (memory holds a few times that, because some are decoded
+while others are written), then rows alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardContext:
+    """What all shards of an ingest share."""
+
+    lake_root: str
+    source: SourceSpec
+    run_id: str
+    purged: Tombstones
+
+
+class ShardRow(NamedTuple):
+    """A row with its id, and the newest version of it in the lake."""
+
+    sample: Sample
+    sample_id: str
+    existing: SampleVersion | None
+
+
+class ShardReject(NamedTuple):
+    """A row that could not be used; arguments of `RejectSpool.add`."""
+
+    row_key: str
+    error: str
+    message: str
+    file: str
+    position: int
+
+
+@dataclass(slots=True)
+class ShardResult:
+    """What a shard wrote, and what became of its rows."""
+
+    n_rows: int = 0
+    n_new: int = 0
+    n_changed: int = 0
+    n_images: int = 0
+    image_bytes: int = 0
+    rejects: list[ShardReject] = field(default_factory=list)
+    purged_ids: list[str] = field(default_factory=list)
+    images: UncommittedFragments | None = None
+    samples: UncommittedFragments | None = None
+
+
+class _PendingSample(NamedTuple):
+    """A row whose images have ids but may not be decoded yet."""
+
+    row: ShardRow
+    content: dict[str, Any]
+
+
+class ShardWriter:
+    """Takes rows through three buffers (`_pending_decode`, `_decoding`, `_pending_rows`) into fragments."""
+
+    def __init__(self, context: ShardContext, lake: Lake) -> None:
+        self._context = context
+        self._lake = lake
+        self._images = ImageBatch(lake, context.source.slug)
+        self._writer: FragmentWriter | None = None
+        self._result = ShardResult()
+        self._pending_decode: list[_PendingSample] = []
+        self._decoding: tuple[list[_PendingSample], PendingDecodes] = ([], {})
+        self._pending_rows: list[dict[str, Any]] = []
+        self._decode_chars = self._row_chars = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the shard has reached its limits."""
+        return self._result.n_rows >= SHARD_ROWS or self._images.written_bytes >= SHARD_IMAGE_BYTES
+
+    def add_row(self, row: ShardRow) -> None:
+        """Take one row."""
+        self._result.n_rows += 1
+        sample = row.sample
+        frame_times_s: list[float] | None = None
+        try:
+            if sample.video is not None:
+                image_ids, frame_times_s = self._images.add_video(sample.video)
+            else:
+                image_ids = self._images.add_images(sample) if sample.images else []
+        except RejectError as error:
+            self._add_reject(row, error.code, error.message)
+            return
+        content = build_content(sample, image_ids, frame_times_s, self._context.source.license)
+        purged = self._context.purged
+        if purged and purged.matches(row.sample_id, content, has_native_id=sample.native_id is not None):
+            self._result.purged_ids.append(row.sample_id)
+            self._add_reject(row, PURGED_ERROR_CLASS, purged.reason)
+            return
+        self._pending_decode.append(_PendingSample(row, content))
+        self._decode_chars += sum([len(turn.value) for turn in sample.turns])
+        is_heavy = self._images.pending_bytes >= MAX_PENDING_IMAGE_BYTES or self._decode_chars >= WRITE_CHARS
+        if is_heavy or len(self._pending_decode) >= MAX_PENDING_ROWS:
+            self._submit_decodes()
+
+    def finish(self) -> ShardResult:
+        """Write what is buffered and return the result."""
+        self._submit_decodes()
+        self._write_decoded()
+        self._write_rows()
+        result = self._result
+        result.images = self._images.finish()
+        result.n_images, result.image_bytes = self._images.n_written, self._images.written_bytes
+        if self._writer is not None:
+            result.samples = self._writer.finish()
+        return result
+
+    def cancel(self) -> None:
+        """Stop the threads. What was written is left to `mvl gc`."""
+        self._images.cancel()
+        if self._writer is not None:
+            self._writer.cancel()
+
+    def _submit_decodes(self) -> None:
+        """Write the decoded images while threads decode those of the rows that came since."""
+        is_heavy = self._images.pending_bytes > 2 * MAX_PENDING_IMAGE_BYTES
+        batch = (self._pending_decode, self._images.submit_decodes())
+        self._pending_decode = []
+        self._decode_chars = 0
+        self._write_decoded()
+        self._decoding = batch
+        if is_heavy:  # keep one such batch in memory, not two
+            self._write_decoded()
+
+    def _write_decoded(self) -> None:
+        pending_samples, decodes = self._decoding
+        self._decoding = ([], {})
+        errors = self._images.write_images(decodes, (pending.content["image_ids"] for pending in pending_samples))
+        changed = []
+        for pending in pending_samples:
+            if errors and self._reject_bad_image(pending, errors):
+                continue
+            existing = pending.row.existing
+            if existing is None:
+                self._result.n_new += 1
+            elif existing.withdrawn or existing.content_hash != pending.content["content_hash"]:
+                self._result.n_changed += 1
+            else:
+                continue
+            changed.append(pending)
+        properties = self._images.read_properties(name for pending in changed for name in pending.content["image_ids"])
+        for (sample, sample_id, existing), content in changed:
+            image_ids = content["image_ids"]
+            names: list[str | None] = [image.name for image in sample.images] or [None] * len(image_ids)
+            facts = build_sample_facts(sample_id, content["conversations"], image_ids, names, properties)
+            revision = 1 if existing is None else existing.revision + 1
+            self._pending_rows.append(build_version_row(sample, sample_id, revision, content, facts))
+            self._row_chars += facts["n_chars"]
+            if len(self._pending_rows) >= WRITE_ROWS or self._row_chars >= WRITE_CHARS:
+                self._write_rows()
+
+    def _reject_bad_image(self, pending: _PendingSample, errors: dict[str, Any]) -> bool:
+        """Reject the row if one of its images is bad; return whether it was."""
+        image_ids = pending.content["image_ids"]
+        image_index = next((index for index, image_id in enumerate(image_ids) if image_id in errors), None)
+        if image_index is None:
+            return False
+        error, images = errors[image_ids[image_index]], pending.row.sample.images
+        name = images[image_index].name if images else f"frame {image_index}"
+        self._add_reject(pending.row, error.code, f"{name}: {error.message}")
+        return True
+
+    def _add_reject(self, row: ShardRow, error: str, message: str) -> None:
+        sample = row.sample
+        self._result.rejects.append(ShardReject(row.sample_id, error, message, sample.file, sample.position))
+
+    def _write_rows(self) -> None:
+        if not self._pending_rows:
+            return
+        slug = self._context.source.slug
+        if self._writer is None:
+            self._writer = FragmentWriter(self._lake.get_table(SAMPLES.name), slug)
+        self._writer.write(build_sample_table(self._pending_rows, slug, self._context.run_id))
+        self._pending_rows = []
+        self._row_chars = 0
+
+
+class ShardTask(NamedTuple):
+    """A shard for a worker process."""
+
+    number: int
+    context: ShardContext
+    rows: Sequence[ShardRow]
+
+    def __str__(self) -> str:
+        return f"shard {self.number} of {self.context.source.slug}"
+
+
+def ingest_shard(task: ShardTask) -> ShardResult:
+    """Write one shard in a worker process."""
+    writer = ShardWriter(task.context, _open_lake(task.context.lake_root))
+    try:
+        for row in task.rows:
+            writer.add_row(row)
+        return writer.finish()
+    except BaseException:
+        writer.cancel()
+        raise
+
+
+@lru_cache(maxsize=1)
+def _open_lake(root: str) -> Lake:
+    """Return a lake that the shards of a worker process share, with its index of the source's images."""
+    return Lake(root)
