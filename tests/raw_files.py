@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,9 @@ def messages(rows: Sequence[Sample | RejectedRow]) -> list[str]:
 
 
 def keyed(spec: SourceSpec, root: Path) -> None:
-    """The keys name exactly the rows that are read, but for the ends of broken files."""
+    """The keys name exactly the rows that are read, but for the ends of broken files; rows may change processes."""
     read = read_all(spec, root)
+    assert pickle.loads(pickle.dumps(read)) == read
     ends = {(row.file, row.position) for row in read if isinstance(row, RejectedRow) and row.error == "broken_file"}
     rows = [(row.file, row.position, row.native_id) for row in read if (row.file, row.position) not in ends]
     assert [key for key in get_key_reader(spec.format)(spec, root) if key[:2] not in ends] == rows

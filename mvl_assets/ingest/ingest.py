@@ -134,7 +134,7 @@ def ingest_source(
                     f"the files in {root} hold no rows",
                     hint=f"the format `{source.format}` must fit the files; `mvl purge` removes a source",
                 )
-        run.withdraw_missing()
+        run.mark_withdrawn()
         rejects.publish(lake)
         run.compact()
     return IngestReport(
@@ -181,21 +181,19 @@ class _IngestRun:
         shard_rows = self._iter_shard_rows(rows, selection)
         if executor is None:
             for result in self._iter_own_shards(shard_rows):
-                self._commit(result)
+                self._store_shard(result)
         else:
             n_shards = 0
             with closing(executor.run(ingest_shard, self._iter_tasks(shard_rows))) as results:
                 for result in results:
                     n_shards += 1
-                    self._commit(result)
+                    self._store_shard(result)
             if n_shards > 1:
-                # Shards that were worked on at the same time may have stored the same image.
-                images = self._lake.get_images(self._slug)
-                self.n_new_images -= delete_repeated_keys(images.table, images.index, self._slug)
+                self._delete_image_copies()
         if selection is not None and not selection.n_rows - self._n_broken <= self._n_selected <= selection.n_rows:
             raise SourceError(self._slug, "the files changed while they were read", hint="run again")
 
-    def withdraw_missing(self) -> None:
+    def mark_withdrawn(self) -> None:
         """Withdraw the samples that are no longer in the files."""
         if self._has_unreadable_file:
             return
@@ -270,7 +268,15 @@ class _IngestRun:
         if shard:
             yield ShardTask(number, self._context, shard)
 
-    def _commit(self, result: ShardResult) -> None:
+    def _delete_image_copies(self) -> None:
+        """Delete images that two shards have stored which were worked on at the same time."""
+        images = self._lake.get_images(self._slug)
+        image_ids = delete_repeated_keys(images.table, images.index, self._slug)
+        sizes = images.read_sizes(image_ids)
+        self.n_new_images -= len(image_ids)
+        self.new_image_bytes -= sum(sizes[image_id] for image_id in image_ids)
+
+    def _store_shard(self, result: ShardResult) -> None:
         if result.images is not None:
             self._lake.get_images(self._slug).table.append_fragments([result.images])
         if result.samples is not None:

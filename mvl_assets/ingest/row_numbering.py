@@ -44,14 +44,14 @@ class RowNumbering:
         self._prefix = _encode_length(len(slug)) + slug + _encode_length(ID_BYTES)
         self._occurrences = _OccurrenceCounter()
         self._files: set[str] = set()
-        self._next_place = ("", 0)
+        self._next_position = ("", 0)
 
     def assign_ids(self, rows: Sequence[PlacedRow]) -> list[str]:
         """Return the sample ids of the next rows."""
         keys = []
         named_keys = []
         for row in rows:
-            self._check_place(row.file, row.position)
+            self._check_position(row.file, row.position)
             key = compute_row_key(row.file, row.position, row.native_id)
             keys.append(key)
             if row.native_id is not None:  # a place occurs once
@@ -67,11 +67,11 @@ class RowNumbering:
             for row, key in zip(rows, keys, strict=True)
         ]
 
-    def _check_place(self, file: str, position: int) -> None:
-        if (file, position) != self._next_place:
+    def _check_position(self, file: str, position: int) -> None:
+        if (file, position) != self._next_position:
             assert position == 0 and file not in self._files, "rows of a file must be contiguous and counted from 0"
             self._files.add(file)
-        self._next_place = (file, position + 1)
+        self._next_position = (file, position + 1)
 
 
 @dataclass(frozen=True, slots=True)

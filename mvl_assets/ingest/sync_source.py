@@ -8,6 +8,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
 from mvl_assets.errors import SourceError
+from mvl_assets.execution.create import create_executor
 from mvl_assets.fetch.lock import read_lockfile
 from mvl_assets.fetch.overview import get_missing_reason, is_fetchable, matches_lock
 from mvl_assets.fetch.progress import LogFn, log_nothing
@@ -80,7 +81,16 @@ def sync_source(
             data_version=lake.get_table("samples").compute_data_version(source.slug),
         )
     _ensure_files(lake, source, profile, log)
-    report = ingest_source(lake, source, source.root, run_id=run_id, limit=profile.limit)
+    report = ingest_source(
+        lake,
+        source,
+        source.root,
+        run_id=run_id,
+        limit=profile.limit,
+        # One process decodes in threads, and needs no second one to hand rows to.
+        executor=None if profile.executor.processes == 1 else create_executor(profile.executor),
+        progress=lambda n_rows: log(f"{source.slug}: {n_rows:,} rows read and stored"),
+    )
     _require_rows(lake, source, report)
     if not profile.keep_archives and load_state(source) is not None:
         incomplete_reason = _get_incomplete_reason(report, profile.limit)

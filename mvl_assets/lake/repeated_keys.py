@@ -11,8 +11,8 @@ from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.table import Table
 
 
-def delete_repeated_keys(table: Table, index: KeyIndex, partition_key: str) -> int:
-    """Keep only the first row of each key of a partition, and return the number of rows that were deleted.
+def delete_repeated_keys(table: Table, index: KeyIndex, partition_key: str) -> list[str]:
+    """Keep only the first row of each key of a partition, and return the keys of the rows that were deleted.
 
     The caller must be the partition's only writer.
 
@@ -23,14 +23,14 @@ def delete_repeated_keys(table: Table, index: KeyIndex, partition_key: str) -> i
     """
     key_addresses = index.load_key_addresses()
     if key_addresses is None or not key_addresses.runs:
-        return 0
+        return []
     keys = np.concatenate([run_keys for run_keys, _ in key_addresses.runs])
     addresses = np.concatenate([run_addresses for _, run_addresses in key_addresses.runs])
     order = np.lexsort((addresses, keys))
     is_copy = np.append(False, keys[order][1:] == keys[order][:-1])
     copies = order[is_copy]
     if not len(copies):
-        return 0
+        return []
     fragment_ids = addresses[copies] >> np.uint64(FRAGMENT_BITS)
     conditions = {
         # A key is in a fragment once, as `write_fragments` has checked.
@@ -38,4 +38,4 @@ def delete_repeated_keys(table: Table, index: KeyIndex, partition_key: str) -> i
         for fragment_id in np.unique(fragment_ids).tolist()
     }
     table.delete_from_fragments(key_addresses.dataset, conditions)
-    return len(copies)
+    return [unpack_id(key) for key in keys[copies]]
