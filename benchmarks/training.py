@@ -48,6 +48,7 @@ from sample_shapes import TEXT_ONLY_FRACTION, draw_image_size, draw_samples
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.ingest.ingest import MAX_PENDING_ROWS
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import ImageRow
@@ -352,9 +353,10 @@ def measure_planning(size: BenchmarkSize, recipe: Recipe, lake: Lake) -> dict[st
     n_rows = lake.get_table(f"mixture/{STAGE}").count()
     count_rates, tokenizer_rates = [], []
     for _ in range(max(3, size.repetitions)):
-        count_rates.append(
-            n_rows / measure_cpu_seconds(lambda: sum(1 for _ in count_mixture(lake, STAGE, recipe, n_processes=1)))
+        cpu_s = measure_cpu_seconds(
+            lambda: sum(1 for _ in count_mixture(lake, STAGE, recipe, executor=ProcessExecutor(1)))
         )
+        count_rates.append(n_rows / cpu_s)
         tokenizer_rates.append(n_rows / measure_cpu_seconds(lambda: [tokenizer.encode(text) for text in texts]))
     return {
         "rows": n_rows,

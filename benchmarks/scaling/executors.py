@@ -8,10 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from mvl_assets.config.profile import ExecutorConfig
 from mvl_assets.execution.create import create_executor
 from mvl_assets.execution.ray_cluster import is_ray_installed
-
-from mvl_assets.config.profile import ExecutorConfig
 from scaling.workers import StateFile
 
 N_PROCESSES = 2

@@ -1,8 +1,8 @@
-"""Where the content of planned packs lies: row addresses in `samples`, `rewritten` and `images`, in training order.
+"""Where the content of mixture rows lies: row addresses in `samples`, `rewritten` and `images`, in order of reading.
 
-A plan names mixture rows by id, in shuffled order. Looking them up one by one takes an index of all keys in every
-process. Here the ids are joined with the tables once, in DuckDB, which spills to disk: memory does not grow with the
-number of rows, and whoever reads the packs afterwards takes rows by address.
+A mixture and its pack plan name rows by id, in shuffled order. Looking them up one by one takes an index of all keys in
+every process. Here the ids are joined with the tables once, in DuckDB, which spills to disk: memory does not grow with
+the number of rows, and whoever reads the rows afterwards takes them by address.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ SCAN_BATCH_ROWS = 32_768
 
 SAMPLES_TABLE, IMAGES_TABLE = "samples", "images"
 _REWRITTEN_FAMILY = "rewritten"
+_MIXTURE_COLUMNS = ("row_id", "source", "category", "modality", "kind", "version_id", "rewrite_id")
 
 
 @dataclass(frozen=True, slots=True)
-class PackAddresses:
-    """Addresses of the rows and images of consecutive packs. Can be pickled.
+class RowAddresses:
+    """Addresses of the rows and images of consecutive parts. Can be pickled.
 
     Attributes:
-        rows: One row per sample in the order of training: pack, row_id, source, category, kind, sample_address,
+        rows: One row per sample in order: part, ordinal, row_id, source, category, modality, kind, sample_address,
             rewrite_table and rewrite_address (null for an original).
-        images: One row per pack and image: pack, image_id, address, size.
+        images: One row per part and image: part, image_id, address, size, width, height.
         table_versions: Versions of the tables that the addresses belong to.
     """
 
@@ -46,29 +47,26 @@ class PackAddresses:
 
 
 class AddressBook:
-    """Addresses of all packs of a stage, on disk. Made by `open_address_book`."""
+    """Addresses of all rows of a mixture, on disk, in parts: packs, or chunks of consecutive rows."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, table_versions: dict[str, int]) -> None:
         self._con = con
         self._table_versions = table_versions
 
-    def read(self, start: int, stop: int) -> PackAddresses:
-        """Return the addresses of the packs from `start` to `stop` (exclusive)."""
-        # Both tables are stored in the order of packs, so that a range reads only its own part.
-        rows = self._con.sql(
-            """SELECT pack, row_id, source, category, kind, sample_address, rewrite_table, rewrite_address
-               FROM row_addresses WHERE pack >= ? AND pack < ? ORDER BY pack, ordinal""",
-            params=[start, stop],
-        ).to_arrow_table()
-        images = self._con.sql(
-            """SELECT pack, image_id, address, size FROM image_addresses
-               WHERE pack >= ? AND pack < ? ORDER BY pack, image_id""",
-            params=[start, stop],
-        ).to_arrow_table()
-        return PackAddresses(rows, images, self._table_versions)
+    def read(self, start: int, stop: int) -> RowAddresses:
+        """Return the addresses of the parts from `start` to `stop` (exclusive)."""
+        # Both tables are stored in the order of parts, so that a range reads only its own.
+        rows, images = (
+            self._con.sql(
+                f"SELECT * FROM {name} WHERE part >= ? AND part < ? ORDER BY part, {order}",  # noqa: S608 - of ours
+                params=[start, stop],
+            ).to_arrow_table()
+            for name, order in (("row_addresses", "ordinal"), ("image_addresses", "image_id"))
+        )
+        return RowAddresses(rows, images, self._table_versions)
 
     def count_missing(self) -> int:
-        """Count the planned rows that have no mixture row, sample or rewrite any more."""
+        """Count the rows that have no mixture row, sample or rewrite any more."""
         ((n_missing,),) = self._con.sql(
             """SELECT count(*) FROM row_addresses
                WHERE sample_address IS NULL OR (kind = 'rewritten' AND rewrite_address IS NULL)"""
@@ -77,8 +75,8 @@ class AddressBook:
 
 
 @contextmanager
-def open_address_book(lake: Lake, stage: str, plan: TableReader, first_pack: int = 0) -> Iterator[AddressBook]:
-    """Find the addresses of all rows and images of a pack plan; yield them while the block runs.
+def open_pack_addresses(lake: Lake, stage: str, plan: TableReader, first_pack: int = 0) -> Iterator[AddressBook]:
+    """Find the addresses of all rows of a pack plan; a part is a pack, an ordinal the place of a sample in it.
 
     Args:
         lake: The lake.
@@ -86,11 +84,43 @@ def open_address_book(lake: Lake, stage: str, plan: TableReader, first_pack: int
         plan: Snapshot of its pack plan.
         first_pack: Leave out the packs before this one.
     """
-    mixture = lake.get_table(f"mixture/{stage}").snapshot()
-    samples = lake.get_table(SAMPLES_TABLE).snapshot()
-    rewritten = {name: lake.get_table(name).snapshot() for name in lake.list_tables(_REWRITTEN_FAMILY)}
-    images = {IMAGES_TABLE: lake.get_table(IMAGES_TABLE).snapshot()} if lake.get_table(IMAGES_TABLE).exists() else {}
-    readers = {SAMPLES_TABLE: samples, **images, **rewritten}
+    with _open_duckdb() as con:
+        con.register("plan", _open_stream(plan, ["position", "row_ids"]))
+        con.execute(
+            f"""CREATE TABLE planned AS
+                SELECT position AS part, generate_subscripts(row_ids, 1) AS ordinal, unnest(row_ids) AS row_id
+                FROM plan WHERE position >= {first_pack:d}"""  # noqa: S608 - a number
+        )
+        con.unregister("plan")
+        con.register("mixture", _open_stream(lake.get_table(f"mixture/{stage}").snapshot(), _MIXTURE_COLUMNS))
+        con.execute("CREATE TABLE mixed AS SELECT * FROM planned LEFT JOIN mixture USING (row_id)")
+        con.unregister("mixture")
+        con.execute("DROP TABLE planned")
+        yield _find_addresses(lake, con)
+
+
+@contextmanager
+def open_mixture_addresses(lake: Lake, stage: str, chunk_rows: int) -> Iterator[AddressBook]:
+    """Find the addresses of all rows of a mixture; a part is a chunk of rows, an ordinal a position in the mixture.
+
+    Args:
+        lake: The lake.
+        stage: The training stage.
+        chunk_rows: Rows of a chunk.
+    """
+    with _open_duckdb() as con:
+        mixture = lake.get_table(f"mixture/{stage}").snapshot()
+        con.register("mixture", _open_stream(mixture, ["position", *_MIXTURE_COLUMNS]))
+        con.execute(
+            f"""CREATE TABLE mixed AS SELECT position // {chunk_rows:d} AS part, position AS ordinal,
+                * EXCLUDE (position) FROM mixture"""  # noqa: S608 - a number
+        )
+        con.unregister("mixture")
+        yield _find_addresses(lake, con)
+
+
+@contextmanager
+def _open_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
     with (
         create_scratch_dir("addresses") as folder,
         duckdb.connect(f"{folder}/addresses.duckdb") as con,
@@ -99,25 +129,16 @@ def open_address_book(lake: Lake, stage: str, plan: TableReader, first_pack: int
         con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         con.execute(f"SET temp_directory = '{folder}/spill'")
         con.execute("SET preserve_insertion_order = false")
-        con.register("plan", _open_stream(plan, ["position", "row_ids"]))
-        con.execute(
-            f"""CREATE TABLE planned AS
-                SELECT position AS pack, generate_subscripts(row_ids, 1) AS ordinal, unnest(row_ids) AS row_id
-                FROM plan WHERE position >= {first_pack:d}"""  # noqa: S608 - a number
-        )
-        con.unregister("plan")
-        con.register(
-            "mixture", _open_stream(mixture, ["row_id", "source", "category", "kind", "version_id", "rewrite_id"])
-        )
-        con.execute(
-            """CREATE TABLE mixed AS
-               SELECT pack, ordinal, row_id, source, category, kind, version_id, rewrite_id
-               FROM planned LEFT JOIN mixture USING (row_id)"""
-        )
-        con.unregister("mixture")
-        con.execute("DROP TABLE planned")
-        con.execute("CREATE TABLE rewrites (rewrite_id VARCHAR, rewrite_table VARCHAR, rewrite_address UBIGINT)")
-        for name, reader in rewritten.items():
+        yield con
+
+
+def _find_addresses(lake: Lake, con: duckdb.DuckDBPyConnection) -> AddressBook:
+    """Join the table `mixed` with samples, rewrites and images."""
+    names = [SAMPLES_TABLE, IMAGES_TABLE, *lake.list_tables(_REWRITTEN_FAMILY)]
+    readers = {name: lake.get_table(name).snapshot() for name in names if lake.get_table(name).exists()}
+    con.execute("CREATE TABLE rewrites (rewrite_id VARCHAR, rewrite_table VARCHAR, rewrite_address UBIGINT)")
+    for name, reader in readers.items():
+        if name.startswith(_REWRITTEN_FAMILY):
             con.register("rewritten", _open_stream(reader, ["rewrite_id"], with_addresses=True))
             con.execute(
                 """INSERT INTO rewrites SELECT rewrite_id, ?, _rowaddr FROM rewritten
@@ -125,43 +146,45 @@ def open_address_book(lake: Lake, stage: str, plan: TableReader, first_pack: int
                 [name],
             )
             con.unregister("rewritten")
-        con.register("samples", _open_stream(samples, ["version_id", "image_ids"], with_addresses=True))
-        con.execute(
-            """CREATE TABLE found AS
-               SELECT pack, ordinal, row_id, source, category, kind, rewrite_id, samples._rowaddr AS sample_address,
-                      image_ids
-               FROM mixed LEFT JOIN samples USING (version_id)"""
-        )
-        con.unregister("samples")
-        con.execute("DROP TABLE mixed")
-        con.execute(
-            """CREATE TABLE row_addresses AS
-               SELECT pack, ordinal, row_id, source, category, kind, sample_address, rewrite_table, rewrite_address
-               FROM found LEFT JOIN rewrites ON kind = 'rewritten' AND found.rewrite_id = rewrites.rewrite_id
-               ORDER BY pack, ordinal"""
-        )
-        con.execute("DROP TABLE rewrites")
-        con.execute(
-            """CREATE TABLE shown AS SELECT DISTINCT pack, source, image_id
-               FROM (SELECT pack, source, unnest(image_ids) AS image_id FROM found)"""
-        )
-        con.execute("DROP TABLE found")
-        _find_images(con, images.get(IMAGES_TABLE))
-        yield AddressBook(con, {name: reader.version for name, reader in readers.items()})
-
-
-def _find_images(con: duckdb.DuckDBPyConnection, images: TableReader | None) -> None:
-    con.execute("CREATE TABLE image_addresses (pack BIGINT, image_id VARCHAR, address UBIGINT, size BIGINT)")
-    if images is not None:
-        con.register("images", _open_stream(images, ["image_id", "source", "size"], with_addresses=True))
+    samples = readers.get(SAMPLES_TABLE) or lake.get_table(SAMPLES_TABLE).snapshot()
+    con.register("samples", _open_stream(samples, ["version_id", "image_ids"], with_addresses=True))
+    con.execute(
+        """CREATE TABLE sampled AS
+           SELECT mixed.*, samples._rowaddr AS sample_address, image_ids
+           FROM mixed LEFT JOIN samples USING (version_id)"""
+    )
+    con.unregister("samples")
+    con.execute("DROP TABLE mixed")
+    con.execute(
+        """CREATE TABLE row_addresses AS
+           SELECT part, ordinal, row_id, source, category, modality, kind, sample_address, rewrite_table,
+                  rewrite_address
+           FROM sampled LEFT JOIN rewrites ON kind = 'rewritten' AND sampled.rewrite_id = rewrites.rewrite_id
+           ORDER BY part, ordinal"""
+    )
+    con.execute("DROP TABLE rewrites")
+    con.execute(
+        """CREATE TABLE image_refs AS SELECT DISTINCT part, source, image_id
+           FROM (SELECT part, source, unnest(image_ids) AS image_id FROM sampled)"""
+    )
+    con.execute("DROP TABLE sampled")
+    con.execute(
+        """CREATE TABLE image_addresses
+           (part BIGINT, image_id VARCHAR, address UBIGINT, size BIGINT, width INTEGER, height INTEGER)"""
+    )
+    if IMAGES_TABLE in readers:
+        columns = ["image_id", "source", "size", "width", "height"]
+        con.register("images", _open_stream(readers[IMAGES_TABLE], columns, with_addresses=True))
         # Two runs may have stored the same image of a source: the first is taken, as everywhere.
         con.execute(
             """INSERT INTO image_addresses
-               SELECT pack, image_id, min(_rowaddr), any_value(size) FROM shown JOIN images USING (source, image_id)
-               GROUP BY pack, image_id ORDER BY pack, image_id"""
+               SELECT part, image_id, min(_rowaddr), any_value(size), any_value(width), any_value(height)
+               FROM image_refs JOIN images USING (source, image_id)
+               GROUP BY part, image_id ORDER BY part, image_id"""
         )
         con.unregister("images")
-    con.execute("DROP TABLE shown")
+    con.execute("DROP TABLE image_refs")
+    return AddressBook(con, {name: reader.version for name, reader in readers.items()})
 
 
 def _open_stream(reader: TableReader, columns: Sequence[str], *, with_addresses: bool = False) -> pa.RecordBatchReader:
@@ -169,8 +192,8 @@ def _open_stream(reader: TableReader, columns: Sequence[str], *, with_addresses:
     return scanner.to_reader()
 
 
-def read_located_rows(lake: Lake, addresses: PackAddresses) -> list[dict[str, Any]]:
-    """Return the located rows in their order: pack, row_id, source, category, conversations, image_ids and video."""
+def read_located_rows(lake: Lake, addresses: RowAddresses) -> list[dict[str, Any]]:
+    """Return the rows in their order: the columns of `RowAddresses.rows`, conversations, image_ids and video."""
     rows: list[dict[str, Any]] = addresses.rows.to_pylist()
     columns = ["conversations", "image_ids", "video"]
     samples = _take_rows(lake, addresses, SAMPLES_TABLE, [row["sample_address"] for row in rows], columns)
@@ -185,7 +208,7 @@ def read_located_rows(lake: Lake, addresses: PackAddresses) -> list[dict[str, An
         content = rewrites[row["rewrite_table"], row["rewrite_address"]] if row["kind"] == "rewritten" else sample
         joined_rows.append(
             {
-                **{name: row[name] for name in ("pack", "row_id", "source", "category")},
+                **row,
                 "conversations": content["conversations"],
                 "image_ids": sample["image_ids"] or [],
                 "video": sample["video"],
@@ -194,7 +217,7 @@ def read_located_rows(lake: Lake, addresses: PackAddresses) -> list[dict[str, An
     return joined_rows
 
 
-def read_located_images(lake: Lake, addresses: PackAddresses, image_addresses: Sequence[int]) -> dict[int, bytes]:
+def read_located_images(lake: Lake, addresses: RowAddresses, image_addresses: Sequence[int]) -> dict[int, bytes]:
     """Return the original bytes of images by address."""
     if not image_addresses:
         return {}
@@ -205,7 +228,7 @@ def read_located_images(lake: Lake, addresses: PackAddresses, image_addresses: S
 
 
 def _take_rows(
-    lake: Lake, addresses: PackAddresses, name: str, row_addresses: Collection[int], columns: Sequence[str]
+    lake: Lake, addresses: RowAddresses, name: str, row_addresses: Collection[int], columns: Sequence[str]
 ) -> dict[int, dict[str, Any]]:
     """Return rows by address, read in the order in which they are stored."""
     unique_addresses = np.unique(np.array(list(row_addresses), dtype=np.uint64)).tolist()
@@ -214,5 +237,5 @@ def _take_rows(
     return dict(zip(unique_addresses, taken.to_pylist(), strict=True))
 
 
-def _open_version(lake: Lake, addresses: PackAddresses, name: str) -> lance.LanceDataset:
+def _open_version(lake: Lake, addresses: RowAddresses, name: str) -> lance.LanceDataset:
     return lake.get_table(name).open().checkout_version(addresses.table_versions[name])

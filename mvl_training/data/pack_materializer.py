@@ -8,7 +8,8 @@ No torch, no tokenizer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,21 +18,24 @@ import pyarrow.compute as pc
 
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
+from mvl_assets.execution.executor import Executor
 from mvl_assets.lake.durability.lease import create_lease
 from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.tables import PACKED_ROW_LIST
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.lake_queries.row_addresses import (
     AddressBook,
-    PackAddresses,
-    open_address_book,
+    RowAddresses,
+    open_pack_addresses,
     read_located_images,
     read_located_rows,
 )
 from mvl_training.data.image_selection import select_image_ids
 from mvl_training.data.packed_rows import PackedRows
 from mvl_training.data.raw_packs import iter_group_ends
+from mvl_training.data.task_order import iter_in_order
 
 SHARD_PACKS = 512
 """Packs of a shard: 0.4 to 2 GB with the paper's images, and 3,000 shards for twelve million rows."""
@@ -40,6 +44,7 @@ MATERIALIZE_MIN_ROWS = 1_000_000
 """Rows of a mixture from which packs are materialised unless the profile says otherwise. Below it the indexes of a rank
 take less than 100 MB and a few seconds, and the images need not lie on the disk twice."""
 
+PACKED_ROW_NAMES = tuple(field.name for field in PACKED_ROW_LIST.value_type)
 _PLAN_COLUMNS = ("pack_id", "position", "row_ids", "lengths", "n_tokens", "n_tiles", "n_loss_tokens")
 
 
@@ -102,7 +107,7 @@ class PackShard:
     start: int
     packs: pa.Table
     n_samples_before: int
-    addresses: PackAddresses
+    addresses: RowAddresses
     origin: PackOrigin
 
     def __str__(self) -> str:
@@ -117,17 +122,19 @@ class WrittenShard:
     fragments: UncommittedFragments
     n_image_bytes: int
 
-
-RunTasks = Callable[[Callable[[PackShard], WrittenShard], Iterable[PackShard]], Iterator[WrittenShard]]
+    @property
+    def stop(self) -> int:
+        """Position after the last pack."""
+        return self.start + self.fragments.n_rows
 
 
 def materialize_packs(
     lake: Lake,
     stage: TrainingStage,
+    executor: Executor,
     *,
     max_frames: int,
     run_id: str,
-    run_tasks: RunTasks = map,
     progress_callback: Callable[[int, int], None] | None = None,
 ) -> MaterializeReport:
     """Write the packs of `pack_plan/<stage>` to `packed_rows/<stage>`, those that are missing.
@@ -137,9 +144,9 @@ def materialize_packs(
     Args:
         lake: The lake.
         stage: The training stage.
+        executor: Runs the shards.
         max_frames: Frames that the stage takes from a video; no others are written.
         run_id: Run that the rows name.
-        run_tasks: Runs the shards, as `Executor.run` does; by default one after the other in this process.
         progress_callback: Called with (packs written, packs in total).
 
     Raises:
@@ -161,18 +168,19 @@ def materialize_packs(
         if n_kept < table.count():
             table.delete("true")
         if n_kept < n_packs:
-            with open_address_book(lake, stage, plan, n_kept) as book:
+            with open_pack_addresses(lake, stage, plan, n_kept) as book:
                 if n_missing := book.count_missing():
                     raise _build_stale_plan_error(stage, f"{n_missing} planned rows are not in the lake")
                 n_samples = PackedRows(stage, table.snapshot()).count_samples() if n_kept else 0
                 origin = PackOrigin(max_frames, plan_version, plan.version, run_id)
                 shards = _iter_shards(lake, stage, plan, book, origin, n_kept, n_samples)
-                for shard in _iter_in_order(run_tasks(write_shard, shards), n_kept):
-                    lease.renew()
-                    table.append_fragments([shard.fragments])
-                    n_image_bytes += shard.n_image_bytes
-                    if progress_callback is not None:
-                        progress_callback(shard.start + shard.fragments.n_rows, n_packs)
+                with closing(executor.run(write_shard, shards)) as written:
+                    for shard in iter_in_order(written, lambda shard: (shard.start, shard.stop), n_kept):
+                        lease.renew()
+                        table.append_fragments([shard.fragments])
+                        n_image_bytes += shard.n_image_bytes
+                        if progress_callback is not None:
+                            progress_callback(shard.stop, n_packs)
     return MaterializeReport(
         stage,
         n_packs,
@@ -250,10 +258,10 @@ def _iter_row_groups(lake: Lake, shard: PackShard) -> Iterator[list[dict[str, An
     packs = shard.packs.to_pylist()
     rows_by_pack: dict[int, list[dict[str, Any]]] = {pack["position"]: [] for pack in packs}
     for row in read_located_rows(lake, shard.addresses):
-        rows_by_pack[row.pop("pack")].append(row)
+        rows_by_pack[row["part"]].append({name: row[name] for name in PACKED_ROW_NAMES})
     images_by_pack: dict[int, dict[str, dict[str, Any]]] = {pack["position"]: {} for pack in packs}
     for image in shard.addresses.images.to_pylist():
-        images_by_pack[image["pack"]][image["image_id"]] = image
+        images_by_pack[image["part"]][image["image_id"]] = image
     image_ids_by_pack = []
     for pack in packs:
         rows = rows_by_pack[pack["position"]]
@@ -296,18 +304,6 @@ def _iter_row_groups(lake: Lake, shard: PackShard) -> Iterator[list[dict[str, An
             n_samples_before += len(row_ids)
         yield group
         start = stop
-
-
-def _iter_in_order(shards: Iterator[WrittenShard], first_start: int) -> Iterator[WrittenShard]:
-    """Yield shards, which end in any order, in the order of their packs."""
-    waiting: dict[int, WrittenShard] = {}
-    next_start = first_start
-    for shard in shards:
-        waiting[shard.start] = shard
-        while next_start in waiting:
-            next_shard = waiting.pop(next_start)
-            next_start += next_shard.fragments.n_rows
-            yield next_shard
 
 
 def _iter_pack_ids(reader: TableReader) -> Iterator[str]:

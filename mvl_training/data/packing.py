@@ -20,6 +20,7 @@ import pyarrow as pa
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
+from mvl_assets.execution.executor import Executor
 from mvl_assets.lake.lake import Lake
 from mvl_assets.stages import PACK_PLAN
 from mvl_training.data.batch_order import BatchOrder
@@ -99,7 +100,7 @@ def build_pack_plan(
     recipe: Recipe,
     *,
     run_id: str,
-    n_processes: int | None = None,
+    executor: Executor | None = None,
     progress_callback: Callable[[int, int], None] | None = None,
 ) -> PackPlanReport:
     """Count every row of `mixture/<stage>` exactly, pack, and publish `pack_plan/<stage>` in one commit.
@@ -112,7 +113,7 @@ def build_pack_plan(
         stage: The training stage.
         recipe: Says how the stage tokenises, tiles and packs.
         run_id: Run that the rows name.
-        n_processes: Processes that count tokens; default: by the size of the mixture.
+        executor: Counts the tokens of a mixture that is not small; default: all cores of this machine.
         progress_callback: Called with (rows counted, rows in total).
 
     Raises:
@@ -127,7 +128,7 @@ def build_pack_plan(
     planner = _PackPlanner(stage, processor, compute_plan_hash(recipe, stage, tokenizer), recipe.seed)
     plan = lake.get_table(f"pack_plan/{stage}")
     chunks = _iter_with_progress(
-        count_mixture(lake, stage, recipe, n_processes=n_processes), mixture.count(), progress_callback
+        count_mixture(lake, stage, recipe, executor=executor), mixture.count(), progress_callback
     )
     published = plan.publish(planner.iter_tables(chunks, plan.spec.columns, run_id))
     rejects_table = lake.get_table("rejects")

@@ -23,7 +23,10 @@ from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dags
 
 from mvl_assets.common.atomic_write import write_text_atomic
 from mvl_assets.common.training_stages import TRAINING_STAGES
+from mvl_assets.config.profile import load_profile
+from mvl_assets.config.settings import load_settings
 from mvl_assets.errors import MvlError
+from mvl_assets.execution.create import create_executor
 from mvl_assets.lake.lake import Lake
 from mvl_training.data.packing import build_pack_plan
 from mvl_training.recipe import load_recipe
@@ -47,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
             options.stage,
             load_recipe(options.recipe),
             run_id=options.run_id,
+            executor=create_executor(load_profile(load_settings().profile).executor),
             progress_callback=_build_progress_logger(pipes.log.info if pipes is not None else _write_line),
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)

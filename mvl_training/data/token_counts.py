@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import get_context
 from sys import intern
-from typing import Any
 
-from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
+from mvl_assets.errors import MvlError
+from mvl_assets.execution.executor import Executor
+from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries import views
+from mvl_assets.lake_queries.row_addresses import RowAddresses, open_mixture_addresses, read_located_rows
 from mvl_assets.media.image import compute_standard_size
 from mvl_training.data.processing import SampleCost, SampleProcessor, load_tokenizer
+from mvl_training.data.task_order import iter_in_order
 from mvl_training.recipe import Recipe
 
 CHUNK_ROWS = 4096
 """Rows that one process counts at a time."""
-
-READ_BATCH_ROWS = 256
-"""Rows whose image sizes are looked up together."""
 
 MAX_SINGLE_PROCESS_ROWS = 16 * CHUNK_ROWS
 """Smaller mixtures are counted in this process: starting others would take longer."""
@@ -60,73 +56,91 @@ class RejectedMixtureRow:
 
 
 @dataclass(frozen=True, slots=True)
-class CountedChunk:
-    """Consecutive rows, counted: those to pack, and the rejected ones."""
+class ChunkTask:
+    """The task of counting consecutive rows: those from position `start`, which lie at `addresses`."""
 
+    lake_root: str
+    stage: TrainingStage
+    recipe: Recipe
+    start: int
+    addresses: RowAddresses
+
+    def __str__(self) -> str:
+        return f"counting mixture/{self.stage} from row {self.start}"
+
+
+@dataclass(frozen=True, slots=True)
+class CountedChunk:
+    """Consecutive rows from position `start`, counted: those to pack, and the rejected ones."""
+
+    start: int
     samples: list[PackableSample]
     rejects: list[RejectedMixtureRow]
 
+    @property
+    def stop(self) -> int:
+        """Position after the last row."""
+        return self.start + len(self.samples) + len(self.rejects)
+
 
 def count_mixture(
-    lake: Lake, stage: TrainingStage, recipe: Recipe, *, n_processes: int | None = None
+    lake: Lake, stage: TrainingStage, recipe: Recipe, *, executor: Executor | None = None
 ) -> Iterator[CountedChunk]:
-    """Count all rows of `mixture/<stage>`, chunk by chunk, in order, whatever the number of processes.
+    """Count all rows of `mixture/<stage>`, chunk by chunk, in order, whatever runs them.
+
+    Image sizes are read as columns and texts by address, so that no process holds an index of all keys.
 
     Args:
         lake: Lake with the mixture.
         stage: The training stage.
         recipe: Says how the stage tokenises and tiles.
-        n_processes: Default: one for a small mixture, else as many as there are cores.
+        executor: Runs the chunks of a mixture that is not small; default: all cores of this machine.
+
+    Raises:
+        MvlError: A sample or rewrite of the mixture is not in the lake.
     """
     n_rows = lake.get_table(f"mixture/{stage}").count()
-    row_ranges = [(start, min(start + CHUNK_ROWS, n_rows)) for start in range(0, n_rows, CHUNK_ROWS)]
-    if n_processes is None:
-        n_processes = 1 if n_rows <= MAX_SINGLE_PROCESS_ROWS else len(os.sched_getaffinity(0))
-    if n_processes == 1:
-        processor = SampleProcessor.for_stage(recipe, stage, load_tokenizer(recipe))
-        yield from (_count_rows(lake, stage, processor, *row_range) for row_range in row_ranges)
-        return
-    # Spawned: Lance's threads do not survive a fork.
-    with ProcessPoolExecutor(n_processes, get_context("spawn"), _init_worker, (lake.root, stage, recipe)) as pool:
-        pending_ranges = iter(row_ranges)
-        futures = [pool.submit(_count_in_worker, *row_range) for row_range in islice(pending_ranges, 2 * n_processes)]
-        while futures:
-            yield futures.pop(0).result()
-            futures += [pool.submit(_count_in_worker, *row_range) for row_range in islice(pending_ranges, 1)]
+    if n_rows <= MAX_SINGLE_PROCESS_ROWS:
+        executor = ProcessExecutor(1)
+    with open_mixture_addresses(lake, stage, CHUNK_ROWS) as book:
+        if n_missing := book.count_missing():
+            raise MvlError(
+                f"mixture/{stage}: samples or rewrites of {n_missing} rows are not in the lake",
+                hint=f"materialise mixture/{stage} again",
+            )
+        tasks = (
+            ChunkTask(lake.root, stage, recipe, index * CHUNK_ROWS, book.read(index, index + 1))
+            for index in range(-(-n_rows // CHUNK_ROWS))
+        )
+        with closing((executor or ProcessExecutor()).run(count_chunk, tasks)) as chunks:
+            yield from iter_in_order(chunks, lambda chunk: (chunk.start, chunk.stop))
 
 
-_worker_state: tuple[Lake, TrainingStage, SampleProcessor]
-
-
-def _init_worker(root: str, stage: TrainingStage, recipe: Recipe) -> None:
-    """Prepare a process of the pool; called once in each."""
-    global _worker_state
-    _worker_state = (Lake(root), stage, SampleProcessor.for_stage(recipe, stage, load_tokenizer(recipe)))
-
-
-def _count_in_worker(start: int, stop: int) -> CountedChunk:
-    return _count_rows(*_worker_state, start, stop)
-
-
-def _count_rows(lake: Lake, stage: TrainingStage, processor: SampleProcessor, start: int, stop: int) -> CountedChunk:
-    chunk = CountedChunk([], [])
-    for rows in iter_batches(views.iter_mixture_rows(lake, stage, start, stop), READ_BATCH_ROWS):
-        sizes = _read_image_sizes(lake, processor, rows)
-        for row in rows:
-            try:
-                cost = processor.compute_cost(row, sizes)
-                chunk.samples.append(
-                    PackableSample(row["row_id"], cost, intern(row["category"]), intern(row["modality"]))
-                )
-            except RejectError as error:
-                reject = RejectedMixtureRow(row["row_id"], row["source"], row["position"], error.code, error.message)
-                chunk.rejects.append(reject)
+def count_chunk(task: ChunkTask) -> CountedChunk:
+    """Count consecutive rows of a mixture."""
+    processor = _get_processor(task.recipe, task.stage)
+    rows = read_located_rows(Lake(task.lake_root), task.addresses)
+    images = task.addresses.images.select(["image_id", "width", "height"]).to_pylist()
+    sizes = {image["image_id"]: compute_standard_size(image["width"], image["height"]).canvas for image in images}
+    chunk = CountedChunk(task.start, [], [])
+    for expected_position, row in enumerate(rows, task.start):
+        if row["ordinal"] != expected_position:
+            raise ValueError(f"mixture position {row['ordinal']} where {expected_position} was expected")
+        try:
+            cost = processor.compute_cost(row, sizes)
+            chunk.samples.append(PackableSample(row["row_id"], cost, intern(row["category"]), intern(row["modality"])))
+        except RejectError as error:
+            reject = RejectedMixtureRow(row["row_id"], row["source"], row["ordinal"], error.code, error.message)
+            chunk.rejects.append(reject)
     return chunk
 
 
-def _read_image_sizes(
-    lake: Lake, processor: SampleProcessor, rows: Sequence[Mapping[str, Any]]
-) -> dict[str, tuple[int, int]]:
-    """Return the standardised (width, height) of the rows' images, by id."""
-    image_infos = lake.images.read_properties({i for row in rows for i in processor.select_image_ids(row)})
-    return {image_id: compute_standard_size(info.width, info.height).canvas for image_id, info in image_infos.items()}
+_last_processor: tuple[Recipe, TrainingStage, SampleProcessor] | None = None
+
+
+def _get_processor(recipe: Recipe, stage: TrainingStage) -> SampleProcessor:
+    """Return the processor of a stage; a process keeps the last, because loading a tokenizer takes seconds."""
+    global _last_processor
+    if _last_processor is None or _last_processor[:2] != (recipe, stage):
+        _last_processor = (recipe, stage, SampleProcessor.for_stage(recipe, stage, load_tokenizer(recipe)))
+    return _last_processor[2]

@@ -11,6 +11,7 @@ from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.config.profile import load_profile
 from mvl_assets.config.settings import load_settings
+from mvl_assets.execution.create import create_executor
 from mvl_assets.orchestration.metadata import build_table_metadata
 from mvl_assets.stages import PACK_PLAN, PACKED_ROWS
 from mvl_training.data import pack_materializer
@@ -52,6 +53,7 @@ def build_packed_rows_asset(stage: TrainingStage, recipe: Recipe) -> dg.AssetsDe
         report = pack_materializer.materialize_packs(
             lake,
             stage,
+            create_executor(profile.executor),
             max_frames=recipe.get_stage(stage).max_frames,
             run_id=context.run_id,
             progress_callback=_build_progress_logger(context.log.info),

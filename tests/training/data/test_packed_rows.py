@@ -6,8 +6,9 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from typing import Any
 
 import lance
 import pyarrow as pa
@@ -16,6 +17,8 @@ import torch
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
+from mvl_assets.execution.executor import Executor
+from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.lake.lake import Lake
 from mvl_training.data import pack_materializer, packed_rows, raw_packs
 from mvl_training.data.batch_order import BatchOrder
@@ -23,9 +26,6 @@ from mvl_training.data.chat_format import ChatTokenizer
 from mvl_training.data.pack_loader import PackLoader
 from mvl_training.data.pack_materializer import (
     MaterializeReport,
-    PackShard,
-    RunTasks,
-    WrittenShard,
     is_materialized,
     materialize_packs,
 )
@@ -78,8 +78,8 @@ def rewrite_some(lake: Lake) -> None:
     rewritten.publish([pa.Table.from_pylist(rewrites, schema=rewritten.spec.columns)], "drawn")
 
 
-def materialize(lake: Lake, run_tasks: RunTasks = map) -> MaterializeReport:
-    return materialize_packs(lake, STAGE, max_frames=3, run_id="run", run_tasks=run_tasks)
+def materialize(lake: Lake, executor: Executor | None = None) -> MaterializeReport:
+    return materialize_packs(lake, STAGE, executor or ProcessExecutor(1), max_frames=3, run_id="run")
 
 
 def processor_of(recipe: Recipe, tokens: ChatTokenizer) -> SampleProcessor:
@@ -142,13 +142,18 @@ def test_counts_are_those_of_the_plan_in_blocks_and_one_by_one(world: Lake, monk
             assert getattr(ours, name).tolist() == getattr(theirs, name).tolist()
 
 
-def run_backwards(write: Callable[[PackShard], WrittenShard], tasks: Iterable[PackShard]) -> Iterator[WrittenShard]:
-    """End tasks in another order than they began in, as several processes do; tasks and results are pickled."""
-    return reversed([pickle.loads(pickle.dumps(write(pickle.loads(pickle.dumps(task))))) for task in tasks])
+class Backwards(Executor):
+    """Ends tasks in the opposite order, as several processes may; tasks and results are pickled."""
+
+    def run_reporting(
+        self, function: Callable[..., Any], tasks: Iterable[Any], on_message: Callable[..., None]
+    ) -> Generator[Any, None, None]:
+        for task in reversed(list(tasks)):
+            yield pickle.loads(pickle.dumps(function(pickle.loads(pickle.dumps(task)), print)))
 
 
 def test_shards_that_end_in_any_order_stand_in_the_order_of_the_plan(world: Lake) -> None:
-    materialize(world, run_backwards)
+    materialize(world, Backwards())
     plan = PackPlan(world, STAGE)
     rows = list(world.get_table(f"packed_rows/{STAGE}").iter_rows(["position", "pack_id", "lengths", "rows"]))
     assert [row["position"] for row in rows] == list(range(len(plan)))
@@ -168,6 +173,7 @@ def test_a_second_run_writes_nothing(world: Lake) -> None:
 
 KILLED = """
 import os, signal, sys
+from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.lake.lake import Lake
 from mvl_training.data import pack_materializer
 
@@ -176,7 +182,7 @@ def kill(n_written, n_packs):
     if n_written >= 6:
         os.kill(os.getpid(), signal.SIGKILL)
 pack_materializer.materialize_packs(
-    Lake(sys.argv[1]), "single_image", max_frames=3, run_id="killed", progress_callback=kill
+    Lake(sys.argv[1]), "single_image", ProcessExecutor(1), max_frames=3, run_id="killed", progress_callback=kill
 )
 """
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from mvl_assets.errors import MvlError
+from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.lake.lake import Lake
 from mvl_training.data import token_counts
 from mvl_training.data.chat_format import ChatTokenizer
@@ -132,9 +133,10 @@ def test_an_image_rotated_by_exif_is_counted_in_its_displayed_orientation(
 
 def test_several_processes_count_the_same_plan(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = small.fill_lake(tmp_path, small.draw_shape_samples(20))
-    alone = build_pack_plan(lake, "single_image", recipe, run_id="a", n_processes=1)
+    alone = build_pack_plan(lake, "single_image", recipe, run_id="a")
     progress: list[tuple[int, int]] = []
     monkeypatch.setattr(token_counts, "CHUNK_ROWS", 6)
+    monkeypatch.setattr(token_counts, "MAX_SINGLE_PROCESS_ROWS", 0)
     plan = lake.get_table("pack_plan/single_image")
     plan.delete("position >= 0")
     shared = build_pack_plan(
@@ -142,7 +144,7 @@ def test_several_processes_count_the_same_plan(tmp_path: Path, recipe: Recipe, m
         "single_image",
         recipe,
         run_id="b",
-        n_processes=2,
+        executor=ProcessExecutor(2),
         progress_callback=lambda n_counted, n_rows: progress.append((n_counted, n_rows)),
     )
     assert shared.data_version == alone.data_version
