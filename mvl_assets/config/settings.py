@@ -5,6 +5,7 @@
 | MVL_HOME | everything the pipeline writes on this machine | `.mvl` in the current folder |
 | MVL_LAKE | root of the Lance tables, a path or an object-store URI | `$MVL_HOME/lake` |
 | MVL_RAW | files of the sources, one folder each | `$MVL_HOME/raw` |
+| MVL_UNPACKED | indexes and plain copies of archives, a folder per source | `.unpacked` in the source's folder |
 | MVL_SCRATCH | temporary files of any size | `$MVL_HOME/scratch` |
 | MVL_EXPORT | exports | `$MVL_HOME/export` |
 | MVL_CHECKPOINTS | checkpoints; where several machines train, a folder that all of them see | `$MVL_HOME/checkpoints` |
@@ -19,6 +20,7 @@ written by several ranks at once: those places are folders, local or mounted.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,7 @@ LAKE_SCHEMES = ("file", "s3", "gs", "abfss")
 """Object stores that both Lance and Arrow's file systems reach."""
 
 UNPACKED_DIR = ".unpacked"
-"""Folder inside a source's folder for unpacked archives and their indexes; it can be removed at any time."""
+"""Folder inside a source's folder for unpacked archives and their indexes, unless `MVL_UNPACKED` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,20 @@ def validate_settings() -> None:
             f"MVL_LAKE={current_settings.lake_root}: unsupported kind of location",
             hint=f"set MVL_LAKE to a path or to one of {allowed_schemes}",
         )
+
+
+def resolve_unpacked_dir(root: Path) -> Path:
+    """Return the folder for unpacked archives of the source in `root`, and for their indexes.
+
+    It can be removed at any time, and has to be on a disk of this machine: indexes are locked and mapped into memory.
+
+    Raises:
+        MvlError: `MVL_UNPACKED` is in an object store.
+    """
+    if not os.environ.get("MVL_UNPACKED"):
+        return root / UNPACKED_DIR
+    digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    return resolve_local_dir("MVL_UNPACKED", root) / f"{root.name}-{digest}"
 
 
 def load_settings() -> Settings:

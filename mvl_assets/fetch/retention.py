@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.config.settings import UNPACKED_DIR
+from mvl_assets.config.settings import resolve_unpacked_dir
 from mvl_assets.fetch.lock import read_lockfile
 from mvl_assets.fetch.overview import matches_lock
 from mvl_assets.fetch.progress import LogFn, format_bytes
@@ -56,4 +56,4 @@ def _delete_files(root: Path, state: FetchState) -> None:
     for name in state.files:
         if state.has_intact_file(root, name):
             (root / name).unlink()
-    shutil.rmtree(root / UNPACKED_DIR, ignore_errors=True)
+    shutil.rmtree(resolve_unpacked_dir(root), ignore_errors=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.config.settings import load_settings, validate_settings
+from mvl_assets.config.settings import UNPACKED_DIR, load_settings, resolve_unpacked_dir, validate_settings
 from mvl_assets.errors import MvlError
 
 PLACES = {
@@ -43,6 +43,18 @@ def test_a_place_that_has_to_be_a_folder_is_refused_in_an_object_store(
     with pytest.raises(MvlError, match=f"{variable}=s3://bucket/place is not a folder") as refused:
         validate_settings()
     assert "only MVL_LAKE" in (refused.value.hint or "")
+
+
+def test_unpacked_archives_may_have_a_folder_of_their_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = home / "a" / "ocr", home / "b" / "ocr"
+    monkeypatch.delenv("MVL_UNPACKED", raising=False)
+    assert resolve_unpacked_dir(first) == first / UNPACKED_DIR
+    monkeypatch.setenv("MVL_UNPACKED", str(home / "unpacked"))
+    folders = [resolve_unpacked_dir(folder) for folder in (first, second)]
+    assert {folder.parent for folder in folders} == {home / "unpacked"} and folders[0] != folders[1]
+    monkeypatch.setenv("MVL_UNPACKED", "s3://bucket/unpacked")
+    with pytest.raises(MvlError, match="MVL_UNPACKED=s3://bucket/unpacked is not a folder"):
+        resolve_unpacked_dir(first)
 
 
 def test_an_address_with_credentials_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from mvl_assets.common.atomic_write import TEMP_SUFFIX, replace_file
 from mvl_assets.common.file_lock import hold_lock
-from mvl_assets.config.settings import UNPACKED_DIR
+from mvl_assets.config.settings import UNPACKED_DIR, resolve_unpacked_dir
 from mvl_assets.errors import InfrastructureError
 from mvl_assets.readers.archives import tar as tars
 from mvl_assets.readers.archives import zip as zips
@@ -104,7 +104,7 @@ def _open_index(root: Path, archive: Archive, fingerprint: tuple[tuple[str, int,
     if not all(path.resolve().is_relative_to(resolved_root) for path in archive.paths):
         raise ArchiveError("it is a link out of the source's folder")
     name = _compute_digest(archive.paths[0].parent.relative_to(root).as_posix(), archive.name)
-    base_path = root / UNPACKED_DIR / f"{name}-{_compute_digest(INDEX_VERSION, fingerprint)}"
+    base_path = resolve_unpacked_dir(root) / f"{name}-{_compute_digest(INDEX_VERSION, fingerprint)}"
     with open_joined(archive.paths) as stream:
         has_compression = is_compressed(stream)
     index_path, tar_path = base_path.with_suffix(".index"), base_path.with_suffix(".tar")
@@ -224,10 +224,10 @@ class _CommonRoot:
 @contextlib.contextmanager
 def _hold_writer_lock(root: Path) -> Iterator[None]:
     """Let one process at a time write below `.unpacked`; unfinished files found there belong to no running process."""
-    folder = root / UNPACKED_DIR
+    folder = resolve_unpacked_dir(root)
     if folder.is_symlink():
         raise OSError(errno.ELOOP, f"{UNPACKED_DIR} is a link")
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=folder.parent != root)
     with hold_lock(folder / "lock", flags=os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, mode=0o666):
         for temp_path in folder.glob(f"*{TEMP_SUFFIX}*"):
             temp_path.unlink(missing_ok=True)

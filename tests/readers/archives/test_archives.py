@@ -217,6 +217,17 @@ def test_on_a_read_only_disk_plain_archives_are_read_and_compressed_tars_are_an_
     assert refusal(tmp_path, "j/1.png")[0] == "broken_archive"
 
 
+def test_nothing_is_written_beside_the_archives_where_unpacked_ones_have_a_folder_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    monkeypatch.setenv("MVL_UNPACKED", str(tmp_path / "unpacked"))
+    put(raw, "j.tar.gz", gzip.compress(tar(("j/1.png", GOOD))))
+    assert read(raw, "j/1.png") == GOOD
+    assert [path.name for path in raw.iterdir()] == ["j.tar.gz"]
+    assert len(list((tmp_path / "unpacked").glob("raw-*/*.tar"))) == 1
+
+
 def test_a_packed_video_is_a_stream_to_jump_about_in_and_a_folder_of_frames_is_one_video(tmp_path: Path) -> None:
     film = os.urandom(5000)
     put(tmp_path, "videos.tar", tar(("videos/a.mp4", film)))
