@@ -35,7 +35,7 @@ VERBS = frozenset(
     release reload remove rename render renew repair replace report request requeue require reset resize resolve
     retain retry rewrite rotate round run runs sample save scan schedule screen seek select send serve set
     settle shut shutdown simulate skip snapshot spawn spill split spool standardise start states step stop store
-    strip submit suggest sum summarize supervise suppress sweep sync take tell terminate tile to trace train
+    stream strip submit suggest sum summarize supervise suppress sweep sync take tell terminate tile to trace train
     translate transliterate truncate try unload unpack unshare unwrap update upgrade upsample use validate
     verify wait warm wrap write zero
 """.split()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -23,11 +23,12 @@ def compute_digest(*parts: object) -> str:
     `bytes` enter as they are, everything else as canonical JSON. Parts are prefixed with their length, so ("ab", "c")
     and ("a", "bc") differ.
     """
-    chunks: list[bytes] = []
-    for part in parts:
-        data = part if isinstance(part, bytes) else encode_canonical_json(part)
-        chunks += (len(data).to_bytes(8, "little"), data)
-    return blake2b(b"".join(chunks), digest_size=16).hexdigest()
+    return blake2b(b"".join(map(_prepend_length, parts)), digest_size=16).hexdigest()
+
+
+def _prepend_length(part: object) -> bytes:
+    data = part if isinstance(part, bytes) else encode_canonical_json(part)
+    return len(data).to_bytes(8, "little") + data
 
 
 def encode_canonical_json(value: object) -> bytes:
@@ -61,6 +62,13 @@ def _to_json_type(value: object) -> object:
 _encode = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_to_json_type
 ).encode
+
+
+def compute_id_digests(before: Sequence[object], ids: Iterable[str], after: Sequence[object]) -> list[str]:
+    """Return `compute_digest(*before, id, *after)` for each of many 32-hex ids, at a fraction of its cost."""
+    prefix = b"".join(map(_prepend_length, before)) + (34).to_bytes(8, "little") + b'"'
+    suffix = b'"' + b"".join(map(_prepend_length, after))
+    return [blake2b(prefix + key.encode() + suffix, digest_size=16).hexdigest() for key in ids]
 
 
 def compute_row_hashes(rows: pa.Table | pa.RecordBatch, columns: Iterable[str]) -> list[str]:

@@ -8,20 +8,23 @@ under other bytes). A similar image alone is not a hit: drawings are too alike.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
 
 from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.common.sample_facts import compute_fingerprint
 from mvl_assets.config.catalog import SourceSpec
-from mvl_assets.lake.durability.spill import iter_arrow_batches
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import CONTAMINATION
 from mvl_assets.lake.table import PublishResult
-from mvl_assets.lake_queries.holdout import is_held_out
-from mvl_assets.lake_queries.views import iter_current_samples
+from mvl_assets.lake_queries.contamination import iter_contaminated
+from mvl_assets.lake_queries.holdout import compute_holdout_limit
 
+BATCH_ROWS = 4096
 # Hit ids digest these words, which are former names of the kinds, so that the ids stay the same.
 _DIGESTED_KINDS = {"is_benchmark": "declared", "near_duplicate": "copy", "shared_image": "picture"}
 
@@ -45,56 +48,24 @@ def find_contamination(
         holdout_fraction: The profile's share of samples that only evaluation may use, from 0 to 1.
         run_id: Stored with every hit.
     """
-    held_out_fingerprints: dict[str, str] = {}
-    held_out_images: dict[str, str] = {}
-    for source in sources:
-        for sample_id, image_ids, row_fingerprint, is_holdout in _iter_fingerprints(lake, source, holdout_fraction):
-            if is_holdout:
-                held_out_fingerprints[row_fingerprint] = sample_id
-                held_out_images |= dict.fromkeys(image_ids, sample_id)
-    hit_counts: dict[str, int] = {}
+    benchmark_names = {
+        source.slug: [b.name for b in source.benchmarks if b.relation == "is_benchmark"] for source in sources
+    }
+    benchmark_sources = [slug for slug, names in benchmark_names.items() if names]
+    holdout_limit = compute_holdout_limit(holdout_fraction)
+    categories = {source.slug: source.category for source in sources}
+    hit_counts: Counter[str] = Counter()
 
-    def iter_rows() -> Iterator[dict]:
-        for source in sources:
-            benchmark_names = [b.name for b in source.benchmarks if b.relation == "is_benchmark"]
-            for sample_id, image_ids, row_fingerprint, is_holdout in _iter_fingerprints(lake, source, holdout_fraction):
-                row_hits: list[tuple[str, str | None, str]] = [(name, None, "is_benchmark") for name in benchmark_names]
-                if not is_holdout and row_fingerprint in held_out_fingerprints:
-                    row_hits.append(("held_out", held_out_fingerprints[row_fingerprint], "near_duplicate"))
-                if not is_holdout and (shared_image_ids := [i for i in image_ids if i in held_out_images]):
-                    row_hits.append(("held_out", held_out_images[shared_image_ids[0]], "shared_image"))
-                for benchmark, held_out_id, kind in row_hits:
-                    hit_counts[kind] = hit_counts.get(kind, 0) + 1
-                    yield {
-                        "hit_id": compute_digest(sample_id, benchmark, _DIGESTED_KINDS[kind]),
-                        "sample_id": sample_id,
-                        "source": source.slug,
-                        "category": source.category,
-                        "benchmark": benchmark,
-                        "benchmark_item": held_out_id,
-                        "kind": kind,
-                        "run_id": run_id,
-                    }
+    def iter_rows() -> Iterator[dict[str, Any]]:
+        for hit in iter_contaminated(lake, list(categories), benchmark_sources, holdout_limit):
+            kind, slug = hit["kind"], hit["source"]
+            for benchmark in benchmark_names[slug] if kind == "is_benchmark" else ["held_out"]:
+                hit_counts[kind] += 1
+                hit_id = compute_digest(hit["sample_id"], benchmark, _DIGESTED_KINDS[kind])
+                yield {**hit, "hit_id": hit_id, "category": categories[slug], "benchmark": benchmark, "run_id": run_id}
 
-    published = lake.get_table("curation/contamination").publish(iter_arrow_batches(iter_rows(), CONTAMINATION.columns))
-    return ContaminationReport(hit_counts, published)
-
-
-def _iter_fingerprints(
-    lake: Lake, source: SourceSpec, holdout_fraction: float
-) -> Iterator[tuple[str, list[str], str, bool]]:
-    """Yield each sample's id, image ids, fingerprint of words and perceptual hashes, and whether it is held out."""
-    for batch in iter_batches(
-        iter_current_samples(lake, source.slug, ["sample_id", "conversations", "image_ids"]), 512
-    ):
-        images = lake.images.read_properties([i for row in batch for i in row["image_ids"] or []])
-        for row in batch:
-            image_ids = row["image_ids"] or []
-            image_hashes = [images[i].phash or i for i in image_ids]
-            group_id = image_ids[0] if image_ids else row["sample_id"]
-            yield (
-                row["sample_id"],
-                image_ids,
-                compute_fingerprint(row["conversations"], image_hashes),
-                is_held_out(group_id, holdout_fraction),
-            )
+    tables = (
+        pa.Table.from_pylist(rows, schema=CONTAMINATION.columns) for rows in iter_batches(iter_rows(), BATCH_ROWS)
+    )
+    published = lake.get_table("curation/contamination").publish(tables)
+    return ContaminationReport(dict(hit_counts), published)

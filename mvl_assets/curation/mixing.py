@@ -7,7 +7,6 @@ fill is reported as a shortfall; rows are repeated only if `upsample` is set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -163,7 +162,7 @@ def build_mixture(
         categories,
         seed=mixture.seed,
         holdout_fraction=profile.holdout_fraction,
-        excluded_sample_ids=_iter_excluded_ids(lake, profile),
+        exclusion_tables=_list_exclusion_tables(profile),
         groups=groups,
     ) as pool:
         stage_quotas, fills = build_quotas(mixture, stage, pool.count_candidates())
@@ -172,17 +171,15 @@ def build_mixture(
     return MixtureReport(stage, fills, published)
 
 
-def _iter_excluded_ids(lake: Lake, profile: Profile) -> Iterable[str]:
+def _list_exclusion_tables(profile: Profile) -> list[str]:
     if profile.paper_parity:
-        return
-    if profile.mixture.drop_duplicates:
-        for row in lake.get_table("curation/duplicates").iter_rows(["sample_id"]):
-            yield row["sample_id"]
-    if profile.mixture.drop_contaminated:
-        for row in lake.get_table("curation/contamination").iter_rows(["sample_id"]):
-            yield row["sample_id"]
+        return []
+    switches = {
+        "curation/duplicates": profile.mixture.drop_duplicates,
+        "curation/contamination": profile.mixture.drop_contaminated,
+    }
+    return [name for name, is_on in switches.items() if is_on]
 
 
-def _add_run_id(batch: pa.RecordBatch, run_id: str) -> pa.Table:
-    table = pa.table(batch).append_column("run_id", pa.array([run_id] * len(batch), pa.string()))
-    return table.select(MIXTURE.columns.names)
+def _add_run_id(rows: pa.Table, run_id: str) -> pa.Table:
+    return rows.append_column("run_id", pa.repeat(pa.scalar(run_id), len(rows))).select(MIXTURE.columns.names)

@@ -1,28 +1,37 @@
 """The category tables: a source's current samples, with what standardising will do to their images.
 
-No image is decoded: the sizes stored with the images decide.
+Neither text nor images are read: the columns of `samples` say all.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from mvl_assets.common.batches import iter_batches
-from mvl_assets.common.sample_facts import get_image_group_id
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import CATEGORY
-from mvl_assets.lake_queries.views import iter_current_samples
+from mvl_assets.lake_queries.current_samples import scan_current_samples
 from mvl_assets.media.image import compute_standard_size
 
-BATCH_ROWS = 1024
-_COLUMNS = ("sample_id", "version_id", "conversations", "image_ids", "video", "license", "holdout_hash")
+BATCH_ROWS = 8192
+_COLUMNS = (
+    "sample_id",
+    "version_id",
+    "image_ids",
+    "image_properties",
+    "video",
+    "license",
+    "holdout_hash",
+    "n_turns",
+    "n_chars",
+)
 _ACTIONS_BY_SEVERITY = ("as_is", "resized", "padded")
 
 
@@ -71,46 +80,62 @@ def categorise_source(lake: Lake, source: SourceSpec, *, run_id: str) -> Categor
 
 
 def _iter_tables(lake: Lake, source: SourceSpec, run_id: str, action_counts: Counter[str]) -> Iterator[pa.Table]:
-    samples = iter_current_samples(lake, source.slug, _COLUMNS, BATCH_ROWS)
-    for batch in iter_batches(samples, BATCH_ROWS):
-        properties = lake.get_images(source.slug).read_properties(
-            {name for sample in batch for name in sample["image_ids"]}
-        )
-        action_by_image_id = {
-            name: compute_standard_size(image.width, image.height).action for name, image in properties.items()
-        }
-        rows = [_build_row(sample, source, run_id, action_by_image_id) for sample in batch]
-        action_counts.update(str(row["image_action"]) for row in rows)
-        yield pa.Table.from_pylist(rows, schema=CATEGORY.columns)
+    for batch in scan_current_samples(lake, source.slug, _COLUMNS, BATCH_ROWS):
+        table = _build_table(batch, source, run_id)
+        for counted in table.column("image_action").value_counts():
+            action_counts[counted["values"].as_py()] += counted["counts"].as_py()
+        yield table
 
 
-def _build_row(
-    sample: dict[str, Any], source: SourceSpec, run_id: str, action_by_image_id: Mapping[str, str]
-) -> dict[str, object]:
-    image_ids = sample["image_ids"]
-    return {
-        "sample_id": sample["sample_id"],
-        "version_id": sample["version_id"],
+def _build_table(samples: pa.RecordBatch, source: SourceSpec, run_id: str) -> pa.Table:
+    image_ids = samples.column("image_ids")
+    n_images = pc.fill_null(pc.list_value_length(image_ids), 0)
+    has_images = pc.greater(n_images, 0)
+    first_images = image_ids.values.take(image_ids.offsets[:-1].filter(has_images))
+    columns: dict[str, pa.Array | str | None] = {
+        "sample_id": samples.column("sample_id"),
+        "version_id": samples.column("version_id"),
         "source": source.slug,
         "category": source.category,
         "group": source.group,
         "family": source.family,
-        "modality": _infer_modality(sample),
-        "image_group_id": get_image_group_id(sample["sample_id"], image_ids),
-        "holdout_hash": sample["holdout_hash"],
-        "license": sample["license"],
-        "n_images": len(image_ids),
-        "n_turns": len(sample["conversations"]),
-        "n_chars": sum(len(turn["value"]) for turn in sample["conversations"]),
-        "image_action": max(
-            (action_by_image_id[name] for name in image_ids), key=_ACTIONS_BY_SEVERITY.index, default="as_is"
-        ),
+        "modality": _infer_modalities(samples.column("video"), n_images),
+        "image_group_id": pc.replace_with_mask(samples.column("sample_id"), has_images, first_images),
+        "holdout_hash": samples.column("holdout_hash"),
+        "license": samples.column("license"),
+        "n_images": n_images,
+        "n_turns": samples.column("n_turns"),
+        "n_chars": samples.column("n_chars"),
+        "image_action": _compute_image_actions(samples.column("image_properties")),
         "run_id": run_id,
     }
+    arrays = [
+        pa.repeat(pa.scalar(columns[field.name], field.type), len(samples))
+        if isinstance(columns[field.name], str | None)
+        else columns[field.name]
+        for field in CATEGORY.columns
+    ]
+    return pa.Table.from_arrays(arrays, schema=CATEGORY.columns)
 
 
-def _infer_modality(sample: dict[str, Any]) -> str:
-    """Return the modality of the row itself: sources declared as single-image hold text and multi-image rows too."""
-    if sample["video"] is not None:
-        return "video"
-    return ("text", "single_image")[len(sample["image_ids"])] if len(sample["image_ids"]) < 2 else "multi_image"
+def _infer_modalities(videos: pa.StructArray, n_images: pa.Int32Array) -> pa.StringArray:
+    """Return the modality of each row itself: sources declared as single-image hold text and multi-image rows too."""
+    by_count = pa.array(["text", "single_image", "multi_image"]).take(pc.min_element_wise(n_images, 2))
+    return pc.if_else(videos.is_valid(), "video", by_count)
+
+
+def _compute_image_actions(properties: pa.ListArray) -> pa.StringArray:
+    """Return what standardising does to the images of each row: of several, the most that it does to one."""
+    images = properties.flatten()
+    sides = [images.field(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in ("width", "height")]
+    sizes, size_index = np.unique(sides[0] << 32 | sides[1], return_inverse=True)
+    severity_by_size = [
+        _ACTIONS_BY_SEVERITY.index(compute_standard_size(size >> 32, size & 0xFFFFFFFF).action)
+        for size in sizes.tolist()
+    ]
+    n_images = pc.fill_null(pc.list_value_length(properties), 0).to_numpy(zero_copy_only=False)
+    severity = np.zeros(len(properties), dtype=np.int64)
+    np.maximum.at(
+        severity, np.repeat(np.arange(len(properties)), n_images), np.array(severity_by_size, int)[size_index]
+    )
+    return pa.array(_ACTIONS_BY_SEVERITY).take(pa.array(severity))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.schemas.tables import ROW_HASH_COLUMN
 from mvl_assets.lake.table_reader import TableReader
 
@@ -19,18 +20,18 @@ def compute_row_difference(
     n_before, n_after = before.count(None, partition_key), after.count(None, partition_key)
     if not n_before or not n_after:
         return n_after, 0, n_before
-    from mvl_assets.lake.durability.spill import open_duckdb  # takes as long to import as a small source to ingest
-
     key = before.spec.key_column
     columns = [key, ROW_HASH_COLUMN]
-    with open_duckdb() as con:
-        con.register("old_rows", before.to_reader(columns, None, partition_key))
-        con.register("new_rows", after.to_reader(columns, None, partition_key))
-        counts_row = con.execute(
-            f"""SELECT count(*) FILTER (o.{key} IS NULL),
+    with (
+        open_duckdb() as con,
+        stream_table(con, "old_rows", before, columns, None, partition_key),
+        stream_table(con, "new_rows", after, columns, None, partition_key),
+    ):
+        ((n_added, n_changed, n_removed),) = con.execute(
+            f"""SELECT count(*) FILTER (o.key IS NULL),
                        count(*) FILTER (o.row_hash <> n.row_hash),
-                       count(*) FILTER (n.{key} IS NULL)
-                FROM new_rows n FULL JOIN old_rows o ON n.{key} = o.{key}"""  # noqa: S608 - names of our specs
-        ).fetchone()
-    assert counts_row is not None
-    return int(counts_row[0]), int(counts_row[1]), int(counts_row[2])
+                       count(*) FILTER (n.key IS NULL)
+                FROM (SELECT {key}::UUID AS key, row_hash::UUID AS row_hash FROM new_rows) n
+                FULL JOIN (SELECT {key}::UUID AS key, row_hash::UUID AS row_hash FROM old_rows) o USING (key)"""  # noqa: S608 - names of our specs
+        ).fetchall()
+    return n_added, n_changed, n_removed

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING
 
-import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from mvl_assets.common.digest import compute_digest
-from mvl_assets.lake import sql
-from mvl_assets.lake.durability.spill import iter_arrow_batches, spill_to_duckdb
+from mvl_assets.common.digest import compute_id_digests
+from mvl_assets.common.id_array import format_ids
+from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.holdout import is_held_out
+from mvl_assets.lake_queries.holdout import compute_holdout_limit
 
-CANDIDATE_SCHEMA = pa.schema(
-    [
-        ("category", pa.string()),
-        ("kind", pa.string()),
-        ("rank", pa.string()),
-        ("sample_id", pa.string()),
-        ("version_id", pa.string()),
-        ("rewrite_id", pa.string()),
-        ("judged_id", pa.string()),
-        ("source", pa.string()),
-        ("modality", pa.string()),
-        ("license", pa.string()),
-    ]
-)
+if TYPE_CHECKING:
+    import duckdb
 
+BATCH_ROWS = 4096
 
 SourceGroups = Mapping[str, Mapping[str, str]]
 """Group (A or B) by category and source."""
@@ -55,60 +46,58 @@ class Quota:
 
 
 class CandidatePool:
-    """All candidates of a mixture, in a database on disk."""
+    """All candidates of a mixture, in a database on disk: the table `pool`, in no order."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, seed: int) -> None:
         self._con = connection
         self._seed = seed
-        connection.execute(
-            """CREATE TABLE ranked AS SELECT *, row_number() OVER (PARTITION BY category, kind ORDER BY rank) - 1 AS nth
-               FROM rows"""
-        )
 
     def count_candidates(self) -> dict[tuple[str, str], int]:
         """Return the number of candidates by (category, kind)."""
-        count_rows = self._con.execute("SELECT category, kind, count(*) FROM ranked GROUP BY ALL").fetchall()
+        count_rows = self._con.execute("SELECT category, kind, count(*) FROM pool GROUP BY ALL").fetchall()
         return {(category, kind): count for category, kind, count in count_rows}
 
-    def iter_selected(self, quotas: Sequence[Quota], stage: str) -> Iterator[pa.RecordBatch]:
+    def iter_selected(self, quotas: Sequence[Quota], stage: str) -> Iterator[pa.Table]:
         """Yield the rows of the quotas with `row_id`, `repeat_index` and `position`, shuffled by the seed."""
-        quota_table = pa.Table.from_pylist(
-            [
-                {
-                    "category": q.category,
-                    "kind": q.kind,
-                    "start": q.start,
-                    "stop": q.start + q.n_rows,
-                    "repeat_index": q.repeat_index,
-                }
-                for q in quotas
-                if q.n_rows
-            ],
-            schema=pa.schema(
-                [
-                    ("category", pa.string()),
-                    ("kind", pa.string()),
-                    ("start", pa.int64()),
-                    ("stop", pa.int64()),
-                    ("repeat_index", pa.int32()),
-                ]
-            ),
+        self._con.execute(
+            """CREATE OR REPLACE TABLE quotas
+               (category VARCHAR, kind VARCHAR, start BIGINT, n_rows BIGINT, repeat_index INTEGER)"""
         )
-        self._con.register("quota", quota_table)
+        if quota_rows := [astuple(quota) for quota in quotas if quota.n_rows]:
+            self._con.executemany("INSERT INTO quotas VALUES (?, ?, ?, ?, ?)", quota_rows)
+        # Where each quota begins and ends, so that only ranks are sorted here and every row is sorted once, below.
+        self._con.execute(
+            """CREATE OR REPLACE TABLE bounds AS
+               SELECT q.category, q.kind, q.repeat_index, min(r.rank) AS first_rank, max(r.rank) AS last_rank
+               FROM (SELECT category, kind, rank,
+                            row_number() OVER (PARTITION BY category, kind ORDER BY rank) - 1 AS nth FROM pool) r
+               JOIN quotas q ON q.category = r.category AND q.kind = r.kind
+                            AND (r.nth = q.start OR r.nth = q.start + q.n_rows - 1)
+               GROUP BY ALL"""
+        )
         reader = self._con.sql(
-            """SELECT row_number() OVER (ORDER BY shuffle, repeat_index) - 1 AS position, * EXCLUDE (shuffle) FROM (
-                 SELECT r.*, q.repeat_index, md5(concat_ws('/', $seed, $stage, r.rank, q.repeat_index)) AS shuffle
-                 FROM ranked r JOIN quota q
-                   ON r.category = q.category AND r.kind = q.kind AND r.nth >= q.start AND r.nth < q.stop)
-               ORDER BY position""",
+            """SELECT p.* EXCLUDE (rank), b.repeat_index
+               FROM pool p JOIN bounds b ON b.category = p.category AND b.kind = p.kind
+                                        AND p.rank BETWEEN b.first_rank AND b.last_rank
+               ORDER BY md5(concat_ws('/', $seed, $stage, p.rank, b.repeat_index))::UUID""",
             params={"seed": str(self._seed), "stage": stage},
-        ).to_arrow_reader(4096)
+        ).to_arrow_reader(BATCH_ROWS)
+        n_before = 0
         for batch in reader:
-            row_ids = [
-                compute_digest(stage, r["kind"], r["rewrite_id"] or r["version_id"], r["repeat_index"])
-                for r in batch.select(["kind", "rewrite_id", "version_id", "repeat_index"]).to_pylist()
-            ]
-            yield batch.append_column("row_id", pa.array(row_ids, pa.string()))
+            rows = format_ids(batch)
+            positions = pa.array(np.arange(n_before, n_before + len(rows)), pa.int64())
+            yield rows.append_column("position", positions).append_column("row_id", _compute_row_ids(rows, stage))
+            n_before += len(rows)
+
+
+def _compute_row_ids(rows: pa.Table, stage: str) -> pa.Array:
+    contents = pc.coalesce(rows["rewrite_id"], rows["version_id"]).to_numpy()
+    row_ids = np.empty(len(rows), dtype=object)
+    for group in rows.select(["kind", "repeat_index"]).group_by(["kind", "repeat_index"]).aggregate([]).to_pylist():
+        kind, repeat_index = group["kind"], group["repeat_index"]
+        is_member = pc.and_(pc.equal(rows["kind"], kind), pc.equal(rows["repeat_index"], repeat_index)).to_numpy()
+        row_ids[is_member] = compute_id_digests([stage, kind], contents[is_member], [repeat_index])
+    return pa.array(row_ids, pa.string())
 
 
 @contextmanager
@@ -118,7 +107,7 @@ def open_candidate_pool(
     *,
     seed: int,
     holdout_fraction: float,
-    excluded_sample_ids: Iterable[str],
+    exclusion_tables: Sequence[str],
     groups: SourceGroups | None = None,
 ) -> Iterator[CandidatePool]:
     """Open the pool of all samples in the category tables that are neither held out nor excluded.
@@ -130,80 +119,68 @@ def open_candidate_pool(
         categories: Categories to read.
         seed: Seed of the order.
         holdout_fraction: Share of image groups that is held out for evaluation.
-        excluded_sample_ids: Duplicates and contaminated samples.
+        exclusion_tables: Tables whose samples are excluded, such as `curation/duplicates`.
         groups: If given, only sources in it are read, and rewrites only of sources in group B. Tables keep rows of
             sources that have left the catalog or changed their group.
     """
-    excluded_id_bytes = {bytes.fromhex(s) for s in excluded_sample_ids}
-    rows = (
-        row
-        for category in categories
-        for source in _list_sources(lake, category)
-        if groups is None or source in groups.get(category, {})
-        for row in _iter_candidates(
-            lake,
-            category,
-            source,
-            seed=seed,
-            holdout_fraction=holdout_fraction,
-            excluded_id_bytes=excluded_id_bytes,
-            is_rewritten=groups is None or groups[category][source] == "B",
+    with open_duckdb() as con:
+        con.execute("CREATE TABLE excluded (sample_id UUID)")
+        for name in exclusion_tables:
+            with stream_table(con, "listed", lake.get_table(name), ["sample_id"]):
+                con.execute("INSERT INTO excluded SELECT sample_id::UUID FROM listed")
+        con.execute("CREATE TABLE used_sources (category VARCHAR, source VARCHAR, is_rewritten BOOLEAN)")
+        used_sources = [
+            (category, source, group == "B")
+            for category, group_by_source in (groups or {}).items()
+            for source, group in group_by_source.items()
+        ]
+        if used_sources:
+            con.executemany("INSERT INTO used_sources VALUES (?, ?, ?)", used_sources)
+        con.execute(
+            """CREATE TABLE pool (
+                 category VARCHAR, kind VARCHAR, rank UUID, sample_id UUID, version_id UUID, rewrite_id UUID,
+                 judged_id UUID, source VARCHAR, modality VARCHAR, license VARCHAR)"""
         )
-    )
-    with spill_to_duckdb(iter_arrow_batches(rows, CANDIDATE_SCHEMA), CANDIDATE_SCHEMA) as con:
+        for category in categories:
+            _create_kept_rewrites(con, lake, category, uses_all_sources=groups is None)
+            holdout_limit = compute_holdout_limit(holdout_fraction)
+            _insert_candidates(con, lake, category, seed, holdout_limit, uses_all_sources=groups is None)
         yield CandidatePool(con, seed)
 
 
-def _list_sources(lake: Lake, category: str) -> list[str]:
-    sources: set[str] = set()
-    for batch in lake.get_table(f"category/{category}").scan(["source"], batch_size=65536):
-        sources.update(batch.column(0).unique().to_pylist())
-    return sorted(sources)
-
-
-def _iter_candidates(
-    lake: Lake,
-    category: str,
-    source: str,
-    *,
-    seed: int,
-    holdout_fraction: float,
-    excluded_id_bytes: set[bytes],
-    is_rewritten: bool,
-) -> Iterator[dict]:
-    """Yield the candidates of one source. Memory holds the ids of its rewrites, not those of the category."""
-    source_filter = sql.equals("source", source)
-    rewrites_by_sample: dict[str, list[tuple[str, str]]] = {}
-    judged_table = lake.get_table(f"judged/{category}")
-    for row in (
-        judged_table.iter_rows(["judged_id", "rewrite_id", "sample_id"], f"{source_filter} AND keep")
-        if is_rewritten
-        else ()
+def _create_kept_rewrites(con: duckdb.DuckDBPyConnection, lake: Lake, category: str, *, uses_all_sources: bool) -> None:
+    """Create the table `kept_rewrites` of a category, with the version of the sample that each was made from."""
+    with stream_table(
+        con, "judged", lake.get_table(f"judged/{category}"), ["judged_id", "rewrite_id", "source"], "keep"
     ):
-        rewrites_by_sample.setdefault(row["sample_id"], []).append((row["rewrite_id"], row["judged_id"]))
-    version_by_rewrite = {
-        row["rewrite_id"]: row["version_id"]
-        for row in lake.get_table(f"rewritten/{category}").iter_rows(["rewrite_id", "version_id"], source_filter)
-    }
-    columns = ["sample_id", "version_id", "source", "image_group_id", "modality", "license"]
-    for row in lake.get_table(f"category/{category}").iter_rows(columns, source_filter):
-        if (
-            is_held_out(row.pop("image_group_id"), holdout_fraction)
-            or bytes.fromhex(row["sample_id"]) in excluded_id_bytes
-        ):
-            continue
+        con.execute(
+            """CREATE OR REPLACE TABLE kept AS SELECT judged_id::UUID AS judged_id, rewrite_id::UUID AS rewrite_id
+               FROM judged WHERE $all OR source IN (
+                 SELECT source FROM used_sources WHERE category = $category AND is_rewritten)""",
+            {"all": uses_all_sources, "category": category},
+        )
+    with stream_table(con, "rewritten", lake.get_table(f"rewritten/{category}"), ["rewrite_id", "version_id"]):
+        con.execute(
+            """CREATE OR REPLACE TABLE kept_rewrites AS SELECT k.*, r.version_id::UUID AS version_id
+               FROM rewritten r JOIN kept k ON k.rewrite_id = r.rewrite_id::UUID"""
+        )
+
+
+def _insert_candidates(
+    con: duckdb.DuckDBPyConnection, lake: Lake, category: str, seed: int, holdout_limit: int, *, uses_all_sources: bool
+) -> None:
+    columns = ["sample_id", "version_id", "source", "modality", "license"]
+    not_held_out = f"holdout_hash >= {holdout_limit}" if holdout_limit > 0 else None
+    with stream_table(con, "samples", lake.get_table(f"category/{category}"), columns, not_held_out):
         # A rewrite of an older version of the sample answers a question that has changed since.
-        rewrites = [
-            r for r in rewrites_by_sample.get(row["sample_id"], []) if version_by_rewrite.get(r[0]) == row["version_id"]
-        ]
-        for rewrite_id, judged_id in rewrites:
-            yield {
-                **row,
-                "category": category,
-                "kind": "rewritten",
-                "rank": compute_digest(seed, rewrite_id),
-                "rewrite_id": rewrite_id,
-                "judged_id": judged_id,
-            }
-        if not rewrites:
-            yield {**row, "category": category, "kind": "original", "rank": compute_digest(seed, row["version_id"])}
+        con.execute(
+            """INSERT INTO pool
+               SELECT $category, if(r.rewrite_id IS NULL, 'original', 'rewritten'),
+                      md5(concat_ws('/', $seed, coalesce(r.rewrite_id::VARCHAR, s.version_id)))::UUID,
+                      s.sample_id, s.version_id, r.rewrite_id, r.judged_id, s.source, s.modality, s.license
+               FROM samples s
+               LEFT JOIN kept_rewrites r ON r.version_id = s.version_id::UUID
+               ANTI JOIN excluded e ON e.sample_id = s.sample_id::UUID
+               WHERE $all OR s.source IN (SELECT source FROM used_sources WHERE category = $category)""",
+            {"category": category, "seed": str(seed), "all": uses_all_sources},
+        )

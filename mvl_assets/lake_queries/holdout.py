@@ -5,19 +5,26 @@ All samples of one image are held out together: a question about an image seen i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.sample_facts import compute_holdout_hash
-from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 
+BATCH_ROWS = 256
 MAX_ANSWER_CHARS = 60
 
 
 def is_held_out(image_group_id: str, fraction: float) -> bool:
     """Return True for about `fraction` of all image groups; a larger fraction includes those of a smaller one."""
-    return compute_holdout_hash(image_group_id) < fraction * (1 << 32)
+    return compute_holdout_hash(image_group_id) < compute_holdout_limit(fraction)
+
+
+def compute_holdout_limit(fraction: float) -> int:
+    """Return the limit below which the `holdout_hash` of about `fraction` of all image groups is."""
+    return math.ceil(fraction * (1 << 32))
 
 
 def iter_held_out_rows(lake: Lake, category: str, sources: list[str], fraction: float) -> Iterator[dict[str, Any]]:
@@ -32,18 +39,12 @@ def iter_held_out_rows(lake: Lake, category: str, sources: list[str], fraction: 
         sources: Sources of the category to read, in this order.
         fraction: Share of image groups that are held out, from 0 to 1.
     """
+    table, condition = lake.get_table(f"category/{category}"), f"holdout_hash < {compute_holdout_limit(fraction)}"
+    columns = ["sample_id", "version_id", "source", "conversations", "image_ids", "video"]
     for source in sources:
-        version_ids = [
-            row["version_id"]
-            for row in lake.get_table(f"category/{category}").iter_rows(
-                ["version_id", "image_group_id"], sql.equals("source", source)
-            )
-            if is_held_out(row["image_group_id"], fraction)
-        ]
-        columns = ["sample_id", "version_id", "source", "conversations", "image_ids", "video"]
-        for start in range(0, len(version_ids), 256):
-            rows = lake.get_index("samples").read_rows(sorted(version_ids[start : start + 256]), columns)
-            for row in rows.values():
+        for held_out in iter_batches(table.iter_rows(["version_id"], condition, partition_key=source), BATCH_ROWS):
+            version_ids = sorted(row["version_id"] for row in held_out)
+            for row in lake.get_index("samples", source).read_rows(version_ids, columns).values():
                 turns = row["conversations"]
                 if [t["from"] for t in turns] == ["human", "gpt"] and 0 < len(turns[1]["value"]) <= MAX_ANSWER_CHARS:
                     yield {**row, "category": category}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mvl_assets.common.id_array import concatenate_ids, pack_ids
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.views import read_latest_revisions
-
-BATCH_SIZE = 65_536
+from mvl_assets.lake_queries.current_samples import scan_current_samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +42,19 @@ def sample_by_hash(lake: Lake, source: str, sample_size: int, columns: Sequence[
         sample_size: Largest number of rows.
         columns: Columns of `samples` to read.
     """
-    table = lake.get_table("samples")
-    latest_revisions = read_latest_revisions(lake, source)
-    current_filter = f"{sql.equals('source', source)} AND NOT withdrawn"
-    smallest: list[tuple[str, str]] = []
+    smallest: pa.Table | None = None
     digests: list[np.ndarray] = []
     n_samples = 0
-    for batch in table.scan(["sample_id", "version_id", "revision", "content_hash"], current_filter, BATCH_SIZE):
-        ids, versions, revisions, hashes = (column.to_pylist() for column in batch.columns)
-        current_indices = [n for n, key in enumerate(ids) if latest_revisions.get(key, 1) == revisions[n]]
-        n_samples += len(current_indices)
-        smallest = heapq.nsmallest(sample_size, [*smallest, *((ids[n], versions[n]) for n in current_indices)])
-        digests.append(pack_ids(hashes[n] for n in current_indices if hashes[n] is not None))
+    for batch in scan_current_samples(lake, source, ["sample_id", "version_id", "content_hash"]):
+        n_samples += len(batch)
+        digests.append(pack_ids(batch.column("content_hash").drop_null().to_pylist()))
+        ids = pa.table(batch.select(["sample_id", "version_id"]))
+        candidates = ids if smallest is None else pa.concat_tables([smallest, ids])
+        smallest = candidates.take(pc.select_k_unstable(candidates, sample_size, [("sample_id", "ascending")]))
     all_digests = concatenate_ids(digests)
-    version_filter = sql.is_in("version_id", (version for _, version in smallest))
-    rows = (
-        table.iter_rows(sorted({*columns, "sample_id"}), f"{current_filter} AND {version_filter}") if smallest else ()
-    )
-    return HashSample(
-        n_samples, len(all_digests) - len(np.unique(all_digests)), sorted(rows, key=lambda r: r["sample_id"])
-    )
+    n_copies = len(all_digests) - len(np.unique(all_digests))
+    if smallest is None:
+        return HashSample(n_samples, n_copies, [])
+    condition = sql.is_in("version_id", smallest["version_id"].to_pylist())
+    rows = lake.get_table("samples").iter_rows(sorted({*columns, "sample_id"}), condition, partition_key=source)
+    return HashSample(n_samples, n_copies, sorted(rows, key=lambda row: row["sample_id"]))

@@ -6,27 +6,12 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import duckdb
-import pyarrow as pa
-
 from mvl_assets.common.batches import iter_batches
-from mvl_assets.lake import sql
+from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.current_samples import scan_current_samples
 
 BATCH_SIZE = 512
-
-
-def read_latest_revisions(lake: Lake, source: str) -> dict[str, int]:
-    """Return the current revision by sample id, 0 for withdrawn samples.
-
-    Only samples with more than one version and withdrawn ones are listed, usually few; all others have revision 1.
-    """
-    newest_versions: dict[str, tuple[int, bool]] = {}
-    condition = f"{sql.equals('source', source)} AND (revision > 1 OR withdrawn)"
-    for row in lake.get_table("samples").iter_rows(["sample_id", "revision", "withdrawn"], condition):
-        if row["revision"] > newest_versions.get(row["sample_id"], (0, False))[0]:
-            newest_versions[row["sample_id"]] = (row["revision"], row["withdrawn"])
-    return {sample_id: 0 if withdrawn else revision for sample_id, (revision, withdrawn) in newest_versions.items()}
 
 
 def iter_current_samples(
@@ -40,14 +25,9 @@ def iter_current_samples(
         columns: Columns of `samples`; None for all.
         batch_size: Rows read at once.
     """
-    table = lake.get_table("samples")
-    column_names = list(columns) if columns is not None else table.schema.names
-    extra_columns = [c for c in ("sample_id", "revision") if c not in column_names]
-    latest_revisions = read_latest_revisions(lake, source)
-    condition = f"{sql.equals('source', source)} AND NOT withdrawn"
-    for row in table.iter_rows([*column_names, *extra_columns], condition, batch_size):
-        if latest_revisions.get(row["sample_id"], 1) == row["revision"]:
-            yield {k: row[k] for k in column_names}
+    column_names = columns if columns is not None else lake.get_table("samples").schema.names
+    for batch in scan_current_samples(lake, source, column_names, batch_size):
+        yield from batch.to_pylist()
 
 
 def iter_mixture_rows(
@@ -117,15 +97,12 @@ def _join_batch(lake: Lake, batch: list[dict[str, Any]]) -> list[dict[str, Any]]
 def summarize_composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
     """Return the composition of a mixture: category, source, n (rows), rewritten (of these), license (may be null)."""
     table = lake.get_table(f"mixture/{stage}")
-    columns = ["category", "source", "kind", "license"]
-    schema = pa.schema([table.schema.field(c) for c in columns])
-    with duckdb.connect() as con:
-        con.register("m", pa.RecordBatchReader.from_batches(schema, table.scan(columns, None, 65536)))
+    with open_duckdb() as con, stream_table(con, "rows", table, ["category", "source", "kind", "license"]):
         return (
             con.sql(
                 """SELECT category, source, count(*) AS n, count(*) FILTER (kind = 'rewritten') AS rewritten,
                           any_value(license) AS license
-                   FROM m GROUP BY category, source ORDER BY category, source"""
+                   FROM rows GROUP BY category, source ORDER BY category, source"""
             )
             .to_arrow_table()
             .to_pylist()
@@ -135,4 +112,4 @@ def summarize_composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
 def read_first_samples(lake: Lake, source: str, n_samples: int = 6) -> list[dict[str, Any]]:
     """Return the first current samples of a source, for a preview."""
     columns = ["sample_id", "native_id", "file", "position", "conversations", "image_ids"]
-    return list(islice(iter_current_samples(lake, source, columns, n_samples), n_samples))
+    return list(islice(iter_current_samples(lake, source, columns), n_samples))

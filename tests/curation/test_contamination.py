@@ -49,10 +49,8 @@ def test_near_duplicate_has_the_words_and_similar_images_of_a_held_out_row(
 ) -> None:
     (asked,), (shown,) = pictures(held_out=True), pictures(held_out=False)
     shown = looks_like(asked, shown) if same_look else shown
-    lake.get_images("a").insert([asked])
-    lake.get_images("b").insert([shown])
-    exam = sample("a", 1, question="what is it?", answer="a cat", image_ids=[asked.image_id])
-    lesson = sample("b", 1, question=words, answer="a cat", image_ids=[shown.image_id])
+    exam = sample("a", 1, question="what is it?", answer="a cat", pictures=[asked])
+    lesson = sample("b", 1, question=words, answer="a cat", pictures=[shown])
     put_samples(lake, "a", [exam])
     put_samples(lake, "b", [lesson])
     report = find_contamination(lake, [source("b"), source("a")], holdout_fraction=SHARE, run_id="one")
@@ -62,8 +60,8 @@ def test_near_duplicate_has_the_words_and_similar_images_of_a_held_out_row(
 
 def test_held_out_row_is_not_a_near_duplicate_of_held_out_rows(lake: Lake) -> None:
     first, second = pictures(held_out=True, count=2)
-    lake.get_images("a").insert([first, looks_like(first, second)])
-    rows = [sample("a", n, question="?", answer="!", image_ids=[p.image_id]) for n, p in enumerate((first, second))]
+    shown = (first, looks_like(first, second))
+    rows = [sample("a", n, question="?", answer="!", pictures=[p]) for n, p in enumerate(shown)]
     put_samples(lake, "a", rows)
     assert find_contamination(lake, [source("a")], holdout_fraction=SHARE, run_id="one").hit_counts == {}
 
@@ -86,11 +84,9 @@ def test_running_it_again_changes_nothing(lake: Lake) -> None:
 
 def test_row_with_an_image_of_a_held_out_row_is_a_hit(lake: Lake) -> None:
     (asked,), (shown,) = pictures(held_out=True), pictures(held_out=False)
-    lake.get_images("a").insert([asked])
-    lake.get_images("b").insert([asked, shown])
-    exam = sample("a", 1, image_ids=[asked.image_id])
-    lesson = sample("b", 1, image_ids=[shown.image_id, asked.image_id])
-    other = sample("b", 2, image_ids=[shown.image_id])
+    exam = sample("a", 1, pictures=[asked])
+    lesson = sample("b", 1, pictures=[shown, asked])
+    other = sample("b", 2, pictures=[shown])
     put_samples(lake, "a", [exam])
     put_samples(lake, "b", [lesson, other])
     find_contamination(lake, [source("b"), source("a")], holdout_fraction=SHARE, run_id="one")

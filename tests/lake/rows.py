@@ -51,7 +51,9 @@ def make_image(number: int, size: int = 100) -> ImageRow:
     return ImageRow(compute_digest(data), data, "PNG", 32, 24, 1, "RGB", f"{number:016x}")
 
 
-def sample(source: str, number: int, *, revision: int = 1, **said: Any) -> dict[str, Any]:
+def sample(
+    source: str, number: int, *, revision: int = 1, pictures: Sequence[ImageRow] = (), **said: Any
+) -> dict[str, Any]:
     """One row of `samples`; `question`, `answer` and any column may be given."""
     sample_id = compute_digest(source, number)
     question, reply = said.pop("question", f"what is {source} {number}?"), said.pop("answer", f"it is {number}")
@@ -65,10 +67,10 @@ def sample(source: str, number: int, *, revision: int = 1, **said: Any) -> dict[
         "file": "rows.json",
         "position": number,
         "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": reply}],
-        "image_ids": [],
+        "image_ids": [picture.image_id for picture in pictures],
         "run_id": "run",
     } | said
-    return build_facts(row) | row
+    return build_facts(row, pictures) | row
 
 
 def build_facts(of: dict[str, Any], pictures: Sequence[ImageRow] = ()) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mvl_assets.common.digest import (
     DigestSum,
     compute_digest,
+    compute_id_digests,
     compute_row_hashes,
     encode_canonical_json,
     encode_plain_json,
@@ -44,6 +45,14 @@ def test_plain_values_are_encoded_alike_in_both_ways(value: object) -> None:
 def test_every_character_is_encoded_alike_in_both_ways() -> None:
     text = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
     assert encode_plain_json({text: text}) == encode_canonical_json({text: text})
+
+
+def test_digests_of_many_ids_are_those_of_each() -> None:
+    ids = [f"{n:032x}" for n in range(3)]
+    assert compute_id_digests(["one_vision", "original"], ids, [0]) == [
+        compute_digest("one_vision", "original", key, 0) for key in ids
+    ]
+    assert compute_id_digests([], ids, []) == [compute_digest(key) for key in ids]
 
 
 def test_a_digest_ignores_the_order_of_keys_but_not_the_cut_between_parts() -> None:

@@ -1,49 +1,107 @@
-"""Sorting and grouping more rows than memory holds, in a temporary DuckDB database on disk."""
+"""A temporary DuckDB database on disk, for joins, sorts and groups of more rows than memory holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
-from mvl_assets.common.batches import iter_batches
 from mvl_assets.lake.durability.scratch import create_scratch_dir
-from mvl_assets.lake.errors import translate_disk_errors
+from mvl_assets.lake.errors import to_disk_error
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from mvl_assets.lake.table_reader import TableReader
 
 MEMORY_LIMIT = "1GB"
+MAX_THREADS = 4
+"""DuckDB's own memory; what does not fit goes to the scratch folder. Each thread needs a share of it."""
+
+BATCH_ROWS = 65_536
 
 
 @contextmanager
 def open_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection without a file that spills to a scratch folder above `MEMORY_LIMIT`."""
-    with create_scratch_dir("duckdb") as folder, duckdb.connect() as con:
-        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-        con.execute(f"SET temp_directory = '{folder}/spill'")
-        with translate_disk_errors(str(folder)):
-            yield con
+    """Yield a connection to an empty database in a scratch folder, within `MEMORY_LIMIT` whatever the rows.
+
+    Ids are best kept as `UUID`, in 16 bytes each; `common.id_array.format_ids` makes results of them. Joins are made as
+    written, so that a stream can stay on the left: of the right side memory holds all.
+
+    Raises:
+        DiskError: The disk of the scratch folder is full.
+    """
+    import duckdb  # takes as long to import as a small source to ingest
+
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": MEMORY_LIMIT,
+        "threads": min(MAX_THREADS, os.cpu_count() or 1),
+        # Otherwise every query would hold its rows back until it knows their order.
+        "preserve_insertion_order": False,
+        "arrow_lossless_conversion": True,
+        # DuckDB does not know how many rows a stream has, and would take it for the smaller side of a join.
+        "disabled_optimizers": "join_order,build_side_probe_side",
+    }
+    with create_scratch_dir("duckdb") as folder:
+        try:
+            with duckdb.connect(f"{folder}/rows.duckdb", config=config | {"temp_directory": f"{folder}/spill"}) as con:
+                con.execute("SET enable_progress_bar = false")
+                yield con
+        except duckdb.Error as error:
+            if (translated := to_disk_error(error, str(folder))) is not None:
+                raise translated from error
+            raise
 
 
 @contextmanager
-def spill_to_duckdb(
-    batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection whose table `rows` holds all batches. Memory stays below 1 GB whatever their number."""
-    with create_scratch_dir("spill") as folder, duckdb.connect(f"{folder}/rows.duckdb") as con:
-        con.execute("SET memory_limit = '1GB'")
-        con.execute(f"SET temp_directory = '{folder}/spill'")
-        con.register("empty", schema.empty_table())
-        con.execute("CREATE TABLE rows AS SELECT * FROM empty")
-        with translate_disk_errors(str(folder)):
-            for batch in batches:
-                con.register("batch", pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch)
-                con.execute("INSERT INTO rows SELECT * FROM batch")
-                con.unregister("batch")
-        yield con
+def stream_batches(
+    con: duckdb.DuckDBPyConnection, view: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema
+) -> Iterator[None]:
+    """Offer batches as a view that one query can read, once, batch by batch. Errors of the stream pass through."""
+    import duckdb
+
+    errors: list[Exception] = []
+
+    def iter_guarded() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    con.register(view, pa.RecordBatchReader.from_batches(schema, iter_guarded()))
+    try:
+        yield
+    except duckdb.Error as error:
+        if errors:  # DuckDB reports what was raised inside it as an error of its own
+            raise errors[0] from error
+        raise
+    finally:
+        con.unregister(view)
 
 
-def iter_arrow_batches(rows: Iterable[dict], schema: pa.Schema, batch_size: int = 4096) -> Iterator[pa.Table]:
-    """Yield dictionaries as Arrow tables of at most `batch_size` rows."""
-    for batch in iter_batches(rows, batch_size):
-        yield pa.Table.from_pylist(batch, schema=schema)
+@contextmanager
+def stream_table(
+    con: duckdb.DuckDBPyConnection,
+    view: str,
+    table: TableReader,
+    columns: Sequence[str],
+    filter: str | None = None,
+    partition_key: str | None = None,
+) -> Iterator[None]:
+    """Offer columns of a table's rows as a view that one query can read, once. A missing table has no rows.
+
+    Args:
+        con: The database.
+        view: Name of the view.
+        table: The table.
+        columns: Columns to read.
+        filter: SQL condition, evaluated inside Lance's scanner.
+        partition_key: Read this partition only; None for the whole table.
+    """
+    schema = pa.schema([table.schema.field(name) for name in columns])
+    with stream_batches(con, view, table.scan(columns, filter, BATCH_ROWS, partition_key=partition_key), schema):
+        yield

@@ -1,0 +1,105 @@
+"""The current version of every sample: the newest one, unless it is withdrawn.
+
+Only samples with more than one version, and withdrawn ones, have to be looked at, usually few; all others have
+revision 1 alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from mvl_assets.common.id_array import concatenate_ids, find_ids, pack_ids
+from mvl_assets.lake.durability.spill import BATCH_ROWS, stream_table
+from mvl_assets.lake.lake import Lake
+
+if TYPE_CHECKING:
+    import duckdb
+
+HAS_VERSIONS = "(revision > 1 OR withdrawn)"
+
+
+class CurrentVersions:
+    """The current revision of each sample of a source that has more than revision 1, at 20 bytes per such sample."""
+
+    def __init__(self, lake: Lake, source: str) -> None:
+        columns = ["sample_id", "revision", "withdrawn"]
+        batches = list(lake.get_table("samples").scan(columns, HAS_VERSIONS, BATCH_ROWS, partition_key=source))
+        ids = concatenate_ids(pack_ids(batch.column(0).to_pylist()) for batch in batches)
+        revisions = np.concatenate([np.empty(0, np.int32), *(batch.column(1).to_numpy() for batch in batches)])
+        is_withdrawn = [np.empty(0, bool), *(batch.column(2).to_numpy(zero_copy_only=False) for batch in batches)]
+        order = np.lexsort((revisions, ids))
+        order = order[np.append(ids[order][1:] != ids[order][:-1], True)] if len(order) else order
+        self._ids = ids[order]
+        # No version has revision 0: of a withdrawn sample none is current.
+        self._revisions = np.where(np.concatenate(is_withdrawn)[order], 0, revisions[order])
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def select(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows that are current, of a batch with `sample_id` and `revision`."""
+        positions, has_versions = find_ids(self._ids, pack_ids(batch.column("sample_id").to_pylist()))
+        current_revisions = np.where(has_versions, self._revisions[positions], 1)
+        return batch.filter(pa.array(batch.column("revision").to_numpy() == current_revisions))
+
+
+def scan_current_samples(
+    lake: Lake, source: str, columns: Sequence[str], batch_size: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Yield columns of the current samples of a source.
+
+    Args:
+        lake: The lake.
+        source: The source.
+        columns: Columns of `samples`.
+        batch_size: Rows read at once.
+    """
+    table = lake.get_table("samples")
+    versions = CurrentVersions(lake, source)
+    if not len(versions):
+        yield from table.scan(columns, None, batch_size, partition_key=source)
+        return
+    extra_columns = [name for name in ("sample_id", "revision") if name not in columns]
+    for batch in table.scan([*columns, *extra_columns], "NOT withdrawn", batch_size, partition_key=source):
+        yield versions.select(batch).select(list(columns))
+
+
+@contextmanager
+def stream_current_samples(
+    con: duckdb.DuckDBPyConnection, lake: Lake, columns: Sequence[str], filter: str | None = None
+) -> Iterator[None]:
+    """Offer the current samples of all sources as the view `current_samples`, which one query can read, once.
+
+    Args:
+        con: A database of `open_duckdb`.
+        lake: The lake.
+        columns: Columns of `samples`.
+        filter: SQL condition on rows of `samples`, evaluated inside Lance's scanner.
+    """
+    table = lake.get_table("samples")
+    with stream_table(con, "versions", table, ["sample_id", "revision", "withdrawn"], HAS_VERSIONS):
+        con.execute(
+            """CREATE OR REPLACE TEMP TABLE current_revisions AS
+               SELECT sample_id::UUID AS sample_id, if(arg_max(withdrawn, revision), 0, max(revision)) AS revision
+               FROM versions GROUP BY ALL"""
+        )
+    if not con.execute("SELECT 1 FROM current_revisions LIMIT 1").fetchall():
+        with stream_table(con, "current_samples", table, columns, filter):
+            yield
+        return
+    stream_columns = list(dict.fromkeys([*columns, "sample_id", "revision"]))
+    condition = "NOT withdrawn" if filter is None else f"({filter}) AND NOT withdrawn"
+    with stream_table(con, "all_samples", table, stream_columns, condition):
+        con.execute(
+            f"""CREATE OR REPLACE TEMP VIEW current_samples AS
+                SELECT {", ".join(f"s.{name}" for name in columns)}
+                FROM all_samples s LEFT JOIN current_revisions c ON c.sample_id = s.sample_id::UUID
+                WHERE s.revision = coalesce(c.revision, 1)"""  # noqa: S608 - names of columns
+        )
+        yield
+        con.execute("DROP VIEW current_samples")
