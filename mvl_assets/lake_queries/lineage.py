@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from mvl_assets.lake import sql
@@ -103,11 +102,15 @@ def _add_rewrite(lake: Lake, category: str, rewrite_id: str | None, lineage: dic
 
 def _add_sample(lake: Lake, row: dict[str, Any], lineage: dict[str, Any]) -> None:
     if "version_id" in row:
-        sample = lake.get_index("samples").read_rows([row["version_id"]])[row["version_id"]]
+        condition = sql.equals("version_id", row["version_id"])
     else:  # a verdict on a rewrite that has been superseded
-        versions = lake.get_table("samples").iter_rows(None, sql.equals("sample_id", row["sample_id"]))
-        sample = max(versions, key=lambda r: r["revision"])
+        condition = sql.equals("sample_id", row["sample_id"])
+    # One row is found by a filter: an index would read the keys of the whole source first.
+    versions = lake.get_table("samples").iter_rows(None, condition, partition_key=row["source"])
+    sample = max(versions, key=lambda r: r["revision"])
     lineage["sample"] = sample
-    properties = lake.images.read_properties(sample["image_ids"] or [])
-    lineage["images"] = [{"image_id": image_id, **asdict(image)} for image_id, image in properties.items()]
+    lineage["images"] = [
+        {"image_id": image_id, **properties}
+        for image_id, properties in zip(sample["image_ids"] or [], sample["image_properties"] or [], strict=True)
+    ]
     lineage["rejects"] = list(lake.get_table("rejects").iter_rows(None, sql.equals("row_key", sample["sample_id"])))

@@ -1,6 +1,7 @@
 """Failpoints around every step of storing answers: a process may end there, or the step may fail.
 
-`python -m tests.lake.failpoints ROOT POINT WHEN TURN` stores answers and is killed at the TURN-th passage of POINT.
+`python -m tests.lake.failpoints ROOT POINT WHEN TURN` stores answers and is killed at the TURN-th passage of POINT;
+with a fifth argument `publish` it publishes a partition instead.
 The points are the calls that touch the disk, so the product needs no code for this.
 """
 
@@ -23,7 +24,7 @@ from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.durability import durable
 from mvl_assets.lake.durability.lease import FileLease
 from mvl_assets.lake.lake import Lake
-from tests.lake.rows import answer
+from tests.lake.rows import answer, pages
 
 # Each step of opening, appending and folding, in the order in which it is taken, with the object that takes it.
 POINTS: dict[str, tuple[Any, str]] = {
@@ -77,12 +78,23 @@ def append_all(log: AnswerLog, acked: Callable[[int], object]) -> None:
             acked(len(batch))
 
 
+def publish(lake: Lake) -> None:
+    """Replaces a partition that has content."""
+    table = lake.get_table("category/ocr")
+    table.publish([pages("a", "old", range(20)), pages("a", "old", range(20, 30))], "a")
+    print("old", flush=True)
+    table.publish([pages("a", "new", range(15))], "a")
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    root, at, moment, number = sys.argv[1:]
+    root, at, moment, number, *what = sys.argv[1:]
     with failpoint(at, moment, int(number), die):
-        append_all(Lake(root).get_answer_log("rewritten", "drawn"), lambda count: print(count, flush=True))
+        if what:
+            publish(Lake(root))
+        else:
+            append_all(Lake(root).get_answer_log("rewritten", "drawn"), lambda count: print(count, flush=True))
     print("not reached", flush=True)

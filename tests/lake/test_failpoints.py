@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from mvl_assets.lake.durability.compaction import expire_versions
 from mvl_assets.lake.errors import DiskError
 from mvl_assets.lake.lake import Lake
 from tests.lake.failpoints import BATCH, BATCHES, POINTS, append_all, failpoint
 from tests.lake.processes import PROJECT
-from tests.lake.rows import answer, duplicates
+from tests.lake.rows import answer, duplicates, pages
 
 # The passage at which it happens: once there is something to lose, where a step is passed more than once.
 TURNS = {
@@ -72,3 +76,40 @@ def test_a_step_that_fails_on_a_full_disk_is_reported_and_the_next_run_continues
         append_all(lake.get_answer_log("rewritten", "drawn"), acked.append)
     assert error.value.hint is not None
     assert_whole(lake, sum(acked))
+
+
+def list_data_files(lake: Lake) -> set[Path]:
+    return set((Path(lake.root) / "category/ocr.lance/data").glob("*.lance"))
+
+
+@pytest.mark.parametrize(
+    ("point", "when", "passage", "is_new"),
+    [
+        ("fragment written", "before", 2, False),
+        ("fragment written", "after", 2, False),
+        ("commit", "before", 3, False),
+        ("commit", "after", 3, True),
+        ("commit made durable", "before", 2, True),
+    ],
+)
+def test_a_killed_publish_leaves_the_old_content_or_the_new_and_files_that_garbage_collection_removes(
+    lake: Lake, point: str, when: str, passage: int, is_new: bool
+) -> None:
+    command = [sys.executable, "-m", "tests.lake.failpoints", lake.root, point, when, str(passage), "publish"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert done.returncode < 0 and done.stdout == "old\n", done.stdout + done.stderr
+    table = lake.get_table("category/ocr")
+    licenses = [row["license"] for row in table.iter_rows(["license"], partition_key="a")]
+    assert licenses == ["new"] * 15 if is_new else licenses == ["old"] * 30
+    table.publish([pages("a", "new", range(15))], "a")
+    assert duplicates(table) == 0 and table.count() == 15
+    live = table.write_fragments([pages("b", "live", range(4))], "b")  # a writer that has not committed yet
+    (live_file,) = (Path(table.uri) / "data" / file.path for file in live.to_lance()[0].files)
+    old = time.time() - 8 * 24 * 3600
+    for file in list_data_files(lake) - {live_file}:
+        os.utime(file, (old, old))
+    expire_versions(table, dt.timedelta(0))
+    named = {Path(table.uri) / "data" / f.path for part in table.open().get_fragments() for f in part.metadata.files}
+    assert list_data_files(lake) == {*named, live_file}
+    table.append_fragments([live])
+    assert table.count(partition_key="b") == 4

@@ -212,3 +212,29 @@ def test_of_two_processes_that_publish_one_partition_one_wins_completely(lake: L
     for turn, versions in enumerate(output):
         assert table.compute_data_version(f"all {turn}") in versions
     assert duplicates(table) == 0
+
+
+def test_a_fragment_that_holds_two_partitions_is_read_by_partition_and_split_by_a_publish(lake: Lake) -> None:
+    table = lake.get_table("category/ocr")
+    table.insert(pa.concat_tables([pages("a", "x", range(4)), pages("b", "x", range(6))]))
+    assert [table.count(partition_key=key) for key in ("a", "b")] == [4, 6]
+    assert table.list_partitions() == ["a", "b"]
+    done = table.publish([pages("a", "y", range(3))], "a")
+    assert (done.n_added, done.n_changed, done.n_removed) == (0, 3, 1)
+    assert {row["source"] for row in table.iter_rows(["source"], partition_key="b")} == {"b"}
+    assert [table.count(partition_key=key) for key in ("a", "b")] == [3, 6]
+    assert duplicates(table) == 0
+
+
+def test_small_fragments_of_a_partition_are_compacted_and_no_others(lake: Lake) -> None:
+    table = lake.get_table("category/ocr")
+    for start in range(0, 30, 10):
+        for source in ("a", "b"):
+            table.append_fragments([table.write_fragments([pages(source, "x", range(start, start + 10))], source)])
+    before = {key: table.compute_data_version(key) for key in ("a", "b")}
+    assert table.compact_partition("a", rows_per_fragment=100) == 3
+    assert table.compact_partition("a", rows_per_fragment=100) == 0
+    assert {key: table.compute_data_version(key) for key in ("a", "b")} == before
+    assert [f.physical_rows for f in table.open().get_fragments()] == [10, 10, 10, 30]
+    keys = [row["sample_id"] for row in table.iter_rows(["sample_id"], partition_key="a")]
+    assert keys == pages("a", "x", range(30)).column(0).to_pylist()
