@@ -236,15 +236,17 @@ class Table(TableReader):
         exchanged once more if it is not exactly this.
         """
         new_files = set(list_data_files(fragments))
+        partition_filter = self.build_partition_filter(partition_key) or ""
         is_committed = False
         deadline = time.monotonic() + RETRY_TIMEOUT.total_seconds()
         while time.monotonic() < deadline:
             dataset = self.open()
             own, mixed = self.find_fragments(dataset, partition_key)
+            mixed = [f for f in mixed if f.count_rows(partition_filter)]
             files = set(list_data_files(f.metadata for f in own))
             if (not mixed and files == new_files) or (is_committed and not files & new_files):
                 return  # the second: another process has replaced them since
-            kept = [f.delete(self.build_partition_filter(partition_key) or "") for f in mixed]
+            kept = [f.delete(partition_filter) for f in mixed]
             try:
                 self._exchange([*own, *mixed], kept, fragments, dataset.version)
                 is_committed = True
