@@ -9,7 +9,7 @@ import pytest
 
 from mvl_assets.lake.durability import heartbeat, store_lock
 from mvl_assets.lake.durability import lease as leases
-from mvl_assets.lake.durability.locks import STORE_LOCK_DIR, acquire_ingest_lock, acquire_removal_lock
+from mvl_assets.lake.durability.locks import IMAGES_LOCK, LOCK_DIR, acquire_ingest_lock, acquire_removal_lock
 from mvl_assets.lake.errors import LeaseHeld
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.removal.gc import collect_garbage
@@ -51,7 +51,7 @@ def test_the_lease_of_a_dead_holder_ends(root: str, monkeypatch: pytest.MonkeyPa
         pass
     time.sleep(1.1)  # the store tells times in whole seconds
     monkeypatch.setattr(store_lock, "LIFETIME_S", 0.5)
-    holder = store_lock._Holder(f"{root}/{STORE_LOCK_DIR}", store_lock.EXCLUSIVE)
+    holder = store_lock._Holder(f"{root}/{LOCK_DIR}/{IMAGES_LOCK}", store_lock.EXCLUSIVE)
     holder._write()
     assert not holder._has_rival()
     holder.release()

@@ -24,6 +24,7 @@ from lance.commit import CommitConflictError
 
 from mvl_assets.common.file_lock import acquire_lock
 from mvl_assets.lake.durability.heartbeat import Heartbeat, read_clock
+from mvl_assets.lake.durability.holder import describe_holder, is_known_dead
 from mvl_assets.lake.errors import LeaseHeld
 from mvl_assets.lake.storage import build_storage_options, resolve_local_path
 from mvl_assets.lake.table import Table
@@ -87,12 +88,17 @@ class ConfigLease:
     def _write_lease(self) -> None:
         dataset = self.table.open()
         holder_lease = _read_lease(dataset)
-        if holder_lease and holder_lease["token"] != self.token and time.time() - holder_lease["at"] < LEASE_TTL_S:
+        if (
+            holder_lease
+            and holder_lease["token"] != self.token
+            and time.time() - holder_lease["at"] < LEASE_TTL_S
+            and not is_known_dead(holder_lease["holder"])
+        ):
             raise LeaseHeld(
-                f"{self.table.uri} is being written by {holder_lease['holder']}",
+                f"{self.table.uri} is being written by {holder_lease['holder']['name']}",
                 hint=f"wait for that run; a dead one's lease ends after {LEASE_TTL_S:.0f} s",
             )
-        own_lease = {"token": self.token, "at": time.time(), "holder": f"{socket.gethostname()}:{os.getpid()}"}
+        own_lease = {"token": self.token, "at": time.time(), "holder": describe_holder()}
         try:
             self._store_config(dataset, own_lease)
         except CommitConflictError as error:

@@ -9,8 +9,8 @@ differences between times of the store, so the clocks of the machines need not a
 from __future__ import annotations
 
 import json
-import os
-import socket
+import random
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,10 +18,12 @@ from contextlib import contextmanager, suppress
 import pyarrow.fs as pafs
 
 from mvl_assets.lake.durability.heartbeat import Heartbeat, read_clock
+from mvl_assets.lake.durability.holder import describe_holder, is_known_dead
 from mvl_assets.lake.errors import translate_disk_errors
 from mvl_assets.lake.storage import open_filesystem
 
 LIFETIME_S = 180.0
+N_RETRIES, RETRY_WAIT_S = 3, 1.0
 SHARED, EXCLUSIVE = "shared", "exclusive"
 
 
@@ -32,6 +34,13 @@ def try_store_lock(folder_uri: str, *, shared: bool) -> Iterator[bool]:
     try:
         with translate_disk_errors(folder_uri):
             is_acquired = holder.acquire()
+            for _ in range(N_RETRIES):
+                if is_acquired:
+                    break
+                # Of several that came at once all may have stepped back.
+                holder.release()
+                time.sleep(random.uniform(0, RETRY_WAIT_S))
+                is_acquired = holder.acquire()
         yield is_acquired
     finally:
         holder.release()
@@ -59,7 +68,7 @@ class _Holder:
             self._filesystem.delete_file(f"{self._folder}/{self._name}")
 
     def _write(self) -> None:
-        content = json.dumps({"holder": f"{socket.gethostname()}:{os.getpid()}"})
+        content = json.dumps(describe_holder())
         with self._filesystem.open_output_stream(f"{self._folder}/{self._name}") as stream:
             stream.write(content.encode())
 
@@ -70,10 +79,21 @@ class _Holder:
         now_ns = modified_ns.pop(self._name)
         has_rival = False
         for name, rival_modified_ns in modified_ns.items():
-            age_s = (now_ns - rival_modified_ns) / 1e9
-            if age_s > LIFETIME_S:
+            if name.startswith(SHARED) and self._name.startswith(SHARED):
+                continue
+            path = f"{self._folder}/{name}"
+            if (now_ns - rival_modified_ns) / 1e9 > LIFETIME_S or self._is_known_dead(path):
                 with suppress(OSError):  # others may be removing it as well
-                    self._filesystem.delete_file(f"{self._folder}/{name}")
-            elif not (name.startswith(SHARED) and self._name.startswith(SHARED)):
+                    self._filesystem.delete_file(path)
+            else:
                 has_rival = True
         return has_rival
+
+    def _is_known_dead(self, path: str) -> bool:
+        try:
+            with self._filesystem.open_input_stream(path) as stream:
+                return is_known_dead(json.loads(stream.read()))
+        except FileNotFoundError:  # it has just been released
+            return True
+        except ValueError:  # on a disk, where the tests run it, it is being written
+            return False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -10,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from mvl_assets.lake.durability import heartbeat
+from mvl_assets.lake.durability import heartbeat, store_lock
+from mvl_assets.lake.durability.holder import describe_holder, is_known_dead
 from mvl_assets.lake.durability.store_lock import LIFETIME_S, try_store_lock
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(store_lock, "RETRY_WAIT_S", 0.02)
     path = tmp_path / "locks"
     path.mkdir()
     return path
@@ -48,6 +52,27 @@ def test_a_dead_holder_counts_until_its_time_is_over(folder: Path) -> None:
     with ExitStack() as stack:
         assert take(stack, folder, shared=False)
     assert not dead.exists()
+
+
+def test_a_holder_that_was_killed_on_this_machine_is_known_to_be_dead(folder: Path) -> None:
+    code = "import sys; from mvl_assets.lake.durability.store_lock import try_store_lock\n"
+    code += "with try_store_lock(sys.argv[1], shared=False) as got: print(got, flush=True); sys.stdin.readline()"
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "True\n"
+        with ExitStack() as stack:
+            assert not take(stack, folder, shared=True)
+        process.kill()
+    assert len(list(folder.iterdir())) == 1
+    with ExitStack() as stack:
+        assert take(stack, folder, shared=False)
+
+
+@pytest.mark.parametrize("changed", [{"place": "another boot"}, {"place": ""}])
+def test_of_a_holder_elsewhere_nothing_is_known(changed: dict[str, str]) -> None:
+    assert not is_known_dead(describe_holder())
+    assert not is_known_dead(describe_holder() | {"start": "1"} | changed)
+    assert is_known_dead(describe_holder() | {"start": "1"})
 
 
 def test_a_holder_shows_again_and_again_that_it_lives(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
