@@ -63,6 +63,8 @@ def run_worker_part(part: str, arguments: dict[str, Any]) -> dict[str, Any]:
         from scaling.commits import measure_commits as run
     elif part == "ingest":
         from scaling.concurrency import run_ingest as run
+    elif part == "ingest_shards":
+        from scaling.concurrency import ingest_shards as run
     elif part == "publish":
         from scaling.concurrency import run_publish as run
     elif part == "publish_beside":

@@ -28,6 +28,7 @@ from mvl_assets.common.digest import KEY_SCHEME
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, Answer, ImageRow, TableSpec
+from mvl_assets.lake.table import ROWS_PER_FILE
 from scaling.raw_sources import SEED, count_source_rows
 from scaling.workers import StateFile, read_own_cpu_s, run_worker
 
@@ -72,8 +73,10 @@ def fill_table(folder: str, table: str, n_rows: int) -> dict[str, Any]:
     if not n_rows:
         return {"rows": 0}
     if table in ("images", "samples"):
-        rows_per_fragment = IMAGES_PER_FRAGMENT if table == "images" else SHARD_ROWS
         for source, n_source_rows in count_source_rows(n_rows).items():
+            # Samples are compacted at the end of an ingest: the source that is committed to is in the middle of one.
+            rows_per_fragment = SHARD_ROWS if source == LARGEST_SOURCE else ROWS_PER_FILE
+            rows_per_fragment = IMAGES_PER_FRAGMENT if table == "images" else rows_per_fragment
             _append_rows(lake, table, source, n_source_rows, rows_per_fragment, rng)
     else:
         log = lake.get_answer_log("rewritten", LARGEST_REWRITTEN_SOURCE)
