@@ -56,6 +56,8 @@ PACKAGES = ("pylance", "pyarrow", "duckdb", "pillow", "numpy", "aiohttp", "ray")
 def run_worker_part(part: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Run one part in this process; only what the part needs is imported, before its clock starts."""
     if part == "stage":
+        if arguments["stage"] == "training_start":
+            import torch  # noqa: F401
         from scaling.stages import run_stage as run
     elif part == "fill":
         from scaling.commits import fill_table as run
