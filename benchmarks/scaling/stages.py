@@ -24,6 +24,7 @@ from mvl_assets.curation.contamination import find_contamination
 from mvl_assets.curation.duplicates import find_duplicates
 from mvl_assets.curation.mixing import build_mixture
 from mvl_assets.curation.screening import screen_source
+from mvl_assets.execution.create import create_executor
 from mvl_assets.export.llava_json import export_stage
 from mvl_assets.ingest.categorise import categorise_source
 from mvl_assets.ingest.ingest import ingest_source
@@ -83,6 +84,7 @@ class Rehearsal:
         self.lake = Lake(str(self.folder / "lake"))
         self.sources = list_raw_sources(self.folder / "raw")
         self.profile = build_profile(n_rows, base_urls)
+        self.executor = create_executor(self.profile.executor)
 
     def list_sources(self, *groups: str) -> list[SourceSpec]:
         return [spec for spec in self.sources if spec.group in groups]
@@ -112,7 +114,7 @@ def ingest(run: Rehearsal) -> dict[str, Any]:
     n_rows = 0
     rejects: Counter[str] = Counter()
     for spec in run.sources:
-        report = ingest_source(run.lake, spec, spec.root, run_id=RUN_ID)
+        report = ingest_source(run.lake, spec, spec.root, run_id=RUN_ID, executor=run.executor)
         screen_source(run.lake, spec.slug)
         n_rows += report.n_rows
         rejects.update(report.reject_counts)
@@ -123,7 +125,7 @@ def ingest(run: Rehearsal) -> dict[str, Any]:
 def ingest_unchanged(run: Rehearsal) -> dict[str, Any]:
     n_rows = n_written = 0
     for spec in run.sources:
-        report = ingest_source(run.lake, spec, spec.root, run_id=RUN_ID)
+        report = ingest_source(run.lake, spec, spec.root, run_id=RUN_ID, executor=run.executor)
         n_rows += report.n_rows
         n_written += report.n_new + report.n_changed + report.n_withdrawn + report.n_new_images
     assert not n_written, n_written
