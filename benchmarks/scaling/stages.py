@@ -190,7 +190,7 @@ def plan_packs(run: Rehearsal) -> dict[str, Any]:
 def pack_rows(run: Rehearsal) -> dict[str, Any]:
     recipe = load_recipe("demo")
     reports = [
-        materialize_packs(run.lake, stage, max_frames=recipe.get_stage(stage).max_frames, run_id=RUN_ID)
+        materialize_packs(run.lake, stage, run.executor, max_frames=recipe.get_stage(stage).max_frames, run_id=RUN_ID)
         for stage in TRAINING_STAGES
     ]
     return {"rows": sum(report.n_samples for report in reports), "packs": sum(report.n_packs for report in reports)}
