@@ -1,10 +1,10 @@
 """Answers every request of an iterable, durably, whatever the servers do: `answer_all`.
 
-How a request travels: `RequestQueue` takes it from the iterable, skips what the log holds, and loads its images.
-`ReadyQueue` chooses its endpoint, to which the `Dispatcher` sends it; a `FleetMonitor` may change the endpoints
-meanwhile. A reply goes to `RequestSettler`, whose writer makes the answer
-durable; a fault goes to `FaultHandler`, which fails the request, sends it again, or diagnoses an endpoint that may have
-crashed and puts the suspects in `Quarantine`.
+How a request travels: `RequestQueue` takes it from the iterable and skips what the log holds. `ImageLoader` loads its
+images. `ReadyQueue` chooses its endpoint, and the `Dispatcher` sends it there; a `FleetMonitor` may change the
+endpoints meanwhile. A reply goes to `RequestSettler`, whose writer makes the answer durable; a fault goes to
+`FaultHandler`, which fails the request, sends it again, or diagnoses an endpoint that may have crashed and puts the
+suspects in `Quarantine`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mvl_assets.inference.request import Request
 from mvl_assets.inference.scheduling.dispatcher import Dispatcher
 from mvl_assets.inference.scheduling.fault_handler import FaultHandler
 from mvl_assets.inference.scheduling.fleet_monitor import FleetMonitor
+from mvl_assets.inference.scheduling.image_loader import ImageLoader
 from mvl_assets.inference.scheduling.interrupts import InterruptGuard
 from mvl_assets.inference.scheduling.outage import check_outage_timeout
 from mvl_assets.inference.scheduling.progress_reporter import ProgressReporter
@@ -39,7 +40,6 @@ from mvl_assets.lake.answers import AnswerLog
 if TYPE_CHECKING:
     from mvl_assets.config.profile import Price
 
-IMAGE_LOADER_TASKS = 2
 TICK_INTERVAL_S = 0.1
 LEASE_RENEWAL_INTERVAL_S = 10.0
 QUEUE_POLL_INTERVAL_S = 2.0
@@ -108,7 +108,6 @@ class _EngineRun:
         options: EngineOptions,
     ) -> None:
         self._log = log
-        self._fetch_images = fetch_images
         self._reporter = reporter
         self._progress_callback = progress_callback
         fleet = endpoints if isinstance(endpoints, Fleet) else None
@@ -119,16 +118,19 @@ class _EngineRun:
         self._run = RunContext(options, clients, Transport(), self.tasks)
         ready = ReadyQueue(clients)
         self._monitor = None if fleet is None else FleetMonitor(self._run, fleet, ready, self._dispatch)
+        self._loader = None
+        if fetch_images is not None:
+            max_image_side = min(endpoint.max_image_side for endpoint in self._templates)
+            self._loader = ImageLoader(
+                fetch_images,
+                max_image_side,
+                options.max_image_bytes,
+                ready.append,
+                self._on_progress,
+                self._on_unsendable,
+            )
         self._queue = RequestQueue(
-            ready,
-            log,
-            fetch_images,
-            min(endpoint.max_image_side for endpoint in self._templates),
-            options,
-            self._run.outcome,
-            self.tasks.run_on_log_thread,
-            self._on_progress,
-            self._on_unsendable,
+            ready, log, self._loader, options, self._run.outcome, self.tasks.run_on_log_thread, self._on_progress
         )
         quarantine = Quarantine(options.n_quarantine_groups, options.max_solo_crashes)
         self._settler = RequestSettler(self._run, self._queue, log, run_id)
@@ -156,8 +158,9 @@ class _EngineRun:
                     self.tasks.spawn(self._run_periodic_tasks())
                     if self._monitor is not None:
                         self.tasks.spawn(self._monitor.run_poll_loop())
-                    for _ in range(IMAGE_LOADER_TASKS if self._fetch_images else 0):
-                        self.tasks.spawn(self._queue.load_pending_images())
+                    if self._loader is not None:
+                        for _ in range(self._loader.n_loaders):
+                            self.tasks.spawn(self._loader.run_loader())
                     await self.tasks.wait_until_finished()
                 finally:
                     await self.tasks.cancel_all()

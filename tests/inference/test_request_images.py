@@ -7,6 +7,7 @@ import dataclasses
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 import pytest
 from PIL import Image
@@ -173,14 +174,43 @@ def test_requests_with_one_image_go_to_the_server_that_has_cached_it(
     behaviour = FakeServerConfig(latency_s=0.01, slots=8, image_cache_size=100)
     with serving(behaviour) as (one, first), serving(behaviour) as (two, second):
         one.record_bodies = two.record_bodies = True
-        requests = questions(list(stored), 4)
         outcome = answer_all(
-            requests, endpoints=[first, second], log=new_log(), fetch_images=lambda ids: stored, options=quick
+            questions(list(stored), 4),
+            endpoints=[first, second],
+            log=new_log(),
+            fetch_images=lambda ids: stored,
+            options=dataclasses.replace(quick, hedge_requests=False),
         )
     assert (outcome.answered, outcome.attempts_sent) == (240, 240)
     assert one.bodies and two.bodies
     # Without that preference, three in four images would go to both.
     assert (bytes_sent(one) + bytes_sent(two)).total() < 100
+
+
+@pytest.mark.parametrize("slow_latency_s", [0.02, 0.2])
+def test_requests_with_one_image_that_are_far_apart_go_to_one_server(
+    new_log: Callable[[], AnswerLog], quick: EngineOptions, slow_latency_s: float
+) -> None:
+    """Without uuids, too: the server may know the image by its content."""
+    stored = {f"p{i}": build_image(300 + i, 300) for i in range(60)}
+    with ExitStack() as stack:
+        configs = [FakeServerConfig(latency_s=0.02), FakeServerConfig(latency_s=0.02), FakeServerConfig(slow_latency_s)]
+        servers, endpoints = zip(*(stack.enter_context(serving(config)) for config in configs), strict=True)
+        for server in servers:
+            server.record_bodies = True
+        outcome = answer_all(
+            sorted(questions(list(stored), 5), key=lambda request: request.messages[0]["content"][1]["text"]),
+            endpoints=[dataclasses.replace(endpoint, start_concurrency=4, max_concurrency=4) for endpoint in endpoints],
+            log=new_log(),
+            fetch_images=lambda ids: stored,
+            options=dataclasses.replace(quick, hedge_requests=False),
+        )
+    assert (outcome.answered, outcome.attempts_sent) == (300, 300)
+    urls = [[body["messages"][0]["content"][0]["image_url"]["url"] for body in server.bodies] for server in servers]
+    n_repeated = sum(len(seen) - len(set(seen)) for seen in urls)
+    # Of the 240 that could be: about 130 where the least loaded server is taken.
+    assert n_repeated > (200 if slow_latency_s == 0.02 else 160)
+    assert len(urls[2]) < 150, "a slow server holds up nobody"
 
 
 def test_a_server_that_is_not_vllm_gets_no_uuids(new_log: Callable[[], AnswerLog], quick: EngineOptions) -> None:

@@ -34,7 +34,6 @@ class PendingRequest:
     request: Request
     affinity: int = 0
     images: dict[str, bytes] = field(default_factory=dict)
-    n_bytes: int = 0
     attempts_sent: int = 0
     row_failures: int = 0
     client_timeouts: int = 0

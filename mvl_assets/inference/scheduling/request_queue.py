@@ -1,25 +1,23 @@
-"""The requests of a run until they are sent: reading, deduplicating, loading images; bounded in number and in bytes."""
+"""The requests of a run until they are sent: reading and deduplicating, bounded in number."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mvl_assets.errors import MvlError
 from mvl_assets.inference.client.attempt import PendingRequest
-from mvl_assets.inference.images import FetchImages, ImageFault, load_images
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.progress import RunOutcome
 from mvl_assets.inference.request import Request
 from mvl_assets.inference.scheduling.affinity import AffinityGrouper
+from mvl_assets.inference.scheduling.image_loader import ImageLoader
 from mvl_assets.inference.scheduling.ready_queue import ReadyQueue
 from mvl_assets.lake.answers import AnswerLog
 
 INITIAL_CHUNK_SIZE, MAX_CHUNK_SIZE = 64, 1024
-IMAGE_BATCH_SIZE = 16
 # Reading stops this often to let a commit through.
 MAX_READ_S = 0.1
 
@@ -30,13 +28,11 @@ class RequestQueue:
     Args:
         ready: Takes the requests that may be sent.
         log: Holds the answers of earlier runs.
-        fetch_images: Returns original bytes by image id; None where no request holds an image.
-        max_image_side: Longest side, in pixels, of the images that are sent.
-        options: Bounds on open requests and on bytes of images.
+        loader: Loads the images of requests; None where no request holds one.
+        options: The bound on open requests.
         outcome: Its counts of requested, cached and deduplicated requests are kept up to date.
         run_on_log_thread: Runs a blocking call in the thread of the log.
         on_progress: Called when there may be more to send.
-        fail: Called with a request whose image cannot be loaded, the error and the message.
 
     Attributes:
         all_read: Whether the iterable has ended.
@@ -47,39 +43,31 @@ class RequestQueue:
         self,
         ready: ReadyQueue,
         log: AnswerLog,
-        fetch_images: FetchImages | None,
-        max_image_side: int,
+        loader: ImageLoader | None,
         options: EngineOptions,
         outcome: RunOutcome,
         run_on_log_thread: Callable[..., asyncio.Future[Any]],
         on_progress: Callable[[], None],
-        fail: Callable[[PendingRequest, str, str], None],
     ) -> None:
         self._log = log
-        self._fetch_images = fetch_images
-        self._max_image_side = max_image_side
+        self._loader = loader
         self._options = options
         self._outcome = outcome
         self._run_on_log_thread = run_on_log_thread
         self._on_progress = on_progress
-        self._fail = fail
         self.all_read = False
         self.n_open = 0
-        # Open requests that may be sent now, and those that wait for their images.
         self._ready = ready
-        self._awaiting_images: deque[PendingRequest] = deque()
         # Keys read and not yet durable; keys that failed.
         self._open_keys: set[str] = set()
         self._failed_keys: set[str] = set()
-        self._image_bytes = 0
         self._grouper = AffinityGrouper()
         self._capacity_available = asyncio.Event()
-        self._load_requested = asyncio.Event()
 
     @property
     def is_drained(self) -> bool:
         """Whether nothing is left to be sent, except for what is sent again."""
-        return self.all_read and not self._ready and not self._awaiting_images
+        return self.all_read and not self._ready and (self._loader is None or self._loader.is_idle)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -116,48 +104,18 @@ class RequestQueue:
             self.n_open += 1
             if not request.image_ids:
                 self._ready.append(pending)
-            elif self._fetch_images is None:
+            elif self._loader is None:
                 raise MvlError("a request holds an image, and no way to fetch images was given")
             else:
-                self._awaiting_images.append(pending)
-                self._load_requested.set()
-
-    async def load_pending_images(self) -> None:
-        """Load images forever, about `max_image_bytes` of them at a time. Several of these tasks may run."""
-        assert self._fetch_images is not None
-        while True:
-            if not self._awaiting_images or self._image_bytes >= self._options.max_image_bytes:
-                self._load_requested.clear()
-                await self._load_requested.wait()
-                continue
-            count = min(IMAGE_BATCH_SIZE, len(self._awaiting_images))
-            batch = [self._awaiting_images.popleft() for _ in range(count)]
-            image_ids = [image_id for pending in batch for image_id in pending.request.image_ids]
-            images = await asyncio.to_thread(load_images, self._fetch_images, image_ids, self._max_image_side)
-            for pending in batch:
-                self._enqueue_loaded(pending, images)
-            self._on_progress()
-
-    def _enqueue_loaded(self, pending: PendingRequest, images: dict[str, bytes | ImageFault]) -> None:
-        for image_id in pending.request.image_ids:
-            image = images[image_id]
-            if isinstance(image, ImageFault):
-                self._fail(pending, image.error, image.message)
-                return
-            pending.images[image_id] = image
-        pending.n_bytes = sum(len(data) for data in pending.images.values())
-        self._image_bytes += pending.n_bytes
-        self._ready.append(pending)
+                self._loader.add(pending)
 
     # -- settling ------------------------------------------------------------------------------------------------------
 
     def mark_settled(self, pending: PendingRequest) -> None:
         """Drop the images of a request that is answered or has failed."""
         self.n_open -= 1
-        if pending.n_bytes:
-            self._image_bytes -= pending.n_bytes
-            pending.images = {}
-            self._load_requested.set()
+        if self._loader is not None:
+            self._loader.release(pending)
 
     def mark_durable(self, keys: Iterable[str]) -> None:
         """Close requests whose answers are stored: from here on the log knows them."""

@@ -18,6 +18,7 @@ from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.progress import RunOutcome
 from mvl_assets.inference.request import Request
+from mvl_assets.inference.scheduling.image_loader import ImageLoader
 from mvl_assets.inference.scheduling.ready_queue import ReadyQueue
 from mvl_assets.inference.scheduling.request_queue import RequestQueue
 from mvl_assets.lake.answers import AnswerLog
@@ -39,9 +40,12 @@ class Run:
         self.outcome = RunOutcome()
         self.failed: list[tuple[str, str]] = []
         self.ready = ReadyQueue([])
-        self.queue = RequestQueue(
-            self.ready, log, fetch_images, 1344, options, self.outcome, self.run_blocking, lambda: None, self.fail
-        )
+        self.loader = None
+        if fetch_images is not None:
+            self.loader = ImageLoader(
+                fetch_images, 1344, options.max_image_bytes, self.ready.append, lambda: None, self.fail
+            )
+        self.queue = RequestQueue(self.ready, log, self.loader, options, self.outcome, self.run_blocking, lambda: None)
 
     def run_blocking(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(None, function, *arguments)
@@ -74,8 +78,8 @@ def read(
         run = Run(log, options, fetch_images)
         sent: list[str] = []
         tasks = [asyncio.create_task(run.queue.read_requests(iter(requests)))]
-        if fetch_images is not None:
-            tasks.append(asyncio.create_task(run.queue.load_pending_images()))
+        if run.loader is not None:
+            tasks.append(asyncio.create_task(run.loader.run_loader()))
         while not run.queue.all_read or run.queue.n_open:
             await asyncio.sleep(0.01)
             check(run)
@@ -155,13 +159,14 @@ def test_requests_wait_for_their_images_and_fail_without_them(new_log: Callable[
 
     def check(run: Run) -> None:
         nonlocal most_bytes
-        most_bytes = max(most_bytes, run.queue._image_bytes)
+        assert run.loader is not None
+        most_bytes = max(most_bytes, run.loader.held_bytes)
 
     run, sent = read(requests, new_log(), options, check, fetch_images=lambda image_ids: stored)
     assert sent == [request.key for request in requests[:-1]]
     assert run.failed == [(requests[-1].key, "missing_image")]
     assert most_bytes < len(stored) * len(buffer.getvalue()), "images are loaded as they are needed"
-    assert run.queue._image_bytes == 0
+    assert run.loader is not None and run.loader.held_bytes == 0
 
 
 def test_an_image_without_a_way_to_fetch_it_ends_the_reading(new_log: Callable[[], AnswerLog]) -> None:
