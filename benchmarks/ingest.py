@@ -306,8 +306,8 @@ def main() -> None:
     parser.add_argument("--lake", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case is not None:
-        print(json.dumps(measure_case(args.case, args.kind, args.raw, args.lake)))
-        return
+        print(json.dumps(measure_case(args.case, args.kind, args.raw, args.lake)), flush=True)
+        os._exit(0)  # Daft's threads now and then abort an orderly exit
     args.cache.mkdir(parents=True, exist_ok=True)
     from importlib.metadata import version
 

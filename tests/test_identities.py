@@ -135,7 +135,7 @@ def computed(folder: Path) -> dict[str, str]:
         pins[f"rewrite request {number}"] = ask.request.key
     pins["rewrite request of a sample"] = build_requests(SAMPLE, sample, model)[0].request.key
     rows = [RowKey("a.json", 0, "x"), RowKey("a.json", 1, "x"), RowKey("a.json", 2, None)]
-    pins |= {f"sample id {n}": sample_id for n, sample_id in enumerate(RowNumbering("chart2text").assign_ids(rows))}
+    pins |= {f"sample id {n}": sample_id for n, sample_id in enumerate(RowNumbering("chart2text").generate_ids(rows))}
     question = build_question(SAMPLE)
     assert question is not None
     pins["question id"] = question.question_id

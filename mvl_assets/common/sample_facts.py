@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mvl_assets.common.digest import compute_digest, encode_canonical_json
+from mvl_assets.common.digest import compute_digest, encode_canonical_json, encode_plain_json
 from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 
@@ -43,7 +43,7 @@ def build_sample_facts(
     """
     words = _encode_words(conversations)
     image_hashes = [properties[image_id].phash or image_id for image_id in image_ids]
-    fingerprint = compute_digest(list(image_ids), words)
+    fingerprint = compute_digest(encode_plain_json(list(image_ids)), words)
     return {
         "image_properties": [
             # A name in an archive may hold half a surrogate pair, which a table cannot store.
@@ -51,7 +51,7 @@ def build_sample_facts(
             for name, image_id in zip(image_names, image_ids, strict=True)
         ],
         "fingerprint": fingerprint,
-        "similar_fingerprint": compute_digest(image_hashes, words) if image_ids else fingerprint,
+        "similar_fingerprint": compute_digest(encode_plain_json(image_hashes), words) if image_ids else fingerprint,
         "holdout_hash": compute_holdout_hash(get_image_group_id(sample_id, image_ids)),
         "n_turns": len(conversations),
         "n_chars": sum(len(turn["value"]) for turn in conversations),
@@ -77,11 +77,13 @@ def compute_fingerprint(conversations: Sequence[Mapping[str, Any]], image_ids: S
 
 
 def _encode_words(conversations: Sequence[Mapping[str, Any]]) -> bytes:
-    return encode_canonical_json([f"{turn['from']}:{_normalize_text(turn['value'])}" for turn in conversations])
+    return encode_plain_json([f"{turn['from']}:{_normalize_text(turn['value'])}" for turn in conversations])
 
 
 def _normalize_text(text: str) -> str:
     unmarked = text.replace(IMAGE_MARKER, "").replace(VIDEO_MARKER, "") if "<" in text else text
-    # Only punctuation at the end of a word is ignored: 3.5 is not 35, and -5 is not 5.
-    words = [stripped for word in unmarked.split() if (stripped := word.rstrip(_END_PUNCTUATION))]
+    words = unmarked.split()
+    if any([mark in unmarked for mark in _END_PUNCTUATION]):
+        # Only punctuation at the end of a word is ignored: 3.5 is not 35, and -5 is not 5.
+        words = [stripped for word in words if (stripped := word.rstrip(_END_PUNCTUATION))]
     return " ".join(words).casefold()

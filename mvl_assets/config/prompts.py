@@ -33,7 +33,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import jsonschema
 from pydantic import Field, model_validator
 
 from mvl_assets.common.digest import compute_digest
@@ -326,6 +325,8 @@ def check_bounded_schema(file: str, schema: Mapping[str, Any]) -> int:
     Raises:
         PromptError: The schema is invalid or unbounded.
     """
+    import jsonschema  # most commands check no schema, and it takes long to import
+
     try:
         jsonschema.Draft202012Validator.check_schema(schema)
     except jsonschema.SchemaError as error:

@@ -221,7 +221,7 @@ class _IngestRun:
         self._n_selected = 0
         for batch in _iter_row_batches(rows):
             samples = []
-            sample_ids = self._numbering.assign_ids(batch)
+            sample_ids = self._numbering.generate_ids(batch)
             self._existing.mark_present(sample_ids)
             for row, sample_id in zip(batch, sample_ids, strict=True):
                 is_broken = isinstance(row, RejectedRow) and row.error == BROKEN_FILE

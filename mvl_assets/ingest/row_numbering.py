@@ -46,7 +46,7 @@ class RowNumbering:
         self._files: set[str] = set()
         self._next_position = ("", 0)
 
-    def assign_ids(self, rows: Sequence[PlacedRow]) -> list[str]:
+    def generate_ids(self, rows: Sequence[PlacedRow]) -> list[str]:
         """Return the sample ids of the next rows."""
         keys = []
         named_keys = []
@@ -96,7 +96,7 @@ def select_rows(source: str, keys: Iterable[RowKey], limit: int) -> Selection:
     numbering = RowNumbering(source)
     smallest = np.empty(0, dtype=ID_DTYPE)
     for batch in iter_batches(keys, max(limit, SELECTION_ROWS)):
-        ids = concatenate_ids([smallest, pack_ids(numbering.assign_ids(batch))])
+        ids = concatenate_ids([smallest, pack_ids(numbering.generate_ids(batch))])
         smallest = np.sort(ids)[: max(0, limit)]
     last_id = smallest[-1].ljust(ID_BYTES, b"\0").hex() if len(smallest) else ""
     return Selection(len(smallest), last_id)

@@ -12,8 +12,7 @@ Other keys inside a turn (`data_source`, `markdown`, `text` are seen in the wild
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 from mvl_assets.common.rejects import RejectError
@@ -30,8 +29,7 @@ _ROLE_BY_NAME: dict[str, TurnRole] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One object of a file, with its place and the source's own id."""
 
     file: str
@@ -57,9 +55,10 @@ def to_rows(file: str, items: Iterable[Item | RejectedItem], *id_fields: str) ->
             yield RejectedRow(file, item.position, "not_an_object", f"a {type_name} where an object was expected")
         else:
             row_id = parse_native_id(item.key if item.key is not None else _find_native_id(item.value, id_fields))
-            rejected_cell = next((cell for cell in item.value.values() if isinstance(cell, RejectedItem)), None)
-            if rejected_cell is not None:
-                yield RejectedRow(file, item.position, rejected_cell.error, rejected_cell.message, row_id)
+            for cell in item.value.values():
+                if isinstance(cell, RejectedItem):
+                    yield RejectedRow(file, item.position, cell.error, cell.message, row_id)
+                    break
             else:
                 yield Row(file, item.position, row_id, item.value)
 
@@ -102,7 +101,7 @@ def parse_turns(conversations: object) -> tuple[Turn, ...]:
     """
     if not isinstance(conversations, list | tuple) or not conversations:
         raise RejectError("no_turns", "the row has no conversation")
-    turns = tuple(_parse_turn(entry, index) for index, entry in enumerate(conversations))
+    turns = tuple([_parse_turn(entry, index) for index, entry in enumerate(conversations)])
     dialogue = turns[1:] if turns[0].role == "system" else turns
     for index, turn in enumerate(dialogue):
         if turn.role != ("human", "gpt")[index % 2]:
@@ -127,6 +126,8 @@ def add_image_markers(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...
 
     Raises `RejectError`.
     """
+    if not n_images and not any(["<" in turn.value for turn in turns]):
+        return _require_questions(turns)
     if any(VIDEO_MARKER in turn.value for turn in turns if turn.role == "human"):
         raise RejectError("marker_mismatch", f"a question holds {VIDEO_MARKER}, and there is no video")
     if any(IMAGE_MARKER in turn.value for turn in turns if turn.role == "gpt"):
@@ -158,21 +159,17 @@ def add_video_marker(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
 def _parse_turn(entry: object, index: int) -> Turn:
     if not isinstance(entry, Mapping):
         raise RejectError("bad_turn", f"turn {index} is a {type(entry).__name__}")
-    role, value = _get_first(entry, "from", "role"), _get_first(entry, "value", "content")
+    if (role := entry.get("from")) is None:
+        role = entry.get("role")
+    if (value := entry.get("value")) is None:
+        value = entry.get("content")
     if not isinstance(role, str) or role not in _ROLE_BY_NAME:
         raise RejectError("unknown_role", f"turn {index} is spoken by {str(role)[:40]!r}")
     if not isinstance(value, str):
         raise RejectError("bad_turn", f"the text of turn {index} is a {type(value).__name__}")
-    if not is_utf8_encodable(value):
+    if not (value.isascii() or is_utf8_encodable(value)):
         raise RejectError("bad_utf8", f"turn {index} holds a lone surrogate, which no UTF-8 text can")
     return Turn(_ROLE_BY_NAME[role], value)
-
-
-def _get_first(entry: Mapping[str, Any], *keys: str) -> Any:
-    for key in keys:
-        if (value := entry.get(key)) is not None:
-            return value
-    return None
 
 
 def is_utf8_encodable(value: str) -> bool:

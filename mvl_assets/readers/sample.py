@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 TurnRole = Literal["system", "human", "gpt"]
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """One message. Human turns hold one `<image>` marker per image (in order), or one `<video>` marker."""
 
     role: TurnRole

@@ -290,7 +290,7 @@ def _read_source(spec: SourceSpec) -> Callable[[Path], None]:
             assert row.file.encode() and row.position >= 0
             if isinstance(row, RejectedRow):
                 assert _CLASS.fullmatch(row.error) and row.message, row
-            numbering.assign_ids([row])
+            numbering.generate_ids([row])
             if isinstance(row, RejectedRow) and row.error == BROKEN_FILE:
                 ends.add((row.file, row.position))
             else:

@@ -25,7 +25,7 @@ def rows(names: list[str | None]) -> list[RowKey]:
 
 
 def assign(names: list[str | None], source: str = "s") -> list[str]:
-    return RowNumbering(source).assign_ids(rows(names))
+    return RowNumbering(source).generate_ids(rows(names))
 
 
 @settings(deadline=None)
@@ -61,7 +61,7 @@ def test_sample_ids_are_the_digest_of_source_key_and_occurrence_in_batches_of_an
     numbering = RowNumbering("s")
     ids, seen, start = [], [], 0
     for size in (1, 2, 50, 0, 147):
-        ids += numbering.assign_ids(rows(names)[start : start + size])
+        ids += numbering.generate_ids(rows(names)[start : start + size])
         start += size
     expected = []
     for row in rows(names):
@@ -92,4 +92,4 @@ def test_a_selection_from_several_batches_is_that_of_the_whole(monkeypatch: pyte
 def test_rows_of_a_file_must_come_together_and_in_order() -> None:
     for places in ([("x", 1)], [("x", 0), ("y", 0), ("x", 1)], [("x", 0), ("x", 0)]):
         with pytest.raises(AssertionError, match="contiguous"):
-            RowNumbering("s").assign_ids([RowKey(file, position, None) for file, position in places])
+            RowNumbering("s").generate_ids([RowKey(file, position, None) for file, position in places])

@@ -20,7 +20,6 @@ localized_narratives.py (also for the names of the files).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +64,7 @@ def _add_native_id(row: Row | RejectedRow) -> Row | RejectedRow:
     return (
         row
         if None in id_parts
-        else replace(row, native_id=parse_native_id("/".join(str(id_part) for id_part in id_parts)))
+        else row._replace(native_id=parse_native_id("/".join(str(id_part) for id_part in id_parts)))
     )
 
 
