@@ -83,7 +83,7 @@ def _encode_words(conversations: Sequence[Mapping[str, Any]]) -> bytes:
 def _normalize_text(text: str) -> str:
     unmarked = text.replace(IMAGE_MARKER, "").replace(VIDEO_MARKER, "") if "<" in text else text
     words = unmarked.split()
-    if any([mark in unmarked for mark in _END_PUNCTUATION]):
+    if any(mark in unmarked for mark in _END_PUNCTUATION):
         # Only punctuation at the end of a word is ignored: 3.5 is not 35, and -5 is not 5.
         words = [stripped for word in words if (stripped := word.rstrip(_END_PUNCTUATION))]
     return " ".join(words).casefold()

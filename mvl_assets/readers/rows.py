@@ -126,7 +126,7 @@ def add_image_markers(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...
 
     Raises `RejectError`.
     """
-    if not n_images and not any(["<" in turn.value for turn in turns]):
+    if not n_images and not any("<" in turn.value for turn in turns):
         return _require_questions(turns)
     if any(VIDEO_MARKER in turn.value for turn in turns if turn.role == "human"):
         raise RejectError("marker_mismatch", f"a question holds {VIDEO_MARKER}, and there is no video")
