@@ -107,7 +107,7 @@ class ImageLoader:
         for pending in [self._awaiting.popleft() for _ in range(count)]:
             for image_id in dict.fromkeys(pending.request.image_ids):
                 if image_id in self._held:
-                    self._share(image_id, pending)
+                    self._attach(image_id, pending)
                     continue
                 if image_id not in self._loading:
                     new_ids.append(image_id)
@@ -131,10 +131,10 @@ class ImageLoader:
             self._held[image_id] = _HeldImage(image)
             self.held_bytes += len(image)
         for pending in waiting:
-            self._share(image_id, pending)
+            self._attach(image_id, pending)
             self._finish_if_complete(pending)
 
-    def _share(self, image_id: str, pending: PendingRequest) -> None:
+    def _attach(self, image_id: str, pending: PendingRequest) -> None:
         held = self._held[image_id]
         held.n_requests += 1
         pending.images[image_id] = held.data
