@@ -59,7 +59,7 @@ in Parquet, and images that the rows refer to."""
 MAX_SMALL_FRAGMENTS = 8
 """Fragments of a source's samples beyond those that full ones would be, before they are compacted."""
 
-ProgressFn = Callable[[int], None]
+ProgressFn = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import math
 import re
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mvl_assets.common.rejects import RejectError
@@ -71,7 +71,7 @@ class Record:
 
     def overlay(self, entry: Mapping[str, Any]) -> Record:
         """Return the record with the fields of an object inside it laid over its own."""
-        return Record(replace(self.row, value={**self.row.value, **entry}))
+        return Record(self.row._replace(value={**self.row.value, **entry}))
 
 
 def format_scalar(value: Any, field: str) -> str:
