@@ -11,11 +11,10 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.config.catalog import Category, Group
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.screening import sample_by_hash
@@ -25,7 +24,7 @@ MAX_ROWS = 1_000
 MIN_ROWS = 200
 """Rows to measure, as many as the paper's authors looked at; and the fewest for which a group is suggested."""
 
-SAMPLE_COLUMNS = ("sample_id", "file", "position", "conversations", "image_ids")
+SAMPLE_COLUMNS = ("sample_id", "source", "file", "position", "conversations", "image_ids", "image_properties")
 # Enough to detect a row's script; some rows hold whole pages.
 MAX_SCRIPT_CHARS = 2_000
 MARKER = re.compile(r"<(?:image|video)>")
@@ -129,7 +128,11 @@ def screen_source(lake: Lake, source: str, n_examples: int = 6) -> ScreeningRepo
     conversations = [row["conversations"] or [] for row in rows]
     answers = [turn["value"] for conversation in conversations for turn in conversation if turn["from"] == "gpt"]
     word_counts = [count_words(answer) for answer in answers]
-    image_ids = {image_id for row in rows for image_id in row["image_ids"] or ()}
+    image_by_id = {
+        image_id: image
+        for row in rows
+        for image_id, image in zip(row["image_ids"] or [], row["image_properties"] or [], strict=True)
+    }
     return ScreeningReport(
         n_rows=len(rows),
         n_total=hash_sample.n_samples,
@@ -143,7 +146,7 @@ def screen_source(lake: Lake, source: str, n_examples: int = 6) -> ScreeningRepo
             [sum(turn["from"] == "gpt" for turn in conversation) for conversation in conversations]
         ),
         script_shares=_compute_script_shares(conversations),
-        image_sizes=_summarize_image_sizes(lake.images.read_properties(image_ids).values()),
+        image_sizes=_summarize_image_sizes([(image["width"], image["height"]) for image in image_by_id.values()]),
         examples=rows[:n_examples],
     )
 
@@ -192,16 +195,16 @@ def _compute_most_frequent_share(answers: Sequence[str]) -> float:
     return answer_counts.most_common(1)[0][1] / len(answers) if answers else 0.0
 
 
-def _summarize_image_sizes(images: Collection[ImageProperties]) -> ImageSizes | None:
-    if not images:
+def _summarize_image_sizes(sizes: Sequence[tuple[int, int]]) -> ImageSizes | None:
+    if not sizes:
         return None
     return ImageSizes(
-        n_images=len(images),
-        median_width=statistics.median(i.width for i in images),
-        median_height=statistics.median(i.height for i in images),
-        min_side=min(min(i.width, i.height) for i in images),
-        max_side=max(max(i.width, i.height) for i in images),
-        out_of_range_share=_compute_share(compute_standard_size(i.width, i.height).action != "as_is" for i in images),
+        n_images=len(sizes),
+        median_width=statistics.median(width for width, _ in sizes),
+        median_height=statistics.median(height for _, height in sizes),
+        min_side=min(map(min, sizes)),
+        max_side=max(map(max, sizes)),
+        out_of_range_share=_compute_share(compute_standard_size(*size).action != "as_is" for size in sizes),
     )
 
 

@@ -84,7 +84,7 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
         table = lake.lake.get_table(report.table)
         columns = ["rewrite_id", "sample_id", "p_yes", "matches_reference", "keep", "drop_reason"]
         preview_rows = attach_source_images(
-            lake.lake, read_first_rows(table, columns, source.slug), rewritten_category=category
+            lake.lake, read_first_rows(table, columns, source.slug), source.slug, rewritten_category=category
         )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),

@@ -9,7 +9,7 @@ import dagster as dg
 from mvl_assets.common import metadata_keys
 from mvl_assets.common.training_stages import TRAINING_STAGES
 from mvl_assets.defs.curation import CONTAMINATION_KEY, DUPLICATES_KEY
-from mvl_assets.lake_queries.views import iter_mixture_rows
+from mvl_assets.lake_queries.views import read_first_mixture_rows
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.metadata import (
     build_schema_check,
@@ -84,7 +84,7 @@ def build_mixture_asset(stage: str) -> dg.AssetsDefinition:
             for f in report.fills
         ]
         shortfall = sum(f.shortfall for f in report.fills)
-        preview_rows = iter_mixture_rows(lake.lake, stage, 0, 6)
+        preview_rows = read_first_mixture_rows(lake.lake, stage)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),
             metadata=build_table_metadata(

@@ -76,7 +76,9 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
         )
         table = lake.lake.get_table(report.table)
         preview_rows = attach_source_images(
-            lake.lake, read_first_rows(table, ["sample_id", "version_id", "blind", "conversations"], source.slug)
+            lake.lake,
+            read_first_rows(table, ["sample_id", "version_id", "blind", "conversations"], source.slug),
+            source.slug,
         )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report.published.data_version),

@@ -17,7 +17,7 @@ from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import CATEGORY
-from mvl_assets.lake_queries.current_samples import scan_current_samples
+from mvl_assets.lake_queries.current_samples import CurrentSamples
 from mvl_assets.media.image import compute_standard_size
 
 BATCH_ROWS = 8192
@@ -80,7 +80,7 @@ def categorise_source(lake: Lake, source: SourceSpec, *, run_id: str) -> Categor
 
 
 def _iter_tables(lake: Lake, source: SourceSpec, run_id: str, action_counts: Counter[str]) -> Iterator[pa.Table]:
-    for batch in scan_current_samples(lake, source.slug, _COLUMNS, BATCH_ROWS):
+    for batch in CurrentSamples(lake, source.slug).scan(_COLUMNS, BATCH_ROWS):
         table = _build_table(batch, source, run_id)
         for counted in table.column("image_action").value_counts():
             action_counts[counted["values"].as_py()] += counted["counts"].as_py()

@@ -150,14 +150,12 @@ def write_label_sheet(lake: Lake, label_set: Sequence[Mapping[str, Any]], path: 
 
 def _iter_sheet_rows(lake: Lake, label_set: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for row in label_set:
-        index = lake.get_index(f"rewritten/{row['category']}")
-        rewrite = index.read_rows([row["rewrite_id"]], ["rewrite_id", "version_id", "conversations"]).get(
-            row["rewrite_id"]
-        )
+        index = lake.get_index(f"rewritten/{row['category']}", row["source"])
+        rewrite = index.read_rows([row["rewrite_id"]], ["version_id", "conversations"]).get(row["rewrite_id"])
         if rewrite is None:  # replaced since it was judged
             continue
         version_id = rewrite["version_id"]
-        sample_row = lake.get_index("samples").read_rows([version_id], ["version_id", "image_ids"])[version_id]
+        sample_row = lake.get_index("samples", row["source"]).read_rows([version_id], ["image_ids"])[version_id]
         pairs = extract_qa_pairs(rewrite["conversations"])
         yield {
             **row,

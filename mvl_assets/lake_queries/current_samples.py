@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 HAS_VERSIONS = "(revision > 1 OR withdrawn)"
 
 
-class CurrentVersions:
-    """The current revision of each sample of a source that has more than revision 1, at 20 bytes per such sample."""
+class CurrentSamples:
+    """The current samples of a source. Memory holds 20 bytes for each sample with more than one version."""
 
     def __init__(self, lake: Lake, source: str) -> None:
+        self._table = lake.get_table("samples")
+        self._source = source
         columns = ["sample_id", "revision", "withdrawn"]
-        batches = list(lake.get_table("samples").scan(columns, HAS_VERSIONS, BATCH_ROWS, partition_key=source))
+        batches = list(self._table.scan(columns, HAS_VERSIONS, BATCH_ROWS, partition_key=source))
         ids = concatenate_ids(pack_ids(batch.column(0).to_pylist()) for batch in batches)
         revisions = np.concatenate([np.empty(0, np.int32), *(batch.column(1).to_numpy() for batch in batches)])
         is_withdrawn = [np.empty(0, bool), *(batch.column(2).to_numpy(zero_copy_only=False) for batch in batches)]
@@ -38,35 +40,23 @@ class CurrentVersions:
         # No version has revision 0: of a withdrawn sample none is current.
         self._revisions = np.where(np.concatenate(is_withdrawn)[order], 0, revisions[order])
 
-    def __len__(self) -> int:
-        return len(self._ids)
+    def scan(self, columns: Sequence[str], batch_size: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """Yield columns of `samples`, in batches of at most `batch_size` rows."""
+        if not len(self._ids):
+            yield from self._table.scan(columns, None, batch_size, partition_key=self._source)
+            return
+        all_columns = list(dict.fromkeys([*columns, "sample_id", "revision"]))
+        for batch in self._table.scan(all_columns, "NOT withdrawn", batch_size, partition_key=self._source):
+            positions, has_versions = find_ids(self._ids, pack_ids(batch.column("sample_id").to_pylist()))
+            current_revisions = np.where(has_versions, self._revisions[positions], 1)
+            is_current = pa.array(batch.column("revision").to_numpy() == current_revisions)
+            yield batch.filter(is_current).select(list(columns))
 
-    def select(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the rows that are current, of a batch with `sample_id` and `revision`."""
-        positions, has_versions = find_ids(self._ids, pack_ids(batch.column("sample_id").to_pylist()))
-        current_revisions = np.where(has_versions, self._revisions[positions], 1)
-        return batch.filter(pa.array(batch.column("revision").to_numpy() == current_revisions))
-
-
-def scan_current_samples(
-    lake: Lake, source: str, columns: Sequence[str], batch_size: int = BATCH_ROWS
-) -> Iterator[pa.RecordBatch]:
-    """Yield columns of the current samples of a source.
-
-    Args:
-        lake: The lake.
-        source: The source.
-        columns: Columns of `samples`.
-        batch_size: Rows read at once.
-    """
-    table = lake.get_table("samples")
-    versions = CurrentVersions(lake, source)
-    if not len(versions):
-        yield from table.scan(columns, None, batch_size, partition_key=source)
-        return
-    extra_columns = [name for name in ("sample_id", "revision") if name not in columns]
-    for batch in table.scan([*columns, *extra_columns], "NOT withdrawn", batch_size, partition_key=source):
-        yield versions.select(batch).select(list(columns))
+    def count(self) -> int:
+        """Count them, which reads nothing more where every sample has one version."""
+        if not len(self._ids):
+            return self._table.count(None, self._source)
+        return sum(len(batch) for batch in self.scan(["sample_id"]))
 
 
 @contextmanager

@@ -25,4 +25,4 @@ def count_stale_rows(
         f"{sql.is_in('prompt_hash', prompt_hashes)} AND {sql.equals('model', model)} "
         f"AND {sql.equals('model_revision', model_revision)}"
     )
-    return lake.get_table(table_name).count(f"{sql.equals('source', source)} AND NOT ({fresh_filter})")
+    return lake.get_table(table_name).count(f"NOT ({fresh_filter})", source)

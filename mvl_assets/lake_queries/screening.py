@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from mvl_assets.common.id_array import concatenate_ids, pack_ids
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.current_samples import scan_current_samples
+from mvl_assets.lake_queries.current_samples import CurrentSamples
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def sample_by_hash(lake: Lake, source: str, sample_size: int, columns: Sequence[
     smallest: pa.Table | None = None
     digests: list[np.ndarray] = []
     n_samples = 0
-    for batch in scan_current_samples(lake, source, ["sample_id", "version_id", "content_hash"]):
+    for batch in CurrentSamples(lake, source).scan(["sample_id", "version_id", "content_hash"]):
         n_samples += len(batch)
         digests.append(pack_ids(batch.column("content_hash").drop_null().to_pylist()))
         ids = pa.table(batch.select(["sample_id", "version_id"]))

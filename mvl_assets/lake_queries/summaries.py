@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-import duckdb
-import pyarrow as pa
-
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.table_reader import TableReader
+from mvl_assets.lake_queries.current_samples import CurrentSamples
 from mvl_assets.stages import EVALUATION, RAW
+
+BATCH_ROWS = 65_536
 
 
 @dataclass
@@ -30,41 +31,39 @@ def summarize_categories(lake: Lake) -> list[CategorySummary]:
     summaries = []
     for name in lake.list_tables("category"):
         category = name.split("/", 1)[1]
-        summary = CategorySummary(category, n_samples=lake.get_table(name).count())
-        summary.n_rewritten = lake.get_table(f"rewritten/{category}").count()
-        for row in lake.get_table(f"judged/{category}").iter_rows(["keep", "drop_reason"]):
-            summary.n_judged += 1
-            summary.n_kept += row["keep"]
-            if row["drop_reason"]:
-                summary.drop_reasons[row["drop_reason"]] += 1
-        summaries.append(summary)
+        judged = lake.get_table(f"judged/{category}")
+        drop_reasons = _count_values(judged, "drop_reason")
+        summaries.append(
+            CategorySummary(
+                category,
+                n_samples=lake.get_table(name).count(),
+                n_rewritten=lake.get_table(f"rewritten/{category}").count(),
+                n_judged=judged.count(),
+                n_kept=judged.count("keep"),
+                drop_reasons=Counter({reason: n for reason, n in drop_reasons.items() if reason}),
+            )
+        )
     return summaries
 
 
 def count_by_source(lake: Lake) -> tuple[Counter[str], Counter[str]]:
     """Count current samples (newest version, not withdrawn) and rejects of ingest, by source."""
-    rejects = Counter(
-        row["source"] for row in lake.get_table("rejects").iter_rows(["source"], sql.equals("stage", RAW.name))
-    )
-    table = lake.get_table("samples")
-    # Checked first: an error inside a stream that DuckDB reads would be reported as DuckDB's.
-    if not table.exists():
-        return Counter(), rejects
-    columns = ["source", "sample_id", "revision", "withdrawn"]
-    schema = pa.schema([table.schema.field(c) for c in columns])
-    with duckdb.connect() as con:
-        con.register("s", pa.RecordBatchReader.from_batches(schema, table.scan(columns, None, 65536)))
-        source_counts = con.execute(
-            """SELECT source, count(*) FILTER (NOT is_withdrawn)
-               FROM (SELECT source, sample_id, arg_max(withdrawn, revision) AS is_withdrawn FROM s GROUP BY ALL)
-               GROUP BY source"""
-        ).fetchall()
-    return Counter(dict(source_counts)), rejects
+    sources = lake.get_table("samples").list_partitions()
+    sample_counts = Counter({source: CurrentSamples(lake, source).count() for source in sources})
+    return sample_counts, _count_values(lake.get_table("rejects"), "source", sql.equals("stage", RAW.name))
 
 
 def count_rejects_by_stage(lake: Lake) -> Counter[str]:
     """Count the rejects by pipeline stage."""
-    return Counter(row["stage"] for row in lake.get_table("rejects").iter_rows(["stage"]))
+    return _count_values(lake.get_table("rejects"), "stage")
+
+
+def _count_values(table: TableReader, column: str, filter: str | None = None) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for batch in table.scan([column], filter, BATCH_ROWS):
+        for item in batch.column(0).value_counts().to_pylist():
+            counts[item["values"]] += item["counts"]
+    return counts
 
 
 def compute_checkpoint_scores(lake: Lake) -> list[tuple[str, int, float, float | None, float]]:

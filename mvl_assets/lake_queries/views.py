@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from mvl_assets.common.batches import iter_batches
+from mvl_assets.lake import sql
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.current_samples import scan_current_samples
+from mvl_assets.lake_queries.current_samples import CurrentSamples
 
 BATCH_SIZE = 512
+_SAMPLE_COLUMNS = ("version_id", "native_id", "conversations", "image_ids", "video")
 
 
 def iter_current_samples(
@@ -26,7 +28,7 @@ def iter_current_samples(
         batch_size: Rows read at once.
     """
     column_names = columns if columns is not None else lake.get_table("samples").schema.names
-    for batch in scan_current_samples(lake, source, column_names, batch_size):
+    for batch in CurrentSamples(lake, source).scan(column_names, batch_size):
         yield from batch.to_pylist()
 
 
@@ -70,28 +72,53 @@ def join_samples(lake: Lake, rows: Iterator[dict[str, Any]], batch_size: int = B
         yield from _join_batch(lake, batch)
 
 
+def read_few_rows(
+    lake: Lake, table_name: str, keys: Collection[str], columns: Sequence[str] | None, partition_key: str
+) -> dict[str, dict[str, Any]]:
+    """Return a few rows of one partition by key, without those that are not stored.
+
+    The partition's keys are scanned once; an index of them would take longer to build.
+    """
+    table = lake.get_table(table_name)
+    key_column = table.spec.key_column
+    column_names = None if columns is None else list(dict.fromkeys([key_column, *columns]))
+    rows = table.iter_rows(column_names, sql.is_in(key_column, keys), partition_key=partition_key)
+    return {row[key_column]: row for row in rows}
+
+
+def read_first_mixture_rows(lake: Lake, stage: str, n_rows: int = 6) -> list[dict[str, Any]]:
+    """Return the first rows of a mixture as `iter_mixture_rows` yields them, for a preview."""
+    joined_rows = []
+    for row in lake.get_table(f"mixture/{stage}").iter_range(0, n_rows):
+        samples = read_few_rows(lake, "samples", [row["version_id"]], _SAMPLE_COLUMNS, row["source"])
+        rewrites = {}
+        if row["kind"] == "rewritten":
+            table_name = f"rewritten/{row['category']}"
+            rewrites = read_few_rows(lake, table_name, [row["rewrite_id"]], ["conversations"], row["source"])
+        joined_rows.append(_join_row(row, samples, rewrites))
+    return joined_rows
+
+
 def _join_batch(lake: Lake, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    version_ids = [r["version_id"] for r in batch]
-    samples = lake.get_index("samples").read_rows(
-        version_ids, ["version_id", "native_id", "conversations", "image_ids", "video"]
-    )
+    samples = lake.get_index("samples").read_rows([r["version_id"] for r in batch], _SAMPLE_COLUMNS)
     rewrites: dict[str, dict[str, Any]] = {}
     for category in {r["category"] for r in batch if r["kind"] == "rewritten"}:
         rewrite_ids = [r["rewrite_id"] for r in batch if r["kind"] == "rewritten" and r["category"] == category]
         rewrites |= lake.get_index(f"rewritten/{category}").read_rows(rewrite_ids, ["rewrite_id", "conversations"])
-    joined_rows = []
-    for row in batch:
-        sample = samples[row["version_id"]]
-        content = rewrites[row["rewrite_id"]] if row["kind"] == "rewritten" else sample
-        joined_rows.append(
-            {
-                **row,
-                "conversations": content["conversations"],
-                "image_ids": sample["image_ids"] or [],
-                "video": sample["video"],
-            }
-        )
-    return joined_rows
+    return [_join_row(row, samples, rewrites) for row in batch]
+
+
+def _join_row(
+    row: dict[str, Any], samples: Mapping[str, dict[str, Any]], rewrites: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    sample = samples[row["version_id"]]
+    content = rewrites[row["rewrite_id"]] if row["kind"] == "rewritten" else sample
+    return {
+        **row,
+        "conversations": content["conversations"],
+        "image_ids": sample["image_ids"] or [],
+        "video": sample["video"],
+    }
 
 
 def summarize_composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
@@ -111,5 +138,5 @@ def summarize_composition(lake: Lake, stage: str) -> list[dict[str, Any]]:
 
 def read_first_samples(lake: Lake, source: str, n_samples: int = 6) -> list[dict[str, Any]]:
     """Return the first current samples of a source, for a preview."""
-    columns = ["sample_id", "native_id", "file", "position", "conversations", "image_ids"]
+    columns = ["sample_id", "source", "native_id", "file", "position", "conversations", "image_ids"]
     return list(islice(iter_current_samples(lake, source, columns), n_samples))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.checks import check_table
 from mvl_assets.lake.schemas.columns import describe_column
 from mvl_assets.lake.table import Table
+from mvl_assets.lake_queries.views import read_few_rows
 from mvl_assets.media.image import build_thumbnail
 
 MAX_PREVIEW_IMAGES = 4
@@ -116,18 +118,19 @@ def get_table_name(table: Table) -> str:
 def render_preview(lake: Lake, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.MetadataValue:
     """Return a markdown table of a few rows with their first image, below `MAX_PREVIEW_BYTES` in all.
 
-    Rows may have `image_ids`; only the first `MAX_PREVIEW_IMAGES` rows with an image get a thumbnail. The columns
-    `question` and `answer` are the first exchange of a row's `conversations`. Values are escaped: data can neither
-    break the table nor add markup.
+    Rows may have `image_ids`, and their `source`; the first `MAX_PREVIEW_IMAGES` with an image get a thumbnail. The
+    columns `question` and `answer` are the first exchange of a row's `conversations`. Values are escaped: data can
+    neither break the table nor add markup.
     """
     preview_rows = [{**_extract_first_exchange(row), **row} for row in rows]
     if not preview_rows:
         return dg.MetadataValue.md("none")
     first_image_ids = [next(iter(r.get("image_ids") or []), None) for r in preview_rows]
-    thumbnail_ids = list(dict.fromkeys(i for i in first_image_ids if i))[:MAX_PREVIEW_IMAGES]
-    thumbnails = (
-        {i: _build_thumbnail_uri(d) for i, d in lake.images.read_images(thumbnail_ids).items()} if thumbnail_ids else {}
-    )
+    thumbnails: dict[str, str] = {}
+    for row, image_id in zip(preview_rows, first_image_ids, strict=True):
+        if image_id and image_id not in thumbnails and len(thumbnails) < MAX_PREVIEW_IMAGES:
+            data = lake.get_images(row.get("source")).read_images([image_id])[image_id]
+            thumbnails[image_id] = _build_thumbnail_uri(data)
     lines = ["| | " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|---|" + "---|" * len(columns)]
     size = sum(len(line) + 1 for line in lines)
     n_thumbnails = 0
@@ -179,17 +182,11 @@ def read_first_rows(
         partition_key: The partition; None for the whole table.
         n_rows: Largest number of rows.
     """
-    condition = table.build_partition_filter(partition_key)
-    rows: list[dict[str, Any]] = []
-    for row in table.iter_rows(columns, condition, n_rows):
-        rows.append(row)
-        if len(rows) == n_rows:
-            break
-    return rows
+    return list(islice(table.iter_rows(columns, partition_key=partition_key), n_rows))
 
 
 def attach_source_images(
-    lake: Lake, rows: Sequence[Mapping[str, Any]], *, rewritten_category: str | None = None
+    lake: Lake, rows: Sequence[Mapping[str, Any]], source: str, *, rewritten_category: str | None = None
 ) -> list[dict[str, Any]]:
     """Return rows of a rewritten or judged table with the images and the `original_answer` of their samples.
 
@@ -197,19 +194,24 @@ def attach_source_images(
         lake: The lake of the samples and rewrites.
         rows: Rows with the `version_id` of their sample or, if `rewritten_category` is given, the `rewrite_id` of their
             rewrite, whose `conversations` they get too.
+        source: Source of all rows.
         rewritten_category: Category of the table that holds the rewrites.
     """
     joined_rows = [dict(r) for r in rows]
     if rewritten_category is not None:
-        rewrites = lake.get_index(f"rewritten/{rewritten_category}").read_rows(
-            [r["rewrite_id"] for r in joined_rows], ["version_id", "conversations"]
-        )
+        rewrite_ids = [r["rewrite_id"] for r in joined_rows]
+        columns = ["version_id", "conversations"]
+        rewrites = read_few_rows(lake, f"rewritten/{rewritten_category}", rewrite_ids, columns, source)
         joined_rows = [{**r, **rewrites[r["rewrite_id"]]} for r in joined_rows if r["rewrite_id"] in rewrites]
-    samples_by_version = lake.get_index("samples").read_rows(
-        [r["version_id"] for r in joined_rows], ["image_ids", "conversations"]
-    )
+    version_ids = [r["version_id"] for r in joined_rows]
+    samples_by_version = read_few_rows(lake, "samples", version_ids, ["image_ids", "conversations"], source)
     samples = [samples_by_version.get(r["version_id"], {}) for r in joined_rows]
     return [
-        {**r, "image_ids": s.get("image_ids"), "original_answer": _extract_first_exchange(s).get("answer")}
+        {
+            **r,
+            "source": source,
+            "image_ids": s.get("image_ids"),
+            "original_answer": _extract_first_exchange(s).get("answer"),
+        }
         for r, s in zip(joined_rows, samples, strict=True)
     ]

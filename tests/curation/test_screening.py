@@ -117,9 +117,9 @@ def test_screening_measures_the_rows(lake: Lake) -> None:
         {"from": who, "value": word} for who, word in (("human", "?"), ("gpt", "No"), ("human", "?"), ("gpt", "no."))
     ]
     rows = [
-        drawn(0, question="这是什么", answer="猫", image_ids=[pictures[0].image_id]),
-        drawn(1, answer="a b c d", image_ids=[pictures[0].image_id, pictures[1].image_id]),
-        drawn(2, conversations=two, image_ids=[pictures[2].image_id]),
+        drawn(0, question="这是什么", answer="猫", pictures=pictures[:1]),
+        drawn(1, answer="a b c d", pictures=pictures[:2]),
+        drawn(2, conversations=two, pictures=pictures[2:]),
     ]
     put_samples(lake, "drawn", rows)
     result = screen_source(lake, "drawn", n_examples=2)

@@ -186,10 +186,10 @@ def rewritten(lake: Lake, category: str, count: int, question: str = "How many?"
     ]
     lake.get_table(f"rewritten/{category}").publish([pa.Table.from_pylist(rows, schema=REWRITTEN.columns)], "drawn")
     samples = [
-        {"version_id": compute_digest("v", key), "sample_id": key, "source": category, "image_ids": [shown.image_id]}
+        {"version_id": compute_digest("v", key), "sample_id": key, "source": "drawn", "image_ids": [shown.image_id]}
         for key in ids
     ]
-    lake.get_table("samples").publish([pa.Table.from_pylist(samples, schema=SAMPLES.columns)], category)
+    lake.get_table("samples").insert(pa.Table.from_pylist(samples, schema=SAMPLES.columns))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

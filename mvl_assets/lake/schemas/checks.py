@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import duckdb
-import pyarrow as pa
-
 from mvl_assets.common.digest import compute_row_hashes
+from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.schemas.tables import ROW_HASH_COLUMN
 from mvl_assets.lake.table_reader import TableReader
 
@@ -35,26 +33,25 @@ def check_table(table: TableReader, partition_key: str | None = None) -> TableCh
     if not table.exists():
         return TableCheckResult(0, [f"{table.uri} does not exist"])
     spec = table.spec
-    condition = table.build_partition_filter(partition_key)
     columns = [spec.key_column, ROW_HASH_COLUMN] if spec.has_row_hash else [spec.key_column]
-    keys = pa.Table.from_batches(
-        table.scan(columns, condition, 65536), pa.schema([table.schema.field(c) for c in columns])
-    )
+    n_unhashed = f"count(*) FILTER ({ROW_HASH_COLUMN} IS NULL)" if spec.has_row_hash else "0"
+    with open_duckdb() as con, stream_table(con, "rows", table, columns, None, partition_key):
+        ((n_rows, n_keys, n_missing_hashes),) = con.execute(
+            f"""SELECT coalesce(sum(n_rows), 0)::BIGINT, count(*), coalesce(sum(n_unhashed), 0)::BIGINT FROM (
+                  SELECT count(*) AS n_rows, {n_unhashed} AS n_unhashed FROM rows GROUP BY {spec.key_column}::UUID)"""  # noqa: S608 - names of our specs
+        ).fetchall()
     problems = []
-    with duckdb.connect() as con:
-        con.register("keys", keys)
-        n_duplicates_row = con.execute(f"SELECT count(*) - count(DISTINCT {spec.key_column}) FROM keys").fetchone()  # noqa: S608
-    if n_duplicates_row and n_duplicates_row[0]:
-        problems.append(f"{n_duplicates_row[0]} rows share a key")
+    if n_rows > n_keys:
+        problems.append(f"{n_rows - n_keys} rows share a key")
+    if n_missing_hashes:
+        problems.append(f"{n_missing_hashes} rows have no row hash")
     if spec.has_row_hash:
-        if keys.column(ROW_HASH_COLUMN).null_count:
-            problems.append(f"{keys.column('row_hash').null_count} rows have no row hash")
-        problems.extend(_check_row_hashes(table, condition))
-    return TableCheckResult(len(keys), problems)
+        problems.extend(_check_row_hashes(table, partition_key))
+    return TableCheckResult(n_rows, problems)
 
 
-def _check_row_hashes(table: TableReader, condition: str | None) -> list[str]:
-    for batch in table.scan(None, condition, HASH_SAMPLE_SIZE):
+def _check_row_hashes(table: TableReader, partition_key: str | None) -> list[str]:
+    for batch in table.scan(None, None, HASH_SAMPLE_SIZE, partition_key=partition_key):
         computed_hashes = compute_row_hashes(batch, table.spec.content_columns)
         n_wrong = sum(a != b for a, b in zip(computed_hashes, batch.column(ROW_HASH_COLUMN).to_pylist(), strict=True))
         return [f"{n_wrong} of {len(batch)} rows do not match their row hash"] if n_wrong else []
