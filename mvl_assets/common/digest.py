@@ -31,6 +31,23 @@ def _prepend_length(part: object) -> bytes:
     return len(data).to_bytes(8, "little") + data
 
 
+class RunningDigest:
+    """`compute_digest` of parts that come one after the other."""
+
+    def __init__(self) -> None:
+        self._hasher = blake2b(digest_size=16)
+
+    def add(self, part: object) -> None:
+        """Add the next part."""
+        data = part if isinstance(part, bytes) else encode_canonical_json(part)
+        self._hasher.update(len(data).to_bytes(8, "little"))
+        self._hasher.update(data)
+
+    def to_hex(self) -> str:
+        """Return the digest of the parts so far."""
+        return self._hasher.hexdigest()
+
+
 def encode_canonical_json(value: object) -> bytes:
     """Return JSON with sorted keys and without white space, as UTF-8.
 

@@ -187,6 +187,9 @@ class Profile(StrictModel):
     # Whether a mixture is written once more in the order of training, with its images, so that ranks read it in
     # sequence and need no index of its rows. `auto`: from a million rows.
     materialize_packs: Literal["auto"] | bool = "auto"
+    # How export/llava_json lies on the disk: one JSON file and a folder of images, as MAmmoTH-VL was released, or parts
+    # of JSON lines with a tar of images each. `auto`: parts from a million rows.
+    export_layout: Literal["auto", "files", "shards"] = "auto"
     # The paper's choices where the defaults differ: no removal of duplicates and contamination, its loss mask.
     paper_parity: bool = False
 

@@ -18,16 +18,24 @@ UPSTREAM_KEYS = [dg.AssetKey(["mixture", stage]) for stage in TRAINING_STAGES]
     key=["export", "llava_json"],
     group_name="export",
     deps=UPSTREAM_KEYS,
-    description="The three mixtures as LLaVA training JSON with their images, as MAmmoTH-VL released its data.",
+    description="The three mixtures as LLaVA training JSON with their images, as MAmmoTH-VL released its data; large"
+    " ones in parts of JSON lines with a tar of images each (`export_layout` in the profile).",
     kinds={"json"},
     owners=asset_keys.OWNERS,
+    code_version=asset_keys.compute_code_version(asset_keys.load_active_profile().export_layout),
 )
 def llava_json(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """Write every mixture as LLaVA training JSON."""
+    from mvl_assets.execution.processes import ProcessExecutor
     from mvl_assets.export.llava_json import export_stage
 
-    folder = load_settings().export_dir / "llava_json"
-    exports = [export_stage(lake.lake, stage, folder) for stage in TRAINING_STAGES]
+    folder, profile = load_settings().export_dir / "llava_json", asset_keys.load_active_profile()
+    # The folder is this machine's, so other machines cannot write to it.
+    executor = ProcessExecutor(profile.executor.processes if profile.executor.kind == "processes" else None)
+    exports = [
+        export_stage(lake.lake, stage, folder, layout=profile.export_layout, executor=executor)
+        for stage in TRAINING_STAGES
+    ]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(compute_digest(*(e.digest for e in exports))),
         metadata={

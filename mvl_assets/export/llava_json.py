@@ -1,32 +1,42 @@
-r"""A mixture as LLaVA training JSON: what LLaVA-NeXT and its descendants read, and what MAmmoTH-VL released.
+"""A mixture as LLaVA training JSON, in one of two layouts.
 
-    [{"id": "3f…", "source": "chartqa", "image": "images/9a/9a1f….png",
-      "conversations": [{"from": "human", "value": "<image>\n…"}, {"from": "gpt", "value": "…"}]},
-
-One file per training stage, and a folder of images. `image` is a string for one image and a list for several; a video
-is exported as its sampled frames. `id` is the mixture's row id, so `mvl trace` finds every exported row.
+`files` is what MAmmoTH-VL released and LLaVA-NeXT reads: `<stage>.json`, one list, and a folder `images`. `shards` is
+for mixtures whose images are too many for a folder: `<stage>/part-….jsonl` with one entry per line, and beside each a
+tar with the images that it names. Unpacking all tars in the export's folder gives the paths that the entries name.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mvl_assets.common.atomic_write import replace_file, write_bytes_atomic
-from mvl_assets.common.batches import iter_batches
-from mvl_assets.common.digest import compute_digest
-from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
+from mvl_assets.common.digest import RunningDigest, compute_digest
+from mvl_assets.execution.executor import Executor
+from mvl_assets.execution.processes import ProcessExecutor
+from mvl_assets.export import llava_shards
+from mvl_assets.export.llava_entry import build_image_path, format_entry
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake_queries.views import iter_mixture_rows
+from mvl_assets.lake_queries.row_addresses import (
+    RowAddresses,
+    iter_located_images,
+    open_mixture_addresses,
+    read_located_rows,
+)
 
-ROW_BATCH_SIZE, IMAGE_BATCH_SIZE = 64, 32
+Layout = Literal["auto", "files", "shards"]
+
+CHUNK_ROWS = 2048
+SHARDS_MIN_ROWS = 1_000_000
+"""Rows of a mixture from which the layout `auto` means shards."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What was exported; `digest` is of the rows' JSON."""
+    """What was exported: `path` is the JSON file or the folder of parts; `digest` is of the rows."""
 
     path: Path
     rows: int
@@ -34,55 +44,66 @@ class ExportResult:
     digest: str
 
 
-def export_stage(lake: Lake, stage: str, export_dir: Path) -> ExportResult:
-    """Write `<export_dir>/<stage>.json` and the images it names, streaming; existing images are kept.
+def export_stage(
+    lake: Lake, stage: str, export_dir: Path, *, layout: Layout = "auto", executor: Executor | None = None
+) -> ExportResult:
+    """Write a mixture to `export_dir`; what is there already and still right is kept.
 
-    The file appears under its name only when it is complete.
+    Memory holds the rows of one chunk and a bounded number of images, whatever the size of the mixture.
+
+    Args:
+        lake: The lake.
+        stage: Training stage of the mixture.
+        export_dir: Folder of the export.
+        layout: How the files lie; `auto` chooses by the number of rows.
+        executor: Writes the shards; default: the processes of this machine. They write to its folders.
+
+    Raises:
+        LakeError: A row or an image of the mixture is not in the lake.
     """
     export_dir.mkdir(parents=True, exist_ok=True)
+    n_rows = lake.get_table(f"mixture/{stage}").count()
+    if n_rows and (layout == "shards" or (layout == "auto" and n_rows >= SHARDS_MIN_ROWS)):
+        parts = llava_shards.export_parts(lake, stage, export_dir / stage, executor or ProcessExecutor())
+        (export_dir / f"{stage}.json").unlink(missing_ok=True)
+        digest = compute_digest([part.name for part in parts])
+        return ExportResult(export_dir / stage, n_rows, sum(part.n_images for part in parts), digest)
+    result = _export_files(lake, stage, export_dir, n_rows)
+    shutil.rmtree(export_dir / stage, ignore_errors=True)
+    return result
+
+
+def _export_files(lake: Lake, stage: str, export_dir: Path, n_rows: int) -> ExportResult:
+    """Write `<stage>.json` and its images. The file appears under its name only when it is complete."""
     target = export_dir / f"{stage}.json"
-    n_rows = n_images = 0
-    line_digests: list[str] = []
+    n_images = 0
+    digest = RunningDigest()
+    separator = "\n"
     with replace_file(target, fsync=True, unique=False) as temp_path, temp_path.open("w", encoding="utf-8") as file:
         file.write("[")
-        for batch in iter_batches(iter_mixture_rows(lake, stage), ROW_BATCH_SIZE):
-            paths = _write_images(lake, sorted({i for r in batch for i in r["image_ids"]}), export_dir)
-            n_images += len(paths)
-            for row in batch:
-                line = json.dumps(_build_entry(row, paths), ensure_ascii=False)
-                file.write(("\n" if n_rows == 0 else ",\n") + line)
-                line_digests.append(compute_digest(line))
-                n_rows += 1
+        if n_rows:
+            with open_mixture_addresses(lake, stage, CHUNK_ROWS) as book:
+                book.require_complete()
+                for chunk in range(-(-n_rows // CHUNK_ROWS)):
+                    addresses = book.read(chunk, chunk + 1)
+                    paths = _write_images(lake, addresses, export_dir)
+                    n_images += len(paths)
+                    for row in read_located_rows(lake, addresses):
+                        line = format_entry(row, paths)
+                        file.write(separator + line)
+                        digest.add(compute_digest(line))
+                        separator = ",\n"
         file.write("\n]\n")
-    return ExportResult(target, n_rows, n_images, compute_digest(*line_digests))
+    return ExportResult(target, n_rows, n_images, digest.to_hex())
 
 
-def _write_images(lake: Lake, image_ids: list[str], export_dir: Path) -> dict[str, str]:
+def _write_images(lake: Lake, addresses: RowAddresses, export_dir: Path) -> Mapping[str, str]:
     """Write the missing images and return the path below `export_dir` of each, by id."""
-    properties = lake.images.read_properties(image_ids)
-    paths = {i: f"images/{i[:2]}/{i}.{properties[i].format.lower()}" for i in image_ids}
-    missing = (i for i in image_ids if not (export_dir / paths[i]).exists())
-    for chunk in iter_batches(missing, IMAGE_BATCH_SIZE):
-        for image_id, data in lake.images.read_images(chunk).items():
-            path = export_dir / paths[image_id]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes_atomic(path, data, unique=False)
+    images: list[dict[str, Any]] = addresses.images.to_pylist()
+    paths = {image["image_id"]: build_image_path(image) for image in images}
+    missing_images = [image for image in images if not (export_dir / paths[image["image_id"]]).exists()]
+    for image, data in iter_located_images(lake, addresses, missing_images):
+        path = export_dir / paths[image["image_id"]]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(path, data, unique=False)
     return paths
-
-
-def _build_entry(row: dict[str, Any], path_by_image: dict[str, str]) -> dict[str, Any]:
-    n_frames = len(row["image_ids"]) if row["video"] else 0
-    entry: dict[str, Any] = {"id": row["row_id"], "source": row["source"]}
-    images = [path_by_image[i] for i in row["image_ids"]]
-    if images:
-        entry["image"] = images[0] if len(images) == 1 else images
-    entry["conversations"] = [
-        {"from": t["from"], "value": _expand_video_marker(t["value"], n_frames) if t["from"] == "human" else t["value"]}
-        for t in row["conversations"]
-    ]
-    return entry
-
-
-def _expand_video_marker(question: str, n_frames: int) -> str:
-    """Replace the video's marker by one per frame. Elsewhere it is a word: an answer may be about the tag."""
-    return question.replace(VIDEO_MARKER, IMAGE_MARKER * n_frames, 1) if n_frames else question

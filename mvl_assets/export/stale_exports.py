@@ -1,11 +1,13 @@
 """Which exported files hold data that is removed from the lake, so that they can be removed with it.
 
-An export is a copy of a mixture and can be made again. The export folder has a folder per format; its files begin with
-the name of their training stage (`single_image.json`), its images are named by their ids.
+An export is a copy of a mixture and can be made again. The export folder has a folder per format; its files, or folders
+of parts, begin with the name of their training stage (`single_image.json`), its images are named by their ids, also
+inside tars.
 """
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -30,6 +32,8 @@ def iter_stale_exports(export_dir: Path, stages: Collection[str], image_ids: IdS
                 if is_removed:
                     holds_removed_image = True
                     yield path
+        tars = sorted(format_dir.rglob("*.tar"))
+        holds_removed_image = holds_removed_image or any(_contains_image(path, image_ids) for path in tars)
         for path in sorted(p for p in format_dir.rglob("*") if p.is_file()):
             if _is_image_id(_strip_suffixes(path.name)):
                 continue
@@ -37,6 +41,15 @@ def iter_stale_exports(export_dir: Path, stages: Collection[str], image_ids: IdS
             stage = next((s for s in TRAINING_STAGES if top_name.startswith(s)), None)
             if stage is not None and (holds_removed_image or stage in stages):
                 yield path
+
+
+def _contains_image(path: Path, image_ids: IdSet) -> bool:
+    """Return whether a tar of images has one of these. Reads the heads of its members."""
+    with tarfile.open(path) as tar:
+        names = (_strip_suffixes(Path(member.name).name) for member in tar)
+        return any(
+            image_ids.contains(batch).any() for batch in iter_batches((n for n in names if _is_image_id(n)), 8192)
+        )
 
 
 def _strip_suffixes(name: str) -> str:

@@ -7,7 +7,7 @@ the number of rows, and whoever reads the rows afterwards takes them by address.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +19,13 @@ import pyarrow as pa
 
 from mvl_assets.lake.durability.scratch import create_scratch_dir
 from mvl_assets.lake.durability.spill import MEMORY_LIMIT
-from mvl_assets.lake.errors import translate_disk_errors
+from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table_reader import TableReader
 
 SCAN_BATCH_ROWS = 32_768
+# Images read at once by `iter_located_images`.
+MAX_GROUP_IMAGES, MAX_GROUP_BYTES = 512, 32 << 20
 
 SAMPLES_TABLE, IMAGES_TABLE = "samples", "images"
 _REWRITTEN_FAMILY = "rewritten"
@@ -37,7 +39,7 @@ class RowAddresses:
     Attributes:
         rows: One row per sample in order: part, ordinal, row_id, source, category, modality, kind, sample_address,
             rewrite_table and rewrite_address (null for an original).
-        images: One row per part and image: part, image_id, address, size, width, height.
+        images: One row per part and image: part, image_id, address, size, format, width, height.
         table_versions: Versions of the tables that the addresses belong to.
     """
 
@@ -49,8 +51,9 @@ class RowAddresses:
 class AddressBook:
     """Addresses of all rows of a mixture, on disk, in parts: packs, or chunks of consecutive rows."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, table_versions: dict[str, int]) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, stage: str, table_versions: dict[str, int]) -> None:
         self._con = con
+        self._stage = stage
         self._table_versions = table_versions
 
     def read(self, start: int, stop: int) -> RowAddresses:
@@ -65,13 +68,17 @@ class AddressBook:
         )
         return RowAddresses(rows, images, self._table_versions)
 
-    def count_missing(self) -> int:
-        """Count the rows that have no mixture row, sample or rewrite any more."""
+    def require_complete(self) -> None:
+        """Raise `LakeError` if a row is in no mixture any more, or its sample or rewrite is not in the lake."""
         ((n_missing,),) = self._con.sql(
             """SELECT count(*) FROM row_addresses
                WHERE sample_address IS NULL OR (kind = 'rewritten' AND rewrite_address IS NULL)"""
         ).fetchall()
-        return int(n_missing)
+        if n_missing:
+            raise LakeError(
+                f"{n_missing} rows of the mixture {self._stage}, or of its pack plan, are not in the lake any more",
+                hint=f"materialise mixture/{self._stage} and pack_plan/{self._stage} again",
+            )
 
 
 @contextmanager
@@ -96,7 +103,7 @@ def open_pack_addresses(lake: Lake, stage: str, plan: TableReader, first_pack: i
         con.execute("CREATE TABLE mixed AS SELECT * FROM planned LEFT JOIN mixture USING (row_id)")
         con.unregister("mixture")
         con.execute("DROP TABLE planned")
-        yield _find_addresses(lake, con)
+        yield _find_addresses(lake, stage, con)
 
 
 @contextmanager
@@ -116,7 +123,7 @@ def open_mixture_addresses(lake: Lake, stage: str, chunk_rows: int) -> Iterator[
                 * EXCLUDE (position) FROM mixture"""  # noqa: S608 - a number
         )
         con.unregister("mixture")
-        yield _find_addresses(lake, con)
+        yield _find_addresses(lake, stage, con)
 
 
 @contextmanager
@@ -132,7 +139,7 @@ def _open_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
-def _find_addresses(lake: Lake, con: duckdb.DuckDBPyConnection) -> AddressBook:
+def _find_addresses(lake: Lake, stage: str, con: duckdb.DuckDBPyConnection) -> AddressBook:
     """Join the table `mixed` with samples, rewrites and images."""
     names = [SAMPLES_TABLE, IMAGES_TABLE, *lake.list_tables(_REWRITTEN_FAMILY)]
     readers = {name: lake.get_table(name).snapshot() for name in names if lake.get_table(name).exists()}
@@ -170,21 +177,23 @@ def _find_addresses(lake: Lake, con: duckdb.DuckDBPyConnection) -> AddressBook:
     con.execute("DROP TABLE sampled")
     con.execute(
         """CREATE TABLE image_addresses
-           (part BIGINT, image_id VARCHAR, address UBIGINT, size BIGINT, width INTEGER, height INTEGER)"""
+           (part BIGINT, image_id VARCHAR, address UBIGINT, size BIGINT, format VARCHAR, width INTEGER,
+            height INTEGER)"""
     )
     if IMAGES_TABLE in readers:
-        columns = ["image_id", "source", "size", "width", "height"]
+        columns = ["image_id", "source", "size", "format", "width", "height"]
         con.register("images", _open_stream(readers[IMAGES_TABLE], columns, with_addresses=True))
         # Two runs may have stored the same image of a source: the first is taken, as everywhere.
         con.execute(
             """INSERT INTO image_addresses
-               SELECT part, image_id, min(_rowaddr), any_value(size), any_value(width), any_value(height)
+               SELECT part, image_id, min(_rowaddr), any_value(size), any_value(format), any_value(width),
+                      any_value(height)
                FROM image_refs JOIN images USING (source, image_id)
                GROUP BY part, image_id ORDER BY part, image_id"""
         )
         con.unregister("images")
     con.execute("DROP TABLE image_refs")
-    return AddressBook(con, {name: reader.version for name, reader in readers.items()})
+    return AddressBook(con, stage, {name: reader.version for name, reader in readers.items()})
 
 
 def _open_stream(reader: TableReader, columns: Sequence[str], *, with_addresses: bool = False) -> pa.RecordBatchReader:
@@ -225,6 +234,22 @@ def read_located_images(lake: Lake, addresses: RowAddresses, image_addresses: Se
     unique_addresses = sorted(set(image_addresses))
     blobs = dataset.read_blobs("bytes", addresses=unique_addresses, preserve_order=True)
     return {address: data or b"" for address, (_, data) in zip(unique_addresses, blobs, strict=True)}
+
+
+def iter_located_images(
+    lake: Lake, addresses: RowAddresses, images: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+    """Yield images, given as rows of `RowAddresses.images`, with their bytes, reading a bounded number at once."""
+    group: list[Mapping[str, Any]] = []
+    group_bytes = 0
+    for image in (*images, None):
+        if group and (image is None or len(group) == MAX_GROUP_IMAGES or group_bytes + image["size"] > MAX_GROUP_BYTES):
+            data = read_located_images(lake, addresses, [member["address"] for member in group])
+            yield from ((member, data[member["address"]]) for member in group)
+            group, group_bytes = [], 0
+        if image is not None:
+            group.append(image)
+            group_bytes += image["size"]
 
 
 def _take_rows(

@@ -169,8 +169,7 @@ def materialize_packs(
             table.delete("true")
         if n_kept < n_packs:
             with open_pack_addresses(lake, stage, plan, n_kept) as book:
-                if n_missing := book.count_missing():
-                    raise _build_stale_plan_error(stage, f"{n_missing} planned rows are not in the lake")
+                book.require_complete()
                 n_samples = PackedRows(stage, table.snapshot()).count_samples() if n_kept else 0
                 origin = PackOrigin(max_frames, plan_version, plan.version, run_id)
                 shards = _iter_shards(lake, stage, plan, book, origin, n_kept, n_samples)
@@ -253,57 +252,58 @@ def write_shard(shard: PackShard) -> WrittenShard:
     return WrittenShard(shard.start, table.write_fragments(iter_batches()), n_image_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class _PackContent:
+    """A planned pack, its rows, and the images that they show, as rows of `RowAddresses.images`."""
+
+    pack: dict[str, Any]
+    rows: list[dict[str, Any]]
+    images: list[dict[str, Any]]
+
+
 def _iter_row_groups(lake: Lake, shard: PackShard) -> Iterator[list[dict[str, Any]]]:
     """Yield the packs as rows of the table, in groups whose images fit into memory."""
-    packs = shard.packs.to_pylist()
-    rows_by_pack: dict[int, list[dict[str, Any]]] = {pack["position"]: [] for pack in packs}
-    for row in read_located_rows(lake, shard.addresses):
-        rows_by_pack[row["part"]].append({name: row[name] for name in PACKED_ROW_NAMES})
-    images_by_pack: dict[int, dict[str, dict[str, Any]]] = {pack["position"]: {} for pack in packs}
-    for image in shard.addresses.images.to_pylist():
-        images_by_pack[image["part"]][image["image_id"]] = image
-    image_ids_by_pack = []
-    for pack in packs:
-        rows = rows_by_pack[pack["position"]]
-        if [row["row_id"] for row in rows] != pack["row_ids"]:
-            raise _build_stale_plan_error(shard.stage, f"the rows of pack {pack['position']} are not in the lake")
-        image_ids = dict.fromkeys(i for row in rows for i in select_image_ids(row, shard.origin.max_frames))
-        if missing_ids := [i for i in image_ids if i not in images_by_pack[pack["position"]]]:
-            raise _build_stale_plan_error(shard.stage, f"image {missing_ids[0]} is not in the lake")
-        image_ids_by_pack.append(list(image_ids))
-    sizes = [
-        sum(images_by_pack[pack["position"]][image_id]["size"] for image_id in image_ids)
-        for pack, image_ids in zip(packs, image_ids_by_pack, strict=True)
-    ]
+    contents = _read_contents(lake, shard)
     n_samples_before, start = shard.n_samples_before, 0
-    for stop in iter_group_ends(sizes):
-        addresses = {
-            image_id: images_by_pack[pack["position"]][image_id]["address"]
-            for pack, image_ids in zip(packs[start:stop], image_ids_by_pack[start:stop], strict=True)
-            for image_id in image_ids
-        }
-        image_data = read_located_images(lake, shard.addresses, list(addresses.values()))
+    for stop in iter_group_ends(sum(image["size"] for image in content.images) for content in contents):
+        image_addresses = [image["address"] for content in contents[start:stop] for image in content.images]
+        image_data = read_located_images(lake, shard.addresses, image_addresses)
         group = []
-        for pack, image_ids in zip(packs[start:stop], image_ids_by_pack[start:stop], strict=True):
-            image_bytes = [image_data[addresses[image_id]] for image_id in image_ids]
-            row_ids = pack.pop("row_ids")
+        for content in contents[start:stop]:
+            image_bytes = [image_data[image["address"]] for image in content.images]
             group.append(
                 {
-                    **pack,
-                    "rows": rows_by_pack.pop(pack["position"]),
-                    "image_ids": image_ids,
+                    **content.pack,
+                    "rows": content.rows,
+                    "image_ids": [image["image_id"] for image in content.images],
                     "image_bytes": image_bytes,
                     "n_image_bytes": sum(map(len, image_bytes)),
-                    "n_samples": len(row_ids),
+                    "n_samples": len(content.rows),
                     "n_samples_before": n_samples_before,
                     "plan_version": shard.origin.plan_version,
                     "plan_table_version": shard.origin.plan_table_version,
                     "run_id": shard.origin.run_id,
                 }
             )
-            n_samples_before += len(row_ids)
+            n_samples_before += len(content.rows)
         yield group
         start = stop
+
+
+def _read_contents(lake: Lake, shard: PackShard) -> list[_PackContent]:
+    contents = [_PackContent(pack, [], []) for pack in shard.packs.to_pylist()]
+    for row in read_located_rows(lake, shard.addresses):
+        contents[row["part"] - shard.start].rows.append({name: row[name] for name in PACKED_ROW_NAMES})
+    images = {(image["part"], image["image_id"]): image for image in shard.addresses.images.to_pylist()}
+    for position, content in enumerate(contents, shard.start):
+        if [row["row_id"] for row in content.rows] != content.pack["row_ids"]:
+            raise _build_stale_plan_error(shard.stage, f"rows of pack {position} are not in the lake")
+        image_ids = (i for row in content.rows for i in select_image_ids(row, shard.origin.max_frames))
+        for image_id in dict.fromkeys(image_ids):
+            if (position, image_id) not in images:
+                raise _build_stale_plan_error(shard.stage, f"image {image_id} is not in the lake")
+            content.images.append(images[position, image_id])
+    return contents
 
 
 def _iter_pack_ids(reader: TableReader) -> Iterator[str]:

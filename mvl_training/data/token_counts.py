@@ -9,7 +9,6 @@ from sys import intern
 
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
-from mvl_assets.errors import MvlError
 from mvl_assets.execution.executor import Executor
 from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.lake.lake import Lake
@@ -97,17 +96,13 @@ def count_mixture(
         executor: Runs the chunks of a mixture that is not small; default: all cores of this machine.
 
     Raises:
-        MvlError: A sample or rewrite of the mixture is not in the lake.
+        LakeError: A sample or rewrite of the mixture is not in the lake.
     """
     n_rows = lake.get_table(f"mixture/{stage}").count()
     if n_rows <= MAX_SINGLE_PROCESS_ROWS:
         executor = ProcessExecutor(1)
     with open_mixture_addresses(lake, stage, CHUNK_ROWS) as book:
-        if n_missing := book.count_missing():
-            raise MvlError(
-                f"mixture/{stage}: samples or rewrites of {n_missing} rows are not in the lake",
-                hint=f"materialise mixture/{stage} again",
-            )
+        book.require_complete()
         tasks = (
             ChunkTask(lake.root, stage, recipe, index * CHUNK_ROWS, book.read(index, index + 1))
             for index in range(-(-n_rows // CHUNK_ROWS))

@@ -230,7 +230,7 @@ def test_a_row_or_image_that_is_gone_is_named_and_nothing_is_written(world: Lake
     target = world.images.table if table == "images" else world.get_table(table)
     gone = next(target.iter_rows([target.spec.key_column]))[target.spec.key_column]
     target.delete(f"{target.spec.key_column} = '{gone}'")
-    problem = f"image {gone} is not in the lake" if table == "images" else "planned rows are not in the lake"
+    problem = f"image {gone} is not in the lake" if table == "images" else "are not in the lake any more"
     with pytest.raises(MvlError, match=problem):
         materialize(world)
 
