@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
+
 from mvl_assets.execution.ray_cluster import LOOPBACK, set_ray_environment
 
 OBJECT_STORE_BYTES = 80 << 20
@@ -31,3 +33,13 @@ def start_cluster(n_nodes: int = 2, n_cpus: int = 1) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def kill_node(cluster: Any) -> None:
+    """Kill all processes of the newest node but the head's, as when a machine is lost."""
+    node = list(cluster.worker_nodes)[-1]
+    (raylet,) = node.all_processes["raylet"]
+    # Without its raylet a worker would live for a moment, and might finish its task.
+    for process in psutil.Process(raylet.process.pid).children(recursive=True):
+        process.kill()
+    cluster.remove_node(node, allow_graceful=False)

@@ -18,7 +18,7 @@ from mvl_assets.execution.executor import WorkerDied
 from mvl_assets.execution.ray_cluster import RayExecutor, connect, is_ray_installed
 from tests.execution import tasks
 from tests.execution.tasks import Job, make_jobs
-from tests.ray_nodes import start_cluster
+from tests.ray_nodes import kill_node, start_cluster
 
 # Not `importorskip`: Ray reads its environment when it is imported.
 pytestmark = pytest.mark.skipif(not is_ray_installed(), reason="Ray is not installed: pip install 'mvl[ray]'")
@@ -108,12 +108,12 @@ def test_tasks_of_a_node_that_is_killed_are_started_on_another(
 ) -> None:
     jobs = make_jobs(tmp_path, 3)
 
-    def kill_node() -> None:
+    def kill_in_the_middle() -> None:
         tasks.wait_until(lambda: sum(job.log.exists() for job in jobs) >= 2)
-        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        kill_node(cluster)
         (tmp_path / "go").touch()
 
-    killer = threading.Thread(target=kill_node)
+    killer = threading.Thread(target=kill_in_the_middle)
     killer.start()
     assert sorted(executor.run(tasks.wait_for_file, jobs)) == [0, 1, 4]
     killer.join()

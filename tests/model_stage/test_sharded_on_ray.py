@@ -12,7 +12,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.rewriting.rewrite import rewrite_source
 from tests.execution.tasks import wait_until
 from tests.model_stage.halting_stage import read_table, run_halting
-from tests.ray_nodes import start_cluster
+from tests.ray_nodes import kill_node, start_cluster
 from tests.rewriting.small_source import MATH, profile, put
 from tests.servers import serving
 
@@ -30,13 +30,13 @@ def test_a_killed_node_leaves_the_same_lake_and_nothing_is_paid_twice(lake: Lake
         rewrite_source(whole, MATH, profile(), run_id="r", endpoints=[endpoint])
         server.answer_counts.clear()
 
-        def kill_node() -> None:
+        def kill_in_the_middle() -> None:
             # One worker on each node has stored the answers of its shard.
             wait_until(lambda: len(list(tmp_path.glob("[01]*.*"))) >= 2, 120)
-            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+            kill_node(cluster)
             (tmp_path / "go").touch()
 
-        killer = threading.Thread(target=kill_node)
+        killer = threading.Thread(target=kill_in_the_middle)
         killer.start()
         report = run_halting(lake, tmp_path, endpoint, kind="ray", address=cluster.address, shard_rows=N_ROWS // 4)
         killer.join()
