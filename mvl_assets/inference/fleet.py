@@ -137,8 +137,9 @@ def is_base_url(text: str) -> bool:
     """Return whether a text is an HTTP URL with a host."""
     try:
         url = urlsplit(text)
+        (url.hostname or "").encode("idna")
         return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and not text.split()[1:]
-    except ValueError:  # a port that is no number, half an IPv6 address
+    except ValueError:  # a port that is no number, half an IPv6 address, a name that no resolver takes
         return False
 
 

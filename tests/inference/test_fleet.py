@@ -54,6 +54,7 @@ def test_an_empty_list_is_a_list_and_an_empty_file_is_half_written(tmp_path: Pat
         b"http://a:1/v1\nuser:hunter2@b",
         b"http://user:hunter2@a:port/v1",
         b"ftp://user:hunter2@a/v1",
+        b"http://user:hunter2@a..b/v1",
         b"http://user:hunter2@a/v1 http://b/v1",
         b'["http://user:hunter2@a/v1"',
         b'["http://user:hunter2@a/v1", 5]',
@@ -62,7 +63,7 @@ def test_an_empty_list_is_a_list_and_an_empty_file_is_half_written(tmp_path: Pat
         b"http://hunter2\xff\xfe/v1",
         b"http://a/hunter2\n" * 70_000,
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_a_broken_file_is_refused_whole_without_repeating_a_secret(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "endpoints"

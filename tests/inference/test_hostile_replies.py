@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from aiohttp import web
 
-from mvl_assets.inference.client.transport import MAX_BODY_BYTES
+from mvl_assets.inference.client.transport import MAX_BODY_BYTES, Transport
 from mvl_assets.inference.endpoint import Endpoint, EndpointError
 from mvl_assets.inference.engine import answer_all
 from mvl_assets.inference.options import EngineOptions
@@ -134,3 +135,19 @@ def test_secrets_are_masked_in_messages(new_log: NewLog, quick: EngineOptions, m
     for secret in ("sk-0123456789", "t0ken-of-mine"):
         assert secret not in failure.message + repr(endpoint)
     assert Endpoint(base_url="http://user:hunter2@host:8000/v1", model="m").redacted_url == "http://host:8000/v1"
+
+
+def test_a_password_in_the_address_is_not_in_messages() -> None:
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/9.9 nonsense\r\n\r\n")
+        writer.close()
+
+    async def ask() -> None:
+        server = await asyncio.start_server(reply, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, Transport() as transport:
+            fault = await transport.probe(Endpoint(f"http://user:hunter2@127.0.0.1:{port}/v1", "m"))
+            assert fault is not None and f"127.0.0.1:{port}" in fault.message and "hunter2" not in fault.message
+
+    asyncio.run(ask())

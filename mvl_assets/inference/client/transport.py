@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import TracebackType
@@ -130,10 +131,10 @@ class Transport:
             async with self._get(endpoint, endpoint.models_url) as response:
                 if response.status == 200:
                     model_names = parse_model_names(await _read_body(response))
-        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            return RequestFault("no_connection", _format_error(error), FaultScope.ENDPOINT)
         except MalformedReply:
             pass  # no list of models: the probe decides
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            return RequestFault("no_connection", _format_error(error), FaultScope.ENDPOINT)
         if endpoint.model in model_names:
             return None
         # A gateway may serve names that it does not list.
@@ -171,4 +172,5 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _format_error(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:300]
+    # Some errors repeat the URL, which may hold a password.
+    return re.sub(r"//[^/\s@]*@", "//", f"{type(error).__name__}: {error}")[:300]
