@@ -86,28 +86,30 @@ class KeyIndex:
             return previous
         # A handle of its own: the table's handle moves on to later versions.
         dataset = newest.checkout_version(newest.version)
-        fragments = self._list_fragments(dataset)
+        fragments, condition = self._list_fragments(dataset)
         signatures = frozenset(_get_signature(fragment) for fragment in fragments)
         known = frozenset[FragmentSignature]() if previous is None else previous.signatures
         runs = () if previous is None else _drop_fragments(previous.runs, known - signatures)
         new_fragments = [fragment for fragment in fragments if _get_signature(fragment) not in known]
         if new_fragments:
-            runs = _merge_runs(runs, *self._read_keys(dataset, new_fragments))
+            runs = _merge_runs(runs, *self._read_keys(dataset, new_fragments, condition))
         self._key_addresses = KeyAddresses(dataset, signatures, runs)
         return self._key_addresses
 
-    def _list_fragments(self, dataset: lance.LanceDataset) -> list[lance.LanceFragment]:
+    def _list_fragments(self, dataset: lance.LanceDataset) -> tuple[list[lance.LanceFragment], str | None]:
+        """Return the fragments with the rows to look up, and the condition that selects these rows in them."""
         if self.partition_key is None:
-            return dataset.get_fragments()
+            return dataset.get_fragments(), None
         own, mixed = self.table.find_fragments(dataset, self.partition_key)
-        return sorted([*own, *mixed], key=lambda fragment: fragment.fragment_id)
+        condition = self.table.build_partition_filter(self.partition_key) if mixed else None
+        return sorted([*own, *mixed], key=lambda fragment: fragment.fragment_id), condition
 
-    def _read_keys(self, dataset: lance.LanceDataset, fragments: list[lance.LanceFragment]) -> SortedRun:
-        condition = self.table.build_partition_filter(self.partition_key)
-        is_mixed = self.partition_key is not None and bool(self.table.find_fragments(dataset, self.partition_key)[1])
+    def _read_keys(
+        self, dataset: lance.LanceDataset, fragments: list[lance.LanceFragment], condition: str | None
+    ) -> SortedRun:
         scanner = dataset.scanner(
             columns=[self.table.spec.key_column],
-            filter=condition if is_mixed else None,
+            filter=condition,
             fragments=fragments,
             batch_size=8192,
             with_row_address=True,
