@@ -11,7 +11,7 @@
 #   MVL_PORT   a free port of the first machine (29500)
 #   MVL_SSH    what runs a line of shell on a host (ssh; `pdsh -R ssh -S -w` takes the same two arguments)
 #
-# Variables whose names begin as below are passed on, on a command line that other users may see; secrets (AWS_…,
+# Variables whose names begin as below are passed on, on a command line that other users may see; secrets (AWS keys,
 # HF_TOKEN, names with KEY) belong in each machine's own environment. Progress appears in the log of the Dagster step.
 set -euo pipefail
 
@@ -23,6 +23,7 @@ while IFS= read -r -d '' variable; do
   case ${variable%%=*} in
     PYTHONPATH | TOKENIZERS_PARALLELISM) ;;
     *TOKEN* | *KEY* | *SECRET* | *PASSWORD*) continue ;;
+    AWS_ENDPOINT* | AWS_REGION | AWS_DEFAULT_REGION | AWS_PROFILE) ;;
     MVL_* | NCCL_* | GLOO_* | TORCH_* | HF_* | OMP_* | KMP_*) ;;
     *) continue ;;
   esac

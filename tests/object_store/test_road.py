@@ -13,8 +13,9 @@ import pytest
 
 from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.storage import open_filesystem
 from tests.object_store.road import SLUGS, ask, build_profile, describe, ingest, mix, start_words
-from tests.object_store.server import PROJECT
+from tests.object_store.server import KEYS, PROJECT, list_files
 from tests.servers import serving
 
 ROWS = 6
@@ -79,6 +80,11 @@ def test_two_writers_of_different_sources_make_the_lake_of_one_after_the_other(
     lake = Lake(root)
     assert describe(lake) == describe(on_disk)
     assert lake.get_table("mixture/single_image").count() and lake.list_tables("judged")
+    filesystem, _ = open_filesystem(root)
+    secret = KEYS["AWS_SECRET_ACCESS_KEY"].encode()
+    for path in list_files(root):
+        with filesystem.open_input_stream(path) as stream:
+            assert secret not in stream.read(), path
 
 
 def test_a_process_killed_before_a_commit_is_simply_run_again(

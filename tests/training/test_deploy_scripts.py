@@ -73,6 +73,7 @@ def test_train_hosts_takes_the_first_word_of_a_line_and_a_rendezvous_without_use
 
 def test_train_hosts_passes_settings_but_no_secrets(there: Path) -> None:
     passed = {"MVL_HOME": "/data/a 'b'", "HF_HOME": "/hub", "TOKENIZERS_PARALLELISM": "false"}
+    passed |= {"AWS_ENDPOINT_URL": "http://store:9000", "AWS_REGION": "eu-north-1"}
     secret = {"HF_TOKEN": "hf_SECRET", "MVL_API_KEY": "sk-SECRET", "AWS_SECRET_ACCESS_KEY": "SECRET"}
     (line,) = _hosts(there, "node1\n", **passed, **secret).values()
     assert {f"{name}={value}" for name, value in passed.items()} <= set(line)
