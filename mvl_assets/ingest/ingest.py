@@ -163,7 +163,7 @@ class _IngestRun:
         self._numbering = RowNumbering(self._slug)
         self._existing = ExistingSamples(lake, self._slug)
         self._has_unreadable_file = False
-        self._n_broken = self._n_done = 0
+        self._n_broken = self._n_selected = self._n_done = 0
 
     @property
     def has_rows(self) -> bool:
@@ -218,7 +218,6 @@ class _IngestRun:
 
     def _iter_shard_rows(self, rows: Iterator[Sample | RejectedRow], selection: Selection | None) -> Iterator[ShardRow]:
         """Yield the selected samples with their ids, and note the rejects."""
-        self._n_selected = 0
         for batch in _iter_row_batches(rows):
             samples = []
             sample_ids = self._numbering.generate_ids(batch)

@@ -225,7 +225,7 @@ class ShardTask(NamedTuple):
 
 def ingest_shard(task: ShardTask) -> ShardResult:
     """Write one shard in a worker process."""
-    writer = ShardWriter(task.context, _open_lake(task.context.lake_root))
+    writer = ShardWriter(task.context, _open_lake(task.context.lake_root, task.context.source.slug))
     try:
         for row in task.rows:
             writer.add_row(row)
@@ -236,6 +236,6 @@ def ingest_shard(task: ShardTask) -> ShardResult:
 
 
 @lru_cache(maxsize=1)
-def _open_lake(root: str) -> Lake:
-    """Return a lake that the shards of a worker process share, with its index of the source's images."""
+def _open_lake(root: str, source: str) -> Lake:
+    """Return a lake that a source's shards in one process share, because it indexes the source's images."""
     return Lake(root)
