@@ -18,7 +18,7 @@ from mvl_assets.errors import SourceError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import CATEGORY
 from mvl_assets.lake_queries.current_samples import CurrentSamples
-from mvl_assets.media.image import compute_standard_size
+from mvl_assets.media.image import compute_standard_size, is_standard_size
 
 BATCH_ROWS = 8192
 _COLUMNS = (
@@ -127,15 +127,11 @@ def _infer_modalities(videos: pa.StructArray, n_images: pa.Int32Array) -> pa.Str
 def _compute_image_actions(properties: pa.ListArray) -> pa.StringArray:
     """Return what standardising does to the images of each row: of several, the most that it does to one."""
     images = properties.flatten()
-    sides = [images.field(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in ("width", "height")]
-    sizes, size_index = np.unique(sides[0] << 32 | sides[1], return_inverse=True)
-    severity_by_size = [
-        _ACTIONS_BY_SEVERITY.index(compute_standard_size(size >> 32, size & 0xFFFFFFFF).action)
-        for size in sizes.tolist()
-    ]
-    n_images = pc.fill_null(pc.list_value_length(properties), 0).to_numpy(zero_copy_only=False)
+    widths, heights = (images.field(name).to_numpy(zero_copy_only=False) for name in ("width", "height"))
+    row_indices = pc.list_parent_indices(properties).to_numpy()
     severity = np.zeros(len(properties), dtype=np.int64)
-    np.maximum.at(
-        severity, np.repeat(np.arange(len(properties)), n_images), np.array(severity_by_size, int)[size_index]
-    )
+    for index in np.flatnonzero(~is_standard_size(widths, heights)):
+        action = compute_standard_size(int(widths[index]), int(heights[index])).action
+        row = row_indices[index]
+        severity[row] = max(severity[row], _ACTIONS_BY_SEVERITY.index(action))
     return pa.array(_ACTIONS_BY_SEVERITY).take(pa.array(severity))

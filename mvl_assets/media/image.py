@@ -152,6 +152,12 @@ def compute_standard_size(width: int, height: int) -> StandardSize:
     return StandardSize((scaled[0], scaled[1]), (canvas[0], canvas[1]), action)
 
 
+def is_standard_size(widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Return for each of many sizes whether `standardise_image` leaves images of this size as they are."""
+    long_sides, short_sides = np.maximum(widths, heights), np.minimum(widths, heights)
+    return (short_sides >= MIN_SIDE) & (long_sides <= MAX_SIDE) & (long_sides <= MAX_ASPECT_RATIO * short_sides)
+
+
 def encode_image(image: Image.Image, format: Literal["JPEG", "PNG"] = "JPEG") -> bytes:
     """Return the image as a file. Equal pixels give equal bytes: fixed settings, no metadata."""
     rgb_image = image if image.mode == "RGB" else image.convert("RGB")
