@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import lance
 import numpy as np
 import pyarrow as pa
 
-from mvl_assets.lake.durability.scratch import create_scratch_dir
-from mvl_assets.lake.durability.spill import MEMORY_LIMIT
-from mvl_assets.lake.errors import LakeError, translate_disk_errors
+from mvl_assets.lake.durability.spill import open_duckdb
+from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table_reader import TableReader
+
+if TYPE_CHECKING:
+    import duckdb
 
 SCAN_BATCH_ROWS = 32_768
 # Images read at once by `iter_located_images`.
@@ -128,14 +129,9 @@ def open_mixture_addresses(lake: Lake, stage: str, chunk_rows: int) -> Iterator[
 
 @contextmanager
 def _open_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
-    with (
-        create_scratch_dir("addresses") as folder,
-        duckdb.connect(f"{folder}/addresses.duckdb") as con,
-        translate_disk_errors(str(folder)),
-    ):
-        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-        con.execute(f"SET temp_directory = '{folder}/spill'")
-        con.execute("SET preserve_insertion_order = false")
+    with open_duckdb() as con:
+        # Here streams are on the right of joins, and DuckDB may choose the side that it holds.
+        con.execute("RESET disabled_optimizers")
         yield con
 
 

@@ -7,6 +7,7 @@ import pytest
 from mvl_assets.curation.contamination import find_contamination
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import ImageRow
+from mvl_assets.lake_queries import contamination
 from mvl_assets.lake_queries.holdout import is_held_out
 from tests.curation.sources import source
 from tests.lake.rows import make_image, put_samples, sample
@@ -66,8 +67,9 @@ def test_held_out_row_is_not_a_near_duplicate_of_held_out_rows(lake: Lake) -> No
     assert find_contamination(lake, [source("a")], holdout_fraction=SHARE, run_id="one").hit_counts == {}
 
 
-def test_no_holdout_and_no_benchmark_give_no_hits(lake: Lake) -> None:
+def test_no_holdout_and_no_benchmark_give_no_hits_and_read_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     put_samples(lake, "a", [sample("a", n) for n in range(5)])
+    monkeypatch.setattr(contamination, "stream_current_samples", lambda *_: pytest.fail("samples were read"))
     report = find_contamination(lake, [source("a")], holdout_fraction=0, run_id="one")
     assert report.published.n_rows == 0
     assert report.hit_counts == {}
@@ -91,3 +93,21 @@ def test_row_with_an_image_of_a_held_out_row_is_a_hit(lake: Lake) -> None:
     put_samples(lake, "b", [lesson, other])
     find_contamination(lake, [source("b"), source("a")], holdout_fraction=SHARE, run_id="one")
     assert hits(lake) == {(lesson["sample_id"], "shared_image"): exam["sample_id"]}
+
+
+def test_older_versions_and_withdrawn_samples_are_neither_held_out_nor_hits(lake: Lake) -> None:
+    (asked,), (shown,) = pictures(held_out=True), pictures(held_out=False)
+    rows = [
+        sample("a", 1, pictures=[asked]),
+        sample("a", 1, pictures=[shown], revision=2),
+        sample("a", 2, pictures=[asked]),
+        sample("a", 2, withdrawn=True, revision=2),
+        sample("b", 1, pictures=[shown, asked]),
+    ]
+    for slug in "ab":
+        put_samples(lake, slug, [row for row in rows if row["source"] == slug])
+    find_contamination(lake, [source("a"), source("b")], holdout_fraction=SHARE, run_id="one")
+    assert hits(lake) == {}
+    put_samples(lake, "c", [sample("c", 1, pictures=[asked])])
+    find_contamination(lake, [source("a"), source("b"), source("c")], holdout_fraction=SHARE, run_id="two")
+    assert hits(lake) == {(rows[-1]["sample_id"], "shared_image"): sample("c", 1)["sample_id"]}

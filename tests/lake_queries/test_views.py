@@ -8,7 +8,12 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import CATEGORY, MIXTURE, REWRITTEN, SAMPLES
 from mvl_assets.lake_queries.holdout import is_held_out, iter_held_out_rows
-from mvl_assets.lake_queries.views import iter_current_samples, iter_mixture_rows, read_mixture_rows_by_id
+from mvl_assets.lake_queries.views import (
+    iter_current_samples,
+    iter_mixture_rows,
+    read_first_mixture_rows,
+    read_mixture_rows_by_id,
+)
 from tests.lake.rows import category_row, mixture, put, put_samples, rewrite, sample, table_of
 
 
@@ -72,6 +77,7 @@ def test_mixture_rows_have_the_content_of_their_sample_or_rewrite(lake: Lake) ->
     assert [r["conversations"] for r in rows] == [x["conversations"] for x in samples + rewrites]
     assert [r["image_ids"] for r in rows] == [s["image_ids"] for s in samples + samples[:2]]
     assert [r["position"] for r in iter_mixture_rows(lake, "one_vision", 2, 5)] == [2, 3, 4]
+    assert read_first_mixture_rows(lake, "one_vision", 6) == rows[:6]
     by_id = read_mixture_rows_by_id(
         lake, "one_vision", [rows[6]["row_id"], rows[0]["row_id"], compute_digest("nobody")]
     )
