@@ -109,16 +109,28 @@ def to_store_error(error: BaseException, uri: str) -> StoreError | None:
 
 
 @contextmanager
-def translate_disk_errors(uri: str) -> Iterator[None]:
-    """Raise the errors of a full or read-only disk, or of an unusable object store, as such; others pass through."""
+def translate_store_errors(uri: str) -> Iterator[None]:
+    """Raise the errors of an unusable object store as `StoreError`; others pass through."""
     try:
         yield
     except LakeError:
         raise
     except Exception as error:
         store_error = to_store_error(error, uri)
-        if store_error is not None:
-            raise store_error from None
+        if store_error is None:
+            raise
+        raise store_error from None
+
+
+@contextmanager
+def translate_disk_errors(uri: str) -> Iterator[None]:
+    """Raise the errors of a full or read-only disk, or of an unusable object store, as such; others pass through."""
+    try:
+        with translate_store_errors(uri):
+            yield
+    except LakeError:
+        raise
+    except Exception as error:
         translated = to_disk_error(error, uri)
         if translated is None:
             raise

@@ -13,6 +13,7 @@ import lance
 import pyarrow as pa
 
 from mvl_assets.common.image_properties import ImageProperties
+from mvl_assets.lake.errors import translate_store_errors
 from mvl_assets.lake.key_index import KeyIndex
 from mvl_assets.lake.schemas.tables import IMAGES, ImageRow
 from mvl_assets.lake.table import Table
@@ -63,7 +64,9 @@ class ImageStore:
         address_by_id = {} if key_addresses is None else key_addresses.lookup(ids)
         if key_addresses is None or not address_by_id:
             return {}
-        blobs = key_addresses.dataset.read_blobs("bytes", addresses=list(address_by_id.values()), preserve_order=True)
+        addresses = list(address_by_id.values())
+        with translate_store_errors(self.table.uri):
+            blobs = key_addresses.dataset.read_blobs("bytes", addresses=addresses, preserve_order=True)
         return {image_id: data or b"" for image_id, (_, data) in zip(address_by_id, blobs, strict=True)}
 
     def read_sizes(self, ids: Collection[str]) -> dict[str, int]:

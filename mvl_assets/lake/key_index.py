@@ -13,6 +13,7 @@ import lance
 import numpy as np
 
 from mvl_assets.common.id_array import ID_DTYPE, concatenate_ids, find_ids, pack_ids
+from mvl_assets.lake.errors import translate_store_errors
 from mvl_assets.lake.fragments import FRAGMENT_BITS
 from mvl_assets.lake.table_reader import TableReader
 
@@ -72,7 +73,8 @@ class KeyIndex:
             return {}
         column_names = list(columns) if columns is not None else self.table.schema.names
         # Lance's public `take` wants positions in the whole table, which every other partition's write changes.
-        rows = key_addresses.dataset._take_rows(list(addresses.values()), columns=column_names).to_pylist()
+        with translate_store_errors(self.table.uri):
+            rows = key_addresses.dataset._take_rows(list(addresses.values()), columns=column_names).to_pylist()
         return dict(zip(addresses, rows, strict=True))
 
     def load_key_addresses(self) -> KeyAddresses | None:
@@ -115,9 +117,10 @@ class KeyIndex:
             with_row_address=True,
         )
         keys, addresses = [], [np.empty(0, dtype=np.uint64)]
-        for batch in scanner.to_batches():
-            keys.append(pack_ids(batch.column(0).to_pylist()))
-            addresses.append(np.asarray(batch.column("_rowaddr"), dtype=np.uint64))
+        with translate_store_errors(self.table.uri):
+            for batch in scanner.to_batches():
+                keys.append(pack_ids(batch.column(0).to_pylist()))
+                addresses.append(np.asarray(batch.column("_rowaddr"), dtype=np.uint64))
         return concatenate_ids(keys), np.concatenate(addresses)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum
 from mvl_assets.lake import sql
 from mvl_assets.lake.durability.durable import Fsyncer, has_torn_manifest, repair
-from mvl_assets.lake.errors import LakeError, UnknownKeyScheme, to_store_error, translate_disk_errors
+from mvl_assets.lake.errors import LakeError, UnknownKeyScheme, translate_disk_errors, translate_store_errors
 from mvl_assets.lake.fragments import PartitionMap
 from mvl_assets.lake.schemas.schema_check import check_schema
 from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, TableSpec
@@ -92,7 +92,7 @@ class TableReader:
             if self.is_snapshot:
                 return self._dataset
             # Never `checkout_latest`: it moves the handle under another thread's scan, and panics when they meet.
-            with translate_disk_errors(self.uri):
+            with translate_store_errors(self.uri):
                 newest = self._dataset.latest_version
             if newest != self._dataset.version:
                 self._dataset = self._dataset.checkout_version(newest)
@@ -112,11 +112,9 @@ class TableReader:
                         hint="let a process that may write here open it: that version is put aside, the rest is kept",
                     ) from error
         try:
-            dataset = lance.dataset(self.uri, session=self.session, storage_options=self.storage_options)
-        except (OSError, ValueError) as error:
-            store_error = to_store_error(error, self.uri)
-            if store_error is not None:
-                raise store_error from None
+            with translate_store_errors(self.uri):
+                dataset = lance.dataset(self.uri, session=self.session, storage_options=self.storage_options)
+        except ValueError as error:
             if "not found" in str(error).lower():
                 raise FileNotFoundError(self.uri) from error
             raise
@@ -161,11 +159,12 @@ class TableReader:
         dataset = self.open_if_exists()
         if dataset is None:
             return 0
-        if partition_key is None:
-            return dataset.count_rows(filter)
-        own, mixed = self.find_fragments(dataset, partition_key)
-        mixed_filter = sql.join_conditions(self.build_partition_filter(partition_key), filter)
-        return sum(f.count_rows(filter) for f in own) + sum(f.count_rows(mixed_filter) for f in mixed)
+        with translate_store_errors(self.uri):
+            if partition_key is None:
+                return dataset.count_rows(filter)
+            own, mixed = self.find_fragments(dataset, partition_key)
+            mixed_filter = sql.join_conditions(self.build_partition_filter(partition_key), filter)
+            return sum(f.count_rows(filter) for f in own) + sum(f.count_rows(mixed_filter) for f in mixed)
 
     def scan(
         self,
@@ -202,9 +201,10 @@ class TableReader:
                 column_names, filter, limit, offset, batch_size=batch_size, fragments=fragments
             ).to_batches()
 
-        yield from scan_range(rotate_from or None, None)
-        if rotate_from:
-            yield from scan_range(None, rotate_from)
+        with translate_store_errors(self.uri):
+            yield from scan_range(rotate_from or None, None)
+            if rotate_from:
+                yield from scan_range(None, rotate_from)
 
     def to_reader(
         self, columns: Sequence[str], filter: str | None = None, partition_key: str | None = None
@@ -250,8 +250,9 @@ class TableReader:
             return
         column_names = list(columns) if columns is not None else self.schema.names
         scanner = dataset.scanner(columns=column_names, offset=start, limit=stop - start, batch_size=batch_size)
-        for batch in scanner.to_batches():
-            yield from batch.to_pylist()
+        with translate_store_errors(self.uri):
+            for batch in scanner.to_batches():
+                yield from batch.to_pylist()
 
     def find_latest_match(self, filter: str) -> tuple[dict | None, bool]:
         """Find a matching row in the newest version that contains one.

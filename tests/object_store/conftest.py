@@ -19,7 +19,7 @@ def store() -> Iterator[StoreProcess]:
 @pytest.fixture
 def root(store: StoreProcess, monkeypatch: pytest.MonkeyPatch) -> str:
     """The root of an empty lake; the environment of the test reaches it."""
-    for variable in ("AWS_ENDPOINT", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+    for variable in ("AWS_ENDPOINT", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(variable, raising=False)
     for variable, value in store.environment.items():
         monkeypatch.setenv(variable, value)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from tests.servers import wait_for
 
 PROJECT = Path(__file__).resolve().parents[2]
 BUCKET, FORGETFUL, ELSEWHERE, GUARDED = "lake", "forgetful", "elsewhere", "guarded"
-COUNT_PATH = "/count-listings"
-KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "hidden-word"}
+COUNT_PATH, EXPIRE_PATH, RENEW_PATH = "/count-listings", "/expire", "/renew"
+KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "hidden-word", "AWS_SESSION_TOKEN": "hidden-token"}
 
 
 def list_files(uri: str) -> list[str]:
@@ -50,8 +51,20 @@ class StoreProcess:
 
     def count_listings(self) -> int:
         """How often any client has listed objects so far."""
-        with urllib.request.urlopen(f"{self.endpoint}{COUNT_PATH}", timeout=30) as response:
-            return int(response.read())
+        return int(self.get(COUNT_PATH))
+
+    def get(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.endpoint + path, timeout=30) as response:
+            return bytes(response.read())
+
+    @contextmanager
+    def expired(self) -> Iterator[None]:
+        """Meanwhile every client's session has expired."""
+        self.get(EXPIRE_PATH)
+        try:
+            yield
+        finally:
+            self.get(RENEW_PATH)
 
     def __enter__(self) -> StoreProcess:
         self.process = subprocess.Popen(
@@ -85,26 +98,29 @@ REFUSALS = {
         "The request signature we calculated does not match the signature you provided. Check your key.",
     ),
 }
+EXPIRED = ("400 Bad Request", "ExpiredToken", "The provided token has expired.")
 
 
 def make_unlike(app: App) -> App:
     """The server with its unusual buckets."""
 
     n_listings = 0
+    is_expired = False
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        nonlocal n_listings
+        nonlocal n_listings, is_expired
         n_listings += "list-type=" in environ["QUERY_STRING"]
-        if environ["PATH_INFO"] == COUNT_PATH:
+        if environ["PATH_INFO"] in (COUNT_PATH, EXPIRE_PATH, RENEW_PATH):
+            is_expired = environ["PATH_INFO"] == EXPIRE_PATH
             start_response("200 OK", [("Content-Type", "text/plain")])
             return [str(n_listings).encode()]
         bucket = environ["PATH_INFO"].split("/")[1]
         if bucket == FORGETFUL:
             environ.pop("HTTP_IF_NONE_MATCH", None)
-        if bucket in REFUSALS:
-            status, code, message = REFUSALS[bucket]
+        if bucket in REFUSALS or is_expired:
+            status, code, message = REFUSALS.get(bucket, EXPIRED)
             start_response(status, [("Content-Type", "application/xml")])
-            signed = environ.get("HTTP_AUTHORIZATION", "")
+            signed = environ.get("HTTP_AUTHORIZATION", "") + environ.get("HTTP_X_AMZ_SECURITY_TOKEN", "")
             body = ERROR.format(code=code, message=message, signed=signed).encode()
             return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
         return app(environ, start_response)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
 from mvl_assets.errors import MvlError
+from mvl_assets.lake.errors import StoreError
 from mvl_assets.lake.lake import Lake
-from tests.lake.rows import answer, pages
-from tests.object_store.server import StoreProcess
+from tests.lake.rows import answer, make_image, pages
+from tests.object_store.server import KEYS, StoreProcess
 
 TABLE = "category/ocr"
 
@@ -52,6 +55,36 @@ def test_a_snapshot_stays_as_it_is_and_cannot_be_written(root: str) -> None:
         with pytest.raises(MvlError, match="snapshot"):
             write()
     assert lake.get_table(TABLE).count() == 6
+
+
+def test_credentials_that_expire_in_the_middle_are_one_error_without_them(store: StoreProcess, root: str) -> None:
+    lake = Lake(root)
+    rows = pages("drawn", "x", range(4))
+    lake.get_table(TABLE).publish([rows], "drawn")
+    lake.get_images("drawn").insert([make_image(1)])
+    (image_id,) = (row["image_id"] for row in lake.images.table.iter_rows(["image_id"]))
+    still = lake.snapshot()
+    table, index = still.get_table(TABLE), still.get_index(TABLE)
+    key = rows.column(table.spec.key_column)[0].as_py()
+    assert index.find_existing([key]) and not still.images.find_missing([image_id])
+    reads = {
+        "newest": lambda: lake.get_table(TABLE).count(),
+        "open": lambda: Lake(root).get_table(TABLE).count(),
+        "scan": lambda: list(table.scan()),
+        "range": lambda: list(table.iter_range(0, 4)),
+        "filter": lambda: table.count("source = 'drawn'"),
+        "index": lambda: index.read_rows([key]),
+        "image": lambda: still.images.read_images([image_id]),
+        "write": lambda: lake.get_table(TABLE).publish([rows], "drawn"),
+    }
+    with store.expired():
+        for name, read in reads.items():
+            with pytest.raises(StoreError, match="does not accept the credentials") as refused:
+                read()
+            shown = "".join(traceback.format_exception(refused.value))
+            assert not any(value in shown for value in KEYS.values()), name
+    for read in reads.values():
+        read()
 
 
 def _append(lake: Lake) -> None:
