@@ -12,7 +12,8 @@ Parts, each from a fixed seed, repetitions interleaved, medians with minimum and
   planning  rows counted per second and core; its floor is the tokenizer on the same texts
   loader    images per second from Lance, and from WebDataset through its shuffle buffer, over the same images: their
             bytes in random order, and with the rows and texts of their samples in the exact order of the plan, as
-            training reads them; samples per second with decoding; the floor of bytes is reading one file
+            training reads them, in place and from packed rows; samples per second with decoding; the floor of bytes is
+            reading one file
 
 `webdataset` is needed for the last part only: `pip install --target DIR webdataset`, then PYTHONPATH=DIR. Data has the
 shape of the demo recipe (or `--recipe`); with `--json` the last line of the output is one JSON object.
@@ -49,14 +50,16 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.execution.processes import ProcessExecutor
-from mvl_assets.ingest.ingest import MAX_PENDING_ROWS
+from mvl_assets.ingest.shard import SHARD_ROWS as INGEST_SHARD_ROWS
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import ImageRow
 from mvl_assets.lake_queries import views
 from mvl_assets.media.image import inspect_image
 from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.bin_packing import pack_bins
+from mvl_training.data.pack_materializer import materialize_packs
 from mvl_training.data.pack_plan import PackPlan
+from mvl_training.data.packed_rows import open_packs
 from mvl_training.data.packing import SHARD_ROWS, build_pack_plan, compute_max_tiles
 from mvl_training.data.processing import SampleCost, SampleProcessor, load_tokenizer
 from mvl_training.data.token_counts import PackableSample, count_mixture
@@ -89,6 +92,7 @@ HEADLINES = (
     "planning_rows_per_second_and_core",
     "packing_rows_per_second_and_core",
     "loader_with_rows_vs_webdataset",
+    "packed_rows_vs_webdataset",
 )
 N_LOADED_SAMPLES = 400
 IMAGES_PER_FETCH = 256
@@ -190,8 +194,8 @@ def write_lake(root: Path, n_rows: int) -> Lake:
     lake, rng = Lake(str(root)), np.random.default_rng(SEED)
     samples: list[dict[str, Any]] = []
     mixture: list[dict[str, Any]] = []
-    # Commits have the size of ingest's, which reading speed depends on.
-    for row_numbers in iter_chunks(list(range(n_rows)), MAX_PENDING_ROWS):
+    # Fragments have the size of ingest's, which reading speed depends on.
+    for row_numbers in iter_chunks(list(range(n_rows)), INGEST_SHARD_ROWS):
         images: list[ImageRow] = []
         for row_number in row_numbers:
             is_text_only = rng.random() < TEXT_ONLY_FRACTION
@@ -392,6 +396,9 @@ def measure_loader(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path
     from mvl_training.data.pack_loader import PackLoader
 
     pack_loader = PackLoader(lake, STAGE, plan, processor)
+    max_frames = recipe.get_stage(STAGE).max_frames
+    materialize_packs(lake, STAGE, ProcessExecutor(1), max_frames=max_frames, run_id="benchmark")
+    packed_loader = PackLoader(lake, STAGE, open_packs(lake, STAGE), processor)
 
     def open_webdataset() -> Any:
         return webdataset.WebDataset(str(tar), shardshuffle=False, empty_check=False).shuffle(1000)
@@ -399,10 +406,10 @@ def measure_loader(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path
     def fetch_image_bytes() -> int:
         return sum(len(lake.images.read_images(chunk)) for chunk in iter_chunks(image_ids, IMAGES_PER_FETCH))
 
-    def read_packs() -> int:
+    def read_packs(loader: PackLoader) -> int:
         return sum(
             len(raw_pack.rows[row_id]["image_ids"])
-            for raw_pack in pack_loader.reader.iter_raw_packs(range(len(plan)))
+            for raw_pack in loader.reader.iter_raw_packs(range(len(plan)))
             if raw_pack.pack is not None
             for row_id in raw_pack.pack.row_ids
         )
@@ -426,7 +433,8 @@ def measure_loader(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path
         return n_samples
 
     loaders: dict[str, Callable[[], int]] = {
-        "lance_as_training_reads": read_packs,
+        "lance_as_training_reads": lambda: read_packs(pack_loader),
+        "lance_packed_rows": lambda: read_packs(packed_loader),
         "lance_bytes": fetch_image_bytes,
         "webdataset": lambda: sum(len(sample["jpg"]) > 0 for sample in open_webdataset() if "jpg" in sample),
         "samples_lance": load_packs,
@@ -452,6 +460,7 @@ def measure_loader(size: BenchmarkSize, recipe: Recipe, lake: Lake, folder: Path
         "rows_per_second": {name: summarize_values(values) for name, values in speeds.items()},
         "loader_vs_webdataset": compute_webdataset_speedup("lance_bytes"),
         "loader_with_rows_vs_webdataset": compute_webdataset_speedup("lance_as_training_reads"),
+        "packed_rows_vs_webdataset": compute_webdataset_speedup("lance_packed_rows"),
     }
 
 

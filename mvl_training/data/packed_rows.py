@@ -13,8 +13,10 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 
+from mvl_assets.common.digest import KEY_SCHEME
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN
 from mvl_assets.lake.table_reader import TableReader
 from mvl_training.data.pack_plan import Pack, PackCounts, PackPlan
 from mvl_training.data.raw_packs import READ_GROUP_PACKS, RawPack, iter_group_ends, prefetch
@@ -25,7 +27,7 @@ COUNT_BLOCK_PACKS = 1 << 14
 """Packs whose counts are read together and kept: a step asks for a few hundred that follow each other."""
 
 _COUNT_COLUMNS = ("n_tokens", "n_loss_tokens", "n_tiles", "n_samples")
-_PLAN_COLUMNS = ("plan_version", "plan_table_version", "n_samples_before", "n_samples")
+_PLAN_COLUMNS = (KEY_SCHEME_COLUMN, "plan_version", "plan_table_version", "n_samples_before", "n_samples")
 _PACK_COLUMNS = ("pack_id", "position", "rows", "lengths", "image_ids", "image_bytes")
 
 
@@ -44,7 +46,9 @@ class PackedRows:
         first, last = (self._take([position], _PLAN_COLUMNS).to_pylist()[0] for position in (0, self._n_packs - 1))
         self.version: str = last["plan_version"]
         self.plan_table_version: int = last["plan_table_version"]
+        # Rows are written in order, and all of a plan by one scheme. Looking at each would take the longer, the more rows.
         self._is_of_one_plan = first["plan_version"] == self.version
+        self._has_known_keys = first[KEY_SCHEME_COLUMN] == last[KEY_SCHEME_COLUMN] == KEY_SCHEME
         self._n_samples: int = last["n_samples_before"] + last["n_samples"]
         self._count_block: tuple[int, PackCounts] = (0, _build_counts(self._take([], _COUNT_COLUMNS)))
 
@@ -53,7 +57,7 @@ class PackedRows:
 
     def is_of(self, plan: TableReader) -> bool:
         """Return whether these are the rows of all packs of a plan."""
-        if not self._is_of_one_plan or self._n_packs != plan.count():
+        if not self._is_of_one_plan or not self._has_known_keys or self._n_packs != plan.count():
             return False
         # The data version is a digest of every row of the plan; as long as nobody wrote the table, it is the same.
         return self.plan_table_version == plan.version or self.version == plan.compute_data_version()
@@ -127,9 +131,7 @@ def open_packs(lake: Lake, stage: TrainingStage) -> PackPlan | PackedRows:
     """
     plan, table = lake.get_table(f"pack_plan/{stage}"), lake.get_table(f"packed_rows/{stage}")
     if plan.exists() and table.count():
-        snapshot = table.snapshot()
-        snapshot.require_known_keys()
-        packed_rows = PackedRows(stage, snapshot)
+        packed_rows = PackedRows(stage, table.snapshot())
         if packed_rows.is_of(plan.snapshot()):
             return packed_rows
         LOG.warning(f"packed_rows/{stage} is not of the current plan: rows are looked up in the lake instead")

@@ -225,6 +225,12 @@ def test_a_plan_that_was_published_again_without_a_change_keeps_its_packs(world:
     assert isinstance(open_packs(world, STAGE), PackedRows)
 
 
+def test_packs_with_keys_of_another_scheme_are_not_read(world: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    materialize(world)
+    monkeypatch.setattr(packed_rows, "KEY_SCHEME", 2)
+    assert isinstance(open_packs(world, STAGE), PackPlan)
+
+
 @pytest.mark.parametrize("table", ["samples", "images"])
 def test_a_row_or_image_that_is_gone_is_named_and_nothing_is_written(world: Lake, table: str) -> None:
     target = world.images.table if table == "images" else world.get_table(table)
