@@ -29,7 +29,7 @@ from peak_memory import read_peak_rss_mb
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.lake.lake import Lake
 from mvl_training.data.batch_order import BatchOrder
-from mvl_training.data.pack_materializer import PACKED_ROW_NAMES, SHARD_PACKS
+from mvl_training.data.pack_materializer import PACKED_ROW_NAMES, SHARD_PACKS, build_packed_table
 from mvl_training.data.packed_rows import PackedRows, open_packs
 
 STAGE: TrainingStage = "single_image"
@@ -38,6 +38,7 @@ IMAGE_BYTES = 300
 RANK, WORLD_SIZE = 3, 8
 SAMPLES_PER_STEP = 512
 FIRST_PACKS = 256
+SHARDS_PER_COMMIT = 64
 SIZES = (200_000, 1_000_000, 4_000_000, 12_000_000)
 
 
@@ -49,7 +50,7 @@ def write_packed_rows(lake: Lake, n_rows: int) -> None:
     plan.append_fragments([plan.write_fragments(_iter_plan_batches(n_packs, plan.spec.columns))])
     table = lake.get_table(f"packed_rows/{STAGE}")
     table.create()
-    template = _build_shard(table.spec.columns)
+    template = _build_shard()
     written = []
     for start in range(0, n_packs, SHARD_PACKS):
         n_shard_packs = min(SHARD_PACKS, n_packs - start)
@@ -64,7 +65,9 @@ def write_packed_rows(lake: Lake, n_rows: int) -> None:
         for name, column in new_columns.items():
             shard = shard.set_column(shard.schema.get_field_index(name), shard.schema.field(name), column)
         written.append(table.write_fragments([shard]))
-    table.append_fragments(written)
+        if len(written) == SHARDS_PER_COMMIT or start + SHARD_PACKS >= n_packs:
+            table.append_fragments(written)
+            written = []
 
 
 def _iter_plan_batches(n_packs: int, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -79,7 +82,7 @@ def _format_ids(positions: np.ndarray) -> pa.Array:
     return pa.array([f"{position:032x}" for position in positions.tolist()])
 
 
-def _build_shard(schema: pa.Schema) -> pa.Table:
+def _build_shard() -> pa.Table:
     rng = np.random.default_rng(20241206)
     packs = []
     for _ in range(SHARD_PACKS):
@@ -98,12 +101,11 @@ def _build_shard(schema: pa.Schema) -> pa.Table:
         ]
         packs.append(
             {
-                **dict.fromkeys(schema.names),
                 "rows": rows,
                 "lengths": [100] * ROWS_PER_PACK,
                 "image_ids": image_ids,
-                "image_bytes": [rng.bytes(IMAGE_BYTES) for _ in image_ids],
-                "n_image_bytes": ROWS_PER_PACK * IMAGE_BYTES,
+                "image_sizes": [IMAGE_BYTES] * ROWS_PER_PACK,
+                "image_bytes": rng.bytes(ROWS_PER_PACK * IMAGE_BYTES),
                 "n_samples": ROWS_PER_PACK,
                 "n_tokens": 100 * ROWS_PER_PACK,
                 "n_tiles": ROWS_PER_PACK,
@@ -112,7 +114,7 @@ def _build_shard(schema: pa.Schema) -> pa.Table:
                 "pack_id": "",
             }
         )
-    return pa.Table.from_pylist(packs, schema=schema)
+    return build_packed_table(packs)
 
 
 def start_rank(lake_root: str) -> dict[str, float]:

@@ -8,11 +8,12 @@ No torch, no tokenizer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,7 +23,7 @@ from mvl_assets.execution.executor import Executor
 from mvl_assets.lake.durability.lease import create_lease
 from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import PACKED_ROW_LIST
+from mvl_assets.lake.schemas.tables import PACKED_ROW_LIST, PACKED_ROWS
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.lake_queries.row_addresses import (
@@ -33,12 +34,16 @@ from mvl_assets.lake_queries.row_addresses import (
     read_located_rows,
 )
 from mvl_training.data.image_selection import select_image_ids
-from mvl_training.data.packed_rows import PackedRows
+from mvl_training.data.packed_rows import IMAGE_BYTES_COLUMN, PackedRows
 from mvl_training.data.raw_packs import iter_group_ends
 from mvl_training.data.task_order import iter_in_order
 
 SHARD_PACKS = 512
 """Packs of a shard: 0.4 to 2 GB with the paper's images, and 3,000 shards for twelve million rows."""
+
+COMMIT_INTERVAL_S = 30.0
+"""How much finished work a kill may lose. A commit per shard would leave a gigabyte of manifests for twelve million
+rows, because each lists all fragments."""
 
 MATERIALIZE_MIN_ROWS = 1_000_000
 """Rows of a mixture from which packs are materialised unless the profile says otherwise. Below it the indexes of a rank
@@ -147,7 +152,7 @@ def materialize_packs(
         executor: Runs the shards.
         max_frames: Frames that the stage takes from a video; no others are written.
         run_id: Run that the rows name.
-        progress_callback: Called with (packs written, packs in total).
+        progress_callback: Called with (packs committed, packs in total).
 
     Raises:
         MvlError: There is no plan, or the lake lacks a row or image of it.
@@ -173,13 +178,18 @@ def materialize_packs(
                 n_samples = PackedRows(stage, table.snapshot()).count_samples() if n_kept else 0
                 origin = PackOrigin(max_frames, plan_version, plan.version, run_id)
                 shards = _iter_shards(lake, stage, plan, book, origin, n_kept, n_samples)
+                pending: list[WrittenShard] = []
+                committed_at = time.monotonic()
                 with closing(executor.run(write_shard, shards)) as written:
                     for shard in iter_in_order(written, lambda shard: (shard.start, shard.stop), n_kept):
-                        lease.renew()
-                        table.append_fragments([shard.fragments])
-                        n_image_bytes += shard.n_image_bytes
-                        if progress_callback is not None:
-                            progress_callback(shard.stop, n_packs)
+                        pending.append(shard)
+                        if shard.stop == n_packs or time.monotonic() - committed_at >= COMMIT_INTERVAL_S:
+                            lease.renew()
+                            table.append_fragments([shard.fragments for shard in pending])
+                            n_image_bytes += sum(shard.n_image_bytes for shard in pending)
+                            pending, committed_at = [], time.monotonic()
+                            if progress_callback is not None:
+                                progress_callback(shard.stop, n_packs)
     return MaterializeReport(
         stage,
         n_packs,
@@ -246,10 +256,21 @@ def write_shard(shard: PackShard) -> WrittenShard:
     def iter_batches() -> Iterator[pa.Table]:
         nonlocal n_image_bytes
         for rows in _iter_row_groups(lake, shard):
-            n_image_bytes += sum(row["n_image_bytes"] for row in rows)
-            yield pa.Table.from_pylist(rows, schema=table.spec.columns)
+            n_image_bytes += sum(len(row["image_bytes"]) for row in rows)
+            yield build_packed_table(rows)
 
     return WrittenShard(shard.start, table.write_fragments(iter_batches()), n_image_bytes)
+
+
+def build_packed_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return packs, given as dictionaries, as rows of the table; what a dictionary lacks is null."""
+    columns = {
+        field.name: pa.array([row.get(field.name) for row in rows], field.type)
+        for field in PACKED_ROWS.columns
+        if field.name != IMAGE_BYTES_COLUMN
+    }
+    blobs = lance.blob_array([row[IMAGE_BYTES_COLUMN] for row in rows])
+    return pa.table({**columns, IMAGE_BYTES_COLUMN: blobs}, schema=PACKED_ROWS.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,14 +291,13 @@ def _iter_row_groups(lake: Lake, shard: PackShard) -> Iterator[list[dict[str, An
         image_data = read_located_images(lake, shard.addresses, image_addresses)
         group = []
         for content in contents[start:stop]:
-            image_bytes = [image_data[image["address"]] for image in content.images]
             group.append(
                 {
                     **content.pack,
                     "rows": content.rows,
                     "image_ids": [image["image_id"] for image in content.images],
-                    "image_bytes": image_bytes,
-                    "n_image_bytes": sum(map(len, image_bytes)),
+                    "image_sizes": [image["size"] for image in content.images],
+                    "image_bytes": b"".join(image_data[image["address"]] for image in content.images),
                     "n_samples": len(content.rows),
                     "n_samples_before": n_samples_before,
                     "plan_version": shard.origin.plan_version,

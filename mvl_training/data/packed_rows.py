@@ -23,12 +23,14 @@ from mvl_training.data.raw_packs import READ_GROUP_PACKS, RawPack, iter_group_en
 
 LOG = logging.getLogger(__name__)
 
+IMAGE_BYTES_COLUMN = "image_bytes"
+
 COUNT_BLOCK_PACKS = 1 << 14
 """Packs whose counts are read together and kept: a step asks for a few hundred that follow each other."""
 
 _COUNT_COLUMNS = ("n_tokens", "n_loss_tokens", "n_tiles", "n_samples")
 _PLAN_COLUMNS = (KEY_SCHEME_COLUMN, "plan_version", "plan_table_version", "n_samples_before", "n_samples")
-_PACK_COLUMNS = ("pack_id", "position", "rows", "lengths", "image_ids", "image_bytes")
+_PACK_COLUMNS = ("pack_id", "position", "rows", "lengths", "image_ids", "image_sizes")
 
 
 class PackedRows:
@@ -46,7 +48,7 @@ class PackedRows:
         first, last = (self._take([position], _PLAN_COLUMNS).to_pylist()[0] for position in (0, self._n_packs - 1))
         self.version: str = last["plan_version"]
         self.plan_table_version: int = last["plan_table_version"]
-        # Rows are written in order, and all of a plan by one scheme. Looking at each would take the longer, the more rows.
+        # Rows are written in order, and all of a plan by one scheme. Looking at each would take longer with more rows.
         self._is_of_one_plan = first["plan_version"] == self.version
         self._has_known_keys = first[KEY_SCHEME_COLUMN] == last[KEY_SCHEME_COLUMN] == KEY_SCHEME
         self._n_samples: int = last["n_samples_before"] + last["n_samples"]
@@ -93,7 +95,8 @@ class PackedRows:
     def _iter_groups(self, positions: Iterator[int | None]) -> Iterator[list[RawPack]]:
         while group := list(islice(positions, READ_GROUP_PACKS)):
             own = sorted({position for position in group if position is not None})
-            sizes = dict(zip(own, self._take(own, ("n_image_bytes",)).column(0).to_pylist(), strict=True))
+            image_sizes = self._take(own, ("image_sizes",)).column(0).to_pylist()
+            sizes = {position: sum(pack_sizes) for position, pack_sizes in zip(own, image_sizes, strict=True)}
             start = 0
             for stop in iter_group_ends([0 if position is None else sizes[position] for position in group]):
                 yield self._read_group(group[start:stop])
@@ -102,7 +105,8 @@ class PackedRows:
     def _read_group(self, positions: Sequence[int | None]) -> list[RawPack]:
         own = sorted({position for position in positions if position is not None})
         raw_packs: dict[int | None, RawPack] = {None: RawPack(None, {}, {})}
-        for row in self._take(own, _PACK_COLUMNS).to_pylist():
+        rows = self._take(own, _PACK_COLUMNS).to_pylist() if own else []
+        for row, data in zip(rows, self._read_image_bytes(own), strict=True):
             raw_packs[row["position"]] = RawPack(
                 Pack(
                     row["pack_id"],
@@ -111,12 +115,25 @@ class PackedRows:
                     tuple(row["lengths"]),
                 ),
                 {sample["row_id"]: sample for sample in row["rows"]},
-                dict(zip(row["image_ids"], row["image_bytes"], strict=True)),
+                dict(zip(row["image_ids"], _split_bytes(data, row["image_sizes"]), strict=True)),
             )
         return [raw_packs[position] for position in positions]
 
+    def _read_image_bytes(self, positions: Sequence[int]) -> list[bytes]:
+        if not positions:
+            return []
+        blobs = self._table.open().read_blobs(IMAGE_BYTES_COLUMN, indices=list(positions), preserve_order=True)
+        return [data or b"" for _, data in blobs]
+
     def _take(self, positions: Sequence[int], columns: Sequence[str]) -> pa.Table:
         return self._table.open().take(list(positions), columns=list(columns))
+
+
+def _split_bytes(data: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
+    start = 0
+    for size in sizes:
+        yield data[start : start + size]
+        start += size
 
 
 def _build_counts(table: pa.Table) -> PackCounts:

@@ -404,10 +404,10 @@ PACKED_ROWS = TableSpec(
             ("position", pa.int64()),
             ("rows", PACKED_ROW_LIST),
             ("lengths", pa.list_(pa.int32())),
-            # The images that the rows show, each once; bytes and ids in the same order.
+            # The images that the rows show, each once, and their bytes, one after the other in the same order.
             ("image_ids", STRING_LIST),
-            ("image_bytes", pa.list_(pa.large_binary())),
-            ("n_image_bytes", pa.int64()),
+            ("image_sizes", pa.list_(pa.int64())),
+            lance.blob_field("image_bytes"),
             ("n_samples", pa.int32()),
             ("n_samples_before", pa.int64()),
             ("n_tokens", pa.int32()),

@@ -20,7 +20,6 @@ from mvl_assets.lake.schemas.tables import (
     JUDGED,
     MIXTURE,
     PACK_PLAN,
-    PACKED_ROWS,
     REWRITTEN,
     ImageRow,
     Reject,
@@ -30,8 +29,9 @@ from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
 from mvl_assets.lake_queries.removal import purge as module
 from mvl_assets.lake_queries.removal.purge import Purge
+from mvl_training.data.pack_materializer import build_packed_table
 from mvl_training.evaluation.held_out.questions import build_question
-from tests.lake.rows import answer, category_row, judgement, make_image, put, put_samples, rewrite, sample, table_of
+from tests.lake.rows import answer, category_row, judgement, make_image, put, put_samples, rewrite, sample
 
 GONE, STAYS = "gone", "stays"
 SOURCES = (GONE, STAYS)
@@ -80,12 +80,12 @@ def fill(lake: Lake) -> dict[str, list[Row]]:
     packed = [
         {**{name: pack[name] for name in ("pack_id", "position")}, "plan_version": plan_version}
         | {"rows": [{"row_id": row["row_id"], "source": row["source"]} for row in rows]}
-        | {"image_bytes": [images[row["sample_id"]].data for row in rows if row["sample_id"] in images]}
+        | {"image_bytes": b"".join(images[row["sample_id"]].data for row in rows if row["sample_id"] in images)}
         for plan_version in [lake.get_table(f"pack_plan/{STAGE}").compute_data_version()]
         for pack, rows in zip(planned, packs, strict=True)
     ]
     packed_rows = lake.get_table(f"packed_rows/{STAGE}")
-    packed_rows.append_fragments([packed_rows.write_fragments([table_of(PACKED_ROWS, packed)])])
+    packed_rows.append_fragments([packed_rows.write_fragments([build_packed_table(packed)])])
     copy, kept = made[STAYS][1], made[GONE][1]
     twin = {"sample_id": copy["sample_id"], "source": STAYS, "category": "ocr", "fingerprint": compute_digest("same")}
     twin |= {"canonical_sample_id": kept["sample_id"], "canonical_source": GONE}
