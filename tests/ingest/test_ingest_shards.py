@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Generator, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,7 @@ from mvl_assets.lake.fragments import list_data_files
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.table import Table
 from mvl_assets.lake_queries.views import iter_current_samples
+from tests.ingest.dying_worker import ingest_shard_or_die
 from tests.raw_files import make_image, put, put_json, source, talk
 
 SPEC = source("llava_json")
@@ -82,6 +86,30 @@ def test_shards_on_processes_give_the_rows_of_one_process(tmp_path: Path, monkey
     }
     again = ingest_source(many, SPEC, root, run_id="r", executor=ProcessExecutor(2))
     assert (again.n_new, again.n_changed, again.n_withdrawn, again.n_new_images) == (0, 0, 0, 0)
+
+
+class DyingExecutor(ProcessExecutor):
+    """Processes of which some are killed once they have written a shard."""
+
+    folder: Path
+
+    def run(self, function: Any, tasks: Iterable[Any]) -> Generator[Any, None, None]:
+        return super().run(partial(ingest_shard_or_die, self.folder), tasks)
+
+
+def test_killed_workers_leave_the_rows_of_an_undisturbed_ingest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "raw"
+    write_rows(root, 12)
+    one, many = Lake(str(tmp_path / "one")), Lake(str(tmp_path / "many"))
+    alone = ingest_source(one, SPEC, root, run_id="r")
+    monkeypatch.setattr(module, "SHARD_ROWS", 3)
+    executor = DyingExecutor(2)
+    executor.folder = tmp_path
+    together = ingest_source(many, SPEC, root, run_id="r", executor=executor)
+    assert len(list(tmp_path.glob("*.killed"))) == 2
+    assert read_state(many) == read_state(one) and count_changes(together) == count_changes(alone)
 
 
 def test_two_processes_ingest_different_sources_at_once(tmp_path: Path) -> None:
