@@ -93,7 +93,7 @@ def _iter_missing(lake: Lake, folder: Path, book: AddressBook, n_parts: int, par
 
 def write_part(task: PartTask) -> str:
     """Write a part's tar and then its lines, so that the lines are there only if all is."""
-    lake = Lake(task.lake_root)
+    lake = Lake(task.lake_root).snapshot()
     images: list[dict[str, Any]] = task.addresses.images.to_pylist()
     with (
         replace_file(task.folder / f"{task.name}.tar", fsync=True, unique=False) as tar_path,

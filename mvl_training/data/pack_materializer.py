@@ -255,7 +255,7 @@ def write_shard(shard: PackShard) -> WrittenShard:
 
     def iter_batches() -> Iterator[pa.Table]:
         nonlocal n_image_bytes
-        for rows in _iter_row_groups(lake, shard):
+        for rows in _iter_row_groups(lake.snapshot(), shard):
             n_image_bytes += sum(len(row["image_bytes"]) for row in rows)
             yield build_packed_table(rows)
 

@@ -114,7 +114,7 @@ def count_mixture(
 def count_chunk(task: ChunkTask) -> CountedChunk:
     """Count consecutive rows of a mixture."""
     processor = _get_processor(task.recipe, task.stage)
-    rows = read_located_rows(Lake(task.lake_root), task.addresses)
+    rows = read_located_rows(Lake(task.lake_root).snapshot(), task.addresses)
     images = task.addresses.images.select(["image_id", "width", "height"]).to_pylist()
     sizes = {image["image_id"]: compute_standard_size(image["width"], image["height"]).canvas for image in images}
     chunk = CountedChunk(task.start, [], [])
