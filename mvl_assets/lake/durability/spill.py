@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mvl_assets.lake.table_reader import TableReader
 
-MEMORY_LIMIT = "1GB"
+MEMORY_LIMIT = "800MB"
 MAX_THREADS = 4
 """DuckDB's own memory; what does not fit goes to the scratch folder. Each thread needs a share of it."""
 

@@ -42,7 +42,7 @@ def test_memory_is_limited_and_the_rest_goes_to_the_scratch_folder(temp_dir: Pat
     with open_duckdb() as con:
         settings = con.execute("SELECT current_setting('memory_limit'), current_setting('temp_directory')").fetchall()
         ((memory_limit, folder),) = settings
-        assert memory_limit == "953.6 MiB"
+        assert memory_limit == "762.9 MiB"
         assert temp_dir in Path(folder).parents
 
 
