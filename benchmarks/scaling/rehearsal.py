@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -42,8 +41,6 @@ def run_rehearsal(folder: Path, sizes: Sequence[int], stages: Sequence[str], *, 
             else:
                 with start_fake_servers(N_FAKE_SERVERS, latency_ms=0.0) as urls:
                     result = state.run(key, "stage", arguments | {"base_urls": urls}, env)
-            if "commit" not in result:
-                result["commit"] = _read_code_version()
             results.setdefault(stage, {})[n_rows] = result
             if stage not in UNREPORTED_STAGES:
                 print(format_line(n_rows, stage, result), file=sys.stderr)
@@ -112,8 +109,3 @@ def _divide(value: float, by: float) -> float:
 def _create_dir(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _read_code_version() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

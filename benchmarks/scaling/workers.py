@@ -124,6 +124,12 @@ def read_high_water_mark_mb(pid: int) -> float | None:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024 if "VmHWM:" in status else None
 
 
+def read_code_version() -> str:
+    """Return the abbreviated commit of this checkout."""
+    command = ["git", "-C", str(SCRIPT_PATH.parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 class StateFile:
     """Results by key, one JSON line each, and what an unfinished attempt has used, so that a killed run goes on."""
 
@@ -168,7 +174,7 @@ class StateFile:
         result["cpu_s"] = round(result["cpu_s"] + earlier["cpu_s"], 3)
         result["peak_mb"] = max(result["peak_mb"], earlier["peak_mb"])
         result["attempts"] = earlier["attempts"] + 1
-        result["load"] = round(os.getloadavg()[0], 1)
+        result |= {"load": round(os.getloadavg()[0], 1), "code": read_code_version()}
         self.put(key, result)
         self._attempt_path.unlink(missing_ok=True)
         return result
