@@ -20,7 +20,7 @@ its last, unfinished worker had used is added to the next attempt's.
 
 The last line is one JSON object:
 
-  commit_growth      cost of a commit (CPU) at the largest number of stored rows over that at 0, by table
+  commit_growth      CPU of a commit at the largest number of stored rows over that into an empty table, by table
   stage_growth       CPU per row at the largest number of rows over that at the smallest, by stage
   marginal_growth    the same for added rows alone: (cost of the last step up) / (cost of the first step up), so that
                      what a stage costs before its first row cannot hide growth; from three sizes on
@@ -83,8 +83,7 @@ def report_commits(options: argparse.Namespace) -> dict[str, Any]:
 
     state = StateFile(options.folder / "state.jsonl")
     costs = run_commits(options.folder / "commits", options.stored, state)
-    first, last = min(options.stored), max(options.stored)
-    growth = {table: round(c[last]["commit_cpu_ms"] / c[first]["commit_cpu_ms"], 2) for table, c in costs.items()}
+    growth = {table: by_size[max(options.stored)]["growth"] for table, by_size in costs.items()}
     return {"commit_growth": growth, "commits": costs}
 
 

@@ -6,6 +6,7 @@ bytes, because no commit reads them. Commits go into the largest source, which i
 concern a source's rows. A stage keeps the answers of each source (and shard) in a table of its own, so the commits go
 into one that holds half a shard, as soon as any answers are stored; `answers_in_one_log` are the same commits into a
 single table that holds all of them. Row hashes are computed before the clock starts, so that they do not hide growth.
+Commits into the full table and into one that was empty take turns, so that the machine's load is the same for both.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def run_commits(folder: Path, stored_rows: Sequence[int], state: StateFile) -> d
             costs.setdefault(table, {})[n_rows] = result = state.results[key]
             print(
                 f"{n_rows:>10,}  commit of {BATCH_ROWS[table]:,} {table:<18} {result['commit_cpu_ms']:8.1f} ms CPU "
-                f"{result['wall_ms']:8.1f} ms (the first {result['first_cpu_ms']:.0f} ms CPU) "
+                f"{result['wall_ms']:8.1f} ms, {result['growth']:.2f} of one into an empty table "
+                f"(the first {result['first_cpu_ms']:.0f} ms CPU) "
                 f"{result['peak_mb']:6.0f} MB  load {result['load']}",
                 file=sys.stderr,
             )
@@ -134,22 +136,31 @@ def draw_ids(n_ids: int, rng: np.random.Generator) -> pa.StringArray:
 
 
 def measure_commits(folder: str, table: str, n_rows: int) -> dict[str, Any]:
-    """Commit batches as the pipeline does; return the cost of the first and the median of the others."""
-    lake, rng = Lake(folder), np.random.default_rng(SEED + n_rows + 1)
-    costs = []
-    with _OPENERS[table](lake) as (build_batch, commit):
+    """Commit batches as the pipeline does, in turn into the full lake and into one that was empty at first.
+
+    Returns:
+        Milliseconds of the first commit into the full lake and the median of the others, `empty_cpu_ms` of those into
+        the other lake, and `growth`, the median CPU time of the first over that of the second.
+    """
+    rng = np.random.default_rng(SEED + n_rows + 1)
+    full_costs, empty_costs = [], []
+    with _OPENERS[table](Lake(folder)) as full, _OPENERS[table](Lake(f"{folder}/empty")) as empty:
         for _ in range(1 + N_COMMITS):
-            batch = build_batch(BATCH_ROWS[table], rng)
-            started_at, cpu_start = time.perf_counter(), read_own_cpu_s()
-            commit(batch)
-            costs.append((1000 * (time.perf_counter() - started_at), 1000 * (read_own_cpu_s() - cpu_start)))
-    wall_ms, cpu_ms = zip(*costs, strict=True)
+            for (build_batch, commit), costs in ((full, full_costs), (empty, empty_costs)):
+                batch = build_batch(BATCH_ROWS[table], rng)
+                started_at, cpu_start = time.perf_counter(), read_own_cpu_s()
+                commit(batch)
+                costs.append((1000 * (time.perf_counter() - started_at), 1000 * (read_own_cpu_s() - cpu_start)))
+    wall_ms, cpu_ms = zip(*full_costs[1:], strict=True)
+    empty_cpu_ms = statistics.median(cpu for _, cpu in empty_costs[1:])
     return {
         "rows": n_rows,
-        "first_wall_ms": round(wall_ms[0], 1),
-        "first_cpu_ms": round(cpu_ms[0], 1),
-        "wall_ms": round(statistics.median(wall_ms[1:]), 1),
-        "commit_cpu_ms": round(statistics.median(cpu_ms[1:]), 1),
+        "first_wall_ms": round(full_costs[0][0], 1),
+        "first_cpu_ms": round(full_costs[0][1], 1),
+        "wall_ms": round(statistics.median(wall_ms), 1),
+        "commit_cpu_ms": round(statistics.median(cpu_ms), 1),
+        "empty_cpu_ms": round(empty_cpu_ms, 1),
+        "growth": round(statistics.median(cpu_ms) / empty_cpu_ms, 2),
     }
 
 
