@@ -18,7 +18,7 @@ mark of any process. CPU time is what to compare, because other work disturbs wa
 `state.jsonl` in the folder as soon as they are there; a run that was killed goes on after the last of them, and what
 its last, unfinished worker had used is added to the next attempt's.
 
-The last line is one JSON object:
+At the end come the tables of README.md, and as the last line one JSON object:
 
   commit_growth      CPU of a commit at the largest number of stored rows over that into an empty table, by table
   stage_growth       CPU per row at the largest number of rows over that at the smallest, by stage
@@ -46,6 +46,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from scaling.tables import format_tables
 from scaling.workers import StateFile, measure_part
 
 QUICK_SIZES, FULL_SIZES = (20_000, 60_000, 200_000), (200_000, 1_000_000, 4_000_000, 12_000_000)
@@ -186,6 +187,7 @@ def main() -> None:
     result["peak_mb"] = max(find_peaks(result), default=None)
     result["seconds"] = round(time.monotonic() - started_at, 1)
     result["load_at_end"] = round(os.getloadavg()[0], 2)
+    print(format_tables(result), file=sys.stderr)
     print(json.dumps(result))
 
 
