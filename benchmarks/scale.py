@@ -3,7 +3,7 @@
     python benchmarks/scale.py --json                # under 20 minutes on two cores
     python benchmarks/scale.py --full --folder DIR   # up to 12 million rows: hours, resumable (`make rehearsal`)
 
-Four parts, chosen by `--parts`:
+Five parts, chosen by `--parts`:
 
   commits      One commit of 512 images, of 4,096 samples, of 512 answers, into tables that hold 0, 1, 5 and 10 million
                rows (`scaling.commits`).
@@ -12,6 +12,7 @@ Four parts, chosen by `--parts`:
                own, and every request is sent. Each stage at each size is a process of its own.
   concurrency  Two ingests at once, four publishes into one table, eight shards of one source (`scaling.concurrency`).
   executors    Shards that do nothing, on processes of this machine and on Ray, where it is installed.
+  training_start  Seconds and memory until a rank has its first packs (`training_start.py`).
 
 Everything is measured in worker processes: CPU time with all children, imports left out, and the largest high-water
 mark of any process. CPU time is what to compare, because other work disturbs wall time most. Results go into
@@ -50,6 +51,7 @@ from scaling.tables import format_tables
 from scaling.workers import StateFile, measure_part
 
 QUICK_SIZES, FULL_SIZES = (20_000, 60_000, 200_000), (200_000, 1_000_000, 4_000_000, 12_000_000)
+RANK_START_ROWS = (200_000, 1_000_000)
 STORED_ROWS = (0, 1_000_000, 5_000_000, 10_000_000)
 PACKAGES = ("pylance", "pyarrow", "duckdb", "pillow", "numpy", "aiohttp", "ray")
 
@@ -57,8 +59,6 @@ PACKAGES = ("pylance", "pyarrow", "duckdb", "pillow", "numpy", "aiohttp", "ray")
 def run_worker_part(part: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Run one part in this process; only what the part needs is imported, before its clock starts."""
     if part == "stage":
-        if arguments["stage"] == "training_start":
-            import torch  # noqa: F401
         from scaling.stages import run_stage as run
     elif part == "fill":
         from scaling.commits import fill_table as run
@@ -141,11 +141,23 @@ def report_executors(options: argparse.Namespace) -> dict[str, Any]:
     return {"executors": run_executors(StateFile(options.folder / "state.jsonl"))}
 
 
+def report_training_start(options: argparse.Namespace) -> dict[str, Any]:
+    from training_start import measure_training_start
+
+    state = StateFile(options.folder / "state.jsonl")
+    sizes = FULL_SIZES if options.full else RANK_START_ROWS
+    if "training_start" not in state.results:
+        state.put("training_start", measure_training_start(options.folder, sizes))
+    print(f"training start: {state.results['training_start']}", file=sys.stderr)
+    return state.results["training_start"]
+
+
 REPORTS = {
     "commits": report_commits,
     "rehearsal": report_rehearsal,
     "concurrency": report_concurrency,
     "executors": report_executors,
+    "training_start": report_training_start,
 }
 
 

@@ -6,10 +6,8 @@ handled and what is worth knowing about them.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,11 +32,9 @@ from mvl_assets.lake.schemas.checks import check_table
 from mvl_assets.lake_queries.summaries import count_by_source, summarize_categories
 from mvl_assets.lake_queries.views import read_first_samples
 from mvl_assets.rewriting.rewrite import rewrite_source
-from mvl_training.data.batch_order import BatchOrder
 from mvl_training.data.pack_materializer import materialize_packs
-from mvl_training.data.packed_rows import PackedRows, open_packs
 from mvl_training.data.packing import build_pack_plan
-from mvl_training.data.processing import SampleProcessor, load_tokenizer
+from mvl_training.data.processing import load_tokenizer
 from mvl_training.recipe import load_recipe
 from scaling.raw_sources import count_source_rows, list_raw_sources, write_raw_sources
 
@@ -48,8 +44,6 @@ HOLDOUT_FRACTION = 0.01
 CATALOG_ROWS = 17_600_000
 MIXTURE_ROWS = {"alignment": 558_000, "single_image": 10_000_000, "one_vision": 2_000_000}
 TRAINING_STAGES: tuple[TrainingStage, ...] = get_args(TrainingStage)
-LARGEST_STAGE: TrainingStage = "single_image"
-N_FIRST_PACKS = 64
 CONCURRENCY = 64
 
 
@@ -196,27 +190,8 @@ def pack_rows(run: Rehearsal) -> dict[str, Any]:
     return {"rows": sum(report.n_samples for report in reports), "packs": sum(report.n_packs for report in reports)}
 
 
-def start_training(run: Rehearsal) -> dict[str, Any]:
-    """Load the first packs of the largest stage, as a rank does at its start; `rows` are these packs."""
-    # Brings torch, which the worker has imported before the clock started.
-    from mvl_training.data.pack_loader import PackLoader
-
-    recipe = load_recipe("demo")
-    processor = SampleProcessor.for_stage(recipe, LARGEST_STAGE, load_tokenizer(recipe))
-    started_at = time.perf_counter()
-    packs = open_packs(run.lake, LARGEST_STAGE)
-    assert isinstance(packs, PackedRows)
-    order = BatchOrder.from_plan(packs, recipe.get_stage(LARGEST_STAGE).global_batch_size, recipe.seed)
-    loader = PackLoader(run.lake, LARGEST_STAGE, packs, processor)
-    positions = chain.from_iterable(order.list_step_packs(step) for step in range(N_FIRST_PACKS))
-    batches = loader.iter_batches(islice(positions, N_FIRST_PACKS))
-    next(batches)
-    first_batch_s = time.perf_counter() - started_at
-    return {"rows": 1 + sum(1 for _ in batches), "first_batch_s": round(first_batch_s, 2)}
-
-
 def export(run: Rehearsal) -> dict[str, Any]:
-    exports = [export_stage(run.lake, stage, run.folder / "export") for stage in TRAINING_STAGES]
+    exports = [export_stage(run.lake, stage, run.folder / "export", executor=run.executor) for stage in TRAINING_STAGES]
     return {"rows": sum(e.rows for e in exports), "images": sum(e.images for e in exports)}
 
 
@@ -251,7 +226,6 @@ STAGES: dict[str, Callable[[Rehearsal], dict[str, Any]]] = {
     "mixture": mix,
     "pack_plan": plan_packs,
     "packed_rows": pack_rows,
-    "training_start": start_training,
     "export": export,
     "checks": check_partitions,
     "status": summarize_status,
