@@ -148,6 +148,12 @@ def publish_parts(lake: Lake, stage: TableStage[Any, Any], parts: Sequence[Stage
     )
 
 
+def discard_parts(lake: Lake, stage: TableStage[Any, Any], parts: Sequence[StagePart]) -> None:
+    """Remove the files of parts that will not be published."""
+    lake.get_table(stage.table).discard_fragments(part.rows for part in parts)
+    lake.get_table("rejects").discard_fragments(part.rejects for part in parts)
+
+
 class _RowBuilder(Generic[Subject, Parsed]):
     """Makes a table's batches of resolved rows, and collects the rejects."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from mvl_assets.config.profile import ExecutorConfig
@@ -18,7 +19,7 @@ from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.storage import resolve_local_path
 from mvl_assets.model_stage.loop import ProgressCallback
 from mvl_assets.model_stage.merged_progress import MergedProgress
-from mvl_assets.model_stage.parts import StagePart, StageReport, publish_parts, write_part
+from mvl_assets.model_stage.parts import StagePart, StageReport, discard_parts, publish_parts, write_part
 from mvl_assets.model_stage.shards import Shard, divide_rows
 from mvl_assets.model_stage.stage import TableStage
 
@@ -71,7 +72,13 @@ def run_table_stage(
     if stage.count_rows() <= config.shard_rows:
         parts = [write_part(lake, stage, retry_error_classes=retry_error_classes, progress=progress)]
     else:
-        parts = list(_iter_shard_parts(lake, stage, build_stage, config, tuple(retry_error_classes), progress))
+        parts = []
+        try:
+            for part in _iter_shard_parts(lake, stage, build_stage, config, tuple(retry_error_classes), progress):
+                parts.append(part)
+        except BaseException:
+            discard_parts(lake, stage, parts)  # the answers stay, and the next run writes them again
+            raise
     return publish_parts(lake, stage, parts, time.monotonic() - started_at)
 
 
@@ -88,8 +95,9 @@ def _iter_shard_parts(
     lake.get_table("rejects").create()
     shards = divide_rows(stage.iter_shard_rows(), config.shard_rows)
     merged_progress = MergedProgress(progress, {shard.name: shard.n_requests for shard in shards})
+    lake_root = lake.root if "://" in lake.root else str(Path(lake.root).absolute())
     tasks = (
-        ShardTask(lake.root, build_stage, shard, stage.name, stage.source, retry_error_classes) for shard in shards
+        ShardTask(lake_root, build_stage, shard, stage.name, stage.source, retry_error_classes) for shard in shards
     )
     with closing(
         executor.run_reporting(run_shard, tasks, lambda task, message: merged_progress.add(task.shard.name, message))

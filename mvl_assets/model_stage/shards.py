@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mvl_assets.common.id_array import concatenate_ids, pack_ids, unpack_id
+from mvl_assets.common.id_array import ID_DTYPE, pack_ids, unpack_id
 from mvl_assets.lake.answer_lookup import WHOLE_SOURCE
 
 HASH_BITS = 64
@@ -71,10 +71,10 @@ def get_leading_bits(digest: str) -> int:
 def divide_rows(rows: Iterable[ShardRow], rows_per_shard: int) -> list[Shard]:
     """Divide rows into the smallest power of two number of shards of about `rows_per_shard` rows or fewer.
 
-    Memory holds 30 bytes a row. Shards without rows are left out.
+    Memory holds 85 bytes a row at the most, 17 afterwards. Shards without rows are left out.
     """
     remaining_rows = iter(rows)
-    id_arrays, hash_arrays = [], [np.empty(0, np.uint64)]
+    id_arrays, hash_arrays = [np.empty(0, ID_DTYPE)], [np.empty(0, np.uint64)]
     may_send_arrays, n_requests_arrays = [np.empty(0, bool)], [np.empty(0, np.int32)]
     while batch := list(islice(remaining_rows, _BATCH_SIZE)):
         row_ids, hashes, may_send, n_requests = zip(*batch, strict=True)
@@ -82,13 +82,14 @@ def divide_rows(rows: Iterable[ShardRow], rows_per_shard: int) -> list[Shard]:
         hash_arrays.append(np.array(hashes, np.uint64))
         may_send_arrays.append(np.array(may_send, bool))
         n_requests_arrays.append(np.array(n_requests, np.int32))
-    all_ids, all_may_send = concatenate_ids(id_arrays), np.concatenate(may_send_arrays)
+    all_ids, all_may_send = _drain(id_arrays), _drain(may_send_arrays)
     if not len(all_ids):
         return []
-    all_n_requests = np.concatenate(n_requests_arrays)
+    all_hashes, all_n_requests = _drain(hash_arrays), _drain(n_requests_arrays)
     n_bits = max(0, math.ceil(math.log2(len(all_ids) / rows_per_shard)))
     # A shift by all bits is undefined.
-    numbers = np.concatenate(hash_arrays) >> np.uint64(HASH_BITS - n_bits) if n_bits else np.zeros(len(all_ids), int)
+    numbers = all_hashes >> np.uint64(HASH_BITS - n_bits) if n_bits else np.zeros(len(all_ids), int)
+    del all_hashes
     order = np.argsort(numbers, kind="stable")  # rows of one shard keep their order
     shards = []
     for indices in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
@@ -96,3 +97,10 @@ def divide_rows(rows: Iterable[ShardRow], rows_per_shard: int) -> list[Shard]:
         name = format(int(numbers[indices[0]]), f"0{n_bits}b") if n_bits else WHOLE_SOURCE
         shards.append(Shard(name, all_ids[indices], sendable, int(all_n_requests[indices][sendable].sum())))
     return shards
+
+
+def _drain(arrays: list[np.ndarray]) -> np.ndarray:
+    """Join arrays and let go of them."""
+    joined = np.concatenate(arrays)
+    arrays.clear()
+    return joined

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def put(lake: Lake, source: SourceSpec, numbers: Iterable[int], **changed: Any) 
             "conversations": turns,
             "image_ids": [shown.image_id],
         } | changed
+        sample["image_properties"] = [{"name": None, **asdict(shown.properties)} for _ in sample["image_ids"]]
         samples.append(sample)
         rows.append(
             {
