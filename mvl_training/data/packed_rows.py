@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,9 @@ COUNT_BLOCK_PACKS = 1 << 14
 _COUNT_COLUMNS = ("n_tokens", "n_loss_tokens", "n_tiles", "n_samples")
 _PLAN_COLUMNS = (KEY_SCHEME_COLUMN, "plan_version", "plan_table_version", "n_samples_before", "n_samples")
 _PACK_COLUMNS = ("pack_id", "position", "rows", "lengths", "image_ids", "image_sizes")
+
+_Group = tuple[list[int | None], list[dict[str, Any]]]
+"""Positions whose images are read together (None: an empty pack), and the rows of their packs."""
 
 
 class PackedRows:
@@ -89,24 +93,26 @@ class PackedRows:
         Packs are read in groups, as `PlannedPackReader.iter_raw_packs` reads images; the next group is read while one
         is used.
         """
-        for raw_packs in prefetch(self._iter_groups(iter(positions))):
+        groups = prefetch(self._iter_groups(iter(positions)))
+        for raw_packs in prefetch(self._fetch_group(group_positions, rows) for group_positions, rows in groups):
             yield from raw_packs
 
-    def _iter_groups(self, positions: Iterator[int | None]) -> Iterator[list[RawPack]]:
+    def _iter_groups(self, positions: Iterator[int | None]) -> Iterator[_Group]:
         while group := list(islice(positions, READ_GROUP_PACKS)):
             own = sorted({position for position in group if position is not None})
             image_sizes = self._take(own, ("image_sizes",)).column(0).to_pylist()
             sizes = {position: sum(pack_sizes) for position, pack_sizes in zip(own, image_sizes, strict=True)}
             start = 0
             for stop in iter_group_ends([0 if position is None else sizes[position] for position in group]):
-                yield self._read_group(group[start:stop])
+                group_positions = sorted({position for position in group[start:stop] if position is not None})
+                rows = self._take(group_positions, _PACK_COLUMNS).to_pylist() if group_positions else []
+                yield group[start:stop], rows
                 start = stop
 
-    def _read_group(self, positions: Sequence[int | None]) -> list[RawPack]:
-        own = sorted({position for position in positions if position is not None})
+    def _fetch_group(self, positions: Sequence[int | None], rows: Sequence[dict[str, Any]]) -> list[RawPack]:
+        """Return the packs at these positions, whose rows were read, with their images."""
         raw_packs: dict[int | None, RawPack] = {None: RawPack(None, {}, {})}
-        rows = self._take(own, _PACK_COLUMNS).to_pylist() if own else []
-        for row, data in zip(rows, self._read_image_bytes(own), strict=True):
+        for row, data in zip(rows, self._read_image_bytes([row["position"] for row in rows]), strict=True):
             raw_packs[row["position"]] = RawPack(
                 Pack(
                     row["pack_id"],
