@@ -79,15 +79,13 @@ class KeyIndex:
 
     def load_key_addresses(self) -> KeyAddresses | None:
         """Return the addresses in the newest version, or None for a table that does not exist."""
-        newest = self.table.open_if_exists()
-        if newest is None:
+        dataset = self.table.open_if_exists()
+        if dataset is None:
             self._key_addresses = None
             return None
         previous = self._key_addresses
-        if previous is not None and previous.dataset.version == newest.version:
+        if previous is not None and previous.dataset.version == dataset.version:
             return previous
-        # A handle of its own: the table's handle moves on to later versions.
-        dataset = newest.checkout_version(newest.version)
         fragments, condition = self._list_fragments(dataset)
         signatures = frozenset(_get_signature(fragment) for fragment in fragments)
         known = frozenset[FragmentSignature]() if previous is None else previous.signatures
