@@ -73,3 +73,10 @@ def test_the_step_benchmark_measures_us_and_hugging_face_on_the_same_data(tmp_pa
     assert max(losses.values()) - min(losses.values()) < 0.2, "equal weights, equal data"
     assert figures["planning"]["rows_per_second_and_core"]["median"] > 0
     assert "skipped" in figures["loader"] or figures["loader_vs_webdataset"] > 0
+
+
+def test_the_start_of_a_rank_is_measured_at_every_size(tmp_path: Path) -> None:
+    script = str(BENCHMARKS / "training_start.py")
+    figures = run_benchmark(script, "--json", "--rows", "4000", "12000", "--repetitions", "1", home=tmp_path)
+    assert list(figures["rank_start"]) == ["4000", "12000"]
+    assert figures["rank_start_growth"].keys() == {"seconds", "memory_mb"}
