@@ -89,7 +89,7 @@ class Home:
         """Writes the home's profile; `model_` before a key changes the model."""
         model = {"name": MODEL, "revision": "1", "supports_images": False, "base_urls": ["http://127.0.0.1:9/v1"]}
         model |= {key.removeprefix("model_"): value for key, value in changed.items() if key.startswith("model_")}
-        if "serve" in model:
+        if {"serve", "endpoints_file"} & model.keys():
             del model["base_urls"]
         data = {
             "name": "test",

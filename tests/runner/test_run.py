@@ -32,9 +32,11 @@ def slow() -> Iterator[FakeProcess]:
 
 @pytest.fixture
 def halfway(sorted_in: Home, slow: FakeProcess, tmp_path: Path) -> Home:
-    """Everything before the rewriting is made, and the model is the slow one."""
+    """Everything before the rewriting is made, and the model is a fleet of the slow one."""
     home = sorted_in.copy(tmp_path / "home")
-    home.profile(model_base_urls=[slow.base_url], model_concurrency=AT_ONCE)
+    endpoints_file = tmp_path / "endpoints"
+    endpoints_file.write_text(slow.base_url, encoding="utf-8")
+    home.profile(model_endpoints_file=str(endpoints_file), model_concurrency=AT_ONCE)
     return home
 
 
