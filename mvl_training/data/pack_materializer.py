@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.errors import MvlError
 from mvl_assets.execution.executor import Executor
+from mvl_assets.execution.result_order import iter_in_order
 from mvl_assets.lake.durability.lease import create_lease
 from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.lake import Lake
@@ -33,10 +34,8 @@ from mvl_assets.lake_queries.row_addresses import (
     read_located_images,
     read_located_rows,
 )
-from mvl_training.data.image_selection import select_image_ids
 from mvl_training.data.packed_rows import IMAGE_BYTES_COLUMN, PackedRows
-from mvl_training.data.raw_packs import iter_group_ends
-from mvl_training.data.task_order import iter_in_order
+from mvl_training.data.raw_packs import iter_group_ends, select_image_ids
 
 SHARD_PACKS = 512
 """Packs of a shard: 0.4 to 2 GB with the paper's images, and 3,000 shards for twelve million rows."""

@@ -20,7 +20,7 @@ from mvl_assets.media import tiles
 from mvl_assets.media.image import standardise_image
 from mvl_assets.media.tiles import TileGrid, TileLayout
 from mvl_training.data.chat_format import ChatTokenizer, EncodedSample, VisualPlaceholder, encode_conversation
-from mvl_training.data.image_selection import select_image_ids
+from mvl_training.data.raw_packs import select_image_ids
 from mvl_training.recipe import ChatFormat, Recipe
 
 

@@ -1,4 +1,4 @@
-"""Packs as rows and encoded images, before decoding, and how they are read ahead in groups. No torch."""
+"""Packs as rows and encoded images before decoding: which images a row shows, and reading ahead in groups. No torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from mvl_assets.common.pick_evenly import pick_evenly
 from mvl_training.data.pack_plan import Pack
 
 _T = TypeVar("_T")
@@ -29,6 +30,19 @@ class RawPack:
     pack: Pack | None
     rows: Mapping[str, dict[str, Any]]
     image_data: Mapping[str, bytes]
+
+
+def select_image_ids(row: Mapping[str, Any], max_frames: int) -> list[str]:
+    """Return the ids of the images that the sample shows, in order: all, or the chosen frames of a video.
+
+    Args:
+        row: A mixture row.
+        max_frames: Frames taken from a video.
+    """
+    image_ids = list(row["image_ids"] or [])
+    if row["video"] is None:
+        return image_ids
+    return [image_ids[index] for index in pick_evenly(len(image_ids), max_frames, "down")]
 
 
 def iter_group_ends(sizes: Iterable[int]) -> Iterator[int]:

@@ -11,11 +11,11 @@ from mvl_assets.common.rejects import RejectError
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.execution.executor import Executor
 from mvl_assets.execution.processes import ProcessExecutor
+from mvl_assets.execution.result_order import iter_in_order
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.row_addresses import RowAddresses, open_mixture_addresses, read_located_rows
 from mvl_assets.media.image import compute_standard_size
 from mvl_training.data.processing import SampleCost, SampleProcessor, load_tokenizer
-from mvl_training.data.task_order import iter_in_order
 from mvl_training.recipe import Recipe
 
 CHUNK_ROWS = 4096
