@@ -64,6 +64,6 @@ class AnswerLookup:
             yield from log.table.iter_rows(columns, filter)
 
 
-def are_related(shard: str, other: str) -> bool:
-    """Return whether rows of one shard may have been in the other when the source had fewer or more shards."""
+def is_related(shard: str, other: str) -> bool:
+    """Return whether rows of a shard may have been in the other when the source had fewer or more shards."""
     return shard.startswith(other) or other.startswith(shard)

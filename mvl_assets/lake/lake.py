@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow.fs as pafs
 
-from mvl_assets.lake.answer_lookup import WHOLE_SOURCE, AnswerLookup, are_related
+from mvl_assets.lake.answer_lookup import WHOLE_SOURCE, AnswerLookup, is_related
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.images import ImageStore
 from mvl_assets.lake.key_index import KeyIndex
@@ -77,7 +77,7 @@ class Lake:
         """Return the answers of one pipeline stage that may be about rows of a shard, or of a whole source."""
         names = self.list_tables(f"answers/{stage}/{source}")
         stored_shards = [WHOLE_SOURCE, *(name.rpartition("/")[2] for name in names)]
-        shards = dict.fromkeys([shard, *(other for other in stored_shards if are_related(shard, other))])
+        shards = dict.fromkeys([shard, *(other for other in stored_shards if is_related(shard, other))])
         return AnswerLookup({other: self.get_answer_log(stage, source, other) for other in shards}, shard)
 
     def _open_table(self, name: str, spec: TableSpec) -> Table:

@@ -20,7 +20,7 @@ from mvl_assets.lake.storage import resolve_local_path
 from mvl_assets.model_stage.loop import ProgressCallback
 from mvl_assets.model_stage.merged_progress import MergedProgress
 from mvl_assets.model_stage.parts import StagePart, StageReport, discard_parts, publish_parts, write_part
-from mvl_assets.model_stage.shards import Shard, divide_rows
+from mvl_assets.model_stage.shards import Shard, split_rows
 from mvl_assets.model_stage.stage import TableStage
 
 LEASE_POLL_S = 5.0
@@ -93,7 +93,7 @@ def _iter_shard_parts(
     executor = create_executor(config)
     lake.get_table(stage.table).create()  # once, rather than by every worker
     lake.get_table("rejects").create()
-    shards = divide_rows(stage.iter_shard_rows(), config.shard_rows)
+    shards = split_rows(stage.iter_shard_rows(), config.shard_rows)
     merged_progress = MergedProgress(progress, {shard.name: shard.n_requests for shard in shards})
     lake_root = lake.root if "://" in lake.root else str(Path(lake.root).absolute())
     tasks = (

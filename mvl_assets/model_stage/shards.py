@@ -68,7 +68,7 @@ def get_leading_bits(digest: str) -> int:
     return int(digest[: HASH_BITS // 4], 16)
 
 
-def divide_rows(rows: Iterable[ShardRow], rows_per_shard: int) -> list[Shard]:
+def split_rows(rows: Iterable[ShardRow], rows_per_shard: int) -> list[Shard]:
     """Divide rows into the smallest power of two number of shards of about `rows_per_shard` rows or fewer.
 
     Memory holds 85 bytes a row at the most, 17 afterwards. Shards without rows are left out.

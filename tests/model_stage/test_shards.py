@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mvl_assets.common.digest import compute_digest
-from mvl_assets.model_stage.shards import ShardRow, divide_rows, get_leading_bits
+from mvl_assets.model_stage.shards import ShardRow, get_leading_bits, split_rows
 
 
 def make_rows(n_rows: int) -> list[ShardRow]:
@@ -12,15 +12,15 @@ def make_rows(n_rows: int) -> list[ShardRow]:
 
 
 def names_by_row(rows: list[ShardRow], rows_per_shard: int) -> dict[str, str]:
-    return {row_id: shard.name for shard in divide_rows(rows, rows_per_shard) for row_id, _ in shard.iter_rows()}
+    return {row_id: shard.name for shard in split_rows(rows, rows_per_shard) for row_id, _ in shard.iter_rows()}
 
 
 def test_number_of_shards_is_the_power_of_two_that_keeps_them_small_on_average() -> None:
     for n_rows, n_shards in ((100, 1), (101, 2), (200, 2), (201, 4), (400, 4)):
-        shards = divide_rows(make_rows(n_rows), 100)
+        shards = split_rows(make_rows(n_rows), 100)
         assert len(shards) == n_shards
         assert sum(map(len, shards)) == n_rows
-    assert divide_rows([], 100) == []
+    assert split_rows([], 100) == []
 
 
 def test_every_row_is_in_the_shard_of_its_leading_bits_and_a_growing_source_splits_shards() -> None:
@@ -36,7 +36,7 @@ def test_every_row_is_in_the_shard_of_its_leading_bits_and_a_growing_source_spli
 def test_rows_keep_their_order_and_may_begin_anywhere() -> None:
     rows = [row._replace(may_send=number % 3 > 0) for number, row in enumerate(make_rows(300))]
     order = {row.row_id: number for number, row in enumerate(rows)}
-    for shard in divide_rows(rows, 100):
+    for shard in split_rows(rows, 100):
         numbers = [order[row_id] for row_id, _ in shard.iter_rows()]
         assert numbers == sorted(numbers)
         assert [order[row_id] for row_id, _ in shard.iter_rows(7)] == numbers[7:] + numbers[:7]
