@@ -5,15 +5,16 @@
 #
 # The profile says `executor: {kind: ray, address: auto}`. This folder with its .venv, MVL_HOME and MVL_LAKE must be on
 # a file system that all machines share (the lake may be an object store); MVL_SCRATCH may be a local disk. Ray listens
-# on the machines' addresses without a password: use it in a network of your own. Ports: MVL_RAY_PORT (6379) and those
-# that Ray chooses. When the command ends, or the job, Ray ends on every machine.
+# on the machines' addresses and asks for the token in ~/.ray/auth_token, which all machines must see, too. Ports:
+# MVL_RAY_PORT (6379) and those that Ray chooses. When the command ends, or the job, Ray ends on every machine.
 #SBATCH --job-name mvl
 #SBATCH --ntasks-per-node 1
 #SBATCH --exclusive
 set -euo pipefail
 
-export RAY_USAGE_STATS_ENABLED=0
+export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token
 bin=$PWD/.venv/bin
+"$bin/ray" get-auth-token --generate >/dev/null
 port=${MVL_RAY_PORT:-6379}
 cpus=${SLURM_CPUS_PER_TASK:-$(nproc)}
 mapfile -t hosts < <(scontrol show hostnames "${SLURM_JOB_NODELIST:?run it with sbatch, or inside salloc}")
