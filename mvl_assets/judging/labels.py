@@ -17,6 +17,7 @@ from typing import Any
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.errors import MvlError
+from mvl_assets.lake.images import ImageStore
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.dialogue import extract_qa_pairs, strip_markers
 from mvl_assets.stages import JUDGED
@@ -136,7 +137,7 @@ def write_label_sheet(lake: Lake, label_set: Sequence[Mapping[str, Any]], path: 
         writer = csv.DictWriter(file, SHEET_COLUMNS)
         writer.writeheader()
         for row in _iter_sheet_rows(lake, label_set):
-            image_paths = _write_images(lake, row["rewrite_id"], row["image_ids"], image_dir)
+            image_paths = _write_images(lake.get_images(row["source"]), row["rewrite_id"], row["image_ids"], image_dir)
             n_images += len(image_paths)
             writer.writerow(
                 {
@@ -171,10 +172,10 @@ def _format_numbered(texts: Sequence[str]) -> str:
     return "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
 
 
-def _write_images(lake: Lake, rewrite_id: str, image_ids: Sequence[str], image_dir: Path) -> list[str]:
-    formats = {i: info.format.lower() for i, info in lake.images.read_properties(set(image_ids)).items()}
+def _write_images(images: ImageStore, rewrite_id: str, image_ids: Sequence[str], image_dir: Path) -> list[str]:
+    formats = {i: info.format.lower() for i, info in images.read_properties(set(image_ids)).items()}
     image_paths = []
-    for number, (image_id, data) in enumerate(lake.images.read_images(list(dict.fromkeys(image_ids))).items(), 1):
+    for number, (image_id, data) in enumerate(images.read_images(list(dict.fromkeys(image_ids))).items(), 1):
         name = f"{rewrite_id[:12]}_{number}.{formats.get(image_id, 'img').replace('jpeg', 'jpg')}"
         (image_dir / name).write_bytes(data)
         image_paths.append(f"{image_dir.name}/{name}")

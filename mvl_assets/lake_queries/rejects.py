@@ -24,7 +24,7 @@ def build_reject_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
         reject_id = compute_digest(reject.stage, reject.source, reject.row_key, reject.request_key)
         # Text of a file or server may hold half a surrogate pair, which a table cannot store.
         message = reject.message[:MAX_MESSAGE_CHARS].encode("utf-8", "backslashreplace").decode()
-        partition_key = _format_partition_key(reject.stage, reject.source)
+        partition_key = format_reject_partition(reject.stage, reject.source)
         rows[reject_id] = {
             **asdict(reject),
             "reject_id": reject_id,
@@ -38,12 +38,12 @@ def build_reject_table(rejects: Iterable[Reject], run_id: str) -> pa.Table:
 def write_rejects(lake: Lake, stage: str, source: str, rejects: Iterable[Reject], run_id: str) -> UncommittedFragments:
     """Write rejects of a part of a source, for `replace_rejects` to commit; the rejects of a row are in one part."""
     batches = [build_reject_table(rejects, run_id)]
-    return lake.get_table("rejects").write_fragments(batches, _format_partition_key(stage, source))
+    return lake.get_table("rejects").write_fragments(batches, format_reject_partition(stage, source))
 
 
 def replace_rejects(lake: Lake, stage: str, source: str, written: Sequence[UncommittedFragments]) -> PublishResult:
     """Replace all rejects of this stage and source by what `write_rejects` has written, in one commit."""
-    return lake.get_table("rejects").replace_partition(written, _format_partition_key(stage, source))
+    return lake.get_table("rejects").replace_partition(written, format_reject_partition(stage, source))
 
 
 def publish_rejects(lake: Lake, stage: str, source: str, rejects: Iterable[pa.Table | pa.RecordBatch]) -> PublishResult:
@@ -55,8 +55,9 @@ def publish_rejects(lake: Lake, stage: str, source: str, rejects: Iterable[pa.Ta
         source: Source of the rows.
         rejects: Batches of rows of `build_reject_table`.
     """
-    return lake.get_table("rejects").publish(rejects, _format_partition_key(stage, source))
+    return lake.get_table("rejects").publish(rejects, format_reject_partition(stage, source))
 
 
-def _format_partition_key(stage: str, source: str) -> str:
+def format_reject_partition(stage: str, source: str) -> str:
+    """Return the partition key of the rejects of one stage and source."""
     return f"{stage}/{source}"

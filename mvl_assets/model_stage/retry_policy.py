@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from mvl_assets.inference.progress import FailedRequest
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.rejects import format_reject_partition
 
 ALL_ERROR_CLASSES = "all"
 UNANSWERED = "unanswered"
@@ -65,8 +66,8 @@ def load_previous_failures(
     skipped: dict[str, FailedRequest] = {}
     attempts_by_key: dict[str, int] = {}
     columns = ["request_key", "error", "message", "attempts"]
-    condition = f"{sql.equals('stage', stage)} AND {sql.equals('source', source)}"
-    for row in lake.get_table("rejects").iter_rows(columns, condition):
+    partition_key = format_reject_partition(stage, source)
+    for row in lake.get_table("rejects").iter_rows(columns, partition_key=partition_key):
         request_key = row["request_key"]
         if request_key is None:
             continue
@@ -74,6 +75,13 @@ def load_previous_failures(
         if not is_transient(row["error"]) and not is_retry_requested(row["error"], retry_error_classes):
             skipped[request_key] = FailedRequest(request_key, row["error"], row["message"], row["attempts"])
     return PreviousFailures(skipped, attempts_by_key)
+
+
+def has_auto_retried_requests(lake: Lake, stage: str, source: str) -> bool:
+    """Return whether a stage and source has failed requests that the next run sends again without being told to."""
+    partition_key = format_reject_partition(stage, source)
+    batches = lake.get_table("rejects").scan(["error"], "request_key IS NOT NULL", partition_key=partition_key)
+    return any(is_transient(error) for batch in batches for error in batch.column(0).unique().to_pylist())
 
 
 @dataclass

@@ -26,9 +26,8 @@ from mvl_assets.errors import InfrastructureError, MvlError
 from mvl_assets.fetch.overview import is_fetchable
 from mvl_assets.inference.endpoints import warm_up
 from mvl_assets.inference.progress import Progress
-from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.model_stage.retry_policy import list_reject_groups
+from mvl_assets.model_stage.retry_policy import has_auto_retried_requests
 from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
 from mvl_assets.orchestration.stage_progress import add_listener
@@ -178,13 +177,16 @@ class PipelineRunner:
     def _list_pending_steps(self, steps: Iterable[AssetStep]) -> list[AssetStep]:
         """Return the steps that have to run; the others are counted as fresh."""
         status_resolvers = {n: AssetStatusResolver(g, self.step_runner.instance) for n, g in self.asset_graphs.items()}
-        auto_retried = self._list_auto_retried_partitions()
         pending: list[AssetStep] = []
         for step in steps:
             is_fresh = (
                 status_resolvers[step.location].get_status(dg.AssetKey(step.key), step.partition_key).state == "fresh"
             )
-            is_auto_retried = (step.stage, step.partition_key) in auto_retried
+            is_auto_retried = (
+                step.stage in MODEL_STAGE_NAMES
+                and step.partition_key is not None
+                and has_auto_retried_requests(self.lake, step.stage, step.partition_key)
+            )
             # Only reading the files of a raw source tells whether they changed.
             if (
                 is_fresh
@@ -214,14 +216,7 @@ class PipelineRunner:
         if materialization is None or row_count_key not in materialization.metadata:
             return True
         table = self.lake.get_table("/".join(step.key))
-        partition_filter = (
-            sql.equals(table.spec.partition_column or "", step.partition_key) if step.partition_key else None
-        )
-        return materialization.metadata[row_count_key].value == table.count(partition_filter)
-
-    def _list_auto_retried_partitions(self) -> set[tuple[str, str | None]]:
-        """Return (stage, source) of partitions with failed requests that a run sends again by itself."""
-        return {(g.stage, g.source) for g in list_reject_groups(self.lake, MODEL_STAGE_NAMES) if g.is_auto_retried}
+        return materialization.metadata[row_count_key].value == table.count(partition_key=step.partition_key)
 
     def _collect(self, results: Iterator[StepResult]) -> None:
         """Log and count the result of each step.

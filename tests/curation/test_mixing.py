@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.profile import MixtureConfig, Profile, load_profile
 from mvl_assets.curation.mixing import apportion, build_mixture, build_quotas, compute_targets, split_by_kind
 from mvl_assets.lake.lake import Lake
@@ -152,6 +153,9 @@ def test_a_mixture_has_its_shares_and_says_what_was_short(full: Lake) -> None:
         ("chart", "original"): 4,
     }
     assert len(set(who(rows))) == 17
+    for row in rows:
+        content = row["rewrite_id"] or row["version_id"]
+        assert row["row_id"] == compute_digest("single_image", row["kind"], content, row["repeat_index"])
     assert [r["category"] for r in rows] != sorted(r["category"] for r in rows), "shuffled across categories"
 
 
