@@ -28,8 +28,9 @@ from peak_memory import read_peak_rss_mb
 
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.lake.lake import Lake
+from mvl_assets.lake_queries.packed_rows import build_packed_table
 from mvl_training.data.batch_order import BatchOrder
-from mvl_training.data.pack_materializer import PACKED_ROW_NAMES, SHARD_PACKS, build_packed_table
+from mvl_training.data.pack_materializer import PACKED_ROW_NAMES, SHARD_PACKS
 from mvl_training.data.packed_rows import PackedRows, open_packs
 
 STAGE: TrainingStage = "single_image"

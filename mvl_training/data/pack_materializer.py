@@ -8,12 +8,11 @@ No torch, no tokenizer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,9 +23,10 @@ from mvl_assets.execution.result_order import iter_in_order
 from mvl_assets.lake.durability.lease import create_lease
 from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import PACKED_ROW_LIST, PACKED_ROWS
+from mvl_assets.lake.schemas.tables import PACKED_ROW_LIST
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_reader import TableReader
+from mvl_assets.lake_queries.packed_rows import build_packed_table
 from mvl_assets.lake_queries.row_addresses import (
     AddressBook,
     RowAddresses,
@@ -34,7 +34,7 @@ from mvl_assets.lake_queries.row_addresses import (
     read_located_images,
     read_located_rows,
 )
-from mvl_training.data.packed_rows import IMAGE_BYTES_COLUMN, PackedRows
+from mvl_training.data.packed_rows import PackedRows
 from mvl_training.data.raw_packs import iter_group_ends, select_image_ids
 
 SHARD_PACKS = 512
@@ -259,17 +259,6 @@ def write_shard(shard: PackShard) -> WrittenShard:
             yield build_packed_table(rows)
 
     return WrittenShard(shard.start, table.write_fragments(iter_batches()), n_image_bytes)
-
-
-def build_packed_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return packs, given as dictionaries, as rows of the table; what a dictionary lacks is null."""
-    columns = {
-        field.name: pa.array([row.get(field.name) for row in rows], field.type)
-        for field in PACKED_ROWS.columns
-        if field.name != IMAGE_BYTES_COLUMN
-    }
-    blobs = lance.blob_array([row[IMAGE_BYTES_COLUMN] for row in rows])
-    return pa.table({**columns, IMAGE_BYTES_COLUMN: blobs}, schema=PACKED_ROWS.columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,11 @@ from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN
 from mvl_assets.lake.table_reader import TableReader
+from mvl_assets.lake_queries.packed_rows import IMAGE_BYTES_COLUMN
 from mvl_training.data.pack_plan import Pack, PackCounts, PackPlan
 from mvl_training.data.raw_packs import READ_GROUP_PACKS, RawPack, iter_group_ends, prefetch
 
 LOG = logging.getLogger(__name__)
-
-IMAGE_BYTES_COLUMN = "image_bytes"
 
 COUNT_BLOCK_PACKS = 1 << 14
 """Packs whose counts are read together and kept: a step asks for a few hundred that follow each other."""

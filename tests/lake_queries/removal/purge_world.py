@@ -26,10 +26,10 @@ from mvl_assets.lake.schemas.tables import (
 )
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_sizes import measure_table_sizes
+from mvl_assets.lake_queries.packed_rows import build_packed_table
 from mvl_assets.lake_queries.rejects import build_reject_table, publish_rejects
 from mvl_assets.lake_queries.removal import purge as module
 from mvl_assets.lake_queries.removal.purge import Purge
-from mvl_training.data.pack_materializer import build_packed_table
 from mvl_training.evaluation.held_out.questions import build_question
 from tests.lake.rows import answer, category_row, judgement, make_image, put, put_samples, rewrite, sample
 
