@@ -7,8 +7,10 @@ Data files never change, hence what was read of a file stays true for as long as
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import lance
 import numpy as np
@@ -52,6 +54,7 @@ class PartitionMap:
         self._column = column
         self._values_by_id: dict[int, frozenset[str]] = {}
         self._file_by_id: dict[int, str] = {}
+        self._lock = threading.Lock()
 
     def find_fragments(
         self, dataset: lance.LanceDataset, partition_key: str
@@ -72,6 +75,10 @@ class PartitionMap:
 
     def _read_missing(self, dataset: lance.LanceDataset) -> list[int]:
         """Read the values of the fragments that are not known yet, and return the ids of all."""
+        with self._lock:
+            return self._read_missing_locked(dataset)
+
+    def _read_missing_locked(self, dataset: lance.LanceDataset) -> list[int]:
         fragment_ids = list(dataset.fragment_ids())
         self._forget_other_table(dataset, fragment_ids)
         unknown = [_get_fragment(dataset, i) for i in fragment_ids if i not in self._values_by_id]
@@ -94,6 +101,12 @@ class PartitionMap:
         known_id = next((fragment_id for fragment_id in fragment_ids if fragment_id in self._file_by_id), None)
         if known_id is not None and self._file_by_id[known_id] != _get_first_file(_get_fragment(dataset, known_id)):
             self._values_by_id, self._file_by_id = {}, {}
+
+
+@lru_cache(maxsize=256)
+def get_partition_map(uri: str, column: str) -> PartitionMap:
+    """Return the map of a table, which all its readers in this process share: it reads a whole column at first."""
+    return PartitionMap(column)
 
 
 def list_data_files(fragments: Iterable[FragmentMetadata]) -> list[str]:

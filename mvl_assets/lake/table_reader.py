@@ -13,7 +13,7 @@ from mvl_assets.common.digest import KEY_SCHEME, DigestSum
 from mvl_assets.lake import sql
 from mvl_assets.lake.durability.durable import Fsyncer, has_torn_manifest, repair
 from mvl_assets.lake.errors import LakeError, UnknownKeyScheme, translate_disk_errors, translate_store_errors
-from mvl_assets.lake.fragments import PartitionMap
+from mvl_assets.lake.fragments import get_partition_map
 from mvl_assets.lake.schemas.schema_check import check_schema
 from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, TableSpec
 from mvl_assets.lake.schemas.upgrade import upgrade
@@ -42,7 +42,7 @@ class TableReader:
         self._dataset: lance.LanceDataset | None = None
         self._lock = threading.Lock()
         self._fsyncer = Fsyncer(uri)
-        self._partition_map = PartitionMap(spec.partition_column or "")
+        self._partition_map = get_partition_map(uri, spec.partition_column or "")
 
     @property
     def schema(self) -> pa.Schema:
