@@ -80,7 +80,7 @@ class PartitionMap:
 
     def _read_missing_locked(self, dataset: lance.LanceDataset) -> list[int]:
         fragment_ids = list(dataset.fragment_ids())
-        self._forget_other_table(dataset, fragment_ids)
+        self._drop_other_table(dataset, fragment_ids)
         unknown = [_get_fragment(dataset, i) for i in fragment_ids if i not in self._values_by_id]
         if not unknown:
             return fragment_ids
@@ -97,7 +97,7 @@ class PartitionMap:
             self._values_by_id[fragment.fragment_id] = frozenset(values_by_id[fragment.fragment_id])
         return fragment_ids
 
-    def _forget_other_table(self, dataset: lance.LanceDataset, fragment_ids: Sequence[int]) -> None:
+    def _drop_other_table(self, dataset: lance.LanceDataset, fragment_ids: Sequence[int]) -> None:
         known_id = next((fragment_id for fragment_id in fragment_ids if fragment_id in self._file_by_id), None)
         if known_id is not None and self._file_by_id[known_id] != _get_first_file(_get_fragment(dataset, known_id)):
             self._values_by_id, self._file_by_id = {}, {}

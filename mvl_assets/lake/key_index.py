@@ -46,10 +46,10 @@ class KeyAddresses:
         addresses = np.full(len(unique_keys), np.iinfo(np.uint64).max, dtype=np.uint64)
         for run_keys, run_addresses in self.runs:
             positions, is_present = find_ids(run_keys, packed_keys)
-            found = run_addresses[positions[is_present]]
-            addresses[is_present] = np.minimum(addresses[is_present], found)
-        found_indices = np.flatnonzero(addresses != np.iinfo(np.uint64).max)
-        return {unique_keys[index]: int(addresses[index]) for index in found_indices.tolist()}
+            run_matches = run_addresses[positions[is_present]]
+            addresses[is_present] = np.minimum(addresses[is_present], run_matches)
+        stored_indices = np.flatnonzero(addresses != np.iinfo(np.uint64).max)
+        return {unique_keys[index]: int(addresses[index]) for index in stored_indices.tolist()}
 
 
 class KeyIndex:

@@ -14,19 +14,23 @@ def describe_holder() -> dict[str, Any]:
     Process ids repeat, in containers and after a reboot, so the machine's boot, the namespace of process ids and the
     start of the process belong to it.
     """
-    return {"name": f"{socket.gethostname()}:{os.getpid()}", "place": _read_place(), "start": _read_start(os.getpid())}
+    return {
+        "name": f"{socket.gethostname()}:{os.getpid()}",
+        "machine": _read_machine(),
+        "start": _read_start(os.getpid()),
+    }
 
 
 def is_known_dead(holder: dict[str, Any]) -> bool:
     """Return whether a holder was a process here that has ended; False if that cannot be known from here."""
-    place = _read_place()
-    if not place or holder.get("place") != place:
+    machine = _read_machine()
+    if not machine or holder.get("machine") != machine:
         return False
     pid = int(str(holder["name"]).rpartition(":")[2])
     return _read_start(pid) != holder.get("start")
 
 
-def _read_place() -> str:
+def _read_machine() -> str:
     try:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot_id} {Path('/proc/self/ns/pid').readlink()}"

@@ -68,7 +68,7 @@ def test_a_holder_that_was_killed_on_this_machine_is_known_to_be_dead(folder: Pa
         assert take(stack, folder, shared=False)
 
 
-@pytest.mark.parametrize("changed", [{"place": "another boot"}, {"place": ""}])
+@pytest.mark.parametrize("changed", [{"machine": "another boot"}, {"machine": ""}])
 def test_of_a_holder_elsewhere_nothing_is_known(changed: dict[str, str]) -> None:
     assert not is_known_dead(describe_holder())
     assert not is_known_dead(describe_holder() | {"start": "1"} | changed)
