@@ -11,6 +11,8 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mvl_assets.common.sample_facts import compute_fingerprint, compute_holdout_hash
@@ -242,6 +244,22 @@ def test_repeated_native_ids_are_different_samples(lake: Lake, tmp_path: Path) -
     assert ingest(lake, tmp_path / "raw").n_new == 3
     assert len({s["sample_id"] for s in iter_current_samples(lake, LLAVA.slug)}) == 3
     assert ingest(lake, tmp_path / "raw").n_new == 0
+
+
+def test_a_limit_accepts_a_file_whose_keys_are_readable_beyond_the_break(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "raw" / "a.parquet"
+    path.parent.mkdir()
+    talk = [{"from": "human", "value": "what is it?"}, {"from": "gpt", "value": "a cat"}]
+    rows = pa.Table.from_pylist([{"id": f"row {number}", "conversations": talk} for number in range(128)])
+    pq.write_table(rows, path, row_group_size=64, compression="snappy")
+    column = pq.ParquetFile(path).metadata.row_group(1).column(2)
+    data = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    data[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(data)
+    report = ingest_source(lake, source("llava_parquet"), path.parent, run_id="r", limit=100)
+    assert report.reject_counts == {"broken_file": 1}
+    assert 0 < report.n_new <= 64
 
 
 def test_rows_of_a_video_with_a_broken_frame_are_rejects_in_every_batch(

@@ -109,7 +109,7 @@ def test_the_project_never_writes_a_keyed_table_in_an_unsafe_way() -> None:
         text = file.read_text(encoding="utf-8")
         assert "execute_uncommitted" not in text, file
         assert "create_scalar_index" not in text, file
-        if "import lance" in text:
+        if "import lance" in text and file.name != "store_probe.py":  # its table has no key: commits are counted
             assert 'mode="append"' not in text, file
         assert text.count(".merge_insert(") == text.count(".use_index(False)"), file
 

@@ -82,6 +82,9 @@ class FaultHandler:
             pass  # another attempt is under way, and decides
         elif fault.server_may_have_crashed:
             client.add_crash_suspect(pending, fault)
+            if client.state.is_under_diagnosis and not client.state.is_up:
+                # The diagnosis has released its suspects and waits for the server, which may never come back.
+                self._release_suspects(client, healthy=False)
         else:
             self._schedule_retry(pending, fault, client)
         looks_down = fault.server_may_have_crashed or fault.error == "no_connection" or client.state.is_circuit_open
