@@ -118,7 +118,7 @@ class Table(TableReader):
         if fragments:
             with translate_disk_errors(self.uri):
                 # Fragments of another writer never stand in the way of an append, so there is no conflict to handle.
-                self._commit(lance.LanceOperation.Append(fragments), self.open().version)
+                self._commit(lance.LanceOperation.Append(fragments), self.open())
 
     def replace_partition(
         self, written: Sequence[UncommittedFragments], partition_key: str | None = None
@@ -143,7 +143,7 @@ class Table(TableReader):
             fragments = [fragment for part in written for fragment in part.to_lance()]
             if self.spec.partition_column is None:
                 # Whole tables are read in the order in which they were written.
-                self._commit(lance.LanceOperation.Overwrite(self.schema, fragments), self.open().version)
+                self._commit(lance.LanceOperation.Overwrite(self.schema, fragments), self.open())
             else:
                 self._exchange_until_alone(partition_key or "", fragments)
             n_added, n_changed, n_removed = compute_row_difference(before, self.snapshot(), partition_key)
@@ -155,7 +155,7 @@ class Table(TableReader):
         Raises:
             CommitConflictError: Another process has changed one of the old fragments.
         """
-        self._exchange(old, [], [f for part in new for f in part.to_lance()], self.open().version)
+        self._exchange(old, [], [f for part in new for f in part.to_lance()], self.open())
 
     def publish(self, batches: Iterable[pa.RecordBatch | pa.Table], partition_key: str | None = None) -> PublishResult:
         """Make these rows the exact content of one partition, in one commit: `write_fragments`, `replace_partition`.
@@ -189,7 +189,7 @@ class Table(TableReader):
                 batches = dataset.scanner(fragments=small, batch_size=8192).to_batches()
                 fragments = self._write_stream(batches, rows_per_fragment)
                 try:
-                    self._exchange(small, [], fragments, dataset.version)
+                    self._exchange(small, [], fragments, dataset)
                 except CommitConflictError:
                     remove_data_files(self.uri, list_data_files(fragments))
                     continue
@@ -213,7 +213,7 @@ class Table(TableReader):
         try:
             fragments = write_fragments(
                 pa.RecordBatchReader.from_batches(self.schema, iter_rebuilt()),
-                self.uri,
+                self.open(),  # rather than the URI, which would be opened once more for every write
                 self.schema,
                 max_rows_per_file=rows_per_file,
                 max_bytes_per_file=BYTES_PER_FILE,
@@ -248,7 +248,7 @@ class Table(TableReader):
                 return  # the second: another process has replaced them since
             kept = [f.delete(partition_filter) for f in mixed]
             try:
-                self._exchange([*own, *mixed], kept, fragments, dataset.version)
+                self._exchange([*own, *mixed], kept, fragments, dataset)
                 is_committed = True
             except CommitConflictError:
                 time.sleep(random.uniform(0.01, 0.1))
@@ -259,7 +259,7 @@ class Table(TableReader):
         old: Sequence[lance.LanceFragment],
         kept: Sequence[FragmentMetadata | None],
         new: Sequence[FragmentMetadata],
-        read_version: int,
+        dataset: lance.LanceDataset,
     ) -> None:
         """Commit the exchange of fragments; those in `kept` stay, without the rows that were deleted in them."""
         kept_fragments = [fragment for fragment in kept if fragment is not None]
@@ -269,17 +269,12 @@ class Table(TableReader):
             operation: lance.LanceOperation.BaseOperation = lance.LanceOperation.Append(list(new))
         else:
             operation = lance.LanceOperation.Update(removed_ids, kept_fragments, list(new))
-        self._commit(operation, read_version)
+        self._commit(operation, dataset)
 
-    def _commit(self, operation: lance.LanceOperation.BaseOperation, read_version: int) -> None:
+    def _commit(self, operation: lance.LanceOperation.BaseOperation, dataset: lance.LanceDataset) -> None:
+        """Commit what was computed from a version of the table. The handle stays at that version."""
         self._require_writable()
-        lance.LanceDataset.commit(
-            self.uri,
-            operation,
-            read_version=read_version,
-            storage_options=self.storage_options,
-            commit_timeout=RETRY_TIMEOUT,
-        )
+        lance.LanceDataset.commit(dataset, operation, read_version=dataset.version, commit_timeout=RETRY_TIMEOUT)
         self.sync()
 
     def _require_writable(self) -> None:
@@ -355,7 +350,7 @@ class Table(TableReader):
                     removed_ids.append(fragment_id)
                 else:
                     updated.append(kept)
-            self._commit(lance.LanceOperation.Delete(updated, removed_ids, "rows of fragments"), dataset.version)
+            self._commit(lance.LanceOperation.Delete(updated, removed_ids, "rows of fragments"), dataset)
 
     # -- schema ----------------------------------------------------------------------------------------------------
 
