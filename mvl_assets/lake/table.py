@@ -20,7 +20,7 @@ from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum, compute_row_hashes, format_digest_sum
-from mvl_assets.common.id_array import concatenate_ids, pack_ids
+from mvl_assets.common.id_array import concatenate_ids, pack_ids, unpack_id
 from mvl_assets.lake.durability.durable import fsync_data_files, remove_data_files
 from mvl_assets.lake.durability.heartbeat import require_held_leases
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
@@ -293,8 +293,7 @@ class Table(TableReader):
         repeated = np.flatnonzero(keys[1:] == keys[:-1])
         if len(repeated):
             remove_data_files(self.uri, list_data_files(fragments))
-            key = bytes(keys[repeated[0]]).ljust(16, b"\0").hex()
-            raise LakeError(f"{self.uri}: two rows with the key {key} in one publish")
+            raise LakeError(f"{self.uri}: two rows with the key {unpack_id(keys[repeated[0]])} in one publish")
 
     # -- small tables ----------------------------------------------------------------------------------------------
 
