@@ -108,9 +108,11 @@ class RecordsMapping(_CatalogModel):
     """Field map by which the `records` reader turns a record into a conversation: any table is read without code.
 
     `question`, `answer` and `images` are templates: `{field}` (or `{field.inner}`) is replaced by a value of the
-    record, `{field:012d}` by a whole number padded with zeros, `{{` by a brace; the rest is literal. `{id}` is the
-    native id. The other keys are plain field names; if such a field is absent, null or empty, the conversation goes
-    without that part. Worked examples: `docs/add_a_source.md`.
+    record, `{field:012d}` by a whole number padded with zeros, `{{` by a brace; the rest is literal. `{list.0}` is the
+    first of a list, `{list.*}` all of it with commas between. `{id}` is the native id.
+
+    The other keys are plain field names; if such a field is absent, null or empty, the conversation goes without that
+    part. Worked examples: `docs/add_a_source.md`.
 
     ```yaml
     records:
@@ -140,27 +142,38 @@ class RecordsMapping(_CatalogModel):
     answer: str | None = None
     choices: str | None = None
     """Field of the answer options: a list, or an object label -> option. Appended to the question, lettered."""
-    answer_is: Literal["text", "index", "letter"] = "text"
-    """How the answer is written when there are choices: as text, as an index from 0, or as the option's letter."""
+    answer_is: Literal["text", "index", "letter", "votes"] = "text"
+    """How the answer is written when there are choices: as text, as an index from 0, or as the option's letter.
+    `votes`: it is a list of what several people answered, and the most frequent answer counts."""
     context: str | None = None
     """Field of a text to put before the question."""
     hint: str | None = None
     """Field of a text to put after the question."""
     unit: str | None = None
     """Field of the unit of the answer; it is appended to the question."""
-    pairs: str | None = None
+    names: dict[str, TupleFromList[str] | dict[str, str]] = Field(default_factory=dict)
+    """What the values of a field mean, by the field as templates write it: a list for label numbers from 0 and for
+    booleans (`{correct: ['No', 'Yes']}`), or an object value -> name."""
+    pairs: str | TupleFromList[str] | None = None
     """Field of a list of objects, each one question and answer of the same conversation; `question` and `answer` (and
-    `choices`, `hint`, ...) are then filled from each of them, and from the record where it lacks a field."""
+    `choices`, `hint`, ...) are then filled from each of them, and from the record where it lacks a field. An object of
+    lists counts as a list of objects; a list of fields (`[questions, answers]`) names lists that go together. An entry
+    that is a list itself has the fields `{0}`, `{1}`, ..."""
     images: TupleFromList[str] = ()
     """Templates of image paths, in the order of their markers. They are resolved in the folder of the record's file and
     in the source's folder, and in the subfolders `images` and `image_folders` of both. For a URL, the longest suffix of
     its path that exists is used (`http://host/a/b.jpg`: `a/b.jpg`, then `b.jpg`); nothing is fetched."""
     image_folders: TupleFromList[str] = ()
     """More folders with images, such as COCO's `train2017` and `val2017`."""
-    image_field: str | None = None
-    """Field that holds the image itself: bytes, base64 text, a {bytes, path} object, a path, or a list of these."""
+    image_field: str | TupleFromList[str] | None = None
+    """Field that holds the image itself: bytes, base64 text, a {bytes, path} object, a path, or a list of these.
+    Several fields (`[image_1, image_2]`) are taken in their order; empty ones do not count."""
+    marker: str | None = None
+    """How the texts mark an image, where that is not `<image>`: `<ImageHere>`; `<image{1}>` or `<image{0}>` where the
+    markers are numbered and the first image is 1 or 0."""
     turns: str | None = None
-    """Field of a whole conversation (list of from/value or role/content objects), instead of question and answer."""
+    """Field of a whole conversation (list of from/value or role/content objects), instead of question and answer.
+    Images that its parts hold or name are used, unless `images` or `image_field` is given."""
 
     @model_validator(mode="after")
     def _validate_text_and_image_fields(self) -> RecordsMapping:
@@ -170,6 +183,8 @@ class RecordsMapping(_CatalogModel):
             raise ValueError("`question` and `answer` are needed when there is no `turns`")
         if self.images and self.image_field is not None:
             raise ValueError("give either `images` or `image_field`")
+        if self.marker is not None and (not self.marker.strip() or self.marker == "{0}" or self.marker == "{1}"):
+            raise ValueError("`marker` is the text of a marker, such as `<image{1}>`")
         if self.shape == "dict_of_id" and self.id is not None:
             raise ValueError("`dict_of_id` takes the id from its keys: leave `id` out")
         if not self.quoted and self.shape not in ("csv", "tsv"):

@@ -6,26 +6,38 @@ Conversations come in two key styles, and in some published files in both at onc
     {"from": "human", "value": "<image>\nWhat is it?"}
     {"role": "user", "content": "What is it?", "from": null, "value": null}
 
-Other keys inside a turn (`data_source`, `markdown`, `text` are seen in the wild) are ignored.
+Other keys inside a turn (`data_source`, `markdown`, `text` are seen in the wild) are ignored. A text may be a list of
+parts (`content_parts`). What a tool returns counts as a human turn, what is called as the assistant's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
 from mvl_assets.common.rejects import RejectError
+from mvl_assets.readers.content_parts import format_parts, format_tool_calls
 from mvl_assets.readers.parsers.json_stream import Item, RejectedItem
 from mvl_assets.readers.sample import RejectedRow, Sample, Turn, TurnRole
 
 MAX_NATIVE_ID_CHARS = 512
+_TOOL_ROLES = ("tool", "function", "observation", "tool_response", "ipython")
+"""Roles under which a tool answers a call. Several answers may follow each other."""
+
 _ROLE_BY_NAME: dict[str, TurnRole] = {
     "human": "human",
     "user": "human",
     "gpt": "gpt",
     "assistant": "gpt",
+    "model": "gpt",
+    "bot": "gpt",
+    "function_call": "gpt",
+    "tool_call": "gpt",
     "system": "system",
+    "developer": "system",
+    **dict.fromkeys(_TOOL_ROLES, "human"),  # type: ignore[dict-item]
 }
 
 
@@ -84,7 +96,12 @@ def build_sample(row: Row | RejectedRow, to_sample: Callable[[Row], Sample]) -> 
 
 
 def parse_native_id(value: object) -> str | None:
-    """Return the id as text; ids are strings or integers in the wild, and anything else is None."""
+    """Return the id as text; anything but a string or a number is None.
+
+    A whole number as a float is that number: tables that pandas wrote have such ids where one is missing.
+    """
+    if isinstance(value, float) and math.isfinite(value):
+        value = int(value) if value.is_integer() else str(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     text = str(value)
@@ -101,7 +118,9 @@ def parse_turns(conversations: object) -> tuple[Turn, ...]:
     """
     if not isinstance(conversations, list | tuple) or not conversations:
         raise RejectError("no_turns", "the row has no conversation")
-    turns = tuple([_parse_turn(entry, index) for index, entry in enumerate(conversations)])
+    turns = _merge_tool_answers(
+        [(_parse_turn(entry, index), _is_tool_answer(entry)) for index, entry in enumerate(conversations)]
+    )
     dialogue = turns[1:] if turns[0].role == "system" else turns
     for index, turn in enumerate(dialogue):
         if turn.role != ("human", "gpt")[index % 2]:
@@ -134,7 +153,7 @@ def add_image_markers(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...
         raise RejectError("marker_mismatch", f"an answer holds {IMAGE_MARKER}, where images cannot be")
     n_markers = sum(turn.value.count(IMAGE_MARKER) for turn in turns)
     if n_markers == 0 and n_images:
-        turns = _prepend_to_first_question(turns, f"{IMAGE_MARKER}\n" * n_images)
+        turns = prepend_to_first_question(turns, f"{IMAGE_MARKER}\n" * n_images)
     elif n_markers != n_images:
         raise RejectError("marker_mismatch", f"{n_markers} {IMAGE_MARKER} markers for {n_images} images")
     return _require_questions(turns)
@@ -147,7 +166,7 @@ def add_video_marker(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     if (n_video_markers, n_image_markers) == (0, 1):
         turns = tuple(Turn(t.role, t.value.replace(IMAGE_MARKER, VIDEO_MARKER)) for t in turns)
     elif (n_video_markers, n_image_markers) == (0, 0):
-        turns = _prepend_to_first_question(turns, f"{VIDEO_MARKER}\n")
+        turns = prepend_to_first_question(turns, f"{VIDEO_MARKER}\n")
     elif (n_video_markers, n_image_markers) != (1, 0):
         raise RejectError(
             "marker_mismatch",
@@ -163,6 +182,11 @@ def _parse_turn(entry: object, index: int) -> Turn:
         role = entry.get("role")
     if (value := entry.get("value")) is None:
         value = entry.get("content")
+    role = role.lower() if isinstance(role, str) else role
+    if isinstance(value, list | tuple):
+        value = format_parts(value, index)
+    if not value and (calls := format_tool_calls(entry.get("tool_calls"))) is not None:
+        value = calls
     if not isinstance(role, str) or role not in _ROLE_BY_NAME:
         raise RejectError("unknown_role", f"turn {index} is spoken by {str(role)[:40]!r}")
     if not isinstance(value, str):
@@ -170,6 +194,24 @@ def _parse_turn(entry: object, index: int) -> Turn:
     if not (value.isascii() or is_utf8_encodable(value)):
         raise RejectError("bad_utf8", f"turn {index} holds a lone surrogate, which no UTF-8 text can")
     return Turn(_ROLE_BY_NAME[role], value)
+
+
+def _is_tool_answer(entry: object) -> bool:
+    role = (entry.get("from") or entry.get("role")) if isinstance(entry, Mapping) else None
+    return isinstance(role, str) and role.lower() in _TOOL_ROLES
+
+
+def _merge_tool_answers(turns: Iterable[tuple[Turn, bool]]) -> tuple[Turn, ...]:
+    """Return the turns, with what several tools answered one after the other as one."""
+    merged: list[Turn] = []
+    follows_tool = False
+    for turn, is_tool_answer in turns:
+        if is_tool_answer and follows_tool:
+            merged[-1] = Turn(turn.role, f"{merged[-1].value}\n{turn.value}")
+        else:
+            merged.append(turn)
+        follows_tool = is_tool_answer
+    return tuple(merged)
 
 
 def is_utf8_encodable(value: str) -> bool:
@@ -183,7 +225,8 @@ def is_utf8_encodable(value: str) -> bool:
     return True
 
 
-def _prepend_to_first_question(turns: tuple[Turn, ...], prefix: str) -> tuple[Turn, ...]:
+def prepend_to_first_question(turns: tuple[Turn, ...], prefix: str) -> tuple[Turn, ...]:
+    """Return the turns with a text before the first human one."""
     first = next(i for i, turn in enumerate(turns) if turn.role == "human")
     return (*turns[:first], Turn("human", prefix + turns[first].value), *turns[first + 1 :])
 

@@ -1,5 +1,7 @@
 """Templates of a field map filled from one record: `"tables/{id}.png"`, `"{image_id:012d}.jpg"`, `"{output.answer}"`.
 
+`{answers.0}` is the first of a list, `{answers.*}` all of it with commas between, `{answers.*.text}` a field of each.
+
 `formats.records` decides which template fills which part of a conversation.
 """
 
@@ -8,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,11 @@ from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import SourceError
 from mvl_assets.readers.rows import Row
 
+Names = Mapping[str, Sequence[str] | Mapping[str, str]]
+"""What the values of a field mean, by field: a list for label numbers and booleans, else value -> name."""
+
+LIST_SEPARATOR = ", "
+_INDEX = re.compile(r"-?\d{1,9}")
 _ZERO_PAD_FORMAT = re.compile(r"0([1-9]\d?)d")
 
 
@@ -34,23 +41,25 @@ class Record:
     """A record, with templates and dotted field names filled from it."""
 
     row: Row
+    names: Names
 
     def get_value(self, field: str | None) -> Any:
-        """Return the value of a field (`a.b` looks inside), None when it or the field's name is absent."""
+        """Return the value of a field, None when it or the field's name is absent.
+
+        `a.b` looks inside an object, `a.0` inside a list; `a.*` is a list of what all its elements have.
+        """
         if field is None:
             return None
         if field == "id" and "id" not in self.row.value:
             return self.row.native_id
-        value: Any = self.row.value
-        for key in [field] if field in self.row.value else field.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
+        value = _find_value(self.row.value, [field] if field in self.row.value else field.split("."))
         # Tables written by pandas say NaN where a cell is empty.
         return None if isinstance(value, float) and math.isnan(value) else value
 
     def get_text(self, field: str | None) -> str:
         """Return the field's text, "" when there is none."""
         value = self.get_value(field)
-        return "" if field is None or value is None else format_scalar(value, field).strip()
+        return "" if field is None or value is None else self._format_value(value, field).strip()
 
     def render(self, template: str) -> str:
         """Return the template with its fields filled. Raises `RejectError("missing_field")` for one without a value."""
@@ -60,24 +69,33 @@ class Record:
             if field is not None:
                 native_id = self.row.native_id if field == "id" else None
                 value = self.get_value(field) if native_id is None else native_id
-                if value is None or value == "":
+                if value is None or value in ("", []):
                     raise RejectError("missing_field", f"the record has no {field!r}")
-                parts.append(
-                    _zero_pad(format_scalar(value, field), field, format_spec)
-                    if format_spec
-                    else format_scalar(value, field)
-                )
+                text = self._format_value(value, field)
+                parts.append(_zero_pad(text, field, format_spec) if format_spec else text)
         return "".join(parts)
 
     def overlay(self, entry: Mapping[str, Any]) -> Record:
         """Return the record with the fields of an object inside it laid over its own."""
-        return Record(self.row._replace(value={**self.row.value, **entry}))
+        return Record(self.row._replace(value={**self.row.value, **entry}), self.names)
+
+    def _format_value(self, value: Any, field: str) -> str:
+        if isinstance(value, list) and "*" in field.split("."):
+            return LIST_SEPARATOR.join(self._format_value(part, field) for part in value)
+        if (names := self.names.get(field)) is not None:
+            return _find_name(names, value, field)
+        return format_scalar(value, field)
 
 
 def format_scalar(value: Any, field: str) -> str:
     """Return a value as text for a template."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RejectError("bad_field", f"{field} holds a {type(value).__name__} where text was expected")
+        advice = ""
+        if isinstance(value, bool):
+            advice = f"; say what it means with `names: {{{field}: ['no', 'yes']}}`"
+        elif isinstance(value, list):
+            advice = f"; `{{{field}.0}}` is the first of a list, `{{{field}.*}}` all of it"
+        raise RejectError("bad_field", f"{field} holds a {type(value).__name__} where text was expected{advice}")
     if isinstance(value, float) and not math.isfinite(value):
         raise RejectError("not_a_number", f"{field} holds {value}")
     return str(value)
@@ -87,3 +105,33 @@ def _zero_pad(text: str, field: str, format_spec: str) -> str:
     if not text.isdecimal():
         raise RejectError("bad_field", f"{field} holds {text[:40]!r} where a whole number was expected")
     return text.zfill(int(format_spec[1:-1]))
+
+
+def _find_value(value: Any, keys: Sequence[str]) -> Any:
+    for index, key in enumerate(keys):
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        elif isinstance(value, list) and key == "*":
+            parts = [_find_value(part, keys[index + 1 :]) for part in value]
+            return [part for part in parts if part not in (None, "")]
+        elif isinstance(value, list) and _INDEX.fullmatch(key):
+            position = int(key)
+            value = value[position] if -len(value) <= position < len(value) else None
+        else:
+            return None
+    return value
+
+
+def _find_name(names: Sequence[str] | Mapping[str, str], value: Any, field: str) -> str:
+    """Return what a value means. Raises `RejectError("unknown_label")`."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(names, Mapping):
+        name = names.get(str(value).lower() if isinstance(value, bool) else str(value))
+    else:
+        text = str(int(value)) if isinstance(value, bool) else str(value)
+        number = int(text) if text.isdecimal() and len(text) < 10 else len(names)
+        name = names[number] if number < len(names) else None
+    if name is None:
+        raise RejectError("unknown_label", f"{field} is {str(value)[:60]!r}, which `names` does not have")
+    return name

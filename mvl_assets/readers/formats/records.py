@@ -24,6 +24,9 @@ from urllib.parse import unquote, urlsplit
 
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.errors import SourceError
+from mvl_assets.readers.content_parts import list_part_images
+from mvl_assets.readers.conversations.image_markers import convert_markers
+from mvl_assets.readers.conversations.majority_answer import select_majority_answer
 from mvl_assets.readers.conversations.templates import Record, check_template, format_scalar
 from mvl_assets.readers.files import format_relative_path, list_data_files, resolve_image
 from mvl_assets.readers.format import ARCHIVE_FILES, JSON_FILES, Format, RowKey
@@ -102,7 +105,8 @@ def _iter_items(path: Path, fields: RecordsMapping) -> Iterator[Item | RejectedI
 def _iter_table(
     path: Path, fields: RecordsMapping, projection: tuple[str, ...] | None = None
 ) -> Iterator[Item | RejectedItem]:
-    required_columns = () if fields.image_field is None else ((fields.image_field.split(".")[0],),)
+    image_fields = (fields.image_field,) if isinstance(fields.image_field, str) else fields.image_field or ()
+    required_columns = tuple((name.split(".")[0],) for name in dict.fromkeys(image_fields))
     # Columns that the map does not name may hold what Python cannot, such as nanoseconds.
     field_map_text = repr(fields.model_dump()).replace("\\'", "'")
     return parquet_columns.iter_rows(
@@ -119,31 +123,52 @@ def _is_bare_list(path: Path, fields: RecordsMapping) -> bool:
 
 
 def _to_sample(root: Path, fields: RecordsMapping, row: Row) -> Sample:
-    record = Record(row)
+    record = Record(row, fields.names)
+    part_images: list[Any] = []
     if fields.turns is not None:
-        turns = parse_turns(_parse_json_cell(record.get_value(fields.turns)))
+        conversation = _parse_json_cell(record.get_value(fields.turns))
+        turns = parse_turns(conversation)
+        part_images = list_part_images(conversation)
     elif fields.pairs is not None:
         turns = _build_pair_turns(record, fields, fields.pairs)
     else:
         turns = build_qa_turns(*_build_qa(record, fields))
-    images = _resolve_images(root, record, fields)
+    images = _resolve_images(root, record, fields, part_images)
+    if fields.marker is not None:
+        turns, images = convert_markers(turns, images, fields.marker)
     return Sample(row.file, row.position, add_image_markers(turns, len(images)), row.native_id, images)
 
 
-def _build_pair_turns(record: Record, fields: RecordsMapping, pairs_field: str) -> tuple[Turn, ...]:
-    entries = _parse_json_cell(record.get_value(pairs_field))
+def _build_pair_turns(record: Record, fields: RecordsMapping, pairs_field: str | tuple[str, ...]) -> tuple[Turn, ...]:
+    entries = _list_pairs(record, pairs_field)
     if not isinstance(entries, list) or not entries:
         raise RejectError("no_turns", f"{pairs_field} is not a list of questions")
     turns: list[Turn] = []
     for entry in entries:
+        if isinstance(entry, list):
+            entry = {str(index): value for index, value in enumerate(entry)}
         if not isinstance(entry, dict):
             raise RejectError("bad_field", f"{pairs_field} holds a {type(entry).__name__} where an object was expected")
         turns += build_qa_turns(*_build_qa(record.overlay(entry), fields))
     return tuple(turns)
 
 
+def _list_pairs(record: Record, pairs_field: str | tuple[str, ...]) -> Any:
+    """Return the entries of a list of objects; lists that go together are taken apart into objects."""
+    if isinstance(pairs_field, str):
+        entries = _parse_json_cell(record.get_value(pairs_field))
+    else:
+        entries = {field: _parse_json_cell(record.get_value(field)) for field in pairs_field}
+    if not isinstance(entries, dict) or not all(isinstance(column, list) for column in entries.values()):
+        return entries
+    lengths = {name: len(column) for name, column in entries.items()}
+    if len(set(lengths.values())) > 1:
+        raise RejectError("bad_field", f"lists that go together have different lengths: {lengths}"[:300])
+    return [dict(zip(entries, entry, strict=True)) for entry in zip(*entries.values(), strict=True)]
+
+
 def _build_qa(record: Record, fields: RecordsMapping) -> tuple[str, str]:
-    question, answer = record.render(fields.question or ""), record.render(fields.answer or "")
+    question, answer = record.render(fields.question or ""), _render_answer(record, fields)
     if unit := record.get_text(fields.unit):
         question = f"{question} (Unit: {unit})"
     choices = _parse_choices(record.get_value(fields.choices))
@@ -153,9 +178,16 @@ def _build_qa(record: Record, fields: RecordsMapping) -> tuple[str, str]:
         record.get_text(fields.hint),
         "\n".join(f"{label}. {text}" for label, text in choices.items()),
     ]
-    if choices and fields.answer_is != "text":
+    if choices and fields.answer_is in ("index", "letter"):
         answer = _select_choice(choices, answer, fields.answer_is)
     return "\n".join(p for p in parts if p), answer
+
+
+def _render_answer(record: Record, fields: RecordsMapping) -> str:
+    template = fields.answer or ""
+    if fields.answer_is == "votes" and template[:1] == "{" and template[-1:] == "}":
+        return select_majority_answer(_parse_json_cell(record.get_value(template[1:-1])))
+    return record.render(template)
 
 
 def _parse_choices(value: Any) -> dict[str, str]:
@@ -184,14 +216,26 @@ def _select_choice(choices: Mapping[str, str], answer: str, answer_is: str) -> s
     return matches[0]
 
 
-def _resolve_images(root: Path, record: Record, fields: RecordsMapping) -> tuple[EncodedImage, ...]:
+def _resolve_images(
+    root: Path, record: Record, fields: RecordsMapping, part_images: list[Any]
+) -> tuple[EncodedImage, ...]:
     folders = _list_image_folders(record.row.file, fields)
-    if fields.image_field is None:
+    if fields.images:
         return tuple(_resolve_named_image(root, record.render(template), folders) for template in fields.images)
-    field_value = record.get_value(fields.image_field)
-    cells = field_value if isinstance(field_value, list) else [] if field_value in (None, "") else [field_value]
+    if fields.image_field is None:
+        cells = part_images
+    else:
+        field_names = (fields.image_field,) if isinstance(fields.image_field, str) else fields.image_field
+        cells = [cell for name in field_names for cell in _list_cells(record.get_value(name))]
     row_name = f"{record.row.file}#{record.row.position}"
     return tuple(_resolve_image_cell(root, cell, f"{row_name}.{index}", folders) for index, cell in enumerate(cells))
+
+
+def _list_cells(value: Any) -> list[Any]:
+    """Return the images of a field; null, an empty text and a {bytes, path} without either are none."""
+    value = _parse_json_cell(value) if isinstance(value, str) and value[:1] == "[" else value
+    cells = value if isinstance(value, list) else [value]
+    return [cell for cell in cells if cell not in (None, "", {"bytes": None, "path": None})]
 
 
 def _list_image_folders(file: str, fields: RecordsMapping) -> tuple[str, ...]:
