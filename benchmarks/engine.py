@@ -44,7 +44,7 @@ from mvl_assets.inference.progress import RunOutcome
 from mvl_assets.inference.request import ModelRef, Request
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import Answer
+from mvl_assets.lake.schemas.rows import Answer
 
 SEED = 20241206
 PACKAGES = ("aiohttp", "pylance", "pyarrow", "numpy")

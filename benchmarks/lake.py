@@ -33,7 +33,8 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.profile import load_profile
 from mvl_assets.curation.mixing import build_mixture
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import ANSWERS, CATEGORY, JUDGED, REWRITTEN, Answer
+from mvl_assets.lake.schemas.data_tables import ANSWERS, CATEGORY, JUDGED, REWRITTEN
+from mvl_assets.lake.schemas.rows import Answer
 
 SEED = 20241206
 PACKAGES = ("pylance", "duckdb", "pyarrow", "numpy")

@@ -29,7 +29,7 @@ from mvl_assets.config.profile import Profile
 from mvl_assets.inference.client.transport import Transport
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import CATEGORY, SAMPLES
+from mvl_assets.lake.schemas.data_tables import CATEGORY, SAMPLES
 from mvl_assets.rewriting.rewrite import RewriteStage, rewrite_source
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -52,7 +52,7 @@ from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.execution.processes import ProcessExecutor
 from mvl_assets.ingest.shard import SHARD_ROWS as INGEST_SHARD_ROWS
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import ImageRow
+from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.lake_queries import views
 from mvl_assets.media.image import inspect_image
 from mvl_training.data.batch_order import BatchOrder

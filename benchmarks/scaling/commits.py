@@ -28,7 +28,8 @@ import pyarrow as pa
 from mvl_assets.common.digest import KEY_SCHEME
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, Answer, ImageRow, TableSpec
+from mvl_assets.lake.schemas.rows import Answer, ImageRow
+from mvl_assets.lake.schemas.table_spec import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, TableSpec
 from mvl_assets.lake.table import ROWS_PER_FILE
 from scaling.raw_sources import SEED, count_source_rows
 from scaling.workers import StateFile, read_own_cpu_s, run_worker

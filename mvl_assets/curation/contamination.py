@@ -19,7 +19,7 @@ from mvl_assets.common.batches import iter_batches
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import CONTAMINATION
+from mvl_assets.lake.schemas.data_tables import CONTAMINATION
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.contamination import iter_contaminated
 from mvl_assets.lake_queries.holdout import compute_holdout_limit

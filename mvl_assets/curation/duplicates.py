@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import DUPLICATES
+from mvl_assets.lake.schemas.data_tables import DUPLICATES
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.duplicates import ComparedSource, compare_samples
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mvl_assets.config.profile import MixtureConfig, Profile
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import MIXTURE
+from mvl_assets.lake.schemas.training_tables import MIXTURE
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.candidates import Quota, SourceGroups, open_candidate_pool
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.errors import SourceError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import CATEGORY
+from mvl_assets.lake.schemas.data_tables import CATEGORY
 from mvl_assets.lake_queries.current_samples import CurrentSamples
 from mvl_assets.media.image import compute_standard_size, is_standard_size
 

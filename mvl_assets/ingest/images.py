@@ -13,7 +13,7 @@ from mvl_assets.ingest.fragment_writer import FragmentWriter
 from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.images import build_image_table
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import ImageRow
+from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.media.image import ImageError, compute_image_id, inspect_image
 from mvl_assets.readers.sample import EncodedImage, FrameFolder, Sample, Video
 

@@ -40,7 +40,7 @@ from mvl_assets.ingest.shard import (
 from mvl_assets.lake.durability.locks import acquire_ingest_lock, acquire_source_lock
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.repeated_keys import delete_repeated_keys
-from mvl_assets.lake.schemas.tables import SAMPLES
+from mvl_assets.lake.schemas.data_tables import SAMPLES
 from mvl_assets.lake.table import ROWS_PER_FILE
 from mvl_assets.lake_queries.removal.tombstones import PURGED_ERROR_CLASS, load_tombstones
 from mvl_assets.readers.parsers.json_stream import BROKEN_FILE

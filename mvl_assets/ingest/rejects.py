@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from mvl_assets.lake.durability.scratch import create_scratch_dir
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import REJECTS, Reject
+from mvl_assets.lake.schemas.data_tables import REJECTS
+from mvl_assets.lake.schemas.rows import Reject
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.rejects import MAX_MESSAGE_CHARS, build_reject_table, publish_rejects
 from mvl_assets.stages import RAW

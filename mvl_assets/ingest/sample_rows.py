@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest, encode_plain_json
 from mvl_assets.common.sample_facts import WITHDRAWN_FACTS
-from mvl_assets.lake.schemas.tables import CONVERSATIONS, SAMPLES
+from mvl_assets.lake.schemas.data_tables import SAMPLES
+from mvl_assets.lake.schemas.table_spec import CONVERSATIONS
 from mvl_assets.readers.sample import Sample
 
 

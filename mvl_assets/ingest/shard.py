@@ -20,7 +20,7 @@ from mvl_assets.ingest.images import ImageBatch, PendingDecodes
 from mvl_assets.ingest.sample_rows import build_content, build_sample_table, build_version_row
 from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import SAMPLES
+from mvl_assets.lake.schemas.data_tables import SAMPLES
 from mvl_assets.lake_queries.removal.tombstones import PURGED_ERROR_CLASS, Tombstones
 from mvl_assets.readers.sample import Sample
 

@@ -25,7 +25,7 @@ from mvl_assets.judging.kappa import Confusion, compute_confusion
 from mvl_assets.judging.keep import JudgedPair, compute_min_p_yes, parse_keep_rule
 from mvl_assets.judging.verdict import Verdict, parse_verdict
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import Reject
+from mvl_assets.lake.schemas.rows import Reject
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.model_stage.dialogue import extract_qa_pairs, format_pairs
 from mvl_assets.model_stage.loop import ProgressCallback

@@ -22,7 +22,9 @@ from mvl_assets.lake.durability.lease import ConfigLease, FileLease, create_leas
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.fragments import FRAGMENT_BITS, UncommittedFragments, list_data_files
 from mvl_assets.lake.key_index import KeyIndex
-from mvl_assets.lake.schemas.tables import ANSWERS, KEY_SCHEME_COLUMN, Answer
+from mvl_assets.lake.schemas.data_tables import ANSWERS
+from mvl_assets.lake.schemas.rows import Answer
+from mvl_assets.lake.schemas.table_spec import KEY_SCHEME_COLUMN
 from mvl_assets.lake.storage import resolve_local_path
 from mvl_assets.lake.table import Table
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.lake.errors import translate_store_errors
 from mvl_assets.lake.key_index import KeyIndex
-from mvl_assets.lake.schemas.tables import IMAGES, ImageRow
+from mvl_assets.lake.schemas.data_tables import IMAGES
+from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.lake.table import Table
 
 _PROPERTY_COLUMNS = tuple(field.name for field in fields(ImageProperties))

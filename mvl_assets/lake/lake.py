@@ -8,7 +8,9 @@ from mvl_assets.lake.answer_lookup import WHOLE_SOURCE, AnswerLookup, is_related
 from mvl_assets.lake.answers import AnswerLog
 from mvl_assets.lake.images import ImageStore
 from mvl_assets.lake.key_index import KeyIndex
-from mvl_assets.lake.schemas.tables import ANSWERS, IMAGES, TableSpec, get_table_spec
+from mvl_assets.lake.schemas.data_tables import ANSWERS, IMAGES
+from mvl_assets.lake.schemas.table_spec import TableSpec
+from mvl_assets.lake.schemas.tables import get_table_spec
 from mvl_assets.lake.storage import open_filesystem
 from mvl_assets.lake.table import Table
 

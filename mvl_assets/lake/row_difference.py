@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
-from mvl_assets.lake.schemas.tables import ROW_HASH_COLUMN
+from mvl_assets.lake.schemas.table_spec import ROW_HASH_COLUMN
 from mvl_assets.lake.table_reader import TableReader
 
 

@@ -26,7 +26,7 @@ from mvl_assets.lake.durability.heartbeat import require_held_leases
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
 from mvl_assets.lake.fragments import UncommittedFragments, format_fragments, list_data_files
 from mvl_assets.lake.row_difference import compute_row_difference
-from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN
+from mvl_assets.lake.schemas.table_spec import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN
 from mvl_assets.lake.storage import resolve_local_path
 from mvl_assets.lake.table_reader import TableReader
 

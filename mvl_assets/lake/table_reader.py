@@ -15,7 +15,7 @@ from mvl_assets.lake.durability.durable import Fsyncer, has_torn_manifest, repai
 from mvl_assets.lake.errors import LakeError, UnknownKeyScheme, translate_disk_errors, translate_store_errors
 from mvl_assets.lake.fragments import get_partition_map
 from mvl_assets.lake.schemas.schema_check import check_schema
-from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, TableSpec
+from mvl_assets.lake.schemas.table_spec import KEY_SCHEME_COLUMN, ROW_HASH_COLUMN, TableSpec
 from mvl_assets.lake.schemas.upgrade import upgrade
 from mvl_assets.lake.storage import build_storage_options, resolve_local_path
 

@@ -8,7 +8,7 @@ from typing import Any
 import lance
 import pyarrow as pa
 
-from mvl_assets.lake.schemas.tables import PACKED_ROWS
+from mvl_assets.lake.schemas.training_tables import PACKED_ROWS
 
 IMAGE_BYTES_COLUMN = "image_bytes"
 

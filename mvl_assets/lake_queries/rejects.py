@@ -10,7 +10,8 @@ import pyarrow as pa
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import REJECTS, Reject
+from mvl_assets.lake.schemas.data_tables import REJECTS
+from mvl_assets.lake.schemas.rows import Reject
 from mvl_assets.lake.table import PublishResult
 
 MAX_MESSAGE_CHARS = 500

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import Reject
+from mvl_assets.lake.schemas.rows import Reject
 from mvl_assets.lake.table import PublishResult
 from mvl_assets.lake_queries.rejects import replace_rejects, write_rejects
 from mvl_assets.model_stage.due_requests import ROW_BATCH_SIZE

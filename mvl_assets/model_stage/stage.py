@@ -16,7 +16,7 @@ from mvl_assets.inference.images import FetchImages
 from mvl_assets.inference.options import EngineOptions
 from mvl_assets.inference.request import ModelRef
 from mvl_assets.lake.answer_lookup import WHOLE_SOURCE
-from mvl_assets.lake.schemas.tables import Reject
+from mvl_assets.lake.schemas.rows import Reject
 from mvl_assets.model_stage.reask import Parsed, ReaskChain, RejectReason, Resolution
 from mvl_assets.model_stage.shards import Shard, ShardRow
 

@@ -16,7 +16,7 @@ from mvl_assets.config.profile import Profile
 from mvl_assets.config.prompts import Prompt, get_rewrite_prompt, load_prompts
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import Reject
+from mvl_assets.lake.schemas.rows import Reject
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.model_stage.dialogue import attach_image_markers
 from mvl_assets.model_stage.loop import ProgressCallback

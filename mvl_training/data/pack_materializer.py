@@ -23,7 +23,7 @@ from mvl_assets.execution.result_order import iter_in_order
 from mvl_assets.lake.durability.lease import create_lease
 from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import PACKED_ROW_LIST
+from mvl_assets.lake.schemas.training_tables import PACKED_ROW_LIST
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.lake_queries.packed_rows import build_packed_table

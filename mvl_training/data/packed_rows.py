@@ -17,7 +17,7 @@ import pyarrow as pa
 from mvl_assets.common.digest import KEY_SCHEME
 from mvl_assets.common.training_stages import TrainingStage
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import KEY_SCHEME_COLUMN
+from mvl_assets.lake.schemas.table_spec import KEY_SCHEME_COLUMN
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.lake_queries.packed_rows import IMAGE_BYTES_COLUMN
 from mvl_training.data.pack_plan import Pack, PackCounts, PackPlan

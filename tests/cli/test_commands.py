@@ -16,7 +16,7 @@ from mvl_assets.cli import COMMANDS, cli
 from mvl_assets.config.catalog import load_catalog
 from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.errors import MvlError
-from mvl_assets.lake.schemas.tables import SAMPLES
+from mvl_assets.lake.schemas.data_tables import SAMPLES
 from tests.cli.home import KEPT, MODEL, REWRITTEN, SOURCES, Home, lines_with, one_error
 from tests.lake.rows import sample
 

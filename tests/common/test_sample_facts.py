@@ -16,7 +16,7 @@ from mvl_assets.common.sample_facts import (
     compute_fingerprint,
     compute_holdout_hash,
 )
-from mvl_assets.lake.schemas.tables import SAMPLES
+from mvl_assets.lake.schemas.data_tables import SAMPLES
 
 PICTURE = "a" * 32
 PIECES = ["<image>", "<video>", "<ima", "ge>", " ", "\n", "\u00a0", "\x85", ".", ",", "?!", "a", "B", "ß", "3.5", "-5"]

@@ -6,7 +6,7 @@ import pytest
 
 from mvl_assets.curation.contamination import find_contamination
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import ImageRow
+from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.lake_queries import contamination
 from mvl_assets.lake_queries.holdout import is_held_out
 from tests.curation.sources import source

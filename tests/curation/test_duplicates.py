@@ -9,7 +9,7 @@ import pytest
 from mvl_assets.common.sample_facts import compute_fingerprint
 from mvl_assets.curation.duplicates import find_duplicates
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import REWRITTEN, SAMPLES
+from mvl_assets.lake.schemas.data_tables import REWRITTEN, SAMPLES
 from tests.curation.sources import source
 from tests.lake.rows import put, put_samples, rewrite, sample, table_of
 

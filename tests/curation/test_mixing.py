@@ -14,7 +14,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.profile import MixtureConfig, Profile, load_profile
 from mvl_assets.curation.mixing import apportion, build_mixture, build_quotas, compute_targets, split_by_kind
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import CATEGORY, CONTAMINATION, DUPLICATES
+from mvl_assets.lake.schemas.data_tables import CATEGORY, CONTAMINATION, DUPLICATES
 from mvl_assets.lake_queries.candidates import Quota
 from mvl_assets.lake_queries.holdout import is_held_out
 from mvl_assets.lake_queries.views import iter_mixture_rows

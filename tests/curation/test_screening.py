@@ -21,7 +21,7 @@ from mvl_assets.curation.screening import (
 from mvl_assets.demo_data.write import write_demo_sources
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import ImageRow
+from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.lake_queries.screening import sample_by_hash
 from tests.lake.rows import put_samples, sample
 

@@ -14,7 +14,7 @@ from mvl_assets.errors import SourceError
 from mvl_assets.ingest.categorise import categorise_source
 from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import ImageRow
+from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.lake.table_reader import TableReader
 from mvl_assets.lake_queries.views import iter_current_samples
 from mvl_assets.media.image import standardise_image

@@ -10,7 +10,7 @@ from mvl_assets.ingest.ingest import ingest_source
 from mvl_assets.lake.durability.locks import acquire_removal_lock
 from mvl_assets.lake.errors import LeaseHeld
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import REWRITTEN
+from mvl_assets.lake.schemas.data_tables import REWRITTEN
 from mvl_assets.lake_queries.removal.purge import Purge
 from mvl_assets.lake_queries.removal.tombstones import allow_samples, allow_source
 from mvl_assets.lake_queries.views import iter_current_samples

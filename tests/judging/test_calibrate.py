@@ -16,7 +16,8 @@ from mvl_assets.judging.calibrate import calibrate, suggest_threshold
 from mvl_assets.judging.kappa import Confusion
 from mvl_assets.judging.labels import SHEET_COLUMNS, Label, draw_label_set, read_labels, write_label_sheet
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import JUDGED, REWRITTEN, SAMPLES, ImageRow
+from mvl_assets.lake.schemas.data_tables import JUDGED, REWRITTEN, SAMPLES
+from mvl_assets.lake.schemas.rows import ImageRow
 from tests.rewriting.small_source import make_image
 
 PAPER_PEOPLE = {("A", "B"): 0.70, ("A", "C"): 0.42, ("B", "C"): 0.53}

@@ -15,7 +15,10 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.common.sample_facts import build_sample_facts
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import CATEGORY, JUDGED, MIXTURE, REWRITTEN, SAMPLES, Answer, ImageRow, TableSpec
+from mvl_assets.lake.schemas.data_tables import CATEGORY, JUDGED, REWRITTEN, SAMPLES
+from mvl_assets.lake.schemas.rows import Answer, ImageRow
+from mvl_assets.lake.schemas.table_spec import TableSpec
+from mvl_assets.lake.schemas.training_tables import MIXTURE
 from mvl_assets.lake.table import Table
 
 LONG_AGO = dt.datetime(2024, 12, 6, tzinfo=dt.UTC)

@@ -20,7 +20,8 @@ from mvl_assets.common.digest import (
 )
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import CATEGORY, get_table_spec
+from mvl_assets.lake.schemas.data_tables import CATEGORY
+from mvl_assets.lake.schemas.tables import get_table_spec
 from tests.lake.rows import pages, table_of
 
 VALUES = st.recursive(

@@ -10,7 +10,7 @@ from mvl_assets.lake import answers as answers_module
 from mvl_assets.lake import table as table_module
 from mvl_assets.lake.errors import UnknownKeyScheme
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import SAMPLES
+from mvl_assets.lake.schemas.data_tables import SAMPLES
 from mvl_assets.lake_queries.removal.tombstones import add_tombstones, load_tombstones
 from tests.lake.rows import answer, put, put_samples, sample
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import JUDGED
+from mvl_assets.lake.schemas.data_tables import JUDGED
 from tests.lake.rows import judgement, put, put_samples, rewrite, sample
 
 README = Path(__file__).parents[2] / "README.md"

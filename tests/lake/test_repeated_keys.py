@@ -6,7 +6,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.images import build_image_table
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.repeated_keys import delete_repeated_keys
-from mvl_assets.lake.schemas.tables import ImageRow
+from mvl_assets.lake.schemas.rows import ImageRow
 
 
 def append_images(lake: Lake, source: str, *contents: bytes) -> None:

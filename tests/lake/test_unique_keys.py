@@ -16,7 +16,8 @@ import pytest
 
 from mvl_assets.lake.errors import SchemaMismatch, UnsafeTable
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import ANSWERS, CATEGORY, KEY_METADATA
+from mvl_assets.lake.schemas.data_tables import ANSWERS, CATEGORY
+from mvl_assets.lake.schemas.table_spec import KEY_METADATA
 from mvl_assets.lake.table import Table
 from tests.lake.processes import PROJECT, Worker, workers
 from tests.lake.rows import answer, duplicates, pages

@@ -11,7 +11,7 @@ from mvl_assets.config.profile import load_profile
 from mvl_assets.curation.mixing import build_mixture
 from mvl_assets.lake.errors import LakeError
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import JUDGED, REWRITTEN, SAMPLES
+from mvl_assets.lake.schemas.data_tables import JUDGED, REWRITTEN, SAMPLES
 from mvl_assets.lake_queries.lineage import trace
 from tests.lake.rows import answer, judgement, make_image, put, put_category, put_samples, rewrite, sample, table_of
 

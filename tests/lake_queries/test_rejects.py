@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mvl_assets.ingest.rejects import RejectSpool
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import Reject
+from mvl_assets.lake.schemas.rows import Reject
 from mvl_assets.lake_queries.rejects import MAX_MESSAGE_CHARS, build_reject_table, publish_rejects
 
 

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.checks import check_table
-from mvl_assets.lake.schemas.tables import EVALUATION, REJECTS, REWRITTEN, SAMPLES
+from mvl_assets.lake.schemas.data_tables import REJECTS, REWRITTEN, SAMPLES
+from mvl_assets.lake.schemas.training_tables import EVALUATION
 from mvl_assets.lake_queries.freshness import count_stale_rows
 from mvl_assets.lake_queries.summaries import (
     compute_checkpoint_scores,

@@ -6,7 +6,8 @@ import pytest
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import CATEGORY, MIXTURE, REWRITTEN, SAMPLES
+from mvl_assets.lake.schemas.data_tables import CATEGORY, REWRITTEN, SAMPLES
+from mvl_assets.lake.schemas.training_tables import MIXTURE
 from mvl_assets.lake_queries.holdout import is_held_out, iter_held_out_rows
 from mvl_assets.lake_queries.views import (
     iter_current_samples,

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import ImageRow
+from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.orchestration.metadata import MAX_PREVIEW_BYTES, MAX_PREVIEW_IMAGES, render_preview
 
 

@@ -19,7 +19,8 @@ from mvl_assets.config.profile import Profile
 from mvl_assets.config.settings import PROJECT_ROOT
 from mvl_assets.judging.judge import JudgeStage
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import CATEGORY, SAMPLES, ImageRow
+from mvl_assets.lake.schemas.data_tables import CATEGORY, SAMPLES
+from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.model_stage.plan import RequestPlan, plan_stage
 from mvl_assets.rewriting.rewrite import RewriteStage
 

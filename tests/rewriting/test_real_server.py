@@ -9,7 +9,7 @@ from mvl_assets.common.digest import compute_digest
 from mvl_assets.inference.endpoint import Endpoint
 from mvl_assets.judging.judge import judge_source
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import REWRITTEN
+from mvl_assets.lake.schemas.data_tables import REWRITTEN
 from mvl_assets.rewriting.rewrite import rewrite_source
 from tests.rewriting.small_source import CHART, MATH, profile, put, source_of
 

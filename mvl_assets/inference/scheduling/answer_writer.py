@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
-from mvl_assets.lake.schemas.tables import Answer
+from mvl_assets.lake.schemas.rows import Answer
 
 
 class AnswerWriter:

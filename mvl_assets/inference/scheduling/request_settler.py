@@ -12,7 +12,7 @@ from mvl_assets.inference.scheduling.answer_writer import AnswerWriter
 from mvl_assets.inference.scheduling.request_queue import RequestQueue
 from mvl_assets.inference.scheduling.run_context import RunContext
 from mvl_assets.lake.answers import AnswerLog
-from mvl_assets.lake.schemas.tables import Answer
+from mvl_assets.lake.schemas.rows import Answer
 
 
 class RequestSettler:

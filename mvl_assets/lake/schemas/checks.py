@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mvl_assets.common.digest import compute_row_hashes
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
-from mvl_assets.lake.schemas.tables import ROW_HASH_COLUMN
+from mvl_assets.lake.schemas.table_spec import ROW_HASH_COLUMN
 from mvl_assets.lake.table_reader import TableReader
 
 HASH_SAMPLE_SIZE = 200

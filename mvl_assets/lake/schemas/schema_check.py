@@ -6,7 +6,7 @@ import lance
 import pyarrow as pa
 
 from mvl_assets.lake.errors import SchemaMismatch, UnsafeTable
-from mvl_assets.lake.schemas.tables import KEY_METADATA, TableSpec
+from mvl_assets.lake.schemas.table_spec import KEY_METADATA, TableSpec
 from mvl_assets.lake.schemas.upgrade import read_schema_version
 
 

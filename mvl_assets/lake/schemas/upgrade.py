@@ -10,7 +10,7 @@ import lance
 import pyarrow as pa
 from lance.commit import CommitConflictError
 
-from mvl_assets.lake.schemas.tables import TableSpec
+from mvl_assets.lake.schemas.table_spec import TableSpec
 
 SCHEMA_VERSION_KEY = b"mvl:schema_version"
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import TOMBSTONES
+from mvl_assets.lake.schemas.data_tables import TOMBSTONES
 
 PURGED_ERROR_CLASS = "purged"
 """Error class of rejects for rows, or whole sources, that were purged."""

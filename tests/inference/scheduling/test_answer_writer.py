@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mvl_assets.inference.scheduling.answer_writer import AnswerWriter
-from mvl_assets.lake.schemas.tables import Answer
+from mvl_assets.lake.schemas.rows import Answer
 from tests.lake.rows import answer
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mvl_assets.lake.schemas.columns import COLUMN_DESCRIPTIONS, describe_column
-from mvl_assets.lake.schemas.tables import TableSpec, get_table_spec
+from mvl_assets.lake.schemas.table_spec import TableSpec
+from mvl_assets.lake.schemas.tables import get_table_spec
 
 NAMES = ["images", "samples", "rejects", "curation/duplicates", "curation/contamination"]
 NAMES += ["evaluation_benchmarks", "evaluation_benchmark_answers"]

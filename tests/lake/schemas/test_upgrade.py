@@ -13,7 +13,7 @@ import pytest
 from mvl_assets.common.digest import compute_row_hashes
 from mvl_assets.lake.errors import DiskError, SchemaMismatch
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import JUDGED
+from mvl_assets.lake.schemas.data_tables import JUDGED
 from mvl_assets.lake.schemas.upgrade import upgrade
 
 ADDED = JUDGED.added_columns[0]

@@ -12,18 +12,9 @@ from typing import Any
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import (
-    CATEGORY,
-    CONTAMINATION,
-    DUPLICATES,
-    EVALUATION,
-    JUDGED,
-    MIXTURE,
-    PACK_PLAN,
-    REWRITTEN,
-    ImageRow,
-    Reject,
-)
+from mvl_assets.lake.schemas.data_tables import CATEGORY, CONTAMINATION, DUPLICATES, JUDGED, REWRITTEN
+from mvl_assets.lake.schemas.rows import ImageRow, Reject
+from mvl_assets.lake.schemas.training_tables import EVALUATION, MIXTURE, PACK_PLAN
 from mvl_assets.lake.table import Table
 from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.packed_rows import build_packed_table

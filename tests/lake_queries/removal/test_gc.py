@@ -14,7 +14,7 @@ from mvl_assets.lake.durability import compaction
 from mvl_assets.lake.durability.locks import acquire_ingest_lock
 from mvl_assets.lake.errors import LeaseHeld
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import ImageRow
+from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.lake.table_sizes import measure_table_sizes
 from mvl_assets.lake_queries.removal import gc
 from mvl_assets.lake_queries.removal.gc import collect_garbage

@@ -15,7 +15,7 @@ from mvl_assets.lake.durability.lease import create_lease
 from mvl_assets.lake.durability.locks import acquire_ingest_lock
 from mvl_assets.lake.errors import LakeError, LeaseHeld
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import SAMPLES
+from mvl_assets.lake.schemas.data_tables import SAMPLES
 from mvl_assets.lake_queries.removal.purge import Purge, resolve_sample_ids
 from mvl_assets.lake_queries.removal.tombstones import load_tombstones
 from mvl_assets.lake_queries.views import iter_mixture_rows

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.sample_facts import compute_holdout_hash
 from mvl_assets.lake.lake import Lake
-from mvl_assets.lake.schemas.tables import ImageRow
+from mvl_assets.lake.schemas.rows import ImageRow
 from mvl_assets.media.image import compute_image_id, encode_image
 
 COLOURS = ("red", "green", "blue", "white")

@@ -1,0 +1,290 @@
+"""The tables of data: what ingest stores, what models make of it, and what curation finds in it."""
+
+from __future__ import annotations
+
+import lance
+import pyarrow as pa
+
+from mvl_assets.lake.schemas.table_spec import CONVERSATIONS, STRING_LIST, TIMESTAMP, VIDEO, TableSpec
+
+IMAGE_PROPERTIES = pa.list_(
+    pa.struct(
+        [
+            # Of the file in the source; null for a frame of a video.
+            ("name", pa.string()),
+            ("size", pa.int64()),
+            ("format", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("n_frames", pa.int32()),
+            ("mode", pa.string()),
+            ("phash", pa.string()),
+        ]
+    )
+)
+
+IMAGES = TableSpec(
+    "images",
+    pa.schema(
+        [
+            ("image_id", pa.string()),
+            ("source", pa.string()),
+            lance.blob_field("bytes"),
+            ("size", pa.int64()),
+            ("format", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("n_frames", pa.int32()),
+            ("mode", pa.string()),
+            ("phash", pa.string()),
+        ]
+    ),
+    key_column="image_id",
+    partition_column="source",
+    has_row_hash=False,
+)
+
+SAMPLES = TableSpec(
+    "samples",
+    pa.schema(
+        [
+            ("version_id", pa.string()),
+            ("sample_id", pa.string()),
+            ("source", pa.string()),
+            ("revision", pa.int32()),
+            ("withdrawn", pa.bool_()),
+            ("native_id", pa.string()),
+            ("file", pa.string()),
+            ("position", pa.int64()),
+            ("conversations", CONVERSATIONS),
+            ("image_ids", STRING_LIST),
+            ("video", VIDEO),
+            ("license", pa.string()),
+            # Of the content alone (conversations, images, video, licence), so that moving a row is not a new version.
+            ("content_hash", pa.string()),
+            ("run_id", pa.string()),
+            # The data set that a collection says the row is from; null for sources that are not collections.
+            ("upstream_dataset", pa.string()),
+            # What steps over all samples compare, so that they read neither text nor images (common/sample_facts.py).
+            ("image_properties", IMAGE_PROPERTIES),
+            ("fingerprint", pa.string()),
+            ("similar_fingerprint", pa.string()),
+            ("holdout_hash", pa.int64()),
+            ("n_turns", pa.int32()),
+            ("n_chars", pa.int64()),
+        ]
+    ),
+    key_column="version_id",
+    has_key_scheme=True,
+    partition_column="source",
+    derived_columns=frozenset(
+        {"image_properties", "fingerprint", "similar_fingerprint", "holdout_hash", "n_turns", "n_chars"}
+    ),
+)
+
+ANSWERS = TableSpec(
+    "answers",
+    pa.schema(
+        [
+            ("request_key", pa.string()),
+            ("source", pa.string()),
+            ("stage", pa.string()),
+            ("model", pa.string()),
+            ("model_revision", pa.string()),
+            ("prompt", pa.string()),
+            ("prompt_hash", pa.string()),
+            ("text", pa.string()),
+            ("finish_reason", pa.string()),
+            ("prompt_tokens", pa.int32()),
+            ("completion_tokens", pa.int32()),
+            ("first_token_logprobs", pa.string()),
+            ("latency_s", pa.float64()),
+            ("attempts", pa.int32()),
+            ("run_id", pa.string()),
+            ("created_at", TIMESTAMP),
+        ]
+    ),
+    key_column="request_key",
+    has_key_scheme=True,
+    has_row_hash=False,
+)
+
+REJECTS = TableSpec(
+    "rejects",
+    pa.schema(
+        [
+            ("reject_id", pa.string()),
+            ("partition_key", pa.string()),
+            ("stage", pa.string()),
+            ("source", pa.string()),
+            ("row_key", pa.string()),
+            ("error", pa.string()),
+            ("message", pa.string()),
+            ("file", pa.string()),
+            ("position", pa.int64()),
+            ("attempts", pa.int32()),
+            ("request_key", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="reject_id",
+    partition_column="partition_key",
+)
+
+CATEGORY = TableSpec(
+    "category",
+    pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("version_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("group", pa.string()),
+            ("family", pa.string()),
+            ("modality", pa.string()),
+            # First image id, or the sample id without images: held-out questions never share it with training.
+            ("image_group_id", pa.string()),
+            ("holdout_hash", pa.int64()),
+            ("license", pa.string()),
+            ("n_images", pa.int32()),
+            ("n_turns", pa.int32()),
+            ("n_chars", pa.int64()),
+            # "as_is", "resized", "padded": what standardising will do to the images (paper §2: 224–4,096 px, 7:1).
+            ("image_action", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="sample_id",
+    partition_column="source",
+    derived_columns=frozenset({"holdout_hash"}),
+)
+
+REWRITTEN = TableSpec(
+    "rewritten",
+    pa.schema(
+        [
+            ("rewrite_id", pa.string()),
+            ("sample_id", pa.string()),
+            ("version_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("family", pa.string()),
+            ("ordinal", pa.int32()),
+            ("conversations", CONVERSATIONS),
+            ("request_key", pa.string()),
+            ("prompt", pa.string()),
+            ("prompt_hash", pa.string()),
+            ("model", pa.string()),
+            ("model_revision", pa.string()),
+            # True if a text-only model was asked, which did not see the sample's images.
+            ("blind", pa.bool_()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="rewrite_id",
+    has_key_scheme=True,
+    partition_column="source",
+)
+
+VERDICTS = pa.list_(
+    pa.struct(
+        [
+            ("criterion", pa.string()),
+            ("request_key", pa.string()),
+            ("verdict", pa.bool_()),
+            ("p_yes", pa.float64()),
+        ]
+    )
+)
+
+# Null if the profile has no second judge, or it gave no verdict.
+SECOND_JUDGE: list[tuple[str, pa.DataType]] = [
+    ("second_verdicts", VERDICTS),
+    ("second_all_yes", pa.bool_()),
+    ("second_p_yes", pa.float64()),
+    ("second_model", pa.string()),
+    ("second_model_revision", pa.string()),
+]
+
+JUDGED = TableSpec(
+    "judged",
+    pa.schema(
+        [
+            ("judged_id", pa.string()),
+            ("rewrite_id", pa.string()),
+            ("sample_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("family", pa.string()),
+            ("verdicts", VERDICTS),
+            ("all_yes", pa.bool_()),
+            ("p_yes", pa.float64()),
+            ("matches_reference", pa.bool_()),
+            ("keep", pa.bool_()),
+            ("drop_reason", pa.string()),
+            ("keep_rule", pa.string()),
+            ("prompt_hash", pa.string()),
+            ("model", pa.string()),
+            ("model_revision", pa.string()),
+            ("blind", pa.bool_()),
+            ("run_id", pa.string()),
+            *SECOND_JUDGE,
+        ]
+    ),
+    key_column="judged_id",
+    has_key_scheme=True,
+    partition_column="source",
+    added_columns=(tuple(name for name, _ in SECOND_JUDGE),),
+)
+
+DUPLICATES = TableSpec(
+    "curation/duplicates",
+    pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("fingerprint", pa.string()),
+            # The sample that is kept instead of this one.
+            ("canonical_sample_id", pa.string()),
+            ("canonical_source", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="sample_id",
+)
+
+CONTAMINATION = TableSpec(
+    "curation/contamination",
+    pa.schema(
+        [
+            ("hit_id", pa.string()),
+            ("sample_id", pa.string()),
+            ("source", pa.string()),
+            ("category", pa.string()),
+            ("benchmark", pa.string()),
+            ("benchmark_item", pa.string()),
+            # "is_benchmark", "near_duplicate" or "shared_image"; see curation/contamination.py.
+            ("kind", pa.string()),
+            ("run_id", pa.string()),
+        ]
+    ),
+    key_column="hit_id",
+)
+
+TOMBSTONES = TableSpec(
+    "tombstones",
+    pa.schema(
+        [
+            ("purge_id", pa.string()),
+            ("source", pa.string()),
+            # Null: the whole source.
+            ("sample_id", pa.string()),
+            ("content_hash", pa.string()),
+            ("created_at", TIMESTAMP),
+        ]
+    ),
+    key_column="purge_id",
+    has_key_scheme=True,
+    has_row_hash=False,
+)
