@@ -6,11 +6,15 @@ import click
 import dagster as dg
 
 from mvl_assets.common.tables import as_json, format_table
+from mvl_assets.config.catalog import load_catalog
 from mvl_assets.defs.prompts import report_edited_prompts
 from mvl_assets.errors import MvlError
+from mvl_assets.orchestration import asset_keys
 from mvl_assets.orchestration.asset_status import AssetStatus, AssetStatusResolver
 from mvl_assets.orchestration.dagster_internals import AssetGraph
 from mvl_assets.runner.dagster_home import get_instance, load_code_locations, suppress_dagster_warnings
+
+MAX_MISSING_SOURCES = 8
 
 
 @click.command(name="stale")
@@ -31,7 +35,8 @@ def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
     }
     if unknown := sorted(set(assets) - valid_names):
         raise MvlError(f"there is no asset or stage {', '.join(unknown)}", hint="`mvl status` lists the stages")
-    stale_statuses = _list_stale_statuses(graphs, dagster_instance, assets)
+    statuses = _list_statuses(graphs, dagster_instance, assets)
+    stale_statuses = [status for status in statuses if status.state == "stale"]
     if json_ and not launch:
         rows = [
             {"asset": s.key.to_user_string(), "partition": s.partition_key, "causes": "; ".join(s.causes)}
@@ -40,25 +45,38 @@ def command(assets: tuple[str, ...], launch: bool, json_: bool) -> None:
         click.echo(as_json(rows))
         return
     click.echo(_format_statuses(stale_statuses, "stale") if stale_statuses else "nothing is stale")
+    if missing_sources := _list_missing_sources(statuses):
+        n_more = len(missing_sources) - MAX_MISSING_SOURCES
+        more = f" and {n_more} more" if n_more > 0 else ""
+        click.echo(
+            f"not materialised, though there are files: {', '.join(missing_sources[:MAX_MISSING_SOURCES])}{more};"
+            " `mvl run` makes what is missing, or says why it cannot"
+        )
     if launch and stale_statuses:
         from mvl_assets.runner.pipeline_runner import run_stale
 
         run_stale(stale_statuses)
-        if remaining_statuses := _list_stale_statuses(graphs, dagster_instance, ()):
+        remaining_statuses = [s for s in _list_statuses(graphs, dagster_instance, ()) if s.state == "stale"]
+        if remaining_statuses:
             click.echo(_format_statuses(remaining_statuses, "still stale"))
             click.echo("`mvl stale --launch` materialises these, `mvl run` everything that is missing or stale")
 
 
-def _list_stale_statuses(
+def _list_statuses(
     graphs: list[AssetGraph], dagster_instance: dg.DagsterInstance, assets: tuple[str, ...]
 ) -> list[AssetStatus]:
     return [
         status
         for graph in graphs
         for status in AssetStatusResolver(graph, dagster_instance).iter_statuses()
-        if status.state == "stale"
-        and (not assets or status.key.path[0] in assets or status.key.to_user_string() in assets)
+        if not assets or status.key.path[0] in assets or status.key.to_user_string() in assets
     ]
+
+
+def _list_missing_sources(statuses: list[AssetStatus]) -> list[str]:
+    """Return the profile's sources that have files and a partition that was never made."""
+    missing_slugs = {status.partition_key for status in statuses if status.state == "missing"}
+    return [s for s in asset_keys.list_profile_sources() if s in missing_slugs and load_catalog()[s].root.is_dir()]
 
 
 def _format_statuses(statuses: list[AssetStatus], label: str) -> str:

@@ -18,6 +18,8 @@ from mvl_assets.orchestration.metadata import (
     render_preview,
 )
 from mvl_assets.orchestration.resources import LakeResource
+from mvl_assets.orchestration.upstream import require_upstream
+from mvl_assets.stages import RAW
 
 
 def build_category_asset(category: Category) -> dg.AssetsDefinition:
@@ -41,6 +43,7 @@ def build_category_asset(category: Category) -> dg.AssetsDefinition:
         from mvl_assets.ingest.categorise import categorise_source
 
         source = asset_keys.get_partition_source(context)
+        require_upstream(context, lake.lake, RAW, source.slug)
         report = categorise_source(lake.lake, source, run_id=context.run_id)
         table = lake.lake.get_table(f"category/{category}")
         return dg.MaterializeResult(

@@ -27,6 +27,7 @@ from mvl_assets.orchestration.model_stage_metadata import build_model_stage_meta
 from mvl_assets.orchestration.resources import LakeResource
 from mvl_assets.orchestration.retry_tags import parse_retry_error_classes
 from mvl_assets.orchestration.stage_progress import StageProgressLogger
+from mvl_assets.orchestration.upstream import require_upstream
 from mvl_assets.stages import JUDGED, REWRITTEN
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def build_judged_asset(category: Category) -> dg.AssetsDefinition:
         from mvl_assets.judging.judge import judge_source
 
         source, profile = asset_keys.get_partition_source(context), asset_keys.load_active_profile()
+        require_upstream(context, lake.lake, REWRITTEN, category)
         progress_logger = StageProgressLogger(context)
         report = judge_source(
             lake.lake,

@@ -21,6 +21,7 @@ from mvl_assets.orchestration.model_stage_metadata import build_model_stage_meta
 from mvl_assets.orchestration.resources import LakeResource
 from mvl_assets.orchestration.retry_tags import parse_retry_error_classes
 from mvl_assets.orchestration.stage_progress import StageProgressLogger
+from mvl_assets.orchestration.upstream import require_upstream
 from mvl_assets.stages import CATEGORY, REWRITTEN
 
 PREVIEW_COLUMNS = ("question", "answer", "original_answer", "blind")
@@ -65,6 +66,7 @@ def build_rewritten_asset(category: Category) -> dg.AssetsDefinition:
         from mvl_assets.rewriting.rewrite import rewrite_source
 
         source, profile = asset_keys.get_partition_source(context), asset_keys.load_active_profile()
+        require_upstream(context, lake.lake, CATEGORY, category)
         progress_logger = StageProgressLogger(context)
         report = rewrite_source(
             lake.lake,

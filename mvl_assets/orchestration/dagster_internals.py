@@ -16,7 +16,10 @@ __all__ = ["AssetGraph", "StaleStatusResolver", "build_stale_status_resolver", "
 
 
 class StaleStatusResolver(CachingStaleStatusResolver):
-    """Dagster's own resolver with one shortcut.
+    """Dagster's own resolver with one correction and one shortcut.
+
+    What was made before its upstream asset had ever been materialised has recorded no event of it; Dagster then
+    compares the newest event with itself and finds no difference, for ever.
 
     Dagster asks the event log twice about each upstream partition. A mixture has hundreds of them, all of one asset,
     whose latest record mostly says that nothing happened since.
@@ -26,8 +29,11 @@ class StaleStatusResolver(CachingStaleStatusResolver):
         if dep_key.partition_key is not None and not self.asset_graph.get(dep_key.asset_key).is_external:
             record = self.instance_queryer.get_asset_record(dep_key.asset_key)
             latest_storage_id = record.asset_entry.last_materialization_storage_id if record else None
-            if (latest_storage_id or 0) <= (provenance.input_storage_ids[dep_key.asset_key] or 0):
+            seen_storage_id = provenance.input_storage_ids[dep_key.asset_key]
+            if (latest_storage_id or 0) <= (seen_storage_id or 0):
                 return False
+            if seen_storage_id is None:
+                return self._get_latest_data_version_record(key=dep_key) is not None
         return super()._is_dep_updated(provenance, dep_key)
 
 

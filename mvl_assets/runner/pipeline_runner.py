@@ -2,7 +2,8 @@
 
 Sources are read every time (what has not changed adds nothing). Everything downstream runs only where it is missing or
 stale, or has requests that failed by chance, unless `--force` is given. A partition is judged while others are still
-being rewritten. A partition that fails is reported and the others go on; the next run picks it up.
+being rewritten. A partition that fails is reported, the later stages leave its source out, and the other sources go on;
+the next run picks it up.
 """
 
 from __future__ import annotations
@@ -49,7 +50,13 @@ class StageTally:
     materialized: int = 0
     fresh: int = 0
     failed: list[tuple[str, ErrorReport]] = field(default_factory=list)
+    skipped: int = 0
     seconds: float = 0.0
+
+    def format_counts(self) -> str:
+        """Return the counts as a person reads them."""
+        counts = f"{self.materialized} made, {self.fresh} up to date, {len(self.failed)} failed"
+        return counts + (f", {self.skipped} skipped because an earlier stage failed" if self.skipped else "")
 
 
 def _get_category_and_source(step: AssetStep) -> tuple[str, str | None]:
@@ -69,6 +76,7 @@ class PipelineRunner:
         self.selected_keys = selected_keys
         self.started_at = time.monotonic()
         self.tallies: dict[str, StageTally] = {name: StageTally() for name in STAGE_NAMES}
+        self.failed_sources: set[str] = set()
         self._last_logged_at = self.started_at
         add_listener(self._on_progress)
 
@@ -123,7 +131,8 @@ class PipelineRunner:
         self.run_model_steps([*rewrite_steps, *ready_judge_steps], list_downstream_steps)
 
     def run_steps(self, steps: list[AssetStep]) -> None:
-        """Run exactly these steps, all of one stage or all of rewriting and judging."""
+        """Run exactly these steps, all of one stage or all of rewriting and judging, but for sources that failed."""
+        steps = [step for step in steps if not self._skip_after_failure(step)]
         if not steps or steps[0].stage not in MODEL_STAGE_NAMES:
             self._collect(map(self.step_runner.run, steps))
             return
@@ -179,6 +188,8 @@ class PipelineRunner:
         status_resolvers = {n: AssetStatusResolver(g, self.step_runner.instance) for n, g in self.asset_graphs.items()}
         pending: list[AssetStep] = []
         for step in steps:
+            if self._skip_after_failure(step):
+                continue
             is_fresh = (
                 status_resolvers[step.location].get_status(dg.AssetKey(step.key), step.partition_key).state == "fresh"
             )
@@ -199,6 +210,13 @@ class PipelineRunner:
             else:
                 pending.append(step)
         return pending
+
+    def _skip_after_failure(self, step: AssetStep) -> bool:
+        """Return whether an earlier stage of this run failed for the step's source, and count the step if so."""
+        if step.partition_key not in self.failed_sources:
+            return False
+        self.tallies[step.stage].skipped += 1
+        return True
 
     def _has_all_rows(self, step: AssetStep) -> bool:
         """Return whether the lake has as many rows of the step as its last materialization made.
@@ -236,6 +254,8 @@ class PipelineRunner:
                     raise InfrastructureError(f"{result.step.name}: {result.error.message}", hint=result.error.hint)
                 else:
                     tally.failed.append((result.step.name, result.error))
+                    if result.step.partition_key is not None:
+                        self.failed_sources.add(result.step.partition_key)
                     self._log(f"{result.step.name}  FAILED: {result.error.first_line}", fg="red")
 
     def _on_progress(self, _: str, progress: Progress) -> None:
@@ -317,13 +337,16 @@ def command(sources: tuple[str, ...], select: str | None, until: str, force: boo
     report_edited_prompts(pipeline_runner.step_runner.instance)
     model_stages = [stage for stage in stages if stage in MODEL_STAGE_NAMES]
     for stage in stages:
+        # Judging runs together with rewriting.
+        if pipeline_runner.failed_sources.issuperset(slugs) and stage != JUDGED.name:
+            click.echo(f"every source failed: {stage} and the stages after it are left as they are")
+            break
         if stage not in MODEL_STAGE_NAMES:
             pipeline_runner.run_stage(stage, slugs)
         elif stage == model_stages[0]:
             pipeline_runner.run_model_stages(model_stages, slugs)
         tally = pipeline_runner.tallies[stage]
-        counts = f"{tally.materialized} made, {tally.fresh} up to date, {len(tally.failed)} failed"
-        click.secho(f"-- {stage}: {counts}, {tally.seconds:.1f} s", bold=True)
+        click.secho(f"-- {stage}: {tally.format_counts()}, {tally.seconds:.1f} s", bold=True)
     pipeline_runner.finish()
 
 

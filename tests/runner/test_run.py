@@ -142,6 +142,23 @@ def test_a_source_without_files_fails_alone(fresh: Home) -> None:
     assert fresh.lake.get_table("samples").count() > 0
 
 
+def test_nothing_is_made_behind_a_failed_ingest_and_the_next_run_makes_it_right(fresh: Home) -> None:
+    files = fresh.folder / "raw" / KEPT
+    aside = files.rename(fresh.folder / "aside")
+    files.mkdir()
+    done = fresh.mvl("run", "--source", KEPT, "--until", "curation")
+    one_error(done, f"raw/{KEPT}[{KEPT}]: {KEPT}: no ", "put the source's files there")
+    assert lines_with(done.stdout, ["every source failed: category"]) and not lines_with(done.stdout, ["-- curation"])
+    stopped = fresh.mvl("run", *SOURCES, "--until", "category").stdout
+    assert lines_with(stopped, ["-- category: 2 made, 0 up to date, 0 failed, 1 skipped"])
+    assert lines_with(fresh.run("stale"), ["not materialised, though there are files", KEPT])
+    files.rmdir()
+    aside.rename(files)
+    mended = fresh.run("run", "--source", KEPT, "--until", "category")
+    assert lines_with(mended, ["-- category: 1 made, 0 up to date, 0 failed,"])
+    assert fresh.lake.get_table("category/general").count()
+
+
 # -- stopped in the middle -----------------------------------------------------------------------------------------
 
 
