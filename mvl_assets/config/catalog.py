@@ -6,12 +6,14 @@ documents; `components/source_dataset.py` turns each into an asset.
 
 from __future__ import annotations
 
+import codecs
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from mvl_assets.common.path_template import format_glob
 from mvl_assets.config.prompts import list_families
 from mvl_assets.config.settings import load_settings
 from mvl_assets.config.strict_yaml import StrictModel, YamlDocument, YamlError, iter_documents
@@ -127,9 +129,22 @@ class RecordsMapping(_CatalogModel):
     """
 
     files: str
-    """Glob below the source's folder; matches are read in sorted order."""
-    shape: Literal["list", "dict_of_id", "jsonl", "csv", "tsv", "parquet"]
-    """`list`: JSON array of objects. `dict_of_id`: JSON object, id -> object."""
+    """Glob below the source's folder; matches are read in sorted order. `{split}` in it is a star whose text is a field
+    of every record: `{split}/labels/{name}.json`."""
+    shape: Literal[
+        "list", "dict_of_id", "jsonl", "csv", "tsv", "parquet", "arrow", "lance", "webdataset", "json", "text", "image"
+    ]
+    """`list`: JSON array of objects. `dict_of_id`: JSON object, id -> object. `arrow`: Arrow files, as
+    `save_to_disk` of `datasets` writes them. `lance`: folders that are Lance tables. `webdataset`: tars whose members
+    with one name are a record, with a field for each ending.
+
+    One record a file: `json`, an object; `text`, with the field `text`; `image`, with the fields of `files` only."""
+    columns: TupleFromList[str] = ()
+    """Of `csv` and `tsv`: the columns of files that have no header line."""
+    delimiter: str | None = None
+    """Of `csv`: the character between two cells, where that is not a comma."""
+    encoding: str | None = None
+    """Of `csv` and `tsv`: the encoding (`cp1252`, `gb18030`). Without it UTF-8, or UTF-16 that begins with its mark."""
     quoted: bool = True
     """Of `csv` and `tsv`: whether cells may be quoted (RFC 4180). False: a quote is a character like any other, as in a
     TSV of captions that begin with one."""
@@ -175,6 +190,11 @@ class RecordsMapping(_CatalogModel):
     """Field of a whole conversation (list of from/value or role/content objects), instead of question and answer.
     Images that its parts hold or name are used, unless `images` or `image_field` is given."""
 
+    @property
+    def files_glob(self) -> str:
+        """Glob of the files, with a star for every field."""
+        return format_glob(self.files)
+
     @model_validator(mode="after")
     def _validate_text_and_image_fields(self) -> RecordsMapping:
         if self.turns is not None and (self.question, self.answer, self.pairs) != (None, None, None):
@@ -189,8 +209,19 @@ class RecordsMapping(_CatalogModel):
             raise ValueError("`dict_of_id` takes the id from its keys: leave `id` out")
         if not self.quoted and self.shape not in ("csv", "tsv"):
             raise ValueError(f"`quoted` has no meaning for the shape `{self.shape}`")
-        if self.key is not None and self.shape not in ("list", "dict_of_id"):
+        if self.key is not None and self.shape not in ("list", "dict_of_id", "json"):
             raise ValueError(f"`key` has no meaning for the shape `{self.shape}`")
+        is_delimited = self.shape in ("csv", "tsv")
+        for name in ("columns", "delimiter", "encoding"):
+            if getattr(self, name) and not is_delimited:
+                raise ValueError(f"`{name}` has no meaning for the shape `{self.shape}`")
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ValueError("`delimiter` is one character")
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as error:
+                raise ValueError(f"`encoding`: Python knows no encoding {self.encoding!r}") from error
         return self
 
 

@@ -1,4 +1,4 @@
-r"""Delimited text with a header line (RFC 4180): commas or tabs between the cells, plain or compressed with gzip.
+r"""Delimited text (RFC 4180): commas, tabs or other characters between the cells, plain or compressed with gzip.
 
     language\tpage_url\timage_url\n
     en\thttps://...\t"a cell with tab, line\nbreak and ""quotes"" inside"\n
@@ -8,6 +8,7 @@ Every line and cell has a bound on its length.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -20,19 +21,29 @@ from mvl_assets.readers.parsers.json_stream import BROKEN_FILE, Item, RejectedIt
 MAX_FIELD_CHARS = 16 << 20
 """Characters a line, or a cell that spans lines, may have."""
 
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
 
 def iter_rows(
-    path: Path, delimiter: str, required: Sequence[str] = (), *, quoted: bool = True
+    path: Path,
+    delimiter: str,
+    required: Sequence[str] = (),
+    *,
+    quoted: bool = True,
+    columns: Sequence[str] = (),
+    encoding: str | None = None,
 ) -> Iterator[Item | RejectedItem]:
     """Yield the rows as objects of strings.
 
     A file that lacks a required column, is cut off, or opens a quote that it does not close, ends in `broken_file`.
 
     Args:
-        path: File in UTF-8, plain or gzip.
-        delimiter: Comma or tab.
+        path: File, plain or gzip.
+        delimiter: Character between two cells.
         required: Columns that the header must have.
         quoted: Whether a cell may be in quotes and then hold anything (RFC 4180).
+        columns: Names of the cells in a file that has no header line.
+        encoding: Encoding of the text; UTF-8 by default, UTF-16 where the file begins with its byte order mark.
     """
     csv.field_size_limit(MAX_FIELD_CHARS)
     position = 0
@@ -40,11 +51,13 @@ def iter_rows(
         with path.open("rb") as file:
             is_gzip = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            raw = gzip.GzipFile(fileobj=file) if is_gzip else file
-            text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+            raw = io.BufferedReader(gzip.GzipFile(fileobj=file)) if is_gzip else file
+            if encoding is None:
+                encoding = "utf-16" if raw.peek(2)[:2] in _UTF16_MARKS else "utf-8-sig"
+            text = io.TextIOWrapper(raw, encoding=encoding, errors="surrogateescape", newline="")
             lines = _LineReader(text)
             reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
-            header = next(reader, [])
+            header = list(columns) or next(reader, [])
             missing = [name for name in required if name not in header]
             if missing:
                 header_text = ", ".join(header)[:300]
@@ -73,9 +86,9 @@ def iter_rows(
                     yield RejectedItem(position, BROKEN_FILE, f"a quote that opens in line {start_line} is not closed")
                     return
                 if cells:
-                    yield _parse_row(position, header, cells, reader.line_num)
+                    yield _parse_row(position, header, cells, reader.line_num, encoding)
                     position += 1
-    except (OSError, EOFError, zlib.error, _LineTooLong, csv.Error) as error:
+    except (OSError, EOFError, UnicodeError, zlib.error, _LineTooLong, csv.Error) as error:
         yield RejectedItem(position, BROKEN_FILE, f"cannot be read any further: {error}")
 
 
@@ -106,11 +119,16 @@ class _LineReader:
         return line
 
 
-def _parse_row(position: int, header: Sequence[str], cells: Sequence[str], line_number: int) -> Item | RejectedItem:
+def _parse_row(
+    position: int, header: Sequence[str], cells: Sequence[str], line_number: int, encoding: str
+) -> Item | RejectedItem:
     if len(cells) != len(header):
         return RejectedItem(position, "bad_csv", f"{len(cells)} cells for {len(header)} columns (line {line_number})")
     if any("\0" in cell for cell in cells):
         return RejectedItem(position, "bad_csv", f"line {line_number} holds a zero byte")
     if any("\udc80" <= c <= "\udcff" for cell in cells if not cell.isascii() for c in cell):
-        return RejectedItem(position, "bad_utf8", f"line {line_number} is not UTF-8")
+        name = encoding.removesuffix("-sig").upper()
+        return RejectedItem(
+            position, "bad_utf8", f"line {line_number} is not {name}; the map's `encoding` says another"
+        )
     return Item(position, dict(zip(header, cells, strict=True)))

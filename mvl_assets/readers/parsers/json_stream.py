@@ -112,13 +112,25 @@ def peek_first_char(path: Path) -> str:
         return ""
 
 
+def parse_json(data: bytes) -> Any:
+    """Return the value of a whole JSON text.
+
+    Raises:
+        RejectError: `bad_utf8`, `bad_json`, `not_a_number`, `duplicate_key`.
+    """
+    try:
+        return _decode(data.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise RejectError("bad_utf8", f"byte {error.start} is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise RejectError(_classify_error(error), str(error)) from error
+
+
 def _parse_line(line: bytes, position: int) -> Item | RejectedItem:
     try:
-        return Item(position, _decode(line.removeprefix(codecs.BOM_UTF8).decode("utf-8")))
-    except UnicodeDecodeError as error:
-        return RejectedItem(position, "bad_utf8", f"byte {error.start} of the line is not UTF-8")
-    except (ValueError, RecursionError) as error:
-        return RejectedItem(position, _classify_error(error), str(error))
+        return Item(position, parse_json(line))
+    except RejectError as error:
+        return RejectedItem(position, error.code, error.message)
 
 
 class _Desynchronized(Exception):
