@@ -15,8 +15,8 @@ from mvl_assets.ingest.categorise import categorise_source
 from mvl_assets.lake.lake import Lake
 from mvl_training.data import pack_materializer
 from mvl_training.data.pack_materializer import materialize_packs
-from mvl_training.data.packing import build_pack_plan
 from mvl_training.data.packed_rows import PackedRows, open_packs
+from mvl_training.data.packing import build_pack_plan
 from tests.object_store import road
 from tests.servers import serving
 from tests.training import tiny_model
