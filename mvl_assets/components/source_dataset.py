@@ -83,7 +83,7 @@ def build_raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         # Only what changes the rows: an edited note in the evidence makes nothing stale.
-        code_version=asset_keys.compute_code_version(spec.format, spec.records, spec.license, limit),
+        code_version=asset_keys.compute_code_version(*spec.reading_fields, spec.license, limit),
         group_name=RAW.name,
         partitions_def=dg.StaticPartitionsDefinition([spec.slug]),
         description=describe_source(spec),

@@ -7,6 +7,8 @@ documents; `components/source_dataset.py` turns each into an asset.
 from __future__ import annotations
 
 import codecs
+import re
+import string
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
@@ -48,6 +50,9 @@ Category = Literal[
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 Group = Literal["A", "B", "C"]
 Modality = Literal["single_image", "multi_image", "video", "text"]
+Split = Literal["train", "val", "test"]
+SPLIT_FORMATS = ("coco_captions", "coco_instances")
+"""The formats whose files are named after their split, and that read all of them or one."""
 
 
 def _require_format(name: str) -> str:
@@ -65,6 +70,9 @@ def _require_family(name: str) -> str:
 FormatName = Annotated[str, AfterValidator(_require_format)]
 FamilyName = Annotated[str, AfterValidator(_require_family)]
 
+
+_BARE_FIELD = re.compile(r"[a-z_]\w*(\.\w+)*", re.ASCII | re.IGNORECASE)
+"""A text that looks like the name of a field rather than like a question."""
 
 T = TypeVar("T")
 TupleFromList = Annotated[
@@ -106,6 +114,14 @@ class BenchmarkRelation(_CatalogModel):
     relation: Literal["is_benchmark", "shares_origin"]
 
 
+def _has_field(template: str) -> bool:
+    """Return whether a template names a field; one that cannot be parsed is left to the reader's message."""
+    try:
+        return any(field is not None for _, field, _, _ in string.Formatter().parse(template))
+    except ValueError:
+        return True
+
+
 class RecordsMapping(_CatalogModel):
     """Field map by which the `records` reader turns a record into a conversation: any table is read without code.
 
@@ -145,9 +161,9 @@ class RecordsMapping(_CatalogModel):
     """Of `csv`: the character between two cells, where that is not a comma."""
     encoding: str | None = None
     """Of `csv` and `tsv`: the encoding (`cp1252`, `gb18030`). Without it UTF-8, or UTF-16 that begins with its mark."""
-    quoted: bool = True
-    """Of `csv` and `tsv`: whether cells may be quoted (RFC 4180). False: a quote is a character like any other, as in a
-    TSV of captions that begin with one."""
+    quoted: bool | None = None
+    """Of `csv` and `tsv`: whether cells may be in quotes (RFC 4180), as those of a csv are unless this says false. In a
+    tsv a quote is a character like any other unless this says true: captions begin with one, and do not end it."""
     key: str | None = None
     """Dotted path to the list or object inside the JSON file (`data.items`); null = the file itself. The key is ignored
     for a file that is a bare list."""
@@ -203,11 +219,18 @@ class RecordsMapping(_CatalogModel):
             raise ValueError("`question` and `answer` are needed when there is no `turns`")
         if self.images and self.image_field is not None:
             raise ValueError("give either `images` or `image_field`")
+        if self.question is not None and _BARE_FIELD.fullmatch(self.question):
+            raise ValueError(
+                f'`question` is the bare word {self.question!r}: write "{{{self.question}}}" for the field'
+            )
+        for template in (() if self.answer is None else (self.answer,)) + self.images:
+            if not _has_field(template):
+                raise ValueError(f"{template!r} is the same for every row: write fields in braces, '{{field}}'")
         if self.marker is not None and (not self.marker.strip() or self.marker == "{0}" or self.marker == "{1}"):
             raise ValueError("`marker` is the text of a marker, such as `<image{1}>`")
         if self.shape == "dict_of_id" and self.id is not None:
             raise ValueError("`dict_of_id` takes the id from its keys: leave `id` out")
-        if not self.quoted and self.shape not in ("csv", "tsv"):
+        if self.quoted is not None and self.shape not in ("csv", "tsv"):
             raise ValueError(f"`quoted` has no meaning for the shape `{self.shape}`")
         if self.key is not None and self.shape not in ("list", "dict_of_id", "json"):
             raise ValueError(f"`key` has no meaning for the shape `{self.shape}`")
@@ -238,7 +261,12 @@ class SourceSpec(_CatalogModel):
     category: Category
     group: Group | None
     modality: Modality | None
+    images_optional: bool = False
+    """Whether a source of images also has rows of text alone. Where it has not, a row without an image is rejected: its
+    question would be about something that cannot be seen."""
     format: FormatName | None
+    split: Split | None = None
+    """The split that the source is, where all are published together: only its files are read; null = all splits."""
     alternates: TupleFromList[FormatName] = ()
     """Other formats in which copies of the source exist."""
     family: FamilyName | None = None
@@ -263,6 +291,8 @@ class SourceSpec(_CatalogModel):
     def _validate_consistency(self) -> SourceSpec:
         if self.records is not None and self.format != "records":
             raise ValueError("`records` goes with the format `records` only")
+        if self.split is not None and self.format not in SPLIT_FORMATS:
+            raise ValueError(f"`split` goes with {' and '.join(f'`{name}`' for name in SPLIT_FORMATS)} only")
         if (self.group == "C") != (self.reason is not None):
             raise ValueError("every source of group C has a `reason`, and no other source has one")
         if self.group == "B" and self.family is None:
@@ -271,6 +301,12 @@ class SourceSpec(_CatalogModel):
         if unknown_fields:
             raise ValueError(f"`evidence` names fields that the entry does not have: {', '.join(unknown_fields)}")
         return self
+
+    @property
+    def reading_fields(self) -> list[object]:
+        """What of the declaration decides which rows are read: a change makes what was read stale."""
+        optional_fields = {"split": self.split, "images_optional": self.images_optional or None}
+        return [self.format, self.records, *(f"{k}={v}" for k, v in optional_fields.items() if v is not None)]
 
     @property
     def root(self) -> Path:

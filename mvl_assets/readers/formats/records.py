@@ -110,7 +110,8 @@ def _iter_items(root: Path, path: Path, fields: RecordsMapping) -> Iterator[Item
     if fields.shape == "parquet":
         return _iter_table(path, fields)
     delimiter = fields.delimiter or ("," if fields.shape == "csv" else "\t")
-    return delimited.iter_rows(path, delimiter, quoted=fields.quoted, columns=fields.columns, encoding=fields.encoding)
+    is_quoted = fields.shape == "csv" if fields.quoted is None else fields.quoted
+    return delimited.iter_rows(path, delimiter, quoted=is_quoted, columns=fields.columns, encoding=fields.encoding)
 
 
 def _iter_table(
@@ -260,7 +261,7 @@ def _resolve_named_image(root: Path, name: str, folders: tuple[str, ...]) -> Enc
     """Resolve an image file; for a URL, the file under the longest end of its path that exists."""
     if not name.startswith(URL_SCHEMES):
         return resolve_image(root, name, folders)
-    path_parts = unquote(urlsplit(name).path).strip("/").split("/")
+    path_parts = [part for part in unquote(urlsplit(name).path).split("/") if part]
     for start in range(len(path_parts)):
         try:
             return resolve_image(root, "/".join(path_parts[start:]), folders)
