@@ -1,7 +1,8 @@
 """The fields of a source and the catalog of all declared sources.
 
-A YAML document in `defs/sources/<category>/defs.yaml` declares one source (`SourceSpec`). Dagster loads the same
-documents; `components/source_dataset.py` turns each into an asset.
+A YAML document declares one source (`SourceSpec`). The package ships one catalog, `mammoth_vl` (a file per category in
+`defs/sources/`); the project's own documents, in `sources/`, lie over the catalog that `mvl.yaml` names: an own source
+takes the place of one with the same slug. `components/source_dataset.py` turns each into an asset.
 """
 
 from __future__ import annotations
@@ -9,31 +10,33 @@ from __future__ import annotations
 import codecs
 import re
 import string
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mvl_assets.common.path_template import format_glob
+from mvl_assets.config.project import PACKAGE_DIR, PROJECT_FILE, find_own_dir, load_project
 from mvl_assets.config.prompts import list_families
 from mvl_assets.config.settings import load_settings
 from mvl_assets.config.strict_yaml import StrictModel, YamlDocument, YamlError, iter_documents
 from mvl_assets.errors import MvlError
 
-SOURCES_DIR = Path(__file__).resolve().parents[1] / "defs" / "sources"
+PAPER_CATALOG = "mammoth_vl"
+SOURCES_DIR = PACKAGE_DIR / "defs" / "sources"
+"""The files of the catalog `mammoth_vl`."""
+
 FORMATS = tuple(
-    sorted(
-        path.stem
-        for path in (Path(__file__).resolve().parents[1] / "readers" / "formats").glob("*.py")
-        if path.stem != "__init__"
-    )
+    sorted(path.stem for path in (PACKAGE_DIR / "readers" / "formats").glob("*.py") if path.stem != "__init__")
 )
 """The native formats: each is a module of `readers/formats/`, which is imported when its sources are read."""
 
 COMPONENT_TYPE = "mvl_assets.components.source_dataset.SourceDataset"
 
-Category = Literal[
+CATEGORIES = (
     "general",
     "ocr",
     "chart",
@@ -46,13 +49,28 @@ Category = Literal[
     "language",
     "alignment",
     "released",
-]
-CATEGORIES: tuple[Category, ...] = get_args(Category)
+)
+"""The package's categories; a project adds its own in `mvl.yaml`."""
+
+Category = str
 Group = Literal["A", "B", "C"]
 Modality = Literal["single_image", "multi_image", "video", "text"]
 Split = Literal["train", "val", "test"]
 SPLIT_FORMATS = ("coco_captions", "coco_instances")
 """The formats whose files are named after their split, and that read all of them or one."""
+
+
+def list_all_categories() -> tuple[str, ...]:
+    """Return the categories of the package, then those of the project."""
+    return (*CATEGORIES, *(name for name in load_project().categories if name not in CATEGORIES))
+
+
+def _require_category(name: str) -> str:
+    if name not in (categories := list_all_categories()):
+        raise ValueError(
+            f"should be one of {', '.join(categories)}, or be declared in mvl.yaml (`categories: {{{name}: {{}}}}`)"
+        )
+    return name
 
 
 def _require_format(name: str) -> str:
@@ -67,6 +85,7 @@ def _require_family(name: str) -> str:
     return name
 
 
+CategoryName = Annotated[str, AfterValidator(_require_category)]
 FormatName = Annotated[str, AfterValidator(_require_format)]
 FamilyName = Annotated[str, AfterValidator(_require_family)]
 
@@ -258,7 +277,7 @@ class SourceSpec(_CatalogModel):
 
     slug: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
     title: str = Field(min_length=1)
-    category: Category
+    category: CategoryName
     group: Group | None
     modality: Modality | None
     images_optional: bool = False
@@ -285,6 +304,7 @@ class SourceSpec(_CatalogModel):
     reason: str | None = None
     """Why a source of group C enters no category table."""
     outside_153: bool = False
+    """Of the catalog `mammoth_vl`: one of the nine sources that are not among the paper's 153."""
     evidence: dict[str, Evidence] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -314,29 +334,82 @@ class SourceSpec(_CatalogModel):
         return Path(self.path).expanduser() if self.path is not None else load_settings().raw_dir / self.slug
 
 
-@cache
+@dataclass(frozen=True)
+class Catalog:
+    """The declared sources.
+
+    Attributes:
+        specs: All of them by slug, in the order of the categories, then as declared.
+        own_files: The file of each source that the project declares itself.
+        replaced_slugs: Own sources that take the place of one of the catalog.
+    """
+
+    specs: dict[str, SourceSpec]
+    own_files: dict[str, Path]
+    replaced_slugs: frozenset[str]
+
+    def is_in_paper(self, slug: str) -> bool:
+        """Return whether the source is one of the paper's 153."""
+        return slug not in self.own_files and not self.specs[slug].outside_153
+
+
 def load_catalog() -> dict[str, SourceSpec]:
-    """Return all declared sources by slug, in catalog order: categories as in `CATEGORIES`, then as in the file.
+    """Return all declared sources by slug. Raises as `load_full_catalog` does."""
+    return load_full_catalog().specs
+
+
+def load_full_catalog() -> Catalog:
+    """Return the sources of the project's catalog with the project's own over them.
 
     Raises:
-        MvlError: An entry is not valid.
+        MvlError: An entry is not valid, or the catalog does not exist.
     """
     try:
-        return read_catalog(SOURCES_DIR)
+        return _load_full_catalog(find_own_dir("sources"))
     except MvlError as error:
         raise MvlError(error.message, hint=error.hint or "correct the entry and run again") from error
+
+
+@cache
+def _load_full_catalog(own_dir: Path | None) -> Catalog:
+    """Read the catalog once per project and process."""
+    base_specs = _read_base_catalog(own_dir)
+    own_paths = [] if own_dir is None else sorted([*own_dir.rglob("*.yaml"), *own_dir.rglob("*.yml")])
+    own_specs, own_files = _read_files(own_paths)
+    merged_specs = [own_specs.get(slug, spec) for slug, spec in base_specs.items()]
+    merged_specs += [spec for slug, spec in own_specs.items() if slug not in base_specs]
+    categories = list_all_categories()
+    merged_specs.sort(key=lambda spec: categories.index(spec.category))
+    return Catalog({spec.slug: spec for spec in merged_specs}, own_files, frozenset(own_specs.keys() & base_specs))
+
+
+def _read_base_catalog(own_dir: Path | None) -> dict[str, SourceSpec]:
+    name = load_project().catalog
+    if name is None:
+        return {}
+    if name == PAPER_CATALOG:
+        return read_catalog(SOURCES_DIR)
+    folder = Path(name).expanduser() if own_dir is None else own_dir.parent / Path(name).expanduser()
+    if not folder.is_dir():
+        raise MvlError(
+            f"there is no catalog {name!r}: it is no folder",
+            hint=f"in {PROJECT_FILE}, set `catalog` to {PAPER_CATALOG}, to a folder of YAML files, or to null",
+        )
+    return _read_files(sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]))[0]
 
 
 def get_source(slug: str) -> SourceSpec:
     """Return the declared source. Raises `MvlError` for an unknown slug."""
     if slug not in load_catalog():
-        raise MvlError(f"there is no source {slug!r}", hint="`mvl sources` lists them")
+        catalog_hint = (
+            "" if load_project().catalog else f"; `catalog: {PAPER_CATALOG}` in {PROJECT_FILE} adds the paper's"
+        )
+        raise MvlError(f"there is no source {slug!r}", hint=f"`mvl sources` lists them{catalog_hint}")
     return load_catalog()[slug]
 
 
-@cache
 def list_partition_keys(category: Category) -> tuple[str, ...]:
-    """Return the slugs of a category's sources of groups A and B, in the 153 or not, in catalog order."""
+    """Return the slugs of a category's sources of groups A and B, in catalog order."""
     return tuple(s for s, spec in load_catalog().items() if spec.category == category and spec.group in ("A", "B"))
 
 
@@ -356,25 +429,39 @@ def read_catalog(folder: Path) -> dict[str, SourceSpec]:
         raise MvlError(
             f"{folder}: not a category: {', '.join(unknown_folders)}", hint=f"use one of {', '.join(CATEGORIES)}"
         )
-    catalog: dict[str, SourceSpec] = {}
+    paths = [folder / category / "defs.yaml" for category in CATEGORIES]
+    return _read_files([path for path in paths if path.is_file()], category_is_folder=True)[0]
+
+
+def _read_files(
+    paths: Iterable[Path], *, category_is_folder: bool = False
+) -> tuple[dict[str, SourceSpec], dict[str, Path]]:
+    """Return the sources that the files declare, and the file of each, by slug."""
+    specs: dict[str, SourceSpec] = {}
+    files: dict[str, Path] = {}
     locations: dict[str, str] = {}
-    for category in CATEGORIES:
-        path = folder / category / "defs.yaml"
-        if not path.is_file():
-            continue
-        for document in iter_documents(path):
-            spec = _parse_spec(document, path, category)
+    for path in paths:
+        for document in _iter_source_documents(path):
+            spec = _parse_spec(document, path, path.parent.name if category_is_folder else None)
             location = f"{path}:{document.find_line(['attributes', 'slug'])}"
-            if spec.slug in catalog:
+            if spec.slug in specs:
                 raise MvlError(
                     f"{location}: the source {spec.slug!r} is declared twice (first in {locations[spec.slug]})"
                 )
-            catalog[spec.slug] = spec
-            locations[spec.slug] = location
-    return catalog
+            specs[spec.slug], files[spec.slug], locations[spec.slug] = spec, path, location
+    return specs, files
 
 
-def _parse_spec(document: YamlDocument, path: Path, category: str) -> SourceSpec:
+def _iter_source_documents(path: Path) -> Iterator[YamlDocument]:
+    try:
+        yield from iter_documents(path)
+    except YamlError as error:
+        if error.problem.startswith("the key 'type' is given twice"):
+            raise MvlError(error.message, hint="put a line `---` between two sources") from error
+        raise
+
+
+def _parse_spec(document: YamlDocument, path: Path, folder_category: str | None) -> SourceSpec:
     value = document.value
     if not isinstance(value, dict) or not isinstance(value.get("attributes"), dict):
         raise MvlError(f"{path}:{document.line}: an entry is `type: {COMPONENT_TYPE}` and `attributes: …`")
@@ -390,9 +477,9 @@ def _parse_spec(document: YamlDocument, path: Path, category: str) -> SourceSpec
     except YamlError as error:
         key_prefix = f"`{error.key}`: " if error.key else ""
         raise MvlError(f"{path}:{error.line}: {name}: {key_prefix}{error.problem}") from error
-    if spec.category != category:
+    if folder_category not in (None, spec.category):
         raise MvlError(
             f"{path}:{document.find_line(['attributes', 'category'])}: {name}: its category is {spec.category!r}, "
-            f"but it is in the folder {category!r}"
+            f"but it is in the folder {folder_category!r}"
         )
     return spec
