@@ -20,11 +20,11 @@ from mvl_assets.lake_queries.lineage import trace
 def command(row_id: str, json_: bool) -> None:
     """Show where a row came from. ID is the id of a mixture row, verdict, rewrite or sample, or a prefix of it."""
     lineage = trace(Lake(load_settings().lake_root), row_id)
-    lineage["location"] = _locate(lineage["sample"])
+    lineage["location"] = _find_location(lineage["sample"])
     click.echo(as_json(lineage) if json_ else "\n".join(_format_lineage_lines(lineage)))
 
 
-def _locate(sample: dict[str, Any]) -> dict[str, Any] | None:
+def _find_location(sample: dict[str, Any]) -> dict[str, Any] | None:
     """Return file and position of a sample in the files as they are now, None where that is not known.
 
     A row without an id of its own is identified by its place. One with an id may have moved since it was first read.
@@ -34,10 +34,10 @@ def _locate(sample: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if sample["native_id"] is None:
         return {"file": sample["file"], "position": sample["position"]}
-    from mvl_assets.ingest.locate import locate_sample
+    from mvl_assets.ingest.sample_location import find_sample_location
 
     try:
-        key = locate_sample(source, sample["sample_id"])
+        key = find_sample_location(source, sample["sample_id"])
     except (MvlError, OSError):
         return None
     return None if key is None else {"file": key.file, "position": key.position}
@@ -48,14 +48,14 @@ def _format_location(sample: dict[str, Any], location: dict[str, Any] | None) ->
         return "no longer in the source's files"
     source = load_catalog().get(sample["source"])
     root = f"{source.root}/" if source else ""
-    first_place = f"{root}{sample['file']} row {sample['position']}"
+    first_location = f"{root}{sample['file']} row {sample['position']}"
     own_id = "" if sample["native_id"] is None else f", native id {sample['native_id']}"
     if location is None:
-        return f"{first_place} when it was first read, perhaps another row now{own_id}"
+        return f"{first_location} when it was first read, perhaps another row now{own_id}"
     if (location["file"], location["position"]) == (sample["file"], sample["position"]):
-        return f"{first_place}{own_id}"
-    place = f"{root}{location['file']} row {location['position']}"
-    return f"{place}{own_id} (first read from {sample['file']} row {sample['position']})"
+        return f"{first_location}{own_id}"
+    current_location = f"{root}{location['file']} row {location['position']}"
+    return f"{current_location}{own_id} (first read from {sample['file']} row {sample['position']})"
 
 
 def _format_lineage_lines(lineage: dict[str, Any]) -> list[str]:

@@ -18,8 +18,8 @@ MAX_LOCATED_ROWS = 200_000
 """Rows whose keys are read before giving up: a few seconds for most formats."""
 
 
-def locate_sample(source: SourceSpec, sample_id: str, *, max_rows: int = MAX_LOCATED_ROWS) -> RowKey | None:
-    """Return the place of a sample in the source's files; None if it is not among the first `max_rows` rows.
+def find_sample_location(source: SourceSpec, sample_id: str, *, max_rows: int = MAX_LOCATED_ROWS) -> RowKey | None:
+    """Return where a sample is in the source's files; None if it is not among the first `max_rows` rows.
 
     Raises:
         SourceError: The files cannot be read.

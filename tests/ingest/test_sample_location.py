@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from mvl_assets.cli.trace import command as trace_command
 from mvl_assets.config.catalog import SourceSpec, load_catalog
 from mvl_assets.ingest.ingest import ingest_source
-from mvl_assets.ingest.locate import locate_sample
+from mvl_assets.ingest.sample_location import find_sample_location
 from mvl_assets.lake.lake import Lake
 from tests.raw_files import make_image, put, put_json, talk
 
@@ -44,7 +44,7 @@ def test_a_moved_row_is_traced_to_its_place_in_the_files_now(source: SourceSpec)
 
     assert trace_file("anna").endswith("rows.json row 3, native id anna (first read from rows.json row 0)")
     assert trace_file("bob").endswith("rows.json row 1, native id bob")
-    assert locate_sample(source, ids["anna"], max_rows=3) is None
+    assert find_sample_location(source, ids["anna"], max_rows=3) is None
     (source.root / "rows.json").unlink()
     assert trace_file("anna").endswith(
         "rows.json row 0 when it was first read, perhaps another row now, native id anna"
