@@ -143,7 +143,9 @@ class JudgeStage(TableStage[JudgeSubject, Verdict]):
         rewrites = self._lake.get_index(self._rewrites_name, self.source).read_rows(ids, _REWRITE_COLUMNS)
         return self._build_requests(model, [(rewrites[rewrite_id], True) for rewrite_id in ids], compare=False)
 
-    def parse(self, subject: JudgeSubject, position: int, request_key: str, answer: Mapping[str, Any]) -> Verdict:
+    def parse(
+        self, subject: JudgeSubject, position: int, request_key: str, answer: Mapping[str, Any], length_factor: int = 1
+    ) -> Verdict:
         return parse_judge_answer(self.criteria[position], request_key, answer)
 
     def build_rows(self, subject: JudgeSubject, resolutions: Sequence[Sequence[Resolution[Verdict]]]) -> BuiltRows:

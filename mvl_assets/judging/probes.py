@@ -192,7 +192,9 @@ class _ProbeStage(ModelStage[int, Verdict]):
             requests, _ = build_judge_requests(self._criteria, qa_pair.turns, [image_id], model.ref)
             yield RowRequests(index, [ReaskChain(request) for request in requests])
 
-    def parse(self, subject: int, position: int, request_key: str, answer: Mapping[str, Any]) -> Verdict:
+    def parse(
+        self, subject: int, position: int, request_key: str, answer: Mapping[str, Any], length_factor: int = 1
+    ) -> Verdict:
         return parse_judge_answer(self._criteria[position], request_key, answer)
 
 

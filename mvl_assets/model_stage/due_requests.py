@@ -47,12 +47,12 @@ def find_due_request(
     """
     if resolution.n_answers:
         is_reask_due = resolution.error is not None and (
-            resolution.n_answers < reask_chain.auto_rounds
+            resolution.next_round <= reask_chain.auto_rounds
             or is_retry_requested(resolution.error.code, retry_error_classes)
         )
         if not is_reask_due:
             return None
-    request = reask_chain.build_round_request(resolution.n_answers + 1)
+    request = reask_chain.build_round_request(resolution.next_round)
     return DueRequest(request, request.key in failures)
 
 
@@ -73,9 +73,9 @@ def resolve_questions(
         failures: Requests that failed, by key.
     """
 
-    def parse(index: int, request_key: str, answer: Mapping[str, Any]) -> Parsed:
+    def parse(index: int, request_key: str, answer: Mapping[str, Any], length_factor: int) -> Parsed:
         subject, position = questions[index]
-        return stage.parse(subject, position, request_key, answer)
+        return stage.parse(subject, position, request_key, answer, length_factor)
 
     return resolve_chains(answer_lookup, round_keys, parse, failures)
 

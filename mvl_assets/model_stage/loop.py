@@ -197,12 +197,17 @@ class _ModelPass(Generic[Subject, Parsed]):
         # Requests of the engine's first call, which the report of the second does not count.
         self._n_finished = 0
         self._n_awaiting = 0
+        # The keys of chains that were followed up, by their first one; and those that another re-ask may follow.
+        self._followed_keys: dict[str, tuple[str, ...]] = {}
+        self._open_first_keys: set[str] = set()
 
     def send(self) -> None:
         """Send the unanswered requests, then re-ask those whose new answer is unusable."""
         self._send_requests(self._iter_first_requests())
         if self._n_awaiting:
-            self._send_requests(self._iter_follow_ups())
+            self._send_requests(self._iter_follow_ups(self._retry_error_classes))
+        if self._open_first_keys:  # a re-ask may have been cut
+            self._send_requests(self._iter_follow_ups(only=frozenset(self._open_first_keys)))
 
     def iter_resolved(self) -> Iterator[tuple[Subject, list[Resolution[Parsed]]]]:
         """Yield every row with the resolutions of its chains, in the input's order."""
@@ -241,38 +246,45 @@ class _ModelPass(Generic[Subject, Parsed]):
                 request = self._choose_request(reask_chain, resolution) if row.may_send else None
                 if request is not None:
                     requests.append(request)
-                awaiting = (
-                    request is not None
-                    and not resolution.n_answers
-                    and (reask_chain.auto_rounds > 1 or bool(self._retry_error_classes))
+                awaiting = request is not None and (
+                    resolution.next_round < reask_chain.auto_rounds
+                    or (not resolution.n_answers and bool(self._retry_error_classes))
                 )
-                if awaiting:
-                    self._n_awaiting += 1
-                    chain_keys.get_key(2)
+                self._n_awaiting += awaiting
                 awaits_answer.append(awaiting)
                 row_keys.append(tuple(chain_keys.keys))
-            spooled_rows.append(SpooledRow(row.subject, tuple(row_keys), tuple(awaits_answer)))
+            longer_round = row.chains[0].longer_round if row.chains else None
+            spooled_rows.append(SpooledRow(row.subject, tuple(row_keys), tuple(awaits_answer), longer_round))
         return requests, spooled_rows
 
     def _choose_request(self, reask_chain: ReaskChain, resolution: Resolution[Parsed]) -> Request | None:
         """Return the request to send now, and count what the chain asks for."""
         self.counts.requested += 1
         self.counts.cache_hits += bool(resolution.n_answers)
-        return self._take_due_request(reask_chain, resolution)
+        return self._take_due_request(reask_chain, resolution, self._retry_error_classes)
 
-    def _take_due_request(self, reask_chain: ReaskChain, resolution: Resolution[Parsed]) -> Request | None:
+    def _take_due_request(
+        self, reask_chain: ReaskChain, resolution: Resolution[Parsed], retry_error_classes: Collection[str]
+    ) -> Request | None:
         """Return the request to send, if any, and count it when it is a re-ask or is skipped."""
-        due = find_due_request(reask_chain, resolution, self.failures, self._retry_error_classes)
+        due = find_due_request(reask_chain, resolution, self.failures, retry_error_classes)
         if due is None:
             return None
         self.counts.reasked += bool(resolution.n_answers)
         self.counts.skipped += due.is_skipped
         return None if due.is_skipped else due.request
 
-    def _iter_follow_ups(self) -> Iterator[Request | None]:
-        """Yield the re-asks of the requests just sent whose answers are unusable."""
+    def _iter_follow_ups(
+        self, retry_error_classes: Collection[str] = (), only: Collection[str] | None = None
+    ) -> Iterator[Request | None]:
+        """Yield the re-asks of the requests just sent whose answers are unusable.
+
+        Args:
+            retry_error_classes: Error classes that are asked for beyond the rounds of every run.
+            only: The first keys of the chains in question; None for all that await an answer.
+        """
         for rows in self.spool.iter_batches():
-            awaiting_rows = [row for row in rows if any(row.awaits_answer)]
+            awaiting_rows = [row for row in rows if any(_list_awaiting(row, only))]
             # A request that failed just now is among the failures and has no answer.
             resolved = list(zip(awaiting_rows, self._resolve_spooled(awaiting_rows), strict=True))
             unusable = [
@@ -280,16 +292,27 @@ class _ModelPass(Generic[Subject, Parsed]):
                 for row, resolutions in resolved
                 if any(
                     awaits and resolution.error is not None
-                    for awaits, resolution in zip(row.awaits_answer, resolutions, strict=True)
+                    for awaits, resolution in zip(_list_awaiting(row, only), resolutions, strict=True)
                 )
             ]
-            rebuilt = self._stage.rebuild_requests(self._model, [row.subject for row, _ in unusable])
-            for (row, resolutions), row_requests in zip(unusable, rebuilt, strict=True):
-                for awaits, resolution, reask_chain in zip(
-                    row.awaits_answer, resolutions, row_requests.chains, strict=True
-                ):
-                    if awaits and resolution.error is not None:
-                        request = self._take_due_request(reask_chain, resolution)
+            rebuilt = list(self._stage.rebuild_requests(self._model, [row.subject for row, _ in unusable]))
+            # Now with the keys of the later rounds, which only these chains need.
+            round_keys = [RoundKeys(chain=chain) for row_requests in rebuilt for chain in row_requests.chains]
+            all_resolutions = iter(
+                self._resolve(
+                    [(row_requests.subject, len(row_requests.chains)) for row_requests in rebuilt], round_keys
+                )
+            )
+            keys = iter(round_keys)
+            for (row, _), row_requests in zip(unusable, rebuilt, strict=True):
+                for awaits, reask_chain in zip(_list_awaiting(row, only), row_requests.chains, strict=True):
+                    resolution, chain_keys = next(all_resolutions), next(keys)
+                    sent_keys = self._followed_keys.get(chain_keys.keys[0], ())
+                    if awaits and resolution.error is not None and resolution.next_key not in sent_keys[1:]:
+                        request = self._take_due_request(reask_chain, resolution, retry_error_classes)
+                        self._followed_keys[chain_keys.keys[0]] = tuple(chain_keys.keys)
+                        if request is not None and resolution.next_round < reask_chain.auto_rounds:
+                            self._open_first_keys.add(chain_keys.keys[0])
                         if request is not None:
                             yield request
             yield None
@@ -297,7 +320,11 @@ class _ModelPass(Generic[Subject, Parsed]):
     # -- resolving answers ----------------------------------------------------------------------------------------
 
     def _resolve_spooled(self, rows: Sequence[SpooledRow[Subject]]) -> list[list[Resolution[Parsed]]]:
-        round_keys = [RoundKeys(keys) for row in rows for keys in row.keys]
+        round_keys = [
+            RoundKeys(self._followed_keys.get(keys[0], keys), longer_round=row.longer_round)
+            for row in rows
+            for keys in row.keys
+        ]
         resolutions = iter(self._resolve([(row.subject, len(row.keys)) for row in rows], round_keys))
         return [list(islice(resolutions, len(row.keys))) for row in rows]
 
@@ -343,6 +370,13 @@ class _ModelPass(Generic[Subject, Parsed]):
         callback(replace(progress, n_finished=n_finished, total=total, eta_s=eta_s))
 
 
+def _list_awaiting(row: SpooledRow[Any], only: Collection[str] | None) -> list[bool]:
+    """Return, per chain of a row, whether it awaits an answer and is one of `only`."""
+    return [
+        awaits and (only is None or keys[0] in only) for awaits, keys in zip(row.awaits_answer, row.keys, strict=True)
+    ]
+
+
 class _RequestList(ModelStage[int, str]):
     """A stage over a given list of requests, whose answers are used as they are."""
 
@@ -372,5 +406,7 @@ class _RequestList(ModelStage[int, str]):
         """Yield the requests at these positions of the list, whatever the model."""
         return (RowRequests(index, [ReaskChain(self._requests[index])]) for index in subjects)
 
-    def parse(self, subject: int, position: int, request_key: str, answer: Mapping[str, Any]) -> str:
+    def parse(
+        self, subject: int, position: int, request_key: str, answer: Mapping[str, Any], length_factor: int = 1
+    ) -> str:
         return answer["text"]

@@ -1,9 +1,14 @@
 """Re-asks: an unusable answer may be followed by a request with other sampling, hence with another key.
 
-Round 1 is the request itself. Round 2 has the prompt's `retry_sampling` laid over its own sampling; every run sends it.
-Later rounds, and round 2 of a prompt without `retry_sampling`, add a seed and are sent only on request (`mvl retry`).
-All answers stay stored; the first usable one counts, so a better parser may make an earlier round usable without
-sending a request.
+| round | request | sent |
+|---|---|---|
+| first | the request itself | always |
+| retry | the prompt's `retry_sampling` over its own; only where there is one | after an unusable answer |
+| longer | that with more room, see `length_limits`; only where `can_lengthen` | after an answer that was cut |
+| later ones | the sampling of the retry and a seed | on request (`mvl retry`) |
+
+An answer that was cut is followed by the longer round at once; a retry that was cut, too. All answers stay stored; the
+first usable one counts, so a better parser may make an earlier round usable without sending a request.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from mvl_assets.common.rejects import RejectError
 from mvl_assets.inference.progress import FailedRequest
 from mvl_assets.inference.request import Request
 from mvl_assets.lake.answer_lookup import AnswerLookup
+from mvl_assets.model_stage.length_limits import LENGTH_ERRORS, LONGER_FACTOR, lengthen_request
 from mvl_assets.model_stage.retry_policy import UNANSWERED
 
 ANSWER_COLUMNS = ["text", "finish_reason", "first_token_logprobs"]
@@ -26,31 +32,49 @@ Parsed = TypeVar("Parsed")
 
 @dataclass(frozen=True, slots=True)
 class ReaskChain:
-    """One question to a model, and its sampling from the second round on."""
+    """One question to a model, its sampling from the second round on, and whether a cut answer is asked for again."""
 
     request: Request
     retry_sampling: Mapping[str, Any] | None = None
+    can_lengthen: bool = False
 
     @property
     def auto_rounds(self) -> int:
-        """How many rounds a run sends by itself."""
-        return 1 if self.retry_sampling is None else 2
+        """How many rounds a run may send by itself."""
+        return 1 + (self.retry_sampling is not None) + self.can_lengthen
+
+    @property
+    def longer_round(self) -> int | None:
+        """The round with more room, the last of `auto_rounds`; None where there is none."""
+        return self.auto_rounds if self.can_lengthen else None
 
     def build_round_request(self, round_number: int) -> Request:
         """Return the request of a round; the first is round 1."""
         if round_number == 1:
             return self.request
         sampling = self.request.sampling if self.retry_sampling is None else self.retry_sampling
+        if round_number == self.longer_round:
+            return lengthen_request(self.request, sampling)
         if round_number > self.auto_rounds:
-            sampling = {**sampling, "seed": round_number}
+            # Not counting the longer round: seeds are part of the keys of stored answers.
+            sampling = {**sampling, "seed": round_number - self.can_lengthen}
         return replace_fields(self.request, sampling=sampling)
 
 
 class RoundKeys:
-    """The request keys of a chain, by round; with `chain`, keys of further rounds are built when they are needed."""
+    """The request keys of a chain, by round; with `chain`, keys of further rounds are built when they are needed.
 
-    def __init__(self, keys: Sequence[str] = (), chain: ReaskChain | None = None) -> None:
+    Args:
+        keys: The keys that are known, from the first round on.
+        chain: The chain.
+        longer_round: `ReaskChain.longer_round`, where there is no `chain`.
+    """
+
+    def __init__(
+        self, keys: Sequence[str] = (), chain: ReaskChain | None = None, longer_round: int | None = None
+    ) -> None:
         self.keys = list(keys)
+        self.longer_round = longer_round if chain is None else chain.longer_round
         self._chain = chain
 
     def get_key(self, round_number: int) -> str | None:
@@ -58,6 +82,12 @@ class RoundKeys:
         while len(self.keys) < round_number and self._chain is not None:
             self.keys.append(self._chain.build_round_request(len(self.keys) + 1).key)
         return self.keys[round_number - 1] if round_number <= len(self.keys) else None
+
+    def skips_round(self, round_number: int, error: RejectError) -> bool:
+        """Return whether a round without an answer is not what follows an answer with this error."""
+        if self.longer_round is None or round_number > self.longer_round:
+            return False
+        return (error.code in LENGTH_ERRORS) != (round_number == self.longer_round)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +108,7 @@ class Resolution(Generic[Parsed]):
         first_key: The request of round 1.
         request_key: The request whose answer counts: the first usable one, else the last that was answered.
         n_answers: How many rounds are answered, up to the one that counts.
+        next_round: The round that would be sent next, unless the answer is usable.
         parsed: The result; None while no answer is usable.
         error: Why the last answer is unusable; None without an answer.
         next_key: The request that would be sent next; None after a usable answer, or where it is not known.
@@ -87,6 +118,7 @@ class Resolution(Generic[Parsed]):
     first_key: str
     request_key: str
     n_answers: int = 0
+    next_round: int = 1
     parsed: Parsed | None = None
     error: RejectError | None = None
     next_key: str | None = None
@@ -113,7 +145,7 @@ class Resolution(Generic[Parsed]):
 def resolve_chains(
     answer_lookup: AnswerLookup,
     chains: Sequence[RoundKeys],
-    parse: Callable[[int, str, Mapping[str, Any]], Parsed],
+    parse: Callable[[int, str, Mapping[str, Any], int], Parsed],
     failures: Mapping[str, FailedRequest],
 ) -> list[Resolution[Parsed]]:
     """Return the resolution of each chain, in order. Looks up all chains at once, round by round.
@@ -121,7 +153,8 @@ def resolve_chains(
     Args:
         answer_lookup: The stored answers.
         chains: The keys of the chains.
-        parse: Makes a result of (position in `chains`, request key, answer), or raises `RejectError`.
+        parse: Makes a result of (position in `chains`, request key, answer, length factor), or raises `RejectError`;
+            the factor is how much longer than its prompt says the answer may be.
         failures: Requests that failed, by key.
     """
     resolutions: list[Resolution[Parsed]] = []
@@ -131,23 +164,36 @@ def resolve_chains(
         assert key is not None
         resolutions.append(Resolution(key, key, next_key=key, failure=failures.get(key)))
         open_keys[index] = key
-    first_keys = dict(open_keys)
-    round_number = 1
     while open_keys:
         answers = answer_lookup.get(set(open_keys.values()), ANSWER_COLUMNS)
         next_keys: dict[int, str] = {}
         for index, key in open_keys.items():
-            if key not in answers:
+            round_keys, resolution = chains[index], resolutions[index]
+            round_number, error, n_answers = resolution.next_round, resolution.error, resolution.n_answers
+            last_key = resolution.request_key
+            if key in answers:
+                length_factor = LONGER_FACTOR if round_number == round_keys.longer_round else 1
+                n_answers, last_key = n_answers + 1, key
+                try:
+                    parsed = parse(index, key, answers[key], length_factor)
+                except RejectError as parse_error:
+                    error = parse_error
+                else:
+                    resolutions[index] = Resolution(resolution.first_key, key, n_answers, parsed=parsed)
+                    continue
+            elif error is None or not round_keys.skips_round(round_number, error):
                 continue
-            try:
-                parsed = parse(index, key, answers[key])
-            except RejectError as error:
-                next_key = chains[index].get_key(round_number + 1)
-                failure = None if next_key is None else failures.get(next_key)
-                resolutions[index] = Resolution(first_keys[index], key, round_number, None, error, next_key, failure)
-                if next_key is not None:
-                    next_keys[index] = next_key
-            else:
-                resolutions[index] = Resolution(first_keys[index], key, round_number, parsed)
-        open_keys, round_number = next_keys, round_number + 1
+            next_key = round_keys.get_key(round_number + 1)
+            resolutions[index] = Resolution(
+                resolution.first_key,
+                last_key,
+                n_answers,
+                round_number + 1,
+                error=error,
+                next_key=next_key,
+                failure=None if next_key is None else failures.get(next_key),
+            )
+            if next_key is not None:
+                next_keys[index] = next_key
+        open_keys = next_keys
     return resolutions

@@ -17,13 +17,15 @@ class SpooledRow(Generic[Subject]):
 
     Attributes:
         subject: What the stage needs to parse answers and to build rows.
-        keys: Per chain, the keys of the rounds that are answered or may be sent in this run.
-        awaits_answer: Per chain, whether its first request was sent and an unusable answer would be followed up.
+        keys: Per chain, the keys of the rounds that are answered or sent at once.
+        awaits_answer: Per chain, whether a request was sent whose unusable answer would be followed up.
+        longer_round: `ReaskChain.longer_round` of its chains.
     """
 
     subject: Subject
     keys: tuple[tuple[str, ...], ...]
     awaits_answer: tuple[bool, ...]
+    longer_round: int | None = None
 
 
 class RowSpool(Generic[Subject]):

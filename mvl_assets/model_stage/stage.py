@@ -128,7 +128,9 @@ class ModelStage(ABC, Generic[Subject, Parsed]):
         """Yield the requests of a few rows again, in the order of `subjects`."""
 
     @abstractmethod
-    def parse(self, subject: Subject, position: int, request_key: str, answer: Mapping[str, Any]) -> Parsed:
+    def parse(
+        self, subject: Subject, position: int, request_key: str, answer: Mapping[str, Any], length_factor: int = 1
+    ) -> Parsed:
         """Return the result of an answer to the chain at `position`.
 
         Args:
@@ -136,6 +138,7 @@ class ModelStage(ABC, Generic[Subject, Parsed]):
             position: Which of the subject's chains of requests was answered, from 0.
             request_key: Key of the answered request.
             answer: Its row of the answers table.
+            length_factor: How many times as long as its prompt says the answer may be.
 
         Raises:
             RejectError: The answer gives no result.

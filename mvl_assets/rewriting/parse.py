@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jsonschema
@@ -14,6 +15,7 @@ import jsonschema
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.config.prompts import Prompt
 from mvl_assets.model_stage.dialogue import QAPair, contains_marker
+from mvl_assets.model_stage.length_limits import STRING_LIMIT, TOKEN_LIMIT, find_cut_text, lengthen_schema
 
 # Everything below a space but tab and newline, DEL, and the C1 block. In a parsed JSON string they are the traces of
 # LaTeX: "\frac" reads as a form feed and "rac". A lone surrogate cannot be stored as UTF-8.
@@ -38,7 +40,8 @@ class ParseError(RejectError):
 
 
 PARSE_ERRORS = {
-    "length": "the token limit cut the answer off",
+    TOKEN_LIMIT: "the token limit cut the answer off",
+    STRING_LIMIT: "a string ends at the limit of its length, where constrained decoding cut it",
     "not_finished": "the server ended the answer for a reason other than completion",
     "empty": "nothing but white space",
     "bad_json": "not JSON",
@@ -50,7 +53,9 @@ PARSE_ERRORS = {
 Dialogue = tuple[QAPair, ...]
 
 
-def parse_answer(prompt: Prompt, text: str, finish_reason: str, preserved_question: str | None) -> list[Dialogue]:
+def parse_answer(
+    prompt: Prompt, text: str, finish_reason: str, preserved_question: str | None, *, is_lengthened: bool = False
+) -> list[Dialogue]:
     """Return the dialogues of one answer, in order.
 
     A `text` prompt preserves the question and gives one dialogue of one pair. A `json` prompt gives one dialogue per
@@ -61,12 +66,15 @@ def parse_answer(prompt: Prompt, text: str, finish_reason: str, preserved_questi
         text: The answer.
         finish_reason: The server's reason for ending it.
         preserved_question: The sample's question, markers included, for a `text` prompt.
+        is_lengthened: Whether the schema that was sent was the prompt's with more room (`length_limits`).
 
     Raises:
         ParseError: The answer gives no dialogue.
     """
     if finish_reason != "stop":
-        raise ParseError("length" if finish_reason == "length" else "not_finished", f"finish_reason {finish_reason!r}")
+        raise ParseError(
+            TOKEN_LIMIT if finish_reason == "length" else "not_finished", f"finish_reason {finish_reason!r}"
+        )
     text = text.removeprefix("\ufeff")
     if think_block := _THINK_BLOCK.match(text):
         text = text[think_block.end() :]
@@ -75,23 +83,25 @@ def parse_answer(prompt: Prompt, text: str, finish_reason: str, preserved_questi
     if prompt.output == "text":
         assert preserved_question is not None
         return [(QAPair(preserved_question, _check_text(text.strip())),)]
-    document = _parse_json_document(prompt, text)
+    assert prompt.schema is not None
+    document = _parse_json_document(lengthen_schema(prompt.schema) if is_lengthened else prompt.schema, text)
     if "turns" in document:
         return [tuple(_parse_pair(entry) for entry in document["turns"])]
     return [(pair,) for pair in dict.fromkeys(_parse_pair(entry) for entry in document["pairs"])]
 
 
-def _parse_json_document(prompt: Prompt, text: str) -> dict[str, Any]:
+def _parse_json_document(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
     code_fence = _CODE_FENCE.fullmatch(text)
     try:
         document = json.loads(code_fence[1] if code_fence else text, parse_constant=_reject_json_constant)
     except (ValueError, RecursionError) as error:
         raise ParseError("bad_json", str(error)) from error
-    assert prompt.schema is not None
-    schema_error = next(iter(jsonschema.Draft202012Validator(prompt.schema).iter_errors(document)), None)
+    schema_error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(document)), None)
     if schema_error is not None:
         json_path = "/".join(str(segment) for segment in schema_error.absolute_path) or "the whole answer"
         raise ParseError("schema", f"{json_path}: {schema_error.message[:200]}")
+    if cut_text := find_cut_text(schema, document):
+        raise ParseError(STRING_LIMIT, cut_text)
     return document
 
 

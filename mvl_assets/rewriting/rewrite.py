@@ -109,9 +109,20 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
         return self._build_requests(model, [(subject.version_id, True) for subject in subjects])
 
     def parse(
-        self, subject: RewriteSubject, position: int, request_key: str, answer: Mapping[str, Any]
+        self,
+        subject: RewriteSubject,
+        position: int,
+        request_key: str,
+        answer: Mapping[str, Any],
+        length_factor: int = 1,
     ) -> list[Dialogue]:
-        return parse_answer(self.prompt, answer["text"], answer["finish_reason"], subject.preserved_questions[position])
+        return parse_answer(
+            self.prompt,
+            answer["text"],
+            answer["finish_reason"],
+            subject.preserved_questions[position],
+            is_lengthened=length_factor > 1,
+        )
 
     def build_rows(
         self, subject: RewriteSubject, resolutions: Sequence[Sequence[Resolution[list[Dialogue]]]]
@@ -202,7 +213,9 @@ class RewriteStage(TableStage[RewriteSubject, list[Dialogue]]):
                 blind=any(request.blind for request in requests),
                 preserved_questions=tuple(request.preserved_question for request in requests),
             )
-            chains = [ReaskChain(request.request, self.prompt.retry_sampling) for request in requests]
+            chains = [
+                ReaskChain(request.request, self.prompt.retry_sampling, can_lengthen=True) for request in requests
+            ]
             yield RowRequests(subject, chains, may_send)
 
     def _build_dialogue_rows(

@@ -65,7 +65,9 @@ class Questions(ModelStage[int, str]):
         ]
         return RowRequests(number, chains, number < self.n_sendable)
 
-    def parse(self, subject: int, position: int, request_key: str, answer: Mapping[str, Any]) -> str:
+    def parse(
+        self, subject: int, position: int, request_key: str, answer: Mapping[str, Any], length_factor: int = 1
+    ) -> str:
         if answer["finish_reason"] != "stop":
             raise RejectError("length", "cut off")
         return f"{subject}/{position}"

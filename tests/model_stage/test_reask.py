@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.inference.progress import FailedRequest
-from mvl_assets.inference.request import ModelRef, Request
+from mvl_assets.inference.request import ModelRef, Request, build_json_output
+from mvl_assets.model_stage.due_requests import find_due_request
 from mvl_assets.model_stage.reask import ReaskChain, Resolution, RoundKeys, resolve_chains
 from mvl_assets.model_stage.retry_policy import UNANSWERED
 
@@ -30,7 +32,9 @@ class StoredAnswers:
         return {key: {"text": self.texts[key]} for key in request_keys if key in self.texts}
 
 
-def parse(index: int, request_key: str, answer: Mapping[str, Any]) -> str:
+def parse(index: int, request_key: str, answer: Mapping[str, Any], length_factor: int = 1) -> str:
+    if answer["text"] == "cut":
+        raise RejectError("at_length_limit", "cut off")
     if answer["text"] == "bad":
         raise RejectError("schema", "not what was asked for")
     return f"{index}: {answer['text']}"
@@ -90,6 +94,68 @@ def test_known_keys_resolve_like_the_chain_they_come_from() -> None:
     log = StoredAnswers({keys[0]: "bad", keys[1]: "bad"})
     (resolution,) = resolve_chains(log, [RoundKeys(keys)], parse, {})  # type: ignore[arg-type]
     assert (resolution.n_answers, resolution.next_key) == (2, None)
+
+
+LONGER = ReaskChain(REQUEST, {"max_tokens": 8, "temperature": 0.7}, can_lengthen=True)
+
+
+def resolve_answers(texts: Mapping[int, str], *, of_keys_only: bool = False) -> Resolution[str]:
+    """Resolve `LONGER` whose rounds were answered with these texts; `of_keys_only` as it is read back from a spool."""
+    log = StoredAnswers({LONGER.build_round_request(number).key: text for number, text in texts.items()})
+    keys = [LONGER.build_round_request(number).key for number in (1, 2, 3)]
+    round_keys = RoundKeys(keys, longer_round=3) if of_keys_only else RoundKeys(chain=LONGER)
+    (resolution,) = resolve_chains(log, [round_keys], parse, {})  # type: ignore[arg-type]
+    return resolution
+
+
+def test_a_longer_request_has_more_room_and_leaves_the_keys_of_the_others() -> None:
+    schema = {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "kind": {"enum": ["a"]},
+                "code": {"type": "string", "maxLength": 4},
+                "text": {"type": "string", "maxLength": 600},
+            },
+        },
+    }
+    chain = ReaskChain(replace(REQUEST, output=build_json_output(schema)), {"max_tokens": 12}, can_lengthen=True)
+    request = chain.build_round_request(3)
+    assert request.max_tokens == 24
+    assert request.output.schema is not None
+    properties = request.output.schema["items"]["properties"]
+    assert (properties["code"]["maxLength"], properties["text"]["maxLength"]) == (4, 1200)
+    without = ReaskChain(chain.request, chain.retry_sampling)
+    assert [chain.build_round_request(n).key for n in (1, 2, 4)] == [
+        without.build_round_request(n).key for n in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("of_keys_only", [False, True])
+@pytest.mark.parametrize(
+    ("texts", "n_answers", "next_round", "is_usable"),
+    [
+        ({1: "cut"}, 1, 3, False),
+        ({1: "bad"}, 1, 2, False),
+        ({1: "bad", 2: "cut"}, 2, 3, False),
+        ({1: "bad", 2: "bad"}, 2, 4, False),
+        ({1: "cut", 3: "good"}, 2, 1, True),
+        ({1: "cut", 3: "cut"}, 2, 4, False),
+        ({1: "cut", 2: "good"}, 2, 1, True),  # as an earlier release asked
+        ({1: "cut", 2: "cut"}, 2, 3, False),
+    ],
+)
+def test_an_answer_that_was_cut_is_followed_by_the_longer_request(
+    texts: Mapping[int, str], n_answers: int, next_round: int, is_usable: bool, of_keys_only: bool
+) -> None:
+    resolution = resolve_answers(texts, of_keys_only=of_keys_only)
+    assert (resolution.n_answers, resolution.next_round, resolution.parsed is not None) == (
+        n_answers,
+        next_round,
+        is_usable,
+    )
+    assert (find_due_request(LONGER, resolution, {}) is None) == (is_usable or next_round == 4)
 
 
 def test_chains_are_looked_up_together_round_by_round() -> None:

@@ -95,6 +95,41 @@ def test_each_fault_has_its_class(prompt, text: str, finish: str, error: str):
     assert error_of(prompt, text, finish) == error
 
 
+CUT = "The human is a, a"
+DONE = "The human is at the left of the meadow."
+LIMIT = DOMAIN.schema["properties"]["pairs"]["items"]["properties"]["answer"]["maxLength"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_cut"),
+    [
+        (CUT.ljust(LIMIT, "x"), True),
+        (DONE.rjust(LIMIT, "x"), True),
+        ("x " * (LIMIT // 2 - 10) + CUT, True),
+        (CUT.rjust(LIMIT - 4, "x"), True),
+        (DONE.rjust(LIMIT - 4, "x"), False),
+        ('"' + (DONE + '"').rjust(LIMIT - 6, "x"), False),
+        (CUT.rjust(LIMIT - 40, "x"), False),
+    ],
+)
+def test_a_string_at_its_limit_was_cut(answer: str, is_cut: bool):
+    text = json.dumps({"pairs": [{"question": "What is it, say?", "answer": answer}]})
+    if is_cut:
+        assert error_of(DOMAIN, text) == "at_length_limit"
+    else:
+        assert parse_answer(DOMAIN, text, "stop", None)[0][0].answer == answer
+
+
+def test_an_answer_is_judged_by_the_schema_that_was_sent():
+    text = json.dumps({"pairs": [{"question": "What is it, say?", "answer": DONE.rjust(LIMIT + 9, "x")}]})
+    assert error_of(DOMAIN, text) == "schema"
+    assert parse_answer(DOMAIN, text, "stop", None, is_lengthened=True)
+    assert error_of(DOMAIN, text.replace("xx", "x" * (2 * LIMIT), 1)) == "schema"
+    at_limit = json.dumps({"pairs": [{"question": "What is it, say?", "answer": "x" * 2 * LIMIT}]})
+    with pytest.raises(ParseError, match="pairs/0/answer"):
+        parse_answer(DOMAIN, at_limit, "stop", None, is_lengthened=True)
+
+
 def test_a_repeated_pair_counts_once():
     pair = {"question": "What is it, say?", "answer": "A cat."}
     assert len(parse_answer(DOMAIN, json.dumps({"pairs": [pair, pair]}), "stop", None)) == 1

@@ -13,7 +13,7 @@ import pytest
 from mvl_assets.config.prompts import load_prompts
 from mvl_assets.errors import SourceError
 from mvl_assets.inference.endpoint import Endpoint
-from mvl_assets.inference.testing.fake_server import FakeServer
+from mvl_assets.inference.testing.fake_server import FakeServer, FakeServerConfig
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.model_stage.loop import compute_resume_offset
@@ -323,7 +323,9 @@ def test_a_better_parser_makes_rows_of_old_answers_for_nothing(
     put(lake, MATH, range(2))
     rewrite_source(lake, MATH, profile(), run_id="r1", endpoints=[served[1]])
     parse = rewriting.parse_answer
-    monkeypatch.setattr(rewriting, "parse_answer", lambda p, text, *rest: parse(p, text.upper(), *rest))
+    monkeypatch.setattr(
+        rewriting, "parse_answer", lambda p, text, *rest, **options: parse(p, text.upper(), *rest, **options)
+    )
     report = rewrite_source(lake, MATH, profile(), run_id="r2")
     assert (report.requests.attempts_sent, report.published.n_changed) == (0, 2)
     assert all(r["conversations"][1]["value"].startswith("ANSWER") for r in rows(lake, "rewritten/code_math"))
@@ -382,3 +384,40 @@ def test_the_plan_is_what_is_then_sent(lake: Lake, served: tuple[FakeServer, End
     assert (after.requested, after.cache_hits, after.to_send) == (6, 4, 2)
     # Every answer of the fake server counts two words.
     assert after.completion_tokens == 2 * 2
+
+
+def test_a_string_cut_by_its_limit_is_asked_for_with_more_room(lake: Lake):
+    put(lake, CHART, range(3))
+    with serving(FakeServerConfig(text_chars=400)) as (server, endpoint):
+        server.record_bodies = True
+        report = rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint])
+        assert (report.requests.attempts_sent, report.requests.reasked, report.rejects_by_error) == (6, 3, {})
+        limits = Counter(
+            (
+                body["max_tokens"],
+                body["response_format"]["json_schema"]["schema"]["properties"]["pairs"]["items"]["properties"][
+                    "question"
+                ]["maxLength"],
+            )
+            for body in server.bodies
+        )
+        assert limits == {(1100, 240): 3, (2200, 480): 3}
+    assert {len(row["conversations"][1]["value"]) for row in rows(lake, "rewritten/chart")} == {400}
+    assert rewrite_source(lake, CHART, profile(), run_id="r2").requests.attempts_sent == 0
+
+
+def test_a_string_cut_once_more_is_a_reject_and_not_asked_for_again(lake: Lake):
+    put(lake, CHART, range(2))
+    with serving(FakeServerConfig(text_chars=5000)) as (_, endpoint):
+        report = rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint])
+    assert (report.rows, report.requests.attempts_sent, report.rejects_by_error) == (0, 4, {"at_length_limit": 2})
+    assert rewrite_source(lake, CHART, profile(), run_id="r2").requests.attempts_sent == 0
+
+
+def test_a_retry_that_is_cut_is_followed_up_in_the_same_run(lake: Lake):
+    put(lake, CHART, range(2))
+    config = FakeServerConfig(text_chars=400, fault_by_marker={'"temperature":0.4': "schema"})
+    with serving(config) as (_, endpoint):
+        report = rewrite_source(lake, CHART, profile(), run_id="r1", endpoints=[endpoint])
+    assert (report.requests.attempts_sent, report.requests.reasked, report.rejects_by_error) == (6, 4, {})
+    assert report.rows == 2

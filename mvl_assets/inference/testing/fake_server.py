@@ -62,6 +62,8 @@ class FakeServerConfig:
         max_queued: Requests that may wait; beyond them the answer is 503, as vLLM's with `--max-num-queued-reqs`.
         served_model: Requests for any other model are answered with 404, as vLLM does. None: every model is served.
         image_cache_size: Images that are remembered by their `uuid`.
+        text_chars: How long the strings of JSON answers become where the schema allows it; constrained decoding cuts
+            longer ones. None: as short as it allows.
         fault_rates: Share of attempts that suffer a fault, by fault.
         fault_by_marker: A text, and the fault that every attempt of a request holding it suffers.
         n_fault_attempts: Only this number of first attempts of a body can suffer a fault.
@@ -74,6 +76,7 @@ class FakeServerConfig:
     max_queued: int | None = None
     served_model: str | None = None
     image_cache_size: int = 0
+    text_chars: int | None = None
     fault_rates: Mapping[str, float] = field(default_factory=dict)
     fault_by_marker: Mapping[str, str] = field(default_factory=dict)
     n_fault_attempts: int | None = None
@@ -182,7 +185,7 @@ class FakeServer:
             if response is not None:
                 return response
         self.answer_counts[digest] += 1
-        text = _TEXT_BY_FAULT.get(fault or "") or _build_text(body, digest)
+        text = _TEXT_BY_FAULT.get(fault or "") or _build_text(body, digest, config.text_chars)
         finish_reason = "length" if fault in ("length", "white_space") else "stop"
         return web.json_response(_build_completion(body, text, finish_reason, math.nan if fault == "nan" else -0.2))
 
@@ -267,18 +270,18 @@ class FakeServer:
         return None
 
 
-def _build_text(body: dict[str, Any], digest: str) -> str:
+def _build_text(body: dict[str, Any], digest: str, text_chars: int | None) -> str:
     """Return a deterministic answer in the output format that was asked for."""
     choices = (body.get("structured_outputs") or {}).get("choice")
     if choices:
         return str(choices[int(digest, 16) % len(choices)])
     schema = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
     if schema is not None:
-        return json.dumps(_build_example(schema, digest))
+        return json.dumps(_build_example(schema, digest, text_chars))
     return f"answer {digest}"
 
 
-def _build_example(schema: Mapping[str, Any], digest: str) -> Any:
+def _build_example(schema: Mapping[str, Any], digest: str, text_chars: int | None) -> Any:
     """Return the smallest value that fits the parts of JSON schema that prompts use."""
     if "const" in schema:
         return schema["const"]
@@ -287,16 +290,19 @@ def _build_example(schema: Mapping[str, Any], digest: str) -> Any:
     kind = schema.get("type")
     if kind == "object":
         return {
-            name: _build_example(property_schema, digest)
+            name: _build_example(property_schema, digest, text_chars)
             for name, property_schema in schema.get("properties", {}).items()
         }
     if kind == "array":
-        return [_build_example(schema.get("items", {}), digest)] * max(1, schema.get("minItems", 1))
+        return [_build_example(schema.get("items", {}), digest, text_chars)] * max(1, schema.get("minItems", 1))
     if kind in ("integer", "number"):
         return schema.get("minimum", 1)
     if kind == "boolean":
         return True
     text = f"text {digest}"
+    if text_chars is not None:
+        sentence = f"Each of the words of {text} counts. "
+        text = (sentence * (text_chars // len(sentence) + 1))[: text_chars - 1] + "."
     return text.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength", len(text))]
 
 
