@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from itertools import islice
+from operator import add
+from typing import Any, NamedTuple
 
-from mvl_assets.common.digest import compute_digest, encode_canonical_json, encode_plain_json
+import pyarrow as pa
+
+from mvl_assets.common.digest import (
+    compute_digest,
+    compute_id_digests,
+    compute_raw_digests,
+    encode_canonical_json,
+    encode_plain_json,
+    prepend_length,
+)
+from mvl_assets.common.id_array import build_id_column
 from mvl_assets.common.image_properties import ImageProperties
-from mvl_assets.common.markers import IMAGE_MARKER, VIDEO_MARKER
+from mvl_assets.common.words import normalize_texts
 
 # "holdout" enters the digest: another word would hold out other samples.
 _HOLDOUT = encode_canonical_json("holdout")
-_END_PUNCTUATION = ".,;:!?"
+_NO_IMAGES = encode_plain_json([])
 
 WITHDRAWN_FACTS: Mapping[str, Any] = {
     "image_properties": [],
@@ -25,36 +37,52 @@ WITHDRAWN_FACTS: Mapping[str, Any] = {
 """Columns of a version without content."""
 
 
-def build_sample_facts(
-    sample_id: str,
-    conversations: Sequence[Mapping[str, Any]],
-    image_ids: Sequence[str],
-    image_names: Sequence[str | None],
+class FlatConversations(NamedTuple):
+    """The turns of several conversations: how many each has, then who speaks and what, in one list for all."""
+
+    lengths: Sequence[int]
+    roles: Sequence[str]
+    texts: Sequence[str]
+
+
+def build_fact_columns(
+    sample_ids: Sequence[str],
+    conversations: FlatConversations,
+    image_ids: Sequence[Sequence[str]],
+    image_names: Sequence[Sequence[str | None]],
     properties: Mapping[str, ImageProperties],
 ) -> dict[str, Any]:
-    """Return the columns of `samples` that follow from a version's content.
+    """Return the columns of `samples` that follow from the content of versions, as arrays or lists.
 
     Args:
-        sample_id: The sample.
-        conversations: Its turns.
-        image_ids: Its images, in order.
+        sample_ids: The samples.
+        conversations: Their turns.
+        image_ids: Their images, in order.
         image_names: Name of each image in the source; None for one without, such as a frame of a video.
         properties: Properties by image id.
     """
-    words = _encode_words(conversations)
-    image_hashes = [properties[image_id].phash or image_id for image_id in image_ids]
-    fingerprint = compute_digest(encode_plain_json(list(image_ids)), words)
+    words = list(_iter_encoded_words(conversations))
+    images = [encode_plain_json(list(ids)) if ids else _NO_IMAGES for ids in image_ids]
+    similar_images = [
+        encode_plain_json([properties[image_id].phash or image_id for image_id in ids]) if ids else _NO_IMAGES
+        for ids in image_ids
+    ]
+    fingerprints = _compute_fingerprints(images, words)
+    are_same = similar_images == images
     return {
         "image_properties": [
-            # A name in an archive may hold half a surrogate pair, which a table cannot store.
-            {"name": name and name.encode("utf-8", "backslashreplace").decode(), **asdict(properties[image_id])}
-            for name, image_id in zip(image_names, image_ids, strict=True)
+            [
+                # A name in an archive may hold half a surrogate pair, which a table cannot store.
+                {"name": name and name.encode("utf-8", "backslashreplace").decode(), **asdict(properties[image_id])}
+                for name, image_id in zip(names, ids, strict=True)
+            ]
+            for names, ids in zip(image_names, image_ids, strict=True)
         ],
-        "fingerprint": fingerprint,
-        "similar_fingerprint": compute_digest(encode_plain_json(image_hashes), words) if image_ids else fingerprint,
-        "holdout_hash": compute_holdout_hash(get_image_group_id(sample_id, image_ids)),
-        "n_turns": len(conversations),
-        "n_chars": sum(len(turn["value"]) for turn in conversations),
+        "fingerprint": fingerprints,
+        "similar_fingerprint": fingerprints if are_same else _compute_fingerprints(similar_images, words),
+        "holdout_hash": _compute_holdout_hashes(map(get_image_group_id, sample_ids, image_ids)),
+        "n_turns": conversations.lengths,
+        "n_chars": _add_up(conversations.lengths, map(len, conversations.texts)),
     }
 
 
@@ -65,7 +93,7 @@ def get_image_group_id(sample_id: str, image_ids: Sequence[str]) -> str:
 
 def compute_holdout_hash(image_group_id: str) -> int:
     """Return 32 bits of a digest; the groups with the smallest are held out."""
-    return int(compute_digest(_HOLDOUT, image_group_id)[:8], 16)
+    return _compute_holdout_hashes([image_group_id])[0]
 
 
 def compute_fingerprint(conversations: Sequence[Mapping[str, Any]], image_ids: Sequence[str]) -> str:
@@ -73,17 +101,26 @@ def compute_fingerprint(conversations: Sequence[Mapping[str, Any]], image_ids: S
 
     Case, spaces and punctuation at the ends of words are ignored.
     """
-    return compute_digest(list(image_ids), _encode_words(conversations))
+    roles, texts = [turn["from"] for turn in conversations], [turn["value"] for turn in conversations]
+    return compute_digest(list(image_ids), *_iter_encoded_words(FlatConversations([len(texts)], roles, texts)))
 
 
-def _encode_words(conversations: Sequence[Mapping[str, Any]]) -> bytes:
-    return encode_plain_json([f"{turn['from']}:{_normalize_text(turn['value'])}" for turn in conversations])
+def _compute_holdout_hashes(image_group_ids: Iterable[str]) -> list[int]:
+    return [int(digest[:8], 16) for digest in compute_id_digests([_HOLDOUT], image_group_ids, [])]
 
 
-def _normalize_text(text: str) -> str:
-    unmarked = text.replace(IMAGE_MARKER, "").replace(VIDEO_MARKER, "") if "<" in text else text
-    words = unmarked.split()
-    if any(mark in unmarked for mark in _END_PUNCTUATION):
-        # Only punctuation at the end of a word is ignored: 3.5 is not 35, and -5 is not 5.
-        words = [stripped for word in words if (stripped := word.rstrip(_END_PUNCTUATION))]
-    return " ".join(words).casefold()
+def _compute_fingerprints(images: Sequence[bytes], words: Sequence[bytes]) -> pa.StringArray:
+    preimages = map(add, map(prepend_length, images), map(prepend_length, words))
+    return build_id_column(compute_raw_digests(preimages))
+
+
+def _iter_encoded_words(conversations: FlatConversations) -> Iterator[bytes]:
+    lengths, roles, texts = conversations
+    spoken = (f"{role}:{words}" for role, words in zip(roles, normalize_texts(texts), strict=True))
+    for length in lengths:
+        yield encode_plain_json(list(islice(spoken, length)))
+
+
+def _add_up(lengths: Iterable[int], numbers: Iterator[int]) -> list[int]:
+    """Return the sums of the first numbers, the next ones and so on, as many as the lengths say."""
+    return [sum(islice(numbers, length)) for length in lengths]

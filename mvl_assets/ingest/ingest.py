@@ -26,7 +26,7 @@ from mvl_assets.execution.executor import Executor
 from mvl_assets.ingest.existing import ExistingSamples
 from mvl_assets.ingest.rejects import RejectSpool
 from mvl_assets.ingest.row_numbering import RowNumbering, Selection, select_rows
-from mvl_assets.ingest.sample_rows import build_sample_table, build_withdrawn_row
+from mvl_assets.ingest.sample_rows import build_withdrawn_table
 from mvl_assets.ingest.shard import (
     SHARD_ROWS,
     WRITE_ROWS,
@@ -199,9 +199,9 @@ class _IngestRun:
         if self._has_unreadable_file:
             return
         table = self._lake.get_table(SAMPLES.name)
-        missing = (build_withdrawn_row(sample_id, v.revision + 1) for sample_id, v in self._existing.iter_missing())
+        missing = ((sample_id, version.revision + 1) for sample_id, version in self._existing.iter_missing())
         written = [
-            table.write_fragments([build_sample_table(rows, self._slug, self._context.run_id)], self._slug)
+            table.write_fragments([build_withdrawn_table(rows, self._slug, self._context.run_id)], self._slug)
             for rows in iter_batches(missing, WRITE_ROWS)
         ]
         table.append_fragments(written)
@@ -310,5 +310,4 @@ def _iter_row_batches(rows: Iterator[Sample | RejectedRow]) -> Iterator[list[Sam
 
 def _measure_bytes(sample: Sample) -> int:
     """Return about how many bytes a row holds in memory: its text, and images that were read with it."""
-    n_chars = sum([len(turn.value) for turn in sample.turns])
-    return n_chars + sum([len(image.data) for image in sample.images if image.data is not None])
+    return sample.count_chars() + sum([len(image.data) for image in sample.images if image.data is not None])

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from mvl_assets.common.batches import iter_batches
-from mvl_assets.common.digest import compute_digest, encode_canonical_json, encode_plain_json
+from mvl_assets.common.digest import encode_canonical_json, encode_plain_json, prepend_length
 from mvl_assets.common.id_array import ID_BYTES, ID_DTYPE, concatenate_ids, find_ids, pack_ids
 from mvl_assets.readers.format import RowKey
 
@@ -109,7 +109,7 @@ def compute_row_key(file: str, position: int, native_id: str | None) -> bytes:
         data = encode_plain_json(identity)
     except UnicodeEncodeError:
         data = encode_canonical_json(identity)
-    return bytes.fromhex(compute_digest(data))
+    return blake2b(prepend_length(data), digest_size=ID_BYTES).digest()
 
 
 class _OccurrenceCounter:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import msgspec
+
 from mvl_assets.common.rejects import RejectError
-from mvl_assets.common.sample_facts import build_sample_facts
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.ingest.existing import SampleVersion
 from mvl_assets.ingest.fragment_writer import FragmentWriter
 from mvl_assets.ingest.images import ImageBatch, PendingDecodes
-from mvl_assets.ingest.sample_rows import build_content, build_sample_table, build_version_row
+from mvl_assets.ingest.sample_rows import Content, NewVersion, build_content, build_version_table
 from mvl_assets.lake.fragments import UncommittedFragments
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import SAMPLES
@@ -46,7 +47,7 @@ class ShardContext:
     purged: Tombstones
 
 
-class ShardRow(NamedTuple):
+class ShardRow(msgspec.Struct, frozen=True, gc=False):
     """A row with its id, and the newest version of it in the lake."""
 
     sample: Sample
@@ -79,11 +80,12 @@ class ShardResult:
     samples: UncommittedFragments | None = None
 
 
-class _PendingSample(NamedTuple):
+class _PendingSample(msgspec.Struct, frozen=True, gc=False):
     """A row whose images have ids but may not be decoded yet."""
 
     row: ShardRow
-    content: dict[str, Any]
+    content: Content
+    n_chars: int
 
 
 class ShardWriter:
@@ -97,7 +99,7 @@ class ShardWriter:
         self._result = ShardResult()
         self._pending_decode: list[_PendingSample] = []
         self._decoding: tuple[list[_PendingSample], PendingDecodes] = ([], {})
-        self._pending_rows: list[dict[str, Any]] = []
+        self._pending_rows: list[NewVersion] = []
         self._decode_chars = self._row_chars = 0
 
     @property
@@ -120,12 +122,14 @@ class ShardWriter:
             return
         content = build_content(sample, image_ids, frame_times_s, self._context.source.license)
         purged = self._context.purged
-        if purged and purged.matches(row.sample_id, content, has_native_id=sample.native_id is not None):
+        has_native_id = sample.native_id is not None
+        if purged and purged.matches(row.sample_id, msgspec.to_builtins(content), has_native_id=has_native_id):
             self._result.purged_ids.append(row.sample_id)
             self._add_reject(row, PURGED_ERROR_CLASS, purged.reason)
             return
-        self._pending_decode.append(_PendingSample(row, content))
-        self._decode_chars += sum([len(turn.value) for turn in sample.turns])
+        n_chars = sample.count_chars()
+        self._pending_decode.append(_PendingSample(row, content, n_chars))
+        self._decode_chars += n_chars
         is_heavy = self._images.pending_bytes >= MAX_PENDING_IMAGE_BYTES or self._decode_chars >= WRITE_CHARS
         if is_heavy or len(self._pending_decode) >= MAX_PENDING_ROWS:
             self._submit_decodes()
@@ -162,33 +166,36 @@ class ShardWriter:
     def _write_decoded(self) -> None:
         pending_samples, decodes = self._decoding
         self._decoding = ([], {})
-        errors = self._images.write_images(decodes, (pending.content["image_ids"] for pending in pending_samples))
-        changed = []
+        errors = self._images.write_images(decodes, (pending.content.image_ids for pending in pending_samples))
         for pending in pending_samples:
-            if errors and self._reject_bad_image(pending, errors):
-                continue
-            existing = pending.row.existing
-            if existing is None:
-                self._result.n_new += 1
-            elif existing.withdrawn or existing.content_hash != pending.content["content_hash"]:
-                self._result.n_changed += 1
-            else:
-                continue
-            changed.append(pending)
-        properties = self._images.read_properties(name for pending in changed for name in pending.content["image_ids"])
-        for (sample, sample_id, existing), content in changed:
-            image_ids = content["image_ids"]
-            names: list[str | None] = [image.name for image in sample.images] or [None] * len(image_ids)
-            facts = build_sample_facts(sample_id, content["conversations"], image_ids, names, properties)
-            revision = 1 if existing is None else existing.revision + 1
-            self._pending_rows.append(build_version_row(sample, sample_id, revision, content, facts))
-            self._row_chars += facts["n_chars"]
-            if len(self._pending_rows) >= WRITE_ROWS or self._row_chars >= WRITE_CHARS:
-                self._write_rows()
+            if not (errors and self._reject_bad_image(pending, errors)):
+                self._add_version(pending)
+        if len(self._pending_rows) >= WRITE_ROWS or self._row_chars >= WRITE_CHARS:
+            self._write_rows()
+
+    def _add_version(self, pending: _PendingSample) -> None:
+        """Take the row for writing if the lake lacks this version of it."""
+        sample, existing, content = pending.row.sample, pending.row.existing, pending.content
+        content_hash = content.compute_hash()
+        revision = 1
+        if existing is None:
+            self._result.n_new += 1
+        elif existing.withdrawn or existing.content_hash != content_hash:
+            self._result.n_changed += 1
+            revision = existing.revision + 1
+        else:
+            return
+        image_names: Sequence[str | None] = ()
+        if content.image_ids:
+            image_names = [image.name for image in sample.images] or [None] * len(content.image_ids)
+            sample = msgspec.structs.replace(sample, images=(), video=None)
+        version = NewVersion(sample, image_names, pending.row.sample_id, revision, content, content_hash)
+        self._pending_rows.append(version)
+        self._row_chars += pending.n_chars
 
     def _reject_bad_image(self, pending: _PendingSample, errors: dict[str, Any]) -> bool:
         """Reject the row if one of its images is bad; return whether it was."""
-        image_ids = pending.content["image_ids"]
+        image_ids = pending.content.image_ids
         image_index = next((index for index, image_id in enumerate(image_ids) if image_id in errors), None)
         if image_index is None:
             return False
@@ -207,7 +214,10 @@ class ShardWriter:
         slug = self._context.source.slug
         if self._writer is None:
             self._writer = FragmentWriter(self._lake.get_table(SAMPLES.name), slug)
-        self._writer.write(build_sample_table(self._pending_rows, slug, self._context.run_id))
+        properties = self._images.read_properties(
+            image_id for version in self._pending_rows for image_id in version.content.image_ids
+        )
+        self._writer.write(build_version_table(self._pending_rows, properties, slug, self._context.run_id))
         self._pending_rows = []
         self._row_chars = 0
 

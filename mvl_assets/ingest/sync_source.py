@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-from pydantic import BaseModel
-
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.config.catalog import SourceSpec
 from mvl_assets.config.profile import Profile
@@ -63,7 +61,8 @@ def sync_source(
     """
     started_at = time.monotonic()
     config_digest = compute_digest(
-        *(f.model_dump_json(exclude_defaults=True) if isinstance(f, BaseModel) else f for f in source.reading_fields),
+        source.format,
+        source.records.model_dump_json(exclude_defaults=True) if source.records else None,
         source.license,
         profile.limit,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import lance
 import numpy as np
 
-from mvl_assets.common.id_array import ID_DTYPE, concatenate_ids, find_ids, pack_ids
+from mvl_assets.common.id_array import ID_DTYPE, concatenate_ids, find_ids, pack_id_column, pack_ids
 from mvl_assets.lake.errors import translate_store_errors
 from mvl_assets.lake.fragments import FRAGMENT_BITS
 from mvl_assets.lake.table_reader import TableReader
@@ -117,7 +117,7 @@ class KeyIndex:
         keys, addresses = [], [np.empty(0, dtype=np.uint64)]
         with translate_store_errors(self.table.uri):
             for batch in scanner.to_batches():
-                keys.append(pack_ids(batch.column(0).to_pylist()))
+                keys.append(pack_id_column(batch.column(0)))
                 addresses.append(np.asarray(batch.column("_rowaddr"), dtype=np.uint64))
         return concatenate_ids(keys), np.concatenate(addresses)
 

@@ -20,7 +20,7 @@ from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
 from mvl_assets.common.digest import KEY_SCHEME, DigestSum, compute_row_hashes, format_digest_sum
-from mvl_assets.common.id_array import concatenate_ids, pack_ids, unpack_id
+from mvl_assets.common.id_array import concatenate_ids, pack_id_column, unpack_id
 from mvl_assets.lake.durability.durable import fsync_data_files, remove_data_files
 from mvl_assets.lake.durability.heartbeat import require_held_leases
 from mvl_assets.lake.errors import LakeError, translate_disk_errors
@@ -100,9 +100,9 @@ class Table(TableReader):
                 if not len(rows):
                     continue
                 self._check_partition(rows, partition_key)
-                key_arrays.append(pack_ids(rows.column(self.spec.key_column).to_pylist()))
+                key_arrays.append(pack_id_column(rows.column(self.spec.key_column)))
                 if self.spec.has_row_hash:
-                    digest.add(rows.column(ROW_HASH_COLUMN).to_pylist())
+                    digest.add(rows.column(ROW_HASH_COLUMN))
                 yield from rows.to_batches()
 
         with translate_disk_errors(self.uri):
@@ -360,10 +360,10 @@ class Table(TableReader):
         if missing:
             raise LakeError(f"{self.uri}: rows lack the columns {missing}")
         if self.spec.has_key_scheme and KEY_SCHEME_COLUMN not in table.column_names:
-            table = table.append_column(KEY_SCHEME_COLUMN, pa.array([KEY_SCHEME] * len(table), pa.int32()))
+            table = table.append_column(KEY_SCHEME_COLUMN, pa.repeat(pa.scalar(KEY_SCHEME, pa.int32()), len(table)))
         if self.spec.has_row_hash and ROW_HASH_COLUMN not in table.column_names:
             hashes = compute_row_hashes(table, self.spec.content_columns)
-            table = table.append_column(ROW_HASH_COLUMN, pa.array(hashes, pa.string()))
+            table = table.append_column(ROW_HASH_COLUMN, hashes)
         return table.select(self.schema.names).cast(self.schema)
 
     def create(self) -> None:

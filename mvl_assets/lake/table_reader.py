@@ -273,7 +273,7 @@ class TableReader:
         """Return an order-independent digest of the rows' content: equal rows in any order have an equal version."""
         digest = DigestSum()
         for batch in self.scan([ROW_HASH_COLUMN], None, 8192, partition_key=partition_key):
-            digest.add(batch.column(0).to_pylist())
+            digest.add(batch.column(0))
         return digest.to_hex()
 
     def require_known_keys(self, filter: str | None = None, partition_key: str | None = None) -> None:

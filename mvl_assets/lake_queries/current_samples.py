@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from mvl_assets.common.id_array import concatenate_ids, find_ids, pack_ids
+from mvl_assets.common.id_array import concatenate_ids, find_ids, pack_id_column
 from mvl_assets.lake.durability.spill import BATCH_ROWS, stream_table
 from mvl_assets.lake.lake import Lake
 
@@ -31,7 +31,7 @@ class CurrentSamples:
         self._source = source
         columns = ["sample_id", "revision", "withdrawn"]
         batches = list(self._table.scan(columns, HAS_VERSIONS, BATCH_ROWS, partition_key=source))
-        ids = concatenate_ids(pack_ids(batch.column(0).to_pylist()) for batch in batches)
+        ids = concatenate_ids(pack_id_column(batch.column(0)) for batch in batches)
         revisions = np.concatenate([np.empty(0, np.int32), *(batch.column(1).to_numpy() for batch in batches)])
         is_withdrawn = [np.empty(0, bool), *(batch.column(2).to_numpy(zero_copy_only=False) for batch in batches)]
         order = np.lexsort((revisions, ids))
@@ -47,7 +47,7 @@ class CurrentSamples:
             return
         all_columns = list(dict.fromkeys([*columns, "sample_id", "revision"]))
         for batch in self._table.scan(all_columns, "NOT withdrawn", batch_size, partition_key=self._source):
-            positions, has_versions = find_ids(self._ids, pack_ids(batch.column("sample_id").to_pylist()))
+            positions, has_versions = find_ids(self._ids, pack_id_column(batch.column("sample_id")))
             current_revisions = np.where(has_versions, self._revisions[positions], 1)
             is_current = pa.array(batch.column("revision").to_numpy() == current_revisions)
             yield batch.filter(is_current).select(list(columns))

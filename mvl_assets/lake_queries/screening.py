@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mvl_assets.common.id_array import concatenate_ids, pack_ids
+from mvl_assets.common.id_array import concatenate_ids, pack_id_column
 from mvl_assets.lake import sql
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake_queries.current_samples import CurrentSamples
@@ -47,7 +47,7 @@ def sample_by_hash(lake: Lake, source: str, sample_size: int, columns: Sequence[
     n_samples = 0
     for batch in CurrentSamples(lake, source).scan(["sample_id", "version_id", "content_hash"]):
         n_samples += len(batch)
-        digests.append(pack_ids(batch.column("content_hash").drop_null().to_pylist()))
+        digests.append(pack_id_column(batch.column("content_hash")))
         ids = pa.table(batch.select(["sample_id", "version_id"]))
         candidates = ids if smallest is None else pa.concat_tables([smallest, ids])
         smallest = candidates.take(pc.select_k_unstable(candidates, sample_size, [("sample_id", "ascending")]))

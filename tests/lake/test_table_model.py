@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 
+import pyarrow as pa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -52,7 +53,7 @@ class TableAgainstDictionary(RuleBasedStateMachine):
         result = [(r["source"], r["version_id"], r["license"]) for r in self.table.iter_rows()]
         assert sorted(result) == sorted(expected)
         digest = DigestSum()
-        digest.add(r["row_hash"] for r in self.table.iter_rows(["row_hash"]))
+        digest.add(pa.array([r["row_hash"] for r in self.table.iter_rows(["row_hash"])], pa.string()))
         assert self.table.compute_data_version() == digest.to_hex()
 
     def teardown(self) -> None:

@@ -16,7 +16,7 @@ from mvl_assets.lake_queries.summaries import (
     count_rejects_by_stage,
     summarize_categories,
 )
-from tests.lake.rows import pages, put, put_category, rewrite, sample, table_of
+from tests.lake.rows import pages, put, put_category, put_samples, rewrite, sample, table_of
 
 
 def test_a_category_summary_counts_samples_rewrites_and_kept_pairs(lake: Lake) -> None:
@@ -106,3 +106,12 @@ def test_a_check_finds_rows_that_do_not_match_their_hash(lake: Lake) -> None:
     table = lake.get_table("category/ocr")
     table.insert(pages("a", "x", range(3)).append_column("row_hash", pa.array(["00" * 16] * 3)))
     assert check_table(table).problems == ["3 of 3 rows do not match their row hash"]
+
+
+def test_a_check_finds_samples_whose_text_is_not_that_of_their_content_hash(lake: Lake) -> None:
+    rows = [sample("a", number) for number in range(3)]
+    put_samples(lake, "a", rows)
+    assert check_table(lake.get_table("samples")).ok
+    rows[1]["conversations"][1]["value"] = "something else"
+    put_samples(lake, "b", [row | {"source": "b", "version_id": row["sample_id"]} for row in rows])
+    assert check_table(lake.get_table("samples"), "b").problems == ["1 of 3 rows do not match their content hash"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
 from mvl_assets.common.digest import compute_row_hashes
 from mvl_assets.lake.durability.spill import open_duckdb, stream_table
 from mvl_assets.lake.schemas.table_spec import ROW_HASH_COLUMN
@@ -26,7 +28,7 @@ class TableCheckResult:
 
 
 def check_table(table: TableReader, partition_key: str | None = None) -> TableCheckResult:
-    """Count duplicate keys and missing row hashes, and recompute the hash of the first `HASH_SAMPLE_SIZE` rows.
+    """Count duplicate keys and missing row hashes, and recompute the digests of the first `HASH_SAMPLE_SIZE` rows.
 
     Opening the table has already compared its columns and the protection of its key with the schema.
     """
@@ -46,13 +48,21 @@ def check_table(table: TableReader, partition_key: str | None = None) -> TableCh
     if n_missing_hashes:
         problems.append(f"{n_missing_hashes} rows have no row hash")
     if spec.has_row_hash:
-        problems.extend(_check_row_hashes(table, partition_key))
+        problems.extend(_check_digests(table, partition_key))
     return TableCheckResult(n_rows, problems)
 
 
-def _check_row_hashes(table: TableReader, partition_key: str | None) -> list[str]:
+def _check_digests(table: TableReader, partition_key: str | None) -> list[str]:
+    spec = table.spec
     for batch in table.scan(None, None, HASH_SAMPLE_SIZE, partition_key=partition_key):
-        computed_hashes = compute_row_hashes(batch, table.spec.content_columns)
-        n_wrong = sum(a != b for a, b in zip(computed_hashes, batch.column(ROW_HASH_COLUMN).to_pylist(), strict=True))
-        return [f"{n_wrong} of {len(batch)} rows do not match their row hash"] if n_wrong else []
+        columns_by_digest = {**spec.digested_columns, ROW_HASH_COLUMN: spec.content_columns}
+        n_wrong_by_digest = {
+            name: len(batch) - (pc.sum(pc.equal(compute_row_hashes(batch, columns), batch.column(name))).as_py() or 0)
+            for name, columns in columns_by_digest.items()
+        }
+        return [
+            f"{n_wrong} of {len(batch)} rows do not match their {name.replace('_', ' ')}"
+            for name, n_wrong in n_wrong_by_digest.items()
+            if n_wrong
+        ]
     return []

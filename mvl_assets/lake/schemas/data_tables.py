@@ -80,6 +80,7 @@ SAMPLES = TableSpec(
     derived_columns=frozenset(
         {"image_properties", "fingerprint", "similar_fingerprint", "holdout_hash", "n_turns", "n_chars"}
     ),
+    digested_columns={"content_hash": frozenset({"conversations", "image_ids", "video", "license"})},
 )
 
 ANSWERS = TableSpec(

@@ -6,6 +6,7 @@ lets two writers insert the same row twice without an error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -33,6 +34,8 @@ class TableSpec:
             that doing the same work again does not change the data version.
         derived_columns: Columns that follow from other columns of the row, or from what its ids identify. They are left
             out of `row_hash` too: they cannot change alone, and would cost more to digest than all others.
+        digested_columns: Columns that another column is the digest of, by the name of that one. They enter `row_hash`
+            through it, so that the text of a row is digested once.
         has_row_hash: Whether rows carry the digest of their content.
         has_key_scheme: Whether rows carry the `KEY_SCHEME` of their identities. A column and not table metadata,
             because rows are inserted and partitions replaced one by one: after a change of scheme one table holds both.
@@ -47,6 +50,7 @@ class TableSpec:
     partition_column: str | None = None
     volatile_columns: frozenset[str] = frozenset({"run_id", "created_at"})
     derived_columns: frozenset[str] = frozenset()
+    digested_columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
     has_row_hash: bool = True
     has_key_scheme: bool = False
     added_columns: tuple[tuple[str, ...], ...] = ()
@@ -71,4 +75,5 @@ class TableSpec:
     def content_columns(self) -> list[str]:
         """The columns that enter `row_hash`."""
         names = [*self.columns.names, KEY_SCHEME_COLUMN] if self.has_key_scheme else self.columns.names
-        return [n for n in names if n not in self.volatile_columns | self.derived_columns]
+        left_out = self.volatile_columns.union(self.derived_columns, *self.digested_columns.values())
+        return [n for n in names if n not in left_out]

@@ -13,10 +13,11 @@ A file's questions about one image need not be adjacent, so rows come in the ord
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from mvl_assets.common.rejects import RejectError
 from mvl_assets.readers.conversations.external_group_by import group_by_external_sort

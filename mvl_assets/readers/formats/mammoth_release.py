@@ -13,10 +13,11 @@ viewer: MAmmoTH-VL/MAmmoTH-VL-Instruct-12M.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from mvl_assets.readers.files import format_relative_path, list_data_files
 from mvl_assets.readers.format import ARCHIVE_FILES, Format, make_key_reader

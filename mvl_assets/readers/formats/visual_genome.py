@@ -25,10 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from mvl_assets.common.markers import IMAGE_MARKER
 from mvl_assets.common.rejects import RejectError

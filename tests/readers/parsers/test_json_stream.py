@@ -126,6 +126,35 @@ def test_each_bad_line_is_one_reject(tmp_path: Path) -> None:
     assert [i.position for i in iter_lines(path)] == [0, 1, 2, 3, 4]
 
 
+@given(VALUES)
+def test_a_line_is_read_as_the_standard_decoder_reads_it(
+    tmp_path_factory: pytest.TempPathFactory, value: object
+) -> None:
+    path = write(tmp_path_factory.mktemp("json"), json.dumps({"rows": value}))
+    (item,) = iter_lines(path)
+    assert isinstance(item, Item) and repr(item.value) == repr({"rows": value})
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"a": 1, "a": 2}', "duplicate_key"),
+        ('{"a" : 1, "a"\t:2, "x": "\\":", "y": ":"}', "duplicate_key"),
+        ('{"a": [{"b": {"c": 1, "\\u0063": 2}}]}', "duplicate_key"),
+        ('{"a": ":", "b": "\\":\\" :", "c" : "\\\\"}', {"a": ":", "b": '":" :', "c": "\\"}),
+        ('{"a": NaN}', "not_a_number"),
+        ('{"a": 1e400}', {"a": float("inf")}),
+        ('{"a": "\\ud800"}', {"a": "\ud800"}),
+        ('{"a": 123456789012345678901234567890}', {"a": 123456789012345678901234567890}),
+    ],
+)
+def test_a_line_with_keys_and_values_that_decoders_treat_differently(
+    tmp_path: Path, line: str, expected: object
+) -> None:
+    (item,) = iter_lines(write(tmp_path, line))
+    assert (item.value if isinstance(item, Item) else item.error) == expected
+
+
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     import tracemalloc
 
